@@ -1,6 +1,23 @@
 package verify
 
-import "crypto"
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+)
+
+// minRSABits is the shortest RSA key accepted, as in NIST SP 800-131A.
+const minRSABits = 2048
 
 // Key is a public key that may vouch for images.
 type Key struct {
@@ -9,7 +26,60 @@ type Key struct {
 	ID     string           // "sha256:<hex>" of its SubjectPublicKeyInfo in DER
 }
 
-// ParseKey reads one PEM public key.
+// ParseKey reads one PEM public key. The error is ErrKey.
 func ParseKey(name string, pemBytes []byte) (Key, error) {
-	return Key{}, ErrKey
+	block, rest := pem.Decode(pemBytes)
+	if block == nil {
+		return Key{}, fmt.Errorf("%w %s: not in PEM form", ErrKey, name)
+	}
+	if strings.Contains(block.Type, "PRIVATE") {
+		return Key{}, fmt.Errorf("%w %s: it is a private key, and the host needs only the public one", ErrKey, name)
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return Key{}, fmt.Errorf("%w %s: there is more in it than one key", ErrKey, name)
+	}
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(pemBytes)
+	if err != nil {
+		return Key{}, fmt.Errorf("%w %s: %w", ErrKey, name, err)
+	}
+	k := Key{Name: name, Public: public}
+	if k.ID, err = keyID(public); err != nil {
+		return Key{}, fmt.Errorf("%w %s: %w", ErrKey, name, err)
+	}
+	return k, nil
+}
+
+// keyID checks that the key is of a kind the policy accepts and returns the
+// name that two copies of it share.
+func keyID(public crypto.PublicKey) (string, error) {
+	switch k := public.(type) {
+	case *ecdsa.PublicKey:
+		if k == nil || k.Curve != elliptic.P256() {
+			return "", fmt.Errorf("an ECDSA key must be on curve P-256")
+		}
+	case ed25519.PublicKey:
+		if len(k) != ed25519.PublicKeySize {
+			return "", fmt.Errorf("an Ed25519 key must have %d bytes", ed25519.PublicKeySize)
+		}
+	case *rsa.PublicKey:
+		if k == nil || k.N == nil || k.N.BitLen() < minRSABits {
+			return "", fmt.Errorf("an RSA key must have at least %d bits", minRSABits)
+		}
+	default:
+		return "", fmt.Errorf("keys of type %T are not supported: use ECDSA P-256, Ed25519 or RSA", public)
+	}
+	der, err := cryptoutils.MarshalPublicKeyToDER(public)
+	if err != nil {
+		return "", err
+	}
+	return digest.SHA256.FromBytes(der).String(), nil
+}
+
+// signed says whether the key made sig over message.
+func (k Key) signed(message, sig []byte) bool {
+	v, err := signature.LoadVerifier(k.Public, crypto.SHA256)
+	if err != nil {
+		return false
+	}
+	return v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)) == nil
 }

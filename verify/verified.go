@@ -1,6 +1,9 @@
 package verify
 
 import (
+	"bytes"
+	"fmt"
+
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -40,7 +43,41 @@ func (v *Verified) MediaType() string { return v.mediaType }
 // Vouchers returns the keys that vouched, in the order of the policy's keys.
 func (v *Verified) Vouchers() []Voucher { return v.vouchers }
 
-// Descend returns content that a verified index lists as d.
+// Descend returns content that a verified index lists as d: whoever vouched
+// for the index vouches for what it lists.
 func (v *Verified) Descend(d ocispec.Descriptor, content []byte) (*Verified, error) {
-	return nil, ErrDigest
+	listed, err := v.listed(d)
+	if err != nil {
+		return nil, err
+	}
+	if listed.Size > MaxManifest {
+		return nil, &refused{fmt.Sprintf("the manifest %s is larger than %d bytes", listed.Digest, MaxManifest), ErrMalformed}
+	}
+	if int64(len(content)) != listed.Size {
+		return nil, &refused{fmt.Sprintf("%s must have %d bytes and came with %d", listed.Digest, listed.Size, len(content)), ErrDigest}
+	}
+	if got := digest.SHA256.FromBytes(content); got != listed.Digest {
+		return nil, &refused{fmt.Sprintf("the content served as %s has the digest %s", listed.Digest, got), ErrDigest}
+	}
+	if err := checkContent(content, listed.MediaType); err != nil {
+		return nil, fmt.Errorf("cannot accept %s: %w", listed.Digest, err)
+	}
+	return &Verified{content: bytes.Clone(content), digest: listed.Digest, mediaType: listed.MediaType, vouchers: v.vouchers}, nil
+}
+
+// listed finds d in the index and returns it as the index has it.
+func (v *Verified) listed(d ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if !IsIndex(v.mediaType) {
+		return ocispec.Descriptor{}, &refused{fmt.Sprintf("%s is no index and lists no manifests", v.digest), ErrMalformed}
+	}
+	var index ocispec.Index
+	if err := parseJSON(v.content, &index); err != nil {
+		return ocispec.Descriptor{}, &refused{fmt.Sprintf("cannot read the index %s: %v", v.digest, err), ErrMalformed}
+	}
+	for _, l := range index.Manifests {
+		if l.Digest == d.Digest && l.Size == d.Size && l.MediaType == d.MediaType {
+			return l, nil
+		}
+	}
+	return ocispec.Descriptor{}, &refused{fmt.Sprintf("%s, %d bytes of %s, is not listed in %s", d.Digest, d.Size, d.MediaType, v.digest), ErrUnsigned}
 }

@@ -1,0 +1,84 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// What a bundle must say of itself to be cosign's signature of an image.
+const (
+	BundleMediaType      = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	BundlePayloadType    = "application/vnd.in-toto+json"
+	BundleStatementType  = "https://in-toto.io/Statement/v1"
+	BundlePredicateType  = "https://sigstore.dev/cosign/sign/v1"
+	maxStatementSubjects = 64 // cosign writes one
+)
+
+// openBundle takes a bundle apart without reading what is signed in it.
+func openBundle(data []byte) (*sealed, error) {
+	if len(data) > MaxBundle {
+		return nil, fmt.Errorf("the bundle is larger than %d bytes", MaxBundle)
+	}
+	var b bundlepb.Bundle
+	if err := protojson.Unmarshal(data, &b); err != nil {
+		return nil, fmt.Errorf("not a bundle: %w", err)
+	}
+	if b.GetMediaType() != BundleMediaType {
+		return nil, fmt.Errorf("the bundle's media type is %q and not %s", b.GetMediaType(), BundleMediaType)
+	}
+	env := b.GetDsseEnvelope()
+	if env == nil {
+		return nil, errors.New("the bundle has no DSSE envelope")
+	}
+	if n := len(env.GetSignatures()); n != 1 {
+		return nil, fmt.Errorf("the bundle's envelope has %d signatures and not one", n)
+	}
+	return &sealed{
+		message:   dsse.PAE(env.GetPayloadType(), env.GetPayload()),
+		signature: env.GetSignatures()[0].GetSig(),
+		claim: func(d digest.Digest) error {
+			if env.GetPayloadType() != BundlePayloadType {
+				return &notForImage{fmt.Sprintf("of type %q", env.GetPayloadType())}
+			}
+			return readStatement(env.GetPayload(), d)
+		},
+	}, nil
+}
+
+// readStatement checks that an in-toto statement is cosign's signature of the
+// image d.
+func readStatement(payload []byte, d digest.Digest) error {
+	var s struct {
+		Type          string `json:"_type"`
+		PredicateType string `json:"predicateType"`
+		Subject       []struct {
+			Digest map[string]string `json:"digest"`
+		} `json:"subject"`
+	}
+	if err := parseJSON(payload, &s); err != nil {
+		return fmt.Errorf("cannot read the signed statement: %w", err)
+	}
+	if s.Type != BundleStatementType {
+		return fmt.Errorf("the signed statement is of type %q and not %s", s.Type, BundleStatementType)
+	}
+	if s.PredicateType != BundlePredicateType {
+		return &notForImage{fmt.Sprintf("a statement of type %q", s.PredicateType)}
+	}
+	if n := len(s.Subject); n == 0 || n > maxStatementSubjects {
+		return fmt.Errorf("the signed statement has %d subjects", n)
+	}
+	other := &otherImage{}
+	for _, subject := range s.Subject {
+		hex := subject.Digest[digest.SHA256.String()]
+		if hex == d.Encoded() {
+			return nil
+		}
+		other.digest = digest.SHA256.String() + ":" + hex
+	}
+	return other
+}

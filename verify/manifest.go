@@ -1,0 +1,60 @@
+package verify
+
+import (
+	"encoding/json"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The media types of Docker's registry, schema 2.
+const (
+	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+// IsIndex says whether a media type is that of an index of manifests.
+func IsIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
+}
+
+// IsManifest says whether a media type is that of one image's manifest.
+func IsManifest(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageManifest || mediaType == DockerManifest
+}
+
+// checkContent says whether content is what mediaType promises and nothing
+// else besides: a document that is an index to one reader and a manifest to
+// another would let one signature stand for two images (CVE-2021-41190).
+func checkContent(content []byte, mediaType string) error {
+	if !IsIndex(mediaType) && !IsManifest(mediaType) {
+		return &refused{fmt.Sprintf("media type %q is neither a manifest nor an index", mediaType), ErrMalformed}
+	}
+	var c struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Config        json.RawMessage `json:"config"`
+		Layers        json.RawMessage `json:"layers"`
+		Blobs         json.RawMessage `json:"blobs"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
+		Manifests     json.RawMessage `json:"manifests"`
+	}
+	if err := parseJSON(content, &c); err != nil {
+		return &refused{err.Error(), ErrMalformed}
+	}
+	// OCI 1.0 documents may go without the field, Docker's never do.
+	named := c.MediaType != "" || mediaType == DockerManifest || mediaType == DockerManifestList
+	switch {
+	case c.SchemaVersion != 2:
+		return &refused{fmt.Sprintf("its schemaVersion is %d and not 2", c.SchemaVersion), ErrMalformed}
+	case named && c.MediaType != mediaType:
+		return &refused{fmt.Sprintf("it was served as %s and calls itself %q", mediaType, c.MediaType), ErrMalformed}
+	case c.FSLayers != nil || c.Blobs != nil:
+		return &refused{"it has fields of another kind of manifest", ErrMalformed}
+	case IsIndex(mediaType) && (c.Manifests == nil || c.Config != nil || c.Layers != nil):
+		return &refused{"it was served as an index and does not look like one", ErrMalformed}
+	case IsManifest(mediaType) && (c.Manifests != nil || c.Config == nil || c.Layers == nil):
+		return &refused{"it was served as a manifest and does not look like one", ErrMalformed}
+	}
+	return nil
+}
