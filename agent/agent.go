@@ -1,0 +1,102 @@
+// Package agent decides: may this host move to another root, when, and what comes next. It promises that the record on
+// disk always names a good root to go back to, and that it is written before the act that makes it necessary.
+//
+// The whole update reads in apply.go. [Agent.Confirm] goes on after the switch, in the new root; [Agent.Arm] runs in
+// between, when every service has stopped. What is mounted at / is the truth; the record is reconciled with it at the
+// start of every command that changes anything.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// Errors that callers decide on; the command line has an exit code for each.
+var (
+	// ErrConfig: the configuration cannot be used as it is.
+	ErrConfig = errors.New("the configuration is not valid")
+	// ErrBlocked: not now; the same call may go through later or after somebody acted.
+	ErrBlocked = errors.New("blocked for now")
+	// ErrFullReboot: the change needs a full reboot.
+	ErrFullReboot = errors.New("a full reboot is needed")
+	// ErrIncompatible: this image cannot run on this host.
+	ErrIncompatible = errors.New("not compatible with this host")
+	// ErrSwitch: the host did not arrive in the root that was asked for.
+	ErrSwitch = errors.New("the switch failed")
+	// ErrNoRoot: there is no such root to go to.
+	ErrNoRoot = errors.New("no such root")
+)
+
+// Where things are, as absolute paths of the host.
+const (
+	StateDir   = "/var/lib/updatectl"
+	recordFile = StateDir + "/state.json"
+	history    = StateDir + "/history.jsonl"
+	lockFile   = switcher.RunDir + "/lock"
+	stampFile  = switcher.RunDir + "/armed.json"
+	hostMount  = StateDir + "/host"
+)
+
+// Agent works on one host.
+type Agent struct {
+	// Machine is the host, or another tree to work on.
+	Machine switcher.Machine
+	// Config is the merged configuration.
+	Config Config
+	// Log takes what a person may want to follow; answers are returned.
+	Log *zap.Logger
+	// Progress is told how far a long step is; it may be nil.
+	Progress func(Progress)
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Progress says how far a step is, in bytes. Total is 0 when it is not known.
+type Progress struct {
+	Step  string `json:"step"`
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"`
+}
+
+// New makes an agent for the tree at root ("/" for this host) with the configuration found in it; configFile, when not
+// "", is read instead of it.
+func New(root, configFile string, log *zap.Logger) (*Agent, error) {
+	a := &Agent{Machine: switcher.Machine{Root: root}, Log: log, Now: time.Now}
+	var err error
+	a.Config, err = LoadConfig(root, configFile)
+	return a, err
+}
+
+// path is a path of the host as this process sees it.
+func (a *Agent) path(p string) string { return a.Machine.Path(p) }
+
+// openStore opens the store for a command that may write to it.
+func (a *Agent) openStore() (*store.Store, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("cannot work on the host's roots: this needs root")
+	}
+	st, err := store.Open(a.path(StateDir))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the store: %w", err)
+	}
+	return st, nil
+}
+
+// requireLive refuses what only makes sense on the running host.
+func (a *Agent) requireLive() error {
+	if !a.Machine.Live() {
+		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("cannot switch roots: this needs root")
+	}
+	return nil
+}

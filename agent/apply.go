@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// ApplyOptions are the operator's wishes for one apply.
+type ApplyOptions struct {
+	// From overrides the configured source.
+	From string
+	// Level overrides the configured level; "" keeps it.
+	Level switcher.Level
+	// Wait waits for another updatectl instead of giving up.
+	Wait bool
+	// Retry takes an image that was given up before.
+	Retry bool
+	// Unattended passes over an image that was given up before, as if there were none.
+	Unattended bool
+}
+
+// Applied is what apply did.
+type Applied struct {
+	// Switching tells that the host is on its way into Root; otherwise it runs there already.
+	Switching bool               `json:"switching"`
+	Root      string             `json:"root"`
+	From      string             `json:"from"`
+	Reference string             `json:"reference,omitempty"`
+	Version   string             `json:"version,omitempty"`
+	Vouchers  []verify.Voucher   `json:"vouchers,omitempty"`
+	Decision  *switcher.Decision `json:"decision,omitempty"`
+	// NewBytes is what the root needed on disk beyond what was there.
+	NewBytes int64 `json:"new_bytes,omitempty"`
+	// Skipped is why an unattended run left an image alone.
+	Skipped string `json:"skipped,omitempty"`
+}
+
+// Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
+// is queued; [Agent.Confirm] goes on in the new root.
+func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
+	if err := a.requireLive(); err != nil {
+		return Applied{}, err
+	}
+	unlock, err := a.lock(ctx, "apply", o.Wait)
+	if err != nil {
+		return Applied{}, err
+	}
+	defer unlock()
+	st, facts, rec, err := a.begin(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	p, err := a.fetch(ctx, o.From, facts)
+	if err != nil {
+		return Applied{}, err
+	}
+	done := Applied{Root: p.image.ID(), From: facts.Root, Reference: p.reference, Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers()}
+	if done.Root == facts.Root {
+		return done, nil
+	}
+	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
+		done.Skipped = fmt.Sprintf("given up on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		if o.Unattended {
+			return done, nil
+		}
+		return done, fmt.Errorf("%w: this image was %s", ErrBlocked, done.Skipped)
+	}
+	root, err := a.stage(ctx, st, p, rec)
+	if err != nil {
+		return done, err
+	}
+	done.NewBytes = root.Info.NewBytes
+	decision, err := a.decide(root, facts, o.Level)
+	done.Decision = &decision
+	if err != nil {
+		return done, err
+	}
+	if err := a.graft(st, root, facts); err != nil {
+		return done, err
+	}
+	done.Switching = true
+	return done, a.switchTo(ctx, rec, facts, Switch{Verb: "apply", Version: root.Info.Version}, root.ID)
+}
+
+// Stage brings the published image onto the disk and leaves it there.
+func (a *Agent) Stage(ctx context.Context, reference string, wait bool) (Applied, error) {
+	unlock, err := a.lock(ctx, "stage", wait)
+	if err != nil {
+		return Applied{}, err
+	}
+	defer unlock()
+	st, facts, rec, err := a.begin(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	p, err := a.fetch(ctx, reference, facts)
+	if err != nil {
+		return Applied{}, err
+	}
+	done := Applied{Root: p.image.ID(), From: facts.Root, Reference: p.reference, Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers()}
+	if done.Root == facts.Root {
+		return done, nil
+	}
+	root, err := a.stage(ctx, st, p, rec)
+	done.NewBytes = root.Info.NewBytes
+	return done, err
+}
+
+// begin is the start of every command that changes something: leftovers are swept and the record is reconciled.
+func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Record, error) {
+	facts, rec, err := a.look(ctx)
+	if err != nil {
+		return nil, facts, nil, err
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return nil, facts, nil, err
+	}
+	if err := st.Sweep(); err != nil {
+		return nil, facts, nil, err
+	}
+	if a.Machine.Live() {
+		err = a.reconcile(ctx, facts, rec)
+	}
+	return st, facts, rec, err
+}
+
+// decide chooses the level and refuses what cannot be done.
+func (a *Agent) decide(root store.Root, f switcher.Facts, wish switcher.Level) (switcher.Decision, error) {
+	d := switcher.Decide(f, target(root, f))
+	if wish == "" {
+		wish = switcher.Level(a.Config.Switch.Level)
+	}
+	switch refused, full := d.Refused(), d.NeedsFull(); {
+	case len(refused) > 0:
+		return d, fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
+	case len(full) > 0:
+		return d, fmt.Errorf("%w: %s", ErrFullReboot, strings.Join(full, "; "))
+	case wish == switcher.LevelFull:
+		return d, fmt.Errorf("%w: it was asked for by level full, and a full boot starts the host root; reboot by hand", ErrFullReboot)
+	}
+	return d, nil
+}
+
+// switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
+// are as before.
+func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
+	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
+	s.At = a.Now().UTC()
+	before := *rec
+	rec.Switch, rec.Phase = &s, PhaseArmed
+	if err := removeStamp(a.path(stampFile)); err != nil {
+		return err
+	}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	err := a.Machine.HoldArmUnit(ctx)
+	if err == nil {
+		err = a.Machine.SoftReboot(ctx)
+	}
+	if err != nil {
+		*rec = before
+		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec))
+		if errors.Is(err, switcher.ErrInhibited) {
+			err = fmt.Errorf("%w: %w", ErrBlocked, err)
+		}
+		return err
+	}
+	a.tell(Event{Event: "switching", Root: id, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", id))
+	return nil
+}

@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+)
+
+// Arm is the last thing that runs in the root that is left: the arming unit calls it when every service has stopped.
+// It makes the new root's /etc and arms the root, or leaves a stamp that says why not; systemd then stays here.
+func (a *Agent) Arm(ctx context.Context) error {
+	rec, err := a.readRecord()
+	if err != nil || rec.Phase != PhaseArmed {
+		return err
+	}
+	queued, err := a.Machine.SoftRebootQueued(ctx)
+	if err != nil {
+		return err
+	}
+	if !queued { // another kind of shutdown, or the unit was stopped by hand
+		return nil
+	}
+	err = a.arm(ctx, rec)
+	stamp := switcher.Stamp{Target: rec.Switch.Target}
+	if err != nil {
+		stamp.Error = err.Error()
+		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
+	}
+	text, merr := json.Marshal(stamp)
+	if merr == nil {
+		merr = writeAtomically(a.path(stampFile), text, 0o600)
+	}
+	return errors.Join(err, merr)
+}
+
+func (a *Agent) arm(ctx context.Context, rec *Record) error {
+	facts, err := a.Machine.Facts(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	next := a.next(st, rec.Switch.Target, facts)
+	if next.ID != switcher.HostRoot {
+		if err := a.makeEtc(st, rec, facts, &next); err != nil {
+			return err
+		}
+	}
+	return switcher.Arm(next)
+}
+
+// makeEtc merges /etc for a root that is gone forward to. A root that is gone back to has its own, untouched.
+func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {
+	if rec.Switch.Verb == verbRollback {
+		return nil
+	}
+	root, err := st.Root(next.ID)
+	if err != nil {
+		return err
+	}
+	return a.withEtc(st, root, f, func(in etc.Inputs) error {
+		report, err := etc.Merge(in, next.Etc)
+		if err != nil {
+			return err
+		}
+		a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
+		next.Owners, err = owners(in.Next, next.Etc)
+		return err
+	})
+}
+
+// owners pairs the numbers that an image gives to its users and groups with those they have in the merged /etc.
+func owners(image, merged string) (switcher.Owners, error) {
+	uid, err := etc.SameNames(filepath.Join(image, "passwd"), filepath.Join(merged, "passwd"))
+	if err != nil {
+		return switcher.Owners{}, err
+	}
+	gid, err := etc.SameNames(filepath.Join(image, "group"), filepath.Join(merged, "group"))
+	return switcher.Owners{UID: uid, GID: gid}, err
+}
+
+func removeStamp(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove the stamp of an earlier switch: %w", err)
+	}
+	return nil
+}
+
+// readStamp reads what the arming step left; nil when it left nothing.
+func readStamp(file string) *switcher.Stamp {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var s switcher.Stamp
+	if json.Unmarshal(text, &s) != nil {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,280 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
+type Config struct {
+	Source struct {
+		// Image is a registry reference, or oci:DIR[:tag].
+		Image string `toml:"image" json:"image"`
+		// PlainHTTP lists registry hosts that are spoken to without TLS.
+		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
+	} `toml:"source" json:"source"`
+	Verify struct {
+		// Keys are files with PEM public keys.
+		Keys []string `toml:"keys" json:"keys"`
+		// Threshold is how many different keys must have signed.
+		Threshold int `toml:"threshold" json:"threshold"`
+	} `toml:"verify" json:"verify"`
+	State struct {
+		// Persist lists directories that belong to the host and not to the image.
+		Persist []string `toml:"persist" json:"persist"`
+		// Adopt lists more paths below /etc that the first image takes over from the mutable host.
+		Adopt []string `toml:"adopt" json:"adopt"`
+		// ImageOwned lists paths below the state that describe the image and come from it.
+		ImageOwned []string `toml:"image-owned" json:"image_owned"`
+	} `toml:"state" json:"state"`
+	Switch struct {
+		// Level is auto, soft or full.
+		Level string `toml:"level" json:"level"`
+	} `toml:"switch" json:"switch"`
+	Health struct {
+		// Deadline is how long a new root has to become good.
+		Deadline Duration `toml:"deadline" json:"deadline"`
+	} `toml:"health" json:"health"`
+
+	// Files lists the files that were read, in order.
+	Files []string `toml:"-" json:"files"`
+}
+
+// Duration is a time span written as Go does: "90s", "5m".
+type Duration time.Duration
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v <= 0 {
+		err = errors.New("it must be more than zero")
+	}
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes a duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// DefaultConfig is the configuration before any file is read.
+func DefaultConfig() Config {
+	var c Config
+	c.Verify.Threshold = 1
+	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
+	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
+	c.Switch.Level = string(switcher.LevelAuto)
+	c.Health.Deadline = Duration(5 * time.Minute)
+	return c
+}
+
+// configPlaces are read in this order; a later file overrides an earlier one key by key.
+var configPlaces = []string{
+	"/usr/lib/updatectl/conf.d/*.toml", "/etc/updatectl/updatectl.toml",
+	"/etc/updatectl/conf.d/*.toml", "/run/updatectl/conf.d/*.toml",
+}
+
+// LoadConfig reads and merges the configuration of the tree at root, or only the given file when it is not "".
+func LoadConfig(root, file string) (Config, error) {
+	c := DefaultConfig()
+	files := []string{file}
+	if file == "" {
+		var err error
+		if files, err = configFiles(root); err != nil {
+			return c, err
+		}
+	}
+	for _, f := range files {
+		if err := c.read(f); err != nil {
+			return c, err
+		}
+	}
+	return c, c.validate()
+}
+
+func configFiles(root string) ([]string, error) {
+	var files []string
+	for _, place := range configPlaces {
+		found, err := filepath.Glob(filepath.Join(root, place)) // sorted by name
+		if err != nil {
+			return nil, fmt.Errorf("cannot look for configuration: %w", err)
+		}
+		files = append(files, found...)
+	}
+	return files, nil
+}
+
+// maxConfig bounds a configuration file; a real one has a few hundred bytes.
+const maxConfig = 1 << 20
+
+func (c *Config) read(file string) error {
+	st, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s does not exist", ErrConfig, file)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if st.Size() > maxConfig {
+		return fmt.Errorf("%w: %s is larger than %d bytes", ErrConfig, file, maxConfig)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if err := c.decode(file, string(text)); err != nil {
+		return err
+	}
+	c.Files = append(c.Files, file)
+	return nil
+}
+
+// decode merges one fragment. Every complaint carries the file and the line.
+func (c *Config) decode(file, text string) error {
+	meta, err := toml.Decode(text, c)
+	var parse toml.ParseError
+	if errors.As(err, &parse) {
+		return fmt.Errorf("%w: %s:%d: %s", ErrConfig, file, parse.Position.Line, parseMessage(parse))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrConfig, file, err)
+	}
+	var unknown []error
+	for _, key := range meta.Undecoded() {
+		unknown = append(unknown, fmt.Errorf("%w: %s:%d: unknown key %s%s", ErrConfig, file, lineOf(text, key), key, didYouMean(key)))
+	}
+	return errors.Join(unknown...)
+}
+
+func parseMessage(e toml.ParseError) string {
+	if e.Message != "" {
+		return e.Message
+	}
+	// A value of the wrong type has its explanation only in the whole text.
+	_, message, found := strings.Cut(e.Error(), ": ")
+	if !found {
+		return e.Error()
+	}
+	return strings.TrimPrefix(message, fmt.Sprintf("line %d ", e.Position.Line))
+}
+
+var tableHeader = regexp.MustCompile(`^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$`)
+
+// lineOf finds the line of a key; the library keeps positions for itself. 0 when it stands in an unusual form.
+func lineOf(text string, key toml.Key) int {
+	table, want := "", key.String()
+	for i, line := range strings.Split(text, "\n") {
+		if m := tableHeader.FindStringSubmatch(line); m != nil {
+			table = m[1]
+			if table == want {
+				return i + 1
+			}
+			continue
+		}
+		name, _, assigned := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		if assigned && (table == "" && name == want || table != "" && table+"."+name == want) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// didYouMean names the keys that exist where an unknown one stood.
+func didYouMean(key toml.Key) string {
+	known := keysOf(reflect.TypeFor[Config](), key[:len(key)-1])
+	if len(known) == 0 {
+		return ""
+	}
+	return "; known here: " + strings.Join(known, ", ")
+}
+
+func keysOf(t reflect.Type, path []string) []string {
+	var names []string
+	for f := range t.Fields() {
+		tag := f.Tag.Get("toml")
+		if tag == "-" {
+			continue
+		}
+		if len(path) > 0 && tag == path[0] && f.Type.Kind() == reflect.Struct {
+			return keysOf(f.Type, path[1:])
+		}
+		names = append(names, tag)
+	}
+	if len(path) > 0 {
+		return nil
+	}
+	return names
+}
+
+func (c *Config) validate() error {
+	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
+		return fmt.Errorf("%w: [switch] level: %w", ErrConfig, err)
+	}
+	if c.Verify.Threshold < 1 {
+		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
+	}
+	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
+			return fmt.Errorf("%w: [state] %q is not a clean absolute path below /", ErrConfig, p)
+		}
+	}
+	for _, p := range c.State.Persist {
+		if slices.Contains([]string{"/etc", "/usr", "/boot", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64"}, p) {
+			return fmt.Errorf("%w: [state] persist: %s cannot belong to the host: it comes from the image or the kernel", ErrConfig, p)
+		}
+	}
+	if !slices.Contains(c.State.Persist, "/var") {
+		return fmt.Errorf("%w: [state] persist must contain /var: the roots and the record live there", ErrConfig)
+	}
+	return nil
+}
+
+// policy reads the keys that the configuration names.
+func (a *Agent) policy() (verify.Policy, error) {
+	c := a.Config.Verify
+	if len(c.Keys) == 0 {
+		return verify.Policy{}, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images", ErrConfig)
+	}
+	if c.Threshold > len(c.Keys) {
+		return verify.Policy{}, fmt.Errorf("%w: [verify] threshold is %d with %d keys", ErrConfig, c.Threshold, len(c.Keys))
+	}
+	p := verify.Policy{Threshold: c.Threshold}
+	for _, file := range c.Keys {
+		pem, err := os.ReadFile(a.path(file))
+		if err != nil {
+			return p, fmt.Errorf("%w: [verify] keys: %w", ErrConfig, err)
+		}
+		key, err := verify.ParseKey(filepath.Base(file), pem)
+		if err != nil {
+			return p, fmt.Errorf("%w: [verify] keys: %s: %w", ErrConfig, file, err)
+		}
+		p.Keys = append(p.Keys, key)
+	}
+	return p, nil
+}
+
+// adopt is the list of paths below /etc that the first image takes over from the mutable host.
+func (a *Agent) adopt() []string { return slices.Concat(etc.DefaultAdopt, a.Config.State.Adopt) }
+
+// CheckConfig tells whether the configuration is enough to work with, the key files included.
+func (a *Agent) CheckConfig() error {
+	_, err := a.policy()
+	if err == nil && a.Config.Source.Image == "" {
+		err = fmt.Errorf("%w: [source] image is empty: name the image to follow", ErrConfig)
+	}
+	return err
+}

@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// Confirmed is the answer of confirm.
+type Confirmed struct {
+	Root string `json:"root"`
+	// Good tells that the running root counts as good.
+	Good bool `json:"good"`
+	// Last is how the last switch ended, nil when there was none.
+	Last *Result `json:"last,omitempty"`
+}
+
+// Confirm runs in every root once it is up. After a switch it proves that the host is where it was sent, and marks the
+// root good. A switch that ended elsewhere is an error, told once.
+func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
+	if err := a.requireLive(); err != nil {
+		return Confirmed{}, err
+	}
+	unlock, err := a.lock(ctx, "confirm", true)
+	if err != nil {
+		return Confirmed{}, err
+	}
+	defer unlock()
+	facts, rec, err := a.look(ctx)
+	if err != nil {
+		return Confirmed{}, err
+	}
+	if err := a.reconcile(ctx, facts, rec); err != nil {
+		return Confirmed{Root: facts.Root, Last: rec.Last}, err
+	}
+	if rec.Phase == PhaseTrying {
+		rec.confirm(facts.Root)
+		rec.Phase = PhaseGood
+		if rec.Staged == facts.Root {
+			rec.Staged = ""
+		}
+		delete(rec.Bad, facts.Root)
+		if err := a.writeRecord(rec); err != nil {
+			return Confirmed{}, err
+		}
+		a.tell(Event{Event: "good", Root: facts.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: facts.KernelRelease})
+		a.Log.Info("the root is good", zap.String("root", facts.Root))
+	}
+	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
+}
+
+// reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
+// error once; the next command finds it in the record only.
+func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) error {
+	switch rec.Phase {
+	case PhaseArmed:
+		return a.proveSwitch(ctx, f, rec)
+	case PhaseTrying:
+		if f.Root != rec.Switch.Target {
+			return a.giveUp(rec, switcher.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+		}
+	}
+	return nil
+}
+
+func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) error {
+	outcome, reason := switcher.Prove(rec.Switch.Expectation, f, readStamp(a.path(stampFile)))
+	switch outcome {
+	case switcher.Switched:
+		rec.Phase = PhaseTrying
+		rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+		return a.writeRecord(rec)
+	case switcher.Pending:
+		return a.pending(ctx, rec)
+	}
+	return a.giveUp(rec, outcome, reason)
+}
+
+// pending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
+// record and asking.
+func (a *Agent) pending(ctx context.Context, rec *Record) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	if err := a.Machine.ReleaseArmUnit(ctx); err != nil {
+		return err
+	}
+	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
+	rec.Phase = rec.resting()
+	return a.writeRecord(rec)
+}
+
+// resting is the phase of a host that is not on its way anywhere.
+func (r *Record) resting() Phase {
+	if r.Staged != "" {
+		return PhaseStaged
+	}
+	return PhaseGood
+}
+
+// giveUp records a switch that failed.
+func (a *Agent) giveUp(rec *Record, outcome switcher.Outcome, reason string) error {
+	now := a.Now().UTC()
+	target := rec.Switch.Target
+	rec.Last = &Result{Outcome: outcome, Reason: reason, Target: target, At: now}
+	if outcome == switcher.FellBack { // systemd would not have it the next time either
+		rec.Bad[target] = Bad{Reason: reason, At: now}
+	}
+	rec.Phase = rec.resting()
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return fmt.Errorf("%w: %s", ErrSwitch, reason)
+}

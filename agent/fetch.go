@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// published is an image that the source has and the policy passed. No layer of it was fetched yet.
+type published struct {
+	reference string
+	source    *source.Source
+	image     *image.Image
+}
+
+// userAgent is what registries see.
+const userAgent = "updatectl"
+
+// fetch asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
+// only then what they say.
+func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts) (*published, error) {
+	policy, err := a.policy()
+	if err != nil {
+		return nil, err
+	}
+	if reference == "" {
+		reference = a.Config.Source.Image
+	}
+	if reference == "" {
+		return nil, fmt.Errorf("%w: [source] image is empty: name the image to follow", ErrConfig)
+	}
+	src, err := source.Open(reference, source.Options{PlainHTTP: a.Config.Source.PlainHTTP, UserAgent: userAgent})
+	if err != nil {
+		return nil, err
+	}
+	desc, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.Log.Debug("resolved", zap.String("reference", reference), zap.Stringer("digest", desc.Digest))
+	content, err := src.Manifest(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	candidates, err := src.Candidates(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	verified, err := policy.Verify(content, desc.MediaType, candidates)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", reference, err)
+	}
+	img, err := image.Open(ctx, src, verified, ocispec.Platform{OS: "linux", Architecture: f.Architecture})
+	if err != nil {
+		return nil, err
+	}
+	return &published{reference: reference, source: src, image: img}, nil
+}
+
+// stage brings the image onto the disk, or finds it there.
+func (a *Agent) stage(ctx context.Context, st *store.Store, p *published, rec *Record) (store.Root, error) {
+	_, lookErr := st.Root(p.image.ID())
+	root, err := image.Stage(ctx, st, p.source, p.image, p.reference, a.stageProgress)
+	if err != nil {
+		return root, err
+	}
+	rec.Staged = root.ID
+	rec.Phase = PhaseStaged
+	if err := a.writeRecord(rec); err != nil {
+		return root, err
+	}
+	if lookErr != nil { // it was not there before
+		a.tell(Event{Event: "staged", Root: root.ID, Version: root.Info.Version, Vouchers: root.Info.Vouchers})
+	}
+	return root, nil
+}
+
+func (a *Agent) stageProgress(e image.Event) {
+	if a.Progress == nil {
+		return
+	}
+	step := e.Phase
+	if e.Layers > 1 {
+		step = fmt.Sprintf("%s %d/%d", e.Phase, e.Layer, e.Layers)
+	}
+	a.Progress(Progress{Step: step, Done: e.Done, Total: e.Total})
+}
+
+// Available is the answer of check: what the source publishes beside what runs.
+type Available struct {
+	Reference string           `json:"reference"`
+	Root      string           `json:"root"`
+	Version   string           `json:"version,omitempty"`
+	Vouchers  []verify.Voucher `json:"vouchers"`
+	// Booted is the root that runs; Newer tells that the published one is another.
+	Booted string `json:"booted"`
+	Newer  bool   `json:"newer"`
+	// Staged tells that it is on the disk already; Bad why it is not taken by itself.
+	Staged bool `json:"staged"`
+	Bad    *Bad `json:"bad,omitempty"`
+	// Download is the size of its layers in bytes.
+	Download int64 `json:"download"`
+}
+
+// Check asks the source for a newer image, without fetching layers or changing anything.
+func (a *Agent) Check(ctx context.Context, reference string) (Available, error) {
+	facts, rec, err := a.look(ctx)
+	if err != nil {
+		return Available{}, err
+	}
+	p, err := a.fetch(ctx, reference, facts)
+	if err != nil {
+		return Available{}, err
+	}
+	return a.available(p, facts, rec), nil
+}
+
+func (a *Agent) available(p *published, f switcher.Facts, rec *Record) Available {
+	v := Available{
+		Reference: p.reference, Root: p.image.ID(), Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers(),
+		Booted: f.Root, Newer: p.image.ID() != f.Root, Staged: rec.Staged == p.image.ID(),
+	}
+	if bad, ok := rec.Bad[v.Root]; ok {
+		v.Bad = &bad
+	}
+	for _, l := range p.image.Manifest.Layers {
+		v.Download += l.Size
+	}
+	return v
+}
+
+// look reads the machine and the record without changing either.
+func (a *Agent) look(ctx context.Context) (switcher.Facts, *Record, error) {
+	facts, err := a.Machine.Facts(ctx)
+	if err != nil {
+		return facts, nil, err
+	}
+	rec, err := a.readRecord()
+	return facts, rec, err
+}

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
+type Event struct {
+	At time.Time `json:"at"`
+	// Event is staged, switching, good, bad, failed, rolled-back, collected …
+	Event   string `json:"event"`
+	Root    string `json:"root,omitempty"`
+	From    string `json:"from,omitempty"`
+	Version string `json:"version,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	// Vouchers are the signers whose signatures were accepted.
+	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+	Kernel   string           `json:"kernel,omitempty"`
+}
+
+// tell appends to the audit trail. It never fails a switch: the record decides, this is for people.
+func (a *Agent) tell(e Event) {
+	e.At = a.Now().UTC()
+	line, err := json.Marshal(e)
+	if err == nil {
+		err = appendLine(a.path(history), line)
+	}
+	if err != nil {
+		a.Log.Warn("cannot write the history", zap.Error(err))
+	}
+}
+
+func appendLine(file string, line []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// History reads the audit trail, the oldest event first. A line that a crash cut short is passed over.
+func (a *Agent) History() ([]Event, error) {
+	f, err := os.Open(a.path(history))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the history: %w", err)
+	}
+	defer f.Close()
+	var events []Event
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var e Event
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			events = append(events, e)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read the history: %w", err)
+	}
+	return events, nil
+}

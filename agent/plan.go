@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+)
+
+// Plan is what apply would do, and why.
+type Plan struct {
+	Available
+	// Decision and Etc are known once the image is staged.
+	Decision *switcher.Decision `json:"decision,omitempty"`
+	Etc      *etc.Report        `json:"etc,omitempty"`
+	// From and To are the versions of the operating system, as os-release names them.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Kernel keeps running.
+	Kernel string `json:"kernel"`
+	// Carried lists the state directories that stay as they are.
+	Carried []string `json:"carried"`
+}
+
+// Plan tells what apply would do. The merge of /etc and the level are part of it when the image is staged.
+func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
+	facts, rec, err := a.look(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	p, err := a.fetch(ctx, reference, facts)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Available: a.available(p, facts, rec), Kernel: facts.KernelRelease, Carried: a.Config.State.Persist}
+	if !plan.Newer || !a.Machine.Live() {
+		return plan, nil
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return plan, err
+	}
+	root, err := st.Root(p.image.ID())
+	if err != nil {
+		return plan, nil // not staged: what is known without its layers is all there is
+	}
+	plan.Staged = true
+	unlock, err := a.lock(ctx, "plan", true) // it mounts in the scratch directory
+	if err != nil {
+		return plan, err
+	}
+	defer unlock()
+	return plan, a.planStaged(&plan, st, root, facts)
+}
+
+func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts switcher.Facts) error {
+	decision := switcher.Decide(facts, target(root, facts))
+	plan.Decision, plan.From, plan.To = &decision, a.prettyName(st, facts.Root), root.Info.OS.PrettyName
+	return a.withEtc(st, root, facts, func(in etc.Inputs) error {
+		report, err := etc.Plan(in)
+		plan.Etc = &report
+		return err
+	})
+}
+
+// prettyName names the system of a root as its os-release does.
+func (a *Agent) prettyName(st *store.Store, id string) string {
+	if root, err := st.Root(id); err == nil {
+		return root.Info.OS.PrettyName
+	}
+	text, err := os.ReadFile(a.path("/etc/os-release"))
+	if err != nil {
+		return id
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(name, `"'`)
+		}
+	}
+	return id
+}
+
+// target is what the switcher needs to know of a staged root.
+func target(root store.Root, f switcher.Facts) switcher.Target {
+	return switcher.Target{
+		Root: root.ID, Architecture: root.Info.Platform.Architecture, Systemd: root.Info.Systemd,
+		Init: root.Info.Init, Kernels: root.Info.Kernels, Modules: haveModules(f.KernelRelease),
+	}
+}
+
+// haveModules tells whether the modules of the running kernel are at hand.
+func haveModules(release string) bool {
+	_, err := os.Stat(filepath.Join("/usr/lib/modules", release, "modules.dep"))
+	return err == nil
+}
+
+// next describes a root for the switcher.
+func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next {
+	n := switcher.Next{
+		ID: id, Persist: a.Config.State.Persist, ImageOwned: a.Config.State.ImageOwned,
+		HostMount: hostMount, KernelRelease: f.KernelRelease,
+	}
+	if id == switcher.HostRoot {
+		return n
+	}
+	dir := filepath.Join(a.path(StateDir), "roots", id)
+	n.CFS, n.Objects = filepath.Join(dir, "root.cfs"), st.ObjectsDir()
+	n.Graft, n.Etc = filepath.Join(dir, "graft"), filepath.Join(dir, "etc")
+	return n
+}
+
+// withEtc opens the pristine images and hands their /etc to do.
+func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, do func(etc.Inputs) error) error {
+	next, err := a.next(st, root.ID, f).Open()
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.adopt()}
+	if f.Root != switcher.HostRoot {
+		old, err := a.next(st, f.Root, f).Open()
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		in.Old = old.Path() + "/etc"
+	}
+	return do(in)
+}
+
+// graft lays what the host needs over a staged root: mount points, and the agent where the image has none.
+func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error {
+	n := a.next(st, root.ID, f)
+	image, err := n.Open()
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	g := switcher.Graft{MountPoints: a.mountPoints(f)}
+	if !root.Info.HasAgent {
+		if g.Agent, err = os.Executable(); err != nil {
+			return fmt.Errorf("cannot find the agent's own binary: %w", err)
+		}
+		g.Units = configs.Units()
+	}
+	return g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"}))
+}
+
+// mountPoints lists the directories that something is mounted on in a new root.
+func (a *Agent) mountPoints(f switcher.Facts) []string {
+	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, a.Config.State.Persist)
+	if haveModules(f.KernelRelease) {
+		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
+	}
+	if fstab, err := os.Open("/etc/fstab"); err == nil {
+		defer fstab.Close()
+		points = append(points, etc.FstabMountPoints(fstab)...)
+	}
+	return points
+}

@@ -1,0 +1,200 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// Phase is where the host stands on its way to another root.
+type Phase string
+
+// The phases. A transition names the phase it leaves and is written before the act it announces:
+//
+//	phase    what is recorded          what is done next           what undoes it
+//	idle     the good roots            stage                       –
+//	staged   the staged root           ask for the soft reboot     gc
+//	armed    what the switch expects   arm, soft reboot            disarm; back to staged
+//	trying   the root at / is new      confirm                     roll back; the root is bad
+//	good     the root is good          –                           roll back
+const (
+	PhaseIdle   Phase = "idle"
+	PhaseStaged Phase = "staged"
+	PhaseArmed  Phase = "armed"
+	PhaseTrying Phase = "trying"
+	PhaseGood   Phase = "good"
+)
+
+const recordSchema = "updatectl.record/v1"
+
+// Record is what the agent remembers between commands and boots: /var/lib/updatectl/state.json.
+type Record struct {
+	Schema string `json:"schema"`
+	Phase  Phase  `json:"phase"`
+	// Staged is the root that apply would switch to, "" for none.
+	Staged string `json:"staged,omitempty"`
+	// Switch is the switch under way, or the last one.
+	Switch *Switch `json:"switch,omitempty"`
+	// Good lists the roots that proved good, the latest last. The mutable host is the first.
+	Good []string `json:"good"`
+	// Bad tells which roots are not tried again by themselves, and why.
+	Bad map[string]Bad `json:"bad,omitempty"`
+	// Pinned roots are kept by gc.
+	Pinned []string `json:"pinned,omitempty"`
+	// Last is how the last switch ended.
+	Last *Result `json:"last,omitempty"`
+}
+
+// Switch is one move between roots.
+type Switch struct {
+	switcher.Expectation
+	// Verb is apply or rollback.
+	Verb string `json:"verb"`
+	// Version is the version of the target, for people.
+	Version string    `json:"version,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// Bad is why a root is not tried again.
+type Bad struct {
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// Result is how a switch ended.
+type Result struct {
+	Outcome switcher.Outcome `json:"outcome"`
+	Reason  string           `json:"reason"`
+	Target  string           `json:"target"`
+	At      time.Time        `json:"at"`
+}
+
+// good is the root that a failed switch goes back to.
+func (r *Record) good() string { return r.Good[len(r.Good)-1] }
+
+// keepGood is how many good images are remembered besides the host: the running one and the one before it.
+const keepGood = 2
+
+// confirm makes root the latest good one.
+func (r *Record) confirm(root string) {
+	if i := slices.Index(r.Good, root); i >= 0 {
+		// Going back: what came after it is no longer on the way.
+		r.Good = r.Good[:i+1]
+		return
+	}
+	r.Good = append(r.Good, root)
+	if extra := len(r.Good) - 1 - keepGood; extra > 0 && r.Good[0] == switcher.HostRoot {
+		r.Good = slices.Delete(r.Good, 1, 1+extra)
+	}
+}
+
+// back is the root that rollback goes to from the one that runs; "" when there is none.
+func (r *Record) back(running string) string {
+	i := slices.Index(r.Good, running)
+	switch {
+	case i < 0: // not confirmed
+		return r.good()
+	case i == 0:
+		return ""
+	}
+	return r.Good[i-1]
+}
+
+// keep lists the roots that gc must not touch.
+func (r *Record) keep(running string) []string {
+	roots := slices.Concat(r.Good, r.Pinned, []string{running, r.Staged})
+	if r.Switch != nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
+		roots = append(roots, r.Switch.From, r.Switch.Target)
+	}
+	slices.Sort(roots)
+	roots = slices.Compact(roots)
+	return slices.DeleteFunc(roots, func(id string) bool { return id == "" || id == switcher.HostRoot })
+}
+
+// maxRecord bounds the record; it holds a few names and dates.
+const maxRecord = 4 << 20
+
+func (a *Agent) readRecord() (*Record, error) {
+	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}}
+	file := a.path(recordFile)
+	st, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil && st.Size() > maxRecord {
+		err = fmt.Errorf("it is larger than %d bytes", maxRecord)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the record: %w", err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the record: %w", err)
+	}
+	if err := parseRecord(text, r); err != nil {
+		return nil, fmt.Errorf("cannot read the record %s: %w", file, err)
+	}
+	return r, nil
+}
+
+// parseRecord reads a record; fields that a newer agent added are passed over.
+func parseRecord(text []byte, r *Record) error {
+	if err := json.Unmarshal(text, r); err != nil {
+		return err
+	}
+	if len(r.Good) == 0 {
+		return errors.New("it names no good root")
+	}
+	if r.Bad == nil {
+		r.Bad = map[string]Bad{}
+	}
+	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
+		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)
+	}
+	return nil
+}
+
+func (a *Agent) writeRecord(r *Record) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err == nil {
+		err = writeAtomically(a.path(recordFile), append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the record: %w", err)
+	}
+	return nil
+}
+
+// writeAtomically replaces a file so that a crash leaves the old or the new content, never a part.
+func writeAtomically(file string, content []byte, mode fs.FileMode) (err error) {
+	dir := filepath.Dir(file)
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	_, err = tmp.Write(content)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), file); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+const verbRollback = "rollback"
+
+// Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left
+// is not taken again by an unattended apply.
+func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, error) {
+	if err := a.requireLive(); err != nil {
+		return Applied{}, err
+	}
+	unlock, err := a.lock(ctx, verbRollback, wait)
+	if err != nil {
+		return Applied{}, err
+	}
+	defer unlock()
+	st, facts, rec, err := a.begin(ctx)
+	if err != nil && !errors.Is(err, ErrSwitch) { // a failed switch is no reason to stay
+		return Applied{}, err
+	}
+	if to == "" {
+		to = rec.back(facts.Root)
+	}
+	if to == "" {
+		return Applied{}, fmt.Errorf("%w: there is no root before %s", ErrNoRoot, facts.Root)
+	}
+	done := Applied{Root: to, From: facts.Root}
+	if to == facts.Root {
+		return done, nil
+	}
+	s := Switch{Verb: verbRollback}
+	if s.Version, err = a.ready(ctx, st, to, facts); err != nil {
+		return done, err
+	}
+	done.Version, done.Switching = s.Version, true
+	rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+	if facts.Root == switcher.HostRoot {
+		delete(rec.Bad, facts.Root)
+	}
+	return done, a.switchTo(ctx, rec, facts, s, to)
+}
+
+// ready tells whether a root can be gone back to, and its version.
+func (a *Agent) ready(_ context.Context, st *store.Store, id string, f switcher.Facts) (string, error) {
+	if id == switcher.HostRoot {
+		if err := switcher.Acceptable(hostMount); err != nil {
+			return "", fmt.Errorf("%w: the host root is not mounted at %s: %w", ErrNoRoot, hostMount, err)
+		}
+		return "", nil
+	}
+	root, err := st.Root(id)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s: %w", ErrNoRoot, id, err)
+	}
+	if _, err := os.Stat(filepath.Join(root.Dir, "etc")); err != nil {
+		return "", fmt.Errorf("%w: %s was staged but never ran; apply goes there", ErrNoRoot, id)
+	}
+	if d := switcher.Decide(f, target(root, f)); len(d.Refused()) > 0 {
+		return "", fmt.Errorf("%w: %v", ErrIncompatible, d.Refused())
+	}
+	return root.Info.Version, a.graft(st, root, f)
+}

@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Status is the answer of status: what runs, what waits, what can be gone back to.
+type Status struct {
+	Phase  Phase          `json:"phase"`
+	Booted RootStatus     `json:"booted"`
+	Staged *RootStatus    `json:"staged,omitempty"`
+	Good   []RootStatus   `json:"good"`
+	Bad    map[string]Bad `json:"bad,omitempty"`
+	Pinned []string       `json:"pinned,omitempty"`
+	// Kernel is what keeps running, with its live patches.
+	Kernel struct {
+		Release     string               `json:"release"`
+		Version     string               `json:"version"`
+		BootID      string               `json:"boot_id"`
+		SoftReboots int                  `json:"soft_reboots"`
+		LivePatches []switcher.LivePatch `json:"live_patches"`
+	} `json:"kernel"`
+	// System is systemd's word for the system, and the failed units.
+	System string   `json:"system,omitempty"`
+	Failed []string `json:"failed_units,omitempty"`
+	// Armed is the root at /run/nextroot: "" when nothing is armed.
+	Armed string  `json:"armed,omitempty"`
+	Last  *Result `json:"last,omitempty"`
+}
+
+// RootStatus is one root as people see it.
+type RootStatus struct {
+	Root     string           `json:"root"`
+	Version  string           `json:"version,omitempty"`
+	Name     string           `json:"name,omitempty"`
+	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+}
+
+// Status tells where the host stands. It changes nothing.
+func (a *Agent) Status(ctx context.Context) (Status, error) {
+	facts, rec, err := a.look(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	st := store.Store{Dir: a.path(StateDir)} // looked at, not made
+	s := Status{
+		Phase: rec.Phase, Booted: rootStatus(&st, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
+		System: facts.State, Failed: facts.Failed, Last: rec.Last,
+	}
+	s.Booted.Name = a.prettyName(&st, facts.Root)
+	if rec.Staged != "" {
+		staged := rootStatus(&st, rec.Staged)
+		s.Staged = &staged
+	}
+	for _, id := range slices.Backward(rec.Good) {
+		s.Good = append(s.Good, rootStatus(&st, id))
+	}
+	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
+	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
+	if s.Kernel.LivePatches, err = a.Machine.LivePatches(); err != nil {
+		return s, err
+	}
+	if a.Machine.Live() {
+		s.Armed, err = switcher.Armed()
+	}
+	return s, err
+}
+
+func rootStatus(st *store.Store, id string) RootStatus {
+	s := RootStatus{Root: id}
+	if root, err := st.Root(id); err == nil {
+		s.Version, s.Name, s.Vouchers = root.Info.Version, root.Info.OS.PrettyName, root.Info.Vouchers
+	}
+	return s
+}
+
+// GC removes the roots that nothing needs, and their objects: kept are those that are booted, staged, good or pinned.
+func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
+	unlock, err := a.lock(ctx, "gc", false)
+	if err != nil {
+		return store.GCReport{}, err
+	}
+	defer unlock()
+	st, facts, rec, err := a.begin(ctx)
+	if err != nil && !errors.Is(err, ErrSwitch) {
+		return store.GCReport{}, err
+	}
+	report, err := st.GC(rec.keep(facts.Root))
+	if err == nil && len(report.Roots) > 0 {
+		a.tell(Event{Event: "collected", Reason: "not booted, staged, good or pinned"})
+	}
+	return report, err
+}
+
+// Pin keeps a root from gc, or with pinned false gives it free.
+func (a *Agent) Pin(ctx context.Context, id string, pinned bool) error {
+	unlock, err := a.lock(ctx, "pin", false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	rec, err := a.readRecord()
+	if err != nil {
+		return err
+	}
+	rec.Pinned = slices.DeleteFunc(rec.Pinned, func(p string) bool { return p == id })
+	if pinned {
+		if _, err := st.Root(id); err != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrNoRoot) {
+				return errors.Join(ErrNoRoot, err)
+			}
+			return err
+		}
+		rec.Pinned = append(rec.Pinned, id)
+	}
+	return a.writeRecord(rec)
+}

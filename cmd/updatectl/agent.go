@@ -1,0 +1,29 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// agentCommand holds what units call and people do not.
+func (c *cli) agentCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "agent",
+		Short:  "What updatectl's own units call",
+		Hidden: true,
+		Args:   args(cobra.NoArgs),
+		RunE:   func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "arm",
+		Short: "Arm the root that the record names, when services have stopped (updatectl-arm.service)",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			return a.Arm(cmd.Context())
+		},
+	})
+	return cmd
+}

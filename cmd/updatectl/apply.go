@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+func (c *cli) applyCommand() *cobra.Command {
+	var o agent.ApplyOptions
+	var level string
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Bring this host to the published image: fetch, verify, stage, switch",
+		Long: `Bring this host to the published image: fetch, verify, stage, switch.
+The switch restarts userspace and ends this session; the kernel keeps running. In the new root the host proves that it
+arrived ("updatectl status"). If anything fails before services stop, the host stays as it is.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if level != "" {
+				var err error
+				if o.Level, err = switcher.ParseLevel(level); err != nil {
+					return usageError{err}
+				}
+			}
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			finish, err := c.follow(a)
+			if err != nil {
+				return err
+			}
+			done, err := a.Apply(cmd.Context(), o)
+			finish()
+			if err != nil {
+				return err
+			}
+			return c.print("apply", done, func(w io.Writer) { appliedText(w, done) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.From, "from", "", "take the image `REF` instead of the configured source")
+	f.StringVar(&level, "level", "", "how to switch, as `LEVEL`: auto, soft or full (default from the configuration)")
+	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
+	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up before")
+	f.BoolVar(&o.Unattended, "unattended", false, "pass over an image that was given up before; for timers")
+	return cmd
+}
+
+func appliedText(w io.Writer, d agent.Applied) {
+	switch {
+	case d.Skipped != "":
+		fmt.Fprintf(w, "Nothing to do: %s, version %s, was %s.\n", short(d.Root), d.Version, d.Skipped)
+		return
+	case !d.Switching:
+		fmt.Fprintf(w, "Nothing to do: %s runs already, version %s, signed by %s.\n", short(d.Root), d.Version, signedBy(d.Vouchers))
+		return
+	}
+	if d.Reference != "" {
+		fmt.Fprintf(w, "Image\t%s\n", d.Reference)
+	}
+	fmt.Fprintf(w, "Root\t%s -> %s\n", short(d.From), short(d.Root))
+	if d.Version != "" {
+		fmt.Fprintf(w, "Version\t%s\n", d.Version)
+	}
+	if len(d.Vouchers) > 0 {
+		fmt.Fprintf(w, "Signed by\t%s\n", signedBy(d.Vouchers))
+	}
+	if d.NewBytes > 0 {
+		fmt.Fprintf(w, "New on disk\t%s\n", bytesText(d.NewBytes))
+	}
+	if d.Decision != nil {
+		decisionText(w, *d.Decision)
+	}
+	fmt.Fprintf(w, "Switching: services stop now and come back in the new root; `updatectl status` tells how it went.\n")
+}

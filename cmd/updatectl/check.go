@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+func (c *cli) checkCommand() *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Ask the source for a newer image; its signature is verified, no layer is fetched",
+		Long:  "Ask the source for a newer image. Its signature is verified, no layer is fetched, nothing is changed.\nExit code 10 says that another image than the running one is published, 0 that there is none.",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			v, err := a.Check(cmd.Context(), from)
+			if err != nil {
+				return err
+			}
+			if err := c.print("check", v, func(w io.Writer) { availableText(w, v) }); err != nil {
+				return err
+			}
+			if v.Newer {
+				return answer(exitAvailable)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "ask `REF` instead of the configured source")
+	return cmd
+}
+
+func availableText(w io.Writer, v agent.Available) {
+	if !v.Newer {
+		fmt.Fprintf(w, "Up to date: %s runs, version %s, signed by %s.\n", short(v.Root), v.Version, signedBy(v.Vouchers))
+		return
+	}
+	fmt.Fprintf(w, "Another image is published.\n")
+	fmt.Fprintf(w, "  image\t%s\n", v.Reference)
+	fmt.Fprintf(w, "  version\t%s\n", v.Version)
+	fmt.Fprintf(w, "  root\t%s\n", short(v.Root))
+	fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
+	fmt.Fprintf(w, "  runs now\t%s\n", short(v.Booted))
+	if v.Staged {
+		fmt.Fprintf(w, "  staged\tyes\n")
+	} else {
+		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", bytesText(v.Download))
+	}
+	if v.Bad != nil {
+		fmt.Fprintf(w, "  given up\t%s: %s\n", v.Bad.At.Format("2006-01-02 15:04"), v.Bad.Reason)
+	}
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+func (c *cli) confirmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm",
+		Short: "Prove the last switch and mark the running root good (updatectl-confirm.service calls it)",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			done, err := a.Confirm(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print("confirm", done, func(w io.Writer) {
+				fmt.Fprintf(w, "%s is good.\n", short(done.Root))
+				if done.Last != nil && done.Last.Outcome != switcher.Switched {
+					fmt.Fprintf(w, "The last switch, to %s, failed: %s.\n", short(done.Last.Target), done.Last.Reason)
+				}
+			})
+		},
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// The exit codes; docs/exit-codes.md is for the people who script on them.
+const (
+	exitDone         = 0
+	exitError        = 1
+	exitUsage        = 2
+	exitAvailable    = 10
+	exitFullReboot   = 11
+	exitBlocked      = 12
+	exitNotTrusted   = 20
+	exitIncompatible = 22
+	exitNoSpace      = 30
+	exitUnreachable  = 31
+	exitWentBack     = 40
+)
+
+// answer is an exit code that is no error: the question was answered.
+type answer int
+
+func (a answer) Error() string { return fmt.Sprintf("answered with exit code %d", int(a)) }
+
+func isAnswer(err error) bool {
+	var a answer
+	return errors.As(err, &a)
+}
+
+// failures lists what an error means to a caller: the exit code, and what to do about it. The first that fits counts.
+var failures = []struct {
+	err  error
+	code int
+	hint string
+}{
+	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; the example in /usr/share/doc/updatectl names every key"},
+	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, or oci:DIR:TAG"},
+	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
+	{agent.ErrBlocked, exitBlocked, ""},
+	{verify.ErrUnsigned, exitNotTrusted, "sign it with `releasectl sign` or `cosign sign`; nothing was staged"},
+	{verify.ErrWrongKey, exitNotTrusted, "check [verify] keys, or ask who published this image; nothing was staged"},
+	{verify.ErrThreshold, exitNotTrusted, "have the other key holders sign, or check [verify] threshold; nothing was staged"},
+	{verify.ErrDigest, exitNotTrusted, "what was served is not what was signed: check the registry and what lies between; nothing was staged"},
+	{verify.ErrNotTrusted, exitNotTrusted, "ask who published this image; nothing was staged"},
+	{image.ErrPlatform, exitIncompatible, "publish the image for this platform, or follow another reference"},
+	{image.ErrNotBootable, exitIncompatible, "an image needs systemd as its init and an os-release; nothing was staged"},
+	{agent.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
+	{image.ErrNoSpace, exitNoSpace, "`updatectl gc` frees what nothing needs; else give the file system of /var/lib/updatectl more room"},
+	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
+	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
+	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
+	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
+	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	var a answer
+	if errors.As(err, &a) {
+		return int(a)
+	}
+	for _, f := range failures {
+		if errors.Is(err, f.err) {
+			return f.code
+		}
+	}
+	if isUsage(err) || strings.HasPrefix(err.Error(), "unknown command") {
+		return exitUsage
+	}
+	return exitError
+}
+
+// hint says what to do about an error; "" when the error says it all.
+func hint(err error) string {
+	for _, f := range failures {
+		if errors.Is(err, f.err) {
+			return f.hint
+		}
+	}
+	if exitCode(err) == exitUsage {
+		return "`updatectl --help` lists the commands, `updatectl COMMAND --help` their flags"
+	}
+	return ""
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) gcCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "gc",
+		Short: "Remove roots that are not booted, staged, good or pinned, and what only they need",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			report, err := a.GC(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print("gc", report, func(w io.Writer) {
+				for _, id := range report.Roots {
+					fmt.Fprintf(w, "Removed %s.\n", short(id))
+				}
+				fmt.Fprintf(w, "%d roots and %d objects removed, %s freed.\n", len(report.Roots), report.Objects, bytesText(report.Bytes))
+			})
+		},
+	}
+}
+
+func (c *cli) pinCommand() *cobra.Command { return c.pinning("pin", "Keep a root from gc", true) }
+func (c *cli) unpinCommand() *cobra.Command {
+	return c.pinning("unpin", "Give a root free for gc", false)
+}
+
+func (c *cli) pinning(name, what string, pinned bool) *cobra.Command {
+	return &cobra.Command{
+		Use:   name + " ROOT",
+		Short: what,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			return a.Pin(cmd.Context(), given[0], pinned)
+		},
+	}
+}

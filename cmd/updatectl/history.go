@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+func (c *cli) historyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "history",
+		Short: "Tell what was staged, switched to and given up, the latest last",
+		Args:  args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			events, err := a.History()
+			if err != nil {
+				return err
+			}
+			value := struct {
+				Events []agent.Event `json:"events"`
+			}{events}
+			return c.print("history", value, func(w io.Writer) {
+				for _, e := range events {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event, short(e.Root), e.Version, eventDetail(e))
+				}
+			})
+		},
+	}
+}
+
+func eventDetail(e agent.Event) string {
+	switch {
+	case e.Reason != "":
+		return e.Reason
+	case len(e.Vouchers) > 0:
+		return "signed by " + signedBy(e.Vouchers)
+	case e.From != "":
+		return "from " + short(e.From)
+	}
+	return ""
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+)
+
+func (c *cli) planCommand() *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Tell what apply would do, at which level, and why",
+		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check.",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			p, err := a.Plan(cmd.Context(), from)
+			if err != nil {
+				return err
+			}
+			if err := c.print("plan", p, func(w io.Writer) { planText(w, p) }); err != nil {
+				return err
+			}
+			switch {
+			case !p.Newer:
+				return nil
+			case p.Decision != nil && p.Decision.Level == switcher.LevelFull:
+				return answer(exitFullReboot)
+			}
+			return answer(exitAvailable)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "ask `REF` instead of the configured source")
+	return cmd
+}
+
+func planText(w io.Writer, p agent.Plan) {
+	availableText(w, p.Available)
+	if !p.Newer {
+		return
+	}
+	if p.Decision == nil {
+		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan tells the level and what becomes of /etc.\n")
+		return
+	}
+	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
+	fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
+	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
+	decisionText(w, *p.Decision)
+	etcText(w, *p.Etc)
+}
+
+func decisionText(w io.Writer, d switcher.Decision) {
+	fmt.Fprintf(w, "Level\t%s\n", d.Level)
+	for _, check := range d.Checks {
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, check.Name, check.Reason)
+	}
+}
+
+func etcText(w io.Writer, r etc.Report) {
+	fmt.Fprintf(w, "/etc\t%d of this host's changes are kept, %d conflicts\n", len(r.Kept), len(r.Conflicts))
+	for _, conflict := range r.Conflicts {
+		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "  note\t%s\n", note)
+	}
+}

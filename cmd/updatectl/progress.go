@@ -1,0 +1,72 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+// follow shows the agent's progress: bars on a terminal, JSON lines on --progress-fd, nothing otherwise. The returned
+// function ends the display.
+func (c *cli) follow(a *agent.Agent) (finish func(), err error) {
+	if c.progressFD >= 0 {
+		return c.followJSON(a)
+	}
+	if c.quiet || c.output == "json" || !isTerminal(c.stderr) {
+		return func() {}, nil
+	}
+	return c.followBars(a), nil
+}
+
+// everyStep is how often progress is written; more would only cost.
+const everyStep = 200 * time.Millisecond
+
+func (c *cli) followJSON(a *agent.Agent) (func(), error) {
+	file := os.NewFile(uintptr(c.progressFD), "progress")
+	if _, err := file.Stat(); err != nil {
+		return nil, usageError{fmt.Errorf("cannot write progress: file descriptor %d is not open", c.progressFD)}
+	}
+	lines := json.NewEncoder(file)
+	var last agent.Progress
+	var at time.Time
+	a.Progress = func(p agent.Progress) {
+		if p.Step == last.Step && p.Done < p.Total && time.Since(at) < everyStep {
+			return
+		}
+		last, at = p, time.Now()
+		lines.Encode(p) // a reader that went away is not the update's trouble
+	}
+	return func() {}, nil
+}
+
+func (c *cli) followBars(a *agent.Agent) func() {
+	bars := mpb.New(mpb.WithOutput(c.stderr), mpb.WithWidth(60))
+	var bar *mpb.Bar
+	var step string
+	finishBar := func() {
+		if bar != nil {
+			bar.SetTotal(-1, true)
+		}
+	}
+	a.Progress = func(p agent.Progress) {
+		if p.Step != step {
+			finishBar()
+			step = p.Step
+			bar = bars.AddBar(p.Total,
+				mpb.PrependDecorators(decor.Name(p.Step, decor.WCSyncSpaceR)),
+				mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f"), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)))
+		}
+		bar.SetTotal(p.Total, false)
+		bar.SetCurrent(p.Done)
+	}
+	return func() {
+		finishBar()
+		bars.Wait()
+	}
+}

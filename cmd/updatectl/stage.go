@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) stageCommand() *cobra.Command {
+	var from string
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "stage",
+		Short: "Fetch, verify and stage the published image, without switching to it",
+		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it is staged and waits for `updatectl apply`, 0 that it runs already.",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			finish, err := c.follow(a)
+			if err != nil {
+				return err
+			}
+			done, err := a.Stage(cmd.Context(), from, wait)
+			finish()
+			if err != nil {
+				return err
+			}
+			waiting := done.Root != done.From
+			err = c.print("stage", done, func(w io.Writer) {
+				if !waiting {
+					fmt.Fprintf(w, "Nothing to do: %s runs already, version %s.\n", short(done.Root), done.Version)
+					return
+				}
+				fmt.Fprintf(w, "Staged %s, version %s, signed by %s: %s new on disk.\n", short(done.Root), done.Version, signedBy(done.Vouchers), bytesText(done.NewBytes))
+			})
+			if err == nil && waiting {
+				return answer(exitAvailable)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "stage the image `REF` instead of the configured source")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is at work")
+	return cmd
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+func (c *cli) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Tell what runs, what is staged, what can be gone back to, and how the last switch ended",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			s, err := a.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print("status", s, func(w io.Writer) { statusText(w, s) })
+		},
+	}
+}
+
+func statusText(w io.Writer, s agent.Status) {
+	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
+	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
+	if s.Staged != nil {
+		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
+	}
+	for i, r := range s.Good {
+		label := "Good"
+		if i > 0 {
+			label = ""
+		}
+		fmt.Fprintf(w, "%s\t%s\n", label, rootText(r))
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Bad)) {
+		fmt.Fprintf(w, "Bad\t%s\t%s: %s\n", short(id), s.Bad[id].At.Format("2006-01-02 15:04"), s.Bad[id].Reason)
+	}
+	for _, id := range s.Pinned {
+		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
+	}
+	fmt.Fprintf(w, "Kernel\t%s, %d soft reboots since it booted\n", s.Kernel.Release, max(s.Kernel.SoftReboots, 0))
+	for _, p := range s.Kernel.LivePatches {
+		fmt.Fprintf(w, "Live patch\t%s\n", livePatchText(p))
+	}
+	if s.System != "" {
+		fmt.Fprintf(w, "System\t%s\n", strings.Join(append([]string{s.System}, s.Failed...), " "))
+	}
+	if s.Armed != "" {
+		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
+	}
+	if s.Last != nil {
+		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
+	}
+}
+
+func rootText(r agent.RootStatus) string {
+	words := []string{short(r.Root)}
+	if r.Version != "" {
+		words = append(words, "version "+r.Version)
+	}
+	if r.Name != "" {
+		words = append(words, r.Name)
+	}
+	if len(r.Vouchers) > 0 {
+		words = append(words, "signed by "+signedBy(r.Vouchers))
+	}
+	return strings.Join(words, ", ")
+}

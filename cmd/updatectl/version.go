@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build; `go install` leaves it to the module's own version.
+var version = ""
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of updatectl",
+		Args:  args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			v := version
+			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+				v = info.Main.Version
+			}
+			value := struct {
+				Version string `json:"version"`
+			}{v}
+			return c.print("version", value, func(w io.Writer) { fmt.Fprintf(w, "updatectl %s\n", v) })
+		},
+	}
+}

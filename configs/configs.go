@@ -1,0 +1,47 @@
+// Package configs holds what is shipped beside the binaries: the commented configuration and the systemd units. They
+// are files to be read and installed; the agent carries the units along into images that have none.
+package configs
+
+import (
+	"embed"
+	"fmt"
+)
+
+//go:embed units updatectl.toml
+var files embed.FS
+
+// carried are the units that a root needs for the agent to work, with the links that start them.
+var carried = map[string]string{
+	"updatectl-arm.service":                             "",
+	"updatectl-confirm.service":                         "",
+	"updatectl.service":                                 "",
+	"updatectl.timer":                                   "",
+	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
+}
+
+// Units returns the unit files by their path below the system unit directory. A value that begins with "-> " is the
+// target of a symbolic link.
+func Units() map[string]string {
+	units := map[string]string{}
+	for name, link := range carried {
+		if link != "" {
+			units[name] = link
+			continue
+		}
+		text, err := files.ReadFile("units/" + name)
+		if err != nil {
+			panic(fmt.Sprintf("a shipped unit is missing from the binary: %v", err)) // a build error
+		}
+		units[name] = string(text)
+	}
+	return units
+}
+
+// Example is the commented configuration file.
+func Example() string {
+	text, err := files.ReadFile("updatectl.toml")
+	if err != nil {
+		panic(fmt.Sprintf("the shipped configuration is missing from the binary: %v", err)) // a build error
+	}
+	return string(text)
+}

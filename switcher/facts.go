@@ -1,0 +1,116 @@
+package switcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Facts are what the agent knows of the running host before it decides anything.
+type Facts struct {
+	// Root is the identity of the root mounted at /: HostRoot or an image root's identity.
+	Root string `json:"root"`
+	// BootID changes with the kernel, not with a soft reboot (/proc/sys/kernel/random/boot_id).
+	BootID string `json:"boot_id"`
+	// KernelRelease and KernelVersion are uname -r and uname -v.
+	KernelRelease string `json:"kernel_release"`
+	KernelVersion string `json:"kernel_version"`
+	// Architecture is GOARCH.
+	Architecture string `json:"architecture"`
+	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd.
+	Systemd int `json:"systemd"`
+	// SoftReboots counts soft reboots since the kernel booted; -1 when PID 1 does not say (before version 256).
+	SoftReboots int `json:"soft_reboots"`
+	// State is systemd's own word for the system: running, degraded, starting, stopping …
+	State string `json:"state,omitempty"`
+	// Failed lists the failed units.
+	Failed []string `json:"failed_units,omitempty"`
+}
+
+// Facts reads the running host. PID 1 is asked over its private socket, so it also works when the bus is down.
+func (m Machine) Facts(ctx context.Context) (Facts, error) {
+	f := Facts{Architecture: runtime.GOARCH, SoftReboots: -1, Root: HostRoot}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return f, fmt.Errorf("cannot read the kernel's name: %w", err)
+	}
+	f.KernelRelease, f.KernelVersion = unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Version[:])
+	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		f.BootID = strings.TrimSpace(string(id))
+	}
+	if !m.Live() {
+		return f, nil
+	}
+	root, err := mountedRoot()
+	if err != nil {
+		return f, err
+	}
+	f.Root = root
+	return f, f.askPID1(ctx)
+}
+
+// mountedRoot reads the identity of the root from the source text of the last mount at /.
+func mountedRoot() (string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	if len(mounts) == 0 {
+		return "", errors.New("cannot find the mount at /")
+	}
+	if id, ok := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix); ok {
+		return id, nil
+	}
+	return HostRoot, nil
+}
+
+func (f *Facts) askPID1(ctx context.Context) error {
+	if !exists("/run/systemd/system") { // sd_booted(3)
+		return nil
+	}
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot talk to systemd: %w", err)
+	}
+	defer conn.Close()
+	version, err := conn.GetManagerProperty("Version")
+	if err != nil {
+		return fmt.Errorf("cannot ask systemd for its version: %w", err)
+	}
+	f.Systemd = leadingNumber(strings.Trim(version, `"`))
+	if count, err := conn.GetManagerProperty("SoftRebootsCount"); err == nil { // since 256
+		// The answer carries the D-Bus type: "@u 1".
+		if n, err := strconv.Atoi(strings.TrimPrefix(count, "@u ")); err == nil {
+			f.SoftReboots = n
+		}
+	}
+	if state, err := conn.GetManagerProperty("SystemState"); err == nil {
+		f.State = strings.Trim(state, `"`)
+	}
+	failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
+	if err != nil {
+		return fmt.Errorf("cannot list the failed units: %w", err)
+	}
+	for _, u := range failed {
+		f.Failed = append(f.Failed, u.Name)
+	}
+	return nil
+}
+
+// leadingNumber reads the number that a version such as "257.13-1~deb13u1" begins with; 0 when there is none.
+func leadingNumber(version string) int {
+	end := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })
+	if end >= 0 {
+		version = version[:end]
+	}
+	n, _ := strconv.Atoi(version)
+	return n
+}

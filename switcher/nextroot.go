@@ -1,0 +1,374 @@
+package switcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/mount"
+)
+
+// Next is a root to arm: what is mounted at / and what of the host is carried over into it.
+type Next struct {
+	// ID is the root's identity; HostRoot for the mutable host.
+	ID string
+	// CFS, Objects, Graft and Etc are the composefs image, the object store, the graft and the merged /etc.
+	CFS, Objects, Graft, Etc string
+	// Persist lists the state paths that are carried over as the mounts the host has.
+	Persist []string
+	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
+	ImageOwned []string
+	// Owners translates the image's owners for seeding.
+	Owners Owners
+	// HostMount is where the mutable host's root is kept mounted.
+	HostMount string
+	// KernelRelease is that of the running kernel, whose modules are carried over.
+	KernelRelease string
+}
+
+// assembly is where a root is put together; it becomes visible to systemd only as a whole.
+const assembly = RunDir + "/next"
+
+// scratch is a mount point for the moment of a mount.
+const scratch = RunDir + "/scratch"
+
+// Open joins the pristine image of the root for reading: no graft, no state, nothing attached.
+func (n Next) Open() (*mount.Tree, error) {
+	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Source: SourcePrefix + n.ID, Scratch: scratch})
+}
+
+// Arm joins the root and mounts it at /run/nextroot. It must run when services have stopped and file systems are still
+// mounted, in PID 1's mount namespace. On any failure nothing is left mounted.
+func Arm(n Next) (err error) {
+	if err := Disarm(); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, mount.Detach(assembly))
+		if err != nil {
+			err = errors.Join(err, Disarm())
+		}
+	}()
+	if err := os.MkdirAll(assembly, 0o700); err != nil {
+		return fmt.Errorf("cannot make a mount point: %w", err)
+	}
+	if n.ID == HostRoot {
+		err = n.joinHost()
+	} else {
+		err = n.joinImage()
+	}
+	if err != nil {
+		return err
+	}
+	if err := Acceptable(assembly); err != nil {
+		return err
+	}
+	// One move makes the whole tree appear: a crash before it leaves the host unarmed, never half armed.
+	if err := os.MkdirAll(NextRoot, 0o755); err != nil {
+		return fmt.Errorf("cannot make %s: %w", NextRoot, err)
+	}
+	return cloneTo(assembly, NextRoot, true)
+}
+
+// Disarm takes away whatever is mounted at /run/nextroot: systemd turns a plain reboot into a soft one as long as a
+// root is there.
+func Disarm() error {
+	if err := mount.Detach(assembly); err != nil {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	if err := mount.Detach(NextRoot); err != nil {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	if err := os.Remove(NextRoot); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	return nil
+}
+
+// Armed returns the identity of the root mounted at /run/nextroot: "" when nothing is, and the mount's source when
+// somebody else armed it.
+func Armed() (string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(NextRoot))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	if len(mounts) == 0 {
+		return "", nil
+	}
+	return strings.TrimPrefix(mounts[len(mounts)-1].Source, SourcePrefix), nil
+}
+
+// Acceptable tells whether systemd would take the tree as a root: an os-release, an executable init, and the mount
+// points that it cannot make itself on a read-only root.
+func Acceptable(root string) error {
+	if !resolves(root, "/etc/os-release", 0) && !resolves(root, "/usr/lib/os-release", 0) {
+		return errors.New("cannot use the root: it has no os-release, so systemd would stay in the old root")
+	}
+	if !resolves(root, "/usr/lib/systemd/systemd", 0o111) && !resolves(root, "/sbin/init", 0o111) {
+		return errors.New("cannot use the root: it has no executable init, so systemd would freeze")
+	}
+	for _, p := range []string{"/dev", "/proc", "/sys", "/run"} {
+		full, err := securejoin.SecureJoin(root, p)
+		if err != nil {
+			return fmt.Errorf("cannot use the root: %w", err)
+		}
+		if st, err := os.Lstat(full); err != nil || !st.IsDir() {
+			return fmt.Errorf("cannot use the root: it has no directory %s to mount on", p)
+		}
+	}
+	return nil
+}
+
+// resolves tells whether p names a regular file inside root that has one of the mode bits (or any, for 0).
+func resolves(root, p string, mode os.FileMode) bool {
+	full, err := securejoin.SecureJoin(root, p)
+	if err != nil {
+		return false
+	}
+	st, err := os.Lstat(full)
+	return err == nil && st.Mode().IsRegular() && (mode == 0 || st.Mode().Perm()&mode != 0)
+}
+
+func (n Next) joinImage() error {
+	root, err := mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: SourcePrefix + n.ID, Scratch: scratch})
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Attach(assembly); err != nil {
+		return err
+	}
+	// A path through the attached root would lead into what is mounted on it next; the copy stays as the image is.
+	image, err := mount.Clone(assembly, false)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
+		return err
+	}
+	for _, p := range n.byDepth() {
+		if err := n.carryState(p, image.Path()); err != nil {
+			return err
+		}
+	}
+	for _, p := range n.ImageOwned {
+		if err := bringOwned(image.Path(), p); err != nil {
+			return err
+		}
+	}
+	if err := n.carryHost(); err != nil {
+		return err
+	}
+	if err := n.carryModules(); err != nil {
+		return err
+	}
+	return n.temporary()
+}
+
+// byDepth orders the state paths so that /var comes before /var/log.
+func (n Next) byDepth() []string {
+	paths := slices.Clone(n.Persist)
+	slices.SortFunc(paths, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
+	return paths
+}
+
+// carryState mounts the host's p, with what is mounted below it, at the same place of the new root, after seeding what
+// the image brings there.
+func (n Next) carryState(p, image string) error {
+	if st, err := os.Stat(p); err != nil || !st.IsDir() {
+		return nil // the host has no such state
+	}
+	var skip []string
+	for _, owned := range n.ImageOwned {
+		if rel, err := filepath.Rel(p, owned); err == nil {
+			skip = append(skip, rel)
+		}
+	}
+	from, err := securejoin.SecureJoin(image, p)
+	if err != nil {
+		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+	}
+	if st, err := os.Lstat(from); err == nil && st.IsDir() {
+		if _, err := Seed(from, p, n.Owners, skip); err != nil {
+			return err
+		}
+	}
+	at, err := place(p)
+	if err != nil {
+		return err
+	}
+	if err := cloneTo(p, at, true); err != nil {
+		return err
+	}
+	return dropGrafted(at)
+}
+
+// place resolves p inside the assembled root and makes it a directory where that is possible.
+func place(p string) (string, error) {
+	at, err := securejoin.SecureJoin(assembly, p)
+	if err != nil {
+		return "", fmt.Errorf("cannot resolve %s in the new root: %w", p, err)
+	}
+	if exists(at) {
+		return at, nil
+	}
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return "", fmt.Errorf("cannot make the mount point %s: %w", p, err)
+	}
+	return at, nil
+}
+
+// dropGrafted unmounts what the running image root had put into its state paths: the next one brings its own, and
+// mounts of a former root would pile up.
+func dropGrafted(at string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
+	if err != nil {
+		return fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	for _, m := range slices.Backward(mounts) {
+		if strings.HasPrefix(m.Source, SourcePrefix) {
+			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				return fmt.Errorf("cannot unmount %s: %w", m.Mountpoint, err)
+			}
+		}
+	}
+	return nil
+}
+
+// bringOwned mounts a path of the image over the state that the host keeps there.
+func bringOwned(image, p string) error {
+	from, err := securejoin.SecureJoin(image, p)
+	if err != nil {
+		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+	}
+	if st, err := os.Lstat(from); err != nil || !st.IsDir() {
+		return nil // an image without a package database
+	}
+	at, err := place(p)
+	if err != nil {
+		return err
+	}
+	return cloneTo(from, at, false)
+}
+
+// carryHost keeps the mutable host's root mounted, so that it can be gone back to.
+func (n Next) carryHost() error {
+	running, err := mountedRoot()
+	if err != nil {
+		return err
+	}
+	if running != HostRoot {
+		return nil // the mount is below a state path and came along with it
+	}
+	host, err := mount.Clone("/", false)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	if err := host.SetReadOnly(true); err != nil { // nobody should change it while an image runs
+		return err
+	}
+	at, err := place(n.HostMount)
+	if err != nil {
+		return err
+	}
+	return host.Attach(at)
+}
+
+// carryModules mounts the running kernel's modules where the image has none for it.
+func (n Next) carryModules() error {
+	p := "/usr/lib/modules/" + n.KernelRelease
+	if exists(filepath.Join(assembly, p, "modules.dep")) || !exists(filepath.Join(p, "modules.dep")) {
+		return nil
+	}
+	at, err := place(p)
+	if err != nil {
+		return err
+	}
+	return cloneTo(p, at, false)
+}
+
+// temporary gives the root a /tmp of its own where it would otherwise be read-only.
+func (n Next) temporary() error {
+	if slices.Contains(n.Persist, "/tmp") || exists(filepath.Join(assembly, "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount")) {
+		return nil
+	}
+	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, [2]string{"mode", "1777"}, [2]string{"size", "50%"})
+	if err != nil {
+		return err
+	}
+	defer tmp.Close()
+	at, err := place("/tmp")
+	if err != nil {
+		return err
+	}
+	return tmp.Attach(at)
+}
+
+// joinHost puts the mutable host back together: its root, and the state paths that are mounts of their own there.
+func (n Next) joinHost() error {
+	root, err := mount.Clone(n.HostMount, false)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.SetReadOnly(false); err != nil {
+		return err
+	}
+	if err := root.Attach(assembly); err != nil {
+		return err
+	}
+	for _, p := range n.byDepth() {
+		at := filepath.Join(assembly, p)
+		if same, err := sameDirectory(p, at); err != nil || same {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := cloneTo(p, at, true); err != nil {
+			return err
+		}
+		if err := errors.Join(dropGrafted(at), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameDirectory tells whether the host's own directory is the state path already. A path that one side lacks needs no
+// mount either.
+func sameDirectory(p, at string) (bool, error) {
+	a, err := os.Stat(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at %s: %w", p, err)
+	}
+	b, err := os.Stat(at)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at %s: %w", at, err)
+	}
+	return os.SameFile(a, b), nil
+}
+
+func cloneTo(from, at string, recursive bool) error {
+	tree, err := mount.Clone(from, recursive)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return tree.Attach(at)
+}

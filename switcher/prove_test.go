@@ -1,0 +1,41 @@
+package switcher
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestProve(t *testing.T) {
+	const v1, v2 = "sha256-1", "sha256-2"
+	went := Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: 3}
+	armed := &Stamp{Target: v2}
+	for name, c := range map[string]struct {
+		expect Expectation
+		facts  Facts
+		stamp  *Stamp
+		want   Outcome
+		reason string
+	}{
+		"arrived":                          {went, Facts{Root: v2, BootID: "b", SoftReboots: 4}, armed, Switched, "mounted at /"},
+		"arrived by a full boot":           {went, Facts{Root: v2, BootID: "c", SoftReboots: 0}, nil, Switched, "mounted at /"},
+		"not yet":                          {went, Facts{Root: v1, BootID: "b", SoftReboots: 3}, nil, Pending, "not happened yet"},
+		"armed and not yet":                {went, Facts{Root: v1, BootID: "b", SoftReboots: 3}, armed, Pending, "not happened yet"},
+		"same root again, arming failed":   {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, &Stamp{v2, "no space"}, NotArmed, "no space"},
+		"same root again, never armed":     {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, nil, NotArmed, "did not run to its end"},
+		"old root re-executed":             {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, armed, FellBack, "did not accept"},
+		"kernel booted into the old root":  {went, Facts{Root: v1, BootID: "c", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
+		"kernel booted into the host":      {went, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "kernel was booted"},
+		"container restarted":              {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
+		"somebody else's root":             {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},
+		"systemd 255 cannot count, armed":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, armed, FellBack, "did not accept"},
+		"systemd 255 cannot count, failed": {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, &Stamp{v2, "x"}, NotArmed, "x"},
+		"systemd 255 cannot count, early":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, nil, Pending, "not happened yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, reason := Prove(c.expect, c.facts, c.stamp)
+			if got != c.want || !strings.Contains(reason, c.reason) {
+				t.Errorf("Prove = %q, %q; want %q and a reason with %q", got, reason, c.want, c.reason)
+			}
+		})
+	}
+}

@@ -1,0 +1,163 @@
+package switcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
+)
+
+// ErrInhibited says that somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
+var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
+
+// ArmUnit is the unit whose stop arms the new root: it is stopped after every service, with the file systems mounted.
+const ArmUnit = "updatectl-arm.service"
+
+// logind's flags of RebootWithFlags (org.freedesktop.login1(5)).
+const (
+	logindCheckInhibitors = 0x01 // for root, too
+	logindSoftReboot      = 0x04
+)
+
+// SoftReboot asks for a soft reboot and returns once it is queued. logind is asked first, because it honours
+// inhibitors and tells everybody; PID 1 where there is no logind, as in small containers.
+func (m Machine) SoftReboot(ctx context.Context) error {
+	err := askLogind(ctx)
+	if errors.Is(err, errNoLogind) {
+		return startSoftRebootTarget(ctx)
+	}
+	return err
+}
+
+var errNoLogind = errors.New("logind does not run")
+
+func askLogind(ctx context.Context) error {
+	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoLogind, err)
+	}
+	defer bus.Close()
+	login1 := bus.Object("org.freedesktop.login1", "/org/freedesktop/login1")
+	flags := uint64(logindCheckInhibitors | logindSoftReboot)
+	err = login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, flags).Err
+	var answer godbus.Error
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch answer.Name {
+	case "org.freedesktop.login1.BlockedByInhibitorLock":
+		return fmt.Errorf("%w: %s", ErrInhibited, whoInhibits(ctx, login1))
+	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+		"org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitMasked":
+		return fmt.Errorf("%w: %w", errNoLogind, err)
+	}
+	return fmt.Errorf("cannot ask logind for a soft reboot: %w", err)
+}
+
+// whoInhibits names the holders of blocking locks against shutdown, for the operator to talk to.
+func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
+	var locks []struct {
+		What, Who, Why, Mode string
+		UID, PID             uint32
+	}
+	if err := login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.ListInhibitors", 0).Store(&locks); err != nil {
+		return "its holder is not known"
+	}
+	var holders []string
+	for _, l := range locks {
+		if strings.Contains(l.What, "shutdown") && strings.HasPrefix(l.Mode, "block") {
+			holders = append(holders, fmt.Sprintf("%s (process %d): %s", l.Who, l.PID, l.Why))
+		}
+	}
+	return strings.Join(holders, "; ")
+}
+
+func startSoftRebootTarget(ctx context.Context) error {
+	return withPID1(ctx, func(conn *dbus.Conn) error {
+		_, err := conn.StartUnitContext(ctx, "soft-reboot.target", "replace-irreversibly", nil)
+		if err != nil {
+			return fmt.Errorf("cannot start soft-reboot.target: %w", err)
+		}
+		return nil
+	})
+}
+
+// HoldArmUnit starts the arming unit, so that its stop is part of the next shutdown.
+func (m Machine) HoldArmUnit(ctx context.Context) error { return runJob(ctx, "start") }
+
+// ReleaseArmUnit stops the arming unit outside a shutdown: nothing is armed then.
+func (m Machine) ReleaseArmUnit(ctx context.Context) error { return runJob(ctx, "stop") }
+
+func runJob(ctx context.Context, verb string) error {
+	return withPID1(ctx, func(conn *dbus.Conn) error {
+		done := make(chan string, 1)
+		call := conn.StartUnitContext
+		if verb == "stop" {
+			call = conn.StopUnitContext
+		}
+		if _, err := call(ctx, ArmUnit, "replace", done); err != nil {
+			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, err)
+		}
+		select {
+		case result := <-done:
+			if result != "done" {
+				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, ArmUnit, result)
+			}
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, ctx.Err())
+		}
+	})
+}
+
+// SoftRebootQueued tells whether systemd is on its way into a soft reboot. The arming unit asks, because it is stopped
+// at every kind of shutdown.
+func (m Machine) SoftRebootQueued(ctx context.Context) (bool, error) {
+	queued := false
+	err := withPID1(ctx, func(conn *dbus.Conn) error {
+		jobs, err := conn.ListJobsContext(ctx)
+		if err != nil {
+			return fmt.Errorf("cannot list systemd's jobs: %w", err)
+		}
+		for _, j := range jobs {
+			if j.Unit == "systemd-soft-reboot.service" && j.JobType == "start" {
+				queued = true
+			}
+		}
+		return nil
+	})
+	return queued, err
+}
+
+func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot talk to systemd: %w", err)
+	}
+	defer conn.Close()
+	return do(conn)
+}
+
+// ShuttingDown tells whether a shutdown of any kind is under way: systemd stops, a soft reboot is queued, or logind
+// has announced one and waits for those who asked for a moment (delay inhibitors).
+func (m Machine) ShuttingDown(ctx context.Context) (bool, error) {
+	queued, err := m.SoftRebootQueued(ctx)
+	if err != nil || queued {
+		return queued, err
+	}
+	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
+	if err != nil {
+		return false, nil // no bus, no logind, no announcement
+	}
+	defer bus.Close()
+	login1 := bus.Object("org.freedesktop.login1", "/org/freedesktop/login1")
+	preparing, err := login1.GetProperty("org.freedesktop.login1.Manager.PreparingForShutdown")
+	if err != nil {
+		return false, nil
+	}
+	announced, _ := preparing.Value().(bool)
+	return announced, nil
+}
