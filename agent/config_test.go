@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/configs"
+)
+
+func writeFile(t *testing.T, root, name, text string) string {
+	t.Helper()
+	p := filepath.Join(root, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestConfigFragmentsOverrideInOrder(t *testing.T) {
+	root := t.TempDir()
+	writeFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
+	writeFile(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'host'\n[health]\ndeadline = '90s'\n")
+	writeFile(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
+	writeFile(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
+	writeFile(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
+	c, err := LoadConfig(root, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Source.Image != "host" || c.Verify.Threshold != 2 || c.Switch.Level != "soft" || time.Duration(c.Health.Deadline) != 90*time.Second {
+		t.Errorf("merged to %+v", c)
+	}
+	if !slices.Equal(c.State.Persist, []string{"/var", "/data"}) || len(c.Files) != 5 {
+		t.Errorf("persist %v, files %v", c.State.Persist, c.Files)
+	}
+}
+
+func TestConfigComplaints(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"unknown key":          {"[source]\nimage = 'x'\nimgae = 'y'\n", "updatectl.toml:3: unknown key source.imgae; known here: image, plain-http"},
+		"unknown table":        {"[sauce]\nimage = 'x'\n", "updatectl.toml:1: unknown key sauce"},
+		"unknown top-level":    {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
+		"syntax":               {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
+		"wrong type":           {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2:"},
+		"bad duration":         {"[health]\ndeadline = '5 parsecs'\n", "deadline"},
+		"zero duration":        {"[health]\ndeadline = '0s'\n", "more than zero"},
+		"level":                {"[switch]\nlevel = 'warm'\n", "one of auto, soft, full"},
+		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},
+		"relative path":        {"[state]\npersist = ['/var', 'home']\n", `"home" is not a clean absolute path`},
+		"path of the image":    {"[state]\npersist = ['/var', '/usr']\n", "/usr cannot belong to the host"},
+		"persist without /var": {"[state]\npersist = ['/home']\n", "must contain /var"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			writeFile(t, root, "etc/updatectl/updatectl.toml", c.text)
+			_, err := LoadConfig(root, "")
+			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)
+			}
+		})
+	}
+	if _, err := LoadConfig("/", filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, ErrConfig) {
+		t.Errorf("a named file that is missing: %v", err)
+	}
+}
+
+// TestShippedConfig: the commented file is valid, holds the defaults, and its examples are valid when uncommented.
+func TestShippedConfig(t *testing.T) {
+	c := DefaultConfig()
+	if err := c.decode("shipped", configs.Example()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.validate(); err != nil {
+		t.Error(err)
+	}
+	d := DefaultConfig()
+	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) || c.Health != d.Health || c.Switch != d.Switch {
+		t.Errorf("the shipped file says %+v, the defaults are %+v", c, d)
+	}
+	var examples []string
+	for line := range strings.Lines(configs.Example()) {
+		if strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "# ") {
+			line = line[1:]
+			examples = append(examples, line)
+		}
+	}
+	if len(examples) < 4 {
+		t.Fatalf("found %d examples only", len(examples))
+	}
+	text := configs.Example()
+	for _, e := range examples {
+		text = strings.Replace(text, "#"+e, e, 1)
+	}
+	if err := c.decode("shipped, uncommented", text); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	seeds := []string{configs.Example(), "[source]\nimage = 'x'\n", "[[source]]\n", "a.b.c = {d = 1}\n", "[health]\ndeadline = 5\n"}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c := DefaultConfig()
+		if err := c.decode("fuzz", text); err != nil && !errors.Is(err, ErrConfig) {
+			t.Errorf("decode: %v is not ErrConfig", err)
+		}
+	})
+}

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+func testAgent(t *testing.T) *Agent {
+	t.Helper()
+	a := &Agent{Machine: switcher.Machine{Root: t.TempDir()}, Config: DefaultConfig(), Log: zap.NewNop(), Now: time.Now}
+	writeFile(t, a.Machine.Root, StateDir+"/.keep", "")
+	return a
+}
+
+func TestGoodRoots(t *testing.T) {
+	r := &Record{Good: []string{"host"}}
+	for _, step := range []struct{ confirm, good, back string }{
+		{"v1", "host v1", "host"},
+		{"v2", "host v1 v2", "v1"},
+		{"v3", "host v2 v3", "v2"}, // v1 is no longer kept
+		{"v2", "host v2", "host"},  // gone back
+		{"v4", "host v2 v4", "v2"},
+		{"host", "host", ""},
+	} {
+		r.confirm(step.confirm)
+		if got := strings.Join(r.Good, " "); got != step.good {
+			t.Errorf("after %s: good %q, want %q", step.confirm, got, step.good)
+		}
+		if got := r.back(step.confirm); got != step.back {
+			t.Errorf("after %s: back %q, want %q", step.confirm, got, step.back)
+		}
+	}
+	r = &Record{Good: []string{"host", "v1"}}
+	if got := r.back("v2"); got != "v1" {
+		t.Errorf("from a root that is not good, back is %q, want the latest good one", got)
+	}
+}
+
+func TestKeep(t *testing.T) {
+	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"}, Switch: &Switch{}}
+	r.Switch.From, r.Switch.Target = "v1", "v3"
+	if got, want := r.keep("v2"), []string{"p", "v1", "v2", "v3"}; !slices.Equal(got, want) {
+		t.Errorf("keep = %v, want %v", got, want)
+	}
+}
+
+func TestRecordSurvivesWriting(t *testing.T) {
+	a := testAgent(t)
+	r, err := a.readRecord()
+	if err != nil || r.good() != switcher.HostRoot || r.Phase != PhaseIdle {
+		t.Fatalf("the first record is %+v, %v", r, err)
+	}
+	r.Bad["v2"] = Bad{Reason: "no network", At: a.Now().UTC().Round(time.Second)}
+	r.confirm("v1")
+	if err := a.writeRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	again, err := a.readRecord()
+	if err != nil || again.good() != "v1" || again.Bad["v2"] != r.Bad["v2"] {
+		t.Errorf("read back %+v, %v", again, err)
+	}
+}
+
+func TestRecordOfANewerAgent(t *testing.T) {
+	var r Record
+	if err := parseRecord([]byte(`{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`), &r); err != nil || r.good() != "v9" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestBrokenRecords(t *testing.T) {
+	for text, want := range map[string]string{
+		``:                                  "unexpected end",
+		`{"phase":"good"`:                   "unexpected end",
+		`{"phase":"good","good":[]}`:        "names no good root",
+		`{"phase":"armed","good":["host"]}`: "names no switch",
+	} {
+		if err := parseRecord([]byte(text), &Record{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	for _, s := range []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := &Record{}
+		if parseRecord(text, r) != nil {
+			return
+		}
+		// Whatever was read names a good root and can be worked with.
+		if r.good() == "" && len(r.Good) == 0 {
+			t.Error("no good root")
+		}
+		r.back("x")
+		r.keep("x")
+		r.confirm("y")
+	})
+}
