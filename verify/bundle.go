@@ -12,12 +12,15 @@ import (
 
 // What a bundle must say of itself to be cosign's signature of an image.
 const (
-	BundleMediaType      = "application/vnd.dev.sigstore.bundle.v0.3+json"
-	BundlePayloadType    = "application/vnd.in-toto+json"
-	BundleStatementType  = "https://in-toto.io/Statement/v1"
-	BundlePredicateType  = "https://sigstore.dev/cosign/sign/v1"
-	maxStatementSubjects = 64 // cosign writes one
+	BundleMediaType     = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	BundlePayloadType   = "application/vnd.in-toto+json"
+	BundleStatementType = "https://in-toto.io/Statement/v1"
+	BundlePredicateType = "https://sigstore.dev/cosign/sign/v1"
 )
+
+// maxSubjects bounds how many images one statement may be about. cosign names
+// one.
+const maxSubjects = 64
 
 // openBundle takes a bundle apart without reading what is signed in it.
 func openBundle(data []byte) (*sealed, error) {
@@ -63,13 +66,13 @@ func readStatement(payload []byte, d digest.Digest) error {
 	if err := parseJSON(payload, &s); err != nil {
 		return fmt.Errorf("cannot read the signed statement: %w", err)
 	}
-	if s.Type != BundleStatementType {
-		return fmt.Errorf("the signed statement is of type %q and not %s", s.Type, BundleStatementType)
-	}
 	if s.PredicateType != BundlePredicateType {
 		return &notForImage{fmt.Sprintf("a statement of type %q", s.PredicateType)}
 	}
-	if n := len(s.Subject); n == 0 || n > maxStatementSubjects {
+	if s.Type != BundleStatementType {
+		return fmt.Errorf("the signed statement is of type %q and not %s", s.Type, BundleStatementType)
+	}
+	if n := len(s.Subject); n == 0 || n > maxSubjects {
 		return fmt.Errorf("the signed statement has %d subjects", n)
 	}
 	other := &otherImage{}

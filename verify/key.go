@@ -77,9 +77,27 @@ func keyID(public crypto.PublicKey) (string, error) {
 
 // signed says whether the key made sig over message.
 func (k Key) signed(message, sig []byte) bool {
-	v, err := signature.LoadVerifier(k.Public, crypto.SHA256)
-	if err != nil {
-		return false
+	for _, v := range k.verifiers() {
+		if v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)) == nil {
+			return true
+		}
 	}
-	return v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)) == nil
+	return false
+}
+
+// verifiers returns the schemes in which cosign signs with a key of this kind.
+// With Ed25519 these are two: Ed25519ph, which signs a hash, in cosign, and
+// plain Ed25519 in most other tools. RFC 8032 keeps them apart, so that a
+// signature of one kind never passes as one of the other.
+func (k Key) verifiers() []signature.Verifier {
+	var all []signature.Verifier
+	if v, err := signature.LoadVerifier(k.Public, crypto.SHA256); err == nil {
+		all = append(all, v)
+	}
+	if public, ok := k.Public.(ed25519.PublicKey); ok {
+		if v, err := signature.LoadED25519phVerifier(public); err == nil {
+			all = append(all, v)
+		}
+	}
+	return all
 }

@@ -1,0 +1,68 @@
+package verify_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// A bundle vouches for the image it was made for and for no other one, however
+// it is bent.
+func FuzzBundle(f *testing.F) {
+	image := read(f, "image.json")
+	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
+	addSeeds(f, [][]byte{
+		read(f, "ecdsa.cosign3.bundle.json"),
+		read(f, "ecdsa.cosign3.annotated.bundle.json"),
+		read(f, "ecdsa.cosign3.sbom.bundle.json"),
+		read(f, "rsa.cosign3.bundle.json"),
+		read(f, "other.cosign3.bundle.json"),
+	})
+	p := verify.Policy{Keys: []verify.Key{key(f, "ecdsa.pub"), key(f, "rsa.pub")}}
+	f.Fuzz(func(t *testing.T, bundle []byte) {
+		c := []verify.Candidate{{Form: verify.FormBundle, Bundle: bundle}}
+		if v, err := p.Verify(other, manifestType, c); err == nil {
+			t.Errorf("vouches for content nobody signed: %v", v.Vouchers())
+		}
+		if v, err := p.Verify(image, manifestType, c); err == nil && len(v.Vouchers()) != 1 {
+			t.Errorf("passes with %d vouchers", len(v.Vouchers()))
+		}
+	})
+}
+
+// A payload counts only in the exact bytes that were signed.
+func FuzzPayload(f *testing.F) {
+	image := read(f, "image.json")
+	var real [][]byte
+	var sigs [][]byte
+	for _, name := range []string{"ecdsa.cosign2", "ecdsa.cosign3", "ed25519.cosign3", "rsa.cosign3"} {
+		c := realSimple(f, name)
+		real, sigs = append(real, c.Payload), append(sigs, c.Signature)
+	}
+	addSeeds(f, real)
+	p := verify.Policy{Keys: []verify.Key{key(f, "ecdsa.pub"), key(f, "ed25519.pub"), key(f, "rsa.pub")}}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		for i, sig := range sigs {
+			_, err := p.Verify(image, manifestType, []verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: sig}})
+			if (err == nil) != bytes.Equal(payload, real[i]) {
+				t.Errorf("signature %d and %q: %v", i, payload, err)
+			}
+		}
+	})
+}
+
+// Whatever a key signed, reading it ends in a verdict and not in a crash.
+func FuzzSignedPayload(f *testing.F) {
+	image := read(f, "image.json")
+	addSeeds(f, [][]byte{read(f, "ecdsa.cosign2.payload.json"), []byte(`{"critical":{"type":""}}`)})
+	a := newSigner(f, "a.pub")
+	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		for _, c := range []verify.Candidate{a.payload(string(payload)), a.envelope(verify.BundlePayloadType, string(payload))} {
+			if _, err := (verify.Policy{Keys: []verify.Key{a.Key}}).Verify(other, manifestType, []verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
+				t.Errorf("vouches without naming a digest: %q", payload)
+			}
+		}
+	})
+}

@@ -1,0 +1,1 @@
+G6Ot/atuEeavuKD/iB8SozWE9Bic/ioJ8CJjzXsc47Gkd/Nf88ihbGCjb4S9S6EyTsXuZn2dyjjlaAdAA78uAw==

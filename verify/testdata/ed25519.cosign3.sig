@@ -1,0 +1,1 @@
+tZqPCd/lVnrY7uRE5sq8ij7xw5QGGB6OMFdYcowor1a/qRDZpXonjLxb6t5rQmcOmdkfS+Lcaa+aUO6AkZPFDA==
