@@ -1,0 +1,210 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/verify"
+)
+
+var (
+	// ErrPlatform is an image for another kind of machine.
+	ErrPlatform = errors.New("not for this machine")
+	// ErrNotBootable is an image that lacks what PID 1 needs to switch to it.
+	ErrNotBootable = errors.New("not bootable")
+	// ErrLayer is a malformed or hostile layer.
+	ErrLayer = layer.ErrLayer
+	// ErrNoSpace is a full file system.
+	ErrNoSpace = store.ErrNoSpace
+)
+
+const (
+	// configDocker is the type of an image configuration in Docker's schema 2.
+	configDocker = "application/vnd.docker.container.image.v1+json"
+	// maxLayerBlob bounds a compressed layer; layers are streamed, not kept.
+	maxLayerBlob = 64 << 30
+)
+
+// Image is an image for this machine, known by digest down to its layers.
+type Image struct {
+	Verified *verify.Verified // of the manifest
+	Manifest ocispec.Manifest
+	Config   ocispec.Image
+}
+
+// ID returns the name of the root that staging this image makes.
+func (i *Image) ID() string {
+	d := i.Verified.Digest()
+	return d.Algorithm().String() + "-" + d.Encoded()
+}
+
+// Version returns what the publisher calls this version, or "".
+func (i *Image) Version() string {
+	for _, from := range []map[string]string{i.Config.Config.Labels, i.Manifest.Annotations} {
+		if v := from[ocispec.AnnotationVersion]; v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// Open reads a verified manifest, or the one for this platform from a verified
+// index, and its configuration.
+func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*Image, error) {
+	if verify.IsIndex(v.MediaType()) {
+		var err error
+		if v, err = pick(ctx, src, v, platform); err != nil {
+			return nil, err
+		}
+	}
+	i := &Image{Verified: v}
+	if err := json.Unmarshal(v.Bytes(), &i.Manifest); err != nil {
+		return nil, fmt.Errorf("%w: manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
+	}
+	if err := i.checkManifest(); err != nil {
+		return nil, err
+	}
+	if err := i.readConfig(ctx, src); err != nil {
+		return nil, err
+	}
+	return i, i.checkPlatform(platform)
+}
+
+// pick finds the image for a platform in an index.
+func pick(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*verify.Verified, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(v.Bytes(), &index); err != nil {
+		return nil, fmt.Errorf("%w: index %s: %v", verify.ErrMalformed, v.Digest(), err)
+	}
+	d, err := choose(index.Manifests, platform)
+	if err != nil {
+		return nil, err
+	}
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return v.Descend(d, content)
+}
+
+// choose picks from an index. An entry that does not say for which platform it
+// is counts only when it is the sole image: its configuration will tell.
+func choose(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.Descriptor, error) {
+	match := platforms.OnlyStrict(platform)
+	var best *ocispec.Descriptor
+	var others, silent []ocispec.Descriptor
+	for i, d := range entries {
+		switch {
+		case !verify.IsManifest(d.MediaType) || d.ArtifactType != "":
+		case d.Platform == nil:
+			silent = append(silent, d)
+		case !match.Match(*d.Platform):
+			others = append(others, d)
+		case best == nil || match.Less(*d.Platform, *best.Platform):
+			best = &entries[i]
+		}
+	}
+	switch {
+	case best != nil:
+		return *best, nil
+	case len(silent) == 1 && len(others) == 0:
+		return silent[0], nil
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describeAll(others), describe(platform))
+}
+
+// describe names a platform as an operator would.
+func describe(p ocispec.Platform) string {
+	name := p.Architecture
+	if p.OS != "" && p.OS != "linux" {
+		name = p.OS + "/" + name
+	}
+	if p.Variant != "" {
+		name += "/" + p.Variant
+	}
+	return name
+}
+
+func describeAll(entries []ocispec.Descriptor) string {
+	var names []string
+	for _, d := range entries {
+		if d.Platform.OS != "unknown" { // attestations of docker buildx
+			names = append(names, describe(*d.Platform))
+		}
+	}
+	if len(names) == 0 {
+		return "no platform it names"
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkManifest refuses what cannot be the manifest of an OS image.
+func (i *Image) checkManifest() error {
+	m := i.Manifest
+	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != configDocker {
+		return fmt.Errorf("%w: %s is not an OS image: its configuration is a %q", verify.ErrMalformed, i.Verified.Digest(), t)
+	}
+	if len(m.Layers) > layer.MaxLayers {
+		return fmt.Errorf("%w: %d layers", layer.ErrLimit, len(m.Layers))
+	}
+	for n, l := range m.Layers {
+		if !layer.Known(l.MediaType) {
+			return fmt.Errorf("%w: layer %d is a %q", verify.ErrMalformed, n+1, l.MediaType)
+		}
+		if l.Size < 0 || l.Size > maxLayerBlob {
+			return fmt.Errorf("%w: layer %d has %d bytes", layer.ErrLimit, n+1, l.Size)
+		}
+	}
+	return nil
+}
+
+// readConfig fetches the configuration and checks it against the manifest.
+func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
+	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
+		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
+	}
+	body, err := src.Blob(ctx, i.Manifest.Config)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return fmt.Errorf("cannot fetch configuration of %s: %w", src, err)
+	}
+	if err := json.Unmarshal(data, &i.Config); err != nil {
+		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)
+	}
+	diffs := i.Config.RootFS.DiffIDs
+	if len(diffs) != len(i.Manifest.Layers) {
+		return fmt.Errorf("%w: %d layers, but the configuration knows %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
+	}
+	for _, d := range diffs {
+		if err := d.Validate(); err != nil || d.Algorithm() != i.Verified.Digest().Algorithm() {
+			return fmt.Errorf("%w: diff_id %q is not a sha256 digest", verify.ErrMalformed, d)
+		}
+	}
+	return nil
+}
+
+// checkPlatform compares the configuration with the machine.
+func (i *Image) checkPlatform(host ocispec.Platform) error {
+	p := i.Config.Platform
+	if p.Architecture == "" || p.OS == "" {
+		return fmt.Errorf("%w: image does not say for which architecture it is", ErrPlatform)
+	}
+	if !platforms.OnlyStrict(host).Match(p) {
+		return fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describe(p), describe(host))
+	}
+	return nil
+}

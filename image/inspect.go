@@ -1,0 +1,162 @@
+package image
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/store"
+)
+
+const (
+	// maxOSRelease bounds os-release, which has half a kilobyte.
+	maxOSRelease = 64 << 10
+	agentPath    = "usr/bin/updatectl"
+	modulesPath  = "usr/lib/modules"
+)
+
+// inits are the programs PID 1 looks for in the new root, in its order.
+var inits = []string{"usr/lib/systemd/systemd", "sbin/init"}
+
+// osReleases are the files that make a directory an OS tree to PID 1.
+var osReleases = []string{"etc/os-release", "usr/lib/os-release"}
+
+// topDirs is what has to exist in a read-only root for something to be mounted
+// on it.
+var topDirs = []string{"dev", "etc", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var"}
+
+// systemdLibrary is the library whose name has systemd's version, as in
+// libsystemd-shared-257.so, -257.9-1~deb13u1.so or -252-51.el9.so.
+var systemdLibrary = regexp.MustCompile(`^libsystemd-shared-([0-9]+)([^0-9].*)?\.so$`)
+
+// inspect looks at the finished tree: whether PID 1 would take it, and what the
+// agent wants to know about it.
+func (s *stager) inspect() (store.Info, error) {
+	info := store.Info{
+		Digest:   s.img.Verified.Digest(),
+		Version:  s.img.Version(),
+		Vouchers: s.img.Verified.Vouchers(),
+		Platform: store.Platform{
+			OS:           s.img.Config.OS,
+			Architecture: s.img.Config.Architecture,
+			Variant:      s.img.Config.Variant,
+		},
+		Systemd:  systemdVersion(s.tree),
+		HasAgent: isProgram(s.tree.Lookup(agentPath)),
+		Kernels:  kernels(s.tree),
+		Missing:  missing(s.tree),
+	}
+	if info.Init = findInit(s.tree); info.Init == "" {
+		return info, fmt.Errorf("%w: image has no init: neither /%s nor /%s is a program in it", ErrNotBootable, inits[0], inits[1])
+	}
+	if err := s.readOSRelease(&info); err != nil {
+		return info, err
+	}
+	if info.Version == "" {
+		info.Version = info.OS.VersionID
+	}
+	return info, s.measure(&info)
+}
+
+// findInit returns the path of the program that PID 1 becomes, or "".
+func findInit(t *layer.Tree) string {
+	for _, path := range inits {
+		if isProgram(t.Lookup(path)) {
+			return "/" + path
+		}
+	}
+	return ""
+}
+
+func isProgram(n *layer.Inode) bool {
+	return n != nil && n.IsRegular() && n.Size > 0 && n.Mode&0o111 != 0
+}
+
+// readOSRelease takes over what os-release says.
+func (s *stager) readOSRelease(info *store.Info) error {
+	for _, path := range osReleases {
+		n := s.tree.Lookup(path)
+		if n == nil || !n.IsRegular() || n.Size == 0 || n.Size > maxOSRelease {
+			continue
+		}
+		f, err := s.staging.Object(n.Object)
+		if err != nil {
+			return fmt.Errorf("cannot read /%s of the image: %w", path, err)
+		}
+		defer f.Close()
+		data, err := io.ReadAll(f)
+		if err != nil {
+			return fmt.Errorf("cannot read /%s of the image: %w", path, err)
+		}
+		info.OS = parseOSRelease(string(data))
+		return nil
+	}
+	return fmt.Errorf("%w: image has neither /%s nor /%s", ErrNotBootable, osReleases[0], osReleases[1])
+}
+
+// systemdVersion finds the version of systemd in the tree, 0 if there is none.
+func systemdVersion(t *layer.Tree) int {
+	dirs := []string{"usr/lib/systemd", "usr/lib64/systemd"}
+	if lib := t.Lookup("usr/lib"); lib != nil {
+		for _, name := range lib.Names() { // Debian's multiarch directories
+			dirs = append(dirs, "usr/lib/"+name+"/systemd")
+		}
+	}
+	newest := 0
+	for _, dir := range dirs {
+		n := t.Lookup(dir)
+		if n == nil {
+			continue
+		}
+		for _, name := range n.Names() {
+			if m := systemdLibrary.FindStringSubmatch(name); m != nil {
+				version, _ := strconv.Atoi(m[1])
+				newest = max(newest, version)
+			}
+		}
+	}
+	return newest
+}
+
+// kernels lists the kernel releases whose modules are in the tree.
+func kernels(t *layer.Tree) []string {
+	modules := t.Lookup(modulesPath)
+	if modules == nil {
+		return nil
+	}
+	var releases []string
+	for _, name := range modules.Names() {
+		if modules.Child(name).IsDir() {
+			releases = append(releases, name)
+		}
+	}
+	return releases
+}
+
+// missing lists the top directories that are not there, or are not directories.
+func missing(t *layer.Tree) []string {
+	var names []string
+	for _, name := range topDirs {
+		if n := t.Lookup(name); n == nil || !n.IsDir() {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// measure counts files and bytes, an inode with several names once.
+func (s *stager) measure(info *store.Info) error {
+	seen := map[*layer.Inode]bool{}
+	return s.tree.Walk(func(_ string, n *layer.Inode) error {
+		info.Files++
+		if n.Type() == unix.S_IFREG && !seen[n] {
+			seen[n] = true
+			info.Size += n.Size
+		}
+		return nil
+	})
+}

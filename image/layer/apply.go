@@ -1,0 +1,253 @@
+package layer
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/fsverity"
+)
+
+// Putter keeps the content of one regular file of size bytes, read from r, and
+// returns its digest.
+type Putter func(r io.Reader, size int64) (fsverity.Digest, error)
+
+// Add applies an uncompressed layer. The tree is of no use after an error.
+func (t *Tree) Add(stream io.Reader, put Putter) error {
+	t.layer++
+	in := &fault{r: stream}
+	archive := tar.NewReader(in)
+	for {
+		hdr, err := archive.Next()
+		if err == io.EOF {
+			return nil
+		}
+		// Next reports names it finds unsafe together with the entry; split
+		// decides about names here.
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return in.blame(fmt.Errorf("%w: %v", ErrLayer, err))
+		}
+		if err := t.add(hdr, &contents{archive, in, nil}, put); err != nil {
+			return err
+		}
+	}
+}
+
+// fault remembers the error a stream ended with, to tell an archive that is
+// broken from one that did not arrive.
+type fault struct {
+	r   io.Reader
+	err error
+}
+
+func (f *fault) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
+}
+
+// blame returns the stream's own error if it had one, else err.
+func (f *fault) blame(err error) error {
+	if f.err != nil {
+		return f.err
+	}
+	return err
+}
+
+// contents reads one file out of the archive and remembers if that failed.
+type contents struct {
+	r      io.Reader
+	stream *fault
+	err    error
+}
+
+func (c *contents) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = c.stream.blame(fmt.Errorf("%w: %v", ErrLayer, err))
+		return n, c.err
+	}
+	return n, err
+}
+
+// add applies one entry.
+func (t *Tree) add(hdr *tar.Header, content *contents, put Putter) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	path, err := split(hdr.Name)
+	if err != nil {
+		return err
+	}
+	if len(path) == 0 {
+		return t.describeRoot(hdr)
+	}
+	if done, err := t.whiteout(path); done || err != nil {
+		return err
+	}
+	dir, err := t.parent(path)
+	if err != nil {
+		return err
+	}
+	name := path[len(path)-1]
+	switch hdr.Typeflag {
+	case tar.TypeDir:
+		return t.addDir(dir, name, hdr)
+	case tar.TypeLink:
+		return t.addLink(dir, name, hdr)
+	}
+	n, err := t.newInode(hdr)
+	if err != nil {
+		return err
+	}
+	if n.IsRegular() {
+		if err := t.fill(n, content, put); err != nil {
+			return err
+		}
+	}
+	return t.set(dir, name, n)
+}
+
+// describeRoot applies an entry for the root directory itself.
+func (t *Tree) describeRoot(hdr *tar.Header) error {
+	if hdr.Typeflag != tar.TypeDir {
+		return fmt.Errorf("%w: root directory as an entry of type %q", ErrLayer, hdr.Typeflag)
+	}
+	return t.describe(t.root, hdr)
+}
+
+// addDir makes a directory, or describes again one that is there.
+func (t *Tree) addDir(dir *Inode, name string, hdr *tar.Header) error {
+	n := dir.Child(name)
+	if n == nil || !n.IsDir() {
+		n = newDir(dir.path + 1 + len(name))
+	}
+	if err := t.describe(n, hdr); err != nil {
+		return err
+	}
+	return t.set(dir, name, n)
+}
+
+// addLink gives an inode of this or a lower layer one more name. The entry's own
+// attributes are not looked at: tools do not fill them reliably.
+func (t *Tree) addLink(dir *Inode, name string, hdr *tar.Header) error {
+	target, err := split(hdr.Linkname)
+	if err != nil {
+		return err
+	}
+	if len(target) == 0 {
+		return fmt.Errorf("%w: hard link %q to the root directory", ErrLayer, hdr.Name)
+	}
+	_, n, err := t.find(target)
+	if err != nil {
+		return err
+	}
+	if n == nil {
+		return fmt.Errorf("%w: hard link %q to %q, which is not there", ErrLayer, hdr.Name, hdr.Linkname)
+	}
+	if n.IsDir() {
+		return fmt.Errorf("%w: hard link %q to directory %q", ErrLayer, hdr.Name, hdr.Linkname)
+	}
+	return t.set(dir, name, n)
+}
+
+// newInode makes what an entry describes, without content.
+func (t *Tree) newInode(hdr *tar.Header) (*Inode, error) {
+	n := &Inode{}
+	switch hdr.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		n.Mode, n.Size = unix.S_IFREG, hdr.Size
+	case tar.TypeSymlink:
+		n.Mode, n.Target = unix.S_IFLNK, strings.Clone(hdr.Linkname)
+	case tar.TypeChar:
+		n.Mode = unix.S_IFCHR
+	case tar.TypeBlock:
+		n.Mode = unix.S_IFBLK
+	case tar.TypeFifo:
+		n.Mode = unix.S_IFIFO
+	default:
+		return nil, fmt.Errorf("%w: %q has unknown type %q", ErrLayer, hdr.Name, hdr.Typeflag)
+	}
+	if err := t.checkTarget(n, hdr); err != nil {
+		return nil, err
+	}
+	if err := setDevice(n, hdr); err != nil {
+		return nil, err
+	}
+	return n, t.describe(n, hdr)
+}
+
+// checkTarget looks at the target of a symbolic link. Where it points is the
+// image's own business: it is never followed outside the tree.
+func (t *Tree) checkTarget(n *Inode, hdr *tar.Header) error {
+	if n.Type() != unix.S_IFLNK {
+		return nil
+	}
+	if n.Target == "" || strings.ContainsRune(n.Target, 0) {
+		return fmt.Errorf("%w: symbolic link %q to %q", ErrLayer, hdr.Name, n.Target)
+	}
+	if len(n.Target) > maxTarget {
+		return fmt.Errorf("%w: target of %q has %d bytes, at most %d are possible", ErrLimit, hdr.Name, len(n.Target), maxTarget)
+	}
+	return t.charge(len(n.Target))
+}
+
+// setDevice takes over device numbers in the kernel's range (12 and 20 bits).
+func setDevice(n *Inode, hdr *tar.Header) error {
+	if n.Type() != unix.S_IFCHR && n.Type() != unix.S_IFBLK {
+		return nil
+	}
+	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
+		return fmt.Errorf("%w: device %q has number %d:%d", ErrLayer, hdr.Name, hdr.Devmajor, hdr.Devminor)
+	}
+	n.Major, n.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
+	if n.Type() == unix.S_IFCHR && n.Major == 0 && n.Minor == 0 {
+		return fmt.Errorf("%w: %q is a whiteout of overlayfs, not of OCI", ErrLayer, hdr.Name)
+	}
+	return nil
+}
+
+// describe takes over mode, owner, time and attributes.
+func (t *Tree) describe(n *Inode, hdr *tar.Header) error {
+	if hdr.Uid < 0 || hdr.Uid >= math.MaxUint32 || hdr.Gid < 0 || hdr.Gid >= math.MaxUint32 {
+		return fmt.Errorf("%w: %q belongs to %d:%d", ErrLayer, hdr.Name, hdr.Uid, hdr.Gid)
+	}
+	xattrs, err := t.xattrs(hdr)
+	if err != nil {
+		return err
+	}
+	n.Mode = n.Type() | uint32(hdr.Mode)&0o7777
+	if n.Type() == unix.S_IFLNK {
+		n.Mode = unix.S_IFLNK | 0o777 // a link has no mode of its own
+	}
+	n.UID, n.GID = uint32(hdr.Uid), uint32(hdr.Gid)
+	n.Mtime, n.MtimeNs = hdr.ModTime.Unix(), uint32(hdr.ModTime.Nanosecond())
+	n.Xattrs = xattrs
+	return nil
+}
+
+// fill hands a file's content over and keeps its digest.
+func (t *Tree) fill(n *Inode, content *contents, put Putter) error {
+	if n.Size == 0 {
+		return nil
+	}
+	if n.Size > maxFile {
+		return fmt.Errorf("%w: file of %d bytes", ErrLimit, n.Size)
+	}
+	if t.content += n.Size; t.content > maxContent {
+		return fmt.Errorf("%w: more than %d bytes of files", ErrLimit, int64(maxContent))
+	}
+	object, err := put(content, n.Size)
+	if content.err != nil {
+		return content.err
+	}
+	n.Object = object
+	return err
+}

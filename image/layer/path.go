@@ -1,0 +1,30 @@
+package layer
+
+import (
+	"fmt"
+	"strings"
+)
+
+// split reads the name of a tar entry, or of a hard link's target, into its
+// components. A leading "/" or "./" is what some tools write and means nothing;
+// ".." has no honest use and is refused rather than resolved. The root itself
+// has no components.
+func split(name string) ([]string, error) {
+	if len(name) > maxPath {
+		return nil, fmt.Errorf("%w: path of %d bytes, at most %d are possible", ErrLimit, len(name), maxPath)
+	}
+	if strings.ContainsRune(name, 0) {
+		return nil, fmt.Errorf("%w: path %q has a NUL in it", ErrLayer, name)
+	}
+	var parts []string
+	for part := range strings.SplitSeq(name, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			return nil, fmt.Errorf("%w: path %q has .. in it", ErrLayer, name)
+		default:
+			parts = append(parts, part)
+		}
+	}
+	return parts, nil
+}

@@ -1,0 +1,85 @@
+package layer
+
+import (
+	"fmt"
+	"strings"
+)
+
+const (
+	whiteoutPrefix = ".wh."
+	// opaqueMarker hides everything lower layers have in its directory.
+	opaqueMarker = ".wh..wh..opq"
+	// aufsPrefix marks bookkeeping of AUFS that old tools left in layers.
+	aufsPrefix = ".wh..wh."
+)
+
+// whiteout handles an entry if its name makes it a whiteout, whatever its type.
+func (t *Tree) whiteout(path []string) (done bool, err error) {
+	for _, part := range path {
+		if strings.HasPrefix(part, aufsPrefix) && part != opaqueMarker {
+			return true, nil
+		}
+	}
+	for _, part := range path[:len(path)-1] {
+		if strings.HasPrefix(part, whiteoutPrefix) {
+			return true, fmt.Errorf("%w: %q is below a whiteout", ErrLayer, strings.Join(path, "/"))
+		}
+	}
+	name := path[len(path)-1]
+	if !strings.HasPrefix(name, whiteoutPrefix) {
+		return false, nil
+	}
+	if name == opaqueMarker {
+		return true, t.makeOpaque(path[:len(path)-1])
+	}
+	return true, t.whiteoutName(path, strings.TrimPrefix(name, whiteoutPrefix))
+}
+
+// whiteoutName removes what lower layers have under a name.
+func (t *Tree) whiteoutName(path []string, name string) error {
+	switch name {
+	case "", ".", "..":
+		return fmt.Errorf("%w: whiteout %q names nothing", ErrLayer, strings.Join(path, "/"))
+	}
+	dir, _, err := t.find(path)
+	if err != nil || dir == nil {
+		return err
+	}
+	if e, ok := dir.children[name]; ok {
+		t.hide(dir, name, e)
+	}
+	return nil
+}
+
+// makeOpaque empties a directory of what lower layers brought.
+func (t *Tree) makeOpaque(path []string) error {
+	w := walker{tree: t}
+	dir, err := w.walk(path)
+	if err != nil || dir == nil {
+		return err
+	}
+	for name, e := range dir.children {
+		t.hide(dir, name, e)
+	}
+	return nil
+}
+
+// hide removes a name unless this layer wrote it or something below it: the
+// place of a whiteout in its layer means nothing.
+func (t *Tree) hide(dir *Inode, name string, e entry) {
+	for child, below := range e.children {
+		t.hide(e.Inode, child, below)
+	}
+	switch {
+	case e.layer == t.layer:
+	case len(e.children) == 0:
+		delete(dir.children, name)
+	default:
+		// The lower directory is gone; the one that holds this layer's entries
+		// is what they would have made had the whiteout come first.
+		children := e.children
+		*e.Inode = *newDir(e.path)
+		e.Inode.children = children
+		dir.children[name] = entry{e.Inode, t.layer}
+	}
+}

@@ -1,0 +1,128 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// blob streams content, checks it, and continues where a connection broke.
+type blob struct {
+	ctx      context.Context
+	source   *Source
+	d        ocispec.Descriptor
+	manifest bool
+
+	body   io.ReadCloser
+	offset int64 // bytes read and hashed
+	sum    hash.Hash
+	broken int // connections lost so far
+	err    error
+}
+
+// newBlob opens content. That the source does not have it, or does not let us
+// have it, shows here.
+func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest bool) (*blob, error) {
+	if err := d.Digest.Validate(); err != nil || d.Digest.Algorithm() != digest.SHA256 {
+		return nil, fmt.Errorf("%w: digest %q is not a sha256 one", verify.ErrMalformed, d.Digest)
+	}
+	if d.Size < 0 {
+		return nil, fmt.Errorf("%w: size %d", verify.ErrMalformed, d.Size)
+	}
+	b := &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: digest.SHA256.Hash()}
+	return b, b.connect()
+}
+
+// connect opens a body that stands at the offset.
+func (b *blob) connect() error {
+	body, at, err := b.source.backend.open(b.ctx, b.d, b.manifest, b.offset)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, body, b.offset-at); err != nil {
+		body.Close()
+		return cut(err)
+	}
+	b.body = body
+	return nil
+}
+
+// Read reads on, over several connections if need be.
+func (b *blob) Read(p []byte) (int, error) {
+	for b.err == nil {
+		n, err := b.readBody(p)
+		if n > 0 {
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if b.offset >= b.d.Size {
+			b.err = b.finish()
+			break
+		}
+		b.err = b.resume(cut(err))
+	}
+	return 0, b.err
+}
+
+// readBody reads at most to the size the content must have.
+func (b *blob) readBody(p []byte) (int, error) {
+	left := b.d.Size - b.offset
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := b.body.Read(p[:min(int64(len(p)), left)])
+	b.sum.Write(p[:n])
+	b.offset += int64(n)
+	return n, err
+}
+
+// finish decides, at the end of the expected size, between EOF and an error.
+func (b *blob) finish() error {
+	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
+		return fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size)
+	}
+	if got := digest.NewDigest(digest.SHA256, b.sum); got != b.d.Digest {
+		return fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got)
+	}
+	return io.EOF
+}
+
+// resume connects again after err. It gives up when that happened too often,
+// when nobody waits any more, or when the source now answers that there is no
+// such thing.
+func (b *blob) resume(err error) error {
+	b.body.Close()
+	for {
+		if ctxErr := b.ctx.Err(); ctxErr != nil {
+			return ctxErr
+		}
+		if b.broken >= b.source.resumes {
+			return fmt.Errorf("stopped after %d of %d bytes: %w", b.offset, b.d.Size, err)
+		}
+		wait := b.source.pause << b.broken
+		b.broken++
+		select {
+		case <-time.After(wait):
+		case <-b.ctx.Done():
+			return b.ctx.Err()
+		}
+		if err = b.connect(); err == nil {
+			return nil
+		}
+		if !mayPass(err) {
+			return err
+		}
+	}
+}
+
+// Close ends the transfer.
+func (b *blob) Close() error { return b.body.Close() }

@@ -1,0 +1,102 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// credentialFiles lists where docker and podman keep what `login` wrote, in the
+// order in which podman looks. A service without a login session has no
+// XDG_RUNTIME_DIR; podman then uses /run/containers/UID.
+func credentialFiles() []string {
+	var files []string
+	add := func(dir string, elem ...string) {
+		if dir != "" {
+			files = append(files, filepath.Join(append([]string{dir}, elem...)...))
+		}
+	}
+	add(os.Getenv("REGISTRY_AUTH_FILE"))
+	add(os.Getenv("XDG_RUNTIME_DIR"), "containers/auth.json")
+	add("/run/containers", strconv.Itoa(os.Getuid()), "auth.json")
+	add(os.Getenv("XDG_CONFIG_HOME"), "containers/auth.json")
+	home, err := os.UserHomeDir()
+	if err != nil && os.Getuid() == 0 {
+		home = "/root" // services of systemd have no HOME
+	}
+	add(home, ".config/containers/auth.json")
+	add(os.Getenv("DOCKER_CONFIG"), "config.json")
+	add(home, ".docker/config.json")
+	add("/etc/containers/auth.json")
+	return files
+}
+
+// credentialsFor returns how to find credentials for a repository: the first
+// file that has some wins. Files are read when a registry asks, not before.
+func credentialsFor(ref registry.Reference) auth.CredentialFunc {
+	return func(ctx context.Context, hostport string) (auth.Credential, error) {
+		for _, file := range credentialFiles() {
+			cred, err := credentialFrom(ctx, file, hostport, ref)
+			if err != nil {
+				return auth.EmptyCredential, fmt.Errorf("%w: cannot use credentials in %s: %w", ErrAuth, file, err)
+			}
+			if cred != auth.EmptyCredential {
+				return cred, nil
+			}
+		}
+		return auth.EmptyCredential, nil
+	}
+}
+
+// credentialFrom looks into one file, which need not exist. Podman also keys by
+// repository or a part of it; the longest key wins.
+func credentialFrom(ctx context.Context, file, hostport string, ref registry.Reference) (auth.Credential, error) {
+	keys, err := credentialKeys(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return auth.EmptyCredential, nil
+	}
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	store, err := credentials.NewStore(file, credentials.StoreOptions{})
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	if hostport == ref.Host() {
+		for name := ref.Registry + "/" + ref.Repository; name != ref.Registry; name = name[:strings.LastIndexByte(name, '/')] {
+			if keys[name] {
+				return store.Get(ctx, name)
+			}
+		}
+	}
+	return credentials.Credential(store)(ctx, hostport)
+}
+
+// credentialKeys returns what a file has credentials for.
+func credentialKeys(file string) (map[string]bool, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var config struct {
+		Auths map[string]json.RawMessage `json:"auths"`
+	}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, err
+	}
+	keys := map[string]bool{}
+	for key := range config.Auths {
+		keys[key] = true
+	}
+	return keys, nil
+}

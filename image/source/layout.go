@@ -1,0 +1,213 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/errdef"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+const (
+	// maxEntries bounds the index of a layout that is searched for signatures.
+	maxEntries = 4096
+	// cosignKind is how `cosign save` marks signatures in a layout.
+	cosignKind = "kind"
+	cosignSigs = "dev.cosignproject.cosign/sigs"
+)
+
+// validTag is a tag as the distribution specification has it.
+var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+
+// layout is an OCI layout directory. Its index is read again for each question:
+// the directory may be refilled while the agent runs. Only the index and what is
+// asked for are read, so a stranger's broken image beside ours is no hindrance.
+type layout struct {
+	dir    string
+	tag    string
+	digest digest.Digest
+	blobs  content.ReadOnlyStorage
+}
+
+// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…".
+func newLayout(ref string) (*layout, error) {
+	l := &layout{dir: ref}
+	if dir, d, ok := strings.Cut(ref, "@"); ok {
+		l.dir, l.digest = dir, digest.Digest(d)
+		if err := l.digest.Validate(); err != nil {
+			return nil, fmt.Errorf("%w %q: %v", ErrReference, layoutPrefix+ref, err)
+		}
+	} else if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		l.dir, l.tag = ref[:i], ref[i+1:]
+		if !validTag.MatchString(l.tag) {
+			return nil, fmt.Errorf("%w %q: %q is not a tag", ErrReference, layoutPrefix+ref, l.tag)
+		}
+	}
+	if l.dir == "" {
+		return nil, fmt.Errorf("%w %q: it names no directory", ErrReference, layoutPrefix+ref)
+	}
+	l.blobs = oci.NewStorageFromFS(os.DirFS(l.dir))
+	return l, nil
+}
+
+// index reads index.json.
+func (l *layout) index() ([]ocispec.Descriptor, error) {
+	f, err := os.Open(filepath.Join(l.dir, ocispec.ImageIndexFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, verify.MaxManifest+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if len(data) > verify.MaxManifest {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnreachable, f.Name(), verify.MaxManifest)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrUnreachable, f.Name(), err)
+	}
+	if len(index.Manifests) > maxEntries {
+		return nil, fmt.Errorf("%w: %s lists more than %d images", ErrUnreachable, f.Name(), maxEntries)
+	}
+	return index.Manifests, nil
+}
+
+func (l *layout) resolve(_ context.Context, tag string) (ocispec.Descriptor, error) {
+	entries, err := l.index()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	switch {
+	case tag != "":
+		return tagged(entries, tag)
+	case l.tag != "":
+		return tagged(entries, l.tag)
+	case l.digest != "":
+		return l.byDigest(entries)
+	}
+	return only(entries)
+}
+
+// tagged finds a tag in an index.
+func tagged(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, error) {
+	for _, d := range entries {
+		if d.Annotations[ocispec.AnnotationRefName] == tag {
+			return d, nil
+		}
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w: no tag %q in the layout", ErrNotFound, tag)
+}
+
+// only picks the image of a layout that has no other.
+func only(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var images []ocispec.Descriptor
+	for _, d := range entries {
+		if !isAttachment(d) {
+			images = append(images, d)
+		}
+	}
+	switch len(images) {
+	case 1:
+		return images[0], nil
+	case 0:
+		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", ErrNotFound)
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has %d images, name one by its tag", ErrNotFound, len(images))
+}
+
+// isAttachment recognises signatures and the like by how they are listed.
+func isAttachment(d ocispec.Descriptor) bool {
+	return d.ArtifactType != "" && d.MediaType == ocispec.MediaTypeImageManifest ||
+		strings.HasPrefix(d.Annotations[ocispec.AnnotationRefName], "sha256-") ||
+		d.Annotations[cosignKind] == cosignSigs
+}
+
+// byDigest describes content by its digest, listed in the index or not.
+func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	for _, d := range entries {
+		if d.Digest == l.digest {
+			return d, nil
+		}
+	}
+	st, err := os.Stat(filepath.Join(l.dir, ocispec.ImageBlobsDir, l.digest.Algorithm().String(), l.digest.Encoded()))
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	d := ocispec.Descriptor{Digest: l.digest, Size: st.Size()}
+	var self struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := l.decode(d, &self); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s is not a manifest: %w", ErrNotFound, l.digest, err)
+	}
+	d.MediaType = self.MediaType
+	return d, nil
+}
+
+func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64) (io.ReadCloser, int64, error) {
+	body, err := l.blobs.Fetch(ctx, d)
+	if errors.Is(err, errdef.ErrNotFound) {
+		return nil, 0, fmt.Errorf("%w: %s is not in the layout", ErrNotFound, d.Digest)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return body, 0, nil
+}
+
+// referrers looks at every manifest of the index for one with that subject. What
+// is missing or unreadable refers to nothing.
+func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+	entries, err := l.index()
+	if err != nil {
+		return nil, err
+	}
+	var found []ocispec.Descriptor
+	for _, e := range entries {
+		if e.MediaType != ocispec.MediaTypeImageManifest || e.Size > verify.MaxManifest {
+			continue
+		}
+		var m struct {
+			Subject *ocispec.Descriptor `json:"subject"`
+		}
+		err := l.decode(e, &m)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		if err == nil && m.Subject != nil && m.Subject.Digest == d || e.Annotations[cosignKind] == cosignSigs {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+// decode reads a small JSON blob.
+func (l *layout) decode(d ocispec.Descriptor, v any) error {
+	if d.Size > verify.MaxManifest {
+		return fmt.Errorf("it has %d bytes", d.Size)
+	}
+	if err := d.Digest.Validate(); err != nil {
+		return err
+	}
+	body, err := l.blobs.Fetch(context.Background(), d)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return json.NewDecoder(io.LimitReader(body, d.Size)).Decode(v)
+}

@@ -1,0 +1,228 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// How long a server may take before it has said anything.
+const (
+	connectTime = 15 * time.Second
+	tlsTime     = 15 * time.Second
+	headerTime  = 30 * time.Second
+)
+
+const (
+	// requestRetries is how often a request is repeated on time-outs, resets
+	// and 5xx answers: about two seconds in all.
+	requestRetries = 3
+	retryMin       = 200 * time.Millisecond
+	retryMax       = 2 * time.Second
+	// referrerPages bounds a listing the server paginates.
+	referrerPages = 8
+)
+
+// manifestTypes is what a manifest may be served as.
+var manifestTypes = []string{
+	ocispec.MediaTypeImageManifest,
+	ocispec.MediaTypeImageIndex,
+	"application/vnd.docker.distribution.manifest.v2+json",
+	"application/vnd.docker.distribution.manifest.list.v2+json",
+}
+
+// remoteSource is a repository in a registry.
+type remoteSource struct {
+	ref    registry.Reference
+	scheme string
+	client *auth.Client
+	stall  time.Duration
+}
+
+func newRemote(ref registry.Reference, o Options) *remoteSource {
+	r := &remoteSource{ref: ref, scheme: "https", stall: o.Stall}
+	if slices.Contains(o.PlainHTTP, ref.Registry) {
+		r.scheme = "http"
+	}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: connectTime, KeepAlive: connectTime}).DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: o.RootCAs},
+		TLSHandshakeTimeout:   tlsTime,
+		ResponseHeaderTimeout: headerTime,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true, // digests are of the bytes as they are stored
+		IdleConnTimeout:       time.Minute,
+	}
+	r.client = &auth.Client{
+		Client:     &http.Client{Transport: &retry.Transport{Base: transport, Policy: retryPolicy}},
+		Cache:      auth.NewCache(),
+		Credential: credentialsFor(ref),
+	}
+	if o.UserAgent != "" {
+		r.client.SetUserAgent(o.UserAgent)
+	}
+	return r
+}
+
+func retryPolicy() retry.Policy {
+	return &retry.GenericPolicy{
+		Retryable: retry.DefaultPredicate,
+		Backoff:   retry.DefaultBackoff,
+		MinWait:   retryMin,
+		MaxWait:   retryMax,
+		MaxRetry:  requestRetries,
+	}
+}
+
+// repository returns the registry client's view of the repository.
+func (r *remoteSource) repository() *remote.Repository {
+	return &remote.Repository{
+		Client:               r.client,
+		Reference:            r.ref,
+		PlainHTTP:            r.scheme == "http",
+		ManifestMediaTypes:   manifestTypes,
+		ReferrerListMaxPages: referrerPages,
+		MaxMetadataBytes:     verify.MaxManifest,
+	}
+}
+
+func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
+	if tag == "" {
+		tag = r.ref.Reference
+	}
+	d, err := r.repository().Resolve(ctx, tag)
+	return d, explain(err)
+}
+
+// referrers asks the referrers API. The tag that stands in for it on registries
+// without one is looked up by the caller in any case, because images get copied
+// from one kind of registry to the other with both.
+func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+	repository := r.repository()
+	if err := repository.SetReferrersCapability(true); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	var found []ocispec.Descriptor
+	err := repository.Referrers(ctx, ocispec.Descriptor{Digest: d}, "", func(page []ocispec.Descriptor) error {
+		found = append(found, page...)
+		return nil
+	})
+	switch err = explain(err); {
+	case errors.Is(err, errdef.ErrUnsupported), errors.Is(err, ErrNotFound), errors.Is(err, errdef.ErrTooManyPages):
+		return found, nil
+	}
+	return found, err
+}
+
+// open does its own GET: the client's Fetch neither starts at an offset nor
+// tells a wrong content from a failing server.
+func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
+	ctx, cancel := context.WithCancelCause(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull))
+	resp, err := r.get(ctx, d, manifest, offset)
+	if err != nil {
+		cancel(nil)
+		return nil, 0, explain(err)
+	}
+	body := &watchedBody{body: resp.Body, ctx: ctx, cancel: cancel, stall: r.stall}
+	at, err := bodyStart(resp, offset)
+	if err == nil && resp.ContentLength > d.Size-at {
+		err = fmt.Errorf("%w: %s comes with %d bytes, it must have %d", verify.ErrDigest, d.Digest, at+resp.ContentLength, d.Size)
+	}
+	if err != nil {
+		body.Close()
+		return nil, 0, err
+	}
+	return body, at, nil
+}
+
+// get asks for content from an offset on.
+func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response, error) {
+	part := "blobs"
+	if manifest {
+		part = "manifests"
+	}
+	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", r.scheme, r.ref.Host(), r.ref.Repository, part, d.Digest)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if manifest {
+		req.Header.Set("Accept", strings.Join(manifestTypes, ", "))
+	}
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+		resp.Body.Close()
+		return nil, &errcode.ErrorResponse{Method: req.Method, URL: req.URL, StatusCode: resp.StatusCode}
+	}
+	return resp, nil
+}
+
+// bodyStart tells where in the content a body starts. A server may ignore Range.
+func bodyStart(resp *http.Response, offset int64) (int64, error) {
+	if resp.StatusCode == http.StatusOK {
+		return 0, nil
+	}
+	span, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes ")
+	first, _, _ := strings.Cut(span, "-")
+	at, err := strconv.ParseInt(first, 10, 64)
+	if !ok || err != nil || at < 0 || at > offset {
+		return 0, fmt.Errorf("%w: asked for bytes from %d, got range %q", ErrUnreachable, offset, resp.Header.Get("Content-Range"))
+	}
+	return at, nil
+}
+
+// watchedBody gives up on a body that delivers nothing for a while. The clock
+// only runs while somebody waits for a byte.
+type watchedBody struct {
+	body   io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stall  time.Duration
+	timer  *time.Timer
+}
+
+func (w *watchedBody) Read(p []byte) (int, error) {
+	if w.timer == nil {
+		w.timer = time.AfterFunc(w.stall, func() { w.cancel(errStalled) })
+	} else {
+		w.timer.Reset(w.stall)
+	}
+	n, err := w.body.Read(p)
+	w.timer.Stop()
+	if err != nil && err != io.EOF && context.Cause(w.ctx) == errStalled {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (w *watchedBody) Close() error {
+	err := w.body.Close()
+	w.cancel(nil)
+	return err
+}

@@ -1,0 +1,162 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/store"
+)
+
+// Phases of staging, in their order.
+const (
+	PhaseFetch  = "fetch"  // layers are streamed and unpacked
+	PhaseCommit = "commit" // the root is written and made durable
+	PhaseDone   = "done"
+)
+
+// Event tells how far staging is. Done and Total are bytes of published layers,
+// all of them together.
+type Event struct {
+	Phase  string
+	Layer  int // the one being fetched, from 1
+	Layers int
+	Done   int64
+	Total  int64
+}
+
+// progressStep is after how many bytes progress is told again.
+const progressStep = 1 << 20
+
+// Stage makes the image a root of the store and returns it. A root that is
+// there already is returned as it is. Nothing is visible in the store before
+// everything has been checked and is on disk, whatever way Stage ends.
+func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
+	root, err := st.Root(img.ID())
+	if !errors.Is(err, store.ErrNoRoot) {
+		return root, err
+	}
+	g, err := st.Begin(img.ID())
+	if err != nil {
+		return store.Root{}, err
+	}
+	s := &stager{src: src, img: img, staging: g, tree: layer.NewTree(), progress: progress}
+	root, err = s.stage(ctx, reference)
+	if err != nil {
+		return store.Root{}, errors.Join(s.explain(err), g.Abort())
+	}
+	return root, nil
+}
+
+// stager is one run of Stage.
+type stager struct {
+	src      *source.Source
+	img      *Image
+	staging  *store.Staging
+	tree     *layer.Tree
+	progress func(Event)
+	event    Event
+}
+
+func (s *stager) stage(ctx context.Context, reference string) (store.Root, error) {
+	verified := time.Now()
+	for _, l := range s.img.Manifest.Layers {
+		s.event.Total += l.Size
+	}
+	s.event.Layers = len(s.img.Manifest.Layers)
+	for n := range s.img.Manifest.Layers {
+		if err := s.addLayer(ctx, n); err != nil {
+			return store.Root{}, fmt.Errorf("cannot stage layer %d of %d: %w", n+1, s.event.Layers, err)
+		}
+	}
+	s.tell(PhaseCommit)
+	info, err := s.inspect()
+	if err != nil {
+		return store.Root{}, err
+	}
+	info.Reference, info.VerifiedAt = reference, verified
+	if err := s.writeCFS(&info); err != nil {
+		return store.Root{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return store.Root{}, err
+	}
+	info.StagedAt = time.Now()
+	root, err := s.staging.Commit(info)
+	if err == nil {
+		s.tell(PhaseDone)
+	}
+	return root, err
+}
+
+// addLayer streams one layer into the tree and the store.
+func (s *stager) addLayer(ctx context.Context, n int) error {
+	s.event.Layer = n + 1
+	s.tell(PhaseFetch)
+	l := s.img.Manifest.Layers[n]
+	body, err := s.src.Blob(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	counted := &counter{r: body, count: s.count}
+	return s.tree.AddBlob(counted, l.MediaType, s.img.Config.RootFS.DiffIDs[n], s.staging.Put)
+}
+
+// writeCFS writes the composefs image.
+func (s *stager) writeCFS(info *store.Info) error {
+	f, err := s.staging.CreateCFS()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info.RootDigest, err = composefs.Write(f, s.tree)
+	if err != nil {
+		return store.Full(err)
+	}
+	return f.Close()
+}
+
+// explain adds to a lack of space what is known about the need.
+func (s *stager) explain(err error) error {
+	if !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	const mb = 1 << 20
+	return fmt.Errorf("%w (%d MB written, %d of %d MB of layers read)",
+		err, s.staging.NewBytes()/mb, s.event.Done/mb, s.event.Total/mb)
+}
+
+// tell reports a change of phase or layer.
+func (s *stager) tell(phase string) {
+	s.event.Phase = phase
+	if s.progress != nil {
+		s.progress(s.event)
+	}
+}
+
+// count reports bytes read, now and then.
+func (s *stager) count(n int64) {
+	before := s.event.Done / progressStep
+	s.event.Done += n
+	if s.event.Done/progressStep != before {
+		s.tell(PhaseFetch)
+	}
+}
+
+// counter counts what is read through it.
+type counter struct {
+	r     io.Reader
+	count func(int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.count(int64(n))
+	return n, err
+}

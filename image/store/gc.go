@@ -1,0 +1,141 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/fsverity"
+)
+
+// GCReport tells what GC removed.
+type GCReport struct {
+	Roots   []string `json:"roots"`
+	Objects int      `json:"objects"`
+	Bytes   int64    `json:"bytes"` // of disk space
+}
+
+// GC removes all roots but those in keep, the objects no kept root refers to,
+// and leftovers of interrupted staging. An ID in keep that is not in the store
+// is passed over. What is referred to is read from the kept roots' composefs
+// images, the very files that get mounted; if one of them is damaged, nothing
+// is removed.
+func (s *Store) GC(keep []string) (GCReport, error) {
+	var report GCReport
+	ids, err := s.ids()
+	if err != nil {
+		return report, err
+	}
+	used := map[fsverity.Digest]bool{}
+	var remove []string
+	for _, id := range ids {
+		if !slices.Contains(keep, id) {
+			remove = append(remove, id)
+			continue
+		}
+		if err := s.markObjects(id, used); err != nil {
+			return report, fmt.Errorf("cannot collect garbage: root %s: %w", id, err)
+		}
+	}
+	for _, id := range remove {
+		if err := s.removeRoot(id); err != nil {
+			return report, err
+		}
+		report.Roots = append(report.Roots, id)
+	}
+	if err := s.Sweep(); err != nil {
+		return report, err
+	}
+	return report, s.removeObjects(used, &report)
+}
+
+// markObjects notes what a root refers to.
+func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
+	r, err := s.Root(id)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(r.CFS())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d, err := composefs.Digest(f)
+	if err != nil {
+		return err
+	}
+	if d != r.Info.RootDigest {
+		return fmt.Errorf("%w: digest is %s instead of %s", composefs.ErrImage, d, r.Info.RootDigest)
+	}
+	return composefs.Objects(f, func(d fsverity.Digest) { used[d] = true })
+}
+
+// removeRoot makes a root invisible by one rename; Sweep does the rest.
+func (s *Store) removeRoot(id string) error {
+	grave, err := os.MkdirTemp(s.path(stagingDir), "removed-")
+	if err != nil {
+		return fmt.Errorf("cannot remove root %s: %w", id, err)
+	}
+	if err := os.Rename(s.path(rootsDir, id), filepath.Join(grave, id)); err != nil {
+		return fmt.Errorf("cannot remove root %s: %w", id, err)
+	}
+	// Durable before an object goes: a root that came back after a power cut
+	// would be without content.
+	if err := syncDir(s.path(rootsDir)); err != nil {
+		return fmt.Errorf("cannot remove root %s: %w", id, err)
+	}
+	return nil
+}
+
+// removeObjects removes what no root uses, whatever it is called.
+func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) error {
+	objects := s.ObjectsDir()
+	err := filepath.WalkDir(objects, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(objects, path)
+		if err != nil {
+			return err
+		}
+		shard, name := filepath.Split(rel)
+		if digest, err := fsverity.Parse(filepath.Clean(shard) + name); err == nil && used[digest] {
+			return nil
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		report.Objects++
+		report.Bytes += st.Blocks * 512
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot remove objects: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes leftovers of interrupted staging.
+func (s *Store) Sweep() error {
+	entries, err := os.ReadDir(s.path(stagingDir))
+	if err != nil {
+		return fmt.Errorf("cannot sweep store: %w", err)
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(s.path(stagingDir, e.Name())))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot sweep store: %w", err)
+	}
+	return nil
+}

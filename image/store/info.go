@@ -1,0 +1,55 @@
+package store
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Schema is the schema of image.json.
+const Schema = "updatectl.image/v1"
+
+// Info is what is known about a root, kept as image.json beside its image.
+type Info struct {
+	Schema    string        `json:"schema"`
+	Digest    digest.Digest `json:"digest"`    // of the image's manifest
+	Reference string        `json:"reference"` // where it was fetched from
+	Version   string        `json:"version,omitempty"`
+
+	Platform Platform `json:"platform"`
+	OS       OS       `json:"os"`
+	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if not found
+	Init     string   `json:"init"`              // path of the program that becomes PID 1
+	Kernels  []string `json:"kernels,omitempty"` // releases with modules in the image
+	HasAgent bool     `json:"hasAgent"`          // the image brings its own updatectl
+	// Missing lists the directories every host needs at the top and this image
+	// has not; a read-only root cannot grow them.
+	Missing []string `json:"missing,omitempty"`
+
+	Vouchers   []verify.Voucher `json:"vouchers"`
+	VerifiedAt time.Time        `json:"verifiedAt"`
+	StagedAt   time.Time        `json:"stagedAt"`
+
+	RootDigest fsverity.Digest `json:"rootDigest"` // of root.cfs
+	Files      int             `json:"files"`      // names in the tree
+	Size       int64           `json:"size"`       // bytes of all files
+	NewBytes   int64           `json:"newBytes"`   // of these, what the store did not have
+}
+
+// Platform is what the image was built for.
+type Platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant,omitempty"`
+}
+
+// OS is what the image's os-release says.
+type OS struct {
+	ID           string `json:"id,omitempty"`
+	VersionID    string `json:"versionId,omitempty"`
+	PrettyName   string `json:"prettyName,omitempty"`
+	ImageVersion string `json:"imageVersion,omitempty"`
+}

@@ -1,0 +1,250 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/fsverity"
+)
+
+const (
+	// smallFile is the size up to which a file is digested in memory before it
+	// is written, so that one the store already has costs no write. 99 % of the
+	// files of a server root and half of its bytes are smaller.
+	smallFile = 1 << 20
+	// holeSize is the granularity in which zeros become holes.
+	holeSize = 64 << 10
+)
+
+// Staging is a root on its way into the store. One goroutine uses it.
+type Staging struct {
+	store    *Store
+	id       string
+	dir      string
+	buf      []byte
+	hasher   fsverity.Hasher
+	fresh    map[fsverity.Digest]int64 // objects the store did not have, by size
+	newBytes int64
+	large    int
+}
+
+// Begin starts to stage the root with that ID.
+func (s *Store) Begin(id string) (*Staging, error) {
+	if !validID.MatchString(id) {
+		return nil, fmt.Errorf("cannot stage root called %q", id)
+	}
+	dir, err := os.MkdirTemp(s.path(stagingDir), "root-")
+	if err != nil {
+		return nil, fmt.Errorf("cannot begin staging: %w", Full(err))
+	}
+	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{}}
+	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, fmt.Errorf("cannot begin staging: %w", Full(errors.Join(err, g.Abort())))
+		}
+	}
+	return g, nil
+}
+
+func (g *Staging) path(elem ...string) string {
+	return filepath.Join(append([]string{g.dir}, elem...)...)
+}
+
+// NewBytes returns the size of the objects the store did not have before.
+func (g *Staging) NewBytes() int64 { return g.newBytes }
+
+// Put reads one file of size bytes and makes it an object, unless there is one
+// like it. An error of r is returned as it is.
+func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
+	if size > smallFile {
+		return g.putLarge(r, size)
+	}
+	data := g.buf[:size]
+	if _, err := io.ReadFull(r, data); err != nil {
+		return fsverity.Digest{}, err
+	}
+	g.hasher.Reset()
+	g.hasher.Write(data)
+	d := g.hasher.Digest()
+	if g.has(d, size) {
+		return d, nil
+	}
+	if err := os.WriteFile(g.path(objectsDir, d.String()), data, 0o444); err != nil {
+		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+	}
+	g.added(d, size)
+	return d, nil
+}
+
+// putLarge writes a file while it is digested and looks afterwards whether it
+// was needed.
+func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
+	g.large++
+	name := g.path("large-" + strconv.Itoa(g.large))
+	d, err := g.copyLarge(name, r, size)
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	if g.has(d, size) {
+		err = os.Remove(name)
+	} else if err = os.Rename(name, g.path(objectsDir, d.String())); err == nil {
+		g.added(d, size)
+	}
+	if err != nil {
+		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+	}
+	return d, nil
+}
+
+// copyLarge writes content to a new file, leaving holes where it is zero.
+func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Digest, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+	}
+	defer f.Close()
+	g.hasher.Reset()
+	for at := int64(0); at < size; {
+		data := g.buf[:min(size-at, int64(len(g.buf)))]
+		if _, err := io.ReadFull(r, data); err != nil {
+			return fsverity.Digest{}, err
+		}
+		g.hasher.Write(data)
+		if err := writeSparse(f, data, at); err != nil {
+			return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+		}
+		at += int64(len(data))
+	}
+	if err := f.Truncate(size); err != nil {
+		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+	}
+	return g.hasher.Digest(), f.Close()
+}
+
+// writeSparse writes data at an offset of a new file, without its zeros.
+func writeSparse(f *os.File, data []byte, at int64) error {
+	for start := 0; start < len(data); {
+		end := start
+		for end < len(data) && !isZero(data[end:min(end+holeSize, len(data))]) {
+			end = min(end+holeSize, len(data))
+		}
+		if end > start {
+			if _, err := f.WriteAt(data[start:end], at+int64(start)); err != nil {
+				return err
+			}
+		}
+		start = min(end+holeSize, len(data))
+	}
+	return nil
+}
+
+func isZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// has tells whether an object needs no writing. The size is compared because
+// that is free; fsck compares content.
+func (g *Staging) has(d fsverity.Digest, size int64) bool {
+	if _, ok := g.fresh[d]; ok {
+		return true
+	}
+	var st unix.Stat_t
+	err := unix.Lstat(g.store.object(d), &st)
+	return err == nil && st.Size == size && st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+func (g *Staging) added(d fsverity.Digest, size int64) {
+	g.fresh[d] = size
+	g.newBytes += size
+}
+
+// object returns where an object lies for good.
+func (s *Store) object(d fsverity.Digest) string {
+	return filepath.Join(s.ObjectsDir(), composefs.ObjectPath(d))
+}
+
+// Object opens content that Put has seen.
+func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
+	if _, ok := g.fresh[d]; ok {
+		return os.Open(g.path(objectsDir, d.String()))
+	}
+	return os.Open(g.store.object(d))
+}
+
+// CreateCFS creates the empty file that becomes the root's composefs image.
+func (g *Staging) CreateCFS() (*os.File, error) {
+	f, err := os.OpenFile(g.path(rootsDir, cfsName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create composefs image: %w", Full(err))
+	}
+	return f, nil
+}
+
+// Commit makes the root durable and then visible.
+func (g *Staging) Commit(info Info) (Root, error) {
+	info.Schema, info.NewBytes = Schema, g.newBytes
+	data, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return Root{}, fmt.Errorf("cannot commit root: %w", err)
+	}
+	if err := os.WriteFile(g.path(rootsDir, infoName), append(data, '\n'), 0o444); err != nil {
+		return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
+	}
+	// The order is the promise of the package: data, then objects, then root.
+	for _, step := range []func() error{g.store.sync, g.publishObjects, g.store.sync, g.publishRoot} {
+		if err := step(); err != nil {
+			return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
+		}
+	}
+	if err := g.Abort(); err != nil {
+		return Root{}, err
+	}
+	return g.store.Root(g.id)
+}
+
+// publishObjects gives the new objects their final names.
+func (g *Staging) publishObjects() error {
+	shards := map[string]bool{}
+	for d := range g.fresh {
+		final := g.store.object(d)
+		if shard := filepath.Dir(final); !shards[shard] {
+			if err := os.MkdirAll(shard, 0o700); err != nil {
+				return err
+			}
+			shards[shard] = true
+		}
+		if err := os.Rename(g.path(objectsDir, d.String()), final); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishRoot makes the root visible.
+func (g *Staging) publishRoot() error {
+	if err := os.Rename(g.path(rootsDir), g.store.path(rootsDir, g.id)); err != nil {
+		return err
+	}
+	return syncDir(g.store.path(rootsDir))
+}
+
+// Abort removes what has not been committed. It is harmless after Commit.
+func (g *Staging) Abort() error {
+	if err := os.RemoveAll(g.dir); err != nil {
+		return fmt.Errorf("cannot remove leftovers of staging: %w", err)
+	}
+	return nil
+}
