@@ -1,0 +1,503 @@
+// Package etc answers one question: what is the /etc of the next root? The
+// promise: nothing that was changed on the host is lost without being named.
+//
+// It is a three-way merge of the old image's /etc, the running /etc and the
+// new image's /etc. What the host did not change is the new image's, what it
+// changed stays, and where both changed something the host wins and a
+// [Conflict] is listed. A host that does not run an image yet has no old image
+// to compare with: a list of paths is adopted ([DefaultAdopt]), the rest is
+// the image's and is counted in [Report.NotAdopted].
+//
+// Some files have rules of their own:
+//
+//   - passwd, group, shadow, gshadow, subuid and subgid merge by entry and
+//     field. Numbers follow the host, because the files under /var carry them:
+//     a name keeps its number, a new name gets one that nobody ever had here
+//     ([Inputs.Ledger]), and the image's files in /etc are given the host's
+//     numbers. Lines that are not understood are carried verbatim.
+//   - fstab never mounts over the image ([FilterFstab]).
+//   - machine-id, SSH host keys and the like are the host's for good, also
+//     when the image brings some.
+//   - os-release, ld.so.cache and .updated describe the image and are its own.
+//
+// The decision ([Plan]) reads and never writes. [Merge] takes the same
+// decision and builds the directory; nothing half-done carries its final name.
+package etc
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Inputs are the directories a merge reads. They may be /proc/self/fd/N.
+type Inputs struct {
+	Old     string // pristine /etc of the old image; "" on a host that runs no image
+	Current string // running /etc
+	Next    string // pristine /etc of the new image
+
+	// Adopt is what a host without an old image brings along: paths and globs
+	// relative to /etc, a directory with all below it. nil means DefaultAdopt.
+	Adopt []string
+
+	// Ledger is the file that remembers which uid and gid was ever whose on
+	// this host. Merge keeps it up to date, Plan only reads it. It must outlive
+	// every root; "" remembers nothing beyond Current and Old.
+	Ledger string
+}
+
+// Plan says what Merge would do.
+func Plan(in Inputs) (Report, error) {
+	out, err := read(in)
+	if err != nil {
+		return Report{}, fmt.Errorf("cannot plan the new /etc: %w", err)
+	}
+	return out.report, nil
+}
+
+// maxAttempts is how often a merge starts over when a file of the running
+// /etc goes away between being listed and being copied.
+const maxAttempts = 3
+
+// Merge builds the /etc of the next root as dst, durably, and replaces what
+// was there. On an error dst is as it was.
+func Merge(in Inputs, dst string) (Report, error) {
+	for attempt := 1; ; attempt++ {
+		rep, err := merge(in, dst)
+		if err == nil {
+			return rep, nil
+		}
+		if attempt == maxAttempts || !errors.Is(err, fs.ErrNotExist) {
+			return Report{}, fmt.Errorf("cannot make the new /etc: %w", err)
+		}
+	}
+}
+
+func merge(in Inputs, dst string) (Report, error) {
+	for _, dir := range []string{in.Old, in.Current, in.Next} {
+		if sameDir(dir, dst) {
+			return Report{}, fmt.Errorf("%s is an input: %w", dst, fs.ErrInvalid)
+		}
+	}
+	out, err := read(in)
+	if err != nil {
+		return Report{}, err
+	}
+	if in.Ledger != "" {
+		// Before the directory: a number is never given out unrecorded.
+		if err := writeAtomic(in.Ledger, out.ledger.bytes()); err != nil {
+			return Report{}, err
+		}
+	}
+	if err := out.build(in, dst); err != nil {
+		return Report{}, err
+	}
+	return out.report, nil
+}
+
+func sameDir(a, b string) bool {
+	ai, errA := os.Stat(a)
+	bi, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(ai, bi)
+}
+
+// read loads the sides and decides.
+func read(in Inputs) (*outcome, error) {
+	patterns := in.Adopt
+	if patterns == nil {
+		patterns = DefaultAdopt
+	}
+	adopt, err := newAdoptList(patterns)
+	if err != nil {
+		return nil, err
+	}
+	known, err := readLedger(in.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	cur, err := readSnapshot(in.Current)
+	if err != nil {
+		return nil, err
+	}
+	next, err := readSnapshot(in.Next)
+	if err != nil {
+		return nil, err
+	}
+	if in.Old == "" {
+		return resolve(nil, cur, next, adopt, known)
+	}
+	old, err := readSnapshot(in.Old)
+	if err != nil {
+		return nil, err
+	}
+	return resolve(&old, cur, next, nil, known)
+}
+
+// side says where a path of the result comes from.
+type side byte
+
+const (
+	nowhere side = iota
+	current
+	image
+)
+
+// pick is one path of the result.
+type pick struct {
+	side    side
+	entry   entry
+	content []byte // of a file merged by content; nil is copied from its side
+}
+
+// outcome is the whole decision.
+type outcome struct {
+	picks  map[string]pick
+	ledger ledger
+	report Report
+}
+
+// resolve is the pure heart: three sides in, the next /etc out. old is nil on
+// a host that runs no image; then adopt says what counts as local.
+func resolve(old *snapshot, cur, next snapshot, adopt adoptList, known ledger) (*outcome, error) {
+	out := &outcome{picks: map[string]pick{}, ledger: known.clone()}
+	rep := &out.report
+	adopting := old == nil
+
+	if adopting {
+		prepare([]*snapshot{&cur, &next}, rep)
+		base := hostBase(cur, next, adopt)
+		old = &base
+	} else {
+		base := *old
+		prepare([]*snapshot{&base, &cur, &next}, rep)
+		old = &base
+	}
+
+	// Numbers first, so that everything after compares in the host's.
+	groups, err := assign("group", "group", old.tables, cur.tables, next.tables, known.Groups, nil, rep)
+	if err != nil {
+		return nil, err
+	}
+	users, err := assign("user", "passwd", old.tables, cur.tables, next.tables, known.Users, groups, rep)
+	if err != nil {
+		return nil, err
+	}
+	host := func(s snapshot) (listing, tables) {
+		return s.tree.mapOwners(users.translate(s.tables["passwd"]), groups.translate(s.tables["group"])),
+			renumber(s.tables, users, groups)
+	}
+	oldTree, oldTables := host(*old)
+	curTree, curTables := maps.Clone(cur.tree), renumber(cur.tables, users, groups)
+	nextTree, nextTables := host(next)
+	for _, m := range cur.mounts {
+		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
+		for name, e := range oldTree {
+			if under(name, m) {
+				curTree[name] = e
+			}
+		}
+	}
+
+	picks := decide(oldTree, curTree, nextTree, adopting, rep)
+	used := keptOwners(picks, oldTree, curTree)
+	if adopting {
+		used = owners{}
+	}
+	merged := mergeTables(oldTables, curTables, nextTables, used, adopting, rep)
+
+	for name, s := range picks {
+		switch s {
+		case current:
+			out.picks[name] = pick{side: s, entry: curTree[name]}
+		case image:
+			out.picks[name] = pick{side: s, entry: nextTree[name]}
+		}
+	}
+	for _, file := range databases {
+		out.placeTable(file, merged[file], cur, next, curTree, nextTree, adopting)
+	}
+	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
+	summarize(rep, out.picks, oldTree, curTree, nextTree, adopting)
+	noteShells(rep, merged["passwd"], next.tables["passwd"], next.shells)
+	for _, s := range []snapshot{cur, next} {
+		rep.Notes = append(rep.Notes, s.notes...)
+	}
+	out.ledger.record(cur.tables)
+	out.ledger.record(merged)
+	rep.finish()
+	return out, nil
+}
+
+// prepare makes the sides comparable where content is merged and not chosen:
+// of a database only the metadata counts for the tree, of fstab what is left
+// after filtering. A database that is not an ordinary file on some side, a
+// link into /usr perhaps, is taken as a whole on all.
+func prepare(sides []*snapshot, rep *Report) {
+	for _, file := range databases {
+		odd := slices.ContainsFunc(sides, func(s *snapshot) bool {
+			e, ok := s.tree[file]
+			return ok && e.kind != kindFile
+		})
+		if odd {
+			rep.note(file + ": not an ordinary file everywhere; merged as a whole, not by entry")
+		}
+		for _, s := range sides {
+			if odd {
+				s.tables = maps.Clone(s.tables)
+				delete(s.tables, file)
+			} else if e, ok := s.tree[file]; ok {
+				s.setSum(file, e, "")
+			}
+		}
+	}
+	for _, s := range sides {
+		if e, ok := s.tree["fstab"]; ok && e.kind == kindFile {
+			s.setSum("fstab", e, sumOf(FilterFstab(s.text["fstab"])))
+		}
+	}
+}
+
+func (s *snapshot) setSum(name string, e entry, sum string) {
+	e.sum = sum
+	s.tree = maps.Clone(s.tree)
+	s.tree[name] = e
+}
+
+// identity is what makes a host itself. An image that brings some of it (many
+// builders leave their SSH host keys in) must not change who the host is.
+var identity = adoptList{"machine-id", "hostid", "ssh/ssh_host_*", "iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn"}
+
+// ofImage is what describes the image: a stale loader cache or time stamp
+// would be wrong for every program of the new one.
+var ofImage = adoptList{"os-release", "ld.so.cache", ".updated"}
+
+// backups of the databases are written by passwd(1) and friends; whichever is
+// there is as good.
+var backups = adoptList{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}
+
+// decide says for every path where it comes from.
+func decide(old, cur, next listing, adopting bool, rep *Report) map[string]side {
+	picks := map[string]side{}
+	reasons := map[string]string{}
+	names := slices.Sorted(maps.Keys(everyPath(old, cur, next)))
+	for _, name := range names {
+		picks[name], reasons[name] = verdict(name, old, cur, next, adopting)
+	}
+	// A local change needs the directories above it, whatever the image did to them.
+	for _, name := range slices.Backward(names) {
+		parent := path.Dir(name)
+		if picks[name] != current || name == "." || isDir(picks[parent], cur[parent], next[parent]) {
+			continue
+		}
+		if picks[parent] == image {
+			reasons[parent] = "the image has no directory here any more; kept, something in it was changed here"
+		}
+		picks[parent] = current
+	}
+	// What the image brings cannot go where the host has no directory.
+	for _, name := range names {
+		parent := path.Dir(name)
+		if picks[name] == image && name != "." && !isDir(picks[parent], cur[parent], next[parent]) {
+			picks[name] = nowhere
+			if o, x := old[name], next[name]; !same(o, x, has(old, name), true) {
+				reasons[name] = "the image changes it, below a directory that was removed or replaced here; left out"
+			}
+		}
+	}
+	for name, reason := range reasons {
+		if reason != "" && !adopting && !backups.has(name) {
+			rep.conflict(name, reason)
+		}
+	}
+	return picks
+}
+
+func has(l listing, name string) bool { _, ok := l[name]; return ok }
+
+func everyPath(sides ...listing) map[string]bool {
+	names := map[string]bool{}
+	for _, l := range sides {
+		for name := range l {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+func isDir(s side, cur, next entry) bool {
+	return s == current && cur.kind == kindDir || s == image && next.kind == kindDir
+}
+
+// verdict decides one path by itself, with the reason when it is a conflict.
+func verdict(name string, old, cur, next listing, adopting bool) (side, string) {
+	o, inO := old[name]
+	c, inC := cur[name]
+	x, inX := next[name]
+	local, fromImage := nowhere, nowhere
+	if inC {
+		local = current
+	}
+	if inX {
+		fromImage = image
+	}
+	switch {
+	case ofImage.has(name):
+		return fromImage, ""
+	case !adopting && inC && identity.has(name):
+		return local, ""
+	case same(c, o, inC, inO):
+		return fromImage, ""
+	case same(x, o, inX, inO), same(c, x, inC, inX):
+		return local, ""
+	case !inO:
+		return local, "added here and by the image, differently; the local one is kept"
+	case !inC:
+		return local, "deleted here and changed by the image; stays deleted"
+	case !inX:
+		return local, "changed here and dropped by the image; kept"
+	default:
+		return local, "changed here and by the image, differently; the local one is kept"
+	}
+}
+
+// keptOwners are the numbers that own what is kept because it is local.
+func keptOwners(picks map[string]side, old, cur listing) owners {
+	used := owners{map[uint32]bool{}, map[uint32]bool{}}
+	for name, s := range picks {
+		if s == current && !same(cur[name], old[name], true, has(old, name)) {
+			used.uids[cur[name].uid] = true
+			used.gids[cur[name].gid] = true
+		}
+	}
+	return used
+}
+
+// placeTable puts a merged database into the result.
+func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTree, nextTree listing, adopting bool) {
+	if cur.tables[file] == nil && next.tables[file] == nil {
+		return
+	}
+	if t == nil {
+		delete(out.picks, file)
+		return
+	}
+	p, ok := out.picks[file]
+	if !ok {
+		p = pick{current, curTree[file], nil}
+		if !has(curTree, file) {
+			p = pick{image, nextTree[file], nil}
+		}
+		if p.entry.kind == 0 { // only mounted on the host, and not in the image
+			p.entry = entry{kind: kindFile, mode: 0o600}
+		}
+	}
+	p.content = t.bytes()
+	switch {
+	case next.tables[file] != nil && bytes.Equal(p.content, next.tables[file].bytes()):
+		p.content, p.entry.mtime = next.text[file], nextTree[file].mtime
+	case cur.tables[file] != nil && bytes.Equal(p.content, cur.tables[file].bytes()):
+		p.content, p.entry.mtime = cur.text[file], curTree[file].mtime
+	case nextTree[file].mtime.After(curTree[file].mtime):
+		p.entry.mtime = nextTree[file].mtime
+	default:
+		p.entry.mtime = curTree[file].mtime
+	}
+	out.picks[file] = p
+	if !bytes.Equal(p.content, next.text[file]) {
+		out.report.Kept = append(out.report.Kept, file)
+	}
+	if !adopting && !bytes.Equal(p.content, cur.text[file]) {
+		out.report.Taken = append(out.report.Taken, file)
+	}
+}
+
+// placeFstab filters fstab, and joins both sides' lines when it is adopted.
+func (out *outcome) placeFstab(cur, next snapshot, join bool) {
+	p, ok := out.picks["fstab"]
+	if !ok || p.entry.kind != kindFile {
+		return
+	}
+	text := next.text["fstab"]
+	if p.side == current {
+		text = cur.text["fstab"]
+	}
+	p.content = FilterFstab(text)
+	if !bytes.Equal(text, p.content) {
+		out.report.note("fstab: lines that mount over the image are commented out")
+	}
+	if join && p.side == current {
+		p.content = joinFstab(p.content, FilterFstab(next.text["fstab"]))
+	}
+	out.picks["fstab"] = p
+}
+
+// noteShells warns of a person's login that the image cannot serve.
+func noteShells(rep *Report, merged, fromImage *table, shells []string) {
+	if len(shells) == 0 {
+		return
+	}
+	for _, n := range merged.numbers() {
+		r, _ := merged.get(n.name)
+		shell := r.fields[6]
+		if x, ok := fromImage.get(n.name); ok && x.fields[6] == shell {
+			continue
+		}
+		noLogin := path.Base(shell) == "nologin" || path.Base(shell) == "false"
+		if (n.name == "root" || human(n.id)) && shell != "" && !noLogin && !slices.Contains(shells, shell) {
+			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.name))
+		}
+	}
+}
+
+// summarize lists what was decided. A directory that is new or goes as a whole
+// stands for what is below it.
+func summarize(rep *Report, picks map[string]pick, old, cur, next listing, adopting bool) {
+	whole := map[*[]string]string{}
+	list := func(to *[]string, name string, asWhole bool) {
+		if above, ok := whole[to]; ok && under(name, above) {
+			return
+		}
+		if asWhole {
+			whole[to] = name
+			name += "/"
+		}
+		*to = append(*to, name)
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(everyPath(old, cur, next)), byPath) {
+		if name == "." || slices.Contains(databases, name) {
+			continue
+		}
+		_, inO := old[name]
+		c, inC := cur[name]
+		x, inX := next[name]
+		p := picks[name]
+		differs := !same(c, x, inC, inX)
+		switch {
+		case p.side == current && !inX && !inO:
+			list(&rep.Added, name, c.kind == kindDir)
+		case p.side == current && differs && (c.kind != kindDir || inX):
+			list(&rep.Kept, name, false)
+		case p.side == nowhere && !inC && inO && inX:
+			list(&rep.Removed, name, x.kind == kindDir)
+		case p.side != current && differs && adopting:
+			if inC && !backups.has(name) && !ofImage.has(name) {
+				list(&rep.NotAdopted.Samples, name, c.kind == kindDir && !inX)
+			}
+		case p.side == image && differs, p.side == nowhere && inC:
+			dir := p.side == image && x.kind == kindDir && !inC || p.side == nowhere && c.kind == kindDir
+			list(&rep.Taken, name, dir)
+		}
+	}
+}
+
+// byPath sorts so that what is below a directory follows it directly.
+func byPath(a, b string) int {
+	return cmp.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+}

@@ -1,0 +1,374 @@
+package etc
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tree is a side in short: "a/b": "content", "d/": "", "l": "-> target".
+// A mode other than the usual one is written "content|600".
+type tree map[string]string
+
+// side makes a snapshot of a tree without touching a disk.
+func (t tree) side() snapshot {
+	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: tables{}, text: map[string][]byte{}}
+	for name, value := range t {
+		for p := path.Dir(name); p != "."; p = path.Dir(p) {
+			if _, ok := t[p+"/"]; !ok && strings.TrimSuffix(name, "/") != p {
+				s.tree[p] = entry{kind: kindDir, mode: 0o755}
+			}
+		}
+		value, mode, _ := strings.Cut(value, "|")
+		e := entry{mode: 0o644}
+		fmt.Sscanf(mode, "%o", &e.mode)
+		target, link := strings.CutPrefix(value, "-> ")
+		switch {
+		case strings.HasSuffix(name, "/"):
+			e.kind = kindDir
+			if mode == "" {
+				e.mode = 0o755
+			}
+		case link:
+			e.kind, e.target = kindLink, target
+		default:
+			e.kind, e.sum = kindFile, sumOf([]byte(value))
+			if f, ok := formats[name]; ok {
+				s.text[name], s.tables[name] = []byte(value), parseTable(f, []byte(value))
+			} else if name == "fstab" {
+				s.text[name] = []byte(value)
+			} else if name == "shells" {
+				s.shells = strings.Fields(value)
+			}
+		}
+		s.tree[strings.TrimSuffix(name, "/")] = e
+	}
+	return s
+}
+
+// result writes an outcome in the same short form: where each path is from,
+// or its text when it was merged.
+func (out *outcome) result() tree {
+	t := tree{}
+	for name, p := range out.picks {
+		if name == "." || p.side == nowhere {
+			continue
+		}
+		value := map[side]string{current: "local", image: "image"}[p.side]
+		if p.content != nil {
+			value = string(p.content)
+		}
+		if p.entry.kind == kindDir {
+			name += "/"
+		}
+		t[name] = value
+	}
+	return t
+}
+
+func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...string) *outcome {
+	t.Helper()
+	list, err := newAdoptList(adopt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, _ := parseLedger(nil)
+	out, err := resolve(old, cur, next, list, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func threeWay(t *testing.T, old, cur, next tree) *outcome {
+	t.Helper()
+	o := old.side()
+	return mustResolve(t, &o, cur.side(), next.side())
+}
+
+func TestThreeWay(t *testing.T) {
+	const (
+		addedBoth = "added here and by the image, differently; the local one is kept"
+		deleted   = "deleted here and changed by the image; stays deleted"
+		dropped   = "changed here and dropped by the image; kept"
+		both      = "changed here and by the image, differently; the local one is kept"
+		dirGone   = "the image has no directory here any more; kept, something in it was changed here"
+		below     = "the image changes it, below a directory that was removed or replaced here; left out"
+	)
+	for _, test := range []struct {
+		name           string
+		old, cur, next tree
+		want           tree
+		report         Report
+	}{
+		{"unchanged here", tree{"f": "1"}, tree{"f": "1"}, tree{"f": "2"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
+		{"unchanged in the image", tree{"f": "1"}, tree{"f": "L"}, tree{"f": "1"}, tree{"f": "local"}, Report{Kept: []string{"f"}}},
+		{"both, differently", tree{"f": "1"}, tree{"f": "L"}, tree{"f": "2"}, tree{"f": "local"},
+			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", both}}}},
+		{"both, equally", tree{"f": "1"}, tree{"f": "2"}, tree{"f": "2"}, tree{"f": "local"}, Report{}},
+		{"mode only", tree{"f": "1"}, tree{"f": "1|600"}, tree{"f": "1"}, tree{"f": "local"}, Report{Kept: []string{"f"}}},
+		{"deleted here", tree{"f": "1"}, tree{}, tree{"f": "1"}, tree{}, Report{Removed: []string{"f"}}},
+		{"deleted here, changed there", tree{"f": "1"}, tree{}, tree{"f": "2"}, tree{},
+			Report{Removed: []string{"f"}, Conflicts: []Conflict{{"f", deleted}}}},
+		{"deleted by both", tree{"f": "1"}, tree{}, tree{}, tree{}, Report{}},
+		{"dropped by the image", tree{"f": "1"}, tree{"f": "1"}, tree{}, tree{}, Report{Taken: []string{"f"}}},
+		{"changed here, dropped there", tree{"f": "1"}, tree{"f": "L"}, tree{}, tree{"f": "local"},
+			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", dropped}}}},
+		{"added here", tree{}, tree{"f": "L"}, tree{}, tree{"f": "local"}, Report{Added: []string{"f"}}},
+		{"added by the image", tree{}, tree{}, tree{"f": "1"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
+		{"added by both", tree{}, tree{"f": "L"}, tree{"f": "1"}, tree{"f": "local"},
+			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", addedBoth}}}},
+		{"a new directory is one line", tree{}, tree{"d/a": "1", "d/b": "2"}, tree{}, tree{"d/": "local", "d/a": "local", "d/b": "local"},
+			Report{Added: []string{"d/"}}},
+		{"a dropped directory is one line", tree{"d/a": "1", "d/e/b": "1"}, tree{"d/a": "1", "d/e/b": "1"}, tree{}, tree{}, Report{Taken: []string{"d/"}}},
+		{"link retargeted here", tree{"l": "-> a"}, tree{"l": "-> b"}, tree{"l": "-> a"}, tree{"l": "local"}, Report{Kept: []string{"l"}}},
+		{"file became a link in the image", tree{"f": "1"}, tree{"f": "1"}, tree{"f": "-> a"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
+		{"dropped directory with a local file", tree{"d/a": "1"}, tree{"d/a": "1", "d/mine": "L"}, tree{},
+			tree{"d/": "local", "d/mine": "local"}, Report{Added: []string{"d/mine"}, Taken: []string{"d/a"}}},
+		{"directory became a file, local file in it", tree{"d/a": "1"}, tree{"d/a": "1", "d/e/mine": "L"}, tree{"d": "1"},
+			tree{"d/": "local", "d/e/": "local", "d/e/mine": "local"},
+			Report{Added: []string{"d/e/"}, Kept: []string{"d"}, Taken: []string{"d/a"}, Conflicts: []Conflict{{"d", dirGone}}}},
+		{"directory became a file, nothing local", tree{"d/a": "1"}, tree{"d/a": "1"}, tree{"d": "1"},
+			tree{"d": "image"}, Report{Taken: []string{"d", "d/a"}}},
+		{"directory replaced here, image adds to it", tree{"d/a": "1"}, tree{"d": "-> /srv/d"}, tree{"d/a": "1", "d/new": "2"},
+			tree{"d": "local"}, Report{Kept: []string{"d"}, Removed: []string{"d/a"}, Conflicts: []Conflict{{"d/new", below}}}},
+		{"directory removed here, image adds to it", tree{"d/a": "1"}, tree{}, tree{"d/a": "1", "d/new": "2"},
+			tree{}, Report{Removed: []string{"d/"}, Conflicts: []Conflict{{"d/new", below}}}},
+		{"identity stays", tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"}, tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"},
+			tree{"machine-id": "b", "ssh/ssh_host_rsa_key": "2"}, tree{"machine-id": "local", "ssh/": "image", "ssh/ssh_host_rsa_key": "local"},
+			Report{Kept: []string{"machine-id", "ssh/ssh_host_rsa_key"}}},
+		{"the image's own", tree{"os-release": "1", "ld.so.cache": "1"}, tree{"os-release": "L", "ld.so.cache": "L", ".updated": "L"},
+			tree{"os-release": "2", "ld.so.cache": "2"}, tree{"os-release": "image", "ld.so.cache": "image"},
+			Report{Taken: []string{".updated", "ld.so.cache", "os-release"}}},
+		{"backups are nobody's conflict", tree{"passwd-": "1"}, tree{"passwd-": "L"}, tree{"passwd-": "2"}, tree{"passwd-": "local"},
+			Report{Kept: []string{"passwd-"}}},
+		{"fstab from here, filtered", tree{"fstab": ""}, tree{"fstab": "/dev/a / ext4\n/dev/b /srv ext4\n"}, tree{"fstab": ""},
+			tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\n"},
+			Report{Kept: []string{"fstab"}, Notes: []string{"fstab: lines that mount over the image are commented out"}}},
+		{"fstab filtered earlier is no local change", tree{"fstab": "/dev/a / ext4\n"}, tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n"},
+			tree{"fstab": "/dev/c / xfs\n"}, tree{"fstab": "# updatectl: the root is an image: /dev/c / xfs\n"},
+			Report{Taken: []string{"fstab"}, Notes: []string{"fstab: lines that mount over the image are commented out"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out := threeWay(t, test.old, test.cur, test.next)
+			if got := out.result(); !reflect.DeepEqual(got, test.want) {
+				t.Errorf("result:\n got %q\nwant %q", got, test.want)
+			}
+			test.report.finish()
+			if !reflect.DeepEqual(out.report, test.report) {
+				t.Errorf("report:\n got %+v\nwant %+v", out.report, test.report)
+			}
+		})
+	}
+}
+
+func TestWhatAMountHidesIsUnchanged(t *testing.T) {
+	old, cur, next := tree{"d/a": "1", "resolv.conf": "1"}.side(), tree{}.side(), tree{"d/a": "2", "resolv.conf": "1"}.side()
+	cur.mounts = []string{"d", "resolv.conf"}
+	out := mustResolve(t, &old, cur, next)
+	want := tree{"d/": "image", "d/a": "image", "resolv.conf": "image"}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(out.report.Notes) != 2 || len(out.report.Conflicts) != 0 {
+		t.Errorf("report: %+v", out.report)
+	}
+}
+
+func TestOwnerOfOneSideIsComparedByName(t *testing.T) {
+	old := tree{"passwd": "root:x:0:0:::\nredis:x:100:0:::\n", "redis.conf": "1"}.side()
+	cur := tree{"passwd": "root:x:0:0:::\nredis:x:105:0:::\n", "redis.conf": "1"}.side()
+	next := tree{"passwd": "root:x:0:0:::\nredis:x:101:0:::\n", "redis.conf": "2"}.side()
+	for s, uid := range map[*snapshot]uint32{&old: 100, &cur: 105, &next: 101} {
+		e := s.tree["redis.conf"]
+		e.uid = uid
+		s.tree["redis.conf"] = e
+	}
+	out := mustResolve(t, &old, cur, next)
+	if p := out.picks["redis.conf"]; p.side != image || p.entry.uid != 105 {
+		t.Errorf("redis.conf from %d with uid %d, want the image's with the host's uid 105", p.side, p.entry.uid)
+	}
+}
+
+func TestLabelsDoNotCount(t *testing.T) {
+	a := entry{kind: kindFile, xattrs: map[string]string{labelXattr: "old_t", "user.a": "1"}}
+	b := entry{kind: kindFile, xattrs: map[string]string{labelXattr: "new_t", "user.a": "1"}}
+	if !same(a, b, true, true) {
+		t.Error("a label alone makes a difference")
+	}
+	b.xattrs["user.a"] = "2"
+	if same(a, b, true, true) {
+		t.Error("an attribute makes no difference")
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	host := tree{
+		"machine-id": "H", "hostname": "H", "ssh/ssh_host_rsa_key": "H|600", "ssh/sshd_config": "H", "network/interfaces": "H",
+		"app/conf": "H", "app/more": "H", "motd": "H", "passwd-": "H", "ld.so.cache": "H", "os-release": "H", "same": "1",
+		"fstab": "/dev/a / ext4\n/dev/b /srv ext4\n",
+	}
+	next := tree{
+		"hostname": "I", "ssh/sshd_config": "I", "motd": "I", "passwd-": "I", "ld.so.cache": "I", "os-release": "I", "same": "1", "new": "I",
+		"fstab": "/dev/x /srv xfs\ntmpfs /tmp tmpfs\n",
+	}
+	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
+	want := tree{
+		"machine-id": "local", "hostname": "local", "ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "image",
+		"network/": "local", "network/interfaces": "local", "motd": "image", "passwd-": "image", "ld.so.cache": "image",
+		"os-release": "image", "same": "image", "new": "image",
+		"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\ntmpfs /tmp tmpfs\n",
+	}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
+		t.Errorf("result:\n got %q\nwant %q", got, want)
+	}
+	report := Report{
+		Kept:       []string{"fstab", "hostname"},
+		Added:      []string{"machine-id", "network/", "ssh/ssh_host_rsa_key"},
+		Notes:      []string{"fstab: lines that mount over the image are commented out"},
+		NotAdopted: NotAdopted{Samples: []string{"app/", "motd", "ssh/sshd_config"}},
+	}
+	report.finish()
+	if !reflect.DeepEqual(out.report, report) {
+		t.Errorf("report:\n got %+v\nwant %+v", out.report, report)
+	}
+	if out.report.NotAdopted.Count != 3 {
+		t.Errorf("%d not adopted, want 3", out.report.NotAdopted.Count)
+	}
+}
+
+func TestAdoptPatterns(t *testing.T) {
+	for _, bad := range []string{"", "/", "/var/lib", "../x", "a/../../b", "[", "/etc/"} {
+		if _, err := newAdoptList([]string{bad}); !errors.Is(err, ErrPattern) {
+			t.Errorf("%q: %v, want ErrPattern", bad, err)
+		}
+	}
+	list, err := newAdoptList(append([]string{"/etc/nftables.conf", "app/"}, DefaultAdopt...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		"nftables.conf": true, "app/a/b": true, "ssh/ssh_host_rsa_key": true, "ssh/sshd_config.d/10.conf": true,
+		"systemd/system/timers.target.wants/updatectl.timer": true,
+		"ssh/sshd_config": false, "systemd/system/a.service": false, "networks": false,
+	} {
+		if list.has(name) != want {
+			t.Errorf("%s adopted: %v, want %v", name, !want, want)
+		}
+	}
+}
+
+// randomTree gives small trees that often collide in names and types.
+func randomTree(r *rand.Rand) tree {
+	t := tree{}
+	for range r.IntN(12) {
+		name := string(rune('a' + r.IntN(3)))
+		for range r.IntN(3) {
+			name += "/" + string(rune('a'+r.IntN(3)))
+		}
+		if t.blocked(name) {
+			continue
+		}
+		switch r.IntN(5) {
+		case 0:
+			t[name+"/"] = ""
+		case 1:
+			t[name] = fmt.Sprintf("-> %d", r.IntN(3))
+		default:
+			t[name] = fmt.Sprintf("%d|%o", r.IntN(3), 0o600+r.IntN(2)*0o44)
+		}
+	}
+	return t
+}
+
+// blocked says that a name cannot be used, being there, above or below one that is.
+func (t tree) blocked(name string) bool {
+	for have := range t {
+		dir := strings.HasSuffix(have, "/")
+		have = strings.TrimSuffix(have, "/")
+		if under(have, name) || under(name, have) && (!dir || name == have) {
+			return true
+		}
+	}
+	return false
+}
+
+func (out *outcome) listing() listing {
+	l := listing{}
+	for name, p := range out.picks {
+		if p.side != nowhere {
+			l[name] = p.entry
+		}
+	}
+	return l
+}
+
+func sameListing(a, b listing) bool {
+	for name := range everyPath(a, b) {
+		if !same(a[name], b[name], has(a, name), has(b, name)) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestMergeLaws(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, uint64(time.Now().UnixNano())))
+	for range 4000 {
+		old, cur, next := randomTree(r), randomTree(r), randomTree(r)
+		describe := fmt.Sprintf("old %q\ncur %q\nnext %q", old, cur, next)
+
+		if out := threeWay(t, old, old, next); !sameListing(out.listing(), next.side().tree) || len(out.report.Conflicts) > 0 {
+			t.Fatalf("an untouched host does not get the image's /etc: %q\n%s", out.result(), describe)
+		}
+		if out := threeWay(t, old, cur, old); !sameListing(out.listing(), cur.side().tree) || len(out.report.Conflicts) > 0 {
+			t.Fatalf("an unchanged image changes the host: %q\n%s", out.result(), describe)
+		}
+		out := threeWay(t, old, cur, next)
+		o, c, got := old.side().tree, cur.side().tree, out.listing()
+		for name, e := range c {
+			if _, inOld := o[name]; !inOld && e.kind != kindDir && !same(got[name], e, has(got, name), true) {
+				t.Fatalf("%s was added here and is lost\n%s", name, describe)
+			}
+			if e.kind != kindDir && !same(o[name], e, has(o, name), true) && !same(got[name], e, has(got, name), true) {
+				t.Fatalf("%s was changed here and is lost\n%s", name, describe)
+			}
+		}
+		for name := range got {
+			if name != "." && got[path.Dir(name)].kind != kindDir {
+				t.Fatalf("%s has no directory\n%s", name, describe)
+			}
+		}
+		again := threeWay(t, old, cur, next)
+		if !reflect.DeepEqual(again.picks, out.picks) || !reflect.DeepEqual(again.report, out.report) {
+			t.Fatalf("two runs differ\n%s", describe)
+		}
+		// The result as the running /etc of the same image merges to itself.
+		n := next.side()
+		settled := n
+		settled.tree = got
+		if twice := mustResolve(t, &n, settled, n); !sameListing(twice.listing(), got) {
+			t.Fatalf("the result does not stay\n%s", describe)
+		}
+	}
+}
+
+func TestReportOrder(t *testing.T) {
+	r := Report{Notes: []string{"b", "a", "b"}, Conflicts: []Conflict{{"b", "x"}, {"a", "y"}, {"a", "x"}}}
+	for i := range 25 {
+		r.NotAdopted.Samples = append(r.NotAdopted.Samples, fmt.Sprintf("f%02d", 24-i))
+	}
+	r.finish()
+	if !slices.Equal(r.Notes, []string{"a", "b"}) || r.Conflicts[0] != (Conflict{"a", "x"}) || r.Kept == nil {
+		t.Errorf("%+v", r)
+	}
+	if r.NotAdopted.Count != 25 || len(r.NotAdopted.Samples) != maxSamples || r.NotAdopted.Samples[0] != "f00" {
+		t.Errorf("%+v", r.NotAdopted)
+	}
+}

@@ -1,0 +1,229 @@
+package etc
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxTable bounds one user database. Large sites keep their people in LDAP.
+const maxTable = 16 << 20
+
+// format describes one of the user databases: passwd(5), group(5), shadow(5),
+// gshadow(5), subuid(5), subgid(5).
+type format struct {
+	fields  []string // what reports call them; the first is the key
+	numeric []int    // fields that must be numbers for the line to be well formed
+	sets    []int    // fields that are comma-separated sets of users
+	groups  bool     // keyed by group, not by user
+	ranges  bool     // several lines per name, each one whole
+	root    string   // root's line where no side has one
+}
+
+var formats = map[string]format{
+	"passwd": {
+		fields:  []string{"name", "password", "uid", "gid", "gecos", "home", "shell"},
+		numeric: []int{2, 3},
+		root:    "root:x:0:0:root:/root:/bin/sh",
+	},
+	"group": {
+		fields:  []string{"name", "password", "gid", "members"},
+		numeric: []int{2}, sets: []int{3}, groups: true,
+		root: "root:x:0:",
+	},
+	"shadow": {
+		fields: []string{"name", "password", "last change", "min", "max", "warn", "inactive", "expire", "flag"},
+		root:   "root:*:::::::",
+	},
+	"gshadow": {
+		fields: []string{"name", "password", "admins", "members"},
+		sets:   []int{2, 3}, groups: true,
+	},
+	"subuid": {fields: []string{"name", "start", "count"}, numeric: []int{1, 2}, ranges: true},
+	"subgid": {fields: []string{"name", "start", "count"}, numeric: []int{1, 2}, ranges: true},
+}
+
+// row is one line. Comments, NIS lines and lines that are not well formed have
+// no fields: they are carried verbatim and found by their text.
+type row struct {
+	key    string
+	fields []string
+	text   string
+}
+
+func (r row) name() string { return r.fields[0] }
+
+// table is one database in its order. A nil table is a file that is not there.
+type table struct {
+	rows  []row
+	index map[string]int
+}
+
+// tables are the databases of one side by file name.
+type tables map[string]*table
+
+func newTable() *table { return &table{index: map[string]int{}} }
+
+// parseTable reads a database; it cannot fail. A name's second line is not
+// well formed either: the C library never sees it.
+func parseTable(f format, content []byte) *table {
+	t := newTable()
+	seen := map[string]int{}
+	for line := range bytes.Lines(content) {
+		r := row{text: strings.TrimSuffix(string(line), "\n")}
+		fields := strings.Split(r.text, ":")
+		if wellFormed(f, fields) {
+			r.key, r.fields = fields[0], fields
+			if f.ranges {
+				seen[fields[0]]++
+				r.key = fmt.Sprintf("%s#%d", fields[0], seen[fields[0]])
+			}
+		}
+		if _, twice := t.index[r.key]; twice || r.fields == nil {
+			seen["\x00"+r.text]++
+			r.key, r.fields = fmt.Sprintf("\x00%d\x00%s", seen["\x00"+r.text], r.text), nil
+		}
+		t.add(r)
+	}
+	return t
+}
+
+func wellFormed(f format, fields []string) bool {
+	if len(fields) != len(f.fields) || fields[0] == "" || strings.ContainsAny(fields[0][:1], "#+-\x00") {
+		return false
+	}
+	for _, i := range f.numeric {
+		if _, ok := parseID(fields[i]); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// parseID reads a uid, gid or count. 4294967295 is chown(2)'s "leave it" and
+// never an id.
+func parseID(s string) (uint32, bool) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err == nil && uint32(n) != ^uint32(0)
+}
+
+func formatID(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
+
+func (t *table) add(r row) {
+	t.index[r.key] = len(t.rows)
+	t.rows = append(t.rows, r)
+}
+
+func (t *table) all() []row {
+	if t == nil {
+		return nil
+	}
+	return t.rows
+}
+
+func (t *table) get(key string) (row, bool) {
+	if t == nil {
+		return row{}, false
+	}
+	i, ok := t.index[key]
+	if !ok {
+		return row{}, false
+	}
+	return t.rows[i], true
+}
+
+// put replaces the fields of a row that is there.
+func (t *table) put(key string, fields []string) {
+	t.rows[t.index[key]] = row{key, fields, strings.Join(fields, ":")}
+}
+
+func (t *table) keys() []string {
+	var keys []string
+	for _, r := range t.all() {
+		keys = append(keys, r.key)
+	}
+	return keys
+}
+
+// filter is a copy with the rows that pass.
+func (t *table) filter(pass func(row) bool) *table {
+	if t == nil {
+		return nil
+	}
+	out := newTable()
+	for _, r := range t.rows {
+		if pass(r) {
+			out.add(r)
+		}
+	}
+	return out
+}
+
+func (t *table) clone() *table { return t.filter(func(row) bool { return true }) }
+
+// names are the users or groups a table has well-formed lines for.
+func (t *table) names() map[string]bool {
+	names := map[string]bool{}
+	for _, r := range t.all() {
+		if r.fields != nil {
+			names[r.name()] = true
+		}
+	}
+	return names
+}
+
+// numbered is a name with its uid or gid.
+type numbered struct {
+	name string
+	id   uint32
+}
+
+// numbers are the ids a passwd or group table gives, in its order.
+func (t *table) numbers() []numbered {
+	var out []numbered
+	for _, r := range t.all() {
+		if r.fields != nil {
+			id, _ := parseID(r.fields[2]) // checked by wellFormed
+			out = append(out, numbered{r.name(), id})
+		}
+	}
+	return out
+}
+
+// bytes is the file; every line ends.
+func (t *table) bytes() []byte {
+	var out bytes.Buffer
+	for _, r := range t.all() {
+		out.WriteString(r.text + "\n")
+	}
+	return out.Bytes()
+}
+
+// splitSet reads a member list.
+func splitSet(field string) []string {
+	return slices.DeleteFunc(strings.Split(field, ","), func(m string) bool { return m == "" })
+}
+
+// without is a copy in which the given users are members of nothing.
+func (t *table) without(f format, users map[string]bool) *table {
+	out := t.clone()
+	for _, r := range t.all() {
+		if r.fields == nil {
+			continue
+		}
+		for _, i := range f.sets {
+			members := splitSet(r.fields[i])
+			kept := slices.DeleteFunc(slices.Clone(members), func(m string) bool { return users[m] })
+			if len(kept) == len(members) {
+				continue
+			}
+			now, _ := out.get(r.key)
+			fields := slices.Clone(now.fields)
+			fields[i] = strings.Join(kept, ",")
+			out.put(r.key, fields)
+		}
+	}
+	return out
+}

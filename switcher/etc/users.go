@@ -1,0 +1,452 @@
+package etc
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// owners are the numbers that own something kept from the host.
+type owners struct{ uids, gids map[uint32]bool }
+
+// userMerge merges the databases entry by entry. All three sides already have
+// this host's numbers, so a number never differs between them.
+type userMerge struct {
+	old, cur, next tables
+	users, groups  map[string]bool // who is in the result
+	adopting       bool            // old is invented: the host had no image before
+	rep            *Report
+}
+
+// mergeTables decides who exists first, from passwd and group, and makes the
+// other databases follow. A missing table in the result is a missing file.
+func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report) tables {
+	m := &userMerge{old: old, cur: cur, next: next, adopting: adopting, rep: rep}
+	newMember := m.newMembers()
+	m.users = m.exists("user", "passwd", "shadow", func(r row) (string, bool) {
+		id, _ := parseID(r.fields[2])
+		switch {
+		case human(id):
+			return "people stay", true
+		case used.uids[id]:
+			return "files kept from here belong to it", true
+		case newMember[r.name()]:
+			return "it was added to a group here", true
+		}
+		return "", false
+	})
+	primary := m.primaryGroups()
+	m.groups = m.exists("group", "group", "gshadow", func(r row) (string, bool) {
+		id, _ := parseID(r.fields[2])
+		switch {
+		case human(id):
+			return "people's groups stay", true
+		case used.gids[id]:
+			return "files kept from here belong to it", true
+		case primary[id]:
+			return "it is the group of a user that stays", true
+		}
+		return "", false
+	})
+
+	out := tables{}
+	for _, file := range databases {
+		out[file] = m.table(file)
+	}
+	for _, file := range []string{"subuid", "subgid"} {
+		m.separate(file, out[file])
+	}
+	return out
+}
+
+// databases in the order they are merged.
+var databases = []string{"passwd", "group", "shadow", "gshadow", "subuid", "subgid"}
+
+// newMembers are the users that were put into a group on this host.
+func (m *userMerge) newMembers() map[string]bool {
+	added := map[string]bool{}
+	for _, c := range m.cur["group"].all() {
+		if c.fields == nil {
+			continue
+		}
+		var before []string
+		if o, ok := m.old["group"].get(c.key); ok {
+			before = splitSet(o.fields[3])
+		}
+		for _, member := range splitSet(c.fields[3]) {
+			if !slices.Contains(before, member) {
+				added[member] = true
+			}
+		}
+	}
+	return added
+}
+
+// primaryGroups are the gids of the users in the result.
+func (m *userMerge) primaryGroups() map[uint32]bool {
+	gids := map[uint32]bool{}
+	for name := range m.users {
+		r, ok := m.cur["passwd"].get(name)
+		if !ok {
+			if r, ok = m.next["passwd"].get(name); !ok {
+				continue
+			}
+		}
+		id, _ := parseID(r.fields[3])
+		gids[id] = true
+	}
+	return gids
+}
+
+// exists decides which names of a database are in the result. stays gives the
+// reason to keep an unchanged local entry the image has dropped.
+func (m *userMerge) exists(kind, file, companion string, stays func(row) (string, bool)) map[string]bool {
+	result := map[string]bool{"root": true}
+	for _, key := range union(m.old[file].keys(), m.cur[file].keys(), m.next[file].keys()) {
+		o, inO := m.old[file].get(key)
+		c, inC := m.cur[file].get(key)
+		x, inX := m.next[file].get(key)
+		if r := slices.IndexFunc([]row{o, c, x}, func(r row) bool { return r.fields != nil }); r < 0 {
+			continue // a comment or the like
+		}
+		keep := true
+		switch {
+		case key == "root", inC && inX, inC && !inO, inX && !inO:
+		case inX:
+			keep = false
+			if x.text != o.text {
+				m.rep.conflict(file, fmt.Sprintf("%s %s: deleted here and changed by the image; stays deleted", kind, key))
+			}
+		case m.adopting && (c.text != o.text || m.companionChanged(companion, key)):
+			m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; brought along, people here are in it", file, kind, key))
+		case c.text != o.text || m.companionChanged(companion, key):
+			m.rep.conflict(file, fmt.Sprintf("%s %s: dropped by the image and changed here; kept", kind, key))
+		default:
+			var why string
+			why, keep = stays(c)
+			m.noteDropped(kind, file, c, why)
+		}
+		if keep {
+			result[key] = true
+		}
+	}
+	return result
+}
+
+// noteDropped tells what becomes of an unchanged entry the image has no more;
+// why is empty when it goes. What a mutable host leaves behind is no news.
+func (m *userMerge) noteDropped(kind, file string, c row, why string) {
+	switch {
+	case why != "":
+		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; kept, %s", file, kind, c.name(), why))
+	case !m.adopting:
+		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image any more; removed, its number %s is not given to another", file, kind, c.name(), c.fields[2]))
+	}
+}
+
+// companionChanged says whether shadow or gshadow has a local change for a
+// name. The date of the last change alone is none: image builds set it.
+func (m *userMerge) companionChanged(file, key string) bool {
+	c, inC := m.cur[file].get(key)
+	o, inO := m.old[file].get(key)
+	if !inC || !inO {
+		return inC
+	}
+	for i := range c.fields {
+		if c.fields[i] != o.fields[i] && (file != "shadow" || i != shadowLastChange) {
+			return true
+		}
+	}
+	return false
+}
+
+// table merges one database.
+func (m *userMerge) table(file string) *table {
+	f := formats[file]
+	o, c, x := m.old[file], m.cur[file], m.next[file]
+	if c == nil && x == nil {
+		return nil
+	}
+	out := newTable()
+	for _, key := range mergedOrder(o, c, x) {
+		if r, ok := m.row(file, f, key); ok {
+			out.add(r)
+		}
+	}
+	if f.root != "" && !inTable(out, "root") {
+		rows := out.rows
+		out = newTable()
+		out.add(row{"root", strings.Split(f.root, ":"), f.root})
+		for _, r := range rows {
+			out.add(r)
+		}
+		m.rep.note(file + ": no side had a line for root; added")
+	}
+	gone := x == nil && o != nil || c == nil && o != nil // removed by one side
+	if gone && len(out.rows) == 0 {
+		return nil
+	}
+	return out
+}
+
+// row merges one line; false means it is not in the result.
+func (m *userMerge) row(file string, f format, key string) (row, bool) {
+	o, inO := m.old[file].get(key)
+	c, inC := m.cur[file].get(key)
+	x, inX := m.next[file].get(key)
+	if !m.present(file, f, key, o, c, x, inO, inC, inX) {
+		return row{}, false
+	}
+	r := o // only root's line comes from nowhere else
+	switch {
+	case inC && inX && c.fields != nil:
+		var clashes []string
+		r.fields, clashes = mergeFields(file, f, o, c, x)
+		if len(clashes) > 0 {
+			m.rep.conflict(file, fmt.Sprintf("%s: %s changed here and by the image; the local one is kept", c.name(), strings.Join(clashes, ", ")))
+		}
+	case inC:
+		r = c
+	case inX:
+		r = x
+	}
+	if r.fields == nil {
+		m.noteVerbatim(file, r)
+		return r, inC || inX
+	}
+	fields := slices.Clone(r.fields)
+	for _, i := range f.sets {
+		var local string
+		if inC {
+			local = c.fields[i]
+		}
+		fields[i] = m.pruneMembers(fields[i], splitSet(local))
+	}
+	return row{key, fields, strings.Join(fields, ":")}, true
+}
+
+// noteVerbatim mentions a line that is carried without being understood. It
+// never quotes more than the name: the rest may be a password hash.
+func (m *userMerge) noteVerbatim(file string, r row) {
+	if strings.TrimSpace(r.text) == "" || strings.ContainsAny(r.text[:1], "#+-") {
+		return
+	}
+	name, _, found := strings.Cut(r.text, ":")
+	if !found {
+		name = "(no field)"
+	}
+	m.rep.note(fmt.Sprintf("%s: a line of %.32q is not well formed, or its second; kept as it is", file, name))
+}
+
+// present decides whether a line is in the result.
+func (m *userMerge) present(file string, f format, key string, o, c, x row, inO, inC, inX bool) bool {
+	threeWay := inC && (inX || !inO || c.text != o.text) || !inC && inX && !inO
+	base, result := "passwd", m.users
+	if f.groups {
+		base, result = "group", m.groups
+	}
+	var name string
+	for _, r := range []row{o, c, x} {
+		if r.fields != nil {
+			name = r.name()
+		}
+	}
+	inCur, inNext := inTable(m.cur[base], name), inTable(m.next[base], name)
+	switch {
+	case name == "":
+		return threeWay
+	case key == "root":
+		return true
+	case file == base:
+		return result[name]
+	case !inCur && !inNext && !inTable(m.old[base], name): // an orphan, or a person in LDAP
+		return threeWay
+	case !result[name]:
+		return false
+	case f.ranges:
+		return threeWay || inC && !inNext
+	default:
+		return inC || inX && (!inO || !inCur)
+	}
+}
+
+// Fields of shadow(5) that need a thought of their own.
+const (
+	shadowPassword   = 1
+	shadowLastChange = 2
+)
+
+// mergeFields merges an entry both sides have, and names the fields where both
+// wanted something else.
+func mergeFields(file string, f format, o, c, x row) (fields, clashes []string) {
+	if f.ranges {
+		if o.text == c.text {
+			return x.fields, nil
+		}
+		if c.text != x.text && o.text != x.text {
+			clashes = []string{"range"}
+		}
+		return c.fields, clashes
+	}
+	fields = slices.Clone(c.fields)
+	for i := range fields {
+		base, known := "", o.fields != nil
+		if known {
+			base = o.fields[i]
+		}
+		switch {
+		case slices.Contains(f.sets, i):
+			fields[i] = mergeSet(base, c.fields[i], x.fields[i])
+		case known && c.fields[i] == base:
+			fields[i] = x.fields[i]
+		case c.fields[i] == x.fields[i], known && x.fields[i] == base:
+		case file == "shadow" && i == shadowLastChange: // decided below
+		default:
+			clashes = append(clashes, f.fields[i])
+		}
+	}
+	if file == "shadow" && fields[shadowPassword] != x.fields[shadowPassword] {
+		fields[shadowLastChange] = c.fields[shadowLastChange] // a date goes with its password
+	}
+	return fields, clashes
+}
+
+// mergeSet merges member lists: what either side added is in, what either side
+// removed is out.
+func mergeSet(old, cur, next string) string {
+	if cur == old {
+		return next
+	}
+	if next == old {
+		return cur
+	}
+	o, x := splitSet(old), splitSet(next)
+	var out []string
+	for _, m := range splitSet(cur) {
+		if slices.Contains(x, m) || !slices.Contains(o, m) {
+			out = append(out, m)
+		}
+	}
+	for _, m := range x {
+		if !slices.Contains(o, m) && !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// pruneMembers drops members that this merge removed. Names that no passwd
+// knows are people from elsewhere and stay.
+func (m *userMerge) pruneMembers(field string, local []string) string {
+	members := splitSet(field)
+	kept := slices.DeleteFunc(slices.Clone(members), func(name string) bool {
+		if m.users[name] {
+			return false
+		}
+		return inTable(m.cur["passwd"], name) || inTable(m.next["passwd"], name) && !slices.Contains(local, name)
+	})
+	if len(kept) == len(members) {
+		return field
+	}
+	return strings.Join(kept, ",")
+}
+
+// mergedOrder keeps the order of the side that has one of its own: the host's,
+// unless the host never touched the list. New entries go behind the last
+// entry, and so before a closing NIS "+".
+func mergedOrder(o, c, x *table) []string {
+	base, extra := c, x
+	if slices.Equal(c.keys(), o.keys()) {
+		base, extra = x, c
+	}
+	end := 0
+	for i, r := range base.all() {
+		if r.fields != nil {
+			end = i + 1
+		}
+	}
+	keys := base.keys()
+	var more, tail []string
+	for _, r := range extra.all() {
+		if inTable(base, r.key) {
+			continue
+		}
+		if r.fields == nil {
+			tail = append(tail, r.key)
+		} else {
+			more = append(more, r.key)
+		}
+	}
+	if r, ok := o.get("root"); ok && !inTable(c, r.key) && !inTable(x, r.key) {
+		more = append(more, r.key)
+	}
+	return slices.Concat(keys[:end], more, keys[end:], tail)
+}
+
+// union is the keys of several lists, each once, in order of appearance.
+func union(lists ...[]string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, list := range lists {
+		for _, k := range list {
+			if !seen[k] {
+				seen[k] = true
+				out = append(out, k)
+			}
+		}
+	}
+	return out
+}
+
+// firstSubID is where useradd(8) starts to give subordinate ids.
+const firstSubID = 100000
+
+// separate moves ranges the image newly brings off those others have here: two
+// users with one range could act on each other's containers.
+func (m *userMerge) separate(file string, t *table) {
+	end := uint64(firstSubID)
+	for _, side := range []*table{m.old[file], m.cur[file], m.next[file], t} {
+		for _, r := range side.all() {
+			if start, count := span(r); r.fields != nil && start+count > end {
+				end = start + count
+			}
+		}
+	}
+	for _, r := range t.all() {
+		if r.fields == nil || inTable(m.cur[file], r.key) || !overlaps(m.cur[file], t, r) {
+			continue
+		}
+		start, count := span(r)
+		if end+count > 1<<32-1 {
+			m.rep.conflict(file, fmt.Sprintf("%s: the image's range %d is in use here and no other is left; dropped", r.name(), start))
+			t.rows[t.index[r.key]].text = "# updatectl: no free range: " + r.text
+			continue
+		}
+		m.rep.conflict(file, fmt.Sprintf("%s: the image's range %d is in use here; moved to %d", r.name(), start, end))
+		t.put(r.key, []string{r.name(), strconv.FormatUint(end, 10), r.fields[2]})
+		end += count
+	}
+}
+
+// span reads a range; both numbers were checked when the line was parsed.
+func span(r row) (start, count uint64) {
+	if r.fields == nil {
+		return 0, 0
+	}
+	s, _ := parseID(r.fields[1])
+	n, _ := parseID(r.fields[2])
+	return uint64(s), uint64(n)
+}
+
+// overlaps says whether a range touches one the host has and keeps.
+func overlaps(host, result *table, r row) bool {
+	start, count := span(r)
+	for _, other := range result.rows {
+		s, n := span(other)
+		if inTable(host, other.key) && start < s+n && s < start+count {
+			return true
+		}
+	}
+	return false
+}

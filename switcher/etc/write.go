@@ -1,0 +1,205 @@
+package etc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// build makes the directory beside dst and gives it its name when it is
+// complete and on disk.
+func (out *outcome) build(in Inputs, dst string) error {
+	parent := filepath.Dir(dst)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	tmp := dst + ".new"
+	if err := os.RemoveAll(tmp); err != nil { // left by an interrupted merge
+		return err
+	}
+	err := out.fill(in, tmp)
+	if err == nil {
+		err = syncTree(tmp)
+	}
+	if err == nil {
+		err = replace(tmp, dst)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(tmp))
+	}
+	return syncDir(parent)
+}
+
+// fill creates everything, directories before and their attributes after what
+// is in them.
+func (out *outcome) fill(in Inputs, tmp string) error {
+	names := slices.Sorted(maps.Keys(out.picks))
+	names = append([]string{"."}, slices.DeleteFunc(names, func(n string) bool { return n == "." })...)
+	refused := map[string]bool{}
+	for _, name := range names {
+		p, full := out.picks[name], filepath.Join(tmp, name)
+		if p.entry.kind == kindDir || name == "." {
+			if err := os.Mkdir(full, 0o700); err != nil {
+				return err
+			}
+			continue
+		}
+		from := in.Next
+		if p.side == current {
+			from = in.Current
+		}
+		if err := p.create(filepath.Join(from, name), full); err != nil {
+			return err
+		}
+		if err := p.entry.apply(full, refused); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Backward(names) {
+		if p := out.picks[name]; p.entry.kind == kindDir {
+			if err := p.entry.apply(filepath.Join(tmp, name), refused); err != nil {
+				return err
+			}
+		}
+	}
+	for attr := range refused {
+		out.report.note(fmt.Sprintf("the file system of the new /etc does not take the attribute %s; left out", attr))
+	}
+	slices.Sort(out.report.Notes)
+	return nil
+}
+
+// create makes what is not a directory, without its attributes.
+func (p pick) create(from, to string) error {
+	switch p.entry.kind {
+	case kindLink:
+		return os.Symlink(p.entry.target, to)
+	case kindDevice:
+		if err := unix.Mknod(to, p.entry.mode, int(p.entry.rdev)); err != nil {
+			return &fs.PathError{Op: "mknod", Path: to, Err: err}
+		}
+		return nil
+	}
+	var content io.Reader = bytes.NewReader(p.content)
+	if p.content == nil {
+		f, err := openFile(from)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		content = f
+	}
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, content)
+	return errors.Join(err, f.Close())
+}
+
+// apply gives owner, mode, attributes and time, in the order in which none
+// undoes another: chown clears set-id bits and capabilities.
+func (e entry) apply(full string, refused map[string]bool) error {
+	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
+		return err
+	}
+	if e.kind != kindLink {
+		if err := unix.Chmod(full, e.mode&0o7777); err != nil {
+			return &fs.PathError{Op: "chmod", Path: full, Err: err}
+		}
+	}
+	for _, attr := range slices.Sorted(maps.Keys(e.xattrs)) {
+		err := unix.Lsetxattr(full, attr, []byte(e.xattrs[attr]), 0)
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+			refused[attr] = true // tmpfs, or a container that may not label
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "setxattr " + attr, Path: full, Err: err}
+		}
+	}
+	times := []unix.Timespec{unix.NsecToTimespec(e.mtime.UnixNano()), unix.NsecToTimespec(e.mtime.UnixNano())}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: full, Err: err}
+	}
+	return nil
+}
+
+// replace gives the finished directory its name. Exchanging the two leaves no
+// moment in which there is none.
+func replace(tmp, dst string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
+	switch {
+	case err == nil:
+		return os.RemoveAll(tmp)
+	case errors.Is(err, unix.ENOENT):
+		return os.Rename(tmp, dst)
+	default:
+		return &fs.PathError{Op: "rename", Path: dst, Err: err}
+	}
+}
+
+// syncTree puts a whole tree on disk with one call instead of one per file.
+func syncTree(dir string) error { return withDir(dir, unix.Syncfs) }
+
+func syncDir(dir string) error { return withDir(dir, unix.Fsync) }
+
+func withDir(dir string, sync func(int) error) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := sync(int(f.Fd())); err != nil {
+		return &fs.PathError{Op: "sync", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// readLedger reads the record of numbers; a first merge has none.
+func readLedger(file string) (ledger, error) {
+	if file == "" {
+		return parseLedger(nil)
+	}
+	content, err := readText(filepath.Dir(file), filepath.Base(file), maxLedger)
+	if err != nil {
+		return ledger{}, err
+	}
+	l, err := parseLedger(content)
+	if err != nil {
+		return ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
+	}
+	return l, nil
+}
+
+// writeAtomic replaces a file as a whole and durably.
+func writeAtomic(file string, content []byte) error {
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, strings.TrimPrefix(filepath.Base(file), ".")+".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(dir)
+}
