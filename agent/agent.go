@@ -43,6 +43,7 @@ const (
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"
+	ledgerFile = StateDir + "/ids.json" // whose every uid and gid ever was
 )
 
 // Agent works on one host.

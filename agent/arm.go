@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"go.uber.org/zap"
 
@@ -76,19 +75,9 @@ func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *sw
 			return err
 		}
 		a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
-		next.Owners, err = owners(in.Next, next.Etc)
+		next.Owners.UID, next.Owners.GID, err = etc.Numbers(in.Next, next.Etc)
 		return err
 	})
-}
-
-// owners pairs the numbers that an image gives to its users and groups with those they have in the merged /etc.
-func owners(image, merged string) (switcher.Owners, error) {
-	uid, err := etc.SameNames(filepath.Join(image, "passwd"), filepath.Join(merged, "passwd"))
-	if err != nil {
-		return switcher.Owners{}, err
-	}
-	gid, err := etc.SameNames(filepath.Join(image, "group"), filepath.Join(merged, "group"))
-	return switcher.Owners{UID: uid, GID: gid}, err
 }
 
 func removeStamp(file string) error {

@@ -145,12 +145,8 @@ func (c *Config) read(file string) error {
 // decode merges one fragment. Every complaint carries the file and the line.
 func (c *Config) decode(file, text string) error {
 	meta, err := toml.Decode(text, c)
-	var parse toml.ParseError
-	if errors.As(err, &parse) {
-		return fmt.Errorf("%w: %s:%d: %s", ErrConfig, file, parse.Position.Line, parseMessage(parse))
-	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrConfig, file, err)
+		return fmt.Errorf("%w: %s%s", ErrConfig, file, complaint(err))
 	}
 	var unknown []error
 	for _, key := range meta.Undecoded() {
@@ -159,16 +155,23 @@ func (c *Config) decode(file, text string) error {
 	return errors.Join(unknown...)
 }
 
-func parseMessage(e toml.ParseError) string {
-	if e.Message != "" {
-		return e.Message
+// positioned is how the library writes an error whose position it keeps in the text only.
+var positioned = regexp.MustCompile(`(?s)^toml: line (\d+)(?: \(last key "([^"]*)"\))?: (.*)$`)
+
+// complaint writes the library's error as ":LINE: KEY: what is wrong".
+func complaint(err error) string {
+	var parse toml.ParseError
+	if errors.As(err, &parse) && parse.Message != "" {
+		key := ""
+		if parse.LastKey != "" {
+			key = parse.LastKey + ": "
+		}
+		return fmt.Sprintf(":%d: %s%s", parse.Position.Line, key, parse.Message)
 	}
-	// A value of the wrong type has its explanation only in the whole text.
-	_, message, found := strings.Cut(e.Error(), ": ")
-	if !found {
-		return e.Error()
+	if m := positioned.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Sprintf(":%s: %s: %s", m[1], m[2], m[3])
 	}
-	return strings.TrimPrefix(message, fmt.Sprintf("line %d ", e.Position.Line))
+	return ": " + err.Error()
 }
 
 var tableHeader = regexp.MustCompile(`^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$`)

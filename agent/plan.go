@@ -123,7 +123,7 @@ func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, do f
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.adopt()}
+	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.adopt(), Ledger: a.path(ledgerFile)}
 	if f.Root != switcher.HostRoot {
 		old, err := a.next(st, f.Root, f).Open()
 		if err != nil {

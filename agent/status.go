@@ -49,18 +49,21 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := store.Store{Dir: a.path(StateDir)} // looked at, not made
+	st, err := a.openStore()
+	if err != nil {
+		return Status{}, err
+	}
 	s := Status{
-		Phase: rec.Phase, Booted: rootStatus(&st, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
+		Phase: rec.Phase, Booted: rootStatus(st, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
 		System: facts.State, Failed: facts.Failed, Last: rec.Last,
 	}
-	s.Booted.Name = a.prettyName(&st, facts.Root)
+	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
-		staged := rootStatus(&st, rec.Staged)
+		staged := rootStatus(st, rec.Staged)
 		s.Staged = &staged
 	}
 	for _, id := range slices.Backward(rec.Good) {
-		s.Good = append(s.Good, rootStatus(&st, id))
+		s.Good = append(s.Good, rootStatus(st, id))
 	}
 	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots

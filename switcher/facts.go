@@ -87,8 +87,8 @@ func (f *Facts) askPID1(ctx context.Context) error {
 	}
 	f.Systemd = leadingNumber(strings.Trim(version, `"`))
 	if count, err := conn.GetManagerProperty("SoftRebootsCount"); err == nil { // since 256
-		// The answer carries the D-Bus type: "@u 1".
-		if n, err := strconv.Atoi(strings.TrimPrefix(count, "@u ")); err == nil {
+		// The answer may carry the D-Bus type in front: "@u 1".
+		if n, err := strconv.Atoi(count[strings.LastIndexByte(count, ' ')+1:]); err == nil {
 			f.SoftReboots = n
 		}
 	}
