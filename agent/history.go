@@ -53,13 +53,13 @@ func appendLine(file string, line []byte) error {
 func (a *Agent) History() ([]Event, error) {
 	f, err := os.Open(a.path(history))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return []Event{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the history: %w", err)
 	}
 	defer f.Close()
-	var events []Event
+	events := []Event{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		var e Event

@@ -26,13 +26,13 @@ func (p LivePatch) Effective() bool { return p.Enabled && !p.Transition }
 func (m Machine) LivePatches() ([]LivePatch, error) {
 	dir := m.Path("/sys/kernel/livepatch")
 	entries, err := os.ReadDir(dir)
+	patches := []LivePatch{}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return patches, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the live patches: %w", err)
 	}
-	var patches []LivePatch
 	for _, e := range entries {
 		flag := func(name string) bool {
 			b, err := os.ReadFile(filepath.Join(dir, e.Name(), name))

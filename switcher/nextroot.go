@@ -154,6 +154,9 @@ func (n Next) joinImage() error {
 	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
 		return err
 	}
+	if err := n.temporary(); err != nil {
+		return err
+	}
 	for _, p := range n.byDepth() {
 		if err := n.carryState(p, image.Path()); err != nil {
 			return err
@@ -167,10 +170,7 @@ func (n Next) joinImage() error {
 	if err := n.carryHost(); err != nil {
 		return err
 	}
-	if err := n.carryModules(); err != nil {
-		return err
-	}
-	return n.temporary()
+	return n.carryModules()
 }
 
 // byDepth orders the state paths so that /var comes before /var/log.

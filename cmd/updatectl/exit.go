@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
@@ -23,7 +22,6 @@ const (
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31
-	exitWentBack     = 40
 )
 
 // answer is an exit code that is no error: the question was answered.
@@ -42,7 +40,7 @@ var failures = []struct {
 	code int
 	hint string
 }{
-	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; the example in /usr/share/doc/updatectl names every key"},
+	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, or oci:DIR:TAG"},
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
 	{agent.ErrBlocked, exitBlocked, ""},
@@ -75,7 +73,7 @@ func exitCode(err error) int {
 			return f.code
 		}
 	}
-	if isUsage(err) || strings.HasPrefix(err.Error(), "unknown command") {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitError

@@ -51,7 +51,8 @@ verifies it, stages it beside the running one and moves userspace into it by sys
 while the kernel keeps running. "updatectl rollback" goes back.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          args(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			return c.prepare()
 		},

@@ -1,0 +1,86 @@
+package etc
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestFilterFstab(t *testing.T) {
+	const in = `# a comment for /
+UUID=1 / ext4 errors=remount-ro 0 1
+  UUID=2	/usr/  ext4 defaults 0 2
+tmpfs //etc tmpfs
+UUID=3 /usr/local ext4
+UUID=4 none swap sw
+/dev/sr0 /media/a\040b iso9660 noauto
+/ /srv none bind
+broken
+UUID=5 /x/.. ext4`
+	const want = `# a comment for /
+# updatectl: the root is an image: UUID=1 / ext4 errors=remount-ro 0 1
+# updatectl: /usr is part of the image:   UUID=2	/usr/  ext4 defaults 0 2
+# updatectl: /etc belongs to the root: tmpfs //etc tmpfs
+UUID=3 /usr/local ext4
+UUID=4 none swap sw
+/dev/sr0 /media/a\040b iso9660 noauto
+/ /srv none bind
+broken
+# updatectl: the root is an image: UUID=5 /x/.. ext4`
+	if got := string(FilterFstab([]byte(in))); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestFstabMountPoints(t *testing.T) {
+	const in = `/dev/a / ext4
+/dev/b /srv/x ext4
+#/dev/c /no ext4
+/dev/d /media/a\040b/ auto noauto
+tmpfs /run/x tmpfs
+proc /proc proc
+UUID=4 none swap
+/dev/e /srv/x xfs
+/dev/f /usr/local
+tmpfs relative tmpfs
+/dev/g /runner ext4`
+	want := []string{"/media/a b", "/runner", "/srv/x", "/usr/local"}
+	if got := FstabMountPoints(strings.NewReader(in)); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	big := strings.Repeat("#\n", maxFstab) + "/dev/b /late ext4\n"
+	if got := FstabMountPoints(strings.NewReader(big)); len(got) != 0 {
+		t.Errorf("read past the limit: %q", got)
+	}
+}
+
+func FuzzFstab(f *testing.F) {
+	seeds := []string{"", "/dev/a / ext4\n", "/dev/a /", "a /usr\\040", `x \134 y`, "#", "a /../usr b\r\n", "a\t/etc\t", "a /\x00 b", "\x00", "a //"}
+	if len(seeds) < 10 {
+		f.Fatal("the seeds are gone")
+	}
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		out := FilterFstab(in)
+		if !bytes.Equal(FilterFstab(out), out) {
+			t.Fatalf("filtering twice changes %q", out)
+		}
+		if bytes.Count(out, []byte("\n")) != bytes.Count(in, []byte("\n")) {
+			t.Fatalf("lines lost or added: %q", out)
+		}
+		for line := range bytes.Lines(out) {
+			if point, ok := mountPoint(string(line)); ok && imageMounts[point] != "" {
+				t.Fatalf("still mounts over the image: %q", line)
+			}
+		}
+		for _, p := range FstabMountPoints(bytes.NewReader(in)) {
+			if !strings.HasPrefix(p, "/") || p == "/" || strings.Contains(p, "/../") {
+				t.Fatalf("mount point %q", p)
+			}
+		}
+		joinFstab(out, in)
+	})
+}
