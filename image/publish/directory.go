@@ -1,0 +1,113 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/opencontainers/umoci/oci/layer"
+	"github.com/vbatts/go-mtree"
+	"github.com/vbatts/go-mtree/pkg/govis"
+)
+
+// directory is a root directory, written as a tar by umoci: modes, owners,
+// times in seconds, xattrs (but security.selinux, which umoci holds to be the
+// build machine's), hard links and device nodes.
+type directory struct {
+	io.ReadCloser
+	path string
+}
+
+func openDirectory(path string, epoch *time.Time) (*directory, error) {
+	files, err := list(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot pack %s: %w", path, err)
+	}
+	tar, err := layer.GenerateLayer(path, files, &layer.RepackOptions{SourceDateEpoch: epoch})
+	if err != nil {
+		return nil, fmt.Errorf("cannot pack %s: %w", path, err)
+	}
+	return &directory{tar, path}, nil
+}
+
+// list names what goes into the layer, as the difference from nothing, which is
+// how umoci wants to be told. Sockets are left out: no tar can hold them and
+// their servers make them anew.
+func list(root string) ([]mtree.InodeDelta, error) {
+	var top syscall.Stat_t
+	if err := syscall.Stat(root, &top); err != nil {
+		return nil, err
+	}
+	var all mtree.DirectoryHierarchy
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case inPseudo(name) && entry.IsDir():
+			return fs.SkipDir
+		case inPseudo(name), entry.Type() == fs.ModeSocket:
+			return nil
+		}
+		if err := checkFile(name, entry, top.Dev); err != nil {
+			return err
+		}
+		encoded, err := govis.Vis(name, mtree.DefaultVisFlags)
+		all.Entries = append(all.Entries, mtree.Entry{Name: encoded, Type: mtree.FullType})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mtree.Compare(nil, &all, nil)
+}
+
+// checkFile refuses what a layer made by umoci could not hold, or not truly.
+func checkFile(name string, entry fs.DirEntry, device uint64) error {
+	info, err := entry.Info()
+	if err != nil {
+		return err
+	}
+	// umoci tells hard links by inode number alone.
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Dev != device {
+		return fmt.Errorf("%w: /%s is on another file system: unmount it first", ErrTree, name)
+	}
+	return checkName(name)
+}
+
+// Architecture reads it from the init in the directory.
+func (d *directory) Architecture() (string, error) {
+	for _, name := range inits {
+		path, err := securejoin.SecureJoin(d.path, name)
+		if err != nil {
+			return "", err
+		}
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		head := make([]byte, elfHead)
+		n, err := io.ReadFull(f, head)
+		if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+			return "", err
+		}
+		if arch := architecture(head[:n]); arch != "" {
+			return arch, nil
+		}
+	}
+	return "", nil
+}

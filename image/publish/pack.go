@@ -1,0 +1,169 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/umoci/oci/cas"
+	"github.com/opencontainers/umoci/oci/cas/dir"
+	"github.com/opencontainers/umoci/oci/casext"
+	"github.com/opencontainers/umoci/oci/casext/blobcompress"
+)
+
+// ErrTree is a root tree that cannot be packed as it is.
+var ErrTree = errors.New("unsuitable tree")
+
+// Recipe is what Pack needs to know besides the tree.
+type Recipe struct {
+	Tree         string     // a root directory, or a tar file of one
+	Layout       string     // the OCI layout directory to write to; made if it does not exist
+	Tag          string     // the name of the image in it
+	Compression  string     // of Compressions
+	Version      string     // what the publisher calls this version, or ""
+	Architecture string     // as Go names it; "" reads it from the tree
+	Epoch        *time.Time // SOURCE_DATE_EPOCH: no file is newer than that
+}
+
+// Packed is what Pack made.
+type Packed struct {
+	Manifest ocispec.Descriptor
+	Layer    ocispec.Descriptor
+	DiffID   digest.Digest
+	Platform ocispec.Platform
+	Guessed  bool // no init was found; the platform is that of this machine
+}
+
+// Compressions are the ways to compress a layer, the default first.
+var Compressions = []string{"zstd", "gzip", "none"}
+
+var algorithms = map[string]blobcompress.Algorithm{
+	"zstd": blobcompress.Zstd,
+	"gzip": blobcompress.Gzip,
+	"none": blobcompress.Noop,
+}
+
+// Pack makes an image of one layer of a root tree. What is written depends on
+// the tree and the recipe only, not on when or where it is done.
+func Pack(ctx context.Context, r Recipe) (*Packed, error) {
+	compression, ok := algorithms[r.Compression]
+	if !ok {
+		return nil, fmt.Errorf("cannot compress by %q: use %s", r.Compression, strings.Join(Compressions, ", "))
+	}
+	t, err := openTree(r.Tree, r.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	store, err := openLayout(r.Layout)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+
+	p := &Packed{}
+	if err := p.addLayer(ctx, store, t, compression); err != nil {
+		return nil, err
+	}
+	if err := p.setPlatform(r.Architecture, t); err != nil {
+		return nil, err
+	}
+	if err := p.addManifest(ctx, store, r); err != nil {
+		return nil, err
+	}
+	return p, store.UpdateReference(ctx, r.Tag, p.Manifest)
+}
+
+// openLayout opens a layout, and makes one where there is nothing.
+func openLayout(path string) (casext.Engine, error) {
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		if err := dir.Create(path); err != nil {
+			return casext.Engine{}, fmt.Errorf("cannot make layout %s: %w", path, err)
+		}
+	}
+	engine, err := dir.Open(path)
+	if err != nil {
+		return casext.Engine{}, fmt.Errorf("cannot open layout %s: %w", path, err)
+	}
+	return casext.NewEngine(engine), nil
+}
+
+// addLayer streams the tree through the compressor into the layout.
+func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, compression blobcompress.Algorithm) error {
+	plain := cas.BlobAlgorithm.Digester()
+	compressed, err := compression.Compress(io.TeeReader(t, plain.Hash()))
+	if err != nil {
+		return err
+	}
+	defer compressed.Close()
+	d, size, err := store.PutBlob(ctx, compressed)
+	if err != nil {
+		return fmt.Errorf("cannot write the layer: %w", err)
+	}
+	p.DiffID = plain.Digest()
+	p.Layer = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}
+	if suffix := compression.MediaTypeSuffix(); suffix != "" {
+		p.Layer.MediaType += "+" + suffix
+	}
+	return nil
+}
+
+// setPlatform takes the architecture asked for, that of the tree's init, or
+// this machine's.
+func (p *Packed) setPlatform(wanted string, t tree) error {
+	p.Platform = ocispec.Platform{OS: "linux", Architecture: wanted}
+	if wanted != "" {
+		return nil
+	}
+	found, err := t.Architecture()
+	if err != nil {
+		return err
+	}
+	p.Platform.Architecture = found
+	if p.Guessed = found == ""; p.Guessed {
+		p.Platform.Architecture = runtime.GOARCH
+	}
+	return nil
+}
+
+// addManifest writes the configuration and the manifest.
+func (p *Packed) addManifest(ctx context.Context, store casext.Engine, r Recipe) error {
+	config, err := putJSON(ctx, store, ocispec.MediaTypeImageConfig, ocispec.Image{
+		Created:  r.Epoch,
+		Platform: p.Platform,
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{p.DiffID}},
+		History:  []ocispec.History{{Created: r.Epoch, CreatedBy: "releasectl pack"}},
+	})
+	if err != nil {
+		return err
+	}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    config,
+		Layers:    []ocispec.Descriptor{p.Layer},
+	}
+	if r.Version != "" {
+		m.Annotations = map[string]string{ocispec.AnnotationVersion: r.Version}
+	}
+	p.Manifest, err = putJSON(ctx, store, ocispec.MediaTypeImageManifest, m)
+	return err
+}
+
+func putJSON(ctx context.Context, store casext.Engine, mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d, size, err := store.PutBlob(ctx, strings.NewReader(string(data)))
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}, err
+}

@@ -1,0 +1,55 @@
+package publish
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// tree is a root file system as the uncompressed tar of a layer.
+type tree interface {
+	io.ReadCloser
+	// Architecture tells what the init of the tree runs on, "" if it has none.
+	// It is asked after the last byte was read.
+	Architecture() (string, error)
+}
+
+func openTree(name string, epoch *time.Time) (tree, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return openDirectory(name, epoch)
+	}
+	return openTarball(name, epoch)
+}
+
+// inits is where a bootable tree has its init, as PID 1 looks for it; the links
+// of a merged /usr are followed.
+var inits = []string{"usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/sbin/init", "sbin/init"}
+
+// pseudo are directories the kernel and PID 1 fill. They are needed as mount
+// points; what a build left in them is not part of the image.
+var pseudo = []string{"proc", "sys", "run"}
+
+// inPseudo says whether a path, relative to the root, is below one of them.
+func inPseudo(name string) bool {
+	top, rest, _ := strings.Cut(name, "/")
+	return rest != "" && slices.Contains(pseudo, top)
+}
+
+// whiteoutPrefix starts names that a layer cannot hold: they mean deletion.
+const whiteoutPrefix = ".wh."
+
+// checkName refuses what would mean something else in a layer.
+func checkName(name string) error {
+	if strings.HasPrefix(path.Base(name), whiteoutPrefix) {
+		return fmt.Errorf("%w: %q is the name of a deletion in an image layer", ErrTree, name)
+	}
+	return nil
+}
