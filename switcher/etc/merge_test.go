@@ -364,11 +364,13 @@ func TestReportOrder(t *testing.T) {
 	for i := range 25 {
 		r.NotAdopted.Samples = append(r.NotAdopted.Samples, fmt.Sprintf("f%02d", 24-i))
 	}
+	r.NotAdopted.Samples = append(r.NotAdopted.Samples, "alt/a", "alt/b", "alt/c/", "alt/d", "app/a", "app/b")
 	r.finish()
 	if !slices.Equal(r.Notes, []string{"a", "b"}) || r.Conflicts[0] != (Conflict{"a", "x"}) || r.Kept == nil {
 		t.Errorf("%+v", r)
 	}
-	if r.NotAdopted.Count != 25 || len(r.NotAdopted.Samples) != maxSamples || r.NotAdopted.Samples[0] != "f00" {
+	if r.NotAdopted.Count != 31 || len(r.NotAdopted.Samples) != maxSamples ||
+		!slices.Equal(r.NotAdopted.Samples[:4], []string{"alt/", "app/a", "app/b", "f00"}) {
 		t.Errorf("%+v", r.NotAdopted)
 	}
 }

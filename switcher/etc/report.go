@@ -2,7 +2,9 @@ package etc
 
 import (
 	"cmp"
+	"path"
 	"slices"
+	"strings"
 )
 
 // Report says what a merge did, or would do. Paths are relative to /etc; a
@@ -25,7 +27,8 @@ type Conflict struct {
 }
 
 // NotAdopted counts what in the /etc of the mutable host differs from the
-// image and is not on the adopt list, with the first names as a sample.
+// image and is not on the adopt list, with the first names as a sample; many
+// names in one directory are shown as the directory.
 type NotAdopted struct {
 	Count   int      `json:"count"`
 	Samples []string `json:"samples"`
@@ -51,5 +54,27 @@ func (r *Report) finish() {
 	})
 	r.Conflicts = append([]Conflict{}, slices.Compact(r.Conflicts)...)
 	r.NotAdopted.Count = len(r.NotAdopted.Samples)
-	r.NotAdopted.Samples = r.NotAdopted.Samples[:min(maxSamples, r.NotAdopted.Count)]
+	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
+}
+
+// crowd is how many names of one directory make it a crowd: alternatives/
+// alone would fill every sample with its links.
+const crowd = 4
+
+// samples shortens a sorted list to its first names, a crowd to its directory.
+func samples(names []string) []string {
+	in := map[string]int{}
+	for _, name := range names {
+		in[path.Dir(strings.TrimSuffix(name, "/"))]++
+	}
+	short := []string{}
+	for _, name := range names {
+		if dir := path.Dir(strings.TrimSuffix(name, "/")); dir != "." && in[dir] >= crowd {
+			name = dir + "/"
+		}
+		short = append(short, name)
+	}
+	slices.Sort(short)
+	short = slices.Compact(short)
+	return short[:min(maxSamples, len(short))]
 }
