@@ -1,0 +1,94 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A BootStamp tells boots apart. The boot id changes with a full reboot only; the count grows with each soft one and
+// begins anew with a full one.
+type BootStamp struct {
+	BootID      string
+	SoftReboots int
+}
+
+// ErrHostDown is returned when a host does not answer: it is booting, or has no D-Bus at the moment.
+var ErrHostDown = errors.New("host does not answer")
+
+// Stamp is the host's present boot.
+func (h *Host) Stamp(ctx context.Context) (BootStamp, error) {
+	// One command for both, or a reboot between two would be read as a boot that never was.
+	r := h.Sh(ctx, `cat /proc/sys/kernel/random/boot_id
+busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager SoftRebootsCount`)
+	fields := strings.Fields(r.Stdout) // "ID", "u", "N"
+	if r.Code != 0 || len(fields) != 3 {
+		return BootStamp{}, fmt.Errorf("%w: %s", ErrHostDown, r)
+	}
+	count, err := strconv.Atoi(fields[2])
+	if err != nil {
+		return BootStamp{}, fmt.Errorf("cannot read SoftRebootsCount: %w", err)
+	}
+	return BootStamp{BootID: fields[0], SoftReboots: count}, nil
+}
+
+// bootLimit is for a boot of the container, which takes about two seconds; a stop job that hangs takes 90.
+const bootLimit = 150 * time.Second
+
+// AwaitBoot waits until the host has booted again since the stamp was taken, softly or fully, and has started all its
+// units. It returns the new stamp.
+func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
+	var now BootStamp
+	err := poll(bootLimit, func() (bool, error) {
+		if !h.running() {
+			return false, errHostGone
+		}
+		var err error
+		now, err = h.Stamp(ctx)
+		return err == nil && now != since, ctx.Err()
+	})
+	if err != nil {
+		return now, fmt.Errorf("cannot see host %s boot again: %w", h.Name, err)
+	}
+	if err := h.awaitUp(); err != nil {
+		return now, fmt.Errorf("cannot see host %s come up again: %w", h.Name, err)
+	}
+	return now, nil
+}
+
+// awaitUp waits until PID 1 has no job left. "degraded" counts as up: which units failed is for the test to judge.
+func (h *Host) awaitUp() error {
+	var last string
+	err := poll(bootLimit, func() (bool, error) {
+		if !h.running() {
+			return false, errHostGone
+		}
+		r := h.Run(context.Background(), "systemctl", "is-system-running")
+		last = strings.TrimSpace(r.Stdout + r.Stderr)
+		return last == "running" || last == "degraded", nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w (last answer: %s)", err, last)
+	}
+	return nil
+}
+
+// SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for proving the lab; the product asks
+// for itself.
+func (h *Host) SoftReboot(ctx context.Context) (BootStamp, error) {
+	before, err := h.Stamp(ctx)
+	if err != nil {
+		return before, err
+	}
+	const softReboot = "4" // SD_LOGIND_SOFT_REBOOT
+	r := h.Run(ctx, "busctl", "call", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
+		"RebootWithFlags", "t", softReboot)
+	// The caller may be killed by what it asked for before it reads the answer: whether it worked is seen afterwards.
+	if r.Code > 0 && r.Code < 128 {
+		return before, fmt.Errorf("cannot ask for a soft reboot: %s", r)
+	}
+	return h.AwaitBoot(ctx, before)
+}

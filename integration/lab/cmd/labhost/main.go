@@ -1,0 +1,197 @@
+// Labhost keeps one lab host for a person to work with.
+//
+//	labhost up            boot a host (and a registry) in the background, and say how to reach them
+//	labhost run CMD...    run a command in the host
+//	labhost in CMD...     run a command in the enclosure beside the host, where the registry and the host's network are
+//	labhost copy FROM TO  copy a file or directory into the host
+//	labhost down          end it all
+//
+// LABHOST names the host, so that several people can have one each; it is "lab" otherwise.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: labhost up | run CMD... | in CMD... | copy FROM TO | down")
+		os.Exit(2)
+	}
+	os.Exit(command(os.Args[1], os.Args[2:]))
+}
+
+// name is the host's name.
+func name() string {
+	if name := os.Getenv("LABHOST"); name != "" {
+		return name
+	}
+	return "lab"
+}
+
+// mark is the file by which its run is found.
+func mark() string { return "labhost-" + name() }
+
+func command(verb string, args []string) int {
+	ctx := context.Background()
+	if verb == "serve" { // what "up" starts, twice: outside and inside of the enclosure
+		return lab.Enter(lab.Prepare, func() int { return report(serve(ctx)) })
+	}
+	if verb == "up" {
+		return report(up())
+	}
+	visit, err := lab.FindRun(mark())
+	if err != nil {
+		return report(err)
+	}
+	switch {
+	case verb == "run" && len(args) > 0:
+		cmd, err := visit.Host(ctx, name(), args...)
+		if err != nil {
+			return report(err)
+		}
+		return pass(cmd)
+	case verb == "in" && len(args) > 0:
+		return pass(visit.Enclosure(ctx, args...))
+	case verb == "copy" && len(args) == 2:
+		return report(copyIn(ctx, visit, args[0], args[1]))
+	case verb == "down":
+		return report(visit.End())
+	}
+	return report(fmt.Errorf("unknown command %q", verb))
+}
+
+func report(err error) int {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "labhost: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// pass runs a command with this one's standard streams and returns its exit code.
+func pass(cmd *exec.Cmd) int {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return 128 + int(status.Signal())
+		}
+		return exit.ExitCode()
+	}
+	return report(err)
+}
+
+// copyIn goes through a pipe: the caller's files are not in the host's mount namespace.
+func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
+	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs", "--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
+		"--directory="+filepath.Dir(from), filepath.Base(from))
+	unpack, err := visit.Host(ctx, name(), "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner", "--directory="+filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	pipe, err := pack.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	unpack.Stdin, unpack.Stderr, pack.Stderr = pipe, os.Stderr, os.Stderr
+	if err := pack.Start(); err != nil {
+		return err
+	}
+	return errors.Join(unpack.Run(), pack.Wait())
+}
+
+// up starts the enclosure as a background process and waits until the host in it is up.
+func up() error {
+	if _, err := lab.FindRun(mark()); err == nil {
+		return fmt.Errorf("%s is already up", name())
+	}
+	if err := os.MkdirAll(lab.CacheDir(), 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(lab.CacheDir(), "labhost-"+name()+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	ready, told, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	// "go run" removes its binary when this process ends, and the background one executes itself once more.
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	program := filepath.Join(lab.CacheDir(), "labhost-"+name())
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.Command(program, "serve")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdin = told // inherited twice, closed by whoever has nothing to say: see serve
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	told.Close()
+	text := make([]byte, 1<<10)
+	_ = ready.SetReadDeadline(time.Now().Add(15 * time.Minute)) // with all roots to build
+	n, err := ready.Read(text)
+	if err != nil {
+		return fmt.Errorf("cannot boot %s, see %s: %w", name(), log.Name(), err)
+	}
+	fmt.Print(string(text[:n]))
+	return nil
+}
+
+// serve boots the host, says so and keeps it until it is told to end.
+func serve(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if err := os.WriteFile(filepath.Join(lab.RunDir(), mark()), nil, 0o644); err != nil {
+		return err
+	}
+	registry, err := lab.StartRegistry(ctx, lab.RegistryOptions{})
+	if err != nil {
+		return err
+	}
+	defer registry.Stop()
+	host, err := lab.Boot(ctx, lab.Options{Name: name()})
+	if err != nil {
+		return err
+	}
+	defer host.Stop()
+	v1, err := lab.V1(ctx)
+	if err != nil {
+		return err
+	}
+	v2, err := lab.V2(ctx)
+	if err != nil {
+		return err
+	}
+	tools, err := lab.Tools(ctx)
+	if err != nil {
+		return err
+	}
+	told := os.NewFile(0, "told")
+	fmt.Fprintf(told, "host %s is up\n  address   %s (from \"labhost in\")\n  registry  %s (plain HTTP, from both)\n  console   %s\n"+
+		"  tree v1   %s\n  tree v2   %s\n  tools     %s\n",
+		host.Name, host.Addr, registry.Host, filepath.Join(lab.RunDir(), host.Name, "console.log"), v1, v2, tools)
+	told.Close()
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,97 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// packages is what the lab needs of the machine. Everything else comes from the tools tree, because installing a
+// package such as a registry on the machine would also start its service there.
+var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd"}
+
+// EnsurePackages installs what the lab needs of the machine, if something is missing.
+func EnsurePackages(ctx context.Context, more ...string) error {
+	var missing []string
+	for _, name := range append(append([]string{}, packages...), more...) {
+		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
+		if err != nil || string(out) != "installed" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := aptGet(ctx, "update"); err != nil {
+		return err
+	}
+	return aptGet(ctx, append([]string{"install", "-y", "--no-install-recommends"}, missing...)...)
+}
+
+func aptGet(ctx context.Context, args ...string) error {
+	args = append([]string{"-q", "-o", aptNoExpiry, "-o", "DPkg::Lock::Timeout=300"}, args...)
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot run apt-get %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// aptNoExpiry accepts an archive whose Release files are past their date: a lab's mirror may be a frozen one.
+const aptNoExpiry = "Acquire::Check-Valid-Until=false"
+
+// mirrors are the archives the machine itself is configured to use.
+type mirrors struct{ Main, Security string }
+
+// errNoMirror is returned when apt knows no Debian archive.
+var errNoMirror = errors.New("apt has no Debian archive configured")
+
+// findMirrors asks apt: no host name of an archive is written down anywhere in this project.
+func findMirrors(ctx context.Context) (mirrors, error) {
+	codename, err := osRelease("VERSION_CODENAME")
+	if err != nil {
+		return mirrors{}, err
+	}
+	ask := func() mirrors { return mirrors{aptURI(ctx, codename), aptURI(ctx, codename+"-security")} }
+	m := ask()
+	if m.Main == "" || m.Security == "" { // the code name is only known once the lists are there
+		if err := aptGet(ctx, "update"); err != nil {
+			return mirrors{}, err
+		}
+		m = ask()
+	}
+	if m.Main == "" || m.Security == "" {
+		return mirrors{}, fmt.Errorf("cannot find the archives of %s and %s-security: %w", codename, codename, errNoMirror)
+	}
+	return m, nil
+}
+
+// aptURI is the first archive apt has for a code name, or "".
+func aptURI(ctx context.Context, codename string) string {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
+		"Created-By: Packages", "Codename: "+codename).Output()
+	if err != nil {
+		return ""
+	}
+	first, _, _ := bytes.Cut(out, []byte("\n"))
+	return string(first)
+}
+
+// osRelease reads one field of the machine's os-release.
+func osRelease(field string) (string, error) {
+	data, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "", fmt.Errorf("cannot tell which Debian this is: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, field+"="); ok {
+			return strings.Trim(strings.TrimSpace(value), `"`), nil
+		}
+	}
+	return "", fmt.Errorf("cannot tell which Debian this is: no %s in /etc/os-release", field)
+}

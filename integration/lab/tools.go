@@ -1,0 +1,68 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+)
+
+// toolsRecipe is the tree with everybody else's tools: peers that the product must agree with. forky has cosign 3,
+// which writes bundles, and composefs.
+var toolsRecipe = recipe{
+	Suites:   []string{"forky"},
+	Packages: []string{"cosign", "composefs", "umoci", "skopeo", "docker-registry", "ca-certificates", "attr"},
+}
+
+// oldToolsRecipe has cosign 2, which writes the older form of signatures.
+var oldToolsRecipe = recipe{
+	Suites:   []string{"trixie"},
+	Packages: []string{"cosign", "ca-certificates"},
+}
+
+// Tools is a tree with tools that run chrooted: cosign (3), mkcomposefs, composefs-info, mount.composefs, umoci, skopeo,
+// docker-registry. They see /tmp, the cache and, inside the enclosure, its network.
+func Tools(ctx context.Context) (string, error) { return tree(ctx, "tools", toolsRecipe) }
+
+// OldTools is a tree with the cosign of Debian 13, of version 2.
+func OldTools(ctx context.Context) (string, error) { return tree(ctx, "tools-old", oldToolsRecipe) }
+
+// openTools gives a tree of tools what its programs need to see. Only inside the enclosure, whose mounts are its own.
+func openTools(tree string) error {
+	if err := mount("proc", filepath.Join(tree, "proc"), "proc", 0); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/dev", "/tmp", CacheDir()} {
+		inside := filepath.Join(tree, dir)
+		if err := os.MkdirAll(inside, 0o755); err != nil {
+			return fmt.Errorf("cannot open the tools: %w", err)
+		}
+		if err := mount(dir, inside, "", syscall.MS_BIND|syscall.MS_REC); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Chrooted is a command of a tree of tools. It starts in the caller's directory if the tree has it, as it has /tmp.
+func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{name}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: tree, Pdeathsig: syscall.SIGKILL}
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin", "HOME=/tmp", "COSIGN_PASSWORD="}
+	return cmd
+}
+
+// Tool runs a tool of a tree and returns what it printed; inside the enclosure only.
+func Tool(ctx context.Context, tree, name string, args ...string) (string, error) {
+	cmd := Chrooted(ctx, tree, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("cannot run %s: %w\n%s", name, err, stderr.Bytes())
+	}
+	return stdout.String(), nil
+}
