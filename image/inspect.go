@@ -16,6 +16,7 @@ const (
 	// maxOSRelease bounds os-release, which has half a kilobyte.
 	maxOSRelease = 64 << 10
 	agentPath    = "usr/bin/updatectl"
+	agentUnit    = "usr/lib/systemd/system/updatectl-arm.service"
 	modulesPath  = "usr/lib/modules"
 )
 
@@ -45,8 +46,9 @@ func (s *stager) inspect() (store.Info, error) {
 			Architecture: s.img.Config.Architecture,
 			Variant:      s.img.Config.Variant,
 		},
-		Systemd:  systemdVersion(s.tree),
-		HasAgent: isProgram(s.tree.Lookup(agentPath)),
+		Systemd: systemdVersion(s.tree),
+		// Some distributions ship another program of that name with systemd; ours has its units.
+		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil,
 		Kernels:  kernels(s.tree),
 		Missing:  missing(s.tree),
 	}

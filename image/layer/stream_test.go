@@ -1,0 +1,177 @@
+package layer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/verify"
+)
+
+func gzipped(t testing.TB, data []byte) []byte {
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	w.Write(data)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func zstded(t testing.TB, data []byte) []byte {
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
+// skippable is a zstd frame that decoders pass over; zstd:chunked ends with two.
+const skippable = "\x50\x2a\x4d\x18\x04\x00\x00\x00toc!"
+
+func TestAddBlobReadsEveryForm(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 100_000) // more than the chunks in flight
+	raw := pack(t, file("a", "1"), file("big", big), symlink("l", "a"))
+	want := []string{"a file 1", "big file " + big, "l -> a"}
+	half := len(raw) / 2
+	for _, c := range []struct {
+		name, mediaType string
+		blob            []byte
+	}{
+		{"tar", ocispec.MediaTypeImageLayer, raw},
+		{"gzip", ocispec.MediaTypeImageLayerGzip, gzipped(t, raw)},
+		{"gzip in members", ocispec.MediaTypeImageLayerGzip, append(gzipped(t, raw[:half]), gzipped(t, raw[half:])...)},
+		{"docker", mediaTypeDocker, gzipped(t, raw)},
+		{"zstd", ocispec.MediaTypeImageLayerZstd, zstded(t, raw)},
+		{"zstd:chunked", ocispec.MediaTypeImageLayerZstd, slices.Concat(zstded(t, raw[:half]), zstded(t, raw[half:]), []byte(skippable+skippable))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tree, content := NewTree(), objects{}
+			if err := tree.AddBlob(bytes.NewReader(c.blob), c.mediaType, digest.FromBytes(raw), content.put); err != nil {
+				t.Fatal(err)
+			}
+			if got := list(tree, content); !slices.Equal(got, want) {
+				t.Errorf("got %d entries: %.200q", len(got), got)
+			}
+		})
+	}
+}
+
+// tail gives data and then an error, as a source does for a wrong digest.
+type tail struct {
+	r   io.Reader
+	err error
+}
+
+func (r *tail) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err == io.EOF {
+		err = r.err
+	}
+	return n, err
+}
+
+var errSource = errors.New("connection lost")
+
+func TestAddBlobRefuses(t *testing.T) {
+	raw := pack(t, file("a", strings.Repeat("content ", 100_000)))
+	packed := zstded(t, raw)
+	hostile := pack(t, file("../a", "1"))
+	good := digest.FromBytes(raw)
+	tampered := bytes.Clone(packed)
+	tampered[len(tampered)/2] ^= 0xff
+	for _, c := range []struct {
+		name, mediaType string
+		blob            io.Reader
+		diffID          digest.Digest
+		want            error
+	}{
+		{"wrong diff_id", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed), digest.FromString("x"), verify.ErrDigest},
+		{"bytes after the archive", ocispec.MediaTypeImageLayer, bytes.NewReader(append(bytes.Clone(raw), "more"...)), good, verify.ErrDigest},
+		{"unknown type", "application/vnd.oci.image.layer.v1.tar+xz", bytes.NewReader(packed), good, ErrLayer},
+		{"not gzip", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(packed), good, ErrLayer},
+		{"cut by its publisher", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed[:len(packed)-9]), good, ErrLayer},
+		{"gzip cut by its publisher", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, raw)[:900]), good, ErrLayer},
+		{"archive cut by its publisher", ocispec.MediaTypeImageLayer, bytes.NewReader(raw[:5000]), digest.FromBytes(raw[:5000]), ErrLayer},
+		{"hostile", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, hostile)), digest.FromBytes(hostile), ErrLayer},
+		// The source's verdict wins over what a broken stream looks like.
+		{"tampered", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(tampered), verify.ErrDigest}, good, verify.ErrDigest},
+		{"tampered and hostile", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(gzipped(t, hostile)), verify.ErrDigest}, good, verify.ErrDigest},
+		{"tampered behind the end", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed), verify.ErrDigest}, good, verify.ErrDigest},
+		{"connection lost", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed[:len(packed)-9]), errSource}, good, errSource},
+		{"connection lost in the archive", ocispec.MediaTypeImageLayer, &tail{bytes.NewReader(raw[:5000]), errSource}, good, errSource},
+		{"connection lost at once", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(nil), errSource}, good, errSource},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := NewTree().AddBlob(c.blob, c.mediaType, c.diffID, objects{}.put)
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if c.want != ErrLayer && errors.Is(err, ErrLayer) {
+				t.Errorf("blames the layer: %v", err)
+			}
+		})
+	}
+}
+
+func TestAddBlobStopsWhenTheStoreFails(t *testing.T) {
+	before := runtime.NumGoroutine()
+	full := errors.New("disk full")
+	raw := pack(t, file("a", strings.Repeat("content ", 1_000_000)), file("b", "1"))
+	put := func(io.Reader, int64) (fsverity.Digest, error) { return fsverity.Digest{}, full }
+	err := NewTree().AddBlob(bytes.NewReader(zstded(t, raw)), ocispec.MediaTypeImageLayerZstd, digest.FromBytes(raw), put)
+	if err != full {
+		t.Errorf("got %v, want %v", err, full)
+	}
+	for range 100 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+}
+
+func FuzzAdd(f *testing.F) {
+	seeds := [][]byte{
+		pack(f, dir("d"), file("d/a", "1"), link("b", "d/a"), symlink("l", "d"), file("l/c", "2")),
+		pack(f, file("d/.wh..wh..opq", ""), file(".wh.b", ""), file("x", "")),
+		pack(f, file("a", "x").xattr("user.a", "b")),
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	lower := pack(f, dir("d"), file("d/e/f", "1"), file("b", "2"))
+	f.Fuzz(func(t *testing.T, layer []byte) {
+		tree := NewTree()
+		if err := tree.Add(bytes.NewReader(lower), objects{}.put); err != nil {
+			t.Fatal(err)
+		}
+		err := tree.Add(bytes.NewReader(layer), func(r io.Reader, size int64) (fsverity.Digest, error) {
+			if size > 1<<20 {
+				return fsverity.Digest{}, ErrLimit // a hole of gigabytes is legal and slow
+			}
+			return objects{}.put(r, size)
+		})
+		if err != nil && !errors.Is(err, ErrLayer) {
+			t.Errorf("%v is not %v", err, ErrLayer)
+		}
+		tree.Walk(func(path string, n *Inode) error {
+			if len(path) > maxPath || strings.HasPrefix(path, "/") || strings.Contains("/"+path+"/", "/../") {
+				t.Errorf("path %q came through", path)
+			}
+			return nil
+		})
+	})
+}
