@@ -94,7 +94,8 @@ func (b builder) mirror(p string) error {
 			return err
 		}
 	}
-	to, from := filepath.Join(b.dir, p), filepath.Join(b.image, p)
+	// The image may be named through a descriptor in /proc, which is a link itself: hence the dot.
+	to, from := filepath.Join(b.dir, p), filepath.Join(b.image, p)+"/."
 	if exists(to) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package switcher
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,12 @@ func TestGraftBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent := filepath.Join(tree(t, "agent"), "agent")
+	opened, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	image = fmt.Sprintf("/proc/self/fd/%d", opened.Fd()) // as a detached mount is named
 	dir := filepath.Join(t.TempDir(), "graft")
 	g := Graft{
 		Agent: agent, Units: map[string]string{"u.service": "[Unit]\n", "x.wants/u.service": "-> ../u.service"},
