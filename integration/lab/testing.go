@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Start boots a host for a test and stops it at its end. Of a host whose test failed, console and journal are kept.
+func Start(t testing.TB, o Options) *Host {
+	t.Helper()
+	h, err := Boot(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(h.keepLogs(t.Name()))
+		}
+		h.Stop()
+	})
+	return h
+}
+
+// keepLogs writes what the host has to say into the cache, and tells where.
+func (h *Host) keepLogs(test string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	text := "console:\n" + h.Console() + "\njournal:\n" + h.Journal(ctx)
+	name := fmt.Sprintf("%s-%s-%s.log", strings.ReplaceAll(test, "/", "-"), h.Name, time.Now().Format("150405"))
+	path := filepath.Join(CacheDir(), "logs", name)
+	if err := writeFile(path, text); err != nil {
+		return err.Error()
+	}
+	return "console and journal of host " + h.Name + " are in " + path
+}
+
+// Must runs a command in the host that has to succeed, and returns what it printed, without the last line's end.
+func (h *Host) Must(t testing.TB, args ...string) string {
+	t.Helper()
+	r := h.Run(t.Context(), args...)
+	if r.Code != 0 {
+		t.Fatalf("%s: %s", strings.Join(args, " "), r)
+	}
+	return strings.TrimSuffix(r.Stdout, "\n")
+}
+
+// NewRegistry starts a registry for a test and stops it at its end.
+func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
+	t.Helper()
+	r, err := StartRegistry(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Stop)
+	return r
+}
+
+// NewProbe polls the host's web server for a test.
+func (h *Host) NewProbe(t testing.TB) *Probe {
+	t.Helper()
+	p, err := StartProbe("http://" + h.Addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return p
+}
+
+// Binary is the path of a built program of the project, "updatectl" or "releasectl".
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	path, err := FindBinary(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// FindBinary is [Binary] for a program that is no test.
+func FindBinary(name string) (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			path := filepath.Join(dir, "bin", name)
+			if _, err := os.Stat(path); err != nil {
+				return "", fmt.Errorf("cannot find %s, run make first: %w", name, err)
+			}
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("cannot find %s: not inside the module", name)
+}
