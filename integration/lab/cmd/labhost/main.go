@@ -5,6 +5,7 @@
 //	labhost in CMD...     run a command in the enclosure beside the host, where the registry and the host's network are
 //	labhost copy FROM TO  copy a file or directory into the host
 //	labhost down          end it all
+//	labhost prepare       only install and build what hosts and tests need
 //
 // LABHOST names the host, so that several people can have one each; it is "lab" otherwise.
 package main
@@ -27,7 +28,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: labhost up | run CMD... | in CMD... | copy FROM TO | down")
+		fmt.Fprintln(os.Stderr, "usage: labhost up | run CMD... | in CMD... | copy FROM TO | down | prepare")
 		os.Exit(2)
 	}
 	os.Exit(command(os.Args[1], os.Args[2:]))
@@ -49,8 +50,11 @@ func command(verb string, args []string) int {
 	if verb == "serve" { // what "up" starts, twice: outside and inside of the enclosure
 		return lab.Enter(lab.Prepare, func() int { return report(serve(ctx)) })
 	}
-	if verb == "up" {
+	switch verb {
+	case "up":
 		return report(up())
+	case "prepare":
+		return report(prepare(ctx))
 	}
 	visit, err := lab.FindRun(mark())
 	if err != nil {
@@ -112,6 +116,14 @@ func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 		return err
 	}
 	return errors.Join(unpack.Run(), pack.Wait())
+}
+
+// prepare also installs what the race detector needs, and git for the version of the binaries.
+func prepare(ctx context.Context) error {
+	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git"); err != nil {
+		return err
+	}
+	return lab.Prepare(ctx)
 }
 
 // up starts the enclosure as a background process and waits until the host in it is up.

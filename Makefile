@@ -1,0 +1,55 @@
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+
+# Pinned, so that a new release of a checker does not fail an unchanged tree.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+bindir  := $(DESTDIR)/usr/bin
+unitdir := $(DESTDIR)/usr/lib/systemd/system
+docdir  := $(DESTDIR)/usr/share/doc/updatectl
+
+.PHONY: build install unit lint vuln setup hosts test demo clean
+
+# Static: the agent has to run in whatever image it is carried into.
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+install: build
+	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
+	install -D -m 0644 -t $(unitdir) configs/units/*
+	install -d $(unitdir)/multi-user.target.wants
+	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
+	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
+
+# Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.
+unit: lint
+	CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./...
+
+lint:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
+	go vet -tags lab ./...
+	go run $(STATICCHECK) -tags lab ./...
+
+vuln:
+	@if timeout 10 bash -c '</dev/tcp/vuln.go.dev/443' 2>/dev/null; then go run $(GOVULNCHECK) -tags lab ./...; \
+	else echo 'govulncheck: its database cannot be reached from here, nothing was checked'; fi
+
+# Installs the packages that tests need; builds Debian roots and tools into the lab's cache, once.
+setup:
+	go run ./integration/lab/cmd/labhost prepare
+
+# Real hosts, driven by the built binaries.
+hosts: build
+	go test -tags lab -count=1 -timeout 25m -p 1 ./integration/...
+
+test: setup unit vuln hosts
+
+demo: build
+	go run ./integration/demo
+
+clean:
+	rm -rf bin
