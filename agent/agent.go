@@ -33,6 +33,8 @@ var (
 	ErrSwitch = errors.New("the switch failed")
 	// ErrNoRoot: there is no such root to go to.
 	ErrNoRoot = errors.New("no such root")
+	// ErrPermission: the caller is not root.
+	ErrPermission = errors.New("this needs root")
 )
 
 // Where things are, as absolute paths of the host.
@@ -82,7 +84,7 @@ func (a *Agent) path(p string) string { return a.Machine.Path(p) }
 // openStore opens the store for a command that may write to it.
 func (a *Agent) openStore() (*store.Store, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("cannot work on the host's roots: this needs root")
+		return nil, fmt.Errorf("cannot work on the host's roots: %w", ErrPermission)
 	}
 	st, err := store.Open(a.path(StateDir))
 	if err != nil {
@@ -97,7 +99,7 @@ func (a *Agent) requireLive() error {
 		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("cannot switch roots: this needs root")
+		return fmt.Errorf("cannot switch roots: %w", ErrPermission)
 	}
 	return nil
 }

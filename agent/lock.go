@@ -15,6 +15,9 @@ import (
 // lock keeps every other updatectl out for as long as this one changes anything. The kernel drops the lock with the
 // process, so a killed one leaves none behind. With wait, it waits for its turn.
 func (a *Agent) lock(ctx context.Context, verb string, wait bool) (unlock func(), err error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("cannot %s: %w", verb, ErrPermission)
+	}
 	file := a.path(lockFile)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot lock: %w", err)

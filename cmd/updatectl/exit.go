@@ -7,6 +7,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -40,6 +41,7 @@ var failures = []struct {
 	code int
 	hint string
 }{
+	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, or oci:DIR:TAG"},
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
@@ -56,6 +58,7 @@ var failures = []struct {
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
+	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
 }

@@ -27,8 +27,8 @@ var DefaultAdopt = []string{
 	"sudoers.d",
 	// Disks: without these the lines of fstab find nothing to mount.
 	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm",
-	// The agent itself, and the credentials it pulls with.
-	"updatectl", "containers/auth.json",
+	// The agent itself, and the credentials and authorities it pulls with.
+	"updatectl", "containers/auth.json", "containers/certs.d", "docker/certs.d",
 	"systemd/system/updatectl*", "systemd/system/*.wants/updatectl*",
 }
 
