@@ -27,8 +27,9 @@ type Registry struct {
 	Host string // "registry.lab.test:PORT", the same from the enclosure and from every host
 	CA   string // path of the PEM certificate that vouches for it, "" when it speaks plain HTTP
 
-	dir string
-	cmd *exec.Cmd
+	user, password string
+	dir            string
+	cmd            *exec.Cmd
 }
 
 // RegistryOptions is what tests choose of a registry.
@@ -54,7 +55,7 @@ func StartRegistry(ctx context.Context, o RegistryOptions) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Host: net.JoinHostPort(HostName, strconv.Itoa(port)), dir: dir}
+	r := &Registry{Host: net.JoinHostPort(HostName, strconv.Itoa(port)), user: o.User, password: o.Password, dir: dir}
 	config, err := r.configure(port, o)
 	if err != nil {
 		return nil, fmt.Errorf("cannot configure the registry: %w", err)
@@ -157,6 +158,27 @@ func (r *Registry) Start() error {
 func (r *Registry) Stop() {
 	_ = r.cmd.Process.Kill()
 	_ = r.cmd.Wait()
+}
+
+// skopeo are the options by which skopeo reaches the registry, as its "src" or "dest".
+func (r *Registry) skopeo(side string) []string {
+	args := []string{"--" + side + "-tls-verify=false"}
+	if r.user != "" {
+		args = append(args, "--"+side+"-creds="+r.user+":"+r.password)
+	}
+	return args
+}
+
+// cosign are the options by which cosign reaches the registry.
+func (r *Registry) cosign() []string {
+	args := []string{"--allow-insecure-registry"}
+	if r.CA == "" {
+		args = append(args, "--allow-http-registry")
+	}
+	if r.user != "" {
+		args = append(args, "--registry-username", r.user, "--registry-password", r.password)
+	}
+	return args
 }
 
 // Storage is the directory with what the registry has stored, for tests that damage it.

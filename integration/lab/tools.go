@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
@@ -30,8 +31,21 @@ func Tools(ctx context.Context) (string, error) { return tree(ctx, "tools", tool
 // OldTools is a tree with the cosign of Debian 13, of version 2.
 func OldTools(ctx context.Context) (string, error) { return tree(ctx, "tools-old", oldToolsRecipe) }
 
+// opened are the trees of tools that this enclosure has opened.
+var opened sync.Map
+
 // openTools gives a tree of tools what its programs need to see. Only inside the enclosure, whose mounts are its own.
 func openTools(tree string) error {
+	if _, done := opened.LoadOrStore(tree, true); done {
+		return nil
+	}
+	hosts := filepath.Join(tree, "etc/hosts") // with the registry's name in it
+	if err := os.WriteFile(hosts, nil, 0o644); err != nil {
+		return fmt.Errorf("cannot open the tools: %w", err)
+	}
+	if err := mount("/etc/hosts", hosts, "", syscall.MS_BIND); err != nil {
+		return err
+	}
 	if err := mount("proc", filepath.Join(tree, "proc"), "proc", 0); err != nil {
 		return err
 	}

@@ -1,0 +1,122 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A Publisher makes and signs images with the tools that others use: umoci, skopeo and cosign. An image that only our own
+// releasectl has touched would prove that we agree with ourselves.
+type Publisher struct {
+	Key    string // private key file, encrypted with the empty password, as cosign writes it
+	Public string // PEM
+
+	tools, old string
+	dir        string
+}
+
+// NewPublisher makes a key pair with cosign; inside the enclosure only.
+func NewPublisher(ctx context.Context) (*Publisher, error) {
+	tools, err := Tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	old, err := OldTools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, tree := range []string{tools, old} {
+		if err := openTools(tree); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := os.MkdirTemp(RunDir(), "publisher-")
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the publisher's directory: %w", err)
+	}
+	p := &Publisher{Key: filepath.Join(dir, "release.key"), Public: filepath.Join(dir, "release.pub"), tools: tools, old: old, dir: dir}
+	if _, err := p.cosign(ctx, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "release")); err != nil {
+		return nil, err
+	}
+	// cosign 3 otherwise asks the public transparency log's servers how to sign
+	_, err = p.cosign(ctx, "signing-config", "create", "--out", p.signingConfig())
+	return p, err
+}
+
+func (p *Publisher) signingConfig() string { return filepath.Join(p.dir, "signing-config.json") }
+
+func (p *Publisher) cosign(ctx context.Context, args ...string) (string, error) {
+	return Tool(ctx, p.tools, "cosign", args...)
+}
+
+// Layout is a cached OCI layout with a tree as its one image, tagged "latest", packed by umoci. It can be made outside
+// of the enclosure too, but its recipe is only run inside.
+func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
+	return keep(ctx, "layout", filepath.Base(tree), func(ctx context.Context, path string) error {
+		image := path + ":latest"
+		for _, args := range [][]string{
+			{"init", "--layout", path},
+			{"new", "--image", image},
+			{"insert", "--image", image, tree, "/"},
+		} {
+			if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Push copies a layout's image to a registry with skopeo and returns the manifest's digest.
+func (p *Publisher) Push(ctx context.Context, r *Registry, layout, repository string) (string, error) {
+	digest := filepath.Join(p.dir, "digest")
+	args := []string{"copy", "--insecure-policy", "--quiet", "--preserve-digests", "--digestfile", digest}
+	args = append(args, r.skopeo("dest")...)
+	args = append(args, "oci:"+layout+":latest", "docker://"+r.Host+"/"+repository)
+	if _, err := Tool(ctx, p.tools, "skopeo", args...); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(digest)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the pushed digest: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// Sign signs what "HOST/REPOSITORY@DIGEST" names as cosign 3 does: a bundle, attached as a referrer.
+func (p *Publisher) Sign(ctx context.Context, r *Registry, reference string) error {
+	args := append([]string{"sign", "--yes", "--key", p.Key, "--signing-config", p.signingConfig()}, r.cosign()...)
+	_, err := p.cosign(ctx, append(args, reference)...)
+	return err
+}
+
+// SignOld signs as cosign 2 does: a payload and a signature, under a tag made of the digest.
+func (p *Publisher) SignOld(ctx context.Context, r *Registry, reference string) error {
+	args := append([]string{"sign", "--yes", "--key", p.Key, "--tlog-upload=false"}, r.cosign()...)
+	_, err := Tool(ctx, p.old, "cosign", append(args, reference)...)
+	return err
+}
+
+// Verify asks cosign 3 whether a reference is signed by this publisher.
+func (p *Publisher) Verify(ctx context.Context, r *Registry, reference string) error {
+	args := append([]string{"verify", "--key", p.Public, "--insecure-ignore-tlog=true", "--private-infrastructure"}, r.cosign()...)
+	_, err := p.cosign(ctx, append(args, reference)...)
+	return err
+}
+
+// Release pushes a tree's image and signs it: the usual way to publish. It returns the digest.
+func (p *Publisher) Release(ctx context.Context, r *Registry, tree, repository string) (string, error) {
+	layout, err := p.Layout(ctx, tree)
+	if err != nil {
+		return "", err
+	}
+	digest, err := p.Push(ctx, r, layout, repository)
+	if err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(repository, ":")
+	return digest, p.Sign(ctx, r, r.Host+"/"+name+"@"+digest)
+}
