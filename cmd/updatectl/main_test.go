@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/verify/sign"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"updatectl": main})
+}
+
+// TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:
+//
+//	layout         images v1 and v2, signed by release.pub; "unsigned", which is not; "noinit", signed and no system
+//	release.pub    the key that signed; other.pub is another one
+//	host           a tree for --root with a configuration that follows v1
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// exits runs a command that must end with the given code: exits CODE updatectl ARGS...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE command args...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var status interface{ ExitCode() int }
+	if errors.As(err, &status) {
+		code = status.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("cannot run %s: %v", args[1], err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("%v ended with %d, want %s", args[1:], code, args[0])
+	}
+}
+
+func setup(env *testscript.Env) error {
+	p := publisher{dir: env.WorkDir, layout: filepath.Join(env.WorkDir, "layout")}
+	return errors.Join(
+		p.makeKey(), p.writePublicKeys(),
+		p.publish("v1", true, "usr/lib/systemd/systemd", "usr/lib/systemd/libsystemd-shared-257.so"),
+		p.publish("v2", true, "usr/lib/systemd/systemd", "usr/lib/systemd/libsystemd-shared-257.so", "usr/bin/new"),
+		p.publish("unsigned", false, "usr/lib/systemd/systemd", "usr/bin/unsigned"),
+		p.publish("noinit", true, "usr/bin/nothing"),
+		p.configure("host", "release.pub"),
+	)
+}
+
+// publisher makes small images by the same code as releasectl does.
+type publisher struct {
+	dir, layout string
+	key         *ecdsa.PrivateKey
+}
+
+func (p *publisher) makeKey() (err error) {
+	p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return err
+}
+
+func (p *publisher) writePublicKeys() error {
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	for name, key := range map[string]*ecdsa.PrivateKey{"release.pub": p.key, "other.pub": other} {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			return err
+		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+		if err := os.WriteFile(filepath.Join(p.dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *publisher) publish(tag string, signed bool, programs ...string) error {
+	tree := filepath.Join(p.dir, "trees", tag)
+	files := map[string]string{"usr/lib/os-release": "ID=test\nPRETTY_NAME=\"Test " + tag + "\"\nVERSION_ID=" + tag + "\n", "etc/hostname": "test\n"}
+	for _, name := range programs {
+		files[name] = "#!/bin/sh\n# " + name + "\n"
+	}
+	for name, text := range files {
+		file := filepath.Join(tree, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o755)); err != nil {
+			return err
+		}
+	}
+	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag, Compression: "zstd", Version: tag, Architecture: "amd64"})
+	if err != nil || !signed {
+		return err
+	}
+	return p.sign(packed.Manifest.Digest)
+}
+
+// sign attaches a signature in cosign's older form: a manifest under a tag made of the digest.
+func (p *publisher) sign(d digest.Digest) error {
+	payload, signature, err := sign.Simple(p.key, "test", d)
+	if err != nil {
+		return err
+	}
+	layer, err := p.put(ocispec.MediaTypeImageLayer, payload)
+	if err != nil {
+		return err
+	}
+	layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
+	config, err := p.put(ocispec.MediaTypeImageConfig, []byte("{}"))
+	if err != nil {
+		return err
+	}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}}
+	m.SchemaVersion = 2
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	manifest, err := p.put(ocispec.MediaTypeImageManifest, text)
+	if err != nil {
+		return err
+	}
+	manifest.Annotations = map[string]string{ocispec.AnnotationRefName: "sha256-" + d.Encoded() + ".sig"}
+	return p.list(manifest)
+}
+
+func (p *publisher) put(mediaType string, content []byte) (ocispec.Descriptor, error) {
+	d := digest.FromBytes(content)
+	file := filepath.Join(p.layout, "blobs", "sha256", d.Encoded())
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}, os.WriteFile(file, content, 0o644)
+}
+
+func (p *publisher) list(d ocispec.Descriptor) error {
+	file := filepath.Join(p.layout, "index.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(text, &index); err != nil {
+		return err
+	}
+	index.Manifests = append(index.Manifests, d)
+	if text, err = json.Marshal(index); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}
+
+// configure makes a tree for --root that follows v1 and trusts the key.
+func (p *publisher) configure(host, key string) error {
+	text := fmt.Sprintf("[source]\nimage = \"oci:%s:v1\"\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n", p.layout)
+	dir := filepath.Join(p.dir, host, "etc/updatectl")
+	pub, err := os.ReadFile(filepath.Join(p.dir, key))
+	return errors.Join(err, os.MkdirAll(filepath.Join(dir, "keys"), 0o755),
+		os.WriteFile(filepath.Join(dir, "updatectl.toml"), []byte(text), 0o644),
+		os.WriteFile(filepath.Join(dir, "keys/release.pub"), pub, 0o644))
+}
