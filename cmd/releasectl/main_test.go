@@ -1,0 +1,69 @@
+package main
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"releasectl": main})
+}
+
+// TestScripts runs testdata/*.txt. Each has two registries of its own,
+// $REGISTRY with the referrers API and $OLD_REGISTRY without, and $KEYS with
+// cosign.key (its password is "release") and cosign.pub.
+func TestScripts(t *testing.T) {
+	keys, err := filepath.Abs("../../verify/sign/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			quiet := registry.Logger(log.New(io.Discard, "", 0))
+			modern := serve(e, registry.New(quiet, registry.WithReferrersSupport(true)))
+			old := serve(e, registry.New(quiet))
+			e.Setenv("REGISTRY", modern)
+			e.Setenv("OLD_REGISTRY", old)
+			e.Setenv("KEYS", keys)
+			e.Setenv("COSIGN_PASSWORD", "release")
+			e.Setenv("HOME", e.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exitcode": expectExit,
+		},
+	})
+}
+
+// serve starts a registry and returns its host and port.
+func serve(e *testscript.Env, handler http.Handler) string {
+	s := httptest.NewServer(handler)
+	e.Defer(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// expectExit runs "exitcode N releasectl …": a script's own "!" only tells
+// failure from success.
+func expectExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode N program args...")
+	}
+	script := filepath.Join(ts.Getenv("WORK"), "code.sh")
+	ts.Check(os.WriteFile(script, []byte("\"$@\"\necho $? > \"$WORK/code\"\n"), 0o644))
+	ts.Check(ts.Exec("sh", append([]string{script}, args[1:]...)...))
+	if got := strings.TrimSpace(ts.ReadFile("code")); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}

@@ -1,0 +1,164 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// maxConfig bounds an image's configuration. Real ones have some kilobytes.
+const maxConfig = 4 << 20
+
+// Report is what is published under a reference. Unless keys were given to
+// Inspect and one vouches, nothing in it is more than what the registry says.
+type Report struct {
+	Digest     digest.Digest `json:"digest"`
+	MediaType  string        `json:"mediaType"`
+	Version    string        `json:"version,omitempty"`
+	Platform   string        `json:"platform,omitempty"`
+	Layers     []Part        `json:"layers,omitempty"` // of an image
+	Images     []Part        `json:"images,omitempty"` // of an index
+	Signatures []Signature   `json:"signatures"`
+}
+
+// Part is a layer of an image or an image of an index.
+type Part struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`
+	Platform  string        `json:"platform,omitempty"`
+}
+
+// Signature is one that was found, and what the keys say to it.
+type Signature struct {
+	Form     verify.Form `json:"form"`
+	From     string      `json:"from"`
+	Verified bool        `json:"verified"`
+	Signer   string      `json:"signer,omitempty"`
+	KeyID    string      `json:"keyId,omitempty"`
+	Problem  string      `json:"problem,omitempty"` // why it does not count, if keys were given
+}
+
+// Inspect tells what is published. With keys the error is that of verify if
+// none of them vouches for it; the report is complete nevertheless.
+func Inspect(ctx context.Context, reference string, keys []verify.Key, o Options) (*Report, error) {
+	src, err := openSource(reference, o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	found, err := src.Candidates(ctx, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Digest: d.Digest, MediaType: d.MediaType, Signatures: []Signature{}}
+	if err := r.describe(ctx, src, content); err != nil {
+		return nil, err
+	}
+	policy := verify.Policy{Keys: keys}
+	for _, c := range found {
+		r.Signatures = append(r.Signatures, judge(policy, content, d.MediaType, c))
+	}
+	if len(keys) == 0 {
+		return r, nil
+	}
+	_, err = policy.Verify(content, d.MediaType, found)
+	return r, err
+}
+
+// judge asks the keys about one signature.
+func judge(p verify.Policy, content []byte, mediaType string, c verify.Candidate) Signature {
+	s := Signature{Form: c.Form, From: c.From}
+	if len(p.Keys) == 0 {
+		return s
+	}
+	v, err := p.Verify(content, mediaType, []verify.Candidate{c})
+	if err != nil {
+		s.Problem = err.Error()
+		return s
+	}
+	s.Verified, s.Signer, s.KeyID = true, v.Vouchers()[0].Signer, v.Vouchers()[0].KeyID
+	return s
+}
+
+// describe fills in what the manifest or index says.
+func (r *Report) describe(ctx context.Context, src *source.Source, content []byte) error {
+	var m struct {
+		Config      ocispec.Descriptor   `json:"config"`
+		Layers      []ocispec.Descriptor `json:"layers"`
+		Manifests   []ocispec.Descriptor `json:"manifests"`
+		Annotations map[string]string    `json:"annotations"`
+	}
+	if err := json.Unmarshal(content, &m); err != nil {
+		return fmt.Errorf("cannot read the manifest %s: %w", r.Digest, err)
+	}
+	r.Version = m.Annotations[ocispec.AnnotationVersion]
+	r.Layers, r.Images = parts(m.Layers), parts(m.Manifests)
+	if !verify.IsManifest(r.MediaType) {
+		return nil
+	}
+	c, err := config(ctx, src, m.Config)
+	if err != nil {
+		return err
+	}
+	r.Platform = platform(&c.Platform)
+	if label := c.Config.Labels[ocispec.AnnotationVersion]; label != "" {
+		r.Version = label
+	}
+	return nil
+}
+
+func parts(list []ocispec.Descriptor) []Part {
+	var all []Part
+	for _, d := range list {
+		all = append(all, Part{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Platform: platform(d.Platform)})
+	}
+	return all
+}
+
+func platform(p *ocispec.Platform) string {
+	if p == nil || p.Architecture == "" {
+		return ""
+	}
+	text := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		text += "/" + p.Variant
+	}
+	return text
+}
+
+// config reads an image's configuration; an artefact that is no image has a
+// configuration without a platform.
+func config(ctx context.Context, src *source.Source, d ocispec.Descriptor) (*ocispec.Image, error) {
+	if d.Size > maxConfig {
+		return nil, fmt.Errorf("the configuration %s has %d bytes", d.Digest, d.Size)
+	}
+	body, err := src.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	var c ocispec.Image
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("cannot read the configuration %s: %w", d.Digest, err)
+	}
+	return &c, nil
+}

@@ -1,0 +1,148 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/errdef"
+
+	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/sign"
+)
+
+// ErrIdentity says that a simple-signing payload needs the name of a repository.
+var ErrIdentity = errors.New("no repository to name in the signature")
+
+// Seal is what Sign needs to know.
+type Seal struct {
+	Signer   crypto.Signer
+	Form     verify.Form
+	Identity string    // the repository a simple-signing payload names; "" is where the image is
+	Time     time.Time // when the bundle was attached, as its manifest says
+}
+
+// Signed is what Sign did.
+type Signed struct {
+	Image   ocispec.Descriptor
+	Key     verify.Key
+	Already bool // the key had signed it before, in this form
+}
+
+// Sign attaches a signature to the image or index at a reference. It is not
+// published before verify has accepted it.
+func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, error) {
+	key, err := sign.PublicKey("the signing key", s.Signer)
+	if err != nil {
+		return nil, err
+	}
+	src, err := openSource(reference, o)
+	if err != nil {
+		return nil, err
+	}
+	image, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	content, err := src.Manifest(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	found, err := src.Candidates(ctx, image.Digest)
+	if err != nil {
+		return nil, err
+	}
+	done := &Signed{Image: bare(image), Key: key}
+	accepts := func(c verify.Candidate) error {
+		_, err := verify.Policy{Keys: []verify.Key{key}}.Verify(content, image.MediaType, []verify.Candidate{c})
+		return err
+	}
+	for _, c := range found {
+		if c.Form == s.Form && accepts(c) == nil {
+			done.Already = true
+			return done, nil
+		}
+	}
+	p, err := openPlace(reference, o)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.candidate(image, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := accepts(c); err != nil {
+		return nil, fmt.Errorf("cannot sign %s: hosts would refuse it: %w", reference, err)
+	}
+	return done, p.explain("attach the signature to", p.attach(ctx, done.Image, c, s.Time))
+}
+
+// candidate makes the signature as a host will find it.
+func (s Seal) candidate(image ocispec.Descriptor, p *place) (verify.Candidate, error) {
+	c := verify.Candidate{Form: s.Form, From: p.name}
+	var err error
+	switch s.Form {
+	case verify.FormBundle:
+		c.Bundle, err = sign.Bundle(s.Signer, image.Digest)
+		return c, err
+	case verify.FormSimple:
+		identity := s.Identity
+		if identity == "" {
+			identity = p.repo
+		}
+		if identity == "" {
+			return c, fmt.Errorf("cannot sign %s: %w", p.name, ErrIdentity)
+		}
+		c.Payload, c.Signature, err = sign.Simple(s.Signer, identity, image.Digest)
+		return c, err
+	}
+	return c, fmt.Errorf("unknown signature form %q", s.Form)
+}
+
+// attach publishes a signature in its form's way.
+func (p *place) attach(ctx context.Context, image ocispec.Descriptor, c verify.Candidate, when time.Time) error {
+	if c.Form == verify.FormBundle {
+		return p.attachBundle(ctx, image, c.Bundle, when)
+	}
+	layer, err := p.pushBlob(ctx, simpleMediaType, c.Payload)
+	if err != nil {
+		return err
+	}
+	layer.Annotations = map[string]string{simpleSignature: base64.StdEncoding.EncodeToString(c.Signature)}
+	return p.attachSimple(ctx, image, []ocispec.Descriptor{layer})
+}
+
+// attachBundle publishes a bundle as a referrer, as cosign 3 does.
+func (p *place) attachBundle(ctx context.Context, image ocispec.Descriptor, bundle []byte, when time.Time) error {
+	layer, err := p.pushBlob(ctx, verify.BundleMediaType, bundle)
+	if err != nil {
+		return err
+	}
+	_, err = oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, verify.BundleMediaType, oras.PackManifestOptions{
+		Subject: &image,
+		Layers:  []ocispec.Descriptor{layer},
+		ManifestAnnotations: map[string]string{
+			"dev.sigstore.bundle.content":       "dsse-envelope",
+			"dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
+			ocispec.AnnotationCreated:           when.UTC().Format(time.RFC3339),
+		},
+	})
+	return err
+}
+
+// pushBlob publishes a blob that may be there already.
+func (p *place) pushBlob(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
+	d := content.NewDescriptorFromBytes(mediaType, data)
+	err := p.target.Push(ctx, d, bytes.NewReader(data))
+	if errors.Is(err, errdef.ErrAlreadyExists) {
+		err = nil
+	}
+	return d, err
+}

@@ -1,0 +1,94 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/errdef"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+const (
+	// simpleMediaType is that of a layer that is a simple-signing payload.
+	simpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
+	// simpleSignature is the annotation of such a layer that holds the
+	// signature, in base64.
+	simpleSignature = "dev.cosignproject.cosign/signature"
+)
+
+// simpleTag is the tag under which cosign 2 keeps the signatures of an image.
+func simpleTag(d digest.Digest) string {
+	return d.Algorithm().String() + "-" + d.Encoded() + ".sig"
+}
+
+// attachSimple adds layers, each a payload with its signature, to those under
+// the image's ".sig" tag. The blobs are there already.
+func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, layers []ocispec.Descriptor) error {
+	all, err := p.simpleLayers(ctx, image.Digest)
+	if err != nil {
+		return err
+	}
+	have := make(map[string]bool)
+	for _, l := range all {
+		have[l.Annotations[simpleSignature]] = true
+	}
+	for _, l := range layers {
+		if !have[l.Annotations[simpleSignature]] {
+			all = append(all, l)
+		}
+	}
+	config := ocispec.Image{RootFS: ocispec.RootFS{Type: "layers"}}
+	for _, l := range all {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.Digest)
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	c, err := p.pushBlob(ctx, ocispec.MediaTypeImageConfig, data)
+	if err != nil {
+		return err
+	}
+	data, err = json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    c,
+		Layers:    all,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = oras.TagBytes(ctx, p.target, ocispec.MediaTypeImageManifest, data, simpleTag(image.Digest))
+	return err
+}
+
+// simpleLayers returns the signatures under the image's ".sig" tag.
+func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispec.Descriptor, error) {
+	d, err := p.target.Resolve(ctx, simpleTag(image))
+	if errors.Is(err, errdef.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.Size > verify.MaxManifest {
+		return nil, fmt.Errorf("the signatures under %s have %d bytes", simpleTag(image), d.Size)
+	}
+	data, err := content.FetchAll(ctx, p.target, d)
+	if err != nil {
+		return nil, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("cannot read the signatures under %s: %w", simpleTag(image), err)
+	}
+	return m.Layers, nil
+}
