@@ -46,8 +46,10 @@ type Answer struct {
 const (
 	// probeInterval bounds the error of a measured outage from either side.
 	probeInterval = 5 * time.Millisecond
-	// probeTimeout ends an attempt that gets no answer at all, as when the host drops packets; a good answer takes less than 1 ms.
-	probeTimeout = 100 * time.Millisecond
+	// connectTimeout ends an attempt when the host drops packets; a refusal comes at once.
+	connectTimeout = 100 * time.Millisecond
+	// answerTimeout is generous: a host that is busy unpacking an image answers late, and is not away.
+	answerTimeout = 2 * time.Second
 	// probeBody is more than the page of a lab host has.
 	probeBody = 4 << 10
 )
@@ -57,10 +59,10 @@ func StartProbe(url string) (*Probe, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Probe{cancel: cancel, done: make(chan struct{})}
 	client := &http.Client{
-		Timeout: probeTimeout,
+		Timeout: answerTimeout,
 		Transport: &http.Transport{
 			DisableKeepAlives: true, // an outage shows in new connections
-			DialContext:       (&net.Dialer{Timeout: probeTimeout}).DialContext,
+			DialContext:       (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		},
 	}
 	go p.poll(ctx, client, url)

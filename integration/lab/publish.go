@@ -12,8 +12,9 @@ import (
 // releasectl has touched would prove that we agree with ourselves.
 type Publisher struct {
 	Key    string // private key file, encrypted with the empty password, as cosign writes it
-	Public string // PEM
+	Public string // the public key, in PEM form
 
+	public     string // the same as a file
 	tools, old string
 	dir        string
 }
@@ -37,10 +38,15 @@ func NewPublisher(ctx context.Context) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the publisher's directory: %w", err)
 	}
-	p := &Publisher{Key: filepath.Join(dir, "release.key"), Public: filepath.Join(dir, "release.pub"), tools: tools, old: old, dir: dir}
+	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools, old: old, dir: dir}
 	if _, err := p.cosign(ctx, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "release")); err != nil {
 		return nil, err
 	}
+	pem, err := os.ReadFile(p.public)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the public key: %w", err)
+	}
+	p.Public = string(pem)
 	// cosign 3 otherwise asks the public transparency log's servers how to sign
 	_, err = p.cosign(ctx, "signing-config", "create", "--out", p.signingConfig())
 	return p, err
@@ -102,7 +108,7 @@ func (p *Publisher) SignOld(ctx context.Context, r *Registry, reference string) 
 
 // Verify asks cosign 3 whether a reference is signed by this publisher.
 func (p *Publisher) Verify(ctx context.Context, r *Registry, reference string) error {
-	args := append([]string{"verify", "--key", p.Public, "--insecure-ignore-tlog=true", "--private-infrastructure"}, r.cosign()...)
+	args := append([]string{"verify", "--key", p.public, "--insecure-ignore-tlog=true", "--private-infrastructure"}, r.cosign()...)
 	_, err := p.cosign(ctx, append(args, reference)...)
 	return err
 }
