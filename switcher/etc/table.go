@@ -163,17 +163,6 @@ func (t *table) filter(pass func(row) bool) *table {
 
 func (t *table) clone() *table { return t.filter(func(row) bool { return true }) }
 
-// names are the users or groups a table has well-formed lines for.
-func (t *table) names() map[string]bool {
-	names := map[string]bool{}
-	for _, r := range t.all() {
-		if r.fields != nil {
-			names[r.name()] = true
-		}
-	}
-	return names
-}
-
 // numbered is a name with its uid or gid.
 type numbered struct {
 	name string
