@@ -1,0 +1,159 @@
+//go:build lab
+
+package integration
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestJourney is the main job: a mutable Debian host moves onto image 1, to image 2, back to image 1 and back to what
+// it was, while the kernel runs on and everything that belongs to the host stays.
+func TestJourney(t *testing.T) {
+	s := newSite(t, "journey")
+	h := s.host
+	probe := h.NewProbe(t)
+	kernel := h.Must(t, "uname", "-r")
+	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
+	// The container's kernel is the machine's and has no module tree in the host; give it one to be carried along.
+	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d/kernel; echo here > $d/kernel/x.ko; touch $d/modules.dep`)
+	h.Must(t, "sh", "-ec", `echo kept > /var/lib/of-the-host; echo kept > /srv/file; redis-cli set story kept; useradd --create-home --groups sudo alice`)
+	h.Must(t, "sh", "-ec", `echo alice:secret | chpasswd`)
+	h.Must(t, "touch", "/run/of-the-host")
+	identity := h.Must(t, "cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key")
+	s.updatectl(exitAvailable, "check")
+	s.updatectl(exitAvailable, "stage")
+	plan := s.updatectl(exitAvailable, "plan").Stdout
+	for _, want := range []string{"Level", "soft", "keeps running", "carried over", "/etc", "signed by", "release.pub (bundle)"} {
+		if !strings.Contains(plan, want) {
+			t.Errorf("plan does not say %q:\n%s", want, plan)
+		}
+	}
+
+	kept := func() {
+		t.Helper()
+		for command, want := range map[string]string{
+			"cat /var/lib/of-the-host /srv/file":                "kept\nkept",
+			"redis-cli get story":                               "kept",
+			"uname -r":                                          kernel,
+			"cat /proc/sys/kernel/random/boot_id":               boot,
+			"id -nG alice":                                      "alice sudo",
+			"stat -c %U /home/alice":                            "alice",
+			"cat /usr/lib/modules/*/kernel/x.ko":                "here",
+			"hostname":                                          "journey",
+			"cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key": identity,
+			"ls /run/of-the-host":                               "/run/of-the-host",
+			"systemctl is-active nginx ssh":                     "active\nactive",
+			"stat -c %a:%U:%G /var/lib/updatectl":               "700:root:root",
+			"stat -c %U:%G /var/lib/redis":                      "redis:redis",
+			"findmnt -no FSTYPE /run/nextroot; :":               "",
+			"systemctl is-active updatectl-arm; :":              "inactive",
+		} {
+			if got := h.Must(t, "sh", "-c", command+" 2>/dev/null"); got != want {
+				t.Errorf("%s: %q, want %q", command, got, want)
+			}
+		}
+		if shadow := h.Must(t, "getent", "shadow", "alice"); !strings.Contains(shadow, ":$") {
+			t.Errorf("alice lost her password: %s", shadow)
+		}
+	}
+	dpkgTellsTheTruth := func(version string) {
+		t.Helper()
+		want, err := exec.Command("dpkg-query", "--admindir", s.tree(version)+"/var/lib/dpkg", "-W").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Must(t, "dpkg-query", "-W"); got != strings.TrimRight(string(want), "\n") {
+			t.Errorf("dpkg lists other packages than image %s has", version)
+		}
+	}
+	etcOf := func(motto string) {
+		t.Helper()
+		if got := h.Must(t, "grep", "motto", "/etc/lab/changing.conf"); !strings.Contains(got, motto) {
+			t.Errorf("/etc/lab/changing.conf says %q, want %q", got, motto)
+		}
+	}
+
+	t.Log("host -> 1")
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	kept()
+	dpkgTellsTheTruth("1")
+	h.Must(t, "systemctl", "is-active", "cron")
+	etcOf("one")
+	if r := h.Run(t.Context(), "touch", "/usr/x"); r.Code == 0 || !strings.Contains(r.Stderr, "Read-only") {
+		t.Errorf("the root can be written: %s", r)
+	}
+	h.Must(t, "sh", "-ec", `echo "mine = yes" >> /etc/lab/constant.conf; useradd bob; redis-cli set story2 kept2`)
+	s.updatectl(exitDone, "check")
+
+	t.Log("1 -> 2")
+	s.publish("2", "os/server:stable")
+	s.switches("apply")
+	s.runs(s.roots["2"], "2")
+	kept()
+	dpkgTellsTheTruth("2")
+	etcOf("two") // untouched here, so it is the image's
+	h.Must(t, "systemctl", "is-active", "memcached")
+	if r := h.Run(t.Context(), "systemctl", "is-active", "cron"); r.Code == 0 {
+		t.Error("cron runs, which image 2 has removed")
+	}
+	h.Must(t, "grep", "mine = yes", "/etc/lab/constant.conf")
+	h.Must(t, "id", "bob")
+	if got := h.Must(t, "redis-cli", "get", "story2"); got != "kept2" {
+		t.Errorf("redis lost what was written under image 1: %q", got)
+	}
+	h.Must(t, "sh", "-ec", `echo "only in 2" > /etc/only-in-2`)
+	if r := s.updatectl(exitDone, "gc"); !strings.Contains(r.Stdout, "0 roots") {
+		t.Errorf("gc removed a root that can be gone back to: %s", r)
+	}
+
+	t.Log("2 -> 1")
+	s.switches("rollback")
+	s.runs(s.roots["1"], "1")
+	kept()
+	dpkgTellsTheTruth("1")
+	etcOf("one")
+	h.Must(t, "grep", "mine = yes", "/etc/lab/constant.conf")
+	if r := h.Run(t.Context(), "test", "-e", "/etc/only-in-2"); r.Code == 0 {
+		t.Error("going back brought a file of the root that was left")
+	}
+	s.refused(exitBlocked, "rolled back from by the operator", "", "apply")
+	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "rolled back from") {
+		t.Errorf("unattended: %s", r)
+	}
+
+	t.Log("1 -> host")
+	s.switches("rollback")
+	s.runs("host", "host")
+	kept()
+	if r := h.Run(t.Context(), "id", "bob"); r.Code == 0 {
+		t.Error("the host knows a user that was made under image 1")
+	}
+
+	t.Log("host -> 2, on purpose")
+	s.switches("apply", "--retry")
+	s.runs(s.roots["2"], "2")
+	kept()
+
+	history := s.updatectl(exitDone, "history").Stdout
+	for _, event := range []string{"staged", "switching", "good"} {
+		if strings.Count(history, event) < 2 {
+			t.Errorf("history does not tell %q:\n%s", event, history)
+		}
+	}
+	outages := probe.Outages()
+	if len(outages) != 5 {
+		t.Errorf("the web server was away %d times, want 5: %v", len(outages), outages)
+	}
+	t.Logf("outages: %v", outages)
+	var seen []string
+	for _, answer := range probe.Answers() {
+		seen = append(seen, strings.TrimPrefix(answer.Text, "lab "))
+	}
+	const story = "mutable host, image version 1, image version 2, image version 1, mutable host, image version 2"
+	if got := strings.Join(seen, ", "); got != story {
+		t.Errorf("clients outside saw %q, want %q", got, story)
+	}
+}
