@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -87,6 +88,10 @@ func judge(p verify.Policy, content []byte, mediaType string, c verify.Candidate
 		return s
 	}
 	v, err := p.Verify(content, mediaType, []verify.Candidate{c})
+	if errors.Is(err, verify.ErrWrongKey) {
+		s.Problem = "it is not by a key that was given"
+		return s
+	}
 	if err != nil {
 		s.Problem = err.Error()
 		return s
