@@ -109,7 +109,7 @@ func TestTagStaysWhenSignaturesFail(t *testing.T) {
 	from, _ := signedLayout(t)
 	reg, to := startRegistry(t, func(r *http.Request) int {
 		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, ".sig") {
-			return http.StatusNotImplemented
+			return http.StatusBadRequest
 		}
 		return 0
 	})
@@ -209,7 +209,7 @@ func TestFailuresAreSorted(t *testing.T) {
 	}{
 		{"not allowed", http.StatusForbidden, source.ErrAuth},
 		{"who are you", http.StatusUnauthorized, source.ErrAuth},
-		{"broken", http.StatusNotImplemented, source.ErrUnreachable},
+		{"broken", http.StatusBadRequest, source.ErrUnreachable},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
