@@ -23,6 +23,10 @@ const (
 	metacopyHeader = "\x00\x24\x00\x01"
 	aclAccess      = "system.posix_acl_access"
 	aclDefault     = "system.posix_acl_default"
+	// aclSuffix makes go-erofs 0.3.1 store an access list as the kernel reads it,
+	// by its number and without a name: the library's table has a dot too much
+	// at the end. Without it the attribute is written and never seen again.
+	aclSuffix = "."
 )
 
 // ObjectPath is where an object lies below the object directory.
@@ -127,23 +131,29 @@ func (s *source) describe(name string, n *layer.Inode) fs.FileInfo {
 		Mtime: uint64(n.Mtime), MtimeNs: n.MtimeNs,
 		Rdev:   encodeDevice(n.Major, n.Minor),
 		Nlink:  int(s.links[n]),
-		Xattrs: n.Xattrs,
+		Xattrs: stored(n),
 	}
 	if n.IsDir() {
 		i.stat.Nlink = 2 + subdirectories(n)
 	}
-	if n.IsRegular() && n.Size > 0 {
-		i.stat.Xattrs = withContent(n)
-	}
 	return i
 }
 
-// withContent adds to an inode's attributes where its content is.
-func withContent(n *layer.Inode) map[string]string {
+// stored returns an inode's attributes as they go into the image, with those
+// that tell where its content is.
+func stored(n *layer.Inode) map[string]string {
 	xattrs := make(map[string]string, len(n.Xattrs)+2)
 	maps.Copy(xattrs, n.Xattrs)
-	xattrs[redirectXattr] = "/" + ObjectPath(n.Object)
-	xattrs[metacopyXattr] = metacopyHeader + string(n.Object[:])
+	for _, acl := range []string{aclAccess, aclDefault} {
+		if value, ok := xattrs[acl]; ok {
+			delete(xattrs, acl)
+			xattrs[acl+aclSuffix] = value
+		}
+	}
+	if n.IsRegular() && n.Size > 0 {
+		xattrs[redirectXattr] = "/" + ObjectPath(n.Object)
+		xattrs[metacopyXattr] = metacopyHeader + string(n.Object[:])
+	}
 	return xattrs
 }
 
