@@ -1,0 +1,93 @@
+package source
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+func TestLayout(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
+	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	attach(l, m, "sha256-"+m.Digest.Encoded()+".sig", "B1")
+	for _, suffix := range []string{"", ":stable", "@" + m.Digest.String()} {
+		s := l.open(t, suffix)
+		d, err := s.Resolve(t.Context())
+		if err != nil || d.Digest != m.Digest || d.MediaType != m.MediaType {
+			t.Fatalf("%s: resolved to %+v, %v", s, d, err)
+		}
+		if _, err := s.Manifest(t.Context(), d); err != nil {
+			t.Error(err)
+		}
+		if blob, err := readAll(t, s, layer); err != nil || digest.FromBytes(blob) != layer.Digest {
+			t.Errorf("%s: %d bytes, %v", s, len(blob), err)
+		}
+	}
+	// A manifest that only an index of the layout lists.
+	inner := l.blob(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageManifest+`","layers":[]}`))
+	if d, err := l.open(t, "@"+inner.Digest.String()).Resolve(t.Context()); err != nil || d.MediaType != inner.MediaType || d.Size != inner.Size {
+		t.Errorf("resolved to %+v, %v", d, err)
+	}
+}
+
+func TestLayoutFailures(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
+	l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{layer}}, "one")
+	l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "two")
+	resolve := func(suffix string) error {
+		_, err := l.open(t, suffix).Resolve(t.Context())
+		return err
+	}
+	wantError(t, resolve(":three"), ErrNotFound, "three")
+	wantError(t, resolve(""), ErrNotFound, "2 images")
+	wantError(t, resolve("@"+digest.FromString("no such").String()), ErrNotFound, "")
+	wantError(t, resolve("@"+layer.Digest.String()), ErrNotFound, "not a manifest")
+
+	blob := filepath.Join(l.dir, "blobs/sha256", layer.Digest.Encoded())
+	good, err := os.ReadFile(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tampered := bytes.Clone(good)
+	tampered[50_000] ^= 1
+	for _, c := range []struct {
+		name    string
+		content []byte
+		want    error
+	}{
+		{"tampered", tampered, verify.ErrDigest},
+		{"longer", append(bytes.Clone(good), 0), verify.ErrDigest},
+		{"truncated", good[:50_000], ErrUnreachable},
+		{"gone", nil, ErrNotFound},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(blob, c.content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if c.content == nil {
+				os.Remove(blob)
+			}
+			_, err := readAll(t, l.open(t, ":one"), layer)
+			wantError(t, err, c.want, "")
+		})
+	}
+	for _, index := range []string{"", "[]", "{", `{"manifests":` + strings.Repeat(" ", verify.MaxManifest) + `[]}`} {
+		if err := os.WriteFile(filepath.Join(l.dir, "index.json"), []byte(index), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, resolve(":one"), ErrUnreachable, "index.json")
+		_, err := l.open(t, ":one").Candidates(t.Context(), layer.Digest)
+		wantError(t, err, ErrUnreachable, "index.json")
+	}
+	os.RemoveAll(l.dir)
+	wantError(t, resolve(":one"), ErrUnreachable, "no such file")
+}

@@ -1,0 +1,465 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+func TestMain(m *testing.M) {
+	// No credentials of the machine's user take part.
+	empty, err := os.MkdirTemp("", "")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range []string{"HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"} {
+		os.Setenv(name, empty)
+	}
+	code := m.Run()
+	os.RemoveAll(empty)
+	os.Exit(code)
+}
+
+func TestOpenReadsReferences(t *testing.T) {
+	for _, ref := range []string{
+		"registry.example.org/os/server:stable", "localhost:5000/os@sha256:" + strings.Repeat("0", 64),
+		"registry.example.org/os:1@sha256:" + strings.Repeat("0", 64),
+		"oci:/srv/layout", "oci:/srv/layout:stable", "oci:relative/dir:v1.2-3", "oci:/srv/layout@sha256:" + strings.Repeat("0", 64), "oci:/srv/with:colon/layout",
+	} {
+		if s, err := Open(ref, Options{}); err != nil || s.String() != ref {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	for _, ref := range []string{
+		"", "debian", "debian:13", "registry.example.org/os", "registry.example.org/OS:stable", "registry.example.org/os:no tag",
+		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0",
+	} {
+		if _, err := Open(ref, Options{}); !errors.Is(err, ErrReference) || errors.Is(err, ErrSource) {
+			t.Errorf("%q: got %v, want %v", ref, err, ErrReference)
+		}
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	r := newTestRegistry(t)
+	layer := r.blob(ocispec.MediaTypeImageLayer, random(3<<20))
+	empty := r.blob("text/plain", []byte{})
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{layer}}, "stable")
+	for _, ref := range []string{":stable", "@" + m.Digest.String()} {
+		s := r.open(t, ref)
+		d, err := s.Resolve(t.Context())
+		if err != nil || d.Digest != m.Digest || d.Size != m.Size || d.MediaType != m.MediaType {
+			t.Fatalf("%s: resolved to %+v, %v", s, d, err)
+		}
+		content, err := s.Manifest(t.Context(), d)
+		if err != nil || !bytes.Equal(content, r.content[m.Digest]) {
+			t.Errorf("%s: manifest %q, %v", s, content, err)
+		}
+		blob, err := readAll(t, s, layer)
+		if err != nil || !bytes.Equal(blob, r.content[layer.Digest]) {
+			t.Errorf("%s: blob of %d bytes, %v", s, len(blob), err)
+		}
+		if blob, err := readAll(t, s, empty); err != nil || len(blob) != 0 {
+			t.Errorf("%s: empty blob: %q, %v", s, blob, err)
+		}
+	}
+}
+
+// get asks a source for all it can give, and returns the first error.
+func get(t *testing.T, s *Source, layer ocispec.Descriptor) error {
+	t.Helper()
+	d, err := s.Resolve(t.Context())
+	if err != nil {
+		return err
+	}
+	if _, err := s.Manifest(t.Context(), d); err != nil {
+		return err
+	}
+	_, err = readAll(t, s, layer)
+	return err
+}
+
+func TestRegistryFailures(t *testing.T) {
+	const size = 400_000
+	onBlob := func(answer func(w http.ResponseWriter, content []byte)) func(*testRegistry) {
+		return func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				_, name, ok := strings.Cut(req.URL.Path, "/blobs/")
+				if ok {
+					answer(w, r.content[digest.Digest(name)])
+				}
+				return ok
+			}
+		}
+	}
+	status := func(code int, on string) func(*testRegistry) {
+		return func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				if !strings.Contains(req.URL.Path, on) {
+					return false
+				}
+				w.WriteHeader(code)
+				return true
+			}
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		setup func(*testRegistry)
+		want  error
+		say   string
+	}{
+		{"no such tag", func(r *testRegistry) { delete(r.tags, "stable") }, ErrNotFound, "stable"},
+		{"no such blob", func(r *testRegistry) {
+			for d := range r.content {
+				if r.types[d] == "" {
+					delete(r.content, d)
+				}
+			}
+		}, ErrNotFound, "404"},
+		{"401", status(401, "/manifests/"), ErrAuth, "401"},
+		{"403", status(403, "/manifests/"), ErrAuth, "403"},
+		{"500", status(500, "/manifests/"), ErrUnreachable, "500"},
+		{"401 on a blob", status(401, "/blobs/"), ErrAuth, "401"},
+		{"403 on a blob", status(403, "/blobs/"), ErrAuth, "403"},
+		{"500 on a blob", status(500, "/blobs/"), ErrUnreachable, "500"},
+		{"basic login without credentials", func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+				w.WriteHeader(401)
+				return true
+			}
+		}, ErrAuth, ""},
+		{"token server refuses", func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				if req.URL.Path != "/token" {
+					w.Header().Set("WWW-Authenticate", `Bearer realm="`+r.URL+`/token",service="s"`)
+				}
+				w.WriteHeader(401)
+				return true
+			}
+		}, ErrAuth, ""},
+		{"wrong content of the same size", onBlob(func(w http.ResponseWriter, content []byte) {
+			content = bytes.Clone(content)
+			content[size/2] ^= 1
+			w.Write(content)
+		}), verify.ErrDigest, ""},
+		{"longer body, announced", onBlob(func(w http.ResponseWriter, content []byte) {
+			w.Header().Set("Content-Length", fmt.Sprint(size+1))
+			w.Write(append(bytes.Clone(content), 0))
+		}), verify.ErrDigest, "400001 bytes"},
+		{"longer body, not announced", onBlob(func(w http.ResponseWriter, content []byte) {
+			w.Write(content[:size/2])
+			w.(http.Flusher).Flush()
+			w.Write(content[size/2:])
+			w.Write([]byte{0})
+		}), verify.ErrDigest, "longer"},
+		{"body cut by the server every time", onBlob(func(w http.ResponseWriter, content []byte) {
+			w.Header().Set("Content-Length", fmt.Sprint(size))
+			w.Write(content[:size/2])
+		}), ErrUnreachable, "stopped after"},
+		{"short body, announced as such", onBlob(func(w http.ResponseWriter, content []byte) { w.Write(content[:size/2]) }), ErrUnreachable, "stopped after"},
+		{"silent body", onBlob(func(w http.ResponseWriter, content []byte) {
+			w.Write(content[:size/2])
+			w.(http.Flusher).Flush()
+			time.Sleep(700 * time.Millisecond)
+		}), ErrUnreachable, "no data arrived"},
+		{"wrong range", onBlob(func(w http.ResponseWriter, content []byte) {
+			w.Header().Set("Content-Range", "bytes 399999-399999/400000")
+			w.WriteHeader(http.StatusPartialContent)
+		}), ErrUnreachable, "range"},
+		{"tampered manifest", func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				if req.Method != http.MethodGet || !strings.Contains(req.URL.Path, "/manifests/") {
+					return false
+				}
+				io.WriteString(w, `{"schemaVersion":2,"evil":true}`)
+				return true
+			}
+		}, nil, ""}, // below: the kind depends on the length
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newTestRegistry(t)
+			layer := r.blob(ocispec.MediaTypeImageLayer, random(size))
+			r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{layer}}, "stable")
+			c.setup(r)
+			s := r.open(t, ":stable")
+			s.resumes = 2
+			err := get(t, s, layer)
+			if c.want == nil {
+				if !errors.Is(err, ErrUnreachable) && !errors.Is(err, verify.ErrDigest) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			wantError(t, err, c.want, c.say)
+			if c.want != verify.ErrDigest && !errors.Is(err, ErrSource) {
+				t.Errorf("%v is not %v", err, ErrSource)
+			}
+			if c.want == verify.ErrDigest && errors.Is(err, ErrSource) {
+				t.Errorf("%v blames the source, not the content", err)
+			}
+		})
+	}
+}
+
+func TestRegistryTamperedManifest(t *testing.T) {
+	r := newTestRegistry(t)
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
+	for _, change := range []func([]byte) []byte{
+		func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		func(b []byte) []byte { return append(b, ' ') },
+	} {
+		evil := change(bytes.Clone(r.content[m.Digest]))
+		r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+			if req.Method != http.MethodGet {
+				return false
+			}
+			w.Header().Set("Content-Type", m.MediaType)
+			w.Write(evil)
+			return true
+		}
+		_, err := r.open(t, ":stable").Manifest(t.Context(), m)
+		wantError(t, err, verify.ErrDigest, "")
+	}
+	_, err := r.open(t, ":stable").Manifest(t.Context(), ocispec.Descriptor{Digest: m.Digest, Size: verify.MaxManifest + 1})
+	wantError(t, err, verify.ErrMalformed, "at most")
+	_, err = r.open(t, ":stable").Manifest(t.Context(), ocispec.Descriptor{Digest: "sha512:00", Size: 1})
+	wantError(t, err, verify.ErrMalformed, "")
+}
+
+func TestNobodyThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := l.Addr().String()
+	l.Close()
+	s, err := Open(host+"/os/server:stable", Options{PlainHTTP: []string{host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "connection refused")
+	_, err = s.Candidates(t.Context(), digest.FromString("x"))
+	wantError(t, err, ErrUnreachable, "connection refused")
+}
+
+func TestTLS(t *testing.T) {
+	r := newUnstarted()
+	r.Server = httptest.NewUnstartedServer(r)
+	r.Config.ErrorLog = nil
+	r.StartTLS()
+	t.Cleanup(r.Close)
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
+	resolve := func(o Options) (ocispec.Descriptor, error) {
+		s, err := Open(r.host()+"/os/server:stable", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Resolve(t.Context())
+	}
+	_, err := resolve(Options{})
+	wantError(t, err, ErrUnreachable, "certificate")
+	_, err = resolve(Options{PlainHTTP: []string{r.host()}})
+	wantError(t, err, ErrUnreachable, "")
+	pool := x509.NewCertPool()
+	pool.AddCert(r.Certificate())
+	if d, err := resolve(Options{RootCAs: pool}); err != nil || d.Digest != m.Digest {
+		t.Errorf("trusted: %+v, %v", d, err)
+	}
+	plain := newTestRegistry(t)
+	s, err := Open(plain.host()+"/os/server:stable", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "")
+}
+
+func TestTransientErrorsAreRetried(t *testing.T) {
+	r := newTestRegistry(t)
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
+	var failures atomic.Int32
+	failures.Store(2)
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		if failures.Add(-1) < 0 {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	}
+	s := r.open(t, ":stable")
+	if d, err := s.Resolve(t.Context()); err != nil || d.Digest != m.Digest {
+		t.Fatalf("got %+v, %v", d, err)
+	}
+	failures.Store(1)
+	if _, err := s.Manifest(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestACutBlobIsContinued(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		ranges bool
+	}{{"with ranges", true}, {"without", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newTestRegistry(t)
+			d := r.blob("x", random(1<<20))
+			var served atomic.Int64
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				content, start := r.content[d.Digest], 0
+				if span := req.Header.Get("Range"); c.ranges && span != "" {
+					fmt.Sscanf(span, "bytes=%d-", &start)
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(content)-1, len(content)))
+					w.Header().Set("Content-Length", fmt.Sprint(len(content)-start))
+					w.WriteHeader(http.StatusPartialContent)
+				} else {
+					w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+				}
+				// Each connection breaks 300 KB further on.
+				end := min(len(content), int(served.Add(300_000)))
+				w.Write(content[start:end])
+				return true
+			}
+			got, err := readAll(t, r.open(t, ":x"), d)
+			if err != nil || !bytes.Equal(got, r.content[d.Digest]) {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			if n := r.count("GET"); n != 4 {
+				t.Errorf("%d requests, want 4", n)
+			}
+		})
+	}
+}
+
+func TestReadingEndsWithItsContext(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(100_000))
+	hang := make(chan struct{})
+	defer close(hang)
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		w.Header().Set("Content-Length", "100000")
+		w.Write(r.content[d.Digest][:1000])
+		w.(http.Flusher).Flush()
+		<-hang
+		return true
+	}
+	s := r.open(t, ":x")
+	s.backend.(*remoteSource).stall = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	body, err := s.Blob(ctx, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) || errors.Is(err, ErrSource) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	r := newTestRegistry(t)
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
+	var want string
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		if user, password, _ := req.BasicAuth(); user+":"+password == want {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	write := func(path, key, auth string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf(`{"auths":{"other.example.org":{"auth":"eDp5"},%q:{"auth":%q}}}`, key, auth)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const alice, bob = "YWxpY2U6cHc=", "Ym9iOnB3" // alice:pw, bob:pw
+	for _, c := range []struct {
+		name, want string
+		setup      func(dir string)
+	}{
+		{"docker", "alice:pw", func(dir string) {
+			t.Setenv("DOCKER_CONFIG", dir)
+			write(dir+"/config.json", r.host(), alice)
+		}},
+		{"podman", "alice:pw", func(dir string) {
+			t.Setenv("XDG_RUNTIME_DIR", dir)
+			write(dir+"/containers/auth.json", r.host(), alice)
+		}},
+		{"named file first", "bob:pw", func(dir string) {
+			t.Setenv("DOCKER_CONFIG", dir)
+			write(dir+"/config.json", r.host(), alice)
+			t.Setenv("REGISTRY_AUTH_FILE", dir+"/named.json")
+			write(dir+"/named.json", r.host(), bob)
+		}},
+		{"by namespace", "bob:pw", func(dir string) {
+			t.Setenv("REGISTRY_AUTH_FILE", dir+"/named.json")
+			write(dir+"/named.json", r.host()+"/os", bob)
+		}},
+		{"helper", "carol:secret", func(dir string) {
+			helper := "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"carol\",\"Secret\":\"secret\"}'\n"
+			if err := os.WriteFile(dir+"/docker-credential-test", []byte(helper), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			t.Setenv("DOCKER_CONFIG", dir)
+			if err := os.WriteFile(dir+"/config.json", []byte(`{"credsStore":"test"}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, name := range []string{"DOCKER_CONFIG", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"} {
+				t.Setenv(name, t.TempDir()+"/none")
+			}
+			want = c.want
+			c.setup(t.TempDir())
+			if d, err := r.open(t, ":stable").Resolve(t.Context()); err != nil || d.Digest != m.Digest {
+				t.Errorf("got %+v, %v", d, err)
+			}
+		})
+	}
+	t.Run("wrong", func(t *testing.T) {
+		want = "nobody:x"
+		dir := t.TempDir()
+		t.Setenv("REGISTRY_AUTH_FILE", dir+"/a.json")
+		write(dir+"/a.json", r.host(), alice)
+		_, err := r.open(t, ":stable").Resolve(t.Context())
+		wantError(t, err, ErrAuth, "401")
+	})
+	t.Run("broken file", func(t *testing.T) {
+		file := t.TempDir() + "/a.json"
+		t.Setenv("REGISTRY_AUTH_FILE", file)
+		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.open(t, ":stable").Resolve(t.Context())
+		wantError(t, err, ErrAuth, file)
+	})
+}
