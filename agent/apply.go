@@ -10,6 +10,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -83,7 +84,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	if err := a.graft(st, root, facts); err != nil {
+	if err := a.rehearse(st, root, facts); err != nil {
 		return done, err
 	}
 	done.Switching = true
@@ -128,9 +129,20 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 		return nil, facts, nil, err
 	}
 	if a.Machine.Live() {
-		err = a.reconcile(ctx, facts, rec)
+		err = errors.Join(a.disarmLeftover(ctx), a.reconcile(ctx, facts, rec))
 	}
 	return st, facts, rec, err
+}
+
+// rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
+func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts) error {
+	if err := a.graft(st, root, f); err != nil {
+		return err
+	}
+	return a.withEtc(st, root, f, func(in etc.Inputs) error {
+		_, err := etc.Plan(in)
+		return err
+	})
 }
 
 // decide chooses the level and refuses what cannot be done.

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -62,22 +63,41 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 
 // makeEtc merges /etc for a root that is gone forward to. A root that is gone back to has its own, untouched.
 func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {
-	if rec.Switch.Verb == verbRollback {
-		return nil
-	}
 	root, err := st.Root(next.ID)
 	if err != nil {
 		return err
 	}
 	return a.withEtc(st, root, f, func(in etc.Inputs) error {
-		report, err := etc.Merge(in, next.Etc)
-		if err != nil {
-			return err
+		if rec.Switch.Verb != verbRollback {
+			if err := a.mergeEtc(in, next.Etc); err != nil {
+				return err
+			}
 		}
-		a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
+		var err error
 		next.Owners.UID, next.Owners.GID, err = etc.Numbers(in.Next, next.Etc)
 		return err
 	})
+}
+
+// mergeEtc makes the /etc of a root. One that the root had from an earlier time is kept beside it: somebody may miss
+// what was changed there.
+func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
+	fresh, before := dst+".merged", dst+".before"
+	report, err := etc.Merge(in, fresh)
+	if err != nil {
+		return err
+	}
+	a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
+	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.ENOENT) { // the root never ran
+		err = os.Rename(fresh, dst)
+	} else if err == nil {
+		err = errors.Join(os.RemoveAll(before), os.Rename(fresh, before))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot put the merged /etc in place: %w", err)
+	}
+	return nil
 }
 
 func removeStamp(file string) error {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -37,6 +38,9 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		return Confirmed{Root: facts.Root, Last: rec.Last}, err
 	}
 	if rec.Phase == PhaseTrying {
+		if err := a.Machine.AwaitStarted(ctx, time.Duration(a.Config.Health.Deadline)); err != nil {
+			return Confirmed{Root: facts.Root, Last: rec.Last}, fmt.Errorf("%w: %s is not good: %w", ErrSwitch, facts.Root, err)
+		}
 		rec.confirm(facts.Root)
 		rec.Phase = PhaseGood
 		if rec.Staged == facts.Root {
@@ -48,8 +52,31 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		}
 		a.tell(Event{Event: "good", Root: facts.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: facts.KernelRelease})
 		a.Log.Info("the root is good", zap.String("root", facts.Root))
+		a.collect(facts, rec)
 	}
 	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
+}
+
+// disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
+// administrator's reboot into a soft one. What somebody else armed is theirs.
+func (a *Agent) disarmLeftover(ctx context.Context) error {
+	armed, err := switcher.Armed()
+	if err != nil || armed == "" {
+		return err
+	}
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	stamp := readStamp(a.path(stampFile))
+	switch {
+	case underWay:
+		return fmt.Errorf("%w: a soft reboot into %s is under way", ErrBlocked, armed)
+	case stamp == nil || stamp.Error != "":
+		return fmt.Errorf("%w: somebody else armed %s at %s; unmount it or let it happen first", ErrBlocked, armed, switcher.NextRoot)
+	}
+	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
+	return switcher.Disarm()
 }
 
 // reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an

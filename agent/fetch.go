@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"os"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/zap"
@@ -139,6 +140,9 @@ func (a *Agent) available(p *published, f switcher.Facts, rec *Record) Available
 
 // look reads the machine and the record without changing either.
 func (a *Agent) look(ctx context.Context) (switcher.Facts, *Record, error) {
+	if a.Machine.Live() && os.Geteuid() != 0 {
+		return switcher.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
+	}
 	facts, err := a.Machine.Facts(ctx)
 	if err != nil {
 		return facts, nil, err

@@ -150,7 +150,13 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error 
 		}
 		g.Units = configs.Units()
 	}
-	return g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"}))
+	if err := g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"})); err != nil {
+		return err
+	}
+	if err := n.Preflight(); err != nil {
+		return fmt.Errorf("%w: %w", ErrIncompatible, err)
+	}
+	return nil
 }
 
 // mountPoints lists the directories that something is mounted on in a new root.

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/verify"
@@ -95,11 +97,34 @@ func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
 	if err != nil && !errors.Is(err, ErrSwitch) {
 		return store.GCReport{}, err
 	}
-	report, err := st.GC(rec.keep(facts.Root))
-	if err == nil && len(report.Roots) > 0 {
-		a.tell(Event{Event: "collected", Reason: "not booted, staged, good or pinned"})
+	return a.gc(st, facts, rec)
+}
+
+func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCReport, error) {
+	keep := rec.keep(f.Root)
+	if a.Machine.Live() {
+		modules, err := switcher.ModulesFrom(f.KernelRelease)
+		if err != nil {
+			return store.GCReport{}, err
+		}
+		keep = append(keep, modules)
+	}
+	report, err := st.GC(keep)
+	for _, id := range report.Roots {
+		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
 	}
 	return report, err
+}
+
+// collect is gc as part of something greater, which does not fail with it.
+func (a *Agent) collect(f switcher.Facts, rec *Record) {
+	st, err := a.openStore()
+	if err == nil {
+		_, err = a.gc(st, f, rec)
+	}
+	if err != nil {
+		a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
+	}
 }
 
 // Pin keeps a root from gc, or with pinned false gives it free.

@@ -57,6 +57,20 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 	return f, f.askPID1(ctx)
 }
 
+// ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has
+// them itself. That root must stay on the disk for as long as this kernel runs.
+func ModulesFrom(release string) (string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/usr/lib/modules/" + release))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	if len(mounts) == 0 {
+		return "", nil
+	}
+	id, _ := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix)
+	return id, nil
+}
+
 // mountedRoot reads the identity of the root from the source text of the last mount at /.
 func mountedRoot() (string, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))

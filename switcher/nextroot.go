@@ -44,6 +44,21 @@ func (n Next) Open() (*mount.Tree, error) {
 	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Source: SourcePrefix + n.ID, Scratch: scratch})
 }
 
+// Preflight joins the image with its graft, for a look only, and tells whether systemd would take it.
+func (n Next) Preflight() error {
+	root, err := n.join()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return Acceptable(root.Path())
+}
+
+// join joins the image with its graft into a detached tree.
+func (n Next) join() (*mount.Tree, error) {
+	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: SourcePrefix + n.ID, Scratch: scratch})
+}
+
 // Arm joins the root and mounts it at /run/nextroot. It must run when services have stopped and file systems are still
 // mounted, in PID 1's mount namespace. On any failure nothing is left mounted.
 func Arm(n Next) (err error) {
@@ -137,7 +152,7 @@ func resolves(root, p string, mode os.FileMode) bool {
 }
 
 func (n Next) joinImage() error {
-	root, err := mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: SourcePrefix + n.ID, Scratch: scratch})
+	root, err := n.join()
 	if err != nil {
 		return err
 	}

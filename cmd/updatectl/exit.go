@@ -7,6 +7,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -59,6 +60,7 @@ var failures = []struct {
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
+	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
 }
