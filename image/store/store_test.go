@@ -1,0 +1,286 @@
+package store
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/layer"
+)
+
+func open(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(filepath.Join(t.TempDir(), "lib", "updatectl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// id makes a valid ID of a digit.
+func id(n int) string { return "sha256-" + strings.Repeat(fmt.Sprint(n), 64) }
+
+// stage puts a root with these file contents into the store; the first one has
+// two names.
+func stage(t *testing.T, s *Store, id string, contents ...string) Root {
+	t.Helper()
+	g, err := s.Begin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for i, c := range contents {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Size: int64(len(c))}); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, c)
+	}
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	tree := layer.NewTree()
+	if err := tree.Add(&archive, g.Put); err != nil {
+		t.Fatal(err)
+	}
+	f, err := g.CreateCFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	digest, err := composefs.Write(f, tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := g.Commit(Info{RootDigest: digest, Files: len(contents)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// objectsIn lists the contents of all objects.
+func objectsIn(t *testing.T, s *Store) []string {
+	t.Helper()
+	var contents []string
+	err := filepath.WalkDir(s.ObjectsDir(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if want := s.object(fsverity.Sum(data)); path != want {
+			t.Errorf("%q is at %s, want %s", data, path, want)
+		}
+		contents = append(contents, string(data))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(contents)
+	return contents
+}
+
+func TestStoreKeepsRoots(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a", "b", "a", "")
+	stage(t, s, id(2), "b", "c")
+	if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("objects %q", got)
+	}
+	again, err := Open(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := again.Roots()
+	if err != nil || len(roots) != 2 || roots[0].ID != id(1) || roots[1].ID != id(2) {
+		t.Fatalf("roots %+v, %v", roots, err)
+	}
+	if got, err := again.Root(id(1)); err != nil || got.Info.RootDigest != r.Info.RootDigest || got.Info.NewBytes != 2 || got.Dir != r.Dir {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	var st unix.Stat_t
+	for _, dir := range []string{s.dir, s.ObjectsDir(), r.Dir} {
+		if err := unix.Stat(dir, &st); err != nil || st.Mode&0o777 != 0o700 {
+			t.Errorf("%s has mode %o, %v", dir, st.Mode, err)
+		}
+	}
+	for _, bad := range []string{id(3), "", "host", "sha256-00", "../roots/" + id(1)} {
+		if _, err := s.Root(bad); !errors.Is(err, ErrNoRoot) {
+			t.Errorf("%q: got %v, want %v", bad, err, ErrNoRoot)
+		}
+		if _, err := s.Begin(bad); bad != id(3) && err == nil {
+			t.Errorf("%q: staging began", bad)
+		}
+	}
+}
+
+func TestIncompleteRootsAreNotListed(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	if err := os.MkdirAll(s.path(rootsDir, id(2), "etc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if roots, err := s.Roots(); err != nil || len(roots) != 1 {
+		t.Errorf("got %+v, %v", roots, err)
+	}
+	g, err := s.Begin(id(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Put(strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if roots, err := s.Roots(); err != nil || len(roots) != 1 || slices.Contains(objectsIn(t, s), "x") {
+		t.Errorf("something shows before its time: %+v, %v", roots, err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestPut(t *testing.T) {
+	s := open(t)
+	g, err := s.Begin(id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Repeat("x", smallFile) + strings.Repeat("\x00", 3*holeSize+5) + "y" + strings.Repeat("\x00", 2*smallFile)
+	for _, content := range []string{"a", strings.Repeat("b", smallFile), strings.Repeat("c", smallFile+1), large, large, "a"} {
+		d, err := g.Put(strings.NewReader(content), int64(len(content)))
+		if err != nil || d != fsverity.Sum([]byte(content)) {
+			t.Errorf("%d bytes: %s, %v", len(content), d, err)
+		}
+		f, err := g.Object(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(f)
+		f.Close()
+		if err != nil || string(got) != content {
+			t.Errorf("%d bytes come back as %d, %v", len(content), len(got), err)
+		}
+	}
+	if want := int64(1 + smallFile + smallFile + 1 + len(large)); g.NewBytes() != want {
+		t.Errorf("%d new bytes, want %d", g.NewBytes(), want)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(g.path(objectsDir, fsverity.Sum([]byte(large)).String()), &st); err != nil || st.Blocks*512 > smallFile+4*holeSize {
+		t.Errorf("%d bytes on disk for %d with holes, %v", st.Blocks*512, len(large), err)
+	}
+	for _, size := range []int64{5, smallFile + 5} {
+		if _, err := g.Put(strings.NewReader("abc"), size); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("short content of %d: got %v", size, err)
+		}
+	}
+}
+
+// An object of the wrong size is what a broken disk leaves; staging replaces it.
+func TestADamagedObjectIsReplaced(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "content")
+	path := s.object(fsverity.Sum([]byte("content")))
+	if err := os.Truncate(path, 3); err != nil {
+		t.Fatal(err)
+	}
+	stage(t, s, id(2), "content")
+	if got := objectsIn(t, s); !slices.Equal(got, []string{"content"}) {
+		t.Errorf("objects %q", got)
+	}
+}
+
+func TestGC(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a", "shared")
+	stage(t, s, id(2), "b", "shared")
+	stage(t, s, id(3), "c", "shared", "")
+	other := filepath.Join(s.path(rootsDir, id(2)), "etc", "deep")
+	if err := os.MkdirAll(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Begin(id(4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.ObjectsDir(), "stranger"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.GC([]string{id(1), id(3), "host", id(9)})
+	if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 2 || report.Bytes == 0 {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "c", "shared"}) {
+		t.Errorf("objects %q", got)
+	}
+	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if report, err := s.GC([]string{id(1), id(3)}); err != nil || report.Objects != 0 || len(report.Roots) != 0 {
+		t.Errorf("second time: %+v, %v", report, err)
+	}
+	if report, err := s.GC(nil); err != nil || report.Objects != 3 || len(report.Roots) != 2 {
+		t.Errorf("all: %+v, %v", report, err)
+	}
+}
+
+// GC must never take a damaged kept root for one that needs nothing.
+func TestGCRemovesNothingWhenAKeptRootIsDamaged(t *testing.T) {
+	for name, damage := range map[string]func(r Root) error{
+		"image changed":   func(r Root) error { return change(r.CFS(), 5000) },
+		"image truncated": func(r Root) error { return os.Truncate(r.CFS(), 100) },
+		"image gone":      func(r Root) error { return os.Remove(r.CFS()) },
+		"info gone":       func(r Root) error { return os.Remove(filepath.Join(r.Dir, infoName)) },
+		"info unreadable": func(r Root) error { return os.Truncate(filepath.Join(r.Dir, infoName), 10) },
+		"info of a future": func(r Root) error {
+			return os.WriteFile(filepath.Join(r.Dir, infoName), []byte(`{"schema":"v9"}`), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			r := stage(t, s, id(1), "a")
+			stage(t, s, id(2), "b")
+			if err := damage(r); err != nil {
+				t.Fatal(err)
+			}
+			if report, err := s.GC([]string{id(1)}); err == nil || report.Objects != 0 || len(report.Roots) != 0 {
+				t.Errorf("got %+v, %v", report, err)
+			}
+			if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "b"}) {
+				t.Errorf("objects %q", got)
+			}
+			if _, err := s.Root(id(2)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// change flips a byte of a file.
+func change(path string, at int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte{b[0] ^ 1}, at)
+	return err
+}
