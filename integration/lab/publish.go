@@ -80,7 +80,7 @@ func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
 func (p *Publisher) Push(ctx context.Context, r *Registry, layout, repository string) (string, error) {
 	digest := filepath.Join(p.dir, "digest")
 	args := []string{"copy", "--insecure-policy", "--quiet", "--preserve-digests", "--digestfile", digest}
-	args = append(args, r.skopeo("dest")...)
+	args = append(args, r.skopeo("dest-")...)
 	args = append(args, "oci:"+layout+":latest", "docker://"+r.Host+"/"+repository)
 	if _, err := Tool(ctx, p.tools, "skopeo", args...); err != nil {
 		return "", err
@@ -90,6 +90,12 @@ func (p *Publisher) Push(ctx context.Context, r *Registry, layout, repository st
 		return "", fmt.Errorf("cannot read the pushed digest: %w", err)
 	}
 	return strings.TrimSpace(string(text)), nil
+}
+
+// Manifest is the manifest that a registry has under a name.
+func (p *Publisher) Manifest(ctx context.Context, r *Registry, repository string) (string, error) {
+	args := append([]string{"inspect", "--raw"}, r.skopeo("")...)
+	return Tool(ctx, p.tools, "skopeo", append(args, "docker://"+r.Host+"/"+repository)...)
 }
 
 // Sign signs what "HOST/REPOSITORY@DIGEST" names as cosign 3 does: a bundle, attached as a referrer.

@@ -160,11 +160,11 @@ func (r *Registry) Stop() {
 	_ = r.cmd.Wait()
 }
 
-// skopeo are the options by which skopeo reaches the registry, as its "src" or "dest".
+// skopeo are the options by which skopeo reaches the registry: as "dest-" of a copy, or "" where there is only one side.
 func (r *Registry) skopeo(side string) []string {
-	args := []string{"--" + side + "-tls-verify=false"}
+	args := []string{"--" + side + "tls-verify=false"}
 	if r.user != "" {
-		args = append(args, "--"+side+"-creds="+r.user+":"+r.password)
+		args = append(args, "--"+side+"creds="+r.user+":"+r.password)
 	}
 	return args
 }
