@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
@@ -58,9 +59,8 @@ func (s *stager) inspect() (store.Info, error) {
 	if err := s.readOSRelease(&info); err != nil {
 		return info, err
 	}
-	if info.Version == "" {
-		info.Version = info.OS.VersionID
-	}
+	// os-release(5): IMAGE_VERSION is the image's own, VERSION_ID that of the distribution.
+	info.Version = cmp.Or(info.Version, info.OS.ImageVersion, info.OS.VersionID)
 	return info, s.measure(&info)
 }
 

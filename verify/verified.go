@@ -18,7 +18,7 @@ const (
 // Voucher names a key that vouched for the content, and in which form.
 type Voucher struct {
 	Signer string `json:"signer"`
-	KeyID  string `json:"keyId"`
+	KeyID  string `json:"key_id"`
 	Form   Form   `json:"form"`
 }
 

@@ -24,19 +24,19 @@ type Info struct {
 	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if not found
 	Init     string   `json:"init"`              // path of the program that becomes PID 1
 	Kernels  []string `json:"kernels,omitempty"` // releases with modules in the image
-	HasAgent bool     `json:"hasAgent"`          // the image brings its own updatectl
+	HasAgent bool     `json:"has_agent"`          // the image brings its own updatectl
 	// Missing lists the directories every host needs at the top and this image
 	// has not; a read-only root cannot grow them.
 	Missing []string `json:"missing,omitempty"`
 
 	Vouchers   []verify.Voucher `json:"vouchers"`
-	VerifiedAt time.Time        `json:"verifiedAt"`
-	StagedAt   time.Time        `json:"stagedAt"`
+	VerifiedAt time.Time        `json:"verified_at"`
+	StagedAt   time.Time        `json:"staged_at"`
 
-	RootDigest fsverity.Digest `json:"rootDigest"` // of root.cfs
+	RootDigest fsverity.Digest `json:"root_digest"` // of root.cfs
 	Files      int             `json:"files"`      // names in the tree
 	Size       int64           `json:"size"`       // bytes of all files
-	NewBytes   int64           `json:"newBytes"`   // of these, what the store did not have
+	NewBytes   int64           `json:"new_bytes"`   // of these, what the store did not have
 }
 
 // Platform is what the image was built for.
@@ -49,7 +49,7 @@ type Platform struct {
 // OS is what the image's os-release says.
 type OS struct {
 	ID           string `json:"id,omitempty"`
-	VersionID    string `json:"versionId,omitempty"`
-	PrettyName   string `json:"prettyName,omitempty"`
-	ImageVersion string `json:"imageVersion,omitempty"`
+	VersionID    string `json:"version_id,omitempty"`
+	PrettyName   string `json:"pretty_name,omitempty"`
+	ImageVersion string `json:"image_version,omitempty"`
 }
