@@ -35,8 +35,8 @@ type packAnswer struct {
 
 type packLayer struct {
 	Digest    digest.Digest `json:"digest"`
-	DiffID    digest.Digest `json:"diffId"`
-	MediaType string        `json:"mediaType"`
+	DiffID    digest.Digest `json:"diff_id"`
+	MediaType string        `json:"media_type"`
 	Size      int64         `json:"size"`
 }
 

@@ -25,7 +25,7 @@ type signAnswer struct {
 	Reference string        `json:"reference"`
 	Digest    digest.Digest `json:"digest"`
 	Form      verify.Form   `json:"form"`
-	KeyID     string        `json:"keyId"`
+	KeyID     string        `json:"key_id"`
 	Already   bool          `json:"already"` // the key had signed it before
 }
 

@@ -21,7 +21,7 @@ const maxConfig = 4 << 20
 // Inspect and one vouches, nothing in it is more than what the registry says.
 type Report struct {
 	Digest     digest.Digest `json:"digest"`
-	MediaType  string        `json:"mediaType"`
+	MediaType  string        `json:"media_type"`
 	Version    string        `json:"version,omitempty"`
 	Platform   string        `json:"platform,omitempty"`
 	Layers     []Part        `json:"layers,omitempty"` // of an image
@@ -32,7 +32,7 @@ type Report struct {
 // Part is a layer of an image or an image of an index.
 type Part struct {
 	Digest    digest.Digest `json:"digest"`
-	MediaType string        `json:"mediaType"`
+	MediaType string        `json:"media_type"`
 	Size      int64         `json:"size"`
 	Platform  string        `json:"platform,omitempty"`
 }
@@ -43,7 +43,7 @@ type Signature struct {
 	From     string      `json:"from"`
 	Verified bool        `json:"verified"`
 	Signer   string      `json:"signer,omitempty"`
-	KeyID    string      `json:"keyId,omitempty"`
+	KeyID    string      `json:"key_id,omitempty"`
 	Problem  string      `json:"problem,omitempty"` // why it does not count, if keys were given
 }
 

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -77,8 +78,8 @@ func openPlace(reference string, o Options) (*place, error) {
 		return nil, fmt.Errorf("%w %q: %v", source.ErrReference, reference, err)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
-	p.target = repository(ref, o)
-	return p, nil
+	p.target, err = repository(ref, o)
+	return p, err
 }
 
 // openSource opens a reference for reading.
@@ -94,11 +95,17 @@ func openSource(reference string, o Options) (*source.Source, error) {
 // referrers API it keeps the index under the tag that stands in for it; the
 // index it replaces is left to the registry's garbage collection, as many
 // registries refuse to delete.
-func repository(ref registry.Reference, o Options) *remote.Repository {
+func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
+	roots, err := source.Authorities(ref.Registry)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	client := &auth.Client{
-		Client:     &http.Client{Transport: retry.NewTransport(nil)},
+		Client:     &http.Client{Transport: retry.NewTransport(transport)},
 		Cache:      auth.NewCache(),
-		Credential: credential(),
+		Credential: source.Credentials(ref),
 	}
 	client.SetUserAgent(userAgent)
 	return &remote.Repository{
@@ -107,7 +114,7 @@ func repository(ref registry.Reference, o Options) *remote.Repository {
 		PlainHTTP:        o.PlainHTTP,
 		SkipReferrersGC:  true,
 		MaxMetadataBytes: verify.MaxManifest,
-	}
+	}, nil
 }
 
 // bare is what a subject or a tag needs of a descriptor.

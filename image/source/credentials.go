@@ -41,9 +41,9 @@ func credentialFiles() []string {
 	return files
 }
 
-// credentialsFor returns how to find credentials for a repository: the first
+// Credentials returns how to find credentials for a repository: the first
 // file that has some wins. Files are read when a registry asks, not before.
-func credentialsFor(ref registry.Reference) auth.CredentialFunc {
+func Credentials(ref registry.Reference) auth.CredentialFunc {
 	return func(ctx context.Context, hostport string) (auth.Credential, error) {
 		for _, file := range credentialFiles() {
 			cred, err := credentialFrom(ctx, file, hostport, ref)

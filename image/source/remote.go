@@ -58,10 +58,16 @@ type remoteSource struct {
 	stall  time.Duration
 }
 
-func newRemote(ref registry.Reference, o Options) *remoteSource {
+func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 	r := &remoteSource{ref: ref, scheme: "https", stall: o.Stall}
 	if slices.Contains(o.PlainHTTP, ref.Registry) {
 		r.scheme = "http"
+	}
+	if o.RootCAs == nil {
+		var err error
+		if o.RootCAs, err = Authorities(ref.Registry); err != nil {
+			return nil, err
+		}
 	}
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -76,12 +82,12 @@ func newRemote(ref registry.Reference, o Options) *remoteSource {
 	r.client = &auth.Client{
 		Client:     &http.Client{Transport: &retry.Transport{Base: transport, Policy: retryPolicy}},
 		Cache:      auth.NewCache(),
-		Credential: credentialsFor(ref),
+		Credential: Credentials(ref),
 	}
 	if o.UserAgent != "" {
 		r.client.SetUserAgent(o.UserAgent)
 	}
-	return r
+	return r, nil
 }
 
 func retryPolicy() retry.Policy {

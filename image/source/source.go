@@ -53,7 +53,7 @@ const layoutPrefix = "oci:"
 type Options struct {
 	PlainHTTP []string       // hosts (with port) to talk to without TLS
 	UserAgent string         // what to call ourselves
-	RootCAs   *x509.CertPool // nil: the system's
+	RootCAs   *x509.CertPool // nil: those of Authorities
 	Stall     time.Duration  // how long a body may stay silent; 0: one minute
 }
 
@@ -95,7 +95,11 @@ func Open(reference string, o Options) (*Source, error) {
 	if ref.Reference == "" {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
 	}
-	return &Source{name: reference, backend: newRemote(ref, o), resumes: resumes, pause: resumePause}, nil
+	r, err := newRemote(ref, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
 }
 
 // String returns the reference the source was opened with.

@@ -24,7 +24,7 @@ type Info struct {
 	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if not found
 	Init     string   `json:"init"`              // path of the program that becomes PID 1
 	Kernels  []string `json:"kernels,omitempty"` // releases with modules in the image
-	HasAgent bool     `json:"has_agent"`          // the image brings its own updatectl
+	HasAgent bool     `json:"has_agent"`         // the image brings its own updatectl
 	// Missing lists the directories every host needs at the top and this image
 	// has not; a read-only root cannot grow them.
 	Missing []string `json:"missing,omitempty"`
@@ -34,8 +34,8 @@ type Info struct {
 	StagedAt   time.Time        `json:"staged_at"`
 
 	RootDigest fsverity.Digest `json:"root_digest"` // of root.cfs
-	Files      int             `json:"files"`      // names in the tree
-	Size       int64           `json:"size"`       // bytes of all files
+	Files      int             `json:"files"`       // names in the tree
+	Size       int64           `json:"size"`        // bytes of all files
 	NewBytes   int64           `json:"new_bytes"`   // of these, what the store did not have
 }
 

@@ -1,0 +1,50 @@
+package source
+
+import (
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAuthorities(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "https://")
+	dir := t.TempDir()
+	get := func() error {
+		pool, err := authorities([]string{filepath.Join(dir, "none"), dir}, host)
+		if err != nil {
+			return err
+		}
+		client := server.Client()
+		client.CloseIdleConnections()
+		client.Transport.(*http.Transport).TLSClientConfig.RootCAs = pool
+		resp, err := client.Get(server.URL)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	if err := get(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("without a certificate for the host: %v", err)
+	}
+	file := filepath.Join(dir, host, "ca.crt")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, text, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(); err != nil {
+		t.Errorf("with the host's certificate: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("none"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no certificate is in") {
+		t.Errorf("with a broken file: %v", err)
+	}
+}
