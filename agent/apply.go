@@ -84,11 +84,20 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	if err := a.rehearse(st, root, facts); err != nil {
+	if err := a.rehearse(st, root, facts, rec); err != nil {
 		return done, err
 	}
 	done.Switching = true
-	return done, a.switchTo(ctx, rec, facts, Switch{Verb: "apply", Version: root.Info.Version}, root.ID)
+	return done, a.switchTo(ctx, rec, facts, Switch{Verb: forward(facts, rec, root.ID), Version: root.Info.Version}, root.ID)
+}
+
+// forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
+// ran before it takes that root's /etc as it is.
+func forward(f switcher.Facts, rec *Record, id string) string {
+	if f.Root == switcher.HostRoot && rec.good() == id {
+		return verbResume
+	}
+	return verbApply
 }
 
 // Stage brings the published image onto the disk and leaves it there.
@@ -135,11 +144,11 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 }
 
 // rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
-func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts) error {
+func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
 	if err := a.graft(st, root, f); err != nil {
 		return err
 	}
-	return a.withEtc(st, root, f, func(in etc.Inputs) error {
+	return a.withEtc(st, root, f, rec, func(in etc.Inputs) error {
 		_, err := etc.Plan(in)
 		return err
 	})

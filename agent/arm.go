@@ -61,14 +61,14 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 	return switcher.Arm(next)
 }
 
-// makeEtc merges /etc for a root that is gone forward to. A root that is gone back to has its own, untouched.
+// makeEtc merges /etc for a root that is new to this host. One that ran before has its own, untouched.
 func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {
 	root, err := st.Root(next.ID)
 	if err != nil {
 		return err
 	}
-	return a.withEtc(st, root, f, func(in etc.Inputs) error {
-		if rec.Switch.Verb != verbRollback {
+	return a.withEtc(st, root, f, rec, func(in etc.Inputs) error {
+		if rec.Switch.Verb == verbApply {
 			if err := a.mergeEtc(in, next.Etc); err != nil {
 				return err
 			}
