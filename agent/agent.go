@@ -25,6 +25,10 @@ var (
 	ErrConfig = errors.New("the configuration is not valid")
 	// ErrBlocked: not now; the same call may go through later or after somebody acted.
 	ErrBlocked = errors.New("blocked for now")
+	// ErrBusy: another updatectl holds the lock; it is ErrBlocked, too.
+	ErrBusy = fmt.Errorf("%w: another updatectl is at work", ErrBlocked)
+	// ErrGivenUp: the image failed here before; it is ErrBlocked, too.
+	ErrGivenUp = fmt.Errorf("%w: this image was given up", ErrBlocked)
 	// ErrFullReboot: the change needs a full reboot.
 	ErrFullReboot = errors.New("a full reboot is needed")
 	// ErrIncompatible: this image cannot run on this host.

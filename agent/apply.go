@@ -68,11 +68,11 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return done, nil
 	}
 	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
-		done.Skipped = fmt.Sprintf("given up on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-		if o.Unattended {
+		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		if done.Skipped = "given up " + why; o.Unattended {
 			return done, nil
 		}
-		return done, fmt.Errorf("%w: this image was %s", ErrBlocked, done.Skipped)
+		return done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
 	root, err := a.stage(ctx, st, p, rec)
 	if err != nil {

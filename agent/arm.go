@@ -34,13 +34,15 @@ func (a *Agent) Arm(ctx context.Context) error {
 	stamp := switcher.Stamp{Target: rec.Switch.Target}
 	if err != nil {
 		stamp.Error = err.Error()
-		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	text, merr := json.Marshal(stamp)
 	if merr == nil {
 		merr = writeAtomically(a.path(stampFile), text, 0o600)
 	}
-	return errors.Join(err, merr)
+	if err = errors.Join(err, merr); err != nil { // the stamp is what will be read: the journal has stopped, too
+		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
+	}
+	return err
 }
 
 func (a *Agent) arm(ctx context.Context, rec *Record) error {
