@@ -152,7 +152,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error 
 		return err
 	}
 	defer image.Close()
-	g := switcher.Graft{MountPoints: a.mountPoints(f)}
+	g := switcher.Graft{MountPoints: a.mountPoints(f), Stay: n.Mounts(image.Path())}
 	if !root.Info.HasAgent {
 		if g.Agent, err = os.Executable(); err != nil {
 			return fmt.Errorf("cannot find the agent's own binary: %w", err)
