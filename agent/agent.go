@@ -33,6 +33,8 @@ var (
 	ErrFullReboot = errors.New("a full reboot is needed")
 	// ErrIncompatible: this image cannot run on this host.
 	ErrIncompatible = errors.New("not compatible with this host")
+	// ErrHostTooOld: this host cannot run any image; it is ErrIncompatible, too.
+	ErrHostTooOld = fmt.Errorf("%w: it cannot soft-reboot", ErrIncompatible)
 	// ErrSwitch: the host did not arrive in the root that was asked for.
 	ErrSwitch = errors.New("the switch failed")
 	// ErrNoRoot: there is no such root to go to.

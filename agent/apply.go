@@ -56,6 +56,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	defer unlock()
 	st, facts, rec, err := a.begin(ctx)
+	if err == nil {
+		err = a.able(facts)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
@@ -108,6 +111,9 @@ func (a *Agent) Stage(ctx context.Context, reference string, wait bool) (Applied
 	}
 	defer unlock()
 	st, facts, rec, err := a.begin(ctx)
+	if err == nil {
+		err = a.able(facts)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
@@ -141,6 +147,14 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 		err = errors.Join(a.disarmLeftover(ctx), a.reconcile(ctx, facts, rec))
 	}
 	return st, facts, rec, err
+}
+
+// able refuses a host that no image can help, before anything is fetched for it.
+func (a *Agent) able(f switcher.Facts) error {
+	if c := switcher.CheckHost(f); a.Machine.Live() && c.Verdict == switcher.VerdictRefuse {
+		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
+	}
+	return nil
 }
 
 // rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.

@@ -57,6 +57,7 @@ var failures = []struct {
 	{verify.ErrNotTrusted, exitNotTrusted, "ask who published this image; nothing was staged"},
 	{image.ErrPlatform, exitIncompatible, "publish the image for this platform, or follow another reference"},
 	{image.ErrNotBootable, exitIncompatible, "an image needs systemd as its init and an os-release; nothing was staged"},
+	{agent.ErrHostTooOld, exitIncompatible, "bring the host to a release with systemd 254 or newer first, such as Debian 13"},
 	{agent.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
 	{image.ErrNoSpace, exitNoSpace, "`updatectl gc` frees what nothing needs; else give the file system of /var/lib/updatectl more room"},
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
