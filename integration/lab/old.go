@@ -2,9 +2,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -21,20 +18,10 @@ func Old(ctx context.Context) (string, error) { return tree(ctx, "old", oldRecip
 // StartOld boots a host of Debian 12 for a test. It has no network.
 func StartOld(t testing.TB, o Options) *Host {
 	t.Helper()
-	customise := o.Customise
-	o.Customise = func(root string) error {
-		old, err := Old(t.Context())
-		if err != nil {
-			return err
-		}
-		script := `find "$2" -mindepth 1 -delete; cp -a "$1/." "$2"`
-		if out, err := exec.CommandContext(t.Context(), "sh", "-ec", script, "sh", old, root).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot install Debian 12: %w\n%s", err, out)
-		}
-		if err := writeFile(filepath.Join(root, "etc/hostname"), o.Name+"\n"); err != nil || customise == nil {
-			return err
-		}
-		return customise(root)
+	old, err := Old(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
+	o.Tree = old
 	return Start(t, o)
 }
