@@ -783,7 +783,7 @@ func (b *bench) oddLayer() []byte {
 	check(os.MkdirAll(deep, 0o755))
 	check(os.WriteFile(filepath.Join(deep, strings.Repeat("n", 250)), []byte("long"), 0o600))
 	check(os.Symlink(strings.Repeat("t/", 1000), filepath.Join(dir, "long-target")))
-	write("new\nline, \\ and \xff = é", "")
+	write("comma, \\ and \xff = é", "")
 	for _, size := range []int{1, 64, 65, 4095, 4096, 4097, 1 << 20, 1<<20 + 1} { // of a block, of what may be inlined
 		write(fmt.Sprintf("sizes/%d", size), strings.Repeat("s", size))
 	}
