@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 
@@ -90,6 +91,10 @@ func exitCode(err error) int {
 
 // hint says what to do about an error; "" when the error says it all.
 func hint(err error) string {
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return "if the certificate is right, make the host trust who issued it, on Debian with update-ca-certificates(8)"
+	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
 			return f.hint
