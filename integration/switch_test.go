@@ -4,12 +4,8 @@ package integration
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -82,35 +78,6 @@ func (s *site) mounts() string {
 		`findmnt --raw --noheadings --output TARGET,SOURCE,FSROOT | grep -Ev '^/(dev|proc|sys|run|tmp)[/ ]' | sort`)
 }
 
-// wake continues commands in the host that stop. Before it kills, systemd stops every process; nsenter then stops
-// itself as its command does, and nobody is left to continue it.
-func wake(t *testing.T) {
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(200 * time.Millisecond):
-			}
-			lists, _ := filepath.Glob("/proc/self/task/*/children")
-			for _, list := range lists {
-				text, _ := os.ReadFile(list)
-				for _, field := range strings.Fields(string(text)) {
-					stat, err := os.ReadFile("/proc/" + field + "/stat")
-					if err != nil || !strings.Contains(string(stat), "(nsenter) T ") {
-						continue
-					}
-					if pid, err := strconv.Atoi(field); err == nil {
-						_ = syscall.Kill(pid, syscall.SIGCONT)
-					}
-				}
-			}
-		}
-	}()
-	t.Cleanup(func() { close(done) })
-}
-
 // unarmed expects that the next reboot is an ordinary one.
 func (s *site) unarmed() {
 	s.Helper()
@@ -180,7 +147,6 @@ func (s *site) reboots() {
 // TestSwitchThatFails goes through what stands between an accepted apply and the new root: systemd falls back without an
 // error, so the agent has to say what happened, and leave a host that works and can try again.
 func TestSwitchThatFails(t *testing.T) {
-	wake(t)
 	s := newSite(t, "switch")
 	h := s.host
 	s.updatectl(exitAvailable, "stage")

@@ -174,7 +174,6 @@ func (s *site) agentFiles(mark string) []layerEntry {
 // TestUnusualImages shows that images of another make than the lab's run, too, and that what the running kernel needs
 // stays with it whatever image it came from.
 func TestUnusualImages(t *testing.T) {
-	wake(t)
 	s := newSite(t, "unusual")
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")
