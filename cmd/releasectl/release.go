@@ -182,8 +182,8 @@ the build id that "readelf -n vmlinux" shows; hosts with another kernel leave it
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&p.KernelRelease, "kernel-release", "", "what `uname -r` says")
-	f.StringVar(&p.KernelVersion, "kernel-version", "", "what `uname -v` says")
+	f.StringVar(&p.KernelRelease, "kernel-release", "", "the kernel's `RELEASE`, as uname -r says it")
+	f.StringVar(&p.KernelVersion, "kernel-version", "", "the kernel's `VERSION`, as uname -v says it")
 	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "the kernel's GNU build id, in `HEX`")
 	f.StringVar(&p.Name, "name", "", "the `NAME` of the module (default: from the name of the file)")
 	f.StringSliceVar(&p.Fixes, "fixes", nil, "the fixes in it, as `CVE,…`")

@@ -52,7 +52,11 @@ type Barrier struct {
 
 // Error names both versions.
 func (b *Barrier) Error() string {
-	return fmt.Sprintf("release %s is for hosts of version %s or newer, and this one runs %s: it goes through %s first", b.Release, b.Version, b.Running, b.Version)
+	runs := b.Running
+	if runs == "" {
+		runs = "an unknown version"
+	}
+	return fmt.Sprintf("release %s is for hosts of version %s or newer, and this one runs %s: it goes through %s first", b.Release, b.Version, runs, b.Version)
 }
 
 // Unwrap makes it an ErrBarrier.
@@ -78,8 +82,10 @@ type Facts struct {
 	Seen time.Time
 	// Mark is the last release that was accepted, the zero value for none.
 	Mark Mark
-	// Running is the version that runs, "" when it is not known: then there is nothing to go through first.
+	// Running is the version that runs, "" when it is not known. Fresh tells that no image ran here yet: then there is
+	// nothing to go through first.
 	Running string
+	Fresh   bool
 	// Platform and Compatible are the machine and its class; "" is a machine without one.
 	Platform   ocispec.Platform
 	Compatible string
@@ -117,7 +123,7 @@ func (r *Release) Admit(f Facts) (Image, error) {
 	if err := r.Order(f.Mark); err != nil && !f.AllowDowngrade {
 		return Image{}, err
 	}
-	if r.MinVersion != "" && f.Running != "" && Compare(f.Running, r.MinVersion) < 0 {
+	if r.MinVersion != "" && !f.Fresh && Compare(f.Running, r.MinVersion) < 0 {
 		return Image{}, &Barrier{Release: r.Version, Version: r.MinVersion, Running: f.Running}
 	}
 	i, err := r.pick(f)

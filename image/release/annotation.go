@@ -139,10 +139,14 @@ func word(form *regexp.Regexp, what string) func(string) (string, error) {
 var (
 	parseVersion = word(versionForm, "a version: letters, digits and . ~ ^ + _ -,")
 	parseKernel  = word(kernelForm, "the release of a kernel")
-	parseClass   = word(classForm, "a machine class: letters, digits and . , : / + _ -,")
 	parseModule  = word(moduleForm, "the name of a kernel module")
 	parseBuildID = word(buildIDForm, "a build id in lower-case hexadecimal digits")
 )
+
+// ParseClass reads a machine class.
+func ParseClass(text string) (string, error) {
+	return word(classForm, "a machine class: letters, digits and . , : / + _ -,")(text)
+}
 
 // number reads a decimal number without sign or leading zeros.
 func number(limit int64) func(string) (int64, error) {

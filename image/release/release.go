@@ -165,7 +165,7 @@ func (r *Release) addImage(d ocispec.Descriptor) error {
 		Descriptor:    d,
 		RootDigest:    may(f, AnnotationRootDigest, parseRootDigest),
 		KernelRelease: may(f, AnnotationKernelRelease, parseKernel),
-		Compatible:    may(f, AnnotationCompatible, parseClass),
+		Compatible:    may(f, AnnotationCompatible, ParseClass),
 		SystemdMin:    int(may(f, AnnotationSystemdMin, number(maxSystemd))),
 	}
 	if err := f.err("image " + d.Digest.String()); err != nil {
