@@ -93,9 +93,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return done, err
 	}
 	done.Switching, done.Version = true, p.mark.Version
-	if left, known := rec.Accepted[facts.Root]; known && p.order(left) != nil {
-		rec.Bad[facts.Root] = Bad{Reason: "the operator went back to version " + p.mark.Version, At: a.Now().UTC()}
-	}
+	rec.leave(facts.Root, p, a.Now())
 	return done, a.switchTo(ctx, rec, facts, Switch{Verb: "apply", Version: p.mark.Version}, root.ID)
 }
 

@@ -146,6 +146,14 @@ func (r *Record) accept(p *published, now time.Time) bool {
 	return r.Mark != before || r.Accepted[id] != as || !r.Seen.Equal(seen)
 }
 
+// leave marks the root that is left for an older one: like one that was rolled back from, it is not taken again by an
+// unattended apply, which would undo the night after what the operator did.
+func (r *Record) leave(root string, p *published, now time.Time) {
+	if as, known := r.Accepted[root]; known && p.order(as) != nil {
+		r.Bad[root] = Bad{Reason: "left by the operator for version " + p.mark.Version, At: now.UTC()}
+	}
+}
+
 // applied begins the answer of apply and stage.
 func (p *published) applied(f switcher.Facts) Applied {
 	return Applied{

@@ -63,7 +63,8 @@ func newReleaseNew(out *output) *cobra.Command {
 		Use:   "new --version VERSION --sequence N --expires TIME LAYOUT[:TAG]",
 		Short: "Begin a release",
 		Long: `Begin a release in an OCI layout directory, which is made if it does not exist. The tag is
-"latest" if none is given; what it named before stays in the layout.
+"latest" if none is given. A release that it named before is removed if nobody has signed it;
+anything else stays in the layout.
 
 Hosts take a release only if its sequence is not smaller, and its version not older, than
 those of the last one they took. Versions are ordered as "systemd-analyze compare-versions"
