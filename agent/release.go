@@ -26,7 +26,7 @@ type Release struct {
 // circumstances are what a release is judged by on this host.
 func (a *Agent) circumstances(f switcher.Facts, rec *Record, downgrade bool) release.Facts {
 	root := f.Root
-	if !a.Machine.Live() { // nothing runs in another tree: it stands where its record says
+	if root == switcher.HostRoot { // also after a boot of the kernel, and in another tree, where nothing runs
 		root = rec.good()
 	}
 	return release.Facts{

@@ -152,7 +152,7 @@ func TestCircumstances(t *testing.T) {
 	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" || f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(today) || !f.Now.Equal(today) {
 		t.Errorf("%+v", f)
 	}
-	rec.Good = append(rec.Good, "sha256-1") // another tree stands where its record says
+	rec.Good = append(rec.Good, "sha256-1") // a boot of the kernel lands on the mutable host, whose state that root has used
 	if f := a.circumstances(facts, rec, false); f.Fresh || f.Running != "1.0" || f.AllowDowngrade {
 		t.Errorf("%+v", f)
 	}
