@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/verify"
@@ -26,6 +27,8 @@ type Config struct {
 		Image string `toml:"image" json:"image"`
 		// PlainHTTP lists registry hosts that are spoken to without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
+		// Compatible is the class of this machine: of a release, images for it or for every machine are taken.
+		Compatible string `toml:"compatible" json:"compatible"`
 	} `toml:"source" json:"source"`
 	Verify struct {
 		// Keys are files with PEM public keys.
@@ -229,6 +232,11 @@ func (c *Config) validate() error {
 	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
+	}
+	if c.Source.Compatible != "" {
+		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
+			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
+		}
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -29,16 +31,24 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:
 //
-//	layout         images v1 and v2, signed by release.pub; "unsigned", which is not; "noinit", signed and no system
+//	layout         images v1 and v2, signed by release.pub; "unsigned", which is not; "noinit", signed and no system;
+//	               "other", for another architecture
 //	release.pub    the key that signed; other.pub is another one
 //	host           a tree for --root with a configuration that follows v1
+//
+// $REGISTRY serves the layout by HTTP; see release_test.go for it and for the commands that make releases.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               setup,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "record": changeRecord, "follow": follow,
+			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
+			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
+			"serve-as": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).serveAs(ts, neg, args) },
+		},
 	})
 }
 
@@ -61,16 +71,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func setup(env *testscript.Env) error {
-	p := publisher{dir: env.WorkDir, layout: filepath.Join(env.WorkDir, "layout")}
+	p := &publisher{dir: env.WorkDir, layout: filepath.Join(env.WorkDir, "layout")}
+	env.Values[publisher{}] = p
+	p.serve(env)
 	return errors.Join(
 		p.makeKey(), p.writePublicKeys(),
 		p.publish("v1", true, "usr/lib/systemd/systemd", "usr/lib/systemd/libsystemd-shared-257.so"),
 		p.publish("v2", true, "usr/lib/systemd/systemd", "usr/lib/systemd/libsystemd-shared-257.so", "usr/bin/new"),
 		p.publish("unsigned", false, "usr/lib/systemd/systemd", "usr/bin/unsigned"),
 		p.publish("noinit", true, "usr/bin/nothing"),
-		p.configure("host", "release.pub"),
+		p.publishFor(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH], "other", true, "usr/lib/systemd/systemd"),
+		p.configure("host", "release.pub", env.Getenv("REGISTRY")),
 	)
 }
+
+// theirs is the publisher of a script.
+func theirs(ts *testscript.TestScript) *publisher { return ts.Value(publisher{}).(*publisher) }
 
 // publisher makes small images by the same code as releasectl does.
 type publisher struct {
@@ -102,6 +118,10 @@ func (p *publisher) writePublicKeys() error {
 }
 
 func (p *publisher) publish(tag string, signed bool, programs ...string) error {
+	return p.publishFor(runtime.GOARCH, tag, signed, programs...)
+}
+
+func (p *publisher) publishFor(architecture, tag string, signed bool, programs ...string) error {
 	tree := filepath.Join(p.dir, "trees", tag)
 	files := map[string]string{"usr/lib/os-release": "ID=test\nPRETTY_NAME=\"Test " + tag + "\"\nVERSION_ID=" + tag + "\n", "etc/hostname": "test\n"}
 	for _, name := range programs {
@@ -113,7 +133,7 @@ func (p *publisher) publish(tag string, signed bool, programs ...string) error {
 			return err
 		}
 	}
-	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag, Compression: "zstd", Version: tag, Architecture: "amd64"})
+	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag, Compression: "zstd", Version: tag, Architecture: architecture})
 	if err != nil || !signed {
 		return err
 	}
@@ -165,6 +185,10 @@ func (p *publisher) list(d ocispec.Descriptor) error {
 	if err := json.Unmarshal(text, &index); err != nil {
 		return err
 	}
+	name := d.Annotations[ocispec.AnnotationRefName]
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(old ocispec.Descriptor) bool {
+		return name != "" && old.Annotations[ocispec.AnnotationRefName] == name
+	})
 	index.Manifests = append(index.Manifests, d)
 	if text, err = json.Marshal(index); err != nil {
 		return err
@@ -173,8 +197,8 @@ func (p *publisher) list(d ocispec.Descriptor) error {
 }
 
 // configure makes a tree for --root that follows v1 and trusts the key.
-func (p *publisher) configure(host, key string) error {
-	text := fmt.Sprintf("[source]\nimage = \"oci:%s:v1\"\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n", p.layout)
+func (p *publisher) configure(host, key, registry string) error {
+	text := fmt.Sprintf("[source]\nimage = \"oci:%s:v1\"\nplain-http = [%q]\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n", p.layout, registry)
 	dir := filepath.Join(p.dir, host, "etc/updatectl")
 	pub, err := os.ReadFile(filepath.Join(p.dir, key))
 	return errors.Join(err, os.MkdirAll(filepath.Join(dir, "keys"), 0o755),

@@ -74,6 +74,9 @@ func rootText(r agent.RootStatus) string {
 	if r.Version != "" {
 		words = append(words, "version "+r.Version)
 	}
+	if r.Sequence > 0 {
+		words = append(words, fmt.Sprintf("sequence %d", r.Sequence))
+	}
 	if r.Name != "" {
 		words = append(words, r.Name)
 	}
