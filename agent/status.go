@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -43,6 +44,8 @@ type RootStatus struct {
 	Version  string           `json:"version,omitempty"`
 	Name     string           `json:"name,omitempty"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+	// VerifiedAt is when the vouchers were found good.
+	VerifiedAt time.Time `json:"verified_at,omitzero"`
 }
 
 // Status tells where the host stands. It changes nothing.
@@ -82,6 +85,7 @@ func rootStatus(st *store.Store, id string) RootStatus {
 	s := RootStatus{Root: id}
 	if root, err := st.Root(id); err == nil {
 		s.Version, s.Name, s.Vouchers = root.Info.Version, root.Info.OS.PrettyName, root.Info.Vouchers
+		s.VerifiedAt = root.Info.VerifiedAt
 	}
 	return s
 }
