@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -47,6 +48,8 @@ type RootStatus struct {
 	Sequence int64            `json:"sequence,omitempty"` // of the release it was accepted as, 0 for an image on its own
 	Name     string           `json:"name,omitempty"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+	// VerifiedAt is when the vouchers were found good.
+	VerifiedAt time.Time `json:"verified_at,omitzero"`
 }
 
 // Status tells where the host stands. It changes nothing.
@@ -86,6 +89,7 @@ func rootStatus(st *store.Store, rec *Record, id string) RootStatus {
 	s := RootStatus{Root: id, Sequence: rec.Accepted[id].Sequence}
 	if root, err := st.Root(id); err == nil {
 		s.Version, s.Name, s.Vouchers = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName, root.Info.Vouchers
+		s.VerifiedAt = root.Info.VerifiedAt
 	}
 	return s
 }

@@ -35,13 +35,16 @@ type Event struct {
 // progressStep is after how many bytes progress is told again.
 const progressStep = 1 << 20
 
-// Stage makes the image a root of the store and returns it. A root that is
-// there already is returned as it is. Nothing is visible in the store before
+// Stage makes the image a root of the store and returns it. Of a root that is
+// there already only the evidence is renewed. Nothing is visible in the store before
 // everything has been checked and is on disk, whatever way Stage ends.
 func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
 	if err == nil {
-		return root, img.checkSeal(root.Info.RootDigest)
+		if err := img.checkSeal(root.Info.RootDigest); err != nil {
+			return store.Root{}, err
+		}
+		return root.Renew(img.Verified, time.Now())
 	}
 	if !errors.Is(err, store.ErrNoRoot) {
 		return root, err
@@ -89,6 +92,9 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 		return store.Root{}, err
 	}
 	if err := s.img.checkSeal(info.RootDigest); err != nil {
+		return store.Root{}, err
+	}
+	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
 		return store.Root{}, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -81,7 +81,7 @@ func rootText(r agent.RootStatus) string {
 		words = append(words, r.Name)
 	}
 	if len(r.Vouchers) > 0 {
-		words = append(words, "signed by "+signedBy(r.Vouchers))
+		words = append(words, "signed by "+signedBy(r.Vouchers), "verified "+r.VerifiedAt.Format("2006-01-02 15:04"))
 	}
 	return strings.Join(words, ", ")
 }
