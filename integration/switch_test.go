@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -76,6 +77,45 @@ func (s *site) mounts() string {
 	s.Helper()
 	return s.host.Must(s.T, "sh", "-ec",
 		`findmnt --raw --noheadings --output TARGET,SOURCE,FSROOT | grep -Ev '^/(dev|proc|sys|run|tmp)[/ ]' | sort`)
+}
+
+// lands expects that the host is, or soon comes up, in one of two roots, whole and able to go on, and brings it back to
+// the first. It tells whether it was in the second.
+func (s *site) lands(from, to string) bool {
+	s.Helper()
+	const underWay = time.Second // a soft reboot that was asked for has begun by then
+	time.Sleep(underWay)
+	var v status
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		r := s.host.Run(s.Context(), "systemctl", "is-system-running")
+		state := strings.TrimSpace(r.Stdout)
+		if r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status"); r.Code == 0 && (state == "running" || state == "degraded") {
+			v = status{}
+			if err := json.Unmarshal([]byte(r.Stdout), &v); err == nil && v.Phase != "trying" {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the host does not come up: %s, %s", state, r)
+		}
+	}
+	// A switch that was prepared and never asked for is taken back by whatever is run next.
+	s.updatectl(exitDone, "gc")
+	v = s.status()
+	s.unarmed()
+	s.host.Must(s.T, "systemctl", "reset-failed")
+	switch {
+	case v.Booted.Root == to && v.Phase == "good":
+		s.runs(to, "1")
+		s.switches("rollback", from)
+		s.runs(from, from)
+		s.updatectl(exitAvailable, "stage")
+		return true
+	case v.Booted.Root == from && v.Phase == "staged" && v.Staged != nil && v.Staged.Root == to:
+		return false
+	}
+	s.Fatalf("want %s good, or %s with the other staged, status is %+v", to, from, v)
+	return false
 }
 
 // unarmed expects that the next reboot is an ordinary one.
@@ -197,10 +237,44 @@ func TestSwitchThatFails(t *testing.T) {
 		}
 		s.unarmed()
 	})
+	t.Run("killed at any moment of a switch", func(t *testing.T) {
+		s := s.in(t)
+		release := s.inhibit()
+		start := time.Now()
+		s.refused(exitBlocked, "the backup runs", "", "apply")
+		whole := time.Since(start)
+		release()
+		arrived, stayed := 0, 0
+		const moments = 5
+		for i := range moments {
+			after := whole * time.Duration(i+1) / moments
+			h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "apply", "--retry")
+			if s.lands("host", one) {
+				arrived++
+			} else {
+				stayed++
+			}
+		}
+		// The same to the step that arms, when services have stopped.
+		for _, after := range []string{"0.02", "0.1", "0.3"} {
+			s.armsBy("/usr/bin/timeout --signal=KILL " + after + " /usr/bin/updatectl agent arm")
+			s.switches("apply", "--retry")
+			if s.lands("host", one) {
+				arrived++
+			} else {
+				stayed++
+			}
+			s.armsAgain()
+		}
+		t.Logf("%d times in the new root, %d times in the old one", arrived, stayed)
+		if arrived == 0 || stayed == 0 {
+			t.Error("the moments were not well chosen: this shows nothing")
+		}
+	})
 	t.Run("no logind", func(t *testing.T) {
 		s := s.in(t)
 		h.Must(t, "sh", "-ec", "systemctl mask --runtime --now systemd-logind.service dbus-org.freedesktop.login1.service")
-		s.switches("apply")
+		s.switches("apply", "--retry")
 		s.runs(one, "1")
 		h.Must(t, "sh", "-ec", "systemctl unmask --runtime systemd-logind.service dbus-org.freedesktop.login1.service; systemctl start systemd-logind")
 	})
