@@ -57,6 +57,10 @@ func askLogind(ctx context.Context) error {
 	switch answer.Name {
 	case "org.freedesktop.login1.BlockedByInhibitorLock":
 		return fmt.Errorf("%w: %s", ErrInhibited, whoInhibits(ctx, login1))
+	case "org.freedesktop.DBus.Error.AccessDenied": // what systemd 257 says to root about the same thing
+		if holders := whoInhibits(ctx, login1); holders != "" {
+			return fmt.Errorf("%w: %s", ErrInhibited, holders)
+		}
 	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
 		"org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitMasked":
 		return fmt.Errorf("%w: %w", errNoLogind, err)
