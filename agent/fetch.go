@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -24,6 +25,8 @@ type published struct {
 	// release is the release that lists the image, nil for an image on its own; mark is what the record keeps of either.
 	release *release.Release
 	mark    release.Mark
+	// seen is the latest time that is known to have passed: by the record, or by the proofs that came with the signatures.
+	seen time.Time
 	// waived is why the record would have refused it, had the operator not allowed a downgrade.
 	waived error
 	// warnings are for the operator, whatever becomes of it.

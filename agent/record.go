@@ -54,7 +54,7 @@ type Record struct {
 	// Mark is the last release that was accepted: what comes before it is not taken. It is written before the release
 	// is fetched, so that nobody can offer an older one in the meantime.
 	Mark release.Mark `json:"mark,omitzero"`
-	// Seen is the latest time at which a release was accepted. A clock that shows less went backwards. It is never
+	// Seen is the latest time at which a release was accepted or, as proven, signed. A clock that shows less went backwards. It is never
 	// later than the expiry of a release that was signed, however wrong the clock was.
 	Seen time.Time `json:"seen,omitzero"`
 	// Accepted tells as which release each root was accepted.

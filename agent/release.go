@@ -74,12 +74,24 @@ func (a *Agent) choose(ctx context.Context, p *published, v *verify.Verified, f 
 	}
 }
 
+// latest is the latest of a time and the proven times of signatures. These passed, whatever the clock says.
+func latest(t time.Time, vouchers []verify.Voucher) time.Time {
+	for _, v := range vouchers {
+		if v.SignedAt.After(t) {
+			t = v.SignedAt
+		}
+	}
+	return t
+}
+
 func (a *Agent) chooseReleased(ctx context.Context, p *published, v *verify.Verified, f release.Facts) error {
 	var err error
 	if p.release, err = release.Parse(v); err != nil {
 		return fmt.Errorf("%s: %w", p.reference, err)
 	}
 	p.mark = release.Mark{Sequence: p.release.Sequence, Version: p.release.Version, Digest: p.release.Digest}
+	f.Seen = latest(f.Seen, v.Vouchers())
+	p.seen = f.Seen
 	if back := f.ClockBack(); back > 0 {
 		p.warnings = append(p.warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases expire by the latter",
 			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
@@ -135,8 +147,10 @@ func (r *Record) accept(p *published, now time.Time) bool {
 	switch {
 	case p.release != nil:
 		r.Mark, r.Accepted[id] = p.mark, p.mark
-		if now.After(r.Seen) {
-			r.Seen = now.UTC()
+		for _, t := range []time.Time{now, p.seen} {
+			if t.After(r.Seen) {
+				r.Seen = t.UTC()
+			}
 		}
 	case r.Mark.Sequence > 0, !release.Ordered(p.mark.Version):
 		// An image on its own says nothing about the order of releases, even if the operator takes it.

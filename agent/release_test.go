@@ -96,6 +96,20 @@ func TestAcceptedIsRemembered(t *testing.T) {
 	}
 }
 
+// A proven time of a signature has passed, whatever the clock says.
+func TestProvenTimesAreSeen(t *testing.T) {
+	at := latest(today, []verify.Voucher{{}, {SignedAt: today.Add(time.Hour)}, {SignedAt: today.Add(-time.Hour)}})
+	if !at.Equal(today.Add(time.Hour)) || !latest(today, nil).Equal(today) {
+		t.Errorf("latest is %s", at)
+	}
+	r := &Record{Accepted: map[string]release.Mark{}}
+	p := offered(t, 7, "2026.7", nil)
+	p.seen = at
+	if !r.accept(p, today) || !r.Seen.Equal(at) {
+		t.Errorf("seen %s", r.Seen)
+	}
+}
+
 // The mark is on the disk when accept returns, and what a downgrade waived is in the history.
 func TestAcceptIsWritten(t *testing.T) {
 	a := testAgent(t)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
 	if err != nil {
 		return Rechecked{}, err
 	}
-	r := Rechecked{Root: root.ID, Version: root.Info.Version, VerifiedAt: root.Info.VerifiedAt}
+	r := Rechecked{Root: root.ID, Version: cmp.Or(rec.Accepted[root.ID].Version, root.Info.Version), VerifiedAt: root.Info.VerifiedAt}
 	if r.Vouchers, err = recheck(root, policy); err != nil {
 		return r, fmt.Errorf("%w: root %s: %w", ErrEvidence, root.ID, err)
 	}
