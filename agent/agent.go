@@ -25,10 +25,16 @@ var (
 	ErrConfig = errors.New("the configuration is not valid")
 	// ErrBlocked: not now; the same call may go through later or after somebody acted.
 	ErrBlocked = errors.New("blocked for now")
+	// ErrBusy: another updatectl holds the lock; it is ErrBlocked, too.
+	ErrBusy = fmt.Errorf("%w: another updatectl is at work", ErrBlocked)
+	// ErrGivenUp: the image failed here before; it is ErrBlocked, too.
+	ErrGivenUp = fmt.Errorf("%w: this image was given up", ErrBlocked)
 	// ErrFullReboot: the change needs a full reboot.
 	ErrFullReboot = errors.New("a full reboot is needed")
 	// ErrIncompatible: this image cannot run on this host.
 	ErrIncompatible = errors.New("not compatible with this host")
+	// ErrHostTooOld: this host cannot run any image; it is ErrIncompatible, too.
+	ErrHostTooOld = fmt.Errorf("%w: it cannot soft-reboot", ErrIncompatible)
 	// ErrSwitch: the host did not arrive in the root that was asked for.
 	ErrSwitch = errors.New("the switch failed")
 	// ErrNoRoot: there is no such root to go to.

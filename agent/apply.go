@@ -56,6 +56,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	defer unlock()
 	st, facts, rec, err := a.begin(ctx)
+	if err == nil {
+		err = a.able(facts)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
@@ -68,11 +71,11 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return done, nil
 	}
 	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
-		done.Skipped = fmt.Sprintf("given up on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-		if o.Unattended {
+		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		if done.Skipped = "given up " + why; o.Unattended {
 			return done, nil
 		}
-		return done, fmt.Errorf("%w: this image was %s", ErrBlocked, done.Skipped)
+		return done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
 	root, err := a.stage(ctx, st, p, rec)
 	if err != nil {
@@ -84,11 +87,20 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	if err := a.rehearse(st, root, facts); err != nil {
+	if err := a.rehearse(st, root, facts, rec); err != nil {
 		return done, err
 	}
 	done.Switching = true
-	return done, a.switchTo(ctx, rec, facts, Switch{Verb: "apply", Version: root.Info.Version}, root.ID)
+	return done, a.switchTo(ctx, rec, facts, Switch{Verb: forward(facts, rec, root.ID), Version: root.Info.Version}, root.ID)
+}
+
+// forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
+// ran before it takes that root's /etc as it is.
+func forward(f switcher.Facts, rec *Record, id string) string {
+	if f.Root == switcher.HostRoot && rec.good() == id {
+		return verbResume
+	}
+	return verbApply
 }
 
 // Stage brings the published image onto the disk and leaves it there.
@@ -99,6 +111,9 @@ func (a *Agent) Stage(ctx context.Context, reference string, wait bool) (Applied
 	}
 	defer unlock()
 	st, facts, rec, err := a.begin(ctx)
+	if err == nil {
+		err = a.able(facts)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
@@ -134,12 +149,20 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 	return st, facts, rec, err
 }
 
+// able refuses a host that no image can help, before anything is fetched for it.
+func (a *Agent) able(f switcher.Facts) error {
+	if c := switcher.CheckHost(f); a.Machine.Live() && c.Verdict == switcher.VerdictRefuse {
+		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
+	}
+	return nil
+}
+
 // rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
-func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts) error {
+func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
 	if err := a.graft(st, root, f); err != nil {
 		return err
 	}
-	return a.withEtc(st, root, f, func(in etc.Inputs) error {
+	return a.withEtc(st, root, f, rec, func(in etc.Inputs) error {
 		_, err := etc.Plan(in)
 		return err
 	})

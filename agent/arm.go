@@ -34,13 +34,15 @@ func (a *Agent) Arm(ctx context.Context) error {
 	stamp := switcher.Stamp{Target: rec.Switch.Target}
 	if err != nil {
 		stamp.Error = err.Error()
-		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	text, merr := json.Marshal(stamp)
 	if merr == nil {
 		merr = writeAtomically(a.path(stampFile), text, 0o600)
 	}
-	return errors.Join(err, merr)
+	if err = errors.Join(err, merr); err != nil { // the stamp is what will be read: the journal has stopped, too
+		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
+	}
+	return err
 }
 
 func (a *Agent) arm(ctx context.Context, rec *Record) error {
@@ -61,14 +63,14 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 	return switcher.Arm(next)
 }
 
-// makeEtc merges /etc for a root that is gone forward to. A root that is gone back to has its own, untouched.
+// makeEtc merges /etc for a root that is new to this host. One that ran before has its own, untouched.
 func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {
 	root, err := st.Root(next.ID)
 	if err != nil {
 		return err
 	}
-	return a.withEtc(st, root, f, func(in etc.Inputs) error {
-		if rec.Switch.Verb != verbRollback {
+	return a.withEtc(st, root, f, rec, func(in etc.Inputs) error {
+		if rec.Switch.Verb == verbApply {
 			if err := a.mergeEtc(in, next.Etc); err != nil {
 				return err
 			}

@@ -52,7 +52,9 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		}
 		a.tell(Event{Event: "good", Root: facts.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: facts.KernelRelease})
 		a.Log.Info("the root is good", zap.String("root", facts.Root))
-		a.collect(facts, rec)
+		if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
+			a.collect(facts, rec)
+		}
 	}
 	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
 }

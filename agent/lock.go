@@ -42,7 +42,7 @@ func (a *Agent) lock(ctx context.Context, verb string, wait bool) (unlock func()
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(file)
 		f.Close()
-		return nil, fmt.Errorf("%w: another updatectl is at work (%s)", ErrBlocked, strings.TrimSpace(string(holder)))
+		return nil, fmt.Errorf("%w (%s)", ErrBusy, strings.TrimSpace(string(holder)))
 	}
 	if err != nil {
 		f.Close()

@@ -57,13 +57,13 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 		return plan, err
 	}
 	defer unlock()
-	return plan, a.planStaged(&plan, st, root, facts)
+	return plan, a.planStaged(&plan, st, root, facts, rec)
 }
 
-func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts switcher.Facts) error {
+func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record) error {
 	decision := switcher.Decide(facts, target(root, facts))
 	plan.Decision, plan.From, plan.To = &decision, a.prettyName(st, facts.Root), root.Info.OS.PrettyName
-	return a.withEtc(st, root, facts, func(in etc.Inputs) error {
+	return a.withEtc(st, root, facts, rec, func(in etc.Inputs) error {
 		report, err := etc.Plan(in)
 		plan.Etc = &report
 		return err
@@ -116,21 +116,30 @@ func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next
 	return n
 }
 
-// withEtc opens the pristine images and hands their /etc to do.
-func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, do func(etc.Inputs) error) error {
+// withEtc opens the pristine images and hands their /etc to do. The changes to carry over are those of the running root,
+// or after a boot of the kernel, which lands on the mutable host, those of the root that ran before it.
+func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, rec *Record, do func(etc.Inputs) error) error {
 	next, err := a.next(st, root.ID, f).Open()
 	if err != nil {
 		return err
 	}
 	defer next.Close()
 	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.adopt(), Ledger: a.path(ledgerFile)}
-	if f.Root != switcher.HostRoot {
-		old, err := a.next(st, f.Root, f).Open()
+	base := f.Root
+	if base == switcher.HostRoot {
+		base = rec.good()
+	}
+	if base != switcher.HostRoot {
+		before := a.next(st, base, f)
+		old, err := before.Open()
 		if err != nil {
 			return err
 		}
 		defer old.Close()
 		in.Old = old.Path() + "/etc"
+		if base != f.Root {
+			in.Current = before.Etc
+		}
 	}
 	return do(in)
 }
@@ -143,7 +152,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error 
 		return err
 	}
 	defer image.Close()
-	g := switcher.Graft{MountPoints: a.mountPoints(f)}
+	g := switcher.Graft{MountPoints: a.mountPoints(f), Stay: n.Mounts(image.Path())}
 	if !root.Info.HasAgent {
 		if g.Agent, err = os.Executable(); err != nil {
 			return fmt.Errorf("cannot find the agent's own binary: %w", err)

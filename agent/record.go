@@ -55,12 +55,19 @@ type Record struct {
 // Switch is one move between roots.
 type Switch struct {
 	switcher.Expectation
-	// Verb is apply or rollback.
+	// Verb is apply, rollback or resume; only apply makes a new /etc.
 	Verb string `json:"verb"`
 	// Version is the version of the target, for people.
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
 }
+
+// The verbs of a switch.
+const (
+	verbApply    = "apply"
+	verbRollback = "rollback"
+	verbResume   = "resume"
+)
 
 // Bad is why a root is not tried again.
 type Bad struct {

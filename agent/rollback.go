@@ -11,8 +11,6 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-const verbRollback = "rollback"
-
 // Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left
 // is not taken again by an unattended apply.
 func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, error) {

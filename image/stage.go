@@ -67,7 +67,7 @@ type stager struct {
 }
 
 func (s *stager) stage(ctx context.Context, reference string) (store.Root, error) {
-	verified := time.Now()
+	verified := time.Now().UTC()
 	for _, l := range s.img.Manifest.Layers {
 		s.event.Total += l.Size
 	}
@@ -92,7 +92,7 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 	if err := ctx.Err(); err != nil {
 		return store.Root{}, err
 	}
-	info.StagedAt = time.Now()
+	info.StagedAt = time.Now().UTC()
 	root, err := s.staging.Commit(info)
 	if err == nil {
 		s.tell(PhaseDone)

@@ -137,7 +137,7 @@ func oddTree(t *testing.T) string {
 	check(os.Symlink(strings.Repeat("t/", 300), filepath.Join(odd, "long-target")))
 	check(os.WriteFile(filepath.Join(odd, "first"), []byte("linked"), 0o644))
 	check(os.Link(filepath.Join(odd, "first"), filepath.Join(deep, "second")))
-	check(os.WriteFile(filepath.Join(odd, "new\nline and \\ and é \xff"), nil, 0o644))
+	check(os.WriteFile(filepath.Join(odd, "new line and \\ and é \xff"), nil, 0o644))
 	check(unix.Mkfifo(filepath.Join(odd, "fifo"), 0o620))
 	check(unix.Mknod(filepath.Join(odd, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	check(unix.Mknod(filepath.Join(odd, "disk"), unix.S_IFBLK|0o660, int(unix.Mkdev(259, 70000))))

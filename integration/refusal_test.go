@@ -3,9 +3,13 @@
 package integration
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,22 +72,86 @@ func (s *site) offerLayout(name, layout, key string) string {
 	return repository
 }
 
+// condition is what must not change when something is refused.
+type condition struct {
+	boot                                lab.BootStamp
+	phase, booted, staged, armed, armer string
+	system, page                        string
+	kept                                string // roots, objects and leftovers of staging
+}
+
+func (s *site) condition() condition {
+	s.Helper()
+	boot, err := s.host.Stamp(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	v := s.status()
+	c := condition{boot: boot, phase: v.Phase, booted: v.Booted.Root, armed: v.Armed}
+	if v.Staged != nil {
+		c.staged = v.Staged.Root
+	}
+	text := func(script string) string { return strings.TrimSpace(s.host.Sh(s.Context(), script).Stdout) }
+	c.armer = text("systemctl is-active " + armUnit + "; findmnt -n /run/nextroot || :")
+	c.system = text("systemctl is-system-running; systemctl --failed --plain --no-legend; cat /usr/share/lab/version")
+	c.kept = text("cd /var/lib/updatectl 2>/dev/null && ls -A roots staging && find objects -type f | wc -l || :")
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get("http://" + s.host.Addr + "/")
+	if err != nil {
+		s.Fatalf("the host does not serve: %v", err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	c.page = strings.TrimSpace(string(page))
+	return c
+}
+
 // untouched fails the test unless the host is what it was before anything was tried.
-func (s *site) untouched() {
+func (s *site) untouched(before condition) {
+	s.Helper()
+	if after := s.condition(); after != before {
+		s.Errorf("the host is no longer as it was:\n%+v\nbefore:\n%+v", after, before)
+	}
+}
+
+// nothingVisible fails the test unless staging has left nothing that anybody sees; what lies in the staging directory is
+// swept by the next command that changes anything.
+func (s *site) nothingVisible() {
 	s.Helper()
 	v := s.status()
 	if v.Booted.Root != "host" || v.Phase != "idle" || v.Staged != nil || v.Armed != "" {
 		s.Errorf("the host is no longer as it was: %+v", v)
 	}
-	// Nothing visible, and nothing of what is not visible is left either, after the next command has looked.
 	if left := s.host.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl 2>/dev/null && ls -A roots || :"); left != "" {
 		s.Errorf("a root is left over: %s", left)
 	}
-	if got := s.host.Must(s.T, "systemctl", "is-system-running"); got != "running" {
-		s.Errorf("the system is %s", got)
+}
+
+// complains runs the agent, which must refuse: with an exit code, one sentence and one hint, for people and for programs.
+func (s *site) complains(code int, sentence, hint string, args ...string) {
+	s.Helper()
+	r := s.updatectl(code, append([]string{"--output", "json"}, args...)...)
+	lines := strings.Split(strings.TrimSuffix(r.Stderr, "\n"), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "updatectl: ") || !strings.HasPrefix(lines[1], "hint: ") {
+		s.Fatalf("updatectl %s says more or less than a sentence and a hint:\n%s", strings.Join(args, " "), r.Stderr)
 	}
-	if got := s.host.Must(s.T, "cat", "/usr/share/lab/version"); got != "host" {
-		s.Errorf("/usr is that of %s", got)
+	s.Log(r.Stderr)
+	if !strings.Contains(lines[0], sentence) {
+		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), lines[0], sentence)
+	}
+	if !strings.Contains(lines[1], hint) {
+		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), lines[1], hint)
+	}
+	var answer struct {
+		Schema, Error, Hint string
+		Code                int `json:"exit_code"`
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || answer.Schema != "updatectl.error/v1" || answer.Code != code ||
+		"updatectl: "+answer.Error != lines[0] || "hint: "+answer.Hint != lines[1] {
+		s.Errorf("updatectl %s says to a program (%v):\n%s", strings.Join(args, " "), err, r.Stdout)
 	}
 }
 
@@ -109,7 +177,14 @@ func TestRefusals(t *testing.T) {
 	if err := os.Remove(filepath.Join(noInit, "usr/lib/systemd/systemd")); err != nil {
 		t.Fatal(err)
 	}
+	noRelease := smallTree(t)
+	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
+		if err := os.Remove(filepath.Join(noRelease, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	good := s.offer("good", tree, s.publisher.Key)
+	manifest, layer := s.digests("good")
 
 	for _, c := range []struct {
 		name     string
@@ -117,14 +192,13 @@ func TestRefusals(t *testing.T) {
 		code     int
 		sentence string
 		hint     string
-		kind     string // of what is damaged on the wire, if it is
-		damage   func() // before
+		damage   func() (repair func()) // before
 	}{
 		{name: "no such tag", ref: s.registry.Host + "/os/server:none", code: exitUnreachable, sentence: "not found", hint: "check the name and the tag"},
 		{name: "no such repository", ref: s.registry.Host + "/os/none:stable", code: exitUnreachable, sentence: "not found", hint: "check the name and the tag"},
 		{name: "bad reference", ref: "Not A Reference", code: exitUsage, sentence: "bad image reference", hint: "write host/repository:tag"},
 		{name: "registry down", ref: down.Host + "/os/server:stable", code: exitUnreachable, sentence: "not reachable", hint: "try again when"},
-		{name: "unknown certificate", ref: tls.Host + "/os/server:stable", code: exitUnreachable, sentence: "certificate", hint: "try again when"},
+		{name: "unknown certificate", ref: tls.Host + "/os/server:stable", code: exitUnreachable, sentence: "certificate", hint: "update-ca-certificates"},
 		{name: "no credentials", ref: locked.Host + "/os/server:stable", code: exitUnreachable, sentence: "access denied", hint: "log in as root"},
 		{name: "unsigned", ref: s.registry.Host + "/" + s.offer("unsigned", tree, ""), code: exitNotTrusted, sentence: "unsigned", hint: "releasectl sign"},
 		{name: "wrong key", ref: s.registry.Host + "/" + s.offer("stranger", tree, other.Key, "--version", "x"), code: exitNotTrusted, sentence: "none by a configured key", hint: "[verify] keys"},
@@ -132,22 +206,36 @@ func TestRefusals(t *testing.T) {
 		{name: "another architecture", ref: s.registry.Host + "/" + s.offer("arm", tree, s.publisher.Key, "--architecture", "arm64"), code: exitIncompatible, sentence: "arm64", hint: "for this platform"},
 		{name: "wrong diff_id", ref: s.registry.Host + "/" + s.wrongDiffID(tree), code: exitNotTrusted, sentence: "does not match", hint: "what was signed"},
 		{name: "tampered manifest", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
-			damage: func() { wire.Damage(lab.Manifests, lab.Flip(100)) }},
+			damage: func() func() { wire.Damage(lab.Manifests, lab.Flip(100)); return wire.Repair }},
 		{name: "tampered layer", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
-			damage: func() { wire.Damage(lab.Blobs+layerOf(s, "good"), lab.Flip(100_000)) }},
+			damage: func() func() { wire.Damage(lab.Blobs+layer, lab.Flip(100_000)); return wire.Repair }},
 		{name: "cut layer", ref: wire.Host + "/" + good, code: exitUnreachable, sentence: "not reachable", hint: "try again",
-			damage: func() { wire.Damage(lab.Blobs+layerOf(s, "good"), lab.Cut(100_000)) }},
-		{name: "cut configuration", ref: wire.Host + "/" + good, code: exitUnreachable, sentence: "not reachable", hint: "try again",
-			damage: func() { wire.Damage(lab.Blobs, lab.Cut(10)) }},
+			damage: func() func() { wire.Damage(lab.Blobs+layer, lab.Cut(100_000)); return wire.Repair }},
+		{name: "layer damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+			damage: func() func() {
+				return s.spoil(layer, func(stored []byte) []byte { stored[len(stored)/2] ^= 0xff; return stored })
+			}},
+		{name: "layer truncated where it is stored", ref: s.registry.Host + "/" + good, code: exitUnreachable, sentence: "not reachable", hint: "try again",
+			damage: func() func() {
+				return s.spoil(layer, func(stored []byte) []byte { return stored[:len(stored)/2] })
+			}},
+		{name: "manifest damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+			damage: func() func() {
+				return s.spoil(manifest, func(stored []byte) []byte { stored[bytes.LastIndex(stored, []byte("sha256:"))+7] ^= 1; return stored })
+			}},
+		{name: "signature of another image", ref: s.registry.Host + "/" + s.borrowedSignature(tree), code: exitNotTrusted,
+			sentence: "the signature by release.pub is for", hint: "what was signed"},
+		{name: "no os-release", ref: s.registry.Host + "/" + s.offer("norelease", noRelease, s.publisher.Key), code: exitIncompatible,
+			sentence: "neither /etc/os-release nor /usr/lib/os-release", hint: "an os-release"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := s.in(t)
 			if c.damage != nil {
-				c.damage()
-				defer wire.Repair()
+				defer c.damage()()
 			}
-			s.refused(c.code, c.sentence, c.hint, "apply", "--from", c.ref)
-			s.untouched()
+			before := s.condition()
+			s.complains(c.code, c.sentence, c.hint, "apply", "--from", c.ref)
+			s.untouched(before)
 		})
 	}
 	// The same image over the same wire is taken when nothing is wrong with it: what was refused was the damage.
@@ -163,18 +251,18 @@ func (s *site) in(t *testing.T) *site {
 	return &sub
 }
 
-// layerOf is the digest of the one layer of an image in the registry.
-func layerOf(s *site, name string) string {
+// digests are those of the manifest and the one layer of an image in the registry.
+func (s *site) digests(name string) (manifest, layer string) {
 	s.Helper()
-	var manifest struct{ Layers []struct{ Digest string } }
 	text, err := s.publisher.Manifest(s.Context(), s.registry, "os/"+name+":stable")
 	if err != nil {
 		s.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(text), &manifest); err != nil || len(manifest.Layers) != 1 {
+	var m struct{ Layers []struct{ Digest string } }
+	if err := json.Unmarshal([]byte(text), &m); err != nil || len(m.Layers) != 1 {
 		s.Fatalf("image %s has no single layer (%v): %s", name, err, text)
 	}
-	return manifest.Layers[0].Digest
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))), m.Layers[0].Digest
 }
 
 // wrongDiffID offers an image, signed by the right key, whose configuration is at odds with its layer.
@@ -190,6 +278,136 @@ func (s *site) wrongDiffID(tree string) string {
 	return s.offerLayout("diffid", layout, s.publisher.Key)
 }
 
+// spoil changes what the registry has stored under a digest, and returns what repairs it.
+func (s *site) spoil(digest string, how func([]byte) []byte) (repair func()) {
+	s.Helper()
+	_, hex, _ := strings.Cut(digest, ":")
+	file := filepath.Join(s.registry.Storage(), "docker/registry/v2/blobs/sha256", hex[:2], hex, "data")
+	stored, err := os.ReadFile(file)
+	if err != nil {
+		s.Fatal(err)
+	}
+	write := func(content []byte) {
+		if err := os.WriteFile(file, content, 0o644); err != nil {
+			s.Fatal(err)
+		}
+	}
+	write(how(bytes.Clone(stored)))
+	return func() { write(stored) }
+}
+
+// borrowedSignature offers two images, the first signed, and gives the second the first one's signature.
+func (s *site) borrowedSignature(tree string) string {
+	s.Helper()
+	var tags []string
+	for _, version := range []string{"lender", "borrower"} {
+		layout := filepath.Join(s.TempDir(), version)
+		s.releasectl("pack", tree, layout+":latest", "--version", version)
+		digest, err := s.publisher.Push(s.Context(), s.registry, layout, "os/lent:"+version)
+		if err != nil {
+			s.Fatal(err)
+		}
+		tags = append(tags, strings.Replace(digest, ":", "-", 1)) // where a registry without referrers has signatures
+	}
+	s.releasectl("sign", "--plain-http", "--key", s.publisher.Key, s.registry.Host+"/os/lent:lender")
+	url := "http://" + s.registry.Host + "/v2/os/lent/manifests/"
+	get, err := http.NewRequestWithContext(s.Context(), http.MethodGet, url+tags[0], nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	get.Header.Set("Accept", "application/vnd.oci.image.index.v1+json")
+	got, err := http.DefaultClient.Do(get)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer got.Body.Close()
+	put, err := http.NewRequestWithContext(s.Context(), http.MethodPut, url+tags[1], got.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	put.Header.Set("Content-Type", got.Header.Get("Content-Type"))
+	put.ContentLength = got.ContentLength
+	answer, err := http.DefaultClient.Do(put)
+	if err != nil {
+		s.Fatal(err)
+	}
+	answer.Body.Close()
+	if got.StatusCode != http.StatusOK || answer.StatusCode != http.StatusCreated {
+		s.Fatalf("cannot copy the signature: %s, then %s", got.Status, answer.Status)
+	}
+	return "os/lent:borrower"
+}
+
+// TestTrustOfTheHost shows that registries are reached with what the host trusts and knows, as docker and podman do it:
+// the system's certificates, root's credentials.
+func TestTrustOfTheHost(t *testing.T) {
+	s := newSite(t, "trust")
+	h := s.host
+	tls := lab.NewRegistry(t, lab.RegistryOptions{TLS: true, User: "operator", Password: "secret"})
+	layout := filepath.Join(t.TempDir(), "small")
+	s.releasectl("pack", smallTree(t), layout+":latest")
+	digest, err := s.publisher.Push(t.Context(), tls, layout, "os/small:stable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publisher.Sign(t.Context(), tls, tls.Host+"/os/small@"+digest); err != nil {
+		t.Fatal(err)
+	}
+	ref := tls.Host + "/os/small:stable"
+	s.complains(exitUnreachable, "certificate", "update-ca-certificates", "check", "--from", ref)
+	if err := h.CopyIn(t.Context(), tls.CA, "/usr/local/share/ca-certificates/lab.crt"); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, "update-ca-certificates")
+	s.complains(exitUnreachable, "access denied", "log in as root", "check", "--from", ref)
+	credentials := func(password string) string {
+		return fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, tls.Host, base64.StdEncoding.EncodeToString([]byte("operator:"+password)))
+	}
+	for _, file := range []string{"/root/.docker/config.json", "/run/containers/0/auth.json", "/etc/containers/auth.json"} {
+		for password, code := range map[string]int{"guessed": exitUnreachable, "secret": exitAvailable} {
+			if err := h.WriteFile(file, credentials(password), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if code == exitUnreachable {
+				s.complains(code, "access denied", "log in as root", "check", "--from", ref)
+			} else {
+				s.updatectl(code, "check", "--from", ref)
+			}
+		}
+		h.Must(t, "rm", file)
+	}
+	// A service has neither HOME nor a session, and finds root's files all the same.
+	if err := h.WriteFile("/root/.docker/config.json", credentials("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, "systemd-run", "--quiet", "--wait", "--property=SuccessExitStatus=10", "updatectl", "check", "--from", ref)
+}
+
+// TestOldHost shows a host that cannot soft-reboot.
+func TestOldHost(t *testing.T) {
+	s := &site{T: t}
+	publisher, err := lab.NewPublisher(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := lab.NewRegistry(t, lab.RegistryOptions{})
+	s.host = lab.StartOld(t, lab.Options{Name: "old", Customise: func(root string) error {
+		if err := lab.Install(root); err != nil {
+			return err
+		}
+		return lab.Follow(root, registry, "os/server:stable", publisher)
+	}})
+	for _, verb := range []string{"apply", "stage"} {
+		s.complains(exitIncompatible, "this host has systemd 252, and a soft reboot needs 254 or newer", "such as Debian 13", verb)
+	}
+	if v := s.status(); v.Booted.Root != "host" || v.Phase != "idle" || v.Staged != nil {
+		t.Errorf("status is %+v", v)
+	}
+	if got := s.host.Must(t, "systemctl", "is-system-running"); got != "running" {
+		t.Errorf("the system is %s", got)
+	}
+}
+
 // TestAtTheHost shows what is refused, or survived, because of the host and not of the image.
 func TestAtTheHost(t *testing.T) {
 	s := newSite(t, "athost")
@@ -197,20 +415,22 @@ func TestAtTheHost(t *testing.T) {
 
 	t.Run("unknown key", func(t *testing.T) {
 		s := s.in(t)
+		before := s.condition()
 		if err := h.WriteFile("/etc/updatectl/conf.d/20-typo.toml", "[source]\n# a comment\nimgae = \"x\"\n", 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.refused(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3", "config check", "apply")
+		s.complains(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3: unknown key source.imgae", "config check", "apply")
 		h.Must(t, "rm", "/etc/updatectl/conf.d/20-typo.toml")
-		s.untouched()
+		s.untouched(before)
 	})
 	t.Run("not root", func(t *testing.T) {
 		s := s.in(t)
+		before := s.condition()
 		r := h.Run(t.Context(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "updatectl", "apply")
 		if r.Code != exitError || !strings.Contains(r.Stderr, "needs root") || !strings.Contains(r.Stderr, "hint: run it as root") {
 			t.Errorf("as nobody: %s", r)
 		}
-		s.untouched()
+		s.untouched(before)
 	})
 	t.Run("a second apply at once", func(t *testing.T) {
 		s := s.in(t)
@@ -230,7 +450,7 @@ func TestAtTheHost(t *testing.T) {
 		case r := <-first:
 			t.Fatalf("the first did not wait: %s", r)
 		}
-		s.refused(exitBlocked, "another updatectl", "", "apply")
+		s.complains(exitBlocked, "another updatectl is at work (stage, process ", "--wait", "apply")
 		wire.Repair()
 		close(free)
 		if r := <-first; r.Code != exitAvailable {
@@ -241,12 +461,11 @@ func TestAtTheHost(t *testing.T) {
 		s := s.in(t)
 		h.Must(t, "sh", "-ec", "rm -rf /var/lib/updatectl")
 		free := func() string { return h.Must(t, "df", "--output=avail", "-B64M", "/var") }
-		before := free()
+		before, was := free(), s.condition()
 		h.Must(t, "sh", "-ec", `avail=$(df --output=avail -B1M /var | tail -1); fallocate -l $((avail - 150))M /var/ballast`)
-		s.refused(exitNoSpace, "not enough space", "updatectl gc", "apply")
+		s.complains(exitNoSpace, "not enough space", "updatectl gc", "apply")
 		h.Must(t, "rm", "/var/ballast")
-		s.untouched()
-		s.updatectl(exitDone, "gc")
+		s.untouched(was)
 		if after := free(); after != before {
 			t.Errorf("space that was free before (in 64 MiB): %s, after: %s", before, after)
 		}
@@ -266,7 +485,7 @@ func TestAtTheHost(t *testing.T) {
 			switch r.Code {
 			case 128 + 9:
 				killed++
-				s.untouched()
+				s.nothingVisible()
 			case exitAvailable: // faster than the first time, as some objects were there
 				h.Must(t, "sh", "-ec", "rm -rf /var/lib/updatectl")
 			default:
@@ -276,7 +495,24 @@ func TestAtTheHost(t *testing.T) {
 		if killed < moments/2 {
 			t.Errorf("only %d of %d were killed in time: this shows nothing", killed, moments)
 		}
+		// The moments in which names become visible are short, so they are sought out.
+		const script = `mkfifo /run/progress; updatectl --progress-fd 3 stage 3>/run/progress & pid=$!
+grep -qm1 commit /run/progress; sleep $1; kill -KILL $pid; wait $pid || code=$?; rm /run/progress; exit ${code:-0}`
+		for _, after := range []string{"0", "0.05", "0.1", "0.2", "0.4"} {
+			h.Must(t, "sh", "-ec", "rm -rf /var/lib/updatectl")
+			if r := h.Run(t.Context(), "bash", "-c", script, "bash", after); r.Code == 128+9 {
+				s.nothingVisible()
+			} else if r.Code != exitAvailable {
+				t.Fatalf("killed %s s after it began to commit: %s", after, r)
+			}
+		}
 		s.updatectl(exitAvailable, "stage")
+		if got := h.Must(t, "ls", "-A", "/var/lib/updatectl/staging"); got != "" {
+			t.Errorf("left over from staging: %s", got)
+		}
+		if r := s.updatectl(exitDone, "gc"); !strings.Contains(r.Stdout, "0 roots and 0 objects removed") {
+			t.Errorf("killed stagings have left something for gc: %s", r.Stdout)
+		}
 		s.switches("apply")
 		s.runs(s.roots["1"], "1")
 	})

@@ -4,12 +4,7 @@ package integration
 
 import (
 	"encoding/json"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,26 +34,6 @@ type site struct {
 	roots map[string]string
 }
 
-// installed is what `make install` puts onto a host, made once.
-var installed = sync.OnceValues(func() (string, error) {
-	if _, err := lab.FindBinary("updatectl"); err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp(lab.RunDir(), "installed-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // cp gives the host's / its mode
-		return "", err
-	}
-	// "-o build": what is tested are the binaries that were built before, not newer ones
-	out, err := exec.Command("make", "-o", "build", "-C", "..", "install", "DESTDIR="+dir).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("make install: %w: %s", err, out)
-	}
-	return dir, nil
-})
-
 // newSite boots a host with updatectl and a registry with image 1 as os/server:stable.
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
@@ -68,31 +43,13 @@ func newSite(t *testing.T, name string) *site {
 		t.Fatal(err)
 	}
 	s.host = lab.Start(t, lab.Options{Name: name, Customise: func(root string) error {
-		files, err := installed()
-		if err != nil {
+		if err := lab.Install(root); err != nil {
 			return err
 		}
-		if out, err := exec.Command("cp", "-a", files+"/.", root).CombinedOutput(); err != nil {
-			return fmt.Errorf("cp: %w: %s", err, out)
-		}
-		return s.configure(root)
+		return lab.Follow(root, s.registry, "os/server:stable", s.publisher)
 	}})
 	s.publish("1", "os/server:stable")
 	return s
-}
-
-// configure writes the configuration of the README's size.
-func (s *site) configure(root string) error {
-	dir := filepath.Join(root, "etc/updatectl/keys")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "release.pub"), []byte(s.publisher.Public), 0o644); err != nil {
-		return err
-	}
-	text := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n",
-		s.registry.Host+"/os/server:stable", s.registry.Host)
-	return os.WriteFile(filepath.Join(root, "etc/updatectl/updatectl.toml"), []byte(text), 0o644)
 }
 
 // tree is the published tree of a version.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/unit"
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,9 @@ type Graft struct {
 	Units map[string]string
 	// MountPoints are the directories that must exist, as absolute paths.
 	MountPoints []string
+	// Stay lists the mounts that come with the root, as absolute paths. Nothing would mount them again if a switch fails
+	// and systemd comes back in this root, so they have to outlive a shutdown of userspace.
+	Stay []string
 }
 
 // The place of grafted files in the image.
@@ -48,6 +52,11 @@ func (g Graft) Build(image, dir string, state []string) error {
 			return err
 		}
 	}
+	for _, p := range g.Stay {
+		if err := b.stay(p); err != nil {
+			return err
+		}
+	}
 	if g.Agent != "" {
 		if err := b.agent(g); err != nil {
 			return err
@@ -67,11 +76,10 @@ type builder struct{ image, dir string }
 
 // mountPoint makes p exist in the joined tree.
 func (b builder) mountPoint(p string, state []string) error {
-	full, err := securejoin.SecureJoin(b.image, p) // follows the image's links, and never out of it
+	full, resolved, err := b.resolve(p)
 	if err != nil {
-		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+		return err
 	}
-	resolved := "/" + strings.TrimPrefix(strings.TrimPrefix(full, b.image), "/")
 	st, err := os.Stat(full)
 	switch {
 	case err == nil && st.IsDir():
@@ -85,6 +93,45 @@ func (b builder) mountPoint(p string, state []string) error {
 		return nil
 	}
 	return b.mirror(resolved)
+}
+
+// resolve follows the image's links, and never out of it. It returns where p is in this process and in the root.
+func (b builder) resolve(p string) (full, resolved string, err error) {
+	full, err = securejoin.SecureJoin(b.image, p)
+	if err != nil {
+		return "", "", fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+	}
+	return full, "/" + strings.TrimPrefix(strings.TrimPrefix(full, b.image), "/"), nil
+}
+
+// stayMounted takes a mount unit out of what a shutdown stops, as systemd does by itself with / and /usr. A full one
+// still unmounts everything at its very end (systemd-shutdown(8)).
+const stayMounted = "[Unit]\nDefaultDependencies=no\n"
+
+// unitOf is a unit file for a mount that has none. systemd reads the setting above for a unit without a file only if
+// nothing else named the unit before it saw the mount. What is mounted is never read: the mount is there first.
+const unitOf = "[Unit]\nDescription=%[1]s, which came with the root\n[Mount]\nWhat=updatectl\nWhere=%[1]s\n"
+
+// stay keeps the mount at p through a shutdown of userspace.
+func (b builder) stay(p string) error {
+	_, resolved, err := b.resolve(p)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(unitDir, unit.UnitNamePathEscape(resolved)+".mount")
+	files := map[string]string{name + ".d/updatectl.conf": stayMounted}
+	if !exists(filepath.Join(b.image, name)) {
+		files[name] = fmt.Sprintf(unitOf, strings.ReplaceAll(resolved, "%", "%%"))
+	}
+	for file, text := range files {
+		if err := b.mirror(filepath.Dir(file)); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(b.dir, file), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("cannot keep %s mounted: %w", p, err)
+		}
+	}
+	return nil
 }
 
 // mirror makes the directory p and its parents in the graft, with the attributes of the image's where it has them.

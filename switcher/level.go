@@ -91,7 +91,7 @@ type Target struct {
 // Decide chooses the level of a switch. It looks at nothing but its arguments.
 func Decide(f Facts, t Target) Decision {
 	d := Decision{Level: LevelSoft, Checks: []Check{
-		checkSystemd("systemd of the host", f.Systemd, "this host"),
+		CheckHost(f),
 		checkImageSystemd(t), checkArchitecture(f, t), checkInit(t), checkKernel(f, t), checkModules(f, t),
 	}}
 	if len(d.NeedsFull()) > 0 {
@@ -99,6 +99,9 @@ func Decide(f Facts, t Target) Decision {
 	}
 	return d
 }
+
+// CheckHost tells whether the host can soft-reboot at all, whatever the root.
+func CheckHost(f Facts) Check { return checkSystemd("systemd of the host", f.Systemd, "this host") }
 
 func checkSystemd(name string, version int, where string) Check {
 	switch {

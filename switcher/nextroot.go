@@ -188,6 +188,32 @@ func (n Next) joinImage() error {
 	return n.carryModules()
 }
 
+// Mounts lists what [Arm] mounts in the root with this pristine image, besides its /etc.
+func (n Next) Mounts(image string) []string {
+	paths := []string{n.HostMount}
+	for _, p := range n.Persist {
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			paths = append(paths, p)
+		}
+	}
+	for _, p := range n.ImageOwned {
+		from, err := securejoin.SecureJoin(image, p)
+		if err != nil {
+			continue
+		}
+		if st, err := os.Lstat(from); err == nil && st.IsDir() {
+			paths = append(paths, p)
+		}
+	}
+	if n.needsTmp(image) {
+		paths = append(paths, "/tmp")
+	}
+	if n.needsModules(image) {
+		paths = append(paths, n.modules())
+	}
+	return paths
+}
+
 // byDepth orders the state paths so that /var comes before /var/log.
 func (n Next) byDepth() []string {
 	paths := slices.Clone(n.Persist)
@@ -300,20 +326,25 @@ func (n Next) carryHost() error {
 
 // carryModules mounts the running kernel's modules where the image has none for it.
 func (n Next) carryModules() error {
-	p := "/usr/lib/modules/" + n.KernelRelease
-	if exists(filepath.Join(assembly, p, "modules.dep")) || !exists(filepath.Join(p, "modules.dep")) {
+	if !n.needsModules(assembly) {
 		return nil
 	}
-	at, err := place(p)
+	at, err := place(n.modules())
 	if err != nil {
 		return err
 	}
-	return cloneTo(p, at, false)
+	return cloneTo(n.modules(), at, false)
+}
+
+func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
+
+func (n Next) needsModules(root string) bool {
+	return !exists(filepath.Join(root, n.modules(), "modules.dep")) && exists(filepath.Join(n.modules(), "modules.dep"))
 }
 
 // temporary gives the root a /tmp of its own where it would otherwise be read-only.
 func (n Next) temporary() error {
-	if slices.Contains(n.Persist, "/tmp") || exists(filepath.Join(assembly, "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount")) {
+	if !n.needsTmp(assembly) {
 		return nil
 	}
 	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, [2]string{"mode", "1777"}, [2]string{"size", "50%"})
@@ -326,6 +357,10 @@ func (n Next) temporary() error {
 		return err
 	}
 	return tmp.Attach(at)
+}
+
+func (n Next) needsTmp(root string) bool {
+	return !slices.Contains(n.Persist, "/tmp") && !exists(filepath.Join(root, "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount"))
 }
 
 // joinHost puts the mutable host back together: its root, and the state paths that are mounts of their own there.

@@ -33,10 +33,26 @@ const (
 // inhibitors and tells everybody; PID 1 where there is no logind, as in small containers.
 func (m Machine) SoftReboot(ctx context.Context) error {
 	err := askLogind(ctx)
-	if errors.Is(err, errNoLogind) {
+	switch {
+	case errors.Is(err, errNoLogind):
 		return startSoftRebootTarget(ctx)
+	case answerLost(err):
+		// The bus may go down with what was asked for before the answer is out. PID 1 knows.
+		if queued, qerr := m.SoftRebootQueued(ctx); qerr == nil && queued {
+			return nil
+		}
 	}
 	return err
+}
+
+// answerLost tells whether a call may have been heard and its answer has not: the connection broke, or the bus says that
+// whoever was called went away.
+func answerLost(err error) bool {
+	var answer godbus.Error
+	if errors.As(err, &answer) {
+		return answer.Name == "org.freedesktop.DBus.Error.NoReply"
+	}
+	return err != nil && !errors.Is(err, ErrInhibited)
 }
 
 var errNoLogind = errors.New("logind does not run")
@@ -57,6 +73,10 @@ func askLogind(ctx context.Context) error {
 	switch answer.Name {
 	case "org.freedesktop.login1.BlockedByInhibitorLock":
 		return fmt.Errorf("%w: %s", ErrInhibited, whoInhibits(ctx, login1))
+	case "org.freedesktop.DBus.Error.AccessDenied": // what systemd 257 says to root about the same thing
+		if holders := whoInhibits(ctx, login1); holders != "" {
+			return fmt.Errorf("%w: %s", ErrInhibited, holders)
+		}
 	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
 		"org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitMasked":
 		return fmt.Errorf("%w: %w", errNoLogind, err)

@@ -61,7 +61,7 @@ func TestAcceptable(t *testing.T) {
 }
 
 func TestGraftBuild(t *testing.T) {
-	image := tree(t, "usr/bin/tool", "usr/lib/systemd/system/a.service", "home -> var/home", "var/", "etc/", "srv/", "opt -> /srv", "data")
+	image := tree(t, "usr/bin/tool", "usr/lib/systemd/system/srv.mount", "home -> var/home", "var/", "etc/", "srv/", "opt -> /srv", "data")
 	if err := os.Chmod(filepath.Join(image, "usr/bin"), 0o711); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +76,7 @@ func TestGraftBuild(t *testing.T) {
 	g := Graft{
 		Agent: agent, Units: map[string]string{"u.service": "[Unit]\n", "x.wants/u.service": "-> ../u.service"},
 		MountPoints: []string{"/proc", "/home", "/etc", "/mnt/disk", "/opt/deep", "/usr/lib/modules/6.1"},
+		Stay:        []string{"/srv", "/home", "/var/lib/a-b"},
 	}
 	if err := g.Build(image, dir, []string{"/var", "/etc"}); err != nil {
 		t.Fatal(err)
@@ -98,6 +99,16 @@ func TestGraftBuild(t *testing.T) {
 	}
 	if target, err := os.Readlink(filepath.Join(dir, unitDir, "x.wants/u.service")); err != nil || target != "../u.service" {
 		t.Errorf("link = %q, %v", target, err)
+	}
+	for unit, at := range map[string]string{"srv.mount": "", "var-home.mount": "/var/home", `var-lib-a\x2db.mount`: "/var/lib/a-b"} { // /home is a link
+		text, err := os.ReadFile(filepath.Join(dir, unitDir, unit+".d/updatectl.conf"))
+		if err != nil || !strings.Contains(string(text), "DefaultDependencies=no") {
+			t.Errorf("%s does not outlive a shutdown of userspace: %q, %v", unit, text, err)
+		}
+		text, err = os.ReadFile(filepath.Join(dir, unitDir, unit))
+		if at == "" && err == nil || at != "" && !strings.Contains(string(text), "\nWhere="+at+"\n") {
+			t.Errorf("%s, which the image has for srv only, has in the graft: %q, %v", unit, text, err)
+		}
 	}
 	g.MountPoints = []string{"/data"}
 	if err := g.Build(image, dir, nil); err == nil || !strings.Contains(err.Error(), "no directory") {

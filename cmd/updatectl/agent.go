@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os/signal"
+	"syscall"
+
 	"github.com/spf13/cobra"
 )
 
@@ -18,6 +21,8 @@ func (c *cli) agentCommand() *cobra.Command {
 		Short: "Arm the root that the record names, when services have stopped (updatectl-arm.service)",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// The journal has stopped by now: a word to it must fail, not kill. Go ends a program whose stderr is broken.
+			signal.Ignore(syscall.SIGPIPE)
 			a, err := c.agent()
 			if err != nil {
 				return err

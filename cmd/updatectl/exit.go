@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 
@@ -46,7 +47,10 @@ var failures = []struct {
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, or oci:DIR:TAG"},
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
-	{agent.ErrBlocked, exitBlocked, ""},
+	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
+	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
+	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
+	{agent.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
 	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
 	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
 	{verify.ErrExpired, exitNotTrusted, "have it signed again; if the host's clock is wrong, mend that first; nothing was staged"},
@@ -60,6 +64,7 @@ var failures = []struct {
 	{verify.ErrNotTrusted, exitNotTrusted, "ask who published this image; nothing was staged"},
 	{image.ErrPlatform, exitIncompatible, "publish the image for this platform, or follow another reference"},
 	{image.ErrNotBootable, exitIncompatible, "an image needs systemd as its init and an os-release; nothing was staged"},
+	{agent.ErrHostTooOld, exitIncompatible, "bring the host to a release with systemd 254 or newer first, such as Debian 13"},
 	{agent.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
 	{image.ErrNoSpace, exitNoSpace, "`updatectl gc` frees what nothing needs; else give the file system of /var/lib/updatectl more room"},
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
@@ -92,6 +97,10 @@ func exitCode(err error) int {
 
 // hint says what to do about an error; "" when the error says it all.
 func hint(err error) string {
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return "if the certificate is right, make the host trust who issued it, on Debian with update-ca-certificates(8)"
+	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
 			return f.hint

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -33,6 +34,9 @@ func (c *cli) statusCommand() *cobra.Command {
 
 func statusText(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
+	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
+		fmt.Fprintf(w, "\ta boot of the kernel landed here; `updatectl apply` goes on from %s\n", short(s.Good[0].Root))
+	}
 	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
 	if s.Staged != nil {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
@@ -50,7 +54,7 @@ func statusText(w io.Writer, s agent.Status) {
 	for _, id := range s.Pinned {
 		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
 	}
-	fmt.Fprintf(w, "Kernel\t%s, %d soft reboots since it booted\n", s.Kernel.Release, max(s.Kernel.SoftReboots, 0))
+	fmt.Fprintf(w, "Kernel\t%s, %s\n", s.Kernel.Release, softRebootsText(s.Kernel.SoftReboots))
 	for _, p := range s.Kernel.LivePatches {
 		fmt.Fprintf(w, "Live patch\t%s\n", livePatchText(p))
 	}
@@ -77,4 +81,15 @@ func rootText(r agent.RootStatus) string {
 		words = append(words, "signed by "+signedBy(r.Vouchers), "verified "+r.VerifiedAt.Format("2006-01-02 15:04"))
 	}
 	return strings.Join(words, ", ")
+}
+
+// softRebootsText counts the soft reboots that this kernel has seen; systemd before 256 does not count them.
+func softRebootsText(n int) string {
+	switch {
+	case n < 0:
+		return "its soft reboots are not counted by this systemd"
+	case n == 1:
+		return "1 soft reboot since it booted"
+	}
+	return fmt.Sprintf("%d soft reboots since it booted", n)
 }

@@ -39,14 +39,16 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 }
 
 // fault remembers the error a stream ended with, to tell an archive that is
-// broken from one that did not arrive.
+// broken from one that did not arrive, and how much was read of it.
 type fault struct {
-	r   io.Reader
-	err error
+	r    io.Reader
+	err  error
+	read int64
 }
 
 func (f *fault) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
+	f.read += int64(n)
 	if err != nil && err != io.EOF {
 		f.err = err
 	}

@@ -31,8 +31,9 @@ var (
 const (
 	// MaxLayers is what container engines accept, and then some.
 	MaxLayers = 256
-	// maxEntries keeps the tree under half a gigabyte in the worst case.
-	maxEntries = 1 << 20
+	// maxEntries keeps the tree of an image that goes over it under 256 MB; an
+	// entry costs some 400 bytes.
+	maxEntries = 1 << 19
 	// maxPath is PATH_MAX; a longer path could not be opened.
 	maxPath = 4096
 	// maxName is NAME_MAX.
@@ -56,6 +57,11 @@ const (
 	maxContent = 64 << 30
 	// maxStream bounds one layer decompressed.
 	maxStream = 64 << 30
+	// maxRatio is how much larger than the blob its content may be, once it is
+	// larger than freeStream. Root file systems are at 3 to 5; disk images full
+	// of zeros, which are published now and then, reach 100.
+	maxRatio   = 200
+	freeStream = 1 << 30
 	// maxWindow is the zstd window accepted: `zstd --long` and `--ultra -22` use
 	// 128 MiB, and it is memory.
 	maxWindow = 128 << 20

@@ -13,8 +13,10 @@ func split(name string) ([]string, error) {
 	if len(name) > maxPath {
 		return nil, fmt.Errorf("%w: path of %d bytes, at most %d are possible", ErrLimit, len(name), maxPath)
 	}
-	if strings.ContainsRune(name, 0) {
-		return nil, fmt.Errorf("%w: path %q has a NUL in it", ErrLayer, name)
+	if strings.ContainsAny(name, "\x00\n") {
+		// A NUL ends the name for everybody else, and a new line ends it for every
+		// tool that reads lists of files.
+		return nil, fmt.Errorf("%w: path %q has a NUL or a new line in it", ErrLayer, name)
 	}
 	var parts []string
 	for part := range strings.SplitSeq(name, "/") {

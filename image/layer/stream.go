@@ -132,6 +132,8 @@ func (p *pipe) decompress(raw *fault, open func(io.Reader) (io.ReadCloser, error
 		switch total += int64(c.n); {
 		case total > maxStream:
 			c.last = fmt.Errorf("%w: layer unpacks to more than %d bytes", ErrLimit, int64(maxStream))
+		case total > freeStream && total > maxRatio*raw.read:
+			c.last = fmt.Errorf("%w: layer unpacks to more than %d times its size", ErrLimit, maxRatio)
 		case err == io.EOF:
 			c.last = io.EOF
 		case err != nil:

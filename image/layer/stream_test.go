@@ -1,8 +1,10 @@
 package layer
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"slices"
@@ -122,6 +124,74 @@ func TestAddBlobRefuses(t *testing.T) {
 				t.Errorf("blames the layer: %v", err)
 			}
 		})
+	}
+}
+
+// TestBombs: a blob that unpacks to far more than any root does is given up on long before it ends, with little memory.
+func TestBombs(t *testing.T) {
+	const frames, frame = 128, 64 << 20
+	var header bytes.Buffer
+	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "bomb", Typeflag: tar.TypeReg, Mode: 0o644, Size: frames * frame}); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		mediaType string
+		compress  func(testing.TB, []byte) []byte
+	}{
+		"gzip": {ocispec.MediaTypeImageLayerGzip, gzipped},
+		"zstd": {ocispec.MediaTypeImageLayerZstd, zstded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Both formats may be joined of several pieces.
+			blob := append(c.compress(t, header.Bytes()), bytes.Repeat(c.compress(t, make([]byte, frame)), frames)...)
+			runtime.GC()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			unpacked := int64(0)
+			err := NewTree().AddBlob(bytes.NewReader(blob), c.mediaType, digest.FromString("any"), func(r io.Reader, _ int64) (fsverity.Digest, error) {
+				n, err := io.Copy(io.Discard, r)
+				unpacked = n
+				return fsverity.Digest{}, err
+			})
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "times its size") {
+				t.Errorf("got %v, want ErrLimit", err)
+			}
+			if unpacked == 0 || unpacked > 2*freeStream {
+				t.Errorf("%d bytes were unpacked before it was noticed", unpacked)
+			}
+			if grown := int64(after.Sys) - int64(before.Sys); grown > 64<<20 {
+				t.Errorf("memory grew by %d MB", grown>>20)
+			}
+		})
+	}
+}
+
+// TestTooManyFiles: a million tiny files are refused half way, in less than 256 MB.
+func TestTooManyFiles(t *testing.T) {
+	r, w := io.Pipe()
+	defer r.Close()
+	go func() {
+		tw := tar.NewWriter(w)
+		for i := range 1_000_000 {
+			name := fmt.Sprintf("usr/share/directory-%d/a-file-with-a-name-of-usual-length-%d", i/1000, i)
+			if tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}) != nil {
+				return
+			}
+		}
+		w.CloseWithError(tw.Close())
+	}()
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	tree := NewTree()
+	err := tree.Add(r, objects{}.put)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrLimit) || tree.entries < maxEntries {
+		t.Errorf("got %v after %d entries, want ErrLimit after %d", err, tree.entries, maxEntries)
+	}
+	if grown := int64(after.Sys) - int64(before.Sys); grown > 256<<20 {
+		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
 

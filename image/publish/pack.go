@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -100,13 +101,17 @@ func openLayout(path string) (casext.Engine, error) {
 // addLayer streams the tree through the compressor into the layout.
 func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, compression blobcompress.Algorithm) error {
 	plain := cas.BlobAlgorithm.Digester()
-	compressed, err := compression.Compress(io.TeeReader(t, plain.Hash()))
+	in := &ending{r: io.TeeReader(t, plain.Hash())}
+	compressed, err := compression.Compress(in)
 	if err != nil {
 		return err
 	}
 	defer compressed.Close()
 	d, size, err := store.PutBlob(ctx, compressed)
 	if err != nil {
+		// umoci's compressor works in the background and may still read the tree; nothing of it may outlive this call.
+		in.ended.Store(true)
+		_, _ = io.Copy(io.Discard, compressed)
 		return fmt.Errorf("cannot write the layer: %w", err)
 	}
 	p.DiffID = plain.Digest()
@@ -115,6 +120,19 @@ func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, comp
 		p.Layer.MediaType += "+" + suffix
 	}
 	return nil
+}
+
+// ending is a stream that can be made to end early.
+type ending struct {
+	r     io.Reader
+	ended atomic.Bool
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	if e.ended.Load() {
+		return 0, io.EOF
+	}
+	return e.r.Read(p)
 }
 
 // setPlatform takes the architecture asked for, that of the tree's init, or

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -14,23 +15,32 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// errStalled is why a body that stays silent is given up on.
-var errStalled = errors.New("no data arrived for too long")
-
 // explain sorts an error of the registry client into this package's kinds.
 func explain(err error) error {
 	var answer *errcode.ErrorResponse
+	var request *url.Error
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, ErrSource), errors.Is(err, verify.ErrNotTrusted):
 		return err
 	case errors.As(err, &answer):
-		return fmt.Errorf("%w: %v", kindOf(answer.StatusCode), err)
+		return fmt.Errorf("%w: the registry answered %s", kindOf(answer.StatusCode), describe(answer))
 	case errors.Is(err, errdef.ErrNotFound):
-		return fmt.Errorf("%w: %v", ErrNotFound, err)
+		return ErrNotFound // the client's text says it again
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return fmt.Errorf("%w: %v", ErrAuth, err)
+		return fmt.Errorf("%w: the registry wants a login and there are no credentials for it", ErrAuth)
+	case errors.As(err, &request):
+		err = request.Err // method and URL say nothing the reference does not
 	}
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+// describe puts a registry's refusal into words, its own where it has some.
+func describe(answer *errcode.ErrorResponse) string {
+	text := fmt.Sprintf("%d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+	if len(answer.Errors) > 0 {
+		text += fmt.Sprintf(" (%.200q)", answer.Errors[0].Message)
+	}
+	return text
 }
 
 // kindOf sorts HTTP status codes that are not a success.

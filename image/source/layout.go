@@ -24,6 +24,9 @@ import (
 const (
 	// maxEntries bounds the index of a layout that is searched for signatures.
 	maxEntries = 4096
+	// maxUnlisted bounds a blob that is looked at although no index lists it. A
+	// manifest with one signature has under 1 KiB.
+	maxUnlisted = 64 << 10
 	// cosignKind is how `cosign save` marks signatures in a layout.
 	cosignKind = "kind"
 	cosignSigs = "dev.cosignproject.cosign/sigs"
@@ -170,13 +173,19 @@ func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64
 	return body, 0, nil
 }
 
-// referrers looks at every manifest of the index for one with that subject. What
-// is missing or unreadable refers to nothing.
+// referrers looks at every manifest of the index, and at the small blobs beside
+// them, for one with that subject. What is missing or unreadable refers to
+// nothing.
 func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
 		return nil, err
 	}
+	unlisted, err := l.unlisted(entries)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, unlisted...)
 	var found []ocispec.Descriptor
 	for _, e := range entries {
 		if e.MediaType != ocispec.MediaTypeImageManifest || e.Size > verify.MaxManifest {
@@ -192,6 +201,31 @@ func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descri
 		if err == nil && m.Subject != nil && m.Subject.Digest == d || e.Annotations[cosignKind] == cosignSigs {
 			found = append(found, e)
 		}
+	}
+	return found, nil
+}
+
+// unlisted describes the small blobs that the index does not list, as if all of
+// them were manifests. `cosign save` leaves a bundle like that: in the layout,
+// referring to its image, and in no list.
+func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	known := map[digest.Digest]bool{}
+	for _, d := range listed {
+		known[d.Digest] = true
+	}
+	files, err := os.ReadDir(filepath.Join(l.dir, ocispec.ImageBlobsDir, digest.SHA256.String()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	var found []ocispec.Descriptor
+	for _, f := range files {
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.NewDigestFromEncoded(digest.SHA256, f.Name())}
+		info, err := f.Info()
+		if err != nil || known[d.Digest] || !info.Mode().IsRegular() || info.Size() > maxUnlisted || len(found) == maxEntries {
+			continue
+		}
+		d.Size = info.Size()
+		found = append(found, d)
 	}
 	return found, nil
 }

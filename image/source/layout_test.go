@@ -91,3 +91,27 @@ func TestLayoutFailures(t *testing.T) {
 	os.RemoveAll(l.dir)
 	wantError(t, resolve(":one"), ErrUnreachable, "no such file")
 }
+
+// TestUnlisted: cosign saves a bundle beside the image and lists the image only.
+func TestUnlisted(t *testing.T) {
+	l := newTestLayout(t)
+	attach(l, l.blob(ocispec.MediaTypeImageManifest, []byte("other")), "", "of another image")
+	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	bundle := attach(l, m, "", "B1")
+	l.index.Manifests = nil
+	l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	for name, content := range map[string]string{
+		"no-digest":                    "{}",
+		strings.Repeat("0", 64):        `{"subject":`,
+		strings.Repeat("1", 64):        "not JSON",
+		bundle.Digest.Encoded() + ".x": "{}",
+	} {
+		if err := os.WriteFile(filepath.Join(l.dir, "blobs/sha256", name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := l.open(t, "").Candidates(t.Context(), m.Digest)
+	if err != nil || len(found) != 1 || string(found[0].Bundle) != "B1" || found[0].From != bundle.Digest.String() {
+		t.Errorf("found %q, %v", words(found), err)
+	}
+}

@@ -55,11 +55,10 @@ type remoteSource struct {
 	ref    registry.Reference
 	scheme string
 	client *auth.Client
-	stall  time.Duration
 }
 
 func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
-	r := &remoteSource{ref: ref, scheme: "https", stall: o.Stall}
+	r := &remoteSource{ref: ref, scheme: "https"}
 	if slices.Contains(o.PlainHTTP, ref.Registry) {
 		r.scheme = "http"
 	}
@@ -80,7 +79,7 @@ func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 		IdleConnTimeout:       time.Minute,
 	}
 	r.client = &auth.Client{
-		Client:     &http.Client{Transport: &retry.Transport{Base: transport, Policy: retryPolicy}},
+		Client:     &http.Client{Transport: &retry.Transport{Base: &watched{transport, o.Stall}, Policy: retryPolicy}},
 		Cache:      auth.NewCache(),
 		Credential: Credentials(ref),
 	}
@@ -143,22 +142,19 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 // open does its own GET: the client's Fetch neither starts at an offset nor
 // tells a wrong content from a failing server.
 func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
-	ctx, cancel := context.WithCancelCause(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull))
-	resp, err := r.get(ctx, d, manifest, offset)
+	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {
-		cancel(nil)
 		return nil, 0, explain(err)
 	}
-	body := &watchedBody{body: resp.Body, ctx: ctx, cancel: cancel, stall: r.stall}
 	at, err := bodyStart(resp, offset)
 	if err == nil && resp.ContentLength > d.Size-at {
 		err = fmt.Errorf("%w: %s comes with %d bytes, it must have %d", verify.ErrDigest, d.Digest, at+resp.ContentLength, d.Size)
 	}
 	if err != nil {
-		body.Close()
+		resp.Body.Close()
 		return nil, 0, err
 	}
-	return body, at, nil
+	return resp.Body, at, nil
 }
 
 // get asks for content from an offset on.
@@ -201,34 +197,4 @@ func bodyStart(resp *http.Response, offset int64) (int64, error) {
 		return 0, fmt.Errorf("%w: asked for bytes from %d, got range %q", ErrUnreachable, offset, resp.Header.Get("Content-Range"))
 	}
 	return at, nil
-}
-
-// watchedBody gives up on a body that delivers nothing for a while. The clock
-// only runs while somebody waits for a byte.
-type watchedBody struct {
-	body   io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	stall  time.Duration
-	timer  *time.Timer
-}
-
-func (w *watchedBody) Read(p []byte) (int, error) {
-	if w.timer == nil {
-		w.timer = time.AfterFunc(w.stall, func() { w.cancel(errStalled) })
-	} else {
-		w.timer.Reset(w.stall)
-	}
-	n, err := w.body.Read(p)
-	w.timer.Stop()
-	if err != nil && err != io.EOF && context.Cause(w.ctx) == errStalled {
-		err = errStalled
-	}
-	return n, err
-}
-
-func (w *watchedBody) Close() error {
-	err := w.body.Close()
-	w.cancel(nil)
-	return err
 }

@@ -146,7 +146,7 @@ func TestRegistryFailures(t *testing.T) {
 				w.WriteHeader(401)
 				return true
 			}
-		}, ErrAuth, ""},
+		}, ErrAuth, "no credentials"},
 		{"token server refuses", func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 				if req.URL.Path != "/token" {
@@ -363,8 +363,10 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 		<-hang
 		return true
 	}
-	s := r.open(t, ":x")
-	s.backend.(*remoteSource).stall = time.Hour
+	s, err := Open(r.host()+"/os/server:x", Options{PlainHTTP: []string{r.host()}, Stall: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	body, err := s.Blob(ctx, d)
 	if err != nil {
@@ -374,6 +376,33 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) || errors.Is(err, ErrSource) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Every answer is watched, not only that for a blob.
+func TestASilentServerIsGivenUpOn(t *testing.T) {
+	r := newTestRegistry(t)
+	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
+	for _, path := range []string{"/referrers/", "/manifests/sha256:"} {
+		done := make(chan struct{})
+		r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+			if !strings.Contains(req.URL.Path, path) {
+				return false
+			}
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			w.Write([]byte("{"))
+			w.(http.Flusher).Flush()
+			<-done
+			return true
+		}
+		s := r.open(t, ":stable")
+		s.resumes = 1
+		_, err := s.Candidates(t.Context(), m.Digest)
+		if err == nil {
+			_, err = s.Manifest(t.Context(), m)
+		}
+		close(done)
+		t.Run(path, func(t *testing.T) { wantError(t, err, ErrUnreachable, "no data arrived") })
 	}
 }
 

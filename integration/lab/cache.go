@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CacheDir is where trees, disks and the state of runs are kept: never inside the source tree.
+// CacheDir is where trees, disks and the state of runs are kept: never inside the source tree. What an older recipe
+// made stays until the directory is removed, which is always safe when no lab runs.
 func CacheDir() string {
 	if dir := os.Getenv("UPDATECTL_LAB_CACHE"); dir != "" {
 		return dir

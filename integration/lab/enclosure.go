@@ -76,7 +76,7 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{r.lock}
-	cmd.Env = append(os.Environ(), insideEnv+"="+r.dir)
+	cmd.Env = append(os.Environ(), insideEnv+"="+r.dir, "TMPDIR=/tmp") // where tools see what tests make
 	cgroup, err := os.Open(r.cgroup)
 	if err != nil {
 		return 0, fmt.Errorf("cannot open the run's cgroup: %w", err)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,7 @@ func (h *Host) RunInput(ctx context.Context, stdin io.Reader, args ...string) Re
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Pdeathsig: unix.SIGKILL}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err = cmd.Run()
+	err = RunAwake(cmd)
 	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: exitCode(cmd.ProcessState)}
 	if r.Code < 0 {
 		r.Stderr += err.Error()
@@ -73,6 +74,30 @@ func nsenter(ctx context.Context, leader int, args ...string) *exec.Cmd {
 	env := []string{"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "USER=root", "LANG=C.UTF-8"}
 	return exec.CommandContext(ctx, "nsenter", append(append(enter, env...), args...)...)
+}
+
+// RunAwake runs an nsenter command, and wakes it up over and over. Before a switch, systemd stops all processes that are
+// left with SIGSTOP, then ends them; nsenter stops itself as soon as it sees its child stopped, and outside of the
+// container nobody continues it: without this it would sleep for ever.
+func RunAwake(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(pollInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = cmd.Process.Signal(unix.SIGCONT)
+			case <-done:
+				return
+			}
+		}
+	}()
+	defer close(done)
+	return cmd.Wait()
 }
 
 func exitCode(state *os.ProcessState) int {

@@ -35,6 +35,8 @@ type Host struct {
 type Options struct {
 	// Name is the container's and the host's name, "lab" if empty, at most 12 characters.
 	Name string
+	// Tree is what the host is installed from, [V1] if empty.
+	Tree string
 	// Customise changes the host's tree, seen at root, before it boots.
 	Customise func(root string) error
 }
@@ -46,6 +48,12 @@ var hosts int
 func Prepare(ctx context.Context) error {
 	tree, err := V1(ctx)
 	if err != nil {
+		return err
+	}
+	if _, err := disk(ctx, "disk", tree); err != nil {
+		return err
+	}
+	if tree, err = Old(ctx); err != nil {
 		return err
 	}
 	if _, err := disk(ctx, "disk", tree); err != nil {
@@ -77,7 +85,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 		ended:  make(chan struct{}),
 	}
 	h.console = filepath.Join(h.dir, "console.log")
-	if err := h.install(ctx, o.Customise); err != nil {
+	if err := h.install(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot install host %s: %w", o.Name, err)
 	}
 	if err := h.start(); err != nil {
@@ -96,17 +104,19 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 }
 
 // install puts a copy of the base disk in place and makes the tree on it this host's own.
-func (h *Host) install(ctx context.Context, customise func(root string) error) error {
+func (h *Host) install(ctx context.Context, o Options) error {
 	for _, dir := range []string{h.dir, h.disk, h.cgroup} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	tree, err := V1(ctx)
-	if err != nil {
-		return err
+	if o.Tree == "" {
+		var err error
+		if o.Tree, err = V1(ctx); err != nil {
+			return err
+		}
 	}
-	base, err := disk(ctx, "disk", tree)
+	base, err := disk(ctx, "disk", o.Tree)
 	if err != nil {
 		return err
 	}
@@ -121,8 +131,8 @@ func (h *Host) install(ctx context.Context, customise func(root string) error) e
 	if err := h.personalise(ctx); err != nil {
 		return err
 	}
-	if customise != nil {
-		return customise(h.disk)
+	if o.Customise != nil {
+		return o.Customise(h.disk)
 	}
 	return nil
 }
@@ -150,7 +160,8 @@ func (h *Host) personalise(ctx context.Context) error {
 		}
 	}
 	// An image has neither of these, because every host needs its own.
-	if out, err := exec.CommandContext(ctx, "chroot", h.disk, "sh", "-ec", "ssh-keygen -A; systemd-machine-id-setup").CombinedOutput(); err != nil {
+	const identify = "systemd-machine-id-setup; if command -v ssh-keygen; then ssh-keygen -A; fi"
+	if out, err := exec.CommandContext(ctx, "chroot", h.disk, "sh", "-ec", identify).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make the host's identity: %w\n%s", err, out)
 	}
 	return nil

@@ -46,8 +46,9 @@ type Answer struct {
 const (
 	// probeInterval bounds the error of a measured outage from either side.
 	probeInterval = 5 * time.Millisecond
-	// connectTimeout ends an attempt when the host drops packets; a refusal comes at once.
-	connectTimeout = 100 * time.Millisecond
+	// connectTimeout ends an attempt when the host drops packets; a refusal comes at once. It is long, because a machine
+	// that has more to do than it can also delays a connection.
+	connectTimeout = time.Second
 	// answerTimeout is generous: a host that is busy unpacking an image answers late, and is not away.
 	answerTimeout = 2 * time.Second
 	// probeBody is more than the page of a lab host has.

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,7 +70,7 @@ func (h *Host) NewProbe(t testing.TB) *Probe {
 	return p
 }
 
-// Binary is the path of a built program of the project, "updatectl" or "releasectl".
+// Binary is [FindBinary] for a test.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
 	path, err := FindBinary(name)
@@ -79,22 +78,4 @@ func Binary(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// FindBinary is [Binary] for a program that is no test.
-func FindBinary(name string) (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			path := filepath.Join(dir, "bin", name)
-			if _, err := os.Stat(path); err != nil {
-				return "", fmt.Errorf("cannot find %s, run make first: %w", name, err)
-			}
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("cannot find %s: not inside the module", name)
 }

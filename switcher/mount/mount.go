@@ -168,7 +168,7 @@ func Composefs(r Root) (*Tree, error) {
 	defer dir.Close()
 	meta, err := erofs(filepath.Join(dir.Path(), filepath.Base(r.CFS)))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot mount %s: %w", r.CFS, err)
 	}
 	defer meta.Close()
 	if err := os.MkdirAll(r.Scratch, 0o700); err != nil {

@@ -88,7 +88,7 @@ func report(err error) int {
 // pass runs a command with this one's standard streams and returns its exit code.
 func pass(cmd *exec.Cmd) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
+	err := lab.RunAwake(cmd)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -115,7 +115,7 @@ func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 	if err := pack.Start(); err != nil {
 		return err
 	}
-	return errors.Join(unpack.Run(), pack.Wait())
+	return errors.Join(lab.RunAwake(unpack), pack.Wait())
 }
 
 // prepare also installs what the race detector needs, and git for the version of the binaries.

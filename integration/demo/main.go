@@ -1,0 +1,327 @@
+// Demo tells the main job as a story, on a real Debian host in a container: the host goes to image 1, to image 2, and
+// back, while a client outside measures for how long its web server is away. "make demo" runs it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+const repository = "os/server:stable"
+
+func main() {
+	os.Exit(lab.Enter(prepare, func() int {
+		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+		defer stop()
+		if err := tell(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+			return 1
+		}
+		return 0
+	}))
+}
+
+func prepare(ctx context.Context) error {
+	fmt.Printf("Setting up: packages, two Debian roots and tools, in %s. The first time takes some minutes.\n", lab.CacheDir())
+	return lab.Prepare(ctx)
+}
+
+// stage is what the story plays on.
+type stage struct {
+	host      *lab.Host
+	registry  *lab.Registry
+	publisher *lab.Publisher
+	probe     *lab.Probe
+	seen      int // outages already told
+	last      moment
+}
+
+// moment is what is compared before and after each switch.
+type moment struct {
+	stamp            lab.BootStamp
+	kernel, os, page string
+	packages         map[string]string // versions by name
+}
+
+func tell(ctx context.Context) error {
+	s, err := build(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.registry.Stop()
+	defer s.host.Stop()
+	defer s.probe.Stop()
+	steps := []struct {
+		title string
+		do    func(ctx context.Context) error
+	}{
+		{"A publisher packs image 1, signs it and pushes it to a registry", s.release("1", lab.V1)},
+		{"The host asks, and takes nothing it has not verified", s.ask},
+		{"updatectl apply: from the mutable host to image 1", s.move("apply")},
+		{"Debian has updates: the publisher releases image 2", s.release("2", lab.V2)},
+		{"updatectl apply: from image 1 to image 2", s.move("apply")},
+		{"Second thoughts. updatectl rollback: from image 2 to image 1", s.move("rollback")},
+		{"And to where it all began. updatectl rollback: from image 1 to the mutable host", s.move("rollback")},
+		{"What the host remembers", s.remember},
+	}
+	for i, step := range steps {
+		fmt.Printf("\n%d. %s\n", i+1, step.title)
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("step %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// build boots the host, with updatectl installed and something on it that belongs to it.
+func build(ctx context.Context) (*stage, error) {
+	s := &stage{}
+	var err error
+	if s.registry, err = lab.StartRegistry(ctx, lab.RegistryOptions{}); err != nil {
+		return nil, err
+	}
+	if s.publisher, err = lab.NewPublisher(ctx); err != nil {
+		return nil, err
+	}
+	s.host, err = lab.Boot(ctx, lab.Options{Name: "demo", Customise: func(root string) error {
+		if err := lab.Install(root); err != nil {
+			return err
+		}
+		return lab.Follow(root, s.registry, repository, s.publisher)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if s.probe, err = lab.StartProbe("http://" + s.host.Addr + "/"); err != nil {
+		return nil, err
+	}
+	if _, err := s.run(ctx, "sh", "-ec", "useradd --create-home alice; redis-cli set visits 42; echo mine >/home/alice/notes"); err != nil {
+		return nil, err
+	}
+	if s.last, err = s.now(ctx); err != nil {
+		return nil, err
+	}
+	fmt.Printf("A Debian host has booted: %s, kernel %s. It has a user alice, a redis with data,\n"+
+		"and a web server that a client outside asks every few milliseconds.\n", s.last.os, s.last.kernel)
+	return s, nil
+}
+
+// release packs, pushes and signs a tree with releasectl, and has cosign look at it.
+func (s *stage) release(version string, tree func(context.Context) (string, error)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		root, err := tree(ctx)
+		if err != nil {
+			return err
+		}
+		layout := filepath.Join(lab.RunDir(), "image-"+version)
+		reference := s.registry.Host + "/" + repository
+		for _, args := range [][]string{
+			{"pack", "--version", version, root, layout},
+			{"push", "--plain-http", layout, reference},
+			{"sign", "--plain-http", "--key", s.publisher.Key, reference},
+		} {
+			if err := releasectl(ctx, args...); err != nil {
+				return err
+			}
+		}
+		if err := s.publisher.Verify(ctx, s.registry, reference); err != nil {
+			return err
+		}
+		fmt.Println("   cosign verify agrees with the signature.")
+		return nil
+	}
+}
+
+func releasectl(ctx context.Context, args ...string) error {
+	program, err := lab.FindBinary("releasectl")
+	if err != nil {
+		return err
+	}
+	typed("releasectl", args)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot run releasectl: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// ask shows what the host finds out before it changes anything.
+func (s *stage) ask(ctx context.Context) error {
+	for _, args := range [][]string{{"check"}, {"stage"}, {"plan"}} {
+		const available = 10 // the exit code for it, an answer and not an error
+		if err := s.show(ctx, available, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move runs a command that ends in another root, and tells what changed and what did not.
+func (s *stage) move(verb string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := s.show(ctx, 0, verb); err != nil {
+			return err
+		}
+		if _, err := s.host.AwaitBoot(ctx, s.last.stamp); err != nil {
+			return err
+		}
+		if _, err := s.run(ctx, "systemctl", "start", "updatectl-confirm.service"); err != nil {
+			return err
+		}
+		now, err := s.now(ctx)
+		if err != nil {
+			return err
+		}
+		before := s.last
+		s.last = now
+		return s.compare(ctx, before, now)
+	}
+}
+
+func (s *stage) compare(ctx context.Context, before, now moment) error {
+	if now.kernel != before.kernel || now.stamp.BootID != before.stamp.BootID {
+		return fmt.Errorf("the kernel was booted: %+v, then %+v", before, now)
+	}
+	kept, err := s.run(ctx, "sh", "-ec", "redis-cli get visits; cat /home/alice/notes; id -un alice")
+	if err != nil {
+		return err
+	}
+	if got := strings.Join(strings.Fields(kept), " "); got != "42 mine alice" {
+		return fmt.Errorf("what belongs to the host did not stay: %q", got)
+	}
+	failed, err := s.host.FailedUnits(ctx)
+	if err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("units have failed: %s", strings.Join(failed, ", "))
+	}
+	outage, err := s.outage()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("   Userspace    %s -> %s\n", before.os, now.os)
+	fmt.Printf("   Packages     %s\n", difference(before.packages, now.packages))
+	fmt.Printf("   Web page     %q -> %q\n", before.page, now.page)
+	fmt.Printf("   Kernel       %s, unchanged; boot id %s, unchanged; soft reboots %d\n", now.kernel, now.stamp.BootID, now.stamp.SoftReboots)
+	fmt.Printf("   Kept         alice, her notes, redis' data; no failed unit\n")
+	fmt.Printf("   Outage       %d ms, as the client outside saw it\n", outage.Milliseconds())
+	return nil
+}
+
+// outage is how long the web server was away since the last time this was asked.
+func (s *stage) outage() (time.Duration, error) {
+	all := s.probe.Outages()
+	fresh := all[s.seen:]
+	s.seen = len(all)
+	var sum time.Duration
+	for _, o := range fresh {
+		sum += o.Length()
+	}
+	if sum == 0 {
+		return 0, fmt.Errorf("the client saw no outage, so it cannot have looked")
+	}
+	return sum, nil
+}
+
+func (s *stage) remember(ctx context.Context) error {
+	if err := s.show(ctx, 0, "status"); err != nil {
+		return err
+	}
+	return s.show(ctx, 0, "history")
+}
+
+// now looks at the host from within, and at its web page from outside.
+func (s *stage) now(ctx context.Context) (moment, error) {
+	stamp, err := s.host.Stamp(ctx)
+	if err != nil {
+		return moment{}, err
+	}
+	kernel, err := s.run(ctx, "uname", "-r")
+	if err != nil {
+		return moment{}, err
+	}
+	system, err := s.run(ctx, "sh", "-ec", `. /etc/os-release; echo "Debian $DEBIAN_VERSION_FULL${IMAGE_VERSION:+, image $IMAGE_VERSION}"`)
+	if err != nil {
+		return moment{}, err
+	}
+	list, err := s.run(ctx, "dpkg-query", "--show", "--showformat", "${binary:Package} ${Version}\n")
+	if err != nil {
+		return moment{}, err
+	}
+	packages := map[string]string{}
+	for line := range strings.Lines(list) {
+		name, version, _ := strings.Cut(strings.TrimSpace(line), " ")
+		packages[name] = version
+	}
+	answers := s.probe.Answers()
+	return moment{stamp: stamp, kernel: kernel, os: system, page: answers[len(answers)-1].Text, packages: packages}, nil
+}
+
+// difference tells how one list of packages became another.
+func difference(before, now map[string]string) string {
+	var added, removed, changed int
+	for name, version := range now {
+		if old, known := before[name]; !known {
+			added++
+		} else if old != version {
+			changed++
+		}
+	}
+	for name := range before {
+		if _, still := now[name]; !still {
+			removed++
+		}
+	}
+	if added+removed+changed == 0 {
+		return fmt.Sprintf("the same %d", len(now))
+	}
+	return fmt.Sprintf("%d of %d with another version, %d new, %d gone", changed, len(now), added, removed)
+}
+
+// run runs a command in the host that has to succeed.
+func (s *stage) run(ctx context.Context, args ...string) (string, error) {
+	r := s.host.Run(ctx, args...)
+	if r.Code != 0 {
+		return "", fmt.Errorf("%s: %s", strings.Join(args, " "), r)
+	}
+	return strings.TrimSpace(r.Stdout), nil
+}
+
+// show runs updatectl in the host and prints what it says, indented. The soft reboot may be quicker than the command's
+// own end, which then counts as one.
+func (s *stage) show(ctx context.Context, code int, args ...string) error {
+	typed("updatectl", args)
+	r := s.host.Run(ctx, append([]string{"updatectl"}, args...)...)
+	for line := range strings.Lines(r.Stdout) {
+		fmt.Print("     ", line)
+	}
+	if r.Code != code && r.Code < 128 {
+		return fmt.Errorf("updatectl %s: %s", strings.Join(args, " "), r)
+	}
+	return nil
+}
+
+// typed prints a command as a person would have typed it.
+func typed(program string, args []string) {
+	short := make([]string, len(args))
+	for i, arg := range args {
+		short[i] = arg
+		if filepath.IsAbs(arg) {
+			short[i] = filepath.Base(arg)
+		}
+	}
+	fmt.Printf("   $ %s %s\n", program, strings.Join(short, " "))
+}

@@ -1,0 +1,247 @@
+//go:build lab
+
+package integration
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// A layerEntry is one name in a layer written by hand.
+type layerEntry struct {
+	name, text, link string
+	mode             int64
+}
+
+func aFile(name, text string) layerEntry    { return layerEntry{name: name, text: text, mode: 0o644} }
+func aProgram(name, text string) layerEntry { return layerEntry{name: name, text: text, mode: 0o755} }
+func aLink(name, target string) layerEntry  { return layerEntry{name: name, link: target} }
+
+// gone is a whiteout: what lower layers have under this name is not in the image.
+func gone(name string) layerEntry {
+	return layerEntry{name: filepath.Join(filepath.Dir(name), ".wh."+filepath.Base(name)), mode: 0o644}
+}
+
+// layerTar writes entries as a layer. Directories are left to whoever unpacks it.
+func layerTar(t *testing.T, entries []layerEntry) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, e := range entries {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Mode: e.mode, Size: int64(len(e.text)), ModTime: time.Unix(1750000000, 0)}
+		if e.link != "" {
+			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, e.link, 0o777
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(e.text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// document is any JSON object of an OCI layout.
+type document = map[string]any
+
+// variant publishes a version's image with one more layer as os/NAME:stable, signed, and returns its reference and
+// its root.
+func (s *site) variant(name, version string, entries ...layerEntry) (reference, root string) {
+	s.Helper()
+	base, err := s.publisher.Layout(s.Context(), s.tree(version))
+	if err != nil {
+		s.Fatal(err)
+	}
+	dir := filepath.Join(s.TempDir(), name)
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	if err := os.MkdirAll(blobs, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	read := func(name string) document {
+		text, err := os.ReadFile(filepath.Join(base, name))
+		if err != nil {
+			s.Fatal(err)
+		}
+		var d document
+		if err := json.Unmarshal(text, &d); err != nil {
+			s.Fatal(err)
+		}
+		return d
+	}
+	path := func(descriptor any) string {
+		_, hex, _ := strings.Cut(descriptor.(document)["digest"].(string), ":")
+		return "blobs/sha256/" + hex
+	}
+	write := func(kind string, value any) document {
+		text, isBlob := value.([]byte)
+		if !isBlob {
+			if text, err = json.Marshal(value); err != nil {
+				s.Fatal(err)
+			}
+		}
+		hex := fmt.Sprintf("%x", sha256.Sum256(text))
+		if err := os.WriteFile(filepath.Join(blobs, hex), text, 0o644); err != nil {
+			s.Fatal(err)
+		}
+		return document{"mediaType": kind, "digest": "sha256:" + hex, "size": len(text)}
+	}
+	index := read("index.json")
+	manifest := read(path(index["manifests"].([]any)[0]))
+	config := read(path(manifest["config"]))
+	for _, l := range manifest["layers"].([]any) {
+		if err := os.Link(filepath.Join(base, path(l)), filepath.Join(dir, path(l))); err != nil {
+			s.Fatal(err)
+		}
+	}
+	layer := write("application/vnd.oci.image.layer.v1.tar", layerTar(s.T, entries))
+	rootfs := config["rootfs"].(document)
+	rootfs["diff_ids"] = append(rootfs["diff_ids"].([]any), layer["digest"])
+	manifest["layers"] = append(manifest["layers"].([]any), layer)
+	manifest["config"] = write("application/vnd.oci.image.config.v1+json", config)
+	image := write("application/vnd.oci.image.manifest.v1+json", manifest)
+	image["annotations"] = document{"org.opencontainers.image.ref.name": "stable"}
+	index["manifests"] = []any{image}
+	text, err := json.Marshal(index)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for name, text := range map[string]string{"index.json": string(text), "oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			s.Fatal(err)
+		}
+	}
+	reference = s.registry.Host + "/" + s.offerLayout(name, dir, s.publisher.Key)
+	return reference, strings.Replace(image["digest"].(string), ":", "-", 1)
+}
+
+// agentFiles are what "make install" puts into an image, as entries of a layer; every unit ends with a mark.
+func (s *site) agentFiles(mark string) []layerEntry {
+	s.Helper()
+	dir := s.TempDir()
+	if err := lab.Install(dir); err != nil {
+		s.Fatal(err)
+	}
+	var entries []layerEntry
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if d.Type() == fs.ModeSymlink {
+			target, err := os.Readlink(path)
+			entries = append(entries, aLink(name, target))
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case strings.HasPrefix(name, "usr/bin/"):
+			entries = append(entries, aProgram(name, string(text)))
+		case strings.HasSuffix(name, ".service"):
+			text = append(text, mark...)
+			fallthrough
+		default:
+			entries = append(entries, aFile(name, string(text)))
+		}
+		return nil
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return entries
+}
+
+// TestUnusualImages shows that images of another make than the lab's run, too, and that what the running kernel needs
+// stays with it whatever image it came from.
+func TestUnusualImages(t *testing.T) {
+	s := newSite(t, "unusual")
+	h := s.host
+	kernel := h.Must(t, "uname", "-r")
+	modules := "usr/lib/modules/" + kernel
+	module := strings.Repeat("a module of the running kernel\n", 10_000) // too much to lie in the metadata
+	withModules, modulesRoot := s.variant("modules", "1", aFile(modules+"/modules.dep", "kernel/x.ko:\n"), aFile(modules+"/kernel/x.ko", module))
+	const mark = "# brought by the image\n"
+	odd, oddRoot := s.variant("odd", "2", append(s.agentFiles(mark), gone("srv"), gone("home"), aLink("home", "var/home"))...)
+	h.Must(t, "sh", "-ec", "useradd --create-home carol; echo hers > /home/carol/file; echo served > /srv/file")
+
+	moduleIsThere := func(s *site) {
+		s.Helper()
+		if got := h.Must(s.T, "sh", "-ec", "cat /"+modules+"/kernel/x.ko | sha256sum; wc -c < /"+modules+"/kernel/x.ko"); !strings.HasSuffix(got, fmt.Sprintf("\n%d", len(module))) {
+			s.Errorf("the running kernel's module is not what it was: %s", got)
+		}
+	}
+	t.Log("the image with the running kernel's modules")
+	s.switches("apply", "--from", withModules)
+	s.runs(modulesRoot, "1")
+	moduleIsThere(s)
+
+	t.Log("one without them")
+	s.publish("2", "os/server:stable")
+	s.switches("apply")
+	s.runs(s.roots["2"], "2")
+	moduleIsThere(s)
+
+	t.Run("an agent of its own, no /srv, and /home is a link", func(t *testing.T) {
+		s := s.in(t)
+		s.switches("apply", "--from", odd)
+		s.runs(oddRoot, "2")
+		if text := h.Must(t, "cat", "/usr/lib/systemd/system/updatectl-arm.service"); !strings.HasSuffix(text+"\n", mark) {
+			t.Errorf("the image's unit is hidden by another:\n%s", text)
+		}
+		if r := h.Run(t.Context(), "test", "-e", "/var/lib/updatectl/roots/"+oddRoot+"/graft/usr/bin/updatectl"); r.Code == 0 {
+			t.Error("an agent is laid over the image's own")
+		}
+		if got := h.Must(t, "sh", "-ec", "readlink /home; cat /home/carol/file /srv/file; stat -c %U /home/carol"); got != "var/home\nhers\nserved\ncarol" {
+			t.Errorf("the state is not there: %q", got)
+		}
+	})
+	t.Run("gc keeps what the kernel needs", func(t *testing.T) {
+		s := s.in(t)
+		moduleIsThere(s)
+		s.updatectl(exitDone, "gc")
+		for _, r := range s.status().Good {
+			if r.Root == modulesRoot {
+				t.Fatal("the first image counts as good still: this shows nothing")
+			}
+		}
+		h.Must(t, "test", "-e", "/var/lib/updatectl/roots/"+modulesRoot+"/root.cfs") // what was read before is in the cache
+		moduleIsThere(s)
+	})
+	t.Run("a switch that fails leaves it all in place", func(t *testing.T) {
+		s := s.in(t)
+		s.armsBy("/bin/false")
+		s.fails("not armed", "did not run to its end", "apply", "--retry")
+		s.armsAgain()
+		moduleIsThere(s)
+		h.Must(t, "cat", "/home/carol/file", "/srv/file")
+	})
+	t.Run("and back", func(t *testing.T) {
+		s := s.in(t)
+		s.switches("rollback")
+		s.runs(s.roots["2"], "2")
+		moduleIsThere(s)
+		if got := h.Must(t, "cat", "/home/carol/file", "/srv/file"); got != "hers\nserved" {
+			t.Errorf("the state is not there: %q", got)
+		}
+	})
+}
