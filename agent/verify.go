@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ErrEvidence: the evidence of a root does not satisfy the policy of today.
+// ErrEvidence means that the evidence of a root does not satisfy the policy of today.
 var ErrEvidence = errors.New("the evidence does not convince")
 
 // Rechecked is the answer of verify: what the evidence of a root proves now.

@@ -216,6 +216,11 @@ func TestAttacks(t *testing.T) {
 		{"log entry with a later time", required, []verify.Candidate{d.envelope(with(func(s *verifytest.Signing) { s.NoTimestamp = true }), verify.BundlePayloadType, statement, func(b *bundlepb.Bundle) {
 			b.VerificationMaterial.TlogEntries[0].IntegratedTime += 60
 		})}, verify.ErrLog, ""},
+		{"a great many log entries", required, []verify.Candidate{d.envelope(signed, verify.BundlePayloadType, statement, func(b *bundlepb.Bundle) {
+			for range 8 {
+				b.VerificationMaterial.TlogEntries = append(b.VerificationMaterial.TlogEntries, b.VerificationMaterial.TlogEntries[0])
+			}
+		})}, verify.ErrMalformed, "9 log entries"},
 		{"log that is not pinned", rule(func(i *verify.Identity) { i.Log, i.Root = verify.LogOptional, d.pinned(verifytest.NoLogs) }), []verify.Candidate{good}, verify.ErrLog, ""},
 		{"certificate in no certificate log", rule(func(i *verify.Identity) { i.Root = d.pinned(verifytest.CertificateLog) }), []verify.Candidate{good}, verify.ErrLog, "certificate log"},
 

@@ -13,6 +13,10 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
+// maxProofs bounds the log entries of a signature, and its timestamps. Real ones
+// have one of each, and each costs a millisecond per rule.
+const maxProofs = 8
+
 // entity is a candidate as the Sigstore library sees it: certificate, log
 // entries, timestamps and signature, but not what was signed.
 type entity struct {
@@ -24,6 +28,10 @@ func newEntity(s *sealed) (*entity, error) {
 	proofs, err := s.proofs()
 	if err != nil {
 		return nil, err
+	}
+	m := proofs.GetVerificationMaterial()
+	if n := max(len(m.GetTlogEntries()), len(m.GetTimestampVerificationData().GetRfc3161Timestamps())); n > maxProofs {
+		return nil, fmt.Errorf("it comes with %d log entries or timestamps, more than the %d that are looked at", n, maxProofs)
 	}
 	e := &entity{artifact: s.artifact}
 	err = caught(func() (err error) {

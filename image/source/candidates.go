@@ -184,6 +184,8 @@ func candidate(content []byte, bundle bool, annotations map[string]string) (veri
 }
 
 // absent tells whether err means "no signature here" and not "could not look".
+// Content that is not what its descriptor says is among it: anybody may have
+// written the descriptor.
 func absent(err error) bool {
-	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed)
+	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
 }

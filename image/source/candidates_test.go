@@ -29,7 +29,7 @@ type testLayout struct {
 	index ocispec.Index
 }
 
-func newTestLayout(t *testing.T) *testLayout {
+func newTestLayout(t testing.TB) *testLayout {
 	l := &testLayout{dir: t.TempDir()}
 	l.index.SchemaVersion = 2
 	return l
