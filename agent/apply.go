@@ -72,8 +72,11 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return Applied{}, err
 	}
 	done := p.applied(facts)
-	if err := a.accept(p, rec); err != nil || done.Root == facts.Root {
+	if err := a.accept(p, rec); err != nil {
 		return done, err
+	}
+	if done.Root == facts.Root {
+		return done, a.renew(st, p)
 	}
 	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
 		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
@@ -128,8 +131,11 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return Applied{}, err
 	}
 	done := p.applied(facts)
-	if err := a.accept(p, rec); err != nil || done.Root == facts.Root {
+	if err := a.accept(p, rec); err != nil {
 		return done, err
+	}
+	if done.Root == facts.Root {
+		return done, a.renew(st, p)
 	}
 	root, err := a.stage(ctx, st, p, rec)
 	done.NewBytes, done.Version = root.Info.NewBytes, p.mark.Version

@@ -93,6 +93,15 @@ func (a *Agent) stage(ctx context.Context, st *store.Store, p *published, rec *R
 	return root, nil
 }
 
+// renew keeps the evidence of today beside the root that runs: it may be signed by others than when it was staged.
+func (a *Agent) renew(st *store.Store, p *published) error {
+	root, err := st.Root(p.image.ID())
+	if err == nil {
+		_, err = root.Renew(p.image.Verified, a.Now())
+	}
+	return err
+}
+
 func (a *Agent) stageProgress(e image.Event) {
 	if a.Progress == nil {
 		return
