@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ const (
 	modulePart = "application/vnd.updatectl.livepatch.module.v1"
 	// maxModule bounds a kernel module; the largest live patches have some megabytes.
 	maxModule = 64 << 20
+	// zstdImage is what skopeo and podman write beside images with zstd layers. An index without it they would amend,
+	// so that `skopeo copy --preserve-digests`, which keeps signatures, refuses to copy it.
+	zstdImage = "io.github.containers.compression.zstd"
 	// elfMagic begins a kernel module that is not compressed.
 	elfMagic = "\x7fELF"
 )
@@ -164,6 +168,9 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 		return d, err
 	}
 	d.Platform = &ocispec.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
+	if slices.ContainsFunc(m.Layers, inZstd) {
+		d.Annotations = map[string]string{zstdImage: "true"}
+	}
 	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin}
 	if n.Seal {
 		if i.RootDigest, err = image.RootDigest(ctx, src, m.Layers, c.RootFS.DiffIDs); err != nil {
@@ -172,6 +179,9 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	}
 	return i.Entry(), nil
 }
+
+// inZstd tells whether a layer is compressed with zstd.
+func inZstd(layer ocispec.Descriptor) bool { return strings.HasSuffix(layer.MediaType, "+zstd") }
 
 // AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout.
 func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
