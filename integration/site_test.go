@@ -19,6 +19,7 @@ const (
 	exitAvailable    = 10
 	exitBlocked      = 12
 	exitNotTrusted   = 20
+	exitStale        = 21
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31

@@ -1,0 +1,267 @@
+//go:build lab
+
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// newest is what the hosts of these tests follow.
+const newest = "os/server:stable"
+
+// TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it takes what is
+// new, and nothing that is older, expired, out of turn or signed by a key that was lost, unless its operator says so.
+func TestReleases(t *testing.T) {
+	s := newSite(t, "releases")
+	s.publish("2", "os/two:stable") // for the name of its root only
+	next, err := lab.NewPublisher(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := s.release("1.0", "1", "1", "--notes", "the first one")
+	s.offerAs("1.0", newest)
+
+	t.Log("host -> release 1.0")
+	check := s.updatectl(exitAvailable, "check").Stdout
+	for _, want := range []string{"version    1.0", "sequence   1", "expires    20", "the first one", "release.pub (bundle)"} {
+		if !strings.Contains(check, want) {
+			t.Errorf("check does not say %q:\n%s", want, check)
+		}
+	}
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	s.vouched(s.roots["1"], "release.pub")
+
+	// A key was lost. Hosts are told by a file; signed by the next key, nothing has to be built or staged anew.
+	s.revoke(next)
+	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under the policy of today", "verify")
+	before := s.condition()
+	s.complains(exitNotTrusted, "is revoked", "signed by a key that counts", "apply")
+	s.untouched(before)
+	if err := next.Sign(t.Context(), s.registry, s.registry.Host+"/os/server@"+one.String()); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already") {
+		t.Errorf("apply of what runs says %s", r)
+	}
+	s.vouched(s.roots["1"], "next.pub")
+	s.found()
+
+	t.Log("1.0 -> 2.0")
+	s.release("2.0", "2", "2")
+	s.offerAs("2.0", newest)
+	s.updatectl(exitAvailable, "stage")
+	s.vouched("", "release.pub") // the staged one
+	s.revoke(next)
+	s.refused(exitNotTrusted, "is revoked", "", "verify", s.roots["2"])
+	s.vouched(s.roots["1"], "next.pub") // it was signed by both
+	s.found()
+	s.switches("apply")
+	s.runs(s.roots["2"], "2")
+	s.vouched("", "release.pub") // the booted one
+
+	// Somebody moves the tag back.
+	s.offerAs("1.0", newest)
+	before = s.condition()
+	for _, command := range []string{"check", "stage", "apply"} {
+		s.complains(exitStale, "release 1.0 has the sequence 1, and sequence 2 (version 2.0) was accepted before", "apply --allow-downgrade", command)
+	}
+	s.untouched(before)
+
+	t.Log("2.0 -> 1.0, on purpose")
+	s.switches("apply", "--allow-downgrade")
+	s.runs(s.roots["1"], "1")
+	history := s.updatectl(exitDone, "history").Stdout
+	if !strings.Contains(history, "allowed by --allow-downgrade: release 1.0 has the sequence 1") {
+		t.Errorf("history does not tell of the downgrade:\n%s", history)
+	}
+	// The timer of the night leaves it at that, whatever the tag names.
+	before = s.condition()
+	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "runs already") {
+		t.Errorf("unattended, of what runs: %s", r)
+	}
+	s.offerAs("2.0", newest)
+	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "left by the operator for version 1.0") {
+		t.Errorf("unattended, of what was left: %s", r)
+	}
+	s.untouched(before)
+
+	s.release("2.1", "3", "2", "--expires", "-1h")
+	s.complains(exitStale, "release 2.1, sequence 3, expired at", "publish it again", "apply", "--from", s.registry.Host+"/os/server:2.1")
+	s.untouched(before)
+
+	t.Log("1.0 -> 2.0 -> 3.0, which has a barrier")
+	s.release("3.0", "4", "2", "--min-version", "2.0")
+	s.offerAs("3.0", newest)
+	first := s.registry.Host + "/os/server:2.0"
+	s.complains(exitBlocked, "it goes through 2.0 first (`updatectl apply --from "+first+"`", "the release that comes first", "apply")
+	s.untouched(before)
+	s.switches("apply", "--retry", "--from", first)
+	s.runs(s.roots["2"], "2")
+	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") { // 3.0 has the image of 2.0
+		t.Errorf("apply behind the barrier says %s", r)
+	}
+
+	t.Log("3.0 -> 1.0, rolled back")
+	s.switches("rollback")
+	s.runs(s.roots["1"], "1")
+	// From here the barrier holds again, and what comes first is older than what was accepted: both ask for the operator.
+	before = s.condition()
+	s.complains(exitBlocked, "it goes through 2.0 first", "", "apply")
+	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before", "apply --allow-downgrade", "apply", "--from", first)
+	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade", "--from", first)
+	s.untouched(before)
+}
+
+// release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign.
+func (s *site) release(version, sequence, tree string, flags ...string) digest.Digest {
+	s.Helper()
+	if !slices.Contains(flags, "--expires") {
+		flags = append(flags, "--expires", "1h")
+	}
+	image, err := s.publisher.Layout(s.Context(), s.tree(tree))
+	if err != nil {
+		s.Fatal(err)
+	}
+	draft := filepath.Join(s.TempDir(), "releases") + ":" + version
+	s.releasectl(append([]string{"release", "new", "--version", version, "--sequence", sequence, draft}, flags...)...)
+	s.releasectl("release", "add", "image", "--systemd-min", "254", draft, "oci:"+image+":latest")
+	name := s.registry.Host + "/os/server:" + version
+	s.releasectl("push", "--plain-http", draft, name)
+	var shown struct{ Digest digest.Digest }
+	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)), &shown); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.publisher.Sign(s.Context(), s.registry, s.registry.Host+"/os/server@"+shown.Digest.String()); err != nil {
+		s.Fatal(err)
+	}
+	return shown.Digest
+}
+
+// offerAs lets another tag name a release.
+func (s *site) offerAs(version, name string) {
+	s.Helper()
+	tools, err := lab.Tools(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, err = lab.Tool(s.Context(), tools, "skopeo", "copy", "--quiet", "--insecure-policy", "--all", "--preserve-digests",
+		"--src-tls-verify=false", "--dest-tls-verify=false",
+		"docker://"+s.registry.Host+"/os/server:"+version, "docker://"+s.registry.Host+"/"+name)
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+const revocation, successor = "/etc/updatectl/conf.d/90-revoked.toml", "/etc/updatectl/conf.d/50-next.toml"
+
+// revoke delivers a policy in which another publisher's key stands for the one that was lost.
+func (s *site) revoke(next *lab.Publisher) {
+	s.Helper()
+	for name, text := range map[string]string{
+		"/etc/updatectl/keys/next.pub": next.Public,
+		successor:                      "[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
+		revocation: "[[verify.key]]\nfile = \"/etc/updatectl/keys/release.pub\"\nrevoked = true\nreason = \"the laptop was stolen\"\n" +
+			"[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
+	} {
+		if err := s.host.WriteFile(name, text, 0o644); err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+// found takes the revocation back: both keys count.
+func (s *site) found() {
+	s.Helper()
+	s.host.Must(s.T, "rm", revocation)
+}
+
+// vouched expects the evidence of a root to convince, by one signer; "" is the staged root, or the one that runs.
+func (s *site) vouched(root, signer string) {
+	s.Helper()
+	args := []string{"--output", "json", "verify"}
+	if root != "" {
+		args = append(args, root)
+	}
+	var proven struct{ Vouchers []struct{ Signer string } }
+	if err := json.Unmarshal([]byte(s.updatectl(exitDone, args...).Stdout), &proven); err != nil {
+		s.Fatal(err)
+	}
+	if len(proven.Vouchers) != 1 || proven.Vouchers[0].Signer != signer {
+		s.Errorf("%s is vouched for by %+v, want %s", root, proven.Vouchers, signer)
+	}
+}
+
+// TestReleaseCopies signs a release by either tool and has skopeo carry it to another registry and to a layout, bytes
+// unchanged: every copy is still signed, for cosign and for hosts.
+func TestReleaseCopies(t *testing.T) {
+	b := newBench(t)
+	r, mirror := lab.NewRegistry(t, lab.RegistryOptions{}), lab.NewRegistry(t, lab.RegistryOptions{})
+	packed := filepath.Join(b.dir, "packed")
+	tree := smallTree(t)
+	ours := b.packAs(tree, packed+":amd64", "--architecture", "amd64")
+	b.packAs(tree, packed+":arm64", "--architecture", "arm64", "--compression", "gzip")
+	module := filepath.Join(b.dir, "fix.ko")
+	if err := os.WriteFile(module, []byte("\x7fELF and what follows"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	draft := filepath.Join(b.dir, "release") + ":stable"
+	b.run(0, "releasectl", "release", "new", "--version", "1.0", "--sequence", "1", "--expires", "1h", draft)
+	b.run(0, "releasectl", "release", "add", "image", "--seal", draft, "oci:"+packed+":amd64")
+	b.run(0, "releasectl", "release", "add", "image", draft, "oci:"+packed+":arm64")
+	b.run(0, "releasectl", "release", "add", "livepatch", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP", "--kernel-build-id", strings.Repeat("ab", 20), draft, module)
+	host := b.host(r.Host, mirror.Host)
+
+	for name, sign := range map[string]func(b *bench, reference string) error{
+		"releasectl": func(b *bench, reference string) error {
+			b.run(0, "releasectl", "sign", "--plain-http", "--key", b.publisher.Key, reference)
+			return nil
+		},
+		"cosign": func(b *bench, reference string) error { return b.publisher.Sign(b.Context(), r, reference) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			repository := r.Host + "/released/" + name
+			b.run(0, "releasectl", "push", "--plain-http", draft, repository+":stable")
+			raw := b.tool("skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+repository+":stable")
+			release := digest.FromString(raw)
+			b.run(exitNotTrusted, "updatectl", "--root", host, "check", "--from", repository+":stable")
+			if err := sign(b, repository+"@"+release.String()); err != nil {
+				t.Fatal(err)
+			}
+			layout := "oci:" + filepath.Join(b.dir, "layout")
+			for _, tag := range []string{"stable", "sha256-" + release.Encoded()} { // the latter has the signatures
+				b.mirror("docker://"+repository+":"+tag, "docker://"+mirror.Host+"/copied/"+name+":"+tag)
+				b.mirror("docker://"+repository+":"+tag, layout+":"+tag)
+			}
+			for _, place := range []struct {
+				name string
+				in   *lab.Registry
+			}{{repository, r}, {mirror.Host + "/copied/" + name, mirror}, {layout, nil}} {
+				b.trusted(host, place.name+":stable", ours, "bundle")
+				if place.in == nil {
+					continue
+				}
+				if err := b.publisher.Verify(t.Context(), place.in, place.name+"@"+release.String()); err != nil {
+					t.Error(err)
+				}
+			}
+			// Every part was carried along: the copy of the copy can be staged.
+			b.run(exitAvailable, "updatectl", "--root", b.host(), "stage", "--from", layout+":stable")
+			var index ocispec.Index
+			if err := json.Unmarshal([]byte(raw), &index); err != nil || len(index.Manifests) != 3 {
+				t.Errorf("the release lists %d things (%v), want 3: %s", len(index.Manifests), err, raw)
+			}
+		})
+	}
+}
