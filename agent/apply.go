@@ -72,17 +72,20 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return Applied{}, err
 	}
 	done := p.applied(facts)
-	if err := a.accept(p, rec); err != nil {
-		return done, err
-	}
-	if done.Root == facts.Root {
-		return done, a.renew(st, p)
-	}
-	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
-		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-		if done.Skipped = "given up " + why; o.Unattended {
-			return done, nil
+	why := rec.givenUp(done.Root)
+	givenUp := why != "" && !o.Retry && done.Root != facts.Root
+	if p.waived == nil || !givenUp { // what is older and not taken is not what a host begins from
+		if err := a.accept(p, rec); err != nil {
+			return done, err
 		}
+	}
+	switch {
+	case done.Root == facts.Root:
+		return done, a.renew(st, p)
+	case givenUp && o.Unattended:
+		done.Skipped = "given up " + why
+		return done, nil
+	case givenUp:
 		return done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
 	root, err := a.stage(ctx, st, p, rec)
