@@ -120,7 +120,13 @@ func TestReleases(t *testing.T) {
 	s.complains(exitBlocked, "it goes through 2.0 first", "", "apply")
 	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before", "apply --allow-downgrade", "apply", "--from", first)
 	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade", "--from", first)
+	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4", "", "check", "--from", first) // nor did that change anything
 	s.untouched(before)
+	s.switches("apply", "--allow-downgrade", "--retry", "--from", first)
+	s.runs(s.roots["2"], "2")
+	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") {
+		t.Errorf("apply behind the barrier, again, says %s", r)
+	}
 }
 
 // release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign.
