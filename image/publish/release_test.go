@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -145,5 +146,26 @@ func TestDelta(t *testing.T) {
 	check(t, err)
 	if len(shown.Deltas) != 1 || len(shown.Images) != 1 || shown.Images[0].Descriptor.Platform.Architecture != "amd64" {
 		t.Errorf("%+v", shown)
+	}
+}
+
+// skopeo mirrors an index as it is only if it need not note itself which images are in zstd.
+func TestCompressionIsNoted(t *testing.T) {
+	ctx := context.Background()
+	layout := draft(t)
+	tree := makeTree(t)
+	for architecture, compression := range map[string]string{"arm64": "zstd", "riscv64": "gzip"} {
+		pack(t, Recipe{Tree: tree, Layout: layout, Architecture: architecture, Compression: compression})
+		_, err := AddImage(ctx, "oci:"+layout+":stable", "oci:"+layout+":test", NewImage{}, plain)
+		check(t, err)
+	}
+	shown, err := ShowRelease(ctx, "oci:"+layout+":stable", plain)
+	check(t, err)
+	noted := map[string]string{}
+	for _, i := range shown.Images {
+		noted[i.Descriptor.Platform.Architecture] = i.Descriptor.Annotations["io.github.containers.compression.zstd"]
+	}
+	if want := map[string]string{"arm64": "true", "riscv64": ""}; !maps.Equal(noted, want) {
+		t.Errorf("noted as zstd: %v, want %v", noted, want)
 	}
 }
