@@ -24,6 +24,8 @@ type ApplyOptions struct {
 	Wait bool
 	// Retry takes an image that was given up before.
 	Retry bool
+	// AllowDowngrade takes what is older than what was accepted before; it still must be signed and not expired.
+	AllowDowngrade bool
 	// Unattended passes over an image that was given up before, as if there were none.
 	Unattended bool
 }
@@ -42,6 +44,9 @@ type Applied struct {
 	NewBytes int64 `json:"new_bytes,omitempty"`
 	// Skipped is why an unattended run left an image alone.
 	Skipped string `json:"skipped,omitempty"`
+	// Release is the release that lists the image, nil for an image on its own.
+	Release  *Release `json:"release,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
@@ -62,13 +67,13 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return Applied{}, err
 	}
-	p, err := a.fetch(ctx, o.From, facts)
+	p, err := a.fetch(ctx, o.From, facts, rec, o.AllowDowngrade)
 	if err != nil {
 		return Applied{}, err
 	}
-	done := Applied{Root: p.image.ID(), From: facts.Root, Reference: p.reference, Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers()}
-	if done.Root == facts.Root {
-		return done, nil
+	done := p.applied(facts)
+	if err := a.accept(p, rec); err != nil || done.Root == facts.Root {
+		return done, err
 	}
 	if bad, isBad := rec.Bad[done.Root]; isBad && !o.Retry {
 		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
@@ -90,8 +95,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.rehearse(st, root, facts, rec); err != nil {
 		return done, err
 	}
-	done.Switching = true
-	return done, a.switchTo(ctx, rec, facts, Switch{Verb: forward(facts, rec, root.ID), Version: root.Info.Version}, root.ID)
+	done.Switching, done.Version = true, p.mark.Version
+	rec.leave(facts.Root, p, a.Now())
+	return done, a.switchTo(ctx, rec, facts, Switch{Verb: forward(facts, rec, root.ID), Version: p.mark.Version}, root.ID)
 }
 
 // forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
@@ -104,8 +110,8 @@ func forward(f switcher.Facts, rec *Record, id string) string {
 }
 
 // Stage brings the published image onto the disk and leaves it there.
-func (a *Agent) Stage(ctx context.Context, reference string, wait bool) (Applied, error) {
-	unlock, err := a.lock(ctx, "stage", wait)
+func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
+	unlock, err := a.lock(ctx, "stage", o.Wait)
 	if err != nil {
 		return Applied{}, err
 	}
@@ -117,16 +123,16 @@ func (a *Agent) Stage(ctx context.Context, reference string, wait bool) (Applied
 	if err != nil {
 		return Applied{}, err
 	}
-	p, err := a.fetch(ctx, reference, facts)
+	p, err := a.fetch(ctx, o.From, facts, rec, o.AllowDowngrade)
 	if err != nil {
 		return Applied{}, err
 	}
-	done := Applied{Root: p.image.ID(), From: facts.Root, Reference: p.reference, Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers()}
-	if done.Root == facts.Root {
-		return done, nil
+	done := p.applied(facts)
+	if err := a.accept(p, rec); err != nil || done.Root == facts.Root {
+		return done, err
 	}
 	root, err := a.stage(ctx, st, p, rec)
-	done.NewBytes = root.Info.NewBytes
+	done.NewBytes, done.Version = root.Info.NewBytes, p.mark.Version
 	return done, err
 }
 

@@ -14,9 +14,9 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/verify"
 )
 
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
@@ -26,12 +26,17 @@ type Config struct {
 		Image string `toml:"image" json:"image"`
 		// PlainHTTP lists registry hosts that are spoken to without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
+		// Compatible is the class of this machine: of a release, images for it or for every machine are taken.
+		Compatible string `toml:"compatible" json:"compatible"`
 	} `toml:"source" json:"source"`
 	Verify struct {
 		// Keys are files with PEM public keys.
 		Keys []string `toml:"keys" json:"keys"`
-		// Threshold is how many different keys must have signed.
+		// Threshold is how many different signers must have signed.
 		Threshold int `toml:"threshold" json:"threshold"`
+		// Key lists keys that there is more to say about; Identity who signs without one.
+		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
+		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
 	} `toml:"verify" json:"verify"`
 	State struct {
 		// Persist lists directories that belong to the host and not to the image.
@@ -144,10 +149,14 @@ func (c *Config) read(file string) error {
 
 // decode merges one fragment. Every complaint carries the file and the line.
 func (c *Config) decode(file, text string) error {
+	// The library would fill the entries of an earlier file's list field by field.
+	keys, identities := c.Verify.Key, c.Verify.Identity
+	c.Verify.Key, c.Verify.Identity = nil, nil
 	meta, err := toml.Decode(text, c)
 	if err != nil {
 		return fmt.Errorf("%w: %s%s", ErrConfig, file, complaint(err))
 	}
+	c.inherit(keys, identities, meta)
 	var unknown []error
 	for _, key := range meta.Undecoded() {
 		unknown = append(unknown, fmt.Errorf("%w: %s:%d: unknown key %s%s", ErrConfig, file, lineOf(text, key), key, didYouMean(key)))
@@ -208,12 +217,16 @@ func didYouMean(key toml.Key) string {
 func keysOf(t reflect.Type, path []string) []string {
 	var names []string
 	for f := range t.Fields() {
-		tag := f.Tag.Get("toml")
+		tag, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
 		if tag == "-" {
 			continue
 		}
-		if len(path) > 0 && tag == path[0] && f.Type.Kind() == reflect.Struct {
-			return keysOf(f.Type, path[1:])
+		inner := f.Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if len(path) > 0 && tag == path[0] && inner.Kind() == reflect.Struct {
+			return keysOf(inner, path[1:])
 		}
 		names = append(names, tag)
 	}
@@ -230,6 +243,11 @@ func (c *Config) validate() error {
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
 	}
+	if c.Source.Compatible != "" {
+		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
+			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
+		}
+	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
 			return fmt.Errorf("%w: [state] %q is not a clean absolute path below /", ErrConfig, p)
@@ -244,30 +262,6 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: [state] persist must contain /var: the roots and the record live there", ErrConfig)
 	}
 	return nil
-}
-
-// policy reads the keys that the configuration names.
-func (a *Agent) policy() (verify.Policy, error) {
-	c := a.Config.Verify
-	if len(c.Keys) == 0 {
-		return verify.Policy{}, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images", ErrConfig)
-	}
-	if c.Threshold > len(c.Keys) {
-		return verify.Policy{}, fmt.Errorf("%w: [verify] threshold is %d with %d keys", ErrConfig, c.Threshold, len(c.Keys))
-	}
-	p := verify.Policy{Threshold: c.Threshold}
-	for _, file := range c.Keys {
-		pem, err := os.ReadFile(a.path(file))
-		if err != nil {
-			return p, fmt.Errorf("%w: [verify] keys: %w", ErrConfig, err)
-		}
-		key, err := verify.ParseKey(filepath.Base(file), pem)
-		if err != nil {
-			return p, fmt.Errorf("%w: [verify] keys: %s: %w", ErrConfig, file, err)
-		}
-		p.Keys = append(p.Keys, key)
-	}
-	return p, nil
 }
 
 // adopt is the list of paths below /etc that the first image takes over from the mutable host.

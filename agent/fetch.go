@@ -1,14 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -20,14 +22,23 @@ type published struct {
 	reference string
 	source    *source.Source
 	image     *image.Image
+	// release is the release that lists the image, nil for an image on its own; mark is what the record keeps of either.
+	release *release.Release
+	mark    release.Mark
+	// seen is the latest time that is known to have passed: by the record, or by the proofs that came with the signatures.
+	seen time.Time
+	// waived is why the record would have refused it, had the operator not allowed a downgrade.
+	waived error
+	// warnings are for the operator, whatever becomes of it.
+	warnings []string
 }
 
 // userAgent is what registries see.
 const userAgent = "updatectl"
 
 // fetch asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
-// only then what they say.
-func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts) (*published, error) {
+// only then what they say, and whether it is its time.
+func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, rec *Record, downgrade bool) (*published, error) {
 	policy, err := a.policy()
 	if err != nil {
 		return nil, err
@@ -59,11 +70,8 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts) (
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", reference, err)
 	}
-	img, err := image.Open(ctx, src, verified, ocispec.Platform{OS: "linux", Architecture: f.Architecture})
-	if err != nil {
-		return nil, err
-	}
-	return &published{reference: reference, source: src, image: img}, nil
+	p := &published{reference: reference, source: src}
+	return p, a.choose(ctx, p, verified, a.circumstances(f, rec, downgrade), f.Root)
 }
 
 // stage brings the image onto the disk, or finds it there.
@@ -73,13 +81,14 @@ func (a *Agent) stage(ctx context.Context, st *store.Store, p *published, rec *R
 	if err != nil {
 		return root, err
 	}
-	rec.Staged = root.ID
+	p.mark.Version = cmp.Or(p.mark.Version, root.Info.Version)
+	rec.Staged, rec.Accepted[root.ID] = root.ID, p.mark
 	rec.Phase = PhaseStaged
 	if err := a.writeRecord(rec); err != nil {
 		return root, err
 	}
 	if lookErr != nil { // it was not there before
-		a.tell(Event{Event: "staged", Root: root.ID, Version: root.Info.Version, Vouchers: root.Info.Vouchers})
+		a.tell(Event{Event: "staged", Root: root.ID, Version: p.mark.Version, Sequence: p.mark.Sequence, Vouchers: root.Info.Vouchers})
 	}
 	return root, nil
 }
@@ -109,6 +118,9 @@ type Available struct {
 	Bad    *Bad `json:"bad,omitempty"`
 	// Download is the size of its layers in bytes.
 	Download int64 `json:"download"`
+	// Release is the release that lists the image, nil for an image on its own.
+	Release  *Release `json:"release,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Check asks the source for a newer image, without fetching layers or changing anything.
@@ -117,7 +129,7 @@ func (a *Agent) Check(ctx context.Context, reference string) (Available, error) 
 	if err != nil {
 		return Available{}, err
 	}
-	p, err := a.fetch(ctx, reference, facts)
+	p, err := a.fetch(ctx, reference, facts, rec, false)
 	if err != nil {
 		return Available{}, err
 	}
@@ -126,7 +138,8 @@ func (a *Agent) Check(ctx context.Context, reference string) (Available, error) 
 
 func (a *Agent) available(p *published, f switcher.Facts, rec *Record) Available {
 	v := Available{
-		Reference: p.reference, Root: p.image.ID(), Version: p.image.Version(), Vouchers: p.image.Verified.Vouchers(),
+		Reference: p.reference, Root: p.image.ID(), Version: p.mark.Version, Vouchers: p.image.Verified.Vouchers(),
+		Release: p.told(), Warnings: p.warnings,
 		Booted: f.Root, Newer: p.image.ID() != f.Root, Staged: rec.Staged == p.image.ID(),
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {

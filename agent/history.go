@@ -17,12 +17,14 @@ import (
 // Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
 type Event struct {
 	At time.Time `json:"at"`
-	// Event is staged, switching, good, bad, failed, rolled-back, collected …
+	// Event is staged, switching, good, bad, failed, rolled-back, collected, downgrade …
 	Event   string `json:"event"`
 	Root    string `json:"root,omitempty"`
 	From    string `json:"from,omitempty"`
 	Version string `json:"version,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	// Sequence is that of the release, 0 for an image on its own.
+	Sequence int64  `json:"sequence,omitempty"`
+	Reason   string `json:"reason,omitempty"`
 	// Vouchers are the signers whose signatures were accepted.
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	Kernel   string           `json:"kernel,omitempty"`

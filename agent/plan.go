@@ -35,7 +35,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	p, err := a.fetch(ctx, reference, facts)
+	p, err := a.fetch(ctx, reference, facts, rec, false)
 	if err != nil {
 		return Plan{}, err
 	}

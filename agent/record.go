@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -50,6 +51,14 @@ type Record struct {
 	Pinned []string `json:"pinned,omitempty"`
 	// Last is how the last switch ended.
 	Last *Result `json:"last,omitempty"`
+	// Mark is the last release that was accepted: what comes before it is not taken. It is written before the release
+	// is fetched, so that nobody can offer an older one in the meantime.
+	Mark release.Mark `json:"mark,omitzero"`
+	// Seen is the latest time at which a release was accepted or, as proven, signed. A clock that shows less went backwards. It is never
+	// later than the expiry of a release that was signed, however wrong the clock was.
+	Seen time.Time `json:"seen,omitzero"`
+	// Accepted tells as which release each root was accepted.
+	Accepted map[string]release.Mark `json:"accepted,omitempty"`
 }
 
 // Switch is one move between roots.
@@ -129,7 +138,7 @@ func (r *Record) keep(running string) []string {
 const maxRecord = 4 << 20
 
 func (a *Agent) readRecord() (*Record, error) {
-	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}}
+	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}}
 	file := a.path(recordFile)
 	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,6 +170,9 @@ func parseRecord(text []byte, r *Record) error {
 	}
 	if r.Bad == nil {
 		r.Bad = map[string]Bad{}
+	}
+	if r.Accepted == nil {
+		r.Accepted = map[string]release.Mark{}
 	}
 	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
 		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if s.Version, err = a.ready(ctx, st, to, facts); err != nil {
 		return done, err
 	}
+	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
 	done.Version, done.Switching = s.Version, true
 	rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
 	if facts.Root == switcher.HostRoot {

@@ -1,13 +1,17 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/verify"
@@ -41,8 +45,11 @@ type Status struct {
 type RootStatus struct {
 	Root     string           `json:"root"`
 	Version  string           `json:"version,omitempty"`
+	Sequence int64            `json:"sequence,omitempty"` // of the release it was accepted as, 0 for an image on its own
 	Name     string           `json:"name,omitempty"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+	// VerifiedAt is when the vouchers were found good.
+	VerifiedAt time.Time `json:"verified_at,omitzero"`
 }
 
 // Status tells where the host stands. It changes nothing.
@@ -56,16 +63,16 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	s := Status{
-		Phase: rec.Phase, Booted: rootStatus(st, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
+		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
 		System: facts.State, Failed: facts.Failed, Last: rec.Last,
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
-		staged := rootStatus(st, rec.Staged)
+		staged := rootStatus(st, rec, rec.Staged)
 		s.Staged = &staged
 	}
 	for _, id := range slices.Backward(rec.Good) {
-		s.Good = append(s.Good, rootStatus(st, id))
+		s.Good = append(s.Good, rootStatus(st, rec, id))
 	}
 	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
@@ -78,10 +85,11 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
-func rootStatus(st *store.Store, id string) RootStatus {
-	s := RootStatus{Root: id}
+func rootStatus(st *store.Store, rec *Record, id string) RootStatus {
+	s := RootStatus{Root: id, Sequence: rec.Accepted[id].Sequence}
 	if root, err := st.Root(id); err == nil {
-		s.Version, s.Name, s.Vouchers = root.Info.Version, root.Info.OS.PrettyName, root.Info.Vouchers
+		s.Version, s.Name, s.Vouchers = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName, root.Info.Vouchers
+		s.VerifiedAt = root.Info.VerifiedAt
 	}
 	return s
 }
@@ -112,6 +120,11 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 	report, err := st.GC(keep)
 	for _, id := range report.Roots {
 		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
+	}
+	known := len(rec.Accepted)
+	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
+	if err == nil && len(rec.Accepted) != known {
+		err = a.writeRecord(rec)
 	}
 	return report, err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -40,6 +41,8 @@ type Image struct {
 	Verified *verify.Verified // of the manifest
 	Manifest ocispec.Manifest
 	Config   ocispec.Image
+	// Seal is the digest that the staged root must have, the zero value for any. It comes from a signed release.
+	Seal fsverity.Digest
 }
 
 // ID returns the name of the root that staging this image makes.

@@ -153,6 +153,9 @@ func checkStore(t *testing.T, st *store.Store) int {
 		if d, err := composefs.Digest(f); err != nil || d != r.Info.RootDigest {
 			t.Errorf("root %s has digest %s (%v), not %s", r.ID, d, err, r.Info.RootDigest)
 		}
+		if e, err := r.Evidence(); err != nil || len(e.Chain) == 0 || string(e.Chain[len(e.Chain)-1].Content) == "" {
+			t.Errorf("root %s has evidence %+v, %v", r.ID, e, err)
+		}
 		err := composefs.Objects(f, func(d fsverity.Digest) {
 			if !have[d] {
 				t.Errorf("root %s lacks object %s", r.ID, d)

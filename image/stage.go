@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/verify"
 )
 
 // Phases of staging, in their order.
@@ -33,11 +35,17 @@ type Event struct {
 // progressStep is after how many bytes progress is told again.
 const progressStep = 1 << 20
 
-// Stage makes the image a root of the store and returns it. A root that is
-// there already is returned as it is. Nothing is visible in the store before
+// Stage makes the image a root of the store and returns it. Of a root that is
+// there already only the evidence is renewed. Nothing is visible in the store before
 // everything has been checked and is on disk, whatever way Stage ends.
 func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
+	if err == nil {
+		if err := img.checkSeal(root.Info.RootDigest); err != nil {
+			return store.Root{}, err
+		}
+		return root.Renew(img.Verified, time.Now())
+	}
 	if !errors.Is(err, store.ErrNoRoot) {
 		return root, err
 	}
@@ -83,6 +91,12 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 	if err := s.writeCFS(&info); err != nil {
 		return store.Root{}, err
 	}
+	if err := s.img.checkSeal(info.RootDigest); err != nil {
+		return store.Root{}, err
+	}
+	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
+		return store.Root{}, err
+	}
 	if err := ctx.Err(); err != nil {
 		return store.Root{}, err
 	}
@@ -120,6 +134,14 @@ func (s *stager) writeCFS(info *store.Info) error {
 		return store.Full(err)
 	}
 	return f.Close()
+}
+
+// checkSeal compares a root with what the release says it must be.
+func (i *Image) checkSeal(root fsverity.Digest) error {
+	if i.Seal == (fsverity.Digest{}) || i.Seal == root {
+		return nil
+	}
+	return fmt.Errorf("%w: the image becomes a root with the digest %s, and it is sealed with %s", verify.ErrDigest, root, i.Seal)
 }
 
 // explain adds to a lack of space what is known about the need.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ type Facts struct {
 	KernelVersion string `json:"kernel_version"`
 	// Architecture is GOARCH.
 	Architecture string `json:"architecture"`
-	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd.
+	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd. In another tree it is the installed one.
 	Systemd int `json:"systemd"`
 	// SoftReboots counts soft reboots since the kernel booted; -1 when PID 1 does not say (before version 256).
 	SoftReboots int `json:"soft_reboots"`
@@ -47,6 +48,7 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		f.BootID = strings.TrimSpace(string(id))
 	}
 	if !m.Live() {
+		f.Systemd = m.installedSystemd()
 		return f, nil
 	}
 	root, err := mountedRoot()
@@ -55,6 +57,18 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 	}
 	f.Root = root
 	return f, f.askPID1(ctx)
+}
+
+// installedSystemd finds the version of systemd in a tree by the name of its library, 0 when there is none.
+func (m Machine) installedSystemd() int {
+	newest := 0
+	for _, dir := range []string{"/usr/lib", "/usr/lib64", "/usr/lib/*-linux-*"} {
+		found, _ := filepath.Glob(m.Path(dir + "/systemd/libsystemd-shared-*.so")) // the pattern is a good one
+		for _, path := range found {
+			newest = max(newest, leadingNumber(strings.TrimPrefix(filepath.Base(path), "libsystemd-shared-")))
+		}
+	}
+	return newest
 }
 
 // ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has

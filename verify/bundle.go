@@ -42,6 +42,9 @@ func openBundle(data []byte) (*sealed, error) {
 		return nil, fmt.Errorf("the bundle's envelope has %d signatures and not one", n)
 	}
 	return &sealed{
+		form:      FormBundle,
+		keyless:   b.GetVerificationMaterial().GetCertificate() != nil,
+		proofs:    func() (*bundlepb.Bundle, error) { return &b, nil },
 		message:   dsse.PAE(env.GetPayloadType(), env.GetPayload()),
 		signature: env.GetSignatures()[0].GetSig(),
 		claim: func(d digest.Digest) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 )
 
 // Form is one of the two shapes in which cosign publishes a signature.
@@ -20,17 +21,32 @@ const (
 // Candidate is one signature that was found for a digest. Nothing about it is
 // trusted: whoever may write to the registry may have put it there.
 type Candidate struct {
-	Form      Form
-	Bundle    []byte // FormBundle: the bundle's JSON
-	Payload   []byte // FormSimple: the signed JSON
-	Signature []byte // FormSimple: the raw signature, base64 already undone
-	From      string // where it was found, for messages only
+	Form   Form   `json:"form"`
+	Bundle []byte `json:"bundle,omitempty"` // FormBundle: the bundle's JSON
+
+	// The rest is FormSimple's. What cosign keeps in annotations is here as it
+	// stands there.
+	Payload     []byte `json:"payload,omitempty"`     // the signed JSON
+	Signature   []byte `json:"signature,omitempty"`   // raw, base64 already undone
+	Certificate []byte `json:"certificate,omitempty"` // PEM, of a keyless signature
+	LogEntry    []byte `json:"log_entry,omitempty"`   // JSON, with the log's promise
+	Timestamp   []byte `json:"timestamp,omitempty"`   // JSON, by a timestamp authority
+
+	From string `json:"from,omitempty"` // where it was found, for messages only
 }
 
 // sealed is a candidate taken apart: what was signed is still unread.
 type sealed struct {
+	form      Form
 	message   []byte // the exact bytes the signature covers
 	signature []byte
+	// keyless says that it comes with a certificate.
+	keyless bool
+	// proofs returns the whole of it as the Sigstore libraries want it. A rule
+	// that asks for no proof does not call it.
+	proofs func() (*bundlepb.Bundle, error)
+	// artifact is the signed document of a signature that is no envelope.
+	artifact []byte
 	// claim reads what was signed, so it is called only after the signature was
 	// found good. It returns nil if the signer vouches for the image d.
 	claim func(d digest.Digest) error
@@ -41,24 +57,9 @@ func (c Candidate) open() (*sealed, error) {
 	case FormBundle:
 		return openBundle(c.Bundle)
 	case FormSimple:
-		return openPayload(c.Payload, c.Signature)
+		return openPayload(c)
 	}
 	return nil, fmt.Errorf("unknown signature form %q", c.Form)
-}
-
-// vouch returns the key that made the candidate and vouches for the image d by
-// it. No key and no error means that none of the keys made it.
-func (c Candidate) vouch(keys []Key, d digest.Digest) (*Key, error) {
-	s, err := c.open()
-	if err != nil {
-		return nil, err
-	}
-	for i, k := range keys {
-		if k.signed(s.message, s.signature) {
-			return &keys[i], s.claim(d)
-		}
-	}
-	return nil, nil
 }
 
 // otherImage says that a good signature is for another image.

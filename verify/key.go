@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -24,6 +25,18 @@ type Key struct {
 	Name   string           // how messages call it, usually the file's name
 	Public crypto.PublicKey // ECDSA P-256, Ed25519 or RSA of at least 2048 bits
 	ID     string           // "sha256:<hex>" of its SubjectPublicKeyInfo in DER
+
+	// NotAfter is when the key stops to count; zero means never. A signature
+	// that Log proves to be older goes on counting.
+	NotAfter time.Time
+	// Revoked says that the key does not count, whatever it signed and when,
+	// and Reason why. It wins over the same key listed again.
+	Revoked bool
+	Reason  string
+	// Log is what proof of a transparency log is asked for; "" means LogOff.
+	// Root, which may be nil without one, names the logs.
+	Log  LogRule
+	Root *TrustRoot
 }
 
 // ParseKey reads one PEM public key. The error is ErrKey.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 )
 
 // PayloadType is what a simple-signing payload must say of itself. See
@@ -13,15 +14,20 @@ const PayloadType = "cosign container image signature"
 // maxPayload bounds a simple-signing payload. Real ones have 250 bytes.
 const maxPayload = 64 << 10
 
-// openPayload pairs a simple-signing payload with its signature, unread.
-func openPayload(payload, signature []byte) (*sealed, error) {
-	if len(payload) > maxPayload {
+// openPayload takes a simple-signing signature apart without reading what is
+// signed in it.
+func openPayload(c Candidate) (*sealed, error) {
+	if len(c.Payload) > maxPayload {
 		return nil, fmt.Errorf("the payload is larger than %d bytes", maxPayload)
 	}
 	return &sealed{
-		message:   payload,
-		signature: signature,
-		claim:     func(d digest.Digest) error { return readPayload(payload, d) },
+		form:      FormSimple,
+		keyless:   len(c.Certificate) > 0,
+		proofs:    func() (*bundlepb.Bundle, error) { return simpleProofs(c) },
+		artifact:  c.Payload,
+		message:   c.Payload,
+		signature: c.Signature,
+		claim:     func(d digest.Digest) error { return readPayload(c.Payload, d) },
 	}, nil
 }
 

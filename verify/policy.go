@@ -2,28 +2,41 @@ package verify
 
 import (
 	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
 // Policy says who must have signed.
 type Policy struct {
-	Keys      []Key
-	Threshold int // how many distinct keys must vouch; below 1 means 1
+	Keys       []Key
+	Identities []Identity
+	// Threshold is how many distinct signers must vouch, keys and identities
+	// together; below 1 means 1.
+	Threshold int
+	// Now is the time, for keys that end. Only they need it.
+	Now time.Time
 }
 
-// Verify returns the content as verified when enough distinct keys vouch for
-// its digest and it is what its media type says.
+// Verify returns the content as verified when enough distinct signers vouch
+// for its digest and it is what its media type says.
 //
-// The error is ErrKey for a policy that cannot work, else one below
-// ErrNotTrusted.
+// The error is that of [Policy.Check] for a policy that cannot work, else one
+// below ErrNotTrusted.
 func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verified, error) {
-	keys, err := p.distinctKeys()
+	signers, err := p.signers()
 	if err != nil {
 		return nil, err
+	}
+	if len(signers) == 0 {
+		return nil, &refused{"no key is configured that could vouch for an image, and no identity", ErrWrongKey}
+	}
+	if len(signers) < p.threshold() {
+		return nil, &refused{fmt.Sprintf("%d signers must vouch and only %d are configured", p.threshold(), len(signers)), ErrThreshold}
 	}
 	if len(content) > MaxManifest {
 		return nil, &refused{fmt.Sprintf("the manifest is larger than %d bytes", MaxManifest), ErrMalformed}
@@ -35,117 +48,130 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 	if len(c) > MaxCandidates {
 		return nil, &refused{fmt.Sprintf("%d signatures were found for %s, more than the %d that are looked at", len(c), d, MaxCandidates), ErrMalformed}
 	}
-	vouchers, err := p.count(keys, c, d)
+	votes, err := p.count(signers, c, d)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkContent(content, mediaType); err != nil {
 		return nil, fmt.Errorf("cannot accept %s: %w", d, err)
 	}
-	return &Verified{content: bytes.Clone(content), digest: d, mediaType: mediaType, vouchers: vouchers}, nil
+	v := &Verified{content: bytes.Clone(content), digest: d, mediaType: mediaType}
+	for _, vote := range votes {
+		v.vouchers = append(v.vouchers, vote.voucher)
+		v.accepted = append(v.accepted, vote.candidate)
+	}
+	return v, nil
 }
 
-// distinctKeys returns the keys of the policy, each once whatever its names,
-// with the ID that it has and not the one the caller wrote down.
-func (p Policy) distinctKeys() ([]Key, error) {
-	var keys []Key
-	seen := make(map[string]bool)
-	for _, k := range p.Keys {
-		id, err := keyID(k.Public)
+// Check says whether the policy can work, without anything to verify. The error
+// is ErrKey or ErrIdentity.
+func (p Policy) Check() error {
+	_, err := p.signers()
+	return err
+}
+
+// signer is one rule of a policy: a key or an identity.
+type signer interface {
+	// vouch returns the voucher if the signature is by the signer and carries
+	// the proofs that the rule asks for; what is signed is still unread. No
+	// voucher and no error mean that it is by somebody else.
+	vouch(s *sealed, now time.Time) (*Voucher, error)
+	name() string
+}
+
+// signers returns the rules of the policy, each key once whatever its names.
+// Exact identities come before patterns, so that somebody whom both fit does
+// not use up the wider rule.
+func (p Policy) signers() ([]signer, error) {
+	var all []signer
+	keys := make(map[string]*keySigner)
+	for _, key := range p.Keys {
+		k, err := key.signer()
 		if err != nil {
-			return nil, fmt.Errorf("%w %s: %w", ErrKey, k.Name, err)
+			return nil, err
 		}
-		if !seen[id] {
-			seen[id] = true
-			keys = append(keys, Key{Name: k.Name, Public: k.Public, ID: id})
+		if !k.NotAfter.IsZero() && p.Now.IsZero() {
+			return nil, fmt.Errorf("%w %s: it ends, and the policy does not know the time", ErrKey, k.Name)
 		}
+		if known := keys[k.ID]; known != nil {
+			known.merge(k.Key)
+			continue
+		}
+		keys[k.ID] = k
+		all = append(all, k)
 	}
-	if len(keys) == 0 {
-		return nil, &refused{"no key is configured that could vouch for an image", ErrWrongKey}
+	identities := slices.SortedStableFunc(slices.Values(p.Identities), func(a, b Identity) int {
+		return cmp.Compare(a.patterns(), b.patterns())
+	})
+	for _, identity := range identities {
+		i, err := identity.signer()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, i)
 	}
-	if len(keys) < p.threshold() {
-		return nil, &refused{fmt.Sprintf("%d keys must vouch and only %d are configured", p.threshold(), len(keys)), ErrThreshold}
-	}
-	return keys, nil
+	return all, nil
 }
 
 func (p Policy) threshold() int { return max(p.Threshold, 1) }
 
-// count returns who vouches for d, or why that is not enough.
-func (p Policy) count(keys []Key, candidates []Candidate, d digest.Digest) ([]Voucher, error) {
-	form := make(map[string]Form) // of the first good signature, by key ID
+// vote is a signature that counts.
+type vote struct {
+	signer    int // index of the rule
+	voucher   Voucher
+	candidate Candidate
+}
+
+// count returns the votes for d, or why they are not enough. Neither a rule nor
+// a person counts twice.
+func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest) ([]vote, error) {
+	var votes []vote
 	why := reasons{of: d, found: len(candidates)}
 	for _, c := range candidates {
-		key, err := c.vouch(keys, d)
-		switch {
-		case err != nil:
-			why.add(key, c, err)
-		case key != nil && form[key.ID] == "":
-			form[key.ID] = c.Form
+		v, errs := c.vote(signers, d, p.Now)
+		if v == nil {
+			why.add(errs)
+			continue
+		}
+		if !slices.ContainsFunc(votes, func(o vote) bool { return o.signer == v.signer || o.voucher.who() == v.voucher.who() }) {
+			votes = append(votes, *v)
 		}
 	}
-	var vouchers []Voucher
-	for _, k := range keys {
-		if f, ok := form[k.ID]; ok {
-			vouchers = append(vouchers, Voucher{Signer: k.Name, KeyID: k.ID, Form: f})
+	if len(votes) == 0 {
+		return nil, why.refusal(signers)
+	}
+	slices.SortFunc(votes, func(a, b vote) int { return cmp.Compare(a.signer, b.signer) })
+	if len(votes) < p.threshold() {
+		names := make([]string, len(votes))
+		for i, v := range votes {
+			names[i] = v.voucher.Signer
+		}
+		return nil, &refused{fmt.Sprintf("%d of the %d signers needed vouched for %s (%s)%s",
+			len(votes), p.threshold(), d, strings.Join(names, ", "), why.also()), ErrThreshold}
+	}
+	return votes, nil
+}
+
+// vote finds the signer for whom the candidate counts: the first whose rule it
+// meets, and no other. No vote and no errors mean that nobody known made it.
+func (c Candidate) vote(signers []signer, d digest.Digest, now time.Time) (*vote, []error) {
+	s, err := c.open()
+	if err != nil {
+		return nil, []error{c.unusable(err)}
+	}
+	var errs []error
+	for i, signer := range signers {
+		v, err := signer.vouch(s, now)
+		if err == nil && v != nil {
+			if err = s.claim(d); err == nil {
+				return &vote{i, *v, c}, nil
+			}
+			// Whoever signed, what is signed stays the same.
+			return nil, []error{c.misuse(v, err, d)}
+		}
+		if err != nil {
+			errs = append(errs, c.unusable(err))
 		}
 	}
-	if len(vouchers) == 0 {
-		return nil, why.refusal(keys)
-	}
-	if len(vouchers) < p.threshold() {
-		names := make([]string, len(vouchers))
-		for i, v := range vouchers {
-			names[i] = v.Signer
-		}
-		return nil, &refused{fmt.Sprintf("%d of the %d keys needed vouched for %s (%s)",
-			len(vouchers), p.threshold(), d, strings.Join(names, ", ")), ErrThreshold}
-	}
-	return vouchers, nil
-}
-
-// reasons collects why candidates did not count, so that the one sentence an
-// operator reads is about the most telling of them.
-type reasons struct {
-	of        digest.Digest
-	found     int
-	other     error // by a configured key, for another image
-	statement error // by a configured key, no image signature
-	malformed error
-	broken    int // how many are malformed
-}
-
-func (r *reasons) add(key *Key, c Candidate, err error) {
-	var other *otherImage
-	var statement *notForImage
-	switch {
-	case errors.As(err, &other):
-		r.other = fmt.Errorf("the signature by %s is for %q", key.Name, other.digest)
-	case errors.As(err, &statement):
-		r.statement = fmt.Errorf("%s signed %s", key.Name, statement.what)
-	default:
-		r.broken++
-		r.malformed = fmt.Errorf("cannot use the signature from %s: %w", c.From, err)
-	}
-}
-
-// refusal is the verdict when no key vouched.
-func (r *reasons) refusal(keys []Key) error {
-	switch {
-	case r.other != nil:
-		return &refused{fmt.Sprintf("%v, not for %s", r.other, r.of), ErrDigest}
-	case r.statement != nil:
-		return &refused{fmt.Sprintf("no signature was found for %s: %v, which is no signature of an image", r.of, r.statement), ErrUnsigned}
-	case r.broken == r.found:
-		return &refused{fmt.Sprintf("no readable signature was found for %s: %v", r.of, r.malformed), ErrMalformed}
-	}
-	names := make([]string, len(keys))
-	for i, k := range keys {
-		names[i] = k.Name
-	}
-	were := "signatures were"
-	if r.found == 1 {
-		were = "signature was"
-	}
-	return &refused{fmt.Sprintf("%d %s found for %s, none by a configured key (%s)", r.found, were, r.of, strings.Join(names, ", ")), ErrWrongKey}
+	return nil, errs
 }

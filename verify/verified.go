@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,11 +16,26 @@ const (
 	MaxCandidates = 64      // signatures looked at for one digest
 )
 
-// Voucher names a key that vouched for the content, and in which form.
+// Voucher says who vouched for the content, in which form, and what proves it.
 type Voucher struct {
-	Signer string `json:"signer"`
-	KeyID  string `json:"key_id"`
+	Signer string `json:"signer"`           // the key's name, or the certificate's subject
+	KeyID  string `json:"key_id,omitempty"` // of a key
+	Issuer string `json:"issuer,omitempty"` // of a certificate's subject: who knows it by that name
 	Form   Form   `json:"form"`
+	// Log is the proven place in a transparency log, and SignedAt the earliest
+	// proven time of the signature; both are zero when the rule asks for no proof.
+	Log      LogEntry  `json:"log,omitzero"`
+	SignedAt time.Time `json:"signed_at,omitzero"`
+}
+
+// who is the same for two signatures by the same signer.
+func (v Voucher) who() string { return v.KeyID + "\x00" + v.Issuer + "\x00" + v.subject() }
+
+func (v Voucher) subject() string {
+	if v.KeyID != "" {
+		return "" // a key's name is free
+	}
+	return v.Signer
 }
 
 // Verified is content that a policy let pass. Only [Policy.Verify] and
@@ -29,6 +45,8 @@ type Verified struct {
 	digest    digest.Digest
 	mediaType string
 	vouchers  []Voucher
+	accepted  []Candidate // the signatures that counted
+	parent    *Verified   // the index that lists the content
 }
 
 // Bytes returns the verified content. The caller must not change it.
@@ -40,7 +58,7 @@ func (v *Verified) Digest() digest.Digest { return v.digest }
 // MediaType returns the media type of the content.
 func (v *Verified) MediaType() string { return v.mediaType }
 
-// Vouchers returns the keys that vouched, in the order of the policy's keys.
+// Vouchers returns who vouched, in the order of the policy's rules.
 func (v *Verified) Vouchers() []Voucher { return v.vouchers }
 
 // Descend returns content that a verified index lists as d: whoever vouched
@@ -62,7 +80,7 @@ func (v *Verified) Descend(d ocispec.Descriptor, content []byte) (*Verified, err
 	if err := checkContent(content, listed.MediaType); err != nil {
 		return nil, fmt.Errorf("cannot accept %s: %w", listed.Digest, err)
 	}
-	return &Verified{content: bytes.Clone(content), digest: listed.Digest, mediaType: listed.MediaType, vouchers: v.vouchers}, nil
+	return &Verified{content: bytes.Clone(content), digest: listed.Digest, mediaType: listed.MediaType, vouchers: v.vouchers, parent: v}, nil
 }
 
 // listed finds d in the index and returns it as the index has it.

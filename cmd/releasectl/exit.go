@@ -33,7 +33,7 @@ func exitCode(err error) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage), errors.Is(err, source.ErrReference), errors.Is(err, publish.ErrIdentity),
-		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey):
+		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey), errors.Is(err, publish.ErrRelease):
 		return exitUsage
 	case errors.Is(err, verify.ErrNotTrusted):
 		return exitNotTrusted
@@ -53,6 +53,8 @@ var hints = []struct {
 	{sign.ErrKey, "a key made by cosign takes its password from COSIGN_PASSWORD or the terminal"},
 	{verify.ErrKey, `the public half of a key is what "cosign public-key --key FILE" prints`},
 	{publish.ErrIdentity, "name where the image will be with --identity host/repository"},
+	{publish.ErrSigned, `begin the next one with "releasectl release new" and a larger sequence`},
+	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md tell what a release may say`},
 	{publish.ErrTree, "give a root directory on one file system, or an uncompressed tar file of one"},
 	{source.ErrReference, `references look like "host/repository:tag" or "oci:DIR:tag"`},
 	{verify.ErrUnsigned, `sign it with "releasectl sign --key FILE REFERENCE"`},

@@ -70,21 +70,23 @@ func inspect(c *cobra.Command, out *output, reference string, keys []verify.Key,
 }
 
 func printReport(w io.Writer, reference string, r *publish.Report, judged bool) {
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(w, "  %-9s %s\n", name, value)
-		}
-	}
+	line := lines(w)
 	fmt.Fprintln(w, reference)
 	line("digest", r.Digest.String())
 	line("type", r.MediaType)
-	line("version", r.Version)
+	if r.Release == nil {
+		line("version", r.Version)
+	}
 	line("platform", r.Platform)
 	for _, l := range r.Layers {
 		line("layer", fmt.Sprintf("%s  %s  %s", l.Digest, l.MediaType, units.HumanSize(float64(l.Size))))
 	}
-	for _, i := range r.Images {
-		line("image", fmt.Sprintf("%s  %s", i.Digest, i.Platform))
+	if r.Release != nil {
+		releaseText(line, r.Release)
+	} else {
+		for _, i := range r.Images {
+			line("image", fmt.Sprintf("%s  %s", i.Digest, i.Platform))
+		}
 	}
 	for _, s := range r.Signatures {
 		line("signed", describeSignature(s, judged))

@@ -30,9 +30,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 func newRoot(out *output) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "releasectl",
-		Short: "Pack, sign, push and inspect images that updatectl runs",
-		Long: `releasectl packs a root directory into an image, signs it and copies both to
-where hosts fetch them. References are "host/repository:tag" or, for an OCI
+		Short: "Pack, release, sign, push and inspect images that updatectl runs",
+		Long: `releasectl packs a root directory into an image, names images in a release, signs
+either and copies it to where hosts fetch it. References are "host/repository:tag" or, for an OCI
 layout directory, "oci:DIR:tag". Answers go to stdout, talk to stderr.
 
 Signing keys are made with "cosign generate-key-pair" or
@@ -53,7 +53,7 @@ Signing keys are made with "cosign generate-key-pair" or
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`text|json`: how to answer")
 	root.PersistentFlags().BoolVar(&out.quiet, "quiet", false, "no talk, only the answer and errors")
-	root.AddCommand(newPack(out), newSign(out), newPush(out), newInspect(out))
+	root.AddCommand(newPack(out), newRelease(out), newSign(out), newPush(out), newInspect(out))
 	return root
 }
 

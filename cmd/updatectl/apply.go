@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
@@ -48,8 +49,14 @@ arrived ("updatectl status"). If anything fails before services stop, the host s
 	f.StringVar(&level, "level", "", "how to switch, as `LEVEL`: auto, soft or full (default from the configuration)")
 	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up before")
+	allowDowngrade(f, &o)
 	f.BoolVar(&o.Unattended, "unattended", false, "pass over an image that was given up before; for timers")
 	return cmd
+}
+
+// allowDowngrade adds the flag that waives the order of releases.
+func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
+	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take what is older than what was accepted before, and begin from there; it must be signed and not expired")
 }
 
 func appliedText(w io.Writer, d agent.Applied) {
@@ -68,6 +75,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 	if d.Version != "" {
 		fmt.Fprintf(w, "Version\t%s\n", d.Version)
 	}
+	releaseText(w, "", d.Release)
 	if len(d.Vouchers) > 0 {
 		fmt.Fprintf(w, "Signed by\t%s\n", signedBy(d.Vouchers))
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +48,7 @@ func availableText(w io.Writer, v agent.Available) {
 	fmt.Fprintf(w, "Another image is published.\n")
 	fmt.Fprintf(w, "  image\t%s\n", v.Reference)
 	fmt.Fprintf(w, "  version\t%s\n", v.Version)
+	releaseText(w, "  ", v.Release)
 	fmt.Fprintf(w, "  root\t%s\n", short(v.Root))
 	fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
 	fmt.Fprintf(w, "  runs now\t%s\n", short(v.Booted))
@@ -56,5 +59,30 @@ func availableText(w io.Writer, v agent.Available) {
 	}
 	if v.Bad != nil {
 		fmt.Fprintf(w, "  given up\t%s: %s\n", v.Bad.At.Format("2006-01-02 15:04"), v.Bad.Reason)
+	}
+}
+
+// releaseText tells what a release says about itself.
+func releaseText(w io.Writer, indent string, r *agent.Release) {
+	if r == nil {
+		return
+	}
+	label := func(name string) string {
+		if indent == "" {
+			return strings.ToUpper(name[:1]) + name[1:]
+		}
+		return indent + name
+	}
+	fmt.Fprintf(w, "%s\t%d\n", label("sequence"), r.Sequence)
+	fmt.Fprintf(w, "%s\t%s\n", label("expires"), r.Expires.Format(time.RFC3339))
+	if r.Notes == "" {
+		return
+	}
+	for n, line := range strings.Split(r.Notes, "\n") {
+		name := ""
+		if n == 0 {
+			name = label("notes")
+		}
+		fmt.Fprintf(w, "%s\t%s\n", name, strings.ReplaceAll(line, "\t", "    "))
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -22,6 +23,7 @@ const (
 	exitFullReboot   = 11
 	exitBlocked      = 12
 	exitNotTrusted   = 20
+	exitStale        = 21
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31
@@ -50,7 +52,17 @@ var failures = []struct {
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
+	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
 	{agent.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
+	{release.ErrExpired, exitStale, "its publisher has to publish it again, with a larger sequence; is this host's clock right?"},
+	{release.ErrStale, exitStale, "who serves this, and why? `updatectl apply --allow-downgrade` goes back on purpose, `updatectl rollback` to a root that is here"},
+	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
+	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
+	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
+	{verify.ErrExpired, exitNotTrusted, "have it signed again; if the host's clock is wrong, mend that first; nothing was staged"},
+	{verify.ErrLog, exitNotTrusted, "sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},
+	{verify.ErrTimestamp, exitNotTrusted, "sign it with a transparency log or a timestamp authority that the trust root knows; nothing was staged"},
+	{verify.ErrWrongIdentity, exitNotTrusted, "check [[verify.identity]], or ask who published this image; nothing was staged"},
 	{verify.ErrUnsigned, exitNotTrusted, "sign it with `releasectl sign` or `cosign sign`; nothing was staged"},
 	{verify.ErrWrongKey, exitNotTrusted, "check [verify] keys, or ask who published this image; nothing was staged"},
 	{verify.ErrThreshold, exitNotTrusted, "have the other key holders sign, or check [verify] threshold; nothing was staged"},

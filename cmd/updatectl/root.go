@@ -73,7 +73,7 @@ while the kernel keeps running. "updatectl rollback" goes back.`,
 		}
 	}
 	add("update", c.checkCommand(), c.planCommand(), c.stageCommand(), c.applyCommand(), c.rollbackCommand(), c.confirmCommand())
-	add("look", c.statusCommand(), c.historyCommand(), c.livepatchCommand(), c.configCommand())
+	add("look", c.statusCommand(), c.historyCommand(), c.verifyCommand(), c.livepatchCommand(), c.configCommand())
 	add("keep", c.gcCommand(), c.pinCommand(), c.unpinCommand())
 	cmd.AddCommand(c.agentCommand(), c.versionCommand())
 	return cmd

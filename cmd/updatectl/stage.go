@@ -5,11 +5,12 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
 )
 
 func (c *cli) stageCommand() *cobra.Command {
-	var from string
-	var wait bool
+	var o agent.ApplyOptions
 	cmd := &cobra.Command{
 		Use:   "stage",
 		Short: "Fetch, verify and stage the published image, without switching to it",
@@ -24,7 +25,7 @@ func (c *cli) stageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done, err := a.Stage(cmd.Context(), from, wait)
+			done, err := a.Stage(cmd.Context(), o)
 			finish()
 			if err != nil {
 				return err
@@ -36,6 +37,7 @@ func (c *cli) stageCommand() *cobra.Command {
 					return
 				}
 				fmt.Fprintf(w, "Staged %s, version %s, signed by %s: %s new on disk.\n", short(done.Root), done.Version, signedBy(done.Vouchers), bytesText(done.NewBytes))
+				releaseText(w, "  ", done.Release)
 			})
 			if err == nil && waiting {
 				return answer(exitAvailable)
@@ -43,7 +45,8 @@ func (c *cli) stageCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "stage the image `REF` instead of the configured source")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is at work")
+	cmd.Flags().StringVar(&o.From, "from", "", "stage the image `REF` instead of the configured source")
+	cmd.Flags().BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
+	allowDowngrade(cmd.Flags(), &o)
 	return cmd
 }

@@ -74,11 +74,14 @@ func rootText(r agent.RootStatus) string {
 	if r.Version != "" {
 		words = append(words, "version "+r.Version)
 	}
+	if r.Sequence > 0 {
+		words = append(words, fmt.Sprintf("sequence %d", r.Sequence))
+	}
 	if r.Name != "" {
 		words = append(words, r.Name)
 	}
 	if len(r.Vouchers) > 0 {
-		words = append(words, "signed by "+signedBy(r.Vouchers))
+		words = append(words, "signed by "+signedBy(r.Vouchers), "verified "+r.VerifiedAt.Format("2006-01-02 15:04"))
 	}
 	return strings.Join(words, ", ")
 }

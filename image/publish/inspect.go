@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -20,13 +21,15 @@ const maxConfig = 4 << 20
 // Report is what is published under a reference. Unless keys were given to
 // Inspect and one vouches, nothing in it is more than what the registry says.
 type Report struct {
-	Digest     digest.Digest `json:"digest"`
-	MediaType  string        `json:"media_type"`
-	Version    string        `json:"version,omitempty"`
-	Platform   string        `json:"platform,omitempty"`
-	Layers     []Part        `json:"layers,omitempty"` // of an image
-	Images     []Part        `json:"images,omitempty"` // of an index
-	Signatures []Signature   `json:"signatures"`
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"media_type"`
+	Version   string        `json:"version,omitempty"`
+	Platform  string        `json:"platform,omitempty"`
+	Layers    []Part        `json:"layers,omitempty"` // of an image
+	Images    []Part        `json:"images,omitempty"` // of an index
+	// Release is what an index says that is one.
+	Release    *release.Release `json:"release,omitempty"`
+	Signatures []Signature      `json:"signatures"`
 }
 
 // Part is a layer of an image or an image of an index.
@@ -113,6 +116,13 @@ func (r *Report) describe(ctx context.Context, src *source.Source, content []byt
 	}
 	r.Version = m.Annotations[ocispec.AnnotationVersion]
 	r.Layers, r.Images = parts(m.Layers), parts(m.Manifests)
+	if verify.IsIndex(r.MediaType) && release.Is(content) {
+		var err error
+		if r.Release, err = release.Read(content); err != nil {
+			return fmt.Errorf("cannot read the release: %w", err)
+		}
+		r.Version = r.Release.Version
+	}
 	if !verify.IsManifest(r.MediaType) {
 		return nil
 	}

@@ -21,6 +21,11 @@ const (
 	// signatureAnnotation is where cosign's simple signing keeps the signature
 	// of a layer's content.
 	signatureAnnotation = "dev.cosignproject.cosign/signature"
+	// What proves it lies beside it. The chain that may be there, too, is not
+	// read: intermediate certificates come from the pinned trust root.
+	certificateAnnotation = "dev.sigstore.cosign/certificate"
+	logAnnotation         = "dev.sigstore.cosign/bundle"
+	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
 	// predicateAnnotation tells what a bundle is about; used only to look at
 	// likely ones first.
 	predicateAnnotation = "dev.sigstore.bundle.predicateType"
@@ -144,7 +149,7 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 		if len(found) == verify.MaxCandidates {
 			break
 		}
-		signature, signed := l.Annotations[signatureAnnotation]
+		_, signed := l.Annotations[signatureAnnotation]
 		bundle := strings.HasPrefix(l.MediaType, bundleType)
 		if !signed && !bundle {
 			continue
@@ -156,7 +161,7 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 		if err != nil {
 			return nil, err
 		}
-		if c, ok := candidate(content, bundle, signature); ok {
+		if c, ok := candidate(content, bundle, l.Annotations); ok {
 			c.From = d.Digest.String()
 			found = append(found, c)
 		}
@@ -165,15 +170,22 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 }
 
 // candidate makes a candidate of a layer's content.
-func candidate(content []byte, bundle bool, signature string) (verify.Candidate, bool) {
+func candidate(content []byte, bundle bool, annotations map[string]string) (verify.Candidate, bool) {
 	if bundle {
 		return verify.Candidate{Form: verify.FormBundle, Bundle: content}, true
 	}
-	raw, err := base64.StdEncoding.DecodeString(signature)
-	return verify.Candidate{Form: verify.FormSimple, Payload: content, Signature: raw}, err == nil
+	raw, err := base64.StdEncoding.DecodeString(annotations[signatureAnnotation])
+	return verify.Candidate{
+		Form: verify.FormSimple, Payload: content, Signature: raw,
+		Certificate: []byte(annotations[certificateAnnotation]),
+		LogEntry:    []byte(annotations[logAnnotation]),
+		Timestamp:   []byte(annotations[timestampAnnotation]),
+	}, err == nil
 }
 
 // absent tells whether err means "no signature here" and not "could not look".
+// Content that is not what its descriptor says is among it: anybody may have
+// written the descriptor.
 func absent(err error) bool {
-	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed)
+	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
 }

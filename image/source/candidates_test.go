@@ -29,7 +29,7 @@ type testLayout struct {
 	index ocispec.Index
 }
 
-func newTestLayout(t *testing.T) *testLayout {
+func newTestLayout(t testing.TB) *testLayout {
 	l := &testLayout{dir: t.TempDir()}
 	l.index.SchemaVersion = 2
 	return l
@@ -99,7 +99,13 @@ func attachSig(to target, tag, payload, signature string) {
 func words(found []verify.Candidate) []string {
 	var list []string
 	for _, c := range found {
-		list = append(list, string(c.Form)+" "+string(c.Bundle)+string(c.Payload)+" "+string(c.Signature))
+		word := string(c.Form) + " " + string(c.Bundle) + string(c.Payload) + " " + string(c.Signature)
+		for _, proof := range [][]byte{c.Certificate, c.LogEntry, c.Timestamp} {
+			if len(proof) > 0 {
+				word += " " + string(proof)
+			}
+		}
+		list = append(list, word)
 	}
 	slices.Sort(list)
 	return list
@@ -127,6 +133,12 @@ func TestCandidates(t *testing.T) {
 			to.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d, d}}, tag)
 		}, []string{"bundle B1 "}},
 		{"old form", func(to target, _ ocispec.Descriptor, tag string) { attachSig(to, tag+".sig", "P", "S") }, []string{"simple-signing P S"}},
+		{"old form, keyless", func(to target, _ ocispec.Descriptor, tag string) {
+			l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
+			l.Annotations = map[string]string{signatureAnnotation: "Uw==", "dev.sigstore.cosign/certificate": "C", "dev.sigstore.cosign/chain": "not read",
+				"dev.sigstore.cosign/bundle": "L", "dev.sigstore.cosign/rfc3161timestamp": "T"}
+			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag+".sig")
+		}, []string{"simple-signing P S C L T"}},
 		{"all forms", func(to target, image ocispec.Descriptor, tag string) {
 			attach(to, image, "", "B1")
 			attach(to, image, "", "B2")

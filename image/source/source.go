@@ -102,6 +102,18 @@ func Open(reference string, o Options) (*Source, error) {
 	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
 }
 
+// WithTag returns the reference of another tag at the same place, "" if that cannot be a tag.
+func WithTag(reference, tag string) string {
+	if !validTag.MatchString(tag) {
+		return ""
+	}
+	place, _, _ := strings.Cut(reference, "@")
+	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(layoutPrefix) {
+		place = place[:i]
+	}
+	return place + ":" + tag
+}
+
 // String returns the reference the source was opened with.
 func (s *Source) String() string { return s.name }
 

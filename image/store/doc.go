@@ -13,5 +13,6 @@
 //	objects/ab/cdef…      content, named by its fs-verity digest
 //	roots/<ID>/root.cfs   composefs image
 //	roots/<ID>/image.json what it is, see [Info]
+//	roots/<ID>/evidence.json  the signed documents and signatures that led to it
 //	staging/              what has no name yet
 package store

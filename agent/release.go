@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Release is what people are told of a release.
+type Release struct {
+	Digest digest.Digest `json:"digest"`
+	release.Header
+}
+
+// circumstances are what a release is judged by on this host.
+func (a *Agent) circumstances(f switcher.Facts, rec *Record, downgrade bool) release.Facts {
+	root := f.Root
+	if root == switcher.HostRoot { // also after a boot of the kernel, and in another tree, where nothing runs
+		root = rec.good()
+	}
+	return release.Facts{
+		Now: a.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
+		Running: a.versionOf(root, rec), Fresh: root == switcher.HostRoot,
+		Platform:   ocispec.Platform{OS: "linux", Architecture: f.Architecture},
+		Compatible: a.Config.Source.Compatible, Systemd: f.Systemd,
+	}
+}
+
+// versionOf is the version that a root was accepted as, or that its image has; "" when neither is known.
+func (a *Agent) versionOf(root string, rec *Record) string {
+	if m, ok := rec.Accepted[root]; ok || root == switcher.HostRoot {
+		return m.Version
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return ""
+	}
+	staged, err := st.Root(root)
+	if err != nil {
+		return ""
+	}
+	return staged.Info.Version
+}
+
+// choose finds the image that a verified manifest or index has for this host, and judges whether it may be taken.
+func (a *Agent) choose(ctx context.Context, p *published, v *verify.Verified, f release.Facts, running string) error {
+	if verify.IsIndex(v.MediaType()) && release.Is(v.Bytes()) {
+		return a.chooseReleased(ctx, p, v, f)
+	}
+	var err error
+	if p.image, err = image.Open(ctx, p.source, v, f.Platform); err != nil {
+		return err
+	}
+	p.mark = release.Mark{Version: p.image.Version()}
+	switch err := p.order(f.Mark); {
+	case err == nil, p.image.ID() == running: // what runs is not gone back to
+		return nil
+	case f.AllowDowngrade:
+		p.waived = err
+		return nil
+	default:
+		return fmt.Errorf("%s: %w", p.reference, err)
+	}
+}
+
+// latest is the latest of a time and the proven times of signatures. These passed, whatever the clock says.
+func latest(t time.Time, vouchers []verify.Voucher) time.Time {
+	for _, v := range vouchers {
+		if v.SignedAt.After(t) {
+			t = v.SignedAt
+		}
+	}
+	return t
+}
+
+func (a *Agent) chooseReleased(ctx context.Context, p *published, v *verify.Verified, f release.Facts) error {
+	var err error
+	if p.release, err = release.Parse(v); err != nil {
+		return fmt.Errorf("%s: %w", p.reference, err)
+	}
+	p.mark = release.Mark{Sequence: p.release.Sequence, Version: p.release.Version, Digest: p.release.Digest}
+	f.Seen = latest(f.Seen, v.Vouchers())
+	p.seen = f.Seen
+	if back := f.ClockBack(); back > 0 {
+		p.warnings = append(p.warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases expire by the latter",
+			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
+		a.Log.Warn(p.warnings[len(p.warnings)-1])
+	}
+	chosen, err := p.release.Admit(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.reference, howTo(err, p.reference))
+	}
+	if err := p.order(f.Mark); err != nil {
+		p.waived = err
+	}
+	content, err := p.source.Manifest(ctx, chosen.Descriptor)
+	if err != nil {
+		return err
+	}
+	manifest, err := v.Descend(chosen.Descriptor, content)
+	if err != nil {
+		return err
+	}
+	if p.image, err = image.Open(ctx, p.source, manifest, f.Platform); err != nil {
+		return err
+	}
+	p.image.Seal = chosen.RootDigest
+	return nil
+}
+
+// order compares what is published with what was accepted before.
+func (p *published) order(m release.Mark) error {
+	if p.release != nil {
+		return p.release.Order(m)
+	}
+	return release.OrderImage(p.mark.Version, m)
+}
+
+// accept records that a release was accepted. That comes before anything of it is fetched: from now on an older one is
+// refused, also when fetching fails.
+func (a *Agent) accept(p *published, rec *Record) error {
+	if p.waived != nil {
+		a.tell(Event{Event: "downgrade", Root: p.image.ID(), Version: p.mark.Version, Sequence: p.mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.waived.Error()})
+		a.Log.Warn("going back, as --allow-downgrade allows", zap.String("why it needs that", p.waived.Error()))
+	}
+	if !rec.accept(p, a.Now()) {
+		return nil
+	}
+	return a.writeRecord(rec)
+}
+
+// accept tells whether the record changed.
+func (r *Record) accept(p *published, now time.Time) bool {
+	before, seen, id := r.Mark, r.Seen, p.image.ID()
+	as := r.Accepted[id]
+	switch {
+	case p.release != nil:
+		r.Mark, r.Accepted[id] = p.mark, p.mark
+		for _, t := range []time.Time{now, p.seen} {
+			if t.After(r.Seen) {
+				r.Seen = t.UTC()
+			}
+		}
+	case r.Mark.Sequence > 0, !release.Ordered(p.mark.Version):
+		// An image on its own says nothing about the order of releases, even if the operator takes it.
+	case p.order(r.Mark) == nil || p.waived != nil:
+		r.Mark = p.mark
+	}
+	return r.Mark != before || r.Accepted[id] != as || !r.Seen.Equal(seen)
+}
+
+// leave marks the root that is left for an older one: like one that was rolled back from, it is not taken again by an
+// unattended apply, which would undo the night after what the operator did.
+func (r *Record) leave(root string, p *published, now time.Time) {
+	if as, known := r.Accepted[root]; known && p.order(as) != nil {
+		r.Bad[root] = Bad{Reason: "left by the operator for version " + p.mark.Version, At: now.UTC()}
+	}
+}
+
+// applied begins the answer of apply and stage.
+func (p *published) applied(f switcher.Facts) Applied {
+	return Applied{
+		Root: p.image.ID(), From: f.Root, Reference: p.reference, Version: p.mark.Version,
+		Vouchers: p.image.Verified.Vouchers(), Release: p.told(), Warnings: p.warnings,
+	}
+}
+
+// told is the release for people, nil for an image on its own.
+func (p *published) told() *Release {
+	if p.release == nil {
+		return nil
+	}
+	return &Release{Digest: p.release.Digest, Header: p.release.Header}
+}
+
+// howTo adds to a barrier the command that goes through it.
+func howTo(err error, reference string) error {
+	var b *release.Barrier
+	if !errors.As(err, &b) {
+		return err
+	}
+	if there := source.WithTag(reference, b.Version); there != "" {
+		return fmt.Errorf("%w (`updatectl apply --from %s`, if that is its tag)", err, there)
+	}
+	return err
+}

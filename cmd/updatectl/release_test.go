@@ -1,0 +1,234 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/release"
+)
+
+// makeRelease publishes a signed release in the layout: release TAG KEY=VALUE...
+//
+//	version, sequence, min, notes   what it says
+//	expires                         from now, 1h if not given
+//	image, arch, class, systemd     its image, a tag of the layout, and whom it is for
+//	seal                            the digest of its root
+//	type                            another artifact type
+//	unsigned                        =yes leaves the signature away
+func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: release TAG KEY=VALUE...")
+	}
+	v := map[string]string{"version": "1", "sequence": "1", "expires": "1h", "arch": runtime.GOARCH, "systemd": "0"}
+	for _, arg := range args[1:] {
+		key, value, _ := strings.Cut(arg, "=")
+		v[key] = value
+	}
+	number := func(key string) int64 {
+		n, err := strconv.ParseInt(v[key], 10, 64)
+		ts.Check(err)
+		return n
+	}
+	after, err := time.ParseDuration(v["expires"])
+	ts.Check(err)
+	draft, err := release.New(release.Header{
+		Version: v["version"], Sequence: number("sequence"), Expires: time.Now().Add(after), MinVersion: v["min"], Notes: v["notes"],
+	})
+	ts.Check(err)
+	if v["image"] != "" {
+		d, err := p.tagged(v["image"])
+		ts.Check(err)
+		d.Annotations, d.Platform = nil, &ocispec.Platform{OS: "linux", Architecture: v["arch"]}
+		i := release.Image{Descriptor: d, Compatible: v["class"], SystemdMin: int(number("systemd"))}
+		if v["seal"] != "" {
+			i.RootDigest, err = fsverity.Parse(v["seal"])
+			ts.Check(err)
+		}
+		ts.Check(draft.Add(i.Entry()))
+	}
+	content, err := draft.Bytes()
+	ts.Check(err)
+	if v["type"] != "" {
+		content = []byte(strings.Replace(string(content), release.ArtifactType, v["type"], 1))
+	}
+	d, err := p.put(ocispec.MediaTypeImageIndex, content)
+	ts.Check(err)
+	if v["unsigned"] == "" {
+		ts.Check(p.sign(d.Digest))
+	}
+	d.Annotations = map[string]string{ocispec.AnnotationRefName: args[0]}
+	ts.Check(p.list(d))
+}
+
+// exchange puts other bytes of the same size in the place of what a tag names, or of the first image of a release:
+// exchange TAG [image].
+func (p *publisher) exchange(ts *testscript.TestScript, neg bool, args []string) {
+	d, err := p.tagged(args[0])
+	ts.Check(err)
+	if len(args) > 1 {
+		var index ocispec.Index
+		text, err := os.ReadFile(p.blob(d.Digest))
+		ts.Check(err)
+		ts.Check(json.Unmarshal(text, &index))
+		d = index.Manifests[0]
+	}
+	text, err := os.ReadFile(p.blob(d.Digest))
+	ts.Check(err)
+	other := strings.Replace(string(text), "sha256:", "sha256:0", 1)
+	ts.Check(os.WriteFile(p.blob(d.Digest), []byte(other[:len(text)]), 0o644))
+}
+
+// serveAs lists what a tag names under another media type: serve-as TAG manifest|index|list.
+func (p *publisher) serveAs(ts *testscript.TestScript, neg bool, args []string) {
+	d, err := p.tagged(args[0])
+	ts.Check(err)
+	d.MediaType = map[string]string{
+		"manifest": ocispec.MediaTypeImageManifest, "index": ocispec.MediaTypeImageIndex,
+		"list": "application/vnd.docker.distribution.manifest.list.v2+json",
+	}[args[1]]
+	ts.Check(p.list(d))
+}
+
+// tagged finds a tag of the layout.
+func (p *publisher) tagged(tag string) (ocispec.Descriptor, error) {
+	text, err := os.ReadFile(filepath.Join(p.layout, "index.json"))
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(text, &index); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, d := range index.Manifests {
+		if d.Annotations[ocispec.AnnotationRefName] == tag {
+			return d, nil
+		}
+	}
+	return ocispec.Descriptor{}, errors.New("no tag " + tag)
+}
+
+func (p *publisher) blob(d digest.Digest) string {
+	return filepath.Join(p.layout, "blobs", "sha256", d.Encoded())
+}
+
+// changeRecord changes the record of the tree host: record good makes the staged root a good one, record seen=DURATION
+// has the host seen a time so much later than now.
+func changeRecord(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.MkAbs("host/var/lib/updatectl/state.json")
+	text, err := os.ReadFile(file)
+	ts.Check(err)
+	var record map[string]any
+	ts.Check(json.Unmarshal(text, &record))
+	if after, ok := strings.CutPrefix(args[0], "seen="); ok {
+		d, err := time.ParseDuration(after)
+		ts.Check(err)
+		record["seen"] = time.Now().Add(d)
+	} else {
+		record["good"] = append(record["good"].([]any), record["staged"])
+	}
+	text, err = json.Marshal(record)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, text, 0o600))
+}
+
+// follow lets the tree host follow another reference: follow REFERENCE.
+func follow(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.MkAbs("host/etc/updatectl/updatectl.toml")
+	text, err := os.ReadFile(file)
+	ts.Check(err)
+	lines := strings.Split(string(text), "\n")
+	for n, line := range lines {
+		if strings.HasPrefix(line, "image = ") {
+			lines[n] = "image = " + strconv.Quote(args[0])
+		}
+	}
+	ts.Check(os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))
+}
+
+// registry serves the layout by HTTP, and lies. In the repository first/A/then/B any tag that is none of the layout's is
+// A when it is asked for the first time, and B from then on. In wrong/A/for/B the content of A is served for B's digest.
+type registry struct {
+	p     *publisher
+	mu    sync.Mutex
+	asked map[string]bool
+}
+
+func (p *publisher) serve(env *testscript.Env) {
+	s := httptest.NewServer(&registry{p: p, asked: map[string]bool{}})
+	env.Defer(s.Close)
+	env.Setenv("REGISTRY", strings.TrimPrefix(s.URL, "http://"))
+}
+
+func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	parts := strings.Split(strings.TrimPrefix(req.URL.Path, "/v2/"), "/")
+	if len(parts) != 6 || parts[4] == "referrers" { // first/A/then/B/manifests/TAG
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	mode, a, b, want := parts[0], parts[1], parts[3], parts[5]
+	d, served := r.find(mode, a, b, want)
+	if served == "" {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	content, err := os.ReadFile(r.p.blob(served))
+	if err != nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if d.MediaType != "" {
+		w.Header().Set("Content-Type", d.MediaType)
+	}
+	w.Header().Set("Docker-Content-Digest", d.Digest.String())
+	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	if req.Method == http.MethodGet {
+		w.Write(content)
+	}
+}
+
+// find tells what is asked for, and which content is served for it.
+func (r *registry) find(mode, a, b, want string) (asked ocispec.Descriptor, served digest.Digest) {
+	if d := digest.Digest(want); d.Validate() == nil {
+		asked, served = ocispec.Descriptor{Digest: d, MediaType: r.mediaType(d)}, d
+		if right, err := r.p.tagged(b); mode == "wrong" && err == nil && right.Digest == d {
+			wrong, _ := r.p.tagged(a)
+			served = wrong.Digest
+		}
+		return asked, served
+	}
+	d, err := r.p.tagged(want)
+	if err != nil && !strings.HasPrefix(want, "sha256-") {
+		name := a
+		if mode == "wrong" || r.asked[mode+a+b] {
+			name = b
+		}
+		r.asked[mode+a+b] = true
+		d, _ = r.p.tagged(name)
+	}
+	return d, d.Digest
+}
+
+func (r *registry) mediaType(d digest.Digest) string {
+	text, _ := os.ReadFile(r.p.blob(d))
+	var self struct {
+		MediaType string `json:"mediaType"`
+	}
+	json.Unmarshal(text, &self) // a layer has none
+	return self.MediaType
+}

@@ -1,0 +1,390 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/errdef"
+
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/verify"
+)
+
+var (
+	// ErrRelease is something that a release cannot say or list.
+	ErrRelease = errors.New("hosts would refuse this release")
+	// ErrSigned says that a release has signatures, which a change would leave behind.
+	ErrSigned = errors.New("the release is signed and does not change any more")
+)
+
+const (
+	// modulePart is the media type of a live patch's only layer, an uncompressed kernel module.
+	modulePart = "application/vnd.updatectl.livepatch.module.v1"
+	// maxModule bounds a kernel module; the largest live patches have some megabytes.
+	maxModule = 64 << 20
+	// elfMagic begins a kernel module that is not compressed.
+	elfMagic = "\x7fELF"
+)
+
+// Drafted is a release after a change.
+type Drafted struct {
+	Index   ocispec.Descriptor
+	Release *release.Release
+	// Replaced tells that the tag named something else that was signed.
+	Replaced bool
+}
+
+// NewRelease begins a release in a layout, which is made if it does not exist, and lets the tag name it.
+func NewRelease(ctx context.Context, reference string, h release.Header) (*Drafted, error) {
+	draft, err := release.New(h)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRelease, err)
+	}
+	e, err := openEditor(reference)
+	if err != nil {
+		return nil, err
+	}
+	old, err := e.place.target.Resolve(ctx, e.place.tag)
+	if errors.Is(err, errdef.ErrNotFound) {
+		return e.save(ctx, draft)
+	}
+	if err != nil {
+		return nil, e.place.explain("read", err)
+	}
+	e.old = &old
+	signed, err := e.signed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done, err := e.save(ctx, draft)
+	if err == nil {
+		done.Replaced = signed && done.Index.Digest != old.Digest
+	}
+	return done, err
+}
+
+// NewImage is what a release says about an image beside what the image says itself.
+type NewImage struct {
+	KernelRelease string
+	Compatible    string
+	SystemdMin    int
+	// Seal computes the digest of the root and names it.
+	Seal bool
+}
+
+// AddImage adds an image, or every image of an index, to the release in a layout and copies it there.
+func AddImage(ctx context.Context, reference, from string, n NewImage, o Options) (*Drafted, error) {
+	e, draft, err := edit(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	src, err := openSource(from, o)
+	if err != nil {
+		return nil, err
+	}
+	images, err := imagesOf(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	c := &copier{to: e.place, progress: func(ocispec.Descriptor) {}}
+	if c.from, err = openPlace(from, o); err != nil {
+		return nil, err
+	}
+	for _, d := range images {
+		entry, err := n.entry(ctx, src, d)
+		if err != nil {
+			return nil, fmt.Errorf("cannot add %s: %w", from, err)
+		}
+		if err := draft.Add(entry); err != nil {
+			return nil, fmt.Errorf("cannot add %s: %w: %w", from, ErrRelease, err)
+		}
+		if err := c.graph(ctx, bare(d)); err != nil {
+			return nil, err
+		}
+	}
+	return e.save(ctx, draft)
+}
+
+// imagesOf lists the images at a reference.
+func imagesOf(ctx context.Context, src *source.Source) ([]ocispec.Descriptor, error) {
+	d, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if verify.IsManifest(d.MediaType) {
+		return []ocispec.Descriptor{bare(d)}, nil
+	}
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(content, &index); err != nil {
+		return nil, fmt.Errorf("cannot read the index %s: %w", d.Digest, err)
+	}
+	var images []ocispec.Descriptor
+	for _, i := range index.Manifests {
+		attestation := i.Platform != nil && i.Platform.OS == "unknown" // docker buildx
+		if verify.IsManifest(i.MediaType) && i.ArtifactType == "" && !attestation {
+			images = append(images, bare(i))
+		}
+	}
+	if len(images) == 0 {
+		return nil, fmt.Errorf("%w: %s lists no image", ErrRelease, src)
+	}
+	return images, nil
+}
+
+// entry describes an image for a release.
+func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descriptor) (ocispec.Descriptor, error) {
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return d, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(content, &m); err != nil {
+		return d, fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
+	}
+	if m.ArtifactType != "" {
+		return d, fmt.Errorf("%w: %s is a %q and not an image", ErrRelease, d.Digest, m.ArtifactType)
+	}
+	c, err := config(ctx, src, m.Config)
+	if err != nil {
+		return d, err
+	}
+	d.Platform = &ocispec.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin}
+	if n.Seal {
+		if i.RootDigest, err = image.RootDigest(ctx, src, m.Layers, c.RootFS.DiffIDs); err != nil {
+			return d, err
+		}
+	}
+	return i.Entry(), nil
+}
+
+// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout.
+func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
+	e, draft, err := edit(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	module, err := readModule(file)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := e.place.pushBlob(ctx, modulePart, module)
+	if err != nil {
+		return nil, e.place.explain("write to", err)
+	}
+	layer.Annotations = map[string]string{ocispec.AnnotationTitle: p.Name + ".ko"}
+	d, err := oras.PackManifest(ctx, e.place.target, oras.PackManifestVersion1_1, release.LivePatchType, oras.PackManifestOptions{
+		Layers: []ocispec.Descriptor{layer},
+		// oras would put in the time of day; the same module makes the same live patch.
+		ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: time.Unix(0, 0).UTC().Format(time.RFC3339)},
+	})
+	if err != nil {
+		return nil, e.place.explain("write to", err)
+	}
+	p.Descriptor = bare(d)
+	if err := draft.Add(p.Entry()); err != nil {
+		return nil, fmt.Errorf("cannot add %s: %w: %w", file, ErrRelease, err)
+	}
+	return e.save(ctx, draft)
+}
+
+func readModule(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	module, err := io.ReadAll(io.LimitReader(f, maxModule+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(module) > maxModule || !strings.HasPrefix(string(module[:min(len(module), len(elfMagic))]), elfMagic) {
+		return nil, fmt.Errorf("cannot add %s: %w: it is not an uncompressed kernel module of at most %d bytes", file, ErrRelease, maxModule)
+	}
+	return module, nil
+}
+
+// AddDelta adds a delta that another tool made to the release in a layout and copies it there.
+func AddDelta(ctx context.Context, reference, from string, o Options) (*Drafted, error) {
+	e, draft, err := edit(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	src, err := openSource(from, o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(content, &m); err != nil {
+		return nil, fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
+	}
+	if m.ArtifactType != release.DeltaType {
+		return nil, fmt.Errorf("cannot add %s: %w: its artifact type is %q and not %q", from, ErrRelease, m.ArtifactType, release.DeltaType)
+	}
+	entry := bare(d)
+	entry.ArtifactType = m.ArtifactType
+	if err := draft.Add(entry); err != nil {
+		return nil, fmt.Errorf("cannot add %s: %w: %w", from, ErrRelease, err)
+	}
+	c := &copier{to: e.place, progress: func(ocispec.Descriptor) {}}
+	if c.from, err = openPlace(from, o); err != nil {
+		return nil, err
+	}
+	if err := c.graph(ctx, bare(d)); err != nil {
+		return nil, err
+	}
+	return e.save(ctx, draft)
+}
+
+// editor changes the release that a layout's tag names.
+type editor struct {
+	place *place
+	old   *ocispec.Descriptor // what the tag named before
+}
+
+func openEditor(reference string) (*editor, error) {
+	if !strings.HasPrefix(reference, layoutPrefix) {
+		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference, reference)
+	}
+	p, err := openPlace(reference, Options{})
+	if err == nil && (p.tag == "" || strings.Contains(p.tag, ":")) {
+		err = fmt.Errorf("%w %q: a tag is needed", source.ErrReference, reference)
+	}
+	return &editor{place: p}, err
+}
+
+// edit opens the release at a reference, if it can still be changed.
+func edit(ctx context.Context, reference string) (*editor, *release.Draft, error) {
+	src, err := openSource(reference, Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := src.Resolve(ctx) // before openEditor makes a layout of a mistyped name
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := openEditor(reference)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.old = &d
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	draft, err := release.Open(content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot change %s: %w: %w", reference, ErrRelease, err)
+	}
+	signed, err := e.signed(ctx)
+	if err == nil && signed {
+		err = fmt.Errorf("cannot change %s: %w", reference, ErrSigned)
+	}
+	return e, draft, err
+}
+
+// signed tells whether what the tag names has signatures.
+func (e *editor) signed(ctx context.Context) (bool, error) {
+	found, err := e.place.source.Candidates(ctx, e.old.Digest)
+	return len(found) > 0, err
+}
+
+// save writes the draft, moves the tag and removes what the tag named before, if that was an unsigned draft.
+func (e *editor) save(ctx context.Context, draft *release.Draft) (*Drafted, error) {
+	content, err := draft.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	r, err := release.Read(content)
+	if err != nil {
+		return nil, err
+	}
+	d, err := oras.TagBytes(ctx, e.place.target, ocispec.MediaTypeImageIndex, content, e.place.tag)
+	if err != nil {
+		return nil, e.place.explain("write to", err)
+	}
+	return &Drafted{Index: bare(d), Release: r}, e.forget(ctx, d)
+}
+
+// forget removes the draft that was replaced. Everything it lists stays.
+func (e *editor) forget(ctx context.Context, now ocispec.Descriptor) error {
+	store, ok := e.place.target.(*oci.Store)
+	if e.old == nil || e.old.Digest == now.Digest || !verify.IsIndex(e.old.MediaType) || !ok {
+		return nil
+	}
+	content, err := e.place.source.Manifest(ctx, *e.old)
+	if err != nil {
+		return err
+	}
+	signed, err := e.signed(ctx)
+	if err != nil || signed || !release.Is(content) {
+		return err
+	}
+	named := false
+	err = store.Tags(ctx, "", func(tags []string) error {
+		for _, tag := range tags {
+			d, err := store.Resolve(ctx, tag)
+			if err != nil {
+				return err
+			}
+			named = named || d.Digest == e.old.Digest
+		}
+		return nil
+	})
+	if err != nil || named {
+		return e.place.explain("read", err)
+	}
+	store.AutoGC = false
+	return e.place.explain("clean up", store.Delete(ctx, bare(*e.old)))
+}
+
+// Shown is a release as it is published.
+type Shown struct {
+	*release.Release
+	Signatures int `json:"signatures"`
+}
+
+// ShowRelease reads the release at a reference. Nothing in it is more than what the registry says.
+func ShowRelease(ctx context.Context, reference string, o Options) (*Shown, error) {
+	src, err := openSource(reference, o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	content, err := src.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	r, err := release.Read(content)
+	if err != nil {
+		return nil, fmt.Errorf("cannot show %s: %w: %w", reference, ErrRelease, err)
+	}
+	found, err := src.Candidates(ctx, d.Digest)
+	return &Shown{r, len(found)}, err
+}

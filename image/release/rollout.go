@@ -1,0 +1,118 @@
+package release
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+const (
+	// maxRollout bounds how long a release may take to reach the whole fleet.
+	maxRollout = 90 * 24 * time.Hour
+	// maxSteps bounds the steps of a rollout.
+	maxSteps = 32
+)
+
+// Rollout says when hosts take a release of their own accord: the share of the fleet that may, in percent, at each
+// step. The n steps divide the duration evenly; the first begins at the start. Without steps the share grows evenly.
+type Rollout struct {
+	Start    time.Time
+	Duration time.Duration
+	Steps    []int
+}
+
+// rolloutJSON is a rollout as it is written.
+type rolloutJSON struct {
+	Start    time.Time `json:"start"`
+	Duration string    `json:"duration"`
+	Steps    []int     `json:"steps,omitempty"`
+}
+
+// MarshalJSON writes a rollout as its annotation has it.
+func (r Rollout) MarshalJSON() ([]byte, error) {
+	return json.Marshal(rolloutJSON{r.Start, r.Duration.String(), r.Steps})
+}
+
+// UnmarshalJSON reads a rollout.
+func (r *Rollout) UnmarshalJSON(text []byte) error {
+	parsed, err := ParseRollout(string(text))
+	if err == nil {
+		*r = *parsed
+	}
+	return err
+}
+
+// ParseRollout reads the JSON form of a rollout, for example
+// {"start": "2026-11-22T03:00:00Z", "duration": "72h", "steps": [1, 10, 50, 100]}.
+func ParseRollout(text string) (*Rollout, error) {
+	if err := eachKeyOnce(text); err != nil {
+		return nil, err
+	}
+	var j rolloutJSON
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&j); err != nil {
+		return nil, fmt.Errorf("it is not a rollout in JSON: %w", err)
+	}
+	length, err := time.ParseDuration(j.Duration)
+	if err != nil || length < 0 || length > maxRollout {
+		return nil, fmt.Errorf("its duration is not one from 0s to %s", maxRollout)
+	}
+	r := &Rollout{Start: j.Start.UTC(), Duration: length, Steps: j.Steps}
+	if r.Start.Year() < 1970 {
+		return nil, errors.New("it has no start")
+	}
+	return r, r.checkSteps()
+}
+
+func (r *Rollout) checkSteps() error {
+	if len(r.Steps) > maxSteps {
+		return fmt.Errorf("it has %d steps, more than %d", len(r.Steps), maxSteps)
+	}
+	before := 0
+	for _, share := range r.Steps {
+		if share <= before || share > 100 {
+			return errors.New("its steps do not grow from more than 0 to 100 percent")
+		}
+		before = share
+	}
+	if before != 100 && len(r.Steps) > 0 {
+		return errors.New("its last step is not 100 percent")
+	}
+	return nil
+}
+
+// eachKeyOnce refuses an object that has a key twice, which two readers could understand differently, and anything
+// after the object. Case does not tell keys apart for encoding/json.
+func eachKeyOnce(text string) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("it is not a JSON object")
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return errors.New("it is not a JSON object")
+		}
+		key := strings.ToLower(fmt.Sprint(t))
+		if seen[key] {
+			return fmt.Errorf("it has %q twice", key)
+		}
+		seen[key] = true
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return errors.New("it is not a JSON object")
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return errors.New("it is not a JSON object")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows the JSON object")
+	}
+	return nil
+}
