@@ -29,6 +29,8 @@ var (
 	ErrBusy = fmt.Errorf("%w: another updatectl is at work", ErrBlocked)
 	// ErrGivenUp: the image failed here before; it is ErrBlocked, too.
 	ErrGivenUp = fmt.Errorf("%w: this image was given up", ErrBlocked)
+	// ErrTrying: the running root is not confirmed yet; it is ErrBlocked, too.
+	ErrTrying = fmt.Errorf("%w: the running root is not confirmed to be good yet", ErrBlocked)
 	// ErrFullReboot: the change needs a full reboot.
 	ErrFullReboot = errors.New("a full reboot is needed")
 	// ErrIncompatible: this image cannot run on this host.

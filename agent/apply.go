@@ -60,50 +60,33 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return Applied{}, err
 	}
 	defer unlock()
-	st, facts, rec, err := a.begin(ctx)
-	if err == nil {
-		err = a.able(facts)
+	w, err := a.offered(ctx, o)
+	if err != nil || w.done.Root == w.facts.Root {
+		return w.done, err
 	}
-	if err != nil {
-		return Applied{}, err
-	}
-	p, err := a.fetch(ctx, o.From, facts, rec, o.AllowDowngrade)
-	if err != nil {
-		return Applied{}, err
-	}
-	done := p.applied(facts)
-	why := rec.givenUp(done.Root)
-	givenUp := why != "" && !o.Retry && done.Root != facts.Root
-	if p.waived == nil || !givenUp { // what is older and not taken is not what a host begins from
-		if err := a.accept(p, rec); err != nil {
-			return done, err
+	if bad, isBad := w.rec.Bad[w.done.Root]; isBad && !o.Retry {
+		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		if w.done.Skipped = "given up " + why; o.Unattended {
+			return w.done, nil
 		}
+		return w.done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
-	switch {
-	case done.Root == facts.Root:
-		return done, a.renew(st, p)
-	case givenUp && o.Unattended:
-		done.Skipped = "given up " + why
-		return done, nil
-	case givenUp:
-		return done, fmt.Errorf("%w %s", ErrGivenUp, why)
-	}
-	root, err := a.stage(ctx, st, p, rec)
+	root, err := a.stage(ctx, w)
 	if err != nil {
-		return done, err
+		return w.done, err
 	}
-	done.NewBytes = root.Info.NewBytes
-	decision, err := a.decide(root, facts, o.Level)
-	done.Decision = &decision
+	decision, err := a.decide(root, w.facts, o.Level)
+	w.done.Decision = &decision
 	if err != nil {
-		return done, err
+		return w.done, err
 	}
-	if err := a.rehearse(st, root, facts, rec); err != nil {
-		return done, err
+	if err := a.rehearse(w.store, root, w.facts, w.rec); err != nil {
+		return w.done, err
 	}
-	done.Switching, done.Version = true, p.mark.Version
-	rec.leave(facts.Root, p, a.Now())
-	return done, a.switchTo(ctx, rec, facts, Switch{Verb: forward(facts, rec, root.ID), Version: p.mark.Version}, root.ID)
+	w.done.Switching = true
+	w.rec.leave(w.facts.Root, w.offer, a.Now())
+	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
+	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
 // forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
@@ -122,27 +105,45 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return Applied{}, err
 	}
 	defer unlock()
-	st, facts, rec, err := a.begin(ctx)
-	if err == nil {
-		err = a.able(facts)
+	w, err := a.offered(ctx, o)
+	if err != nil || w.done.Root == w.facts.Root {
+		return w.done, err
 	}
-	if err != nil {
-		return Applied{}, err
+	_, err = a.stage(ctx, w)
+	return w.done, err
+}
+
+// work is what apply and stage hold in their hands: the host as it is, what is published for it, and the answer so far.
+type work struct {
+	store *store.Store
+	facts switcher.Facts
+	rec   *Record
+	offer *published
+	done  Applied
+}
+
+// offered finds out what is published for this host and accepts it into the record. A root that is not confirmed yet is
+// no place to go on from: it may have to be left backwards.
+func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
+	w := &work{}
+	var err error
+	if w.store, w.facts, w.rec, err = a.begin(ctx); err != nil {
+		return w, err
 	}
-	p, err := a.fetch(ctx, o.From, facts, rec, o.AllowDowngrade)
-	if err != nil {
-		return Applied{}, err
+	if err := a.able(w.facts); err != nil {
+		return w, err
 	}
-	done := p.applied(facts)
-	if err := a.accept(p, rec); err != nil {
-		return done, err
+	if w.rec.Phase == PhaseTrying {
+		return w, fmt.Errorf("%w: %s", ErrTrying, w.facts.Root)
 	}
-	if done.Root == facts.Root {
-		return done, a.renew(st, p)
+	if w.offer, err = a.fetch(ctx, o.From, w.facts, w.rec, o.AllowDowngrade); err != nil {
+		return w, err
 	}
-	root, err := a.stage(ctx, st, p, rec)
-	done.NewBytes, done.Version = root.Info.NewBytes, p.mark.Version
-	return done, err
+	w.done = w.offer.applied(w.facts)
+	if err := a.accept(w.offer, w.rec); err != nil || w.done.Root != w.facts.Root {
+		return w, err
+	}
+	return w, a.renew(w.store, w.offer)
 }
 
 // begin is the start of every command that changes something: leftovers are swept and the record is reconciled.

@@ -75,16 +75,18 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, r
 }
 
 // stage brings the image onto the disk, or finds it there.
-func (a *Agent) stage(ctx context.Context, st *store.Store, p *published, rec *Record) (store.Root, error) {
-	_, lookErr := st.Root(p.image.ID())
-	root, err := image.Stage(ctx, st, p.source, p.image, p.reference, a.stageProgress)
+func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
+	p := w.offer
+	_, lookErr := w.store.Root(p.image.ID())
+	root, err := image.Stage(ctx, w.store, p.source, p.image, p.reference, a.stageProgress)
 	if err != nil {
 		return root, err
 	}
 	p.mark.Version = cmp.Or(p.mark.Version, root.Info.Version)
-	rec.Staged, rec.Accepted[root.ID] = root.ID, p.mark
-	rec.Phase = PhaseStaged
-	if err := a.writeRecord(rec); err != nil {
+	w.done.NewBytes, w.done.Version = root.Info.NewBytes, p.mark.Version
+	w.rec.Staged, w.rec.Accepted[root.ID] = root.ID, p.mark
+	w.rec.Phase = PhaseStaged
+	if err := a.writeRecord(w.rec); err != nil {
 		return root, err
 	}
 	if lookErr != nil { // it was not there before

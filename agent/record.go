@@ -123,15 +123,6 @@ func (r *Record) back(running string) string {
 	return r.Good[i-1]
 }
 
-// givenUp tells when and why a root was given up, "" if it was not.
-func (r *Record) givenUp(root string) string {
-	bad, isBad := r.Bad[root]
-	if !isBad {
-		return ""
-	}
-	return fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-}
-
 // keep lists the roots that gc must not touch.
 func (r *Record) keep(running string) []string {
 	roots := slices.Concat(r.Good, r.Pinned, []string{running, r.Staged})

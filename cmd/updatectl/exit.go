@@ -51,6 +51,7 @@ var failures = []struct {
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
+	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
 	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
 	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
 	{agent.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
