@@ -122,8 +122,9 @@ type work struct {
 	done  Applied
 }
 
-// offered finds out what is published for this host and accepts it into the record. A root that is not confirmed yet is
-// no place to go on from: it may have to be left backwards.
+// offered finds out what is published for this host and accepts it into the record; what is older than the record, only
+// if it runs: otherwise that waits until it is on the disk. A root that is not confirmed yet is no place to go on from:
+// it may have to be left backwards.
 func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 	w := &work{}
 	var err error
@@ -140,7 +141,11 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 		return w, err
 	}
 	w.done = w.offer.applied(w.facts)
-	if err := a.accept(w.offer, w.rec); err != nil || w.done.Root != w.facts.Root {
+	runs := w.done.Root == w.facts.Root
+	if w.offer.waived == nil || runs {
+		err = a.accept(w.offer, w.rec)
+	}
+	if err != nil || !runs {
 		return w, err
 	}
 	return w, a.renew(w.store, w.offer)

@@ -82,6 +82,11 @@ func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 	if err != nil {
 		return root, err
 	}
+	if p.waived != nil {
+		if err := a.accept(p, w.rec); err != nil {
+			return root, err
+		}
+	}
 	p.mark.Version = cmp.Or(p.mark.Version, root.Info.Version)
 	w.done.NewBytes, w.done.Version = root.Info.NewBytes, p.mark.Version
 	w.rec.Staged, w.rec.Accepted[root.ID] = root.ID, p.mark

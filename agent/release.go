@@ -128,7 +128,8 @@ func (p *published) order(m release.Mark) error {
 }
 
 // accept records that a release was accepted. That comes before anything of it is fetched: from now on an older one is
-// refused, also when fetching fails.
+// refused, also when fetching fails. A downgrade is recorded when it is on the disk: one that failed has
+// not happened.
 func (a *Agent) accept(p *published, rec *Record) error {
 	if p.waived != nil {
 		a.tell(Event{Event: "downgrade", Root: p.image.ID(), Version: p.mark.Version, Sequence: p.mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.waived.Error()})
