@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,6 +69,9 @@ type Agent struct {
 	Progress func(Progress)
 	// Now is the clock.
 	Now func() time.Time
+
+	// etc stands in for the host's /etc, see [New]; "" is the host's own.
+	etc string
 }
 
 // Progress says how far a step is, in bytes. Total is 0 when it is not known.
@@ -81,13 +85,44 @@ type Progress struct {
 // "", is read instead of it.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	a := &Agent{Machine: switcher.Machine{Root: root}, Log: log, Now: time.Now}
-	var err error
-	a.Config, err = LoadConfig(root, configFile)
+	etc, err := a.policyEtc()
+	if err != nil {
+		return a, err
+	}
+	a.etc = etc
+	a.Config, err = LoadConfig(a.path, configFile)
 	return a, err
 }
 
+// policyEtc is where configuration, keys and trust roots are read. A boot of the kernel lands on the mutable host, whose
+// /etc is that of the day on which the first image was applied; a key that was revoked since counts there. So they are
+// read from the last good root's /etc, and with "" from where they usually are.
+func (a *Agent) policyEtc() (string, error) {
+	if !a.Machine.Live() || os.Geteuid() != 0 {
+		return "", nil
+	}
+	booted, err := switcher.MountedRoot()
+	if err != nil || booted != switcher.HostRoot {
+		return "", err
+	}
+	rec, err := a.readRecord()
+	if err != nil || rec.good() == switcher.HostRoot {
+		return "", err
+	}
+	etc := filepath.Join(StateDir, "roots", rec.good(), "etc")
+	if !exists(filepath.Join(etc, "updatectl")) {
+		return "", nil
+	}
+	return etc, nil
+}
+
 // path is a path of the host as this process sees it.
-func (a *Agent) path(p string) string { return a.Machine.Path(p) }
+func (a *Agent) path(p string) string {
+	if rest, below := strings.CutPrefix(p, "/etc/updatectl/"); below && a.etc != "" {
+		return a.Machine.Path(filepath.Join(a.etc, "updatectl", rest))
+	}
+	return a.Machine.Path(p)
+}
 
 // openStore opens the store for a command that may write to it.
 func (a *Agent) openStore() (*store.Store, error) {

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -61,12 +63,19 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	defer unlock()
 	w, err := a.offered(ctx, o)
+	if err != nil && w.asked && o.Unattended && w.stranded() {
+		a.Log.Warn("nothing newer can be had; the host goes on from where a boot of the kernel found it", zap.Error(err))
+		return a.resume(ctx, w)
+	}
 	if err != nil || w.done.Root == w.facts.Root {
 		return w.done, err
 	}
 	if bad, isBad := w.rec.Bad[w.done.Root]; isBad && !o.Retry {
 		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-		if w.done.Skipped = "given up " + why; o.Unattended {
+		if w.done.Skipped = "given up " + why; o.Unattended && w.stranded() {
+			return a.resume(ctx, w)
+		}
+		if o.Unattended {
 			return w.done, nil
 		}
 		return w.done, fmt.Errorf("%w %s", ErrGivenUp, why)
@@ -87,6 +96,23 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
+}
+
+// stranded tells that a boot of the kernel landed on the mutable host while an image root is the good one.
+func (w *work) stranded() bool {
+	return w.facts.Root == switcher.HostRoot && w.rec.good() != switcher.HostRoot
+}
+
+// resume goes on to the last good root as it was left.
+func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
+	id := w.rec.good()
+	done := Applied{Root: id, From: w.facts.Root, Switching: true}
+	version, err := a.ready(w.store, id, w.facts, w.rec)
+	if err != nil {
+		return done, err
+	}
+	done.Version = cmp.Or(w.rec.Accepted[id].Version, version)
+	return done, a.switchTo(ctx, w.rec, w.facts, Switch{Verb: verbResume, Version: done.Version}, id)
 }
 
 // forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
@@ -119,6 +145,8 @@ type work struct {
 	facts switcher.Facts
 	rec   *Record
 	offer *published
+	// asked: the host itself could take an image, and the source was asked for one.
+	asked bool
 	done  Applied
 }
 
@@ -135,8 +163,11 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 		return w, err
 	}
 	if w.rec.Phase == PhaseTrying {
-		return w, fmt.Errorf("%w: %s", ErrTrying, w.facts.Root)
+		if err := a.settle(ctx, w.facts, w.rec); err != nil {
+			return w, fmt.Errorf("%w: %w", ErrTrying, err)
+		}
 	}
+	w.asked = true
 	if w.offer, err = a.fetch(ctx, o.From, w.facts, w.rec, o.AllowDowngrade); err != nil {
 		return w, err
 	}
@@ -165,7 +196,7 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 		return nil, facts, nil, err
 	}
 	if a.Machine.Live() {
-		err = errors.Join(a.disarmLeftover(ctx), a.reconcile(ctx, facts, rec))
+		err = errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec))
 	}
 	return st, facts, rec, err
 }
@@ -180,7 +211,7 @@ func (a *Agent) able(f switcher.Facts) error {
 
 // rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
 func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
-	if err := a.graft(st, root, f); err != nil {
+	if err := a.graft(st, root, f, rec); err != nil {
 		return err
 	}
 	return a.withEtc(st, root, f, rec, func(in etc.Inputs) error {
@@ -206,12 +237,24 @@ func (a *Agent) decide(root store.Root, f switcher.Facts, wish switcher.Level) (
 	return d, nil
 }
 
+// askTime is how long systemd and logind may take to accept a soft reboot. Neither needs a second.
+const askTime = time.Minute
+
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The soft reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	before, err := a.readRecord()
+	if err != nil {
+		return err
+	}
 	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
 	s.At = a.Now().UTC()
-	before := *rec
 	rec.Switch, rec.Phase = &s, PhaseArmed
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
@@ -219,12 +262,12 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
-	err := a.Machine.HoldArmUnit(ctx)
+	err = a.Machine.HoldArmUnit(ctx)
 	if err == nil {
 		err = a.Machine.SoftReboot(ctx)
 	}
 	if err != nil {
-		*rec = before
+		*rec = *before
 		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec))
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)

@@ -59,6 +59,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 		if err := a.makeEtc(st, rec, facts, &next); err != nil {
 			return err
 		}
+		next.Fstab = fstabPoints(next.Etc)
 	}
 	return switcher.Arm(next)
 }
@@ -81,10 +82,40 @@ func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *sw
 	})
 }
 
+// etcBefore ends the name under which the /etc that a root had at an earlier time is kept, until the root is good with
+// its new one; then it is etcOld.
+const (
+	etcBefore = ".before"
+	etcOld    = ".old"
+)
+
+// retireEtc makes room for the next time: the /etc that a root ran with before this one stays as the old one.
+func retireEtc(dir string) error {
+	if !exists(dir + etcBefore) {
+		return nil
+	}
+	if err := errors.Join(os.RemoveAll(dir+etcOld), os.Rename(dir+etcBefore, dir+etcOld)); err != nil {
+		return fmt.Errorf("cannot retire the former /etc: %w", err)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // mergeEtc makes the /etc of a root. One that the root had from an earlier time is kept beside it: somebody may miss
 // what was changed there.
 func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
-	fresh, before := dst+".merged", dst+".before"
+	fresh, before := dst+".merged", dst+etcBefore
+	// A crash may have left the one that ran under the name of a merge, after the two changed places. At worst it is a
+	// merge that never ran.
+	if exists(fresh) && !exists(before) {
+		if err := os.Rename(fresh, before); err != nil {
+			return fmt.Errorf("cannot keep the former /etc: %w", err)
+		}
+	}
 	report, err := etc.Merge(in, fresh)
 	if err != nil {
 		return err
@@ -93,8 +124,10 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
 	if errors.Is(err, unix.ENOENT) { // the root never ran
 		err = os.Rename(fresh, dst)
+	} else if err == nil && exists(before) { // what ran is kept; this one was merged for a switch that failed
+		err = os.RemoveAll(fresh)
 	} else if err == nil {
-		err = errors.Join(os.RemoveAll(before), os.Rename(fresh, before))
+		err = os.Rename(fresh, before)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot put the merged /etc in place: %w", err)

@@ -92,13 +92,14 @@ var configPlaces = []string{
 	"/etc/updatectl/conf.d/*.toml", "/run/updatectl/conf.d/*.toml",
 }
 
-// LoadConfig reads and merges the configuration of the tree at root, or only the given file when it is not "".
-func LoadConfig(root, file string) (Config, error) {
+// LoadConfig reads and merges the configuration, or only the given file when it is not "". Path tells where a file of the
+// host lies for this process.
+func LoadConfig(path func(string) string, file string) (Config, error) {
 	c := DefaultConfig()
 	files := []string{file}
 	if file == "" {
 		var err error
-		if files, err = configFiles(root); err != nil {
+		if files, err = configFiles(path); err != nil {
 			return c, err
 		}
 	}
@@ -110,10 +111,10 @@ func LoadConfig(root, file string) (Config, error) {
 	return c, c.validate()
 }
 
-func configFiles(root string) ([]string, error) {
+func configFiles(path func(string) string) ([]string, error) {
 	var files []string
 	for _, place := range configPlaces {
-		found, err := filepath.Glob(filepath.Join(root, place)) // sorted by name
+		found, err := filepath.Glob(path(place)) // sorted by name
 		if err != nil {
 			return nil, fmt.Errorf("cannot look for configuration: %w", err)
 		}

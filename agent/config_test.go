@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/switcher"
 )
 
 func writeFile(t *testing.T, root, name, text string) string {
@@ -24,6 +25,9 @@ func writeFile(t *testing.T, root, name, text string) string {
 	return p
 }
 
+// below is the path of a file in the tree at root.
+func below(root string) func(string) string { return switcher.Machine{Root: root}.Path }
+
 func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	root := t.TempDir()
 	writeFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
@@ -31,7 +35,7 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	writeFile(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
 	writeFile(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
 	writeFile(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
-	c, err := LoadConfig(root, "")
+	c, err := LoadConfig(below(root), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +66,13 @@ func TestConfigComplaints(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			writeFile(t, root, "etc/updatectl/updatectl.toml", c.text)
-			_, err := LoadConfig(root, "")
+			_, err := LoadConfig(below(root), "")
 			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)
 			}
 		})
 	}
-	if _, err := LoadConfig("/", filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, ErrConfig) {
+	if _, err := LoadConfig(below("/"), filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, ErrConfig) {
 		t.Errorf("a named file that is missing: %v", err)
 	}
 }

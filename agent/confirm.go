@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,47 +37,68 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	if err := a.reconcile(ctx, facts, rec); err != nil {
+	if err := errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec)); err != nil {
 		return Confirmed{Root: facts.Root, Last: rec.Last}, err
 	}
 	if rec.Phase == PhaseTrying {
-		if err := a.Machine.AwaitStarted(ctx, time.Duration(a.Config.Health.Deadline)); err != nil {
-			return Confirmed{Root: facts.Root, Last: rec.Last}, fmt.Errorf("%w: %s is not good: %w", ErrSwitch, facts.Root, err)
-		}
-		rec.confirm(facts.Root)
-		rec.Phase = PhaseGood
-		if rec.Staged == facts.Root {
-			rec.Staged = ""
-		}
-		delete(rec.Bad, facts.Root)
-		if err := a.writeRecord(rec); err != nil {
-			return Confirmed{}, err
-		}
-		a.tell(Event{Event: "good", Root: facts.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: facts.KernelRelease})
-		a.Log.Info("the root is good", zap.String("root", facts.Root))
-		if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
-			a.collect(facts, rec)
+		if err := a.settle(ctx, facts, rec); err != nil {
+			return Confirmed{Root: facts.Root, Last: rec.Last}, err
 		}
 	}
 	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
 }
 
-// disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
-// administrator's reboot into a soft one. What somebody else armed is theirs.
-func (a *Agent) disarmLeftover(ctx context.Context) error {
-	armed, err := switcher.Armed()
-	if err != nil || armed == "" {
+// settle marks a root that is being tried good, once it is up.
+func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if err := a.Machine.AwaitStarted(ctx, time.Duration(a.Config.Health.Deadline)); err != nil {
+		return fmt.Errorf("%w: %s is not good: %w", ErrSwitch, f.Root, err)
+	}
+	rec.confirm(f.Root)
+	rec.Phase = PhaseGood
+	if rec.Staged == f.Root {
+		rec.Staged = ""
+	}
+	delete(rec.Bad, f.Root)
+	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
+	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
+	a.Log.Info("the root is good", zap.String("root", f.Root))
+	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
+		a.Log.Warn(err.Error())
+	}
+	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
+		a.collect(f, rec)
+	}
+	return nil
+}
+
+// disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
+// administrator's reboot into a soft one. What somebody else armed is theirs.
+func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 	underWay, err := a.Machine.ShuttingDown(ctx)
 	if err != nil {
 		return err
 	}
+	armed, err := switcher.Armed()
+	if err != nil {
+		return err
+	}
+	if underWay {
+		if armed != "" {
+			return fmt.Errorf("%w: a soft reboot into %s is under way", ErrBlocked, armed)
+		}
+		return nil
+	}
+	if err := switcher.Clear(); err != nil {
+		return err
+	}
 	stamp := readStamp(a.path(stampFile))
+	ours := strings.HasPrefix(armed, "sha256-") || rec.Phase == PhaseArmed || stamp != nil && stamp.Error == ""
 	switch {
-	case underWay:
-		return fmt.Errorf("%w: a soft reboot into %s is under way", ErrBlocked, armed)
-	case stamp == nil || stamp.Error != "":
+	case armed == "":
+		return nil
+	case !ours:
 		return fmt.Errorf("%w: somebody else armed %s at %s; unmount it or let it happen first", ErrBlocked, armed, switcher.NextRoot)
 	}
 	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))

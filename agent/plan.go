@@ -145,14 +145,16 @@ func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, rec 
 }
 
 // graft lays what the host needs over a staged root: mount points, and the agent where the image has none.
-func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error {
+func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
 	n := a.next(st, root.ID, f)
 	image, err := n.Open()
 	if err != nil {
 		return err
 	}
 	defer image.Close()
-	g := switcher.Graft{MountPoints: a.mountPoints(f), Stay: n.Mounts(image.Path())}
+	// Whose fstab the root will have depends on the way it is gone to, so that every mount point of each must exist.
+	n.Fstab = slices.Concat(fstabPoints("/etc"), fstabPoints(n.Etc), fstabPoints(a.next(st, rec.good(), f).Etc), fstabPoints(image.Path()+"/etc"))
+	g := switcher.Graft{MountPoints: a.mountPoints(n, f), Stay: n.Mounts(image.Path())}
 	if !root.Info.HasAgent {
 		if g.Agent, err = os.Executable(); err != nil {
 			return fmt.Errorf("cannot find the agent's own binary: %w", err)
@@ -169,14 +171,20 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts) error 
 }
 
 // mountPoints lists the directories that something is mounted on in a new root.
-func (a *Agent) mountPoints(f switcher.Facts) []string {
+func (a *Agent) mountPoints(n switcher.Next, f switcher.Facts) []string {
 	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, a.Config.State.Persist)
 	if haveModules(f.KernelRelease) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
 	}
-	if fstab, err := os.Open("/etc/fstab"); err == nil {
-		defer fstab.Close()
-		points = append(points, etc.FstabMountPoints(fstab)...)
+	return append(points, n.Fstab...)
+}
+
+// fstabPoints lists the mount points in the fstab of an /etc; none when there is no such file.
+func fstabPoints(dir string) []string {
+	fstab, err := os.Open(filepath.Join(dir, "fstab"))
+	if err != nil {
+		return nil
 	}
-	return points
+	defer fstab.Close()
+	return etc.FstabMountPoints(fstab)
 }

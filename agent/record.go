@@ -21,9 +21,9 @@ type Phase string
 //
 //	phase    what is recorded          what is done next           what undoes it
 //	idle     the good roots            stage                       –
-//	staged   the staged root           ask for the soft reboot     gc
+//	staged   the staged root           ask for the soft reboot     staging another
 //	armed    what the switch expects   arm, soft reboot            disarm; back to staged
-//	trying   the root at / is new      confirm                     roll back; the root is bad
+//	trying   the root at / is new      confirm                     roll back
 //	good     the root is good          –                           roll back
 const (
 	PhaseIdle   Phase = "idle"
@@ -116,6 +116,8 @@ func (r *Record) back(running string) string {
 	i := slices.Index(r.Good, running)
 	switch {
 	case i < 0: // not confirmed
+		return r.good()
+	case i == 0 && r.good() != running: // a boot of the kernel landed on the host
 		return r.good()
 	case i == 0:
 		return ""

@@ -33,12 +33,19 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if to == "" {
 		return Applied{}, fmt.Errorf("%w: there is no root before %s", ErrNoRoot, facts.Root)
 	}
+	if to != switcher.HostRoot {
+		root, err := findRoot(st, to)
+		if err != nil {
+			return Applied{}, err
+		}
+		to = root.ID
+	}
 	done := Applied{Root: to, From: facts.Root}
 	if to == facts.Root {
 		return done, nil
 	}
 	s := Switch{Verb: verbRollback}
-	if s.Version, err = a.ready(ctx, st, to, facts); err != nil {
+	if s.Version, err = a.ready(st, to, facts, rec); err != nil {
 		return done, err
 	}
 	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
@@ -51,7 +58,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 }
 
 // ready tells whether a root can be gone back to, and its version.
-func (a *Agent) ready(_ context.Context, st *store.Store, id string, f switcher.Facts) (string, error) {
+func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record) (string, error) {
 	if id == switcher.HostRoot {
 		if err := switcher.Acceptable(hostMount); err != nil {
 			return "", fmt.Errorf("%w: the host root is not mounted at %s: %w", ErrNoRoot, hostMount, err)
@@ -68,5 +75,5 @@ func (a *Agent) ready(_ context.Context, st *store.Store, id string, f switcher.
 	if d := switcher.Decide(f, target(root, f)); len(d.Refused()) > 0 {
 		return "", fmt.Errorf("%w: %v", ErrIncompatible, d.Refused())
 	}
-	return root.Info.Version, a.graft(st, root, f)
+	return root.Info.Version, a.graft(st, root, f, rec)
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -155,14 +154,13 @@ func (a *Agent) Pin(ctx context.Context, id string, pinned bool) error {
 	if err != nil {
 		return err
 	}
+	if root, err := findRoot(st, id); err == nil {
+		id = root.ID // the beginning of an identity is enough
+	} else if pinned {
+		return err
+	}
 	rec.Pinned = slices.DeleteFunc(rec.Pinned, func(p string) bool { return p == id })
 	if pinned {
-		if _, err := st.Root(id); err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrNoRoot) {
-				return errors.Join(ErrNoRoot, err)
-			}
-			return err
-		}
 		rec.Pinned = append(rec.Pinned, id)
 	}
 	return a.writeRecord(rec)

@@ -17,6 +17,7 @@ const (
 	// maxOSRelease bounds os-release, which has half a kilobyte.
 	maxOSRelease = 64 << 10
 	agentPath    = "usr/bin/updatectl"
+	confirmLink  = "usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service"
 	agentUnit    = "usr/lib/systemd/system/updatectl-arm.service"
 	modulesPath  = "usr/lib/modules"
 )
@@ -49,7 +50,7 @@ func (s *stager) inspect() (store.Info, error) {
 		},
 		Systemd: systemdVersion(s.tree),
 		// Some distributions ship another program of that name with systemd; ours has its units.
-		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil,
+		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil && s.tree.Lookup(confirmLink) != nil,
 		Kernels:  kernels(s.tree),
 		Missing:  missing(s.tree),
 	}

@@ -51,7 +51,7 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		f.Systemd = m.installedSystemd()
 		return f, nil
 	}
-	root, err := mountedRoot()
+	root, err := MountedRoot()
 	if err != nil {
 		return f, err
 	}
@@ -74,7 +74,7 @@ func (m Machine) installedSystemd() int {
 // ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has
 // them itself. That root must stay on the disk for as long as this kernel runs.
 func ModulesFrom(release string) (string, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/usr/lib/modules/" + release))
+	mounts, err := mountinfo.GetMounts(mountedAt("/usr/lib/modules/" + release))
 	if err != nil {
 		return "", fmt.Errorf("cannot read the mounts: %w", err)
 	}
@@ -85,9 +85,14 @@ func ModulesFrom(release string) (string, error) {
 	return id, nil
 }
 
-// mountedRoot reads the identity of the root from the source text of the last mount at /.
-func mountedRoot() (string, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+// mountedAt passes every mount at path, the topmost last.
+func mountedAt(path string) mountinfo.FilterFunc {
+	return func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false }
+}
+
+// MountedRoot reads the identity of the root that runs from the source text of the last mount at /.
+func MountedRoot() (string, error) {
+	mounts, err := mountinfo.GetMounts(mountedAt("/"))
 	if err != nil {
 		return "", fmt.Errorf("cannot read the mounts: %w", err)
 	}

@@ -144,7 +144,7 @@ func checkKernel(f Facts, t Target) Check {
 	if t.Root == HostRoot || len(t.Kernels) == 0 || slices.Contains(t.Kernels, f.KernelRelease) {
 		return Check{name, VerdictOK, fmt.Sprintf("the kernel %s keeps running", f.KernelRelease)}
 	}
-	return Check{name, VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image brings %s, which a full reboot would start",
+	return Check{name, VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image's own, %s, is not started by this switch",
 		f.KernelRelease, strings.Join(t.Kernels, ", "))}
 }
 

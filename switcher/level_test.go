@@ -23,7 +23,7 @@ func TestDecide(t *testing.T) {
 		"unknown systemd":        {func(_ *Facts, t *Target) { t.Systemd = 0 }, "systemd of the root", VerdictNote, "does not tell"},
 		"other architecture":     {func(_ *Facts, t *Target) { t.Architecture = "arm64" }, "architecture", VerdictRefuse, "for arm64, this host is amd64"},
 		"no init":                {func(_ *Facts, t *Target) { t.Init = "" }, "init", VerdictRefuse, "no init"},
-		"newer kernel in it":     {func(_ *Facts, t *Target) { t.Kernels = []string{"6.12.9"} }, "kernel", VerdictNote, "the image brings 6.12.9"},
+		"newer kernel in it":     {func(_ *Facts, t *Target) { t.Kernels = []string{"6.12.9"} }, "kernel", VerdictNote, "the image's own, 6.12.9"},
 		"modules carried over":   {func(_ *Facts, t *Target) { t.Kernels, t.Modules = []string{"6.12.9"}, true }, "kernel modules", VerdictOK, "carried over"},
 		"no modules anywhere":    {func(_ *Facts, t *Target) { t.Kernels = nil }, "kernel modules", VerdictNote, "none can be loaded"},
 		"back to the host":       {func(_ *Facts, t *Target) { *t = Target{Root: HostRoot} }, "init", VerdictOK, "has an init"},

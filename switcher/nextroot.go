@@ -23,6 +23,8 @@ type Next struct {
 	CFS, Objects, Graft, Etc string
 	// Persist lists the state paths that are carried over as the mounts the host has.
 	Persist []string
+	// Fstab lists the mount points in the fstab of the new root.
+	Fstab []string
 	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
 	ImageOwned []string
 	// Owners translates the image's owners for seeding.
@@ -107,10 +109,13 @@ func Disarm() error {
 	return nil
 }
 
+// Clear unmounts what a killed arming step left where it puts roots together. Only a shutdown may need that.
+func Clear() error { return errors.Join(mount.Detach(assembly), mount.Detach(scratch)) }
+
 // Armed returns the identity of the root mounted at /run/nextroot: "" when nothing is, and the mount's source when
-// somebody else armed it.
+// it is the mutable host or somebody else armed it.
 func Armed() (string, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(NextRoot))
+	mounts, err := mountinfo.GetMounts(mountedAt(NextRoot))
 	if err != nil {
 		return "", fmt.Errorf("cannot read the mounts: %w", err)
 	}
@@ -205,7 +210,7 @@ func (n Next) Mounts(image string) []string {
 			paths = append(paths, p)
 		}
 	}
-	if n.needsTmp(image) {
+	if n.needsTmp() {
 		paths = append(paths, "/tmp")
 	}
 	if n.needsModules(image) {
@@ -227,6 +232,9 @@ func (n Next) carryState(p, image string) error {
 	if st, err := os.Stat(p); err != nil || !st.IsDir() {
 		return nil // the host has no such state
 	}
+	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
+		return err // a network file system, unmounted by now: the new root mounts it by its fstab
+	}
 	var skip []string
 	for _, owned := range n.ImageOwned {
 		if rel, err := filepath.Rel(p, owned); err == nil {
@@ -244,6 +252,10 @@ func (n Next) carryState(p, image string) error {
 	}
 	at, err := place(p)
 	if err != nil {
+		return err
+	}
+	// Where the image links /home into /var, the mount came along with /var.
+	if same, err := sameDirectory(p, at); err != nil || same {
 		return err
 	}
 	if err := cloneTo(p, at, true); err != nil {
@@ -302,7 +314,7 @@ func bringOwned(image, p string) error {
 
 // carryHost keeps the mutable host's root mounted, so that it can be gone back to.
 func (n Next) carryHost() error {
-	running, err := mountedRoot()
+	running, err := MountedRoot()
 	if err != nil {
 		return err
 	}
@@ -344,7 +356,7 @@ func (n Next) needsModules(root string) bool {
 
 // temporary gives the root a /tmp of its own where it would otherwise be read-only.
 func (n Next) temporary() error {
-	if !n.needsTmp(assembly) {
+	if !n.needsTmp() {
 		return nil
 	}
 	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, [2]string{"mode", "1777"}, [2]string{"size", "50%"})
@@ -359,8 +371,10 @@ func (n Next) temporary() error {
 	return tmp.Attach(at)
 }
 
-func (n Next) needsTmp(root string) bool {
-	return !slices.Contains(n.Persist, "/tmp") && !exists(filepath.Join(root, "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount"))
+// needsTmp tells whether /tmp is neither state nor mounted by fstab. An image's own tmp.mount is not relied on: it may be
+// masked in /etc, and where it is not, systemd finds it mounted already.
+func (n Next) needsTmp() bool {
+	return !slices.Contains(n.Persist, "/tmp") && !slices.Contains(n.Fstab, "/tmp")
 }
 
 // joinHost puts the mutable host back together: its root, and the state paths that are mounts of their own there.

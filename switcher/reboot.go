@@ -17,6 +17,9 @@ var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
 // ArmUnit is the unit whose stop arms the new root: it is stopped after every service, with the file systems mounted.
 const ArmUnit = "updatectl-arm.service"
 
+// applyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
+const applyUnit = "updatectl.service"
+
 // ConfirmUnit is the unit that proves a switch and marks the root good.
 const ConfirmUnit = "updatectl-confirm.service"
 
@@ -186,7 +189,7 @@ func (m Machine) AwaitStarted(ctx context.Context, deadline time.Duration) error
 			var waiting []string
 			for _, j := range jobs {
 				// A job that only waits is ordered after one that runs, or after the caller itself.
-				if j.JobType == "start" && j.Status == "running" && j.Unit != ConfirmUnit {
+				if j.JobType == "start" && j.Status == "running" && j.Unit != ConfirmUnit && j.Unit != applyUnit {
 					waiting = append(waiting, j.Unit)
 				}
 			}

@@ -27,6 +27,7 @@ func mapped(m map[uint32]uint32, id uint32) uint32 {
 // paths relative to the state path that are not seeded. It returns the seeded directories.
 func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 	var seeded []string
+	var whole [][2]string // complete copies, by their temporary and their final names
 	err := filepath.WalkDir(image, func(from string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -52,24 +53,42 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 			return err
 		}
 		seeded = append(seeded, rel)
-		if err := copyTree(from, to, owners); err != nil {
+		tmp, err := copyTree(from, to, owners)
+		if err != nil {
 			return err
 		}
+		whole = append(whole, [2]string{tmp, to})
 		return fs.SkipDir
 	})
+	if err == nil && len(whole) > 0 {
+		err = name(whole, host)
+	}
 	if err != nil {
 		return seeded, fmt.Errorf("cannot seed %s: %w", host, err)
 	}
 	return seeded, nil
 }
 
-// copyTree copies a directory; the copy gets its name when it is complete.
-func copyTree(from, to string, owners Owners) error {
-	tmp := filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
-	if err := os.RemoveAll(tmp); err != nil {
+// name gives copies their final names when all of them are on the disk: a directory that exists is never seeded again.
+func name(whole [][2]string, host string) error {
+	if err := syncFS(host); err != nil {
 		return err
 	}
-	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+	for _, w := range whole {
+		if err := os.Rename(w[0], w[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTree copies a directory beside its final place and returns where.
+func copyTree(from, to string, owners Owners) (tmp string, err error) {
+	tmp = filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
+	if err := os.RemoveAll(tmp); err != nil {
+		return tmp, err
+	}
+	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -80,12 +99,9 @@ func copyTree(from, to string, owners Owners) error {
 		return copyEntry(p, filepath.Join(tmp, rel), d)
 	})
 	if err != nil {
-		return err
+		return tmp, err
 	}
-	if err := copyTreeAttributes(from, tmp, owners); err != nil {
-		return err
-	}
-	return os.Rename(tmp, to)
+	return tmp, copyTreeAttributes(from, tmp, owners)
 }
 
 func copyEntry(from, to string, d fs.DirEntry) error {

@@ -24,7 +24,11 @@ func (c *cli) confirmCommand() *cobra.Command {
 				return err
 			}
 			return c.print("confirm", done, func(w io.Writer) {
-				fmt.Fprintf(w, "%s is good.\n", short(done.Root))
+				if done.Good {
+					fmt.Fprintf(w, "%s is good.\n", short(done.Root))
+				} else {
+					fmt.Fprintf(w, "%s runs, and is not the last good root; nothing was to be confirmed.\n", short(done.Root))
+				}
 				if done.Last != nil && done.Last.Outcome != switcher.Switched {
 					fmt.Fprintf(w, "The last switch, to %s, failed: %s.\n", short(done.Last.Target), done.Last.Reason)
 				}
