@@ -76,13 +76,14 @@ type backend interface {
 }
 
 // Open reads a reference: "host/repository:tag", "host/repository@sha256:…",
-// "oci:DIR", "oci:DIR:tag" or "oci:DIR@sha256:…". It does not touch the source.
+// "oci:DIR", "oci:DIR:tag" or "oci:DIR@sha256:…", or the same with "oci-archive:"
+// and a tar of such a directory. It does not touch the source.
 func Open(reference string, o Options) (*Source, error) {
 	if o.Stall == 0 {
 		o.Stall = stallTime
 	}
-	if rest, ok := strings.CutPrefix(reference, layoutPrefix); ok {
-		l, err := newLayout(rest)
+	if prefix := localPrefix(reference); prefix != "" {
+		l, err := newLayout(prefix, reference[len(prefix):])
 		if err != nil {
 			return nil, err
 		}
@@ -102,13 +103,23 @@ func Open(reference string, o Options) (*Source, error) {
 	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
 }
 
+// localPrefix returns how a reference to something on disk begins, "" for one to a registry.
+func localPrefix(reference string) string {
+	for _, prefix := range []string{layoutPrefix, archivePrefix} {
+		if strings.HasPrefix(reference, prefix) {
+			return prefix
+		}
+	}
+	return ""
+}
+
 // WithTag returns the reference of another tag at the same place, "" if that cannot be a tag.
 func WithTag(reference, tag string) string {
 	if !validTag.MatchString(tag) {
 		return ""
 	}
 	place, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(layoutPrefix) {
+	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(localPrefix(reference)) {
 		place = place[:i]
 	}
 	return place + ":" + tag

@@ -42,6 +42,7 @@ func TestOpenReadsReferences(t *testing.T) {
 		"registry.example.org/os/server:stable", "localhost:5000/os@sha256:" + strings.Repeat("0", 64),
 		"registry.example.org/os:1@sha256:" + strings.Repeat("0", 64),
 		"oci:/srv/layout", "oci:/srv/layout:stable", "oci:relative/dir:v1.2-3", "oci:/srv/layout@sha256:" + strings.Repeat("0", 64), "oci:/srv/with:colon/layout",
+		"oci-archive:/srv/os.tar", "oci-archive:/srv/os.tar:stable", "oci-archive:os.tar@sha256:" + strings.Repeat("0", 64),
 	} {
 		if s, err := Open(ref, Options{}); err != nil || s.String() != ref {
 			t.Errorf("%s: %v", ref, err)
@@ -49,7 +50,7 @@ func TestOpenReadsReferences(t *testing.T) {
 	}
 	for _, ref := range []string{
 		"", "debian", "debian:13", "registry.example.org/os", "registry.example.org/OS:stable", "registry.example.org/os:no tag",
-		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0",
+		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0", "oci-archive:", "oci-archive::tag", "oci-archive:/srv/os.tar:a b",
 	} {
 		if _, err := Open(ref, Options{}); !errors.Is(err, ErrReference) || errors.Is(err, ErrSource) {
 			t.Errorf("%q: got %v, want %v", ref, err, ErrReference)
