@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -176,14 +175,9 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
 		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
 	}
-	body, err := src.Blob(ctx, i.Manifest.Config)
+	data, err := src.Bytes(ctx, i.Manifest.Config, verify.MaxManifest)
 	if err != nil {
 		return err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return fmt.Errorf("cannot fetch configuration of %s: %w", src, err)
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
 		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)

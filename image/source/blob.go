@@ -23,21 +23,33 @@ type blob struct {
 	body   io.ReadCloser
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
-	broken int // connections lost so far
+	broken int // connections lost so far, of this source
 	err    error
+
+	places *Source   // where to go on when source fails; nil: nowhere
+	tried  []*Source // of these
+	first  *Source   // that served the beginning
 }
 
 // newBlob opens content. That the source does not have it, or does not let us
 // have it, shows here.
 func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest bool) (*blob, error) {
+	b, err := newBlob(ctx, s, d, manifest)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.connect()
+}
+
+// newBlob checks what content is to be like, and does not open it yet.
+func newBlob(ctx context.Context, s *Source, d ocispec.Descriptor, manifest bool) (*blob, error) {
 	if err := d.Digest.Validate(); err != nil || d.Digest.Algorithm() != digest.SHA256 {
 		return nil, fmt.Errorf("%w: digest %q is not a sha256 one", verify.ErrMalformed, d.Digest)
 	}
 	if d.Size < 0 {
 		return nil, fmt.Errorf("%w: size %d", verify.ErrMalformed, d.Size)
 	}
-	b := &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: digest.SHA256.Hash()}
-	return b, b.connect()
+	return &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: digest.SHA256.Hash()}, nil
 }
 
 // connect opens a body that stands at the offset.
@@ -82,25 +94,36 @@ func (b *blob) readBody(p []byte) (int, error) {
 	n, err := b.body.Read(p[:min(int64(len(p)), left)])
 	b.sum.Write(p[:n])
 	b.offset += int64(n)
+	if n > 0 && b.first == nil {
+		b.first = b.source
+	}
 	return n, err
 }
 
 // finish decides, at the end of the expected size, between EOF and an error.
 func (b *blob) finish() error {
 	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-		return fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size)
+		return b.blame(b.source, fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size))
 	}
 	if got := digest.NewDigest(digest.SHA256, b.sum); got != b.d.Digest {
-		return fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got)
+		return b.blame(b.first, fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got))
 	}
 	return io.EOF
 }
 
-// resume connects again after err. It gives up when that happened too often,
-// when nobody waits any more, or when the source now answers that there is no
-// such thing.
+// resume connects again after err, and in the end elsewhere.
 func (b *blob) resume(err error) error {
 	b.body.Close()
+	if err = b.reconnect(err); err != nil && b.ctx.Err() == nil {
+		err = b.elsewhere(err)
+	}
+	return err
+}
+
+// reconnect connects again to where err came from. It gives up when that happened
+// too often, when nobody waits any more, or when the source now answers that there
+// is no such thing.
+func (b *blob) reconnect(err error) error {
 	for {
 		if ctxErr := b.ctx.Err(); ctxErr != nil {
 			return ctxErr
