@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/image/fsverity"
@@ -187,8 +188,8 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 		return fmt.Errorf("%w: %d layers, but the configuration knows %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
 	}
 	for _, d := range diffs {
-		if err := d.Validate(); err != nil || d.Algorithm() != i.Verified.Digest().Algorithm() {
-			return fmt.Errorf("%w: diff_id %q is not a sha256 digest", verify.ErrMalformed, d)
+		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
+			return fmt.Errorf("%w: diff_id %.140q is neither a sha256 nor a sha512 digest", verify.ErrMalformed, d)
 		}
 	}
 	return nil

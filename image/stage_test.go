@@ -239,7 +239,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no architecture", func(b *builder) { b.config.Architecture = "" }, ErrPlatform, ""},
 		{"diff_ids missing", func(b *builder) { b.config.RootFS.DiffIDs = nil }, verify.ErrMalformed, ""},
 		{"diff_id is no digest", func(b *builder) { b.config.RootFS.DiffIDs[0] = "sha256:0" }, verify.ErrMalformed, ""},
-		{"diff_id of another kind", func(b *builder) { b.config.RootFS.DiffIDs[0] = digest.SHA512.FromString("x") }, verify.ErrMalformed, ""},
+		{"diff_id of another kind", func(b *builder) { b.config.RootFS.DiffIDs[0] = digest.SHA384.FromString("x") }, verify.ErrMalformed, "neither a sha256 nor a sha512"},
 		{"layer of unknown type", func(b *builder) { b.m.Layers[0].MediaType = "application/vnd.oci.image.layer.v1.tar+xz" }, verify.ErrMalformed, ""},
 		{"too many layers", func(b *builder) {
 			for range layer.MaxLayers {

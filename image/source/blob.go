@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -43,13 +44,28 @@ func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest boo
 
 // newBlob checks what content is to be like, and does not open it yet.
 func newBlob(ctx context.Context, s *Source, d ocispec.Descriptor, manifest bool) (*blob, error) {
-	if err := d.Digest.Validate(); err != nil || d.Digest.Algorithm() != digest.SHA256 {
-		return nil, fmt.Errorf("%w: digest %q is not a sha256 one", verify.ErrMalformed, d.Digest)
+	if err := checkDigest(d.Digest, manifest); err != nil {
+		return nil, err
 	}
 	if d.Size < 0 {
 		return nil, fmt.Errorf("%w: size %d", verify.ErrMalformed, d.Size)
 	}
-	return &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: digest.SHA256.Hash()}, nil
+	return &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: d.Digest.Algorithm().Hash()}, nil
+}
+
+// checkDigest refuses digests that are malformed or of an algorithm that does not count. Manifests go by sha256 only:
+// signatures name it, and so do the roots on the disk.
+func checkDigest(d digest.Digest, manifest bool) error {
+	algorithm, _, _ := strings.Cut(d.String(), ":")
+	switch {
+	case algorithm == digest.SHA512.String() && manifest:
+		return fmt.Errorf("%w: digest %.140q: a manifest must be referred to by sha256", verify.ErrMalformed, d)
+	case algorithm != digest.SHA256.String() && algorithm != digest.SHA512.String():
+		return fmt.Errorf("%w: digest %.140q is neither sha256 nor sha512", verify.ErrMalformed, d)
+	case d.Validate() != nil:
+		return fmt.Errorf("%w: digest %.140q is not a well-formed one", verify.ErrMalformed, d)
+	}
+	return nil
 }
 
 // connect opens a body that stands at the offset.
@@ -105,7 +121,7 @@ func (b *blob) finish() error {
 	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
 		return b.blame(b.source, fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size))
 	}
-	if got := digest.NewDigest(digest.SHA256, b.sum); got != b.d.Digest {
+	if got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum); got != b.d.Digest {
 		return b.blame(b.first, fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got))
 	}
 	return io.EOF
