@@ -147,11 +147,11 @@ func archivedName(h *tar.Header) (string, error) {
 			return "", fmt.Errorf("%q is stored with holes", name)
 		}
 	}
-	switch h.Typeflag {
-	case tar.TypeReg:
-		return name, nil
-	case tar.TypeDir:
+	switch {
+	case h.Typeflag == tar.TypeDir:
 		return "", nil
+	case h.Typeflag == tar.TypeReg && name != "." && !strings.HasSuffix(h.Name, "/"):
+		return name, nil
 	}
 	return "", fmt.Errorf("%q is neither a file nor a directory", name)
 }

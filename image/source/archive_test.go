@@ -191,6 +191,7 @@ func TestHostileArchives(t *testing.T) {
 		{"symbolic link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "blobs/x", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
 		{"index is a link", packed(t, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
 		{"hard link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeLink, Name: "x", Linkname: "index.json"}, ""}), "neither a file nor a directory"},
+		{"file without a name", packed(t, index, entry{tar.Header{Typeflag: tar.TypeReg, Name: "."}, "{}"}), "neither a file nor a directory"},
 		{"device", packed(t, index, entry{tar.Header{Typeflag: tar.TypeChar, Name: "x"}, ""}), "neither a file nor a directory"},
 		{"holes, as GNU writes them", sparse(t, "gnu"), "neither a file nor a directory"},
 		{"holes, as POSIX has them", sparse(t, "posix"), "with holes"},
