@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 )
@@ -22,8 +23,10 @@ import (
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
 type Config struct {
 	Source struct {
-		// Image is a registry reference, or oci:DIR[:tag].
+		// Image is a registry reference, oci:DIR[:tag], or oci-archive:FILE[:tag].
 		Image string `toml:"image" json:"image"`
+		// Mirrors are more references to it, asked in this order when Image fails.
+		Mirrors []string `toml:"mirrors" json:"mirrors"`
 		// PlainHTTP lists registry hosts that are spoken to without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
 		// Compatible is the class of this machine: of a release, images for it or for every machine are taken.
@@ -243,6 +246,9 @@ func (c *Config) validate() error {
 	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
+	}
+	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, source.ErrReference) {
+		return fmt.Errorf("%w: [source] mirrors: %w", ErrConfig, err)
 	}
 	if c.Source.Compatible != "" {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {

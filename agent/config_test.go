@@ -49,13 +49,14 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown key":          {"[source]\nimage = 'x'\nimgae = 'y'\n", "updatectl.toml:3: unknown key source.imgae; known here: image, plain-http, compatible"},
+		"unknown key":          {"[source]\nimage = 'x'\nimgae = 'y'\n", "updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
 		"unknown table":        {"[sauce]\nimage = 'x'\n", "updatectl.toml:1: unknown key sauce"},
 		"unknown top-level":    {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
 		"syntax":               {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
 		"wrong type":           {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
 		"bad duration":         {"[health]\ndeadline = '5 parsecs'\n", "updatectl.toml:2: health.deadline: time: unknown unit"},
 		"zero duration":        {"[health]\ndeadline = '0s'\n", "more than zero"},
+		"mirror":               {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n", "[source] mirrors: bad image reference \"mirror.example.org/os\""},
 		"machine class":        {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
 		"level":                {"[switch]\nlevel = 'warm'\n", "one of auto, soft, full"},
 		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},

@@ -49,7 +49,8 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, r
 	if reference == "" {
 		return nil, fmt.Errorf("%w: [source] image is empty: name the image to follow", ErrConfig)
 	}
-	src, err := source.Open(reference, source.Options{PlainHTTP: a.Config.Source.PlainHTTP, UserAgent: userAgent})
+	p := &published{reference: reference}
+	src, err := a.open(p)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +71,21 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, r
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", reference, err)
 	}
-	p := &published{reference: reference, source: src}
 	return p, a.choose(ctx, p, verified, a.circumstances(f, rec, downgrade), f.Root)
+}
+
+// open opens the reference, and the mirrors if it is the one that they are mirrors of.
+func (a *Agent) open(p *published) (src *source.Source, err error) {
+	o := source.Options{PlainHTTP: a.Config.Source.PlainHTTP, UserAgent: userAgent}
+	if p.reference == a.Config.Source.Image {
+		o.Mirrors = a.Config.Source.Mirrors
+	}
+	o.Warn = func(err error) {
+		p.warnings = append(p.warnings, err.Error())
+		a.Log.Warn(err.Error())
+	}
+	p.source, err = source.Open(p.reference, o)
+	return p.source, err
 }
 
 // stage brings the image onto the disk, or finds it there.

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/image/fsverity"
@@ -176,14 +176,9 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
 		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
 	}
-	body, err := src.Blob(ctx, i.Manifest.Config)
+	data, err := src.Bytes(ctx, i.Manifest.Config, verify.MaxManifest)
 	if err != nil {
 		return err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return fmt.Errorf("cannot fetch configuration of %s: %w", src, err)
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
 		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)
@@ -193,8 +188,8 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 		return fmt.Errorf("%w: %d layers, but the configuration knows %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
 	}
 	for _, d := range diffs {
-		if err := d.Validate(); err != nil || d.Algorithm() != i.Verified.Digest().Algorithm() {
-			return fmt.Errorf("%w: diff_id %q is not a sha256 digest", verify.ErrMalformed, d)
+		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
+			return fmt.Errorf("%w: diff_id %.140q is neither a sha256 nor a sha512 digest", verify.ErrMalformed, d)
 		}
 	}
 	return nil

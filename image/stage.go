@@ -53,8 +53,15 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	if err != nil {
 		return store.Root{}, err
 	}
-	s := &stager{src: src, img: img, staging: g, tree: layer.NewTree(), progress: progress}
-	root, err = s.stage(ctx, reference)
+	var s *stager
+	for {
+		s = &stager{src: src, img: img, staging: g, tree: layer.NewTree(), progress: progress}
+		root, err = s.stage(ctx, reference)
+		// The tree was built from wrong content. Begin anew; what was fetched rightly is an object already.
+		if !errors.Is(err, source.ErrElsewhere) {
+			break
+		}
+	}
 	if err != nil {
 		return store.Root{}, errors.Join(s.explain(err), g.Abort())
 	}

@@ -47,7 +47,7 @@ var failures = []struct {
 }{
 	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
-	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, or oci:DIR:TAG"},
+	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},

@@ -145,15 +145,20 @@ func changeRecord(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(file, text, 0o600))
 }
 
-// follow lets the tree host follow another reference: follow REFERENCE.
+// follow lets the tree host follow another reference: follow REFERENCE [MIRROR...].
 func follow(ts *testscript.TestScript, neg bool, args []string) {
 	file := ts.MkAbs("host/etc/updatectl/updatectl.toml")
 	text, err := os.ReadFile(file)
 	ts.Check(err)
-	lines := strings.Split(string(text), "\n")
-	for n, line := range lines {
-		if strings.HasPrefix(line, "image = ") {
-			lines[n] = "image = " + strconv.Quote(args[0])
+	var lines []string
+	for _, line := range strings.Split(string(text), "\n") {
+		switch {
+		case strings.HasPrefix(line, "image = "):
+			mirrors, err := json.Marshal(append([]string{}, args[1:]...)) // an array of TOML, too
+			ts.Check(err)
+			lines = append(lines, "image = "+strconv.Quote(args[0]), "mirrors = "+string(mirrors))
+		case !strings.HasPrefix(line, "mirrors = "):
+			lines = append(lines, line)
 		}
 	}
 	ts.Check(os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -64,8 +65,12 @@ func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, p
 	if err != nil {
 		return err
 	}
+	algorithm := digest.SHA256
+	if strings.HasPrefix(diffID.String(), digest.SHA512.String()+":") {
+		algorithm = digest.SHA512
+	}
 	raw := &fault{r: blob}
-	p := newPipe(raw, open)
+	p := newPipe(raw, open, algorithm)
 	err = t.Add(p, put)
 	if err == nil {
 		_, err = io.Copy(io.Discard, p) // what stands after the end marker counts for the digests
@@ -80,7 +85,7 @@ func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, p
 	if err != nil {
 		return err
 	}
-	if got := digest.NewDigest(digest.SHA256, p.sum); got != diffID {
+	if got := digest.NewDigest(algorithm, p.sum); got != diffID {
 		return fmt.Errorf("%w: layer unpacks to %s, its configuration says %s", verify.ErrDigest, got, diffID)
 	}
 	return nil
@@ -105,11 +110,11 @@ type pipe struct {
 	off     int
 }
 
-func newPipe(raw *fault, open func(io.Reader) (io.ReadCloser, error)) *pipe {
+func newPipe(raw *fault, open func(io.Reader) (io.ReadCloser, error), algorithm digest.Algorithm) *pipe {
 	p := &pipe{
 		out:  make(chan chunk, chunksAhead),
 		quit: make(chan struct{}),
-		sum:  digest.SHA256.Hash(),
+		sum:  algorithm.Hash(),
 	}
 	decompressed := make(chan chunk, chunksAhead)
 	p.done.Go(func() { p.decompress(raw, open, decompressed) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -23,21 +24,48 @@ type blob struct {
 	body   io.ReadCloser
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
-	broken int // connections lost so far
+	broken int // connections lost so far, of this source
 	err    error
+
+	places *Source   // where to go on when source fails; nil: nowhere
+	tried  []*Source // of these
+	first  *Source   // that served the beginning
 }
 
 // newBlob opens content. That the source does not have it, or does not let us
 // have it, shows here.
 func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest bool) (*blob, error) {
-	if err := d.Digest.Validate(); err != nil || d.Digest.Algorithm() != digest.SHA256 {
-		return nil, fmt.Errorf("%w: digest %q is not a sha256 one", verify.ErrMalformed, d.Digest)
+	b, err := newBlob(ctx, s, d, manifest)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.connect()
+}
+
+// newBlob checks what content is to be like, and does not open it yet.
+func newBlob(ctx context.Context, s *Source, d ocispec.Descriptor, manifest bool) (*blob, error) {
+	if err := checkDigest(d.Digest, manifest); err != nil {
+		return nil, err
 	}
 	if d.Size < 0 {
 		return nil, fmt.Errorf("%w: size %d", verify.ErrMalformed, d.Size)
 	}
-	b := &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: digest.SHA256.Hash()}
-	return b, b.connect()
+	return &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: d.Digest.Algorithm().Hash()}, nil
+}
+
+// checkDigest refuses digests that are malformed or of an algorithm that does not count. Manifests go by sha256 only:
+// signatures name it, and so do the roots on the disk.
+func checkDigest(d digest.Digest, manifest bool) error {
+	algorithm, _, _ := strings.Cut(d.String(), ":")
+	switch {
+	case algorithm == digest.SHA512.String() && manifest:
+		return fmt.Errorf("%w: digest %.140q: a manifest must be referred to by sha256", verify.ErrMalformed, d)
+	case algorithm != digest.SHA256.String() && algorithm != digest.SHA512.String():
+		return fmt.Errorf("%w: digest %.140q is neither sha256 nor sha512", verify.ErrMalformed, d)
+	case d.Validate() != nil:
+		return fmt.Errorf("%w: digest %.140q is not a well-formed one", verify.ErrMalformed, d)
+	}
+	return nil
 }
 
 // connect opens a body that stands at the offset.
@@ -82,25 +110,36 @@ func (b *blob) readBody(p []byte) (int, error) {
 	n, err := b.body.Read(p[:min(int64(len(p)), left)])
 	b.sum.Write(p[:n])
 	b.offset += int64(n)
+	if n > 0 && b.first == nil {
+		b.first = b.source
+	}
 	return n, err
 }
 
 // finish decides, at the end of the expected size, between EOF and an error.
 func (b *blob) finish() error {
 	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-		return fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size)
+		return b.blame(b.source, fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size))
 	}
-	if got := digest.NewDigest(digest.SHA256, b.sum); got != b.d.Digest {
-		return fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got)
+	if got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum); got != b.d.Digest {
+		return b.blame(b.first, fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got))
 	}
 	return io.EOF
 }
 
-// resume connects again after err. It gives up when that happened too often,
-// when nobody waits any more, or when the source now answers that there is no
-// such thing.
+// resume connects again after err, and in the end elsewhere.
 func (b *blob) resume(err error) error {
 	b.body.Close()
+	if err = b.reconnect(err); err != nil && b.ctx.Err() == nil {
+		err = b.elsewhere(err)
+	}
+	return err
+}
+
+// reconnect connects again to where err came from. It gives up when that happened
+// too often, when nobody waits any more, or when the source now answers that there
+// is no such thing.
+func (b *blob) reconnect(err error) error {
 	for {
 		if ctxErr := b.ctx.Err(); ctxErr != nil {
 			return ctxErr

@@ -41,19 +41,34 @@ const (
 // or missing. It only decides in which order the referrers are looked at, of
 // which there may be more (vulnerability reports, say) than are fetched.
 func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
-	manifests, err := s.attached(ctx, d)
+	var found []verify.Candidate
+	var err error
+	if len(s.mirrors) > 0 {
+		found, err = s.everywhere(ctx, d)
+	} else {
+		found, err = s.candidates(ctx, d, verify.MaxCandidates)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for signatures of %s: %w", s, err)
+	}
+	return found, nil
+}
+
+// candidates looks for signatures at one place, at most limit.
+func (s *Source) candidates(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
+	manifests, err := s.attached(ctx, d)
+	if err != nil {
+		return nil, err
 	}
 	var found []verify.Candidate
 	for _, m := range manifests {
 		more, err := s.extract(ctx, m)
 		if err != nil {
-			return nil, fmt.Errorf("cannot fetch signature %s of %s: %w", m.Digest, s, err)
+			return nil, fmt.Errorf("cannot fetch signature %s: %w", m.Digest, err)
 		}
 		found = append(found, more...)
-		if len(found) >= verify.MaxCandidates {
-			return found[:verify.MaxCandidates], nil
+		if len(found) >= limit {
+			return found[:limit], nil
 		}
 	}
 	return found, nil

@@ -1,6 +1,6 @@
 // Package source reads published images: manifests, signatures and layers, from
-// a registry or from an OCI layout directory, with the same code after the byte
-// stream.
+// a registry, an OCI layout directory or a tar of one, with the same code after
+// the byte stream.
 //
 // What it returns is not trusted by that alone. It promises less and exactly:
 // content asked for by digest has that digest and size, or the read ends in an

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -35,42 +36,50 @@ const (
 // validTag is a tag as the distribution specification has it.
 var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// layout is an OCI layout directory. Its index is read again for each question:
-// the directory may be refilled while the agent runs. Only the index and what is
-// asked for are read, so a stranger's broken image beside ours is no hindrance.
+// layout is an OCI layout: a directory, or a tar of one. Its index is read again
+// for each question: the directory may be refilled while the agent runs. Only the
+// index and what is asked for are read, so a stranger's broken image beside ours
+// is no hindrance.
 type layout struct {
-	dir    string
+	dir    string // the directory or the tar
 	tag    string
 	digest digest.Digest
+	files  fs.FS
 	blobs  content.ReadOnlyStorage
 }
 
-// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…".
-func newLayout(ref string) (*layout, error) {
+// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…" after a prefix, which says
+// whether that is a directory or a tar.
+func newLayout(prefix, ref string) (*layout, error) {
 	l := &layout{dir: ref}
 	if dir, d, ok := strings.Cut(ref, "@"); ok {
 		l.dir, l.digest = dir, digest.Digest(d)
 		if err := l.digest.Validate(); err != nil {
-			return nil, fmt.Errorf("%w %q: %v", ErrReference, layoutPrefix+ref, err)
+			return nil, fmt.Errorf("%w %q: %v", ErrReference, prefix+ref, err)
 		}
 	} else if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
 		l.dir, l.tag = ref[:i], ref[i+1:]
 		if !validTag.MatchString(l.tag) {
-			return nil, fmt.Errorf("%w %q: %q is not a tag", ErrReference, layoutPrefix+ref, l.tag)
+			return nil, fmt.Errorf("%w %q: %q is not a tag", ErrReference, prefix+ref, l.tag)
 		}
 	}
 	if l.dir == "" {
-		return nil, fmt.Errorf("%w %q: it names no directory", ErrReference, layoutPrefix+ref)
+		return nil, fmt.Errorf("%w %q: it names no file or directory", ErrReference, prefix+ref)
 	}
-	l.blobs = oci.NewStorageFromFS(os.DirFS(l.dir))
+	l.files = os.DirFS(l.dir)
+	if prefix == archivePrefix {
+		l.files = &archive{path: l.dir}
+	}
+	l.blobs = oci.NewStorageFromFS(l.files)
 	return l, nil
 }
 
 // index reads index.json.
 func (l *layout) index() ([]ocispec.Descriptor, error) {
-	f, err := os.Open(filepath.Join(l.dir, ocispec.ImageIndexFile))
+	name := filepath.Join(l.dir, ocispec.ImageIndexFile)
+	f, err := l.files.Open(ocispec.ImageIndexFile)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, pathless(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, verify.MaxManifest+1))
@@ -78,14 +87,14 @@ func (l *layout) index() ([]ocispec.Descriptor, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	if len(data) > verify.MaxManifest {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnreachable, f.Name(), verify.MaxManifest)
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnreachable, name, verify.MaxManifest)
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrUnreachable, f.Name(), err)
+		return nil, fmt.Errorf("%w: %s: %v", ErrUnreachable, name, err)
 	}
 	if len(index.Manifests) > maxEntries {
-		return nil, fmt.Errorf("%w: %s lists more than %d images", ErrUnreachable, f.Name(), maxEntries)
+		return nil, fmt.Errorf("%w: %s lists more than %d images", ErrUnreachable, name, maxEntries)
 	}
 	return index.Manifests, nil
 }
@@ -147,7 +156,7 @@ func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, err
 			return d, nil
 		}
 	}
-	st, err := os.Stat(filepath.Join(l.dir, ocispec.ImageBlobsDir, l.digest.Algorithm().String(), l.digest.Encoded()))
+	st, err := fs.Stat(l.files, path.Join(ocispec.ImageBlobsDir, l.digest.Algorithm().String(), l.digest.Encoded()))
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
@@ -213,7 +222,7 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 	for _, d := range listed {
 		known[d.Digest] = true
 	}
-	files, err := os.ReadDir(filepath.Join(l.dir, ocispec.ImageBlobsDir, digest.SHA256.String()))
+	files, err := fs.ReadDir(l.files, path.Join(ocispec.ImageBlobsDir, digest.SHA256.String()))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -244,4 +253,13 @@ func (l *layout) decode(d ocispec.Descriptor, v any) error {
 	}
 	defer body.Close()
 	return json.NewDecoder(io.LimitReader(body, d.Size)).Decode(v)
+}
+
+// pathless is what went wrong with a file whose name was said.
+func pathless(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -55,14 +56,22 @@ type Options struct {
 	UserAgent string         // what to call ourselves
 	RootCAs   *x509.CertPool // nil: those of Authorities
 	Stall     time.Duration  // how long a body may stay silent; 0: one minute
+	Mirrors   []string       // references to ask when the one of Open fails, in this order
+	Warn      func(error)    // hears of places that were passed over; nil: nobody does
 }
 
-// Source is one published image, or a place where one will be.
+// Source is one published image, or a place where one will be; and its mirrors.
 type Source struct {
 	name    string
 	backend backend
 	resumes int
 	pause   time.Duration
+
+	mirrors []*Source
+	warn    func(error)
+	mu      sync.Mutex // for these two, of this place and of the mirrors
+	lied    error      // why it is not asked any more
+	silent  error      // why it is asked last
 }
 
 // backend is where the bytes come from. Its errors are of this package's kinds.
@@ -76,13 +85,23 @@ type backend interface {
 }
 
 // Open reads a reference: "host/repository:tag", "host/repository@sha256:…",
-// "oci:DIR", "oci:DIR:tag" or "oci:DIR@sha256:…". It does not touch the source.
+// "oci:DIR", "oci:DIR:tag" or "oci:DIR@sha256:…", or the same with "oci-archive:"
+// and a tar of such a directory. It does not touch the source.
 func Open(reference string, o Options) (*Source, error) {
+	s, err := openPlace(reference, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.openMirrors(o.Mirrors, o)
+}
+
+// openPlace opens a reference without its mirrors.
+func openPlace(reference string, o Options) (*Source, error) {
 	if o.Stall == 0 {
 		o.Stall = stallTime
 	}
-	if rest, ok := strings.CutPrefix(reference, layoutPrefix); ok {
-		l, err := newLayout(rest)
+	if prefix := localPrefix(reference); prefix != "" {
+		l, err := newLayout(prefix, reference[len(prefix):])
 		if err != nil {
 			return nil, err
 		}
@@ -102,13 +121,23 @@ func Open(reference string, o Options) (*Source, error) {
 	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
 }
 
+// localPrefix returns how a reference to something on disk begins, "" for one to a registry.
+func localPrefix(reference string) string {
+	for _, prefix := range []string{layoutPrefix, archivePrefix} {
+		if strings.HasPrefix(reference, prefix) {
+			return prefix
+		}
+	}
+	return ""
+}
+
 // WithTag returns the reference of another tag at the same place, "" if that cannot be a tag.
 func WithTag(reference, tag string) string {
 	if !validTag.MatchString(tag) {
 		return ""
 	}
 	place, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(layoutPrefix) {
+	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(localPrefix(reference)) {
 		place = place[:i]
 	}
 	return place + ":" + tag
@@ -119,7 +148,13 @@ func (s *Source) String() string { return s.name }
 
 // Resolve returns what the reference stands for now: a manifest or an index.
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
-	d, err := s.backend.resolve(ctx, "")
+	var d ocispec.Descriptor
+	err := s.ask(func(place *Source) (err error) {
+		if d, err = place.backend.resolve(ctx, ""); err != nil {
+			return err
+		}
+		return s.pinned(d.Digest)
+	})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("cannot resolve %s: %w", s, err)
 	}
@@ -128,16 +163,34 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 
 // Manifest returns a manifest or an index whole.
 func (s *Source) Manifest(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	data, err := s.read(ctx, d, true, verify.MaxManifest)
+	var data []byte
+	err := s.ask(func(place *Source) (err error) {
+		data, err = place.read(ctx, d, true, verify.MaxManifest)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch manifest %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }
 
-// Blob streams a blob. EOF comes only after size and digest were right.
+// Bytes returns a blob of at most limit bytes whole.
+func (s *Source) Bytes(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	var data []byte
+	err := s.ask(func(place *Source) (err error) {
+		data, err = place.read(ctx, d, false, limit)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot fetch blob %s of %s: %w", d.Digest, s, err)
+	}
+	return data, nil
+}
+
+// Blob streams a blob. EOF comes only after size and digest were right. When they
+// were not and there is another place to ask, the error is an ErrElsewhere, too.
 func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	b, err := s.newBlob(ctx, d, false)
+	b, err := s.startBlob(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch blob %s of %s: %w", d.Digest, s, err)
 	}

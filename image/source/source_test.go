@@ -42,6 +42,7 @@ func TestOpenReadsReferences(t *testing.T) {
 		"registry.example.org/os/server:stable", "localhost:5000/os@sha256:" + strings.Repeat("0", 64),
 		"registry.example.org/os:1@sha256:" + strings.Repeat("0", 64),
 		"oci:/srv/layout", "oci:/srv/layout:stable", "oci:relative/dir:v1.2-3", "oci:/srv/layout@sha256:" + strings.Repeat("0", 64), "oci:/srv/with:colon/layout",
+		"oci-archive:/srv/os.tar", "oci-archive:/srv/os.tar:stable", "oci-archive:os.tar@sha256:" + strings.Repeat("0", 64),
 	} {
 		if s, err := Open(ref, Options{}); err != nil || s.String() != ref {
 			t.Errorf("%s: %v", ref, err)
@@ -49,7 +50,7 @@ func TestOpenReadsReferences(t *testing.T) {
 	}
 	for _, ref := range []string{
 		"", "debian", "debian:13", "registry.example.org/os", "registry.example.org/OS:stable", "registry.example.org/os:no tag",
-		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0",
+		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0", "oci-archive:", "oci-archive::tag", "oci-archive:/srv/os.tar:a b",
 	} {
 		if _, err := Open(ref, Options{}); !errors.Is(err, ErrReference) || errors.Is(err, ErrSource) {
 			t.Errorf("%q: got %v, want %v", ref, err, ErrReference)
@@ -491,4 +492,34 @@ func TestCredentials(t *testing.T) {
 		_, err := r.open(t, ":stable").Resolve(t.Context())
 		wantError(t, err, ErrAuth, file)
 	})
+}
+
+// Content may be known by sha256 or sha512, a manifest by sha256 only.
+func TestDigestAlgorithms(t *testing.T) {
+	l := newTestLayout(t)
+	content := []byte("content")
+	path := filepath.Join(l.dir, "blobs/sha512", digest.SHA512.FromBytes(content).Encoded())
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	d := ocispec.Descriptor{Digest: digest.SHA512.FromBytes(content), Size: int64(len(content))}
+	if got, err := readAll(t, l.open(t, ":x"), d); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%q, %v", got, err)
+	}
+	_, err := l.open(t, ":x").Manifest(t.Context(), d)
+	wantError(t, err, verify.ErrMalformed, "by sha256")
+	if err := os.WriteFile(path, []byte("Content"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = readAll(t, l.open(t, ":x"), d)
+	wantError(t, err, verify.ErrDigest, "sha512:")
+	for _, bad := range []digest.Digest{"md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA384.FromBytes(content), "blake3:00", "SHA256:" + digest.Digest(strings.Repeat("0", 64)), ""} {
+		for _, ask := range []func(*Source) error{
+			func(s *Source) error { _, err := s.Manifest(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
+			func(s *Source) error { _, err := s.Blob(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
+			func(s *Source) error { _, err := s.Bytes(t.Context(), ocispec.Descriptor{Digest: bad}, 1); return err },
+		} {
+			wantError(t, ask(l.open(t, ":x")), verify.ErrMalformed, "neither sha256 nor sha512")
+		}
+	}
 }

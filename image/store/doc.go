@@ -6,7 +6,8 @@
 // is staged in a directory of its own, one syncfs makes its data durable, then
 // the objects get their names, and the last step is the rename of the root's
 // directory. A power cut at any moment leaves either no root or a whole one,
-// plus leftovers that [Store.Sweep] removes.
+// plus leftovers that [Store.Sweep] removes. A root that lost a part counts as
+// none; staging it again completes it.
 //
 // One process uses a store at a time; the agent's lock sees to that.
 //

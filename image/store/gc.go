@@ -24,8 +24,8 @@ type GCReport struct {
 // GC removes all roots but those in keep, the objects no kept root refers to,
 // and leftovers of interrupted staging. An ID in keep that is not in the store
 // is passed over. What is referred to is read from the kept roots' composefs
-// images, the very files that get mounted; if one of them is damaged, nothing
-// is removed.
+// images, the very files that get mounted; if one of them is damaged or lost,
+// nothing is removed. What is left of a root that is not kept is removed like one.
 func (s *Store) GC(keep []string) (GCReport, error) {
 	var report GCReport
 	ids, err := s.ids()
@@ -58,6 +58,9 @@ func (s *Store) GC(keep []string) (GCReport, error) {
 // markObjects notes what a root refers to.
 func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	r, err := s.Root(id)
+	if errors.Is(err, ErrNoRoot) {
+		return errors.New("it lost a part, and nothing tells which objects it needs; stage it again first")
+	}
 	if err != nil {
 		return err
 	}

@@ -195,6 +195,9 @@ func (g *Staging) CreateCFS() (*os.File, error) {
 
 // Commit makes the root durable and then visible.
 func (g *Staging) Commit(info Info) (Root, error) {
+	if err := g.dropHidden(); err != nil {
+		return Root{}, fmt.Errorf("cannot commit root: %w", err)
+	}
 	info.Schema, info.NewBytes = Schema, g.newBytes
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
@@ -231,12 +234,69 @@ func (g *Staging) publishObjects() error {
 	return nil
 }
 
+// dropHidden forgets the objects that the finished image does not refer to: files
+// of lower layers that an upper one replaced or removed.
+func (g *Staging) dropHidden() error {
+	f, err := os.Open(g.path(rootsDir, cfsName))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	used := map[fsverity.Digest]bool{}
+	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+		return err
+	}
+	for d, size := range g.fresh {
+		if !used[d] {
+			delete(g.fresh, d) // the file goes with the staging directory
+			g.newBytes -= size
+		}
+	}
+	return nil
+}
+
 // publishRoot makes the root visible.
 func (g *Staging) publishRoot() error {
-	if err := os.Rename(g.path(rootsDir), g.store.path(rootsDir, g.id)); err != nil {
+	final := g.store.path(rootsDir, g.id)
+	err := os.Rename(g.path(rootsDir), final)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return g.restore(final)
+	}
+	if err != nil {
 		return err
 	}
 	return syncDir(g.store.path(rootsDir))
+}
+
+// restore completes a root that lost a part, and keeps what other packages have
+// beside it: it may be running, with its /etc in there. It is a root again when
+// image.json is back, which comes last.
+func (g *Staging) restore(final string) error {
+	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(final); err != nil {
+		return err
+	}
+	files, err := os.ReadDir(g.path(rootsDir))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Name() == infoName {
+			continue
+		}
+		if err := os.Rename(g.path(rootsDir, f.Name()), filepath.Join(final, f.Name())); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(final); err != nil {
+		return err
+	}
+	if err := os.Rename(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
+		return err
+	}
+	return syncDir(final)
 }
 
 // Abort removes what has not been committed. It is harmless after Commit.

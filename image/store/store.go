@@ -67,13 +67,17 @@ func (s *Store) path(elem ...string) string {
 // ObjectsDir returns the directory that overlayfs takes as data-only layer.
 func (s *Store) ObjectsDir() string { return s.path(objectsDir) }
 
-// Root returns the root with that ID, or an ErrNoRoot.
+// Root returns the root with that ID, or an ErrNoRoot. One that lost a part is
+// none, and can be staged again.
 func (s *Store) Root(id string) (Root, error) {
 	if !validID.MatchString(id) {
 		return Root{}, fmt.Errorf("%w: %q", ErrNoRoot, id)
 	}
 	r := Root{ID: id, Dir: s.path(rootsDir, id)}
 	info, err := readInfo(filepath.Join(r.Dir, infoName))
+	if err == nil {
+		_, err = os.Lstat(r.CFS())
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return Root{}, fmt.Errorf("%w: %q", ErrNoRoot, id)
 	}
@@ -141,12 +145,14 @@ func readInfo(path string) (Info, error) {
 	return info, nil
 }
 
-// Full turns the errors of a full file system into ErrNoSpace.
+// Full turns the errors of a full file system into ErrNoSpace. Which file was being written says nothing: its name is
+// of this package's making, and gone when somebody reads it.
 func Full(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	var full unix.Errno
+	if errors.Is(err, ErrNoSpace) || !errors.As(err, &full) || full != unix.ENOSPC && full != unix.EDQUOT {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrNoSpace, full)
 }
 
 // sync makes everything written to the store's file system durable.

@@ -36,25 +36,42 @@ func id(n int) string { return "sha256-" + strings.Repeat(fmt.Sprint(n), 64) }
 // two names.
 func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	t.Helper()
+	var files []any
+	for i, c := range contents {
+		files = append(files, tar.Header{Name: fmt.Sprint("f", i)}, c)
+	}
+	return stageLayers(t, s, id, archive(t, append(files, tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}, "")...))
+}
+
+// archive packs headers, each followed by its content.
+func archive(t *testing.T, files ...any) io.Reader {
+	t.Helper()
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	for i := 0; i < len(files); i += 2 {
+		h, content := files[i].(tar.Header), files[i+1].(string)
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, content)
+	}
+	w.Close()
+	return &packed
+}
+
+// stageLayers puts a root of these layers into the store.
+func stageLayers(t *testing.T, s *Store, id string, layers ...io.Reader) Root {
+	t.Helper()
 	g, err := s.Begin(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for i, c := range contents {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Size: int64(len(c))}); err != nil {
+	tree := layer.NewTree()
+	for _, l := range layers {
+		if err := tree.Add(l, g.Put); err != nil {
 			t.Fatal(err)
 		}
-		io.WriteString(w, c)
-	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	tree := layer.NewTree()
-	if err := tree.Add(&archive, g.Put); err != nil {
-		t.Fatal(err)
 	}
 	f, err := g.CreateCFS()
 	if err != nil {
@@ -65,7 +82,7 @@ func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := g.Commit(Info{RootDigest: digest, Files: len(contents)})
+	r, err := g.Commit(Info{RootDigest: digest, Files: len(tree.Root().Names())})
 	if err != nil {
 		t.Fatal(err)
 	}

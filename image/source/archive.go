@@ -1,0 +1,203 @@
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// archivePrefix starts a reference to a tar of an OCI layout, as skopeo and podman write it.
+	archivePrefix = "oci-archive:"
+	// maxArchived bounds the entries of an archive: many times those of a layout with maxEntries images.
+	maxArchived = 64 << 10
+	// maxArchivedName bounds a name in an archive. That of a blob has under 150 bytes.
+	maxArchivedName = 255
+)
+
+// archive is a tar of an OCI layout, seen as the directory that it was made of. It is read through once, from header
+// to header, and nothing of it is unpacked. The file is opened once, too: what replaces it under its name is another
+// archive.
+type archive struct {
+	path string
+
+	mu      sync.Mutex
+	file    *os.File
+	entries map[string]extent
+}
+
+// extent is where the content of a file lies.
+type extent struct{ offset, size int64 }
+
+// Open opens a file in the archive.
+func (a *archive) Open(name string) (fs.File, error) {
+	if err := a.scan(); err != nil {
+		return nil, err
+	}
+	e, ok := a.entries[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &archived{SectionReader: io.NewSectionReader(a.file, e.offset, e.size), name: path.Base(name)}, nil
+}
+
+// ReadDir lists the files that lie in a directory.
+func (a *archive) ReadDir(dir string) ([]fs.DirEntry, error) {
+	if err := a.scan(); err != nil {
+		return nil, err
+	}
+	var list []fs.DirEntry
+	for name, e := range a.entries {
+		if path.Dir(name) == dir {
+			list = append(list, fs.FileInfoToDirEntry(archivedInfo{path.Base(name), e.size}))
+		}
+	}
+	slices.SortFunc(list, func(x, y fs.DirEntry) int { return strings.Compare(x.Name(), y.Name()) })
+	return list, nil
+}
+
+// scan makes the list of entries, the first time.
+func (a *archive) scan() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.entries != nil {
+		return nil
+	}
+	st, err := os.Stat(a.path)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return errors.New("it is not a file")
+	}
+	f, err := os.Open(a.path)
+	if err != nil {
+		return err
+	}
+	entries, err := scanTar(f, st.Size())
+	if err != nil {
+		f.Close()
+		return err
+	}
+	a.file, a.entries = f, entries // closed with the last reference to it
+	return nil
+}
+
+// scanTar lists the files of a tar of size bytes. What a layout does not have, or has once only, refuses all of it:
+// two readers of such an archive may see two layouts.
+func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
+	if err := checkPlain(f); err != nil {
+		return nil, err
+	}
+	entries := map[string]extent{}
+	r := tar.NewReader(f)
+	for count := 0; ; count++ {
+		h, err := r.Next()
+		if err == io.EOF {
+			return entries, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("it is not an intact tar: %w", err)
+		}
+		if count == maxArchived {
+			return nil, fmt.Errorf("it has more than %d entries", maxArchived)
+		}
+		name, err := archivedName(h)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" { // a directory
+			continue
+		}
+		if _, twice := entries[name]; twice {
+			return nil, fmt.Errorf("it has %q twice", name)
+		}
+		// The reader stands where the content begins: it reads whole blocks, and skips by seeking.
+		offset, err := f.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return nil, err
+		}
+		if h.Size > size-offset {
+			return nil, fmt.Errorf("it ends within %q", name)
+		}
+		entries[name] = extent{offset, h.Size}
+	}
+}
+
+// archivedName returns the name of a file without a leading "./", "" for a directory. Nothing else is in a layout.
+func archivedName(h *tar.Header) (string, error) {
+	name := strings.TrimSuffix(h.Name, "/")
+	if name != "." {
+		name = strings.TrimPrefix(name, "./")
+	}
+	if len(name) > maxArchivedName || !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+		return "", fmt.Errorf("it has an entry with the name %.60q", h.Name)
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return "", fmt.Errorf("%q is stored with holes", name)
+		}
+	}
+	switch {
+	case h.Typeflag == tar.TypeDir:
+		return "", nil
+	case h.Typeflag == tar.TypeReg && name != "." && !strings.HasSuffix(h.Name, "/"):
+		return name, nil
+	}
+	return "", fmt.Errorf("%q is neither a file nor a directory", name)
+}
+
+// compressions are the magic numbers of compressed files.
+var compressions = []struct{ name, magic string }{
+	{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"}, {"lz4", "\x04\x22\x4d\x18"},
+}
+
+// checkPlain refuses a compressed tar: nothing in it could be found without unpacking all of it.
+func checkPlain(f io.ReadSeeker) error {
+	head := make([]byte, 6)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+		return err
+	}
+	for _, c := range compressions {
+		if bytes.HasPrefix(head[:n], []byte(c.magic)) {
+			return fmt.Errorf("it is compressed with %s, and only a plain tar can be read in place: unpack it to one (the layers in it stay compressed)", c.name)
+		}
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+// archived is a file in an archive.
+type archived struct {
+	*io.SectionReader
+	name string
+}
+
+// Stat describes the file.
+func (f *archived) Stat() (fs.FileInfo, error) { return archivedInfo{f.name, f.Size()}, nil }
+
+// Close does nothing: the archive stays open.
+func (f *archived) Close() error { return nil }
+
+// archivedInfo is what is known of a file in an archive.
+type archivedInfo struct {
+	name string
+	size int64
+}
+
+func (i archivedInfo) Name() string       { return i.name }
+func (i archivedInfo) Size() int64        { return i.size }
+func (i archivedInfo) Mode() fs.FileMode  { return 0o444 }
+func (i archivedInfo) ModTime() time.Time { return time.Time{} }
+func (i archivedInfo) IsDir() bool        { return false }
+func (i archivedInfo) Sys() any           { return nil }

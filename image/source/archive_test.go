@@ -1,0 +1,270 @@
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// archive packs a layout into a tar, as skopeo does.
+func (l *testLayout) archive(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "image.tar")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	w := tar.NewWriter(out)
+	if err := w.AddFS(os.DirFS(l.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func openArchive(t *testing.T, file, suffix string) *Source {
+	t.Helper()
+	s, err := Open("oci-archive:"+file+suffix, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestArchive(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
+	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	attach(l, m, "", "unlisted") // as `cosign save` leaves it
+	l.index.Manifests = l.index.Manifests[:1]
+	attach(l, m, "", "listed")
+	attach(l, m, "sha256-"+m.Digest.Encoded()+".sig", "by tag")
+	packed := l.archive(t)
+	other := filepath.Join(t.TempDir(), "by-tar.tar")
+	if out, err := exec.Command("tar", "-C", l.dir, "-cf", other, ".").CombinedOutput(); err != nil { // names begin with "./"
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, file := range []string{packed, other} {
+		for _, suffix := range []string{":stable", "@" + m.Digest.String()} {
+			s := openArchive(t, file, suffix)
+			d, err := s.Resolve(t.Context())
+			if err != nil || d.Digest != m.Digest || d.MediaType != m.MediaType {
+				t.Fatalf("%s: resolved to %+v, %v", s, d, err)
+			}
+			if _, err := s.Manifest(t.Context(), d); err != nil {
+				t.Error(err)
+			}
+			if blob, err := readAll(t, s, layer); err != nil || digest.FromBytes(blob) != layer.Digest {
+				t.Errorf("%s: %d bytes, %v", s, len(blob), err)
+			}
+			found, err := s.Candidates(t.Context(), m.Digest)
+			if got := words(found); err != nil || len(got) != 3 || !strings.Contains(strings.Join(got, ","), "unlisted") {
+				t.Errorf("%s: found %q, %v", s, got, err)
+			}
+			_, err = readAll(t, s, ocispec.Descriptor{Digest: digest.FromString("none"), Size: 4})
+			wantError(t, err, ErrNotFound, "not in the layout")
+		}
+	}
+	_, err := openArchive(t, packed, ":none").Resolve(t.Context())
+	wantError(t, err, ErrNotFound, "none")
+}
+
+// The archive that was opened stays the one that is read, whatever gets its name.
+func TestAnArchiveIsOpenedOnce(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
+	l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{layer}}, "stable")
+	file := l.archive(t)
+	s := openArchive(t, file, ":stable")
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("another one"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAll(t, s, layer); err != nil {
+		t.Error(err)
+	}
+	// What changes in place has another digest.
+	file = l.archive(t)
+	s = openArchive(t, file, ":stable")
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := os.ReadFile(filepath.Join(l.dir, "blobs/sha256", layer.Digest.Encoded()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[bytes.Index(content, blob)] ^= 1
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = readAll(t, s, layer)
+	wantError(t, err, verify.ErrDigest, "")
+}
+
+// entry is what a hostile tar is made of.
+type entry struct {
+	h       tar.Header
+	content string
+}
+
+func packed(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		e.h.Mode = 0o644
+		if e.h.Typeflag == 0 || e.h.Typeflag == tar.TypeReg {
+			e.h.Size = int64(len(e.content))
+		}
+		if err := w.WriteHeader(&e.h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, e.content)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func named(name string) entry { return entry{tar.Header{Name: name}, "{}"} }
+
+// sparse packs a file with a hole.
+func sparse(t *testing.T, format string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(dir+"/index.json", []byte("{}"), 0o644), os.Truncate(dir+"/index.json", 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	content, err := exec.Command("tar", "-C", dir, "--format", format, "--sparse", "-cf", "-", "index.json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func TestHostileArchives(t *testing.T) {
+	index := entry{tar.Header{Name: "index.json"}, `{"schemaVersion":2,"manifests":[]}`}
+	good := packed(t, index, entry{tar.Header{Name: "blobs/"}, ""}, named("oci-layout"))
+	var many bytes.Buffer
+	w := tar.NewWriter(&many)
+	for range maxArchived + 1 {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "d/"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	for _, c := range []struct {
+		name    string
+		content []byte
+		say     string
+	}{
+		{"dot dot", packed(t, index, named("../index.json")), `"../index.json"`},
+		{"dot dot within", packed(t, index, named("blobs/../../x")), `"blobs/../../x"`},
+		{"absolute", packed(t, index, named("/etc/passwd")), `"/etc/passwd"`},
+		{"empty part", packed(t, index, named("blobs//x")), `"blobs//x"`},
+		{"long name", packed(t, index, named("blobs/"+strings.Repeat("x", maxArchivedName))), "with the name"},
+		{"index twice", packed(t, index, index), `"index.json" twice`},
+		{"index twice, written differently", packed(t, index, named("./index.json")), `"index.json" twice`},
+		{"blob twice", packed(t, index, named("blobs/sha256/x"), named("blobs/sha256/x")), "twice"},
+		{"symbolic link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "blobs/x", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
+		{"index is a link", packed(t, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
+		{"hard link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeLink, Name: "x", Linkname: "index.json"}, ""}), "neither a file nor a directory"},
+		{"file without a name", packed(t, index, entry{tar.Header{Typeflag: tar.TypeReg, Name: "."}, "{}"}), "neither a file nor a directory"},
+		{"device", packed(t, index, entry{tar.Header{Typeflag: tar.TypeChar, Name: "x"}, ""}), "neither a file nor a directory"},
+		{"holes, as GNU writes them", sparse(t, "gnu"), "neither a file nor a directory"},
+		{"holes, as POSIX has them", sparse(t, "posix"), "with holes"},
+		{"too many entries", many.Bytes(), "more than"},
+		{"large index", packed(t, entry{tar.Header{Name: "index.json"}, strings.Repeat(" ", verify.MaxManifest+1)}), "more than"},
+		{"index that is no index", packed(t, named("index.json/x")), "index.json"},
+		{"no index", packed(t, named("oci-layout")), "index.json"},
+		{"empty", nil, "index.json"},
+		{"no tar", []byte(strings.Repeat("no tar at all ", 100)), "not an intact tar"},
+		{"cut within a header", good[:300], "not an intact tar"},
+		{"cut within a file", packed(t, index, entry{tar.Header{Name: "x"}, strings.Repeat("x", 5000)})[:3000], "ends within"},
+		{"gzip", []byte("\x1f\x8b\x08\x00rest"), "compressed with gzip"},
+		{"zstd", []byte("\x28\xb5\x2f\xfdrest"), "compressed with zstd"},
+		{"xz", []byte("\xfd7zXZ\x00rest"), "compressed with xz"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "image.tar")
+			if err := os.WriteFile(file, c.content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err := openArchive(t, file, ":stable").Resolve(t.Context())
+			wantError(t, err, ErrUnreachable, c.say)
+			_, err = openArchive(t, file, ":stable").Candidates(t.Context(), digest.FromString("x"))
+			wantError(t, err, ErrUnreachable, c.say)
+		})
+	}
+	for file, say := range map[string]string{"/dev/zero": "not a file", t.TempDir(): "not a file", filepath.Join(t.TempDir(), "none"): "no such file"} {
+		_, err := openArchive(t, file, ":stable").Resolve(t.Context())
+		wantError(t, err, ErrUnreachable, say)
+	}
+}
+
+func TestWithTag(t *testing.T) {
+	for reference, want := range map[string]string{
+		"registry.example.org:5000/os":                              "registry.example.org:5000/os:2",
+		"registry.example.org/os:1":                                 "registry.example.org/os:2",
+		"registry.example.org/os@sha256:" + strings.Repeat("0", 64): "registry.example.org/os:2",
+		"oci:layout":             "oci:layout:2",
+		"oci:/srv/layout:1":      "oci:/srv/layout:2",
+		"oci-archive:os.tar":     "oci-archive:os.tar:2",
+		"oci-archive:os.tar:1":   "oci-archive:os.tar:2",
+		"oci-archive:/srv/a:b/c": "oci-archive:/srv/a:b/c:2",
+	} {
+		if got := WithTag(reference, "2"); got != want {
+			t.Errorf("%s: got %s, want %s", reference, got, want)
+		}
+	}
+	if got := WithTag("oci:layout", "not a tag"); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Whatever the tar, what is found in it lies in it, and has a name that a directory could have.
+func FuzzArchive(f *testing.F) {
+	seeds := [][]byte{
+		packed(f, named("index.json"), named("./oci-layout"), named("blobs/sha256/x")),
+		packed(f, entry{tar.Header{Name: strings.Repeat("x/", 80) + "x", Format: tar.FormatPAX}, "x"}),
+		packed(f, entry{tar.Header{Name: "x", Format: tar.FormatGNU}, "x"}),
+		packed(f, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "x", Linkname: "y"}, ""}),
+		packed(f, named("x"))[:600],
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := scanTar(bytes.NewReader(data), int64(len(data)))
+		if (err == nil) != (entries != nil) {
+			t.Errorf("%d entries and %v", len(entries), err)
+		}
+		for name, e := range entries {
+			if !fs.ValidPath(name) || e.offset < 0 || e.size < 0 || e.offset+e.size > int64(len(data)) {
+				t.Errorf("%q at %+v of %d bytes", name, e, len(data))
+			}
+		}
+	})
+}

@@ -1,0 +1,308 @@
+package source
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// mirrored is one image in several registries, asked in their order.
+type mirrored struct {
+	registries []*testRegistry
+	layer      ocispec.Descriptor
+	image      ocispec.Descriptor
+	warnings   []string
+}
+
+func newMirrored(t *testing.T, n int) *mirrored {
+	m := &mirrored{}
+	content := random(400_000)
+	for range n {
+		r := newTestRegistry(t)
+		m.registries = append(m.registries, r)
+		m.layer = r.blob(ocispec.MediaTypeImageLayer, content)
+		m.image = r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{m.layer}}, "stable")
+	}
+	return m
+}
+
+// open opens the image at the first registry and its mirrors, with patience cut short.
+func (m *mirrored) open(t *testing.T) *Source { return m.openAt(t, ":stable") }
+
+func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
+	t.Helper()
+	o := Options{Stall: 300 * time.Millisecond, Warn: func(err error) { m.warnings = append(m.warnings, err.Error()) }}
+	for i, r := range m.registries {
+		o.PlainHTTP = append(o.PlainHTTP, r.host())
+		if i > 0 {
+			o.Mirrors = append(o.Mirrors, r.host()+"/os/server:stable")
+		}
+	}
+	s, err := Open(m.registries[0].host()+"/os/server"+suffix, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(s.mirrors, s) {
+		p.pause, p.resumes = time.Millisecond, 1
+	}
+	return s
+}
+
+// serveBlobs lets a registry answer for its blobs like this.
+func (r *testRegistry) serveBlobs(answer func(w http.ResponseWriter, req *http.Request, content []byte)) {
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		_, name, ok := strings.Cut(req.URL.Path, "/blobs/")
+		if ok {
+			answer(w, req, r.content[digest.Digest(name)])
+		}
+		return ok
+	}
+}
+
+func tamper(w http.ResponseWriter, _ *http.Request, content []byte) {
+	content = bytes.Clone(content)
+	content[len(content)/2] ^= 1
+	w.Write(content)
+}
+
+// halve sends the first half of everything, whatever is asked for.
+func halve(w http.ResponseWriter, req *http.Request, content []byte) {
+	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+	if req.Header.Get("Range") == "" {
+		w.Write(content[:len(content)/2])
+	}
+}
+
+// take reads all of an image, blobs anew as often as the source says that this may help.
+func (m *mirrored) take(t *testing.T, s *Source) error {
+	t.Helper()
+	d, err := s.Resolve(t.Context())
+	if err != nil {
+		return err
+	}
+	if d.Digest != m.image.Digest {
+		t.Errorf("resolved to %s", d.Digest)
+	}
+	if _, err := s.Manifest(t.Context(), d); err != nil {
+		return err
+	}
+	for range len(m.registries) {
+		_, err = readAll(t, s, m.layer)
+		if !errors.Is(err, ErrElsewhere) {
+			break
+		}
+	}
+	if _, err := s.Bytes(t.Context(), m.layer, 1<<20); err != nil {
+		return err
+	}
+	return err
+}
+
+func TestTheNextPlaceServes(t *testing.T) {
+	status := func(code int) func(*testRegistry) {
+		return func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool { w.WriteHeader(code); return true }
+		}
+	}
+	for name, spoil := range map[string]func(*testRegistry){
+		"down":        func(r *testRegistry) { r.Close() },
+		"500":         status(500),
+		"401":         status(401),
+		"no such tag": func(r *testRegistry) { delete(r.tags, "stable") },
+		"no blobs": func(r *testRegistry) {
+			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(404) })
+		},
+		"blobs refused": func(r *testRegistry) {
+			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(403) })
+		},
+		"cut blobs": func(r *testRegistry) { r.serveBlobs(halve) },
+		"tampered":  func(r *testRegistry) { r.serveBlobs(tamper) },
+		"longer": func(r *testRegistry) {
+			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request, content []byte) { w.Write(content); w.Write([]byte{0}) })
+		},
+		"tampered manifest": func(r *testRegistry) {
+			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+				if req.Method != http.MethodGet || !strings.Contains(req.URL.Path, "/manifests/") {
+					return false
+				}
+				io.WriteString(w, strings.Repeat("x", 300))
+				return true
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMirrored(t, 2)
+			spoil(m.registries[0])
+			if err := m.take(t, m.open(t)); err != nil {
+				t.Error(err)
+			}
+			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) || !strings.Contains(m.warnings[0], "passed over") {
+				t.Errorf("warnings %q", m.warnings)
+			}
+			if m.registries[1].count("") == 0 {
+				t.Error("the mirror was not asked")
+			}
+		})
+	}
+	m := newMirrored(t, 2)
+	if err := m.take(t, m.open(t)); err != nil || m.registries[1].count("") != 0 || len(m.warnings) != 0 {
+		t.Errorf("%v; %d requests to the mirror, warnings %q", err, m.registries[1].count(""), m.warnings)
+	}
+}
+
+// A blob that was cut at one place goes on at the next, and does not begin again.
+func TestABlobGoesOnElsewhere(t *testing.T) {
+	m := newMirrored(t, 2)
+	m.registries[0].serveBlobs(halve)
+	var span string
+	m.registries[1].hook = func(w http.ResponseWriter, req *http.Request) bool {
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			span = req.Header.Get("Range")
+		}
+		return false
+	}
+	if _, err := readAll(t, m.open(t), m.layer); err != nil || span != "bytes=200000-" {
+		t.Errorf("asked for %q, %v", span, err)
+	}
+}
+
+// One that cuts its tampered blobs short does not get others blamed.
+func TestWhoIsBlamedForAMixedBlob(t *testing.T) {
+	m := newMirrored(t, 2)
+	m.registries[0].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
+		halve(w, req, append([]byte{content[0] ^ 1}, content[1:]...))
+	})
+	if err := m.take(t, m.open(t)); err != nil {
+		t.Error(err)
+	}
+	before := m.registries[0].count("GET")
+	s := m.open(t)
+	if _, err := readAll(t, s, m.layer); !errors.Is(err, ErrElsewhere) || !errors.Is(err, verify.ErrDigest) {
+		t.Errorf("got %v", err)
+	}
+	asked := m.registries[0].count("GET")
+	if _, err := readAll(t, s, m.layer); err != nil || asked == before || m.registries[0].count("GET") != asked {
+		t.Errorf("%v; the one that served wrong content was asked %d times more", err, m.registries[0].count("GET")-asked)
+	}
+}
+
+func TestEveryPlaceFails(t *testing.T) {
+	m := newMirrored(t, 3)
+	for _, r := range m.registries {
+		r.Close()
+	}
+	s := m.open(t)
+	_, err := s.Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "connection refused")
+	for _, r := range m.registries {
+		if !strings.Contains(err.Error(), r.host()) {
+			t.Errorf("%v does not name %s", err, r.host())
+		}
+	}
+	_, err = s.Candidates(t.Context(), m.image.Digest)
+	wantError(t, err, ErrUnreachable, m.registries[2].host())
+
+	m = newMirrored(t, 2)
+	for _, r := range m.registries {
+		r.serveBlobs(tamper)
+	}
+	s = m.open(t)
+	_, err = readAll(t, s, m.layer)
+	wantError(t, err, ErrElsewhere, m.registries[0].host())
+	for range 2 {
+		_, err = readAll(t, s, m.layer)
+		wantError(t, err, verify.ErrDigest, m.registries[1].host())
+		if errors.Is(err, ErrElsewhere) {
+			t.Errorf("%v, but there is none", err)
+		}
+	}
+}
+
+// Signatures count wherever they lie; that one place has none, or rubbish, says nothing.
+func TestSignaturesElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		setup func(m *mirrored)
+		want  []string
+		err   error
+	}{
+		{"at the mirror only", func(m *mirrored) { attach(m.registries[1], m.image, "", "B") }, []string{"bundle B "}, nil},
+		{"at the first only", func(m *mirrored) { attach(m.registries[0], m.image, "", "B") }, []string{"bundle B "}, nil},
+		{"the mirror is down", func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() }, []string{"bundle B "}, nil},
+		{"none at all", func(*mirrored) {}, nil, nil},
+		{"none, and one is down", func(m *mirrored) { m.registries[1].Close() }, nil, ErrUnreachable},
+		{"none, and the first is down", func(m *mirrored) { m.registries[0].Close() }, nil, ErrUnreachable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMirrored(t, 2)
+			c.setup(m)
+			s := m.open(t)
+			if _, err := s.Resolve(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			found, err := s.Candidates(t.Context(), m.image.Digest)
+			if !slices.Equal(words(found), c.want) || !errors.Is(err, c.err) {
+				t.Errorf("found %q, %v", words(found), err)
+			}
+		})
+	}
+	t.Run("rubbish", func(t *testing.T) {
+		m := newMirrored(t, 2)
+		for i := range verify.MaxCandidates {
+			attach(m.registries[0], m.image, "", fmt.Sprint("rubbish ", i))
+		}
+		attach(m.registries[1], m.image, "", "good")
+		found, err := m.open(t).Candidates(t.Context(), m.image.Digest)
+		if err != nil || len(found) != verify.MaxCandidates/2+1 || !slices.Contains(words(found), "bundle good ") {
+			t.Errorf("found %d, %v", len(found), err)
+		}
+	})
+}
+
+// A digest in the configuration holds for the mirrors' tags, too.
+func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
+	m := newMirrored(t, 2)
+	m.registries[1].manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
+	m.registries[0].Close()
+	_, err := m.openAt(t, "@"+m.image.Digest.String()).Resolve(t.Context())
+	wantError(t, err, ErrNotFound, "what it has is")
+	if d, err := m.open(t).Resolve(t.Context()); err != nil || d.Digest == m.image.Digest {
+		t.Errorf("by tag: %s, %v", d.Digest, err)
+	}
+}
+
+// A layout and a tar of one are mirrors like registries.
+func TestOfflineMirrors(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
+	image := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	attach(l, image, "sha256-"+image.Digest.Encoded()+".sig", "B")
+	for _, mirror := range []string{"oci:" + l.dir + ":stable", "oci-archive:" + l.archive(t) + ":stable"} {
+		s, err := Open("oci:"+t.TempDir()+"/none:stable", Options{Mirrors: []string{mirror}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := get(t, s, layer); err != nil {
+			t.Error(err)
+		}
+		if found, err := s.Candidates(t.Context(), image.Digest); err != nil || len(found) != 1 {
+			t.Errorf("found %q, %v", words(found), err)
+		}
+	}
+	for _, mirrors := range [][]string{{"oci:"}, {"debian"}, slices.Repeat([]string{"oci:/x"}, maxMirrors+1)} {
+		if _, err := Open("oci:/srv/layout:stable", Options{Mirrors: mirrors}); !errors.Is(err, ErrReference) {
+			t.Errorf("%q: got %v", mirrors, err)
+		}
+	}
+}
