@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -173,17 +172,9 @@ func (i *Image) checkManifest() error {
 
 // readConfig fetches the configuration and checks it against the manifest.
 func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
-	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
-		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
-	}
-	body, err := src.Blob(ctx, i.Manifest.Config)
+	data, err := src.Config(ctx, i.Manifest.Config)
 	if err != nil {
 		return err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return fmt.Errorf("cannot fetch configuration of %s: %w", src, err)
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
 		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)

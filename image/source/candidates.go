@@ -41,6 +41,12 @@ const (
 // or missing. It only decides in which order the referrers are looked at, of
 // which there may be more (vulnerability reports, say) than are fetched.
 func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
+	ctx, end := s.budget.spend(ctx)
+	found, err := s.candidates(ctx, d)
+	return found, end(err)
+}
+
+func (s *Source) candidates(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
 	manifests, err := s.attached(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for signatures of %s: %w", s, err)

@@ -63,6 +63,7 @@ type Source struct {
 	backend backend
 	resumes int
 	pause   time.Duration
+	budget  budget
 }
 
 // backend is where the bytes come from. Its errors are of this package's kinds.
@@ -86,7 +87,7 @@ func Open(reference string, o Options) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Source{name: reference, backend: l}, nil
+		return newSource(reference, l), nil
 	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
@@ -99,7 +100,15 @@ func Open(reference string, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
+	s := newSource(reference, r)
+	s.resumes, s.pause = resumes, resumePause
+	return s, nil
+}
+
+func newSource(reference string, b backend) *Source {
+	s := &Source{name: reference, backend: b}
+	s.budget.left.Store(int64(metadataTime))
+	return s
 }
 
 // WithTag returns the reference of another tag at the same place, "" if that cannot be a tag.
@@ -119,8 +128,9 @@ func (s *Source) String() string { return s.name }
 
 // Resolve returns what the reference stands for now: a manifest or an index.
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	ctx, end := s.budget.spend(ctx)
 	d, err := s.backend.resolve(ctx, "")
-	if err != nil {
+	if err = end(err); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("cannot resolve %s: %w", s, err)
 	}
 	return d, nil
@@ -128,9 +138,20 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 
 // Manifest returns a manifest or an index whole.
 func (s *Source) Manifest(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	ctx, end := s.budget.spend(ctx)
 	data, err := s.read(ctx, d, true, verify.MaxManifest)
-	if err != nil {
+	if err = end(err); err != nil {
 		return nil, fmt.Errorf("cannot fetch manifest %s of %s: %w", d.Digest, s, err)
+	}
+	return data, nil
+}
+
+// Config returns the configuration of an image whole.
+func (s *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	ctx, end := s.budget.spend(ctx)
+	data, err := s.read(ctx, d, false, verify.MaxManifest)
+	if err = end(err); err != nil {
+		return nil, fmt.Errorf("cannot fetch configuration %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }
