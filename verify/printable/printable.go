@@ -46,7 +46,7 @@ func JSON(document []byte) []byte {
 	var b bytes.Buffer
 	for _, r := range string(document) {
 		switch {
-		case r < 0x80 || unicode.IsGraphic(r): // control characters are escaped in valid JSON
+		case r < 0x7f || unicode.IsGraphic(r): // valid JSON has escaped the control characters below
 			b.WriteRune(r)
 		case r <= 0xffff:
 			fmt.Fprintf(&b, `\u%04x`, r)
