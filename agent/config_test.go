@@ -112,6 +112,9 @@ func TestShippedConfig(t *testing.T) {
 
 func FuzzConfig(f *testing.F) {
 	seeds := []string{configs.Example(), "[source]\nimage = 'x'\n", "[[source]]\n", "a.b.c = {d = 1}\n", "[health]\ndeadline = 5\n"}
+	if len(seeds) == 0 || len(seeds[0]) == 0 {
+		f.Fatal("the corpus is empty")
+	}
 	for _, s := range seeds {
 		f.Add(s)
 	}

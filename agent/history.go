@@ -51,6 +51,9 @@ func appendLine(file string, line []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// maxEvent bounds a line. An image's os-release can bring a version of 64 KiB, which must not end the audit trail.
+const maxEvent = 1 << 20
+
 // History reads the audit trail, the oldest event first. A line that a crash cut short is passed over.
 func (a *Agent) History() ([]Event, error) {
 	f, err := os.Open(a.path(history))
@@ -63,6 +66,7 @@ func (a *Agent) History() ([]Event, error) {
 	defer f.Close()
 	events := []Event{}
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxEvent)
 	for lines.Scan() {
 		var e Event
 		if json.Unmarshal(lines.Bytes(), &e) == nil {

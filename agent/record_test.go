@@ -91,7 +91,11 @@ func TestBrokenRecords(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	for _, s := range []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`} {
+	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`}
+	if len(seeds) == 0 {
+		f.Fatal("the corpus is empty")
+	}
+	for _, s := range seeds {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -34,6 +34,8 @@ const (
 	configDocker = "application/vnd.docker.container.image.v1+json"
 	// maxLayerBlob bounds a compressed layer; layers are streamed, not kept.
 	maxLayerBlob = 64 << 30
+	// maxVersion bounds what a publisher calls a version; it goes into records and to people.
+	maxVersion = 256
 )
 
 // Image is an image for this machine, known by digest down to its layers.
@@ -176,12 +178,15 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
 		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
 	}
-	data, err := src.Bytes(ctx, i.Manifest.Config, verify.MaxManifest)
+	data, err := src.Config(ctx, i.Manifest.Config)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
 		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)
+	}
+	if v := i.Version(); len(v) > maxVersion {
+		return fmt.Errorf("%w: a version of %d bytes", verify.ErrMalformed, len(v))
 	}
 	diffs := i.Config.RootFS.DiffIDs
 	if len(diffs) != len(i.Manifest.Layers) {

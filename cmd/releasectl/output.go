@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // output is where answers, talk and errors go.
@@ -24,18 +26,21 @@ func (o *output) check() error {
 // answer writes the answer: v as one JSON document, or what text prints.
 func (o *output) answer(v any, text func(w io.Writer)) error {
 	if o.format != "json" {
-		text(o.stdout)
+		text(printable.Lines(o.stdout))
 		return nil
 	}
-	e := json.NewEncoder(o.stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	document, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot write the answer: %w", err)
+	}
+	_, err = fmt.Fprintf(o.stdout, "%s\n", printable.JSON(document))
+	return err
 }
 
 // talk says what is going on.
 func (o *output) talk(format string, args ...any) {
 	if !o.quiet {
-		fmt.Fprintf(o.stderr, format+"\n", args...)
+		fmt.Fprintf(printable.Lines(o.stderr), format+"\n", args...)
 	}
 }
 
@@ -44,7 +49,7 @@ func (o *output) fail(err error) {
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(o.stderr, "releasectl: %v\n", err)
+	fmt.Fprintf(o.stderr, "releasectl: %s\n", printable.Text(err.Error()))
 	if h := hint(err); h != "" {
 		fmt.Fprintf(o.stderr, "hint: %s\n", h)
 	}

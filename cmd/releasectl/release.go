@@ -273,7 +273,10 @@ func (o *output) drafted(command, reference string, d *publish.Drafted) error {
 func lines(w io.Writer) func(name, value string) {
 	return func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "  %-9s %s\n", name, strings.ReplaceAll(value, "\n", "\n            "))
+			for line := range strings.SplitSeq(value, "\n") {
+				fmt.Fprintf(w, "  %-9s %s\n", name, line)
+				name = "" // of the first line only
+			}
 		}
 	}
 }

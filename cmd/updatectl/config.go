@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
@@ -46,7 +47,11 @@ func (c *cli) configCommand() *cobra.Command {
 				for _, f := range a.Config.Files {
 					fmt.Fprintf(w, "# %s\n", f)
 				}
-				toml.NewEncoder(w).Encode(a.Config)
+				var text strings.Builder
+				toml.NewEncoder(&text).Encode(a.Config)
+				for line := range strings.Lines(text.String()) {
+					io.WriteString(w, line)
+				}
 			})
 		},
 	}, &cobra.Command{

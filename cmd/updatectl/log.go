@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
+
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // newLogger makes the logger of one run: plain lines on stderr for a person, or entries with fields in the journal when
@@ -28,7 +30,7 @@ func newLogger(stderr io.Writer, quiet, verbose bool) *zap.Logger {
 		}
 	}
 	plain := zapcore.EncoderConfig{MessageKey: "msg", LevelKey: "level", ConsoleSeparator: " ", EncodeLevel: zapcore.LowercaseLevelEncoder}
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(plain), zapcore.AddSync(stderr), level))
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(plain), zapcore.AddSync(printable.Lines(stderr)), level))
 }
 
 // journalCore writes entries to the journal with their fields (systemd.journal-fields(7)), so that

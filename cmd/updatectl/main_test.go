@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"updatectl": main})
+	testscript.Main(m, map[string]func(){"updatectl": main, "peak": peak})
 }
 
 // TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:

@@ -8,15 +8,17 @@ import (
 	"text/tabwriter"
 
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// print writes the answer of a command: as one JSON document with its schema, or as text for a person.
+// print writes the answer of a command: as one JSON document with its schema, or as text for a person. Whatever of it came
+// from outside is shown to a terminal and not obeyed by it.
 func (c *cli) print(command string, value any, text func(io.Writer)) error {
 	if c.output == "json" {
 		return c.printJSON(command, value)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	text(w)
+	text(printable.Lines(w))
 	return w.Flush()
 }
 
@@ -26,7 +28,7 @@ func (c *cli) printJSON(command string, value any) error {
 	if err != nil {
 		return fmt.Errorf("cannot write the answer: %w", err)
 	}
-	body := strings.TrimPrefix(string(fields), "{")
+	body := strings.TrimPrefix(string(printable.JSON(fields)), "{")
 	if strings.TrimSpace(body) != "}" {
 		body = "," + body
 	}
@@ -44,7 +46,7 @@ func (c *cli) complain(err error) {
 			Code  int    `json:"exit_code"`
 		}{err.Error(), advice, exitCode(err)})
 	}
-	fmt.Fprintf(c.stderr, "updatectl: %s\n", err)
+	fmt.Fprintf(c.stderr, "updatectl: %s\n", printable.Text(err.Error()))
 	if advice != "" {
 		fmt.Fprintf(c.stderr, "hint: %s\n", advice)
 	}

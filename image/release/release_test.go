@@ -312,6 +312,37 @@ func FuzzAnnotations(f *testing.F) {
 	})
 }
 
+// FuzzLivePatch reads what binds a live patch to one build of a kernel.
+func FuzzLivePatch(f *testing.F) {
+	seed := somePatch.Entry().Annotations
+	if len(seed) == 0 {
+		f.Fatal("the corpus is empty")
+	}
+	f.Add(seed[AnnotationLivePatchName], seed[AnnotationKernelRelease], seed[AnnotationKernelVersion], seed[AnnotationKernelBuildID], seed[AnnotationFixes])
+	f.Add("kpatch-1", "", "\x1b[2J", "c0ffee", "CVE-2026-1234,CVE-2026-1234")
+	f.Fuzz(func(t *testing.T, name, kernel, version, build, fixes string) {
+		d := somePatch.Entry()
+		d.Annotations = map[string]string{
+			AnnotationLivePatchName: name, AnnotationKernelRelease: kernel, AnnotationKernelVersion: version,
+			AnnotationKernelBuildID: build, AnnotationFixes: fixes,
+		}
+		var r Release
+		if err := r.addLivePatch(d); err != nil {
+			if !errors.Is(err, verify.ErrMalformed) {
+				t.Errorf("%v has no class", err)
+			}
+			return
+		}
+		p := r.LivePatches[0]
+		if p.Name == "" || p.KernelRelease == "" || strings.ContainsAny(p.Name+p.KernelRelease+p.KernelBuildID, "/\x00\n ") || strings.ContainsAny(p.KernelVersion, "\x1b\n") {
+			t.Errorf("read %+v", p)
+		}
+		if err := r.addLivePatch(d); !errors.Is(err, verify.ErrMalformed) {
+			t.Errorf("the same twice: %v", err)
+		}
+	})
+}
+
 // header reads a draft back.
 func (d *Draft) header(t testing.TB) Header {
 	t.Helper()

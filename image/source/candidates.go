@@ -56,6 +56,12 @@ func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Cand
 
 // candidates looks for signatures at one place, at most limit.
 func (s *Source) candidates(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
+	ctx, end := s.budget.spend(ctx)
+	found, err := s.look(ctx, d, limit)
+	return found, end(err)
+}
+
+func (s *Source) look(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
 	manifests, err := s.attached(ctx, d)
 	if err != nil {
 		return nil, err

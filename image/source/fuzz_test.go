@@ -2,6 +2,9 @@ package source
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,6 +44,58 @@ func FuzzSignatureManifest(f *testing.F) {
 			if c.From != d.Digest.String() || (c.Form == verify.FormBundle) != (len(c.Bundle) > 0) {
 				t.Errorf("candidate %+v", c)
 			}
+		}
+	})
+}
+
+// FuzzLayoutIndex reads the index.json of a layout, which may come from anywhere.
+func FuzzLayoutIndex(f *testing.F) {
+	where := newTestLayout(f)
+	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	file := filepath.Join(where.dir, ocispec.ImageIndexFile)
+	good, err := os.ReadFile(file)
+	if err != nil || len(good) == 0 {
+		f.Fatalf("no seed: %v", err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x","size":-1},{"annotations":{"org.opencontainers.image.ref.name":"stable"}}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, suffix := range []string{"", ":stable"} {
+			s := where.open(t, suffix)
+			d, err := s.Resolve(t.Context())
+			if err == nil {
+				_, err = s.Manifest(t.Context(), d)
+			}
+			if err == nil {
+				_, err = s.Candidates(t.Context(), d.Digest)
+			}
+			if err != nil && !errors.Is(err, ErrSource) && !errors.Is(err, verify.ErrNotTrusted) {
+				t.Errorf("%v has no class", err)
+			}
+		}
+	})
+}
+
+// FuzzCredentials reads what a login left.
+func FuzzCredentials(f *testing.F) {
+	seeds := []string{`{"auths":{"registry.example.org/os":{"auth":"YTpi"}}}`, `{"auths":{"":null}}`, `{"auths":[]}`}
+	if len(seeds) == 0 {
+		f.Fatal("the corpus is empty")
+	}
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	file := filepath.Join(f.TempDir(), "auth.json")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := credentialKeys(file)
+		if (err == nil) != (keys != nil) {
+			t.Errorf("keys %v, %v", keys, err)
 		}
 	})
 }

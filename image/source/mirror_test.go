@@ -103,7 +103,7 @@ func (m *mirrored) take(t *testing.T, s *Source) error {
 			break
 		}
 	}
-	if _, err := s.Bytes(t.Context(), m.layer, 1<<20); err != nil {
+	if _, err := s.Config(t.Context(), m.layer); err != nil {
 		return err
 	}
 	return err

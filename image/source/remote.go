@@ -40,6 +40,8 @@ const (
 	retryMax       = 2 * time.Second
 	// referrerPages bounds a listing the server paginates.
 	referrerPages = 8
+	// maxHeader bounds the header of an answer; tokens in a redirect take a few KiB.
+	maxHeader = 256 << 10
 )
 
 // manifestTypes is what a manifest may be served as.
@@ -77,9 +79,15 @@ func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // digests are of the bytes as they are stored
 		IdleConnTimeout:       time.Minute,
+
+		MaxResponseHeaderBytes: maxHeader,
+	}
+	var base http.RoundTripper = &watched{transport, o.Stall}
+	if r.scheme == "https" {
+		base = onlyTLS{base}
 	}
 	r.client = &auth.Client{
-		Client:     &http.Client{Transport: &retry.Transport{Base: &watched{transport, o.Stall}, Policy: retryPolicy}},
+		Client:     &http.Client{Transport: &retry.Transport{Base: base, Policy: retryPolicy}},
 		Cache:      auth.NewCache(),
 		Credential: Credentials(ref),
 	}

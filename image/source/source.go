@@ -72,6 +72,7 @@ type Source struct {
 	mu      sync.Mutex // for these two, of this place and of the mirrors
 	lied    error      // why it is not asked any more
 	silent  error      // why it is asked last
+	budget  budget
 }
 
 // backend is where the bytes come from. Its errors are of this package's kinds.
@@ -105,7 +106,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Source{name: reference, backend: l}, nil
+		return newSource(reference, l), nil
 	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
@@ -118,7 +119,15 @@ func openPlace(reference string, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{name: reference, backend: r, resumes: resumes, pause: resumePause}, nil
+	s := newSource(reference, r)
+	s.resumes, s.pause = resumes, resumePause
+	return s, nil
+}
+
+func newSource(reference string, b backend) *Source {
+	s := &Source{name: reference, backend: b}
+	s.budget.left.Store(int64(metadataTime))
+	return s
 }
 
 // localPrefix returns how a reference to something on disk begins, "" for one to a registry.
@@ -150,10 +159,11 @@ func (s *Source) String() string { return s.name }
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var d ocispec.Descriptor
 	err := s.ask(func(place *Source) (err error) {
+		ctx, end := place.budget.spend(ctx)
 		if d, err = place.backend.resolve(ctx, ""); err != nil {
-			return err
+			return end(err)
 		}
-		return s.pinned(d.Digest)
+		return end(s.pinned(d.Digest))
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("cannot resolve %s: %w", s, err)
@@ -163,26 +173,28 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 
 // Manifest returns a manifest or an index whole.
 func (s *Source) Manifest(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	var data []byte
-	err := s.ask(func(place *Source) (err error) {
-		data, err = place.read(ctx, d, true, verify.MaxManifest)
-		return err
-	})
+	data, err := s.whole(ctx, d, true)
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch manifest %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }
 
-// Bytes returns a blob of at most limit bytes whole.
-func (s *Source) Bytes(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
-	var data []byte
-	err := s.ask(func(place *Source) (err error) {
-		data, err = place.read(ctx, d, false, limit)
-		return err
+// whole asks for a document that is read whole.
+func (s *Source) whole(ctx context.Context, d ocispec.Descriptor, manifest bool) (data []byte, err error) {
+	err = s.ask(func(place *Source) (err error) {
+		ctx, end := place.budget.spend(ctx)
+		data, err = place.read(ctx, d, manifest, verify.MaxManifest)
+		return end(err)
 	})
+	return data, err
+}
+
+// Config returns the configuration of an image whole.
+func (s *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	data, err := s.whole(ctx, d, false)
 	if err != nil {
-		return nil, fmt.Errorf("cannot fetch blob %s of %s: %w", d.Digest, s, err)
+		return nil, fmt.Errorf("cannot fetch configuration %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }

@@ -517,7 +517,7 @@ func TestDigestAlgorithms(t *testing.T) {
 		for _, ask := range []func(*Source) error{
 			func(s *Source) error { _, err := s.Manifest(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
 			func(s *Source) error { _, err := s.Blob(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
-			func(s *Source) error { _, err := s.Bytes(t.Context(), ocispec.Descriptor{Digest: bad}, 1); return err },
+			func(s *Source) error { _, err := s.Config(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
 		} {
 			wantError(t, ask(l.open(t, ":x")), verify.ErrMalformed, "neither sha256 nor sha512")
 		}
