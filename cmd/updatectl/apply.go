@@ -28,16 +28,7 @@ arrived ("updatectl status"). If anything fails before services stop, the host s
 					return usageError{err}
 				}
 			}
-			a, err := c.agent()
-			if err != nil {
-				return err
-			}
-			finish, err := c.follow(a)
-			if err != nil {
-				return err
-			}
-			done, err := a.Apply(cmd.Context(), o)
-			finish()
+			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
 			if err != nil {
 				return err
 			}
@@ -50,7 +41,7 @@ arrived ("updatectl status"). If anything fails before services stop, the host s
 	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up before")
 	allowDowngrade(f, &o)
-	f.BoolVar(&o.Unattended, "unattended", false, "pass over an image that was given up before; for timers")
+	f.BoolVar(&o.Unattended, "unattended", false, "for timers: pass over an image that was given up before, and after a boot of the kernel go on to the last good root")
 	return cmd
 }
 

@@ -24,6 +24,20 @@ func (c *cli) follow(a *agent.Agent) (finish func(), err error) {
 	return c.followBars(a), nil
 }
 
+// followed does something long and shows how far it is.
+func (c *cli) followed(do func(*agent.Agent) (agent.Applied, error)) (agent.Applied, error) {
+	a, err := c.agent()
+	if err != nil {
+		return agent.Applied{}, err
+	}
+	finish, err := c.follow(a)
+	if err != nil {
+		return agent.Applied{}, err
+	}
+	defer finish()
+	return do(a)
+}
+
 // everyStep is how often progress is written; more would only cost.
 const everyStep = 200 * time.Millisecond
 

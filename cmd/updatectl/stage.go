@@ -17,16 +17,7 @@ func (c *cli) stageCommand() *cobra.Command {
 		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it is staged and waits for `updatectl apply`, 0 that it runs already.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.agent()
-			if err != nil {
-				return err
-			}
-			finish, err := c.follow(a)
-			if err != nil {
-				return err
-			}
-			done, err := a.Stage(cmd.Context(), o)
-			finish()
+			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Stage(cmd.Context(), o) })
 			if err != nil {
 				return err
 			}
