@@ -65,7 +65,7 @@ func (c *cli) followBars(a *agent.Agent) func() {
 	var step string
 	finishBar := func() {
 		if bar != nil {
-			bar.SetTotal(-1, true)
+			bar.Abort(false) // a bar that is full stays so; one that is not must not be waited for
 		}
 	}
 	a.Progress = func(p agent.Progress) {
@@ -81,6 +81,6 @@ func (c *cli) followBars(a *agent.Agent) func() {
 	}
 	return func() {
 		finishBar()
-		bars.Wait()
+		bars.Shutdown()
 	}
 }
