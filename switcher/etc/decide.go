@@ -1,0 +1,92 @@
+package etc
+
+import (
+	"maps"
+	"path"
+	"slices"
+)
+
+// decide says for every path where it comes from.
+func decide(old, cur, next listing, adopting bool, rep *Report) map[string]side {
+	picks := map[string]side{}
+	reasons := map[string]string{}
+	names := slices.Sorted(maps.Keys(everyPath(old, cur, next)))
+	for _, name := range names {
+		picks[name], reasons[name] = verdict(name, old, cur, next, adopting)
+	}
+	// A local change needs the directories above it, whatever the image did to them.
+	for _, name := range slices.Backward(names) {
+		parent := path.Dir(name)
+		if picks[name] != current || name == "." || isDir(picks[parent], cur[parent], next[parent]) {
+			continue
+		}
+		if picks[parent] == image {
+			reasons[parent] = "the image has no directory here any more; kept, something in it was changed here"
+		}
+		picks[parent] = current
+	}
+	// What the image brings cannot go where the host has no directory.
+	for _, name := range names {
+		parent := path.Dir(name)
+		if picks[name] == image && name != "." && !isDir(picks[parent], cur[parent], next[parent]) {
+			picks[name] = nowhere
+			if o, x := old[name], next[name]; !same(o, x, has(old, name), true) {
+				reasons[name] = "the image changes it, below a directory that was removed or replaced here; left out"
+			}
+		}
+	}
+	for name, reason := range reasons {
+		if reason != "" && !adopting && !backups.has(name) {
+			rep.conflict(name, reason)
+		}
+	}
+	return picks
+}
+
+func has(l listing, name string) bool { _, ok := l[name]; return ok }
+
+func everyPath(sides ...listing) map[string]bool {
+	names := map[string]bool{}
+	for _, l := range sides {
+		for name := range l {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+func isDir(s side, cur, next entry) bool {
+	return s == current && cur.kind == kindDir || s == image && next.kind == kindDir
+}
+
+// verdict decides one path by itself, with the reason when it is a conflict.
+func verdict(name string, old, cur, next listing, adopting bool) (side, string) {
+	o, inO := old[name]
+	c, inC := cur[name]
+	x, inX := next[name]
+	local, fromImage := nowhere, nowhere
+	if inC {
+		local = current
+	}
+	if inX {
+		fromImage = image
+	}
+	switch {
+	case ofImage.has(name):
+		return fromImage, ""
+	case !adopting && inC && identity.has(name):
+		return local, ""
+	case same(c, o, inC, inO):
+		return fromImage, ""
+	case same(x, o, inX, inO), same(c, x, inC, inX):
+		return local, ""
+	case !inO:
+		return local, "added here and by the image, differently; the local one is kept"
+	case !inC:
+		return local, "deleted here and changed by the image; stays deleted"
+	case !inX:
+		return local, "changed here and dropped by the image; kept"
+	default:
+		return local, "changed here and by the image, differently; the local one is kept"
+	}
+}
