@@ -192,7 +192,7 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		if rec.Last == nil || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
 			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
-		return a.writeRecord(rec)
+		return errors.Join(a.writeRecord(rec), a.Machine.ForgetGone(ctx))
 	case switcher.Pending:
 		return a.pending(ctx, rec)
 	}

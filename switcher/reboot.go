@@ -228,6 +228,26 @@ func (m Machine) AwaitStarted(ctx context.Context, deadline time.Duration) error
 	})
 }
 
+// ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
+// was left, and they say nothing about this one.
+func (m Machine) ForgetGone(ctx context.Context) error {
+	return withPID1(ctx, func(conn *dbus.Conn) error {
+		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
+		if err != nil {
+			return fmt.Errorf("cannot list the failed units: %w", err)
+		}
+		for _, u := range failed {
+			if u.LoadState != "not-found" {
+				continue
+			}
+			if err := conn.ResetFailedUnitContext(ctx, u.Name); err != nil {
+				return fmt.Errorf("cannot forget that %s failed: %w", u.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
 // ShuttingDown tells whether a shutdown of any kind is under way: systemd stops, a soft reboot is queued, or logind
 // has announced one and waits for those who asked for a moment (delay inhibitors).
 func (m Machine) ShuttingDown(ctx context.Context) (bool, error) {
