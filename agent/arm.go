@@ -50,6 +50,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 	if err != nil {
 		return err
 	}
+	a.notePast(facts.Root)
 	next := a.next(st, rec.Switch.Target, facts)
 	if next.ID != switcher.HostRoot {
 		if err := a.makeEtc(st, rec, facts, &next); err != nil {

@@ -40,6 +40,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err := errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec)); err != nil {
 		return Confirmed{Root: facts.Root, Last: rec.Last}, err
 	}
+	a.notePast(facts.Root)
 	if rec.Phase == PhaseTrying {
 		if err := a.settle(ctx, facts, rec); err != nil {
 			return Confirmed{Root: facts.Root, Last: rec.Last}, err

@@ -109,8 +109,8 @@ func (f *Facts) askKernel() error {
 	return nil
 }
 
-// ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has
-// them itself. That root must stay on the disk for as long as this kernel runs.
+// ModulesFrom returns the root that the running kernel's modules are carried over from, HostRoot for the mutable host, ""
+// when the booted root has them itself. That root must stay on the disk for as long as this kernel runs.
 func ModulesFrom(release string) (string, error) {
 	mounts, err := mountinfo.GetMounts(mountedAt("/usr/lib/modules/" + release))
 	if err != nil {
@@ -119,8 +119,10 @@ func ModulesFrom(release string) (string, error) {
 	if len(mounts) == 0 {
 		return "", nil
 	}
-	id, _ := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix)
-	return id, nil
+	if id, ok := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix); ok {
+		return id, nil
+	}
+	return HostRoot, nil
 }
 
 // mountedAt passes every mount at path, the topmost last.
