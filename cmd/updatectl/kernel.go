@@ -31,7 +31,7 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	}
 	fmt.Fprintf(w, "Firmware\tdrivers keep what they loaded; what is loaded from now on is the root's\n")
 	if k.Microcode != "" {
-		fmt.Fprintf(w, "Microcode\trevision %s, loaded when the kernel booted\n", k.Microcode)
+		fmt.Fprintf(w, "Microcode\trevision %s; a boot of the kernel loads a newer one\n", k.Microcode)
 	}
 	policyText(w, k)
 	for _, o := range k.Options {

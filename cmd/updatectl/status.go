@@ -114,7 +114,7 @@ func bootedText(booted, now time.Time) string {
 	if booted.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("booted on %s, %d days ago, ", booted.Local().Format(dateOnly), now.Sub(booted)/aDay)
+	return fmt.Sprintf("booted on %s, %d days ago, ", booted.UTC().Format(dateOnly), now.Sub(booted)/aDay)
 }
 
 // limitText tells until when a kernel may go on with soft reboots.
@@ -122,7 +122,7 @@ func limitText(rebootBy time.Time) string {
 	if rebootBy.IsZero() {
 		return ""
 	}
-	return "; full reboot by " + rebootBy.Local().Format(dateOnly)
+	return "; full reboot by " + rebootBy.UTC().Format(dateOnly)
 }
 
 const dateOnly = "2006-01-02"
