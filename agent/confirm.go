@@ -166,7 +166,11 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	a.Log.Warn(reason + "; `updatectl apply` does")
 	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	rec.Phase = rec.resting()
-	return a.writeRecord(rec)
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return nil
 }
 
 // resting is the phase of a host that is not on its way anywhere.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -88,23 +87,17 @@ func (f *Facts) askKernel() error {
 	}
 	f.At = time.Now().UTC().Truncate(time.Second)
 	f.KernelBooted = f.At.Add(-time.Duration(since.Nano())).Truncate(time.Second)
-	const maxText = 1 << 20 // /proc/cpuinfo has some kilobytes for each processor; the first is enough
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return fmt.Errorf("cannot read the kernel's command line: %w", err)
 	}
 	f.CommandLine = strings.TrimSpace(string(cmdline))
 	if runtime.GOARCH == "amd64" {
-		cpuinfo, err := os.Open("/proc/cpuinfo")
+		flags, err := Machine{Root: "/"}.cpu("flags")
 		if err != nil {
-			return fmt.Errorf("cannot read what the processor can do: %w", err)
+			return err
 		}
-		defer cpuinfo.Close()
-		text, err := io.ReadAll(io.LimitReader(cpuinfo, maxText))
-		if err != nil {
-			return fmt.Errorf("cannot read what the processor can do: %w", err)
-		}
-		f.ISA = isaOfFlags(cpuField(string(text), "flags"))
+		f.ISA = isaOfFlags(flags)
 	}
 	return nil
 }

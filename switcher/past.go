@@ -130,12 +130,3 @@ func (m Machine) StaleSysctls(p Past, keys []string) []StaleSysctl {
 	}
 	return stale
 }
-
-// Microcode is the revision that the processor runs, "" where the kernel does not tell.
-func (m Machine) Microcode() string {
-	text, err := os.ReadFile(m.Path("/proc/cpuinfo"))
-	if err != nil {
-		return ""
-	}
-	return cpuField(string(text), "microcode")
-}
