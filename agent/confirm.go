@@ -40,6 +40,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err := errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec)); err != nil {
 		return Confirmed{Root: facts.Root, Last: rec.Last}, err
 	}
+	a.notePast(facts.Root)
 	if rec.Phase == PhaseTrying {
 		if err := a.settle(ctx, facts, rec); err != nil {
 			return Confirmed{Root: facts.Root, Last: rec.Last}, err
@@ -128,6 +129,8 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		return a.writeRecord(rec)
 	case switcher.Pending:
 		return a.pending(ctx, rec)
+	case switcher.Landed:
+		return a.land(ctx, rec, reason)
 	}
 	return a.giveUp(rec, outcome, reason)
 }
@@ -148,6 +151,26 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
 	rec.Phase = rec.resting()
 	return a.writeRecord(rec)
+}
+
+// land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
+// by a soft reboot, which is a switch of its own.
+func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	a.Log.Warn(reason + "; `updatectl apply` does")
+	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+	rec.Phase = rec.resting()
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return nil
 }
 
 // resting is the phase of a host that is not on its way anywhere.
