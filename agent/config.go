@@ -56,6 +56,10 @@ type Config struct {
 		ShutdownDeadline Duration `toml:"shutdown-deadline" json:"shutdown_deadline"`
 		// Stuck is what is done when they take longer: cancel or escalate.
 		Stuck string `toml:"stuck" json:"stuck"`
+		// Fallback is what level auto does when a check asks for a full reboot: refuse or full.
+		Fallback string `toml:"fallback" json:"fallback"`
+		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
+		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 	} `toml:"switch" json:"switch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
@@ -94,9 +98,8 @@ func DefaultConfig() Config {
 	c.Verify.Threshold = 1
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
-	c.Switch.Level = string(switcher.LevelAuto)
-	c.Switch.ShutdownDeadline = Duration(2 * time.Minute)
-	c.Switch.Stuck = stuckCancel
+	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
+	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), stuckCancel
 	c.Health.Deadline = Duration(5 * time.Minute)
 	return c
 }
@@ -258,6 +261,9 @@ func (c *Config) validate() error {
 	}
 	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {
 		return fmt.Errorf("%w: [switch] stuck is %q and must be %s or %s", ErrConfig, s, stuckCancel, stuckEscalate)
+	}
+	if f := c.Switch.Fallback; f != fallbackRefuse && f != fallbackFull {
+		return fmt.Errorf("%w: [switch] fallback: cannot use %q: it is one of refuse, full", ErrConfig, f)
 	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)

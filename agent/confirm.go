@@ -42,6 +42,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
+	a.notePast(facts.Root)
 	if err == nil && rec.Phase == PhaseTrying {
 		err = a.decideTrying(ctx, facts, rec)
 	}
@@ -195,6 +196,8 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		return errors.Join(a.writeRecord(rec), a.Machine.ForgetGone(ctx))
 	case switcher.Pending:
 		return a.pending(ctx, rec)
+	case switcher.Landed:
+		return a.land(ctx, rec, reason)
 	}
 	return a.giveUp(rec, CauseMissed, outcome, reason)
 }
@@ -218,6 +221,28 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 	}
 	rec.spare(rec.Switch.Target)
 	return a.writeRecord(rec)
+}
+
+// land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
+// by a soft reboot, which is a switch of its own.
+func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	a.Log.Warn(reason + "; `updatectl apply` does")
+	if err := rec.on(CauseLanded); err != nil {
+		return err
+	}
+	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return nil
 }
 
 // giveUp records a switch that failed.

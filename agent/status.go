@@ -30,6 +30,8 @@ type Status struct {
 		Version     string               `json:"version"`
 		BootID      string               `json:"boot_id"`
 		SoftReboots int                  `json:"soft_reboots"`
+		BootedAt    time.Time            `json:"booted_at,omitzero"`
+		RebootBy    time.Time            `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 		LivePatches []switcher.LivePatch `json:"live_patches"`
 	} `json:"kernel"`
 	// System is systemd's word for the system, and the failed units.
@@ -75,6 +77,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
+	s.Kernel.BootedAt, s.Kernel.RebootBy = facts.KernelBooted, facts.RebootBy
 	if s.Kernel.LivePatches, err = a.Machine.LivePatches(); err != nil {
 		return s, err
 	}

@@ -17,6 +17,7 @@ const (
 	exitError        = 1
 	exitUsage        = 2
 	exitAvailable    = 10
+	exitFullReboot   = 11
 	exitBlocked      = 12
 	exitNotTrusted   = 20
 	exitStale        = 21
