@@ -40,6 +40,8 @@ var (
 	ErrHostTooOld = fmt.Errorf("%w: it cannot soft-reboot", ErrIncompatible)
 	// ErrSwitch: the host did not arrive in the root that was asked for.
 	ErrSwitch = errors.New("the switch failed")
+	// ErrUnhealthy: the root that is being tried did not pass the health gate.
+	ErrUnhealthy = errors.New("the new root is unhealthy")
 	// ErrNoRoot: there is no such root to go to.
 	ErrNoRoot = errors.New("no such root")
 	// ErrPermission: the caller is not root.
@@ -51,6 +53,7 @@ const (
 	StateDir   = "/var/lib/updatectl"
 	recordFile = StateDir + "/state.json"
 	history    = StateDir + "/history.jsonl"
+	healthFile = StateDir + "/health.json"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"

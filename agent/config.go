@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
@@ -56,6 +57,13 @@ type Config struct {
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
+		// The rest is what health.Config says of it.
+		CheckDeadline Duration `toml:"check-deadline" json:"check_deadline"`
+		Settle        Duration `toml:"settle" json:"settle"`
+		Active        []string `toml:"active" json:"active"`
+		Ports         []string `toml:"ports" json:"ports"`
+		Reachable     string   `toml:"reachable" json:"reachable"`
+		Ignore        []string `toml:"ignore" json:"ignore"`
 	} `toml:"health" json:"health"`
 
 	// Files lists the files that were read, in order.
@@ -85,7 +93,9 @@ func DefaultConfig() Config {
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level = string(switcher.LevelAuto)
-	c.Health.Deadline = Duration(5 * time.Minute)
+	h := health.DefaultConfig()
+	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
+	c.Health.Reachable = h.Reachable
 	return c
 }
 
@@ -254,6 +264,9 @@ func (c *Config) validate() error {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
 			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
 		}
+	}
+	if err := c.health().Validate(); err != nil {
+		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -20,6 +19,8 @@ type Confirmed struct {
 	Good bool `json:"good"`
 	// Last is how the last switch ended, nil when there was none.
 	Last *Result `json:"last,omitempty"`
+	// Health is the report about the root, when this run of confirm made one.
+	Health *HealthReport `json:"health,omitempty"`
 }
 
 // Confirm runs in every root once it is up. After a switch it proves that the host is where it was sent, and marks the
@@ -40,18 +41,23 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err := errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec)); err != nil {
 		return Confirmed{Root: facts.Root, Last: rec.Last}, err
 	}
+	done := Confirmed{Root: facts.Root, Last: rec.Last}
 	if rec.Phase == PhaseTrying {
-		if err := a.settle(ctx, facts, rec); err != nil {
-			return Confirmed{Root: facts.Root, Last: rec.Last}, err
-		}
+		err = a.settle(ctx, facts, rec)
+		done.Health = a.lastReport()
 	}
-	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
+	done.Good = err == nil && rec.good() == facts.Root
+	return done, err
 }
 
-// settle marks a root that is being tried good, once it is up.
+// settle marks a root that is being tried good, once it is up and has passed the health gate.
 func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := a.Machine.AwaitStarted(ctx, time.Duration(a.Config.Health.Deadline)); err != nil {
-		return fmt.Errorf("%w: %s is not good: %w", ErrSwitch, f.Root, err)
+	report, err := a.judge(ctx, f, rec)
+	if err != nil {
+		return err
+	}
+	if !report.Healthy() {
+		return a.unhealthy(f, rec, report.Reason())
 	}
 	rec.confirm(f.Root)
 	rec.Phase = PhaseGood
@@ -71,6 +77,14 @@ func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error
 		a.collect(f, rec)
 	}
 	return nil
+}
+
+// unhealthy gives up a root that did not pass the gate. Whatever goes back from it begins here, with the record written.
+func (a *Agent) unhealthy(f switcher.Facts, rec *Record, reason string) error {
+	rec.Bad[f.Root] = Bad{Reason: reason, At: a.Now().UTC()}
+	err := a.writeRecord(rec)
+	a.tell(Event{Event: "bad", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason, Kernel: f.KernelRelease})
+	return errors.Join(fmt.Errorf("%w: %s: %s", ErrUnhealthy, f.Root, reason), err)
 }
 
 // disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -69,6 +70,8 @@ type Switch struct {
 	// Version is the version of the target, for people.
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
+	// Before is what the target's health is compared with.
+	Before health.Before `json:"before,omitzero"`
 }
 
 // The verbs of a switch.

@@ -119,12 +119,12 @@ func (g Gate) run(ctx context.Context, p program) Result {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
+	case errors.As(err, &exit) && exit.Exited():
+		r.Verdict, r.Reason = Fail, fmt.Sprintf("exit code %d", exit.ExitCode())
 	case context.Cause(ctx) == mine:
 		r.Verdict, r.Reason = Fail, mine.Error()
 	case over(ctx):
 		r.Verdict, r.Reason = Fail, fmt.Sprintf("it still ran when its time was over: %v", why(ctx))
-	case errors.As(err, &exit) && exit.Exited():
-		r.Verdict, r.Reason = Fail, fmt.Sprintf("exit code %d", exit.ExitCode())
 	default:
 		r.Verdict, r.Reason = Fail, err.Error()
 	}

@@ -80,6 +80,7 @@ var failures = []struct {
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
+	{agent.ErrUnhealthy, exitError, "`updatectl status` lists the checks, `journalctl -u updatectl-confirm` says more"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
 }
 
