@@ -39,6 +39,9 @@ func (c Config) health() health.Config {
 func (a *Agent) gate() health.Gate {
 	g := health.New(a.Config.health())
 	g.Root, g.Now = a.Machine.Root, a.Now
+	if stamp := readStamp(a.path(stampFile)); stamp != nil {
+		g.Since = stamp.At
+	}
 	g.Own = []string{switcher.ConfirmUnit, switcher.ApplyUnit, switcher.ArmUnit}
 	for _, reference := range slices.Concat([]string{a.Config.Source.Image}, a.Config.Source.Mirrors) {
 		if address := source.Address(reference, a.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {

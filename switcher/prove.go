@@ -1,6 +1,9 @@
 package switcher
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Expectation is what the record says a switch was to bring about, written down before it.
 type Expectation struct {
@@ -17,6 +20,8 @@ type Stamp struct {
 	Target string `json:"target"`
 	// Error is why the root could not be armed; "" when it was.
 	Error string `json:"error,omitempty"`
+	// At is when it ended, by the clock that runs since the kernel booted, as systemd's does; the new root begins here.
+	At time.Duration `json:"at_ns,omitempty"`
 }
 
 // Outcome is what became of a switch.

@@ -154,6 +154,9 @@ type Gate struct {
 	Config Config
 	// Root is the directory that check programs are looked for in.
 	Root string
+	// Since is when the root began, by the clock that runs since the kernel booted; 0 for the kernel's boot. What failed
+	// before that failed in another root.
+	Since time.Duration
 	// Systemd is PID 1.
 	Systemd Systemd
 	// Own lists the agent's units: one of them calls the gate, and none of them says anything about the root.
@@ -186,7 +189,7 @@ func Observe(ctx context.Context, g Gate) Before {
 	go func() { reachable <- g.reached(ctx) }()
 	var b Before
 	if units, err := g.Systemd.Units(ctx); err == nil {
-		b.Failed = names(units, Unit.failed)
+		b.Failed = names(units, g.failedHere)
 	}
 	if looping, _, err := g.looping(ctx, true); err == nil {
 		b.Restarting = looping

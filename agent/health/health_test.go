@@ -96,7 +96,9 @@ func verdicts(r Report, kind string) string {
 	return strings.Join(list, ", ")
 }
 
-func service(name, active, sub string) Unit { return Unit{name + ".service", active, sub} }
+func service(name, active, sub string) Unit {
+	return Unit{Name: name + ".service", Load: "loaded", Active: active, Sub: sub, Changed: time.Minute}
+}
 
 func TestUnits(t *testing.T) {
 	ssh := service("ssh", "active", "running")
@@ -106,23 +108,26 @@ func TestUnits(t *testing.T) {
 		config  Config
 		reason  string // "" for a healthy root
 	}{
-		"all is well":                 {machine: machine{units: []Unit{ssh}, complete: "done"}},
-		"no boot-complete.target":     {machine: machine{units: []Unit{ssh}}},
-		"a unit failed":               {machine: machine{units: []Unit{ssh, service("app", "failed", "failed")}}, reason: "failed units: these failed and had not before the switch: app.service"},
-		"it failed before, too":       {machine: machine{units: []Unit{service("app", "failed", "failed")}}, before: Before{Failed: []string{"app.service"}}},
-		"it may fail":                 {machine: machine{units: []Unit{service("fwupd-refresh", "failed", "failed")}}, config: Config{Ignore: []string{"fwupd*.service"}}},
-		"the agent's own failed":      {machine: machine{units: []Unit{service("confirm", "failed", "failed")}}},
-		"a service waits for restart": {machine: machine{units: []Unit{service("app", "activating", "auto-restart")}}, reason: "restarts: these crash and are restarted: app.service"},
-		"a service is restarted":      {machine: machine{units: []Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}}, reason: "restarts: these crash and are restarted: app.service"},
-		"so it was before":            {machine: machine{units: []Unit{service("app", "active", "running")}, growing: []string{"app.service"}}, before: Before{Restarting: []string{"app.service"}}},
-		"it was restarted once":       {machine: machine{units: []Unit{service("app", "active", "running")}, restarts: map[string]int{"app.service": 1}}},
-		"what must run runs":          {machine: machine{units: []Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
-		"what must run is dead":       {machine: machine{units: []Unit{service("app", "inactive", "dead")}}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is inactive (dead)"},
-		"what must run is not there":  {machine: machine{}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is not loaded"},
-		"still starting":              {machine: machine{starting: []string{"slow.service", "confirm.service"}}, reason: "start jobs: after 300ms these units are still starting: slow.service"},
-		"the caller starts":           {machine: machine{starting: []string{"confirm.service"}}},
+		"all is well":                   {machine: machine{units: []Unit{ssh}, complete: "done"}},
+		"no boot-complete.target":       {machine: machine{units: []Unit{ssh}}},
+		"a unit failed":                 {machine: machine{units: []Unit{ssh, service("app", "failed", "failed")}}, reason: "failed units: these failed and had not before the switch: app.service"},
+		"it failed before, too":         {machine: machine{units: []Unit{service("app", "failed", "failed")}}, before: Before{Failed: []string{"app.service"}}},
+		"it failed when it was stopped": {machine: machine{units: []Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}}}},
+		"it failed as the root began":   {machine: machine{units: []Unit{{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second}}}, reason: "failed units: these failed and had not before the switch: early.service"},
+		"a root that is gone had it":    {machine: machine{units: []Unit{{Name: "app.service", Load: "not-found", Active: "failed", Changed: time.Minute}}}},
+		"it may fail":                   {machine: machine{units: []Unit{service("fwupd-refresh", "failed", "failed")}}, config: Config{Ignore: []string{"fwupd*.service"}}},
+		"the agent's own failed":        {machine: machine{units: []Unit{service("confirm", "failed", "failed")}}},
+		"a service waits for restart":   {machine: machine{units: []Unit{service("app", "activating", "auto-restart")}}, reason: "restarts: these crash and are restarted: app.service"},
+		"a service is restarted":        {machine: machine{units: []Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}}, reason: "restarts: these crash and are restarted: app.service"},
+		"so it was before":              {machine: machine{units: []Unit{service("app", "active", "running")}, growing: []string{"app.service"}}, before: Before{Restarting: []string{"app.service"}}},
+		"it was restarted once":         {machine: machine{units: []Unit{service("app", "active", "running")}, restarts: map[string]int{"app.service": 1}}},
+		"what must run runs":            {machine: machine{units: []Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
+		"what must run is dead":         {machine: machine{units: []Unit{service("app", "inactive", "dead")}}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is inactive (dead)"},
+		"what must run is not there":    {machine: machine{}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is not loaded"},
+		"still starting":                {machine: machine{starting: []string{"slow.service", "confirm.service"}}, reason: "start jobs: after 300ms these units are still starting: slow.service"},
+		"the caller starts":             {machine: machine{starting: []string{"confirm.service"}}},
 		"boot is not complete": {
-			machine: machine{complete: "dependency", requires: []string{"sysinit.target", "check.service"}, units: []Unit{{"sysinit.target", "active", "active"}, service("check", "failed", "failed")}},
+			machine: machine{complete: "dependency", requires: []string{"sysinit.target", "check.service"}, units: []Unit{{Name: "sysinit.target", Load: "loaded", Active: "active", Sub: "active"}, service("check", "failed", "failed")}},
 			before:  Before{Failed: []string{"check.service"}},
 			reason:  "boot-complete.target: it was not reached (dependency): it requires check.service",
 		},
@@ -134,6 +139,7 @@ func TestUnits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := gate(t, &c.machine)
+			g.Since = time.Second
 			g.Config.Deadline, g.Config.Active, g.Config.Ignore = 300*time.Millisecond, c.config.Active, c.config.Ignore
 			r := g.Run(t.Context(), c.before)
 			if r.Healthy() != (c.reason == "") || !strings.HasPrefix(r.Reason(), c.reason) || c.reason == "" && r.Reason() != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -26,16 +27,21 @@ type Systemd struct {
 }
 
 // Unit is a unit's state in systemd's words.
-type Unit struct{ Name, Active, Sub string }
+type Unit struct {
+	Name, Load, Active, Sub string
+	// Changed is when a failed unit came into its state, by the clock that runs since the kernel booted.
+	Changed time.Duration
+}
 
-func (u Unit) failed() bool { return u.Active == "failed" }
+// failed leaves out a unit that has no file: the root that had it is gone, and PID 1 remembers it over a soft reboot.
+func (u Unit) failed() bool { return u.Active == "failed" && u.Load != "not-found" }
 
 // restarting: systemd waits a moment before it starts a service that crashed again.
 func (u Unit) restarting() bool { return strings.HasPrefix(u.Sub, "auto-restart") }
 
 // running: it is a service, and up or coming up.
 func (u Unit) running() bool {
-	return strings.HasSuffix(u.Name, ".service") && u.Active != "inactive" && !u.failed()
+	return strings.HasSuffix(u.Name, ".service") && u.Active != "inactive" && u.Active != "failed"
 }
 
 // names lists the units that are so.
@@ -91,7 +97,16 @@ func units(ctx context.Context) ([]Unit, error) {
 		}
 		var list []Unit
 		for _, u := range all {
-			list = append(list, Unit{u.Name, u.ActiveState, u.SubState})
+			unit := Unit{Name: u.Name, Load: u.LoadState, Active: u.ActiveState, Sub: u.SubState}
+			if unit.failed() {
+				p, err := conn.GetUnitPropertyContext(ctx, u.Name, "StateChangeTimestampMonotonic")
+				if err != nil {
+					return nil, fmt.Errorf("cannot ask systemd when %s failed: %w", u.Name, err)
+				}
+				microseconds, _ := p.Value.Value().(uint64)
+				unit.Changed = time.Duration(microseconds) * time.Microsecond
+			}
+			list = append(list, unit)
 		}
 		return list, nil
 	})

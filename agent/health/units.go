@@ -73,7 +73,7 @@ func (g Gate) noneFailed(ctx context.Context, before Before) Result {
 	if err != nil {
 		return failf("%v", err)
 	}
-	failed := g.blamed(names(units, Unit.failed), before.Failed)
+	failed := g.blamed(names(units, g.failedHere), before.Failed)
 	if len(failed) == 0 {
 		return Result{}
 	}
@@ -159,6 +159,9 @@ func (g Gate) active(ctx context.Context, unit string) Result {
 	}
 	return Result{}
 }
+
+// failedHere tells whether a unit failed in this root. PID 1 remembers over a soft reboot what failed when it was stopped.
+func (g Gate) failedHere(u Unit) bool { return u.failed() && u.Changed >= g.Since }
 
 // blamed leaves the units that count against the root.
 func (g Gate) blamed(units, before []string) []string {

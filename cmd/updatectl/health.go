@@ -20,7 +20,10 @@ func healthText(w io.Writer, h *agent.HealthReport) {
 	}
 	fmt.Fprintf(w, "Health\t%s %s, judged %s in %s\n", short(h.Root), word, h.Report.At.Format("2006-01-02 15:04:05"), tookText(h.Report.Took))
 	for _, r := range h.Report.Results {
-		words := []string{r.Name, tookText(r.Took)}
+		words := []string{r.Name}
+		if r.Took >= worthTelling {
+			words = append(words, tookText(r.Took))
+		}
 		if r.Reason != "" {
 			words = append(words, r.Reason)
 		}
@@ -28,10 +31,8 @@ func healthText(w io.Writer, h *agent.HealthReport) {
 	}
 }
 
+// worthTelling is how long a check takes that somebody may want to make faster.
+const worthTelling = 100 * time.Millisecond
+
 // tookText is how long something took, to what a person cares for.
-func tookText(d time.Duration) string {
-	if d < time.Second {
-		return d.Round(time.Millisecond).String()
-	}
-	return d.Round(100 * time.Millisecond).String()
-}
+func tookText(d time.Duration) string { return d.Round(worthTelling).String() }
