@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -93,7 +94,16 @@ func TestHealth(t *testing.T) {
 			aProgram(checks+"required.d/10-app", "#!/bin/sh\nexit 3\n"),
 			aProgram(checks+"required.d/20-fine", "#!/bin/sh\nexit 0\n"),
 			aProgram(checks+"wanted.d/30-moody", "#!/bin/sh\necho not today; exit 1\n"))
+		// A service that fails when the switch stops it has failed in the old root.
+		if err := h.WriteFile("/etc/systemd/system/sulks.service", "[Service]\nType=exec\nExecStart=/bin/sh -c 'trap \"exit 9\" TERM; sleep infinity & wait'\n", 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "sh", "-ec", "systemctl daemon-reload; systemctl start sulks")
 		s.switches("apply", "--from", reference)
+		if failed, err := h.FailedUnits(t.Context()); err != nil || !slices.Contains(failed, "sulks.service") {
+			t.Errorf("failed units are %v (%v): this shows nothing", failed, err)
+		}
+		h.Must(t, "systemctl", "reset-failed")
 		s.runs(root, "1")
 		r := s.health()
 		if got := r.results["required.d/10-app"].Verdict + r.results["required.d/20-fine"].Verdict + r.results["wanted.d/30-moody"].Verdict; got != "okwarn" || !r.Healthy {

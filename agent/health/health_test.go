@@ -218,6 +218,20 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// TestLinkedPrograms: who has checks for greenboot links to them.
+func TestLinkedPrograms(t *testing.T) {
+	g := gate(t, &machine{})
+	g.Config.Deadline = 100 * time.Millisecond
+	g.script(t, "/etc/greenboot/check/required.d/01_app.sh", "exit 4")
+	g.script(t, wanted+"x", "")
+	if err := os.Symlink(g.Root+"/etc/greenboot/check/required.d", filepath.Join(g.Root, required)); err != nil {
+		t.Fatal(err)
+	}
+	if r := g.Run(t.Context(), Before{}); r.Reason() != "required.d/01_app.sh: exit code 4" {
+		t.Errorf("reason %q", r.Reason())
+	}
+}
+
 // TestSlowPrograms: neither a check that does not end, nor one that ignores SIGTERM, nor what it left in the background
 // holds up the report.
 func TestSlowPrograms(t *testing.T) {
