@@ -36,6 +36,9 @@ func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to,
 	s := Switch{Verb: verbBack, Version: rec.Accepted[to].Version}
 	a.describe(&s, f, to)
 	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
+	if ran {
+		s.Before = rec.Switch.Before
+	}
 	if err := rec.retreat(CauseUnhealthy, s, reason); err != nil {
 		return err
 	}

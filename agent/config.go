@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
@@ -64,6 +65,13 @@ type Config struct {
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
+		// The rest is what health.Config says of it.
+		CheckDeadline Duration `toml:"check-deadline" json:"check_deadline"`
+		Settle        Duration `toml:"settle" json:"settle"`
+		Active        []string `toml:"active" json:"active"`
+		Ports         []string `toml:"ports" json:"ports"`
+		Reachable     string   `toml:"reachable" json:"reachable"`
+		Ignore        []string `toml:"ignore" json:"ignore"`
 	} `toml:"health" json:"health"`
 
 	// Files lists the files that were read, in order.
@@ -100,7 +108,9 @@ func DefaultConfig() Config {
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
 	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), stuckCancel
-	c.Health.Deadline = Duration(5 * time.Minute)
+	h := health.DefaultConfig()
+	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
+	c.Health.Reachable = h.Reachable
 	return c
 }
 
@@ -275,6 +285,9 @@ func (c *Config) validate() error {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
 			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
 		}
+	}
+	if err := c.health().Validate(); err != nil {
+		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -70,6 +71,8 @@ type Switch struct {
 	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people: whoever acts
 	// on it measures the time that passes.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Before is what the target's health is compared with.
+	Before health.Before `json:"before,omitzero"`
 }
 
 // The verbs of a switch.

@@ -194,16 +194,6 @@ func disksToDetach(ctx context.Context, conn *dbus.Conn) ([]string, error) {
 	return detached, nil
 }
 
-// Uptime is the time since the kernel booted. Unlike the clock it runs on through a soft reboot, whatever the new root
-// makes of the time.
-func Uptime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
 // leadingNumber reads the number that a version such as "257.13-1~deb13u1" begins with; 0 when there is none.
 func leadingNumber(version string) int {
 	end := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })

@@ -23,8 +23,8 @@ type Stamp struct {
 	Target string `json:"target"`
 	// Error is why the root could not be armed; "" when it was.
 	Error string `json:"error,omitempty"`
-	// Uptime is the time since the kernel booted, suspended time included: a new root's clock may be another one.
-	Uptime time.Duration `json:"uptime,omitempty"`
+	// At is when it ended, by the clock that runs since the kernel booted, as systemd's does; the new root begins here.
+	At time.Duration `json:"at_ns,omitempty"`
 }
 
 // Outcome is what became of a switch.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -21,8 +20,8 @@ const ArmUnit = "updatectl-arm.service"
 // GuardUnit is the unit that watches over a switch from outside of both roots.
 const GuardUnit = "updatectl-guard.service"
 
-// applyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
-const applyUnit = "updatectl.service"
+// ApplyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
+const ApplyUnit = "updatectl.service"
 
 // ConfirmUnit is the unit that proves a switch and marks the root good.
 const ConfirmUnit = "updatectl-confirm.service"
@@ -222,36 +221,6 @@ func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
 	}
 	defer conn.Close()
 	return do(conn)
-}
-
-// AwaitStarted waits until systemd has no more units to start, other than the one that calls this.
-func (m Machine) AwaitStarted(ctx context.Context, deadline time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	return withPID1(ctx, func(conn *dbus.Conn) error {
-		for {
-			jobs, err := conn.ListJobsContext(ctx)
-			if err != nil {
-				return fmt.Errorf("cannot list systemd's jobs: %w", err)
-			}
-			var waiting []string
-			for _, j := range jobs {
-				// A job that only waits is ordered after one that runs, or after the caller itself.
-				if j.JobType == "start" && j.Status == "running" && j.Unit != ConfirmUnit && j.Unit != applyUnit {
-					waiting = append(waiting, j.Unit)
-				}
-			}
-			if len(waiting) == 0 {
-				return nil
-			}
-			const pause = 250 * time.Millisecond // units start in some hundred
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return fmt.Errorf("after %v these units are still starting: %s", deadline, strings.Join(waiting, ", "))
-			}
-		}
-	})
 }
 
 // ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
