@@ -23,6 +23,8 @@ install: build
 	install -D -m 0644 -t $(unitdir) configs/units/*
 	install -d $(unitdir)/multi-user.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
+	install -d $(unitdir)/sysinit.target.wants
+	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.

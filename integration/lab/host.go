@@ -21,6 +21,8 @@ import (
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
+	// Cmdline is what the boot loader gives the next boot besides: PID 1 of a container takes it from its arguments.
+	Cmdline []string
 
 	number  int
 	dir     string // the run's directory for this host: disk and console log
@@ -184,6 +186,9 @@ func (h *Host) start() error {
 	h.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+h.disk, "--machine="+h.Name,
 		"--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-veth", "--console=read-only")
+	if len(h.Cmdline) > 0 {
+		h.nspawn.Args = append(append(h.nspawn.Args, "--"), h.Cmdline...)
+	}
 	h.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	h.nspawn.Stdout, h.nspawn.Stderr = log, log
 	h.nspawn.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
