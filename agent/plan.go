@@ -95,7 +95,7 @@ func (a *Agent) prettyName(st *store.Store, id string) string {
 func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next {
 	n := switcher.Next{
 		ID: id, Persist: a.Config.State.Persist, ImageOwned: a.Config.State.ImageOwned,
-		HostMount: hostMount, KernelRelease: f.KernelRelease,
+		HostMount: hostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 	}
 	if id == switcher.HostRoot {
 		return n
