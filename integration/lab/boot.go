@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // A BootStamp tells boots apart. The boot id changes with a full reboot only; the count grows with each soft one and
@@ -35,14 +34,11 @@ busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freed
 	return BootStamp{BootID: fields[0], SoftReboots: count}, nil
 }
 
-// bootLimit is for a boot of the container, which takes about two seconds; a stop job that hangs takes 90.
-const bootLimit = 150 * time.Second
-
 // AwaitBoot waits until the host has booted again since the stamp was taken, softly or fully, and has started all its
 // units. It returns the new stamp.
 func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
 	var now BootStamp
-	err := poll(bootLimit, func() (bool, error) {
+	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
@@ -62,7 +58,7 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 // awaitUp waits until PID 1 has no job left. "degraded" counts as up: which units failed is for the test to judge.
 func (h *Host) awaitUp() error {
 	var last string
-	err := poll(bootLimit, func() (bool, error) {
+	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
