@@ -147,7 +147,7 @@ type status struct {
 		SoftReboots int    `json:"soft_reboots"`
 	}
 	Armed string
-	Last  *struct{ Outcome, Reason, Target string }
+	Last  *struct{ Outcome, Reason, Target, Back string }
 }
 
 func (s *site) status() status {
