@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -52,7 +51,7 @@ type Applied struct {
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
-// is queued; [Agent.Confirm] goes on in the new root.
+// is queued, or the full one, which lands on the mutable host; [Agent.Confirm] goes on in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.requireLive(); err != nil {
 		return Applied{}, err
@@ -84,7 +83,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return w.done, err
 	}
-	decision, err := a.decide(root, w.facts, o.Level)
+	decision, err := a.decide(w.store, root, w.facts, w.rec, o.Level)
 	w.done.Decision = &decision
 	if err != nil {
 		return w.done, err
@@ -95,6 +94,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	w.done.Switching = true
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
+	s.Level = decision.Level
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
@@ -220,24 +220,7 @@ func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec
 	})
 }
 
-// decide chooses the level and refuses what cannot be done.
-func (a *Agent) decide(root store.Root, f switcher.Facts, wish switcher.Level) (switcher.Decision, error) {
-	d := switcher.Decide(f, target(root, f))
-	if wish == "" {
-		wish = switcher.Level(a.Config.Switch.Level)
-	}
-	switch refused, full := d.Refused(), d.NeedsFull(); {
-	case len(refused) > 0:
-		return d, fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
-	case len(full) > 0:
-		return d, fmt.Errorf("%w: %s", ErrFullReboot, strings.Join(full, "; "))
-	case wish == switcher.LevelFull:
-		return d, fmt.Errorf("%w: it was asked for by level full, and a full boot starts the host root; reboot by hand", ErrFullReboot)
-	}
-	return d, nil
-}
-
-// askTime is how long systemd and logind may take to accept a soft reboot. Neither needs a second.
+// askTime is how long systemd and logind may take to accept a reboot. Neither needs a second.
 const askTime = time.Minute
 
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
@@ -246,27 +229,30 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// The soft reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
+	// The reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
 	before, err := a.readRecord()
 	if err != nil {
 		return err
 	}
-	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
+	s.Expectation = switcher.Expectation{
+		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, switcher.LevelSoft),
+	}
 	s.At = a.Now().UTC()
 	rec.Switch, rec.Phase = &s, PhaseArmed
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
 	}
+	if s.Level == switcher.LevelFull {
+		if err := a.writeStamp(switcher.Stamp{Target: id}); err != nil {
+			return err
+		}
+	}
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
-	err = a.Machine.HoldArmUnit(ctx)
-	if err == nil {
-		err = a.Machine.SoftReboot(ctx)
-	}
-	if err != nil {
+	if err := a.ask(ctx, s.Level); err != nil {
 		*rec = *before
 		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec))
 		if errors.Is(err, switcher.ErrInhibited) {
@@ -275,6 +261,17 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 		return err
 	}
 	a.tell(Event{Event: "switching", Root: id, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
-	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", id))
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", id), zap.String("level", string(s.Level)))
 	return nil
+}
+
+// ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there.
+func (a *Agent) ask(ctx context.Context, level switcher.Level) error {
+	if level == switcher.LevelFull {
+		return a.Machine.FullReboot(ctx)
+	}
+	if err := a.Machine.HoldArmUnit(ctx); err != nil {
+		return err
+	}
+	return a.Machine.SoftReboot(ctx)
 }

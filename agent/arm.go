@@ -35,11 +35,7 @@ func (a *Agent) Arm(ctx context.Context) error {
 	if err != nil {
 		stamp.Error = err.Error()
 	}
-	text, merr := json.Marshal(stamp)
-	if merr == nil {
-		merr = writeAtomically(a.path(stampFile), text, 0o600)
-	}
-	if err = errors.Join(err, merr); err != nil { // the stamp is what will be read: the journal has stopped, too
+	if err = errors.Join(err, a.writeStamp(stamp)); err != nil { // the stamp is what will be read: the journal has stopped, too
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	return err
@@ -138,6 +134,17 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 func removeStamp(file string) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove the stamp of an earlier switch: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) writeStamp(s switcher.Stamp) error {
+	text, err := json.Marshal(s)
+	if err == nil {
+		err = writeAtomically(a.path(stampFile), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot leave the stamp of the switch: %w", err)
 	}
 	return nil
 }

@@ -52,6 +52,10 @@ type Config struct {
 	Switch struct {
 		// Level is auto, soft or full.
 		Level string `toml:"level" json:"level"`
+		// Fallback is what level auto does when a check asks for a full reboot: refuse or full.
+		Fallback string `toml:"fallback" json:"fallback"`
+		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
+		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 	} `toml:"switch" json:"switch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
@@ -84,7 +88,7 @@ func DefaultConfig() Config {
 	c.Verify.Threshold = 1
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
-	c.Switch.Level = string(switcher.LevelAuto)
+	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
 	c.Health.Deadline = Duration(5 * time.Minute)
 	return c
 }
@@ -243,6 +247,9 @@ func keysOf(t reflect.Type, path []string) []string {
 func (c *Config) validate() error {
 	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
 		return fmt.Errorf("%w: [switch] level: %w", ErrConfig, err)
+	}
+	if f := c.Switch.Fallback; f != fallbackRefuse && f != fallbackFull {
+		return fmt.Errorf("%w: [switch] fallback: cannot use %q: it is one of refuse, full", ErrConfig, f)
 	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)

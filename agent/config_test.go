@@ -59,6 +59,8 @@ func TestConfigComplaints(t *testing.T) {
 		"mirror":               {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n", "[source] mirrors: bad image reference \"mirror.example.org/os\""},
 		"machine class":        {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
 		"level":                {"[switch]\nlevel = 'warm'\n", "one of auto, soft, full"},
+		"fallback":             {"[switch]\nfallback = 'soft'\n", "[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
+		"kernel age":           {"[switch]\nmax-kernel-age = '90d'\n", "updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},
 		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},
 		"relative path":        {"[state]\npersist = ['/var', 'home']\n", `"home" is not a clean absolute path`},
 		"path of the image":    {"[state]\npersist = ['/var', '/usr']\n", "/usr cannot belong to the host"},

@@ -128,6 +128,8 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		return a.writeRecord(rec)
 	case switcher.Pending:
 		return a.pending(ctx, rec)
+	case switcher.Landed:
+		return a.land(ctx, rec, reason)
 	}
 	return a.giveUp(rec, outcome, reason)
 }
@@ -146,6 +148,22 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 		return err
 	}
 	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
+	rec.Phase = rec.resting()
+	return a.writeRecord(rec)
+}
+
+// land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
+// by a soft reboot, which is a switch of its own.
+func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	a.Log.Warn(reason + "; `updatectl apply` does")
+	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	rec.Phase = rec.resting()
 	return a.writeRecord(rec)
 }

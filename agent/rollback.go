@@ -63,7 +63,7 @@ func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record)
 		if err := switcher.Acceptable(hostMount); err != nil {
 			return "", fmt.Errorf("%w: the host root is not mounted at %s: %w", ErrNoRoot, hostMount, err)
 		}
-		return "", nil
+		return "", a.passable(st, id, f)
 	}
 	root, err := st.Root(id)
 	if err != nil {
@@ -72,8 +72,8 @@ func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record)
 	if _, err := os.Stat(filepath.Join(root.Dir, "etc")); err != nil {
 		return "", fmt.Errorf("%w: %s was staged but never ran; apply goes there", ErrNoRoot, id)
 	}
-	if d := switcher.Decide(f, target(root, f)); len(d.Refused()) > 0 {
-		return "", fmt.Errorf("%w: %v", ErrIncompatible, d.Refused())
+	if err := a.passable(st, id, f); err != nil {
+		return "", err
 	}
 	return root.Info.Version, a.graft(st, root, f, rec)
 }
