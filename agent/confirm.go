@@ -64,6 +64,7 @@ func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error
 	}
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
 	a.Log.Info("the root is good", zap.String("root", f.Root))
+	a.loadWaiting(ctx, f, rec) // what stalled before the switch; it is in the log and the history
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
 		a.Log.Warn(err.Error())
 	}

@@ -59,6 +59,9 @@ type Record struct {
 	Seen time.Time `json:"seen,omitzero"`
 	// Accepted tells as which release each root was accepted.
 	Accepted map[string]release.Mark `json:"accepted,omitempty"`
+	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
+	Held    map[string]Held `json:"held_live_patches,omitempty"`
+	Loading *Loading        `json:"loading_live_patch,omitempty"`
 }
 
 // Switch is one move between roots.

@@ -2,7 +2,6 @@ package patches
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,7 +92,7 @@ func syncFS(path string) error {
 	return unix.Syncfs(int(d.Fd()))
 }
 
-// List returns what the index has, in the order of the names. Entries that cannot be read are passed over: a newer
+// List returns what the index has: what the last Keep brought comes last, in the order of its release. Entries that cannot be read are passed over: a newer
 // agent may have made them.
 func (s Store) List(ctx context.Context) ([]Stored, error) {
 	index, err := s.index(ctx)
@@ -106,7 +105,6 @@ func (s Store) List(ctx context.Context) ([]Stored, error) {
 			all = append(all, stored)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Stored) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -378,28 +376,23 @@ func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verif
 	return v, r, err
 }
 
-// Releases lists the evidence that is kept, the latest release first.
+// Releases lists the evidence that is kept, that of the last Keep first.
 func (s Store) Releases(ctx context.Context) ([]digest.Digest, error) {
 	index, err := s.index(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the releases of live patches: %w", err)
 	}
-	entries := slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.MediaType != evidenceType })
-	slices.SortStableFunc(entries, func(a, b ocispec.Descriptor) int { return cmp.Compare(sequence(b), sequence(a)) })
 	var all []digest.Digest
-	for _, d := range entries {
-		all = append(all, d.Digest)
+	for _, d := range slices.Backward(index.Manifests) {
+		if d.MediaType == evidenceType {
+			all = append(all, d.Digest)
+		}
 	}
 	return all, nil
 }
 
-func sequence(d ocispec.Descriptor) int64 {
-	n, _ := strconv.ParseInt(d.Annotations[release.AnnotationSequence], 10, 64) // what cannot be read comes last
-	return n
-}
-
-// GC removes the live patches that are not needed, and returns their names. The evidence of the latest release stays, and
-// that of what is needed.
+// GC removes the live patches that are not needed, and returns their names. The evidence of the last Keep stays, and that of
+// what is needed.
 func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []string, err error) {
 	e, err := s.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -441,10 +434,40 @@ func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []stri
 			return nil, err
 		}
 	}
-	if err := e.GC(ctx); err != nil { // also what an interrupted Keep left
+	if err := sweep(ctx, e, index); err != nil { // also what an interrupted Keep left
 		return removed, fmt.Errorf("cannot remove live patches: %w", err)
 	}
 	return removed, nil
+}
+
+// sweep removes the blobs that the index does not lead to. The engine's own collector does the same, and writes to the log
+// about every media type that it does not know.
+func sweep(ctx context.Context, e casext.Engine, index ocispec.Index) error {
+	used := map[digest.Digest]bool{}
+	for _, d := range index.Manifests {
+		used[d.Digest] = true
+		if d.MediaType == evidenceType {
+			continue
+		}
+		var m ocispec.Manifest
+		if text, err := get(ctx, e, d); err != nil || json.Unmarshal(text, &m) != nil {
+			continue // damaged: Keep fetches all of it again
+		}
+		used[m.Config.Digest] = true
+		for _, l := range m.Layers {
+			used[l.Digest] = true
+		}
+	}
+	blobs, err := e.ListBlobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if !used[d] {
+			err = errors.Join(err, e.DeleteBlob(ctx, d))
+		}
+	}
+	return errors.Join(err, e.Clean(ctx))
 }
 
 // Dir is where the store is, below the agent's own directory.

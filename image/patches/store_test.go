@@ -217,7 +217,7 @@ func TestReleasesAndGC(t *testing.T) {
 		check(t, s.Keep(ctx, src, v, r.LivePatches))
 	}
 	all, err := s.List(ctx)
-	if err != nil || names(all) != "fix_one fix_three fix_two" || all[1].Evidence != all[2].Evidence || all[0].Evidence == all[1].Evidence {
+	if err != nil || names(all) != "fix_one fix_two fix_three" || all[1].Evidence != all[2].Evidence || all[0].Evidence == all[1].Evidence {
 		t.Fatalf("%s, %v", names(all), err)
 	}
 	evidence, err := s.Releases(ctx)
