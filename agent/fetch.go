@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -163,7 +164,8 @@ type Available struct {
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
-	// LivePatches are those that the release lists; Live tells that one of them fits the running kernel and waits.
+	// LivePatches are those that the release lists; Live tells that one of them is for the running kernel,
+	// wanted, and not effective.
 	LivePatches []LivePatch `json:"live_patches,omitempty"`
 	Live        bool        `json:"live"`
 }
@@ -194,7 +196,7 @@ func (a *Agent) available(p *published, f switcher.Facts, rec *Record) (Availabl
 			return v, err
 		}
 		v.LivePatches = survey(f, loaded, p.listed(), rec.Held)[:len(p.release.LivePatches)]
-		v.Live = len(Waiting(v.LivePatches)) > 0
+		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {
 		v.Bad = &bad

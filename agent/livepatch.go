@@ -173,6 +173,11 @@ func Waiting(list []LivePatch) []LivePatch {
 	return slices.DeleteFunc(slices.Clone(list), func(p LivePatch) bool { return !p.waits() })
 }
 
+// Unfinished tells whether a live patch for the running kernel is wanted and not effective.
+func (p LivePatch) Unfinished() bool {
+	return p.waits() || p.State == LiveTransition || p.State == LiveLeaving
+}
+
 func (p LivePatch) waits() bool { return p.State == LiveWaiting || p.State == LiveDisabled && p.Stored }
 
 // livePatches is the store of live patches.

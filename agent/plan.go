@@ -84,8 +84,10 @@ func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts s
 // liveDecision is the level of a change that only loads live patches.
 func liveDecision(list []LivePatch) *switcher.Decision {
 	d := &switcher.Decision{Level: switcher.LevelLive}
-	for _, p := range Waiting(list) {
-		d.Checks = append(d.Checks, switcher.Check{Name: "live patch " + p.Name, Verdict: switcher.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
+	for _, p := range list {
+		if p.Unfinished() {
+			d.Checks = append(d.Checks, switcher.Check{Name: "live patch " + p.Name, Verdict: switcher.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
+		}
 	}
 	return d
 }

@@ -128,7 +128,8 @@ func kernelFlags(w io.Writer, k agent.LiveKernel) {
 	if k.BuildID != "" {
 		build = "--kernel-build-id " + k.BuildID
 	}
-	fmt.Fprintf(w, "Kernel\t--kernel-release %s --kernel-version '%s'\n\t%s\n", k.Release, k.Version, build)
+	fmt.Fprintf(w, "Kernel\t--kernel-release %s --kernel-version '%s'\n", k.Release, k.Version)
+	fmt.Fprintf(w, "\t%s\n", build)
 }
 
 func livePatchesText(w io.Writer, list []agent.LivePatch) {
