@@ -40,6 +40,8 @@ type Status struct {
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string  `json:"armed,omitempty"`
 	Last  *Result `json:"last,omitempty"`
+	// Health is the last report of the health gate, nil before the first switch.
+	Health *HealthReport `json:"health,omitempty"`
 }
 
 // RootStatus is one root as people see it.
@@ -65,7 +67,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last,
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {

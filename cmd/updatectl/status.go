@@ -78,6 +78,7 @@ func statusText(w io.Writer, s agent.Status) {
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
 	}
+	healthText(w, s.Health)
 }
 
 func rootText(r agent.RootStatus) string {
