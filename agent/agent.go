@@ -55,6 +55,7 @@ const (
 	recordFile = StateDir + "/state.json"
 	history    = StateDir + "/history.jsonl"
 	healthFile = StateDir + "/health.json"
+	sickFile   = StateDir + "/unhealthy.json"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"

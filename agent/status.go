@@ -46,6 +46,8 @@ type Status struct {
 	Last  *Result `json:"last,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *HealthReport `json:"health,omitempty"`
+	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
+	Unhealthy *HealthReport `json:"unhealthy,omitempty"`
 }
 
 // RootStatus is one root as people see it.
@@ -71,7 +73,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(),
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {

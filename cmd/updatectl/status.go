@@ -85,6 +85,7 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
 	}
 	healthText(w, s.Health)
+	healthText(w, s.Unhealthy)
 }
 
 func rootText(r agent.RootStatus) string {
