@@ -312,6 +312,7 @@ func (g *guard) nextReturned(s sight) act {
 // goBack arms the root that was left, prepared before it was, and asks PID 1 for a soft reboot. Where that does not go,
 // the kernel is booted.
 func (g *guard) goBack(ctx context.Context, s sight) error {
+	g.ask(ctx, s)
 	if g.back == nil {
 		return g.bootKernel(s)
 	}
@@ -325,6 +326,20 @@ func (g *guard) goBack(ctx context.Context, s sight) error {
 		return nil
 	}
 	return errors.Join(err, switcher.Disarm(), g.bootKernel(s))
+}
+
+// ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
+func (g *guard) ask(ctx context.Context, s sight) {
+	if s.verdict != "" || s.manager == nil {
+		return
+	}
+	t, err := g.agent.Machine.AskTrouble(ctx, managerPatience, g.since)
+	if err != nil {
+		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
+	}
+	if known := t.String(); known != "" {
+		g.why += "; " + known
+	}
 }
 
 func (g *guard) returnTo(ctx context.Context, s sight) error {

@@ -36,7 +36,7 @@ func slowAnimals(s *site) []animal {
 				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
 		{name: "full var", reason: "no space left on device", slow: zooGuardMargin,
-			over:  early("fill.service", `fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :; rm -f /run/none`),
+			over:  early("fill.service", `fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :`),
 			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
 		{name: "units in a cycle", reason: "it must be active",
 			over: []layerEntry{
