@@ -49,6 +49,7 @@ func TestStuckShutdown(t *testing.T) {
 				t.Fatalf("the shutdown is not cancelled: %+v\n%s", v, h.Console())
 			}
 		}
+		s.unguarded() // the record comes first
 		s.upAgain()
 		if after, err := h.Stamp(t.Context()); err != nil || after != before {
 			t.Fatalf("the host has booted: %+v after %+v (%v)", after, before, err)
@@ -60,7 +61,6 @@ func TestStuckShutdown(t *testing.T) {
 			t.Errorf("the last switch is told as %+v", v.Last)
 		}
 		s.unarmed()
-		s.unguarded()
 		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd", "srv-extra.mount", "timers.target", "multi-user.target"} {
 			if r := h.Run(t.Context(), "systemctl", "is-active", unit); r.Code != 0 {
 				t.Errorf("%s is %s", unit, strings.TrimSpace(r.Stdout))
