@@ -46,6 +46,9 @@ type Record struct {
 	Attempts map[string]int `json:"attempts,omitempty"`
 	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
 	Resume *Resume `json:"resume,omitempty"`
+	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
+	Held    map[string]Held `json:"held_live_patches,omitempty"`
+	Loading *Loading        `json:"loading_live_patch,omitempty"`
 }
 
 // Resume is what became of going on, after a boot of the kernel, to the last good root.
@@ -144,6 +147,7 @@ func (r *Record) condemn(root, reason string, at time.Time) {
 		return
 	}
 	r.Bad[root] = Bad{Reason: reason, At: at}
+	delete(r.Attempts, root) // whoever takes it all the same begins anew
 	r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
 }
 
