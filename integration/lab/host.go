@@ -20,7 +20,8 @@ import (
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
-	// Cmdline is what the boot loader gives the next boot besides: PID 1 of a container takes it from its arguments.
+	// Cmdline is what a person adds to the kernel command line of the next boots; PID 1 of a container takes it from its
+	// arguments.
 	Cmdline []string
 
 	number  int

@@ -98,7 +98,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", "root=/dev/vda console=ttyS0 " + q.cmdline,
+		"-append", "root=/dev/vda console=ttyS0 " + strings.Join(append([]string{q.cmdline}, q.host.Cmdline...), " "),
 		// the disk dies with the run, and its writes need not outlive the machine that runs the lab
 		"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image,
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
