@@ -377,8 +377,11 @@ func TestRefusals(t *testing.T) {
 
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"})
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"}, listing{name: "other", buildID: "0123456789abcdef"})
 	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, ErrNoLivePatch) {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
 		t.Errorf("%v", err)
 	}
 	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {

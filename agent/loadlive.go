@@ -276,6 +276,9 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 // restart has userspace restarted in the root that runs: with nothing armed, systemd comes back in it. updatectl-livepatch
 // loads what is stored before the services start again.
 func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
+	// As in switchTo: it ends this very process.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
 	if err := a.Machine.SoftReboot(ctx); err != nil {
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
