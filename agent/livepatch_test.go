@@ -276,11 +276,13 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	p, err := h.fetch(ctx, "", h.facts, rec, false)
 	h.check(err)
 	h.check(h.keepLive(ctx, p, h.facts))
-	w := &work{facts: h.facts, rec: rec, offer: p}
+	st, err := h.openStore()
+	h.check(err)
+	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
 	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != switcher.LevelLive || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
-	w = &work{facts: h.facts, rec: rec, offer: p}
+	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
 	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != "" || w.done.Loaded != nil {
 		t.Errorf("a second time: %+v, %v", w.done, err)
 	}
