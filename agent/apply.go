@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -249,6 +250,7 @@ const askTime = time.Minute
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
+	s.Before = health.Observe(ctx, a.gate())
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -259,42 +261,71 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err != nil {
 		return err
 	}
-	s.Expectation = switcher.Expectation{
-		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, switcher.LevelSoft),
-	}
-	s.At = a.Now().UTC()
-	rec.Switch, rec.Phase = &s, PhaseArmed
-	if err := removeStamp(a.path(stampFile)); err != nil {
+	a.describe(&s, f, id)
+	if err := rec.setOut(s); err != nil {
 		return err
 	}
-	if s.Level == switcher.LevelFull {
-		if err := a.writeStamp(switcher.Stamp{Target: id}); err != nil {
-			return err
-		}
+	err = a.announce(rec)
+	if err == nil {
+		err = a.ask(ctx, rec.Switch)
 	}
-	if err := a.writeRecord(rec); err != nil {
-		return err
-	}
-	if err := a.ask(ctx, s.Level); err != nil {
+	if err != nil {
 		*rec = *before
-		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec))
+		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
 		}
 		return err
 	}
-	a.tell(Event{Event: "switching", Root: id, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
-	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", id), zap.String("level", string(s.Level)))
+	a.tellSwitching(rec, f)
 	return nil
 }
 
-// ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there.
-func (a *Agent) ask(ctx context.Context, level switcher.Level) error {
-	if level == switcher.LevelFull {
+// describe completes a switch from the root that runs to another one.
+func (a *Agent) describe(s *Switch, f switcher.Facts, id string) {
+	s.Expectation = switcher.Expectation{
+		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, switcher.LevelSoft),
+	}
+	s.At = a.Now().UTC()
+	s.Deadline = s.At.Add(time.Duration(a.Config.Switch.ShutdownDeadline + a.Config.Health.Deadline))
+}
+
+// announce writes the record of a switch before anything is done for it.
+func (a *Agent) announce(rec *Record) error {
+	if err := removeStamp(a.path(stampFile)); err != nil {
+		return err
+	}
+	if rec.Switch.Level == switcher.LevelFull {
+		if err := a.writeStamp(switcher.Stamp{Target: rec.Switch.Target}); err != nil {
+			return err
+		}
+	}
+	return a.writeRecord(rec)
+}
+
+// ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft
+// one has the guard awake and the arming unit held.
+func (a *Agent) ask(ctx context.Context, s *Switch) error {
+	if s.Level == switcher.LevelFull {
 		return a.Machine.FullReboot(ctx)
+	}
+	// The guard that watched the way here watches the way back: a new one would be started from the root that is bad.
+	if s.Verb != verbBack {
+		if err := a.Machine.StartGuard(ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.Machine.HoldArmUnit(ctx); err != nil {
 		return err
 	}
+	if s.Verb == verbBack {
+		return a.Machine.SoftRebootNow(ctx)
+	}
 	return a.Machine.SoftReboot(ctx)
+}
+
+func (a *Agent) tellSwitching(rec *Record, f switcher.Facts) {
+	s := rec.Switch
+	a.tell(Event{Event: "switching", Root: s.Target, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("level", string(s.Level)))
 }

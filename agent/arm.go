@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
-	stamp := switcher.Stamp{Target: rec.Switch.Target}
+	stamp := switcher.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
 	}
@@ -50,6 +51,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 	if err != nil {
 		return err
 	}
+	a.notePast(facts.Root)
 	next := a.next(st, rec.Switch.Target, facts)
 	if next.ID != switcher.HostRoot {
 		if err := a.makeEtc(st, rec, facts, &next); err != nil {
@@ -129,6 +131,15 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 		return fmt.Errorf("cannot put the merged /etc in place: %w", err)
 	}
 	return nil
+}
+
+// sinceBoot reads the clock that systemd stamps units with; 0 when there is none.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 func removeStamp(file string) error {

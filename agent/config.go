@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
@@ -52,6 +53,10 @@ type Config struct {
 	Switch struct {
 		// Level is auto, soft or full.
 		Level string `toml:"level" json:"level"`
+		// ShutdownDeadline is how long the services of the root that is left may take to stop.
+		ShutdownDeadline Duration `toml:"shutdown-deadline" json:"shutdown_deadline"`
+		// Stuck is what is done when they take longer: cancel or escalate.
+		Stuck string `toml:"stuck" json:"stuck"`
 		// Fallback is what level auto does when a check asks for a full reboot: refuse or full.
 		Fallback string `toml:"fallback" json:"fallback"`
 		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
@@ -66,11 +71,24 @@ type Config struct {
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
+		// The rest is what health.Config says of it.
+		CheckDeadline Duration `toml:"check-deadline" json:"check_deadline"`
+		Settle        Duration `toml:"settle" json:"settle"`
+		Active        []string `toml:"active" json:"active"`
+		Ports         []string `toml:"ports" json:"ports"`
+		Reachable     string   `toml:"reachable" json:"reachable"`
+		Ignore        []string `toml:"ignore" json:"ignore"`
 	} `toml:"health" json:"health"`
 
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 }
+
+// What is done about a shutdown that takes longer than its deadline.
+const (
+	stuckCancel   = "cancel"   // the host goes on in the root it is in
+	stuckEscalate = "escalate" // what does not stop is killed
+)
 
 // Duration is a time span written as Go does: "90s", "5m".
 type Duration time.Duration
@@ -95,8 +113,11 @@ func DefaultConfig() Config {
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
+	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), stuckCancel
+	h := health.DefaultConfig()
+	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
+	c.Health.Reachable = h.Reachable
 	c.LivePatch.Enabled, c.LivePatch.Deadline = true, Duration(time.Minute)
-	c.Health.Deadline = Duration(5 * time.Minute)
 	return c
 }
 
@@ -255,6 +276,9 @@ func (c *Config) validate() error {
 	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
 		return fmt.Errorf("%w: [switch] level: %w", ErrConfig, err)
 	}
+	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {
+		return fmt.Errorf("%w: [switch] stuck is %q and must be %s or %s", ErrConfig, s, stuckCancel, stuckEscalate)
+	}
 	if f := c.Switch.Fallback; f != fallbackRefuse && f != fallbackFull {
 		return fmt.Errorf("%w: [switch] fallback: cannot use %q: it is one of refuse, full", ErrConfig, f)
 	}
@@ -268,6 +292,9 @@ func (c *Config) validate() error {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
 			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
 		}
+	}
+	if err := c.health().Validate(); err != nil {
+		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

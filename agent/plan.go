@@ -113,7 +113,7 @@ func (a *Agent) prettyName(st *store.Store, id string) string {
 func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next {
 	n := switcher.Next{
 		ID: id, Persist: a.Config.State.Persist, ImageOwned: a.Config.State.ImageOwned,
-		HostMount: hostMount, KernelRelease: f.KernelRelease,
+		HostMount: hostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 	}
 	if id == switcher.HostRoot {
 		return n
@@ -163,7 +163,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 	// Whose fstab the root will have depends on the way it is gone to, so that every mount point of each must exist.
 	n.Fstab = slices.Concat(fstabPoints("/etc"), fstabPoints(n.Etc), fstabPoints(a.next(st, rec.good(), f).Etc), fstabPoints(image.Path()+"/etc"))
 	g := switcher.Graft{MountPoints: a.mountPoints(n, f), Stay: n.Mounts(image.Path())}
-	if !root.Info.HasAgent {
+	if !root.Info.HasAgent || !switcher.HasGuard(image.Path()) { // one from before there was a guard would end it
 		if g.Agent, err = os.Executable(); err != nil {
 			return fmt.Errorf("cannot find the agent's own binary: %w", err)
 		}

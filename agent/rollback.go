@@ -50,7 +50,9 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	}
 	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
 	done.Version, done.Switching = s.Version, true
-	rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+	if _, known := rec.Bad[facts.Root]; !known { // why it was given up before is worth more
+		rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+	}
 	if facts.Root == switcher.HostRoot {
 		delete(rec.Bad, facts.Root)
 	}

@@ -31,6 +31,8 @@ type Status struct {
 		BuildID     string      `json:"build_id,omitempty"`
 		BootID      string      `json:"boot_id"`
 		SoftReboots int         `json:"soft_reboots"`
+		BootedAt    time.Time   `json:"booted_at,omitzero"`
+		RebootBy    time.Time   `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 		LivePatches []LivePatch `json:"live_patches"`
 	} `json:"kernel"`
 	// Fixes tells of every fix of the kernel that the releases of the booted and the staged root, and the last release of live
@@ -42,6 +44,10 @@ type Status struct {
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string  `json:"armed,omitempty"`
 	Last  *Result `json:"last,omitempty"`
+	// Health is the last report of the health gate, nil before the first switch.
+	Health *HealthReport `json:"health,omitempty"`
+	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
+	Unhealthy *HealthReport `json:"unhealthy,omitempty"`
 }
 
 // RootStatus is one root as people see it.
@@ -67,7 +73,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last,
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
@@ -79,6 +85,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s.Kernel.Release, s.Kernel.Version, s.Kernel.BuildID = facts.KernelRelease, facts.KernelVersion, facts.KernelBuildID
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
+	s.Kernel.BootedAt, s.Kernel.RebootBy = facts.KernelBooted, facts.RebootBy
 	if s.Kernel.LivePatches, err = a.survey(ctx, facts, rec); err != nil {
 		return s, err
 	}

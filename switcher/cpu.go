@@ -3,7 +3,9 @@ package switcher
 import (
 	"debug/elf"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,6 +40,30 @@ func isaOfVariant(variant string) int {
 		return n
 	}
 	return 0
+}
+
+// cpu reads a field of the first processor, "" when the kernel does not tell.
+func (m Machine) cpu(name string) (string, error) {
+	const oneProcessor = 16 << 10 // has two kilobytes; a large machine takes its time for all of them
+	f, err := os.Open(m.Path("/proc/cpuinfo"))
+	if err != nil {
+		return "", fmt.Errorf("cannot read what the processor is: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, oneProcessor))
+	if err != nil {
+		return "", fmt.Errorf("cannot read what the processor is: %w", err)
+	}
+	return cpuField(string(text), name), nil
+}
+
+// Microcode is the revision that the processor runs, "" where the kernel does not tell.
+func (m Machine) Microcode() string {
+	revision, err := m.cpu("microcode")
+	if err != nil {
+		return ""
+	}
+	return revision
 }
 
 // cpuField is a field of the first processor in /proc/cpuinfo, "" when it has none of that name.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -91,29 +90,23 @@ func (f *Facts) askKernel() error {
 	}
 	f.At = time.Now().UTC().Truncate(time.Second)
 	f.KernelBooted = f.At.Add(-time.Duration(since.Nano())).Truncate(time.Second)
-	const maxText = 1 << 20 // /proc/cpuinfo has some kilobytes for each processor; the first is enough
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return fmt.Errorf("cannot read the kernel's command line: %w", err)
 	}
 	f.CommandLine = strings.TrimSpace(string(cmdline))
 	if runtime.GOARCH == "amd64" {
-		cpuinfo, err := os.Open("/proc/cpuinfo")
+		flags, err := Machine{Root: "/"}.cpu("flags")
 		if err != nil {
-			return fmt.Errorf("cannot read what the processor can do: %w", err)
+			return err
 		}
-		defer cpuinfo.Close()
-		text, err := io.ReadAll(io.LimitReader(cpuinfo, maxText))
-		if err != nil {
-			return fmt.Errorf("cannot read what the processor can do: %w", err)
-		}
-		f.ISA = isaOfFlags(cpuField(string(text), "flags"))
+		f.ISA = isaOfFlags(flags)
 	}
 	return nil
 }
 
-// ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has
-// them itself. That root must stay on the disk for as long as this kernel runs.
+// ModulesFrom returns the root that the running kernel's modules are carried over from, HostRoot for the mutable host, ""
+// when the booted root has them itself. That root must stay on the disk for as long as this kernel runs.
 func ModulesFrom(release string) (string, error) {
 	mounts, err := mountinfo.GetMounts(mountedAt("/usr/lib/modules/" + release))
 	if err != nil {
@@ -122,8 +115,10 @@ func ModulesFrom(release string) (string, error) {
 	if len(mounts) == 0 {
 		return "", nil
 	}
-	id, _ := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix)
-	return id, nil
+	if id, ok := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix); ok {
+		return id, nil
+	}
+	return HostRoot, nil
 }
 
 // mountedAt passes every mount at path, the topmost last.

@@ -27,12 +27,14 @@ type Next struct {
 	Fstab []string
 	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
 	ImageOwned []string
+	// Seeded tells that the root ran before with this state: nothing is missing in it, and nothing is written to it.
+	Seeded bool
 	// Owners translates the image's owners for seeding.
 	Owners Owners
 	// HostMount is where the mutable host's root is kept mounted.
 	HostMount string
-	// KernelRelease is that of the running kernel, whose modules are carried over.
-	KernelRelease string
+	// KernelRelease and KernelVersion are those of the running kernel, whose modules are carried over.
+	KernelRelease, KernelVersion string
 }
 
 // assembly is where a root is put together; it becomes visible to systemd only as a whole.
@@ -245,7 +247,7 @@ func (n Next) carryState(p, image string) error {
 	if err != nil {
 		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
 	}
-	if st, err := os.Lstat(from); err == nil && st.IsDir() {
+	if st, err := os.Lstat(from); err == nil && st.IsDir() && !n.Seeded {
 		if _, err := Seed(from, p, n.Owners, skip); err != nil {
 			return err
 		}
@@ -336,7 +338,7 @@ func (n Next) carryHost() error {
 	return host.Attach(at)
 }
 
-// carryModules mounts the running kernel's modules where the image has none for it.
+// carryModules mounts the running kernel's modules where the image has none for it, or those of another build.
 func (n Next) carryModules() error {
 	if !n.needsModules(assembly) {
 		return nil
@@ -351,7 +353,7 @@ func (n Next) carryModules() error {
 func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
 
 func (n Next) needsModules(root string) bool {
-	return !exists(filepath.Join(root, n.modules(), "modules.dep")) && exists(filepath.Join(n.modules(), "modules.dep"))
+	return exists(filepath.Join(n.modules(), "modules.dep")) && !rootDir(root).serves(Kernel{n.KernelRelease, n.KernelVersion})
 }
 
 // temporary gives the root a /tmp of its own where it would otherwise be read-only.

@@ -1,6 +1,9 @@
 package switcher
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Expectation is what the record says a switch was to bring about, written down before it.
 type Expectation struct {
@@ -20,6 +23,8 @@ type Stamp struct {
 	Target string `json:"target"`
 	// Error is why the root could not be armed; "" when it was.
 	Error string `json:"error,omitempty"`
+	// At is when it ended, by the clock that runs since the kernel booted, as systemd's does; the new root begins here.
+	At time.Duration `json:"at_ns,omitempty"`
 }
 
 // Outcome is what became of a switch.
@@ -42,6 +47,10 @@ const (
 	Landed Outcome = "landed"
 	// Elsewhere: a root is mounted that is neither the one asked for nor the one left.
 	Elsewhere Outcome = "elsewhere"
+	// Unhealthy: the host was in the root asked for, which did not become good, and went back.
+	Unhealthy Outcome = "unhealthy"
+	// Stuck: a unit did not stop in time and the shutdown was cancelled; the root was not left.
+	Stuck Outcome = "stuck"
 )
 
 // Prove tells what became of a switch, by what is mounted at /; counters and stamps only explain it. stamp is nil when

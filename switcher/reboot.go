@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -18,8 +17,11 @@ var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
 // ArmUnit is the unit whose stop arms the new root: it is stopped after every service, with the file systems mounted.
 const ArmUnit = "updatectl-arm.service"
 
-// applyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
-const applyUnit = "updatectl.service"
+// GuardUnit is the unit that watches over a switch from outside of both roots.
+const GuardUnit = "updatectl-guard.service"
+
+// ApplyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
+const ApplyUnit = "updatectl.service"
 
 // ConfirmUnit is the unit that proves a switch and marks the root good.
 const ConfirmUnit = "updatectl-confirm.service"
@@ -126,6 +128,15 @@ func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
 	return strings.Join(holders, "; ")
 }
 
+// SoftRebootNow asks PID 1 for a soft reboot, past logind: no inhibitor lock holds up the way back from a root that is
+// no good.
+func (m Machine) SoftRebootNow(ctx context.Context) error {
+	return startTarget(ctx, "soft-reboot.target")
+}
+
+// FullRebootNow asks PID 1 for a full reboot in the same way.
+func (m Machine) FullRebootNow(ctx context.Context) error { return startTarget(ctx, "reboot.target") }
+
 func startTarget(ctx context.Context, target string) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
 		_, err := conn.StartUnitContext(ctx, target, "replace-irreversibly", nil)
@@ -137,34 +148,44 @@ func startTarget(ctx context.Context, target string) error {
 }
 
 // HoldArmUnit starts the arming unit, so that its stop is part of the next shutdown.
-func (m Machine) HoldArmUnit(ctx context.Context) error { return runJob(ctx, "start") }
+func (m Machine) HoldArmUnit(ctx context.Context) error {
+	return runJob(ctx, "start", ArmUnit, "replace")
+}
 
 // ReleaseArmUnit stops the arming unit outside a shutdown: nothing is armed then.
-func (m Machine) ReleaseArmUnit(ctx context.Context) error { return runJob(ctx, "stop") }
+func (m Machine) ReleaseArmUnit(ctx context.Context) error {
+	return runJob(ctx, "stop", ArmUnit, "replace")
+}
 
-func runJob(ctx context.Context, verb string) error {
+// StartGuard starts the unit that watches over a switch, anew if an earlier one is still there. It has to be up before
+// basic.target, too, where a boot of the kernel goes on to an image: hence without the order of units.
+func (m Machine) StartGuard(ctx context.Context) error {
+	return runJob(ctx, "restart", GuardUnit, "ignore-dependencies")
+}
+
+// runJob starts, stops or restarts one of the agent's own units and waits until that is done.
+func runJob(ctx context.Context, verb, unit, mode string) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
 		done := make(chan string, 1)
-		call := conn.StartUnitContext
-		if verb == "stop" {
-			call = conn.StopUnitContext
-		}
-		_, err := call(ctx, ArmUnit, "replace", done)
+		call := map[string]func(context.Context, string, string, chan<- string) (int, error){
+			"start": conn.StartUnitContext, "stop": conn.StopUnitContext, "restart": conn.RestartUnitContext,
+		}[verb]
+		_, err := call(ctx, unit, mode, done)
 		var answer godbus.Error
 		if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit" {
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, ErrNoUnit)
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, ErrNoUnit)
 		}
 		if err != nil {
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, err)
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, err)
 		}
 		select {
 		case result := <-done:
 			if result != "done" {
-				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, ArmUnit, result)
+				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, unit, result)
 			}
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, ctx.Err())
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, ctx.Err())
 		}
 	})
 }
@@ -202,33 +223,23 @@ func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
 	return do(conn)
 }
 
-// AwaitStarted waits until systemd has no more units to start, other than the one that calls this.
-func (m Machine) AwaitStarted(ctx context.Context, deadline time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
+// ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
+// was left, and they say nothing about this one.
+func (m Machine) ForgetGone(ctx context.Context) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
-		for {
-			jobs, err := conn.ListJobsContext(ctx)
-			if err != nil {
-				return fmt.Errorf("cannot list systemd's jobs: %w", err)
+		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
+		if err != nil {
+			return fmt.Errorf("cannot list the failed units: %w", err)
+		}
+		for _, u := range failed {
+			if u.LoadState != "not-found" {
+				continue
 			}
-			var waiting []string
-			for _, j := range jobs {
-				// A job that only waits is ordered after one that runs, or after the caller itself.
-				if j.JobType == "start" && j.Status == "running" && j.Unit != ConfirmUnit && j.Unit != applyUnit {
-					waiting = append(waiting, j.Unit)
-				}
-			}
-			if len(waiting) == 0 {
-				return nil
-			}
-			const pause = 250 * time.Millisecond // units start in some hundred
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return fmt.Errorf("after %v these units are still starting: %s", deadline, strings.Join(waiting, ", "))
+			if err := conn.ResetFailedUnitContext(ctx, u.Name); err != nil {
+				return fmt.Errorf("cannot forget that %s failed: %w", u.Name, err)
 			}
 		}
+		return nil
 	})
 }
 

@@ -29,6 +29,7 @@ const (
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31
+	exitUnhealthy    = 40
 )
 
 // answer is an exit code that is no error: the question was answered.
@@ -50,7 +51,7 @@ var failures = []struct {
 	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
-	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
+	{agent.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
@@ -85,6 +86,7 @@ var failures = []struct {
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
+	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
