@@ -44,8 +44,8 @@ func (t Trouble) String() string {
 
 // AskTrouble asks PID 1, over its private socket, what went wrong in the root that began at since, by the clock that runs
 // since the kernel booted: it remembers what failed in the roots before.
-func (m Machine) AskTrouble(ctx context.Context, patience, since time.Duration) (Trouble, error) {
-	return bounded(ctx, patience, func(ctx context.Context) (Trouble, error) {
+func (m Machine) AskTrouble(ctx context.Context, since time.Duration) (Trouble, error) {
+	return bounded(ctx, askPatience, func(ctx context.Context) (Trouble, error) {
 		var t Trouble
 		err := withPID1(ctx, func(conn *dbus.Conn) error {
 			units, err := conn.ListUnitsContext(ctx)
