@@ -14,22 +14,26 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// The times of the zoo. The deadline is short, because most animals use it up; the rest is what the guard adds, and room
-// for a busy machine that stages and boots slowly.
-const (
-	zooDeadline    = 20 * time.Second
-	zooGuardMargin = 15 * time.Second // after the deadline, before the guard acts for confirm
-	zooMachine     = 75 * time.Second // for two switches, or the boots of the kernel
+// pace is how long things take in a zoo. The deadline is short, because many animals use it up; margin is for two switches
+// or the boots of the kernel, generous for a machine that is busy with other things.
+type pace struct{ deadline, margin time.Duration }
+
+var (
+	nspawnPace = pace{20 * time.Second, 75 * time.Second}
+	qemuPace   = pace{3 * time.Minute, 8 * time.Minute}
 )
 
+// guardMargin is how long after the deadline the guard waits for confirm.
+const guardMargin = 15 * time.Second
+
 // zooConfig is what the good root asks of the next one.
-var zooConfig = fmt.Sprintf(`[health]
+const zooConfig = `[health]
 deadline = %q
 settle = "1s"
 active = ["ssh.service", "nginx.service", "systemd-journald.service"]
 [switch]
-shutdown-deadline = "20s"
-`, zooDeadline)
+shutdown-deadline = %[1]q
+`
 
 // An animal is a bad image: what lies over image 2, and what becomes of a host that takes it.
 type animal struct {
@@ -99,27 +103,28 @@ func quickAnimals(s *site) []animal {
 // zoo is a host on a good root, image 1, that is offered one bad image after the other.
 type zoo struct {
 	*site
+	pace
 	one string
 }
 
-func newZoo(t *testing.T, o lab.Options) *zoo {
+func newZoo(t *testing.T, o lab.Options, p pace) *zoo {
 	t.Helper()
 	s := newSiteOf(t, o)
-	s.hastens(zooConfig)
+	s.hastens(fmt.Sprintf(zooConfig, p.deadline))
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 	s.unguarded()
-	return &zoo{s, s.roots["1"]}
+	return &zoo{s, p, s.roots["1"]}
 }
 
 // visit offers every animal, and then a good image 2, which is taken.
 func (z *zoo) visit(animals []animal) {
 	z.Helper()
 	for _, a := range animals {
-		z.Run(a.name, func(t *testing.T) { (&zoo{z.in(t), z.one}).meets(a) })
+		z.Run(a.name, func(t *testing.T) { (&zoo{z.in(t), z.pace, z.one}).meets(a) })
 	}
 	z.Run("a good image", func(t *testing.T) {
-		z := &zoo{z.in(t), z.one}
+		z := &zoo{z.in(t), z.pace, z.one}
 		z.publish("2", "os/server:stable")
 		z.switches("apply", "--unattended")
 		z.runs(z.roots["2"], "2")
@@ -167,7 +172,7 @@ func (z *zoo) meets(a animal) {
 // comesBackFrom takes a bad image and expects the host back on the good root, with the reason.
 func (z *zoo) comesBackFrom(a animal, image, root string) {
 	z.Helper()
-	limit := zooDeadline + a.slow + zooMachine
+	limit := z.deadline + a.slow + z.margin
 	switch {
 	case a.boots == 0:
 		z.softlyBack(limit, image)
@@ -265,7 +270,7 @@ func (z *zoo) back(start time.Time, limit time.Duration) {
 // settledAfterBoot waits until the host has gone on from a boot of the kernel, wherever it goes on to.
 func (z *zoo) settledAfterBoot() {
 	z.Helper()
-	for deadline := time.Now().Add(zooMachine); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(z.margin); ; time.Sleep(200 * time.Millisecond) {
 		if stamp, err := z.host.Stamp(z.Context()); err == nil && stamp.SoftReboots > 0 || time.Now().After(deadline) {
 			return
 		}
@@ -319,6 +324,6 @@ func lineDiff(before, after string) string {
 
 // TestZoo is the part of the zoo of bad images that is quick.
 func TestZoo(t *testing.T) {
-	z := newZoo(t, lab.Options{Name: "zoo"})
+	z := newZoo(t, lab.Options{Name: "zoo"}, nspawnPace)
 	z.visit(quickAnimals(z.site))
 }
