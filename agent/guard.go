@@ -356,6 +356,7 @@ func (g *guard) returnTo(ctx context.Context, s sight) error {
 	if err := switcher.Arm(*g.back); err != nil {
 		return err
 	}
+	a.absolve(ctx)
 	err := a.writeStamp(switcher.Stamp{Target: g.back.ID, At: sinceBoot()})
 	return errors.Join(err, a.Machine.SoftRebootNow(ctx))
 }

@@ -253,6 +253,10 @@ func (m Machine) KillUnits(ctx context.Context, units []string) error {
 // only when the ordinary way does not end: PID 1 hangs when it cannot switch.
 func (m Machine) SoftRebootHard(ctx context.Context) error { return callManager(ctx, "SoftReboot", "") }
 
+// ForgetFailures clears the failures of all units, and how often they were started: systemd counts over a soft reboot, and
+// would not start a unit that was started too often (StartLimitBurst= in systemd.unit(5)).
+func (m Machine) ForgetFailures(ctx context.Context) error { return callManager(ctx, "ResetFailed") }
+
 // callManager calls what the library has no method for.
 func callManager(ctx context.Context, method string, args ...any) error {
 	conn, err := godbus.Dial("unix:path=/run/systemd/private", godbus.WithContext(ctx))
