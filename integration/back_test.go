@@ -241,12 +241,12 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		s.hastens("[health]\ndeadline = \"5m\"\n")
 		s.sends("2", "apply", "--from", image)
 		h.Run(t.Context(), "kill", "-SEGV", "1") // it freezes, with every service running
-		if _, err := h.AwaitReboot(t.Context(), 3*time.Minute); err != nil {
+		if _, err := h.AwaitReboot(t.Context(), 5*time.Minute); err != nil {
 			t.Fatalf("%v\n%s", err, h.Console())
 		}
 		v := s.settles()
 		s.runs(one, "1")
-		if bad := v.Bad[root]; !strings.Contains(bad.Reason, "systemd has not answered for 1m0s") {
+		if bad := v.Bad[root]; !strings.Contains(bad.Reason, "systemd has not answered for 2m0s") {
 			t.Errorf("bad are %+v", v.Bad)
 		}
 		s.blames(v, "systemd has not answered")
