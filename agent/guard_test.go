@@ -43,6 +43,7 @@ func TestGuardDecides(t *testing.T) {
 		"hangs, no record":        {{time.Second, next, nil, busy, "", actWait}, {health + guardMargin + time.Second, next, nil, busy, "", actBack}},
 		"confirm cannot go back":  {{time.Second, next, armed, up, "", actWait}, {time.Second, next, armed, up, "ssh is dead", actWait}, {verdictGrace + time.Second, next, armed, up, "ssh is dead", actBack}},
 		"confirm goes back":       {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {time.Minute, again, good, up, "", actEnd}},
+		"confirm was quick":       {{time.Second, next, armed, up, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
 		"going back hangs":        {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, down, "", actReboot}},
 		"the old root hangs, too": {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
 		"PID 1 is deaf":           {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, nil, "", actWait}, {2 * time.Second, next, armed, nil, "", actReboot}},
