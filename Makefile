@@ -12,7 +12,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test test-vm demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test test-vm test-zoo demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -61,6 +61,10 @@ hosts: build
 # The rest of that, in emulated machines: long.
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
+
+# Every bad image that a host has to come back from; a third of them is in hosts.
+test-zoo: build
+	go test -tags lab,zoo -count=1 -timeout 2h -p 1 -v -run 'Zoo$$' ./integration/
 
 test: setup unit vuln hosts
 

@@ -11,7 +11,7 @@ import (
 )
 
 // deafLimit is how long the guard waits for a PID 1 that does not answer.
-const deafLimit = time.Minute
+const deafLimit = 2 * time.Minute
 
 // slowAnimals use up the deadline, or take systemd or the kernel with them.
 func slowAnimals(s *site) []animal {
