@@ -19,8 +19,8 @@ import (
 type pace struct{ deadline, margin time.Duration }
 
 var (
-	nspawnPace = pace{20 * time.Second, 75 * time.Second}
-	qemuPace   = pace{3 * time.Minute, 8 * time.Minute}
+	nspawnPace = pace{30 * time.Second, 3 * time.Minute}
+	qemuPace   = pace{4 * time.Minute, 12 * time.Minute}
 )
 
 // guardMargin is how long after the deadline the guard waits for confirm.
@@ -32,7 +32,7 @@ deadline = %q
 settle = "1s"
 active = ["ssh.service", "nginx.service", "systemd-journald.service"]
 [switch]
-shutdown-deadline = %[1]q
+shutdown-deadline = "2m"
 `
 
 // An animal is a bad image: what lies over image 2, and what becomes of a host that takes it.
