@@ -246,7 +246,7 @@ func (g *guard) next(s sight) act {
 
 // enter begins a stage.
 func (g *guard) enter(to stage, s sight) act {
-	g.stage, g.since, g.mount = to, s.now, s.Mount
+	g.stage, g.since, g.mount, g.kills = to, s.now, s.Mount, 0
 	return actWait
 }
 
@@ -319,10 +319,12 @@ func (g *guard) nextReturning(s sight) act {
 	switch {
 	case s.Mount != g.mount:
 		return g.enter(returned, s)
-	case s.now-g.since > g.shutdown:
-		return actReboot
+	case s.now-g.since <= g.shutdown:
+		return actWait
+	case g.kills == 0 && s.manager != nil && len(s.manager.Stopping) > 0:
+		return actUnjam // a service that cannot save its data on a full disk never stops
 	}
-	return actWait
+	return actReboot
 }
 
 func (g *guard) nextReturned(s sight) act {
@@ -450,10 +452,21 @@ func (g *guard) unjam(ctx context.Context, s sight) error {
 	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stopping(s))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	if g.agent.Config.Switch.Stuck == stuckCancel {
+	switch {
+	case g.stage == returning: // there is nothing to stay for in a root that is no good
+		return g.killStopping(ctx, s, why)
+	case g.agent.Config.Switch.Stuck == stuckCancel:
 		return g.cancel(ctx, s, why)
 	}
 	return g.escalate(ctx, s, why)
+}
+
+// killStopping kills what does not stop. The next step, if there must be one, comes after a moment.
+func (g *guard) killStopping(ctx context.Context, s sight, why string) error {
+	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	return g.agent.Machine.KillUnits(ctx, s.manager.Stopping)
 }
 
 func stopping(s sight) string {
@@ -498,13 +511,13 @@ func (a *Agent) recordCancel(rec *Record, why string) error {
 // escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.
 func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 	a := g.agent
-	a.Log.Error("the shutdown is stuck", zap.String("reason", why), zap.Int("step", g.kills))
+	if g.kills == 0 {
+		return g.killStopping(ctx, s, why)
+	}
+	a.Log.Error("the shutdown is stuck still", zap.String("reason", why))
 	g.kills++
-	g.since = s.now - g.shutdown + killGrace // the next step, if there must be one, comes after that
-	switch g.kills {
-	case 1:
-		return a.Machine.KillUnits(ctx, s.manager.Stopping)
-	case 2:
+	g.since = s.now - g.shutdown + killGrace
+	if g.kills == 2 {
 		if s.record == nil {
 			return errors.New("cannot arm the new root: the record cannot be read")
 		}
