@@ -277,6 +277,7 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err := rec.setOut(s); err != nil {
 		return err
 	}
+	a.reserve()
 	err = a.announce(rec)
 	if err == nil {
 		err = a.ask(ctx, rec.Switch)

@@ -407,7 +407,7 @@ func (g *guard) report(s sight, back Switch) {
 		err = writeAtomically(a.path(backFile), text, 0o600)
 	}
 	if s.record != nil && s.record.retreat(CauseTakenOver, back, g.why) == nil {
-		err = errors.Join(err, a.writeRecord(s.record))
+		err = errors.Join(err, a.withSpare(func() error { return a.writeRecord(s.record) }))
 	}
 	if err != nil {
 		a.Log.Warn("cannot tell all of going back", zap.Error(err))

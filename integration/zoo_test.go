@@ -287,7 +287,7 @@ func (z *zoo) etc() string {
 func (z *zoo) state() string {
 	z.Helper()
 	return z.host.Must(z.T, "sh", "-ec", `findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials | sort
-find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/updatectl /run/updatectl | grep -v -e health.json -e healthy.json -e verdict.json`)
+find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/updatectl /run/updatectl | grep -v -e health.json -e healthy.json -e verdict.json -e spare`)
 }
 
 // serves expects that the host answers with the page of image 1, from outside.
