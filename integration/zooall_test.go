@@ -69,6 +69,10 @@ func TestWholeZoo(t *testing.T) {
 // machineAnimals are those that need a kernel of the host's own, with devices and a clock.
 func machineAnimals() []animal {
 	return []animal{
+		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
+		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
+			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},
 		{name: "udev is broken", reason: "systemd-udevd.service",
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd-udevd", "#!/bin/sh\nexit 1\n")}},
 		{name: "a disk is missing", reason: "emergency.target", slow: guardMargin,
@@ -83,10 +87,6 @@ func machineAnimals() []animal {
 			after: func(s *site) {
 				s.host.Must(s.T, "date", fmt.Sprintf("--set=@%d", time.Now().Unix()))
 			}},
-		{name: "init exits", reason: "it was tried 2 times", boots: 2,
-			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
-		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
-			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},
 	}
 }
 
