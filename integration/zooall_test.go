@@ -10,8 +10,25 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// deafLimit is how long the guard waits for a PID 1 that does not answer.
-const deafLimit = 2 * time.Minute
+var qemuPace = pace{4 * time.Minute, 12 * time.Minute}
+
+const (
+	// guardMargin is how long after the deadline the guard waits for confirm.
+	guardMargin = 15 * time.Second
+	// deafLimit is how long it waits for a PID 1 that does not answer.
+	deafLimit = 2 * time.Minute
+)
+
+const unitDir = "usr/lib/systemd/system/"
+
+// early is a service that runs before all others.
+func early(name, script string) []layerEntry {
+	return []layerEntry{
+		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
+			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
+		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
+	}
+}
 
 // slowAnimals use up the deadline, or take systemd or the kernel with them.
 func slowAnimals(s *site) []animal {
