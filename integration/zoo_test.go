@@ -260,10 +260,10 @@ func (z *zoo) settledAfterBoot() {
 	}
 }
 
-// etc is what is in /etc: names, modes, owners and content.
+// etc is what is in /etc: names, modes, owners and content, except of what systemd notes for itself.
 func (z *zoo) etc() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2`)
+	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
 }
 
 // state is what could be left over by a switch that was taken back: what is mounted, and files with temporary names.
