@@ -24,6 +24,7 @@ install: build
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.

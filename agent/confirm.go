@@ -40,7 +40,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	err = errors.Join(a.disarmLeftover(ctx, rec), a.takeOver(facts, rec))
+	err = a.disarmLeftover(ctx, rec)
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
@@ -164,6 +164,9 @@ func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 // reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
 func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if err := a.takeOver(f, rec); err != nil {
+		return err
+	}
 	switch rec.Phase {
 	case PhaseArmed:
 		return a.proveSwitch(ctx, f, rec)
@@ -230,6 +233,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	if err := rec.on(CauseLanded); err != nil {
 		return err
 	}
+	rec.spare(rec.Switch.Target) // going on is the attempt
 	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	if err := a.writeRecord(rec); err != nil {
 		return err
