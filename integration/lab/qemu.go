@@ -83,6 +83,9 @@ func (q *qemu) furnish(ctx context.Context) error {
 	return unix.Unmount(root, 0)
 }
 
+// patient keeps systemd from giving up on services and devices that are only slow.
+const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=5min"
+
 func (q *qemu) command() (*exec.Cmd, error) {
 	if _, err := os.Stat(filepath.Join("/sys/class/net", q.link())); err == nil { // the last boot's
 		if err := ip("link", "delete", q.link()); err != nil {
@@ -98,7 +101,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", "root=/dev/vda console=ttyS0 " + q.cmdline,
+		"-append", "root=/dev/vda console=ttyS0 " + patient + " " + q.cmdline,
 		// the disk dies with the run, and its writes need not outlive the machine that runs the lab
 		"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image,
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
