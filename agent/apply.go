@@ -198,6 +198,9 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 	if a.Machine.Live() {
 		err = errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec))
 	}
+	if err == nil {
+		err = a.sweep()
+	}
 	return st, facts, rec, err
 }
 
