@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 	"github.com/updatectl/updatectl/integration/lab/fault"
@@ -100,6 +101,9 @@ func (a act) inject(s *site, spec fault.Spec, whole string) {
 		a.after(s)
 	}
 	s.sound()
+	if spec.Do != "KILL" && r.Code == a.code {
+		return
+	}
 	a.prepare(s)
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, a.args...)...); r.Code != a.code {
 		s.Errorf("done again without a fault: %s", r)
@@ -132,7 +136,7 @@ func faultsOf(step string, kind fault.Kind) []fault.Spec {
 	return []fault.Spec{{Do: "ENOMEM"}, kill}
 }
 
-// table is every fault of an act: at the first and at the last of the calls that are the same step.
+// table is every fault of an act, at the first and at the last of the calls that are the same step.
 func (a act) table(s *site) (table []fault.Spec, whole string) {
 	s.Helper()
 	a.prepare(s)
@@ -155,7 +159,11 @@ func (a act) table(s *site) (table []fault.Spec, whole string) {
 	}
 	for _, name := range order {
 		for _, f := range faultsOf(name, kind[name]) {
-			for _, nth := range slices.Compact([]int{1, count[name]}) {
+			nths := []int{1, count[name]}
+			if f.Do == "EINTR" { // it is the same call, done again
+				nths = nths[:1]
+			}
+			for _, nth := range slices.Compact(nths) {
 				f.Step, f.Nth = name, nth
 				table = append(table, f)
 			}
@@ -164,14 +172,15 @@ func (a act) table(s *site) (table []fault.Spec, whole string) {
 	return table, s.kept()
 }
 
-// every runs an act with every fault of its table.
-func (a act) every(t *testing.T, s *site) {
+// meets runs an act with the faults of its table that are picked.
+func (a act) meets(t *testing.T, s *site, picked func(fault.Spec) bool, least int) {
 	t.Run(a.name, func(t *testing.T) {
-		table, whole := a.table(s.in(t))
-		if len(table) < 10 {
-			t.Fatalf("only %d faults: this shows nothing", len(table))
+		all, whole := a.table(s.in(t))
+		table := slices.DeleteFunc(slices.Clone(all), func(f fault.Spec) bool { return !picked(f) })
+		if len(table) < least {
+			t.Fatalf("only %d of %d faults, want %d: this shows nothing", len(table), len(all), least)
 		}
-		t.Logf("%d faults", len(table))
+		t.Logf("%d of %d faults", len(table), len(all))
 		for _, f := range table {
 			t.Run(fmt.Sprintf("%s at %d of %s", f.Do, f.Nth, strings.ReplaceAll(f.Step, "/", "|")), func(t *testing.T) {
 				a.inject(s.in(t), f, whole)
@@ -182,16 +191,151 @@ func (a act) every(t *testing.T, s *site) {
 
 const stateFile = "/var/lib/updatectl/state.json"
 
-// TestFaults goes through a table: every step of staging, of preparing a switch, of arming, confirming and collecting that
-// touches the disk or the mounts, with the errors it can meet and with a crash. After each the host is whole, and the
-// same is done again.
-func TestFaults(t *testing.T) {
-	s := newSite(t, "faults")
+// edited is the record with a switch in it as the agent writes it before it asks, and further changes.
+func (s *site) edited(verb, target string, change func(record document)) string {
+	s.Helper()
+	v := s.status()
+	var record document
+	if err := json.Unmarshal([]byte(s.host.Must(s.T, "cat", stateFile)), &record); err != nil {
+		s.Fatal(err)
+	}
+	record["phase"] = "armed"
+	record["switch"] = document{
+		"from": v.Booted.Root, "target": target, "boot_id": v.Kernel.BootID, "soft_reboots": v.Kernel.SoftReboots,
+		"verb": verb, "at": time.Now().UTC(),
+	}
+	if change != nil {
+		change(record)
+	}
+	text, err := json.Marshal(record)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return string(text)
+}
+
+// setRecord puts a record in place.
+func (s *site) setRecord(text string) {
+	s.Helper()
+	if err := s.host.WriteFile(stateFile, text, 0o600); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// queues has systemd hold a soft reboot in its queue that would do nothing, so that what runs at one can run at any time.
+// What it returns takes all of that away again.
+func (s *site) queues() (gone func()) {
+	s.Helper()
+	for name, text := range map[string]string{
+		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
+		"lab-hold.service":            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
+	} {
+		if err := s.host.WriteFile("/run/systemd/system/"+name, text, 0o644); err != nil {
+			s.Fatal(err)
+		}
+	}
+	s.host.Must(s.T, "systemctl", "daemon-reload")
+	return func() {
+		s.host.Must(s.T, "sh", "-ec", "cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service; systemctl daemon-reload")
+	}
+}
+
+// arming is the act of arming, with a record.
+func (s *site) arming(name, record string, fresh bool) act {
+	return act{
+		name: name, args: []string{"agent", "arm"}, code: exitDone, quiet: true,
+		prepare: func(s *site) {
+			if fresh {
+				s.host.Must(s.T, "sh", "-ec", "rm -rf /var/lib/updatectl/roots/*/etc*")
+			}
+			s.setRecord(record)
+			s.host.Must(s.T, "sh", "-ec", "rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
+				"; systemctl start --no-block lab-hold.service; systemctl start --no-block systemd-soft-reboot.service")
+		},
+		after: func(s *site) {
+			s.host.Must(s.T, "sh", "-ec", "systemctl stop lab-hold.service; systemctl reset-failed 2>/dev/null; "+
+				"while systemctl list-jobs | grep -q soft-reboot; do sleep 0.02; done")
+		},
+	}
+}
+
+// acts brings a host from its installation into an image and hands over what the agent does on the way.
+func (s *site) acts(meet func(act)) {
+	s.Helper()
 	h := s.host
 	s.injects()
-	small := s.registry.Host + "/" + s.offer("small", smallTree(t), s.publisher.Key, "--version", "small")
+	small := s.registry.Host + "/" + s.offer("small", smallTree(s.T), s.publisher.Key, "--version", "small")
+	must := func(script string) { s.Helper(); h.Must(s.T, "sh", "-ec", script) }
 
-	act{name: "stage", args: []string{"stage", "--from", small}, code: exitAvailable, prepare: func(s *site) {
+	meet(act{name: "stage", args: []string{"stage", "--from", small}, code: exitAvailable, prepare: func(s *site) {
 		h.Must(s.T, "rm", "-rf", "/var/lib/updatectl", "/run/updatectl")
-	}}.every(t, s)
+	}})
+	must("rm -rf /var/lib/updatectl; updatectl stage --from " + small + " || :; cp -a /var/lib/updatectl/roots/sha256-* /run/lab/stray")
+	must("rm -rf /var/lib/updatectl; updatectl stage || :")
+	one := s.roots["1"]
+
+	release := s.inhibit()
+	staged := h.Must(s.T, "cat", stateFile)
+	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(staged) }})
+	release()
+
+	gone := s.queues()
+	armed := s.edited("apply", one, nil)
+	meet(s.arming("arm", armed, true))
+	meet(s.arming("arm again", armed, false))
+	gone()
+
+	s.setRecord(staged)
+	must("rm -rf /var/lib/updatectl/roots/*/etc*")
+	s.switches("apply")
+	s.runs(one, "1")
+	tried := s.edited("apply", one, func(r document) {
+		sw := r["switch"].(document)
+		sw["soft_reboots"], sw["from"] = s.status().Kernel.SoftReboots-1, "host"
+		r["good"], r["staged"] = []string{"host"}, one
+	})
+	meet(act{name: "confirm", args: []string{"confirm"}, code: exitDone, prepare: func(s *site) {
+		s.setRecord(tried)
+		h.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl/roots; mkdir -p "+one+"/etc.before/x; cp -a /run/lab/stray/. stray-copy; rm -rf "+
+			"sha256-"+strings.Repeat("0", 64)+"; mv stray-copy sha256-"+strings.Repeat("0", 64))
+	}, after: func(s *site) {
+		if s.status().Phase == "trying" || s.status().Phase == "armed" { // what the unit, or the next apply, does
+			s.updatectl(exitDone, "confirm")
+		}
+	}})
+	stray := func(s *site) {
+		h.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl; cp -a /run/lab/stray roots/sha256-"+strings.Repeat("1", 64)+
+			"; mkdir -p objects/aa; echo stray > objects/aa/"+strings.Repeat("b", 62))
+	}
+	meet(act{name: "gc", args: []string{"gc"}, code: exitDone, prepare: stray})
+
+	release = s.inhibit()
+	good := h.Must(s.T, "cat", stateFile)
+	meet(act{name: "roll back", args: []string{"rollback"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(good) }})
+	release()
+	gone = s.queues()
+	meet(s.arming("arm the host", s.edited("rollback", "host", nil), false))
+	gone()
+	s.switches("rollback")
+	s.runs("host", "host")
+}
+
+// TestFaultsInShort is a sample of what TestEveryFault goes through: where a crash or a full disk is most dangerous.
+func TestFaultsInShort(t *testing.T) {
+	s := newSite(t, "faultcore")
+	sample := map[string][]string{
+		"stage":        {"ENOSPC 1 write /var/lib/updatectl/staging/root-*/objects/*", "KILL 1 rename /var/lib/updatectl/roots/sha256-*", "EROFS 1 create /var/lib/updatectl/.state.json.*"},
+		"apply":        {"KILL 1 rename /var/lib/updatectl/state.json", "EIO 1 sync /var/lib/updatectl/.state.json.*"},
+		"arm":          {"ENOSPC 1 write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", "KILL 1 move_mount /run/nextroot", "ENOMEM 1 fsmount"},
+		"arm again":    {"KILL 1 rename /var/lib/updatectl/roots/sha256-*/etc"},
+		"confirm":      {"KILL 1 rename /var/lib/updatectl/state.json", "ENOSPC 1 write /var/lib/updatectl/.state.json.*"},
+		"gc":           {"KILL 1 unlink /var/lib/updatectl/objects/*/*"},
+		"roll back":    {"EROFS 1 rename /var/lib/updatectl/state.json"},
+		"arm the host": {"KILL 1 move_mount /run/nextroot"},
+	}
+	s.acts(func(a act) {
+		a.meets(t, s, func(f fault.Spec) bool {
+			return slices.Contains(sample[a.name], fmt.Sprintf("%s %d %s", f.Do, f.Nth, f.Step))
+		}, len(sample[a.name]))
+	})
 }

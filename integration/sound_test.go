@@ -20,7 +20,7 @@ cat /proc/mounts | grep -E 'erofs|deleted' | sed 's/^/mounted: /' || :
 grep -s updatectl /sys/block/loop*/loop/backing_file | grep root.cfs | sed 's/^/a loop device: /' || :
 { ls -A . | grep -Evx 'objects|roots|staging|host|oci|state.json|history.jsonl|ids.json'
 ls -A staging
-ls -A /run/updatectl | grep -Evx 'lock|armed.json'
+ls -A /run/updatectl | grep -Evx 'lock|armed.json|next|scratch'
 for root in roots/*/; do
 	[ -d "$root" ] || continue
 	ls -A "$root" | grep -Evx 'root.cfs|image.json|evidence.json|graft|etc|etc.before|etc.old|etc.merged'
