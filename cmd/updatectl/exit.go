@@ -29,6 +29,7 @@ const (
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31
+	exitUnhealthy    = 40
 )
 
 // answer is an exit code that is no error: the question was answered.
@@ -79,6 +80,7 @@ var failures = []struct {
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
+	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
