@@ -116,7 +116,7 @@ func (m *model) setOut(w *world, verb, target string, level switcher.Level) erro
 	s.At, s.Deadline = time.Time{}, time.Time{}
 	w.armed = false
 	err := w.rec.setOut(s)
-	m.on(from, CauseAsked, w.rec.Phase)
+	m.on(from, CauseAsked)
 	return err
 }
 
@@ -129,7 +129,7 @@ func (m *model) begin(w *world) error {
 			if err := w.rec.retreat(CauseTakenOver, *n, "by the guard"); err != nil {
 				return err
 			}
-			m.on(before, CauseTakenOver, w.rec.Phase)
+			m.on(before, CauseTakenOver)
 		}
 	}
 	before := w.rec.Phase
@@ -140,24 +140,24 @@ func (m *model) begin(w *world) error {
 		case outcome == switcher.Pending && w.queued:
 			return nil // a command says so and ends
 		case outcome == switcher.Pending:
-			m.on(before, CauseWithdrawn, w.rec.Phase)
+			m.on(before, CauseWithdrawn)
 			if err := w.rec.on(CauseWithdrawn); err != nil {
 				return err
 			}
 			w.rec.spare(w.rec.Switch.Target)
 		case outcome == switcher.Landed:
-			m.on(before, CauseLanded, w.rec.Phase)
+			m.on(before, CauseLanded)
 			return w.rec.on(CauseLanded)
 		case outcome == switcher.Switched:
-			m.on(before, CauseArrived, w.rec.Phase)
+			m.on(before, CauseArrived)
 			return w.rec.on(CauseArrived)
 		default:
-			m.on(before, CauseMissed, w.rec.Phase)
+			m.on(before, CauseMissed)
 			return w.rec.giveUp(CauseMissed, outcome, reason, time.Time{})
 		}
 	case PhaseTrying:
 		if w.root != w.rec.Switch.Target {
-			m.on(before, CauseLeft, w.rec.Phase)
+			m.on(before, CauseLeft)
 			return w.rec.giveUp(CauseLeft, switcher.Rebooted, "left", time.Time{})
 		}
 	}
@@ -185,14 +185,14 @@ func tried(w *world) bool   { return w.rec.Phase == PhaseTrying }
 func (m *model) unhealthy(w *world, c Cause) error {
 	to := w.rec.wayBack()
 	if to == "" {
-		m.on(w.rec.Phase, CauseStranded, "")
+		m.on(w.rec.Phase, CauseStranded)
 		return w.rec.on(CauseStranded)
 	}
 	s := Switch{Verb: verbBack}
 	m.agent.describe(&s, w.facts(), to)
 	s.At, s.Deadline = time.Time{}, time.Time{}
 	w.armed = false
-	m.on(w.rec.Phase, c, PhaseArmed)
+	m.on(w.rec.Phase, c)
 	return w.rec.retreat(c, s, "unhealthy")
 }
 
@@ -205,7 +205,7 @@ func (m *model) steps() []step {
 			return m.after(w, func(w *world) bool { return settled(w) && w.root != id && w.rec.Staged != id }, func(w *world) error {
 				before := w.rec.Phase
 				w.rec.Staged = id
-				m.on(before, CauseStaged, PhaseStaged)
+				m.on(before, CauseStaged)
 				return w.rec.on(CauseStaged)
 			})
 		})
@@ -245,7 +245,7 @@ func (m *model) steps() []step {
 	})
 	add("confirm finds it healthy", true, func(w *world) (bool, error) {
 		return m.after(w, tried, func(w *world) error {
-			m.on(PhaseTrying, CauseProved, PhaseGood)
+			m.on(PhaseTrying, CauseProved)
 			return w.rec.proved(w.root)
 		})
 	})
@@ -320,6 +320,8 @@ func (w world) holds() error {
 		return fmt.Errorf("no phase: %q", r.Phase)
 	case (r.Phase == PhaseArmed || r.Phase == PhaseTrying) && r.Switch == nil:
 		return fmt.Errorf("in phase %s with no switch", r.Phase)
+	case w.queued && w.note == nil && r.Phase != PhaseArmed:
+		return fmt.Errorf("a soft reboot is queued in phase %s, and nothing would be armed", r.Phase)
 	case r.Phase == PhaseStaged && r.Staged == "":
 		return fmt.Errorf("staged, and nothing is")
 	}
