@@ -103,7 +103,7 @@ type model struct {
 	moves map[string]bool
 }
 
-func (m *model) on(before Phase, c Cause, after Phase) {
+func (m *model) on(before Phase, c Cause) {
 	m.moves[fmt.Sprintf("%s: %s", before, c)] = true
 }
 
