@@ -251,10 +251,8 @@ func (m *model) steps() []step {
 	})
 	add("confirm finds it unhealthy", true, func(w *world) (bool, error) {
 		return m.after(w, tried, func(w *world) error {
-			w.queued = true
-			err := m.unhealthy(w, CauseUnhealthy)
-			w.queued = w.rec.Phase == PhaseArmed
-			return err
+			w.queued = w.rec.wayBack() != ""
+			return m.unhealthy(w, CauseUnhealthy)
 		})
 	})
 	add("confirm is killed before it asks for the way back", false, func(w *world) (bool, error) {
