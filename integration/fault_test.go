@@ -282,6 +282,8 @@ func (s *site) acts(meet func(act)) {
 	release := s.inhibit()
 	staged := h.Must(s.T, "cat", stateFile)
 	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(staged) }})
+	s.updatectl(exitBlocked, "apply") // what it makes, arming needs
+	s.setRecord(staged)
 	release()
 
 	gone := s.queues()
