@@ -21,8 +21,9 @@ build:
 install: build
 	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
 	install -D -m 0644 -t $(unitdir) configs/units/*
-	install -d $(unitdir)/multi-user.target.wants
+	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
+	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.

@@ -35,20 +35,19 @@ busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freed
 	return BootStamp{BootID: fields[0], SoftReboots: count}, nil
 }
 
-// bootLimit is for a boot of the container, which takes about two seconds; a stop job that hangs takes 90.
-const bootLimit = 150 * time.Second
-
 // AwaitBoot waits until the host has booted again since the stamp was taken, softly or fully, and has started all its
 // units. It returns the new stamp.
 func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
+	limited, stop := context.WithTimeout(ctx, h.way.limit())
+	defer stop()
 	var now BootStamp
-	err := poll(bootLimit, func() (bool, error) {
+	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
 		var err error
-		now, err = h.Stamp(ctx)
-		return err == nil && now != since, ctx.Err()
+		now, err = h.Stamp(limited)
+		return err == nil && now != since, limited.Err()
 	})
 	if err != nil {
 		return now, fmt.Errorf("cannot see host %s boot again: %w", h.Name, err)
@@ -59,14 +58,19 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 	return now, nil
 }
 
+// Patience is how long a test may wait for a few seconds' work in the host.
+func (h *Host) Patience() time.Duration { return h.way.limit() / 5 }
+
 // awaitUp waits until PID 1 has no job left. "degraded" counts as up: which units failed is for the test to judge.
 func (h *Host) awaitUp() error {
+	limited, stop := context.WithTimeout(context.Background(), h.way.limit())
+	defer stop()
 	var last string
-	err := poll(bootLimit, func() (bool, error) {
+	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
-		r := h.Run(context.Background(), "systemctl", "is-system-running")
+		r := h.Run(limited, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)
 		return last == "running" || last == "degraded", nil
 	})

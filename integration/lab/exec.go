@@ -3,17 +3,12 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Result is how a command in a host ended.
@@ -33,30 +28,7 @@ func (h *Host) Run(ctx context.Context, args ...string) Result { return h.RunInp
 
 // RunInput is Run with standard input.
 func (h *Host) RunInput(ctx context.Context, stdin io.Reader, args ...string) Result {
-	leader, err := h.leader()
-	if err != nil {
-		return Result{Code: -1, Stderr: err.Error()}
-	}
-	// A command outside of the host's cgroups would be one that systemd and logind there cannot place.
-	dir := filepath.Join(h.cgroup, "payload", "lab-commands")
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return Result{Code: -1, Stderr: err.Error()}
-	}
-	cgroup, err := os.Open(dir)
-	if err != nil {
-		return Result{Code: -1, Stderr: err.Error()}
-	}
-	defer cgroup.Close()
-	cmd := nsenter(ctx, leader, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Pdeathsig: unix.SIGKILL}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err = RunAwake(cmd)
-	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: exitCode(cmd.ProcessState)}
-	if r.Code < 0 {
-		r.Stderr += err.Error()
-	}
-	return r
+	return h.way.run(ctx, stdin, args...)
 }
 
 // Sh runs a shell script in the host.
@@ -64,82 +36,55 @@ func (h *Host) Sh(ctx context.Context, script string) Result {
 	return h.Run(ctx, "/bin/sh", "-ec", script)
 }
 
-// nsenter is a command in the namespaces of a container's first process. --root matters: that process's root is another
-// one after every soft reboot, and without it the command would see the first.
-func nsenter(ctx context.Context, leader int, args ...string) *exec.Cmd {
-	root := fmt.Sprintf("/proc/%d/root", leader)
-	enter := []string{"--target", fmt.Sprint(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
-		"--root=" + root, "--wd=" + root}
-	// env looks the command up in the host's PATH, not the caller's; what the shell of an administrator has
-	env := []string{"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "USER=root", "LANG=C.UTF-8"}
-	return exec.CommandContext(ctx, "nsenter", append(append(enter, env...), args...)...)
-}
-
-// RunAwake runs an nsenter command, and wakes it up over and over. Before a switch, systemd stops all processes that are
-// left with SIGSTOP, then ends them; nsenter stops itself as soon as it sees its child stopped, and outside of the
-// container nobody continues it: without this it would sleep for ever.
-func RunAwake(cmd *exec.Cmd) error {
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(pollInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				_ = cmd.Process.Signal(unix.SIGCONT)
-			case <-done:
-				return
-			}
-		}
-	}()
-	defer close(done)
-	return cmd.Wait()
-}
-
-func exitCode(state *os.ProcessState) int {
-	if state == nil {
-		return -1
-	}
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return 128 + int(status.Signal())
-	}
-	return state.ExitCode()
-}
-
 // CopyIn copies a file, or a directory with all that is in it, to a path in the host. Owners and modes stay as they are.
 func (h *Host) CopyIn(ctx context.Context, from, to string) error {
-	leader, err := h.leader()
+	if err := h.copyIn(ctx, from, to); err != nil {
+		return fmt.Errorf("cannot copy %s into host %s: %w", from, h.Name, err)
+	}
+	return nil
+}
+
+func (h *Host) copyIn(ctx context.Context, from, to string) error {
+	info, err := os.Stat(from)
 	if err != nil {
 		return err
 	}
-	target := filepath.Join(fmt.Sprintf("/proc/%d/root", leader), to)
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return fmt.Errorf("cannot copy into host %s: %w", h.Name, err)
+	what, dir := []string{"--directory=" + from, "."}, to
+	if !info.IsDir() {
+		rename := fmt.Sprintf("--transform=flags=r;s,^%s$,%s,", filepath.Base(from), filepath.Base(to))
+		what, dir = []string{"--directory=" + filepath.Dir(from), rename, filepath.Base(from)}, filepath.Dir(to)
 	}
-	if out, err := exec.CommandContext(ctx, "cp", "-aT", from, target).CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot copy into host %s: %w\n%s", h.Name, err, out)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // the packer, when nobody unpacks
+	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"}, what...)...)
+	var stderr bytes.Buffer
+	pack.Stderr = &stderr
+	pipe, err := pack.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := pack.Start(); err != nil {
+		return err
+	}
+	const unpack = `mkdir -p "$1"; exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
+	r := h.RunInput(ctx, pipe, "/bin/sh", "-ec", unpack, "copy", dir)
+	if r.Code != 0 {
+		return fmt.Errorf("cannot unpack: %s", r)
+	}
+	if err := pack.Wait(); err != nil {
+		return fmt.Errorf("cannot pack: %w\n%s", err, stderr.Bytes())
 	}
 	return nil
 }
 
 // WriteFile writes a file in the host.
 func (h *Host) WriteFile(path, text string, mode os.FileMode) error {
-	leader, err := h.leader()
-	if err != nil {
-		return err
+	const write = `mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"`
+	r := h.RunInput(context.Background(), strings.NewReader(text), "/bin/sh", "-ec", write, "write", path, fmt.Sprintf("%o", mode.Perm()))
+	if r.Code != 0 {
+		return fmt.Errorf("cannot write %s in host %s: %s", path, h.Name, r)
 	}
-	target := filepath.Join(fmt.Sprintf("/proc/%d/root", leader), path)
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return fmt.Errorf("cannot write into host %s: %w", h.Name, err)
-	}
-	if err := os.WriteFile(target, []byte(text), mode); err != nil {
-		return fmt.Errorf("cannot write into host %s: %w", h.Name, err)
-	}
-	return os.Chmod(target, mode)
+	return nil
 }
 
 // Journal is the host's journal of this boot of the kernel, which all soft reboots are part of.

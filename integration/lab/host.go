@@ -5,40 +5,71 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Host is a Debian system run by its own systemd in a container with its own network: the mutable installation that
-// the agent finds on a first host, on a disk of its own that can be written to and filled.
+// A Host is a Debian system run by its own systemd, in a container or in a machine, with its own network: the mutable
+// installation that the agent finds on a first host, on a disk of its own that can be written to and filled.
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
 
 	number  int
+	boots   int    // of the kernel
 	dir     string // the run's directory for this host: disk and console log
-	disk    string // the mounted disk, which is "/" of the host until the first switch
+	disk    string // where the disk is mounted: "/" of a container until the first switch
+	image   string // the disk
 	cgroup  string
 	console string
-	nspawn  *exec.Cmd
-	ended   chan struct{} // closed when the container is gone
+	way     way
+	ended   chan struct{} // closed when the container or the machine is gone
 }
+
+// A way is how a host is run.
+type way interface {
+	// link is the enclosure's end of the host's network.
+	link() string
+	// device is what an installer would have written into fstab for the root.
+	device() string
+	// furnish adds what this way needs to the tree on the host's disk, the last thing before it is booted.
+	furnish(ctx context.Context) error
+	// command boots the host when it is started, writes its console to standard output, and ends when the host does, for
+	// a full reboot too.
+	command() (*exec.Cmd, error)
+	// run runs a command in the host, as root.
+	run(ctx context.Context, stdin io.Reader, args ...string) Result
+	// limit is how long a boot may take.
+	limit() time.Duration
+}
+
+// Kind is which way a host is run.
+type Kind int
+
+const (
+	// Nspawn runs a host in a container: fast, with the kernel of the machine that runs the lab.
+	Nspawn Kind = iota
+	// QEMU runs a host in an emulated machine: slow, with the kernel of the host's tree.
+	QEMU
+)
 
 // Options is what tests choose of a host.
 type Options struct {
 	// Name is the container's and the host's name, "lab" if empty, at most 12 characters.
 	Name string
+	Kind Kind
 	// Tree is what the host is installed from, [V1] if empty.
 	Tree string
 	// Customise changes the host's tree, seen at root, before it boots.
 	Customise func(root string) error
+	// Cmdline is added to the kernel command line of a machine.
+	Cmdline string
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -65,7 +96,10 @@ func Prepare(ctx context.Context) error {
 	if _, err = Tools(ctx); err != nil {
 		return err
 	}
-	_, err = OldTools(ctx)
+	if _, err = OldTools(ctx); err != nil {
+		return err
+	}
+	_, err = guestBinary(ctx)
 	return err
 }
 
@@ -81,31 +115,36 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 		number: hosts,
 		dir:    filepath.Join(RunDir(), o.Name),
 		disk:   filepath.Join("/run/lab", o.Name),
-		cgroup: filepath.Join("/sys/fs/cgroup", "host-"+o.Name),
-		ended:  make(chan struct{}),
 	}
-	h.console = filepath.Join(h.dir, "console.log")
+	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
+	if o.Kind == QEMU {
+		h.way = &qemu{host: h, cmdline: o.Cmdline}
+	} else {
+		h.way = &nspawn{host: h}
+	}
 	if err := h.install(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot install host %s: %w", o.Name, err)
 	}
-	if err := h.start(); err != nil {
-		return nil, fmt.Errorf("cannot start host %s: %w", o.Name, err)
-	}
-	if err := h.connect(); err != nil {
-		h.Stop()
-		return nil, fmt.Errorf("cannot connect host %s: %w", o.Name, err)
-	}
-	if err := h.awaitUp(); err != nil {
-		err = fmt.Errorf("cannot boot host %s: %w\n%s", o.Name, err, h.Console())
+	if err := h.boot(); err != nil {
 		h.Stop()
 		return nil, err
 	}
 	return h, nil
 }
 
+// boot boots the kernel and waits until all units are started.
+func (h *Host) boot() error {
+	for _, step := range []func() error{h.start, h.connect, h.awaitUp} {
+		if err := step(); err != nil {
+			return fmt.Errorf("cannot boot host %s: %w\n%s", h.Name, err, h.Console())
+		}
+	}
+	return nil
+}
+
 // install puts a copy of the base disk in place and makes the tree on it this host's own.
 func (h *Host) install(ctx context.Context, o Options) error {
-	for _, dir := range []string{h.dir, h.disk, h.cgroup} {
+	for _, dir := range []string{h.dir, h.disk} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -120,21 +159,22 @@ func (h *Host) install(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	image := filepath.Join(h.dir, "disk.img")
-	if err := copySparse(ctx, base, image); err != nil {
+	if err := copySparse(ctx, base, h.image); err != nil {
 		return err
 	}
 	// mount(8) makes a loop device that clears itself when nothing uses it any more, and this mount ends with the enclosure.
-	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", image, h.disk).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", h.image, h.disk).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot mount the disk: %w\n%s", err, out)
 	}
 	if err := h.personalise(ctx); err != nil {
 		return err
 	}
 	if o.Customise != nil {
-		return o.Customise(h.disk)
+		if err := o.Customise(h.disk); err != nil {
+			return err
+		}
 	}
-	return nil
+	return h.way.furnish(ctx)
 }
 
 // personalise gives the tree what an installer gives a host and an image does not have.
@@ -150,8 +190,8 @@ func (h *Host) personalise(ctx context.Context) error {
 		"usr/share/lab/www/index.html": "lab mutable host\n",
 		"etc/hostname":                 h.Name + "\n",
 		"etc/hosts":                    fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr, HostName),
-		"etc/fstab":                    "# made by the installer\n/dev/vda1 / ext4 errors=remount-ro 0 1\n",
-		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0\n\n[Network]\nAddress=%s/24\nGateway=%s\n"+
+		"etc/fstab":                    "# made by the installer\n" + h.way.device() + " / ext4 errors=remount-ro 0 1\n",
+		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\nGateway=%s\n"+
 			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.gateway()),
 	}
 	for name, text := range files {
@@ -169,54 +209,61 @@ func (h *Host) personalise(ctx context.Context) error {
 
 func (h *Host) gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }
 
-// start starts the container. Its PID 1 is a child of systemd-nspawn.
+// start starts the host, in a cgroup of its own by which it can be ended at once. A cgroup that has others below it, as
+// the last boot's may, takes no process: every boot has a new one.
 func (h *Host) start() error {
-	log, err := os.Create(h.console)
-	if err != nil {
+	h.boots++
+	h.cgroup = fmt.Sprintf("/sys/fs/cgroup/host-%s-%d", h.Name, h.boots)
+	if err := os.Mkdir(h.cgroup, 0o755); err != nil {
 		return err
 	}
-	defer log.Close()
 	cgroup, err := os.Open(h.cgroup)
 	if err != nil {
 		return err
 	}
 	defer cgroup.Close()
-	h.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+h.disk, "--machine="+h.Name,
-		"--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
-		"--network-veth", "--console=read-only")
-	h.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
-	h.nspawn.Stdout, h.nspawn.Stderr = log, log
-	h.nspawn.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
-	if err := h.nspawn.Start(); err != nil {
+	log, err := os.OpenFile(h.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
 		return err
 	}
+	defer log.Close()
+	cmd, err := h.way.command()
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	h.ended = ended
 	go func() {
-		_ = h.nspawn.Wait()
-		close(h.ended)
+		_ = cmd.Wait()
+		close(ended)
 	}()
 	return nil
 }
 
-// connect gives the enclosure's end of the veth pair its address. The host's end is configured by the host itself.
+// connect gives the enclosure's end of the host's network its address. The other end is configured by the host itself.
 func (h *Host) connect() error {
-	link := "ve-" + h.Name
 	err := poll(patience, func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
-		_, err := os.Stat(filepath.Join("/sys/class/net", link))
+		_, err := os.Stat(filepath.Join("/sys/class/net", h.way.link()))
 		return err == nil, nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := ip("address", "add", h.gateway()+"/24", "dev", link); err != nil {
+	if err := ip("address", "add", h.gateway()+"/24", "dev", h.way.link()); err != nil {
 		return err
 	}
-	return ip("link", "set", link, "up")
+	return ip("link", "set", h.way.link(), "up")
 }
 
-var errHostGone = errors.New("the container has ended")
+var errHostGone = errors.New("the host has ended")
 
 func (h *Host) running() bool {
 	select {
@@ -227,58 +274,18 @@ func (h *Host) running() bool {
 	}
 }
 
-// leader is the pid of the container's PID 1. A full reboot changes it, a soft one does not.
-func (h *Host) leader() (int, error) {
-	if !h.running() {
-		return 0, errHostGone
-	}
-	return leaderBelow(h.nspawn.Process.Pid)
-}
-
-// leaderBelow finds the container's PID 1 among the children of systemd-nspawn.
-func leaderBelow(nspawn int) (int, error) {
-	children, err := children(nspawn)
-	if err != nil {
-		return 0, err
-	}
-	for _, pid := range children {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(status)) {
-			if ids, ok := strings.CutPrefix(line, "NSpid:"); ok && strings.HasSuffix(strings.TrimSpace(ids), "\t1") {
-				return pid, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("cannot find the container's first process below %d", nspawn)
-}
-
-func children(pid int) ([]int, error) {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return nil, err
-	}
-	var all []int
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		for _, field := range strings.Fields(string(text)) {
-			child, err := strconv.Atoi(field)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, child)
-		}
-	}
-	return all, nil
-}
-
 // Stop ends the host at once, as pulling its plug would, and forgets its disk.
 func (h *Host) Stop() {
+	h.cutPower()
+	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
+	_ = os.Remove(h.image)
+}
+
+// cutPower ends the host and what runs in it.
+func (h *Host) cutPower() {
+	if h.ended == nil { // never started
+		return
+	}
 	if h.running() {
 		_ = os.WriteFile(filepath.Join(h.cgroup, "cgroup.kill"), []byte("1"), 0)
 	}
@@ -286,8 +293,6 @@ func (h *Host) Stop() {
 	case <-h.ended:
 	case <-time.After(patience):
 	}
-	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
-	_ = os.Remove(filepath.Join(h.dir, "disk.img"))
 }
 
 // Console is what the host wrote to its console.
@@ -299,6 +304,6 @@ func (h *Host) Console() string {
 	return string(text)
 }
 
-// Disk is where the enclosure sees the host's disk: the root of the mutable installation, with the /var it shares with
+// Disk is where the enclosure sees the disk of a container: the root of the mutable installation, with the /var it shares with
 // all roots.
 func (h *Host) Disk() string { return h.disk }

@@ -4,33 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
 // FullReboot runs a command in the host that reboots it, and boots it again as its firmware would: a full reboot ends
-// the container, a soft one does not. It returns the stamp of the new boot, in which nothing of the old /run is left.
+// the container or the machine, a soft one does not. It returns the stamp of the new boot, in which nothing of the old
+// /run is left.
 func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, error) {
 	if r := h.Run(ctx, command...); r.Code > 0 && r.Code < 128 {
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %s", h.Name, r)
 	}
+	return h.AwaitReboot(ctx, h.way.limit())
+}
+
+// AwaitReboot waits until the host reboots by itself, in a time, and boots it again.
+func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp, error) {
 	select {
 	case <-h.ended:
-	case <-time.After(bootLimit):
+	case <-ctx.Done():
+		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %w", h.Name, ctx.Err())
+	case <-time.After(limit):
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %w", h.Name, errStaysUp)
 	}
-	// The old cgroup has others below it by now, and a process cannot be put into such a one.
-	h.cgroup += "-again"
-	if err := os.Mkdir(h.cgroup, 0o755); err != nil {
-		return BootStamp{}, fmt.Errorf("cannot start host %s: %w", h.Name, err)
-	}
-	h.ended = make(chan struct{})
-	for _, step := range []func() error{h.start, h.connect, h.awaitUp} {
-		if err := step(); err != nil {
-			return BootStamp{}, fmt.Errorf("cannot boot host %s: %w\n%s", h.Name, err, h.Console())
-		}
+	if err := h.boot(); err != nil {
+		return BootStamp{}, err
 	}
 	return h.Stamp(ctx)
 }
 
-var errStaysUp = errors.New("the container has not ended: that was no full reboot")
+// CutPower ends the host at once and boots it again: what it had not yet written to its disk is lost.
+func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
+	h.cutPower()
+	return h.AwaitReboot(ctx, patience)
+}
+
+var errStaysUp = errors.New("the host has not ended: that was no full reboot")

@@ -1,0 +1,191 @@
+// Package guest runs commands inside a lab's machine for those outside of it, over virtio serial ports: they need no
+// network, no login and nothing of the root that is booted, so they also reach a host that has lost all of these.
+//
+// A port carries lines, each a [Message] in JSON, one command at a time. Either end may vanish in the middle of a line:
+// the guest with its userspace, by a soft reboot, while the port and what was written into it stay. So every guest has a
+// name of its own, says it when it starts, and takes no command that was meant for another one: what an old guest did
+// not read is not run by the new one, and whoever waits for an answer learns that there will be none.
+package guest
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Message is one line, in either direction.
+type Message struct {
+	// Guest names the guest: the one that speaks, when it starts or is asked, or the one that is meant to run a command.
+	Guest string `json:",omitempty"`
+	Ask   bool   `json:",omitempty"` // wanted: Guest
+
+	ID      string   `json:",omitempty"` // of the command that all below belongs to
+	Run     []string `json:",omitempty"`
+	Input   []byte   `json:",omitempty"`
+	EOF     bool     `json:",omitempty"` // no more Input
+	Kill    bool     `json:",omitempty"`
+	Started bool     `json:",omitempty"`
+	Stdout  []byte   `json:",omitempty"`
+	Stderr  []byte   `json:",omitempty"`
+	Ended   bool     `json:",omitempty"`
+	Code    int      `json:",omitempty"` // with Ended: as package lab's Result has it
+}
+
+const (
+	// Chunk is how much of a stream goes into one message, at most.
+	Chunk = 32 << 10
+	// MaxLine is more than a chunk in base64, or a command line, takes.
+	MaxLine = 1 << 20
+	// absence is how long a port that is not there, or that nobody holds at the other end, is left alone.
+	absence = 100 * time.Millisecond
+)
+
+// Serve serves all ports that match a pattern, for ever; there has to be one at least, and it waits for it.
+func Serve(pattern string) error {
+	name := rand.Text()
+	for {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return fmt.Errorf("cannot look for ports: %w", err)
+		}
+		if len(paths) == 0 { // the driver is not loaded yet
+			time.Sleep(absence)
+			continue
+		}
+		failed := make(chan error)
+		for _, path := range paths {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return fmt.Errorf("cannot open port: %w", err)
+			}
+			go func() { failed <- newPort(name, f).serve(f) }()
+		}
+		return <-failed
+	}
+}
+
+// A port is the guest's end of one.
+type port struct {
+	name string
+
+	mu  sync.Mutex
+	out *json.Encoder
+
+	current string // the command's ID
+	stdin   *io.PipeWriter
+	kill    func()
+}
+
+func newPort(name string, w io.Writer) *port {
+	return &port{name: name, out: json.NewEncoder(w)}
+}
+
+func (p *port) send(m Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.out.Encode(m) // if it does not arrive, nobody is there to be told
+}
+
+// serve reads messages for ever.
+func (p *port) serve(r io.Reader) error {
+	lines := bufio.NewReaderSize(r, MaxLine)
+	p.mu.Lock()
+	_ = p.out.Encode(struct{}{}) // ends the line in which an earlier guest may have been stopped
+	p.mu.Unlock()
+	p.send(Message{Guest: p.name})
+	for {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, io.EOF) { // nobody holds the other end
+			time.Sleep(absence)
+			continue
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return fmt.Errorf("cannot read from port: %w", err)
+		}
+		var m Message
+		if json.Unmarshal(line, &m) == nil { // otherwise it is the end of what was said to an earlier guest
+			p.take(m)
+		}
+	}
+}
+
+func (p *port) take(m Message) {
+	switch {
+	case m.Ask, len(m.Run) > 0 && m.Guest != p.name:
+		p.send(Message{Guest: p.name})
+	case len(m.Run) > 0:
+		p.start(m)
+	case m.ID != p.current:
+	case m.Kill:
+		p.kill()
+	case m.EOF:
+		p.stdin.Close()
+	case len(m.Input) > 0:
+		_, _ = p.stdin.Write(m.Input) // blocks until the command has read it, or has ended
+	}
+}
+
+// environment is what the shell of an administrator has.
+var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"HOME=/root", "USER=root", "LANG=C.UTF-8"}
+
+func (p *port) start(m Message) {
+	stdin, feed := io.Pipe()
+	// env looks the command up, so that what cannot be found ends as it does in a shell
+	cmd := exec.Command("/usr/bin/env", append(append([]string{"-i"}, environment...), m.Run...)...)
+	cmd.Dir = "/"
+	cmd.Stdout = stream(func(b []byte) { p.send(Message{ID: m.ID, Stdout: b}) })
+	cmd.Stderr = stream(func(b []byte) { p.send(Message{ID: m.ID, Stderr: b}) })
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.current, p.stdin, p.kill = m.ID, feed, func() {}
+	p.send(Message{ID: m.ID, Started: true})
+	to, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		stdin.Close()
+		p.send(Message{ID: m.ID, Stderr: []byte(err.Error())})
+		p.send(Message{ID: m.ID, Ended: true, Code: -1})
+		return
+	}
+	p.kill = func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	go func() {
+		_, _ = io.Copy(to, stdin)
+		to.Close()
+	}()
+	go func() {
+		_ = cmd.Wait()
+		stdin.Close() // whoever still feeds it need not
+		p.send(Message{ID: m.ID, Ended: true, Code: exitCode(cmd.ProcessState)})
+	}()
+}
+
+// exitCode is that of a shell: 128 + the signal's number for a command that a signal ended.
+func exitCode(state *os.ProcessState) int {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// A stream takes what a command writes, in pieces.
+type stream func([]byte)
+
+func (s stream) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		n := min(len(rest), Chunk)
+		s(rest[:n])
+		rest = rest[n:]
+	}
+	return len(b), nil
+}

@@ -1,0 +1,138 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// qemu runs a host in a machine of QEMU. It is always emulated: /dev/kvm may be there and still not run a stock kernel,
+// only a boot would tell, and a suite whose limits hold for one and not for the other is worth little.
+//
+// The firmware's part is played by -kernel and -initrd, with what the mutable host has in /boot: as on a real host whose
+// boot chain the agent never touches.
+type qemu struct {
+	host    *Host
+	cmdline string
+	ports   chan *port
+}
+
+func (q *qemu) link() string { return "vm-" + q.host.Name }
+
+func (q *qemu) device() string { return "/dev/vda" }
+
+// limit is for a boot that takes a minute when nothing else runs, and a stop job that hangs for 90 seconds.
+func (q *qemu) limit() time.Duration { return 8 * time.Minute }
+
+// dir is for what the machine needs besides its disk. Names of sockets are short, so it is not the run's directory.
+func (q *qemu) dir() string { return q.host.disk + ".qemu" }
+
+const (
+	guestUnit    = "lab-guest.service"
+	guestProgram = "/var/lib/lab/labguest" // in /var, which every root has from the host
+)
+
+// guestUnitText keeps the guest running in every root. It is not part of an orderly shutdown: a command is ended by what
+// ends all processes before the switch, as one that an administrator left running would be.
+const guestUnitText = `[Unit]
+Description=Run commands for the lab
+DefaultDependencies=no
+IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=` + guestProgram + ` %y
+Restart=always
+RestartSec=100ms
+`
+
+// furnish puts the guest on the disk and takes the kernel from it. The machine has the disk for itself then.
+func (q *qemu) furnish(ctx context.Context) error {
+	guest, err := guestBinary(ctx)
+	if err != nil {
+		return err
+	}
+	root := q.host.disk
+	units := filepath.Join(root, "usr/lib/systemd/system")
+	if err := writeFile(filepath.Join(units, guestUnit), guestUnitText); err != nil {
+		return err
+	}
+	for _, dir := range []string{q.dir(), filepath.Join(units, "sysinit.target.wants"), filepath.Dir(filepath.Join(root, guestProgram))} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink("../"+guestUnit, filepath.Join(units, "sysinit.target.wants", guestUnit)); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{
+		guest:                             filepath.Join(root, guestProgram),
+		filepath.Join(root, "vmlinuz"):    filepath.Join(q.dir(), "vmlinuz"),
+		filepath.Join(root, "initrd.img"): filepath.Join(q.dir(), "initrd.img"),
+	} {
+		if out, err := exec.CommandContext(ctx, "cp", "--dereference", from, to).CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot copy %s: %w\n%s", from, err, out)
+		}
+	}
+	return unix.Unmount(root, 0)
+}
+
+func (q *qemu) command() (*exec.Cmd, error) {
+	if _, err := os.Stat(filepath.Join("/sys/class/net", q.link())); err == nil { // the last boot's
+		if err := ip("link", "delete", q.link()); err != nil {
+			return nil, err
+		}
+	}
+	if err := ip("tuntap", "add", "dev", q.link(), "mode", "tap"); err != nil {
+		return nil, err
+	}
+	args := []string{
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
+		"-append", "root=/dev/vda console=ttyS0 " + q.cmdline,
+		// the disk dies with the run, and its writes need not outlive the machine that runs the lab
+		"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image,
+		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
+		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-serial-pci",
+	}
+	q.ports = make(chan *port, portCount)
+	for i := range portCount {
+		socket := q.socket(i)
+		if err := os.RemoveAll(socket); err != nil {
+			return nil, err
+		}
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=port%d,server=on,wait=off,path=%s", i, socket),
+			"-device", fmt.Sprintf("virtserialport,chardev=port%d,name=lab.%d", i, i))
+		q.ports <- &port{socket: socket}
+	}
+	return exec.Command("qemu-system-x86_64", args...), nil
+}
+
+func (q *qemu) socket(i int) string { return filepath.Join(q.dir(), fmt.Sprintf("port%d", i)) }
+
+// portCount is how many commands can run at once.
+const portCount = 6
+
+func (q *qemu) run(ctx context.Context, stdin io.Reader, args ...string) Result {
+	ports := q.ports
+	select {
+	case p := <-ports:
+		defer func() { ports <- p }()
+		return p.run(ctx, q.host.ended, stdin, args)
+	case <-ctx.Done():
+		return Result{Code: -1, Stderr: ctx.Err().Error()}
+	case <-q.host.ended:
+		return Result{Code: -1, Stderr: errHostGone.Error()}
+	}
+}

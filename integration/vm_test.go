@@ -1,0 +1,145 @@
+//go:build lab
+
+package integration
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// enableVerity is FS_IOC_ENABLE_VERITY: version 1, sha256, blocks of 4 KiB, neither salt nor signature.
+const enableVerity = `
+import fcntl, os, struct
+fcntl.ioctl(os.open("/var/tmp/sealed", os.O_RDONLY), 0x40806685, struct.pack("IIII112x", 1, 1, 4096, 0))
+`
+
+// TestVMPlainSoftReboot proves the lab's machine without the product, as TestPlainSoftReboot does the container: it has
+// the kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
+func TestVMPlainSoftReboot(t *testing.T) {
+	ctx := t.Context()
+	v2, err := lab.V2(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := lab.Start(t, lab.Options{Name: "vmplain", Kind: lab.QEMU, Customise: func(root string) error {
+		next := filepath.Join(root, "var/lib/v2")
+		if out, err := exec.CommandContext(ctx, "cp", "-a", v2, next).CombinedOutput(); err != nil {
+			t.Logf("%s", out)
+			return err
+		}
+		return exec.CommandContext(ctx, "cp", "-a", filepath.Join(root, "etc/systemd/network/10-lab.network"),
+			filepath.Join(next, "etc/systemd/network/")).Run()
+	}})
+	if failed, err := h.FailedUnits(ctx); err != nil || len(failed) != 0 {
+		t.Fatalf("the plain machine has failed units %v (%v)", failed, err)
+	}
+	kernel := h.Must(t, "uname", "-r")
+	if h.Must(t, "ls", "/usr/lib/modules") != kernel {
+		t.Errorf("%s runs, which is not the kernel of the tree", kernel)
+	}
+	h.Must(t, "sh", "-ec", "echo text > /var/tmp/sealed")
+	h.Must(t, "python3", "-c", enableVerity)
+	if r := h.Sh(ctx, "echo more >> /var/tmp/sealed"); r.Code == 0 {
+		t.Error("a file with fs-verity can be written: the disk does not have the feature")
+	}
+	if r := h.Run(ctx, "sh", "-c", "echo out; echo err >&2; kill -TERM $$"); r.Stdout != "out\n" || r.Stderr != "err\n" || r.Code != 128+15 {
+		t.Errorf("a command that ends itself: %s", r)
+	}
+	const large = 3 << 20 // more than all buffers on the way
+	if r := h.RunInput(ctx, strings.NewReader(strings.Repeat("x", large)), "cat"); len(r.Stdout) != large || r.Code != 0 {
+		t.Errorf("cat gave back %d bytes, want %d; %d, %s", len(r.Stdout), large, r.Code, r.Stderr)
+	}
+	if err := h.WriteFile("/run/stamp/file", "text", 0o640); err != nil {
+		t.Error(err)
+	}
+	h.Must(t, "sh", "-ec", "mkdir -p /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
+	h.Must(t, "sh", "-ec", "mount --bind /var /run/nextroot/var")
+
+	killed := make(chan lab.Result)
+	go func() { killed <- h.Run(ctx, "sleep", "infinity") }()
+	before, err := h.Stamp(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := h.SoftReboot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.BootID != before.BootID || after.SoftReboots != 1 {
+		t.Errorf("%+v became %+v: that was not one soft reboot", before, after)
+	}
+	if r := <-killed; r.Code < 128 {
+		t.Errorf("a command that the switch ended: %s", r)
+	}
+	if got := h.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity", "/run/stamp/file"); got != "2\n2\ntext" {
+		t.Errorf("booted is %q", got)
+	}
+	if got := h.Must(t, "uname", "-r"); got != kernel {
+		t.Errorf("the kernel is %s, was %s", got, kernel)
+	}
+	answers := h.NewProbe(t).Answers()
+	if !strings.HasSuffix(answers[0].Text, "version 2") {
+		t.Errorf("the web server says %q, want version 2", answers[0].Text)
+	}
+
+	h.Must(t, "ip", "link", "set", "dev", "lo", "down")
+	h.Must(t, "sh", "-ec", "systemctl stop systemd-networkd; for d in /sys/class/net/en*; do ip link set ${d##*/} down; done")
+	h.Must(t, "true") // no network is needed to work with it
+
+	again, err := h.FullReboot(ctx, "systemctl", "--force", "--force", "reboot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.BootID == after.BootID || again.SoftReboots != 0 {
+		t.Errorf("%+v became %+v: that was not a boot of the kernel", after, again)
+	}
+	if got := h.Must(t, "cat", "/usr/share/lab/version"); got != "host" {
+		t.Errorf("a boot of the kernel lands on %q, want the host", got)
+	}
+}
+
+// TestVMJourney is the main job where the kernel can be seen: the host moves onto image 1, to image 2, which brings
+// another kernel, and back, while its own kernel runs on and keeps its modules.
+func TestVMJourney(t *testing.T) {
+	s := newSiteOf(t, lab.Options{Name: "vmjourney", Kind: lab.QEMU})
+	h := s.host
+	kernel := h.Must(t, "uname", "-r")
+	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
+	h.Must(t, "sh", "-ec", "echo kept > /var/lib/of-the-host")
+	runsOn := func(module string) {
+		t.Helper()
+		if got := h.Must(t, "uname", "-r"); got != kernel {
+			t.Errorf("the kernel is %s, was %s", got, kernel)
+		}
+		if got := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
+			t.Error("the kernel was booted again")
+		}
+		h.Must(t, "test", "!", "-e", "/sys/module/"+module)
+		h.Must(t, "modprobe", module)
+		h.Must(t, "test", "-e", "/sys/module/"+module)
+		if got := h.Must(t, "cat", "/var/lib/of-the-host"); got != "kept" {
+			t.Errorf("the state of the host is %q", got)
+		}
+	}
+
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	runsOn("dummy")
+
+	s.publish("2", "os/server:stable")
+	s.switches("apply")
+	s.runs(s.roots["2"], "2")
+	// The image's own modules are those of another kernel: what is loaded here has come along with the running one.
+	if out, err := exec.Command("ls", filepath.Join(s.tree("2"), "usr/lib/modules")).Output(); err != nil || strings.TrimSpace(string(out)) == kernel {
+		t.Fatalf("image 2 has the kernel that runs (%s, %v): this shows nothing", out, err)
+	}
+	runsOn("ip_vs")
+
+	s.switches("rollback")
+	s.runs(s.roots["1"], "1")
+	runsOn("xt_LED")
+}
