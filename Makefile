@@ -12,7 +12,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test-faults test-endurance test demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -32,8 +32,8 @@ unit: lint
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
-	go vet -tags lab ./...
-	go run $(STATICCHECK) -tags lab ./...
+	go vet -tags lab,faults,endurance ./...
+	go run $(STATICCHECK) -tags lab,faults,endurance ./...
 
 vuln:
 	@out=$$(go run $(GOVULNCHECK) -tags lab ./... 2>&1); code=$$?; echo "$$out"; \
@@ -56,6 +56,14 @@ setup:
 # Real hosts, driven by the built binaries.
 hosts: build
 	go test -tags lab -count=1 -timeout 25m -p 1 ./integration/...
+
+# Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
+test-faults: build
+	go test -tags lab,faults -count=1 -timeout 90m -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
+
+# More than a hundred switches of one host over three images.
+test-endurance: build
+	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
 
 test: setup unit vuln hosts
 

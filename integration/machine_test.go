@@ -21,6 +21,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 	s := newSite(t, "machine")
 	h := s.host
 	s.injects()
+	s.settlesAtOnce()
 	one := s.roots["1"]
 	wire := lab.NewWire(t, s.registry)
 	plain := fmt.Sprintf("[source]\nplain-http = [%q, %q]\n", s.registry.Host, wire.Host)
