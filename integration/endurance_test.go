@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,12 @@ cat <<JSON
 "RunKiB": $(df --output=used -k /run | tail -1),
 "DiskKiB": $(du -s --exclude=history.jsonl -k /var/lib/updatectl | cut -f1)}
 JSON`
+
+// unitsLoaded names the units that PID 1 has, for a look at those that became more.
+func (s *site) unitsLoaded() []string {
+	s.Helper()
+	return strings.Fields(s.host.Must(s.T, "sh", "-c", "systemctl list-units --all --plain --no-legend | cut -d' ' -f1"))
+}
 
 func (s *site) burden() burden {
 	s.Helper()
@@ -98,6 +105,7 @@ func TestEndurance(t *testing.T) {
 	}
 	apply()
 	var first burden
+	var units []string
 	// Three times two steps forwards and one back end in the root where they began.
 	for round := 0; switches <= 100; round++ {
 		for range len(images) {
@@ -109,9 +117,10 @@ func TestEndurance(t *testing.T) {
 		t.Logf("after %d switches: %+v", switches, now)
 		switch more := now.above(first); {
 		case round == 0: // what is made once has been made
-			first = now
+			first, units = now, s.unitsLoaded()
 		case more != "":
-			t.Fatalf("after %d switches: %s", switches, more)
+			t.Fatalf("after %d switches: %s; units that are new: %v", switches, more,
+				slices.DeleteFunc(s.unitsLoaded(), func(unit string) bool { return slices.Contains(units, unit) }))
 		}
 	}
 	s.sound()
