@@ -137,9 +137,7 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 	for _, id := range report.Roots {
 		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
 	}
-	for _, name := range report.LivePatches {
-		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for this kernel nor listed by the release of a root that is kept"})
-	}
+	a.tellCollected(report.LivePatches)
 	known := len(rec.Accepted)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
 	if err == nil && len(rec.Accepted) != known {
