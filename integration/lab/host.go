@@ -99,7 +99,10 @@ func Prepare(ctx context.Context) error {
 	if _, err = OldTools(ctx); err != nil {
 		return err
 	}
-	_, err = guestBinary(ctx)
+	if _, err = guestBinary(ctx); err != nil {
+		return err
+	}
+	_, err = builder(ctx)
 	return err
 }
 
