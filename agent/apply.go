@@ -109,7 +109,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.rehearse(w.store, root, w.facts, w.rec); err != nil {
 		return w.done, err
 	}
-	a.loadBeforeSwitch(ctx, w)
+	if decision.Level != switcher.LevelFull { // the kernel that they are for ends with it
+		a.loadBeforeSwitch(ctx, w)
+	}
 	w.done.Switching = true
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}

@@ -119,13 +119,13 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	}
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
 	a.Log.Info("the root is good", zap.String("root", f.Root))
-	a.loadWaiting(ctx, f, rec) // what stalled before the switch; it is in the log and the history
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
 		a.Log.Warn(err.Error())
 	}
 	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)
 	}
+	a.loadWaiting(ctx, f, rec) // what stalled before the switch; how it ends is in the log and the history
 	return nil
 }
 

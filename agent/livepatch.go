@@ -290,10 +290,18 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 	return all, err
 }
 
-// keepLive brings the live patches that the offered release has for the running kernel onto the disk. A release that lists
-// none is kept, too, where there was one that did: what it no longer lists was withdrawn.
+// keepLive is keep for what does more than live patches, where the configuration wants them.
 func (a *Agent) keepLive(ctx context.Context, p *published, f switcher.Facts) error {
-	if p.release == nil || !a.Config.LivePatch.Enabled {
+	if !a.Config.LivePatch.Enabled {
+		return nil
+	}
+	return a.keep(ctx, p, f)
+}
+
+// keep brings the live patches that the offered release has for the running kernel onto the disk. A release that lists
+// none is kept, too, where there was one that did: what it no longer lists was withdrawn.
+func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error {
+	if p.release == nil {
 		return nil
 	}
 	if len(p.release.LivePatches) == 0 && !exists(patches.Dir(a.path(StateDir))) {
@@ -358,7 +366,7 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switch
 			return r, err
 		}
 		r.Warnings = p.warnings
-		if err := errors.Join(a.accept(p, rec), a.keepLive(ctx, p, f)); err != nil {
+		if err := errors.Join(a.accept(p, rec), a.keep(ctx, p, f)); err != nil {
 			return r, err
 		}
 		if err := elsewhere(f, p, o.Name); err != nil {

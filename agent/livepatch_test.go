@@ -471,6 +471,9 @@ func TestLivePatchesAreOff(t *testing.T) {
 	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || exists(patches.Dir(h.path(StateDir))) {
 		t.Errorf("%+v, %v", r, err)
 	}
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
+		t.Errorf("by hand: %+v, %v", r, err)
+	}
 }
 
 // Releases keep being accepted in their order, also those of live patches alone.
