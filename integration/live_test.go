@@ -202,11 +202,11 @@ func TestVMLivePatch(t *testing.T) {
 		draft := s.draft("1.2", "3")
 		s.add(draft, good)
 		s.push("1.2", draft)
-		refused(exitNotTrusted, "1.2", "cosign sign", "--from", s.registry.Host+"/os/server:1.2")
+		refused(exitNotTrusted, "unsigned", "cosign sign", "--from", s.registry.Host+"/os/server:1.2")
 
 		name = s.fixes("1.3", "4", good)
 		repair := s.spoil(digestOf(s, good.file), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
-		refused(exitNotTrusted, "1.3", "what was served is not what was signed", "--from", name)
+		refused(exitNotTrusted, "does not match", "what was served is not what was signed", "--from", name)
 		repair()
 
 		if out := s.releasectlFails("livepatch", "add", "--kernel-version", kernel.Version, "--kernel-build-id", kernel.BuildID, s.draft("1.4", "5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
@@ -303,7 +303,7 @@ func TestVMLivePatch(t *testing.T) {
 		before := s.inKernel()
 		blob := "/var/lib/updatectl/oci/blobs/" + strings.Replace(digestOf(s, next.file), ":", "/", 1)
 		h.Must(t, "sh", "-ec", "cp -a "+blob+" /root/blob; printf x | dd of="+blob+" bs=1 seek=5000 conv=notrunc status=none")
-		s.complains(exitNotTrusted, "lab_fix2", "", "livepatch", "apply", "--stored", "lab_fix2")
+		s.complains(exitNotTrusted, "the stored live patch lab_fix2", "fetches it again", "livepatch", "apply", "--stored", "lab_fix2")
 		if after := s.inKernel(); after != before {
 			t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
 		}
