@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 # Everything that is built for some suite only.
-TAGS := lab,vm,faults,endurance
+TAGS := lab,vm,zoo,faults,endurance
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -15,7 +15,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-faults test-endurance test demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-zoo test-faults test-endurance test demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -64,6 +64,10 @@ hosts: build
 # The rest of that, in emulated machines: long.
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
+
+# Every bad image that a host has to come back from; a third of them is in hosts.
+test-zoo: build
+	go test -tags lab,zoo -count=1 -timeout 2h -p 1 -v -run 'Zoo$$' ./integration/
 
 # Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
 test-faults: build

@@ -56,6 +56,7 @@ const (
 	history    = StateDir + "/history.jsonl"
 	healthFile = StateDir + "/health.json"
 	sickFile   = StateDir + "/unhealthy.json"
+	spareFile  = StateDir + "/spare"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"

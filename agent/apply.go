@@ -274,9 +274,13 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 		return err
 	}
 	a.describe(&s, f, id)
+	if err := removeStamp(a.path(verdictFile)); err != nil { // it is of another switch, perhaps to the same root
+		return err
+	}
 	if err := rec.setOut(s); err != nil {
 		return err
 	}
+	a.reserve()
 	err = a.announce(rec)
 	if err == nil {
 		err = a.ask(ctx, rec.Switch)

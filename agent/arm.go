@@ -32,6 +32,9 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
+	if rec.Switch.Verb == verbBack || rec.Switch.Verb == verbRollback {
+		a.absolve(ctx)
+	}
 	stamp := switcher.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
@@ -45,6 +48,14 @@ func (a *Agent) Arm(ctx context.Context) error {
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	return err
+}
+
+// absolve has systemd forget what the root that is left did wrong: a service that crashed too often there would not be
+// started in the good one.
+func (a *Agent) absolve(ctx context.Context) {
+	if err := a.Machine.ForgetFailures(ctx); err != nil {
+		a.Log.Warn("cannot clear the failures of the root that is left", zap.Error(err))
+	}
 }
 
 func (a *Agent) arm(ctx context.Context, rec *Record) error {

@@ -140,7 +140,7 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 		if err := rec.retreat(CauseTakenOver, n.Switch, n.Reason); err != nil {
 			return err
 		}
-		if err := a.writeRecord(rec); err != nil {
+		if err := a.withSpare(func() error { return a.writeRecord(rec) }); err != nil {
 			return err
 		}
 	}

@@ -50,11 +50,23 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		err = a.decideTrying(ctx, facts, rec)
 		done.Health = a.lastReport()
 	}
+	a.complain(ctx, facts, rec, err)
 	done.Good, done.Last = err == nil && rec.good() == facts.Root, rec.Last
 	if err == nil && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
 		err = rec.Last.unhealthy()
 	}
 	return done, err
+}
+
+// complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
+// written, no root becomes good. That somebody is ahead of it, or ends it, is nothing to complain of.
+func (a *Agent) complain(ctx context.Context, f switcher.Facts, rec *Record, err error) {
+	moving := rec.Phase == PhaseArmed || rec.Phase == PhaseTrying
+	if err == nil || ctx.Err() != nil || !moving || rec.Switch.Target != f.Root ||
+		errors.Is(err, ErrUnhealthy) || errors.Is(err, ErrBlocked) {
+		return
+	}
+	a.leaveVerdict(f.Root, "updatectl confirm failed: "+err.Error())
 }
 
 // unhealthy is what a switch that ended in going back is told as.

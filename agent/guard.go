@@ -340,6 +340,7 @@ func (g *guard) nextReturned(s sight) act {
 // goBack arms the root that was left, prepared before it was, and asks PID 1 for a soft reboot. Where that does not go,
 // the kernel is booted.
 func (g *guard) goBack(ctx context.Context, s sight) error {
+	g.ask(ctx, s)
 	if g.back == nil {
 		return g.bootKernel(s)
 	}
@@ -353,6 +354,20 @@ func (g *guard) goBack(ctx context.Context, s sight) error {
 		return nil
 	}
 	return errors.Join(err, switcher.Disarm(), g.bootKernel(s))
+}
+
+// ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
+func (g *guard) ask(ctx context.Context, s sight) {
+	if s.verdict != "" || s.manager == nil {
+		return
+	}
+	t, err := g.agent.Machine.AskTrouble(ctx, g.since)
+	if err != nil {
+		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
+	}
+	if known := t.String(); known != "" {
+		g.why += "; " + known
+	}
 }
 
 func (g *guard) returnTo(ctx context.Context, s sight) error {
@@ -371,6 +386,7 @@ func (g *guard) returnTo(ctx context.Context, s sight) error {
 	if err := switcher.Arm(*g.back); err != nil {
 		return err
 	}
+	a.absolve(ctx)
 	err := a.writeStamp(switcher.Stamp{Target: g.back.ID, At: sinceBoot()})
 	return errors.Join(err, a.Machine.SoftRebootNow(ctx))
 }
@@ -391,7 +407,7 @@ func (g *guard) report(s sight, back Switch) {
 		err = writeAtomically(a.path(backFile), text, 0o600)
 	}
 	if s.record != nil && s.record.retreat(CauseTakenOver, back, g.why) == nil {
-		err = errors.Join(err, a.writeRecord(s.record))
+		err = errors.Join(err, a.withSpare(func() error { return a.writeRecord(s.record) }))
 	}
 	if err != nil {
 		a.Log.Warn("cannot tell all of going back", zap.Error(err))

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -48,22 +49,37 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		a.Log.Info("the host stays where the kernel booted it", zap.String("reason", why))
 		return Resumed{Reason: why}, nil
 	}
-	s := Switch{Verb: verb, Version: rec.Accepted[to].Version}
-	if verb == verbApply {
-		if root := cmp.Or(rec.Switch.Back, rec.Switch.From); root != facts.Root {
-			s.Back = root
-		}
-		root, err := st.Root(to)
-		if err != nil {
-			return Resumed{}, fmt.Errorf("%w: %s: %w", ErrNoRoot, to, err)
-		}
-		if err := a.rehearse(st, root, facts, rec); err != nil {
-			return Resumed{}, err
-		}
-	} else if s.Version, err = a.ready(st, to, facts, rec); err != nil {
-		return Resumed{}, err
+	err = a.goOn(ctx, st, facts, rec, to, verb)
+	if last := rec.good(); err != nil && verb == verbApply && last != switcher.HostRoot {
+		a.Log.Error("cannot go on to the root that the kernel was booted for; the last good one is next", zap.String("root", to), zap.Error(err))
+		to, why = last, fmt.Sprintf("%s cannot be gone on to: %v", to, err)
+		err = a.goOn(ctx, st, facts, rec, to, verbResume)
 	}
-	return Resumed{Root: to, Reason: why}, a.switchTo(ctx, rec, facts, s, to)
+	return Resumed{Root: to, Reason: why}, err
+}
+
+// goOn makes a root ready and asks for the switch.
+func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec *Record, to, verb string) error {
+	s := Switch{Verb: verb, Version: rec.Accepted[to].Version}
+	if verb == verbResume {
+		version, err := a.ready(st, to, f, rec)
+		if err != nil {
+			return err
+		}
+		s.Version = cmp.Or(s.Version, version)
+		return a.switchTo(ctx, rec, f, s, to)
+	}
+	if left := cmp.Or(rec.Switch.Back, rec.Switch.From); left != f.Root {
+		s.Back = left
+	}
+	root, err := st.Root(to)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrNoRoot, to, err)
+	}
+	if err := a.rehearse(st, root, f, rec); err != nil {
+		return err
+	}
+	return a.switchTo(ctx, rec, f, s, to)
 }
 
 // resume decides where a boot of the kernel goes on to, "" for nowhere, and why; landed tells that the kernel was booted for

@@ -28,13 +28,12 @@ type Blocker struct {
 	Reason string `json:"reason"`
 }
 
-// troublemakers are units known to hold up shutdowns, by the pattern of their name.
+// troublemakers are units known to hold up shutdowns, by the pattern of their name. Encrypted disks are not here: they
+// decide the level, see [Decide].
 var troublemakers = []struct{ pattern, reason string }{
 	{"libvirt-guests.service", "it shuts virtual machines down, and waits for them"},
 	{"docker.service", "with live-restore its containers go on, and what they mount stays busy"},
 	{"podman-restart.service", "it stops containers one after the other"},
-	{"systemd-cryptsetup@*.service", "a disk in use cannot be detached (systemd#38803)"},
-	{"systemd-veritysetup@*.service", "a disk in use cannot be detached (systemd#38803)"},
 	{"iscsid.service", "disks over the network go with it"},
 	{"packagekit.service", "it finishes its transaction first"},
 	{"unattended-upgrades.service", "it finishes its upgrade first"},

@@ -20,7 +20,6 @@ func TestBlockers(t *testing.T) {
 		"nfs":                 {UnitStop{Name: "srv.mount", Type: "nfs4", Timeout: 90 * time.Second, Killed: true}, "waits for its server"},
 		"ext4":                {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 90 * time.Second, Killed: true}, ""},
 		"guests":              {UnitStop{Name: "libvirt-guests.service", Killed: true}, "virtual machines"},
-		"cryptsetup":          {UnitStop{Name: "systemd-cryptsetup@data.service", Killed: true}, "cannot be detached"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := Blockers([]UnitStop{c.unit}, deadline)

@@ -51,6 +51,22 @@ func (c *nspawn) leader() (int, error) {
 	return leaderBelow(c.cmd.Process.Pid)
 }
 
+// Deafen stops PID 1 of a container for good, as nothing inside of it could: it answers nobody any more.
+func (h *Host) Deafen() error {
+	c, ok := h.way.(*nspawn)
+	if !ok {
+		return errors.New("cannot deafen PID 1: the host is no container")
+	}
+	pid, err := c.leader()
+	if err == nil {
+		err = unix.Kill(pid, unix.SIGSTOP)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot deafen PID 1 of host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
 // leaderBelow finds the container's PID 1 among the children of systemd-nspawn.
 func leaderBelow(nspawn int) (int, error) {
 	children, err := children(nspawn)
