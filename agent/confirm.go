@@ -116,16 +116,9 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := rec.on(CauseProved); err != nil {
+	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
-	rec.confirm(f.Root)
-	if rec.Staged == f.Root {
-		rec.Staged = ""
-	}
-	delete(rec.Bad, f.Root)
-	delete(rec.Attempts, f.Root)
-	rec.Resume = nil
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -138,6 +131,21 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 		a.collect(f, rec)
 	}
 	a.loadWaiting(ctx, f, rec) // what stalled before the switch; how it ends is in the log and the history
+	return nil
+}
+
+// proved records that a root is good.
+func (r *Record) proved(root string) error {
+	if err := r.on(CauseProved); err != nil {
+		return err
+	}
+	r.confirm(root)
+	if r.Staged == root {
+		r.Staged = ""
+	}
+	delete(r.Bad, root)
+	delete(r.Attempts, root)
+	r.Resume = nil
 	return nil
 }
 

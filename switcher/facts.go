@@ -145,9 +145,9 @@ func (f *Facts) askPID1(ctx context.Context) error {
 	if !exists("/run/systemd/system") { // sd_booted(3)
 		return nil
 	}
-	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	conn, err := ConnectPID1(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", err)
+		return err
 	}
 	defer conn.Close()
 	version, err := conn.GetManagerProperty("Version")

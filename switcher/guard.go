@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
-	godbus "github.com/godbus/dbus/v5"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -256,35 +255,6 @@ func (m Machine) SoftRebootHard(ctx context.Context) error { return callManager(
 // ForgetFailures clears the failures of all units, and how often they were started: systemd counts over a soft reboot, and
 // would not start a unit that was started too often (StartLimitBurst= in systemd.unit(5)).
 func (m Machine) ForgetFailures(ctx context.Context) error { return callManager(ctx, "ResetFailed") }
-
-// callManager calls what the library has no method for.
-func callManager(ctx context.Context, method string, args ...any) error {
-	conn, err := godbus.Dial("unix:path=/run/systemd/private", godbus.WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", err)
-	}
-	defer conn.Close()
-	if err := conn.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", err)
-	}
-	manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
-	call := manager.GoWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, make(chan *godbus.Call, 1), args...)
-	for {
-		select {
-		case <-call.Done:
-			if call.Err != nil {
-				return fmt.Errorf("cannot have systemd do %s: %w", method, call.Err)
-			}
-			return nil
-		case <-time.After(nudge):
-			// A call that PID 1 reads together with the end of the authentication lies there until more comes.
-			manager.Go("org.freedesktop.DBus.Peer.Ping", godbus.FlagNoReplyExpected, nil)
-		}
-	}
-}
-
-// nudge is how long PID 1 has to answer before it is written to again; it answers in some milliseconds.
-const nudge = 100 * time.Millisecond
 
 // BootKernel boots the kernel without asking anybody: what PID 1 does not do any more, reboot(2) does. It waits for the
 // disks, but not for ever.

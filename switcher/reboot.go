@@ -214,15 +214,6 @@ func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	return queued, err
 }
 
-func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
-	conn, err := dbus.NewSystemdConnectionContext(ctx)
-	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", err)
-	}
-	defer conn.Close()
-	return do(conn)
-}
-
 // ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
 // was left, and they say nothing about this one.
 func (m Machine) ForgetGone(ctx context.Context) error {

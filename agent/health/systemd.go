@@ -9,6 +9,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/updatectl/updatectl/switcher"
 )
 
 // Systemd is PID 1 as the gate sees it; [PID1] is the real one.
@@ -63,10 +65,10 @@ func PID1() Systemd {
 }
 
 func withPID1[T any](ctx context.Context, ask func(*dbus.Conn) (T, error)) (T, error) {
-	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	conn, err := switcher.ConnectPID1(ctx)
 	if err != nil {
 		var none T
-		return none, fmt.Errorf("cannot talk to systemd: %w", err)
+		return none, err
 	}
 	defer conn.Close()
 	return ask(conn)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/patches"
@@ -68,6 +70,7 @@ var failures = []struct {
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
 	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
 	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
+	{patches.ErrSpoilt, exitNotTrusted, "`updatectl livepatch apply` fetches it again; is the disk all right? The kernel is as it was"},
 	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
 	{verify.ErrExpired, exitNotTrusted, "have it signed again; if the host's clock is wrong, mend that first; nothing was staged"},
 	{verify.ErrLog, exitNotTrusted, "sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},
@@ -96,6 +99,12 @@ var failures = []struct {
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
+	{unix.ENOSPC, exitNoSpace, "`updatectl gc` frees what nothing needs; else make room on that file system; the host goes on as it is"},
+	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
+	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
+	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
+	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
 }
 
 func exitCode(err error) int {
