@@ -441,10 +441,15 @@ func (a *Agent) recordBoot(rec *Record, why string) error {
 	if verb == verbBack && rec.Last != nil {
 		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
 	} else {
-		rec.condemn(rec.Switch.Target, why+booted, a.Now().UTC())
-		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: rec.Switch.Target, At: a.Now().UTC()}
+		target := rec.Switch.Target
+		rec.condemn(target, why+booted, a.Now().UTC())
+		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: target, At: a.Now().UTC(), Back: rec.good()}
 	}
-	return a.writeRecord(rec)
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "unhealthy", Root: rec.Last.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
+	return nil
 }
 
 // unjam ends a shutdown that a unit holds up, as [switch] stuck says.

@@ -47,6 +47,7 @@ func (s *site) fails(outcome, reason string, args ...string) status {
 	if after.SoftReboots != before.SoftReboots+1 {
 		s.Errorf("the host soft-rebooted %d times, want once", after.SoftReboots-before.SoftReboots)
 	}
+	s.upAgain() // the unit that confirms ends after the record is written
 	v := s.settled()
 	if v.Booted.Root != from {
 		s.Fatalf("%s is booted, want %s again", v.Booted.Root, from)
