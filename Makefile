@@ -5,6 +5,9 @@ export PATH := $(PATH):/usr/local/go/bin
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
+# Everything that is built for some suite only.
+TAGS := lab,vm,zoo,faults,endurance
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
@@ -12,7 +15,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test test-vm demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-zoo test-faults test-endurance test demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -24,6 +27,7 @@ install: build
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.
@@ -32,11 +36,11 @@ unit: lint
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
-	go vet -tags lab,vm ./...
-	go run $(STATICCHECK) -tags lab,vm ./...
+	go vet -tags $(TAGS) ./...
+	go run $(STATICCHECK) -tags $(TAGS) ./...
 
 vuln:
-	@out=$$(go run $(GOVULNCHECK) -tags lab,vm ./... 2>&1); code=$$?; echo "$$out"; \
+	@out=$$(go run $(GOVULNCHECK) -tags $(TAGS) ./... 2>&1); code=$$?; echo "$$out"; \
 	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities: .*dial' <<<"$$out"; then \
 		echo 'govulncheck: its database cannot be reached from here, nothing was checked'; else exit $$code; fi
 
@@ -60,6 +64,18 @@ hosts: build
 # The rest of that, in emulated machines: long.
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
+
+# Every bad image that a host has to come back from; a third of them is in hosts.
+test-zoo: build
+	go test -tags lab,zoo -count=1 -timeout 2h -p 1 -v -run 'Zoo$$' ./integration/
+
+# Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
+test-faults: build
+	go test -tags lab,faults -count=1 -timeout 90m -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
+
+# More than a hundred switches of one host over three images.
+test-endurance: build
+	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
 
 test: setup unit vuln hosts
 

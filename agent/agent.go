@@ -56,12 +56,14 @@ const (
 	history    = StateDir + "/history.jsonl"
 	healthFile = StateDir + "/health.json"
 	sickFile   = StateDir + "/unhealthy.json"
+	spareFile  = StateDir + "/spare"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"
 	// What confirm and the guard leave for each other where the record may not be written.
 	backFile    = switcher.RunDir + "/back.json"
 	verdictFile = switcher.RunDir + "/verdict.json"
+	resumeStamp = switcher.RunDir + "/started"
 	ledgerFile  = StateDir + "/ids.json" // whose every uid and gid ever was
 )
 

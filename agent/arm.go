@@ -32,14 +32,30 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
+	if rec.Switch.Verb == verbBack || rec.Switch.Verb == verbRollback {
+		a.absolve(ctx)
+	}
 	stamp := switcher.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
 	}
-	if err = errors.Join(err, a.writeStamp(stamp)); err != nil { // the stamp is what will be read: the journal has stopped, too
+	// The stamp is what will be read: the journal has stopped, too. A root that is armed is gone to without it, and what is
+	// mounted at / then tells the rest: no failed unit is to meet it there.
+	if serr := a.writeStamp(stamp); serr != nil {
+		a.Log.Warn("cannot leave a stamp", zap.Error(serr))
+	}
+	if err != nil {
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	return err
+}
+
+// absolve has systemd forget what the root that is left did wrong: a service that crashed too often there would not be
+// started in the good one.
+func (a *Agent) absolve(ctx context.Context) {
+	if err := a.Machine.ForgetFailures(ctx); err != nil {
+		a.Log.Warn("cannot clear the failures of the root that is left", zap.Error(err))
+	}
 }
 
 func (a *Agent) arm(ctx context.Context, rec *Record) error {

@@ -40,7 +40,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	err = errors.Join(a.disarmLeftover(ctx, rec), a.takeOver(facts, rec))
+	err = a.disarmLeftover(ctx, rec)
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
@@ -50,11 +50,23 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		err = a.decideTrying(ctx, facts, rec)
 		done.Health = a.lastReport()
 	}
+	a.complain(ctx, facts, rec, err)
 	done.Good, done.Last = err == nil && rec.good() == facts.Root, rec.Last
 	if err == nil && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
 		err = rec.Last.unhealthy()
 	}
 	return done, err
+}
+
+// complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
+// written, no root becomes good. That somebody is ahead of it, or ends it, is nothing to complain of.
+func (a *Agent) complain(ctx context.Context, f switcher.Facts, rec *Record, err error) {
+	moving := rec.Phase == PhaseArmed || rec.Phase == PhaseTrying
+	if err == nil || ctx.Err() != nil || !moving || rec.Switch.Target != f.Root ||
+		errors.Is(err, ErrUnhealthy) || errors.Is(err, ErrBlocked) {
+		return
+	}
+	a.leaveVerdict(f.Root, "updatectl confirm failed: "+err.Error())
 }
 
 // unhealthy is what a switch that ended in going back is told as.
@@ -104,16 +116,9 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := rec.on(CauseProved); err != nil {
+	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
-	rec.confirm(f.Root)
-	if rec.Staged == f.Root {
-		rec.Staged = ""
-	}
-	delete(rec.Bad, f.Root)
-	delete(rec.Attempts, f.Root)
-	rec.Resume = nil
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -126,6 +131,21 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 		a.collect(f, rec)
 	}
 	a.loadWaiting(ctx, f, rec) // what stalled before the switch; how it ends is in the log and the history
+	return nil
+}
+
+// proved records that a root is good.
+func (r *Record) proved(root string) error {
+	if err := r.on(CauseProved); err != nil {
+		return err
+	}
+	r.confirm(root)
+	if r.Staged == root {
+		r.Staged = ""
+	}
+	delete(r.Bad, root)
+	delete(r.Attempts, root)
+	r.Resume = nil
 	return nil
 }
 
@@ -164,6 +184,9 @@ func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 // reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
 func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if err := a.takeOver(f, rec); err != nil {
+		return err
+	}
 	switch rec.Phase {
 	case PhaseArmed:
 		return a.proveSwitch(ctx, f, rec)
@@ -230,6 +253,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	if err := rec.on(CauseLanded); err != nil {
 		return err
 	}
+	rec.spare(rec.Switch.Target) // going on is the attempt
 	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	if err := a.writeRecord(rec); err != nil {
 		return err

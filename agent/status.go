@@ -44,6 +44,8 @@ type Status struct {
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string  `json:"armed,omitempty"`
 	Last  *Result `json:"last,omitempty"`
+	// Resume counts the boots of the kernel after which the last good root was set out for and not reached.
+	Resume *Resume `json:"resume,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *HealthReport `json:"health,omitempty"`
 	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
@@ -73,7 +75,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {

@@ -259,7 +259,11 @@ func syncFS(dir string) error {
 		return fmt.Errorf("cannot sync %s: %w", dir, err)
 	}
 	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
+	err = unix.Syncfs(int(d.Fd()))
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Syncfs(int(d.Fd()))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot sync %s: %w", dir, err)
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/patches"
@@ -97,6 +99,12 @@ var failures = []struct {
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
+	{unix.ENOSPC, exitNoSpace, "`updatectl gc` frees what nothing needs; else make room on that file system; the host goes on as it is"},
+	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
+	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
+	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
+	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
 }
 
 func exitCode(err error) int {

@@ -20,6 +20,8 @@ import (
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
+	// Cmdline is what the boot loader gives the next boot besides: to the kernel of a machine, and to PID 1 of a container.
+	Cmdline []string
 
 	number  int
 	boots   int    // of the kernel
@@ -68,8 +70,8 @@ type Options struct {
 	Tree string
 	// Customise changes the host's tree, seen at root, before it boots.
 	Customise func(root string) error
-	// Cmdline is added to the kernel command line of a machine.
-	Cmdline string
+	// Cmdline is what the boot loader gives the first boot, see [Host].
+	Cmdline []string
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -102,15 +104,16 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	}
 	hosts++
 	h := &Host{
-		Name:   o.Name,
-		Addr:   fmt.Sprintf("10.77.%d.2", hosts),
-		number: hosts,
-		dir:    filepath.Join(RunDir(), o.Name),
-		disk:   filepath.Join("/run/lab", o.Name),
+		Name:    o.Name,
+		Cmdline: o.Cmdline,
+		Addr:    fmt.Sprintf("10.77.%d.2", hosts),
+		number:  hosts,
+		dir:     filepath.Join(RunDir(), o.Name),
+		disk:    filepath.Join("/run/lab", o.Name),
 	}
 	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
 	if o.Kind == QEMU {
-		h.way = &qemu{host: h, cmdline: o.Cmdline}
+		h.way = &qemu{host: h}
 	} else {
 		h.way = &nspawn{host: h}
 	}
@@ -184,7 +187,7 @@ func (h *Host) personalise(ctx context.Context) error {
 		"etc/hosts":                    fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr, HostName),
 		"etc/fstab":                    "# made by the installer\n" + h.way.device() + " / ext4 errors=remount-ro 0 1\n",
 		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\nGateway=%s\n"+
-			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.gateway()),
+			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.Gateway()),
 	}
 	for name, text := range files {
 		if err := writeFile(filepath.Join(h.disk, name), text); err != nil {
@@ -199,7 +202,8 @@ func (h *Host) personalise(ctx context.Context) error {
 	return nil
 }
 
-func (h *Host) gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }
+// Gateway is the enclosure's end of the host's network.
+func (h *Host) Gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }
 
 // start starts the host, in a cgroup of its own by which it can be ended at once. A cgroup that has others below it, as
 // the last boot's may, takes no process: every boot has a new one.
@@ -249,7 +253,7 @@ func (h *Host) connect() error {
 	if err != nil {
 		return err
 	}
-	if err := ip("address", "add", h.gateway()+"/24", "dev", h.way.link()); err != nil {
+	if err := ip("address", "add", h.Gateway()+"/24", "dev", h.way.link()); err != nil {
 		return err
 	}
 	return ip("link", "set", h.way.link(), "up")

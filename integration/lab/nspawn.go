@@ -36,6 +36,9 @@ func (c *nspawn) command() (*exec.Cmd, error) {
 	c.cmd = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+c.host.disk, "--machine="+c.host.Name,
 		"--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-veth", "--console=read-only")
+	if len(c.host.Cmdline) > 0 {
+		c.cmd.Args = append(append(c.cmd.Args, "--"), c.host.Cmdline...)
+	}
 	c.cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	return c.cmd, nil
 }
@@ -46,6 +49,22 @@ func (c *nspawn) leader() (int, error) {
 		return 0, errHostGone
 	}
 	return leaderBelow(c.cmd.Process.Pid)
+}
+
+// Deafen stops PID 1 of a container for good, as nothing inside of it could: it answers nobody any more.
+func (h *Host) Deafen() error {
+	c, ok := h.way.(*nspawn)
+	if !ok {
+		return errors.New("cannot deafen PID 1: the host is no container")
+	}
+	pid, err := c.leader()
+	if err == nil {
+		err = unix.Kill(pid, unix.SIGSTOP)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot deafen PID 1 of host %s: %w", h.Name, err)
+	}
+	return nil
 }
 
 // leaderBelow finds the container's PID 1 among the children of systemd-nspawn.

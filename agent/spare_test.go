@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// TestSpare: the room that is kept is given up once, for what finds no other.
+func TestSpare(t *testing.T) {
+	a := &Agent{Machine: switcher.Machine{Root: t.TempDir()}, Log: zap.NewNop()}
+	file := a.path(spareFile)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time, it is there
+		a.reserve()
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil || st.Size != spareSize || st.Blocks*512 < spareSize {
+		t.Fatalf("%d bytes in %d blocks (%v), want %d on the disk", st.Size, st.Blocks, err, spareSize)
+	}
+	full := &fs.PathError{Op: "write", Path: "state.json", Err: unix.ENOSPC}
+	writes := 0
+	write := func() error {
+		if writes++; writes == 1 {
+			return full
+		}
+		return nil
+	}
+	if err := a.withSpare(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || !exists(file) {
+		t.Errorf("another error (%v) has cost the room that is kept", err)
+	}
+	if err := a.withSpare(write); err != nil || writes != 2 || exists(file) {
+		t.Errorf("after %d writes: %v", writes, err)
+	}
+	writes = 0
+	if err := a.withSpare(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
+		t.Errorf("without it, after %d writes: %v", writes, err)
+	}
+}

@@ -1,0 +1,329 @@
+//go:build lab
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// pace is how long things take in a zoo. The deadline is short, because many animals use it up; margin is for two switches
+// or the boots of the kernel, generous for a machine that is busy with other things.
+type pace struct{ deadline, margin time.Duration }
+
+var (
+	nspawnPace = pace{30 * time.Second, 3 * time.Minute}
+	qemuPace   = pace{4 * time.Minute, 12 * time.Minute}
+)
+
+// guardMargin is how long after the deadline the guard waits for confirm.
+const guardMargin = 15 * time.Second
+
+// zooConfig is what the good root asks of the next one.
+const zooConfig = `[health]
+deadline = %q
+settle = "1s"
+active = ["ssh.service", "nginx.service", "systemd-journald.service"]
+[switch]
+shutdown-deadline = "2m"
+`
+
+// An animal is a bad image: what lies over image 2, and what becomes of a host that takes it.
+type animal struct {
+	name string
+	over []layerEntry
+	// reason is the true cause, in the words of the history.
+	reason string
+	// refused: it is not even staged. harmless: the agent makes up for it. Otherwise the host comes back.
+	refused, harmless bool
+	// boots tells how often the kernel is booted on the way back: 1 by the guard, 2 where the root takes the kernel with it
+	// before anybody could say why, which might have been a power cut the first time.
+	boots int
+	// slow: nobody can know before the deadline, or systemd does not answer.
+	slow time.Duration
+	// before changes the good root, as an operator would have; after takes back what the animal did to the state.
+	before, after func(s *site)
+}
+
+const unitDir = "usr/lib/systemd/system/"
+
+// early is a service that runs before all others.
+func early(name, script string) []layerEntry {
+	return []layerEntry{
+		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
+			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
+		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
+	}
+}
+
+// quickAnimals are known by confirm as soon as the root is up, or before: the part of the zoo that is always run.
+func quickAnimals(s *site) []animal {
+	sshd, err := os.ReadFile(filepath.Join(s.tree("1"), "etc/ssh/sshd_config"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	passwd, err := os.ReadFile(filepath.Join(s.tree("2"), "etc/passwd"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, rootless, _ := strings.Cut(string(passwd), "\n") // root is the first
+	return []animal{
+		{name: "no init", refused: true, reason: "image has no init",
+			over: []layerEntry{gone("usr/lib/systemd/systemd"), gone("usr/sbin/init")}},
+		{name: "init is a dangling link", refused: true, reason: "image has no init",
+			over: []layerEntry{gone("usr/lib/systemd/systemd"), aLink("usr/sbin/init", "/usr/lib/sysvinit/init")}},
+		{name: "a required check fails", reason: "required.d/10-app: exit code 3: the database does not answer",
+			over: []layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
+		{name: "a service crashes over and over", reason: "crash.service",
+			over: service("crash.service", "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=200ms\nStartLimitIntervalSec=0\n")},
+		{name: "no network", reason: "gateway " + s.host.Gateway(),
+			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network", "[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
+		{name: "broken dbus", reason: "dbus.service", over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
+		// The operator has a limit of their own in the file in which the image says who runs the command for keys, so that
+		// half of what the image wants arrives.
+		{name: "conflict in etc breaks sshd", reason: "ssh.service",
+			over: []layerEntry{
+				aFile("etc/ssh/sshd_config", string(sshd)+"AuthorizedKeysCommandUser nobody\n"),
+				aFile("etc/ssh/sshd_config.d/60-keys.conf", "AuthorizedKeysCommand /usr/bin/true\n"),
+			},
+			before: func(s *site) {
+				s.host.Must(s.T, "sh", "-ec", "echo MaxAuthTries 3 >> /etc/ssh/sshd_config; systemctl reload ssh")
+			}},
+		{name: "passwd without root", harmless: true, over: []layerEntry{aFile("etc/passwd", rootless)}},
+	}
+}
+
+// zoo is a host on a good root, image 1, that is offered one bad image after the other.
+type zoo struct {
+	*site
+	pace
+	one string
+}
+
+func newZoo(t *testing.T, o lab.Options, p pace) *zoo {
+	t.Helper()
+	s := newSiteOf(t, o)
+	s.hastens(fmt.Sprintf(zooConfig, p.deadline))
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	s.unguarded()
+	return &zoo{s, p, s.roots["1"]}
+}
+
+// visit offers every animal, and then a good image 2, which is taken.
+func (z *zoo) visit(animals []animal) {
+	z.Helper()
+	for _, a := range animals {
+		z.Run(a.name, func(t *testing.T) { (&zoo{z.in(t), z.pace, z.one}).meets(a) })
+	}
+	z.Run("a good image", func(t *testing.T) {
+		z := &zoo{z.in(t), z.pace, z.one}
+		z.publish("2", "os/server:stable")
+		z.switches("apply", "--unattended")
+		z.runs(z.roots["2"], "2")
+		z.unguarded()
+		z.updatectl(exitDone, "confirm")
+	})
+}
+
+// meets offers one animal.
+func (z *zoo) meets(a animal) {
+	z.Helper()
+	if a.before != nil {
+		a.before(z.site)
+	}
+	image, root := z.variant(strings.ReplaceAll(a.name, " ", "-"), "2", a.over...)
+	if a.refused {
+		before := z.condition()
+		z.refused(exitIncompatible, a.reason, "nothing was staged", "apply", "--from", image)
+		z.untouched(before)
+		return
+	}
+	probe := z.host.NewProbe(z.T)
+	defer probe.Stop()
+	etc, state := z.etc(), z.state()
+	if a.harmless {
+		z.switches("apply", "--from", image)
+		z.runs(root, "2")
+		z.host.Must(z.T, "sh", "-ec", "getent passwd root | grep -q ^root:x:0:0:; su root -c true")
+		z.switches("rollback")
+	} else {
+		z.comesBackFrom(a, image, root)
+	}
+	z.runs(z.one, "1")
+	z.unarmed()
+	z.unguarded()
+	if now := z.etc(); now != etc {
+		z.Errorf("/etc of the root that was gone back to has changed: %s", lineDiff(etc, now))
+	}
+	if now := z.state(); now != state {
+		z.Errorf("something is left over: %s", lineDiff(state, now))
+	}
+	z.serves(probe)
+}
+
+// comesBackFrom takes a bad image and expects the host back on the good root, with the reason.
+func (z *zoo) comesBackFrom(a animal, image, root string) {
+	z.Helper()
+	limit := z.deadline + a.slow + z.margin
+	switch {
+	case a.boots == 0:
+		z.softlyBack(limit, image)
+	default:
+		for attempt := range a.boots {
+			z.bootedBack(limit, image)
+			if bad := z.status().Bad[root]; attempt+1 < a.boots && bad.Reason != "" {
+				z.Errorf("a root that was lost once is given up: %s", bad.Reason)
+			}
+		}
+	}
+	if a.after != nil {
+		a.after(z.site)
+	}
+	code := exitUnhealthy
+	if a.boots > 1 {
+		code = exitDone // nobody saw what was wrong with it: the host was booted, twice
+	}
+	z.updatectl(code, "confirm")
+	v := z.status()
+	bad := v.Bad[root]
+	z.Logf("reason: %s", bad.Reason)
+	if !strings.Contains(bad.Reason, a.reason) {
+		z.Errorf("the root is bad because %q, want %q in it", bad.Reason, a.reason)
+	}
+	if a.boots < 2 && (v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || v.Last.Reason != bad.Reason) {
+		z.Errorf("the last switch is told as %+v", v.Last)
+	}
+	for _, command := range []string{"status", "history"} {
+		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, a.reason) {
+			z.Errorf("%s does not say %q:\n%s", command, a.reason, text)
+		}
+	}
+	z.refused(exitBlocked, a.reason, "--retry", "apply", "--from", image)
+	if r := z.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout, a.reason) {
+		z.Errorf("an unattended apply leaves it alone and says %q", r.Stdout)
+	}
+}
+
+// takes sets out for an image and returns when the switch is asked for.
+func (z *zoo) takes(image string) time.Time {
+	z.Helper()
+	if r := z.host.Run(z.Context(), "updatectl", "apply", "--unattended", "--from", image); r.Code != 0 && r.Code < 128 {
+		z.Fatalf("updatectl apply: %s", r)
+	}
+	return time.Now()
+}
+
+// softlyBack waits until userspace was restarted twice.
+func (z *zoo) softlyBack(limit time.Duration, image string) {
+	z.Helper()
+	before, err := z.host.Stamp(z.Context())
+	if err != nil {
+		z.Fatal(err)
+	}
+	start := z.takes(image)
+	for {
+		now, err := z.host.Stamp(z.Context())
+		if err == nil && now.BootID == before.BootID && now.SoftReboots >= before.SoftReboots+2 {
+			break
+		}
+		if time.Since(start) > limit {
+			z.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", limit, now, err,
+				z.host.Run(z.Context(), "cat", "/var/lib/updatectl/state.json"), z.host.Console())
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	z.back(start, limit)
+}
+
+// bootedBack waits until the kernel boots, and boots it as the firmware would.
+func (z *zoo) bootedBack(limit time.Duration, image string) {
+	z.Helper()
+	start := z.takes(image)
+	if _, err := z.host.AwaitReboot(z.Context(), limit); err != nil {
+		z.Fatalf("%v\n%s", err, z.host.Console())
+	}
+	z.settledAfterBoot()
+	z.back(start, limit)
+}
+
+// back expects the good root, within the limit.
+func (z *zoo) back(start time.Time, limit time.Duration) {
+	z.Helper()
+	z.upAgain()
+	took := time.Since(start).Round(time.Second)
+	if z.Logf("back after %v", took); took > limit {
+		z.Errorf("the host was back after %v, want %v", took, limit)
+	}
+	if got := z.host.Must(z.T, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "1\n1" {
+		z.Fatalf("booted is %q, want the root that was left", got)
+	}
+}
+
+// settledAfterBoot waits until the host has gone on from a boot of the kernel, wherever it goes on to.
+func (z *zoo) settledAfterBoot() {
+	z.Helper()
+	for deadline := time.Now().Add(z.margin); ; time.Sleep(200 * time.Millisecond) {
+		if stamp, err := z.host.Stamp(z.Context()); err == nil && stamp.SoftReboots > 0 || time.Now().After(deadline) {
+			return
+		}
+	}
+}
+
+// etc is what is in /etc: names, modes, owners and content.
+func (z *zoo) etc() string {
+	z.Helper()
+	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2`)
+}
+
+// state is what could be left over by a switch that was taken back: what is mounted, and files with temporary names.
+func (z *zoo) state() string {
+	z.Helper()
+	return z.host.Must(z.T, "sh", "-ec", `findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials | sort
+find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/updatectl /run/updatectl | grep -v -e health.json -e healthy.json -e verdict.json -e spare`)
+}
+
+// serves expects that the host answers with the page of image 1, from outside.
+func (z *zoo) serves(probe *lab.Probe) {
+	z.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		answers := probe.Answers()
+		if last := answers[len(answers)-1]; strings.HasSuffix(last.Text, "version 1") && len(probe.Outages()) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			z.Errorf("the host answers with %v after outages %v", answers, probe.Outages())
+			return
+		}
+	}
+}
+
+// lineDiff lists the lines that only one of two texts has.
+func lineDiff(before, after string) string {
+	b, a := strings.Split(before, "\n"), strings.Split(after, "\n")
+	var out []string
+	for _, line := range b {
+		if !slices.Contains(a, line) {
+			out = append(out, "- "+line)
+		}
+	}
+	for _, line := range a {
+		if !slices.Contains(b, line) {
+			out = append(out, "+ "+line)
+		}
+	}
+	return "\n" + strings.Join(out, "\n")
+}
+
+// TestZoo is the part of the zoo of bad images that is quick.
+func TestZoo(t *testing.T) {
+	z := newZoo(t, lab.Options{Name: "zoo"}, nspawnPace)
+	z.visit(quickAnimals(z.site))
+}

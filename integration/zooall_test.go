@@ -1,0 +1,97 @@
+//go:build lab && zoo
+
+package integration
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// deafLimit is how long the guard waits for a PID 1 that does not answer.
+const deafLimit = 2 * time.Minute
+
+// slowAnimals use up the deadline, or take systemd or the kernel with them.
+func slowAnimals(s *site) []animal {
+	deaf := guardMargin + deafLimit
+	broken := s.agentFiles("")
+	for i := range broken {
+		if broken[i].name == "usr/bin/updatectl" {
+			broken[i].text = "#!/bin/sh\nexit 1\n"
+		}
+	}
+	return []animal{
+		{name: "a start job hangs", reason: "these units are still starting: wait.service", slow: guardMargin,
+			over: hangs("wait.service", true)},
+		{name: "no default target", reason: "rescue.target", slow: guardMargin,
+			over: []layerEntry{gone(unitDir + "default.target")}},
+		{name: "a slow check", reason: "required.d/10-slow: it still ran when its time was over",
+			over: []layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")}},
+		{name: "broken agent", reason: "updatectl-confirm.service", slow: guardMargin, over: broken},
+		{name: "the agent is not asked", reason: "updatectl-confirm.service", slow: guardMargin,
+			over: []layerEntry{aLink("etc/systemd/system/updatectl-confirm.service", "/dev/null")}},
+		{name: "a mount fails", reason: "emergency.target", slow: guardMargin,
+			over: []layerEntry{
+				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
+				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
+		{name: "full var", reason: "no space left on device", slow: guardMargin,
+			over:  early("fill.service", `fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :`),
+			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
+		{name: "units in a cycle", reason: "it must be active",
+			over: []layerEntry{
+				aFile(unitDir+"nginx.service.d/cycle.conf", "[Unit]\nAfter=ssh.service\n"),
+				aFile(unitDir+"ssh.service.d/cycle.conf", "[Unit]\nAfter=nginx.service\n")}},
+		{name: "a service eats the memory", reason: "hungry.service",
+			over: service("hungry.service", "[Service]\nMemoryMax=64M\nMemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\nRestartSec=200ms\nStartLimitIntervalSec=0\n")},
+		{name: "no journal", reason: "systemd-journald.service",
+			over: []layerEntry{aLink(unitDir+"systemd-journald.service", "/dev/null")}},
+		{name: "tmpfiles are broken", reason: "systemd-tmpfiles-setup.service",
+			over: []layerEntry{aProgram("usr/bin/systemd-tmpfiles", "#!/bin/sh\nexit 1\n")}},
+		{name: "it reboots by itself", reason: "it was tried 2 times", boots: 2,
+			over: early("again.service", "systemctl reboot --force --force; sleep infinity")},
+		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
+		{name: "wrong libc", reason: "it was tried 2 times", boots: 2,
+			over: []layerEntry{aProgram("usr/lib/x86_64-linux-gnu/libc.so.6", "from another world\n")}},
+		{name: "init hangs", reason: "systemd has not answered", boots: 1, slow: deaf,
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nwhile :; do sleep 1000; done\n")}},
+	}
+}
+
+// TestWholeZoo is the rest of it that a container can show.
+func TestWholeZoo(t *testing.T) {
+	z := newZoo(t, lab.Options{Name: "wholezoo"}, nspawnPace)
+	z.visit(slowAnimals(z.site))
+}
+
+// machineAnimals are those that need a kernel of the host's own, with devices and a clock.
+func machineAnimals() []animal {
+	return []animal{
+		{name: "udev is broken", reason: "systemd-udevd.service",
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd-udevd", "#!/bin/sh\nexit 1\n")}},
+		{name: "a disk is missing", reason: "emergency.target", slow: guardMargin,
+			over: []layerEntry{
+				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-label/nowhere\nWhere=/opt/data\n"),
+				aFile(unitDir+`dev-disk-by\x2dlabel-nowhere.device.d/timeout.conf`, "[Unit]\nJobRunningTimeoutSec=20s\n"),
+				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
+		// The deadline and the way back do not go by the clock; who judges by it is misled.
+		{name: "the clock is far off", reason: "required.d/10-clock: exit code 1: it is 2101",
+			over: append(early("clock.service", "date --set=2101-01-01"),
+				aProgram(checks+"required.d/10-clock", "#!/bin/sh\ndate '+it is %Y'\ntest $(date +%Y) -lt 2100\n")),
+			after: func(s *site) {
+				s.host.Must(s.T, "date", fmt.Sprintf("--set=@%d", time.Now().Unix()))
+			}},
+		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
+		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
+			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},
+	}
+}
+
+// TestVMZoo is the part of it that needs a machine.
+func TestVMZoo(t *testing.T) {
+	z := newZoo(t, lab.Options{Name: "vmzoo", Kind: lab.QEMU}, qemuPace)
+	z.visit(machineAnimals())
+}
