@@ -95,7 +95,7 @@ func TestVMKernel(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, dropIn)), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(root, dropIn), []byte("[livepatch]\ndeadline = \"30s\"\n"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, dropIn), []byte("[livepatch]\ndeadline = \"1m\"\n"), 0o644); err != nil {
 			return err
 		}
 		return s.stageAhead(root, staged...)
