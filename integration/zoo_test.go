@@ -18,13 +18,7 @@ import (
 // or the boots of the kernel, generous for a machine that is busy with other things.
 type pace struct{ deadline, margin time.Duration }
 
-var (
-	nspawnPace = pace{30 * time.Second, 3 * time.Minute}
-	qemuPace   = pace{4 * time.Minute, 12 * time.Minute}
-)
-
-// guardMargin is how long after the deadline the guard waits for confirm.
-const guardMargin = 15 * time.Second
+var nspawnPace = pace{30 * time.Second, 3 * time.Minute}
 
 // zooConfig is what the good root asks of the next one.
 const zooConfig = `[health]
@@ -50,17 +44,6 @@ type animal struct {
 	slow time.Duration
 	// before changes the good root, as an operator would have; after takes back what the animal did to the state.
 	before, after func(s *site)
-}
-
-const unitDir = "usr/lib/systemd/system/"
-
-// early is a service that runs before all others.
-func early(name, script string) []layerEntry {
-	return []layerEntry{
-		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
-			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
-		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
-	}
 }
 
 // quickAnimals are known by confirm as soon as the root is up, or before: the part of the zoo that is always run.
@@ -277,10 +260,10 @@ func (z *zoo) settledAfterBoot() {
 	}
 }
 
-// etc is what is in /etc: names, modes, owners and content.
+// etc is what is in /etc: names, modes, owners and content, except of what systemd notes for itself.
 func (z *zoo) etc() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2`)
+	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
 }
 
 // state is what could be left over by a switch that was taken back: what is mounted, and files with temporary names.

@@ -10,8 +10,25 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// deafLimit is how long the guard waits for a PID 1 that does not answer.
-const deafLimit = 2 * time.Minute
+var qemuPace = pace{4 * time.Minute, 12 * time.Minute}
+
+const (
+	// guardMargin is how long after the deadline the guard waits for confirm.
+	guardMargin = 15 * time.Second
+	// deafLimit is how long it waits for a PID 1 that does not answer.
+	deafLimit = 2 * time.Minute
+)
+
+const unitDir = "usr/lib/systemd/system/"
+
+// early is a service that runs before all others.
+func early(name, script string) []layerEntry {
+	return []layerEntry{
+		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
+			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
+		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
+	}
+}
 
 // slowAnimals use up the deadline, or take systemd or the kernel with them.
 func slowAnimals(s *site) []animal {
@@ -69,6 +86,10 @@ func TestWholeZoo(t *testing.T) {
 // machineAnimals are those that need a kernel of the host's own, with devices and a clock.
 func machineAnimals() []animal {
 	return []animal{
+		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
+		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
+			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},
 		{name: "udev is broken", reason: "systemd-udevd.service",
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd-udevd", "#!/bin/sh\nexit 1\n")}},
 		{name: "a disk is missing", reason: "emergency.target", slow: guardMargin,
@@ -83,10 +104,6 @@ func machineAnimals() []animal {
 			after: func(s *site) {
 				s.host.Must(s.T, "date", fmt.Sprintf("--set=@%d", time.Now().Unix()))
 			}},
-		{name: "init exits", reason: "it was tried 2 times", boots: 2,
-			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
-		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
-			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},
 	}
 }
 
