@@ -40,6 +40,8 @@ var (
 	ErrHostTooOld = fmt.Errorf("%w: it cannot soft-reboot", ErrIncompatible)
 	// ErrSwitch: the host did not arrive in the root that was asked for.
 	ErrSwitch = errors.New("the switch failed")
+	// ErrUnhealthy: the root that the host was sent to did not become good, and the host went back by itself.
+	ErrUnhealthy = errors.New("the new root was not healthy")
 	// ErrNoRoot: there is no such root to go to.
 	ErrNoRoot = errors.New("no such root")
 	// ErrPermission: the caller is not root.
@@ -54,7 +56,10 @@ const (
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"
-	ledgerFile = StateDir + "/ids.json" // whose every uid and gid ever was
+	// What confirm and the guard leave for each other where the record may not be written.
+	backFile    = switcher.RunDir + "/back.json"
+	verdictFile = switcher.RunDir + "/verdict.json"
+	ledgerFile  = StateDir + "/ids.json" // whose every uid and gid ever was
 )
 
 // Agent works on one host.

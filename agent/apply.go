@@ -198,6 +198,9 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 	if a.Machine.Live() {
 		err = errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec))
 	}
+	if err == nil {
+		err = a.sweep()
+	}
 	return st, facts, rec, err
 }
 
@@ -253,28 +256,57 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err != nil {
 		return err
 	}
-	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
-	s.At = a.Now().UTC()
-	rec.Switch, rec.Phase = &s, PhaseArmed
-	if err := removeStamp(a.path(stampFile)); err != nil {
+	a.describe(&s, f, id)
+	if err := rec.setOut(s); err != nil {
 		return err
 	}
-	if err := a.writeRecord(rec); err != nil {
-		return err
-	}
-	err = a.Machine.HoldArmUnit(ctx)
+	err = a.announce(rec)
 	if err == nil {
-		err = a.Machine.SoftReboot(ctx)
+		err = a.ask(ctx, rec, a.Machine.SoftReboot)
 	}
 	if err != nil {
 		*rec = *before
-		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec))
+		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
 		}
 		return err
 	}
-	a.tell(Event{Event: "switching", Root: id, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
-	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", id))
+	a.tellSwitching(rec, f)
 	return nil
+}
+
+// describe completes a switch from the root that runs to another one.
+func (a *Agent) describe(s *Switch, f switcher.Facts, id string) {
+	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
+	s.At, s.Level = a.Now().UTC(), switcher.LevelSoft
+	s.Deadline = s.At.Add(time.Duration(a.Config.Switch.ShutdownDeadline + a.Config.Health.Deadline))
+}
+
+// announce writes the record of a switch before anything is done for it.
+func (a *Agent) announce(rec *Record) error {
+	if err := removeStamp(a.path(stampFile)); err != nil {
+		return err
+	}
+	return a.writeRecord(rec)
+}
+
+// ask asks for the soft reboot, with the guard awake and the arming unit held.
+func (a *Agent) ask(ctx context.Context, rec *Record, softReboot func(context.Context) error) error {
+	// The guard that watched the way here watches the way back: a new one would be started from the root that is bad.
+	if rec.Switch.Verb != verbBack {
+		if err := a.Machine.StartGuard(ctx); err != nil {
+			return err
+		}
+	}
+	if err := a.Machine.HoldArmUnit(ctx); err != nil {
+		return err
+	}
+	return softReboot(ctx)
+}
+
+func (a *Agent) tellSwitching(rec *Record, f switcher.Facts) {
+	s := rec.Switch
+	a.tell(Event{Event: "switching", Root: s.Target, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target))
 }

@@ -31,7 +31,7 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
-	stamp := switcher.Stamp{Target: rec.Switch.Target}
+	stamp := switcher.Stamp{Target: rec.Switch.Target, Uptime: switcher.Uptime()}
 	if err != nil {
 		stamp.Error = err.Error()
 	}

@@ -52,6 +52,10 @@ type Config struct {
 	Switch struct {
 		// Level is auto, soft or full.
 		Level string `toml:"level" json:"level"`
+		// ShutdownDeadline is how long the services of the root that is left may take to stop.
+		ShutdownDeadline Duration `toml:"shutdown-deadline" json:"shutdown_deadline"`
+		// Stuck is what is done when they take longer: cancel or escalate.
+		Stuck string `toml:"stuck" json:"stuck"`
 	} `toml:"switch" json:"switch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
@@ -61,6 +65,12 @@ type Config struct {
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 }
+
+// What is done about a shutdown that takes longer than its deadline.
+const (
+	stuckCancel   = "cancel"   // the host goes on in the root it is in
+	stuckEscalate = "escalate" // what does not stop is killed
+)
 
 // Duration is a time span written as Go does: "90s", "5m".
 type Duration time.Duration
@@ -85,6 +95,8 @@ func DefaultConfig() Config {
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level = string(switcher.LevelAuto)
+	c.Switch.ShutdownDeadline = Duration(2 * time.Minute)
+	c.Switch.Stuck = stuckCancel
 	c.Health.Deadline = Duration(5 * time.Minute)
 	return c
 }
@@ -243,6 +255,9 @@ func keysOf(t reflect.Type, path []string) []string {
 func (c *Config) validate() error {
 	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
 		return fmt.Errorf("%w: [switch] level: %w", ErrConfig, err)
+	}
+	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {
+		return fmt.Errorf("%w: [switch] stuck is %q and must be %s or %s", ErrConfig, s, stuckCancel, stuckEscalate)
 	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)

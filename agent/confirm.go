@@ -23,7 +23,8 @@ type Confirmed struct {
 }
 
 // Confirm runs in every root once it is up. After a switch it proves that the host is where it was sent, and marks the
-// root good. A switch that ended elsewhere is an error, told once.
+// root good when it is healthy; when it is not, it goes back. A switch that ended elsewhere is an error, told once; one
+// that ended in going back is an error until the next switch.
 func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err := a.requireLive(); err != nil {
 		return Confirmed{}, err
@@ -37,28 +38,89 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	if err := errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec)); err != nil {
-		return Confirmed{Root: facts.Root, Last: rec.Last}, err
+	err = errors.Join(a.disarmLeftover(ctx, rec), a.takeOver(facts, rec))
+	if err == nil {
+		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
-	if rec.Phase == PhaseTrying {
-		if err := a.settle(ctx, facts, rec); err != nil {
-			return Confirmed{Root: facts.Root, Last: rec.Last}, err
-		}
+	if err == nil && rec.Phase == PhaseTrying {
+		err = a.decideTrying(ctx, facts, rec)
 	}
-	return Confirmed{Root: facts.Root, Good: rec.good() == facts.Root, Last: rec.Last}, nil
+	done := Confirmed{Root: facts.Root, Good: err == nil && rec.good() == facts.Root, Last: rec.Last}
+	if err == nil && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
+		err = rec.Last.unhealthy()
+	}
+	return done, err
 }
 
-// settle marks a root that is being tried good, once it is up.
+// unhealthy is what a switch that ended in going back is told as.
+func (r Result) unhealthy() error {
+	if r.Back == "" {
+		return fmt.Errorf("%w: %s: %s; there is no other good root to go back to", ErrUnhealthy, r.Target, r.Reason)
+	}
+	return fmt.Errorf("%w: %s: %s; the host went back to %s", ErrUnhealthy, r.Target, r.Reason, r.Back)
+}
+
+// decideTrying ends the time of trial of a root: it is good, or the host goes back.
+func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
+	reason, err := a.judge(ctx, f, rec)
+	switch {
+	case err != nil:
+		return err
+	case reason != "":
+		return a.goBack(ctx, f, rec, reason)
+	}
+	return a.good(f, rec)
+}
+
+// settle marks a root that is being tried good, if it is.
 func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := a.Machine.AwaitStarted(ctx, time.Duration(a.Config.Health.Deadline)); err != nil {
-		return fmt.Errorf("%w: %s is not good: %w", ErrSwitch, f.Root, err)
+	reason, err := a.judge(ctx, f, rec)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		return fmt.Errorf("%w: %s is not good: %s", ErrSwitch, f.Root, reason)
+	}
+	return a.good(f, rec)
+}
+
+// judge waits until the root that runs is up and tells why it is not healthy, "" when it is. A verdict that a shutdown
+// cut short is none.
+func (a *Agent) judge(ctx context.Context, f switcher.Facts, rec *Record) (reason string, err error) {
+	err = a.Machine.AwaitStarted(ctx, a.timeLeft())
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("cannot tell whether %s is good: %w", f.Root, ctx.Err())
+	}
+	if err != nil {
+		return err.Error(), nil
+	}
+	return "", nil
+}
+
+// lastLook is what a root that came up late gets all the same: it is judged, and not condemned unseen.
+const lastLook = 2 * time.Second
+
+// timeLeft is how long the root that runs still has to become good: [health] deadline, counted from when it was armed.
+func (a *Agent) timeLeft() time.Duration {
+	left := time.Duration(a.Config.Health.Deadline)
+	if stamp := readStamp(a.path(stampFile)); stamp != nil && stamp.Uptime > 0 {
+		left -= switcher.Uptime() - stamp.Uptime
+	}
+	return max(left, lastLook)
+}
+
+// good marks the root that runs good.
+func (a *Agent) good(f switcher.Facts, rec *Record) error {
+	if err := rec.on(CauseProved); err != nil {
+		return err
 	}
 	rec.confirm(f.Root)
-	rec.Phase = PhaseGood
 	if rec.Staged == f.Root {
 		rec.Staged = ""
 	}
 	delete(rec.Bad, f.Root)
+	delete(rec.Attempts, f.Root)
+	rec.Resume = nil
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -113,7 +175,7 @@ func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) er
 		return a.proveSwitch(ctx, f, rec)
 	case PhaseTrying:
 		if f.Root != rec.Switch.Target {
-			return a.giveUp(rec, switcher.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+			return a.giveUp(rec, CauseLeft, switcher.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
 		}
 	}
 	return nil
@@ -123,13 +185,18 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 	outcome, reason := switcher.Prove(rec.Switch.Expectation, f, readStamp(a.path(stampFile)))
 	switch outcome {
 	case switcher.Switched:
-		rec.Phase = PhaseTrying
-		rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+		if err := rec.on(CauseArrived); err != nil {
+			return err
+		}
+		// Going back, and going on after a boot, are the end of a switch that is told already.
+		if rec.Last == nil || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
+			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+		}
 		return a.writeRecord(rec)
 	case switcher.Pending:
 		return a.pending(ctx, rec)
 	}
-	return a.giveUp(rec, outcome, reason)
+	return a.giveUp(rec, CauseMissed, outcome, reason)
 }
 
 // pending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
@@ -146,30 +213,53 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 		return err
 	}
 	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
-	rec.Phase = rec.resting()
+	if err := rec.on(CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.spare(rec.Switch.Target)
 	return a.writeRecord(rec)
 }
 
-// resting is the phase of a host that is not on its way anywhere.
-func (r *Record) resting() Phase {
-	if r.Staged != "" {
-		return PhaseStaged
-	}
-	return PhaseGood
-}
-
 // giveUp records a switch that failed.
-func (a *Agent) giveUp(rec *Record, outcome switcher.Outcome, reason string) error {
-	now := a.Now().UTC()
-	target := rec.Switch.Target
-	rec.Last = &Result{Outcome: outcome, Reason: reason, Target: target, At: now}
-	if outcome == switcher.FellBack { // systemd would not have it the next time either
-		rec.Bad[target] = Bad{Reason: reason, At: now}
+func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason string) error {
+	if err := rec.giveUp(c, outcome, reason, a.Now().UTC()); err != nil {
+		return err
 	}
-	rec.Phase = rec.resting()
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	if rec.Switch.Verb == verbBack && outcome == switcher.Rebooted {
+		return nil // the bad root is left, by another way
+	}
 	return fmt.Errorf("%w: %s", ErrSwitch, reason)
+}
+
+// giveUp ends a switch that failed. A root that systemd did not accept is bad: it would not have it the next time
+// either. So is one that never became good in as many attempts as there are. That a boot of the kernel came in the way of
+// going back changes nothing about why.
+func (r *Record) giveUp(c Cause, outcome switcher.Outcome, reason string, now time.Time) error {
+	if err := r.on(c); err != nil {
+		return err
+	}
+	target := r.Switch.Target
+	if r.Switch.Verb != verbBack || outcome != switcher.Rebooted {
+		r.Last = &Result{Outcome: outcome, Reason: reason, Target: target, At: now}
+	}
+	switch {
+	case outcome == switcher.FellBack:
+		r.condemn(target, reason, now)
+	case outcome == switcher.NotArmed:
+		r.spare(target)
+	case r.Attempts[target] >= maxAttempts:
+		r.condemn(target, fmt.Sprintf("it was tried %d times and never became good; the last time, %s", r.Attempts[target], reason), now)
+	}
+	return nil
+}
+
+// spare takes an attempt back that is not the root's: it never ran.
+func (r *Record) spare(root string) {
+	if r.Attempts[root]--; r.Attempts[root] <= 0 {
+		delete(r.Attempts, root)
+	}
 }

@@ -104,7 +104,9 @@ func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 	p.mark.Version = cmp.Or(p.mark.Version, root.Info.Version)
 	w.done.NewBytes, w.done.Version = root.Info.NewBytes, p.mark.Version
 	w.rec.Staged, w.rec.Accepted[root.ID] = root.ID, p.mark
-	w.rec.Phase = PhaseStaged
+	if err := w.rec.on(CauseStaged); err != nil {
+		return root, err
+	}
 	if err := a.writeRecord(w.rec); err != nil {
 		return root, err
 	}

@@ -155,7 +155,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 	// Whose fstab the root will have depends on the way it is gone to, so that every mount point of each must exist.
 	n.Fstab = slices.Concat(fstabPoints("/etc"), fstabPoints(n.Etc), fstabPoints(a.next(st, rec.good(), f).Etc), fstabPoints(image.Path()+"/etc"))
 	g := switcher.Graft{MountPoints: a.mountPoints(n, f), Stay: n.Mounts(image.Path())}
-	if !root.Info.HasAgent {
+	if !root.Info.HasAgent || !switcher.HasGuard(image.Path()) { // one from before there was a guard would end it
 		if g.Agent, err = os.Executable(); err != nil {
 			return fmt.Errorf("cannot find the agent's own binary: %w", err)
 		}

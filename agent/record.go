@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,25 +13,6 @@ import (
 
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
-)
-
-// Phase is where the host stands on its way to another root.
-type Phase string
-
-// The phases. A transition names the phase it leaves and is written before the act it announces:
-//
-//	phase    what is recorded          what is done next           what undoes it
-//	idle     the good roots            stage                       –
-//	staged   the staged root           ask for the soft reboot     staging another
-//	armed    what the switch expects   arm, soft reboot            disarm; back to staged
-//	trying   the root at / is new      confirm                     roll back
-//	good     the root is good          –                           roll back
-const (
-	PhaseIdle   Phase = "idle"
-	PhaseStaged Phase = "staged"
-	PhaseArmed  Phase = "armed"
-	PhaseTrying Phase = "trying"
-	PhaseGood   Phase = "good"
 )
 
 const recordSchema = "updatectl.record/v1"
@@ -59,16 +41,37 @@ type Record struct {
 	Seen time.Time `json:"seen,omitzero"`
 	// Accepted tells as which release each root was accepted.
 	Accepted map[string]release.Mark `json:"accepted,omitempty"`
+	// Attempts counts how often the host set out for a root that has not been good since: loops end by it.
+	Attempts map[string]int `json:"attempts,omitempty"`
+	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
+	Resume *Resume `json:"resume,omitempty"`
 }
+
+// Resume is what became of going on, after a boot of the kernel, to the last good root.
+type Resume struct {
+	Root     string `json:"root"`
+	Attempts int    `json:"attempts"`
+}
+
+// maxAttempts is how often a root is gone to without becoming good before the host stops trying by itself: once may be
+// a power cut, twice is the root.
+const maxAttempts = 2
 
 // Switch is one move between roots.
 type Switch struct {
 	switcher.Expectation
-	// Verb is apply, rollback or resume; only apply makes a new /etc.
+	// Verb is apply, rollback, resume or back; only apply makes a new /etc.
 	Verb string `json:"verb"`
 	// Version is the version of the target, for people.
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
+	// Level is soft or full; an older agent left it out and meant soft.
+	Level switcher.Level `json:"level,omitempty"`
+	// Back is the root to go back to when the target does not become good, where that is not the one it came from.
+	Back string `json:"back,omitempty"`
+	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people: whoever acts
+	// on it measures the time that passes.
+	Deadline time.Time `json:"deadline,omitzero"`
 }
 
 // The verbs of a switch.
@@ -76,6 +79,7 @@ const (
 	verbApply    = "apply"
 	verbRollback = "rollback"
 	verbResume   = "resume"
+	verbBack     = "back"
 )
 
 // Bad is why a root is not tried again.
@@ -90,6 +94,8 @@ type Result struct {
 	Reason  string           `json:"reason"`
 	Target  string           `json:"target"`
 	At      time.Time        `json:"at"`
+	// Back is the root that the host went back to by itself, "" when it did not.
+	Back string `json:"back,omitempty"`
 }
 
 // good is the root that a failed switch goes back to.
@@ -111,6 +117,69 @@ func (r *Record) confirm(root string) {
 	}
 }
 
+// wayBack is the root to go to when the one that the switch went to does not become good: the one it came from where
+// that is good, else the latest that is. "" says to stay: going back is not gone back from, so that a fault of the
+// machine, which every root would show, does not send the host around.
+func (r *Record) wayBack() string {
+	if r.Switch.Verb == verbBack {
+		return ""
+	}
+	from := cmp.Or(r.Switch.Back, r.Switch.From)
+	if from != r.Switch.Target && slices.Contains(r.Good, from) {
+		return from
+	}
+	for _, id := range slices.Backward(r.Good) {
+		if id != r.Switch.Target {
+			return id
+		}
+	}
+	return ""
+}
+
+// condemn records that a root did not become good. It is not taken again by itself, nor gone back to. After a boot of the
+// kernel the root is one that was good: only the attempt to resume it is counted.
+func (r *Record) condemn(root, reason string, at time.Time) {
+	if root == switcher.HostRoot || r.Switch.Verb == verbResume || r.Switch.Verb == verbBack {
+		return
+	}
+	r.Bad[root] = Bad{Reason: reason, At: at}
+	r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
+}
+
+// setOut records a switch that is about to be asked for.
+func (r *Record) setOut(s Switch) error {
+	if err := r.on(CauseAsked); err != nil {
+		return err
+	}
+	r.Switch = &s
+	r.Attempts[s.Target]++
+	if s.Verb == verbResume {
+		r.Resume = &Resume{Root: s.Target, Attempts: r.resumed(s.Target) + 1}
+	}
+	return nil
+}
+
+// resumed is how often the host set out to resume a root and did not get there.
+func (r *Record) resumed(root string) int {
+	if r.Resume == nil || r.Resume.Root != root {
+		return 0
+	}
+	return r.Resume.Attempts
+}
+
+// retreat records that the root which the host set out for did not become good, and the switch back that is about to be
+// asked for.
+func (r *Record) retreat(c Cause, s Switch, reason string) error {
+	if err := r.on(c); err != nil {
+		return err
+	}
+	bad := r.Switch.Target
+	r.condemn(bad, reason, s.At)
+	r.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: bad, At: s.At, Back: s.Target}
+	r.Switch = &s
+	return nil
+}
+
 // back is the root that rollback goes to from the one that runs; "" when there is none.
 func (r *Record) back(running string) string {
 	i := slices.Index(r.Good, running)
@@ -129,7 +198,7 @@ func (r *Record) back(running string) string {
 func (r *Record) keep(running string) []string {
 	roots := slices.Concat(r.Good, r.Pinned, []string{running, r.Staged})
 	if r.Switch != nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
-		roots = append(roots, r.Switch.From, r.Switch.Target)
+		roots = append(roots, r.Switch.From, r.Switch.Target, r.Switch.Back)
 	}
 	slices.Sort(roots)
 	roots = slices.Compact(roots)
@@ -140,7 +209,7 @@ func (r *Record) keep(running string) []string {
 const maxRecord = 4 << 20
 
 func (a *Agent) readRecord() (*Record, error) {
-	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}}
+	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}}
 	file := a.path(recordFile)
 	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -175,6 +244,9 @@ func parseRecord(text []byte, r *Record) error {
 	}
 	if r.Accepted == nil {
 		r.Accepted = map[string]release.Mark{}
+	}
+	if r.Attempts == nil {
+		r.Attempts = map[string]int{}
 	}
 	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
 		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)

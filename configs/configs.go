@@ -14,6 +14,7 @@ var files embed.FS
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-confirm.service":                         "",
+	"updatectl-guard.service":                           "",
 	"updatectl.service":                                 "",
 	"updatectl.timer":                                   "",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",

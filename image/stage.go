@@ -138,7 +138,7 @@ func (s *stager) writeCFS(info *store.Info) error {
 	defer f.Close()
 	info.RootDigest, err = composefs.Write(f, s.tree)
 	if err != nil {
-		return store.Full(err)
+		return fmt.Errorf("cannot write composefs image: %w", store.Full(err))
 	}
 	return f.Close()
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	"github.com/moby/sys/mountinfo"
@@ -136,6 +137,16 @@ func (f *Facts) askPID1(ctx context.Context) error {
 		f.Failed = append(f.Failed, u.Name)
 	}
 	return nil
+}
+
+// Uptime is the time since the kernel booted. Unlike the clock it runs on through a soft reboot, whatever the new root
+// makes of the time.
+func Uptime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // leadingNumber reads the number that a version such as "257.13-1~deb13u1" begins with; 0 when there is none.

@@ -184,6 +184,10 @@ func (b builder) agent(g Graft) error {
 	return nil
 }
 
+// HasGuard tells whether the tree has the unit that outlives a switch: systemd goes on with a unit only where the new root
+// has one of that name.
+func HasGuard(tree string) bool { return exists(filepath.Join(tree, unitDir, GuardUnit)) }
+
 func copyFile(from, to string, mode fs.FileMode) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -255,7 +259,11 @@ func syncFS(dir string) error {
 		return fmt.Errorf("cannot sync %s: %w", dir, err)
 	}
 	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
+	err = unix.Syncfs(int(d.Fd()))
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Syncfs(int(d.Fd()))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot sync %s: %w", dir, err)
 	}
 	return nil

@@ -27,6 +27,8 @@ type Next struct {
 	Fstab []string
 	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
 	ImageOwned []string
+	// Seeded tells that the root ran before with this state: nothing is missing in it, and nothing is written to it.
+	Seeded bool
 	// Owners translates the image's owners for seeding.
 	Owners Owners
 	// HostMount is where the mutable host's root is kept mounted.
@@ -245,7 +247,7 @@ func (n Next) carryState(p, image string) error {
 	if err != nil {
 		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
 	}
-	if st, err := os.Lstat(from); err == nil && st.IsDir() {
+	if st, err := os.Lstat(from); err == nil && st.IsDir() && !n.Seeded {
 		if _, err := Seed(from, p, n.Owners, skip); err != nil {
 			return err
 		}

@@ -1,6 +1,9 @@
 package switcher
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Expectation is what the record says a switch was to bring about, written down before it.
 type Expectation struct {
@@ -17,6 +20,8 @@ type Stamp struct {
 	Target string `json:"target"`
 	// Error is why the root could not be armed; "" when it was.
 	Error string `json:"error,omitempty"`
+	// Uptime is the time since the kernel booted, suspended time included: a new root's clock may be another one.
+	Uptime time.Duration `json:"uptime,omitempty"`
 }
 
 // Outcome is what became of a switch.
@@ -37,6 +42,10 @@ const (
 	Rebooted Outcome = "rebooted"
 	// Elsewhere: a root is mounted that is neither the one asked for nor the one left.
 	Elsewhere Outcome = "elsewhere"
+	// Unhealthy: the host was in the root asked for, which did not become good, and went back.
+	Unhealthy Outcome = "unhealthy"
+	// Stuck: a unit did not stop in time and the shutdown was cancelled; the root was not left.
+	Stuck Outcome = "stuck"
 )
 
 // Prove tells what became of a switch, by what is mounted at /; counters and stamps only explain it. stamp is nil when

@@ -20,7 +20,7 @@ func TestProve(t *testing.T) {
 		"arrived by a full boot":           {went, Facts{Root: v2, BootID: "c", SoftReboots: 0}, nil, Switched, "mounted at /"},
 		"not yet":                          {went, Facts{Root: v1, BootID: "b", SoftReboots: 3}, nil, Pending, "not happened yet"},
 		"armed and not yet":                {went, Facts{Root: v1, BootID: "b", SoftReboots: 3}, armed, Pending, "not happened yet"},
-		"same root again, arming failed":   {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, &Stamp{v2, "no space"}, NotArmed, "no space"},
+		"same root again, arming failed":   {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, &Stamp{Target: v2, Error: "no space"}, NotArmed, "no space"},
 		"same root again, never armed":     {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, nil, NotArmed, "did not run to its end"},
 		"old root re-executed":             {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, armed, FellBack, "did not accept"},
 		"kernel booted into the old root":  {went, Facts{Root: v1, BootID: "c", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
@@ -28,7 +28,7 @@ func TestProve(t *testing.T) {
 		"container restarted":              {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
 		"somebody else's root":             {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},
 		"systemd 255 cannot count, armed":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, armed, FellBack, "did not accept"},
-		"systemd 255 cannot count, failed": {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, &Stamp{v2, "x"}, NotArmed, "x"},
+		"systemd 255 cannot count, failed": {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, &Stamp{Target: v2, Error: "x"}, NotArmed, "x"},
 		"systemd 255 cannot count, early":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, nil, Pending, "not happened yet"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,6 +17,9 @@ var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
 // ArmUnit is the unit whose stop arms the new root: it is stopped after every service, with the file systems mounted.
 const ArmUnit = "updatectl-arm.service"
 
+// GuardUnit is the unit that watches over a switch from outside of both roots.
+const GuardUnit = "updatectl-guard.service"
+
 // applyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
 const applyUnit = "updatectl.service"
 
@@ -38,7 +41,7 @@ func (m Machine) SoftReboot(ctx context.Context) error {
 	err := askLogind(ctx)
 	switch {
 	case errors.Is(err, errNoLogind):
-		return startSoftRebootTarget(ctx)
+		return m.SoftRebootNow(ctx)
 	case answerLost(err):
 		// The bus may go down with what was asked for before the answer is out. PID 1 knows.
 		if queued, qerr := m.SoftRebootQueued(ctx); qerr == nil && queued {
@@ -105,45 +108,64 @@ func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
 	return strings.Join(holders, "; ")
 }
 
-func startSoftRebootTarget(ctx context.Context) error {
+// SoftRebootNow asks PID 1 for a soft reboot, past logind: no inhibitor lock holds up the way back from a root that is
+// no good.
+func (m Machine) SoftRebootNow(ctx context.Context) error {
+	return startTarget(ctx, "soft-reboot.target")
+}
+
+// FullReboot asks PID 1 for a full reboot: services stop, the kernel is booted.
+func (m Machine) FullReboot(ctx context.Context) error { return startTarget(ctx, "reboot.target") }
+
+func startTarget(ctx context.Context, target string) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
-		_, err := conn.StartUnitContext(ctx, "soft-reboot.target", "replace-irreversibly", nil)
+		_, err := conn.StartUnitContext(ctx, target, "replace-irreversibly", nil)
 		if err != nil {
-			return fmt.Errorf("cannot start soft-reboot.target: %w", err)
+			return fmt.Errorf("cannot start %s: %w", target, err)
 		}
 		return nil
 	})
 }
 
 // HoldArmUnit starts the arming unit, so that its stop is part of the next shutdown.
-func (m Machine) HoldArmUnit(ctx context.Context) error { return runJob(ctx, "start") }
+func (m Machine) HoldArmUnit(ctx context.Context) error {
+	return runJob(ctx, "start", ArmUnit, "replace")
+}
 
 // ReleaseArmUnit stops the arming unit outside a shutdown: nothing is armed then.
-func (m Machine) ReleaseArmUnit(ctx context.Context) error { return runJob(ctx, "stop") }
+func (m Machine) ReleaseArmUnit(ctx context.Context) error {
+	return runJob(ctx, "stop", ArmUnit, "replace")
+}
 
-func runJob(ctx context.Context, verb string) error {
+// StartGuard starts the unit that watches over a switch, anew if an earlier one is still there. It has to be up before
+// basic.target, too, where a boot of the kernel goes on to an image: hence without the order of units.
+func (m Machine) StartGuard(ctx context.Context) error {
+	return runJob(ctx, "restart", GuardUnit, "ignore-dependencies")
+}
+
+// runJob starts, stops or restarts one of the agent's own units and waits until that is done.
+func runJob(ctx context.Context, verb, unit, mode string) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
 		done := make(chan string, 1)
-		call := conn.StartUnitContext
-		if verb == "stop" {
-			call = conn.StopUnitContext
-		}
-		_, err := call(ctx, ArmUnit, "replace", done)
+		call := map[string]func(context.Context, string, string, chan<- string) (int, error){
+			"start": conn.StartUnitContext, "stop": conn.StopUnitContext, "restart": conn.RestartUnitContext,
+		}[verb]
+		_, err := call(ctx, unit, mode, done)
 		var answer godbus.Error
 		if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit" {
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, ErrNoUnit)
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, ErrNoUnit)
 		}
 		if err != nil {
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, err)
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, err)
 		}
 		select {
 		case result := <-done:
 			if result != "done" {
-				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, ArmUnit, result)
+				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, unit, result)
 			}
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("cannot %s %s: %w", verb, ArmUnit, ctx.Err())
+			return fmt.Errorf("cannot %s %s: %w", verb, unit, ctx.Err())
 		}
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/switcher"
 )
 
 // agentCommand holds what units call and people do not.
@@ -28,6 +30,22 @@ func (c *cli) agentCommand() *cobra.Command {
 				return err
 			}
 			return a.Arm(cmd.Context())
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:   "guard",
+		Short: "Watch over the switch that the record announces, and go back when its root does not become good (updatectl-guard.service)",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			signal.Ignore(syscall.SIGPIPE) // as above: it outlives the journal
+			if err := switcher.Unpin(); err != nil {
+				return err
+			}
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			return a.Guard(cmd.Context())
 		},
 	})
 	return cmd

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
@@ -27,6 +29,7 @@ const (
 	exitIncompatible = 22
 	exitNoSpace      = 30
 	exitUnreachable  = 31
+	exitUnhealthy    = 40
 )
 
 // answer is an exit code that is no error: the question was answered.
@@ -77,10 +80,17 @@ var failures = []struct {
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
+	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
+	{unix.ENOSPC, exitNoSpace, "`updatectl gc` frees what nothing needs; else make room on that file system; the host goes on as it is"},
+	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
+	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
+	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
+	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
 }
 
 func exitCode(err error) int {

@@ -20,7 +20,7 @@ var ErrImage = errors.New("not an intact composefs image")
 func Objects(f io.ReaderAt, visit func(fsverity.Digest)) error {
 	img, err := erofs.Open(f)
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrImage, err)
+		return fmt.Errorf("%w: %w", ErrImage, err)
 	}
 	err = fs.WalkDir(img, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -40,7 +40,7 @@ func Objects(f io.ReaderAt, visit func(fsverity.Digest)) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrImage, err)
+		return fmt.Errorf("%w: %w", ErrImage, err)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) e
 	return nil
 }
 
-// Sweep removes leftovers of interrupted staging.
+// Sweep removes leftovers of interrupted staging, and of an interrupted [Root.Renew].
 func (s *Store) Sweep() error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
@@ -136,6 +136,11 @@ func (s *Store) Sweep() error {
 	}
 	for _, e := range entries {
 		err = errors.Join(err, os.RemoveAll(s.path(stagingDir, e.Name())))
+	}
+	halves, gerr := filepath.Glob(s.path(rootsDir, "*", ".*.json.*"))
+	err = errors.Join(err, gerr)
+	for _, half := range halves {
+		err = errors.Join(err, os.Remove(half))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot sweep store: %w", err)

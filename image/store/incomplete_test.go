@@ -107,3 +107,22 @@ func TestFullSaysNoPaths(t *testing.T) {
 		}
 	}
 }
+
+// A renewal that was killed leaves half a file beside a root.
+func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	half := filepath.Join(r.Dir, ".image.json.1234")
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if _, err := s.Root(id(1)); err != nil {
+		t.Error(err)
+	}
+}

@@ -171,7 +171,11 @@ func withDir(path string, do func(fd int) error) error {
 		return err
 	}
 	defer d.Close()
-	if err := do(int(d.Fd())); err != nil {
+	err = do(int(d.Fd()))
+	for errors.Is(err, unix.EINTR) { // a file system of the network can be interrupted
+		err = do(int(d.Fd()))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot sync %s: %w", path, Full(err))
 	}
 	return nil

@@ -159,7 +159,11 @@ func withDir(dir string, sync func(int) error) error {
 		return err
 	}
 	defer f.Close()
-	if err := sync(int(f.Fd())); err != nil {
+	err = sync(int(f.Fd()))
+	for errors.Is(err, unix.EINTR) {
+		err = sync(int(f.Fd()))
+	}
+	if err != nil {
 		return &fs.PathError{Op: "sync", Path: dir, Err: err}
 	}
 	return nil

@@ -60,7 +60,7 @@ func Tmpfs(attrs int, options ...[2]string) (*Tree, error) {
 	fs := os.NewFile(uintptr(fd), "tmpfs")
 	defer fs.Close()
 	for _, o := range options {
-		if err := unix.FsconfigSetString(fd, o[0], o[1]); err != nil {
+		if err := retry(func() error { return unix.FsconfigSetString(fd, o[0], o[1]) }); err != nil {
 			return nil, fmt.Errorf("cannot set tmpfs option %s=%s: %w", o[0], o[1], err)
 		}
 	}
@@ -70,14 +70,28 @@ func Tmpfs(attrs int, options ...[2]string) (*Tree, error) {
 // create turns a configured file system context into a detached mount.
 func create(fs *os.File, attrs int) (*Tree, error) {
 	fd := int(fs.Fd())
-	if err := unix.FsconfigCreate(fd); err != nil {
+	if err := retry(func() error { return unix.FsconfigCreate(fd) }); err != nil {
 		return nil, fmt.Errorf("cannot create the %s superblock: %w%s", fs.Name(), err, kernelSays(fd))
 	}
-	mfd, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, attrs)
+	var mfd int
+	err := retry(func() (err error) {
+		mfd, err = unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, attrs)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a %s mount: %w%s", fs.Name(), err, kernelSays(fd))
 	}
 	return newTree(mfd, fs.Name()), nil
+}
+
+// retry calls again when a signal came between: fsconfig(2) and fsmount(2) can be interrupted while they wait for their
+// lock, and the Go runtime sends signals to itself.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // kernelSays reads what the kernel wrote about a failed fsconfig; fsopen(2) keeps it as messages in the descriptor.
@@ -224,7 +238,7 @@ func overlay(r Root) (*Tree, error) {
 	}
 	lower += meta + "::" + objects
 	for _, o := range [][2]string{{"source", r.Source}, {"lowerdir", lower}, {"metacopy", "on"}, {"redirect_dir", "on"}} {
-		if err := unix.FsconfigSetString(fd, o[0], o[1]); err != nil {
+		if err := retry(func() error { return unix.FsconfigSetString(fd, o[0], o[1]) }); err != nil {
 			return nil, fmt.Errorf("cannot set overlay option %s: %w%s", o[0], err, kernelSays(fd))
 		}
 	}
@@ -253,10 +267,10 @@ func erofsFrom(source string) (*Tree, error) {
 	}
 	fs := os.NewFile(uintptr(fd), "erofs")
 	defer fs.Close()
-	if err := unix.FsconfigSetFlag(fd, "ro"); err != nil {
+	if err := retry(func() error { return unix.FsconfigSetFlag(fd, "ro") }); err != nil {
 		return nil, fmt.Errorf("cannot set erofs option ro: %w", err)
 	}
-	if err := unix.FsconfigSetString(fd, "source", source); err != nil {
+	if err := retry(func() error { return unix.FsconfigSetString(fd, "source", source) }); err != nil {
 		return nil, fmt.Errorf("cannot set the erofs image: %w%s", err, kernelSays(fd))
 	}
 	return create(fs, unix.MOUNT_ATTR_RDONLY)

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// goBack leaves a root that did not become good. It returns [ErrUnhealthy], with what comes next.
+func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
+	to := rec.wayBack()
+	if to == "" {
+		return a.strand(rec, reason)
+	}
+	a.tell(Event{Event: "unhealthy", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
+	a.leaveVerdict(f.Root, reason)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	if err := a.returnTo(ctx, f, rec, to, reason); err != nil {
+		return fmt.Errorf("%w: %s: %s; going back to %s failed: %w", ErrUnhealthy, f.Root, reason, to, err)
+	}
+	return rec.Last.unhealthy()
+}
+
+// returnTo asks for the switch back; where that cannot be had, for a full reboot.
+func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to, reason string) error {
+	s := Switch{Verb: verbBack, Version: rec.Accepted[to].Version}
+	a.describe(&s, f, to)
+	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
+	if err := rec.retreat(CauseUnhealthy, s, reason); err != nil {
+		return err
+	}
+	if err := a.announce(rec); err != nil {
+		return fmt.Errorf("%w; this is left to %s", err, switcher.GuardUnit)
+	}
+	err := a.prepared(to, f, rec, ran)
+	if err == nil {
+		err = a.ask(ctx, rec, a.Machine.SoftRebootNow)
+	}
+	if err != nil {
+		return a.bootInstead(ctx, rec, err)
+	}
+	a.tellSwitching(rec, f)
+	return nil
+}
+
+// prepared makes a root ready to be gone back to. One that ran since the kernel was booted needs nothing, and nothing is
+// written for it: the root that is left may have filled the disk.
+func (a *Agent) prepared(to string, f switcher.Facts, rec *Record, ran bool) error {
+	if ran {
+		return nil
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	_, err = a.ready(st, to, f, rec)
+	return err
+}
+
+// strand records a root that did not become good and cannot be left for a better one.
+func (a *Agent) strand(rec *Record, reason string) error {
+	target := rec.Switch.Target
+	if rec.Switch.Verb == verbBack && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
+		rec.Last.Reason += fmt.Sprintf("; and %s, which the host went back to, is not healthy either: %s", target, reason)
+	} else {
+		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: target, At: a.Now().UTC()}
+	}
+	if err := rec.on(CauseStranded); err != nil {
+		return err
+	}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "unhealthy", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return rec.Last.unhealthy()
+}
+
+// backOrBoot goes on from a way back that did not lead there: by a full reboot, from which the host resumes its last
+// good root. Every other outcome of a switch is for whoever asks.
+func (a *Agent) backOrBoot(ctx context.Context, f switcher.Facts, rec *Record, outcome error) error {
+	if !errors.Is(outcome, ErrSwitch) || rec.Switch.Verb != verbBack || f.Root == rec.Switch.Target {
+		return outcome
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	return a.bootInstead(ctx, rec, outcome)
+}
+
+// bootInstead asks for a full reboot, because the way back cannot be had. The record rests: a boot of the kernel lands on
+// the mutable host, which resumes the last good root.
+func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
+	if rec.Phase == PhaseArmed {
+		if err := rec.on(CauseMissed); err != nil {
+			return err
+		}
+	}
+	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
+	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
+	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Reason: why.Error()})
+	return errors.Join(why, a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullReboot(ctx))
+}
+
+// backNote is what a guard leaves in /run when it went back: the record may be out of its reach.
+type backNote struct {
+	// Left is the root that did not become good, Reason why.
+	Left   string `json:"left"`
+	Reason string `json:"reason"`
+	// Switch is the switch back.
+	Switch Switch `json:"switch"`
+}
+
+// takeOver brings what a guard did into the record. The note goes once the record has it.
+func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
+	file := a.path(backFile)
+	var n backNote
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &n)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read what the guard left: %w", err)
+	}
+	if rec.concerns(n, f) {
+		if err := rec.retreat(CauseTakenOver, n.Switch, n.Reason); err != nil {
+			return err
+		}
+		if err := a.writeRecord(rec); err != nil {
+			return err
+		}
+		a.tell(Event{Event: "unhealthy", Root: n.Left, From: n.Switch.Target, Reason: n.Reason})
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot take over what the guard left: %w", err)
+	}
+	return nil
+}
+
+// concerns tells whether a note is of the switch that the record is in, and the record does not have it yet.
+func (r *Record) concerns(n backNote, f switcher.Facts) bool {
+	return r.Switch != nil && r.Switch.Target == n.Left && n.Switch.BootID == f.BootID &&
+		(r.Phase == PhaseArmed || r.Phase == PhaseTrying) && !r.Switch.At.Equal(n.Switch.At)
+}
+
+// verdict is why confirm wants to leave the running root. It lies in /run, so that the guard, which acts when confirm
+// cannot, can say so.
+type verdict struct {
+	Root   string    `json:"root"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+func (a *Agent) leaveVerdict(root, reason string) {
+	text, err := json.Marshal(verdict{Root: root, Reason: reason, At: a.Now().UTC()})
+	if err == nil {
+		err = writeAtomically(a.path(verdictFile), text, 0o600)
+	}
+	if err != nil {
+		a.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
+	}
+}
+
+// readVerdict is why confirm found a root not healthy, "" where it has not said so.
+func readVerdict(file, root string) string {
+	var v verdict
+	text, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(text, &v) != nil || v.Root != root {
+		return ""
+	}
+	return v.Reason
+}

@@ -1,0 +1,120 @@
+//go:build lab && endurance
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A burden is what a host carries that must not become more with each switch.
+type burden struct {
+	Mounts, Images, Loops, Descriptors, Processes, Units, Run int
+	MemoryKiB, RunKiB, DiskKiB                                int
+}
+
+// burdenScript measures it. The history is left out: it grows by a line with each event, and is meant to.
+const burdenScript = `n() { wc -l | tr -d ' \n'; }
+cat <<JSON
+{"Mounts": $(n </proc/1/mountinfo),
+"Images": $(grep -c 'updatectl:sha256-' /proc/1/mountinfo),
+"Loops": $(grep -sl root.cfs /sys/block/loop*/loop/backing_file | n),
+"Descriptors": $(ls /proc/1/fd | n),
+"Processes": $(ls -d /proc/[0-9]* | n),
+"Units": $(systemctl list-units --all --plain --no-legend | n),
+"Run": $(find /run -xdev -not -path '/run/lab/*' | n),
+"MemoryKiB": $(sed -n 's/VmRSS:[^0-9]*\([0-9]*\).*/\1/p' /proc/1/status),
+"RunKiB": $(df --output=used -k /run | tail -1),
+"DiskKiB": $(du -s --exclude=history.jsonl -k /var/lib/updatectl | cut -f1)}
+JSON`
+
+func (s *site) burden() burden {
+	s.Helper()
+	var b burden
+	text := s.host.Must(s.T, "sh", "-ec", burdenScript)
+	if err := json.Unmarshal([]byte(text), &b); err != nil {
+		s.Fatalf("cannot read the burden: %v\n%s", err, text)
+	}
+	return b
+}
+
+// slack is by how much a measure may differ between two that are taken in the same root, switches apart: what systemd and
+// the services do meanwhile. Growth with each switch would be thirty times as much at the end.
+var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 3, Processes: 6, Units: 4, Run: 12, MemoryKiB: 2048, RunKiB: 512, DiskKiB: 256}
+
+// above tells which measures are more than a first one and the slack.
+func (b burden) above(first burden) string {
+	var more []string
+	for _, m := range []struct {
+		name              string
+		now, then, allows int
+	}{
+		{"mounts", b.Mounts, first.Mounts, slack.Mounts},
+		{"mounted images", b.Images, first.Images, slack.Images},
+		{"loop devices", b.Loops, first.Loops, slack.Loops},
+		{"open files of PID 1", b.Descriptors, first.Descriptors, slack.Descriptors},
+		{"processes", b.Processes, first.Processes, slack.Processes},
+		{"units", b.Units, first.Units, slack.Units},
+		{"entries in /run", b.Run, first.Run, slack.Run},
+		{"KiB of PID 1's memory", b.MemoryKiB, first.MemoryKiB, slack.MemoryKiB},
+		{"KiB in /run", b.RunKiB, first.RunKiB, slack.RunKiB},
+		{"KiB in /var/lib/updatectl", b.DiskKiB, first.DiskKiB, slack.DiskKiB},
+	} {
+		if m.now > m.then+m.allows {
+			more = append(more, fmt.Sprintf("%d %s, at first %d", m.now, m.name, m.then))
+		}
+	}
+	return strings.Join(more, "; ")
+}
+
+// TestEndurance switches one host more than a hundred times: over three images, two applies forwards and one roll-back in
+// turn. What is measured in the same root again must not have grown.
+func TestEndurance(t *testing.T) {
+	s := newSite(t, "endurance")
+	s.publish("2", "os/two:stable")
+	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third", strings.Repeat("the third image\n", 100_000)))
+	images := []struct{ reference, root, version string }{
+		{s.registry.Host + "/os/server:stable", s.roots["1"], "1"},
+		{s.registry.Host + "/os/two:stable", s.roots["2"], "2"},
+		{third, thirdRoot, "1"},
+	}
+	at, switches := -1, 0
+	apply := func() {
+		t.Helper()
+		at = (at + 1) % len(images)
+		s.switches("apply", "--retry", "--allow-downgrade", "--from", images[at].reference)
+		s.runs(images[at].root, images[at].version)
+		switches++
+	}
+	back := func() {
+		t.Helper()
+		at = (at + len(images) - 1) % len(images)
+		s.switches("rollback")
+		s.runs(images[at].root, images[at].version)
+		switches++
+	}
+	apply()
+	var first burden
+	// Three times two steps forwards and one back end in the root where they began.
+	for round := 0; switches <= 100; round++ {
+		for range len(images) {
+			apply()
+			apply()
+			back()
+		}
+		now := s.burden()
+		t.Logf("after %d switches: %+v", switches, now)
+		switch more := now.above(first); {
+		case round == 0: // what is made once has been made
+			first = now
+		case more != "":
+			t.Fatalf("after %d switches: %s", switches, more)
+		}
+	}
+	s.sound()
+	if left := s.host.Must(t, "ls", "/var/lib/updatectl/roots"); len(strings.Fields(left)) > len(images) {
+		t.Errorf("more roots are kept than the one that runs, the one before and the one that was left:\n%s", left)
+	}
+}
