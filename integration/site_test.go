@@ -38,17 +38,30 @@ type site struct {
 // newSite boots a host with updatectl and a registry with image 1 as os/server:stable.
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
+	return newSiteOf(t, lab.Options{Name: name})
+}
+
+// newSiteOf is newSite with a host of another kind, or one that is changed before updatectl is installed on it.
+func newSiteOf(t *testing.T, o lab.Options) *site {
+	t.Helper()
 	s := &site{T: t, registry: lab.NewRegistry(t, lab.RegistryOptions{}), roots: map[string]string{}}
 	var err error
 	if s.publisher, err = lab.NewPublisher(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.host = lab.Start(t, lab.Options{Name: name, Customise: func(root string) error {
+	customise := o.Customise
+	o.Customise = func(root string) error {
+		if customise != nil {
+			if err := customise(root); err != nil {
+				return err
+			}
+		}
 		if err := lab.Install(root); err != nil {
 			return err
 		}
 		return lab.Follow(root, s.registry, "os/server:stable", s.publisher)
-	}})
+	}
+	s.host = lab.Start(t, o)
 	s.publish("1", "os/server:stable")
 	return s
 }
@@ -169,7 +182,7 @@ func (s *site) runs(root, version string) {
 // settled waits until the unit that confirms has done its work: it runs when the system is up, not before.
 func (s *site) settled() status {
 	s.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(100 * time.Millisecond) {
 		v := s.status()
 		if v.Phase != "armed" && v.Phase != "trying" || time.Now().After(deadline) {
 			return v

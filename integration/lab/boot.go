@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A BootStamp tells boots apart. The boot id changes with a full reboot only; the count grows with each soft one and
@@ -37,14 +38,16 @@ busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freed
 // AwaitBoot waits until the host has booted again since the stamp was taken, softly or fully, and has started all its
 // units. It returns the new stamp.
 func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
+	limited, stop := context.WithTimeout(ctx, h.way.limit())
+	defer stop()
 	var now BootStamp
 	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
 		var err error
-		now, err = h.Stamp(ctx)
-		return err == nil && now != since, ctx.Err()
+		now, err = h.Stamp(limited)
+		return err == nil && now != since, limited.Err()
 	})
 	if err != nil {
 		return now, fmt.Errorf("cannot see host %s boot again: %w", h.Name, err)
@@ -55,14 +58,19 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 	return now, nil
 }
 
+// Patience is how long a test may wait for a few seconds' work in the host.
+func (h *Host) Patience() time.Duration { return h.way.limit() / 5 }
+
 // awaitUp waits until PID 1 has no job left. "degraded" counts as up: which units failed is for the test to judge.
 func (h *Host) awaitUp() error {
+	limited, stop := context.WithTimeout(context.Background(), h.way.limit())
+	defer stop()
 	var last string
 	err := poll(h.way.limit(), func() (bool, error) {
 		if !h.running() {
 			return false, errHostGone
 		}
-		r := h.Run(context.Background(), "systemctl", "is-system-running")
+		r := h.Run(limited, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)
 		return last == "running" || last == "degraded", nil
 	})

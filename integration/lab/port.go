@@ -44,8 +44,8 @@ func (p *port) run(ctx context.Context, gone <-chan struct{}, stdin io.Reader, a
 	}
 	c := &call{port: p, id: rand.Text(), args: args, stdin: stdin}
 	c.ask()
-	started := time.NewTimer(silence)
-	defer started.Stop()
+	limit := time.NewTimer(silence)
+	defer limit.Stop()
 	canceled := ctx.Done()
 	for {
 		select {
@@ -62,8 +62,12 @@ func (p *port) run(ctx context.Context, gone <-chan struct{}, stdin io.Reader, a
 				return c.lost(-1, ctx.Err())
 			}
 			canceled = nil
-		case <-started.C:
-			if !c.started {
+			limit.Reset(patience)
+		case <-limit.C:
+			switch {
+			case canceled == nil: // it was killed, and nobody is there to say so
+				return c.lost(128+int(unix.SIGKILL), ctx.Err())
+			case !c.started:
 				p.send(guest.Message{ID: c.id, Kill: true})
 				return c.lost(-1, fmt.Errorf("%w: %s", ErrTimeout, silence))
 			}

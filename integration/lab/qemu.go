@@ -95,6 +95,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 	args := []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
 		"-append", "root=/dev/vda console=ttyS0 " + q.cmdline,
