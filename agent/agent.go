@@ -53,6 +53,7 @@ const (
 	StateDir   = "/var/lib/updatectl"
 	recordFile = StateDir + "/state.json"
 	history    = StateDir + "/history.jsonl"
+	healthFile = StateDir + "/health.json"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -52,7 +52,7 @@ type Applied struct {
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
-// is queued; [Agent.Confirm] goes on in the new root.
+// is queued, or the full one, which lands on the mutable host; [Agent.Confirm] goes on in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.requireLive(); err != nil {
 		return Applied{}, err
@@ -84,7 +84,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return w.done, err
 	}
-	decision, err := a.decide(root, w.facts, o.Level)
+	decision, err := a.decide(w.store, root, w.facts, w.rec, o.Level)
 	w.done.Decision = &decision
 	if err != nil {
 		return w.done, err
@@ -95,6 +95,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	w.done.Switching = true
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
+	s.Level = decision.Level
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
@@ -223,33 +224,17 @@ func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec
 	})
 }
 
-// decide chooses the level and refuses what cannot be done.
-func (a *Agent) decide(root store.Root, f switcher.Facts, wish switcher.Level) (switcher.Decision, error) {
-	d := switcher.Decide(f, target(root, f))
-	if wish == "" {
-		wish = switcher.Level(a.Config.Switch.Level)
-	}
-	switch refused, full := d.Refused(), d.NeedsFull(); {
-	case len(refused) > 0:
-		return d, fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
-	case len(full) > 0:
-		return d, fmt.Errorf("%w: %s", ErrFullReboot, strings.Join(full, "; "))
-	case wish == switcher.LevelFull:
-		return d, fmt.Errorf("%w: it was asked for by level full, and a full boot starts the host root; reboot by hand", ErrFullReboot)
-	}
-	return d, nil
-}
-
-// askTime is how long systemd and logind may take to accept a soft reboot. Neither needs a second.
+// askTime is how long systemd and logind may take to accept a reboot. Neither needs a second.
 const askTime = time.Minute
 
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
+	s.Before = health.Observe(ctx, a.gate())
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// The soft reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
+	// The reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
 	before, err := a.readRecord()
@@ -262,7 +247,7 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	}
 	err = a.announce(rec)
 	if err == nil {
-		err = a.ask(ctx, rec, a.Machine.SoftReboot)
+		err = a.ask(ctx, rec.Switch)
 	}
 	if err != nil {
 		*rec = *before
@@ -278,8 +263,10 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 
 // describe completes a switch from the root that runs to another one.
 func (a *Agent) describe(s *Switch, f switcher.Facts, id string) {
-	s.Expectation = switcher.Expectation{From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots}
-	s.At, s.Level = a.Now().UTC(), switcher.LevelSoft
+	s.Expectation = switcher.Expectation{
+		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, switcher.LevelSoft),
+	}
+	s.At = a.Now().UTC()
 	s.Deadline = s.At.Add(time.Duration(a.Config.Switch.ShutdownDeadline + a.Config.Health.Deadline))
 }
 
@@ -288,13 +275,22 @@ func (a *Agent) announce(rec *Record) error {
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
 	}
+	if rec.Switch.Level == switcher.LevelFull {
+		if err := a.writeStamp(switcher.Stamp{Target: rec.Switch.Target}); err != nil {
+			return err
+		}
+	}
 	return a.writeRecord(rec)
 }
 
-// ask asks for the soft reboot, with the guard awake and the arming unit held.
-func (a *Agent) ask(ctx context.Context, rec *Record, softReboot func(context.Context) error) error {
+// ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft
+// one has the guard awake and the arming unit held.
+func (a *Agent) ask(ctx context.Context, s *Switch) error {
+	if s.Level == switcher.LevelFull {
+		return a.Machine.FullReboot(ctx)
+	}
 	// The guard that watched the way here watches the way back: a new one would be started from the root that is bad.
-	if rec.Switch.Verb != verbBack {
+	if s.Verb != verbBack {
 		if err := a.Machine.StartGuard(ctx); err != nil {
 			return err
 		}
@@ -302,11 +298,14 @@ func (a *Agent) ask(ctx context.Context, rec *Record, softReboot func(context.Co
 	if err := a.Machine.HoldArmUnit(ctx); err != nil {
 		return err
 	}
-	return softReboot(ctx)
+	if s.Verb == verbBack {
+		return a.Machine.SoftRebootNow(ctx)
+	}
+	return a.Machine.SoftReboot(ctx)
 }
 
 func (a *Agent) tellSwitching(rec *Record, f switcher.Facts) {
 	s := rec.Switch
 	a.tell(Event{Event: "switching", Root: s.Target, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
-	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target))
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("level", string(s.Level)))
 }

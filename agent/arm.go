@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -31,15 +32,11 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
-	stamp := switcher.Stamp{Target: rec.Switch.Target, Uptime: switcher.Uptime()}
+	stamp := switcher.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
 	}
-	text, merr := json.Marshal(stamp)
-	if merr == nil {
-		merr = writeAtomically(a.path(stampFile), text, 0o600)
-	}
-	if err = errors.Join(err, merr); err != nil { // the stamp is what will be read: the journal has stopped, too
+	if err = errors.Join(err, a.writeStamp(stamp)); err != nil { // the stamp is what will be read: the journal has stopped, too
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	return err
@@ -54,6 +51,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 	if err != nil {
 		return err
 	}
+	a.notePast(facts.Root)
 	next := a.next(st, rec.Switch.Target, facts)
 	if next.ID != switcher.HostRoot {
 		if err := a.makeEtc(st, rec, facts, &next); err != nil {
@@ -135,9 +133,29 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 	return nil
 }
 
+// sinceBoot reads the clock that systemd stamps units with; 0 when there is none.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
 func removeStamp(file string) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove the stamp of an earlier switch: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) writeStamp(s switcher.Stamp) error {
+	text, err := json.Marshal(s)
+	if err == nil {
+		err = writeAtomically(a.path(stampFile), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot leave the stamp of the switch: %w", err)
 	}
 	return nil
 }

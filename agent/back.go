@@ -36,6 +36,9 @@ func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to,
 	s := Switch{Verb: verbBack, Version: rec.Accepted[to].Version}
 	a.describe(&s, f, to)
 	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
+	if ran {
+		s.Before = rec.Switch.Before
+	}
 	if err := rec.retreat(CauseUnhealthy, s, reason); err != nil {
 		return err
 	}
@@ -44,7 +47,7 @@ func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to,
 	}
 	err := a.prepared(to, f, rec, ran)
 	if err == nil {
-		err = a.ask(ctx, rec, a.Machine.SoftRebootNow)
+		err = a.ask(ctx, rec.Switch)
 	}
 	if err != nil {
 		return a.bootInstead(ctx, rec, err)
@@ -107,7 +110,7 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
 	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Reason: why.Error()})
-	return errors.Join(why, a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullReboot(ctx))
+	return errors.Join(why, a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullRebootNow(ctx))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
@@ -56,10 +57,21 @@ type Config struct {
 		ShutdownDeadline Duration `toml:"shutdown-deadline" json:"shutdown_deadline"`
 		// Stuck is what is done when they take longer: cancel or escalate.
 		Stuck string `toml:"stuck" json:"stuck"`
+		// Fallback is what level auto does when a check asks for a full reboot: refuse or full.
+		Fallback string `toml:"fallback" json:"fallback"`
+		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
+		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 	} `toml:"switch" json:"switch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
+		// The rest is what health.Config says of it.
+		CheckDeadline Duration `toml:"check-deadline" json:"check_deadline"`
+		Settle        Duration `toml:"settle" json:"settle"`
+		Active        []string `toml:"active" json:"active"`
+		Ports         []string `toml:"ports" json:"ports"`
+		Reachable     string   `toml:"reachable" json:"reachable"`
+		Ignore        []string `toml:"ignore" json:"ignore"`
 	} `toml:"health" json:"health"`
 
 	// Files lists the files that were read, in order.
@@ -94,10 +106,11 @@ func DefaultConfig() Config {
 	c.Verify.Threshold = 1
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
-	c.Switch.Level = string(switcher.LevelAuto)
-	c.Switch.ShutdownDeadline = Duration(2 * time.Minute)
-	c.Switch.Stuck = stuckCancel
-	c.Health.Deadline = Duration(5 * time.Minute)
+	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
+	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), stuckCancel
+	h := health.DefaultConfig()
+	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
+	c.Health.Reachable = h.Reachable
 	return c
 }
 
@@ -259,6 +272,9 @@ func (c *Config) validate() error {
 	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {
 		return fmt.Errorf("%w: [switch] stuck is %q and must be %s or %s", ErrConfig, s, stuckCancel, stuckEscalate)
 	}
+	if f := c.Switch.Fallback; f != fallbackRefuse && f != fallbackFull {
+		return fmt.Errorf("%w: [switch] fallback: cannot use %q: it is one of refuse, full", ErrConfig, f)
+	}
 	if c.Verify.Threshold < 1 {
 		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
 	}
@@ -269,6 +285,9 @@ func (c *Config) validate() error {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
 			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
 		}
+	}
+	if err := c.health().Validate(); err != nil {
+		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

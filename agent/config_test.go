@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +59,10 @@ func TestConfigComplaints(t *testing.T) {
 		"zero duration":        {"[health]\ndeadline = '0s'\n", "more than zero"},
 		"mirror":               {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n", "[source] mirrors: bad image reference \"mirror.example.org/os\""},
 		"machine class":        {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
+		"port":                 {"[health]\nports = ['udp:53']\n", `[health] ports: "udp:53" is no port`},
 		"level":                {"[switch]\nlevel = 'warm'\n", "one of auto, soft, full"},
+		"fallback":             {"[switch]\nfallback = 'soft'\n", "[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
+		"kernel age":           {"[switch]\nmax-kernel-age = '90d'\n", "updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},
 		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},
 		"relative path":        {"[state]\npersist = ['/var', 'home']\n", `"home" is not a clean absolute path`},
 		"path of the image":    {"[state]\npersist = ['/var', '/usr']\n", "/usr cannot belong to the host"},
@@ -88,7 +92,7 @@ func TestShippedConfig(t *testing.T) {
 		t.Error(err)
 	}
 	d := DefaultConfig()
-	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) || c.Health != d.Health || c.Switch != d.Switch {
+	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) || !reflect.DeepEqual(c.Health, d.Health) || c.Switch != d.Switch {
 		t.Errorf("the shipped file says %+v, the defaults are %+v", c, d)
 	}
 	var examples []string

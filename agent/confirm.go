@@ -20,6 +20,8 @@ type Confirmed struct {
 	Good bool `json:"good"`
 	// Last is how the last switch ended, nil when there was none.
 	Last *Result `json:"last,omitempty"`
+	// Health is the report about the root, when this run of confirm made one.
+	Health *HealthReport `json:"health,omitempty"`
 }
 
 // Confirm runs in every root once it is up. After a switch it proves that the host is where it was sent, and marks the
@@ -42,10 +44,13 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
+	a.notePast(facts.Root)
+	done := Confirmed{Root: facts.Root}
 	if err == nil && rec.Phase == PhaseTrying {
 		err = a.decideTrying(ctx, facts, rec)
+		done.Health = a.lastReport()
 	}
-	done := Confirmed{Root: facts.Root, Good: err == nil && rec.good() == facts.Root, Last: rec.Last}
+	done.Good, done.Last = err == nil && rec.good() == facts.Root, rec.Last
 	if err == nil && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
 		err = rec.Last.unhealthy()
 	}
@@ -62,39 +67,27 @@ func (r Result) unhealthy() error {
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
 func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
-	reason, err := a.judge(ctx, f, rec)
+	report, err := a.judge(ctx, f, rec)
 	switch {
 	case err != nil:
 		return err
-	case reason != "":
-		return a.goBack(ctx, f, rec, reason)
+	case !report.Healthy():
+		return a.goBack(ctx, f, rec, report.Reason())
 	}
 	return a.good(f, rec)
 }
 
-// settle marks a root that is being tried good, if it is.
+// settle marks a root that is being tried good, if it has come up and passes the health gate. Going back is left to
+// confirm.
 func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error {
-	reason, err := a.judge(ctx, f, rec)
+	report, err := a.judge(ctx, f, rec)
 	if err != nil {
 		return err
 	}
-	if reason != "" {
-		return fmt.Errorf("%w: %s is not good: %s", ErrSwitch, f.Root, reason)
+	if !report.Healthy() {
+		return fmt.Errorf("%w: %s: %s", ErrUnhealthy, f.Root, report.Reason())
 	}
 	return a.good(f, rec)
-}
-
-// judge waits until the root that runs is up and tells why it is not healthy, "" when it is. A verdict that a shutdown
-// cut short is none.
-func (a *Agent) judge(ctx context.Context, f switcher.Facts, rec *Record) (reason string, err error) {
-	err = a.Machine.AwaitStarted(ctx, a.timeLeft())
-	if ctx.Err() != nil {
-		return "", fmt.Errorf("cannot tell whether %s is good: %w", f.Root, ctx.Err())
-	}
-	if err != nil {
-		return err.Error(), nil
-	}
-	return "", nil
 }
 
 // lastLook is what a root that came up late gets all the same: it is judged, and not condemned unseen.
@@ -103,8 +96,8 @@ const lastLook = 2 * time.Second
 // timeLeft is how long the root that runs still has to become good: [health] deadline, counted from when it was armed.
 func (a *Agent) timeLeft() time.Duration {
 	left := time.Duration(a.Config.Health.Deadline)
-	if stamp := readStamp(a.path(stampFile)); stamp != nil && stamp.Uptime > 0 {
-		left -= switcher.Uptime() - stamp.Uptime
+	if stamp := readStamp(a.path(stampFile)); stamp != nil && stamp.At > 0 {
+		left -= sinceBoot() - stamp.At
 	}
 	return max(left, lastLook)
 }
@@ -192,9 +185,11 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		if rec.Last == nil || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
 			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
-		return a.writeRecord(rec)
+		return errors.Join(a.writeRecord(rec), a.Machine.ForgetGone(ctx))
 	case switcher.Pending:
 		return a.pending(ctx, rec)
+	case switcher.Landed:
+		return a.land(ctx, rec, reason)
 	}
 	return a.giveUp(rec, CauseMissed, outcome, reason)
 }
@@ -218,6 +213,28 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 	}
 	rec.spare(rec.Switch.Target)
 	return a.writeRecord(rec)
+}
+
+// land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
+// by a soft reboot, which is a switch of its own.
+func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	a.Log.Warn(reason + "; `updatectl apply` does")
+	if err := rec.on(CauseLanded); err != nil {
+		return err
+	}
+	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	return nil
 }
 
 // giveUp records a switch that failed.

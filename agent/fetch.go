@@ -192,6 +192,9 @@ func (a *Agent) look(ctx context.Context) (switcher.Facts, *Record, error) {
 	if err != nil {
 		return facts, nil, err
 	}
+	if limit := time.Duration(a.Config.Switch.MaxKernelAge); limit > 0 && !facts.KernelBooted.IsZero() {
+		facts.RebootBy = facts.KernelBooted.Add(limit)
+	}
 	rec, err := a.readRecord()
 	return facts, rec, err
 }

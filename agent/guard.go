@@ -122,7 +122,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		return nil, err
 	}
 	g := &guard{
-		agent: a, change: *rec.Switch, stage: leaving, since: switcher.Uptime(), mount: now.Mount,
+		agent: a, change: *rec.Switch, stage: leaving, since: sinceBoot(), mount: now.Mount,
 		shutdown: time.Duration(a.Config.Switch.ShutdownDeadline), health: time.Duration(a.Config.Health.Deadline),
 	}
 	if g.active, err = a.Machine.ActiveUnits(ctx); err != nil {
@@ -183,7 +183,7 @@ func (g *guard) step(ctx context.Context) act {
 }
 
 func (g *guard) look(ctx context.Context) sight {
-	s := sight{now: switcher.Uptime()}
+	s := sight{now: sinceBoot()}
 	if m, err := switcher.LookAtRoot(); err == nil {
 		s.Mounted = m
 	} else {
@@ -329,7 +329,7 @@ func (g *guard) goBack(ctx context.Context, s sight) error {
 
 func (g *guard) returnTo(ctx context.Context, s sight) error {
 	a := g.agent
-	back := Switch{Verb: verbBack}
+	back := Switch{Verb: verbBack, Before: g.change.Before}
 	a.describe(&back, switcher.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
 	g.report(s, back)
 	for _, p := range g.back.Persist {
@@ -343,10 +343,7 @@ func (g *guard) returnTo(ctx context.Context, s sight) error {
 	if err := switcher.Arm(*g.back); err != nil {
 		return err
 	}
-	text, err := json.Marshal(switcher.Stamp{Target: g.back.ID, Uptime: switcher.Uptime()})
-	if err == nil {
-		err = writeAtomically(a.path(stampFile), text, 0o600)
-	}
+	err := a.writeStamp(switcher.Stamp{Target: g.back.ID, At: sinceBoot()})
 	return errors.Join(err, a.Machine.SoftRebootNow(ctx))
 }
 
@@ -464,10 +461,7 @@ func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 		if err := a.arm(ctx, s.record); err != nil {
 			return err
 		}
-		text, err := json.Marshal(switcher.Stamp{Target: g.change.Target, Uptime: switcher.Uptime()})
-		if err == nil {
-			err = writeAtomically(a.path(stampFile), text, 0o600)
-		}
+		err := a.writeStamp(switcher.Stamp{Target: g.change.Target, At: sinceBoot()})
 		return errors.Join(err, a.Machine.SoftRebootHard(ctx))
 	}
 	g.why = why

@@ -40,6 +40,7 @@ const (
 	CauseWithdrawn Cause = "withdrawn"  // it was prepared and never asked for, or its shutdown was cancelled
 	CauseArrived   Cause = "arrived"    // the root asked for is mounted at /
 	CauseMissed    Cause = "missed"     // another one is: not armed, fell back, elsewhere, or the kernel was booted
+	CauseLanded    Cause = "landed"     // the kernel was booted for a full switch, and the host has to go on from there
 	CauseProved    Cause = "proved"     // the root is up and healthy
 	CauseLeft      Cause = "left"       // the host left the root before it was good
 	CauseUnhealthy Cause = "unhealthy"  // the root did not become good: go back
@@ -69,6 +70,7 @@ var Moves = []Move{
 	{[]Phase{PhaseArmed}, CauseWithdrawn, phaseResting, "one attempt less", ""},
 	{[]Phase{PhaseArmed}, CauseArrived, PhaseTrying, "where the host arrived", "going back"},
 	{[]Phase{PhaseArmed}, CauseMissed, phaseResting, "why; a root that systemd did not accept is bad", ""},
+	{[]Phase{PhaseArmed}, CauseLanded, phaseResting, "that the host is half the way", ""},
 	{[]Phase{PhaseTrying}, CauseProved, PhaseGood, "the root is good, no attempts", "roll back"},
 	{[]Phase{PhaseTrying}, CauseLeft, phaseResting, "why; a root that was tried too often is bad", ""},
 	{[]Phase{PhaseTrying}, CauseUnhealthy, PhaseArmed, "why, the root is bad, the switch back", ""},

@@ -61,7 +61,11 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 }
 
 func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record) error {
-	decision := switcher.Decide(facts, target(root, facts))
+	t, err := a.target(st, root.ID, facts)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrIncompatible, err)
+	}
+	decision := switcher.Decide(facts, t)
 	plan.Decision, plan.From, plan.To = &decision, a.prettyName(st, facts.Root), root.Info.OS.PrettyName
 	return a.withEtc(st, root, facts, rec, func(in etc.Inputs) error {
 		report, err := etc.Plan(in)
@@ -85,20 +89,6 @@ func (a *Agent) prettyName(st *store.Store, id string) string {
 		}
 	}
 	return id
-}
-
-// target is what the switcher needs to know of a staged root.
-func target(root store.Root, f switcher.Facts) switcher.Target {
-	return switcher.Target{
-		Root: root.ID, Architecture: root.Info.Platform.Architecture, Systemd: root.Info.Systemd,
-		Init: root.Info.Init, Kernels: root.Info.Kernels, Modules: haveModules(f.KernelRelease),
-	}
-}
-
-// haveModules tells whether the modules of the running kernel are at hand.
-func haveModules(release string) bool {
-	_, err := os.Stat(filepath.Join("/usr/lib/modules", release, "modules.dep"))
-	return err == nil
 }
 
 // next describes a root for the switcher.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -65,13 +66,13 @@ type Switch struct {
 	// Version is the version of the target, for people.
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
-	// Level is soft or full; an older agent left it out and meant soft.
-	Level switcher.Level `json:"level,omitempty"`
 	// Back is the root to go back to when the target does not become good, where that is not the one it came from.
 	Back string `json:"back,omitempty"`
 	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people: whoever acts
 	// on it measures the time that passes.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Before is what the target's health is compared with.
+	Before health.Before `json:"before,omitzero"`
 }
 
 // The verbs of a switch.

@@ -50,7 +50,9 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	}
 	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
 	done.Version, done.Switching = s.Version, true
-	rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+	if _, known := rec.Bad[facts.Root]; !known { // why it was given up before is worth more
+		rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+	}
 	if facts.Root == switcher.HostRoot {
 		delete(rec.Bad, facts.Root)
 	}
@@ -63,7 +65,7 @@ func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record)
 		if err := switcher.Acceptable(hostMount); err != nil {
 			return "", fmt.Errorf("%w: the host root is not mounted at %s: %w", ErrNoRoot, hostMount, err)
 		}
-		return "", nil
+		return "", a.passable(st, id, f)
 	}
 	root, err := st.Root(id)
 	if err != nil {
@@ -72,8 +74,8 @@ func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record)
 	if _, err := os.Stat(filepath.Join(root.Dir, "etc")); err != nil {
 		return "", fmt.Errorf("%w: %s was staged but never ran; apply goes there", ErrNoRoot, id)
 	}
-	if d := switcher.Decide(f, target(root, f)); len(d.Refused()) > 0 {
-		return "", fmt.Errorf("%w: %v", ErrIncompatible, d.Refused())
+	if err := a.passable(st, id, f); err != nil {
+		return "", err
 	}
 	return root.Info.Version, a.graft(st, root, f, rec)
 }

@@ -30,6 +30,8 @@ type Status struct {
 		Version     string               `json:"version"`
 		BootID      string               `json:"boot_id"`
 		SoftReboots int                  `json:"soft_reboots"`
+		BootedAt    time.Time            `json:"booted_at,omitzero"`
+		RebootBy    time.Time            `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 		LivePatches []switcher.LivePatch `json:"live_patches"`
 	} `json:"kernel"`
 	// System is systemd's word for the system, and the failed units.
@@ -38,6 +40,8 @@ type Status struct {
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string  `json:"armed,omitempty"`
 	Last  *Result `json:"last,omitempty"`
+	// Health is the last report of the health gate, nil before the first switch.
+	Health *HealthReport `json:"health,omitempty"`
 }
 
 // RootStatus is one root as people see it.
@@ -63,7 +67,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last,
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
@@ -75,6 +79,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
+	s.Kernel.BootedAt, s.Kernel.RebootBy = facts.KernelBooted, facts.RebootBy
 	if s.Kernel.LivePatches, err = a.Machine.LivePatches(); err != nil {
 		return s, err
 	}

@@ -125,7 +125,8 @@ func systemdVersion(t *layer.Tree) int {
 	return newest
 }
 
-// kernels lists the kernel releases whose modules are in the tree.
+// kernels lists the kernel releases whose modules are in the tree: modprobe(8)
+// finds them by modules.dep.
 func kernels(t *layer.Tree) []string {
 	modules := t.Lookup(modulesPath)
 	if modules == nil {
@@ -133,7 +134,7 @@ func kernels(t *layer.Tree) []string {
 	}
 	var releases []string
 	for _, name := range modules.Names() {
-		if modules.Child(name).IsDir() {
+		if dep := t.Lookup(modulesPath + "/" + name + "/modules.dep"); dep != nil && dep.IsRegular() {
 			releases = append(releases, name)
 		}
 	}

@@ -27,7 +27,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 	b.layer(ocispec.MediaTypeImageLayerZstd, packLayer(
 		reg("etc/.wh.old", ""), reg("var/big", big), reg("copy", "twice"),
 		reg("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "lib"),
-		folder("usr/lib/modules/6.12.1-test"), program("usr/bin/updatectl", "agent"),
+		reg("usr/lib/modules/6.12.1-test/modules.dep", ""), folder("usr/lib/modules/6.11.0-left-behind"), program("usr/bin/updatectl", "agent"),
 		reg("usr/lib/systemd/system/updatectl-arm.service", "unit"),
 		reg("usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service", "unit"), folder("proc"), folder("run")))
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(sym("sbin", "usr/sbin")))
@@ -57,7 +57,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		Systemd:  257, Init: "/usr/lib/systemd/systemd", Kernels: []string{"6.12.1-test"}, HasAgent: true,
 		Missing:    []string{"dev", "home", "root", "srv", "sys", "tmp"},
 		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt,
-		Files: 28, Size: i.Size, NewBytes: i.Size - 5 - 4, // "twice" and "unit" are stored once, "gone later" not at all
+		Files: 30, Size: i.Size, NewBytes: i.Size - 5 - 4, // "twice" and "unit" are stored once, "gone later" not at all
 	}
 	if !reflect.DeepEqual(i, want) {
 		t.Errorf("info\n%+v\nwant\n%+v", i, want)

@@ -17,6 +17,7 @@ const (
 	exitError        = 1
 	exitUsage        = 2
 	exitAvailable    = 10
+	exitFullReboot   = 11
 	exitBlocked      = 12
 	exitNotTrusted   = 20
 	exitStale        = 21
@@ -146,7 +147,7 @@ type status struct {
 		SoftReboots int    `json:"soft_reboots"`
 	}
 	Armed string
-	Last  *struct{ Outcome, Reason, Target string }
+	Last  *struct{ Outcome, Reason, Target, Back string }
 }
 
 func (s *site) status() status {

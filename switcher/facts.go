@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +35,21 @@ type Facts struct {
 	State string `json:"state,omitempty"`
 	// Failed lists the failed units.
 	Failed []string `json:"failed_units,omitempty"`
+
+	// At is when the facts were read, KernelBooted when the kernel was booted.
+	At           time.Time `json:"at,omitzero"`
+	KernelBooted time.Time `json:"kernel_booted,omitzero"`
+	// RebootBy is when the kernel is too old to go on with; zero for never. It is the agent's to fill.
+	RebootBy time.Time `json:"reboot_by,omitzero"`
+	// CommandLine is the kernel's (/proc/cmdline).
+	CommandLine string `json:"command_line,omitempty"`
+	// ISA is the x86-64 level of the processor: 1 to 4, 0 when it is another architecture.
+	ISA int `json:"isa,omitempty"`
+	// SELinuxOn tells that SELinux is on in the kernel; SELinux is the policy of the running root.
+	SELinuxOn bool   `json:"selinux_on,omitempty"`
+	SELinux   Policy `json:"selinux,omitzero"`
+	// DiskUnits lists the units of encrypted or verified disks that a shutdown of userspace stops.
+	DiskUnits []string `json:"disk_units,omitempty"`
 }
 
 // Facts reads the running host. PID 1 is asked over its private socket, so it also works when the bus is down.
@@ -49,7 +64,7 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		f.BootID = strings.TrimSpace(string(id))
 	}
 	if !m.Live() {
-		f.Systemd = m.installedSystemd()
+		f.Systemd = rootDir(m.Root).systemd()
 		return f, nil
 	}
 	root, err := MountedRoot()
@@ -57,23 +72,38 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		return f, err
 	}
 	f.Root = root
+	if err := f.askKernel(); err != nil {
+		return f, err
+	}
+	f.SELinuxOn, f.SELinux = exists("/sys/fs/selinux/enforce"), rootDir("/").policy()
 	return f, f.askPID1(ctx)
 }
 
-// installedSystemd finds the version of systemd in a tree by the name of its library, 0 when there is none.
-func (m Machine) installedSystemd() int {
-	newest := 0
-	for _, dir := range []string{"/usr/lib", "/usr/lib64", "/usr/lib/*-linux-*"} {
-		found, _ := filepath.Glob(m.Path(dir + "/systemd/libsystemd-shared-*.so")) // the pattern is a good one
-		for _, path := range found {
-			newest = max(newest, leadingNumber(strings.TrimPrefix(filepath.Base(path), "libsystemd-shared-")))
-		}
+// askKernel reads what the kernel tells of itself and of the processor.
+func (f *Facts) askKernel() error {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return fmt.Errorf("cannot read how long the kernel runs: %w", err)
 	}
-	return newest
+	f.At = time.Now().UTC().Truncate(time.Second)
+	f.KernelBooted = f.At.Add(-time.Duration(since.Nano())).Truncate(time.Second)
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("cannot read the kernel's command line: %w", err)
+	}
+	f.CommandLine = strings.TrimSpace(string(cmdline))
+	if runtime.GOARCH == "amd64" {
+		flags, err := Machine{Root: "/"}.cpu("flags")
+		if err != nil {
+			return err
+		}
+		f.ISA = isaOfFlags(flags)
+	}
+	return nil
 }
 
-// ModulesFrom returns the root that the running kernel's modules are carried over from, "" when the booted root has
-// them itself. That root must stay on the disk for as long as this kernel runs.
+// ModulesFrom returns the root that the running kernel's modules are carried over from, HostRoot for the mutable host, ""
+// when the booted root has them itself. That root must stay on the disk for as long as this kernel runs.
 func ModulesFrom(release string) (string, error) {
 	mounts, err := mountinfo.GetMounts(mountedAt("/usr/lib/modules/" + release))
 	if err != nil {
@@ -82,8 +112,10 @@ func ModulesFrom(release string) (string, error) {
 	if len(mounts) == 0 {
 		return "", nil
 	}
-	id, _ := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix)
-	return id, nil
+	if id, ok := strings.CutPrefix(mounts[len(mounts)-1].Source, SourcePrefix); ok {
+		return id, nil
+	}
+	return HostRoot, nil
 }
 
 // mountedAt passes every mount at path, the topmost last.
@@ -136,17 +168,30 @@ func (f *Facts) askPID1(ctx context.Context) error {
 	for _, u := range failed {
 		f.Failed = append(f.Failed, u.Name)
 	}
-	return nil
+	f.DiskUnits, err = disksToDetach(ctx, conn)
+	return err
 }
 
-// Uptime is the time since the kernel booted. Unlike the clock it runs on through a soft reboot, whatever the new root
-// makes of the time.
-func Uptime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
-		return 0
+// disksToDetach lists the units that a soft reboot would stop with the disk in use. What the initrd attached is left to
+// it: without that, these units conflict with umount.target (crypttab(5), x-initrd.attach).
+func disksToDetach(ctx context.Context, conn *dbus.Conn) ([]string, error) {
+	units, err := conn.ListUnitsByPatternsContext(ctx, []string{"active"},
+		[]string{"systemd-cryptsetup@*.service", "systemd-veritysetup@*.service", "systemd-integritysetup@*.service"})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the units of disks: %w", err)
 	}
-	return time.Duration(t.Nano())
+	var detached []string
+	for _, u := range units {
+		conflicts, err := conn.GetUnitPropertyContext(ctx, u.Name, "Conflicts")
+		if err != nil {
+			return nil, fmt.Errorf("cannot ask systemd about %s: %w", u.Name, err)
+		}
+		if names, ok := conflicts.Value.Value().([]string); ok && slices.Contains(names, "umount.target") {
+			detached = append(detached, u.Name)
+		}
+	}
+	slices.Sort(detached)
+	return detached, nil
 }
 
 // leadingNumber reads the number that a version such as "257.13-1~deb13u1" begins with; 0 when there is none.

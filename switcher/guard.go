@@ -159,7 +159,7 @@ func (m Machine) ActiveUnits(ctx context.Context) ([]string, error) {
 		}
 		for _, u := range units {
 			if slices.ContainsFunc(startable, func(kind string) bool { return strings.HasSuffix(u.Name, kind) }) &&
-				!slices.Contains([]string{ArmUnit, GuardUnit, applyUnit}, u.Name) && !strings.HasPrefix(u.Name, "user@") {
+				!slices.Contains([]string{ArmUnit, GuardUnit, ApplyUnit}, u.Name) && !strings.HasPrefix(u.Name, "user@") {
 				names = append(names, u.Name)
 			}
 		}

@@ -13,6 +13,8 @@ type Level string
 const (
 	// LevelAuto lets the checks choose.
 	LevelAuto Level = "auto"
+	// LevelLive changes the running kernel by live patches; nothing is restarted.
+	LevelLive Level = "live"
 	// LevelSoft moves userspace into another root; the kernel keeps running.
 	LevelSoft Level = "soft"
 	// LevelFull boots the kernel again.
@@ -75,25 +77,25 @@ func (d Decision) reasons(v Verdict) []string {
 // Target is what is known of the root to switch to.
 type Target struct {
 	// Root is its identity; HostRoot for the mutable host.
-	Root string
-	// Architecture is its GOARCH, "" when not known.
-	Architecture string
-	// Systemd is the major version of its systemd, 0 when not known.
-	Systemd int
-	// Init is the path of its init.
-	Init string
-	// Kernels are the releases it has modules for.
-	Kernels []string
-	// Modules tells whether the running kernel's modules are at hand to be grafted.
-	Modules bool
+	Root string `json:"root"`
+	// Architecture (GOARCH) and Variant ("v3") are what the image is published for, "" when not known.
+	Architecture string `json:"architecture,omitempty"`
+	Variant      string `json:"variant,omitempty"`
+	Image
+	// Modules tells whether the running kernel's modules are at hand to be carried over.
+	Modules bool `json:"modules"`
+	// OpenFixes lists known fixes that neither the running kernel nor an effective live patch has.
+	OpenFixes []string `json:"open_fixes,omitempty"`
 }
 
 // Decide chooses the level of a switch. It looks at nothing but its arguments.
 func Decide(f Facts, t Target) Decision {
-	d := Decision{Level: LevelSoft, Checks: []Check{
-		CheckHost(f),
-		checkImageSystemd(t), checkArchitecture(f, t), checkInit(t), checkKernel(f, t), checkModules(f, t),
-	}}
+	d := Decision{Level: LevelSoft}
+	for _, c := range checks {
+		if verdict, reason := c.judge(f, t); verdict != "" {
+			d.Checks = append(d.Checks, Check{c.name, verdict, reason})
+		}
+	}
 	if len(d.NeedsFull()) > 0 {
 		d.Level = LevelFull
 	}
@@ -101,60 +103,163 @@ func Decide(f Facts, t Target) Decision {
 }
 
 // CheckHost tells whether the host can soft-reboot at all, whatever the root.
-func CheckHost(f Facts) Check { return checkSystemd("systemd of the host", f.Systemd, "this host") }
+func CheckHost(f Facts) Check {
+	verdict, reason := judgeHost(f, Target{})
+	return Check{checks[0].name, verdict, reason}
+}
 
-func checkSystemd(name string, version int, where string) Check {
+// checks are asked in this order. A check whose question does not arise has no verdict.
+var checks = []struct {
+	name  string
+	judge func(Facts, Target) (Verdict, string)
+}{
+	{"systemd of the host", judgeHost},
+	{"systemd of the root", judgeSystemd},
+	{"architecture", judgeArchitecture},
+	{"x86-64 level", judgeISA},
+	{"init", judgeInit},
+	{"kernel", judgeKernel},
+	{"kernel modules", judgeModules},
+	{"kernel command line", judgeCommandLine},
+	{"kernel age", judgeAge},
+	{"SELinux", judgeSELinux},
+	{"encrypted disks", judgeDisks},
+	{"known fixes", judgeFixes},
+}
+
+func judgeHost(f Facts, _ Target) (Verdict, string) { return judgeVersion(f.Systemd, "this host") }
+
+func judgeVersion(systemd int, where string) (Verdict, string) {
 	switch {
-	case version == 0:
-		return Check{name, VerdictRefuse, fmt.Sprintf("PID 1 of %s is not systemd, and only systemd can soft-reboot", where)}
-	case version < OldestSystemd:
-		return Check{name, VerdictRefuse, fmt.Sprintf("%s has systemd %d, and a soft reboot needs %d or newer", where, version, OldestSystemd)}
+	case systemd == 0:
+		return VerdictRefuse, fmt.Sprintf("PID 1 of %s is not systemd, and only systemd can soft-reboot", where)
+	case systemd < OldestSystemd:
+		return VerdictRefuse, fmt.Sprintf("%s has systemd %d, and a soft reboot needs %d or newer", where, systemd, OldestSystemd)
 	}
-	return Check{name, VerdictOK, fmt.Sprintf("%s has systemd %d", where, version)}
+	return VerdictOK, fmt.Sprintf("%s has systemd %d", where, systemd)
 }
 
-func checkImageSystemd(t Target) Check {
-	const name = "systemd of the root"
-	if t.Root == HostRoot {
-		return Check{name, VerdictOK, "the host root ran this switch's systemd before"}
+func judgeSystemd(_ Facts, t Target) (Verdict, string) {
+	switch {
+	case t.Root == HostRoot:
+		return VerdictOK, "the host root ran this switch's systemd before"
+	case t.Systemd == 0:
+		return VerdictNote, "the image does not tell the version of its systemd"
 	}
-	if t.Systemd == 0 {
-		return Check{name, VerdictNote, "the image does not tell the version of its systemd"}
-	}
-	return checkSystemd(name, t.Systemd, "the image")
+	return judgeVersion(t.Systemd, "the image")
 }
 
-func checkArchitecture(f Facts, t Target) Check {
-	const name = "architecture"
-	if t.Architecture != "" && t.Architecture != f.Architecture {
-		return Check{name, VerdictRefuse, fmt.Sprintf("the image is for %s, this host is %s", t.Architecture, f.Architecture)}
+func judgeArchitecture(f Facts, t Target) (Verdict, string) {
+	switch {
+	case t.Architecture != "" && t.Architecture != f.Architecture:
+		return VerdictRefuse, fmt.Sprintf("the image is for %s, this host is %s", t.Architecture, f.Architecture)
+	case t.Machine != "" && t.Machine != f.Architecture:
+		return VerdictRefuse, fmt.Sprintf("the image's init is a program for %s, this host is %s", t.Machine, f.Architecture)
 	}
-	return Check{name, VerdictOK, f.Architecture}
+	return VerdictOK, f.Architecture
 }
 
-func checkInit(t Target) Check {
+func judgeISA(f Facts, t Target) (Verdict, string) {
+	needed := max(t.ISA, isaOfVariant(t.Variant))
+	switch {
+	case f.Architecture != "amd64":
+		return "", ""
+	case needed > 1 && f.ISA == 0:
+		return VerdictNote, fmt.Sprintf("the image needs x86-64-v%d, and this processor does not tell what it has", needed)
+	case needed > f.ISA && f.ISA > 0:
+		return VerdictRefuse, fmt.Sprintf("the image needs x86-64-v%d, this processor has x86-64-v%d", needed, f.ISA)
+	}
+	return VerdictOK, fmt.Sprintf("the image needs x86-64-v%d, this processor has x86-64-v%d", max(needed, 1), max(f.ISA, 1))
+}
+
+func judgeInit(_ Facts, t Target) (Verdict, string) {
 	if t.Root != HostRoot && t.Init == "" {
-		return Check{"init", VerdictRefuse, "the image has no init: neither /usr/lib/systemd/systemd nor /sbin/init can be executed"}
+		return VerdictRefuse, "the image has no init: neither /usr/lib/systemd/systemd nor /sbin/init can be executed"
 	}
-	return Check{"init", VerdictOK, "the root has an init"}
+	return VerdictOK, "the root has an init"
 }
 
-func checkKernel(f Facts, t Target) Check {
-	const name = "kernel"
-	if t.Root == HostRoot || len(t.Kernels) == 0 || slices.Contains(t.Kernels, f.KernelRelease) {
-		return Check{name, VerdictOK, fmt.Sprintf("the kernel %s keeps running", f.KernelRelease)}
-	}
-	return Check{name, VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image's own, %s, is not started by this switch",
-		f.KernelRelease, strings.Join(t.Kernels, ", "))}
-}
-
-func checkModules(f Facts, t Target) Check {
-	const name = "kernel modules"
+func judgeKernel(f Facts, t Target) (Verdict, string) {
+	running := Kernel{f.KernelRelease, f.KernelVersion}
+	own, same := t.kernel(f.KernelRelease)
 	switch {
-	case t.Root == HostRoot || slices.Contains(t.Kernels, f.KernelRelease):
-		return Check{name, VerdictOK, "the root has the modules of the running kernel"}
-	case t.Modules:
-		return Check{name, VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has none for it", f.KernelRelease)}
+	case t.Root != HostRoot && same && own.Version != "" && f.KernelVersion != "" && own.Version != f.KernelVersion:
+		return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image has another build of it, %s", running, own.Version)
+	case t.Root == HostRoot || len(t.Kernels) == 0 || same:
+		return VerdictOK, fmt.Sprintf("the kernel %s keeps running", f.KernelRelease)
 	}
-	return Check{name, VerdictNote, fmt.Sprintf("no modules of %s are at hand: none can be loaded after the switch", f.KernelRelease)}
+	var names []string
+	for _, k := range t.Kernels {
+		names = append(names, k.String())
+	}
+	return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image's own, %s, is not started by this switch", running, strings.Join(names, ", "))
+}
+
+func judgeModules(f Facts, t Target) (Verdict, string) {
+	_, same := t.kernel(f.KernelRelease)
+	switch {
+	case t.Root == HostRoot || same:
+		return VerdictOK, "the root has the modules of the running kernel"
+	case t.Modules:
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has none for it", f.KernelRelease)
+	}
+	return VerdictNote, fmt.Sprintf("no modules of %s are at hand: none can be loaded after the switch", f.KernelRelease)
+}
+
+func judgeCommandLine(f Facts, t Target) (Verdict, string) {
+	missing := MissingKargs(f.CommandLine, t.Kargs)
+	switch {
+	case len(t.Kargs) == 0:
+		return VerdictOK, "the image wants nothing on it"
+	case len(missing) == 0:
+		return VerdictOK, "it has what the image wants: " + strings.Join(t.Kargs, " ")
+	}
+	return VerdictFull, fmt.Sprintf("the image wants %s, and the kernel was booted without; a boot brings it when this host's boot loader has it",
+		strings.Join(missing, " "))
+}
+
+// day is how dates are told: nobody plans a reboot by the minute.
+const day = "2006-01-02"
+
+func judgeAge(f Facts, _ Target) (Verdict, string) {
+	switch booted := f.KernelBooted.Format(day); {
+	case f.KernelBooted.IsZero():
+		return "", ""
+	case f.RebootBy.IsZero():
+		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age sets no limit", booted)
+	case f.At.Before(f.RebootBy):
+		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot by %s", booted, f.RebootBy.Format(day))
+	default:
+		return VerdictFull, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot since %s", booted, f.RebootBy.Format(day))
+	}
+}
+
+func judgeSELinux(f Facts, t Target) (Verdict, string) {
+	loaded, brought := f.SELinux, t.SELinux
+	switch {
+	case !f.SELinuxOn && brought.Digest == "":
+		return VerdictOK, "it is off, and the root has no policy"
+	case !f.SELinuxOn:
+		return VerdictNote, fmt.Sprintf("it is off in the running kernel, so the policy %s is not in force after the switch", brought)
+	case brought.Digest == "":
+		return VerdictFull, fmt.Sprintf("the policy %s is loaded and stays so, and the root has none", loaded)
+	case loaded != brought:
+		return VerdictFull, fmt.Sprintf("the policy %s is loaded and stays so, and the root has another, %s", loaded, brought)
+	}
+	return VerdictOK, fmt.Sprintf("the root has the policy %s, too", loaded)
+}
+
+func judgeDisks(f Facts, _ Target) (Verdict, string) {
+	if len(f.DiskUnits) == 0 {
+		return VerdictOK, "none is detached by a soft reboot"
+	}
+	return VerdictFull, fmt.Sprintf("a soft reboot stops %s with the disk in use, which can hang for 30 minutes; "+
+		"x-initrd.attach in crypttab(5) or veritytab(5) keeps it attached, after `systemctl daemon-reload`", strings.Join(f.DiskUnits, ", "))
+}
+
+func judgeFixes(f Facts, t Target) (Verdict, string) {
+	if len(t.OpenFixes) == 0 {
+		return "", ""
+	}
+	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a full reboot or a live patch", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
 }

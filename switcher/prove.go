@@ -13,15 +13,18 @@ type Expectation struct {
 	// BootID and SoftReboots are those of the root that was left.
 	BootID      string `json:"boot_id"`
 	SoftReboots int    `json:"soft_reboots"`
+	// Level is soft or full; "" is soft.
+	Level Level `json:"level,omitempty"`
 }
 
-// Stamp is what the arming step left in /run: it ran during the shutdown, and how it ended.
+// Stamp is what the arming step left in /run: it ran during the shutdown, and how it ended. For a full reboot it is left
+// when that is asked for: it is gone once the kernel has booted.
 type Stamp struct {
 	Target string `json:"target"`
 	// Error is why the root could not be armed; "" when it was.
 	Error string `json:"error,omitempty"`
-	// Uptime is the time since the kernel booted, suspended time included: a new root's clock may be another one.
-	Uptime time.Duration `json:"uptime,omitempty"`
+	// At is when it ended, by the clock that runs since the kernel booted, as systemd's does; the new root begins here.
+	At time.Duration `json:"at_ns,omitempty"`
 }
 
 // Outcome is what became of a switch.
@@ -40,6 +43,8 @@ const (
 	FellBack Outcome = "fell back"
 	// Rebooted: the kernel was booted meanwhile.
 	Rebooted Outcome = "rebooted"
+	// Landed: the kernel was booted for a switch of level full; the host root runs and has to go on into the target.
+	Landed Outcome = "landed"
 	// Elsewhere: a root is mounted that is neither the one asked for nor the one left.
 	Elsewhere Outcome = "elsewhere"
 	// Unhealthy: the host was in the root asked for, which did not become good, and went back.
@@ -60,6 +65,8 @@ func Prove(e Expectation, f Facts, stamp *Stamp) (Outcome, string) {
 		return Switched, fmt.Sprintf("%s is mounted at /", e.Target)
 	case f.Root == e.Target && again && stamp != nil && stamp.Error == "":
 		return Switched, fmt.Sprintf("%s is mounted at / again", e.Target)
+	case e.Level == LevelFull:
+		return proveFull(e, f, rebooted || stamp == nil, again)
 	case rebooted:
 		return Rebooted, fmt.Sprintf("the kernel was booted before the switch to %s was done; %s is mounted at /", e.Target, f.Root)
 	case f.Root != e.From:
@@ -72,4 +79,20 @@ func Prove(e Expectation, f Facts, stamp *Stamp) (Outcome, string) {
 		return NotArmed, fmt.Sprintf("systemd soft-rebooted without arming %s: the arming unit did not run to its end", e.Target)
 	}
 	return FellBack, fmt.Sprintf("%s was armed, but systemd runs %s again: it did not accept the new root", e.Target, e.From)
+}
+
+// proveFull tells what became of a full reboot that has not arrived in its target. Every boot of the kernel lands on the
+// mutable host first.
+func proveFull(e Expectation, f Facts, rebooted, again bool) (Outcome, string) {
+	switch {
+	case rebooted && f.Root == HostRoot:
+		return Landed, fmt.Sprintf("the kernel was booted for the switch to %s, and the host root has to go on into it", e.Target)
+	case rebooted:
+		return Rebooted, fmt.Sprintf("the kernel was booted for the switch to %s, and %s is mounted at /", e.Target, f.Root)
+	case f.Root != e.From:
+		return Elsewhere, fmt.Sprintf("%s is mounted at /, neither %s nor %s", f.Root, e.Target, e.From)
+	case again:
+		return NotArmed, fmt.Sprintf("systemd soft-rebooted instead of booting the kernel for %s", e.Target)
+	}
+	return Pending, fmt.Sprintf("the full reboot into %s has not happened yet", e.Target)
 }

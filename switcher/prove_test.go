@@ -8,6 +8,9 @@ import (
 func TestProve(t *testing.T) {
 	const v1, v2 = "sha256-1", "sha256-2"
 	went := Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: 3}
+	full := went
+	full.Level = LevelFull
+	fromHost := Expectation{From: HostRoot, Target: v2, BootID: "b", Level: LevelFull}
 	armed := &Stamp{Target: v2}
 	for name, c := range map[string]struct {
 		expect Expectation
@@ -27,9 +30,18 @@ func TestProve(t *testing.T) {
 		"kernel booted into the host":      {went, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "kernel was booted"},
 		"container restarted":              {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
 		"somebody else's root":             {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},
-		"systemd 255 cannot count, armed":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, armed, FellBack, "did not accept"},
-		"systemd 255 cannot count, failed": {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, &Stamp{Target: v2, Error: "x"}, NotArmed, "x"},
-		"systemd 255 cannot count, early":  {Expectation{v1, v2, "b", -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, nil, Pending, "not happened yet"},
+		"full, not yet":                    {full, Facts{Root: v1, BootID: "b", SoftReboots: 3}, armed, Pending, "full reboot into sha256-2 has not happened yet"},
+		"full, landed on the host":         {full, Facts{Root: HostRoot, BootID: "c"}, nil, Landed, "has to go on"},
+		"full, container started again":    {full, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Landed, "has to go on"},
+		"full from the host, landed there": {fromHost, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Landed, "has to go on"},
+		"full from the host, not yet":      {fromHost, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, armed, Pending, "not happened yet"},
+		"full, arrived":                    {full, Facts{Root: v2, BootID: "c", SoftReboots: 1}, nil, Switched, "mounted at /"},
+		"full, booted into the old root":   {full, Facts{Root: v1, BootID: "c", SoftReboots: 0}, nil, Rebooted, "sha256-1 is mounted at /"},
+		"full, soft-rebooted instead":      {full, Facts{Root: v1, BootID: "b", SoftReboots: 4}, armed, NotArmed, "instead of booting the kernel"},
+		"full, soft-rebooted elsewhere":    {full, Facts{Root: "sha256-3", BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},
+		"systemd 255 cannot count, armed":  {Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, armed, FellBack, "did not accept"},
+		"systemd 255 cannot count, failed": {Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, &Stamp{Target: v2, Error: "x"}, NotArmed, "x"},
+		"systemd 255 cannot count, early":  {Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1}, Facts{Root: v1, BootID: "b", SoftReboots: -1}, nil, Pending, "not happened yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, reason := Prove(c.expect, c.facts, c.stamp)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -20,8 +20,8 @@ const ArmUnit = "updatectl-arm.service"
 // GuardUnit is the unit that watches over a switch from outside of both roots.
 const GuardUnit = "updatectl-guard.service"
 
-// applyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
-const applyUnit = "updatectl.service"
+// ApplyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
+const ApplyUnit = "updatectl.service"
 
 // ConfirmUnit is the unit that proves a switch and marks the root good.
 const ConfirmUnit = "updatectl-confirm.service"
@@ -33,18 +33,39 @@ var ErrNoUnit = errors.New("the units of updatectl are not installed")
 const (
 	logindCheckInhibitors = 0x01 // for root, too
 	logindSoftReboot      = 0x04
+	// 0x08, a soft reboot if a next root is set up, is never set: who asks for a full reboot gets one.
+)
+
+// The services at the end of a shutdown; a job to start one tells which kind is under way.
+const (
+	softRebootService = "systemd-soft-reboot.service"
+	rebootService     = "systemd-reboot.service"
 )
 
 // SoftReboot asks for a soft reboot and returns once it is queued. logind is asked first, because it honours
 // inhibitors and tells everybody; PID 1 where there is no logind, as in small containers.
 func (m Machine) SoftReboot(ctx context.Context) error {
-	err := askLogind(ctx)
+	return ask(ctx, logindSoftReboot, "soft-reboot.target", softRebootService)
+}
+
+// FullReboot asks for a boot of the kernel, as [Machine.SoftReboot] asks for a soft reboot. Nothing is armed then:
+// systemd would turn it into a soft one.
+func (m Machine) FullReboot(ctx context.Context) error {
+	if err := Disarm(); err != nil {
+		return err
+	}
+	return ask(ctx, 0, "reboot.target", rebootService)
+}
+
+// ask asks logind for a reboot with these flags, or PID 1 for its target. The last service tells whether it is queued.
+func ask(ctx context.Context, flags uint64, target, service string) error {
+	err := askLogind(ctx, flags)
 	switch {
 	case errors.Is(err, errNoLogind):
-		return m.SoftRebootNow(ctx)
+		return startTarget(ctx, target)
 	case answerLost(err):
 		// The bus may go down with what was asked for before the answer is out. PID 1 knows.
-		if queued, qerr := m.SoftRebootQueued(ctx); qerr == nil && queued {
+		if queued, qerr := shutdownQueued(ctx, service); qerr == nil && queued {
 			return nil
 		}
 	}
@@ -63,15 +84,14 @@ func answerLost(err error) bool {
 
 var errNoLogind = errors.New("logind does not run")
 
-func askLogind(ctx context.Context) error {
+func askLogind(ctx context.Context, flags uint64) error {
 	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoLogind, err)
 	}
 	defer bus.Close()
 	login1 := bus.Object("org.freedesktop.login1", "/org/freedesktop/login1")
-	flags := uint64(logindCheckInhibitors | logindSoftReboot)
-	err = login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, flags).Err
+	err = login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, logindCheckInhibitors|flags).Err
 	var answer godbus.Error
 	if !errors.As(err, &answer) {
 		return err
@@ -87,7 +107,7 @@ func askLogind(ctx context.Context) error {
 		"org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitMasked":
 		return fmt.Errorf("%w: %w", errNoLogind, err)
 	}
-	return fmt.Errorf("cannot ask logind for a soft reboot: %w", err)
+	return fmt.Errorf("cannot ask logind for a reboot: %w", err)
 }
 
 // whoInhibits names the holders of blocking locks against shutdown, for the operator to talk to.
@@ -114,8 +134,8 @@ func (m Machine) SoftRebootNow(ctx context.Context) error {
 	return startTarget(ctx, "soft-reboot.target")
 }
 
-// FullReboot asks PID 1 for a full reboot: services stop, the kernel is booted.
-func (m Machine) FullReboot(ctx context.Context) error { return startTarget(ctx, "reboot.target") }
+// FullRebootNow asks PID 1 for a full reboot in the same way.
+func (m Machine) FullRebootNow(ctx context.Context) error { return startTarget(ctx, "reboot.target") }
 
 func startTarget(ctx context.Context, target string) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
@@ -173,6 +193,11 @@ func runJob(ctx context.Context, verb, unit, mode string) error {
 // SoftRebootQueued tells whether systemd is on its way into a soft reboot. The arming unit asks, because it is stopped
 // at every kind of shutdown.
 func (m Machine) SoftRebootQueued(ctx context.Context) (bool, error) {
+	return shutdownQueued(ctx, softRebootService)
+}
+
+// shutdownQueued tells whether one of the services that end a shutdown is to be started.
+func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	queued := false
 	err := withPID1(ctx, func(conn *dbus.Conn) error {
 		jobs, err := conn.ListJobsContext(ctx)
@@ -180,7 +205,7 @@ func (m Machine) SoftRebootQueued(ctx context.Context) (bool, error) {
 			return fmt.Errorf("cannot list systemd's jobs: %w", err)
 		}
 		for _, j := range jobs {
-			if j.Unit == "systemd-soft-reboot.service" && j.JobType == "start" {
+			if slices.Contains(services, j.Unit) && j.JobType == "start" {
 				queued = true
 			}
 		}
@@ -198,40 +223,30 @@ func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
 	return do(conn)
 }
 
-// AwaitStarted waits until systemd has no more units to start, other than the one that calls this.
-func (m Machine) AwaitStarted(ctx context.Context, deadline time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
+// ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
+// was left, and they say nothing about this one.
+func (m Machine) ForgetGone(ctx context.Context) error {
 	return withPID1(ctx, func(conn *dbus.Conn) error {
-		for {
-			jobs, err := conn.ListJobsContext(ctx)
-			if err != nil {
-				return fmt.Errorf("cannot list systemd's jobs: %w", err)
+		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
+		if err != nil {
+			return fmt.Errorf("cannot list the failed units: %w", err)
+		}
+		for _, u := range failed {
+			if u.LoadState != "not-found" {
+				continue
 			}
-			var waiting []string
-			for _, j := range jobs {
-				// A job that only waits is ordered after one that runs, or after the caller itself.
-				if j.JobType == "start" && j.Status == "running" && j.Unit != ConfirmUnit && j.Unit != applyUnit {
-					waiting = append(waiting, j.Unit)
-				}
-			}
-			if len(waiting) == 0 {
-				return nil
-			}
-			const pause = 250 * time.Millisecond // units start in some hundred
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return fmt.Errorf("after %v these units are still starting: %s", deadline, strings.Join(waiting, ", "))
+			if err := conn.ResetFailedUnitContext(ctx, u.Name); err != nil {
+				return fmt.Errorf("cannot forget that %s failed: %w", u.Name, err)
 			}
 		}
+		return nil
 	})
 }
 
-// ShuttingDown tells whether a shutdown of any kind is under way: systemd stops, a soft reboot is queued, or logind
+// ShuttingDown tells whether a reboot of any kind is under way: it is queued, or logind
 // has announced one and waits for those who asked for a moment (delay inhibitors).
 func (m Machine) ShuttingDown(ctx context.Context) (bool, error) {
-	queued, err := m.SoftRebootQueued(ctx)
+	queued, err := shutdownQueued(ctx, softRebootService, rebootService)
 	if err != nil || queued {
 		return queued, err
 	}

@@ -18,8 +18,8 @@ func (c *cli) applyCommand() *cobra.Command {
 		Use:   "apply",
 		Short: "Bring this host to the published image: fetch, verify, stage, switch",
 		Long: `Bring this host to the published image: fetch, verify, stage, switch.
-The switch restarts userspace and ends this session; the kernel keeps running. In the new root the host proves that it
-arrived ("updatectl status"). If anything fails before services stop, the host stays as it is.`,
+The switch restarts userspace and ends this session; the kernel keeps running, unless the level is full. In the new root
+the host proves that it arrived ("updatectl status"). If anything fails before services stop, the host stays as it is.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if level != "" {
@@ -75,6 +75,10 @@ func appliedText(w io.Writer, d agent.Applied) {
 	}
 	if d.Decision != nil {
 		decisionText(w, *d.Decision)
+	}
+	if d.Decision != nil && d.Decision.Level == switcher.LevelFull {
+		fmt.Fprintf(w, "Rebooting: the kernel boots and lands on the host root, which goes on into the new one; `updatectl status` tells how it went.\n")
+		return
 	}
 	fmt.Fprintf(w, "Switching: services stop now and come back in the new root; `updatectl status` tells how it went.\n")
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -20,6 +22,9 @@ func (c *cli) confirmCommand() *cobra.Command {
 				return err
 			}
 			done, err := a.Confirm(cmd.Context())
+			if errors.Is(err, agent.ErrUnhealthy) && c.output != "json" { // as JSON, the error is the one document
+				err = errors.Join(err, c.print("confirm", done, func(w io.Writer) { healthText(w, done.Health) }))
+			}
 			if err != nil {
 				return err
 			}
@@ -32,6 +37,7 @@ func (c *cli) confirmCommand() *cobra.Command {
 				if done.Last != nil && done.Last.Outcome != switcher.Switched {
 					fmt.Fprintf(w, "The last switch, to %s, failed: %s.\n", short(done.Last.Target), done.Last.Reason)
 				}
+				healthText(w, done.Health)
 			})
 		},
 	}

@@ -51,7 +51,7 @@ var failures = []struct {
 	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
-	{agent.ErrFullReboot, exitFullReboot, "`updatectl plan` lists the reasons"},
+	{agent.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},

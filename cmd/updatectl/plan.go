@@ -54,7 +54,11 @@ func planText(w io.Writer, p agent.Plan) {
 		return
 	}
 	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
-	fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
+	if p.Decision.Level == switcher.LevelFull {
+		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot; that boots the host's and goes on into the root from there\n", p.Kernel)
+	} else {
+		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
+	}
 	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
 	decisionText(w, *p.Decision)
 	etcText(w, *p.Etc)

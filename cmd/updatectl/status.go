@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,8 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var kernel bool
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell what runs, what is staged, what can be gone back to, and how the last switch ended",
 		Args:  args(cobra.NoArgs),
@@ -23,6 +25,13 @@ func (c *cli) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if kernel {
+				k, err := a.Kernel(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print("status.kernel", k, func(w io.Writer) { kernelText(w, k) })
+			}
 			s, err := a.Status(cmd.Context())
 			if err != nil {
 				return err
@@ -30,6 +39,8 @@ func (c *cli) statusCommand() *cobra.Command {
 			return c.print("status", s, func(w io.Writer) { statusText(w, s) })
 		},
 	}
+	cmd.Flags().BoolVar(&kernel, "kernel", false, "tell what soft reboots left old in the running kernel")
+	return cmd
 }
 
 func statusText(w io.Writer, s agent.Status) {
@@ -54,7 +65,7 @@ func statusText(w io.Writer, s agent.Status) {
 	for _, id := range s.Pinned {
 		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
 	}
-	fmt.Fprintf(w, "Kernel\t%s, %s\n", s.Kernel.Release, softRebootsText(s.Kernel.SoftReboots))
+	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", s.Kernel.Release, bootedText(s.Kernel.BootedAt, time.Now()), softRebootsText(s.Kernel.SoftReboots), limitText(s.Kernel.RebootBy))
 	for _, p := range s.Kernel.LivePatches {
 		fmt.Fprintf(w, "Live patch\t%s\n", livePatchText(p))
 	}
@@ -67,6 +78,7 @@ func statusText(w io.Writer, s agent.Status) {
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
 	}
+	healthText(w, s.Health)
 }
 
 func rootText(r agent.RootStatus) string {
@@ -96,3 +108,22 @@ func softRebootsText(n int) string {
 	}
 	return fmt.Sprintf("%d soft reboots since it booted", n)
 }
+
+// bootedText tells when the kernel was booted and how long ago that is.
+func bootedText(booted, now time.Time) string {
+	const aDay = 24 * time.Hour
+	if booted.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("booted on %s, %d days ago, ", booted.UTC().Format(dateOnly), now.Sub(booted)/aDay)
+}
+
+// limitText tells until when a kernel may go on with soft reboots.
+func limitText(rebootBy time.Time) string {
+	if rebootBy.IsZero() {
+		return ""
+	}
+	return "; full reboot by " + rebootBy.UTC().Format(dateOnly)
+}
+
+const dateOnly = "2006-01-02"

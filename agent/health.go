@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// HealthReport is the last report of the health gate: /var/lib/updatectl/health.json.
+type HealthReport struct {
+	// Root is the root it is about.
+	Root    string        `json:"root"`
+	Healthy bool          `json:"healthy"`
+	Report  health.Report `json:"report"`
+}
+
+// health is the [health] table as the gate takes it.
+func (c Config) health() health.Config {
+	h := c.Health
+	return health.Config{
+		Deadline: time.Duration(h.Deadline), CheckDeadline: time.Duration(h.CheckDeadline), Settle: time.Duration(h.Settle),
+		Active: h.Active, Ports: h.Ports, Reachable: h.Reachable, Ignore: h.Ignore,
+	}
+}
+
+// gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
+// by another update.
+func (a *Agent) gate() health.Gate {
+	g := health.New(a.Config.health())
+	g.Root, g.Now = a.Machine.Root, a.Now
+	if stamp := readStamp(a.path(stampFile)); stamp != nil {
+		g.Since = stamp.At
+	}
+	g.Own = []string{switcher.ConfirmUnit, switcher.ApplyUnit, switcher.ArmUnit, switcher.GuardUnit}
+	for _, reference := range slices.Concat([]string{a.Config.Source.Image}, a.Config.Source.Mirrors) {
+		if address := source.Address(reference, a.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {
+			g.Sources = append(g.Sources, address)
+		}
+	}
+	return g
+}
+
+// judge runs the gate, and keeps and tells what it found. A gate that was interrupted has found nothing: the root stays
+// as it is, to be judged by the next confirm.
+func (a *Agent) judge(ctx context.Context, f switcher.Facts, rec *Record) (health.Report, error) {
+	gate := a.gate()
+	gate.Config.Deadline = a.timeLeft()
+	report := gate.Run(ctx, rec.Switch.Before)
+	if err := ctx.Err(); err != nil {
+		return report, fmt.Errorf("cannot judge the health of %s: %w", f.Root, err)
+	}
+	if err := a.keepReport(HealthReport{Root: f.Root, Healthy: report.Healthy(), Report: report}); err != nil {
+		a.Log.Warn("cannot keep the health report", zap.Error(err))
+	}
+	for _, r := range report.Results {
+		if r.Verdict != health.OK {
+			a.Log.Warn("a health check did not pass", zap.String("check", r.Name), zap.String("kind", r.Kind),
+				zap.String("verdict", string(r.Verdict)), zap.String("reason", r.Reason))
+		}
+	}
+	a.Log.Info("the health of the root was judged", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
+		zap.Int("checks", len(report.Results)), zap.Duration("took", report.Took), zap.String("reason", report.Reason()))
+	return report, nil
+}
+
+// maxReport bounds the report that is kept: as large as some two hundred checks with all the output that is kept of each.
+const maxReport = 1 << 20
+
+// keepReport writes the report down. One that is too large loses what the checks wrote, never a verdict.
+func (a *Agent) keepReport(r HealthReport) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err == nil && len(text) > maxReport {
+		r.Report.Results = slices.Clone(r.Report.Results)
+		for i := range r.Report.Results {
+			r.Report.Results[i].Output = ""
+		}
+		text, err = json.MarshalIndent(r, "", "  ")
+	}
+	if err == nil && len(text) > maxReport {
+		err = fmt.Errorf("it is larger than %d bytes", maxReport)
+	}
+	if err != nil {
+		return err
+	}
+	return writeAtomically(a.path(healthFile), append(text, '\n'), 0o600)
+}
+
+// lastReport reads the report, nil when there is none. It is for people; nothing is decided by it.
+func (a *Agent) lastReport() *HealthReport {
+	r, err := readReport(a.path(healthFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.Log.Warn("cannot read the health report", zap.Error(err))
+	}
+	return r
+}
+
+func readReport(file string) (*HealthReport, error) {
+	st, err := os.Stat(file)
+	if err == nil && st.Size() > maxReport+1 { // and the line's end
+		err = fmt.Errorf("%s is larger than %d bytes", file, maxReport)
+	}
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r := &HealthReport{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,182 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Gateways lists the default gateways of this network namespace, IPv4's first.
+func Gateways() ([]netip.Addr, error) { return gateways("/proc/net") }
+
+func gateways(dir string) ([]netip.Addr, error) {
+	var list []netip.Addr
+	for name, parse := range map[string]func([]string) netip.Addr{"route": gateway4, "ipv6_route": gateway6} {
+		f, err := os.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) { // a kernel without this family
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the routes: %w", err)
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			if a := parse(strings.Fields(lines.Text())); a.IsValid() && !a.IsUnspecified() {
+				list = append(list, a)
+			}
+		}
+		if err := errors.Join(lines.Err(), f.Close()); err != nil {
+			return nil, fmt.Errorf("cannot read the routes: %w", err)
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list), nil
+}
+
+// gateway4 reads a line of /proc/net/route: interface, destination, gateway, flags, …, mask at 7; addresses are numbers
+// in the order of this machine's bytes.
+func gateway4(f []string) netip.Addr {
+	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
+		return netip.Addr{}
+	}
+	b, err := hex.DecodeString(f[2])
+	if err != nil || len(b) != net.IPv4len {
+		return netip.Addr{}
+	}
+	var a [4]byte
+	binary.NativeEndian.PutUint32(a[:], binary.BigEndian.Uint32(b))
+	return netip.AddrFrom4(a)
+}
+
+// gateway6 reads a line of /proc/net/ipv6_route: destination, its length, source, its length, gateway, …, interface at 9.
+func gateway6(f []string) netip.Addr {
+	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
+		return netip.Addr{}
+	}
+	b, err := hex.DecodeString(f[4])
+	if err != nil || len(b) != net.IPv6len {
+		return netip.Addr{}
+	}
+	a := netip.AddrFrom16([16]byte(b))
+	if a.IsLinkLocalUnicast() {
+		a = a.WithZone(f[9])
+	}
+	return a
+}
+
+// askGateway asks a gateway until it answers or the time is over. Many do not answer to ping, but every one must answer
+// when the kernel asks for its hardware address, and the kernel asks before it sends.
+func askGateway(ctx context.Context, a netip.Addr) error {
+	for {
+		err := ping(ctx, a)
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) && neighbour(a) {
+			return nil
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("it answers neither to ping nor to its neighbours: %w", err)
+		}
+	}
+}
+
+// ICMP's types of an echo request and its reply.
+const (
+	echo4, reply4 = 8, 0
+	echo6, reply6 = 128, 129
+)
+
+// ping sends an echo request and waits a second for the reply.
+func ping(ctx context.Context, a netip.Addr) error {
+	network, kind, reply := "ip4:icmp", byte(echo4), byte(reply4)
+	if a.Is6() {
+		network, kind, reply = "ip6:ipv6-icmp", echo6, reply6
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, a.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	deadline := time.Now().Add(time.Second)
+	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	id := uint16(os.Getpid())
+	if _, err := conn.Write(echo(kind, id)); err != nil {
+		return err
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := conn.(*net.IPConn).ReadFrom(buf) // without the IP header
+		if err != nil {
+			return err
+		}
+		if n >= 8 && buf[0] == reply && binary.BigEndian.Uint16(buf[4:]) == id {
+			return nil
+		}
+	}
+}
+
+// echo is an echo request: type, code, checksum, identifier, sequence. For IPv6 the kernel writes the checksum.
+func echo(kind byte, id uint16) []byte {
+	p := make([]byte, 8)
+	p[0] = kind
+	binary.BigEndian.PutUint16(p[4:], id)
+	binary.BigEndian.PutUint16(p[6:], 1)
+	sum := uint32(0)
+	for i := 0; i < len(p); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	binary.BigEndian.PutUint16(p[2:], ^uint16(sum+sum>>16))
+	return p
+}
+
+// neighbour tells whether the kernel has had an answer from a neighbour within the last half minute
+// (NUD_REACHABLE, rtnetlink(7)).
+func neighbour(a netip.Addr) bool {
+	rib, err := syscall.NetlinkRIB(syscall.RTM_GETNEIGH, syscall.AF_UNSPEC)
+	if err != nil {
+		return false
+	}
+	messages, err := syscall.ParseNetlinkMessage(rib)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return answering(m.Data, a) })
+}
+
+// answering reads one entry of the neighbour table: struct ndmsg (family, interface at 4, state at 8), then attributes.
+func answering(entry []byte, a netip.Addr) bool {
+	const header, attribute, address, reachable = 12, 4, 1, 0x02
+	if len(entry) < header || binary.NativeEndian.Uint16(entry[8:])&reachable == 0 {
+		return false
+	}
+	if zone, err := net.InterfaceByName(a.Zone()); a.Zone() != "" && (err != nil || zone.Index != int(binary.NativeEndian.Uint32(entry[4:]))) {
+		return false
+	}
+	for rest := entry[header:]; len(rest) >= attribute; {
+		length := int(binary.NativeEndian.Uint16(rest))
+		if length < attribute || length > len(rest) {
+			return false
+		}
+		if binary.NativeEndian.Uint16(rest[2:]) == address {
+			got, ok := netip.AddrFromSlice(rest[attribute:length])
+			return ok && got.Unmap() == a.WithZone("").Unmap()
+		}
+		rest = rest[min(len(rest), (length+3)&^3):]
+	}
+	return false
+}

@@ -1,0 +1,163 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
+)
+
+// Systemd is PID 1 as the gate sees it; [PID1] is the real one.
+type Systemd struct {
+	// Starting lists the units that are being started now.
+	Starting func(context.Context) ([]string, error)
+	// Units lists the units that are loaded.
+	Units func(context.Context) ([]Unit, error)
+	// Restarts tells how often systemd has restarted services by itself; one that is gone meanwhile is not told of.
+	Restarts func(ctx context.Context, services []string) (map[string]int, error)
+	// Start starts a unit and returns how its job ended: done, failed, dependency, timeout … (systemd's words).
+	// It is errNoUnit when there is no such unit.
+	Start func(ctx context.Context, unit string) (string, error)
+	// Requires lists the units that a unit requires.
+	Requires func(ctx context.Context, unit string) ([]string, error)
+}
+
+// Unit is a unit's state in systemd's words.
+type Unit struct {
+	Name, Load, Active, Sub string
+	// Changed is when a failed unit came into its state, by the clock that runs since the kernel booted.
+	Changed time.Duration
+}
+
+// failed leaves out a unit that has no file: the root that had it is gone, and PID 1 remembers it over a soft reboot.
+func (u Unit) failed() bool { return u.Active == "failed" && u.Load != "not-found" }
+
+// restarting: systemd waits a moment before it starts a service that crashed again.
+func (u Unit) restarting() bool { return strings.HasPrefix(u.Sub, "auto-restart") }
+
+// running: it is a service, and up or coming up.
+func (u Unit) running() bool {
+	return strings.HasSuffix(u.Name, ".service") && u.Active != "inactive" && u.Active != "failed"
+}
+
+// names lists the units that are so.
+func names(units []Unit, so func(Unit) bool) []string {
+	var list []string
+	for _, u := range units {
+		if so(u) {
+			list = append(list, u.Name)
+		}
+	}
+	return list
+}
+
+var errNoUnit = errors.New("there is no such unit")
+
+// PID1 is asked over its private socket, so it answers also when the bus is down.
+func PID1() Systemd {
+	return Systemd{Starting: starting, Units: units, Restarts: restarts, Start: start, Requires: requires}
+}
+
+func withPID1[T any](ctx context.Context, ask func(*dbus.Conn) (T, error)) (T, error) {
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("cannot talk to systemd: %w", err)
+	}
+	defer conn.Close()
+	return ask(conn)
+}
+
+func starting(ctx context.Context) ([]string, error) {
+	return withPID1(ctx, func(conn *dbus.Conn) ([]string, error) {
+		jobs, err := conn.ListJobsContext(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("cannot list systemd's jobs: %w", err)
+		}
+		var list []string
+		for _, j := range jobs {
+			// A job that only waits is ordered after one that runs, or after the unit that calls the gate.
+			if j.JobType == "start" && j.Status == "running" {
+				list = append(list, j.Unit)
+			}
+		}
+		return list, nil
+	})
+}
+
+func units(ctx context.Context) ([]Unit, error) {
+	return withPID1(ctx, func(conn *dbus.Conn) ([]Unit, error) {
+		all, err := conn.ListUnitsContext(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("cannot list systemd's units: %w", err)
+		}
+		var list []Unit
+		for _, u := range all {
+			unit := Unit{Name: u.Name, Load: u.LoadState, Active: u.ActiveState, Sub: u.SubState}
+			if unit.failed() {
+				p, err := conn.GetUnitPropertyContext(ctx, u.Name, "StateChangeTimestampMonotonic")
+				if err != nil {
+					return nil, fmt.Errorf("cannot ask systemd when %s failed: %w", u.Name, err)
+				}
+				microseconds, _ := p.Value.Value().(uint64)
+				unit.Changed = time.Duration(microseconds) * time.Microsecond
+			}
+			list = append(list, unit)
+		}
+		return list, nil
+	})
+}
+
+func restarts(ctx context.Context, services []string) (map[string]int, error) {
+	return withPID1(ctx, func(conn *dbus.Conn) (map[string]int, error) {
+		counts := map[string]int{}
+		for _, s := range services {
+			p, err := conn.GetUnitTypePropertyContext(ctx, s, "Service", "NRestarts")
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil, fmt.Errorf("cannot ask systemd about %s: %w", s, err)
+				}
+				continue
+			}
+			if n, ok := p.Value.Value().(uint32); ok {
+				counts[s] = int(n)
+			}
+		}
+		return counts, nil
+	})
+}
+
+func start(ctx context.Context, unit string) (string, error) {
+	return withPID1(ctx, func(conn *dbus.Conn) (string, error) {
+		done := make(chan string, 1)
+		_, err := conn.StartUnitContext(ctx, unit, "replace", done)
+		var answer godbus.Error
+		if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit" {
+			return "", errNoUnit
+		}
+		if err != nil {
+			return "", fmt.Errorf("cannot start it: %w", err)
+		}
+		select {
+		case result := <-done:
+			return result, nil
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	})
+}
+
+func requires(ctx context.Context, unit string) ([]string, error) {
+	return withPID1(ctx, func(conn *dbus.Conn) ([]string, error) {
+		p, err := conn.GetUnitPropertyContext(ctx, unit, "Requires")
+		if err != nil {
+			return nil, fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
+		}
+		list, _ := p.Value.Value().([]string)
+		return list, nil
+	})
+}

@@ -1,0 +1,34 @@
+package health
+
+import (
+	"bytes"
+	"sync"
+)
+
+// tail keeps the end of what is written. A program that was left to itself may write while it is read.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+	cut  bool
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p[max(0, len(p)-keptOutput):]...)
+	if extra := len(t.text) - keptOutput; extra > 0 || len(p) > keptOutput {
+		t.text, t.cut = append([]byte(nil), t.text[max(0, extra):]...), true
+	}
+	return len(p), nil
+}
+
+// String is the text, from the beginning of a line when the first one was cut.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := t.text
+	if _, rest, ok := bytes.Cut(text, []byte("\n")); t.cut && ok && len(bytes.TrimSpace(rest)) > 0 {
+		text = rest
+	}
+	return string(text)
+}

@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/agent/health"
+)
+
+// TestHealthReportIsBounded: what check programs wrote can be lost, what they found cannot.
+func TestHealthReportIsBounded(t *testing.T) {
+	a := testAgent(t)
+	if err := os.MkdirAll(a.path(StateDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.lastReport(); r != nil {
+		t.Errorf("a report before the first switch: %+v", r)
+	}
+	want := HealthReport{Root: "sha256-1", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{
+		{Name: "required.d/10-app", Kind: health.KindCheck, Verdict: health.Fail, Reason: "exit code 1", Output: "no\nway", Took: time.Second},
+	}}}
+	if err := a.keepReport(want); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.lastReport(); got == nil || fmt.Sprint(*got) != fmt.Sprint(want) {
+		t.Errorf("kept %+v, want %+v", got, want)
+	}
+	for i := range 1000 {
+		want.Report.Results = append(want.Report.Results, health.Result{Name: fmt.Sprint(i), Verdict: health.Fail, Output: strings.Repeat("x", 4096)})
+	}
+	if err := a.keepReport(want); err != nil {
+		t.Fatal(err)
+	}
+	got := a.lastReport()
+	if got == nil || len(got.Report.Results) != 1001 || got.Report.Reason() != want.Report.Reason() || got.Report.Results[1000].Output != "" {
+		t.Errorf("a large report lost more than its output")
+	}
+	if want.Report.Results[1000].Output == "" {
+		t.Error("writing the report down changed it")
+	}
+	if err := os.Truncate(a.path(healthFile), maxReport+2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readReport(a.path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("a report that is too large: %v", err)
+	}
+}
+
+// TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
+func TestGateAsksTheRegistry(t *testing.T) {
+	a := testAgent(t)
+	a.Config = DefaultConfig()
+	a.Config.Source.Image = "registry.example.org/os:stable"
+	a.Config.Source.Mirrors = []string{"oci:/mnt/usb:stable", "registry.example.org/mirror:stable", "mirror.example.org:5000/os:stable"}
+	if got, want := a.gate().Sources, []string{"registry.example.org:443", "mirror.example.org:5000"}; !slices.Equal(got, want) {
+		t.Errorf("sources are %q, want %q", got, want)
+	}
+}

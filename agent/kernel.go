@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// pastFile has what the roots of the running kernel set in it. /run is gone when another kernel boots.
+const pastFile = switcher.RunDir + "/past.json"
+
+// KernelStatus tells what of the running kernel is not as the booted root would have it, after soft reboots.
+type KernelStatus struct {
+	Release     string    `json:"release"`
+	Version     string    `json:"version"`
+	At          time.Time `json:"at"`
+	BootedAt    time.Time `json:"booted_at,omitzero"`
+	RebootBy    time.Time `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
+	SoftReboots int       `json:"soft_reboots"`
+	// Root is the one that runs; Own are the kernels it brings itself.
+	Root string            `json:"root"`
+	Own  []switcher.Kernel `json:"own"`
+	// CommandLine is what the kernel was booted with; Wanted is what the root wants on it, and Missing what of it is not.
+	CommandLine string   `json:"command_line"`
+	Wanted      []string `json:"wanted"`
+	Missing     []string `json:"missing"`
+	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted one has them itself.
+	ModulesFrom string `json:"modules_from,omitempty"`
+	// Microcode is the revision that the processor runs, as the kernel loaded it at its boot.
+	Microcode string `json:"microcode,omitempty"`
+	// Policy is the SELinux policy that is loaded and PolicyRoot the root it came from; OwnPolicy is the running root's.
+	// All are empty where SELinux is off.
+	Policy     switcher.Policy `json:"policy,omitzero"`
+	PolicyRoot string          `json:"policy_root,omitempty"`
+	OwnPolicy  switcher.Policy `json:"own_policy,omitzero"`
+	// Options are modules that were loaded with other options, Sysctls settings that no file sets any more.
+	Options []switcher.StaleOptions `json:"options"`
+	Sysctls []switcher.StaleSysctl  `json:"sysctls"`
+}
+
+// Kernel tells what a soft reboot left old. It changes nothing.
+func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
+	if err := a.requireLive(); err != nil {
+		return KernelStatus{}, err
+	}
+	f, _, err := a.look(ctx)
+	if err != nil {
+		return KernelStatus{}, err
+	}
+	k := KernelStatus{
+		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
+		Root: f.Root, CommandLine: f.CommandLine, Microcode: a.Machine.Microcode(),
+	}
+	if k.ModulesFrom, err = switcher.ModulesFrom(f.KernelRelease); err != nil {
+		return k, err
+	}
+	image, err := switcher.ReadImage(a.Machine.Root)
+	if err != nil {
+		return k, err
+	}
+	k.Own = slices.DeleteFunc(image.Kernels, func(own switcher.Kernel) bool { return k.ModulesFrom != "" && own.Release == f.KernelRelease })
+	k.Wanted, k.Missing = image.Kargs, switcher.MissingKargs(f.CommandLine, image.Kargs)
+	now, err := a.Machine.Present()
+	if err != nil {
+		return k, err
+	}
+	past, err := a.readPast()
+	if err != nil {
+		return k, err
+	}
+	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.StaleSysctls(past, past.DroppedSysctls(now))
+	if now.Policy != (switcher.Policy{}) || past.Policy != (switcher.Policy{}) {
+		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
+	}
+	return k, nil
+}
+
+// notePast adds what the running root sets in the kernel to what is known of the roots before it. Nothing depends on it
+// but what status tells, so it holds nothing up.
+func (a *Agent) notePast(root string) {
+	now, err := a.Machine.Present()
+	if err == nil {
+		var past switcher.Past
+		if past, err = a.readPast(); err == nil {
+			past.Note(root, now)
+			err = a.writePast(past)
+		}
+	}
+	if err != nil {
+		a.Log.Warn("cannot note what this root sets in the kernel", zap.Error(err))
+	}
+}
+
+func (a *Agent) readPast() (switcher.Past, error) {
+	var p switcher.Past
+	text, err := os.ReadFile(a.path(pastFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &p)
+	}
+	if err != nil {
+		return p, fmt.Errorf("cannot read what earlier roots set in the kernel: %w", err)
+	}
+	return p, nil
+}
+
+func (a *Agent) writePast(p switcher.Past) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return writeAtomically(a.path(pastFile), text, 0o600)
+}

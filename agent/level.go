@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// What auto does when a check says that only a full reboot will do.
+const (
+	fallbackRefuse = "refuse"
+	fallbackFull   = "full"
+)
+
+// decide looks into a staged root and chooses the level, or refuses what cannot be done.
+func (a *Agent) decide(st *store.Store, root store.Root, f switcher.Facts, rec *Record, wish switcher.Level) (switcher.Decision, error) {
+	t, err := a.target(st, root.ID, f)
+	if err != nil {
+		return switcher.Decision{}, fmt.Errorf("%w: %w", ErrIncompatible, err)
+	}
+	d := switcher.Decide(f, t)
+	if wish == "" {
+		wish = switcher.Level(a.Config.Switch.Level)
+	}
+	if rec.landed(root.ID, f) && len(d.Refused()) == 0 { // booted for it: another boot would bring nothing new
+		d.Level = switcher.LevelSoft
+		return d, nil
+	}
+	level, err := choose(d, wish, a.Config.Switch.Fallback)
+	if err == nil {
+		d.Level = level
+	}
+	return d, err
+}
+
+// choose turns what the checks say, what is wished for, and the configured fallback into the level of a switch.
+func choose(d switcher.Decision, wish switcher.Level, fallback string) (switcher.Level, error) {
+	refused, full := d.Refused(), d.NeedsFull()
+	switch {
+	case len(refused) > 0:
+		return "", fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
+	case wish == switcher.LevelFull:
+		return switcher.LevelFull, nil
+	case len(full) == 0:
+		return switcher.LevelSoft, nil
+	case wish == switcher.LevelAuto && fallback == fallbackFull:
+		return switcher.LevelFull, nil
+	}
+	return "", fmt.Errorf("%w:\n%s", ErrFullReboot, strings.Join(full, "\n"))
+}
+
+// landed tells that the kernel was booted to switch to this root, and that the host has not gone on into it yet.
+func (r *Record) landed(id string, f switcher.Facts) bool {
+	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == switcher.Landed && r.Last.Target == id
+}
+
+// target is what the switcher needs to know of a root.
+func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.Target, error) {
+	t := switcher.Target{Root: id, Modules: haveModules(f.KernelRelease)}
+	var err error
+	if id == switcher.HostRoot {
+		t.Image, err = switcher.ReadImage(hostMount)
+		return t, err
+	}
+	root, err := st.Root(id)
+	if err != nil {
+		return t, err
+	}
+	t.Architecture, t.Variant = root.Info.Platform.Architecture, root.Info.Platform.Variant
+	image, err := a.next(st, id, f).Open()
+	if err != nil {
+		return t, err
+	}
+	defer image.Close()
+	t.Image, err = switcher.ReadImage(image.Path())
+	return t, err
+}
+
+// haveModules tells whether the modules of the running kernel are at hand.
+func haveModules(release string) bool {
+	_, err := os.Stat(filepath.Join("/usr/lib/modules", release, "modules.dep"))
+	return err == nil
+}
+
+// passable tells whether a root that ran before can be gone back to. A wish for a full reboot does not hold anybody back
+// from leaving a bad root: it is told and passed over.
+func (a *Agent) passable(st *store.Store, id string, f switcher.Facts) error {
+	t, err := a.target(st, id, f)
+	if err != nil {
+		a.Log.Warn("cannot tell all that this root needs; going back to it all the same", zap.String("root", id), zap.Error(err))
+	}
+	d := switcher.Decide(f, t)
+	if err == nil && len(d.Refused()) > 0 {
+		return fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(d.Refused(), "; "))
+	}
+	for _, reason := range d.NeedsFull() {
+		a.Log.Warn("going back by a soft reboot, though "+reason, zap.String("root", id))
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+// healthText writes the report of the health gate: a line for the root, and one for each check.
+func healthText(w io.Writer, h *agent.HealthReport) {
+	if h == nil {
+		return
+	}
+	word := "healthy"
+	if !h.Healthy {
+		word = "unhealthy"
+	}
+	fmt.Fprintf(w, "Health\t%s %s, judged %s in %s\n", short(h.Root), word, h.Report.At.Format("2006-01-02 15:04:05"), tookText(h.Report.Took))
+	for _, r := range h.Report.Results {
+		words := []string{r.Name}
+		if r.Took >= worthTelling {
+			words = append(words, tookText(r.Took))
+		}
+		if r.Reason != "" {
+			words = append(words, r.Reason)
+		}
+		fmt.Fprintf(w, "\t%s\t%s\n", r.Verdict, strings.Join(words, ", "))
+	}
+}
+
+// worthTelling is how long a check takes that somebody may want to make faster.
+const worthTelling = 100 * time.Millisecond
+
+// tookText is how long something took, to what a person cares for.
+func tookText(d time.Duration) string { return d.Round(worthTelling).String() }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// kernelText tells what stays as it was when the kernel booted, one subject after the other.
+func kernelText(w io.Writer, k agent.KernelStatus) {
+	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", switcher.Kernel{Release: k.Release, Version: k.Version},
+		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
+	for _, own := range k.Own {
+		fmt.Fprintf(w, "Root's own\t%s%s\n", own, runsText(own, k))
+	}
+	if len(k.Own) == 0 {
+		fmt.Fprintf(w, "Root's own\tnone\n")
+	}
+	fmt.Fprintf(w, "Command line\t%s\n", k.CommandLine)
+	if len(k.Missing) > 0 {
+		fmt.Fprintf(w, "  missing\t%s, which the root wants\n", strings.Join(k.Missing, " "))
+	}
+	switch k.ModulesFrom {
+	case "":
+		fmt.Fprintf(w, "Modules\tthe root's own\n")
+	default:
+		fmt.Fprintf(w, "Modules\tcarried over from %s\n", short(k.ModulesFrom))
+	}
+	fmt.Fprintf(w, "Firmware\tdrivers keep what they loaded; what is loaded from now on is the root's\n")
+	if k.Microcode != "" {
+		fmt.Fprintf(w, "Microcode\trevision %s; a boot of the kernel loads a newer one\n", k.Microcode)
+	}
+	policyText(w, k)
+	for _, o := range k.Options {
+		fmt.Fprintf(w, "Options\t%s was loaded in %s %s; the root has %s\n", o.Module, short(o.Root), withText(o.Loaded), orNone(o.Now))
+	}
+	for _, s := range k.Sysctls {
+		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s and by no file any more\n", s.Key, s.Value, short(s.Root))
+	}
+}
+
+// runsText tells whether the root's own kernel is the one that runs.
+func runsText(own switcher.Kernel, k agent.KernelStatus) string {
+	switch {
+	case own.Release != k.Release:
+		return ", which does not run"
+	case own.Version != "" && own.Version != k.Version:
+		return ", another build than the one that runs"
+	}
+	return ", which runs"
+}
+
+func policyText(w io.Writer, k agent.KernelStatus) {
+	switch {
+	case k.Policy == switcher.Policy{} && k.OwnPolicy == switcher.Policy{}:
+		fmt.Fprintf(w, "SELinux\toff\n")
+	case k.Policy == k.OwnPolicy:
+		fmt.Fprintf(w, "SELinux\t%s, as the root has it\n", k.Policy)
+	case k.OwnPolicy.Digest == "":
+		fmt.Fprintf(w, "SELinux\t%s was loaded in %s; the root has none\n", k.Policy, short(k.PolicyRoot))
+	default:
+		fmt.Fprintf(w, "SELinux\t%s was loaded in %s; the root has %s\n", k.Policy, short(k.PolicyRoot), k.OwnPolicy)
+	}
+}
+
+func withText(options string) string {
+	if options == "" {
+		return "without options"
+	}
+	return "with " + options
+}
+
+func orNone(options string) string {
+	if options == "" {
+		return "none"
+	}
+	return options
+}

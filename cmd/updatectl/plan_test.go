@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// recorded reads a distribution's facts, as a host and as an image.
+func recorded(t *testing.T, name string) (switcher.Facts, switcher.Target) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../switcher/testdata/facts", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s struct {
+		Host  switcher.Facts  `json:"host"`
+		Image switcher.Target `json:"image"`
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Host, s.Image
+}
+
+// golden compares a text with the file that keeps it, as a person would see it.
+func golden(t *testing.T, name string, text func(io.Writer)) {
+	t.Helper()
+	var out bytes.Buffer
+	c := &cli{stdout: &out, output: "text"}
+	if err := c.print(name, nil, text); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("%s is not what is written now (`go test -update` writes it):\n%s", file, out.String())
+	}
+}
+
+// TestPlanText: the level with its reasons, from a switch that nothing stands against to one that cannot be.
+func TestPlanText(t *testing.T) {
+	for name, c := range map[string]struct {
+		host, image string
+		level       switcher.Level
+		refused     bool
+	}{
+		"plan-soft":    {"debian-13", "debian-13", switcher.LevelSoft, false},
+		"plan-notes":   {"debian-13", "fedora-42", switcher.LevelSoft, false},
+		"plan-full":    {"debian-13-luks", "opensuse-microos", switcher.LevelFull, false},
+		"plan-policy":  {"fedora-42", "opensuse-tumbleweed", switcher.LevelFull, false},
+		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelFull, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts, _ := recorded(t, c.host)
+			_, target := recorded(t, c.image)
+			if name == "plan-notes" {
+				target.OpenFixes, target.Modules = []string{"CVE-2026-1234", "CVE-2026-5678"}, false
+			}
+			d := switcher.Decide(facts, target)
+			if d.Level != c.level || len(d.Refused()) > 0 != c.refused {
+				t.Errorf("level %s, refused %v", d.Level, d.Refused())
+			}
+			golden(t, name, func(w io.Writer) {
+				planText(w, agent.Plan{
+					Available: agent.Available{Reference: "registry.example.org/os/server:stable", Root: target.Root, Version: "7", Booted: facts.Root, Newer: true, Staged: true},
+					Decision:  &d, Etc: &etc.Report{}, From: c.host, To: c.image, Kernel: facts.KernelRelease, Carried: []string{"/var", "/home"},
+				})
+			})
+		})
+	}
+}
+
+func TestKernelText(t *testing.T) {
+	facts, target := recorded(t, "fedora-42")
+	k := agent.KernelStatus{
+		Release: facts.KernelRelease, Version: facts.KernelVersion, At: facts.At, BootedAt: facts.KernelBooted,
+		RebootBy: facts.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
+		Own: []switcher.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}}, CommandLine: facts.CommandLine,
+		Wanted: []string{"quiet", "mitigations=auto"}, Missing: []string{"mitigations=auto"}, ModulesFrom: "sha256-" + strings.Repeat("a1", 32), Microcode: "0x25",
+		Policy: facts.SELinux, PolicyRoot: switcher.HostRoot, OwnPolicy: switcher.Policy{Type: "targeted", Digest: strings.Repeat("cd", 32)},
+		Options: []switcher.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop", Now: "max_loop=4", Root: switcher.HostRoot}},
+		Sysctls: []switcher.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
+	}
+	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
+	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []switcher.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", switcher.Policy{}, switcher.Policy{}
+	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
+	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
+}

@@ -1,0 +1,25 @@
+package source
+
+import (
+	"net"
+	"slices"
+
+	"oras.land/oras-go/v2/registry"
+)
+
+// Address is where a registry reference is asked for, as host:port; "" for a reference to something on disk, or one that
+// cannot be read.
+func Address(reference string, plainHTTP []string) string {
+	ref, err := registry.ParseReference(reference)
+	if err != nil || localPrefix(reference) != "" {
+		return ""
+	}
+	host := ref.Host()
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	if slices.Contains(plainHTTP, ref.Registry) {
+		return net.JoinHostPort(host, "80")
+	}
+	return net.JoinHostPort(host, "443")
+}

@@ -1,0 +1,182 @@
+//go:build lab
+
+package integration
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+const (
+	exitUnhealthy = 40
+	guardUnit     = "updatectl-guard.service"
+)
+
+// hastens sets short deadlines on the host: a root has seconds to become good.
+func (s *site) hastens(text string) {
+	s.Helper()
+	if err := s.host.WriteFile("/etc/updatectl/conf.d/50-haste.toml", text, 0o644); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// hangs is a unit that never has started; with after it is one that multi-user.target does not wait for.
+func hangs(name string, waitedFor bool) []layerEntry {
+	text := "[Unit]\nDescription=Never done\n"
+	if !waitedFor {
+		text += "DefaultDependencies=no\n" // or the target that wants it would be ordered after it
+	}
+	text += "[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n"
+	dir := "usr/lib/systemd/system/"
+	return []layerEntry{aFile(dir+name, text), aLink(dir+"multi-user.target.wants/"+name, "../"+name)}
+}
+
+// comesBack applies an image and expects the host in the root that it left, up and settled, two soft reboots later.
+func (s *site) comesBack(within time.Duration, args ...string) status {
+	s.Helper()
+	was := s.status().Booted.Root
+	before, err := s.host.Stamp(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	start := time.Now()
+	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
+		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
+	}
+	for {
+		now, err := s.host.Stamp(s.Context())
+		if err == nil && now.BootID == before.BootID && now.SoftReboots >= before.SoftReboots+2 {
+			break
+		}
+		if time.Since(start) > within {
+			s.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", within, now, err,
+				s.host.Run(s.Context(), "cat", "/var/lib/updatectl/state.json"), s.host.Console())
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	s.Logf("back after %v", time.Since(start).Round(time.Second))
+	s.upAgain()
+	v := s.settled()
+	if v.Booted.Root != was {
+		s.Fatalf("%s is booted, want %s again", v.Booted.Root, was)
+	}
+	if v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Back != was {
+		s.Fatalf("the last switch is told as %+v, want unhealthy and back to %s\n%s", v.Last, was,
+			s.host.Run(s.Context(), "cat", "/var/lib/updatectl/state.json"))
+	}
+	if bad, ok := v.Bad[v.Last.Target]; !ok || bad.Reason != v.Last.Reason {
+		s.Errorf("bad are %+v, want %s: %s", v.Bad, v.Last.Target, v.Last.Reason)
+	}
+	s.unarmed()
+	s.unguarded()
+	if failed, err := s.host.FailedUnits(s.Context()); err != nil || len(failed) != 0 {
+		s.Errorf("failed units: %v (%v)", failed, err)
+	}
+	s.Logf("reason: %s", v.Last.Reason)
+	return v
+}
+
+// upAgain waits until all units are started.
+func (s *site) upAgain() {
+	s.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
+		if state == "running" || state == "degraded" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the host does not come up: %s", state)
+		}
+	}
+}
+
+// unguarded expects that the guard has gone, soon.
+func (s *site) unguarded() {
+	s.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-active", guardUnit).Stdout)
+		if state == "inactive" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the guard is %s still", state)
+		}
+	}
+}
+
+// blames expects the reason for going back to be told everywhere.
+func (s *site) blames(v status, reason string) {
+	s.Helper()
+	if !strings.Contains(v.Last.Reason, reason) {
+		s.Errorf("the reason is %q, want %q in it", v.Last.Reason, reason)
+	}
+	s.refused(exitUnhealthy, v.Last.Target+": "+v.Last.Reason, "apply --retry", "confirm")
+	s.refused(exitUnhealthy, "the host went back to "+v.Last.Back, "", "confirm") // until the next switch
+	for _, command := range []string{"status", "history"} {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, reason) {
+			s.Errorf("%s does not say %q:\n%s", command, reason, text)
+		}
+	}
+}
+
+// TestWayBack: a root that does not become good is left by itself, whatever is wrong with it.
+func TestWayBack(t *testing.T) {
+	s := newSite(t, "back")
+	s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+	s.publish("2", "os/server:stable")
+	one := s.roots["2"]
+	const limit = 2 * time.Minute
+
+	t.Run("not healthy", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("late", "1", hangs("late.service", false)...)
+		v := s.comesBack(limit, "apply", "--from", image)
+		s.blames(v, "late.service")
+		if v.Last.Target != root {
+			t.Errorf("%s is blamed, want %s", v.Last.Target, root)
+		}
+		if r := s.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout, "late.service") {
+			t.Errorf("an unattended apply says %q", r.Stdout)
+		}
+		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
+		t.Log("a newer image is taken")
+		s.switches("apply", "--unattended")
+		s.runs(one, "2")
+		s.unguarded()
+		s.updatectl(exitDone, "confirm")
+	})
+	dead := func(name, reason string, entries ...layerEntry) {
+		t.Run(name, func(t *testing.T) {
+			s := s.in(t)
+			image, _ := s.variant(strings.Fields(name)[0], "1", entries...)
+			v := s.comesBack(limit, "apply", "--from", image)
+			s.blames(v, reason)
+			if got := s.host.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "2\n2" {
+				t.Errorf("booted is %q", got)
+			}
+		})
+	}
+	unit := func(name string) string { return "etc/systemd/system/" + name }
+	dead("hangs in a start job", "wait.service", hangs("wait.service", true)...)
+	dead("dbus is masked and it hangs", "wait.service", append(hangs("wait.service", true),
+		aLink(unit("dbus.service"), "/dev/null"), aLink(unit("dbus.socket"), "/dev/null"))...)
+	broken := s.agentFiles("")
+	for i := range broken {
+		if broken[i].name == "usr/bin/updatectl" {
+			broken[i].text = "#!/bin/sh\nexit 1\n"
+		}
+	}
+	dead("broken agent", "it was not good within 12s", broken...)
+	dead("emergency shell", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-mount.service",
+		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
+	dead("read-only state", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-var.service",
+		"[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"+
+			"ExecStart=/bin/sh -ec 'mount --bind /var /var; mount -o remount,ro,bind /var'\n"),
+		aLink("usr/lib/systemd/system/sysinit.target.wants/lab-var.service", "../lab-var.service"))
+}
+
+var _ = lab.Options{}

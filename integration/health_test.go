@@ -1,0 +1,176 @@
+//go:build lab
+
+package integration
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const checks = "usr/lib/updatectl/health.d/"
+
+// service is a unit of an image and the link that enables it.
+func service(name, text string) []layerEntry {
+	return []layerEntry{
+		aFile("usr/lib/systemd/system/"+name, text),
+		aLink("usr/lib/systemd/system/multi-user.target.wants/"+name, "../"+name),
+	}
+}
+
+// TestHealth shows what keeps a root from being good, and that the reason is told truly.
+func TestHealth(t *testing.T) {
+	s := newSite(t, "health")
+	h := s.host
+	h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d; printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' > /etc/updatectl/conf.d/health.toml`)
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+
+	t.Run("what was reachable before is asked for", func(t *testing.T) {
+		s := s.in(t)
+		r := s.health()
+		for _, want := range []string{"start jobs", "boot-complete.target", "restarts", "failed units", "ssh.service", "port tcp:22", s.registry.Host} {
+			if r.results[want].Verdict != "ok" {
+				t.Errorf("%q is %+v, want it ok; the report is %+v", want, r.results[want], r)
+			}
+		}
+		if !r.Healthy || r.Root != s.roots["1"] {
+			t.Errorf("the report is %+v", r)
+		}
+	})
+	for name, c := range map[string]struct {
+		image  []layerEntry
+		reason string
+	}{
+		"check": {
+			[]layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")},
+			"required.d/10-app: exit code 3: the database does not answer",
+		},
+		"slow": {
+			[]layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")},
+			"required.d/10-slow: it still ran when its time was over",
+		},
+		"broken": {
+			service("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+			"failed units: these failed and had not before the switch: broken.service",
+		},
+		"crash": {
+			service("crash.service", "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\nStartLimitIntervalSec=0\n"),
+			"restarts: these crash and are restarted: crash.service",
+		},
+		"greenboot": {
+			append(service("greenboot-like.service", "[Unit]\nAfter=multi-user.target\nBefore=boot-complete.target\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+				aLink("usr/lib/systemd/system/boot-complete.target.requires/greenboot-like.service", "../greenboot-like.service")),
+			"boot-complete.target: it was not reached (dependency): it requires greenboot-like.service",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := s.in(t)
+			reference, root := s.variant(name, "1", c.image...)
+			s.switches("apply", "--from", reference)
+			s.unhealthy(root, c.reason)
+			s.switches("rollback")
+			h.Must(t, "systemctl", "reset-failed") // what failed in the root that was left, PID 1 remembers
+			s.runs(s.roots["1"], "1")
+		})
+	}
+	t.Run("a failure that was left behind excuses nothing", func(t *testing.T) {
+		s := s.in(t)
+		reference, root := s.variant("again", "1", service("again.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
+		for range 2 {
+			s.switches("apply", "--from", reference, "--retry")
+			s.unhealthy(root, "failed units: these failed and had not before the switch: again.service")
+			s.switches("rollback")
+			s.settled()
+		}
+		h.Must(t, "systemctl", "reset-failed")
+		s.runs(s.roots["1"], "1")
+	})
+	t.Run("the operator masks it, and what is only wanted may fail", func(t *testing.T) {
+		s := s.in(t)
+		h.Must(t, "sh", "-ec", "mkdir -p /etc/updatectl/health.d/required.d; ln -s /dev/null /etc/updatectl/health.d/required.d/10-app")
+		reference, root := s.variant("passes", "1",
+			aProgram(checks+"required.d/10-app", "#!/bin/sh\nexit 3\n"),
+			aProgram(checks+"required.d/20-fine", "#!/bin/sh\nexit 0\n"),
+			aProgram(checks+"wanted.d/30-moody", "#!/bin/sh\necho not today; exit 1\n"))
+		// A service that fails when the switch stops it has failed in the old root.
+		if err := h.WriteFile("/etc/systemd/system/sulks.service", "[Service]\nType=exec\nExecStart=/bin/sh -c 'trap \"exit 9\" TERM; sleep infinity & wait'\n", 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "sh", "-ec", "systemctl daemon-reload; systemctl start sulks")
+		s.switches("apply", "--from", reference)
+		if failed, err := h.FailedUnits(t.Context()); err != nil || !slices.Contains(failed, "sulks.service") {
+			t.Errorf("failed units are %v (%v): this shows nothing", failed, err)
+		}
+		h.Must(t, "systemctl", "reset-failed")
+		s.runs(root, "1")
+		r := s.health()
+		if got := r.results["required.d/10-app"].Verdict + r.results["required.d/20-fine"].Verdict + r.results["wanted.d/30-moody"].Verdict; got != "okwarn" || !r.Healthy {
+			t.Errorf("the verdicts are %q, the report is %+v", got, r)
+		}
+		text := s.updatectl(exitDone, "status").Stdout
+		for _, want := range []string{"healthy, judged ", "ok    required.d/20-fine", "warn  wanted.d/30-moody", "exit code 1: not today"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("status does not say %q:\n%s", want, text)
+			}
+		}
+	})
+}
+
+// healthReport is what the tests read of the health gate's report.
+type healthReport struct {
+	Root    string
+	Healthy bool
+	results map[string]struct{ Name, Verdict, Reason, Output string }
+}
+
+// health reads the last report of the health gate out of status.
+func (s *site) health() healthReport {
+	s.Helper()
+	var v struct {
+		Health struct {
+			healthReport
+			Report struct {
+				Results []struct{ Name, Verdict, Reason, Output string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status").Stdout), &v); err != nil {
+		s.Fatal(err)
+	}
+	r := v.Health.healthReport
+	r.results = map[string]struct{ Name, Verdict, Reason, Output string }{}
+	for _, c := range v.Health.Report.Results {
+		r.results[c.Name] = c
+	}
+	return r
+}
+
+// unhealthy expects that the host was sent into a root and the health gate gave it up for a reason, which is told
+// everywhere.
+func (s *site) unhealthy(root, reason string) {
+	s.Helper()
+	v := s.status() // the host is up: the unit that confirms has ended
+	if !strings.HasPrefix(v.Bad[root].Reason, reason) {
+		s.Fatalf("want %s bad with %q, status is %+v", root, reason, v)
+	}
+	if r := s.health(); r.Healthy || r.Root != root {
+		s.Errorf("the report is %+v", r)
+	}
+	for _, g := range v.Good {
+		if g.Root == root {
+			s.Errorf("%s counts as good: %+v", root, v)
+		}
+	}
+	check, _, _ := strings.Cut(reason, ": ")
+	told := s.host.Must(s.T, "journalctl", "--unit="+confirmUnit, "--output=cat", "--no-pager", "UPDATECTL_CHECK="+check, "UPDATECTL_VERDICT=fail")
+	if !strings.Contains(told, strings.TrimPrefix(reason, check+": ")) {
+		s.Errorf("the journal says %q, want %q", told, reason)
+	}
+	for _, command := range []string{"status", "history"} {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, strings.TrimPrefix(reason, check+": ")) {
+			s.Errorf("%s does not say %q:\n%s", command, reason, text)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+//go:build lab
+
+package integration
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// kernelStatus is what the test reads of `updatectl status --kernel --output json`.
+type kernelStatus struct {
+	Schema, Release string
+	Wanted, Missing []string
+	ModulesFrom     string `json:"modules_from"`
+	Sysctls         []struct{ Key, Value, Root string }
+}
+
+func (s *site) kernel() kernelStatus {
+	s.Helper()
+	var v kernelStatus
+	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status", "--kernel").Stdout), &v); err != nil {
+		s.Fatal(err)
+	}
+	return v
+}
+
+// rebootsFor runs a command that boots the kernel, which lands on the mutable host, and goes on from there.
+func (s *site) rebootsFor(target string, args ...string) {
+	s.Helper()
+	if _, err := s.host.FullReboot(s.Context(), append([]string{"updatectl"}, args...)...); err != nil {
+		s.Fatal(err)
+	}
+	v := s.settled()
+	if v.Booted.Root != "host" || v.Armed != "" || v.Last == nil || v.Last.Outcome != "landed" || v.Last.Target != target {
+		s.Fatalf("after the kernel was booted for %s, status is %+v", target, v)
+	}
+}
+
+// TestLevels: what an image wants of the kernel decides how the host gets into it, and what stays old is told.
+func TestLevels(t *testing.T) {
+	s := newSite(t, "levels")
+	h := s.host
+	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d; touch $d/modules.dep
+echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl restart systemd-sysctl`)
+	if got := h.Must(t, "cat", "/proc/sys/net/ipv4/ip_default_ttl"); got != "70" {
+		t.Fatalf("sysctl.d does not work in this container: %s", got)
+	}
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	h.Must(t, "sh", "-ec", `echo "since = image 1" >> /etc/lab/constant.conf`)
+
+	wants, wantsRoot := s.variant("wants", "1",
+		aFile("usr/lib/updatectl/kargs.d/10-lab.toml", "kargs = ['lab.wanted=yes']\n"),
+		aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
+	const missing = "wants lab.wanted=yes, and the kernel was booted without"
+
+	t.Run("what stays old", func(t *testing.T) {
+		s := s.in(t)
+		k := s.kernel()
+		if k.Schema != "updatectl.status.kernel/v1" || k.ModulesFrom != "host" || len(k.Wanted) != 0 {
+			t.Errorf("status --kernel is %+v", k)
+		}
+		if len(k.Sysctls) != 1 || k.Sysctls[0].Key != "net.ipv4.ip_default_ttl" || k.Sysctls[0].Value != "70" || k.Sysctls[0].Root != "host" {
+			t.Errorf("sysctls that nobody sets any more: %+v", k.Sysctls)
+		}
+		text := s.updatectl(exitDone, "status", "--kernel").Stdout
+		for _, want := range []string{"carried over from host", "net.ipv4.ip_default_ttl = 70, set by host and by no file any more"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("status --kernel does not say %q:\n%s", want, text)
+			}
+		}
+	})
+	t.Run("refused with the reasons", func(t *testing.T) {
+		s := s.in(t)
+		s.updatectl(exitAvailable, "stage", "--from", wants)
+		if plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout; !strings.Contains(plan, missing) {
+			t.Errorf("plan does not tell the reason:\n%s", plan)
+		}
+		before := s.condition()
+		s.refused(exitFullReboot, missing, "--level full", "apply", "--from", wants)
+		s.refused(exitFullReboot, missing, "--level full", "apply", "--level", "soft", "--from", wants)
+		s.untouched(before)
+	})
+	t.Run("disks that a soft reboot would detach", func(t *testing.T) {
+		s := s.in(t)
+		unit := func(name, dependency string) {
+			h.Must(t, "sh", "-ec", "printf '[Unit]\\nDefaultDependencies=no\\n"+dependency+"[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n' > /run/systemd/system/"+
+				name+"; systemctl daemon-reload; systemctl start "+name)
+		}
+		unit("systemd-cryptsetup@initrd.service", "")                                              // as systemd writes it with x-initrd.attach
+		unit("systemd-cryptsetup@data.service", `Conflicts=umount.target\nBefore=umount.target\n`) // and without
+		plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout
+		if !strings.Contains(plan, "a soft reboot stops systemd-cryptsetup@data.service with the disk in use") || strings.Contains(plan, "@initrd") {
+			t.Errorf("plan does not tell which disk is in the way:\n%s", plan)
+		}
+		h.Must(t, "sh", "-ec", "systemctl stop 'systemd-cryptsetup@*'; rm /run/systemd/system/systemd-cryptsetup@*; systemctl daemon-reload")
+	})
+	t.Run("full, asked for", func(t *testing.T) {
+		s := s.in(t)
+		s.rebootsFor(wantsRoot, "apply", "--level", "full", "--from", wants)
+		s.switches("apply", "--from", wants) // booted for it: the wish that is left does not boot the kernel again
+		s.runs(wantsRoot, "1")
+		h.Must(t, "grep", "since = image 1", "/etc/lab/constant.conf")
+		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
+			t.Errorf("the root's sysctl.d is not in force: %s", got)
+		}
+		if k := s.kernel(); !slices.Equal(k.Missing, []string{"lab.wanted=yes"}) {
+			t.Errorf("status --kernel is %+v", k)
+		}
+	})
+	t.Run("full, because the kernel is too old", func(t *testing.T) {
+		s := s.in(t)
+		s.publish("2", "os/server:stable")
+		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d
+printf '[switch]\nmax-kernel-age = "1s"\n' > /etc/updatectl/conf.d/10-age.toml`)
+		s.refused(exitFullReboot, "max-kernel-age wants a full reboot since", "--level full", "apply")
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "; full reboot by 20") {
+			t.Errorf("status does not show the date:\n%s", text)
+		}
+		h.Must(t, "sh", "-ec", `echo 'fallback = "full"' >> /etc/updatectl/conf.d/10-age.toml`)
+		s.rebootsFor(s.roots["2"], "apply")
+		s.switches("apply")
+		s.runs(s.roots["2"], "2")
+		h.Must(t, "grep", "since = image 1", "/etc/lab/constant.conf")
+	})
+}

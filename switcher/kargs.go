@@ -1,0 +1,105 @@
+package switcher
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// kargsDir has what an image wants on the kernel's command line, as fragments in the order of their names.
+const kargsDir = "/usr/lib/updatectl/kargs.d"
+
+// kargsFile is one fragment, in the format that bootc has.
+type kargsFile struct {
+	Kargs []string `toml:"kargs"`
+	// Architectures restricts it, in the kernel's names (x86_64, aarch64) or Go's; empty for all.
+	Architectures []string `toml:"match-architectures"`
+}
+
+// kernelNames are the kernel's names (uname -m) for what Go calls otherwise.
+var kernelNames = map[string]string{"amd64": "x86_64", "386": "x86", "arm64": "aarch64", "ppc64le": "powerpc64", "loong64": "loongarch64"}
+
+// kargs reads the kernel parameters that a root wants on a machine; with "" on this one.
+func (t rootDir) kargs(machine string) ([]string, error) {
+	const maxFragment = 64 << 10
+	if machine == "" {
+		machine = runtime.GOARCH
+	}
+	var all []string
+	for _, name := range t.names(kargsDir) {
+		if filepath.Ext(name) != ".toml" {
+			continue
+		}
+		p := filepath.Join(kargsDir, name)
+		text, err := t.read(p, maxFragment)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the kernel parameters that the image wants: %w", err)
+		}
+		kargs, err := parseKargs(string(text), machine)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the kernel parameters that the image wants: %s: %w", p, err)
+		}
+		all = append(all, kargs...)
+	}
+	return all, nil
+}
+
+func parseKargs(text, machine string) ([]string, error) {
+	var f kargsFile
+	meta, err := toml.Decode(text, &f)
+	if err != nil {
+		return nil, err
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return nil, fmt.Errorf("unknown key %s", unknown[0])
+	}
+	if len(f.Architectures) > 0 && !slices.Contains(f.Architectures, machine) && !slices.Contains(f.Architectures, kernelNames[machine]) {
+		return nil, nil
+	}
+	var kargs []string
+	for _, k := range f.Kargs { // an entry may hold several
+		kargs = append(kargs, splitKargs(k)...)
+	}
+	return kargs, nil
+}
+
+// splitKargs splits a command line as the kernel does: at blanks that are not between double quotes.
+func splitKargs(line string) []string {
+	quoted := false
+	return strings.FieldsFunc(line, func(r rune) bool {
+		if r == '"' {
+			quoted = !quoted
+		}
+		return !quoted && (r == ' ' || r == '\t' || r == '\n')
+	})
+}
+
+// plainKarg writes a parameter the one way that can be compared: the kernel takes - and _ in names for the same, and drops
+// quotes.
+func plainKarg(k string) string {
+	name, value, assigned := strings.Cut(strings.ReplaceAll(k, `"`, ""), "=")
+	name = strings.ReplaceAll(name, "-", "_")
+	if assigned {
+		return name + "=" + value
+	}
+	return name
+}
+
+// MissingKargs lists which of the wanted parameters are not on a command line.
+func MissingKargs(commandLine string, wanted []string) []string {
+	have := map[string]bool{}
+	for _, k := range splitKargs(commandLine) {
+		have[plainKarg(k)] = true
+	}
+	var missing []string
+	for _, k := range wanted {
+		if !have[plainKarg(k)] {
+			missing = append(missing, k)
+		}
+	}
+	return missing
+}
