@@ -12,6 +12,7 @@ import (
 // soundScript looks at what must hold of a host whatever has gone wrong on it. It prints what does not, a line each.
 // What a crash left may lie there until the next command that changes anything; gc is one.
 const soundScript = `cd /var/lib/updatectl 2>/dev/null || exit 0
+mkdir -p /run/lab
 updatectl gc >/run/lab/gc 2>&1 || { echo "gc: $(cat /run/lab/gc)"; exit 0; }
 updatectl gc >/run/lab/gc 2>&1
 grep -q '^0 roots and 0 objects removed' /run/lab/gc || echo "a second gc: $(cat /run/lab/gc)"

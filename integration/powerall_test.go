@@ -1,0 +1,14 @@
+//go:build lab && power
+
+package integration
+
+import (
+	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// TestPowerCuts cuts the power at every step of the record and of the history, at several moments of each.
+func TestPowerCuts(t *testing.T) {
+	record(t, lab.Nspawn, "power").cuts(t, func(step, moment) bool { return true })
+}
