@@ -199,7 +199,7 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 	if a.Machine.Live() {
 		err = errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec))
 	}
-	if err == nil {
+	if err == nil && rec.Phase != PhaseTrying { // then a guard may be writing, and it takes no lock
 		err = a.sweep()
 	}
 	return st, facts, rec, err

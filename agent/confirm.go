@@ -104,16 +104,9 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(f switcher.Facts, rec *Record) error {
-	if err := rec.on(CauseProved); err != nil {
+	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
-	rec.confirm(f.Root)
-	if rec.Staged == f.Root {
-		rec.Staged = ""
-	}
-	delete(rec.Bad, f.Root)
-	delete(rec.Attempts, f.Root)
-	rec.Resume = nil
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -125,6 +118,21 @@ func (a *Agent) good(f switcher.Facts, rec *Record) error {
 	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)
 	}
+	return nil
+}
+
+// proved records that a root is good.
+func (r *Record) proved(root string) error {
+	if err := r.on(CauseProved); err != nil {
+		return err
+	}
+	r.confirm(root)
+	if r.Staged == root {
+		r.Staged = ""
+	}
+	delete(r.Bad, root)
+	delete(r.Attempts, root)
+	r.Resume = nil
 	return nil
 }
 

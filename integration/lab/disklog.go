@@ -209,6 +209,10 @@ func (r *Recording) Disk(ctx context.Context, c PowerCut, to string) error {
 func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, error) {
 	h.cutPower()
 	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
+	// A new file: the file system that lost its host may still be writing into the old one.
+	if err := os.RemoveAll(h.image); err != nil {
+		return "", err
+	}
 	if err := r.Disk(ctx, c, h.image); err != nil {
 		return "", err
 	}
