@@ -12,7 +12,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test test-vm demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -31,11 +31,11 @@ unit: lint
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
-	go vet -tags lab ./...
-	go run $(STATICCHECK) -tags lab ./...
+	go vet -tags lab,vm ./...
+	go run $(STATICCHECK) -tags lab,vm ./...
 
 vuln:
-	@out=$$(go run $(GOVULNCHECK) -tags lab ./... 2>&1); code=$$?; echo "$$out"; \
+	@out=$$(go run $(GOVULNCHECK) -tags lab,vm ./... 2>&1); code=$$?; echo "$$out"; \
 	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities: .*dial' <<<"$$out"; then \
 		echo 'govulncheck: its database cannot be reached from here, nothing was checked'; else exit $$code; fi
 
@@ -52,9 +52,13 @@ fuzz:
 setup:
 	go run ./integration/lab/cmd/labhost prepare
 
-# Real hosts, driven by the built binaries.
+# Real hosts, driven by the built binaries: containers, and of what only a kernel of one's own can show the core.
 hosts: build
-	go test -tags lab -count=1 -timeout 25m -p 1 ./integration/...
+	go test -tags lab -count=1 -timeout 40m -p 1 ./integration/...
+
+# The rest of that, in emulated machines: long.
+test-vm: build
+	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
 
 test: setup unit vuln hosts
 

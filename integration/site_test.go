@@ -73,6 +73,9 @@ func (s *site) tree(version string) string {
 	build := map[string]func() (string, error){
 		"1": func() (string, error) { return lab.V1(s.Context()) },
 		"2": func() (string, error) { return lab.V2(s.Context()) },
+		"3": func() (string, error) { return lab.V3(s.Context()) },
+
+		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },
 	}[version]
 	tree, err := build()
 	if err != nil {

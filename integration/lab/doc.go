@@ -10,6 +10,11 @@
 // The enclosure has no way to the outside network. What has to be downloaded is fetched by the prepare function given
 // to [Enter], which runs before, on the machine itself.
 //
+// A host is run in one of two ways. In a container (systemd-nspawn) it is fast, and has the kernel of the machine that runs
+// the lab, without modules or live patches. In a machine (QEMU) it has the kernel of its own tree and a disk with
+// fs-verity; everything takes ten times as long, because it is emulated. Both are a [Host] and do the same; commands in a
+// machine go over serial ports, see package guest, so that they need neither network nor login.
+//
 // Facts about systemd that this package rests on:
 //   - systemd-nspawn wants to see a booted systemd: /run/systemd must exist. The enclosure has its own tmpfs on /run, so
 //     the machine's PID 1, D-Bus and their sockets are not only spared but out of reach.

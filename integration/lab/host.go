@@ -80,30 +80,22 @@ var hosts int
 
 // Prepare builds what hosts are booted from; to be called outside, where the network is.
 func Prepare(ctx context.Context) error {
-	tree, err := V1(ctx)
-	if err != nil {
-		return err
+	type build func(context.Context) (string, error)
+	for _, tree := range []build{V1, Old} {
+		path, err := tree(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := disk(ctx, "disk", path); err != nil {
+			return err
+		}
 	}
-	if _, err := disk(ctx, "disk", tree); err != nil {
-		return err
+	for _, thing := range []build{V2, V3, Tools, OldTools, builder, guestBinary} {
+		if _, err := thing(ctx); err != nil {
+			return err
+		}
 	}
-	if tree, err = Old(ctx); err != nil {
-		return err
-	}
-	if _, err := disk(ctx, "disk", tree); err != nil {
-		return err
-	}
-	if _, err = V2(ctx); err != nil {
-		return err
-	}
-	if _, err = Tools(ctx); err != nil {
-		return err
-	}
-	if _, err = OldTools(ctx); err != nil {
-		return err
-	}
-	_, err = guestBinary(ctx)
-	return err
+	return nil
 }
 
 // Boot boots a host and waits until all its units are started; inside the enclosure only.

@@ -48,7 +48,13 @@ func (v *Visit) Enclosure(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append(append(enter, "--"), args...)...)
 }
 
-// Host is a command in the host.
+// IsMachine tells whether a host is a machine, whose commands are run by [VisitMachine].
+func (v *Visit) IsMachine(name string) bool {
+	_, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", v.pid, portSocket(name, visitorPort)))
+	return err == nil
+}
+
+// Host is a command in a host that is a container.
 func (v *Visit) Host(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	all, err := children(v.pid)
 	if err != nil {

@@ -114,22 +114,33 @@ func (q *qemu) command() (*exec.Cmd, error) {
 	}
 	args = append(args, drive...)
 	q.ports = make(chan *port, portCount)
-	for i := range portCount {
-		socket := q.socket(i)
+	for i := range portCount + 1 {
+		socket := portSocket(q.host.Name, i)
 		if err := os.RemoveAll(socket); err != nil {
 			return nil, err
 		}
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=port%d,server=on,wait=off,path=%s", i, socket),
 			"-device", fmt.Sprintf("virtserialport,chardev=port%d,name=lab.%d", i, i))
-		q.ports <- &port{socket: socket}
+		if i != visitorPort {
+			q.ports <- &port{socket: socket}
+		}
 	}
 	return exec.Command("qemu-system-x86_64", args...), nil
 }
 
-func (q *qemu) socket(i int) string { return filepath.Join(q.dir(), fmt.Sprintf("port%d", i)) }
+func portSocket(host string, i int) string { return fmt.Sprintf("/run/lab/%s.qemu/port%d", host, i) }
 
-// portCount is how many commands can run at once.
-const portCount = 6
+const (
+	// portCount is how many commands can run at once.
+	portCount = 6
+	// visitorPort is one more, for a process beside the one that keeps the host: a port has one other end at a time.
+	visitorPort = portCount
+)
+
+// VisitMachine runs a command in the machine of another process; inside its enclosure only.
+func VisitMachine(ctx context.Context, name string, stdin io.Reader, args ...string) Result {
+	return (&port{socket: portSocket(name, visitorPort)}).run(ctx, nil, stdin, args)
+}
 
 func (q *qemu) run(ctx context.Context, stdin io.Reader, args ...string) Result {
 	ports := q.ports

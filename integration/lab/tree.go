@@ -47,6 +47,35 @@ func V2(ctx context.Context) (string, error) {
 	})
 }
 
+// V3 is the tree of a third image, with a kernel that is newer by more than a fix: of Debian forky.
+func V3(ctx context.Context) (string, error) {
+	return tree(ctx, "v3", recipe{
+		Suites:   []string{"forky"},
+		Packages: append([]string{"memcached"}, server...),
+		Hook:     imageHook,
+		Files:    imageFiles("3", "three"),
+	})
+}
+
+// NoKernel is V2's tree without a kernel and its modules, as images for containers are.
+func NoKernel(ctx context.Context) (string, error) {
+	v2, err := V2(ctx)
+	if err != nil {
+		return "", err
+	}
+	return keep(ctx, "nokernel", filepath.Base(v2), func(ctx context.Context, path string) error {
+		if out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path).CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
+		}
+		const strip = `cd "$0"; rm -rf usr/lib/modules boot/* vmlinuz* initrd.img*; echo nokernel >usr/share/lab/version
+sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release; echo 'lab image version nokernel' >usr/share/lab/www/index.html`
+		if out, err := exec.CommandContext(ctx, "sh", "-ec", strip, path).CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot take the kernel from a tree: %w\n%s", err, out)
+		}
+		return nil
+	})
+}
+
 // imageHook makes an image of an installation: what belongs to one host goes, what cannot run in a container or makes
 // no sense on an image (its packages are not updated one by one) is masked as an author of such images would do.
 const imageHook = `

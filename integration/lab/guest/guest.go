@@ -46,7 +46,7 @@ const (
 	// MaxLine is more than a chunk in base64, or a command line, takes.
 	MaxLine = 1 << 20
 	// absence is how long a port that is not there, or that nobody holds at the other end, is left alone.
-	absence = 100 * time.Millisecond
+	absence = time.Second
 )
 
 // Serve serves all ports that match a pattern, for ever; there has to be one at least, and it waits for it.

@@ -7,7 +7,8 @@
 //	labhost down          end it all
 //	labhost prepare       only install and build what hosts and tests need
 //
-// LABHOST names the host, so that several people can have one each; it is "lab" otherwise.
+// LABHOST names the host, so that several people can have one each; it is "lab" otherwise. With LABKIND=qemu it is booted
+// in a machine instead of a container.
 package main
 
 import (
@@ -51,6 +52,11 @@ func command(verb string, args []string) int {
 		return lab.Enter(lab.Prepare, func() int { return report(serve(ctx)) })
 	}
 	switch verb {
+	case "visit": // what "run" starts beside a machine
+		r := lab.VisitMachine(ctx, name(), os.Stdin, args...)
+		fmt.Fprint(os.Stdout, r.Stdout)
+		fmt.Fprint(os.Stderr, r.Stderr)
+		return r.Code & 0xff
 	case "up":
 		return report(up())
 	case "prepare":
@@ -62,7 +68,7 @@ func command(verb string, args []string) int {
 	}
 	switch {
 	case verb == "run" && len(args) > 0:
-		cmd, err := visit.Host(ctx, name(), args...)
+		cmd, err := inHost(ctx, visit, args...)
 		if err != nil {
 			return report(err)
 		}
@@ -85,6 +91,18 @@ func report(err error) int {
 	return 0
 }
 
+// inHost is a command in the host.
+func inHost(ctx context.Context, visit *lab.Visit, args ...string) (*exec.Cmd, error) {
+	if !visit.IsMachine(name()) {
+		return visit.Host(ctx, name(), args...)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return visit.Enclosure(ctx, append([]string{self, "visit"}, args...)...), nil
+}
+
 // pass runs a command with this one's standard streams and returns its exit code.
 func pass(cmd *exec.Cmd) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -103,7 +121,7 @@ func pass(cmd *exec.Cmd) int {
 func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs", "--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
 		"--directory="+filepath.Dir(from), filepath.Base(from))
-	unpack, err := visit.Host(ctx, name(), "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner", "--directory="+filepath.Dir(to))
+	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner", "--directory="+filepath.Dir(to))
 	if err != nil {
 		return err
 	}
@@ -182,7 +200,11 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	defer registry.Stop()
-	host, err := lab.Boot(ctx, lab.Options{Name: name()})
+	kind := lab.Nspawn
+	if os.Getenv("LABKIND") == "qemu" {
+		kind = lab.QEMU
+	}
+	host, err := lab.Boot(ctx, lab.Options{Name: name(), Kind: kind})
 	if err != nil {
 		return err
 	}
