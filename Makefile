@@ -12,7 +12,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test test-vm demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-faults test-power test-endurance test demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -21,8 +21,9 @@ build:
 install: build
 	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
 	install -D -m 0644 -t $(unitdir) configs/units/*
-	install -d $(unitdir)/multi-user.target.wants
+	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
+	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.
@@ -31,8 +32,8 @@ unit: lint
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
-	go vet -tags lab,vm ./...
-	go run $(STATICCHECK) -tags lab,vm ./...
+	go vet -tags lab,vm,faults,endurance,power ./...
+	go run $(STATICCHECK) -tags lab,vm,faults,endurance,power ./...
 
 vuln:
 	@out=$$(go run $(GOVULNCHECK) -tags lab,vm ./... 2>&1); code=$$?; echo "$$out"; \
@@ -59,6 +60,18 @@ hosts: build
 # The rest of that, in emulated machines: long.
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
+
+# Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
+test-faults: build
+	go test -tags lab,faults -count=1 -timeout 90m -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
+
+# Every step of the record and the history, with the power cut there.
+test-power: build
+	go test -tags lab,power -count=1 -timeout 90m -run 'PowerCuts$$' ./integration/
+
+# More than a hundred switches of one host over three images.
+test-endurance: build
+	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
 
 test: setup unit vuln hosts
 

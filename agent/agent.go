@@ -18,6 +18,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
 // Errors that callers decide on; the command line has an exit code for each.
@@ -54,6 +55,7 @@ const (
 	recordFile = StateDir + "/state.json"
 	history    = StateDir + "/history.jsonl"
 	healthFile = StateDir + "/health.json"
+	sickFile   = StateDir + "/unhealthy.json"
 	lockFile   = switcher.RunDir + "/lock"
 	stampFile  = switcher.RunDir + "/armed.json"
 	hostMount  = StateDir + "/host"
@@ -78,6 +80,8 @@ type Agent struct {
 
 	// etc stands in for the host's /etc, see [New]; "" is the host's own.
 	etc string
+	// live is the kernel, for live patches.
+	live livepatch.Kernel
 }
 
 // Progress says how far a step is, in bytes. Total is 0 when it is not known.
@@ -90,7 +94,7 @@ type Progress struct {
 // New makes an agent for the tree at root ("/" for this host) with the configuration found in it; configFile, when not
 // "", is read instead of it.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
-	a := &Agent{Machine: switcher.Machine{Root: root}, Log: log, Now: time.Now}
+	a := &Agent{Machine: switcher.Machine{Root: root}, Log: log, Now: time.Now, live: livepatch.Host(root)}
 	etc, err := a.policyEtc()
 	if err != nil {
 		return a, err

@@ -49,6 +49,12 @@ type Applied struct {
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	// Level is live when only live patches were loaded, and soft with Restarting, when userspace restarts in the same root
+	// to let one through. Loaded names those that became effective, LivePatches tells of all.
+	Level       switcher.Level `json:"level,omitempty"`
+	Restarting  bool           `json:"restarting,omitempty"`
+	Loaded      []string       `json:"loaded_live_patches,omitempty"`
+	LivePatches []LivePatch    `json:"live_patches,omitempty"`
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
@@ -67,8 +73,19 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		a.Log.Warn("nothing newer can be had; the host goes on from where a boot of the kernel found it", zap.Error(err))
 		return a.resume(ctx, w)
 	}
-	if err != nil || w.done.Root == w.facts.Root {
+	if err != nil {
 		return w.done, err
+	}
+	if w.done.Root == w.facts.Root {
+		err := a.applyLive(ctx, w, o.Level)
+		return w.done, err
+	}
+	if w.offer.image == nil { // a boot of the kernel landed on the mutable host
+		if err := a.keepLive(ctx, w.offer, w.facts); err != nil {
+			return w.done, err
+		}
+		a.loadBeforeSwitch(ctx, w)
+		return a.resume(ctx, w)
 	}
 	if bad, isBad := w.rec.Bad[w.done.Root]; isBad && !o.Retry {
 		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
@@ -92,6 +109,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.rehearse(w.store, root, w.facts, w.rec); err != nil {
 		return w.done, err
 	}
+	a.loadBeforeSwitch(ctx, w)
 	w.done.Switching = true
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
@@ -107,7 +125,7 @@ func (w *work) stranded() bool {
 // resume goes on to the last good root as it was left.
 func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
 	id := w.rec.good()
-	done := Applied{Root: id, From: w.facts.Root, Switching: true}
+	done := Applied{Root: id, From: w.facts.Root, Switching: true, Loaded: w.done.Loaded, Warnings: w.done.Warnings}
 	version, err := a.ready(w.store, id, w.facts, w.rec)
 	if err != nil {
 		return done, err
@@ -133,10 +151,15 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	defer unlock()
 	w, err := a.offered(ctx, o)
-	if err != nil || w.done.Root == w.facts.Root {
+	if err != nil {
 		return w.done, err
 	}
-	_, err = a.stage(ctx, w)
+	if w.done.Root != w.facts.Root {
+		_, err = a.stage(ctx, w)
+	}
+	if err == nil && w.offer.release != nil {
+		w.done.LivePatches, err = a.survey(ctx, w.facts, w.rec)
+	}
 	return w.done, err
 }
 
@@ -172,15 +195,15 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 	if w.offer, err = a.fetch(ctx, o.From, w.facts, w.rec, o.AllowDowngrade); err != nil {
 		return w, err
 	}
-	w.done = w.offer.applied(w.facts)
+	w.done = w.offer.applied(w.facts, w.rec)
 	runs := w.done.Root == w.facts.Root
-	if w.offer.waived == nil || runs {
+	if w.offer.waived == nil || runs || w.offer.image == nil {
 		err = a.accept(w.offer, w.rec)
 	}
 	if err != nil || !runs {
 		return w, err
 	}
-	return w, a.renew(w.store, w.offer)
+	return w, errors.Join(a.renew(w.store, w.offer), a.keepLive(ctx, w.offer, w.facts))
 }
 
 // begin is the start of every command that changes something: leftovers are swept and the record is reconciled.

@@ -62,6 +62,12 @@ type Config struct {
 		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
 		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 	} `toml:"switch" json:"switch"`
+	LivePatch struct {
+		// Enabled has live patches fetched and loaded by apply, after a switch and at boot.
+		Enabled bool `toml:"enabled" json:"enabled"`
+		// Deadline is how long a transition may take, and taking it back.
+		Deadline Duration `toml:"deadline" json:"deadline"`
+	} `toml:"livepatch" json:"livepatch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
@@ -111,6 +117,7 @@ func DefaultConfig() Config {
 	h := health.DefaultConfig()
 	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
 	c.Health.Reachable = h.Reachable
+	c.LivePatch.Enabled, c.LivePatch.Deadline = true, Duration(time.Minute)
 	return c
 }
 

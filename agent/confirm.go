@@ -74,7 +74,7 @@ func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record)
 	case !report.Healthy():
 		return a.goBack(ctx, f, rec, report.Reason())
 	}
-	return a.good(f, rec)
+	return a.good(ctx, f, rec)
 }
 
 // settle marks a root that is being tried good, if it has come up and passes the health gate. Going back is left to
@@ -87,7 +87,7 @@ func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error
 	if !report.Healthy() {
 		return fmt.Errorf("%w: %s: %s", ErrUnhealthy, f.Root, report.Reason())
 	}
-	return a.good(f, rec)
+	return a.good(ctx, f, rec)
 }
 
 // lastLook is what a root that came up late gets all the same: it is judged, and not condemned unseen.
@@ -103,7 +103,7 @@ func (a *Agent) timeLeft() time.Duration {
 }
 
 // good marks the root that runs good.
-func (a *Agent) good(f switcher.Facts, rec *Record) error {
+func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
@@ -112,6 +112,7 @@ func (a *Agent) good(f switcher.Facts, rec *Record) error {
 	}
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
 	a.Log.Info("the root is good", zap.String("root", f.Root))
+	a.loadWaiting(ctx, f, rec) // what stalled before the switch; it is in the log and the history
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
 		a.Log.Warn(err.Error())
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,7 +22,9 @@ import (
 type published struct {
 	reference string
 	source    *source.Source
-	image     *image.Image
+	// verified is what the reference stands for; image is nil for a release of live patches alone.
+	verified *verify.Verified
+	image    *image.Image
 	// release is the release that lists the image, nil for an image on its own; mark is what the record keeps of either.
 	release *release.Release
 	mark    release.Mark
@@ -71,6 +74,7 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, r
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", reference, err)
 	}
+	p.verified = verified
 	return p, a.choose(ctx, p, verified, a.circumstances(f, rec, downgrade), f.Root)
 }
 
@@ -91,6 +95,12 @@ func (a *Agent) open(p *published) (src *source.Source, err error) {
 // stage brings the image onto the disk, or finds it there.
 func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 	p := w.offer
+	if err := a.keepLive(ctx, p, w.facts); err != nil {
+		return store.Root{}, err
+	}
+	if p.image == nil { // the root that a boot of the kernel left
+		return w.store.Root(w.done.Root)
+	}
 	_, lookErr := w.store.Root(p.image.ID())
 	root, err := image.Stage(ctx, w.store, p.source, p.image, p.reference, a.stageProgress)
 	if err != nil {
@@ -118,6 +128,9 @@ func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 
 // renew keeps the evidence of today beside the root that runs: it may be signed by others than when it was staged.
 func (a *Agent) renew(st *store.Store, p *published) error {
+	if p.image == nil {
+		return nil
+	}
 	root, err := st.Root(p.image.ID())
 	if err == nil {
 		_, err = root.Renew(p.image.Verified, a.Now())
@@ -153,6 +166,10 @@ type Available struct {
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	// LivePatches are those that the release lists; Live tells that one of them is for the running kernel,
+	// wanted, and not effective.
+	LivePatches []LivePatch `json:"live_patches,omitempty"`
+	Live        bool        `json:"live"`
 }
 
 // Check asks the source for a newer image, without fetching layers or changing anything.
@@ -165,22 +182,33 @@ func (a *Agent) Check(ctx context.Context, reference string) (Available, error) 
 	if err != nil {
 		return Available{}, err
 	}
-	return a.available(p, facts, rec), nil
+	return a.available(p, facts, rec)
 }
 
-func (a *Agent) available(p *published, f switcher.Facts, rec *Record) Available {
+func (a *Agent) available(p *published, f switcher.Facts, rec *Record) (Available, error) {
+	root := p.root(f, rec)
 	v := Available{
-		Reference: p.reference, Root: p.image.ID(), Version: p.mark.Version, Vouchers: p.image.Verified.Vouchers(),
+		Reference: p.reference, Root: root, Version: p.mark.Version, Vouchers: p.verified.Vouchers(),
 		Release: p.told(), Warnings: p.warnings,
-		Booted: f.Root, Newer: p.image.ID() != f.Root, Staged: rec.Staged == p.image.ID(),
+		Booted: f.Root, Newer: root != f.Root, Staged: rec.Staged == root,
+	}
+	if p.release != nil && a.Config.LivePatch.Enabled {
+		loaded, err := a.live.Patches()
+		if err != nil {
+			return v, err
+		}
+		v.LivePatches = survey(f, loaded, p.listed(), rec.Held)[:len(p.release.LivePatches)]
+		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {
 		v.Bad = &bad
 	}
-	for _, l := range p.image.Manifest.Layers {
-		v.Download += l.Size
+	if p.image != nil {
+		for _, l := range p.image.Manifest.Layers {
+			v.Download += l.Size
+		}
 	}
-	return v
+	return v, nil
 }
 
 // look reads the machine and the record without changing either.

@@ -17,7 +17,8 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// HealthReport is the last report of the health gate: /var/lib/updatectl/health.json.
+// HealthReport is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
+// unhealthy lies in unhealthy.json, too: the root that is gone back to is judged next.
 type HealthReport struct {
 	// Root is the root it is about.
 	Root    string        `json:"root"`
@@ -93,12 +94,32 @@ func (a *Agent) keepReport(r HealthReport) error {
 	if err != nil {
 		return err
 	}
-	return writeAtomically(a.path(healthFile), append(text, '\n'), 0o600)
+	text = append(text, '\n')
+	if !r.Healthy {
+		err = writeAtomically(a.path(sickFile), text, 0o600)
+	}
+	return errors.Join(err, writeAtomically(a.path(healthFile), text, 0o600))
 }
 
-// lastReport reads the report, nil when there is none. It is for people; nothing is decided by it.
-func (a *Agent) lastReport() *HealthReport {
-	r, err := readReport(a.path(healthFile))
+// lastReport reads the last report, nil when there is none.
+func (a *Agent) lastReport() *HealthReport { return a.report(healthFile) }
+
+// sickReport reads the last report that found a root unhealthy, while the root counts as bad; nil when it is the last
+// report, too.
+func (a *Agent) sickReport(rec *Record) *HealthReport {
+	sick, last := a.report(sickFile), a.lastReport()
+	if sick == nil || last != nil && last.Report.At.Equal(sick.Report.At) {
+		return nil
+	}
+	if _, bad := rec.Bad[sick.Root]; !bad {
+		return nil
+	}
+	return sick
+}
+
+// report reads a report, nil when there is none. It is for people; nothing is decided by it.
+func (a *Agent) report(file string) *HealthReport {
+	r, err := readReport(a.path(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("cannot read the health report", zap.Error(err))
 	}

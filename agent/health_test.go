@@ -52,6 +52,35 @@ func TestHealthReportIsBounded(t *testing.T) {
 	}
 }
 
+// TestSickReport: why a root was given up is still to be read when the one gone back to was judged.
+func TestSickReport(t *testing.T) {
+	a := testAgent(t)
+	if err := os.MkdirAll(a.path(StateDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	sick := HealthReport{Root: "sha256-2", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{{Name: "x", Verdict: health.Fail}}}}
+	well := HealthReport{Root: "sha256-1", Healthy: true, Report: health.Report{At: time.Unix(2, 0).UTC()}}
+	rec := &Record{Bad: map[string]Bad{"sha256-2": {}}}
+	if a.sickReport(rec) != nil {
+		t.Error("a report before the first switch")
+	}
+	if err := a.keepReport(sick); err != nil {
+		t.Fatal(err)
+	}
+	if a.sickReport(rec) != nil || a.lastReport().Root != sick.Root {
+		t.Error("the same report twice")
+	}
+	if err := a.keepReport(well); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.sickReport(rec); got == nil || got.Root != sick.Root || a.lastReport().Root != well.Root {
+		t.Errorf("the unhealthy root's report is %+v", got)
+	}
+	if a.sickReport(&Record{}) != nil {
+		t.Error("the report of a root that is no longer bad")
+	}
+}
+
 // TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
 func TestGateAsksTheRegistry(t *testing.T) {
 	a := testAgent(t)

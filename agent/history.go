@@ -17,7 +17,7 @@ import (
 // Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
 type Event struct {
 	At time.Time `json:"at"`
-	// Event is staged, switching, good, bad, failed, rolled-back, collected, downgrade …
+	// Event is staged, switching, good, bad, failed, rolled-back, collected, downgrade, live patch effective …
 	Event   string `json:"event"`
 	Root    string `json:"root,omitempty"`
 	From    string `json:"from,omitempty"`
@@ -28,6 +28,8 @@ type Event struct {
 	// Vouchers are the signers whose signatures were accepted.
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	Kernel   string           `json:"kernel,omitempty"`
+	// LivePatch is the name of one that this is about.
+	LivePatch string `json:"live_patch,omitempty"`
 }
 
 // tell appends to the audit trail. It never fails a switch: the record decides, this is for people.

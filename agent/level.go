@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,7 +79,15 @@ func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.T
 		return t, err
 	}
 	defer image.Close()
-	t.Image, err = switcher.ReadImage(image.Path())
+	if t.Image, err = switcher.ReadImage(image.Path()); err != nil {
+		return t, err
+	}
+	rec, err := a.readRecord()
+	if err != nil {
+		return t, err
+	}
+	fixes, err := a.coverage(context.Background(), st, f, rec, id)
+	t.OpenFixes = openFixes(fixes)
 	return t, err
 }
 

@@ -39,7 +39,14 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Available: a.available(p, facts, rec), Kernel: facts.KernelRelease, Carried: a.Config.State.Persist}
+	available, err := a.available(p, facts, rec)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Available: available, Kernel: facts.KernelRelease, Carried: a.Config.State.Persist}
+	if !plan.Newer && plan.Live {
+		plan.Decision = liveDecision(plan.LivePatches)
+	}
 	if !plan.Newer || !a.Machine.Live() {
 		return plan, nil
 	}
@@ -47,7 +54,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return plan, err
 	}
-	root, err := st.Root(p.image.ID())
+	root, err := st.Root(plan.Root)
 	if err != nil {
 		return plan, nil // not staged: what is known without its layers is all there is
 	}
@@ -74,6 +81,17 @@ func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts s
 	})
 }
 
+// liveDecision is the level of a change that only loads live patches.
+func liveDecision(list []LivePatch) *switcher.Decision {
+	d := &switcher.Decision{Level: switcher.LevelLive}
+	for _, p := range list {
+		if p.Unfinished() {
+			d.Checks = append(d.Checks, switcher.Check{Name: "live patch " + p.Name, Verdict: switcher.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
+		}
+	}
+	return d
+}
+
 // prettyName names the system of a root as its os-release does.
 func (a *Agent) prettyName(st *store.Store, id string) string {
 	if root, err := st.Root(id); err == nil {
@@ -95,7 +113,7 @@ func (a *Agent) prettyName(st *store.Store, id string) string {
 func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next {
 	n := switcher.Next{
 		ID: id, Persist: a.Config.State.Persist, ImageOwned: a.Config.State.ImageOwned,
-		HostMount: hostMount, KernelRelease: f.KernelRelease,
+		HostMount: hostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 	}
 	if id == switcher.HostRoot {
 		return n

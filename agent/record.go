@@ -46,6 +46,9 @@ type Record struct {
 	Attempts map[string]int `json:"attempts,omitempty"`
 	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
 	Resume *Resume `json:"resume,omitempty"`
+	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
+	Held    map[string]Held `json:"held_live_patches,omitempty"`
+	Loading *Loading        `json:"loading_live_patch,omitempty"`
 }
 
 // Resume is what became of going on, after a boot of the kernel, to the last good root.

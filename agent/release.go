@@ -104,6 +104,9 @@ func (a *Agent) chooseReleased(ctx context.Context, p *published, v *verify.Veri
 	if err := p.order(f.Mark); err != nil {
 		p.waived = err
 	}
+	if chosen.Descriptor.Digest == "" { // live patches alone
+		return nil
+	}
 	content, err := p.source.Manifest(ctx, chosen.Descriptor)
 	if err != nil {
 		return err
@@ -132,7 +135,7 @@ func (p *published) order(m release.Mark) error {
 // not happened.
 func (a *Agent) accept(p *published, rec *Record) error {
 	if p.waived != nil {
-		a.tell(Event{Event: "downgrade", Root: p.image.ID(), Version: p.mark.Version, Sequence: p.mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.waived.Error()})
+		a.tell(Event{Event: "downgrade", Root: p.id(), Version: p.mark.Version, Sequence: p.mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.waived.Error()})
 		a.Log.Warn("going back, as --allow-downgrade allows", zap.String("why it needs that", p.waived.Error()))
 	}
 	if !rec.accept(p, a.Now()) {
@@ -143,11 +146,14 @@ func (a *Agent) accept(p *published, rec *Record) error {
 
 // accept tells whether the record changed.
 func (r *Record) accept(p *published, now time.Time) bool {
-	before, seen, id := r.Mark, r.Seen, p.image.ID()
+	before, seen, id := r.Mark, r.Seen, p.id()
 	as := r.Accepted[id]
 	switch {
 	case p.release != nil:
-		r.Mark, r.Accepted[id] = p.mark, p.mark
+		r.Mark = p.mark
+		if id != "" {
+			r.Accepted[id] = p.mark
+		}
 		for _, t := range []time.Time{now, p.seen} {
 			if t.After(r.Seen) {
 				r.Seen = t.UTC()
@@ -170,11 +176,40 @@ func (r *Record) leave(root string, p *published, now time.Time) {
 }
 
 // applied begins the answer of apply and stage.
-func (p *published) applied(f switcher.Facts) Applied {
+func (p *published) applied(f switcher.Facts, rec *Record) Applied {
 	return Applied{
-		Root: p.image.ID(), From: f.Root, Reference: p.reference, Version: p.mark.Version,
-		Vouchers: p.image.Verified.Vouchers(), Release: p.told(), Warnings: p.warnings,
+		Root: p.root(f, rec), From: f.Root, Reference: p.reference, Version: p.mark.Version,
+		Vouchers: p.verified.Vouchers(), Release: p.told(), Warnings: p.warnings,
 	}
+}
+
+// id is the identity of the image's root, "" for a release of live patches alone.
+func (p *published) id() string {
+	if p.image == nil {
+		return ""
+	}
+	return p.image.ID()
+}
+
+// root is the root that a host is to run by what is published. Without an image it is the one that runs, or the good one
+// when a boot of the kernel landed on the mutable host.
+func (p *published) root(f switcher.Facts, rec *Record) string {
+	switch {
+	case p.image != nil:
+		return p.image.ID()
+	case f.Root == switcher.HostRoot:
+		return rec.good()
+	}
+	return f.Root
+}
+
+// listed are the live patches of the release, none of which needs to be stored.
+func (p *published) listed() []known {
+	var list []known
+	for _, l := range p.release.LivePatches {
+		list = append(list, known{LivePatch: l, vouchers: p.verified.Vouchers()})
+	}
+	return list
 }
 
 // told is the release for people, nil for an image on its own.

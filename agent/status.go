@@ -26,14 +26,18 @@ type Status struct {
 	Pinned []string       `json:"pinned,omitempty"`
 	// Kernel is what keeps running, with its live patches.
 	Kernel struct {
-		Release     string               `json:"release"`
-		Version     string               `json:"version"`
-		BootID      string               `json:"boot_id"`
-		SoftReboots int                  `json:"soft_reboots"`
-		BootedAt    time.Time            `json:"booted_at,omitzero"`
-		RebootBy    time.Time            `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
-		LivePatches []switcher.LivePatch `json:"live_patches"`
+		Release     string      `json:"release"`
+		Version     string      `json:"version"`
+		BuildID     string      `json:"build_id,omitempty"`
+		BootID      string      `json:"boot_id"`
+		SoftReboots int         `json:"soft_reboots"`
+		BootedAt    time.Time   `json:"booted_at,omitzero"`
+		RebootBy    time.Time   `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
+		LivePatches []LivePatch `json:"live_patches"`
 	} `json:"kernel"`
+	// Fixes tells of every fix of the kernel that the releases of the booted and the staged root, and the last release of live
+	// patches, name.
+	Fixes []Fix `json:"fixes,omitempty"`
 	// System is systemd's word for the system, and the failed units.
 	System string   `json:"system,omitempty"`
 	Failed []string `json:"failed_units,omitempty"`
@@ -42,6 +46,8 @@ type Status struct {
 	Last  *Result `json:"last,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *HealthReport `json:"health,omitempty"`
+	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
+	Unhealthy *HealthReport `json:"unhealthy,omitempty"`
 }
 
 // RootStatus is one root as people see it.
@@ -67,7 +73,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(),
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
@@ -77,10 +83,13 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	for _, id := range slices.Backward(rec.Good) {
 		s.Good = append(s.Good, rootStatus(st, rec, id))
 	}
-	s.Kernel.Release, s.Kernel.Version = facts.KernelRelease, facts.KernelVersion
+	s.Kernel.Release, s.Kernel.Version, s.Kernel.BuildID = facts.KernelRelease, facts.KernelVersion, facts.KernelBuildID
 	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
 	s.Kernel.BootedAt, s.Kernel.RebootBy = facts.KernelBooted, facts.RebootBy
-	if s.Kernel.LivePatches, err = a.Machine.LivePatches(); err != nil {
+	if s.Kernel.LivePatches, err = a.survey(ctx, facts, rec); err != nil {
+		return s, err
+	}
+	if s.Fixes, err = a.coverage(ctx, st, facts, rec, facts.Root, rec.Staged, rec.good()); err != nil {
 		return s, err
 	}
 	if a.Machine.Live() {
@@ -122,8 +131,14 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 		keep = append(keep, modules)
 	}
 	report, err := st.GC(keep)
+	if err == nil && a.Machine.Live() {
+		report.LivePatches, err = a.gcLive(st, f, keep)
+	}
 	for _, id := range report.Roots {
 		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
+	}
+	for _, name := range report.LivePatches {
+		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for this kernel nor listed by the release of a root that is kept"})
 	}
 	known := len(rec.Accepted)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })

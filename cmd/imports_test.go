@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"verify":         {},
 	"switcher":       {},
 	"configs":        {},
-	"integration":    {"verify"}, // the authority for tests; of the product, only the built binaries
+	"integration":    {"verify", "image"}, // the authority and the maker of modules for tests; of the product, only the built binaries
 }
 
 func room(path string) string {

@@ -15,9 +15,11 @@ var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-confirm.service":                         "",
 	"updatectl-guard.service":                           "",
+	"updatectl-livepatch.service":                       "",
 	"updatectl.service":                                 "",
 	"updatectl.timer":                                   "",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
+	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",
 }
 
 // Units returns the unit files by their path below the system unit directory. A value that begins with "-> " is the

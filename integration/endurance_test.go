@@ -73,6 +73,7 @@ func (b burden) above(first burden) string {
 // turn. What is measured in the same root again must not have grown.
 func TestEndurance(t *testing.T) {
 	s := newSite(t, "endurance")
+	s.settlesAtOnce()
 	s.publish("2", "os/two:stable")
 	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third", strings.Repeat("the third image\n", 100_000)))
 	images := []struct{ reference, root, version string }{

@@ -30,6 +30,14 @@ func (s *site) injects() {
 	}
 }
 
+// settlesAtOnce has new roots judged as soon as they are up: what services do later is not what is asked here.
+func (s *site) settlesAtOnce() {
+	s.Helper()
+	if err := s.host.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n", 0o644); err != nil {
+		s.Fatal(err)
+	}
+}
+
 // faulted runs the agent with a fault, and returns the steps it took.
 func (s *site) faulted(spec fault.Spec, args ...string) (lab.Result, []fault.Step) {
 	s.Helper()
@@ -267,10 +275,7 @@ func (s *site) acts(meet func(act)) {
 	s.injects()
 	small := s.registry.Host + "/" + s.offer("small", smallTree(s.T), s.publisher.Key, "--version", "small")
 	must := func(script string) { s.Helper(); h.Must(s.T, "sh", "-ec", script) }
-	// What services do is not what is asked here.
-	if err := h.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n", 0o644); err != nil {
-		s.Fatal(err)
-	}
+	s.settlesAtOnce()
 
 	meet(act{name: "stage", args: []string{"stage", "--from", small}, code: exitAvailable, prepare: func(s *site) {
 		h.Must(s.T, "rm", "-rf", "/var/lib/updatectl", "/run/updatectl")
@@ -282,6 +287,8 @@ func (s *site) acts(meet func(act)) {
 	release := s.inhibit()
 	staged := h.Must(s.T, "cat", stateFile)
 	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(staged) }})
+	s.updatectl(exitBlocked, "apply") // what it makes, arming needs
+	s.setRecord(staged)
 	release()
 
 	gone := s.queues()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const checks = "usr/lib/updatectl/health.d/"
@@ -69,8 +70,7 @@ func TestHealth(t *testing.T) {
 			s := s.in(t)
 			reference, root := s.variant(name, "1", c.image...)
 			s.switches("apply", "--from", reference)
-			s.unhealthy(root, c.reason)
-			s.switches("rollback")
+			s.unhealthy(root, c.reason, s.roots["1"])
 			h.Must(t, "systemctl", "reset-failed") // what failed in the root that was left, PID 1 remembers
 			s.runs(s.roots["1"], "1")
 		})
@@ -80,9 +80,7 @@ func TestHealth(t *testing.T) {
 		reference, root := s.variant("again", "1", service("again.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
 		for range 2 {
 			s.switches("apply", "--from", reference, "--retry")
-			s.unhealthy(root, "failed units: these failed and had not before the switch: again.service")
-			s.switches("rollback")
-			s.settled()
+			s.unhealthy(root, "failed units: these failed and had not before the switch: again.service", s.roots["1"])
 		}
 		h.Must(t, "systemctl", "reset-failed")
 		s.runs(s.roots["1"], "1")
@@ -128,49 +126,81 @@ type healthReport struct {
 // health reads the last report of the health gate out of status.
 func (s *site) health() healthReport {
 	s.Helper()
-	var v struct {
-		Health struct {
-			healthReport
-			Report struct {
-				Results []struct{ Name, Verdict, Reason, Output string }
-			}
+	return s.reports()["health"]
+}
+
+// reports are the reports in status by their names there.
+func (s *site) reports() map[string]healthReport {
+	s.Helper()
+	type report struct {
+		healthReport
+		Report struct {
+			Results []struct{ Name, Verdict, Reason, Output string }
 		}
 	}
+	var v struct{ Health, Unhealthy report }
 	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status").Stdout), &v); err != nil {
 		s.Fatal(err)
 	}
-	r := v.Health.healthReport
-	r.results = map[string]struct{ Name, Verdict, Reason, Output string }{}
-	for _, c := range v.Health.Report.Results {
-		r.results[c.Name] = c
+	reports := map[string]healthReport{}
+	for name, r := range map[string]report{"health": v.Health, "unhealthy": v.Unhealthy} {
+		r.results = map[string]struct{ Name, Verdict, Reason, Output string }{}
+		for _, c := range r.Report.Results {
+			r.results[c.Name] = c
+		}
+		reports[name] = r.healthReport
 	}
-	return r
+	return reports
 }
 
 // unhealthy expects that the host was sent into a root and the health gate gave it up for a reason, which is told
-// everywhere.
-func (s *site) unhealthy(root, reason string) {
+// everywhere. It leaves the host in whichever root it was before, good.
+func (s *site) unhealthy(root, reason, before string) {
 	s.Helper()
-	v := s.status() // the host is up: the unit that confirms has ended
+	if s.condemned(root).Booted.Root == root {
+		s.switches("rollback")
+	}
+	v := s.settled()
 	if !strings.HasPrefix(v.Bad[root].Reason, reason) {
 		s.Fatalf("want %s bad with %q, status is %+v", root, reason, v)
-	}
-	if r := s.health(); r.Healthy || r.Root != root {
-		s.Errorf("the report is %+v", r)
 	}
 	for _, g := range v.Good {
 		if g.Root == root {
 			s.Errorf("%s counts as good: %+v", root, v)
 		}
 	}
-	check, _, _ := strings.Cut(reason, ": ")
+	if v.Booted.Root != before || v.Phase != "good" {
+		s.Errorf("want %s booted and good, status is %+v", before, v)
+	}
+	if r := s.reports(); r["unhealthy"].Healthy || r["unhealthy"].Root != root || !r["health"].Healthy || r["health"].Root != before {
+		s.Errorf("the reports are %+v", r)
+	}
+	check, text, _ := strings.Cut(reason, ": ")
 	told := s.host.Must(s.T, "journalctl", "--unit="+confirmUnit, "--output=cat", "--no-pager", "UPDATECTL_CHECK="+check, "UPDATECTL_VERDICT=fail")
-	if !strings.Contains(told, strings.TrimPrefix(reason, check+": ")) {
-		s.Errorf("the journal says %q, want %q", told, reason)
+	if !strings.Contains(told, text) {
+		s.Errorf("the journal says %q, want %q", told, text)
 	}
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, strings.TrimPrefix(reason, check+": ")) {
-			s.Errorf("%s does not say %q:\n%s", command, reason, text)
+		if out := s.updatectl(exitDone, command).Stdout; !strings.Contains(out, text) {
+			s.Errorf("%s does not say %q:\n%s", command, text, out)
+		}
+	}
+}
+
+// condemned waits until the host is up and a root is bad.
+func (s *site) condemned(root string) status {
+	s.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
+		r := s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
+		var v status
+		if (state == "running" || state == "degraded") && r.Code == 0 && json.Unmarshal([]byte(r.Stdout), &v) == nil {
+			if _, bad := v.Bad[root]; bad && v.Phase != "armed" {
+				return v
+			}
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the host is %s and has not given up %s: %s", state, root, r)
 		}
 	}
 }

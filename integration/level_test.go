@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -38,11 +39,21 @@ func (s *site) rebootsFor(target string, args ...string) {
 	}
 }
 
+// kernelOf is as much of an x86 kernel as tells its build: the header, and the text it points at.
+func kernelOf(banner string) string {
+	const magicAt, pointerAt, sector = 0x202, 0x20e, 0x200
+	text := make([]byte, 3*sector)
+	copy(text[magicAt:], "HdrS")
+	binary.LittleEndian.PutUint16(text[pointerAt:], uint16(len(text)-sector))
+	return string(text) + banner + "\x00"
+}
+
 // TestLevels: what an image wants of the kernel decides how the host gets into it, and what stays old is told.
 func TestLevels(t *testing.T) {
 	s := newSite(t, "levels")
 	h := s.host
-	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d; touch $d/modules.dep
+	kernel := h.Must(t, "uname", "-r")
+	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d; touch $d/modules.dep; echo of the running kernel > $d/x.ko
 echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl restart systemd-sysctl`)
 	if got := h.Must(t, "cat", "/proc/sys/net/ipv4/ip_default_ttl"); got != "70" {
 		t.Fatalf("sysctl.d does not work in this container: %s", got)
@@ -53,7 +64,10 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 
 	wants, wantsRoot := s.variant("wants", "1",
 		aFile("usr/lib/updatectl/kargs.d/10-lab.toml", "kargs = ['lab.wanted=yes']\n"),
-		aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
+		aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"),
+		// The running kernel's release, built another time.
+		aFile("usr/lib/modules/"+kernel+"/modules.dep", ""), aFile("usr/lib/modules/"+kernel+"/x.ko", "of another build\n"),
+		aFile("usr/lib/modules/"+kernel+"/vmlinuz", kernelOf(kernel+" (lab@lab) #0 of another day")))
 	const missing = "wants lab.wanted=yes, and the kernel was booted without"
 
 	t.Run("what stays old", func(t *testing.T) {
@@ -75,8 +89,8 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 	t.Run("refused with the reasons", func(t *testing.T) {
 		s := s.in(t)
 		s.updatectl(exitAvailable, "stage", "--from", wants)
-		if plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout; !strings.Contains(plan, missing) {
-			t.Errorf("plan does not tell the reason:\n%s", plan)
+		if plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout; !strings.Contains(plan, missing) || !strings.Contains(plan, "carried over, the image has those of another build") {
+			t.Errorf("plan does not tell the reasons:\n%s", plan)
 		}
 		before := s.condition()
 		s.refused(exitFullReboot, missing, "--level full", "apply", "--from", wants)
@@ -103,6 +117,9 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		s.switches("apply", "--from", wants) // booted for it: the wish that is left does not boot the kernel again
 		s.runs(wantsRoot, "1")
 		h.Must(t, "grep", "since = image 1", "/etc/lab/constant.conf")
+		if got := h.Must(t, "cat", "/usr/lib/modules/"+kernel+"/x.ko"); got != "of the running kernel" {
+			t.Errorf("the module is %q", got)
+		}
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
 			t.Errorf("the root's sysctl.d is not in force: %s", got)
 		}

@@ -44,5 +44,3 @@ func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
 }
 
 func TestPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.Nspawn) }
-
-func TestVMPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.QEMU) }

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
@@ -218,14 +219,14 @@ func TestReleaseCopies(t *testing.T) {
 	ours := b.packAs(tree, packed+":amd64", "--architecture", "amd64")
 	b.packAs(tree, packed+":arm64", "--architecture", "arm64", "--compression", "gzip")
 	module := filepath.Join(b.dir, "fix.ko")
-	if err := os.WriteFile(module, []byte("\x7fELF and what follows"), 0o644); err != nil {
+	if err := os.WriteFile(module, patchestest.Module{Name: "fix", Release: "6.12.1"}.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	draft := filepath.Join(b.dir, "release") + ":stable"
 	b.run(0, "releasectl", "release", "new", "--version", "1.0", "--sequence", "1", "--expires", "1h", draft)
 	b.run(0, "releasectl", "release", "add", "image", "--seal", draft, "oci:"+packed+":amd64")
 	b.run(0, "releasectl", "release", "add", "image", draft, "oci:"+packed+":arm64")
-	b.run(0, "releasectl", "release", "add", "livepatch", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP", "--kernel-build-id", strings.Repeat("ab", 20), draft, module)
+	b.run(0, "releasectl", "livepatch", "add", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP", "--kernel-build-id", strings.Repeat("ab", 20), draft, module)
 	host := b.host(r.Host, mirror.Host)
 
 	for name, sign := range map[string]func(b *bench, reference string) error{

@@ -25,6 +25,8 @@ type Facts struct {
 	// KernelRelease and KernelVersion are uname -r and uname -v.
 	KernelRelease string `json:"kernel_release"`
 	KernelVersion string `json:"kernel_version"`
+	// KernelBuildID is the GNU build id of the running kernel in hexadecimal digits, "" when it has none.
+	KernelBuildID string `json:"kernel_build_id,omitempty"`
 	// Architecture is GOARCH.
 	Architecture string `json:"architecture"`
 	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd. In another tree it is the installed one.
@@ -60,6 +62,7 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		return f, fmt.Errorf("cannot read the kernel's name: %w", err)
 	}
 	f.KernelRelease, f.KernelVersion = unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Version[:])
+	f.KernelBuildID = m.readBuildID()
 	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		f.BootID = strings.TrimSpace(string(id))
 	}

@@ -188,6 +188,20 @@ func (t rootDir) kernels() []Kernel {
 	return kernels
 }
 
+// serves tells whether the root has the modules of this kernel. Those of another build under the same release may not
+// load, or worse; where the build is not known they are taken for the right ones.
+func (t rootDir) serves(k Kernel) bool {
+	if !t.has(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) {
+		return false
+	}
+	return Kernel{k.Release, t.kernelVersion(k.Release)}.is(k)
+}
+
+// is tells whether two are the same kernel, as far as is known.
+func (k Kernel) is(other Kernel) bool {
+	return k.Release == other.Release && (k.Version == other.Version || k.Version == "" || other.Version == "")
+}
+
 // kernelVersion reads uname -v from the kernel beside the modules or in /boot, "" when it does not tell.
 func (t rootDir) kernelVersion(release string) string {
 	for _, p := range []string{filepath.Join("/usr/lib/modules", release, "vmlinuz"), "/boot/vmlinuz-" + release} {

@@ -100,6 +100,29 @@ func TestReadImage(t *testing.T) {
 	}
 }
 
+func TestServes(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "usr/lib/modules/6.1.0-40-amd64/modules.dep", nil, 0o644)
+	put(t, root, "usr/lib/modules/6.1.0-39-amd64/kernel/x.ko", nil, 0o644)
+	put(t, root, "boot/vmlinuz-6.1.0-40-amd64", bzImage("6.1.0-40-amd64 (a@b) #1 SMP Debian 6.1.153-1"), 0o644)
+	put(t, root, "usr/lib/modules/6.1.0-41-amd64/modules.dep", nil, 0o644)
+	for _, c := range []struct {
+		kernel Kernel
+		want   bool
+	}{
+		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.153-1"}, true},
+		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.152-1"}, false}, // the release stays over several builds
+		{Kernel{"6.1.0-40-amd64", ""}, true},
+		{Kernel{"6.1.0-41-amd64", "#1 SMP Debian 6.1.155-1"}, true}, // no kernel beside its modules
+		{Kernel{"6.1.0-39-amd64", ""}, false},                       // a directory alone
+		{Kernel{"6.1.0-42-amd64", ""}, false},
+	} {
+		if got := rootDir(root).serves(c.kernel); got != c.want {
+			t.Errorf("serves %s: %v, want %v", c.kernel, got, c.want)
+		}
+	}
+}
+
 // TestReadImageStaysInside: an image is not to be trusted with the host's files.
 func TestReadImageStaysInside(t *testing.T) {
 	outside, root := t.TempDir(), t.TempDir()

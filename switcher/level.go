@@ -183,7 +183,7 @@ func judgeKernel(f Facts, t Target) (Verdict, string) {
 	running := Kernel{f.KernelRelease, f.KernelVersion}
 	own, same := t.kernel(f.KernelRelease)
 	switch {
-	case t.Root != HostRoot && same && own.Version != "" && f.KernelVersion != "" && own.Version != f.KernelVersion:
+	case t.Root != HostRoot && same && !own.is(running):
 		return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image has another build of it, %s", running, own.Version)
 	case t.Root == HostRoot || len(t.Kernels) == 0 || same:
 		return VerdictOK, fmt.Sprintf("the kernel %s keeps running", f.KernelRelease)
@@ -196,10 +196,12 @@ func judgeKernel(f Facts, t Target) (Verdict, string) {
 }
 
 func judgeModules(f Facts, t Target) (Verdict, string) {
-	_, same := t.kernel(f.KernelRelease)
+	own, same := t.kernel(f.KernelRelease)
 	switch {
-	case t.Root == HostRoot || same:
+	case t.Root == HostRoot || same && own.is(Kernel{f.KernelRelease, f.KernelVersion}):
 		return VerdictOK, "the root has the modules of the running kernel"
+	case t.Modules && same:
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has those of another build", f.KernelRelease)
 	case t.Modules:
 		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has none for it", f.KernelRelease)
 	}

@@ -33,8 +33,8 @@ type Next struct {
 	Owners Owners
 	// HostMount is where the mutable host's root is kept mounted.
 	HostMount string
-	// KernelRelease is that of the running kernel, whose modules are carried over.
-	KernelRelease string
+	// KernelRelease and KernelVersion are those of the running kernel, whose modules are carried over.
+	KernelRelease, KernelVersion string
 }
 
 // assembly is where a root is put together; it becomes visible to systemd only as a whole.
@@ -338,7 +338,7 @@ func (n Next) carryHost() error {
 	return host.Attach(at)
 }
 
-// carryModules mounts the running kernel's modules where the image has none for it.
+// carryModules mounts the running kernel's modules where the image has none for it, or those of another build.
 func (n Next) carryModules() error {
 	if !n.needsModules(assembly) {
 		return nil
@@ -353,7 +353,7 @@ func (n Next) carryModules() error {
 func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
 
 func (n Next) needsModules(root string) bool {
-	return !exists(filepath.Join(root, n.modules(), "modules.dep")) && exists(filepath.Join(n.modules(), "modules.dep"))
+	return exists(filepath.Join(n.modules(), "modules.dep")) && !rootDir(root).serves(Kernel{n.KernelRelease, n.KernelVersion})
 }
 
 // temporary gives the root a /tmp of its own where it would otherwise be read-only.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/updatectl/updatectl/image/patches/patchestest"
 )
 
 func TestMain(m *testing.M) {
@@ -42,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exitcode": expectExit,
+			"exitcode": expectExit, "module": makeModule,
 		},
 	})
 }
@@ -66,4 +68,16 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strings.TrimSpace(ts.ReadFile("code")); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+// makeModule writes a kernel module that is a live patch: module FILE NAME RELEASE [.modinfo, with ; for zero bytes].
+func makeModule(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: module FILE NAME RELEASE [INFO]")
+	}
+	m := patchestest.Module{Name: args[1], Release: args[2]}
+	if len(args) > 3 {
+		m.Info = strings.ReplaceAll(args[3], ";", "\x00")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), m.Bytes(), 0o644))
 }

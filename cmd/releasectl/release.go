@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,7 +31,8 @@ func newRelease(out *output) *cobra.Command {
 		Short: "Make a release: an index that names images, live patches and deltas, to be signed as one",
 		Long: `A release is an OCI index that names the images, live patches and deltas that belong
 together, their order and until when they count. It is made in an OCI layout: begin
-it with "new", fill it with "add", then sign it, then push it.
+it with "new", fill it with "add" and with "releasectl livepatch add", then sign it,
+then push it.
 
 Every addition makes another index with another digest, so the signature comes last.
 A release that is signed is not changed any more: the next one is another release,
@@ -47,11 +46,11 @@ with a larger sequence.`,
 	}
 	add := &cobra.Command{
 		Use:   "add",
-		Short: "Add an image, a live patch or a delta to a release that is not signed yet",
+		Short: "Add an image or a delta to a release that is not signed yet; for live patches see `releasectl livepatch`",
 		Args:  arguments(),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	add.AddCommand(newAddImage(out), newAddLivePatch(out), newAddDelta(out))
+	add.AddCommand(newAddImage(out), newAddDelta(out))
 	c.AddCommand(newReleaseNew(out), add, newReleaseShow(out))
 	return c
 }
@@ -150,44 +149,9 @@ root has another digest does not take it. That reads all layers.`,
 	f.StringVar(&n.Compatible, "compatible", "", "the machine `CLASS` it is for (default: every machine)")
 	f.StringVar(&n.KernelRelease, "kernel-release", "", "the `RELEASE` of the kernel in it, as uname -r says it")
 	f.IntVar(&n.SystemdMin, "systemd-min", 0, "the oldest `VERSION` of a host's systemd that can move into it")
+	f.StringSliceVar(&n.Fixes, "fixes", nil, "what the kernel of --kernel-release fixes, as `CVE,…`")
 	f.BoolVar(&n.Seal, "seal", false, "name the digest of the root it becomes")
 	plainHTTP(c, &o)
-	return c
-}
-
-func newAddLivePatch(out *output) *cobra.Command {
-	var p release.LivePatch
-	c := &cobra.Command{
-		Use:   "livepatch LAYOUT[:TAG] FILE.ko",
-		Short: "Add a live patch for one build of a kernel",
-		Long: `Pack a kernel module as a live patch and add it to a release in a layout. A live patch fits
-exactly one build of a kernel, which is named by what "uname -r" and "uname -v" say and by
-the build id that "readelf -n vmlinux" shows; hosts with another kernel leave it alone.`,
-		Args: arguments("the release to add to", "the kernel module to add"),
-		RunE: func(c *cobra.Command, args []string) error {
-			reference, err := draftReference(args[0])
-			if err != nil {
-				return err
-			}
-			if p.Name == "" { // as the kernel names a module after its file
-				p.Name = strings.ReplaceAll(strings.TrimSuffix(filepath.Base(args[1]), ".ko"), "-", "_")
-			}
-			d, err := publish.AddLivePatch(c.Context(), reference, args[1], p)
-			if errors.Is(err, os.ErrNotExist) {
-				return &usageError{err}
-			}
-			if err != nil {
-				return err
-			}
-			return out.drafted("add", reference, d)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&p.KernelRelease, "kernel-release", "", "the kernel's `RELEASE`, as uname -r says it")
-	f.StringVar(&p.KernelVersion, "kernel-version", "", "the kernel's `VERSION`, as uname -v says it")
-	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "the kernel's GNU build id, in `HEX`")
-	f.StringVar(&p.Name, "name", "", "the `NAME` of the module (default: from the name of the file)")
-	f.StringSliceVar(&p.Fixes, "fixes", nil, "the fixes in it, as `CVE,…`")
 	return c
 }
 
@@ -305,6 +269,9 @@ func conditions(i release.Image) string {
 	var text string
 	if i.KernelRelease != "" {
 		text += ", kernel " + i.KernelRelease
+	}
+	if len(i.Fixes) > 0 {
+		text += fmt.Sprintf(", fixes %d", len(i.Fixes))
 	}
 	if i.SystemdMin != 0 {
 		text += fmt.Sprintf(", systemd %d or newer", i.SystemdMin)

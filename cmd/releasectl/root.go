@@ -53,7 +53,7 @@ Signing keys are made with "cosign generate-key-pair" or
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`text|json`: how to answer")
 	root.PersistentFlags().BoolVar(&out.quiet, "quiet", false, "no talk, only the answer and errors")
-	root.AddCommand(newPack(out), newRelease(out), newSign(out), newPush(out), newInspect(out))
+	root.AddCommand(newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out))
 	return root
 }
 

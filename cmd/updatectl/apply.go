@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,6 +57,18 @@ func appliedText(w io.Writer, d agent.Applied) {
 	case d.Skipped != "":
 		fmt.Fprintf(w, "Nothing to do: %s, version %s, was %s.\n", short(d.Root), d.Version, d.Skipped)
 		return
+	case d.Restarting:
+		fmt.Fprintf(w, "Level\t%s\n", d.Level)
+		fmt.Fprintf(w, "Restarting: services stop now and come back in the same root, where the live patch is loaded again.\n")
+		return
+	case !d.Switching && len(d.Loaded) > 0:
+		fmt.Fprintf(w, "Level\t%s: nothing was restarted\n", d.Level)
+		for _, p := range d.LivePatches {
+			if slices.Contains(d.Loaded, p.Name) {
+				fmt.Fprintf(w, "Live patch\t%s\n", strings.Replace(livePatchText(p), "\t", "  ", 1))
+			}
+		}
+		return
 	case !d.Switching:
 		fmt.Fprintf(w, "Nothing to do: %s runs already, version %s, signed by %s.\n", short(d.Root), d.Version, signedBy(d.Vouchers))
 		return
@@ -75,6 +89,9 @@ func appliedText(w io.Writer, d agent.Applied) {
 	}
 	if d.Decision != nil {
 		decisionText(w, *d.Decision)
+	}
+	for _, name := range d.Loaded {
+		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Decision != nil && d.Decision.Level == switcher.LevelFull {
 		fmt.Fprintf(w, "Rebooting: the kernel boots and lands on the host root, which goes on into the new one; `updatectl status` tells how it went.\n")

@@ -16,7 +16,7 @@ func (c *cli) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Ask the source for a newer image; its signature is verified, no layer is fetched",
-		Long:  "Ask the source for a newer image. Its signature is verified, no layer is fetched, nothing is changed.\nExit code 10 says that another image than the running one is published, 0 that there is none.",
+		Long:  "Ask the source for a newer image. Its signature is verified, no layer is fetched, nothing is changed.\nExit code 10 says that another image than the running one is published, or a live patch for the running kernel that is not\neffective; 0 that there is neither.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
@@ -30,7 +30,7 @@ func (c *cli) checkCommand() *cobra.Command {
 			if err := c.print("check", v, func(w io.Writer) { availableText(w, v) }); err != nil {
 				return err
 			}
-			if v.Newer {
+			if v.Newer || v.Live {
 				return answer(exitAvailable)
 			}
 			return nil
@@ -41,8 +41,17 @@ func (c *cli) checkCommand() *cobra.Command {
 }
 
 func availableText(w io.Writer, v agent.Available) {
-	if !v.Newer {
+	switch {
+	case !v.Newer && !v.Live:
 		fmt.Fprintf(w, "Up to date: %s runs, version %s, signed by %s.\n", short(v.Root), v.Version, signedBy(v.Vouchers))
+		return
+	case !v.Newer:
+		fmt.Fprintf(w, "Live patches for the running kernel are published; the root stays.\n")
+		fmt.Fprintf(w, "  release\t%s\n", v.Reference)
+		fmt.Fprintf(w, "  version\t%s\n", v.Version)
+		releaseText(w, "  ", v.Release)
+		fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
+		publishedLiveText(w, v.LivePatches)
 		return
 	}
 	fmt.Fprintf(w, "Another image is published.\n")
@@ -57,8 +66,17 @@ func availableText(w io.Writer, v agent.Available) {
 	} else {
 		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", bytesText(v.Download))
 	}
+	publishedLiveText(w, v.LivePatches)
 	if v.Bad != nil {
 		fmt.Fprintf(w, "  given up\t%s: %s\n", v.Bad.At.Format("2006-01-02 15:04"), v.Bad.Reason)
+	}
+}
+
+// publishedLiveText tells of the live patches of a release, who is the signer of them all.
+func publishedLiveText(w io.Writer, list []agent.LivePatch) {
+	for _, p := range list {
+		p.Vouchers = nil
+		fmt.Fprintf(w, "  live patch\t%s\n", strings.Replace(livePatchText(p), "\t", "  ", 1))
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -56,10 +58,16 @@ var failures = []struct {
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
 	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
+	{agent.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
+	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
+	{livepatch.ErrBusy, exitBlocked, "`updatectl livepatch list` shows it; try again when it has ended"},
 	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
 	{agent.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
 	{release.ErrExpired, exitStale, "its publisher has to publish it again, with a larger sequence; is this host's clock right?"},
 	{release.ErrStale, exitStale, "who serves this, and why? `updatectl apply --allow-downgrade` goes back on purpose, `updatectl rollback` to a root that is here"},
+	{agent.ErrOtherKernel, exitIncompatible, "`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is as it was"},
+	{patches.ErrModule, exitIncompatible, "its publisher has to mend the release; the kernel is as it was"},
+	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
 	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
 	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
 	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
@@ -83,6 +91,11 @@ var failures = []struct {
 	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
+	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
+	{livepatch.ErrTaken, exitError, "`updatectl livepatch list` shows what is loaded"},
+	{agent.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
+	{livepatch.ErrNotLoaded, exitError, "`updatectl livepatch list` shows what there is"},
+	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
 	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.

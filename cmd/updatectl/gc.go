@@ -25,6 +25,9 @@ func (c *cli) gcCommand() *cobra.Command {
 				for _, id := range report.Roots {
 					fmt.Fprintf(w, "Removed %s.\n", short(id))
 				}
+				for _, name := range report.LivePatches {
+					fmt.Fprintf(w, "Removed the live patch %s.\n", name)
+				}
 				fmt.Fprintf(w, "%d roots and %d objects removed, %s freed.\n", len(report.Roots), report.Objects, bytesText(report.Bytes))
 			})
 		},

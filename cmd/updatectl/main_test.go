@@ -47,9 +47,10 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "record": changeRecord, "follow": follow,
+			"exits": exits, "record": changeRecord, "follow": follow, "kernel": setKernel,
 			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
 			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
+			"spoil":    func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).spoil(ts, neg, args) },
 			"serve-as": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).serveAs(ts, neg, args) },
 		},
 	})

@@ -32,7 +32,7 @@ func (c *cli) planCommand() *cobra.Command {
 				return err
 			}
 			switch {
-			case !p.Newer:
+			case !p.Newer && !p.Live:
 				return nil
 			case p.Decision != nil && p.Decision.Level == switcher.LevelFull:
 				return answer(exitFullReboot)
@@ -47,6 +47,9 @@ func (c *cli) planCommand() *cobra.Command {
 func planText(w io.Writer, p agent.Plan) {
 	availableText(w, p.Available)
 	if !p.Newer {
+		if p.Decision != nil {
+			decisionText(w, *p.Decision)
+		}
 		return
 	}
 	if p.Decision == nil {

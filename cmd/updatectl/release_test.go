@@ -1,6 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -16,8 +20,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/patches"
+	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/release"
 )
 
@@ -27,6 +34,9 @@ import (
 //	expires                         from now, 1h if not given
 //	image, arch, class, systemd     its image, a tag of the layout, and whom it is for
 //	seal                            the digest of its root
+//	live                            its live patches for the running kernel, as NAME:CVE+CVE,NAME
+//	build                           the build id of the kernel that these are for, instead of the running one
+//	module                          what is in their modules, instead of a live patch
 //	type                            another artifact type
 //	unsigned                        =yes leaves the signature away
 func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []string) {
@@ -60,6 +70,11 @@ func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []stri
 		}
 		ts.Check(draft.Add(i.Entry()))
 	}
+	if v["live"] != "" {
+		for _, text := range strings.Split(v["live"], ",") {
+			p.addLivePatch(ts, draft, text, v["build"], v["module"])
+		}
+	}
 	content, err := draft.Bytes()
 	ts.Check(err)
 	if v["type"] != "" {
@@ -72,6 +87,75 @@ func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []stri
 	}
 	d.Annotations = map[string]string{ocispec.AnnotationRefName: args[0]}
 	ts.Check(p.list(d))
+}
+
+// testBuildID is the build id of the running kernel, as far as the tree host knows.
+const testBuildID = "c0ffee0123456789c0ffee0123456789c0ffee01"
+
+// addLivePatch publishes a live patch, given as NAME:CVE+CVE, and lists it in a release.
+func (p *publisher) addLivePatch(ts *testscript.TestScript, draft *release.Draft, text, build, module string) {
+	var uts unix.Utsname
+	ts.Check(unix.Uname(&uts))
+	l := release.LivePatch{
+		KernelRelease: unix.ByteSliceToString(uts.Release[:]), KernelVersion: unix.ByteSliceToString(uts.Version[:]), KernelBuildID: cmp.Or(build, testBuildID),
+	}
+	name, fixes, _ := strings.Cut(text, ":")
+	if l.Name = name; fixes != "" {
+		l.Fixes = strings.Split(fixes, "+")
+	}
+	if module == "" {
+		module = string(patchestest.Module{Name: name, Release: l.KernelRelease}.Bytes())
+	}
+	layer, err := p.put(patches.PartType, []byte(module))
+	ts.Check(err)
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: release.LivePatchType, Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{layer}}
+	m.SchemaVersion = 2
+	manifest, err := json.Marshal(m)
+	ts.Check(err)
+	l.Descriptor, err = p.put(ocispec.MediaTypeImageManifest, manifest)
+	ts.Check(err)
+	ts.Check(draft.Add(l.Entry()))
+}
+
+// setKernel lets the tree host show a kernel that can be patched, with the live patches NAME=STATE it has loaded: kernel
+// [NAME=effective|transition|leaving]...
+func setKernel(ts *testscript.TestScript, neg bool, args []string) {
+	sys := ts.MkAbs("host/sys/kernel")
+	ts.Check(os.RemoveAll(sys))
+	ts.Check(os.MkdirAll(filepath.Join(sys, "livepatch"), 0o755))
+	id, err := hex.DecodeString(testBuildID)
+	ts.Check(err)
+	note := binary.NativeEndian.AppendUint32(nil, uint32(len("GNU\x00")))
+	note = binary.NativeEndian.AppendUint32(note, uint32(len(id)))
+	note = append(binary.NativeEndian.AppendUint32(note, 3), "GNU\x00"+string(id)...)
+	ts.Check(os.WriteFile(filepath.Join(sys, "notes"), note, 0o644))
+	for _, arg := range args {
+		name, state, _ := strings.Cut(arg, "=")
+		dir := filepath.Join(sys, "livepatch", name)
+		ts.Check(os.Mkdir(dir, 0o755))
+		for file, set := range map[string]bool{"enabled": state != "leaving", "transition": state != "effective"} {
+			ts.Check(os.WriteFile(filepath.Join(dir, file), []byte(map[bool]string{true: "1\n", false: "0\n"}[set]), 0o644))
+		}
+	}
+}
+
+// spoil changes a byte of every module in the layout.
+func (p *publisher) spoil(ts *testscript.TestScript, neg bool, args []string) {
+	files, err := filepath.Glob(filepath.Join(p.layout, "blobs/sha256/*"))
+	ts.Check(err)
+	spoiled := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		if strings.HasPrefix(string(text), elf.ELFMAG) {
+			text[len(text)-1] ^= 1
+			ts.Check(os.WriteFile(file, text, 0o644))
+			spoiled++
+		}
+	}
+	if spoiled == 0 {
+		ts.Fatalf("there is no module to spoil")
+	}
 }
 
 // exchange puts other bytes of the same size in the place of what a tag names, or of the first image of a release:

@@ -72,8 +72,8 @@ while the kernel keeps running. "updatectl rollback" goes back.`,
 			cmd.AddCommand(sub)
 		}
 	}
-	add("update", c.checkCommand(), c.planCommand(), c.stageCommand(), c.applyCommand(), c.rollbackCommand(), c.confirmCommand())
-	add("look", c.statusCommand(), c.historyCommand(), c.verifyCommand(), c.livepatchCommand(), c.configCommand())
+	add("update", c.checkCommand(), c.planCommand(), c.stageCommand(), c.applyCommand(), c.rollbackCommand(), c.livepatchCommand(), c.confirmCommand())
+	add("look", c.statusCommand(), c.historyCommand(), c.verifyCommand(), c.configCommand())
 	add("keep", c.gcCommand(), c.pinCommand(), c.unpinCommand())
 	cmd.AddCommand(c.agentCommand(), c.versionCommand())
 	return cmd

@@ -66,9 +66,15 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
 	}
 	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", s.Kernel.Release, bootedText(s.Kernel.BootedAt, time.Now()), softRebootsText(s.Kernel.SoftReboots), limitText(s.Kernel.RebootBy))
-	for _, p := range s.Kernel.LivePatches {
-		fmt.Fprintf(w, "Live patch\t%s\n", livePatchText(p))
+	if s.Kernel.BuildID != "" {
+		fmt.Fprintf(w, "\tbuild id %s\n", s.Kernel.BuildID)
 	}
+	for _, p := range s.Kernel.LivePatches {
+		if p.State != agent.LiveElsewhere && p.State != agent.LiveWithdrawn {
+			fmt.Fprintf(w, "Live patch\t%s\n", strings.Replace(livePatchText(p), "\t", "  ", 1))
+		}
+	}
+	fixesText(w, s.Fixes)
 	if s.System != "" {
 		fmt.Fprintf(w, "System\t%s\n", strings.Join(append([]string{s.System}, s.Failed...), " "))
 	}
@@ -79,6 +85,7 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
 	}
 	healthText(w, s.Health)
+	healthText(w, s.Unhealthy)
 }
 
 func rootText(r agent.RootStatus) string {

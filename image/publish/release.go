@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"oras.land/oras-go/v2/errdef"
 
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
@@ -30,15 +32,9 @@ var (
 )
 
 const (
-	// modulePart is the media type of a live patch's only layer, an uncompressed kernel module.
-	modulePart = "application/vnd.updatectl.livepatch.module.v1"
-	// maxModule bounds a kernel module; the largest live patches have some megabytes.
-	maxModule = 64 << 20
 	// zstdImage is what skopeo and podman write beside images with zstd layers. An index without it they would amend,
 	// so that `skopeo copy --preserve-digests`, which keeps signatures, refuses to copy it.
 	zstdImage = "io.github.containers.compression.zstd"
-	// elfMagic begins a kernel module that is not compressed.
-	elfMagic = "\x7fELF"
 )
 
 // Drafted is a release after a change.
@@ -83,6 +79,7 @@ type NewImage struct {
 	KernelRelease string
 	Compatible    string
 	SystemdMin    int
+	Fixes         []string
 	// Seal computes the digest of the root and names it.
 	Seal bool
 }
@@ -171,7 +168,7 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	if slices.ContainsFunc(m.Layers, inZstd) {
 		d.Annotations = map[string]string{zstdImage: "true"}
 	}
-	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
 		if i.RootDigest, err = image.RootDigest(ctx, src, m.Layers, c.RootFS.DiffIDs); err != nil {
 			return d, err
@@ -183,7 +180,8 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 // inZstd tells whether a layer is compressed with zstd.
 func inZstd(layer ocispec.Descriptor) bool { return strings.HasSuffix(layer.MediaType, "+zstd") }
 
-// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout.
+// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release may be
+// left to the module; said otherwise, they are compared with it.
 func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {
@@ -193,7 +191,15 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	if err != nil {
 		return nil, err
 	}
-	layer, err := e.place.pushBlob(ctx, modulePart, module)
+	m, err := patches.Parse(module)
+	if err == nil {
+		p.Name, p.KernelRelease = cmp.Or(p.Name, m.Name), cmp.Or(p.KernelRelease, m.KernelRelease)
+		err = m.Check(p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot add %s: %w: %w", file, ErrRelease, err)
+	}
+	layer, err := e.place.pushBlob(ctx, patches.PartType, module)
 	if err != nil {
 		return nil, e.place.explain("write to", err)
 	}
@@ -219,14 +225,7 @@ func readModule(file string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	module, err := io.ReadAll(io.LimitReader(f, maxModule+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(module) > maxModule || !strings.HasPrefix(string(module[:min(len(module), len(elfMagic))]), elfMagic) {
-		return nil, fmt.Errorf("cannot add %s: %w: it is not an uncompressed kernel module of at most %d bytes", file, ErrRelease, maxModule)
-	}
-	return module, nil
+	return io.ReadAll(io.LimitReader(f, patches.MaxModule+1))
 }
 
 // AddDelta adds a delta that another tool made to the release in a layout and copies it there.

@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
 
+	"github.com/updatectl/updatectl/image/patches"
+	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
@@ -101,8 +103,8 @@ func TestReleaseIsMadeInALayout(t *testing.T) {
 // The same module makes the same live patch, today and tomorrow.
 func TestLivePatchIsReproducible(t *testing.T) {
 	module := filepath.Join(t.TempDir(), "fix-one.ko")
-	check(t, os.WriteFile(module, []byte(elfMagic+" and more"), 0o644))
-	p := release.LivePatch{Name: "fix_one", KernelRelease: "6.12", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"}
+	check(t, os.WriteFile(module, patchestest.Module{Name: "fix_one", Release: "6.12"}.Bytes(), 0o644))
+	p := release.LivePatch{KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"}
 	var digests []string
 	for range 2 {
 		d, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p)
@@ -113,9 +115,13 @@ func TestLivePatchIsReproducible(t *testing.T) {
 	if digests[0] != digests[1] {
 		t.Errorf("%v", digests)
 	}
-	check(t, os.Truncate(module, maxModule+1))
+	p.KernelRelease = "6.13"
+	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) || !errors.Is(err, patches.ErrModule) {
+		t.Errorf("a module for another kernel: %v", err)
+	}
+	check(t, os.Truncate(module, patches.MaxModule+1))
 	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) {
-		t.Errorf("a module of %d bytes: %v", maxModule+1, err)
+		t.Errorf("a module of %d bytes: %v", patches.MaxModule+1, err)
 	}
 }
 

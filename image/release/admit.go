@@ -111,7 +111,8 @@ func (f Facts) time() time.Time {
 	return f.Now
 }
 
-// Admit decides whether a host takes the release, and which image.
+// Admit decides whether a host takes the release, and which image. The image has no digest when the release lists live
+// patches and no image at all: it leaves the root that runs as it is.
 func (r *Release) Admit(f Facts) (Image, error) {
 	if now := f.time(); !now.Before(r.Expires) {
 		text := ""
@@ -125,6 +126,9 @@ func (r *Release) Admit(f Facts) (Image, error) {
 	}
 	if r.MinVersion != "" && !f.Fresh && Compare(f.Running, r.MinVersion) < 0 {
 		return Image{}, &Barrier{Release: r.Version, Version: r.MinVersion, Running: f.Running}
+	}
+	if len(r.Images) == 0 && len(r.LivePatches) > 0 {
+		return Image{}, nil
 	}
 	i, err := r.pick(f)
 	if err != nil {
@@ -189,7 +193,7 @@ func (r *Release) pick(f Facts) (Image, error) {
 	case len(classes) > 0:
 		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host is of the class %s", r.Version, list(classes), f.Compatible)
 	case len(others) == 0:
-		return Image{}, refuse(ErrIncompatible, "release %s has no image", r.Version)
+		return Image{}, refuse(ErrIncompatible, "release %s has no image and no live patch", r.Version)
 	}
 	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, list(others), platformText(f.Platform))
 }

@@ -55,22 +55,27 @@ func TestAdmit(t *testing.T) {
 		"expired before replayed": {facts: func(f *Facts) { f.Now, f.Mark = today.Add(time.Hour), mark(43, "2026.12") }, class: ErrExpired, want: "expired at"},
 		"clock set back": {facts: func(f *Facts) { f.Now, f.Seen = today.AddDate(-1, 0, 0), today.Add(2*time.Hour) }, class: ErrExpired,
 			want: "the clock says 2025-11-22T12:00:00Z, but 2026-11-22T14:00:00Z has passed before"},
-		"clock set back a little":   {facts: func(f *Facts) { f.Seen = today.Add(time.Minute) }},
-		"clock set back, in time":   {facts: func(f *Facts) { f.Now, f.Seen = today.AddDate(-1, 0, 0), today }},
-		"barrier passed":            {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.6" }},
-		"barrier, no image yet":     {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Fresh = true }},
-		"barrier":                   {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.5" }, class: ErrBarrier, want: "this one runs 2026.5: it goes through 2026.6 first"},
-		"barrier, downgrade":        {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running, f.AllowDowngrade = "2026.5", true }, class: ErrBarrier, want: "through 2026.6 first"},
-		"barrier, unknown version":  {release: func(r *Release) { r.MinVersion = "2026.6" }, class: ErrBarrier, want: "runs an unknown version"},
-		"other platform":            {facts: func(f *Facts) { f.Platform.Architecture = "riscv64" }, class: ErrIncompatible, want: "is for amd64, arm64, and this host is riscv64"},
-		"no image":                  {release: func(r *Release) { r.Images = nil }, class: ErrIncompatible, want: "has no image"},
-		"class needed, none":        {facts: func(f *Facts) { f.Platform = arm64 }, class: ErrIncompatible, want: "machine classes pi,4, and this host has none configured"},
-		"class needed, other":       {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "pi,5" }, class: ErrIncompatible, want: "machine classes pi,4, and this host is of the class pi,5"},
-		"class differs in case":     {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "PI,4" }, class: ErrIncompatible, want: "of the class PI,4"},
-		"class fits":                {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "pi,4" }},
-		"systemd too old":           {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 253 }, class: ErrIncompatible, want: "systemd 254 or newer on the host, which runs 253"},
-		"no systemd":                {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 0 }, class: ErrIncompatible, want: "none was found"},
-		"systemd as old as allowed": {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 254 }},
+		"clock set back a little":    {facts: func(f *Facts) { f.Seen = today.Add(time.Minute) }},
+		"clock set back, in time":    {facts: func(f *Facts) { f.Now, f.Seen = today.AddDate(-1, 0, 0), today }},
+		"barrier passed":             {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.6" }},
+		"barrier, no image yet":      {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Fresh = true }},
+		"barrier":                    {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.5" }, class: ErrBarrier, want: "this one runs 2026.5: it goes through 2026.6 first"},
+		"barrier, downgrade":         {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running, f.AllowDowngrade = "2026.5", true }, class: ErrBarrier, want: "through 2026.6 first"},
+		"barrier, unknown version":   {release: func(r *Release) { r.MinVersion = "2026.6" }, class: ErrBarrier, want: "runs an unknown version"},
+		"other platform":             {facts: func(f *Facts) { f.Platform.Architecture = "riscv64" }, class: ErrIncompatible, want: "is for amd64, arm64, and this host is riscv64"},
+		"no image":                   {release: func(r *Release) { r.Images = nil }, class: ErrIncompatible, want: "has no image and no live patch"},
+		"only live patches":          {release: onlyPatches},
+		"only live patches, older":   {release: onlyPatches, facts: func(f *Facts) { f.Mark = mark(43, "2026.12") }, class: ErrReplayed, want: "sequence 43 (version 2026.12) was accepted before"},
+		"only live patches, expired": {release: onlyPatches, facts: func(f *Facts) { f.Now = today.Add(time.Hour) }, class: ErrExpired, want: "expired at"},
+		"only live patches, barrier": {release: func(r *Release) { onlyPatches(r); r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.5" }, class: ErrBarrier, want: "through 2026.6 first"},
+		"no image for this platform": {release: func(r *Release) { r.LivePatches = []LivePatch{somePatch} }, facts: func(f *Facts) { f.Platform.Architecture = "riscv64" }, class: ErrIncompatible, want: "this host is riscv64"},
+		"class needed, none":         {facts: func(f *Facts) { f.Platform = arm64 }, class: ErrIncompatible, want: "machine classes pi,4, and this host has none configured"},
+		"class needed, other":        {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "pi,5" }, class: ErrIncompatible, want: "machine classes pi,4, and this host is of the class pi,5"},
+		"class differs in case":      {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "PI,4" }, class: ErrIncompatible, want: "of the class PI,4"},
+		"class fits":                 {facts: func(f *Facts) { f.Platform, f.Compatible = arm64, "pi,4" }},
+		"systemd too old":            {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 253 }, class: ErrIncompatible, want: "systemd 254 or newer on the host, which runs 253"},
+		"no systemd":                 {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 0 }, class: ErrIncompatible, want: "none was found"},
+		"systemd as old as allowed":  {facts: func(f *Facts) { f.Compatible, f.Systemd = "example,edge-2", 254 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, f := sample(), Facts{Now: today, Platform: amd64, Systemd: 257}
@@ -88,6 +93,19 @@ func TestAdmit(t *testing.T) {
 				t.Errorf("%v is stale: %v", err, isStale)
 			}
 		})
+	}
+}
+
+// onlyPatches leaves a release without an image.
+func onlyPatches(r *Release) { r.Images, r.LivePatches = nil, []LivePatch{somePatch} }
+
+// A release without an image leaves the root that runs as it is.
+func TestAdmitWithoutImage(t *testing.T) {
+	r := sample()
+	onlyPatches(r)
+	i, err := r.Admit(Facts{Now: today, Platform: amd64, Running: "2026.5"})
+	if err != nil || i.Descriptor.Digest != "" {
+		t.Errorf("%+v, %v", i, err)
 	}
 }
 

@@ -90,6 +90,7 @@ func (i Image) Entry() ocispec.Descriptor {
 	if i.SystemdMin != 0 {
 		d.Annotations[AnnotationSystemdMin] = strconv.Itoa(i.SystemdMin)
 	}
+	set(d.Annotations, AnnotationFixes, strings.Join(i.Fixes, ","))
 	return d
 }
 

@@ -61,6 +61,7 @@ func full(t testing.TB) *Draft {
 	}))
 	i := imageFor(amd64)
 	i.RootDigest[0], i.KernelRelease, i.Compatible, i.SystemdMin = 7, "6.12.48+deb13-amd64", "example,edge-2", 254
+	i.Fixes = []string{"CVE-2026-1234"}
 	for _, entry := range []ocispec.Descriptor{i.Entry(), imageFor(amd64).Entry(), imageFor(arm64).Entry(), somePatch.Entry(), delta()} {
 		if err := d.Add(entry); err != nil {
 			t.Fatal(err)

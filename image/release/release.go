@@ -48,6 +48,8 @@ type Image struct {
 	Compatible string `json:"compatible,omitempty"`
 	// SystemdMin is the systemd that a host has to run to move into it by a soft reboot, 0 for any.
 	SystemdMin int `json:"systemd_min,omitempty"`
+	// Fixes are the CVE numbers of what its kernel fixes, as far as the publisher names them.
+	Fixes []string `json:"fixes,omitempty"`
 }
 
 // LivePatch is a live patch in a release, with what binds it to exactly one build of a kernel.
@@ -167,6 +169,7 @@ func (r *Release) addImage(d ocispec.Descriptor) error {
 		KernelRelease: may(f, AnnotationKernelRelease, parseKernel),
 		Compatible:    may(f, AnnotationCompatible, ParseClass),
 		SystemdMin:    int(may(f, AnnotationSystemdMin, number(maxSystemd))),
+		Fixes:         may(f, AnnotationFixes, parseFixes),
 	}
 	if err := f.err("image " + d.Digest.String()); err != nil {
 		return err
@@ -180,7 +183,8 @@ func (r *Release) addImage(d ocispec.Descriptor) error {
 	return checkContent(d)
 }
 
-func (r *Release) addLivePatch(d ocispec.Descriptor) error {
+// ReadLivePatch reads an entry that is a live patch.
+func ReadLivePatch(d ocispec.Descriptor) (LivePatch, error) {
 	f := &fields{values: d.Annotations}
 	p := LivePatch{
 		Descriptor:    d,
@@ -190,7 +194,12 @@ func (r *Release) addLivePatch(d ocispec.Descriptor) error {
 		KernelBuildID: need(f, AnnotationKernelBuildID, parseBuildID),
 		Fixes:         may(f, AnnotationFixes, parseFixes),
 	}
-	if err := f.err("live patch " + d.Digest.String()); err != nil {
+	return p, f.err("live patch " + d.Digest.String())
+}
+
+func (r *Release) addLivePatch(d ocispec.Descriptor) error {
+	p, err := ReadLivePatch(d)
+	if err != nil {
 		return err
 	}
 	for _, other := range r.LivePatches {

@@ -29,7 +29,7 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 	if len(r.Images) != 3 || len(r.LivePatches) != 1 || len(r.Deltas) != 1 {
 		t.Fatalf("%d images, %d live patches, %d deltas", len(r.Images), len(r.LivePatches), len(r.Deltas))
 	}
-	if i := r.Images[0]; !i.Sealed() || i.KernelRelease != "6.12.48+deb13-amd64" || i.Compatible != "example,edge-2" || i.SystemdMin != 254 {
+	if i := r.Images[0]; !i.Sealed() || i.KernelRelease != "6.12.48+deb13-amd64" || i.Compatible != "example,edge-2" || i.SystemdMin != 254 || len(i.Fixes) != 1 {
 		t.Errorf("image %+v", i)
 	}
 	p := r.LivePatches[0]
@@ -125,6 +125,7 @@ func TestMalformedReleases(t *testing.T) {
 		"root digest of zeros": {in(sealed, AnnotationRootDigest, strings.Repeat("0", 64)), "not an fs-verity digest"},
 		"kernel":               {in(sealed, AnnotationKernelRelease, "../6.12"), "the release of a kernel"},
 		"machine class":        {in(sealed, AnnotationCompatible, "two words"), "a machine class"},
+		"fixes of an image":    {in(sealed, AnnotationFixes, "CVE-1"), `"CVE-1" is not a CVE number`},
 		"empty machine class":  {in(sealed, AnnotationCompatible, ""), "a machine class"},
 		"systemd":              {in(sealed, AnnotationSystemdMin, "v254"), "it is not a number"},
 		"image twice": {func(x *ocispec.Index) {

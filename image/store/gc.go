@@ -19,6 +19,8 @@ type GCReport struct {
 	Roots   []string `json:"roots"`
 	Objects int      `json:"objects"`
 	Bytes   int64    `json:"bytes"` // of disk space
+	// LivePatches are the names of those that were removed; they are no part of this store, and the caller's to fill.
+	LivePatches []string `json:"live_patches,omitempty"`
 }
 
 // GC removes all roots but those in keep, the objects no kept root refers to,

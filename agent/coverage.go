@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// FixState tells where a fix of the kernel comes from, or that it is missing.
+type FixState string
+
+// The states of a fix.
+const (
+	// FixedByImage: the running kernel is one that an image brings, which has the fix.
+	FixedByImage FixState = "fixed by image"
+	// FixedByLivePatch: an effective live patch has it.
+	FixedByLivePatch FixState = "fixed by live patch"
+	// FixOpen: nothing that is known to have it runs.
+	FixOpen FixState = "open"
+)
+
+// Fix is a fix of the kernel that a release names.
+type Fix struct {
+	CVE   string   `json:"cve"`
+	State FixState `json:"state"`
+	// By is the live patch that has it; of an open one, a live patch for this kernel that is not effective, and Reason its state.
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// RebootBy is when a full reboot is due that would bring it; the zero value when none is.
+	RebootBy time.Time `json:"reboot_by,omitzero"`
+}
+
+// coverage tells of every fix that the releases name whether the running kernel has it. What no release names is not known.
+func coverage(f switcher.Facts, releases []*release.Release, live []LivePatch) []Fix {
+	image, all := map[string]bool{}, map[string]bool{}
+	for _, r := range releases {
+		for _, i := range r.Images {
+			for _, cve := range i.Fixes {
+				all[cve] = true
+				image[cve] = image[cve] || i.KernelRelease == f.KernelRelease
+			}
+		}
+		for _, p := range r.LivePatches {
+			for _, cve := range p.Fixes {
+				all[cve] = true
+			}
+		}
+	}
+	fixes := make([]Fix, 0, len(all))
+	for cve := range all {
+		fixes = append(fixes, cover(f, cve, image[cve], live))
+	}
+	slices.SortFunc(fixes, func(a, b Fix) int { return compareCVE(a.CVE, b.CVE) })
+	return fixes
+}
+
+// cover tells of one fix. A live patch counts only when it is effective.
+func cover(f switcher.Facts, cve string, image bool, live []LivePatch) Fix {
+	fix := Fix{CVE: cve, State: FixOpen, RebootBy: f.RebootBy}
+	for _, p := range live {
+		if p.State == LiveElsewhere || !slices.Contains(p.Fixes, cve) {
+			continue
+		}
+		if p.State == LiveEffective {
+			fix = Fix{CVE: cve, State: FixedByLivePatch, By: p.Name}
+			break
+		}
+		fix.By, fix.Reason = p.Name, string(p.State)
+	}
+	if image {
+		return Fix{CVE: cve, State: FixedByImage}
+	}
+	return fix
+}
+
+// compareCVE orders by year and number: CVE-2026-9999 comes before CVE-2026-10000.
+func compareCVE(a, b string) int {
+	if len(a) != len(b) && a[:min(len(a), len("CVE-2026"))] == b[:min(len(b), len("CVE-2026"))] {
+		return len(a) - len(b)
+	}
+	return slices.Compare([]byte(a), []byte(b))
+}
+
+// openFixes names the fixes that the running kernel does not have.
+func openFixes(fixes []Fix) []string {
+	var open []string
+	for _, x := range fixes {
+		if x.State == FixOpen {
+			open = append(open, x.CVE)
+		}
+	}
+	return open
+}
+
+// coverage is coverage by the evidence that is kept: of the given roots, and of the last release of live patches. What the
+// policy of today does not accept counts for nothing.
+func (a *Agent) coverage(ctx context.Context, st *store.Store, f switcher.Facts, rec *Record, roots ...string) ([]Fix, error) {
+	live, err := a.survey(ctx, f, rec)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := a.policy()
+	if err != nil {
+		a.Log.Debug("nothing is told of fixes", zap.Error(err)) // config check and everything that fetches tell of it
+		return nil, nil
+	}
+	return coverage(f, a.releases(ctx, st, policy, roots), live), nil
+}
+
+// releases reads the releases in the evidence that is kept, each once.
+func (a *Agent) releases(ctx context.Context, st *store.Store, policy verify.Policy, roots []string) []*release.Release {
+	var all []*release.Release
+	add := func(r *release.Release, err error) {
+		if err != nil {
+			a.Log.Debug("a release is passed over", zap.Error(err))
+			return
+		}
+		if !slices.ContainsFunc(all, func(other *release.Release) bool { return other.Digest == r.Digest }) {
+			all = append(all, r)
+		}
+	}
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(roots))) {
+		if root, err := st.Root(id); err == nil {
+			add(releaseOf(root, policy))
+		}
+	}
+	kept, err := a.livePatches().Releases(ctx)
+	if err == nil && len(kept) > 0 {
+		_, r, err := a.livePatches().Release(ctx, kept[0], policy)
+		add(r, err)
+	}
+	return all
+}
+
+// releaseOf reads the release that a root was taken from.
+func releaseOf(root store.Root, policy verify.Policy) (*release.Release, error) {
+	e, err := root.Evidence()
+	if err != nil {
+		return nil, err
+	}
+	e.Chain = e.Chain[:1] // an image on its own is no release, which Parse says
+	v, err := policy.Again(e)
+	if err != nil {
+		return nil, err
+	}
+	return release.Parse(v)
+}

@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/switcher/livepatch"
+)
+
+// A fix counts by an effective live patch for this kernel, or by the kernel that runs, and by nothing else.
+func TestCoverage(t *testing.T) {
+	f := theKernel
+	f.RebootBy = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	releases := []*release.Release{{
+		Images: []release.Image{
+			{KernelRelease: f.KernelRelease, Fixes: []string{"CVE-2026-0001"}},
+			{KernelRelease: "6.12.99", Fixes: []string{"CVE-2026-0001", "CVE-2026-0002", "CVE-2026-10000"}},
+			{Fixes: []string{"CVE-2026-0003"}},
+		},
+		LivePatches: []release.LivePatch{{Fixes: []string{"CVE-2026-0002", "CVE-2026-0004"}}},
+	}, {LivePatches: []release.LivePatch{{Fixes: []string{"CVE-2026-0005", "CVE-2025-0001", "CVE-2026-0006"}}}}}
+	patch := func(name string, state LiveState, fixes ...string) LivePatch {
+		return LivePatch{Patch: livepatch.Patch{Name: name}, State: state, Fixes: fixes}
+	}
+	live := []LivePatch{
+		patch("on", LiveEffective, "CVE-2026-0002", "CVE-2026-0001"),
+		patch("moving", LiveTransition, "CVE-2026-0004", "CVE-2026-0002"),
+		patch("held", LiveHeld, "CVE-2026-0005"),
+		patch("elsewhere", LiveElsewhere, "CVE-2026-0006"),
+	}
+	fixes := coverage(f, releases, live)
+	var got []string
+	for _, x := range fixes {
+		got = append(got, fmt.Sprintf("%s %s|%s|%s|%v", x.CVE, x.State, x.By, x.Reason, !x.RebootBy.IsZero()))
+	}
+	want := []string{
+		"CVE-2025-0001 open|||true",
+		"CVE-2026-0001 fixed by image|||false",
+		"CVE-2026-0002 fixed by live patch|on||false",
+		"CVE-2026-0003 open|||true",
+		"CVE-2026-0004 open|moving|in transition|true",
+		"CVE-2026-0005 open|held|held|true",
+		"CVE-2026-0006 open|||true",
+		"CVE-2026-10000 open|||true",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%q\nwant\n%q", got, want)
+	}
+	if open := openFixes(fixes); len(open) != 6 || open[0] != "CVE-2025-0001" {
+		t.Errorf("open: %v", open)
+	}
+	if len(coverage(f, nil, nil)) != 0 {
+		t.Error("nothing is known, and something is told")
+	}
+}

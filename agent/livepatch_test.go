@@ -1,0 +1,544 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/image/patches"
+	"github.com/updatectl/updatectl/image/patches/patchestest"
+	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/livepatch"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// theKernel is the one that runs in these tests.
+var theKernel = switcher.Facts{
+	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
+	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
+}
+
+// patchHost is a host with a publisher of live patches and a kernel made of files.
+type patchHost struct {
+	*Agent
+	t      *testing.T
+	layout string
+	key    *ecdsa.PrivateKey
+	facts  switcher.Facts
+	// refuse is what the kernel answers to the module of this name; stall keeps those from becoming effective.
+	refuse map[string]error
+	stall  bool
+	loads  []string
+}
+
+func newPatchHost(t *testing.T) *patchHost {
+	h := &patchHost{Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel, refuse: map[string]error{}}
+	h.live = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
+	h.Config.LivePatch.Deadline = Duration(20 * time.Millisecond)
+	h.Config.Source.Image = "oci:" + h.layout + ":stable"
+	h.Config.Verify.Keys = []string{"/etc/updatectl/keys/release.pub"}
+	writeFile(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
+	h.newKey()
+	return h
+}
+
+// newKey gives the publisher another key, which the host trusts from now on, and no other.
+func (h *patchHost) newKey() {
+	var err error
+	h.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	h.check(err)
+	der, err := x509.MarshalPKIXPublicKey(h.key.Public())
+	h.check(err)
+	writeFile(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+}
+
+func (h *patchHost) check(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *patchHost) insert(module []byte) error {
+	m, err := patches.Parse(module)
+	h.check(err)
+	h.loads = append(h.loads, m.Name)
+	if err := h.refuse[m.Name]; err != nil {
+		return err
+	}
+	rec, err := h.readRecord()
+	h.check(err)
+	if rec.Loading == nil || rec.Loading.Name != m.Name {
+		h.t.Errorf("while %s is being loaded the record says %+v", m.Name, rec.Loading)
+	}
+	h.file("/sys/module/"+m.Name+"/refcnt", "1")
+	h.file("/sys/kernel/livepatch/"+m.Name+"/transition", map[bool]string{true: "1"}[h.stall])
+	h.file("/sys/kernel/livepatch/"+m.Name+"/enabled", "1")
+	if h.stall {
+		go h.letGo(m.Name)
+	}
+	return nil
+}
+
+// letGo is what the kernel does when a transition is turned round.
+func (h *patchHost) letGo(name string) {
+	for {
+		enabled, err := os.ReadFile(h.path("/sys/kernel/livepatch/" + name + "/enabled"))
+		if err != nil {
+			return
+		}
+		if string(enabled) == "0" {
+			os.RemoveAll(h.path("/sys/kernel/livepatch/" + name))
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (h *patchHost) file(name, text string) { writeFile(h.t, h.Machine.Root, name, text) }
+
+// switchOff is what the kernel does to a patch that was replaced or switched off.
+func (h *patchHost) switchOff(name string) {
+	h.check(os.RemoveAll(h.path("/sys/kernel/livepatch/" + name)))
+}
+
+// remove answers what the kernel answers when somebody wrote a 0 before.
+func (h *patchHost) remove(name string) error {
+	enabled, err := os.ReadFile(h.path("/sys/kernel/livepatch/" + name + "/enabled"))
+	if err == nil && string(enabled) == "1" {
+		return unix.EWOULDBLOCK
+	}
+	h.switchOff(name)
+	return os.RemoveAll(h.path("/sys/module/" + name))
+}
+
+// listing is a live patch to publish, for the kernel of these tests where nothing else is said.
+type listing struct {
+	name, fixes               string
+	release, version, buildID string
+}
+
+func (h *patchHost) publish(sequence int64, all ...listing) {
+	h.t.Helper()
+	ctx, reference := context.Background(), h.Config.Source.Image
+	_, err := publish.NewRelease(ctx, reference, release.Header{Version: fmt.Sprint(sequence), Sequence: sequence, Expires: time.Now().Add(time.Hour)})
+	h.check(err)
+	for _, l := range all {
+		p := release.LivePatch{KernelRelease: or(l.release, theKernel.KernelRelease), KernelVersion: or(l.version, theKernel.KernelVersion), KernelBuildID: or(l.buildID, theKernel.KernelBuildID)}
+		if l.fixes != "" {
+			p.Fixes = strings.Split(l.fixes, ",")
+		}
+		file := filepath.Join(h.t.TempDir(), l.name+".ko")
+		h.check(os.WriteFile(file, patchestest.Module{Name: l.name, Release: p.KernelRelease}.Bytes(), 0o644))
+		_, err := publish.AddLivePatch(ctx, reference, file, p)
+		h.check(err)
+	}
+	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: h.key, Form: verify.FormBundle, Time: time.Now()}, publish.Options{})
+	h.check(err)
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// apply is livepatch apply with the record that is on the disk.
+func (h *patchHost) apply(o LivePatchOptions) (LivePatchReport, error) {
+	h.t.Helper()
+	rec, err := h.readRecord()
+	h.check(err)
+	return h.livePatchApply(context.Background(), o, h.facts, rec)
+}
+
+func (h *patchHost) revert(name string) (LivePatchReport, error) {
+	h.t.Helper()
+	rec, err := h.readRecord()
+	h.check(err)
+	return h.livePatchRevert(context.Background(), name, h.facts, rec)
+}
+
+// states writes a survey as text.
+func states(list []LivePatch) string {
+	var text []string
+	for _, p := range list {
+		text = append(text, p.Name+" "+string(p.State))
+	}
+	return strings.Join(text, ", ")
+}
+
+// boot is a boot of the same kernel: nothing is loaded.
+func (h *patchHost) boot() {
+	h.facts.BootID += "+"
+	h.check(errors.Join(os.RemoveAll(h.path("/sys/module")), os.RemoveAll(h.path("/sys/kernel/livepatch"))))
+	h.file("/sys/kernel/livepatch/.keep", "")
+	h.loads = nil
+}
+
+// The life of live patches on a host: those for the running kernel are loaded, and again after a boot, without the source.
+func TestLivePatchLife(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1,
+		listing{name: "fix_1", fixes: "CVE-2026-0001"},
+		listing{name: "other_release", release: "6.12.49"},
+		listing{name: "other_build", version: "#2 SMP"},
+		listing{name: "other_id", buildID: "0123456789abcdef"},
+		listing{name: "extra", fixes: "CVE-2026-0003"},
+		listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+	r, err := h.apply(LivePatchOptions{})
+	if err != nil || !slices.Equal(r.Loaded, []string{"extra", "fix_2"}) || states(r.Patches) != "fix_1 superseded, extra effective, fix_2 effective" {
+		t.Fatalf("%v, %s, %v", r.Loaded, states(r.Patches), err)
+	}
+	if v := r.Patches[1].Vouchers; len(v) != 1 || v[0].Signer != "release.pub" {
+		t.Errorf("vouched for by %+v", v)
+	}
+	rec, err := h.readRecord()
+	if err != nil || rec.Mark.Sequence != 1 || rec.Loading != nil {
+		t.Errorf("%+v, %v", rec, err)
+	}
+
+	h.check(os.RemoveAll(h.layout)) // the network is not there yet
+	h.boot()
+	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"extra", "fix_2"}) {
+		t.Errorf("after a boot: loaded %v, %v", h.loads, err)
+	}
+	h.loads = nil
+	if r, err = h.apply(LivePatchOptions{Stored: true}); err != nil || len(h.loads)+len(r.Loaded) != 0 {
+		t.Errorf("a second time: %v, %v", h.loads, err)
+	}
+	var told []string
+	events, err := h.History()
+	h.check(err)
+	for _, e := range events {
+		told = append(told, e.Event+" "+e.LivePatch)
+	}
+	if want := []string{"live patch effective extra", "live patch effective fix_2", "live patch effective extra", "live patch effective fix_2"}; !slices.Equal(told, want) {
+		t.Errorf("history %q", told)
+	}
+}
+
+// A release without an image changes no root; what is published next goes on from it.
+func TestReleaseOfLivePatchesAlone(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"})
+	ctx := context.Background()
+	for _, c := range []struct {
+		running string
+		good    []string
+		root    string
+	}{
+		{"host", []string{"host"}, "host"},
+		{"sha256-1", []string{"host", "sha256-1"}, "sha256-1"},
+		{"host", []string{"host", "sha256-1"}, "sha256-1"}, // a boot of the kernel landed on the mutable host
+	} {
+		h.facts.Root = c.running
+		rec := &Record{Good: c.good, Accepted: map[string]release.Mark{}}
+		p, err := h.fetch(ctx, "", h.facts, rec, false)
+		if err != nil || p.image != nil || p.id() != "" {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		v, err := h.available(p, h.facts, rec)
+		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
+			t.Errorf("%+v, %v", v, err)
+		}
+		if d := liveDecision(v.LivePatches); d.Level != switcher.LevelLive || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
+			t.Errorf("%+v", d)
+		}
+		if !rec.accept(p, time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
+			t.Errorf("accepted as %+v", rec)
+		}
+		w := &work{facts: h.facts, rec: rec, offer: p, done: p.applied(h.facts, rec)}
+		if w.done.Root != c.root || w.done.From != c.running {
+			t.Errorf("%+v", w.done)
+		}
+	}
+
+	h.facts.Root = "host"
+	rec, err := h.readRecord()
+	h.check(err)
+	p, err := h.fetch(ctx, "", h.facts, rec, false)
+	h.check(err)
+	h.check(h.keepLive(ctx, p, h.facts))
+	w := &work{facts: h.facts, rec: rec, offer: p}
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != switcher.LevelLive || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
+		t.Errorf("%+v, %v", w.done, err)
+	}
+	w = &work{facts: h.facts, rec: rec, offer: p}
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != "" || w.done.Loaded != nil {
+		t.Errorf("a second time: %+v, %v", w.done, err)
+	}
+	v, err := h.available(p, h.facts, rec)
+	if err != nil || v.Live {
+		t.Errorf("it is effective and still offered: %+v, %v", v, err)
+	}
+}
+
+func TestRevertIsRemembered(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	r, err := h.revert("fix_1")
+	if err != nil || !slices.Equal(r.Reverted, []string{"fix_1"}) || states(r.Patches) != "fix_1 held, fix_2 effective" || r.Patches[0].Reason != "taken back by the operator" {
+		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
+	}
+	h.boot()
+	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
+		t.Errorf("loaded %v, %v", h.loads, err)
+	}
+	if r, err = h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.boot()
+	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_1", "fix_2"}) {
+		t.Errorf("it is held no more, and loaded were %v, %v", h.loads, err)
+	}
+	if r, err = h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"fix_2", "fix_1"}) {
+		t.Errorf("all: %v, %v", r.Reverted, err)
+	}
+	if _, err := h.revert("none"); !errors.Is(err, ErrNoLivePatch) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A transition that stalls is taken back, and it is known whether a soft reboot would let it through.
+func TestStalled(t *testing.T) {
+	for name, c := range map[string]struct {
+		pid   int
+		stat  string
+		helps bool
+	}{
+		"by a service":              {70, "70 (pump) S 1 1 1 0 -1 4194560 0", true},
+		"by a thread of the kernel": {71, "71 (kworker) S 2 0 0 0 -1 2129984 0", false},
+		"by PID 1":                  {1, "1 (systemd) S 0 1 1 0 -1 4194560 0", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPatchHost(t)
+			h.publish(1, listing{name: "fix_1"})
+			h.stall = true
+			dir := fmt.Sprintf("/proc/%d/", c.pid)
+			h.file(dir+"stat", c.stat)
+			h.file(fmt.Sprintf("%stask/%d/patch_state", dir, c.pid), "0")
+			h.file(fmt.Sprintf("%stask/%d/comm", dir, c.pid), "pump")
+			r, err := h.apply(LivePatchOptions{})
+			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, ErrSoftRebootHelps) != c.helps || !strings.Contains(err.Error(), "pump (process") {
+				t.Errorf("%v", err)
+			}
+			if states(r.Patches) != "fix_1 not loaded" {
+				t.Errorf("%s", states(r.Patches))
+			}
+			events, err := h.History()
+			if err != nil || events[len(events)-1].Event != "live patch failed" {
+				t.Errorf("%+v, %v", events, err)
+			}
+			// After the switch it goes through.
+			h.stall = false
+			rec, err := h.readRecord()
+			h.check(err)
+			if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"fix_1"}) {
+				t.Errorf("%v, %v", done, err)
+			}
+		})
+	}
+}
+
+// What the kernel refuses does not keep another one from being loaded; what it refuses altogether ends it.
+func TestRefusals(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
+	h.refuse["fix_1"] = unix.EINVAL
+	r, err := h.apply(LivePatchOptions{})
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 effective" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.boot()
+	h.check(os.RemoveAll(h.path("/sys/kernel/livepatch")))
+	if _, err := h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrUnsupported) || len(h.loads) != 0 {
+		t.Errorf("%v, %v", h.loads, err)
+	}
+}
+
+func TestNamedLivePatch(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"})
+	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, ErrNoLivePatch) {
+		t.Errorf("%v", err)
+	}
+	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
+		t.Errorf("a superseded one by name: %+v, %v", r, err)
+	}
+	h.facts.KernelVersion = "#2 SMP"
+	if _, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
+		t.Errorf("%v", err)
+	}
+	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 || !strings.HasPrefix(states(r.Patches), "fix_1 for another kernel") {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+}
+
+// At boot what is stored is verified again, by the policy of that day.
+func TestStoredIsVerifiedAgain(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	h.boot()
+	h.newKey()
+	r, err := h.apply(LivePatchOptions{Stored: true})
+	if !errors.Is(err, verify.ErrWrongKey) || len(h.loads) != 0 || len(r.Patches[0].Vouchers) != 0 {
+		t.Errorf("%v, loaded %v", err, h.loads)
+	}
+}
+
+// A live patch that the host went down with is not loaded at the next boot, nor at any after it.
+func TestFatalLivePatchIsHeld(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
+	rec, err := h.readRecord()
+	h.check(err)
+	rec.Loading = &Loading{Name: "fix_1", BootID: "an earlier boot"}
+	h.check(h.writeRecord(rec))
+	r, err := h.apply(LivePatchOptions{})
+	if err != nil || !slices.Equal(h.loads, []string{"fix_2"}) || !strings.Contains(r.Patches[0].Reason, "the host went down") {
+		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
+	}
+	// An agent that was killed is another matter.
+	rec.Loading, rec.Held = &Loading{Name: "fix_2", BootID: h.facts.BootID}, nil
+	h.check(h.holdFatal(h.facts, rec))
+	if rec.Held["fix_2"] != (Held{}) || rec.Loading != nil {
+		t.Errorf("%+v", rec)
+	}
+}
+
+// A cumulative one replaces others: the kernel switches them off, and their modules go, if they are ours.
+func TestReplaced(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	h.file("/sys/module/theirs/refcnt", "0")
+	h.publish(2, listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+	insert := h.live.Insert
+	h.live.Insert = func(module []byte) error {
+		defer h.switchOff("fix_1")
+		return insert(module)
+	}
+	r, err := h.apply(LivePatchOptions{})
+	if err != nil || states(r.Patches) != "fix_1 no longer published, fix_2 effective" {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+	if exists(h.path("/sys/module/fix_1")) || !exists(h.path("/sys/module/theirs")) {
+		t.Error("fix_1 is still in memory, or theirs is gone")
+	}
+	// What is no longer published is not loaded at boot, and not kept.
+	h.boot()
+	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
+		t.Errorf("loaded %v, %v", h.loads, err)
+	}
+	st, err := h.openStore()
+	h.check(err)
+	if removed, err := h.gcLive(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
+		t.Errorf("%v, %v", removed, err)
+	}
+}
+
+func TestLivePatchesAreOff(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "fix_1"})
+	h.Config.LivePatch.Enabled = false
+	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || exists(patches.Dir(h.path(StateDir))) {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Releases keep being accepted in their order, also those of live patches alone.
+func TestOlderLivePatchesAreRefused(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(2, listing{name: "fix_2"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	h.publish(1, listing{name: "fix_1"})
+	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) || !slices.Equal(h.loads, []string{"fix_2"}) {
+		t.Errorf("%v, loaded %v", err, h.loads)
+	}
+}
+
+func TestMisfit(t *testing.T) {
+	fits := release.LivePatch{KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
+	for name, c := range map[string]struct {
+		change func(*switcher.Facts)
+		want   string
+	}{
+		"fits":             {func(*switcher.Facts) {}, ""},
+		"another kernel":   {func(f *switcher.Facts) { f.KernelRelease = "6.12.49" }, "it is for the kernel 6.12.48, and this host runs 6.12.49"},
+		"another build":    {func(f *switcher.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
+		"another build id": {func(f *switcher.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
+		"no build id":      {func(f *switcher.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
+	} {
+		f := theKernel
+		c.change(&f)
+		got := misfit(f, fits)
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		if picked := len(pick(f, []release.LivePatch{fits})) == 1; picked != (c.want == "") {
+			t.Errorf("%s: picked %v", name, picked)
+		}
+	}
+}
+
+func TestSurvey(t *testing.T) {
+	k := func(name, fixes string) known {
+		l := release.LivePatch{Name: name, KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
+		if fixes != "" {
+			l.Fixes = strings.Split(fixes, ",")
+		}
+		return known{LivePatch: l, stored: true}
+	}
+	withdrawn := k("w", "A")
+	withdrawn.withdrawn = true
+	other := k("o", "A,B")
+	other.KernelBuildID = "00"
+	held := map[string]Held{"h": {Reason: "taken back by the operator"}}
+	for name, c := range map[string]struct {
+		loaded []livepatch.Patch
+		all    []known
+		want   string
+	}{
+		"nothing":                      {nil, nil, ""},
+		"waits":                        {nil, []known{k("a", "A")}, "a not loaded"},
+		"superseded":                   {nil, []known{k("a", "A"), k("b", "A,B")}, "a superseded, b not loaded"},
+		"partly":                       {nil, []known{k("a", "A,C"), k("b", "A,B")}, "a not loaded, b not loaded"},
+		"names no fix":                 {nil, []known{k("a", ""), k("b", "A")}, "a not loaded, b not loaded"},
+		"later one is held":            {nil, []known{k("a", "A"), k("h", "A,B")}, "a not loaded, h held"},
+		"later one for another kernel": {nil, []known{k("a", "A"), other}, "a not loaded, o for another kernel"},
+		"later one withdrawn":          {nil, []known{k("a", "A"), withdrawn}, "a not loaded, w no longer published"},
+		"effective":                    {[]livepatch.Patch{{Name: "a", Enabled: true}}, []known{k("a", "A"), k("b", "A")}, "a effective, b not loaded"},
+		"in transition":                {[]livepatch.Patch{{Name: "a", Enabled: true, Transition: true}}, []known{k("a", "A")}, "a in transition"},
+		"leaving":                      {[]livepatch.Patch{{Name: "h", Transition: true}}, []known{k("h", "A")}, "h being taken back"},
+		"switched off":                 {[]livepatch.Patch{{Name: "a"}}, []known{k("a", "A")}, "a switched off"},
+		"somebody else's":              {[]livepatch.Patch{{Name: "x", Enabled: true}}, []known{k("a", "A")}, "a not loaded, x effective"},
+		"same name, another kernel's":  {[]livepatch.Patch{{Name: "o", Enabled: true}}, []known{other}, "o for another kernel, o effective"},
+	} {
+		if got := states(survey(theKernel, c.loaded, c.all, held)); got != c.want {
+			t.Errorf("%s: %s; want %s", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/image/release"
+)
+
+func newLivePatch(out *output) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "livepatch",
+		Short: "Add live patches to a release that is not signed yet",
+		Args:  arguments(),
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newAddLivePatch(out))
+	return c
+}
+
+func newAddLivePatch(out *output) *cobra.Command {
+	var p release.LivePatch
+	c := &cobra.Command{
+		Use:   "add --kernel-version VERSION --kernel-build-id HEX [--fixes CVE,…] LAYOUT[:TAG] FILE.ko",
+		Short: "Add a live patch for one build of a kernel",
+		Long: `Pack a kernel module as a live patch and add it to a release in a layout. A release may
+list live patches only: hosts then keep the image that they run.
+
+A live patch fits exactly one build of a kernel, which is named by what "uname -r" and
+"uname -v" say and by the kernel's build id; hosts with another kernel leave it alone. On a
+host with that kernel "updatectl livepatch list" prints all three as the flags of this
+command. Name and kernel release are read from the module; given as flags, they must be
+what it says.
+
+Hosts load the live patches of a release in the order in which they were added. One whose
+fixes a later one has all is superseded: only the later one is loaded.`,
+		Example: `  releasectl livepatch add --kernel-version '#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)' \
+    --kernel-build-id 5c0ffee… --fixes CVE-2026-1234 layout:stable livepatch-1.ko`,
+		Args: arguments("the release to add to", "the kernel module to add"),
+		RunE: func(c *cobra.Command, args []string) error {
+			reference, err := draftReference(args[0])
+			if err != nil {
+				return err
+			}
+			d, err := publish.AddLivePatch(c.Context(), reference, args[1], p)
+			if errors.Is(err, os.ErrNotExist) {
+				return &usageError{err}
+			}
+			if err != nil {
+				return err
+			}
+			return out.drafted("add", reference, d)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&p.KernelRelease, "kernel-release", "", "the kernel's `RELEASE`, as uname -r says it (default: the module's)")
+	f.StringVar(&p.KernelVersion, "kernel-version", "", "the kernel's `VERSION`, as uname -v says it")
+	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "the kernel's GNU build id, in `HEX`")
+	f.StringVar(&p.Name, "name", "", "the `NAME` of the module (default: the module's)")
+	f.StringSliceVar(&p.Fixes, "fixes", nil, "the fixes in it, as `CVE,…`")
+	return c
+}

@@ -1,0 +1,147 @@
+package patches
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/updatectl/updatectl/image/release"
+)
+
+// ErrModule is a file that is no live patch, or not the one that its release lists.
+var ErrModule = errors.New("not a live patch for this kernel")
+
+const (
+	// PartType is the media type of a live patch's only layer, an uncompressed kernel module.
+	PartType = "application/vnd.updatectl.livepatch.module.v1"
+	// MaxModule bounds a kernel module in bytes; the largest live patches have some megabytes.
+	MaxModule = 64 << 20
+	// maxInfo bounds .modinfo, which has a few hundred bytes, and maxNote a build id with its header.
+	maxInfo = 64 << 10
+	maxNote = 1 << 10
+	// maxThis bounds the kernel's own description of a module, struct module, which has about a page.
+	maxThis = 64 << 10
+	// signatureMagic ends a module with an appended signature (kernel's module-signing documentation).
+	signatureMagic = "~Module signature appended~\n"
+)
+
+// Module is what a kernel module says about itself.
+type Module struct {
+	// Name is what the kernel calls it.
+	Name string
+	// KernelRelease is the kernel it was built for, the first word of its version magic. The kernel itself may pass over it.
+	KernelRelease string
+	// Machine is what it runs on.
+	Machine elf.Machine
+	// Note is the section with its build id, as the kernel shows it in /sys/module; nil when it has none.
+	Note []byte
+	// Signed tells that a signature for the kernel is appended. Whether it is a good one is the kernel's to say.
+	Signed bool
+}
+
+// Parse reads a kernel module that is a live patch. The error is an ErrModule.
+func Parse(content []byte) (Module, error) {
+	if len(content) > MaxModule {
+		return Module{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrModule, len(content), MaxModule)
+	}
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return Module{}, fmt.Errorf("%w: it is not an uncompressed kernel module: %v", ErrModule, err)
+	}
+	if f.Type != elf.ET_REL {
+		return Module{}, fmt.Errorf("%w: it is an ELF file of the type %s and not a kernel module", ErrModule, f.Type)
+	}
+	m := Module{Machine: f.Machine, Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
+	info, err := section(f, ".modinfo", maxInfo)
+	if err != nil {
+		return Module{}, err
+	}
+	if err := m.readInfo(info); err != nil {
+		return Module{}, err
+	}
+	if m.Note, err = section(f, ".note.gnu.build-id", maxNote); err != nil {
+		return Module{}, err
+	}
+	return m, m.checkName(f)
+}
+
+// section reads a section whole; nil when there is none.
+func section(f *elf.File, name string, limit uint64) ([]byte, error) {
+	s := f.Section(name)
+	if s == nil {
+		return nil, nil
+	}
+	// Nobody compresses these, and the size of what comes out would have no bound.
+	if s.Type == elf.SHT_NOBITS || s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > limit {
+		return nil, fmt.Errorf("%w: its section %s cannot be read: %d bytes, %s", ErrModule, name, s.FileSize, s.Type)
+	}
+	data, err := io.ReadAll(io.LimitReader(s.Open(), int64(limit)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: its section %s is damaged: %v", ErrModule, name, err)
+	}
+	return data, nil
+}
+
+// readInfo reads the fields of .modinfo: NAME=VALUE, each ended by a zero byte.
+func (m *Module) readInfo(info []byte) error {
+	fields := map[string]string{}
+	for entry := range strings.SplitSeq(string(info), "\x00") {
+		name, value, _ := strings.Cut(entry, "=")
+		switch name {
+		case "name", "vermagic", "livepatch":
+			if _, twice := fields[name]; twice {
+				return fmt.Errorf("%w: its .modinfo has %s twice", ErrModule, name)
+			}
+			fields[name] = value
+		}
+	}
+	m.Name = fields["name"]
+	m.KernelRelease, _, _ = strings.Cut(fields["vermagic"], " ")
+	switch {
+	case fields["livepatch"] != "Y":
+		return fmt.Errorf("%w: the module does not say that it is a live patch (livepatch=Y in .modinfo)", ErrModule)
+	case m.Name == "" || m.KernelRelease == "":
+		return fmt.Errorf("%w: the module does not say its name and the kernel it was built for (.modinfo)", ErrModule)
+	}
+	return nil
+}
+
+// checkName compares the name in .modinfo with the one that the kernel goes by, in its description of the module. Else a
+// module could be looked for under a name that the kernel does not know it by.
+func (m *Module) checkName(f *elf.File) error {
+	this, err := section(f, ".gnu.linkonce.this_module", maxThis)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(this, []byte("\x00"+m.Name+"\x00")) {
+		return fmt.Errorf("%w: the module says that it is %q, and the kernel would call it something else", ErrModule, m.Name)
+	}
+	return nil
+}
+
+// Check compares the module with what a release says of it. The error is an ErrModule.
+func (m Module) Check(p release.LivePatch) error {
+	switch {
+	case m.Name != p.Name:
+		return fmt.Errorf("%w: the module is called %q, and the release lists it as %q", ErrModule, m.Name, p.Name)
+	case m.KernelRelease != p.KernelRelease:
+		return fmt.Errorf("%w: %s was built for the kernel %q, and the release lists it for %q", ErrModule, m.Name, m.KernelRelease, p.KernelRelease)
+	}
+	return nil
+}
+
+// machines are what Go calls architectures on which kernels can be patched.
+var machines = map[string]elf.Machine{
+	"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390, "loong64": elf.EM_LOONGARCH,
+}
+
+// CheckMachine tells whether the module is for an architecture, a GOARCH. The error is an ErrModule.
+func (m Module) CheckMachine(architecture string) error {
+	if machines[architecture] == m.Machine && m.Machine != elf.EM_NONE {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, m.Machine, architecture)
+}
