@@ -62,6 +62,7 @@ const (
 	// What confirm and the guard leave for each other where the record may not be written.
 	backFile    = switcher.RunDir + "/back.json"
 	verdictFile = switcher.RunDir + "/verdict.json"
+	resumeStamp = switcher.RunDir + "/started"
 	ledgerFile  = StateDir + "/ids.json" // whose every uid and gid ever was
 )
 

@@ -97,6 +97,10 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		}
 		return w.done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
+	if o.Unattended && w.done.Root == w.rec.good() && w.rec.resumed(w.done.Root) >= maxAttempts {
+		w.done.Skipped = fmt.Sprintf("it was resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
+		return w.done, nil
+	}
 	root, err := a.stage(ctx, w)
 	if err != nil {
 		return w.done, err
@@ -109,7 +113,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.rehearse(w.store, root, w.facts, w.rec); err != nil {
 		return w.done, err
 	}
-	a.loadBeforeSwitch(ctx, w)
+	if decision.Level != switcher.LevelFull { // the kernel that they are for ends with it
+		a.loadBeforeSwitch(ctx, w)
+	}
 	w.done.Switching = true
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
@@ -117,9 +123,10 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
-// stranded tells that a boot of the kernel landed on the mutable host while an image root is the good one.
+// stranded tells that a boot of the kernel landed on the mutable host while an image root is the good one, and that it is
+// worth trying to go on to that.
 func (w *work) stranded() bool {
-	return w.facts.Root == switcher.HostRoot && w.rec.good() != switcher.HostRoot
+	return w.facts.Root == switcher.HostRoot && w.rec.good() != switcher.HostRoot && w.rec.resumed(w.rec.good()) < maxAttempts
 }
 
 // resume goes on to the last good root as it was left.
@@ -253,7 +260,9 @@ const askTime = time.Minute
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
-	s.Before = health.Observe(ctx, a.gate())
+	if f.State != "starting" && f.State != "initializing" { // a host that is not up is nothing to compare with
+		s.Before = health.Observe(ctx, a.gate())
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

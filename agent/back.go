@@ -143,6 +143,8 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 		if err := a.writeRecord(rec); err != nil {
 			return err
 		}
+	}
+	if n.Switch.BootID == f.BootID { // the guard has written no history
 		a.tell(Event{Event: "unhealthy", Root: n.Left, From: n.Switch.Target, Reason: n.Reason})
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {

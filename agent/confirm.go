@@ -40,7 +40,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	err = errors.Join(a.disarmLeftover(ctx, rec), a.takeOver(facts, rec))
+	err = a.disarmLeftover(ctx, rec)
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
@@ -112,13 +112,13 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	}
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
 	a.Log.Info("the root is good", zap.String("root", f.Root))
-	a.loadWaiting(ctx, f, rec) // what stalled before the switch; it is in the log and the history
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
 		a.Log.Warn(err.Error())
 	}
 	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)
 	}
+	a.loadWaiting(ctx, f, rec) // what stalled before the switch; how it ends is in the log and the history
 	return nil
 }
 
@@ -172,6 +172,9 @@ func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 // reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
 func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if err := a.takeOver(f, rec); err != nil {
+		return err
+	}
 	switch rec.Phase {
 	case PhaseArmed:
 		return a.proveSwitch(ctx, f, rec)
@@ -238,6 +241,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	if err := rec.on(CauseLanded); err != nil {
 		return err
 	}
+	rec.spare(rec.Switch.Target) // going on is the attempt
 	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	if err := a.writeRecord(rec); err != nil {
 		return err

@@ -26,8 +26,6 @@ const (
 	verdictGrace = 10 * time.Second
 	// deafLimit is how long PID 1 may not answer. It reloads in seconds.
 	deafLimit = time.Minute
-	// managerPatience is how long one question to it may take.
-	managerPatience = 10 * time.Second
 	// killGrace is how long what was killed may take to be gone.
 	killGrace = 10 * time.Second
 )
@@ -192,7 +190,7 @@ func (g *guard) look(ctx context.Context) sight {
 	if rec, err := g.agent.readRecord(); err == nil {
 		s.record = rec
 	}
-	if m, err := g.agent.Machine.AskManager(ctx, managerPatience); err == nil {
+	if m, err := g.agent.Machine.AskManager(ctx); err == nil {
 		s.manager = &m
 	}
 	s.verdict = readVerdict(g.agent.path(verdictFile), s.Root)
@@ -442,7 +440,7 @@ func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	if len(left) > 0 {
 		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
 	}
-	return errors.Join(err, switcher.Disarm(), switcher.Clear())
+	return errors.Join(err, switcher.Disarm(), switcher.Clear(), a.Machine.ReleaseArmUnit(ctx))
 }
 
 // escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.

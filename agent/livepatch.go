@@ -56,6 +56,8 @@ type LivePatch struct {
 	// Stored tells that it is on the disk, Vouchers who vouches for it by the policy of today.
 	Stored   bool             `json:"stored"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
+	// Blockers are the tasks that a transition waits for.
+	Blockers []livepatch.Blocker `json:"blockers,omitempty"`
 }
 
 // Held is why a live patch is not loaded by itself any more.
@@ -102,6 +104,20 @@ type known struct {
 	release.LivePatch
 	stored, withdrawn bool
 	vouchers          []verify.Voucher
+}
+
+// elsewhere refuses a live patch that is asked for by name and that a release has for other kernels only. These are not
+// kept, so that nothing else could say why it is not to be had.
+func elsewhere(f switcher.Facts, p *published, name string) error {
+	if p.release == nil || slices.ContainsFunc(pick(f, p.release.LivePatches), func(l release.LivePatch) bool { return l.Name == name }) {
+		return nil
+	}
+	for _, l := range p.release.LivePatches {
+		if l.Name == name {
+			return fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, misfit(f, l))
+		}
+	}
+	return nil
 }
 
 // survey joins what the kernel has loaded with what is known of live patches, in the order in which they are to be loaded.
@@ -178,7 +194,15 @@ func (p LivePatch) Unfinished() bool {
 	return p.waits() || p.State == LiveTransition || p.State == LiveLeaving
 }
 
-func (p LivePatch) waits() bool { return p.State == LiveWaiting || p.State == LiveDisabled && p.Stored }
+func (p LivePatch) waits() bool {
+	switch p.State {
+	case LiveWaiting:
+		return true
+	case LiveDisabled, LiveTransition: // a transition may have lost who watched it
+		return p.Stored
+	}
+	return false
+}
 
 // livePatches is the store of live patches.
 func (a *Agent) livePatches() patches.Store { return patches.At(patches.Dir(a.path(StateDir))) }
@@ -257,13 +281,27 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 	if errors.Is(err, os.ErrPermission) {
 		list, err = nil, nil // in another tree, who is not root sees what that tree shows
 	}
-	return survey(f, loaded, list, rec.Held), err
+	all := survey(f, loaded, list, rec.Held)
+	for i, p := range all {
+		if p.Transition {
+			all[i].Blockers = a.live.Blockers(p.Patch)
+		}
+	}
+	return all, err
 }
 
-// keepLive brings the live patches that the offered release has for the running kernel onto the disk. A release that lists
-// none is kept, too, where there was one that did: what it no longer lists was withdrawn.
+// keepLive is keep for what does more than live patches, where the configuration wants them.
 func (a *Agent) keepLive(ctx context.Context, p *published, f switcher.Facts) error {
-	if p.release == nil || !a.Config.LivePatch.Enabled {
+	if !a.Config.LivePatch.Enabled {
+		return nil
+	}
+	return a.keep(ctx, p, f)
+}
+
+// keep brings the live patches that the offered release has for the running kernel onto the disk. A release that lists
+// none is kept, too, where there was one that did: what it no longer lists was withdrawn.
+func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error {
+	if p.release == nil {
 		return nil
 	}
 	if len(p.release.LivePatches) == 0 && !exists(patches.Dir(a.path(StateDir))) {
@@ -328,7 +366,10 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switch
 			return r, err
 		}
 		r.Warnings = p.warnings
-		if err := errors.Join(a.accept(p, rec), a.keepLive(ctx, p, f)); err != nil {
+		if err := errors.Join(a.accept(p, rec), a.keep(ctx, p, f)); err != nil {
+			return r, err
+		}
+		if err := elsewhere(f, p, o.Name); err != nil {
 			return r, err
 		}
 	}

@@ -276,11 +276,13 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	p, err := h.fetch(ctx, "", h.facts, rec, false)
 	h.check(err)
 	h.check(h.keepLive(ctx, p, h.facts))
-	w := &work{facts: h.facts, rec: rec, offer: p}
+	st, err := h.openStore()
+	h.check(err)
+	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
 	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != switcher.LevelLive || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
-	w = &work{facts: h.facts, rec: rec, offer: p}
+	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
 	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != "" || w.done.Loaded != nil {
 		t.Errorf("a second time: %+v, %v", w.done, err)
 	}
@@ -377,8 +379,11 @@ func TestRefusals(t *testing.T) {
 
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"})
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"}, listing{name: "other", buildID: "0123456789abcdef"})
 	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, ErrNoLivePatch) {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
 		t.Errorf("%v", err)
 	}
 	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
@@ -465,6 +470,9 @@ func TestLivePatchesAreOff(t *testing.T) {
 	h.Config.LivePatch.Enabled = false
 	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || exists(patches.Dir(h.path(StateDir))) {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
+		t.Errorf("by hand: %+v, %v", r, err)
 	}
 }
 

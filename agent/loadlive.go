@@ -267,7 +267,7 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 		w.done.Level, w.done.Restarting = switcher.LevelSoft, true
 		err = a.restart(ctx, w.facts, err.Error())
 	}
-	a.collect(w.facts, w.rec)
+	a.collectLive(w.store, w.facts, w.rec)
 	var listErr error
 	w.done.LivePatches, listErr = a.survey(ctx, w.facts, w.rec)
 	return errors.Join(err, listErr)
@@ -276,6 +276,9 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 // restart has userspace restarted in the root that runs: with nothing armed, systemd comes back in it. updatectl-livepatch
 // loads what is stored before the services start again.
 func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
+	// As in switchTo: it ends this very process.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
 	if err := a.Machine.SoftReboot(ctx); err != nil {
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
@@ -284,6 +287,21 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 	}
 	a.tell(Event{Event: "restarting", Root: f.Root, Reason: why, Kernel: f.KernelRelease})
 	return nil
+}
+
+// collectLive removes what the release that was just kept made needless. Roots stay: nothing about them has changed.
+func (a *Agent) collectLive(st *store.Store, f switcher.Facts, rec *Record) {
+	removed, err := a.gcLive(st, f, rec.keep(f.Root))
+	if err != nil {
+		a.Log.Warn("cannot remove live patches that nothing needs", zap.Error(err))
+	}
+	a.tellCollected(removed)
+}
+
+func (a *Agent) tellCollected(livePatches []string) {
+	for _, name := range livePatches {
+		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for this kernel nor listed by the release of a root that is kept"})
+	}
 }
 
 // gcLive removes the live patches that nothing needs, and returns their names: kept are those of the last release for the

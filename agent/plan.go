@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/image/store"
@@ -27,6 +28,8 @@ type Plan struct {
 	Kernel string `json:"kernel"`
 	// Carried lists the state directories that stay as they are.
 	Carried []string `json:"carried"`
+	// Blockers are the units that may hold up the shutdown of userspace.
+	Blockers []switcher.Blocker `json:"blockers,omitempty"`
 }
 
 // Plan tells what apply would do. The merge of /etc and the level are part of it when the image is staged.
@@ -64,16 +67,21 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 		return plan, err
 	}
 	defer unlock()
-	return plan, a.planStaged(&plan, st, root, facts, rec)
+	return plan, a.planStaged(ctx, &plan, st, root, facts, rec)
 }
 
-func (a *Agent) planStaged(plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record) error {
+func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record) error {
 	t, err := a.target(st, root.ID, facts)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
 	decision := switcher.Decide(facts, t)
 	plan.Decision, plan.From, plan.To = &decision, a.prettyName(st, facts.Root), root.Info.OS.PrettyName
+	stops, err := a.Machine.UnitStops(ctx)
+	if err != nil {
+		return err
+	}
+	plan.Blockers = switcher.Blockers(stops, time.Duration(a.Config.Switch.ShutdownDeadline))
 	return a.withEtc(st, root, facts, rec, func(in etc.Inputs) error {
 		report, err := etc.Plan(in)
 		plan.Etc = &report

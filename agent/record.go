@@ -147,6 +147,7 @@ func (r *Record) condemn(root, reason string, at time.Time) {
 		return
 	}
 	r.Bad[root] = Bad{Reason: reason, At: at}
+	delete(r.Attempts, root) // whoever takes it all the same begins anew
 	r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
 }
 

@@ -44,6 +44,8 @@ type Status struct {
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string  `json:"armed,omitempty"`
 	Last  *Result `json:"last,omitempty"`
+	// Resume counts the boots of the kernel after which the last good root was set out for and not reached.
+	Resume *Resume `json:"resume,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *HealthReport `json:"health,omitempty"`
 	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
@@ -73,7 +75,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
+		System: facts.State, Failed: facts.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
 	if rec.Staged != "" {
@@ -137,9 +139,7 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 	for _, id := range report.Roots {
 		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
 	}
-	for _, name := range report.LivePatches {
-		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for this kernel nor listed by the release of a root that is kept"})
-	}
+	a.tellCollected(report.LivePatches)
 	known := len(rec.Accepted)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
 	if err == nil && len(rec.Accepted) != known {

@@ -3,29 +3,75 @@
 package integration
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
-// TestBootLandsOnTheHost: the boot loader knows the mutable host only, so that is where a boot of the kernel lands. From
-// there the host goes on to the image it ran, with that root's /etc and by the policy of that /etc, also when the
-// registry is away.
-func TestBootLandsOnTheHost(t *testing.T) {
-	s := newSite(t, "boot")
-	s.switches("apply")
-	s.runs(s.roots["1"], "1")
-	s.host.Must(t, "sh", "-ec", `echo "since = image" >> /etc/lab/constant.conf
-printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml 2>/dev/null ||
-{ mkdir -p /etc/updatectl/conf.d; printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml; }`)
+// boots boots the kernel by a command and waits until the host has settled, wherever it goes on to.
+func (s *site) boots(command ...string) status {
+	s.Helper()
+	if _, err := s.host.FullReboot(s.Context(), command...); err != nil {
+		s.Fatal(err)
+	}
+	return s.settles()
+}
 
-	land := func() {
+// settles waits until the host has settled after a boot of the kernel, wherever it goes on to.
+func (s *site) settles() status {
+	s.Helper()
+	const goesOn = 3 * time.Second // before that, the host may still be in the userspace that it leaves
+	time.Sleep(goesOn)
+	s.upAgain()
+	return s.settled()
+}
+
+// TestBootResumes: the boot loader knows the mutable host only, so that is where a boot of the kernel lands. From there the
+// host goes on by itself, before services start, to the last good root with that root's /etc.
+func TestBootResumes(t *testing.T) {
+	s := newSite(t, "boot")
+	h := s.host
+	one := s.roots["1"]
+	s.switches("apply")
+	s.runs(one, "1")
+	h.Must(t, "sh", "-ec", `echo "since = image" >> /etc/lab/constant.conf; mkdir -p /etc/updatectl/conf.d
+printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
+	onHost := func(t *testing.T, v status) {
 		t.Helper()
-		if _, err := s.host.FullReboot(t.Context(), "systemctl", "reboot"); err != nil {
-			t.Fatal(err)
-		}
-		v := s.settled()
-		if v.Booted.Root != "host" || v.Kernel.SoftReboots != 0 {
+		s := s.in(t)
+		if v.Booted.Root != "host" || v.Phase == "trying" || v.Phase == "armed" {
 			t.Fatalf("after a boot of the kernel status is %+v", v)
+		}
+		s.unarmed()
+	}
+	resumed := func(t *testing.T) {
+		t.Helper()
+		s := s.in(t)
+		s.runs(one, "1")
+		h.Must(t, "grep", "since = image", "/etc/lab/constant.conf")
+		s.unguarded()
+	}
+
+	t.Run("resumes", func(t *testing.T) {
+		s := s.in(t)
+		if v := s.boots("systemctl", "reboot"); v.Kernel.SoftReboots != 1 {
+			t.Errorf("the host soft-rebooted %d times, want once", v.Kernel.SoftReboots)
+		}
+		resumed(t)
+		if log := h.Must(t, "journalctl", "--boot", "--no-pager", "--output=cat", "--grep=lab mutable host|nginx", "--unit=nginx"); strings.Count(log, "Started nginx") > 1 {
+			t.Errorf("services of the mutable host were started and stopped again:\n%s", log)
+		}
+	})
+	t.Run("stays by the kernel command line", func(t *testing.T) {
+		s := s.in(t)
+		h.Cmdline = []string{"updatectl.resume=0"}
+		v := s.boots("systemctl", "reboot")
+		h.Cmdline = nil
+		onHost(t, v)
+		if v.Kernel.SoftReboots != 0 {
+			t.Errorf("the host soft-rebooted %d times", v.Kernel.SoftReboots)
 		}
 		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
 			t.Errorf("status does not say how the host got here:\n%s", text)
@@ -33,20 +79,78 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml 2>/d
 		if text := s.updatectl(exitDone, "config", "show").Stdout; !strings.Contains(text, `deadline = "1m17s"`) {
 			t.Errorf("the configuration is the host's old one:\n%s", text)
 		}
-	}
-	back := func() {
-		t.Helper()
-		s.runs(s.roots["1"], "1")
-		s.host.Must(t, "grep", "since = image", "/etc/lab/constant.conf")
-	}
+		t.Log("by hand, and by the nightly run when nothing newer can be had")
+		s.switches("rollback")
+		resumed(t)
+		h.Cmdline = []string{"updatectl.resume=0"}
+		onHost(t, s.boots("systemctl", "reboot"))
+		h.Cmdline = nil
+		s.registry.Stop()
+		s.refused(exitUnreachable, "not reachable", "try again when the source answers", "apply")
+		s.switches("apply", "--unattended")
+		resumed(t)
+		t.Log("and a boot does not need the registry")
+		s.boots("systemctl", "reboot")
+		resumed(t)
+	})
+	t.Run("a resume that fails twice", func(t *testing.T) {
+		s := s.in(t)
+		dropIn := filepath.Join(h.Disk(), "etc/systemd/system/updatectl-arm.service.d/lab.conf")
+		if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dropIn, []byte("[Service]\nExecStop=\nExecStop=/bin/false\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, softReboots := range []int{1, 1, 0} {
+			v := s.boots("systemctl", "reboot")
+			onHost(t, v)
+			if v.Kernel.SoftReboots != softReboots {
+				t.Errorf("the host soft-rebooted %d times, want %d", v.Kernel.SoftReboots, softReboots)
+			}
+		}
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "was set out for 2 times") {
+			t.Errorf("status does not say that the host gave up:\n%s", text)
+		}
+		if err := os.RemoveAll(filepath.Dir(dropIn)); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "systemctl", "daemon-reload")
+		h.Must(t, "systemctl", "reset-failed")
+		s.switches("rollback")
+		resumed(t)
+		s.boots("systemctl", "reboot")
+		resumed(t)
+	})
+}
 
-	land()
-	s.switches("rollback")
-	back()
-
-	land()
-	s.registry.Stop()
-	s.refused(exitUnreachable, "not reachable", "try again when the source answers", "apply")
-	s.switches("apply", "--unattended")
-	back()
+// TestPowerCutWhileTrying: a root that is not good yet is not resumed into; one that was lost twice is given up.
+func TestPowerCutWhileTrying(t *testing.T) {
+	s := newSite(t, "cut")
+	one := s.roots["1"]
+	s.switches("apply")
+	s.runs(one, "1")
+	image, root := s.variant("hang", "2", hangs("wait.service", true)...)
+	for attempt := 1; attempt <= 2; attempt++ {
+		if r := s.host.Run(t.Context(), "updatectl", "apply", "--from", image); r.Code != 0 && r.Code < 128 {
+			t.Fatal(r)
+		}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+			if r := s.host.Run(t.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == "2\n2\n" {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the new root does not come up")
+			}
+		}
+		if _, err := s.host.CutPower(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		v := s.settles()
+		s.runs(one, "1")
+		if bad, isBad := v.Bad[root]; isBad != (attempt == 2) || isBad && !strings.Contains(bad.Reason, "tried 2 times") {
+			t.Errorf("after %d power cuts bad is %+v", attempt, v.Bad)
+		}
+	}
+	s.refused(exitBlocked, "tried 2 times", "--retry", "apply", "--from", image)
 }

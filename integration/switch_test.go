@@ -175,6 +175,8 @@ func (s *site) pretendKilled(target string) {
 // reboots boots the kernel again, as an administrator does: a soft reboot instead is what must not happen.
 func (s *site) reboots() {
 	s.Helper()
+	s.host.Cmdline = []string{"updatectl.resume=0"} // else it goes on from the mutable host by a soft reboot
+	defer func() { s.host.Cmdline = nil }()
 	after, err := s.host.FullReboot(s.Context(), "systemctl", "reboot")
 	if err != nil {
 		s.Fatal(err)

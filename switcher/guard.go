@@ -93,9 +93,9 @@ type Manager struct {
 // Up tells whether every unit is started.
 func (m Manager) Up() bool { return m.State == "running" || m.State == "degraded" }
 
-// AskManager asks PID 1 over its private socket, which needs no bus. An answer that takes longer than patience is none.
-func (m Machine) AskManager(ctx context.Context, patience time.Duration) (Manager, error) {
-	return bounded(ctx, patience, func(ctx context.Context) (Manager, error) {
+// AskManager asks PID 1 over its private socket, which needs no bus. An answer that takes too long is none.
+func (m Machine) AskManager(ctx context.Context) (Manager, error) {
+	return bounded(ctx, askPatience, func(ctx context.Context) (Manager, error) {
 		var answer Manager
 		err := withPID1(ctx, func(conn *dbus.Conn) error {
 			state, err := conn.GetManagerProperty("SystemState")
@@ -147,7 +147,7 @@ func bounded[T any](ctx context.Context, patience time.Duration, call func(conte
 
 // startable are the kinds of units that are started again after a cancelled shutdown. Others come by themselves, as
 // devices do, or belong to somebody who is gone.
-var startable = []string{".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap"}
+var startable = []string{".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target"}
 
 // ActiveUnits lists what runs and could be started again.
 func (m Machine) ActiveUnits(ctx context.Context) ([]string, error) {
@@ -172,7 +172,7 @@ func (m Machine) ActiveUnits(ctx context.Context) ([]string, error) {
 // down is left to it: a start would wait for its end. It returns the units that it left.
 func (m Machine) CancelShutdown(ctx context.Context, before []string) (left []string, err error) {
 	// The jobs of a shutdown are irreversible: no other job is let in beside them, they have to go first.
-	if err := callManager(ctx, "ClearJobs"); err != nil {
+	if err := m.clearJobs(ctx); err != nil {
 		return nil, err
 	}
 	err = withPID1(ctx, func(conn *dbus.Conn) error {
@@ -199,6 +199,23 @@ func (m Machine) CancelShutdown(ctx context.Context, before []string) (left []st
 	return left, err
 }
 
+// clearJobs takes back every job. systemd does it at once, and its answer gets lost on the private socket when there were
+// jobs (tried with 257): what counts is that the shutdown is gone.
+func (m Machine) clearJobs(ctx context.Context) error {
+	const patience = 2 * time.Second
+	heard, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	said := callManager(heard, "ClearJobs")
+	now, err := m.AskManager(ctx)
+	if err == nil && now.SoftReboot {
+		err = errors.Join(errors.New("cannot take the shutdown back: systemd goes on with it"), said)
+	}
+	return err
+}
+
+// askPatience is how long one question to PID 1 may take.
+const askPatience = 10 * time.Second
+
 // cancelStarts takes back the start jobs of units.
 func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 	jobs, err := conn.ListJobsContext(ctx)
@@ -207,7 +224,11 @@ func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 	}
 	for _, j := range jobs {
 		if j.JobType == "start" && slices.Contains(units, j.Unit) {
-			if err := callManager(ctx, "CancelJob", uint32(j.Id)); err != nil {
+			// Its answer gets lost, too.
+			heard, cancel := context.WithTimeout(ctx, time.Second)
+			err := callManager(heard, "CancelJob", uint32(j.Id))
+			cancel()
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				return err
 			}
 		}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os/signal"
 	"syscall"
 
@@ -46,6 +48,28 @@ func (c *cli) agentCommand() *cobra.Command {
 				return err
 			}
 			return a.Guard(cmd.Context())
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:   "resume",
+		Short: "Go on from the mutable host to the last good root, once per boot of the kernel (updatectl-resume.service)",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.agent()
+			if err != nil {
+				return err
+			}
+			done, err := a.Resume(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print("resume", done, func(w io.Writer) {
+				if done.Root == "" {
+					fmt.Fprintf(w, "The host stays: %s.\n", done.Reason)
+					return
+				}
+				fmt.Fprintf(w, "The host goes on to %s: %s.\n", short(done.Root), done.Reason)
+			})
 		},
 	})
 	return cmd

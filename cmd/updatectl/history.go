@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -28,7 +29,7 @@ func (c *cli) historyCommand() *cobra.Command {
 			}{events}
 			return c.print("history", value, func(w io.Writer) {
 				for _, e := range events {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event, short(e.Root), e.Version, eventDetail(e))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event, cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))
 				}
 			})
 		},

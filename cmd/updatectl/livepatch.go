@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
 func (c *cli) livepatchCommand() *cobra.Command {
@@ -138,6 +139,17 @@ func livePatchesText(w io.Writer, list []agent.LivePatch) {
 	}
 	for _, p := range list {
 		fmt.Fprintf(w, "%s\n", livePatchText(p))
+		blockersText(w, p.Blockers)
+	}
+}
+
+// blockersText tells what a transition waits for, with the stacks.
+func blockersText(w io.Writer, blockers []livepatch.Blocker) {
+	for _, b := range blockers {
+		fmt.Fprintf(w, "  blocked by\t%s\n", b)
+		for _, function := range b.Stack {
+			fmt.Fprintf(w, "\t  %s\n", function)
+		}
 	}
 }
 

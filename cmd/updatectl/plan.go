@@ -64,6 +64,9 @@ func planText(w io.Writer, p agent.Plan) {
 	}
 	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
 	decisionText(w, *p.Decision)
+	for _, b := range p.Blockers {
+		fmt.Fprintf(w, "Slow\t%s: %s\n", b.Unit, b.Reason)
+	}
 	etcText(w, *p.Etc)
 }
 

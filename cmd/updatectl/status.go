@@ -81,6 +81,9 @@ func statusText(w io.Writer, s agent.Status) {
 	if s.Armed != "" {
 		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
 	}
+	if s.Resume != nil {
+		fmt.Fprintf(w, "Resume\t%s was set out for %d times after a boot of the kernel and is not good yet\n", short(s.Resume.Root), s.Resume.Attempts)
+	}
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
 	}

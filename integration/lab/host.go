@@ -20,6 +20,9 @@ import (
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
+	// Cmdline is what a person adds to the kernel command line of the next boots; PID 1 of a container takes it from its
+	// arguments.
+	Cmdline []string
 
 	number  int
 	boots   int    // of the kernel

@@ -44,6 +44,9 @@ func (c *nspawn) command() (*exec.Cmd, error) {
 	c.cmd = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+c.host.disk, "--machine="+c.host.Name,
 		"--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-veth", "--console=read-only")
+	if len(c.host.Cmdline) > 0 {
+		c.cmd.Args = append(append(c.cmd.Args, "--"), c.host.Cmdline...)
+	}
 	c.cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	return c.cmd, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,7 +99,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", "root=/dev/vda console=ttyS0 " + q.cmdline,
+		"-append", "root=/dev/vda console=ttyS0 " + strings.Join(append([]string{q.cmdline}, q.host.Cmdline...), " "),
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
 		"-device", "virtio-rng-pci",

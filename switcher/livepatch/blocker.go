@@ -51,8 +51,13 @@ const (
 	patched   = "1"
 )
 
-// blockers lists the tasks that do not run the code that a transition leads to. A task that ends meanwhile is none.
-func (k Kernel) blockers(target string) []Blocker {
+// Blockers lists the tasks that do not run the code that the transition of a patch leads to. A task that ends meanwhile is
+// none.
+func (k Kernel) Blockers(p Patch) []Blocker {
+	target := unpatched
+	if p.Enabled {
+		target = patched
+	}
 	tasks, _ := filepath.Glob(k.path("/proc/[0-9]*/task/[0-9]*/patch_state")) // the pattern is a good one
 	var found []Blocker
 	for _, file := range tasks {

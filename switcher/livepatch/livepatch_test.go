@@ -129,7 +129,7 @@ func TestLoad(t *testing.T) {
 		"no lockdown":               {files: map[string]string{"/sys/kernel/security/lockdown": "[none] integrity confidentiality\n"}, log: "insert fix", left: true},
 		"signatures forced":         {files: map[string]string{moduleDir + "/module/parameters/sig_enforce": "Y\n"}, class: ErrKernel, want: "module.sig_enforce"},
 		"somebody's transition":     {files: map[string]string{patchDir + "/theirs/enabled": "1", patchDir + "/theirs/transition": "1"}, class: ErrBusy, want: "in transition: theirs"},
-		"in transition itself":      {files: map[string]string{patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1"}, class: ErrBusy, want: "in transition: fix", left: true},
+		"leaving":                   {files: map[string]string{patchDir + "/fix/enabled": "0", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1"}, class: ErrBusy, want: "in transition: fix", left: true},
 		"another of that name":      {files: map[string]string{moduleDir + "/fix/notes/.note.gnu.build-id": "another"}, class: ErrTaken, want: "built from something else", left: true},
 		"the same of that name":     {files: map[string]string{patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "0", moduleDir + "/fix/notes/.note.gnu.build-id": "note"}, left: true},
 		"wrong kernel":              {change: func(f *fake) { f.refuse = unix.ENOEXEC }, class: ErrKernel, want: "built for another kernel (ENOEXEC)", log: "insert fix"},
@@ -172,6 +172,21 @@ func TestLoad(t *testing.T) {
 				t.Errorf("the patch is %+v", p)
 			}
 		})
+	}
+}
+
+// A transition that nobody watches any more is watched by who wants it next.
+func TestTransitionIsTakenOver(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		f := newFake(t, map[string]string{patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1"})
+		go f.obey("fix")
+		if ends {
+			time.AfterFunc(5*time.Millisecond, func() { f.write(patchDir+"/fix/transition", "0") })
+		}
+		err := f.Load(context.Background(), Module{Name: "fix", Content: []byte("fix")}, 50*time.Millisecond)
+		if ends != (err == nil) || !ends && !errors.Is(err, ErrStalled) || slices.Contains(f.log, "insert fix") || f.loaded("fix") != ends {
+			t.Errorf("ends %v: %v, %v, loaded %v", ends, err, f.log, f.loaded("fix"))
+		}
 	}
 }
 
@@ -281,7 +296,7 @@ func TestBlockers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, b := range f.blockers(patched) {
+	for _, b := range f.Blockers(Patch{Enabled: true}) {
 		got = append(got, fmt.Sprintf("%s ends=%v", b, b.Ends))
 	}
 	want := []string{

@@ -12,6 +12,7 @@ import (
 )
 
 // Load loads a live patch and returns when every task runs its code. One that is effective already is left as it is.
+// One that is in transition already is watched from here on.
 // When the transition has not ended by the deadline, or ctx ends, the patch is taken back and the error is a *Stalled.
 // The other errors are ErrUnsupported, ErrBusy, ErrTaken and ErrKernel.
 func (k Kernel) Load(ctx context.Context, m Module, deadline time.Duration) error {
@@ -21,6 +22,8 @@ func (k Kernel) Load(ctx context.Context, m Module, deadline time.Duration) erro
 		return fmt.Errorf("%w: the %s that the kernel has was built from something else; `updatectl livepatch revert %s` takes it out", ErrTaken, m.Name, m.Name)
 	case patching && p.Effective():
 		return nil
+	case patching && p.Enabled: // somebody was killed while this was to be watched
+		return k.settle(ctx, m.Name, deadline)
 	}
 	if err := k.able(m); err != nil {
 		return err
@@ -50,7 +53,7 @@ func (k Kernel) settle(ctx context.Context, name string, deadline time.Duration)
 	case outcome == gone:
 		return errors.Join(fmt.Errorf("%w: %s: it was loaded and patches nothing, so it is no live patch", ErrKernel, name), k.clean(name))
 	}
-	stalled := &Stalled{Name: name, After: deadline, Blockers: k.blockers(patched)}
+	stalled := &Stalled{Name: name, After: deadline, Blockers: k.Blockers(Patch{Enabled: true})}
 	// The deadline of the caller is over; taking it back has its own.
 	if err := k.Revert(context.WithoutCancel(ctx), name, deadline); err != nil {
 		stalled.Back = err
@@ -78,7 +81,7 @@ func (k Kernel) Revert(ctx context.Context, name string, deadline time.Duration)
 	}
 	off := func(p Patch) bool { return !p.Enabled && !p.Transition }
 	if k.await(ctx, name, deadline, off) == timeout {
-		return &Stalled{Name: name, After: deadline, Blockers: k.blockers(unpatched), Backwards: true}
+		return &Stalled{Name: name, After: deadline, Blockers: k.Blockers(Patch{}), Backwards: true}
 	}
 	return k.clean(name)
 }
