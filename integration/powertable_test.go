@@ -1,4 +1,4 @@
-//go:build lab
+//go:build lab && power
 
 package integration
 
@@ -36,9 +36,8 @@ type step struct {
 	next int // the write that brings the next
 }
 
-// recordText and historyText begin the files of the agent in which steps show.
 const (
-	recordText  = "{\n  \"schema\": \"updatectl.record/"
+	// historyText begins the history, as recordText does the record.
 	historyText = `{"at":"`
 	// told begins the names of steps of the history.
 	told, toldSwitching = "told ", "told switching"
@@ -367,7 +366,14 @@ func inEveryPhase() func(step, moment) bool {
 	}
 }
 
-// TestPowerCutsInShort cuts the power once in every phase.
-func TestPowerCutsInShort(t *testing.T) {
-	record(t, lab.Nspawn, "powercut").cuts(t, inEveryPhase())
+// TestPowerCuts cuts the power at every step of the record and of the history, at several moments of each.
+func TestPowerCuts(t *testing.T) {
+	record(t, lab.Nspawn, "power").cuts(t, func(step, moment) bool { return true })
+}
+
+// TestVMPowerCuts cuts it in every phase of a machine, where the kernel, its file system and its boot are the host's own.
+func TestVMPowerCuts(t *testing.T) {
+	s := record(t, lab.QEMU, "vmpower")
+	s.brief = true
+	s.cuts(t, inEveryPhase())
 }

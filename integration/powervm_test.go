@@ -9,6 +9,9 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
+// recordText begins the record where it is written.
+const recordText = "{\n  \"schema\": \"updatectl.record/"
+
 func TestVMPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.QEMU) }
 
 // TestVMPowerLost cuts the power of a machine while it works: when an image is staged, when the switch is asked for, and
