@@ -67,11 +67,14 @@ func Serve(pattern string) error {
 			if err != nil {
 				return fmt.Errorf("cannot open port: %w", err)
 			}
-			go func() { failed <- newPort(name, f).serve(f) }()
+			go func() { failed <- ServePort(name, f) }()
 		}
 		return <-failed
 	}
 }
+
+// ServePort serves one port for a guest of this name, until it cannot be read any more.
+func ServePort(name string, rw io.ReadWriter) error { return newPort(name, rw).serve(rw) }
 
 // A port is the guest's end of one.
 type port struct {
