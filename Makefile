@@ -5,6 +5,9 @@ export PATH := $(PATH):/usr/local/go/bin
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
+# Everything that is built for some suite only.
+TAGS := lab,vm,faults,endurance,power
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
@@ -23,8 +26,8 @@ install: build
 	install -D -m 0644 -t $(unitdir) configs/units/*
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
-	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.
@@ -33,11 +36,11 @@ unit: lint
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
-	go vet -tags lab,vm,faults,endurance,power ./...
-	go run $(STATICCHECK) -tags lab,vm,faults,endurance,power ./...
+	go vet -tags $(TAGS) ./...
+	go run $(STATICCHECK) -tags $(TAGS) ./...
 
 vuln:
-	@out=$$(go run $(GOVULNCHECK) -tags lab,vm ./... 2>&1); code=$$?; echo "$$out"; \
+	@out=$$(go run $(GOVULNCHECK) -tags $(TAGS) ./... 2>&1); code=$$?; echo "$$out"; \
 	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities: .*dial' <<<"$$out"; then \
 		echo 'govulncheck: its database cannot be reached from here, nothing was checked'; else exit $$code; fi
 

@@ -36,7 +36,12 @@ func (a *Agent) Arm(ctx context.Context) error {
 	if err != nil {
 		stamp.Error = err.Error()
 	}
-	if err = errors.Join(err, a.writeStamp(stamp)); err != nil { // the stamp is what will be read: the journal has stopped, too
+	// The stamp is what will be read: the journal has stopped, too. A root that is armed is gone to without it, and what is
+	// mounted at / then tells the rest: no failed unit is to meet it there.
+	if serr := a.writeStamp(stamp); serr != nil {
+		a.Log.Warn("cannot leave a stamp", zap.Error(serr))
+	}
+	if err != nil {
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
 	}
 	return err

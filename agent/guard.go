@@ -24,8 +24,10 @@ const (
 	guardMargin = 15 * time.Second
 	// verdictGrace is the same once confirm has said that it wants to.
 	verdictGrace = 10 * time.Second
-	// deafLimit is how long PID 1 may not answer. It reloads in seconds.
-	deafLimit = time.Minute
+	// deafLimit is how long PID 1 may not answer. It starts, with all generators, in seconds.
+	deafLimit = 2 * time.Minute
+	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
+	diskPatience = 10 * time.Second
 	// killGrace is how long what was killed may take to be gone.
 	killGrace = 10 * time.Second
 )
@@ -87,14 +89,16 @@ type sight struct {
 // does not become good. It returns when there is nothing more to watch, or with ctx.
 func (a *Agent) Guard(ctx context.Context) error {
 	g, err := a.newGuard(ctx)
-	if err != nil || g == nil {
-		_, nerr := daemon.SdNotify(false, daemon.SdNotifyReady)
-		return errors.Join(err, nerr)
+	if err != nil { // whoever asks for the switch is refused: there would be no way back
+		return err
 	}
-	defer switcher.RebootOnPanic()()
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("cannot tell systemd that the guard is up: %w", err)
 	}
+	if g == nil {
+		return nil
+	}
+	defer switcher.RebootOnPanic()()
 	tick := time.NewTicker(guardLook)
 	defer tick.Stop()
 	for {
@@ -182,19 +186,40 @@ func (g *guard) step(ctx context.Context) act {
 
 func (g *guard) look(ctx context.Context) sight {
 	s := sight{now: sinceBoot()}
+	read := make(chan *Record, 1)
 	if m, err := switcher.LookAtRoot(); err == nil {
 		s.Mounted = m
 	} else {
 		s.Mount = g.mount
 	}
-	if rec, err := g.agent.readRecord(); err == nil {
-		s.record = rec
+	_ = within(diskPatience, func() error { // without a record, the time decides
+		rec, err := g.agent.readRecord()
+		if err == nil {
+			read <- rec
+		}
+		return err
+	})
+	select {
+	case s.record = <-read:
+	default:
 	}
 	if m, err := g.agent.Machine.AskManager(ctx); err == nil {
 		s.manager = &m
 	}
 	s.verdict = readVerdict(g.agent.path(verdictFile), s.Root)
 	return s
+}
+
+// within gives up on what does not end in time, and leaves it to itself: a call into a disk that hangs cannot be ended.
+func within(limit time.Duration, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("it did not end within %v", limit)
+	}
 }
 
 // next decides. It changes nothing but where the guard believes the switch to be.
@@ -221,7 +246,7 @@ func (g *guard) next(s sight) act {
 
 // enter begins a stage.
 func (g *guard) enter(to stage, s sight) act {
-	g.stage, g.since, g.mount = to, s.now, s.Mount
+	g.stage, g.since, g.mount, g.kills = to, s.now, s.Mount, 0
 	return actWait
 }
 
@@ -253,10 +278,13 @@ func (g *guard) nextLeaving(s sight) act {
 func (g *guard) nextTrying(s sight) act {
 	spent := s.now - g.since
 	switch {
+	case !g.ours(s) && !s.settled() && s.record.Switch.Verb == verbBack: // confirm goes back by itself
+		if s.Mount != g.mount {
+			return g.enter(returned, s)
+		}
+		return g.enter(returning, s)
 	case s.Mount != g.mount, s.settled():
 		return actEnd
-	case !g.ours(s) && s.record.Switch.Verb == verbBack:
-		return g.enter(returning, s) // confirm goes back by itself
 	case !g.ours(s):
 		return actEnd // another switch, with a guard of its own
 	case s.verdict != "" && g.waited(s):
@@ -291,10 +319,12 @@ func (g *guard) nextReturning(s sight) act {
 	switch {
 	case s.Mount != g.mount:
 		return g.enter(returned, s)
-	case s.now-g.since > g.shutdown:
-		return actReboot
+	case s.now-g.since <= g.shutdown:
+		return actWait
+	case g.kills == 0 && s.manager != nil && len(s.manager.Stopping) > 0:
+		return actUnjam // a service that cannot save its data on a full disk never stops
 	}
-	return actWait
+	return actReboot
 }
 
 func (g *guard) nextReturned(s sight) act {
@@ -317,7 +347,7 @@ func (g *guard) goBack(ctx context.Context, s sight) error {
 		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.why))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	err := g.returnTo(ctx, s)
+	err := within(askTime, func() error { return g.returnTo(ctx, s) })
 	if err == nil {
 		g.enter(returning, s)
 		return nil
@@ -372,21 +402,24 @@ func (g *guard) report(s sight, back Switch) {
 func (g *guard) bootKernel(s sight) error {
 	g.agent.Log.Error("the guard boots the kernel", zap.String("reason", g.why))
 	if s.record != nil {
-		g.agent.recordBoot(s.record, g.why)
+		err := within(diskPatience, func() error { return g.agent.recordBoot(s.record, g.why) })
+		if err != nil {
+			g.agent.Log.Warn("cannot record the boot", zap.Error(err))
+		}
 	}
 	return switcher.BootKernel()
 }
 
 // recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
 // was left before it was good.
-func (a *Agent) recordBoot(rec *Record, why string) {
+func (a *Agent) recordBoot(rec *Record, why string) error {
 	cause := CauseStranded
 	if rec.Phase == PhaseArmed {
 		cause = CauseMissed
 	}
 	verb := rec.Switch.Verb
-	if rec.on(cause) != nil {
-		return
+	if err := rec.on(cause); err != nil {
+		return err
 	}
 	const booted = "; the kernel was booted to get away from it"
 	if verb == verbBack && rec.Last != nil {
@@ -395,9 +428,7 @@ func (a *Agent) recordBoot(rec *Record, why string) {
 		rec.condemn(rec.Switch.Target, why+booted, a.Now().UTC())
 		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: rec.Switch.Target, At: a.Now().UTC()}
 	}
-	if err := a.writeRecord(rec); err != nil {
-		a.Log.Warn("cannot record the boot", zap.Error(err))
-	}
+	return a.writeRecord(rec)
 }
 
 // unjam ends a shutdown that a unit holds up, as [switch] stuck says.
@@ -405,10 +436,21 @@ func (g *guard) unjam(ctx context.Context, s sight) error {
 	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stopping(s))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	if g.agent.Config.Switch.Stuck == stuckCancel {
+	switch {
+	case g.stage == returning: // there is nothing to stay for in a root that is no good
+		return g.killStopping(ctx, s, why)
+	case g.agent.Config.Switch.Stuck == stuckCancel:
 		return g.cancel(ctx, s, why)
 	}
 	return g.escalate(ctx, s, why)
+}
+
+// killStopping kills what does not stop. The next step, if there must be one, comes after a moment.
+func (g *guard) killStopping(ctx context.Context, s sight, why string) error {
+	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	return g.agent.Machine.KillUnits(ctx, s.manager.Stopping)
 }
 
 func stopping(s sight) string {
@@ -422,20 +464,10 @@ func stopping(s sight) string {
 func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	a := g.agent
 	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
-	rec := s.record
-	if rec == nil {
-		return errors.New("cannot cancel the shutdown: the record cannot be read")
+	// A record that cannot be written is put right by the next command: the switch has not happened.
+	if err := within(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
+		a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
 	}
-	target := rec.Switch.Target
-	if err := rec.on(CauseWithdrawn); err != nil {
-		return err
-	}
-	rec.spare(target)
-	rec.Last = &Result{Outcome: switcher.Stuck, Reason: why + "; it was cancelled", Target: target, At: a.Now().UTC()}
-	if err := a.writeRecord(rec); err != nil {
-		return err
-	}
-	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
 	left, err := a.Machine.CancelShutdown(ctx, g.active)
 	if len(left) > 0 {
 		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
@@ -443,16 +475,33 @@ func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	return errors.Join(err, switcher.Disarm(), switcher.Clear(), a.Machine.ReleaseArmUnit(ctx))
 }
 
+func (a *Agent) recordCancel(rec *Record, why string) error {
+	if rec == nil {
+		return errors.New("it cannot be read")
+	}
+	target := rec.Switch.Target
+	if err := rec.on(CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.spare(target)
+	rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: a.Now().UTC()}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: why})
+	return nil
+}
+
 // escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.
 func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 	a := g.agent
-	a.Log.Error("the shutdown is stuck", zap.String("reason", why), zap.Int("step", g.kills))
+	if g.kills == 0 {
+		return g.killStopping(ctx, s, why)
+	}
+	a.Log.Error("the shutdown is stuck still", zap.String("reason", why))
 	g.kills++
-	g.since = s.now - g.shutdown + killGrace // the next step, if there must be one, comes after that
-	switch g.kills {
-	case 1:
-		return a.Machine.KillUnits(ctx, s.manager.Stopping)
-	case 2:
+	g.since = s.now - g.shutdown + killGrace
+	if g.kills == 2 {
 		if s.record == nil {
 			return errors.New("cannot arm the new root: the record cannot be read")
 		}

@@ -180,3 +180,75 @@ func TestWayBack(t *testing.T) {
 }
 
 var _ = lab.Options{}
+
+// sends applies an image and waits until the host is in the new root, however far that comes.
+func (s *site) sends(version string, args ...string) {
+	s.Helper()
+	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
+		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if r := s.host.Run(s.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == version+"\n"+version+"\n" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatal("the new root does not come up")
+		}
+	}
+}
+
+// TestWayBackWithoutHelp: the guard goes back where nothing can be written, and where PID 1 itself is dead.
+func TestWayBackWithoutHelp(t *testing.T) {
+	s := newSite(t, "alone")
+	h := s.host
+	s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+	s.switches("apply")
+	one := s.roots["1"]
+	s.runs(one, "1")
+
+	t.Run("the state is full", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("fills", "2", aFile("usr/lib/systemd/system/lab-fill.service",
+			"[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"+
+				"ExecStart=/bin/sh -c 'fallocate --length $$(($$(stat --file-system --format=%%a*%%S /var))) /var/fill; dd if=/dev/zero of=/var/fill2 bs=4k; true'\n"),
+			aLink("usr/lib/systemd/system/sysinit.target.wants/lab-fill.service", "../lab-fill.service"))
+		s.sends("2", "apply", "--from", image)
+		if r := h.Run(t.Context(), "sh", "-c", "echo text > /var/lib/updatectl/more"); r.Code == 0 {
+			t.Fatal("the state is not full: this shows nothing")
+		}
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
+			if r := h.Run(t.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == "1\n1\n" {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the host does not come back\n%s", h.Console())
+			}
+		}
+		s.upAgain()
+		s.unguarded()
+		t.Log("what the guard did is in the record once there is room")
+		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; systemctl restart updatectl-confirm")
+		v := s.settled()
+		if v.Booted.Root != one || v.Phase == "trying" || v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || v.Last.Back != one {
+			t.Fatalf("status is %+v, last %+v", v, v.Last)
+		}
+		s.blames(v, "it was not good within 12s")
+		s.unarmed()
+	})
+	t.Run("PID 1 is dead", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("dies", "2", hangs("wait.service", true)...)
+		s.hastens("[health]\ndeadline = \"5m\"\n")
+		s.sends("2", "apply", "--from", image)
+		h.Run(t.Context(), "kill", "-SEGV", "1") // it freezes, with every service running
+		if _, err := h.AwaitReboot(t.Context(), 5*time.Minute); err != nil {
+			t.Fatalf("%v\n%s", err, h.Console())
+		}
+		v := s.settles()
+		s.runs(one, "1")
+		if bad := v.Bad[root]; !strings.Contains(bad.Reason, "systemd has not answered for 2m0s") {
+			t.Errorf("bad are %+v", v.Bad)
+		}
+		s.blames(v, "systemd has not answered")
+	})
+}

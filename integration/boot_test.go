@@ -132,17 +132,7 @@ func TestPowerCutWhileTrying(t *testing.T) {
 	s.runs(one, "1")
 	image, root := s.variant("hang", "2", hangs("wait.service", true)...)
 	for attempt := 1; attempt <= 2; attempt++ {
-		if r := s.host.Run(t.Context(), "updatectl", "apply", "--from", image); r.Code != 0 && r.Code < 128 {
-			t.Fatal(r)
-		}
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
-			if r := s.host.Run(t.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == "2\n2\n" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("the new root does not come up")
-			}
-		}
+		s.sends("2", "apply", "--from", image)
 		if _, err := s.host.CutPower(t.Context()); err != nil {
 			t.Fatal(err)
 		}

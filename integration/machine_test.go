@@ -109,7 +109,6 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		}{
 			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC", Stays: true}, "no space left on device"},
 			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"}, "input/output error"},
-			{fault.Spec{Step: "create /run/updatectl/.armed.json.*", Nth: 1, Do: "ENOSPC", Stays: true}, "did not run to its end"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "ENOMEM"}, "cannot allocate memory"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "KILL"}, "did not run to its end"},
 		} {
@@ -123,6 +122,17 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the stamp cannot be written", func(t *testing.T) {
+		s := s.in(t) // the root is armed by then: what is mounted at / tells the rest
+		s.faults(fault.Spec{Step: "create /run/updatectl/.armed.json.*", Nth: 1, Do: "ENOSPC", Stays: true})
+		s.armsBy(injector + " " + faultSpec + " /usr/bin/updatectl agent arm")
+		s.switches("apply")
+		s.runs(one, "1")
+		s.armsAgain()
+		s.switches("rollback")
+		s.updatectl(exitAvailable, "stage")
+		s.sound()
+	})
 	t.Run("no bus", func(t *testing.T) {
 		s := s.in(t)
 		before, err := h.Stamp(t.Context())
@@ -133,7 +143,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		if v := s.status(); v.Phase != "staged" {
 			t.Errorf("status is %v", v)
 		}
-		if r := h.Run(t.Context(), "updatectl", "apply"); r.Code != exitDone && r.Code < 128 {
+		if r := h.Run(t.Context(), "updatectl", "apply", "--retry"); r.Code != exitDone && r.Code < 128 {
 			t.Fatalf("apply: %s", r)
 		}
 		if _, err := h.AwaitBoot(t.Context(), before); err != nil {

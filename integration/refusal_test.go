@@ -44,13 +44,29 @@ ln -s ../usr/lib/os-release "$2"/etc/os-release`
 // releasectl runs the publisher's program beside the host.
 func (s *site) releasectl(args ...string) string {
 	s.Helper()
-	cmd := exec.CommandContext(s.Context(), lab.Binary(s.T, "releasectl"), args...)
-	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=")
-	out, err := cmd.CombinedOutput()
+	out, err := s.runReleasectl(args...)
 	if err != nil {
 		s.Fatalf("releasectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
+}
+
+// releasectlFails runs releasectl, which must refuse, and returns what it says.
+func (s *site) releasectlFails(args ...string) string {
+	s.Helper()
+	out, err := s.runReleasectl(args...)
+	if err == nil {
+		s.Fatalf("releasectl %s did not fail:\n%s", strings.Join(args, " "), out)
+	}
+	return out
+}
+
+func (s *site) runReleasectl(args ...string) (string, error) {
+	s.Helper()
+	cmd := exec.CommandContext(s.Context(), lab.Binary(s.T, "releasectl"), args...)
+	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // offer packs, pushes and signs a tree as os/NAME:stable, and returns the name to ask for it with. A key "" leaves it

@@ -133,26 +133,45 @@ func TestReleases(t *testing.T) {
 // release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign.
 func (s *site) release(version, sequence, tree string, flags ...string) digest.Digest {
 	s.Helper()
-	if !slices.Contains(flags, "--expires") {
-		flags = append(flags, "--expires", "1h")
-	}
 	image, err := s.publisher.Layout(s.Context(), s.tree(tree))
 	if err != nil {
 		s.Fatal(err)
 	}
+	draft := s.draft(version, sequence, flags...)
+	s.releasectl("release", "add", "image", "--systemd-min", "254", draft, "oci:"+image+":latest")
+	return s.sign(version, s.push(version, draft))
+}
+
+// draft begins a release in a layout of its own, and returns its name there.
+func (s *site) draft(version, sequence string, flags ...string) string {
+	s.Helper()
+	if !slices.Contains(flags, "--expires") {
+		flags = append(flags, "--expires", "1h")
+	}
 	draft := filepath.Join(s.TempDir(), "releases") + ":" + version
 	s.releasectl(append([]string{"release", "new", "--version", version, "--sequence", sequence, draft}, flags...)...)
-	s.releasectl("release", "add", "image", "--systemd-min", "254", draft, "oci:"+image+":latest")
+	return draft
+}
+
+// push offers a draft as os/server:VERSION, not signed yet.
+func (s *site) push(version, draft string) digest.Digest {
+	s.Helper()
 	name := s.registry.Host + "/os/server:" + version
 	s.releasectl("push", "--plain-http", draft, name)
 	var shown struct{ Digest digest.Digest }
 	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)), &shown); err != nil {
 		s.Fatal(err)
 	}
-	if err := s.publisher.Sign(s.Context(), s.registry, s.registry.Host+"/os/server@"+shown.Digest.String()); err != nil {
-		s.Fatal(err)
-	}
 	return shown.Digest
+}
+
+// sign has cosign sign a release that was pushed.
+func (s *site) sign(version string, release digest.Digest) digest.Digest {
+	s.Helper()
+	if err := s.publisher.Sign(s.Context(), s.registry, s.registry.Host+"/os/server@"+release.String()); err != nil {
+		s.Fatalf("release %s: %v", version, err)
+	}
+	return release
 }
 
 // offerAs lets another tag name a release.

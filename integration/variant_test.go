@@ -63,11 +63,19 @@ type document = map[string]any
 // its root.
 func (s *site) variant(name, version string, entries ...layerEntry) (reference, root string) {
 	s.Helper()
+	dir, root := s.variantLayout(name, version, entries...)
+	return s.registry.Host + "/" + s.offerLayout(name, dir, s.publisher.Key), root
+}
+
+// variantLayout makes a layout with a version's image and one more layer, tagged "stable", and returns where it is and the
+// root it becomes.
+func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, root string) {
+	s.Helper()
 	base, err := s.publisher.Layout(s.Context(), s.tree(version))
 	if err != nil {
 		s.Fatal(err)
 	}
-	dir := filepath.Join(s.TempDir(), name)
+	dir = filepath.Join(s.TempDir(), name)
 	blobs := filepath.Join(dir, "blobs", "sha256")
 	if err := os.MkdirAll(blobs, 0o755); err != nil {
 		s.Fatal(err)
@@ -125,8 +133,7 @@ func (s *site) variant(name, version string, entries ...layerEntry) (reference, 
 			s.Fatal(err)
 		}
 	}
-	reference = s.registry.Host + "/" + s.offerLayout(name, dir, s.publisher.Key)
-	return reference, strings.Replace(image["digest"].(string), ":", "-", 1)
+	return dir, strings.Replace(image["digest"].(string), ":", "-", 1)
 }
 
 // agentFiles are what "make install" puts into an image, as entries of a layer; every unit ends with a mark.

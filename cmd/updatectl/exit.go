@@ -70,6 +70,7 @@ var failures = []struct {
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
 	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
 	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
+	{patches.ErrSpoilt, exitNotTrusted, "`updatectl livepatch apply` fetches it again; is the disk all right? The kernel is as it was"},
 	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
 	{verify.ErrExpired, exitNotTrusted, "have it signed again; if the host's clock is wrong, mend that first; nothing was staged"},
 	{verify.ErrLog, exitNotTrusted, "sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},

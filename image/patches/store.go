@@ -27,8 +27,12 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ErrNotStored is a live patch that is not on the disk.
-var ErrNotStored = errors.New("no such live patch is stored")
+var (
+	// ErrNotStored is a live patch that is not on the disk.
+	ErrNotStored = errors.New("no such live patch is stored")
+	// ErrSpoilt is one that the disk has other bytes of; it is a verify.ErrDigest, too.
+	ErrSpoilt = fmt.Errorf("%w: what is stored was changed", verify.ErrDigest)
+)
 
 const (
 	// evidenceType is the media type of the evidence of a release.
@@ -261,7 +265,7 @@ func (k *keeper) download(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 	return io.ReadAll(body) // it ends at the size that modulePart bounded
 }
 
-// get reads a blob whole. Other bytes than those of the digest are a verify.ErrDigest.
+// get reads a blob whole. Other bytes than those of the digest are an ErrSpoilt.
 func get(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, error) {
 	if d.Size > max(MaxModule, verify.MaxEvidence) {
 		return nil, fmt.Errorf("%w: %s has %d bytes", verify.ErrMalformed, d.Digest, d.Size)
@@ -275,7 +279,7 @@ func get(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, er
 	}
 	content, err := io.ReadAll(body)
 	if err = errors.Join(err, body.Close()); err != nil {
-		return nil, fmt.Errorf("%w: the stored blob %s: %w", verify.ErrDigest, d.Digest, err)
+		return nil, fmt.Errorf("%w: the blob %s: %w", ErrSpoilt, d.Digest, err)
 	}
 	return content, nil
 }

@@ -142,11 +142,11 @@ func TestLoadTrustsNothing(t *testing.T) {
 		change func(dir string, s *patches.Stored)
 		class  error
 	}{
-		"module changed":        {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) }, verify.ErrDigest},
-		"module longer":         {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) }, verify.ErrDigest},
+		"module changed":        {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) }, patches.ErrSpoilt},
+		"module longer":         {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) }, patches.ErrSpoilt},
 		"module gone":           {func(dir string, _ *patches.Stored) { check(t, os.Remove(blob(dir, module))) }, patches.ErrNotStored},
-		"manifest changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) }, verify.ErrDigest},
-		"evidence changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) }, verify.ErrDigest},
+		"manifest changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) }, patches.ErrSpoilt},
+		"evidence changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) }, patches.ErrSpoilt},
 		"no evidence":           {func(_ string, s *patches.Stored) { s.Evidence = "" }, verify.ErrUnsigned},
 		"for another kernel":    {func(_ string, s *patches.Stored) { s.KernelBuildID = "0123456789abcdef" }, verify.ErrUnsigned},
 		"under another name":    {func(_ string, s *patches.Stored) { s.Name = "fix_two" }, verify.ErrUnsigned},

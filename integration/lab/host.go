@@ -20,8 +20,7 @@ import (
 type Host struct {
 	Name string
 	Addr string // where its services are reached from the enclosure
-	// Cmdline is what a person adds to the kernel command line of the next boots; PID 1 of a container takes it from its
-	// arguments.
+	// Cmdline is what the boot loader gives the next boot besides: to the kernel of a machine, and to PID 1 of a container.
 	Cmdline []string
 
 	number  int
@@ -72,8 +71,8 @@ type Options struct {
 	Tree string
 	// Customise changes the host's tree, seen at root, before it boots.
 	Customise func(root string) error
-	// Cmdline is added to the kernel command line of a machine.
-	Cmdline string
+	// Cmdline is what the boot loader gives the first boot, see [Host].
+	Cmdline []string
 	// Logged has everything that the host writes to its disk logged, so that its power can be cut.
 	Logged bool
 }
@@ -108,15 +107,16 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	}
 	hosts++
 	h := &Host{
-		Name:   o.Name,
-		Addr:   fmt.Sprintf("10.77.%d.2", hosts),
-		number: hosts,
-		dir:    filepath.Join(RunDir(), o.Name),
-		disk:   filepath.Join("/run/lab", o.Name),
+		Name:    o.Name,
+		Cmdline: o.Cmdline,
+		Addr:    fmt.Sprintf("10.77.%d.2", hosts),
+		number:  hosts,
+		dir:     filepath.Join(RunDir(), o.Name),
+		disk:    filepath.Join("/run/lab", o.Name),
 	}
 	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
 	if o.Kind == QEMU {
-		h.way = &qemu{host: h, cmdline: o.Cmdline}
+		h.way = &qemu{host: h}
 	} else {
 		h.way = &nspawn{host: h}
 	}

@@ -11,36 +11,82 @@ import (
 // EditConfig changes the configuration of the one image in an OCI layout, and what names it: a publisher's mistake that
 // is consistent, and can be signed.
 func EditConfig(layout string, edit func(config map[string]any)) error {
-	index, err := readJSON(filepath.Join(layout, "index.json"))
+	return editOnly(layout, func(image map[string]any) error {
+		manifest, err := readJSON(blob(layout, image["digest"].(string)))
+		if err != nil {
+			return err
+		}
+		pointer := manifest["config"].(map[string]any)
+		config, err := readJSON(blob(layout, pointer["digest"].(string)))
+		if err != nil {
+			return err
+		}
+		edit(config)
+		if err := writeBlob(layout, config, pointer); err != nil {
+			return err
+		}
+		return writeBlob(layout, manifest, image)
+	})
+}
+
+// SwapModule puts other content into the place of the module of the one live patch that the release in an OCI layout lists:
+// a mistake that releasectl does not make.
+func SwapModule(layout string, content []byte) error {
+	return editOnly(layout, func(release map[string]any) error {
+		index, err := readJSON(blob(layout, release["digest"].(string)))
+		if err != nil {
+			return err
+		}
+		entry, err := only(index, "manifests")
+		if err != nil {
+			return err
+		}
+		manifest, err := readJSON(blob(layout, entry["digest"].(string)))
+		if err != nil {
+			return err
+		}
+		layer, err := only(manifest, "layers")
+		if err != nil {
+			return err
+		}
+		if err := storeBlob(layout, content, layer); err != nil {
+			return err
+		}
+		if err := writeBlob(layout, manifest, entry); err != nil {
+			return err
+		}
+		return writeBlob(layout, index, release)
+	})
+}
+
+// editOnly changes the one thing in an OCI layout.
+func editOnly(layout string, edit func(descriptor map[string]any) error) error {
+	name := filepath.Join(layout, "index.json")
+	index, err := readJSON(name)
 	if err != nil {
 		return err
 	}
-	images, ok := index["manifests"].([]any)
-	if !ok || len(images) != 1 {
-		return fmt.Errorf("cannot edit layout %s: not one image", layout)
-	}
-	image := images[0].(map[string]any)
-	manifest, err := readJSON(blob(layout, image["digest"].(string)))
+	d, err := only(index, "manifests")
 	if err != nil {
 		return err
 	}
-	pointer := manifest["config"].(map[string]any)
-	config, err := readJSON(blob(layout, pointer["digest"].(string)))
-	if err != nil {
-		return err
-	}
-	edit(config)
-	if err := writeBlob(layout, config, pointer); err != nil {
-		return err
-	}
-	if err := writeBlob(layout, manifest, image); err != nil {
+	if err := edit(d); err != nil {
 		return err
 	}
 	text, err := json.Marshal(index)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(layout, "index.json"), text, 0o644)
+	return os.WriteFile(name, text, 0o644)
+}
+
+// only is the one descriptor in a list of a document.
+func only(document map[string]any, list string) (map[string]any, error) {
+	all, _ := document[list].([]any)
+	if len(all) != 1 {
+		return nil, fmt.Errorf("cannot edit a layout: it has %d %s, not one", len(all), list)
+	}
+	return all[0].(map[string]any), nil
 }
 
 func blob(layout, digest string) string {
@@ -65,9 +111,14 @@ func writeBlob(layout string, value, descriptor map[string]any) error {
 	if err != nil {
 		return err
 	}
-	descriptor["digest"] = fmt.Sprintf("sha256:%x", sha256.Sum256(text))
-	descriptor["size"] = len(text)
-	if err := os.WriteFile(blob(layout, descriptor["digest"].(string)), text, 0o644); err != nil {
+	return storeBlob(layout, text, descriptor)
+}
+
+// storeBlob stores content and makes its descriptor name it.
+func storeBlob(layout string, content []byte, descriptor map[string]any) error {
+	descriptor["digest"] = fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+	descriptor["size"] = len(content)
+	if err := os.WriteFile(blob(layout, descriptor["digest"].(string)), content, 0o644); err != nil {
 		return fmt.Errorf("cannot write layout: %w", err)
 	}
 	return nil

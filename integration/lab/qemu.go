@@ -19,9 +19,8 @@ import (
 // The firmware's part is played by -kernel and -initrd, with what the mutable host has in /boot: as on a real host whose
 // boot chain the agent never touches.
 type qemu struct {
-	host    *Host
-	cmdline string
-	ports   chan *port
+	host  *Host
+	ports chan *port
 }
 
 func (q *qemu) link() string { return "vm-" + q.host.Name }
@@ -103,7 +102,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", "root=/dev/vda console=ttyS0 " + strings.Join(append([]string{patient, q.cmdline}, q.host.Cmdline...), " "),
+		"-append", strings.Join(append([]string{"root=/dev/vda", "console=ttyS0", patient}, q.host.Cmdline...), " "),
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
 		"-device", "virtio-rng-pci",

@@ -172,7 +172,7 @@ var refusals = map[unix.Errno]string{
 	unix.EEXIST:       "a module of that name is loaded (EEXIST)",
 	unix.EBUSY:        "a transition, or the loading of a module of that name, is under way (EBUSY)",
 	unix.ENOMEM:       "there is not enough memory (ENOMEM)",
-	unix.ENODEV:       "live patching is not ready in this kernel (ENODEV)",
+	unix.ENODEV:       "its own start failed, or live patching is not ready in this kernel (ENODEV)",
 	unix.EOPNOTSUPP:   "it patches in a way that this kernel does not support (EOPNOTSUPP)",
 	unix.ENOSYS:       "this kernel does not load modules, or cannot tell reliably what its tasks run (ENOSYS)",
 	unix.EPERM:        "modules may not be loaded here: lockdown, a security module, or a container (EPERM)",

@@ -1,0 +1,282 @@
+//go:build lab && vm
+
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// history reads the audit trail.
+func (s *site) history() []historyEvent {
+	s.Helper()
+	var all []historyEvent
+	for line := range strings.Lines(s.host.Must(s.T, "cat", "/var/lib/updatectl/history.jsonl")) {
+		var e historyEvent
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			s.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+type historyEvent struct {
+	Event, Reason string
+	LivePatch     string `json:"live_patch"`
+}
+
+// hold has a service held in the kernel, by a module of the lab. A signal that ends it gets it out.
+func (s *site) hold() {
+	s.Helper()
+	s.host.Must(s.T, "systemd-run", "--quiet", "--collect", "--unit=pump", "cat", "/proc/lab_hold")
+	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(time.Second) {
+		if r := s.host.Sh(s.Context(), `grep -q lab_hold_wait /proc/$(systemctl show --value --property=MainPID pump)/stack`); r.Code == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatal("nobody is held by /proc/lab_hold")
+		}
+	}
+}
+
+// with publishes a release of a version's image, which says what the kernel in it fixes, with live patches, and lets the
+// hosts' tag name it.
+func (s *site) with(version, sequence, layout string, image []string, fixes ...fix) {
+	s.Helper()
+	draft := s.draft(version, sequence)
+	s.releasectl(append(append([]string{"release", "add", "image"}, image...), draft, "oci:"+layout)...)
+	s.add(draft, fixes...)
+	s.sign(version, s.push(version, draft))
+	s.offerAs(version, newest)
+}
+
+// TestVMKernel follows a kernel through the images that come and go on it: from the one it belongs to, over two that bring
+// newer kernels, to one without any. It goes on with its modules and live patches, whatever is collected, and what it has
+// not is told. A live patch that has to wait for a task is taken back, and comes with the next userspace.
+func TestVMKernel(t *testing.T) {
+	s := newSiteOf(t, lab.Options{Name: "vmkernel", Kind: lab.QEMU, Customise: func(root string) error {
+		for name, text := range map[string]string{
+			"etc/sysctl.d/10-of-the-host.conf":  "net.ipv4.ip_default_ttl = 70\n",
+			"etc/updatectl/conf.d/10-live.toml": "[livepatch]\ndeadline = \"30s\"\n",
+		} {
+			path := filepath.Join(root, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	h := s.host
+	modules, kernel := s.modules("1"), s.kernelOfHost()
+	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
+	if got := filepath.Base(s.modulesDir("1")); got != kernel.Release {
+		t.Fatalf("%s runs, which is not the kernel of image 1, %s", kernel.Release, got)
+	}
+	step := func(name string, do func(s *site, t *testing.T)) {
+		if !t.Run(name, func(t *testing.T) { do(s.in(t), t) }) {
+			t.FailNow() // the next ones go on from here
+		}
+	}
+	// runsOn expects the kernel to be the very same, in another root, and to find its modules still.
+	runsOn := func(s *site, root, version, modulesFrom, module string) {
+		s.Helper()
+		s.runs(root, version)
+		if now := s.kernelOfHost(); now != kernel {
+			s.Errorf("the kernel is %+v, was %+v", now, kernel)
+		}
+		if got := h.Must(s.T, "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
+			s.Error("the kernel was booted again")
+		}
+		s.gone(module)
+		h.Must(s.T, "modprobe", module)
+		h.Must(s.T, "test", "-e", "/sys/module/"+module)
+		if k := s.kernel(); k.ModulesFrom != modulesFrom {
+			s.Errorf("its modules come from %q, want %q", k.ModulesFrom, modulesFrom)
+		}
+	}
+	says := func(s *site, command []string, want ...string) {
+		s.Helper()
+		text := s.updatectl(exitDone, command...).Stdout
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				s.Errorf("%s does not say %q:\n%s", strings.Join(command, " "), w, text)
+			}
+		}
+	}
+	layout := func(s *site, version string) string {
+		s.Helper()
+		dir, err := s.publisher.Layout(s.Context(), s.tree(version))
+		if err != nil {
+			s.Fatal(err)
+		}
+		return dir + ":latest"
+	}
+	first := fix{modules["lab_fix"], kernel, "CVE-2026-0001"}
+	second := fix{modules["lab_fix2"], kernel, "CVE-2026-0001,CVE-2026-0003"}
+	waits := fix{modules["lab_fix_hold"], kernel, "CVE-2026-0002"}
+
+	step("the image it belongs to", func(s *site, t *testing.T) {
+		s.with("1.0", "1", layout(s, "1"), []string{"--kernel-release", kernel.Release, "--fixes", "CVE-2026-1000"})
+		s.switches("apply")
+		runsOn(s, s.roots["1"], "1", "", "dummy")
+		s.covered("CVE-2026-1000: fixed by image")
+	})
+
+	newer := filepath.Base(s.modulesDir("2"))
+	two, rootOfTwo := s.variantLayout("two", "2", aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
+	fixesOfTwo := []string{"--kernel-release", newer, "--fixes", "CVE-2026-0001,CVE-2026-0002,CVE-2026-0003"}
+	step("a newer kernel, and live patches for the one that runs", func(s *site, t *testing.T) {
+		if err := h.CopyIn(t.Context(), modules["lab_hold"], "/root/lab_hold.ko"); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "insmod", "/root/lab_hold.ko")
+		s.hold()
+		// A service of the old root tells what the kernel was when it was stopped.
+		h.Must(t, "systemd-run", "--quiet", "--collect", "--unit=witness", `--property=ExecStop=/bin/sh -c "cat /proc/version > /var/tmp/witness"`, "sleep", "infinity")
+		s.with("2.0", "2", two+":stable", fixesOfTwo, first, waits)
+		s.saysVersion("")
+		s.switches("apply")
+		runsOn(s, rootOfTwo, "2", s.roots["1"], "ip_vs")
+		if got := h.Must(t, "cat", "/var/tmp/witness"); !strings.HasSuffix(got, ", lab fix 1") {
+			t.Errorf("before the switch, /proc/version said %q", got)
+		}
+		s.saysVersion(", lab fix 1")
+		s.effective("lab_fix")
+		s.effective("lab_fix_hold")
+		s.covered("lab_fix: effective", "lab_fix_hold: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: fixed by live patch lab_fix_hold", "CVE-2026-0003: open")
+		says(s, []string{"status"}, "CVE-2026-0003  open: full reboot", kernel.Release, "build id "+kernel.BuildID)
+
+		var story []string
+		for _, e := range s.history() {
+			if e.Event == "switching" || e.LivePatch != "" {
+				story = append(story, strings.TrimSpace(e.Event+" "+e.LivePatch))
+			}
+			if e.Event == "live patch failed" && (!strings.Contains(e.Reason, "pump.service, in lab_hold_wait") || !strings.Contains(e.Reason, "it was taken back, and the kernel is as it was")) {
+				t.Errorf("history tells of the one that stalled: %s", e.Reason)
+			}
+		}
+		want := []string{"switching", "live patch effective lab_fix", "live patch failed lab_fix_hold", "switching", "live patch effective lab_fix_hold"}
+		if !slices.Equal(story, want) {
+			t.Errorf("history tells of\n%s\nwant\n%s", strings.Join(story, "\n"), strings.Join(want, "\n"))
+		}
+
+		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time", "/proc/sys/net/ipv4/ip_default_ttl"); got != "1234\n70" {
+			t.Errorf("the image's sysctl.d is not in force, or more than that: %q", got)
+		}
+		says(s, []string{"status", "--kernel"}, kernel.Release, newer, "which does not run", "net.ipv4.ip_default_ttl = 70, set by host and by no file any more", "Modules", "carried over from")
+		if k := s.kernel(); len(k.Sysctls) != 1 || k.Sysctls[0].Key != "net.ipv4.ip_default_ttl" || k.Release != kernel.Release {
+			t.Errorf("status --kernel is %+v", k)
+		}
+	})
+
+	step("a task that holds a transition up, and nothing newer", func(s *site, t *testing.T) {
+		s.updatectl(exitDone, "livepatch", "revert", "lab_fix_hold")
+		s.gone("lab_fix_hold")
+		s.available(exitDone) // the operator does not want it
+		s.hold()
+		before, record := s.inKernel(), s.condition()
+		const hint = "updatectl apply --level soft"
+		for _, command := range [][]string{{"livepatch", "apply", "lab_fix_hold"}, {"apply"}} {
+			s.refused(exitBlocked, "not every task has moved to the code of lab_fix_hold: cat (process ", hint, command...)
+			if after := s.inKernel(); after != before {
+				t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
+			}
+			s.untouched(record)
+			s.covered("lab_fix: effective", "lab_fix_hold: not loaded",
+				"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: open lab_fix_hold", "CVE-2026-0003: open")
+			s.available(exitAvailable)
+			if last := s.history()[len(s.history())-1]; last.Event != "live patch failed" || !strings.Contains(last.Reason, "pump.service, in lab_hold_wait") {
+				t.Errorf("history ends with %+v", last)
+			}
+		}
+		stamp, err := h.Stamp(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := s.switches("apply", "--level", "soft"); after.SoftReboots != stamp.SoftReboots+1 {
+			t.Errorf("%+v became %+v, want one soft reboot", stamp, after)
+		}
+		runsOn(s, rootOfTwo, "2", s.roots["1"], "xt_LED")
+		s.effective("lab_fix_hold")
+		s.covered("lab_fix: effective", "lab_fix_hold: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: fixed by live patch lab_fix_hold", "CVE-2026-0003: open")
+		s.available(exitDone)
+	})
+
+	step("a third kernel", func(s *site, t *testing.T) {
+		s.publish("3", "os/three:stable") // for the name of its root only
+		s.with("3.0", "3", layout(s, "3"), []string{"--kernel-release", filepath.Base(s.modulesDir("3"))}, second, waits)
+		s.switches("apply")
+		runsOn(s, s.roots["3"], "3", s.roots["1"], "nbd")
+		s.saysVersion(", lab fix 2")
+		s.effective("lab_fix2")
+		s.gone("lab_fix")
+		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
+			t.Errorf("what the image before has set is %s", got)
+		}
+		says(s, []string{"status", "--kernel"}, "net.ipv4.tcp_keepalive_time = 1234, set by "+rootOfTwo[:len("sha256-123456789012")])
+		s.updatectl(exitDone, "gc")
+		for _, r := range s.status().Good {
+			if r.Root == s.roots["1"] {
+				t.Fatal("the first image counts as good still: this shows nothing")
+			}
+		}
+		h.Must(t, "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
+		h.Must(t, "modprobe", "ip_vs_rr")
+	})
+
+	step("no kernel at all", func(s *site, t *testing.T) {
+		s.publish("nokernel", "os/nokernel:stable")
+		s.with("4.0", "4", layout(s, "nokernel"), nil, second, waits)
+		s.switches("apply")
+		runsOn(s, s.roots["nokernel"], "nokernel", s.roots["1"], "xt_mark")
+		says(s, []string{"status", "--kernel"}, "Root's own", "none", "carried over from")
+		s.updatectl(exitDone, "gc")
+		h.Must(t, "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
+		h.Must(t, "modprobe", "ip_vs_wrr")
+		s.saysVersion(", lab fix 2")
+		s.covered("lab_fix2: effective", "lab_fix_hold: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: fixed by live patch lab_fix_hold", "CVE-2026-0003: fixed by live patch lab_fix2")
+	})
+
+	step("a boot of the kernel", func(s *site, t *testing.T) {
+		s.updatectl(exitDone, "livepatch", "revert", "lab_fix_hold")
+		if _, err := h.FullReboot(t.Context(), "systemctl", "reboot"); err != nil {
+			t.Fatal(err)
+		}
+		s.settled()
+		s.effective("lab_fix2")
+		s.saysVersion(", lab fix 2")
+		s.gone("lab_fix", "lab_fix_hold")
+		s.covered("lab_fix2: effective", "lab_fix_hold: held",
+			"CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: open lab_fix_hold", "CVE-2026-0003: fixed by live patch lab_fix2")
+		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target", "Starting systemd-networkd.service")
+	})
+}
+
+// comesFirst expects the journal of this boot to tell of one thing before the others.
+func (s *site) comesFirst(first string, others ...string) {
+	s.Helper()
+	journal := s.host.Must(s.T, "journalctl", "--no-pager", "--boot", "--output=short-monotonic")
+	at := strings.Index(journal, first)
+	if at < 0 {
+		s.Fatalf("the journal does not tell %q", first)
+	}
+	for _, other := range others {
+		if then := strings.Index(journal, other); then < at {
+			s.Errorf("the journal tells %q at %d and %q at %d", first, at, other, then)
+		}
+	}
+}
