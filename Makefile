@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 # Everything that is built for some suite only.
-TAGS := lab,vm,zoo,faults,endurance
+TAGS := lab,vm,zoo,faults,endurance,power
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -15,7 +15,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-zoo test-faults test-endurance test demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-zoo test-faults test-power test-endurance test demo clean
 
 # Static: the agent has to run in whatever image it is carried into.
 build:
@@ -72,6 +72,10 @@ test-zoo: build
 # Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
 test-faults: build
 	go test -tags lab,faults -count=1 -timeout 90m -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
+
+# Every step of the record and the history, with the power cut there.
+test-power: build
+	go test -tags lab,power -count=1 -timeout 90m -run 'PowerCuts$$' ./integration/
 
 # More than a hundred switches of one host over three images.
 test-endurance: build

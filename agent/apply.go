@@ -306,8 +306,12 @@ func (a *Agent) describe(s *Switch, f switcher.Facts, id string) {
 	s.Deadline = s.At.Add(time.Duration(a.Config.Switch.ShutdownDeadline + a.Config.Health.Deadline))
 }
 
-// announce writes the record of a switch before anything is done for it.
+// announce writes the record of a switch before anything is done for it. The userspace that comes next is not the first one
+// of this boot, though there may have been nothing to resume when that started.
 func (a *Agent) announce(rec *Record) error {
+	if _, err := a.firstStart(); err != nil {
+		return err
+	}
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
 	}

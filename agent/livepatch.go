@@ -341,19 +341,30 @@ type LivePatchReport struct {
 // LivePatchApply loads the live patches for the running kernel that are stored, and before that, unless it is to keep to
 // these, fetches what is published.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
-	if err := a.requireLive(); err != nil {
-		return LivePatchReport{}, err
-	}
-	unlock, err := a.lock(ctx, "livepatch apply", o.Wait)
+	unlock, facts, rec, err := a.beginLive(ctx, "livepatch apply", o.Wait)
 	if err != nil {
 		return LivePatchReport{}, err
 	}
 	defer unlock()
-	facts, rec, err := a.look(ctx)
-	if err != nil {
-		return LivePatchReport{}, err
-	}
 	return a.livePatchApply(ctx, o, facts, rec)
+}
+
+// beginLive is the start of every command that changes live patches only. They may be the first thing that a host does, so
+// the directory of the record is made here, too.
+func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f switcher.Facts, rec *Record, err error) {
+	if err := a.requireLive(); err != nil {
+		return nil, f, nil, err
+	}
+	if unlock, err = a.lock(ctx, verb, wait); err != nil {
+		return nil, f, nil, err
+	}
+	if _, err = a.openStore(); err == nil {
+		f, rec, err = a.look(ctx)
+	}
+	if err != nil {
+		unlock()
+	}
+	return unlock, f, rec, err
 }
 
 func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switcher.Facts, rec *Record) (r LivePatchReport, err error) {

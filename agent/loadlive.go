@@ -172,18 +172,11 @@ func (a *Agent) cleanSuperseded(stored []patches.Stored, by string) {
 // LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded again by
 // itself.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
-	if err := a.requireLive(); err != nil {
-		return LivePatchReport{}, err
-	}
-	unlock, err := a.lock(ctx, "livepatch revert", wait)
+	unlock, facts, rec, err := a.beginLive(ctx, "livepatch revert", wait)
 	if err != nil {
 		return LivePatchReport{}, err
 	}
 	defer unlock()
-	facts, rec, err := a.look(ctx)
-	if err != nil {
-		return LivePatchReport{}, err
-	}
 	return a.livePatchRevert(ctx, name, facts, rec)
 }
 

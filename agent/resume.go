@@ -22,6 +22,8 @@ type Resumed struct {
 	Reason string `json:"reason"`
 }
 
+const again = "userspace was started before since the kernel was booted"
+
 // Resume goes on from a boot of the kernel, which lands on the mutable host, to the last good root, or to the one that the
 // kernel was booted for. It runs once, before ordinary services start, and anything that keeps it from going on leaves
 // the host where it is.
@@ -36,7 +38,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	defer unlock()
 	first, err := a.firstStart()
 	if err != nil || !first {
-		return Resumed{Reason: "userspace was started before since the kernel was booted"}, err
+		return Resumed{Reason: again}, err
 	}
 	start := a.Now().UTC()
 	st, facts, rec, err := a.begin(ctx)
@@ -44,6 +46,9 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		return Resumed{}, err
 	}
 	landed := rec.Last != nil && rec.Last.Outcome == switcher.Landed && !rec.Last.At.Before(start) // once, just now
+	if facts.SoftReboots > 0 {                                                                     // by hand, before there was a stamp
+		return Resumed{Reason: again}, nil
+	}
 	to, verb, why := rec.resume(facts, landed)
 	if to == "" {
 		a.Log.Info("the host stays where the kernel booted it", zap.String("reason", why))

@@ -4,7 +4,9 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,6 +49,23 @@ func (s *site) hold() {
 	}
 }
 
+// stageAhead stages images on a host's tree before it boots, and pins them: unpacking them in an emulated machine takes
+// minutes each, and is not what is shown here.
+func (s *site) stageAhead(root string, names ...string) error {
+	updatectl := lab.Binary(s.T, "updatectl")
+	for _, name := range names {
+		out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "--output", "json", "stage", "--from", s.registry.Host+"/"+name).Output()
+		var staged struct{ Root string }
+		if jsonErr := json.Unmarshal(out, &staged); jsonErr != nil {
+			return fmt.Errorf("cannot stage %s: %v, %w", name, err, jsonErr)
+		}
+		if out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "pin", staged.Root).CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot pin %s: %w\n%s", name, err, out)
+		}
+	}
+	return nil
+}
+
 // with publishes a release of a version's image, which says what the kernel in it fixes, with live patches, and lets the
 // hosts' tag name it.
 func (s *site) with(version, sequence, layout string, image []string, fixes ...fix) {
@@ -62,21 +81,25 @@ func (s *site) with(version, sequence, layout string, image []string, fixes ...f
 // newer kernels, to one without any. It goes on with its modules and live patches, whatever is collected, and what it has
 // not is told. A live patch that has to wait for a task is taken back, and comes with the next userspace.
 func TestVMKernel(t *testing.T) {
-	s := newSiteOf(t, lab.Options{Name: "vmkernel", Kind: lab.QEMU, Customise: func(root string) error {
-		for name, text := range map[string]string{
-			"etc/sysctl.d/10-of-the-host.conf":  "net.ipv4.ip_default_ttl = 70\n",
-			"etc/updatectl/conf.d/10-live.toml": "[livepatch]\ndeadline = \"30s\"\n",
-		} {
-			path := filepath.Join(root, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return err
-			}
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				return err
-			}
+	s := newPublisher(t)
+	two, rootOfTwo := s.variantLayout("two", "2", aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
+	staged := []string{s.offerLayout("two", two, s.publisher.Key)}
+	for _, version := range []string{"1", "3", "nokernel"} {
+		s.publish(version, "os/"+version+":stable")
+		staged = append(staged, "os/"+version+":stable")
+	}
+	s.boot(lab.Options{Name: "vmkernel", Kind: lab.QEMU, Customise: func(root string) error {
+		return os.WriteFile(filepath.Join(root, "etc/sysctl.d/10-of-the-host.conf"), []byte("net.ipv4.ip_default_ttl = 70\n"), 0o644)
+	}}, func(root string) error {
+		const dropIn = "etc/updatectl/conf.d/10-live.toml"
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, dropIn)), 0o755); err != nil {
+			return err
 		}
-		return nil
-	}})
+		if err := os.WriteFile(filepath.Join(root, dropIn), []byte("[livepatch]\ndeadline = \"1m\"\n"), 0o644); err != nil {
+			return err
+		}
+		return s.stageAhead(root, staged...)
+	})
 	h := s.host
 	modules, kernel := s.modules("1"), s.kernelOfHost()
 	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
@@ -131,10 +154,10 @@ func TestVMKernel(t *testing.T) {
 		s.switches("apply")
 		runsOn(s, s.roots["1"], "1", "", "dummy")
 		s.covered("CVE-2026-1000: fixed by image")
+		s.updatectl(exitDone, "unpin", s.roots["1"])
 	})
 
 	newer := filepath.Base(s.modulesDir("2"))
-	two, rootOfTwo := s.variantLayout("two", "2", aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
 	fixesOfTwo := []string{"--kernel-release", newer, "--fixes", "CVE-2026-0001,CVE-2026-0002,CVE-2026-0003"}
 	step("a newer kernel, and live patches for the one that runs", func(s *site, t *testing.T) {
 		if err := h.CopyIn(t.Context(), modules["lab_hold"], "/root/lab_hold.ko"); err != nil {
@@ -216,7 +239,6 @@ func TestVMKernel(t *testing.T) {
 	})
 
 	step("a third kernel", func(s *site, t *testing.T) {
-		s.publish("3", "os/three:stable") // for the name of its root only
 		s.with("3.0", "3", layout(s, "3"), []string{"--kernel-release", filepath.Base(s.modulesDir("3"))}, second, waits)
 		s.switches("apply")
 		runsOn(s, s.roots["3"], "3", s.roots["1"], "nbd")
@@ -238,7 +260,6 @@ func TestVMKernel(t *testing.T) {
 	})
 
 	step("no kernel at all", func(s *site, t *testing.T) {
-		s.publish("nokernel", "os/nokernel:stable")
 		s.with("4.0", "4", layout(s, "nokernel"), nil, second, waits)
 		s.switches("apply")
 		runsOn(s, s.roots["nokernel"], "nokernel", s.roots["1"], "xt_mark")

@@ -45,11 +45,26 @@ func newSite(t *testing.T, name string) *site {
 // newSiteOf is newSite with a host of another kind, or one that is changed before updatectl is installed on it.
 func newSiteOf(t *testing.T, o lab.Options) *site {
 	t.Helper()
+	s := newPublisher(t)
+	s.boot(o, nil)
+	s.publish("1", "os/server:stable")
+	return s
+}
+
+// newPublisher is a site without a host yet, and with nothing published.
+func newPublisher(t *testing.T) *site {
+	t.Helper()
 	s := &site{T: t, registry: lab.NewRegistry(t, lab.RegistryOptions{}), roots: map[string]string{}}
 	var err error
 	if s.publisher, err = lab.NewPublisher(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// boot boots a host with updatectl. What is done at the end sees its tree as the host will.
+func (s *site) boot(o lab.Options, last func(root string) error) {
+	s.Helper()
 	customise := o.Customise
 	o.Customise = func(root string) error {
 		if customise != nil {
@@ -60,11 +75,12 @@ func newSiteOf(t *testing.T, o lab.Options) *site {
 		if err := lab.Install(root); err != nil {
 			return err
 		}
-		return lab.Follow(root, s.registry, "os/server:stable", s.publisher)
+		if err := lab.Follow(root, s.registry, "os/server:stable", s.publisher); err != nil || last == nil {
+			return err
+		}
+		return last(root)
 	}
-	s.host = lab.Start(t, o)
-	s.publish("1", "os/server:stable")
-	return s
+	s.host = lab.Start(s.T, o)
 }
 
 // tree is the published tree of a version.

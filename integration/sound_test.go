@@ -11,7 +11,7 @@ import (
 
 // soundScript looks at what must hold of a host whatever has gone wrong on it. It prints the status, and then what does not
 // hold, a line each. What a crash left may lie there until the next command that changes anything; gc is one.
-const soundScript = `cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
+const soundScript = `mkdir -p /run/lab; cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
 updatectl gc >/run/lab/gc 2>&1 || gc="gc: $(cat /run/lab/gc)"
 updatectl gc >/run/lab/gc 2>&1 || :
 grep -q '^0 roots and 0 objects removed' /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"

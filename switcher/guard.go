@@ -39,12 +39,29 @@ func Unpin() error {
 	if err := fill(copied); err != nil {
 		return fmt.Errorf("cannot copy the agent into memory: %w", err)
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+	if err := seal(fd); err != nil {
 		return fmt.Errorf("cannot seal the copy in memory: %w", err)
 	}
 	err = unix.Exec("/proc/self/fd/"+strconv.Itoa(fd), os.Args, os.Environ())
 	return fmt.Errorf("cannot run the copy in memory: %w", err)
+}
+
+// seal keeps a file in memory from being changed. The kernel says EBUSY while a page of it is held by somebody else, and
+// on a busy machine that can be the kernel itself, which lets go of pages in batches (fcntl(2), F_SEAL_WRITE).
+func seal(fd int) error {
+	const (
+		seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+		tries = 50
+		pause = 100 * time.Millisecond // the kernel waits about as long by itself, each time
+	)
+	var err error
+	for range tries {
+		if _, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return err
 }
 
 func fill(to *os.File) error {

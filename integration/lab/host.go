@@ -31,6 +31,7 @@ type Host struct {
 	cgroup  string
 	console string
 	way     way
+	log     *diskLog      // nil when its writes are not logged
 	ended   chan struct{} // closed when the container or the machine is gone
 }
 
@@ -72,6 +73,8 @@ type Options struct {
 	Customise func(root string) error
 	// Cmdline is what the boot loader gives the first boot, see [Host].
 	Cmdline []string
+	// Logged has everything that the host writes to its disk logged, so that its power can be cut.
+	Logged bool
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -117,6 +120,9 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	} else {
 		h.way = &nspawn{host: h}
 	}
+	if o.Logged {
+		h.log = &diskLog{host: h}
+	}
 	if err := h.install(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot install host %s: %w", o.Name, err)
 	}
@@ -157,9 +163,8 @@ func (h *Host) install(ctx context.Context, o Options) error {
 	if err := copySparse(ctx, base, h.image); err != nil {
 		return err
 	}
-	// mount(8) makes a loop device that clears itself when nothing uses it any more, and this mount ends with the enclosure.
-	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", h.image, h.disk).CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot mount the disk: %w\n%s", err, out)
+	if err := mountDisk(ctx, h.image, h.disk); err != nil {
+		return err
 	}
 	if err := h.personalise(ctx); err != nil {
 		return err
@@ -274,13 +279,24 @@ func (h *Host) running() bool {
 func (h *Host) Stop() {
 	h.cutPower()
 	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
-	_ = os.Remove(h.image)
+	if h.log != nil {
+		h.log.unplug()
+	}
+	disks, _ := filepath.Glob(filepath.Join(h.dir, "*"))
+	for _, file := range disks {
+		if file != h.console {
+			_ = os.Remove(file)
+		}
+	}
 }
 
 // cutPower ends the host and what runs in it.
 func (h *Host) cutPower() {
 	if h.ended == nil { // never started
 		return
+	}
+	if h.log != nil {
+		h.log.cut()
 	}
 	if h.running() {
 		_ = os.WriteFile(filepath.Join(h.cgroup, "cgroup.kill"), []byte("1"), 0)

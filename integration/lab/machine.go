@@ -13,7 +13,7 @@ import (
 // packages is what the lab needs of the machine. Everything else comes from the tools tree, because installing a
 // package such as a registry on the machine would also start its service there.
 var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd",
-	"qemu-system-x86"}
+	"qemu-system-x86", "qemu-utils"}
 
 // EnsurePackages installs what the lab needs of the machine, if something is missing.
 func EnsurePackages(ctx context.Context, more ...string) error {

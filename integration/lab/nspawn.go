@@ -27,7 +27,15 @@ func (c *nspawn) link() string { return "ve-" + c.host.Name }
 
 func (c *nspawn) device() string { return "/dev/vda1" }
 
-func (c *nspawn) furnish(context.Context) error { return nil }
+func (c *nspawn) furnish(ctx context.Context) error {
+	if c.host.log == nil {
+		return nil
+	}
+	if err := unix.Unmount(c.host.disk, 0); err != nil {
+		return err
+	}
+	return c.host.log.plug(ctx)
+}
 
 // limit is for a boot that takes about two seconds; a stop job that hangs takes 90.
 func (c *nspawn) limit() time.Duration { return 150 * time.Second }

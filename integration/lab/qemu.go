@@ -103,13 +103,20 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
 		"-append", strings.Join(append([]string{"root=/dev/vda", "console=ttyS0", patient}, q.host.Cmdline...), " "),
-		// the disk dies with the run, and its writes need not outlive the machine that runs the lab
-		"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image,
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
 	}
+	// the disk dies with the run, and its writes need not outlive the machine that runs the lab
+	drive := []string{"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image}
+	if log := q.host.log; log != nil {
+		if err := log.renew(context.Background()); err != nil {
+			return nil, err
+		}
+		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on")
+	}
+	args = append(args, drive...)
 	q.ports = make(chan *port, portCount)
 	for i := range portCount + 1 {
 		socket := portSocket(q.host.Name, i)

@@ -32,10 +32,4 @@ func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp,
 	return h.Stamp(ctx)
 }
 
-// CutPower ends the host at once and boots it again: what it had not yet written to its disk is lost.
-func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
-	h.cutPower()
-	return h.AwaitReboot(ctx, patience)
-}
-
 var errStaysUp = errors.New("the host has not ended: that was no full reboot")

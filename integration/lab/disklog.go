@@ -1,0 +1,238 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A diskLog stands between a host and its disk: what the host writes goes into a log, and into an overlay from which it
+// is read back. The disk itself is changed only when the power is cut, and then only by what the host had flushed. So
+// nothing is kept that a cache of this machine has and a disk would have lost.
+type diskLog struct {
+	host   *Host
+	daemon *exec.Cmd // for a container, whose disk has to be a file
+}
+
+func (l *diskLog) file(name string) string { return filepath.Join(l.host.dir, name) }
+
+func (l *diskLog) log() string { return l.file("writes.log") }
+
+// point is the file by which the daemon hands out the disk.
+func (l *diskLog) point() string { return l.file("disk.point") }
+
+// renew writes to the disk what is durable of what was logged, and begins a new log.
+func (l *diskLog) renew(ctx context.Context) error {
+	if _, err := os.Stat(l.log()); err == nil {
+		writes, err := ReadWriteLog(l.log())
+		if err != nil {
+			return err
+		}
+		if err := writes.Replay(l.host.image, 0, PowerCut{After: len(writes.Writes)}); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{l.log(), l.point()} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", l.host.image, l.file("overlay")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot make the overlay: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// args describe the disk to QEMU's programs, as the node "disk". Their flushes are noted, and need not reach this
+// machine's disk.
+func (l *diskLog) args() []string {
+	return []string{
+		"--blockdev", "driver=file,node-name=image,cache.no-flush=on,filename=" + l.file("overlay"),
+		"--blockdev", "driver=qcow2,node-name=overlay,cache.no-flush=on,discard=unmap,file=image",
+		"--blockdev", "driver=file,node-name=log,cache.no-flush=on,filename=" + l.log(),
+		"--blockdev", fmt.Sprintf("driver=blklogwrites,node-name=disk,discard=unmap,file=overlay,log=log,log-sector-size=%d", sector),
+	}
+}
+
+// plug mounts the disk for a container.
+func (l *diskLog) plug(ctx context.Context) error {
+	if err := l.renew(ctx); err != nil {
+		return err
+	}
+	l.daemon = exec.Command("qemu-storage-daemon", append(l.args(), "--export",
+		"type=fuse,id=point,node-name=disk,writable=on,mountpoint="+l.point())...)
+	l.daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	l.daemon.Stderr = os.Stderr
+	if err := l.daemon.Start(); err != nil {
+		return err
+	}
+	err := poll(patience, func() (bool, error) {
+		st, err := os.Stat(l.point())
+		return err == nil && st.Size() > 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot see the disk behind its log: %w", err)
+	}
+	return mountDisk(ctx, l.point(), l.host.disk)
+}
+
+// cut takes the power from a container's disk.
+func (l *diskLog) cut() {
+	if l.daemon == nil {
+		return
+	}
+	_ = l.daemon.Process.Kill()
+	_ = l.daemon.Wait()
+	l.daemon = nil
+}
+
+// unplug forgets what a container's kernel still holds of a disk that has lost its power.
+func (l *diskLog) unplug() {
+	for _, at := range []string{l.host.disk, l.point()} {
+		_ = unix.Unmount(at, unix.MNT_DETACH)
+	}
+}
+
+// mountDisk mounts a disk with a loop device that clears itself when nothing uses it any more; the mount ends with the
+// enclosure.
+func mountDisk(ctx context.Context, image, at string) error {
+	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot mount the disk: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// CutPower ends the host at once and boots it again. If its writes are logged, what it had not flushed to its disk is
+// lost.
+func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
+	h.cutPower()
+	if err := h.replug(ctx); err != nil {
+		return BootStamp{}, err
+	}
+	return h.AwaitReboot(ctx, patience)
+}
+
+// replug gives a host that has lost its power its disk again. A machine takes it by itself when it boots.
+func (h *Host) replug(ctx context.Context) error {
+	if _, ok := h.way.(*nspawn); !ok || h.log == nil {
+		return nil
+	}
+	h.log.unplug()
+	return h.log.plug(ctx)
+}
+
+// Writes reads the log of what the host has written to its disk since it, or the kernel of a machine, was booted.
+func (h *Host) Writes() (*WriteLog, error) { return ReadWriteLog(h.log.log()) }
+
+// AwaitWrite waits until the host writes a file that begins with a text, counted from a place in the log on, and returns
+// its place.
+func (h *Host) AwaitWrite(ctx context.Context, from int, text string, limit time.Duration) (int, error) {
+	l, err := h.Writes()
+	if err != nil {
+		return 0, err
+	}
+	at := 0
+	err = poll(limit, func() (bool, error) {
+		if !h.running() {
+			return false, errHostGone
+		}
+		if err := l.Follow(); err != nil {
+			return false, err
+		}
+		found, err := l.Find(min(from, len(l.Writes)), text)
+		from = max(from, len(l.Writes))
+		if err != nil || len(found) == 0 {
+			return false, errOr(err, ctx.Err())
+		}
+		at = found[0]
+		return true, nil
+	})
+	return at, err
+}
+
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// A Recording is a disk as it was, and all that a host then wrote to it.
+type Recording struct {
+	*WriteLog
+	disk string
+	at   int // how many of the writes the disk has, all of them durable
+}
+
+// Record cuts the host's power and takes its disk and its log aside. The host can be booted with what the disk has after
+// a cut at any moment ([Host.BootRecorded]), and is not logged any more.
+func (h *Host) Record() (*Recording, error) {
+	h.cutPower()
+	h.log.unplug()
+	disk, log := h.log.file("recorded.img"), h.log.file("recorded.log")
+	if err := errOr(os.Rename(h.image, disk), os.Rename(h.log.log(), log)); err != nil {
+		return nil, fmt.Errorf("cannot take the disk aside: %w", err)
+	}
+	if err := os.Remove(h.log.file("overlay")); err != nil {
+		return nil, err
+	}
+	h.log = nil
+	l, err := ReadWriteLog(log)
+	return &Recording{WriteLog: l, disk: disk}, err
+}
+
+// Disk writes the disk after a cut to a file. Cuts must come in their order.
+func (r *Recording) Disk(ctx context.Context, c PowerCut, to string) error {
+	durable := r.flushed(c.After)
+	if durable < r.at {
+		return fmt.Errorf("cannot go back from %d writes to %d", r.at, durable)
+	}
+	if err := r.Replay(r.disk, r.at, PowerCut{After: durable}); err != nil {
+		return err
+	}
+	r.at = durable
+	if err := copySparse(ctx, r.disk, to); err != nil {
+		return err
+	}
+	return r.Replay(to, r.at, c)
+}
+
+// Rewind cuts the host's power, and gives it the disk of a recording after a cut. It returns what a check of the file
+// system, after its journal was replayed, finds fault with.
+func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, error) {
+	h.cutPower()
+	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
+	// A new file: the file system that lost its host may still be writing into the old one.
+	if err := os.RemoveAll(h.image); err != nil {
+		return "", err
+	}
+	if err := r.Disk(ctx, c, h.image); err != nil {
+		return "", err
+	}
+	if err := mountDisk(ctx, h.image, h.disk); err != nil {
+		return "", err
+	}
+	if err := unix.Unmount(h.disk, 0); err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, "e2fsck", "-f", "-n", h.image).CombinedOutput()
+	if err == nil {
+		out = nil
+	}
+	if _, ok := h.way.(*nspawn); ok {
+		return string(out), mountDisk(ctx, h.image, h.disk)
+	}
+	return string(out), nil
+}
+
+// Boot boots the host again, which has lost its power.
+func (h *Host) Boot(ctx context.Context) (BootStamp, error) {
+	return h.AwaitReboot(ctx, patience)
+}
