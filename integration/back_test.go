@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const (
