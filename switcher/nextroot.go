@@ -173,6 +173,13 @@ func (n Next) joinImage() error {
 		return err
 	}
 	defer image.Close()
+	// That copy can be read, but only Linux 6.15 and newer clone from what has no place. So this is cloned while nothing
+	// is mounted over it yet.
+	owned, err := n.cloneOwned()
+	defer owned.close()
+	if err != nil {
+		return err
+	}
 	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
 		return err
 	}
@@ -184,10 +191,8 @@ func (n Next) joinImage() error {
 			return err
 		}
 	}
-	for _, p := range n.ImageOwned {
-		if err := bringOwned(image.Path(), p); err != nil {
-			return err
-		}
+	if err := owned.bring(); err != nil {
+		return err
 	}
 	if err := n.carryHost(); err != nil {
 		return err
@@ -298,20 +303,51 @@ func dropGrafted(at string) error {
 	return nil
 }
 
-// bringOwned mounts a path of the image over the state that the host keeps there.
-func bringOwned(image, p string) error {
-	from, err := securejoin.SecureJoin(image, p)
-	if err != nil {
-		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+// owned are the paths of an image that lie below the state, each with a clone of what the image has there.
+type owned []ownedPath
+
+type ownedPath struct {
+	path string
+	tree *mount.Tree
+}
+
+// cloneOwned clones them from the root at assembly, on which nothing is mounted yet.
+func (n Next) cloneOwned() (all owned, err error) {
+	for _, p := range n.ImageOwned {
+		from, err := securejoin.SecureJoin(assembly, p)
+		if err != nil {
+			return all, fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+		}
+		if st, err := os.Lstat(from); err != nil || !st.IsDir() {
+			continue // an image without a package database
+		}
+		tree, err := mount.Clone(from, false)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, ownedPath{p, tree})
 	}
-	if st, err := os.Lstat(from); err != nil || !st.IsDir() {
-		return nil // an image without a package database
+	return all, nil
+}
+
+// bring mounts them over the state that the host keeps there.
+func (all owned) bring() error {
+	for _, o := range all {
+		at, err := place(o.path)
+		if err != nil {
+			return err
+		}
+		if err := o.tree.Attach(at); err != nil {
+			return err
+		}
 	}
-	at, err := place(p)
-	if err != nil {
-		return err
+	return nil
+}
+
+func (all owned) close() {
+	for _, o := range all {
+		o.tree.Close()
 	}
-	return cloneTo(from, at, false)
 }
 
 // carryHost keeps the mutable host's root mounted, so that it can be gone back to.

@@ -59,14 +59,14 @@ func SwapModule(layout string, content []byte) error {
 	})
 }
 
-// editOnly changes the one thing in an OCI layout.
+// editOnly changes the one thing in an OCI layout that has a tag.
 func editOnly(layout string, edit func(descriptor map[string]any) error) error {
 	name := filepath.Join(layout, "index.json")
 	index, err := readJSON(name)
 	if err != nil {
 		return err
 	}
-	d, err := only(index, "manifests")
+	d, err := tagged(index)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,22 @@ func editOnly(layout string, edit func(descriptor map[string]any) error) error {
 		return err
 	}
 	return os.WriteFile(name, text, 0o644)
+}
+
+// tagged is the one descriptor in an index that has a tag. Tools also list what is only a part of something.
+func tagged(index map[string]any) (map[string]any, error) {
+	var found []map[string]any
+	all, _ := index["manifests"].([]any)
+	for _, d := range all {
+		d := d.(map[string]any)
+		if notes, _ := d["annotations"].(map[string]any); notes["org.opencontainers.image.ref.name"] != nil {
+			found = append(found, d)
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("cannot edit a layout: it has %d tags, not one", len(found))
+	}
+	return found[0], nil
 }
 
 // only is the one descriptor in a list of a document.
