@@ -264,13 +264,17 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 
 // giveUp records a switch that failed.
 func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason string) error {
-	if err := rec.giveUp(c, outcome, reason, a.Now().UTC()); err != nil {
+	now := a.Now().UTC()
+	if err := rec.giveUp(c, outcome, reason, now); err != nil {
 		return err
 	}
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
 	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
+		a.tell(Event{Event: "bad", Root: rec.Switch.Target, Version: rec.Switch.Version, Reason: bad.Reason})
+	}
 	if rec.Switch.Verb == verbBack && outcome == switcher.Rebooted {
 		return nil // the bad root is left, by another way
 	}
