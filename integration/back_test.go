@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const (
@@ -173,13 +171,11 @@ func TestWayBack(t *testing.T) {
 	dead("emergency shell", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-mount.service",
 		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
-	dead("read-only state", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-var.service",
+	dead("read-only state", "read-only file system", aFile("usr/lib/systemd/system/lab-var.service",
 		"[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"+
 			"ExecStart=/bin/sh -ec 'mount --bind /var /var; mount -o remount,ro,bind /var'\n"),
 		aLink("usr/lib/systemd/system/sysinit.target.wants/lab-var.service", "../lab-var.service"))
 }
-
-var _ = lab.Options{}
 
 // sends applies an image and waits until the host is in the new root, however far that comes.
 func (s *site) sends(version string, args ...string) {

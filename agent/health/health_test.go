@@ -399,3 +399,20 @@ func TestTail(t *testing.T) {
 		t.Errorf("kept %q", short.String())
 	}
 }
+
+// TestStartJobsAreRemembered: PID 1 tells once what is still starting, and is busy when the deadline comes.
+func TestStartJobsAreRemembered(t *testing.T) {
+	g := gate(t, &machine{})
+	g.Config.Deadline = 500 * time.Millisecond
+	asked := 0
+	g.Systemd.Starting = func(ctx context.Context) ([]string, error) {
+		if asked++; asked == 1 {
+			return []string{"slow.service"}, nil
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if r := g.Run(t.Context(), Before{}); !strings.Contains(r.Reason(), "these units are still starting: slow.service") {
+		t.Errorf("the reason is %q", r.Reason())
+	}
+}

@@ -15,19 +15,23 @@ const bootComplete = "boot-complete.target"
 // started waits until systemd has no more units to start.
 func (g Gate) started(ctx context.Context) Result {
 	const pause = 250 * time.Millisecond // units start in some hundred
+	var known []string // the last answer: the deadline may come upon an open question
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
 		waiting = slices.DeleteFunc(waiting, g.own)
+		if err == nil {
+			known = waiting
+		}
 		switch {
 		case err != nil && !over(ctx):
 			return failf("%v", err)
 		case err == nil && len(waiting) == 0:
 			return Result{}
 		case !sleep(ctx, pause):
-			if len(waiting) == 0 {
+			if len(known) == 0 {
 				return failf("systemd did not answer before %v were over", g.Config.Deadline)
 			}
-			return failf("after %v these units are still starting: %s", g.Config.Deadline, strings.Join(waiting, ", "))
+			return failf("after %v these units are still starting: %s", g.Config.Deadline, strings.Join(known, ", "))
 		}
 	}
 }
