@@ -15,7 +15,7 @@ const bootComplete = "boot-complete.target"
 // started waits until systemd has no more units to start.
 func (g Gate) started(ctx context.Context) Result {
 	const pause = 250 * time.Millisecond // units start in some hundred
-	var known []string // the last answer: the deadline may come upon an open question
+	var known []string                   // the last answer: the deadline may come upon an open question
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
 		waiting = slices.DeleteFunc(waiting, g.own)
