@@ -59,7 +59,7 @@ setup:
 
 # Real hosts, driven by the built binaries: containers, and of what only a kernel of one's own can show the core.
 hosts: build
-	go test -tags lab -count=1 -timeout 40m -p 1 ./integration/...
+	go test -tags lab -count=1 -timeout 75m -p 1 ./integration/...
 
 # The rest of that, in emulated machines: long.
 test-vm: build
