@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -44,12 +45,21 @@ func (a *Agent) tell(e Event) {
 	}
 }
 
+// appendLine begins a line of its own also where a full disk or a crash cut the last one short.
 func appendLine(file string, line []byte) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(line, '\n'))
+	line = append(line, '\n')
+	last := []byte{'\n'}
+	if end, err := f.Seek(-1, io.SeekEnd); err == nil { // not of an empty file
+		_, _ = f.ReadAt(last, end) // what cannot be read is taken for whole
+	}
+	if last[0] != '\n' {
+		line = append([]byte{'\n'}, line...)
+	}
+	_, err = f.Write(line)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

@@ -125,7 +125,15 @@ func bootedText(booted, now time.Time) string {
 	if booted.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("booted on %s, %d days ago, ", booted.UTC().Format(dateOnly), now.Sub(booted)/aDay)
+	date := booted.UTC().Format(dateOnly)
+	switch days := now.Sub(booted) / aDay; days {
+	case 0:
+		return fmt.Sprintf("booted on %s, ", date)
+	case 1:
+		return fmt.Sprintf("booted on %s, 1 day ago, ", date)
+	default:
+		return fmt.Sprintf("booted on %s, %d days ago, ", date, days)
+	}
 }
 
 // limitText tells until when a kernel may go on with soft reboots.
