@@ -298,7 +298,7 @@ func (r *Record) giveUp(c Cause, outcome switcher.Outcome, reason string, now ti
 	case outcome == switcher.NotArmed:
 		r.spare(target)
 	case r.Attempts[target] >= maxAttempts:
-		r.condemn(target, fmt.Sprintf("it was tried %d times and never became good; the last time, %s", r.Attempts[target], reason), now)
+		r.condemn(target, fmt.Sprintf("it was tried %d times and did not become good; the last time, %s", r.Attempts[target], reason), now)
 	}
 	return nil
 }
