@@ -228,7 +228,7 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		if v.Booted.Root != one || v.Phase == "trying" || v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || v.Last.Back != one {
 			t.Fatalf("status is %+v, last %+v", v, v.Last)
 		}
-		s.blames(v, "it was not good within 12s")
+		s.blames(v, "no space left on device")
 		s.unarmed()
 	})
 	t.Run("PID 1 is dead", func(t *testing.T) {
