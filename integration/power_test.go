@@ -12,7 +12,7 @@ import (
 // is there, one that was only written is not.
 func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
 	ctx := t.Context()
-	h := lab.Start(t, lab.Options{Name: "cut", Kind: kind, Logged: true})
+	h := lab.Start(t, lab.Options{Name: "plug", Kind: kind, Logged: true})
 	if kind == lab.QEMU { // slow as it is, its kernel would find the time to write by itself
 		h.Must(t, "sh", "-ec", "echo 0 > /proc/sys/vm/dirty_writeback_centisecs")
 	}

@@ -135,7 +135,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 
 // boot boots the kernel and waits until all units are started.
 func (h *Host) boot() error {
-	for _, step := range []func() error{h.start, h.connect, h.awaitUp} {
+	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp} {
 		if err := step(); err != nil {
 			return fmt.Errorf("cannot boot host %s: %w\n%s", h.Name, err, h.Console())
 		}
@@ -247,6 +247,20 @@ func (h *Host) start() error {
 }
 
 // connect gives the enclosure's end of the host's network its address. The other end is configured by the host itself.
+// disconnect removes the link of the last boot, which goes in its own time when the host was killed: it would be taken for
+// the new one.
+func (h *Host) disconnect() error {
+	link := filepath.Join("/sys/class/net", h.way.link())
+	if _, err := os.Stat(link); err != nil {
+		return nil
+	}
+	err := ip("link", "delete", h.way.link())
+	if _, gone := os.Stat(link); gone != nil {
+		return nil
+	}
+	return err
+}
+
 func (h *Host) connect() error {
 	err := poll(patience, func() (bool, error) {
 		if !h.running() {

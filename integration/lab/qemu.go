@@ -88,11 +88,6 @@ func (q *qemu) furnish(ctx context.Context) error {
 const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=5min"
 
 func (q *qemu) command() (*exec.Cmd, error) {
-	if _, err := os.Stat(filepath.Join("/sys/class/net", q.link())); err == nil { // the last boot's
-		if err := ip("link", "delete", q.link()); err != nil {
-			return nil, err
-		}
-	}
 	if err := ip("tuntap", "add", "dev", q.link(), "mode", "tap"); err != nil {
 		return nil, err
 	}
