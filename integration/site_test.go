@@ -204,8 +204,15 @@ func (s *site) settled() status {
 	s.Helper()
 	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(100 * time.Millisecond) {
 		v := s.status()
-		if v.Phase != "armed" && v.Phase != "trying" || time.Now().After(deadline) {
+		if v.Phase != "armed" && v.Phase != "trying" && !s.confirms() || time.Now().After(deadline) {
 			return v
 		}
 	}
+}
+
+// confirms tells whether that unit is still at work: with the record written, it collects and loads what waits, and has
+// the lock.
+func (s *site) confirms() bool {
+	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value", "updatectl-confirm.service")
+	return strings.TrimSpace(r.Stdout) == "activating"
 }
