@@ -258,8 +258,8 @@ func TestSwitchThatFails(t *testing.T) {
 				stayed++
 			}
 		}
-		// The same to the step that arms, when services have stopped.
-		for _, after := range []string{"0.02", "0.1", "0.3"} {
+		// The same to the step that arms, when services have stopped: at once, meanwhile, and when it is long done.
+		for _, after := range []string{"0.02", "0.1", "0.3", "30"} {
 			s.armsBy("/usr/bin/timeout --signal=KILL " + after + " /usr/bin/updatectl agent arm")
 			s.switches("apply", "--retry")
 			if s.lands("host", one) {
