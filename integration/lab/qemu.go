@@ -92,7 +92,9 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		return nil, err
 	}
 	args := []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
+		// One processor. With several, one may go on with code that another has patched meanwhile, which the emulator does not
+		// see in time, and a guest that loads live patches goes down with it now and then.
+		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
