@@ -286,18 +286,3 @@ func TestVMKernel(t *testing.T) {
 		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target", "Starting systemd-networkd.service")
 	})
 }
-
-// comesFirst expects the journal of this boot to tell of one thing before the others.
-func (s *site) comesFirst(first string, others ...string) {
-	s.Helper()
-	journal := s.host.Must(s.T, "journalctl", "--no-pager", "--boot", "--output=short-monotonic")
-	at := strings.Index(journal, first)
-	if at < 0 {
-		s.Fatalf("the journal does not tell %q", first)
-	}
-	for _, other := range others {
-		if then := strings.Index(journal, other); then < at {
-			s.Errorf("the journal tells %q at %d and %q at %d", first, at, other, then)
-		}
-	}
-}

@@ -330,6 +330,17 @@ func TestVMLivePatch(t *testing.T) {
 		}
 		t.Errorf("an outage: %v", o)
 	}
+
+	t.Run("a boot of the kernel", func(t *testing.T) {
+		s := s.in(t)
+		if _, err := h.FullReboot(t.Context(), "systemctl", "reboot"); err != nil {
+			t.Fatal(err)
+		}
+		s.effective("lab_fix2")
+		s.saysVersion(", lab fix 2")
+		s.gone("lab_fix") // the operator took it back
+		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target", "Starting systemd-networkd.service")
+	})
 }
 
 // digestOf is the digest of a file.
@@ -350,4 +361,19 @@ func (s *site) modulesDir(version string) string {
 		s.Fatalf("image %s has the kernels %v (%v)", version, dirs, err)
 	}
 	return dirs[0]
+}
+
+// comesFirst expects the journal of this boot to tell of one thing before the others.
+func (s *site) comesFirst(first string, others ...string) {
+	s.Helper()
+	journal := s.host.Must(s.T, "journalctl", "--no-pager", "--boot", "--output=short-monotonic")
+	at := strings.Index(journal, first)
+	if at < 0 {
+		s.Fatalf("the journal does not tell %q", first)
+	}
+	for _, other := range others {
+		if then := strings.Index(journal, other); then < at {
+			s.Errorf("the journal tells %q at %d and %q at %d", first, at, other, then)
+		}
+	}
 }
