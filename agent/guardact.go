@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// What a guard does. When it does which is decided in guard.go.
+
+// goBack arms the root that was left, prepared before it was, and asks PID 1 for a soft reboot. Where that does not go,
+// the kernel is booted.
+func (g *guard) goBack(ctx context.Context, s sight) error {
+	g.ask(ctx, s)
+	if g.back == nil {
+		return g.bootKernel(s)
+	}
+	g.agent.Log.Error("the root did not become good; the guard goes back",
+		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.why))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	err := within(askTime, func() error { return g.returnTo(ctx, s) })
+	if err == nil {
+		g.enter(returning, s)
+		return nil
+	}
+	return errors.Join(err, switcher.Disarm(), g.bootKernel(s))
+}
+
+// ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
+func (g *guard) ask(ctx context.Context, s sight) {
+	if s.verdict != "" || s.manager == nil {
+		return
+	}
+	t, err := g.agent.Machine.AskTrouble(ctx, g.since)
+	if err != nil {
+		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
+	}
+	if known := t.String(); known != "" {
+		g.why += "; " + known
+	}
+}
+
+func (g *guard) returnTo(ctx context.Context, s sight) error {
+	a := g.agent
+	back := Switch{Verb: verbBack, Before: g.change.Before}
+	a.describe(&back, switcher.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
+	g.report(s, back)
+	for _, p := range g.back.Persist {
+		if err := switcher.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
+			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
+		}
+	}
+	if err := removeStamp(a.path(stampFile)); err != nil {
+		return err
+	}
+	if err := switcher.Arm(*g.back); err != nil {
+		return err
+	}
+	a.absolve(ctx)
+	err := a.writeStamp(switcher.Stamp{Target: g.back.ID, At: sinceBoot()})
+	return errors.Join(err, a.Machine.SoftRebootNow(ctx))
+}
+
+// arrivals is the count of soft reboots in the new root, -1 where systemd does not count.
+func (g *guard) arrivals() int {
+	if g.change.SoftReboots < 0 {
+		return -1
+	}
+	return g.change.SoftReboots + 1
+}
+
+// report tells what the guard does: in /run for whoever comes up next, and in the record if that can be written.
+func (g *guard) report(s sight, back Switch) {
+	a := g.agent
+	text, err := json.Marshal(backNote{Left: s.Root, Reason: g.why, Switch: back})
+	if err == nil {
+		err = writeAtomically(a.path(backFile), text, 0o600)
+	}
+	if s.record != nil && s.record.retreat(CauseTakenOver, back, g.why) == nil {
+		err = errors.Join(err, a.withSpare(func() error { return a.writeRecord(s.record) }))
+	}
+	if err != nil {
+		a.Log.Warn("cannot tell all of going back", zap.Error(err))
+	}
+}
+
+// bootKernel is the last resort. The host comes up in its mutable root, which resumes the last good one.
+func (g *guard) bootKernel(s sight) error {
+	g.agent.Log.Error("the guard boots the kernel", zap.String("reason", g.why))
+	if s.record != nil {
+		err := within(diskPatience, func() error { return g.agent.recordBoot(s.record, g.why) })
+		if err != nil {
+			g.agent.Log.Warn("cannot record the boot", zap.Error(err))
+		}
+	}
+	return switcher.BootKernel()
+}
+
+// recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
+// was left before it was good.
+func (a *Agent) recordBoot(rec *Record, why string) error {
+	cause := CauseStranded
+	if rec.Phase == PhaseArmed {
+		cause = CauseMissed
+	}
+	verb := rec.Switch.Verb
+	if err := rec.on(cause); err != nil {
+		return err
+	}
+	const booted = "; the kernel was booted to get away from it"
+	if verb == verbBack && rec.Last != nil {
+		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
+	} else {
+		target := rec.Switch.Target
+		rec.condemn(target, why+booted, a.Now().UTC())
+		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: target, At: a.Now().UTC(), Back: rec.good()}
+	}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "unhealthy", Root: rec.Last.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
+	return nil
+}
+
+// unjam ends a shutdown that a unit holds up, as [switch] stuck says.
+func (g *guard) unjam(ctx context.Context, s sight) error {
+	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stopping(s))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	switch {
+	case g.stage == returning: // there is nothing to stay for in a root that is no good
+		return g.killStopping(ctx, s, why)
+	case g.agent.Config.Switch.Stuck == stuckCancel:
+		return g.cancel(ctx, s, why)
+	}
+	return g.escalate(ctx, s, why)
+}
+
+// killStopping kills what does not stop. The next step, if there must be one, comes after a moment.
+func (g *guard) killStopping(ctx context.Context, s sight, why string) error {
+	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	return g.agent.Machine.KillUnits(ctx, s.manager.Stopping)
+}
+
+func stopping(s sight) string {
+	if len(s.manager.Stopping) == 0 {
+		return "no unit is stopping, and systemd does not go on"
+	}
+	return "still stopping: " + strings.Join(s.manager.Stopping, ", ")
+}
+
+// cancel takes the shutdown back. The record comes first: the arming unit does nothing when it does not announce a switch.
+func (g *guard) cancel(ctx context.Context, s sight, why string) error {
+	a := g.agent
+	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
+	// A record that cannot be written is put right by the next command: the switch has not happened.
+	if err := within(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
+		a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
+	}
+	left, err := a.Machine.CancelShutdown(ctx, g.active)
+	if len(left) > 0 {
+		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
+	}
+	return errors.Join(err, switcher.Disarm(), switcher.Clear(), a.Machine.ReleaseArmUnit(ctx))
+}
+
+func (a *Agent) recordCancel(rec *Record, why string) error {
+	if rec == nil {
+		return errors.New("it cannot be read")
+	}
+	target := rec.Switch.Target
+	if err := rec.on(CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.spare(target)
+	rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: a.Now().UTC()}
+	if err := a.writeRecord(rec); err != nil {
+		return err
+	}
+	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: why})
+	return nil
+}
+
+// escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.
+func (g *guard) escalate(ctx context.Context, s sight, why string) error {
+	a := g.agent
+	if g.kills == 0 {
+		return g.killStopping(ctx, s, why)
+	}
+	a.Log.Error("the shutdown is stuck still", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	if g.kills == 2 {
+		if s.record == nil {
+			return errors.New("cannot arm the new root: the record cannot be read")
+		}
+		if err := a.arm(ctx, s.record); err != nil {
+			return err
+		}
+		err := a.writeStamp(switcher.Stamp{Target: g.change.Target, At: sinceBoot()})
+		return errors.Join(err, a.Machine.SoftRebootHard(ctx))
+	}
+	g.why = why
+	if s.record != nil && s.record.on(CauseMissed) == nil {
+		s.record.Last = &Result{Outcome: switcher.Stuck, Reason: why + "; the kernel was booted", Target: g.change.Target, At: a.Now().UTC()}
+		if err := a.writeRecord(s.record); err != nil {
+			a.Log.Warn("cannot record the boot", zap.Error(err))
+		}
+	}
+	return switcher.BootKernel()
+}
