@@ -121,7 +121,7 @@ func (a *Agent) policyEtc() (string, error) {
 	if err != nil || rec.good() == switcher.HostRoot {
 		return "", err
 	}
-	etc := filepath.Join(StateDir, "roots", rec.good(), "etc")
+	etc := ownEtc(rec.good())
 	if !exists(filepath.Join(etc, "updatectl")) {
 		return "", nil
 	}

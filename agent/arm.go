@@ -75,6 +75,12 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 		}
 		next.Fstab = fstabPoints(next.Etc)
 	}
+	if rec.Switch.Verb != verbBack { // a root that is left because it filled the disk is left all the same
+		rec.Switch.Armed = true
+		if err := a.writeRecord(rec); err != nil {
+			return err
+		}
+	}
 	return switcher.Arm(next)
 }
 
@@ -94,59 +100,6 @@ func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *sw
 		next.Owners.UID, next.Owners.GID, err = etc.Numbers(in.Next, next.Etc)
 		return err
 	})
-}
-
-// etcBefore ends the name under which the /etc that a root had at an earlier time is kept, until the root is good with
-// its new one; then it is etcOld.
-const (
-	etcBefore = ".before"
-	etcOld    = ".old"
-)
-
-// retireEtc makes room for the next time: the /etc that a root ran with before this one stays as the old one.
-func retireEtc(dir string) error {
-	if !exists(dir + etcBefore) {
-		return nil
-	}
-	if err := errors.Join(os.RemoveAll(dir+etcOld), os.Rename(dir+etcBefore, dir+etcOld)); err != nil {
-		return fmt.Errorf("cannot retire the former /etc: %w", err)
-	}
-	return nil
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// mergeEtc makes the /etc of a root. One that the root had from an earlier time is kept beside it: somebody may miss
-// what was changed there.
-func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
-	fresh, before := dst+".merged", dst+etcBefore
-	// A crash may have left the one that ran under the name of a merge, after the two changed places. At worst it is a
-	// merge that never ran.
-	if exists(fresh) && !exists(before) {
-		if err := os.Rename(fresh, before); err != nil {
-			return fmt.Errorf("cannot keep the former /etc: %w", err)
-		}
-	}
-	report, err := etc.Merge(in, fresh)
-	if err != nil {
-		return err
-	}
-	a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
-	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
-	if errors.Is(err, unix.ENOENT) { // the root never ran
-		err = os.Rename(fresh, dst)
-	} else if err == nil && exists(before) { // what ran is kept; this one was merged for a switch that failed
-		err = os.RemoveAll(fresh)
-	} else if err == nil {
-		err = os.Rename(fresh, before)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot put the merged /etc in place: %w", err)
-	}
-	return nil
 }
 
 // sinceBoot reads the clock that systemd stamps units with; 0 when there is none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,14 +120,16 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
+	// Before it is recorded: of a good root it would come back.
+	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
+		return err
+	}
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
+	a.restoreEtcs(f)
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
 	a.Log.Info("the root is good", zap.String("root", f.Root))
-	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
-		a.Log.Warn(err.Error())
-	}
 	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)
 	}
@@ -187,6 +190,11 @@ func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) er
 	if err := a.takeOver(f, rec); err != nil {
 		return err
 	}
+	defer func() {
+		if slices.Contains(resting, rec.Phase) {
+			a.restoreEtcs(f)
+		}
+	}()
 	switch rec.Phase {
 	case PhaseArmed:
 		return a.proveSwitch(ctx, f, rec)

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/etc"
 )
 
 func testAgent(t *testing.T) *Agent {
@@ -119,38 +116,4 @@ func TestBackAfterABoot(t *testing.T) {
 	if got := r.back(switcher.HostRoot); got != "v1" {
 		t.Errorf("back from the host is %q, want v1", got)
 	}
-}
-
-func TestMergedEtcKeepsWhatRan(t *testing.T) {
-	a := testAgent(t)
-	dir := t.TempDir()
-	dst := filepath.Join(dir, "etc")
-	in := etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")}
-	writeFile(t, dir, "current/hostname", "host\n")
-	writeFile(t, dir, "next/hostname", "image\n")
-	writeFile(t, dir, "etc/ran", "changed while it ran")
-	kept := func(name string) {
-		t.Helper()
-		if text, err := os.ReadFile(filepath.Join(dst+name, "ran")); err != nil || string(text) != "changed while it ran" {
-			t.Errorf("%s: %q, %v", name, text, err)
-		}
-	}
-	for range 2 { // the second time after a switch that failed
-		if err := a.mergeEtc(in, dst); err != nil {
-			t.Fatal(err)
-		}
-		kept(etcBefore)
-	}
-	if err := retireEtc(dst); err != nil {
-		t.Fatal(err)
-	}
-	kept(etcOld)
-	// A crash after the two changed places: what ran has the name of a merge.
-	if err := os.Rename(dst+etcOld, dst+".merged"); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.mergeEtc(in, dst); err != nil {
-		t.Fatal(err)
-	}
-	kept(etcBefore)
 }

@@ -21,6 +21,9 @@ const (
 
 const unitDir = "usr/lib/systemd/system/"
 
+// lost is what is known of a root that took the kernel with it.
+const lost = "was not up yet: its init ended, the kernel panicked, it rebooted the machine, or the power was cut"
+
 // early is a service that runs before all others.
 func early(name, script string) []layerEntry {
 	return []layerEntry{
@@ -65,11 +68,11 @@ func slowAnimals(s *site) []animal {
 			over: []layerEntry{aLink(unitDir+"systemd-journald.service", "/dev/null")}},
 		{name: "tmpfiles are broken", reason: "systemd-tmpfiles-setup.service",
 			over: []layerEntry{aProgram("usr/bin/systemd-tmpfiles", "#!/bin/sh\nexit 1\n")}},
-		{name: "it reboots by itself", reason: "it was tried 2 times", boots: 2,
+		{name: "it reboots by itself", reason: lost, boots: 2,
 			over: early("again.service", "systemctl reboot --force --force; sleep infinity")},
-		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+		{name: "init exits", reason: lost, boots: 2,
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
-		{name: "wrong libc", reason: "it was tried 2 times", boots: 2,
+		{name: "wrong libc", reason: lost, boots: 2,
 			over: []layerEntry{aProgram("usr/lib/x86_64-linux-gnu/libc.so.6", "from another world\n")}},
 		{name: "init hangs", reason: "systemd does not answer", boots: 1, slow: guardMargin,
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nwhile :; do sleep 1000; done\n")}},
@@ -85,7 +88,7 @@ func TestWholeZoo(t *testing.T) {
 // machineAnimals are those that need a kernel of the host's own, with devices and a clock.
 func machineAnimals() []animal {
 	return []animal{
-		{name: "init exits", reason: "it was tried 2 times", boots: 2,
+		{name: "init exits", reason: lost, boots: 2,
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
 		{name: "wrong libc", reason: "systemd has not answered", boots: 1, slow: guardMargin + deafLimit,
 			over: []layerEntry{gone("usr/lib64/ld-linux-x86-64.so.2")}},

@@ -15,6 +15,8 @@ type Expectation struct {
 	SoftReboots int    `json:"soft_reboots"`
 	// Level is soft or full; "" is soft.
 	Level Level `json:"level,omitempty"`
+	// Armed tells that the target was about to be armed: from then on, what ends the kernel may be the target.
+	Armed bool `json:"armed,omitempty"`
 }
 
 // Stamp is what the arming step left in /run: it ran during the shutdown, and how it ended. For a full reboot it is left
@@ -67,6 +69,9 @@ func Prove(e Expectation, f Facts, stamp *Stamp) (Outcome, string) {
 		return Switched, fmt.Sprintf("%s is mounted at / again", e.Target)
 	case e.Level == LevelFull:
 		return proveFull(e, f, rebooted || stamp == nil, again)
+	case rebooted && e.Armed:
+		return Rebooted, fmt.Sprintf("the kernel was booted when %s had been started and was not up yet: "+
+			"its init ended, the kernel panicked, it rebooted the machine, or the power was cut; %s is mounted at /", e.Target, f.Root)
 	case rebooted:
 		return Rebooted, fmt.Sprintf("the kernel was booted before the switch to %s was done; %s is mounted at /", e.Target, f.Root)
 	case f.Root != e.From:

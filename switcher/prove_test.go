@@ -12,6 +12,8 @@ func TestProve(t *testing.T) {
 	full.Level = LevelFull
 	fromHost := Expectation{From: HostRoot, Target: v2, BootID: "b", Level: LevelFull}
 	armed := &Stamp{Target: v2}
+	started := went
+	started.Armed = true
 	for name, c := range map[string]struct {
 		expect Expectation
 		facts  Facts
@@ -27,7 +29,8 @@ func TestProve(t *testing.T) {
 		"same root again, never armed":     {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, nil, NotArmed, "did not run to its end"},
 		"old root re-executed":             {went, Facts{Root: v1, BootID: "b", SoftReboots: 4}, armed, FellBack, "did not accept"},
 		"kernel booted into the old root":  {went, Facts{Root: v1, BootID: "c", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
-		"kernel booted into the host":      {went, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "kernel was booted"},
+		"kernel booted into the host":      {went, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "kernel was booted before"},
+		"kernel booted after the arming":   {started, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "sha256-2 had been started and was not up yet: its init ended"},
 		"container restarted":              {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
 		"somebody else's root":             {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},
 		"full, not yet":                    {full, Facts{Root: v1, BootID: "b", SoftReboots: 3}, armed, Pending, "full reboot into sha256-2 has not happened yet"},

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+)
+
+// The /etc of a root lies in its directory. What ends its name beside it:
+const (
+	// etcMerged is one that is being made, or put away.
+	etcMerged = ".merged"
+	// etcBefore is the root's own, from when it ran before, while the root is tried with a new one. It comes back when
+	// the root does not become good with that; else it becomes etcOld.
+	etcBefore = ".before"
+	// etcOld is one that somebody may miss.
+	etcOld = ".old"
+)
+
+// mergeEtc makes the /etc of a root. One that the root had from an earlier time is kept beside it. There is the one or
+// the other under its name at any time, so that a crash leaves no doubt which is which.
+func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
+	fresh, before := dst+etcMerged, dst+etcBefore
+	report, err := etc.Merge(in, fresh)
+	if err != nil {
+		return err
+	}
+	a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
+	if exists(before) { // what is there was merged for a switch that failed
+		err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
+		if errors.Is(err, unix.ENOENT) {
+			err = os.Rename(fresh, dst)
+		} else if err == nil {
+			err = os.RemoveAll(fresh)
+		}
+	} else {
+		if err = os.Rename(dst, before); errors.Is(err, fs.ErrNotExist) { // the root never ran
+			err = nil
+		}
+		if err == nil {
+			err = os.Rename(fresh, dst)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot put the merged /etc in place: %w", err)
+	}
+	return nil
+}
+
+// retireEtc keeps the /etc that a root ran with before this time as the old one: the root is good with its new one.
+func retireEtc(dir string) error {
+	if !exists(dir + etcBefore) {
+		return nil
+	}
+	if err := errors.Join(os.RemoveAll(dir+etcOld), os.Rename(dir+etcBefore, dir+etcOld)); err != nil {
+		return fmt.Errorf("cannot retire the former /etc: %w", err)
+	}
+	return nil
+}
+
+// restoreEtc gives a root that did not become good with a new /etc its own again.
+func restoreEtc(dir string) error {
+	fresh := dir + etcMerged
+	err := os.RemoveAll(fresh)
+	if err == nil {
+		err = os.Rename(dir, fresh)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(dir+etcBefore, dir)
+	}
+	if err = errors.Join(err, os.RemoveAll(fresh)); err != nil {
+		return fmt.Errorf("cannot restore the former /etc: %w", err)
+	}
+	return nil
+}
+
+// restoreEtcs does that for every root but the one that runs, once no switch is under way.
+func (a *Agent) restoreEtcs(f switcher.Facts) {
+	befores, err := filepath.Glob(a.path(StateDir + "/roots/*/etc" + etcBefore))
+	for _, before := range befores {
+		if filepath.Base(filepath.Dir(before)) != f.Root {
+			err = errors.Join(err, restoreEtc(strings.TrimSuffix(before, etcBefore)))
+		}
+	}
+	if err != nil {
+		a.Log.Warn("a root has another /etc than the one it was good with", zap.Error(err))
+	}
+}
+
+// ownEtc is the /etc that a root was good with.
+func ownEtc(root string) string {
+	dir := filepath.Join(StateDir, "roots", root, "etc")
+	if exists(dir + etcBefore) {
+		return dir + etcBefore
+	}
+	return dir
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
