@@ -329,6 +329,26 @@ func TestReachable(t *testing.T) {
 	}
 }
 
+// TestSlowSystemd: a machine on which systemd takes long to answer is not unhealthy for that, while there is time.
+func TestSlowSystemd(t *testing.T) {
+	t.Parallel()
+	g := gate(t, &machine{units: []Unit{service("ssh", "active", "running")}})
+	g.Config.Deadline = time.Minute
+	asked := 0
+	g.Systemd.Restarts = func(ctx context.Context, _ []string) (map[string]int, error) {
+		if asked++; asked == 1 {
+			return nil, nil
+		}
+		if !sleep(ctx, askAfter+200*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+		return nil, nil
+	}
+	if r := g.Run(t.Context(), Before{}); !r.Healthy() || asked != 2 {
+		t.Errorf("after %d questions: %s", asked, r.Reason())
+	}
+}
+
 // TestObserve notes what is wrong already.
 func TestObserve(t *testing.T) {
 	m := &machine{growing: []string{"app.service"}, restarts: map[string]int{"app.service": 4}, units: []Unit{

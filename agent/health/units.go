@@ -119,8 +119,11 @@ func (g Gate) looping(ctx context.Context, quick bool) (looping []string, whole 
 		return nil, true, nil
 	}
 	whole = sleep(ctx, g.Config.Settle)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askAfter)
-	defer cancel()
+	if !whole {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), askAfter)
+		defer cancel()
+	}
 	second, err := g.Systemd.Restarts(ctx, services)
 	if err != nil {
 		return nil, whole, err

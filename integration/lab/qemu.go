@@ -111,7 +111,8 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		if err := log.renew(context.Background()); err != nil {
 			return nil, err
 		}
-		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on")
+		// The log puts a header to every request, and QEMU merges as many as fit without it: that would be an I/O error.
+		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on,request-merging=off")
 	}
 	args = append(args, drive...)
 	q.ports = make(chan *port, portCount)
