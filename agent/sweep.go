@@ -12,9 +12,10 @@ import (
 // halfNames are what a command that was killed leaves: files and trees that were to get their final name. The store
 // sweeps its own.
 var halfNames = []string{
-	StateDir + "/.*.json.*",        // the record
-	StateDir + "/*.json.new-*",     // the ledger of numbers
-	StateDir + "/roots/*/*.new",    // a graft, an /etc
+	StateDir + "/.*.json.*",     // the record
+	StateDir + "/*.json.new-*",  // the ledger of numbers
+	StateDir + "/roots/*/*.new", // a graft, an /etc
+	StateDir + "/roots/*/etc" + etcMerged,
 	switcher.RunDir + "/.*.json.*", // the stamp
 }
 

@@ -1,0 +1,69 @@
+//go:build lab && vm
+
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// clockJump is a service that sets the clock when services stop: between what is recorded before a switch and what is
+// looked at after it.
+const clockJump = `[Unit]
+Description=Set the clock at shutdown
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/sh -c 'date --set="$(cat /run/jump)"'
+[Install]
+WantedBy=multi-user.target
+`
+
+// TestVMMisfortunes is what befalls a host that only a machine has: a clock of its own, and memory that is counted.
+func TestVMMisfortunes(t *testing.T) {
+	s := newSiteOf(t, lab.Options{Name: "vmbad", Kind: lab.QEMU})
+	h := s.host
+	t.Run("the kernel kills it for want of memory", func(t *testing.T) {
+		s := s.in(t)
+		killed := 0
+		for _, limit := range []string{"4M", "8M", "16M"} {
+			r := h.Run(t.Context(), "systemd-run", "--wait", "--pipe", "--property=MemoryMax="+limit, "--property=MemorySwapMax=0", "updatectl", "stage")
+			if strings.Contains(r.Stderr, "result: oom-kill") {
+				killed++
+			} else if r.Code != exitAvailable {
+				t.Errorf("with %s: %s", limit, r)
+			}
+			s.sound()
+		}
+		if killed == 0 {
+			t.Error("it had enough memory every time: this shows nothing")
+		}
+		s.updatectl(exitAvailable, "stage")
+		s.sound()
+	})
+	jump := func(to string, args ...string) {
+		t.Helper()
+		h.Must(t, "sh", "-ec", "echo '"+to+"' > /run/jump; systemctl is-active jump.service")
+		s.switches(args...)
+		if got := h.Must(t, "date", "+%Y"); got != to[:4] {
+			t.Errorf("it is %s, want %s: the clock did not jump", got, to[:4])
+		}
+	}
+	if err := h.WriteFile("/etc/systemd/system/jump.service", clockJump, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, "systemctl", "enable", "--now", "jump.service")
+	t.Run("the clock jumps ahead", func(t *testing.T) {
+		jump("2101-01-01 12:00", "apply")
+		s.in(t).runs(s.roots["1"], "1")
+	})
+	t.Run("the clock jumps back", func(t *testing.T) {
+		s := s.in(t)
+		s.publish("2", "os/server:stable")
+		jump("2002-01-01 12:00", "apply")
+		s.runs(s.roots["2"], "2")
+	})
+}
