@@ -71,11 +71,11 @@ test-zoo: build
 
 # Every step that touches the disk or the mounts, with every error and with a crash; the machine around the agent failing.
 test-faults: build
-	go test -tags lab,faults -count=1 -timeout 90m -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
+	go test -tags lab,faults -count=1 -timeout 3h -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
 
 # Every step of the record and the history, with the power cut there.
 test-power: build
-	go test -tags lab,power -count=1 -timeout 90m -run 'PowerCuts$$' ./integration/
+	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 
 # More than a hundred switches of one host over three images.
 test-endurance: build
