@@ -3,6 +3,7 @@ package patches
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/opencontainers/umoci/oci/cas"
 	"github.com/opencontainers/umoci/oci/cas/dir"
 	"github.com/opencontainers/umoci/oci/casext"
+	"github.com/opencontainers/umoci/pkg/hardening"
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/release"
@@ -39,6 +41,8 @@ const (
 	evidenceType = "application/vnd.updatectl.evidence.v1+json"
 	// annotationEvidence names the evidence of the release that an entry of the index was taken from.
 	annotationEvidence = "dev.updatectl.evidence"
+	// annotationNote has the module's own build id, as its section in hexadecimal digits. An older agent wrote none.
+	annotationNote = "dev.updatectl.livepatch.note"
 )
 
 // Store is the live patches on the disk.
@@ -52,6 +56,8 @@ type Stored struct {
 	release.LivePatch
 	// Evidence is the digest of the evidence of its release.
 	Evidence digest.Digest
+	// Note is the section with the module's own build id, nil when that is not known.
+	Note []byte
 }
 
 // is tells whether a release lists this very live patch for this very kernel.
@@ -130,7 +136,11 @@ func read(d ocispec.Descriptor) (Stored, bool) {
 		return Stored{}, false
 	}
 	p, err := release.ReadLivePatch(d)
-	return Stored{p, digest.Digest(d.Annotations[annotationEvidence])}, err == nil
+	s := Stored{LivePatch: p, Evidence: digest.Digest(d.Annotations[annotationEvidence])}
+	if note, err := hex.DecodeString(d.Annotations[annotationNote]); err == nil && len(note) > 0 {
+		s.Note = note
+	}
+	return s, err == nil
 }
 
 // Keep brings live patches of a verified release onto the disk, with the release's evidence. What is there already is not
@@ -242,6 +252,7 @@ func (k *keeper) fetch(ctx context.Context, p release.LivePatch) error {
 	}
 	entry := p.Entry()
 	entry.Annotations[annotationEvidence] = k.evidence.String()
+	entry.Annotations[annotationNote] = hex.EncodeToString(m.Note)
 	k.entries = append(k.entries, entry)
 	for _, b := range fresh {
 		if _, _, err := k.engine.PutBlob(ctx, bytes.NewReader(b)); err != nil {
@@ -278,7 +289,10 @@ func get(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, er
 		return nil, err
 	}
 	content, err := io.ReadAll(body)
-	if err = errors.Join(err, body.Close()); err != nil {
+	switch err = errors.Join(err, body.Close()); {
+	case errors.Is(err, hardening.ErrDigestMismatch), errors.Is(err, hardening.ErrSizeMismatch):
+		return nil, fmt.Errorf("%w: the blob %s", ErrSpoilt, d.Digest) // the library's words say how it read, and no more
+	case err != nil:
 		return nil, fmt.Errorf("%w: the blob %s: %w", ErrSpoilt, d.Digest, err)
 	}
 	return content, nil

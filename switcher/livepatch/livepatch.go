@@ -9,7 +9,6 @@
 package livepatch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,7 +64,16 @@ type Patch struct {
 	Transition bool `json:"transition"`
 	// Replace: a cumulative patch, which supersedes older ones. Known since Linux 6.11.
 	Replace bool `json:"replace"`
+	// Note is the section with the build id of its module, "" where the kernel shows none.
+	Note string `json:"-"`
 }
+
+// Is tells whether the patch is the module with that section .note.gnu.build-id, as far as that can be known: the name alone
+// says little.
+func (p Patch) Is(note []byte) bool { return p.Note == "" || note == nil || p.Note == string(note) }
+
+// On tells whether any task runs, or may run, the patch's code.
+func (p Patch) On() bool { return p.Enabled || p.Transition }
 
 // Effective tells whether the patch's fixes count: it is enabled and no task still runs the old code.
 func (p Patch) Effective() bool { return p.Enabled && !p.Transition }
@@ -107,7 +115,24 @@ func (k Kernel) patch(name string) (p Patch, loaded bool) {
 	if err != nil {
 		return Patch{}, false
 	}
-	return Patch{Name: name, Enabled: isSet(enabled), Transition: k.flag(patchDir, name, "transition"), Replace: k.flag(patchDir, name, "replace")}, true
+	transition, err := os.ReadFile(k.path(patchDir, name, "transition"))
+	if errors.Is(err, fs.ErrNotExist) { // it went away in between
+		return Patch{}, false
+	}
+	return Patch{
+		// What cannot be read counts for no fix.
+		Name: name, Enabled: isSet(enabled), Transition: err != nil || isSet(transition), Replace: k.flag(patchDir, name, "replace"),
+		Note: k.note(name),
+	}, true
+}
+
+// note is the section with the build id of a module that the kernel has, "" where it shows none.
+func (k Kernel) note(name string) string {
+	b, err := os.ReadFile(k.path(moduleDir, name, "notes/.note.gnu.build-id"))
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
 
 func (k Kernel) flag(elem ...string) bool {
@@ -140,10 +165,7 @@ type Module struct {
 }
 
 // same tells whether the module of that name in the kernel is this one, as far as that can be known.
-func (k Kernel) same(m Module) bool {
-	note, err := os.ReadFile(k.path(moduleDir, m.Name, "notes/.note.gnu.build-id"))
-	return err != nil || m.Note == nil || bytes.Equal(note, m.Note)
-}
+func (k Kernel) same(m Module) bool { return Patch{Note: k.note(m.Name)}.Is(m.Note) }
 
 // able tells why a module cannot be loaded now, nil when it can. Asked before anything is done.
 func (k Kernel) able(m Module) error {

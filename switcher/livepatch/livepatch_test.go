@@ -263,10 +263,11 @@ func TestPatches(t *testing.T) {
 		patchDir + "/a/enabled": "1\n", patchDir + "/a/transition": "0\n", patchDir + "/a/replace": "1\n",
 		patchDir + "/b/enabled": "1\n", patchDir + "/b/transition": "1\n",
 		patchDir + "/c/enabled": "0\n", patchDir + "/c/transition": "1\n",
-		patchDir + "/leaving/vmlinux/x": "",
+		patchDir + "/d/enabled": "1\n", patchDir + "/d/transition/unreadable": "",
+		patchDir + "/leaving/vmlinux/x": "", moduleDir + "/a/notes/.note.gnu.build-id": "note",
 	})
 	got, err := f.Patches()
-	want := []Patch{{"a", true, false, true}, {"b", true, true, false}, {"c", false, true, false}}
+	want := []Patch{{"a", true, false, true, "note"}, {"b", true, true, false, ""}, {"c", false, true, false, ""}, {"d", true, true, false, ""}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
