@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -182,10 +183,10 @@ func (a *Agent) Check(ctx context.Context, reference string) (Available, error) 
 	if err != nil {
 		return Available{}, err
 	}
-	return a.available(p, facts, rec)
+	return a.available(ctx, p, facts, rec)
 }
 
-func (a *Agent) available(p *published, f switcher.Facts, rec *Record) (Available, error) {
+func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, rec *Record) (Available, error) {
 	root := p.root(f, rec)
 	v := Available{
 		Reference: p.reference, Root: root, Version: p.mark.Version, Vouchers: p.verified.Vouchers(),
@@ -197,7 +198,11 @@ func (a *Agent) available(p *published, f switcher.Facts, rec *Record) (Availabl
 		if err != nil {
 			return v, err
 		}
-		v.LivePatches = survey(f, loaded, p.listed(), rec.Held)[:len(p.release.LivePatches)]
+		stored, err := a.livePatches().List(ctx)
+		if err != nil && !errors.Is(err, os.ErrPermission) {
+			return v, err
+		}
+		v.LivePatches = survey(f, loaded, p.listed(stored), rec.Held)[:len(p.release.LivePatches)]
 		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {

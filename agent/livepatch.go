@@ -40,6 +40,10 @@ const (
 	LiveSuperseded LiveState = "superseded"
 	LiveWithdrawn  LiveState = "no longer published"
 	LiveElsewhere  LiveState = "for another kernel"
+	// LiveTaken: the kernel has a module of its name that is not this one.
+	LiveTaken LiveState = "another build of it is loaded"
+	// LiveLate: what is listed after it is in the kernel, and it would come on top of that.
+	LiveLate LiveState = "out of turn"
 )
 
 // LivePatch is a live patch as this host sees it: loaded, stored, or both.
@@ -58,6 +62,11 @@ type LivePatch struct {
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	// Blockers are the tasks that a transition waits for.
 	Blockers []livepatch.Blocker `json:"blockers,omitempty"`
+
+	withdrawn bool
+	// behind is a live patch in the kernel that is listed after this one, which is not there; "" for none. Of a function that
+	// both change, the kernel runs what was loaded last, so that this one would undo the other.
+	behind string
 }
 
 // Held is why a live patch is not loaded by itself any more.
@@ -103,10 +112,19 @@ func pick(f switcher.Facts, listed []release.LivePatch) []release.LivePatch {
 type known struct {
 	release.LivePatch
 	stored, withdrawn bool
-	vouchers          []verify.Voucher
+	// note is the section with the build id of its module, nil when that is not known; of one that is unseen, the module was
+	// never on this host, and what the kernel has of its name is something else.
+	note   []byte
+	unseen bool
+	// failed tells that it was tried and did not load: it stands in for nothing.
+	failed   bool
+	vouchers []verify.Voucher
 }
 
-// elsewhere refuses a live patch that is asked for by name and that a release has for other kernels only. These are not
+// is tells whether what the kernel has loaded is this very live patch, as far as that can be known.
+func (k known) is(l livepatch.Patch) bool { return l.Name == k.Name && !k.unseen && l.Is(k.note) }
+
+// elsewhere refuses a live patch that is asked for by name and that a release has for other kernels only. Few of these are
 // kept, so that nothing else could say why it is not to be had.
 func elsewhere(f switcher.Facts, p *published, name string) error {
 	if p.release == nil || slices.ContainsFunc(pick(f, p.release.LivePatches), func(l release.LivePatch) bool { return l.Name == name }) {
@@ -122,36 +140,59 @@ func elsewhere(f switcher.Facts, p *published, name string) error {
 
 // survey joins what the kernel has loaded with what is known of live patches, in the order in which they are to be loaded.
 func survey(f switcher.Facts, loaded []livepatch.Patch, all []known, held map[string]Held) []LivePatch {
-	list := []LivePatch{}
+	list, ours := []LivePatch{}, map[string]bool{}
 	for i, k := range all {
 		p := LivePatch{
 			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers,
-			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID,
+			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID, withdrawn: k.withdrawn,
 		}
 		p.State, p.Reason = LiveWaiting, ""
 		by := superseded(f, all, i, held)
 		hold, isHeld := held[k.Name]
-		inKernel := slices.IndexFunc(loaded, func(l livepatch.Patch) bool { return l.Name == k.Name })
+		inKernel := slices.IndexFunc(loaded, k.is)
+		after, isAfter := ahead(f, loaded, all[i+1:])
+		if inKernel < 0 || !loaded[inKernel].On() {
+			p.behind = after.Name
+		}
 		switch why := misfit(f, k.LivePatch); {
 		case why != "":
 			p.State, p.Reason = LiveElsewhere, why
 		case inKernel >= 0:
 			p.Patch, p.State = loaded[inKernel], stateOf(loaded[inKernel])
+			ours[k.Name] = true
 		case isHeld:
 			p.State, p.Reason = LiveHeld, hold.Reason
 		case k.withdrawn:
 			p.State = LiveWithdrawn
 		case by != "":
 			p.State, p.Reason = LiveSuperseded, "by "+by
+		case isAfter && after.Replace:
+			p.State, p.Reason = LiveSuperseded, fmt.Sprintf("by %s, which is listed after it and replaces all that were loaded before", after.Name)
+		case isAfter:
+			p.State, p.Reason = LiveLate, fmt.Sprintf("%s, which is listed after it, is in the kernel; the next boot of the kernel loads both in their order", after.Name)
+		case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == k.Name }):
+			p.State, p.Reason = LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one", k.Name, k.Name)
 		}
 		list = append(list, p)
 	}
 	for _, l := range loaded {
-		if !slices.ContainsFunc(list, func(p LivePatch) bool { return p.Name == l.Name && p.State != LiveElsewhere }) {
+		if !ours[l.Name] {
 			list = append(list, LivePatch{Patch: l, State: stateOf(l), Reason: "loaded by somebody else"})
 		}
 	}
 	return list
+}
+
+// ahead finds, among the live patches that are listed after one, one that the kernel runs, and rather one that replaces all
+// before it.
+func ahead(f switcher.Facts, loaded []livepatch.Patch, later []known) (found livepatch.Patch, any bool) {
+	for _, k := range later {
+		i := slices.IndexFunc(loaded, k.is)
+		if i >= 0 && loaded[i].On() && misfit(f, k.LivePatch) == "" && (!any || loaded[i].Replace) {
+			found, any = loaded[i], true
+		}
+	}
+	return found, any
 }
 
 func stateOf(p livepatch.Patch) LiveState {
@@ -169,19 +210,22 @@ func stateOf(p livepatch.Patch) LiveState {
 // superseded names a later live patch for this kernel that has every fix of the one at i, "" when there is none: loading
 // both would only mean to replace the one by the other.
 func superseded(f switcher.Facts, all []known, i int, held map[string]Held) string {
-	if len(all[i].Fixes) == 0 {
-		return ""
-	}
 	for _, later := range all[i+1:] {
 		_, isHeld := held[later.Name]
-		if isHeld || later.withdrawn || misfit(f, later.LivePatch) != "" {
+		if isHeld || later.withdrawn || later.failed || misfit(f, later.LivePatch) != "" {
 			continue
 		}
-		if !slices.ContainsFunc(all[i].Fixes, func(fix string) bool { return !slices.Contains(later.Fixes, fix) }) {
+		if hasAll(later.Fixes, all[i].Fixes) {
 			return later.Name
 		}
 	}
 	return ""
+}
+
+// hasAll tells whether a live patch with these fixes stands in for one with those. One that names none cannot be known to
+// have a stand-in.
+func hasAll(fixes, those []string) bool {
+	return len(those) > 0 && !slices.ContainsFunc(those, func(fix string) bool { return !slices.Contains(fixes, fix) })
 }
 
 // Waiting returns the live patches that would be loaded now.
@@ -195,8 +239,11 @@ func (p LivePatch) Unfinished() bool {
 }
 
 func (p LivePatch) waits() bool {
+	if p.behind != "" {
+		return false
+	}
 	switch p.State {
-	case LiveWaiting:
+	case LiveWaiting, LiveTaken: // what has its name there may have been taken out by then, and else the error says what to do
 		return true
 	case LiveDisabled, LiveTransition: // a transition may have lost who watched it
 		return p.Stored
@@ -221,7 +268,7 @@ func (a *Agent) stored(ctx context.Context, policy *verify.Policy) ([]known, []p
 	}
 	var list []known
 	for _, s := range all {
-		k := known{LivePatch: s.LivePatch, stored: true, withdrawn: len(releases) == 0 || s.Evidence != releases[0]}
+		k := known{LivePatch: s.LivePatch, stored: true, note: s.Note, withdrawn: len(releases) == 0 || s.Evidence != releases[0]}
 		if policy != nil {
 			k.vouchers = a.vouchers(ctx, s, *policy)
 		}
@@ -390,7 +437,7 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switch
 			return r, err
 		}
 	}
-	r.Loaded, err = a.loadLive(ctx, f, rec, o.Name)
+	r.Loaded, err = a.loadLive(ctx, f, rec, o.Name, o.Unattended && o.Stored)
 	var listErr error
 	r.Patches, listErr = a.survey(ctx, f, rec)
 	return r, errors.Join(err, listErr)

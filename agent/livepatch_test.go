@@ -44,11 +44,14 @@ type patchHost struct {
 	// refuse is what the kernel answers to the module of this name; stall keeps those from becoming effective.
 	refuse map[string]error
 	stall  bool
-	loads  []string
+	stalls map[string]bool // by name
+	// cumulative are those that replace the ones before.
+	cumulative map[string]bool
+	loads      []string
 }
 
 func newPatchHost(t *testing.T) *patchHost {
-	h := &patchHost{Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel, refuse: map[string]error{}}
+	h := &patchHost{Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel, refuse: map[string]error{}, stalls: map[string]bool{}, cumulative: map[string]bool{}}
 	h.live = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
 	h.Config.LivePatch.Deadline = Duration(20 * time.Millisecond)
 	h.Config.Source.Image = "oci:" + h.layout + ":stable"
@@ -88,10 +91,23 @@ func (h *patchHost) insert(module []byte) error {
 		h.t.Errorf("while %s is being loaded the record says %+v", m.Name, rec.Loading)
 	}
 	h.file("/sys/module/"+m.Name+"/refcnt", "1")
-	h.file("/sys/kernel/livepatch/"+m.Name+"/transition", map[bool]string{true: "1"}[h.stall])
+	if m.Note != nil {
+		h.file("/sys/module/"+m.Name+"/notes/.note.gnu.build-id", string(m.Note))
+	}
+	stall := h.stall || h.stalls[m.Name]
+	h.file("/sys/kernel/livepatch/"+m.Name+"/replace", map[bool]string{true: "1"}[h.cumulative[m.Name]])
+	h.file("/sys/kernel/livepatch/"+m.Name+"/transition", map[bool]string{true: "1"}[stall])
 	h.file("/sys/kernel/livepatch/"+m.Name+"/enabled", "1")
-	if h.stall {
+	if stall {
 		go h.letGo(m.Name)
+		return nil
+	}
+	if others, _ := filepath.Glob(h.path("/sys/kernel/livepatch/*/enabled")); h.cumulative[m.Name] {
+		for _, other := range others {
+			if name := filepath.Base(filepath.Dir(other)); name != m.Name {
+				h.switchOff(name)
+			}
+		}
 	}
 	return nil
 }
@@ -132,6 +148,7 @@ func (h *patchHost) remove(name string) error {
 type listing struct {
 	name, fixes               string
 	release, version, buildID string
+	note                      string // the build id of the module
 }
 
 func (h *patchHost) publish(sequence int64, all ...listing) {
@@ -145,7 +162,7 @@ func (h *patchHost) publish(sequence int64, all ...listing) {
 			p.Fixes = strings.Split(l.fixes, ",")
 		}
 		file := filepath.Join(h.t.TempDir(), l.name+".ko")
-		h.check(os.WriteFile(file, patchestest.Module{Name: l.name, Release: p.KernelRelease}.Bytes(), 0o644))
+		h.check(os.WriteFile(file, patchestest.Module{Name: l.name, Release: p.KernelRelease, Note: l.note}.Bytes(), 0o644))
 		_, err := publish.AddLivePatch(ctx, reference, file, p)
 		h.check(err)
 	}
@@ -254,7 +271,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		if err != nil || p.image != nil || p.id() != "" {
 			t.Fatalf("%+v, %v", p, err)
 		}
-		v, err := h.available(p, h.facts, rec)
+		v, err := h.available(ctx, p, h.facts, rec)
 		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
@@ -286,7 +303,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != "" || w.done.Loaded != nil {
 		t.Errorf("a second time: %+v, %v", w.done, err)
 	}
-	v, err := h.available(p, h.facts, rec)
+	v, err := h.available(ctx, p, h.facts, rec)
 	if err != nil || v.Live {
 		t.Errorf("it is effective and still offered: %+v, %v", v, err)
 	}
@@ -305,8 +322,8 @@ func TestRevertIsRemembered(t *testing.T) {
 	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
-	if r, err = h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
-		t.Errorf("%+v, %v", r, err)
+	if r, err = h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "`updatectl livepatch revert fix_2` first") || states(r.Patches) != "fix_1 out of turn, fix_2 effective" {
+		t.Errorf("on top of what is listed after it: %s, %v", states(r.Patches), err)
 	}
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_1", "fix_2"}) {
@@ -367,7 +384,7 @@ func TestRefusals(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	h.refuse["fix_1"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 effective" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 out of turn, fix_2 effective" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
@@ -464,6 +481,153 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
+// A release that brings another module under a name that is in the kernel has brought nothing yet, and says what to do.
+func TestAnotherBuildOfThatName(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(41, listing{name: "livepatch", fixes: "CVE-2026-0001", note: "41"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	h.publish(42, listing{name: "livepatch", fixes: "CVE-2026-0001,CVE-2026-0002", note: "42"})
+	rec, err := h.readRecord()
+	h.check(err)
+	p, err := h.fetch(context.Background(), "", h.facts, rec, false)
+	h.check(err)
+	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live || states(v.LivePatches) != "livepatch another build of it is loaded" {
+		t.Errorf("offered: %+v, %v", v, err)
+	}
+	r, err := h.apply(LivePatchOptions{})
+	if !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch effective, livepatch another build of it is loaded" || !strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
+		t.Fatalf("%s, %v", states(r.Patches), err)
+	}
+	for cve, want := range map[string]FixState{"CVE-2026-0001": FixedByLivePatch, "CVE-2026-0002": FixOpen} {
+		if fix := cover(h.facts, cve, false, r.Patches); fix.State != want {
+			t.Errorf("%+v", fix)
+		}
+	}
+	// As it says: take that out, and load this one, and not the old one of that name.
+	if r, err := h.revert("livepatch"); err != nil || !slices.Equal(r.Reverted, []string{"livepatch"}) {
+		t.Errorf("%v, %v", r.Reverted, err)
+	}
+	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil || states(r.Patches) != "livepatch no longer published, livepatch effective" || !slices.Equal(r.Loaded, []string{"livepatch"}) {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+	// Somebody else's of that name is not ours.
+	h.boot()
+	h.file("/sys/module/livepatch/notes/.note.gnu.build-id", "theirs")
+	h.file("/sys/kernel/livepatch/livepatch/transition", "0")
+	h.file("/sys/kernel/livepatch/livepatch/enabled", "1")
+	if r, err = h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch no longer published, livepatch another build of it is loaded, livepatch effective" || r.Patches[2].Reason != "loaded by somebody else" {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+}
+
+// What the kernel runs of a function is what was loaded last, so that nothing comes on top of what is listed after it.
+func TestOrder(t *testing.T) {
+	ctx := context.Background()
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0002"})
+	h.cumulative["p2"] = true
+	for range 2 {
+		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 superseded, p2 effective" || slices.Contains(r.Loaded, "p1") {
+			t.Errorf("loaded %v: %s, %v", r.Loaded, states(r.Patches), err)
+		}
+	}
+	if !slices.Equal(h.loads, []string{"p1", "p2"}) {
+		t.Errorf("loaded were %v", h.loads)
+	}
+	rec, err := h.readRecord()
+	h.check(err)
+	p, err := h.fetch(ctx, "", h.facts, rec, false)
+	h.check(err)
+	if v, err := h.available(ctx, p, h.facts, rec); err != nil || v.Live {
+		t.Errorf("it is offered again: %+v, %v", v, err)
+	}
+	// Neither what comes later and replaces all, nor what is beside others, is loaded below what is there.
+	h.publish(2, listing{name: "p3", fixes: "CVE-2026-0003"}, listing{name: "p2", fixes: "CVE-2026-0002"})
+	h.cumulative["p3"] = true
+	if r, err := h.apply(LivePatchOptions{}); err != nil || len(r.Loaded) > 0 || states(r.Patches) != "p1 no longer published, p3 superseded, p2 effective" {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+}
+
+// What stalls is not passed over by what is listed after it, and what is refused for good is.
+func TestOrderAfterFailure(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0002"})
+	h.stalls["p1"] = true
+	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || states(r.Patches) != "p1 not loaded, p2 not loaded" {
+		t.Errorf("%s, %v", states(r.Patches), err)
+	}
+	h.stalls["p1"] = false
+	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(r.Loaded, []string{"p1", "p2"}) {
+		t.Errorf("%v, %v", r.Loaded, err)
+	}
+}
+
+// What one that does not load was to stand in for is loaded instead.
+func TestStandIn(t *testing.T) {
+	for name, fail := range map[string]func(h *patchHost){
+		"stalls":  func(h *patchHost) { h.stalls["p2"] = true },
+		"refused": func(h *patchHost) { h.refuse["p2"] = unix.EINVAL },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPatchHost(t)
+			h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+			h.cumulative["p2"] = true
+			fail(h)
+			r, err := h.apply(LivePatchOptions{})
+			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
+			}
+			h.stalls["p2"], h.refuse["p2"] = false, nil
+			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || states(r.Patches) != "p1 superseded, p2 effective" {
+				t.Errorf("later: %s, %v", states(r.Patches), err)
+			}
+		})
+	}
+}
+
+// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and there is
+// one deadline for all of them.
+func TestAtBoot(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "p0", fixes: "CVE-2026-0000"}, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+	atBoot := LivePatchOptions{Stored: true, Unattended: true}
+	h.stalls["p2"] = true
+	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || !slices.Equal(r.Loaded, []string{"p0", "p1"}) {
+		t.Errorf("%v, %v", r.Loaded, err)
+	}
+	h.check(func() error { _, err := h.revert("p1"); return err }())
+	rec, err := h.readRecord()
+	h.check(err)
+	rec.Held, h.loads = nil, nil
+	h.check(h.writeRecord(rec))
+	if r, err := h.apply(atBoot); err != nil || !slices.Equal(h.loads, []string{"p1"}) {
+		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, states(r.Patches), err)
+	}
+	h.stalls["p2"], h.loads = false, nil
+	if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
+		t.Errorf("when the root is good: %v, %v", done, err)
+	}
+	if left := h.readStalls(h.facts).LivePatches; len(left) != 0 {
+		t.Errorf("it went through, and noted is %v", left)
+	}
+
+	// Another boot of the kernel begins anew, and one deadline is for all: the first uses it up.
+	h.publish(2, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+	_, err = h.apply(LivePatchOptions{})
+	h.check(err)
+	h.boot()
+	h.stall = true
+	for _, want := range []string{"p2", "p1", ""} {
+		h.loads = nil
+		_, err := h.apply(atBoot)
+		if got := strings.Join(h.loads, " "); got != want || errors.Is(err, livepatch.ErrStalled) != (want != "") {
+			t.Errorf("after a boot: loaded %q, want %q; %v", got, want, err)
+		}
+	}
+}
+
 func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
@@ -522,6 +686,8 @@ func TestSurvey(t *testing.T) {
 	}
 	withdrawn := k("w", "A")
 	withdrawn.withdrawn = true
+	noted := k("b", "B")
+	noted.note = []byte("b")
 	other := k("o", "A,B")
 	other.KernelBuildID = "00"
 	held := map[string]Held{"h": {Reason: "taken back by the operator"}}
@@ -543,6 +709,11 @@ func TestSurvey(t *testing.T) {
 		"leaving":                      {[]livepatch.Patch{{Name: "h", Transition: true}}, []known{k("h", "A")}, "h being taken back"},
 		"switched off":                 {[]livepatch.Patch{{Name: "a"}}, []known{k("a", "A")}, "a switched off"},
 		"somebody else's":              {[]livepatch.Patch{{Name: "x", Enabled: true}}, []known{k("a", "A")}, "a not loaded, x effective"},
+		"superseded in the kernel":     {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []known{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
+		"out of turn":                  {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{k("a", ""), k("b", "B")}, "a out of turn, b effective"},
+		"unlike any, listed later":     {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{k("a", "A"), noted}, "a not loaded, b another build of it is loaded, b effective"},
+		"another build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{noted}, "b another build of it is loaded, b effective"},
+		"the same build":               {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []known{noted}, "b effective"},
 		"same name, another kernel's":  {[]livepatch.Patch{{Name: "o", Enabled: true}}, []known{other}, "o for another kernel, o effective"},
 	} {
 		if got := states(survey(theKernel, c.loaded, c.all, held)); got != c.want {

@@ -17,27 +17,69 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// toLoad chooses what to load from a survey, as indexes into it: what waits, or the one that is named. The error is an
-// ErrOtherKernel or ErrNoLivePatch, and only about a named one.
-func toLoad(list []LivePatch, name string) (take []int, err error) {
+// trial is what became of a live patch in one run.
+type trial int
+
+const (
+	untried trial = iota
+	over          // it is in the kernel, or will never be
+	putOff        // it may still be loaded later
+)
+
+// nextToLoad chooses from a survey the first that waits and was not tried, as an index into it; -1 when there is none.
+// What was put off would be out of turn once a later one is in the kernel, so that only one that stands in for it is
+// loaded meanwhile.
+func nextToLoad(list []LivePatch, trials []trial) int {
+	for i, p := range list {
+		if trials[i] != untried || !p.waits() {
+			continue
+		}
+		if !passesOne(list[:i], trials, p) {
+			return i
+		}
+	}
+	return -1
+}
+
+// passesOne tells whether loading p would pass over one that was put off.
+func passesOne(before []LivePatch, trials []trial, p LivePatch) bool {
+	for i, b := range before {
+		if trials[i] == putOff && !hasAll(p.Fixes, b.Fixes) {
+			return true
+		}
+	}
+	return false
+}
+
+// named chooses from a survey the live patch of that name, as an index into it: the one that is published, or else that
+// which was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
+func named(list []LivePatch, name string) (take int, err error) {
+	take = -1
 	err = fmt.Errorf("%w: %s is neither stored nor published for this kernel", ErrNoLivePatch, name)
 	for i, p := range list {
 		switch {
-		case name == "" && p.waits(), p.Name == name && p.Stored && p.State != LiveElsewhere:
-			take = append(take, i)
-		case p.Name == name && p.State == LiveElsewhere:
+		case p.Name != name:
+		case p.State == LiveElsewhere:
 			err = fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, p.Reason)
+		case p.Stored && (take < 0 || !p.withdrawn || list[take].withdrawn):
+			take = i
 		}
 	}
-	if name == "" || len(take) > 0 {
-		return take, nil
+	switch {
+	case take < 0:
+		return take, err
+	case list[take].behind != "":
+		by := list[take].behind
+		return take, fmt.Errorf("%w: %s is listed before %s, which is in the kernel, and would undo it; `updatectl livepatch revert %s` first", ErrBlocked, name, by, by)
 	}
-	return nil, err
+	return take, nil
 }
 
-// loadLive loads the stored live patches that wait, or the one that is named, and returns the names of those that became
-// effective. It goes on after one that the kernel refuses, and ends where no other could be loaded either.
-func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, name string) (done []string, err error) {
+// loadLive loads the stored live patches that wait, or the one that is named, and returns the names of those that are
+// effective now. After every one it looks again: a cumulative one switches others off, and what stood in for one that did
+// not load is to be loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what
+// stalled before is left for later, and [livepatch] deadline is that of the whole run.
+func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, name string, atBoot bool) (done []string, err error) {
 	if err := a.holdFatal(f, rec); err != nil {
 		return nil, err
 	}
@@ -49,29 +91,76 @@ func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, nam
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := a.live.Patches()
-	if err != nil {
-		return nil, err
-	}
-	// What somebody else loaded comes last and is not stored.
-	take, err := toLoad(survey(f, loaded, list, rec.Held), name)
-	if err != nil {
-		return nil, err
+	trials := make([]trial, len(list))
+	if atBoot {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(a.Config.LivePatch.Deadline))
+		defer cancel()
+		a.leaveStalled(f, list, trials)
 	}
 	var errs []error
-	for _, i := range take {
-		err := a.loadOne(ctx, stored[i], policy, f, rec)
+	var took []int
+	for {
+		loaded, err := a.live.Patches()
+		if err != nil {
+			return nil, errors.Join(append(errs, err)...)
+		}
+		// What somebody else loaded comes last and is not stored.
+		now := survey(f, loaded, list, rec.Held)[:len(list)]
+		i := nextToLoad(now, trials)
+		if name != "" && len(took)+len(errs) == 0 {
+			i, err = named(now, name)
+		} else if name != "" {
+			i = -1
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i < 0 || ctx.Err() != nil {
+			return effective(now, took), errors.Join(errs...)
+		}
+		err = a.loadOne(ctx, stored[i], policy, f, rec)
 		if err == nil {
-			done = append(done, stored[i].Name)
+			trials[i], took = over, append(took, i)
 			a.cleanSuperseded(stored, stored[i].Name)
 			continue
 		}
 		errs = append(errs, err)
-		if endsLoading(err) || ctx.Err() != nil {
-			break
+		trials[i], list[i].failed = afterFailure(err), true
+		if endsLoading(err) {
+			return effective(now, took), errors.Join(errs...)
 		}
 	}
-	return done, errors.Join(errs...)
+}
+
+// leaveStalled leaves for later what stalled since the kernel was booted.
+func (a *Agent) leaveStalled(f switcher.Facts, list []known, trials []trial) {
+	stalled := a.readStalls(f).LivePatches
+	for i, k := range list {
+		if slices.Contains(stalled, k.Descriptor.Digest) {
+			trials[i], list[i].failed = putOff, true
+			a.Log.Info("a live patch that stalled is left for later", zap.String("live patch", k.Name))
+		}
+	}
+}
+
+// effective names those of a survey that are, in the order in which they were loaded.
+func effective(list []LivePatch, took []int) (names []string) {
+	for _, i := range took {
+		if list[i].State == LiveEffective {
+			names = append(names, list[i].Name)
+		}
+	}
+	return names
+}
+
+// afterFailure tells whether a live patch may still be loaded later. What the kernel refuses will not be, and keeps no
+// other one waiting.
+func afterFailure(err error) trial {
+	if errors.Is(err, livepatch.ErrKernel) || errors.Is(err, patches.ErrModule) {
+		return over
+	}
+	return putOff
 }
 
 // endsLoading tells that no other live patch could be loaded either.
@@ -123,6 +212,7 @@ func (a *Agent) loadOne(ctx context.Context, s patches.Stored, policy verify.Pol
 	if writeErr := a.writeRecord(rec); writeErr != nil {
 		a.Log.Warn(writeErr.Error())
 	}
+	a.noteStall(f, s, err)
 	if err != nil {
 		a.tell(Event{Event: "live patch failed", LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
 		a.logBlockers(err)
@@ -187,7 +277,7 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f switcher.Fac
 	}
 	for _, p := range slices.Backward(list) {
 		switch {
-		case name == "" && !p.Stored, name != "" && p.Name != name, p.State == LiveElsewhere:
+		case name == "" && !p.Stored, name != "" && p.Name != name, p.State == LiveElsewhere, slices.Contains(r.Reverted, p.Name):
 			continue
 		case p.State != LiveEffective && p.State != LiveTransition && p.State != LiveLeaving && p.State != LiveDisabled && name == "":
 			continue
@@ -237,7 +327,7 @@ func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) 
 	if !a.Config.LivePatch.Enabled {
 		return nil, nil
 	}
-	done, err := a.loadLive(ctx, f, rec, "")
+	done, err := a.loadLive(ctx, f, rec, "", false)
 	if err != nil {
 		a.Log.Error("not every live patch is effective", zap.Error(err))
 	}
@@ -251,7 +341,7 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 		return nil
 	}
 	var err error
-	w.done.Loaded, err = a.loadLive(ctx, w.facts, w.rec, "")
+	w.done.Loaded, err = a.loadLive(ctx, w.facts, w.rec, "", false)
 	if len(w.done.Loaded) > 0 {
 		w.done.Level = switcher.LevelLive
 	}
@@ -321,7 +411,7 @@ func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]str
 	}
 	return a.livePatches().GC(ctx, func(s patches.Stored) bool {
 		current := misfit(f, s.LivePatch) == "" && s.Evidence == kept[0]
-		inKernel := slices.ContainsFunc(loaded, func(p livepatch.Patch) bool { return p.Name == s.Name })
+		inKernel := slices.ContainsFunc(loaded, func(p livepatch.Patch) bool { return p.Name == s.Name && p.Is(s.Note) })
 		return current || inKernel || listed[s.Descriptor.Digest]
 	})
 }

@@ -42,7 +42,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	available, err := a.available(p, facts, rec)
+	available, err := a.available(ctx, p, facts, rec)
 	if err != nil {
 		return Plan{}, err
 	}

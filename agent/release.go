@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
@@ -203,11 +205,15 @@ func (p *published) root(f switcher.Facts, rec *Record) string {
 	return f.Root
 }
 
-// listed are the live patches of the release, none of which needs to be stored.
-func (p *published) listed() []known {
+// listed are the live patches of the release, none of which needs to be stored. Only of a stored one it is known what it is.
+func (p *published) listed(stored []patches.Stored) []known {
 	var list []known
 	for _, l := range p.release.LivePatches {
-		list = append(list, known{LivePatch: l, vouchers: p.verified.Vouchers()})
+		k := known{LivePatch: l, unseen: true, vouchers: p.verified.Vouchers()}
+		if i := slices.IndexFunc(stored, func(s patches.Stored) bool { return s.Descriptor.Digest == l.Descriptor.Digest }); i >= 0 {
+			k.unseen, k.note = false, stored[i].Note
+		}
+		list = append(list, k)
 	}
 	return list
 }

@@ -45,6 +45,7 @@ func (k Kernel) Load(ctx context.Context, m Module, deadline time.Duration) erro
 
 // settle waits for the end of the transition of a patch that was just loaded, and takes it back if it does not come.
 func (k Kernel) settle(ctx context.Context, name string, deadline time.Duration) error {
+	start := time.Now()
 	switch outcome := k.await(ctx, name, deadline, Patch.Effective); {
 	case outcome == reached:
 		return nil
@@ -53,7 +54,7 @@ func (k Kernel) settle(ctx context.Context, name string, deadline time.Duration)
 	case outcome == gone:
 		return errors.Join(fmt.Errorf("%w: %s: it was loaded and patches nothing, so it is no live patch", ErrKernel, name), k.clean(name))
 	}
-	stalled := &Stalled{Name: name, After: deadline, Blockers: k.Blockers(Patch{Enabled: true})}
+	stalled := &Stalled{Name: name, After: min(deadline, time.Since(start).Round(time.Millisecond)), Blockers: k.Blockers(Patch{Enabled: true})}
 	// The deadline of the caller is over; taking it back has its own.
 	if err := k.Revert(context.WithoutCancel(ctx), name, deadline); err != nil {
 		stalled.Back = err
