@@ -117,9 +117,12 @@ func DefaultConfig() Config {
 	h := health.DefaultConfig()
 	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
 	c.Health.Reachable = h.Reachable
-	c.LivePatch.Enabled, c.LivePatch.Deadline = true, Duration(time.Minute)
+	c.LivePatch.Enabled, c.LivePatch.Deadline = true, livePatchDeadline
 	return c
 }
+
+// livePatchDeadline is the default of [livepatch] deadline: most transitions take seconds.
+const livePatchDeadline = Duration(time.Minute)
 
 // configPlaces are read in this order; a later file overrides an earlier one key by key.
 var configPlaces = []string{
@@ -138,10 +141,14 @@ func LoadConfig(path func(string) string, file string) (Config, error) {
 			return c, err
 		}
 	}
+	c.LivePatch.Deadline = 0
 	for _, f := range files {
 		if err := c.read(f); err != nil {
 			return c, err
 		}
+	}
+	if c.LivePatch.Deadline == 0 { // no file names it, so that it gives way to a short time for a new root
+		c.LivePatch.Deadline = min(livePatchDeadline, c.Health.Deadline/2)
 	}
 	return c, c.validate()
 }
@@ -295,6 +302,10 @@ func (c *Config) validate() error {
 	}
 	if err := c.health().Validate(); err != nil {
 		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
+	}
+	if l, h := c.LivePatch.Deadline, c.Health.Deadline; c.LivePatch.Enabled && l >= h {
+		return fmt.Errorf("%w: [livepatch] deadline is %v and must be less than [health] deadline, %v: a live patch that stalls would use up the time in which a new root has to become good",
+			ErrConfig, time.Duration(l), time.Duration(h))
 	}
 	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {

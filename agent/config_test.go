@@ -43,6 +43,9 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	if c.Source.Image != "host" || c.Verify.Threshold != 2 || c.Switch.Level != "soft" || time.Duration(c.Health.Deadline) != 90*time.Second {
 		t.Errorf("merged to %+v", c)
 	}
+	if time.Duration(c.LivePatch.Deadline) != 45*time.Second {
+		t.Errorf("no file names the deadline of live patches, and it is %v", time.Duration(c.LivePatch.Deadline))
+	}
 	if !slices.Equal(c.State.Persist, []string{"/var", "/data"}) || len(c.Files) != 5 {
 		t.Errorf("persist %v, files %v", c.State.Persist, c.Files)
 	}
@@ -60,6 +63,7 @@ func TestConfigComplaints(t *testing.T) {
 		"mirror":               {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n", "[source] mirrors: bad image reference \"mirror.example.org/os\""},
 		"machine class":        {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
 		"port":                 {"[health]\nports = ['udp:53']\n", `[health] ports: "udp:53" is no port`},
+		"live patch deadline":  {"[livepatch]\ndeadline = '5m'\n", "[livepatch] deadline is 5m0s and must be less than [health] deadline, 5m0s: a live patch that stalls"},
 		"level":                {"[switch]\nlevel = 'warm'\n", "one of auto, soft, full"},
 		"fallback":             {"[switch]\nfallback = 'soft'\n", "[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
 		"kernel age":           {"[switch]\nmax-kernel-age = '90d'\n", "updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},

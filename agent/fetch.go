@@ -202,7 +202,7 @@ func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, r
 		if err != nil && !errors.Is(err, os.ErrPermission) {
 			return v, err
 		}
-		v.LivePatches = survey(f, loaded, p.listed(stored), rec.Held)[:len(p.release.LivePatches)]
+		v.LivePatches = survey(f, loaded, a.withNotes(f, p.listed(stored)), rec.Held)[:len(p.release.LivePatches)]
 		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {

@@ -64,9 +64,11 @@ type LivePatch struct {
 	Blockers []livepatch.Blocker `json:"blockers,omitempty"`
 
 	withdrawn bool
-	// behind is a live patch in the kernel that is listed after this one, which is not there; "" for none. Of a function that
-	// both change, the kernel runs what was loaded last, so that this one would undo the other.
-	behind string
+	// after is a live patch in the kernel that is listed after this one, which is not there; "" for none. Of a function that
+	// both change, the kernel runs what was loaded last. Behind tells that this one would undo the other; else it has to
+	// be seen.
+	after  string
+	behind bool
 }
 
 // Held is why a live patch is not loaded by itself any more.
@@ -116,9 +118,9 @@ type known struct {
 	// never on this host, and what the kernel has of its name is something else.
 	note   []byte
 	unseen bool
-	// failed tells that it was tried and did not load: it stands in for nothing.
-	failed   bool
-	vouchers []verify.Voucher
+	// late is what the notes say of it; failed tells that it was tried and did not load: it stands in for nothing.
+	late, failed bool
+	vouchers     []verify.Voucher
 }
 
 // is tells whether what the kernel has loaded is this very live patch, as far as that can be known.
@@ -152,7 +154,7 @@ func survey(f switcher.Facts, loaded []livepatch.Patch, all []known, held map[st
 		inKernel := slices.IndexFunc(loaded, k.is)
 		after, isAfter := ahead(f, loaded, all[i+1:])
 		if inKernel < 0 || !loaded[inKernel].On() {
-			p.behind = after.Name
+			p.after, p.behind = after.Name, isAfter && (after.Replace || k.late)
 		}
 		switch why := misfit(f, k.LivePatch); {
 		case why != "":
@@ -168,7 +170,7 @@ func survey(f switcher.Facts, loaded []livepatch.Patch, all []known, held map[st
 			p.State, p.Reason = LiveSuperseded, "by "+by
 		case isAfter && after.Replace:
 			p.State, p.Reason = LiveSuperseded, fmt.Sprintf("by %s, which is listed after it and replaces all that were loaded before", after.Name)
-		case isAfter:
+		case p.behind:
 			p.State, p.Reason = LiveLate, fmt.Sprintf("%s, which is listed after it, is in the kernel; the next boot of the kernel loads both in their order", after.Name)
 		case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == k.Name }):
 			p.State, p.Reason = LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one", k.Name, k.Name)
@@ -239,7 +241,7 @@ func (p LivePatch) Unfinished() bool {
 }
 
 func (p LivePatch) waits() bool {
-	if p.behind != "" {
+	if p.behind {
 		return false
 	}
 	switch p.State {
@@ -328,7 +330,7 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 	if errors.Is(err, os.ErrPermission) {
 		list, err = nil, nil // in another tree, who is not root sees what that tree shows
 	}
-	all := survey(f, loaded, list, rec.Held)
+	all := survey(f, loaded, a.withNotes(f, list), rec.Held)
 	for i, p := range all {
 		if p.Transition {
 			all[i].Blockers = a.live.Blockers(p.Patch)

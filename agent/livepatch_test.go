@@ -47,13 +47,14 @@ type patchHost struct {
 	stalls map[string]bool // by name
 	// cumulative are those that replace the ones before.
 	cumulative map[string]bool
+	silent     bool // as Linux before 6.11, which does not tell that one is
 	loads      []string
 }
 
 func newPatchHost(t *testing.T) *patchHost {
 	h := &patchHost{Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel, refuse: map[string]error{}, stalls: map[string]bool{}, cumulative: map[string]bool{}}
 	h.live = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
-	h.Config.LivePatch.Deadline = Duration(20 * time.Millisecond)
+	h.Config.LivePatch.Deadline = Duration(250 * time.Millisecond)
 	h.Config.Source.Image = "oci:" + h.layout + ":stable"
 	h.Config.Verify.Keys = []string{"/etc/updatectl/keys/release.pub"}
 	writeFile(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
@@ -95,7 +96,9 @@ func (h *patchHost) insert(module []byte) error {
 		h.file("/sys/module/"+m.Name+"/notes/.note.gnu.build-id", string(m.Note))
 	}
 	stall := h.stall || h.stalls[m.Name]
-	h.file("/sys/kernel/livepatch/"+m.Name+"/replace", map[bool]string{true: "1"}[h.cumulative[m.Name]])
+	if !h.silent {
+		h.file("/sys/kernel/livepatch/"+m.Name+"/replace", map[bool]string{true: "1"}[h.cumulative[m.Name]])
+	}
 	h.file("/sys/kernel/livepatch/"+m.Name+"/transition", map[bool]string{true: "1"}[stall])
 	h.file("/sys/kernel/livepatch/"+m.Name+"/enabled", "1")
 	if stall {
@@ -384,7 +387,7 @@ func TestRefusals(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	h.refuse["fix_1"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 out of turn, fix_2 effective" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 effective" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
@@ -550,6 +553,32 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// A cumulative one throws out also what is listed after it, which is loaded again at once. Before Linux 6.11 nothing in /sys
+// tells of it.
+func TestReplacedAndLoadedAgain(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		h := newPatchHost(t)
+		h.silent = silent
+		h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "x", fixes: "CVE-2026-0009"})
+		h.cumulative["p1"], h.cumulative["p2"], h.cumulative["p3"] = true, true, true
+		_, err := h.apply(LivePatchOptions{})
+		h.check(err)
+		h.publish(2, listing{name: "p2", fixes: "CVE-2026-0002"}, listing{name: "x", fixes: "CVE-2026-0009"})
+		if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"p2", "x"}) || states(r.Patches) != "p1 no longer published, p2 effective, x effective" {
+			t.Errorf("loaded %v: %s, %v", r.Loaded, states(r.Patches), err)
+		}
+		h.publish(3, listing{name: "p2", fixes: "CVE-2026-0002"}, listing{name: "x", fixes: "CVE-2026-0009"}, listing{name: "p3", fixes: "CVE-2026-0003"})
+		for _, want := range []string{"p3", ""} {
+			h.loads = nil
+			r, err := h.apply(LivePatchOptions{})
+			word := map[bool]string{true: "out of turn", false: "superseded"}[silent]
+			if got := strings.Join(h.loads, " "); got != want || err != nil || states(r.Patches) != fmt.Sprintf("p1 no longer published, p2 %s, x %s, p3 effective", word, word) {
+				t.Errorf("loaded %q, want %q: %s, %v", got, want, states(r.Patches), err)
+			}
+		}
+	}
+}
+
 // What stalls is not passed over by what is listed after it, and what is refused for good is.
 func TestOrderAfterFailure(t *testing.T) {
 	h := newPatchHost(t)
@@ -609,7 +638,7 @@ func TestAtBoot(t *testing.T) {
 	if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
 		t.Errorf("when the root is good: %v, %v", done, err)
 	}
-	if left := h.readStalls(h.facts).LivePatches; len(left) != 0 {
+	if left := h.readNotes(h.facts).Stalled; len(left) != 0 {
 		t.Errorf("it went through, and noted is %v", left)
 	}
 
@@ -686,6 +715,8 @@ func TestSurvey(t *testing.T) {
 	}
 	withdrawn := k("w", "A")
 	withdrawn.withdrawn = true
+	late := k("l", "A")
+	late.late = true
 	noted := k("b", "B")
 	noted.note = []byte("b")
 	other := k("o", "A,B")
@@ -710,7 +741,9 @@ func TestSurvey(t *testing.T) {
 		"switched off":                 {[]livepatch.Patch{{Name: "a"}}, []known{k("a", "A")}, "a switched off"},
 		"somebody else's":              {[]livepatch.Patch{{Name: "x", Enabled: true}}, []known{k("a", "A")}, "a not loaded, x effective"},
 		"superseded in the kernel":     {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []known{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
-		"out of turn":                  {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{k("a", ""), k("b", "B")}, "a out of turn, b effective"},
+		"beside a later one":           {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{k("a", ""), k("b", "B")}, "a not loaded, b effective"},
+		"out of turn":                  {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{late, k("b", "B")}, "l out of turn, b effective"},
+		"out of turn no more":          {nil, []known{late, k("b", "B")}, "l not loaded, b not loaded"},
 		"unlike any, listed later":     {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{k("a", "A"), noted}, "a not loaded, b another build of it is loaded, b effective"},
 		"another build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{noted}, "b another build of it is loaded, b effective"},
 		"the same build":               {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []known{noted}, "b effective"},

@@ -68,11 +68,15 @@ func named(list []LivePatch, name string) (take int, err error) {
 	switch {
 	case take < 0:
 		return take, err
-	case list[take].behind != "":
-		by := list[take].behind
-		return take, fmt.Errorf("%w: %s is listed before %s, which is in the kernel, and would undo it; `updatectl livepatch revert %s` first", ErrBlocked, name, by, by)
+	case list[take].behind:
+		return take, list[take].late()
 	}
 	return take, nil
+}
+
+// late is the error of one that would undo what is listed after it.
+func (p LivePatch) late() error {
+	return fmt.Errorf("%w: %s is listed before %s, which is in the kernel, and would undo it; `updatectl livepatch revert %s` first", ErrBlocked, p.Name, p.after, p.after)
 }
 
 // loadLive loads the stored live patches that wait, or the one that is named, and returns the names of those that are
@@ -106,7 +110,7 @@ func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, nam
 			return nil, errors.Join(append(errs, err)...)
 		}
 		// What somebody else loaded comes last and is not stored.
-		now := survey(f, loaded, list, rec.Held)[:len(list)]
+		now := survey(f, loaded, a.withNotes(f, list), rec.Held)[:len(list)]
 		i := nextToLoad(now, trials)
 		if name != "" && len(took)+len(errs) == 0 {
 			i, err = named(now, name)
@@ -121,11 +125,16 @@ func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, nam
 		}
 		err = a.loadOne(ctx, stored[i], policy, f, rec)
 		if err == nil {
+			err = a.keepOrder(ctx, f, now, stored, i)
+		}
+		if err == nil {
 			trials[i], took = over, append(took, i)
 			a.cleanSuperseded(stored, stored[i].Name)
 			continue
 		}
-		errs = append(errs, err)
+		if !atBoot || !errors.Is(err, context.DeadlineExceeded) { // its time was over before it was tried
+			errs = append(errs, err)
+		}
 		trials[i], list[i].failed = afterFailure(err), true
 		if endsLoading(err) {
 			return effective(now, took), errors.Join(errs...)
@@ -133,9 +142,38 @@ func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, nam
 	}
 }
 
+// keepOrder looks at what the kernel has made of a live patch that was just loaded. What it has replaced is not to replace
+// it in turn. One that came on top of what is listed after it is taken back.
+func (a *Agent) keepOrder(ctx context.Context, f switcher.Facts, before []LivePatch, stored []patches.Stored, i int) error {
+	loaded, err := a.live.Patches()
+	if err != nil {
+		return err
+	}
+	on := func(j int) bool {
+		return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == stored[j].Name && l.Is(stored[j].Note) && l.On() })
+	}
+	late := func(j int) { a.note(f, func(n *notes) { set(&n.Late, stored[j].Descriptor.Digest, true) }) }
+	for j, was := range before[:i] {
+		if was.State == LiveEffective && !on(j) {
+			late(j)
+		}
+	}
+	for j := i + 1; j < len(before); j++ {
+		if before[j].State != LiveEffective || !on(j) {
+			continue
+		}
+		late(i)
+		before[i].after = before[j].Name
+		err := before[i].late()
+		a.tell(Event{Event: "live patch failed", LivePatch: stored[i].Name, Reason: err.Error(), Kernel: f.KernelRelease})
+		return errors.Join(err, a.live.Revert(context.WithoutCancel(ctx), stored[i].Name, time.Duration(a.Config.LivePatch.Deadline)))
+	}
+	return nil
+}
+
 // leaveStalled leaves for later what stalled since the kernel was booted.
 func (a *Agent) leaveStalled(f switcher.Facts, list []known, trials []trial) {
-	stalled := a.readStalls(f).LivePatches
+	stalled := a.readNotes(f).Stalled
 	for i, k := range list {
 		if slices.Contains(stalled, k.Descriptor.Digest) {
 			trials[i], list[i].failed = putOff, true
@@ -157,7 +195,7 @@ func effective(list []LivePatch, took []int) (names []string) {
 // afterFailure tells whether a live patch may still be loaded later. What the kernel refuses will not be, and keeps no
 // other one waiting.
 func afterFailure(err error) trial {
-	if errors.Is(err, livepatch.ErrKernel) || errors.Is(err, patches.ErrModule) {
+	if errors.Is(err, livepatch.ErrKernel) || errors.Is(err, patches.ErrModule) || errors.Is(err, ErrBlocked) {
 		return over
 	}
 	return putOff
@@ -212,7 +250,7 @@ func (a *Agent) loadOne(ctx context.Context, s patches.Stored, policy verify.Pol
 	if writeErr := a.writeRecord(rec); writeErr != nil {
 		a.Log.Warn(writeErr.Error())
 	}
-	a.noteStall(f, s, err)
+	a.note(f, func(n *notes) { set(&n.Stalled, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled)) })
 	if err != nil {
 		a.tell(Event{Event: "live patch failed", LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
 		a.logBlockers(err)
@@ -362,6 +400,7 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 	// As in switchTo: it ends this very process.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
+	a.note(f, func(n *notes) { n.Stalled = nil }) // that which is restarted for is tried at once
 	if err := a.Machine.SoftReboot(ctx); err != nil {
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
