@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -347,8 +348,9 @@ func (a *Agent) keepLive(ctx context.Context, p *published, f switcher.Facts) er
 	return a.keep(ctx, p, f)
 }
 
-// keep brings the live patches that the offered release has for the running kernel onto the disk. A release that lists
-// none is kept, too, where there was one that did: what it no longer lists was withdrawn.
+// keep brings the live patches that the offered release has for the running kernel onto the disk, and those for the others
+// that the host may boot: the network is not there yet when they are to be loaded. A release that lists none is kept,
+// too, where there was one that did: what it no longer lists was withdrawn.
 func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error {
 	if p.release == nil {
 		return nil
@@ -356,12 +358,20 @@ func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error 
 	if len(p.release.LivePatches) == 0 && !exists(patches.Dir(a.path(StateDir))) {
 		return nil
 	}
-	fit := pick(f, p.release.LivePatches)
+	fit := slices.DeleteFunc(slices.Clone(p.release.LivePatches), func(l release.LivePatch) bool { return !a.mayRun(f, l) })
 	if err := a.livePatches().Keep(ctx, p.source, p.verified, fit); err != nil {
 		return err
 	}
-	a.Log.Debug("kept the live patches for this kernel", zap.Int("count", len(fit)))
+	a.Log.Debug("kept the live patches for the kernels of this host", zap.Int("count", len(fit)))
 	return nil
+}
+
+// mayRun tells whether a live patch is for the running kernel, or for one that a boot may bring: the root that runs or the
+// mutable host, which every boot starts in, has modules for it. Which build of that kernel it is shows when it runs.
+func (a *Agent) mayRun(f switcher.Facts, l release.LivePatch) bool {
+	const modules = "/usr/lib/modules"
+	return misfit(f, l) == "" || exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
+		exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
 }
 
 // LivePatchOptions are the operator's wishes for livepatch apply.

@@ -579,6 +579,39 @@ func TestReplacedAndLoadedAgain(t *testing.T) {
 	}
 }
 
+// A boot may bring another kernel that the host has, before there is a network: what is listed for it is on the disk by
+// then, and never loaded into any other.
+func TestKernelsOfTheHost(t *testing.T) {
+	h := newPatchHost(t)
+	h.publish(1, listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
+		listing{name: "rebuilt", version: "#2 SMP"}, listing{name: "nobodys", release: "6.12.51"})
+	for _, dir := range []string{"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50"} {
+		h.file(dir+"/modules.dep", "")
+	}
+	want := "now effective, own for another kernel, hosts for another kernel, rebuilt for another kernel"
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) || states(r.Patches) != want {
+		t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
+	}
+	st, err := h.openStore()
+	h.check(err)
+	if removed, err := h.gcLive(st, h.facts, nil); err != nil || len(removed) != 0 {
+		t.Errorf("collected %v, %v", removed, err)
+	}
+	h.check(os.RemoveAll(h.layout))
+	h.boot()
+	h.facts.KernelRelease = "6.12.50"
+	if _, err := h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"hosts"}) {
+		t.Errorf("in the newer kernel: %v, %v", h.loads, err)
+	}
+	// The next release lists it no more.
+	h.publish(2, listing{name: "own", release: "6.12.49"})
+	_, err = h.apply(LivePatchOptions{})
+	h.check(err)
+	if removed, err := h.gcLive(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
+		t.Errorf("collected %v, %v", removed, err)
+	}
+}
+
 // What stalls is not passed over by what is listed after it, and what is refused for good is.
 func TestOrderAfterFailure(t *testing.T) {
 	h := newPatchHost(t)

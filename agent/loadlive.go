@@ -422,12 +422,12 @@ func (a *Agent) collectLive(st *store.Store, f switcher.Facts, rec *Record) {
 
 func (a *Agent) tellCollected(livePatches []string) {
 	for _, name := range livePatches {
-		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for this kernel nor listed by the release of a root that is kept"})
+		a.tell(Event{Event: "collected", LivePatch: name, Reason: "neither for a kernel of this host nor listed by the release of a root that is kept"})
 	}
 }
 
 // gcLive removes the live patches that nothing needs, and returns their names: kept are those of the last release for the
-// running kernel, those that are in the kernel, and those that the release of a kept root lists.
+// kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
 func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]string, error) {
 	ctx := context.Background()
 	kept, err := a.livePatches().Releases(ctx)
@@ -449,7 +449,7 @@ func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]str
 		}
 	}
 	return a.livePatches().GC(ctx, func(s patches.Stored) bool {
-		current := misfit(f, s.LivePatch) == "" && s.Evidence == kept[0]
+		current := s.Evidence == kept[0] && a.mayRun(f, s.LivePatch)
 		inKernel := slices.ContainsFunc(loaded, func(p livepatch.Patch) bool { return p.Name == s.Name && p.Is(s.Note) })
 		return current || inKernel || listed[s.Descriptor.Digest]
 	})
