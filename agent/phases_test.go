@@ -128,7 +128,9 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 }
 
 func TestResumeDecides(t *testing.T) {
-	host := switcher.Facts{Root: switcher.HostRoot}
+	host := switcher.Facts{Root: switcher.HostRoot, Systemd: 257}
+	disk := host // appeared since the last switch: the shutdown would hang at every boot
+	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
 	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
 	tired := resting("host", "v1")
 	tired.Resume = &Resume{Root: "v1", Attempts: maxAttempts}
@@ -153,10 +155,15 @@ func TestResumeDecides(t *testing.T) {
 		"the host itself is tried":     {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
 		"booted for it":                {landed, host, true, "v2", verbApply},
 		"booted for it at a boot past": {landed, host, false, "v1", verbResume},
+		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", ""},
+		"it would hang, booted for it": {landed, disk, true, "", ""},
 	} {
 		to, verb, why := c.rec.resume(c.facts, c.landed)
 		if to != c.to || verb != c.verb || why == "" {
 			t.Errorf("%s: to %q by %q because %q, want %q by %q", name, to, verb, why, c.to, c.verb)
+		}
+		if len(c.facts.DiskUnits) > 0 && !strings.Contains(why, "x-initrd.attach") {
+			t.Errorf("%s: %q does not say what to do", name, why)
 		}
 	}
 }

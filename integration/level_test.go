@@ -102,10 +102,13 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		}
 		unit("systemd-cryptsetup@initrd.service", "")                                              // as systemd writes it with x-initrd.attach
 		unit("systemd-cryptsetup@data.service", `Conflicts=umount.target\nBefore=umount.target\n`) // and without
-		plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout
+		plan := s.updatectl(exitIncompatible, "plan", "--from", wants).Stdout
 		if !strings.Contains(plan, "a soft reboot stops systemd-cryptsetup@data.service with the disk in use") || strings.Contains(plan, "@initrd") {
 			t.Errorf("plan does not tell which disk is in the way:\n%s", plan)
 		}
+		before := s.condition()
+		s.refused(exitIncompatible, "x-initrd.attach in crypttab(5)", "updatectl plan", "apply", "--level", "full", "--from", wants)
+		s.untouched(before)
 		h.Must(t, "sh", "-ec", "systemctl stop 'systemd-cryptsetup@*'; rm /run/systemd/system/systemd-cryptsetup@*; systemctl daemon-reload")
 	})
 	t.Run("full, asked for", func(t *testing.T) {

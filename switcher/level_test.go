@@ -63,7 +63,7 @@ func TestDecide(t *testing.T) {
 		"loaded policy not known":  {func(f *Facts, _ *Target) { f.SELinux = Policy{} }, "SELinux", VerdictFull, "(unknown) is loaded"},
 		"SELinux off on the host":  {func(f *Facts, _ *Target) { f.SELinuxOn = false }, "SELinux", VerdictNote, "off in the running kernel"},
 		"no SELinux at all":        {func(f *Facts, t *Target) { f.SELinuxOn, t.SELinux = false, Policy{} }, "SELinux", VerdictOK, "it is off"},
-		"encrypted disk":           {func(f *Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictFull, "stops systemd-cryptsetup@data.service"},
+		"encrypted disk":           {func(f *Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictRefuse, "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)"},
 		"open fixes":               {func(_ *Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} }, "known fixes", VerdictNote, "without the fixes of CVE-2026-1, CVE-2026-2"},
 		"back to the host":         {func(_ *Facts, t *Target) { t.Root, t.Init, t.Kernels = HostRoot, "", nil }, "init", VerdictOK, "has an init"},
 	} {
@@ -91,6 +91,16 @@ func TestDecide(t *testing.T) {
 		if !turned[c.name] {
 			t.Errorf("no case turns the check %q", c.name)
 		}
+	}
+}
+
+// TestDecideHost: what is about the host stands against every soft reboot, and nothing else is asked.
+func TestDecideHost(t *testing.T) {
+	f, _ := softly()
+	f.RebootBy, f.DiskUnits = f.At, []string{"systemd-cryptsetup@data.service"}
+	d := DecideHost(f)
+	if len(d.Checks) != 3 || len(d.Refused()) != 1 || len(d.NeedsFull()) != 1 || d.Level != LevelFull {
+		t.Errorf("decided %+v", d)
 	}
 }
 
