@@ -267,6 +267,8 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if f.State != "starting" && f.State != "initializing" { // a host that is not up is nothing to compare with
 		s.Before = health.Observe(ctx, a.gate())
 	}
+	// The mutable host's units are others than those of a root that was good before it.
+	s.Before.Unknown = s.Verb == verbResume || s.Verb == verbRollback && f.Root == switcher.HostRoot
 	if err := ctx.Err(); err != nil {
 		return err
 	}

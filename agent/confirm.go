@@ -142,13 +142,17 @@ func (r *Record) proved(root string) error {
 	if err := r.on(CauseProved); err != nil {
 		return err
 	}
-	r.confirm(root)
 	if r.Staged == root {
 		r.Staged = ""
 	}
 	delete(r.Bad, root)
 	delete(r.Attempts, root)
-	r.Resume = nil
+	// What the host goes back from by itself is no good any more, or is one that a boot of the kernel could not resume: that
+	// stays the last good root, for the next boot.
+	if r.Switch.Verb != verbBack {
+		r.confirm(root)
+		r.Resume = nil
+	}
 	return nil
 }
 

@@ -140,15 +140,16 @@ func (r *Record) wayBack() string {
 	return ""
 }
 
-// condemn records that a root did not become good. It is not taken again by itself, nor gone back to. After a boot of the
-// kernel the root is one that was good: only the attempt to resume it is counted.
+// condemn records that a root did not become good. It is not taken again by itself. One that was good before stays a root
+// to go back to, and one that a boot of the kernel or the operator went on to is not given up: only the attempt to resume
+// it is counted.
 func (r *Record) condemn(root, reason string, at time.Time) {
-	if root == switcher.HostRoot || r.Switch.Verb == verbResume || r.Switch.Verb == verbBack {
+	wasGood := r.Switch.Verb == verbRollback && slices.Contains(r.Good, root)
+	if root == switcher.HostRoot || wasGood || r.Switch.Verb == verbResume || r.Switch.Verb == verbBack {
 		return
 	}
 	r.Bad[root] = Bad{Reason: reason, At: at}
 	delete(r.Attempts, root) // whoever takes it all the same begins anew
-	r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
 }
 
 // setOut records a switch that is about to be asked for.

@@ -75,6 +75,7 @@ func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec
 		s.Version = cmp.Or(s.Version, version)
 		return a.switchTo(ctx, rec, f, s, to)
 	}
+	s.Before = rec.Switch.Before // as it was when the host was left for this
 	if left := cmp.Or(rec.Switch.Back, rec.Switch.From); left != f.Root {
 		s.Back = left
 	}
