@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -133,8 +132,8 @@ func (w *work) stranded() bool {
 // resume goes on to the last good root as it was left.
 func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
 	id := w.rec.good()
-	if refused := switcher.DecideHost(w.facts).Refused(); len(refused) > 0 {
-		return w.done, fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
+	if _, err := a.decideResume(w.facts); err != nil {
+		return w.done, err
 	}
 	done := Applied{Root: id, From: w.facts.Root, Switching: true, Loaded: w.done.Loaded, Warnings: w.done.Warnings}
 	version, err := a.ready(w.store, id, w.facts, w.rec)

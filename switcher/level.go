@@ -19,6 +19,8 @@ const (
 	LevelSoft Level = "soft"
 	// LevelFull boots the kernel again.
 	LevelFull Level = "full"
+	// LevelNone is of a change that is refused, at any level.
+	LevelNone Level = "none"
 )
 
 // ParseLevel reads a level as given on the command line or in the configuration.
@@ -101,7 +103,10 @@ func decide(f Facts, t Target, hostOnly bool) Decision {
 			d.Checks = append(d.Checks, Check{c.name, verdict, reason})
 		}
 	}
-	if len(d.NeedsFull()) > 0 {
+	switch {
+	case len(d.Refused()) > 0:
+		d.Level = LevelNone
+	case len(d.NeedsFull()) > 0:
 		d.Level = LevelFull
 	}
 	return d

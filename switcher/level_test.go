@@ -81,6 +81,9 @@ func TestDecide(t *testing.T) {
 			if refused := len(d.Refused()) > 0; refused != (c.verdict == VerdictRefuse) {
 				t.Errorf("Refused = %v", d.Refused())
 			}
+			if none := d.Level == LevelNone; none != (c.verdict == VerdictRefuse) {
+				t.Errorf("Level = %s, Refused = %v", d.Level, d.Refused())
+			}
 			if full := d.Level == LevelFull; full != (c.verdict == VerdictFull) {
 				t.Errorf("Level = %s, NeedsFull = %v", d.Level, d.NeedsFull())
 			}
@@ -99,7 +102,7 @@ func TestDecideHost(t *testing.T) {
 	f, _ := softly()
 	f.RebootBy, f.DiskUnits = f.At, []string{"systemd-cryptsetup@data.service"}
 	d := DecideHost(f)
-	if len(d.Checks) != 3 || len(d.Refused()) != 1 || len(d.NeedsFull()) != 1 || d.Level != LevelFull {
+	if len(d.Checks) != 3 || len(d.Refused()) != 1 || len(d.NeedsFull()) != 1 || d.Level != LevelNone {
 		t.Errorf("decided %+v", d)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -69,7 +70,7 @@ func TestPlanText(t *testing.T) {
 		"plan-notes":   {"debian-13", "fedora-42", switcher.LevelSoft, false},
 		"plan-full":    {"debian-13-luks", "opensuse-microos", switcher.LevelFull, false},
 		"plan-policy":  {"fedora-42", "opensuse-tumbleweed", switcher.LevelFull, false},
-		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelFull, true},
+		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelNone, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts, _ := recorded(t, c.host)
@@ -91,6 +92,27 @@ func TestPlanText(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// TestPlanned: plan answers with the exit code that apply would end with.
+func TestPlanned(t *testing.T) {
+	newer := agent.Available{Newer: true}
+	full := &switcher.Decision{Level: switcher.LevelFull}
+	for name, c := range map[string]struct {
+		plan agent.Plan
+		want int
+	}{
+		"nothing":                {agent.Plan{}, exitDone},
+		"a live patch":           {agent.Plan{Available: agent.Available{Live: true}}, exitAvailable},
+		"not staged":             {agent.Plan{Available: newer}, exitAvailable},
+		"full, which apply does": {agent.Plan{Available: newer, Decision: full}, exitAvailable},
+		"full, asked for first":  {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age", agent.ErrFullReboot)}, exitFullReboot},
+		"refused":                {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", agent.ErrIncompatible)}, exitIncompatible},
+	} {
+		if got := exitCode(planned(c.plan)); got != c.want {
+			t.Errorf("%s: exit code %d, want %d", name, got, c.want)
+		}
 	}
 }
 
