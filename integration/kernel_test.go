@@ -179,7 +179,7 @@ func TestVMKernel(t *testing.T) {
 		s.effective("lab_fix_hold")
 		s.covered("lab_fix: effective", "lab_fix_hold: effective",
 			"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: fixed by live patch lab_fix_hold", "CVE-2026-0003: open")
-		says(s, []string{"status"}, "CVE-2026-0003  open: full reboot", kernel.Release, "build id "+kernel.BuildID)
+		says(s, []string{"status"}, "CVE-2026-0003  open: needs another kernel", kernel.Release, "build id "+kernel.BuildID)
 
 		var story []string
 		for _, e := range s.history() {

@@ -280,5 +280,5 @@ func judgeFixes(f Facts, t Target) (Verdict, string) {
 	if len(t.OpenFixes) == 0 {
 		return "", ""
 	}
-	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a full reboot or a live patch", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
+	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a live patch or another kernel brings them", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
 }

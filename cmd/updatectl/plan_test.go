@@ -132,3 +132,11 @@ func TestKernelText(t *testing.T) {
 	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 }
+
+// TestFixText: a full reboot boots the host's kernel, so it is not promised to bring a fix.
+func TestFixText(t *testing.T) {
+	open := agent.Fix{CVE: "CVE-2026-0001", State: agent.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), By: "fix_1", Reason: "held"}
+	if got, want := fixText(open), "open: needs another kernel, or the live patch fix_1, which is held; a full reboot is due by 2026-12-01"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -77,6 +77,7 @@ func NewRelease(ctx context.Context, reference string, h release.Header) (*Draft
 // NewImage is what a release says about an image beside what the image says itself.
 type NewImage struct {
 	KernelRelease string
+	KernelVersion string // its build, as uname -v says it; needs the release
 	Compatible    string
 	SystemdMin    int
 	Fixes         []string
@@ -168,7 +169,7 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	if slices.ContainsFunc(m.Layers, inZstd) {
 		d.Annotations = map[string]string{zstdImage: "true"}
 	}
-	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
 		if i.RootDigest, err = image.RootDigest(ctx, src, m.Layers, c.RootFS.DiffIDs); err != nil {
 			return d, err
