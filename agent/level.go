@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"go.uber.org/zap"
@@ -81,7 +79,7 @@ func (r *Record) landed(id string, f switcher.Facts) bool {
 
 // target is what the switcher needs to know of a root.
 func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.Target, error) {
-	t := switcher.Target{Root: id, Modules: haveModules(f.KernelRelease)}
+	t := switcher.Target{Root: id, Modules: haveModules(f)}
 	var err error
 	if id == switcher.HostRoot {
 		t.Image, err = switcher.ReadImage(hostMount)
@@ -110,9 +108,8 @@ func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.T
 }
 
 // haveModules tells whether the modules of the running kernel are at hand.
-func haveModules(release string) bool {
-	_, err := os.Stat(filepath.Join("/usr/lib/modules", release, "modules.dep"))
-	return err == nil
+func haveModules(f switcher.Facts) bool {
+	return switcher.HaveModules(switcher.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
 }
 
 // passable tells whether a root that ran before can be gone back to. A wish for a full reboot does not hold anybody back

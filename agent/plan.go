@@ -193,7 +193,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 // mountPoints lists the directories that something is mounted on in a new root.
 func (a *Agent) mountPoints(n switcher.Next, f switcher.Facts) []string {
 	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, a.Config.State.Persist)
-	if haveModules(f.KernelRelease) {
+	if haveModules(f) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
 	}
 	return append(points, n.Fstab...)

@@ -15,8 +15,11 @@ type kernelStatus struct {
 	Schema, Release string
 	Wanted, Missing []string
 	ModulesFrom     string `json:"modules_from"`
+	Own             []kernelBuild
 	Sysctls         []struct{ Key, Value, Root string }
 }
+
+type kernelBuild struct{ Release, Version string }
 
 func (s *site) kernel() kernelStatus {
 	s.Helper()
@@ -121,8 +124,13 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
 			t.Errorf("the root's sysctl.d is not in force: %s", got)
 		}
-		if k := s.kernel(); !slices.Equal(k.Missing, []string{"lab.wanted=yes"}) {
+		k := s.kernel()
+		if !slices.Equal(k.Missing, []string{"lab.wanted=yes"}) {
 			t.Errorf("status --kernel is %+v", k)
+		}
+		// It lies below the modules that were carried over.
+		if !slices.Contains(k.Own, kernelBuild{kernel, "#0 of another day"}) {
+			t.Errorf("the root's own kernels are %+v", k.Own)
 		}
 	})
 	t.Run("full, because the kernel is too old", func(t *testing.T) {

@@ -212,9 +212,14 @@ func judgeKernel(f Facts, t Target) (Verdict, string) {
 
 func judgeModules(f Facts, t Target) (Verdict, string) {
 	own, same := t.kernel(f.KernelRelease)
+	unknown := own.Version == "" || f.KernelVersion == ""
 	switch {
-	case t.Root == HostRoot || same && own.is(Kernel{f.KernelRelease, f.KernelVersion}):
+	case t.Root == HostRoot || same && !unknown && own.Version == f.KernelVersion:
 		return VerdictOK, "the root has the modules of the running kernel"
+	case t.Modules && same && unknown:
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image does not tell of which build its own are", f.KernelRelease)
+	case same && unknown:
+		return VerdictNote, fmt.Sprintf("the image has modules of %s, and does not tell of which build", f.KernelRelease)
 	case t.Modules && same:
 		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has those of another build", f.KernelRelease)
 	case t.Modules:

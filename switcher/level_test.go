@@ -50,6 +50,8 @@ func TestDecide(t *testing.T) {
 		"modules carried over":     {func(_ *Facts, t *Target) { t.Kernels, t.Modules = []Kernel{{Release: "6.12.9"}}, true }, "kernel modules", VerdictOK, "carried over"},
 		"modules of another build": {func(_ *Facts, t *Target) { t.Kernels[0].Version, t.Modules = "#1 SMP 2", true }, "kernel modules", VerdictOK, "carried over, the image has those of another build"},
 		"of another build only":    {func(_ *Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel modules", VerdictNote, "none can be loaded"},
+		"of an unknown build":      {func(_ *Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true }, "kernel modules", VerdictOK, "carried over, the image does not tell of which build its own are"},
+		"unknown, none at hand":    {func(_ *Facts, t *Target) { t.Kernels[0].Version = "" }, "kernel modules", VerdictNote, "does not tell of which build"},
 		"no modules anywhere":      {func(_ *Facts, t *Target) { t.Kernels = nil }, "kernel modules", VerdictNote, "none can be loaded"},
 		"parameters missing":       {func(_ *Facts, t *Target) { t.Kargs = []string{"quiet", "mitigations=auto", "console=ttyS1"} }, "kernel command line", VerdictFull, "wants mitigations=auto console=ttyS1, and the kernel was booted without"},
 		"no parameters wanted":     {func(_ *Facts, t *Target) { t.Kargs = nil }, "kernel command line", VerdictOK, "wants nothing"},
