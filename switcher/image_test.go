@@ -180,7 +180,8 @@ func TestReadImageRefusesWhatItCannotRead(t *testing.T) {
 }
 
 func TestMissingKargs(t *testing.T) {
-	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" console=tty0 console=ttyS0,115200`
+	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" console=tty0 console=ttyS0,115200 ` +
+		`mitigations=off spec-store=on rd.luks.uuid=1 mitigations=auto,nosmt spec_store=off rd.luks.uuid=2`
 	for wanted, missing := range map[string]string{
 		"quiet":                        "",
 		"snd_hda_intel.model=x":        "",
@@ -190,6 +191,12 @@ func TestMissingKargs(t *testing.T) {
 		"console=ttyS0":                "console=ttyS0",
 		"console":                      "console",
 		"rw":                           "rw",
+		"console=tty0":                 "", // each is one
+		"rd.luks.uuid=1":               "",
+		"mitigations=off":              "mitigations=off", // the last counts
+		"mitigations=auto,nosmt":       "",
+		"spec_store=on spec-store=off": "", // also of those that are wanted
+		"spec_store=on":                "spec_store=on",
 		"quiet=1":                      "quiet=1",
 		`mitigations=auto quiet nopti`: "mitigations=auto nopti",
 	} {
