@@ -80,6 +80,9 @@ func (r Result) unhealthy() error {
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
 func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if a.fault != nil && rec.Switch.Verb == verbApply {
+		return a.goBack(ctx, f, rec, "no other image could be applied from it: "+a.fault.Error())
+	}
 	report, err := a.judge(ctx, f, rec)
 	switch {
 	case err != nil:
