@@ -93,8 +93,9 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 		s.boots("systemctl", "reboot")
 		resumed(t)
 	})
-	t.Run("with a unit that has failed since the root was good", func(t *testing.T) {
-		h.Must(t, "sh", "-ec", `printf '[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/tired.service
+	t.Run("with a unit that has failed and a typo made since the root was good", func(t *testing.T) {
+		h.Must(t, "sh", "-ec", `printf '[health]\ndeadlin = "1m"\n' > /etc/updatectl/conf.d/20-typo.toml
+printf '[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/tired.service
 systemctl enable tired.service`)
 		s := s.in(t)
 		if v := s.boots("systemctl", "reboot"); v.Booted.Root != one || v.Phase != "good" {
@@ -103,7 +104,8 @@ systemctl enable tired.service`)
 		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "tired.service") {
 			t.Errorf("status does not tell of it:\n%s", text)
 		}
-		h.Must(t, "sh", "-ec", "systemctl disable tired.service; rm /etc/systemd/system/tired.service; systemctl daemon-reload; systemctl reset-failed")
+		s.refused(exitUsage, "unknown key health.deadlin", "", "apply")
+		h.Must(t, "sh", "-ec", "systemctl disable tired.service; rm /etc/systemd/system/tired.service /etc/updatectl/conf.d/20-typo.toml; systemctl daemon-reload; systemctl reset-failed")
 	})
 	t.Run("not healthy once", func(t *testing.T) {
 		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/health.d/required.d; cd /etc/updatectl/health.d/required.d
