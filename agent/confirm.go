@@ -125,6 +125,9 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if exists(a.path(backFile)) { // it was not there when this command began
+		return fmt.Errorf("%w: the guard goes back from %s", ErrBlocked, f.Root)
+	}
 	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
