@@ -82,6 +82,8 @@ type Agent struct {
 
 	// etc stands in for the host's /etc, see [New]; "" is the host's own.
 	etc string
+	// fault is what is wrong with the configuration, see [NewAnyway].
+	fault error
 	// live is the kernel, for live patches.
 	live livepatch.Kernel
 }
@@ -103,6 +105,20 @@ func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	}
 	a.etc = etc
 	a.Config, err = LoadConfig(a.path, configFile)
+	return a, err
+}
+
+// NewAnyway is [New] for what brings a host home or tells about it: a fault in the configuration does not keep it from
+// that. What can be used is used, and the root is not one from which the host could be updated, so that an image does not
+// become good with it.
+func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
+	a, err := New(root, configFile, log)
+	if !errors.Is(err, ErrConfig) || configFile != "" {
+		return a, err
+	}
+	log.Warn("the configuration has a fault; what can be used of it is", zap.Error(err))
+	a.fault = err
+	a.Config, err = usableConfig(a.path)
 	return a, err
 }
 

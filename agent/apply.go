@@ -101,6 +101,10 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		w.done.Skipped = fmt.Sprintf("it was resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
 		return w.done, nil
 	}
+	if failed := w.rec.Failed[w.done.Root]; o.Unattended && failed.Times >= maxAttempts {
+		w.done.Skipped = fmt.Sprintf("%d switches to it failed, the last one because %s; `updatectl apply` tries again", failed.Times, failed.Reason)
+		return w.done, nil
+	}
 	root, err := a.stage(ctx, w)
 	if err != nil {
 		return w.done, err

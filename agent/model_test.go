@@ -29,7 +29,7 @@ type world struct {
 // clone is a copy that can be changed.
 func (w world) clone() world {
 	r := &w.rec
-	r.Good, r.Bad, r.Attempts = slices.Clone(r.Good), maps.Clone(r.Bad), maps.Clone(r.Attempts)
+	r.Good, r.Bad, r.Attempts, r.Failed = slices.Clone(r.Good), maps.Clone(r.Bad), maps.Clone(r.Attempts), maps.Clone(r.Failed)
 	if r.Switch != nil {
 		s := *r.Switch
 		r.Switch = &s
@@ -57,7 +57,7 @@ func (w world) key() string {
 	if r.Resume != nil {
 		r.Resume.Attempts = min(r.Resume.Attempts, maxAttempts)
 	}
-	r.Bad, r.Last = nil, nil // what people read, and what keeps a timer away
+	r.Bad, r.Failed, r.Last = nil, nil, nil // what people read, and what keeps a timer away
 	since := ""
 	if s := r.Switch; s != nil {
 		since = fmt.Sprint(s.BootID == fmt.Sprint(w.boot), w.soft > s.SoftReboots)

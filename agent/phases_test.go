@@ -52,7 +52,7 @@ func TestMoves(t *testing.T) {
 }
 
 func onTheWay(verb, from, target string, good ...string) *Record {
-	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Switch: &Switch{Verb: verb}}
+	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Failed: map[string]Failed{}, Switch: &Switch{Verb: verb}}
 	r.Switch.From, r.Switch.Target, r.Switch.BootID = from, target, "b"
 	return r
 }
@@ -119,6 +119,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	if err := r.giveUp(CauseMissed, switcher.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
 		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
 	}
+	again.Armed = true
 	if err := r.setOut(again); err != nil {
 		t.Fatal(err)
 	}

@@ -44,11 +44,21 @@ type Record struct {
 	Accepted map[string]release.Mark `json:"accepted,omitempty"`
 	// Attempts counts how often the host set out for a root that has not been good since: loops end by it.
 	Attempts map[string]int `json:"attempts,omitempty"`
+	// Failed counts the switches to each root that ended before it ran: no timer stops the services for one for ever.
+	Failed map[string]Failed `json:"failed_switches,omitempty"`
 	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
 	Resume *Resume `json:"resume,omitempty"`
 	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
+
+	rest members // what a newer agent keeps there
+}
+
+// Failed is how often a root could not be switched to, and why the last time.
+type Failed struct {
+	Times  int    `json:"times"`
+	Reason string `json:"reason"`
 }
 
 // Resume is what became of going on, after a boot of the kernel, to the last good root.
@@ -76,6 +86,8 @@ type Switch struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	// Before is what the target's health is compared with.
 	Before health.Before `json:"before,omitzero"`
+
+	rest members
 }
 
 // The verbs of a switch.
@@ -215,7 +227,7 @@ func (r *Record) keep(running string) []string {
 const maxRecord = 4 << 20
 
 func (a *Agent) readRecord() (*Record, error) {
-	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}}
+	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}, Failed: map[string]Failed{}}
 	file := a.path(recordFile)
 	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -237,7 +249,7 @@ func (a *Agent) readRecord() (*Record, error) {
 	return r, nil
 }
 
-// parseRecord reads a record; fields that a newer agent added are passed over.
+// parseRecord reads a record; fields that a newer agent added are kept as they are.
 func parseRecord(text []byte, r *Record) error {
 	if err := json.Unmarshal(text, r); err != nil {
 		return err
@@ -253,6 +265,9 @@ func parseRecord(text []byte, r *Record) error {
 	}
 	if r.Attempts == nil {
 		r.Attempts = map[string]int{}
+	}
+	if r.Failed == nil {
+		r.Failed = map[string]Failed{}
 	}
 	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
 		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)
