@@ -118,8 +118,14 @@ func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 	}
 	log.Warn("the configuration has a fault; what can be used of it is", zap.Error(err))
 	a.fault = err
-	a.Config, err = usableConfig(a.path)
-	return a, err
+	if a.Config, err = usableConfig(a.path); err != nil {
+		return a, err
+	}
+	// Without a part of its state, a root would come up empty.
+	if rec, rerr := a.readRecord(); rerr == nil && rec.State != nil {
+		a.Config.State = *rec.State
+	}
+	return a, nil
 }
 
 // policyEtc is where configuration, keys and trust roots are read. A boot of the kernel lands on the mutable host, whose

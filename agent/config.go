@@ -42,14 +42,7 @@ type Config struct {
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
 	} `toml:"verify" json:"verify"`
-	State struct {
-		// Persist lists directories that belong to the host and not to the image.
-		Persist []string `toml:"persist" json:"persist"`
-		// Adopt lists more paths below /etc that the first image takes over from the mutable host.
-		Adopt []string `toml:"adopt" json:"adopt"`
-		// ImageOwned lists paths below the state that describe the image and come from it.
-		ImageOwned []string `toml:"image-owned" json:"image_owned"`
-	} `toml:"state" json:"state"`
+	State  State `toml:"state" json:"state"`
 	Switch struct {
 		// Level is auto, soft or full.
 		Level string `toml:"level" json:"level"`
@@ -82,6 +75,16 @@ type Config struct {
 
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
+}
+
+// State is what a root has from the host.
+type State struct {
+	// Persist lists directories that belong to the host and not to the image.
+	Persist []string `toml:"persist" json:"persist"`
+	// Adopt lists more paths below /etc that the first image takes over from the mutable host.
+	Adopt []string `toml:"adopt" json:"adopt"`
+	// ImageOwned lists paths below the state that describe the image and come from it.
+	ImageOwned []string `toml:"image-owned" json:"image_owned"`
 }
 
 // What is done about a shutdown that takes longer than its deadline.

@@ -91,12 +91,16 @@ func TestUsableConfig(t *testing.T) {
 	writeFile(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
 	writeFile(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
 	writeFile(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
+	writeFile(t, root, recordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
 	if _, err := New(root, "", zap.NewNop()); !errors.Is(err, ErrConfig) {
 		t.Errorf("New: %v, want ErrConfig", err)
 	}
 	a, err := NewAnyway(root, "", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := a.Config.State.Persist; !slices.Equal(got, []string{"/var", "/data"}) {
+		t.Errorf("the state is %v, not that of the last good root", got)
 	}
 	want := DefaultConfig()
 	want.Health.Deadline, want.Health.Settle, want.Switch.Stuck = Duration(7*time.Minute), Duration(3*time.Second), stuckEscalate

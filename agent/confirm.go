@@ -131,6 +131,9 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
+	if a.fault == nil {
+		rec.State = &a.Config.State
+	}
 	// Before it is recorded: of a good root it would come back.
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
 		return err

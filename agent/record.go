@@ -48,6 +48,8 @@ type Record struct {
 	Failed map[string]Failed `json:"failed_switches,omitempty"`
 	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
 	Resume *Resume `json:"resume,omitempty"`
+	// State is what the last good root had from the host, for when the configuration cannot be read.
+	State *State `json:"state,omitempty"`
 	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
