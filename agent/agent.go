@@ -82,6 +82,8 @@ type Agent struct {
 
 	// etc stands in for the host's /etc, see [New]; "" is the host's own.
 	etc string
+	// fault is what is wrong with the configuration, see [NewAnyway].
+	fault error
 	// live is the kernel, for live patches.
 	live livepatch.Kernel
 }
@@ -104,6 +106,26 @@ func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	a.etc = etc
 	a.Config, err = LoadConfig(a.path, configFile)
 	return a, err
+}
+
+// NewAnyway is [New] for what brings a host home or tells about it: a fault in the configuration does not keep it from
+// that. What can be used is used, and the root is not one from which the host could be updated, so that an image does not
+// become good with it.
+func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
+	a, err := New(root, configFile, log)
+	if !errors.Is(err, ErrConfig) || configFile != "" {
+		return a, err
+	}
+	log.Warn("the configuration has a fault; what can be used of it is", zap.Error(err))
+	a.fault = err
+	if a.Config, err = usableConfig(a.path); err != nil {
+		return a, err
+	}
+	// Without a part of its state, a root would come up empty.
+	if rec, rerr := a.readRecord(); rerr == nil && rec.State != nil {
+		a.Config.State = *rec.State
+	}
+	return a, nil
 }
 
 // policyEtc is where configuration, keys and trust roots are read. A boot of the kernel lands on the mutable host, whose

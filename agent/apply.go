@@ -101,6 +101,10 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		w.done.Skipped = fmt.Sprintf("it was resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
 		return w.done, nil
 	}
+	if failed := w.rec.Failed[w.done.Root]; o.Unattended && failed.Times >= maxAttempts {
+		w.done.Skipped = fmt.Sprintf("%d switches to it failed, the last one because %s; `updatectl apply` tries again", failed.Times, failed.Reason)
+		return w.done, nil
+	}
 	root, err := a.stage(ctx, w)
 	if err != nil {
 		return w.done, err
@@ -132,6 +136,9 @@ func (w *work) stranded() bool {
 // resume goes on to the last good root as it was left.
 func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
 	id := w.rec.good()
+	if _, err := a.decideResume(w.facts); err != nil {
+		return w.done, err
+	}
 	done := Applied{Root: id, From: w.facts.Root, Switching: true, Loaded: w.done.Loaded, Warnings: w.done.Warnings}
 	version, err := a.ready(w.store, id, w.facts, w.rec)
 	if err != nil {
@@ -263,6 +270,8 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if f.State != "starting" && f.State != "initializing" { // a host that is not up is nothing to compare with
 		s.Before = health.Observe(ctx, a.gate())
 	}
+	// The mutable host's units are others than those of a root that was good before it.
+	s.Before.Unknown = s.Verb == verbResume || s.Verb == verbRollback && f.Root == switcher.HostRoot
 	if err := ctx.Err(); err != nil {
 		return err
 	}

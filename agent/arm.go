@@ -32,6 +32,10 @@ func (a *Agent) Arm(ctx context.Context) error {
 		return nil
 	}
 	err = a.arm(ctx, rec)
+	if errors.Is(err, errTakenBack) {
+		a.Log.Warn(err.Error())
+		return nil
+	}
 	if rec.Switch.Verb == verbBack || rec.Switch.Verb == verbRollback {
 		a.absolve(ctx)
 	}
@@ -76,12 +80,30 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 		next.Fstab = fstabPoints(next.Etc)
 	}
 	if rec.Switch.Verb != verbBack { // a root that is left because it filled the disk is left all the same
+		if err := a.stillMeant(ctx, rec); err != nil {
+			return err
+		}
 		rec.Switch.Armed = true
 		if err := a.writeRecord(rec); err != nil {
 			return err
 		}
 	}
 	return switcher.Arm(next)
+}
+
+var errTakenBack = errors.New("the switch was taken back; nothing is armed")
+
+// stillMeant tells whether the switch is still under way: the guard may have cancelled it since the record was read.
+func (a *Agent) stillMeant(ctx context.Context, rec *Record) error {
+	now, err := a.readRecord()
+	if err != nil {
+		return err
+	}
+	queued, err := a.Machine.SoftRebootQueued(ctx)
+	if err == nil && (!queued || now.Phase != PhaseArmed || !now.Switch.At.Equal(rec.Switch.At)) {
+		err = errTakenBack
+	}
+	return err
 }
 
 // makeEtc merges /etc for a root that is new to this host. One that ran before has its own, untouched.

@@ -42,14 +42,7 @@ type Config struct {
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
 	} `toml:"verify" json:"verify"`
-	State struct {
-		// Persist lists directories that belong to the host and not to the image.
-		Persist []string `toml:"persist" json:"persist"`
-		// Adopt lists more paths below /etc that the first image takes over from the mutable host.
-		Adopt []string `toml:"adopt" json:"adopt"`
-		// ImageOwned lists paths below the state that describe the image and come from it.
-		ImageOwned []string `toml:"image-owned" json:"image_owned"`
-	} `toml:"state" json:"state"`
+	State  State `toml:"state" json:"state"`
 	Switch struct {
 		// Level is auto, soft or full.
 		Level string `toml:"level" json:"level"`
@@ -82,6 +75,16 @@ type Config struct {
 
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
+}
+
+// State is what a root has from the host.
+type State struct {
+	// Persist lists directories that belong to the host and not to the image.
+	Persist []string `toml:"persist" json:"persist"`
+	// Adopt lists more paths below /etc that the first image takes over from the mutable host.
+	Adopt []string `toml:"adopt" json:"adopt"`
+	// ImageOwned lists paths below the state that describe the image and come from it.
+	ImageOwned []string `toml:"image-owned" json:"image_owned"`
 }
 
 // What is done about a shutdown that takes longer than its deadline.
@@ -133,17 +136,25 @@ var configPlaces = []string{
 // LoadConfig reads and merges the configuration, or only the given file when it is not "". Path tells where a file of the
 // host lies for this process.
 func LoadConfig(path func(string) string, file string) (Config, error) {
-	c := DefaultConfig()
 	files := []string{file}
 	if file == "" {
 		var err error
 		if files, err = configFiles(path); err != nil {
-			return c, err
+			return DefaultConfig(), err
 		}
 	}
+	return loadFiles(files, false)
+}
+
+// errUnknownKey is part of the error about a file that can be used but for a key that this agent does not know.
+var errUnknownKey = errors.New("unknown key")
+
+// loadFiles reads and merges files over the defaults; with lenient, keys that are not known are passed over.
+func loadFiles(files []string, lenient bool) (Config, error) {
+	c := DefaultConfig()
 	c.LivePatch.Deadline = 0
 	for _, f := range files {
-		if err := c.read(f); err != nil {
+		if err := c.read(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
 			return c, err
 		}
 	}
@@ -151,6 +162,19 @@ func LoadConfig(path func(string) string, file string) (Config, error) {
 		c.LivePatch.Deadline = min(livePatchDeadline, c.Health.Deadline/2)
 	}
 	return c, c.validate()
+}
+
+// usableConfig is what can be used of a configuration with faults: the keys that are known, of the files that can be read.
+func usableConfig(path func(string) string) (Config, error) {
+	files, err := configFiles(path)
+	var usable []string
+	for _, f := range files {
+		if _, err := loadFiles(append(usable, f), true); err == nil {
+			usable = append(usable, f)
+		}
+	}
+	c, _ := loadFiles(usable, true) // it was loaded before
+	return c, err
 }
 
 func configFiles(path func(string) string) ([]string, error) {
@@ -202,7 +226,7 @@ func (c *Config) decode(file, text string) error {
 	c.inherit(keys, identities, meta)
 	var unknown []error
 	for _, key := range meta.Undecoded() {
-		unknown = append(unknown, fmt.Errorf("%w: %s:%d: unknown key %s%s", ErrConfig, file, lineOf(text, key), key, didYouMean(key)))
+		unknown = append(unknown, fmt.Errorf("%w: %s:%d: %w %s%s", ErrConfig, file, lineOf(text, key), errUnknownKey, key, didYouMean(key)))
 	}
 	return errors.Join(unknown...)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -83,6 +85,31 @@ func TestConfigComplaints(t *testing.T) {
 	}
 	if _, err := LoadConfig(below("/"), filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, ErrConfig) {
 		t.Errorf("a named file that is missing: %v", err)
+	}
+}
+
+// TestUsableConfig: what brings a host home goes on with what can be used.
+func TestUsableConfig(t *testing.T) {
+	root := t.TempDir()
+	writeFile(t, root, "etc/updatectl/updatectl.toml", "[health]\ndeadline = '7m'\n[switch]\nof-a-newer-agent = true\nstuck = 'escalate'\n")
+	writeFile(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
+	writeFile(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
+	writeFile(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
+	writeFile(t, root, recordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
+	if _, err := New(root, "", zap.NewNop()); !errors.Is(err, ErrConfig) {
+		t.Errorf("New: %v, want ErrConfig", err)
+	}
+	a, err := NewAnyway(root, "", zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Config.State.Persist; !slices.Equal(got, []string{"/var", "/data"}) {
+		t.Errorf("the state is %v, not that of the last good root", got)
+	}
+	want := DefaultConfig()
+	want.Health.Deadline, want.Health.Settle, want.Switch.Stuck = Duration(7*time.Minute), Duration(3*time.Second), stuckEscalate
+	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.fault == nil {
+		t.Errorf("what is used is %+v (fault %v)", a.Config, a.fault)
 	}
 }
 

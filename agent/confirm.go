@@ -42,6 +42,12 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		return Confirmed{}, err
 	}
 	err = a.disarmLeftover(ctx, rec)
+	if errors.Is(err, errForeign) && rec.Phase != PhaseTrying && rec.Phase != PhaseArmed {
+		return Confirmed{}, err
+	} else if errors.Is(err, errForeign) { // the guard would go back from a root that nobody has judged
+		a.Log.Warn("the root is judged all the same", zap.Error(err))
+		err = nil
+	}
 	if err == nil {
 		err = a.backOrBoot(ctx, facts, rec, a.reconcile(ctx, facts, rec))
 	}
@@ -80,6 +86,9 @@ func (r Result) unhealthy() error {
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
 func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if a.fault != nil && rec.Switch.Verb == verbApply {
+		return a.goBack(ctx, f, rec, "no other image could be applied from it: "+a.fault.Error())
+	}
 	report, err := a.judge(ctx, f, rec)
 	switch {
 	case err != nil:
@@ -103,22 +112,27 @@ func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error
 	return a.good(ctx, f, rec)
 }
 
-// lastLook is what a root that came up late gets all the same: it is judged, and not condemned unseen.
-const lastLook = 2 * time.Second
-
 // timeLeft is how long the root that runs still has to become good: [health] deadline, counted from when it was armed.
 func (a *Agent) timeLeft() time.Duration {
 	left := time.Duration(a.Config.Health.Deadline)
 	if stamp := readStamp(a.path(stampFile)); stamp != nil && stamp.At > 0 {
 		left -= sinceBoot() - stamp.At
 	}
-	return max(left, lastLook)
+	// What a root that came up late gets all the same, before the guard acts: it is judged, and not condemned unseen.
+	const look = 2 * time.Second
+	return max(left, min(look+time.Duration(a.Config.Health.Settle), guardMargin-look))
 }
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if exists(a.path(backFile)) { // it was not there when this command began
+		return fmt.Errorf("%w: the guard goes back from %s", ErrBlocked, f.Root)
+	}
 	if err := rec.proved(f.Root); err != nil {
 		return err
+	}
+	if a.fault == nil {
+		rec.State = &a.Config.State
 	}
 	// Before it is recorded: of a good root it would come back.
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
@@ -142,15 +156,21 @@ func (r *Record) proved(root string) error {
 	if err := r.on(CauseProved); err != nil {
 		return err
 	}
-	r.confirm(root)
 	if r.Staged == root {
 		r.Staged = ""
 	}
 	delete(r.Bad, root)
 	delete(r.Attempts, root)
-	r.Resume = nil
+	// What the host goes back from by itself is no good any more, or is one that a boot of the kernel could not resume: that
+	// stays the last good root, for the next boot.
+	if r.Switch.Verb != verbBack {
+		r.confirm(root)
+		r.Resume = nil
+	}
 	return nil
 }
+
+var errForeign = errors.New("somebody else armed")
 
 // disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
@@ -178,7 +198,7 @@ func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 	case armed == "":
 		return nil
 	case !ours:
-		return fmt.Errorf("%w: somebody else armed %s at %s; unmount it or let it happen first", ErrBlocked, armed, switcher.NextRoot)
+		return fmt.Errorf("%w: %w %s at %s; unmount it or let it happen first", ErrBlocked, errForeign, armed, switcher.NextRoot)
 	}
 	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
 	return switcher.Disarm()
@@ -213,8 +233,11 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		if err := rec.on(CauseArrived); err != nil {
 			return err
 		}
-		// Going back, and going on after a boot, are the end of a switch that is told already.
-		if rec.Last == nil || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
+		delete(rec.Failed, rec.Switch.Target)
+		// Going back, and going on after a boot, are the end of a switch that is told already; but for one that did not get
+		// there the time before.
+		again := rec.Switch.Verb == verbResume && rec.Last != nil && rec.Last.Target == rec.Switch.Target
+		if rec.Last == nil || again || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
 			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
 		return errors.Join(a.writeRecord(rec), a.Machine.ForgetGone(ctx))
@@ -303,15 +326,21 @@ func (r *Record) giveUp(c Cause, outcome switcher.Outcome, reason string, now ti
 	switch {
 	case outcome == switcher.FellBack:
 		r.condemn(target, reason, now)
-	case outcome == switcher.NotArmed:
-		r.spare(target)
+	case outcome == switcher.NotArmed, outcome == switcher.Rebooted && c == CauseMissed && !r.Switch.Armed:
+		r.fail(target, reason)
 	case r.Attempts[target] >= maxAttempts:
 		r.condemn(target, fmt.Sprintf("it was tried %d times and did not become good; the last time, %s", r.Attempts[target], reason), now)
 	}
 	return nil
 }
 
-// spare takes an attempt back that is not the root's: it never ran.
+// fail counts a switch that is not the root's fault: it never ran.
+func (r *Record) fail(root, reason string) {
+	r.spare(root)
+	r.Failed[root] = Failed{r.Failed[root].Times + 1, reason}
+}
+
+// spare takes an attempt back that is not the root's.
 func (r *Record) spare(root string) {
 	if r.Attempts[root]--; r.Attempts[root] <= 0 {
 		delete(r.Attempts, root)

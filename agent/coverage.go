@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/image/release"
@@ -33,18 +34,19 @@ type Fix struct {
 	// By is the live patch that has it; of an open one, a live patch for this kernel that is not effective, and Reason its state.
 	By     string `json:"by,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// RebootBy is when a full reboot is due that would bring it; the zero value when none is.
+	// RebootBy is when a full reboot is due for the age of the kernel; the zero value when none is. It boots the host's kernel,
+	// which nothing tells to have the fix.
 	RebootBy time.Time `json:"reboot_by,omitzero"`
 }
 
 // coverage tells of every fix that the releases name whether the running kernel has it. What no release names is not known.
-func coverage(f switcher.Facts, releases []*release.Release, live []LivePatch) []Fix {
+func coverage(f switcher.Facts, class string, releases []*release.Release, live []LivePatch) []Fix {
 	image, all := map[string]bool{}, map[string]bool{}
 	for _, r := range releases {
 		for _, i := range r.Images {
 			for _, cve := range i.Fixes {
 				all[cve] = true
-				image[cve] = image[cve] || i.KernelRelease == f.KernelRelease
+				image[cve] = image[cve] || brings(i, f, class)
 			}
 		}
 		for _, p := range r.LivePatches {
@@ -59,6 +61,14 @@ func coverage(f switcher.Facts, releases []*release.Release, live []LivePatch) [
 	}
 	slices.SortFunc(fixes, func(a, b Fix) int { return compareCVE(a.CVE, b.CVE) })
 	return fixes
+}
+
+// brings tells whether the kernel that runs on this machine, which has the class, is the one that an image brings. A release
+// stays over several builds on some distributions, and another machine's kernel may have the same; where the publisher does
+// not tell the build, the release has to do.
+func brings(i release.Image, f switcher.Facts, class string) bool {
+	return i.For(ocispec.Platform{OS: "linux", Architecture: f.Architecture}, class) &&
+		i.KernelRelease == f.KernelRelease && (i.KernelVersion == "" || i.KernelVersion == f.KernelVersion)
 }
 
 // cover tells of one fix. A live patch counts only when it is effective.
@@ -111,7 +121,7 @@ func (a *Agent) coverage(ctx context.Context, st *store.Store, f switcher.Facts,
 		a.Log.Debug("nothing is told of fixes", zap.Error(err)) // config check and everything that fetches tell of it
 		return nil, nil
 	}
-	return coverage(f, a.releases(ctx, st, policy, roots), live), nil
+	return coverage(f, a.Config.Source.Compatible, a.releases(ctx, st, policy, roots), live), nil
 }
 
 // releases reads the releases in the evidence that is kept, each once.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
@@ -14,11 +16,12 @@ import (
 func TestCoverage(t *testing.T) {
 	f := theKernel
 	f.RebootBy = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	here := ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: f.Architecture}}
 	releases := []*release.Release{{
 		Images: []release.Image{
-			{KernelRelease: f.KernelRelease, Fixes: []string{"CVE-2026-0001"}},
-			{KernelRelease: "6.12.99", Fixes: []string{"CVE-2026-0001", "CVE-2026-0002", "CVE-2026-10000"}},
-			{Fixes: []string{"CVE-2026-0003"}},
+			{Descriptor: here, KernelRelease: f.KernelRelease, Fixes: []string{"CVE-2026-0001"}},
+			{Descriptor: here, KernelRelease: "6.12.99", Fixes: []string{"CVE-2026-0001", "CVE-2026-0002", "CVE-2026-10000"}},
+			{Descriptor: here, Fixes: []string{"CVE-2026-0003"}},
 		},
 		LivePatches: []release.LivePatch{{Fixes: []string{"CVE-2026-0002", "CVE-2026-0004"}}},
 	}, {LivePatches: []release.LivePatch{{Fixes: []string{"CVE-2026-0005", "CVE-2025-0001", "CVE-2026-0006"}}}}}
@@ -31,7 +34,7 @@ func TestCoverage(t *testing.T) {
 		patch("held", LiveHeld, "CVE-2026-0005"),
 		patch("elsewhere", LiveElsewhere, "CVE-2026-0006"),
 	}
-	fixes := coverage(f, releases, live)
+	fixes := coverage(f, "", releases, live)
 	var got []string
 	for _, x := range fixes {
 		got = append(got, fmt.Sprintf("%s %s|%s|%s|%v", x.CVE, x.State, x.By, x.Reason, !x.RebootBy.IsZero()))
@@ -52,7 +55,31 @@ func TestCoverage(t *testing.T) {
 	if open := openFixes(fixes); len(open) != 6 || open[0] != "CVE-2025-0001" {
 		t.Errorf("open: %v", open)
 	}
-	if len(coverage(f, nil, nil)) != 0 {
+	if len(coverage(f, "", nil, nil)) != 0 {
 		t.Error("nothing is known, and something is told")
+	}
+}
+
+// Whether an image brings the running kernel: by platform, class, release, and the build where it is told.
+func TestBrings(t *testing.T) {
+	f := theKernel
+	f.Architecture = "amd64"
+	for name, c := range map[string]struct {
+		change func(*release.Image)
+		want   bool
+	}{
+		"the release":           {func(*release.Image) {}, true},
+		"the very build":        {func(i *release.Image) { i.KernelVersion = f.KernelVersion }, true},
+		"another build":         {func(i *release.Image) { i.KernelVersion = "#2 SMP" }, false},
+		"another release":       {func(i *release.Image) { i.KernelRelease = "6.12.99" }, false},
+		"another architecture":  {func(i *release.Image) { i.Descriptor.Platform.Architecture = "arm64" }, false},
+		"this class":            {func(i *release.Image) { i.Compatible = "edge-2" }, true},
+		"another machine class": {func(i *release.Image) { i.Compatible = "edge-1" }, false},
+	} {
+		i := release.Image{Descriptor: ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}, KernelRelease: f.KernelRelease}
+		c.change(&i)
+		if got := brings(i, f, "edge-2"); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

@@ -228,6 +228,9 @@ func (a *Agent) look(ctx context.Context) (switcher.Facts, *Record, error) {
 	if limit := time.Duration(a.Config.Switch.MaxKernelAge); limit > 0 && !facts.KernelBooted.IsZero() {
 		facts.RebootBy = facts.KernelBooted.Add(limit)
 	}
+	if facts.SELinuxOn {
+		facts.SELinux = a.loadedPolicy(facts.SELinux)
+	}
 	rec, err := a.readRecord()
 	return facts, rec, err
 }

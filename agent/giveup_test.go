@@ -5,9 +5,28 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/updatectl/updatectl/switcher"
 )
+
+// TestNeverRan: what ends a switch before the new root runs is not that root's fault, and is counted all the same.
+func TestNeverRan(t *testing.T) {
+	for name, outcome := range map[string]switcher.Outcome{"not armed": switcher.NotArmed, "booted before it was armed": switcher.Rebooted} {
+		t.Run(name, func(t *testing.T) {
+			r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+			for times := 1; times <= maxAttempts+1; times++ {
+				r.Phase, r.Attempts["v2"] = PhaseArmed, maxAttempts
+				if err := r.giveUp(CauseMissed, outcome, "no space", time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				if want := (Failed{times, "no space"}); r.Failed["v2"] != want || len(r.Bad) != 0 {
+					t.Errorf("failed %+v, bad %+v; want %+v", r.Failed, r.Bad, want)
+				}
+			}
+		})
+	}
+}
 
 // TestGivenUpIsTold: the first time a root is lost, it may have been a power cut; the second time the history says that
 // the root is given up.
@@ -15,7 +34,7 @@ func TestGivenUpIsTold(t *testing.T) {
 	a := testAgent(t)
 	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
 		r := onTheWay(verbApply, "v1", "v2", "host", "v1")
-		r.Phase, r.Attempts["v2"] = PhaseArmed, attempt+1
+		r.Phase, r.Attempts["v2"], r.Switch.Armed = PhaseArmed, attempt+1, true
 		if err := a.giveUp(r, CauseMissed, switcher.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
 			t.Fatal(err)
 		}

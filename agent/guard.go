@@ -25,6 +25,8 @@ const (
 	deafLimit = 2 * time.Minute
 	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
 	diskPatience = 10 * time.Second
+	// armTime is how long the arming unit may take, as its TimeoutStopSec= says, and a moment.
+	armTime = 95 * time.Second
 	// killGrace is how long what was killed may take to be gone.
 	killGrace = 10 * time.Second
 )
@@ -68,6 +70,8 @@ type guard struct {
 	told  time.Duration // the uptime since which confirm has wanted to go back, 0 when it does not
 	kills int           // how far a stuck shutdown was escalated
 	why   string        // why the host goes back
+	// cancelling: the record says already that the host stays, and PID 1 does not yet.
+	cancelling bool
 }
 
 // sight is what a guard sees in one look.
@@ -230,6 +234,12 @@ func (g *guard) next(s sight) act {
 		g.why = fmt.Sprintf("systemd has not answered for %v", deafLimit)
 		return actReboot
 	}
+	if g.cancelling && s.Mount == g.mount {
+		if s.manager == nil {
+			return actWait
+		}
+		return actUnjam
+	}
 	switch g.stage {
 	case leaving:
 		return g.nextLeaving(s)
@@ -267,6 +277,9 @@ func (g *guard) nextLeaving(s sight) act {
 	case spent > g.shutdown+g.health+guardMargin:
 		return actEnd // it never began: the root that was to be left is a good one
 	case spent > g.shutdown && s.manager != nil && s.manager.SoftReboot:
+		if slices.Contains(s.manager.Stopping, switcher.ArmUnit) && spent <= g.shutdown+armTime {
+			return actWait // all services have stopped, and it ends in its own time
+		}
 		return actUnjam
 	}
 	return actWait

@@ -1,12 +1,54 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/updatectl/updatectl/switcher"
 )
+
+// TestGuardGoesOnCancelling: the record says that the host stays, and that is seen to until it does.
+func TestGuardGoesOnCancelling(t *testing.T) {
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	r.Phase = PhaseStaged
+	g := &guard{change: *r.Switch, stage: leaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute}
+	down := &switcher.Manager{State: "stopping", SoftReboot: true}
+	at := func(mount int, m *switcher.Manager) sight {
+		return sight{Mounted: switcher.Mounted{Root: "v1", Mount: mount}, now: time.Hour, record: r, manager: m}
+	}
+	for _, want := range []struct {
+		sight
+		act
+	}{{at(1, down), actUnjam}, {at(1, nil), actWait}, {at(1, down), actUnjam}, {at(2, down), actEnd}} {
+		if got := g.next(want.sight); got != want.act {
+			t.Fatalf("%q, want %q", got, want.act)
+		}
+	}
+}
+
+// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and nobody went back
+// to a root that is being resumed.
+func TestGuardBootsBeforeItLeft(t *testing.T) {
+	a := testAgent(t)
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	r.Phase = PhaseArmed
+	if err := a.recordBoot(r, leaving, "systemd has not answered"); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != switcher.Stuck || r.Last.Back != "" {
+		t.Errorf("%+v, %+v", r, r.Last)
+	}
+	r = onTheWay(verbResume, "host", "v2", "host", "v2")
+	r.Phase = PhaseTrying
+	if err := a.recordBoot(r, trying, "systemd has not answered"); err != nil {
+		t.Fatal(err)
+	}
+	if r.Last.Back != switcher.HostRoot || !slices.Contains(r.Good, "v2") {
+		t.Errorf("%+v, %+v", r, r.Last)
+	}
+}
 
 // TestGuardDecides follows a guard through what it may see.
 func TestGuardDecides(t *testing.T) {
@@ -23,6 +65,7 @@ func TestGuardDecides(t *testing.T) {
 	again := switcher.Mounted{Root: "v1", Mount: 3}
 	up, busy := &switcher.Manager{State: "running"}, &switcher.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &switcher.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
+	arming := &switcher.Manager{State: "stopping", SoftReboot: true, Stopping: []string{switcher.ArmUnit}}
 	const shutdown, health = 2 * time.Minute, 5 * time.Minute
 	type look struct {
 		after   time.Duration // since the one before
@@ -37,6 +80,8 @@ func TestGuardDecides(t *testing.T) {
 		"taken back":              {{time.Second, old, good, up, "", actEnd}},
 		"never asked for":         {{shutdown + time.Second, old, armed, up, "", actWait}, {health + guardMargin, old, armed, up, "", actEnd}},
 		"stuck":                   {{shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
+		"arming":                  {{shutdown + time.Second, old, armed, arming, "", actWait}, {armTime, old, armed, arming, "", actUnjam}},
+		"deaf before it left":     {{time.Second, old, armed, nil, "", actWait}, {deafLimit + time.Second, old, armed, nil, "", actReboot}},
 		"another switch":          {{time.Second, old, other, down, "", actEnd}},
 		"somewhere else":          {{time.Second, again, armed, up, "", actEnd}},
 		"hangs":                   {{time.Second, next, armed, busy, "", actWait}, {health, next, armed, busy, "", actWait}, {guardMargin + time.Second, next, armed, busy, "", actBack}},

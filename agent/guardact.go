@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -96,7 +97,7 @@ func (g *guard) report(s sight, back Switch) {
 func (g *guard) bootKernel(s sight) error {
 	g.agent.Log.Error("the guard boots the kernel", zap.String("reason", g.why))
 	if s.record != nil {
-		err := within(diskPatience, func() error { return g.agent.recordBoot(s.record, g.why) })
+		err := within(diskPatience, func() error { return g.agent.recordBoot(s.record, g.stage, g.why) })
 		if err != nil {
 			g.agent.Log.Warn("cannot record the boot", zap.Error(err))
 		}
@@ -106,7 +107,7 @@ func (g *guard) bootKernel(s sight) error {
 
 // recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
 // was left before it was good.
-func (a *Agent) recordBoot(rec *Record, why string) error {
+func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
 	cause := CauseStranded
 	if rec.Phase == PhaseArmed {
 		cause = CauseMissed
@@ -116,12 +117,20 @@ func (a *Agent) recordBoot(rec *Record, why string) error {
 		return err
 	}
 	const booted = "; the kernel was booted to get away from it"
-	if verb == verbBack && rec.Last != nil {
+	target, now := rec.Switch.Target, a.Now().UTC()
+	switch {
+	case verb == verbBack && rec.Last != nil:
 		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
-	} else {
-		target := rec.Switch.Target
-		rec.condemn(target, why+booted, a.Now().UTC())
-		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: target, At: a.Now().UTC(), Back: rec.good()}
+	case at == leaving: // it never ran
+		why += "; the kernel was booted"
+		rec.fail(target, why)
+		rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: now}
+	default:
+		rec.condemn(target, why+booted, now)
+		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: target, At: now, Back: rec.good()}
+		if rec.Last.Back == target { // it was good before; the kernel boots the mutable host
+			rec.Last.Back = switcher.HostRoot
+		}
 	}
 	if err := a.writeRecord(rec); err != nil {
 		return err
@@ -138,7 +147,7 @@ func (g *guard) unjam(ctx context.Context, s sight) error {
 	switch {
 	case g.stage == returning: // there is nothing to stay for in a root that is no good
 		return g.killStopping(ctx, s, why)
-	case g.agent.Config.Switch.Stuck == stuckCancel:
+	case g.cancelling || g.agent.Config.Switch.Stuck == stuckCancel:
 		return g.cancel(ctx, s, why)
 	}
 	return g.escalate(ctx, s, why)
@@ -149,7 +158,7 @@ func (g *guard) killStopping(ctx context.Context, s sight, why string) error {
 	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
 	g.kills++
 	g.since = s.now - g.shutdown + killGrace
-	return g.agent.Machine.KillUnits(ctx, s.manager.Stopping)
+	return g.agent.Machine.KillUnits(ctx, slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == switcher.ArmUnit }))
 }
 
 func stopping(s sight) string {
@@ -164,14 +173,22 @@ func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	a := g.agent
 	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
 	// A record that cannot be written is put right by the next command: the switch has not happened.
-	if err := within(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
-		a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
+	if !g.cancelling {
+		if err := within(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
+			a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
+		}
 	}
+	g.cancelling = true
 	left, err := a.Machine.CancelShutdown(ctx, g.active)
+	if err != nil { // it is tried again
+		return err
+	}
+	g.cancelling = false
 	if len(left) > 0 {
 		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
 	}
-	return errors.Join(err, switcher.Disarm(), switcher.Clear(), a.Machine.ReleaseArmUnit(ctx))
+	// The arming unit first: when it has ended, nothing arms any more.
+	return errors.Join(a.Machine.ReleaseArmUnit(ctx), switcher.Disarm(), switcher.Clear())
 }
 
 func (a *Agent) recordCancel(rec *Record, why string) error {
@@ -182,7 +199,7 @@ func (a *Agent) recordCancel(rec *Record, why string) error {
 	if err := rec.on(CauseWithdrawn); err != nil {
 		return err
 	}
-	rec.spare(target)
+	rec.fail(target, why)
 	rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: a.Now().UTC()}
 	if err := a.writeRecord(rec); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -67,7 +66,12 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if err != nil {
 		return k, err
 	}
-	k.Own = slices.DeleteFunc(image.Kernels, func(own switcher.Kernel) bool { return k.ModulesFrom != "" && own.Release == f.KernelRelease })
+	k.Own = image.Kernels
+	if k.ModulesFrom != "" { // they lie over what the root has for this release
+		if k.Own, err = switcher.OwnKernels(); err != nil {
+			return k, err
+		}
+	}
 	k.Wanted, k.Missing = image.Kargs, switcher.MissingKargs(f.CommandLine, image.Kargs)
 	now, err := a.Machine.Present()
 	if err != nil {
@@ -84,8 +88,17 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	return k, nil
 }
 
-// notePast adds what the running root sets in the kernel to what is known of the roots before it. Nothing depends on it
-// but what status tells, so it holds nothing up.
+// loadedPolicy is the SELinux policy in the kernel. A soft reboot does not load that of the new root.
+func (a *Agent) loadedPolicy(own switcher.Policy) switcher.Policy {
+	past, err := a.readPast()
+	if err != nil {
+		a.Log.Warn("cannot tell which SELinux policy is loaded; that of the running root is taken for it", zap.Error(err))
+	}
+	return past.LoadedPolicy(own)
+}
+
+// notePast adds what the running root sets in the kernel to what is known of the roots before it. What depends on it does
+// without, so it holds nothing up.
 func (a *Agent) notePast(root string) {
 	now, err := a.Machine.Present()
 	if err == nil {

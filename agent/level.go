@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"go.uber.org/zap"
@@ -25,13 +23,24 @@ func (a *Agent) decide(st *store.Store, root store.Root, f switcher.Facts, rec *
 	if err != nil {
 		return switcher.Decision{}, fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
-	d := switcher.Decide(f, t)
-	if wish == "" {
-		wish = switcher.Level(a.Config.Switch.Level)
-	}
-	if rec.landed(root.ID, f) && len(d.Refused()) == 0 { // booted for it: another boot would bring nothing new
+	return a.withLevel(switcher.Decide(f, t), wish, rec.landed(root.ID, f))
+}
+
+// decideResume decides about going on from a boot of the kernel to the last good root, which ran before: what is about the
+// host alone can refuse that.
+func (a *Agent) decideResume(f switcher.Facts) (switcher.Decision, error) {
+	return a.withLevel(switcher.DecideHost(f), "", true)
+}
+
+// withLevel completes what the checks say by what is wished for; "" is what is configured. Where the kernel was booted for
+// the root already, another boot would bring nothing new. With an error the level is what the checks ask for.
+func (a *Agent) withLevel(d switcher.Decision, wish switcher.Level, booted bool) (switcher.Decision, error) {
+	if booted && len(d.Refused()) == 0 {
 		d.Level = switcher.LevelSoft
 		return d, nil
+	}
+	if wish == "" {
+		wish = switcher.Level(a.Config.Switch.Level)
 	}
 	level, err := choose(d, wish, a.Config.Switch.Fallback)
 	if err == nil {
@@ -56,6 +65,13 @@ func choose(d switcher.Decision, wish switcher.Level, fallback string) (switcher
 	return "", fmt.Errorf("%w:\n%s", ErrFullReboot, strings.Join(full, "\n"))
 }
 
+// restartable refuses a restart of userspace in the root that runs by what stands against it on the host: disks that it
+// would detach, a kernel that is too old to go on with.
+func restartable(f switcher.Facts) error {
+	_, err := choose(switcher.DecideHost(f), switcher.LevelSoft, fallbackRefuse)
+	return err
+}
+
 // landed tells that the kernel was booted to switch to this root, and that the host has not gone on into it yet.
 func (r *Record) landed(id string, f switcher.Facts) bool {
 	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == switcher.Landed && r.Last.Target == id
@@ -63,7 +79,7 @@ func (r *Record) landed(id string, f switcher.Facts) bool {
 
 // target is what the switcher needs to know of a root.
 func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.Target, error) {
-	t := switcher.Target{Root: id, Modules: haveModules(f.KernelRelease)}
+	t := switcher.Target{Root: id, Modules: haveModules(f)}
 	var err error
 	if id == switcher.HostRoot {
 		t.Image, err = switcher.ReadImage(hostMount)
@@ -92,9 +108,8 @@ func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.T
 }
 
 // haveModules tells whether the modules of the running kernel are at hand.
-func haveModules(release string) bool {
-	_, err := os.Stat(filepath.Join("/usr/lib/modules", release, "modules.dep"))
-	return err == nil
+func haveModules(f switcher.Facts) bool {
+	return switcher.HaveModules(switcher.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
 }
 
 // passable tells whether a root that ran before can be gone back to. A wish for a full reboot does not hold anybody back

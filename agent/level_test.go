@@ -50,6 +50,38 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestWithLevel: what is decided is what plan tells and apply does.
+func TestWithLevel(t *testing.T) {
+	decision := func(level switcher.Level, v switcher.Verdict) switcher.Decision {
+		return switcher.Decision{Level: level, Checks: []switcher.Check{{Name: "check", Verdict: v, Reason: "reason"}}}
+	}
+	soft, full, refused := decision(switcher.LevelSoft, switcher.VerdictOK), decision(switcher.LevelFull, switcher.VerdictFull), decision(switcher.LevelNone, switcher.VerdictRefuse)
+	for name, c := range map[string]struct {
+		decision   switcher.Decision
+		configured switcher.Level
+		wish       switcher.Level
+		booted     bool
+		level      switcher.Level
+		err        error
+	}{
+		"soft":                              {soft, switcher.LevelAuto, "", false, switcher.LevelSoft, nil},
+		"full is configured":                {soft, switcher.LevelFull, "", false, switcher.LevelFull, nil},
+		"full is configured, soft wished":   {soft, switcher.LevelFull, switcher.LevelSoft, false, switcher.LevelSoft, nil},
+		"full needed":                       {full, switcher.LevelAuto, "", false, switcher.LevelFull, ErrFullReboot},
+		"full needed, and booted for it":    {full, switcher.LevelAuto, "", true, switcher.LevelSoft, nil},
+		"full configured, and booted":       {soft, switcher.LevelFull, "", true, switcher.LevelSoft, nil},
+		"refused":                           {refused, switcher.LevelAuto, "", false, switcher.LevelNone, ErrIncompatible},
+		"refused, though it was booted for": {refused, switcher.LevelAuto, "", true, switcher.LevelNone, ErrIncompatible},
+	} {
+		a := &Agent{}
+		a.Config.Switch.Level, a.Config.Switch.Fallback = string(c.configured), fallbackRefuse
+		d, err := a.withLevel(c.decision, c.wish, c.booted)
+		if d.Level != c.level || !errors.Is(err, c.err) || len(d.Checks) != 1 {
+			t.Errorf("%s: %+v, %v; want %s, %v", name, d, err, c.level, c.err)
+		}
+	}
+}
+
 func TestLanded(t *testing.T) {
 	rec := &Record{Last: &Result{Outcome: switcher.Landed, Target: "v2"}}
 	for _, c := range []struct {

@@ -25,6 +25,8 @@ var (
 	ErrOtherKernel = fmt.Errorf("%w: the live patch is for another kernel", ErrIncompatible)
 	// ErrSoftRebootHelps comes with a stalled transition: all that blocks it ends with userspace.
 	ErrSoftRebootHelps = errors.New("a soft reboot would end all of them")
+	// errNoRestart comes instead of it where something stands against a soft reboot of this host.
+	errNoRestart = errors.New("a soft reboot would end all of them, and this host should not have one")
 )
 
 // LiveState is what a live patch is to this host.

@@ -381,6 +381,46 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither offered
+// nor asked for.
+func TestRestartIsJudged(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*switcher.Facts)
+		want   error
+		reason string
+	}{
+		"a disk that it detaches": {func(f *switcher.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, ErrIncompatible, "x-initrd.attach"},
+		"a kernel that is too old": {func(f *switcher.Facts) {
+			f.KernelBooted = time.Now().AddDate(0, 0, -9)
+			f.RebootBy, f.At = f.KernelBooted, time.Now()
+		}, ErrFullReboot, "max-kernel-age"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPatchHost(t)
+			h.publish(1, listing{name: "fix_1"})
+			h.stall = true
+			h.file("/proc/70/stat", "70 (pump) S 1 1 1 0 -1 4194560 0")
+			h.file("/proc/70/task/70/patch_state", "0")
+			h.file("/proc/70/task/70/comm", "pump")
+			c.change(&h.facts)
+			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, ErrSoftRebootHelps) || errors.Is(err, c.want) {
+				t.Errorf("it is offered: %v", err)
+			}
+			ctx := context.Background()
+			rec, err := h.readRecord()
+			h.check(err)
+			p, err := h.fetch(ctx, "", h.facts, rec, false)
+			h.check(err)
+			st, err := h.openStore()
+			h.check(err)
+			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
+			if err := h.applyLive(ctx, w, switcher.LevelSoft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
+				t.Errorf("apply --level soft: %+v, %v", w.done, err)
+			}
+		})
+	}
+}
+
 // What the kernel refuses does not keep another one from being loaded; what it refuses altogether ends it.
 func TestRefusals(t *testing.T) {
 	h := newPatchHost(t)

@@ -254,20 +254,23 @@ func (a *Agent) loadOne(ctx context.Context, s patches.Stored, policy verify.Pol
 	if err != nil {
 		a.tell(Event{Event: "live patch failed", LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
 		a.logBlockers(err)
-		return helped(err)
+		return helped(err, f)
 	}
 	a.tell(Event{Event: "live patch effective", LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease})
 	a.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
 	return nil
 }
 
-// helped marks a stalled transition that a soft reboot would let through.
-func helped(err error) error {
+// helped marks a stalled transition that a soft reboot would let through, and whether this host can have one.
+func helped(err error, f switcher.Facts) error {
 	var stalled *livepatch.Stalled
-	if errors.As(err, &stalled) && stalled.Back == nil && stalled.ClearedBySoftReboot() {
-		return fmt.Errorf("%w; %w", err, ErrSoftRebootHelps)
+	if !errors.As(err, &stalled) || stalled.Back != nil || !stalled.ClearedBySoftReboot() {
+		return err
 	}
-	return err
+	if restartable(f) != nil {
+		return fmt.Errorf("%w; %w", err, errNoRestart)
+	}
+	return fmt.Errorf("%w; %w", err, ErrSoftRebootHelps)
 }
 
 // logBlockers writes the stacks of the tasks that block, which are too long for an error.
@@ -383,10 +386,11 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 	if len(w.done.Loaded) > 0 {
 		w.done.Level = switcher.LevelLive
 	}
-	if errors.Is(err, ErrSoftRebootHelps) && wish == switcher.LevelSoft {
+	if (errors.Is(err, ErrSoftRebootHelps) || errors.Is(err, errNoRestart)) && wish == switcher.LevelSoft {
 		w.done.Warnings = append(w.done.Warnings, err.Error())
-		w.done.Level, w.done.Restarting = switcher.LevelSoft, true
-		err = a.restart(ctx, w.facts, err.Error())
+		if err = a.restart(ctx, w.facts, err.Error()); err == nil {
+			w.done.Level, w.done.Restarting = switcher.LevelSoft, true
+		}
 	}
 	a.collectLive(w.store, w.facts, w.rec)
 	var listErr error
@@ -395,8 +399,12 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 }
 
 // restart has userspace restarted in the root that runs: with nothing armed, systemd comes back in it. updatectl-livepatch
-// loads what is stored before the services start again.
+// loads what is stored before the services start again. It is ErrIncompatible or ErrFullReboot where the host should not
+// soft-reboot.
 func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
+	if err := restartable(f); err != nil {
+		return err
+	}
 	// As in switchTo: it ends this very process.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()

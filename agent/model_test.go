@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,7 +29,7 @@ type world struct {
 // clone is a copy that can be changed.
 func (w world) clone() world {
 	r := &w.rec
-	r.Good, r.Bad, r.Attempts = slices.Clone(r.Good), maps.Clone(r.Bad), maps.Clone(r.Attempts)
+	r.Good, r.Bad, r.Attempts, r.Failed = slices.Clone(r.Good), maps.Clone(r.Bad), maps.Clone(r.Attempts), maps.Clone(r.Failed)
 	if r.Switch != nil {
 		s := *r.Switch
 		r.Switch = &s
@@ -56,7 +57,7 @@ func (w world) key() string {
 	if r.Resume != nil {
 		r.Resume.Attempts = min(r.Resume.Attempts, maxAttempts)
 	}
-	r.Bad, r.Last = nil, nil // what people read, and what keeps a timer away
+	r.Bad, r.Failed, r.Last = nil, nil, nil // what people read, and what keeps a timer away
 	since := ""
 	if s := r.Switch; s != nil {
 		since = fmt.Sprint(s.BootID == fmt.Sprint(w.boot), w.soft > s.SoftReboots)
@@ -340,6 +341,20 @@ func (w world) holds() error {
 	return nil
 }
 
+// keeps is what must be true of every step: a good root stays one, but for an older image that becomes good again, which
+// forgets what came after it, and the oldest of too many.
+func (w world) keeps(after world) error {
+	for _, id := range w.rec.Good {
+		if slices.Contains(after.rec.Good, id) || len(after.rec.Good) == 1+keepGood {
+			continue
+		}
+		if s := w.rec.Switch; s == nil || s.Verb != verbApply && s.Verb != verbRollback || after.rec.good() != s.Target {
+			return fmt.Errorf("%s is not good any more: %v became %v", id, w.rec.Good, after.rec.Good)
+		}
+	}
+	return nil
+}
+
 // rests tells that the host is in a good root and on its way nowhere.
 func (w world) rests() bool { return settled(&w) && !w.queued && slices.Contains(w.rec.Good, w.root) }
 
@@ -367,7 +382,7 @@ func TestNoDeadEnd(t *testing.T) {
 			w := worlds[key].clone()
 			happens, err := s.do(&w)
 			if err == nil && happens {
-				err = w.holds()
+				err = errors.Join(w.holds(), worlds[key].keeps(w))
 			}
 			if err != nil {
 				t.Fatalf("%v\nafter %s; %s\nin %s", err, path[key], s.name, key)

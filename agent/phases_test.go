@@ -52,7 +52,7 @@ func TestMoves(t *testing.T) {
 }
 
 func onTheWay(verb, from, target string, good ...string) *Record {
-	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Switch: &Switch{Verb: verb}}
+	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Failed: map[string]Failed{}, Switch: &Switch{Verb: verb}}
 	r.Switch.From, r.Switch.Target, r.Switch.BootID = from, target, "b"
 	return r
 }
@@ -119,6 +119,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	if err := r.giveUp(CauseMissed, switcher.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
 		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
 	}
+	again.Armed = true
 	if err := r.setOut(again); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,9 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 }
 
 func TestResumeDecides(t *testing.T) {
-	host := switcher.Facts{Root: switcher.HostRoot}
+	host := switcher.Facts{Root: switcher.HostRoot, Systemd: 257}
+	disk := host // appeared since the last switch: the shutdown would hang at every boot
+	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
 	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
 	tired := resting("host", "v1")
 	tired.Resume = &Resume{Root: "v1", Attempts: maxAttempts}
@@ -153,10 +156,15 @@ func TestResumeDecides(t *testing.T) {
 		"the host itself is tried":     {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
 		"booted for it":                {landed, host, true, "v2", verbApply},
 		"booted for it at a boot past": {landed, host, false, "v1", verbResume},
+		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", ""},
+		"it would hang, booted for it": {landed, disk, true, "", ""},
 	} {
 		to, verb, why := c.rec.resume(c.facts, c.landed)
 		if to != c.to || verb != c.verb || why == "" {
 			t.Errorf("%s: to %q by %q because %q, want %q by %q", name, to, verb, why, c.to, c.verb)
+		}
+		if len(c.facts.DiskUnits) > 0 && !strings.Contains(why, "x-initrd.attach") {
+			t.Errorf("%s: %q does not say what to do", name, why)
 		}
 	}
 }

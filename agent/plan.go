@@ -21,6 +21,8 @@ type Plan struct {
 	// Decision and Etc are known once the image is staged.
 	Decision *switcher.Decision `json:"decision,omitempty"`
 	Etc      *etc.Report        `json:"etc,omitempty"`
+	// Refusal is what apply would end with, an [ErrFullReboot] or [ErrIncompatible]; nil when it would switch.
+	Refusal error `json:"-"`
 	// From and To are the versions of the operating system, as os-release names them.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
@@ -59,7 +61,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	}
 	root, err := st.Root(plan.Root)
 	if err != nil {
-		return plan, nil // not staged: what is known without its layers is all there is
+		return plan, a.able(facts) // not staged: what is known without its layers is all there is
 	}
 	plan.Staged = true
 	unlock, err := a.lock(ctx, "plan", true) // it mounts in the scratch directory
@@ -67,16 +69,20 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 		return plan, err
 	}
 	defer unlock()
-	return plan, a.planStaged(ctx, &plan, st, root, facts, rec)
+	return plan, a.planStaged(ctx, &plan, st, root, facts, rec, p.image == nil)
 }
 
-func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record) error {
-	t, err := a.target(st, root.ID, facts)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrIncompatible, err)
+func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record, resumes bool) error {
+	decide := func() (switcher.Decision, error) { return a.decide(st, root, facts, rec, "") }
+	if resumes { // nothing else is published
+		decide = func() (switcher.Decision, error) { return a.decideResume(facts) }
 	}
-	decision := switcher.Decide(facts, t)
-	plan.Decision, plan.From, plan.To = &decision, a.prettyName(st, facts.Root), root.Info.OS.PrettyName
+	decision, err := decide()
+	if len(decision.Checks) == 0 { // nothing could be asked
+		return err
+	}
+	plan.Decision, plan.Refusal = &decision, err
+	plan.From, plan.To = a.prettyName(st, facts.Root), root.Info.OS.PrettyName
 	stops, err := a.Machine.UnitStops(ctx)
 	if err != nil {
 		return err
@@ -187,7 +193,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 // mountPoints lists the directories that something is mounted on in a new root.
 func (a *Agent) mountPoints(n switcher.Next, f switcher.Facts) []string {
 	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, a.Config.State.Persist)
-	if haveModules(f.KernelRelease) {
+	if haveModules(f) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
 	}
 	return append(points, n.Fstab...)

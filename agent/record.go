@@ -44,11 +44,23 @@ type Record struct {
 	Accepted map[string]release.Mark `json:"accepted,omitempty"`
 	// Attempts counts how often the host set out for a root that has not been good since: loops end by it.
 	Attempts map[string]int `json:"attempts,omitempty"`
+	// Failed counts the switches to each root that ended before it ran: no timer stops the services for one for ever.
+	Failed map[string]Failed `json:"failed_switches,omitempty"`
 	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
 	Resume *Resume `json:"resume,omitempty"`
+	// State is what the last good root had from the host, for when the configuration cannot be read.
+	State *State `json:"state,omitempty"`
 	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
+
+	rest members // what a newer agent keeps there
+}
+
+// Failed is how often a root could not be switched to, and why the last time.
+type Failed struct {
+	Times  int    `json:"times"`
+	Reason string `json:"reason"`
 }
 
 // Resume is what became of going on, after a boot of the kernel, to the last good root.
@@ -76,6 +88,8 @@ type Switch struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	// Before is what the target's health is compared with.
 	Before health.Before `json:"before,omitzero"`
+
+	rest members
 }
 
 // The verbs of a switch.
@@ -140,15 +154,16 @@ func (r *Record) wayBack() string {
 	return ""
 }
 
-// condemn records that a root did not become good. It is not taken again by itself, nor gone back to. After a boot of the
-// kernel the root is one that was good: only the attempt to resume it is counted.
+// condemn records that a root did not become good. It is not taken again by itself. One that was good before stays a root
+// to go back to, and one that a boot of the kernel or the operator went on to is not given up: only the attempt to resume
+// it is counted.
 func (r *Record) condemn(root, reason string, at time.Time) {
-	if root == switcher.HostRoot || r.Switch.Verb == verbResume || r.Switch.Verb == verbBack {
+	wasGood := r.Switch.Verb == verbRollback && slices.Contains(r.Good, root)
+	if root == switcher.HostRoot || wasGood || r.Switch.Verb == verbResume || r.Switch.Verb == verbBack {
 		return
 	}
 	r.Bad[root] = Bad{Reason: reason, At: at}
 	delete(r.Attempts, root) // whoever takes it all the same begins anew
-	r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
 }
 
 // setOut records a switch that is about to be asked for.
@@ -214,7 +229,7 @@ func (r *Record) keep(running string) []string {
 const maxRecord = 4 << 20
 
 func (a *Agent) readRecord() (*Record, error) {
-	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}}
+	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}, Failed: map[string]Failed{}}
 	file := a.path(recordFile)
 	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -236,7 +251,7 @@ func (a *Agent) readRecord() (*Record, error) {
 	return r, nil
 }
 
-// parseRecord reads a record; fields that a newer agent added are passed over.
+// parseRecord reads a record; fields that a newer agent added are kept as they are.
 func parseRecord(text []byte, r *Record) error {
 	if err := json.Unmarshal(text, r); err != nil {
 		return err
@@ -252,6 +267,9 @@ func parseRecord(text []byte, r *Record) error {
 	}
 	if r.Attempts == nil {
 		r.Attempts = map[string]int{}
+	}
+	if r.Failed == nil {
+		r.Failed = map[string]Failed{}
 	}
 	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
 		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)

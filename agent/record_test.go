@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -115,5 +117,38 @@ func TestBackAfterABoot(t *testing.T) {
 	r := &Record{Good: []string{switcher.HostRoot, "v1"}}
 	if got := r.back(switcher.HostRoot); got != "v1" {
 		t.Errorf("back from the host is %q, want v1", got)
+	}
+}
+
+// TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
+func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
+	a := testAgent(t)
+	const text = `{"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}}`
+	writeFile(t, a.Machine.Root, recordFile, text)
+	for range 2 {
+		r, err := a.readRecord()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Switch.From != "host" || r.Attempts == nil {
+			t.Fatalf("%+v", r)
+		}
+		if err := a.writeRecord(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got struct {
+		Later  struct{ A []int }
+		Switch struct{ Sooner bool }
+	}
+	written, err := os.ReadFile(a.path(recordFile))
+	if err == nil {
+		err = json.Unmarshal(written, &got)
+	}
+	if err != nil || !got.Switch.Sooner || !slices.Equal(got.Later.A, []int{1}) {
+		t.Errorf("%v: %s", err, written)
+	}
+	if n := strings.Count(string(written), "\"from\""); n != 1 {
+		t.Errorf("it is there %d times: %s", n, written)
 	}
 }

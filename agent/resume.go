@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -74,6 +75,7 @@ func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec
 		s.Version = cmp.Or(s.Version, version)
 		return a.switchTo(ctx, rec, f, s, to)
 	}
+	s.Before = rec.Switch.Before // as it was when the host was left for this
 	if left := cmp.Or(rec.Switch.Back, rec.Switch.From); left != f.Root {
 		s.Back = left
 	}
@@ -92,15 +94,18 @@ func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec
 // resumed into: it has to be good first.
 func (r *Record) resume(f switcher.Facts, landed bool) (to, verb, why string) {
 	last := r.good()
+	refused := switcher.DecideHost(f).Refused()
 	switch {
 	case f.Root != switcher.HostRoot:
 		return "", "", fmt.Sprintf("%s is mounted at /, not the mutable host", f.Root)
 	case !slices.Contains(resting, r.Phase):
 		return "", "", "a switch to the mutable host is not confirmed yet"
+	case !landed && last == switcher.HostRoot:
+		return "", "", "the mutable host is the last good root"
+	case len(refused) > 0: // the shutdown would hang at every boot
+		return "", "", strings.Join(refused, "; ")
 	case landed:
 		return r.Last.Target, verbApply, "the kernel was booted for it"
-	case last == switcher.HostRoot:
-		return "", "", "the mutable host is the last good root"
 	case r.resumed(last) >= maxAttempts:
 		return "", "", fmt.Sprintf("%s was resumed %d times and did not become good; `updatectl apply` or `updatectl rollback` goes on", last, r.resumed(last))
 	}

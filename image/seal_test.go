@@ -2,7 +2,9 @@ package image
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -21,12 +23,43 @@ func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Seal, err = RootDigest(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs); err != nil {
+	root, err := Foresee(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
+	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := Stage(context.Background(), newStore(t), b.source(), img, "test", nil)
-	if err != nil || root.Info.RootDigest != img.Seal {
-		t.Errorf("staged %s, sealed %s, %v", root.Info.RootDigest, img.Seal, err)
+	img.Seal = root.Digest
+	staged, err := Stage(context.Background(), newStore(t), b.source(), img, "test", nil)
+	if err != nil || staged.Info.RootDigest != img.Seal {
+		t.Errorf("staged %s, sealed %s, %v", staged.Info.RootDigest, img.Seal, err)
+	}
+}
+
+// What a kernel in the image says of its build, wherever distributions put it.
+func TestForeseenKernels(t *testing.T) {
+	kernel := func(banner string) string {
+		text := make([]byte, 0x1000)
+		copy(text[0x202:], "HdrS")
+		binary.LittleEndian.PutUint16(text[0x20e:], uint16(len(text)-0x200))
+		return string(text) + banner + "\x00" + strings.Repeat("code", 1000)
+	}
+	b := newBuilder(t)
+	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(append(bootable(),
+		reg("usr/lib/modules/6.1-a/modules.dep", ""), reg("usr/lib/modules/6.1-a/vmlinuz", kernel("6.1-a (a@b) #1 SMP (2026-11-12)")),
+		reg("usr/lib/modules/6.1-b/modules.dep", ""), reg("boot/vmlinuz-6.1-b", kernel("6.1-b (a@b) #2 SMP")),
+		reg("usr/lib/modules/6.1-c/modules.dep", ""), reg("boot/vmlinuz-6.1-c", kernel("6.1-other (a@b) #3 SMP")),
+		reg("usr/lib/modules/6.1-d/modules.dep", ""), reg("boot/vmlinuz-6.1-d", kernel("")[:0x300]), // it points behind its end
+		reg("usr/lib/modules/6.1-e/modules.dep", ""), reg("boot/vmlinuz-6.1-e", "no kernel"))...))
+	img, err := b.open(b.manifest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := Foresee(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
+	if want := map[string]string{"6.1-a": "#1 SMP (2026-11-12)", "6.1-b": "#2 SMP"}; err != nil || !maps.Equal(root.KernelVersions, want) {
+		t.Errorf("%q, %v; want %q", root.KernelVersions, err, want)
+	}
+	staged, err := Stage(context.Background(), newStore(t), b.source(), img, "test", nil)
+	if err != nil || staged.Info.RootDigest != root.Digest {
+		t.Errorf("staged %s, foreseen %s, %v", staged.Info.RootDigest, root.Digest, err)
 	}
 }
 
@@ -60,10 +93,10 @@ func TestSealOfAnExchangedLayer(t *testing.T) {
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
 	diffs := b.config.RootFS.DiffIDs
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(reg("x", "y")))
-	if _, err := RootDigest(context.Background(), b.source(), b.m.Layers[1:], diffs); !errors.Is(err, verify.ErrDigest) {
+	if _, err := Foresee(context.Background(), b.source(), b.m.Layers[1:], diffs); !errors.Is(err, verify.ErrDigest) {
 		t.Errorf("exchanged: %v", err)
 	}
-	if _, err := RootDigest(context.Background(), b.source(), b.m.Layers, diffs); !errors.Is(err, verify.ErrMalformed) {
+	if _, err := Foresee(context.Background(), b.source(), b.m.Layers, diffs); !errors.Is(err, verify.ErrMalformed) {
 		t.Errorf("one too many: %v", err)
 	}
 }

@@ -93,6 +93,36 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 		s.boots("systemctl", "reboot")
 		resumed(t)
 	})
+	t.Run("with a unit that has failed and a typo made since the root was good", func(t *testing.T) {
+		h.Must(t, "sh", "-ec", `printf '[health]\ndeadlin = "1m"\n' > /etc/updatectl/conf.d/20-typo.toml
+printf '[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/tired.service
+systemctl enable tired.service`)
+		s := s.in(t)
+		if v := s.boots("systemctl", "reboot"); v.Booted.Root != one || v.Phase != "good" {
+			t.Fatalf("after a boot of the kernel status is %+v", v)
+		}
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "tired.service") {
+			t.Errorf("status does not tell of it:\n%s", text)
+		}
+		s.refused(exitUsage, "unknown key health.deadlin", "", "apply")
+		h.Must(t, "sh", "-ec", "systemctl disable tired.service; rm /etc/systemd/system/tired.service /etc/updatectl/conf.d/20-typo.toml; systemctl daemon-reload; systemctl reset-failed")
+	})
+	t.Run("not healthy once", func(t *testing.T) {
+		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/health.d/required.d; cd /etc/updatectl/health.d/required.d
+printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touch /var/lib/sick; sed -i s/77s/20s/ /etc/updatectl/conf.d/10-since.toml`)
+		s := s.in(t)
+		v := s.boots("systemctl", "reboot")
+		for deadline := time.Now().Add(2 * time.Minute); v.Kernel.SoftReboots < 2 && time.Now().Before(deadline); v = s.settles() {
+		}
+		onHost(t, v)
+		if v.Good[0].Root != one || len(v.Bad) != 0 {
+			t.Errorf("it is not the last good root any more: %+v", v)
+		}
+		h.Must(t, "rm", "/var/lib/sick")
+		s.boots("systemctl", "reboot")
+		resumed(t)
+		h.Must(t, "sh", "-ec", "rm /etc/updatectl/health.d/required.d/10-sick; sed -i s/20s/77s/ /etc/updatectl/conf.d/10-since.toml")
+	})
 	t.Run("a resume that fails twice", func(t *testing.T) {
 		s := s.in(t)
 		dropIn := filepath.Join(h.Disk(), "etc/systemd/system/updatectl-arm.service.d/lab.conf")

@@ -15,8 +15,11 @@ type kernelStatus struct {
 	Schema, Release string
 	Wanted, Missing []string
 	ModulesFrom     string `json:"modules_from"`
+	Own             []kernelBuild
 	Sysctls         []struct{ Key, Value, Root string }
 }
+
+type kernelBuild struct{ Release, Version string }
 
 func (s *site) kernel() kernelStatus {
 	s.Helper()
@@ -102,10 +105,13 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		}
 		unit("systemd-cryptsetup@initrd.service", "")                                              // as systemd writes it with x-initrd.attach
 		unit("systemd-cryptsetup@data.service", `Conflicts=umount.target\nBefore=umount.target\n`) // and without
-		plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout
+		plan := s.updatectl(exitIncompatible, "plan", "--from", wants).Stdout
 		if !strings.Contains(plan, "a soft reboot stops systemd-cryptsetup@data.service with the disk in use") || strings.Contains(plan, "@initrd") {
 			t.Errorf("plan does not tell which disk is in the way:\n%s", plan)
 		}
+		before := s.condition()
+		s.refused(exitIncompatible, "x-initrd.attach in crypttab(5)", "updatectl plan", "apply", "--level", "full", "--from", wants)
+		s.untouched(before)
 		h.Must(t, "sh", "-ec", "systemctl stop 'systemd-cryptsetup@*'; rm /run/systemd/system/systemd-cryptsetup@*; systemctl daemon-reload")
 	})
 	t.Run("full, asked for", func(t *testing.T) {
@@ -118,8 +124,13 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
 			t.Errorf("the root's sysctl.d is not in force: %s", got)
 		}
-		if k := s.kernel(); !slices.Equal(k.Missing, []string{"lab.wanted=yes"}) {
+		k := s.kernel()
+		if !slices.Equal(k.Missing, []string{"lab.wanted=yes"}) {
 			t.Errorf("status --kernel is %+v", k)
+		}
+		// It lies below the modules that were carried over.
+		if !slices.Contains(k.Own, kernelBuild{kernel, "#0 of another day"}) {
+			t.Errorf("the root's own kernels are %+v", k.Own)
 		}
 	})
 	t.Run("full, because the kernel is too old", func(t *testing.T) {

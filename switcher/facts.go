@@ -14,6 +14,8 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/mount"
 )
 
 // Facts are what the agent knows of the running host before it decides anything.
@@ -47,7 +49,8 @@ type Facts struct {
 	CommandLine string `json:"command_line,omitempty"`
 	// ISA is the x86-64 level of the processor: 1 to 4, 0 when it is another architecture.
 	ISA int `json:"isa,omitempty"`
-	// SELinuxOn tells that SELinux is on in the kernel; SELinux is the policy of the running root.
+	// SELinuxOn tells that SELinux is on in the kernel; SELinux is the policy of the running root, which the agent replaces by
+	// the one that is loaded where an earlier root loaded it.
 	SELinuxOn bool   `json:"selinux_on,omitempty"`
 	SELinux   Policy `json:"selinux,omitzero"`
 	// DiskUnits lists the units of encrypted or verified disks that a shutdown of userspace stops.
@@ -119,6 +122,22 @@ func ModulesFrom(release string) (string, error) {
 		return id, nil
 	}
 	return HostRoot, nil
+}
+
+// HaveModules tells whether the modules of the running kernel are at hand in the running root.
+func HaveModules(running Kernel) bool {
+	from, err := ModulesFrom(running.Release)
+	return rootDir("/").atHand(running, err == nil && from != "")
+}
+
+// OwnKernels lists the kernels that the running root has modules for, also below those that are mounted over them.
+func OwnKernels() ([]Kernel, error) {
+	root, err := mount.Clone("/", false)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return rootDir(root.Path()).kernels(), nil
 }
 
 // mountedAt passes every mount at path, the topmost last.

@@ -316,5 +316,10 @@ func RebootOnPanic() (restore func()) {
 	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(panicFile, []byte(seconds), 0) != nil {
 		return func() {}
 	}
-	return func() { _ = os.WriteFile(panicFile, was, 0) }
+	return func() {
+		// The new root may have set its own meanwhile.
+		if now, err := os.ReadFile(panicFile); err == nil && strings.TrimSpace(string(now)) == seconds {
+			_ = os.WriteFile(panicFile, was, 0)
+		}
+	}
 }

@@ -197,6 +197,17 @@ func (t rootDir) serves(k Kernel) bool {
 	return Kernel{k.Release, t.kernelVersion(k.Release)}.is(k)
 }
 
+// brings tells whether the root has the modules of this very build for sure.
+func (t rootDir) brings(k Kernel) bool {
+	return k.Version != "" && t.serves(k) && t.kernelVersion(k.Release) == k.Version
+}
+
+// atHand tells whether the running root has modules to carry over for the kernel: its own, or those that were carried over
+// into it, beside which the kernel of another build may lie.
+func (t rootDir) atHand(k Kernel, carried bool) bool {
+	return t.has(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) && (carried || t.serves(k))
+}
+
 // is tells whether two are the same kernel, as far as is known.
 func (k Kernel) is(other Kernel) bool {
 	return k.Release == other.Release && (k.Version == other.Version || k.Version == "" || other.Version == "")

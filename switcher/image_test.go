@@ -107,16 +107,22 @@ func TestServes(t *testing.T) {
 	put(t, root, "boot/vmlinuz-6.1.0-40-amd64", bzImage("6.1.0-40-amd64 (a@b) #1 SMP Debian 6.1.153-1"), 0o644)
 	put(t, root, "usr/lib/modules/6.1.0-41-amd64/modules.dep", nil, 0o644)
 	for _, c := range []struct {
-		kernel Kernel
-		want   bool
+		kernel                Kernel
+		want, brings, carried bool
 	}{
-		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.153-1"}, true},
-		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.152-1"}, false}, // the release stays over several builds
-		{Kernel{"6.1.0-40-amd64", ""}, true},
-		{Kernel{"6.1.0-41-amd64", "#1 SMP Debian 6.1.155-1"}, true}, // no kernel beside its modules
-		{Kernel{"6.1.0-39-amd64", ""}, false},                       // a directory alone
-		{Kernel{"6.1.0-42-amd64", ""}, false},
+		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.153-1"}, true, true, true},
+		{Kernel{"6.1.0-40-amd64", "#1 SMP Debian 6.1.152-1"}, false, false, true}, // the release stays over several builds
+		{Kernel{"6.1.0-40-amd64", ""}, true, false, true},
+		{Kernel{"6.1.0-41-amd64", "#1 SMP Debian 6.1.155-1"}, true, false, true}, // no kernel beside its modules
+		{Kernel{"6.1.0-39-amd64", ""}, false, false, false},                      // a directory alone
+		{Kernel{"6.1.0-42-amd64", ""}, false, false, false},
 	} {
+		if got := rootDir(root).brings(c.kernel); got != c.brings {
+			t.Errorf("brings %s: %v, want %v", c.kernel, got, c.brings)
+		}
+		if own, carried := rootDir(root).atHand(c.kernel, false), rootDir(root).atHand(c.kernel, true); own != c.want || carried != c.carried {
+			t.Errorf("at hand for %s: %v, when carried over %v; want %v, %v", c.kernel, own, carried, c.want, c.carried)
+		}
 		if got := rootDir(root).serves(c.kernel); got != c.want {
 			t.Errorf("serves %s: %v, want %v", c.kernel, got, c.want)
 		}
@@ -174,7 +180,8 @@ func TestReadImageRefusesWhatItCannotRead(t *testing.T) {
 }
 
 func TestMissingKargs(t *testing.T) {
-	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" console=tty0 console=ttyS0,115200`
+	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" console=tty0 console=ttyS0,115200 ` +
+		`mitigations=off spec-store=on rd.luks.uuid=1 mitigations=auto,nosmt spec_store=off rd.luks.uuid=2`
 	for wanted, missing := range map[string]string{
 		"quiet":                        "",
 		"snd_hda_intel.model=x":        "",
@@ -184,6 +191,12 @@ func TestMissingKargs(t *testing.T) {
 		"console=ttyS0":                "console=ttyS0",
 		"console":                      "console",
 		"rw":                           "rw",
+		"console=tty0":                 "", // each is one
+		"rd.luks.uuid=1":               "",
+		"mitigations=off":              "mitigations=off", // the last counts
+		"mitigations=auto,nosmt":       "",
+		"spec_store=on spec-store=off": "", // also of those that are wanted
+		"spec_store=on":                "spec_store=on",
 		"quiet=1":                      "quiet=1",
 		`mitigations=auto quiet nopti`: "mitigations=auto nopti",
 	} {

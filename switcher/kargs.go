@@ -89,14 +89,41 @@ func plainKarg(k string) string {
 	return name
 }
 
-// MissingKargs lists which of the wanted parameters are not on a command line.
+// repeatable are the parameters of which each counts when there are several: the kernel, the initrd, or systemd takes
+// them as a list. Of any other the last counts.
+var repeatable = []string{
+	"acpi_osi", "amd_iommu", "cgroup_disable", "console", "dyndbg", "earlycon", "efi", "hugepages", "hugepagesz", "ifname", "initrd",
+	"intel_iommu", "iommu", "ip", "memmap", "modprobe.blacklist", "nameserver", "pci", "video",
+}
+
+// listed tells whether a parameter of this plain name may be repeated.
+func listed(name string) bool {
+	return slices.Contains(repeatable, name) || strings.HasPrefix(name, "rd.") || strings.HasPrefix(name, "systemd.")
+}
+
+// inForce drops from a list of parameters those that a later one of the same name overrides.
+func inForce(kargs []string) []string {
+	var last []string
+	later := map[string]bool{}
+	for _, k := range slices.Backward(kargs) {
+		name, _, _ := strings.Cut(plainKarg(k), "=")
+		if !later[name] || listed(name) {
+			last = append(last, k)
+		}
+		later[name] = true
+	}
+	slices.Reverse(last)
+	return last
+}
+
+// MissingKargs lists which of the wanted parameters are not in force on a command line.
 func MissingKargs(commandLine string, wanted []string) []string {
 	have := map[string]bool{}
-	for _, k := range splitKargs(commandLine) {
+	for _, k := range inForce(splitKargs(commandLine)) {
 		have[plainKarg(k)] = true
 	}
 	var missing []string
-	for _, k := range wanted {
+	for _, k := range inForce(wanted) {
 		if !have[plainKarg(k)] {
 			missing = append(missing, k)
 		}

@@ -19,6 +19,8 @@ const (
 	LevelSoft Level = "soft"
 	// LevelFull boots the kernel again.
 	LevelFull Level = "full"
+	// LevelNone is of a change that is refused, at any level.
+	LevelNone Level = "none"
 )
 
 // ParseLevel reads a level as given on the command line or in the configuration.
@@ -89,18 +91,29 @@ type Target struct {
 }
 
 // Decide chooses the level of a switch. It looks at nothing but its arguments.
-func Decide(f Facts, t Target) Decision {
+func Decide(f Facts, t Target) Decision { return decide(f, t, false) }
+
+func decide(f Facts, t Target, hostOnly bool) Decision {
 	d := Decision{Level: LevelSoft}
 	for _, c := range checks {
+		if hostOnly && !c.host {
+			continue
+		}
 		if verdict, reason := c.judge(f, t); verdict != "" {
 			d.Checks = append(d.Checks, Check{c.name, verdict, reason})
 		}
 	}
-	if len(d.NeedsFull()) > 0 {
+	switch {
+	case len(d.Refused()) > 0:
+		d.Level = LevelNone
+	case len(d.NeedsFull()) > 0:
 		d.Level = LevelFull
 	}
 	return d
 }
+
+// DecideHost is [Decide] by the checks that ask about the host alone: what stands against a soft reboot, whatever the root.
+func DecideHost(f Facts) Decision { return decide(f, Target{}, true) }
 
 // CheckHost tells whether the host can soft-reboot at all, whatever the root.
 func CheckHost(f Facts) Check {
@@ -108,23 +121,25 @@ func CheckHost(f Facts) Check {
 	return Check{checks[0].name, verdict, reason}
 }
 
-// checks are asked in this order. A check whose question does not arise has no verdict.
+// checks are asked in this order. A check whose question does not arise has no verdict. Those of the host do not look at
+// the target.
 var checks = []struct {
 	name  string
 	judge func(Facts, Target) (Verdict, string)
+	host  bool
 }{
-	{"systemd of the host", judgeHost},
-	{"systemd of the root", judgeSystemd},
-	{"architecture", judgeArchitecture},
-	{"x86-64 level", judgeISA},
-	{"init", judgeInit},
-	{"kernel", judgeKernel},
-	{"kernel modules", judgeModules},
-	{"kernel command line", judgeCommandLine},
-	{"kernel age", judgeAge},
-	{"SELinux", judgeSELinux},
-	{"encrypted disks", judgeDisks},
-	{"known fixes", judgeFixes},
+	{"systemd of the host", judgeHost, true},
+	{"systemd of the root", judgeSystemd, false},
+	{"architecture", judgeArchitecture, false},
+	{"x86-64 level", judgeISA, false},
+	{"init", judgeInit, false},
+	{"kernel", judgeKernel, false},
+	{"kernel modules", judgeModules, false},
+	{"kernel command line", judgeCommandLine, false},
+	{"kernel age", judgeAge, true},
+	{"SELinux", judgeSELinux, false},
+	{"encrypted disks", judgeDisks, true},
+	{"known fixes", judgeFixes, false},
 }
 
 func judgeHost(f Facts, _ Target) (Verdict, string) { return judgeVersion(f.Systemd, "this host") }
@@ -197,9 +212,14 @@ func judgeKernel(f Facts, t Target) (Verdict, string) {
 
 func judgeModules(f Facts, t Target) (Verdict, string) {
 	own, same := t.kernel(f.KernelRelease)
+	unknown := own.Version == "" || f.KernelVersion == ""
 	switch {
-	case t.Root == HostRoot || same && own.is(Kernel{f.KernelRelease, f.KernelVersion}):
+	case t.Root == HostRoot || same && !unknown && own.Version == f.KernelVersion:
 		return VerdictOK, "the root has the modules of the running kernel"
+	case t.Modules && same && unknown:
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image does not tell of which build its own are", f.KernelRelease)
+	case same && unknown:
+		return VerdictNote, fmt.Sprintf("the image has modules of %s, and does not tell of which build", f.KernelRelease)
 	case t.Modules && same:
 		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has those of another build", f.KernelRelease)
 	case t.Modules:
@@ -255,13 +275,15 @@ func judgeDisks(f Facts, _ Target) (Verdict, string) {
 	if len(f.DiskUnits) == 0 {
 		return VerdictOK, "none is detached by a soft reboot"
 	}
-	return VerdictFull, fmt.Sprintf("a soft reboot stops %s with the disk in use, which can hang for 30 minutes; "+
-		"x-initrd.attach in crypttab(5) or veritytab(5) keeps it attached, after `systemctl daemon-reload`", strings.Join(f.DiskUnits, ", "))
+	// A full reboot is no way around it: the host goes on from there by a soft one.
+	return VerdictRefuse, fmt.Sprintf("a soft reboot stops %s with the disk in use, which can hang for 30 minutes, and the way into a root "+
+		"ends with one also after a full reboot; x-initrd.attach in crypttab(5) or veritytab(5) keeps the disk attached, after `systemctl daemon-reload`",
+		strings.Join(f.DiskUnits, ", "))
 }
 
 func judgeFixes(f Facts, t Target) (Verdict, string) {
 	if len(t.OpenFixes) == 0 {
 		return "", ""
 	}
-	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a full reboot or a live patch", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
+	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a live patch or another kernel brings them", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
 }

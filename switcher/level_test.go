@@ -50,6 +50,8 @@ func TestDecide(t *testing.T) {
 		"modules carried over":     {func(_ *Facts, t *Target) { t.Kernels, t.Modules = []Kernel{{Release: "6.12.9"}}, true }, "kernel modules", VerdictOK, "carried over"},
 		"modules of another build": {func(_ *Facts, t *Target) { t.Kernels[0].Version, t.Modules = "#1 SMP 2", true }, "kernel modules", VerdictOK, "carried over, the image has those of another build"},
 		"of another build only":    {func(_ *Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel modules", VerdictNote, "none can be loaded"},
+		"of an unknown build":      {func(_ *Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true }, "kernel modules", VerdictOK, "carried over, the image does not tell of which build its own are"},
+		"unknown, none at hand":    {func(_ *Facts, t *Target) { t.Kernels[0].Version = "" }, "kernel modules", VerdictNote, "does not tell of which build"},
 		"no modules anywhere":      {func(_ *Facts, t *Target) { t.Kernels = nil }, "kernel modules", VerdictNote, "none can be loaded"},
 		"parameters missing":       {func(_ *Facts, t *Target) { t.Kargs = []string{"quiet", "mitigations=auto", "console=ttyS1"} }, "kernel command line", VerdictFull, "wants mitigations=auto console=ttyS1, and the kernel was booted without"},
 		"no parameters wanted":     {func(_ *Facts, t *Target) { t.Kargs = nil }, "kernel command line", VerdictOK, "wants nothing"},
@@ -63,7 +65,7 @@ func TestDecide(t *testing.T) {
 		"loaded policy not known":  {func(f *Facts, _ *Target) { f.SELinux = Policy{} }, "SELinux", VerdictFull, "(unknown) is loaded"},
 		"SELinux off on the host":  {func(f *Facts, _ *Target) { f.SELinuxOn = false }, "SELinux", VerdictNote, "off in the running kernel"},
 		"no SELinux at all":        {func(f *Facts, t *Target) { f.SELinuxOn, t.SELinux = false, Policy{} }, "SELinux", VerdictOK, "it is off"},
-		"encrypted disk":           {func(f *Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictFull, "stops systemd-cryptsetup@data.service"},
+		"encrypted disk":           {func(f *Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictRefuse, "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)"},
 		"open fixes":               {func(_ *Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} }, "known fixes", VerdictNote, "without the fixes of CVE-2026-1, CVE-2026-2"},
 		"back to the host":         {func(_ *Facts, t *Target) { t.Root, t.Init, t.Kernels = HostRoot, "", nil }, "init", VerdictOK, "has an init"},
 	} {
@@ -81,6 +83,9 @@ func TestDecide(t *testing.T) {
 			if refused := len(d.Refused()) > 0; refused != (c.verdict == VerdictRefuse) {
 				t.Errorf("Refused = %v", d.Refused())
 			}
+			if none := d.Level == LevelNone; none != (c.verdict == VerdictRefuse) {
+				t.Errorf("Level = %s, Refused = %v", d.Level, d.Refused())
+			}
 			if full := d.Level == LevelFull; full != (c.verdict == VerdictFull) {
 				t.Errorf("Level = %s, NeedsFull = %v", d.Level, d.NeedsFull())
 			}
@@ -91,6 +96,16 @@ func TestDecide(t *testing.T) {
 		if !turned[c.name] {
 			t.Errorf("no case turns the check %q", c.name)
 		}
+	}
+}
+
+// TestDecideHost: what is about the host stands against every soft reboot, and nothing else is asked.
+func TestDecideHost(t *testing.T) {
+	f, _ := softly()
+	f.RebootBy, f.DiskUnits = f.At, []string{"systemd-cryptsetup@data.service"}
+	d := DecideHost(f)
+	if len(d.Checks) != 3 || len(d.Refused()) != 1 || len(d.NeedsFull()) != 1 || d.Level != LevelNone {
+		t.Errorf("decided %+v", d)
 	}
 }
 

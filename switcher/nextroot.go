@@ -374,7 +374,7 @@ func (n Next) carryHost() error {
 	return host.Attach(at)
 }
 
-// carryModules mounts the running kernel's modules where the image has none for it, or those of another build.
+// carryModules mounts the running kernel's modules where the image has none for it, or not for sure those of this build.
 func (n Next) carryModules() error {
 	if !n.needsModules(assembly) {
 		return nil
@@ -389,7 +389,8 @@ func (n Next) carryModules() error {
 func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
 
 func (n Next) needsModules(root string) bool {
-	return exists(filepath.Join(n.modules(), "modules.dep")) && !rootDir(root).serves(Kernel{n.KernelRelease, n.KernelVersion})
+	running := Kernel{n.KernelRelease, n.KernelVersion}
+	return HaveModules(running) && !rootDir(root).brings(running)
 }
 
 // temporary gives the root a /tmp of its own where it would otherwise be read-only.

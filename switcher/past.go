@@ -61,6 +61,15 @@ func (p *Past) Note(root string, now Present) {
 	}
 }
 
+// LoadedPolicy is the policy in the kernel, where it is known; otherwise the one that the running root has: nothing was loaded
+// before it.
+func (p Past) LoadedPolicy(own Policy) Policy {
+	if p.Policy.Digest == "" {
+		return own
+	}
+	return p.Policy
+}
+
 // StaleSysctl is a setting that nobody sets any more and that is still in force.
 type StaleSysctl struct {
 	Key   string `json:"key"` // as sysctl(8) writes it

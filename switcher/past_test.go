@@ -80,6 +80,12 @@ func TestPast(t *testing.T) {
 	if p.Policy != old || p.PolicyRoot != "host" {
 		t.Errorf("the loaded policy is %+v of %s", p.Policy, p.PolicyRoot)
 	}
+	if got := p.LoadedPolicy(fresh); got != old {
+		t.Errorf("the policy of the root that runs is taken for the loaded one: %+v", got)
+	}
+	if got := (Past{PolicyRoot: "host"}).LoadedPolicy(fresh); got != fresh {
+		t.Errorf("nothing is known to be loaded, and it is %+v", got)
+	}
 	// Loaded again, a module has the options of the day.
 	v2 := Present{Loaded: []string{"loop", "nbd"}, Options: map[string]string{"loop": "max_loop=4", "nbd": "max_part=8"}}
 	p.Note("v2", v2)

@@ -79,6 +79,8 @@ type Before struct {
 	Restarting []string `json:"restarting_units,omitempty"`
 	// Reachable lists what answered: "gateway 192.0.2.1", "registry.example.org:443".
 	Reachable []string `json:"reachable,omitempty"`
+	// Unknown tells that nobody could look at how the root's own units had done: one that fails is warned of, no more.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // Verdict is how a check ended.
@@ -291,6 +293,11 @@ func (g Gate) timed(name, kind string, check func() Result) Result {
 		r.Verdict = OK
 	}
 	return r
+}
+
+// warnf is a check that did not pass and makes no root unhealthy.
+func warnf(format string, args ...any) Result {
+	return Result{Verdict: Warn, Reason: fmt.Sprintf(format, args...)}
 }
 
 // failf is a check that failed.

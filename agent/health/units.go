@@ -78,8 +78,11 @@ func (g Gate) noneFailed(ctx context.Context, before Before) Result {
 		return failf("%v", err)
 	}
 	failed := g.blamed(names(units, g.failedHere), before.Failed)
-	if len(failed) == 0 {
+	switch {
+	case len(failed) == 0:
 		return Result{}
+	case before.Unknown:
+		return warnf("these failed, as they may have before: %s", strings.Join(failed, ", "))
 	}
 	r := failf("these failed and had not before the switch: %s", strings.Join(failed, ", "))
 	r.final = true
@@ -96,7 +99,10 @@ func (g Gate) steady(ctx context.Context, before Before) Result {
 		return failf("the services could not be watched for %v: %v", g.Config.Settle, why(ctx))
 	}
 	looping = g.blamed(looping, before.Restarting)
-	if len(looping) > 0 {
+	switch {
+	case len(looping) > 0 && before.Unknown:
+		return warnf("these crash and are restarted, as they may have been before: %s", strings.Join(looping, ", "))
+	case len(looping) > 0:
 		return failf("these crash and are restarted: %s", strings.Join(looping, ", "))
 	}
 	return Result{}

@@ -148,6 +148,7 @@ root has another digest does not take it. That reads all layers.`,
 	f := c.Flags()
 	f.StringVar(&n.Compatible, "compatible", "", "the machine `CLASS` it is for (default: every machine)")
 	f.StringVar(&n.KernelRelease, "kernel-release", "", "the `RELEASE` of the kernel in it, as uname -r says it")
+	f.StringVar(&n.KernelVersion, "kernel-version", "", "the build of that kernel, as uname -v says it: then --fixes counts for this `VERSION` only (default with --seal: the kernel's, where it tells)")
 	f.IntVar(&n.SystemdMin, "systemd-min", 0, "the oldest `VERSION` of a host's systemd that can move into it")
 	f.StringSliceVar(&n.Fixes, "fixes", nil, "what the kernel of --kernel-release fixes, as `CVE,…`")
 	f.BoolVar(&n.Seal, "seal", false, "name the digest of the root it becomes")
@@ -269,6 +270,9 @@ func conditions(i release.Image) string {
 	var text string
 	if i.KernelRelease != "" {
 		text += ", kernel " + i.KernelRelease
+		if i.KernelVersion != "" {
+			text += " (" + i.KernelVersion + ")"
+		}
 	}
 	if len(i.Fixes) > 0 {
 		text += fmt.Sprintf(", fixes %d", len(i.Fixes))

@@ -27,7 +27,7 @@ func (c *cli) agentCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// The journal has stopped by now: a word to it must fail, not kill. Go ends a program whose stderr is broken.
 			signal.Ignore(syscall.SIGPIPE)
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}
@@ -43,7 +43,7 @@ func (c *cli) agentCommand() *cobra.Command {
 			if err := switcher.Unpin(); err != nil {
 				return err
 			}
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func (c *cli) agentCommand() *cobra.Command {
 		Short: "Go on from the mutable host to the last good root, once per boot of the kernel (updatectl-resume.service)",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}

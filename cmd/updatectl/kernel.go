@@ -49,6 +49,8 @@ func runsText(own switcher.Kernel, k agent.KernelStatus) string {
 		return ", which does not run"
 	case own.Version != "" && own.Version != k.Version:
 		return ", another build than the one that runs"
+	case own.Version == "" && k.ModulesFrom != "":
+		return ", of an unknown build"
 	}
 	return ", which runs"
 }

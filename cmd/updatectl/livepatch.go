@@ -188,12 +188,12 @@ func fixText(x agent.Fix) string {
 		}
 		return text
 	}
-	text := "open: full reboot"
-	if !x.RebootBy.IsZero() {
-		text += " by " + x.RebootBy.Format("2006-01-02")
-	}
+	text := "open: needs another kernel" // a full reboot boots the host's, of which no release tells
 	if x.By != "" {
 		text += fmt.Sprintf(", or the live patch %s, which is %s", x.By, x.Reason)
+	}
+	if !x.RebootBy.IsZero() {
+		text += "; a full reboot is due by " + x.RebootBy.Format("2006-01-02")
 	}
 	return text
 }

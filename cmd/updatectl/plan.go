@@ -17,7 +17,7 @@ func (c *cli) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Tell what apply would do, at which level, and why",
-		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check.",
+		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check;\nand 11 or 22 when apply would end with that.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
@@ -31,17 +31,22 @@ func (c *cli) planCommand() *cobra.Command {
 			if err := c.print("plan", p, func(w io.Writer) { planText(w, p) }); err != nil {
 				return err
 			}
-			switch {
-			case !p.Newer && !p.Live:
-				return nil
-			case p.Decision != nil && p.Decision.Level == switcher.LevelFull:
-				return answer(exitFullReboot)
-			}
-			return answer(exitAvailable)
+			return planned(p)
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "ask `REF` instead of the configured source")
 	return cmd
+}
+
+// planned is the answer to a script: what apply would end with, if not with a switch.
+func planned(p agent.Plan) error {
+	switch {
+	case !p.Newer && !p.Live:
+		return nil
+	case p.Refusal != nil:
+		return answer(exitCode(p.Refusal))
+	}
+	return answer(exitAvailable)
 }
 
 func planText(w io.Writer, p agent.Plan) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -69,11 +70,14 @@ func TestPlanText(t *testing.T) {
 		"plan-notes":   {"debian-13", "fedora-42", switcher.LevelSoft, false},
 		"plan-full":    {"debian-13-luks", "opensuse-microos", switcher.LevelFull, false},
 		"plan-policy":  {"fedora-42", "opensuse-tumbleweed", switcher.LevelFull, false},
-		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelFull, true},
+		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelNone, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts, _ := recorded(t, c.host)
 			_, target := recorded(t, c.image)
+			if name == "plan-full" {
+				facts.DiskUnits = nil // with x-initrd.attach
+			}
 			if name == "plan-notes" {
 				target.OpenFixes, target.Modules = []string{"CVE-2026-1234", "CVE-2026-5678"}, false
 			}
@@ -88,6 +92,27 @@ func TestPlanText(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// TestPlanned: plan answers with the exit code that apply would end with.
+func TestPlanned(t *testing.T) {
+	newer := agent.Available{Newer: true}
+	full := &switcher.Decision{Level: switcher.LevelFull}
+	for name, c := range map[string]struct {
+		plan agent.Plan
+		want int
+	}{
+		"nothing":                {agent.Plan{}, exitDone},
+		"a live patch":           {agent.Plan{Available: agent.Available{Live: true}}, exitAvailable},
+		"not staged":             {agent.Plan{Available: newer}, exitAvailable},
+		"full, which apply does": {agent.Plan{Available: newer, Decision: full}, exitAvailable},
+		"full, asked for first":  {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age", agent.ErrFullReboot)}, exitFullReboot},
+		"refused":                {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", agent.ErrIncompatible)}, exitIncompatible},
+	} {
+		if got := exitCode(planned(c.plan)); got != c.want {
+			t.Errorf("%s: exit code %d, want %d", name, got, c.want)
+		}
 	}
 }
 
@@ -106,4 +131,12 @@ func TestKernelText(t *testing.T) {
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []switcher.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", switcher.Policy{}, switcher.Policy{}
 	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
+}
+
+// TestFixText: a full reboot boots the host's kernel, so it is not promised to bring a fix.
+func TestFixText(t *testing.T) {
+	open := agent.Fix{CVE: "CVE-2026-0001", State: agent.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), By: "fix_1", Reason: "held"}
+	if got, want := fixText(open), "open: needs another kernel, or the live patch fix_1, which is held; a full reboot is due by 2026-12-01"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -16,7 +16,7 @@ mutable root that updatectl was installed on. It runs with the /etc it had. The 
 an unattended apply.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}

@@ -99,6 +99,9 @@ func (c *cli) prepare() error {
 // agent makes the agent that a command works with.
 func (c *cli) agent() (*agent.Agent, error) { return agent.New(c.root, c.configFile, c.log) }
 
+// anyway makes the agent for a command that has to do its work whatever the configuration says.
+func (c *cli) anyway() (*agent.Agent, error) { return agent.NewAnyway(c.root, c.configFile, c.log) }
+
 // usageError is a mistake on the command line.
 type usageError struct{ error }
 

@@ -21,7 +21,7 @@ func (c *cli) statusCommand() *cobra.Command {
 		Short: "Tell what runs, what is staged, what can be gone back to, and how the last switch ended",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}

@@ -77,6 +77,7 @@ func NewRelease(ctx context.Context, reference string, h release.Header) (*Draft
 // NewImage is what a release says about an image beside what the image says itself.
 type NewImage struct {
 	KernelRelease string
+	KernelVersion string // its build, as uname -v says it; needs the release
 	Compatible    string
 	SystemdMin    int
 	Fixes         []string
@@ -168,13 +169,26 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	if slices.ContainsFunc(m.Layers, inZstd) {
 		d.Annotations = map[string]string{zstdImage: "true"}
 	}
-	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
-		if i.RootDigest, err = image.RootDigest(ctx, src, m.Layers, c.RootFS.DiffIDs); err != nil {
+		root, err := image.Foresee(ctx, src, m.Layers, c.RootFS.DiffIDs)
+		if err != nil {
+			return d, err
+		}
+		i.RootDigest = root.Digest
+		if i.KernelVersion, err = n.kernelVersion(root.KernelVersions[n.KernelRelease]); err != nil {
 			return d, err
 		}
 	}
 	return i.Entry(), nil
+}
+
+// kernelVersion is the build of the kernel: what is said, or what the kernel in the image tells, "" when neither does.
+func (n NewImage) kernelVersion(told string) (string, error) {
+	if n.KernelVersion != "" && told != "" && n.KernelVersion != told {
+		return "", fmt.Errorf("%w: the kernel %s in the image is %q and not %q", ErrRelease, n.KernelRelease, told, n.KernelVersion)
+	}
+	return cmp.Or(n.KernelVersion, told), nil
 }
 
 // inZstd tells whether a layer is compressed with zstd.

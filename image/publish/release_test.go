@@ -175,3 +175,17 @@ func TestCompressionIsNoted(t *testing.T) {
 		t.Errorf("noted as zstd: %v, want %v", noted, want)
 	}
 }
+
+// The kernel in the image is believed more than who says another build.
+func TestKernelVersionOfAnImage(t *testing.T) {
+	for _, c := range []struct{ said, told, want string }{
+		{"", "", ""}, {"#1 SMP", "", "#1 SMP"}, {"", "#1 SMP", "#1 SMP"}, {"#1 SMP", "#1 SMP", "#1 SMP"},
+	} {
+		if got, err := (NewImage{KernelVersion: c.said}).kernelVersion(c.told); got != c.want || err != nil {
+			t.Errorf("said %q, told %q: %q, %v", c.said, c.told, got, err)
+		}
+	}
+	if _, err := (NewImage{KernelVersion: "#1 SMP"}).kernelVersion("#2 SMP"); !errors.Is(err, ErrRelease) {
+		t.Errorf("another build: %v", err)
+	}
+}

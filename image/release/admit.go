@@ -169,6 +169,14 @@ func OrderImage(version string, m Mark) error {
 	return nil
 }
 
+// For tells whether an image is for a machine of this platform and class.
+func (i Image) For(platform ocispec.Platform, class string) bool {
+	return platforms.OnlyStrict(platform).Match(*i.Descriptor.Platform) && i.suits(class)
+}
+
+// suits tells whether an image is for a machine of this class.
+func (i Image) suits(class string) bool { return i.Compatible == "" || i.Compatible == class }
+
 // pick chooses by platform and machine class. An image for the class of the machine is better than one for all.
 func (r *Release) pick(f Facts) (Image, error) {
 	match := platforms.OnlyStrict(f.Platform)
@@ -179,7 +187,7 @@ func (r *Release) pick(f Facts) (Image, error) {
 		switch {
 		case !match.Match(p):
 			others = append(others, platformText(p))
-		case i.Compatible != "" && i.Compatible != f.Compatible:
+		case !i.suits(f.Compatible):
 			classes = append(classes, i.Compatible)
 		case best < 0 || better(match, i, r.Images[best]):
 			best = n

@@ -86,6 +86,7 @@ func (i Image) Entry() ocispec.Descriptor {
 		d.Annotations[AnnotationRootDigest] = i.RootDigest.String()
 	}
 	set(d.Annotations, AnnotationKernelRelease, i.KernelRelease)
+	set(d.Annotations, AnnotationKernelVersion, i.KernelVersion)
 	set(d.Annotations, AnnotationCompatible, i.Compatible)
 	if i.SystemdMin != 0 {
 		d.Annotations[AnnotationSystemdMin] = strconv.Itoa(i.SystemdMin)

@@ -44,6 +44,8 @@ type Image struct {
 	RootDigest fsverity.Digest `json:"root_digest,omitzero"`
 	// KernelRelease is the kernel that the image brings for a full boot.
 	KernelRelease string `json:"kernel_release,omitempty"`
+	// KernelVersion is the build of it, as uname -v says it; "" when the publisher does not tell.
+	KernelVersion string `json:"kernel_version,omitempty"`
 	// Compatible is the machine class it is for, "" for every machine.
 	Compatible string `json:"compatible,omitempty"`
 	// SystemdMin is the systemd that a host has to run to move into it by a soft reboot, 0 for any.
@@ -167,6 +169,7 @@ func (r *Release) addImage(d ocispec.Descriptor) error {
 		Descriptor:    d,
 		RootDigest:    may(f, AnnotationRootDigest, parseRootDigest),
 		KernelRelease: may(f, AnnotationKernelRelease, parseKernel),
+		KernelVersion: may(f, AnnotationKernelVersion, parseKernelVersion),
 		Compatible:    may(f, AnnotationCompatible, ParseClass),
 		SystemdMin:    int(may(f, AnnotationSystemdMin, number(maxSystemd))),
 		Fixes:         may(f, AnnotationFixes, parseFixes),

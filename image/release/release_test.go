@@ -124,6 +124,7 @@ func TestMalformedReleases(t *testing.T) {
 		"root digest, shouted": {in(sealed, AnnotationRootDigest, strings.Repeat("AB", 32)), "not an fs-verity digest"},
 		"root digest of zeros": {in(sealed, AnnotationRootDigest, strings.Repeat("0", 64)), "not an fs-verity digest"},
 		"kernel":               {in(sealed, AnnotationKernelRelease, "../6.12"), "the release of a kernel"},
+		"build of a kernel":    {in(sealed, AnnotationKernelVersion, "#1\nSMP"), "what uname -v says"},
 		"machine class":        {in(sealed, AnnotationCompatible, "two words"), "a machine class"},
 		"fixes of an image":    {in(sealed, AnnotationFixes, "CVE-1"), `"CVE-1" is not a CVE number`},
 		"empty machine class":  {in(sealed, AnnotationCompatible, ""), "a machine class"},
