@@ -162,7 +162,7 @@ func TestLoad(t *testing.T) {
 			if !errors.Is(err, c.class) || c.class == nil && err != nil || c.class != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Load: %v; want %v with %q", err, c.class, c.want)
 			}
-			if got := strings.Join(f.log, ","); got != c.log {
+			if got := strings.Join(slices.Compact(f.log), ","); got != c.log { // the kernel may not let go at once
 				t.Errorf("the kernel was asked for %q, want %q", got, c.log)
 			}
 			if f.loaded("fix") != c.left {
