@@ -57,7 +57,7 @@ func TestHealth(t *testing.T) {
 			"failed units: these failed and had not before the switch: broken.service",
 		},
 		"crash": {
-			service("crash.service", "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=100ms\nStartLimitIntervalSec=0\n"),
+			service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\n"),
 			"restarts: these crash and are restarted: crash.service",
 		},
 		"greenboot": {

@@ -65,7 +65,7 @@ func quickAnimals(s *site) []animal {
 		{name: "a required check fails", reason: "required.d/10-app: exit code 3: the database does not answer",
 			over: []layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
 		{name: "a service crashes over and over", reason: "crash.service",
-			over: service("crash.service", "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=200ms\nStartLimitIntervalSec=0\n")},
+			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=200ms\n")},
 		{name: "no network", reason: "gateway " + s.host.Gateway(),
 			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network", "[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
 		{name: "broken dbus", reason: "dbus.service", over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},

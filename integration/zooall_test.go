@@ -63,7 +63,7 @@ func slowAnimals(s *site) []animal {
 				aFile(unitDir+"nginx.service.d/cycle.conf", "[Unit]\nAfter=ssh.service\n"),
 				aFile(unitDir+"ssh.service.d/cycle.conf", "[Unit]\nAfter=nginx.service\n")}},
 		{name: "a service eats the memory", reason: "hungry.service",
-			over: service("hungry.service", "[Service]\nMemoryMax=64M\nMemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\nRestartSec=200ms\nStartLimitIntervalSec=0\n")},
+			over: service("hungry.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nMemoryMax=64M\nMemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\nRestartSec=200ms\n")},
 		{name: "no journal", reason: "systemd-journald.service",
 			over: []layerEntry{aLink(unitDir+"systemd-journald.service", "/dev/null")}},
 		{name: "tmpfiles are broken", reason: "systemd-tmpfiles-setup.service",
