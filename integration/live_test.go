@@ -179,6 +179,7 @@ func TestVMLivePatch(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) {
 		s := s.in(t)
+		h.Must(t, "udevadm", "settle", "--timeout=300") // modules of devices are loaded while services are up already
 		before := s.inKernel()
 		refused := func(code int, sentence, hint string, args ...string) {
 			t.Helper()
@@ -196,11 +197,6 @@ func TestVMLivePatch(t *testing.T) {
 		if r := s.updatectl(exitDone, "livepatch", "apply", "--from", name); !strings.Contains(r.Stdout, "Nothing to load") {
 			t.Errorf("what is for other kernels is passed over with %s", r)
 		}
-
-		other = kernel
-		other.BuildID = strings.Repeat("ab", 20)
-		name = s.fixes("1.1", "2", fix{ours["lab_fix"], other, ""})
-		refused(exitIncompatible, "it is for the kernel with the build id "+other.BuildID+", and this host runs "+kernel.BuildID, "livepatch list", "lab_fix", "--from", name)
 
 		draft := s.draft("1.2", "3")
 		s.add(draft, good)
@@ -227,7 +223,13 @@ func TestVMLivePatch(t *testing.T) {
 		}
 		s.sign("1.4", s.push("1.4", draft))
 		refused(exitIncompatible, "the module does not say that it is a live patch", "its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
-		s.covered("lab_fix: for another kernel") // of that release a boot may bring another build
+
+		// A boot may bring another build of that release, so it is kept. It comes last: the module is on the disk from then on.
+		other = kernel
+		other.BuildID = strings.Repeat("ab", 20)
+		name = s.fixes("1.5", "6", fix{ours["lab_fix"], other, ""})
+		refused(exitIncompatible, "it is for the kernel with the build id "+other.BuildID+", and this host runs "+kernel.BuildID, "livepatch list", "lab_fix", "--from", name)
+		s.covered("lab_fix: for another kernel")
 	})
 	t.Run("loaded", func(t *testing.T) {
 		s := s.in(t)
@@ -274,6 +276,7 @@ func TestVMLivePatch(t *testing.T) {
 	})
 	t.Run("its init fails", func(t *testing.T) { // here, where the kernel is tainted already
 		s := s.in(t)
+		h.Must(t, "udevadm", "settle", "--timeout=300") // modules of devices are loaded while services are up already
 		before := s.inKernel()
 		name := s.fixes("2.2", "12", fix{ours["lab_fix_fails"], kernel, "CVE-2026-0003"})
 		s.complains(exitError, "the kernel refused the live patch: lab_fix_fails: ", "journalctl -k", "livepatch", "apply", "--from", name)
