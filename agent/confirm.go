@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -42,9 +41,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		return Confirmed{}, err
 	}
 	err = a.disarmLeftover(ctx, rec)
-	if errors.Is(err, errForeign) && rec.Phase != PhaseTrying && rec.Phase != PhaseArmed {
-		return Confirmed{}, err
-	} else if errors.Is(err, errForeign) { // the guard would go back from a root that nobody has judged
+	if errors.Is(err, errForeign) && rec.moving() { // the guard would go back from a root that nobody has judged
 		a.Log.Warn("the root is judged all the same", zap.Error(err))
 		err = nil
 	}
@@ -68,8 +65,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 // complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
 // written, no root becomes good. That somebody is ahead of it, or ends it, is nothing to complain of.
 func (a *Agent) complain(ctx context.Context, f switcher.Facts, rec *Record, err error) {
-	moving := rec.Phase == PhaseArmed || rec.Phase == PhaseTrying
-	if err == nil || ctx.Err() != nil || !moving || rec.Switch.Target != f.Root ||
+	if err == nil || ctx.Err() != nil || !rec.moving() || rec.Switch.Target != f.Root ||
 		errors.Is(err, ErrUnhealthy) || errors.Is(err, ErrBlocked) {
 		return
 	}
@@ -128,17 +124,18 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if exists(a.path(backFile)) { // it was not there when this command began
 		return fmt.Errorf("%w: the guard goes back from %s", ErrBlocked, f.Root)
 	}
+	// Before it is recorded: of a good root it would come back.
+	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
+		return err
+	}
 	if err := rec.proved(f.Root); err != nil {
 		return err
 	}
 	if a.fault == nil {
 		rec.State = &a.Config.State
 	}
-	// Before it is recorded: of a good root it would come back.
-	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
-		return err
-	}
 	if err := a.writeRecord(rec); err != nil {
+		rec.Phase = PhaseTrying // as it is on the disk: the guard has to know
 		return err
 	}
 	a.restoreEtcs(f)
@@ -211,7 +208,7 @@ func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) er
 		return err
 	}
 	defer func() {
-		if slices.Contains(resting, rec.Phase) {
+		if !rec.moving() {
 			a.restoreEtcs(f)
 		}
 	}()

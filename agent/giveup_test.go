@@ -54,3 +54,21 @@ func TestGivenUpIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard is told.
+func TestGoodThatCannotBeRecorded(t *testing.T) {
+	a := testAgent(t)
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	r.Phase = PhaseTrying
+	writeFile(t, a.Machine.Root, recordFile+"/in-the-way", "")
+	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	f := switcher.Facts{Root: "v2"}
+	err := a.good(t.Context(), f, r)
+	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
+		t.Fatal(err)
+	}
+	a.complain(t.Context(), f, r, err)
+	if why := readVerdict(a.path(verdictFile), "v2"); !strings.Contains(why, "cannot write the record") {
+		t.Errorf("the guard is told %q", why)
+	}
+}

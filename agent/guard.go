@@ -264,7 +264,7 @@ func (g *guard) ours(s sight) bool {
 
 // settled tells whether the record says that the host is on its way nowhere.
 func (s sight) settled() bool {
-	return s.record != nil && slices.Contains(resting, s.record.Phase)
+	return s.record != nil && !s.record.moving()
 }
 
 func (g *guard) nextLeaving(s sight) act {

@@ -92,6 +92,9 @@ func (r *Record) on(c Cause) error {
 	return fmt.Errorf("cannot go on from phase %s: %q cannot happen in it", r.Phase, c)
 }
 
+// moving tells whether the host is on its way to another root.
+func (r *Record) moving() bool { return !slices.Contains(resting, r.Phase) }
+
 // resting is the phase of a host that is not on its way anywhere.
 func (r *Record) resting() Phase {
 	if r.Staged != "" {

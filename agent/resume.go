@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -98,7 +97,7 @@ func (r *Record) resume(f switcher.Facts, landed bool) (to, verb, why string) {
 	switch {
 	case f.Root != switcher.HostRoot:
 		return "", "", fmt.Sprintf("%s is mounted at /, not the mutable host", f.Root)
-	case !slices.Contains(resting, r.Phase):
+	case r.moving():
 		return "", "", "a switch to the mutable host is not confirmed yet"
 	case !landed && last == switcher.HostRoot:
 		return "", "", "the mutable host is the last good root"
