@@ -11,15 +11,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/switcher"
 )
 
 // goBack leaves a root that did not become good. It returns [ErrUnhealthy], with what comes next.
 func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
-	if to == "" {
-		return a.strand(rec, reason)
-	}
 	a.tell(Event{Event: "unhealthy", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
 	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
 	a.leaveVerdict(f.Root, reason)
@@ -70,13 +68,17 @@ func (a *Agent) prepared(to string, f switcher.Facts, rec *Record, ran bool) err
 	return err
 }
 
-// strand records a root that did not become good and cannot be left for a better one.
-func (a *Agent) strand(rec *Record, reason string) error {
-	target := rec.Switch.Target
+// strand records a root that did not become good and cannot be left for a better one: the host stays in it. Where it went
+// back to it and is cut off, the kernel is booted, which forgets what the bad root told it, such as netfilter rules.
+func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) error {
+	target, reason, boot := rec.Switch.Target, report.Reason(), report.CutOff() && rec.mayBoot()
 	if rec.Switch.Verb == verbBack && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
 		rec.Last.Reason += fmt.Sprintf("; and %s, which the host went back to, is not healthy either: %s", target, reason)
 	} else {
 		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: target, At: a.Now().UTC()}
+	}
+	if boot {
+		rec.Last.Reason += "; the kernel is booted to undo what it was told"
 	}
 	if err := rec.on(CauseStranded); err != nil {
 		return err
@@ -85,7 +87,14 @@ func (a *Agent) strand(rec *Record, reason string) error {
 		return err
 	}
 	a.tell(Event{Event: "unhealthy", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
-	return rec.Last.unhealthy()
+	err := rec.Last.unhealthy()
+	if boot {
+		a.Log.Error("the root that was gone back to is cut off; the kernel is booted", zap.String("root", target), zap.String("reason", reason))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+		defer cancel()
+		err = errors.Join(err, a.Machine.FullRebootNow(ctx))
+	}
+	return err
 }
 
 // backOrBoot goes on from a way back that did not lead there: by a full reboot, from which the host resumes its last

@@ -82,17 +82,19 @@ func (r Result) unhealthy() error {
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
 func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if a.fault != nil && rec.Switch.Verb == verbApply {
+	if a.fault != nil && rec.Switch.Verb == verbApply && rec.wayBack() != "" {
 		return a.goBack(ctx, f, rec, "no other image could be applied from it: "+a.fault.Error())
 	}
 	report, err := a.judge(ctx, f, rec)
 	switch {
 	case err != nil:
 		return err
-	case !report.Healthy():
+	case report.Healthy():
+		return a.good(ctx, f, rec)
+	case rec.wayBack() != "":
 		return a.goBack(ctx, f, rec, report.Reason())
 	}
-	return a.good(ctx, f, rec)
+	return a.strand(ctx, rec, report)
 }
 
 // settle marks a root that is being tried good, if it has come up and passes the health gate. Going back is left to

@@ -57,6 +57,25 @@ func onTheWay(verb, from, target string, good ...string) *Record {
 	return r
 }
 
+// TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
+func TestBootsOnce(t *testing.T) {
+	back, resumed := onTheWay(verbBack, "v2", "v1", "host", "v1"), onTheWay(verbBack, "v1", "host", "host", "v1")
+	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
+	for name, c := range map[string]struct {
+		rec  *Record
+		want bool
+	}{
+		"gone back to":             {back, true},
+		"after a boot":             {resumed, false},
+		"there is a way back":      {onTheWay(verbApply, "v1", "v2", "host", "v1"), false},
+		"rolled back, by a person": {onTheWay(verbRollback, "v2", "v1", "host", "v1"), false},
+	} {
+		if got := c.rec.mayBoot(); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestWayBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		rec  *Record

@@ -154,6 +154,10 @@ func (r *Record) wayBack() string {
 	return ""
 }
 
+// mayBoot tells whether the kernel may be booted because the root that was gone back to is not healthy: once for each
+// image that is given up, and never where such a boot, or another one, is what the host comes from.
+func (r *Record) mayBoot() bool { return r.Switch.Verb == verbBack && r.Resume == nil }
+
 // condemn records that a root did not become good. It is not taken again by itself. One that was good before stays a root
 // to go back to, and one that a boot of the kernel or the operator went on to is not given up: only the attempt to resume
 // it is counted.

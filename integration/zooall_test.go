@@ -58,6 +58,9 @@ func slowAnimals(s *site) []animal {
 		{name: "full var", reason: "no space left on device", slow: guardMargin,
 			over:  early("fill.service", `fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :`),
 			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
+		// The rules stay in the kernel, and cut off the good root, too.
+		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1, slow: nspawnPace.deadline,
+			over: early("lock.service", "nft add table inet lock; nft \"add chain inet lock out { type filter hook output priority 0; policy drop; }\"")},
 		{name: "units in a cycle", reason: "it must be active",
 			over: []layerEntry{
 				aFile(unitDir+"nginx.service.d/cycle.conf", "[Unit]\nAfter=ssh.service\n"),

@@ -147,6 +147,12 @@ func (r Report) Reason() string {
 	return strings.Join(parts, "; ")
 }
 
+// CutOff tells whether nothing can be reached any more of what could be before the switch.
+func (r Report) CutOff() bool {
+	asked := slices.DeleteFunc(slices.Clone(r.Results), func(r Result) bool { return r.Kind != KindNetwork })
+	return len(asked) > 0 && !slices.ContainsFunc(asked, func(r Result) bool { return r.Verdict != Fail })
+}
+
 func (r Report) failed() []Result {
 	return slices.DeleteFunc(slices.Clone(r.Results), func(r Result) bool { return r.Verdict != Fail })
 }

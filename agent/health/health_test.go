@@ -315,12 +315,18 @@ func TestReachable(t *testing.T) {
 		t.Errorf("nothing changed: %q, %q", verdicts(r, KindNetwork), r.Reason())
 	}
 	up = false
+	if r := g.Run(t.Context(), before); r.Healthy() || r.CutOff() {
+		t.Errorf("the registry answers, and the host is said to be cut off: %q", r.Reason())
+	}
 	l.Close()
 	r := g.Run(t.Context(), before)
+	if !r.CutOff() {
+		t.Errorf("nothing answers, and the host is not said to be cut off: %q", r.Reason())
+	}
 	if r.Healthy() || !strings.HasPrefix(r.Reason(), "gateway fe80::1%eth0: it could be reached before the switch: no answer; "+before.Reachable[1]+": it could be reached before") {
 		t.Errorf("reason %q", r.Reason())
 	}
-	if r := g.Run(t.Context(), Before{}); !r.Healthy() {
+	if r := g.Run(t.Context(), Before{}); !r.Healthy() || r.CutOff() {
 		t.Errorf("what could not be reached before is asked for: %s", r.Reason())
 	}
 	g.Config.Reachable = ReachableOff
