@@ -100,11 +100,14 @@ func (a *Agent) stillMeant(ctx context.Context, rec *Record) error {
 		return err
 	}
 	queued, err := a.Machine.SoftRebootQueued(ctx)
-	if err == nil && (!queued || now.Phase != PhaseArmed || !now.Switch.At.Equal(rec.Switch.At)) {
+	if err == nil && (!queued || !now.announces(rec.Switch)) {
 		err = errTakenBack
 	}
 	return err
 }
+
+// announces tells whether the record says that the host is about to make this very switch.
+func (r *Record) announces(s *Switch) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
 
 // makeEtc merges /etc for a root that is new to this host. One that ran before has its own, untouched.
 func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {

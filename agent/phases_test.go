@@ -57,6 +57,22 @@ func onTheWay(verb, from, target string, good ...string) *Record {
 	return r
 }
 
+// TestStillAnnounced: what the arming step was called for may have been taken back, and asked for anew, meanwhile.
+func TestStillAnnounced(t *testing.T) {
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
+	meant := *r.Switch
+	if !r.announces(&meant) {
+		t.Error("it is not announced")
+	}
+	if err := r.on(CauseWithdrawn); err != nil || r.announces(&meant) {
+		t.Errorf("it was taken back (%v) and is announced", err)
+	}
+	if err := r.setOut(Switch{Verb: verbApply, At: time.Unix(2, 0)}); err != nil || r.announces(&meant) {
+		t.Errorf("another one is announced (%v), and taken for it", err)
+	}
+}
+
 // TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
 func TestBootsOnce(t *testing.T) {
 	back, resumed := onTheWay(verbBack, "v2", "v1", "host", "v1"), onTheWay(verbBack, "v1", "host", "host", "v1")

@@ -171,10 +171,22 @@ func TestWayBack(t *testing.T) {
 	dead("emergency shell", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-mount.service",
 		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
-	dead("read-only state", "read-only file system", aFile("usr/lib/systemd/system/lab-var.service",
-		"[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"+
-			"ExecStart=/bin/sh -ec 'mount --bind /var /var; mount -o remount,ro,bind /var'\n"),
-		aLink("usr/lib/systemd/system/sysinit.target.wants/lab-var.service", "../lab-var.service"))
+	dead("read-only state", "read-only file system", early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
+	const foreign = "mkdir -p /run/nextroot; mount --bind /opt /run/nextroot"
+	dead("not healthy, and somebody armed something", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
+
+	t.Run("healthy, and somebody armed something", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("armed", "1", early("foreign.service", foreign)...)
+		s.switches("apply", "--from", image)
+		if v := s.settled(); v.Booted.Root != root || v.Phase != "good" {
+			t.Fatalf("want %s booted and good, status is %+v", root, v)
+		}
+		s.refused(exitBlocked, "somebody else armed", "", "rollback")
+		s.host.Must(t, "umount", "/run/nextroot")
+		s.switches("rollback")
+		s.runs(one, "2")
+	})
 }
 
 // sends applies an image and waits until the host is in the new root, however far that comes.
@@ -204,10 +216,7 @@ func TestWayBackWithoutHelp(t *testing.T) {
 
 	t.Run("the state is full", func(t *testing.T) {
 		s := s.in(t)
-		image, root := s.variant("fills", "2", aFile("usr/lib/systemd/system/lab-fill.service",
-			"[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"+
-				"ExecStart=/bin/sh -c 'fallocate --length $$(($$(stat --file-system --format=%%a*%%S /var))) /var/fill; dd if=/dev/zero of=/var/fill2 bs=4k; true'\n"),
-			aLink("usr/lib/systemd/system/sysinit.target.wants/lab-fill.service", "../lab-fill.service"))
+		image, root := s.variant("fills", "2", early("lab-fill.service", fillVar)...)
 		s.sends("2", "apply", "--from", image)
 		if r := h.Run(t.Context(), "sh", "-c", "echo text > /var/lib/updatectl/more"); r.Code == 0 {
 			t.Fatal("the state is not full: this shows nothing")

@@ -252,3 +252,17 @@ func TestUnusualImages(t *testing.T) {
 		}
 	})
 }
+
+const unitDir = "usr/lib/systemd/system/"
+
+// early is a service that runs before all others.
+func early(name, script string) []layerEntry {
+	return []layerEntry{
+		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
+			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
+		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
+	}
+}
+
+// fillVar leaves no block of /var free.
+const fillVar = "fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :"

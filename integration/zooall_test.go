@@ -19,19 +19,8 @@ const (
 	deafLimit = 2 * time.Minute
 )
 
-const unitDir = "usr/lib/systemd/system/"
-
 // lost is what is known of a root that took the kernel with it.
 const lost = "was not up yet: its init ended, the kernel panicked, it rebooted the machine, or the power was cut"
-
-// early is a service that runs before all others.
-func early(name, script string) []layerEntry {
-	return []layerEntry{
-		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
-			"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -ec '"+script+"'\n"),
-		aLink(unitDir+"sysinit.target.wants/"+name, "../"+name),
-	}
-}
 
 // slowAnimals use up the deadline, or take systemd or the kernel with them.
 func slowAnimals(s *site) []animal {
@@ -56,7 +45,7 @@ func slowAnimals(s *site) []animal {
 				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
 		{name: "full var", reason: "no space left on device", slow: guardMargin,
-			over:  early("fill.service", `fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :`),
+			over:  early("fill.service", fillVar),
 			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
 		// The rules stay in the kernel, and cut off the good root, too.
 		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1, slow: nspawnPace.deadline,

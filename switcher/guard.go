@@ -310,16 +310,18 @@ const panicFile = "/proc/sys/kernel/panic"
 
 // RebootOnPanic has the kernel boot again when it panics, as it does when an init ends, unless the host has its own rule.
 // The function that it returns takes that back.
-func RebootOnPanic() (restore func()) {
+func RebootOnPanic() (restore func()) { return rebootOnPanic(panicFile) }
+
+func rebootOnPanic(file string) (restore func()) {
 	const seconds = "10" // time to read it
-	was, err := os.ReadFile(panicFile)
-	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(panicFile, []byte(seconds), 0) != nil {
+	was, err := os.ReadFile(file)
+	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(file, []byte(seconds), 0) != nil {
 		return func() {}
 	}
 	return func() {
 		// The new root may have set its own meanwhile.
-		if now, err := os.ReadFile(panicFile); err == nil && strings.TrimSpace(string(now)) == seconds {
-			_ = os.WriteFile(panicFile, was, 0)
+		if now, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(now)) == seconds {
+			_ = os.WriteFile(file, was, 0)
 		}
 	}
 }
