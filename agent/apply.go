@@ -234,7 +234,10 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 		return nil, facts, nil, err
 	}
 	if a.Machine.Live() {
-		err = errors.Join(a.disarmLeftover(ctx, rec), a.reconcile(ctx, facts, rec))
+		err = a.disarmLeftover(ctx, facts, rec)
+		if !errors.Is(err, errGuardLeaves) {
+			err = errors.Join(err, a.reconcile(ctx, facts, rec))
+		}
 	}
 	if err == nil && rec.Phase != PhaseTrying { // then a guard may be writing, and it takes no lock
 		err = a.sweep()
@@ -267,11 +270,13 @@ const askTime = time.Minute
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
-	if f.State != "starting" && f.State != "initializing" { // a host that is not up is nothing to compare with
+	starting := f.State == "starting" || f.State == "initializing"
+	if !starting || s.Verb != verbResume { // which is early in a boot, and holds it up
 		s.Before = health.Observe(ctx, a.gate())
 	}
-	// The mutable host's units are others than those of a root that was good before it.
-	s.Before.Unknown = s.Verb == verbResume || s.Verb == verbRollback && f.Root == switcher.HostRoot
+	// The mutable host's units are others than those of a root that was good before it. What is not up yet may fail yet;
+	// systemd says that it starts, too, when all it waits for is the agent's own unit.
+	s.Before.Unknown = s.Verb == verbResume || s.Verb == verbRollback && f.Root == switcher.HostRoot || starting && a.gate().Busy(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -31,7 +31,9 @@ func (a *Agent) Arm(ctx context.Context) error {
 	if !queued { // another kind of shutdown, or the unit was stopped by hand
 		return nil
 	}
-	err = a.arm(ctx, rec)
+	if err = a.guarded(ctx, rec); err == nil {
+		err = a.arm(ctx, rec)
+	}
 	if errors.Is(err, errTakenBack) {
 		a.Log.Warn(err.Error())
 		return nil
@@ -50,6 +52,18 @@ func (a *Agent) Arm(ctx context.Context) error {
 	}
 	if err != nil {
 		a.Log.Error("cannot arm the new root; the host stays in this one", zap.Error(err))
+	}
+	return err
+}
+
+// guarded refuses a switch that nobody watches: there would be no way back from a root that is dead.
+func (a *Agent) guarded(ctx context.Context, rec *Record) error {
+	if rec.Switch.Verb == verbBack { // from the root that is dead
+		return nil
+	}
+	active, err := a.Machine.UnitActive(ctx, switcher.GuardUnit)
+	if err == nil && !active {
+		err = fmt.Errorf("%s has ended, and nobody would come back from a root that is dead", switcher.GuardUnit)
 	}
 	return err
 }

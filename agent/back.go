@@ -131,19 +131,40 @@ type backNote struct {
 	Switch Switch `json:"switch"`
 }
 
+// readNote reads what a guard left, nil when it left nothing.
+func (a *Agent) readNote() (*backNote, error) {
+	n := &backNote{}
+	text, err := os.ReadFile(a.path(backFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what the guard left: %w", err)
+	}
+	return n, nil
+}
+
+var errGuardLeaves = errors.New("the guard goes back")
+
+// guardLeaves is an error while the guard is about to leave the root that runs: what it mounts and records is not to be
+// taken for leftovers.
+func (a *Agent) guardLeaves(f switcher.Facts) error {
+	n, err := a.readNote()
+	if err == nil && n != nil && n.Left == f.Root && n.Switch.BootID == f.BootID && n.Switch.SoftReboots == f.SoftReboots {
+		err = fmt.Errorf("%w: %w from %s: %s", ErrBlocked, errGuardLeaves, f.Root, n.Reason)
+	}
+	return err
+}
+
 // takeOver brings what a guard did into the record. The note goes once the record has it.
 func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 	file := a.path(backFile)
-	var n backNote
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &n)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read what the guard left: %w", err)
+	n, err := a.readNote()
+	if n == nil {
+		return err
 	}
 	if rec.concerns(n, f) {
 		if err := rec.retreat(CauseTakenOver, n.Switch, n.Reason); err != nil {
@@ -163,9 +184,9 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 }
 
 // concerns tells whether a note is of the switch that the record is in, and the record does not have it yet.
-func (r *Record) concerns(n backNote, f switcher.Facts) bool {
+func (r *Record) concerns(n *backNote, f switcher.Facts) bool {
 	return r.Switch != nil && r.Switch.Target == n.Left && n.Switch.BootID == f.BootID &&
-		(r.Phase == PhaseArmed || r.Phase == PhaseTrying) && !r.Switch.At.Equal(n.Switch.At)
+		(r.moving() || r.late(n.Left)) && !r.Switch.At.Equal(n.Switch.At)
 }
 
 // verdict is why confirm wants to leave the running root. It lies in /run, so that the guard, which acts when confirm

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,7 +42,7 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
-	err = a.disarmLeftover(ctx, rec)
+	err = a.disarmLeftover(ctx, facts, rec)
 	if errors.Is(err, errForeign) && rec.moving() { // the guard would go back from a root that nobody has judged
 		a.Log.Warn("the root is judged all the same", zap.Error(err))
 		err = nil
@@ -63,13 +65,19 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 }
 
 // complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
-// written, no root becomes good. That somebody is ahead of it, or ends it, is nothing to complain of.
+// written, no root becomes good. Anything else may come right: systemd starts confirm again, and the deadline is not over.
 func (a *Agent) complain(ctx context.Context, f switcher.Facts, rec *Record, err error) {
-	if err == nil || ctx.Err() != nil || !rec.moving() || rec.Switch.Target != f.Root ||
-		errors.Is(err, ErrUnhealthy) || errors.Is(err, ErrBlocked) {
+	if ctx.Err() != nil || !rec.moving() || rec.Switch.Target != f.Root || errors.Is(err, ErrUnhealthy) || !ofFiles(err) {
 		return
 	}
 	a.leaveVerdict(f.Root, "updatectl confirm failed: "+err.Error())
+}
+
+// ofFiles tells whether a file could not be read or written.
+func ofFiles(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	return errors.As(err, &path) || errors.As(err, &link)
 }
 
 // unhealthy is what a switch that ended in going back is told as.
@@ -123,8 +131,12 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if exists(a.path(backFile)) { // it was not there when this command began
-		return fmt.Errorf("%w: the guard goes back from %s", ErrBlocked, f.Root)
+	if err := a.guardLeaves(f); err != nil {
+		return err
+	}
+	before, err := rec.clone()
+	if err != nil {
+		return err
 	}
 	// Before it is recorded: of a good root it would come back.
 	if err := retireEtc(filepath.Join(a.path(StateDir), "roots", f.Root, "etc")); err != nil {
@@ -139,6 +151,10 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if err := a.writeRecord(rec); err != nil {
 		rec.Phase = PhaseTrying // as it is on the disk: the guard has to know
 		return err
+	}
+	if err := a.guardLeaves(f); err != nil { // it began meanwhile; the root that it goes to takes over what it did
+		*rec = *before
+		return errors.Join(err, a.writeRecord(rec))
 	}
 	a.restoreEtcs(f)
 	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
@@ -173,7 +189,10 @@ var errForeign = errors.New("somebody else armed")
 
 // disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
-func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
+func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Record) error {
+	if err := a.guardLeaves(f); err != nil { // what it mounts is none
+		return err
+	}
 	underWay, err := a.Machine.ShuttingDown(ctx)
 	if err != nil {
 		return err
@@ -192,7 +211,9 @@ func (a *Agent) disarmLeftover(ctx context.Context, rec *Record) error {
 		return err
 	}
 	stamp := readStamp(a.path(stampFile))
-	ours := strings.HasPrefix(armed, "sha256-") || rec.Phase == PhaseArmed || stamp != nil && stamp.Error == ""
+	// The mutable host is armed under the name of its disk. Once the host is there, it is not armed any more.
+	host := stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot && f.Root != switcher.HostRoot
+	ours := strings.HasPrefix(armed, "sha256-") || rec.Phase == PhaseArmed || host
 	switch {
 	case armed == "":
 		return nil
@@ -214,6 +235,12 @@ func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) er
 			a.restoreEtcs(f)
 		}
 	}()
+	if rec.late(f.Root) {
+		a.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
+		if err := rec.on(CauseLate); err != nil {
+			return err
+		}
+	}
 	switch rec.Phase {
 	case PhaseArmed:
 		return a.proveSwitch(ctx, f, rec)
@@ -244,19 +271,31 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		return a.pending(ctx, rec)
 	case switcher.Landed:
 		return a.land(ctx, rec, reason)
+	case switcher.Rebooted:
+		if f.BootID != rec.Switch.BootID {
+			break
+		}
+		if err := a.underWay(ctx, rec); err != nil { // it is being armed just now
+			return err
+		}
 	}
 	return a.giveUp(rec, CauseMissed, outcome, reason)
+}
+
+// underWay is an error while systemd is on its way into the switch.
+func (a *Agent) underWay(ctx context.Context, rec *Record) error {
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err == nil && underWay {
+		err = fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
+	}
+	return err
 }
 
 // pending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
 // record and asking.
 func (a *Agent) pending(ctx context.Context, rec *Record) error {
-	underWay, err := a.Machine.ShuttingDown(ctx)
-	if err != nil {
+	if err := a.underWay(ctx, rec); err != nil {
 		return err
-	}
-	if underWay {
-		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
 	}
 	if err := a.Machine.ReleaseArmUnit(ctx); err != nil {
 		return err
@@ -272,12 +311,8 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 // land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
 // by a soft reboot, which is a switch of its own.
 func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
-	underWay, err := a.Machine.ShuttingDown(ctx)
-	if err != nil {
+	if err := a.underWay(ctx, rec); err != nil {
 		return err
-	}
-	if underWay {
-		return fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
 	}
 	a.Log.Warn(reason + "; `updatectl apply` does")
 	if err := rec.on(CauseLanded); err != nil {

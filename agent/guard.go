@@ -47,6 +47,7 @@ type act string
 const (
 	actWait   act = "wait"
 	actEnd    act = "end"
+	actRecall act = "withdraw"  // the shutdown has never begun
 	actUnjam  act = "unjam"     // the shutdown is stuck: cancel or escalate
 	actBack   act = "go back"   // the new root did not become good
 	actReboot act = "full boot" // nothing else leads back
@@ -66,6 +67,7 @@ type guard struct {
 	stage stage
 	since time.Duration // the uptime at which the stage began
 	mount int           // what was mounted at / then
+	begun bool          // PID 1 was seen on its way into a soft reboot: logind waits for those who ask for a moment
 	deaf  time.Duration // the uptime since which PID 1 has not answered, 0 when it does
 	told  time.Duration // the uptime since which confirm has wanted to go back, 0 when it does not
 	kills int           // how far a stuck shutdown was escalated
@@ -172,6 +174,8 @@ func (g *guard) step(ctx context.Context) act {
 	next := g.next(s)
 	var err error
 	switch next {
+	case actRecall:
+		err = g.withdraw(ctx, s)
 	case actUnjam:
 		err = g.unjam(ctx, s)
 	case actBack:
@@ -253,7 +257,7 @@ func (g *guard) next(s sight) act {
 
 // enter begins a stage.
 func (g *guard) enter(to stage, s sight) act {
-	g.stage, g.since, g.mount, g.kills = to, s.now, s.Mount, 0
+	g.stage, g.since, g.mount, g.kills, g.cancelling = to, s.now, s.Mount, 0, false
 	return actWait
 }
 
@@ -268,14 +272,20 @@ func (s sight) settled() bool {
 }
 
 func (g *guard) nextLeaving(s sight) act {
+	if !g.begun && s.manager != nil && s.manager.SoftReboot {
+		g.begun, g.since = true, s.now
+	}
 	spent := s.now - g.since
 	switch {
 	case s.Mount != g.mount && s.Root == g.change.Target:
 		return g.enter(trying, s)
 	case s.Mount != g.mount, s.settled(), !g.ours(s):
 		return actEnd // the switch was taken back, or became another one
-	case spent > g.shutdown+g.health+guardMargin:
-		return actEnd // it never began: the root that was to be left is a good one
+	case s.manager != nil && !s.manager.SoftReboot && spent > g.shutdown+g.health+guardMargin:
+		if s.record == nil { // then nothing will be armed either
+			return actEnd
+		}
+		return actRecall
 	case spent > g.shutdown && s.manager != nil && s.manager.SoftReboot:
 		if slices.Contains(s.manager.Stopping, switcher.ArmUnit) && spent <= g.shutdown+armTime {
 			return actWait // all services have stopped, and it ends in its own time
@@ -293,7 +303,7 @@ func (g *guard) nextTrying(s sight) act {
 			return g.enter(returned, s)
 		}
 		return g.enter(returning, s)
-	case s.Mount != g.mount, s.settled():
+	case s.Mount != g.mount, s.settled() && !s.record.late(s.Root): // late: its cancelling came too late
 		return actEnd
 	case !g.ours(s):
 		return actEnd // another switch, with a guard of its own

@@ -58,7 +58,8 @@ func TestGuardDecides(t *testing.T) {
 		r.Phase, r.Switch.At = phase, at
 		return r
 	}
-	armed, good := record(PhaseArmed, verbApply, at), record(PhaseGood, verbApply, at)
+	armed, good, taken := record(PhaseArmed, verbApply, at), record(PhaseGood, verbApply, at), record(PhaseStaged, verbApply, at)
+	good.Good = append(good.Good, "v2")
 	back := record(PhaseArmed, verbBack, at.Add(time.Minute))
 	other := record(PhaseArmed, verbRollback, at.Add(time.Minute))
 	old, next := switcher.Mounted{Root: "v1", Mount: 1}, switcher.Mounted{Root: "v2", Mount: 2}
@@ -76,31 +77,36 @@ func TestGuardDecides(t *testing.T) {
 		want    act
 	}
 	for name, looks := range map[string][]look{
-		"all is well":             {{time.Second, old, armed, down, "", actWait}, {time.Second, next, armed, busy, "", actWait}, {time.Minute, next, good, up, "", actEnd}},
-		"taken back":              {{time.Second, old, good, up, "", actEnd}},
-		"never asked for":         {{shutdown + time.Second, old, armed, up, "", actWait}, {health + guardMargin, old, armed, up, "", actEnd}},
-		"stuck":                   {{shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
-		"arming":                  {{shutdown + time.Second, old, armed, arming, "", actWait}, {armTime, old, armed, arming, "", actUnjam}},
-		"deaf before it left":     {{time.Second, old, armed, nil, "", actWait}, {deafLimit + time.Second, old, armed, nil, "", actReboot}},
-		"another switch":          {{time.Second, old, other, down, "", actEnd}},
-		"somewhere else":          {{time.Second, again, armed, up, "", actEnd}},
-		"hangs":                   {{time.Second, next, armed, busy, "", actWait}, {health, next, armed, busy, "", actWait}, {guardMargin + time.Second, next, armed, busy, "", actBack}},
-		"hangs, no record":        {{time.Second, next, nil, busy, "", actWait}, {health + guardMargin + time.Second, next, nil, busy, "", actBack}},
-		"confirm cannot go back":  {{time.Second, next, armed, up, "", actWait}, {time.Second, next, armed, up, "ssh is dead", actWait}, {verdictGrace + time.Second, next, armed, up, "ssh is dead", actBack}},
-		"confirm goes back":       {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {time.Minute, again, good, up, "", actEnd}},
-		"confirm was quick":       {{time.Second, next, armed, up, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
-		"going back hangs":        {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, busy, "", actReboot}},
-		"going back is stuck":     {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, down, "", actUnjam}},
-		"the old root hangs, too": {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
-		"PID 1 is deaf":           {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, nil, "", actWait}, {2 * time.Second, next, armed, nil, "", actReboot}},
-		"PID 1 was busy":          {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, busy, "", actWait}, {2 * time.Second, next, armed, nil, "", actWait}},
-		"an operator rolls back":  {{time.Second, next, armed, up, "", actWait}, {time.Second, next, other, up, "", actEnd}},
+		"all is well":                {{time.Second, old, armed, down, "", actWait}, {time.Second, next, armed, busy, "", actWait}, {time.Minute, next, good, up, "", actEnd}},
+		"taken back":                 {{time.Second, old, good, up, "", actEnd}},
+		"never asked for":            {{shutdown + time.Second, old, armed, up, "", actWait}, {health + guardMargin, old, armed, up, "", actRecall}, {time.Second, old, taken, up, "", actEnd}},
+		"never asked for, no record": {{shutdown + health + guardMargin + time.Second, old, nil, up, "", actEnd}},
+		"logind waits":               {{shutdown + time.Minute, old, armed, up, "", actWait}, {time.Second, old, armed, down, "", actWait}, {shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
+		"cancelled by a person":      {{time.Second, old, armed, down, "", actWait}, {shutdown + time.Second, old, armed, up, "", actWait}, {health + guardMargin, old, armed, up, "", actRecall}},
+		"cancelled too late":         {{time.Second, old, taken, down, "cancelled", actUnjam}, {time.Second, next, taken, nil, "", actWait}, {time.Minute, next, taken, busy, "", actWait}, {health, next, armed, busy, "", actBack}},
+		"stuck":                      {{time.Second, old, armed, down, "", actWait}, {shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
+		"arming":                     {{time.Second, old, armed, down, "", actWait}, {shutdown + time.Second, old, armed, arming, "", actWait}, {armTime, old, armed, arming, "", actUnjam}},
+		"deaf before it left":        {{time.Second, old, armed, nil, "", actWait}, {deafLimit + time.Second, old, armed, nil, "", actReboot}},
+		"another switch":             {{time.Second, old, other, down, "", actEnd}},
+		"somewhere else":             {{time.Second, again, armed, up, "", actEnd}},
+		"hangs":                      {{time.Second, next, armed, busy, "", actWait}, {health, next, armed, busy, "", actWait}, {guardMargin + time.Second, next, armed, busy, "", actBack}},
+		"hangs, no record":           {{time.Second, next, nil, busy, "", actWait}, {health + guardMargin + time.Second, next, nil, busy, "", actBack}},
+		"confirm cannot go back":     {{time.Second, next, armed, up, "", actWait}, {time.Second, next, armed, up, "ssh is dead", actWait}, {verdictGrace + time.Second, next, armed, up, "ssh is dead", actBack}},
+		"confirm goes back":          {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {time.Minute, again, good, up, "", actEnd}},
+		"confirm was quick":          {{time.Second, next, armed, up, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
+		"going back hangs":           {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, busy, "", actReboot}},
+		"going back is stuck":        {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, down, "", actUnjam}},
+		"the old root hangs, too":    {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + guardMargin + time.Second, again, back, busy, "", actReboot}},
+		"PID 1 is deaf":              {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, nil, "", actWait}, {2 * time.Second, next, armed, nil, "", actReboot}},
+		"PID 1 was busy":             {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, busy, "", actWait}, {2 * time.Second, next, armed, nil, "", actWait}},
+		"an operator rolls back":     {{time.Second, next, armed, up, "", actWait}, {time.Second, next, other, up, "", actEnd}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := &guard{change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour, shutdown: shutdown, health: health}
 			now := time.Hour
 			for i, l := range looks {
 				now += l.after
+				g.cancelling = g.cancelling || l.verdict == "cancelled"
 				s := sight{Mounted: l.mounted, now: now, record: l.record, manager: l.manager, verdict: l.verdict}
 				if got := g.next(s); got != l.want {
 					t.Fatalf("look %d: %q in stage %q, want %q", i+1, got, g.stage, l.want)

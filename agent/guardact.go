@@ -108,6 +108,11 @@ func (g *guard) bootKernel(s sight) error {
 // recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
 // was left before it was good.
 func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
+	if rec.late(rec.Switch.Target) {
+		if err := rec.on(CauseLate); err != nil {
+			return err
+		}
+	}
 	cause := CauseStranded
 	if rec.Phase == PhaseArmed {
 		cause = CauseMissed
@@ -168,10 +173,14 @@ func stopping(s sight) string {
 	return "still stopping: " + strings.Join(s.manager.Stopping, ", ")
 }
 
-// cancel takes the shutdown back. The record comes first: the arming unit does nothing when it does not announce a switch.
+// cancel takes the shutdown back. The root that may be armed already goes first: PID 1 may be about to move into it. Then
+// the record: the arming unit does nothing when it does not announce a switch.
 func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	a := g.agent
 	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
+	if err := switcher.Disarm(); err != nil {
+		a.Log.Warn("PID 1 may still move into the new root", zap.Error(err))
+	}
 	// A record that cannot be written is put right by the next command: the switch has not happened.
 	if !g.cancelling {
 		if err := within(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
@@ -228,11 +237,21 @@ func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 		return errors.Join(err, a.Machine.SoftRebootHard(ctx))
 	}
 	g.why = why
-	if s.record != nil && s.record.on(CauseMissed) == nil {
-		s.record.Last = &Result{Outcome: switcher.Stuck, Reason: why + "; the kernel was booted", Target: g.change.Target, At: a.Now().UTC()}
-		if err := a.writeRecord(s.record); err != nil {
-			a.Log.Warn("cannot record the boot", zap.Error(err))
-		}
+	return g.bootKernel(s)
+}
+
+// withdraw takes back a switch that was announced and never began: its agent was killed before it asked, or somebody
+// cancelled the shutdown. Otherwise the next soft reboot, whoever wants it, would make the switch with nobody to watch it.
+func (g *guard) withdraw(ctx context.Context, s sight) error {
+	a := g.agent
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil || underWay { // logind may wait for somebody who asked for a moment
+		return err
 	}
-	return switcher.BootKernel()
+	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
+	if err := s.record.on(CauseWithdrawn); err != nil {
+		return err
+	}
+	s.record.spare(g.change.Target)
+	return errors.Join(a.writeRecord(s.record), a.Machine.ReleaseArmUnit(ctx))
 }

@@ -62,7 +62,7 @@ func (w world) key() string {
 	if s := r.Switch; s != nil {
 		since = fmt.Sprint(s.BootID == fmt.Sprint(w.boot), w.soft > s.SoftReboots)
 		s.BootID, s.SoftReboots = "", 0
-		if r.Phase != PhaseArmed && r.Phase != PhaseTrying {
+		if r.Phase != PhaseArmed && r.Phase != PhaseTrying && !r.late(w.root) {
 			r.Switch, since, w.armed = nil, "", false // history
 		}
 	}
@@ -125,12 +125,20 @@ func (m *model) setOut(w *world, verb, target string, level switcher.Level) erro
 func (m *model) begin(w *world) error {
 	if n := w.note; n != nil {
 		w.note = nil
-		if w.rec.Phase == PhaseArmed || w.rec.Phase == PhaseTrying {
+		if w.rec.moving() || w.rec.late(w.rec.Switch.Target) {
 			before := w.rec.Phase
 			if err := w.rec.retreat(CauseTakenOver, *n, "by the guard"); err != nil {
 				return err
 			}
-			m.on(before, CauseTakenOver)
+			if !slices.Contains(resting, before) {
+				m.on(before, CauseTakenOver)
+			}
+		}
+	}
+	if w.rec.late(w.root) {
+		m.on(w.rec.Phase, CauseLate)
+		if err := w.rec.on(CauseLate); err != nil {
+			return err
 		}
 	}
 	before := w.rec.Phase
@@ -260,7 +268,7 @@ func (m *model) steps() []step {
 		return m.after(w, tried, func(w *world) error { return m.unhealthy(w, CauseUnhealthy) })
 	})
 	add("the guard goes back, and cannot write the record", false, func(w *world) (bool, error) {
-		if w.queued || w.note != nil || w.rec.Switch == nil || w.rec.Phase != PhaseArmed && w.rec.Phase != PhaseTrying || w.root != w.rec.Switch.Target {
+		if w.queued || w.note != nil || w.rec.Switch == nil || !w.rec.moving() && !w.rec.late(w.root) || w.root != w.rec.Switch.Target {
 			return false, nil
 		}
 		to := w.rec.wayBack()
@@ -300,6 +308,22 @@ func (m *model) steps() []step {
 			return true, nil
 		})
 	}
+	add("the guard takes the shutdown back, too late", false, func(w *world) (bool, error) {
+		if !w.queued || w.note != nil || w.rec.Switch.Verb == verbBack {
+			return false, nil
+		}
+		before := w.rec.Phase
+		m.on(before, CauseWithdrawn)
+		w.queued, w.armed = false, true
+		w.soft++
+		target := w.rec.Switch.Target
+		w.root = target
+		if err := w.rec.on(CauseWithdrawn); err != nil {
+			return false, err
+		}
+		w.rec.fail(target, "stuck")
+		return true, nil
+	})
 	add("the kernel is booted", true, func(w *world) (bool, error) {
 		w.root, w.boot, w.soft, w.queued, w.armed, w.note = switcher.HostRoot, w.boot+1, 0, false, false, nil
 		return true, nil
@@ -329,6 +353,9 @@ func (w world) holds() error {
 			return fmt.Errorf("good twice: %v", r.Good)
 		}
 	}
+	if w.late() && w.note == nil && (r.Switch.BootID != fmt.Sprint(w.boot) || w.soft != r.Switch.SoftReboots+1) {
+		return fmt.Errorf("%s is taken for a root that came late", w.root)
+	}
 	needed := append(slices.Clone(r.Good), w.root)
 	if r.Phase == PhaseArmed || r.Phase == PhaseTrying {
 		needed = append(needed, r.Switch.Target, r.Switch.From)
@@ -354,6 +381,9 @@ func (w world) keeps(after world) error {
 	}
 	return nil
 }
+
+// late tells that a root runs whose switch was taken back.
+func (w world) late() bool { return w.rec.late(w.root) }
 
 // rests tells that the host is in a good root and on its way nowhere.
 func (w world) rests() bool { return settled(&w) && !w.queued && slices.Contains(w.rec.Good, w.root) }
@@ -414,8 +444,9 @@ func TestNoDeadEnd(t *testing.T) {
 			continue
 		}
 		for _, from := range move.From {
-			// Before anything was staged there is nowhere to go.
-			if name := fmt.Sprintf("%s: %s", from, move.On); !m.moves[name] && name != "idle: asked" {
+			// Before anything was staged there is nowhere to go, and only who rolls back to a root that is not good by its name
+			// has nothing staged.
+			if name := fmt.Sprintf("%s: %s", from, move.On); !m.moves[name] && name != "idle: asked" && name != "good: late" {
 				t.Errorf("the table has a move that never happens: %s", name)
 			}
 		}

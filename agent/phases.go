@@ -39,6 +39,7 @@ const (
 	CauseRefused   Cause = "refused"    // systemd or logind would not have it
 	CauseWithdrawn Cause = "withdrawn"  // it was prepared and never asked for, or its shutdown was cancelled
 	CauseArrived   Cause = "arrived"    // the root asked for is mounted at /
+	CauseLate      Cause = "late"       // it was taken back, and the root asked for is mounted at / all the same
 	CauseMissed    Cause = "missed"     // another one is: not armed, fell back, elsewhere, or the kernel was booted
 	CauseLanded    Cause = "landed"     // the kernel was booted for a full switch, and the host has to go on from there
 	CauseProved    Cause = "proved"     // the root is up and healthy
@@ -68,6 +69,7 @@ var Moves = []Move{
 	{append(slices.Clone(resting), PhaseTrying), CauseAsked, PhaseArmed, "the switch, one attempt more", "disarm"},
 	{[]Phase{PhaseArmed}, CauseRefused, phaseResting, "as before it was asked for", ""},
 	{[]Phase{PhaseArmed}, CauseWithdrawn, phaseResting, "one attempt less", ""},
+	{[]Phase{PhaseStaged, PhaseGood}, CauseLate, PhaseArmed, "with the arrival that comes next", ""},
 	{[]Phase{PhaseArmed}, CauseArrived, PhaseTrying, "where the host arrived", "going back"},
 	{[]Phase{PhaseArmed}, CauseMissed, phaseResting, "why; a root that systemd did not accept is bad", ""},
 	{[]Phase{PhaseArmed}, CauseLanded, phaseResting, "that the host is half the way", ""},

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -121,13 +123,13 @@ func TestRetreat(t *testing.T) {
 	back := Switch{Verb: verbBack, At: at}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
 	note := backNote{Left: "v2", Switch: back}
-	if !r.concerns(note, switcher.Facts{BootID: "b"}) || r.concerns(note, switcher.Facts{BootID: "c"}) {
+	if !r.concerns(&note, switcher.Facts{BootID: "b"}) || r.concerns(&note, switcher.Facts{BootID: "c"}) {
 		t.Error("a note of the guard concerns the switch it watched, in the boot it was made in")
 	}
 	if err := r.retreat(CauseTakenOver, back, "it hangs"); err != nil {
 		t.Fatal(err)
 	}
-	if r.concerns(note, switcher.Facts{BootID: "b"}) {
+	if r.concerns(&note, switcher.Facts{BootID: "b"}) {
 		t.Error("a note that the record has is taken over again")
 	}
 	if r.Phase != PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != switcher.Unhealthy || r.Last.Back != "v1" {
@@ -137,6 +139,77 @@ func TestRetreat(t *testing.T) {
 	r.condemn("v1", "it hangs, too", at)
 	if _, isBad := r.Bad["v1"]; isBad || !slices.Contains(r.Good, "v1") {
 		t.Error("a root that is gone back to is not the image's fault")
+	}
+}
+
+// TestLate: a switch that was taken back and came all the same is one that somebody has to judge, also where only the
+// guard can.
+func TestLate(t *testing.T) {
+	taken := func() *Record {
+		r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+		r.Phase = PhaseArmed
+		if err := r.on(CauseWithdrawn); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := taken()
+	if r.late("v1") || !r.late("v2") {
+		t.Errorf("late: v1 %v, v2 %v", r.late("v1"), r.late("v2"))
+	}
+	a := testAgent(t)
+	f := switcher.Facts{Root: "v2", BootID: "b", SoftReboots: 1}
+	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	if err := r.on(CauseLate); err != nil || r.Phase != PhaseArmed {
+		t.Errorf("%s, %v", r.Phase, err)
+	}
+	r = taken()
+	back := Switch{Verb: verbBack, At: time.Unix(2, 0)}
+	back.From, back.Target, back.BootID = "v2", "v1", "b"
+	if !r.concerns(&backNote{Left: "v2", Switch: back}, f) {
+		t.Error("what the guard did is not taken over")
+	}
+	if err := r.retreat(CauseTakenOver, back, "it hangs"); err != nil || r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r = taken()
+	if err := a.recordBoot(r, trying, "systemd has not answered"); err != nil || !strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r.confirm("v2")
+	if r.late("v2") {
+		t.Error("a good root is taken for a late one")
+	}
+}
+
+// TestGuardLeaves: what a guard does on its way out of a root is no leftover, and what it did before is.
+func TestGuardLeaves(t *testing.T) {
+	a := testAgent(t)
+	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	f := switcher.Facts{Root: "v2", BootID: "b", SoftReboots: 3}
+	if err := a.guardLeaves(f); err != nil {
+		t.Errorf("without a note: %v", err)
+	}
+	n := backNote{Left: "v2", Reason: "it hangs"}
+	n.Switch.From, n.Switch.Target, n.Switch.BootID, n.Switch.SoftReboots = "v2", "v1", "b", 3
+	text, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, a.Machine.Root, backFile, string(text))
+	if err := a.guardLeaves(f); !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "it hangs") {
+		t.Errorf("on its way: %v", err)
+	}
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	if err := a.good(t.Context(), f, r); !errors.Is(err, errGuardLeaves) || r.Phase != PhaseTrying || slices.Contains(r.Good, "v2") {
+		t.Errorf("the root that it leaves becomes good: %v, %+v", err, r)
+	}
+	for name, now := range map[string]switcher.Facts{
+		"arrived": {Root: "v1", BootID: "b", SoftReboots: 4}, "not armed": {Root: "v2", BootID: "b", SoftReboots: 4}, "booted": {Root: "v2", BootID: "c", SoftReboots: 3},
+	} {
+		if err := a.guardLeaves(now); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -170,6 +170,11 @@ func (r *Record) condemn(root, reason string, at time.Time) {
 	delete(r.Attempts, root) // whoever takes it all the same begins anew
 }
 
+// late tells whether a root runs that nobody has judged: its switch was taken back, and systemd made it all the same.
+func (r *Record) late(root string) bool {
+	return !r.moving() && r.Switch != nil && r.Switch.Target == root && root != switcher.HostRoot && !slices.Contains(r.Good, root)
+}
+
 // setOut records a switch that is about to be asked for.
 func (r *Record) setOut(s Switch) error {
 	if err := r.on(CauseAsked); err != nil {
@@ -194,6 +199,11 @@ func (r *Record) resumed(root string) int {
 // retreat records that the root which the host set out for did not become good, and the switch back that is about to be
 // asked for.
 func (r *Record) retreat(c Cause, s Switch, reason string) error {
+	if r.late(r.Switch.Target) {
+		if err := r.on(CauseLate); err != nil {
+			return err
+		}
+	}
 	if err := r.on(c); err != nil {
 		return err
 	}
@@ -279,6 +289,16 @@ func parseRecord(text []byte, r *Record) error {
 		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)
 	}
 	return nil
+}
+
+// clone is a copy that shares nothing with the record.
+func (r *Record) clone() (*Record, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	c := &Record{}
+	return c, parseRecord(text, c)
 }
 
 func (a *Agent) writeRecord(r *Record) error {

@@ -106,8 +106,11 @@ type Manager struct {
 	Starting []string
 }
 
-// Up tells whether every unit is started.
-func (m Manager) Up() bool { return m.State == "running" || m.State == "degraded" }
+// Up tells whether every unit is started. systemd 254 and 255 keep saying that they run while a soft reboot starts all
+// units anew.
+func (m Manager) Up() bool {
+	return (m.State == "running" || m.State == "degraded") && len(m.Starting) == 0
+}
 
 // AskManager asks PID 1 over its private socket, which needs no bus. An answer that takes too long is none.
 func (m Machine) AskManager(ctx context.Context) (Manager, error) {

@@ -196,6 +196,20 @@ func (m Machine) SoftRebootQueued(ctx context.Context) (bool, error) {
 	return shutdownQueued(ctx, softRebootService)
 }
 
+// UnitActive tells whether a unit is active.
+func (m Machine) UnitActive(ctx context.Context, unit string) (bool, error) {
+	active := false
+	err := withPID1(ctx, func(conn *dbus.Conn) error {
+		state, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
+		if err != nil {
+			return fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
+		}
+		active = state.Value.Value() == "active"
+		return nil
+	})
+	return active, err
+}
+
 // shutdownQueued tells whether one of the services that end a shutdown is to be started.
 func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	queued := false

@@ -206,6 +206,14 @@ func Observe(ctx context.Context, g Gate) Before {
 	return b
 }
 
+// Busy tells whether other units than the agent's own are being started, or nobody can tell.
+func (g Gate) Busy(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, observeTime)
+	defer cancel()
+	waiting, err := g.Systemd.Starting(ctx)
+	return err != nil || len(slices.DeleteFunc(waiting, g.own)) > 0
+}
+
 // errDeadline is the cause when the gate's time is over.
 var errDeadline = errors.New("the gate's deadline was over")
 

@@ -355,6 +355,45 @@ func TestSlowSystemd(t *testing.T) {
 	}
 }
 
+// TestSystemdIsExecutedAnew: an answer that gets lost says nothing about the root.
+func TestSystemdIsExecutedAnew(t *testing.T) {
+	m := &machine{complete: "done"}
+	g := gate(t, m)
+	ask, start, refused := g.Systemd.Starting, g.Systemd.Start, 0
+	g.Systemd.Starting = func(ctx context.Context) ([]string, error) {
+		if refused++; refused <= 2 {
+			return nil, errors.New("connection refused")
+		}
+		return ask(ctx)
+	}
+	lost := 0
+	g.Systemd.Start = func(ctx context.Context, unit string) (string, error) {
+		if lost++; lost == 1 {
+			return "", errors.New("unexpected EOF")
+		}
+		return start(ctx, unit)
+	}
+	if r := g.Run(t.Context(), Before{}); !r.Healthy() || refused != 3 || lost != 2 {
+		t.Errorf("%q after %d and %d questions", r.Reason(), refused, lost)
+	}
+	g.Config.Deadline = 300 * time.Millisecond
+	g.Systemd.Starting = func(context.Context) ([]string, error) { return nil, errors.New("connection refused") }
+	if r := g.Run(t.Context(), Before{}); r.Healthy() || !strings.Contains(r.Reason(), "systemd did not answer before 300ms were over: connection refused") {
+		t.Errorf("a systemd that never answers: %q", r.Reason())
+	}
+	if !g.Busy(t.Context()) {
+		t.Error("nobody can tell, and nothing is said to be started")
+	}
+	m.starting = []string{"confirm.service"}
+	g.Systemd.Starting = ask
+	if g.Busy(t.Context()) {
+		t.Error("the agent's own unit makes the host busy")
+	}
+	if m.starting = append(m.starting, "app.service"); !g.Busy(t.Context()) {
+		t.Error("a service that starts does not make it busy")
+	}
+}
+
 // TestObserve notes what is wrong already.
 func TestObserve(t *testing.T) {
 	m := &machine{growing: []string{"app.service"}, restarts: map[string]int{"app.service": 4}, units: []Unit{

@@ -12,24 +12,24 @@ import (
 // bootComplete is where others put their own checks (systemd.special(7)).
 const bootComplete = "boot-complete.target"
 
+// lookAgain is how long to wait before systemd is asked again. Units start in some hundred milliseconds.
+const lookAgain = 250 * time.Millisecond
+
 // started waits until systemd has no more units to start.
 func (g Gate) started(ctx context.Context) Result {
-	const pause = 250 * time.Millisecond // units start in some hundred
-	var known []string                   // the last answer: the deadline may come upon an open question
+	var known []string // the last answer: the deadline may come upon an open question
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
 		waiting = slices.DeleteFunc(waiting, g.own)
 		if err == nil {
 			known = waiting
 		}
-		switch {
-		case err != nil && !over(ctx):
-			return failf("%v", err)
+		switch { // systemd that is executed anew answers again in a moment
 		case err == nil && len(waiting) == 0:
 			return Result{}
-		case !sleep(ctx, pause):
+		case !sleep(ctx, lookAgain):
 			if len(known) == 0 {
-				return failf("systemd did not answer before %v were over", g.Config.Deadline)
+				return failf("systemd did not answer before %v were over: %v", g.Config.Deadline, err)
 			}
 			return failf("after %v these units are still starting: %s", g.Config.Deadline, strings.Join(known, ", "))
 		}
@@ -40,6 +40,9 @@ func (g Gate) started(ctx context.Context) Result {
 // its way: it is ordered after multi-user.target, and the target is not ordered after it.
 func (g Gate) bootComplete(ctx context.Context) Result {
 	ended, err := g.Systemd.Start(ctx, bootComplete)
+	for err != nil && !errors.Is(err, errNoUnit) && !errors.Is(err, errDeadline) && sleep(ctx, lookAgain) {
+		ended, err = g.Systemd.Start(ctx, bootComplete)
+	}
 	switch {
 	case errors.Is(err, errNoUnit) || ended == "done":
 		return Result{}
