@@ -69,6 +69,13 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	defer unlock()
 	w, err := a.offered(ctx, o)
+	if o.Unattended && (err == nil || w.asked) && w.onHost() {
+		stay, serr := a.Machine.MustStay()
+		if stay {
+			return Applied{Root: w.facts.Root, From: w.facts.Root, Skipped: "the kernel was booted with updatectl.resume=0, to stay on the mutable host; `updatectl apply` or `updatectl rollback` goes on"}, nil
+		}
+		err = errors.Join(err, serr)
+	}
 	if err != nil && w.asked && o.Unattended && w.stranded() {
 		a.Log.Warn("nothing newer can be had; the host goes on from where a boot of the kernel found it", zap.Error(err))
 		return a.resume(ctx, w)
@@ -98,7 +105,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return w.done, fmt.Errorf("%w %s", ErrGivenUp, why)
 	}
 	if o.Unattended && w.done.Root == w.rec.good() && w.rec.resumed(w.done.Root) >= maxAttempts {
-		w.done.Skipped = fmt.Sprintf("it was resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
+		w.done.Skipped = fmt.Sprintf("resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
 		return w.done, nil
 	}
 	if failed := w.rec.Failed[w.done.Root]; o.Unattended && failed.Times >= maxAttempts {
@@ -127,10 +134,14 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
-// stranded tells that a boot of the kernel landed on the mutable host while an image root is the good one, and that it is
-// worth trying to go on to that.
+// stranded tells that the host is there and that it is worth trying to go on to the good root.
 func (w *work) stranded() bool {
-	return w.facts.Root == switcher.HostRoot && w.rec.good() != switcher.HostRoot && w.rec.resumed(w.rec.good()) < maxAttempts
+	return w.onHost() && w.rec.resumed(w.rec.good()) < maxAttempts
+}
+
+// onHost tells that a boot of the kernel landed on the mutable host while an image root is the good one.
+func (w *work) onHost() bool {
+	return w.rec != nil && w.facts.Root == switcher.HostRoot && w.rec.good() != switcher.HostRoot
 }
 
 // resume goes on to the last good root as it was left.
@@ -334,7 +345,15 @@ func (a *Agent) announce(rec *Record) error {
 			return err
 		}
 	}
-	return a.writeRecord(rec)
+	return a.writeSwitch(rec)
+}
+
+// writeSwitch writes the record of a switch. Only one that brings something new has to find room for it.
+func (a *Agent) writeSwitch(rec *Record) error {
+	if rec.Switch.Verb == verbApply {
+		return a.writeRecord(rec)
+	}
+	return a.withSpare(func() error { return a.writeRecord(rec) })
 }
 
 // ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft

@@ -98,7 +98,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 			return err
 		}
 		rec.Switch.Armed = true
-		if err := a.writeRecord(rec); err != nil {
+		if err := a.writeSwitch(rec); err != nil {
 			return err
 		}
 	}

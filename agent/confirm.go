@@ -38,6 +38,37 @@ func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
 		return Confirmed{}, err
 	}
 	defer unlock()
+	const tries, pause = 10, 2 * time.Second // as long as systemd may take to be executed anew on a slow machine
+	for range tries - 1 {
+		done, err := a.confirm(ctx)
+		if err == nil || !a.passing(err) {
+			return done, err
+		}
+		a.Log.Warn("cannot confirm; it is tried again", zap.Error(err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return done, err
+		}
+	}
+	return a.confirm(ctx)
+}
+
+// passing tells whether an error that leaves a root unjudged may be one of the moment, such as a systemd that does not
+// answer. What confirm finds out about roots and files is none.
+func (a *Agent) passing(err error) bool {
+	if rec, rerr := a.readRecord(); rerr != nil || !rec.moving() {
+		return false
+	}
+	for _, known := range []error{ErrUnhealthy, ErrSwitch, ErrBlocked, context.Canceled} {
+		if errors.Is(err, known) {
+			return false
+		}
+	}
+	return !ofFiles(err)
+}
+
+func (a *Agent) confirm(ctx context.Context) (Confirmed, error) {
 	facts, rec, err := a.look(ctx)
 	if err != nil {
 		return Confirmed{}, err

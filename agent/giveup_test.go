@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -70,5 +75,33 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 	a.complain(t.Context(), f, r, err)
 	if why := readVerdict(a.path(verdictFile), "v2"); !strings.Contains(why, "cannot write the record") {
 		t.Errorf("the guard is told %q", why)
+	}
+}
+
+// TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
+func TestPassingErrors(t *testing.T) {
+	a := testAgent(t)
+	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	deaf := errors.New("cannot ask systemd for its state: connection refused")
+	if a.passing(deaf) {
+		t.Error("nothing is to be judged, and it is asked again")
+	}
+	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
+	if err := a.writeRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	for err, want := range map[error]bool{
+		deaf: true,
+		fmt.Errorf("%w: v2: no network", ErrUnhealthy): false, fmt.Errorf("%w: it fell back", ErrSwitch): false, ErrBusy: false,
+		context.Canceled: false, fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
+	} {
+		if got := a.passing(err); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
+		a.leaveVerdict("", "")
+		a.complain(t.Context(), switcher.Facts{Root: "v2"}, r, err)
+		if told := readVerdict(a.path(verdictFile), "v2"); (told != "") != ofFiles(err) {
+			t.Errorf("%v: the guard is told %q", err, told)
+		}
 	}
 }

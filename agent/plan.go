@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -181,7 +183,12 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 		g.Agent = "/proc/self/exe" // the guard's has no name
 		g.Units = configs.Units()
 	}
-	if err := g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"})); err != nil {
+	err = g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"}))
+	if noRoom(err) && exists(n.Graft) && exists(n.Etc) { // who filled the disk keeps nobody from going back or going on
+		a.Log.Warn("the host's part of the root cannot be made anew; the one that it ran with is taken", zap.String("root", root.ID), zap.Error(err))
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	if err := n.Preflight(); err != nil {

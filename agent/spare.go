@@ -37,10 +37,15 @@ func reserve(file string) error {
 	return nil
 }
 
+// noRoom tells that nothing more can be written.
+func noRoom(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
+}
+
 // withSpare does what writes to the state, and once more with the room that was kept, when there is no other.
 func (a *Agent) withSpare(write func() error) error {
 	err := write()
-	if !errors.Is(err, unix.ENOSPC) {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
 	if gone := os.Remove(a.path(spareFile)); gone != nil {

@@ -84,6 +84,12 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 		resumed(t)
 		h.Cmdline = []string{"updatectl.resume=0"}
 		onHost(t, s.boots("systemctl", "reboot"))
+		if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "updatectl.resume=0") {
+			t.Errorf("the nightly run does not say why it stays: %s", r)
+		}
+		onHost(t, s.settled())
+		h.Cmdline = []string{"systemd.mask=updatectl-resume.service"}
+		onHost(t, s.boots("systemctl", "reboot"))
 		h.Cmdline = nil
 		s.registry.Stop()
 		s.refused(exitUnreachable, "not reachable", "try again when the source answers", "apply")
@@ -106,6 +112,19 @@ systemctl enable tired.service`)
 		}
 		s.refused(exitUsage, "unknown key health.deadlin", "", "apply")
 		h.Must(t, "sh", "-ec", "systemctl disable tired.service; rm /etc/systemd/system/tired.service /etc/updatectl/conf.d/20-typo.toml; systemctl daemon-reload; systemctl reset-failed")
+	})
+	t.Run("with a full disk", func(t *testing.T) {
+		h.Must(t, "sh", "-c", fillVar)
+		s := s.in(t)
+		if r := h.Run(t.Context(), "sh", "-c", "echo text > /var/lib/updatectl/more"); r.Code == 0 {
+			t.Fatal("the disk is not full: this shows nothing")
+		}
+		s.boots("systemctl", "reboot")
+		if got := h.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "1\n1" {
+			t.Fatalf("booted is %q\n%s", got, h.Console())
+		}
+		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; systemctl restart updatectl-confirm")
+		resumed(t)
 	})
 	t.Run("not healthy once", func(t *testing.T) {
 		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/health.d/required.d; cd /etc/updatectl/health.d/required.d

@@ -38,11 +38,16 @@ const (
 // Build writes the graft for the image tree at image into dir, which is replaced. Directories that the image has get
 // its attributes, because an overlay shows those of its upper layer. State lists the directories that will be mounted
 // over, so what lies below them needs no mount point in the image.
-func (g Graft) Build(image, dir string, state []string) error {
+func (g Graft) Build(image, dir string, state []string) (err error) {
 	tmp := dir + ".new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", tmp, err)
 	}
+	defer func() {
+		if err != nil { // it may be all the room that there was
+			os.RemoveAll(tmp)
+		}
+	}()
 	b := builder{image: image, dir: tmp}
 	if err := b.mirror("/"); err != nil {
 		return err

@@ -142,7 +142,12 @@ var checks = []struct {
 	{"known fixes", judgeFixes, false},
 }
 
-func judgeHost(f Facts, _ Target) (Verdict, string) { return judgeVersion(f.Systemd, "this host") }
+func judgeHost(f Facts, _ Target) (Verdict, string) {
+	if f.Systemd == OldestSystemd { // it does not know SurviveFinalKillSignal=
+		return VerdictNote, fmt.Sprintf("this host has systemd %d, which ends the guard with the root that is left: nobody goes back from a root that hangs; %d does not", f.Systemd, OldestSystemd+1)
+	}
+	return judgeVersion(f.Systemd, "this host")
+}
 
 func judgeVersion(systemd int, where string) (Verdict, string) {
 	switch {

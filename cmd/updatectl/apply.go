@@ -54,8 +54,11 @@ func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
 
 func appliedText(w io.Writer, d agent.Applied) {
 	switch {
+	case d.Skipped != "" && d.Root == d.From:
+		fmt.Fprintf(w, "Nothing is done: %s.\n", d.Skipped)
+		return
 	case d.Skipped != "":
-		fmt.Fprintf(w, "Nothing to do: %s, version %s, was %s.\n", short(d.Root), d.Version, d.Skipped)
+		fmt.Fprintf(w, "Left alone: %s, version %s: %s.\n", short(d.Root), d.Version, d.Skipped)
 		return
 	case d.Restarting:
 		fmt.Fprintf(w, "Level\t%s\n", d.Level)
