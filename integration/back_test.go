@@ -175,6 +175,26 @@ func TestWayBack(t *testing.T) {
 	const foreign = "mkdir -p /run/nextroot; mount --bind /opt /run/nextroot"
 	dead("not healthy, and somebody armed something", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
 
+	// As when a shutdown is cancelled while PID 1 is already on its way.
+	takenBack := []string{"", `/bin/sed -i 's/"phase": "armed"/"phase": "staged"/' /var/lib/updatectl/state.json`}
+	t.Run("taken back, and it comes all the same", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("too-late", "1")
+		s.armsBy(takenBack...)
+		s.switches("apply", "--from", image)
+		s.armsAgain()
+		s.runs(root, "1")
+		s.unguarded()
+		s.switches("rollback")
+		s.runs(one, "2")
+	})
+	t.Run("taken back, and it comes all the same and hangs", func(t *testing.T) {
+		s := s.in(t)
+		image, _ := s.variant("too-late-hangs", "1", hangs("wait.service", true)...)
+		s.armsBy(takenBack...)
+		s.blames(s.comesBack(limit, "apply", "--from", image), "wait.service")
+		s.armsAgain()
+	})
 	t.Run("healthy, and somebody armed something", func(t *testing.T) {
 		s := s.in(t)
 		image, root := s.variant("armed", "1", early("foreign.service", foreign)...)

@@ -216,6 +216,15 @@ func TestSwitchThatFails(t *testing.T) {
 		h.Must(t, "mv", store+"/gone", store+"/root.cfs")
 		s.armsAgain()
 	})
+	t.Run("the guard has ended", func(t *testing.T) {
+		s := s.in(t)
+		s.armsBy("/bin/sh -c 'systemctl kill updatectl-guard.service; sleep 0.5'", "")
+		v := s.fails("not armed", guardUnit+" has ended", "apply")
+		if v.Phase != "staged" || len(v.Bad) != 0 {
+			t.Errorf("status is %+v", v)
+		}
+		s.armsAgain()
+	})
 	t.Run("an inhibitor lock", func(t *testing.T) {
 		s := s.in(t)
 		release := s.inhibit()
@@ -238,6 +247,23 @@ func TestSwitchThatFails(t *testing.T) {
 		if v := s.status(); v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one {
 			t.Errorf("status is %+v", v)
 		}
+		s.unarmed()
+	})
+	t.Run("killed before it asked, and nobody comes", func(t *testing.T) {
+		s := s.in(t)
+		s.hastens("[health]\ndeadline = \"3s\"\nsettle = \"1s\"\n[livepatch]\ndeadline = \"1s\"\n[switch]\nshutdown-deadline = \"1s\"\n")
+		s.pretendKilled(one)
+		h.Must(t, "sh", "-ec", "systemctl start "+guardUnit+"; rm /etc/updatectl/conf.d/50-haste.toml")
+		time.Sleep(10 * time.Second)
+		if v := s.status(); v.Phase != "armed" {
+			t.Errorf("it is taken back before its time: %+v", v)
+		}
+		for deadline := time.Now().Add(time.Minute); s.status().Phase != "staged"; time.Sleep(time.Second) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the switch is not taken back: %+v", s.status())
+			}
+		}
+		s.unguarded()
 		s.unarmed()
 	})
 	t.Run("killed at any moment of a switch", func(t *testing.T) {
