@@ -172,7 +172,7 @@ func TestWayBack(t *testing.T) {
 		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
 	dead("read-only state", "read-only file system", early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
-	const foreign = "mkdir -p /run/nextroot; mount --bind /opt /run/nextroot"
+	const foreign = "mkdir -p /run/nextroot; mount -t tmpfs somebody /run/nextroot"
 	dead("not healthy, and somebody armed something", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
 
 	// As when a shutdown is cancelled while PID 1 is already on its way.

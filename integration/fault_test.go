@@ -231,21 +231,23 @@ func (s *site) setRecord(text string) {
 	}
 }
 
-// queues has systemd hold a soft reboot in its queue that would do nothing, so that what runs at one can run at any time.
+// queues has systemd hold a soft reboot in its queue that would do nothing, and a guard that would not act, so that what
+// runs at one can run at any time.
 // What it returns takes all of that away again.
 func (s *site) queues() (gone func()) {
 	s.Helper()
 	for name, text := range map[string]string{
 		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
 		"lab-hold.service":            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
+		guardUnit:                     "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
 	} {
 		if err := s.host.WriteFile("/run/systemd/system/"+name, text, 0o644); err != nil {
 			s.Fatal(err)
 		}
 	}
-	s.host.Must(s.T, "systemctl", "daemon-reload")
+	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl start "+guardUnit)
 	return func() {
-		s.host.Must(s.T, "sh", "-ec", "cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service; systemctl daemon-reload")
+		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
 	}
 }
 
