@@ -243,8 +243,9 @@ func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Recor
 	}
 	stamp := readStamp(a.path(stampFile))
 	// The mutable host is armed under the name of its disk. Once the host is there, it is not armed any more.
-	host := stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot && f.Root != switcher.HostRoot
-	ours := strings.HasPrefix(armed, "sha256-") || rec.Phase == PhaseArmed || host
+	toHost := rec.Phase == PhaseArmed && rec.Switch.Target == switcher.HostRoot ||
+		stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot
+	ours := strings.HasPrefix(armed, "sha256-") || toHost && f.Root != switcher.HostRoot
 	switch {
 	case armed == "":
 		return nil

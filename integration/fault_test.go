@@ -245,7 +245,7 @@ func (s *site) queues() (gone func()) {
 			s.Fatal(err)
 		}
 	}
-	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl start "+guardUnit)
+	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl restart "+guardUnit) // one may be there still
 	return func() {
 		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
 	}
