@@ -131,6 +131,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	w.rec.leave(w.facts.Root, w.offer, a.Now())
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
 	s.Level = decision.Level
+	s.Before = a.observe(ctx, w.facts, s.Verb)
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
 }
 
@@ -156,7 +157,8 @@ func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
 		return done, err
 	}
 	done.Version = cmp.Or(w.rec.Accepted[id].Version, version)
-	return done, a.switchTo(ctx, w.rec, w.facts, Switch{Verb: verbResume, Version: done.Version}, id)
+	s := Switch{Verb: verbResume, Version: done.Version, Before: a.observe(ctx, w.facts, verbResume)}
+	return done, a.switchTo(ctx, w.rec, w.facts, s, id)
 }
 
 // forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
@@ -275,19 +277,22 @@ func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec
 	})
 }
 
+// observe notes what the target of a switch is compared with. The mutable host's units are others than those of a root that
+// was good before it. What is not up yet may fail yet; systemd says that it starts, too, when all that it waits for is the
+// agent's own unit.
+func (a *Agent) observe(ctx context.Context, f switcher.Facts, verb string) health.Before {
+	before := health.Observe(ctx, a.gate())
+	starting := f.State == "starting" || f.State == "initializing"
+	before.Unknown = verb == verbResume || verb == verbRollback && f.Root == switcher.HostRoot || starting && a.gate().Busy(ctx)
+	return before
+}
+
 // askTime is how long systemd and logind may take to accept a reboot. Neither needs a second.
 const askTime = time.Minute
 
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
 func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
-	starting := f.State == "starting" || f.State == "initializing"
-	if !starting || s.Verb != verbResume { // which is early in a boot, and holds it up
-		s.Before = health.Observe(ctx, a.gate())
-	}
-	// The mutable host's units are others than those of a root that was good before it. What is not up yet may fail yet;
-	// systemd says that it starts, too, when all it waits for is the agent's own unit.
-	s.Before.Unknown = s.Verb == verbResume || s.Verb == verbRollback && f.Root == switcher.HostRoot || starting && a.gate().Busy(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -353,7 +358,7 @@ func (a *Agent) writeSwitch(rec *Record) error {
 	if rec.Switch.Verb == verbApply {
 		return a.writeRecord(rec)
 	}
-	return a.withSpare(func() error { return a.writeRecord(rec) })
+	return a.writeOutcome(rec)
 }
 
 // ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft

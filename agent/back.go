@@ -83,7 +83,7 @@ func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) e
 	if err := rec.on(CauseStranded); err != nil {
 		return err
 	}
-	if err := a.writeRecord(rec); err != nil {
+	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
 	a.tell(Event{Event: "unhealthy", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
@@ -92,7 +92,9 @@ func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) e
 		a.Log.Error("the root that was gone back to is cut off; the kernel is booted", zap.String("root", target), zap.String("reason", reason))
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 		defer cancel()
-		err = errors.Join(err, a.Machine.FullRebootNow(ctx))
+		if berr := a.Machine.FullRebootNow(ctx); berr != nil { // nobody else would
+			err = errors.Join(err, berr, switcher.BootKernel())
+		}
 	}
 	return err
 }
@@ -119,13 +121,14 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
 	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Reason: why.Error()})
-	return errors.Join(why, a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullRebootNow(ctx))
+	return errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullRebootNow(ctx))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.
 type backNote struct {
-	// Left is the root that did not become good, Reason why.
+	// Left is the root that did not become good, as which mount it is at /, and Reason why.
 	Left   string `json:"left"`
+	Mount  int    `json:"mount"`
 	Reason string `json:"reason"`
 	// Switch is the switch back.
 	Switch Switch `json:"switch"`
@@ -147,16 +150,28 @@ func (a *Agent) readNote() (*backNote, error) {
 	return n, nil
 }
 
+// leaves tells whether the root that the guard leaves is mounted at / still, and was not come back to.
+func (n *backNote) leaves(now switcher.Mounted) bool {
+	return now == switcher.Mounted{Root: n.Left, Mount: n.Mount}
+}
+
 var errGuardLeaves = errors.New("the guard goes back")
 
 // guardLeaves is an error while the guard is about to leave the root that runs: what it mounts and records is not to be
 // taken for leftovers.
-func (a *Agent) guardLeaves(f switcher.Facts) error {
+func (a *Agent) guardLeaves(ctx context.Context) error {
 	n, err := a.readNote()
-	if err == nil && n != nil && n.Left == f.Root && n.Switch.BootID == f.BootID && n.Switch.SoftReboots == f.SoftReboots {
-		err = fmt.Errorf("%w: %w from %s: %s", ErrBlocked, errGuardLeaves, f.Root, n.Reason)
+	if err != nil || n == nil {
+		return err
 	}
-	return err
+	now, err := switcher.LookAtRoot()
+	if err != nil || !n.leaves(now) {
+		return err
+	}
+	if lives, err := a.Machine.UnitActive(ctx, switcher.GuardUnit); err == nil && !lives {
+		return nil
+	}
+	return fmt.Errorf("%w: %w from %s: %s", ErrBlocked, errGuardLeaves, n.Left, n.Reason)
 }
 
 // takeOver brings what a guard did into the record. The note goes once the record has it.
@@ -170,7 +185,7 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 		if err := rec.retreat(CauseTakenOver, n.Switch, n.Reason); err != nil {
 			return err
 		}
-		if err := a.withSpare(func() error { return a.writeRecord(rec) }); err != nil {
+		if err := a.writeOutcome(rec); err != nil {
 			return err
 		}
 	}

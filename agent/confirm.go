@@ -162,7 +162,7 @@ func (a *Agent) timeLeft() time.Duration {
 
 // good marks the root that runs good.
 func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := a.guardLeaves(f); err != nil {
+	if err := a.guardLeaves(ctx); err != nil {
 		return err
 	}
 	before, err := rec.clone()
@@ -183,7 +183,7 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 		rec.Phase = PhaseTrying // as it is on the disk: the guard has to know
 		return err
 	}
-	if err := a.guardLeaves(f); err != nil { // it began meanwhile; the root that it goes to takes over what it did
+	if err := a.guardLeaves(ctx); err != nil { // it began meanwhile; the root that it goes to takes over what it did
 		*rec = *before
 		return errors.Join(err, a.writeRecord(rec))
 	}
@@ -221,7 +221,7 @@ var errForeign = errors.New("somebody else armed")
 // disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
 func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Record) error {
-	if err := a.guardLeaves(f); err != nil { // what it mounts is none
+	if err := a.guardLeaves(ctx); err != nil { // what it mounts is none
 		return err
 	}
 	underWay, err := a.Machine.ShuttingDown(ctx)
@@ -337,7 +337,7 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 		return err
 	}
 	rec.spare(rec.Switch.Target)
-	return a.writeRecord(rec)
+	return a.writeOutcome(rec)
 }
 
 // land records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
@@ -352,7 +352,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	}
 	rec.spare(rec.Switch.Target) // going on is the attempt
 	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
-	if err := a.writeRecord(rec); err != nil {
+	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
 	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
@@ -365,7 +365,7 @@ func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason st
 	if err := rec.giveUp(c, outcome, reason, now); err != nil {
 		return err
 	}
-	if err := a.writeRecord(rec); err != nil {
+	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
 	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})

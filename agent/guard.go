@@ -175,7 +175,9 @@ func (g *guard) step(ctx context.Context) act {
 	var err error
 	switch next {
 	case actRecall:
-		err = g.withdraw(ctx, s)
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		err = within(askTime, func() error { return g.withdraw(ctx) })
+		cancel()
 	case actUnjam:
 		err = g.unjam(ctx, s)
 	case actBack:

@@ -40,6 +40,14 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != switcher.Stuck || r.Last.Back != "" {
 		t.Errorf("%+v, %+v", r, r.Last)
 	}
+	r.Phase = PhaseStaged // it was cancelled, and PID 1 did not hear of it
+	if err := a.recordBoot(r, leaving, "systemd has not answered"); err != nil || r.Failed["v2"].Times != 1 || r.Phase != PhaseStaged || !strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
+		t.Errorf("%+v, %+v (%v)", r, r.Last, err)
+	}
+	events, err := a.History()
+	if err != nil || len(events) != 2 || events[0].Event != "failed" || events[1].Event != "failed" {
+		t.Errorf("the history is %+v (%v)", events, err)
+	}
 	r = onTheWay(verbResume, "host", "v2", "host", "v2")
 	r.Phase = PhaseTrying
 	if err := a.recordBoot(r, trying, "systemd has not answered"); err != nil {

@@ -81,12 +81,12 @@ func (g *guard) arrivals() int {
 // report tells what the guard does: in /run for whoever comes up next, and in the record if that can be written.
 func (g *guard) report(s sight, back Switch) {
 	a := g.agent
-	text, err := json.Marshal(backNote{Left: s.Root, Reason: g.why, Switch: back})
+	text, err := json.Marshal(backNote{Left: s.Root, Mount: s.Mount, Reason: g.why, Switch: back})
 	if err == nil {
 		err = writeAtomically(a.path(backFile), text, 0o600)
 	}
 	if s.record != nil && s.record.retreat(CauseTakenOver, back, g.why) == nil {
-		err = errors.Join(err, a.withSpare(func() error { return a.writeRecord(s.record) }))
+		err = errors.Join(err, a.writeOutcome(s.record))
 	}
 	if err != nil {
 		a.Log.Warn("cannot tell all of going back", zap.Error(err))
@@ -108,26 +108,32 @@ func (g *guard) bootKernel(s sight) error {
 // recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
 // was left before it was good.
 func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
-	if rec.late(rec.Switch.Target) {
+	verb, target, now := rec.Switch.Verb, rec.Switch.Target, a.Now().UTC()
+	if at != leaving && rec.late(target) {
 		if err := rec.on(CauseLate); err != nil {
 			return err
 		}
 	}
+	cancelled := at == leaving && !rec.moving() // and PID 1 did not hear of it
 	cause := CauseStranded
 	if rec.Phase == PhaseArmed {
 		cause = CauseMissed
 	}
-	verb := rec.Switch.Verb
-	if err := rec.on(cause); err != nil {
-		return err
+	if !cancelled {
+		if err := rec.on(cause); err != nil {
+			return err
+		}
 	}
 	const booted = "; the kernel was booted to get away from it"
-	target, now := rec.Switch.Target, a.Now().UTC()
+	event := "unhealthy"
 	switch {
+	case cancelled && rec.Last != nil:
+		event, rec.Last.Reason = "failed", rec.Last.Reason+"; "+why+"; the kernel was booted"
 	case verb == verbBack && rec.Last != nil:
 		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
 	case at == leaving: // it never ran
 		why += "; the kernel was booted"
+		event = "failed"
 		rec.fail(target, why)
 		rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: now}
 	default:
@@ -137,10 +143,10 @@ func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
 			rec.Last.Back = switcher.HostRoot
 		}
 	}
-	if err := a.writeRecord(rec); err != nil {
+	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "unhealthy", Root: rec.Last.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
+	a.tell(Event{Event: event, Root: rec.Last.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
 	return nil
 }
 
@@ -242,16 +248,20 @@ func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 
 // withdraw takes back a switch that was announced and never began: its agent was killed before it asked, or somebody
 // cancelled the shutdown. Otherwise the next soft reboot, whoever wants it, would make the switch with nobody to watch it.
-func (g *guard) withdraw(ctx context.Context, s sight) error {
+func (g *guard) withdraw(ctx context.Context) error {
 	a := g.agent
 	underWay, err := a.Machine.ShuttingDown(ctx)
 	if err != nil || underWay { // logind may wait for somebody who asked for a moment
 		return err
 	}
 	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
-	if err := s.record.on(CauseWithdrawn); err != nil {
+	rec, err := a.readRecord() // a command may have taken it back meanwhile
+	if err != nil || !rec.announces(&g.change) {
 		return err
 	}
-	s.record.spare(g.change.Target)
-	return errors.Join(a.writeRecord(s.record), a.Machine.ReleaseArmUnit(ctx))
+	if err := rec.on(CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.spare(g.change.Target)
+	return errors.Join(a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx))
 }

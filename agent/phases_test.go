@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -185,30 +183,20 @@ func TestLate(t *testing.T) {
 // TestGuardLeaves: what a guard does on its way out of a root is no leftover, and what it did before is.
 func TestGuardLeaves(t *testing.T) {
 	a := testAgent(t)
-	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
-	f := switcher.Facts{Root: "v2", BootID: "b", SoftReboots: 3}
-	if err := a.guardLeaves(f); err != nil {
+	if err := a.guardLeaves(t.Context()); err != nil {
 		t.Errorf("without a note: %v", err)
 	}
-	n := backNote{Left: "v2", Reason: "it hangs"}
-	n.Switch.From, n.Switch.Target, n.Switch.BootID, n.Switch.SoftReboots = "v2", "v1", "b", 3
-	text, err := json.Marshal(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, a.Machine.Root, backFile, string(text))
-	if err := a.guardLeaves(f); !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "it hangs") {
-		t.Errorf("on its way: %v", err)
-	}
-	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
-	if err := a.good(t.Context(), f, r); !errors.Is(err, errGuardLeaves) || r.Phase != PhaseTrying || slices.Contains(r.Good, "v2") {
-		t.Errorf("the root that it leaves becomes good: %v, %+v", err, r)
-	}
-	for name, now := range map[string]switcher.Facts{
-		"arrived": {Root: "v1", BootID: "b", SoftReboots: 4}, "not armed": {Root: "v2", BootID: "b", SoftReboots: 4}, "booted": {Root: "v2", BootID: "c", SoftReboots: 3},
+	n := &backNote{Left: "v2", Mount: 7}
+	for name, c := range map[string]struct {
+		now  switcher.Mounted
+		want bool
+	}{
+		"on its way":  {switcher.Mounted{Root: "v2", Mount: 7}, true},
+		"arrived":     {switcher.Mounted{Root: "v1", Mount: 8}, false},
+		"fallen back": {switcher.Mounted{Root: "v2", Mount: 8}, false},
 	} {
-		if err := a.guardLeaves(now); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if got := n.leaves(c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
 }

@@ -72,6 +72,7 @@ func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec
 			return err
 		}
 		s.Version = cmp.Or(s.Version, version)
+		s.Before.Unknown = true // so early in a boot there is nothing to see
 		return a.switchTo(ctx, rec, f, s, to)
 	}
 	s.Before = rec.Switch.Before // as it was when the host was left for this

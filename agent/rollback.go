@@ -56,6 +56,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if facts.Root == switcher.HostRoot {
 		delete(rec.Bad, facts.Root)
 	}
+	s.Before = a.observe(ctx, facts, s.Verb)
 	return done, a.switchTo(ctx, rec, facts, s, to)
 }
 

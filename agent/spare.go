@@ -42,6 +42,12 @@ func noRoom(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
 }
 
+// writeOutcome writes down what became of a switch, or one that leads back: with the room that was kept, where there is no
+// other.
+func (a *Agent) writeOutcome(rec *Record) error {
+	return a.withSpare(func() error { return a.writeRecord(rec) })
+}
+
 // withSpare does what writes to the state, and once more with the room that was kept, when there is no other.
 func (a *Agent) withSpare(write func() error) error {
 	err := write()

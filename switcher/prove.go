@@ -76,7 +76,7 @@ func Prove(e Expectation, f Facts, stamp *Stamp) (Outcome, string) {
 		return Rebooted, fmt.Sprintf("the kernel was booted before the switch to %s was done; %s is mounted at /", e.Target, f.Root)
 	case f.Root != e.From:
 		return Elsewhere, fmt.Sprintf("%s is mounted at /, neither %s nor %s", f.Root, e.Target, e.From)
-	case !again && e.Armed && stamp == nil: // it lay in /run: a container was started again in the same boot of the kernel
+	case counted && !again && e.Armed && stamp == nil: // it lay in /run: a container was started again in the same boot of the kernel
 		return Rebooted, fmt.Sprintf("userspace ended when %s had been started and was not up yet; %s is mounted at /", e.Target, f.Root)
 	case !again:
 		return Pending, fmt.Sprintf("the soft reboot into %s has not happened yet", e.Target)

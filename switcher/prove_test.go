@@ -15,6 +15,8 @@ func TestProve(t *testing.T) {
 	started := went
 	started.Armed = true
 	first := Expectation{From: HostRoot, Target: v2, BootID: "b"}
+	uncounted := started
+	uncounted.SoftReboots = -1
 	armedFirst := first
 	armedFirst.Armed = true
 	for name, c := range map[string]struct {
@@ -35,6 +37,7 @@ func TestProve(t *testing.T) {
 		"kernel booted into the host":      {went, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "kernel was booted before"},
 		"kernel booted after the arming":   {started, Facts{Root: HostRoot, BootID: "c"}, nil, Rebooted, "sha256-2 had been started and was not up yet: its init ended"},
 		"container ended by the new root":  {armedFirst, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "userspace ended when sha256-2 had been started"},
+		"not counted, arming killed":       {uncounted, Facts{Root: v1, BootID: "b", SoftReboots: -1}, nil, Pending, "not happened yet"},
 		"not asked for, container":         {first, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Pending, "not happened yet"},
 		"container restarted":              {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 0}, nil, Rebooted, "kernel was booted"},
 		"somebody else's root":             {went, Facts{Root: HostRoot, BootID: "b", SoftReboots: 4}, armed, Elsewhere, "neither"},

@@ -114,8 +114,8 @@ type Result struct {
 	// Took is how long it took, in nanoseconds.
 	Took time.Duration `json:"took_ns"`
 
-	// final: asking again would not change it.
-	final bool
+	// final: asking again would not change it. hurried: there was no time to ask.
+	final, hurried bool
 }
 
 // Report is what the gate found.
@@ -147,10 +147,10 @@ func (r Report) Reason() string {
 	return strings.Join(parts, "; ")
 }
 
-// CutOff tells whether nothing can be reached any more of what could be before the switch.
+// CutOff tells whether nothing can be reached any more of what could be before the switch, and all of it was asked.
 func (r Report) CutOff() bool {
 	asked := slices.DeleteFunc(slices.Clone(r.Results), func(r Result) bool { return r.Kind != KindNetwork })
-	return len(asked) > 0 && !slices.ContainsFunc(asked, func(r Result) bool { return r.Verdict != Fail })
+	return len(asked) > 0 && !slices.ContainsFunc(asked, func(r Result) bool { return r.Verdict != Fail || r.hurried })
 }
 
 func (r Report) failed() []Result {

@@ -320,6 +320,11 @@ func TestReachable(t *testing.T) {
 	}
 	l.Close()
 	r := g.Run(t.Context(), before)
+	late, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	if r := (Report{Results: g.network(late, before)}); r.Healthy() || r.CutOff() {
+		t.Errorf("there was no time to ask, and the host is said to be cut off: %q", r.Reason())
+	}
 	if !r.CutOff() {
 		t.Errorf("nothing answers, and the host is not said to be cut off: %q", r.Reason())
 	}

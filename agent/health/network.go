@@ -51,7 +51,9 @@ func (g Gate) network(ctx context.Context, before Before) []Result {
 	for _, what := range before.Reachable {
 		results = append(results, g.timed(what, KindNetwork, func() Result {
 			if err := g.reach(ctx, what); err != nil {
-				return failf("it could be reached before the switch: %v", err)
+				r := failf("it could be reached before the switch: %v", err)
+				r.hurried = over(ctx)
+				return r
 			}
 			return Result{}
 		}))
