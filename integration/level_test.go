@@ -133,6 +133,18 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 			t.Errorf("the root's own kernels are %+v", k.Own)
 		}
 	})
+	t.Run("full, into a root that is not healthy", func(t *testing.T) {
+		s := s.in(t)
+		tired, root := s.variant("tired", "1", service("tired.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
+		s.boots("updatectl", "apply", "--level", "full", "--from", tired)
+		v := s.condemned(root)
+		if !strings.Contains(v.Bad[root].Reason, "these failed and had not before the switch: tired.service") {
+			t.Errorf("bad are %+v", v.Bad)
+		}
+		h.Must(t, "systemctl", "reset-failed")
+		s.runs(wantsRoot, "1")
+		h.Must(t, "grep", "since = image 1", "/etc/lab/constant.conf")
+	})
 	t.Run("full, because the kernel is too old", func(t *testing.T) {
 		s := s.in(t)
 		s.publish("2", "os/server:stable")
