@@ -24,6 +24,8 @@ type Status struct {
 	Good   []RootStatus   `json:"good"`
 	Bad    map[string]Bad `json:"bad,omitempty"`
 	Pinned []string       `json:"pinned,omitempty"`
+	// NotReached counts the switches to a root that ended before it ran.
+	NotReached map[string]Failed `json:"failed_switches,omitempty"`
 	// Kernel is what keeps running, with its live patches.
 	Kernel struct {
 		Release     string      `json:"release"`
@@ -74,7 +76,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	s := Status{
-		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned,
+		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
 		System: facts.State, Failed: facts.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
 	s.Booted.Name = a.prettyName(st, facts.Root)
@@ -140,9 +142,10 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 		a.tell(Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
 	}
 	a.tellCollected(report.LivePatches)
-	known := len(rec.Accepted)
+	known := len(rec.Accepted) + len(rec.Failed)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
-	if err == nil && len(rec.Accepted) != known {
+	maps.DeleteFunc(rec.Failed, func(id string, _ Failed) bool { return !slices.Contains(keep, id) })
+	if err == nil && len(rec.Accepted)+len(rec.Failed) != known {
 		err = a.writeRecord(rec)
 	}
 	return report, err

@@ -60,6 +60,9 @@ func TestStuckShutdown(t *testing.T) {
 		if v.Last == nil || v.Last.Outcome != "stuck" || !strings.Contains(v.Last.Reason, "still stopping: stubborn.service") {
 			t.Errorf("the last switch is told as %+v", v.Last)
 		}
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "Not reached") || !strings.Contains(text, "once: the shutdown was not done") {
+			t.Errorf("status does not count it:\n%s", text)
+		}
 		s.unarmed()
 		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd", "srv-extra.mount", "timers.target", "multi-user.target"} {
 			if r := h.Run(t.Context(), "systemctl", "is-active", unit); r.Code != 0 {

@@ -43,6 +43,13 @@ func (c *cli) statusCommand() *cobra.Command {
 	return cmd
 }
 
+func timesText(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times, the last time", n)
+}
+
 func statusText(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
 	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
@@ -61,6 +68,9 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Bad)) {
 		fmt.Fprintf(w, "Bad\t%s\t%s: %s\n", short(id), s.Bad[id].At.Format("2006-01-02 15:04"), s.Bad[id].Reason)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.NotReached)) {
+		fmt.Fprintf(w, "Not reached\t%s\t%s: %s\n", short(id), timesText(s.NotReached[id].Times), s.NotReached[id].Reason)
 	}
 	for _, id := range s.Pinned {
 		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
