@@ -183,6 +183,8 @@ func TestWayBack(t *testing.T) {
 		s.armsBy(takenBack...)
 		s.switches("apply", "--from", image)
 		s.armsAgain()
+		for deadline := time.Now().Add(time.Minute); s.status().Phase == "staged" && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		}
 		s.runs(root, "1")
 		s.unguarded()
 		s.switches("rollback")
@@ -190,9 +192,9 @@ func TestWayBack(t *testing.T) {
 	})
 	t.Run("taken back, and it comes all the same and hangs", func(t *testing.T) {
 		s := s.in(t)
-		image, _ := s.variant("too-late-hangs", "1", hangs("wait.service", true)...)
+		image, _ := s.variant("too-late-hangs", "1", hangs("endless.service", true)...)
 		s.armsBy(takenBack...)
-		s.blames(s.comesBack(limit, "apply", "--from", image), "wait.service")
+		s.blames(s.comesBack(limit, "apply", "--from", image), "endless.service")
 		s.armsAgain()
 	})
 	t.Run("healthy, and somebody armed something", func(t *testing.T) {
