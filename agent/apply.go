@@ -353,7 +353,7 @@ func (a *Agent) announce(rec *Record) error {
 	return a.writeSwitch(rec)
 }
 
-// writeSwitch writes the record of a switch. Only one that brings something new has to find room for it.
+// writeSwitch writes the record of a switch. One that brings a new root has to find room for it, in both roots.
 func (a *Agent) writeSwitch(rec *Record) error {
 	if rec.Switch.Verb == verbApply {
 		return a.writeRecord(rec)

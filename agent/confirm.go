@@ -179,7 +179,7 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 	if a.fault == nil {
 		rec.State = &a.Config.State
 	}
-	if err := a.writeRecord(rec); err != nil {
+	if err := a.writeSwitch(rec); err != nil {
 		rec.Phase = PhaseTrying // as it is on the disk: the guard has to know
 		return err
 	}
@@ -298,7 +298,7 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		if rec.Last == nil || again || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
 			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
-		return errors.Join(a.writeRecord(rec), a.Machine.ForgetGone(ctx))
+		return errors.Join(a.writeSwitch(rec), a.Machine.ForgetGone(ctx))
 	case switcher.Pending:
 		return a.pending(ctx, rec)
 	case switcher.Landed:

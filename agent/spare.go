@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spareSize is room for the record, the history and a health report: what going back has to write.
-const spareSize = 256 << 10
+// spareSize is room for the record, the history and a health report: what going back has to write. It is given up in parts,
+// because others take what is free.
+const (
+	spareSize = 256 << 10
+	sparePart = 32 << 10
+)
 
 // reserve keeps room on the disk for the way back, as a file to be given up: a root that fills /var must not take from the
 // next one the means to say so. Where there is no room any more, that is no reason to stay.
@@ -48,18 +52,29 @@ func (a *Agent) writeOutcome(rec *Record) error {
 	return a.withSpare(func() error { return a.writeRecord(rec) })
 }
 
-// withSpare does what writes to the state, and once more with the room that was kept, when there is no other.
+// withSpare does what writes to the state, and when there is no room for it again with as many parts of the room that was
+// kept as it takes.
 func (a *Agent) withSpare(write func() error) error {
 	err := write()
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
-		return err
-	}
-	if gone := os.Remove(a.path(spareFile)); gone != nil {
-		if errors.Is(gone, fs.ErrNotExist) {
-			return err
+	for errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		left, serr := spend(a.path(spareFile))
+		if serr != nil || !left {
+			return errors.Join(err, serr)
 		}
-		return errors.Join(err, gone)
+		a.Log.Warn("the disk is full; the room that was kept for this is used", zap.Error(err))
+		err = write()
 	}
-	a.Log.Warn("the disk is full; the room that was kept for this is used", zap.Error(err))
-	return write()
+	return err
+}
+
+// spend gives a part of a file's room free, and tells whether there was one.
+func spend(file string) (bool, error) {
+	st, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, os.Truncate(file, max(0, st.Size()-sparePart))
 }

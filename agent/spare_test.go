@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// TestSpare: the room that is kept is given up once, for what finds no other.
+// TestSpare: the room that is kept is given up in parts, for what finds no other.
 func TestSpare(t *testing.T) {
 	a := &Agent{Machine: switcher.Machine{Root: t.TempDir()}, Log: zap.NewNop()}
 	file := a.path(spareFile)
@@ -28,21 +28,35 @@ func TestSpare(t *testing.T) {
 		t.Fatalf("%d bytes in %d blocks (%v), want %d on the disk", st.Size, st.Blocks, err, spareSize)
 	}
 	full := &fs.PathError{Op: "write", Path: "state.json", Err: unix.ENOSPC}
-	writes := 0
+	writes, enough := 0, 0
 	write := func() error {
-		if writes++; writes == 1 {
+		if writes++; writes < enough {
 			return full
 		}
 		return nil
 	}
-	if err := a.withSpare(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || !exists(file) {
+	size := func() int64 {
+		t.Helper()
+		st, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Size()
+	}
+	if err := a.withSpare(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || size() != spareSize {
 		t.Errorf("another error (%v) has cost the room that is kept", err)
 	}
-	if err := a.withSpare(write); err != nil || writes != 2 || exists(file) {
-		t.Errorf("after %d writes: %v", writes, err)
+	for _, c := range []struct {
+		enough int
+		left   int64
+	}{{2, spareSize - sparePart}, {4, spareSize - 4*sparePart}, {5, 0}} {
+		writes, enough = 0, c.enough
+		if err := a.withSpare(write); err != nil || writes != enough || size() != c.left {
+			t.Errorf("after %d writes: %v, %d bytes left, want %d", writes, err, size(), c.left)
+		}
 	}
-	writes = 0
+	writes, enough = 0, 2
 	if err := a.withSpare(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
-		t.Errorf("without it, after %d writes: %v", writes, err)
+		t.Errorf("without any, after %d writes: %v", writes, err)
 	}
 }
