@@ -281,9 +281,10 @@ func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec
 // was good before it. What is not up yet may fail yet; systemd says that it starts, too, when all that it waits for is the
 // agent's own unit.
 func (a *Agent) observe(ctx context.Context, f switcher.Facts, verb string) health.Before {
-	before := health.Observe(ctx, a.gate())
+	gate := a.gate()
+	before := health.Observe(ctx, gate)
 	starting := f.State == "starting" || f.State == "initializing"
-	before.Unknown = verb == verbResume || verb == verbRollback && f.Root == switcher.HostRoot || starting && a.gate().Busy(ctx)
+	before.Unknown = verb == verbResume || verb == verbRollback && f.Root == switcher.HostRoot || starting && gate.Busy(ctx)
 	return before
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// goBack leaves a root that did not become good. It returns [ErrUnhealthy], with what comes next.
+// goBack leaves a root that did not become good, which has a way back. It returns [ErrUnhealthy], with what comes next.
 func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
 	a.tell(Event{Event: "unhealthy", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
@@ -90,11 +90,19 @@ func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) e
 	err := rec.Last.unhealthy()
 	if boot {
 		a.Log.Error("the root that was gone back to is cut off; the kernel is booted", zap.String("root", target), zap.String("reason", reason))
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
-		defer cancel()
-		if berr := a.Machine.FullRebootNow(ctx); berr != nil { // nobody else would
-			err = errors.Join(err, berr, switcher.BootKernel())
-		}
+		err = errors.Join(err, a.bootKernel(ctx))
+	}
+	return err
+}
+
+// bootKernel asks for a full reboot, and boots without asking where that cannot be had: the record rests, and nobody else
+// would.
+func (a *Agent) bootKernel(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	err := a.Machine.FullRebootNow(ctx)
+	if err != nil {
+		err = errors.Join(err, switcher.BootKernel())
 	}
 	return err
 }
@@ -121,7 +129,7 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
 	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Reason: why.Error()})
-	return errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.Machine.FullRebootNow(ctx))
+	return errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.bootKernel(ctx))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.

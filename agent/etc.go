@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -36,12 +35,7 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 	}
 	a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
 	if exists(before) { // what is there was merged for a switch that failed
-		err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
-		if errors.Is(err, unix.ENOENT) {
-			err = os.Rename(fresh, dst)
-		} else if err == nil {
-			err = os.RemoveAll(fresh)
-		}
+		err = etc.Replace(fresh, dst)
 	} else {
 		if err = os.Rename(dst, before); errors.Is(err, fs.ErrNotExist) { // the root never ran
 			err = nil

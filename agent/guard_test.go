@@ -58,6 +58,25 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 	}
 }
 
+// TestGuardSeesLate: what failed before the guard looked failed in the new root all the same.
+func TestGuardSeesLate(t *testing.T) {
+	a := testAgent(t)
+	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	g := &guard{agent: a, since: time.Hour}
+	g.change.Target = "v2"
+	if got := g.began(); got != time.Hour {
+		t.Errorf("without a stamp: %v", got)
+	}
+	for target, want := range map[string]time.Duration{"v1": time.Hour, "v2": 50 * time.Minute} { // v1's is of the switch before
+		if err := a.writeStamp(switcher.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		if got := g.began(); got != want {
+			t.Errorf("with the stamp of %s: %v, want %v", target, got, want)
+		}
+	}
+}
+
 // TestGuardDecides follows a guard through what it may see.
 func TestGuardDecides(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

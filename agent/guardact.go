@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -40,13 +41,22 @@ func (g *guard) ask(ctx context.Context, s sight) {
 	if s.verdict != "" || s.manager == nil {
 		return
 	}
-	t, err := g.agent.Machine.AskTrouble(ctx, g.since)
+	t, err := g.agent.Machine.AskTrouble(ctx, g.began())
 	if err != nil {
 		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
 	}
 	if known := t.String(); known != "" {
 		g.why += "; " + known
 	}
+}
+
+// began is when the root that is watched began, by the clock that systemd stamps units with. The guard itself may have seen
+// it late: its question to a systemd that is starting waits for the answer.
+func (g *guard) began() time.Duration {
+	if stamp := readStamp(g.agent.path(stampFile)); stamp != nil && stamp.Target == g.change.Target && stamp.At > 0 {
+		return stamp.At
+	}
+	return g.since
 }
 
 func (g *guard) returnTo(ctx context.Context, s sight) error {

@@ -191,10 +191,11 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 	if err != nil {
 		return err
 	}
-	if err := n.Preflight(); err != nil {
-		return fmt.Errorf("%w: %w", ErrIncompatible, err)
+	err = n.Preflight()
+	if err != nil && !noRoom(err) { // which says nothing of the image
+		err = fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
-	return nil
+	return err
 }
 
 // mountPoints lists the directories that something is mounted on in a new root.

@@ -264,3 +264,32 @@ func FuzzKargs(f *testing.F) {
 		}
 	})
 }
+
+// TestMustStay: the word counts as a whole, and in a container the command line is PID 1's.
+func TestMustStay(t *testing.T) {
+	for name, c := range map[string]struct {
+		kernel, init string
+		container    bool
+		want         bool
+	}{
+		"asked for":                 {"root=/dev/vda updatectl.resume=0 quiet\n", "/sbin/init\x00", false, true},
+		"not asked for":             {"root=/dev/vda updatectl.resume=01\n", "/sbin/init\x00updatectl.resume=0\x00", false, false},
+		"container, asked for":      {"quiet\n", "/sbin/init\x00updatectl.resume=0\x00", true, true},
+		"container, the host's own": {"updatectl.resume=0\n", "/sbin/init\x00", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			put(t, root, "proc/cmdline", []byte(c.kernel), 0o644)
+			put(t, root, "proc/1/cmdline", []byte(c.init), 0o644)
+			if c.container {
+				put(t, root, "run/systemd/container", []byte("systemd-nspawn"), 0o644)
+			}
+			if got, err := (Machine{Root: root}).MustStay(); err != nil || got != c.want {
+				t.Errorf("%v (%v), want %v", got, err, c.want)
+			}
+		})
+	}
+	if _, err := (Machine{Root: t.TempDir()}).MustStay(); err == nil {
+		t.Error("no command line is no error")
+	}
+}

@@ -144,7 +144,7 @@ var checks = []struct {
 
 func judgeHost(f Facts, _ Target) (Verdict, string) {
 	if f.Systemd == OldestSystemd { // it does not know SurviveFinalKillSignal=
-		return VerdictNote, fmt.Sprintf("this host has systemd %d, which ends the guard with the root that is left: nobody goes back from a root that hangs; %d does not", f.Systemd, OldestSystemd+1)
+		return VerdictNote, fmt.Sprintf("this host has systemd %d, which ends the guard with the root that is left, so that nobody goes back from a root that hangs; %d lets it live", f.Systemd, OldestSystemd+1)
 	}
 	return judgeVersion(f.Systemd, "this host")
 }

@@ -52,13 +52,21 @@ func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
 	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take what is older than what was accepted before, and begin from there; it must be signed and not expired")
 }
 
+// known goes on with what is known of a root, "" when that is nothing.
+func known(what, value string) string {
+	if value == "" {
+		return ""
+	}
+	return ", " + what + " " + value
+}
+
 func appliedText(w io.Writer, d agent.Applied) {
 	switch {
 	case d.Skipped != "" && d.Root == d.From:
 		fmt.Fprintf(w, "Nothing is done: %s.\n", d.Skipped)
 		return
 	case d.Skipped != "":
-		fmt.Fprintf(w, "Left alone: %s, version %s: %s.\n", short(d.Root), d.Version, d.Skipped)
+		fmt.Fprintf(w, "Left alone: %s%s: %s.\n", short(d.Root), known("version", d.Version), d.Skipped)
 		return
 	case d.Restarting:
 		fmt.Fprintf(w, "Level\t%s\n", d.Level)
@@ -73,7 +81,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 		}
 		return
 	case !d.Switching:
-		fmt.Fprintf(w, "Nothing to do: %s runs already, version %s, signed by %s.\n", short(d.Root), d.Version, signedBy(d.Vouchers))
+		fmt.Fprintf(w, "Nothing to do: %s runs already%s%s.\n", short(d.Root), known("version", d.Version), known("signed by", signedBy(d.Vouchers)))
 		return
 	}
 	if d.Reference != "" {

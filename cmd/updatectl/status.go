@@ -43,6 +43,7 @@ func (c *cli) statusCommand() *cobra.Command {
 	return cmd
 }
 
+// timesText is how often something failed, before the reason of the last time.
 func timesText(n int) string {
 	if n == 1 {
 		return "once"

@@ -31,7 +31,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		err = syncTree(tmp)
 	}
 	if err == nil {
-		err = replace(tmp, dst)
+		err = Replace(tmp, dst)
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
@@ -134,15 +134,21 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	return nil
 }
 
-// replace gives the finished directory its name. Exchanging the two leaves no
-// moment in which there is none.
-func replace(tmp, dst string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
+// Replace gives a finished directory its name, and removes the one that had it. Exchanging the two leaves no moment in
+// which there is none.
+func Replace(fresh, dst string) error {
+	exchange := func() error {
+		return unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
+	}
+	err := exchange()
+	for errors.Is(err, unix.EINTR) { // a file system of the network can be interrupted
+		err = exchange()
+	}
 	switch {
 	case err == nil:
-		return os.RemoveAll(tmp)
+		return os.RemoveAll(fresh)
 	case errors.Is(err, unix.ENOENT):
-		return os.Rename(tmp, dst)
+		return os.Rename(fresh, dst)
 	default:
 		return &fs.PathError{Op: "rename", Path: dst, Err: err}
 	}
