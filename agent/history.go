@@ -38,7 +38,7 @@ func (a *Agent) tell(e Event) {
 	e.At = a.Now().UTC()
 	line, err := json.Marshal(e)
 	if err == nil {
-		err = appendLine(a.path(history), line)
+		err = a.withSpare(func() error { return appendLine(a.path(history), line) })
 	}
 	if err != nil {
 		a.Log.Warn("cannot write the history", zap.Error(err))

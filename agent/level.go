@@ -21,9 +21,17 @@ const (
 func (a *Agent) decide(st *store.Store, root store.Root, f switcher.Facts, rec *Record, wish switcher.Level) (switcher.Decision, error) {
 	t, err := a.target(st, root.ID, f)
 	if err != nil {
-		return switcher.Decision{}, fmt.Errorf("%w: %w", ErrIncompatible, err)
+		return switcher.Decision{}, incompatible(err)
 	}
 	return a.withLevel(switcher.Decide(f, t), wish, rec.landed(root.ID, f))
+}
+
+// incompatible takes an error of looking into a root for the image's. That there is no room says nothing of it.
+func incompatible(err error) error {
+	if err == nil || noRoom(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrIncompatible, err)
 }
 
 // decideResume decides about going on from a boot of the kernel to the last good root, which ran before: what is about the

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,11 +190,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 	if err != nil {
 		return err
 	}
-	err = n.Preflight()
-	if err != nil && !noRoom(err) { // which says nothing of the image
-		err = fmt.Errorf("%w: %w", ErrIncompatible, err)
-	}
-	return err
+	return incompatible(n.Preflight())
 }
 
 // mountPoints lists the directories that something is mounted on in a new root.

@@ -325,7 +325,11 @@ func (s *site) acts(meet func(act)) {
 
 	release = s.inhibit()
 	good := h.Must(s.T, "cat", stateFile)
-	meet(act{name: "roll back", args: []string{"rollback"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(good) }})
+	must("cp /run/updatectl/armed.json /run/lab/armed.json") // asking for a switch removes it
+	meet(act{name: "roll back", args: []string{"rollback"}, code: exitBlocked, prepare: func(s *site) {
+		s.setRecord(good)
+		h.Must(s.T, "cp", "/run/lab/armed.json", "/run/updatectl/armed.json")
+	}})
 	release()
 	gone = s.queues()
 	meet(s.arming("arm the host", s.edited("rollback", "host", nil), false))
