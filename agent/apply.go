@@ -44,8 +44,9 @@ type Applied struct {
 	Decision  *switcher.Decision `json:"decision,omitempty"`
 	// NewBytes is what the root needed on disk beyond what was there.
 	NewBytes int64 `json:"new_bytes,omitempty"`
-	// Skipped is why an unattended run left an image alone.
+	// Skipped is why an unattended run left an image alone; Bad why apply would not take what was staged.
 	Skipped string `json:"skipped,omitempty"`
+	Bad     *Bad   `json:"bad,omitempty"`
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
@@ -95,14 +96,13 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return a.resume(ctx, w)
 	}
 	if bad, isBad := w.rec.Bad[w.done.Root]; isBad && !o.Retry {
-		why := fmt.Sprintf("on %s: %s", bad.At.Format("2006-01-02 15:04"), bad.Reason)
-		if w.done.Skipped = "given up " + why; o.Unattended && w.stranded() {
+		if w.done.Skipped = "given up " + bad.when(); o.Unattended && w.stranded() {
 			return a.resume(ctx, w)
 		}
 		if o.Unattended {
 			return w.done, nil
 		}
-		return w.done, fmt.Errorf("%w %s", ErrGivenUp, why)
+		return w.done, bad.givenUp()
 	}
 	if o.Unattended && w.done.Root == w.rec.good() && w.rec.resumed(w.done.Root) >= maxAttempts {
 		w.done.Skipped = fmt.Sprintf("resumed %d times after a boot of the kernel and did not become good", w.rec.resumed(w.done.Root))
@@ -183,6 +183,9 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	if w.done.Root != w.facts.Root {
 		_, err = a.stage(ctx, w)
+		if bad, isBad := w.rec.Bad[w.done.Root]; isBad && w.offer.image != nil {
+			w.done.Bad = &bad
+		}
 	}
 	if err == nil && w.offer.release != nil {
 		w.done.LivePatches, err = a.survey(ctx, w.facts, w.rec)
@@ -385,6 +388,6 @@ func (a *Agent) ask(ctx context.Context, s *Switch) error {
 
 func (a *Agent) tellSwitching(rec *Record, f switcher.Facts) {
 	s := rec.Switch
-	a.tell(Event{Event: "switching", Root: s.Target, From: f.Root, Version: s.Version, Kernel: f.KernelRelease})
-	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("level", string(s.Level)))
+	a.tell(s.event("switching", "").on(f))
+	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb), zap.String("level", string(s.Level)))
 }

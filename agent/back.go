@@ -18,7 +18,7 @@ import (
 // goBack leaves a root that did not become good, which has a way back. It returns [ErrUnhealthy], with what comes next.
 func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
-	a.tell(Event{Event: "unhealthy", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.tell(rec.Switch.event("unhealthy", reason))
 	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
 	a.leaveVerdict(f.Root, reason)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
@@ -31,7 +31,7 @@ func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reaso
 
 // returnTo asks for the switch back; where that cannot be had, for a full reboot.
 func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to, reason string) error {
-	s := Switch{Verb: verbBack, Version: rec.Accepted[to].Version}
+	s := Switch{Verb: verbBack, Version: a.versionOf(to, rec)}
 	a.describe(&s, f, to)
 	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
 	if ran {
@@ -86,7 +86,7 @@ func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) e
 	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "unhealthy", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.tell(rec.Switch.event("unhealthy", reason))
 	err := rec.Last.unhealthy()
 	if boot {
 		a.Log.Error("the root that was gone back to is cut off; the kernel is booted", zap.String("root", target), zap.String("reason", reason))
@@ -128,16 +128,17 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	}
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
-	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Reason: why.Error()})
+	a.tell(rec.Switch.event("failed", why.Error()))
 	return errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.bootKernel(ctx))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.
 type backNote struct {
-	// Left is the root that did not become good, as which mount it is at /, and Reason why.
-	Left   string `json:"left"`
-	Mount  int    `json:"mount"`
-	Reason string `json:"reason"`
+	// Left is the root that did not become good, Version its version; as which mount it is at /, and Reason why.
+	Left    string `json:"left"`
+	Version string `json:"version,omitempty"`
+	Mount   int    `json:"mount"`
+	Reason  string `json:"reason"`
 	// Switch is the switch back.
 	Switch Switch `json:"switch"`
 }
@@ -198,7 +199,10 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 		}
 	}
 	if n.Switch.BootID == f.BootID { // the guard has written no history
-		a.tell(Event{Event: "unhealthy", Root: n.Left, From: n.Switch.Target, Reason: n.Reason})
+		a.tell(Event{At: n.Switch.At, Event: "unhealthy", Root: n.Left, Version: n.Version, Reason: n.Reason})
+		leaving := n.Switch.event("switching", "").on(f)
+		leaving.At = n.Switch.At
+		a.tell(leaving)
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot take over what the guard left: %w", err)

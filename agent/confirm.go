@@ -188,7 +188,7 @@ func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
 		return errors.Join(err, a.writeRecord(rec))
 	}
 	a.restoreEtcs(f)
-	a.tell(Event{Event: "good", Root: f.Root, From: rec.Switch.From, Version: rec.Switch.Version, Kernel: f.KernelRelease})
+	a.tell(rec.Switch.event("good", "").on(f))
 	a.Log.Info("the root is good", zap.String("root", f.Root))
 	if rec.Switch.Verb == verbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)
@@ -355,7 +355,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "landed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.tell(rec.Switch.event("landed", reason))
 	return nil
 }
 
@@ -368,9 +368,9 @@ func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason st
 	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "failed", Root: rec.Switch.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: reason})
+	a.tell(rec.Switch.event("failed", reason))
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
-		a.tell(Event{Event: "bad", Root: rec.Switch.Target, Version: rec.Switch.Version, Reason: bad.Reason})
+		a.tell(rec.Switch.event("bad", bad.Reason))
 	}
 	if rec.Switch.Verb == verbBack && outcome == switcher.Rebooted {
 		return nil // the bad root is left, by another way

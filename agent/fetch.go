@@ -113,7 +113,7 @@ func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 		}
 	}
 	p.mark.Version = cmp.Or(p.mark.Version, root.Info.Version)
-	w.done.NewBytes, w.done.Version = root.Info.NewBytes, p.mark.Version
+	w.done.Version = p.mark.Version
 	w.rec.Staged, w.rec.Accepted[root.ID] = root.ID, p.mark
 	if err := w.rec.on(CauseStaged); err != nil {
 		return root, err
@@ -122,6 +122,7 @@ func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 		return root, err
 	}
 	if lookErr != nil { // it was not there before
+		w.done.NewBytes = root.Info.NewBytes
 		a.tell(Event{Event: "staged", Root: root.ID, Version: p.mark.Version, Sequence: p.mark.Sequence, Vouchers: root.Info.Vouchers})
 	}
 	return root, nil
@@ -208,7 +209,7 @@ func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, r
 	if bad, ok := rec.Bad[v.Root]; ok {
 		v.Bad = &bad
 	}
-	if p.image != nil {
+	if p.image != nil && !v.Staged {
 		for _, l := range p.image.Manifest.Layers {
 			v.Download += l.Size
 		}

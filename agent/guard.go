@@ -59,6 +59,8 @@ type guard struct {
 	change Switch
 	// back is the root to go back to, nil when there is none.
 	back *switcher.Next
+	// backVersion is its version, "" for that of the mutable host.
+	backVersion string
 	// shutdown and health are how long the stages may take.
 	shutdown, health time.Duration
 	// active lists what ran before, to be started again when the shutdown is cancelled.
@@ -137,6 +139,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		if g.back, err = a.prepareBack(to, facts, rec); err != nil {
 			return nil, fmt.Errorf("cannot prepare the way back to %s: %w", to, err)
 		}
+		g.backVersion = a.versionOf(to, rec)
 	}
 	return g, nil
 }

@@ -61,7 +61,7 @@ func (g *guard) began() time.Duration {
 
 func (g *guard) returnTo(ctx context.Context, s sight) error {
 	a := g.agent
-	back := Switch{Verb: verbBack, Before: g.change.Before}
+	back := Switch{Verb: verbBack, Version: g.backVersion, Before: g.change.Before}
 	a.describe(&back, switcher.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
 	g.report(s, back)
 	for _, p := range g.back.Persist {
@@ -91,7 +91,7 @@ func (g *guard) arrivals() int {
 // report tells what the guard does: in /run for whoever comes up next, and in the record if that can be written.
 func (g *guard) report(s sight, back Switch) {
 	a := g.agent
-	text, err := json.Marshal(backNote{Left: s.Root, Mount: s.Mount, Reason: g.why, Switch: back})
+	text, err := json.Marshal(backNote{Left: s.Root, Version: g.change.Version, Mount: s.Mount, Reason: g.why, Switch: back})
 	if err == nil {
 		err = writeAtomically(a.path(backFile), text, 0o600)
 	}
@@ -156,7 +156,11 @@ func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
 	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: event, Root: rec.Last.Target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: rec.Last.Reason})
+	e := rec.Switch.event(event, rec.Last.Reason)
+	if e.Root != rec.Last.Target { // going back from it is what did not end
+		e = Event{Event: event, Root: rec.Last.Target, Version: rec.Accepted[rec.Last.Target].Version, Reason: rec.Last.Reason}
+	}
+	a.tell(e)
 	return nil
 }
 
@@ -229,7 +233,7 @@ func (a *Agent) recordCancel(rec *Record, why string) error {
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
-	a.tell(Event{Event: "failed", Root: target, From: rec.Switch.From, Version: rec.Switch.Version, Reason: why})
+	a.tell(rec.Switch.event("failed", why))
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -19,7 +20,9 @@ import (
 type Event struct {
 	At time.Time `json:"at"`
 	// Event is staged, switching, good, bad, failed, rolled-back, collected, downgrade, live patch effective …
-	Event   string `json:"event"`
+	Event string `json:"event"`
+	// Verb is that of the switch: apply, rollback, resume or back.
+	Verb    string `json:"verb,omitempty"`
 	Root    string `json:"root,omitempty"`
 	From    string `json:"from,omitempty"`
 	Version string `json:"version,omitempty"`
@@ -33,9 +36,12 @@ type Event struct {
 	LivePatch string `json:"live_patch,omitempty"`
 }
 
-// tell appends to the audit trail. It never fails a switch: the record decides, this is for people.
+// tell appends to the audit trail; an event without a time is one of now. It never fails a switch: the record decides, this
+// is for people.
 func (a *Agent) tell(e Event) {
-	e.At = a.Now().UTC()
+	if e.At.IsZero() {
+		e.At = a.Now().UTC()
+	}
 	line, err := json.Marshal(e)
 	if err == nil {
 		err = a.withSpare(func() error { return appendLine(a.path(history), line) })
@@ -43,6 +49,17 @@ func (a *Agent) tell(e Event) {
 	if err != nil {
 		a.Log.Warn("cannot write the history", zap.Error(err))
 	}
+}
+
+// event makes an event of a switch, about its target.
+func (s *Switch) event(name, reason string) Event {
+	return Event{Event: name, Verb: s.Verb, Root: s.Target, From: s.From, Version: s.Version, Reason: reason}
+}
+
+// on adds the host on which it happened.
+func (e Event) on(f switcher.Facts) Event {
+	e.Kernel = f.KernelRelease
+	return e
 }
 
 // appendLine begins a line of its own also where a full disk or a crash cut the last one short.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ type Plan struct {
 	// Decision and Etc are known once the image is staged.
 	Decision *switcher.Decision `json:"decision,omitempty"`
 	Etc      *etc.Report        `json:"etc,omitempty"`
-	// Refusal is what apply would end with, an [ErrFullReboot] or [ErrIncompatible]; nil when it would switch.
+	// Refusal is what apply would end with, an [ErrGivenUp], [ErrFullReboot] or [ErrIncompatible]; nil when it would switch.
 	Refusal error `json:"-"`
 	// From and To are the versions of the operating system, as os-release names them.
 	From string `json:"from,omitempty"`
@@ -50,6 +51,9 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 		return Plan{}, err
 	}
 	plan := Plan{Available: available, Kernel: facts.KernelRelease, Carried: a.Config.State.Persist}
+	if plan.Newer && plan.Bad != nil && p.image != nil {
+		plan.Refusal = plan.Bad.givenUp()
+	}
 	if !plan.Newer && plan.Live {
 		plan.Decision = liveDecision(plan.LivePatches)
 	}
@@ -64,7 +68,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return plan, a.able(facts) // not staged: what is known without its layers is all there is
 	}
-	plan.Staged = true
+	plan.Staged, plan.Download = true, 0
 	unlock, err := a.lock(ctx, "plan", true) // it mounts in the scratch directory
 	if err != nil {
 		return plan, err
@@ -82,7 +86,7 @@ func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, roo
 	if len(decision.Checks) == 0 { // nothing could be asked
 		return err
 	}
-	plan.Decision, plan.Refusal = &decision, err
+	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
 	plan.From, plan.To = a.prettyName(st, facts.Root), root.Info.OS.PrettyName
 	stops, err := a.Machine.UnitStops(ctx)
 	if err != nil {

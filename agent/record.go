@@ -106,6 +106,12 @@ type Bad struct {
 	At     time.Time `json:"at"`
 }
 
+// when tells when and why a root was given up.
+func (b Bad) when() string { return fmt.Sprintf("on %s: %s", b.At.Format("2006-01-02 15:04"), b.Reason) }
+
+// givenUp is what a person who asks for it is told.
+func (b Bad) givenUp() error { return fmt.Errorf("%w %s", ErrGivenUp, b.when()) }
+
 // Result is how a switch ended.
 type Result struct {
 	Outcome switcher.Outcome `json:"outcome"`

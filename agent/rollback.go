@@ -8,16 +8,46 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 )
 
 // Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left
-// is not taken again by an unattended apply.
+// is not taken again by an unattended apply. A root that is being judged is left without waiting for the verdict.
 func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, error) {
 	if err := a.requireLive(); err != nil {
 		return Applied{}, err
 	}
+	ended, err := a.endConfirm(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	done, err := a.rollback(ctx, to, wait)
+	if ended && !done.Switching {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+		defer cancel()
+		if err := a.Machine.BeginConfirm(ctx); err != nil { // it was going back itself; else the guard will
+			a.Log.Warn("the root is not judged any more", zap.Error(err))
+		}
+	}
+	return done, err
+}
+
+// endConfirm ends the confirm that judges the running root, which may take as long as [health] deadline, and tells whether
+// there was one.
+func (a *Agent) endConfirm(ctx context.Context) (bool, error) {
+	rec, err := a.readRecord()
+	if err != nil || !rec.moving() {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return a.Machine.EndConfirm(ctx)
+}
+
+func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, error) {
 	unlock, err := a.lock(ctx, verbRollback, wait)
 	if err != nil {
 		return Applied{}, err
@@ -49,7 +79,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		return done, err
 	}
 	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
-	done.Version, done.Switching = s.Version, true
+	done.Version = s.Version
 	if _, known := rec.Bad[facts.Root]; !known { // why it was given up before is worth more
 		rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
 	}
@@ -57,7 +87,9 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		delete(rec.Bad, facts.Root)
 	}
 	s.Before = a.observe(ctx, facts, s.Verb)
-	return done, a.switchTo(ctx, rec, facts, s, to)
+	err = a.switchTo(ctx, rec, facts, s, to)
+	done.Switching = err == nil
+	return done, err
 }
 
 // ready tells whether a root can be gone back to, and its version.

@@ -18,6 +18,7 @@ import (
 
 // Status is the answer of status: what runs, what waits, what can be gone back to.
 type Status struct {
+	// Phase is that of the record; a root that runs and is not good yet is being tried, also where nobody has recorded it.
 	Phase  Phase          `json:"phase"`
 	Booted RootStatus     `json:"booted"`
 	Staged *RootStatus    `json:"staged,omitempty"`
@@ -44,14 +45,30 @@ type Status struct {
 	System string   `json:"system,omitempty"`
 	Failed []string `json:"failed_units,omitempty"`
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
-	Armed string  `json:"armed,omitempty"`
-	Last  *Result `json:"last,omitempty"`
+	Armed string `json:"armed,omitempty"`
+	// Switch is the switch under way, nil when the host is on its way nowhere.
+	Switch *SwitchStatus `json:"switch,omitempty"`
+	Last   *Result       `json:"last,omitempty"`
 	// Resume counts the boots of the kernel after which the last good root was set out for and not reached.
 	Resume *Resume `json:"resume,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *HealthReport `json:"health,omitempty"`
 	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
 	Unhealthy *HealthReport `json:"unhealthy,omitempty"`
+}
+
+// SwitchStatus is a switch under way as people see it.
+type SwitchStatus struct {
+	// Verb is apply, rollback, resume or back.
+	Verb    string    `json:"verb"`
+	From    string    `json:"from"`
+	Target  string    `json:"target"`
+	Version string    `json:"version,omitempty"`
+	At      time.Time `json:"at"`
+	// Back is where the host goes when the target does not become good, "" when it stays.
+	Back string `json:"back,omitempty"`
+	// Deadline is when the target has to be good; zero until it runs.
+	Deadline time.Time `json:"deadline,omitzero"`
 }
 
 // RootStatus is one root as people see it.
@@ -97,9 +114,26 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	if a.Machine.Live() {
+		s.Phase, s.Switch = a.underWayNow(facts, rec)
 		s.Armed, err = switcher.Armed()
 	}
 	return s, err
+}
+
+// underWayNow tells of the switch that the record is in, by what is mounted at /.
+func (a *Agent) underWayNow(f switcher.Facts, rec *Record) (Phase, *SwitchStatus) {
+	if !rec.moving() {
+		return rec.Phase, nil
+	}
+	phase, sw := rec.Phase, rec.Switch
+	if outcome, _ := switcher.Prove(sw.Expectation, f, readStamp(a.path(stampFile))); phase == PhaseArmed && outcome == switcher.Switched {
+		phase = PhaseTrying
+	}
+	s := &SwitchStatus{Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.wayBack()}
+	if phase == PhaseTrying {
+		s.Deadline = a.Now().UTC().Add(a.timeLeft()).Truncate(time.Second)
+	}
+	return phase, s
 }
 
 func rootStatus(st *store.Store, rec *Record, id string) RootStatus {

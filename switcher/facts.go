@@ -164,11 +164,10 @@ func (f *Facts) askPID1(ctx context.Context) error {
 	if !exists("/run/systemd/system") { // sd_booted(3)
 		return nil
 	}
-	conn, err := ConnectPID1(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+	return withPID1(ctx, func(conn *dbus.Conn) error { return f.askManager(ctx, conn) })
+}
+
+func (f *Facts) askManager(ctx context.Context, conn *dbus.Conn) error {
 	version, err := conn.GetManagerProperty("Version")
 	if err != nil {
 		return fmt.Errorf("cannot ask systemd for its version: %w", err)

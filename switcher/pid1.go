@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // privateSocket is where PID 1 itself answers, also when the bus is down.
@@ -22,13 +24,32 @@ const (
 	greetPatience = 25 * time.Second
 )
 
-var errDeaf = errors.New("it does not answer")
+// ErrDeaf: PID 1 does not answer, as in the moment in which it is executed anew, at every soft reboot.
+var ErrDeaf = errors.New("systemd does not answer")
+
+// lost tells whether a connection was refused or broke, or nothing came over it.
+func lost(err error) bool {
+	for _, known := range []error{unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, io.ErrUnexpectedEOF, godbus.ErrClosed} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+// deaf marks an error that says so.
+func deaf(err error) error {
+	if lost(err) && !errors.Is(err, ErrDeaf) {
+		return fmt.Errorf("%w: %w", ErrDeaf, err)
+	}
+	return err
+}
 
 // ConnectPID1 connects to PID 1 over its private socket. The caller closes the connection.
 func ConnectPID1(ctx context.Context) (*dbus.Conn, error) {
 	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, privateSocket) })
 	if err != nil {
-		return nil, fmt.Errorf("cannot talk to systemd: %w", err)
+		return nil, fmt.Errorf("cannot talk to systemd: %w", deaf(err))
 	}
 	return conn, nil
 }
@@ -67,7 +88,7 @@ func greet(ctx context.Context, conn *godbus.Conn) error {
 		case <-time.After(nudge):
 		}
 	}
-	return fmt.Errorf("%w within %v", errDeaf, greetPatience)
+	return fmt.Errorf("%w within %v", ErrDeaf, greetPatience)
 }
 
 func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
@@ -76,19 +97,19 @@ func withPID1(ctx context.Context, do func(*dbus.Conn) error) error {
 		return err
 	}
 	defer conn.Close()
-	return do(conn)
+	return deaf(do(conn))
 }
 
 // callManager calls what the library has no method for.
 func callManager(ctx context.Context, method string, args ...any) error {
 	conn, err := dialPID1(ctx, privateSocket)
 	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", err)
+		return fmt.Errorf("cannot talk to systemd: %w", deaf(err))
 	}
 	defer conn.Close()
 	manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, args...).Err; err != nil {
-		return fmt.Errorf("cannot have systemd do %s: %w", method, err)
+		return fmt.Errorf("cannot have systemd do %s: %w", method, deaf(err))
 	}
 	return nil
 }

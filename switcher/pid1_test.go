@@ -79,7 +79,35 @@ func TestDialPID1(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := dialPID1(short, deafUntil(t, 1000)); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errDeaf) {
+	if _, err := dialPID1(short, deafUntil(t, 1000)); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrDeaf) {
 		t.Errorf("never heard: %v", err)
+	}
+}
+
+// TestDeaf: a PID 1 that is executed anew refuses connections, or breaks them, and that is told as such.
+func TestDeaf(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(deaf(err), ErrDeaf) {
+		t.Errorf("broken: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(deaf(err), ErrDeaf) {
+		t.Errorf("refused: %v", err)
+	}
+	if _, err := dialPID1(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil || errors.Is(deaf(err), ErrDeaf) {
+		t.Errorf("no systemd: %v", err)
 	}
 }

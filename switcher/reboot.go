@@ -198,16 +198,41 @@ func (m Machine) SoftRebootQueued(ctx context.Context) (bool, error) {
 
 // UnitActive tells whether a unit is active.
 func (m Machine) UnitActive(ctx context.Context, unit string) (bool, error) {
-	active := false
+	state, err := unitState(ctx, unit)
+	return state == "active", err
+}
+
+// unitState is the ActiveState of a unit.
+func unitState(ctx context.Context, unit string) (string, error) {
+	active := ""
 	err := withPID1(ctx, func(conn *dbus.Conn) error {
 		state, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
 		if err != nil {
 			return fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
 		}
-		active = state.Value.Value() == "active"
+		active, _ = state.Value.Value().(string)
 		return nil
 	})
 	return active, err
+}
+
+// EndConfirm ends the unit that judges the running root, and tells whether it was at it.
+func (m Machine) EndConfirm(ctx context.Context) (bool, error) {
+	state, err := unitState(ctx, ConfirmUnit)
+	if err != nil || state != "activating" {
+		return false, err
+	}
+	return true, runJob(ctx, "stop", ConfirmUnit, "replace")
+}
+
+// BeginConfirm has the running root judged. It does not wait for the end of that.
+func (m Machine) BeginConfirm(ctx context.Context) error {
+	return withPID1(ctx, func(conn *dbus.Conn) error {
+		if _, err := conn.StartUnitContext(ctx, ConfirmUnit, "replace", nil); err != nil {
+			return fmt.Errorf("cannot start %s: %w", ConfirmUnit, err)
+		}
+		return nil
+	})
 }
 
 // shutdownQueued tells whether one of the services that end a shutdown is to be started.

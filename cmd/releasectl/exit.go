@@ -63,6 +63,7 @@ var hints = []struct {
 	{syscall.ENOSPC, "free some space, or write somewhere else"},
 	{source.ErrAuth, `log in with "podman login" or "docker login"`},
 	{source.ErrNotFound, "is the tag written right, and has the image been pushed?"},
+	{source.ErrNoLayout, "is the path written right?"},
 	{source.ErrUnreachable, "is the registry up? One without TLS needs --plain-http"},
 	{os.ErrNotExist, "is the path written right?"},
 }

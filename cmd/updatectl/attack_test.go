@@ -270,7 +270,7 @@ func sourceRows() []row {
 		{name: "mirror that serves another image", code: 20, says: "does not match its digest", publish: func(a *attacker) string {
 			return a.serve(true, &registry{p: a.publisher, asked: map[string]bool{}}) + "/wrong/next/for/good:latest"
 		}},
-		{name: "registry without TLS", code: 31, says: "not reachable", publish: func(a *attacker) string {
+		{name: "registry without TLS", code: 31, says: "plain HTTP", publish: func(a *attacker) string {
 			return a.serve(false, &registry{p: a.publisher, asked: map[string]bool{}}) + "/first/good/then/good:latest"
 		}},
 		{name: "TLS downgrade", code: 31, says: "without TLS", publish: func(a *attacker) string {

@@ -67,8 +67,13 @@ func availableText(w io.Writer, v agent.Available) {
 		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", bytesText(v.Download))
 	}
 	publishedLiveText(w, v.LivePatches)
-	if v.Bad != nil {
-		fmt.Fprintf(w, "  given up\t%s: %s\n", v.Bad.At.Format("2006-01-02 15:04"), v.Bad.Reason)
+	badText(w, v.Bad)
+}
+
+// badText tells that an image was given up, and how it is taken all the same.
+func badText(w io.Writer, bad *agent.Bad) {
+	if bad != nil {
+		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it all the same\n", bad.At.Format("2006-01-02 15:04"), bad.Reason)
 	}
 }
 

@@ -16,7 +16,7 @@ func (c *cli) historyCommand() *cobra.Command {
 		Short: "Tell what was staged, switched to and given up, the latest last",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			a, err := c.agent()
+			a, err := c.anyway()
 			if err != nil {
 				return err
 			}
@@ -40,6 +40,8 @@ func eventDetail(e agent.Event) string {
 	switch {
 	case e.Reason != "":
 		return e.Reason
+	case e.Verb != "" && e.From != "":
+		return verbText(e.Verb) + " from " + short(e.From)
 	case len(e.Vouchers) > 0:
 		return "signed by " + signedBy(e.Vouchers)
 	case e.From != "":

@@ -17,7 +17,7 @@ func (c *cli) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Tell what apply would do, at which level, and why",
-		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check;\nand 11 or 22 when apply would end with that.",
+		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check;\nand 11, 12 or 22 when apply would end with that.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
@@ -55,6 +55,10 @@ func planText(w io.Writer, p agent.Plan) {
 		if p.Decision != nil {
 			decisionText(w, *p.Decision)
 		}
+		return
+	}
+	if p.Decision == nil && p.Staged {
+		fmt.Fprintf(w, "It is staged. The level, and what becomes of /etc, can be told on the host that runs.\n")
 		return
 	}
 	if p.Decision == nil {

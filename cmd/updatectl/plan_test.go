@@ -140,3 +140,27 @@ func TestFixText(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestSwitchText: a switch under way is told with where it leads and where it ends.
+func TestSwitchText(t *testing.T) {
+	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	root := "sha256-" + strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		s    agent.Status
+		want string
+	}{
+		{agent.Status{Phase: agent.PhaseGood}, ""},
+		{agent.Status{Phase: agent.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host"}},
+			"Switching  to sha256-abababababab, version 2 since 10:00:00 (apply)\n"},
+		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
+			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00, the host goes back to host\n"},
+		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
+			"Trying  host (going back); if it is not good by 10:01:00, there is no other good root to go to\n"},
+	} {
+		var out bytes.Buffer
+		p := &cli{stdout: &out, output: "text"}
+		if err := p.print("status", nil, func(w io.Writer) { switchText(w, c.s) }); err != nil || out.String() != c.want {
+			t.Errorf("%+v is told as %q (%v), want %q", c.s.Switch, out.String(), err, c.want)
+		}
+	}
+}

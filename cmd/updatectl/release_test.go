@@ -221,6 +221,8 @@ func changeRecord(ts *testscript.TestScript, neg bool, args []string) {
 		d, err := time.ParseDuration(after)
 		ts.Check(err)
 		record["seen"] = time.Now().Add(d)
+	} else if reason, ok := strings.CutPrefix(args[0], "bad="); ok {
+		record["bad"] = map[string]any{record["staged"].(string): map[string]any{"reason": reason, "at": time.Now()}}
 	} else {
 		record["good"] = append(record["good"].([]any), record["staged"])
 	}

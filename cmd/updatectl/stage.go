@@ -14,7 +14,7 @@ func (c *cli) stageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stage",
 		Short: "Fetch, verify and stage the published image, without switching to it",
-		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it, or a live patch for the running kernel, waits for `updatectl apply`, 0 that nothing does.",
+		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it, or a live patch for the running kernel, waits for `updatectl apply`, 0 that nothing does;\n12 that it was given up here before, so that apply does not take it without --retry.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Stage(cmd.Context(), o) })
@@ -33,9 +33,17 @@ func (c *cli) stageCommand() *cobra.Command {
 					fmt.Fprintf(w, "Nothing to do: %s runs already, version %s.\n", short(done.Root), done.Version)
 					return
 				}
-				fmt.Fprintf(w, "Staged %s, version %s, signed by %s: %s new on disk.\n", short(done.Root), done.Version, signedBy(done.Vouchers), bytesText(done.NewBytes))
+				new := "nothing new on disk"
+				if done.NewBytes > 0 {
+					new = bytesText(done.NewBytes) + " new on disk"
+				}
+				fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(done.Root), known("version", done.Version), known("signed by", signedBy(done.Vouchers)), new)
 				releaseText(w, "  ", done.Release)
+				badText(w, done.Bad)
 			})
+			if err == nil && done.Bad != nil {
+				return answer(exitBlocked)
+			}
 			if err == nil && (switches || len(live) > 0) {
 				return answer(exitAvailable)
 			}

@@ -57,6 +57,7 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "\ta boot of the kernel landed here; `updatectl apply` goes on from %s\n", short(s.Good[0].Root))
 	}
 	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
+	switchText(w, s)
 	if s.Staged != nil {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
 	}
@@ -100,6 +101,32 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	healthText(w, s.Health)
 	healthText(w, s.Unhealthy)
+}
+
+// switchText tells of a switch under way: where the host goes, and where it ends when that is not good.
+func switchText(w io.Writer, s agent.Status) {
+	if s.Switch == nil {
+		return
+	}
+	const clock = "15:04:05"
+	to := short(s.Switch.Target) + known("version", s.Switch.Version)
+	if s.Phase != agent.PhaseTrying {
+		fmt.Fprintf(w, "Switching\tto %s since %s (%s)\n", to, s.Switch.At.Format(clock), verbText(s.Switch.Verb))
+		return
+	}
+	end := "there is no other good root to go to"
+	if s.Switch.Back != "" {
+		end = "the host goes back to " + short(s.Switch.Back)
+	}
+	fmt.Fprintf(w, "Trying\t%s (%s); if it is not good by %s, %s\n", to, verbText(s.Switch.Verb), s.Switch.Deadline.Format(clock), end)
+}
+
+// verbText is the verb of a switch for people.
+func verbText(verb string) string {
+	if verb == "back" {
+		return "going back"
+	}
+	return verb
 }
 
 func rootText(r agent.RootStatus) string {

@@ -218,7 +218,7 @@ func TestHostileArchives(t *testing.T) {
 			wantError(t, err, ErrUnreachable, c.say)
 		})
 	}
-	for file, say := range map[string]string{"/dev/zero": "not a file", t.TempDir(): "not a file", filepath.Join(t.TempDir(), "none"): "no such file"} {
+	for file, say := range map[string]string{"/dev/zero": "not a file", t.TempDir(): "not a file", filepath.Join(t.TempDir(), "none"): "does not exist"} {
 		_, err := openArchive(t, file, ":stable").Resolve(t.Context())
 		wantError(t, err, ErrUnreachable, say)
 	}

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 func explain(err error) error {
 	var answer *errcode.ErrorResponse
 	var request *url.Error
+	var record tls.RecordHeaderError
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, ErrSource), errors.Is(err, verify.ErrNotTrusted):
 		return err
@@ -28,6 +30,8 @@ func explain(err error) error {
 		return ErrNotFound // the client's text says it again
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return fmt.Errorf("%w: the registry wants a login and there are no credentials for it", ErrAuth)
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%w: the registry speaks plain HTTP, or something else that is not TLS", ErrNoTLS)
 	case errors.As(err, &request):
 		err = request.Err // method and URL say nothing the reference does not
 	}

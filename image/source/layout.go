@@ -78,6 +78,12 @@ func newLayout(prefix, ref string) (*layout, error) {
 func (l *layout) index() ([]ocispec.Descriptor, error) {
 	name := filepath.Join(l.dir, ocispec.ImageIndexFile)
 	f, err := l.files.Open(ocispec.ImageIndexFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(l.dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %s does not exist", ErrNoLayout, l.dir)
+		}
+		return nil, fmt.Errorf("%w: %s has no %s", ErrNoLayout, l.dir, ocispec.ImageIndexFile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, pathless(err))
 	}

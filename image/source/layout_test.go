@@ -89,7 +89,7 @@ func TestLayoutFailures(t *testing.T) {
 		wantError(t, err, ErrUnreachable, "index.json")
 	}
 	os.RemoveAll(l.dir)
-	wantError(t, resolve(":one"), ErrUnreachable, "no such file")
+	wantError(t, resolve(":one"), ErrUnreachable, "does not exist")
 }
 
 // TestUnlisted: cosign saves a bundle beside the image and lists the image only.

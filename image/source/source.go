@@ -23,19 +23,26 @@ var (
 	// ErrSource is the parent of what can go wrong while reading a source.
 	ErrSource = errors.New("source failed")
 	// ErrNotFound means the source answered and has no such tag or content.
-	ErrNotFound = sourceError("not found")
+	ErrNotFound = sourceError("not found", ErrSource)
 	// ErrUnreachable means the source did not answer, not properly, or not to the end.
-	ErrUnreachable = sourceError("not reachable")
+	ErrUnreachable = sourceError("not reachable", ErrSource)
 	// ErrAuth means the source refused who we are, or wants to know it.
-	ErrAuth = sourceError("access denied")
+	ErrAuth = sourceError("access denied", ErrSource)
+	// ErrNoTLS means the registry speaks plain HTTP, and nobody allowed that; it is ErrUnreachable, too.
+	ErrNoTLS = sourceError("no TLS", ErrUnreachable)
+	// ErrNoLayout means there is no OCI layout at the path; it is ErrUnreachable, too.
+	ErrNoLayout = sourceError("no OCI layout", ErrUnreachable)
 )
 
 // kind is an error of a class whose name need not be in the text.
-type kind struct{ text string }
+type kind struct {
+	text   string
+	parent error
+}
 
-func sourceError(text string) error { return &kind{text} }
-func (k *kind) Error() string       { return k.text }
-func (k *kind) Unwrap() error       { return ErrSource }
+func sourceError(text string, parent error) error { return &kind{text, parent} }
+func (k *kind) Error() string                     { return k.text }
+func (k *kind) Unwrap() error                     { return k.parent }
 
 const (
 	// stallTime is how long a body may stay without a byte. Registries that

@@ -292,6 +292,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Resolve(t.Context())
+	wantError(t, err, ErrNoTLS, "plain HTTP")
 	wantError(t, err, ErrUnreachable, "")
 }
 
