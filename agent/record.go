@@ -107,7 +107,9 @@ type Bad struct {
 }
 
 // when tells when and why a root was given up.
-func (b Bad) when() string { return fmt.Sprintf("on %s: %s", b.At.Format("2006-01-02 15:04"), b.Reason) }
+func (b Bad) when() string {
+	return fmt.Sprintf("on %s: %s", b.At.Format("2006-01-02 15:04"), b.Reason)
+}
 
 // givenUp is what a person who asks for it is told.
 func (b Bad) givenUp() error { return fmt.Errorf("%w %s", ErrGivenUp, b.when()) }
