@@ -120,6 +120,28 @@ func (s *site) blames(v status, reason string) {
 	}
 }
 
+// toldAsWayBack expects the history to end with a root that was not healthy and the switch back, whoever made it.
+func (s *site) toldAsWayBack(v status) {
+	s.Helper()
+	var story []historyEvent
+	for _, e := range s.history() {
+		if e.Event == "unhealthy" || e.Event == "switching" {
+			story = append(story, e)
+		}
+	}
+	story = story[max(0, len(story)-3):]
+	if len(story) != 3 || story[0].Event != "switching" || story[0].Root != v.Last.Target || story[0].Verb == "back" ||
+		story[1].Event != "unhealthy" || story[1].Root != v.Last.Target || story[1].Version == "" || story[1].Reason != v.Last.Reason ||
+		story[2].Event != "switching" || story[2].Root != v.Last.Back || story[2].Verb != "back" || story[2].Version == "" {
+		s.Errorf("the history ends with %+v", story)
+	}
+	for i := range story[1:] {
+		if story[i+1].At.Before(story[i].At) {
+			s.Errorf("the history goes back in time: %+v", story)
+		}
+	}
+}
+
 // TestWayBack: a root that does not become good is left by itself, whatever is wrong with it.
 func TestWayBack(t *testing.T) {
 	s := newSite(t, "back")
@@ -133,6 +155,7 @@ func TestWayBack(t *testing.T) {
 		image, root := s.variant("late", "1", hangs("late.service", false)...)
 		v := s.comesBack(limit, "apply", "--from", image)
 		s.blames(v, "late.service")
+		s.toldAsWayBack(v)
 		if v.Last.Target != root {
 			t.Errorf("%s is blamed, want %s", v.Last.Target, root)
 		}
@@ -152,6 +175,7 @@ func TestWayBack(t *testing.T) {
 			image, _ := s.variant(strings.Fields(name)[0], "1", entries...)
 			v := s.comesBack(limit, "apply", "--from", image)
 			s.blames(v, reason)
+			s.toldAsWayBack(v)
 			if got := s.host.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "2\n2" {
 				t.Errorf("booted is %q", got)
 			}
@@ -174,6 +198,32 @@ func TestWayBack(t *testing.T) {
 	dead("read-only state", "read-only file system", early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
 	const foreign = "mkdir -p /run/nextroot; mount -t tmpfs somebody /run/nextroot"
 	dead("not healthy, and somebody armed something", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
+
+	t.Run("rolled back while it is judged", func(t *testing.T) {
+		s := s.in(t)
+		s.hastens("[health]\ndeadline = \"2m\"\n")
+		defer s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+		image, root := s.variant("judged", "1", hangs("judged.service", false)...)
+		s.sends("1", "apply", "--from", image)
+		s.awaitsConfirm()
+		v := s.status()
+		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one || time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
+			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
+		}
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by "+v.Switch.Deadline.Format("15:04:05")+", the host goes back to "+one[:19]) {
+			t.Errorf("status does not say where the host goes:\n%s", text)
+		}
+		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")
+		t.Log("a roll-back that is refused leaves the root to confirm")
+		s.refused(exitError, "no such root", "", "rollback", "sha256-0000")
+		s.awaitsConfirm()
+		s.switches("rollback")
+		s.runs(one, "2")
+		if v := s.status(); v.Bad[root].Reason != "rolled back from by the operator" {
+			t.Errorf("bad are %+v", v.Bad)
+		}
+		s.unguarded()
+	})
 
 	// As when a shutdown is cancelled while PID 1 is already on its way.
 	takenBack := []string{"", `/bin/sed -i 's/"phase": "armed"/"phase": "staged"/' /var/lib/updatectl/state.json`}
@@ -209,6 +259,16 @@ func TestWayBack(t *testing.T) {
 		s.switches("rollback")
 		s.runs(one, "2")
 	})
+}
+
+// awaitsConfirm waits until the unit that confirms is at work.
+func (s *site) awaitsConfirm() {
+	s.Helper()
+	for deadline := time.Now().Add(s.host.Patience()); !s.confirms(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatal("the unit that confirms is not at work")
+		}
+	}
 }
 
 // sends applies an image and waits until the host is in the new root, however far that comes.

@@ -195,7 +195,7 @@ func (s *site) condemned(root string) status {
 		r := s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
 		var v status
 		if (state == "running" || state == "degraded") && r.Code == 0 && json.Unmarshal([]byte(r.Stdout), &v) == nil {
-			if _, bad := v.Bad[root]; bad && v.Phase != "armed" {
+			if _, bad := v.Bad[root]; bad && v.Phase != "armed" && v.Phase != "trying" {
 				return v
 			}
 		}

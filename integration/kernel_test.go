@@ -31,8 +31,9 @@ func (s *site) history() []historyEvent {
 }
 
 type historyEvent struct {
-	Event, Reason string
-	LivePatch     string `json:"live_patch"`
+	At                                  time.Time
+	Event, Verb, Root, Version, Reason string
+	LivePatch                          string `json:"live_patch"`
 }
 
 // hold has a service held in the kernel, by a module of the lab. A signal that ends it gets it out.

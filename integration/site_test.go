@@ -165,7 +165,11 @@ type status struct {
 		BootID      string `json:"boot_id"`
 		SoftReboots int    `json:"soft_reboots"`
 	}
-	Armed string
+	Armed  string
+	Switch *struct {
+		Verb, Target, Back string
+		Deadline           time.Time
+	}
 	Last  *struct{ Outcome, Reason, Target, Back string }
 }
 
