@@ -16,26 +16,6 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// history reads the audit trail.
-func (s *site) history() []historyEvent {
-	s.Helper()
-	var all []historyEvent
-	for line := range strings.Lines(s.host.Must(s.T, "cat", "/var/lib/updatectl/history.jsonl")) {
-		var e historyEvent
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			s.Fatal(err)
-		}
-		all = append(all, e)
-	}
-	return all
-}
-
-type historyEvent struct {
-	At                                  time.Time
-	Event, Verb, Root, Version, Reason string
-	LivePatch                          string `json:"live_patch"`
-}
-
 // hold has a service held in the kernel, by a module of the lab. A signal that ends it gets it out.
 func (s *site) hold() {
 	s.Helper()

@@ -170,7 +170,7 @@ type status struct {
 		Verb, Target, Back string
 		Deadline           time.Time
 	}
-	Last  *struct{ Outcome, Reason, Target, Back string }
+	Last *struct{ Outcome, Reason, Target, Back string }
 }
 
 func (s *site) status() status {
@@ -180,6 +180,26 @@ func (s *site) status() status {
 		s.Fatal(err)
 	}
 	return v
+}
+
+// history reads the audit trail.
+func (s *site) history() []historyEvent {
+	s.Helper()
+	var all []historyEvent
+	for line := range strings.Lines(s.host.Must(s.T, "cat", "/var/lib/updatectl/history.jsonl")) {
+		var e historyEvent
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			s.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+type historyEvent struct {
+	At                                 time.Time
+	Event, Verb, Root, Version, Reason string
+	LivePatch                          string `json:"live_patch"`
 }
 
 // runs expects the host to run a root, good and healthy, with nothing armed.
