@@ -268,8 +268,13 @@ func (g *guard) withdraw(ctx context.Context) error {
 	if err != nil || underWay { // logind may wait for somebody who asked for a moment
 		return err
 	}
+	unlock, err := a.lock(ctx, "guard", false) // a command that is at work may take it back, or ask for it still
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
-	rec, err := a.readRecord() // a command may have taken it back meanwhile
+	rec, err := a.readRecord()
 	if err != nil || !rec.announces(&g.change) {
 		return err
 	}

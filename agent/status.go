@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -196,29 +198,49 @@ func (a *Agent) collect(f switcher.Facts, rec *Record) {
 	}
 }
 
-// Pin keeps a root from gc, or with pinned false gives it free.
-func (a *Agent) Pin(ctx context.Context, id string, pinned bool) error {
+// Pinned is the answer of pin and unpin.
+type Pinned struct {
+	Root   string `json:"root"`
+	Pinned bool   `json:"pinned"`
+	// Changed tells that it was not so before.
+	Changed bool `json:"changed"`
+}
+
+// Pin keeps a root from gc, or with pinned false gives it free. The beginning of an identity is enough.
+func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error) {
 	unlock, err := a.lock(ctx, "pin", false)
 	if err != nil {
-		return err
+		return Pinned{}, err
 	}
 	defer unlock()
 	st, err := a.openStore()
 	if err != nil {
-		return err
+		return Pinned{}, err
 	}
 	rec, err := a.readRecord()
 	if err != nil {
-		return err
+		return Pinned{}, err
 	}
-	if root, err := findRoot(st, id); err == nil {
-		id = root.ID // the beginning of an identity is enough
-	} else if pinned {
-		return err
+	if id == switcher.HostRoot {
+		return Pinned{}, fmt.Errorf("%w to pin: the mutable host is never removed", ErrNoRoot)
+	}
+	of := func(p string) bool { return strings.HasPrefix(p, id) }
+	if i := slices.IndexFunc(rec.Pinned, of); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], of) < 0 {
+		id = rec.Pinned[i] // also one that is not there any more
+	} else {
+		root, err := findRoot(st, id)
+		if err != nil {
+			return Pinned{}, err
+		}
+		id = root.ID
+	}
+	p := Pinned{Root: id, Pinned: pinned, Changed: slices.Contains(rec.Pinned, id) != pinned}
+	if !p.Changed {
+		return p, nil
 	}
 	rec.Pinned = slices.DeleteFunc(rec.Pinned, func(p string) bool { return p == id })
 	if pinned {
 		rec.Pinned = append(rec.Pinned, id)
 	}
-	return a.writeRecord(rec)
+	return p, a.writeRecord(rec)
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent"
 )
 
 func (c *cli) gcCommand() *cobra.Command {
@@ -49,7 +51,22 @@ func (c *cli) pinning(name, what string, pinned bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.Pin(cmd.Context(), given[0], pinned)
+			p, err := a.Pin(cmd.Context(), given[0], pinned)
+			if err != nil {
+				return err
+			}
+			return c.print(name, p, func(w io.Writer) { pinnedText(w, p) })
 		},
 	}
+}
+
+func pinnedText(w io.Writer, p agent.Pinned) {
+	state := "is pinned: gc keeps it until it is unpinned"
+	if !p.Pinned {
+		state = "is not pinned: gc keeps it only while it is needed"
+	}
+	if !p.Changed {
+		state += "; nothing had to be done"
+	}
+	fmt.Fprintf(w, "%s %s.\n", short(p.Root), state)
 }
