@@ -32,8 +32,10 @@ type KernelStatus struct {
 	CommandLine string   `json:"command_line"`
 	Wanted      []string `json:"wanted"`
 	Missing     []string `json:"missing"`
-	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted one has them itself.
+	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted one has them itself, or
+	// where NoModules tells that there are none for this kernel.
 	ModulesFrom string `json:"modules_from,omitempty"`
+	NoModules   bool   `json:"no_modules,omitempty"`
 	// Microcode is the revision that the processor runs, as the kernel loaded it at its boot.
 	Microcode string `json:"microcode,omitempty"`
 	// Policy is the SELinux policy that is loaded and PolicyRoot the root it came from; OwnPolicy is the running root's.
@@ -62,6 +64,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if k.ModulesFrom, err = switcher.ModulesFrom(f.KernelRelease); err != nil {
 		return k, err
 	}
+	k.NoModules = !haveModules(f)
 	image, err := switcher.ReadImage(a.Machine.Root)
 	if err != nil {
 		return k, err

@@ -1,8 +1,10 @@
 package switcher
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -42,15 +44,25 @@ var troublemakers = []struct{ pattern, reason string }{
 // networked are file systems whose unmounting waits for a server.
 var networked = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "9p"}
 
-// Blockers names what is likely to hold up a shutdown that must be done within a deadline, in the order of names.
+// Blockers names what is likely to hold up a shutdown that must be done within a deadline: what may take for ever first, then
+// what may take longest.
 func Blockers(units []UnitStop, deadline time.Duration) []Blocker {
+	const forEver = time.Duration(math.MaxInt64)
+	takes := func(u UnitStop) time.Duration {
+		if u.Timeout < 0 {
+			return forEver
+		}
+		return u.Timeout
+	}
+	units = slices.SortedFunc(slices.Values(units), func(a, b UnitStop) int {
+		return cmp.Or(cmp.Compare(takes(b), takes(a)), strings.Compare(a.Name, b.Name))
+	})
 	var found []Blocker
 	for _, u := range units {
 		if reason := u.blocks(deadline); reason != "" {
 			found = append(found, Blocker{u.Name, reason})
 		}
 	}
-	slices.SortFunc(found, func(a, b Blocker) int { return strings.Compare(a.Unit, b.Unit) })
 	return found
 }
 
@@ -63,6 +75,7 @@ func (u UnitStop) blocks(deadline time.Duration) string {
 	switch {
 	case slices.Contains(networked, u.Type):
 		return fmt.Sprintf("unmounting %s waits for its server", u.Type)
+	case u.Type != "": // a local disk does not wait
 	case u.Timeout < 0:
 		return "it may take for ever to stop (TimeoutStopSec=infinity)"
 	case u.Timeout > deadline:

@@ -18,6 +18,7 @@ func TestBlockers(t *testing.T) {
 		"longer than we wait": {UnitStop{Name: "db.service", Timeout: 5 * time.Minute, Killed: true}, "may take 5m0s to stop, and the shutdown has 2m0s"},
 		"never killed":        {UnitStop{Name: "db.service", Timeout: time.Second}, "SendSIGKILL=no"},
 		"nfs":                 {UnitStop{Name: "srv.mount", Type: "nfs4", Timeout: 90 * time.Second, Killed: true}, "waits for its server"},
+		"ext4, in a hurry":    {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 5 * time.Minute, Killed: true}, ""},
 		"ext4":                {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 90 * time.Second, Killed: true}, ""},
 		"guests":              {UnitStop{Name: "libvirt-guests.service", Killed: true}, "virtual machines"},
 	} {
@@ -27,6 +28,20 @@ func TestBlockers(t *testing.T) {
 				t.Errorf("Blockers = %+v, want %q", found, c.want)
 			}
 		})
+	}
+}
+
+// TestBlockersOrder: what may hold up a shutdown longest comes first.
+func TestBlockersOrder(t *testing.T) {
+	var order []string
+	for _, b := range Blockers([]UnitStop{
+		{Name: "a.service", Timeout: 5 * time.Minute, Killed: true}, {Name: "docker.service", Killed: true},
+		{Name: "b.service", Timeout: time.Hour, Killed: true}, {Name: "z.service", Timeout: -1, Killed: true},
+	}, 2*time.Minute) {
+		order = append(order, b.Unit)
+	}
+	if got := strings.Join(order, " "); got != "z.service b.service a.service docker.service" {
+		t.Errorf("the order is %s", got)
 	}
 }
 

@@ -23,15 +23,17 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	if len(k.Missing) > 0 {
 		fmt.Fprintf(w, "  missing\t%s, which the root wants\n", strings.Join(k.Missing, " "))
 	}
-	switch k.ModulesFrom {
-	case "":
+	switch {
+	case k.NoModules:
+		fmt.Fprintf(w, "Modules\tnone for this kernel; what is not loaded cannot be\n")
+	case k.ModulesFrom == "":
 		fmt.Fprintf(w, "Modules\tthe root's own\n")
 	default:
 		fmt.Fprintf(w, "Modules\tcarried over from %s\n", short(k.ModulesFrom))
 	}
 	fmt.Fprintf(w, "Firmware\tdrivers keep what they loaded; what is loaded from now on is the root's\n")
 	if k.Microcode != "" {
-		fmt.Fprintf(w, "Microcode\trevision %s; a boot of the kernel loads a newer one\n", k.Microcode)
+		fmt.Fprintf(w, "Microcode\trevision %s; only a boot of the kernel loads another one\n", k.Microcode)
 	}
 	policyText(w, k)
 	for _, o := range k.Options {

@@ -131,6 +131,12 @@ func TestKernelText(t *testing.T) {
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []switcher.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", switcher.Policy{}, switcher.Policy{}
 	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
+
+	k.NoModules = true
+	var out bytes.Buffer
+	if kernelText(&out, k); !strings.Contains(out.String(), "Modules\tnone for this kernel; what is not loaded cannot be\n") {
+		t.Errorf("a root without modules for the kernel is told as\n%s", out.String())
+	}
 }
 
 // TestFixText: a full reboot boots the host's kernel, so it is not promised to bring a fix.
