@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -75,6 +76,8 @@ type Config struct {
 
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
+
+	places map[string]string // where each key was set last
 }
 
 // State is what a root has from the host.
@@ -224,11 +227,35 @@ func (c *Config) decode(file, text string) error {
 		return fmt.Errorf("%w: %s%s", ErrConfig, file, complaint(err))
 	}
 	c.inherit(keys, identities, meta)
+	c.note(file, text, meta)
 	var unknown []error
 	for _, key := range meta.Undecoded() {
 		unknown = append(unknown, fmt.Errorf("%w: %s:%d: %w %s%s", ErrConfig, file, lineOf(text, key), errUnknownKey, key, didYouMean(key)))
 	}
 	return errors.Join(unknown...)
+}
+
+// note keeps where a fragment sets the keys that are known: those of tables, once each.
+func (c *Config) note(file, text string, meta toml.MetaData) {
+	places, passed := map[string]string{}, map[string]bool{}
+	for _, key := range meta.Undecoded() {
+		passed[key.String()] = true
+	}
+	for _, key := range meta.Keys() {
+		name := key.String()
+		if passed[name] || len(key) != 2 {
+			continue
+		}
+		passed[name] = true
+		places[name] = file
+		if line := lineOf(text, key); line > 0 {
+			places[name] = fmt.Sprintf("%s:%d", file, line)
+		}
+	}
+	if c.places == nil {
+		c.places = map[string]string{}
+	}
+	maps.Copy(c.places, places)
 }
 
 // positioned is how the library writes an error whose position it keeps in the text only.
@@ -303,48 +330,70 @@ func keysOf(t reflect.Type, path []string) []string {
 	return names
 }
 
+// at is where a key was set last, as "FILE:LINE: "; "" where no file sets it.
+func (c *Config) at(key string) string {
+	if place, ok := c.places[key]; ok {
+		return place + ": "
+	}
+	return ""
+}
+
+// validate finds everything that is wrong with the values.
 func (c *Config) validate() error {
+	var faults []error
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%w: %s%w", ErrConfig, c.at(key), fmt.Errorf(format, args...)))
+	}
 	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
-		return fmt.Errorf("%w: [switch] level: %w", ErrConfig, err)
+		fault("switch.level", "[switch] level: %w", err)
 	}
 	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {
-		return fmt.Errorf("%w: [switch] stuck is %q and must be %s or %s", ErrConfig, s, stuckCancel, stuckEscalate)
+		fault("switch.stuck", "[switch] stuck is %q and must be %s or %s", s, stuckCancel, stuckEscalate)
 	}
 	if f := c.Switch.Fallback; f != fallbackRefuse && f != fallbackFull {
-		return fmt.Errorf("%w: [switch] fallback: cannot use %q: it is one of refuse, full", ErrConfig, f)
+		fault("switch.fallback", "[switch] fallback: cannot use %q: it is one of refuse, full", f)
 	}
 	if c.Verify.Threshold < 1 {
-		return fmt.Errorf("%w: [verify] threshold is %d and must be at least 1", ErrConfig, c.Verify.Threshold)
+		fault("verify.threshold", "[verify] threshold is %d and must be at least 1", c.Verify.Threshold)
 	}
 	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, source.ErrReference) {
-		return fmt.Errorf("%w: [source] mirrors: %w", ErrConfig, err)
+		fault("source.mirrors", "[source] mirrors: %w", err)
 	}
 	if c.Source.Compatible != "" {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
-			return fmt.Errorf("%w: [source] compatible: %w", ErrConfig, err)
+			fault("source.compatible", "[source] compatible: %w", err)
 		}
 	}
 	if err := c.health().Validate(); err != nil {
-		return fmt.Errorf("%w: [health] %w", ErrConfig, err)
+		key, _, _ := strings.Cut(err.Error(), ":")
+		fault("health."+key, "[health] %w", err)
 	}
 	if l, h := c.LivePatch.Deadline, c.Health.Deadline; c.LivePatch.Enabled && l >= h {
-		return fmt.Errorf("%w: [livepatch] deadline is %v and must be less than [health] deadline, %v: a live patch that stalls would use up the time in which a new root has to become good",
-			ErrConfig, time.Duration(l), time.Duration(h))
+		fault("livepatch.deadline", "[livepatch] deadline is %v and must be less than [health] deadline, %v: a live patch that stalls would use up the time in which a new root has to become good",
+			time.Duration(l), time.Duration(h))
 	}
-	for _, p := range slices.Concat(c.State.Persist, c.State.ImageOwned) {
-		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
-			return fmt.Errorf("%w: [state] %q is not a clean absolute path below /", ErrConfig, p)
+	c.validateState(fault)
+	return errors.Join(faults...)
+}
+
+func (c *Config) validateState(fault func(key, format string, args ...any)) {
+	absolute := func(key string, paths []string) {
+		for _, p := range paths {
+			if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
+				fault("state."+key, "[state] %s: %q is not a clean absolute path below /", key, p)
+			}
 		}
 	}
+	absolute("persist", c.State.Persist)
+	absolute("image-owned", c.State.ImageOwned)
 	for _, p := range c.State.Persist {
 		if slices.Contains([]string{"/etc", "/usr", "/boot", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64"}, p) {
-			return fmt.Errorf("%w: [state] persist: %s cannot belong to the host: it comes from the image or the kernel", ErrConfig, p)
+			fault("state.persist", "[state] persist: %s cannot belong to the host: it comes from the image or the kernel", p)
 		}
 	}
 	if !slices.Contains(c.State.Persist, "/var") {
-		return fmt.Errorf("%w: [state] persist must contain /var: the roots and the record live there", ErrConfig)
+		fault("state.persist", "[state] persist must contain /var: the roots and the record live there")
 	}
-	return nil
 }
 
 // adopt is the list of paths below /etc that the first image takes over from the mutable host.
@@ -354,7 +403,7 @@ func (a *Agent) adopt() []string { return slices.Concat(etc.DefaultAdopt, a.Conf
 func (a *Agent) CheckConfig() error {
 	_, err := a.policy()
 	if err == nil && a.Config.Source.Image == "" {
-		err = fmt.Errorf("%w: [source] image is empty: name the image to follow", ErrConfig)
+		err = fmt.Errorf("%w: %s[source] image is empty: name the image to follow", ErrConfig, a.Config.at("source.image"))
 	}
 	return err
 }

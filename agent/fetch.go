@@ -51,7 +51,7 @@ func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, r
 		reference = a.Config.Source.Image
 	}
 	if reference == "" {
-		return nil, fmt.Errorf("%w: [source] image is empty: name the image to follow", ErrConfig)
+		return nil, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", ErrConfig, a.Config.at("source.image"))
 	}
 	p := &published{reference: reference}
 	src, err := a.open(p)

@@ -60,17 +60,17 @@ func (a *Agent) policy() (verify.Policy, error) {
 	p := verify.Policy{Threshold: c.Threshold, Now: a.Now()}
 	for _, file := range c.Keys {
 		if err := a.addKey(&p, KeyRule{File: file}); err != nil {
-			return p, fmt.Errorf("%w: [verify] keys: %w", ErrConfig, err)
+			return p, fmt.Errorf("%w: %s[verify] keys: %w", ErrConfig, a.Config.at("verify.keys"), err)
 		}
 	}
 	for _, rule := range c.Key {
 		if err := a.addKey(&p, rule); err != nil {
-			return p, fmt.Errorf("%w: [[verify.key]]: %w", ErrConfig, err)
+			return p, fmt.Errorf("%w: %s[[verify.key]]: %w", ErrConfig, a.Config.at("verify.key"), err)
 		}
 	}
 	for _, rule := range c.Identity {
 		if err := a.addIdentity(&p, rule); err != nil {
-			return p, fmt.Errorf("%w: [[verify.identity]]: %w", ErrConfig, err)
+			return p, fmt.Errorf("%w: %s[[verify.identity]]: %w", ErrConfig, a.Config.at("verify.identity"), err)
 		}
 	}
 	n := len(p.Keys) + len(p.Identities)
@@ -78,7 +78,7 @@ func (a *Agent) policy() (verify.Policy, error) {
 		return p, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images, or a [[verify.identity]]", ErrConfig)
 	}
 	if c.Threshold > n {
-		return p, fmt.Errorf("%w: [verify] threshold is %d with %d keys and identities", ErrConfig, c.Threshold, n)
+		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities", ErrConfig, a.Config.at("verify.threshold"), c.Threshold, n)
 	}
 	if err := p.Check(); err != nil {
 		return p, fmt.Errorf("%w: [verify]: %w", ErrConfig, err)
