@@ -28,7 +28,8 @@ install: build
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
-	install -D -m 0644 -t $(docdir) README.md configs/updatectl.toml
+	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml
+	install -D -m 0644 -t $(docdir)/docs docs/*.md
 
 # Everything that needs no host: what a person runs between two edits. Seeds of fuzz tests run as tests.
 unit: lint

@@ -31,7 +31,7 @@ func (g Gate) started(ctx context.Context) Result {
 			if len(known) == 0 {
 				return failf("systemd did not answer before %v were over: %v", g.Config.Deadline, err)
 			}
-			return failf("after %v these units are still starting: %s", g.Config.Deadline, strings.Join(known, ", "))
+			return failf("after %v these units are still starting: %s", g.Config.Deadline.Round(100*time.Millisecond), strings.Join(known, ", "))
 		}
 	}
 }

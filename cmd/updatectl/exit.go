@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"golang.org/x/sys/unix"
 
@@ -107,6 +108,7 @@ var failures = []struct {
 	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
 	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
 	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
+	{fs.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
 }
 
