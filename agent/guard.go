@@ -136,10 +136,16 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		return nil, err
 	}
 	if to := rec.wayBack(); to != "" {
-		if g.back, err = a.prepareBack(to, facts, rec); err != nil {
+		g.back, err = a.prepareBack(to, facts, rec)
+		switch {
+		case err == nil:
+			g.backVersion = a.versionOf(to, rec)
+		case rec.Switch.Verb == verbRollback: // to a root that was good, perhaps from one that is not: nobody is kept there by this
+			a.Log.Warn("cannot prepare the way back from the root that is gone back to; the kernel would be booted", zap.String("root", to), zap.Error(err))
+			g.back = nil
+		default:
 			return nil, fmt.Errorf("cannot prepare the way back to %s: %w", to, err)
 		}
-		g.backVersion = a.versionOf(to, rec)
 	}
 	return g, nil
 }

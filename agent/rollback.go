@@ -96,7 +96,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record) (string, error) {
 	if id == switcher.HostRoot {
 		if err := switcher.Acceptable(hostMount); err != nil {
-			return "", fmt.Errorf("%w: the host root is not mounted at %s: %w", ErrNoRoot, hostMount, err)
+			return "", fmt.Errorf("%w: the host root is not mounted at %s, and is again after a boot of the kernel: %w", ErrNoRoot, hostMount, err)
 		}
 		return "", a.passable(st, id, f)
 	}

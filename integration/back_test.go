@@ -132,7 +132,7 @@ func (s *site) toldAsWayBack(v status) {
 	story = story[max(0, len(story)-3):]
 	if len(story) != 3 || story[0].Event != "switching" || story[0].Root != v.Last.Target || story[0].Verb == "back" ||
 		story[1].Event != "unhealthy" || story[1].Root != v.Last.Target || story[1].Version == "" || story[1].Reason != v.Last.Reason ||
-		story[2].Event != "switching" || story[2].Root != v.Last.Back || story[2].Verb != "back" || story[2].Version == "" {
+		story[2].Event != "switching" || story[2].Root != v.Last.Back || story[2].Verb != "back" || (story[2].Version == "") != (v.Last.Back == "host") {
 		s.Errorf("the history ends with %+v", story)
 	}
 	for i := range story[1:] {
