@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,24 @@ func TestStuckShutdown(t *testing.T) {
 		h.Must(t, "sh", "-ec", "systemctl kill --signal=KILL stubborn; sleep 1; systemctl start stubborn")
 		s.switches("apply")
 		s.runs(one, "1")
+		s.unguarded()
+	})
+	t.Run("somebody asked logind for a moment", func(t *testing.T) {
+		s := s.in(t)
+		const moment = 20 * time.Second // longer than the deadline, which is the shutdown's
+		if err := h.WriteFile("/etc/systemd/logind.conf.d/50-lab.conf", fmt.Sprintf("[Login]\nInhibitDelayMaxSec=%v\n", moment), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "sh", "-ec", "systemctl restart systemd-logind; systemd-run --unit=asks systemd-inhibit --what=shutdown --mode=delay sleep infinity; sleep 1; systemd-inhibit --list | grep -q delay")
+		start := time.Now()
+		s.switches("rollback")
+		if took := time.Since(start); took < moment {
+			t.Errorf("nobody waited: the host was back after %v", took)
+		}
+		s.runs("host", "host")
+		if v := s.status(); v.Last == nil || v.Last.Outcome != "switched" {
+			t.Errorf("the last switch is told as %+v", v.Last)
+		}
 		s.unguarded()
 	})
 }
