@@ -26,7 +26,7 @@ func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reaso
 	if err := a.returnTo(ctx, f, rec, to, reason); err != nil {
 		return fmt.Errorf("%w: %s: %s; going back to %s failed: %w", ErrUnhealthy, f.Root, reason, to, err)
 	}
-	return rec.Last.unhealthy()
+	return fmt.Errorf("%w: %s: %s; the host goes back to %s", ErrUnhealthy, f.Root, reason, to)
 }
 
 // returnTo asks for the switch back; where that cannot be had, for a full reboot.
