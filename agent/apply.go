@@ -307,6 +307,7 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err != nil {
 		return err
 	}
+	stamp := readStamp(a.path(stampFile))
 	a.describe(&s, f, id)
 	if err := removeStamp(a.path(verdictFile)); err != nil { // it is of another switch, perhaps to the same root
 		return err
@@ -322,6 +323,12 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	if err != nil {
 		*rec = *before
 		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
+		if rec.Phase == PhaseTrying {                                             // the root is judged, and watched, by what it was
+			if stamp != nil {
+				err = errors.Join(err, a.writeStamp(*stamp))
+			}
+			err = errors.Join(err, a.Machine.StartGuard(ctx))
+		}
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
 		}

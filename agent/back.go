@@ -18,15 +18,20 @@ import (
 // goBack leaves a root that did not become good, which has a way back. It returns [ErrUnhealthy], with what comes next.
 func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
-	a.tell(rec.Switch.event("unhealthy", reason))
 	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
-	a.leaveVerdict(f.Root, reason)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
-	defer cancel()
-	if err := a.returnTo(ctx, f, rec, to, reason); err != nil {
+	if err := a.leave(ctx, f, rec, "unhealthy", reason); err != nil {
 		return fmt.Errorf("%w: %s: %s; going back to %s failed: %w", ErrUnhealthy, f.Root, reason, to, err)
 	}
 	return fmt.Errorf("%w: %s: %s; the host goes back to %s", ErrUnhealthy, f.Root, reason, to)
+}
+
+// leave asks for the way back from a root that is being tried. From the verdict on, the guard would go, too.
+func (a *Agent) leave(ctx context.Context, f switcher.Facts, rec *Record, event, reason string) error {
+	a.tell(rec.Switch.event(event, reason))
+	a.leaveVerdict(f.Root, reason)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	return a.returnTo(ctx, f, rec, rec.wayBack(), reason)
 }
 
 // returnTo asks for the switch back; where that cannot be had, for a full reboot.

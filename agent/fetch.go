@@ -163,7 +163,7 @@ type Available struct {
 	// Staged tells that it is on the disk already; Bad why it is not taken by itself.
 	Staged bool `json:"staged"`
 	Bad    *Bad `json:"bad,omitempty"`
-	// Download is the size of its layers in bytes.
+	// Download is the size in bytes of its layers, while they are not staged.
 	Download int64 `json:"download"`
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`

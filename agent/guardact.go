@@ -264,15 +264,18 @@ func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 // cancelled the shutdown. Otherwise the next soft reboot, whoever wants it, would make the switch with nobody to watch it.
 func (g *guard) withdraw(ctx context.Context) error {
 	a := g.agent
-	underWay, err := a.Machine.ShuttingDown(ctx)
-	if err != nil || underWay { // logind may wait for somebody who asked for a moment
-		return err
+	unlock, err := a.lock(ctx, "guard", false)
+	if errors.Is(err, ErrBusy) { // a command that is at work may take it back, or ask for it still
+		return nil
 	}
-	unlock, err := a.lock(ctx, "guard", false) // a command that is at work may take it back, or ask for it still
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	underWay, err := a.Machine.ShuttingDown(ctx)
+	if err != nil || underWay { // logind may wait for somebody who asked for a moment
+		return err
+	}
 	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
 	rec, err := a.readRecord()
 	if err != nil || !rec.announces(&g.change) {

@@ -19,7 +19,7 @@ import (
 // Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
 type Event struct {
 	At time.Time `json:"at"`
-	// Event is staged, switching, good, bad, failed, rolled-back, collected, downgrade, live patch effective …
+	// Event is staged, switching, good, bad, failed, rolled back, unhealthy, collected, downgrade, live patch effective …
 	Event string `json:"event"`
 	// Verb is that of the switch: apply, rollback, resume or back.
 	Verb    string `json:"verb,omitempty"`

@@ -66,6 +66,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	}
 	root, err := st.Root(plan.Root)
 	if err != nil {
+		plan.Staged = false
 		return plan, a.able(facts) // not staged: what is known without its layers is all there is
 	}
 	plan.Staged, plan.Download = true, 0

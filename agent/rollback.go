@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -20,11 +21,11 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err := a.requireLive(); err != nil {
 		return Applied{}, err
 	}
+	var done Applied
 	ended, err := a.endConfirm(ctx)
-	if err != nil {
-		return Applied{}, err
+	if err == nil {
+		done, err = a.rollback(ctx, to, wait)
 	}
-	done, err := a.rollback(ctx, to, wait)
 	if ended && !done.Switching {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 		defer cancel()
@@ -34,6 +35,9 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	}
 	return done, err
 }
+
+// rolledBack is why a root is bad that the operator did not want.
+const rolledBack = "rolled back from by the operator"
 
 // endConfirm ends the confirm that judges the running root, which may take as long as [health] deadline, and tells whether
 // there was one.
@@ -57,7 +61,11 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err != nil && !errors.Is(err, ErrSwitch) { // a failed switch is no reason to stay
 		return Applied{}, err
 	}
-	if to == "" {
+	trial := rec.Phase == PhaseTrying && !slices.Contains(rec.Good, facts.Root) && rec.wayBack() != ""
+	switch {
+	case to == "" && trial:
+		to = rec.wayBack()
+	case to == "":
 		to = rec.back(facts.Root)
 	}
 	if to == "" {
@@ -74,6 +82,12 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if to == facts.Root {
 		return done, nil
 	}
+	if trial {
+		done.Version = a.versionOf(to, rec)
+		err := a.abandon(ctx, facts, rec, to)
+		done.Switching = err == nil
+		return done, err
+	}
 	s := Switch{Verb: verbRollback}
 	if s.Version, err = a.ready(st, to, facts, rec); err != nil {
 		return done, err
@@ -81,7 +95,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	s.Version = cmp.Or(rec.Accepted[to].Version, s.Version)
 	done.Version = s.Version
 	if _, known := rec.Bad[facts.Root]; !known { // why it was given up before is worth more
-		rec.Bad[facts.Root] = Bad{Reason: "rolled back from by the operator", At: a.Now().UTC()}
+		rec.Bad[facts.Root] = Bad{Reason: rolledBack, At: a.Now().UTC()}
 	}
 	if facts.Root == switcher.HostRoot {
 		delete(rec.Bad, facts.Root)
@@ -90,6 +104,15 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	err = a.switchTo(ctx, rec, facts, s, to)
 	done.Switching = err == nil
 	return done, err
+}
+
+// abandon leaves a root that is being tried as if it were not healthy: the guard that watched the way there watches the way
+// back, no inhibitor lock is in the way, and what does not stop is killed. So it goes only where the guard is prepared to go.
+func (a *Agent) abandon(ctx context.Context, f switcher.Facts, rec *Record, to string) error {
+	if back := rec.wayBack(); to != back {
+		return fmt.Errorf("%w: until it is, the only way is back to %s, and from there to %s", ErrTrying, back, to)
+	}
+	return a.leave(ctx, f, rec, "rolled back", rolledBack)
 }
 
 // ready tells whether a root can be gone back to, and its version.

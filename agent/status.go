@@ -69,7 +69,7 @@ type SwitchStatus struct {
 	At      time.Time `json:"at"`
 	// Back is where the host goes when the target does not become good, "" when it stays.
 	Back string `json:"back,omitempty"`
-	// Deadline is when the target has to be good; zero until it runs.
+	// Deadline is when the target has to be good; zero until it runs, or where nobody knows since when it does.
 	Deadline time.Time `json:"deadline,omitzero"`
 }
 
@@ -122,20 +122,27 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
-// underWayNow tells of the switch that the record is in, by what is mounted at /.
+// underWayNow tells of the switch that the record is in, by what is mounted at /: none where it has failed and nobody has
+// recorded that yet.
 func (a *Agent) underWayNow(f switcher.Facts, rec *Record) (Phase, *SwitchStatus) {
 	if !rec.moving() {
 		return rec.Phase, nil
 	}
-	phase, sw := rec.Phase, rec.Switch
-	if outcome, _ := switcher.Prove(sw.Expectation, f, readStamp(a.path(stampFile))); phase == PhaseArmed && outcome == switcher.Switched {
-		phase = PhaseTrying
-	}
+	sw, stamp := rec.Switch, readStamp(a.path(stampFile))
 	s := &SwitchStatus{Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.wayBack()}
-	if phase == PhaseTrying {
-		s.Deadline = a.Now().UTC().Add(a.timeLeft()).Truncate(time.Second)
+	outcome, _ := switcher.Prove(sw.Expectation, f, stamp)
+	arrived := rec.Phase == PhaseTrying && f.Root == sw.Target || rec.Phase == PhaseArmed && outcome == switcher.Switched
+	switch {
+	case arrived && stamp != nil && stamp.At > 0:
+		began := a.Now().UTC().Add(stamp.At - sinceBoot())
+		s.Deadline = began.Add(time.Duration(a.Config.Health.Deadline)).Round(time.Second)
+		return PhaseTrying, s
+	case arrived:
+		return PhaseTrying, s
+	case rec.Phase == PhaseArmed && outcome == switcher.Pending:
+		return PhaseArmed, s
 	}
-	return phase, s
+	return rec.Phase, nil
 }
 
 func rootStatus(st *store.Store, rec *Record, id string) RootStatus {
@@ -224,7 +231,7 @@ func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error)
 	if id == switcher.HostRoot {
 		return Pinned{}, fmt.Errorf("%w to pin: the mutable host is never removed", ErrNoRoot)
 	}
-	of := func(p string) bool { return strings.HasPrefix(p, id) }
+	of := func(p string) bool { return id != "" && strings.HasPrefix(p, id) }
 	if i := slices.IndexFunc(rec.Pinned, of); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], of) < 0 {
 		id = rec.Pinned[i] // also one that is not there any more
 	} else {

@@ -88,7 +88,7 @@ func findRoot(st *store.Store, name string) (store.Root, error) {
 	}
 	var found []store.Root
 	for _, r := range roots {
-		if strings.HasPrefix(r.ID, name) {
+		if name != "" && strings.HasPrefix(r.ID, name) {
 			found = append(found, r)
 		}
 	}

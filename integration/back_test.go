@@ -243,7 +243,7 @@ func TestWayBack(t *testing.T) {
 				t.Fatal("systemd does not start confirm again")
 			}
 		}
-		s.host.Must(t, "systemctl", "stop", "killed.service")
+		s.host.Must(t, "sh", "-ec", "systemctl stop killed.service; systemctl reset-failed killed.service")
 		s.runs(root, "1")
 		s.unguarded()
 		s.switches("rollback")

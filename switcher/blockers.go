@@ -42,7 +42,7 @@ var troublemakers = []struct{ pattern, reason string }{
 }
 
 // networked are file systems whose unmounting waits for a server.
-var networked = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "9p"}
+var networked = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs", "9p"}
 
 // Blockers names what is likely to hold up a shutdown that must be done within a deadline: what may take for ever first, then
 // what may take longest.
@@ -75,7 +75,7 @@ func (u UnitStop) blocks(deadline time.Duration) string {
 	switch {
 	case slices.Contains(networked, u.Type):
 		return fmt.Sprintf("unmounting %s waits for its server", u.Type)
-	case u.Type != "": // a local disk does not wait
+	case u.Type != "" && !strings.HasPrefix(u.Type, "fuse"): // a local disk does not wait
 	case u.Timeout < 0:
 		return "it may take for ever to stop (TimeoutStopSec=infinity)"
 	case u.Timeout > deadline:

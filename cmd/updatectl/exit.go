@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +59,6 @@ var failures = []struct {
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
-	{switcher.ErrDeaf, exitBlocked, "userspace may be restarting just now: try again in a moment; `updatectl status` tells how it went"},
 	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
 	{agent.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
 	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
@@ -108,8 +108,9 @@ var failures = []struct {
 	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
 	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
 	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
-	{fs.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
+	// The last: what else went wrong says more.
+	{switcher.ErrDeaf, exitBlocked, "userspace may be restarting just now: try again in a moment; `updatectl status` tells how it went"},
 }
 
 func exitCode(err error) int {
@@ -141,6 +142,9 @@ func hint(err error) string {
 		if errors.Is(err, f.err) {
 			return f.hint
 		}
+	}
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return "run it as root, for example with sudo"
 	}
 	if exitCode(err) == exitUsage {
 		return "`updatectl --help` lists the commands, `updatectl COMMAND --help` their flags"

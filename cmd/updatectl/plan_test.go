@@ -161,7 +161,7 @@ func TestSwitchText(t *testing.T) {
 		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
 			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00, the host goes back to host\n"},
 		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
-			"Trying  host (going back); if it is not good by 10:01:00, there is no other good root to go to\n"},
+			"Trying  host (going back); if it is not good by 10:01:00, the host stays\n"},
 	} {
 		var out bytes.Buffer
 		p := &cli{stdout: &out, output: "text"}

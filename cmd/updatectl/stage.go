@@ -14,7 +14,7 @@ func (c *cli) stageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stage",
 		Short: "Fetch, verify and stage the published image, without switching to it",
-		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it, or a live patch for the running kernel, waits for `updatectl apply`, 0 that nothing does;\n12 that it was given up here before, so that apply does not take it without --retry.",
+		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it, or a live patch for the running kernel, waits for `updatectl apply`, 0 that nothing does.",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Stage(cmd.Context(), o) })
@@ -41,9 +41,6 @@ func (c *cli) stageCommand() *cobra.Command {
 				releaseText(w, "  ", done.Release)
 				badText(w, done.Bad)
 			})
-			if err == nil && done.Bad != nil {
-				return answer(exitBlocked)
-			}
 			if err == nil && (switches || len(live) > 0) {
 				return answer(exitAvailable)
 			}

@@ -114,11 +114,15 @@ func switchText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Switching\tto %s since %s (%s)\n", to, s.Switch.At.Format(clock), verbText(s.Switch.Verb))
 		return
 	}
-	end := "there is no other good root to go to"
+	end := "the host stays"
 	if s.Switch.Back != "" {
 		end = "the host goes back to " + short(s.Switch.Back)
 	}
-	fmt.Fprintf(w, "Trying\t%s (%s); if it is not good by %s, %s\n", to, verbText(s.Switch.Verb), s.Switch.Deadline.Format(clock), end)
+	by := ""
+	if !s.Switch.Deadline.IsZero() {
+		by = " by " + s.Switch.Deadline.Format(clock)
+	}
+	fmt.Fprintf(w, "Trying\t%s (%s); if it is not good%s, %s\n", to, verbText(s.Switch.Verb), by, end)
 }
 
 // verbText is the verb of a switch for people.
