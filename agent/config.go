@@ -246,7 +246,10 @@ func (c *Config) note(file, text string, meta toml.MetaData) {
 		if passed[name] || len(key) != 2 {
 			continue
 		}
-		passed[name] = true
+		if _, again := places[name]; again { // of one of several tables
+			places[name] = file
+			continue
+		}
 		places[name] = file
 		if line := lineOf(text, key); line > 0 {
 			places[name] = fmt.Sprintf("%s:%d", file, line)

@@ -241,6 +241,9 @@ func (m *model) steps() []step {
 	add("roll back", true, func(w *world) (bool, error) {
 		return m.after(w, func(w *world) bool { to := w.rec.back(w.root); return to != "" && to != w.root }, func(w *world) error {
 			w.queued = true
+			if w.rec.abandons(w.root) {
+				return m.unhealthy(w, CauseUnhealthy)
+			}
 			return m.setOut(w, verbRollback, w.rec.back(w.root), switcher.LevelSoft)
 		})
 	})

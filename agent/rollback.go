@@ -61,7 +61,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err != nil && !errors.Is(err, ErrSwitch) { // a failed switch is no reason to stay
 		return Applied{}, err
 	}
-	trial := rec.Phase == PhaseTrying && !slices.Contains(rec.Good, facts.Root) && rec.wayBack() != ""
+	trial := rec.abandons(facts.Root)
 	switch {
 	case to == "" && trial:
 		to = rec.wayBack()
@@ -104,6 +104,11 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	err = a.switchTo(ctx, rec, facts, s, to)
 	done.Switching = err == nil
 	return done, err
+}
+
+// abandons tells whether a roll-back ends the trial of a root that has not been good.
+func (r *Record) abandons(root string) bool {
+	return r.Phase == PhaseTrying && !slices.Contains(r.Good, root) && r.wayBack() != ""
 }
 
 // abandon leaves a root that is being tried as if it were not healthy: the guard that watched the way there watches the way

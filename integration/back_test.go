@@ -217,10 +217,18 @@ func TestWayBack(t *testing.T) {
 		t.Log("a roll-back that is refused leaves the root to confirm")
 		s.refused(exitError, "no such root", "", "rollback", "sha256-0000")
 		s.awaitsConfirm()
+		s.refused(exitBlocked, "the only way is back to "+one, "", "rollback", "host")
+		s.awaitsConfirm()
+		release := s.inhibit() // as of the automatic way back, nobody is asked
 		s.switches("rollback")
+		release()
 		s.runs(one, "2")
-		if v := s.status(); v.Bad[root].Reason != "rolled back from by the operator" {
-			t.Errorf("bad are %+v", v.Bad)
+		const reason = "rolled back from by the operator"
+		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
+			t.Errorf("bad are %+v, the last switch is %+v", v.Bad, v.Last)
+		}
+		if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, "rolled back  ") {
+			t.Errorf("the history does not tell of it:\n%s", text)
 		}
 		s.unguarded()
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
@@ -168,5 +171,22 @@ func TestSwitchText(t *testing.T) {
 		if err := p.print("status", nil, func(w io.Writer) { switchText(w, c.s) }); err != nil || out.String() != c.want {
 			t.Errorf("%+v is told as %q (%v), want %q", c.s.Switch, out.String(), err, c.want)
 		}
+	}
+}
+
+// TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
+func TestDeafIsTheLast(t *testing.T) {
+	for want, err := range map[int]error{
+		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", switcher.ErrDeaf),
+		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", agent.ErrUnhealthy, switcher.ErrDeaf),
+		exitNoSpace:   errors.Join(unix.ENOSPC, switcher.ErrDeaf),
+		exitError:     errors.Join(switcher.ErrNoUnit, switcher.ErrDeaf),
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("%v ends with %d, want %d", err, got, want)
+		}
+	}
+	if !strings.Contains(hint(switcher.ErrDeaf), "try again") {
+		t.Errorf("the hint is %q", hint(switcher.ErrDeaf))
 	}
 }
