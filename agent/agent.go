@@ -43,6 +43,8 @@ var (
 	ErrSwitch = errors.New("the switch failed")
 	// ErrUnhealthy: the root that the host was sent to did not become good, and the host went back by itself.
 	ErrUnhealthy = errors.New("the new root was not healthy")
+	// ErrBooted: going back by a soft reboot could not be had.
+	ErrBooted = errors.New("the kernel is booted instead")
 	// ErrNoRoot: there is no such root to go to.
 	ErrNoRoot = errors.New("no such root")
 	// ErrPermission: the caller is not root.

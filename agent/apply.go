@@ -322,12 +322,11 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 	}
 	if err != nil {
 		*rec = *before
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime) // what was asked may have used up the other
+		defer cancel()
 		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
-		if rec.Phase == PhaseTrying {                                             // the root is judged, and watched, by what it was
-			if stamp != nil {
-				err = errors.Join(err, a.writeStamp(*stamp))
-			}
-			err = errors.Join(err, a.Machine.StartGuard(ctx))
+		if rec.Phase == PhaseTrying && stamp != nil {                             // by which the root is judged
+			err = errors.Join(err, a.writeStamp(*stamp))
 		}
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)

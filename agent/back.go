@@ -19,25 +19,27 @@ import (
 func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
 	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
-	if err := a.leave(ctx, f, rec, "unhealthy", reason); err != nil {
+	if err := a.leave(ctx, f, rec, "unhealthy", reason, false); err != nil {
 		return fmt.Errorf("%w: %s: %s; going back to %s failed: %w", ErrUnhealthy, f.Root, reason, to, err)
 	}
 	return fmt.Errorf("%w: %s: %s; the host goes back to %s", ErrUnhealthy, f.Root, reason, to)
 }
 
 // leave asks for the way back from a root that is being tried. From the verdict on, the guard would go, too.
-func (a *Agent) leave(ctx context.Context, f switcher.Facts, rec *Record, event, reason string) error {
+func (a *Agent) leave(ctx context.Context, f switcher.Facts, rec *Record, event, reason string, named bool) error {
 	a.tell(rec.Switch.event(event, reason))
 	a.leaveVerdict(f.Root, reason)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	return a.returnTo(ctx, f, rec, rec.wayBack(), reason)
+	s := Switch{Verb: verbBack, Named: named}
+	a.describe(&s, f, rec.wayBack())
+	return a.returnTo(ctx, f, rec, s, reason)
 }
 
 // returnTo asks for the switch back; where that cannot be had, for a full reboot.
-func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, to, reason string) error {
-	s := Switch{Verb: verbBack, Version: a.versionOf(to, rec)}
-	a.describe(&s, f, to)
+func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, s Switch, reason string) error {
+	to := s.Target
+	s.Version = a.versionOf(to, rec)
 	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
 	if ran {
 		s.Before = rec.Switch.Before
@@ -134,7 +136,7 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
 	a.tell(rec.Switch.event("failed", why.Error()))
-	return errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.bootKernel(ctx))
+	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.bootKernel(ctx)))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.

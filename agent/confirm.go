@@ -209,7 +209,7 @@ func (r *Record) proved(root string) error {
 	delete(r.Attempts, root)
 	// What the host goes back from by itself is no good any more, or is one that a boot of the kernel could not resume: that
 	// stays the last good root, for the next boot.
-	if r.Switch.Verb != verbBack {
+	if r.Switch.Verb != verbBack || r.Switch.Named {
 		r.confirm(root)
 		r.Resume = nil
 	}

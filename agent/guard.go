@@ -118,11 +118,10 @@ func (a *Agent) Guard(ctx context.Context) error {
 	}
 }
 
-// newGuard prepares everything for the way back. It returns nil when no switch is under way. Where its root runs already,
-// the switch away from that was refused, and the guard that watched before has ended.
+// newGuard prepares everything for the way back. It returns nil when no switch is announced.
 func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 	facts, rec, err := a.look(ctx)
-	if err != nil || !rec.moving() {
+	if err != nil || rec.Phase != PhaseArmed {
 		return nil, err
 	}
 	now, err := switcher.LookAtRoot()
@@ -133,10 +132,6 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		agent: a, change: *rec.Switch, stage: leaving, since: sinceBoot(), mount: now.Mount,
 		shutdown: time.Duration(a.Config.Switch.ShutdownDeadline), health: time.Duration(a.Config.Health.Deadline),
 	}
-	if phase, _ := a.underWayNow(facts, rec); phase == PhaseTrying {
-		g.stage = trying
-		g.since = g.began()
-	}
 	if g.active, err = a.Machine.ActiveUnits(ctx); err != nil {
 		return nil, err
 	}
@@ -145,7 +140,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		switch {
 		case err == nil:
 			g.backVersion = a.versionOf(to, rec)
-		case rec.Switch.Verb == verbRollback && !slices.Contains(rec.Good, rec.Switch.From): // nobody is kept in a bad root by this
+		case rec.Switch.Verb == verbRollback: // whatever is wrong with the root that is left keeps nobody in it
 			a.Log.Warn("cannot prepare the way back from the root that is gone back to; the kernel would be booted", zap.String("root", to), zap.Error(err))
 			g.back = nil
 		default:

@@ -83,6 +83,8 @@ type Switch struct {
 	At      time.Time `json:"at"`
 	// Back is the root to go back to when the target does not become good, where that is not the one it came from.
 	Back string `json:"back,omitempty"`
+	// Named: the operator named the target of a way back, and so it becomes the last good root.
+	Named bool `json:"named,omitempty"`
 	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people: whoever acts
 	// on it measures the time that passes.
 	Deadline time.Time `json:"deadline,omitzero"`

@@ -152,3 +152,14 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 		t.Errorf("it is there %d times: %s", n, written)
 	}
 }
+
+// TestNamedWayBack: a root that the operator names is the last good one once it is gone back to; the host's own choice is not.
+func TestNamedWayBack(t *testing.T) {
+	for named, want := range map[bool]string{false: "host v1", true: "host"} {
+		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}
+		r.Switch = &Switch{Verb: verbBack, Named: named, Expectation: switcher.Expectation{From: "v2", Target: "host"}}
+		if err := r.proved("host"); err != nil || strings.Join(r.Good, " ") != want {
+			t.Errorf("named %v: good are %v, %v; want %s", named, r.Good, err, want)
+		}
+	}
+}

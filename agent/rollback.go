@@ -26,7 +26,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err == nil {
 		done, err = a.rollback(ctx, to, wait)
 	}
-	if ended && !done.Switching {
+	if ended && !done.Switching && !exists(a.path(verdictFile)) { // with a verdict, the guard goes
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 		defer cancel()
 		if err := a.Machine.BeginConfirm(ctx); err != nil { // it was going back itself; else the guard will
@@ -61,7 +61,13 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err != nil && !errors.Is(err, ErrSwitch) { // a failed switch is no reason to stay
 		return Applied{}, err
 	}
+	named := to != ""
 	trial := rec.abandons(facts.Root)
+	if trial { // it goes only as well as it is watched
+		if trial, err = a.Machine.UnitActive(ctx, switcher.GuardUnit); err != nil {
+			return Applied{}, err
+		}
+	}
 	switch {
 	case to == "" && trial:
 		to = rec.wayBack()
@@ -84,7 +90,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	}
 	if trial {
 		done.Version = a.versionOf(to, rec)
-		err := a.abandon(ctx, facts, rec, to)
+		err := a.abandon(ctx, facts, rec, to, named)
 		done.Switching = err == nil
 		return done, err
 	}
@@ -113,11 +119,14 @@ func (r *Record) abandons(root string) bool {
 
 // abandon leaves a root that is being tried as if it were not healthy: the guard that watched the way there watches the way
 // back, no inhibitor lock is in the way, and what does not stop is killed. So it goes only where the guard is prepared to go.
-func (a *Agent) abandon(ctx context.Context, f switcher.Facts, rec *Record, to string) error {
+func (a *Agent) abandon(ctx context.Context, f switcher.Facts, rec *Record, to string, named bool) error {
+	if err := a.underWay(ctx, rec); err != nil { // a power-off, for example
+		return err
+	}
 	if back := rec.wayBack(); to != back {
 		return fmt.Errorf("%w: until it is, the only way is back to %s, and from there to %s", ErrTrying, back, to)
 	}
-	return a.leave(ctx, f, rec, "rolled back", rolledBack)
+	return a.leave(ctx, f, rec, "rolled back", rolledBack, named)
 }
 
 // ready tells whether a root can be gone back to, and its version.

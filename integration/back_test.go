@@ -232,6 +232,25 @@ func TestWayBack(t *testing.T) {
 		s.unguarded()
 	})
 
+	t.Run("rolled back where nobody watches any more", func(t *testing.T) {
+		s := s.in(t)
+		image, root := s.variant("unwatched", "1", hangs("unwatched.service", false)...)
+		s.hastens("[health]\ndeadline = \"2m\"\n")
+		defer s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+		s.sends("1", "apply", "--from", image)
+		s.awaitsConfirm()
+		s.host.Must(t, "systemctl", "stop", guardUnit)
+		release := s.inhibit()
+		s.refused(exitBlocked, "the backup runs", "", "rollback")
+		release()
+		s.awaitsConfirm()
+		s.switches("rollback")
+		s.runs(one, "2")
+		if v := s.status(); v.Bad[root].Reason != "rolled back from by the operator" {
+			t.Errorf("bad are %+v", v.Bad)
+		}
+		s.unguarded()
+	})
 	t.Run("confirm is killed while it judges", func(t *testing.T) {
 		s := s.in(t)
 		s.hastens("[health]\ndeadline = \"2m\"\n")

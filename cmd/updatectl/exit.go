@@ -52,13 +52,16 @@ var failures = []struct {
 	code int
 	hint string
 }{
+	// The first: what comes of it is worth more than why.
+	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
+	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
+	{agent.ErrBooted, exitError, "the host comes back in its last good root, by itself; `updatectl status` tells how it went"},
 	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
 	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
-	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
 	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
 	{agent.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
 	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
@@ -93,7 +96,6 @@ var failures = []struct {
 	{source.ErrNoTLS, exitUnreachable, "serve it by TLS, or list its host in [source] plain-http: signatures are checked all the same"},
 	{source.ErrNoLayout, exitUnreachable, "check the path, of [source] image or of --from; is what it lies on mounted?"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
-	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},

@@ -176,6 +176,9 @@ func TestSwitchText(t *testing.T) {
 
 // TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
+	if err := fmt.Errorf("%w: %w", agent.ErrBooted, switcher.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
+		t.Errorf("a boot of the kernel is told as %d, %s", exitCode(err), hint(err))
+	}
 	for want, err := range map[int]error{
 		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", switcher.ErrDeaf),
 		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", agent.ErrUnhealthy, switcher.ErrDeaf),
