@@ -21,6 +21,21 @@ func (s *site) hastens(text string) {
 	}
 }
 
+// haste is what most roots of these tests have to become good in.
+const haste = "[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
+
+// tries brings the host into a new root, NAME of version 1, that confirm judges for two minutes: NAME.service never has started.
+// The rest of the test's roots are in haste again.
+func (s *site) tries(name string) (root string) {
+	s.Helper()
+	s.hastens("[health]\ndeadline = \"2m\"\n")
+	s.Cleanup(func() { s.hastens(haste) })
+	image, root := s.variant(name, "1", hangs(name+".service", false)...)
+	s.sends("1", "apply", "--from", image)
+	s.awaitsConfirm()
+	return root
+}
+
 // hangs is a unit that never has started; with after it is one that multi-user.target does not wait for.
 func hangs(name string, waitedFor bool) []layerEntry {
 	text := "[Unit]\nDescription=Never done\n"
@@ -145,7 +160,7 @@ func (s *site) toldAsWayBack(v status) {
 // TestWayBack: a root that does not become good is left by itself, whatever is wrong with it.
 func TestWayBack(t *testing.T) {
 	s := newSite(t, "back")
-	s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+	s.hastens(haste)
 	s.publish("2", "os/server:stable")
 	one := s.roots["2"]
 	const limit = 2 * time.Minute
@@ -201,11 +216,7 @@ func TestWayBack(t *testing.T) {
 
 	t.Run("rolled back while it is judged", func(t *testing.T) {
 		s := s.in(t)
-		s.hastens("[health]\ndeadline = \"2m\"\n")
-		defer s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
-		image, root := s.variant("judged", "1", hangs("judged.service", false)...)
-		s.sends("1", "apply", "--from", image)
-		s.awaitsConfirm()
+		root := s.tries("judged")
 		v := s.status()
 		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one || time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
 			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
@@ -234,11 +245,7 @@ func TestWayBack(t *testing.T) {
 
 	t.Run("rolled back where nobody watches any more", func(t *testing.T) {
 		s := s.in(t)
-		image, root := s.variant("unwatched", "1", hangs("unwatched.service", false)...)
-		s.hastens("[health]\ndeadline = \"2m\"\n")
-		defer s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
-		s.sends("1", "apply", "--from", image)
-		s.awaitsConfirm()
+		root := s.tries("unwatched")
 		s.host.Must(t, "systemctl", "stop", guardUnit)
 		release := s.inhibit()
 		s.refused(exitBlocked, "the backup runs", "", "rollback")
@@ -253,11 +260,7 @@ func TestWayBack(t *testing.T) {
 	})
 	t.Run("confirm is killed while it judges", func(t *testing.T) {
 		s := s.in(t)
-		s.hastens("[health]\ndeadline = \"2m\"\n")
-		defer s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
-		image, root := s.variant("killed", "1", hangs("killed.service", false)...)
-		s.sends("1", "apply", "--from", image)
-		s.awaitsConfirm()
+		root := s.tries("killed")
 		const pid = "systemctl show --property MainPID --value updatectl-confirm.service"
 		was := s.host.Must(t, "sh", "-c", pid)
 		s.host.Must(t, "systemctl", "kill", "--signal=KILL", "updatectl-confirm.service")
@@ -342,7 +345,7 @@ func (s *site) sends(version string, args ...string) {
 func TestWayBackWithoutHelp(t *testing.T) {
 	s := newSite(t, "alone")
 	h := s.host
-	s.hastens("[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n")
+	s.hastens(haste)
 	s.switches("apply")
 	one := s.roots["1"]
 	s.runs(one, "1")
