@@ -79,7 +79,8 @@ func (a *Agent) prepared(to string, f switcher.Facts, rec *Record, ran bool) err
 // back to it and is cut off, the kernel is booted, which forgets what the bad root told it, such as netfilter rules.
 func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) error {
 	target, reason, boot := rec.Switch.Target, report.Reason(), report.CutOff() && rec.mayBoot()
-	if rec.Switch.Verb == verbBack && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
+	if rec.Switch.Verb == verbBack && rec.Last != nil && rec.Last.Back == target {
+		rec.Last.Outcome = switcher.Unhealthy
 		rec.Last.Reason += fmt.Sprintf("; and %s, which the host went back to, is not healthy either: %s", target, reason)
 	} else {
 		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: target, At: a.Now().UTC()}

@@ -77,7 +77,7 @@ type Config struct {
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 
-	places map[string]string // where each key was set last
+	places map[string]string `toml:"-"` // where each key was set last
 }
 
 // State is what a root has from the host.

@@ -56,7 +56,7 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key":         {"[source]\nimage = 'x'\nimgae = 'y'\n", "updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
-		"unknown table":       {"[sauce]\nimage = 'x'\n", "updatectl.toml:1: unknown key sauce"},
+		"unknown table":       {"[sauce]\nimage = 'x'\n", "updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
 		"unknown top-level":   {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
 		"syntax":              {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
 		"wrong type":          {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
@@ -80,7 +80,7 @@ func TestConfigComplaints(t *testing.T) {
 			root := t.TempDir()
 			writeFile(t, root, "etc/updatectl/updatectl.toml", c.text)
 			_, err := LoadConfig(below(root), "")
-			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), strings.ReplaceAll(c.want, "ROOT", root)) {
+			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error()+"\n", strings.ReplaceAll(c.want, "ROOT", root)) {
 				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)
 			}
 		})

@@ -163,7 +163,7 @@ type Available struct {
 	// Staged tells that it is on the disk already; Bad why it is not taken by itself.
 	Staged bool `json:"staged"`
 	Bad    *Bad `json:"bad,omitempty"`
-	// Download is the size in bytes of its layers, while they are not staged.
+	// Download is the size in bytes of its layers, 0 where none has to be fetched.
 	Download int64 `json:"download"`
 	// Release is the release that lists the image, nil for an image on its own.
 	Release  *Release `json:"release,omitempty"`
@@ -209,7 +209,7 @@ func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, r
 	if bad, ok := rec.Bad[v.Root]; ok {
 		v.Bad = &bad
 	}
-	if p.image != nil && !v.Staged {
+	if p.image != nil && v.Newer && !v.Staged {
 		for _, l := range p.image.Manifest.Layers {
 			v.Download += l.Size
 		}

@@ -219,7 +219,11 @@ func (r *Record) retreat(c Cause, s Switch, reason string) error {
 	}
 	bad := r.Switch.Target
 	r.condemn(bad, reason, s.At)
-	r.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: bad, At: s.At, Back: s.Target}
+	outcome := switcher.Unhealthy
+	if reason == rolledBack { // nobody knows whether it was
+		outcome = switcher.RolledBack
+	}
+	r.Last = &Result{Outcome: outcome, Reason: reason, Target: bad, At: s.At, Back: s.Target}
 	r.Switch = &s
 	return nil
 }

@@ -21,6 +21,9 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err := a.requireLive(); err != nil {
 		return Applied{}, err
 	}
+	if err := a.exists(to); err != nil { // before anything is ended for it
+		return Applied{}, err
+	}
 	var done Applied
 	ended, err := a.endConfirm(ctx)
 	if err == nil {
@@ -34,6 +37,18 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		}
 	}
 	return done, err
+}
+
+// exists is an error when no root has this name, or more than one; "" stands for the one before.
+func (a *Agent) exists(root string) error {
+	if root == "" || root == switcher.HostRoot {
+		return nil
+	}
+	st, err := a.openStore()
+	if err == nil {
+		_, err = findRoot(st, root)
+	}
+	return err
 }
 
 // rolledBack is why a root is bad that the operator did not want.
@@ -87,6 +102,9 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	done := Applied{Root: to, From: facts.Root}
 	if to == facts.Root {
 		return done, nil
+	}
+	if bad, isBad := rec.Bad[to]; isBad && bad.Reason != rolledBack && !slices.Contains(rec.Good, to) {
+		return done, bad.givenUp()
 	}
 	if trial {
 		done.Version = a.versionOf(to, rec)

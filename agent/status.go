@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -48,6 +49,8 @@ type Status struct {
 	Failed []string `json:"failed_units,omitempty"`
 	// Armed is the root at /run/nextroot: "" when nothing is armed.
 	Armed string `json:"armed,omitempty"`
+	// Starting lists the units that a root which is tried is still starting.
+	Starting []string `json:"starting_units,omitempty"`
 	// Switch is the switch under way, nil when the host is on its way nowhere.
 	Switch *SwitchStatus `json:"switch,omitempty"`
 	Last   *Result       `json:"last,omitempty"`
@@ -117,6 +120,13 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	if a.Machine.Live() {
 		s.Phase, s.Switch = a.underWayNow(facts, rec)
+		if s.Phase == PhaseTrying && s.Switch != nil {
+			s.Starting, err = health.PID1().Starting(ctx)
+			s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == switcher.ConfirmUnit })
+		}
+		if err != nil {
+			return s, err
+		}
 		s.Armed, err = switcher.Armed()
 	}
 	return s, err

@@ -178,6 +178,7 @@ func TestWayBack(t *testing.T) {
 			t.Errorf("an unattended apply says %q", r.Stdout)
 		}
 		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
+		s.refused(exitBlocked, "late.service", "--retry", "rollback", root)
 		t.Log("a newer image is taken")
 		s.switches("apply", "--unattended")
 		s.runs(one, "2")
@@ -221,7 +222,7 @@ func TestWayBack(t *testing.T) {
 		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one || time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
 			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") || !strings.Contains(text, ", the host goes back to "+one[:19]) {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") || !strings.Contains(text, "still starting: judged.service\n") || !strings.Contains(text, ", the host goes back to "+one[:19]) {
 			t.Errorf("status does not say where the host goes:\n%s", text)
 		}
 		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")
@@ -234,7 +235,7 @@ func TestWayBack(t *testing.T) {
 		s.switches("rollback")
 		s.runs(one, "2")
 		const reason = "rolled back from by the operator"
-		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
+		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Outcome != "rolled back" || v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
 			t.Errorf("bad are %+v, the last switch is %+v", v.Bad, v.Last)
 		}
 		if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, "rolled back  ") {

@@ -51,6 +51,8 @@ const (
 	Elsewhere Outcome = "elsewhere"
 	// Unhealthy: the host was in the root asked for, which did not become good, and went back.
 	Unhealthy Outcome = "unhealthy"
+	// RolledBack: the host was in the root asked for, and somebody had it go back before that was judged.
+	RolledBack Outcome = "rolled back"
 	// Stuck: a unit did not stop in time and the shutdown was cancelled; the root was not left.
 	Stuck Outcome = "stuck"
 )

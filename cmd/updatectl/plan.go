@@ -91,6 +91,13 @@ func etcText(w io.Writer, r etc.Report) {
 	for _, conflict := range r.Conflicts {
 		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
 	}
+	if n := r.NotAdopted; n.Count > 0 {
+		more := ""
+		if n.Count > len(n.Samples) {
+			more = " …"
+		}
+		fmt.Fprintf(w, "  left behind\t%d differences: %s%s; [state] adopt takes along what it names\n", n.Count, strings.Join(n.Samples, ", "), more)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)
 	}

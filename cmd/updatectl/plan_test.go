@@ -193,3 +193,20 @@ func TestDeafIsTheLast(t *testing.T) {
 		t.Errorf("the hint is %q", hint(switcher.ErrDeaf))
 	}
 }
+
+// TestEtcText: what stays behind of the mutable host's /etc is told where somebody looks before the first apply.
+func TestEtcText(t *testing.T) {
+	for _, c := range []struct {
+		left etc.NotAdopted
+		want string
+	}{
+		{etc.NotAdopted{}, "/etc\t0 of this host's changes are kept, 0 conflicts\n"},
+		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}}, "  left behind\t2 differences: app.conf, motd; [state] adopt takes along what it names\n"},
+		{etc.NotAdopted{Count: 9, Samples: []string{"app/"}}, "  left behind\t9 differences: app/ …; "},
+	} {
+		var out bytes.Buffer
+		if etcText(&out, etc.Report{NotAdopted: c.left}); !strings.Contains(out.String(), c.want) || c.left.Count == 0 && out.String() != c.want {
+			t.Errorf("%+v is told as %q, want %q", c.left, out.String(), c.want)
+		}
+	}
+}

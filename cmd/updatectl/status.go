@@ -58,7 +58,7 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
 	switchText(w, s)
-	if s.Staged != nil {
+	if s.Staged != nil && (s.Switch == nil || s.Switch.Target != s.Staged.Root) {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
 	}
 	for i, r := range s.Good {
@@ -88,7 +88,11 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	fixesText(w, s.Fixes)
 	if s.System != "" {
-		fmt.Fprintf(w, "System\t%s\n", strings.Join(append([]string{s.System}, s.Failed...), " "))
+		failed := ""
+		if len(s.Failed) > 0 {
+			failed = "; failed: " + strings.Join(s.Failed, " ")
+		}
+		fmt.Fprintf(w, "System\t%s%s\n", s.System, failed)
 	}
 	if s.Armed != "" {
 		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
@@ -123,6 +127,9 @@ func switchText(w io.Writer, s agent.Status) {
 		by = " by " + s.Switch.Deadline.Format(clock)
 	}
 	fmt.Fprintf(w, "Trying\t%s (%s); if it is not good%s, %s\n", to, verbText(s.Switch.Verb), by, end)
+	if len(s.Starting) > 0 {
+		fmt.Fprintf(w, "\tstill starting: %s\n", strings.Join(s.Starting, " "))
+	}
 }
 
 // verbText is the verb of a switch for people.

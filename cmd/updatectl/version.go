@@ -11,16 +11,20 @@ import (
 // version is set by the build; `go install` leaves it to the module's own version.
 var version = ""
 
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		return info.Main.Version
+	}
+	return version
+}
+
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of updatectl",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			v := version
-			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-				v = info.Main.Version
-			}
+			v := buildVersion()
 			value := struct {
 				Version string `json:"version"`
 			}{v}
