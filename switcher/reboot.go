@@ -29,6 +29,9 @@ const ConfirmUnit = "updatectl-confirm.service"
 // ErrNoUnit says that the agent's own units are not installed in the running root.
 var ErrNoUnit = errors.New("the units of updatectl are not installed")
 
+// ErrJob: a job of one of the agent's own units did not end as it should.
+var ErrJob = errors.New("its job did not end well")
+
 // logind's flags of RebootWithFlags (org.freedesktop.login1(5)).
 const (
 	logindCheckInhibitors = 0x01 // for root, too
@@ -181,7 +184,7 @@ func runJob(ctx context.Context, verb, unit, mode string) error {
 		select {
 		case result := <-done:
 			if result != "done" {
-				return fmt.Errorf("cannot %s %s: its job ended with %q", verb, unit, result)
+				return fmt.Errorf("cannot %s %s: %w: %q", verb, unit, ErrJob, result)
 			}
 			return nil
 		case <-ctx.Done():

@@ -98,6 +98,7 @@ var failures = []struct {
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
+	{switcher.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` says why; the host goes on as it is"},
 	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
 	{livepatch.ErrTaken, exitError, "`updatectl livepatch list` shows what is loaded"},
 	{agent.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
