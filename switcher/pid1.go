@@ -24,7 +24,7 @@ const (
 	greetPatience = 25 * time.Second
 )
 
-// ErrDeaf: PID 1 does not answer, as in the moment in which it is executed anew, at every soft reboot.
+// ErrDeaf says that PID 1 does not answer, as in the moment in which it is executed anew, at every soft reboot.
 var ErrDeaf = errors.New("systemd does not answer")
 
 // lost tells whether a connection was refused or broke, or nothing came over it.

@@ -29,7 +29,7 @@ const ConfirmUnit = "updatectl-confirm.service"
 // ErrNoUnit says that the agent's own units are not installed in the running root.
 var ErrNoUnit = errors.New("the units of updatectl are not installed")
 
-// ErrJob: a job of one of the agent's own units did not end as it should.
+// ErrJob says that a job of one of the agent's own units did not end as it should.
 var ErrJob = errors.New("its job did not end well")
 
 // logind's flags of RebootWithFlags (org.freedesktop.login1(5)).
