@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// packages is what the lab needs of the machine. Everything else comes from the tools tree, because installing a
+// packages is what the lab needs of the machine, and erofs-utils what the unit tests of package switcher do. Everything else comes from the tools tree, because installing a
 // package such as a registry on the machine would also start its service there.
-var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd",
+var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd", "erofs-utils",
 	"qemu-system-x86", "qemu-utils"}
 
 // EnsurePackages installs what the lab needs of the machine, if something is missing.
