@@ -29,7 +29,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if err == nil {
 		done, err = a.rollback(ctx, to, wait)
 	}
-	if ended && !done.Switching && !exists(a.path(verdictFile)) { // with a verdict, the guard goes
+	if ended && !done.Switching && !a.condemned() { // with a verdict, the guard goes
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 		defer cancel()
 		if err := a.Machine.BeginConfirm(ctx); err != nil { // it was going back itself; else the guard will
@@ -37,6 +37,12 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		}
 	}
 	return done, err
+}
+
+// condemned tells whether somebody wants to leave the root that runs. What was said of a root before it counts no more.
+func (a *Agent) condemned() bool {
+	root, err := switcher.MountedRoot()
+	return err == nil && readVerdict(a.path(verdictFile), root) != ""
 }
 
 // exists is an error when no root has this name, or more than one; "" stands for the one before.

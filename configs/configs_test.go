@@ -7,6 +7,16 @@ import (
 	"testing"
 )
 
+// TestNoStartLimit: what every switch that is asked for starts is started as often as somebody asks; systemd's default is five
+// times in ten seconds.
+func TestNoStartLimit(t *testing.T) {
+	for _, unit := range []string{"updatectl-guard.service", "updatectl-arm.service", "updatectl-confirm.service"} {
+		if !strings.Contains(Units()[unit], "\nStartLimitIntervalSec=0\n") {
+			t.Errorf("%s has a limit", unit)
+		}
+	}
+}
+
 // TestDocumentation: every unit names a document that is there, in this tree and so where `make install` puts it.
 func TestDocumentation(t *testing.T) {
 	units, err := filepath.Glob("units/*")
