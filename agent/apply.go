@@ -89,7 +89,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return w.done, err
 	}
 	if w.offer.image == nil { // a boot of the kernel landed on the mutable host
-		if err := a.keepLive(ctx, w.offer, w.facts); err != nil {
+		if err := a.keepEnabledLivePatches(ctx, w.offer, w.facts); err != nil {
 			return w.done, err
 		}
 		a.loadBeforeSwitch(ctx, w)
@@ -233,7 +233,7 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 	if err != nil || !runs {
 		return w, err
 	}
-	return w, errors.Join(a.renew(w.store, w.offer), a.keepLive(ctx, w.offer, w.facts))
+	return w, errors.Join(a.renew(w.store, w.offer), a.keepEnabledLivePatches(ctx, w.offer, w.facts))
 }
 
 // begin is the start of every command that changes something: leftovers are swept and the record is reconciled.

@@ -96,7 +96,7 @@ func (a *Agent) open(p *published) (src *source.Source, err error) {
 // stage brings the image onto the disk, or finds it there.
 func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
 	p := w.offer
-	if err := a.keepLive(ctx, p, w.facts); err != nil {
+	if err := a.keepEnabledLivePatches(ctx, p, w.facts); err != nil {
 		return store.Root{}, err
 	}
 	if p.image == nil { // the root that a boot of the kernel left
@@ -203,7 +203,7 @@ func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, r
 		if err != nil && !errors.Is(err, os.ErrPermission) {
 			return v, err
 		}
-		v.LivePatches = survey(f, loaded, a.withNotes(f, p.listed(stored)), rec.Held)[:len(p.release.LivePatches)]
+		v.LivePatches = survey(f, loaded, p.listed(stored), rec.Held)[:len(p.release.LivePatches)]
 		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {

@@ -45,8 +45,6 @@ const (
 	LiveElsewhere  LiveState = "for another kernel"
 	// LiveTaken: the kernel has a module of its name that is not this one.
 	LiveTaken LiveState = "another build of it is loaded"
-	// LiveLate: what is listed after it is in the kernel, and it would come on top of that.
-	LiveLate LiveState = "out of turn"
 )
 
 // LivePatch is a live patch as this host sees it: loaded, stored, or both.
@@ -60,27 +58,22 @@ type LivePatch struct {
 	KernelRelease string `json:"kernel_release,omitempty"`
 	KernelVersion string `json:"kernel_version,omitempty"`
 	KernelBuildID string `json:"kernel_build_id,omitempty"`
-	// Stored tells that it is on the disk, Vouchers who vouches for it by the policy of today.
+	// Stored is whether it is on the disk, Vouchers who vouches for it by today's policy.
 	Stored   bool             `json:"stored"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	// Blockers are the tasks that a transition waits for.
 	Blockers []livepatch.Blocker `json:"blockers,omitempty"`
 
 	withdrawn bool
-	// after is a live patch in the kernel that is listed after this one, which is not there; "" for none. Of a function that
-	// both change, the kernel runs what was loaded last. Behind tells that this one would undo the other; else it has to
-	// be seen.
-	after  string
-	behind bool
 }
 
-// Held is why a live patch is not loaded by itself any more.
+// Held is why a live patch is not loaded automatically any more.
 type Held struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 }
 
-// Loading is the live patch that is being loaded: who finds it after another boot knows what the kernel went down with.
+// Loading is the live patch that is being loaded: whoever finds it after another boot knows what the host went down with.
 type Loading struct {
 	Name   string `json:"name"`
 	BootID string `json:"boot_id"`
@@ -93,7 +86,8 @@ func misfit(f switcher.Facts, p release.LivePatch) string {
 	case p.KernelRelease != f.KernelRelease:
 		return fmt.Sprintf("it is for the kernel %s, and this host runs %s", p.KernelRelease, f.KernelRelease)
 	case p.KernelVersion != f.KernelVersion:
-		return fmt.Sprintf("it is for the build %q of the kernel %s, and this host runs %q", p.KernelVersion, p.KernelRelease, f.KernelVersion)
+		return fmt.Sprintf("it is for the build %q of the kernel %s, and this host runs %q",
+			p.KernelVersion, p.KernelRelease, f.KernelVersion)
 	case f.KernelBuildID == "":
 		return "it is for one build of a kernel, and the running one does not tell its build id (/sys/kernel/notes)"
 	case p.KernelBuildID != f.KernelBuildID:
@@ -102,8 +96,8 @@ func misfit(f switcher.Facts, p release.LivePatch) string {
 	return ""
 }
 
-// pick chooses, of what a release lists, the live patches for the running kernel.
-func pick(f switcher.Facts, listed []release.LivePatch) []release.LivePatch {
+// forThisKernel returns those of the listed live patches that are for the running kernel.
+func forThisKernel(f switcher.Facts, listed []release.LivePatch) []release.LivePatch {
 	var fit []release.LivePatch
 	for _, p := range listed {
 		if misfit(f, p) == "" {
@@ -113,71 +107,65 @@ func pick(f switcher.Facts, listed []release.LivePatch) []release.LivePatch {
 	return fit
 }
 
-// known is a live patch that a release lists, for survey.
-type known struct {
+// knownLivePatch is a live patch that a release lists.
+type knownLivePatch struct {
 	release.LivePatch
 	stored, withdrawn bool
-	// note is the section with the build id of its module, nil when that is not known; of one that is unseen, the module was
-	// never on this host, and what the kernel has of its name is something else.
+	// note is the section with the build id of its module, nil when that is not known. The module of an unseen one was
+	// never on this host: what the kernel has of its name is something else.
 	note   []byte
 	unseen bool
-	// late is what the notes say of it; failed tells that it was tried and did not load: it stands in for nothing.
-	late, failed bool
-	vouchers     []verify.Voucher
+	// tried is whether this run has tried to load it. If it is not in the kernel then, it supersedes nothing.
+	tried    bool
+	vouchers []verify.Voucher
 }
 
-// is tells whether what the kernel has loaded is this very live patch, as far as that can be known.
-func (k known) is(l livepatch.Patch) bool { return l.Name == k.Name && !k.unseen && l.Is(k.note) }
+// is reports whether the loaded patch is this very one, as far as that can be known.
+func (k knownLivePatch) is(loaded livepatch.Patch) bool {
+	return loaded.Name == k.Name && !k.unseen && loaded.Is(k.note)
+}
 
-// elsewhere refuses a live patch that is asked for by name and that a release has for other kernels only. Few of these are
-// kept, so that nothing else could say why it is not to be had.
-func elsewhere(f switcher.Facts, p *published, name string) error {
-	if p.release == nil || slices.ContainsFunc(pick(f, p.release.LivePatches), func(l release.LivePatch) bool { return l.Name == name }) {
+// isOn reports whether the kernel runs this very live patch.
+func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
+	return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return k.is(l) && l.On() })
+}
+
+// refuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels only.
+// Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
+func refuseForOtherKernels(f switcher.Facts, p *published, name string) error {
+	if p.release == nil {
 		return nil
 	}
-	for _, l := range p.release.LivePatches {
-		if l.Name == name {
-			return fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, misfit(f, l))
-		}
+	hasName := func(l release.LivePatch) bool { return l.Name == name }
+	if slices.ContainsFunc(forThisKernel(f, p.release.LivePatches), hasName) {
+		return nil
+	}
+	if i := slices.IndexFunc(p.release.LivePatches, hasName); i >= 0 {
+		return fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, misfit(f, p.release.LivePatches[i]))
 	}
 	return nil
 }
 
-// survey joins what the kernel has loaded with what is known of live patches, in the order in which they are to be loaded.
-func survey(f switcher.Facts, loaded []livepatch.Patch, all []known, held map[string]Held) []LivePatch {
+// survey joins what the kernel has loaded with what is known of live patches, in the order of all. What somebody else
+// loaded comes last.
+func survey(f switcher.Facts, loaded []livepatch.Patch, all []knownLivePatch, held map[string]Held) []LivePatch {
 	list, ours := []LivePatch{}, map[string]bool{}
 	for i, k := range all {
 		p := LivePatch{
-			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers,
-			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID, withdrawn: k.withdrawn,
+			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers, withdrawn: k.withdrawn,
+			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID,
 		}
-		p.State, p.Reason = LiveWaiting, ""
-		by := superseded(f, all, i, held)
-		hold, isHeld := held[k.Name]
-		inKernel := slices.IndexFunc(loaded, k.is)
-		after, isAfter := ahead(f, loaded, all[i+1:])
-		if inKernel < 0 || !loaded[inKernel].On() {
-			p.after, p.behind = after.Name, isAfter && (after.Replace || k.late)
-		}
-		switch why := misfit(f, k.LivePatch); {
-		case why != "":
+		if why := misfit(f, k.LivePatch); why != "" {
 			p.State, p.Reason = LiveElsewhere, why
-		case inKernel >= 0:
-			p.Patch, p.State = loaded[inKernel], stateOf(loaded[inKernel])
-			ours[k.Name] = true
-		case isHeld:
-			p.State, p.Reason = LiveHeld, hold.Reason
-		case k.withdrawn:
-			p.State = LiveWithdrawn
-		case by != "":
-			p.State, p.Reason = LiveSuperseded, "by "+by
-		case isAfter && after.Replace:
-			p.State, p.Reason = LiveSuperseded, fmt.Sprintf("by %s, which is listed after it and replaces all that were loaded before", after.Name)
-		case p.behind:
-			p.State, p.Reason = LiveLate, fmt.Sprintf("%s, which is listed after it, is in the kernel; the next boot of the kernel loads both in their order", after.Name)
-		case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == k.Name }):
-			p.State, p.Reason = LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one", k.Name, k.Name)
+			list = append(list, p)
+			continue
 		}
+		inKernel := slices.IndexFunc(loaded, k.is)
+		if inKernel >= 0 {
+			p.Patch, ours[k.Name] = loaded[inKernel], true
+		}
+		by := supersededBy(f, loaded, all[i+1:], held)
+		p.State, p.Reason = p.judge(by, inKernel >= 0, loaded, held)
 		list = append(list, p)
 	}
 	for _, l := range loaded {
@@ -188,16 +176,26 @@ func survey(f switcher.Facts, loaded []livepatch.Patch, all []known, held map[st
 	return list
 }
 
-// ahead finds, among the live patches that are listed after one, one that the kernel runs, and rather one that replaces all
-// before it.
-func ahead(f switcher.Facts, loaded []livepatch.Patch, later []known) (found livepatch.Patch, any bool) {
-	for _, k := range later {
-		i := slices.IndexFunc(loaded, k.is)
-		if i >= 0 && loaded[i].On() && misfit(f, k.LivePatch) == "" && (!any || loaded[i].Replace) {
-			found, any = loaded[i], true
-		}
+// judge returns the state of a live patch for the running kernel, and why it is in it where that is not obvious. The
+// live patch that supersedes it is by, "" for none.
+func (p LivePatch) judge(by string, inKernel bool, loaded []livepatch.Patch, held map[string]Held) (LiveState, string) {
+	hold, isHeld := held[p.Name]
+	switch {
+	case p.On():
+		return stateOf(p.Patch), ""
+	case isHeld:
+		return LiveHeld, hold.Reason
+	case p.withdrawn:
+		return LiveWithdrawn, ""
+	case by != "":
+		return LiveSuperseded, "by " + by
+	case inKernel:
+		return LiveDisabled, ""
+	case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == p.Name }):
+		return LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one",
+			p.Name, p.Name)
 	}
-	return found, any
+	return LiveWaiting, ""
 }
 
 func stateOf(p livepatch.Patch) LiveState {
@@ -212,25 +210,19 @@ func stateOf(p livepatch.Patch) LiveState {
 	return LiveDisabled
 }
 
-// superseded names a later live patch for this kernel that has every fix of the one at i, "" when there is none: loading
-// both would only mean to replace the one by the other.
-func superseded(f switcher.Facts, all []known, i int, held map[string]Held) string {
-	for _, later := range all[i+1:] {
-		_, isHeld := held[later.Name]
-		if isHeld || later.withdrawn || later.failed || misfit(f, later.LivePatch) != "" {
+// supersededBy names the live patch that is loaded instead of one, of those that its release lists after it; "" for none.
+// That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps only one of
+// them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the same.
+func supersededBy(f switcher.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]Held) string {
+	for _, k := range slices.Backward(later) {
+		if k.withdrawn || misfit(f, k.LivePatch) != "" {
 			continue
 		}
-		if hasAll(later.Fixes, all[i].Fixes) {
-			return later.Name
+		if _, isHeld := held[k.Name]; k.isOn(loaded) || !isHeld && !k.tried {
+			return k.Name
 		}
 	}
 	return ""
-}
-
-// hasAll tells whether a live patch with these fixes stands in for one with those. One that names none cannot be known to
-// have a stand-in.
-func hasAll(fixes, those []string) bool {
-	return len(those) > 0 && !slices.ContainsFunc(those, func(fix string) bool { return !slices.Contains(fixes, fix) })
 }
 
 // Waiting returns the live patches that would be loaded now.
@@ -238,19 +230,16 @@ func Waiting(list []LivePatch) []LivePatch {
 	return slices.DeleteFunc(slices.Clone(list), func(p LivePatch) bool { return !p.waits() })
 }
 
-// Unfinished tells whether a live patch for the running kernel is wanted and not effective.
+// Unfinished reports whether a live patch for the running kernel is wanted and not effective.
 func (p LivePatch) Unfinished() bool {
 	return p.waits() || p.State == LiveTransition || p.State == LiveLeaving
 }
 
 func (p LivePatch) waits() bool {
-	if p.behind {
-		return false
-	}
 	switch p.State {
-	case LiveWaiting, LiveTaken: // what has its name there may have been taken out by then, and else the error says what to do
+	case LiveWaiting, LiveTaken: // what has its name may have been taken out by then; otherwise the error says what to do
 		return true
-	case LiveDisabled, LiveTransition: // a transition may have lost who watched it
+	case LiveDisabled, LiveTransition: // whoever watched the transition may have been killed
 		return p.Stored
 	}
 	return false
@@ -259,9 +248,9 @@ func (p LivePatch) waits() bool {
 // livePatches is the store of live patches.
 func (a *Agent) livePatches() patches.Store { return patches.At(patches.Dir(a.path(StateDir))) }
 
-// stored lists the live patches on the disk. Those of the release that was kept last are the ones to load; what it no
-// longer lists was withdrawn. With a policy it is told who vouches for them today.
-func (a *Agent) stored(ctx context.Context, policy *verify.Policy) ([]known, []patches.Stored, error) {
+// storedLivePatches lists the live patches on the disk: what the last release has comes last, in its order, and what it no
+// longer lists was withdrawn. With a policy it also finds who vouches for each of them today.
+func (a *Agent) storedLivePatches(ctx context.Context, policy *verify.Policy) ([]knownLivePatch, []patches.Stored, error) {
 	store := a.livePatches()
 	all, err := store.List(ctx)
 	if err != nil {
@@ -271,19 +260,22 @@ func (a *Agent) stored(ctx context.Context, policy *verify.Policy) ([]known, []p
 	if err != nil {
 		return nil, nil, err
 	}
-	var list []known
+	var list []knownLivePatch
 	for _, s := range all {
-		k := known{LivePatch: s.LivePatch, stored: true, note: s.Note, withdrawn: len(releases) == 0 || s.Evidence != releases[0]}
+		k := knownLivePatch{
+			LivePatch: s.LivePatch, stored: true, note: s.Note,
+			withdrawn: len(releases) == 0 || s.Evidence != releases[0],
+		}
 		if policy != nil {
-			k.vouchers = a.vouchers(ctx, s, *policy)
+			k.vouchers = a.vouchersToday(ctx, s, *policy)
 		}
 		list = append(list, k)
 	}
 	return list, all, nil
 }
 
-// vouchers tells who vouches for a stored live patch by the policy of today: nobody, when it would not be loaded.
-func (a *Agent) vouchers(ctx context.Context, s patches.Stored, policy verify.Policy) []verify.Voucher {
+// vouchersToday returns who vouches for a stored live patch by today's policy: nobody, when it would not be loaded.
+func (a *Agent) vouchersToday(ctx context.Context, s patches.Stored, policy verify.Policy) []verify.Voucher {
 	v, _, err := a.livePatches().Release(ctx, s.Evidence, policy)
 	if err != nil {
 		return nil
@@ -304,7 +296,7 @@ type LivePatchList struct {
 	LivePatches []LivePatch `json:"live_patches"`
 }
 
-// LivePatches lists what the kernel has loaded and what is stored. Who is not root sees what the kernel has loaded.
+// LivePatches lists what the kernel has loaded and what is stored. Users other than root see only what is loaded.
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	if a.Machine.Live() && os.Geteuid() != 0 {
 		loaded, err := a.live.Patches()
@@ -319,7 +311,7 @@ func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	return list, err
 }
 
-// survey is survey of what is on this host. A policy that cannot work leaves out who vouches.
+// survey is the function survey of this host. When the policy cannot be read, it leaves out who vouches.
 func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]LivePatch, error) {
 	loaded, err := a.live.Patches()
 	if err != nil {
@@ -329,11 +321,11 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 	if p, err := a.policy(); err == nil {
 		policy = &p
 	}
-	list, _, err := a.stored(ctx, policy)
+	list, _, err := a.storedLivePatches(ctx, policy)
 	if errors.Is(err, os.ErrPermission) {
-		list, err = nil, nil // in another tree, who is not root sees what that tree shows
+		list, err = nil, nil // users other than root see what another tree shows
 	}
-	all := survey(f, loaded, a.withNotes(f, list), rec.Held)
+	all := survey(f, loaded, list, rec.Held)
 	for i, p := range all {
 		if p.Transition {
 			all[i].Blockers = a.live.Blockers(p.Patch)
@@ -342,25 +334,26 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 	return all, err
 }
 
-// keepLive is keep for what does more than live patches, where the configuration wants them.
-func (a *Agent) keepLive(ctx context.Context, p *published, f switcher.Facts) error {
+// keepEnabledLivePatches is keepLivePatches where the configuration enables live patches.
+func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f switcher.Facts) error {
 	if !a.Config.LivePatch.Enabled {
 		return nil
 	}
-	return a.keep(ctx, p, f)
+	return a.keepLivePatches(ctx, p, f)
 }
 
-// keep brings the live patches that the offered release has for the running kernel onto the disk, and those for the others
-// that the host may boot: the network is not there yet when they are to be loaded. A release that lists none is kept,
-// too, where there was one that did: what it no longer lists was withdrawn.
-func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error {
+// keepLivePatches stores the live patches of the offered release for the running kernel and for the others that the host
+// may boot: they are loaded before there is a network. A release without any is stored as well where an earlier one had
+// some: that withdraws them.
+func (a *Agent) keepLivePatches(ctx context.Context, p *published, f switcher.Facts) error {
 	if p.release == nil {
 		return nil
 	}
 	if len(p.release.LivePatches) == 0 && !exists(patches.Dir(a.path(StateDir))) {
 		return nil
 	}
-	fit := slices.DeleteFunc(slices.Clone(p.release.LivePatches), func(l release.LivePatch) bool { return !a.mayRun(f, l) })
+	others := func(l release.LivePatch) bool { return !a.mayRunKernelOf(f, l) }
+	fit := slices.DeleteFunc(slices.Clone(p.release.LivePatches), others)
 	if err := a.livePatches().Keep(ctx, p.source, p.verified, fit); err != nil {
 		return err
 	}
@@ -368,9 +361,10 @@ func (a *Agent) keep(ctx context.Context, p *published, f switcher.Facts) error 
 	return nil
 }
 
-// mayRun tells whether a live patch is for the running kernel, or for one that a boot may bring: the root that runs or the
-// mutable host, which every boot starts in, has modules for it. Which build of that kernel it is shows when it runs.
-func (a *Agent) mayRun(f switcher.Facts, l release.LivePatch) bool {
+// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the running root
+// or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is shows only when it
+// runs.
+func (a *Agent) mayRunKernelOf(f switcher.Facts, l release.LivePatch) bool {
 	const modules = "/usr/lib/modules"
 	return misfit(f, l) == "" || exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
 		exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
@@ -378,9 +372,9 @@ func (a *Agent) mayRun(f switcher.Facts, l release.LivePatch) bool {
 
 // LivePatchOptions are the operator's wishes for livepatch apply.
 type LivePatchOptions struct {
-	// Name is the only one to load, also if it is held; "" for all that wait.
+	// Name is the one to load, even if it is held or superseded; "" for the last one listed.
 	Name string
-	// Stored keeps to what is on the disk and asks no source.
+	// Stored uses only what is on the disk and asks no source.
 	Stored bool
 	// From overrides the configured source.
 	From string
@@ -399,8 +393,8 @@ type LivePatchReport struct {
 	Warnings []string    `json:"warnings,omitempty"`
 }
 
-// LivePatchApply loads the live patches for the running kernel that are stored, and before that, unless it is to keep to
-// these, fetches what is published.
+// LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for the
+// running kernel.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
 	unlock, facts, rec, err := a.beginLive(ctx, "livepatch apply", o.Wait)
 	if err != nil {
@@ -410,8 +404,8 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 	return a.livePatchApply(ctx, o, facts, rec)
 }
 
-// beginLive is the start of every command that changes live patches only. They may be the first thing that a host does, so
-// the directory of the record is made here, too.
+// beginLive begins every command that changes live patches only. It may be the first command of a host, so it also creates
+// the directory of the record.
 func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f switcher.Facts, rec *Record, err error) {
 	if err := a.requireLive(); err != nil {
 		return nil, f, nil, err
@@ -438,10 +432,10 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switch
 			return r, err
 		}
 		r.Warnings = p.warnings
-		if err := errors.Join(a.accept(p, rec), a.keep(ctx, p, f)); err != nil {
+		if err := errors.Join(a.accept(p, rec), a.keepLivePatches(ctx, p, f)); err != nil {
 			return r, err
 		}
-		if err := elsewhere(f, p, o.Name); err != nil {
+		if err := refuseForOtherKernels(f, p, o.Name); err != nil {
 			return r, err
 		}
 	}

@@ -45,14 +45,17 @@ type patchHost struct {
 	refuse map[string]error
 	stall  bool
 	stalls map[string]bool // by name
-	// cumulative are those that replace the ones before.
-	cumulative map[string]bool
-	silent     bool // as Linux before 6.11, which does not tell that one is
-	loads      []string
+	// stacks are those that are not cumulative: they do not replace what the kernel has.
+	stacks map[string]bool
+	silent bool // as Linux before 6.11, which does not say whether one is
+	loads  []string
 }
 
 func newPatchHost(t *testing.T) *patchHost {
-	h := &patchHost{Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel, refuse: map[string]error{}, stalls: map[string]bool{}, cumulative: map[string]bool{}}
+	h := &patchHost{
+		Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel,
+		refuse: map[string]error{}, stalls: map[string]bool{}, stacks: map[string]bool{},
+	}
 	h.live = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
 	h.Config.LivePatch.Deadline = Duration(250 * time.Millisecond)
 	h.Config.Source.Image = "oci:" + h.layout + ":stable"
@@ -97,7 +100,7 @@ func (h *patchHost) insert(module []byte) error {
 	}
 	stall := h.stall || h.stalls[m.Name]
 	if !h.silent {
-		h.file("/sys/kernel/livepatch/"+m.Name+"/replace", map[bool]string{true: "1"}[h.cumulative[m.Name]])
+		h.file("/sys/kernel/livepatch/"+m.Name+"/replace", map[bool]string{true: "1"}[!h.stacks[m.Name]])
 	}
 	h.file("/sys/kernel/livepatch/"+m.Name+"/transition", map[bool]string{true: "1"}[stall])
 	h.file("/sys/kernel/livepatch/"+m.Name+"/enabled", "1")
@@ -105,7 +108,7 @@ func (h *patchHost) insert(module []byte) error {
 		go h.letGo(m.Name)
 		return nil
 	}
-	if others, _ := filepath.Glob(h.path("/sys/kernel/livepatch/*/enabled")); h.cumulative[m.Name] {
+	if others, _ := filepath.Glob(h.path("/sys/kernel/livepatch/*/enabled")); !h.stacks[m.Name] {
 		for _, other := range others {
 			if name := filepath.Base(filepath.Dir(other)); name != m.Name {
 				h.switchOff(name)
@@ -220,10 +223,9 @@ func TestLivePatchLife(t *testing.T) {
 		listing{name: "other_release", release: "6.12.49"},
 		listing{name: "other_build", version: "#2 SMP"},
 		listing{name: "other_id", buildID: "0123456789abcdef"},
-		listing{name: "extra", fixes: "CVE-2026-0003"},
 		listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(r.Loaded, []string{"extra", "fix_2"}) || states(r.Patches) != "fix_1 superseded, extra effective, fix_2 effective" {
+	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
 		t.Fatalf("%v, %s, %v", r.Loaded, states(r.Patches), err)
 	}
 	if v := r.Patches[1].Vouchers; len(v) != 1 || v[0].Signer != "release.pub" {
@@ -236,7 +238,7 @@ func TestLivePatchLife(t *testing.T) {
 
 	h.check(os.RemoveAll(h.layout)) // the network is not there yet
 	h.boot()
-	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"extra", "fix_2"}) {
+	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("after a boot: loaded %v, %v", h.loads, err)
 	}
 	h.loads = nil
@@ -249,7 +251,7 @@ func TestLivePatchLife(t *testing.T) {
 	for _, e := range events {
 		told = append(told, e.Event+" "+e.LivePatch)
 	}
-	if want := []string{"live patch effective extra", "live patch effective fix_2", "live patch effective extra", "live patch effective fix_2"}; !slices.Equal(told, want) {
+	if want := []string{"live patch effective fix_2", "live patch effective fix_2"}; !slices.Equal(told, want) {
 		t.Errorf("history %q", told)
 	}
 }
@@ -295,7 +297,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	h.check(err)
 	p, err := h.fetch(ctx, "", h.facts, rec, false)
 	h.check(err)
-	h.check(h.keepLive(ctx, p, h.facts))
+	h.check(h.keepEnabledLivePatches(ctx, p, h.facts))
 	st, err := h.openStore()
 	h.check(err)
 	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
@@ -317,22 +319,24 @@ func TestRevertIsRemembered(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
-	r, err := h.revert("fix_1")
-	if err != nil || !slices.Equal(r.Reverted, []string{"fix_1"}) || states(r.Patches) != "fix_1 held, fix_2 effective" || r.Patches[0].Reason != "taken back by the operator" {
+	r, err := h.revert("fix_2")
+	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
+		r.Patches[1].Reason != "taken back by the operator" {
 		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
 	}
 	h.boot()
-	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
+	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_1"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
-	if r, err = h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "`updatectl livepatch revert fix_2` first") || states(r.Patches) != "fix_1 out of turn, fix_2 effective" {
-		t.Errorf("on top of what is listed after it: %s, %v", states(r.Patches), err)
+	r, err = h.apply(LivePatchOptions{Name: "fix_2", Stored: true})
+	if err != nil || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
+		t.Errorf("by name: %s, %v", states(r.Patches), err)
 	}
 	h.boot()
-	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_1", "fix_2"}) {
+	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("it is held no more, and loaded were %v, %v", h.loads, err)
 	}
-	if r, err = h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"fix_2", "fix_1"}) {
+	if r, err = h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) {
 		t.Errorf("all: %v, %v", r.Reverted, err)
 	}
 	if _, err := h.revert("none"); !errors.Is(err, ErrNoLivePatch) {
@@ -425,9 +429,9 @@ func TestRestartIsJudged(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
-	h.refuse["fix_1"] = unix.EINVAL
+	h.refuse["fix_2"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 effective" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) || states(r.Patches) != "fix_1 effective, fix_2 not loaded" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
@@ -478,10 +482,10 @@ func TestFatalLivePatchIsHeld(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	rec, err := h.readRecord()
 	h.check(err)
-	rec.Loading = &Loading{Name: "fix_1", BootID: "an earlier boot"}
+	rec.Loading = &Loading{Name: "fix_2", BootID: "an earlier boot"}
 	h.check(h.writeRecord(rec))
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(h.loads, []string{"fix_2"}) || !strings.Contains(r.Patches[0].Reason, "the host went down") {
+	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) || !strings.Contains(r.Patches[1].Reason, "the host went down") {
 		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
 	}
 	// An agent that was killed is another matter.
@@ -500,11 +504,6 @@ func TestReplaced(t *testing.T) {
 	h.check(err)
 	h.file("/sys/module/theirs/refcnt", "0")
 	h.publish(2, listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
-	insert := h.live.Insert
-	h.live.Insert = func(module []byte) error {
-		defer h.switchOff("fix_1")
-		return insert(module)
-	}
 	r, err := h.apply(LivePatchOptions{})
 	if err != nil || states(r.Patches) != "fix_1 no longer published, fix_2 effective" {
 		t.Errorf("%s, %v", states(r.Patches), err)
@@ -564,58 +563,98 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	}
 }
 
-// What the kernel runs of a function is what was loaded last, so that nothing comes on top of what is listed after it.
-func TestOrder(t *testing.T) {
-	ctx := context.Background()
+// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they fix.
+func TestLastListedIsLoaded(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0002"})
-	h.cumulative["p2"] = true
-	for range 2 {
-		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 superseded, p2 effective" || slices.Contains(r.Loaded, "p1") {
-			t.Errorf("loaded %v: %s, %v", r.Loaded, states(r.Patches), err)
+	p1, p2, p3 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}, listing{name: "p3", fixes: "CVE-2026-0003"}
+	for n, c := range []struct {
+		listed []listing
+		loads  string
+		want   string
+	}{
+		{[]listing{p1, p2}, "p2", "p1 superseded, p2 effective"},
+		{[]listing{p1, p2}, "", "p1 superseded, p2 effective"},
+		{[]listing{p1, p3, p2}, "", "p1 superseded, p3 superseded, p2 effective"},
+		{[]listing{p1, p2, p3}, "p3", "p1 superseded, p2 superseded, p3 effective"},
+		{[]listing{p1, p2}, "p2", "p3 no longer published, p1 superseded, p2 effective"}, // its publisher wants it back
+	} {
+		h.loads = nil
+		h.publish(int64(n+1), c.listed...)
+		r, err := h.apply(LivePatchOptions{})
+		if got := strings.Join(h.loads, " "); err != nil || got != c.loads || states(r.Patches) != c.want {
+			t.Errorf("release %d: loaded %q: %s, %v; want %q: %s", n+1, got, states(r.Patches), err, c.loads, c.want)
+		}
+		rec, err := h.readRecord()
+		h.check(err)
+		p, err := h.fetch(context.Background(), "", h.facts, rec, false)
+		h.check(err)
+		if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || v.Live {
+			t.Errorf("release %d is offered again: %+v, %v", n+1, v, err)
 		}
 	}
-	if !slices.Equal(h.loads, []string{"p1", "p2"}) {
-		t.Errorf("loaded were %v", h.loads)
-	}
-	rec, err := h.readRecord()
-	h.check(err)
-	p, err := h.fetch(ctx, "", h.facts, rec, false)
-	h.check(err)
-	if v, err := h.available(ctx, p, h.facts, rec); err != nil || v.Live {
-		t.Errorf("it is offered again: %+v, %v", v, err)
-	}
-	// Neither what comes later and replaces all, nor what is beside others, is loaded below what is there.
-	h.publish(2, listing{name: "p3", fixes: "CVE-2026-0003"}, listing{name: "p2", fixes: "CVE-2026-0002"})
-	h.cumulative["p3"] = true
-	if r, err := h.apply(LivePatchOptions{}); err != nil || len(r.Loaded) > 0 || states(r.Patches) != "p1 no longer published, p3 superseded, p2 effective" {
-		t.Errorf("%s, %v", states(r.Patches), err)
+	_, err := h.apply(LivePatchOptions{Name: "p1", Stored: true})
+	if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "`updatectl livepatch revert p2` first") {
+		t.Errorf("p1 below what supersedes it: %v", err)
 	}
 }
 
-// A cumulative one throws out also what is listed after it, which is loaded again at once. Before Linux 6.11 nothing in /sys
-// tells of it.
-func TestReplacedAndLoadedAgain(t *testing.T) {
+// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what to do.
+// That it is not shows when it is loaded, also before Linux 6.11.
+func TestStackedIsRefused(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		h := newPatchHost(t)
 		h.silent = silent
-		h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "x", fixes: "CVE-2026-0009"})
-		h.cumulative["p1"], h.cumulative["p2"], h.cumulative["p3"] = true, true, true
-		_, err := h.apply(LivePatchOptions{})
-		h.check(err)
-		h.publish(2, listing{name: "p2", fixes: "CVE-2026-0002"}, listing{name: "x", fixes: "CVE-2026-0009"})
-		if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"p2", "x"}) || states(r.Patches) != "p1 no longer published, p2 effective, x effective" {
-			t.Errorf("loaded %v: %s, %v", r.Loaded, states(r.Patches), err)
+		h.stacks["p1"], h.stacks["p2"] = true, true
+		h.publish(1, listing{name: "p1"})
+		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 effective" {
+			t.Errorf("alone: %s, %v", states(r.Patches), err)
 		}
-		h.publish(3, listing{name: "p2", fixes: "CVE-2026-0002"}, listing{name: "x", fixes: "CVE-2026-0009"}, listing{name: "p3", fixes: "CVE-2026-0003"})
-		for _, want := range []string{"p3", ""} {
-			h.loads = nil
-			r, err := h.apply(LivePatchOptions{})
-			word := map[bool]string{true: "out of turn", false: "superseded"}[silent]
-			if got := strings.Join(h.loads, " "); got != want || err != nil || states(r.Patches) != fmt.Sprintf("p1 no longer published, p2 %s, x %s, p3 effective", word, word) {
-				t.Errorf("loaded %q, want %q: %s, %v", got, want, states(r.Patches), err)
+		h.publish(2, listing{name: "p2"})
+		for _, name := range []string{"", "p2"} {
+			r, err := h.apply(LivePatchOptions{Name: name})
+			if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "p2 is not cumulative") ||
+				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || states(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
+			}
+			if len(r.Loaded) > 0 || exists(h.path("/sys/module/p2")) {
+				t.Errorf("apply %s: it is still in the kernel, or said to be: %v", name, r.Loaded)
 			}
 		}
+		var told []string
+		events, err := h.History()
+		h.check(err)
+		for _, e := range events {
+			told = append(told, e.Event+" "+e.LivePatch)
+		}
+		if want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}; !slices.Equal(told, want) {
+			t.Errorf("history %q", told)
+		}
+		// As it says.
+		_, err = h.revert("p1")
+		h.check(err)
+		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 held, p2 effective" {
+			t.Errorf("after revert: %s, %v", states(r.Patches), err)
+		}
+	}
+}
+
+// What an earlier updatectl stacked is left as it is, also when it is asked for by name.
+func TestStackedBeforeStays(t *testing.T) {
+	h := newPatchHost(t)
+	h.stacks["p1"], h.stacks["p2"] = true, true
+	h.publish(1, listing{name: "p1"}, listing{name: "p2"})
+	_, err := h.apply(LivePatchOptions{})
+	h.check(err)
+	h.file("/sys/module/p1/refcnt", "1")
+	h.file("/sys/kernel/livepatch/p1/transition", "0")
+	h.file("/sys/kernel/livepatch/p1/enabled", "1")
+	for _, name := range []string{"", "p1", "p2"} {
+		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil || states(r.Patches) != "p1 effective, p2 effective" {
+			t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
+		}
+	}
+	if r, err := h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"p2", "p1"}) {
+		t.Errorf("%v, %v", r.Reverted, err)
 	}
 }
 
@@ -652,21 +691,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 	}
 }
 
-// What stalls is not passed over by what is listed after it, and what is refused for good is.
-func TestOrderAfterFailure(t *testing.T) {
-	h := newPatchHost(t)
-	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0002"})
-	h.stalls["p1"] = true
-	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || states(r.Patches) != "p1 not loaded, p2 not loaded" {
-		t.Errorf("%s, %v", states(r.Patches), err)
-	}
-	h.stalls["p1"] = false
-	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(r.Loaded, []string{"p1", "p2"}) {
-		t.Errorf("%v, %v", r.Loaded, err)
-	}
-}
-
-// What one that does not load was to stand in for is loaded instead.
+// When the last one does not load, the one listed before it is loaded instead.
 func TestStandIn(t *testing.T) {
 	for name, fail := range map[string]func(h *patchHost){
 		"stalls":  func(h *patchHost) { h.stalls["p2"] = true },
@@ -675,7 +700,6 @@ func TestStandIn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newPatchHost(t)
 			h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
-			h.cumulative["p2"] = true
 			fail(h)
 			r, err := h.apply(LivePatchOptions{})
 			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
@@ -693,10 +717,10 @@ func TestStandIn(t *testing.T) {
 // one deadline for all of them.
 func TestAtBoot(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "p0", fixes: "CVE-2026-0000"}, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
+	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	atBoot := LivePatchOptions{Stored: true, Unattended: true}
 	h.stalls["p2"] = true
-	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || !slices.Equal(r.Loaded, []string{"p0", "p1"}) {
+	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || !slices.Equal(r.Loaded, []string{"p1"}) {
 		t.Errorf("%v, %v", r.Loaded, err)
 	}
 	h.check(func() error { _, err := h.revert("p1"); return err }())
@@ -711,7 +735,7 @@ func TestAtBoot(t *testing.T) {
 	if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
 		t.Errorf("when the root is good: %v, %v", done, err)
 	}
-	if left := h.readNotes(h.facts).Stalled; len(left) != 0 {
+	if left := h.readLiveNotes(h.facts).Stalled; len(left) != 0 {
 		t.Errorf("it went through, and noted is %v", left)
 	}
 
@@ -772,24 +796,24 @@ func TestMisfit(t *testing.T) {
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-		if picked := len(pick(f, []release.LivePatch{fits})) == 1; picked != (c.want == "") {
+		if picked := len(forThisKernel(f, []release.LivePatch{fits})) == 1; picked != (c.want == "") {
 			t.Errorf("%s: picked %v", name, picked)
 		}
 	}
 }
 
 func TestSurvey(t *testing.T) {
-	k := func(name, fixes string) known {
+	k := func(name, fixes string) knownLivePatch {
 		l := release.LivePatch{Name: name, KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
 		if fixes != "" {
 			l.Fixes = strings.Split(fixes, ",")
 		}
-		return known{LivePatch: l, stored: true}
+		return knownLivePatch{LivePatch: l, stored: true}
 	}
 	withdrawn := k("w", "A")
 	withdrawn.withdrawn = true
-	late := k("l", "A")
-	late.late = true
+	tried := k("t", "A")
+	tried.tried = true
 	noted := k("b", "B")
 	noted.note = []byte("b")
 	other := k("o", "A,B")
@@ -797,30 +821,32 @@ func TestSurvey(t *testing.T) {
 	held := map[string]Held{"h": {Reason: "taken back by the operator"}}
 	for name, c := range map[string]struct {
 		loaded []livepatch.Patch
-		all    []known
+		all    []knownLivePatch
 		want   string
 	}{
-		"nothing":                      {nil, nil, ""},
-		"waits":                        {nil, []known{k("a", "A")}, "a not loaded"},
-		"superseded":                   {nil, []known{k("a", "A"), k("b", "A,B")}, "a superseded, b not loaded"},
-		"partly":                       {nil, []known{k("a", "A,C"), k("b", "A,B")}, "a not loaded, b not loaded"},
-		"names no fix":                 {nil, []known{k("a", ""), k("b", "A")}, "a not loaded, b not loaded"},
-		"later one is held":            {nil, []known{k("a", "A"), k("h", "A,B")}, "a not loaded, h held"},
-		"later one for another kernel": {nil, []known{k("a", "A"), other}, "a not loaded, o for another kernel"},
-		"later one withdrawn":          {nil, []known{k("a", "A"), withdrawn}, "a not loaded, w no longer published"},
-		"effective":                    {[]livepatch.Patch{{Name: "a", Enabled: true}}, []known{k("a", "A"), k("b", "A")}, "a effective, b not loaded"},
-		"in transition":                {[]livepatch.Patch{{Name: "a", Enabled: true, Transition: true}}, []known{k("a", "A")}, "a in transition"},
-		"leaving":                      {[]livepatch.Patch{{Name: "h", Transition: true}}, []known{k("h", "A")}, "h being taken back"},
-		"switched off":                 {[]livepatch.Patch{{Name: "a"}}, []known{k("a", "A")}, "a switched off"},
-		"somebody else's":              {[]livepatch.Patch{{Name: "x", Enabled: true}}, []known{k("a", "A")}, "a not loaded, x effective"},
-		"superseded in the kernel":     {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []known{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
-		"beside a later one":           {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{k("a", ""), k("b", "B")}, "a not loaded, b effective"},
-		"out of turn":                  {[]livepatch.Patch{{Name: "b", Enabled: true}}, []known{late, k("b", "B")}, "l out of turn, b effective"},
-		"out of turn no more":          {nil, []known{late, k("b", "B")}, "l not loaded, b not loaded"},
-		"unlike any, listed later":     {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{k("a", "A"), noted}, "a not loaded, b another build of it is loaded, b effective"},
-		"another build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []known{noted}, "b another build of it is loaded, b effective"},
-		"the same build":               {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []known{noted}, "b effective"},
-		"same name, another kernel's":  {[]livepatch.Patch{{Name: "o", Enabled: true}}, []known{other}, "o for another kernel, o effective"},
+		"nothing":                       {nil, nil, ""},
+		"waits":                         {nil, []knownLivePatch{k("a", "A")}, "a not loaded"},
+		"superseded":                    {nil, []knownLivePatch{k("a", "A"), k("b", "A,B")}, "a superseded, b not loaded"},
+		"superseded, other fixes":       {nil, []knownLivePatch{k("a", "A,C"), k("b", "A,B")}, "a superseded, b not loaded"},
+		"superseded, no fix named":      {nil, []knownLivePatch{k("a", ""), k("b", ""), k("c", "")}, "a superseded, b superseded, c not loaded"},
+		"later one was tried":           {nil, []knownLivePatch{k("a", "A"), tried}, "a not loaded, t not loaded"},
+		"later one was tried and is on": {[]livepatch.Patch{{Name: "t", Enabled: true}}, []knownLivePatch{k("a", "A"), tried}, "a superseded, t effective"},
+		"later one is held and on":      {[]livepatch.Patch{{Name: "h", Enabled: true}}, []knownLivePatch{k("a", "A"), k("h", "A")}, "a superseded, h effective"},
+		"switched off by a later one":   {[]livepatch.Patch{{Name: "a"}, {Name: "b", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a superseded, b effective"},
+		"withdrawn and switched off":    {[]livepatch.Patch{{Name: "w"}}, []knownLivePatch{withdrawn}, "w no longer published"},
+		"later one is held":             {nil, []knownLivePatch{k("a", "A"), k("h", "A,B")}, "a not loaded, h held"},
+		"later one for another kernel":  {nil, []knownLivePatch{k("a", "A"), other}, "a not loaded, o for another kernel"},
+		"later one withdrawn":           {nil, []knownLivePatch{k("a", "A"), withdrawn}, "a not loaded, w no longer published"},
+		"effective":                     {[]livepatch.Patch{{Name: "a", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a effective, b not loaded"},
+		"in transition":                 {[]livepatch.Patch{{Name: "a", Enabled: true, Transition: true}}, []knownLivePatch{k("a", "A")}, "a in transition"},
+		"leaving":                       {[]livepatch.Patch{{Name: "h", Transition: true}}, []knownLivePatch{k("h", "A")}, "h being taken back"},
+		"switched off":                  {[]livepatch.Patch{{Name: "a"}}, []knownLivePatch{k("a", "A")}, "a switched off"},
+		"somebody else's":               {[]livepatch.Patch{{Name: "x", Enabled: true}}, []knownLivePatch{k("a", "A")}, "a not loaded, x effective"},
+		"superseded in the kernel":      {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []knownLivePatch{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
+		"unlike any, listed later":      {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{k("a", "A"), noted}, "a superseded, b another build of it is loaded, b effective"},
+		"another build":                 {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{noted}, "b another build of it is loaded, b effective"},
+		"the same build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []knownLivePatch{noted}, "b effective"},
+		"same name, another kernel's":   {[]livepatch.Patch{{Name: "o", Enabled: true}}, []knownLivePatch{other}, "o for another kernel, o effective"},
 	} {
 		if got := states(survey(theKernel, c.loaded, c.all, held)); got != c.want {
 			t.Errorf("%s: %s; want %s", name, got, c.want)

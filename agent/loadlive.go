@@ -17,45 +17,22 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// trial is what became of a live patch in one run.
-type trial int
-
-const (
-	untried trial = iota
-	over          // it is in the kernel, or will never be
-	putOff        // it may still be loaded later
-)
-
-// nextToLoad chooses from a survey the first that waits and was not tried, as an index into it; -1 when there is none.
-// What was put off would be out of turn once a later one is in the kernel, so that only one that stands in for it is
-// loaded meanwhile.
-func nextToLoad(list []LivePatch, trials []trial) int {
+// nextToLoad returns the index of the first in a survey that waits and was not tried, -1 when there is none. As the last one
+// listed supersedes the others, that is the last one, or a transition that nobody watches any more.
+func nextToLoad(list []LivePatch, known []knownLivePatch) int {
 	for i, p := range list {
-		if trials[i] != untried || !p.waits() {
-			continue
-		}
-		if !passesOne(list[:i], trials, p) {
+		if p.waits() && !known[i].tried {
 			return i
 		}
 	}
 	return -1
 }
 
-// passesOne tells whether loading p would pass over one that was put off.
-func passesOne(before []LivePatch, trials []trial, p LivePatch) bool {
-	for i, b := range before {
-		if trials[i] == putOff && !hasAll(p.Fixes, b.Fixes) {
-			return true
-		}
-	}
-	return false
-}
-
-// named chooses from a survey the live patch of that name, as an index into it: the one that is published, or else that
-// which was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
-func named(list []LivePatch, name string) (take int, err error) {
-	take = -1
-	err = fmt.Errorf("%w: %s is neither stored nor published for this kernel", ErrNoLivePatch, name)
+// indexOfNamed returns the index of the live patch of that name in a survey: of the one that is published, or else of the
+// one that was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
+func indexOfNamed(list []LivePatch, name string) (int, error) {
+	take := -1
+	err := fmt.Errorf("%w: %s is neither stored nor published for this kernel", ErrNoLivePatch, name)
 	for i, p := range list {
 		switch {
 		case p.Name != name:
@@ -65,125 +42,114 @@ func named(list []LivePatch, name string) (take int, err error) {
 			take = i
 		}
 	}
-	switch {
-	case take < 0:
+	if take < 0 {
 		return take, err
-	case list[take].behind:
-		return take, list[take].late()
+	}
+	for _, later := range list[take+1:] {
+		if later.Stored && !later.withdrawn && later.On() && !list[take].On() {
+			return take, fmt.Errorf("%w: %s is superseded by %s, which is in the kernel; `updatectl livepatch revert %s` first",
+				ErrBlocked, name, later.Name, later.Name)
+		}
 	}
 	return take, nil
 }
 
-// late is the error of one that would undo what is listed after it.
-func (p LivePatch) late() error {
-	return fmt.Errorf("%w: %s is listed before %s, which is in the kernel, and would undo it; `updatectl livepatch revert %s` first", ErrBlocked, p.Name, p.after, p.after)
-}
-
-// loadLive loads the stored live patches that wait, or the one that is named, and returns the names of those that are
-// effective now. After every one it looks again: a cumulative one switches others off, and what stood in for one that did
-// not load is to be loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what
-// stalled before is left for later, and [livepatch] deadline is that of the whole run.
+// loadLive loads the last of the stored live patches that wait, or the one that is named, and returns the names of those
+// that are effective now. After every one it looks again: when the last one does not load, the one listed before it is
+// loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what stalled before is
+// left for later, and [livepatch] deadline is that of the whole run.
 func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, name string, atBoot bool) (done []string, err error) {
 	if err := a.holdFatal(f, rec); err != nil {
 		return nil, err
 	}
-	policy, err := a.policy()
-	if err != nil {
+	run := liveRun{facts: f, record: rec}
+	if run.policy, err = a.policy(); err != nil {
 		return nil, err
 	}
-	list, stored, err := a.stored(ctx, nil)
-	if err != nil {
+	if run.known, run.stored, err = a.storedLivePatches(ctx, nil); err != nil {
 		return nil, err
 	}
-	trials := make([]trial, len(list))
 	if atBoot {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(a.Config.LivePatch.Deadline))
 		defer cancel()
-		a.leaveStalled(f, list, trials)
+		a.leaveStalled(f, run.known)
 	}
 	var errs []error
 	var took []int
-	for {
+	for first := true; ; first = false {
 		loaded, err := a.live.Patches()
 		if err != nil {
 			return nil, errors.Join(append(errs, err)...)
 		}
 		// What somebody else loaded comes last and is not stored.
-		now := survey(f, loaded, a.withNotes(f, list), rec.Held)[:len(list)]
-		i := nextToLoad(now, trials)
-		if name != "" && len(took)+len(errs) == 0 {
-			i, err = named(now, name)
-		} else if name != "" {
+		now := survey(f, loaded, run.known, rec.Held)[:len(run.known)]
+		i := nextToLoad(now, run.known)
+		switch {
+		case name != "" && first:
+			if i, err = indexOfNamed(now, name); err != nil {
+				return nil, err
+			}
+		case name != "":
 			i = -1
 		}
-		if err != nil {
-			return nil, err
-		}
 		if i < 0 || ctx.Err() != nil {
-			return effective(now, took), errors.Join(errs...)
+			return effectiveNames(now, took), errors.Join(errs...)
 		}
-		err = a.loadOne(ctx, stored[i], policy, f, rec)
-		if err == nil {
-			err = a.keepOrder(ctx, f, now, stored, i)
-		}
-		if err == nil {
-			trials[i], took = over, append(took, i)
-			a.cleanSuperseded(stored, stored[i].Name)
-			continue
-		}
-		if !atBoot || !errors.Is(err, context.DeadlineExceeded) { // its time was over before it was tried
+		run.known[i].tried = true
+		err = a.loadOne(ctx, run, i, now[i].State == LiveEffective)
+		switch {
+		case err == nil:
+			took = append(took, i)
+		case !atBoot || !errors.Is(err, context.DeadlineExceeded): // otherwise its time was over before it was tried
 			errs = append(errs, err)
 		}
-		trials[i], list[i].failed = afterFailure(err), true
-		if endsLoading(err) {
-			return effective(now, took), errors.Join(errs...)
+		if err != nil && endsLoading(err) {
+			return effectiveNames(now, took), errors.Join(errs...)
 		}
 	}
 }
 
-// keepOrder looks at what the kernel has made of a live patch that was just loaded. What it has replaced is not to replace
-// it in turn. One that came on top of what is listed after it is taken back.
-func (a *Agent) keepOrder(ctx context.Context, f switcher.Facts, before []LivePatch, stored []patches.Stored, i int) error {
+// liveRun is what one run of loadLive works on: known and stored are the same live patches in the same order.
+type liveRun struct {
+	facts  switcher.Facts
+	record *Record
+	policy verify.Policy
+	known  []knownLivePatch
+	stored []patches.Stored
+}
+
+// takeOutStacked takes a live patch that was just loaded out again when the kernel still runs another one of ours: it is not
+// cumulative, and of a function that both change the kernel would run the one that came last. Whether a live patch is
+// cumulative shows only then: neither its file nor, before Linux 6.11, /sys says it. The error is an ErrBlocked.
+func (a *Agent) takeOutStacked(ctx context.Context, run liveRun, name string) error {
 	loaded, err := a.live.Patches()
 	if err != nil {
 		return err
 	}
-	on := func(j int) bool {
-		return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == stored[j].Name && l.Is(stored[j].Note) && l.On() })
+	below := slices.IndexFunc(run.known, func(k knownLivePatch) bool { return k.Name != name && k.isOn(loaded) })
+	if below < 0 {
+		return nil
 	}
-	late := func(j int) { a.note(f, func(n *notes) { set(&n.Late, stored[j].Descriptor.Digest, true) }) }
-	for j, was := range before[:i] {
-		if was.State == LiveEffective && !on(j) {
-			late(j)
-		}
-	}
-	for j := i + 1; j < len(before); j++ {
-		if before[j].State != LiveEffective || !on(j) {
-			continue
-		}
-		late(i)
-		before[i].after = before[j].Name
-		err := before[i].late()
-		a.tell(Event{Event: "live patch failed", LivePatch: stored[i].Name, Reason: err.Error(), Kernel: f.KernelRelease})
-		return errors.Join(err, a.live.Revert(context.WithoutCancel(ctx), stored[i].Name, time.Duration(a.Config.LivePatch.Deadline)))
-	}
-	return nil
+	other := run.known[below].Name
+	err = fmt.Errorf("%w: %s is not cumulative and cannot be loaded beside %s; `updatectl livepatch revert %s` first",
+		ErrBlocked, name, other, other)
+	return errors.Join(err, a.live.Revert(context.WithoutCancel(ctx), name, time.Duration(a.Config.LivePatch.Deadline)))
 }
 
-// leaveStalled leaves for later what stalled since the kernel was booted.
-func (a *Agent) leaveStalled(f switcher.Facts, list []known, trials []trial) {
-	stalled := a.readNotes(f).Stalled
-	for i, k := range list {
+// leaveStalled marks what stalled since the kernel was booted as tried, so that it is left for later.
+func (a *Agent) leaveStalled(f switcher.Facts, known []knownLivePatch) {
+	stalled := a.readLiveNotes(f).Stalled
+	for i, k := range known {
 		if slices.Contains(stalled, k.Descriptor.Digest) {
-			trials[i], list[i].failed = putOff, true
+			known[i].tried = true
 			a.Log.Info("a live patch that stalled is left for later", zap.String("live patch", k.Name))
 		}
 	}
 }
 
-// effective names those of a survey that are, in the order in which they were loaded.
-func effective(list []LivePatch, took []int) (names []string) {
+// effectiveNames names those of a survey that were loaded and are effective, in the order in which they were loaded.
+func effectiveNames(list []LivePatch, took []int) (names []string) {
 	for _, i := range took {
 		if list[i].State == LiveEffective {
 			names = append(names, list[i].Name)
@@ -192,23 +158,15 @@ func effective(list []LivePatch, took []int) (names []string) {
 	return names
 }
 
-// afterFailure tells whether a live patch may still be loaded later. What the kernel refuses will not be, and keeps no
-// other one waiting.
-func afterFailure(err error) trial {
-	if errors.Is(err, livepatch.ErrKernel) || errors.Is(err, patches.ErrModule) || errors.Is(err, ErrBlocked) {
-		return over
-	}
-	return putOff
-}
-
-// endsLoading tells that no other live patch could be loaded either.
+// endsLoading reports whether no other live patch could be loaded either.
 func endsLoading(err error) bool {
 	var stalled *livepatch.Stalled
-	return errors.Is(err, livepatch.ErrUnsupported) || errors.Is(err, livepatch.ErrBusy) || errors.As(err, &stalled) && stalled.Back != nil
+	return errors.Is(err, livepatch.ErrUnsupported) || errors.Is(err, livepatch.ErrBusy) ||
+		errors.As(err, &stalled) && (stalled.Back != nil || stalled.Backwards)
 }
 
 // holdFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it would take the
-// host down at every boot.
+// host down every time.
 func (a *Agent) holdFatal(f switcher.Facts, rec *Record) error {
 	l := rec.Loading
 	if l == nil {
@@ -216,14 +174,14 @@ func (a *Agent) holdFatal(f switcher.Facts, rec *Record) error {
 	}
 	rec.Loading = nil
 	if l.BootID != f.BootID {
-		a.hold(rec, l.Name, "the host went down while it was being loaded")
+		a.holdLivePatch(rec, l.Name, "the host went down while it was being loaded")
 		a.Log.Error("a live patch is not loaded any more: the host went down with it", zap.String("live patch", l.Name))
 	}
 	return a.writeRecord(rec)
 }
 
-// hold keeps a live patch from being loaded by itself.
-func (a *Agent) hold(rec *Record, name, reason string) {
+// holdLivePatch keeps a live patch from being loaded automatically.
+func (a *Agent) holdLivePatch(rec *Record, name, reason string) {
 	if rec.Held == nil {
 		rec.Held = map[string]Held{}
 	}
@@ -231,9 +189,11 @@ func (a *Agent) hold(rec *Record, name, reason string) {
 	a.tell(Event{Event: "live patch held", LivePatch: name, Reason: reason})
 }
 
-// loadOne has a stored live patch verified again and loads it. The record names it for as long as that lasts.
-func (a *Agent) loadOne(ctx context.Context, s patches.Stored, policy verify.Policy, f switcher.Facts, rec *Record) error {
-	l, err := a.livePatches().Load(ctx, s, policy)
+// loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel runs it already. The record
+// names it for as long as that takes.
+func (a *Agent) loadOne(ctx context.Context, run liveRun, i int, wasEffective bool) error {
+	s, f, rec := run.stored[i], run.facts, run.record
+	l, err := a.livePatches().Load(ctx, s, run.policy)
 	if err == nil {
 		err = l.CheckMachine(f.Architecture)
 	}
@@ -246,23 +206,28 @@ func (a *Agent) loadOne(ctx context.Context, s patches.Stored, policy verify.Pol
 	}
 	m := livepatch.Module{Name: l.Name, Content: l.Content, Note: l.Note, Signed: l.Signed}
 	err = a.live.Load(ctx, m, time.Duration(a.Config.LivePatch.Deadline))
+	if err == nil && !wasEffective {
+		err = a.takeOutStacked(ctx, run, s.Name)
+	}
 	rec.Loading = nil
 	if writeErr := a.writeRecord(rec); writeErr != nil {
 		a.Log.Warn(writeErr.Error())
 	}
-	a.note(f, func(n *notes) { set(&n.Stalled, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled)) })
+	a.noteStalled(f, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled))
 	if err != nil {
 		a.tell(Event{Event: "live patch failed", LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
 		a.logBlockers(err)
-		return helped(err, f)
+		return withRestartAdvice(err, f)
 	}
 	a.tell(Event{Event: "live patch effective", LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease})
 	a.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
+	a.cleanReplaced(run.stored, s.Name)
 	return nil
 }
 
-// helped marks a stalled transition that a soft reboot would let through, and whether this host can have one.
-func helped(err error, f switcher.Facts) error {
+// withRestartAdvice adds to the error of a stalled transition that a soft reboot would let it through, where it would, and
+// whether this host can have one.
+func withRestartAdvice(err error, f switcher.Facts) error {
 	var stalled *livepatch.Stalled
 	if !errors.As(err, &stalled) || stalled.Back != nil || !stalled.ClearedBySoftReboot() {
 		return err
@@ -280,13 +245,14 @@ func (a *Agent) logBlockers(err error) {
 		return
 	}
 	for _, b := range stalled.Blockers {
-		a.Log.Warn("a task blocks the live patch", zap.String("live patch", stalled.Name), zap.String("task", b.String()), zap.Strings("stack", b.Stack))
+		a.Log.Warn("a task blocks the live patch", zap.String("live patch", stalled.Name),
+			zap.String("task", b.String()), zap.Strings("stack", b.Stack))
 	}
 }
 
-// cleanSuperseded takes out the modules of ours that a cumulative live patch has replaced: the kernel has switched them off,
-// and leaves them in memory.
-func (a *Agent) cleanSuperseded(stored []patches.Stored, by string) {
+// cleanReplaced removes the modules of ours that a cumulative live patch has replaced: the kernel has switched them off and
+// leaves them in memory.
+func (a *Agent) cleanReplaced(stored []patches.Stored, by string) {
 	for _, s := range stored {
 		if s.Name == by {
 			continue
@@ -300,8 +266,8 @@ func (a *Agent) cleanSuperseded(stored []patches.Stored, by string) {
 	}
 }
 
-// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded again by
-// itself.
+// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded again
+// automatically.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
 	unlock, facts, rec, err := a.beginLive(ctx, "livepatch revert", wait)
 	if err != nil {
@@ -335,9 +301,9 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f switcher.Fac
 	return r, err
 }
 
-// revertOne writes down that a live patch is not wanted before it is taken out. One that is not loaded is only held.
+// revertOne records that a live patch is not wanted before it takes it out. One that is not loaded is only held.
 func (a *Agent) revertOne(ctx context.Context, p LivePatch, rec *Record) error {
-	a.hold(rec, p.Name, "taken back by the operator")
+	a.holdLivePatch(rec, p.Name, "taken back by the operator")
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -353,8 +319,8 @@ func (a *Agent) revertOne(ctx context.Context, p LivePatch, rec *Record) error {
 	return nil
 }
 
-// loadBeforeSwitch loads what waits before userspace leaves for another root. What does not load is no reason to stay: it is
-// loaded when the new root is good, and a transition that stalled has fewer old tasks in its way then.
+// loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop the switch:
+// it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
 func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
 	done, err := a.loadWaiting(ctx, w.facts, w.rec)
 	w.done.Loaded = done
@@ -363,7 +329,7 @@ func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
 	}
 }
 
-// loadWaiting loads what waits, if that is what the configuration says, and logs what does not load.
+// loadWaiting loads what waits, if the configuration enables live patches, and logs what does not load.
 func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) ([]string, error) {
 	if !a.Config.LivePatch.Enabled {
 		return nil, nil
@@ -375,7 +341,7 @@ func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) 
 	return done, err
 }
 
-// applyLive is apply for a host that runs the published root already, or a release without an image: only live patches
+// applyLive is apply for a host that runs the published root already, or for a release without an image: only live patches
 // change. With level soft it restarts userspace in the same root when that would let a stalled one through.
 func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) error {
 	if w.offer.release == nil || !a.Config.LivePatch.Enabled {
@@ -398,17 +364,17 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 	return errors.Join(err, listErr)
 }
 
-// restart has userspace restarted in the root that runs: with nothing armed, systemd comes back in it. updatectl-livepatch
-// loads what is stored before the services start again. It is ErrIncompatible or ErrFullReboot where the host should not
-// soft-reboot.
+// restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch loads
+// what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the host should
+// not soft-reboot.
 func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
 	if err := restartable(f); err != nil {
 		return err
 	}
-	// As in switchTo: it ends this very process.
+	// As in switchTo: it ends this process.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	a.note(f, func(n *notes) { n.Stalled = nil }) // that which is restarted for is tried at once
+	a.writeLiveNotes(liveNotes{BootID: f.BootID}) // what it restarts for is tried at once
 	if err := a.Machine.SoftReboot(ctx); err != nil {
 		if errors.Is(err, switcher.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
@@ -419,7 +385,7 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 	return nil
 }
 
-// collectLive removes what the release that was just kept made needless. Roots stay: nothing about them has changed.
+// collectLive removes the live patches that nothing needs since the last release was stored. It leaves the roots alone.
 func (a *Agent) collectLive(st *store.Store, f switcher.Facts, rec *Record) {
 	removed, err := a.gcLive(st, f, rec.keep(f.Root))
 	if err != nil {
@@ -447,7 +413,7 @@ func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]str
 		return nil, err
 	}
 	policy, err := a.policy()
-	if err != nil { // without one, nothing says what the releases list
+	if err != nil { // without a policy, no release can be read
 		return nil, nil
 	}
 	listed := map[digest.Digest]bool{}
@@ -457,7 +423,7 @@ func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]str
 		}
 	}
 	return a.livePatches().GC(ctx, func(s patches.Stored) bool {
-		current := s.Evidence == kept[0] && a.mayRun(f, s.LivePatch)
+		current := s.Evidence == kept[0] && a.mayRunKernelOf(f, s.LivePatch)
 		inKernel := slices.ContainsFunc(loaded, func(p livepatch.Patch) bool { return p.Name == s.Name && p.Is(s.Note) })
 		return current || inKernel || listed[s.Descriptor.Digest]
 	})

@@ -206,10 +206,10 @@ func (p *published) root(f switcher.Facts, rec *Record) string {
 }
 
 // listed are the live patches of the release, none of which needs to be stored. Only of a stored one it is known what it is.
-func (p *published) listed(stored []patches.Stored) []known {
-	var list []known
+func (p *published) listed(stored []patches.Stored) []knownLivePatch {
+	var list []knownLivePatch
 	for _, l := range p.release.LivePatches {
-		k := known{LivePatch: l, unseen: true, vouchers: p.verified.Vouchers()}
+		k := knownLivePatch{LivePatch: l, unseen: true, vouchers: p.verified.Vouchers()}
 		if i := slices.IndexFunc(stored, func(s patches.Stored) bool { return s.Descriptor.Digest == l.Descriptor.Digest }); i >= 0 {
 			k.unseen, k.note = false, stored[i].Note
 		}
