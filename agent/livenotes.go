@@ -23,7 +23,8 @@ type liveNotes struct {
 	Stalled []digest.Digest `json:"stalled,omitempty"`
 }
 
-// readLiveNotes reads the notes since the last full reboot. Notes that cannot be read cost a transition or two, nothing else.
+// readLiveNotes reads the notes since the last full reboot. Notes that cannot be read cost a transition or two,
+// nothing else.
 func (a *Agent) readLiveNotes(f switcher.Facts) liveNotes {
 	var n liveNotes
 	text, err := os.ReadFile(a.path(liveNotesFile))

@@ -54,7 +54,8 @@ type LivePatch struct {
 	// Reason is why it is in this state, where that is not obvious.
 	Reason string   `json:"reason,omitempty"`
 	Fixes  []string `json:"fixes,omitempty"`
-	// KernelRelease, KernelVersion and KernelBuildID are the kernel that it is for; "" when it came from somewhere else.
+	// KernelRelease, KernelVersion and KernelBuildID are the kernel that it is for; "" when it came from somewhere
+	// else.
 	KernelRelease string `json:"kernel_release,omitempty"`
 	KernelVersion string `json:"kernel_version,omitempty"`
 	KernelBuildID string `json:"kernel_build_id,omitempty"`
@@ -73,14 +74,15 @@ type Held struct {
 	At     time.Time `json:"at"`
 }
 
-// Loading is the live patch that is being loaded: whoever finds it after another boot knows what the host went down with.
+// Loading is the live patch that is being loaded: whoever finds it after another boot knows what the host went down
+// with.
 type Loading struct {
 	Name   string `json:"name"`
 	BootID string `json:"boot_id"`
 }
 
-// misfit says why a live patch is not for the running kernel, "" when it is. All three names of a kernel count: distributors
-// build another kernel under the same release, and the version magic in a module is not always compared.
+// misfit says why a live patch is not for the running kernel, "" when it is. All three names of a kernel count:
+// distributors build another kernel under the same release, and the version magic in a module is not always compared.
 func misfit(f switcher.Facts, p release.LivePatch) string {
 	switch {
 	case p.KernelRelease != f.KernelRelease:
@@ -111,8 +113,8 @@ func forThisKernel(f switcher.Facts, listed []release.LivePatch) []release.LiveP
 type knownLivePatch struct {
 	release.LivePatch
 	stored, withdrawn bool
-	// note is the section with the build id of its module, nil when that is not known. The module of an unseen one was
-	// never on this host: what the kernel has of its name is something else.
+	// note is the section with the build id of its module, nil when that is not known. The module of an unseen one
+	// was never on this host: what the kernel has of its name is something else.
 	note   []byte
 	unseen bool
 	// tried is whether this run has tried to load it. If it is not in the kernel then, it supersedes nothing.
@@ -130,8 +132,8 @@ func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
 	return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return k.is(l) && l.On() })
 }
 
-// refuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels only.
-// Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
+// refuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels
+// only. Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
 func refuseForOtherKernels(f switcher.Facts, p *published, name string) error {
 	if p.release == nil {
 		return nil
@@ -210,9 +212,10 @@ func stateOf(p livepatch.Patch) LiveState {
 	return LiveDisabled
 }
 
-// supersededBy names the live patch that is loaded instead of one, of those that its release lists after it; "" for none.
-// That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps only one of
-// them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the same.
+// supersededBy names the live patch that is loaded instead of one, of those that its release lists after it; "" for
+// none. That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps
+// only one of them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the
+// same.
 func supersededBy(f switcher.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]Held) string {
 	for _, k := range slices.Backward(later) {
 		if k.withdrawn || misfit(f, k.LivePatch) != "" {
@@ -248,8 +251,8 @@ func (p LivePatch) waits() bool {
 // livePatches is the store of live patches.
 func (a *Agent) livePatches() patches.Store { return patches.At(patches.Dir(a.path(StateDir))) }
 
-// storedLivePatches lists the live patches on the disk: what the last release has comes last, in its order, and what it no
-// longer lists was withdrawn. With a policy it also finds who vouches for each of them today.
+// storedLivePatches lists the live patches on the disk: what the last release has comes last, in its order, and what
+// it no longer lists was withdrawn. With a policy it also finds who vouches for each of them today.
 func (a *Agent) storedLivePatches(ctx context.Context, policy *verify.Policy) ([]knownLivePatch, []patches.Stored, error) {
 	store := a.livePatches()
 	all, err := store.List(ctx)
@@ -342,9 +345,9 @@ func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f swit
 	return a.keepLivePatches(ctx, p, f)
 }
 
-// keepLivePatches stores the live patches of the offered release for the running kernel and for the others that the host
-// may boot: they are loaded before there is a network. A release without any is stored as well where an earlier one had
-// some: that withdraws them.
+// keepLivePatches stores the live patches of the offered release for the running kernel and for the others that the
+// host may boot: they are loaded before there is a network. A release without any is stored as well where an earlier
+// one had some: that withdraws them.
 func (a *Agent) keepLivePatches(ctx context.Context, p *published, f switcher.Facts) error {
 	if p.release == nil {
 		return nil
@@ -361,9 +364,9 @@ func (a *Agent) keepLivePatches(ctx context.Context, p *published, f switcher.Fa
 	return nil
 }
 
-// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the running root
-// or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is shows only when it
-// runs.
+// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the
+// running root or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is
+// shows only when it runs.
 func (a *Agent) mayRunKernelOf(f switcher.Facts, l release.LivePatch) bool {
 	const modules = "/usr/lib/modules"
 	return misfit(f, l) == "" || exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
@@ -393,8 +396,8 @@ type LivePatchReport struct {
 	Warnings []string    `json:"warnings,omitempty"`
 }
 
-// LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for the
-// running kernel.
+// LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for
+// the running kernel.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
 	unlock, facts, rec, err := a.beginLive(ctx, "livepatch apply", o.Wait)
 	if err != nil {
@@ -404,8 +407,8 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 	return a.livePatchApply(ctx, o, facts, rec)
 }
 
-// beginLive begins every command that changes live patches only. It may be the first command of a host, so it also creates
-// the directory of the record.
+// beginLive begins every command that changes live patches only. It may be the first command of a host, so it also
+// creates the directory of the record.
 func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f switcher.Facts, rec *Record, err error) {
 	if err := a.requireLive(); err != nil {
 		return nil, f, nil, err

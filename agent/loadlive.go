@@ -17,8 +17,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// nextToLoad returns the index of the first in a survey that waits and was not tried, -1 when there is none. As the last one
-// listed supersedes the others, that is the last one, or a transition that nobody watches any more.
+// nextToLoad returns the index of the first in a survey that waits and was not tried, -1 when there is none. As the
+// last one listed supersedes the others, that is the last one, or a transition that nobody watches any more.
 func nextToLoad(list []LivePatch, known []knownLivePatch) int {
 	for i, p := range list {
 		if p.waits() && !known[i].tried {
@@ -28,8 +28,8 @@ func nextToLoad(list []LivePatch, known []knownLivePatch) int {
 	return -1
 }
 
-// indexOfNamed returns the index of the live patch of that name in a survey: of the one that is published, or else of the
-// one that was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
+// indexOfNamed returns the index of the live patch of that name in a survey: of the one that is published, or else of
+// the one that was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
 func indexOfNamed(list []LivePatch, name string) (int, error) {
 	take := -1
 	err := fmt.Errorf("%w: %s is neither stored nor published for this kernel", ErrNoLivePatch, name)
@@ -54,10 +54,10 @@ func indexOfNamed(list []LivePatch, name string) (int, error) {
 	return take, nil
 }
 
-// loadLive loads the last of the stored live patches that wait, or the one that is named, and returns the names of those
-// that are effective now. After every one it looks again: when the last one does not load, the one listed before it is
-// loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what stalled before is
-// left for later, and [livepatch] deadline is that of the whole run.
+// loadLive loads the last of the stored live patches that wait, or the one that is named, and returns the names of
+// those that are effective now. After every one it looks again: when the last one does not load, the one listed
+// before it is loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what
+// stalled before is left for later, and [livepatch] deadline is that of the whole run.
 func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, name string, atBoot bool) (done []string, err error) {
 	if err := a.holdFatal(f, rec); err != nil {
 		return nil, err
@@ -119,9 +119,10 @@ type liveRun struct {
 	stored []patches.Stored
 }
 
-// takeOutStacked takes a live patch that was just loaded out again when the kernel still runs another one of ours: it is not
-// cumulative, and of a function that both change the kernel would run the one that came last. Whether a live patch is
-// cumulative shows only then: neither its file nor, before Linux 6.11, /sys says it. The error is an ErrBlocked.
+// takeOutStacked takes a live patch that was just loaded out again when the kernel still runs another one of ours: it
+// is not cumulative, and of a function that both change the kernel would run the one that came last. Whether a live
+// patch is cumulative shows only then: neither its file nor, before Linux 6.11, /sys says it. The error is an
+// ErrBlocked.
 func (a *Agent) takeOutStacked(ctx context.Context, run liveRun, name string) error {
 	loaded, err := a.live.Patches()
 	if err != nil {
@@ -165,8 +166,8 @@ func endsLoading(err error) bool {
 		errors.As(err, &stalled) && (stalled.Back != nil || stalled.Backwards)
 }
 
-// holdFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it would take the
-// host down every time.
+// holdFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it would take
+// the host down every time.
 func (a *Agent) holdFatal(f switcher.Facts, rec *Record) error {
 	l := rec.Loading
 	if l == nil {
@@ -189,8 +190,8 @@ func (a *Agent) holdLivePatch(rec *Record, name, reason string) {
 	a.tell(Event{Event: "live patch held", LivePatch: name, Reason: reason})
 }
 
-// loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel runs it already. The record
-// names it for as long as that takes.
+// loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel runs it already. The
+// record names it for as long as that takes.
 func (a *Agent) loadOne(ctx context.Context, run liveRun, i int, wasEffective bool) error {
 	s, f, rec := run.stored[i], run.facts, run.record
 	l, err := a.livePatches().Load(ctx, s, run.policy)
@@ -225,8 +226,8 @@ func (a *Agent) loadOne(ctx context.Context, run liveRun, i int, wasEffective bo
 	return nil
 }
 
-// withRestartAdvice adds to the error of a stalled transition that a soft reboot would let it through, where it would, and
-// whether this host can have one.
+// withRestartAdvice adds to the error of a stalled transition that a soft reboot would let it through, where it
+// would, and whether this host can have one.
 func withRestartAdvice(err error, f switcher.Facts) error {
 	var stalled *livepatch.Stalled
 	if !errors.As(err, &stalled) || stalled.Back != nil || !stalled.ClearedBySoftReboot() {
@@ -250,8 +251,8 @@ func (a *Agent) logBlockers(err error) {
 	}
 }
 
-// cleanReplaced removes the modules of ours that a cumulative live patch has replaced: the kernel has switched them off and
-// leaves them in memory.
+// cleanReplaced removes the modules of ours that a cumulative live patch has replaced: the kernel has switched them
+// off and leaves them in memory.
 func (a *Agent) cleanReplaced(stored []patches.Stored, by string) {
 	for _, s := range stored {
 		if s.Name == by {
@@ -266,8 +267,8 @@ func (a *Agent) cleanReplaced(stored []patches.Stored, by string) {
 	}
 }
 
-// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded again
-// automatically.
+// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded
+// again automatically.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
 	unlock, facts, rec, err := a.beginLive(ctx, "livepatch revert", wait)
 	if err != nil {
@@ -319,8 +320,8 @@ func (a *Agent) revertOne(ctx context.Context, p LivePatch, rec *Record) error {
 	return nil
 }
 
-// loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop the switch:
-// it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
+// loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop
+// the switch: it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
 func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
 	done, err := a.loadWaiting(ctx, w.facts, w.rec)
 	w.done.Loaded = done
@@ -341,8 +342,8 @@ func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) 
 	return done, err
 }
 
-// applyLive is apply for a host that runs the published root already, or for a release without an image: only live patches
-// change. With level soft it restarts userspace in the same root when that would let a stalled one through.
+// applyLive is apply for a host that runs the published root already, or for a release without an image: only live
+// patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
 func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) error {
 	if w.offer.release == nil || !a.Config.LivePatch.Enabled {
 		return nil
@@ -364,9 +365,9 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 	return errors.Join(err, listErr)
 }
 
-// restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch loads
-// what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the host should
-// not soft-reboot.
+// restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch
+// loads what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the
+// host should not soft-reboot.
 func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
 	if err := restartable(f); err != nil {
 		return err
@@ -385,7 +386,8 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 	return nil
 }
 
-// collectLive removes the live patches that nothing needs since the last release was stored. It leaves the roots alone.
+// collectLive removes the live patches that nothing needs since the last release was stored. It leaves the roots
+// alone.
 func (a *Agent) collectLive(st *store.Store, f switcher.Facts, rec *Record) {
 	removed, err := a.gcLive(st, f, rec.keep(f.Root))
 	if err != nil {
@@ -400,8 +402,8 @@ func (a *Agent) tellCollected(livePatches []string) {
 	}
 }
 
-// gcLive removes the live patches that nothing needs, and returns their names: kept are those of the last release for the
-// kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
+// gcLive removes the live patches that nothing needs, and returns their names: kept are those of the last release for
+// the kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
 func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]string, error) {
 	ctx := context.Background()
 	kept, err := a.livePatches().Releases(ctx)
