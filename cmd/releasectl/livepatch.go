@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,8 +38,9 @@ host with that kernel "updatectl livepatch list" prints all three as the flags o
 command. Name and kernel release are read from the module; given as flags, they must be
 what it says.
 
-Hosts load the live patches of a release in the order in which they were added. One whose
-fixes a later one has all is superseded: only the later one is loaded.`,
+Live patches have to be cumulative (".replace = true" in the module's source), or the only
+one for their kernel. Of those that a release lists for one kernel, hosts load the last; the
+earlier ones are superseded, and are loaded only where the last one does not load.`,
 		Example: `  releasectl livepatch add --kernel-version '#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)' \
     --kernel-build-id 5c0ffee… --fixes CVE-2026-1234 layout:stable livepatch-1.ko`,
 		Args: arguments("the release to add to", "the kernel module to add"),
@@ -52,6 +56,7 @@ fixes a later one has all is superseded: only the later one is loaded.`,
 			if err != nil {
 				return err
 			}
+			warnSuperseded(out, d.Release.LivePatches)
 			return out.drafted("add", reference, d)
 		},
 	}
@@ -62,4 +67,23 @@ fixes a later one has all is superseded: only the later one is loaded.`,
 	f.StringVar(&p.Name, "name", "", "the `NAME` of the module (default: the module's)")
 	f.StringSliceVar(&p.Fixes, "fixes", nil, "the fixes in it, as `CVE,…`")
 	return c
+}
+
+// warnSuperseded warns the publisher when the live patch that was added last supersedes others for the same kernel,
+// and names the fixes that hosts would lose. Whether it is cumulative cannot be read: in the module's file, the flag
+// is a field of a structure whose layout depends on the kernel's configuration.
+func warnSuperseded(out *output, list []release.LivePatch) {
+	last := list[len(list)-1]
+	for _, p := range list[:len(list)-1] {
+		if p.KernelBuildID != last.KernelBuildID || p.KernelRelease != last.KernelRelease || p.KernelVersion != last.KernelVersion {
+			continue
+		}
+		warning := fmt.Sprintf("hosts with this kernel load only %s, the last one listed, and not %s: "+
+			"%s has to be cumulative (.replace = true), which its file does not show", last.Name, p.Name, last.Name)
+		lost := slices.DeleteFunc(slices.Clone(p.Fixes), func(fix string) bool { return slices.Contains(last.Fixes, fix) })
+		if len(lost) > 0 {
+			warning += fmt.Sprintf("; and its --fixes does not name %s, which %s fixes", strings.Join(lost, ", "), p.Name)
+		}
+		out.talk("warning: %s", warning)
+	}
 }
