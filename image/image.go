@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
@@ -125,26 +126,14 @@ func choose(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.De
 	case len(silent) == 1 && len(others) == 0:
 		return silent[0], nil
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describeAll(others), describe(platform))
-}
-
-// describe names a platform as an operator would.
-func describe(p ocispec.Platform) string {
-	name := p.Architecture
-	if p.OS != "" && p.OS != "linux" {
-		name = p.OS + "/" + name
-	}
-	if p.Variant != "" {
-		name += "/" + p.Variant
-	}
-	return name
+	return ocispec.Descriptor{}, fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describeAll(others), machine.Platform(platform))
 }
 
 func describeAll(entries []ocispec.Descriptor) string {
 	var names []string
 	for _, d := range entries {
 		if d.Platform.OS != "unknown" { // attestations of docker buildx
-			names = append(names, describe(*d.Platform))
+			names = append(names, machine.Platform(*d.Platform))
 		}
 	}
 	if len(names) == 0 {
@@ -207,7 +196,7 @@ func (i *Image) checkPlatform(host ocispec.Platform) error {
 		return fmt.Errorf("%w: image does not say for which architecture it is", ErrPlatform)
 	}
 	if !platforms.OnlyStrict(host).Match(p) {
-		return fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describe(p), describe(host))
+		return fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, machine.Platform(p), machine.Platform(host))
 	}
 	return nil
 }

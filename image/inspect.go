@@ -22,8 +22,9 @@ const (
 	modulesPath  = "usr/lib/modules"
 )
 
-// inits are the programs PID 1 looks for in the new root, in its order.
-var inits = []string{"usr/lib/systemd/systemd", "sbin/init"}
+// Inits are the programs that PID 1 looks for in a new root, in its order: one of them has to be there. The paths are
+// relative to the root.
+var Inits = []string{"usr/lib/systemd/systemd", "sbin/init"}
 
 // osReleases are the files that make a directory an OS tree to PID 1.
 var osReleases = []string{"etc/os-release", "usr/lib/os-release"}
@@ -55,7 +56,7 @@ func (s *stager) inspect() (store.Info, error) {
 		Missing:  missing(s.tree),
 	}
 	if info.Init = findInit(s.tree); info.Init == "" {
-		return info, fmt.Errorf("%w: image has no init: neither /%s nor /%s is a program in it", ErrNotBootable, inits[0], inits[1])
+		return info, fmt.Errorf("%w: image has no init: neither /%s nor /%s is a program in it", ErrNotBootable, Inits[0], Inits[1])
 	}
 	if err := s.readOSRelease(&info); err != nil {
 		return info, err
@@ -67,7 +68,7 @@ func (s *stager) inspect() (store.Info, error) {
 
 // findInit returns the path of the program that PID 1 becomes, or "".
 func findInit(t *layer.Tree) string {
-	for _, path := range inits {
+	for _, path := range Inits {
 		if isProgram(t.Lookup(path)) {
 			return "/" + path
 		}

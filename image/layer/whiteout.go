@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	whiteoutPrefix = ".wh."
+	// WhiteoutPrefix starts a name that stands for the deletion of what follows it.
+	WhiteoutPrefix = ".wh."
 	// opaqueMarker hides everything lower layers have in its directory.
 	opaqueMarker = ".wh..wh..opq"
 	// aufsPrefix marks bookkeeping of AUFS that old tools left in layers.
@@ -21,18 +22,18 @@ func (t *Tree) whiteout(path []string) (done bool, err error) {
 		}
 	}
 	for _, part := range path[:len(path)-1] {
-		if strings.HasPrefix(part, whiteoutPrefix) {
+		if strings.HasPrefix(part, WhiteoutPrefix) {
 			return true, fmt.Errorf("%w: %q is below a whiteout", ErrLayer, strings.Join(path, "/"))
 		}
 	}
 	name := path[len(path)-1]
-	if !strings.HasPrefix(name, whiteoutPrefix) {
+	if !strings.HasPrefix(name, WhiteoutPrefix) {
 		return false, nil
 	}
 	if name == opaqueMarker {
 		return true, t.makeOpaque(path[:len(path)-1])
 	}
-	return true, t.whiteoutName(path, strings.TrimPrefix(name, whiteoutPrefix))
+	return true, t.whiteoutName(path, strings.TrimPrefix(name, WhiteoutPrefix))
 }
 
 // whiteoutName removes what lower layers have under a name.

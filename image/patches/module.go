@@ -2,12 +2,14 @@ package patches
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/image/release"
 )
 
@@ -34,8 +36,8 @@ type Module struct {
 	Name string
 	// KernelRelease is the kernel it was built for, the first word of its version magic. The kernel itself may pass over it.
 	KernelRelease string
-	// Machine is what it runs on.
-	Machine elf.Machine
+	// Architecture is the GOARCH that it is for, "" when it is for none that is known.
+	Architecture string
 	// Note is the section with its build id, as the kernel shows it in /sys/module; nil when it has none.
 	Note []byte
 	// Signed tells that a signature for the kernel is appended. Whether it is a good one is the kernel's to say.
@@ -54,7 +56,7 @@ func Parse(content []byte) (Module, error) {
 	if f.Type != elf.ET_REL {
 		return Module{}, fmt.Errorf("%w: it is an ELF file of the type %s and not a kernel module", ErrModule, f.Type)
 	}
-	m := Module{Machine: f.Machine, Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
+	m := Module{Architecture: machine.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
 	info, err := section(f, ".modinfo", maxInfo)
 	if err != nil {
 		return Module{}, err
@@ -133,15 +135,10 @@ func (m Module) Check(p release.LivePatch) error {
 	return nil
 }
 
-// machines are what Go calls architectures on which kernels can be patched.
-var machines = map[string]elf.Machine{
-	"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390, "loong64": elf.EM_LOONGARCH,
-}
-
-// CheckMachine tells whether the module is for an architecture, a GOARCH. The error is an ErrModule.
+// CheckMachine checks that the module is for hosts of this architecture, a GOARCH. The error is an ErrModule.
 func (m Module) CheckMachine(architecture string) error {
-	if machines[architecture] == m.Machine && m.Machine != elf.EM_NONE {
+	if m.Architecture == architecture && architecture != "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, m.Machine, architecture)
+	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, cmp.Or(m.Architecture, "an unknown machine"), architecture)
 }

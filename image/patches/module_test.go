@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	m := Module{Name: "fix_one", KernelRelease: kernel, Machine: elf.EM_AARCH64}
+	m := Module{Name: "fix_one", KernelRelease: kernel, Architecture: "arm64"}
 	for _, c := range []struct{ name, release, want string }{
 		{"fix_one", kernel, ""},
 		{"fix_two", kernel, `is called "fix_one", and the release lists it as "fix_two"`},

@@ -21,8 +21,8 @@ import (
 	"github.com/opencontainers/umoci/oci/cas/dir"
 	"github.com/opencontainers/umoci/oci/casext"
 	"github.com/opencontainers/umoci/pkg/hardening"
-	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -82,24 +82,14 @@ func (s Store) open(create bool) (casext.Engine, error) {
 	return casext.NewEngine(e), nil
 }
 
-// create makes an empty layout. It gets its name when it is whole.
+// create makes an empty layout. It gets its name when it is complete and on the disk: the library syncs files, but not
+// their names.
 func (s Store) create() error {
 	fresh := s.dir + ".new"
-	if err := errors.Join(os.RemoveAll(fresh), dir.Create(fresh), os.Chmod(fresh, 0o700), syncFS(fresh)); err != nil {
+	if err := errors.Join(os.RemoveAll(fresh), dir.Create(fresh), os.Chmod(fresh, 0o700), durable.SyncFS(fresh)); err != nil {
 		return err
 	}
 	return os.Rename(fresh, s.dir)
-}
-
-// syncFS makes durable what was written to the file system that a directory is on. The engine syncs files, and not their
-// names.
-func syncFS(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return unix.Syncfs(int(d.Fd()))
 }
 
 // List returns what the index has: what the last Keep brought comes last, in the order of its release. Entries that cannot be read are passed over: a newer
@@ -175,12 +165,12 @@ func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified,
 // list replaces the index, with everything it lists on the disk before.
 func (s Store) list(ctx context.Context, e cas.Engine, index ocispec.Index) error {
 	index.Versioned = specs.Versioned{SchemaVersion: 2}
-	err := syncFS(s.dir)
+	err := durable.SyncFS(s.dir)
 	if err == nil {
 		err = e.PutIndex(ctx, index)
 	}
 	if err == nil {
-		err = syncFS(s.dir)
+		err = durable.SyncFS(s.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write the index of live patches: %w", store.Full(err))

@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/umoci/oci/layer"
 	"github.com/vbatts/go-mtree"
 	"github.com/vbatts/go-mtree/pkg/govis"
+
+	"github.com/updatectl/updatectl/image/machine"
 )
 
 // directory is a root directory, written as a tar by umoci: modes, owners,
@@ -100,12 +102,12 @@ func (d *directory) Architecture() (string, error) {
 			return "", err
 		}
 		defer f.Close()
-		head := make([]byte, elfHead)
+		head := make([]byte, machine.HeadSize)
 		n, err := io.ReadFull(f, head)
 		if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
 			return "", err
 		}
-		if arch := architecture(head[:n]); arch != "" {
+		if arch := machine.Of(head[:n]); arch != "" {
 			return arch, nil
 		}
 	}

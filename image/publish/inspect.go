@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,9 +13,6 @@ import (
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
-
-// maxConfig bounds an image's configuration. Real ones have some kilobytes.
-const maxConfig = 4 << 20
 
 // Report is what is published under a reference. Unless keys were given to
 // Inspect and one vouches, nothing in it is more than what the registry says.
@@ -156,18 +152,9 @@ func platform(p *ocispec.Platform) string {
 	return text
 }
 
-// config reads an image's configuration; an artefact that is no image has a
-// configuration without a platform.
+// config reads an image's configuration. An artifact that is no image has one without a platform.
 func config(ctx context.Context, src *source.Source, d ocispec.Descriptor) (*ocispec.Image, error) {
-	if d.Size > maxConfig {
-		return nil, fmt.Errorf("the configuration %s has %d bytes", d.Digest, d.Size)
-	}
-	body, err := src.Blob(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(body)
+	data, err := src.Config(ctx, d)
 	if err != nil {
 		return nil, err
 	}

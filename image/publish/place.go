@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/updatectl/updatectl/image/source"
@@ -40,20 +38,11 @@ type place struct {
 	source *source.Source
 }
 
-// layoutPrefix starts a reference to an OCI layout, as package source reads it.
-const layoutPrefix = "oci:"
-
-// SplitLayout takes "DIR", "DIR:tag", "DIR@sha256:…" or the same after "oci:"
-// apart; the second part is a tag, a digest or "".
-func SplitLayout(reference string) (dir, tag string) {
-	dir = strings.TrimPrefix(reference, layoutPrefix)
-	if before, after, ok := strings.Cut(dir, "@"); ok {
-		return before, after
-	}
-	if i := strings.LastIndexByte(dir, ':'); i > strings.LastIndexByte(dir, '/') {
-		return dir[:i], dir[i+1:]
-	}
-	return dir, ""
+// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest, which
+// is "" when there is none.
+func SplitLayout(reference string) (dir, name string) {
+	dir, name, _ = source.SplitLayout(strings.TrimPrefix(reference, source.LayoutPrefix))
+	return dir, name
 }
 
 // openPlace opens a reference for writing. It makes a layout that does not
@@ -64,7 +53,7 @@ func openPlace(reference string, o Options) (*place, error) {
 		return nil, err
 	}
 	p := &place{name: reference, source: src}
-	if strings.HasPrefix(reference, layoutPrefix) {
+	if strings.HasPrefix(reference, source.LayoutPrefix) {
 		var dir string
 		dir, p.tag = SplitLayout(reference)
 		p.target, err = oci.New(dir)
@@ -122,21 +111,21 @@ func bare(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// explain sorts an error of the registry client into the kinds of package
-// source. Errors about a layout are left as they are.
+// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says nothing
+// to whoever reads it.
 func (p *place) explain(doing string, err error) error {
-	var answer *errcode.ErrorResponse
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case p.repo == "", errors.Is(err, context.Canceled), errors.Is(err, source.ErrSource):
-	case errors.Is(err, auth.ErrBasicCredentialNotFound),
-		errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
-		err = fmt.Errorf("%w: %w", source.ErrAuth, err)
+	}
+	var step *oras.CopyError
+	if errors.As(err, &step) {
+		err = step.Err
+	}
+	switch {
+	case p.repo != "":
+		err = source.Explain(err)
 	case errors.Is(err, errdef.ErrNotFound):
-		err = fmt.Errorf("%w: %w", source.ErrNotFound, err)
-	default:
-		err = fmt.Errorf("%w: %w", source.ErrUnreachable, err)
+		err = fmt.Errorf("%w: %s", source.ErrNotFound, strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
 	}
 	return fmt.Errorf("cannot %s %s: %w", doing, p.name, err)
 }

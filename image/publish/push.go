@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -82,7 +83,12 @@ func (c *copier) graph(ctx context.Context, d ocispec.Descriptor) error {
 		c.progress(d)
 		return nil
 	}
-	return c.to.explain("push to", oras.CopyGraph(ctx, c.from.target, c.to.target, d, o))
+	err := oras.CopyGraph(ctx, c.from.target, c.to.target, d, o)
+	var step *oras.CopyError
+	if errors.As(err, &step) && step.Origin == oras.CopyErrorOriginSource {
+		return c.from.explain("read", err)
+	}
+	return c.to.explain("push to", err)
 }
 
 // signed lists what may have signatures: the image, and those of an index.

@@ -289,7 +289,7 @@ type editor struct {
 }
 
 func openEditor(reference string) (*editor, error) {
-	if !strings.HasPrefix(reference, layoutPrefix) {
+	if !strings.HasPrefix(reference, source.LayoutPrefix) {
 		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference, reference)
 	}
 	p, err := openPlace(reference, Options{})

@@ -14,6 +14,7 @@ import (
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -115,7 +116,7 @@ func (p *place) attach(ctx context.Context, image ocispec.Descriptor, c verify.C
 	if err != nil {
 		return err
 	}
-	layer.Annotations = map[string]string{simpleSignature: base64.StdEncoding.EncodeToString(c.Signature)}
+	layer.Annotations = map[string]string{source.SignatureAnnotation: base64.StdEncoding.EncodeToString(c.Signature)}
 	return p.attachSimple(ctx, image, []ocispec.Descriptor{layer})
 }
 
@@ -129,9 +130,9 @@ func (p *place) attachBundle(ctx context.Context, image ocispec.Descriptor, bund
 		Subject: &image,
 		Layers:  []ocispec.Descriptor{layer},
 		ManifestAnnotations: map[string]string{
-			"dev.sigstore.bundle.content":       "dsse-envelope",
-			"dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
-			ocispec.AnnotationCreated:           when.UTC().Format(time.RFC3339),
+			"dev.sigstore.bundle.content": "dsse-envelope",
+			source.PredicateAnnotation:    verify.BundlePredicateType,
+			ocispec.AnnotationCreated:     when.UTC().Format(time.RFC3339),
 		},
 	})
 	return err

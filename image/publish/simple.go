@@ -13,21 +13,12 @@ import (
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
 
-const (
-	// simpleMediaType is that of a layer that is a simple-signing payload.
-	simpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
-	// simpleSignature is the annotation of such a layer that holds the
-	// signature, in base64.
-	simpleSignature = "dev.cosignproject.cosign/signature"
-)
-
-// simpleTag is the tag under which cosign 2 keeps the signatures of an image.
-func simpleTag(d digest.Digest) string {
-	return d.Algorithm().String() + "-" + d.Encoded() + ".sig"
-}
+// simpleMediaType is that of a layer that is a simple-signing payload.
+const simpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 
 // attachSimple adds layers, each a payload with its signature, to those under
 // the image's ".sig" tag. The blobs are there already.
@@ -38,10 +29,10 @@ func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, laye
 	}
 	have := make(map[string]bool)
 	for _, l := range all {
-		have[l.Annotations[simpleSignature]] = true
+		have[l.Annotations[source.SignatureAnnotation]] = true
 	}
 	for _, l := range layers {
-		if !have[l.Annotations[simpleSignature]] {
+		if !have[l.Annotations[source.SignatureAnnotation]] {
 			all = append(all, l)
 		}
 	}
@@ -66,13 +57,13 @@ func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, laye
 	if err != nil {
 		return err
 	}
-	_, err = oras.TagBytes(ctx, p.target, ocispec.MediaTypeImageManifest, data, simpleTag(image.Digest))
+	_, err = oras.TagBytes(ctx, p.target, ocispec.MediaTypeImageManifest, data, source.SignatureTag(image.Digest))
 	return err
 }
 
 // simpleLayers returns the signatures under the image's ".sig" tag.
 func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispec.Descriptor, error) {
-	d, err := p.target.Resolve(ctx, simpleTag(image))
+	d, err := p.target.Resolve(ctx, source.SignatureTag(image))
 	if errors.Is(err, errdef.ErrNotFound) {
 		return nil, nil
 	}
@@ -80,7 +71,7 @@ func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispe
 		return nil, err
 	}
 	if d.Size > verify.MaxManifest {
-		return nil, fmt.Errorf("the signatures under %s have %d bytes", simpleTag(image), d.Size)
+		return nil, fmt.Errorf("the signatures under %s have %d bytes", source.SignatureTag(image), d.Size)
 	}
 	data, err := content.FetchAll(ctx, p.target, d)
 	if err != nil {
@@ -88,7 +79,7 @@ func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispe
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("cannot read the signatures under %s: %w", simpleTag(image), err)
+		return nil, fmt.Errorf("cannot read the signatures under %s: %w", source.SignatureTag(image), err)
 	}
 	return m.Layers, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/image/machine"
 )
 
 // tarBuffer is how much is read at once; archive/tar reads in small pieces.
@@ -101,7 +103,7 @@ func (e *endSeen) Read(p []byte) (int, error) {
 func (t *tarball) copy(out io.Writer, in io.Reader, name string) error {
 	for _, init := range inits {
 		if name == init {
-			head := make([]byte, elfHead)
+			head := make([]byte, machine.HeadSize)
 			n, err := io.ReadFull(in, head)
 			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 				return err
@@ -176,7 +178,7 @@ func cleanKind(c *tar.Header) error {
 // Architecture tells it from the init that went by.
 func (t *tarball) Architecture() (string, error) {
 	for _, name := range inits {
-		if arch := architecture(t.heads[name]); arch != "" {
+		if arch := machine.Of(t.heads[name]); arch != "" {
 			return arch, nil
 		}
 	}

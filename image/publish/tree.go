@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/layer"
 )
 
 // tree is a root file system as the uncompressed tar of a layer.
@@ -29,9 +32,9 @@ func openTree(name string, epoch *time.Time) (tree, error) {
 	return openTarball(name, epoch)
 }
 
-// inits is where a bootable tree has its init, as PID 1 looks for it; the links
-// of a merged /usr are followed.
-var inits = []string{"usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/sbin/init", "sbin/init"}
+// inits is where a bootable tree has its init, also where /usr is not merged, or the tree is a tar file, whose links are
+// not followed.
+var inits = slices.Concat(image.Inits, []string{"lib/systemd/systemd", "usr/sbin/init"})
 
 // pseudo are directories the kernel and PID 1 fill. They are needed as mount
 // points; what a build left in them is not part of the image.
@@ -43,12 +46,9 @@ func inPseudo(name string) bool {
 	return rest != "" && slices.Contains(pseudo, top)
 }
 
-// whiteoutPrefix starts names that a layer cannot hold: they mean deletion.
-const whiteoutPrefix = ".wh."
-
 // checkName refuses what would mean something else in a layer.
 func checkName(name string) error {
-	if strings.HasPrefix(path.Base(name), whiteoutPrefix) {
+	if strings.HasPrefix(path.Base(name), layer.WhiteoutPrefix) {
 		return fmt.Errorf("%w: %q is the name of a deletion in an image layer", ErrTree, name)
 	}
 	return nil

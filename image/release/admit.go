@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/image/machine"
 )
 
 // ErrStale is the parent of the refusals of what was published once and is not, or no longer, the present state.
@@ -186,7 +188,7 @@ func (r *Release) pick(f Facts) (Image, error) {
 		p := *i.Descriptor.Platform
 		switch {
 		case !match.Match(p):
-			others = append(others, platformText(p))
+			others = append(others, machine.Platform(p))
 		case !i.suits(f.Compatible):
 			classes = append(classes, i.Compatible)
 		case best < 0 || better(match, i, r.Images[best]):
@@ -203,7 +205,7 @@ func (r *Release) pick(f Facts) (Image, error) {
 	case len(others) == 0:
 		return Image{}, refuse(ErrIncompatible, "release %s has no image and no live patch", r.Version)
 	}
-	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, list(others), platformText(f.Platform))
+	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, list(others), machine.Platform(f.Platform))
 }
 
 func better(match platforms.MatchComparer, a, b Image) bool {

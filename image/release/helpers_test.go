@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -35,7 +36,7 @@ func content(text string) ocispec.Descriptor {
 }
 
 func imageFor(p ocispec.Platform) Image {
-	d := content("image for " + platformText(p))
+	d := content("image for " + machine.Platform(p))
 	d.Platform = &p
 	return Image{Descriptor: d}
 }

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -247,21 +248,9 @@ func samePlatform(a, b ocispec.Platform) bool {
 
 // Audience names whom an image is for.
 func (i Image) Audience() string {
-	text := platformText(*i.Descriptor.Platform)
+	text := machine.Platform(*i.Descriptor.Platform)
 	if i.Compatible != "" {
 		text += " of the machine class " + i.Compatible
-	}
-	return text
-}
-
-// platformText names a platform as an operator would.
-func platformText(p ocispec.Platform) string {
-	text := p.Architecture
-	if p.OS != "linux" {
-		text = p.OS + "/" + text
-	}
-	if p.Variant != "" {
-		text += "/" + p.Variant
 	}
 	return text
 }

@@ -18,18 +18,15 @@ import (
 const (
 	// bundleType starts the media type of a Sigstore bundle, of any version.
 	bundleType = "application/vnd.dev.sigstore.bundle"
-	// signatureAnnotation is where cosign's simple signing keeps the signature
-	// of a layer's content.
-	signatureAnnotation = "dev.cosignproject.cosign/signature"
+	// SignatureAnnotation is where cosign's simple signing keeps the signature of a layer's content, in base64.
+	SignatureAnnotation = "dev.cosignproject.cosign/signature"
 	// What proves it lies beside it. The chain that may be there, too, is not
 	// read: intermediate certificates come from the pinned trust root.
 	certificateAnnotation = "dev.sigstore.cosign/certificate"
 	logAnnotation         = "dev.sigstore.cosign/bundle"
 	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
-	// predicateAnnotation tells what a bundle is about; used only to look at
-	// likely ones first.
-	predicateAnnotation = "dev.sigstore.bundle.predicateType"
-	signPredicate       = "https://sigstore.dev/cosign/sign/v1"
+	// PredicateAnnotation says what a bundle is about. It only decides which bundles are looked at first.
+	PredicateAnnotation = "dev.sigstore.bundle.predicateType"
 )
 
 // Candidates returns what may be signatures of the manifest or index with that
@@ -86,14 +83,13 @@ func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descr
 	if err != nil {
 		return nil, err
 	}
-	tag := d.Algorithm().String() + "-" + d.Encoded()
-	fallback, err := s.fallback(ctx, tag, d)
+	fallback, err := s.fallback(ctx, referrersTag(d), d)
 	if err != nil {
 		return nil, err
 	}
 	found = append(found, fallback...)
 	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int { return unlikely(a) - unlikely(b) })
-	sig, err := s.backend.resolve(ctx, tag+".sig")
+	sig, err := s.backend.resolve(ctx, SignatureTag(d))
 	switch {
 	case err == nil:
 		found = append([]ocispec.Descriptor{sig}, found...)
@@ -102,6 +98,12 @@ func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descr
 	}
 	return distinct(found), nil
 }
+
+// referrersTag is the tag that stands in for the referrers API.
+func referrersTag(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
+
+// SignatureTag returns the tag under which cosign 2 keeps the signatures of the image with that digest.
+func SignatureTag(d digest.Digest) string { return referrersTag(d) + ".sig" }
 
 // fallback reads the index under the tag that stands in for the referrers API.
 func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest) ([]ocispec.Descriptor, error) {
@@ -130,9 +132,9 @@ func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest
 // unlikely ranks a referrer: 0 for what calls itself a signature, more for less.
 func unlikely(d ocispec.Descriptor) int {
 	switch {
-	case d.Annotations[predicateAnnotation] == signPredicate:
+	case d.Annotations[PredicateAnnotation] == verify.BundlePredicateType:
 		return 0
-	case d.Annotations[predicateAnnotation] != "":
+	case d.Annotations[PredicateAnnotation] != "":
 		return 2
 	}
 	return 1
@@ -170,7 +172,7 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 		if len(found) == verify.MaxCandidates {
 			break
 		}
-		_, signed := l.Annotations[signatureAnnotation]
+		_, signed := l.Annotations[SignatureAnnotation]
 		bundle := strings.HasPrefix(l.MediaType, bundleType)
 		if !signed && !bundle {
 			continue
@@ -195,7 +197,7 @@ func candidate(content []byte, bundle bool, annotations map[string]string) (veri
 	if bundle {
 		return verify.Candidate{Form: verify.FormBundle, Bundle: content}, true
 	}
-	raw, err := base64.StdEncoding.DecodeString(annotations[signatureAnnotation])
+	raw, err := base64.StdEncoding.DecodeString(annotations[SignatureAnnotation])
 	return verify.Candidate{
 		Form: verify.FormSimple, Payload: content, Signature: raw,
 		Certificate: []byte(annotations[certificateAnnotation]),

@@ -91,7 +91,7 @@ func attach(to target, subject ocispec.Descriptor, tag string, bundle string) oc
 // attachSig publishes cosign's older form.
 func attachSig(to target, tag, payload, signature string) {
 	l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte(payload))
-	l.Annotations = map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString([]byte(signature))}
+	l.Annotations = map[string]string{SignatureAnnotation: base64.StdEncoding.EncodeToString([]byte(signature))}
 	to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag)
 }
 
@@ -135,7 +135,7 @@ func TestCandidates(t *testing.T) {
 		{"old form", func(to target, _ ocispec.Descriptor, tag string) { attachSig(to, tag+".sig", "P", "S") }, []string{"simple-signing P S"}},
 		{"old form, keyless", func(to target, _ ocispec.Descriptor, tag string) {
 			l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-			l.Annotations = map[string]string{signatureAnnotation: "Uw==", "dev.sigstore.cosign/certificate": "C", "dev.sigstore.cosign/chain": "not read",
+			l.Annotations = map[string]string{SignatureAnnotation: "Uw==", "dev.sigstore.cosign/certificate": "C", "dev.sigstore.cosign/chain": "not read",
 				"dev.sigstore.cosign/bundle": "L", "dev.sigstore.cosign/rfc3161timestamp": "T"}
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag+".sig")
 		}, []string{"simple-signing P S C L T"}},
@@ -146,7 +146,7 @@ func TestCandidates(t *testing.T) {
 		}, []string{"bundle B1 ", "bundle B2 ", "simple-signing P S"}},
 		{"old form as a referrer", func(to target, image ocispec.Descriptor, _ string) {
 			l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-			l.Annotations = map[string]string{signatureAnnotation: "Uw=="}
+			l.Annotations = map[string]string{SignatureAnnotation: "Uw=="}
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image, Layers: []ocispec.Descriptor{l}}, "")
 		}, []string{"simple-signing P S"}},
 		{"strangers", func(to target, image ocispec.Descriptor, tag string) {
@@ -159,7 +159,7 @@ func TestCandidates(t *testing.T) {
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image,
 				Layers: []ocispec.Descriptor{{MediaType: bundleMediaType, Digest: "sha256:" + "00000000000000000000000000000000" + "00000000000000000000000000000000", Size: 5}}}, "")
 			bad := to.blob("x", []byte("P"))
-			bad.Annotations = map[string]string{signatureAnnotation: "not base64!"}
+			bad.Annotations = map[string]string{SignatureAnnotation: "not base64!"}
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{bad}}, tag+".sig")
 		}, []string{"bundle B1 "}},
 	} {
@@ -243,11 +243,11 @@ func TestCandidatesAreBounded(t *testing.T) {
 	var list []ocispec.Descriptor
 	for i := range 300 {
 		d := attach(r, ocispec.Descriptor{Digest: "sha256:0"}, "", fmt.Sprint("report ", i))
-		d.Annotations = map[string]string{predicateAnnotation: "https://cosign.sigstore.dev/attestation/vuln/v1"}
+		d.Annotations = map[string]string{PredicateAnnotation: "https://cosign.sigstore.dev/attestation/vuln/v1"}
 		list = append(list, d)
 	}
 	signature := attach(r, ocispec.Descriptor{Digest: "sha256:0"}, "", "B1")
-	signature.Annotations = map[string]string{predicateAnnotation: signPredicate}
+	signature.Annotations = map[string]string{PredicateAnnotation: verify.BundlePredicateType}
 	list = append(list, signature)
 	r.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: list}, "sha256-"+image.Digest.Encoded())
 	found, err := r.open(t, ":stable").Candidates(t.Context(), image.Digest)

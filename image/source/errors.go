@@ -16,8 +16,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// explain sorts an error of the registry client into this package's kinds.
-func explain(err error) error {
+// Explain sorts an error of the registry client into this package's kinds, and says it without the client's internals.
+func Explain(err error) error {
 	var answer *errcode.ErrorResponse
 	var request *url.Error
 	var record tls.RecordHeaderError
@@ -63,7 +63,7 @@ func cut(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	return explain(err)
+	return Explain(err)
 }
 
 // mayPass tells whether trying again can help.

@@ -18,7 +18,7 @@ func FuzzSignatureManifest(f *testing.F) {
 	where := newTestLayout(f)
 	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
 	payload := where.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-	payload.Annotations = map[string]string{signatureAnnotation: "Uw==", certificateAnnotation: "C", logAnnotation: "L", timestampAnnotation: "T"}
+	payload.Annotations = map[string]string{SignatureAnnotation: "Uw==", certificateAnnotation: "C", logAnnotation: "L", timestampAnnotation: "T"}
 	bundle := where.blob(bundleMediaType, []byte("B"))
 	var seeds [][]byte
 	for _, layers := range [][]ocispec.Descriptor{{payload}, {bundle}, {payload, bundle, payload}} {

@@ -48,17 +48,31 @@ type layout struct {
 	blobs  content.ReadOnlyStorage
 }
 
+// SplitLayout splits a reference to a layout, of which the prefix was taken off, into its path and what follows it: a tag
+// after ":", a digest after "@", or nothing.
+func SplitLayout(ref string) (path, name, separator string) {
+	if path, name, ok := strings.Cut(ref, "@"); ok {
+		return path, name, "@"
+	}
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i], ref[i+1:], ":"
+	}
+	return ref, "", ""
+}
+
 // newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…" after a prefix, which says
 // whether that is a directory or a tar.
 func newLayout(prefix, ref string) (*layout, error) {
-	l := &layout{dir: ref}
-	if dir, d, ok := strings.Cut(ref, "@"); ok {
-		l.dir, l.digest = dir, digest.Digest(d)
+	dir, name, separator := SplitLayout(ref)
+	l := &layout{dir: dir}
+	switch separator {
+	case "@":
+		l.digest = digest.Digest(name)
 		if err := l.digest.Validate(); err != nil {
 			return nil, fmt.Errorf("%w %q: %v", ErrReference, prefix+ref, err)
 		}
-	} else if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		l.dir, l.tag = ref[:i], ref[i+1:]
+	case ":":
+		l.tag = name
 		if !validTag.MatchString(l.tag) {
 			return nil, fmt.Errorf("%w %q: %q is not a tag", ErrReference, prefix+ref, l.tag)
 		}

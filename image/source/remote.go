@@ -124,7 +124,7 @@ func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descrip
 		tag = r.ref.Reference
 	}
 	d, err := r.repository().Resolve(ctx, tag)
-	return d, explain(err)
+	return d, Explain(err)
 }
 
 // referrers asks the referrers API. The tag that stands in for it on registries
@@ -140,7 +140,7 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 		found = append(found, page...)
 		return nil
 	})
-	switch err = explain(err); {
+	switch err = Explain(err); {
 	case errors.Is(err, errdef.ErrUnsupported), errors.Is(err, ErrNotFound), errors.Is(err, errdef.ErrTooManyPages):
 		return found, nil
 	}
@@ -152,7 +152,7 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
 	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {
-		return nil, 0, explain(err)
+		return nil, 0, Explain(err)
 	}
 	at, err := bodyStart(resp, offset)
 	if err == nil && resp.ContentLength > d.Size-at {

@@ -54,8 +54,8 @@ const (
 	resumePause = 500 * time.Millisecond
 )
 
-// layoutPrefix starts a reference to an OCI layout directory.
-const layoutPrefix = "oci:"
+// LayoutPrefix starts a reference to an OCI layout directory.
+const LayoutPrefix = "oci:"
 
 // Options are the caller's circumstances.
 type Options struct {
@@ -139,7 +139,7 @@ func newSource(reference string, b backend) *Source {
 
 // localPrefix returns how a reference to something on disk begins, "" for one to a registry.
 func localPrefix(reference string) string {
-	for _, prefix := range []string{layoutPrefix, archivePrefix} {
+	for _, prefix := range []string{LayoutPrefix, archivePrefix} {
 		if strings.HasPrefix(reference, prefix) {
 			return prefix
 		}

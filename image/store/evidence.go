@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -68,33 +69,11 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 		return r, fmt.Errorf("cannot renew evidence: %w", err)
 	}
 	// The evidence first: vouchers without it would claim too much.
-	if err := r.replace(evidenceName, data); err != nil {
+	if err := durable.WriteFile(r.evidence(), data, 0o444); err != nil {
 		return r, fmt.Errorf("cannot renew evidence: %w", Full(err))
 	}
-	if err := r.replace(infoName, append(info, '\n')); err != nil {
+	if err := durable.WriteFile(filepath.Join(r.Dir, infoName), append(info, '\n'), 0o444); err != nil {
 		return r, fmt.Errorf("cannot renew evidence: %w", Full(err))
 	}
 	return r, nil
-}
-
-// replace writes a file of the root so that a crash leaves the old or the new
-// one.
-func (r Root) replace(name string, content []byte) (err error) {
-	f, err := os.CreateTemp(r.Dir, "."+name+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), filepath.Join(r.Dir, name)); err != nil {
-		return err
-	}
-	return syncDir(r.Dir)
 }

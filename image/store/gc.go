@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
@@ -92,8 +93,8 @@ func (s *Store) removeRoot(id string) error {
 	}
 	// Durable before an object goes: a root that came back after a power cut
 	// would be without content.
-	if err := syncDir(s.path(rootsDir)); err != nil {
-		return fmt.Errorf("cannot remove root %s: %w", id, err)
+	if err := durable.SyncDir(s.path(rootsDir)); err != nil {
+		return fmt.Errorf("cannot remove root %s: %w", id, Full(err))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
@@ -207,7 +208,8 @@ func (g *Staging) Commit(info Info) (Root, error) {
 		return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
 	}
 	// The order is the promise of the package: data, then objects, then root.
-	for _, step := range []func() error{g.store.sync, g.publishObjects, g.store.sync, g.publishRoot} {
+	sync := func() error { return durable.SyncFS(g.store.dir) }
+	for _, step := range []func() error{sync, g.publishObjects, sync, g.publishRoot} {
 		if err := step(); err != nil {
 			return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
 		}
@@ -265,7 +267,7 @@ func (g *Staging) publishRoot() error {
 	if err != nil {
 		return err
 	}
-	return syncDir(g.store.path(rootsDir))
+	return durable.SyncDir(g.store.path(rootsDir))
 }
 
 // restore completes a root that lost a part, and keeps what other packages have
@@ -275,7 +277,7 @@ func (g *Staging) restore(final string) error {
 	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := syncDir(final); err != nil {
+	if err := durable.SyncDir(final); err != nil {
 		return err
 	}
 	files, err := os.ReadDir(g.path(rootsDir))
@@ -290,13 +292,13 @@ func (g *Staging) restore(final string) error {
 			return err
 		}
 	}
-	if err := syncDir(final); err != nil {
+	if err := durable.SyncDir(final); err != nil {
 		return err
 	}
 	if err := os.Rename(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
 		return err
 	}
-	return syncDir(final)
+	return durable.SyncDir(final)
 }
 
 // Abort removes what has not been committed. It is harmless after Commit.

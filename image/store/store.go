@@ -154,29 +154,3 @@ func Full(err error) error {
 	}
 	return fmt.Errorf("%w: %w", ErrNoSpace, full)
 }
-
-// sync makes everything written to the store's file system durable.
-func (s *Store) sync() error {
-	return withDir(s.dir, func(fd int) error { return unix.Syncfs(fd) })
-}
-
-// syncDir makes the names in one directory durable.
-func syncDir(path string) error {
-	return withDir(path, unix.Fsync)
-}
-
-func withDir(path string, do func(fd int) error) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = do(int(d.Fd()))
-	for errors.Is(err, unix.EINTR) { // a file system of the network can be interrupted
-		err = do(int(d.Fd()))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot sync %s: %w", path, Full(err))
-	}
-	return nil
-}

@@ -1,0 +1,61 @@
+// Package durable writes what must survive a power cut. When one of its functions returns nil, the file, the directory
+// or the file system is on the disk as it was when the function was called.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteFile replaces a file, or creates it, with exactly that mode whatever the umask is. A crash at any moment leaves
+// the old content or the new, never a part of it; it can also leave a temporary file called ".NAME.*" in the same
+// directory, which the caller may remove. An error leaves no temporary file and, unless only the last step failed, which
+// makes the new name durable, the old content. Errors name the file and wrap those of the operating system.
+func WriteFile(file string, content []byte, mode fs.FileMode) (err error) {
+	dir := filepath.Dir(file)
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name()) // fails after the rename, when there is nothing to remove
+		}
+	}()
+	_, err = tmp.Write(content)
+	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp.Name(), file); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// SyncFS makes everything durable that was written to the file system of dir.
+func SyncFS(dir string) error { return syncAt(dir, unix.Syncfs) }
+
+// SyncDir makes the names in dir durable: what was created, renamed and removed there. What the files contain is not
+// part of it.
+func SyncDir(dir string) error { return syncAt(dir, unix.Fsync) }
+
+func syncAt(dir string, sync func(fd int) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("cannot sync %s: %w", dir, err)
+	}
+	defer d.Close()
+	err = sync(int(d.Fd()))
+	for errors.Is(err, unix.EINTR) { // possible on network file systems
+		err = sync(int(d.Fd()))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot sync %s: %w", dir, err)
+	}
+	return nil
+}

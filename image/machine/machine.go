@@ -1,0 +1,52 @@
+// Package machine names what a program runs on, in the words of Go and OCI.
+package machine
+
+import (
+	"debug/elf"
+	"encoding/binary"
+)
+
+// HeadSize is how many bytes of a program [Of] needs: up to and including e_machine.
+const HeadSize = 20
+
+// machines are those that Linux distributions are made for, with the names that GOARCH gives them. Where a field is its
+// zero value, every class or byte order has that name.
+var machines = []struct {
+	machine elf.Machine
+	class   elf.Class
+	data    elf.Data
+	name    string
+}{
+	{elf.EM_X86_64, elf.ELFCLASSNONE, elf.ELFDATANONE, "amd64"},
+	{elf.EM_386, elf.ELFCLASSNONE, elf.ELFDATANONE, "386"},
+	{elf.EM_AARCH64, elf.ELFCLASSNONE, elf.ELFDATANONE, "arm64"},
+	{elf.EM_ARM, elf.ELFCLASSNONE, elf.ELFDATANONE, "arm"},
+	{elf.EM_RISCV, elf.ELFCLASS64, elf.ELFDATANONE, "riscv64"},
+	{elf.EM_PPC64, elf.ELFCLASSNONE, elf.ELFDATA2LSB, "ppc64le"},
+	{elf.EM_S390, elf.ELFCLASS64, elf.ELFDATANONE, "s390x"},
+	{elf.EM_LOONGARCH, elf.ELFCLASS64, elf.ELFDATANONE, "loong64"},
+}
+
+// Of returns the GOARCH of a program, of which head is the beginning; "" when it is no ELF file, or for none of them.
+func Of(head []byte) string {
+	if len(head) < HeadSize || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
+		return ""
+	}
+	h := elf.FileHeader{Class: elf.Class(head[elf.EI_CLASS]), Data: elf.Data(head[elf.EI_DATA]), ByteOrder: binary.LittleEndian}
+	if h.Data == elf.ELFDATA2MSB {
+		h.ByteOrder = binary.BigEndian
+	}
+	h.Machine = elf.Machine(h.ByteOrder.Uint16(head[HeadSize-2:]))
+	return OfHeader(h)
+}
+
+// OfHeader returns the GOARCH that an ELF header stands for, or "".
+func OfHeader(h elf.FileHeader) string {
+	for _, m := range machines {
+		if m.machine == h.Machine && (m.class == elf.ELFCLASSNONE || m.class == h.Class) &&
+			(m.data == elf.ELFDATANONE || m.data == h.Data) {
+			return m.name
+		}
+	}
+	return ""
+}

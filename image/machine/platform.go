@@ -1,0 +1,16 @@
+package machine
+
+import ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+// Platform names a platform as an operator would: "arm64", or "arm/v7", with the operating system only where that is not
+// Linux.
+func Platform(p ocispec.Platform) string {
+	name := p.Architecture
+	if p.OS != "" && p.OS != "linux" {
+		name = p.OS + "/" + name
+	}
+	if p.Variant != "" {
+		name += "/" + p.Variant
+	}
+	return name
+}
