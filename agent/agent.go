@@ -18,6 +18,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
@@ -72,7 +73,7 @@ const (
 // Agent works on one host.
 type Agent struct {
 	// Machine is the host, or another tree to work on.
-	Machine switcher.Machine
+	Machine facts.Machine
 	// Config is the merged configuration.
 	Config Config
 	// Log takes what a person may want to follow; answers are returned.
@@ -100,7 +101,7 @@ type Progress struct {
 // New makes an agent for the tree at root ("/" for this host) with the configuration found in it; configFile, when not
 // "", is read instead of it.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
-	a := &Agent{Machine: switcher.Machine{Root: root}, Log: log, Now: time.Now, live: livepatch.Host(root)}
+	a := &Agent{Machine: facts.Machine{Root: root}, Log: log, Now: time.Now, live: livepatch.Host(root)}
 	etc, err := a.policyEtc()
 	if err != nil {
 		return a, err
@@ -137,7 +138,7 @@ func (a *Agent) policyEtc() (string, error) {
 	if !a.Machine.Live() || os.Geteuid() != 0 {
 		return "", nil
 	}
-	booted, err := switcher.MountedRoot()
+	booted, err := facts.MountedRoot()
 	if err != nil || booted != switcher.HostRoot {
 		return "", err
 	}

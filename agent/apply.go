@@ -12,7 +12,11 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -21,7 +25,7 @@ type ApplyOptions struct {
 	// From overrides the configured source.
 	From string
 	// Level overrides the configured level; "" keeps it.
-	Level switcher.Level
+	Level level.Level
 	// Wait waits for another updatectl instead of giving up.
 	Wait bool
 	// Retry takes an image that was given up before.
@@ -35,13 +39,13 @@ type ApplyOptions struct {
 // Applied is what apply did.
 type Applied struct {
 	// Switching tells that the host is on its way into Root; otherwise it runs there already.
-	Switching bool               `json:"switching"`
-	Root      string             `json:"root"`
-	From      string             `json:"from"`
-	Reference string             `json:"reference,omitempty"`
-	Version   string             `json:"version,omitempty"`
-	Vouchers  []verify.Voucher   `json:"vouchers,omitempty"`
-	Decision  *switcher.Decision `json:"decision,omitempty"`
+	Switching bool             `json:"switching"`
+	Root      string           `json:"root"`
+	From      string           `json:"from"`
+	Reference string           `json:"reference,omitempty"`
+	Version   string           `json:"version,omitempty"`
+	Vouchers  []verify.Voucher `json:"vouchers,omitempty"`
+	Decision  *level.Decision  `json:"decision,omitempty"`
 	// NewBytes is what the root needed on disk beyond what was there.
 	NewBytes int64 `json:"new_bytes,omitempty"`
 	// Skipped is why an unattended run left an image alone; Bad why apply would not take what was staged.
@@ -52,10 +56,10 @@ type Applied struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Level is live when only live patches were loaded, and soft with Restarting, when userspace restarts in the same root
 	// to let one through. Loaded names those that became effective, LivePatches tells of all.
-	Level       switcher.Level `json:"level,omitempty"`
-	Restarting  bool           `json:"restarting,omitempty"`
-	Loaded      []string       `json:"loaded_live_patches,omitempty"`
-	LivePatches []LivePatch    `json:"live_patches,omitempty"`
+	Level       level.Level `json:"level,omitempty"`
+	Restarting  bool        `json:"restarting,omitempty"`
+	Loaded      []string    `json:"loaded_live_patches,omitempty"`
+	LivePatches []LivePatch `json:"live_patches,omitempty"`
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
@@ -124,7 +128,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.rehearse(w.store, root, w.facts, w.rec); err != nil {
 		return w.done, err
 	}
-	if decision.Level != switcher.LevelFull { // the kernel that they are for ends with it
+	if decision.Level != level.Full { // the kernel that they are for ends with it
 		a.loadBeforeSwitch(ctx, w)
 	}
 	w.done.Switching = true
@@ -163,7 +167,7 @@ func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
 
 // forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
 // ran before it takes that root's /etc as it is.
-func forward(f switcher.Facts, rec *Record, id string) string {
+func forward(f facts.Facts, rec *Record, id string) string {
 	if f.Root == switcher.HostRoot && rec.good() == id {
 		return verbResume
 	}
@@ -196,7 +200,7 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 // work is what apply and stage hold in their hands: the host as it is, what is published for it, and the answer so far.
 type work struct {
 	store *store.Store
-	facts switcher.Facts
+	facts facts.Facts
 	rec   *Record
 	offer *published
 	// asked: the host itself could take an image, and the source was asked for one.
@@ -237,7 +241,7 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 }
 
 // begin is the start of every command that changes something: leftovers are swept and the record is reconciled.
-func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Record, error) {
+func (a *Agent) begin(ctx context.Context) (*store.Store, facts.Facts, *Record, error) {
 	facts, rec, err := a.look(ctx)
 	if err != nil {
 		return nil, facts, nil, err
@@ -262,15 +266,15 @@ func (a *Agent) begin(ctx context.Context) (*store.Store, switcher.Facts, *Recor
 }
 
 // able refuses a host that no image can help, before anything is fetched for it.
-func (a *Agent) able(f switcher.Facts) error {
-	if c := switcher.CheckHost(f); a.Machine.Live() && c.Verdict == switcher.VerdictRefuse {
+func (a *Agent) able(f facts.Facts) error {
+	if c := level.CheckHost(f); a.Machine.Live() && c.Verdict == level.VerdictRefuse {
 		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
 	}
 	return nil
 }
 
 // rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
-func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
+func (a *Agent) rehearse(st *store.Store, root store.Root, f facts.Facts, rec *Record) error {
 	if err := a.graft(st, root, f, rec); err != nil {
 		return err
 	}
@@ -283,7 +287,7 @@ func (a *Agent) rehearse(st *store.Store, root store.Root, f switcher.Facts, rec
 // observe notes what the target of a switch is compared with. The mutable host's units are others than those of a root that
 // was good before it. What is not up yet may fail yet; systemd says that it starts, too, when all that it waits for is the
 // agent's own unit.
-func (a *Agent) observe(ctx context.Context, f switcher.Facts, verb string) health.Before {
+func (a *Agent) observe(ctx context.Context, f facts.Facts, verb string) health.Before {
 	gate := a.gate()
 	before := health.Observe(ctx, gate)
 	starting := f.State == "starting" || f.State == "initializing"
@@ -296,7 +300,7 @@ const askTime = time.Minute
 
 // switchTo writes down what is about to happen and asks for it. If the request is refused, the record and the machine
 // are as before.
-func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s Switch, id string) error {
+func (a *Agent) switchTo(ctx context.Context, rec *Record, f facts.Facts, s Switch, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -324,11 +328,11 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 		*rec = *before
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime) // what was asked may have used up the other
 		defer cancel()
-		err = errors.Join(err, a.Machine.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
-		if rec.Phase == PhaseTrying && stamp != nil {                             // by which the root is judged
+		err = errors.Join(err, a.Machine.PID1.ReleaseArmUnit(ctx), a.writeRecord(rec)) // the guard sees the record and ends
+		if rec.Phase == PhaseTrying && stamp != nil {                                  // by which the root is judged
 			err = errors.Join(err, a.writeStamp(*stamp))
 		}
-		if errors.Is(err, switcher.ErrInhibited) {
+		if errors.Is(err, pid1.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
 		}
 		return err
@@ -338,9 +342,9 @@ func (a *Agent) switchTo(ctx context.Context, rec *Record, f switcher.Facts, s S
 }
 
 // describe completes a switch from the root that runs to another one.
-func (a *Agent) describe(s *Switch, f switcher.Facts, id string) {
-	s.Expectation = switcher.Expectation{
-		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, switcher.LevelSoft),
+func (a *Agent) describe(s *Switch, f facts.Facts, id string) {
+	s.Expectation = level.Expectation{
+		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, level.Soft),
 	}
 	s.At = a.Now().UTC()
 	s.Deadline = s.At.Add(time.Duration(a.Config.Switch.ShutdownDeadline + a.Config.Health.Deadline))
@@ -355,8 +359,8 @@ func (a *Agent) announce(rec *Record) error {
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
 	}
-	if rec.Switch.Level == switcher.LevelFull {
-		if err := a.writeStamp(switcher.Stamp{Target: rec.Switch.Target}); err != nil {
+	if rec.Switch.Level == level.Full {
+		if err := a.writeStamp(level.Stamp{Target: rec.Switch.Target}); err != nil {
 			return err
 		}
 	}
@@ -374,25 +378,28 @@ func (a *Agent) writeSwitch(rec *Record) error {
 // ask asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft
 // one has the guard awake and the arming unit held.
 func (a *Agent) ask(ctx context.Context, s *Switch) error {
-	if s.Level == switcher.LevelFull {
-		return a.Machine.FullReboot(ctx)
+	if s.Level == level.Full {
+		if err := assembly.Disarm(); err != nil {
+			return err
+		}
+		return a.Machine.PID1.FullReboot(ctx)
 	}
 	// The guard that watched the way here watches the way back: a new one would be started from the root that is bad.
 	if s.Verb != verbBack {
-		if err := a.Machine.StartGuard(ctx); err != nil {
+		if err := a.Machine.PID1.StartGuard(ctx); err != nil {
 			return err
 		}
 	}
-	if err := a.Machine.HoldArmUnit(ctx); err != nil {
+	if err := a.Machine.PID1.HoldArmUnit(ctx); err != nil {
 		return err
 	}
 	if s.Verb == verbBack {
-		return a.Machine.SoftRebootNow(ctx)
+		return a.Machine.PID1.SoftRebootNow(ctx)
 	}
-	return a.Machine.SoftReboot(ctx)
+	return a.Machine.PID1.SoftReboot(ctx)
 }
 
-func (a *Agent) tellSwitching(rec *Record, f switcher.Facts) {
+func (a *Agent) tellSwitching(rec *Record, f facts.Facts) {
 	s := rec.Switch
 	a.tell(s.event("switching", "").on(f))
 	a.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb), zap.String("level", string(s.Level)))

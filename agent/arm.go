@@ -14,7 +14,11 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // Arm is the last thing that runs in the root that is left: the arming unit calls it when every service has stopped.
@@ -24,7 +28,7 @@ func (a *Agent) Arm(ctx context.Context) error {
 	if err != nil || rec.Phase != PhaseArmed {
 		return err
 	}
-	queued, err := a.Machine.SoftRebootQueued(ctx)
+	queued, err := a.Machine.PID1.SoftRebootQueued(ctx)
 	if err != nil {
 		return err
 	}
@@ -41,7 +45,7 @@ func (a *Agent) Arm(ctx context.Context) error {
 	if rec.Switch.Verb == verbBack || rec.Switch.Verb == verbRollback {
 		a.absolve(ctx)
 	}
-	stamp := switcher.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
+	stamp := level.Stamp{Target: rec.Switch.Target, At: sinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
 	}
@@ -61,9 +65,9 @@ func (a *Agent) guarded(ctx context.Context, rec *Record) error {
 	if rec.Switch.Verb == verbBack { // from the root that is dead
 		return nil
 	}
-	active, err := a.Machine.UnitActive(ctx, switcher.GuardUnit)
+	active, err := a.Machine.PID1.UnitActive(ctx, pid1.GuardUnit)
 	if err == nil && !active {
-		err = fmt.Errorf("%s has ended, and nobody would come back from a root that is dead", switcher.GuardUnit)
+		err = fmt.Errorf("%s has ended, and nobody would come back from a root that is dead", pid1.GuardUnit)
 	}
 	return err
 }
@@ -71,7 +75,7 @@ func (a *Agent) guarded(ctx context.Context, rec *Record) error {
 // absolve has systemd forget what the root that is left did wrong: a service that crashed too often there would not be
 // started in the good one.
 func (a *Agent) absolve(ctx context.Context) {
-	if err := a.Machine.ForgetFailures(ctx); err != nil {
+	if err := a.Machine.PID1.ForgetFailures(ctx); err != nil {
 		a.Log.Warn("cannot clear the failures of the root that is left", zap.Error(err))
 	}
 }
@@ -102,7 +106,7 @@ func (a *Agent) arm(ctx context.Context, rec *Record) error {
 			return err
 		}
 	}
-	return switcher.Arm(next)
+	return assembly.Arm(next)
 }
 
 var errTakenBack = errors.New("the switch was taken back; nothing is armed")
@@ -113,7 +117,7 @@ func (a *Agent) stillMeant(ctx context.Context, rec *Record) error {
 	if err != nil {
 		return err
 	}
-	queued, err := a.Machine.SoftRebootQueued(ctx)
+	queued, err := a.Machine.PID1.SoftRebootQueued(ctx)
 	if err == nil && (!queued || !now.announces(rec.Switch)) {
 		err = errTakenBack
 	}
@@ -124,7 +128,7 @@ func (a *Agent) stillMeant(ctx context.Context, rec *Record) error {
 func (r *Record) announces(s *Switch) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
 
 // makeEtc merges /etc for a root that is new to this host. One that ran before has its own, untouched.
-func (a *Agent) makeEtc(st *store.Store, rec *Record, f switcher.Facts, next *switcher.Next) error {
+func (a *Agent) makeEtc(st *store.Store, rec *Record, f facts.Facts, next *assembly.Next) error {
 	root, err := st.Root(next.ID)
 	if err != nil {
 		return err
@@ -157,7 +161,7 @@ func removeStamp(file string) error {
 	return nil
 }
 
-func (a *Agent) writeStamp(s switcher.Stamp) error {
+func (a *Agent) writeStamp(s level.Stamp) error {
 	text, err := json.Marshal(s)
 	if err == nil {
 		err = writeAtomically(a.path(stampFile), text, 0o600)
@@ -169,12 +173,12 @@ func (a *Agent) writeStamp(s switcher.Stamp) error {
 }
 
 // readStamp reads what the arming step left; nil when it left nothing.
-func readStamp(file string) *switcher.Stamp {
+func readStamp(file string) *level.Stamp {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil
 	}
-	var s switcher.Stamp
+	var s level.Stamp
 	if json.Unmarshal(text, &s) != nil {
 		return nil
 	}

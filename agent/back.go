@@ -12,11 +12,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/health"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // goBack leaves a root that did not become good, which has a way back. It returns [ErrUnhealthy], with what comes next.
-func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reason string) error {
+func (a *Agent) goBack(ctx context.Context, f facts.Facts, rec *Record, reason string) error {
 	to := rec.wayBack()
 	a.Log.Error("the root is not healthy; the host goes back", zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
 	if err := a.leave(ctx, f, rec, "unhealthy", reason, false); err != nil {
@@ -26,7 +28,7 @@ func (a *Agent) goBack(ctx context.Context, f switcher.Facts, rec *Record, reaso
 }
 
 // leave asks for the way back from a root that is being tried. From the verdict on, the guard would go, too.
-func (a *Agent) leave(ctx context.Context, f switcher.Facts, rec *Record, event, reason string, named bool) error {
+func (a *Agent) leave(ctx context.Context, f facts.Facts, rec *Record, event, reason string, named bool) error {
 	a.tell(rec.Switch.event(event, reason))
 	a.leaveVerdict(f.Root, reason)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
@@ -37,7 +39,7 @@ func (a *Agent) leave(ctx context.Context, f switcher.Facts, rec *Record, event,
 }
 
 // returnTo asks for the switch back; where that cannot be had, for a full reboot.
-func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, s Switch, reason string) error {
+func (a *Agent) returnTo(ctx context.Context, f facts.Facts, rec *Record, s Switch, reason string) error {
 	to := s.Target
 	s.Version = a.versionOf(to, rec)
 	ran := rec.Switch.From == to // in this boot of the kernel: it lies ready as it was left
@@ -48,7 +50,7 @@ func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, s S
 		return err
 	}
 	if err := a.announce(rec); err != nil {
-		return fmt.Errorf("%w; this is left to %s", err, switcher.GuardUnit)
+		return fmt.Errorf("%w; this is left to %s", err, pid1.GuardUnit)
 	}
 	err := a.prepared(to, f, rec, ran)
 	if err == nil {
@@ -63,7 +65,7 @@ func (a *Agent) returnTo(ctx context.Context, f switcher.Facts, rec *Record, s S
 
 // prepared makes a root ready to be gone back to. One that ran since the kernel was booted needs nothing, and nothing is
 // written for it: the root that is left may have filled the disk.
-func (a *Agent) prepared(to string, f switcher.Facts, rec *Record, ran bool) error {
+func (a *Agent) prepared(to string, f facts.Facts, rec *Record, ran bool) error {
 	if ran {
 		return nil
 	}
@@ -80,10 +82,10 @@ func (a *Agent) prepared(to string, f switcher.Facts, rec *Record, ran bool) err
 func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) error {
 	target, reason, boot := rec.Switch.Target, report.Reason(), report.CutOff() && rec.mayBoot()
 	if rec.Switch.Verb == verbBack && rec.Last != nil && rec.Last.Back == target {
-		rec.Last.Outcome = switcher.Unhealthy
+		rec.Last.Outcome = level.Unhealthy
 		rec.Last.Reason += fmt.Sprintf("; and %s, which the host went back to, is not healthy either: %s", target, reason)
 	} else {
-		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: reason, Target: target, At: a.Now().UTC()}
+		rec.Last = &Result{Outcome: level.Unhealthy, Reason: reason, Target: target, At: a.Now().UTC()}
 	}
 	if boot {
 		rec.Last.Reason += "; the kernel is booted to undo what it was told"
@@ -108,16 +110,16 @@ func (a *Agent) strand(ctx context.Context, rec *Record, report health.Report) e
 func (a *Agent) bootKernel(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
-	err := a.Machine.FullRebootNow(ctx)
+	err := a.Machine.PID1.FullRebootNow(ctx)
 	if err != nil {
-		err = errors.Join(err, switcher.BootKernel())
+		err = errors.Join(err, pid1.BootKernel())
 	}
 	return err
 }
 
 // backOrBoot goes on from a way back that did not lead there: by a full reboot, from which the host resumes its last
 // good root. Every other outcome of a switch is for whoever asks.
-func (a *Agent) backOrBoot(ctx context.Context, f switcher.Facts, rec *Record, outcome error) error {
+func (a *Agent) backOrBoot(ctx context.Context, f facts.Facts, rec *Record, outcome error) error {
 	if !errors.Is(outcome, ErrSwitch) || rec.Switch.Verb != verbBack || f.Root == rec.Switch.Target {
 		return outcome
 	}
@@ -137,7 +139,7 @@ func (a *Agent) bootInstead(ctx context.Context, rec *Record, why error) error {
 	rec.Last.Reason += fmt.Sprintf("; the way back failed (%v), so the kernel is booted", why)
 	a.Log.Error("cannot go back by a soft reboot; the kernel is booted", zap.Error(why))
 	a.tell(rec.Switch.event("failed", why.Error()))
-	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, a.writeOutcome(rec), a.Machine.ReleaseArmUnit(ctx), a.bootKernel(ctx)))
+	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, a.writeOutcome(rec), a.Machine.PID1.ReleaseArmUnit(ctx), a.bootKernel(ctx)))
 }
 
 // backNote is what a guard leaves in /run when it went back: the record may be out of its reach.
@@ -168,8 +170,8 @@ func (a *Agent) readNote() (*backNote, error) {
 }
 
 // leaves tells whether the root that the guard leaves is mounted at / still, and was not come back to.
-func (n *backNote) leaves(now switcher.Mounted) bool {
-	return now == switcher.Mounted{Root: n.Left, Mount: n.Mount}
+func (n *backNote) leaves(now facts.Mounted) bool {
+	return now == facts.Mounted{Root: n.Left, Mount: n.Mount}
 }
 
 var errGuardLeaves = errors.New("the guard goes back")
@@ -181,18 +183,18 @@ func (a *Agent) guardLeaves(ctx context.Context) error {
 	if err != nil || n == nil {
 		return err
 	}
-	now, err := switcher.LookAtRoot()
+	now, err := facts.LookAtRoot()
 	if err != nil || !n.leaves(now) {
 		return err
 	}
-	if lives, err := a.Machine.UnitActive(ctx, switcher.GuardUnit); err == nil && !lives {
+	if lives, err := a.Machine.PID1.UnitActive(ctx, pid1.GuardUnit); err == nil && !lives {
 		return nil
 	}
 	return fmt.Errorf("%w: %w from %s: %s", ErrBlocked, errGuardLeaves, n.Left, n.Reason)
 }
 
 // takeOver brings what a guard did into the record. The note goes once the record has it.
-func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
+func (a *Agent) takeOver(f facts.Facts, rec *Record) error {
 	file := a.path(backFile)
 	n, err := a.readNote()
 	if n == nil {
@@ -219,7 +221,7 @@ func (a *Agent) takeOver(f switcher.Facts, rec *Record) error {
 }
 
 // concerns tells whether a note is of the switch that the record is in, and the record does not have it yet.
-func (r *Record) concerns(n *backNote, f switcher.Facts) bool {
+func (r *Record) concerns(n *backNote, f facts.Facts) bool {
 	return r.Switch != nil && r.Switch.Target == n.Left && n.Switch.BootID == f.BootID &&
 		(r.moving() || r.late(n.Left)) && !r.Switch.At.Equal(n.Switch.At)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
@@ -118,7 +118,7 @@ func DefaultConfig() Config {
 	c.Verify.Threshold = 1
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
-	c.Switch.Level, c.Switch.Fallback = string(switcher.LevelAuto), fallbackRefuse
+	c.Switch.Level, c.Switch.Fallback = string(level.Auto), fallbackRefuse
 	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), stuckCancel
 	h := health.DefaultConfig()
 	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
@@ -347,7 +347,7 @@ func (c *Config) validate() error {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: %s%w", ErrConfig, c.at(key), fmt.Errorf(format, args...)))
 	}
-	if _, err := switcher.ParseLevel(c.Switch.Level); err != nil {
+	if _, err := level.ParseLevel(c.Switch.Level); err != nil {
 		fault("switch.level", "[switch] level: %w", err)
 	}
 	if s := c.Switch.Stuck; s != stuckCancel && s != stuckEscalate {

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/configs"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 func writeFile(t *testing.T, root, name, text string) string {
@@ -29,7 +29,7 @@ func writeFile(t *testing.T, root, name, text string) string {
 }
 
 // below is the path of a file in the tree at root.
-func below(root string) func(string) string { return switcher.Machine{Root: root}.Path }
+func below(root string) func(string) string { return facts.Machine{Root: root}.Path }
 
 func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	root := t.TempDir()

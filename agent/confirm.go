@@ -13,6 +13,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // Confirmed is the answer of confirm.
@@ -89,7 +92,7 @@ func (a *Agent) confirm(ctx context.Context) (Confirmed, error) {
 	}
 	a.complain(ctx, facts, rec, err)
 	done.Good, done.Last = err == nil && rec.good() == facts.Root, rec.Last
-	if err == nil && rec.Last != nil && rec.Last.Outcome == switcher.Unhealthy {
+	if err == nil && rec.Last != nil && rec.Last.Outcome == level.Unhealthy {
 		err = rec.Last.unhealthy()
 	}
 	return done, err
@@ -97,7 +100,7 @@ func (a *Agent) confirm(ctx context.Context) (Confirmed, error) {
 
 // complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
 // written, no root becomes good. Anything else may come right: systemd starts confirm again, and the deadline is not over.
-func (a *Agent) complain(ctx context.Context, f switcher.Facts, rec *Record, err error) {
+func (a *Agent) complain(ctx context.Context, f facts.Facts, rec *Record, err error) {
 	if ctx.Err() != nil || !rec.moving() || rec.Switch.Target != f.Root || errors.Is(err, ErrUnhealthy) || !ofFiles(err) {
 		return
 	}
@@ -120,7 +123,7 @@ func (r Result) unhealthy() error {
 }
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
-func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record) error {
+func (a *Agent) decideTrying(ctx context.Context, f facts.Facts, rec *Record) error {
 	if a.fault != nil && rec.Switch.Verb == verbApply && rec.wayBack() != "" {
 		return a.goBack(ctx, f, rec, "no other image could be applied from it: "+a.fault.Error())
 	}
@@ -138,7 +141,7 @@ func (a *Agent) decideTrying(ctx context.Context, f switcher.Facts, rec *Record)
 
 // settle marks a root that is being tried good, if it has come up and passes the health gate. Going back is left to
 // confirm.
-func (a *Agent) settle(ctx context.Context, f switcher.Facts, rec *Record) error {
+func (a *Agent) settle(ctx context.Context, f facts.Facts, rec *Record) error {
 	report, err := a.judge(ctx, f, rec)
 	if err != nil {
 		return err
@@ -161,7 +164,7 @@ func (a *Agent) timeLeft() time.Duration {
 }
 
 // good marks the root that runs good.
-func (a *Agent) good(ctx context.Context, f switcher.Facts, rec *Record) error {
+func (a *Agent) good(ctx context.Context, f facts.Facts, rec *Record) error {
 	if err := a.guardLeaves(ctx); err != nil {
 		return err
 	}
@@ -220,15 +223,15 @@ var errForeign = errors.New("somebody else armed")
 
 // disarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
-func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Record) error {
+func (a *Agent) disarmLeftover(ctx context.Context, f facts.Facts, rec *Record) error {
 	if err := a.guardLeaves(ctx); err != nil { // what it mounts is none
 		return err
 	}
-	underWay, err := a.Machine.ShuttingDown(ctx)
+	underWay, err := a.Machine.PID1.ShuttingDown(ctx)
 	if err != nil {
 		return err
 	}
-	armed, err := switcher.Armed()
+	armed, err := assembly.Armed()
 	if err != nil {
 		return err
 	}
@@ -238,7 +241,7 @@ func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Recor
 		}
 		return nil
 	}
-	if err := switcher.Clear(); err != nil {
+	if err := assembly.Clear(); err != nil {
 		return err
 	}
 	stamp := readStamp(a.path(stampFile))
@@ -253,12 +256,12 @@ func (a *Agent) disarmLeftover(ctx context.Context, f switcher.Facts, rec *Recor
 		return fmt.Errorf("%w: %w %s at %s; unmount it or let it happen first", ErrBlocked, errForeign, armed, switcher.NextRoot)
 	}
 	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
-	return switcher.Disarm()
+	return assembly.Disarm()
 }
 
 // reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
-func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) error {
+func (a *Agent) reconcile(ctx context.Context, f facts.Facts, rec *Record) error {
 	if err := a.takeOver(f, rec); err != nil {
 		return err
 	}
@@ -278,16 +281,16 @@ func (a *Agent) reconcile(ctx context.Context, f switcher.Facts, rec *Record) er
 		return a.proveSwitch(ctx, f, rec)
 	case PhaseTrying:
 		if f.Root != rec.Switch.Target {
-			return a.giveUp(rec, CauseLeft, switcher.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+			return a.giveUp(rec, CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
 		}
 	}
 	return nil
 }
 
-func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) error {
-	outcome, reason := switcher.Prove(rec.Switch.Expectation, f, readStamp(a.path(stampFile)))
+func (a *Agent) proveSwitch(ctx context.Context, f facts.Facts, rec *Record) error {
+	outcome, reason := level.Prove(rec.Switch.Expectation, f, readStamp(a.path(stampFile)))
 	switch outcome {
-	case switcher.Switched:
+	case level.Switched:
 		if err := rec.on(CauseArrived); err != nil {
 			return err
 		}
@@ -298,12 +301,12 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 		if rec.Last == nil || again || rec.Switch.Verb != verbBack && rec.Switch.Verb != verbResume {
 			rec.Last = &Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
-		return errors.Join(a.writeSwitch(rec), a.Machine.ForgetGone(ctx))
-	case switcher.Pending:
+		return errors.Join(a.writeSwitch(rec), a.Machine.PID1.ForgetGone(ctx))
+	case level.Pending:
 		return a.pending(ctx, rec)
-	case switcher.Landed:
+	case level.Landed:
 		return a.land(ctx, rec, reason)
-	case switcher.Rebooted:
+	case level.Rebooted:
 		if f.BootID != rec.Switch.BootID {
 			break
 		}
@@ -316,7 +319,7 @@ func (a *Agent) proveSwitch(ctx context.Context, f switcher.Facts, rec *Record) 
 
 // underWay is an error while systemd is on its way into the switch.
 func (a *Agent) underWay(ctx context.Context, rec *Record) error {
-	underWay, err := a.Machine.ShuttingDown(ctx)
+	underWay, err := a.Machine.PID1.ShuttingDown(ctx)
 	if err == nil && underWay {
 		err = fmt.Errorf("%w: the switch to %s is under way", ErrBlocked, rec.Switch.Target)
 	}
@@ -329,7 +332,7 @@ func (a *Agent) pending(ctx context.Context, rec *Record) error {
 	if err := a.underWay(ctx, rec); err != nil {
 		return err
 	}
-	if err := a.Machine.ReleaseArmUnit(ctx); err != nil {
+	if err := a.Machine.PID1.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
 	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
@@ -351,7 +354,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 		return err
 	}
 	rec.spare(rec.Switch.Target) // going on is the attempt
-	rec.Last = &Result{Outcome: switcher.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+	rec.Last = &Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	if err := a.writeOutcome(rec); err != nil {
 		return err
 	}
@@ -360,7 +363,7 @@ func (a *Agent) land(ctx context.Context, rec *Record, reason string) error {
 }
 
 // giveUp records a switch that failed.
-func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason string) error {
+func (a *Agent) giveUp(rec *Record, c Cause, outcome level.Outcome, reason string) error {
 	now := a.Now().UTC()
 	if err := rec.giveUp(c, outcome, reason, now); err != nil {
 		return err
@@ -372,7 +375,7 @@ func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason st
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
 		a.tell(rec.Switch.event("bad", bad.Reason))
 	}
-	if rec.Switch.Verb == verbBack && outcome == switcher.Rebooted {
+	if rec.Switch.Verb == verbBack && outcome == level.Rebooted {
 		return nil // the bad root is left, by another way
 	}
 	return fmt.Errorf("%w: %s", ErrSwitch, reason)
@@ -381,18 +384,18 @@ func (a *Agent) giveUp(rec *Record, c Cause, outcome switcher.Outcome, reason st
 // giveUp ends a switch that failed. A root that systemd did not accept is bad: it would not have it the next time
 // either. So is one that never became good in as many attempts as there are. That a boot of the kernel came in the way of
 // going back changes nothing about why.
-func (r *Record) giveUp(c Cause, outcome switcher.Outcome, reason string, now time.Time) error {
+func (r *Record) giveUp(c Cause, outcome level.Outcome, reason string, now time.Time) error {
 	if err := r.on(c); err != nil {
 		return err
 	}
 	target := r.Switch.Target
-	if r.Switch.Verb != verbBack || outcome != switcher.Rebooted {
+	if r.Switch.Verb != verbBack || outcome != level.Rebooted {
 		r.Last = &Result{Outcome: outcome, Reason: reason, Target: target, At: now}
 	}
 	switch {
-	case outcome == switcher.FellBack:
+	case outcome == level.FellBack:
 		r.condemn(target, reason, now)
-	case outcome == switcher.NotArmed, outcome == switcher.Rebooted && c == CauseMissed && !r.Switch.Armed:
+	case outcome == level.NotArmed, outcome == level.Rebooted && c == CauseMissed && !r.Switch.Armed:
 		r.fail(target, reason)
 	case r.Attempts[target] >= maxAttempts:
 		r.condemn(target, fmt.Sprintf("it was tried %d times and did not become good; the last time, %s", r.Attempts[target], reason), now)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -40,7 +40,7 @@ type Fix struct {
 }
 
 // coverage tells of every fix that the releases name whether the running kernel has it. What no release names is not known.
-func coverage(f switcher.Facts, class string, releases []*release.Release, live []LivePatch) []Fix {
+func coverage(f facts.Facts, class string, releases []*release.Release, live []LivePatch) []Fix {
 	image, all := map[string]bool{}, map[string]bool{}
 	for _, r := range releases {
 		for _, i := range r.Images {
@@ -66,13 +66,13 @@ func coverage(f switcher.Facts, class string, releases []*release.Release, live 
 // brings tells whether the kernel that runs on this machine, which has the class, is the one that an image brings. A release
 // stays over several builds on some distributions, and another machine's kernel may have the same; where the publisher does
 // not tell the build, the release has to do.
-func brings(i release.Image, f switcher.Facts, class string) bool {
+func brings(i release.Image, f facts.Facts, class string) bool {
 	return i.For(ocispec.Platform{OS: "linux", Architecture: f.Architecture}, class) &&
 		i.KernelRelease == f.KernelRelease && (i.KernelVersion == "" || i.KernelVersion == f.KernelVersion)
 }
 
 // cover tells of one fix. A live patch counts only when it is effective.
-func cover(f switcher.Facts, cve string, image bool, live []LivePatch) Fix {
+func cover(f facts.Facts, cve string, image bool, live []LivePatch) Fix {
 	fix := Fix{CVE: cve, State: FixOpen, RebootBy: f.RebootBy}
 	for _, p := range live {
 		if p.State == LiveElsewhere || !slices.Contains(p.Fixes, cve) {
@@ -111,7 +111,7 @@ func openFixes(fixes []Fix) []string {
 
 // coverage is coverage by the evidence that is kept: of the given roots, and of the last release of live patches. What the
 // policy of today does not accept counts for nothing.
-func (a *Agent) coverage(ctx context.Context, st *store.Store, f switcher.Facts, rec *Record, roots ...string) ([]Fix, error) {
+func (a *Agent) coverage(ctx context.Context, st *store.Store, f facts.Facts, rec *Record, roots ...string) ([]Fix, error) {
 	live, err := a.survey(ctx, f, rec)
 	if err != nil {
 		return nil, err

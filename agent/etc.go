@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // The /etc of a root lies in its directory. What ends its name beside it:
@@ -78,7 +78,7 @@ func restoreEtc(dir string) error {
 }
 
 // restoreEtcs does that for every root but the one that runs, once no switch is under way.
-func (a *Agent) restoreEtcs(f switcher.Facts) {
+func (a *Agent) restoreEtcs(f facts.Facts) {
 	befores, err := filepath.Glob(a.path(StateDir + "/roots/*/etc" + etcBefore))
 	for _, before := range befores {
 		if filepath.Base(filepath.Dir(before)) != f.Root {

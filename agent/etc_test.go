@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // etcCase is a root that ran, with the merge of another /etc at hand.
@@ -76,9 +77,9 @@ func TestRestoreEtc(t *testing.T) {
 			if err := crash(c); err != nil {
 				t.Fatal(err)
 			}
-			c.agent.restoreEtcs(switcher.Facts{Root: etcRoot}) // the one that runs is left alone
+			c.agent.restoreEtcs(facts.Facts{Root: etcRoot}) // the one that runs is left alone
 			c.own(etcBefore)
-			c.agent.restoreEtcs(switcher.Facts{Root: switcher.HostRoot})
+			c.agent.restoreEtcs(facts.Facts{Root: switcher.HostRoot})
 			c.own("")
 			if exists(c.dst+etcMerged) || exists(c.dst+etcBefore) {
 				t.Error("something is left over")

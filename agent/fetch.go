@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -42,7 +42,7 @@ const userAgent = "updatectl"
 
 // fetch asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
 // only then what they say, and whether it is its time.
-func (a *Agent) fetch(ctx context.Context, reference string, f switcher.Facts, rec *Record, downgrade bool) (*published, error) {
+func (a *Agent) fetch(ctx context.Context, reference string, f facts.Facts, rec *Record, downgrade bool) (*published, error) {
 	policy, err := a.policy()
 	if err != nil {
 		return nil, err
@@ -187,7 +187,7 @@ func (a *Agent) Check(ctx context.Context, reference string) (Available, error) 
 	return a.available(ctx, p, facts, rec)
 }
 
-func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, rec *Record) (Available, error) {
+func (a *Agent) available(ctx context.Context, p *published, f facts.Facts, rec *Record) (Available, error) {
 	root := p.root(f, rec)
 	v := Available{
 		Reference: p.reference, Root: root, Version: p.mark.Version, Vouchers: p.verified.Vouchers(),
@@ -218,9 +218,9 @@ func (a *Agent) available(ctx context.Context, p *published, f switcher.Facts, r
 }
 
 // look reads the machine and the record without changing either.
-func (a *Agent) look(ctx context.Context) (switcher.Facts, *Record, error) {
+func (a *Agent) look(ctx context.Context) (facts.Facts, *Record, error) {
 	if a.Machine.Live() && os.Geteuid() != 0 {
-		return switcher.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
+		return facts.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
 	}
 	facts, err := a.Machine.Facts(ctx)
 	if err != nil {

@@ -13,11 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // TestNeverRan: what ends a switch before the new root runs is not that root's fault, and is counted all the same.
 func TestNeverRan(t *testing.T) {
-	for name, outcome := range map[string]switcher.Outcome{"not armed": switcher.NotArmed, "booted before it was armed": switcher.Rebooted} {
+	for name, outcome := range map[string]level.Outcome{"not armed": level.NotArmed, "booted before it was armed": level.Rebooted} {
 		t.Run(name, func(t *testing.T) {
 			r := onTheWay(verbApply, "v1", "v2", "host", "v1")
 			for times := 1; times <= maxAttempts+1; times++ {
@@ -40,7 +42,7 @@ func TestGivenUpIsTold(t *testing.T) {
 	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
 		r := onTheWay(verbApply, "v1", "v2", "host", "v1")
 		r.Phase, r.Attempts["v2"], r.Switch.Armed = PhaseArmed, attempt+1, true
-		if err := a.giveUp(r, CauseMissed, switcher.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
+		if err := a.giveUp(r, CauseMissed, level.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
 			t.Fatal(err)
 		}
 		events, err := a.History()
@@ -67,7 +69,7 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 	r.Phase = PhaseTrying
 	writeFile(t, a.Machine.Root, recordFile+"/in-the-way", "")
 	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
-	f := switcher.Facts{Root: "v2"}
+	f := facts.Facts{Root: "v2"}
 	err := a.good(t.Context(), f, r)
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
 		t.Fatal(err)
@@ -99,7 +101,7 @@ func TestPassingErrors(t *testing.T) {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 		a.leaveVerdict("", "")
-		a.complain(t.Context(), switcher.Facts{Root: "v2"}, r, err)
+		a.complain(t.Context(), facts.Facts{Root: "v2"}, r, err)
 		if told := readVerdict(a.path(verdictFile), "v2"); (told != "") != ofFiles(err) {
 			t.Errorf("%v: the guard is told %q", err, told)
 		}

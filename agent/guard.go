@@ -11,7 +11,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // The guard's times, besides those of the configuration.
@@ -58,7 +61,7 @@ type guard struct {
 	agent  *Agent
 	change Switch
 	// back is the root to go back to, nil when there is none.
-	back *switcher.Next
+	back *assembly.Next
 	// backVersion is its version, "" for that of the mutable host.
 	backVersion string
 	// shutdown and health are how long the stages may take.
@@ -80,12 +83,12 @@ type guard struct {
 
 // sight is what a guard sees in one look.
 type sight struct {
-	switcher.Mounted
+	facts.Mounted
 	now time.Duration
 	// record is nil when it cannot be read.
 	record *Record
 	// manager is nil when PID 1 does not answer.
-	manager *switcher.Manager
+	manager *pid1.Manager
 	// verdict is why confirm wants to leave the root, "" when it does not.
 	verdict string
 }
@@ -103,7 +106,7 @@ func (a *Agent) Guard(ctx context.Context) error {
 	if g == nil {
 		return nil
 	}
-	defer switcher.RebootOnPanic()()
+	defer pid1.RebootOnPanic()()
 	tick := time.NewTicker(guardLook)
 	defer tick.Stop()
 	for {
@@ -120,11 +123,11 @@ func (a *Agent) Guard(ctx context.Context) error {
 
 // newGuard prepares everything for the way back. It returns nil when no switch is announced.
 func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
-	facts, rec, err := a.look(ctx)
+	f, rec, err := a.look(ctx)
 	if err != nil || rec.Phase != PhaseArmed {
 		return nil, err
 	}
-	now, err := switcher.LookAtRoot()
+	now, err := facts.LookAtRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +135,11 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 		agent: a, change: *rec.Switch, stage: leaving, since: sinceBoot(), mount: now.Mount,
 		shutdown: time.Duration(a.Config.Switch.ShutdownDeadline), health: time.Duration(a.Config.Health.Deadline),
 	}
-	if g.active, err = a.Machine.ActiveUnits(ctx); err != nil {
+	if g.active, err = a.Machine.PID1.ActiveUnits(ctx); err != nil {
 		return nil, err
 	}
 	if to := rec.wayBack(); to != "" {
-		g.back, err = a.prepareBack(to, facts, rec)
+		g.back, err = a.prepareBack(to, f, rec)
 		switch {
 		case err == nil:
 			g.backVersion = a.versionOf(to, rec)
@@ -151,7 +154,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard, error) {
 }
 
 // prepareBack makes all that has to be known to arm a root later.
-func (a *Agent) prepareBack(to string, f switcher.Facts, rec *Record) (*switcher.Next, error) {
+func (a *Agent) prepareBack(to string, f facts.Facts, rec *Record) (*assembly.Next, error) {
 	st, err := a.openStore()
 	if err != nil {
 		return nil, err
@@ -203,7 +206,7 @@ func (g *guard) step(ctx context.Context) act {
 func (g *guard) look(ctx context.Context) sight {
 	s := sight{now: sinceBoot()}
 	read := make(chan *Record, 1)
-	if m, err := switcher.LookAtRoot(); err == nil {
+	if m, err := facts.LookAtRoot(); err == nil {
 		s.Mounted = m
 	} else {
 		s.Mount = g.mount
@@ -219,7 +222,7 @@ func (g *guard) look(ctx context.Context) sight {
 	case s.record = <-read:
 	default:
 	}
-	if m, err := g.agent.Machine.AskManager(ctx); err == nil {
+	if m, err := g.agent.Machine.PID1.AskManager(ctx); err == nil {
 		s.manager = &m
 	}
 	s.verdict = readVerdict(g.agent.path(verdictFile), s.Root)
@@ -298,7 +301,7 @@ func (g *guard) nextLeaving(s sight) act {
 		}
 		return actRecall
 	case spent > g.shutdown && s.manager != nil && s.manager.SoftReboot:
-		if slices.Contains(s.manager.Stopping, switcher.ArmUnit) && spent <= g.shutdown+armTime {
+		if slices.Contains(s.manager.Stopping, pid1.ArmUnit) && spent <= g.shutdown+armTime {
 			return actWait // all services have stopped, and it ends in its own time
 		}
 		return actUnjam

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // TestGuardGoesOnCancelling: the record says that the host stays, and that is seen to until it does.
@@ -14,9 +17,9 @@ func TestGuardGoesOnCancelling(t *testing.T) {
 	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
 	r.Phase = PhaseStaged
 	g := &guard{change: *r.Switch, stage: leaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute}
-	down := &switcher.Manager{State: "stopping", SoftReboot: true}
-	at := func(mount int, m *switcher.Manager) sight {
-		return sight{Mounted: switcher.Mounted{Root: "v1", Mount: mount}, now: time.Hour, record: r, manager: m}
+	down := &pid1.Manager{State: "stopping", SoftReboot: true}
+	at := func(mount int, m *pid1.Manager) sight {
+		return sight{Mounted: facts.Mounted{Root: "v1", Mount: mount}, now: time.Hour, record: r, manager: m}
 	}
 	for _, want := range []struct {
 		sight
@@ -37,7 +40,7 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 	if err := a.recordBoot(r, leaving, "systemd has not answered"); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != switcher.Stuck || r.Last.Back != "" {
+	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != level.Stuck || r.Last.Back != "" {
 		t.Errorf("%+v, %+v", r, r.Last)
 	}
 	r.Phase = PhaseStaged // it was cancelled, and PID 1 did not hear of it
@@ -68,7 +71,7 @@ func TestGuardSeesLate(t *testing.T) {
 		t.Errorf("without a stamp: %v", got)
 	}
 	for target, want := range map[string]time.Duration{"v1": time.Hour, "v2": 50 * time.Minute} { // v1's is of the switch before
-		if err := a.writeStamp(switcher.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
+		if err := a.writeStamp(level.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 		if got := g.began(); got != want {
@@ -89,17 +92,17 @@ func TestGuardDecides(t *testing.T) {
 	good.Good = append(good.Good, "v2")
 	back := record(PhaseArmed, verbBack, at.Add(time.Minute))
 	other := record(PhaseArmed, verbRollback, at.Add(time.Minute))
-	old, next := switcher.Mounted{Root: "v1", Mount: 1}, switcher.Mounted{Root: "v2", Mount: 2}
-	again := switcher.Mounted{Root: "v1", Mount: 3}
-	up, busy := &switcher.Manager{State: "running"}, &switcher.Manager{State: "starting", Starting: []string{"slow.service"}}
-	down := &switcher.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
-	arming := &switcher.Manager{State: "stopping", SoftReboot: true, Stopping: []string{switcher.ArmUnit}}
+	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
+	again := facts.Mounted{Root: "v1", Mount: 3}
+	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
+	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
+	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
 	const shutdown, health = 2 * time.Minute, 5 * time.Minute
 	type look struct {
 		after   time.Duration // since the one before
-		mounted switcher.Mounted
+		mounted facts.Mounted
 		record  *Record
-		manager *switcher.Manager
+		manager *pid1.Manager
 		verdict string
 		want    act
 	}

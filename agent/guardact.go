@@ -13,6 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // What a guard does. When it does which is decided in guard.go.
@@ -33,7 +38,7 @@ func (g *guard) goBack(ctx context.Context, s sight) error {
 		g.enter(returning, s)
 		return nil
 	}
-	return errors.Join(err, switcher.Disarm(), g.bootKernel(s))
+	return errors.Join(err, assembly.Disarm(), g.bootKernel(s))
 }
 
 // ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
@@ -41,7 +46,7 @@ func (g *guard) ask(ctx context.Context, s sight) {
 	if s.verdict != "" || s.manager == nil {
 		return
 	}
-	t, err := g.agent.Machine.AskTrouble(ctx, g.began())
+	t, err := g.agent.Machine.PID1.AskTrouble(ctx, g.began())
 	if err != nil {
 		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
 	}
@@ -62,22 +67,22 @@ func (g *guard) began() time.Duration {
 func (g *guard) returnTo(ctx context.Context, s sight) error {
 	a := g.agent
 	back := Switch{Verb: verbBack, Version: g.backVersion, Before: g.change.Before}
-	a.describe(&back, switcher.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
+	a.describe(&back, facts.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
 	g.report(s, back)
 	for _, p := range g.back.Persist {
-		if err := switcher.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := mount.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
 			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
 		}
 	}
 	if err := removeStamp(a.path(stampFile)); err != nil {
 		return err
 	}
-	if err := switcher.Arm(*g.back); err != nil {
+	if err := assembly.Arm(*g.back); err != nil {
 		return err
 	}
 	a.absolve(ctx)
-	err := a.writeStamp(switcher.Stamp{Target: g.back.ID, At: sinceBoot()})
-	return errors.Join(err, a.Machine.SoftRebootNow(ctx))
+	err := a.writeStamp(level.Stamp{Target: g.back.ID, At: sinceBoot()})
+	return errors.Join(err, a.Machine.PID1.SoftRebootNow(ctx))
 }
 
 // arrivals is the count of soft reboots in the new root, -1 where systemd does not count.
@@ -112,7 +117,7 @@ func (g *guard) bootKernel(s sight) error {
 			g.agent.Log.Warn("cannot record the boot", zap.Error(err))
 		}
 	}
-	return switcher.BootKernel()
+	return pid1.BootKernel()
 }
 
 // recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
@@ -145,10 +150,10 @@ func (a *Agent) recordBoot(rec *Record, at stage, why string) error {
 		why += "; the kernel was booted"
 		event = "failed"
 		rec.fail(target, why)
-		rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: now}
+		rec.Last = &Result{Outcome: level.Stuck, Reason: why, Target: target, At: now}
 	default:
 		rec.condemn(target, why+booted, now)
-		rec.Last = &Result{Outcome: switcher.Unhealthy, Reason: why + booted, Target: target, At: now, Back: rec.good()}
+		rec.Last = &Result{Outcome: level.Unhealthy, Reason: why + booted, Target: target, At: now, Back: rec.good()}
 		if rec.Last.Back == target { // it was good before; the kernel boots the mutable host
 			rec.Last.Back = switcher.HostRoot
 		}
@@ -183,7 +188,7 @@ func (g *guard) killStopping(ctx context.Context, s sight, why string) error {
 	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
 	g.kills++
 	g.since = s.now - g.shutdown + killGrace
-	return g.agent.Machine.KillUnits(ctx, slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == switcher.ArmUnit }))
+	return g.agent.Machine.PID1.KillUnits(ctx, slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == pid1.ArmUnit }))
 }
 
 func stopping(s sight) string {
@@ -198,7 +203,7 @@ func stopping(s sight) string {
 func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 	a := g.agent
 	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
-	if err := switcher.Disarm(); err != nil {
+	if err := assembly.Disarm(); err != nil {
 		a.Log.Warn("PID 1 may still move into the new root", zap.Error(err))
 	}
 	// A record that cannot be written is put right by the next command: the switch has not happened.
@@ -208,7 +213,7 @@ func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 		}
 	}
 	g.cancelling = true
-	left, err := a.Machine.CancelShutdown(ctx, g.active)
+	left, err := a.Machine.PID1.CancelShutdown(ctx, g.active)
 	if err != nil { // it is tried again
 		return err
 	}
@@ -217,7 +222,7 @@ func (g *guard) cancel(ctx context.Context, s sight, why string) error {
 		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
 	}
 	// The arming unit first: when it has ended, nothing arms any more.
-	return errors.Join(a.Machine.ReleaseArmUnit(ctx), switcher.Disarm(), switcher.Clear())
+	return errors.Join(a.Machine.PID1.ReleaseArmUnit(ctx), assembly.Disarm(), assembly.Clear())
 }
 
 func (a *Agent) recordCancel(rec *Record, why string) error {
@@ -229,7 +234,7 @@ func (a *Agent) recordCancel(rec *Record, why string) error {
 		return err
 	}
 	rec.fail(target, why)
-	rec.Last = &Result{Outcome: switcher.Stuck, Reason: why, Target: target, At: a.Now().UTC()}
+	rec.Last = &Result{Outcome: level.Stuck, Reason: why, Target: target, At: a.Now().UTC()}
 	if err := a.writeRecord(rec); err != nil {
 		return err
 	}
@@ -253,8 +258,8 @@ func (g *guard) escalate(ctx context.Context, s sight, why string) error {
 		if err := a.arm(ctx, s.record); err != nil {
 			return err
 		}
-		err := a.writeStamp(switcher.Stamp{Target: g.change.Target, At: sinceBoot()})
-		return errors.Join(err, a.Machine.SoftRebootHard(ctx))
+		err := a.writeStamp(level.Stamp{Target: g.change.Target, At: sinceBoot()})
+		return errors.Join(err, a.Machine.PID1.SoftRebootHard(ctx))
 	}
 	g.why = why
 	return g.bootKernel(s)
@@ -272,7 +277,7 @@ func (g *guard) withdraw(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	underWay, err := a.Machine.ShuttingDown(ctx)
+	underWay, err := a.Machine.PID1.ShuttingDown(ctx)
 	if err != nil || underWay { // logind may wait for somebody who asked for a moment
 		return err
 	}
@@ -285,5 +290,5 @@ func (g *guard) withdraw(ctx context.Context) error {
 		return err
 	}
 	rec.spare(g.change.Target)
-	return errors.Join(a.writeRecord(rec), a.Machine.ReleaseArmUnit(ctx))
+	return errors.Join(a.writeRecord(rec), a.Machine.PID1.ReleaseArmUnit(ctx))
 }

@@ -14,7 +14,8 @@ import (
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/source"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // HealthReport is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
@@ -43,7 +44,7 @@ func (a *Agent) gate() health.Gate {
 	if stamp := readStamp(a.path(stampFile)); stamp != nil {
 		g.Since = stamp.At
 	}
-	g.Own = []string{switcher.ConfirmUnit, switcher.ApplyUnit, switcher.ArmUnit, switcher.GuardUnit}
+	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
 	for _, reference := range slices.Concat([]string{a.Config.Source.Image}, a.Config.Source.Mirrors) {
 		if address := source.Address(reference, a.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {
 			g.Sources = append(g.Sources, address)
@@ -54,7 +55,7 @@ func (a *Agent) gate() health.Gate {
 
 // judge runs the gate, and keeps and tells what it found. A gate that was interrupted has found nothing: the root stays
 // as it is, to be judged by the next confirm.
-func (a *Agent) judge(ctx context.Context, f switcher.Facts, rec *Record) (health.Report, error) {
+func (a *Agent) judge(ctx context.Context, f facts.Facts, rec *Record) (health.Report, error) {
 	gate := a.gate()
 	gate.Config.Deadline = a.timeLeft()
 	report := gate.Run(ctx, rec.Switch.Before)

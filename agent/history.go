@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -57,7 +57,7 @@ func (s *Switch) event(name, reason string) Event {
 }
 
 // on adds the host on which it happened.
-func (e Event) on(f switcher.Facts) Event {
+func (e Event) on(f facts.Facts) Event {
 	e.Kernel = f.KernelRelease
 	return e
 }

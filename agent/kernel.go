@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // pastFile has what the roots of the running kernel set in it. /run is gone when another kernel boots.
@@ -26,8 +28,8 @@ type KernelStatus struct {
 	RebootBy    time.Time `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 	SoftReboots int       `json:"soft_reboots"`
 	// Root is the one that runs; Own are the kernels it brings itself.
-	Root string            `json:"root"`
-	Own  []switcher.Kernel `json:"own"`
+	Root string          `json:"root"`
+	Own  []rootfs.Kernel `json:"own"`
 	// CommandLine is what the kernel was booted with; Wanted is what the root wants on it, and Missing what of it is not.
 	CommandLine string   `json:"command_line"`
 	Wanted      []string `json:"wanted"`
@@ -40,12 +42,12 @@ type KernelStatus struct {
 	Microcode string `json:"microcode,omitempty"`
 	// Policy is the SELinux policy that is loaded and PolicyRoot the root it came from; OwnPolicy is the running root's.
 	// All are empty where SELinux is off.
-	Policy     switcher.Policy `json:"policy,omitzero"`
-	PolicyRoot string          `json:"policy_root,omitempty"`
-	OwnPolicy  switcher.Policy `json:"own_policy,omitzero"`
+	Policy     rootfs.Policy `json:"policy,omitzero"`
+	PolicyRoot string        `json:"policy_root,omitempty"`
+	OwnPolicy  rootfs.Policy `json:"own_policy,omitzero"`
 	// Options are modules that were loaded with other options, Sysctls settings that no file sets any more.
-	Options []switcher.StaleOptions `json:"options"`
-	Sysctls []switcher.StaleSysctl  `json:"sysctls"`
+	Options []facts.StaleOptions `json:"options"`
+	Sysctls []facts.StaleSysctl  `json:"sysctls"`
 }
 
 // Kernel tells what a soft reboot left old. It changes nothing.
@@ -61,21 +63,21 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
 		Root: f.Root, CommandLine: f.CommandLine, Microcode: a.Machine.Microcode(),
 	}
-	if k.ModulesFrom, err = switcher.ModulesFrom(f.KernelRelease); err != nil {
+	if k.ModulesFrom, err = facts.ModulesFrom(f.KernelRelease); err != nil {
 		return k, err
 	}
 	k.NoModules = !haveModules(f)
-	image, err := switcher.ReadImage(a.Machine.Root)
+	image, err := rootfs.ReadImage(a.Machine.Root)
 	if err != nil {
 		return k, err
 	}
 	k.Own = image.Kernels
 	if k.ModulesFrom != "" { // they lie over what the root has for this release
-		if k.Own, err = switcher.OwnKernels(); err != nil {
+		if k.Own, err = facts.OwnKernels(); err != nil {
 			return k, err
 		}
 	}
-	k.Wanted, k.Missing = image.Kargs, switcher.MissingKargs(f.CommandLine, image.Kargs)
+	k.Wanted, k.Missing = image.Kargs, rootfs.MissingKargs(f.CommandLine, image.Kargs)
 	now, err := a.Machine.Present()
 	if err != nil {
 		return k, err
@@ -85,14 +87,14 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		return k, err
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.StaleSysctls(past, past.DroppedSysctls(now))
-	if now.Policy != (switcher.Policy{}) || past.Policy != (switcher.Policy{}) {
+	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}
 	return k, nil
 }
 
 // loadedPolicy is the SELinux policy in the kernel. A soft reboot does not load that of the new root.
-func (a *Agent) loadedPolicy(own switcher.Policy) switcher.Policy {
+func (a *Agent) loadedPolicy(own rootfs.Policy) rootfs.Policy {
 	past, err := a.readPast()
 	if err != nil {
 		a.Log.Warn("cannot tell which SELinux policy is loaded; that of the running root is taken for it", zap.Error(err))
@@ -105,7 +107,7 @@ func (a *Agent) loadedPolicy(own switcher.Policy) switcher.Policy {
 func (a *Agent) notePast(root string) {
 	now, err := a.Machine.Present()
 	if err == nil {
-		var past switcher.Past
+		var past facts.Past
 		if past, err = a.readPast(); err == nil {
 			past.Note(root, now)
 			err = a.writePast(past)
@@ -116,8 +118,8 @@ func (a *Agent) notePast(root string) {
 	}
 }
 
-func (a *Agent) readPast() (switcher.Past, error) {
-	var p switcher.Past
+func (a *Agent) readPast() (facts.Past, error) {
+	var p facts.Past
 	text, err := os.ReadFile(a.path(pastFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -131,7 +133,7 @@ func (a *Agent) readPast() (switcher.Past, error) {
 	return p, nil
 }
 
-func (a *Agent) writePast(p switcher.Past) error {
+func (a *Agent) writePast(p facts.Past) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return err

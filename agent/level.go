@@ -9,6 +9,9 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // What auto does when a check says that only a full reboot will do.
@@ -18,12 +21,12 @@ const (
 )
 
 // decide looks into a staged root and chooses the level, or refuses what cannot be done.
-func (a *Agent) decide(st *store.Store, root store.Root, f switcher.Facts, rec *Record, wish switcher.Level) (switcher.Decision, error) {
+func (a *Agent) decide(st *store.Store, root store.Root, f facts.Facts, rec *Record, wish level.Level) (level.Decision, error) {
 	t, err := a.target(st, root.ID, f)
 	if err != nil {
-		return switcher.Decision{}, incompatible(err)
+		return level.Decision{}, incompatible(err)
 	}
-	return a.withLevel(switcher.Decide(f, t), wish, rec.landed(root.ID, f))
+	return a.withLevel(level.Decide(f, t), wish, rec.landed(root.ID, f))
 }
 
 // incompatible takes an error of looking into a root for the image's. That there is no room says nothing of it.
@@ -36,19 +39,19 @@ func incompatible(err error) error {
 
 // decideResume decides about going on from a boot of the kernel to the last good root, which ran before: what is about the
 // host alone can refuse that.
-func (a *Agent) decideResume(f switcher.Facts) (switcher.Decision, error) {
-	return a.withLevel(switcher.DecideHost(f), "", true)
+func (a *Agent) decideResume(f facts.Facts) (level.Decision, error) {
+	return a.withLevel(level.DecideHost(f), "", true)
 }
 
 // withLevel completes what the checks say by what is wished for; "" is what is configured. Where the kernel was booted for
 // the root already, another boot would bring nothing new. With an error the level is what the checks ask for.
-func (a *Agent) withLevel(d switcher.Decision, wish switcher.Level, booted bool) (switcher.Decision, error) {
+func (a *Agent) withLevel(d level.Decision, wish level.Level, booted bool) (level.Decision, error) {
 	if booted && len(d.Refused()) == 0 {
-		d.Level = switcher.LevelSoft
+		d.Level = level.Soft
 		return d, nil
 	}
 	if wish == "" {
-		wish = switcher.Level(a.Config.Switch.Level)
+		wish = level.Level(a.Config.Switch.Level)
 	}
 	level, err := choose(d, wish, a.Config.Switch.Fallback)
 	if err == nil {
@@ -58,39 +61,39 @@ func (a *Agent) withLevel(d switcher.Decision, wish switcher.Level, booted bool)
 }
 
 // choose turns what the checks say, what is wished for, and the configured fallback into the level of a switch.
-func choose(d switcher.Decision, wish switcher.Level, fallback string) (switcher.Level, error) {
+func choose(d level.Decision, wish level.Level, fallback string) (level.Level, error) {
 	refused, full := d.Refused(), d.NeedsFull()
 	switch {
 	case len(refused) > 0:
 		return "", fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
-	case wish == switcher.LevelFull:
-		return switcher.LevelFull, nil
+	case wish == level.Full:
+		return level.Full, nil
 	case len(full) == 0:
-		return switcher.LevelSoft, nil
-	case wish == switcher.LevelAuto && fallback == fallbackFull:
-		return switcher.LevelFull, nil
+		return level.Soft, nil
+	case wish == level.Auto && fallback == fallbackFull:
+		return level.Full, nil
 	}
 	return "", fmt.Errorf("%w:\n%s", ErrFullReboot, strings.Join(full, "\n"))
 }
 
 // restartable refuses a restart of userspace in the root that runs by what stands against it on the host: disks that it
 // would detach, a kernel that is too old to go on with.
-func restartable(f switcher.Facts) error {
-	_, err := choose(switcher.DecideHost(f), switcher.LevelSoft, fallbackRefuse)
+func restartable(f facts.Facts) error {
+	_, err := choose(level.DecideHost(f), level.Soft, fallbackRefuse)
 	return err
 }
 
 // landed tells that the kernel was booted to switch to this root, and that the host has not gone on into it yet.
-func (r *Record) landed(id string, f switcher.Facts) bool {
-	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == switcher.Landed && r.Last.Target == id
+func (r *Record) landed(id string, f facts.Facts) bool {
+	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == level.Landed && r.Last.Target == id
 }
 
 // target is what the switcher needs to know of a root.
-func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.Target, error) {
-	t := switcher.Target{Root: id, Modules: haveModules(f)}
+func (a *Agent) target(st *store.Store, id string, f facts.Facts) (level.Target, error) {
+	t := level.Target{Root: id, Modules: haveModules(f)}
 	var err error
 	if id == switcher.HostRoot {
-		t.Image, err = switcher.ReadImage(hostMount)
+		t.Image, err = rootfs.ReadImage(hostMount)
 		return t, err
 	}
 	root, err := st.Root(id)
@@ -103,7 +106,7 @@ func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.T
 		return t, err
 	}
 	defer image.Close()
-	if t.Image, err = switcher.ReadImage(image.Path()); err != nil {
+	if t.Image, err = rootfs.ReadImage(image.Path()); err != nil {
 		return t, err
 	}
 	rec, err := a.readRecord()
@@ -116,18 +119,18 @@ func (a *Agent) target(st *store.Store, id string, f switcher.Facts) (switcher.T
 }
 
 // haveModules tells whether the modules of the running kernel are at hand.
-func haveModules(f switcher.Facts) bool {
-	return switcher.HaveModules(switcher.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
+func haveModules(f facts.Facts) bool {
+	return facts.HaveModules(rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
 }
 
 // passable tells whether a root that ran before can be gone back to. A wish for a full reboot does not hold anybody back
 // from leaving a bad root: it is told and passed over.
-func (a *Agent) passable(st *store.Store, id string, f switcher.Facts) error {
+func (a *Agent) passable(st *store.Store, id string, f facts.Facts) error {
 	t, err := a.target(st, id, f)
 	if err != nil {
 		a.Log.Warn("cannot tell all that this root needs; going back to it all the same", zap.String("root", id), zap.Error(err))
 	}
-	d := switcher.Decide(f, t)
+	d := level.Decide(f, t)
 	if err == nil && len(d.Refused()) > 0 {
 		return fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(d.Refused(), "; "))
 	}

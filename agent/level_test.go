@@ -6,37 +6,39 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func TestChoose(t *testing.T) {
-	decision := func(verdicts ...switcher.Verdict) switcher.Decision {
-		d := switcher.Decision{Level: switcher.LevelSoft}
+	decision := func(verdicts ...level.Verdict) level.Decision {
+		d := level.Decision{Level: level.Soft}
 		for _, v := range verdicts {
-			d.Checks = append(d.Checks, switcher.Check{Name: string(v), Verdict: v, Reason: "because of " + string(v)})
+			d.Checks = append(d.Checks, level.Check{Name: string(v), Verdict: v, Reason: "because of " + string(v)})
 		}
 		return d
 	}
-	soft := decision(switcher.VerdictOK, switcher.VerdictNote)
-	full := decision(switcher.VerdictOK, switcher.VerdictFull, switcher.VerdictFull)
-	refused := decision(switcher.VerdictRefuse, switcher.VerdictFull)
+	soft := decision(level.VerdictOK, level.VerdictNote)
+	full := decision(level.VerdictOK, level.VerdictFull, level.VerdictFull)
+	refused := decision(level.VerdictRefuse, level.VerdictFull)
 	for name, c := range map[string]struct {
-		decision switcher.Decision
-		wish     switcher.Level
+		decision level.Decision
+		wish     level.Level
 		fallback string
-		level    switcher.Level
+		level    level.Level
 		err      error
 	}{
-		"auto":                            {soft, switcher.LevelAuto, fallbackRefuse, switcher.LevelSoft, nil},
-		"auto, which may fall back":       {soft, switcher.LevelAuto, fallbackFull, switcher.LevelSoft, nil},
-		"soft":                            {soft, switcher.LevelSoft, fallbackRefuse, switcher.LevelSoft, nil},
-		"full, though soft would do":      {soft, switcher.LevelFull, fallbackRefuse, switcher.LevelFull, nil},
-		"auto, full needed":               {full, switcher.LevelAuto, fallbackRefuse, "", ErrFullReboot},
-		"auto, full needed, fallback":     {full, switcher.LevelAuto, fallbackFull, switcher.LevelFull, nil},
-		"soft, full needed":               {full, switcher.LevelSoft, fallbackRefuse, "", ErrFullReboot},
-		"soft, full needed, fallback":     {full, switcher.LevelSoft, fallbackFull, "", ErrFullReboot},
-		"full, full needed":               {full, switcher.LevelFull, fallbackRefuse, switcher.LevelFull, nil},
-		"auto, not for this host":         {refused, switcher.LevelAuto, fallbackFull, "", ErrIncompatible},
-		"full, not for this host, either": {refused, switcher.LevelFull, fallbackFull, "", ErrIncompatible},
+		"auto":                            {soft, level.Auto, fallbackRefuse, level.Soft, nil},
+		"auto, which may fall back":       {soft, level.Auto, fallbackFull, level.Soft, nil},
+		"soft":                            {soft, level.Soft, fallbackRefuse, level.Soft, nil},
+		"full, though soft would do":      {soft, level.Full, fallbackRefuse, level.Full, nil},
+		"auto, full needed":               {full, level.Auto, fallbackRefuse, "", ErrFullReboot},
+		"auto, full needed, fallback":     {full, level.Auto, fallbackFull, level.Full, nil},
+		"soft, full needed":               {full, level.Soft, fallbackRefuse, "", ErrFullReboot},
+		"soft, full needed, fallback":     {full, level.Soft, fallbackFull, "", ErrFullReboot},
+		"full, full needed":               {full, level.Full, fallbackRefuse, level.Full, nil},
+		"auto, not for this host":         {refused, level.Auto, fallbackFull, "", ErrIncompatible},
+		"full, not for this host, either": {refused, level.Full, fallbackFull, "", ErrIncompatible},
 	} {
 		t.Run(name, func(t *testing.T) {
 			level, err := choose(c.decision, c.wish, c.fallback)
@@ -52,26 +54,26 @@ func TestChoose(t *testing.T) {
 
 // TestWithLevel: what is decided is what plan tells and apply does.
 func TestWithLevel(t *testing.T) {
-	decision := func(level switcher.Level, v switcher.Verdict) switcher.Decision {
-		return switcher.Decision{Level: level, Checks: []switcher.Check{{Name: "check", Verdict: v, Reason: "reason"}}}
+	decision := func(l level.Level, v level.Verdict) level.Decision {
+		return level.Decision{Level: l, Checks: []level.Check{{Name: "check", Verdict: v, Reason: "reason"}}}
 	}
-	soft, full, refused := decision(switcher.LevelSoft, switcher.VerdictOK), decision(switcher.LevelFull, switcher.VerdictFull), decision(switcher.LevelNone, switcher.VerdictRefuse)
+	soft, full, refused := decision(level.Soft, level.VerdictOK), decision(level.Full, level.VerdictFull), decision(level.None, level.VerdictRefuse)
 	for name, c := range map[string]struct {
-		decision   switcher.Decision
-		configured switcher.Level
-		wish       switcher.Level
+		decision   level.Decision
+		configured level.Level
+		wish       level.Level
 		booted     bool
-		level      switcher.Level
+		level      level.Level
 		err        error
 	}{
-		"soft":                              {soft, switcher.LevelAuto, "", false, switcher.LevelSoft, nil},
-		"full is configured":                {soft, switcher.LevelFull, "", false, switcher.LevelFull, nil},
-		"full is configured, soft wished":   {soft, switcher.LevelFull, switcher.LevelSoft, false, switcher.LevelSoft, nil},
-		"full needed":                       {full, switcher.LevelAuto, "", false, switcher.LevelFull, ErrFullReboot},
-		"full needed, and booted for it":    {full, switcher.LevelAuto, "", true, switcher.LevelSoft, nil},
-		"full configured, and booted":       {soft, switcher.LevelFull, "", true, switcher.LevelSoft, nil},
-		"refused":                           {refused, switcher.LevelAuto, "", false, switcher.LevelNone, ErrIncompatible},
-		"refused, though it was booted for": {refused, switcher.LevelAuto, "", true, switcher.LevelNone, ErrIncompatible},
+		"soft":                              {soft, level.Auto, "", false, level.Soft, nil},
+		"full is configured":                {soft, level.Full, "", false, level.Full, nil},
+		"full is configured, soft wished":   {soft, level.Full, level.Soft, false, level.Soft, nil},
+		"full needed":                       {full, level.Auto, "", false, level.Full, ErrFullReboot},
+		"full needed, and booted for it":    {full, level.Auto, "", true, level.Soft, nil},
+		"full configured, and booted":       {soft, level.Full, "", true, level.Soft, nil},
+		"refused":                           {refused, level.Auto, "", false, level.None, ErrIncompatible},
+		"refused, though it was booted for": {refused, level.Auto, "", true, level.None, ErrIncompatible},
 	} {
 		a := &Agent{}
 		a.Config.Switch.Level, a.Config.Switch.Fallback = string(c.configured), fallbackRefuse
@@ -83,23 +85,23 @@ func TestWithLevel(t *testing.T) {
 }
 
 func TestLanded(t *testing.T) {
-	rec := &Record{Last: &Result{Outcome: switcher.Landed, Target: "v2"}}
+	rec := &Record{Last: &Result{Outcome: level.Landed, Target: "v2"}}
 	for _, c := range []struct {
 		id, running string
-		last        switcher.Outcome
+		last        level.Outcome
 		want        bool
 	}{
-		{"v2", switcher.HostRoot, switcher.Landed, true},
-		{"v3", switcher.HostRoot, switcher.Landed, false},
-		{"v2", "v1", switcher.Landed, false},
-		{"v2", switcher.HostRoot, switcher.Rebooted, false},
+		{"v2", switcher.HostRoot, level.Landed, true},
+		{"v3", switcher.HostRoot, level.Landed, false},
+		{"v2", "v1", level.Landed, false},
+		{"v2", switcher.HostRoot, level.Rebooted, false},
 	} {
 		rec.Last.Outcome = c.last
-		if got := rec.landed(c.id, switcher.Facts{Root: c.running}); got != c.want {
+		if got := rec.landed(c.id, facts.Facts{Root: c.running}); got != c.want {
 			t.Errorf("landed for %s on %s after %s is %v, want %v", c.id, c.running, c.last, got, c.want)
 		}
 	}
-	if (&Record{}).landed("v2", switcher.Facts{Root: switcher.HostRoot}) {
+	if (&Record{}).landed("v2", facts.Facts{Root: switcher.HostRoot}) {
 		t.Error("landed without a switch")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // liveNotesFile notes what became of live patches since the kernel was booted. A full reboot clears /run.
@@ -25,7 +26,7 @@ type liveNotes struct {
 
 // readLiveNotes reads the notes since the last full reboot. Notes that cannot be read cost a transition or two,
 // nothing else.
-func (a *Agent) readLiveNotes(f switcher.Facts) liveNotes {
+func (a *Agent) readLiveNotes(f facts.Facts) liveNotes {
 	var n liveNotes
 	text, err := os.ReadFile(a.path(liveNotesFile))
 	if err != nil || json.Unmarshal(text, &n) != nil || n.BootID != f.BootID {
@@ -35,7 +36,7 @@ func (a *Agent) readLiveNotes(f switcher.Facts) liveNotes {
 }
 
 // noteStalled notes whether the last transition of a live patch stalled.
-func (a *Agent) noteStalled(f switcher.Facts, id digest.Digest, stalled bool) {
+func (a *Agent) noteStalled(f facts.Facts, id digest.Digest, stalled bool) {
 	n := a.readLiveNotes(f)
 	n.Stalled = slices.DeleteFunc(n.Stalled, func(d digest.Digest) bool { return d == id })
 	if stalled {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -83,7 +83,7 @@ type Loading struct {
 
 // misfit says why a live patch is not for the running kernel, "" when it is. All three names of a kernel count:
 // distributors build another kernel under the same release, and the version magic in a module is not always compared.
-func misfit(f switcher.Facts, p release.LivePatch) string {
+func misfit(f facts.Facts, p release.LivePatch) string {
 	switch {
 	case p.KernelRelease != f.KernelRelease:
 		return fmt.Sprintf("it is for the kernel %s, and this host runs %s", p.KernelRelease, f.KernelRelease)
@@ -99,7 +99,7 @@ func misfit(f switcher.Facts, p release.LivePatch) string {
 }
 
 // forThisKernel returns those of the listed live patches that are for the running kernel.
-func forThisKernel(f switcher.Facts, listed []release.LivePatch) []release.LivePatch {
+func forThisKernel(f facts.Facts, listed []release.LivePatch) []release.LivePatch {
 	var fit []release.LivePatch
 	for _, p := range listed {
 		if misfit(f, p) == "" {
@@ -134,7 +134,7 @@ func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
 
 // refuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels
 // only. Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
-func refuseForOtherKernels(f switcher.Facts, p *published, name string) error {
+func refuseForOtherKernels(f facts.Facts, p *published, name string) error {
 	if p.release == nil {
 		return nil
 	}
@@ -150,7 +150,7 @@ func refuseForOtherKernels(f switcher.Facts, p *published, name string) error {
 
 // survey joins what the kernel has loaded with what is known of live patches, in the order of all. What somebody else
 // loaded comes last.
-func survey(f switcher.Facts, loaded []livepatch.Patch, all []knownLivePatch, held map[string]Held) []LivePatch {
+func survey(f facts.Facts, loaded []livepatch.Patch, all []knownLivePatch, held map[string]Held) []LivePatch {
 	list, ours := []LivePatch{}, map[string]bool{}
 	for i, k := range all {
 		p := LivePatch{
@@ -216,7 +216,7 @@ func stateOf(p livepatch.Patch) LiveState {
 // none. That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps
 // only one of them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the
 // same.
-func supersededBy(f switcher.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]Held) string {
+func supersededBy(f facts.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]Held) string {
 	for _, k := range slices.Backward(later) {
 		if k.withdrawn || misfit(f, k.LivePatch) != "" {
 			continue
@@ -303,7 +303,7 @@ type LivePatchList struct {
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	if a.Machine.Live() && os.Geteuid() != 0 {
 		loaded, err := a.live.Patches()
-		return LivePatchList{LivePatches: survey(switcher.Facts{}, loaded, nil, nil)}, err
+		return LivePatchList{LivePatches: survey(facts.Facts{}, loaded, nil, nil)}, err
 	}
 	facts, rec, err := a.look(ctx)
 	if err != nil {
@@ -315,7 +315,7 @@ func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 }
 
 // survey is the function survey of this host. When the policy cannot be read, it leaves out who vouches.
-func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]LivePatch, error) {
+func (a *Agent) survey(ctx context.Context, f facts.Facts, rec *Record) ([]LivePatch, error) {
 	loaded, err := a.live.Patches()
 	if err != nil {
 		return nil, err
@@ -338,7 +338,7 @@ func (a *Agent) survey(ctx context.Context, f switcher.Facts, rec *Record) ([]Li
 }
 
 // keepEnabledLivePatches is keepLivePatches where the configuration enables live patches.
-func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f switcher.Facts) error {
+func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f facts.Facts) error {
 	if !a.Config.LivePatch.Enabled {
 		return nil
 	}
@@ -348,7 +348,7 @@ func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f swit
 // keepLivePatches stores the live patches of the offered release for the running kernel and for the others that the
 // host may boot: they are loaded before there is a network. A release without any is stored as well where an earlier
 // one had some: that withdraws them.
-func (a *Agent) keepLivePatches(ctx context.Context, p *published, f switcher.Facts) error {
+func (a *Agent) keepLivePatches(ctx context.Context, p *published, f facts.Facts) error {
 	if p.release == nil {
 		return nil
 	}
@@ -367,7 +367,7 @@ func (a *Agent) keepLivePatches(ctx context.Context, p *published, f switcher.Fa
 // mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the
 // running root or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is
 // shows only when it runs.
-func (a *Agent) mayRunKernelOf(f switcher.Facts, l release.LivePatch) bool {
+func (a *Agent) mayRunKernelOf(f facts.Facts, l release.LivePatch) bool {
 	const modules = "/usr/lib/modules"
 	return misfit(f, l) == "" || exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
 		exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
@@ -409,7 +409,7 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 
 // beginLive begins every command that changes live patches only. It may be the first command of a host, so it also
 // creates the directory of the record.
-func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f switcher.Facts, rec *Record, err error) {
+func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f facts.Facts, rec *Record, err error) {
 	if err := a.requireLive(); err != nil {
 		return nil, f, nil, err
 	}
@@ -425,7 +425,7 @@ func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock f
 	return unlock, f, rec, err
 }
 
-func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f switcher.Facts, rec *Record) (r LivePatchReport, err error) {
+func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.Facts, rec *Record) (r LivePatchReport, err error) {
 	if o.Unattended && !a.Config.LivePatch.Enabled {
 		return r, nil
 	}

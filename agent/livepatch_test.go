@@ -24,12 +24,14 @@ import (
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/verify"
 )
 
 // theKernel is the one that runs in these tests.
-var theKernel = switcher.Facts{
+var theKernel = facts.Facts{
 	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
 	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
 }
@@ -40,7 +42,7 @@ type patchHost struct {
 	t      *testing.T
 	layout string
 	key    *ecdsa.PrivateKey
-	facts  switcher.Facts
+	facts  facts.Facts
 	// refuse is what the kernel answers to the module of this name; stall keeps those from becoming effective.
 	refuse map[string]error
 	stall  bool
@@ -280,7 +282,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if d := liveDecision(v.LivePatches); d.Level != switcher.LevelLive || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
+		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}
 		if !rec.accept(p, time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
@@ -301,7 +303,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	st, err := h.openStore()
 	h.check(err)
 	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != switcher.LevelLive || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
 	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
@@ -389,12 +391,12 @@ func TestStalled(t *testing.T) {
 // nor asked for.
 func TestRestartIsJudged(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*switcher.Facts)
+		change func(*facts.Facts)
 		want   error
 		reason string
 	}{
-		"a disk that it detaches": {func(f *switcher.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, ErrIncompatible, "x-initrd.attach"},
-		"a kernel that is too old": {func(f *switcher.Facts) {
+		"a disk that it detaches": {func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, ErrIncompatible, "x-initrd.attach"},
+		"a kernel that is too old": {func(f *facts.Facts) {
 			f.KernelBooted = time.Now().AddDate(0, 0, -9)
 			f.RebootBy, f.At = f.KernelBooted, time.Now()
 		}, ErrFullReboot, "max-kernel-age"},
@@ -418,7 +420,7 @@ func TestRestartIsJudged(t *testing.T) {
 			st, err := h.openStore()
 			h.check(err)
 			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-			if err := h.applyLive(ctx, w, switcher.LevelSoft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
+			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
 				t.Errorf("apply --level soft: %+v, %v", w.done, err)
 			}
 		})
@@ -781,14 +783,14 @@ func TestOlderLivePatchesAreRefused(t *testing.T) {
 func TestMisfit(t *testing.T) {
 	fits := release.LivePatch{KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
 	for name, c := range map[string]struct {
-		change func(*switcher.Facts)
+		change func(*facts.Facts)
 		want   string
 	}{
-		"fits":             {func(*switcher.Facts) {}, ""},
-		"another kernel":   {func(f *switcher.Facts) { f.KernelRelease = "6.12.49" }, "it is for the kernel 6.12.48, and this host runs 6.12.49"},
-		"another build":    {func(f *switcher.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
-		"another build id": {func(f *switcher.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
-		"no build id":      {func(f *switcher.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
+		"fits":             {func(*facts.Facts) {}, ""},
+		"another kernel":   {func(f *facts.Facts) { f.KernelRelease = "6.12.49" }, "it is for the kernel 6.12.48, and this host runs 6.12.49"},
+		"another build":    {func(f *facts.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
+		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
+		"no build id":      {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
 	} {
 		f := theKernel
 		c.change(&f)

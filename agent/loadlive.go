@@ -12,8 +12,10 @@ import (
 
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/livepatch"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -58,7 +60,7 @@ func indexOfNamed(list []LivePatch, name string) (int, error) {
 // those that are effective now. After every one it looks again: when the last one does not load, the one listed
 // before it is loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what
 // stalled before is left for later, and [livepatch] deadline is that of the whole run.
-func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, name string, atBoot bool) (done []string, err error) {
+func (a *Agent) loadLive(ctx context.Context, f facts.Facts, rec *Record, name string, atBoot bool) (done []string, err error) {
 	if err := a.holdFatal(f, rec); err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func (a *Agent) loadLive(ctx context.Context, f switcher.Facts, rec *Record, nam
 
 // liveRun is what one run of loadLive works on: known and stored are the same live patches in the same order.
 type liveRun struct {
-	facts  switcher.Facts
+	facts  facts.Facts
 	record *Record
 	policy verify.Policy
 	known  []knownLivePatch
@@ -139,7 +141,7 @@ func (a *Agent) takeOutStacked(ctx context.Context, run liveRun, name string) er
 }
 
 // leaveStalled marks what stalled since the kernel was booted as tried, so that it is left for later.
-func (a *Agent) leaveStalled(f switcher.Facts, known []knownLivePatch) {
+func (a *Agent) leaveStalled(f facts.Facts, known []knownLivePatch) {
 	stalled := a.readLiveNotes(f).Stalled
 	for i, k := range known {
 		if slices.Contains(stalled, k.Descriptor.Digest) {
@@ -168,7 +170,7 @@ func endsLoading(err error) bool {
 
 // holdFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it would take
 // the host down every time.
-func (a *Agent) holdFatal(f switcher.Facts, rec *Record) error {
+func (a *Agent) holdFatal(f facts.Facts, rec *Record) error {
 	l := rec.Loading
 	if l == nil {
 		return nil
@@ -228,7 +230,7 @@ func (a *Agent) loadOne(ctx context.Context, run liveRun, i int, wasEffective bo
 
 // withRestartAdvice adds to the error of a stalled transition that a soft reboot would let it through, where it
 // would, and whether this host can have one.
-func withRestartAdvice(err error, f switcher.Facts) error {
+func withRestartAdvice(err error, f facts.Facts) error {
 	var stalled *livepatch.Stalled
 	if !errors.As(err, &stalled) || stalled.Back != nil || !stalled.ClearedBySoftReboot() {
 		return err
@@ -278,7 +280,7 @@ func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (Li
 	return a.livePatchRevert(ctx, name, facts, rec)
 }
 
-func (a *Agent) livePatchRevert(ctx context.Context, name string, f switcher.Facts, rec *Record) (r LivePatchReport, err error) {
+func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts, rec *Record) (r LivePatchReport, err error) {
 	list, err := a.survey(ctx, f, rec)
 	if err != nil {
 		return r, err
@@ -331,7 +333,7 @@ func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
 }
 
 // loadWaiting loads what waits, if the configuration enables live patches, and logs what does not load.
-func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) ([]string, error) {
+func (a *Agent) loadWaiting(ctx context.Context, f facts.Facts, rec *Record) ([]string, error) {
 	if !a.Config.LivePatch.Enabled {
 		return nil, nil
 	}
@@ -344,19 +346,19 @@ func (a *Agent) loadWaiting(ctx context.Context, f switcher.Facts, rec *Record) 
 
 // applyLive is apply for a host that runs the published root already, or for a release without an image: only live
 // patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
-func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) error {
+func (a *Agent) applyLive(ctx context.Context, w *work, wish level.Level) error {
 	if w.offer.release == nil || !a.Config.LivePatch.Enabled {
 		return nil
 	}
 	var err error
 	w.done.Loaded, err = a.loadLive(ctx, w.facts, w.rec, "", false)
 	if len(w.done.Loaded) > 0 {
-		w.done.Level = switcher.LevelLive
+		w.done.Level = level.Live
 	}
-	if (errors.Is(err, ErrSoftRebootHelps) || errors.Is(err, errNoRestart)) && wish == switcher.LevelSoft {
+	if (errors.Is(err, ErrSoftRebootHelps) || errors.Is(err, errNoRestart)) && wish == level.Soft {
 		w.done.Warnings = append(w.done.Warnings, err.Error())
 		if err = a.restart(ctx, w.facts, err.Error()); err == nil {
-			w.done.Level, w.done.Restarting = switcher.LevelSoft, true
+			w.done.Level, w.done.Restarting = level.Soft, true
 		}
 	}
 	a.collectLive(w.store, w.facts, w.rec)
@@ -368,7 +370,7 @@ func (a *Agent) applyLive(ctx context.Context, w *work, wish switcher.Level) err
 // restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch
 // loads what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the
 // host should not soft-reboot.
-func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error {
+func (a *Agent) restart(ctx context.Context, f facts.Facts, why string) error {
 	if err := restartable(f); err != nil {
 		return err
 	}
@@ -376,8 +378,8 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
 	a.writeLiveNotes(liveNotes{BootID: f.BootID}) // what it restarts for is tried at once
-	if err := a.Machine.SoftReboot(ctx); err != nil {
-		if errors.Is(err, switcher.ErrInhibited) {
+	if err := a.Machine.PID1.SoftReboot(ctx); err != nil {
+		if errors.Is(err, pid1.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", ErrBlocked, err)
 		}
 		return err
@@ -388,7 +390,7 @@ func (a *Agent) restart(ctx context.Context, f switcher.Facts, why string) error
 
 // collectLive removes the live patches that nothing needs since the last release was stored. It leaves the roots
 // alone.
-func (a *Agent) collectLive(st *store.Store, f switcher.Facts, rec *Record) {
+func (a *Agent) collectLive(st *store.Store, f facts.Facts, rec *Record) {
 	removed, err := a.gcLive(st, f, rec.keep(f.Root))
 	if err != nil {
 		a.Log.Warn("cannot remove live patches that nothing needs", zap.Error(err))
@@ -404,7 +406,7 @@ func (a *Agent) tellCollected(livePatches []string) {
 
 // gcLive removes the live patches that nothing needs, and returns their names: kept are those of the last release for
 // the kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
-func (a *Agent) gcLive(st *store.Store, f switcher.Facts, roots []string) ([]string, error) {
+func (a *Agent) gcLive(st *store.Store, f facts.Facts, roots []string) ([]string, error) {
 	ctx := context.Background()
 	kept, err := a.livePatches().Releases(ctx)
 	if err != nil || len(kept) == 0 {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // world is a host as far as the record's way through its phases depends on it: the record, what is mounted at /, and what
@@ -77,15 +79,15 @@ func (w world) key() string {
 	return fmt.Sprint(string(text), w.root, since, w.queued, w.armed, note)
 }
 
-func (w world) facts() switcher.Facts {
-	return switcher.Facts{Root: w.root, BootID: fmt.Sprint(w.boot), SoftReboots: w.soft}
+func (w world) facts() facts.Facts {
+	return facts.Facts{Root: w.root, BootID: fmt.Sprint(w.boot), SoftReboots: w.soft}
 }
 
-func (w world) stampRead() *switcher.Stamp {
+func (w world) stampRead() *level.Stamp {
 	if !w.armed {
 		return nil
 	}
-	return &switcher.Stamp{Target: w.rec.Switch.Target}
+	return &level.Stamp{Target: w.rec.Switch.Target}
 }
 
 // A step is something that can happen to a world. It returns false where it cannot.
@@ -109,7 +111,7 @@ func (m *model) on(before Phase, c Cause) {
 }
 
 // setOut is switchTo up to the request.
-func (m *model) setOut(w *world, verb, target string, level switcher.Level) error {
+func (m *model) setOut(w *world, verb, target string, level level.Level) error {
 	from := w.rec.Phase
 	s := Switch{Verb: verb}
 	s.Level = level
@@ -144,20 +146,20 @@ func (m *model) begin(w *world) error {
 	before := w.rec.Phase
 	switch before {
 	case PhaseArmed:
-		outcome, reason := switcher.Prove(w.rec.Switch.Expectation, w.facts(), w.stampRead())
+		outcome, reason := level.Prove(w.rec.Switch.Expectation, w.facts(), w.stampRead())
 		switch {
-		case outcome == switcher.Pending && w.queued:
+		case outcome == level.Pending && w.queued:
 			return nil // a command says so and ends
-		case outcome == switcher.Pending:
+		case outcome == level.Pending:
 			m.on(before, CauseWithdrawn)
 			if err := w.rec.on(CauseWithdrawn); err != nil {
 				return err
 			}
 			w.rec.spare(w.rec.Switch.Target)
-		case outcome == switcher.Landed:
+		case outcome == level.Landed:
 			m.on(before, CauseLanded)
 			return w.rec.on(CauseLanded)
-		case outcome == switcher.Switched:
+		case outcome == level.Switched:
 			m.on(before, CauseArrived)
 			return w.rec.on(CauseArrived)
 		default:
@@ -167,7 +169,7 @@ func (m *model) begin(w *world) error {
 	case PhaseTrying:
 		if w.root != w.rec.Switch.Target {
 			m.on(before, CauseLeft)
-			return w.rec.giveUp(CauseLeft, switcher.Rebooted, "left", time.Time{})
+			return w.rec.giveUp(CauseLeft, level.Rebooted, "left", time.Time{})
 		}
 	}
 	return nil
@@ -188,7 +190,8 @@ func (m *model) after(w *world, may func(*world) bool, do func(*world) error) (b
 }
 
 func settled(w *world) bool { return w.rec.Phase != PhaseArmed && w.rec.Phase != PhaseTrying }
-func tried(w *world) bool   { return w.rec.Phase == PhaseTrying }
+
+func tried(w *world) bool { return w.rec.Phase == PhaseTrying }
 
 // unhealthy is confirm, or the guard, that finds a root not good: the way back is written down, or the host stays.
 func (m *model) unhealthy(w *world, c Cause) error {
@@ -224,18 +227,18 @@ func (m *model) steps() []step {
 	})
 	add("apply, killed before it asks", false, func(w *world) (bool, error) {
 		return m.after(w, func(w *world) bool { return settled(w) && w.rec.Staged != "" && w.rec.Staged != w.root }, func(w *world) error {
-			return m.setOut(w, verbApply, w.rec.Staged, switcher.LevelSoft)
+			return m.setOut(w, verbApply, w.rec.Staged, level.Soft)
 		})
 	})
 	add("apply", false, func(w *world) (bool, error) {
 		return m.after(w, func(w *world) bool { return settled(w) && w.rec.Staged != "" && w.rec.Staged != w.root }, func(w *world) error {
 			w.queued = true
-			return m.setOut(w, verbApply, w.rec.Staged, switcher.LevelSoft)
+			return m.setOut(w, verbApply, w.rec.Staged, level.Soft)
 		})
 	})
 	add("apply by a full boot, killed before it asks", false, func(w *world) (bool, error) {
 		return m.after(w, func(w *world) bool { return settled(w) && w.rec.Staged != "" && w.rec.Staged != w.root }, func(w *world) error {
-			return m.setOut(w, verbApply, w.rec.Staged, switcher.LevelFull)
+			return m.setOut(w, verbApply, w.rec.Staged, level.Full)
 		})
 	})
 	add("roll back", true, func(w *world) (bool, error) {
@@ -244,7 +247,7 @@ func (m *model) steps() []step {
 			if w.rec.abandons(w.root) {
 				return m.unhealthy(w, CauseUnhealthy)
 			}
-			return m.setOut(w, verbRollback, w.rec.back(w.root), switcher.LevelSoft)
+			return m.setOut(w, verbRollback, w.rec.back(w.root), level.Soft)
 		})
 	})
 	add("resume", true, func(w *world) (bool, error) {
@@ -252,7 +255,7 @@ func (m *model) steps() []step {
 			return settled(w) && w.root == switcher.HostRoot && w.rec.good() != w.root && w.rec.resumed(w.rec.good()) < maxAttempts
 		}, func(w *world) error {
 			w.queued = true
-			return m.setOut(w, verbResume, w.rec.good(), switcher.LevelSoft)
+			return m.setOut(w, verbResume, w.rec.good(), level.Soft)
 		})
 	})
 	add("confirm finds it healthy", true, func(w *world) (bool, error) {

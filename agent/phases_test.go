@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // TestMoves walks every way between the phases: nothing leads out of the phases, no cause is ambiguous, and from every
@@ -121,16 +123,16 @@ func TestRetreat(t *testing.T) {
 	back := Switch{Verb: verbBack, At: at}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
 	note := backNote{Left: "v2", Switch: back}
-	if !r.concerns(&note, switcher.Facts{BootID: "b"}) || r.concerns(&note, switcher.Facts{BootID: "c"}) {
+	if !r.concerns(&note, facts.Facts{BootID: "b"}) || r.concerns(&note, facts.Facts{BootID: "c"}) {
 		t.Error("a note of the guard concerns the switch it watched, in the boot it was made in")
 	}
 	if err := r.retreat(CauseTakenOver, back, "it hangs"); err != nil {
 		t.Fatal(err)
 	}
-	if r.concerns(&note, switcher.Facts{BootID: "b"}) {
+	if r.concerns(&note, facts.Facts{BootID: "b"}) {
 		t.Error("a note that the record has is taken over again")
 	}
-	if r.Phase != PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != switcher.Unhealthy || r.Last.Back != "v1" {
+	if r.Phase != PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
 		t.Errorf("the record is %+v, last %+v", r, r.Last)
 	}
 	r.Phase = PhaseTrying
@@ -156,7 +158,7 @@ func TestLate(t *testing.T) {
 		t.Errorf("late: v1 %v, v2 %v", r.late("v1"), r.late("v2"))
 	}
 	a := testAgent(t)
-	f := switcher.Facts{Root: "v2", BootID: "b", SoftReboots: 1}
+	f := facts.Facts{Root: "v2", BootID: "b", SoftReboots: 1}
 	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	if err := r.on(CauseLate); err != nil || r.Phase != PhaseArmed {
 		t.Errorf("%s, %v", r.Phase, err)
@@ -188,12 +190,12 @@ func TestGuardLeaves(t *testing.T) {
 	}
 	n := &backNote{Left: "v2", Mount: 7}
 	for name, c := range map[string]struct {
-		now  switcher.Mounted
+		now  facts.Mounted
 		want bool
 	}{
-		"on its way":  {switcher.Mounted{Root: "v2", Mount: 7}, true},
-		"arrived":     {switcher.Mounted{Root: "v1", Mount: 8}, false},
-		"fallen back": {switcher.Mounted{Root: "v2", Mount: 8}, false},
+		"on its way":  {facts.Mounted{Root: "v2", Mount: 7}, true},
+		"arrived":     {facts.Mounted{Root: "v1", Mount: 8}, false},
+		"fallen back": {facts.Mounted{Root: "v2", Mount: 8}, false},
 	} {
 		if got := n.leaves(c.now); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -205,27 +207,27 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	at := time.Now()
 	r := onTheWay(verbApply, "v1", "v2", "host", "v1")
 	r.Staged = "v2"
-	if err := r.giveUp(CauseLeft, switcher.Rebooted, "power", at); err != nil || len(r.Bad) != 0 || r.Phase != PhaseStaged {
+	if err := r.giveUp(CauseLeft, level.Rebooted, "power", at); err != nil || len(r.Bad) != 0 || r.Phase != PhaseStaged {
 		t.Errorf("after one power cut: %+v, %v", r, err)
 	}
 	again := *r.Switch
 	if err := r.setOut(again); err != nil || r.Attempts["v2"] != 2 {
 		t.Fatalf("attempts are %v, %v", r.Attempts, err)
 	}
-	if err := r.giveUp(CauseMissed, switcher.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
+	if err := r.giveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
 		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
 	}
 	again.Armed = true
 	if err := r.setOut(again); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.giveUp(CauseMissed, switcher.Rebooted, "power", at); err != nil || !strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
+	if err := r.giveUp(CauseMissed, level.Rebooted, "power", at); err != nil || !strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
 		t.Errorf("after two power cuts: %+v, %v", r.Bad, err)
 	}
 }
 
 func TestResumeDecides(t *testing.T) {
-	host := switcher.Facts{Root: switcher.HostRoot, Systemd: 257}
+	host := facts.Facts{Root: switcher.HostRoot, Systemd: 257}
 	disk := host // appeared since the last switch: the shutdown would hang at every boot
 	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
 	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
@@ -236,16 +238,16 @@ func TestResumeDecides(t *testing.T) {
 	other := resting("host", "v1", "v2")
 	other.Resume = &Resume{Root: "v1", Attempts: maxAttempts}
 	landed := resting("host", "v1")
-	landed.Last = &Result{Outcome: switcher.Landed, Target: "v2"}
+	landed.Last = &Result{Outcome: level.Landed, Target: "v2"}
 	for name, c := range map[string]struct {
 		rec      *Record
-		facts    switcher.Facts
+		facts    facts.Facts
 		landed   bool
 		to, verb string
 	}{
 		"last good root":               {resting("host", "v1"), host, false, "v1", verbResume},
 		"nothing but the host":         {resting("host"), host, false, "", ""},
-		"an image runs":                {resting("host", "v1"), switcher.Facts{Root: "v1"}, false, "", ""},
+		"an image runs":                {resting("host", "v1"), facts.Facts{Root: "v1"}, false, "", ""},
 		"failed once":                  {once, host, false, "v1", verbResume},
 		"failed twice":                 {tired, host, false, "", ""},
 		"another failed twice":         {other, host, false, "v2", verbResume},

@@ -14,15 +14,19 @@ import (
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // Plan is what apply would do, and why.
 type Plan struct {
 	Available
 	// Decision and Etc are known once the image is staged.
-	Decision *switcher.Decision `json:"decision,omitempty"`
-	Etc      *etc.Report        `json:"etc,omitempty"`
+	Decision *level.Decision `json:"decision,omitempty"`
+	Etc      *etc.Report     `json:"etc,omitempty"`
 	// Refusal is what apply would end with, an [ErrGivenUp], [ErrFullReboot] or [ErrIncompatible]; nil when it would switch.
 	Refusal error `json:"-"`
 	// From and To are the versions of the operating system, as os-release names them.
@@ -33,7 +37,7 @@ type Plan struct {
 	// Carried lists the state directories that stay as they are.
 	Carried []string `json:"carried"`
 	// Blockers are the units that may hold up the shutdown of userspace.
-	Blockers []switcher.Blocker `json:"blockers,omitempty"`
+	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 }
 
 // Plan tells what apply would do. The merge of /etc and the level are part of it when the image is staged.
@@ -78,10 +82,10 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	return plan, a.planStaged(ctx, &plan, st, root, facts, rec, p.image == nil)
 }
 
-func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts switcher.Facts, rec *Record, resumes bool) error {
-	decide := func() (switcher.Decision, error) { return a.decide(st, root, facts, rec, "") }
+func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts facts.Facts, rec *Record, resumes bool) error {
+	decide := func() (level.Decision, error) { return a.decide(st, root, facts, rec, "") }
 	if resumes { // nothing else is published
-		decide = func() (switcher.Decision, error) { return a.decideResume(facts) }
+		decide = func() (level.Decision, error) { return a.decideResume(facts) }
 	}
 	decision, err := decide()
 	if len(decision.Checks) == 0 { // nothing could be asked
@@ -89,11 +93,11 @@ func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, roo
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
 	plan.From, plan.To = a.prettyName(st, facts.Root), root.Info.OS.PrettyName
-	stops, err := a.Machine.UnitStops(ctx)
+	stops, err := a.Machine.PID1.UnitStops(ctx)
 	if err != nil {
 		return err
 	}
-	plan.Blockers = switcher.Blockers(stops, time.Duration(a.Config.Switch.ShutdownDeadline))
+	plan.Blockers = pid1.Blockers(stops, time.Duration(a.Config.Switch.ShutdownDeadline))
 	return a.withEtc(st, root, facts, rec, func(in etc.Inputs) error {
 		report, err := etc.Plan(in)
 		plan.Etc = &report
@@ -102,11 +106,11 @@ func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, roo
 }
 
 // liveDecision is the level of a change that only loads live patches.
-func liveDecision(list []LivePatch) *switcher.Decision {
-	d := &switcher.Decision{Level: switcher.LevelLive}
+func liveDecision(list []LivePatch) *level.Decision {
+	d := &level.Decision{Level: level.Live}
 	for _, p := range list {
 		if p.Unfinished() {
-			d.Checks = append(d.Checks, switcher.Check{Name: "live patch " + p.Name, Verdict: switcher.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
+			d.Checks = append(d.Checks, level.Check{Name: "live patch " + p.Name, Verdict: level.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
 		}
 	}
 	return d
@@ -130,8 +134,8 @@ func (a *Agent) prettyName(st *store.Store, id string) string {
 }
 
 // next describes a root for the switcher.
-func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next {
-	n := switcher.Next{
+func (a *Agent) next(st *store.Store, id string, f facts.Facts) assembly.Next {
+	n := assembly.Next{
 		ID: id, Persist: a.Config.State.Persist, ImageOwned: a.Config.State.ImageOwned,
 		HostMount: hostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 	}
@@ -146,7 +150,7 @@ func (a *Agent) next(st *store.Store, id string, f switcher.Facts) switcher.Next
 
 // withEtc opens the pristine images and hands their /etc to do. The changes to carry over are those of the running root,
 // or after a boot of the kernel, which lands on the mutable host, those of the root that ran before it.
-func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, rec *Record, do func(etc.Inputs) error) error {
+func (a *Agent) withEtc(st *store.Store, root store.Root, f facts.Facts, rec *Record, do func(etc.Inputs) error) error {
 	next, err := a.next(st, root.ID, f).Open()
 	if err != nil {
 		return err
@@ -173,7 +177,7 @@ func (a *Agent) withEtc(st *store.Store, root store.Root, f switcher.Facts, rec 
 }
 
 // graft lays what the host needs over a staged root: mount points, and the agent where the image has none.
-func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *Record) error {
+func (a *Agent) graft(st *store.Store, root store.Root, f facts.Facts, rec *Record) error {
 	n := a.next(st, root.ID, f)
 	image, err := n.Open()
 	if err != nil {
@@ -182,8 +186,8 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 	defer image.Close()
 	// Whose fstab the root will have depends on the way it is gone to, so that every mount point of each must exist.
 	n.Fstab = slices.Concat(fstabPoints("/etc"), fstabPoints(n.Etc), fstabPoints(a.next(st, rec.good(), f).Etc), fstabPoints(image.Path()+"/etc"))
-	g := switcher.Graft{MountPoints: a.mountPoints(n, f), Stay: n.Mounts(image.Path())}
-	if !root.Info.HasAgent || !switcher.HasGuard(image.Path()) { // one from before there was a guard would end it
+	g := assembly.Graft{MountPoints: a.mountPoints(n, f), Stay: n.Mounts(image.Path())}
+	if !root.Info.HasAgent || !assembly.HasGuard(image.Path()) { // one from before there was a guard would end it
 		g.Agent = "/proc/self/exe" // the guard's has no name
 		g.Units = configs.Units()
 	}
@@ -199,7 +203,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f switcher.Facts, rec *R
 }
 
 // mountPoints lists the directories that something is mounted on in a new root.
-func (a *Agent) mountPoints(n switcher.Next, f switcher.Facts) []string {
+func (a *Agent) mountPoints(n assembly.Next, f facts.Facts) []string {
 	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, a.Config.State.Persist)
 	if haveModules(f) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)

@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 const recordSchema = "updatectl.record/v1"
@@ -75,7 +76,7 @@ const maxAttempts = 2
 
 // Switch is one move between roots.
 type Switch struct {
-	switcher.Expectation
+	level.Expectation
 	// Verb is apply, rollback, resume or back; only apply makes a new /etc.
 	Verb string `json:"verb"`
 	// Version is the version of the target, for people.
@@ -118,10 +119,10 @@ func (b Bad) givenUp() error { return fmt.Errorf("%w %s", ErrGivenUp, b.when()) 
 
 // Result is how a switch ended.
 type Result struct {
-	Outcome switcher.Outcome `json:"outcome"`
-	Reason  string           `json:"reason"`
-	Target  string           `json:"target"`
-	At      time.Time        `json:"at"`
+	Outcome level.Outcome `json:"outcome"`
+	Reason  string        `json:"reason"`
+	Target  string        `json:"target"`
+	At      time.Time     `json:"at"`
 	// Back is the root that the host went back to by itself, "" when it did not.
 	Back string `json:"back,omitempty"`
 }
@@ -219,9 +220,9 @@ func (r *Record) retreat(c Cause, s Switch, reason string) error {
 	}
 	bad := r.Switch.Target
 	r.condemn(bad, reason, s.At)
-	outcome := switcher.Unhealthy
+	outcome := level.Unhealthy
 	if reason == rolledBack { // nobody knows whether it was
-		outcome = switcher.RolledBack
+		outcome = level.RolledBack
 	}
 	r.Last = &Result{Outcome: outcome, Reason: reason, Target: bad, At: s.At, Back: s.Target}
 	r.Switch = &s

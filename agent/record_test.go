@@ -11,11 +11,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func testAgent(t *testing.T) *Agent {
 	t.Helper()
-	a := &Agent{Machine: switcher.Machine{Root: t.TempDir()}, Config: DefaultConfig(), Log: zap.NewNop(), Now: time.Now}
+	a := &Agent{Machine: facts.Machine{Root: t.TempDir()}, Config: DefaultConfig(), Log: zap.NewNop(), Now: time.Now}
 	writeFile(t, a.Machine.Root, StateDir+"/.keep", "")
 	return a
 }
@@ -157,7 +159,7 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 func TestNamedWayBack(t *testing.T) {
 	for named, want := range map[bool]string{false: "host v1", true: "host"} {
 		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}
-		r.Switch = &Switch{Verb: verbBack, Named: named, Expectation: switcher.Expectation{From: "v2", Target: "host"}}
+		r.Switch = &Switch{Verb: verbBack, Named: named, Expectation: level.Expectation{From: "v2", Target: "host"}}
 		if err := r.proved("host"); err != nil || strings.Join(r.Good, " ") != want {
 			t.Errorf("named %v: good are %v, %v; want %s", named, r.Good, err, want)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -26,7 +27,7 @@ type Release struct {
 }
 
 // circumstances are what a release is judged by on this host.
-func (a *Agent) circumstances(f switcher.Facts, rec *Record, downgrade bool) release.Facts {
+func (a *Agent) circumstances(f facts.Facts, rec *Record, downgrade bool) release.Facts {
 	root := f.Root
 	if root == switcher.HostRoot { // also after a boot of the kernel, and in another tree, where nothing runs
 		root = rec.good()
@@ -178,7 +179,7 @@ func (r *Record) leave(root string, p *published, now time.Time) {
 }
 
 // applied begins the answer of apply and stage.
-func (p *published) applied(f switcher.Facts, rec *Record) Applied {
+func (p *published) applied(f facts.Facts, rec *Record) Applied {
 	return Applied{
 		Root: p.root(f, rec), From: f.Root, Reference: p.reference, Version: p.mark.Version,
 		Vouchers: p.verified.Vouchers(), Release: p.told(), Warnings: p.warnings,
@@ -195,7 +196,7 @@ func (p *published) id() string {
 
 // root is the root that a host is to run by what is published. Without an image it is the one that runs, or the good one
 // when a boot of the kernel landed on the mutable host.
-func (p *published) root(f switcher.Facts, rec *Record) string {
+func (p *published) root(f facts.Facts, rec *Record) string {
 	switch {
 	case p.image != nil:
 		return p.image.ID()

@@ -13,7 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -161,7 +161,7 @@ func TestCircumstances(t *testing.T) {
 	a.Now = func() time.Time { return today }
 	a.Config.Source.Compatible = "example,edge-2"
 	rec := &Record{Good: []string{"host"}, Mark: release.Mark{Sequence: 7}, Seen: today, Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}}}
-	facts := switcher.Facts{Root: "host", Architecture: "arm64", Systemd: 257}
+	facts := facts.Facts{Root: "host", Architecture: "arm64", Systemd: 257}
 	f := a.circumstances(facts, rec, true)
 	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" || f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(today) || !f.Now.Equal(today) {
 		t.Errorf("%+v", f)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // Resumed is what a boot of the kernel went on to.
@@ -45,8 +47,8 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	if err != nil && !errors.Is(err, ErrSwitch) { // a switch that a boot interrupted is recorded now
 		return Resumed{}, err
 	}
-	landed := rec.Last != nil && rec.Last.Outcome == switcher.Landed && !rec.Last.At.Before(start) // once, just now
-	if facts.SoftReboots > 0 {                                                                     // by hand, before there was a stamp
+	landed := rec.Last != nil && rec.Last.Outcome == level.Landed && !rec.Last.At.Before(start) // once, just now
+	if facts.SoftReboots > 0 {                                                                  // by hand, before there was a stamp
 		return Resumed{Reason: again}, nil
 	}
 	to, verb, why := rec.resume(facts, landed)
@@ -64,7 +66,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 }
 
 // goOn makes a root ready and asks for the switch.
-func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec *Record, to, verb string) error {
+func (a *Agent) goOn(ctx context.Context, st *store.Store, f facts.Facts, rec *Record, to, verb string) error {
 	s := Switch{Verb: verb, Version: rec.Accepted[to].Version}
 	if verb == verbResume {
 		version, err := a.ready(st, to, f, rec)
@@ -92,9 +94,9 @@ func (a *Agent) goOn(ctx context.Context, st *store.Store, f switcher.Facts, rec
 // resume decides where a boot of the kernel goes on to, "" for nowhere, and why; landed tells that the kernel was booted for
 // the target of the last switch. A root that is being tried is never
 // resumed into: it has to be good first.
-func (r *Record) resume(f switcher.Facts, landed bool) (to, verb, why string) {
+func (r *Record) resume(f facts.Facts, landed bool) (to, verb, why string) {
 	last := r.good()
-	refused := switcher.DecideHost(f).Refused()
+	refused := level.DecideHost(f).Refused()
 	switch {
 	case f.Root != switcher.HostRoot:
 		return "", "", fmt.Sprintf("%s is mounted at /, not the mutable host", f.Root)

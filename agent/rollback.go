@@ -13,6 +13,9 @@ import (
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/pid1"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left
@@ -32,7 +35,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 	if ended && !done.Switching && !a.condemned() { // with a verdict, the guard goes
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 		defer cancel()
-		if err := a.Machine.BeginConfirm(ctx); err != nil { // it was going back itself; else the guard will
+		if err := a.Machine.PID1.BeginConfirm(ctx); err != nil { // it was going back itself; else the guard will
 			a.Log.Warn("the root is not judged any more", zap.Error(err))
 		}
 	}
@@ -41,7 +44,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 
 // condemned tells whether somebody wants to leave the root that runs. What was said of a root before it counts no more.
 func (a *Agent) condemned() bool {
-	root, err := switcher.MountedRoot()
+	root, err := facts.MountedRoot()
 	return err == nil && readVerdict(a.path(verdictFile), root) != ""
 }
 
@@ -69,7 +72,7 @@ func (a *Agent) endConfirm(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	return a.Machine.EndConfirm(ctx)
+	return a.Machine.PID1.EndConfirm(ctx)
 }
 
 func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, error) {
@@ -85,7 +88,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (Applied, er
 	named := to != ""
 	trial := rec.abandons(facts.Root)
 	if trial { // it goes only as well as it is watched
-		if trial, err = a.Machine.UnitActive(ctx, switcher.GuardUnit); err != nil {
+		if trial, err = a.Machine.PID1.UnitActive(ctx, pid1.GuardUnit); err != nil {
 			return Applied{}, err
 		}
 	}
@@ -143,7 +146,7 @@ func (r *Record) abandons(root string) bool {
 
 // abandon leaves a root that is being tried as if it were not healthy: the guard that watched the way there watches the way
 // back, no inhibitor lock is in the way, and what does not stop is killed. So it goes only where the guard is prepared to go.
-func (a *Agent) abandon(ctx context.Context, f switcher.Facts, rec *Record, to string, named bool) error {
+func (a *Agent) abandon(ctx context.Context, f facts.Facts, rec *Record, to string, named bool) error {
 	if err := a.underWay(ctx, rec); err != nil { // a power-off, for example
 		return err
 	}
@@ -154,9 +157,9 @@ func (a *Agent) abandon(ctx context.Context, f switcher.Facts, rec *Record, to s
 }
 
 // ready tells whether a root can be gone back to, and its version.
-func (a *Agent) ready(st *store.Store, id string, f switcher.Facts, rec *Record) (string, error) {
+func (a *Agent) ready(st *store.Store, id string, f facts.Facts, rec *Record) (string, error) {
 	if id == switcher.HostRoot {
-		if err := switcher.Acceptable(hostMount); err != nil {
+		if err := rootfs.Acceptable(hostMount); err != nil {
 			return "", fmt.Errorf("%w: the host root is not mounted at %s, and is again after a boot of the kernel: %w", ErrNoRoot, hostMount, err)
 		}
 		return "", a.passable(st, id, f)

@@ -4,13 +4,14 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // TestCondemned: the verdict about a root that was left does not keep the root that runs from being judged.
 func TestCondemned(t *testing.T) {
 	a := testAgent(t)
 	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
-	runs, err := switcher.MountedRoot()
+	runs, err := facts.MountedRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,12 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // TestSpare: the room that is kept is given up in parts, for what finds no other.
 func TestSpare(t *testing.T) {
-	a := &Agent{Machine: switcher.Machine{Root: t.TempDir()}, Log: zap.NewNop()}
+	a := &Agent{Machine: facts.Machine{Root: t.TempDir()}, Log: zap.NewNop()}
 	file := a.path(spareFile)
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,10 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -122,26 +126,26 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		s.Phase, s.Switch = a.underWayNow(facts, rec)
 		if s.Phase == PhaseTrying && s.Switch != nil {
 			s.Starting, err = health.PID1().Starting(ctx)
-			s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == switcher.ConfirmUnit })
+			s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == pid1.ConfirmUnit })
 		}
 		if err != nil {
 			return s, err
 		}
-		s.Armed, err = switcher.Armed()
+		s.Armed, err = assembly.Armed()
 	}
 	return s, err
 }
 
 // underWayNow tells of the switch that the record is in, by what is mounted at /: none where it has failed and nobody has
 // recorded that yet.
-func (a *Agent) underWayNow(f switcher.Facts, rec *Record) (Phase, *SwitchStatus) {
+func (a *Agent) underWayNow(f facts.Facts, rec *Record) (Phase, *SwitchStatus) {
 	if !rec.moving() {
 		return rec.Phase, nil
 	}
 	sw, stamp := rec.Switch, readStamp(a.path(stampFile))
 	s := &SwitchStatus{Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.wayBack()}
-	outcome, _ := switcher.Prove(sw.Expectation, f, stamp)
-	arrived := rec.Phase == PhaseTrying && f.Root == sw.Target || rec.Phase == PhaseArmed && outcome == switcher.Switched
+	outcome, _ := level.Prove(sw.Expectation, f, stamp)
+	arrived := rec.Phase == PhaseTrying && f.Root == sw.Target || rec.Phase == PhaseArmed && outcome == level.Switched
 	switch {
 	case arrived && stamp != nil && stamp.At > 0:
 		began := a.Now().UTC().Add(stamp.At - sinceBoot())
@@ -149,7 +153,7 @@ func (a *Agent) underWayNow(f switcher.Facts, rec *Record) (Phase, *SwitchStatus
 		return PhaseTrying, s
 	case arrived:
 		return PhaseTrying, s
-	case rec.Phase == PhaseArmed && outcome == switcher.Pending:
+	case rec.Phase == PhaseArmed && outcome == level.Pending:
 		return PhaseArmed, s
 	}
 	return rec.Phase, nil
@@ -178,10 +182,10 @@ func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
 	return a.gc(st, facts, rec)
 }
 
-func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCReport, error) {
+func (a *Agent) gc(st *store.Store, f facts.Facts, rec *Record) (store.GCReport, error) {
 	keep := rec.keep(f.Root)
 	if a.Machine.Live() {
-		modules, err := switcher.ModulesFrom(f.KernelRelease)
+		modules, err := facts.ModulesFrom(f.KernelRelease)
 		if err != nil {
 			return store.GCReport{}, err
 		}
@@ -205,7 +209,7 @@ func (a *Agent) gc(st *store.Store, f switcher.Facts, rec *Record) (store.GCRepo
 }
 
 // collect is gc as part of something greater, which does not fail with it.
-func (a *Agent) collect(f switcher.Facts, rec *Record) {
+func (a *Agent) collect(f facts.Facts, rec *Record) {
 	st, err := a.openStore()
 	if err == nil {
 		_, err = a.gc(st, f, rec)

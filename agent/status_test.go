@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // TestUnderWayNow: what people are told of a switch goes by what is mounted at /.
@@ -15,17 +17,17 @@ func TestUnderWayNow(t *testing.T) {
 		at          string
 		soft        int
 		boot        string
-		stamp       *switcher.Stamp
+		stamp       *level.Stamp
 		told        bool
 		deadline    bool
 	}{
 		"asked for":                    {phase: PhaseArmed, at: "host", boot: "a", want: PhaseArmed, told: true},
-		"arrived, not confirmed":       {phase: PhaseArmed, at: root, boot: "a", soft: 1, stamp: &switcher.Stamp{Target: root, At: 1}, want: PhaseTrying, told: true, deadline: true},
-		"confirm is at work":           {phase: PhaseTrying, at: root, boot: "a", soft: 1, stamp: &switcher.Stamp{Target: root, At: 1}, want: PhaseTrying, told: true, deadline: true},
+		"arrived, not confirmed":       {phase: PhaseArmed, at: root, boot: "a", soft: 1, stamp: &level.Stamp{Target: root, At: 1}, want: PhaseTrying, told: true, deadline: true},
+		"confirm is at work":           {phase: PhaseTrying, at: root, boot: "a", soft: 1, stamp: &level.Stamp{Target: root, At: 1}, want: PhaseTrying, told: true, deadline: true},
 		"since when is not known":      {phase: PhaseTrying, at: root, boot: "a", soft: 1, want: PhaseTrying, told: true},
 		"the power was cut on trial":   {phase: PhaseTrying, at: "host", boot: "b", want: PhaseTrying},
 		"the power was cut on its way": {phase: PhaseArmed, at: "host", boot: "b", want: PhaseArmed},
-		"it fell back":                 {phase: PhaseArmed, at: "host", boot: "a", soft: 1, stamp: &switcher.Stamp{Target: root, At: 1}, want: PhaseArmed},
+		"it fell back":                 {phase: PhaseArmed, at: "host", boot: "a", soft: 1, stamp: &level.Stamp{Target: root, At: 1}, want: PhaseArmed},
 		"at rest":                      {phase: PhaseGood, at: root, boot: "a", soft: 1, want: PhaseGood},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -41,8 +43,8 @@ func TestUnderWayNow(t *testing.T) {
 				t.Fatal(err)
 			}
 			rec.Phase = c.phase
-			rec.Switch = &Switch{Verb: verbApply, Version: "2", Expectation: switcher.Expectation{From: "host", Target: root, BootID: "a"}}
-			phase, s := a.underWayNow(switcher.Facts{Root: c.at, BootID: c.boot, SoftReboots: c.soft}, rec)
+			rec.Switch = &Switch{Verb: verbApply, Version: "2", Expectation: level.Expectation{From: "host", Target: root, BootID: "a"}}
+			phase, s := a.underWayNow(facts.Facts{Root: c.at, BootID: c.boot, SoftReboots: c.soft}, rec)
 			if phase != c.want || (s != nil) != c.told {
 				t.Fatalf("told are %s and %+v", phase, s)
 			}

@@ -1,17 +1,12 @@
-// Package switcher knows the machine: what runs on it, whether its userspace can move into another root, and how. It
-// promises that a root is armed only when it is complete, and that the host is left as it was when anything fails
-// before systemd takes over.
+// Package switcher holds the names that every room below it shares; the rooms know the machine. Together they promise that
+// a root is armed only when it is complete, and that the host is left as it was when anything fails before systemd takes
+// over.
 //
-// The way of a switch: [Decide] says which level the new root needs. The agent asks systemd for a soft reboot
-// ([Machine.SoftReboot]); when every service has stopped, [Arm] joins the new root with the host's state and mounts it
-// at /run/nextroot, where systemd finds it. Back in userspace, [Prove] compares what is mounted at / with what was
-// asked for, because systemd falls back to the old root without an error.
+// The way of a switch: switcher/facts reads what runs, switcher/rootfs what is in a root, and switcher/level decides which
+// level the root needs. switcher/pid1 asks systemd for a soft reboot; when every service has stopped, switcher/assembly
+// joins the new root with the host's state and mounts it at /run/nextroot, where systemd finds it. Back in userspace,
+// switcher/level proves the switch by what is mounted at /: systemd falls back to the old root without an error.
 package switcher
-
-import (
-	"os"
-	"path/filepath"
-)
 
 const (
 	// HostRoot is the identity of the mutable root file system that the agent was first installed on.
@@ -25,17 +20,3 @@ const (
 	// OldestSystemd is the first systemd version that can soft-reboot.
 	OldestSystemd = 254
 )
-
-// Machine is the host as seen below a directory: "/" for the running one, or another tree.
-type Machine struct{ Root string }
-
-// Live tells whether this is the running host.
-func (m Machine) Live() bool { return filepath.Clean(m.Root) == "/" }
-
-// Path is a path of the machine, given as an absolute path inside it.
-func (m Machine) Path(p string) string { return filepath.Join(m.Root, p) }
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}

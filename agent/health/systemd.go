@@ -10,7 +10,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
 
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // Systemd is PID 1 as the gate sees it; [PID1] is the real one.
@@ -65,7 +65,7 @@ func PID1() Systemd {
 }
 
 func withPID1[T any](ctx context.Context, ask func(*dbus.Conn) (T, error)) (T, error) {
-	conn, err := switcher.ConnectPID1(ctx)
+	conn, err := pid1.Connect(ctx)
 	if err != nil {
 		var none T
 		return none, err

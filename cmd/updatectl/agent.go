@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // agentCommand holds what units call and people do not.
@@ -40,7 +40,7 @@ func (c *cli) agentCommand() *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(syscall.SIGPIPE) // as above: it outlives the journal
-			if err := switcher.Unpin(); err != nil {
+			if err := pid1.Unpin(); err != nil {
 				return err
 			}
 			a, err := c.anyway()

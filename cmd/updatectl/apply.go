@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/agent"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func (c *cli) applyCommand() *cobra.Command {
 	var o agent.ApplyOptions
-	var level string
+	var wish string
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Bring this host to the published image: fetch, verify, stage, switch",
@@ -24,9 +24,9 @@ The switch restarts userspace and ends this session; the kernel keeps running, u
 the host proves that it arrived ("updatectl status"). If anything fails before services stop, the host stays as it is.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if level != "" {
+			if wish != "" {
 				var err error
-				if o.Level, err = switcher.ParseLevel(level); err != nil {
+				if o.Level, err = level.ParseLevel(wish); err != nil {
 					return usageError{err}
 				}
 			}
@@ -39,7 +39,7 @@ the host proves that it arrived ("updatectl status"). If anything fails before s
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.From, "from", "", "take the image `REF` instead of the configured source")
-	f.StringVar(&level, "level", "", "how to switch, as `LEVEL`: auto, soft or full (default from the configuration)")
+	f.StringVar(&wish, "level", "", "how to switch, as `LEVEL`: auto, soft or full (default from the configuration)")
 	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up before")
 	allowDowngrade(f, &o)
@@ -104,7 +104,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 	for _, name := range d.Loaded {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
-	if d.Decision != nil && d.Decision.Level == switcher.LevelFull {
+	if d.Decision != nil && d.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Rebooting: the kernel boots and lands on the host root, which goes on into the new one; `updatectl status` tells how it went.\n")
 		return
 	}

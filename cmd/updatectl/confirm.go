@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func (c *cli) confirmCommand() *cobra.Command {
@@ -34,7 +34,7 @@ func (c *cli) confirmCommand() *cobra.Command {
 				} else {
 					fmt.Fprintf(w, "%s runs, and is not the last good root; nothing was to be confirmed.\n", short(done.Root))
 				}
-				if done.Last != nil && done.Last.Outcome != switcher.Switched {
+				if done.Last != nil && done.Last.Outcome != level.Switched {
 					fmt.Fprintf(w, "The last switch, to %s, failed: %s.\n", short(done.Last.Target), done.Last.Reason)
 				}
 				healthText(w, done.Health)

@@ -14,9 +14,9 @@ import (
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/livepatch"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -62,7 +62,7 @@ var failures = []struct {
 	{agent.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
 	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
 	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
-	{switcher.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
+	{pid1.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
 	{agent.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
 	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
 	{livepatch.ErrBusy, exitBlocked, "`updatectl livepatch list` shows it; try again when it has ended"},
@@ -97,8 +97,8 @@ var failures = []struct {
 	{source.ErrNoLayout, exitUnreachable, "check the path, of [source] image or of --from; is what it lies on mounted?"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
 	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
-	{switcher.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
-	{switcher.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` says why; the host goes on as it is"},
+	{pid1.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
+	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` says why; the host goes on as it is"},
 	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
 	{livepatch.ErrTaken, exitError, "`updatectl livepatch list` shows what is loaded"},
 	{agent.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
@@ -113,7 +113,7 @@ var failures = []struct {
 	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
 	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
 	// The last: what else went wrong says more.
-	{switcher.ErrDeaf, exitBlocked, "userspace may be restarting just now: try again in a moment; `updatectl status` tells how it went"},
+	{pid1.ErrDeaf, exitBlocked, "userspace may be restarting just now: try again in a moment; `updatectl status` tells how it went"},
 }
 
 func exitCode(err error) int {

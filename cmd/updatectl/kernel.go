@@ -6,12 +6,12 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/agent"
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // kernelText tells what stays as it was when the kernel booted, one subject after the other.
 func kernelText(w io.Writer, k agent.KernelStatus) {
-	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", switcher.Kernel{Release: k.Release, Version: k.Version},
+	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", rootfs.Kernel{Release: k.Release, Version: k.Version},
 		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
 	for _, own := range k.Own {
 		fmt.Fprintf(w, "Root's own\t%s%s\n", own, runsText(own, k))
@@ -45,7 +45,7 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 }
 
 // runsText tells whether the root's own kernel is the one that runs.
-func runsText(own switcher.Kernel, k agent.KernelStatus) string {
+func runsText(own rootfs.Kernel, k agent.KernelStatus) string {
 	switch {
 	case own.Release != k.Release:
 		return ", which does not run"
@@ -59,7 +59,7 @@ func runsText(own switcher.Kernel, k agent.KernelStatus) string {
 
 func policyText(w io.Writer, k agent.KernelStatus) {
 	switch {
-	case k.Policy == switcher.Policy{} && k.OwnPolicy == switcher.Policy{}:
+	case k.Policy == rootfs.Policy{} && k.OwnPolicy == rootfs.Policy{}:
 		fmt.Fprintf(w, "SELinux\toff\n")
 	case k.Policy == k.OwnPolicy:
 		fmt.Fprintf(w, "SELinux\t%s, as the root has it\n", k.Policy)

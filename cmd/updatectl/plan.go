@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func (c *cli) planCommand() *cobra.Command {
@@ -66,7 +66,7 @@ func planText(w io.Writer, p agent.Plan) {
 		return
 	}
 	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
-	if p.Decision.Level == switcher.LevelFull {
+	if p.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot; that boots the host's and goes on into the root from there\n", p.Kernel)
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
@@ -79,7 +79,7 @@ func planText(w io.Writer, p agent.Plan) {
 	etcText(w, *p.Etc)
 }
 
-func decisionText(w io.Writer, d switcher.Decision) {
+func decisionText(w io.Writer, d level.Decision) {
 	fmt.Fprintf(w, "Level\t%s\n", d.Level)
 	for _, check := range d.Checks {
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, check.Name, check.Reason)

@@ -18,20 +18,24 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
 // recorded reads a distribution's facts, as a host and as an image.
-func recorded(t *testing.T, name string) (switcher.Facts, switcher.Target) {
+func recorded(t *testing.T, name string) (facts.Facts, level.Target) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../switcher/testdata/facts", name+".json"))
+	text, err := os.ReadFile(filepath.Join("../../switcher/level/testdata/facts", name+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var s struct {
-		Host  switcher.Facts  `json:"host"`
-		Image switcher.Target `json:"image"`
+		Host  facts.Facts  `json:"host"`
+		Image level.Target `json:"image"`
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
@@ -66,14 +70,14 @@ func golden(t *testing.T, name string, text func(io.Writer)) {
 func TestPlanText(t *testing.T) {
 	for name, c := range map[string]struct {
 		host, image string
-		level       switcher.Level
+		level       level.Level
 		refused     bool
 	}{
-		"plan-soft":    {"debian-13", "debian-13", switcher.LevelSoft, false},
-		"plan-notes":   {"debian-13", "fedora-42", switcher.LevelSoft, false},
-		"plan-full":    {"debian-13-luks", "opensuse-microos", switcher.LevelFull, false},
-		"plan-policy":  {"fedora-42", "opensuse-tumbleweed", switcher.LevelFull, false},
-		"plan-refused": {"debian-13-luks", "rhel-10", switcher.LevelNone, true},
+		"plan-soft":    {"debian-13", "debian-13", level.Soft, false},
+		"plan-notes":   {"debian-13", "fedora-42", level.Soft, false},
+		"plan-full":    {"debian-13-luks", "opensuse-microos", level.Full, false},
+		"plan-policy":  {"fedora-42", "opensuse-tumbleweed", level.Full, false},
+		"plan-refused": {"debian-13-luks", "rhel-10", level.None, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts, _ := recorded(t, c.host)
@@ -84,7 +88,7 @@ func TestPlanText(t *testing.T) {
 			if name == "plan-notes" {
 				target.OpenFixes, target.Modules = []string{"CVE-2026-1234", "CVE-2026-5678"}, false
 			}
-			d := switcher.Decide(facts, target)
+			d := level.Decide(facts, target)
 			if d.Level != c.level || len(d.Refused()) > 0 != c.refused {
 				t.Errorf("level %s, refused %v", d.Level, d.Refused())
 			}
@@ -101,7 +105,7 @@ func TestPlanText(t *testing.T) {
 // TestPlanned: plan answers with the exit code that apply would end with.
 func TestPlanned(t *testing.T) {
 	newer := agent.Available{Newer: true}
-	full := &switcher.Decision{Level: switcher.LevelFull}
+	full := &level.Decision{Level: level.Full}
 	for name, c := range map[string]struct {
 		plan agent.Plan
 		want int
@@ -120,18 +124,18 @@ func TestPlanned(t *testing.T) {
 }
 
 func TestKernelText(t *testing.T) {
-	facts, target := recorded(t, "fedora-42")
+	f, target := recorded(t, "fedora-42")
 	k := agent.KernelStatus{
-		Release: facts.KernelRelease, Version: facts.KernelVersion, At: facts.At, BootedAt: facts.KernelBooted,
-		RebootBy: facts.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
-		Own: []switcher.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}}, CommandLine: facts.CommandLine,
+		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted,
+		RebootBy: f.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
+		Own: []rootfs.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}}, CommandLine: f.CommandLine,
 		Wanted: []string{"quiet", "mitigations=auto"}, Missing: []string{"mitigations=auto"}, ModulesFrom: "sha256-" + strings.Repeat("a1", 32), Microcode: "0x25",
-		Policy: facts.SELinux, PolicyRoot: switcher.HostRoot, OwnPolicy: switcher.Policy{Type: "targeted", Digest: strings.Repeat("cd", 32)},
-		Options: []switcher.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop", Now: "max_loop=4", Root: switcher.HostRoot}},
-		Sysctls: []switcher.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
+		Policy: f.SELinux, PolicyRoot: switcher.HostRoot, OwnPolicy: rootfs.Policy{Type: "targeted", Digest: strings.Repeat("cd", 32)},
+		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop", Now: "max_loop=4", Root: switcher.HostRoot}},
+		Sysctls: []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
-	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []switcher.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", switcher.Policy{}, switcher.Policy{}
+	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", rootfs.Policy{}, rootfs.Policy{}
 	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 
@@ -176,21 +180,21 @@ func TestSwitchText(t *testing.T) {
 
 // TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
-	if err := fmt.Errorf("%w: %w", agent.ErrBooted, switcher.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
+	if err := fmt.Errorf("%w: %w", agent.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
 		t.Errorf("a boot of the kernel is told as %d, %s", exitCode(err), hint(err))
 	}
 	for want, err := range map[int]error{
-		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", switcher.ErrDeaf),
-		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", agent.ErrUnhealthy, switcher.ErrDeaf),
-		exitNoSpace:   errors.Join(unix.ENOSPC, switcher.ErrDeaf),
-		exitError:     errors.Join(switcher.ErrNoUnit, switcher.ErrDeaf),
+		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrDeaf),
+		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", agent.ErrUnhealthy, pid1.ErrDeaf),
+		exitNoSpace:   errors.Join(unix.ENOSPC, pid1.ErrDeaf),
+		exitError:     errors.Join(pid1.ErrNoUnit, pid1.ErrDeaf),
 	} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v ends with %d, want %d", err, got, want)
 		}
 	}
-	if !strings.Contains(hint(switcher.ErrDeaf), "try again") {
-		t.Errorf("the hint is %q", hint(switcher.ErrDeaf))
+	if !strings.Contains(hint(pid1.ErrDeaf), "try again") {
+		t.Errorf("the hint is %q", hint(pid1.ErrDeaf))
 	}
 }
 

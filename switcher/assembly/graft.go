@@ -1,0 +1,278 @@
+package assembly
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/unit"
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/pid1"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// Graft is what is laid over a read-only image before it runs: what the host needs and the image lacks.
+type Graft struct {
+	// Agent is the path of the agent's static binary, or "" when the image has an agent of its own.
+	Agent string
+	// Units are the agent's unit files, by their path below /usr/lib/systemd/system. A value that begins with "-> " is
+	// the target of a symbolic link.
+	Units map[string]string
+	// MountPoints are the directories that must exist, as absolute paths.
+	MountPoints []string
+	// Stay lists the mounts that come with the root, as absolute paths. Nothing would mount them again if a switch fails
+	// and systemd comes back in this root, so they have to outlive a shutdown of userspace.
+	Stay []string
+}
+
+// The place of grafted files in the image.
+const (
+	AgentPath = "/usr/bin/updatectl"
+	unitDir   = "/usr/lib/systemd/system"
+)
+
+// Build writes the graft for the image tree at image into dir, which is replaced. Directories that the image has get
+// its attributes, because an overlay shows those of its upper layer. State lists the directories that will be mounted
+// over, so what lies below them needs no mount point in the image.
+func (g Graft) Build(image, dir string, state []string) (err error) {
+	tmp := dir + ".new"
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("cannot clear %s: %w", tmp, err)
+	}
+	defer func() {
+		if err != nil { // it may be all the room that there was
+			os.RemoveAll(tmp)
+		}
+	}()
+	b := builder{image: image, dir: tmp}
+	if err := b.mirror("/"); err != nil {
+		return err
+	}
+	for _, p := range g.MountPoints {
+		if err := b.mountPoint(p, state); err != nil {
+			return err
+		}
+	}
+	for _, p := range g.Stay {
+		if err := b.stay(p); err != nil {
+			return err
+		}
+	}
+	if g.Agent != "" {
+		if err := b.agent(g); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot clear %s: %w", dir, err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("cannot put the graft in place: %w", err)
+	}
+	return syncFS(filepath.Dir(dir))
+}
+
+// builder makes a tree in dir that is to lie over the one at image.
+type builder struct{ image, dir string }
+
+// mountPoint makes p exist in the joined tree.
+func (b builder) mountPoint(p string, state []string) error {
+	full, resolved, err := b.resolve(p)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(full)
+	switch {
+	case err == nil && st.IsDir():
+		return nil
+	case err == nil:
+		return fmt.Errorf("cannot mount at %s: the image has something there that is no directory", p)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("cannot look at %s in the image: %w", p, err)
+	}
+	if slices.ContainsFunc(state, func(s string) bool { return strings.HasPrefix(resolved, s+"/") }) {
+		return nil
+	}
+	return b.mirror(resolved)
+}
+
+// resolve follows the image's links, and never out of it. It returns where p is in this process and in the root.
+func (b builder) resolve(p string) (full, resolved string, err error) {
+	full, err = securejoin.SecureJoin(b.image, p)
+	if err != nil {
+		return "", "", fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+	}
+	return full, "/" + strings.TrimPrefix(strings.TrimPrefix(full, b.image), "/"), nil
+}
+
+// stayMounted takes a mount unit out of what a shutdown stops, as systemd does by itself with / and /usr. A full one
+// still unmounts everything at its very end (systemd-shutdown(8)).
+const stayMounted = "[Unit]\nDefaultDependencies=no\n"
+
+// unitOf is a unit file for a mount that has none. systemd reads the setting above for a unit without a file only if
+// nothing else named the unit before it saw the mount. What is mounted is never read: the mount is there first.
+const unitOf = "[Unit]\nDescription=%[1]s, which came with the root\n[Mount]\nWhat=updatectl\nWhere=%[1]s\n"
+
+// stay keeps the mount at p through a shutdown of userspace.
+func (b builder) stay(p string) error {
+	_, resolved, err := b.resolve(p)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(unitDir, unit.UnitNamePathEscape(resolved)+".mount")
+	files := map[string]string{name + ".d/updatectl.conf": stayMounted}
+	if !rootfs.Exists(filepath.Join(b.image, name)) {
+		files[name] = fmt.Sprintf(unitOf, strings.ReplaceAll(resolved, "%", "%%"))
+	}
+	for file, text := range files {
+		if err := b.mirror(filepath.Dir(file)); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(b.dir, file), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("cannot keep %s mounted: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// mirror makes the directory p and its parents in the graft, with the attributes of the image's where it has them.
+func (b builder) mirror(p string) error {
+	if p != "/" {
+		if err := b.mirror(filepath.Dir(p)); err != nil {
+			return err
+		}
+	}
+	// The image may be named through a descriptor in /proc, which is a link itself: hence the dot.
+	to, from := filepath.Join(b.dir, p), filepath.Join(b.image, p)+"/."
+	if rootfs.Exists(to) {
+		return nil
+	}
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return fmt.Errorf("cannot make %s in the graft: %w", p, err)
+	}
+	st, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !st.IsDir() {
+		return fmt.Errorf("cannot graft below %s: it is no directory in the image", p)
+	}
+	return copyAttributes(from, to, Owners{})
+}
+
+func (b builder) agent(g Graft) error {
+	if err := b.mirror(filepath.Dir(AgentPath)); err != nil {
+		return err
+	}
+	if err := copyFile(g.Agent, filepath.Join(b.dir, AgentPath), 0o755); err != nil {
+		return fmt.Errorf("cannot graft the agent: %w", err)
+	}
+	for name, content := range g.Units {
+		p := filepath.Join(unitDir, name)
+		if err := b.mirror(filepath.Dir(p)); err != nil {
+			return err
+		}
+		var err error
+		if target, link := strings.CutPrefix(content, "-> "); link {
+			err = os.Symlink(target, filepath.Join(b.dir, p))
+		} else {
+			err = os.WriteFile(filepath.Join(b.dir, p), []byte(content), 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot graft the unit %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// HasGuard tells whether the tree has the unit that outlives a switch: systemd goes on with a unit only where the new root
+// has one of that name.
+func HasGuard(tree string) bool { return rootfs.Exists(filepath.Join(tree, unitDir, pid1.GuardUnit)) }
+
+func copyFile(from, to string, mode fs.FileMode) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
+}
+
+// copyAttributes gives the file at to the owner, mode, time and extended attributes of the one at from. The owner comes
+// first, because a change of owner drops file capabilities and set-user-id bits.
+func copyAttributes(from, to string, owners Owners) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", from, err)
+	}
+	if err := unix.Lchown(to, int(owners.uid(st.Uid)), int(owners.gid(st.Gid))); err != nil {
+		return fmt.Errorf("cannot set the owner of %s: %w", to, err)
+	}
+	if err := copyXattrs(from, to); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+			return fmt.Errorf("cannot set the mode of %s: %w", to, err)
+		}
+	}
+	times := []unix.Timespec{st.Atim, st.Mtim}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("cannot set the time of %s: %w", to, err)
+	}
+	return nil
+}
+
+func copyXattrs(from, to string) error {
+	const longest = 64 << 10 // XATTR_LIST_MAX and XATTR_SIZE_MAX
+	list := make([]byte, longest)
+	n, err := unix.Llistxattr(from, list)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot list the extended attributes of %s: %w", from, err)
+	}
+	value := make([]byte, longest)
+	for _, name := range strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
+		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
+			continue
+		}
+		size, err := unix.Lgetxattr(from, name, value)
+		if err == nil {
+			err = unix.Lsetxattr(to, name, value[:size], 0)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot copy %s of %s: %w", name, from, err)
+		}
+	}
+	return nil
+}
+
+func syncFS(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("cannot sync %s: %w", dir, err)
+	}
+	defer d.Close()
+	err = unix.Syncfs(int(d.Fd()))
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Syncfs(int(d.Fd()))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot sync %s: %w", dir, err)
+	}
+	return nil
+}

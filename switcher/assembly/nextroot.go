@@ -1,0 +1,451 @@
+// Package assembly puts the next root together: the image, the graft laid over it, the host's state and /etc. It promises
+// that a root becomes visible to systemd only as a whole, and that nothing stays mounted when a step fails.
+package assembly
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// Next is a root to arm: what is mounted at / and what of the host is carried over into it.
+type Next struct {
+	// ID is the root's identity; HostRoot for the mutable host.
+	ID string
+	// CFS, Objects, Graft and Etc are the composefs image, the object store, the graft and the merged /etc.
+	CFS, Objects, Graft, Etc string
+	// Persist lists the state paths that are carried over as the mounts the host has.
+	Persist []string
+	// Fstab lists the mount points in the fstab of the new root.
+	Fstab []string
+	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
+	ImageOwned []string
+	// Seeded tells that the root ran before with this state: nothing is missing in it, and nothing is written to it.
+	Seeded bool
+	// Owners translates the image's owners for seeding.
+	Owners Owners
+	// HostMount is where the mutable host's root is kept mounted.
+	HostMount string
+	// KernelRelease and KernelVersion are those of the running kernel, whose modules are carried over.
+	KernelRelease, KernelVersion string
+}
+
+// assembly is where a root is put together; it becomes visible to systemd only as a whole.
+const assembly = switcher.RunDir + "/next"
+
+// scratch is a mount point for the moment of a mount.
+const scratch = switcher.RunDir + "/scratch"
+
+// Open joins the pristine image of the root for reading: no graft, no state, nothing attached.
+func (n Next) Open() (*mount.Tree, error) {
+	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Source: switcher.SourcePrefix + n.ID, Scratch: scratch})
+}
+
+// Preflight joins the image with its graft, for a look only, and tells whether systemd would take it.
+func (n Next) Preflight() error {
+	root, err := n.join()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return rootfs.Acceptable(root.Path())
+}
+
+// join joins the image with its graft into a detached tree.
+func (n Next) join() (*mount.Tree, error) {
+	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch})
+}
+
+// Arm joins the root and mounts it at /run/nextroot. It must run when services have stopped and file systems are still
+// mounted, in PID 1's mount namespace. On any failure nothing is left mounted.
+func Arm(n Next) (err error) {
+	if err := Disarm(); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, mount.Detach(assembly))
+		if err != nil {
+			err = errors.Join(err, Disarm())
+		}
+	}()
+	if err := os.MkdirAll(assembly, 0o700); err != nil {
+		return fmt.Errorf("cannot make a mount point: %w", err)
+	}
+	if n.ID == switcher.HostRoot {
+		err = n.joinHost()
+	} else {
+		err = n.joinImage()
+	}
+	if err != nil {
+		return err
+	}
+	if err := rootfs.Acceptable(assembly); err != nil {
+		return err
+	}
+	// One move makes the whole tree appear: a crash before it leaves the host unarmed, never half armed.
+	if err := os.MkdirAll(switcher.NextRoot, 0o755); err != nil {
+		return fmt.Errorf("cannot make %s: %w", switcher.NextRoot, err)
+	}
+	return cloneTo(assembly, switcher.NextRoot, true)
+}
+
+// Disarm takes away whatever is mounted at /run/nextroot: systemd turns a plain reboot into a soft one as long as a
+// root is there.
+func Disarm() error {
+	if err := mount.Detach(assembly); err != nil {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	if err := mount.Detach(switcher.NextRoot); err != nil {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	if err := os.Remove(switcher.NextRoot); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot disarm: %w", err)
+	}
+	return nil
+}
+
+// Clear unmounts what a killed arming step left where it puts roots together. Only a shutdown may need that.
+func Clear() error { return errors.Join(mount.Detach(assembly), mount.Detach(scratch)) }
+
+// Armed returns the identity of the root mounted at /run/nextroot: "" when nothing is, and the mount's source when
+// it is the mutable host or somebody else armed it.
+func Armed() (string, error) {
+	mounts, err := mountinfo.GetMounts(facts.MountedAt(switcher.NextRoot))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	if len(mounts) == 0 {
+		return "", nil
+	}
+	return strings.TrimPrefix(mounts[len(mounts)-1].Source, switcher.SourcePrefix), nil
+}
+
+func (n Next) joinImage() error {
+	root, err := n.join()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Attach(assembly); err != nil {
+		return err
+	}
+	// A path through the attached root would lead into what is mounted on it next; the copy stays as the image is.
+	image, err := mount.Clone(assembly, false)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	// That copy can be read, but only Linux 6.15 and newer clone from what has no place. So this is cloned while nothing
+	// is mounted over it yet.
+	owned, err := n.cloneOwned()
+	defer owned.close()
+	if err != nil {
+		return err
+	}
+	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
+		return err
+	}
+	if err := n.temporary(); err != nil {
+		return err
+	}
+	for _, p := range n.byDepth() {
+		if err := n.carryState(p, image.Path()); err != nil {
+			return err
+		}
+	}
+	if err := owned.bring(); err != nil {
+		return err
+	}
+	if err := n.carryHost(); err != nil {
+		return err
+	}
+	return n.carryModules()
+}
+
+// Mounts lists what [Arm] mounts in the root with this pristine image, besides its /etc.
+func (n Next) Mounts(image string) []string {
+	paths := []string{n.HostMount}
+	for _, p := range n.Persist {
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			paths = append(paths, p)
+		}
+	}
+	for _, p := range n.ImageOwned {
+		from, err := securejoin.SecureJoin(image, p)
+		if err != nil {
+			continue
+		}
+		if st, err := os.Lstat(from); err == nil && st.IsDir() {
+			paths = append(paths, p)
+		}
+	}
+	if n.needsTmp() {
+		paths = append(paths, "/tmp")
+	}
+	if n.needsModules(image) {
+		paths = append(paths, n.modules())
+	}
+	return paths
+}
+
+// byDepth orders the state paths so that /var comes before /var/log.
+func (n Next) byDepth() []string {
+	paths := slices.Clone(n.Persist)
+	slices.SortFunc(paths, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
+	return paths
+}
+
+// carryState mounts the host's p, with what is mounted below it, at the same place of the new root, after seeding what
+// the image brings there.
+func (n Next) carryState(p, image string) error {
+	if st, err := os.Stat(p); err != nil || !st.IsDir() {
+		return nil // the host has no such state
+	}
+	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
+		return err // a network file system, unmounted by now: the new root mounts it by its fstab
+	}
+	var skip []string
+	for _, owned := range n.ImageOwned {
+		if rel, err := filepath.Rel(p, owned); err == nil {
+			skip = append(skip, rel)
+		}
+	}
+	from, err := securejoin.SecureJoin(image, p)
+	if err != nil {
+		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+	}
+	if st, err := os.Lstat(from); err == nil && st.IsDir() && !n.Seeded {
+		if _, err := Seed(from, p, n.Owners, skip); err != nil {
+			return err
+		}
+	}
+	at, err := placeInRoot(p)
+	if err != nil {
+		return err
+	}
+	// Where the image links /home into /var, the mount came along with /var.
+	if same, err := sameDirectory(p, at); err != nil || same {
+		return err
+	}
+	if err := cloneTo(p, at, true); err != nil {
+		return err
+	}
+	return dropGrafted(at)
+}
+
+// placeInRoot resolves p inside the assembled root and makes it a directory where that is possible.
+func placeInRoot(p string) (string, error) {
+	at, err := securejoin.SecureJoin(assembly, p)
+	if err != nil {
+		return "", fmt.Errorf("cannot resolve %s in the new root: %w", p, err)
+	}
+	if rootfs.Exists(at) {
+		return at, nil
+	}
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return "", fmt.Errorf("cannot make the mount point %s: %w", p, err)
+	}
+	return at, nil
+}
+
+// dropGrafted unmounts what the running image root had put into its state paths: the next one brings its own, and
+// mounts of a former root would pile up.
+func dropGrafted(at string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
+	if err != nil {
+		return fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	for _, m := range slices.Backward(mounts) {
+		if strings.HasPrefix(m.Source, switcher.SourcePrefix) {
+			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				return fmt.Errorf("cannot unmount %s: %w", m.Mountpoint, err)
+			}
+		}
+	}
+	return nil
+}
+
+// owned are the paths of an image that lie below the state, each with a clone of what the image has there.
+type owned []ownedPath
+
+type ownedPath struct {
+	path string
+	tree *mount.Tree
+}
+
+// cloneOwned clones them from the root at assembly, on which nothing is mounted yet.
+func (n Next) cloneOwned() (all owned, err error) {
+	for _, p := range n.ImageOwned {
+		from, err := securejoin.SecureJoin(assembly, p)
+		if err != nil {
+			return all, fmt.Errorf("cannot resolve %s in the image: %w", p, err)
+		}
+		if st, err := os.Lstat(from); err != nil || !st.IsDir() {
+			continue // an image without a package database
+		}
+		tree, err := mount.Clone(from, false)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, ownedPath{p, tree})
+	}
+	return all, nil
+}
+
+// bring mounts them over the state that the host keeps there.
+func (all owned) bring() error {
+	for _, o := range all {
+		at, err := placeInRoot(o.path)
+		if err != nil {
+			return err
+		}
+		if err := o.tree.Attach(at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (all owned) close() {
+	for _, o := range all {
+		o.tree.Close()
+	}
+}
+
+// carryHost keeps the mutable host's root mounted, so that it can be gone back to.
+func (n Next) carryHost() error {
+	running, err := facts.MountedRoot()
+	if err != nil {
+		return err
+	}
+	if running != switcher.HostRoot {
+		return nil // the mount is below a state path and came along with it
+	}
+	host, err := mount.Clone("/", false)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	if err := host.SetReadOnly(true); err != nil { // nobody should change it while an image runs
+		return err
+	}
+	at, err := placeInRoot(n.HostMount)
+	if err != nil {
+		return err
+	}
+	return host.Attach(at)
+}
+
+// carryModules mounts the running kernel's modules where the image has none for it, or not for sure those of this build.
+func (n Next) carryModules() error {
+	if !n.needsModules(assembly) {
+		return nil
+	}
+	at, err := placeInRoot(n.modules())
+	if err != nil {
+		return err
+	}
+	return cloneTo(n.modules(), at, false)
+}
+
+func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
+
+func (n Next) needsModules(root string) bool {
+	running := rootfs.Kernel{Release: n.KernelRelease, Version: n.KernelVersion}
+	return facts.HaveModules(running) && !rootfs.Dir(root).Brings(running)
+}
+
+// temporary gives the root a /tmp of its own where it would otherwise be read-only.
+func (n Next) temporary() error {
+	if !n.needsTmp() {
+		return nil
+	}
+	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, [2]string{"mode", "1777"}, [2]string{"size", "50%"})
+	if err != nil {
+		return err
+	}
+	defer tmp.Close()
+	at, err := placeInRoot("/tmp")
+	if err != nil {
+		return err
+	}
+	return tmp.Attach(at)
+}
+
+// needsTmp tells whether /tmp is neither state nor mounted by fstab. An image's own tmp.mount is not relied on: it may be
+// masked in /etc, and where it is not, systemd finds it mounted already.
+func (n Next) needsTmp() bool {
+	return !slices.Contains(n.Persist, "/tmp") && !slices.Contains(n.Fstab, "/tmp")
+}
+
+// joinHost puts the mutable host back together: its root, and the state paths that are mounts of their own there.
+func (n Next) joinHost() error {
+	root, err := mount.Clone(n.HostMount, false)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.SetReadOnly(false); err != nil {
+		return err
+	}
+	if err := root.Attach(assembly); err != nil {
+		return err
+	}
+	for _, p := range n.byDepth() {
+		at := filepath.Join(assembly, p)
+		if same, err := sameDirectory(p, at); err != nil || same {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := cloneTo(p, at, true); err != nil {
+			return err
+		}
+		if err := errors.Join(dropGrafted(at), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameDirectory tells whether the host's own directory is the state path already. A path that one side lacks needs no
+// mount either.
+func sameDirectory(p, at string) (bool, error) {
+	a, err := os.Stat(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at %s: %w", p, err)
+	}
+	b, err := os.Stat(at)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at %s: %w", at, err)
+	}
+	return os.SameFile(a, b), nil
+}
+
+func cloneTo(from, at string, recursive bool) error {
+	tree, err := mount.Clone(from, recursive)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return tree.Attach(at)
+}

@@ -1,0 +1,144 @@
+package assembly
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Owners maps the numeric owners of an image to those of the host, which may number the same names otherwise.
+type Owners struct{ UID, GID map[uint32]uint32 }
+
+func (o Owners) uid(id uint32) uint32 { return mappedID(o.UID, id) }
+
+func (o Owners) gid(id uint32) uint32 { return mappedID(o.GID, id) }
+
+func mappedID(m map[uint32]uint32, id uint32) uint32 {
+	if to, ok := m[id]; ok {
+		return to
+	}
+	return id
+}
+
+// Seed brings directories that the image has at a state path and the host lacks, with their content. Nothing that
+// exists is touched: a file missing from a directory that the host has was perhaps removed on purpose. Skip lists
+// paths relative to the state path that are not seeded. It returns the seeded directories.
+func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
+	var seeded []string
+	var whole [][2]string // complete copies, by their temporary and their final names
+	err := filepath.WalkDir(image, func(from string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(image, from)
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		if slices.Contains(skip, rel) {
+			return fs.SkipDir
+		}
+		to := filepath.Join(host, rel)
+		st, err := os.Lstat(to)
+		switch {
+		case err == nil && st.IsDir():
+			return nil
+		case err == nil: // a link or a file of the host's stands there
+			return fs.SkipDir
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		seeded = append(seeded, rel)
+		tmp, err := copyTree(from, to, owners)
+		if err != nil {
+			return err
+		}
+		whole = append(whole, [2]string{tmp, to})
+		return fs.SkipDir
+	})
+	if err == nil && len(whole) > 0 {
+		err = renameSeeded(whole, host)
+	}
+	if err != nil {
+		return seeded, fmt.Errorf("cannot seed %s: %w", host, err)
+	}
+	return seeded, nil
+}
+
+// renameSeeded gives copies their final names when all of them are on the disk: a directory that exists is never seeded again.
+func renameSeeded(whole [][2]string, host string) error {
+	if err := syncFS(host); err != nil {
+		return err
+	}
+	for _, w := range whole {
+		if err := os.Rename(w[0], w[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTree copies a directory beside its final place and returns where.
+func copyTree(from, to string, owners Owners) (tmp string, err error) {
+	tmp = filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
+	if err := os.RemoveAll(tmp); err != nil {
+		return tmp, err
+	}
+	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, p)
+		if err != nil {
+			return err
+		}
+		return copyEntry(p, filepath.Join(tmp, rel), d)
+	})
+	if err != nil {
+		return tmp, err
+	}
+	return tmp, copyTreeAttributes(from, tmp, owners)
+}
+
+func copyEntry(from, to string, d fs.DirEntry) error {
+	switch d.Type() {
+	case fs.ModeDir:
+		return os.Mkdir(to, 0o700)
+	case fs.ModeSymlink:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	case 0:
+		return copyFile(from, to, 0o600)
+	}
+	return nil // no state is kept in sockets, pipes or devices of an image
+}
+
+// copyTreeAttributes runs after the content is complete, from the leaves up, so that times of directories stay.
+func copyTreeAttributes(from, to string, owners Owners) error {
+	var paths []string
+	err := filepath.WalkDir(to, func(p string, _ fs.DirEntry, err error) error {
+		paths = append(paths, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range slices.Backward(paths) {
+		rel, err := filepath.Rel(to, p)
+		if err != nil {
+			return err
+		}
+		if err := copyAttributes(filepath.Join(from, rel), p, owners); err != nil {
+			return err
+		}
+	}
+	return nil
+}

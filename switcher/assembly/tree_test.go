@@ -1,0 +1,111 @@
+package assembly
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/testtree"
+)
+
+func TestGraftBuild(t *testing.T) {
+	image := testtree.Make(t, "usr/bin/tool", "usr/lib/systemd/system/srv.mount", "home -> var/home", "var/", "etc/", "srv/", "opt -> /srv", "data")
+	if err := os.Chmod(filepath.Join(image, "usr/bin"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	agent := filepath.Join(testtree.Make(t, "agent"), "agent")
+	opened, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	image = fmt.Sprintf("/proc/self/fd/%d", opened.Fd()) // as a detached mount is named
+	dir := filepath.Join(t.TempDir(), "graft")
+	g := Graft{
+		Agent: agent, Units: map[string]string{"u.service": "[Unit]\n", "x.wants/u.service": "-> ../u.service"},
+		MountPoints: []string{"/proc", "/home", "/etc", "/mnt/disk", "/opt/deep", "/usr/lib/modules/6.1"},
+		Stay:        []string{"/srv", "/home", "/var/lib/a-b"},
+	}
+	if err := g.Build(image, dir, []string{"/var", "/etc"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"proc", "mnt/disk", "srv/deep", "usr/lib/modules/6.1"} {
+		if st, err := os.Lstat(filepath.Join(dir, p)); err != nil || !st.IsDir() {
+			t.Errorf("%s is missing in the graft: %v", p, err)
+		}
+	}
+	for _, p := range []string{"home", "var", "etc", "opt", "usr/bin/tool"} {
+		if rootfs.Exists(filepath.Join(dir, p)) {
+			t.Errorf("%s is in the graft and would hide the image's", p)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, "usr/bin")); err != nil || st.Mode().Perm() != 0o711 {
+		t.Errorf("usr/bin must look as in the image: %v, %v", st.Mode(), err)
+	}
+	if st, err := os.Stat(filepath.Join(dir, AgentPath)); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("the agent is not grafted: %v", err)
+	}
+	if target, err := os.Readlink(filepath.Join(dir, unitDir, "x.wants/u.service")); err != nil || target != "../u.service" {
+		t.Errorf("link = %q, %v", target, err)
+	}
+	for unit, at := range map[string]string{"srv.mount": "", "var-home.mount": "/var/home", `var-lib-a\x2db.mount`: "/var/lib/a-b"} { // /home is a link
+		text, err := os.ReadFile(filepath.Join(dir, unitDir, unit+".d/updatectl.conf"))
+		if err != nil || !strings.Contains(string(text), "DefaultDependencies=no") {
+			t.Errorf("%s does not outlive a shutdown of userspace: %q, %v", unit, text, err)
+		}
+		text, err = os.ReadFile(filepath.Join(dir, unitDir, unit))
+		if at == "" && err == nil || at != "" && !strings.Contains(string(text), "\nWhere="+at+"\n") {
+			t.Errorf("%s, which the image has for srv only, has in the graft: %q, %v", unit, text, err)
+		}
+	}
+	g.MountPoints = []string{"/data"}
+	if err := g.Build(image, dir, nil); err == nil || !strings.Contains(err.Error(), "no directory") {
+		t.Errorf("a mount point that is a file: %v", err)
+	}
+	if !rootfs.Exists(filepath.Join(dir, "proc")) {
+		t.Error("a failed build must leave the former graft")
+	}
+}
+
+func TestSeed(t *testing.T) {
+	image := testtree.Make(t, "lib/new/sub/file", "lib/old/image-file", "lib/dpkg/status", "log/", "spool -> log", "lib/blocked/x")
+	host := testtree.Make(t, "lib/old/host-file", "lib/blocked")
+	if err := unix.Chown(filepath.Join(image, "lib/new/sub/file"), 110, 120); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(image, "lib/new/sub"), 0o2770); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Chmod(filepath.Join(image, "lib/new/sub"), 0o2770); err != nil {
+		t.Fatal(err)
+	}
+	owners := Owners{UID: map[uint32]uint32{110: 998}, GID: map[uint32]uint32{120: 997}}
+	seeded, err := Seed(image, host, owners, []string{"lib/dpkg"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"lib/new", "log"}; !slices.Equal(seeded, want) {
+		t.Errorf("seeded %v, want %v", seeded, want)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(host, "lib/new/sub/file"), &st); err != nil || st.Uid != 998 || st.Gid != 997 {
+		t.Errorf("owner %d:%d, %v; want the host's numbers 998:997", st.Uid, st.Gid, err)
+	}
+	if err := unix.Stat(filepath.Join(host, "lib/new/sub"), &st); err != nil || st.Mode&0o7777 != 0o2770 {
+		t.Errorf("mode %o, %v; want 2770", st.Mode&0o7777, err)
+	}
+	for _, p := range []string{"lib/old/image-file", "lib/dpkg"} {
+		if rootfs.Exists(filepath.Join(host, p)) {
+			t.Errorf("%s was seeded", p)
+		}
+	}
+	if again, err := Seed(image, host, owners, []string{"lib/dpkg"}); err != nil || len(again) != 0 {
+		t.Errorf("a second time seeded %v, %v", again, err)
+	}
+}

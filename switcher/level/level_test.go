@@ -1,0 +1,126 @@
+package level
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// softly are facts with which nothing stands against a soft switch.
+func softly() (facts.Facts, Target) {
+	booted := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	policy := rootfs.Policy{Type: "targeted", Digest: strings.Repeat("ab", 32)}
+	f := facts.Facts{
+		Root: switcher.HostRoot, KernelRelease: "6.12.1", KernelVersion: "#1 SMP 1", Architecture: "amd64", Systemd: 257, ISA: 3,
+		At: booted.AddDate(0, 0, 10), KernelBooted: booted, CommandLine: `root=/dev/vda1 quiet "dyndbg=file a.c +p" console=ttyS0`,
+		SELinuxOn: true, SELinux: policy,
+	}
+	t := Target{Root: "sha256-2", Architecture: "amd64", Image: rootfs.Image{
+		Systemd: 257, Init: "/usr/lib/systemd/systemd", Machine: "amd64", ISA: 1, Kernels: []rootfs.Kernel{{Release: "6.12.1", Version: "#1 SMP 1"}},
+		Kargs: []string{"console=ttyS0"}, SELinux: policy,
+	}}
+	return f, t
+}
+
+// TestDecide turns every check, from facts with which nothing stands against a soft switch.
+func TestDecide(t *testing.T) {
+	turned := map[string]bool{}
+	for name, c := range map[string]struct {
+		change  func(*facts.Facts, *Target)
+		check   string
+		verdict Verdict
+		reason  string
+	}{
+		"nothing against it":        {func(*facts.Facts, *Target) {}, "kernel modules", VerdictOK, "has the modules"},
+		"host without systemd":      {func(f *facts.Facts, _ *Target) { f.Systemd = 0 }, "systemd of the host", VerdictRefuse, "not systemd"},
+		"host of the first systemd": {func(f *facts.Facts, _ *Target) { f.Systemd = 254 }, "systemd of the host", VerdictNote, "nobody goes back from a root that hangs; 255 lets it live"},
+		"Debian 12 host":            {func(f *facts.Facts, _ *Target) { f.Systemd = 252 }, "systemd of the host", VerdictRefuse, "systemd 252, and a soft reboot needs 254"},
+		"Debian 12 image":           {func(_ *facts.Facts, t *Target) { t.Systemd = 252 }, "systemd of the root", VerdictRefuse, "the image has systemd 252"},
+		"unknown systemd":           {func(_ *facts.Facts, t *Target) { t.Systemd = 0 }, "systemd of the root", VerdictNote, "does not tell"},
+		"other architecture":        {func(_ *facts.Facts, t *Target) { t.Architecture = "arm64" }, "architecture", VerdictRefuse, "for arm64, this host is amd64"},
+		"init of another machine":   {func(_ *facts.Facts, t *Target) { t.Machine = "arm64" }, "architecture", VerdictRefuse, "init is a program for arm64, this host is amd64"},
+		"newer processor needed":    {func(_ *facts.Facts, t *Target) { t.ISA = 4 }, "x86-64 level", VerdictRefuse, "needs x86-64-v4, this processor has x86-64-v3"},
+		"variant needs a newer":     {func(_ *facts.Facts, t *Target) { t.Variant = "v4" }, "x86-64 level", VerdictRefuse, "needs x86-64-v4"},
+		"just enough":               {func(_ *facts.Facts, t *Target) { t.ISA = 3 }, "x86-64 level", VerdictOK, "needs x86-64-v3, this processor has x86-64-v3"},
+		"unknown processor":         {func(f *facts.Facts, t *Target) { f.ISA, t.ISA = 0, 3 }, "x86-64 level", VerdictNote, "does not tell what it has"},
+		"no init":                   {func(_ *facts.Facts, t *Target) { t.Init = "" }, "init", VerdictRefuse, "no init"},
+		"newer kernel in it":        {func(_ *facts.Facts, t *Target) { t.Kernels = []rootfs.Kernel{{Release: "6.12.9", Version: "#1 SMP 9"}} }, "kernel", VerdictNote, "kernel 6.12.1 (#1 SMP 1) keeps running; the image's own, 6.12.9 (#1 SMP 9)"},
+		"another build of it":       {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel", VerdictNote, "kernel 6.12.1 (#1 SMP 1) keeps running; the image has another build of it, #1 SMP 2"},
+		"image without a kernel":    {func(_ *facts.Facts, t *Target) { t.Kernels = nil }, "kernel", VerdictOK, "keeps running"},
+		"modules carried over":      {func(_ *facts.Facts, t *Target) { t.Kernels, t.Modules = []rootfs.Kernel{{Release: "6.12.9"}}, true }, "kernel modules", VerdictOK, "carried over"},
+		"modules of another build":  {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "#1 SMP 2", true }, "kernel modules", VerdictOK, "carried over, the image has those of another build"},
+		"of another build only":     {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel modules", VerdictNote, "none can be loaded"},
+		"of an unknown build":       {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true }, "kernel modules", VerdictOK, "carried over, the image does not tell of which build its own are"},
+		"unknown, none at hand":     {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "" }, "kernel modules", VerdictNote, "does not tell of which build"},
+		"no modules anywhere":       {func(_ *facts.Facts, t *Target) { t.Kernels = nil }, "kernel modules", VerdictNote, "none can be loaded"},
+		"parameters missing":        {func(_ *facts.Facts, t *Target) { t.Kargs = []string{"quiet", "mitigations=auto", "console=ttyS1"} }, "kernel command line", VerdictFull, "wants mitigations=auto console=ttyS1, and the kernel was booted without"},
+		"no parameters wanted":      {func(_ *facts.Facts, t *Target) { t.Kargs = nil }, "kernel command line", VerdictOK, "wants nothing"},
+		"kernel too old":            {func(f *facts.Facts, _ *Target) { f.RebootBy = f.KernelBooted.AddDate(0, 0, 9) }, "kernel age", VerdictFull, "booted on 2026-03-01, and [switch] max-kernel-age wants a full reboot since 2026-03-10"},
+		"on the very day":           {func(f *facts.Facts, _ *Target) { f.RebootBy = f.At }, "kernel age", VerdictFull, "since 2026-03-11"},
+		"kernel grows old":          {func(f *facts.Facts, _ *Target) { f.RebootBy = f.At.AddDate(0, 0, 1) }, "kernel age", VerdictOK, "a full reboot by 2026-03-12"},
+		"kernel of any age":         {func(*facts.Facts, *Target) {}, "kernel age", VerdictOK, "sets no limit"},
+		"another policy":            {func(_ *facts.Facts, t *Target) { t.SELinux.Digest = strings.Repeat("cd", 32) }, "SELinux", VerdictFull, "targeted (sha256 abababababab) is loaded and stays so, and the root has another, targeted (sha256 cdcdcdcdcdcd)"},
+		"policy of another type":    {func(_ *facts.Facts, t *Target) { t.SELinux.Type = "mls" }, "SELinux", VerdictFull, "another, mls"},
+		"no policy":                 {func(_ *facts.Facts, t *Target) { t.SELinux = rootfs.Policy{} }, "SELinux", VerdictFull, "the root has none"},
+		"loaded policy not known":   {func(f *facts.Facts, _ *Target) { f.SELinux = rootfs.Policy{} }, "SELinux", VerdictFull, "(unknown) is loaded"},
+		"SELinux off on the host":   {func(f *facts.Facts, _ *Target) { f.SELinuxOn = false }, "SELinux", VerdictNote, "off in the running kernel"},
+		"no SELinux at all":         {func(f *facts.Facts, t *Target) { f.SELinuxOn, t.SELinux = false, rootfs.Policy{} }, "SELinux", VerdictOK, "it is off"},
+		"encrypted disk":            {func(f *facts.Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictRefuse, "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)"},
+		"open fixes":                {func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} }, "known fixes", VerdictNote, "without the fixes of CVE-2026-1, CVE-2026-2"},
+		"back to the host":          {func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil }, "init", VerdictOK, "has an init"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, to := softly()
+			c.change(&f, &to)
+			d := Decide(f, to)
+			i := slices.IndexFunc(d.Checks, func(k Check) bool { return k.Name == c.check })
+			if i < 0 {
+				t.Fatalf("no check %q in %+v", c.check, d.Checks)
+			}
+			if got := d.Checks[i]; got.Verdict != c.verdict || !strings.Contains(got.Reason, c.reason) {
+				t.Errorf("check = %+v; want %s with %q", got, c.verdict, c.reason)
+			}
+			if refused := len(d.Refused()) > 0; refused != (c.verdict == VerdictRefuse) {
+				t.Errorf("Refused = %v", d.Refused())
+			}
+			if none := d.Level == None; none != (c.verdict == VerdictRefuse) {
+				t.Errorf("Level = %s, Refused = %v", d.Level, d.Refused())
+			}
+			if full := d.Level == Full; full != (c.verdict == VerdictFull) {
+				t.Errorf("Level = %s, NeedsFull = %v", d.Level, d.NeedsFull())
+			}
+		})
+		turned[c.check] = turned[c.check] || c.verdict != VerdictOK
+	}
+	for _, c := range checks {
+		if !turned[c.name] {
+			t.Errorf("no case turns the check %q", c.name)
+		}
+	}
+}
+
+// TestDecideHost: what is about the host stands against every soft reboot, and nothing else is asked.
+func TestDecideHost(t *testing.T) {
+	f, _ := softly()
+	f.RebootBy, f.DiskUnits = f.At, []string{"systemd-cryptsetup@data.service"}
+	d := DecideHost(f)
+	if len(d.Checks) != 3 || len(d.Refused()) != 1 || len(d.NeedsFull()) != 1 || d.Level != None {
+		t.Errorf("decided %+v", d)
+	}
+}
+
+func TestParseLevel(t *testing.T) {
+	for _, s := range []string{"auto", "soft", "full"} {
+		if l, err := ParseLevel(s); err != nil || string(l) != s {
+			t.Errorf("ParseLevel(%q) = %q, %v", s, l, err)
+		}
+	}
+	if _, err := ParseLevel("warm"); err == nil || !strings.Contains(err.Error(), "one of auto, soft, full") {
+		t.Errorf("ParseLevel(warm): %v", err)
+	}
+}

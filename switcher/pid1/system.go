@@ -1,0 +1,4 @@
+package pid1
+
+// System is systemd of this host, with logind where it runs.
+type System struct{}

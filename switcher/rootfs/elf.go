@@ -1,0 +1,72 @@
+package rootfs
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"io"
+)
+
+// machines are the GOARCH of what ELF calls machines.
+var machines = map[elf.Machine]string{
+	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
+	elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64",
+}
+
+func readProgram(r io.ReaderAt) (machine string, isa int) {
+	program, err := elf.NewFile(r)
+	if err != nil {
+		return "", 0
+	}
+	const maxNote = 64 << 10
+	machine = machines[program.Machine]
+	if machine != "amd64" {
+		return machine, 0
+	}
+	for _, segment := range program.Progs {
+		if segment.Type != elf.PT_GNU_PROPERTY || segment.Filesz > maxNote {
+			continue
+		}
+		if note, err := io.ReadAll(io.LimitReader(segment.Open(), maxNote)); err == nil {
+			isa = max(isa, isaOfNote(note))
+		}
+	}
+	return machine, isa
+}
+
+// isaOfNote reads the x86-64 level needed from a note of GNU properties (psABI, "Program Property"): a header, then
+// properties of type, size and data, padded to eight bytes. 0 when it says nothing, or is damaged.
+func isaOfNote(note []byte) int {
+	const (
+		header  = 16 // sizes of name and data, type, "GNU\0"
+		typeGNU = 5  // NT_GNU_PROPERTY_TYPE_0
+		needed  = 0xc0008002
+		padding = 8
+	)
+	le := binary.LittleEndian
+	if len(note) < header || le.Uint32(note[8:]) != typeGNU || string(note[12:header]) != "GNU\x00" {
+		return 0
+	}
+	rest := note[header:]
+	for len(rest) >= 8 {
+		kind, size := le.Uint32(rest), int64(le.Uint32(rest[4:]))
+		rest = rest[8:]
+		if size > int64(len(rest)) {
+			return 0
+		}
+		if kind == needed && size == 4 {
+			return isaOfBits(le.Uint32(rest))
+		}
+		rest = rest[min(int64(len(rest)), (size+padding-1)/padding*padding):]
+	}
+	return 0
+}
+
+// isaOfBits is the highest level among the bits of GNU_PROPERTY_X86_ISA_1_NEEDED: baseline, v2, v3, v4.
+func isaOfBits(bits uint32) int {
+	for level := 4; level > 0; level-- {
+		if bits&(1<<(level-1)) != 0 {
+			return level
+		}
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package rootfs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// kargsDir has what an image wants on the kernel's command line, as fragments in the order of their names.
+const kargsDir = "/usr/lib/updatectl/kargs.d"
+
+// kargsFile is one fragment, in the format that bootc has.
+type kargsFile struct {
+	Kargs []string `toml:"kargs"`
+	// Architectures restricts it, in the kernel's names (x86_64, aarch64) or Go's; empty for all.
+	Architectures []string `toml:"match-architectures"`
+}
+
+// kernelNames are the kernel's names (uname -m) for what Go calls otherwise.
+var kernelNames = map[string]string{"amd64": "x86_64", "386": "x86", "arm64": "aarch64", "ppc64le": "powerpc64", "loong64": "loongarch64"}
+
+func parseKargs(text, machine string) ([]string, error) {
+	var f kargsFile
+	meta, err := toml.Decode(text, &f)
+	if err != nil {
+		return nil, err
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return nil, fmt.Errorf("unknown key %s", unknown[0])
+	}
+	if len(f.Architectures) > 0 && !slices.Contains(f.Architectures, machine) && !slices.Contains(f.Architectures, kernelNames[machine]) {
+		return nil, nil
+	}
+	var kargs []string
+	for _, k := range f.Kargs { // an entry may hold several
+		kargs = append(kargs, splitKargs(k)...)
+	}
+	return kargs, nil
+}
+
+// splitKargs splits a command line as the kernel does: at blanks that are not between double quotes.
+func splitKargs(line string) []string {
+	quoted := false
+	return strings.FieldsFunc(line, func(r rune) bool {
+		if r == '"' {
+			quoted = !quoted
+		}
+		return !quoted && (r == ' ' || r == '\t' || r == '\n')
+	})
+}
+
+// plainKarg writes a parameter the one way that can be compared: the kernel takes - and _ in names for the same, and drops
+// quotes.
+func plainKarg(k string) string {
+	name, value, assigned := strings.Cut(strings.ReplaceAll(k, `"`, ""), "=")
+	name = strings.ReplaceAll(name, "-", "_")
+	if assigned {
+		return name + "=" + value
+	}
+	return name
+}
+
+// repeatable are the parameters of which each counts when there are several: the kernel, the initrd, or systemd takes
+// them as a list. Of any other the last counts.
+var repeatable = []string{
+	"acpi_osi", "amd_iommu", "cgroup_disable", "console", "dyndbg", "earlycon", "efi", "hugepages", "hugepagesz", "ifname", "initrd",
+	"intel_iommu", "iommu", "ip", "memmap", "modprobe.blacklist", "nameserver", "pci", "video",
+}
+
+// listed tells whether a parameter of this plain name may be repeated.
+func listed(name string) bool {
+	return slices.Contains(repeatable, name) || strings.HasPrefix(name, "rd.") || strings.HasPrefix(name, "systemd.")
+}
+
+// inForce drops from a list of parameters those that a later one of the same name overrides.
+func inForce(kargs []string) []string {
+	var last []string
+	later := map[string]bool{}
+	for _, k := range slices.Backward(kargs) {
+		name, _, _ := strings.Cut(plainKarg(k), "=")
+		if !later[name] || listed(name) {
+			last = append(last, k)
+		}
+		later[name] = true
+	}
+	slices.Reverse(last)
+	return last
+}
+
+// MissingKargs lists which of the wanted parameters are not in force on a command line.
+func MissingKargs(commandLine string, wanted []string) []string {
+	have := map[string]bool{}
+	for _, k := range inForce(splitKargs(commandLine)) {
+		have[plainKarg(k)] = true
+	}
+	var missing []string
+	for _, k := range inForce(wanted) {
+		if !have[plainKarg(k)] {
+			missing = append(missing, k)
+		}
+	}
+	return missing
+}

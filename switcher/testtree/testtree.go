@@ -1,0 +1,43 @@
+// Package testtree makes trees of files for the tests of the packages that read them.
+package testtree
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Write writes a file below root with its directories.
+func Write(t *testing.T, root, name string, text []byte, mode os.FileMode) {
+	t.Helper()
+	p := filepath.Join(root, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p, text, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Make makes files below a temporary directory: a name that ends with / is a directory, "a -> b" a symbolic link.
+func Make(t *testing.T, names ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range names {
+		link, target, isLink := strings.Cut(name, " -> ")
+		p := filepath.Join(dir, link)
+		var err error
+		if strings.HasSuffix(name, "/") {
+			err = os.MkdirAll(p, 0o755)
+		} else if err = os.MkdirAll(filepath.Dir(p), 0o755); err == nil && isLink {
+			err = os.Symlink(target, p)
+		} else if err == nil {
+			err = os.WriteFile(p, []byte(name), 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
