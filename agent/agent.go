@@ -9,6 +9,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,11 @@ const (
 
 // Agent works on one host.
 type Agent struct {
+	Records    struct{}
+	Roots      struct{}
+	Offers     struct{}
+	Live       struct{}
+	Transition struct{}
 	// Machine is the host, or another tree to work on.
 	Machine facts.Machine
 	// Config is the merged configuration.
@@ -147,7 +153,7 @@ func (a *Agent) policyEtc() (string, error) {
 		return "", err
 	}
 	etc := ownEtc(rec.good())
-	if !exists(filepath.Join(etc, "updatectl")) {
+	if !rootfs.Exists(filepath.Join(etc, "updatectl")) {
 		return "", nil
 	}
 	return etc, nil

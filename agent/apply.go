@@ -120,7 +120,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return w.done, err
 	}
-	decision, err := a.decide(w.store, root, w.facts, w.rec, o.Level)
+	decision, err := a.decideStaged(ctx, w.store, root, w.facts, w.rec, o.Level)
 	w.done.Decision = &decision
 	if err != nil {
 		return w.done, err
@@ -132,11 +132,22 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		a.loadBeforeSwitch(ctx, w)
 	}
 	w.done.Switching = true
-	w.rec.leave(w.facts.Root, w.offer, a.Now())
+	if w.offer.olderThan(w.rec, w.facts.Root) {
+		w.rec.leave(w.facts.Root, w.offer.mark.Version, a.Now())
+	}
 	s := Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
 	s.Level = decision.Level
 	s.Before = a.observe(ctx, w.facts, s.Verb)
 	return w.done, a.switchTo(ctx, w.rec, w.facts, s, root.ID)
+}
+
+// decideStaged chooses the level for a staged root, with the fixes that the running kernel does not have.
+func (a *Agent) decideStaged(ctx context.Context, st *store.Store, root store.Root, f facts.Facts, rec *Record, wish level.Level) (level.Decision, error) {
+	open, err := a.openFixes(ctx, st, f, rec, root.ID)
+	if err != nil {
+		return level.Decision{}, err
+	}
+	return a.decide(st, root, f, rec, open, wish)
 }
 
 // stranded tells that the host is there and that it is worth trying to go on to the good root.
@@ -229,7 +240,7 @@ func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
 	if w.offer, err = a.fetch(ctx, o.From, w.facts, w.rec, o.AllowDowngrade); err != nil {
 		return w, err
 	}
-	w.done = w.offer.applied(w.facts, w.rec)
+	w.done = applied(w.offer, w.facts, w.rec)
 	runs := w.done.Root == w.facts.Root
 	if w.offer.waived == nil || runs || w.offer.image == nil {
 		err = a.accept(w.offer, w.rec)

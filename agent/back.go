@@ -200,7 +200,7 @@ func (a *Agent) takeOver(f facts.Facts, rec *Record) error {
 	if n == nil {
 		return err
 	}
-	if rec.concerns(n, f) {
+	if n.concerns(rec, f) {
 		if err := rec.retreat(CauseTakenOver, n.Switch, n.Reason); err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (a *Agent) takeOver(f facts.Facts, rec *Record) error {
 }
 
 // concerns tells whether a note is of the switch that the record is in, and the record does not have it yet.
-func (r *Record) concerns(n *backNote, f facts.Facts) bool {
+func (n *backNote) concerns(r *Record, f facts.Facts) bool {
 	return r.Switch != nil && r.Switch.Target == n.Left && n.Switch.BootID == f.BootID &&
 		(r.moving() || r.late(n.Left)) && !r.Switch.At.Equal(n.Switch.At)
 }

@@ -400,7 +400,7 @@ func (c *Config) validateState(fault func(key, format string, args ...any)) {
 }
 
 // adopt is the list of paths below /etc that the first image takes over from the mutable host.
-func (a *Agent) adopt() []string { return slices.Concat(etc.DefaultAdopt, a.Config.State.Adopt) }
+func (c Config) adopt() []string { return slices.Concat(etc.DefaultAdopt, c.State.Adopt) }
 
 // CheckConfig tells whether the configuration is enough to work with, the key files included.
 func (a *Agent) CheckConfig() error {

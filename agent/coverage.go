@@ -98,8 +98,8 @@ func compareCVE(a, b string) int {
 	return slices.Compare([]byte(a), []byte(b))
 }
 
-// openFixes names the fixes that the running kernel does not have.
-func openFixes(fixes []Fix) []string {
+// namesOfOpen names the fixes that the running kernel does not have.
+func namesOfOpen(fixes []Fix) []string {
 	var open []string
 	for _, x := range fixes {
 		if x.State == FixOpen {
@@ -122,6 +122,12 @@ func (a *Agent) coverage(ctx context.Context, st *store.Store, f facts.Facts, re
 		return nil, nil
 	}
 	return coverage(f, a.Config.Source.Compatible, a.releases(ctx, st, policy, roots), live), nil
+}
+
+// openFixes names the fixes that the releases of the given roots name and the running kernel does not have.
+func (a *Agent) openFixes(ctx context.Context, st *store.Store, f facts.Facts, rec *Record, roots ...string) ([]string, error) {
+	fixes, err := a.coverage(ctx, st, f, rec, roots...)
+	return namesOfOpen(fixes), err
 }
 
 // releases reads the releases in the evidence that is kept, each once.

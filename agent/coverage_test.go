@@ -52,7 +52,7 @@ func TestCoverage(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)
 	}
-	if open := openFixes(fixes); len(open) != 6 || open[0] != "CVE-2025-0001" {
+	if open := namesOfOpen(fixes); len(open) != 6 || open[0] != "CVE-2025-0001" {
 		t.Errorf("open: %v", open)
 	}
 	if len(coverage(f, "", nil, nil)) != 0 {

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,7 +35,7 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 		return err
 	}
 	a.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
-	if exists(before) { // what is there was merged for a switch that failed
+	if rootfs.Exists(before) { // what is there was merged for a switch that failed
 		err = etc.Replace(fresh, dst)
 	} else {
 		if err = os.Rename(dst, before); errors.Is(err, fs.ErrNotExist) { // the root never ran
@@ -52,7 +53,7 @@ func (a *Agent) mergeEtc(in etc.Inputs, dst string) error {
 
 // retireEtc keeps the /etc that a root ran with before this time as the old one: the root is good with its new one.
 func retireEtc(dir string) error {
-	if !exists(dir + etcBefore) {
+	if !rootfs.Exists(dir + etcBefore) {
 		return nil
 	}
 	if err := errors.Join(os.RemoveAll(dir+etcOld), os.Rename(dir+etcBefore, dir+etcOld)); err != nil {
@@ -93,13 +94,8 @@ func (a *Agent) restoreEtcs(f facts.Facts) {
 // ownEtc is the /etc that a root was good with.
 func ownEtc(root string) string {
 	dir := filepath.Join(StateDir, "roots", root, "etc")
-	if exists(dir + etcBefore) {
+	if rootfs.Exists(dir + etcBefore) {
 		return dir + etcBefore
 	}
 	return dir
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

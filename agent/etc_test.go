@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -54,7 +55,7 @@ func TestMergedEtcKeepsWhatRan(t *testing.T) {
 	for range 2 { // the second time after a switch that failed
 		c.merge()
 		c.own(etcBefore)
-		if exists(c.dst + etcMerged) {
+		if rootfs.Exists(c.dst + etcMerged) {
 			t.Error("a merge is left over")
 		}
 	}
@@ -81,7 +82,7 @@ func TestRestoreEtc(t *testing.T) {
 			c.own(etcBefore)
 			c.agent.restoreEtcs(facts.Facts{Root: switcher.HostRoot})
 			c.own("")
-			if exists(c.dst+etcMerged) || exists(c.dst+etcBefore) {
+			if rootfs.Exists(c.dst+etcMerged) || rootfs.Exists(c.dst+etcBefore) {
 				t.Error("something is left over")
 			}
 		})

@@ -40,9 +40,9 @@ type published struct {
 // userAgent is what registries see.
 const userAgent = "updatectl"
 
-// fetch asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
+// fetchOffer asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
 // only then what they say, and whether it is its time.
-func (a *Agent) fetch(ctx context.Context, reference string, f facts.Facts, rec *Record, downgrade bool) (*published, error) {
+func (a *Agent) fetchOffer(ctx context.Context, reference string, f facts.Facts, rec *Record, running string, downgrade bool) (*published, error) {
 	policy, err := a.policy()
 	if err != nil {
 		return nil, err
@@ -76,7 +76,12 @@ func (a *Agent) fetch(ctx context.Context, reference string, f facts.Facts, rec 
 		return nil, fmt.Errorf("%s: %w", reference, err)
 	}
 	p.verified = verified
-	return p, a.choose(ctx, p, verified, a.circumstances(f, rec, downgrade), f.Root)
+	return p, a.choose(ctx, p, verified, a.circumstances(f, rec, running, downgrade), f.Root)
+}
+
+// fetch is fetchOffer for the version of the root that runs.
+func (a *Agent) fetch(ctx context.Context, reference string, f facts.Facts, rec *Record, downgrade bool) (*published, error) {
+	return a.fetchOffer(ctx, reference, f, rec, a.versionOf(versioned(f, rec), rec), downgrade)
 }
 
 // open opens the reference, and the mirrors if it is the one that they are mirrors of.
@@ -203,7 +208,7 @@ func (a *Agent) available(ctx context.Context, p *published, f facts.Facts, rec 
 		if err != nil && !errors.Is(err, os.ErrPermission) {
 			return v, err
 		}
-		v.LivePatches = survey(f, loaded, p.listed(stored), rec.Held)[:len(p.release.LivePatches)]
+		v.LivePatches = survey(f, loaded, listed(p, stored), rec.Held)[:len(p.release.LivePatches)]
 		v.Live = slices.ContainsFunc(v.LivePatches, LivePatch.Unfinished)
 	}
 	if bad, ok := rec.Bad[v.Root]; ok {

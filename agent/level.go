@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -21,8 +20,8 @@ const (
 )
 
 // decide looks into a staged root and chooses the level, or refuses what cannot be done.
-func (a *Agent) decide(st *store.Store, root store.Root, f facts.Facts, rec *Record, wish level.Level) (level.Decision, error) {
-	t, err := a.target(st, root.ID, f)
+func (a *Agent) decide(st *store.Store, root store.Root, f facts.Facts, rec *Record, open []string, wish level.Level) (level.Decision, error) {
+	t, err := a.target(st, root.ID, f, open)
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
@@ -88,9 +87,9 @@ func (r *Record) landed(id string, f facts.Facts) bool {
 	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == level.Landed && r.Last.Target == id
 }
 
-// target is what the switcher needs to know of a root.
-func (a *Agent) target(st *store.Store, id string, f facts.Facts) (level.Target, error) {
-	t := level.Target{Root: id, Modules: haveModules(f)}
+// target is what the level of a switch to a root depends on; open are the fixes that the running kernel does not have.
+func (a *Agent) target(st *store.Store, id string, f facts.Facts, open []string) (level.Target, error) {
+	t := level.Target{Root: id, Modules: haveModules(f), OpenFixes: open}
 	var err error
 	if id == switcher.HostRoot {
 		t.Image, err = rootfs.ReadImage(hostMount)
@@ -106,15 +105,7 @@ func (a *Agent) target(st *store.Store, id string, f facts.Facts) (level.Target,
 		return t, err
 	}
 	defer image.Close()
-	if t.Image, err = rootfs.ReadImage(image.Path()); err != nil {
-		return t, err
-	}
-	rec, err := a.readRecord()
-	if err != nil {
-		return t, err
-	}
-	fixes, err := a.coverage(context.Background(), st, f, rec, id)
-	t.OpenFixes = openFixes(fixes)
+	t.Image, err = rootfs.ReadImage(image.Path())
 	return t, err
 }
 
@@ -126,7 +117,7 @@ func haveModules(f facts.Facts) bool {
 // passable tells whether a root that ran before can be gone back to. A wish for a full reboot does not hold anybody back
 // from leaving a bad root: it is told and passed over.
 func (a *Agent) passable(st *store.Store, id string, f facts.Facts) error {
-	t, err := a.target(st, id, f)
+	t, err := a.target(st, id, f, nil)
 	if err != nil {
 		a.Log.Warn("cannot tell all that this root needs; going back to it all the same", zap.String("root", id), zap.Error(err))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -352,7 +353,7 @@ func (a *Agent) keepLivePatches(ctx context.Context, p *published, f facts.Facts
 	if p.release == nil {
 		return nil
 	}
-	if len(p.release.LivePatches) == 0 && !exists(patches.Dir(a.path(StateDir))) {
+	if len(p.release.LivePatches) == 0 && !rootfs.Exists(patches.Dir(a.path(StateDir))) {
 		return nil
 	}
 	others := func(l release.LivePatch) bool { return !a.mayRunKernelOf(f, l) }
@@ -369,8 +370,8 @@ func (a *Agent) keepLivePatches(ctx context.Context, p *published, f facts.Facts
 // shows only when it runs.
 func (a *Agent) mayRunKernelOf(f facts.Facts, l release.LivePatch) bool {
 	const modules = "/usr/lib/modules"
-	return misfit(f, l) == "" || exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
-		exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
+	return misfit(f, l) == "" || rootfs.Exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
+		rootfs.Exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
 }
 
 // LivePatchOptions are the operator's wishes for livepatch apply.

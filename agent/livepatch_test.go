@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -285,10 +286,10 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}
-		if !rec.accept(p, time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
+		if !rec.accept(p.offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
 			t.Errorf("accepted as %+v", rec)
 		}
-		w := &work{facts: h.facts, rec: rec, offer: p, done: p.applied(h.facts, rec)}
+		w := &work{facts: h.facts, rec: rec, offer: p, done: applied(p, h.facts, rec)}
 		if w.done.Root != c.root || w.done.From != c.running {
 			t.Errorf("%+v", w.done)
 		}
@@ -510,7 +511,7 @@ func TestReplaced(t *testing.T) {
 	if err != nil || states(r.Patches) != "fix_1 no longer published, fix_2 effective" {
 		t.Errorf("%s, %v", states(r.Patches), err)
 	}
-	if exists(h.path("/sys/module/fix_1")) || !exists(h.path("/sys/module/theirs")) {
+	if rootfs.Exists(h.path("/sys/module/fix_1")) || !rootfs.Exists(h.path("/sys/module/theirs")) {
 		t.Error("fix_1 is still in memory, or theirs is gone")
 	}
 	// What is no longer published is not loaded at boot, and not kept.
@@ -618,7 +619,7 @@ func TestStackedIsRefused(t *testing.T) {
 				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || states(r.Patches) != "p1 effective, p2 not loaded" {
 				t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
 			}
-			if len(r.Loaded) > 0 || exists(h.path("/sys/module/p2")) {
+			if len(r.Loaded) > 0 || rootfs.Exists(h.path("/sys/module/p2")) {
 				t.Errorf("apply %s: it is still in the kernel, or said to be: %v", name, r.Loaded)
 			}
 		}
@@ -760,7 +761,7 @@ func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
 	h.Config.LivePatch.Enabled = false
-	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || exists(patches.Dir(h.path(StateDir))) {
+	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || rootfs.Exists(patches.Dir(h.path(StateDir))) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {

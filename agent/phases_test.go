@@ -123,13 +123,13 @@ func TestRetreat(t *testing.T) {
 	back := Switch{Verb: verbBack, At: at}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
 	note := backNote{Left: "v2", Switch: back}
-	if !r.concerns(&note, facts.Facts{BootID: "b"}) || r.concerns(&note, facts.Facts{BootID: "c"}) {
+	if !note.concerns(r, facts.Facts{BootID: "b"}) || note.concerns(r, facts.Facts{BootID: "c"}) {
 		t.Error("a note of the guard concerns the switch it watched, in the boot it was made in")
 	}
 	if err := r.retreat(CauseTakenOver, back, "it hangs"); err != nil {
 		t.Fatal(err)
 	}
-	if r.concerns(&note, facts.Facts{BootID: "b"}) {
+	if note.concerns(r, facts.Facts{BootID: "b"}) {
 		t.Error("a note that the record has is taken over again")
 	}
 	if r.Phase != PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
@@ -166,7 +166,7 @@ func TestLate(t *testing.T) {
 	r = taken()
 	back := Switch{Verb: verbBack, At: time.Unix(2, 0)}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
-	if !r.concerns(&backNote{Left: "v2", Switch: back}, f) {
+	if !(&backNote{Left: "v2", Switch: back}).concerns(r, f) {
 		t.Error("what the guard did is not taken over")
 	}
 	if err := r.retreat(CauseTakenOver, back, "it hangs"); err != nil || r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {

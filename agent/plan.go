@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,7 +84,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 }
 
 func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts facts.Facts, rec *Record, resumes bool) error {
-	decide := func() (level.Decision, error) { return a.decide(st, root, facts, rec, "") }
+	decide := func() (level.Decision, error) { return a.decideStaged(ctx, st, root, facts, rec, "") }
 	if resumes { // nothing else is published
 		decide = func() (level.Decision, error) { return a.decideResume(facts) }
 	}
@@ -156,7 +157,7 @@ func (a *Agent) withEtc(st *store.Store, root store.Root, f facts.Facts, rec *Re
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.adopt(), Ledger: a.path(ledgerFile)}
+	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: a.Config.adopt(), Ledger: a.path(ledgerFile)}
 	base := f.Root
 	if base == switcher.HostRoot {
 		base = rec.good()
@@ -192,7 +193,7 @@ func (a *Agent) graft(st *store.Store, root store.Root, f facts.Facts, rec *Reco
 		g.Units = configs.Units()
 	}
 	err = g.Build(image.Path(), n.Graft, slices.Concat(a.Config.State.Persist, []string{"/etc"}))
-	if noRoom(err) && exists(n.Graft) && exists(n.Etc) { // who filled the disk keeps nobody from going back or going on
+	if noRoom(err) && rootfs.Exists(n.Graft) && rootfs.Exists(n.Etc) { // who filled the disk keeps nobody from going back or going on
 		a.Log.Warn("the host's part of the root cannot be made anew; the one that it ran with is taken", zap.String("root", root.ID), zap.Error(err))
 		err = nil
 	}

@@ -55,30 +55,33 @@ func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.Me
 }
 
 // policy reads what the configuration names, at every run anew: a rotated key or a revocation needs no more than a file.
-func (a *Agent) policy() (verify.Policy, error) {
-	c := a.Config.Verify
-	p := verify.Policy{Threshold: c.Threshold, Now: a.Now()}
-	for _, file := range c.Keys {
-		if err := a.addKey(&p, KeyRule{File: file}); err != nil {
-			return p, fmt.Errorf("%w: %s[verify] keys: %w", ErrConfig, a.Config.at("verify.keys"), err)
+func (a *Agent) policy() (verify.Policy, error) { return a.Config.policy(a.path, a.Now()) }
+
+// policy reads the keys, identities and trust roots that the configuration names. Path is where a file of the host lies
+// for this process. The error is an ErrConfig.
+func (c Config) policy(path func(string) string, now time.Time) (verify.Policy, error) {
+	p := verify.Policy{Threshold: c.Verify.Threshold, Now: now}
+	for _, file := range c.Verify.Keys {
+		if err := addKey(&p, KeyRule{File: file}, path); err != nil {
+			return p, fmt.Errorf("%w: %s[verify] keys: %w", ErrConfig, c.at("verify.keys"), err)
 		}
 	}
-	for _, rule := range c.Key {
-		if err := a.addKey(&p, rule); err != nil {
-			return p, fmt.Errorf("%w: %s[[verify.key]]: %w", ErrConfig, a.Config.at("verify.key"), err)
+	for _, rule := range c.Verify.Key {
+		if err := addKey(&p, rule, path); err != nil {
+			return p, fmt.Errorf("%w: %s[[verify.key]]: %w", ErrConfig, c.at("verify.key"), err)
 		}
 	}
-	for _, rule := range c.Identity {
-		if err := a.addIdentity(&p, rule); err != nil {
-			return p, fmt.Errorf("%w: %s[[verify.identity]]: %w", ErrConfig, a.Config.at("verify.identity"), err)
+	for _, rule := range c.Verify.Identity {
+		if err := addIdentity(&p, rule, path); err != nil {
+			return p, fmt.Errorf("%w: %s[[verify.identity]]: %w", ErrConfig, c.at("verify.identity"), err)
 		}
 	}
 	n := len(p.Keys) + len(p.Identities)
 	if n == 0 {
 		return p, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images, or a [[verify.identity]]", ErrConfig)
 	}
-	if c.Threshold > n {
-		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities", ErrConfig, a.Config.at("verify.threshold"), c.Threshold, n)
+	if c.Verify.Threshold > n {
+		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities", ErrConfig, c.at("verify.threshold"), c.Verify.Threshold, n)
 	}
 	if err := p.Check(); err != nil {
 		return p, fmt.Errorf("%w: [verify]: %w", ErrConfig, err)
@@ -86,28 +89,28 @@ func (a *Agent) policy() (verify.Policy, error) {
 	return p, nil
 }
 
-func (a *Agent) addKey(p *verify.Policy, rule KeyRule) error {
+func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
 	if rule.File == "" {
 		return fmt.Errorf("file is missing: name the one with the public key")
 	}
-	pem, err := a.readBounded(rule.File)
+	text, err := readBounded(rule.File, path)
 	if err != nil {
 		return err
 	}
-	key, err := verify.ParseKey(filepath.Base(rule.File), pem)
+	key, err := verify.ParseKey(filepath.Base(rule.File), text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", rule.File, err)
 	}
 	key.NotAfter, key.Revoked, key.Reason, key.Log = rule.NotAfter, rule.Revoked, rule.Reason, rule.Log
-	if key.Root, err = a.trustRoot(rule.TrustRoot); err != nil {
+	if key.Root, err = readTrustRoot(rule.TrustRoot, path); err != nil {
 		return err
 	}
 	p.Keys = append(p.Keys, key)
 	return nil
 }
 
-func (a *Agent) addIdentity(p *verify.Policy, rule IdentityRule) error {
-	root, err := a.trustRoot(rule.TrustRoot)
+func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) error {
+	root, err := readTrustRoot(rule.TrustRoot, path)
 	if err != nil {
 		return err
 	}
@@ -119,12 +122,12 @@ func (a *Agent) addIdentity(p *verify.Policy, rule IdentityRule) error {
 	return nil
 }
 
-// trustRoot reads a pinned trusted_root.json; none is named by "".
-func (a *Agent) trustRoot(file string) (*verify.TrustRoot, error) {
+// readTrustRoot reads a pinned trusted_root.json; none is named by "".
+func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := a.readBounded(file)
+	text, err := readBounded(file, path)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +135,8 @@ func (a *Agent) trustRoot(file string) (*verify.TrustRoot, error) {
 }
 
 // readBounded reads a file that the configuration names.
-func (a *Agent) readBounded(file string) ([]byte, error) {
-	f, err := os.Open(a.path(file))
+func readBounded(file string, path func(string) string) ([]byte, error) {
+	f, err := os.Open(path(file))
 	if err != nil {
 		return nil, err
 	}

@@ -26,15 +26,20 @@ type Release struct {
 	release.Header
 }
 
-// circumstances are what a release is judged by on this host.
-func (a *Agent) circumstances(f facts.Facts, rec *Record, downgrade bool) release.Facts {
-	root := f.Root
-	if root == switcher.HostRoot { // also after a boot of the kernel, and in another tree, where nothing runs
-		root = rec.good()
+// versioned is the root whose version counts for what may be taken: the one that runs, or after a full reboot, and in
+// another tree, where nothing runs, the last good one.
+func versioned(f facts.Facts, rec *Record) string {
+	if f.Root == switcher.HostRoot {
+		return rec.good()
 	}
+	return f.Root
+}
+
+// circumstances are what a release is judged by on this host.
+func (a *Agent) circumstances(f facts.Facts, rec *Record, running string, downgrade bool) release.Facts {
 	return release.Facts{
 		Now: a.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
-		Running: a.versionOf(root, rec), Fresh: root == switcher.HostRoot,
+		Running: running, Fresh: versioned(f, rec) == switcher.HostRoot,
 		Platform:   ocispec.Platform{OS: "linux", Architecture: f.Architecture},
 		Compatible: a.Config.Source.Compatible, Systemd: f.Systemd,
 	}
@@ -141,45 +146,68 @@ func (a *Agent) accept(p *published, rec *Record) error {
 		a.tell(Event{Event: "downgrade", Root: p.id(), Version: p.mark.Version, Sequence: p.mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.waived.Error()})
 		a.Log.Warn("going back, as --allow-downgrade allows", zap.String("why it needs that", p.waived.Error()))
 	}
-	if !rec.accept(p, a.Now()) {
+	if !rec.accept(p.offered(rec.Mark), a.Now()) {
 		return nil
 	}
 	return a.writeRecord(rec)
 }
 
-// accept tells whether the record changed.
-func (r *Record) accept(p *published, now time.Time) bool {
-	before, seen, id := r.Mark, r.Seen, p.id()
-	as := r.Accepted[id]
+// Offered is what was published, as the record keeps it.
+type Offered struct {
+	// Root is the identity of its root, "" for a release of live patches alone.
+	Root string
+	// Release tells whether it is a release; otherwise it is an image on its own.
+	Release bool
+	// Mark is its place in the order of releases.
+	Mark release.Mark
+	// Seen is the latest time that is known to have passed, by the record or by proofs that came with signatures.
+	Seen time.Time
+	// InOrder tells whether it may follow what was accepted before: it is not older, or the operator allowed it.
+	InOrder bool
+}
+
+// accept records what was published as accepted, and returns whether the record changed.
+func (r *Record) accept(o Offered, now time.Time) bool {
+	before, seen := r.Mark, r.Seen
+	as := r.Accepted[o.Root]
 	switch {
-	case p.release != nil:
-		r.Mark = p.mark
-		if id != "" {
-			r.Accepted[id] = p.mark
+	case o.Release:
+		r.Mark = o.Mark
+		if o.Root != "" {
+			r.Accepted[o.Root] = o.Mark
 		}
-		for _, t := range []time.Time{now, p.seen} {
+		for _, t := range []time.Time{now, o.Seen} {
 			if t.After(r.Seen) {
 				r.Seen = t.UTC()
 			}
 		}
-	case r.Mark.Sequence > 0, !release.Ordered(p.mark.Version):
+	case r.Mark.Sequence > 0, !release.Ordered(o.Mark.Version):
 		// An image on its own says nothing about the order of releases, even if the operator takes it.
-	case p.order(r.Mark) == nil || p.waived != nil:
-		r.Mark = p.mark
+	case o.InOrder:
+		r.Mark = o.Mark
 	}
-	return r.Mark != before || r.Accepted[id] != as || !r.Seen.Equal(seen)
+	return r.Mark != before || r.Accepted[o.Root] != as || !r.Seen.Equal(seen)
 }
 
-// leave marks the root that is left for an older one: like one that was rolled back from, it is not taken again by an
+// leave marks the root that is left for an older version: like one that was rolled back from, it is not taken again by an
 // unattended apply, which would undo the night after what the operator did.
-func (r *Record) leave(root string, p *published, now time.Time) {
-	if as, known := r.Accepted[root]; known && p.order(as) != nil {
-		r.Bad[root] = Bad{Reason: "left by the operator for version " + p.mark.Version, At: now.UTC()}
-	}
+func (r *Record) leave(root, version string, now time.Time) {
+	r.Bad[root] = Bad{Reason: "left by the operator for version " + version, At: now.UTC()}
+}
+
+// offered is what the record keeps of what is published.
+func (p *published) offered(m release.Mark) Offered {
+	return Offered{Root: p.id(), Release: p.release != nil, Mark: p.mark, Seen: p.seen, InOrder: p.waived != nil || p.order(m) == nil}
+}
+
+// olderThan tells whether what is published comes before the release that a root was accepted as.
+func (p *published) olderThan(rec *Record, root string) bool {
+	as, known := rec.Accepted[root]
+	return known && p.order(as) != nil
 }
 
 // applied begins the answer of apply and stage.
-func (p *published) applied(f facts.Facts, rec *Record) Applied {
+func applied(p *published, f facts.Facts, rec *Record) Applied {
 	return Applied{
 		Root: p.root(f, rec), From: f.Root, Reference: p.reference, Version: p.mark.Version,
 		Vouchers: p.verified.Vouchers(), Release: p.told(), Warnings: p.warnings,
@@ -207,7 +235,7 @@ func (p *published) root(f facts.Facts, rec *Record) string {
 }
 
 // listed are the live patches of the release, none of which needs to be stored. Only of a stored one it is known what it is.
-func (p *published) listed(stored []patches.Stored) []knownLivePatch {
+func listed(p *published, stored []patches.Stored) []knownLivePatch {
 	var list []knownLivePatch
 	for _, l := range p.release.LivePatches {
 		k := knownLivePatch{LivePatch: l, unseen: true, vouchers: p.verified.Vouchers()}
