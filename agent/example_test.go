@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
 )
 
 // The whole update: what a command, a timer or another program does. It is compiled and not run, because it would
@@ -25,7 +26,7 @@ func Example() {
 	}
 	_, err = a.Apply(ctx, agent.ApplyOptions{}) // fetch, verify, stage, decide, arm and ask for the soft reboot
 	switch {
-	case errors.Is(err, agent.ErrBlocked):
+	case errors.Is(err, record.ErrBlocked):
 		fmt.Println("not now:", err)
 	case err != nil:
 		fmt.Println("the host stays as it is:", err)

@@ -8,14 +8,20 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/pid1"
+)
+
+const (
+	healthFile = record.StateDir + "/health.json"
+	sickFile   = record.StateDir + "/unhealthy.json"
 )
 
 // HealthReport is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
@@ -27,21 +33,12 @@ type HealthReport struct {
 	Report  health.Report `json:"report"`
 }
 
-// health is the [health] table as the gate takes it.
-func (c Config) health() health.Config {
-	h := c.Health
-	return health.Config{
-		Deadline: time.Duration(h.Deadline), CheckDeadline: time.Duration(h.CheckDeadline), Settle: time.Duration(h.Settle),
-		Active: h.Active, Ports: h.Ports, Reachable: h.Reachable, Ignore: h.Ignore,
-	}
-}
-
 // gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
 // by another update.
 func (a *Agent) gate() health.Gate {
-	g := health.New(a.Config.health())
+	g := health.New(a.Config.HealthGate())
 	g.Root, g.Now = a.Machine.Root, a.Now
-	if stamp := readStamp(a.path(stampFile)); stamp != nil {
+	if stamp := transition.ReadStamp(a.Path(transition.StampFile)); stamp != nil {
 		g.Since = stamp.At
 	}
 	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
@@ -55,7 +52,7 @@ func (a *Agent) gate() health.Gate {
 
 // judge runs the gate, and keeps and tells what it found. A gate that was interrupted has found nothing: the root stays
 // as it is, to be judged by the next confirm.
-func (a *Agent) judge(ctx context.Context, f facts.Facts, rec *Record) (health.Report, error) {
+func (a *Agent) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
 	gate := a.gate()
 	gate.Config.Deadline = a.timeLeft()
 	report := gate.Run(ctx, rec.Switch.Before)
@@ -97,9 +94,9 @@ func (a *Agent) keepReport(r HealthReport) error {
 	}
 	text = append(text, '\n')
 	if !r.Healthy {
-		err = writeAtomically(a.path(sickFile), text, 0o600)
+		err = record.WriteAtomically(a.Path(sickFile), text, 0o600)
 	}
-	return errors.Join(err, writeAtomically(a.path(healthFile), text, 0o600))
+	return errors.Join(err, record.WriteAtomically(a.Path(healthFile), text, 0o600))
 }
 
 // lastReport reads the last report, nil when there is none.
@@ -107,7 +104,7 @@ func (a *Agent) lastReport() *HealthReport { return a.report(healthFile) }
 
 // sickReport reads the last report that found a root unhealthy, while the root counts as bad; nil when it is the last
 // report, too.
-func (a *Agent) sickReport(rec *Record) *HealthReport {
+func (a *Agent) sickReport(rec *record.Record) *HealthReport {
 	sick, last := a.report(sickFile), a.lastReport()
 	if sick == nil || last != nil && last.Report.At.Equal(sick.Report.At) {
 		return nil
@@ -120,7 +117,7 @@ func (a *Agent) sickReport(rec *Record) *HealthReport {
 
 // report reads a report, nil when there is none. It is for people; nothing is decided by it.
 func (a *Agent) report(file string) *HealthReport {
-	r, err := readReport(a.path(file))
+	r, err := readReport(a.Path(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("cannot read the health report", zap.Error(err))
 	}

@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/record"
 )
 
 // TestHealthReportIsBounded: what check programs wrote can be lost, what they found cannot.
 func TestHealthReportIsBounded(t *testing.T) {
-	a := testAgent(t)
-	if err := os.MkdirAll(a.path(StateDir), 0o700); err != nil {
+	a := TestAgent(t)
+	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if r := a.lastReport(); r != nil {
@@ -44,23 +46,23 @@ func TestHealthReportIsBounded(t *testing.T) {
 	if want.Report.Results[1000].Output == "" {
 		t.Error("writing the report down changed it")
 	}
-	if err := os.Truncate(a.path(healthFile), maxReport+2); err != nil {
+	if err := os.Truncate(a.Path(healthFile), maxReport+2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readReport(a.path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "is larger than") {
+	if _, err := readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("a report that is too large: %v", err)
 	}
 }
 
 // TestSickReport: why a root was given up is still to be read when the one gone back to was judged.
 func TestSickReport(t *testing.T) {
-	a := testAgent(t)
-	if err := os.MkdirAll(a.path(StateDir), 0o700); err != nil {
+	a := TestAgent(t)
+	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	sick := HealthReport{Root: "sha256-2", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{{Name: "x", Verdict: health.Fail}}}}
 	well := HealthReport{Root: "sha256-1", Healthy: true, Report: health.Report{At: time.Unix(2, 0).UTC()}}
-	rec := &Record{Bad: map[string]Bad{"sha256-2": {}}}
+	rec := &record.Record{Bad: map[string]record.Bad{"sha256-2": {}}}
 	if a.sickReport(rec) != nil {
 		t.Error("a report before the first switch")
 	}
@@ -76,15 +78,15 @@ func TestSickReport(t *testing.T) {
 	if got := a.sickReport(rec); got == nil || got.Root != sick.Root || a.lastReport().Root != well.Root {
 		t.Errorf("the unhealthy root's report is %+v", got)
 	}
-	if a.sickReport(&Record{}) != nil {
+	if a.sickReport(&record.Record{}) != nil {
 		t.Error("the report of a root that is no longer bad")
 	}
 }
 
 // TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
 func TestGateAsksTheRegistry(t *testing.T) {
-	a := testAgent(t)
-	a.Config = DefaultConfig()
+	a := TestAgent(t)
+	a.Config = config.Default()
 	a.Config.Source.Image = "registry.example.org/os:stable"
 	a.Config.Source.Mirrors = []string{"oci:/mnt/usb:stable", "registry.example.org/mirror:stable", "mirror.example.org:5000/os:stable"}
 	if got, want := a.gate().Sources, []string{"registry.example.org:443", "mirror.example.org:5000"}; !slices.Equal(got, want) {

@@ -2,22 +2,12 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
-	"go.uber.org/zap"
-
-	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
-
-// pastFile has what the roots of the running kernel set in it. /run is gone when another kernel boots.
-const pastFile = switcher.RunDir + "/past.json"
 
 // KernelStatus tells what of the running kernel is not as the booted root would have it, after soft reboots.
 type KernelStatus struct {
@@ -55,7 +45,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if err := a.requireLive(); err != nil {
 		return KernelStatus{}, err
 	}
-	f, _, err := a.look(ctx)
+	f, _, err := a.Look(ctx)
 	if err != nil {
 		return KernelStatus{}, err
 	}
@@ -66,7 +56,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if k.ModulesFrom, err = facts.ModulesFrom(f.KernelRelease); err != nil {
 		return k, err
 	}
-	k.NoModules = !haveModules(f)
+	k.NoModules = !roots.HaveModules(f)
 	image, err := rootfs.ReadImage(a.Machine.Root)
 	if err != nil {
 		return k, err
@@ -82,7 +72,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if err != nil {
 		return k, err
 	}
-	past, err := a.readPast()
+	past, err := a.ReadPast()
 	if err != nil {
 		return k, err
 	}
@@ -91,52 +81,4 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}
 	return k, nil
-}
-
-// loadedPolicy is the SELinux policy in the kernel. A soft reboot does not load that of the new root.
-func (a *Agent) loadedPolicy(own rootfs.Policy) rootfs.Policy {
-	past, err := a.readPast()
-	if err != nil {
-		a.Log.Warn("cannot tell which SELinux policy is loaded; that of the running root is taken for it", zap.Error(err))
-	}
-	return past.LoadedPolicy(own)
-}
-
-// notePast adds what the running root sets in the kernel to what is known of the roots before it. What depends on it does
-// without, so it holds nothing up.
-func (a *Agent) notePast(root string) {
-	now, err := a.Machine.Present()
-	if err == nil {
-		var past facts.Past
-		if past, err = a.readPast(); err == nil {
-			past.Note(root, now)
-			err = a.writePast(past)
-		}
-	}
-	if err != nil {
-		a.Log.Warn("cannot note what this root sets in the kernel", zap.Error(err))
-	}
-}
-
-func (a *Agent) readPast() (facts.Past, error) {
-	var p facts.Past
-	text, err := os.ReadFile(a.path(pastFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &p)
-	}
-	if err != nil {
-		return p, fmt.Errorf("cannot read what earlier roots set in the kernel: %w", err)
-	}
-	return p, nil
-}
-
-func (a *Agent) writePast(p facts.Past) error {
-	text, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	return writeAtomically(a.path(pastFile), text, 0o600)
 }

@@ -4,288 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
-	"path/filepath"
 	"slices"
-	"time"
 
-	"go.uber.org/zap"
-
-	"github.com/updatectl/updatectl/image/patches"
-	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher/facts"
-	"github.com/updatectl/updatectl/switcher/livepatch"
-	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
-
-var (
-	// ErrNoLivePatch: there is no such live patch for this kernel.
-	ErrNoLivePatch = errors.New("no such live patch")
-	// ErrOtherKernel: the live patch is for another build of a kernel; it is ErrIncompatible, too.
-	ErrOtherKernel = fmt.Errorf("%w: the live patch is for another kernel", ErrIncompatible)
-	// ErrSoftRebootHelps comes with a stalled transition: all that blocks it ends with userspace.
-	ErrSoftRebootHelps = errors.New("a soft reboot would end all of them")
-	// errNoRestart comes instead of it where something stands against a soft reboot of this host.
-	errNoRestart = errors.New("a soft reboot would end all of them, and this host should not have one")
-)
-
-// LiveState is what a live patch is to this host.
-type LiveState string
-
-// The states of a live patch. Its fixes count in the first one only.
-const (
-	LiveEffective  LiveState = "effective"
-	LiveTransition LiveState = "in transition"
-	LiveLeaving    LiveState = "being taken back"
-	LiveDisabled   LiveState = "switched off"
-	LiveWaiting    LiveState = "not loaded"
-	LiveHeld       LiveState = "held"
-	LiveSuperseded LiveState = "superseded"
-	LiveWithdrawn  LiveState = "no longer published"
-	LiveElsewhere  LiveState = "for another kernel"
-	// LiveTaken: the kernel has a module of its name that is not this one.
-	LiveTaken LiveState = "another build of it is loaded"
-)
-
-// LivePatch is a live patch as this host sees it: loaded, stored, or both.
-type LivePatch struct {
-	livepatch.Patch
-	State LiveState `json:"state"`
-	// Reason is why it is in this state, where that is not obvious.
-	Reason string   `json:"reason,omitempty"`
-	Fixes  []string `json:"fixes,omitempty"`
-	// KernelRelease, KernelVersion and KernelBuildID are the kernel that it is for; "" when it came from somewhere
-	// else.
-	KernelRelease string `json:"kernel_release,omitempty"`
-	KernelVersion string `json:"kernel_version,omitempty"`
-	KernelBuildID string `json:"kernel_build_id,omitempty"`
-	// Stored is whether it is on the disk, Vouchers who vouches for it by today's policy.
-	Stored   bool             `json:"stored"`
-	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
-	// Blockers are the tasks that a transition waits for.
-	Blockers []livepatch.Blocker `json:"blockers,omitempty"`
-
-	withdrawn bool
-}
-
-// Held is why a live patch is not loaded automatically any more.
-type Held struct {
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
-}
-
-// Loading is the live patch that is being loaded: whoever finds it after another boot knows what the host went down
-// with.
-type Loading struct {
-	Name   string `json:"name"`
-	BootID string `json:"boot_id"`
-}
-
-// misfit says why a live patch is not for the running kernel, "" when it is. All three names of a kernel count:
-// distributors build another kernel under the same release, and the version magic in a module is not always compared.
-func misfit(f facts.Facts, p release.LivePatch) string {
-	switch {
-	case p.KernelRelease != f.KernelRelease:
-		return fmt.Sprintf("it is for the kernel %s, and this host runs %s", p.KernelRelease, f.KernelRelease)
-	case p.KernelVersion != f.KernelVersion:
-		return fmt.Sprintf("it is for the build %q of the kernel %s, and this host runs %q",
-			p.KernelVersion, p.KernelRelease, f.KernelVersion)
-	case f.KernelBuildID == "":
-		return "it is for one build of a kernel, and the running one does not tell its build id (/sys/kernel/notes)"
-	case p.KernelBuildID != f.KernelBuildID:
-		return fmt.Sprintf("it is for the kernel with the build id %s, and this host runs %s", p.KernelBuildID, f.KernelBuildID)
-	}
-	return ""
-}
-
-// forThisKernel returns those of the listed live patches that are for the running kernel.
-func forThisKernel(f facts.Facts, listed []release.LivePatch) []release.LivePatch {
-	var fit []release.LivePatch
-	for _, p := range listed {
-		if misfit(f, p) == "" {
-			fit = append(fit, p)
-		}
-	}
-	return fit
-}
-
-// knownLivePatch is a live patch that a release lists.
-type knownLivePatch struct {
-	release.LivePatch
-	stored, withdrawn bool
-	// note is the section with the build id of its module, nil when that is not known. The module of an unseen one
-	// was never on this host: what the kernel has of its name is something else.
-	note   []byte
-	unseen bool
-	// tried is whether this run has tried to load it. If it is not in the kernel then, it supersedes nothing.
-	tried    bool
-	vouchers []verify.Voucher
-}
-
-// is reports whether the loaded patch is this very one, as far as that can be known.
-func (k knownLivePatch) is(loaded livepatch.Patch) bool {
-	return loaded.Name == k.Name && !k.unseen && loaded.Is(k.note)
-}
-
-// isOn reports whether the kernel runs this very live patch.
-func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
-	return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return k.is(l) && l.On() })
-}
-
-// refuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels
-// only. Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
-func refuseForOtherKernels(f facts.Facts, p *published, name string) error {
-	if p.release == nil {
-		return nil
-	}
-	hasName := func(l release.LivePatch) bool { return l.Name == name }
-	if slices.ContainsFunc(forThisKernel(f, p.release.LivePatches), hasName) {
-		return nil
-	}
-	if i := slices.IndexFunc(p.release.LivePatches, hasName); i >= 0 {
-		return fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, misfit(f, p.release.LivePatches[i]))
-	}
-	return nil
-}
-
-// survey joins what the kernel has loaded with what is known of live patches, in the order of all. What somebody else
-// loaded comes last.
-func survey(f facts.Facts, loaded []livepatch.Patch, all []knownLivePatch, held map[string]Held) []LivePatch {
-	list, ours := []LivePatch{}, map[string]bool{}
-	for i, k := range all {
-		p := LivePatch{
-			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers, withdrawn: k.withdrawn,
-			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID,
-		}
-		if why := misfit(f, k.LivePatch); why != "" {
-			p.State, p.Reason = LiveElsewhere, why
-			list = append(list, p)
-			continue
-		}
-		inKernel := slices.IndexFunc(loaded, k.is)
-		if inKernel >= 0 {
-			p.Patch, ours[k.Name] = loaded[inKernel], true
-		}
-		by := supersededBy(f, loaded, all[i+1:], held)
-		p.State, p.Reason = p.judge(by, inKernel >= 0, loaded, held)
-		list = append(list, p)
-	}
-	for _, l := range loaded {
-		if !ours[l.Name] {
-			list = append(list, LivePatch{Patch: l, State: stateOf(l), Reason: "loaded by somebody else"})
-		}
-	}
-	return list
-}
-
-// judge returns the state of a live patch for the running kernel, and why it is in it where that is not obvious. The
-// live patch that supersedes it is by, "" for none.
-func (p LivePatch) judge(by string, inKernel bool, loaded []livepatch.Patch, held map[string]Held) (LiveState, string) {
-	hold, isHeld := held[p.Name]
-	switch {
-	case p.On():
-		return stateOf(p.Patch), ""
-	case isHeld:
-		return LiveHeld, hold.Reason
-	case p.withdrawn:
-		return LiveWithdrawn, ""
-	case by != "":
-		return LiveSuperseded, "by " + by
-	case inKernel:
-		return LiveDisabled, ""
-	case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == p.Name }):
-		return LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one",
-			p.Name, p.Name)
-	}
-	return LiveWaiting, ""
-}
-
-func stateOf(p livepatch.Patch) LiveState {
-	switch {
-	case p.Effective():
-		return LiveEffective
-	case p.Enabled:
-		return LiveTransition
-	case p.Transition:
-		return LiveLeaving
-	}
-	return LiveDisabled
-}
-
-// supersededBy names the live patch that is loaded instead of one, of those that its release lists after it; "" for
-// none. That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps
-// only one of them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the
-// same.
-func supersededBy(f facts.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]Held) string {
-	for _, k := range slices.Backward(later) {
-		if k.withdrawn || misfit(f, k.LivePatch) != "" {
-			continue
-		}
-		if _, isHeld := held[k.Name]; k.isOn(loaded) || !isHeld && !k.tried {
-			return k.Name
-		}
-	}
-	return ""
-}
-
-// Waiting returns the live patches that would be loaded now.
-func Waiting(list []LivePatch) []LivePatch {
-	return slices.DeleteFunc(slices.Clone(list), func(p LivePatch) bool { return !p.waits() })
-}
-
-// Unfinished reports whether a live patch for the running kernel is wanted and not effective.
-func (p LivePatch) Unfinished() bool {
-	return p.waits() || p.State == LiveTransition || p.State == LiveLeaving
-}
-
-func (p LivePatch) waits() bool {
-	switch p.State {
-	case LiveWaiting, LiveTaken: // what has its name may have been taken out by then; otherwise the error says what to do
-		return true
-	case LiveDisabled, LiveTransition: // whoever watched the transition may have been killed
-		return p.Stored
-	}
-	return false
-}
-
-// livePatches is the store of live patches.
-func (a *Agent) livePatches() patches.Store { return patches.At(patches.Dir(a.path(StateDir))) }
-
-// storedLivePatches lists the live patches on the disk: what the last release has comes last, in its order, and what
-// it no longer lists was withdrawn. With a policy it also finds who vouches for each of them today.
-func (a *Agent) storedLivePatches(ctx context.Context, policy *verify.Policy) ([]knownLivePatch, []patches.Stored, error) {
-	store := a.livePatches()
-	all, err := store.List(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	releases, err := store.Releases(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	var list []knownLivePatch
-	for _, s := range all {
-		k := knownLivePatch{
-			LivePatch: s.LivePatch, stored: true, note: s.Note,
-			withdrawn: len(releases) == 0 || s.Evidence != releases[0],
-		}
-		if policy != nil {
-			k.vouchers = a.vouchersToday(ctx, s, *policy)
-		}
-		list = append(list, k)
-	}
-	return list, all, nil
-}
-
-// vouchersToday returns who vouches for a stored live patch by today's policy: nobody, when it would not be loaded.
-func (a *Agent) vouchersToday(ctx context.Context, s patches.Stored, policy verify.Policy) []verify.Voucher {
-	v, _, err := a.livePatches().Release(ctx, s.Evidence, policy)
-	if err != nil {
-		return nil
-	}
-	return v.Vouchers()
-}
 
 // LiveKernel names the running kernel as a publisher of live patches needs it.
 type LiveKernel struct {
@@ -296,82 +25,23 @@ type LiveKernel struct {
 
 // LivePatchList is the answer of livepatch list.
 type LivePatchList struct {
-	Kernel      LiveKernel  `json:"kernel"`
-	LivePatches []LivePatch `json:"live_patches"`
+	Kernel      LiveKernel       `json:"kernel"`
+	LivePatches []live.LivePatch `json:"live_patches"`
 }
 
 // LivePatches lists what the kernel has loaded and what is stored. Users other than root see only what is loaded.
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	if a.Machine.Live() && os.Geteuid() != 0 {
-		loaded, err := a.live.Patches()
-		return LivePatchList{LivePatches: survey(facts.Facts{}, loaded, nil, nil)}, err
+		loaded, err := a.Live.Kernel.Patches()
+		return LivePatchList{LivePatches: live.SurveyOf(facts.Facts{}, loaded, nil, nil)}, err
 	}
-	facts, rec, err := a.look(ctx)
+	facts, rec, err := a.Look(ctx)
 	if err != nil {
 		return LivePatchList{}, err
 	}
 	list := LivePatchList{Kernel: LiveKernel{facts.KernelRelease, facts.KernelVersion, facts.KernelBuildID}}
-	list.LivePatches, err = a.survey(ctx, facts, rec)
+	list.LivePatches, err = a.Live.Survey(ctx, facts, rec)
 	return list, err
-}
-
-// survey is the function survey of this host. When the policy cannot be read, it leaves out who vouches.
-func (a *Agent) survey(ctx context.Context, f facts.Facts, rec *Record) ([]LivePatch, error) {
-	loaded, err := a.live.Patches()
-	if err != nil {
-		return nil, err
-	}
-	var policy *verify.Policy
-	if p, err := a.policy(); err == nil {
-		policy = &p
-	}
-	list, _, err := a.storedLivePatches(ctx, policy)
-	if errors.Is(err, os.ErrPermission) {
-		list, err = nil, nil // users other than root see what another tree shows
-	}
-	all := survey(f, loaded, list, rec.Held)
-	for i, p := range all {
-		if p.Transition {
-			all[i].Blockers = a.live.Blockers(p.Patch)
-		}
-	}
-	return all, err
-}
-
-// keepEnabledLivePatches is keepLivePatches where the configuration enables live patches.
-func (a *Agent) keepEnabledLivePatches(ctx context.Context, p *published, f facts.Facts) error {
-	if !a.Config.LivePatch.Enabled {
-		return nil
-	}
-	return a.keepLivePatches(ctx, p, f)
-}
-
-// keepLivePatches stores the live patches of the offered release for the running kernel and for the others that the
-// host may boot: they are loaded before there is a network. A release without any is stored as well where an earlier
-// one had some: that withdraws them.
-func (a *Agent) keepLivePatches(ctx context.Context, p *published, f facts.Facts) error {
-	if p.release == nil {
-		return nil
-	}
-	if len(p.release.LivePatches) == 0 && !rootfs.Exists(patches.Dir(a.path(StateDir))) {
-		return nil
-	}
-	others := func(l release.LivePatch) bool { return !a.mayRunKernelOf(f, l) }
-	fit := slices.DeleteFunc(slices.Clone(p.release.LivePatches), others)
-	if err := a.livePatches().Keep(ctx, p.source, p.verified, fit); err != nil {
-		return err
-	}
-	a.Log.Debug("kept the live patches for the kernels of this host", zap.Int("count", len(fit)))
-	return nil
-}
-
-// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the
-// running root or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is
-// shows only when it runs.
-func (a *Agent) mayRunKernelOf(f facts.Facts, l release.LivePatch) bool {
-	const modules = "/usr/lib/modules"
-	return misfit(f, l) == "" || rootfs.Exists(a.path(filepath.Join(modules, l.KernelRelease))) ||
-		rootfs.Exists(a.path(filepath.Join(hostMount, modules, l.KernelRelease)))
 }
 
 // LivePatchOptions are the operator's wishes for livepatch apply.
@@ -391,10 +61,10 @@ type LivePatchOptions struct {
 // LivePatchReport is what livepatch apply and revert did.
 type LivePatchReport struct {
 	// Loaded and Reverted are names.
-	Loaded   []string    `json:"loaded,omitempty"`
-	Reverted []string    `json:"reverted,omitempty"`
-	Patches  []LivePatch `json:"live_patches"`
-	Warnings []string    `json:"warnings,omitempty"`
+	Loaded   []string         `json:"loaded,omitempty"`
+	Reverted []string         `json:"reverted,omitempty"`
+	Patches  []live.LivePatch `json:"live_patches"`
+	Warnings []string         `json:"warnings,omitempty"`
 }
 
 // LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for
@@ -410,15 +80,15 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 
 // beginLive begins every command that changes live patches only. It may be the first command of a host, so it also
 // creates the directory of the record.
-func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f facts.Facts, rec *Record, err error) {
+func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f facts.Facts, rec *record.Record, err error) {
 	if err := a.requireLive(); err != nil {
 		return nil, f, nil, err
 	}
-	if unlock, err = a.lock(ctx, verb, wait); err != nil {
+	if unlock, err = a.Lock(ctx, verb, wait); err != nil {
 		return nil, f, nil, err
 	}
-	if _, err = a.openStore(); err == nil {
-		f, rec, err = a.look(ctx)
+	if _, err = a.Roots.OpenStore(); err == nil {
+		f, rec, err = a.Look(ctx)
 	}
 	if err != nil {
 		unlock()
@@ -426,7 +96,7 @@ func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock f
 	return unlock, f, rec, err
 }
 
-func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.Facts, rec *Record) (r LivePatchReport, err error) {
+func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
 	if o.Unattended && !a.Config.LivePatch.Enabled {
 		return r, nil
 	}
@@ -435,22 +105,111 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.
 		if err != nil {
 			return r, err
 		}
-		r.Warnings = p.warnings
-		if err := errors.Join(a.accept(p, rec), a.keepLivePatches(ctx, p, f)); err != nil {
+		r.Warnings = p.Warnings
+		if err := errors.Join(a.accept(p, rec), a.Live.Keep(ctx, p, f)); err != nil {
 			return r, err
 		}
-		if err := refuseForOtherKernels(f, p, o.Name); err != nil {
+		if err := live.RefuseForOtherKernels(f, p, o.Name); err != nil {
 			return r, err
 		}
 	}
-	if o.Name != "" && rec.Held[o.Name] != (Held{}) {
+	if o.Name != "" && rec.Held[o.Name] != (record.Held{}) {
 		delete(rec.Held, o.Name)
-		if err := a.writeRecord(rec); err != nil {
+		if err := a.Records.Write(rec); err != nil {
 			return r, err
 		}
 	}
-	r.Loaded, err = a.loadLive(ctx, f, rec, o.Name, o.Unattended && o.Stored)
+	r.Loaded, err = a.Live.Load(ctx, f, rec, o.Name, o.Unattended && o.Stored)
 	var listErr error
-	r.Patches, listErr = a.survey(ctx, f, rec)
+	r.Patches, listErr = a.Live.Survey(ctx, f, rec)
 	return r, errors.Join(err, listErr)
+}
+
+// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded
+// again automatically.
+func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
+	unlock, facts, rec, err := a.beginLive(ctx, "livepatch revert", wait)
+	if err != nil {
+		return LivePatchReport{}, err
+	}
+	defer unlock()
+	return a.livePatchRevert(ctx, name, facts, rec)
+}
+
+func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
+	list, err := a.Live.Survey(ctx, f, rec)
+	if err != nil {
+		return r, err
+	}
+	for _, p := range slices.Backward(list) {
+		switch {
+		case name == "" && !p.Stored, name != "" && p.Name != name, p.State == live.LiveElsewhere, slices.Contains(r.Reverted, p.Name):
+			continue
+		case p.State != live.LiveEffective && p.State != live.LiveTransition && p.State != live.LiveLeaving && p.State != live.LiveDisabled && name == "":
+			continue
+		}
+		if err := a.Live.Revert(ctx, p, rec); err != nil {
+			return r, err
+		}
+		r.Reverted = append(r.Reverted, p.Name)
+	}
+	if name != "" && len(r.Reverted) == 0 {
+		return r, fmt.Errorf("%w: %s", live.ErrNoLivePatch, name)
+	}
+	r.Patches, err = a.Live.Survey(ctx, f, rec)
+	return r, err
+}
+
+// loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop
+// the switch: it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
+func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
+	done, err := a.Live.LoadWaiting(ctx, w.facts, w.rec)
+	w.done.Loaded = done
+	if err != nil {
+		w.done.Warnings = append(w.done.Warnings, fmt.Sprintf("%v; it is tried again after the switch", err))
+	}
+}
+
+// applyLive is apply for a host that runs the published root already, or for a release without an image: only live
+// patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
+func (a *Agent) applyLive(ctx context.Context, w *work, wish level.Level) error {
+	if w.offer.Release == nil || !a.Config.LivePatch.Enabled {
+		return nil
+	}
+	var err error
+	w.done.Loaded, err = a.Live.Load(ctx, w.facts, w.rec, "", false)
+	if len(w.done.Loaded) > 0 {
+		w.done.Level = level.Live
+	}
+	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
+		w.done.Warnings = append(w.done.Warnings, err.Error())
+		if err = a.restart(ctx, w.facts, err.Error()); err == nil {
+			w.done.Level, w.done.Restarting = level.Soft, true
+		}
+	}
+	a.Live.Collect(w.store, w.facts, w.rec)
+	var listErr error
+	w.done.LivePatches, listErr = a.Live.Survey(ctx, w.facts, w.rec)
+	return errors.Join(err, listErr)
+}
+
+// restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch
+// loads what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the
+// host should not soft-reboot.
+func (a *Agent) restart(ctx context.Context, f facts.Facts, why string) error {
+	if err := roots.Restartable(f); err != nil {
+		return err
+	}
+	// As in switchTo: it ends this process.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	defer cancel()
+	a.Live.WriteNotes(live.Notes{BootID: f.BootID}) // what it restarts for is tried at once
+	if err := a.Machine.PID1.SoftReboot(ctx); err != nil {
+		if errors.Is(err, pid1.ErrInhibited) {
+			err = fmt.Errorf("%w: %w", record.ErrBlocked, err)
+		}
+		return err
+	}
+	a.Records.Tell(record.Event{Event: "restarting", Root: f.Root, Reason: why, Kernel: f.KernelRelease})
+	return nil
 }

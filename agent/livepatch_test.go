@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"github.com/updatectl/updatectl/switcher/rootfs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,6 +19,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/publish"
@@ -28,11 +31,12 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/livepatch"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
 
-// theKernel is the one that runs in these tests.
-var theKernel = facts.Facts{
+// TheKernel is the one that runs in these tests.
+var TheKernel = facts.Facts{
 	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
 	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
 }
@@ -56,14 +60,14 @@ type patchHost struct {
 
 func newPatchHost(t *testing.T) *patchHost {
 	h := &patchHost{
-		Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: theKernel,
+		Agent: TestAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: TheKernel,
 		refuse: map[string]error{}, stalls: map[string]bool{}, stacks: map[string]bool{},
 	}
-	h.live = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
-	h.Config.LivePatch.Deadline = Duration(250 * time.Millisecond)
+	h.Kernel = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
+	h.Config.LivePatch.Deadline = config.Duration(250 * time.Millisecond)
 	h.Config.Source.Image = "oci:" + h.layout + ":stable"
 	h.Config.Verify.Keys = []string{"/etc/updatectl/keys/release.pub"}
-	writeFile(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
+	WriteFile(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
 	h.newKey()
 	return h
 }
@@ -75,7 +79,7 @@ func (h *patchHost) newKey() {
 	h.check(err)
 	der, err := x509.MarshalPKIXPublicKey(h.key.Public())
 	h.check(err)
-	writeFile(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	WriteFile(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 }
 
 func (h *patchHost) check(err error) {
@@ -92,7 +96,7 @@ func (h *patchHost) insert(module []byte) error {
 	if err := h.refuse[m.Name]; err != nil {
 		return err
 	}
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	if rec.Loading == nil || rec.Loading.Name != m.Name {
 		h.t.Errorf("while %s is being loaded the record says %+v", m.Name, rec.Loading)
@@ -111,7 +115,7 @@ func (h *patchHost) insert(module []byte) error {
 		go h.letGo(m.Name)
 		return nil
 	}
-	if others, _ := filepath.Glob(h.path("/sys/kernel/livepatch/*/enabled")); !h.stacks[m.Name] {
+	if others, _ := filepath.Glob(h.Path("/sys/kernel/livepatch/*/enabled")); !h.stacks[m.Name] {
 		for _, other := range others {
 			if name := filepath.Base(filepath.Dir(other)); name != m.Name {
 				h.switchOff(name)
@@ -124,33 +128,33 @@ func (h *patchHost) insert(module []byte) error {
 // letGo is what the kernel does when a transition is turned round.
 func (h *patchHost) letGo(name string) {
 	for {
-		enabled, err := os.ReadFile(h.path("/sys/kernel/livepatch/" + name + "/enabled"))
+		enabled, err := os.ReadFile(h.Path("/sys/kernel/livepatch/" + name + "/enabled"))
 		if err != nil {
 			return
 		}
 		if string(enabled) == "0" {
-			os.RemoveAll(h.path("/sys/kernel/livepatch/" + name))
+			os.RemoveAll(h.Path("/sys/kernel/livepatch/" + name))
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func (h *patchHost) file(name, text string) { writeFile(h.t, h.Machine.Root, name, text) }
+func (h *patchHost) file(name, text string) { WriteFile(h.t, h.Machine.Root, name, text) }
 
 // switchOff is what the kernel does to a patch that was replaced or switched off.
 func (h *patchHost) switchOff(name string) {
-	h.check(os.RemoveAll(h.path("/sys/kernel/livepatch/" + name)))
+	h.check(os.RemoveAll(h.Path("/sys/kernel/livepatch/" + name)))
 }
 
 // remove answers what the kernel answers when somebody wrote a 0 before.
 func (h *patchHost) remove(name string) error {
-	enabled, err := os.ReadFile(h.path("/sys/kernel/livepatch/" + name + "/enabled"))
+	enabled, err := os.ReadFile(h.Path("/sys/kernel/livepatch/" + name + "/enabled"))
 	if err == nil && string(enabled) == "1" {
 		return unix.EWOULDBLOCK
 	}
 	h.switchOff(name)
-	return os.RemoveAll(h.path("/sys/module/" + name))
+	return os.RemoveAll(h.Path("/sys/module/" + name))
 }
 
 // listing is a live patch to publish, for the kernel of these tests where nothing else is said.
@@ -166,7 +170,7 @@ func (h *patchHost) publish(sequence int64, all ...listing) {
 	_, err := publish.NewRelease(ctx, reference, release.Header{Version: fmt.Sprint(sequence), Sequence: sequence, Expires: time.Now().Add(time.Hour)})
 	h.check(err)
 	for _, l := range all {
-		p := release.LivePatch{KernelRelease: or(l.release, theKernel.KernelRelease), KernelVersion: or(l.version, theKernel.KernelVersion), KernelBuildID: or(l.buildID, theKernel.KernelBuildID)}
+		p := release.LivePatch{KernelRelease: or(l.release, TheKernel.KernelRelease), KernelVersion: or(l.version, TheKernel.KernelVersion), KernelBuildID: or(l.buildID, TheKernel.KernelBuildID)}
 		if l.fixes != "" {
 			p.Fixes = strings.Split(l.fixes, ",")
 		}
@@ -189,20 +193,20 @@ func or(text, otherwise string) string {
 // apply is livepatch apply with the record that is on the disk.
 func (h *patchHost) apply(o LivePatchOptions) (LivePatchReport, error) {
 	h.t.Helper()
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	return h.livePatchApply(context.Background(), o, h.facts, rec)
 }
 
 func (h *patchHost) revert(name string) (LivePatchReport, error) {
 	h.t.Helper()
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	return h.livePatchRevert(context.Background(), name, h.facts, rec)
 }
 
-// states writes a survey as text.
-func states(list []LivePatch) string {
+// States writes a survey as text.
+func States(list []live.LivePatch) string {
 	var text []string
 	for _, p := range list {
 		text = append(text, p.Name+" "+string(p.State))
@@ -213,7 +217,7 @@ func states(list []LivePatch) string {
 // boot is a boot of the same kernel: nothing is loaded.
 func (h *patchHost) boot() {
 	h.facts.BootID += "+"
-	h.check(errors.Join(os.RemoveAll(h.path("/sys/module")), os.RemoveAll(h.path("/sys/kernel/livepatch"))))
+	h.check(errors.Join(os.RemoveAll(h.Path("/sys/module")), os.RemoveAll(h.Path("/sys/kernel/livepatch"))))
 	h.file("/sys/kernel/livepatch/.keep", "")
 	h.loads = nil
 }
@@ -228,13 +232,13 @@ func TestLivePatchLife(t *testing.T) {
 		listing{name: "other_id", buildID: "0123456789abcdef"},
 		listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
-		t.Fatalf("%v, %s, %v", r.Loaded, states(r.Patches), err)
+	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) || States(r.Patches) != "fix_1 superseded, fix_2 effective" {
+		t.Fatalf("%v, %s, %v", r.Loaded, States(r.Patches), err)
 	}
 	if v := r.Patches[1].Vouchers; len(v) != 1 || v[0].Signer != "release.pub" {
 		t.Errorf("vouched for by %+v", v)
 	}
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	if err != nil || rec.Mark.Sequence != 1 || rec.Loading != nil {
 		t.Errorf("%+v, %v", rec, err)
 	}
@@ -274,19 +278,19 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		{"host", []string{"host", "sha256-1"}, "sha256-1"}, // a boot of the kernel landed on the mutable host
 	} {
 		h.facts.Root = c.running
-		rec := &Record{Good: c.good, Accepted: map[string]release.Mark{}}
+		rec := &record.Record{Good: c.good, Accepted: map[string]release.Mark{}}
 		p, err := h.fetch(ctx, "", h.facts, rec, false)
-		if err != nil || p.image != nil || p.id() != "" {
+		if err != nil || p.Image != nil || p.Id() != "" {
 			t.Fatalf("%+v, %v", p, err)
 		}
 		v, err := h.available(ctx, p, h.facts, rec)
-		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
+		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || States(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
 		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}
-		if !rec.accept(p.offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
+		if !rec.Accept(p.Offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
 			t.Errorf("accepted as %+v", rec)
 		}
 		w := &work{facts: h.facts, rec: rec, offer: p, done: applied(p, h.facts, rec)}
@@ -296,15 +300,15 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	}
 
 	h.facts.Root = "host"
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	p, err := h.fetch(ctx, "", h.facts, rec, false)
 	h.check(err)
-	h.check(h.keepEnabledLivePatches(ctx, p, h.facts))
-	st, err := h.openStore()
+	h.check(h.KeepEnabled(ctx, p, h.facts))
+	st, err := h.OpenStore()
 	h.check(err)
 	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || States(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
 	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
@@ -323,17 +327,17 @@ func TestRevertIsRemembered(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	r, err := h.revert("fix_2")
-	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
+	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || States(r.Patches) != "fix_1 not loaded, fix_2 held" ||
 		r.Patches[1].Reason != "taken back by the operator" {
-		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
+		t.Errorf("%v %s, %v", r.Reverted, States(r.Patches), err)
 	}
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_1"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
 	r, err = h.apply(LivePatchOptions{Name: "fix_2", Stored: true})
-	if err != nil || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
-		t.Errorf("by name: %s, %v", states(r.Patches), err)
+	if err != nil || States(r.Patches) != "fix_1 superseded, fix_2 effective" {
+		t.Errorf("by name: %s, %v", States(r.Patches), err)
 	}
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
@@ -342,7 +346,7 @@ func TestRevertIsRemembered(t *testing.T) {
 	if r, err = h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) {
 		t.Errorf("all: %v, %v", r.Reverted, err)
 	}
-	if _, err := h.revert("none"); !errors.Is(err, ErrNoLivePatch) {
+	if _, err := h.revert("none"); !errors.Is(err, live.ErrNoLivePatch) {
 		t.Errorf("%v", err)
 	}
 }
@@ -367,11 +371,11 @@ func TestStalled(t *testing.T) {
 			h.file(fmt.Sprintf("%stask/%d/patch_state", dir, c.pid), "0")
 			h.file(fmt.Sprintf("%stask/%d/comm", dir, c.pid), "pump")
 			r, err := h.apply(LivePatchOptions{})
-			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, ErrSoftRebootHelps) != c.helps || !strings.Contains(err.Error(), "pump (process") {
+			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) != c.helps || !strings.Contains(err.Error(), "pump (process") {
 				t.Errorf("%v", err)
 			}
-			if states(r.Patches) != "fix_1 not loaded" {
-				t.Errorf("%s", states(r.Patches))
+			if States(r.Patches) != "fix_1 not loaded" {
+				t.Errorf("%s", States(r.Patches))
 			}
 			events, err := h.History()
 			if err != nil || events[len(events)-1].Event != "live patch failed" {
@@ -379,9 +383,9 @@ func TestStalled(t *testing.T) {
 			}
 			// After the switch it goes through.
 			h.stall = false
-			rec, err := h.readRecord()
+			rec, err := h.Read()
 			h.check(err)
-			if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"fix_1"}) {
+			if done, err := h.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"fix_1"}) {
 				t.Errorf("%v, %v", done, err)
 			}
 		})
@@ -396,11 +400,11 @@ func TestRestartIsJudged(t *testing.T) {
 		want   error
 		reason string
 	}{
-		"a disk that it detaches": {func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, ErrIncompatible, "x-initrd.attach"},
+		"a disk that it detaches": {func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, roots.ErrIncompatible, "x-initrd.attach"},
 		"a kernel that is too old": {func(f *facts.Facts) {
 			f.KernelBooted = time.Now().AddDate(0, 0, -9)
 			f.RebootBy, f.At = f.KernelBooted, time.Now()
-		}, ErrFullReboot, "max-kernel-age"},
+		}, roots.ErrFullReboot, "max-kernel-age"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newPatchHost(t)
@@ -410,15 +414,15 @@ func TestRestartIsJudged(t *testing.T) {
 			h.file("/proc/70/task/70/patch_state", "0")
 			h.file("/proc/70/task/70/comm", "pump")
 			c.change(&h.facts)
-			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, ErrSoftRebootHelps) || errors.Is(err, c.want) {
+			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, c.want) {
 				t.Errorf("it is offered: %v", err)
 			}
 			ctx := context.Background()
-			rec, err := h.readRecord()
+			rec, err := h.Read()
 			h.check(err)
 			p, err := h.fetch(ctx, "", h.facts, rec, false)
 			h.check(err)
-			st, err := h.openStore()
+			st, err := h.OpenStore()
 			h.check(err)
 			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
 			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
@@ -434,11 +438,11 @@ func TestRefusals(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	h.refuse["fix_2"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) || states(r.Patches) != "fix_1 effective, fix_2 not loaded" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) || States(r.Patches) != "fix_1 effective, fix_2 not loaded" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
-	h.check(os.RemoveAll(h.path("/sys/kernel/livepatch")))
+	h.check(os.RemoveAll(h.Path("/sys/kernel/livepatch")))
 	if _, err := h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrUnsupported) || len(h.loads) != 0 {
 		t.Errorf("%v, %v", h.loads, err)
 	}
@@ -447,21 +451,21 @@ func TestRefusals(t *testing.T) {
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"}, listing{name: "other", buildID: "0123456789abcdef"})
-	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, ErrNoLivePatch) {
+	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, live.ErrNoLivePatch) {
 		t.Errorf("%v", err)
 	}
-	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
+	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
 		t.Errorf("%v", err)
 	}
 	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
 		t.Errorf("a superseded one by name: %+v, %v", r, err)
 	}
 	h.facts.KernelVersion = "#2 SMP"
-	if _, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
+	if _, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
 		t.Errorf("%v", err)
 	}
-	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 || !strings.HasPrefix(states(r.Patches), "fix_1 for another kernel") {
-		t.Errorf("%s, %v", states(r.Patches), err)
+	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 || !strings.HasPrefix(States(r.Patches), "fix_1 for another kernel") {
+		t.Errorf("%s, %v", States(r.Patches), err)
 	}
 }
 
@@ -483,18 +487,18 @@ func TestStoredIsVerifiedAgain(t *testing.T) {
 func TestFatalLivePatchIsHeld(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
-	rec.Loading = &Loading{Name: "fix_2", BootID: "an earlier boot"}
-	h.check(h.writeRecord(rec))
+	rec.Loading = &record.Loading{Name: "fix_2", BootID: "an earlier boot"}
+	h.check(h.Write(rec))
 	r, err := h.apply(LivePatchOptions{})
 	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) || !strings.Contains(r.Patches[1].Reason, "the host went down") {
-		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
+		t.Errorf("loaded %v, %s, %v", h.loads, States(r.Patches), err)
 	}
 	// An agent that was killed is another matter.
-	rec.Loading, rec.Held = &Loading{Name: "fix_2", BootID: h.facts.BootID}, nil
-	h.check(h.holdFatal(h.facts, rec))
-	if rec.Held["fix_2"] != (Held{}) || rec.Loading != nil {
+	rec.Loading, rec.Held = &record.Loading{Name: "fix_2", BootID: h.facts.BootID}, nil
+	h.check(h.HoldFatal(h.facts, rec))
+	if rec.Held["fix_2"] != (record.Held{}) || rec.Loading != nil {
 		t.Errorf("%+v", rec)
 	}
 }
@@ -508,10 +512,10 @@ func TestReplaced(t *testing.T) {
 	h.file("/sys/module/theirs/refcnt", "0")
 	h.publish(2, listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || states(r.Patches) != "fix_1 no longer published, fix_2 effective" {
-		t.Errorf("%s, %v", states(r.Patches), err)
+	if err != nil || States(r.Patches) != "fix_1 no longer published, fix_2 effective" {
+		t.Errorf("%s, %v", States(r.Patches), err)
 	}
-	if rootfs.Exists(h.path("/sys/module/fix_1")) || !rootfs.Exists(h.path("/sys/module/theirs")) {
+	if rootfs.Exists(h.Path("/sys/module/fix_1")) || !rootfs.Exists(h.Path("/sys/module/theirs")) {
 		t.Error("fix_1 is still in memory, or theirs is gone")
 	}
 	// What is no longer published is not loaded at boot, and not kept.
@@ -519,9 +523,9 @@ func TestReplaced(t *testing.T) {
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
-	st, err := h.openStore()
+	st, err := h.OpenStore()
 	h.check(err)
-	if removed, err := h.gcLive(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
+	if removed, err := h.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
 		t.Errorf("%v, %v", removed, err)
 	}
 }
@@ -533,19 +537,19 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	h.publish(42, listing{name: "livepatch", fixes: "CVE-2026-0001,CVE-2026-0002", note: "42"})
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	p, err := h.fetch(context.Background(), "", h.facts, rec, false)
 	h.check(err)
-	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live || states(v.LivePatches) != "livepatch another build of it is loaded" {
+	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live || States(v.LivePatches) != "livepatch another build of it is loaded" {
 		t.Errorf("offered: %+v, %v", v, err)
 	}
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch effective, livepatch another build of it is loaded" || !strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
-		t.Fatalf("%s, %v", states(r.Patches), err)
+	if !errors.Is(err, livepatch.ErrTaken) || States(r.Patches) != "livepatch effective, livepatch another build of it is loaded" || !strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
+		t.Fatalf("%s, %v", States(r.Patches), err)
 	}
-	for cve, want := range map[string]FixState{"CVE-2026-0001": FixedByLivePatch, "CVE-2026-0002": FixOpen} {
-		if fix := cover(h.facts, cve, false, r.Patches); fix.State != want {
+	for cve, want := range map[string]live.FixState{"CVE-2026-0001": live.FixedByLivePatch, "CVE-2026-0002": live.FixOpen} {
+		if fix := live.Cover(h.facts, cve, false, r.Patches); fix.State != want {
 			t.Errorf("%+v", fix)
 		}
 	}
@@ -553,16 +557,16 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	if r, err := h.revert("livepatch"); err != nil || !slices.Equal(r.Reverted, []string{"livepatch"}) {
 		t.Errorf("%v, %v", r.Reverted, err)
 	}
-	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil || states(r.Patches) != "livepatch no longer published, livepatch effective" || !slices.Equal(r.Loaded, []string{"livepatch"}) {
-		t.Errorf("%s, %v", states(r.Patches), err)
+	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil || States(r.Patches) != "livepatch no longer published, livepatch effective" || !slices.Equal(r.Loaded, []string{"livepatch"}) {
+		t.Errorf("%s, %v", States(r.Patches), err)
 	}
 	// Somebody else's of that name is not ours.
 	h.boot()
 	h.file("/sys/module/livepatch/notes/.note.gnu.build-id", "theirs")
 	h.file("/sys/kernel/livepatch/livepatch/transition", "0")
 	h.file("/sys/kernel/livepatch/livepatch/enabled", "1")
-	if r, err = h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch no longer published, livepatch another build of it is loaded, livepatch effective" || r.Patches[2].Reason != "loaded by somebody else" {
-		t.Errorf("%s, %v", states(r.Patches), err)
+	if r, err = h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrTaken) || States(r.Patches) != "livepatch no longer published, livepatch another build of it is loaded, livepatch effective" || r.Patches[2].Reason != "loaded by somebody else" {
+		t.Errorf("%s, %v", States(r.Patches), err)
 	}
 }
 
@@ -584,10 +588,10 @@ func TestLastListedIsLoaded(t *testing.T) {
 		h.loads = nil
 		h.publish(int64(n+1), c.listed...)
 		r, err := h.apply(LivePatchOptions{})
-		if got := strings.Join(h.loads, " "); err != nil || got != c.loads || states(r.Patches) != c.want {
-			t.Errorf("release %d: loaded %q: %s, %v; want %q: %s", n+1, got, states(r.Patches), err, c.loads, c.want)
+		if got := strings.Join(h.loads, " "); err != nil || got != c.loads || States(r.Patches) != c.want {
+			t.Errorf("release %d: loaded %q: %s, %v; want %q: %s", n+1, got, States(r.Patches), err, c.loads, c.want)
 		}
-		rec, err := h.readRecord()
+		rec, err := h.Read()
 		h.check(err)
 		p, err := h.fetch(context.Background(), "", h.facts, rec, false)
 		h.check(err)
@@ -596,7 +600,7 @@ func TestLastListedIsLoaded(t *testing.T) {
 		}
 	}
 	_, err := h.apply(LivePatchOptions{Name: "p1", Stored: true})
-	if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "`updatectl livepatch revert p2` first") {
+	if !errors.Is(err, record.ErrBlocked) || !strings.Contains(err.Error(), "`updatectl livepatch revert p2` first") {
 		t.Errorf("p1 below what supersedes it: %v", err)
 	}
 }
@@ -609,17 +613,17 @@ func TestStackedIsRefused(t *testing.T) {
 		h.silent = silent
 		h.stacks["p1"], h.stacks["p2"] = true, true
 		h.publish(1, listing{name: "p1"})
-		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 effective" {
-			t.Errorf("alone: %s, %v", states(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{}); err != nil || States(r.Patches) != "p1 effective" {
+			t.Errorf("alone: %s, %v", States(r.Patches), err)
 		}
 		h.publish(2, listing{name: "p2"})
 		for _, name := range []string{"", "p2"} {
 			r, err := h.apply(LivePatchOptions{Name: name})
-			if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "p2 is not cumulative") ||
-				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || states(r.Patches) != "p1 effective, p2 not loaded" {
-				t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
+			if !errors.Is(err, record.ErrBlocked) || !strings.Contains(err.Error(), "p2 is not cumulative") ||
+				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || States(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("apply %s: %s, %v", name, States(r.Patches), err)
 			}
-			if len(r.Loaded) > 0 || rootfs.Exists(h.path("/sys/module/p2")) {
+			if len(r.Loaded) > 0 || rootfs.Exists(h.Path("/sys/module/p2")) {
 				t.Errorf("apply %s: it is still in the kernel, or said to be: %v", name, r.Loaded)
 			}
 		}
@@ -635,8 +639,8 @@ func TestStackedIsRefused(t *testing.T) {
 		// As it says.
 		_, err = h.revert("p1")
 		h.check(err)
-		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 held, p2 effective" {
-			t.Errorf("after revert: %s, %v", states(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{}); err != nil || States(r.Patches) != "p1 held, p2 effective" {
+			t.Errorf("after revert: %s, %v", States(r.Patches), err)
 		}
 	}
 }
@@ -652,8 +656,8 @@ func TestStackedBeforeStays(t *testing.T) {
 	h.file("/sys/kernel/livepatch/p1/transition", "0")
 	h.file("/sys/kernel/livepatch/p1/enabled", "1")
 	for _, name := range []string{"", "p1", "p2"} {
-		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil || states(r.Patches) != "p1 effective, p2 effective" {
-			t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil || States(r.Patches) != "p1 effective, p2 effective" {
+			t.Errorf("apply %s: %s, %v", name, States(r.Patches), err)
 		}
 	}
 	if r, err := h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"p2", "p1"}) {
@@ -671,12 +675,12 @@ func TestKernelsOfTheHost(t *testing.T) {
 		h.file(dir+"/modules.dep", "")
 	}
 	want := "now effective, own for another kernel, hosts for another kernel, rebuilt for another kernel"
-	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) || states(r.Patches) != want {
-		t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) || States(r.Patches) != want {
+		t.Errorf("loaded %v: %s, %v", h.loads, States(r.Patches), err)
 	}
-	st, err := h.openStore()
+	st, err := h.OpenStore()
 	h.check(err)
-	if removed, err := h.gcLive(st, h.facts, nil); err != nil || len(removed) != 0 {
+	if removed, err := h.GC(st, h.facts, nil); err != nil || len(removed) != 0 {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 	h.check(os.RemoveAll(h.layout))
@@ -689,7 +693,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 	h.publish(2, listing{name: "own", release: "6.12.49"})
 	_, err = h.apply(LivePatchOptions{})
 	h.check(err)
-	if removed, err := h.gcLive(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
+	if removed, err := h.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 }
@@ -705,12 +709,12 @@ func TestStandIn(t *testing.T) {
 			h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 			fail(h)
 			r, err := h.apply(LivePatchOptions{})
-			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
-				t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
+			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || States(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("loaded %v: %s, %v", h.loads, States(r.Patches), err)
 			}
 			h.stalls["p2"], h.refuse["p2"] = false, nil
-			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || states(r.Patches) != "p1 superseded, p2 effective" {
-				t.Errorf("later: %s, %v", states(r.Patches), err)
+			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || States(r.Patches) != "p1 superseded, p2 effective" {
+				t.Errorf("later: %s, %v", States(r.Patches), err)
 			}
 		})
 	}
@@ -727,18 +731,18 @@ func TestAtBoot(t *testing.T) {
 		t.Errorf("%v, %v", r.Loaded, err)
 	}
 	h.check(func() error { _, err := h.revert("p1"); return err }())
-	rec, err := h.readRecord()
+	rec, err := h.Read()
 	h.check(err)
 	rec.Held, h.loads = nil, nil
-	h.check(h.writeRecord(rec))
+	h.check(h.Write(rec))
 	if r, err := h.apply(atBoot); err != nil || !slices.Equal(h.loads, []string{"p1"}) {
-		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, states(r.Patches), err)
+		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, States(r.Patches), err)
 	}
 	h.stalls["p2"], h.loads = false, nil
-	if done, err := h.loadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
+	if done, err := h.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
 		t.Errorf("when the root is good: %v, %v", done, err)
 	}
-	if left := h.readLiveNotes(h.facts).Stalled; len(left) != 0 {
+	if left := h.ReadNotes(h.facts).Stalled; len(left) != 0 {
 		t.Errorf("it went through, and noted is %v", left)
 	}
 
@@ -761,7 +765,7 @@ func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
 	h.Config.LivePatch.Enabled = false
-	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || rootfs.Exists(patches.Dir(h.path(StateDir))) {
+	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || rootfs.Exists(patches.Dir(h.Path(record.StateDir))) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
@@ -778,81 +782,5 @@ func TestOlderLivePatchesAreRefused(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"})
 	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("%v, loaded %v", err, h.loads)
-	}
-}
-
-func TestMisfit(t *testing.T) {
-	fits := release.LivePatch{KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
-	for name, c := range map[string]struct {
-		change func(*facts.Facts)
-		want   string
-	}{
-		"fits":             {func(*facts.Facts) {}, ""},
-		"another kernel":   {func(f *facts.Facts) { f.KernelRelease = "6.12.49" }, "it is for the kernel 6.12.48, and this host runs 6.12.49"},
-		"another build":    {func(f *facts.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
-		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
-		"no build id":      {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
-	} {
-		f := theKernel
-		c.change(&f)
-		got := misfit(f, fits)
-		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
-		}
-		if picked := len(forThisKernel(f, []release.LivePatch{fits})) == 1; picked != (c.want == "") {
-			t.Errorf("%s: picked %v", name, picked)
-		}
-	}
-}
-
-func TestSurvey(t *testing.T) {
-	k := func(name, fixes string) knownLivePatch {
-		l := release.LivePatch{Name: name, KernelRelease: theKernel.KernelRelease, KernelVersion: theKernel.KernelVersion, KernelBuildID: theKernel.KernelBuildID}
-		if fixes != "" {
-			l.Fixes = strings.Split(fixes, ",")
-		}
-		return knownLivePatch{LivePatch: l, stored: true}
-	}
-	withdrawn := k("w", "A")
-	withdrawn.withdrawn = true
-	tried := k("t", "A")
-	tried.tried = true
-	noted := k("b", "B")
-	noted.note = []byte("b")
-	other := k("o", "A,B")
-	other.KernelBuildID = "00"
-	held := map[string]Held{"h": {Reason: "taken back by the operator"}}
-	for name, c := range map[string]struct {
-		loaded []livepatch.Patch
-		all    []knownLivePatch
-		want   string
-	}{
-		"nothing":                       {nil, nil, ""},
-		"waits":                         {nil, []knownLivePatch{k("a", "A")}, "a not loaded"},
-		"superseded":                    {nil, []knownLivePatch{k("a", "A"), k("b", "A,B")}, "a superseded, b not loaded"},
-		"superseded, other fixes":       {nil, []knownLivePatch{k("a", "A,C"), k("b", "A,B")}, "a superseded, b not loaded"},
-		"superseded, no fix named":      {nil, []knownLivePatch{k("a", ""), k("b", ""), k("c", "")}, "a superseded, b superseded, c not loaded"},
-		"later one was tried":           {nil, []knownLivePatch{k("a", "A"), tried}, "a not loaded, t not loaded"},
-		"later one was tried and is on": {[]livepatch.Patch{{Name: "t", Enabled: true}}, []knownLivePatch{k("a", "A"), tried}, "a superseded, t effective"},
-		"later one is held and on":      {[]livepatch.Patch{{Name: "h", Enabled: true}}, []knownLivePatch{k("a", "A"), k("h", "A")}, "a superseded, h effective"},
-		"switched off by a later one":   {[]livepatch.Patch{{Name: "a"}, {Name: "b", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a superseded, b effective"},
-		"withdrawn and switched off":    {[]livepatch.Patch{{Name: "w"}}, []knownLivePatch{withdrawn}, "w no longer published"},
-		"later one is held":             {nil, []knownLivePatch{k("a", "A"), k("h", "A,B")}, "a not loaded, h held"},
-		"later one for another kernel":  {nil, []knownLivePatch{k("a", "A"), other}, "a not loaded, o for another kernel"},
-		"later one withdrawn":           {nil, []knownLivePatch{k("a", "A"), withdrawn}, "a not loaded, w no longer published"},
-		"effective":                     {[]livepatch.Patch{{Name: "a", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a effective, b not loaded"},
-		"in transition":                 {[]livepatch.Patch{{Name: "a", Enabled: true, Transition: true}}, []knownLivePatch{k("a", "A")}, "a in transition"},
-		"leaving":                       {[]livepatch.Patch{{Name: "h", Transition: true}}, []knownLivePatch{k("h", "A")}, "h being taken back"},
-		"switched off":                  {[]livepatch.Patch{{Name: "a"}}, []knownLivePatch{k("a", "A")}, "a switched off"},
-		"somebody else's":               {[]livepatch.Patch{{Name: "x", Enabled: true}}, []knownLivePatch{k("a", "A")}, "a not loaded, x effective"},
-		"superseded in the kernel":      {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []knownLivePatch{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
-		"unlike any, listed later":      {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{k("a", "A"), noted}, "a superseded, b another build of it is loaded, b effective"},
-		"another build":                 {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{noted}, "b another build of it is loaded, b effective"},
-		"the same build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []knownLivePatch{noted}, "b effective"},
-		"same name, another kernel's":   {[]livepatch.Patch{{Name: "o", Enabled: true}}, []knownLivePatch{other}, "o for another kernel, o effective"},
-	} {
-		if got := states(survey(theKernel, c.loaded, c.all, held)); got != c.want {
-			t.Errorf("%s: %s; want %s", name, got, c.want)
-		}
 	}
 }

@@ -9,14 +9,14 @@ import (
 
 // TestCondemned: the verdict about a root that was left does not keep the root that runs from being judged.
 func TestCondemned(t *testing.T) {
-	a := testAgent(t)
-	writeFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	a := TestAgent(t)
+	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	runs, err := facts.MountedRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for root, want := range map[string]bool{"sha256-left": false, runs: true} {
-		if a.leaveVerdict(root, "it hangs"); a.condemned() != want {
+		if a.Transition.LeaveVerdict(root, "it hangs"); a.condemned() != want {
 			t.Errorf("with a verdict about %s, %s counts as condemned: %v", root, runs, !want)
 		}
 	}

@@ -6,16 +6,18 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
 )
 
 // halfNames are what a command that was killed leaves: files and trees that were to get their final name. The store
 // sweeps its own.
 var halfNames = []string{
-	StateDir + "/.*.json.*",     // the record
-	StateDir + "/*.json.new-*",  // the ledger of numbers
-	StateDir + "/roots/*/*.new", // a graft, an /etc
-	StateDir + "/roots/*/etc" + etcMerged,
+	record.StateDir + "/.*.json.*",     // the record
+	record.StateDir + "/*.json.new-*",  // the ledger of numbers
+	record.StateDir + "/roots/*/*.new", // a graft, an /etc
+	record.StateDir + "/roots/*/etc" + roots.EtcMerged,
 	switcher.RunDir + "/.*.json.*", // the stamp
 }
 
@@ -23,7 +25,7 @@ var halfNames = []string{
 func (a *Agent) sweep() error {
 	var errs []error
 	for _, pattern := range halfNames {
-		halves, err := filepath.Glob(a.path(pattern))
+		halves, err := filepath.Glob(a.Path(pattern))
 		errs = append(errs, err)
 		for _, half := range halves {
 			errs = append(errs, os.RemoveAll(half))

@@ -5,11 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -28,11 +27,11 @@ type Rechecked struct {
 // Verify judges the kept evidence of a root again, offline, by the policy of today. The root is named by its identity
 // or the beginning of it; "" is the staged one, or the one that runs.
 func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
-	facts, rec, err := a.look(ctx)
+	facts, rec, err := a.Look(ctx)
 	if err != nil {
 		return Rechecked{}, err
 	}
-	st, err := a.openStore()
+	st, err := a.Roots.OpenStore()
 	if err != nil {
 		return Rechecked{}, err
 	}
@@ -42,11 +41,11 @@ func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
 	if name == "" {
 		name = facts.Root
 	}
-	root, err := findRoot(st, name)
+	root, err := roots.FindRoot(st, name)
 	if err != nil {
 		return Rechecked{}, err
 	}
-	policy, err := a.policy()
+	policy, err := a.Policy()
 	if err != nil {
 		return Rechecked{}, err
 	}
@@ -75,28 +74,4 @@ func recheck(root store.Root, policy verify.Policy) ([]verify.Voucher, error) {
 		return nil, fmt.Errorf("%w: the evidence is for %s", verify.ErrDigest, id)
 	}
 	return v.Vouchers(), nil
-}
-
-// findRoot finds a root by its identity or the beginning of it.
-func findRoot(st *store.Store, name string) (store.Root, error) {
-	if name == switcher.HostRoot {
-		return store.Root{}, fmt.Errorf("%w: the host root was installed, not staged, and has no evidence", ErrNoRoot)
-	}
-	roots, err := st.Roots()
-	if err != nil {
-		return store.Root{}, err
-	}
-	var found []store.Root
-	for _, r := range roots {
-		if name != "" && strings.HasPrefix(r.ID, name) {
-			found = append(found, r)
-		}
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return store.Root{}, fmt.Errorf("%w: %q", ErrNoRoot, name)
-	}
-	return store.Root{}, fmt.Errorf("%w: %q fits %d roots", ErrNoRoot, name, len(found))
 }

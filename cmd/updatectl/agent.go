@@ -31,7 +31,7 @@ func (c *cli) agentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.Arm(cmd.Context())
+			return a.Transition.Arm(cmd.Context())
 		},
 	})
 	cmd.AddCommand(&cobra.Command{
@@ -47,7 +47,7 @@ func (c *cli) agentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.Guard(cmd.Context())
+			return a.Guards.Run(cmd.Context())
 		},
 	})
 	cmd.AddCommand(&cobra.Command{

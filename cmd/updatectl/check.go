@@ -9,6 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/offer"
+	"github.com/updatectl/updatectl/agent/record"
 )
 
 func (c *cli) checkCommand() *cobra.Command {
@@ -71,14 +74,14 @@ func availableText(w io.Writer, v agent.Available) {
 }
 
 // badText tells that an image was given up, and how it is taken all the same.
-func badText(w io.Writer, bad *agent.Bad) {
+func badText(w io.Writer, bad *record.Bad) {
 	if bad != nil {
 		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it all the same\n", bad.At.Format("2006-01-02 15:04"), bad.Reason)
 	}
 }
 
 // publishedLiveText tells of the live patches of a release, who is the signer of them all.
-func publishedLiveText(w io.Writer, list []agent.LivePatch) {
+func publishedLiveText(w io.Writer, list []live.LivePatch) {
 	for _, p := range list {
 		p.Vouchers = nil
 		fmt.Fprintf(w, "  live patch\t%s\n", strings.Replace(livePatchText(p), "\t", "  ", 1))
@@ -86,7 +89,7 @@ func publishedLiveText(w io.Writer, list []agent.LivePatch) {
 }
 
 // releaseText tells what a release says about itself.
-func releaseText(w io.Writer, indent string, r *agent.Release) {
+func releaseText(w io.Writer, indent string, r *offer.Release) {
 	if r == nil {
 		return
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -22,7 +22,7 @@ func (c *cli) confirmCommand() *cobra.Command {
 				return err
 			}
 			done, err := a.Confirm(cmd.Context())
-			if errors.Is(err, agent.ErrUnhealthy) && c.output != "json" { // as JSON, the error is the one document
+			if errors.Is(err, record.ErrUnhealthy) && c.output != "json" { // as JSON, the error is the one document
 				err = errors.Join(err, c.print("confirm", done, func(w io.Writer) { healthText(w, done.Health) }))
 			}
 			if err != nil {

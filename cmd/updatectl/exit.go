@@ -10,6 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
@@ -54,23 +60,23 @@ var failures = []struct {
 }{
 	// The first: what comes of it is worth more than why.
 	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
-	{agent.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
-	{agent.ErrBooted, exitError, "the host comes back in its last good root, by itself; `updatectl status` tells how it went"},
+	{record.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
+	{transition.ErrBooted, exitError, "the host comes back in its last good root, by itself; `updatectl status` tells how it went"},
 	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
-	{agent.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
+	{config.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
-	{agent.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
-	{agent.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
-	{agent.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
+	{roots.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
+	{record.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
+	{record.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
 	{pid1.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
-	{agent.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
+	{live.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
 	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
 	{livepatch.ErrBusy, exitBlocked, "`updatectl livepatch list` shows it; try again when it has ended"},
 	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
-	{agent.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
+	{record.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
 	{release.ErrExpired, exitStale, "its publisher has to publish it again, with a larger sequence; is this host's clock right?"},
 	{release.ErrStale, exitStale, "who serves this, and why? `updatectl apply --allow-downgrade` goes back on purpose, `updatectl rollback` to a root that is here"},
-	{agent.ErrOtherKernel, exitIncompatible, "`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is as it was"},
+	{live.ErrOtherKernel, exitIncompatible, "`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is as it was"},
 	{patches.ErrModule, exitIncompatible, "its publisher has to mend the release; the kernel is as it was"},
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
 	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
@@ -89,23 +95,23 @@ var failures = []struct {
 	{image.ErrPlatform, exitIncompatible, "publish the image for this platform, or follow another reference"},
 	{image.ErrNotBootable, exitIncompatible, "an image needs systemd as its init and an os-release; nothing was staged"},
 	{agent.ErrHostTooOld, exitIncompatible, "bring the host to a release with systemd 254 or newer first, such as Debian 13"},
-	{agent.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
+	{roots.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
 	{image.ErrNoSpace, exitNoSpace, "`updatectl gc` frees what nothing needs; else give the file system of /var/lib/updatectl more room"},
 	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag, of [source] image or of --from"},
 	{source.ErrNoTLS, exitUnreachable, "serve it by TLS, or list its host in [source] plain-http: signatures are checked all the same"},
 	{source.ErrNoLayout, exitUnreachable, "check the path, of [source] image or of --from; is what it lies on mounted?"},
 	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
-	{agent.ErrPermission, exitError, "run it as root, for example with sudo"},
+	{host.ErrPermission, exitError, "run it as root, for example with sudo"},
 	{pid1.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` says why; the host goes on as it is"},
 	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
 	{livepatch.ErrTaken, exitError, "`updatectl livepatch list` shows what is loaded"},
-	{agent.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
+	{live.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
 	{livepatch.ErrNotLoaded, exitError, "`updatectl livepatch list` shows what there is"},
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
-	{agent.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
-	{agent.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
+	{transition.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
 	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
 	{unix.ENOSPC, exitNoSpace, "`updatectl gc` frees what nothing needs; else make room on that file system; the host goes on as it is"},
 	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
 )
 
 func (c *cli) historyCommand() *cobra.Command {
@@ -20,12 +20,12 @@ func (c *cli) historyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			events, err := a.History()
+			events, err := a.Records.History()
 			if err != nil {
 				return err
 			}
 			value := struct {
-				Events []agent.Event `json:"events"`
+				Events []record.Event `json:"events"`
 			}{events}
 			return c.print("history", value, func(w io.Writer) {
 				for _, e := range events {
@@ -36,7 +36,7 @@ func (c *cli) historyCommand() *cobra.Command {
 	}
 }
 
-func eventDetail(e agent.Event) string {
+func eventDetail(e record.Event) string {
 	switch {
 	case e.Reason != "":
 		return e.Reason

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
@@ -133,7 +134,7 @@ func kernelFlags(w io.Writer, k agent.LiveKernel) {
 	fmt.Fprintf(w, "\t%s\n", build)
 }
 
-func livePatchesText(w io.Writer, list []agent.LivePatch) {
+func livePatchesText(w io.Writer, list []live.LivePatch) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "The kernel has no live patches loaded, and none is stored.")
 	}
@@ -154,10 +155,10 @@ func blockersText(w io.Writer, blockers []livepatch.Blocker) {
 }
 
 // livePatchText is a live patch in a line.
-func livePatchText(p agent.LivePatch) string {
+func livePatchText(p live.LivePatch) string {
 	words := []string{string(p.State)}
 	switch {
-	case p.State == agent.LiveTransition:
+	case p.State == live.LiveTransition:
 		words = []string{"in transition: some tasks still run the old code"}
 	case p.Reason != "":
 		words = []string{string(p.State) + ": " + p.Reason}
@@ -174,14 +175,14 @@ func livePatchText(p agent.LivePatch) string {
 }
 
 // fixesText tells of every fix of the kernel.
-func fixesText(w io.Writer, fixes []agent.Fix) {
+func fixesText(w io.Writer, fixes []live.Fix) {
 	for _, x := range fixes {
 		fmt.Fprintf(w, "Fix\t%s  %s\n", x.CVE, fixText(x))
 	}
 }
 
-func fixText(x agent.Fix) string {
-	if x.State != agent.FixOpen {
+func fixText(x live.Fix) string {
+	if x.State != live.FixOpen {
 		text := string(x.State)
 		if x.By != "" {
 			text += " " + x.By

@@ -16,6 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -114,8 +118,8 @@ func TestPlanned(t *testing.T) {
 		"a live patch":           {agent.Plan{Available: agent.Available{Live: true}}, exitAvailable},
 		"not staged":             {agent.Plan{Available: newer}, exitAvailable},
 		"full, which apply does": {agent.Plan{Available: newer, Decision: full}, exitAvailable},
-		"full, asked for first":  {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age", agent.ErrFullReboot)}, exitFullReboot},
-		"refused":                {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", agent.ErrIncompatible)}, exitIncompatible},
+		"full, asked for first":  {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age", roots.ErrFullReboot)}, exitFullReboot},
+		"refused":                {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", roots.ErrIncompatible)}, exitIncompatible},
 	} {
 		if got := exitCode(planned(c.plan)); got != c.want {
 			t.Errorf("%s: exit code %d, want %d", name, got, c.want)
@@ -148,7 +152,7 @@ func TestKernelText(t *testing.T) {
 
 // TestFixText: a full reboot boots the host's kernel, so it is not promised to bring a fix.
 func TestFixText(t *testing.T) {
-	open := agent.Fix{CVE: "CVE-2026-0001", State: agent.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), By: "fix_1", Reason: "held"}
+	open := live.Fix{CVE: "CVE-2026-0001", State: live.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), By: "fix_1", Reason: "held"}
 	if got, want := fixText(open), "open: needs another kernel, or the live patch fix_1, which is held; a full reboot is due by 2026-12-01"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -162,12 +166,12 @@ func TestSwitchText(t *testing.T) {
 		s    agent.Status
 		want string
 	}{
-		{agent.Status{Phase: agent.PhaseGood}, ""},
-		{agent.Status{Phase: agent.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host"}},
+		{agent.Status{Phase: record.PhaseGood}, ""},
+		{agent.Status{Phase: record.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host"}},
 			"Switching  to sha256-abababababab, version 2 since 10:00:00 (apply)\n"},
-		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
+		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
 			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00, the host goes back to host\n"},
-		{agent.Status{Phase: agent.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
+		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
 			"Trying  host (going back); if it is not good by 10:01:00, the host stays\n"},
 	} {
 		var out bytes.Buffer
@@ -180,12 +184,12 @@ func TestSwitchText(t *testing.T) {
 
 // TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
-	if err := fmt.Errorf("%w: %w", agent.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
+	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
 		t.Errorf("a boot of the kernel is told as %d, %s", exitCode(err), hint(err))
 	}
 	for want, err := range map[int]error{
 		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrDeaf),
-		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", agent.ErrUnhealthy, pid1.ErrDeaf),
+		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", record.ErrUnhealthy, pid1.ErrDeaf),
 		exitNoSpace:   errors.Join(unix.ENOSPC, pid1.ErrDeaf),
 		exitError:     errors.Join(pid1.ErrNoUnit, pid1.ErrDeaf),
 	} {

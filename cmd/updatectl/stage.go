@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/live"
 )
 
 func (c *cli) stageCommand() *cobra.Command {
@@ -21,7 +22,7 @@ func (c *cli) stageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switches, live := done.Root != done.From, agent.Waiting(done.LivePatches)
+			switches, live := done.Root != done.From, live.Waiting(done.LivePatches)
 			err = c.print("stage", done, func(w io.Writer) {
 				for _, p := range live {
 					fmt.Fprintf(w, "The live patch %s is stored, and waits for `updatectl apply`.\n", p.Name)

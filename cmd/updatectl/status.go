@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -82,7 +84,7 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "\tbuild id %s\n", s.Kernel.BuildID)
 	}
 	for _, p := range s.Kernel.LivePatches {
-		if p.State != agent.LiveElsewhere && p.State != agent.LiveWithdrawn {
+		if p.State != live.LiveElsewhere && p.State != live.LiveWithdrawn {
 			fmt.Fprintf(w, "Live patch\t%s\n", strings.Replace(livePatchText(p), "\t", "  ", 1))
 		}
 	}
@@ -114,7 +116,7 @@ func switchText(w io.Writer, s agent.Status) {
 	}
 	const clock = "15:04:05"
 	to := short(s.Switch.Target) + known("version", s.Switch.Version)
-	if s.Phase != agent.PhaseTrying {
+	if s.Phase != record.PhaseTrying {
 		fmt.Fprintf(w, "Switching\tto %s since %s (%s)\n", to, s.Switch.At.Format(clock), verbText(s.Switch.Verb))
 		return
 	}

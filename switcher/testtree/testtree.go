@@ -41,3 +41,10 @@ func Make(t *testing.T, names ...string) string {
 	}
 	return dir
 }
+
+// File writes a file below root with its directories, and returns its path.
+func File(t *testing.T, root, name, text string) string {
+	t.Helper()
+	Write(t, root, name, []byte(text), 0o644)
+	return filepath.Join(root, name)
+}

@@ -1,0 +1,146 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/updatectl/updatectl/verify"
+)
+
+// KeyRule is a [[verify.key]]: a public key that there is more to say about.
+type KeyRule struct {
+	// File holds the PEM public key.
+	File string `toml:"file" json:"file"`
+	// NotAfter is when the key stops to count.
+	NotAfter time.Time `toml:"not-after,omitempty" json:"not_after,omitzero"`
+	// Revoked takes the key out, here and in keys, and Reason says why.
+	Revoked bool   `toml:"revoked,omitempty" json:"revoked,omitempty"`
+	Reason  string `toml:"reason,omitempty" json:"reason,omitempty"`
+	// Log is required, optional or off, and TrustRoot the file that names the logs.
+	Log       verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
+	TrustRoot string         `toml:"trust-root,omitempty" json:"trust_root,omitempty"`
+}
+
+// IdentityRule is a [[verify.identity]]: who may sign without a key to keep. Of issuer and subject each is given
+// exactly or as a pattern for the whole text.
+type IdentityRule struct {
+	Issuer         string         `toml:"issuer,omitempty" json:"issuer,omitempty"`
+	IssuerPattern  string         `toml:"issuer-pattern,omitempty" json:"issuer_pattern,omitempty"`
+	Subject        string         `toml:"subject,omitempty" json:"subject,omitempty"`
+	SubjectPattern string         `toml:"subject-pattern,omitempty" json:"subject_pattern,omitempty"`
+	TrustRoot      string         `toml:"trust-root,omitempty" json:"trust_root"`
+	Log            verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
+}
+
+// inherit gives a fragment the lists of the earlier ones: a list overrides an earlier list as a whole, but a revocation
+// stays.
+func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.MetaData) {
+	if !meta.IsDefined("verify", "identity") {
+		c.Verify.Identity = identities
+	}
+	if !meta.IsDefined("verify", "key") {
+		c.Verify.Key = keys
+		return
+	}
+	for _, k := range keys {
+		if k.Revoked {
+			c.Verify.Key = append(c.Verify.Key, k)
+		}
+	}
+}
+
+// Policy reads the keys, identities and trust roots that the configuration names. Path is where a file of the host lies
+// for this process. The error is an ErrConfig.
+func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, error) {
+	p := verify.Policy{Threshold: c.Verify.Threshold, Now: now}
+	for _, file := range c.Verify.Keys {
+		if err := addKey(&p, KeyRule{File: file}, path); err != nil {
+			return p, fmt.Errorf("%w: %s[verify] keys: %w", ErrConfig, c.Where("verify.keys"), err)
+		}
+	}
+	for _, rule := range c.Verify.Key {
+		if err := addKey(&p, rule, path); err != nil {
+			return p, fmt.Errorf("%w: %s[[verify.key]]: %w", ErrConfig, c.Where("verify.key"), err)
+		}
+	}
+	for _, rule := range c.Verify.Identity {
+		if err := addIdentity(&p, rule, path); err != nil {
+			return p, fmt.Errorf("%w: %s[[verify.identity]]: %w", ErrConfig, c.Where("verify.identity"), err)
+		}
+	}
+	n := len(p.Keys) + len(p.Identities)
+	if n == 0 {
+		return p, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images, or a [[verify.identity]]", ErrConfig)
+	}
+	if c.Verify.Threshold > n {
+		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities", ErrConfig, c.Where("verify.threshold"), c.Verify.Threshold, n)
+	}
+	if err := p.Check(); err != nil {
+		return p, fmt.Errorf("%w: [verify]: %w", ErrConfig, err)
+	}
+	return p, nil
+}
+
+func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
+	if rule.File == "" {
+		return fmt.Errorf("file is missing: name the one with the public key")
+	}
+	text, err := readBounded(rule.File, path)
+	if err != nil {
+		return err
+	}
+	key, err := verify.ParseKey(filepath.Base(rule.File), text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", rule.File, err)
+	}
+	key.NotAfter, key.Revoked, key.Reason, key.Log = rule.NotAfter, rule.Revoked, rule.Reason, rule.Log
+	if key.Root, err = readTrustRoot(rule.TrustRoot, path); err != nil {
+		return err
+	}
+	p.Keys = append(p.Keys, key)
+	return nil
+}
+
+func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) error {
+	root, err := readTrustRoot(rule.TrustRoot, path)
+	if err != nil {
+		return err
+	}
+	p.Identities = append(p.Identities, verify.Identity{
+		Issuer:  verify.Match{Exact: rule.Issuer, Pattern: rule.IssuerPattern},
+		Subject: verify.Match{Exact: rule.Subject, Pattern: rule.SubjectPattern},
+		Root:    root, Log: rule.Log,
+	})
+	return nil
+}
+
+// readTrustRoot reads a pinned trusted_root.json; none is named by "".
+func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := readBounded(file, path)
+	if err != nil {
+		return nil, err
+	}
+	return verify.ParseTrustRoot(file, text)
+}
+
+// readBounded reads a file that the configuration names.
+func readBounded(file string, path func(string) string) ([]byte, error) {
+	f, err := os.Open(path(file))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("%s is larger than %d bytes", file, maxConfig)
+	}
+	return text, err
+}

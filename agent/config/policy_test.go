@@ -1,0 +1,155 @@
+package config
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/sign"
+	"github.com/updatectl/updatectl/verify/verifytest"
+)
+
+// trusting makes a host with two key files and a trust root, and returns the private keys.
+func trusting(t *testing.T) (root string, a, b *ecdsa.PrivateKey) {
+	t.Helper()
+	root = t.TempDir()
+	newKey := func(name string) *ecdsa.PrivateKey {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent.WriteFile(t, root, "keys/"+name, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+		return key
+	}
+	a, b = newKey("a.pub"), newKey("b.pub")
+	authority, err := verifytest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned, err := authority.TrustRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WriteFile(t, root, "keys/root.json", string(pinned))
+	return root, a, b
+}
+
+// run is what the next run of the agent makes of an image that a key signed.
+func run(t *testing.T, root string, key *ecdsa.PrivateKey) error {
+	t.Helper()
+	agent, err := agent.New(root, "", zap.NewNop())
+	if err != nil {
+		return err
+	}
+	policy, err := agent.Policy()
+	if err != nil {
+		return err
+	}
+	image := []byte(`{"schemaVersion":2,"config":{},"layers":[]}`)
+	bundle, err := sign.Bundle(key, digest.FromBytes(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = policy.Verify(image, ocispec.MediaTypeImageManifest, []verify.Candidate{{Form: verify.FormBundle, Bundle: bundle}})
+	return err
+}
+
+// TestPolicyIsReadAtEveryRun rotates a key by files alone.
+func TestPolicyIsReadAtEveryRun(t *testing.T) {
+	root, old, next := trusting(t)
+	expect := func(when string, oldErr, nextErr error) {
+		t.Helper()
+		if err := run(t, root, old); !errors.Is(err, oldErr) {
+			t.Errorf("%s: the old key: %v, want %v", when, err, oldErr)
+		}
+		if err := run(t, root, next); !errors.Is(err, nextErr) {
+			t.Errorf("%s: the next key: %v, want %v", when, err, nextErr)
+		}
+	}
+	agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", "[verify]\nkeys = ['/keys/a.pub']\n")
+	expect("at first", nil, verify.ErrWrongKey)
+	agent.WriteFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
+	expect("the next key delivered", nil, nil)
+	agent.WriteFile(t, root, "etc/updatectl/conf.d/20-end.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n[[verify.key]]\nfile = '/keys/a.pub'\nnot-after = 2020-01-01T00:00:00Z\n")
+	expect("the old key ended", verify.ErrExpired, nil)
+	agent.WriteFile(t, root, "etc/updatectl/conf.d/30-revoke.toml", "[[verify.key]]\nfile = '/keys/a.pub'\nrevoked = true\nreason = 'lost'\n[[verify.key]]\nfile = '/keys/b.pub'\n")
+	expect("the old key revoked", verify.ErrRevoked, nil)
+	agent.WriteFile(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/a.pub'\n")
+	expect("the list overridden", verify.ErrRevoked, verify.ErrWrongKey)
+	agent.WriteFile(t, root, "keys/b.pub", "no key")
+	agent.WriteFile(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
+	expect("a broken key file", ErrConfig, ErrConfig)
+}
+
+// TestVerifyLists: a list overrides an earlier one as a whole, nothing of an earlier entry shines through, and a
+// revocation stays.
+func TestVerifyLists(t *testing.T) {
+	var c Config
+	for _, text := range []string{
+		"[[verify.key]]\nfile = 'a'\nreason = 'of a'\nrevoked = true\n[[verify.key]]\nfile = 'b'\nreason = 'of b'\n[[verify.identity]]\nsubject = 's'\nissuer = 'i'\n",
+		"[verify]\nthreshold = 2\n",
+		"[[verify.key]]\nfile = 'c'\n[[verify.key]]\nfile = 'd'\nnot-after = 2030-01-02\n[[verify.identity]]\nsubject-pattern = 'p'\n",
+	} {
+		if err := c.decode("test", text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := c.Verify.Key
+	if len(got) != 3 || got[0] != (KeyRule{File: "c"}) || got[1].File != "d" || got[1].NotAfter.Format(time.DateOnly) != "2030-01-02" ||
+		got[2] != (KeyRule{File: "a", Revoked: true, Reason: "of a"}) {
+		t.Errorf("keys %+v", got)
+	}
+	if want := []IdentityRule{{SubjectPattern: "p"}}; !slices.Equal(c.Verify.Identity, want) || c.Verify.Threshold != 2 {
+		t.Errorf("identities %+v, threshold %d", c.Verify.Identity, c.Verify.Threshold)
+	}
+}
+
+func TestPolicyComplaints(t *testing.T) {
+	root, _, _ := trusting(t)
+	identity := "[[verify.identity]]\nissuer = 'i'\nsubject = 's'\ntrust-root = '/keys/root.json'\n"
+	for name, c := range map[string]struct{ text, want string }{
+		"nothing":                  {"", "keys is empty"},
+		"key and identity":         {"[verify]\nkeys = ['/keys/a.pub']\nthreshold = 2\n" + identity, ""},
+		"threshold":                {"[verify]\nthreshold = 2\n" + identity, "threshold is 2 with 1 keys and identities"},
+		"no file":                  {"[[verify.key]]\nrevoked = true\n", "file is missing"},
+		"missing file":             {"[[verify.key]]\nfile = '/keys/none.pub'\n", "none.pub"},
+		"log without a trust root": {"[[verify.key]]\nfile = '/keys/a.pub'\nlog = 'required'\n", "it needs a trust root"},
+		"unknown log rule":         {"[[verify.key]]\nfile = '/keys/a.pub'\nlog = 'maybe'\n", `log is "maybe"`},
+		"key as a trust root":      {strings.Replace(identity, "root.json", "a.pub", 1), "unusable trust root"},
+		"missing trust root":       {strings.Replace(identity, "root.json", "none.json", 1), "none.json"},
+		"both forms of a subject":  {identity + "subject-pattern = 'x'\n", "exactly or as a pattern"},
+		"no issuer":                {strings.Replace(identity, "issuer = 'i'\n", "", 1), "issuer: it must be given"},
+		"broken pattern":           {identity + "[[verify.identity]]\nissuer = 'i'\nsubject-pattern = '('\ntrust-root = '/keys/root.json'\n", "missing closing )"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := agent.WriteFile(t, root, "test.toml", c.text)
+			a, err := agent.New(root, file, zap.NewNop())
+			if err == nil {
+				_, err = a.Policy()
+			}
+			if c.want == "" && err != nil {
+				t.Errorf("refused: %v", err)
+			}
+			if c.want != "" && (!errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want ErrConfig with %q", err, c.want)
+			}
+		})
+	}
+}

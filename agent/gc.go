@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher/facts"
+)
+
+// GC removes the roots that nothing needs, and their objects: kept are those that are booted, staged, good or pinned.
+func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
+	unlock, err := a.Lock(ctx, "gc", false)
+	if err != nil {
+		return store.GCReport{}, err
+	}
+	defer unlock()
+	st, facts, rec, err := a.begin(ctx)
+	if err != nil && !errors.Is(err, transition.ErrSwitch) {
+		return store.GCReport{}, err
+	}
+	return a.gc(st, facts, rec)
+}
+
+func (a *Agent) gc(st *store.Store, f facts.Facts, rec *record.Record) (store.GCReport, error) {
+	keep := rec.Needed(f.Root)
+	if a.Machine.Live() {
+		modules, err := facts.ModulesFrom(f.KernelRelease)
+		if err != nil {
+			return store.GCReport{}, err
+		}
+		keep = append(keep, modules)
+	}
+	report, err := st.GC(keep)
+	if err == nil && a.Machine.Live() {
+		report.LivePatches, err = a.Live.GC(st, f, keep)
+	}
+	for _, id := range report.Roots {
+		a.Records.Tell(record.Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
+	}
+	a.Live.TellCollected(report.LivePatches)
+	known := len(rec.Accepted) + len(rec.Failed)
+	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
+	maps.DeleteFunc(rec.Failed, func(id string, _ record.Failed) bool { return !slices.Contains(keep, id) })
+	if err == nil && len(rec.Accepted)+len(rec.Failed) != known {
+		err = a.Records.Write(rec)
+	}
+	return report, err
+}
+
+// collect is gc as part of something greater, which does not fail with it.
+func (a *Agent) collect(f facts.Facts, rec *record.Record) {
+	st, err := a.Roots.OpenStore()
+	if err == nil {
+		_, err = a.gc(st, f, rec)
+	}
+	if err != nil {
+		a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
+	}
+}

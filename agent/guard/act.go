@@ -1,0 +1,298 @@
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/pid1"
+)
+
+// What a guard does. When it does which is decided in guard.go.
+
+// goBack arms the root that was left, prepared before it was, and asks PID 1 for a soft reboot. Where that does not go,
+// the kernel is booted.
+func (g *watch) goBack(ctx context.Context, s observation) error {
+	g.ask(ctx, s)
+	if g.back == nil {
+		return g.bootKernel(s)
+	}
+	g.agent.Log.Error("the root did not become good; the guard goes back",
+		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.why))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	defer cancel()
+	err := waitAtMost(transition.AskTime, func() error { return g.returnTo(ctx, s) })
+	if err == nil {
+		g.enter(returning, s)
+		return nil
+	}
+	return errors.Join(err, assembly.Disarm(), g.bootKernel(s))
+}
+
+// ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
+func (g *watch) ask(ctx context.Context, s observation) {
+	if s.verdict != "" || s.manager == nil {
+		return
+	}
+	t, err := g.agent.Machine.PID1.AskTrouble(ctx, g.began())
+	if err != nil {
+		g.agent.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
+	}
+	if known := t.String(); known != "" {
+		g.why += "; " + known
+	}
+}
+
+// began is when the root that is watched began, by the clock that systemd stamps units with. The guard itself may have seen
+// it late: its question to a systemd that is starting waits for the answer.
+func (g *watch) began() time.Duration {
+	if stamp := transition.ReadStamp(g.agent.Path(transition.StampFile)); stamp != nil && stamp.Target == g.change.Target && stamp.At > 0 {
+		return stamp.At
+	}
+	return g.since
+}
+
+func (g *watch) returnTo(ctx context.Context, s observation) error {
+	a := g.agent
+	back := record.Switch{Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before}
+	a.Transition.Describe(&back, facts.Facts{Root: s.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
+	g.report(s, back)
+	for _, p := range g.back.Persist {
+		if err := mount.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
+			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
+		}
+	}
+	if err := transition.RemoveStamp(a.Path(transition.StampFile)); err != nil {
+		return err
+	}
+	if err := assembly.Arm(*g.back); err != nil {
+		return err
+	}
+	a.Transition.ForgetFailures(ctx)
+	err := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: host.SinceBoot()})
+	return errors.Join(err, a.Machine.PID1.SoftRebootNow(ctx))
+}
+
+// arrivals is the count of soft reboots in the new root, -1 where systemd does not count.
+func (g *watch) arrivals() int {
+	if g.change.SoftReboots < 0 {
+		return -1
+	}
+	return g.change.SoftReboots + 1
+}
+
+// report tells what the guard does: in /run for whoever comes up next, and in the record if that can be written.
+func (g *watch) report(s observation, back record.Switch) {
+	a := g.agent
+	text, err := json.Marshal(transition.GuardNote{Left: s.Root, Version: g.change.Version, Mount: s.Mount, Reason: g.why, Switch: back})
+	if err == nil {
+		err = record.WriteAtomically(a.Path(transition.BackFile), text, 0o600)
+	}
+	if s.record != nil && s.record.Retreat(record.CauseTakenOver, back, g.why) == nil {
+		err = errors.Join(err, a.Records.WriteOutcome(s.record))
+	}
+	if err != nil {
+		a.Log.Warn("cannot tell all of going back", zap.Error(err))
+	}
+}
+
+// bootKernel is the last resort. The host comes up in its mutable root, which resumes the last good one.
+func (g *watch) bootKernel(s observation) error {
+	g.agent.Log.Error("the guard boots the kernel", zap.String("reason", g.why))
+	if s.record != nil {
+		err := waitAtMost(diskPatience, func() error { return g.agent.recordBoot(s.record, g.stage, g.why) })
+		if err != nil {
+			g.agent.Log.Warn("cannot record the boot", zap.Error(err))
+		}
+	}
+	return pid1.BootKernel()
+}
+
+// recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
+// was left before it was good.
+func (gd *Guard) recordBoot(rec *record.Record, at stage, why string) error {
+	verb, target, now := rec.Switch.Verb, rec.Switch.Target, gd.Now().UTC()
+	if at != leaving && rec.ArrivedLate(target) {
+		if err := rec.Advance(record.CauseLate); err != nil {
+			return err
+		}
+	}
+	cancelled := at == leaving && !rec.Moving() // and PID 1 did not hear of it
+	cause := record.CauseStranded
+	if rec.Phase == record.PhaseArmed {
+		cause = record.CauseMissed
+	}
+	if !cancelled {
+		if err := rec.Advance(cause); err != nil {
+			return err
+		}
+	}
+	const booted = "; the kernel was booted to get away from it"
+	event := "unhealthy"
+	switch {
+	case cancelled && rec.Last != nil:
+		event, rec.Last.Reason = "failed", rec.Last.Reason+"; "+why+"; the kernel was booted"
+	case verb == record.VerbBack && rec.Last != nil:
+		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
+	case at == leaving: // it never ran
+		why += "; the kernel was booted"
+		event = "failed"
+		rec.CountFailure(target, why)
+		rec.Last = &record.Result{Outcome: level.Stuck, Reason: why, Target: target, At: now}
+	default:
+		rec.MarkBad(target, why+booted, now)
+		rec.Last = &record.Result{Outcome: level.Unhealthy, Reason: why + booted, Target: target, At: now, Back: rec.LastGood()}
+		if rec.Last.Back == target { // it was good before; the kernel boots the mutable host
+			rec.Last.Back = switcher.HostRoot
+		}
+	}
+	if err := gd.Records.WriteOutcome(rec); err != nil {
+		return err
+	}
+	e := rec.Switch.Event(event, rec.Last.Reason)
+	if e.Root != rec.Last.Target { // going back from it is what did not end
+		e = record.Event{Event: event, Root: rec.Last.Target, Version: rec.Accepted[rec.Last.Target].Version, Reason: rec.Last.Reason}
+	}
+	gd.Records.Tell(e)
+	return nil
+}
+
+// unjam ends a shutdown that a unit holds up, as [switch] stuck says.
+func (g *watch) unjam(ctx context.Context, s observation) error {
+	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stopping(s))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	defer cancel()
+	switch {
+	case g.stage == returning: // there is nothing to stay for in a root that is no good
+		return g.killStopping(ctx, s, why)
+	case g.cancelling || g.agent.Config.Switch.Stuck == config.StuckCancel:
+		return g.cancel(ctx, s, why)
+	}
+	return g.escalate(ctx, s, why)
+}
+
+// killStopping kills what does not stop. The next step, if there must be one, comes after a moment.
+func (g *watch) killStopping(ctx context.Context, s observation, why string) error {
+	g.agent.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	return g.agent.Machine.PID1.KillUnits(ctx, slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == pid1.ArmUnit }))
+}
+
+func stopping(s observation) string {
+	if len(s.manager.Stopping) == 0 {
+		return "no unit is stopping, and systemd does not go on"
+	}
+	return "still stopping: " + strings.Join(s.manager.Stopping, ", ")
+}
+
+// cancel takes the shutdown back. The root that may be armed already goes first: PID 1 may be about to move into it. Then
+// the record: the arming unit does nothing when it does not announce a switch.
+func (g *watch) cancel(ctx context.Context, s observation, why string) error {
+	a := g.agent
+	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
+	if err := assembly.Disarm(); err != nil {
+		a.Log.Warn("PID 1 may still move into the new root", zap.Error(err))
+	}
+	// A record that cannot be written is put right by the next command: the switch has not happened.
+	if !g.cancelling {
+		if err := waitAtMost(diskPatience, func() error { return a.recordCancel(s.record, why+"; it was cancelled") }); err != nil {
+			a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
+		}
+	}
+	g.cancelling = true
+	left, err := a.Machine.PID1.CancelShutdown(ctx, g.active)
+	if err != nil { // it is tried again
+		return err
+	}
+	g.cancelling = false
+	if len(left) > 0 {
+		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
+	}
+	// The arming unit first: when it has ended, nothing arms any more.
+	return errors.Join(a.Machine.PID1.ReleaseArmUnit(ctx), assembly.Disarm(), assembly.Clear())
+}
+
+func (gd *Guard) recordCancel(rec *record.Record, why string) error {
+	if rec == nil {
+		return errors.New("it cannot be read")
+	}
+	target := rec.Switch.Target
+	if err := rec.Advance(record.CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.CountFailure(target, why)
+	rec.Last = &record.Result{Outcome: level.Stuck, Reason: why, Target: target, At: gd.Now().UTC()}
+	if err := gd.Records.Write(rec); err != nil {
+		return err
+	}
+	gd.Records.Tell(rec.Switch.Event("failed", why))
+	return nil
+}
+
+// escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.
+func (g *watch) escalate(ctx context.Context, s observation, why string) error {
+	a := g.agent
+	if g.kills == 0 {
+		return g.killStopping(ctx, s, why)
+	}
+	a.Log.Error("the shutdown is stuck still", zap.String("reason", why))
+	g.kills++
+	g.since = s.now - g.shutdown + killGrace
+	if g.kills == 2 {
+		if s.record == nil {
+			return errors.New("cannot arm the new root: the record cannot be read")
+		}
+		if err := a.Transition.ArmNow(ctx, s.record); err != nil {
+			return err
+		}
+		err := a.Transition.WriteStamp(level.Stamp{Target: g.change.Target, At: host.SinceBoot()})
+		return errors.Join(err, a.Machine.PID1.SoftRebootHard(ctx))
+	}
+	g.why = why
+	return g.bootKernel(s)
+}
+
+// withdraw takes back a switch that was announced and never began: its agent was killed before it asked, or somebody
+// cancelled the shutdown. Otherwise the next soft reboot, whoever wants it, would make the switch with nobody to watch it.
+func (g *watch) withdraw(ctx context.Context) error {
+	a := g.agent
+	unlock, err := a.Lock(ctx, "guard", false)
+	if errors.Is(err, record.ErrBusy) { // a command that is at work may take it back, or ask for it still
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	underWay, err := a.Machine.PID1.ShuttingDown(ctx)
+	if err != nil || underWay { // logind may wait for somebody who asked for a moment
+		return err
+	}
+	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
+	rec, err := a.Records.Read()
+	if err != nil || !rec.Announces(&g.change) {
+		return err
+	}
+	if err := rec.Advance(record.CauseWithdrawn); err != nil {
+		return err
+	}
+	rec.ForgiveAttempt(g.change.Target)
+	return errors.Join(a.Records.Write(rec), a.Machine.PID1.ReleaseArmUnit(ctx))
+}

@@ -1,0 +1,172 @@
+package offer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/verify"
+)
+
+// Release is what people are told of a release.
+type Release struct {
+	Digest digest.Digest `json:"digest"`
+	release.Header
+}
+
+// VersionedRoot is the root whose version counts for what may be taken: the one that runs, or after a full reboot, and in
+// another tree, where nothing runs, the last good one.
+func VersionedRoot(f facts.Facts, rec *record.Record) string {
+	if f.Root == switcher.HostRoot {
+		return rec.LastGood()
+	}
+	return f.Root
+}
+
+// circumstances are what a release is judged by on this host.
+func (of *Offers) circumstances(f facts.Facts, rec *record.Record, running string, downgrade bool) release.Facts {
+	return release.Facts{
+		Now: of.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
+		Running: running, Fresh: VersionedRoot(f, rec) == switcher.HostRoot,
+		Platform:   ocispec.Platform{OS: "linux", Architecture: f.Architecture},
+		Compatible: of.Config.Source.Compatible, Systemd: f.Systemd,
+	}
+}
+
+// chooseImage finds the image that a verified manifest or index has for this host, and judges whether it may be taken.
+func (of *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verified, f release.Facts, running string) error {
+	if verify.IsIndex(v.MediaType()) && release.Is(v.Bytes()) {
+		return of.chooseReleased(ctx, p, v, f)
+	}
+	var err error
+	if p.Image, err = image.Open(ctx, p.Source, v, f.Platform); err != nil {
+		return err
+	}
+	p.Mark = release.Mark{Version: p.Image.Version()}
+	switch err := p.order(f.Mark); {
+	case err == nil, p.Image.ID() == running: // what runs is not gone back to
+		return nil
+	case f.AllowDowngrade:
+		p.Waived = err
+		return nil
+	default:
+		return fmt.Errorf("%s: %w", p.Reference, err)
+	}
+}
+
+// latestProven is the latest of a time and the proven times of signatures. These passed, whatever the clock says.
+func latestProven(t time.Time, vouchers []verify.Voucher) time.Time {
+	for _, v := range vouchers {
+		if v.SignedAt.After(t) {
+			t = v.SignedAt
+		}
+	}
+	return t
+}
+
+func (of *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Verified, f release.Facts) error {
+	var err error
+	if p.Release, err = release.Parse(v); err != nil {
+		return fmt.Errorf("%s: %w", p.Reference, err)
+	}
+	p.Mark = release.Mark{Sequence: p.Release.Sequence, Version: p.Release.Version, Digest: p.Release.Digest}
+	f.Seen = latestProven(f.Seen, v.Vouchers())
+	p.seen = f.Seen
+	if back := f.ClockBack(); back > 0 {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases expire by the latter",
+			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
+		of.Log.Warn(p.Warnings[len(p.Warnings)-1])
+	}
+	chosen, err := p.Release.Admit(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Reference, withBarrierCommand(err, p.Reference))
+	}
+	if err := p.order(f.Mark); err != nil {
+		p.Waived = err
+	}
+	if chosen.Descriptor.Digest == "" { // live patches alone
+		return nil
+	}
+	content, err := p.Source.Manifest(ctx, chosen.Descriptor)
+	if err != nil {
+		return err
+	}
+	manifest, err := v.Descend(chosen.Descriptor, content)
+	if err != nil {
+		return err
+	}
+	if p.Image, err = image.Open(ctx, p.Source, manifest, f.Platform); err != nil {
+		return err
+	}
+	p.Image.Seal = chosen.RootDigest
+	return nil
+}
+
+// order compares what is published with what was accepted before.
+func (p *Published) order(m release.Mark) error {
+	if p.Release != nil {
+		return p.Release.Order(m)
+	}
+	return release.OrderImage(p.Mark.Version, m)
+}
+
+// Offered is what the record keeps of what is published.
+func (p *Published) Offered(m release.Mark) record.Offered {
+	return record.Offered{Root: p.Id(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: p.Waived != nil || p.order(m) == nil}
+}
+
+// OlderThan tells whether what is published comes before the release that a root was accepted as.
+func (p *Published) OlderThan(rec *record.Record, root string) bool {
+	as, known := rec.Accepted[root]
+	return known && p.order(as) != nil
+}
+
+// Id is the identity of the image's root, "" for a release of live patches alone.
+func (p *Published) Id() string {
+	if p.Image == nil {
+		return ""
+	}
+	return p.Image.ID()
+}
+
+// Root is the root that a host is to run by what is published. Without an image it is the one that runs, or the good one
+// when a boot of the kernel landed on the mutable host.
+func (p *Published) Root(f facts.Facts, rec *record.Record) string {
+	switch {
+	case p.Image != nil:
+		return p.Image.ID()
+	case f.Root == switcher.HostRoot:
+		return rec.LastGood()
+	}
+	return f.Root
+}
+
+// Told is the release for people, nil for an image on its own.
+func (p *Published) Told() *Release {
+	if p.Release == nil {
+		return nil
+	}
+	return &Release{Digest: p.Release.Digest, Header: p.Release.Header}
+}
+
+// withBarrierCommand adds to a barrier the command that goes through it.
+func withBarrierCommand(err error, reference string) error {
+	var b *release.Barrier
+	if !errors.As(err, &b) {
+		return err
+	}
+	if there := source.WithTag(reference, b.Version); there != "" {
+		return fmt.Errorf("%w (`updatectl apply --from %s`, if that is its tag)", err, there)
+	}
+	return err
+}

@@ -1,0 +1,50 @@
+package record
+
+import (
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+)
+
+// TestNeverRan: what ends a switch before the new root runs is not that root's fault, and is counted all the same.
+func TestNeverRan(t *testing.T) {
+	for name, outcome := range map[string]level.Outcome{"not armed": level.NotArmed, "booted before it was armed": level.Rebooted} {
+		t.Run(name, func(t *testing.T) {
+			r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+			for times := 1; times <= MaxAttempts+1; times++ {
+				r.Phase, r.Attempts["v2"] = PhaseArmed, MaxAttempts
+				if err := r.GiveUp(CauseMissed, outcome, "no space", time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				if want := (Failed{times, "no space"}); r.Failed["v2"] != want || len(r.Bad) != 0 {
+					t.Errorf("failed %+v, bad %+v; want %+v", r.Failed, r.Bad, want)
+				}
+			}
+		})
+	}
+}
+
+func TestLanded(t *testing.T) {
+	rec := &Record{Last: &Result{Outcome: level.Landed, Target: "v2"}}
+	for _, c := range []struct {
+		id, running string
+		last        level.Outcome
+		want        bool
+	}{
+		{"v2", switcher.HostRoot, level.Landed, true},
+		{"v3", switcher.HostRoot, level.Landed, false},
+		{"v2", "v1", level.Landed, false},
+		{"v2", switcher.HostRoot, level.Rebooted, false},
+	} {
+		rec.Last.Outcome = c.last
+		if got := rec.Landed(c.id, facts.Facts{Root: c.running}); got != c.want {
+			t.Errorf("landed for %s on %s after %s is %v, want %v", c.id, c.running, c.last, got, c.want)
+		}
+	}
+	if (&Record{}).Landed("v2", facts.Facts{Root: switcher.HostRoot}) {
+		t.Error("landed without a switch")
+	}
+}

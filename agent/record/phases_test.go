@@ -1,0 +1,195 @@
+package record
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+)
+
+// TestMoves walks every way between the phases: nothing leads out of the phases, no cause is ambiguous, and from every
+// phase the host can come to rest.
+func TestMoves(t *testing.T) {
+	phases := []Phase{PhaseIdle, PhaseStaged, PhaseArmed, PhaseTrying, PhaseGood}
+	for _, from := range phases {
+		comesToRest := slices.Contains(restingPhases, from)
+		for _, m := range Moves {
+			if !slices.Contains(m.From, from) {
+				continue
+			}
+			r := &Record{Phase: from, Good: []string{switcher.HostRoot}}
+			if err := r.Advance(m.On); err != nil {
+				t.Errorf("%s, %s: %v", from, m.On, err)
+			}
+			want := m.To
+			if want == phaseResting {
+				want, comesToRest = PhaseGood, true
+			}
+			if r.Phase != want || !slices.Contains(phases, r.Phase) {
+				t.Errorf("%s, %s: the phase is %s, want %s", from, m.On, r.Phase, want)
+			}
+		}
+		if !comesToRest {
+			t.Errorf("from %s the host never comes to rest", from)
+		}
+	}
+	seen := map[string]bool{}
+	for _, m := range Moves {
+		for _, from := range m.From {
+			if key := string(from) + " " + string(m.On); seen[key] {
+				t.Errorf("%s stands in the table twice", key)
+			} else {
+				seen[key] = true
+			}
+		}
+	}
+	r := &Record{Phase: PhaseTrying}
+	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") || r.Phase != PhaseTrying {
+		t.Errorf("a root that is tried was staged over: %v, %s", err, r.Phase)
+	}
+}
+
+func OnTheWay(verb, from, target string, good ...string) *Record {
+	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Failed: map[string]Failed{}, Switch: &Switch{Verb: verb}}
+	r.Switch.From, r.Switch.Target, r.Switch.BootID = from, target, "b"
+	return r
+}
+
+// TestStillAnnounced: what the arming step was called for may have been taken back, and asked for anew, meanwhile.
+func TestStillAnnounced(t *testing.T) {
+	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
+	meant := *r.Switch
+	if !r.Announces(&meant) {
+		t.Error("it is not announced")
+	}
+	if err := r.Advance(CauseWithdrawn); err != nil || r.Announces(&meant) {
+		t.Errorf("it was taken back (%v) and is announced", err)
+	}
+	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || r.Announces(&meant) {
+		t.Errorf("another one is announced (%v), and taken for it", err)
+	}
+}
+
+// TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
+func TestBootsOnce(t *testing.T) {
+	back, resumed := OnTheWay(VerbBack, "v2", "v1", "host", "v1"), OnTheWay(VerbBack, "v1", "host", "host", "v1")
+	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
+	for name, c := range map[string]struct {
+		rec  *Record
+		want bool
+	}{
+		"gone back to":             {back, true},
+		"after a boot":             {resumed, false},
+		"there is a way back":      {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
+		"rolled back, by a person": {OnTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
+	} {
+		if got := c.rec.MayFullReboot(); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestWayBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		rec  *Record
+		want string
+	}{
+		"to where it came from":             {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), "v1"},
+		"to the host, on the first image":   {OnTheWay(VerbApply, "host", "v1", "host"), "host"},
+		"from a root that was not good":     {OnTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
+		"from a root rolled back to":        {OnTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
+		"from the host resumed":             {OnTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
+		"from a root gone back to: nowhere": {OnTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
+		"into itself":                       {OnTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
+	} {
+		if got := c.rec.WayBack(); got != c.want {
+			t.Errorf("%s: back to %q, want %q", name, got, c.want)
+		}
+	}
+	full := OnTheWay(VerbApply, "host", "v2", "host", "v1")
+	if full.Switch.Back = "v1"; full.WayBack() != "v1" {
+		t.Errorf("after a boot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
+	}
+}
+
+func TestGiveUpCountsAttempts(t *testing.T) {
+	at := time.Now()
+	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r.Staged = "v2"
+	if err := r.GiveUp(CauseLeft, level.Rebooted, "power", at); err != nil || len(r.Bad) != 0 || r.Phase != PhaseStaged {
+		t.Errorf("after one power cut: %+v, %v", r, err)
+	}
+	again := *r.Switch
+	if err := r.SetOut(again); err != nil || r.Attempts["v2"] != 2 {
+		t.Fatalf("attempts are %v, %v", r.Attempts, err)
+	}
+	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
+		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
+	}
+	again.Armed = true
+	if err := r.SetOut(again); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil || !strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
+		t.Errorf("after two power cuts: %+v, %v", r.Bad, err)
+	}
+}
+
+func TestResumeDecides(t *testing.T) {
+	host := facts.Facts{Root: switcher.HostRoot, Systemd: 257}
+	disk := host // appeared since the last switch: the shutdown would hang at every boot
+	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
+	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
+	tired := resting("host", "v1")
+	tired.Resume = &Resume{Root: "v1", Attempts: MaxAttempts}
+	once := resting("host", "v1")
+	once.Resume = &Resume{Root: "v1", Attempts: 1}
+	other := resting("host", "v1", "v2")
+	other.Resume = &Resume{Root: "v1", Attempts: MaxAttempts}
+	landed := resting("host", "v1")
+	landed.Last = &Result{Outcome: level.Landed, Target: "v2"}
+	for name, c := range map[string]struct {
+		rec      *Record
+		facts    facts.Facts
+		landed   bool
+		to, verb string
+	}{
+		"last good root":               {resting("host", "v1"), host, false, "v1", VerbResume},
+		"nothing but the host":         {resting("host"), host, false, "", ""},
+		"an image runs":                {resting("host", "v1"), facts.Facts{Root: "v1"}, false, "", ""},
+		"failed once":                  {once, host, false, "v1", VerbResume},
+		"failed twice":                 {tired, host, false, "", ""},
+		"another failed twice":         {other, host, false, "v2", VerbResume},
+		"the host itself is tried":     {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
+		"booted for it":                {landed, host, true, "v2", VerbApply},
+		"booted for it at a boot past": {landed, host, false, "v1", VerbResume},
+		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", ""},
+		"it would hang, booted for it": {landed, disk, true, "", ""},
+	} {
+		to, verb, why := c.rec.ResumeTarget(c.facts, c.landed)
+		if to != c.to || verb != c.verb || why == "" {
+			t.Errorf("%s: to %q by %q because %q, want %q by %q", name, to, verb, why, c.to, c.verb)
+		}
+		if len(c.facts.DiskUnits) > 0 && !strings.Contains(why, "x-initrd.attach") {
+			t.Errorf("%s: %q does not say what to do", name, why)
+		}
+	}
+}
+
+// TestOlderRecords: an agent of before the way back wrote these, and has to read what this one writes after a roll back.
+func TestOlderRecords(t *testing.T) {
+	old := `{"schema":"updatectl.record/v1","phase":"armed","good":["host"],"switch":{"from":"host","target":"v1","boot_id":"b","soft_reboots":0,"verb":"apply","at":"2026-01-02T03:04:05Z"}}`
+	r := &Record{}
+	if err := parseRecord([]byte(old), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Advance(CauseArrived); err != nil || r.WayBack() != "host" {
+		t.Errorf("an older record goes on to %s and back to %q, %v", r.Phase, r.WayBack(), err)
+	}
+	r.Attempts["v1"]++ // made where an older agent left them out
+}

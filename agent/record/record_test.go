@@ -1,0 +1,158 @@
+package record
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/level"
+)
+
+func TestGoodRoots(t *testing.T) {
+	r := &Record{Good: []string{"host"}}
+	for _, step := range []struct{ confirm, good, back string }{
+		{"v1", "host v1", "host"},
+		{"v2", "host v1 v2", "v1"},
+		{"v3", "host v2 v3", "v2"}, // v1 is no longer kept
+		{"v2", "host v2", "host"},  // gone back
+		{"v4", "host v2 v4", "v2"},
+		{"host", "host", ""},
+	} {
+		r.MarkGood(step.confirm)
+		if got := strings.Join(r.Good, " "); got != step.good {
+			t.Errorf("after %s: good %q, want %q", step.confirm, got, step.good)
+		}
+		if got := r.RollbackTarget(step.confirm); got != step.back {
+			t.Errorf("after %s: back %q, want %q", step.confirm, got, step.back)
+		}
+	}
+	r = &Record{Good: []string{"host", "v1"}}
+	if got := r.RollbackTarget("v2"); got != "v1" {
+		t.Errorf("from a root that is not good, back is %q, want the latest good one", got)
+	}
+}
+
+func TestKeep(t *testing.T) {
+	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"}, Switch: &Switch{}}
+	r.Switch.From, r.Switch.Target = "v1", "v3"
+	if got, want := r.Needed("v2"), []string{"p", "v1", "v2", "v3"}; !slices.Equal(got, want) {
+		t.Errorf("keep = %v, want %v", got, want)
+	}
+}
+
+func TestRecordSurvivesWriting(t *testing.T) {
+	a := agent.TestAgent(t)
+	r, err := a.Read()
+	if err != nil || r.LastGood() != switcher.HostRoot || r.Phase != PhaseIdle {
+		t.Fatalf("the first record is %+v, %v", r, err)
+	}
+	r.Bad["v2"] = Bad{Reason: "no network", At: a.Now().UTC().Round(time.Second)}
+	r.MarkGood("v1")
+	if err := a.Write(r); err != nil {
+		t.Fatal(err)
+	}
+	again, err := a.Read()
+	if err != nil || again.LastGood() != "v1" || again.Bad["v2"] != r.Bad["v2"] {
+		t.Errorf("read back %+v, %v", again, err)
+	}
+}
+
+func TestRecordOfANewerAgent(t *testing.T) {
+	var r Record
+	if err := parseRecord([]byte(`{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`), &r); err != nil || r.LastGood() != "v9" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestBrokenRecords(t *testing.T) {
+	for text, want := range map[string]string{
+		``:                                  "unexpected end",
+		`{"phase":"good"`:                   "unexpected end",
+		`{"phase":"good","good":[]}`:        "names no good root",
+		`{"phase":"armed","good":["host"]}`: "names no switch",
+	} {
+		if err := parseRecord([]byte(text), &Record{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`}
+	if len(seeds) == 0 {
+		f.Fatal("the corpus is empty")
+	}
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := &Record{}
+		if parseRecord(text, r) != nil {
+			return
+		}
+		// Whatever was read names a good root and can be worked with.
+		if r.LastGood() == "" && len(r.Good) == 0 {
+			t.Error("no good root")
+		}
+		r.RollbackTarget("x")
+		r.Needed("x")
+		r.MarkGood("y")
+	})
+}
+
+// TestBackAfterABoot: a boot of the kernel lands on the host; going back means going on to the good root.
+func TestBackAfterABoot(t *testing.T) {
+	r := &Record{Good: []string{switcher.HostRoot, "v1"}}
+	if got := r.RollbackTarget(switcher.HostRoot); got != "v1" {
+		t.Errorf("back from the host is %q, want v1", got)
+	}
+}
+
+// TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
+func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
+	a := agent.TestAgent(t)
+	const text = `{"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}}`
+	agent.WriteFile(t, a.Machine.Root, RecordFile, text)
+	for range 2 {
+		r, err := a.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Switch.From != "host" || r.Attempts == nil {
+			t.Fatalf("%+v", r)
+		}
+		if err := a.Write(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got struct {
+		Later  struct{ A []int }
+		Switch struct{ Sooner bool }
+	}
+	written, err := os.ReadFile(a.Path(RecordFile))
+	if err == nil {
+		err = json.Unmarshal(written, &got)
+	}
+	if err != nil || !got.Switch.Sooner || !slices.Equal(got.Later.A, []int{1}) {
+		t.Errorf("%v: %s", err, written)
+	}
+	if n := strings.Count(string(written), "\"from\""); n != 1 {
+		t.Errorf("it is there %d times: %s", n, written)
+	}
+}
+
+// TestNamedWayBack: a root that the operator names is the last good one once it is gone back to; the host's own choice is not.
+func TestNamedWayBack(t *testing.T) {
+	for named, want := range map[bool]string{false: "host v1", true: "host"} {
+		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}
+		r.Switch = &Switch{Verb: VerbBack, Named: named, Expectation: level.Expectation{From: "v2", Target: "host"}}
+		if err := r.Proved("host"); err != nil || strings.Join(r.Good, " ") != want {
+			t.Errorf("named %v: good are %v, %v; want %s", named, r.Good, err, want)
+		}
+	}
+}

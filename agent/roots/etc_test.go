@@ -1,0 +1,106 @@
+package roots
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// etcCase is a root that ran, with the merge of another /etc at hand.
+type etcCase struct {
+	*testing.T
+	agent *Roots
+	in    etc.Inputs
+	dst   string
+}
+
+const etcRoot = "sha256-1"
+
+func newEtcCase(t *testing.T) etcCase {
+	a := agent.TestAgent(t)
+	dir := t.TempDir()
+	agent.WriteFile(t, dir, "current/hostname", "host\n")
+	agent.WriteFile(t, dir, "next/hostname", "image\n")
+	c := etcCase{t, a, etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")},
+		a.Path(record.StateDir + "/roots/" + etcRoot + "/etc")}
+	agent.WriteFile(t, c.dst, "ran", "changed while it ran")
+	return c
+}
+
+func (c etcCase) merge() {
+	c.Helper()
+	if err := c.agent.mergeEtc(c.in, c.dst); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// own expects what the root ran with under one name, and no other.
+func (c etcCase) own(where string) {
+	c.Helper()
+	for _, name := range []string{"", EtcMerged, etcBefore, etcOld} {
+		text, err := os.ReadFile(filepath.Join(c.dst+name, "ran"))
+		if is := err == nil && string(text) == "changed while it ran"; is != (name == where) {
+			c.Errorf("etc%s: %q, %v; want it in etc%s", name, text, err, where)
+		}
+	}
+}
+
+func TestMergedEtcKeepsWhatRan(t *testing.T) {
+	c := newEtcCase(t)
+	for range 2 { // the second time after a switch that failed
+		c.merge()
+		c.own(etcBefore)
+		if rootfs.Exists(c.dst + EtcMerged) {
+			t.Error("a merge is left over")
+		}
+	}
+	if err := RetireEtc(c.dst); err != nil {
+		t.Fatal(err)
+	}
+	c.own(etcOld)
+}
+
+// TestRestoreEtc: whatever a crash left, the root gets its own back.
+func TestRestoreEtc(t *testing.T) {
+	for name, crash := range map[string]func(c etcCase) error{
+		"a switch that failed":          func(etcCase) error { return nil },
+		"a crash between the names":     func(c etcCase) error { return os.Rename(c.dst, c.dst+EtcMerged) },
+		"a crash while a merge is made": func(c etcCase) error { return os.MkdirAll(c.dst+EtcMerged+"/half", 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newEtcCase(t)
+			c.merge()
+			if err := crash(c); err != nil {
+				t.Fatal(err)
+			}
+			c.agent.RestoreEtcs(facts.Facts{Root: etcRoot}) // the one that runs is left alone
+			c.own(etcBefore)
+			c.agent.RestoreEtcs(facts.Facts{Root: switcher.HostRoot})
+			c.own("")
+			if rootfs.Exists(c.dst+EtcMerged) || rootfs.Exists(c.dst+etcBefore) {
+				t.Error("something is left over")
+			}
+		})
+	}
+}
+
+// TestMergeAfterACrash: the next merge gets by with what a crash between the two names left.
+func TestMergeAfterACrash(t *testing.T) {
+	c := newEtcCase(t)
+	c.merge()
+	if err := os.Rename(c.dst, c.dst+EtcMerged); err != nil {
+		t.Fatal(err)
+	}
+	c.merge()
+	c.own(etcBefore)
+	if text, err := os.ReadFile(c.dst + "/hostname"); err != nil || string(text) != "host\n" {
+		t.Errorf("the merged /etc has %q, %v", text, err)
+	}
+}

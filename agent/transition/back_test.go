@@ -1,0 +1,87 @@
+package transition
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
+)
+
+// TestGivenUpIsTold: the first time a root is lost, it may have been a power cut; the second time the history says that
+// the root is given up.
+func TestGivenUpIsTold(t *testing.T) {
+	a := agent.TestAgent(t)
+	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
+		r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+		r.Phase, r.Attempts["v2"], r.Switch.Armed = record.PhaseArmed, attempt+1, true
+		if err := a.recordGiveUp(r, record.CauseMissed, level.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
+			t.Fatal(err)
+		}
+		events, err := a.Records.History()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range events {
+			got = append(got, e.Event)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("after attempt %d the history is %q, want %q", attempt+1, got, want)
+		}
+		if last := events[len(events)-1]; last.Event == "bad" && !strings.Contains(last.Reason, "tried 2 times") {
+			t.Errorf("it is given up because %q", last.Reason)
+		}
+	}
+}
+
+func TestRetreat(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	back := record.Switch{Verb: record.VerbBack, At: at}
+	back.From, back.Target, back.BootID = "v2", "v1", "b"
+	note := GuardNote{Left: "v2", Switch: back}
+	if !note.Concerns(r, facts.Facts{BootID: "b"}) || note.Concerns(r, facts.Facts{BootID: "c"}) {
+		t.Error("a note of the guard concerns the switch it watched, in the boot it was made in")
+	}
+	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil {
+		t.Fatal(err)
+	}
+	if note.Concerns(r, facts.Facts{BootID: "b"}) {
+		t.Error("a note that the record has is taken over again")
+	}
+	if r.Phase != record.PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
+		t.Errorf("the record is %+v, last %+v", r, r.Last)
+	}
+	r.Phase = record.PhaseTrying
+	r.MarkBad("v1", "it hangs, too", at)
+	if _, isBad := r.Bad["v1"]; isBad || !slices.Contains(r.Good, "v1") {
+		t.Error("a root that is gone back to is not the image's fault")
+	}
+}
+
+// TestGuardLeaves: what a guard does on its way out of a root is no leftover, and what it did before is.
+func TestGuardLeaves(t *testing.T) {
+	a := agent.TestAgent(t)
+	if err := a.CheckGuardStays(t.Context()); err != nil {
+		t.Errorf("without a note: %v", err)
+	}
+	n := &GuardNote{Left: "v2", Mount: 7}
+	for name, c := range map[string]struct {
+		now  facts.Mounted
+		want bool
+	}{
+		"on its way":  {facts.Mounted{Root: "v2", Mount: 7}, true},
+		"arrived":     {facts.Mounted{Root: "v1", Mount: 8}, false},
+		"fallen back": {facts.Mounted{Root: "v2", Mount: 8}, false},
+	} {
+		if got := n.leaves(c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
