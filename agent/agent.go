@@ -9,13 +9,15 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/transition"
-	"os"
-	"path/filepath"
 
 	"go.uber.org/zap"
 
@@ -23,9 +25,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
-	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 var (
@@ -61,7 +61,7 @@ type Progress struct {
 // New makes an agent for the tree at root ("/" for this host) with the configuration found in it; configFile, when not
 // "", is read instead of it.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
-	a := newAgent(root, log)
+	a := On(machine.Host(root, record.StateDir), config.Default(), log)
 	etc, err := a.policyEtc()
 	if err != nil {
 		return a, err
@@ -71,13 +71,15 @@ func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	return a, err
 }
 
-func newAgent(root string, log *zap.Logger) *Agent {
-	h := host.New(root, log)
+// On makes an agent that works on a machine with a configuration that is given.
+func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
+	h := host.On(m, log)
+	h.Config = c
 	r := roots.Roots{Host: h}
-	m := transition.Mover{Host: h, Roots: r}
+	mover := transition.Mover{Host: h, Roots: r}
 	return &Agent{
-		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Live: live.Patches{Host: h, Kernel: livepatch.Host(root)},
-		Transition: m, Guards: guard.Guard{Host: h, Roots: r, Transition: m},
+		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Live: live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
+		Transition: mover, Guards: guard.Guard{Host: h, Roots: r, Transition: mover},
 	}
 }
 
@@ -105,10 +107,10 @@ func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 // /etc is that of the day on which the first image was applied; a key that was revoked since counts there. So they are
 // read from the last good root's /etc, and with "" from where they usually are.
 func (a *Agent) policyEtc() (string, error) {
-	if !a.Machine.Live() || os.Geteuid() != 0 {
+	if !a.Machine.Running || os.Geteuid() != 0 {
 		return "", nil
 	}
-	booted, err := facts.MountedRoot()
+	booted, err := a.Machine.MountedRoot()
 	if err != nil || booted != switcher.HostRoot {
 		return "", err
 	}
@@ -116,8 +118,8 @@ func (a *Agent) policyEtc() (string, error) {
 	if err != nil || rec.LastGood() == switcher.HostRoot {
 		return "", err
 	}
-	etc := roots.EtcOf(rec.LastGood())
-	if !rootfs.Exists(filepath.Join(etc, "updatectl")) {
+	etc := a.Roots.EtcOf(rec.LastGood())
+	if !a.Machine.Disk.Exists(a.Machine.Path(filepath.Join(etc, "updatectl"))) {
 		return "", nil
 	}
 	return etc, nil

@@ -1,14 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
@@ -37,7 +34,7 @@ type ApplyOptions struct {
 
 // Applied is what apply did.
 type Applied struct {
-	// Switching tells that the host is on its way into Root; otherwise it runs there already.
+	// Switching reports that the host is on its way into Root; otherwise it runs there already.
 	Switching bool             `json:"switching"`
 	Root      string           `json:"root"`
 	From      string           `json:"from"`
@@ -54,133 +51,207 @@ type Applied struct {
 	Release  *offer.Release `json:"release,omitempty"`
 	Warnings []string       `json:"warnings,omitempty"`
 	// Level is live when only live patches were loaded, and soft with Restarting, when userspace restarts in the same root
-	// to let one through. Loaded names those that became effective, LivePatches tells of all.
+	// to let one through. Loaded names those that became effective; LivePatches lists all.
 	Level       level.Level      `json:"level,omitempty"`
 	Restarting  bool             `json:"restarting,omitempty"`
 	Loaded      []string         `json:"loaded_live_patches,omitempty"`
 	LivePatches []live.LivePatch `json:"live_patches,omitempty"`
 }
 
-// Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot
-// is queued, or the full one, which lands on the mutable host; [Agent.Confirm] goes on in the new root.
+// Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot is
+// queued, or the full one, which lands on the host root; [Agent.Confirm] continues in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
-	if err := a.requireLive(); err != nil {
+	if err := a.requireRunning(); err != nil {
 		return Applied{}, err
 	}
-	unlock, err := a.Lock(ctx, "apply", o.Wait)
+	s, err := a.begin(ctx, "apply", o.Wait)
+	defer s.close()
+	if err == nil {
+		err = a.settleFirst(ctx, s)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
-	defer unlock()
-	w, err := a.offered(ctx, o)
-	if o.Unattended && (err == nil || w.asked) && w.onHost() {
-		stay, serr := a.Machine.MustStay()
-		if stay {
-			return Applied{Root: w.facts.Root, From: w.facts.Root, Skipped: "the kernel was booted with updatectl.resume=0, to stay on the mutable host; `updatectl apply` or `updatectl rollback` goes on"}, nil
-		}
-		err = errors.Join(err, serr)
-	}
-	if err != nil && w.asked && o.Unattended && w.stranded() {
-		a.Log.Warn("nothing newer can be had; the host goes on from where a boot of the kernel found it", zap.Error(err))
-		return a.resume(ctx, w)
-	}
-	if err != nil {
-		return w.done, err
-	}
-	if w.done.Root == w.facts.Root {
-		err := a.applyLive(ctx, w, o.Level)
-		return w.done, err
-	}
-	if w.offer.Image == nil { // a boot of the kernel landed on the mutable host
-		if err := a.Live.KeepEnabled(ctx, w.offer, w.facts); err != nil {
-			return w.done, err
-		}
-		a.loadBeforeSwitch(ctx, w)
-		return a.resume(ctx, w)
-	}
-	if bad, isBad := w.rec.Bad[w.done.Root]; isBad && !o.Retry {
-		if w.done.Skipped = "given up " + bad.WhenAndWhy(); o.Unattended && w.stranded() {
-			return a.resume(ctx, w)
-		}
-		if o.Unattended {
-			return w.done, nil
-		}
-		return w.done, bad.Err()
-	}
-	if o.Unattended && w.done.Root == w.rec.LastGood() && w.rec.ResumeAttempts(w.done.Root) >= record.MaxAttempts {
-		w.done.Skipped = fmt.Sprintf("resumed %d times after a boot of the kernel and did not become good", w.rec.ResumeAttempts(w.done.Root))
-		return w.done, nil
-	}
-	if failed := w.rec.Failed[w.done.Root]; o.Unattended && failed.Times >= record.MaxAttempts {
-		w.done.Skipped = fmt.Sprintf("%d switches to it failed, the last one because %s; `updatectl apply` tries again", failed.Times, failed.Reason)
-		return w.done, nil
-	}
-	root, err := a.stage(ctx, w)
-	if err != nil {
-		return w.done, err
-	}
-	decision, err := a.decideStaged(ctx, w.store, root, w.facts, w.rec, o.Level)
-	w.done.Decision = &decision
-	if err != nil {
-		return w.done, err
-	}
-	if err := a.Roots.Rehearse(w.store, root, w.facts, w.rec); err != nil {
-		return w.done, err
-	}
-	if decision.Level != level.Full { // the kernel that they are for ends with it
-		a.loadBeforeSwitch(ctx, w)
-	}
-	w.done.Switching = true
-	if w.offer.OlderThan(w.rec, w.facts.Root) {
-		w.rec.LeaveForOlder(w.facts.Root, w.offer.Mark.Version, a.Now())
-	}
-	s := record.Switch{Verb: forward(w.facts, w.rec, root.ID), Version: w.done.Version}
-	s.Level = decision.Level
-	s.Before = a.observe(ctx, w.facts, s.Verb)
-	return w.done, a.Transition.Start(ctx, w.rec, w.facts, s, root.ID)
-}
-
-// decideStaged chooses the level for a staged root, with the fixes that the running kernel does not have.
-func (a *Agent) decideStaged(ctx context.Context, st *store.Store, root store.Root, f facts.Facts, rec *record.Record, wish level.Level) (level.Decision, error) {
-	open, err := a.Live.OpenFixes(ctx, st, f, rec, root.ID)
-	if err != nil {
-		return level.Decision{}, err
-	}
-	return a.Roots.Decide(st, root, f, rec, open, wish)
-}
-
-// resume goes on to the last good root as it was left.
-func (a *Agent) resume(ctx context.Context, w *work) (Applied, error) {
-	id := w.rec.LastGood()
-	if _, err := a.Roots.DecideResume(w.facts); err != nil {
-		return w.done, err
-	}
-	done := Applied{Root: id, From: w.facts.Root, Switching: true, Loaded: w.done.Loaded, Warnings: w.done.Warnings}
-	version, err := a.Roots.MakeReady(w.store, id, w.facts, w.rec)
+	off, done, fetchErr := a.fetch(ctx, s, o)
+	stay, err := a.mustStay(s, o)
 	if err != nil {
 		return done, err
 	}
-	done.Version = cmp.Or(w.rec.Accepted[id].Version, version)
-	s := record.Switch{Verb: record.VerbResume, Version: done.Version, Before: a.observe(ctx, w.facts, record.VerbResume)}
-	return done, a.Transition.Start(ctx, w.rec, w.facts, s, id)
+	switch d := decideApply(s.facts, s.rec, offered(off, done, fetchErr), o, stay); d.do {
+	case refuse:
+		return done, d.err
+	case skip:
+		done.Skipped = d.why
+		return done, nil
+	case liveOnly:
+		return done, a.applyLive(ctx, s, off, &done, o.Level)
+	case resume:
+		a.Log.Warn("the host goes on to its last good root", zap.String("reason", d.why))
+		return a.applyResume(ctx, s, off, done, fetchErr)
+	}
+	root, err := a.stage(ctx, s, off, &done)
+	if err != nil {
+		return done, err
+	}
+	decision, err := a.decideLevel(ctx, s, root, o.Level)
+	done.Decision = &decision
+	if err != nil {
+		return done, err
+	}
+	return done, a.switchTo(ctx, s, off, &done, root)
 }
 
-// forward is the verb for going to a root: a boot of the kernel lands on the mutable host, and going on to the root that
-// ran before it takes that root's /etc as it is.
-func forward(f facts.Facts, rec *record.Record, id string) string {
+// switchTo makes a staged root ready and asks for the switch to it.
+func (a *Agent) switchTo(ctx context.Context, s *session, off *offer.Published, done *Applied, root store.Root) error {
+	if err := a.Roots.Rehearse(root, s.facts, s.rec); err != nil {
+		return err
+	}
+	if done.Decision.Level != level.Full { // a full reboot ends the kernel that they are for
+		a.loadBeforeSwitch(ctx, s, done)
+	}
+	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
+	sw.Level = done.Decision.Level
+	sw.Before = a.observe(ctx, s.facts, sw.Verb)
+	done.Switching = true
+	return a.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
+}
+
+// leftForOlder returns why the running root is not taken again by an unattended apply, which would undo tonight what the
+// operator does now; nil when the operator does not go back.
+func leftForOlder(off *offer.Published, s *session) *record.Bad {
+	if !off.OlderThan(s.rec, s.facts.Root) {
+		return nil
+	}
+	return &record.Bad{Reason: "left by the operator for version " + off.Mark.Version}
+}
+
+// applyResume goes on to the last good root, with the live patches of what was published, when that is all that was.
+func (a *Agent) applyResume(ctx context.Context, s *session, off *offer.Published, done Applied, fetchErr error) (Applied, error) {
+	if fetchErr == nil && off.Image == nil {
+		if err := a.Live.KeepEnabled(ctx, off, s.facts); err != nil {
+			return done, err
+		}
+		a.loadBeforeSwitch(ctx, s, &done)
+	}
+	if _, err := a.Roots.DecideResume(s.facts); err != nil {
+		return done, err
+	}
+	done = Applied{Root: s.rec.LastGood(), From: s.facts.Root, Switching: true, Loaded: done.Loaded, Warnings: done.Warnings}
+	var err error
+	done.Version, err = a.resumeRoot(ctx, s, a.observe(ctx, s.facts, record.VerbResume))
+	return done, err
+}
+
+// settleFirst refuses a host that no image can help, and confirms the running root when it is still being tried: a root
+// that may yet be rolled back is no place to start from.
+func (a *Agent) settleFirst(ctx context.Context, s *session) error {
+	if err := a.checkHost(s.facts); err != nil {
+		return err
+	}
+	if s.rec.Phase == record.PhaseTrying {
+		if err := a.settle(ctx, s.facts, s.rec); err != nil {
+			return fmt.Errorf("%w: %w", ErrTrying, err)
+		}
+	}
+	return nil
+}
+
+// mustStay reports whether an unattended apply has to leave the host on its host root, as the kernel's command line can say.
+func (a *Agent) mustStay(s *session, o ApplyOptions) (bool, error) {
+	if !o.Unattended || !onHostRoot(s.facts, s.rec) {
+		return false, nil
+	}
+	return a.Machine.Kernel.MustStay()
+}
+
+// onHostRoot reports whether a full reboot left the host on its host root, while an image root is the last good one.
+func onHostRoot(f facts.Facts, rec *record.Record) bool {
+	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
+}
+
+// forwardVerb returns the verb for going to a root: after a full reboot, going on to the root that ran before it takes that
+// root's /etc as it is.
+func forwardVerb(f facts.Facts, rec *record.Record, id string) string {
 	if f.Root == switcher.HostRoot && rec.LastGood() == id {
 		return record.VerbResume
 	}
 	return record.VerbApply
 }
 
-// observe notes what the target of a switch is compared with. The mutable host's units are others than those of a root that
-// was good before it. What is not up yet may fail yet; systemd says that it starts, too, when all that it waits for is the
-// agent's own unit.
-func (a *Agent) observe(ctx context.Context, f facts.Facts, verb string) health.Before {
-	gate := a.gate()
-	before := health.Observe(ctx, gate)
-	starting := f.State == "starting" || f.State == "initializing"
-	before.Unknown = verb == record.VerbResume || verb == record.VerbRollback && f.Root == switcher.HostRoot || starting && gate.Busy(ctx)
-	return before
+// decideLevel chooses the level for a staged root, with the fixes that the running kernel does not have.
+func (a *Agent) decideLevel(ctx context.Context, s *session, root store.Root, wish level.Level) (level.Decision, error) {
+	open, err := a.Live.OpenFixes(ctx, s.facts, s.rec, root.ID)
+	if err != nil {
+		return level.Decision{}, err
+	}
+	return a.Roots.Decide(root, s.facts, s.rec, open, wish)
+}
+
+// offering is what apply decides by of what was published.
+type offering struct {
+	// err is why nothing could be had; the rest is empty then.
+	err error
+	// root is the root to run, image whether an image of it is published, and not live patches alone.
+	root  string
+	image bool
+}
+
+func offered(off *offer.Published, done Applied, err error) offering {
+	if err != nil {
+		return offering{err: err}
+	}
+	return offering{root: done.Root, image: off.Image != nil}
+}
+
+// act is what apply does next.
+type act string
+
+const (
+	refuse   act = "refuse"    // end with an error
+	skip     act = "skip"      // an unattended run leaves the host as it is
+	liveOnly act = "live only" // the root runs already: only live patches change
+	resume   act = "resume"    // go on to the last good root, as it was left
+	goThere  act = "switch"    // stage the image and switch to it
+)
+
+// applyDecision is what apply does next, and why; err is what it ends with.
+type applyDecision struct {
+	do  act
+	why string
+	err error
+}
+
+// decideApply decides what apply does on a host in this state with what is published. Stay reports that the kernel was
+// started to stay on the host root.
+func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions, stay bool) applyDecision {
+	last := rec.LastGood()
+	resumes := rec.ResumeAttempts(last)
+	stranded := o.Unattended && onHostRoot(f, rec) && resumes < record.MaxAttempts
+	bad, isBad := rec.Bad[off.root]
+	failed := rec.Failed[off.root]
+	switch {
+	case stay:
+		return applyDecision{do: skip, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
+			"`updatectl apply` or `updatectl rollback` continues"}
+	case off.err != nil && stranded:
+		return applyDecision{do: resume, why: "nothing newer can be had: " + off.err.Error()}
+	case off.err != nil:
+		return applyDecision{do: refuse, err: off.err}
+	case off.root == f.Root:
+		return applyDecision{do: liveOnly}
+	case !off.image:
+		return applyDecision{do: resume, why: "a full reboot left the host on its host root"}
+	case isBad && !o.Retry && stranded:
+		return applyDecision{do: resume, why: "the published image was given up " + bad.WhenAndWhy()}
+	case isBad && !o.Retry && o.Unattended:
+		return applyDecision{do: skip, why: "given up " + bad.WhenAndWhy()}
+	case isBad && !o.Retry:
+		return applyDecision{do: refuse, err: bad.Err()}
+	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:
+		return applyDecision{do: skip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
+	case o.Unattended && failed.Times >= record.MaxAttempts:
+		return applyDecision{do: skip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
+			"`updatectl apply` tries again", failed.Times, failed.Reason)}
+	}
+	return applyDecision{do: goThere}
 }

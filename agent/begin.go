@@ -7,109 +7,120 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/agent/host"
-	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// requireLive refuses what only makes sense on the running host.
-func (a *Agent) requireLive() error {
-	if !a.Machine.Live() {
-		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
+// session is a command at work: the lock that it holds, and the host and the record as it found them.
+type session struct {
+	facts  facts.Facts
+	rec    *record.Record
+	unlock func()
+}
+
+// close gives the lock back.
+func (s *session) close() {
+	if s != nil {
+		s.unlock()
 	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("cannot switch roots: %w", host.ErrPermission)
+}
+
+// open starts a command that changes something: it takes the lock and reads the host.
+func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, error) {
+	unlock, err := a.Lock(ctx, verb, wait)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{unlock: unlock}
+	if s.facts, s.rec, err = a.Look(ctx); err == nil {
+		err = a.Roots.Open()
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return s, nil
+}
+
+// begin is open, and then puts in order what an earlier command left: half-made files are removed, and the record is
+// reconciled with what is mounted at /. With an ErrSwitch the session is good: an earlier switch failed.
+func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, error) {
+	s, err := a.open(ctx, verb, wait)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.reconcile(ctx, s); err != nil && !errors.Is(err, transition.ErrSwitch) {
+		s.close()
+		return nil, err
+	} else if err != nil {
+		return s, err
+	}
+	if s.rec.Phase != record.PhaseTrying { // a guard may be writing then, and it takes no lock
+		a.sweep()
+	}
+	return s, nil
+}
+
+// reconcile brings the running host and the record into line.
+func (a *Agent) reconcile(ctx context.Context, s *session) error {
+	if !a.Machine.Running {
+		return nil
+	}
+	err := a.Transition.DisarmLeftover(ctx, s.facts, s.rec)
+	if errors.Is(err, transition.ErrGuardLeaves) {
+		return err
+	}
+	return errors.Join(err, a.Transition.Reconcile(ctx, s.facts, s.rec))
+}
+
+// halfNames match what a killed command leaves: files and trees that were to get their final name. The store of roots
+// sweeps its own.
+var halfNames = []string{
+	record.StateDir + "/.*.json.*",     // the record
+	record.StateDir + "/*.json.new-*",  // the ledger of numbers
+	record.StateDir + "/roots/*/*.new", // a graft, an /etc
+	record.StateDir + "/roots/*/etc" + roots.EtcMerged,
+	switcher.RunDir + "/.*.json.*", // the stamp
+}
+
+// sweep removes what killed commands left half made. Only who holds the lock may do that, with no switch under way. What
+// cannot be removed stops nothing.
+func (a *Agent) sweep() {
+	err := a.Machine.Trees.Sweep()
+	for _, pattern := range halfNames {
+		halves, gerr := a.Machine.Disk.Glob(a.Path(pattern))
+		err = errors.Join(err, gerr)
+		for _, half := range halves {
+			err = errors.Join(err, a.Machine.Disk.RemoveAll(half))
+		}
+	}
+	if err != nil {
+		a.Log.Warn("cannot remove what an earlier command left half made", zap.Error(err))
+	}
+}
+
+// checkHost refuses a host that no image can help, before anything is fetched for it.
+func (a *Agent) checkHost(f facts.Facts) error {
+	if c := level.CheckHost(f); a.Machine.Running && c.Verdict == level.VerdictRefuse {
+		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
 	}
 	return nil
 }
 
-// stranded tells that the host is there and that it is worth trying to go on to the good root.
-func (w *work) stranded() bool {
-	return w.onHost() && w.rec.ResumeAttempts(w.rec.LastGood()) < record.MaxAttempts
-}
-
-// onHost tells that a boot of the kernel landed on the mutable host while an image root is the good one.
-func (w *work) onHost() bool {
-	return w.rec != nil && w.facts.Root == switcher.HostRoot && w.rec.LastGood() != switcher.HostRoot
-}
-
-// work is what apply and stage hold in their hands: the host as it is, what is published for it, and the answer so far.
-type work struct {
-	store *store.Store
-	facts facts.Facts
-	rec   *record.Record
-	offer *offer.Published
-	// asked: the host itself could take an image, and the source was asked for one.
-	asked bool
-	done  Applied
-}
-
-// offered finds out what is published for this host and accepts it into the record; what is older than the record, only
-// if it runs: otherwise that waits until it is on the disk. A root that is not confirmed yet is no place to go on from:
-// it may have to be left backwards.
-func (a *Agent) offered(ctx context.Context, o ApplyOptions) (*work, error) {
-	w := &work{}
-	var err error
-	if w.store, w.facts, w.rec, err = a.begin(ctx); err != nil {
-		return w, err
+// requireRunning refuses what makes sense on the running host only.
+func (a *Agent) requireRunning() error {
+	if !a.Machine.Running {
+		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
 	}
-	if err := a.able(w.facts); err != nil {
-		return w, err
-	}
-	if w.rec.Phase == record.PhaseTrying {
-		if err := a.settle(ctx, w.facts, w.rec); err != nil {
-			return w, fmt.Errorf("%w: %w", ErrTrying, err)
-		}
-	}
-	w.asked = true
-	if w.offer, err = a.fetch(ctx, o.From, w.facts, w.rec, o.AllowDowngrade); err != nil {
-		return w, err
-	}
-	w.done = applied(w.offer, w.facts, w.rec)
-	runs := w.done.Root == w.facts.Root
-	if w.offer.Waived == nil || runs || w.offer.Image == nil {
-		err = a.accept(w.offer, w.rec)
-	}
-	if err != nil || !runs {
-		return w, err
-	}
-	return w, errors.Join(a.renew(w.store, w.offer), a.Live.KeepEnabled(ctx, w.offer, w.facts))
-}
-
-// begin is the start of every command that changes something: leftovers are swept and the record is reconciled.
-func (a *Agent) begin(ctx context.Context) (*store.Store, facts.Facts, *record.Record, error) {
-	facts, rec, err := a.Look(ctx)
-	if err != nil {
-		return nil, facts, nil, err
-	}
-	st, err := a.Roots.OpenStore()
-	if err != nil {
-		return nil, facts, nil, err
-	}
-	if err := st.Sweep(); err != nil {
-		return nil, facts, nil, err
-	}
-	if a.Machine.Live() {
-		err = a.Transition.DisarmLeftover(ctx, facts, rec)
-		if !errors.Is(err, transition.ErrGuardLeaves) {
-			err = errors.Join(err, a.Transition.Reconcile(ctx, facts, rec))
-		}
-	}
-	if err == nil && rec.Phase != record.PhaseTrying { // then a guard may be writing, and it takes no lock
-		err = a.sweep()
-	}
-	return st, facts, rec, err
-}
-
-// able refuses a host that no image can help, before anything is fetched for it.
-func (a *Agent) able(f facts.Facts) error {
-	if c := level.CheckHost(f); a.Machine.Live() && c.Verdict == level.VerdictRefuse {
-		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("cannot switch roots: %w", host.ErrPermission)
 	}
 	return nil
 }

@@ -38,15 +38,15 @@ type Available struct {
 
 // Check asks the source for a newer image, without fetching layers or changing anything.
 func (a *Agent) Check(ctx context.Context, reference string) (Available, error) {
-	facts, rec, err := a.Look(ctx)
+	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Available{}, err
 	}
-	p, err := a.fetch(ctx, reference, facts, rec, false)
+	p, err := a.ask(ctx, reference, f, rec, false)
 	if err != nil {
 		return Available{}, err
 	}
-	return a.available(ctx, p, facts, rec)
+	return a.available(ctx, p, f, rec)
 }
 
 func (a *Agent) available(ctx context.Context, p *offer.Published, f facts.Facts, rec *record.Record) (Available, error) {

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/guard"
-	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -33,7 +30,7 @@ type Confirmed struct {
 // root good when it is healthy; when it is not, it goes back. A switch that ended elsewhere is an error, told once; one
 // that ended in going back is an error until the next switch.
 func (a *Agent) Confirm(ctx context.Context) (Confirmed, error) {
-	if err := a.requireLive(); err != nil {
+	if err := a.requireRunning(); err != nil {
 		return Confirmed{}, err
 	}
 	unlock, err := a.Lock(ctx, "confirm", true)
@@ -104,7 +101,7 @@ func (a *Agent) complain(ctx context.Context, f facts.Facts, rec *record.Record,
 	if ctx.Err() != nil || !rec.Moving() || rec.Switch.Target != f.Root || errors.Is(err, record.ErrUnhealthy) || !transition.IsFileError(err) {
 		return
 	}
-	a.Transition.LeaveVerdict(f.Root, "updatectl confirm failed: "+err.Error())
+	a.Transition.LeaveVerdict(f.Root, record.Departure{Reason: "updatectl confirm failed: " + err.Error()})
 }
 
 // decideTrying ends the time of trial of a root: it is good, or the host goes back.
@@ -140,8 +137,8 @@ func (a *Agent) settle(ctx context.Context, f facts.Facts, rec *record.Record) e
 // timeLeft is how long the root that runs still has to become good: [health] deadline, counted from when it was armed.
 func (a *Agent) timeLeft() time.Duration {
 	left := time.Duration(a.Config.Health.Deadline)
-	if stamp := transition.ReadStamp(a.Path(transition.StampFile)); stamp != nil && stamp.At > 0 {
-		left -= host.SinceBoot() - stamp.At
+	if stamp := a.Transition.ReadStamp(); stamp != nil && stamp.At > 0 {
+		left -= a.Machine.Kernel.SinceBoot() - stamp.At
 	}
 	// What a root that came up late gets all the same, before the guard acts: it is judged, and not condemned unseen.
 	const look = 2 * time.Second
@@ -158,7 +155,7 @@ func (a *Agent) good(ctx context.Context, f facts.Facts, rec *record.Record) err
 		return err
 	}
 	// Before it is recorded: of a good root it would come back.
-	if err := roots.RetireEtc(filepath.Join(a.Path(record.StateDir), "roots", f.Root, "etc")); err != nil {
+	if err := a.Roots.RetireEtc(f.Root); err != nil {
 		return err
 	}
 	if err := rec.Proved(f.Root); err != nil {
@@ -176,7 +173,7 @@ func (a *Agent) good(ctx context.Context, f facts.Facts, rec *record.Record) err
 		return errors.Join(err, a.Records.Write(rec))
 	}
 	a.Roots.RestoreEtcs(f)
-	a.Records.Tell(rec.Switch.Event("good", "").WithKernelOf(f))
+	a.Records.Tell(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
 	a.Log.Info("the root is good", zap.String("root", f.Root))
 	if rec.Switch.Verb == record.VerbApply { // a root that was rolled back from is kept until the next one is good
 		a.collect(f, rec)

@@ -17,33 +17,29 @@ import (
 
 // GC removes the roots that nothing needs, and their objects: kept are those that are booted, staged, good or pinned.
 func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
-	unlock, err := a.Lock(ctx, "gc", false)
-	if err != nil {
-		return store.GCReport{}, err
-	}
-	defer unlock()
-	st, facts, rec, err := a.begin(ctx)
+	s, err := a.begin(ctx, "gc", false)
+	defer s.close()
 	if err != nil && !errors.Is(err, transition.ErrSwitch) {
 		return store.GCReport{}, err
 	}
-	return a.gc(st, facts, rec)
+	return a.gc(s.facts, s.rec)
 }
 
-func (a *Agent) gc(st *store.Store, f facts.Facts, rec *record.Record) (store.GCReport, error) {
+func (a *Agent) gc(f facts.Facts, rec *record.Record) (store.GCReport, error) {
 	keep := rec.Needed(f.Root)
-	if a.Machine.Live() {
-		modules, err := facts.ModulesFrom(f.KernelRelease)
+	if a.Machine.Running {
+		modules, err := a.Machine.Kernel.ModulesFrom(f.KernelRelease)
 		if err != nil {
 			return store.GCReport{}, err
 		}
 		keep = append(keep, modules)
 	}
-	report, err := st.GC(keep)
-	if err == nil && a.Machine.Live() {
-		report.LivePatches, err = a.Live.GC(st, f, keep)
+	report, err := a.Machine.Trees.Collect(keep)
+	if err == nil && a.Machine.Running {
+		report.LivePatches, err = a.Live.GC(f, keep)
 	}
 	for _, id := range report.Roots {
-		a.Records.Tell(record.Event{Event: "collected", Root: id, Reason: "not booted, staged, good or pinned"})
+		a.Records.Tell(record.Event{Event: record.EventCollected, Root: id, Reason: "not booted, staged, good or pinned"})
 	}
 	a.Live.TellCollected(report.LivePatches)
 	known := len(rec.Accepted) + len(rec.Failed)
@@ -57,11 +53,7 @@ func (a *Agent) gc(st *store.Store, f facts.Facts, rec *record.Record) (store.GC
 
 // collect is gc as part of something greater, which does not fail with it.
 func (a *Agent) collect(f facts.Facts, rec *record.Record) {
-	st, err := a.Roots.OpenStore()
-	if err == nil {
-		_, err = a.gc(st, f, rec)
-	}
-	if err != nil {
+	if _, err := a.gc(f, rec); err != nil {
 		a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
 	}
 }

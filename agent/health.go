@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -36,9 +35,9 @@ type HealthReport struct {
 // gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
 // by another update.
 func (a *Agent) gate() health.Gate {
-	g := health.New(a.Config.HealthGate())
+	g := a.Machine.Gate(a.Config.HealthGate())
 	g.Root, g.Now = a.Machine.Root, a.Now
-	if stamp := transition.ReadStamp(a.Path(transition.StampFile)); stamp != nil {
+	if stamp := a.Transition.ReadStamp(); stamp != nil {
 		g.Since = stamp.At
 	}
 	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
@@ -94,9 +93,9 @@ func (a *Agent) keepReport(r HealthReport) error {
 	}
 	text = append(text, '\n')
 	if !r.Healthy {
-		err = record.WriteAtomically(a.Path(sickFile), text, 0o600)
+		err = a.Machine.Disk.WriteFile(a.Path(sickFile), text, 0o600)
 	}
-	return errors.Join(err, record.WriteAtomically(a.Path(healthFile), text, 0o600))
+	return errors.Join(err, a.Machine.Disk.WriteFile(a.Path(healthFile), text, 0o600))
 }
 
 // lastReport reads the last report, nil when there is none.
@@ -117,22 +116,15 @@ func (a *Agent) sickReport(rec *record.Record) *HealthReport {
 
 // report reads a report, nil when there is none. It is for people; nothing is decided by it.
 func (a *Agent) report(file string) *HealthReport {
-	r, err := readReport(a.Path(file))
+	r, err := a.readReport(a.Path(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("cannot read the health report", zap.Error(err))
 	}
 	return r
 }
 
-func readReport(file string) (*HealthReport, error) {
-	st, err := os.Stat(file)
-	if err == nil && st.Size() > maxReport+1 { // and the line's end
-		err = fmt.Errorf("%s is larger than %d bytes", file, maxReport)
-	}
-	if err != nil {
-		return nil, err
-	}
-	text, err := os.ReadFile(file)
+func (a *Agent) readReport(file string) (*HealthReport, error) {
+	text, err := a.Machine.Disk.ReadFile(file, maxReport+1) // and the line's end
 	if err != nil {
 		return nil, err
 	}
@@ -141,4 +133,16 @@ func readReport(file string) (*HealthReport, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil
+}
+
+// observe notes what the target of a switch is compared with. The units of the host root are others than those of a root
+// that was good before it. What is not up yet may still fail; systemd reports that it is starting even when all that it
+// waits for is the agent's own unit.
+func (a *Agent) observe(ctx context.Context, f facts.Facts, verb string) health.Before {
+	gate := a.gate()
+	before := health.Observe(ctx, gate)
+	starting := f.State == "starting" || f.State == "initializing"
+	before.Unknown = verb == record.VerbResume || verb == record.VerbRollback && f.Root == switcher.HostRoot ||
+		starting && gate.Busy(ctx)
+	return before
 }

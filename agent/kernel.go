@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -42,7 +41,7 @@ type KernelStatus struct {
 
 // Kernel tells what a soft reboot left old. It changes nothing.
 func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
-	if err := a.requireLive(); err != nil {
+	if err := a.requireRunning(); err != nil {
 		return KernelStatus{}, err
 	}
 	f, _, err := a.Look(ctx)
@@ -51,24 +50,24 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	}
 	k := KernelStatus{
 		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
-		Root: f.Root, CommandLine: f.CommandLine, Microcode: a.Machine.Microcode(),
+		Root: f.Root, CommandLine: f.CommandLine, Microcode: a.Machine.Kernel.Microcode(),
 	}
-	if k.ModulesFrom, err = facts.ModulesFrom(f.KernelRelease); err != nil {
+	if k.ModulesFrom, err = a.Machine.Kernel.ModulesFrom(f.KernelRelease); err != nil {
 		return k, err
 	}
-	k.NoModules = !roots.HaveModules(f)
+	k.NoModules = !a.Roots.HaveModules(f)
 	image, err := rootfs.ReadImage(a.Machine.Root)
 	if err != nil {
 		return k, err
 	}
 	k.Own = image.Kernels
 	if k.ModulesFrom != "" { // they lie over what the root has for this release
-		if k.Own, err = facts.OwnKernels(); err != nil {
+		if k.Own, err = a.Machine.Kernel.OwnKernels(); err != nil {
 			return k, err
 		}
 	}
 	k.Wanted, k.Missing = image.Kargs, rootfs.MissingKargs(f.CommandLine, image.Kargs)
-	now, err := a.Machine.Present()
+	now, err := a.Machine.Kernel.Present()
 	if err != nil {
 		return k, err
 	}
@@ -76,7 +75,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if err != nil {
 		return k, err
 	}
-	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.StaleSysctls(past, past.DroppedSysctls(now))
+	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
 	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}

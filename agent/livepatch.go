@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -31,16 +32,16 @@ type LivePatchList struct {
 
 // LivePatches lists what the kernel has loaded and what is stored. Users other than root see only what is loaded.
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
-	if a.Machine.Live() && os.Geteuid() != 0 {
+	if a.Machine.Running && os.Geteuid() != 0 {
 		loaded, err := a.Live.Kernel.Patches()
 		return LivePatchList{LivePatches: live.SurveyOf(facts.Facts{}, loaded, nil, nil)}, err
 	}
-	facts, rec, err := a.Look(ctx)
+	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return LivePatchList{}, err
 	}
-	list := LivePatchList{Kernel: LiveKernel{facts.KernelRelease, facts.KernelVersion, facts.KernelBuildID}}
-	list.LivePatches, err = a.Live.Survey(ctx, facts, rec)
+	list := LivePatchList{Kernel: LiveKernel{f.KernelRelease, f.KernelVersion, f.KernelBuildID}}
+	list.LivePatches, err = a.Live.Survey(ctx, f, rec)
 	return list, err
 }
 
@@ -70,30 +71,15 @@ type LivePatchReport struct {
 // LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for
 // the running kernel.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
-	unlock, facts, rec, err := a.beginLive(ctx, "livepatch apply", o.Wait)
+	if err := a.requireRunning(); err != nil {
+		return LivePatchReport{}, err
+	}
+	s, err := a.open(ctx, "livepatch apply", o.Wait)
 	if err != nil {
 		return LivePatchReport{}, err
 	}
-	defer unlock()
-	return a.livePatchApply(ctx, o, facts, rec)
-}
-
-// beginLive begins every command that changes live patches only. It may be the first command of a host, so it also
-// creates the directory of the record.
-func (a *Agent) beginLive(ctx context.Context, verb string, wait bool) (unlock func(), f facts.Facts, rec *record.Record, err error) {
-	if err := a.requireLive(); err != nil {
-		return nil, f, nil, err
-	}
-	if unlock, err = a.Lock(ctx, verb, wait); err != nil {
-		return nil, f, nil, err
-	}
-	if _, err = a.Roots.OpenStore(); err == nil {
-		f, rec, err = a.Look(ctx)
-	}
-	if err != nil {
-		unlock()
-	}
-	return unlock, f, rec, err
+	defer s.close()
+	return a.livePatchApply(ctx, o, s.facts, s.rec)
 }
 
 func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
@@ -101,7 +87,7 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.
 		return r, nil
 	}
 	if !o.Stored {
-		p, err := a.fetch(ctx, o.From, f, rec, false)
+		p, err := a.ask(ctx, o.From, f, rec, false)
 		if err != nil {
 			return r, err
 		}
@@ -128,12 +114,15 @@ func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.
 // LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded
 // again automatically.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
-	unlock, facts, rec, err := a.beginLive(ctx, "livepatch revert", wait)
+	if err := a.requireRunning(); err != nil {
+		return LivePatchReport{}, err
+	}
+	s, err := a.open(ctx, "livepatch revert", wait)
 	if err != nil {
 		return LivePatchReport{}, err
 	}
-	defer unlock()
-	return a.livePatchRevert(ctx, name, facts, rec)
+	defer s.close()
+	return a.livePatchRevert(ctx, name, s.facts, s.rec)
 }
 
 func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
@@ -162,34 +151,34 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts,
 
 // loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop
 // the switch: it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
-func (a *Agent) loadBeforeSwitch(ctx context.Context, w *work) {
-	done, err := a.Live.LoadWaiting(ctx, w.facts, w.rec)
-	w.done.Loaded = done
+func (a *Agent) loadBeforeSwitch(ctx context.Context, s *session, done *Applied) {
+	var err error
+	done.Loaded, err = a.Live.LoadWaiting(ctx, s.facts, s.rec)
 	if err != nil {
-		w.done.Warnings = append(w.done.Warnings, fmt.Sprintf("%v; it is tried again after the switch", err))
+		done.Warnings = append(done.Warnings, fmt.Sprintf("%v; it is tried again after the switch", err))
 	}
 }
 
 // applyLive is apply for a host that runs the published root already, or for a release without an image: only live
 // patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
-func (a *Agent) applyLive(ctx context.Context, w *work, wish level.Level) error {
-	if w.offer.Release == nil || !a.Config.LivePatch.Enabled {
+func (a *Agent) applyLive(ctx context.Context, s *session, off *offer.Published, done *Applied, wish level.Level) error {
+	if off.Release == nil || !a.Config.LivePatch.Enabled {
 		return nil
 	}
 	var err error
-	w.done.Loaded, err = a.Live.Load(ctx, w.facts, w.rec, "", false)
-	if len(w.done.Loaded) > 0 {
-		w.done.Level = level.Live
+	done.Loaded, err = a.Live.Load(ctx, s.facts, s.rec, "", false)
+	if len(done.Loaded) > 0 {
+		done.Level = level.Live
 	}
 	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
-		w.done.Warnings = append(w.done.Warnings, err.Error())
-		if err = a.restart(ctx, w.facts, err.Error()); err == nil {
-			w.done.Level, w.done.Restarting = level.Soft, true
+		done.Warnings = append(done.Warnings, err.Error())
+		if err = a.restart(ctx, s.facts, err.Error()); err == nil {
+			done.Level, done.Restarting = level.Soft, true
 		}
 	}
-	a.Live.Collect(w.store, w.facts, w.rec)
+	a.Live.Collect(s.facts, s.rec)
 	var listErr error
-	w.done.LivePatches, listErr = a.Live.Survey(ctx, w.facts, w.rec)
+	done.LivePatches, listErr = a.Live.Survey(ctx, s.facts, s.rec)
 	return errors.Join(err, listErr)
 }
 
@@ -204,12 +193,12 @@ func (a *Agent) restart(ctx context.Context, f facts.Facts, why string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
 	defer cancel()
 	a.Live.WriteNotes(live.Notes{BootID: f.BootID}) // what it restarts for is tried at once
-	if err := a.Machine.PID1.SoftReboot(ctx); err != nil {
+	if err := a.Machine.Systemd.SoftReboot(ctx); err != nil {
 		if errors.Is(err, pid1.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", record.ErrBlocked, err)
 		}
 		return err
 	}
-	a.Records.Tell(record.Event{Event: "restarting", Root: f.Root, Reason: why, Kernel: f.KernelRelease})
+	a.Records.Tell(record.Event{Event: record.EventRestarting, Root: f.Root, Reason: why, Kernel: f.KernelRelease})
 	return nil
 }

@@ -20,27 +20,20 @@ type Pinned struct {
 
 // Pin keeps a root from gc, or with pinned false gives it free. The beginning of an identity is enough.
 func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error) {
-	unlock, err := a.Lock(ctx, "pin", false)
+	s, err := a.open(ctx, "pin", false)
 	if err != nil {
 		return Pinned{}, err
 	}
-	defer unlock()
-	st, err := a.Roots.OpenStore()
-	if err != nil {
-		return Pinned{}, err
-	}
-	rec, err := a.Records.Read()
-	if err != nil {
-		return Pinned{}, err
-	}
+	defer s.close()
+	rec := s.rec
 	if id == switcher.HostRoot {
-		return Pinned{}, fmt.Errorf("%w to pin: the mutable host is never removed", roots.ErrNoRoot)
+		return Pinned{}, fmt.Errorf("%w to pin: the host root is never removed", roots.ErrNoRoot)
 	}
 	of := func(p string) bool { return id != "" && strings.HasPrefix(p, id) }
 	if i := slices.IndexFunc(rec.Pinned, of); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], of) < 0 {
 		id = rec.Pinned[i] // also one that is not there any more
 	} else {
-		root, err := roots.FindRoot(st, id)
+		root, err := a.Roots.Find(id)
 		if err != nil {
 			return Pinned{}, err
 		}

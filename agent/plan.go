@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/live"
-	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -35,67 +33,63 @@ type Plan struct {
 
 // Plan tells what apply would do. The merge of /etc and the level are part of it when the image is staged.
 func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
-	facts, rec, err := a.Look(ctx)
+	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Plan{}, err
 	}
-	p, err := a.fetch(ctx, reference, facts, rec, false)
+	p, err := a.ask(ctx, reference, f, rec, false)
 	if err != nil {
 		return Plan{}, err
 	}
-	available, err := a.available(ctx, p, facts, rec)
+	available, err := a.available(ctx, p, f, rec)
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Available: available, Kernel: facts.KernelRelease, Carried: a.Config.State.Persist}
+	plan := Plan{Available: available, Kernel: f.KernelRelease, Carried: a.Config.State.Persist}
 	if plan.Newer && plan.Bad != nil && p.Image != nil {
 		plan.Refusal = plan.Bad.Err()
 	}
 	if !plan.Newer && plan.Live {
 		plan.Decision = liveDecision(plan.LivePatches)
 	}
-	if !plan.Newer || !a.Machine.Live() {
+	if !plan.Newer || !a.Machine.Running {
 		return plan, nil
 	}
-	st, err := a.Roots.OpenStore()
-	if err != nil {
-		return plan, err
-	}
-	root, err := st.Root(plan.Root)
+	root, err := a.Machine.Trees.Root(plan.Root)
 	if err != nil {
 		plan.Staged = false
-		return plan, a.able(facts) // not staged: what is known without its layers is all there is
+		return plan, a.checkHost(f) // what can be known without its layers is all there is
 	}
 	plan.Staged, plan.Download = true, 0
 	unlock, err := a.Lock(ctx, "plan", true) // it mounts in the scratch directory
 	if err != nil {
 		return plan, err
 	}
-	defer unlock()
-	return plan, a.planStaged(ctx, &plan, st, root, facts, rec, p.Image == nil)
+	s := &session{facts: f, rec: rec, unlock: unlock}
+	defer s.close()
+	return plan, a.planStaged(ctx, &plan, s, root, p.Image == nil)
 }
 
-func (a *Agent) planStaged(ctx context.Context, plan *Plan, st *store.Store, root store.Root, facts facts.Facts, rec *record.Record, resumes bool) error {
-	decide := func() (level.Decision, error) { return a.decideStaged(ctx, st, root, facts, rec, "") }
-	if resumes { // nothing else is published
-		decide = func() (level.Decision, error) { return a.Roots.DecideResume(facts) }
+// planStaged adds what can be known of a staged root. Resumes: nothing else is published than what the host goes on to.
+func (a *Agent) planStaged(ctx context.Context, plan *Plan, s *session, root store.Root, resumes bool) error {
+	decide := func() (level.Decision, error) { return a.decideLevel(ctx, s, root, "") }
+	if resumes {
+		decide = func() (level.Decision, error) { return a.Roots.DecideResume(s.facts) }
 	}
 	decision, err := decide()
 	if len(decision.Checks) == 0 { // nothing could be asked
 		return err
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
-	plan.From, plan.To = a.Roots.PrettyName(st, facts.Root), root.Info.OS.PrettyName
-	stops, err := a.Machine.PID1.UnitStops(ctx)
+	plan.From, plan.To = a.Roots.PrettyName(s.facts.Root), root.Info.OS.PrettyName
+	stops, err := a.Machine.Systemd.UnitStops(ctx)
 	if err != nil {
 		return err
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(a.Config.Switch.ShutdownDeadline))
-	return a.Roots.WithEtc(st, root, facts, rec, func(in etc.Inputs) error {
-		report, err := etc.Plan(in)
-		plan.Etc = &report
-		return err
-	})
+	report, err := a.Machine.Trees.PlanEtc(a.Roots.EtcChange(root.ID, s.facts, s.rec))
+	plan.Etc = &report
+	return err
 }
 
 // liveDecision is the level of a change that only loads live patches.

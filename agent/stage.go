@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -16,77 +17,108 @@ import (
 
 // Stage brings the published image onto the disk and leaves it there.
 func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
-	unlock, err := a.Lock(ctx, "stage", o.Wait)
+	s, err := a.begin(ctx, "stage", o.Wait)
+	defer s.close()
+	if err == nil {
+		err = a.settleFirst(ctx, s)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
-	defer unlock()
-	w, err := a.offered(ctx, o)
+	off, done, err := a.fetch(ctx, s, o)
 	if err != nil {
-		return w.done, err
+		return done, err
 	}
-	if w.done.Root != w.facts.Root {
-		_, err = a.stage(ctx, w)
-		if bad, isBad := w.rec.Bad[w.done.Root]; isBad && w.offer.Image != nil {
-			w.done.Bad = &bad
+	if done.Root != s.facts.Root {
+		_, err = a.stage(ctx, s, off, &done)
+		if bad, isBad := s.rec.Bad[done.Root]; isBad && off.Image != nil {
+			done.Bad = &bad
 		}
 	}
-	if err == nil && w.offer.Release != nil {
-		w.done.LivePatches, err = a.Live.Survey(ctx, w.facts, w.rec)
+	if err == nil && off.Release != nil {
+		done.LivePatches, err = a.Live.Survey(ctx, s.facts, s.rec)
 	}
-	return w.done, err
+	return done, err
 }
 
-// fetch is fetchOffer for the version of the root that runs.
-func (a *Agent) fetch(ctx context.Context, reference string, f facts.Facts, rec *record.Record, downgrade bool) (*offer.Published, error) {
-	return a.Offers.Fetch(ctx, reference, f, rec, a.Roots.VersionOf(offer.VersionedRoot(f, rec), rec), downgrade)
+// fetch finds out what is published for this host, verified, and accepts it into the record. What is older than the record
+// is accepted only if it runs; otherwise that waits until it is on the disk.
+func (a *Agent) fetch(ctx context.Context, s *session, o ApplyOptions) (off *offer.Published, done Applied, err error) {
+	if off, err = a.ask(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
+		return nil, done, err
+	}
+	done = Applied{
+		Root: off.Root(s.facts, s.rec), From: s.facts.Root, Reference: off.Reference, Version: off.Mark.Version,
+		Vouchers: off.Verified.Vouchers(), Release: off.Told(), Warnings: off.Warnings,
+	}
+	runs := done.Root == s.facts.Root
+	if off.Waived == nil || runs || off.Image == nil {
+		err = a.accept(off, s.rec)
+	}
+	if err != nil || !runs {
+		return off, done, err
+	}
+	return off, done, errors.Join(a.renew(off), a.Live.KeepEnabled(ctx, off, s.facts))
+}
+
+// ask fetches and verifies what a reference stands for, "" for the configured one.
+func (a *Agent) ask(ctx context.Context, reference string, f facts.Facts, rec *record.Record, downgrade bool) (*offer.Published, error) {
+	fetched, err := a.Offers.Fetch(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	running := a.Roots.VersionOf(offer.VersionedRoot(f, rec), rec)
+	return a.Offers.Verify(ctx, fetched, f, rec, running, downgrade)
 }
 
 // stage brings the image onto the disk, or finds it there.
-func (a *Agent) stage(ctx context.Context, w *work) (store.Root, error) {
-	p := w.offer
-	if err := a.Live.KeepEnabled(ctx, p, w.facts); err != nil {
+func (a *Agent) stage(ctx context.Context, s *session, off *offer.Published, done *Applied) (store.Root, error) {
+	trees := a.Machine.Trees
+	if err := a.Live.KeepEnabled(ctx, off, s.facts); err != nil {
 		return store.Root{}, err
 	}
-	if p.Image == nil { // the root that a boot of the kernel left
-		return w.store.Root(w.done.Root)
+	if off.Image == nil { // the root that a full reboot left
+		return trees.Root(done.Root)
 	}
-	_, lookErr := w.store.Root(p.Image.ID())
-	root, err := image.Stage(ctx, w.store, p.Source, p.Image, p.Reference, a.stageProgress)
+	_, lookErr := trees.Root(off.Image.ID())
+	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, a.stageProgress)
 	if err != nil {
 		return root, err
 	}
-	if p.Waived != nil {
-		if err := a.accept(p, w.rec); err != nil {
+	if off.Waived != nil {
+		if err := a.accept(off, s.rec); err != nil {
 			return root, err
 		}
 	}
-	p.Mark.Version = cmp.Or(p.Mark.Version, root.Info.Version)
-	w.done.Version = p.Mark.Version
-	w.rec.Staged, w.rec.Accepted[root.ID] = root.ID, p.Mark
-	if err := w.rec.Advance(record.CauseStaged); err != nil {
+	off.Mark.Version = cmp.Or(off.Mark.Version, root.Info.Version)
+	done.Version = off.Mark.Version
+	s.rec.Staged, s.rec.Accepted[root.ID] = root.ID, off.Mark
+	if err := s.rec.Advance(record.CauseStaged); err != nil {
 		return root, err
 	}
-	if err := a.Records.Write(w.rec); err != nil {
+	if err := a.Records.Write(s.rec); err != nil {
 		return root, err
 	}
 	if lookErr != nil { // it was not there before
-		w.done.NewBytes = root.Info.NewBytes
-		a.Records.Tell(record.Event{Event: "staged", Root: root.ID, Version: p.Mark.Version, Sequence: p.Mark.Sequence, Vouchers: root.Info.Vouchers})
+		done.NewBytes = root.Info.NewBytes
+		a.Records.Tell(record.Event{
+			Event: record.EventStaged, Root: root.ID, Version: off.Mark.Version, Sequence: off.Mark.Sequence,
+			Vouchers: root.Info.Vouchers,
+		})
 	}
 	return root, nil
 }
 
-// renew keeps the evidence of today beside the root that runs: it may be signed by others than when it was staged.
-func (a *Agent) renew(st *store.Store, p *offer.Published) error {
-	if p.Image == nil {
+// renew keeps today's evidence beside the root that runs: it may be signed by others than when it was staged.
+func (a *Agent) renew(off *offer.Published) error {
+	if off.Image == nil {
 		return nil
 	}
-	root, err := st.Root(p.Image.ID())
-	if err == nil {
-		_, err = root.Renew(p.Image.Verified, a.Now())
+	root, err := a.Machine.Trees.Root(off.Image.ID())
+	if err != nil {
+		return err
 	}
-	return err
+	return a.Machine.Trees.Renew(root, off.Image.Verified, a.Now())
 }
 
 func (a *Agent) stageProgress(e image.Event) {
@@ -100,24 +132,18 @@ func (a *Agent) stageProgress(e image.Event) {
 	a.Progress(Progress{Step: step, Done: e.Done, Total: e.Total})
 }
 
-// accept records that a release was accepted. That comes before anything of it is fetched: from now on an older one is
-// refused, also when fetching fails. A downgrade is recorded when it is on the disk: one that failed has
-// not happened.
-func (a *Agent) accept(p *offer.Published, rec *record.Record) error {
-	if p.Waived != nil {
-		a.Records.Tell(record.Event{Event: "downgrade", Root: p.Id(), Version: p.Mark.Version, Sequence: p.Mark.Sequence, Reason: "allowed by --allow-downgrade: " + p.Waived.Error()})
-		a.Log.Warn("going back, as --allow-downgrade allows", zap.String("why it needs that", p.Waived.Error()))
+// accept records that a release was accepted, before anything of it is fetched: from now on an older one is refused, even
+// when fetching fails. A downgrade is recorded when it is on the disk: one that failed has not happened.
+func (a *Agent) accept(off *offer.Published, rec *record.Record) error {
+	if off.Waived != nil {
+		a.Records.Tell(record.Event{
+			Event: record.EventDowngrade, Root: off.ID(), Version: off.Mark.Version, Sequence: off.Mark.Sequence,
+			Reason: "allowed by --allow-downgrade: " + off.Waived.Error(),
+		})
+		a.Log.Warn("going to an older version, as --allow-downgrade allows", zap.String("reason", off.Waived.Error()))
 	}
-	if !rec.Accept(p.Offered(rec.Mark), a.Now()) {
+	if !rec.Accept(off.Offered(rec.Mark), a.Now()) {
 		return nil
 	}
 	return a.Records.Write(rec)
-}
-
-// applied begins the answer of apply and stage.
-func applied(p *offer.Published, f facts.Facts, rec *record.Record) Applied {
-	return Applied{
-		Root: p.Root(f, rec), From: f.Root, Reference: p.Reference, Version: p.Mark.Version,
-		Vouchers: p.Verified.Vouchers(), Release: p.Told(), Warnings: p.Warnings,
-	}
 }

@@ -6,13 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/health"
-	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -89,47 +84,48 @@ type RootStatus struct {
 
 // Status tells where the host stands. It changes nothing.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
-	facts, rec, err := a.Look(ctx)
-	if err != nil {
-		return Status{}, err
-	}
-	st, err := a.Roots.OpenStore()
+	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Status{}, err
 	}
 	s := Status{
-		Phase: rec.Phase, Booted: rootStatus(st, rec, facts.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
-		System: facts.State, Failed: facts.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
+		Phase: rec.Phase, Booted: a.rootStatus(rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
+		System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
 	}
-	s.Booted.Name = a.Roots.PrettyName(st, facts.Root)
+	s.Booted.Name = a.Roots.PrettyName(f.Root)
 	if rec.Staged != "" {
-		staged := rootStatus(st, rec, rec.Staged)
+		staged := a.rootStatus(rec, rec.Staged)
 		s.Staged = &staged
 	}
 	for _, id := range slices.Backward(rec.Good) {
-		s.Good = append(s.Good, rootStatus(st, rec, id))
+		s.Good = append(s.Good, a.rootStatus(rec, id))
 	}
-	s.Kernel.Release, s.Kernel.Version, s.Kernel.BuildID = facts.KernelRelease, facts.KernelVersion, facts.KernelBuildID
-	s.Kernel.BootID, s.Kernel.SoftReboots = facts.BootID, facts.SoftReboots
-	s.Kernel.BootedAt, s.Kernel.RebootBy = facts.KernelBooted, facts.RebootBy
-	if s.Kernel.LivePatches, err = a.Live.Survey(ctx, facts, rec); err != nil {
+	s.Kernel.Release, s.Kernel.Version, s.Kernel.BuildID = f.KernelRelease, f.KernelVersion, f.KernelBuildID
+	s.Kernel.BootID, s.Kernel.SoftReboots = f.BootID, f.SoftReboots
+	s.Kernel.BootedAt, s.Kernel.RebootBy = f.KernelBooted, f.RebootBy
+	if s.Kernel.LivePatches, err = a.Live.Survey(ctx, f, rec); err != nil {
 		return s, err
 	}
-	if s.Fixes, err = a.Live.Coverage(ctx, st, facts, rec, facts.Root, rec.Staged, rec.LastGood()); err != nil {
+	if s.Fixes, err = a.Live.Coverage(ctx, f, rec, f.Root, rec.Staged, rec.LastGood()); err != nil {
 		return s, err
 	}
-	if a.Machine.Live() {
-		s.Phase, s.Switch = a.underWayNow(facts, rec)
-		if s.Phase == record.PhaseTrying && s.Switch != nil {
-			s.Starting, err = health.PID1().Starting(ctx)
-			s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == pid1.ConfirmUnit })
-		}
-		if err != nil {
-			return s, err
-		}
-		s.Armed, err = assembly.Armed()
+	if a.Machine.Running {
+		err = a.statusNow(ctx, &s, f, rec)
 	}
 	return s, err
+}
+
+// statusNow adds what only a running host can tell: the switch under way, and what is armed.
+func (a *Agent) statusNow(ctx context.Context, s *Status, f facts.Facts, rec *record.Record) (err error) {
+	s.Phase, s.Switch = a.underWayNow(f, rec)
+	if s.Phase == record.PhaseTrying && s.Switch != nil {
+		if s.Starting, err = a.gate().Systemd.Starting(ctx); err != nil {
+			return err
+		}
+		s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == pid1.ConfirmUnit })
+	}
+	s.Armed, err = a.Machine.Mounts.Armed()
+	return err
 }
 
 // underWayNow tells of the switch that the record is in, by what is mounted at /: none where it has failed and nobody has
@@ -138,13 +134,13 @@ func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *S
 	if !rec.Moving() {
 		return rec.Phase, nil
 	}
-	sw, stamp := rec.Switch, transition.ReadStamp(a.Path(transition.StampFile))
+	sw, stamp := rec.Switch, a.Transition.ReadStamp()
 	s := &SwitchStatus{Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.WayBack()}
 	outcome, _ := level.Prove(sw.Expectation, f, stamp)
 	arrived := rec.Phase == record.PhaseTrying && f.Root == sw.Target || rec.Phase == record.PhaseArmed && outcome == level.Switched
 	switch {
 	case arrived && stamp != nil && stamp.At > 0:
-		began := a.Now().UTC().Add(stamp.At - host.SinceBoot())
+		began := a.Now().UTC().Add(stamp.At - a.Machine.Kernel.SinceBoot())
 		s.Deadline = began.Add(time.Duration(a.Config.Health.Deadline)).Round(time.Second)
 		return record.PhaseTrying, s
 	case arrived:
@@ -155,9 +151,9 @@ func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *S
 	return rec.Phase, nil
 }
 
-func rootStatus(st *store.Store, rec *record.Record, id string) RootStatus {
+func (a *Agent) rootStatus(rec *record.Record, id string) RootStatus {
 	s := RootStatus{Root: id, Sequence: rec.Accepted[id].Sequence}
-	if root, err := st.Root(id); err == nil {
+	if root, err := a.Machine.Trees.Root(id); err == nil {
 		s.Version, s.Name, s.Vouchers = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName, root.Info.Vouchers
 		s.VerifiedAt = root.Info.VerifiedAt
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -27,11 +26,7 @@ type Rechecked struct {
 // Verify judges the kept evidence of a root again, offline, by the policy of today. The root is named by its identity
 // or the beginning of it; "" is the staged one, or the one that runs.
 func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
-	facts, rec, err := a.Look(ctx)
-	if err != nil {
-		return Rechecked{}, err
-	}
-	st, err := a.Roots.OpenStore()
+	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Rechecked{}, err
 	}
@@ -39,9 +34,9 @@ func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
 		name = rec.Staged
 	}
 	if name == "" {
-		name = facts.Root
+		name = f.Root
 	}
-	root, err := roots.FindRoot(st, name)
+	root, err := a.Roots.Find(name)
 	if err != nil {
 		return Rechecked{}, err
 	}

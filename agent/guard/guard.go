@@ -2,12 +2,12 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/host"
@@ -16,7 +16,6 @@ import (
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -69,7 +68,7 @@ const (
 
 // watch watches over one switch. It keeps in memory what it needs, because either root may be out of its reach.
 type watch struct {
-	agent  *Guard
+	*Guard
 	change record.Switch
 	// back is the root to go back to, nil when there is none.
 	back *assembly.Next
@@ -100,24 +99,24 @@ type observation struct {
 	record *record.Record
 	// manager is nil when PID 1 does not answer.
 	manager *pid1.Manager
-	// verdict is why confirm wants to leave the root, "" when it does not.
-	verdict string
+	// verdict is why confirm wants to leave the root; its reason is "" when it does not.
+	verdict record.Departure
 }
 
-// Run watches over the switch that the record announces, from outside of both roots, and goes back when the new root
-// does not become good. It returns when there is nothing more to watch, or with ctx.
+// Run watches over the switch that the record announces, from outside of both roots, and goes back when the new root does
+// not become good. It returns when there is nothing more to watch, or with ctx.
 func (gd *Guard) Run(ctx context.Context) error {
-	g, err := gd.newWatch(ctx)
+	w, err := gd.newWatch(ctx)
 	if err != nil { // whoever asks for the switch is refused: there would be no way back
 		return err
 	}
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		return fmt.Errorf("cannot tell systemd that the guard is up: %w", err)
+	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
+		return fmt.Errorf("cannot report that the guard is up: %w", err)
 	}
-	if g == nil {
+	if w == nil {
 		return nil
 	}
-	defer pid1.RebootOnPanic()()
+	defer gd.Machine.Kernel.RebootOnPanic()()
 	tick := time.NewTicker(guardLook)
 	defer tick.Stop()
 	for {
@@ -126,7 +125,7 @@ func (gd *Guard) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if g.step(ctx) == actEnd {
+		if w.step(ctx) == actEnd {
 			return nil
 		}
 	}
@@ -138,57 +137,55 @@ func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 	if err != nil || rec.Phase != record.PhaseArmed {
 		return nil, err
 	}
-	now, err := facts.LookAtRoot()
+	now, err := gd.Machine.Mounts.Mounted()
 	if err != nil {
 		return nil, err
 	}
-	g := &watch{
-		agent: gd, change: *rec.Switch, stage: leaving, since: host.SinceBoot(), mount: now.Mount,
+	w := &watch{
+		Guard: gd, change: *rec.Switch, stage: leaving, since: gd.Machine.Kernel.SinceBoot(), mount: now.Mount,
 		shutdown: time.Duration(gd.Config.Switch.ShutdownDeadline), health: time.Duration(gd.Config.Health.Deadline),
 	}
-	if g.active, err = gd.Machine.PID1.ActiveUnits(ctx); err != nil {
+	if w.active, err = gd.Machine.Systemd.ActiveUnits(ctx); err != nil {
 		return nil, err
 	}
 	if to := rec.WayBack(); to != "" {
-		g.back, err = gd.prepareBack(to, f, rec)
+		w.back, err = gd.prepareBack(to, f, rec)
 		switch {
 		case err == nil:
-			g.backVersion = gd.Roots.VersionOf(to, rec)
+			w.backVersion = gd.Roots.VersionOf(to, rec)
 		case rec.Switch.Verb == record.VerbRollback: // whatever is wrong with the root that is left keeps nobody in it
-			gd.Log.Warn("cannot prepare the way back from the root that is gone back to; the kernel would be booted", zap.String("root", to), zap.Error(err))
-			g.back = nil
+			gd.Log.Warn("cannot prepare the way back from the target of the rollback; a full reboot would follow instead",
+				zap.String("root", to), zap.Error(err))
+			w.back = nil
 		default:
 			return nil, fmt.Errorf("cannot prepare the way back to %s: %w", to, err)
 		}
 	}
-	return g, nil
+	return w, nil
 }
 
-// prepareBack makes all that has to be known to arm a root later.
+// prepareBack collects all that has to be known to arm a root later.
 func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*assembly.Next, error) {
-	st, err := gd.Roots.OpenStore()
-	if err != nil {
+	if err := gd.Roots.Open(); err != nil {
 		return nil, err
 	}
 	if to != f.Root {
-		if _, err := gd.Roots.MakeReady(st, to, f, rec); err != nil {
+		if _, err := gd.Roots.MakeReady(to, f, rec); err != nil {
 			return nil, err
 		}
 	}
-	next := gd.Roots.Next(st, to, f)
+	next := gd.Roots.Next(to, f)
 	next.Seeded = to == f.Root
 	if to == switcher.HostRoot {
 		return &next, nil
 	}
-	root, err := st.Root(to)
-	if err != nil {
+	if _, err := gd.Machine.Trees.Root(to); err != nil {
 		return nil, err
 	}
-	next.Fstab = roots.FstabPoints(next.Etc)
-	return &next, gd.Roots.WithEtc(st, root, f, rec, func(in etc.Inputs) error {
-		next.Owners.UID, next.Owners.GID, err = etc.Numbers(in.Next, next.Etc)
-		return err
-	})
+	next.Fstab = gd.Machine.Trees.FstabPoints(next.Etc)
+	var err error
+	next.Owners, err = gd.Machine.Trees.EtcOwners(next, next.Etc)
+	return &next, err
 }
 
 // step looks once and does what there is to do.
@@ -209,21 +206,21 @@ func (g *watch) step(ctx context.Context) act {
 		err = g.bootKernel(s)
 	}
 	if err != nil {
-		g.agent.Log.Error("guard", zap.String("act", string(next)), zap.Error(err))
+		g.Log.Error("guard", zap.String("act", string(next)), zap.Error(err))
 	}
 	return next
 }
 
 func (g *watch) look(ctx context.Context) observation {
-	s := observation{now: host.SinceBoot()}
+	s := observation{now: g.Machine.Kernel.SinceBoot()}
 	read := make(chan *record.Record, 1)
-	if m, err := facts.LookAtRoot(); err == nil {
+	if m, err := g.Machine.Mounts.Mounted(); err == nil {
 		s.Mounted = m
 	} else {
 		s.Mount = g.mount
 	}
 	_ = waitAtMost(diskPatience, func() error { // without a record, the time decides
-		rec, err := g.agent.Records.Read()
+		rec, err := g.Records.Read()
 		if err == nil {
 			read <- rec
 		}
@@ -233,14 +230,29 @@ func (g *watch) look(ctx context.Context) observation {
 	case s.record = <-read:
 	default:
 	}
-	if m, err := g.agent.Machine.PID1.AskManager(ctx); err == nil {
+	if m, err := g.Machine.Systemd.AskManager(ctx); err == nil {
 		s.manager = &m
 	}
-	s.verdict = transition.ReadVerdict(g.agent.Path(transition.VerdictFile), s.Root)
+	s.verdict = g.Transition.ReadVerdict(s.Root)
 	return s
 }
 
-// waitAtMost gives up on what does not end in time, and leaves it to itself: a call into a disk that hangs cannot be ended.
+// copyOfRecord returns a record that a call may change which cannot be ended; nil when the record cannot be read.
+func (s observation) copyOfRecord() *record.Record {
+	if s.record == nil {
+		return nil
+	}
+	c, err := s.record.Clone()
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+var errTookTooLong = errors.New("the call did not end in time")
+
+// waitAtMost returns what a call returns, or an errTookTooLong after the limit. The call then goes on: one into a disk that
+// hangs cannot be ended. So it must not share what it changes.
 func waitAtMost(limit time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -248,7 +260,7 @@ func waitAtMost(limit time.Duration, do func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(limit):
-		return fmt.Errorf("it did not end within %v", limit)
+		return fmt.Errorf("%w: %v", errTookTooLong, limit)
 	}
 }
 
@@ -332,8 +344,8 @@ func (g *watch) nextTrying(s observation) act {
 		return actEnd
 	case !g.ours(s):
 		return actEnd // another switch, with a guard of its own
-	case s.verdict != "" && g.waited(s):
-		g.why = s.verdict
+	case s.verdict.Reason != "" && g.waited(s):
+		g.why = s.verdict.Reason
 		return actBack
 	case spent > g.health+Margin:
 		g.why = fmt.Sprintf("it was not good within %v%s", g.health, g.stillStarting(s))

@@ -12,19 +12,19 @@ import (
 
 // Look reads the machine and the record without changing either.
 func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
-	if h.Machine.Live() && os.Geteuid() != 0 {
+	if h.Machine.Running && os.Geteuid() != 0 {
 		return facts.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
 	}
-	facts, err := h.Machine.Facts(ctx)
+	f, err := h.Machine.Kernel.Facts(ctx)
 	if err != nil {
-		return facts, nil, err
+		return f, nil, err
 	}
-	if limit := time.Duration(h.Config.Switch.MaxKernelAge); limit > 0 && !facts.KernelBooted.IsZero() {
-		facts.RebootBy = facts.KernelBooted.Add(limit)
+	if limit := time.Duration(h.Config.Switch.MaxKernelAge); limit > 0 && !f.KernelBooted.IsZero() {
+		f.RebootBy = f.KernelBooted.Add(limit)
 	}
-	if facts.SELinuxOn {
-		facts.SELinux = h.loadedPolicy(facts.SELinux)
+	if f.SELinuxOn {
+		f.SELinux = h.loadedPolicy(f.SELinux)
 	}
 	rec, err := h.Records.Read()
-	return facts, rec, err
+	return f, rec, err
 }

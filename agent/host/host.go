@@ -2,15 +2,16 @@ package host
 
 import (
 	"errors"
-	"github.com/updatectl/updatectl/agent/config"
-	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/switcher/facts"
-	"go.uber.org/zap"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/machine"
+	"github.com/updatectl/updatectl/agent/record"
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/verify"
@@ -19,34 +20,35 @@ import (
 // Host is the host that every room of the agent works on.
 type Host struct {
 	// Machine is the host, or another tree to work on.
-	Machine facts.Machine
+	Machine machine.Machine
 	// Config is the merged configuration.
 	Config config.Config
 	// Records keeps the record and the history.
 	Records record.Store
 	// Log takes what a person may want to follow; answers are returned.
 	Log *zap.Logger
-	// Now is the wall clock.
-	Now func() time.Time
 	// PolicyEtc stands in for the host's /etc where configuration and keys are read; "" is the host's own.
 	PolicyEtc string
+
+	policyOnce sync.Once
+	policy     verify.Policy
+	policyErr  error
 }
 
-// New returns the host whose tree is at root, "/" for the running one, with no configuration yet.
-func New(root string, log *zap.Logger) *Host {
-	h := &Host{Machine: facts.Machine{Root: root}, Log: log, Now: time.Now}
-	h.Records = record.Store{Path: h.Path, Log: log, Now: func() time.Time { return h.Now() }}
+// On returns the host that a machine is, with no configuration yet.
+func On(m machine.Machine, log *zap.Logger) *Host {
+	h := &Host{Machine: m, Log: log}
+	h.Records = record.Store{Disk: m.Disk, Path: h.Path, Log: log, Now: h.Now}
 	return h
 }
 
-var (
-	// ErrPermission: the caller is not root.
-	ErrPermission = errors.New("this needs root")
-)
+// Now is the wall clock.
+func (h *Host) Now() time.Time { return h.Machine.Now() }
 
-const (
-	lockFile = switcher.RunDir + "/lock"
-)
+// ErrPermission: the caller is not root.
+var ErrPermission = errors.New("this needs root")
+
+const lockFile = switcher.RunDir + "/lock"
 
 // Path is a path of the host as this process sees it.
 func (h *Host) Path(p string) string {
@@ -56,14 +58,9 @@ func (h *Host) Path(p string) string {
 	return h.Machine.Path(p)
 }
 
-// SinceBoot reads the clock that systemd stamps units with; 0 when there is none.
-func SinceBoot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
+// Policy returns who may sign what runs here, read once by each command: a rotated key or a revocation needs no more than a
+// file.
+func (h *Host) Policy() (verify.Policy, error) {
+	h.policyOnce.Do(func() { h.policy, h.policyErr = h.Config.Policy(h.Path, h.Now()) })
+	return h.policy, h.policyErr
 }
-
-// Policy reads what the configuration names, at every run anew: a rotated key or a revocation needs no more than a file.
-func (h *Host) Policy() (verify.Policy, error) { return h.Config.Policy(h.Path, h.Now()) }

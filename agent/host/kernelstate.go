@@ -5,18 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // pastFile has what the roots of the running kernel set in it. /run is gone when another kernel boots.
-const pastFile = switcher.RunDir + "/past.json"
+const (
+	pastFile = switcher.RunDir + "/past.json"
+	maxPast  = 16 << 20
+)
 
 // loadedPolicy is the SELinux policy in the kernel. A soft reboot does not load that of the new root.
 func (h *Host) loadedPolicy(own rootfs.Policy) rootfs.Policy {
@@ -30,7 +31,7 @@ func (h *Host) loadedPolicy(own rootfs.Policy) rootfs.Policy {
 // NotePast adds what the running root sets in the kernel to what is known of the roots before it. What depends on it does
 // without, so it holds nothing up.
 func (h *Host) NotePast(root string) {
-	now, err := h.Machine.Present()
+	now, err := h.Machine.Kernel.Present()
 	if err == nil {
 		var past facts.Past
 		if past, err = h.ReadPast(); err == nil {
@@ -43,9 +44,10 @@ func (h *Host) NotePast(root string) {
 	}
 }
 
+// ReadPast returns what earlier roots set in the running kernel; nothing when nobody has noted any.
 func (h *Host) ReadPast() (facts.Past, error) {
 	var p facts.Past
-	text, err := os.ReadFile(h.Path(pastFile))
+	text, err := h.Machine.Disk.ReadFile(h.Path(pastFile), maxPast)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
@@ -63,5 +65,5 @@ func (h *Host) writePast(p facts.Past) error {
 	if err != nil {
 		return err
 	}
-	return record.WriteAtomically(h.Path(pastFile), text, 0o600)
+	return h.Machine.Disk.WriteFile(h.Path(pastFile), text, 0o600)
 }

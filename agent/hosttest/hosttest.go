@@ -9,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
@@ -19,7 +20,7 @@ import (
 // New returns a host in a temporary directory, with the default configuration and its state directories.
 func New(t *testing.T) *host.Host {
 	t.Helper()
-	h := host.New(t.TempDir(), zap.NewNop())
+	h := host.On(machine.Host(t.TempDir(), record.StateDir), zap.NewNop())
 	h.Config = config.Default()
 	testtree.File(t, h.Machine.Root, record.StateDir+"/.keep", "")
 	testtree.File(t, h.Machine.Root, switcher.RunDir+"/.keep", "")

@@ -112,7 +112,7 @@ func namesOfOpen(fixes []Fix) []string {
 
 // Coverage is coverage by the evidence that is kept: of the given roots, and of the last release of live patches. What the
 // policy of today does not accept counts for nothing.
-func (lp *Patches) Coverage(ctx context.Context, st *store.Store, f facts.Facts, rec *record.Record, roots ...string) ([]Fix, error) {
+func (lp *Patches) Coverage(ctx context.Context, f facts.Facts, rec *record.Record, roots ...string) ([]Fix, error) {
 	live, err := lp.Survey(ctx, f, rec)
 	if err != nil {
 		return nil, err
@@ -122,17 +122,17 @@ func (lp *Patches) Coverage(ctx context.Context, st *store.Store, f facts.Facts,
 		lp.Log.Debug("nothing is told of fixes", zap.Error(err)) // config check and everything that fetches tell of it
 		return nil, nil
 	}
-	return coverage(f, lp.Config.Source.Compatible, lp.releases(ctx, st, policy, roots), live), nil
+	return coverage(f, lp.Config.Source.Compatible, lp.releases(ctx, policy, roots), live), nil
 }
 
 // OpenFixes names the fixes that the releases of the given roots name and the running kernel does not have.
-func (lp *Patches) OpenFixes(ctx context.Context, st *store.Store, f facts.Facts, rec *record.Record, roots ...string) ([]string, error) {
-	fixes, err := lp.Coverage(ctx, st, f, rec, roots...)
+func (lp *Patches) OpenFixes(ctx context.Context, f facts.Facts, rec *record.Record, roots ...string) ([]string, error) {
+	fixes, err := lp.Coverage(ctx, f, rec, roots...)
 	return namesOfOpen(fixes), err
 }
 
 // releases reads the releases in the evidence that is kept, each once.
-func (lp *Patches) releases(ctx context.Context, st *store.Store, policy verify.Policy, roots []string) []*release.Release {
+func (lp *Patches) releases(ctx context.Context, policy verify.Policy, roots []string) []*release.Release {
 	var all []*release.Release
 	add := func(r *release.Release, err error) {
 		if err != nil {
@@ -144,7 +144,7 @@ func (lp *Patches) releases(ctx context.Context, st *store.Store, policy verify.
 		}
 	}
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(roots))) {
-		if root, err := st.Root(id); err == nil {
+		if root, err := lp.Machine.Trees.Root(id); err == nil {
 			add(releaseOf(root, policy))
 		}
 	}

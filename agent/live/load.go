@@ -13,7 +13,6 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/patches"
-	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/verify"
@@ -189,7 +188,7 @@ func (lp *Patches) holdLivePatch(rec *record.Record, name, reason string) {
 		rec.Held = map[string]record.Held{}
 	}
 	rec.Held[name] = record.Held{Reason: reason, At: lp.Now().UTC()}
-	lp.Records.Tell(record.Event{Event: "live patch held", LivePatch: name, Reason: reason})
+	lp.Records.Tell(record.Event{Event: record.EventLiveHeld, LivePatch: name, Reason: reason})
 }
 
 // loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel runs it already. The
@@ -218,11 +217,11 @@ func (lp *Patches) loadOne(ctx context.Context, run liveRun, i int, wasEffective
 	}
 	lp.noteStalled(f, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled))
 	if err != nil {
-		lp.Records.Tell(record.Event{Event: "live patch failed", LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
+		lp.Records.Tell(record.Event{Event: record.EventLiveFailed, LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
 		lp.logBlockers(err)
 		return withRestartAdvice(err, f)
 	}
-	lp.Records.Tell(record.Event{Event: "live patch effective", LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease})
+	lp.Records.Tell(record.Event{Event: record.EventLiveEffective, LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease})
 	lp.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
 	lp.cleanReplaced(run.stored, s.Name)
 	return nil
@@ -264,7 +263,7 @@ func (lp *Patches) cleanReplaced(stored []patches.Stored, by string) {
 		if err != nil {
 			lp.Log.Warn("cannot take out a live patch that was replaced", zap.Error(err))
 		} else if cleaned {
-			lp.Records.Tell(record.Event{Event: "live patch replaced", LivePatch: s.Name, Reason: "by " + by})
+			lp.Records.Tell(record.Event{Event: record.EventLiveReplaced, LivePatch: s.Name, Reason: "by " + by})
 		}
 	}
 }
@@ -283,7 +282,7 @@ func (lp *Patches) Revert(ctx context.Context, p LivePatch, rec *record.Record) 
 		lp.logBlockers(err)
 		return err
 	}
-	lp.Records.Tell(record.Event{Event: "live patch reverted", LivePatch: p.Name})
+	lp.Records.Tell(record.Event{Event: record.EventLiveReverted, LivePatch: p.Name})
 	return nil
 }
 
@@ -301,8 +300,8 @@ func (lp *Patches) LoadWaiting(ctx context.Context, f facts.Facts, rec *record.R
 
 // Collect removes the live patches that nothing needs since the last release was stored. It leaves the roots
 // alone.
-func (lp *Patches) Collect(st *store.Store, f facts.Facts, rec *record.Record) {
-	removed, err := lp.GC(st, f, rec.Needed(f.Root))
+func (lp *Patches) Collect(f facts.Facts, rec *record.Record) {
+	removed, err := lp.GC(f, rec.Needed(f.Root))
 	if err != nil {
 		lp.Log.Warn("cannot remove live patches that nothing needs", zap.Error(err))
 	}
@@ -311,13 +310,13 @@ func (lp *Patches) Collect(st *store.Store, f facts.Facts, rec *record.Record) {
 
 func (lp *Patches) TellCollected(livePatches []string) {
 	for _, name := range livePatches {
-		lp.Records.Tell(record.Event{Event: "collected", LivePatch: name, Reason: "neither for a kernel of this host nor listed by the release of a root that is kept"})
+		lp.Records.Tell(record.Event{Event: record.EventCollected, LivePatch: name, Reason: "neither for a kernel of this host nor listed by the release of a root that is kept"})
 	}
 }
 
 // GC removes the live patches that nothing needs, and returns their names: kept are those of the last release for
 // the kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
-func (lp *Patches) GC(st *store.Store, f facts.Facts, roots []string) ([]string, error) {
+func (lp *Patches) GC(f facts.Facts, roots []string) ([]string, error) {
 	ctx := context.Background()
 	kept, err := lp.Store().Releases(ctx)
 	if err != nil || len(kept) == 0 {
@@ -332,7 +331,7 @@ func (lp *Patches) GC(st *store.Store, f facts.Facts, roots []string) ([]string,
 		return nil, nil
 	}
 	listed := map[digest.Digest]bool{}
-	for _, r := range lp.releases(ctx, st, policy, roots) {
+	for _, r := range lp.releases(ctx, policy, roots) {
 		for _, p := range r.LivePatches {
 			listed[p.Descriptor.Digest] = true
 		}

@@ -3,20 +3,21 @@ package live
 import (
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // liveNotesFile notes what became of live patches since the kernel was booted. A full reboot clears /run.
-const liveNotesFile = switcher.RunDir + "/livepatch.json"
+const (
+	liveNotesFile = switcher.RunDir + "/livepatch.json"
+	maxNotes      = 1 << 20
+)
 
 // Notes is the content of liveNotesFile.
 type Notes struct {
@@ -29,7 +30,7 @@ type Notes struct {
 // nothing else.
 func (lp *Patches) ReadNotes(f facts.Facts) Notes {
 	var n Notes
-	text, err := os.ReadFile(lp.Path(liveNotesFile))
+	text, err := lp.Machine.Disk.ReadFile(lp.Path(liveNotesFile), maxNotes)
 	if err != nil || json.Unmarshal(text, &n) != nil || n.BootID != f.BootID {
 		return Notes{BootID: f.BootID}
 	}
@@ -50,8 +51,8 @@ func (lp *Patches) noteStalled(f facts.Facts, id digest.Digest, stalled bool) {
 func (lp *Patches) WriteNotes(n Notes) {
 	text, err := json.Marshal(n)
 	if err == nil {
-		dir := filepath.Dir(lp.Path(liveNotesFile))
-		err = errors.Join(os.MkdirAll(dir, 0o755), record.WriteAtomically(lp.Path(liveNotesFile), text, 0o600))
+		file, disk := lp.Path(liveNotesFile), lp.Machine.Disk
+		err = errors.Join(disk.MkdirAll(filepath.Dir(file), 0o755), disk.WriteFile(file, text, 0o600))
 	}
 	if err != nil {
 		lp.Log.Warn("cannot note what became of a live patch", zap.Error(err))

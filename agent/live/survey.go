@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/updatectl/updatectl/agent/host"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/updatectl/updatectl/agent/host"
 
 	"go.uber.org/zap"
 

@@ -3,8 +3,9 @@ package offer
 import (
 	"context"
 	"fmt"
-	"github.com/updatectl/updatectl/agent/host"
 	"time"
+
+	"github.com/updatectl/updatectl/agent/host"
 
 	"go.uber.org/zap"
 
@@ -41,21 +42,28 @@ type Published struct {
 // userAgent is what registries see.
 const userAgent = "updatectl"
 
-// Fetch asks the source what it publishes and has it verified: bounded bytes of the manifest, then its signatures, and
-// only then what they say, and whether it is its time.
-func (of *Offers) Fetch(ctx context.Context, reference string, f facts.Facts, rec *record.Record, running string, downgrade bool) (*Published, error) {
-	policy, err := of.Policy()
-	if err != nil {
+// Fetched is what a reference stands for, with what may be signatures of it. Nothing of it is verified yet.
+type Fetched struct {
+	offer      *Published
+	content    []byte
+	mediaType  string
+	candidates []verify.Candidate
+}
+
+// Fetch asks a source what it publishes: bounded bytes of the manifest and of its signatures. The reference "" is the
+// configured one.
+func (o *Offers) Fetch(ctx context.Context, reference string) (*Fetched, error) {
+	if reference == "" {
+		reference = o.Config.Source.Image
+	}
+	if reference == "" {
+		return nil, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig, o.Config.Where("source.image"))
+	}
+	if _, err := o.Policy(); err != nil { // nothing is fetched that could not be judged
 		return nil, err
 	}
-	if reference == "" {
-		reference = of.Config.Source.Image
-	}
-	if reference == "" {
-		return nil, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig, of.Config.Where("source.image"))
-	}
 	p := &Published{Reference: reference}
-	src, err := of.openSource(p)
+	src, err := o.openSource(p)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +71,7 @@ func (of *Offers) Fetch(ctx context.Context, reference string, f facts.Facts, re
 	if err != nil {
 		return nil, err
 	}
-	of.Log.Debug("resolved", zap.String("reference", reference), zap.Stringer("digest", desc.Digest))
+	o.Log.Debug("resolved", zap.String("reference", reference), zap.Stringer("digest", desc.Digest))
 	content, err := src.Manifest(ctx, desc)
 	if err != nil {
 		return nil, err
@@ -72,24 +80,34 @@ func (of *Offers) Fetch(ctx context.Context, reference string, f facts.Facts, re
 	if err != nil {
 		return nil, err
 	}
-	verified, err := policy.Verify(content, desc.MediaType, candidates)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", reference, err)
-	}
-	p.Verified = verified
-	return p, of.chooseImage(ctx, p, verified, of.circumstances(f, rec, running, downgrade), f.Root)
+	return &Fetched{p, content, desc.MediaType, candidates}, nil
 }
 
-// openSource opens the reference, and the mirrors if it is the one that they are mirrors of.
-func (of *Offers) openSource(p *Published) (src *source.Source, err error) {
-	o := source.Options{PlainHTTP: of.Config.Source.PlainHTTP, UserAgent: userAgent}
-	if p.Reference == of.Config.Source.Image {
-		o.Mirrors = of.Config.Source.Mirrors
+// Verify judges what was fetched: first its signatures, and only then what it says, and whether this host may take it now.
+// Running is the version that runs; downgrade allows what is older than what was accepted before.
+func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, rec *record.Record, running string,
+	downgrade bool) (*Published, error) {
+	policy, err := o.Policy()
+	if err != nil {
+		return nil, err
 	}
-	o.Warn = func(err error) {
+	p := fetched.offer
+	if p.Verified, err = policy.Verify(fetched.content, fetched.mediaType, fetched.candidates); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.Reference, err)
+	}
+	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
+}
+
+// openSource opens the reference, and the mirrors if it is the one that they are mirrors o.
+func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
+	options := source.Options{PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent}
+	if p.Reference == o.Config.Source.Image {
+		options.Mirrors = o.Config.Source.Mirrors
+	}
+	options.Warn = func(err error) {
 		p.Warnings = append(p.Warnings, err.Error())
-		of.Log.Warn(err.Error())
+		o.Log.Warn(err.Error())
 	}
-	p.Source, err = source.Open(p.Reference, o)
+	p.Source, err = source.Open(p.Reference, options)
 	return p.Source, err
 }

@@ -34,19 +34,19 @@ func VersionedRoot(f facts.Facts, rec *record.Record) string {
 }
 
 // circumstances are what a release is judged by on this host.
-func (of *Offers) circumstances(f facts.Facts, rec *record.Record, running string, downgrade bool) release.Facts {
+func (o *Offers) circumstances(f facts.Facts, rec *record.Record, running string, downgrade bool) release.Facts {
 	return release.Facts{
-		Now: of.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
+		Now: o.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
 		Running: running, Fresh: VersionedRoot(f, rec) == switcher.HostRoot,
 		Platform:   ocispec.Platform{OS: "linux", Architecture: f.Architecture},
-		Compatible: of.Config.Source.Compatible, Systemd: f.Systemd,
+		Compatible: o.Config.Source.Compatible, Systemd: f.Systemd,
 	}
 }
 
 // chooseImage finds the image that a verified manifest or index has for this host, and judges whether it may be taken.
-func (of *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verified, f release.Facts, running string) error {
+func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verified, f release.Facts, running string) error {
 	if verify.IsIndex(v.MediaType()) && release.Is(v.Bytes()) {
-		return of.chooseReleased(ctx, p, v, f)
+		return o.chooseReleased(ctx, p, v, f)
 	}
 	var err error
 	if p.Image, err = image.Open(ctx, p.Source, v, f.Platform); err != nil {
@@ -74,7 +74,7 @@ func latestProven(t time.Time, vouchers []verify.Voucher) time.Time {
 	return t
 }
 
-func (of *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Verified, f release.Facts) error {
+func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Verified, f release.Facts) error {
 	var err error
 	if p.Release, err = release.Parse(v); err != nil {
 		return fmt.Errorf("%s: %w", p.Reference, err)
@@ -85,7 +85,7 @@ func (of *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ve
 	if back := f.ClockBack(); back > 0 {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases expire by the latter",
 			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
-		of.Log.Warn(p.Warnings[len(p.Warnings)-1])
+		o.Log.Warn(p.Warnings[len(p.Warnings)-1])
 	}
 	chosen, err := p.Release.Admit(f)
 	if err != nil {
@@ -122,7 +122,7 @@ func (p *Published) order(m release.Mark) error {
 
 // Offered is what the record keeps of what is published.
 func (p *Published) Offered(m release.Mark) record.Offered {
-	return record.Offered{Root: p.Id(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: p.Waived != nil || p.order(m) == nil}
+	return record.Offered{Root: p.ID(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: p.Waived != nil || p.order(m) == nil}
 }
 
 // OlderThan tells whether what is published comes before the release that a root was accepted as.
@@ -131,8 +131,8 @@ func (p *Published) OlderThan(rec *record.Record, root string) bool {
 	return known && p.order(as) != nil
 }
 
-// Id is the identity of the image's root, "" for a release of live patches alone.
-func (p *Published) Id() string {
+// ID is the identity of the image's root, "" for a release of live patches alone.
+func (p *Published) ID() string {
 	if p.Image == nil {
 		return ""
 	}

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,10 +14,30 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
+// The events.
+const (
+	EventStaged        = "staged"               // an image was brought onto the disk
+	EventDowngrade     = "downgrade"            // an older version was taken, as the operator allowed
+	EventSwitching     = "switching"            // the host was asked to move to another root
+	EventLanded        = "landed"               // a full reboot landed on the host root, from where the host goes on
+	EventGood          = "good"                 // a root became good
+	EventBad           = "bad"                  // a root was given up
+	EventFailed        = "failed"               // a switch ended before its root ran
+	EventUnhealthy     = "unhealthy"            // a root did not become good
+	EventRolledBack    = "rolled back"          // the operator left a root that was being tried
+	EventRestarting    = "restarting"           // userspace was restarted in the same root
+	EventCollected     = "collected"            // something that nothing needs was removed
+	EventLiveEffective = "live patch effective" // a live patch became effective
+	EventLiveFailed    = "live patch failed"    // a live patch could not be loaded
+	EventLiveHeld      = "live patch held"      // a live patch is no longer loaded automatically
+	EventLiveReplaced  = "live patch replaced"  // the kernel switched a live patch off for a newer one
+	EventLiveReverted  = "live patch reverted"  // the operator took a live patch out
+)
+
 // Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
 type Event struct {
 	At time.Time `json:"at"`
-	// Event is staged, switching, good, bad, failed, rolled back, unhealthy, collected, downgrade, live patch effective …
+	// Event is one of the events above.
 	Event string `json:"event"`
 	// Verb is that of the switch: apply, rollback, resume or back.
 	Verb    string `json:"verb,omitempty"`
@@ -44,7 +62,7 @@ func (s *Store) Tell(e Event) {
 	}
 	line, err := json.Marshal(e)
 	if err == nil {
-		err = s.withReserve(func() error { return appendLine(s.Path(historyFile), line) })
+		err = s.withReserve(func() error { return s.Disk.AppendLine(s.Path(historyFile), line) })
 	}
 	if err != nil {
 		s.Log.Warn("cannot write the history", zap.Error(err))
@@ -62,30 +80,12 @@ func (e Event) WithKernelOf(f facts.Facts) Event {
 	return e
 }
 
-// appendLine begins a line of its own also where a full disk or a crash cut the last one short.
-func appendLine(file string, line []byte) error {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	line = append(line, '\n')
-	last := []byte{'\n'}
-	if end, err := f.Seek(-1, io.SeekEnd); err == nil { // not of an empty file
-		_, _ = f.ReadAt(last, end) // what cannot be read is taken for whole
-	}
-	if last[0] != '\n' {
-		line = append([]byte{'\n'}, line...)
-	}
-	_, err = f.Write(line)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
 // maxEvent bounds a line. An image's os-release can bring a version of 64 KiB, which must not end the audit trail.
 const maxEvent = 1 << 20
 
 // History reads the audit trail, the oldest event first. A line that a crash cut short is passed over.
 func (s *Store) History() ([]Event, error) {
-	f, err := os.Open(s.Path(historyFile))
+	f, err := s.Disk.Open(s.Path(historyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return []Event{}, nil
 	}

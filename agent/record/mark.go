@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/switcher"
 )
 
 // Offered is what was published, as the record keeps it.
@@ -43,8 +44,12 @@ func (r *Record) Accept(o Offered, now time.Time) bool {
 	return r.Mark != before || r.Accepted[o.Root] != as || !r.Seen.Equal(seen)
 }
 
-// LeaveForOlder marks the root that is left for an older version: like one that was rolled back from, it is not taken again by an
-// unattended apply, which would undo the night after what the operator did.
-func (r *Record) LeaveForOlder(root, version string, now time.Time) {
-	r.Bad[root] = Bad{Reason: "left by the operator for version " + version, At: now.UTC()}
+// LeaveRoot records why the root that is left is not taken again by an unattended apply, which would undo tonight what the
+// operator does now. Why it was given up before, when it was, says more about it. The host root is never given up.
+func (r *Record) LeaveRoot(root string, b Bad, at time.Time) {
+	if _, known := r.Bad[root]; known || root == switcher.HostRoot {
+		return
+	}
+	b.At = at.UTC()
+	r.Bad[root] = b
 }

@@ -54,11 +54,12 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 	}
 	switch {
 	case outcome == level.FellBack:
-		r.MarkBad(target, reason, now)
+		r.MarkBad(target, Bad{Reason: reason, At: now})
 	case outcome == level.NotArmed, outcome == level.Rebooted && c == CauseMissed && !r.Switch.Armed:
 		r.CountFailure(target, reason)
 	case r.Attempts[target] >= MaxAttempts:
-		r.MarkBad(target, fmt.Sprintf("it was tried %d times and did not become good; the last time, %s", r.Attempts[target], reason), now)
+		r.MarkBad(target, Bad{At: now, Reason: fmt.Sprintf("it was tried %d times and did not become good; the last time, %s",
+			r.Attempts[target], reason)})
 	}
 	return nil
 }
@@ -104,8 +105,23 @@ func (r *Record) ResumeTarget(f facts.Facts, landed bool) (to, verb, why string)
 	return last, VerbResume, "it is the last good root"
 }
 
-// RolledBack is why a root is bad that the operator did not want.
+// RolledBack is why a root is bad that the operator left. Records of older agents have nothing but this text.
 const RolledBack = "rolled back from by the operator"
+
+// Departure is why a root that is being tried is left.
+type Departure struct {
+	Reason string `json:"reason"`
+	// RolledBack: the operator left it; otherwise it is unhealthy.
+	RolledBack bool `json:"rolled_back,omitempty"`
+}
+
+// Event is what the history calls it.
+func (d Departure) Event() string {
+	if d.RolledBack {
+		return EventRolledBack
+	}
+	return EventUnhealthy
+}
 
 // EndsTrial tells whether a roll-back ends the trial of a root that has not been good.
 func (r *Record) EndsTrial(root string) bool {

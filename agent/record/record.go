@@ -117,6 +117,8 @@ const (
 type Bad struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
+	// RolledBack: it may well be healthy, the operator left it.
+	RolledBack bool `json:"rolled_back,omitempty"`
 }
 
 // WhenAndWhy tells when and why a root was given up.
@@ -182,12 +184,12 @@ func (r *Record) MayFullReboot() bool { return r.Switch.Verb == VerbBack && r.Re
 // MarkBad records that a root did not become good. It is not taken again by itself. One that was good before stays a root
 // to go back to, and one that a boot of the kernel or the operator went on to is not given up: only the attempt to resume
 // it is counted.
-func (r *Record) MarkBad(root, reason string, at time.Time) {
+func (r *Record) MarkBad(root string, b Bad) {
 	wasGood := r.Switch.Verb == VerbRollback && slices.Contains(r.Good, root)
 	if root == switcher.HostRoot || wasGood || r.Switch.Verb == VerbResume || r.Switch.Verb == VerbBack {
 		return
 	}
-	r.Bad[root] = Bad{Reason: reason, At: at}
+	r.Bad[root] = b
 	delete(r.Attempts, root) // whoever takes it all the same begins anew
 }
 
@@ -219,7 +221,7 @@ func (r *Record) ResumeAttempts(root string) int {
 
 // Retreat records that the root which the host set out for did not become good, and the switch back that is about to be
 // asked for.
-func (r *Record) Retreat(c Cause, s Switch, reason string) error {
+func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
 	if r.ArrivedLate(r.Switch.Target) {
 		if err := r.Advance(CauseLate); err != nil {
 			return err
@@ -229,12 +231,12 @@ func (r *Record) Retreat(c Cause, s Switch, reason string) error {
 		return err
 	}
 	bad := r.Switch.Target
-	r.MarkBad(bad, reason, s.At)
+	r.MarkBad(bad, Bad{Reason: d.Reason, At: s.At, RolledBack: d.RolledBack})
 	outcome := level.Unhealthy
-	if reason == RolledBack { // nobody knows whether it was
+	if d.RolledBack { // nobody knows whether it was healthy
 		outcome = level.RolledBack
 	}
-	r.Last = &Result{Outcome: outcome, Reason: reason, Target: bad, At: s.At, Back: s.Target}
+	r.Last = &Result{Outcome: outcome, Reason: d.Reason, Target: bad, At: s.At, Back: s.Target}
 	r.Switch = &s
 	return nil
 }

@@ -2,9 +2,6 @@ package record
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -20,25 +17,9 @@ const (
 // Reserve keeps room on the disk for the way back, as a file to be given up: a root that fills /var must not take from the
 // next one the means to say so. Where there is no room any more, that is no reason to stay.
 func (s *Store) Reserve() {
-	if err := reserveRoom(s.Path(reserveFile)); err != nil {
+	if err := s.Disk.Reserve(s.Path(reserveFile), reserveSize); err != nil {
 		s.Log.Warn("cannot keep room for the way back", zap.Error(err))
 	}
-}
-
-func reserveRoom(file string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot reserve room on the disk: %w", err)
-	}
-	defer f.Close()
-	err = unix.Fallocate(int(f.Fd()), 0, 0, reserveSize)
-	if errors.Is(err, unix.EOPNOTSUPP) { // not every file system can
-		_, err = f.WriteAt(make([]byte, reserveSize), 0)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot reserve room on the disk: %w", err)
-	}
-	return nil
 }
 
 // NoRoom tells that nothing more can be written.
@@ -57,7 +38,7 @@ func (s *Store) WriteOutcome(rec *Record) error {
 func (s *Store) withReserve(write func() error) error {
 	err := write()
 	for errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		left, serr := spendReserve(s.Path(reserveFile))
+		left, serr := s.Disk.Shrink(s.Path(reserveFile), reservePart)
 		if serr != nil || !left {
 			return errors.Join(err, serr)
 		}
@@ -65,16 +46,4 @@ func (s *Store) withReserve(write func() error) error {
 		err = write()
 	}
 	return err
-}
-
-// spendReserve gives a part of a file's room free, and tells whether there was one.
-func spendReserve(file string) (bool, error) {
-	st, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, os.Truncate(file, max(0, st.Size()-reservePart))
 }

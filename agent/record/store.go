@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"go.uber.org/zap"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/durable"
 
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
@@ -16,6 +17,8 @@ import (
 
 // Store keeps the record, the history and the room reserved for both on the disk of one host.
 type Store struct {
+	// Disk is where they lie.
+	Disk durable.Disk
 	// Path returns where a file of the host lies for this process.
 	Path func(string) string
 	// Log takes what does not fail a command.
@@ -45,20 +48,14 @@ const (
 // maxRecord bounds the record; it holds a few names and dates.
 const maxRecord = 4 << 20
 
+// Read returns the record, the one of a host on which nothing has happened yet when there is none.
 func (s *Store) Read() (*Record, error) {
 	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}, Failed: map[string]Failed{}}
 	file := s.Path(RecordFile)
-	st, err := os.Stat(file)
+	text, err := s.Disk.ReadFile(file, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
-	if err == nil && st.Size() > maxRecord {
-		err = fmt.Errorf("it is larger than %d bytes", maxRecord)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the record: %w", err)
-	}
-	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the record: %w", err)
 	}
@@ -79,6 +76,10 @@ func parseRecord(text []byte, r *Record) error {
 	if r.Bad == nil {
 		r.Bad = map[string]Bad{}
 	}
+	for root, b := range r.Bad {
+		b.RolledBack = b.RolledBack || b.Reason == RolledBack
+		r.Bad[root] = b
+	}
 	if r.Accepted == nil {
 		r.Accepted = map[string]release.Mark{}
 	}
@@ -94,40 +95,14 @@ func parseRecord(text []byte, r *Record) error {
 	return nil
 }
 
+// Write replaces the record; when it returns nil, the record is on the disk.
 func (s *Store) Write(r *Record) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
-		err = WriteAtomically(s.Path(RecordFile), append(text, '\n'), 0o600)
+		err = s.Disk.WriteFile(s.Path(RecordFile), append(text, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write the record: %w", err)
 	}
 	return nil
-}
-
-// WriteAtomically replaces a file so that a crash leaves the old or the new content, never a part.
-func WriteAtomically(file string, content []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(file)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), file); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

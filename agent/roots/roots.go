@@ -1,3 +1,6 @@
+// Package roots answers what a staged root would become on this host: at which level it can be switched to, what is laid
+// over its image, and which /etc it gets. It promises that nothing half done carries a final name, and that a root that
+// ran keeps the /etc it was good with.
 package roots
 
 import (
@@ -11,12 +14,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -34,39 +36,36 @@ var (
 )
 
 const (
-	HostMount  = record.StateDir + "/host"
-	ledgerFile = record.StateDir + "/ids.json" // whose every uid and gid ever was
+	// HostMount is where the host root stays mounted while an image root runs.
+	HostMount = record.StateDir + "/host"
+	// ledgerFile names the owner of every uid and gid ever assigned here.
+	ledgerFile = record.StateDir + "/ids.json"
 )
 
-// OpenStore opens the store for a command that may write to it.
-func (rs *Roots) OpenStore() (*store.Store, error) {
+// Open prepares the directories of the roots for a command that may write to them.
+func (r *Roots) Open() error {
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("cannot work on the host's roots: %w", host.ErrPermission)
+		return fmt.Errorf("cannot work on the host's roots: %w", host.ErrPermission)
 	}
-	st, err := store.Open(rs.Path(record.StateDir))
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the store: %w", err)
-	}
-	return st, nil
+	return r.Machine.Trees.Prepare()
 }
 
 // Rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
-func (rs *Roots) Rehearse(st *store.Store, root store.Root, f facts.Facts, rec *record.Record) error {
-	if err := rs.Graft(st, root, f, rec); err != nil {
+func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
+	if err := r.Graft(root, f, rec); err != nil {
 		return err
 	}
-	return rs.WithEtc(st, root, f, rec, func(in etc.Inputs) error {
-		_, err := etc.Plan(in)
-		return err
-	})
+	_, err := r.Machine.Trees.PlanEtc(r.EtcChange(root.ID, f, rec))
+	return err
 }
 
-// PrettyName names the system of a root as its os-release does.
-func (rs *Roots) PrettyName(st *store.Store, id string) string {
-	if root, err := st.Root(id); err == nil {
+// PrettyName returns the name of the system in a root, as its os-release has it.
+func (r *Roots) PrettyName(id string) string {
+	const maxRelease = 64 << 10
+	if root, err := r.Machine.Trees.Root(id); err == nil {
 		return root.Info.OS.PrettyName
 	}
-	text, err := os.ReadFile(rs.Path("/etc/os-release"))
+	text, err := r.Machine.Disk.ReadFile(r.Path("/etc/os-release"), maxRelease)
 	if err != nil {
 		return id
 	}
@@ -78,144 +77,124 @@ func (rs *Roots) PrettyName(st *store.Store, id string) string {
 	return id
 }
 
-// Next describes a root for the switcher.
-func (rs *Roots) Next(st *store.Store, id string, f facts.Facts) assembly.Next {
+// Next describes a root to the machine that is to run it.
+func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	n := assembly.Next{
-		ID: id, Persist: rs.Config.State.Persist, ImageOwned: rs.Config.State.ImageOwned,
+		ID: id, Persist: r.Config.State.Persist, ImageOwned: r.Config.State.ImageOwned,
 		HostMount: HostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 	}
 	if id == switcher.HostRoot {
 		return n
 	}
-	dir := filepath.Join(rs.Path(record.StateDir), "roots", id)
-	n.CFS, n.Objects = filepath.Join(dir, "root.cfs"), st.ObjectsDir()
+	state := r.Path(record.StateDir)
+	dir := filepath.Join(state, "roots", id)
+	n.CFS, n.Objects = filepath.Join(dir, "root.cfs"), filepath.Join(state, "objects")
 	n.Graft, n.Etc = filepath.Join(dir, "graft"), filepath.Join(dir, "etc")
 	return n
 }
 
-// WithEtc opens the pristine images and hands their /etc to do. The changes to carry over are those of the running root,
-// or after a boot of the kernel, which lands on the mutable host, those of the root that ran before it.
-func (rs *Roots) WithEtc(st *store.Store, root store.Root, f facts.Facts, rec *record.Record, do func(etc.Inputs) error) error {
-	next, err := rs.Next(st, root.ID, f).Open()
-	if err != nil {
-		return err
+// EtcChange describes the merge of /etc for a root. The changes to carry over are those of the running root; after a full
+// reboot, which lands on the host root, those of the root that ran before it.
+func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.EtcChange {
+	c := machine.EtcChange{
+		Next: r.Next(id, f), Current: "/etc", Adopt: r.Config.AdoptedPaths(), Ledger: r.Path(ledgerFile),
 	}
-	defer next.Close()
-	in := etc.Inputs{Current: "/etc", Next: next.Path() + "/etc", Adopt: rs.Config.AdoptedPaths(), Ledger: rs.Path(ledgerFile)}
 	base := f.Root
 	if base == switcher.HostRoot {
 		base = rec.LastGood()
 	}
 	if base != switcher.HostRoot {
-		before := rs.Next(st, base, f)
-		old, err := before.Open()
-		if err != nil {
-			return err
-		}
-		defer old.Close()
-		in.Old = old.Path() + "/etc"
+		before := r.Next(base, f)
+		c.Before = &before
 		if base != f.Root {
-			in.Current = before.Etc
+			c.Current = before.Etc
 		}
 	}
-	return do(in)
+	return c
 }
 
 // Graft lays what the host needs over a staged root: mount points, and the agent where the image has none.
-func (rs *Roots) Graft(st *store.Store, root store.Root, f facts.Facts, rec *record.Record) error {
-	n := rs.Next(st, root.ID, f)
-	image, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer image.Close()
-	// Whose fstab the root will have depends on the way it is gone to, so that every mount point of each must exist.
-	n.Fstab = slices.Concat(FstabPoints("/etc"), FstabPoints(n.Etc), FstabPoints(rs.Next(st, rec.LastGood(), f).Etc), FstabPoints(image.Path()+"/etc"))
-	g := assembly.Graft{MountPoints: rs.mountPoints(n, f), Stay: n.Mounts(image.Path())}
-	if !root.Info.HasAgent || !assembly.HasGuard(image.Path()) { // one from before there was a guard would end it
-		g.Agent = "/proc/self/exe" // the guard's has no name
-		g.Units = configs.Units()
-	}
-	err = g.Build(image.Path(), n.Graft, slices.Concat(rs.Config.State.Persist, []string{"/etc"}))
-	if record.NoRoom(err) && rootfs.Exists(n.Graft) && rootfs.Exists(n.Etc) { // who filled the disk keeps nobody from going back or going on
-		rs.Log.Warn("the host's part of the root cannot be made anew; the one that it ran with is taken", zap.String("root", root.ID), zap.Error(err))
+func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record) error {
+	n, disk := r.Next(root.ID, f), r.Machine.Disk
+	err := r.Machine.Trees.Graft(machine.Graft{
+		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent,
+		// It depends on the way to the root whose fstab it will have, so that every mount point of each must exist.
+		Etcs:  []string{"/etc", n.Etc, r.Next(rec.LastGood(), f).Etc},
+		State: slices.Concat(r.Config.State.Persist, []string{"/etc"}),
+	})
+	// A root that filled the disk must not keep the host from going back, or on, to one that ran before.
+	if record.NoRoom(err) && disk.Exists(n.Graft) && disk.Exists(n.Etc) {
+		r.Log.Warn("cannot renew the host's part of the root for lack of space; the former one is used",
+			zap.String("root", root.ID), zap.Error(err))
 		err = nil
 	}
 	if err != nil {
 		return err
 	}
-	return incompatible(n.Preflight())
+	return incompatible(r.Machine.Trees.Preflight(n))
 }
 
-// mountPoints lists the directories that something is mounted on in a new root.
-func (rs *Roots) mountPoints(n assembly.Next, f facts.Facts) []string {
-	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, rs.Config.State.Persist)
-	if HaveModules(f) {
+// mountPoints lists the directories that something is mounted on in every new root.
+func (r *Roots) mountPoints(f facts.Facts) []string {
+	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, r.Config.State.Persist)
+	if r.HaveModules(f) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
 	}
-	return append(points, n.Fstab...)
+	return points
 }
 
-// FstabPoints lists the mount points in the fstab of an /etc; none when there is no such file.
-func FstabPoints(dir string) []string {
-	fstab, err := os.Open(filepath.Join(dir, "fstab"))
-	if err != nil {
-		return nil
-	}
-	defer fstab.Close()
-	return etc.FstabMountPoints(fstab)
+// HaveModules reports whether the modules of the running kernel are at hand.
+func (r *Roots) HaveModules(f facts.Facts) bool {
+	return r.Machine.Kernel.HaveModules(rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
 }
 
-// VersionOf is the version that a root was accepted as, or that its image has; "" when neither is known.
-func (rs *Roots) VersionOf(root string, rec *record.Record) string {
+// VersionOf returns the version that a root was accepted as, or that its image has; "" when neither is known.
+func (r *Roots) VersionOf(root string, rec *record.Record) string {
 	if m, ok := rec.Accepted[root]; ok || root == switcher.HostRoot {
 		return m.Version
 	}
-	st, err := rs.OpenStore()
-	if err != nil {
-		return ""
-	}
-	staged, err := st.Root(root)
+	staged, err := r.Machine.Trees.Root(root)
 	if err != nil {
 		return ""
 	}
 	return staged.Info.Version
 }
 
-// MakeReady tells whether a root can be gone back to, and its version.
-func (rs *Roots) MakeReady(st *store.Store, id string, f facts.Facts, rec *record.Record) (string, error) {
+// MakeReady prepares a root that ran before for going there, and returns its version. The error is an ErrNoRoot or an
+// ErrIncompatible when that cannot be.
+func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string, error) {
 	if id == switcher.HostRoot {
-		if err := rootfs.Acceptable(HostMount); err != nil {
-			return "", fmt.Errorf("%w: the host root is not mounted at %s, and is again after a boot of the kernel: %w", ErrNoRoot, HostMount, err)
+		if err := r.Machine.Trees.HostRootMounted(HostMount); err != nil {
+			return "", fmt.Errorf("%w: the host root is not mounted at %s; a full reboot mounts it again: %w", ErrNoRoot, HostMount, err)
 		}
-		return "", rs.checkWayBack(st, id, f)
+		return "", r.checkReturn(id, f)
 	}
-	root, err := st.Root(id)
+	root, err := r.Machine.Trees.Root(id)
 	if err != nil {
 		return "", fmt.Errorf("%w: %s: %w", ErrNoRoot, id, err)
 	}
-	if _, err := os.Stat(filepath.Join(root.Dir, "etc")); err != nil {
-		return "", fmt.Errorf("%w: %s was staged but never ran; apply goes there", ErrNoRoot, id)
+	if !r.Machine.Disk.Exists(r.Next(id, f).Etc) {
+		return "", fmt.Errorf("%w: %s was staged but never ran; `updatectl apply` goes there", ErrNoRoot, id)
 	}
-	if err := rs.checkWayBack(st, id, f); err != nil {
+	if err := r.checkReturn(id, f); err != nil {
 		return "", err
 	}
-	return root.Info.Version, rs.Graft(st, root, f, rec)
+	return root.Info.Version, r.Graft(root, f, rec)
 }
 
-// FindRoot finds a root by its identity or the beginning of it.
-func FindRoot(st *store.Store, name string) (store.Root, error) {
+// Find returns the root with that identity, or whose identity begins with it. The error is an ErrNoRoot.
+func (r *Roots) Find(name string) (store.Root, error) {
 	if name == switcher.HostRoot {
 		return store.Root{}, fmt.Errorf("%w: the host root was installed, not staged, and has no evidence", ErrNoRoot)
 	}
-	roots, err := st.Roots()
+	roots, err := r.Machine.Trees.Roots()
 	if err != nil {
 		return store.Root{}, err
 	}
 	var found []store.Root
-	for _, r := range roots {
-		if name != "" && strings.HasPrefix(r.ID, name) {
-			found = append(found, r)
+	for _, root := range roots {
+		if name != "" && strings.HasPrefix(root.ID, name) {
+			found = append(found, root)
 		}
 	}
 	switch len(found) {

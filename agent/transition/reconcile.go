@@ -12,7 +12,6 @@ import (
 
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -28,15 +27,15 @@ var ErrForeign = errors.New("somebody else armed")
 
 // DisarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
-func (mv *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := mv.CheckGuardStays(ctx); err != nil { // what it mounts is none
+func (m *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	if err := m.CheckGuardStays(ctx); err != nil { // what it mounts is none
 		return err
 	}
-	underWay, err := mv.Machine.PID1.ShuttingDown(ctx)
+	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
 	if err != nil {
 		return err
 	}
-	armed, err := assembly.Armed()
+	armed, err := m.Machine.Mounts.Armed()
 	if err != nil {
 		return err
 	}
@@ -46,10 +45,10 @@ func (mv *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.
 		}
 		return nil
 	}
-	if err := assembly.Clear(); err != nil {
+	if err := m.Machine.Mounts.Clear(); err != nil {
 		return err
 	}
-	stamp := ReadStamp(mv.Path(StampFile))
+	stamp := m.ReadStamp()
 	// The mutable host is armed under the name of its disk. Once the host is there, it is not armed any more.
 	toHost := rec.Phase == record.PhaseArmed && rec.Switch.Target == switcher.HostRoot ||
 		stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot
@@ -60,40 +59,40 @@ func (mv *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.
 	case !ours:
 		return fmt.Errorf("%w: %w %s at %s; unmount it or let it happen first", record.ErrBlocked, ErrForeign, armed, switcher.NextRoot)
 	}
-	mv.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
-	return assembly.Disarm()
+	m.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
+	return m.Machine.Mounts.Disarm()
 }
 
 // Reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
-func (mv *Mover) Reconcile(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := mv.takeOver(f, rec); err != nil {
+func (m *Mover) Reconcile(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	if err := m.takeOver(f, rec); err != nil {
 		return err
 	}
 	defer func() {
 		if !rec.Moving() {
-			mv.Roots.RestoreEtcs(f)
+			m.Roots.RestoreEtcs(f)
 		}
 	}()
 	if rec.ArrivedLate(f.Root) {
-		mv.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
+		m.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
 		if err := rec.Advance(record.CauseLate); err != nil {
 			return err
 		}
 	}
 	switch rec.Phase {
 	case record.PhaseArmed:
-		return mv.proveSwitch(ctx, f, rec)
+		return m.proveSwitch(ctx, f, rec)
 	case record.PhaseTrying:
 		if f.Root != rec.Switch.Target {
-			return mv.recordGiveUp(rec, record.CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+			return m.recordGiveUp(rec, record.CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
 		}
 	}
 	return nil
 }
 
-func (mv *Mover) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	outcome, reason := level.Prove(rec.Switch.Expectation, f, ReadStamp(mv.Path(StampFile)))
+func (m *Mover) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	outcome, reason := level.Prove(rec.Switch.Expectation, f, m.ReadStamp())
 	switch outcome {
 	case level.Switched:
 		if err := rec.Advance(record.CauseArrived); err != nil {
@@ -104,27 +103,27 @@ func (mv *Mover) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Rec
 		// there the time before.
 		again := rec.Switch.Verb == record.VerbResume && rec.Last != nil && rec.Last.Target == rec.Switch.Target
 		if rec.Last == nil || again || rec.Switch.Verb != record.VerbBack && rec.Switch.Verb != record.VerbResume {
-			rec.Last = &record.Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: mv.Now().UTC()}
+			rec.Last = &record.Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: m.Now().UTC()}
 		}
-		return errors.Join(mv.WriteSwitch(rec), mv.Machine.PID1.ForgetGone(ctx))
+		return errors.Join(m.WriteSwitch(rec), m.Machine.Systemd.ForgetGone(ctx))
 	case level.Pending:
-		return mv.takeBackPending(ctx, rec)
+		return m.takeBackPending(ctx, rec)
 	case level.Landed:
-		return mv.recordLanding(ctx, rec, reason)
+		return m.recordLanding(ctx, rec, reason)
 	case level.Rebooted:
 		if f.BootID != rec.Switch.BootID {
 			break
 		}
-		if err := mv.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed just now
+		if err := m.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed just now
 			return err
 		}
 	}
-	return mv.recordGiveUp(rec, record.CauseMissed, outcome, reason)
+	return m.recordGiveUp(rec, record.CauseMissed, outcome, reason)
 }
 
 // CheckNotUnderWay is an error while systemd is on its way into the switch.
-func (mv *Mover) CheckNotUnderWay(ctx context.Context, rec *record.Record) error {
-	underWay, err := mv.Machine.PID1.ShuttingDown(ctx)
+func (m *Mover) CheckNotUnderWay(ctx context.Context, rec *record.Record) error {
+	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
 	if err == nil && underWay {
 		err = fmt.Errorf("%w: the switch to %s is under way", record.ErrBlocked, rec.Switch.Target)
 	}
@@ -133,52 +132,52 @@ func (mv *Mover) CheckNotUnderWay(ctx context.Context, rec *record.Record) error
 
 // takeBackPending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
 // record and asking.
-func (mv *Mover) takeBackPending(ctx context.Context, rec *record.Record) error {
-	if err := mv.CheckNotUnderWay(ctx, rec); err != nil {
+func (m *Mover) takeBackPending(ctx context.Context, rec *record.Record) error {
+	if err := m.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	if err := mv.Machine.PID1.ReleaseArmUnit(ctx); err != nil {
+	if err := m.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
-	mv.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
+	m.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
 		return err
 	}
 	rec.ForgiveAttempt(rec.Switch.Target)
-	return mv.Records.WriteOutcome(rec)
+	return m.Records.WriteOutcome(rec)
 }
 
 // recordLanding records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
 // by a soft reboot, which is a switch of its own.
-func (mv *Mover) recordLanding(ctx context.Context, rec *record.Record, reason string) error {
-	if err := mv.CheckNotUnderWay(ctx, rec); err != nil {
+func (m *Mover) recordLanding(ctx context.Context, rec *record.Record, reason string) error {
+	if err := m.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	mv.Log.Warn(reason + "; `updatectl apply` does")
+	m.Log.Warn(reason + "; `updatectl apply` does")
 	if err := rec.Advance(record.CauseLanded); err != nil {
 		return err
 	}
 	rec.ForgiveAttempt(rec.Switch.Target) // going on is the attempt
-	rec.Last = &record.Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: mv.Now().UTC()}
-	if err := mv.Records.WriteOutcome(rec); err != nil {
+	rec.Last = &record.Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: m.Now().UTC()}
+	if err := m.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	mv.Records.Tell(rec.Switch.Event("landed", reason))
+	m.Records.Tell(rec.Switch.Event(record.EventLanded, reason))
 	return nil
 }
 
 // recordGiveUp records a switch that failed.
-func (mv *Mover) recordGiveUp(rec *record.Record, c record.Cause, outcome level.Outcome, reason string) error {
-	now := mv.Now().UTC()
+func (m *Mover) recordGiveUp(rec *record.Record, c record.Cause, outcome level.Outcome, reason string) error {
+	now := m.Now().UTC()
 	if err := rec.GiveUp(c, outcome, reason, now); err != nil {
 		return err
 	}
-	if err := mv.Records.WriteOutcome(rec); err != nil {
+	if err := m.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	mv.Records.Tell(rec.Switch.Event("failed", reason))
+	m.Records.Tell(rec.Switch.Event(record.EventFailed, reason))
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
-		mv.Records.Tell(rec.Switch.Event("bad", bad.Reason))
+		m.Records.Tell(rec.Switch.Event(record.EventBad, bad.Reason))
 	}
 	if rec.Switch.Verb == record.VerbBack && outcome == level.Rebooted {
 		return nil // the bad root is left, by another way

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,17 +28,22 @@ const (
 	resumeStamp = switcher.RunDir + "/started"
 )
 
-func RemoveStamp(file string) error {
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove the stamp of an earlier switch: %w", err)
+// RemoveStamp removes the stamp of an earlier switch.
+func (m *Mover) RemoveStamp() error { return m.removeNote(StampFile) }
+
+// removeNote removes a file in /run that an earlier switch left.
+func (m *Mover) removeNote(file string) error {
+	if err := m.Machine.Disk.Remove(m.Path(file)); err != nil {
+		return fmt.Errorf("cannot remove what an earlier switch left: %w", err)
 	}
 	return nil
 }
 
-func (mv *Mover) WriteStamp(s level.Stamp) error {
+// WriteStamp leaves the stamp of the present switch.
+func (m *Mover) WriteStamp(s level.Stamp) error {
 	text, err := json.Marshal(s)
 	if err == nil {
-		err = record.WriteAtomically(mv.Path(StampFile), text, 0o600)
+		err = m.Machine.Disk.WriteFile(m.Path(StampFile), text, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot leave the stamp of the switch: %w", err)
@@ -48,9 +51,12 @@ func (mv *Mover) WriteStamp(s level.Stamp) error {
 	return nil
 }
 
-// ReadStamp reads what the arming step left; nil when it left nothing.
-func ReadStamp(file string) *level.Stamp {
-	text, err := os.ReadFile(file)
+// maxNote bounds what is read from /run: a switch and its reasons.
+const maxNote = 4 << 20
+
+// ReadStamp returns what the arming step left; nil when it left nothing.
+func (m *Mover) ReadStamp() *level.Stamp {
+	text, err := m.Machine.Disk.ReadFile(m.Path(StampFile), maxNote)
 	if err != nil {
 		return nil
 	}
@@ -61,30 +67,31 @@ func ReadStamp(file string) *level.Stamp {
 	return &s
 }
 
-// verdictNote is why confirm wants to leave the running root. It lies in /run, so that the guard, which acts when confirm
-// cannot, can say so.
-type verdictNote struct {
-	Root   string    `json:"root"`
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
+// verdict is why confirm wants to leave the running root. It lies in /run, so that the guard, which acts when confirm
+// cannot, can report the reason.
+type verdict struct {
+	Root string `json:"root"`
+	record.Departure
+	At time.Time `json:"at"`
 }
 
-func (mv *Mover) LeaveVerdict(root, reason string) {
-	text, err := json.Marshal(verdictNote{Root: root, Reason: reason, At: mv.Now().UTC()})
+// LeaveVerdict leaves a verdict about a root for the guard.
+func (m *Mover) LeaveVerdict(root string, d record.Departure) {
+	text, err := json.Marshal(verdict{Root: root, Departure: d, At: m.Now().UTC()})
 	if err == nil {
-		err = record.WriteAtomically(mv.Path(VerdictFile), text, 0o600)
+		err = m.Machine.Disk.WriteFile(m.Path(VerdictFile), text, 0o600)
 	}
 	if err != nil {
-		mv.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
+		m.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
 	}
 }
 
-// ReadVerdict is why confirm found a root not healthy, "" where it has not said so.
-func ReadVerdict(file, root string) string {
-	var v verdictNote
-	text, err := os.ReadFile(file)
+// ReadVerdict returns why confirm wants to leave a root; the reason is "" when it does not.
+func (m *Mover) ReadVerdict(root string) record.Departure {
+	var v verdict
+	text, err := m.Machine.Disk.ReadFile(m.Path(VerdictFile), maxNote)
 	if err != nil || json.Unmarshal(text, &v) != nil || v.Root != root {
-		return ""
+		return record.Departure{}
 	}
-	return v.Reason
+	return v.Departure
 }

@@ -45,19 +45,28 @@ type Root struct {
 // CFS returns the path of the root's composefs image.
 func (r Root) CFS() string { return filepath.Join(r.Dir, cfsName) }
 
+// At returns the store at dir, which must be an absolute path. It touches nothing: looking into a store that does not
+// exist finds no roots.
+func At(dir string) *Store { return &Store{dir} }
+
 // Open opens the store at dir and makes its directories where they are missing.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open store: %w", err)
+		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
-	s := &Store{dir}
-	for _, d := range []string{dir, s.ObjectsDir(), s.path(rootsDir), s.path(stagingDir)} {
+	s := At(dir)
+	return s, s.Prepare()
+}
+
+// Prepare makes the directories of the store where they are missing.
+func (s *Store) Prepare() error {
+	for _, d := range []string{s.dir, s.ObjectsDir(), s.path(rootsDir), s.path(stagingDir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("cannot open store: %w", Full(err))
+			return fmt.Errorf("cannot open the store: %w", Full(err))
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Store) path(elem ...string) string {
@@ -111,6 +120,9 @@ func (s *Store) Roots() ([]Root, error) {
 // ids lists the directories in roots/, complete or not.
 func (s *Store) ids() ([]string, error) {
 	entries, err := os.ReadDir(s.path(rootsDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot list roots: %w", err)
 	}

@@ -255,7 +255,6 @@ func parseModules(text string) []string {
 // Machine is the host as seen below a directory: "/" for the running one, or another tree.
 type Machine struct {
 	Root string
-	PID1 pid1.System
 }
 
 // Live tells whether this is the running host.

@@ -1,0 +1,68 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/pid1"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// Host returns this machine, or the part of it that can be worked on in another tree. State is the directory of the
+// agent's state, as an absolute path inside the tree.
+func Host(root, state string) Machine {
+	if absolute, err := filepath.Abs(root); err == nil {
+		root = absolute
+	}
+	m := Machine{Root: root, Running: root == "/", Now: time.Now, Gate: health.New, Disk: durable.OS{}}
+	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
+	m.Trees = hostTrees{store.At(m.Path(state))}
+	return m
+}
+
+type hostSystemd struct{ pid1.System }
+
+// NotifyReady implements [Systemd].
+func (hostSystemd) NotifyReady() error {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		return fmt.Errorf("cannot notify systemd: %w", err)
+	}
+	return nil
+}
+
+type hostMounts struct{}
+
+func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
+func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
+func (hostMounts) Disarm() error                   { return assembly.Disarm() }
+func (hostMounts) Armed() (string, error)          { return assembly.Armed() }
+func (hostMounts) Clear() error                    { return assembly.Clear() }
+func (hostMounts) MakeWritable(path string) error  { return mount.MakeWritable(path) }
+
+type hostKernel struct{ facts.Machine }
+
+func (k hostKernel) Facts(ctx context.Context) (facts.Facts, error) { return k.Machine.Facts(ctx) }
+func (hostKernel) ModulesFrom(release string) (string, error)       { return facts.ModulesFrom(release) }
+func (hostKernel) HaveModules(k rootfs.Kernel) bool                 { return facts.HaveModules(k) }
+func (hostKernel) OwnKernels() ([]rootfs.Kernel, error)             { return facts.OwnKernels() }
+func (hostKernel) Reboot() error                                    { return pid1.BootKernel() }
+func (hostKernel) RebootOnPanic() (restore func())                  { return pid1.RebootOnPanic() }
+
+func (hostKernel) SinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}

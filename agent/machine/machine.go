@@ -1,0 +1,104 @@
+// Package machine is the one seam between the agent and the machine that it runs on. Everything that touches PID 1,
+// logind, mounts, the kernel, the clock, the durability of the disk or the trees of roots goes through a [Machine], so
+// that the agent runs unchanged on a simulated one.
+package machine
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/pid1"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// Machine is the machine that an agent works on. [Host] returns the real one.
+type Machine struct {
+	// Root is the directory of the tree to work on, "/" for the running host.
+	Root string
+	// Running reports whether the tree is that of the running host, so that it can be asked and switched.
+	Running bool
+
+	Systemd Systemd
+	Kernel  Kernel
+	Mounts  Mounts
+	Disk    durable.Disk
+	Trees   Trees
+	// Now is the wall clock. It may jump; [Kernel.SinceBoot] does not.
+	Now func() time.Time
+	// Gate makes the health gate of the running root.
+	Gate func(health.Config) health.Gate
+}
+
+// Path returns where a file of the machine, given as an absolute path inside it, lies for this process.
+func (m Machine) Path(p string) string { return filepath.Join(m.Root, p) }
+
+// Systemd is PID 1 and logind. What each call does and returns is documented at [pid1.System].
+type Systemd interface {
+	SoftReboot(context.Context) error
+	SoftRebootNow(context.Context) error
+	SoftRebootHard(context.Context) error
+	FullReboot(context.Context) error
+	FullRebootNow(context.Context) error
+	SoftRebootQueued(context.Context) (bool, error)
+	ShuttingDown(context.Context) (bool, error)
+	CancelShutdown(ctx context.Context, before []string) (left []string, err error)
+	KillUnits(ctx context.Context, units []string) error
+
+	UnitActive(ctx context.Context, unit string) (bool, error)
+	ActiveUnits(context.Context) ([]string, error)
+	UnitStops(context.Context) ([]pid1.UnitStop, error)
+	StartGuard(context.Context) error
+	HoldArmUnit(context.Context) error
+	ReleaseArmUnit(context.Context) error
+	BeginConfirm(context.Context) error
+	EndConfirm(context.Context) (bool, error)
+	ForgetFailures(context.Context) error
+	ForgetGone(context.Context) error
+
+	AskManager(context.Context) (pid1.Manager, error)
+	AskTrouble(ctx context.Context, since time.Duration) (pid1.Trouble, error)
+	NotifyReady() error
+}
+
+// Kernel is the running kernel, and what can be known of it and of the root that runs on it.
+type Kernel interface {
+	Facts(context.Context) (facts.Facts, error)
+	Present() (facts.Present, error)
+	StaleSysctls(p facts.Past, keys []string) []facts.StaleSysctl
+	Microcode() string
+	MustStay() (bool, error)
+	ModulesFrom(release string) (string, error)
+	HaveModules(rootfs.Kernel) bool
+	OwnKernels() ([]rootfs.Kernel, error)
+	// SinceBoot returns the clock that systemd stamps units with; 0 when there is none.
+	SinceBoot() time.Duration
+	// Reboot starts the machine anew without asking anybody.
+	Reboot() error
+	// RebootOnPanic has the kernel reboot when it panics; restore takes that back.
+	RebootOnPanic() (restore func())
+}
+
+// Mounts is what is mounted at / and at /run/nextroot.
+type Mounts interface {
+	// Mounted returns the root mounted at /, and the number of that mount.
+	Mounted() (facts.Mounted, error)
+	Arm(assembly.Next) error
+	Disarm() error
+	// Armed returns the identity of what is mounted at /run/nextroot, "" for nothing.
+	Armed() (string, error)
+	// Clear unmounts what a killed arming step left where it puts roots together.
+	Clear() error
+	// MakeWritable undoes a read-only remount of a state directory.
+	MakeWritable(path string) error
+}
+
+// MountedRoot returns the identity of the root that is mounted at /.
+func (m Machine) MountedRoot() (string, error) {
+	mounted, err := m.Mounts.Mounted()
+	return mounted.Root, err
+}

@@ -1,0 +1,207 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Disk is the part of a file system that small, precious files live on. Names are absolute. Errors wrap those of the
+// operating system, so that fs.ErrNotExist and unix.ENOSPC can be told apart.
+type Disk interface {
+	// ReadFile returns the content of a file; one that is larger than limit bytes is an error.
+	ReadFile(name string, limit int64) ([]byte, error)
+	// Open opens a file for reading from its start.
+	Open(name string) (io.ReadCloser, error)
+	// WriteFile replaces a file atomically; when it returns nil, the content is on the disk.
+	WriteFile(name string, content []byte, mode fs.FileMode) error
+	// AppendLine adds a line to a file and syncs it. It begins a line of its own also where the last one was cut short.
+	AppendLine(name string, line []byte) error
+	// CreateNew creates an empty file with its directories, and reports whether it did; false means that it was there.
+	CreateNew(name string) (bool, error)
+	// Remove removes a file; one that is not there is no error.
+	Remove(name string) error
+	// RemoveAll removes a tree; one that is not there is no error.
+	RemoveAll(name string) error
+	// Rename gives a file or a tree another name.
+	Rename(from, to string) error
+	// Exchange puts the tree at from in the place of the one at to, with no moment in which there is none, and removes
+	// the other.
+	Exchange(from, to string) error
+	// MkdirAll makes a directory and its parents.
+	MkdirAll(name string, mode fs.FileMode) error
+	// Exists reports whether there is something of that name; a link counts, wherever it leads.
+	Exists(name string) bool
+	// Glob returns the names that match a pattern, see [filepath.Glob].
+	Glob(pattern string) ([]string, error)
+	// Reserve makes a file of size bytes that has its blocks on the disk.
+	Reserve(name string, size int64) error
+	// Shrink cuts at most size bytes off a file's end. It reports whether there were any.
+	Shrink(name string, size int64) (bool, error)
+	// TryLock takes an exclusive lock that ends with unlock or with the process, and writes note into the file, for
+	// whoever is kept out. Without the lock it returns no unlock, and the note of who holds it.
+	TryLock(name, note string) (unlock func(), holder string, err error)
+}
+
+// OS is the disk of this machine.
+type OS struct{}
+
+// ReadFile implements [Disk].
+func (OS) ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
+	}
+	return text, err
+}
+
+// Open implements [Disk].
+func (OS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
+
+// WriteFile implements [Disk].
+func (OS) WriteFile(name string, content []byte, mode fs.FileMode) error {
+	return WriteFile(name, content, mode)
+}
+
+// AppendLine implements [Disk].
+func (OS) AppendLine(name string, line []byte) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	text := append(line[:len(line):len(line)], '\n')
+	last := []byte{'\n'}
+	if end, err := f.Seek(-1, io.SeekEnd); err == nil { // fails on an empty file
+		_, _ = f.ReadAt(last, end) // what cannot be read is taken for whole
+	}
+	if last[0] != '\n' {
+		text = append([]byte{'\n'}, text...)
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// CreateNew implements [Disk].
+func (OS) CreateNew(name string) (bool, error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return false, err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
+
+// Remove implements [Disk].
+func (OS) Remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// RemoveAll implements [Disk].
+func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
+
+// Rename implements [Disk].
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Exchange implements [Disk].
+func (OS) Exchange(from, to string) error {
+	exchange := func() error {
+		return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	}
+	err := exchange()
+	for errors.Is(err, unix.EINTR) { // possible on network file systems
+		err = exchange()
+	}
+	switch {
+	case err == nil:
+		return os.RemoveAll(from)
+	case errors.Is(err, unix.ENOENT):
+		return os.Rename(from, to)
+	}
+	return &fs.PathError{Op: "rename", Path: to, Err: err}
+}
+
+// MkdirAll implements [Disk].
+func (OS) MkdirAll(name string, mode fs.FileMode) error { return os.MkdirAll(name, mode) }
+
+// Exists implements [Disk].
+func (OS) Exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// Glob implements [Disk].
+func (OS) Glob(pattern string) ([]string, error) { return filepath.Glob(pattern) }
+
+// Reserve implements [Disk].
+func (OS) Reserve(name string, size int64) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) { // not every file system can
+		_, err = f.WriteAt(make([]byte, size), 0)
+	}
+	return err
+}
+
+// Shrink implements [Disk].
+func (OS) Shrink(name string, size int64) (bool, error) {
+	st, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, os.Truncate(name, max(0, st.Size()-size))
+}
+
+// TryLock implements [Disk]. The lock is flock(2)'s: the kernel drops it with the process, so a killed one leaves none.
+func (OS) TryLock(name, note string) (unlock func(), holder string, err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, "", err
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, "", err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		const longest = 4 << 10
+		text, _ := io.ReadAll(io.LimitReader(f, longest)) // it is for people
+		f.Close()
+		return nil, strings.TrimSpace(string(text)), nil
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(note+"\n"), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, "", err
+	}
+	return func() { f.Close() }, "", nil
+}
