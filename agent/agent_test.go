@@ -11,16 +11,17 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestUsableConfig: what brings a host home goes on with what can be used.
 func TestUsableConfig(t *testing.T) {
 	root := t.TempDir()
-	WriteFile(t, root, "etc/updatectl/updatectl.toml", "[health]\ndeadline = '7m'\n[switch]\nof-a-newer-agent = true\nstuck = 'escalate'\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
-	WriteFile(t, root, record.RecordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", "[health]\ndeadline = '7m'\n[switch]\nof-a-newer-agent = true\nstuck = 'escalate'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
+	testtree.File(t, root, record.RecordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
 	if _, err := New(root, "", zap.NewNop()); !errors.Is(err, config.ErrConfig) {
 		t.Errorf("New: %v, want ErrConfig", err)
 	}

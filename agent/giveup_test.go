@@ -10,19 +10,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard is told.
 func TestGoodThatCannotBeRecorded(t *testing.T) {
-	a := TestAgent(t)
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	a := testAgent(t)
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseTrying
-	WriteFile(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
-	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
+	testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	f := facts.Facts{Root: "v2"}
 	err := a.good(t.Context(), f, r)
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
@@ -36,13 +38,13 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 
 // TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
 func TestPassingErrors(t *testing.T) {
-	a := TestAgent(t)
-	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	a := testAgent(t)
+	testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
 	if a.passing(deaf) {
 		t.Error("nothing is to be judged, and it is asked again")
 	}
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	if err := a.Records.Write(r); err != nil {
 		t.Fatal(err)
 	}

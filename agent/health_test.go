@@ -17,7 +17,7 @@ import (
 
 // TestHealthReportIsBounded: what check programs wrote can be lost, what they found cannot.
 func TestHealthReportIsBounded(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestHealthReportIsBounded(t *testing.T) {
 
 // TestSickReport: why a root was given up is still to be read when the one gone back to was judged.
 func TestSickReport(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestSickReport(t *testing.T) {
 
 // TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
 func TestGateAsksTheRegistry(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	a.Config = config.Default()
 	a.Config.Source.Image = "registry.example.org/os:stable"
 	a.Config.Source.Mirrors = []string{"oci:/mnt/usb:stable", "registry.example.org/mirror:stable", "mirror.example.org:5000/os:stable"}

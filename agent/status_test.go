@@ -9,6 +9,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestUnderWayNow: what people are told of a switch goes by what is mounted at /.
@@ -33,8 +34,8 @@ func TestUnderWayNow(t *testing.T) {
 		"at rest":                      {phase: record.PhaseGood, at: root, boot: "a", soft: 1, want: record.PhaseGood},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := TestAgent(t)
-			WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+			a := testAgent(t)
+			testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 			if c.stamp != nil {
 				if err := a.Transition.WriteStamp(*c.stamp); err != nil {
 					t.Fatal(err)

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // below is the path of a file in the tree at root.
@@ -19,11 +19,11 @@ func below(root string) func(string) string { return facts.Machine{Root: root}.P
 
 func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	root := t.TempDir()
-	agent.WriteFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
-	agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'host'\n[health]\ndeadline = '90s'\n")
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
-	agent.WriteFile(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
+	testtree.File(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'host'\n[health]\ndeadline = '90s'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
+	testtree.File(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
 	c, err := Load(below(root), "")
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestConfigComplaints(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", c.text)
+			testtree.File(t, root, "etc/updatectl/updatectl.toml", c.text)
 			_, err := Load(below(root), "")
 			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error()+"\n", strings.ReplaceAll(c.want, "ROOT", root)) {
 				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -12,7 +12,7 @@ import (
 )
 
 func TestMisfit(t *testing.T) {
-	fits := release.LivePatch{KernelRelease: agent.TheKernel.KernelRelease, KernelVersion: agent.TheKernel.KernelVersion, KernelBuildID: agent.TheKernel.KernelBuildID}
+	fits := release.LivePatch{KernelRelease: hosttest.Kernel.KernelRelease, KernelVersion: hosttest.Kernel.KernelVersion, KernelBuildID: hosttest.Kernel.KernelBuildID}
 	for name, c := range map[string]struct {
 		change func(*facts.Facts)
 		want   string
@@ -23,7 +23,7 @@ func TestMisfit(t *testing.T) {
 		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
 		"no build id":      {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
 	} {
-		f := agent.TheKernel
+		f := hosttest.Kernel
 		c.change(&f)
 		got := misfit(f, fits)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
@@ -37,7 +37,7 @@ func TestMisfit(t *testing.T) {
 
 func TestSurvey(t *testing.T) {
 	k := func(name, fixes string) knownLivePatch {
-		l := release.LivePatch{Name: name, KernelRelease: agent.TheKernel.KernelRelease, KernelVersion: agent.TheKernel.KernelVersion, KernelBuildID: agent.TheKernel.KernelBuildID}
+		l := release.LivePatch{Name: name, KernelRelease: hosttest.Kernel.KernelRelease, KernelVersion: hosttest.Kernel.KernelVersion, KernelBuildID: hosttest.Kernel.KernelBuildID}
 		if fixes != "" {
 			l.Fixes = strings.Split(fixes, ",")
 		}
@@ -81,8 +81,17 @@ func TestSurvey(t *testing.T) {
 		"the same build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []knownLivePatch{noted}, "b effective"},
 		"same name, another kernel's":   {[]livepatch.Patch{{Name: "o", Enabled: true}}, []knownLivePatch{other}, "o for another kernel, o effective"},
 	} {
-		if got := agent.States(SurveyOf(agent.TheKernel, c.loaded, c.all, held)); got != c.want {
+		if got := states(SurveyOf(hosttest.Kernel, c.loaded, c.all, held)); got != c.want {
 			t.Errorf("%s: %s; want %s", name, got, c.want)
 		}
 	}
+}
+
+// states writes a survey as text.
+func states(list []LivePatch) string {
+	var text []string
+	for _, p := range list {
+		text = append(text, p.Name+" "+string(p.State))
+	}
+	return strings.Join(text, ", ")
 }

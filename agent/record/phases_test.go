@@ -53,15 +53,9 @@ func TestMoves(t *testing.T) {
 	}
 }
 
-func OnTheWay(verb, from, target string, good ...string) *Record {
-	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Failed: map[string]Failed{}, Switch: &Switch{Verb: verb}}
-	r.Switch.From, r.Switch.Target, r.Switch.BootID = from, target, "b"
-	return r
-}
-
 // TestStillAnnounced: what the arming step was called for may have been taken back, and asked for anew, meanwhile.
 func TestStillAnnounced(t *testing.T) {
-	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
 	meant := *r.Switch
 	if !r.Announces(&meant) {
@@ -77,7 +71,7 @@ func TestStillAnnounced(t *testing.T) {
 
 // TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
 func TestBootsOnce(t *testing.T) {
-	back, resumed := OnTheWay(VerbBack, "v2", "v1", "host", "v1"), OnTheWay(VerbBack, "v1", "host", "host", "v1")
+	back, resumed := onTheWay(VerbBack, "v2", "v1", "host", "v1"), onTheWay(VerbBack, "v1", "host", "host", "v1")
 	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
 	for name, c := range map[string]struct {
 		rec  *Record
@@ -85,8 +79,8 @@ func TestBootsOnce(t *testing.T) {
 	}{
 		"gone back to":             {back, true},
 		"after a boot":             {resumed, false},
-		"there is a way back":      {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
-		"rolled back, by a person": {OnTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
+		"there is a way back":      {onTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
+		"rolled back, by a person": {onTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
 	} {
 		if got := c.rec.MayFullReboot(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -99,19 +93,19 @@ func TestWayBack(t *testing.T) {
 		rec  *Record
 		want string
 	}{
-		"to where it came from":             {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), "v1"},
-		"to the host, on the first image":   {OnTheWay(VerbApply, "host", "v1", "host"), "host"},
-		"from a root that was not good":     {OnTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
-		"from a root rolled back to":        {OnTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
-		"from the host resumed":             {OnTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
-		"from a root gone back to: nowhere": {OnTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
-		"into itself":                       {OnTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
+		"to where it came from":             {onTheWay(VerbApply, "v1", "v2", "host", "v1"), "v1"},
+		"to the host, on the first image":   {onTheWay(VerbApply, "host", "v1", "host"), "host"},
+		"from a root that was not good":     {onTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
+		"from a root rolled back to":        {onTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
+		"from the host resumed":             {onTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
+		"from a root gone back to: nowhere": {onTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
+		"into itself":                       {onTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
 	} {
 		if got := c.rec.WayBack(); got != c.want {
 			t.Errorf("%s: back to %q, want %q", name, got, c.want)
 		}
 	}
-	full := OnTheWay(VerbApply, "host", "v2", "host", "v1")
+	full := onTheWay(VerbApply, "host", "v2", "host", "v1")
 	if full.Switch.Back = "v1"; full.WayBack() != "v1" {
 		t.Errorf("after a boot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
 	}
@@ -119,7 +113,7 @@ func TestWayBack(t *testing.T) {
 
 func TestGiveUpCountsAttempts(t *testing.T) {
 	at := time.Now()
-	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Staged = "v2"
 	if err := r.GiveUp(CauseLeft, level.Rebooted, "power", at); err != nil || len(r.Bad) != 0 || r.Phase != PhaseStaged {
 		t.Errorf("after one power cut: %+v, %v", r, err)

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 func TestGoodRoots(t *testing.T) {
@@ -46,17 +46,17 @@ func TestKeep(t *testing.T) {
 }
 
 func TestRecordSurvivesWriting(t *testing.T) {
-	a := agent.TestAgent(t)
-	r, err := a.Read()
+	s := testStore(t)
+	r, err := s.Read()
 	if err != nil || r.LastGood() != switcher.HostRoot || r.Phase != PhaseIdle {
 		t.Fatalf("the first record is %+v, %v", r, err)
 	}
-	r.Bad["v2"] = Bad{Reason: "no network", At: a.Now().UTC().Round(time.Second)}
+	r.Bad["v2"] = Bad{Reason: "no network", At: s.Now().UTC().Round(time.Second)}
 	r.MarkGood("v1")
-	if err := a.Write(r); err != nil {
+	if err := s.Write(r); err != nil {
 		t.Fatal(err)
 	}
-	again, err := a.Read()
+	again, err := s.Read()
 	if err != nil || again.LastGood() != "v1" || again.Bad["v2"] != r.Bad["v2"] {
 		t.Errorf("read back %+v, %v", again, err)
 	}
@@ -115,18 +115,18 @@ func TestBackAfterABoot(t *testing.T) {
 
 // TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
 func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
-	a := agent.TestAgent(t)
+	s := testStore(t)
 	const text = `{"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}}`
-	agent.WriteFile(t, a.Machine.Root, RecordFile, text)
+	testtree.File(t, "", s.Path(RecordFile), text)
 	for range 2 {
-		r, err := a.Read()
+		r, err := s.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Switch.From != "host" || r.Attempts == nil {
 			t.Fatalf("%+v", r)
 		}
-		if err := a.Write(r); err != nil {
+		if err := s.Write(r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 		Later  struct{ A []int }
 		Switch struct{ Sooner bool }
 	}
-	written, err := os.ReadFile(a.Path(RecordFile))
+	written, err := os.ReadFile(s.Path(RecordFile))
 	if err == nil {
 		err = json.Unmarshal(written, &got)
 	}
