@@ -13,7 +13,6 @@ import (
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -24,14 +23,14 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseTrying
 	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
-	testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	f := facts.Facts{Root: "v2"}
 	err := a.good(t.Context(), f, r)
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
 		t.Fatal(err)
 	}
 	a.complain(t.Context(), f, r, err)
-	if why := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2"); !strings.Contains(why, "cannot write the record") {
+	why := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2")
+	if !strings.Contains(why, "cannot write the record") {
 		t.Errorf("the guard is told %q", why)
 	}
 }
@@ -39,7 +38,6 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 // TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
 func TestPassingErrors(t *testing.T) {
 	a := testAgent(t)
-	testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
 	if a.passing(deaf) {
 		t.Error("nothing is to be judged, and it is asked again")
@@ -50,7 +48,9 @@ func TestPassingErrors(t *testing.T) {
 	}
 	for err, want := range map[error]bool{
 		deaf: true,
-		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false, fmt.Errorf("%w: it fell back", transition.ErrSwitch): false, record.ErrBusy: false,
+		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false,
+		fmt.Errorf("%w: it fell back", transition.ErrSwitch):  false,
+		record.ErrBusy:   false,
 		context.Canceled: false, fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
 	} {
 		if got := a.passing(err); got != want {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -73,7 +74,8 @@ func (h *patchHost) newKey() {
 	h.check(err)
 	der, err := x509.MarshalPKIXPublicKey(h.key.Public())
 	h.check(err)
-	testtree.File(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	testtree.File(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 }
 
 func (h *patchHost) check(err error) {
@@ -170,7 +172,11 @@ func (h *patchHost) publishRelease(header release.Header, all ...listing) {
 	_, err := publish.NewRelease(ctx, reference, header)
 	h.check(err)
 	for _, l := range all {
-		p := release.LivePatch{KernelRelease: or(l.release, hosttest.Kernel.KernelRelease), KernelVersion: or(l.version, hosttest.Kernel.KernelVersion), KernelBuildID: or(l.buildID, hosttest.Kernel.KernelBuildID)}
+		p := release.LivePatch{
+			KernelRelease: cmp.Or(l.release, hosttest.Kernel.KernelRelease),
+			KernelVersion: cmp.Or(l.version, hosttest.Kernel.KernelVersion),
+			KernelBuildID: cmp.Or(l.buildID, hosttest.Kernel.KernelBuildID),
+		}
 		if l.fixes != "" {
 			p.Fixes = strings.Split(l.fixes, ",")
 		}
@@ -179,15 +185,9 @@ func (h *patchHost) publishRelease(header release.Header, all ...listing) {
 		_, err := publish.AddLivePatch(ctx, reference, file, p)
 		h.check(err)
 	}
-	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: h.key, Form: verify.FormBundle, Time: time.Now()}, publish.Options{})
+	seal := publish.Seal{Signer: h.key, Form: verify.FormBundle, Time: time.Now()}
+	_, err = publish.Sign(ctx, reference, seal, publish.Options{})
 	h.check(err)
-}
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 // apply is livepatch apply with the record that is on the disk.
@@ -222,7 +222,7 @@ func (h *patchHost) boot() {
 	h.loads = nil
 }
 
-// The life of live patches on a host: those for the running kernel are loaded, and again after a boot, without the source.
+// The life of a live patch on a host: it is loaded, and after a full reboot loaded again, without the source.
 func TestLivePatchLife(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1,
@@ -232,7 +232,8 @@ func TestLivePatchLife(t *testing.T) {
 		listing{name: "other_id", buildID: "0123456789abcdef"},
 		listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
+	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) ||
+		states(r.Patches) != "fix_1 superseded, fix_2 effective" {
 		t.Fatalf("%v, %s, %v", r.Loaded, states(r.Patches), err)
 	}
 	if v := r.Patches[1].Vouchers; len(v) != 1 || v[0].Signer != "release.pub" {
@@ -245,7 +246,8 @@ func TestLivePatchLife(t *testing.T) {
 
 	h.check(os.RemoveAll(h.layout)) // the network is not there yet
 	h.boot()
-	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
+	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil ||
+		!slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("after a boot: loaded %v, %v", h.loads, err)
 	}
 	h.loads = nil
@@ -284,10 +286,12 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 			t.Fatalf("%+v, %v", p, err)
 		}
 		v, err := h.available(ctx, p, h.facts, rec)
-		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
+		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live ||
+			states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
+		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 ||
+			d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}
 		if !rec.Accept(p.Offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
@@ -308,7 +312,9 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	st, err := h.Roots.OpenStore()
 	h.check(err)
 	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || states(w.done.LivePatches) != "fix_1 effective" {
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live ||
+		!slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching ||
+		states(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
 	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
@@ -371,7 +377,8 @@ func TestStalled(t *testing.T) {
 			h.file(fmt.Sprintf("%stask/%d/patch_state", dir, c.pid), "0")
 			h.file(fmt.Sprintf("%stask/%d/comm", dir, c.pid), "pump")
 			r, err := h.apply(LivePatchOptions{})
-			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) != c.helps || !strings.Contains(err.Error(), "pump (process") {
+			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) != c.helps ||
+				!strings.Contains(err.Error(), "pump (process") {
 				t.Errorf("%v", err)
 			}
 			if states(r.Patches) != "fix_1 not loaded" {
@@ -385,26 +392,35 @@ func TestStalled(t *testing.T) {
 			h.stall = false
 			rec, err := h.Records.Read()
 			h.check(err)
-			if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"fix_1"}) {
+			if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil ||
+				!slices.Equal(done, []string{"fix_1"}) {
 				t.Errorf("%v, %v", done, err)
 			}
 		})
 	}
 }
 
-// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither offered
-// nor asked for.
+// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither
+// offered nor asked for.
 func TestRestartIsJudged(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*facts.Facts)
 		want   error
 		reason string
 	}{
-		"a disk that it detaches": {func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, roots.ErrIncompatible, "x-initrd.attach"},
-		"a kernel that is too old": {func(f *facts.Facts) {
-			f.KernelBooted = time.Now().AddDate(0, 0, -9)
-			f.RebootBy, f.At = f.KernelBooted, time.Now()
-		}, roots.ErrFullReboot, "max-kernel-age"},
+		"a disk that it detaches": {
+			change: func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} },
+			want:   roots.ErrIncompatible,
+			reason: "x-initrd.attach",
+		},
+		"a kernel that is too old": {
+			change: func(f *facts.Facts) {
+				f.KernelBooted = time.Now().AddDate(0, 0, -9)
+				f.RebootBy, f.At = f.KernelBooted, time.Now()
+			},
+			want:   roots.ErrFullReboot,
+			reason: "max-kernel-age",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newPatchHost(t)
@@ -414,7 +430,8 @@ func TestRestartIsJudged(t *testing.T) {
 			h.file("/proc/70/task/70/patch_state", "0")
 			h.file("/proc/70/task/70/comm", "pump")
 			c.change(&h.facts)
-			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, c.want) {
+			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) ||
+				errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, c.want) {
 				t.Errorf("it is offered: %v", err)
 			}
 			ctx := context.Background()
@@ -425,7 +442,8 @@ func TestRestartIsJudged(t *testing.T) {
 			st, err := h.Roots.OpenStore()
 			h.check(err)
 			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
+			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) ||
+				!strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
 				t.Errorf("apply --level soft: %+v, %v", w.done, err)
 			}
 		})
@@ -438,7 +456,8 @@ func TestRefusals(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	h.refuse["fix_2"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) || states(r.Patches) != "fix_1 effective, fix_2 not loaded" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) ||
+		states(r.Patches) != "fix_1 effective, fix_2 not loaded" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
@@ -450,21 +469,25 @@ func TestRefusals(t *testing.T) {
 
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"}, listing{name: "other", buildID: "0123456789abcdef"})
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"},
+		listing{name: "other", buildID: "0123456789abcdef"})
 	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, live.ErrNoLivePatch) {
 		t.Errorf("%v", err)
 	}
-	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
+	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, roots.ErrIncompatible) ||
+		!strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
 		t.Errorf("%v", err)
 	}
 	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
 		t.Errorf("a superseded one by name: %+v, %v", r, err)
 	}
 	h.facts.KernelVersion = "#2 SMP"
-	if _, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
+	_, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true})
+	if !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
 		t.Errorf("%v", err)
 	}
-	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 || !strings.HasPrefix(states(r.Patches), "fix_1 for another kernel") {
+	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 ||
+		!strings.HasPrefix(states(r.Patches), "fix_1 for another kernel") {
 		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 }
@@ -492,7 +515,8 @@ func TestFatalLivePatchIsHeld(t *testing.T) {
 	rec.Loading = &record.Loading{Name: "fix_2", BootID: "an earlier boot"}
 	h.check(h.Records.Write(rec))
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) || !strings.Contains(r.Patches[1].Reason, "the host went down") {
+	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) ||
+		!strings.Contains(r.Patches[1].Reason, "the host went down") {
 		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
 	}
 	// An agent that was killed is another matter.
@@ -541,14 +565,20 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	h.check(err)
 	p, err := h.fetch(context.Background(), "", h.facts, rec, false)
 	h.check(err)
-	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live || states(v.LivePatches) != "livepatch another build of it is loaded" {
+	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live ||
+		states(v.LivePatches) != "livepatch another build of it is loaded" {
 		t.Errorf("offered: %+v, %v", v, err)
 	}
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch effective, livepatch another build of it is loaded" || !strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
+	if !errors.Is(err, livepatch.ErrTaken) ||
+		states(r.Patches) != "livepatch effective, livepatch another build of it is loaded" ||
+		!strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
 		t.Fatalf("%s, %v", states(r.Patches), err)
 	}
-	for cve, want := range map[string]live.FixState{"CVE-2026-0001": live.FixedByLivePatch, "CVE-2026-0002": live.FixOpen} {
+	for cve, want := range map[string]live.FixState{
+		"CVE-2026-0001": live.FixedByLivePatch,
+		"CVE-2026-0002": live.FixOpen,
+	} {
 		if fix := live.Cover(h.facts, cve, false, r.Patches); fix.State != want {
 			t.Errorf("%+v", fix)
 		}
@@ -557,7 +587,9 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	if r, err := h.revert("livepatch"); err != nil || !slices.Equal(r.Reverted, []string{"livepatch"}) {
 		t.Errorf("%v, %v", r.Reverted, err)
 	}
-	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil || states(r.Patches) != "livepatch no longer published, livepatch effective" || !slices.Equal(r.Loaded, []string{"livepatch"}) {
+	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil ||
+		states(r.Patches) != "livepatch no longer published, livepatch effective" ||
+		!slices.Equal(r.Loaded, []string{"livepatch"}) {
 		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 	// Somebody else's of that name is not ours.
@@ -565,15 +597,20 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	h.file("/sys/module/livepatch/notes/.note.gnu.build-id", "theirs")
 	h.file("/sys/kernel/livepatch/livepatch/transition", "0")
 	h.file("/sys/kernel/livepatch/livepatch/enabled", "1")
-	if r, err = h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != "livepatch no longer published, livepatch another build of it is loaded, livepatch effective" || r.Patches[2].Reason != "loaded by somebody else" {
+	r, err = h.apply(LivePatchOptions{Stored: true})
+	want := "livepatch no longer published, livepatch another build of it is loaded, livepatch effective"
+	if !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != want ||
+		r.Patches[2].Reason != "loaded by somebody else" {
 		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 }
 
-// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they fix.
+// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they
+// fix.
 func TestLastListedIsLoaded(t *testing.T) {
 	h := newPatchHost(t)
-	p1, p2, p3 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}, listing{name: "p3", fixes: "CVE-2026-0003"}
+	p1, p2 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}
+	p3 := listing{name: "p3", fixes: "CVE-2026-0003"}
 	for n, c := range []struct {
 		listed []listing
 		loads  string
@@ -605,8 +642,8 @@ func TestLastListedIsLoaded(t *testing.T) {
 	}
 }
 
-// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what to do.
-// That it is not shows when it is loaded, also before Linux 6.11.
+// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what
+// to do. That it is not shows when it is loaded, also before Linux 6.11.
 func TestStackedIsRefused(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		h := newPatchHost(t)
@@ -620,7 +657,8 @@ func TestStackedIsRefused(t *testing.T) {
 		for _, name := range []string{"", "p2"} {
 			r, err := h.apply(LivePatchOptions{Name: name})
 			if !errors.Is(err, record.ErrBlocked) || !strings.Contains(err.Error(), "p2 is not cumulative") ||
-				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || states(r.Patches) != "p1 effective, p2 not loaded" {
+				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") ||
+				states(r.Patches) != "p1 effective, p2 not loaded" {
 				t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
 			}
 			if len(r.Loaded) > 0 || rootfs.Exists(h.Path("/sys/module/p2")) {
@@ -633,7 +671,8 @@ func TestStackedIsRefused(t *testing.T) {
 		for _, e := range events {
 			told = append(told, e.Event+" "+e.LivePatch)
 		}
-		if want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}; !slices.Equal(told, want) {
+		want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}
+		if !slices.Equal(told, want) {
 			t.Errorf("history %q", told)
 		}
 		// As it says.
@@ -656,7 +695,8 @@ func TestStackedBeforeStays(t *testing.T) {
 	h.file("/sys/kernel/livepatch/p1/transition", "0")
 	h.file("/sys/kernel/livepatch/p1/enabled", "1")
 	for _, name := range []string{"", "p1", "p2"} {
-		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil || states(r.Patches) != "p1 effective, p2 effective" {
+		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil ||
+			states(r.Patches) != "p1 effective, p2 effective" {
 			t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
 		}
 	}
@@ -669,13 +709,17 @@ func TestStackedBeforeStays(t *testing.T) {
 // then, and never loaded into any other.
 func TestKernelsOfTheHost(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
+	h.publish(1,
+		listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
 		listing{name: "rebuilt", version: "#2 SMP"}, listing{name: "nobodys", release: "6.12.51"})
-	for _, dir := range []string{"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50"} {
+	for _, dir := range []string{
+		"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50",
+	} {
 		h.file(dir+"/modules.dep", "")
 	}
 	want := "now effective, own for another kernel, hosts for another kernel, rebuilt for another kernel"
-	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) || states(r.Patches) != want {
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) ||
+		states(r.Patches) != want {
 		t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
 	}
 	st, err := h.Roots.OpenStore()
@@ -686,7 +730,8 @@ func TestKernelsOfTheHost(t *testing.T) {
 	h.check(os.RemoveAll(h.layout))
 	h.boot()
 	h.facts.KernelRelease = "6.12.50"
-	if _, err := h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"hosts"}) {
+	if _, err := h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil ||
+		!slices.Equal(h.loads, []string{"hosts"}) {
 		t.Errorf("in the newer kernel: %v, %v", h.loads, err)
 	}
 	// The next release lists it no more.
@@ -709,25 +754,28 @@ func TestStandIn(t *testing.T) {
 			h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 			fail(h)
 			r, err := h.apply(LivePatchOptions{})
-			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
+			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) ||
+				!slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
 				t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
 			}
 			h.stalls["p2"], h.refuse["p2"] = false, nil
-			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || states(r.Patches) != "p1 superseded, p2 effective" {
+			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil ||
+				states(r.Patches) != "p1 superseded, p2 effective" {
 				t.Errorf("later: %s, %v", states(r.Patches), err)
 			}
 		})
 	}
 }
 
-// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and there is
-// one deadline for all of them.
+// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and
+// there is one deadline for all of them.
 func TestAtBoot(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	atBoot := LivePatchOptions{Stored: true, Unattended: true}
 	h.stalls["p2"] = true
-	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || !slices.Equal(r.Loaded, []string{"p1"}) {
+	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) ||
+		!slices.Equal(r.Loaded, []string{"p1"}) {
 		t.Errorf("%v, %v", r.Loaded, err)
 	}
 	h.check(func() error { _, err := h.revert("p1"); return err }())
@@ -739,7 +787,8 @@ func TestAtBoot(t *testing.T) {
 		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, states(r.Patches), err)
 	}
 	h.stalls["p2"], h.loads = false, nil
-	if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
+	if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil ||
+		!slices.Equal(done, []string{"p2"}) {
 		t.Errorf("when the root is good: %v, %v", done, err)
 	}
 	if left := h.Live.ReadNotes(h.facts).Stalled; len(left) != 0 {
@@ -765,7 +814,8 @@ func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
 	h.Config.LivePatch.Enabled = false
-	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || rootfs.Exists(patches.Dir(h.Path(record.StateDir))) {
+	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 ||
+		rootfs.Exists(patches.Dir(h.Path(record.StateDir))) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
@@ -780,7 +830,8 @@ func TestOlderLivePatchesAreRefused(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	h.publish(1, listing{name: "fix_1"})
-	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) || !slices.Equal(h.loads, []string{"fix_2"}) {
+	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) ||
+		!slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("%v, loaded %v", err, h.loads)
 	}
 }

@@ -24,10 +24,10 @@ func TestAcceptIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark := release.Mark{Sequence: 7, Version: "2026.7", Digest: digest.FromString("2026.7")}
+	r := &release.Release{Digest: digest.FromString("2026.7"), Header: release.Header{Version: "2026.7", Sequence: 7}}
 	p := &offer.Published{
-		Mark: mark, Image: hosttest.Image(t), Waived: errors.New("it is older"),
-		Release: &release.Release{Digest: mark.Digest, Header: release.Header{Version: mark.Version, Sequence: mark.Sequence}},
+		Mark:  release.Mark{Sequence: r.Sequence, Version: r.Version, Digest: r.Digest},
+		Image: hosttest.Image(t), Release: r, Waived: errors.New("it is older"),
 	}
 	if err := a.accept(p, rec); err != nil {
 		t.Fatal(err)
@@ -54,9 +54,14 @@ func TestVersionThatCounts(t *testing.T) {
 		running  string // in the complaint
 		err      error
 	}{
-		"no image ran here":       {good: []string{"host"}},
-		"new enough":              {good: []string{"host", "sha256-1"}, accepted: "2.0"},
-		"too old":                 {good: []string{"host", "sha256-1"}, accepted: "1.0", running: "1.0", err: release.ErrBarrier},
+		"no image ran here": {good: []string{"host"}},
+		"new enough":        {good: []string{"host", "sha256-1"}, accepted: "2.0"},
+		"too old": {
+			good:     []string{"host", "sha256-1"},
+			accepted: "1.0",
+			running:  "1.0",
+			err:      release.ErrBarrier,
+		},
 		"nothing is known of it":  {good: []string{"host", "sha256-2"}, accepted: "2.0", err: release.ErrBarrier},
 		"the latest of two is it": {good: []string{"host", "sha256-2", "sha256-1"}, accepted: "2.0"},
 	} {

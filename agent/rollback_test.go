@@ -3,15 +3,12 @@ package agent
 import (
 	"testing"
 
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
-	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestCondemned: the verdict about a root that was left does not keep the root that runs from being judged.
 func TestCondemned(t *testing.T) {
 	a := testAgent(t)
-	testtree.File(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	runs, err := facts.MountedRoot()
 	if err != nil {
 		t.Fatal(err)

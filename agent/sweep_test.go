@@ -10,10 +10,17 @@ import (
 
 func TestSweep(t *testing.T) {
 	a := testAgent(t)
-	keep := []string{record.StateDir + "/state.json", record.StateDir + "/ids.json", record.StateDir + "/roots/r/image.json", record.StateDir + "/roots/r/etc/x.new",
-		record.StateDir + "/roots/r/etc.before/passwd", "/run/updatectl/armed.json", "/run/updatectl/lock"}
-	half := []string{record.StateDir + "/.state.json.123", record.StateDir + "/ids.json.new-123", record.StateDir + "/roots/r/graft.new/usr",
-		record.StateDir + "/roots/r/etc.merged/passwd", record.StateDir + "/roots/r/etc.merged.new/passwd", "/run/updatectl/.armed.json.123"}
+	const roots = record.StateDir + "/roots/r"
+	keep := []string{
+		record.StateDir + "/state.json", record.StateDir + "/ids.json",
+		roots + "/image.json", roots + "/etc/x.new", roots + "/etc.before/passwd",
+		"/run/updatectl/armed.json", "/run/updatectl/lock",
+	}
+	half := []string{
+		record.StateDir + "/.state.json.123", record.StateDir + "/ids.json.new-123",
+		roots + "/graft.new/usr", roots + "/etc.merged/passwd", roots + "/etc.merged.new/passwd",
+		"/run/updatectl/.armed.json.123",
+	}
 	for _, name := range append(keep, half...) {
 		testtree.File(t, a.Machine.Root, name, "")
 	}

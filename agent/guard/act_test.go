@@ -8,9 +8,7 @@ import (
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
-	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestLate: a switch that was taken back and came all the same is one that somebody has to judge, also where only the
@@ -30,7 +28,6 @@ func TestLate(t *testing.T) {
 	}
 	gd := newGuard(t)
 	f := facts.Facts{Root: "v2", BootID: "b", SoftReboots: 1}
-	testtree.File(t, gd.Machine.Root, switcher.RunDir+"/.keep", "")
 	if err := r.Advance(record.CauseLate); err != nil || r.Phase != record.PhaseArmed {
 		t.Errorf("%s, %v", r.Phase, err)
 	}
@@ -40,11 +37,13 @@ func TestLate(t *testing.T) {
 	if !(&transition.GuardNote{Left: "v2", Switch: back}).Concerns(r, f) {
 		t.Error("what the guard did is not taken over")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil || r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
+	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil ||
+		r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	r = taken()
-	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil || !strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
+	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil ||
+		!strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	r.MarkGood("v2")

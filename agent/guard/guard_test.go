@@ -12,7 +12,6 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
-	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestGuardGoesOnCancelling: the record says that the host stays, and that is seen to until it does.
@@ -34,8 +33,8 @@ func TestGuardGoesOnCancelling(t *testing.T) {
 	}
 }
 
-// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and nobody went back
-// to a root that is being resumed.
+// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and a root that
+// is being resumed does not count as one that was rolled back to.
 func TestGuardBootsBeforeItLeft(t *testing.T) {
 	gd := newGuard(t)
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
@@ -47,7 +46,9 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 		t.Errorf("%+v, %+v", r, r.Last)
 	}
 	r.Phase = record.PhaseStaged // it was cancelled, and PID 1 did not hear of it
-	if err := gd.recordBoot(r, leaving, "systemd has not answered"); err != nil || r.Failed["v2"].Times != 1 || r.Phase != record.PhaseStaged || !strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
+	err := gd.recordBoot(r, leaving, "systemd has not answered")
+	if err != nil || r.Failed["v2"].Times != 1 || r.Phase != record.PhaseStaged ||
+		!strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
 		t.Errorf("%+v, %+v (%v)", r, r.Last, err)
 	}
 	events, err := gd.Records.History()
@@ -67,13 +68,15 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 // TestGuardSeesLate: what failed before the guard looked failed in the new root all the same.
 func TestGuardSeesLate(t *testing.T) {
 	gd := newGuard(t)
-	testtree.File(t, gd.Machine.Root, switcher.RunDir+"/.keep", "")
 	g := &watch{agent: gd, since: time.Hour}
 	g.change.Target = "v2"
 	if got := g.began(); got != time.Hour {
 		t.Errorf("without a stamp: %v", got)
 	}
-	for target, want := range map[string]time.Duration{"v1": time.Hour, "v2": 50 * time.Minute} { // v1's is of the switch before
+	for target, want := range map[string]time.Duration{
+		"v1": time.Hour, // a stamp of the switch before
+		"v2": 50 * time.Minute,
+	} {
 		if err := gd.Transition.WriteStamp(level.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +105,7 @@ func TestGuardDecides(t *testing.T) {
 	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
-	const shutdown, health = 2 * time.Minute, 5 * time.Minute
+	const shutdown, health, dead = 2 * time.Minute, 5 * time.Minute, "ssh is dead"
 	type look struct {
 		after   time.Duration // since the one before
 		mounted facts.Mounted
@@ -176,8 +179,8 @@ func TestGuardDecides(t *testing.T) {
 		},
 		"confirm cannot go back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
-			{after: time.Second, mounted: next, record: armed, manager: up, verdict: "ssh is dead", want: actWait},
-			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: "ssh is dead", want: actBack},
+			{after: time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actWait},
+			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actBack},
 		},
 		"confirm goes back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
@@ -222,7 +225,10 @@ func TestGuardDecides(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := &watch{change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour, shutdown: shutdown, health: health}
+			g := &watch{
+				change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour,
+				shutdown: shutdown, health: health,
+			}
 			now := time.Hour
 			for i, l := range looks {
 				now += l.after

@@ -77,7 +77,8 @@ func TestBrings(t *testing.T) {
 		"this class":            {func(i *release.Image) { i.Compatible = "edge-2" }, true},
 		"another machine class": {func(i *release.Image) { i.Compatible = "edge-1" }, false},
 	} {
-		i := release.Image{Descriptor: ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}, KernelRelease: f.KernelRelease}
+		i := release.Image{KernelRelease: f.KernelRelease}
+		i.Descriptor.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
 		c.change(&i)
 		if got := bringsRunningKernel(i, f, "edge-2"); got != c.want {
 			t.Errorf("%s: %v", name, got)

@@ -30,6 +30,9 @@ func offered(t *testing.T, sequence int64, version string, waived error) *Publis
 
 func TestAcceptedIsRemembered(t *testing.T) {
 	older := errors.New("it is older")
+	v1, v3 := release.Mark{Version: "v1"}, release.Mark{Version: "v3"}
+	r7, r8 := release.Mark{Sequence: 7, Version: "2026.7"}, release.Mark{Sequence: 8, Version: "2026.8"}
+	r9 := release.Mark{Sequence: 9, Version: "2026.9"}
 	r := &record.Record{Good: []string{"host"}, Accepted: map[string]release.Mark{}}
 	for _, step := range []struct {
 		sequence int64
@@ -40,17 +43,18 @@ func TestAcceptedIsRemembered(t *testing.T) {
 		mark     release.Mark // without the digest
 		seen     time.Duration
 	}{
-		{0, "v1", nil, 0, true, release.Mark{Version: "v1"}, -1},
-		{0, "trixie", nil, 0, false, release.Mark{Version: "v1"}, -1}, // names have no order
-		{0, "v3", nil, 0, true, release.Mark{Version: "v3"}, -1},
-		{0, "v2", nil, 0, false, release.Mark{Version: "v3"}, -1}, // it runs already: allowed, and no news
-		{0, "v2", older, 0, true, release.Mark{Version: "v2"}, -1},
-		{7, "2026.7", nil, time.Hour, true, release.Mark{Sequence: 7, Version: "2026.7"}, time.Hour},
-		{7, "2026.7", nil, time.Hour, false, release.Mark{Sequence: 7, Version: "2026.7"}, time.Hour},
-		{8, "2026.8", nil, 2 * time.Hour, true, release.Mark{Sequence: 8, Version: "2026.8"}, 2 * time.Hour},
-		{9, "2026.9", nil, time.Minute, true, release.Mark{Sequence: 9, Version: "2026.9"}, 2 * time.Hour}, // the clock went back
-		{0, "v9", older, 3 * time.Hour, false, release.Mark{Sequence: 9, Version: "2026.9"}, 2 * time.Hour},
-		{7, "2026.7", older, 3 * time.Hour, true, release.Mark{Sequence: 7, Version: "2026.7"}, 3 * time.Hour},
+		{version: "v1", changed: true, mark: v1, seen: -1},
+		{version: "trixie", mark: v1, seen: -1}, // names have no order
+		{version: "v3", changed: true, mark: v3, seen: -1},
+		{version: "v2", mark: v3, seen: -1}, // it runs already: allowed, and no news
+		{version: "v2", waived: older, changed: true, mark: release.Mark{Version: "v2"}, seen: -1},
+		{sequence: 7, version: "2026.7", after: time.Hour, changed: true, mark: r7, seen: time.Hour},
+		{sequence: 7, version: "2026.7", after: time.Hour, mark: r7, seen: time.Hour},
+		{sequence: 8, version: "2026.8", after: 2 * time.Hour, changed: true, mark: r8, seen: 2 * time.Hour},
+		// the clock went back
+		{sequence: 9, version: "2026.9", after: time.Minute, changed: true, mark: r9, seen: 2 * time.Hour},
+		{version: "v9", waived: older, after: 3 * time.Hour, mark: r9, seen: 2 * time.Hour},
+		{sequence: 7, version: "2026.7", waived: older, after: 3 * time.Hour, changed: true, mark: r7, seen: 3 * time.Hour},
 	} {
 		p := offered(t, step.sequence, step.version, step.waived)
 		changed := r.Accept(p.Offered(r.Mark), today.Add(step.after))
@@ -61,7 +65,8 @@ func TestAcceptedIsRemembered(t *testing.T) {
 			seen = r.Seen.Sub(today)
 		}
 		if changed != step.changed || got != step.mark || seen != step.seen {
-			t.Errorf("after %d %s: changed %v, mark %+v, seen %s; want %v, %+v, %s", step.sequence, step.version, changed, got, seen, step.changed, step.mark, step.seen)
+			t.Errorf("after %d %s: changed %v, mark %+v, seen %s; want %v, %+v, %s", step.sequence,
+				step.version, changed, got, seen, step.changed, step.mark, step.seen)
 		}
 	}
 	if m := r.Accepted[hosttest.Image(t).ID()]; m.Sequence != 7 {
@@ -114,10 +119,14 @@ func TestCircumstances(t *testing.T) {
 	of := newOffers(t)
 	of.Now = func() time.Time { return today }
 	of.Config.Source.Compatible = "example,edge-2"
-	rec := &record.Record{Good: []string{"host"}, Mark: release.Mark{Sequence: 7}, Seen: today, Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}}}
+	rec := &record.Record{
+		Good: []string{"host"}, Mark: release.Mark{Sequence: 7}, Seen: today,
+		Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}},
+	}
 	host := facts.Facts{Root: "host", Architecture: "arm64", Systemd: 257}
 	f := of.circumstances(host, rec, "", true)
-	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" || f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(today) || !f.Now.Equal(today) {
+	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" ||
+		f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(today) || !f.Now.Equal(today) {
 		t.Errorf("%+v", f)
 	}
 	rec.Good = append(rec.Good, "sha256-1") // a full reboot lands on the host root, whose state that root has used
@@ -144,12 +153,14 @@ func TestHowToPassABarrier(t *testing.T) {
 		"oci:/srv/layout:stable":                "--from oci:/srv/layout:2.0`",
 		"oci:layout":                            "--from oci:layout:2.0`",
 	} {
-		if err := withBarrierCommand(b, reference); !errors.Is(err, release.ErrBarrier) || !strings.Contains(err.Error(), want) {
+		if err := withBarrierCommand(b, reference); !errors.Is(err, release.ErrBarrier) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", reference, err, want)
 		}
 	}
 	b.Version = "2.0~rc1" // no tag can be called that
-	if err := withBarrierCommand(b, "oci:layout"); !errors.Is(err, release.ErrBarrier) || strings.Contains(err.Error(), "--from") {
+	if err := withBarrierCommand(b, "oci:layout"); !errors.Is(err, release.ErrBarrier) ||
+		strings.Contains(err.Error(), "--from") {
 		t.Errorf("%v", err)
 	}
 	if err := withBarrierCommand(release.ErrExpired, "oci:layout"); err != release.ErrExpired {

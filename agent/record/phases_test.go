@@ -48,7 +48,8 @@ func TestMoves(t *testing.T) {
 		}
 	}
 	r := &Record{Phase: PhaseTrying}
-	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") || r.Phase != PhaseTrying {
+	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") ||
+		r.Phase != PhaseTrying {
 		t.Errorf("a root that is tried was staged over: %v, %s", err, r.Phase)
 	}
 }
@@ -69,7 +70,8 @@ func TestStillAnnounced(t *testing.T) {
 	}
 }
 
-// TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
+// TestBootsOnce: a host that is cut off in the root that it rolled back to has one full reboot for it, and no second
+// one.
 func TestBootsOnce(t *testing.T) {
 	back, resumed := onTheWay(VerbBack, "v2", "v1", "host", "v1"), onTheWay(VerbBack, "v1", "host", "host", "v1")
 	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
@@ -122,14 +124,16 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	if err := r.SetOut(again); err != nil || r.Attempts["v2"] != 2 {
 		t.Fatalf("attempts are %v, %v", r.Attempts, err)
 	}
-	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
+	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 ||
+		r.Attempts["v2"] != 1 {
 		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
 	}
 	again.Armed = true
 	if err := r.SetOut(again); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil || !strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
+	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil ||
+		!strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
 		t.Errorf("after two power cuts: %+v, %v", r.Bad, err)
 	}
 }
@@ -175,9 +179,12 @@ func TestResumeDecides(t *testing.T) {
 	}
 }
 
-// TestOlderRecords: an agent of before the way back wrote these, and has to read what this one writes after a roll back.
+// TestOlderRecords: an agent that knew no way back wrote these, and has to read what this one writes after a rollback.
 func TestOlderRecords(t *testing.T) {
-	old := `{"schema":"updatectl.record/v1","phase":"armed","good":["host"],"switch":{"from":"host","target":"v1","boot_id":"b","soft_reboots":0,"verb":"apply","at":"2026-01-02T03:04:05Z"}}`
+	old := `{
+		"schema":"updatectl.record/v1","phase":"armed","good":["host"],
+		"switch":{"from":"host","target":"v1","boot_id":"b","soft_reboots":0,"verb":"apply","at":"2026-01-02T03:04:05Z"}
+	}`
 	r := &Record{}
 	if err := parseRecord([]byte(old), r); err != nil {
 		t.Fatal(err)

@@ -38,7 +38,8 @@ func TestGoodRoots(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"}, Switch: &Switch{}}
+	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"},
+		Switch: &Switch{}}
 	r.Switch.From, r.Switch.Target = "v1", "v3"
 	if got, want := r.Needed("v2"), []string{"p", "v1", "v2", "v3"}; !slices.Equal(got, want) {
 		t.Errorf("keep = %v, want %v", got, want)
@@ -64,7 +65,8 @@ func TestRecordSurvivesWriting(t *testing.T) {
 
 func TestRecordOfANewerAgent(t *testing.T) {
 	var r Record
-	if err := parseRecord([]byte(`{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`), &r); err != nil || r.LastGood() != "v9" {
+	text := `{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`
+	if err := parseRecord([]byte(text), &r); err != nil || r.LastGood() != "v9" {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -83,7 +85,8 @@ func TestBrokenRecords(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`}
+	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`,
+		`{"good":["host"],"bad":null}`}
 	if len(seeds) == 0 {
 		f.Fatal("the corpus is empty")
 	}
@@ -116,7 +119,10 @@ func TestBackAfterABoot(t *testing.T) {
 // TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
 func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 	s := testStore(t)
-	const text = `{"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}}`
+	const text = `{
+		"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},
+		"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}
+	}`
 	testtree.File(t, "", s.Path(RecordFile), text)
 	for range 2 {
 		r, err := s.Read()
@@ -146,7 +152,8 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 	}
 }
 
-// TestNamedWayBack: a root that the operator names is the last good one once it is gone back to; the host's own choice is not.
+// TestNamedWayBack: after a rollback to a root that the operator named, it is the last good one; after one to the
+// host's own choice it is not.
 func TestNamedWayBack(t *testing.T) {
 	for named, want := range map[bool]string{false: "host v1", true: "host"} {
 		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}

@@ -36,7 +36,8 @@ func TestSpare(t *testing.T) {
 		}
 		return st.Size()
 	}
-	if err := s.withReserve(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || size() != reserveSize {
+	if err := s.withReserve(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) ||
+		size() != reserveSize {
 		t.Errorf("another error (%v) has cost the room that is kept", err)
 	}
 	for _, c := range []struct {

@@ -56,7 +56,8 @@ func TestWithLevel(t *testing.T) {
 	decision := func(l level.Level, v level.Verdict) level.Decision {
 		return level.Decision{Level: l, Checks: []level.Check{{Name: "check", Verdict: v, Reason: "reason"}}}
 	}
-	soft, full, refused := decision(level.Soft, level.VerdictOK), decision(level.Full, level.VerdictFull), decision(level.None, level.VerdictRefuse)
+	soft, full := decision(level.Soft, level.VerdictOK), decision(level.Full, level.VerdictFull)
+	refused := decision(level.None, level.VerdictRefuse)
 	for name, c := range map[string]struct {
 		decision   level.Decision
 		configured level.Level

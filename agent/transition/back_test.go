@@ -20,7 +20,8 @@ func TestGivenUpIsTold(t *testing.T) {
 	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
 		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 		r.Phase, r.Attempts["v2"], r.Switch.Armed = record.PhaseArmed, attempt+1, true
-		if err := mv.recordGiveUp(r, record.CauseMissed, level.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
+		err := mv.recordGiveUp(r, record.CauseMissed, level.Rebooted, "the kernel was booted")
+		if !errors.Is(err, ErrSwitch) {
 			t.Fatal(err)
 		}
 		events, err := mv.Records.History()
@@ -55,7 +56,8 @@ func TestRetreat(t *testing.T) {
 	if note.Concerns(r, facts.Facts{BootID: "b"}) {
 		t.Error("a note that the record has is taken over again")
 	}
-	if r.Phase != record.PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
+	if r.Phase != record.PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" ||
+		r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
 		t.Errorf("the record is %+v, last %+v", r, r.Last)
 	}
 	r.Phase = record.PhaseTrying
