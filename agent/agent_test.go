@@ -11,16 +11,18 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestUsableConfig: what brings a host home goes on with what can be used.
 func TestUsableConfig(t *testing.T) {
 	root := t.TempDir()
-	WriteFile(t, root, "etc/updatectl/updatectl.toml", "[health]\ndeadline = '7m'\n[switch]\nof-a-newer-agent = true\nstuck = 'escalate'\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
-	WriteFile(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
-	WriteFile(t, root, record.RecordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
+	testtree.File(t, root, "etc/updatectl/updatectl.toml",
+		"[health]\ndeadline = '7m'\n[switch]\nof-a-newer-agent = true\nstuck = 'escalate'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
+	testtree.File(t, root, record.RecordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
 	if _, err := New(root, "", zap.NewNop()); !errors.Is(err, config.ErrConfig) {
 		t.Errorf("New: %v, want ErrConfig", err)
 	}
@@ -32,7 +34,8 @@ func TestUsableConfig(t *testing.T) {
 		t.Errorf("the state is %v, not that of the last good root", got)
 	}
 	want := config.Default()
-	want.Health.Deadline, want.Health.Settle, want.Switch.Stuck = config.Duration(7*time.Minute), config.Duration(3*time.Second), config.StuckEscalate
+	want.Health.Deadline, want.Health.Settle = config.Duration(7*time.Minute), config.Duration(3*time.Second)
+	want.Switch.Stuck = config.StuckEscalate
 	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.fault == nil {
 		t.Errorf("what is used is %+v (fault %v)", a.Config, a.fault)
 	}

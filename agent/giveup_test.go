@@ -10,45 +10,47 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard is told.
 func TestGoodThatCannotBeRecorded(t *testing.T) {
-	a := TestAgent(t)
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	a := testAgent(t)
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseTrying
-	WriteFile(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
-	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
 	f := facts.Facts{Root: "v2"}
 	err := a.good(t.Context(), f, r)
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
 		t.Fatal(err)
 	}
 	a.complain(t.Context(), f, r, err)
-	if why := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2"); !strings.Contains(why, "cannot write the record") {
+	why := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2")
+	if !strings.Contains(why, "cannot write the record") {
 		t.Errorf("the guard is told %q", why)
 	}
 }
 
 // TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
 func TestPassingErrors(t *testing.T) {
-	a := TestAgent(t)
-	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	a := testAgent(t)
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
 	if a.passing(deaf) {
 		t.Error("nothing is to be judged, and it is asked again")
 	}
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	if err := a.Records.Write(r); err != nil {
 		t.Fatal(err)
 	}
 	for err, want := range map[error]bool{
 		deaf: true,
-		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false, fmt.Errorf("%w: it fell back", transition.ErrSwitch): false, record.ErrBusy: false,
+		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false,
+		fmt.Errorf("%w: it fell back", transition.ErrSwitch):  false,
+		record.ErrBusy:   false,
 		context.Canceled: false, fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
 	} {
 		if got := a.passing(err); got != want {

@@ -17,7 +17,7 @@ import (
 
 // TestHealthReportIsBounded: what check programs wrote can be lost, what they found cannot.
 func TestHealthReportIsBounded(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,14 @@ func TestHealthReportIsBounded(t *testing.T) {
 		t.Errorf("a report before the first switch: %+v", r)
 	}
 	want := HealthReport{Root: "sha256-1", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{
-		{Name: "required.d/10-app", Kind: health.KindCheck, Verdict: health.Fail, Reason: "exit code 1", Output: "no\nway", Took: time.Second},
+		{
+			Name:    "required.d/10-app",
+			Kind:    health.KindCheck,
+			Verdict: health.Fail,
+			Reason:  "exit code 1",
+			Output:  "no\nway",
+			Took:    time.Second,
+		},
 	}}}
 	if err := a.keepReport(want); err != nil {
 		t.Fatal(err)
@@ -34,13 +41,15 @@ func TestHealthReportIsBounded(t *testing.T) {
 		t.Errorf("kept %+v, want %+v", got, want)
 	}
 	for i := range 1000 {
-		want.Report.Results = append(want.Report.Results, health.Result{Name: fmt.Sprint(i), Verdict: health.Fail, Output: strings.Repeat("x", 4096)})
+		want.Report.Results = append(want.Report.Results,
+			health.Result{Name: fmt.Sprint(i), Verdict: health.Fail, Output: strings.Repeat("x", 4096)})
 	}
 	if err := a.keepReport(want); err != nil {
 		t.Fatal(err)
 	}
 	got := a.lastReport()
-	if got == nil || len(got.Report.Results) != 1001 || got.Report.Reason() != want.Report.Reason() || got.Report.Results[1000].Output != "" {
+	if got == nil || len(got.Report.Results) != 1001 || got.Report.Reason() != want.Report.Reason() ||
+		got.Report.Results[1000].Output != "" {
 		t.Errorf("a large report lost more than its output")
 	}
 	if want.Report.Results[1000].Output == "" {
@@ -49,18 +58,20 @@ func TestHealthReportIsBounded(t *testing.T) {
 	if err := os.Truncate(a.Path(healthFile), maxReport+2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "is larger than") {
+	if _, err := readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("a report that is too large: %v", err)
 	}
 }
 
 // TestSickReport: why a root was given up is still to be read when the one gone back to was judged.
 func TestSickReport(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	sick := HealthReport{Root: "sha256-2", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{{Name: "x", Verdict: health.Fail}}}}
+	failed := health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{{Name: "x", Verdict: health.Fail}}}
+	sick := HealthReport{Root: "sha256-2", Report: failed}
 	well := HealthReport{Root: "sha256-1", Healthy: true, Report: health.Report{At: time.Unix(2, 0).UTC()}}
 	rec := &record.Record{Bad: map[string]record.Bad{"sha256-2": {}}}
 	if a.sickReport(rec) != nil {
@@ -85,11 +96,14 @@ func TestSickReport(t *testing.T) {
 
 // TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
 func TestGateAsksTheRegistry(t *testing.T) {
-	a := TestAgent(t)
+	a := testAgent(t)
 	a.Config = config.Default()
 	a.Config.Source.Image = "registry.example.org/os:stable"
-	a.Config.Source.Mirrors = []string{"oci:/mnt/usb:stable", "registry.example.org/mirror:stable", "mirror.example.org:5000/os:stable"}
-	if got, want := a.gate().Sources, []string{"registry.example.org:443", "mirror.example.org:5000"}; !slices.Equal(got, want) {
+	a.Config.Source.Mirrors = []string{
+		"oci:/mnt/usb:stable", "registry.example.org/mirror:stable", "mirror.example.org:5000/os:stable",
+	}
+	want := []string{"registry.example.org:443", "mirror.example.org:5000"}
+	if got := a.gate().Sources; !slices.Equal(got, want) {
 		t.Errorf("sources are %q, want %q", got, want)
 	}
 }

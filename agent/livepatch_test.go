@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -27,19 +28,13 @@ import (
 	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/testtree"
 	"github.com/updatectl/updatectl/verify"
 )
-
-// TheKernel is the one that runs in these tests.
-var TheKernel = facts.Facts{
-	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
-	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
-}
 
 // patchHost is a host with a publisher of live patches and a kernel made of files.
 type patchHost struct {
@@ -60,14 +55,14 @@ type patchHost struct {
 
 func newPatchHost(t *testing.T) *patchHost {
 	h := &patchHost{
-		Agent: TestAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: TheKernel,
+		Agent: testAgent(t), t: t, layout: filepath.Join(t.TempDir(), "layout"), facts: hosttest.Kernel,
 		refuse: map[string]error{}, stalls: map[string]bool{}, stacks: map[string]bool{},
 	}
-	h.Kernel = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
+	h.Live.Kernel = livepatch.Kernel{Root: h.Machine.Root, Insert: h.insert, Remove: h.remove, Pause: time.Millisecond}
 	h.Config.LivePatch.Deadline = config.Duration(250 * time.Millisecond)
 	h.Config.Source.Image = "oci:" + h.layout + ":stable"
 	h.Config.Verify.Keys = []string{"/etc/updatectl/keys/release.pub"}
-	WriteFile(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
+	testtree.File(t, h.Machine.Root, "/sys/kernel/livepatch/.keep", "")
 	h.newKey()
 	return h
 }
@@ -79,7 +74,8 @@ func (h *patchHost) newKey() {
 	h.check(err)
 	der, err := x509.MarshalPKIXPublicKey(h.key.Public())
 	h.check(err)
-	WriteFile(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	testtree.File(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 }
 
 func (h *patchHost) check(err error) {
@@ -96,7 +92,7 @@ func (h *patchHost) insert(module []byte) error {
 	if err := h.refuse[m.Name]; err != nil {
 		return err
 	}
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	if rec.Loading == nil || rec.Loading.Name != m.Name {
 		h.t.Errorf("while %s is being loaded the record says %+v", m.Name, rec.Loading)
@@ -140,7 +136,7 @@ func (h *patchHost) letGo(name string) {
 	}
 }
 
-func (h *patchHost) file(name, text string) { WriteFile(h.t, h.Machine.Root, name, text) }
+func (h *patchHost) file(name, text string) { testtree.File(h.t, h.Machine.Root, name, text) }
 
 // switchOff is what the kernel does to a patch that was replaced or switched off.
 func (h *patchHost) switchOff(name string) {
@@ -166,11 +162,21 @@ type listing struct {
 
 func (h *patchHost) publish(sequence int64, all ...listing) {
 	h.t.Helper()
+	h.publishRelease(release.Header{Version: fmt.Sprint(sequence), Sequence: sequence}, all...)
+}
+
+func (h *patchHost) publishRelease(header release.Header, all ...listing) {
+	h.t.Helper()
 	ctx, reference := context.Background(), h.Config.Source.Image
-	_, err := publish.NewRelease(ctx, reference, release.Header{Version: fmt.Sprint(sequence), Sequence: sequence, Expires: time.Now().Add(time.Hour)})
+	header.Expires = time.Now().Add(time.Hour)
+	_, err := publish.NewRelease(ctx, reference, header)
 	h.check(err)
 	for _, l := range all {
-		p := release.LivePatch{KernelRelease: or(l.release, TheKernel.KernelRelease), KernelVersion: or(l.version, TheKernel.KernelVersion), KernelBuildID: or(l.buildID, TheKernel.KernelBuildID)}
+		p := release.LivePatch{
+			KernelRelease: cmp.Or(l.release, hosttest.Kernel.KernelRelease),
+			KernelVersion: cmp.Or(l.version, hosttest.Kernel.KernelVersion),
+			KernelBuildID: cmp.Or(l.buildID, hosttest.Kernel.KernelBuildID),
+		}
 		if l.fixes != "" {
 			p.Fixes = strings.Split(l.fixes, ",")
 		}
@@ -179,34 +185,28 @@ func (h *patchHost) publish(sequence int64, all ...listing) {
 		_, err := publish.AddLivePatch(ctx, reference, file, p)
 		h.check(err)
 	}
-	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: h.key, Form: verify.FormBundle, Time: time.Now()}, publish.Options{})
+	seal := publish.Seal{Signer: h.key, Form: verify.FormBundle, Time: time.Now()}
+	_, err = publish.Sign(ctx, reference, seal, publish.Options{})
 	h.check(err)
-}
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 // apply is livepatch apply with the record that is on the disk.
 func (h *patchHost) apply(o LivePatchOptions) (LivePatchReport, error) {
 	h.t.Helper()
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	return h.livePatchApply(context.Background(), o, h.facts, rec)
 }
 
 func (h *patchHost) revert(name string) (LivePatchReport, error) {
 	h.t.Helper()
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	return h.livePatchRevert(context.Background(), name, h.facts, rec)
 }
 
-// States writes a survey as text.
-func States(list []live.LivePatch) string {
+// states writes a survey as text.
+func states(list []live.LivePatch) string {
 	var text []string
 	for _, p := range list {
 		text = append(text, p.Name+" "+string(p.State))
@@ -222,7 +222,7 @@ func (h *patchHost) boot() {
 	h.loads = nil
 }
 
-// The life of live patches on a host: those for the running kernel are loaded, and again after a boot, without the source.
+// The life of a live patch on a host: it is loaded, and after a full reboot loaded again, without the source.
 func TestLivePatchLife(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1,
@@ -232,20 +232,22 @@ func TestLivePatchLife(t *testing.T) {
 		listing{name: "other_id", buildID: "0123456789abcdef"},
 		listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) || States(r.Patches) != "fix_1 superseded, fix_2 effective" {
-		t.Fatalf("%v, %s, %v", r.Loaded, States(r.Patches), err)
+	if err != nil || !slices.Equal(r.Loaded, []string{"fix_2"}) ||
+		states(r.Patches) != "fix_1 superseded, fix_2 effective" {
+		t.Fatalf("%v, %s, %v", r.Loaded, states(r.Patches), err)
 	}
 	if v := r.Patches[1].Vouchers; len(v) != 1 || v[0].Signer != "release.pub" {
 		t.Errorf("vouched for by %+v", v)
 	}
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	if err != nil || rec.Mark.Sequence != 1 || rec.Loading != nil {
 		t.Errorf("%+v, %v", rec, err)
 	}
 
 	h.check(os.RemoveAll(h.layout)) // the network is not there yet
 	h.boot()
-	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
+	if r, err = h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil ||
+		!slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("after a boot: loaded %v, %v", h.loads, err)
 	}
 	h.loads = nil
@@ -253,7 +255,7 @@ func TestLivePatchLife(t *testing.T) {
 		t.Errorf("a second time: %v, %v", h.loads, err)
 	}
 	var told []string
-	events, err := h.History()
+	events, err := h.Records.History()
 	h.check(err)
 	for _, e := range events {
 		told = append(told, e.Event+" "+e.LivePatch)
@@ -284,10 +286,12 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 			t.Fatalf("%+v, %v", p, err)
 		}
 		v, err := h.available(ctx, p, h.facts, rec)
-		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live || States(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
+		if err != nil || v.Root != c.root || v.Newer != (c.root != c.running) || !v.Live ||
+			states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 || d.Checks[0].Name != "live patch fix_1" {
+		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 ||
+			d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}
 		if !rec.Accept(p.Offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
@@ -300,15 +304,17 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	}
 
 	h.facts.Root = "host"
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	p, err := h.fetch(ctx, "", h.facts, rec, false)
 	h.check(err)
-	h.check(h.KeepEnabled(ctx, p, h.facts))
-	st, err := h.OpenStore()
+	h.check(h.Live.KeepEnabled(ctx, p, h.facts))
+	st, err := h.Roots.OpenStore()
 	h.check(err)
 	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live || !slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching || States(w.done.LivePatches) != "fix_1 effective" {
+	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live ||
+		!slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching ||
+		states(w.done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", w.done, err)
 	}
 	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
@@ -327,17 +333,17 @@ func TestRevertIsRemembered(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	r, err := h.revert("fix_2")
-	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || States(r.Patches) != "fix_1 not loaded, fix_2 held" ||
+	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
 		r.Patches[1].Reason != "taken back by the operator" {
-		t.Errorf("%v %s, %v", r.Reverted, States(r.Patches), err)
+		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
 	}
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"fix_1"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
 	r, err = h.apply(LivePatchOptions{Name: "fix_2", Stored: true})
-	if err != nil || States(r.Patches) != "fix_1 superseded, fix_2 effective" {
-		t.Errorf("by name: %s, %v", States(r.Patches), err)
+	if err != nil || states(r.Patches) != "fix_1 superseded, fix_2 effective" {
+		t.Errorf("by name: %s, %v", states(r.Patches), err)
 	}
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
@@ -371,40 +377,50 @@ func TestStalled(t *testing.T) {
 			h.file(fmt.Sprintf("%stask/%d/patch_state", dir, c.pid), "0")
 			h.file(fmt.Sprintf("%stask/%d/comm", dir, c.pid), "pump")
 			r, err := h.apply(LivePatchOptions{})
-			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) != c.helps || !strings.Contains(err.Error(), "pump (process") {
+			if !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) != c.helps ||
+				!strings.Contains(err.Error(), "pump (process") {
 				t.Errorf("%v", err)
 			}
-			if States(r.Patches) != "fix_1 not loaded" {
-				t.Errorf("%s", States(r.Patches))
+			if states(r.Patches) != "fix_1 not loaded" {
+				t.Errorf("%s", states(r.Patches))
 			}
-			events, err := h.History()
+			events, err := h.Records.History()
 			if err != nil || events[len(events)-1].Event != "live patch failed" {
 				t.Errorf("%+v, %v", events, err)
 			}
 			// After the switch it goes through.
 			h.stall = false
-			rec, err := h.Read()
+			rec, err := h.Records.Read()
 			h.check(err)
-			if done, err := h.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"fix_1"}) {
+			if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil ||
+				!slices.Equal(done, []string{"fix_1"}) {
 				t.Errorf("%v, %v", done, err)
 			}
 		})
 	}
 }
 
-// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither offered
-// nor asked for.
+// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither
+// offered nor asked for.
 func TestRestartIsJudged(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*facts.Facts)
 		want   error
 		reason string
 	}{
-		"a disk that it detaches": {func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, roots.ErrIncompatible, "x-initrd.attach"},
-		"a kernel that is too old": {func(f *facts.Facts) {
-			f.KernelBooted = time.Now().AddDate(0, 0, -9)
-			f.RebootBy, f.At = f.KernelBooted, time.Now()
-		}, roots.ErrFullReboot, "max-kernel-age"},
+		"a disk that it detaches": {
+			change: func(f *facts.Facts) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} },
+			want:   roots.ErrIncompatible,
+			reason: "x-initrd.attach",
+		},
+		"a kernel that is too old": {
+			change: func(f *facts.Facts) {
+				f.KernelBooted = time.Now().AddDate(0, 0, -9)
+				f.RebootBy, f.At = f.KernelBooted, time.Now()
+			},
+			want:   roots.ErrFullReboot,
+			reason: "max-kernel-age",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newPatchHost(t)
@@ -414,18 +430,20 @@ func TestRestartIsJudged(t *testing.T) {
 			h.file("/proc/70/task/70/patch_state", "0")
 			h.file("/proc/70/task/70/comm", "pump")
 			c.change(&h.facts)
-			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, c.want) {
+			if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) ||
+				errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, c.want) {
 				t.Errorf("it is offered: %v", err)
 			}
 			ctx := context.Background()
-			rec, err := h.Read()
+			rec, err := h.Records.Read()
 			h.check(err)
 			p, err := h.fetch(ctx, "", h.facts, rec, false)
 			h.check(err)
-			st, err := h.OpenStore()
+			st, err := h.Roots.OpenStore()
 			h.check(err)
 			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
+			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) ||
+				!strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
 				t.Errorf("apply --level soft: %+v, %v", w.done, err)
 			}
 		})
@@ -438,7 +456,8 @@ func TestRefusals(t *testing.T) {
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	h.refuse["fix_2"] = unix.EINVAL
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) || States(r.Patches) != "fix_1 effective, fix_2 not loaded" {
+	if !errors.Is(err, livepatch.ErrKernel) || !slices.Equal(r.Loaded, []string{"fix_1"}) ||
+		states(r.Patches) != "fix_1 effective, fix_2 not loaded" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	h.boot()
@@ -450,22 +469,26 @@ func TestRefusals(t *testing.T) {
 
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"}, listing{name: "other", buildID: "0123456789abcdef"})
+	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"},
+		listing{name: "other", buildID: "0123456789abcdef"})
 	if _, err := h.apply(LivePatchOptions{Name: "none"}); !errors.Is(err, live.ErrNoLivePatch) {
 		t.Errorf("%v", err)
 	}
-	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
+	if _, err := h.apply(LivePatchOptions{Name: "other"}); !errors.Is(err, roots.ErrIncompatible) ||
+		!strings.Contains(err.Error(), "other: it is for the kernel with the build id 0123456789abcdef") {
 		t.Errorf("%v", err)
 	}
 	if r, err := h.apply(LivePatchOptions{Name: "fix_1"}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
 		t.Errorf("a superseded one by name: %+v, %v", r, err)
 	}
 	h.facts.KernelVersion = "#2 SMP"
-	if _, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true}); !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
+	_, err := h.apply(LivePatchOptions{Name: "fix_1", Stored: true})
+	if !errors.Is(err, roots.ErrIncompatible) || !strings.Contains(err.Error(), `for the build "#1 SMP"`) {
 		t.Errorf("%v", err)
 	}
-	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 || !strings.HasPrefix(States(r.Patches), "fix_1 for another kernel") {
-		t.Errorf("%s, %v", States(r.Patches), err)
+	if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || len(r.Loaded) != 0 ||
+		!strings.HasPrefix(states(r.Patches), "fix_1 for another kernel") {
+		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 }
 
@@ -487,17 +510,18 @@ func TestStoredIsVerifiedAgain(t *testing.T) {
 func TestFatalLivePatchIsHeld(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	rec.Loading = &record.Loading{Name: "fix_2", BootID: "an earlier boot"}
-	h.check(h.Write(rec))
+	h.check(h.Records.Write(rec))
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) || !strings.Contains(r.Patches[1].Reason, "the host went down") {
-		t.Errorf("loaded %v, %s, %v", h.loads, States(r.Patches), err)
+	if err != nil || !slices.Equal(h.loads, []string{"fix_1"}) ||
+		!strings.Contains(r.Patches[1].Reason, "the host went down") {
+		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
 	}
 	// An agent that was killed is another matter.
 	rec.Loading, rec.Held = &record.Loading{Name: "fix_2", BootID: h.facts.BootID}, nil
-	h.check(h.HoldFatal(h.facts, rec))
+	h.check(h.Live.HoldFatal(h.facts, rec))
 	if rec.Held["fix_2"] != (record.Held{}) || rec.Loading != nil {
 		t.Errorf("%+v", rec)
 	}
@@ -512,8 +536,8 @@ func TestReplaced(t *testing.T) {
 	h.file("/sys/module/theirs/refcnt", "0")
 	h.publish(2, listing{name: "fix_2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	r, err := h.apply(LivePatchOptions{})
-	if err != nil || States(r.Patches) != "fix_1 no longer published, fix_2 effective" {
-		t.Errorf("%s, %v", States(r.Patches), err)
+	if err != nil || states(r.Patches) != "fix_1 no longer published, fix_2 effective" {
+		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 	if rootfs.Exists(h.Path("/sys/module/fix_1")) || !rootfs.Exists(h.Path("/sys/module/theirs")) {
 		t.Error("fix_1 is still in memory, or theirs is gone")
@@ -523,9 +547,9 @@ func TestReplaced(t *testing.T) {
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
-	st, err := h.OpenStore()
+	st, err := h.Roots.OpenStore()
 	h.check(err)
-	if removed, err := h.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
+	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
 		t.Errorf("%v, %v", removed, err)
 	}
 }
@@ -537,18 +561,24 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	h.publish(42, listing{name: "livepatch", fixes: "CVE-2026-0001,CVE-2026-0002", note: "42"})
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	p, err := h.fetch(context.Background(), "", h.facts, rec, false)
 	h.check(err)
-	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live || States(v.LivePatches) != "livepatch another build of it is loaded" {
+	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live ||
+		states(v.LivePatches) != "livepatch another build of it is loaded" {
 		t.Errorf("offered: %+v, %v", v, err)
 	}
 	r, err := h.apply(LivePatchOptions{})
-	if !errors.Is(err, livepatch.ErrTaken) || States(r.Patches) != "livepatch effective, livepatch another build of it is loaded" || !strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
-		t.Fatalf("%s, %v", States(r.Patches), err)
+	if !errors.Is(err, livepatch.ErrTaken) ||
+		states(r.Patches) != "livepatch effective, livepatch another build of it is loaded" ||
+		!strings.Contains(r.Patches[1].Reason, "revert livepatch` takes that out") {
+		t.Fatalf("%s, %v", states(r.Patches), err)
 	}
-	for cve, want := range map[string]live.FixState{"CVE-2026-0001": live.FixedByLivePatch, "CVE-2026-0002": live.FixOpen} {
+	for cve, want := range map[string]live.FixState{
+		"CVE-2026-0001": live.FixedByLivePatch,
+		"CVE-2026-0002": live.FixOpen,
+	} {
 		if fix := live.Cover(h.facts, cve, false, r.Patches); fix.State != want {
 			t.Errorf("%+v", fix)
 		}
@@ -557,23 +587,30 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	if r, err := h.revert("livepatch"); err != nil || !slices.Equal(r.Reverted, []string{"livepatch"}) {
 		t.Errorf("%v, %v", r.Reverted, err)
 	}
-	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil || States(r.Patches) != "livepatch no longer published, livepatch effective" || !slices.Equal(r.Loaded, []string{"livepatch"}) {
-		t.Errorf("%s, %v", States(r.Patches), err)
+	if r, err = h.apply(LivePatchOptions{Name: "livepatch"}); err != nil ||
+		states(r.Patches) != "livepatch no longer published, livepatch effective" ||
+		!slices.Equal(r.Loaded, []string{"livepatch"}) {
+		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 	// Somebody else's of that name is not ours.
 	h.boot()
 	h.file("/sys/module/livepatch/notes/.note.gnu.build-id", "theirs")
 	h.file("/sys/kernel/livepatch/livepatch/transition", "0")
 	h.file("/sys/kernel/livepatch/livepatch/enabled", "1")
-	if r, err = h.apply(LivePatchOptions{Stored: true}); !errors.Is(err, livepatch.ErrTaken) || States(r.Patches) != "livepatch no longer published, livepatch another build of it is loaded, livepatch effective" || r.Patches[2].Reason != "loaded by somebody else" {
-		t.Errorf("%s, %v", States(r.Patches), err)
+	r, err = h.apply(LivePatchOptions{Stored: true})
+	want := "livepatch no longer published, livepatch another build of it is loaded, livepatch effective"
+	if !errors.Is(err, livepatch.ErrTaken) || states(r.Patches) != want ||
+		r.Patches[2].Reason != "loaded by somebody else" {
+		t.Errorf("%s, %v", states(r.Patches), err)
 	}
 }
 
-// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they fix.
+// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they
+// fix.
 func TestLastListedIsLoaded(t *testing.T) {
 	h := newPatchHost(t)
-	p1, p2, p3 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}, listing{name: "p3", fixes: "CVE-2026-0003"}
+	p1, p2 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}
+	p3 := listing{name: "p3", fixes: "CVE-2026-0003"}
 	for n, c := range []struct {
 		listed []listing
 		loads  string
@@ -588,10 +625,10 @@ func TestLastListedIsLoaded(t *testing.T) {
 		h.loads = nil
 		h.publish(int64(n+1), c.listed...)
 		r, err := h.apply(LivePatchOptions{})
-		if got := strings.Join(h.loads, " "); err != nil || got != c.loads || States(r.Patches) != c.want {
-			t.Errorf("release %d: loaded %q: %s, %v; want %q: %s", n+1, got, States(r.Patches), err, c.loads, c.want)
+		if got := strings.Join(h.loads, " "); err != nil || got != c.loads || states(r.Patches) != c.want {
+			t.Errorf("release %d: loaded %q: %s, %v; want %q: %s", n+1, got, states(r.Patches), err, c.loads, c.want)
 		}
-		rec, err := h.Read()
+		rec, err := h.Records.Read()
 		h.check(err)
 		p, err := h.fetch(context.Background(), "", h.facts, rec, false)
 		h.check(err)
@@ -605,42 +642,44 @@ func TestLastListedIsLoaded(t *testing.T) {
 	}
 }
 
-// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what to do.
-// That it is not shows when it is loaded, also before Linux 6.11.
+// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what
+// to do. That it is not shows when it is loaded, also before Linux 6.11.
 func TestStackedIsRefused(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		h := newPatchHost(t)
 		h.silent = silent
 		h.stacks["p1"], h.stacks["p2"] = true, true
 		h.publish(1, listing{name: "p1"})
-		if r, err := h.apply(LivePatchOptions{}); err != nil || States(r.Patches) != "p1 effective" {
-			t.Errorf("alone: %s, %v", States(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 effective" {
+			t.Errorf("alone: %s, %v", states(r.Patches), err)
 		}
 		h.publish(2, listing{name: "p2"})
 		for _, name := range []string{"", "p2"} {
 			r, err := h.apply(LivePatchOptions{Name: name})
 			if !errors.Is(err, record.ErrBlocked) || !strings.Contains(err.Error(), "p2 is not cumulative") ||
-				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") || States(r.Patches) != "p1 effective, p2 not loaded" {
-				t.Errorf("apply %s: %s, %v", name, States(r.Patches), err)
+				!strings.Contains(err.Error(), "`updatectl livepatch revert p1` first") ||
+				states(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
 			}
 			if len(r.Loaded) > 0 || rootfs.Exists(h.Path("/sys/module/p2")) {
 				t.Errorf("apply %s: it is still in the kernel, or said to be: %v", name, r.Loaded)
 			}
 		}
 		var told []string
-		events, err := h.History()
+		events, err := h.Records.History()
 		h.check(err)
 		for _, e := range events {
 			told = append(told, e.Event+" "+e.LivePatch)
 		}
-		if want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}; !slices.Equal(told, want) {
+		want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}
+		if !slices.Equal(told, want) {
 			t.Errorf("history %q", told)
 		}
 		// As it says.
 		_, err = h.revert("p1")
 		h.check(err)
-		if r, err := h.apply(LivePatchOptions{}); err != nil || States(r.Patches) != "p1 held, p2 effective" {
-			t.Errorf("after revert: %s, %v", States(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 held, p2 effective" {
+			t.Errorf("after revert: %s, %v", states(r.Patches), err)
 		}
 	}
 }
@@ -656,8 +695,9 @@ func TestStackedBeforeStays(t *testing.T) {
 	h.file("/sys/kernel/livepatch/p1/transition", "0")
 	h.file("/sys/kernel/livepatch/p1/enabled", "1")
 	for _, name := range []string{"", "p1", "p2"} {
-		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil || States(r.Patches) != "p1 effective, p2 effective" {
-			t.Errorf("apply %s: %s, %v", name, States(r.Patches), err)
+		if r, err := h.apply(LivePatchOptions{Name: name, Stored: true}); err != nil ||
+			states(r.Patches) != "p1 effective, p2 effective" {
+			t.Errorf("apply %s: %s, %v", name, states(r.Patches), err)
 		}
 	}
 	if r, err := h.revert(""); err != nil || !slices.Equal(r.Reverted, []string{"p2", "p1"}) {
@@ -669,31 +709,36 @@ func TestStackedBeforeStays(t *testing.T) {
 // then, and never loaded into any other.
 func TestKernelsOfTheHost(t *testing.T) {
 	h := newPatchHost(t)
-	h.publish(1, listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
+	h.publish(1,
+		listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
 		listing{name: "rebuilt", version: "#2 SMP"}, listing{name: "nobodys", release: "6.12.51"})
-	for _, dir := range []string{"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50"} {
+	for _, dir := range []string{
+		"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50",
+	} {
 		h.file(dir+"/modules.dep", "")
 	}
 	want := "now effective, own for another kernel, hosts for another kernel, rebuilt for another kernel"
-	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) || States(r.Patches) != want {
-		t.Errorf("loaded %v: %s, %v", h.loads, States(r.Patches), err)
+	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(h.loads, []string{"now"}) ||
+		states(r.Patches) != want {
+		t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
 	}
-	st, err := h.OpenStore()
+	st, err := h.Roots.OpenStore()
 	h.check(err)
-	if removed, err := h.GC(st, h.facts, nil); err != nil || len(removed) != 0 {
+	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || len(removed) != 0 {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 	h.check(os.RemoveAll(h.layout))
 	h.boot()
 	h.facts.KernelRelease = "6.12.50"
-	if _, err := h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil || !slices.Equal(h.loads, []string{"hosts"}) {
+	if _, err := h.apply(LivePatchOptions{Stored: true, Unattended: true}); err != nil ||
+		!slices.Equal(h.loads, []string{"hosts"}) {
 		t.Errorf("in the newer kernel: %v, %v", h.loads, err)
 	}
 	// The next release lists it no more.
 	h.publish(2, listing{name: "own", release: "6.12.49"})
 	_, err = h.apply(LivePatchOptions{})
 	h.check(err)
-	if removed, err := h.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
+	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 }
@@ -709,40 +754,44 @@ func TestStandIn(t *testing.T) {
 			h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 			fail(h)
 			r, err := h.apply(LivePatchOptions{})
-			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) || !slices.Equal(r.Loaded, []string{"p1"}) || States(r.Patches) != "p1 effective, p2 not loaded" {
-				t.Errorf("loaded %v: %s, %v", h.loads, States(r.Patches), err)
+			if err == nil || !slices.Equal(h.loads, []string{"p2", "p1"}) ||
+				!slices.Equal(r.Loaded, []string{"p1"}) || states(r.Patches) != "p1 effective, p2 not loaded" {
+				t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
 			}
 			h.stalls["p2"], h.refuse["p2"] = false, nil
-			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil || States(r.Patches) != "p1 superseded, p2 effective" {
-				t.Errorf("later: %s, %v", States(r.Patches), err)
+			if r, err := h.apply(LivePatchOptions{Stored: true}); err != nil ||
+				states(r.Patches) != "p1 superseded, p2 effective" {
+				t.Errorf("later: %s, %v", states(r.Patches), err)
 			}
 		})
 	}
 }
 
-// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and there is
-// one deadline for all of them.
+// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and
+// there is one deadline for all of them.
 func TestAtBoot(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	atBoot := LivePatchOptions{Stored: true, Unattended: true}
 	h.stalls["p2"] = true
-	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) || !slices.Equal(r.Loaded, []string{"p1"}) {
+	if r, err := h.apply(LivePatchOptions{}); !errors.Is(err, livepatch.ErrStalled) ||
+		!slices.Equal(r.Loaded, []string{"p1"}) {
 		t.Errorf("%v, %v", r.Loaded, err)
 	}
 	h.check(func() error { _, err := h.revert("p1"); return err }())
-	rec, err := h.Read()
+	rec, err := h.Records.Read()
 	h.check(err)
 	rec.Held, h.loads = nil, nil
-	h.check(h.Write(rec))
+	h.check(h.Records.Write(rec))
 	if r, err := h.apply(atBoot); err != nil || !slices.Equal(h.loads, []string{"p1"}) {
-		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, States(r.Patches), err)
+		t.Errorf("after a soft reboot: %v, %s, %v", h.loads, states(r.Patches), err)
 	}
 	h.stalls["p2"], h.loads = false, nil
-	if done, err := h.LoadWaiting(context.Background(), h.facts, rec); err != nil || !slices.Equal(done, []string{"p2"}) {
+	if done, err := h.Live.LoadWaiting(context.Background(), h.facts, rec); err != nil ||
+		!slices.Equal(done, []string{"p2"}) {
 		t.Errorf("when the root is good: %v, %v", done, err)
 	}
-	if left := h.ReadNotes(h.facts).Stalled; len(left) != 0 {
+	if left := h.Live.ReadNotes(h.facts).Stalled; len(left) != 0 {
 		t.Errorf("it went through, and noted is %v", left)
 	}
 
@@ -765,7 +814,8 @@ func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
 	h.Config.LivePatch.Enabled = false
-	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 || rootfs.Exists(patches.Dir(h.Path(record.StateDir))) {
+	if r, err := h.apply(LivePatchOptions{Unattended: true}); err != nil || len(r.Loaded) != 0 ||
+		rootfs.Exists(patches.Dir(h.Path(record.StateDir))) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if r, err := h.apply(LivePatchOptions{}); err != nil || !slices.Equal(r.Loaded, []string{"fix_1"}) {
@@ -780,7 +830,8 @@ func TestOlderLivePatchesAreRefused(t *testing.T) {
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	h.publish(1, listing{name: "fix_1"})
-	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) || !slices.Equal(h.loads, []string{"fix_2"}) {
+	if _, err := h.apply(LivePatchOptions{}); !errors.Is(err, release.ErrReplayed) ||
+		!slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("%v, loaded %v", err, h.loads)
 	}
 }

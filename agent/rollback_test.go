@@ -3,14 +3,12 @@ package agent
 import (
 	"testing"
 
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // TestCondemned: the verdict about a root that was left does not keep the root that runs from being judged.
 func TestCondemned(t *testing.T) {
-	a := TestAgent(t)
-	WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
+	a := testAgent(t)
 	runs, err := facts.MountedRoot()
 	if err != nil {
 		t.Fatal(err)

@@ -5,16 +5,24 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 func TestSweep(t *testing.T) {
-	a := TestAgent(t)
-	keep := []string{record.StateDir + "/state.json", record.StateDir + "/ids.json", record.StateDir + "/roots/r/image.json", record.StateDir + "/roots/r/etc/x.new",
-		record.StateDir + "/roots/r/etc.before/passwd", "/run/updatectl/armed.json", "/run/updatectl/lock"}
-	half := []string{record.StateDir + "/.state.json.123", record.StateDir + "/ids.json.new-123", record.StateDir + "/roots/r/graft.new/usr",
-		record.StateDir + "/roots/r/etc.merged/passwd", record.StateDir + "/roots/r/etc.merged.new/passwd", "/run/updatectl/.armed.json.123"}
+	a := testAgent(t)
+	const roots = record.StateDir + "/roots/r"
+	keep := []string{
+		record.StateDir + "/state.json", record.StateDir + "/ids.json",
+		roots + "/image.json", roots + "/etc/x.new", roots + "/etc.before/passwd",
+		"/run/updatectl/armed.json", "/run/updatectl/lock",
+	}
+	half := []string{
+		record.StateDir + "/.state.json.123", record.StateDir + "/ids.json.new-123",
+		roots + "/graft.new/usr", roots + "/etc.merged/passwd", roots + "/etc.merged.new/passwd",
+		"/run/updatectl/.armed.json.123",
+	}
 	for _, name := range append(keep, half...) {
-		WriteFile(t, a.Machine.Root, name, "")
+		testtree.File(t, a.Machine.Root, name, "")
 	}
 	if err := a.sweep(); err != nil {
 		t.Fatal(err)

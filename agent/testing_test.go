@@ -1,33 +1,17 @@
 package agent
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/config"
-	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/agent/hosttest"
 )
 
-func WriteFile(t *testing.T, root, name, text string) string {
+// testAgent returns an agent for a host in a temporary directory, as hosttest.New makes one.
+func testAgent(t *testing.T) *Agent {
 	t.Helper()
-	p := filepath.Join(root, name)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func TestAgent(t *testing.T) *Agent {
-	t.Helper()
-	a := &Agent{Machine: facts.Machine{Root: t.TempDir()}, Config: config.Default(), Log: zap.NewNop(), Now: time.Now}
-	WriteFile(t, a.Machine.Root, record.StateDir+"/.keep", "")
+	a := newAgent(t.TempDir(), zap.NewNop())
+	hosttest.Prepare(t, a.Host)
 	return a
 }

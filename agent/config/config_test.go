@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // below is the path of a file in the tree at root.
@@ -19,16 +19,18 @@ func below(root string) func(string) string { return facts.Machine{Root: root}.P
 
 func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 	root := t.TempDir()
-	agent.WriteFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
-	agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'host'\n[health]\ndeadline = '90s'\n")
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
-	agent.WriteFile(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
+	testtree.File(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml",
+		"[source]\nimage = 'vendor'\n[verify]\nthreshold = 2\n")
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'host'\n[health]\ndeadline = '90s'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/20-b.toml", "[switch]\nlevel = 'soft'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/10-a.toml", "[switch]\nlevel = 'full'\n")
+	testtree.File(t, root, "run/updatectl/conf.d/x.toml", "[state]\npersist = ['/var', '/data']\n")
 	c, err := Load(below(root), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Source.Image != "host" || c.Verify.Threshold != 2 || c.Switch.Level != "soft" || time.Duration(c.Health.Deadline) != 90*time.Second {
+	if c.Source.Image != "host" || c.Verify.Threshold != 2 || c.Switch.Level != "soft" ||
+		time.Duration(c.Health.Deadline) != 90*time.Second {
 		t.Errorf("merged to %+v", c)
 	}
 	if time.Duration(c.LivePatch.Deadline) != 45*time.Second {
@@ -41,22 +43,32 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown key":         {"[source]\nimage = 'x'\nimgae = 'y'\n", "updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
-		"unknown table":       {"[sauce]\nimage = 'x'\n", "updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
-		"unknown top-level":   {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
-		"syntax":              {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
-		"wrong type":          {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
-		"bad duration":        {"[health]\ndeadline = '5 parsecs'\n", "updatectl.toml:2: health.deadline: time: unknown unit"},
-		"zero duration":       {"[health]\ndeadline = '0s'\n", "more than zero"},
-		"mirror":              {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n", "[source] mirrors: bad image reference \"mirror.example.org/os\""},
-		"machine class":       {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
-		"port":                {"[health]\nports = ['udp:53']\n", `updatectl.toml:2: [health] ports: "udp:53" is no port`},
-		"live patch deadline": {"[livepatch]\ndeadline = '5m'\n", "[livepatch] deadline is 5m0s and must be less than [health] deadline, 5m0s: a live patch that stalls"},
-		"level":               {"[switch]\nlevel = 'warm'\n", "updatectl.toml:2: [switch] level: "},
+		"unknown key": {"[source]\nimage = 'x'\nimgae = 'y'\n",
+			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
+		"unknown table": {"[sauce]\nimage = 'x'\n",
+			"updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
+		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
+		"syntax":            {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
+		"wrong type":        {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
+		"bad duration": {"[health]\ndeadline = '5 parsecs'\n",
+			"updatectl.toml:2: health.deadline: time: unknown unit"},
+		"zero duration": {"[health]\ndeadline = '0s'\n", "more than zero"},
+		"mirror": {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n",
+			"[source] mirrors: bad image reference \"mirror.example.org/os\""},
+		"machine class": {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
+		"port":          {"[health]\nports = ['udp:53']\n", `updatectl.toml:2: [health] ports: "udp:53" is no port`},
+		"live patch deadline": {"[livepatch]\ndeadline = '5m'\n",
+			"[livepatch] deadline is 5m0s and must be less than [health] deadline, 5m0s: a live patch that stalls"},
+		"level": {"[switch]\nlevel = 'warm'\n", "updatectl.toml:2: [switch] level: "},
 		"many": {"[switch]\nlevel = 'soft'\nstuck = 'maybe'\n[verify]\nthreshold = 0\n[state]\npersist = ['/home']\n",
-			"updatectl.toml:3: [switch] stuck is \"maybe\" and must be cancel or escalate\nthe configuration is not valid: ROOT/etc/updatectl/updatectl.toml:5: [verify] threshold is 0 and must be at least 1\nthe configuration is not valid: ROOT/etc/updatectl/updatectl.toml:7: [state] persist must contain /var"},
-		"fallback":             {"[switch]\nfallback = 'soft'\n", "[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
-		"kernel age":           {"[switch]\nmax-kernel-age = '90d'\n", "updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},
+			"updatectl.toml:3: [switch] stuck is \"maybe\" and must be cancel or escalate\n" +
+				"the configuration is not valid: ROOT/etc/updatectl/updatectl.toml:5: [verify] threshold is 0 " +
+				"and must be at least 1\n" +
+				"the configuration is not valid: ROOT/etc/updatectl/updatectl.toml:7: [state] persist must contain /var"},
+		"fallback": {"[switch]\nfallback = 'soft'\n",
+			"[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
+		"kernel age": {"[switch]\nmax-kernel-age = '90d'\n",
+			"updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},
 		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},
 		"relative path":        {"[state]\npersist = ['/var', 'home']\n", `"home" is not a clean absolute path`},
 		"path of the image":    {"[state]\npersist = ['/var', '/usr']\n", "/usr cannot belong to the host"},
@@ -64,7 +76,7 @@ func TestConfigComplaints(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", c.text)
+			testtree.File(t, root, "etc/updatectl/updatectl.toml", c.text)
 			_, err := Load(below(root), "")
 			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error()+"\n", strings.ReplaceAll(c.want, "ROOT", root)) {
 				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)
@@ -86,7 +98,8 @@ func TestShippedConfig(t *testing.T) {
 		t.Error(err)
 	}
 	d := Default()
-	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) || !reflect.DeepEqual(c.Health, d.Health) || c.Switch != d.Switch {
+	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) ||
+		!reflect.DeepEqual(c.Health, d.Health) || c.Switch != d.Switch {
 		t.Errorf("the shipped file says %+v, the defaults are %+v", c, d)
 	}
 	var examples []string
@@ -109,7 +122,8 @@ func TestShippedConfig(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	seeds := []string{configs.Example(), "[source]\nimage = 'x'\n", "[[source]]\n", "a.b.c = {d = 1}\n", "[health]\ndeadline = 5\n"}
+	seeds := []string{configs.Example(), "[source]\nimage = 'x'\n", "[[source]]\n", "a.b.c = {d = 1}\n",
+		"[health]\ndeadline = 5\n"}
 	if len(seeds) == 0 || len(seeds[0]) == 0 {
 		f.Fatal("the corpus is empty")
 	}

@@ -14,9 +14,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher/testtree"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
@@ -35,7 +34,7 @@ func trusting(t *testing.T) (root string, a, b *ecdsa.PrivateKey) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		agent.WriteFile(t, root, "keys/"+name, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+		testtree.File(t, root, "keys/"+name, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 		return key
 	}
 	a, b = newKey("a.pub"), newKey("b.pub")
@@ -47,18 +46,18 @@ func trusting(t *testing.T) (root string, a, b *ecdsa.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent.WriteFile(t, root, "keys/root.json", string(pinned))
+	testtree.File(t, root, "keys/root.json", string(pinned))
 	return root, a, b
 }
 
 // run is what the next run of the agent makes of an image that a key signed.
 func run(t *testing.T, root string, key *ecdsa.PrivateKey) error {
 	t.Helper()
-	agent, err := agent.New(root, "", zap.NewNop())
+	c, err := Load(below(root), "")
 	if err != nil {
 		return err
 	}
-	policy, err := agent.Policy()
+	policy, err := c.Policy(below(root), time.Now())
 	if err != nil {
 		return err
 	}
@@ -67,7 +66,8 @@ func run(t *testing.T, root string, key *ecdsa.PrivateKey) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = policy.Verify(image, ocispec.MediaTypeImageManifest, []verify.Candidate{{Form: verify.FormBundle, Bundle: bundle}})
+	signed := []verify.Candidate{{Form: verify.FormBundle, Bundle: bundle}}
+	_, err = policy.Verify(image, ocispec.MediaTypeImageManifest, signed)
 	return err
 }
 
@@ -83,18 +83,20 @@ func TestPolicyIsReadAtEveryRun(t *testing.T) {
 			t.Errorf("%s: the next key: %v, want %v", when, err, nextErr)
 		}
 	}
-	agent.WriteFile(t, root, "etc/updatectl/updatectl.toml", "[verify]\nkeys = ['/keys/a.pub']\n")
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", "[verify]\nkeys = ['/keys/a.pub']\n")
 	expect("at first", nil, verify.ErrWrongKey)
-	agent.WriteFile(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
+	testtree.File(t, root, "usr/lib/updatectl/conf.d/10-vendor.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
 	expect("the next key delivered", nil, nil)
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/20-end.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n[[verify.key]]\nfile = '/keys/a.pub'\nnot-after = 2020-01-01T00:00:00Z\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/20-end.toml",
+		"[[verify.key]]\nfile = '/keys/b.pub'\n[[verify.key]]\nfile = '/keys/a.pub'\nnot-after = 2020-01-01T00:00:00Z\n")
 	expect("the old key ended", verify.ErrExpired, nil)
-	agent.WriteFile(t, root, "etc/updatectl/conf.d/30-revoke.toml", "[[verify.key]]\nfile = '/keys/a.pub'\nrevoked = true\nreason = 'lost'\n[[verify.key]]\nfile = '/keys/b.pub'\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/30-revoke.toml",
+		"[[verify.key]]\nfile = '/keys/a.pub'\nrevoked = true\nreason = 'lost'\n[[verify.key]]\nfile = '/keys/b.pub'\n")
 	expect("the old key revoked", verify.ErrRevoked, nil)
-	agent.WriteFile(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/a.pub'\n")
+	testtree.File(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/a.pub'\n")
 	expect("the list overridden", verify.ErrRevoked, verify.ErrWrongKey)
-	agent.WriteFile(t, root, "keys/b.pub", "no key")
-	agent.WriteFile(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
+	testtree.File(t, root, "keys/b.pub", "no key")
+	testtree.File(t, root, "run/updatectl/conf.d/40.toml", "[[verify.key]]\nfile = '/keys/b.pub'\n")
 	expect("a broken key file", ErrConfig, ErrConfig)
 }
 
@@ -103,16 +105,19 @@ func TestPolicyIsReadAtEveryRun(t *testing.T) {
 func TestVerifyLists(t *testing.T) {
 	var c Config
 	for _, text := range []string{
-		"[[verify.key]]\nfile = 'a'\nreason = 'of a'\nrevoked = true\n[[verify.key]]\nfile = 'b'\nreason = 'of b'\n[[verify.identity]]\nsubject = 's'\nissuer = 'i'\n",
+		"[[verify.key]]\nfile = 'a'\nreason = 'of a'\nrevoked = true\n[[verify.key]]\nfile = 'b'\nreason = 'of b'\n" +
+			"[[verify.identity]]\nsubject = 's'\nissuer = 'i'\n",
 		"[verify]\nthreshold = 2\n",
-		"[[verify.key]]\nfile = 'c'\n[[verify.key]]\nfile = 'd'\nnot-after = 2030-01-02\n[[verify.identity]]\nsubject-pattern = 'p'\n",
+		"[[verify.key]]\nfile = 'c'\n[[verify.key]]\nfile = 'd'\nnot-after = 2030-01-02\n" +
+			"[[verify.identity]]\nsubject-pattern = 'p'\n",
 	} {
 		if err := c.decode("test", text); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got := c.Verify.Key
-	if len(got) != 3 || got[0] != (KeyRule{File: "c"}) || got[1].File != "d" || got[1].NotAfter.Format(time.DateOnly) != "2030-01-02" ||
+	if len(got) != 3 || got[0] != (KeyRule{File: "c"}) || got[1].File != "d" ||
+		got[1].NotAfter.Format(time.DateOnly) != "2030-01-02" ||
 		got[2] != (KeyRule{File: "a", Revoked: true, Reason: "of a"}) {
 		t.Errorf("keys %+v", got)
 	}
@@ -136,13 +141,16 @@ func TestPolicyComplaints(t *testing.T) {
 		"missing trust root":       {strings.Replace(identity, "root.json", "none.json", 1), "none.json"},
 		"both forms of a subject":  {identity + "subject-pattern = 'x'\n", "exactly or as a pattern"},
 		"no issuer":                {strings.Replace(identity, "issuer = 'i'\n", "", 1), "issuer: it must be given"},
-		"broken pattern":           {identity + "[[verify.identity]]\nissuer = 'i'\nsubject-pattern = '('\ntrust-root = '/keys/root.json'\n", "missing closing )"},
+		"broken pattern": {
+			identity + "[[verify.identity]]\nissuer = 'i'\nsubject-pattern = '('\ntrust-root = '/keys/root.json'\n",
+			"missing closing )",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			file := agent.WriteFile(t, root, "test.toml", c.text)
-			a, err := agent.New(root, file, zap.NewNop())
+			file := testtree.File(t, root, "test.toml", c.text)
+			loaded, err := Load(below(root), file)
 			if err == nil {
-				_, err = a.Policy()
+				_, err = loaded.Policy(below(root), time.Now())
 			}
 			if c.want == "" && err != nil {
 				t.Errorf("refused: %v", err)

@@ -5,10 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
@@ -16,7 +15,7 @@ import (
 // guard can.
 func TestLate(t *testing.T) {
 	taken := func() *record.Record {
-		r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 		r.Phase = record.PhaseArmed
 		if err := r.Advance(record.CauseWithdrawn); err != nil {
 			t.Fatal(err)
@@ -27,9 +26,8 @@ func TestLate(t *testing.T) {
 	if r.ArrivedLate("v1") || !r.ArrivedLate("v2") {
 		t.Errorf("late: v1 %v, v2 %v", r.ArrivedLate("v1"), r.ArrivedLate("v2"))
 	}
-	a := agent.TestAgent(t)
+	gd := newGuard(t)
 	f := facts.Facts{Root: "v2", BootID: "b", SoftReboots: 1}
-	agent.WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
 	if err := r.Advance(record.CauseLate); err != nil || r.Phase != record.PhaseArmed {
 		t.Errorf("%s, %v", r.Phase, err)
 	}
@@ -39,11 +37,13 @@ func TestLate(t *testing.T) {
 	if !(&transition.GuardNote{Left: "v2", Switch: back}).Concerns(r, f) {
 		t.Error("what the guard did is not taken over")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil || r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
+	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil ||
+		r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	r = taken()
-	if err := a.recordBoot(r, trying, "systemd has not answered"); err != nil || !strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
+	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil ||
+		!strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	r.MarkGood("v2")

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -16,7 +16,7 @@ import (
 
 // TestGuardGoesOnCancelling: the record says that the host stays, and that is seen to until it does.
 func TestGuardGoesOnCancelling(t *testing.T) {
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseStaged
 	g := &watch{change: *r.Switch, stage: leaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true}
@@ -27,35 +27,37 @@ func TestGuardGoesOnCancelling(t *testing.T) {
 		observation
 		act
 	}{{at(1, down), actUnjam}, {at(1, nil), actWait}, {at(1, down), actUnjam}, {at(2, down), actEnd}} {
-		if got := g.next(want.sight); got != want.act {
+		if got := g.next(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
 		}
 	}
 }
 
-// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and nobody went back
-// to a root that is being resumed.
+// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and a root that
+// is being resumed does not count as one that was rolled back to.
 func TestGuardBootsBeforeItLeft(t *testing.T) {
-	a := agent.TestAgent(t)
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	gd := newGuard(t)
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseArmed
-	if err := a.recordBoot(r, leaving, "systemd has not answered"); err != nil {
+	if err := gd.recordBoot(r, leaving, "systemd has not answered"); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != level.Stuck || r.Last.Back != "" {
 		t.Errorf("%+v, %+v", r, r.Last)
 	}
 	r.Phase = record.PhaseStaged // it was cancelled, and PID 1 did not hear of it
-	if err := a.recordBoot(r, leaving, "systemd has not answered"); err != nil || r.Failed["v2"].Times != 1 || r.Phase != record.PhaseStaged || !strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
+	err := gd.recordBoot(r, leaving, "systemd has not answered")
+	if err != nil || r.Failed["v2"].Times != 1 || r.Phase != record.PhaseStaged ||
+		!strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
 		t.Errorf("%+v, %+v (%v)", r, r.Last, err)
 	}
-	events, err := a.Records.History()
+	events, err := gd.Records.History()
 	if err != nil || len(events) != 2 || events[0].Event != "failed" || events[1].Event != "failed" {
 		t.Errorf("the history is %+v (%v)", events, err)
 	}
-	r = record.OnTheWay(record.VerbResume, "host", "v2", "host", "v2")
+	r = hosttest.OnTheWay(record.VerbResume, "host", "v2", "host", "v2")
 	r.Phase = record.PhaseTrying
-	if err := a.recordBoot(r, trying, "systemd has not answered"); err != nil {
+	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil {
 		t.Fatal(err)
 	}
 	if r.Last.Back != switcher.HostRoot || !slices.Contains(r.Good, "v2") {
@@ -65,15 +67,17 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 
 // TestGuardSeesLate: what failed before the guard looked failed in the new root all the same.
 func TestGuardSeesLate(t *testing.T) {
-	a := agent.TestAgent(t)
-	agent.WriteFile(t, a.Machine.Root, switcher.RunDir+"/.keep", "")
-	g := &watch{agent: a, since: time.Hour}
+	gd := newGuard(t)
+	g := &watch{agent: gd, since: time.Hour}
 	g.change.Target = "v2"
 	if got := g.began(); got != time.Hour {
 		t.Errorf("without a stamp: %v", got)
 	}
-	for target, want := range map[string]time.Duration{"v1": time.Hour, "v2": 50 * time.Minute} { // v1's is of the switch before
-		if err := a.Transition.WriteStamp(level.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
+	for target, want := range map[string]time.Duration{
+		"v1": time.Hour, // a stamp of the switch before
+		"v2": 50 * time.Minute,
+	} {
+		if err := gd.Transition.WriteStamp(level.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 		if got := g.began(); got != want {
@@ -85,21 +89,23 @@ func TestGuardSeesLate(t *testing.T) {
 // TestGuardDecides follows a guard through what it may see.
 func TestGuardDecides(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	record := func(phase record.Phase, verb string, at time.Time) *record.Record {
-		r := record.OnTheWay(verb, "v1", "v2", "host", "v1")
+	recorded := func(phase record.Phase, verb string, at time.Time) *record.Record {
+		r := hosttest.OnTheWay(verb, "v1", "v2", "host", "v1")
 		r.Phase, r.Switch.At = phase, at
 		return r
 	}
-	armed, good, taken := record(record.PhaseArmed, record.VerbApply, at), record(record.PhaseGood, record.VerbApply, at), record(record.PhaseStaged, record.VerbApply, at)
+	armed := recorded(record.PhaseArmed, record.VerbApply, at)
+	taken := recorded(record.PhaseStaged, record.VerbApply, at) // taken back by an operator
+	good := recorded(record.PhaseGood, record.VerbApply, at)
 	good.Good = append(good.Good, "v2")
-	back := record(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
-	other := record(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
+	back := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
+	other := recorded(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
 	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
 	again := facts.Mounted{Root: "v1", Mount: 3}
 	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
-	const shutdown, health = 2 * time.Minute, 5 * time.Minute
+	const shutdown, health, dead = 2 * time.Minute, 5 * time.Minute, "ssh is dead"
 	type look struct {
 		after   time.Duration // since the one before
 		mounted facts.Mounted
@@ -109,32 +115,120 @@ func TestGuardDecides(t *testing.T) {
 		want    act
 	}
 	for name, looks := range map[string][]look{
-		"all is well":                {{time.Second, old, armed, down, "", actWait}, {time.Second, next, armed, busy, "", actWait}, {time.Minute, next, good, up, "", actEnd}},
-		"taken back":                 {{time.Second, old, good, up, "", actEnd}},
-		"never asked for":            {{shutdown + time.Second, old, armed, up, "", actWait}, {health + Margin, old, armed, up, "", actRecall}, {time.Second, old, taken, up, "", actEnd}},
-		"never asked for, no record": {{shutdown + health + Margin + time.Second, old, nil, up, "", actEnd}},
-		"logind waits":               {{shutdown + time.Minute, old, armed, up, "", actWait}, {time.Second, old, armed, down, "", actWait}, {shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
-		"cancelled by a person":      {{time.Second, old, armed, down, "", actWait}, {shutdown + time.Second, old, armed, up, "", actWait}, {health + Margin, old, armed, up, "", actRecall}},
-		"cancelled too late":         {{time.Second, old, taken, down, "cancelled", actUnjam}, {time.Second, next, taken, nil, "", actWait}, {time.Minute, next, taken, busy, "", actWait}, {health, next, armed, busy, "", actBack}},
-		"stuck":                      {{time.Second, old, armed, down, "", actWait}, {shutdown - time.Second, old, armed, down, "", actWait}, {2 * time.Second, old, armed, down, "", actUnjam}},
-		"arming":                     {{time.Second, old, armed, down, "", actWait}, {shutdown + time.Second, old, armed, arming, "", actWait}, {armTime, old, armed, arming, "", actUnjam}},
-		"deaf before it left":        {{time.Second, old, armed, nil, "", actWait}, {deafLimit + time.Second, old, armed, nil, "", actReboot}},
-		"another switch":             {{time.Second, old, other, down, "", actEnd}},
-		"somewhere else":             {{time.Second, again, armed, up, "", actEnd}},
-		"hangs":                      {{time.Second, next, armed, busy, "", actWait}, {health, next, armed, busy, "", actWait}, {Margin + time.Second, next, armed, busy, "", actBack}},
-		"hangs, no record":           {{time.Second, next, nil, busy, "", actWait}, {health + Margin + time.Second, next, nil, busy, "", actBack}},
-		"confirm cannot go back":     {{time.Second, next, armed, up, "", actWait}, {time.Second, next, armed, up, "ssh is dead", actWait}, {verdictGrace + time.Second, next, armed, up, "ssh is dead", actBack}},
-		"confirm goes back":          {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {time.Minute, again, good, up, "", actEnd}},
-		"confirm was quick":          {{time.Second, next, armed, up, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + Margin + time.Second, again, back, busy, "", actReboot}},
-		"going back hangs":           {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, busy, "", actReboot}},
-		"going back is stuck":        {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {shutdown + time.Second, next, back, down, "", actUnjam}},
-		"the old root hangs, too":    {{time.Second, next, armed, up, "", actWait}, {time.Second, next, back, down, "", actWait}, {time.Second, again, back, busy, "", actWait}, {health + Margin + time.Second, again, back, busy, "", actReboot}},
-		"PID 1 is deaf":              {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, nil, "", actWait}, {2 * time.Second, next, armed, nil, "", actReboot}},
-		"PID 1 was busy":             {{time.Second, next, armed, nil, "", actWait}, {deafLimit - time.Second, next, armed, busy, "", actWait}, {2 * time.Second, next, armed, nil, "", actWait}},
-		"an operator rolls back":     {{time.Second, next, armed, up, "", actWait}, {time.Second, next, other, up, "", actEnd}},
+		"all is well": {
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: time.Minute, mounted: next, record: good, manager: up, want: actEnd},
+		},
+		"taken back": {
+			{after: time.Second, mounted: old, record: good, manager: up, want: actEnd},
+		},
+		"never asked for": {
+			{after: shutdown + time.Second, mounted: old, record: armed, manager: up, want: actWait},
+			{after: health + Margin, mounted: old, record: armed, manager: up, want: actRecall},
+			{after: time.Second, mounted: old, record: taken, manager: up, want: actEnd},
+		},
+		"never asked for, no record": {
+			{after: shutdown + health + Margin + time.Second, mounted: old, manager: up, want: actEnd},
+		},
+		"logind waits": {
+			{after: shutdown + time.Minute, mounted: old, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: shutdown - time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: 2 * time.Second, mounted: old, record: armed, manager: down, want: actUnjam},
+		},
+		"cancelled by a person": {
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: old, record: armed, manager: up, want: actWait},
+			{after: health + Margin, mounted: old, record: armed, manager: up, want: actRecall},
+		},
+		"cancelled too late": {
+			{after: time.Second, mounted: old, record: taken, manager: down, verdict: "cancelled", want: actUnjam},
+			{after: time.Second, mounted: next, record: taken, want: actWait},
+			{after: time.Minute, mounted: next, record: taken, manager: busy, want: actWait},
+			{after: health, mounted: next, record: armed, manager: busy, want: actBack},
+		},
+		"stuck": {
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: shutdown - time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: 2 * time.Second, mounted: old, record: armed, manager: down, want: actUnjam},
+		},
+		"arming": {
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: old, record: armed, manager: arming, want: actWait},
+			{after: armTime, mounted: old, record: armed, manager: arming, want: actUnjam},
+		},
+		"deaf before it left": {
+			{after: time.Second, mounted: old, record: armed, want: actWait},
+			{after: deafLimit + time.Second, mounted: old, record: armed, want: actReboot},
+		},
+		"another switch": {
+			{after: time.Second, mounted: old, record: other, manager: down, want: actEnd},
+		},
+		"somewhere else": {
+			{after: time.Second, mounted: again, record: armed, manager: up, want: actEnd},
+		},
+		"hangs": {
+			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: health, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: Margin + time.Second, mounted: next, record: armed, manager: busy, want: actBack},
+		},
+		"hangs, no record": {
+			{after: time.Second, mounted: next, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: next, manager: busy, want: actBack},
+		},
+		"confirm cannot go back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actWait},
+			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actBack},
+		},
+		"confirm goes back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
+			{after: time.Minute, mounted: again, record: good, manager: up, want: actEnd},
+		},
+		"confirm was quick": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: again, record: back, manager: busy, want: actReboot},
+		},
+		"going back hangs": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actReboot},
+		},
+		"going back is stuck": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: down, want: actUnjam},
+		},
+		"the old root hangs, too": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: again, record: back, manager: busy, want: actReboot},
+		},
+		"PID 1 is deaf": {
+			{after: time.Second, mounted: next, record: armed, want: actWait},
+			{after: deafLimit - time.Second, mounted: next, record: armed, want: actWait},
+			{after: 2 * time.Second, mounted: next, record: armed, want: actReboot},
+		},
+		"PID 1 was busy": {
+			{after: time.Second, mounted: next, record: armed, want: actWait},
+			{after: deafLimit - time.Second, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: 2 * time.Second, mounted: next, record: armed, want: actWait},
+		},
+		"an operator rolls back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: other, manager: up, want: actEnd},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := &watch{change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour, shutdown: shutdown, health: health}
+			g := &watch{
+				change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour,
+				shutdown: shutdown, health: health,
+			}
 			now := time.Hour
 			for i, l := range looks {
 				now += l.after

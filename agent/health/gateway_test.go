@@ -21,7 +21,8 @@ func TestGateways(t *testing.T) {
 		"ppp0\t00000000\t00000000\t0001\t0\t0\t300\t00000000\t0\t0\t0\n" +
 		"eth0\t000200C0\t" + here + "\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
 	zero := "00000000000000000000000000000000"
-	route6 := zero + " 00 " + zero + " 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n" +
+	route6 := zero + " 00 " + zero +
+		" 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n" +
 		zero + " 00 " + zero + " 00 " + zero + " ffffffff 00000001 00000000 00200200       lo\n" +
 		"fe800000000000000000000000000000 40 " + zero + " 00 " + zero + " 00000100 00000001 00000000 00000001     eth0\n"
 	for name, text := range map[string]string{"route": route, "ipv6_route": route6} {
@@ -80,7 +81,8 @@ func TestNeighbour(t *testing.T) {
 	if !answering(entry(reachable, a), a) {
 		t.Error("a neighbour that answered does not count")
 	}
-	if answering(entry(stale, a), a) || answering(entry(reachable, other), a) || answering(nil, a) || answering(entry(reachable, a)[:20], a) {
+	if answering(entry(stale, a), a) || answering(entry(reachable, other), a) || answering(nil, a) ||
+		answering(entry(reachable, a)[:20], a) {
 		t.Error("an entry that says nothing about the neighbour counts")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -108,32 +109,83 @@ func TestUnits(t *testing.T) {
 		config  Config
 		reason  string // "" for a healthy root
 	}{
-		"all is well":                   {machine: machine{units: []Unit{ssh}, complete: "done"}},
-		"no boot-complete.target":       {machine: machine{units: []Unit{ssh}}},
-		"a unit failed":                 {machine: machine{units: []Unit{ssh, service("app", "failed", "failed")}}, reason: "failed units: these failed and had not before the switch: app.service"},
-		"it failed before, too":         {machine: machine{units: []Unit{service("app", "failed", "failed")}}, before: Before{Failed: []string{"app.service"}}},
-		"it failed when it was stopped": {machine: machine{units: []Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}}}},
-		"it failed as the root began":   {machine: machine{units: []Unit{{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second}}}, reason: "failed units: these failed and had not before the switch: early.service"},
-		"a root that is gone had it":    {machine: machine{units: []Unit{{Name: "app.service", Load: "not-found", Active: "failed", Changed: time.Minute}}}},
-		"it may fail":                   {machine: machine{units: []Unit{service("fwupd-refresh", "failed", "failed")}}, config: Config{Ignore: []string{"fwupd*.service"}}},
-		"the agent's own failed":        {machine: machine{units: []Unit{service("confirm", "failed", "failed")}}},
-		"a service waits for restart":   {machine: machine{units: []Unit{service("app", "activating", "auto-restart")}}, reason: "restarts: these crash and are restarted: app.service"},
-		"a service is restarted":        {machine: machine{units: []Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}}, reason: "restarts: these crash and are restarted: app.service"},
-		"so it was before":              {machine: machine{units: []Unit{service("app", "active", "running")}, growing: []string{"app.service"}}, before: Before{Restarting: []string{"app.service"}}},
-		"it was restarted once":         {machine: machine{units: []Unit{service("app", "active", "running")}, restarts: map[string]int{"app.service": 1}}},
-		"what must run runs":            {machine: machine{units: []Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
-		"what must run is dead":         {machine: machine{units: []Unit{service("app", "inactive", "dead")}}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is inactive (dead)"},
-		"what must run is not there":    {machine: machine{}, config: Config{Active: []string{"app.service"}}, reason: "app.service: it must be active and is not loaded"},
-		"still starting":                {machine: machine{starting: []string{"slow.service", "confirm.service"}}, reason: "start jobs: after 300ms these units are still starting: slow.service"},
-		"the caller starts":             {machine: machine{starting: []string{"confirm.service"}}},
+		"all is well":             {machine: machine{units: []Unit{ssh}, complete: "done"}},
+		"no boot-complete.target": {machine: machine{units: []Unit{ssh}}},
+		"a unit failed": {
+			machine: machine{units: []Unit{ssh, service("app", "failed", "failed")}},
+			reason:  "failed units: these failed and had not before the switch: app.service",
+		},
+		"it failed before, too": {
+			machine: machine{units: []Unit{service("app", "failed", "failed")}},
+			before:  Before{Failed: []string{"app.service"}},
+		},
+		"it failed when it was stopped": {
+			machine: machine{
+				units: []Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}},
+			},
+		},
+		"it failed as the root began": {
+			machine: machine{units: []Unit{{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second}}},
+			reason:  "failed units: these failed and had not before the switch: early.service",
+		},
+		"a root that is gone had it": {
+			machine: machine{units: []Unit{{Name: "app.service", Load: "not-found", Active: "failed", Changed: time.Minute}}},
+		},
+		"it may fail": {
+			machine: machine{units: []Unit{service("fwupd-refresh", "failed", "failed")}},
+			config:  Config{Ignore: []string{"fwupd*.service"}},
+		},
+		"the agent's own failed": {machine: machine{units: []Unit{service("confirm", "failed", "failed")}}},
+		"a service waits for restart": {
+			machine: machine{units: []Unit{service("app", "activating", "auto-restart")}},
+			reason:  "restarts: these crash and are restarted: app.service",
+		},
+		"a service is restarted": {
+			machine: machine{units: []Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}},
+			reason:  "restarts: these crash and are restarted: app.service",
+		},
+		"so it was before": {
+			machine: machine{units: []Unit{service("app", "active", "running")}, growing: []string{"app.service"}},
+			before:  Before{Restarting: []string{"app.service"}},
+		},
+		"it was restarted once": {
+			machine: machine{units: []Unit{service("app", "active", "running")}, restarts: map[string]int{"app.service": 1}},
+		},
+		"what must run runs": {machine: machine{units: []Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
+		"what must run is dead": {
+			machine: machine{units: []Unit{service("app", "inactive", "dead")}},
+			config:  Config{Active: []string{"app.service"}},
+			reason:  "app.service: it must be active and is inactive (dead)",
+		},
+		"what must run is not there": {
+			machine: machine{},
+			config:  Config{Active: []string{"app.service"}},
+			reason:  "app.service: it must be active and is not loaded",
+		},
+		"still starting": {
+			machine: machine{starting: []string{"slow.service", "confirm.service"}},
+			reason:  "start jobs: after 300ms these units are still starting: slow.service",
+		},
+		"the caller starts": {machine: machine{starting: []string{"confirm.service"}}},
 		"boot is not complete": {
-			machine: machine{complete: "dependency", requires: []string{"sysinit.target", "check.service"}, units: []Unit{{Name: "sysinit.target", Load: "loaded", Active: "active", Sub: "active"}, service("check", "failed", "failed")}},
-			before:  Before{Failed: []string{"check.service"}},
-			reason:  "boot-complete.target: it was not reached (dependency): it requires check.service",
+			machine: machine{
+				complete: "dependency",
+				requires: []string{"sysinit.target", "check.service"},
+				units: []Unit{
+					{Name: "sysinit.target", Load: "loaded", Active: "active", Sub: "active"},
+					service("check", "failed", "failed"),
+				},
+			},
+			before: Before{Failed: []string{"check.service"}},
+			reason: "boot-complete.target: it was not reached (dependency): it requires check.service",
 		},
 		"boot does not end": {
-			machine: machine{complete: "hangs", requires: []string{"check.service"}, units: []Unit{service("check", "activating", "start")}},
-			reason:  "boot-complete.target: it was not reached before 300ms were over: it requires check.service",
+			machine: machine{
+				complete: "hangs",
+				requires: []string{"check.service"},
+				units:    []Unit{service("check", "activating", "start")},
+			},
+			reason: "boot-complete.target: it was not reached before 300ms were over: it requires check.service",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +194,8 @@ func TestUnits(t *testing.T) {
 			g.Since = time.Second
 			g.Config.Deadline, g.Config.Active, g.Config.Ignore = 300*time.Millisecond, c.config.Active, c.config.Ignore
 			r := g.Run(t.Context(), c.before)
-			if r.Healthy() != (c.reason == "") || !strings.HasPrefix(r.Reason(), c.reason) || c.reason == "" && r.Reason() != "" {
+			if r.Healthy() != (c.reason == "") || !strings.HasPrefix(r.Reason(), c.reason) ||
+				c.reason == "" && r.Reason() != "" {
 				t.Errorf("healthy is %v with %q, want %q", r.Healthy(), r.Reason(), c.reason)
 			}
 		})
@@ -185,7 +238,8 @@ func TestPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := g.Run(t.Context(), Before{})
-	if got, want := verdicts(r, KindCheck), "10-direct ok, required.d/20-replaced ok, wanted.d/15-may-fail warn"; got != want || !r.Healthy() {
+	want := "10-direct ok, required.d/20-replaced ok, wanted.d/15-may-fail warn"
+	if got := verdicts(r, KindCheck); got != want || !r.Healthy() {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	last := r.Results[len(r.Results)-1]
@@ -206,11 +260,13 @@ func TestPrograms(t *testing.T) {
 		}
 	}
 	r = g.Run(t.Context(), Before{})
-	want := "required.d/05-fails: exit code 7; required.d/06-killed: signal: killed; required.d/07-no-interpreter: it cannot be run: no such file or directory; and 1 more"
+	want = "required.d/05-fails: exit code 7; required.d/06-killed: signal: killed; " +
+		"required.d/07-no-interpreter: it cannot be run: no such file or directory; and 1 more"
 	if r.Healthy() || r.Reason() != want {
 		t.Errorf("reason %q, want %q", r.Reason(), want)
 	}
-	if got := r.Results[len(r.Results)-2].Reason; verdicts(r, KindCheck) == "" || !strings.Contains(verdicts(r, KindCheck), "08-not-executable fail") {
+	if got := r.Results[len(r.Results)-2].Reason; verdicts(r, KindCheck) == "" ||
+		!strings.Contains(verdicts(r, KindCheck), "08-not-executable fail") {
 		t.Errorf("what is not executable passes: %q, %q", verdicts(r, KindCheck), got)
 	}
 	if strings.Contains(verdicts(r, KindCheck), "wanted.d") {
@@ -240,11 +296,31 @@ func TestSlowPrograms(t *testing.T) {
 		deadline, check time.Duration
 		reason          string
 	}{
-		"longer than a check may":   {"echo waiting; sleep 60", 500 * time.Millisecond, 100 * time.Millisecond, "required.d/slow: it did not end within 100ms: waiting"},
-		"longer than the gate may":  {"sleep 60", 200 * time.Millisecond, time.Minute, "required.d/slow: it still ran when its time was over: the gate's deadline was over"},
-		"it ignores SIGTERM":        {"trap '' TERM; while :; do sleep 1; done", 200 * time.Millisecond, time.Minute, "required.d/slow: it still ran"},
-		"it leaves a child behind":  {"sleep 60 & exit 0", 20 * time.Second, 10 * time.Second, ""},
-		"and fails with it waiting": {"sleep 60 & exit 5", time.Second, 10 * time.Second, "required.d/slow: exit code 5"},
+		"longer than a check may": {
+			script:   "echo waiting; sleep 60",
+			deadline: 500 * time.Millisecond,
+			check:    100 * time.Millisecond,
+			reason:   "required.d/slow: it did not end within 100ms: waiting",
+		},
+		"longer than the gate may": {
+			script:   "sleep 60",
+			deadline: 200 * time.Millisecond,
+			check:    time.Minute,
+			reason:   "required.d/slow: it still ran when its time was over: the gate's deadline was over",
+		},
+		"it ignores SIGTERM": {
+			script:   "trap '' TERM; while :; do sleep 1; done",
+			deadline: 200 * time.Millisecond,
+			check:    time.Minute,
+			reason:   "required.d/slow: it still ran",
+		},
+		"it leaves a child behind": {script: "sleep 60 & exit 0", deadline: 20 * time.Second, check: 10 * time.Second},
+		"and fails with it waiting": {
+			script:   "sleep 60 & exit 5",
+			deadline: time.Second,
+			check:    10 * time.Second,
+			reason:   "required.d/slow: exit code 5",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -284,7 +360,8 @@ func TestPorts(t *testing.T) {
 	}
 	g.Config.Ports = append(g.Config.Ports, "tcp:"+closed)
 	r := g.Run(t.Context(), Before{})
-	if want := "port tcp:" + closed + ": it does not answer: dial tcp 127.0.0.1:" + closed + ": connect: connection refused"; r.Reason() != want {
+	const noAnswer = "port tcp:%s: it does not answer: dial tcp 127.0.0.1:%[1]s: connect: connection refused"
+	if want := fmt.Sprintf(noAnswer, closed); r.Reason() != want {
 		t.Errorf("reason %q, want %q", r.Reason(), want)
 	}
 }
@@ -311,7 +388,8 @@ func TestReachable(t *testing.T) {
 	if want := []string{"gateway fe80::1%eth0", l.Addr().String()}; !slices.Equal(before.Reachable, want) {
 		t.Fatalf("reachable is %q, want %q", before.Reachable, want)
 	}
-	if r := g.Run(t.Context(), before); !r.Healthy() || verdicts(r, KindNetwork) != "gateway fe80::1%eth0 ok, "+l.Addr().String()+" ok" {
+	if r := g.Run(t.Context(), before); !r.Healthy() ||
+		verdicts(r, KindNetwork) != "gateway fe80::1%eth0 ok, "+l.Addr().String()+" ok" {
 		t.Errorf("nothing changed: %q, %q", verdicts(r, KindNetwork), r.Reason())
 	}
 	up = false
@@ -328,7 +406,9 @@ func TestReachable(t *testing.T) {
 	if !r.CutOff() {
 		t.Errorf("nothing answers, and the host is not said to be cut off: %q", r.Reason())
 	}
-	if r.Healthy() || !strings.HasPrefix(r.Reason(), "gateway fe80::1%eth0: it could be reached before the switch: no answer; "+before.Reachable[1]+": it could be reached before") {
+	want := "gateway fe80::1%eth0: it could be reached before the switch: no answer; " +
+		before.Reachable[1] + ": it could be reached before"
+	if r.Healthy() || !strings.HasPrefix(r.Reason(), want) {
 		t.Errorf("reason %q", r.Reason())
 	}
 	if r := g.Run(t.Context(), Before{}); !r.Healthy() || r.CutOff() {
@@ -383,7 +463,8 @@ func TestSystemdIsExecutedAnew(t *testing.T) {
 	}
 	g.Config.Deadline = 300 * time.Millisecond
 	g.Systemd.Starting = func(context.Context) ([]string, error) { return nil, errors.New("connection refused") }
-	if r := g.Run(t.Context(), Before{}); r.Healthy() || !strings.Contains(r.Reason(), "systemd did not answer before 300ms were over: connection refused") {
+	if r := g.Run(t.Context(), Before{}); r.Healthy() ||
+		!strings.Contains(r.Reason(), "systemd did not answer before 300ms were over: connection refused") {
 		t.Errorf("a systemd that never answers: %q", r.Reason())
 	}
 	if !g.Busy(t.Context()) {
@@ -434,7 +515,11 @@ func TestConfig(t *testing.T) {
 			t.Errorf("Validate: %v, want %q", err, want)
 		}
 	}
-	for port, want := range map[string]string{"tcp:22": "127.0.0.1:22 [::1]:22", "tcp:[2001:db8::1]:80": "[2001:db8::1]:80", "db.example.org:5432": "db.example.org:5432"} {
+	for port, want := range map[string]string{
+		"tcp:22":               "127.0.0.1:22 [::1]:22",
+		"tcp:[2001:db8::1]:80": "[2001:db8::1]:80",
+		"db.example.org:5432":  "db.example.org:5432",
+	} {
 		if got, err := addresses(port); err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%s: %q, %v; want %q", port, got, err, want)
 		}
@@ -444,7 +529,8 @@ func TestConfig(t *testing.T) {
 func TestReportAsJSON(t *testing.T) {
 	r := Report{Results: []Result{{Name: "restarts", Kind: KindUnits, Verdict: OK, Took: time.Second, final: true}}}
 	text, err := json.Marshal(r)
-	if want := `"results":[{"name":"restarts","kind":"units","verdict":"ok","took_ns":1000000000}]`; err != nil || !strings.Contains(string(text), want) {
+	want := `"results":[{"name":"restarts","kind":"units","verdict":"ok","took_ns":1000000000}]`
+	if err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("got %s (%v), want %s in it", text, err, want)
 	}
 	if (Report{}).Healthy() || (Report{}).Reason() == "" {

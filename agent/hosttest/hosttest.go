@@ -1,37 +1,81 @@
-// Package hosttest makes hosts and records for the tests of the agent's rooms.
+// Package hosttest makes hosts, records and images for the tests of the agent's rooms.
 package hosttest
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"runtime"
 	"testing"
-	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/testtree"
+	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/sign"
 )
+
+// Kernel is what a host of these tests runs: the host root, on a kernel whose build is known.
+var Kernel = facts.Facts{
+	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
+	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
+}
 
 // New returns a host in a temporary directory, with the default configuration and its state directories.
 func New(t *testing.T) *host.Host {
 	t.Helper()
 	h := host.On(machine.Host(t.TempDir(), record.StateDir), zap.NewNop())
-	h.Config = config.Default()
-	testtree.File(t, h.Machine.Root, record.StateDir+"/.keep", "")
-	testtree.File(t, h.Machine.Root, switcher.RunDir+"/.keep", "")
+	Prepare(t, h)
 	return h
 }
 
-// OnTheWay returns the record of a host that is on its way between two roots.
+// Prepare gives a host that somebody else made the default configuration and its state directories.
+func Prepare(t *testing.T, h *host.Host) {
+	t.Helper()
+	h.Config = config.Default()
+	testtree.File(t, h.Machine.Root, record.StateDir+"/.keep", "")
+	testtree.File(t, h.Machine.Root, switcher.RunDir+"/.keep", "")
+}
+
+// OnTheWay returns the record of a host that is on its way between two roots, in its first attempt.
 func OnTheWay(verb, from, target string, good ...string) *record.Record {
 	return &record.Record{
 		Phase: record.PhaseTrying, Good: good, Bad: map[string]record.Bad{}, Accepted: map[string]release.Mark{},
-		Attempts: map[string]int{}, Failed: map[string]record.Failed{},
-		Switch: &record.Switch{Verb: verb, At: time.Unix(1, 0), Expectation: level.Expectation{From: from, Target: target}},
+		Attempts: map[string]int{target: 1}, Failed: map[string]record.Failed{},
+		Switch: &record.Switch{Verb: verb, Expectation: level.Expectation{From: from, Target: target, BootID: "b"}},
 	}
+}
+
+// Image returns a verified image that exists nowhere; every call returns the same manifest.
+func Image(t *testing.T) *image.Image {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{},"layers":[]}`)
+	payload, signature, err := sign.Simple(key, "test", digest.FromBytes(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := sign.PublicKey("test", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := verify.Policy{Keys: []verify.Key{public}}.Verify(text, ocispec.MediaTypeImageManifest,
+		[]verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: signature}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &image.Image{Verified: v}
 }

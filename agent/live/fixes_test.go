@@ -8,14 +8,14 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
 // A fix counts by an effective live patch for this kernel, or by the kernel that runs, and by nothing else.
 func TestCoverage(t *testing.T) {
-	f := agent.TheKernel
+	f := hosttest.Kernel
 	f.RebootBy = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	here := ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: f.Architecture}}
 	releases := []*release.Release{{
@@ -63,7 +63,7 @@ func TestCoverage(t *testing.T) {
 
 // Whether an image brings the running kernel: by platform, class, release, and the build where it is told.
 func TestBrings(t *testing.T) {
-	f := agent.TheKernel
+	f := hosttest.Kernel
 	f.Architecture = "amd64"
 	for name, c := range map[string]struct {
 		change func(*release.Image)
@@ -77,7 +77,8 @@ func TestBrings(t *testing.T) {
 		"this class":            {func(i *release.Image) { i.Compatible = "edge-2" }, true},
 		"another machine class": {func(i *release.Image) { i.Compatible = "edge-1" }, false},
 	} {
-		i := release.Image{Descriptor: ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}, KernelRelease: f.KernelRelease}
+		i := release.Image{KernelRelease: f.KernelRelease}
+		i.Descriptor.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
 		c.change(&i)
 		if got := bringsRunningKernel(i, f, "edge-2"); got != c.want {
 			t.Errorf("%s: %v", name, got)

@@ -4,26 +4,36 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
+// named returns a live patch for the kernel of these tests.
+func named(name string) release.LivePatch {
+	f := hosttest.Kernel
+	return release.LivePatch{
+		Name: name, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion, KernelBuildID: f.KernelBuildID,
+	}
+}
+
 func TestMisfit(t *testing.T) {
-	fits := release.LivePatch{KernelRelease: agent.TheKernel.KernelRelease, KernelVersion: agent.TheKernel.KernelVersion, KernelBuildID: agent.TheKernel.KernelBuildID}
+	fits := named("fits")
 	for name, c := range map[string]struct {
 		change func(*facts.Facts)
 		want   string
 	}{
-		"fits":             {func(*facts.Facts) {}, ""},
-		"another kernel":   {func(f *facts.Facts) { f.KernelRelease = "6.12.49" }, "it is for the kernel 6.12.48, and this host runs 6.12.49"},
-		"another build":    {func(f *facts.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
-		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" }, "with the build id c0ffee0123456789, and this host runs 00"},
-		"no build id":      {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
+		"fits": {func(*facts.Facts) {}, ""},
+		"another kernel": {func(f *facts.Facts) { f.KernelRelease = "6.12.49" },
+			"it is for the kernel 6.12.48, and this host runs 6.12.49"},
+		"another build": {func(f *facts.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
+		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" },
+			"with the build id c0ffee0123456789, and this host runs 00"},
+		"no build id": {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
 	} {
-		f := agent.TheKernel
+		f := hosttest.Kernel
 		c.change(&f)
 		got := misfit(f, fits)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
@@ -37,7 +47,7 @@ func TestMisfit(t *testing.T) {
 
 func TestSurvey(t *testing.T) {
 	k := func(name, fixes string) knownLivePatch {
-		l := release.LivePatch{Name: name, KernelRelease: agent.TheKernel.KernelRelease, KernelVersion: agent.TheKernel.KernelVersion, KernelBuildID: agent.TheKernel.KernelBuildID}
+		l := named(name)
 		if fixes != "" {
 			l.Fixes = strings.Split(fixes, ",")
 		}
@@ -57,32 +67,112 @@ func TestSurvey(t *testing.T) {
 		all    []knownLivePatch
 		want   string
 	}{
-		"nothing":                       {nil, nil, ""},
-		"waits":                         {nil, []knownLivePatch{k("a", "A")}, "a not loaded"},
-		"superseded":                    {nil, []knownLivePatch{k("a", "A"), k("b", "A,B")}, "a superseded, b not loaded"},
-		"superseded, other fixes":       {nil, []knownLivePatch{k("a", "A,C"), k("b", "A,B")}, "a superseded, b not loaded"},
-		"superseded, no fix named":      {nil, []knownLivePatch{k("a", ""), k("b", ""), k("c", "")}, "a superseded, b superseded, c not loaded"},
-		"later one was tried":           {nil, []knownLivePatch{k("a", "A"), tried}, "a not loaded, t not loaded"},
-		"later one was tried and is on": {[]livepatch.Patch{{Name: "t", Enabled: true}}, []knownLivePatch{k("a", "A"), tried}, "a superseded, t effective"},
-		"later one is held and on":      {[]livepatch.Patch{{Name: "h", Enabled: true}}, []knownLivePatch{k("a", "A"), k("h", "A")}, "a superseded, h effective"},
-		"switched off by a later one":   {[]livepatch.Patch{{Name: "a"}, {Name: "b", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a superseded, b effective"},
-		"withdrawn and switched off":    {[]livepatch.Patch{{Name: "w"}}, []knownLivePatch{withdrawn}, "w no longer published"},
-		"later one is held":             {nil, []knownLivePatch{k("a", "A"), k("h", "A,B")}, "a not loaded, h held"},
-		"later one for another kernel":  {nil, []knownLivePatch{k("a", "A"), other}, "a not loaded, o for another kernel"},
-		"later one withdrawn":           {nil, []knownLivePatch{k("a", "A"), withdrawn}, "a not loaded, w no longer published"},
-		"effective":                     {[]livepatch.Patch{{Name: "a", Enabled: true}}, []knownLivePatch{k("a", "A"), k("b", "A")}, "a effective, b not loaded"},
-		"in transition":                 {[]livepatch.Patch{{Name: "a", Enabled: true, Transition: true}}, []knownLivePatch{k("a", "A")}, "a in transition"},
-		"leaving":                       {[]livepatch.Patch{{Name: "h", Transition: true}}, []knownLivePatch{k("h", "A")}, "h being taken back"},
-		"switched off":                  {[]livepatch.Patch{{Name: "a"}}, []knownLivePatch{k("a", "A")}, "a switched off"},
-		"somebody else's":               {[]livepatch.Patch{{Name: "x", Enabled: true}}, []knownLivePatch{k("a", "A")}, "a not loaded, x effective"},
-		"superseded in the kernel":      {[]livepatch.Patch{{Name: "b", Enabled: true, Replace: true}}, []knownLivePatch{k("a", "A"), k("b", "B")}, "a superseded, b effective"},
-		"unlike any, listed later":      {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{k("a", "A"), noted}, "a superseded, b another build of it is loaded, b effective"},
-		"another build":                 {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}}, []knownLivePatch{noted}, "b another build of it is loaded, b effective"},
-		"the same build":                {[]livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}}, []knownLivePatch{noted}, "b effective"},
-		"same name, another kernel's":   {[]livepatch.Patch{{Name: "o", Enabled: true}}, []knownLivePatch{other}, "o for another kernel, o effective"},
+		"nothing": {},
+		"waits":   {all: []knownLivePatch{k("a", "A")}, want: "a not loaded"},
+		"superseded": {
+			all:  []knownLivePatch{k("a", "A"), k("b", "A,B")},
+			want: "a superseded, b not loaded",
+		},
+		"superseded, other fixes": {
+			all:  []knownLivePatch{k("a", "A,C"), k("b", "A,B")},
+			want: "a superseded, b not loaded",
+		},
+		"superseded, no fix named": {
+			all:  []knownLivePatch{k("a", ""), k("b", ""), k("c", "")},
+			want: "a superseded, b superseded, c not loaded",
+		},
+		"later one was tried": {all: []knownLivePatch{k("a", "A"), tried}, want: "a not loaded, t not loaded"},
+		"later one was tried and is on": {
+			loaded: []livepatch.Patch{{Name: "t", Enabled: true}},
+			all:    []knownLivePatch{k("a", "A"), tried},
+			want:   "a superseded, t effective",
+		},
+		"later one is held and on": {
+			loaded: []livepatch.Patch{{Name: "h", Enabled: true}},
+			all:    []knownLivePatch{k("a", "A"), k("h", "A")},
+			want:   "a superseded, h effective",
+		},
+		"switched off by a later one": {
+			loaded: []livepatch.Patch{{Name: "a"}, {Name: "b", Enabled: true}},
+			all:    []knownLivePatch{k("a", "A"), k("b", "A")},
+			want:   "a superseded, b effective",
+		},
+		"withdrawn and switched off": {
+			loaded: []livepatch.Patch{{Name: "w"}},
+			all:    []knownLivePatch{withdrawn},
+			want:   "w no longer published",
+		},
+		"later one is held": {all: []knownLivePatch{k("a", "A"), k("h", "A,B")}, want: "a not loaded, h held"},
+		"later one for another kernel": {
+			all:  []knownLivePatch{k("a", "A"), other},
+			want: "a not loaded, o for another kernel",
+		},
+		"later one withdrawn": {
+			all:  []knownLivePatch{k("a", "A"), withdrawn},
+			want: "a not loaded, w no longer published",
+		},
+		"effective": {
+			loaded: []livepatch.Patch{{Name: "a", Enabled: true}},
+			all:    []knownLivePatch{k("a", "A"), k("b", "A")},
+			want:   "a effective, b not loaded",
+		},
+		"in transition": {
+			loaded: []livepatch.Patch{{Name: "a", Enabled: true, Transition: true}},
+			all:    []knownLivePatch{k("a", "A")},
+			want:   "a in transition",
+		},
+		"leaving": {
+			loaded: []livepatch.Patch{{Name: "h", Transition: true}},
+			all:    []knownLivePatch{k("h", "A")},
+			want:   "h being taken back",
+		},
+		"switched off": {
+			loaded: []livepatch.Patch{{Name: "a"}},
+			all:    []knownLivePatch{k("a", "A")},
+			want:   "a switched off",
+		},
+		"somebody else's": {
+			loaded: []livepatch.Patch{{Name: "x", Enabled: true}},
+			all:    []knownLivePatch{k("a", "A")},
+			want:   "a not loaded, x effective",
+		},
+		"superseded in the kernel": {
+			loaded: []livepatch.Patch{{Name: "b", Enabled: true, Replace: true}},
+			all:    []knownLivePatch{k("a", "A"), k("b", "B")},
+			want:   "a superseded, b effective",
+		},
+		"unlike any, listed later": {
+			loaded: []livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}},
+			all:    []knownLivePatch{k("a", "A"), noted},
+			want:   "a superseded, b another build of it is loaded, b effective",
+		},
+		"another build": {
+			loaded: []livepatch.Patch{{Name: "b", Enabled: true, Note: "x"}},
+			all:    []knownLivePatch{noted},
+			want:   "b another build of it is loaded, b effective",
+		},
+		"the same build": {
+			loaded: []livepatch.Patch{{Name: "b", Enabled: true, Note: "b"}},
+			all:    []knownLivePatch{noted},
+			want:   "b effective",
+		},
+		"same name, another kernel's": {
+			loaded: []livepatch.Patch{{Name: "o", Enabled: true}},
+			all:    []knownLivePatch{other},
+			want:   "o for another kernel, o effective",
+		},
 	} {
-		if got := agent.States(SurveyOf(agent.TheKernel, c.loaded, c.all, held)); got != c.want {
+		if got := states(SurveyOf(hosttest.Kernel, c.loaded, c.all, held)); got != c.want {
 			t.Errorf("%s: %s; want %s", name, got, c.want)
 		}
 	}
+}
+
+// states writes a survey as text.
+func states(list []LivePatch) string {
+	var text []string
+	for _, p := range list {
+		text = append(text, p.Name+" "+string(p.State))
+	}
+	return strings.Join(text, ", ")
 }

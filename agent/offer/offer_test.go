@@ -1,31 +1,26 @@
 package offer
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/verify"
-	"github.com/updatectl/updatectl/verify/sign"
 )
 
-var Today = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+var today = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // Offered is what fetch makes of a release with this sequence, or with 0 of an image on its own.
-func Offered(t *testing.T, sequence int64, version string, waived error) *Published {
+func offered(t *testing.T, sequence int64, version string, waived error) *Published {
 	t.Helper()
-	p := &Published{Mark: release.Mark{Version: version}, Image: testImage(t), Waived: waived}
+	p := &Published{Mark: release.Mark{Version: version}, Image: hosttest.Image(t), Waived: waived}
 	if sequence > 0 {
 		p.Mark.Sequence, p.Mark.Digest = sequence, digest.FromString(version)
 		p.Release = &release.Release{Digest: p.Mark.Digest, Header: release.Header{Version: version, Sequence: sequence}}
@@ -33,32 +28,11 @@ func Offered(t *testing.T, sequence int64, version string, waived error) *Publis
 	return p
 }
 
-// testImage is a verified image that exists nowhere.
-func testImage(t *testing.T) *image.Image {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{},"layers":[]}`)
-	payload, signature, err := sign.Simple(key, "test", digest.FromBytes(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := sign.PublicKey("test", key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := verify.Policy{Keys: []verify.Key{public}}.Verify(text, ocispec.MediaTypeImageManifest,
-		[]verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: signature}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &image.Image{Verified: v}
-}
-
 func TestAcceptedIsRemembered(t *testing.T) {
 	older := errors.New("it is older")
+	v1, v3 := release.Mark{Version: "v1"}, release.Mark{Version: "v3"}
+	r7, r8 := release.Mark{Sequence: 7, Version: "2026.7"}, release.Mark{Sequence: 8, Version: "2026.8"}
+	r9 := release.Mark{Sequence: 9, Version: "2026.9"}
 	r := &record.Record{Good: []string{"host"}, Accepted: map[string]release.Mark{}}
 	for _, step := range []struct {
 		sequence int64
@@ -69,45 +43,47 @@ func TestAcceptedIsRemembered(t *testing.T) {
 		mark     release.Mark // without the digest
 		seen     time.Duration
 	}{
-		{0, "v1", nil, 0, true, release.Mark{Version: "v1"}, -1},
-		{0, "trixie", nil, 0, false, release.Mark{Version: "v1"}, -1}, // names have no order
-		{0, "v3", nil, 0, true, release.Mark{Version: "v3"}, -1},
-		{0, "v2", nil, 0, false, release.Mark{Version: "v3"}, -1}, // it runs already: allowed, and no news
-		{0, "v2", older, 0, true, release.Mark{Version: "v2"}, -1},
-		{7, "2026.7", nil, time.Hour, true, release.Mark{Sequence: 7, Version: "2026.7"}, time.Hour},
-		{7, "2026.7", nil, time.Hour, false, release.Mark{Sequence: 7, Version: "2026.7"}, time.Hour},
-		{8, "2026.8", nil, 2 * time.Hour, true, release.Mark{Sequence: 8, Version: "2026.8"}, 2 * time.Hour},
-		{9, "2026.9", nil, time.Minute, true, release.Mark{Sequence: 9, Version: "2026.9"}, 2 * time.Hour}, // the clock went back
-		{0, "v9", older, 3 * time.Hour, false, release.Mark{Sequence: 9, Version: "2026.9"}, 2 * time.Hour},
-		{7, "2026.7", older, 3 * time.Hour, true, release.Mark{Sequence: 7, Version: "2026.7"}, 3 * time.Hour},
+		{version: "v1", changed: true, mark: v1, seen: -1},
+		{version: "trixie", mark: v1, seen: -1}, // names have no order
+		{version: "v3", changed: true, mark: v3, seen: -1},
+		{version: "v2", mark: v3, seen: -1}, // it runs already: allowed, and no news
+		{version: "v2", waived: older, changed: true, mark: release.Mark{Version: "v2"}, seen: -1},
+		{sequence: 7, version: "2026.7", after: time.Hour, changed: true, mark: r7, seen: time.Hour},
+		{sequence: 7, version: "2026.7", after: time.Hour, mark: r7, seen: time.Hour},
+		{sequence: 8, version: "2026.8", after: 2 * time.Hour, changed: true, mark: r8, seen: 2 * time.Hour},
+		// the clock went back
+		{sequence: 9, version: "2026.9", after: time.Minute, changed: true, mark: r9, seen: 2 * time.Hour},
+		{version: "v9", waived: older, after: 3 * time.Hour, mark: r9, seen: 2 * time.Hour},
+		{sequence: 7, version: "2026.7", waived: older, after: 3 * time.Hour, changed: true, mark: r7, seen: 3 * time.Hour},
 	} {
-		p := Offered(t, step.sequence, step.version, step.waived)
-		changed := r.Accept(p.Offered(r.Mark), Today.Add(step.after))
+		p := offered(t, step.sequence, step.version, step.waived)
+		changed := r.Accept(p.Offered(r.Mark), today.Add(step.after))
 		got := r.Mark
 		got.Digest = ""
 		seen := time.Duration(-1)
 		if !r.Seen.IsZero() {
-			seen = r.Seen.Sub(Today)
+			seen = r.Seen.Sub(today)
 		}
 		if changed != step.changed || got != step.mark || seen != step.seen {
-			t.Errorf("after %d %s: changed %v, mark %+v, seen %s; want %v, %+v, %s", step.sequence, step.version, changed, got, seen, step.changed, step.mark, step.seen)
+			t.Errorf("after %d %s: changed %v, mark %+v, seen %s; want %v, %+v, %s", step.sequence,
+				step.version, changed, got, seen, step.changed, step.mark, step.seen)
 		}
 	}
-	if m := r.Accepted[testImage(t).ID()]; m.Sequence != 7 {
+	if m := r.Accepted[hosttest.Image(t).ID()]; m.Sequence != 7 {
 		t.Errorf("the image counts as accepted with %+v", m)
 	}
 }
 
 // A proven time of a signature has passed, whatever the clock says.
 func TestProvenTimesAreSeen(t *testing.T) {
-	at := latestProven(Today, []verify.Voucher{{}, {SignedAt: Today.Add(time.Hour)}, {SignedAt: Today.Add(-time.Hour)}})
-	if !at.Equal(Today.Add(time.Hour)) || !latestProven(Today, nil).Equal(Today) {
+	at := latestProven(today, []verify.Voucher{{}, {SignedAt: today.Add(time.Hour)}, {SignedAt: today.Add(-time.Hour)}})
+	if !at.Equal(today.Add(time.Hour)) || !latestProven(today, nil).Equal(today) {
 		t.Errorf("latest is %s", at)
 	}
 	r := &record.Record{Accepted: map[string]release.Mark{}}
-	p := Offered(t, 7, "2026.7", nil)
+	p := offered(t, 7, "2026.7", nil)
 	p.seen = at
-	if !r.Accept(p.Offered(r.Mark), Today) || !r.Seen.Equal(at) {
+	if !r.Accept(p.Offered(r.Mark), today) || !r.Seen.Equal(at) {
 		t.Errorf("seen %s", r.Seen)
 	}
 }
@@ -119,17 +95,17 @@ func TestLeave(t *testing.T) {
 		to   *Published
 		bad  bool
 	}{
-		"newer release":   {release.Mark{Sequence: 6, Version: "2026.6"}, Offered(t, 7, "2026.7", nil), false},
-		"older release":   {release.Mark{Sequence: 8, Version: "2026.8"}, Offered(t, 7, "2026.7", nil), true},
-		"newer image":     {release.Mark{Version: "v1"}, Offered(t, 0, "v2", nil), false},
-		"older image":     {release.Mark{Version: "v3"}, Offered(t, 0, "v2", nil), true},
-		"image by itself": {release.Mark{Sequence: 6, Version: "2026.6"}, Offered(t, 0, "v2", nil), true},
+		"newer release":   {release.Mark{Sequence: 6, Version: "2026.6"}, offered(t, 7, "2026.7", nil), false},
+		"older release":   {release.Mark{Sequence: 8, Version: "2026.8"}, offered(t, 7, "2026.7", nil), true},
+		"newer image":     {release.Mark{Version: "v1"}, offered(t, 0, "v2", nil), false},
+		"older image":     {release.Mark{Version: "v3"}, offered(t, 0, "v2", nil), true},
+		"image by itself": {release.Mark{Sequence: 6, Version: "2026.6"}, offered(t, 0, "v2", nil), true},
 	} {
 		r := &record.Record{Bad: map[string]record.Bad{}, Accepted: map[string]release.Mark{"left": c.left}}
 		if older := c.to.OlderThan(r, "left"); older != c.bad {
 			t.Errorf("%s: older %v", name, older)
 		}
-		r.LeaveForOlder("left", c.to.Mark.Version, Today)
+		r.LeaveForOlder("left", c.to.Mark.Version, today)
 		if bad := r.Bad["left"]; !strings.Contains(bad.Reason, "for version "+c.to.Mark.Version) {
 			t.Errorf("%s: %+v", name, r.Bad)
 		}
@@ -140,21 +116,31 @@ func TestLeave(t *testing.T) {
 }
 
 func TestCircumstances(t *testing.T) {
-	a := agent.TestAgent(t)
-	a.Now = func() time.Time { return Today }
-	a.Config.Source.Compatible = "example,edge-2"
-	rec := &record.Record{Good: []string{"host"}, Mark: release.Mark{Sequence: 7}, Seen: Today, Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}}}
+	of := newOffers(t)
+	of.Now = func() time.Time { return today }
+	of.Config.Source.Compatible = "example,edge-2"
+	rec := &record.Record{
+		Good: []string{"host"}, Mark: release.Mark{Sequence: 7}, Seen: today,
+		Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}},
+	}
 	host := facts.Facts{Root: "host", Architecture: "arm64", Systemd: 257}
-	f := a.circumstances(host, rec, "", true)
-	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" || f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(Today) || !f.Now.Equal(Today) {
+	f := of.circumstances(host, rec, "", true)
+	if !f.Fresh || f.Running != "" || f.Compatible != "example,edge-2" || f.Platform.Architecture != "arm64" ||
+		f.Systemd != 257 || !f.AllowDowngrade || f.Mark.Sequence != 7 || !f.Seen.Equal(today) || !f.Now.Equal(today) {
 		t.Errorf("%+v", f)
 	}
-	rec.Good = append(rec.Good, "sha256-1") // a boot of the kernel lands on the mutable host, whose state that root has used
-	if f := a.circumstances(host, rec, a.Roots.VersionOf(VersionedRoot(host, rec), rec), false); f.Fresh || f.Running != "1.0" || f.AllowDowngrade {
+	rec.Good = append(rec.Good, "sha256-1") // a full reboot lands on the host root, whose state that root has used
+	if root := VersionedRoot(host, rec); root != "sha256-1" {
+		t.Errorf("the version of %s counts", root)
+	}
+	if f := of.circumstances(host, rec, "1.0", false); f.Fresh || f.Running != "1.0" || f.AllowDowngrade {
 		t.Errorf("%+v", f)
 	}
 	rec.Good = append(rec.Good, "sha256-2") // nothing is known of it
-	if f := a.circumstances(host, rec, a.Roots.VersionOf(VersionedRoot(host, rec), rec), false); f.Fresh || f.Running != "" {
+	if root := VersionedRoot(host, rec); root != "sha256-2" {
+		t.Errorf("the version of %s counts", root)
+	}
+	if f := of.circumstances(host, rec, "", false); f.Fresh || f.Running != "" {
 		t.Errorf("%+v", f)
 	}
 }
@@ -167,12 +153,14 @@ func TestHowToPassABarrier(t *testing.T) {
 		"oci:/srv/layout:stable":                "--from oci:/srv/layout:2.0`",
 		"oci:layout":                            "--from oci:layout:2.0`",
 	} {
-		if err := withBarrierCommand(b, reference); !errors.Is(err, release.ErrBarrier) || !strings.Contains(err.Error(), want) {
+		if err := withBarrierCommand(b, reference); !errors.Is(err, release.ErrBarrier) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", reference, err, want)
 		}
 	}
 	b.Version = "2.0~rc1" // no tag can be called that
-	if err := withBarrierCommand(b, "oci:layout"); !errors.Is(err, release.ErrBarrier) || strings.Contains(err.Error(), "--from") {
+	if err := withBarrierCommand(b, "oci:layout"); !errors.Is(err, release.ErrBarrier) ||
+		strings.Contains(err.Error(), "--from") {
 		t.Errorf("%v", err)
 	}
 	if err := withBarrierCommand(release.ErrExpired, "oci:layout"); err != release.ErrExpired {

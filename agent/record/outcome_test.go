@@ -11,9 +11,12 @@ import (
 
 // TestNeverRan: what ends a switch before the new root runs is not that root's fault, and is counted all the same.
 func TestNeverRan(t *testing.T) {
-	for name, outcome := range map[string]level.Outcome{"not armed": level.NotArmed, "booted before it was armed": level.Rebooted} {
+	for name, outcome := range map[string]level.Outcome{
+		"not armed":                  level.NotArmed,
+		"booted before it was armed": level.Rebooted,
+	} {
 		t.Run(name, func(t *testing.T) {
-			r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+			r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 			for times := 1; times <= MaxAttempts+1; times++ {
 				r.Phase, r.Attempts["v2"] = PhaseArmed, MaxAttempts
 				if err := r.GiveUp(CauseMissed, outcome, "no space", time.Now()); err != nil {

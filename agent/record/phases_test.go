@@ -48,20 +48,15 @@ func TestMoves(t *testing.T) {
 		}
 	}
 	r := &Record{Phase: PhaseTrying}
-	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") || r.Phase != PhaseTrying {
+	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") ||
+		r.Phase != PhaseTrying {
 		t.Errorf("a root that is tried was staged over: %v, %s", err, r.Phase)
 	}
 }
 
-func OnTheWay(verb, from, target string, good ...string) *Record {
-	r := &Record{Phase: PhaseTrying, Good: good, Bad: map[string]Bad{}, Attempts: map[string]int{target: 1}, Failed: map[string]Failed{}, Switch: &Switch{Verb: verb}}
-	r.Switch.From, r.Switch.Target, r.Switch.BootID = from, target, "b"
-	return r
-}
-
 // TestStillAnnounced: what the arming step was called for may have been taken back, and asked for anew, meanwhile.
 func TestStillAnnounced(t *testing.T) {
-	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
 	meant := *r.Switch
 	if !r.Announces(&meant) {
@@ -75,9 +70,10 @@ func TestStillAnnounced(t *testing.T) {
 	}
 }
 
-// TestBootsOnce: a host that is cut off in the root it went back to boots the kernel for it, and not again after a boot.
+// TestBootsOnce: a host that is cut off in the root that it rolled back to has one full reboot for it, and no second
+// one.
 func TestBootsOnce(t *testing.T) {
-	back, resumed := OnTheWay(VerbBack, "v2", "v1", "host", "v1"), OnTheWay(VerbBack, "v1", "host", "host", "v1")
+	back, resumed := onTheWay(VerbBack, "v2", "v1", "host", "v1"), onTheWay(VerbBack, "v1", "host", "host", "v1")
 	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
 	for name, c := range map[string]struct {
 		rec  *Record
@@ -85,8 +81,8 @@ func TestBootsOnce(t *testing.T) {
 	}{
 		"gone back to":             {back, true},
 		"after a boot":             {resumed, false},
-		"there is a way back":      {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
-		"rolled back, by a person": {OnTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
+		"there is a way back":      {onTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
+		"rolled back, by a person": {onTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
 	} {
 		if got := c.rec.MayFullReboot(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -99,19 +95,19 @@ func TestWayBack(t *testing.T) {
 		rec  *Record
 		want string
 	}{
-		"to where it came from":             {OnTheWay(VerbApply, "v1", "v2", "host", "v1"), "v1"},
-		"to the host, on the first image":   {OnTheWay(VerbApply, "host", "v1", "host"), "host"},
-		"from a root that was not good":     {OnTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
-		"from a root rolled back to":        {OnTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
-		"from the host resumed":             {OnTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
-		"from a root gone back to: nowhere": {OnTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
-		"into itself":                       {OnTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
+		"to where it came from":             {onTheWay(VerbApply, "v1", "v2", "host", "v1"), "v1"},
+		"to the host, on the first image":   {onTheWay(VerbApply, "host", "v1", "host"), "host"},
+		"from a root that was not good":     {onTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
+		"from a root rolled back to":        {onTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
+		"from the host resumed":             {onTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
+		"from a root gone back to: nowhere": {onTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
+		"into itself":                       {onTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
 	} {
 		if got := c.rec.WayBack(); got != c.want {
 			t.Errorf("%s: back to %q, want %q", name, got, c.want)
 		}
 	}
-	full := OnTheWay(VerbApply, "host", "v2", "host", "v1")
+	full := onTheWay(VerbApply, "host", "v2", "host", "v1")
 	if full.Switch.Back = "v1"; full.WayBack() != "v1" {
 		t.Errorf("after a boot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
 	}
@@ -119,7 +115,7 @@ func TestWayBack(t *testing.T) {
 
 func TestGiveUpCountsAttempts(t *testing.T) {
 	at := time.Now()
-	r := OnTheWay(VerbApply, "v1", "v2", "host", "v1")
+	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Staged = "v2"
 	if err := r.GiveUp(CauseLeft, level.Rebooted, "power", at); err != nil || len(r.Bad) != 0 || r.Phase != PhaseStaged {
 		t.Errorf("after one power cut: %+v, %v", r, err)
@@ -128,14 +124,16 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	if err := r.SetOut(again); err != nil || r.Attempts["v2"] != 2 {
 		t.Fatalf("attempts are %v, %v", r.Attempts, err)
 	}
-	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 || r.Attempts["v2"] != 1 {
+	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 ||
+		r.Attempts["v2"] != 1 {
 		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
 	}
 	again.Armed = true
 	if err := r.SetOut(again); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil || !strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
+	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil ||
+		!strings.Contains(r.Bad["v2"].Reason, "tried 2 times") {
 		t.Errorf("after two power cuts: %+v, %v", r.Bad, err)
 	}
 }
@@ -181,9 +179,12 @@ func TestResumeDecides(t *testing.T) {
 	}
 }
 
-// TestOlderRecords: an agent of before the way back wrote these, and has to read what this one writes after a roll back.
+// TestOlderRecords: an agent that knew no way back wrote these, and has to read what this one writes after a rollback.
 func TestOlderRecords(t *testing.T) {
-	old := `{"schema":"updatectl.record/v1","phase":"armed","good":["host"],"switch":{"from":"host","target":"v1","boot_id":"b","soft_reboots":0,"verb":"apply","at":"2026-01-02T03:04:05Z"}}`
+	old := `{
+		"schema":"updatectl.record/v1","phase":"armed","good":["host"],
+		"switch":{"from":"host","target":"v1","boot_id":"b","soft_reboots":0,"verb":"apply","at":"2026-01-02T03:04:05Z"}
+	}`
 	r := &Record{}
 	if err := parseRecord([]byte(old), r); err != nil {
 		t.Fatal(err)

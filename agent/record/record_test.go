@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 func TestGoodRoots(t *testing.T) {
@@ -38,7 +38,8 @@ func TestGoodRoots(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"}, Switch: &Switch{}}
+	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"},
+		Switch: &Switch{}}
 	r.Switch.From, r.Switch.Target = "v1", "v3"
 	if got, want := r.Needed("v2"), []string{"p", "v1", "v2", "v3"}; !slices.Equal(got, want) {
 		t.Errorf("keep = %v, want %v", got, want)
@@ -46,17 +47,17 @@ func TestKeep(t *testing.T) {
 }
 
 func TestRecordSurvivesWriting(t *testing.T) {
-	a := agent.TestAgent(t)
-	r, err := a.Read()
+	s := testStore(t)
+	r, err := s.Read()
 	if err != nil || r.LastGood() != switcher.HostRoot || r.Phase != PhaseIdle {
 		t.Fatalf("the first record is %+v, %v", r, err)
 	}
-	r.Bad["v2"] = Bad{Reason: "no network", At: a.Now().UTC().Round(time.Second)}
+	r.Bad["v2"] = Bad{Reason: "no network", At: s.Now().UTC().Round(time.Second)}
 	r.MarkGood("v1")
-	if err := a.Write(r); err != nil {
+	if err := s.Write(r); err != nil {
 		t.Fatal(err)
 	}
-	again, err := a.Read()
+	again, err := s.Read()
 	if err != nil || again.LastGood() != "v1" || again.Bad["v2"] != r.Bad["v2"] {
 		t.Errorf("read back %+v, %v", again, err)
 	}
@@ -64,7 +65,8 @@ func TestRecordSurvivesWriting(t *testing.T) {
 
 func TestRecordOfANewerAgent(t *testing.T) {
 	var r Record
-	if err := parseRecord([]byte(`{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`), &r); err != nil || r.LastGood() != "v9" {
+	text := `{"schema":"updatectl.record/v2","phase":"good","good":["host","v9"],"quorum":{"a":1}}`
+	if err := parseRecord([]byte(text), &r); err != nil || r.LastGood() != "v9" {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -83,7 +85,8 @@ func TestBrokenRecords(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`, `{"good":["host"],"bad":null}`}
+	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`,
+		`{"good":["host"],"bad":null}`}
 	if len(seeds) == 0 {
 		f.Fatal("the corpus is empty")
 	}
@@ -115,18 +118,21 @@ func TestBackAfterABoot(t *testing.T) {
 
 // TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
 func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
-	a := agent.TestAgent(t)
-	const text = `{"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}}`
-	agent.WriteFile(t, a.Machine.Root, RecordFile, text)
+	s := testStore(t)
+	const text = `{
+		"schema":"updatectl.record/v1","phase":"good","good":["host"],"later":{"a":[1]},
+		"switch":{"from":"host","target":"v1","verb":"apply","at":"2026-01-02T03:04:05Z","sooner":true}
+	}`
+	testtree.File(t, "", s.Path(RecordFile), text)
 	for range 2 {
-		r, err := a.Read()
+		r, err := s.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Switch.From != "host" || r.Attempts == nil {
 			t.Fatalf("%+v", r)
 		}
-		if err := a.Write(r); err != nil {
+		if err := s.Write(r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,7 +140,7 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 		Later  struct{ A []int }
 		Switch struct{ Sooner bool }
 	}
-	written, err := os.ReadFile(a.Path(RecordFile))
+	written, err := os.ReadFile(s.Path(RecordFile))
 	if err == nil {
 		err = json.Unmarshal(written, &got)
 	}
@@ -146,7 +152,8 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 	}
 }
 
-// TestNamedWayBack: a root that the operator names is the last good one once it is gone back to; the host's own choice is not.
+// TestNamedWayBack: after a rollback to a root that the operator named, it is the last good one; after one to the
+// host's own choice it is not.
 func TestNamedWayBack(t *testing.T) {
 	for named, want := range map[bool]string{false: "host v1", true: "host"} {
 		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}

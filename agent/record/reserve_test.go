@@ -4,24 +4,17 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"testing"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-
-	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // TestSpare: the room that is kept is given up in parts, for what finds no other.
 func TestSpare(t *testing.T) {
-	a := &Store{Machine: facts.Machine{Root: t.TempDir()}, Log: zap.NewNop()}
-	file := a.Path(reserveFile)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	s := testStore(t)
+	file := s.Path(reserveFile)
 	for range 2 { // the second time, it is there
-		a.Reserve()
+		s.Reserve()
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(file, &st); err != nil || st.Size != reserveSize || st.Blocks*512 < reserveSize {
@@ -43,7 +36,8 @@ func TestSpare(t *testing.T) {
 		}
 		return st.Size()
 	}
-	if err := a.withReserve(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || size() != reserveSize {
+	if err := s.withReserve(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) ||
+		size() != reserveSize {
 		t.Errorf("another error (%v) has cost the room that is kept", err)
 	}
 	for _, c := range []struct {
@@ -51,12 +45,12 @@ func TestSpare(t *testing.T) {
 		left   int64
 	}{{2, reserveSize - reservePart}, {4, reserveSize - 4*reservePart}, {5, 0}} {
 		writes, enough = 0, c.enough
-		if err := a.withReserve(write); err != nil || writes != enough || size() != c.left {
+		if err := s.withReserve(write); err != nil || writes != enough || size() != c.left {
 			t.Errorf("after %d writes: %v, %d bytes left, want %d", writes, err, size(), c.left)
 		}
 	}
 	writes, enough = 0, 2
-	if err := a.withReserve(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
+	if err := s.withReserve(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
 		t.Errorf("without any, after %d writes: %v", writes, err)
 	}
 }

@@ -5,18 +5,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // etcCase is a root that ran, with the merge of another /etc at hand.
 type etcCase struct {
 	*testing.T
-	agent *Roots
+	roots *Roots
 	in    etc.Inputs
 	dst   string
 }
@@ -24,19 +24,19 @@ type etcCase struct {
 const etcRoot = "sha256-1"
 
 func newEtcCase(t *testing.T) etcCase {
-	a := agent.TestAgent(t)
+	rs := newRoots(t)
 	dir := t.TempDir()
-	agent.WriteFile(t, dir, "current/hostname", "host\n")
-	agent.WriteFile(t, dir, "next/hostname", "image\n")
-	c := etcCase{t, a, etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")},
-		a.Path(record.StateDir + "/roots/" + etcRoot + "/etc")}
-	agent.WriteFile(t, c.dst, "ran", "changed while it ran")
+	testtree.File(t, dir, "current/hostname", "host\n")
+	testtree.File(t, dir, "next/hostname", "image\n")
+	c := etcCase{t, rs, etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")},
+		rs.Path(record.StateDir + "/roots/" + etcRoot + "/etc")}
+	testtree.File(t, c.dst, "ran", "changed while it ran")
 	return c
 }
 
 func (c etcCase) merge() {
 	c.Helper()
-	if err := c.agent.mergeEtc(c.in, c.dst); err != nil {
+	if err := c.roots.mergeEtc(c.in, c.dst); err != nil {
 		c.Fatal(err)
 	}
 }
@@ -80,9 +80,9 @@ func TestRestoreEtc(t *testing.T) {
 			if err := crash(c); err != nil {
 				t.Fatal(err)
 			}
-			c.agent.RestoreEtcs(facts.Facts{Root: etcRoot}) // the one that runs is left alone
+			c.roots.RestoreEtcs(facts.Facts{Root: etcRoot}) // the one that runs is left alone
 			c.own(etcBefore)
-			c.agent.RestoreEtcs(facts.Facts{Root: switcher.HostRoot})
+			c.roots.RestoreEtcs(facts.Facts{Root: switcher.HostRoot})
 			c.own("")
 			if rootfs.Exists(c.dst+EtcMerged) || rootfs.Exists(c.dst+etcBefore) {
 				t.Error("something is left over")

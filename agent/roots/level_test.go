@@ -56,7 +56,8 @@ func TestWithLevel(t *testing.T) {
 	decision := func(l level.Level, v level.Verdict) level.Decision {
 		return level.Decision{Level: l, Checks: []level.Check{{Name: "check", Verdict: v, Reason: "reason"}}}
 	}
-	soft, full, refused := decision(level.Soft, level.VerdictOK), decision(level.Full, level.VerdictFull), decision(level.None, level.VerdictRefuse)
+	soft, full := decision(level.Soft, level.VerdictOK), decision(level.Full, level.VerdictFull)
+	refused := decision(level.None, level.VerdictRefuse)
 	for name, c := range map[string]struct {
 		decision   level.Decision
 		configured level.Level
@@ -74,9 +75,9 @@ func TestWithLevel(t *testing.T) {
 		"refused":                           {refused, level.Auto, "", false, level.None, ErrIncompatible},
 		"refused, though it was booted for": {refused, level.Auto, "", true, level.None, ErrIncompatible},
 	} {
-		a := &Roots{}
-		a.Config.Switch.Level, a.Config.Switch.Fallback = string(c.configured), config.FallbackRefuse
-		d, err := a.withLevel(c.decision, c.wish, c.booted)
+		rs := newRoots(t)
+		rs.Config.Switch.Level, rs.Config.Switch.Fallback = string(c.configured), config.FallbackRefuse
+		d, err := rs.withLevel(c.decision, c.wish, c.booted)
 		if d.Level != c.level || !errors.Is(err, c.err) || len(d.Checks) != 1 {
 			t.Errorf("%s: %+v, %v; want %s, %v", name, d, err, c.level, c.err)
 		}

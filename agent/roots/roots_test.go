@@ -6,6 +6,10 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/switcher"
 )
 
 // TestNoRoomIsNotTheImage: what has no room says nothing of the image.
@@ -19,5 +23,16 @@ func TestNoRoomIsNotTheImage(t *testing.T) {
 	}
 	if err := incompatible(nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestVersionOf: the record knows the version of a root that was accepted, also of one that is gone.
+func TestVersionOf(t *testing.T) {
+	rs := newRoots(t)
+	rec := &record.Record{Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}}}
+	for root, want := range map[string]string{"sha256-1": "1.0", "sha256-2": "", switcher.HostRoot: ""} {
+		if got := rs.VersionOf(root, rec); got != want {
+			t.Errorf("%s has the version %q, want %q", root, got, want)
+		}
 	}
 }

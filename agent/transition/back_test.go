@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -16,14 +16,15 @@ import (
 // TestGivenUpIsTold: the first time a root is lost, it may have been a power cut; the second time the history says that
 // the root is given up.
 func TestGivenUpIsTold(t *testing.T) {
-	a := agent.TestAgent(t)
+	mv := newMover(t)
 	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
-		r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 		r.Phase, r.Attempts["v2"], r.Switch.Armed = record.PhaseArmed, attempt+1, true
-		if err := a.recordGiveUp(r, record.CauseMissed, level.Rebooted, "the kernel was booted"); !errors.Is(err, ErrSwitch) {
+		err := mv.recordGiveUp(r, record.CauseMissed, level.Rebooted, "the kernel was booted")
+		if !errors.Is(err, ErrSwitch) {
 			t.Fatal(err)
 		}
-		events, err := a.Records.History()
+		events, err := mv.Records.History()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +43,7 @@ func TestGivenUpIsTold(t *testing.T) {
 
 func TestRetreat(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := record.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	back := record.Switch{Verb: record.VerbBack, At: at}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
 	note := GuardNote{Left: "v2", Switch: back}
@@ -55,7 +56,8 @@ func TestRetreat(t *testing.T) {
 	if note.Concerns(r, facts.Facts{BootID: "b"}) {
 		t.Error("a note that the record has is taken over again")
 	}
-	if r.Phase != record.PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" || r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
+	if r.Phase != record.PhaseArmed || r.Switch.Target != "v1" || r.Bad["v2"].Reason != "it hangs" ||
+		r.Last.Outcome != level.Unhealthy || r.Last.Back != "v1" {
 		t.Errorf("the record is %+v, last %+v", r, r.Last)
 	}
 	r.Phase = record.PhaseTrying
@@ -67,8 +69,8 @@ func TestRetreat(t *testing.T) {
 
 // TestGuardLeaves: what a guard does on its way out of a root is no leftover, and what it did before is.
 func TestGuardLeaves(t *testing.T) {
-	a := agent.TestAgent(t)
-	if err := a.CheckGuardStays(t.Context()); err != nil {
+	mv := newMover(t)
+	if err := mv.CheckGuardStays(t.Context()); err != nil {
 		t.Errorf("without a note: %v", err)
 	}
 	n := &GuardNote{Left: "v2", Mount: 7}

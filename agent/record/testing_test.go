@@ -1,0 +1,31 @@
+package record
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/testtree"
+)
+
+// testStore returns the Store of a host in a temporary directory, with its state directory.
+func testStore(t *testing.T) *Store {
+	t.Helper()
+	root := t.TempDir()
+	testtree.File(t, root, StateDir+"/.keep", "")
+	path := func(p string) string { return filepath.Join(root, p) }
+	return &Store{Path: path, Log: zap.NewNop(), Now: time.Now}
+}
+
+// onTheWay returns the record of a host that is on its way between two roots, in its first attempt. It is what
+// hosttest.OnTheWay returns; hosttest imports this package, so its own tests cannot use that one.
+func onTheWay(verb, from, target string, good ...string) *Record {
+	return &Record{
+		Phase: PhaseTrying, Good: good, Bad: map[string]Bad{},
+		Attempts: map[string]int{target: 1}, Failed: map[string]Failed{},
+		Switch: &Switch{Verb: verb, Expectation: level.Expectation{From: from, Target: target, BootID: "b"}},
+	}
+}
