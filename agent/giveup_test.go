@@ -29,7 +29,7 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.complain(t.Context(), f, r, err)
-	why := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2")
+	why := a.Transition.ReadVerdict("v2").Reason
 	if !strings.Contains(why, "cannot write the record") {
 		t.Errorf("the guard is told %q", why)
 	}
@@ -56,9 +56,9 @@ func TestPassingErrors(t *testing.T) {
 		if got := a.passing(err); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
-		a.Transition.LeaveVerdict("", "")
+		a.Transition.LeaveVerdict("", record.Departure{})
 		a.complain(t.Context(), facts.Facts{Root: "v2"}, r, err)
-		if told := transition.ReadVerdict(a.Path(transition.VerdictFile), "v2"); (told != "") != transition.IsFileError(err) {
+		if told := a.Transition.ReadVerdict("v2").Reason; (told != "") != transition.IsFileError(err) {
 			t.Errorf("%v: the guard is told %q", err, told)
 		}
 	}

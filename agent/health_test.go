@@ -58,7 +58,7 @@ func TestHealthReportIsBounded(t *testing.T) {
 	if err := os.Truncate(a.Path(healthFile), maxReport+2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) ||
+	if _, err := a.readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) ||
 		!strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("a report that is too large: %v", err)
 	}

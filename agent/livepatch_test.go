@@ -67,7 +67,7 @@ func newPatchHost(t *testing.T) *patchHost {
 	return h
 }
 
-// newKey gives the publisher another key, which the host trusts from now on, and no other.
+// newKey gives the publisher another key, which the host trusts from the next command on, and no other.
 func (h *patchHost) newKey() {
 	var err error
 	h.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -76,6 +76,9 @@ func (h *patchHost) newKey() {
 	h.check(err)
 	testtree.File(h.t, h.Machine.Root, "/etc/updatectl/keys/release.pub",
 		string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	next := On(h.Machine, h.Config, h.Log)
+	next.Live.Kernel = h.Live.Kernel
+	h.Agent = next
 }
 
 func (h *patchHost) check(err error) {
@@ -281,8 +284,8 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	} {
 		h.facts.Root = c.running
 		rec := &record.Record{Good: c.good, Accepted: map[string]release.Mark{}}
-		p, err := h.fetch(ctx, "", h.facts, rec, false)
-		if err != nil || p.Image != nil || p.Id() != "" {
+		p, err := h.ask(ctx, "", h.facts, rec, false)
+		if err != nil || p.Image != nil || p.ID() != "" {
 			t.Fatalf("%+v, %v", p, err)
 		}
 		v, err := h.available(ctx, p, h.facts, rec)
@@ -297,29 +300,27 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		if !rec.Accept(p.Offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
 			t.Errorf("accepted as %+v", rec)
 		}
-		w := &work{facts: h.facts, rec: rec, offer: p, done: applied(p, h.facts, rec)}
-		if w.done.Root != c.root || w.done.From != c.running {
-			t.Errorf("%+v", w.done)
+		if _, done, err := h.fetch(ctx, &session{facts: h.facts, rec: rec}, ApplyOptions{}); err != nil ||
+			done.Root != c.root || done.From != c.running {
+			t.Errorf("%+v, %v", done, err)
 		}
 	}
 
 	h.facts.Root = "host"
 	rec, err := h.Records.Read()
 	h.check(err)
-	p, err := h.fetch(ctx, "", h.facts, rec, false)
+	p, err := h.ask(ctx, "", h.facts, rec, false)
 	h.check(err)
 	h.check(h.Live.KeepEnabled(ctx, p, h.facts))
-	st, err := h.Roots.OpenStore()
-	h.check(err)
-	w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != level.Live ||
-		!slices.Equal(w.done.Loaded, []string{"fix_1"}) || w.done.Switching ||
-		states(w.done.LivePatches) != "fix_1 effective" {
-		t.Errorf("%+v, %v", w.done, err)
+	s, done := &session{facts: h.facts, rec: rec}, Applied{}
+	if err := h.applyLive(ctx, s, p, &done, ""); err != nil || done.Level != level.Live ||
+		!slices.Equal(done.Loaded, []string{"fix_1"}) || done.Switching ||
+		states(done.LivePatches) != "fix_1 effective" {
+		t.Errorf("%+v, %v", done, err)
 	}
-	w = &work{store: st, facts: h.facts, rec: rec, offer: p}
-	if err := h.applyLive(ctx, w, ""); err != nil || w.done.Level != "" || w.done.Loaded != nil {
-		t.Errorf("a second time: %+v, %v", w.done, err)
+	done = Applied{}
+	if err := h.applyLive(ctx, s, p, &done, ""); err != nil || done.Level != "" || done.Loaded != nil {
+		t.Errorf("a second time: %+v, %v", done, err)
 	}
 	v, err := h.available(ctx, p, h.facts, rec)
 	if err != nil || v.Live {
@@ -437,14 +438,12 @@ func TestRestartIsJudged(t *testing.T) {
 			ctx := context.Background()
 			rec, err := h.Records.Read()
 			h.check(err)
-			p, err := h.fetch(ctx, "", h.facts, rec, false)
+			p, err := h.ask(ctx, "", h.facts, rec, false)
 			h.check(err)
-			st, err := h.Roots.OpenStore()
-			h.check(err)
-			w := &work{store: st, facts: h.facts, rec: rec, offer: p}
-			if err := h.applyLive(ctx, w, level.Soft); !errors.Is(err, c.want) ||
-				!strings.Contains(err.Error(), c.reason) || w.done.Restarting || w.done.Level != "" {
-				t.Errorf("apply --level soft: %+v, %v", w.done, err)
+			s, done := &session{facts: h.facts, rec: rec}, Applied{}
+			if err := h.applyLive(ctx, s, p, &done, level.Soft); !errors.Is(err, c.want) ||
+				!strings.Contains(err.Error(), c.reason) || done.Restarting || done.Level != "" {
+				t.Errorf("apply --level soft: %+v, %v", done, err)
 			}
 		})
 	}
@@ -547,9 +546,7 @@ func TestReplaced(t *testing.T) {
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
 	}
-	st, err := h.Roots.OpenStore()
-	h.check(err)
-	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
+	if removed, err := h.Live.GC(h.facts, nil); err != nil || !slices.Equal(removed, []string{"fix_1"}) {
 		t.Errorf("%v, %v", removed, err)
 	}
 }
@@ -563,7 +560,7 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	h.publish(42, listing{name: "livepatch", fixes: "CVE-2026-0001,CVE-2026-0002", note: "42"})
 	rec, err := h.Records.Read()
 	h.check(err)
-	p, err := h.fetch(context.Background(), "", h.facts, rec, false)
+	p, err := h.ask(context.Background(), "", h.facts, rec, false)
 	h.check(err)
 	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live ||
 		states(v.LivePatches) != "livepatch another build of it is loaded" {
@@ -630,7 +627,7 @@ func TestLastListedIsLoaded(t *testing.T) {
 		}
 		rec, err := h.Records.Read()
 		h.check(err)
-		p, err := h.fetch(context.Background(), "", h.facts, rec, false)
+		p, err := h.ask(context.Background(), "", h.facts, rec, false)
 		h.check(err)
 		if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || v.Live {
 			t.Errorf("release %d is offered again: %+v, %v", n+1, v, err)
@@ -722,9 +719,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 		states(r.Patches) != want {
 		t.Errorf("loaded %v: %s, %v", h.loads, states(r.Patches), err)
 	}
-	st, err := h.Roots.OpenStore()
-	h.check(err)
-	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || len(removed) != 0 {
+	if removed, err := h.Live.GC(h.facts, nil); err != nil || len(removed) != 0 {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 	h.check(os.RemoveAll(h.layout))
@@ -736,9 +731,9 @@ func TestKernelsOfTheHost(t *testing.T) {
 	}
 	// The next release lists it no more.
 	h.publish(2, listing{name: "own", release: "6.12.49"})
-	_, err = h.apply(LivePatchOptions{})
+	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
-	if removed, err := h.Live.GC(st, h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
+	if removed, err := h.Live.GC(h.facts, nil); err != nil || !slices.Equal(removed, []string{"now", "rebuilt"}) {
 		t.Errorf("collected %v, %v", removed, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 func TestAcceptIsWritten(t *testing.T) {
 	a := testAgent(t)
 	today := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	a.Now = func() time.Time { return today }
+	a.Machine.Now = func() time.Time { return today }
 	rec, err := a.Records.Read()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestVersionThatCounts(t *testing.T) {
 		"the latest of two is it": {good: []string{"host", "sha256-2", "sha256-1"}, accepted: "2.0"},
 	} {
 		rec := &record.Record{Good: c.good, Accepted: map[string]release.Mark{"sha256-1": {Version: c.accepted}}}
-		_, err := h.fetch(t.Context(), "", h.facts, rec, false)
+		_, err := h.ask(t.Context(), "", h.facts, rec, false)
 		if !errors.Is(err, c.err) {
 			t.Errorf("%s: %v, want %v", name, err, c.err)
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"testing"
 
+	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
@@ -14,7 +15,7 @@ func TestCondemned(t *testing.T) {
 		t.Fatal(err)
 	}
 	for root, want := range map[string]bool{"sha256-left": false, runs: true} {
-		if a.Transition.LeaveVerdict(root, "it hangs"); a.condemned() != want {
+		if a.Transition.LeaveVerdict(root, record.Departure{Reason: "it hangs"}); a.condemned() != want {
 			t.Errorf("with a verdict about %s, %s counts as condemned: %v", root, runs, !want)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -62,7 +61,7 @@ func TestUnderWayNow(t *testing.T) {
 			if s.Target != root || s.Back != "host" || s.Version != "2" || s.Deadline.IsZero() == c.deadline {
 				t.Errorf("told is %+v", s)
 			}
-			began := a.Now().Add(-host.SinceBoot())
+			began := a.Now().Add(-a.Machine.Kernel.SinceBoot())
 			want := began.Add(time.Duration(a.Config.Health.Deadline))
 			if c.deadline && s.Deadline.Sub(want).Abs() > 2*time.Second {
 				t.Errorf("the deadline is %v, want %v", s.Deadline, want)

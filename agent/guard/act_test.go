@@ -37,7 +37,7 @@ func TestLate(t *testing.T) {
 	if !(&transition.GuardNote{Left: "v2", Switch: back}).Concerns(r, f) {
 		t.Error("what the guard did is not taken over")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil ||
+	if err := r.Retreat(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil ||
 		r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
 		t.Errorf("%+v, %v", r, err)
 	}

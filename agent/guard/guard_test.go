@@ -68,7 +68,7 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 // TestGuardSeesLate: what failed before the guard looked failed in the new root all the same.
 func TestGuardSeesLate(t *testing.T) {
 	gd := newGuard(t)
-	g := &watch{agent: gd, since: time.Hour}
+	g := &watch{Guard: gd, since: time.Hour}
 	g.change.Target = "v2"
 	if got := g.began(); got != time.Hour {
 		t.Errorf("without a stamp: %v", got)
@@ -233,7 +233,7 @@ func TestGuardDecides(t *testing.T) {
 			for i, l := range looks {
 				now += l.after
 				g.cancelling = g.cancelling || l.verdict == "cancelled"
-				s := observation{Mounted: l.mounted, now: now, record: l.record, manager: l.manager, verdict: l.verdict}
+				s := observation{Mounted: l.mounted, now: now, record: l.record, manager: l.manager, verdict: record.Departure{Reason: l.verdict}}
 				if got := g.next(s); got != l.want {
 					t.Fatalf("look %d: %q in stage %q, want %q", i+1, got, g.stage, l.want)
 				}

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -17,7 +18,7 @@ func testStore(t *testing.T) *Store {
 	root := t.TempDir()
 	testtree.File(t, root, StateDir+"/.keep", "")
 	path := func(p string) string { return filepath.Join(root, p) }
-	return &Store{Path: path, Log: zap.NewNop(), Now: time.Now}
+	return &Store{Disk: durable.OS{}, Path: path, Log: zap.NewNop(), Now: time.Now}
 }
 
 // onTheWay returns the record of a host that is on its way between two roots, in its first attempt. It is what

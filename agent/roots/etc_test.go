@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -17,8 +18,17 @@ import (
 type etcCase struct {
 	*testing.T
 	roots *Roots
-	in    etc.Inputs
 	dst   string
+}
+
+// mergedTrees merges the /etc directories of a test instead of those in images.
+type mergedTrees struct {
+	machine.Trees
+	in etc.Inputs
+}
+
+func (m mergedTrees) MergeEtc(_ machine.EtcChange, dst string) (etc.Report, error) {
+	return etc.Merge(m.in, dst)
 }
 
 const etcRoot = "sha256-1"
@@ -28,15 +38,16 @@ func newEtcCase(t *testing.T) etcCase {
 	dir := t.TempDir()
 	testtree.File(t, dir, "current/hostname", "host\n")
 	testtree.File(t, dir, "next/hostname", "image\n")
-	c := etcCase{t, rs, etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")},
-		rs.Path(record.StateDir + "/roots/" + etcRoot + "/etc")}
+	in := etc.Inputs{Current: filepath.Join(dir, "current"), Next: filepath.Join(dir, "next")}
+	rs.Machine.Trees = mergedTrees{rs.Machine.Trees, in}
+	c := etcCase{t, rs, rs.Path(record.StateDir + "/roots/" + etcRoot + "/etc")}
 	testtree.File(t, c.dst, "ran", "changed while it ran")
 	return c
 }
 
 func (c etcCase) merge() {
 	c.Helper()
-	if err := c.roots.mergeEtc(c.in, c.dst); err != nil {
+	if err := c.roots.mergeEtc(machine.EtcChange{}, c.dst); err != nil {
 		c.Fatal(err)
 	}
 }
@@ -61,7 +72,7 @@ func TestMergedEtcKeepsWhatRan(t *testing.T) {
 			t.Error("a merge is left over")
 		}
 	}
-	if err := RetireEtc(c.dst); err != nil {
+	if err := c.roots.RetireEtc(etcRoot); err != nil {
 		t.Fatal(err)
 	}
 	c.own(etcOld)

@@ -50,7 +50,7 @@ func TestRetreat(t *testing.T) {
 	if !note.Concerns(r, facts.Facts{BootID: "b"}) || note.Concerns(r, facts.Facts{BootID: "c"}) {
 		t.Error("a note of the guard concerns the switch it watched, in the boot it was made in")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, "it hangs"); err != nil {
+	if err := r.Retreat(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil {
 		t.Fatal(err)
 	}
 	if note.Concerns(r, facts.Facts{BootID: "b"}) {
@@ -61,7 +61,7 @@ func TestRetreat(t *testing.T) {
 		t.Errorf("the record is %+v, last %+v", r, r.Last)
 	}
 	r.Phase = record.PhaseTrying
-	r.MarkBad("v1", "it hangs, too", at)
+	r.MarkBad("v1", record.Bad{Reason: "it hangs, too", At: at})
 	if _, isBad := r.Bad["v1"]; isBad || !slices.Contains(r.Good, "v1") {
 		t.Error("a root that is gone back to is not the image's fault")
 	}

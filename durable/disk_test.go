@@ -1,0 +1,79 @@
+package durable
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestAppendLine: a line that was cut short costs itself and not the one that comes next.
+func TestAppendLine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "history.jsonl")
+	for _, line := range []string{"one", "two"} {
+		if err := (OS{}).AppendLine(file, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(file, int64(len("one\ntw"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := (OS{}).AppendLine(file, []byte("three")); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "one\ntw\nthree\n" {
+		t.Errorf("the file is %q, %v", text, err)
+	}
+}
+
+// TestTryLock: who is kept out learns who holds the lock, and the lock ends with its holder.
+func TestTryLock(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "run", "lock")
+	unlock, _, err := (OS{}).TryLock(file, "apply, process 1")
+	if err != nil || unlock == nil {
+		t.Fatal(err)
+	}
+	again, holder, err := (OS{}).TryLock(file, "rollback, process 2")
+	if err != nil || again != nil || holder != "apply, process 1" {
+		t.Errorf("%q, %v, locked twice: %v", holder, err, again != nil)
+	}
+	unlock()
+	if again, _, err = (OS{}).TryLock(file, "gc"); err != nil || again == nil {
+		t.Errorf("the lock outlives its holder: %v", err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "gc\n" {
+		t.Errorf("the note is %q, %v", text, err)
+	}
+}
+
+// TestCreateNew: only the first one creates.
+func TestCreateNew(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "run", "started")
+	for _, want := range []bool{true, false} {
+		if got, err := (OS{}).CreateNew(file); err != nil || got != want {
+			t.Errorf("created: %v, %v; want %v", got, err, want)
+		}
+	}
+}
+
+// TestExchange: a tree takes the place of another, or of none.
+func TestExchange(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"new/a", "old/b", "third/c"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for from, to := range map[string]string{"new": "old", "third": "nowhere"} {
+		if err := (OS{}).Exchange(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+		if (OS{}).Exists(filepath.Join(dir, from)) {
+			t.Errorf("%s is left", from)
+		}
+	}
+	for _, name := range []string{"old/a", "nowhere/c"} {
+		if !(OS{}).Exists(filepath.Join(dir, name)) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}
