@@ -1,5 +1,5 @@
-// Package configs holds what is shipped beside the binaries: the commented configuration and the systemd units. They
-// are files to be read and installed; the agent carries the units along into images that have none.
+// Package configs holds what is shipped besides the binaries: the commented configuration and the systemd units. They
+// are files to read and install. The binary embeds them, too: the agent adds the units to images that have none.
 package configs
 
 import (
@@ -10,7 +10,8 @@ import (
 //go:embed units updatectl.toml
 var files embed.FS
 
-// carried are the units that a root needs for the agent to work, with the links that start them.
+// carried lists the units that the agent needs in an image root, with the links that start them. There is none for
+// resuming, which starts from the host root.
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-confirm.service":                         "",
@@ -22,8 +23,8 @@ var carried = map[string]string{
 	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",
 }
 
-// Units returns the unit files by their path below the system unit directory. A value that begins with "-> " is the
-// target of a symbolic link.
+// Units returns the text of the unit files that an image root needs, by their path below the system unit directory. A
+// value that begins with "-> " is the target of a symbolic link.
 func Units() map[string]string {
 	units := map[string]string{}
 	for name, link := range carried {
@@ -40,7 +41,7 @@ func Units() map[string]string {
 	return units
 }
 
-// Example is the commented configuration file.
+// Example returns the text of the commented configuration file.
 func Example() string {
 	text, err := files.ReadFile("updatectl.toml")
 	if err != nil {
