@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"releasectl": main})
+	testscript.Main(m, map[string]func(){"releasectl": measured})
 }
 
 // TestScripts runs testdata/*.txt. Each has two registries of its own,
@@ -44,7 +45,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exitcode": expectExit, "module": makeModule,
+			"exitcode": expectExit, "module": makeModule, "says": says,
 		},
 	})
 }
@@ -67,6 +68,17 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(ts.Exec("sh", append([]string{script}, args[1:]...)...))
 	if got := strings.TrimSpace(ts.ReadFile("code")); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// says runs "says REGEXP": stderr must match, where lines were broken to fit the terminal with a space instead.
+func says(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: says REGEXP")
+	}
+	joined := strings.ReplaceAll(ts.ReadFile("stderr"), "\n"+indent, " ")
+	if !regexp.MustCompile(`(?m)` + args[0]).MatchString(joined) {
+		ts.Fatalf("no match for %q in stderr", args[0])
 	}
 }
 

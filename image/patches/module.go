@@ -51,7 +51,7 @@ func Parse(content []byte) (Module, error) {
 	}
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
-		return Module{}, fmt.Errorf("%w: it is not an uncompressed kernel module: %v", ErrModule, err)
+		return Module{}, fmt.Errorf("%w: it is not an uncompressed kernel module", ErrModule)
 	}
 	if f.Type != elf.ET_REL {
 		return Module{}, fmt.Errorf("%w: it is an ELF file of the type %s and not a kernel module", ErrModule, f.Type)

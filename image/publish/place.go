@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -63,8 +65,8 @@ func openPlace(reference string, o Options) (*place, error) {
 		return p, nil
 	}
 	ref, err := registry.ParseReference(reference)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: %v", source.ErrReference, reference, err)
+	if err != nil { // openSource read it, so it is to a tar
+		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from", source.ErrReference, reference)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
@@ -74,10 +76,26 @@ func openPlace(reference string, o Options) (*place, error) {
 // openSource opens a reference for reading.
 func openSource(reference string, o Options) (*source.Source, error) {
 	so := source.Options{UserAgent: userAgent}
-	if ref, err := registry.ParseReference(reference); err == nil && o.PlainHTTP {
-		so.PlainHTTP = []string{ref.Registry}
+	if ref, err := registry.ParseReference(reference); err == nil {
+		if isLayout(ref, reference) {
+			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+reference)
+		}
+		if o.PlainHTTP {
+			so.PlainHTTP = []string{ref.Registry}
+		}
 	}
 	return source.Open(reference, so)
+}
+
+// isLayout reports whether a reference that could be one to a registry is the path of a layout. As for docker, a name
+// without a dot and a port is no registry's; localhost is.
+func isLayout(ref registry.Reference, reference string) bool {
+	if ref.Registry == "localhost" || strings.ContainsAny(ref.Registry, ".:") {
+		return false
+	}
+	dir, _ := SplitLayout(reference)
+	_, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile))
+	return err == nil
 }
 
 // repository is the registry client that writes. Where the registry has no

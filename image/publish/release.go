@@ -26,7 +26,7 @@ import (
 
 var (
 	// ErrRelease is something that a release cannot say or list.
-	ErrRelease = errors.New("hosts would refuse this release")
+	ErrRelease = errors.New("hosts would refuse it")
 	// ErrSigned says that a release has signatures, which a change would leave behind.
 	ErrSigned = errors.New("the release is signed and does not change any more")
 )
@@ -49,7 +49,7 @@ type Drafted struct {
 func NewRelease(ctx context.Context, reference string, h release.Header) (*Drafted, error) {
 	draft, err := release.New(h)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRelease, err)
+		return nil, fmt.Errorf("cannot begin %s: %w: %w", reference, ErrRelease, err)
 	}
 	e, err := openEditor(reference)
 	if err != nil {
@@ -203,7 +203,7 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	}
 	module, err := readModule(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot add %s: %w", file, pathless(err))
 	}
 	m, err := patches.Parse(module)
 	if err == nil {

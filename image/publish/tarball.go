@@ -28,7 +28,7 @@ type tarball struct {
 func openTarball(name string, epoch *time.Time) (*tarball, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
 	}
 	r, w := io.Pipe()
 	t := &tarball{ReadCloser: r, heads: make(map[string][]byte)}

@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -24,12 +26,21 @@ type tree interface {
 func openTree(name string, epoch *time.Time) (tree, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
 	}
 	if info.IsDir() {
 		return openDirectory(name, epoch)
 	}
 	return openTarball(name, epoch)
+}
+
+// pathless returns what went wrong with a file that the message names already.
+func pathless(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // inits is where a bootable tree has its init, also where /usr is not merged, or the tree is a tar file, whose links are

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry"
 
 	"github.com/updatectl/updatectl/verify"
@@ -115,9 +116,12 @@ func openPlace(reference string, o Options) (*Source, error) {
 		}
 		return newSource(reference, l), nil
 	}
+	if meant := meantLayout(reference); meant != "" {
+		return nil, fmt.Errorf("%w %q: it names no registry: did you mean %s?", ErrReference, reference, meant)
+	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w %q: %v", ErrReference, reference, err)
+		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference, strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
 	}
 	if ref.Reference == "" {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
@@ -129,6 +133,22 @@ func openPlace(reference string, o Options) (*Source, error) {
 	s := newSource(reference, r)
 	s.resumes, s.pause = resumes, resumePause
 	return s, nil
+}
+
+// meantLayout returns the reference to a layout that was meant by one that names no registry, "" when it cannot be one.
+func meantLayout(reference string) string {
+	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") || strings.HasPrefix(reference, "../")
+	if strings.Contains(reference, "/") && !path || strings.Contains(reference, " ") {
+		return ""
+	}
+	prefix := LayoutPrefix
+	if path, _, _ := SplitLayout(reference); strings.HasSuffix(path, ".tar") {
+		prefix = archivePrefix
+	}
+	if _, err := newLayout(prefix, reference); err != nil {
+		return ""
+	}
+	return prefix + reference
 }
 
 func newSource(reference string, b backend) *Source {
