@@ -64,8 +64,7 @@ func (i *Image) Version() string {
 	return ""
 }
 
-// Open reads a verified manifest, or the one for this platform from a verified
-// index, and its configuration.
+// Open reads a verified manifest, or the one for this platform from a verified index, and its configuration.
 func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*Image, error) {
 	if verify.IsIndex(v.MediaType()) {
 		var err error
@@ -103,8 +102,8 @@ func pick(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 	return v.Descend(d, content)
 }
 
-// choose picks from an index. An entry that does not say for which platform it
-// is counts only when it is the sole image: its configuration will tell.
+// choose picks from an index. An entry that does not say for which platform it is counts only when it is the sole
+// image: its configuration will tell.
 func choose(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.Descriptor, error) {
 	match := platforms.OnlyStrict(platform)
 	var best *ocispec.Descriptor

@@ -29,16 +29,14 @@ var Inits = []string{"usr/lib/systemd/systemd", "sbin/init"}
 // osReleases are the files that make a directory an OS tree to PID 1.
 var osReleases = []string{"etc/os-release", "usr/lib/os-release"}
 
-// topDirs is what has to exist in a read-only root for something to be mounted
-// on it.
+// topDirs is what has to exist in a read-only root for something to be mounted on it.
 var topDirs = []string{"dev", "etc", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var"}
 
-// systemdLibrary is the library whose name has systemd's version, as in
-// libsystemd-shared-257.so, -257.9-1~deb13u1.so or -252-51.el9.so.
+// systemdLibrary is the library whose name has systemd's version, as in libsystemd-shared-257.so, -257.9-1~deb13u1.so
+// or -252-51.el9.so.
 var systemdLibrary = regexp.MustCompile(`^libsystemd-shared-([0-9]+)([^0-9].*)?\.so$`)
 
-// inspect looks at the finished tree: whether PID 1 would take it, and what the
-// agent wants to know about it.
+// inspect looks at the finished tree: whether PID 1 would take it, and what the agent wants to know about it.
 func (s *stager) inspect() (store.Info, error) {
 	info := store.Info{
 		Digest:   s.img.Verified.Digest(),
@@ -126,8 +124,7 @@ func systemdVersion(t *layer.Tree) int {
 	return newest
 }
 
-// kernels lists the kernel releases whose modules are in the tree: modprobe(8)
-// finds them by modules.dep.
+// kernels lists the kernel releases whose modules are in the tree: modprobe(8) finds them by modules.dep.
 func kernels(t *layer.Tree) []string {
 	modules := t.Lookup(modulesPath)
 	if modules == nil {

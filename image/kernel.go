@@ -19,8 +19,8 @@ const (
 	kernelTextLimit = 512
 )
 
-// banners is a store that keeps of every content nothing but what an x86 kernel says of itself:
-// "RELEASE (USER@HOST) VERSION", uname -r and uname -v.
+// banners is a store that keeps of every content nothing but what an x86 kernel says of itself: "RELEASE (USER@HOST)
+// VERSION", uname -r and uname -v.
 type banners map[fsverity.Digest]string
 
 // put takes content and tells its digest.

@@ -6,8 +6,8 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// parseOSRelease reads what os-release(5) describes: shell assignments without
-// expansions. Lines it cannot read are passed over, as systemd does.
+// parseOSRelease reads what os-release(5) describes: shell assignments without expansions. Lines it cannot read are
+// passed over, as systemd does.
 func parseOSRelease(text string) store.OS {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {

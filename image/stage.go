@@ -22,8 +22,7 @@ const (
 	PhaseDone   = "done"
 )
 
-// Event tells how far staging is. Done and Total are bytes of published layers,
-// all of them together.
+// Event tells how far staging is. Done and Total are bytes of published layers, all of them together.
 type Event struct {
 	Phase  string
 	Layer  int // the one being fetched, from 1
@@ -35,9 +34,8 @@ type Event struct {
 // progressStep is after how many bytes progress is told again.
 const progressStep = 1 << 20
 
-// Stage makes the image a root of the store and returns it. Of a root that is
-// there already only the evidence is renewed. Nothing is visible in the store before
-// everything has been checked and is on disk, whatever way Stage ends.
+// Stage makes the image a root of the store and returns it. Of a root that is there already only the evidence is
+// renewed. Nothing is visible in the store before everything has been checked and is on disk, whatever way Stage ends.
 func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
 	if err == nil {

@@ -21,9 +21,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"releasectl": measured})
 }
 
-// TestScripts runs testdata/*.txt. Each has two registries of its own,
-// $REGISTRY with the referrers API and $OLD_REGISTRY without, and $KEYS with
-// cosign.key (its password is "release") and cosign.pub.
+// TestScripts runs testdata/*.txt. Each has two registries of its own, $REGISTRY with the referrers API and
+// $OLD_REGISTRY without, and $KEYS with cosign.key (its password is "release") and cosign.pub.
 func TestScripts(t *testing.T) {
 	keys, err := filepath.Abs("../../verify/sign/testdata")
 	if err != nil {
@@ -57,8 +56,7 @@ func serve(e *testscript.Env, handler http.Handler) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// expectExit runs "exitcode N releasectl …": a script's own "!" only tells
-// failure from success.
+// expectExit runs "exitcode N releasectl …": a script's own "!" only tells failure from success.
 func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exitcode N program args...")

@@ -118,8 +118,8 @@ func sourceDate() (*time.Time, error) {
 	return &t, nil
 }
 
-// collectWarnings keeps what umoci logs until packing has succeeded: when it fails, umoci logs the error three times, and
-// releasectl reports it anyway.
+// collectWarnings keeps what umoci logs until packing has succeeded: when it fails, umoci logs the error three times,
+// and releasectl reports it anyway.
 func collectWarnings() *[]string {
 	var all []string
 	log.SetHandler(log.HandlerFunc(func(e *log.Entry) error {

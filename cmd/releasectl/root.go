@@ -16,7 +16,8 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// errInterrupted is what ends a command after SIGINT or SIGTERM. Tags move last, and what was copied is not copied again.
+// errInterrupted is what ends a command after SIGINT or SIGTERM. Tags move last, and what was copied is not copied
+// again.
 var errInterrupted = errors.New("interrupted; run the same command again to finish it")
 
 // run is main with its edges as arguments; it returns the exit code.

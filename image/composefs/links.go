@@ -10,13 +10,12 @@ import (
 	"strings"
 )
 
-// go-erofs gives every name an inode of its own. EROFS itself has no such rule:
-// a directory entry is a name and an inode number. joinLinks therefore lets the
-// further names of a hard-linked file point to the inode of the first; their
-// placeholder inodes stay behind as 32 unreachable bytes each.
+// go-erofs gives every name an inode of its own. EROFS itself has no such rule: a directory entry is a name and an
+// inode number. joinLinks therefore lets the further names of a hard-linked file point to the inode of the first;
+// their placeholder inodes stay behind as 32 unreachable bytes each.
 //
-// Only what go-erofs writes is understood here: 4 KiB blocks, directories laid
-// out flat, the tail of one inline or not.
+// Only what go-erofs writes is understood here: 4 KiB blocks, directories laid out flat, the tail of one inline or
+// not.
 
 // The on-disk format, see the kernel's fs/erofs/erofs_fs.h.
 const (
@@ -172,8 +171,7 @@ func (r *raw) read(nid uint64) (directory, error) {
 	return directory{at, parseDirents(data, at)}, nil
 }
 
-// parseDirents reads blocks of entries: fixed-size heads, then the names, each
-// ending where the next begins.
+// parseDirents reads blocks of entries: fixed-size heads, then the names, each ending where the next begins.
 func parseDirents(data []byte, at int64) []dirent {
 	var entries []dirent
 	for off := 0; off < len(data); off += blockSize {

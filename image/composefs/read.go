@@ -15,8 +15,8 @@ import (
 // ErrImage is a file that is not an intact composefs image.
 var ErrImage = errors.New("not an intact composefs image")
 
-// Objects calls visit for the object of every file that has content, once for
-// each name. It reads an image somebody vouched for: check its Digest first.
+// Objects calls visit for the object of every file that has content, once for each name. It reads an image somebody
+// vouched for: check its Digest first.
 func Objects(f io.ReaderAt, visit func(fsverity.Digest)) error {
 	img, err := erofs.Open(f)
 	if err != nil {

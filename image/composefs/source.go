@@ -18,14 +18,13 @@ import (
 const (
 	redirectXattr = "trusted.overlay.redirect"
 	metacopyXattr = "trusted.overlay.metacopy"
-	// metacopyHeader is struct ovl_metacopy: version 0, 36 bytes in all, no
-	// flags, digest algorithm 1 (SHA-256). The digest follows.
+	// metacopyHeader is struct ovl_metacopy: version 0, 36 bytes in all, no flags, digest algorithm 1 (SHA-256). The
+	// digest follows.
 	metacopyHeader = "\x00\x24\x00\x01"
 	aclAccess      = "system.posix_acl_access"
 	aclDefault     = "system.posix_acl_default"
-	// aclSuffix makes go-erofs 0.3.1 store an access list as the kernel reads it,
-	// by its number and without a name: the library's table has a dot too much
-	// at the end. Without it the attribute is written and never seen again.
+	// aclSuffix makes go-erofs 0.3.1 store an access list as the kernel reads it, by its number and without a name:
+	// the library's table has a dot too much at the end. Without it the attribute is written and never seen again.
 	aclSuffix = "."
 )
 
@@ -118,9 +117,8 @@ func (s *source) ReadLink(name string) (string, error) {
 	return n.Target, nil
 }
 
-// describe makes the FileInfo of an inode under one of its names. A further name
-// of a shared inode becomes a placeholder that joinLinks takes out again: the
-// smallest inode there is.
+// describe makes the FileInfo of an inode under one of its names. A further name of a shared inode becomes a
+// placeholder that joinLinks takes out again: the smallest inode there is.
 func (s *source) describe(name string, n *layer.Inode) fs.FileInfo {
 	if !n.IsDir() && s.links[n] > 1 && s.first[n] != name {
 		return &info{name: path.Base(name), mode: fs.ModeNamedPipe, stat: erofs.Stat{Nlink: 1}}
@@ -139,8 +137,7 @@ func (s *source) describe(name string, n *layer.Inode) fs.FileInfo {
 	return i
 }
 
-// stored returns an inode's attributes as they go into the image, with those
-// that tell where its content is.
+// stored returns an inode's attributes as they go into the image, with those that tell where its content is.
 func stored(n *layer.Inode) map[string]string {
 	xattrs := make(map[string]string, len(n.Xattrs)+2)
 	maps.Copy(xattrs, n.Xattrs)

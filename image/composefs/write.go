@@ -13,16 +13,14 @@ import (
 )
 
 const (
-	// headerMagic and headerVersion open a composefs image; the file system's
-	// own superblock only starts at 1024.
+	// headerMagic and headerVersion open a composefs image; the file system's own superblock only starts at 1024.
 	headerMagic   = 0xd078629a
 	headerVersion = 1
 	// headerHasACL asks for a mount with POSIX ACLs.
 	headerHasACL = 1 << 0
 )
 
-// Write writes the image of a tree to an empty file and returns the digest of
-// what it wrote.
+// Write writes the image of a tree to an empty file and returns the digest of what it wrote.
 func Write(f *os.File, tree *layer.Tree) (fsverity.Digest, error) {
 	src, err := newSource(tree)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package fsverity computes the digest by which the kernel's fs-verity knows a
-// file, so that an object can be named before any kernel has measured it.
+// Package fsverity computes the digest by which the kernel's fs-verity knows a file, so that an object can be named
+// before any kernel has measured it.
 //
 // The parameters are composefs's: SHA-256, blocks of 4 KiB, no salt.
 package fsverity
@@ -47,8 +47,8 @@ func Parse(s string) (Digest, error) {
 	return d, nil
 }
 
-// Hasher computes the digest of what is written to it. The zero value is ready
-// to use; it holds one block for each level of the Merkle tree and nothing else.
+// Hasher computes the digest of what is written to it. The zero value is ready to use; it holds one block for each
+// level of the Merkle tree and nothing else.
 type Hasher struct {
 	size   uint64
 	block  [blockSize]byte // the data block that is not full yet
@@ -104,8 +104,7 @@ func (h *Hasher) add(at int, sum [hashSize]byte) {
 	}
 }
 
-// Digest returns the digest of everything written. The hasher must be Reset
-// before it is used again.
+// Digest returns the digest of everything written. The hasher must be Reset before it is used again.
 func (h *Hasher) Digest() Digest {
 	var descriptor [descriptorSize]byte
 	descriptor[0] = 1  // version

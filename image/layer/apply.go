@@ -13,8 +13,7 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// Putter keeps the content of one regular file of size bytes, read from r, and
-// returns its digest.
+// Putter keeps the content of one regular file of size bytes, read from r, and returns its digest.
 type Putter func(r io.Reader, size int64) (fsverity.Digest, error)
 
 // Add applies an uncompressed layer. The tree is of no use after an error.
@@ -27,8 +26,7 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 		if err == io.EOF {
 			return nil
 		}
-		// Next reports names it finds unsafe together with the entry; split
-		// decides about names here.
+		// Next reports names it finds unsafe together with the entry; split decides about names here.
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return in.blame(fmt.Errorf("%w: %v", ErrLayer, err))
 		}
@@ -38,8 +36,8 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 	}
 }
 
-// fault remembers the error a stream ended with, to tell an archive that is
-// broken from one that did not arrive, and how much was read of it.
+// fault remembers the error a stream ended with, to tell an archive that is broken from one that did not arrive, and
+// how much was read of it.
 type fault struct {
 	r    io.Reader
 	err  error
@@ -137,8 +135,8 @@ func (t *Tree) addDir(dir *Inode, name string, hdr *tar.Header) error {
 	return t.set(dir, name, n)
 }
 
-// addLink gives an inode of this or a lower layer one more name. The entry's own
-// attributes are not looked at: tools do not fill them reliably.
+// addLink gives an inode of this or a lower layer one more name. The entry's own attributes are not looked at: tools
+// do not fill them reliably.
 func (t *Tree) addLink(dir *Inode, name string, hdr *tar.Header) error {
 	target, err := split(hdr.Linkname)
 	if err != nil {
@@ -186,8 +184,8 @@ func (t *Tree) newInode(hdr *tar.Header) (*Inode, error) {
 	return n, t.describe(n, hdr)
 }
 
-// checkTarget looks at the target of a symbolic link. Where it points is the
-// image's own business: it is never followed outside the tree.
+// checkTarget looks at the target of a symbolic link. Where it points is the image's own business: it is never
+// followed outside the tree.
 func (t *Tree) checkTarget(n *Inode, hdr *tar.Header) error {
 	if n.Type() != unix.S_IFLNK {
 		return nil

@@ -20,8 +20,8 @@ import (
 const mediaTypeDocker = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 const (
-	// chunkSize is what goes between the stages at once: large enough to make
-	// the hand-over cheap, small enough to stay in the second-level cache.
+	// chunkSize is what goes between the stages at once: large enough to make the hand-over cheap, small enough to
+	// stay in the second-level cache.
 	chunkSize = 128 << 10
 	// chunksAhead is how far a stage may run ahead of the next.
 	chunksAhead = 8
@@ -35,8 +35,8 @@ func Known(mediaType string) bool {
 	return err == nil
 }
 
-// decompressor returns how to open a layer of that type. zstd:chunked is plain
-// zstd with its table of contents in skippable frames.
+// decompressor returns how to open a layer of that type. zstd:chunked is plain zstd with its table of contents in
+// skippable frames.
 func decompressor(mediaType string) (func(io.Reader) (io.ReadCloser, error), error) {
 	switch mediaType {
 	case ocispec.MediaTypeImageLayer:
@@ -56,10 +56,9 @@ func decompressor(mediaType string) (func(io.Reader) (io.ReadCloser, error), err
 	return nil, fmt.Errorf("%w: of unknown type %q", ErrLayer, mediaType)
 }
 
-// AddBlob applies a layer as it is published. blob must report by its error
-// that content does not have the descriptor's digest, before it reports EOF;
-// that verdict wins over what a tampered stream looked like to the decompressor
-// or to tar. The decompressed stream must have the digest diffID.
+// AddBlob applies a layer as it is published. blob must report by its error that content does not have the
+// descriptor's digest, before it reports EOF; that verdict wins over what a tampered stream looked like to the
+// decompressor or to tar. The decompressed stream must have the digest diffID.
 func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, put Putter) error {
 	open, err := decompressor(mediaType)
 	if err != nil {
@@ -98,8 +97,8 @@ type chunk struct {
 	last error
 }
 
-// pipe decompresses in one goroutine and hashes in a second, so that these and
-// the reader of the archive (which hashes and writes files) share the cores.
+// pipe decompresses in one goroutine and hashes in a second, so that these and the reader of the archive (which hashes
+// and writes files) share the cores.
 type pipe struct {
 	out  chan chunk
 	quit chan struct{}
@@ -150,9 +149,8 @@ func (p *pipe) decompress(raw *fault, open func(io.Reader) (io.ReadCloser, error
 	}
 }
 
-// fill reads until buf is full or the stream ends. Unlike io.ReadFull it leaves
-// the error alone: an unexpected EOF of the decompressor is a cut stream, not a
-// short last chunk.
+// fill reads until buf is full or the stream ends. Unlike io.ReadFull it leaves the error alone: an unexpected EOF of
+// the decompressor is a cut stream, not a short last chunk.
 func fill(in io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var more int

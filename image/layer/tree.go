@@ -10,8 +10,7 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// Inode is one file, directory, link or device of the tree. Several names may
-// share one that is not a directory.
+// Inode is one file, directory, link or device of the tree. Several names may share one that is not a directory.
 type Inode struct {
 	Mode     uint32 // type and permission bits as in st_mode
 	UID, GID uint32
@@ -76,12 +75,11 @@ func newDir(path int) *Inode {
 // Root returns the root directory.
 func (t *Tree) Root() *Inode { return t.root }
 
-// Content returns the size of all files, counted once for each time a layer
-// brought one.
+// Content returns the size of all files, counted once for each time a layer brought one.
 func (t *Tree) Content() int64 { return t.content }
 
-// Lookup finds a path as a process inside the tree would, following symbolic
-// links, the last one too. It returns nil when there is nothing.
+// Lookup finds a path as a process inside the tree would, following symbolic links, the last one too. It returns nil
+// when there is nothing.
 func (t *Tree) Lookup(path string) *Inode {
 	w := walker{tree: t}
 	n, err := w.walk(strings.Split(path, "/"))
@@ -91,8 +89,7 @@ func (t *Tree) Lookup(path string) *Inode {
 	return n
 }
 
-// Walk visits every name, a directory before what is in it, in the order of
-// their names.
+// Walk visits every name, a directory before what is in it, in the order of their names.
 func (t *Tree) Walk(visit func(path string, n *Inode) error) error {
 	return walk("", t.root, visit)
 }
@@ -113,8 +110,7 @@ func walk(path string, n *Inode, visit func(string, *Inode) error) error {
 	return nil
 }
 
-// parent finds the directory that a new entry goes into and makes those that
-// are missing.
+// parent finds the directory that a new entry goes into and makes those that are missing.
 func (t *Tree) parent(path []string) (*Inode, error) {
 	w := walker{tree: t, create: true}
 	dir, err := w.walk(path[:len(path)-1])
@@ -127,8 +123,8 @@ func (t *Tree) parent(path []string) (*Inode, error) {
 	return dir, nil
 }
 
-// find returns the directory and the inode of a path whose last component is
-// not followed; both are nil when there is nothing.
+// find returns the directory and the inode of a path whose last component is not followed; both are nil when there is
+// nothing.
 func (t *Tree) find(path []string) (dir, n *Inode, err error) {
 	w := walker{tree: t}
 	dir, err = w.walk(path[:len(path)-1])
@@ -164,16 +160,15 @@ func (t *Tree) charge(bytes int) error {
 	return nil
 }
 
-// walker resolves paths within the tree. It is the in-memory counterpart of a
-// chroot: ".." stops at the root and absolute links start there.
+// walker resolves paths within the tree. It is the in-memory counterpart of a chroot: ".." stops at the root and
+// absolute links start there.
 type walker struct {
 	tree   *Tree
 	create bool
 	links  int
 }
 
-// walk returns the inode at path, or nil if something on the way is missing and
-// is not to be created.
+// walk returns the inode at path, or nil if something on the way is missing and is not to be created.
 func (w *walker) walk(path []string) (*Inode, error) {
 	stack := []*Inode{w.tree.root}
 	todo := slices.Clone(path)

@@ -65,8 +65,8 @@ func (t *Tree) makeOpaque(path []string) error {
 	return nil
 }
 
-// hide removes a name unless this layer wrote it or something below it: the
-// place of a whiteout in its layer means nothing.
+// hide removes a name unless this layer wrote it or something below it: the place of a whiteout in its layer means
+// nothing.
 func (t *Tree) hide(dir *Inode, name string, e entry) {
 	for child, below := range e.children {
 		t.hide(e.Inode, child, below)
@@ -76,8 +76,8 @@ func (t *Tree) hide(dir *Inode, name string, e entry) {
 	case len(e.children) == 0:
 		delete(dir.children, name)
 	default:
-		// The lower directory is gone; the one that holds this layer's entries
-		// is what they would have made had the whiteout come first.
+		// The lower directory is gone; the one that holds this layer's entries is what they would have made had the
+		// whiteout come first.
 		children := e.children
 		*e.Inode = *newDir(e.path)
 		e.Inode.children = children

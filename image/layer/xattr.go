@@ -7,16 +7,14 @@ import (
 )
 
 const (
-	// xattrRecord is how star, GNU tar, bsdtar and every container tool write
-	// extended attributes.
+	// xattrRecord is how star, GNU tar, bsdtar and every container tool write extended attributes.
 	xattrRecord = "SCHILY.xattr."
-	// overlayXattr steers overlayfs: an image that could write it could point
-	// its files at any object of the store.
+	// overlayXattr steers overlayfs: an image that could write it could point its files at any object of the store.
 	overlayXattr = "trusted.overlay."
 )
 
-// storable lists the namespaces EROFS can hold. Others (com.apple.*, nfs4 ACLs)
-// are left out, as unpackers do on file systems without them.
+// storable lists the namespaces EROFS can hold. Others (com.apple.*, nfs4 ACLs) are left out, as unpackers do on file
+// systems without them.
 var storable = []string{"user.", "trusted.", "security.", "system.posix_acl_access", "system.posix_acl_default"}
 
 // xattrs collects the extended attributes of an entry.

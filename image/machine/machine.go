@@ -9,8 +9,8 @@ import (
 // HeadSize is how many bytes of a program [Of] needs: up to and including e_machine.
 const HeadSize = 20
 
-// machines are those that Linux distributions are made for, with the names that GOARCH gives them. Where a field is its
-// zero value, every class or byte order has that name.
+// machines are those that Linux distributions are made for, with the names that GOARCH gives them. Where a field is
+// its zero value, every class or byte order has that name.
 var machines = []struct {
 	machine elf.Machine
 	class   elf.Class

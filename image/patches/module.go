@@ -34,7 +34,8 @@ const (
 type Module struct {
 	// Name is what the kernel calls it.
 	Name string
-	// KernelRelease is the kernel it was built for, the first word of its version magic. The kernel itself may pass over it.
+	// KernelRelease is the kernel it was built for, the first word of its version magic. The kernel itself may pass
+	// over it.
 	KernelRelease string
 	// Architecture is the GOARCH that it is for, "" when it is for none that is known.
 	Architecture string
@@ -111,8 +112,8 @@ func (m *Module) readInfo(info []byte) error {
 	return nil
 }
 
-// checkName compares the name in .modinfo with the one that the kernel goes by, in its description of the module. Else a
-// module could be looked for under a name that the kernel does not know it by.
+// checkName compares the name in .modinfo with the one that the kernel goes by, in its description of the module. Else
+// a module could be looked for under a name that the kernel does not know it by.
 func (m *Module) checkName(f *elf.File) error {
 	this, err := section(f, ".gnu.linkonce.this_module", maxThis)
 	if err != nil {

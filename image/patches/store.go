@@ -92,8 +92,8 @@ func (s Store) create() error {
 	return os.Rename(fresh, s.dir)
 }
 
-// List returns what the index has: what the last Keep brought comes last, in the order of its release. Entries that cannot be read are passed over: a newer
-// agent may have made them.
+// List returns what the index has: what the last Keep brought comes last, in the order of its release. Entries that
+// cannot be read are passed over: a newer agent may have made them.
 func (s Store) List(ctx context.Context) ([]Stored, error) {
 	index, err := s.index(ctx)
 	if err != nil {
@@ -133,9 +133,9 @@ func read(d ocispec.Descriptor) (Stored, bool) {
 	return s, err == nil
 }
 
-// Keep brings live patches of a verified release onto the disk, with the release's evidence. What is there already is not
-// fetched again; its evidence becomes that of this release. The evidence is kept also when there is nothing to fetch: it
-// says what could be fixed. Nothing is listed before it is whole, checked and on the disk.
+// Keep brings live patches of a verified release onto the disk, with the release's evidence. What is there already is
+// not fetched again; its evidence becomes that of this release. The evidence is kept also when there is nothing to
+// fetch: it says what could be fixed. Nothing is listed before it is whole, checked and on the disk.
 func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified, patches []release.LivePatch) (err error) {
 	e, err := s.open(true)
 	if err != nil {
@@ -207,8 +207,8 @@ func (k *keeper) putEvidence(ctx context.Context) error {
 	return nil
 }
 
-// fetch brings one live patch onto the disk: its manifest, which the release lists, and the module, which that lists. The
-// module is read before it is kept, so that what is no live patch is refused here.
+// fetch brings one live patch onto the disk: its manifest, which the release lists, and the module, which that lists.
+// The module is read before it is kept, so that what is no live patch is refused here.
 func (k *keeper) fetch(ctx context.Context, p release.LivePatch) error {
 	var fresh [][]byte // what is not there yet, or not whole
 	manifest, err := k.get(ctx, p.Descriptor)
@@ -312,8 +312,9 @@ type Loaded struct {
 	Vouchers []verify.Voucher
 }
 
-// Load reads a stored live patch and has it verified again, offline, from the evidence of its release down. What the index
-// says is taken for nothing but where to look. The error is a verify.ErrNotTrusted, an ErrModule, or ErrNotStored.
+// Load reads a stored live patch and has it verified again, offline, from the evidence of its release down. What the
+// index says is taken for nothing but where to look. The error is a verify.ErrNotTrusted, an ErrModule, or
+// ErrNotStored.
 func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l Loaded, err error) {
 	defer func() {
 		if err != nil {
@@ -399,8 +400,8 @@ func (s Store) Releases(ctx context.Context) ([]digest.Digest, error) {
 	return all, nil
 }
 
-// GC removes the live patches that are not needed, and returns their names. The evidence of the last Keep stays, and that of
-// what is needed.
+// GC removes the live patches that are not needed, and returns their names. The evidence of the last Keep stays, and
+// that of what is needed.
 func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []string, err error) {
 	e, err := s.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -448,8 +449,8 @@ func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []stri
 	return removed, nil
 }
 
-// sweep removes the blobs that the index does not lead to. The engine's own collector does the same, and writes to the log
-// about every media type that it does not know.
+// sweep removes the blobs that the index does not lead to. The engine's own collector does the same, and writes to the
+// log about every media type that it does not know.
 func sweep(ctx context.Context, e casext.Engine, index ocispec.Index) error {
 	used := map[digest.Digest]bool{}
 	for _, d := range index.Manifests {

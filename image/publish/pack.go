@@ -53,8 +53,8 @@ var algorithms = map[string]blobcompress.Algorithm{
 	"none": blobcompress.Noop,
 }
 
-// Pack makes an image of one layer of a root tree. What is written depends on
-// the tree and the recipe only, not on when or where it is done.
+// Pack makes an image of one layer of a root tree. What is written depends on the tree and the recipe only, not on
+// when or where it is done.
 func Pack(ctx context.Context, r Recipe) (*Packed, error) {
 	compression, ok := algorithms[r.Compression]
 	if !ok {
@@ -139,8 +139,7 @@ func (e *ending) Read(p []byte) (int, error) {
 	return e.r.Read(p)
 }
 
-// setPlatform takes the architecture asked for, that of the tree's init, or
-// this machine's.
+// setPlatform takes the architecture asked for, that of the tree's init, or this machine's.
 func (p *Packed) setPlatform(wanted string, t tree) error {
 	p.Platform = ocispec.Platform{OS: "linux", Architecture: wanted}
 	if wanted != "" {

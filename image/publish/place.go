@@ -30,8 +30,7 @@ type Options struct {
 	PlainHTTP bool // talk to the registry without TLS
 }
 
-// place is somewhere an image can be written: a repository in a registry or an
-// OCI layout.
+// place is somewhere an image can be written: a repository in a registry or an OCI layout.
 type place struct {
 	name   string // the reference as it was given
 	target oras.GraphTarget
@@ -40,15 +39,14 @@ type place struct {
 	source *source.Source
 }
 
-// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest, which
-// is "" when there is none.
+// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest,
+// which is "" when there is none.
 func SplitLayout(reference string) (dir, name string) {
 	dir, name, _ = source.SplitLayout(strings.TrimPrefix(reference, source.LayoutPrefix))
 	return dir, name
 }
 
-// openPlace opens a reference for writing. It makes a layout that does not
-// exist yet.
+// openPlace opens a reference for writing. It makes a layout that does not exist yet.
 func openPlace(reference string, o Options) (*place, error) {
 	src, err := openSource(reference, o)
 	if err != nil {
@@ -98,10 +96,9 @@ func isLayout(ref registry.Reference, reference string) bool {
 	return err == nil
 }
 
-// repository is the registry client that writes. Where the registry has no
-// referrers API it keeps the index under the tag that stands in for it; the
-// index it replaces is left to the registry's garbage collection, as many
-// registries refuse to delete.
+// repository is the registry client that writes. Where the registry has no referrers API it keeps the index under the
+// tag that stands in for it; the index it replaces is left to the registry's garbage collection, as many registries
+// refuse to delete.
 func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
 	roots, err := source.Authorities(ref.Registry)
 	if err != nil {
@@ -129,8 +126,8 @@ func bare(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says nothing
-// to whoever reads it.
+// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says
+// nothing to whoever reads it.
 func (p *place) explain(doing string, err error) error {
 	if err == nil {
 		return nil

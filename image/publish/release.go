@@ -194,8 +194,8 @@ func (n NewImage) kernelVersion(told string) (string, error) {
 // inZstd tells whether a layer is compressed with zstd.
 func inZstd(layer ocispec.Descriptor) bool { return strings.HasSuffix(layer.MediaType, "+zstd") }
 
-// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release may be
-// left to the module; said otherwise, they are compared with it.
+// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release
+// may be left to the module; said otherwise, they are compared with it.
 func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {

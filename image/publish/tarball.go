@@ -17,9 +17,8 @@ import (
 // tarBuffer is how much is read at once; archive/tar reads in small pieces.
 const tarBuffer = 1 << 20
 
-// tarball is a tar file of a root directory, as mmdebstrap or "docker export"
-// write it, rewritten entry by entry: no privilege is needed and nothing is
-// unpacked. Its order is kept.
+// tarball is a tar file of a root directory, as mmdebstrap or "docker export" write it, rewritten entry by entry: no
+// privilege is needed and nothing is unpacked. Its order is kept.
 type tarball struct {
 	io.ReadCloser
 	heads map[string][]byte // the first bytes of what may be the init
@@ -86,8 +85,8 @@ func (t *tarball) rewrite(r io.Reader, w io.Writer, epoch *time.Time) error {
 	return out.Close()
 }
 
-// endSeen notices the end of a file. A whole tar file is not read up to there:
-// two empty blocks end it before, and archive/tar takes either for the end.
+// endSeen notices the end of a file. A whole tar file is not read up to there: two empty blocks end it before, and
+// archive/tar takes either for the end.
 type endSeen struct {
 	r    io.Reader
 	seen bool

@@ -18,8 +18,8 @@ import (
 // tree is a root file system as the uncompressed tar of a layer.
 type tree interface {
 	io.ReadCloser
-	// Architecture tells what the init of the tree runs on, "" if it has none.
-	// It is asked after the last byte was read.
+	// Architecture tells what the init of the tree runs on, "" if it has none. It is asked after the last byte was
+	// read.
 	Architecture() (string, error)
 }
 
@@ -43,12 +43,12 @@ func pathless(err error) error {
 	return err
 }
 
-// inits is where a bootable tree has its init, also where /usr is not merged, or the tree is a tar file, whose links are
-// not followed.
+// inits is where a bootable tree has its init, also where /usr is not merged, or the tree is a tar file, whose links
+// are not followed.
 var inits = slices.Concat(image.Inits, []string{"lib/systemd/systemd", "usr/sbin/init"})
 
-// pseudo are directories the kernel and PID 1 fill. They are needed as mount
-// points; what a build left in them is not part of the image.
+// pseudo are directories the kernel and PID 1 fill. They are needed as mount points; what a build left in them is not
+// part of the image.
 var pseudo = []string{"proc", "sys", "run"}
 
 // inPseudo says whether a path, relative to the root, is below one of them.

@@ -45,8 +45,8 @@ func (r *Rollout) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// ParseRollout reads the JSON form of a rollout, for example
-// {"start": "2026-11-22T03:00:00Z", "duration": "72h", "steps": [1, 10, 50, 100]}.
+// ParseRollout reads the JSON form of a rollout, for example {"start": "2026-11-22T03:00:00Z", "duration": "72h",
+// "steps": [1, 10, 50, 100]}.
 func ParseRollout(text string) (*Rollout, error) {
 	if err := eachKeyOnce(text); err != nil {
 		return nil, err

@@ -20,8 +20,8 @@ const evidenceName = "evidence.json"
 // ErrNoEvidence is returned for a root of which no evidence was kept.
 var ErrNoEvidence = errors.New("no evidence was kept")
 
-// Evidence returns what led to the verdict when the root was staged. It is as
-// it lies on the disk: verify.Policy.Again tells what it is worth.
+// Evidence returns what led to the verdict when the root was staged. It is as it lies on the disk: verify.Policy.Again
+// tells what it is worth.
 func (r Root) Evidence() (verify.Evidence, error) {
 	f, err := os.Open(r.evidence())
 	if errors.Is(err, os.ErrNotExist) {
@@ -52,9 +52,8 @@ func (g *Staging) PutEvidence(e verify.Evidence) error {
 	return nil
 }
 
-// Renew replaces what is known about who vouched for a root, when it was
-// verified again: perhaps by a new policy, under which the old evidence is worth
-// nothing. The same evidence changes nothing.
+// Renew replaces what is known about who vouched for a root, when it was verified again: perhaps by a new policy,
+// under which the old evidence is worth nothing. The same evidence changes nothing.
 func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 	data, err := v.Evidence().Bytes()
 	if err != nil {

@@ -24,11 +24,10 @@ type GCReport struct {
 	LivePatches []string `json:"live_patches,omitempty"`
 }
 
-// GC removes all roots but those in keep, the objects no kept root refers to,
-// and leftovers of interrupted staging. An ID in keep that is not in the store
-// is passed over. What is referred to is read from the kept roots' composefs
-// images, the very files that get mounted; if one of them is damaged or lost,
-// nothing is removed. What is left of a root that is not kept is removed like one.
+// GC removes all roots but those in keep, the objects no kept root refers to, and leftovers of interrupted staging. An
+// ID in keep that is not in the store is passed over. What is referred to is read from the kept roots' composefs
+// images, the very files that get mounted; if one of them is damaged or lost, nothing is removed. What is left of a
+// root that is not kept is removed like one.
 func (s *Store) GC(keep []string) (GCReport, error) {
 	var report GCReport
 	ids, err := s.ids()
@@ -91,8 +90,7 @@ func (s *Store) removeRoot(id string) error {
 	if err := os.Rename(s.path(rootsDir, id), filepath.Join(grave, id)); err != nil {
 		return fmt.Errorf("cannot remove root %s: %w", id, err)
 	}
-	// Durable before an object goes: a root that came back after a power cut
-	// would be without content.
+	// Durable before an object goes: a root that came back after a power cut would be without content.
 	if err := durable.SyncDir(s.path(rootsDir)); err != nil {
 		return fmt.Errorf("cannot remove root %s: %w", id, Full(err))
 	}

@@ -25,8 +25,8 @@ type Info struct {
 	Init     string   `json:"init"`              // path of the program that becomes PID 1
 	Kernels  []string `json:"kernels,omitempty"` // releases with modules in the image
 	HasAgent bool     `json:"has_agent"`         // the image brings its own updatectl
-	// Missing lists the directories every host needs at the top and this image
-	// has not; a read-only root cannot grow them.
+	// Missing lists the directories every host needs at the top and this image has not; a read-only root cannot grow
+	// them.
 	Missing []string `json:"missing,omitempty"`
 
 	Vouchers   []verify.Voucher `json:"vouchers"`

@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	// smallFile is the size up to which a file is digested in memory before it
-	// is written, so that one the store already has costs no write. 99 % of the
-	// files of a server root and half of its bytes are smaller.
+	// smallFile is the size up to which a file is digested in memory before it is written, so that one the store
+	// already has costs no write. 99 % of the files of a server root and half of its bytes are smaller.
 	smallFile = 1 << 20
 	// holeSize is the granularity in which zeros become holes.
 	holeSize = 64 << 10
@@ -62,8 +61,8 @@ func (g *Staging) path(elem ...string) string {
 // NewBytes returns the size of the objects the store did not have before.
 func (g *Staging) NewBytes() int64 { return g.newBytes }
 
-// Put reads one file of size bytes and makes it an object, unless there is one
-// like it. An error of r is returned as it is.
+// Put reads one file of size bytes and makes it an object, unless there is one like it. An error of r is returned as
+// it is.
 func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 	if size > smallFile {
 		return g.putLarge(r, size)
@@ -85,8 +84,7 @@ func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 	return d, nil
 }
 
-// putLarge writes a file while it is digested and looks afterwards whether it
-// was needed.
+// putLarge writes a file while it is digested and looks afterwards whether it was needed.
 func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 	g.large++
 	name := g.path("large-" + strconv.Itoa(g.large))
@@ -156,8 +154,7 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// has tells whether an object needs no writing. The size is compared because
-// that is free; fsck compares content.
+// has tells whether an object needs no writing. The size is compared because that is free; fsck compares content.
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
@@ -236,8 +233,8 @@ func (g *Staging) publishObjects() error {
 	return nil
 }
 
-// dropHidden forgets the objects that the finished image does not refer to: files
-// of lower layers that an upper one replaced or removed.
+// dropHidden forgets the objects that the finished image does not refer to: files of lower layers that an upper one
+// replaced or removed.
 func (g *Staging) dropHidden() error {
 	f, err := os.Open(g.path(rootsDir, cfsName))
 	if err != nil {
@@ -270,9 +267,8 @@ func (g *Staging) publishRoot() error {
 	return durable.SyncDir(g.store.path(rootsDir))
 }
 
-// restore completes a root that lost a part, and keeps what other packages have
-// beside it: it may be running, with its /etc in there. It is a root again when
-// image.json is back, which comes last.
+// restore completes a root that lost a part, and keeps what other packages have beside it: it may be running, with its
+// /etc in there. It is a root again when image.json is back, which comes last.
 func (g *Staging) restore(final string) error {
 	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -67,8 +67,7 @@ func (s *Store) path(elem ...string) string {
 // ObjectsDir returns the directory that overlayfs takes as data-only layer.
 func (s *Store) ObjectsDir() string { return s.path(objectsDir) }
 
-// Root returns the root with that ID, or an ErrNoRoot. One that lost a part is
-// none, and can be staged again.
+// Root returns the root with that ID, or an ErrNoRoot. One that lost a part is none, and can be staged again.
 func (s *Store) Root(id string) (Root, error) {
 	if !validID.MatchString(id) {
 		return Root{}, fmt.Errorf("%w: %q", ErrNoRoot, id)

@@ -8,8 +8,8 @@ import (
 // Columns is the width that text for people has to fit into: that of a terminal nobody has widened.
 const Columns = 80
 
-// Wrap breaks lines that are wider than Columns at spaces, and begins each further line with indent. A word that is too
-// wide itself, such as a URL or a digest, stands alone on its line.
+// Wrap breaks lines that are wider than Columns at spaces, and begins each further line with indent. A word that is
+// too wide itself, such as a URL or a digest, stands alone on its line.
 func Wrap(text, indent string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
