@@ -209,7 +209,7 @@ func TestStageOnAFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = Stage(context.Background(), st, c.b.source(), img, "", nil)
-			if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "MB of layers read") {
+			if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "of layers read") {
 				t.Errorf("got %v, want %v", err, ErrNoSpace)
 			}
 			nothingVisible(t, st)

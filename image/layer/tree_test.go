@@ -299,7 +299,7 @@ func TestBoundsOfTheWholeImage(t *testing.T) {
 	}
 	tree := NewTree()
 	n := &Inode{Mode: unix.S_IFREG, Size: maxFile + 1}
-	if err := tree.fill(n, nil, nil); !errors.Is(err, ErrLimit) {
+	if err := tree.putContent(n, nil, nil); !errors.Is(err, ErrLimit) {
 		t.Errorf("file size: got %v, want %v", err, ErrLimit)
 	}
 }

@@ -171,7 +171,7 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	}
 	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
-		root, err := image.Foresee(ctx, src, m.Layers, c.RootFS.DiffIDs)
+		root, err := image.Predict(ctx, src, m.Layers, c.RootFS.DiffIDs)
 		if err != nil {
 			return d, err
 		}
