@@ -13,8 +13,8 @@ import (
 
 const module = "github.com/updatectl/updatectl/"
 
-// allowed lists, for every room of the project, the rooms it may import. A room is a top-level folder, or below cmd the
-// command's.
+// allowed lists, for every room of the project, the rooms it may import. A room is a top-level folder, or below cmd
+// the command's.
 var allowed = map[string][]string{
 	"cmd/updatectl":  {"agent", "configs", "switcher", "image", "verify"}, // image, switcher and verify for their answers' types and errors
 	"cmd/releasectl": {"image", "verify"},

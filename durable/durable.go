@@ -14,8 +14,8 @@ import (
 
 // WriteFile replaces a file, or creates it, with exactly that mode whatever the umask is. A crash at any moment leaves
 // the old content or the new, never a part of it; it can also leave a temporary file called ".NAME.*" in the same
-// directory, which the caller may remove. An error leaves no temporary file and, unless only the last step failed, which
-// makes the new name durable, the old content. Errors name the file and wrap those of the operating system.
+// directory, which the caller may remove. An error leaves no temporary file and, unless only the last step failed,
+// which makes the new name durable, the old content. Errors name the file and wrap those of the operating system.
 func WriteFile(file string, content []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(file)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")

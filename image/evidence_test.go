@@ -46,8 +46,7 @@ func (h holder) open(b *builder, index ocispec.Descriptor) *Image {
 	return img
 }
 
-// What was verified stays beside the root: it convinces the same policy again,
-// without the source, and no other one.
+// What was verified stays beside the root: it convinces the same policy again, without the source, and no other one.
 func TestEvidenceIsKept(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))

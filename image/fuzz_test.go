@@ -15,8 +15,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever a signed index, manifest and configuration say, opening them ends in
-// an image that can be staged or in an error of a class.
+// Whatever a signed index, manifest and configuration say, opening them ends in an image that can be staged or in an
+// error of a class.
 func FuzzOpen(f *testing.F) {
 	b := newBuilder(f)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))

@@ -20,41 +20,42 @@ import (
 )
 
 var (
-	// ErrPlatform is an image for another kind of machine.
+	// ErrPlatform means that the image is for another kind of machine.
 	ErrPlatform = errors.New("not for this machine")
-	// ErrNotBootable is an image that lacks what PID 1 needs to switch to it.
+	// ErrNotBootable means that the image lacks what systemd needs to switch to it.
 	ErrNotBootable = errors.New("not bootable")
-	// ErrLayer is a malformed or hostile layer.
+	// ErrLayer means that a layer is malformed or hostile.
 	ErrLayer = layer.ErrLayer
-	// ErrNoSpace is a full file system.
+	// ErrNoSpace means that the file system is full.
 	ErrNoSpace = store.ErrNoSpace
 )
 
 const (
-	// configDocker is the type of an image configuration in Docker's schema 2.
+	// configDocker is the media type of an image configuration in Docker's schema 2.
 	configDocker = "application/vnd.docker.container.image.v1+json"
-	// maxLayerBlob bounds a compressed layer; layers are streamed, not kept.
+	// maxLayerBlob bounds a compressed layer, in bytes. Layers are streamed and never kept.
 	maxLayerBlob = 64 << 30
-	// maxVersion bounds what a publisher calls a version; it goes into records and to people.
+	// maxVersion bounds the publisher's version, in bytes: it is recorded, and shown to people.
 	maxVersion = 256
 )
 
-// Image is an image for this machine, known by digest down to its layers.
+// Image is an image for this machine. Its manifest is verified, and everything that the manifest lists is known by
+// digest.
 type Image struct {
 	Verified *verify.Verified // of the manifest
 	Manifest ocispec.Manifest
 	Config   ocispec.Image
-	// Seal is the digest that the staged root must have, the zero value for any. It comes from a signed release.
+	// Seal is the digest that the staged root must have; the zero value accepts any. It comes from a signed release.
 	Seal fsverity.Digest
 }
 
-// ID returns the name of the root that staging this image makes.
+// ID returns the name of the root that this image is staged as.
 func (i *Image) ID() string {
 	d := i.Verified.Digest()
 	return d.Algorithm().String() + "-" + d.Encoded()
 }
 
-// Version returns what the publisher calls this version, or "".
+// Version returns the publisher's version of this image, or "" when it has none.
 func (i *Image) Version() string {
 	for _, from := range []map[string]string{i.Config.Config.Labels, i.Manifest.Annotations} {
 		if v := from[ocispec.AnnotationVersion]; v != "" {
@@ -64,18 +65,18 @@ func (i *Image) Version() string {
 	return ""
 }
 
-// Open reads a verified manifest, or the one for this platform from a verified
-// index, and its configuration.
+// Open reads a verified manifest, or the one for this platform from a verified index, and its configuration. The error
+// is an ErrPlatform, a verify.ErrNotTrusted or a source.ErrSource.
 func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*Image, error) {
 	if verify.IsIndex(v.MediaType()) {
 		var err error
-		if v, err = pick(ctx, src, v, platform); err != nil {
+		if v, err = imageFromIndex(ctx, src, v, platform); err != nil {
 			return nil, err
 		}
 	}
 	i := &Image{Verified: v}
 	if err := json.Unmarshal(v.Bytes(), &i.Manifest); err != nil {
-		return nil, fmt.Errorf("%w: manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
+		return nil, fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
 	if err := i.checkManifest(); err != nil {
 		return nil, err
@@ -86,13 +87,13 @@ func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 	return i, i.checkPlatform(platform)
 }
 
-// pick finds the image for a platform in an index.
-func pick(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*verify.Verified, error) {
+// imageFromIndex fetches the manifest of the image for a platform.
+func imageFromIndex(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*verify.Verified, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(v.Bytes(), &index); err != nil {
-		return nil, fmt.Errorf("%w: index %s: %v", verify.ErrMalformed, v.Digest(), err)
+		return nil, fmt.Errorf("%w: cannot read the index %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
-	d, err := choose(index.Manifests, platform)
+	d, err := selectEntry(index.Manifests, platform)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +104,9 @@ func pick(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 	return v.Descend(d, content)
 }
 
-// choose picks from an index. An entry that does not say for which platform it
-// is counts only when it is the sole image: its configuration will tell.
-func choose(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.Descriptor, error) {
+// selectEntry selects the best entry of an index for a platform. An entry that does not name its platform is selected
+// only when it is the only image: its configuration says what it is for.
+func selectEntry(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.Descriptor, error) {
 	match := platforms.OnlyStrict(platform)
 	var best *ocispec.Descriptor
 	var others, silent []ocispec.Descriptor
@@ -126,10 +127,10 @@ func choose(entries []ocispec.Descriptor, platform ocispec.Platform) (ocispec.De
 	case len(silent) == 1 && len(others) == 0:
 		return silent[0], nil
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, describeAll(others), machine.Platform(platform))
+	return ocispec.Descriptor{}, fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, platformNames(others), machine.Platform(platform))
 }
 
-func describeAll(entries []ocispec.Descriptor) string {
+func platformNames(entries []ocispec.Descriptor) string {
 	var names []string
 	for _, d := range entries {
 		if d.Platform.OS != "unknown" { // attestations of docker buildx
@@ -137,26 +138,26 @@ func describeAll(entries []ocispec.Descriptor) string {
 		}
 	}
 	if len(names) == 0 {
-		return "no platform it names"
+		return "an unnamed platform"
 	}
 	return strings.Join(names, ", ")
 }
 
-// checkManifest refuses what cannot be the manifest of an OS image.
+// checkManifest refuses a manifest that cannot be that of an OS image.
 func (i *Image) checkManifest() error {
 	m := i.Manifest
 	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != configDocker {
-		return fmt.Errorf("%w: %s is not an OS image: its configuration is a %q", verify.ErrMalformed, i.Verified.Digest(), t)
+		return fmt.Errorf("%w: %s is not an OS image: its configuration is of type %q", verify.ErrMalformed, i.Verified.Digest(), t)
 	}
 	if len(m.Layers) > layer.MaxLayers {
-		return fmt.Errorf("%w: %d layers", layer.ErrLimit, len(m.Layers))
+		return fmt.Errorf("%w: the image has %d layers, more than %d", layer.ErrLimit, len(m.Layers), layer.MaxLayers)
 	}
 	for n, l := range m.Layers {
 		if !layer.Known(l.MediaType) {
-			return fmt.Errorf("%w: layer %d is a %q", verify.ErrMalformed, n+1, l.MediaType)
+			return fmt.Errorf("%w: layer %d is of type %q", verify.ErrMalformed, n+1, l.MediaType)
 		}
 		if l.Size < 0 || l.Size > maxLayerBlob {
-			return fmt.Errorf("%w: layer %d has %d bytes", layer.ErrLimit, n+1, l.Size)
+			return fmt.Errorf("%w: layer %d has %d bytes, more than %d", layer.ErrLimit, n+1, l.Size, int64(maxLayerBlob))
 		}
 	}
 	return nil
@@ -165,21 +166,21 @@ func (i *Image) checkManifest() error {
 // readConfig fetches the configuration and checks it against the manifest.
 func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
-		return fmt.Errorf("%w: configuration of %d bytes", verify.ErrMalformed, size)
+		return fmt.Errorf("%w: the configuration has %d bytes, more than %d", verify.ErrMalformed, size, verify.MaxManifest)
 	}
 	data, err := src.Config(ctx, i.Manifest.Config)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
-		return fmt.Errorf("%w: configuration: %v", verify.ErrMalformed, err)
+		return fmt.Errorf("%w: cannot read the configuration: %v", verify.ErrMalformed, err)
 	}
 	if v := i.Version(); len(v) > maxVersion {
-		return fmt.Errorf("%w: a version of %d bytes", verify.ErrMalformed, len(v))
+		return fmt.Errorf("%w: the version has %d bytes, more than %d", verify.ErrMalformed, len(v), maxVersion)
 	}
 	diffs := i.Config.RootFS.DiffIDs
 	if len(diffs) != len(i.Manifest.Layers) {
-		return fmt.Errorf("%w: %d layers, but the configuration knows %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
+		return fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
 	}
 	for _, d := range diffs {
 		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
@@ -193,10 +194,10 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 func (i *Image) checkPlatform(host ocispec.Platform) error {
 	p := i.Config.Platform
 	if p.Architecture == "" || p.OS == "" {
-		return fmt.Errorf("%w: image does not say for which architecture it is", ErrPlatform)
+		return fmt.Errorf("%w: the image does not name its architecture", ErrPlatform)
 	}
 	if !platforms.OnlyStrict(host).Match(p) {
-		return fmt.Errorf("%w: image is for %s, this host is %s", ErrPlatform, machine.Platform(p), machine.Platform(host))
+		return fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, machine.Platform(p), machine.Platform(host))
 	}
 	return nil
 }

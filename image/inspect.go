@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxOSRelease bounds os-release, which has half a kilobyte.
+	// maxOSRelease bounds os-release, in bytes. Real ones have half a kilobyte.
 	maxOSRelease = 64 << 10
 	agentPath    = "usr/bin/updatectl"
 	confirmLink  = "usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service"
@@ -22,23 +22,22 @@ const (
 	modulesPath  = "usr/lib/modules"
 )
 
-// Inits are the programs that PID 1 looks for in a new root, in its order: one of them has to be there. The paths are
+// Inits are the programs that systemd looks for in a new root, in this order. One of them must be there. The paths are
 // relative to the root.
 var Inits = []string{"usr/lib/systemd/systemd", "sbin/init"}
 
-// osReleases are the files that make a directory an OS tree to PID 1.
+// osReleases are the files by which systemd recognises an OS tree. One of them must be there.
 var osReleases = []string{"etc/os-release", "usr/lib/os-release"}
 
-// topDirs is what has to exist in a read-only root for something to be mounted
-// on it.
+// topDirs are the directories that must exist in a read-only root, because nothing can be mounted where there are
+// none.
 var topDirs = []string{"dev", "etc", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var"}
 
-// systemdLibrary is the library whose name has systemd's version, as in
-// libsystemd-shared-257.so, -257.9-1~deb13u1.so or -252-51.el9.so.
+// systemdLibrary matches the library whose name contains systemd's version, as in libsystemd-shared-257.so,
+// -257.9-1~deb13u1.so or -252-51.el9.so.
 var systemdLibrary = regexp.MustCompile(`^libsystemd-shared-([0-9]+)([^0-9].*)?\.so$`)
 
-// inspect looks at the finished tree: whether PID 1 would take it, and what the
-// agent wants to know about it.
+// inspect checks that systemd would switch to the finished tree, and returns what the agent needs to know about it.
 func (s *stager) inspect() (store.Info, error) {
 	info := store.Info{
 		Digest:   s.img.Verified.Digest(),
@@ -50,23 +49,23 @@ func (s *stager) inspect() (store.Info, error) {
 			Variant:      s.img.Config.Variant,
 		},
 		Systemd: systemdVersion(s.tree),
-		// Some distributions ship another program of that name with systemd; ours has its units.
+		// systemd has a program of that name, too, which some distributions ship. Ours comes with its units.
 		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil && s.tree.Lookup(confirmLink) != nil,
 		Kernels:  kernels(s.tree),
 		Missing:  missing(s.tree),
 	}
 	if info.Init = findInit(s.tree); info.Init == "" {
-		return info, fmt.Errorf("%w: image has no init: neither /%s nor /%s is a program in it", ErrNotBootable, Inits[0], Inits[1])
+		return info, fmt.Errorf("%w: the image has no init: neither /%s nor /%s is an executable file", ErrNotBootable, Inits[0], Inits[1])
 	}
 	if err := s.readOSRelease(&info); err != nil {
 		return info, err
 	}
-	// os-release(5): IMAGE_VERSION is the image's own, VERSION_ID that of the distribution.
+	// IMAGE_VERSION is the version of the image, VERSION_ID that of the distribution (os-release(5)).
 	info.Version = cmp.Or(info.Version, info.OS.ImageVersion, info.OS.VersionID)
 	return info, s.measure(&info)
 }
 
-// findInit returns the path of the program that PID 1 becomes, or "".
+// findInit returns the path of the program that becomes PID 1, or "".
 func findInit(t *layer.Tree) string {
 	for _, path := range Inits {
 		if isProgram(t.Lookup(path)) {
@@ -80,7 +79,7 @@ func isProgram(n *layer.Inode) bool {
 	return n != nil && n.IsRegular() && n.Size > 0 && n.Mode&0o111 != 0
 }
 
-// readOSRelease takes over what os-release says.
+// readOSRelease reads os-release into info.
 func (s *stager) readOSRelease(info *store.Info) error {
 	for _, path := range osReleases {
 		n := s.tree.Lookup(path)
@@ -99,10 +98,10 @@ func (s *stager) readOSRelease(info *store.Info) error {
 		info.OS = parseOSRelease(string(data))
 		return nil
 	}
-	return fmt.Errorf("%w: image has neither /%s nor /%s", ErrNotBootable, osReleases[0], osReleases[1])
+	return fmt.Errorf("%w: the image has neither /%s nor /%s", ErrNotBootable, osReleases[0], osReleases[1])
 }
 
-// systemdVersion finds the version of systemd in the tree, 0 if there is none.
+// systemdVersion returns the major version of systemd in the tree, or 0 when it is not found.
 func systemdVersion(t *layer.Tree) int {
 	dirs := []string{"usr/lib/systemd", "usr/lib64/systemd"}
 	if lib := t.Lookup("usr/lib"); lib != nil {
@@ -126,8 +125,8 @@ func systemdVersion(t *layer.Tree) int {
 	return newest
 }
 
-// kernels lists the kernel releases whose modules are in the tree: modprobe(8)
-// finds them by modules.dep.
+// kernels lists the kernel releases that have modules in the tree. A directory without modules.dep does not count:
+// modprobe(8) needs it.
 func kernels(t *layer.Tree) []string {
 	modules := t.Lookup(modulesPath)
 	if modules == nil {
@@ -142,7 +141,7 @@ func kernels(t *layer.Tree) []string {
 	return releases
 }
 
-// missing lists the top directories that are not there, or are not directories.
+// missing lists the top-level directories that are missing, or are something else.
 func missing(t *layer.Tree) []string {
 	var names []string
 	for _, name := range topDirs {
@@ -153,7 +152,7 @@ func missing(t *layer.Tree) []string {
 	return names
 }
 
-// measure counts files and bytes, an inode with several names once.
+// measure counts names and bytes of content; an inode with several names counts once.
 func (s *stager) measure(info *store.Info) error {
 	seen := map[*layer.Inode]bool{}
 	return s.tree.Walk(func(_ string, n *layer.Inode) error {

@@ -10,7 +10,7 @@ import (
 	"github.com/updatectl/updatectl/image/layer"
 )
 
-// The header of an x86 kernel points, from its second sector, at a text (the kernel's x86 boot protocol, 2.00).
+// The header of an x86 kernel has the offset of its banner, counted from the second sector (x86 boot protocol 2.00).
 const (
 	kernelMagic     = 0x202
 	kernelPointer   = 0x20e
@@ -19,11 +19,11 @@ const (
 	kernelTextLimit = 512
 )
 
-// banners is a store that keeps of every content nothing but what an x86 kernel says of itself:
-// "RELEASE (USER@HOST) VERSION", uname -r and uname -v.
+// banners has the banners of the x86 kernels among the contents that were put: "RELEASE (USER@HOST) VERSION", where
+// RELEASE is uname -r and VERSION uname -v.
 type banners map[fsverity.Digest]string
 
-// put takes content and tells its digest.
+// put reads content and returns its digest. It is a layer.Putter.
 func (b banners) put(r io.Reader, size int64) (fsverity.Digest, error) {
 	var h fsverity.Hasher
 	var head bytes.Buffer
@@ -50,11 +50,11 @@ func (b banners) put(r io.Reader, size int64) (fsverity.Digest, error) {
 	return h.Digest(), nil
 }
 
-// versions tells uname -v of the kernels in a tree, by uname -r, as far as they tell it.
+// versions returns uname -v of the kernels in a tree, by uname -r. Kernels without a banner are left out.
 func (b banners) versions(t *layer.Tree) map[string]string {
 	found := map[string]string{}
 	for _, release := range kernels(t) {
-		for _, path := range []string{"boot/vmlinuz-" + release, modulesPath + "/" + release + "/vmlinuz"} { // the latter counts, as on a host
+		for _, path := range []string{"boot/vmlinuz-" + release, modulesPath + "/" + release + "/vmlinuz"} { // the last one found counts, as on a host
 			n := t.Lookup(path)
 			if n == nil || !n.IsRegular() {
 				continue

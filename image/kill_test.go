@@ -21,8 +21,7 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// childEnv makes the test binary stage an image and nothing else: the layout and
-// the store, separated by a colon.
+// childEnv makes the test binary stage an image and nothing else: the layout and the store, separated by a colon.
 const childEnv = "UPDATECTL_TEST_STAGE"
 
 func TestMain(m *testing.M) {
@@ -59,9 +58,8 @@ func stageIn(layout, dir string) error {
 	return err
 }
 
-// TestStageKilledAtAnyMoment kills a staging process at moments spread over its
-// whole run. What is in the store then is complete or does not exist, and the
-// next run succeeds.
+// TestStageKilledAtAnyMoment kills a staging process at moments spread over its whole run. What is in the store then
+// is complete or does not exist, and the next run succeeds.
 func TestStageKilledAtAnyMoment(t *testing.T) {
 	b := newBuilder(t)
 	entries := bootable()
@@ -81,8 +79,8 @@ func TestStageKilledAtAnyMoment(t *testing.T) {
 	st := must(store.Open(dir))
 	before, after := 0, 0
 	const rounds = 32
-	// How long a run takes changes with the machine's load, so the moments follow
-	// it: later after a kill in time, earlier after one that came too late.
+	// How long a run takes changes with the machine's load, so the moments follow it: later after a kill in time,
+	// earlier after one that came too late.
 	for limit := whole; before+after < rounds; {
 		if _, err := st.GC(nil); err != nil {
 			t.Fatal(err)
@@ -124,8 +122,7 @@ func child(layout, dir string) *exec.Cmd {
 	return c
 }
 
-// checkStore checks every root and every object and returns how many roots
-// there are.
+// checkStore checks every root and every object and returns how many roots there are.
 func checkStore(t *testing.T, st *store.Store) int {
 	t.Helper()
 	have := map[fsverity.Digest]bool{}
@@ -183,8 +180,7 @@ func tmpfs(t *testing.T, options string) string {
 	return dir
 }
 
-// TestStageOnAFullDisk runs out of space at different points: in objects small
-// and large, of blocks and of inodes.
+// TestStageOnAFullDisk runs out of space at different points: in objects small and large, of blocks and of inodes.
 func TestStageOnAFullDisk(t *testing.T) {
 	small, large := newBuilder(t), newBuilder(t)
 	entries := bootable()
@@ -213,7 +209,7 @@ func TestStageOnAFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = Stage(context.Background(), st, c.b.source(), img, "", nil)
-			if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "MB of layers read") {
+			if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "of layers read") {
 				t.Errorf("got %v, want %v", err, ErrNoSpace)
 			}
 			nothingVisible(t, st)

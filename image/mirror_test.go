@@ -33,8 +33,8 @@ func copyLayout(t *testing.T, from string, change func(content []byte) []byte, b
 	return dir
 }
 
-// A place that serves other layers is passed over, whatever they look like to those who unpack them, and leaves no trace
-// in the root.
+// A place that serves other layers is passed over, whatever they look like to those who unpack them, and leaves no
+// trace in the root.
 func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))

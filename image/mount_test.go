@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// mountRoot mounts a staged root the way a host does: EROFS backed by the file,
-// joined with the objects by overlayfs. It needs root and a kernel from 6.12 on.
+// mountRoot mounts a staged root the way a host does: EROFS backed by the file, joined with the objects by overlayfs.
+// It needs root and a kernel from 6.12 on.
 func mountRoot(t testing.TB, st *store.Store, r store.Root) string {
 	t.Helper()
 	meta, root := t.TempDir(), t.TempDir()

@@ -6,8 +6,8 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// parseOSRelease reads what os-release(5) describes: shell assignments without
-// expansions. Lines it cannot read are passed over, as systemd does.
+// parseOSRelease reads the shell assignments of os-release(5), which have no expansions. Lines that it cannot read are
+// ignored, as systemd does.
 func parseOSRelease(text string) store.OS {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -24,7 +24,7 @@ func parseOSRelease(text string) store.OS {
 	}
 }
 
-// unquote undoes the shell's quoting of one word.
+// unquote removes shell quoting from one word.
 func unquote(word string) string {
 	if len(word) >= 2 && word[0] == '\'' && word[len(word)-1] == '\'' {
 		return word[1 : len(word)-1]

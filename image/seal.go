@@ -15,33 +15,33 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Foreseen is what is known of the root that staging an image makes, without a store.
-type Foreseen struct {
-	// Digest is what its publisher names in a release to seal it.
+// Prediction is what an image will be once it is staged.
+type Prediction struct {
+	// Digest is the digest of the root, with which a release seals the image.
 	Digest fsverity.Digest
-	// KernelVersions are uname -v of its kernels, by uname -r; only those for x86 tell it.
+	// KernelVersions has uname -v of its kernels, by uname -r. Only x86 kernels say it.
 	KernelVersions map[string]string
 }
 
-// Foresee reads every layer of an image.
-func Foresee(ctx context.Context, src *source.Source, layers []ocispec.Descriptor, diffIDs []digest.Digest) (Foreseen, error) {
+// Predict reads every layer of an image and computes what staging would make of it, without a store.
+func Predict(ctx context.Context, src *source.Source, layers []ocispec.Descriptor, diffIDs []digest.Digest) (Prediction, error) {
 	if len(layers) != len(diffIDs) {
-		return Foreseen{}, fmt.Errorf("%w: %d layers, but the configuration knows %d", verify.ErrMalformed, len(layers), len(diffIDs))
+		return Prediction{}, fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed, len(layers), len(diffIDs))
 	}
 	tree, seen := layer.NewTree(), banners{}
 	for n, l := range layers {
 		if err := readLayer(ctx, src, tree, l, diffIDs[n], seen.put); err != nil {
-			return Foreseen{}, fmt.Errorf("cannot read layer %d of %d: %w", n+1, len(layers), err)
+			return Prediction{}, fmt.Errorf("cannot read layer %d of %d: %w", n+1, len(layers), err)
 		}
 	}
 	f, err := os.CreateTemp("", "root.cfs.*")
 	if err != nil {
-		return Foreseen{}, fmt.Errorf("cannot compute the root's digest: %w", err)
+		return Prediction{}, fmt.Errorf("cannot compute the root's digest: %w", err)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
 	root, err := composefs.Write(f, tree)
-	return Foreseen{root, seen.versions(tree)}, err
+	return Prediction{root, seen.versions(tree)}, err
 }
 
 func readLayer(ctx context.Context, src *source.Source, tree *layer.Tree, l ocispec.Descriptor, diffID digest.Digest, put layer.Putter) error {

@@ -23,7 +23,7 @@ func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := Foresee(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
+	root, err := Predict(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestForeseenKernels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := Foresee(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
+	root, err := Predict(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
 	if want := map[string]string{"6.1-a": "#1 SMP (2026-11-12)", "6.1-b": "#2 SMP"}; err != nil || !maps.Equal(root.KernelVersions, want) {
 		t.Errorf("%q, %v; want %q", root.KernelVersions, err, want)
 	}
@@ -73,7 +73,7 @@ func TestSealBroken(t *testing.T) {
 	}
 	st := newStore(t)
 	img.Seal[0] = 1
-	if _, err := Stage(context.Background(), st, b.source(), img, "test", nil); !errors.Is(err, verify.ErrDigest) || !strings.Contains(err.Error(), "sealed with 01") {
+	if _, err := Stage(context.Background(), st, b.source(), img, "test", nil); !errors.Is(err, verify.ErrDigest) || !strings.Contains(err.Error(), "seals the image with 01") {
 		t.Errorf("broken seal: %v", err)
 	}
 	nothingVisible(t, st)
@@ -93,10 +93,10 @@ func TestSealOfAnExchangedLayer(t *testing.T) {
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
 	diffs := b.config.RootFS.DiffIDs
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(reg("x", "y")))
-	if _, err := Foresee(context.Background(), b.source(), b.m.Layers[1:], diffs); !errors.Is(err, verify.ErrDigest) {
+	if _, err := Predict(context.Background(), b.source(), b.m.Layers[1:], diffs); !errors.Is(err, verify.ErrDigest) {
 		t.Errorf("exchanged: %v", err)
 	}
-	if _, err := Foresee(context.Background(), b.source(), b.m.Layers, diffs); !errors.Is(err, verify.ErrMalformed) {
+	if _, err := Predict(context.Background(), b.source(), b.m.Layers, diffs); !errors.Is(err, verify.ErrMalformed) {
 		t.Errorf("one too many: %v", err)
 	}
 }

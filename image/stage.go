@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/docker/go-units"
+
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
@@ -15,29 +17,28 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Phases of staging, in their order.
+// The phases of staging, in order.
 const (
-	PhaseFetch  = "fetch"  // layers are streamed and unpacked
+	PhaseFetch  = "fetch"  // layers are fetched and unpacked
 	PhaseCommit = "commit" // the root is written and made durable
 	PhaseDone   = "done"
 )
 
-// Event tells how far staging is. Done and Total are bytes of published layers,
-// all of them together.
+// Event says how far staging has got. Done and Total are bytes of all published layers together.
 type Event struct {
 	Phase  string
-	Layer  int // the one being fetched, from 1
+	Layer  int // the one being fetched, counted from 1
 	Layers int
 	Done   int64
 	Total  int64
 }
 
-// progressStep is after how many bytes progress is told again.
+// progressStep is the number of bytes between two reports of progress.
 const progressStep = 1 << 20
 
-// Stage makes the image a root of the store and returns it. Of a root that is
-// there already only the evidence is renewed. Nothing is visible in the store before
-// everything has been checked and is on disk, whatever way Stage ends.
+// Stage makes the image a root in the store and returns it. If that root exists already, only its evidence is renewed.
+// Nothing becomes visible in the store before everything is checked and on disk, however Stage ends. progress may be
+// nil. The error is an ErrNoSpace, an ErrNotBootable, a verify.ErrNotTrusted or a source.ErrSource.
 func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
 	if err == nil {
@@ -57,7 +58,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	for {
 		s = &stager{src: src, img: img, staging: g, tree: layer.NewTree(), progress: progress}
 		root, err = s.stage(ctx, reference)
-		// The tree was built from wrong content. Begin anew; what was fetched rightly is an object already.
+		// The tree was built from wrong content: start again. What was correct is an object already.
 		if !errors.Is(err, source.ErrElsewhere) {
 			break
 		}
@@ -89,7 +90,7 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 			return store.Root{}, fmt.Errorf("cannot stage layer %d of %d: %w", n+1, s.event.Layers, err)
 		}
 	}
-	s.tell(PhaseCommit)
+	s.report(PhaseCommit)
 	info, err := s.inspect()
 	if err != nil {
 		return store.Root{}, err
@@ -110,7 +111,7 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 	info.StagedAt = time.Now().UTC()
 	root, err := s.staging.Commit(info)
 	if err == nil {
-		s.tell(PhaseDone)
+		s.report(PhaseDone)
 	}
 	return root, err
 }
@@ -118,7 +119,7 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 // addLayer streams one layer into the tree and the store.
 func (s *stager) addLayer(ctx context.Context, n int) error {
 	s.event.Layer = n + 1
-	s.tell(PhaseFetch)
+	s.report(PhaseFetch)
 	l := s.img.Manifest.Layers[n]
 	body, err := s.src.Blob(ctx, l)
 	if err != nil {
@@ -138,47 +139,47 @@ func (s *stager) writeCFS(info *store.Info) error {
 	defer f.Close()
 	info.RootDigest, err = composefs.Write(f, s.tree)
 	if err != nil {
-		return fmt.Errorf("cannot write composefs image: %w", store.Full(err))
+		return fmt.Errorf("cannot write the composefs image: %w", store.Full(err))
 	}
 	return f.Close()
 }
 
-// checkSeal compares a root with what the release says it must be.
+// checkSeal compares the digest of a root with the one in the release.
 func (i *Image) checkSeal(root fsverity.Digest) error {
 	if i.Seal == (fsverity.Digest{}) || i.Seal == root {
 		return nil
 	}
-	return fmt.Errorf("%w: the image becomes a root with the digest %s, and it is sealed with %s", verify.ErrDigest, root, i.Seal)
+	return fmt.Errorf("%w: the root has the digest %s, and the release seals the image with %s", verify.ErrDigest, root, i.Seal)
 }
 
-// explain adds to a lack of space what is known about the need.
+// explain adds to ErrNoSpace how much was written and how much is left to read.
 func (s *stager) explain(err error) error {
 	if !errors.Is(err, ErrNoSpace) {
 		return err
 	}
-	const mb = 1 << 20
-	return fmt.Errorf("%w (%d MB written, %d of %d MB of layers read)",
-		err, s.staging.NewBytes()/mb, s.event.Done/mb, s.event.Total/mb)
+	size := func(bytes int64) string { return units.HumanSize(float64(bytes)) }
+	return fmt.Errorf("%w (%s written, %s of %s of layers read)",
+		err, size(s.staging.NewBytes()), size(s.event.Done), size(s.event.Total))
 }
 
-// tell reports a change of phase or layer.
-func (s *stager) tell(phase string) {
+// report reports progress in a phase.
+func (s *stager) report(phase string) {
 	s.event.Phase = phase
 	if s.progress != nil {
 		s.progress(s.event)
 	}
 }
 
-// count reports bytes read, now and then.
+// count adds bytes read, and reports them at every step.
 func (s *stager) count(n int64) {
 	before := s.event.Done / progressStep
 	s.event.Done += n
 	if s.event.Done/progressStep != before {
-		s.tell(PhaseFetch)
+		s.report(PhaseFetch)
 	}
 }
 
-// counter counts what is read through it.
+// counter calls count with the number of bytes of each read.
 type counter struct {
 	r     io.Reader
 	count func(int64)

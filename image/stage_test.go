@@ -235,8 +235,8 @@ func TestOpenRefuses(t *testing.T) {
 		want  error
 		say   string
 	}{
-		{"other architecture", func(b *builder) { b.config.Architecture = "arm64" }, ErrPlatform, "image is for arm64, this host is amd64"},
-		{"other system", func(b *builder) { b.config.OS = "windows" }, ErrPlatform, "image is for windows/amd64, this host is amd64"},
+		{"other architecture", func(b *builder) { b.config.Architecture = "arm64" }, ErrPlatform, "the image is for arm64, and this host is amd64"},
+		{"other system", func(b *builder) { b.config.OS = "windows" }, ErrPlatform, "the image is for windows/amd64, and this host is amd64"},
 		{"no architecture", func(b *builder) { b.config.Architecture = "" }, ErrPlatform, ""},
 		{"diff_ids missing", func(b *builder) { b.config.RootFS.DiffIDs = nil }, verify.ErrMalformed, ""},
 		{"diff_id is no digest", func(b *builder) { b.config.RootFS.DiffIDs[0] = "sha256:0" }, verify.ErrMalformed, ""},
@@ -290,8 +290,8 @@ func TestOpenPicksThePlatform(t *testing.T) {
 		{"among others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), patch, on(ours, "linux", "amd64"), on(theirs, "unknown", "unknown")}, nil, ""},
 		{"entry without platform", []ocispec.Descriptor{ours, on(theirs, "unknown", "unknown")}, ErrPlatform, ""},
 		{"sole entry without platform", []ocispec.Descriptor{ours}, nil, ""},
-		{"only others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), on(theirs, "linux", "riscv64")}, ErrPlatform, "image is for arm64, riscv64, this host is amd64"},
-		{"32 bit is not ours", []ocispec.Descriptor{on(ours, "linux", "386")}, ErrPlatform, "image is for 386, this host is amd64"},
+		{"only others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), on(theirs, "linux", "riscv64")}, ErrPlatform, "the image is for arm64, riscv64, and this host is amd64"},
+		{"32 bit is not ours", []ocispec.Descriptor{on(ours, "linux", "386")}, ErrPlatform, "the image is for 386, and this host is amd64"},
 		{"empty", nil, ErrPlatform, ""},
 		{"the index lies", []ocispec.Descriptor{on(theirs, "linux", "amd64")}, ErrPlatform, "image is for arm64"},
 	} {

@@ -22,14 +22,14 @@ import (
 // capNetRaw is a security.capability of version 2: cap_net_raw, effective.
 const capNetRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// acl is an access list in the kernel's form: rw for the owner, r for user 1000,
-// r for the group and as mask, nothing for others; it goes with mode 0640.
+// acl is an access list in the kernel's form: rw for the owner, r for user 1000, r for the group and as mask, nothing
+// for others; it goes with mode 0640.
 const acl = "\x02\x00\x00\x00" +
 	"\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe8\x03\x00\x00" +
 	"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
 
-// TestSameTreeAsUmoci unpacks layers with all the odd things a file system can
-// have by umoci, mounts what we made of them, and compares every attribute.
+// TestSameTreeAsUmoci unpacks layers with all the odd things a file system can have by umoci, mounts what we made of
+// them, and compares every attribute.
 func TestSameTreeAsUmoci(t *testing.T) {
 	odd := oddTree(t)
 	layers := [][]byte{
@@ -215,8 +215,7 @@ func changes() []byte {
 	)
 }
 
-// randomLayer writes n entries below r/ by a seed: files and links in twenty
-// directories, with names that repeat.
+// randomLayer writes n entries below r/ by a seed: files and links in twenty directories, with names that repeat.
 func randomLayer(seed uint64, n int) []byte {
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	entries := []ent{folder("r")}

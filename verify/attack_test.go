@@ -91,8 +91,8 @@ func pattern(s string) verify.Match { return verify.Match{Pattern: s} }
 
 func identities(i ...verify.Identity) verify.Policy { return verify.Policy{Identities: i} }
 
-// The attack table: who gains what with a signature that is nearly right. Every
-// row says by which sentinel it is refused, or that it passes.
+// The attack table: who gains what with a signature that is nearly right. Every row says by which sentinel it is
+// refused, or that it passes.
 func TestAttacks(t *testing.T) {
 	image := read(t, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)

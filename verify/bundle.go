@@ -18,8 +18,7 @@ const (
 	BundlePredicateType = "https://sigstore.dev/cosign/sign/v1"
 )
 
-// maxSubjects bounds how many images one statement may be about. cosign names
-// one.
+// maxSubjects bounds how many images one statement may be about. cosign names one.
 const maxSubjects = 64
 
 // openBundle takes a bundle apart without reading what is signed in it.
@@ -56,8 +55,7 @@ func openBundle(data []byte) (*sealed, error) {
 	}, nil
 }
 
-// readStatement checks that an in-toto statement is cosign's signature of the
-// image d.
+// readStatement checks that an in-toto statement is cosign's signature of the image d.
 func readStatement(payload []byte, d digest.Digest) error {
 	var s struct {
 		Type          string `json:"_type"`

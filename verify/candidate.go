@@ -13,19 +13,17 @@ type Form string
 const (
 	// FormBundle is the Sigstore bundle that cosign 3 attaches as a referrer.
 	FormBundle Form = "bundle"
-	// FormSimple is the simple-signing payload that cosign 2 wrote to the tag
-	// sha256-<hex>.sig.
+	// FormSimple is the simple-signing payload that cosign 2 wrote to the tag sha256-<hex>.sig.
 	FormSimple Form = "simple-signing"
 )
 
-// Candidate is one signature that was found for a digest. Nothing about it is
-// trusted: whoever may write to the registry may have put it there.
+// Candidate is one signature that was found for a digest. Nothing about it is trusted: whoever may write to the
+// registry may have put it there.
 type Candidate struct {
 	Form   Form   `json:"form"`
 	Bundle []byte `json:"bundle,omitempty"` // FormBundle: the bundle's JSON
 
-	// The rest is FormSimple's. What cosign keeps in annotations is here as it
-	// stands there.
+	// The rest is FormSimple's. What cosign keeps in annotations is here as it stands there.
 	Payload     []byte `json:"payload,omitempty"`     // the signed JSON
 	Signature   []byte `json:"signature,omitempty"`   // raw, base64 already undone
 	Certificate []byte `json:"certificate,omitempty"` // PEM, of a keyless signature
@@ -42,13 +40,13 @@ type sealed struct {
 	signature []byte
 	// keyless says that it comes with a certificate.
 	keyless bool
-	// proofs returns the whole of it as the Sigstore libraries want it. A rule
-	// that asks for no proof does not call it.
+	// proofs returns the whole of it as the Sigstore libraries want it. A rule that asks for no proof does not call
+	// it.
 	proofs func() (*bundlepb.Bundle, error)
 	// artifact is the signed document of a signature that is no envelope.
 	artifact []byte
-	// claim reads what was signed, so it is called only after the signature was
-	// found good. It returns nil if the signer vouches for the image d.
+	// claim reads what was signed, so it is called only after the signature was found good. It returns nil if the
+	// signer vouches for the image d.
 	claim func(d digest.Digest) error
 }
 

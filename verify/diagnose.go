@@ -13,9 +13,8 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// diagnose says why the library refused a signature with a certificate: it
-// tells in words only. It takes the library's steps one by one, so that "who
-// are you" is answered before "when was it". Nothing that passes here counts.
+// diagnose says why the library refused a signature with a certificate: it tells in words only. It takes the library's
+// steps one by one, so that "who are you" is answered before "when was it". Nothing that passes here counts.
 //
 // No error means that the trust root does not know the signer at all.
 func (i *identitySigner) diagnose(e *entity, refusal error) error {
@@ -112,8 +111,7 @@ func expiredAt(subject string, signed time.Time, leaf *x509.Certificate) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// issued says whether a certificate authority of the trust root issued the
-// certificate, at whatever time.
+// issued says whether a certificate authority of the trust root issued the certificate, at whatever time.
 func (i *identitySigner) issued(leaf *x509.Certificate) bool {
 	unknown := leaf.UnhandledCriticalExtensions
 	defer func() { leaf.UnhandledCriticalExtensions = unknown }()

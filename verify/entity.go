@@ -13,12 +13,12 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// maxProofs bounds the log entries of a signature, and its timestamps. Real ones
-// have one of each, and each costs a millisecond per rule.
+// maxProofs bounds the log entries of a signature, and its timestamps. Real ones have one of each, and each costs a
+// millisecond per rule.
 const maxProofs = 8
 
-// entity is a candidate as the Sigstore library sees it: certificate, log
-// entries, timestamps and signature, but not what was signed.
+// entity is a candidate as the Sigstore library sees it: certificate, log entries, timestamps and signature, but not
+// what was signed.
 type entity struct {
 	*bundle.Bundle
 	artifact []byte // of a signature that is no envelope
@@ -41,12 +41,11 @@ func newEntity(s *sealed) (*entity, error) {
 	return e, err
 }
 
-// Version hides the version of the bundle. Knowing it, the library would also
-// accept signatures by old clients over a hash that does not fit the key.
+// Version hides the version of the bundle. Knowing it, the library would also accept signatures by old clients over a
+// hash that does not fit the key.
 func (e *entity) Version() (string, error) { return "", nil }
 
-// SignatureContent hides the statement in an envelope: one strict reader is
-// enough, and it is ours.
+// SignatureContent hides the statement in an envelope: one strict reader is enough, and it is ours.
 func (e *entity) SignatureContent() (sigstore.SignatureContent, error) {
 	content, err := e.Bundle.SignatureContent()
 	if envelope, ok := content.(*bundle.Envelope); ok {
@@ -60,8 +59,7 @@ type unread struct{ *bundle.Envelope }
 func (u unread) EnvelopeContent() sigstore.EnvelopeContent { return u }
 func (u unread) Statement() (*intoto.Statement, error)     { return &intoto.Statement{}, nil }
 
-// signed is what the library checks the signature against: the document, or
-// nothing more when the envelope holds it.
+// signed is what the library checks the signature against: the document, or nothing more when the envelope holds it.
 func (e *entity) signed() sigstore.ArtifactPolicyOption {
 	if e.GetDsseEnvelope() != nil {
 		return sigstore.WithoutArtifactUnsafe()
@@ -127,8 +125,8 @@ func earliest(seen []time.Time) time.Time {
 	return first.UTC()
 }
 
-// caught turns a panic of the library into an error. Anybody may put a bundle
-// beside an image, and must not be able to stop the agent with one.
+// caught turns a panic of the library into an error. Anybody may put a bundle beside an image, and must not be able to
+// stop the agent with one.
 func caught(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

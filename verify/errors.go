@@ -2,30 +2,25 @@ package verify
 
 import "errors"
 
-// ErrNotTrusted is the parent of every refusal of this package: errors.Is
-// finds it in each of the errors below.
+// ErrNotTrusted is the parent of every refusal of this package: errors.Is finds it in each of the errors below.
 var ErrNotTrusted = errors.New("not trusted")
 
 var (
 	// ErrUnsigned means that nothing found vouches for the content as an image.
 	ErrUnsigned = refusal("unsigned")
-	// ErrWrongKey means that signatures were found, none by a configured key or
-	// under a pinned trust root.
+	// ErrWrongKey means that signatures were found, none by a configured key or under a pinned trust root.
 	ErrWrongKey = refusal("not signed by a configured key")
-	// ErrWrongIdentity means that a pinned trust root knows the signer, and no
-	// rule names it.
+	// ErrWrongIdentity means that a pinned trust root knows the signer, and no rule names it.
 	ErrWrongIdentity = refusal("not signed by a configured identity")
 	// ErrRevoked means that a configured key signed that is revoked.
 	ErrRevoked = refusal("signed by a revoked key")
-	// ErrExpired means that a configured key or a certificate signed outside
-	// the time in which it counts.
+	// ErrExpired means that a configured key or a certificate signed outside the time in which it counts.
 	ErrExpired = refusal("signed by what had expired")
 	// ErrLog means that the proof of a transparency log is missing or wrong.
 	ErrLog = refusal("no proof of a transparency log")
 	// ErrTimestamp means that nothing proves when a certificate signed.
 	ErrTimestamp = refusal("no proof of when it was signed")
-	// ErrThreshold means that fewer distinct signers vouched than the policy
-	// asks for.
+	// ErrThreshold means that fewer distinct signers vouched than the policy asks for.
 	ErrThreshold = refusal("not signed by enough signers")
 	// ErrDigest means that content does not match the digest it must have.
 	ErrDigest = refusal("content does not match its digest")
@@ -33,8 +28,8 @@ var (
 	ErrMalformed = refusal("malformed")
 )
 
-// What a policy cannot work with is a mistake in the configuration and no
-// verdict about an image, so these are not ErrNotTrusted.
+// What a policy cannot work with is a mistake in the configuration and no verdict about an image, so these are not
+// ErrNotTrusted.
 var (
 	// ErrKey says that a public key cannot be used.
 	ErrKey = errors.New("unusable public key")
@@ -44,8 +39,7 @@ var (
 	ErrTrustRoot = errors.New("unusable trust root")
 )
 
-// refused is an error whose text is a whole sentence of its own and whose
-// class is one of the sentinels above.
+// refused is an error whose text is a whole sentence of its own and whose class is one of the sentinels above.
 type refused struct {
 	text  string
 	class error

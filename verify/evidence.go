@@ -12,18 +12,17 @@ import (
 const (
 	// EvidenceSchema is the schema of kept evidence.
 	EvidenceSchema = "updatectl.evidence/v1"
-	// MaxEvidence bounds kept evidence in bytes of JSON. Real evidence has 10 to
-	// 100 KiB; this is what the largest that can be accepted comes to in base64.
+	// MaxEvidence bounds kept evidence in bytes of JSON. Real evidence has 10 to 100 KiB; this is what the largest
+	// that can be accepted comes to in base64.
 	MaxEvidence = (maxChain*MaxManifest+MaxCandidates*(MaxBundle+4*maxAnnotation))/3*4 + 1<<20
-	// maxChain is how many documents lead from the signed one to the image's
-	// manifest: at most a release, an index and the manifest.
+	// maxChain is how many documents lead from the signed one to the image's manifest: at most a release, an index and
+	// the manifest.
 	maxChain = 3
 )
 
-// Evidence is everything that led to a verdict, so that it can be reached again
-// without the source: the signed document, what leads from there to the verified
-// one, and the signatures that counted. It is as little trusted as what a
-// registry serves; only [Policy.Again] makes something of it.
+// Evidence is everything that led to a verdict, so that it can be reached again without the source: the signed
+// document, what leads from there to the verified one, and the signatures that counted. It is as little trusted as
+// what a registry serves; only [Policy.Again] makes something of it.
 type Evidence struct {
 	Schema     string      `json:"schema"`
 	Chain      []Document  `json:"chain"` // the signed one first, each listing the next
@@ -68,8 +67,7 @@ func ParseEvidence(data []byte) (Evidence, error) {
 // Bytes returns the evidence as JSON, to keep.
 func (e Evidence) Bytes() ([]byte, error) { return json.MarshalIndent(e, "", "  ") }
 
-// Again reaches the verdict from kept evidence: by this policy, which need not
-// be the one of that time.
+// Again reaches the verdict from kept evidence: by this policy, which need not be the one of that time.
 func (p Policy) Again(e Evidence) (*Verified, error) {
 	if len(e.Chain) == 0 {
 		return nil, &refused{"there is no evidence", ErrUnsigned}

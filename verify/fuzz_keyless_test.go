@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle with certificate, log entry and timestamp vouches for the image it
-// was made for and for no other one, however it is bent, and stops nobody.
+// A bundle with certificate, log entry and timestamp vouches for the image it was made for and for no other one,
+// however it is bent, and stops nobody.
 func FuzzKeylessBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)

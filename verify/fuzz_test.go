@@ -7,8 +7,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle vouches for the image it was made for and for no other one, however
-// it is bent.
+// A bundle vouches for the image it was made for and for no other one, however it is bent.
 func FuzzBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)

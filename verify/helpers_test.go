@@ -20,8 +20,8 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// testdata was written by real cosign: *.cosign3.* by 3.1.1, *.cosign2.* by
-// 2.5.0, all for image.json, by the private halves of the .pub files beside it.
+// testdata was written by real cosign: *.cosign3.* by 3.1.1, *.cosign2.* by 2.5.0, all for image.json, by the private
+// halves of the .pub files beside it.
 
 func read(t testing.TB, name string) []byte {
 	t.Helper()

@@ -9,9 +9,8 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// Identity is somebody who signs without a key to keep: a certificate authority
-// has certified for a few minutes that an issuer knows a subject by that name.
-// However many people fit the rule, it counts as one signer.
+// Identity is somebody who signs without a key to keep: a certificate authority has certified for a few minutes that
+// an issuer knows a subject by that name. However many people fit the rule, it counts as one signer.
 type Identity struct {
 	Issuer  Match // of the token, as "https://token.actions.githubusercontent.com"
 	Subject Match // a mail address, or a workflow's URI
@@ -19,8 +18,8 @@ type Identity struct {
 	Log     LogRule // "" means LogRequired
 }
 
-// Match is a text that must be met exactly or by a pattern, not both. A pattern
-// is a regular expression in Go's syntax and must match the whole text.
+// Match is a text that must be met exactly or by a pattern, not both. A pattern is a regular expression in Go's syntax
+// and must match the whole text.
 type Match struct {
 	Exact   string
 	Pattern string
@@ -34,8 +33,7 @@ func (m Match) String() string {
 	return m.Exact
 }
 
-// anchored returns the pattern as one that nothing can precede or follow, or ""
-// for an exact match.
+// anchored returns the pattern as one that nothing can precede or follow, or "" for an exact match.
 func (m Match) anchored() (string, error) {
 	if (m.Exact == "") == (m.Pattern == "") {
 		return "", errors.New("it must be given exactly or as a pattern")
@@ -94,8 +92,8 @@ func (i Identity) signer() (*identitySigner, error) {
 
 func (i *identitySigner) name() string { return i.String() }
 
-// vouch has the library go through the whole of Sigstore's client procedure:
-// log, time, certificate, signature, identity.
+// vouch has the library go through the whole of Sigstore's client procedure: log, time, certificate, signature,
+// identity.
 func (i *identitySigner) vouch(s *sealed, _ time.Time) (v *Voucher, err error) {
 	if !s.keyless {
 		return nil, nil

@@ -13,9 +13,8 @@ import (
 // maxDepth is how deep JSON may nest. An index needs 5.
 const maxDepth = 32
 
-// parseJSON reads one JSON object into v. It refuses what two readers could
-// understand differently: a key that comes twice, bytes that are no UTF-8,
-// something after the object.
+// parseJSON reads one JSON object into v. It refuses what two readers could understand differently: a key that comes
+// twice, bytes that are no UTF-8, something after the object.
 func parseJSON(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return errors.New("it is not UTF-8")
@@ -71,8 +70,8 @@ func walkJSON(d *json.Decoder, key func(string) string, depth int) error {
 	return err
 }
 
-// foldedKey is how encoding/json finds a struct's field: case does not matter,
-// so "layers" and "Layers" are the same key twice.
+// foldedKey is how encoding/json finds a struct's field: case does not matter, so "layers" and "Layers" are the same
+// key twice.
 func foldedKey(k string) string { return strings.ToLower(k) }
 
 // exactKey is for annotations, whose names are data.

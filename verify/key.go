@@ -26,15 +26,15 @@ type Key struct {
 	Public crypto.PublicKey // ECDSA P-256, Ed25519 or RSA of at least 2048 bits
 	ID     string           // "sha256:<hex>" of its SubjectPublicKeyInfo in DER
 
-	// NotAfter is when the key stops to count; zero means never. A signature
-	// that Log proves to be older goes on counting.
+	// NotAfter is when the key stops to count; zero means never. A signature that Log proves to be older goes on
+	// counting.
 	NotAfter time.Time
-	// Revoked says that the key does not count, whatever it signed and when,
-	// and Reason why. It wins over the same key listed again.
+	// Revoked says that the key does not count, whatever it signed and when, and Reason why. It wins over the same key
+	// listed again.
 	Revoked bool
 	Reason  string
-	// Log is what proof of a transparency log is asked for; "" means LogOff.
-	// Root, which may be nil without one, names the logs.
+	// Log is what proof of a transparency log is asked for; "" means LogOff. Root, which may be nil without one, names
+	// the logs.
 	Log  LogRule
 	Root *TrustRoot
 }
@@ -62,8 +62,7 @@ func ParseKey(name string, pemBytes []byte) (Key, error) {
 	return k, nil
 }
 
-// keyID checks that the key is of a kind the policy accepts and returns the
-// name that two copies of it share.
+// keyID checks that the key is of a kind the policy accepts and returns the name that two copies of it share.
 func keyID(public crypto.PublicKey) (string, error) {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
@@ -98,10 +97,9 @@ func (k Key) signed(message, sig []byte) bool {
 	return false
 }
 
-// verifiers returns the schemes in which cosign signs with a key of this kind.
-// With Ed25519 these are two: Ed25519ph, which signs a hash, in cosign, and
-// plain Ed25519 in most other tools. RFC 8032 keeps them apart, so that a
-// signature of one kind never passes as one of the other.
+// verifiers returns the schemes in which cosign signs with a key of this kind. With Ed25519 these are two: Ed25519ph,
+// which signs a hash, in cosign, and plain Ed25519 in most other tools. RFC 8032 keeps them apart, so that a signature
+// of one kind never passes as one of the other.
 func (k Key) verifiers() []signature.Verifier {
 	var all []signature.Verifier
 	if v, err := signature.LoadVerifier(k.Public, crypto.SHA256); err == nil {

@@ -14,8 +14,7 @@ import (
 // keySigner is a key that a policy can work with.
 type keySigner struct{ Key }
 
-// signer checks the key and gives it the ID that it has, not the one the caller
-// wrote down.
+// signer checks the key and gives it the ID that it has, not the one the caller wrote down.
 func (k Key) signer() (*keySigner, error) {
 	var err error
 	if k.ID, err = keyID(k.Public); err != nil {
@@ -81,8 +80,8 @@ func (k *keySigner) vouch(s *sealed, now time.Time) (*Voucher, error) {
 	return v, nil
 }
 
-// prove checks the log entries and timestamps that came with the signature, as
-// far as the rule wants them, and notes what they prove.
+// prove checks the log entries and timestamps that came with the signature, as far as the rule wants them, and notes
+// what they prove.
 func (k *keySigner) prove(s *sealed, v *Voucher) error {
 	if k.Log == LogOff {
 		return nil

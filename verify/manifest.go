@@ -23,9 +23,8 @@ func IsManifest(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == DockerManifest
 }
 
-// checkContent says whether content is what mediaType promises and nothing
-// else besides: a document that is an index to one reader and a manifest to
-// another would let one signature stand for two images (CVE-2021-41190).
+// checkContent says whether content is what mediaType promises and nothing else besides: a document that is an index
+// to one reader and a manifest to another would let one signature stand for two images (CVE-2021-41190).
 func checkContent(content []byte, mediaType string) error {
 	if !IsIndex(mediaType) && !IsManifest(mediaType) {
 		return &refused{fmt.Sprintf("media type %q is neither a manifest nor an index", mediaType), ErrMalformed}

@@ -15,18 +15,16 @@ import (
 type Policy struct {
 	Keys       []Key
 	Identities []Identity
-	// Threshold is how many distinct signers must vouch, keys and identities
-	// together; below 1 means 1.
+	// Threshold is how many distinct signers must vouch, keys and identities together; below 1 means 1.
 	Threshold int
 	// Now is the time, for keys that end. Only they need it.
 	Now time.Time
 }
 
-// Verify returns the content as verified when enough distinct signers vouch
-// for its digest and it is what its media type says.
+// Verify returns the content as verified when enough distinct signers vouch for its digest and it is what its media
+// type says.
 //
-// The error is that of [Policy.Check] for a policy that cannot work, else one
-// below ErrNotTrusted.
+// The error is that of [Policy.Check] for a policy that cannot work, else one below ErrNotTrusted.
 func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verified, error) {
 	signers, err := p.signers()
 	if err != nil {
@@ -63,8 +61,7 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 	return v, nil
 }
 
-// Check says whether the policy can work, without anything to verify. The error
-// is ErrKey or ErrIdentity.
+// Check says whether the policy can work, without anything to verify. The error is ErrKey or ErrIdentity.
 func (p Policy) Check() error {
 	_, err := p.signers()
 	return err
@@ -72,16 +69,14 @@ func (p Policy) Check() error {
 
 // signer is one rule of a policy: a key or an identity.
 type signer interface {
-	// vouch returns the voucher if the signature is by the signer and carries
-	// the proofs that the rule asks for; what is signed is still unread. No
-	// voucher and no error mean that it is by somebody else.
+	// vouch returns the voucher if the signature is by the signer and carries the proofs that the rule asks for; what
+	// is signed is still unread. No voucher and no error mean that it is by somebody else.
 	vouch(s *sealed, now time.Time) (*Voucher, error)
 	name() string
 }
 
-// signers returns the rules of the policy, each key once whatever its names.
-// Exact identities come before patterns, so that somebody whom both fit does
-// not use up the wider rule.
+// signers returns the rules of the policy, each key once whatever its names. Exact identities come before patterns, so
+// that somebody whom both fit does not use up the wider rule.
 func (p Policy) signers() ([]signer, error) {
 	var all []signer
 	keys := make(map[string]*keySigner)
@@ -122,8 +117,7 @@ type vote struct {
 	candidate Candidate
 }
 
-// count returns the votes for d, or why they are not enough. Neither a rule nor
-// a person counts twice.
+// count returns the votes for d, or why they are not enough. Neither a rule nor a person counts twice.
 func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest) ([]vote, error) {
 	var votes []vote
 	why := reasons{of: d, found: len(candidates)}
@@ -152,8 +146,8 @@ func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest)
 	return votes, nil
 }
 
-// vote finds the signer for whom the candidate counts: the first whose rule it
-// meets, and no other. No vote and no errors mean that nobody known made it.
+// vote finds the signer for whom the candidate counts: the first whose rule it meets, and no other. No vote and no
+// errors mean that nobody known made it.
 func (c Candidate) vote(signers []signer, d digest.Digest, now time.Time) (*vote, []error) {
 	s, err := c.open()
 	if err != nil {

@@ -49,8 +49,7 @@ func TestRealCosign(t *testing.T) {
 	}
 }
 
-// One good signature among others counts; what is missing is said in a
-// sentence and by sentinel.
+// One good signature among others counts; what is missing is said in a sentence and by sentinel.
 func TestVerdict(t *testing.T) {
 	image := read(t, "image.json")
 	tampered := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)

@@ -8,8 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// unusable is an error about a candidate. One that has a class is a sentence
-// already.
+// unusable is an error about a candidate. One that has a class is a sentence already.
 func (c Candidate) unusable(err error) error {
 	if errors.Is(err, ErrNotTrusted) {
 		return err
@@ -30,8 +29,8 @@ func (c Candidate) misuse(v *Voucher, err error, d digest.Digest) error {
 	return c.unusable(err)
 }
 
-// telling lists the classes of reasons, the most telling first: an operator
-// reads one sentence, and strangers can add what they like at the end.
+// telling lists the classes of reasons, the most telling first: an operator reads one sentence, and strangers can add
+// what they like at the end.
 var telling = []error{ErrRevoked, ErrExpired, ErrDigest, ErrUnsigned, ErrLog, ErrTimestamp, ErrWrongIdentity}
 
 // reasons collects why candidates did not count.

@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// maxAnnotation bounds what comes along with a simple-signing payload. The
-	// largest real one is a timestamp with its certificates, of 4 KiB.
+	// maxAnnotation bounds what comes along with a simple-signing payload. The largest real one is a timestamp with
+	// its certificates, of 4 KiB.
 	maxAnnotation = 64 << 10
-	// simpleBundleType is the oldest bundle: the one that is content with a
-	// log's promise, which is all that cosign's older form has.
+	// simpleBundleType is the oldest bundle: the one that is content with a log's promise, which is all that cosign's
+	// older form has.
 	simpleBundleType = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 )
 
-// simpleProofs writes a simple-signing signature as the bundle it would be. The
-// chain that cosign keeps beside the certificate is left out: intermediate
-// certificates come from the pinned trust root or do not count.
+// simpleProofs writes a simple-signing signature as the bundle it would be. The chain that cosign keeps beside the
+// certificate is left out: intermediate certificates come from the pinned trust root or do not count.
 func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 	if max(len(c.Certificate), len(c.LogEntry), len(c.Timestamp)) > maxAnnotation {
 		return nil, fmt.Errorf("what comes with the signature is larger than %d bytes", maxAnnotation)

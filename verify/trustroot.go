@@ -13,8 +13,7 @@ type LogRule string
 const (
 	// LogRequired asks for the proof of a log in the trust root.
 	LogRequired LogRule = "required"
-	// LogOptional takes a signature without any log entry; one that it has must
-	// be good.
+	// LogOptional takes a signature without any log entry; one that it has must be good.
 	LogOptional LogRule = "optional"
 	// LogOff does not look at log entries.
 	LogOff LogRule = "off"
@@ -25,9 +24,8 @@ func (l LogRule) valid() bool { return l == LogRequired || l == LogOptional || l
 // maxTrustRoot bounds a trust root. That of the public Sigstore has 7 KiB.
 const maxTrustRoot = 1 << 20
 
-// TrustRoot is what a Sigstore deployment is known by: its certificate
-// authorities, transparency logs and timestamp authorities. It is pinned: only
-// a new file changes it.
+// TrustRoot is what a Sigstore deployment is known by: its certificate authorities, transparency logs and timestamp
+// authorities. It is pinned: only a new file changes it.
 type TrustRoot struct {
 	name     string
 	material *root.TrustedRoot
@@ -68,9 +66,8 @@ func (r *TrustRoot) check(log LogRule, keyless bool) error {
 	return nil
 }
 
-// verifier returns the library's procedure for a signature with a certificate.
-// When it signed is told by the log or by a timestamp authority, never by the
-// clock of this host: the certificate lived for minutes.
+// verifier returns the library's procedure for a signature with a certificate. When it signed is told by the log or by
+// a timestamp authority, never by the clock of this host: the certificate lived for minutes.
 func (r *TrustRoot) verifier(log LogRule, logged bool) (*sigstore.Verifier, error) {
 	var o []sigstore.VerifierOption
 	if log == LogRequired || log == LogOptional && logged {

@@ -22,8 +22,8 @@ type Voucher struct {
 	KeyID  string `json:"key_id,omitempty"` // of a key
 	Issuer string `json:"issuer,omitempty"` // of a certificate's subject: who knows it by that name
 	Form   Form   `json:"form"`
-	// Log is the proven place in a transparency log, and SignedAt the earliest
-	// proven time of the signature; both are zero when the rule asks for no proof.
+	// Log is the proven place in a transparency log, and SignedAt the earliest proven time of the signature; both are
+	// zero when the rule asks for no proof.
 	Log      LogEntry  `json:"log,omitzero"`
 	SignedAt time.Time `json:"signed_at,omitzero"`
 }
@@ -38,8 +38,7 @@ func (v Voucher) subject() string {
 	return v.Signer
 }
 
-// Verified is content that a policy let pass. Only [Policy.Verify] and
-// [Verified.Descend] make one.
+// Verified is content that a policy let pass. Only [Policy.Verify] and [Verified.Descend] make one.
 type Verified struct {
 	content   []byte
 	digest    digest.Digest
@@ -61,8 +60,7 @@ func (v *Verified) MediaType() string { return v.mediaType }
 // Vouchers returns who vouched, in the order of the policy's rules.
 func (v *Verified) Vouchers() []Voucher { return v.vouchers }
 
-// Descend returns content that a verified index lists as d: whoever vouched
-// for the index vouches for what it lists.
+// Descend returns content that a verified index lists as d: whoever vouched for the index vouches for what it lists.
 func (v *Verified) Descend(d ocispec.Descriptor, content []byte) (*Verified, error) {
 	listed, err := v.listed(d)
 	if err != nil {

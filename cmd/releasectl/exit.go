@@ -11,22 +11,23 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// The exit codes that releasectl shares with updatectl, one meaning each.
+// The exit codes that releasectl shares with updatectl. Each has one meaning.
 const (
 	exitError       = 1
 	exitUsage       = 2
 	exitNotTrusted  = 20
 	exitNoSpace     = 30
 	exitUnreachable = 31
+	exitInterrupted = 130 // as a shell reports SIGINT
 )
 
-// usageError is a command line that makes no sense.
+// usageError is a mistake on the command line.
 type usageError struct{ err error }
 
 func (u *usageError) Error() string { return u.err.Error() }
 func (u *usageError) Unwrap() error { return u.err }
 
-// exitCode gives each kind of error its code. The first that fits wins.
+// exitCode returns the code of an error. The first case that fits wins.
 func exitCode(err error) int {
 	var usage *usageError
 	switch {
@@ -41,31 +42,33 @@ func exitCode(err error) int {
 		return exitNoSpace
 	case errors.Is(err, source.ErrSource):
 		return exitUnreachable
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
 	}
 	return exitError
 }
 
-// hints says what to do about an error, the most particular first.
+// hints say what to do about an error. The first that fits wins, so the more specific ones come first.
 var hints = []struct {
 	err  error
 	text string
 }{
-	{sign.ErrKey, "a key made by cosign takes its password from COSIGN_PASSWORD or the terminal"},
-	{verify.ErrKey, `the public half of a key is what "cosign public-key --key FILE" prints`},
-	{publish.ErrIdentity, "name where the image will be with --identity host/repository"},
-	{publish.ErrSigned, `begin the next one with "releasectl release new" and a larger sequence`},
-	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md tell what a release may say`},
-	{publish.ErrTree, "give a root directory on one file system, or an uncompressed tar file of one"},
-	{source.ErrReference, `references look like "host/repository:tag" or "oci:DIR:tag"`},
+	{sign.ErrKey, "the password of a key made by cosign is taken from COSIGN_PASSWORD, or asked for on a terminal"},
+	{verify.ErrKey, `"cosign public-key --key FILE" prints the public half of a key`},
+	{publish.ErrIdentity, "say where the image will be, with --identity host/repository"},
+	{publish.ErrSigned, `begin the next release with "releasectl release new" and a larger --sequence`},
+	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md say what a release can contain`},
+	{publish.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
+	{source.ErrReference, "a reference is host/repository:TAG, or oci:DIR:TAG for a layout directory"},
 	{verify.ErrUnsigned, `sign it with "releasectl sign --key FILE REFERENCE"`},
 	{verify.ErrWrongKey, "compare the key with the one it was signed with"},
-	{verify.ErrNotTrusted, "do not use this image before you know who changed it"},
+	{verify.ErrNotTrusted, "do not use this image before you know who changed it, and why"},
 	{syscall.ENOSPC, "free some space, or write somewhere else"},
 	{source.ErrAuth, `log in with "podman login" or "docker login"`},
-	{source.ErrNotFound, "is the tag written right, and has the image been pushed?"},
-	{source.ErrNoLayout, "is the path written right?"},
-	{source.ErrUnreachable, "is the registry up? One without TLS needs --plain-http"},
-	{os.ErrNotExist, "is the path written right?"},
+	{source.ErrNotFound, "check the name and the tag; has the image been pushed?"},
+	{source.ErrNoLayout, "check the path; is what it lies on mounted?"},
+	{source.ErrUnreachable, "is the registry up? One without TLS needs --plain-http; a layout directory needs oci: before it"},
+	{os.ErrNotExist, "check the path"},
 }
 
 func hint(err error) string {
@@ -76,7 +79,7 @@ func hint(err error) string {
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {
-		return `"releasectl --help" and "releasectl COMMAND --help" tell more`
+		return `see "releasectl --help" and "releasectl COMMAND --help"`
 	}
 	return ""
 }

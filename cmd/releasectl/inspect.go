@@ -6,15 +6,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/verify"
 )
 
-// inspectAnswer is what inspect says in JSON.
+// inspectAnswer is the answer of inspect in JSON.
 type inspectAnswer struct {
 	Schema    string `json:"schema"`
 	Reference string `json:"reference"`
@@ -25,12 +25,15 @@ func newInspect(out *output) *cobra.Command {
 	var keyFiles []string
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "inspect [--key FILE]... REFERENCE",
+		Use:   "inspect [flags] [--key FILE]... REFERENCE",
 		Short: "Show what is published at a reference",
-		Long: `Show the digest, platform, version, layers and signatures of what is published
-at host/repository:tag or oci:DIR:tag. With --key the signatures are verified as a host
-does it; if none is by one of the keys, the exit code is 20.`,
-		Args: arguments("the reference to look at"),
+		Long: `Show the digest, platform, version, layers and signatures of the image, index or
+release at host/repository:TAG or oci:DIR:TAG.
+
+With --key, the signatures are verified as on a host. When none of them is by
+one of the keys, the exit code is 20.`,
+		Example: `  releasectl inspect --key cosign.pub registry.example.org/os/server:stable`,
+		Args:    arguments("the reference to inspect"),
 		RunE: func(c *cobra.Command, args []string) error {
 			keys, err := readKeys(keyFiles)
 			if err != nil {
@@ -39,7 +42,7 @@ does it; if none is by one of the keys, the exit code is 20.`,
 			return inspect(c, out, args[0], keys, o)
 		},
 	}
-	c.Flags().StringArrayVar(&keyFiles, "key", nil, "public key `file` to verify with; may be repeated")
+	c.Flags().StringArrayVar(&keyFiles, "key", nil, "public key `FILE` to verify with; may be repeated")
 	plainHTTP(c, &o)
 	return c
 }
@@ -69,30 +72,33 @@ func inspect(c *cobra.Command, out *output, reference string, keys []verify.Key,
 	return errors.Join(out.answer(a, func(w io.Writer) { printReport(w, reference, r, len(keys) > 0) }), err)
 }
 
+// layerTypes starts the media types of OCI layers, which go without saying.
+const layerTypes = "application/vnd.oci.image.layer.v1."
+
 func printReport(w io.Writer, reference string, r *publish.Report, judged bool) {
 	line := lines(w)
 	fmt.Fprintln(w, reference)
-	line("digest", r.Digest.String())
+	fmt.Fprintf(w, "  %s\n", r.Digest)
 	line("type", r.MediaType)
 	if r.Release == nil {
 		line("version", r.Version)
 	}
 	line("platform", r.Platform)
 	for _, l := range r.Layers {
-		line("layer", fmt.Sprintf("%s  %s  %s", l.Digest, l.MediaType, units.HumanSize(float64(l.Size))))
+		line("layer", fmt.Sprintf("%s  %s  %s", short(l.Digest), strings.TrimPrefix(l.MediaType, layerTypes), size(l.Size)))
 	}
 	if r.Release != nil {
 		releaseText(line, r.Release)
 	} else {
 		for _, i := range r.Images {
-			line("image", fmt.Sprintf("%s  %s", i.Digest, i.Platform))
+			line("image", fmt.Sprintf("%s  %s", short(i.Digest), i.Platform))
 		}
 	}
 	for _, s := range r.Signatures {
 		line("signed", describeSignature(s, judged))
 	}
 	if len(r.Signatures) == 0 {
-		line("signed", "no signature was found")
+		line("signed", signatures(0))
 	}
 }
 
@@ -101,7 +107,7 @@ func describeSignature(s publish.Signature, judged bool) string {
 	case s.Verified:
 		return fmt.Sprintf("%s, verified by %s", s.Form, s.Signer)
 	case judged:
-		return fmt.Sprintf("%s, does not count: %s", s.Form, s.Problem)
+		return fmt.Sprintf("%s, not accepted: %s", s.Form, s.Problem)
 	}
-	return fmt.Sprintf("%s, not verified: give --key", s.Form)
+	return fmt.Sprintf("%s, not verified (that takes --key)", s.Form)
 }

@@ -14,38 +14,40 @@ import (
 )
 
 func newLivePatch(out *output) *cobra.Command {
-	c := &cobra.Command{
+	return newGroup(&cobra.Command{
 		Use:   "livepatch",
 		Short: "Add live patches to a release that is not signed yet",
-		Args:  arguments(),
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newAddLivePatch(out))
-	return c
+	}, newAddLivePatch(out))
 }
 
 func newAddLivePatch(out *output) *cobra.Command {
 	var p release.LivePatch
 	c := &cobra.Command{
-		Use:   "add --kernel-version VERSION --kernel-build-id HEX [--fixes CVE,…] LAYOUT[:TAG] FILE.ko",
+		Use:   "add [flags] oci:DIR[:TAG] FILE.ko",
 		Short: "Add a live patch for one build of a kernel",
-		Long: `Pack a kernel module as a live patch and add it to a release in a layout. A release may
-list live patches only: hosts then keep the image that they run.
+		Long: `Pack a kernel module as a live patch and add it to a release in an OCI layout.
+A release may list live patches only: hosts then keep their image.
 
-A live patch fits exactly one build of a kernel, which is named by what "uname -r" and
-"uname -v" say and by the kernel's build id; hosts with another kernel leave it alone. On a
-host with that kernel "updatectl livepatch list" prints all three as the flags of this
-command. Name and kernel release are read from the module; given as flags, they must be
-what it says.
+A live patch fits exactly one build of a kernel, which is named by "uname -r",
+"uname -v" and the build ID of the kernel; hosts with another kernel ignore it.
+On a host with that kernel, "updatectl livepatch list" prints all three as flags
+of this command. --kernel-version and --kernel-build-id are required. The name
+and the kernel release are read from the module; the flags can only confirm
+them.
 
-Live patches have to be cumulative (".replace = true" in the module's source), or the only
-one for their kernel. Of those that a release lists for one kernel, hosts load the last; the
-earlier ones are superseded, and are loaded only where the last one does not load.`,
-		Example: `  releasectl livepatch add --kernel-version '#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)' \
-    --kernel-build-id 5c0ffee… --fixes CVE-2026-1234 layout:stable livepatch-1.ko`,
+Live patches must be cumulative (".replace = true" in the source of the module)
+or the only one for their kernel. Of those that a release lists for one kernel,
+hosts load the last one; the earlier ones are superseded, and are loaded only
+when the last one does not load.`,
+		Example: `  releasectl livepatch add --kernel-build-id 5c0ffee… --fixes CVE-2026-1234 \
+    --kernel-version '#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)' \
+    oci:layout:stable livepatch-1.ko`,
 		Args: arguments("the release to add to", "the kernel module to add"),
 		RunE: func(c *cobra.Command, args []string) error {
-			reference, err := draftReference(args[0])
+			reference, _, _, err := inLayout(args[0])
+			if err == nil {
+				err = required(c, "kernel-version", "kernel-build-id")
+			}
 			if err != nil {
 				return err
 			}
@@ -61,11 +63,11 @@ earlier ones are superseded, and are loaded only where the last one does not loa
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&p.KernelRelease, "kernel-release", "", "the kernel's `RELEASE`, as uname -r says it (default: the module's)")
-	f.StringVar(&p.KernelVersion, "kernel-version", "", "the kernel's `VERSION`, as uname -v says it")
-	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "the kernel's GNU build id, in `HEX`")
-	f.StringVar(&p.Name, "name", "", "the `NAME` of the module (default: the module's)")
-	f.StringSliceVar(&p.Fixes, "fixes", nil, "the fixes in it, as `CVE,…`")
+	f.StringVar(&p.KernelRelease, "kernel-release", "", "`RELEASE` of the kernel, as in uname -r (default: the module's)")
+	f.StringVar(&p.KernelVersion, "kernel-version", "", "`VERSION` of the kernel, as in uname -v")
+	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "GNU build ID of the kernel, in `HEX`")
+	f.StringVar(&p.Name, "name", "", "`NAME` of the module (default: the module's)")
+	f.StringSliceVar(&p.Fixes, "fixes", nil, "CVE numbers that it fixes, a `LIST` with commas")
 	return c
 }
 

@@ -1,6 +1,5 @@
-// Command releasectl is the publisher's tool: it packs root directories into
-// images, signs, pushes and inspects them. What it publishes is what updatectl
-// verifies and runs.
+// Command releasectl is the publisher's tool: it packs root directories into images, lists them in releases, and
+// signs, pushes and inspects both. What it publishes is what updatectl verifies and runs.
 package main
 
 import "os"

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -17,12 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"releasectl": main})
+	testscript.Main(m, map[string]func(){"releasectl": measured})
 }
 
-// TestScripts runs testdata/*.txt. Each has two registries of its own,
-// $REGISTRY with the referrers API and $OLD_REGISTRY without, and $KEYS with
-// cosign.key (its password is "release") and cosign.pub.
+// TestScripts runs testdata/*.txt. Each has two registries of its own, $REGISTRY with the referrers API and
+// $OLD_REGISTRY without, and $KEYS with cosign.key (its password is "release") and cosign.pub.
 func TestScripts(t *testing.T) {
 	keys, err := filepath.Abs("../../verify/sign/testdata")
 	if err != nil {
@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exitcode": expectExit, "module": makeModule,
+			"exitcode": expectExit, "module": makeModule, "says": says,
 		},
 	})
 }
@@ -56,8 +56,7 @@ func serve(e *testscript.Env, handler http.Handler) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// expectExit runs "exitcode N releasectl …": a script's own "!" only tells
-// failure from success.
+// expectExit runs "exitcode N releasectl …": a script's own "!" only tells failure from success.
 func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exitcode N program args...")
@@ -67,6 +66,17 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(ts.Exec("sh", append([]string{script}, args[1:]...)...))
 	if got := strings.TrimSpace(ts.ReadFile("code")); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// says runs "says REGEXP": stderr must match, where lines were broken to fit the terminal with a space instead.
+func says(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: says REGEXP")
+	}
+	joined := strings.ReplaceAll(ts.ReadFile("stderr"), "\n"+indent, " ")
+	if !regexp.MustCompile(`(?m)` + args[0]).MatchString(joined) {
+		ts.Fatalf("no match for %q in stderr", args[0])
 	}
 }
 

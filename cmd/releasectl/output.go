@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
+
+	"github.com/docker/go-units"
 
 	"github.com/updatectl/updatectl/verify/printable"
 )
@@ -26,7 +29,7 @@ func (o *output) check() error {
 // answer writes the answer: v as one JSON document, or what text prints.
 func (o *output) answer(v any, text func(w io.Writer)) error {
 	if o.format != "json" {
-		text(printable.Lines(o.stdout))
+		text(printable.Lines(wrapped{o.stdout}))
 		return nil
 	}
 	document, err := json.MarshalIndent(v, "", "  ")
@@ -40,17 +43,63 @@ func (o *output) answer(v any, text func(w io.Writer)) error {
 // talk says what is going on.
 func (o *output) talk(format string, args ...any) {
 	if !o.quiet {
-		fmt.Fprintf(printable.Lines(o.stderr), format+"\n", args...)
+		fmt.Fprintf(printable.Lines(wrapped{o.stderr}), format+"\n", args...)
 	}
 }
 
-// fail tells of an error and what to do about it.
+// fail reports an error and what to do about it.
 func (o *output) fail(err error) {
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(o.stderr, "releasectl: %s\n", printable.Text(err.Error()))
+	w := wrapped{o.stderr}
+	fmt.Fprintf(w, "releasectl: %s\n", printable.Text(err.Error()))
 	if h := hint(err); h != "" {
-		fmt.Fprintf(o.stderr, "hint: %s\n", h)
+		fmt.Fprintf(w, "hint: %s\n", h)
 	}
+}
+
+const (
+	// indent begins what belongs to the line above.
+	indent = "  "
+	// nameWidth is that of the names before values.
+	nameWidth = len("livepatch")
+)
+
+// wrapped breaks lines that are written to it to the width of a terminal.
+type wrapped struct{ w io.Writer }
+
+func (w wrapped) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.w, printable.Wrap(string(p), indent)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// lines returns how to print a name and its value, if there is one. More lines of the value stand below the first.
+func lines(w io.Writer) func(name, value string) {
+	return func(name, value string) {
+		if value == "" {
+			return
+		}
+		below := strings.Repeat(" ", len(indent)+nameWidth+1)
+		for line := range strings.SplitSeq(value, "\n") {
+			text := printable.Wrap(fmt.Sprintf("%s%-*s %s", indent, nameWidth, name, line), below)
+			for part := range strings.SplitSeq(text, "\n") {
+				fmt.Fprintln(w, part)
+			}
+			name = "" // of the first line only
+		}
+	}
+}
+
+// size writes a number of bytes for people.
+func size(bytes int64) string { return units.HumanSize(float64(bytes)) }
+
+// count writes a number of things.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

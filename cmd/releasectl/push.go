@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 
-	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -14,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/image/publish"
 )
 
-// pushAnswer is what push says in JSON.
+// pushAnswer is the answer of push in JSON.
 type pushAnswer struct {
 	Schema     string        `json:"schema"`
 	Reference  string        `json:"reference"`
@@ -25,15 +23,19 @@ type pushAnswer struct {
 func newPush(out *output) *cobra.Command {
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "push LAYOUT[:TAG] REFERENCE",
-		Short: "Copy an image and its signatures to a registry",
-		Long: `Copy an image or index from an OCI layout directory, with the signatures
-attached to it, to host/repository:tag (or to another layout, oci:DIR:tag).
-The tag moves last: no host finds the image before its signatures are there.`,
+		Use:   "push [flags] oci:DIR[:TAG] REFERENCE",
+		Short: "Copy an image or a release with its signatures to a registry",
+		Long: `Copy an image, an index or a release from an OCI layout directory to
+host/repository:TAG, or to another layout, oci:DIR:TAG, with the signatures
+attached to it.
+
+The tag moves last: no host finds an image before its signatures are there.
+What is there already is not copied again.`,
+		Example: `  releasectl push oci:images:stable registry.example.org/os/server:stable
+  releasectl push oci:images:stable oci:/media/usb/os:stable`,
 		Args: arguments("the layout to read from", "the reference to push to"),
 		RunE: func(c *cobra.Command, args []string) error {
-			from := "oci:" + strings.TrimPrefix(args[0], "oci:")
-			return push(c, out, from, args[1], o)
+			return push(c, out, fromLayout(args[0]), args[1], o)
 		},
 	}
 	plainHTTP(c, &o)
@@ -41,11 +43,11 @@ The tag moves last: no host finds the image before its signatures are there.`,
 }
 
 func push(c *cobra.Command, out *output, from, to string, o publish.Options) error {
-	var talking sync.Mutex // blobs are copied at the same time
+	var talking sync.Mutex // blobs are copied in parallel
 	done, err := publish.Push(c.Context(), from, to, o, func(d ocispec.Descriptor) {
 		talking.Lock()
 		defer talking.Unlock()
-		out.talk("copied %s, %s", d.Digest, units.HumanSize(float64(d.Size)))
+		out.talk("copied %s, %s", short(d.Digest), size(d.Size))
 	})
 	if err != nil {
 		return err
@@ -53,7 +55,7 @@ func push(c *cobra.Command, out *output, from, to string, o publish.Options) err
 	a := pushAnswer{"releasectl.push/v1", to, done.Image.Digest, done.Signatures}
 	return out.answer(a, func(w io.Writer) {
 		fmt.Fprintf(w, "pushed %s\n", to)
-		fmt.Fprintf(w, "  digest      %s\n", a.Digest)
-		fmt.Fprintf(w, "  signatures  %d\n", a.Signatures)
+		fmt.Fprintf(w, "  %s\n", a.Digest)
+		lines(w)("signed", signatures(a.Signatures))
 	})
 }

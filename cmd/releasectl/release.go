@@ -1,23 +1,19 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/umoci/oci/casext"
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/image/source"
 )
 
-// releaseAnswer is what the release commands say in JSON.
+// releaseAnswer is the answer of the commands that change a release in JSON.
 type releaseAnswer struct {
 	Schema    string        `json:"schema"`
 	Reference string        `json:"reference"`
@@ -26,51 +22,55 @@ type releaseAnswer struct {
 }
 
 func newRelease(out *output) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "release",
-		Short: "Make a release: an index that names images, live patches and deltas, to be signed as one",
-		Long: `A release is an OCI index that names the images, live patches and deltas that belong
-together, their order and until when they count. It is made in an OCI layout: begin
-it with "new", fill it with "add" and with "releasectl livepatch add", then sign it,
-then push it.
-
-Every addition makes another index with another digest, so the signature comes last.
-A release that is signed is not changed any more: the next one is another release,
-with a larger sequence.`,
-		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h layout:stable
-  releasectl release add image layout:stable oci:layout:amd64
-  releasectl sign --key cosign.key oci:layout:stable
-  releasectl push layout:stable registry.example.org/os/server:stable`,
-		Args: arguments(),
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	add := &cobra.Command{
+	add := newGroup(&cobra.Command{
 		Use:   "add",
-		Short: "Add an image or a delta to a release that is not signed yet; for live patches see `releasectl livepatch`",
-		Args:  arguments(),
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	add.AddCommand(newAddImage(out), newAddDelta(out))
-	c.AddCommand(newReleaseNew(out), add, newReleaseShow(out))
-	return c
+		Short: "Add an image or a delta to a release that is not signed yet",
+		Long: `Add an image or a delta to a release that is not signed yet. Live patches are
+added with "releasectl livepatch add".`,
+	}, newAddImage(out), newAddDelta(out))
+	return newGroup(&cobra.Command{
+		Use:   "release",
+		Short: "Make a release, which lists images, live patches and deltas",
+		Long: `Make a release: an OCI index that lists the images, live patches and deltas that
+belong together, says in which order releases follow each other and until when
+this one is valid, and is signed as a whole.
+
+A release is made in an OCI layout. Begin it with "new", fill it with "add" and
+with "releasectl livepatch add", then sign it, then push it. Every addition
+makes another index with another digest, so the signature comes last. A signed
+release does not change any more: the next one is another release, with a larger
+sequence.`,
+		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
+    oci:layout:stable
+  releasectl release add image oci:layout:stable oci:layout:amd64
+  releasectl sign --key cosign.key oci:layout:stable
+  releasectl push oci:layout:stable registry.example.org/os/server:stable`,
+	}, newReleaseNew(out), add, newReleaseShow(out))
 }
 
 func newReleaseNew(out *output) *cobra.Command {
 	var h release.Header
 	var expires, rollout string
 	c := &cobra.Command{
-		Use:   "new --version VERSION --sequence N --expires TIME LAYOUT[:TAG]",
+		Use:   "new [flags] oci:DIR[:TAG]",
 		Short: "Begin a release",
-		Long: `Begin a release in an OCI layout directory, which is made if it does not exist. The tag is
-"latest" if none is given. A release that it named before is removed if nobody has signed it;
+		Long: `Begin a release in an OCI layout directory, which is made if it does not exist.
+The tag is "latest" if none is given. --version, --sequence and --expires are
+required. A release that had the tag before is removed if it is not signed;
 anything else stays in the layout.
 
-Hosts take a release only if its sequence is not smaller, and its version not older, than
-those of the last one they took. Versions are ordered as "systemd-analyze compare-versions"
-does it. After --expires no host takes it: publish it again, with a larger sequence, in time.`,
+Hosts accept a release only if its sequence is not smaller and its version not
+older than those of the last one they accepted. Versions are ordered as by
+"systemd-analyze compare-versions". No host accepts a release after --expires:
+publish it again before, with a larger sequence.`,
+		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
+    oci:layout:stable`,
 		Args: arguments("the layout to write to"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var err error
+			err := required(c, "version", "sequence", "expires")
+			if err != nil {
+				return err
+			}
 			if h.Expires, err = expiry(expires, time.Now()); err != nil {
 				return &usageError{err}
 			}
@@ -79,7 +79,7 @@ does it. After --expires no host takes it: publish it again, with a larger seque
 					return &usageError{fmt.Errorf("--rollout: %w", err)}
 				}
 			}
-			reference, err := draftReference(args[0])
+			reference, _, _, err := inLayout(args[0])
 			if err != nil {
 				return err
 			}
@@ -88,35 +88,32 @@ does it. After --expires no host takes it: publish it again, with a larger seque
 				return err
 			}
 			if d.Replaced {
-				out.talk("warning: %s named something that is signed; it is still in the layout, without this tag", reference)
+				out.talk("warning: what had the tag of %s is signed: it stays in the layout without a tag", reference)
 			}
 			if !h.Expires.After(time.Now()) {
-				out.talk("warning: the release has expired already; no host takes it")
+				out.talk("warning: the release has already expired: no host accepts it")
 			}
 			return out.drafted("new", reference, d)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&h.Version, "version", "", "its `VERSION`, which never goes backwards")
-	f.Int64Var(&h.Sequence, "sequence", 0, "its number `N`, larger than that of the release before")
-	f.StringVar(&expires, "expires", "", "until when hosts may take it: a `TIME` as in 2027-01-31T12:00:00Z, or from now, as in 720h")
-	f.StringVar(&h.MinVersion, "min-version", "", "a barrier: hosts older than `VERSION` go through that one first")
-	f.StringVar(&h.Notes, "notes", "", "`TEXT` for the people who run hosts")
-	f.StringVar(&rollout, "rollout", "", "`JSON` with start, duration and steps in percent of the hosts")
+	f.StringVar(&h.Version, "version", "", "`VERSION` of the release, never older than the one before")
+	f.Int64Var(&h.Sequence, "sequence", 0, "number `N` of the release, larger than that of the one before")
+	f.StringVar(&expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
+	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
+	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
+	f.StringVar(&rollout, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
 	return c
 }
 
-// expiry reads a time, or a duration from now on.
+// expiry reads a time, or a duration from now.
 func expiry(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, errors.New("--expires is missing")
-	}
 	if d, err := time.ParseDuration(text); err == nil {
 		return now.Add(d).UTC().Truncate(time.Second), nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("--expires is %q: write a time as in 2027-01-31T12:00:00Z, or a duration as in 720h", text)
+		return t, fmt.Errorf("--expires is %q: write a time such as 2027-01-31T12:00:00Z, or a duration such as 720h", text)
 	}
 	return t.UTC(), nil
 }
@@ -125,16 +122,18 @@ func newAddImage(out *output) *cobra.Command {
 	var n publish.NewImage
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "image LAYOUT[:TAG] IMAGE",
-		Short: "Add an image, or all images of an index, and copy them to the layout",
-		Long: `Add an image to a release in a layout, and copy it there. IMAGE is host/repository:tag
-or oci:DIR:tag; its platform is read from its configuration. Of an index all images are added.
+		Use:   "image [flags] oci:DIR[:TAG] IMAGE",
+		Short: "Add an image, or all images of an index, and copy them",
+		Long: `Add an image to a release in an OCI layout, and copy it there. IMAGE is
+host/repository:TAG or oci:DIR:TAG. Its platform is read from its configuration.
+All images of an index are added.
 
-With --seal the release names the digest of the root that the image becomes, and a host whose
-root has another digest does not take it. That reads all layers.`,
-		Args: arguments("the release to add to", "the image to add"),
+With --seal, all layers are read and the release records the digest of the root
+that the image becomes. A host that gets another digest refuses the image.`,
+		Example: `  releasectl release add image --seal oci:layout:stable oci:layout:amd64`,
+		Args:    arguments("the release to add to", "the image to add"),
 		RunE: func(c *cobra.Command, args []string) error {
-			reference, err := draftReference(args[0])
+			reference, _, _, err := inLayout(args[0])
 			if err != nil {
 				return err
 			}
@@ -146,12 +145,12 @@ root has another digest does not take it. That reads all layers.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&n.Compatible, "compatible", "", "the machine `CLASS` it is for (default: every machine)")
-	f.StringVar(&n.KernelRelease, "kernel-release", "", "the `RELEASE` of the kernel in it, as uname -r says it")
-	f.StringVar(&n.KernelVersion, "kernel-version", "", "the build of that kernel, as uname -v says it: then --fixes counts for this `VERSION` only (default with --seal: the kernel's, where it tells)")
-	f.IntVar(&n.SystemdMin, "systemd-min", 0, "the oldest `VERSION` of a host's systemd that can move into it")
-	f.StringSliceVar(&n.Fixes, "fixes", nil, "what the kernel of --kernel-release fixes, as `CVE,…`")
-	f.BoolVar(&n.Seal, "seal", false, "name the digest of the root it becomes")
+	f.StringVar(&n.Compatible, "compatible", "", "machine `CLASS` that it is for (default: every machine)")
+	f.StringVar(&n.KernelRelease, "kernel-release", "", "`RELEASE` of the kernel in it, as in uname -r")
+	f.StringVar(&n.KernelVersion, "kernel-version", "", "`VERSION` of that kernel, as in uname -v: --fixes then counts for this build only (default with --seal: read from the kernel)")
+	f.IntVar(&n.SystemdMin, "systemd-min", 0, "oldest systemd `VERSION` that a host needs to switch to it")
+	f.StringSliceVar(&n.Fixes, "fixes", nil, "CVE numbers that the kernel of --kernel-release fixes, a `LIST` with commas")
+	f.BoolVar(&n.Seal, "seal", false, "record the digest of the root that it becomes")
 	plainHTTP(c, &o)
 	return c
 }
@@ -159,13 +158,14 @@ root has another digest does not take it. That reads all layers.`,
 func newAddDelta(out *output) *cobra.Command {
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "delta LAYOUT[:TAG] DELTA",
-		Short: "Add a delta and copy it to the layout",
-		Long: `Add a delta to a release in a layout, and copy it there. DELTA is host/repository:tag or
-oci:DIR:tag of an artifact of the type ` + release.DeltaType + `.`,
+		Use:   "delta [flags] oci:DIR[:TAG] DELTA",
+		Short: "Add a delta, and copy it to the layout",
+		Long: `Add a delta to a release in an OCI layout, and copy it there. DELTA is
+host/repository:TAG or oci:DIR:TAG of an artifact of the type
+` + release.DeltaType + `.`,
 		Args: arguments("the release to add to", "the delta to add"),
 		RunE: func(c *cobra.Command, args []string) error {
-			reference, err := draftReference(args[0])
+			reference, _, _, err := inLayout(args[0])
 			if err != nil {
 				return err
 			}
@@ -183,10 +183,11 @@ oci:DIR:tag of an artifact of the type ` + release.DeltaType + `.`,
 func newReleaseShow(out *output) *cobra.Command {
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "show REFERENCE",
-		Short: "Show what a release says and lists",
-		Long: `Show what the release at host/repository:tag or oci:DIR:tag says and lists. Its signatures
-are counted and not verified: "releasectl inspect --key FILE" does that.`,
+		Use:   "show [flags] REFERENCE",
+		Short: "Show a release",
+		Long: `Show the release at host/repository:TAG or oci:DIR:TAG and what it lists. Its
+signatures are counted, but not verified: "releasectl inspect --key FILE" does
+that.`,
 		Args: arguments("the reference of the release"),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := publish.ShowRelease(c.Context(), args[0], o)
@@ -201,9 +202,9 @@ are counted and not verified: "releasectl inspect --key FILE" does that.`,
 			return out.answer(a, func(w io.Writer) {
 				line := lines(w)
 				fmt.Fprintln(w, args[0])
-				line("digest", s.Digest.String())
+				fmt.Fprintf(w, "  %s\n", s.Digest)
 				releaseText(line, s.Release)
-				line("signed", signatures(s.Signatures))
+				line("signed", unverified(s.Signatures))
 			})
 		},
 	}
@@ -211,39 +212,15 @@ are counted and not verified: "releasectl inspect --key FILE" does that.`,
 	return c
 }
 
-// draftReference names a layout's tag the way package publish does.
-func draftReference(arg string) (string, error) {
-	dir, tag := publish.SplitLayout(arg)
-	if tag == "" {
-		tag = defaultTag
-	}
-	if dir == "" || !casext.IsValidReferenceName(tag) || strings.Contains(arg, "@") {
-		return "", fmt.Errorf("%w %q: write the layout's directory, and a tag after a colon", source.ErrReference, arg)
-	}
-	return "oci:" + dir + ":" + tag, nil
-}
-
-// drafted answers with a release after a change.
+// drafted answers with the release that a command changed.
 func (o *output) drafted(command, reference string, d *publish.Drafted) error {
 	a := releaseAnswer{"releasectl.release." + command + "/v1", reference, d.Index.Digest, d.Release}
 	return o.answer(a, func(w io.Writer) {
 		line := lines(w)
 		fmt.Fprintln(w, reference)
-		line("digest", a.Digest.String())
+		fmt.Fprintf(w, "  %s\n", a.Digest)
 		releaseText(line, d.Release)
 	})
-}
-
-// lines prints a name and a value, if there is one.
-func lines(w io.Writer) func(name, value string) {
-	return func(name, value string) {
-		if value != "" {
-			for line := range strings.SplitSeq(value, "\n") {
-				fmt.Fprintf(w, "  %-9s %s\n", name, line)
-				name = "" // of the first line only
-			}
-		}
-	}
 }
 
 func releaseText(line func(name, value string), r *release.Release) {
@@ -252,18 +229,38 @@ func releaseText(line func(name, value string), r *release.Release) {
 	line("expires", r.Expires.Format(time.RFC3339))
 	line("barrier", r.MinVersion)
 	if p := r.Rollout; p != nil {
-		line("rollout", fmt.Sprintf("from %s for %s, steps %v", p.Start.Format(time.RFC3339), p.Duration, p.Steps))
+		line("rollout", rolloutText(*p))
 	}
 	line("notes", r.Notes)
 	for _, i := range r.Images {
-		line("image", fmt.Sprintf("%s  %s%s", i.Descriptor.Digest, i.Audience(), conditions(i)))
+		line("image", fmt.Sprintf("%s  %s%s", short(i.Descriptor.Digest), i.Audience(), conditions(i)))
 	}
 	for _, p := range r.LivePatches {
-		line("livepatch", fmt.Sprintf("%s  %s for %s, fixes %d", p.Descriptor.Digest, p.Name, p.KernelRelease, len(p.Fixes)))
+		line("livepatch", fmt.Sprintf("%s  %s for %s, %s", short(p.Descriptor.Digest), p.Name, p.KernelRelease, count(len(p.Fixes), "fix", "fixes")))
 	}
 	for _, d := range r.Deltas {
-		line("delta", fmt.Sprintf("%s  %s", d.Digest, units.HumanSize(float64(d.Size))))
+		line("delta", fmt.Sprintf("%s  %s", short(d.Digest), size(d.Size)))
 	}
+}
+
+// rolloutText says when which share of the hosts may take a release.
+func rolloutText(r release.Rollout) string {
+	text := fmt.Sprintf("from %s over %s", r.Start.Format(time.RFC3339), hours(r.Duration))
+	for i, share := range r.Steps {
+		text += fmt.Sprintf("%s%d%%", []string{": ", ", "}[min(i, 1)], share)
+	}
+	return text
+}
+
+// hours writes a duration without its zeros.
+func hours(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"0s", "0m"} {
+		if rest := strings.TrimSuffix(text, zero); rest != "" && !strings.ContainsAny(rest[len(rest)-1:], "0123456789") {
+			text = rest
+		}
+	}
+	return text
 }
 
 func conditions(i release.Image) string {
@@ -275,7 +272,7 @@ func conditions(i release.Image) string {
 		}
 	}
 	if len(i.Fixes) > 0 {
-		text += fmt.Sprintf(", fixes %d", len(i.Fixes))
+		text += ", " + count(len(i.Fixes), "fix", "fixes")
 	}
 	if i.SystemdMin != 0 {
 		text += fmt.Sprintf(", systemd %d or newer", i.SystemdMin)
@@ -286,12 +283,17 @@ func conditions(i release.Image) string {
 	return text
 }
 
-func signatures(n int) string {
-	switch n {
-	case 0:
-		return "no signature was found"
-	case 1:
-		return "1 signature, not verified"
+// unverified says how many signatures were found, but not verified.
+func unverified(n int) string {
+	if n == 0 {
+		return signatures(0)
 	}
-	return fmt.Sprintf("%d signatures, not verified", n)
+	return signatures(n) + ", not verified"
+}
+
+func signatures(n int) string {
+	if n == 0 {
+		return "no signature was found"
+	}
+	return count(n, "signature", "signatures")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 // forms are the values of --form.
 var forms = map[string]verify.Form{"bundle": verify.FormBundle, "simple": verify.FormSimple}
 
-// signAnswer is what sign says in JSON.
+// signAnswer is the answer of sign in JSON.
 type signAnswer struct {
 	Schema    string        `json:"schema"`
 	Reference string        `json:"reference"`
@@ -33,16 +34,17 @@ func newSign(out *output) *cobra.Command {
 	var keyFile, form, identity string
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "sign --key FILE REFERENCE",
-		Short: "Sign an image or index, as cosign does",
-		Long: `Sign the image or index at a reference: host/repository:tag,
-host/repository@sha256:… or oci:DIR:tag. The signature is one that updatectl and
-"cosign verify --key FILE --insecure-ignore-tlog" accept.
+		Use:   "sign [flags] --key FILE REFERENCE",
+		Short: "Sign an image or a release, as cosign does",
+		Long: `Sign the image, index or release at a reference: host/repository:TAG,
+host/repository@sha256:… or oci:DIR:TAG. Both updatectl and
+"cosign verify --key FILE --insecure-ignore-tlog" accept the signature.
 
-The form "bundle" is what cosign 3 writes and needs nothing of the registry;
-"simple" is cosign 2's sha256-….sig tag. Signing twice with a key does nothing.
-The key's password is taken from COSIGN_PASSWORD or asked for.`,
-		Args: arguments("the reference of what to sign"),
+The form "bundle" is that of cosign 3 and works with every registry; "simple" is
+the sha256-….sig tag of cosign 2. Signing twice with the same key does nothing.
+The password of the key is taken from COSIGN_PASSWORD, or asked for.`,
+		Example: `  releasectl sign --key cosign.key oci:images:stable`,
+		Args:    arguments("the reference of what to sign"),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := publish.Seal{Form: forms[form], Identity: identity, Time: time.Now()}
 			if s.Form == "" {
@@ -53,30 +55,30 @@ The key's password is taken from COSIGN_PASSWORD or asked for.`,
 			} else if epoch != nil {
 				s.Time = *epoch
 			}
-			return signImage(c, out, args[0], keyFile, s, o)
+			return signReference(c, out, args[0], keyFile, s, o)
 		},
 	}
-	c.Flags().StringVar(&keyFile, "key", "", "private key `file`, in PEM form")
-	c.Flags().StringVar(&form, "form", "bundle", "`bundle|simple`: how the signature is attached")
-	c.Flags().StringVar(&identity, "identity", "", "`repository` that a simple signature names (default: the reference's)")
+	c.Flags().StringVar(&keyFile, "key", "", "private key `FILE` in PEM form")
+	c.Flags().StringVar(&form, "form", "bundle", "`FORM` of the signature: bundle or simple")
+	c.Flags().StringVar(&identity, "identity", "", "`REPOSITORY` that a simple signature names (default: that of the reference)")
 	plainHTTP(c, &o)
 	return c
 }
 
-// plainHTTP adds the flag of commands that talk to registries.
+// plainHTTP adds the flag of the commands that talk to registries.
 func plainHTTP(c *cobra.Command, o *publish.Options) {
 	c.Flags().BoolVar(&o.PlainHTTP, "plain-http", false, "talk to the registry without TLS")
 }
 
-func signImage(c *cobra.Command, out *output, reference, keyFile string, s publish.Seal, o publish.Options) error {
-	if keyFile == "" {
-		return &usageError{errors.New("--key is missing")}
+func signReference(c *cobra.Command, out *output, reference, keyFile string, s publish.Seal, o publish.Options) error {
+	if err := required(c, "key"); err != nil {
+		return err
 	}
 	pem, err := os.ReadFile(keyFile)
 	if err != nil {
 		return &usageError{fmt.Errorf("cannot read the key: %w", err)}
 	}
-	if s.Signer, err = sign.LoadKey(pem, password(out)); err != nil {
+	if s.Signer, err = sign.LoadKey(pem, password(c.Context(), out)); err != nil {
 		return fmt.Errorf("cannot use %s: %w", keyFile, err)
 	}
 	done, err := publish.Sign(c.Context(), reference, s, o)
@@ -93,31 +95,44 @@ func signImage(c *cobra.Command, out *output, reference, keyFile string, s publi
 	}
 	return out.answer(a, func(w io.Writer) {
 		if a.Already {
-			fmt.Fprintf(w, "was signed already: %s\n", reference)
+			fmt.Fprintf(w, "already signed: %s\n", reference)
 		} else {
 			fmt.Fprintf(w, "signed %s\n", reference)
 		}
-		fmt.Fprintf(w, "  digest  %s\n", a.Digest)
-		fmt.Fprintf(w, "  key     %s\n", a.KeyID)
-		fmt.Fprintf(w, "  form    %s\n", a.Form)
+		fmt.Fprintf(w, "  %s\n", a.Digest)
+		fmt.Fprintf(w, "  key  %s\n", a.KeyID)
+		fmt.Fprintf(w, "  form %s\n", a.Form)
 	})
 }
 
-// passwordVariable is where cosign too looks for the password of a key.
+// passwordVariable is the environment variable from which cosign, too, takes the password of a key.
 const passwordVariable = "COSIGN_PASSWORD"
 
-// password finds the key's password, which is asked for only on a terminal.
-func password(out *output) func() ([]byte, error) {
+// password returns how to find the key's password. It is asked for on a terminal only.
+func password(ctx context.Context, out *output) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		if text, ok := os.LookupEnv(passwordVariable); ok {
 			return []byte(text), nil
 		}
 		stdin := int(os.Stdin.Fd())
-		if !term.IsTerminal(stdin) {
-			return nil, errors.New("it is encrypted, " + passwordVariable + " is not set and there is no terminal to ask on")
+		before, err := term.GetState(stdin)
+		if err != nil {
+			return nil, errors.New("it is encrypted, " + passwordVariable + " is not set, and there is no terminal to ask on")
 		}
 		fmt.Fprint(out.stderr, "Password of the key: ")
 		defer fmt.Fprintln(out.stderr)
-		return term.ReadPassword(stdin)
+		var typed []byte
+		read := make(chan error, 1)
+		go func() {
+			var err error
+			typed, err = term.ReadPassword(stdin)
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			return typed, err
+		case <-ctx.Done(): // a read from a terminal cannot be interrupted; its echo is still off
+			return nil, errors.Join(ctx.Err(), term.Restore(stdin, before))
+		}
 	}
 }

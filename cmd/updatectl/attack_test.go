@@ -245,7 +245,7 @@ func sourceRows() []row {
 					}
 				}
 			}},
-		{name: "version of a megabyte", code: 20, says: "version of 1048576 bytes", publish: func(a *attacker) string {
+		{name: "version of a megabyte", code: 20, says: "the version has 1048576 bytes", publish: func(a *attacker) string {
 			return a.changed("long", func(m *ocispec.Manifest, c *ocispec.Image) {
 				c.Config.Labels = map[string]string{ocispec.AnnotationVersion: strings.Repeat("1", 1<<20)}
 			})

@@ -10,29 +10,28 @@ import (
 	"strings"
 )
 
-// go-erofs gives every name an inode of its own. EROFS itself has no such rule:
-// a directory entry is a name and an inode number. joinLinks therefore lets the
-// further names of a hard-linked file point to the inode of the first; their
-// placeholder inodes stay behind as 32 unreachable bytes each.
+// go-erofs gives every name an inode of its own. EROFS does not require that: a directory entry is a name and an inode
+// number. So joinLinks makes the other names of a hard-linked file point to the inode of the first one. Their
+// placeholder inodes remain as 32 unreachable bytes each.
 //
-// Only what go-erofs writes is understood here: 4 KiB blocks, directories laid
-// out flat, the tail of one inline or not.
+// This code reads only what go-erofs writes: blocks of 4 KiB and directories with a flat layout, whose tail is inline
+// or not.
 
-// The on-disk format, see the kernel's fs/erofs/erofs_fs.h.
+// The on-disk format (fs/erofs/erofs_fs.h of the kernel).
 const (
 	blockSize     = 4096
 	superblock    = 1024
 	sbInodes      = superblock + 16 // number of inodes
 	sbMetaBlock   = superblock + 40 // block where inodes start
 	sbRoot        = superblock + 14 // inode number of the root
-	slotSize      = 32              // inode numbers count in these
+	slotSize      = 32              // bytes that an inode number counts
 	inodeExtended = 1 << 0
-	inodeInline   = 2 // data layout: directly behind the inode
+	inodeInline   = 2 // data layout: right after the inode
 	direntSize    = 12
 	direntType    = 10 // offset of the type in an entry
 )
 
-// joinLinks makes aliases real hard links.
+// joinLinks turns aliases into hard links.
 func joinLinks(f *os.File, aliases []alias) error {
 	if len(aliases) == 0 {
 		return nil
@@ -43,27 +42,27 @@ func joinLinks(f *os.File, aliases []alias) error {
 	}
 	for _, a := range aliases {
 		if err := img.join(a); err != nil {
-			return fmt.Errorf("cannot link %q to %q in composefs image: %w", a.path, a.target, err)
+			return fmt.Errorf("cannot link %q to %q in the composefs image: %w", a.path, a.target, err)
 		}
 	}
 	return img.dropInodes(len(aliases))
 }
 
-// raw is an image by its bytes.
+// raw gives access to the bytes of an image.
 type raw struct {
 	f    *os.File
 	meta int64
 	root uint64
-	dirs map[string]directory // those looked at already
+	dirs map[string]directory // those read so far
 }
 
-// directory is where the entries of one directory lie in the file.
+// directory has the entries of a directory, and their offset in the file.
 type directory struct {
 	at      int64
 	entries []dirent
 }
 
-// dirent is one entry of a directory, with the place of its head.
+// dirent is a directory entry, with the offset of its head.
 type dirent struct {
 	name string
 	nid  uint64
@@ -74,7 +73,7 @@ type dirent struct {
 func openRaw(f *os.File) (*raw, error) {
 	sb := make([]byte, 128)
 	if _, err := f.ReadAt(sb, superblock); err != nil {
-		return nil, fmt.Errorf("cannot read superblock: %w", err)
+		return nil, fmt.Errorf("cannot read the superblock: %w", err)
 	}
 	return &raw{
 		f:    f,
@@ -84,7 +83,7 @@ func openRaw(f *os.File) (*raw, error) {
 	}, nil
 }
 
-// join lets one directory entry point to the inode of another.
+// join makes a directory entry point to the inode of another one.
 func (r *raw) join(a alias) error {
 	target, err := r.entry(a.target)
 	if err != nil {
@@ -101,7 +100,7 @@ func (r *raw) join(a alias) error {
 	return err
 }
 
-// dropInodes takes the placeholders out of the superblock's count.
+// dropInodes subtracts the placeholders from the number of inodes in the superblock.
 func (r *raw) dropInodes(count int) error {
 	buf := make([]byte, 8)
 	if _, err := r.f.ReadAt(buf, sbInodes); err != nil {
@@ -112,7 +111,7 @@ func (r *raw) dropInodes(count int) error {
 	return err
 }
 
-// entry finds the directory entry of a path.
+// entry returns the directory entry of a path.
 func (r *raw) entry(name string) (dirent, error) {
 	dir, err := r.directory(path.Dir(name))
 	if err != nil {
@@ -121,12 +120,12 @@ func (r *raw) entry(name string) (dirent, error) {
 	base := path.Base(name)
 	i, ok := slices.BinarySearchFunc(dir.entries, base, func(e dirent, name string) int { return strings.Compare(e.name, name) })
 	if !ok {
-		return dirent{}, fmt.Errorf("%q is not in it", name)
+		return dirent{}, fmt.Errorf("it has no %q", name)
 	}
 	return dir.entries[i], nil
 }
 
-// directory returns the entries of a directory, "." being the root.
+// directory returns a directory; "." is the root.
 func (r *raw) directory(name string) (directory, error) {
 	if dir, ok := r.dirs[name]; ok {
 		return dir, nil
@@ -146,7 +145,7 @@ func (r *raw) directory(name string) (directory, error) {
 	return dir, err
 }
 
-// read locates a directory's data and parses it.
+// read finds the data of a directory and parses it.
 func (r *raw) read(nid uint64) (directory, error) {
 	start := r.meta + int64(nid)*slotSize
 	inode := make([]byte, 64)
@@ -159,7 +158,7 @@ func (r *raw) read(nid uint64) (directory, error) {
 		head, size = 64, int64(binary.LittleEndian.Uint64(inode[8:]))
 	}
 	if count := int64(binary.LittleEndian.Uint16(inode[2:])); count > 0 {
-		head += 12 + (count-1)*4 // attributes
+		head += 12 + (count-1)*4 // extended attributes
 	}
 	at := int64(binary.LittleEndian.Uint32(inode[16:])) * blockSize
 	if format>>1&7 == inodeInline {
@@ -172,8 +171,8 @@ func (r *raw) read(nid uint64) (directory, error) {
 	return directory{at, parseDirents(data, at)}, nil
 }
 
-// parseDirents reads blocks of entries: fixed-size heads, then the names, each
-// ending where the next begins.
+// parseDirents reads blocks of entries: first the heads, which have a fixed size, then the names, each of which ends
+// where the next begins.
 func parseDirents(data []byte, at int64) []dirent {
 	var entries []dirent
 	for off := 0; off < len(data); off += blockSize {

@@ -12,11 +12,11 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// ErrImage is a file that is not an intact composefs image.
+// ErrImage means that a file is not an intact composefs image.
 var ErrImage = errors.New("not an intact composefs image")
 
-// Objects calls visit for the object of every file that has content, once for
-// each name. It reads an image somebody vouched for: check its Digest first.
+// Objects calls visit with the object of every file that has content, once for each name of the file. It trusts the
+// image, so check its Digest first. The error is an ErrImage.
 func Objects(f io.ReaderAt, visit func(fsverity.Digest)) error {
 	img, err := erofs.Open(f)
 	if err != nil {
@@ -45,18 +45,18 @@ func Objects(f io.ReaderAt, visit func(fsverity.Digest)) error {
 	return nil
 }
 
-// objectOf returns the digest of a file's content, zero if it is empty.
+// objectOf returns the digest of a file's content, or the zero value for an empty file.
 func objectOf(info fs.FileInfo) (fsverity.Digest, error) {
 	stat, ok := info.Sys().(*erofs.Stat)
 	if !ok {
-		return fsverity.Digest{}, errors.New("no attributes")
+		return fsverity.Digest{}, errors.New("it has no attributes")
 	}
 	digest, ok := strings.CutPrefix(stat.Xattrs[metacopyXattr], metacopyHeader)
 	if !ok || len(digest) != len(fsverity.Digest{}) {
 		if info.Size() == 0 {
 			return fsverity.Digest{}, nil
 		}
-		return fsverity.Digest{}, errors.New("no object")
+		return fsverity.Digest{}, errors.New("it names no object")
 	}
 	return fsverity.Digest([]byte(digest)), nil
 }

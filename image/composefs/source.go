@@ -14,40 +14,39 @@ import (
 	"github.com/updatectl/updatectl/image/layer"
 )
 
-// Attributes by which overlayfs finds the content of a file.
+// The extended attributes by which overlayfs finds the content of a file.
 const (
 	redirectXattr = "trusted.overlay.redirect"
 	metacopyXattr = "trusted.overlay.metacopy"
-	// metacopyHeader is struct ovl_metacopy: version 0, 36 bytes in all, no
-	// flags, digest algorithm 1 (SHA-256). The digest follows.
+	// metacopyHeader is struct ovl_metacopy: version 0, 36 bytes in all, no flags, digest algorithm 1 (SHA-256). The
+	// digest follows.
 	metacopyHeader = "\x00\x24\x00\x01"
 	aclAccess      = "system.posix_acl_access"
 	aclDefault     = "system.posix_acl_default"
-	// aclSuffix makes go-erofs 0.3.1 store an access list as the kernel reads it,
-	// by its number and without a name: the library's table has a dot too much
-	// at the end. Without it the attribute is written and never seen again.
+	// aclSuffix makes go-erofs 0.3.1 store an ACL the way the kernel reads it, as a number without a name. The names
+	// in its table end with a dot too many; without one, the kernel does not see the attribute.
 	aclSuffix = "."
 )
 
-// ObjectPath is where an object lies below the object directory.
+// ObjectPath returns the path of an object below the object directory.
 func ObjectPath(d fsverity.Digest) string {
 	name := d.String()
 	return name[:2] + "/" + name[2:]
 }
 
-// source shows a tree to go-erofs as a file system without content.
+// source presents a tree to go-erofs as a file system without content.
 type source struct {
 	tree    *layer.Tree
-	links   map[*layer.Inode]uint32 // names of an inode that is not a directory
-	first   map[*layer.Inode]string // the path that carries a shared inode
+	links   map[*layer.Inode]uint32 // number of names of an inode that is no directory
+	first   map[*layer.Inode]string // first path of a hard-linked inode
 	aliases []alias
 	acl     bool
 }
 
-// alias is a further name of an inode.
+// alias is another name of an inode.
 type alias struct{ path, target string }
 
-// newSource counts links and finds out which names are further ones.
+// newSource counts links and collects aliases.
 func newSource(tree *layer.Tree) (*source, error) {
 	s := &source{tree: tree, links: map[*layer.Inode]uint32{}, first: map[*layer.Inode]string{}}
 	err := tree.Walk(func(path string, n *layer.Inode) error {
@@ -67,7 +66,7 @@ func newSource(tree *layer.Tree) (*source, error) {
 	return s, err
 }
 
-// inode returns what is at a path, without following symbolic links.
+// inode returns the inode at a path, without following symbolic links.
 func (s *source) inode(name string) (*layer.Inode, error) {
 	n := s.tree.Root()
 	if name == "." {
@@ -81,7 +80,7 @@ func (s *source) inode(name string) (*layer.Inode, error) {
 	return n, nil
 }
 
-// Open is there for fs.FS; a metadata-only copy never opens anything.
+// Open makes source an fs.FS. A metadata-only copy never calls it.
 func (s *source) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 }
@@ -95,7 +94,7 @@ func (s *source) Stat(name string) (fs.FileInfo, error) {
 	return s.describe(name, n), nil
 }
 
-// ReadDir lists a directory in order.
+// ReadDir lists a directory, sorted by name.
 func (s *source) ReadDir(name string) ([]fs.DirEntry, error) {
 	n, err := s.inode(name)
 	if err != nil {
@@ -118,9 +117,8 @@ func (s *source) ReadLink(name string) (string, error) {
 	return n.Target, nil
 }
 
-// describe makes the FileInfo of an inode under one of its names. A further name
-// of a shared inode becomes a placeholder that joinLinks takes out again: the
-// smallest inode there is.
+// describe returns the FileInfo of an inode under one of its names. An alias becomes a placeholder, the smallest inode
+// possible, which joinLinks replaces.
 func (s *source) describe(name string, n *layer.Inode) fs.FileInfo {
 	if !n.IsDir() && s.links[n] > 1 && s.first[n] != name {
 		return &info{name: path.Base(name), mode: fs.ModeNamedPipe, stat: erofs.Stat{Nlink: 1}}
@@ -139,8 +137,8 @@ func (s *source) describe(name string, n *layer.Inode) fs.FileInfo {
 	return i
 }
 
-// stored returns an inode's attributes as they go into the image, with those
-// that tell where its content is.
+// stored returns the extended attributes of an inode as they are written to the image, with those that say where its
+// content is.
 func stored(n *layer.Inode) map[string]string {
 	xattrs := make(map[string]string, len(n.Xattrs)+2)
 	maps.Copy(xattrs, n.Xattrs)
@@ -167,12 +165,12 @@ func subdirectories(n *layer.Inode) int {
 	return count
 }
 
-// encodeDevice is the kernel's new_encode_dev.
+// encodeDevice encodes a device number like the kernel's new_encode_dev.
 func encodeDevice(major, minor uint32) uint32 {
 	return minor&0xff | major<<8 | minor&^0xff<<12
 }
 
-// goMode turns st_mode into what os.Lstat would return.
+// goMode converts st_mode to the mode that os.Lstat would return.
 func goMode(mode uint32) fs.FileMode {
 	m := fs.FileMode(mode & 0o777)
 	switch mode & unix.S_IFMT {
@@ -197,7 +195,7 @@ func goMode(mode uint32) fs.FileMode {
 	return m
 }
 
-// info is an fs.FileInfo whose Sys go-erofs understands.
+// info is an fs.FileInfo with the Sys that go-erofs expects.
 type info struct {
 	name string
 	mode fs.FileMode
@@ -212,7 +210,7 @@ func (i *info) ModTime() time.Time { return time.Unix(int64(i.stat.Mtime), int64
 func (i *info) IsDir() bool        { return i.mode.IsDir() }
 func (i *info) Sys() any           { return &i.stat }
 
-// DataRange makes the file one hole: the image has no content.
+// DataRange makes the whole file a hole, because the image has no content.
 func (i *info) DataRange() []erofs.DataRange {
 	if !i.mode.IsRegular() || i.size == 0 {
 		return nil

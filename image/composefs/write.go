@@ -13,28 +13,26 @@ import (
 )
 
 const (
-	// headerMagic and headerVersion open a composefs image; the file system's
-	// own superblock only starts at 1024.
+	// headerMagic and headerVersion begin a composefs image; the superblock of the file system begins at 1024.
 	headerMagic   = 0xd078629a
 	headerVersion = 1
-	// headerHasACL asks for a mount with POSIX ACLs.
+	// headerHasACL requests a mount with POSIX ACLs.
 	headerHasACL = 1 << 0
 )
 
-// Write writes the image of a tree to an empty file and returns the digest of
-// what it wrote.
+// Write writes the image of a tree to an empty file and returns the digest of the image.
 func Write(f *os.File, tree *layer.Tree) (fsverity.Digest, error) {
 	src, err := newSource(tree)
 	if err != nil {
 		return fsverity.Digest{}, err
 	}
-	// A fixed build time: the same tree must give the same bytes.
+	// The build time is fixed, because the same tree must give the same bytes.
 	w := erofs.Create(f, erofs.WithBuildTime(0, 0))
 	if err := w.CopyFrom(src, erofs.MetadataOnly()); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot lay out composefs image: %w", err)
+		return fsverity.Digest{}, fmt.Errorf("cannot lay out the composefs image: %w", err)
 	}
 	if err := w.Close(); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write composefs image: %w", err)
+		return fsverity.Digest{}, fmt.Errorf("cannot write the composefs image: %w", err)
 	}
 	if err := joinLinks(f, src.aliases); err != nil {
 		return fsverity.Digest{}, err
@@ -45,7 +43,7 @@ func Write(f *os.File, tree *layer.Tree) (fsverity.Digest, error) {
 	return Digest(f)
 }
 
-// writeHeader marks the file as a composefs image.
+// writeHeader writes the header that marks the file as a composefs image.
 func writeHeader(f io.WriterAt, acl bool) error {
 	header := make([]byte, 32)
 	binary.LittleEndian.PutUint32(header, headerMagic)
@@ -54,7 +52,7 @@ func writeHeader(f io.WriterAt, acl bool) error {
 		binary.LittleEndian.PutUint32(header[8:], headerHasACL)
 	}
 	if _, err := f.WriteAt(header, 0); err != nil {
-		return fmt.Errorf("cannot write composefs header: %w", err)
+		return fmt.Errorf("cannot write the composefs header: %w", err)
 	}
 	return nil
 }
@@ -63,7 +61,7 @@ func writeHeader(f io.WriterAt, acl bool) error {
 func Digest(f io.ReaderAt) (fsverity.Digest, error) {
 	var h fsverity.Hasher
 	if _, err := io.CopyBuffer(&h, io.NewSectionReader(f, 0, 1<<62), make([]byte, 256<<10)); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot read composefs image: %w", err)
+		return fsverity.Digest{}, fmt.Errorf("cannot read the composefs image: %w", err)
 	}
 	return h.Digest(), nil
 }

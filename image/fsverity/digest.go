@@ -1,7 +1,7 @@
-// Package fsverity computes the digest by which the kernel's fs-verity knows a
-// file, so that an object can be named before any kernel has measured it.
+// Package fsverity computes the digest that the kernel's fs-verity has of a file, so that an object can be named
+// before the kernel has measured it.
 //
-// The parameters are composefs's: SHA-256, blocks of 4 KiB, no salt.
+// The parameters are those of composefs: SHA-256, blocks of 4 KiB, no salt.
 package fsverity
 
 import (
@@ -16,7 +16,7 @@ const (
 	hashSize  = sha256.Size
 	// descriptorSize is sizeof(struct fsverity_descriptor) without a signature.
 	descriptorSize = 256
-	// maxLevels is enough for 2^63 bytes: each level is 128 times smaller.
+	// maxLevels is enough for 2^63 bytes: each level is 128 times smaller than the one below.
 	maxLevels = 9
 )
 
@@ -26,17 +26,17 @@ type Digest [hashSize]byte
 // String returns the digest in hex, as `fsverity digest --compact` prints it.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// MarshalText makes a digest readable in JSON.
+// MarshalText writes the digest as String does, for JSON.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText is the reverse of MarshalText.
+// UnmarshalText reads what MarshalText writes.
 func (d *Digest) UnmarshalText(text []byte) error {
 	parsed, err := Parse(string(text))
 	*d = parsed
 	return err
 }
 
-// Parse reads a digest written by String.
+// Parse reads a digest in hex, as String returns it.
 func Parse(s string) (Digest, error) {
 	var d Digest
 	raw, err := hex.DecodeString(s)
@@ -47,23 +47,23 @@ func Parse(s string) (Digest, error) {
 	return d, nil
 }
 
-// Hasher computes the digest of what is written to it. The zero value is ready
-// to use; it holds one block for each level of the Merkle tree and nothing else.
+// Hasher computes the digest of what is written to it. The zero value is ready to use. It keeps one block for each
+// level of the Merkle tree.
 type Hasher struct {
 	size   uint64
-	block  [blockSize]byte // the data block that is not full yet
+	block  [blockSize]byte // the data block being filled
 	used   int
 	levels [maxLevels]level
 }
 
-// level is the block of hashes being filled at one height of the Merkle tree.
+// level is the block of hashes being filled at one level of the Merkle tree.
 type level struct {
 	block [blockSize]byte
 	used  int
-	count int // hashes that ever reached this level
+	count int // number of hashes added to this level so far
 }
 
-// Reset makes the hasher as good as new.
+// Reset returns the hasher to its zero value.
 func (h *Hasher) Reset() {
 	h.size, h.used = 0, 0
 	for i := range h.levels {
@@ -71,7 +71,7 @@ func (h *Hasher) Reset() {
 	}
 }
 
-// Write adds file content; it never fails.
+// Write adds content. It never fails.
 func (h *Hasher) Write(p []byte) (int, error) {
 	n := len(p)
 	h.size += uint64(n)
@@ -92,7 +92,7 @@ func (h *Hasher) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// add puts one hash into a level and a full block of hashes into the next.
+// add adds a hash to a level, and the hash of a full block to the next level.
 func (h *Hasher) add(at int, sum [hashSize]byte) {
 	l := &h.levels[at]
 	copy(l.block[l.used:], sum[:])
@@ -104,8 +104,7 @@ func (h *Hasher) add(at int, sum [hashSize]byte) {
 	}
 }
 
-// Digest returns the digest of everything written. The hasher must be Reset
-// before it is used again.
+// Digest returns the digest of everything written. Reset the hasher before it is used again.
 func (h *Hasher) Digest() Digest {
 	var descriptor [descriptorSize]byte
 	descriptor[0] = 1  // version
@@ -117,7 +116,7 @@ func (h *Hasher) Digest() Digest {
 	return sha256.Sum256(descriptor[:])
 }
 
-// root closes the Merkle tree. An empty file has an all-zero root.
+// root completes the Merkle tree and returns its root hash, which is all zeros for an empty file.
 func (h *Hasher) root() [hashSize]byte {
 	if h.size == 0 {
 		return [hashSize]byte{}

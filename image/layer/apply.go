@@ -13,11 +13,10 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// Putter keeps the content of one regular file of size bytes, read from r, and
-// returns its digest.
+// Putter stores the content of a regular file, size bytes read from r, and returns its digest.
 type Putter func(r io.Reader, size int64) (fsverity.Digest, error)
 
-// Add applies an uncompressed layer. The tree is of no use after an error.
+// Add applies an uncompressed layer. The tree cannot be used after an error.
 func (t *Tree) Add(stream io.Reader, put Putter) error {
 	t.layer++
 	in := &fault{r: stream}
@@ -27,8 +26,7 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 		if err == io.EOF {
 			return nil
 		}
-		// Next reports names it finds unsafe together with the entry; split
-		// decides about names here.
+		// Next returns the entry together with an error about its name; splitPath decides about names.
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return in.blame(fmt.Errorf("%w: %v", ErrLayer, err))
 		}
@@ -38,8 +36,8 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 	}
 }
 
-// fault remembers the error a stream ended with, to tell an archive that is
-// broken from one that did not arrive, and how much was read of it.
+// fault remembers the error that a stream ended with, to distinguish a broken archive from one that was not received,
+// and how much was read.
 type fault struct {
 	r    io.Reader
 	err  error
@@ -55,7 +53,7 @@ func (f *fault) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// blame returns the stream's own error if it had one, else err.
+// blame returns the error of the stream if it had one, else err.
 func (f *fault) blame(err error) error {
 	if f.err != nil {
 		return f.err
@@ -63,7 +61,7 @@ func (f *fault) blame(err error) error {
 	return err
 }
 
-// contents reads one file out of the archive and remembers if that failed.
+// contents reads a file from the archive and remembers the error.
 type contents struct {
 	r      io.Reader
 	stream *fault
@@ -79,12 +77,12 @@ func (c *contents) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// add applies one entry.
+// add applies an entry.
 func (t *Tree) add(hdr *tar.Header, content *contents, put Putter) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	path, err := split(hdr.Name)
+	path, err := splitPath(hdr.Name)
 	if err != nil {
 		return err
 	}
@@ -110,22 +108,22 @@ func (t *Tree) add(hdr *tar.Header, content *contents, put Putter) error {
 		return err
 	}
 	if n.IsRegular() {
-		if err := t.fill(n, content, put); err != nil {
+		if err := t.putContent(n, content, put); err != nil {
 			return err
 		}
 	}
 	return t.set(dir, name, n)
 }
 
-// describeRoot applies an entry for the root directory itself.
+// describeRoot applies an entry for the root directory.
 func (t *Tree) describeRoot(hdr *tar.Header) error {
 	if hdr.Typeflag != tar.TypeDir {
-		return fmt.Errorf("%w: root directory as an entry of type %q", ErrLayer, hdr.Typeflag)
+		return fmt.Errorf("%w: the root directory is an entry of type %q", ErrLayer, hdr.Typeflag)
 	}
 	return t.describe(t.root, hdr)
 }
 
-// addDir makes a directory, or describes again one that is there.
+// addDir makes a directory, or changes the attributes of an existing one.
 func (t *Tree) addDir(dir *Inode, name string, hdr *tar.Header) error {
 	n := dir.Child(name)
 	if n == nil || !n.IsDir() {
@@ -137,30 +135,30 @@ func (t *Tree) addDir(dir *Inode, name string, hdr *tar.Header) error {
 	return t.set(dir, name, n)
 }
 
-// addLink gives an inode of this or a lower layer one more name. The entry's own
-// attributes are not looked at: tools do not fill them reliably.
+// addLink gives an inode of this layer or a lower one another name. The attributes of the entry are ignored, because
+// tools do not fill them in reliably.
 func (t *Tree) addLink(dir *Inode, name string, hdr *tar.Header) error {
-	target, err := split(hdr.Linkname)
+	target, err := splitPath(hdr.Linkname)
 	if err != nil {
 		return err
 	}
 	if len(target) == 0 {
-		return fmt.Errorf("%w: hard link %q to the root directory", ErrLayer, hdr.Name)
+		return fmt.Errorf("%w: the hard link %q points to the root directory", ErrLayer, hdr.Name)
 	}
 	_, n, err := t.find(target)
 	if err != nil {
 		return err
 	}
 	if n == nil {
-		return fmt.Errorf("%w: hard link %q to %q, which is not there", ErrLayer, hdr.Name, hdr.Linkname)
+		return fmt.Errorf("%w: the hard link %q points to %q, which does not exist", ErrLayer, hdr.Name, hdr.Linkname)
 	}
 	if n.IsDir() {
-		return fmt.Errorf("%w: hard link %q to directory %q", ErrLayer, hdr.Name, hdr.Linkname)
+		return fmt.Errorf("%w: the hard link %q points to the directory %q", ErrLayer, hdr.Name, hdr.Linkname)
 	}
 	return t.set(dir, name, n)
 }
 
-// newInode makes what an entry describes, without content.
+// newInode makes the inode of an entry, without content.
 func (t *Tree) newInode(hdr *tar.Header) (*Inode, error) {
 	n := &Inode{}
 	switch hdr.Typeflag {
@@ -175,7 +173,7 @@ func (t *Tree) newInode(hdr *tar.Header) (*Inode, error) {
 	case tar.TypeFifo:
 		n.Mode = unix.S_IFIFO
 	default:
-		return nil, fmt.Errorf("%w: %q has unknown type %q", ErrLayer, hdr.Name, hdr.Typeflag)
+		return nil, fmt.Errorf("%w: %q has the unknown type %q", ErrLayer, hdr.Name, hdr.Typeflag)
 	}
 	if err := t.checkTarget(n, hdr); err != nil {
 		return nil, err
@@ -186,37 +184,36 @@ func (t *Tree) newInode(hdr *tar.Header) (*Inode, error) {
 	return n, t.describe(n, hdr)
 }
 
-// checkTarget looks at the target of a symbolic link. Where it points is the
-// image's own business: it is never followed outside the tree.
+// checkTarget checks the target of a symbolic link. It can point anywhere: it is never followed out of the tree.
 func (t *Tree) checkTarget(n *Inode, hdr *tar.Header) error {
 	if n.Type() != unix.S_IFLNK {
 		return nil
 	}
 	if n.Target == "" || strings.ContainsRune(n.Target, 0) {
-		return fmt.Errorf("%w: symbolic link %q to %q", ErrLayer, hdr.Name, n.Target)
+		return fmt.Errorf("%w: the symbolic link %q has the target %q", ErrLayer, hdr.Name, n.Target)
 	}
 	if len(n.Target) > maxTarget {
-		return fmt.Errorf("%w: target of %q has %d bytes, at most %d are possible", ErrLimit, hdr.Name, len(n.Target), maxTarget)
+		return fmt.Errorf("%w: the target of %q has %d bytes, more than %d", ErrLimit, hdr.Name, len(n.Target), maxTarget)
 	}
 	return t.charge(len(n.Target))
 }
 
-// setDevice takes over device numbers in the kernel's range (12 and 20 bits).
+// setDevice sets the device number, whose parts have 12 and 20 bits in the kernel.
 func setDevice(n *Inode, hdr *tar.Header) error {
 	if n.Type() != unix.S_IFCHR && n.Type() != unix.S_IFBLK {
 		return nil
 	}
 	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
-		return fmt.Errorf("%w: device %q has number %d:%d", ErrLayer, hdr.Name, hdr.Devmajor, hdr.Devminor)
+		return fmt.Errorf("%w: the device %q has the number %d:%d", ErrLayer, hdr.Name, hdr.Devmajor, hdr.Devminor)
 	}
 	n.Major, n.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
 	if n.Type() == unix.S_IFCHR && n.Major == 0 && n.Minor == 0 {
-		return fmt.Errorf("%w: %q is a whiteout of overlayfs, not of OCI", ErrLayer, hdr.Name)
+		return fmt.Errorf("%w: %q is a whiteout of overlayfs and not of OCI", ErrLayer, hdr.Name)
 	}
 	return nil
 }
 
-// describe takes over mode, owner, time and attributes.
+// describe sets mode, owner, time and extended attributes.
 func (t *Tree) describe(n *Inode, hdr *tar.Header) error {
 	if hdr.Uid < 0 || hdr.Uid >= math.MaxUint32 || hdr.Gid < 0 || hdr.Gid >= math.MaxUint32 {
 		return fmt.Errorf("%w: %q belongs to %d:%d", ErrLayer, hdr.Name, hdr.Uid, hdr.Gid)
@@ -235,16 +232,16 @@ func (t *Tree) describe(n *Inode, hdr *tar.Header) error {
 	return nil
 }
 
-// fill hands a file's content over and keeps its digest.
-func (t *Tree) fill(n *Inode, content *contents, put Putter) error {
+// putContent passes the content of a file to put and sets its digest.
+func (t *Tree) putContent(n *Inode, content *contents, put Putter) error {
 	if n.Size == 0 {
 		return nil
 	}
 	if n.Size > maxFile {
-		return fmt.Errorf("%w: file of %d bytes", ErrLimit, n.Size)
+		return fmt.Errorf("%w: a file has %d bytes, more than %d", ErrLimit, n.Size, int64(maxFile))
 	}
 	if t.content += n.Size; t.content > maxContent {
-		return fmt.Errorf("%w: more than %d bytes of files", ErrLimit, int64(maxContent))
+		return fmt.Errorf("%w: the files have more than %d bytes", ErrLimit, int64(maxContent))
 	}
 	object, err := put(content, n.Size)
 	if content.err != nil {

@@ -16,27 +16,27 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// mediaTypeDocker is the layer type of Docker's schema 2; it is always gzip.
+// mediaTypeDocker is the layer type of Docker's schema 2, always compressed with gzip.
 const mediaTypeDocker = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 const (
-	// chunkSize is what goes between the stages at once: large enough to make
-	// the hand-over cheap, small enough to stay in the second-level cache.
+	// chunkSize is how many bytes one stage hands to the next: enough to make that cheap, and few enough to stay in
+	// the second-level cache.
 	chunkSize = 128 << 10
-	// chunksAhead is how far a stage may run ahead of the next.
+	// chunksAhead is how many chunks a stage may be ahead of the next.
 	chunksAhead = 8
 )
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// Known tells whether mediaType is a layer this package can read.
+// Known reports whether mediaType is that of a layer which this package can read.
 func Known(mediaType string) bool {
 	_, err := decompressor(mediaType)
 	return err == nil
 }
 
-// decompressor returns how to open a layer of that type. zstd:chunked is plain
-// zstd with its table of contents in skippable frames.
+// decompressor returns a function that opens a layer of that type. zstd:chunked is zstd with a table of contents in
+// skippable frames.
 func decompressor(mediaType string) (func(io.Reader) (io.ReadCloser, error), error) {
 	switch mediaType {
 	case ocispec.MediaTypeImageLayer:
@@ -53,13 +53,12 @@ func decompressor(mediaType string) (func(io.Reader) (io.ReadCloser, error), err
 			return d.IOReadCloser(), nil
 		}, nil
 	}
-	return nil, fmt.Errorf("%w: of unknown type %q", ErrLayer, mediaType)
+	return nil, fmt.Errorf("%w: it has the unknown type %q", ErrLayer, mediaType)
 }
 
-// AddBlob applies a layer as it is published. blob must report by its error
-// that content does not have the descriptor's digest, before it reports EOF;
-// that verdict wins over what a tampered stream looked like to the decompressor
-// or to tar. The decompressed stream must have the digest diffID.
+// AddBlob applies a layer as it is published. Instead of EOF, blob must return an error when its content does not have
+// the digest of the descriptor: that error takes precedence over what the decompressor or tar say about a tampered
+// stream. The decompressed stream must have the digest diffID.
 func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, put Putter) error {
 	open, err := decompressor(mediaType)
 	if err != nil {
@@ -73,7 +72,7 @@ func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, p
 	p := newPipe(raw, open, algorithm)
 	err = t.Add(p, put)
 	if err == nil {
-		_, err = io.Copy(io.Discard, p) // what stands after the end marker counts for the digests
+		_, err = io.Copy(io.Discard, p) // the digests cover what follows the end of the archive
 	}
 	p.stop()
 	if err != nil && !errors.Is(err, ErrLayer) {
@@ -86,25 +85,25 @@ func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, p
 		return err
 	}
 	if got := digest.NewDigest(algorithm, p.sum); got != diffID {
-		return fmt.Errorf("%w: layer unpacks to %s, its configuration says %s", verify.ErrDigest, got, diffID)
+		return fmt.Errorf("%w: the layer unpacks to %s, and the configuration lists %s", verify.ErrDigest, got, diffID)
 	}
 	return nil
 }
 
-// chunk is a piece of the decompressed stream; the last one carries the error.
+// chunk is a piece of the decompressed stream. The last one has the error.
 type chunk struct {
 	buf  *[chunkSize]byte
 	n    int
 	last error
 }
 
-// pipe decompresses in one goroutine and hashes in a second, so that these and
-// the reader of the archive (which hashes and writes files) share the cores.
+// pipe decompresses in one goroutine and hashes in another, so that both run in parallel with the reader of the
+// archive, which hashes and writes files.
 type pipe struct {
 	out  chan chunk
 	quit chan struct{}
 	done sync.WaitGroup
-	sum  hash.Hash // of everything read, complete after EOF
+	sum  hash.Hash // of the decompressed stream, complete after EOF
 
 	current chunk
 	off     int
@@ -122,7 +121,7 @@ func newPipe(raw *fault, open func(io.Reader) (io.ReadCloser, error), algorithm 
 	return p
 }
 
-// decompress fills chunks until the stream ends, one way or the other.
+// decompress sends chunks until the stream ends or fails.
 func (p *pipe) decompress(raw *fault, open func(io.Reader) (io.ReadCloser, error), out chan<- chunk) {
 	defer close(out)
 	in, err := open(raw)
@@ -136,9 +135,9 @@ func (p *pipe) decompress(raw *fault, open func(io.Reader) (io.ReadCloser, error
 		c.n, err = fill(in, c.buf[:])
 		switch total += int64(c.n); {
 		case total > maxStream:
-			c.last = fmt.Errorf("%w: layer unpacks to more than %d bytes", ErrLimit, int64(maxStream))
+			c.last = fmt.Errorf("%w: it unpacks to more than %d bytes", ErrLimit, int64(maxStream))
 		case total > freeStream && total > maxRatio*raw.read:
-			c.last = fmt.Errorf("%w: layer unpacks to more than %d times its size", ErrLimit, maxRatio)
+			c.last = fmt.Errorf("%w: it unpacks to more than %d times its size", ErrLimit, maxRatio)
 		case err == io.EOF:
 			c.last = io.EOF
 		case err != nil:
@@ -150,9 +149,8 @@ func (p *pipe) decompress(raw *fault, open func(io.Reader) (io.ReadCloser, error
 	}
 }
 
-// fill reads until buf is full or the stream ends. Unlike io.ReadFull it leaves
-// the error alone: an unexpected EOF of the decompressor is a cut stream, not a
-// short last chunk.
+// fill reads until buf is full or the stream ends. Unlike io.ReadFull, it returns the error of the stream:
+// io.ErrUnexpectedEOF means that the decompressor found the stream cut short, not that the last chunk is short.
 func fill(in io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var more int
@@ -162,7 +160,7 @@ func fill(in io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// hash feeds the digest of the decompressed stream.
+// hash computes the digest of the decompressed stream.
 func (p *pipe) hash(in <-chan chunk) {
 	defer close(p.out)
 	for c := range in {
@@ -175,7 +173,7 @@ func (p *pipe) hash(in <-chan chunk) {
 	}
 }
 
-// send passes a chunk on unless nobody wants it any more.
+// send passes a chunk on, and returns false after stop.
 func (p *pipe) send(out chan<- chunk, c chunk) bool {
 	select {
 	case out <- c:

@@ -127,7 +127,8 @@ func TestAddBlobRefuses(t *testing.T) {
 	}
 }
 
-// TestBombs: a blob that unpacks to far more than any root does is given up on long before it ends, with little memory.
+// TestBombs: a blob that unpacks to far more than any root does is given up on long before it ends, with little
+// memory.
 func TestBombs(t *testing.T) {
 	const frames, frame = 128, 64 << 20
 	var header bytes.Buffer
@@ -249,8 +250,8 @@ func FuzzAdd(f *testing.F) {
 	})
 }
 
-// FuzzAddBlob reads what a layer is compressed as, tables of contents of
-// zstd:chunked included; those are passed over unread, as frames of no content.
+// FuzzAddBlob reads what a layer is compressed as, tables of contents of zstd:chunked included; those are passed over
+// unread, as frames of no content.
 func FuzzAddBlob(f *testing.F) {
 	raw := pack(f, dir("d"), file("d/a", "1"))
 	seeds := map[string][]byte{

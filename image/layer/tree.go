@@ -10,8 +10,7 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// Inode is one file, directory, link or device of the tree. Several names may
-// share one that is not a directory.
+// Inode is a file, directory, symbolic link or device in the tree. One that is not a directory can have several names.
 type Inode struct {
 	Mode     uint32 // type and permission bits as in st_mode
 	UID, GID uint32
@@ -25,10 +24,10 @@ type Inode struct {
 	Xattrs   map[string]string
 
 	children map[string]entry // of a directory
-	path     int              // length of a directory's path
+	path     int              // length of the path of a directory
 }
 
-// entry is a name in a directory, with the layer that last wrote it.
+// entry is what a name in a directory stands for, and the layer that wrote it last.
 type entry struct {
 	*Inode
 	layer int
@@ -37,10 +36,10 @@ type entry struct {
 // Type returns the S_IFMT bits of the mode.
 func (n *Inode) Type() uint32 { return n.Mode & unix.S_IFMT }
 
-// IsDir tells whether n is a directory.
+// IsDir reports whether n is a directory.
 func (n *Inode) IsDir() bool { return n.Type() == unix.S_IFDIR }
 
-// IsRegular tells whether n is a regular file.
+// IsRegular reports whether n is a regular file.
 func (n *Inode) IsRegular() bool { return n.Type() == unix.S_IFREG }
 
 // Names returns the names in a directory, sorted.
@@ -53,22 +52,22 @@ func (n *Inode) Names() []string {
 	return names
 }
 
-// Child returns what a directory has under that name, or nil.
+// Child returns the inode that has that name in a directory, or nil.
 func (n *Inode) Child(name string) *Inode { return n.children[name].Inode }
 
-// Tree is the root file system that the layers applied so far make.
+// Tree is the root file system that results from the layers applied so far.
 type Tree struct {
 	root     *Inode
-	layer    int // number of the layer being applied, from 1
-	entries  int // ever added, so that removing does not earn new ones
+	layer    int // number of the layer being applied, counted from 1
+	entries  int // all that were ever added, also those that were removed
 	metadata int
 	content  int64
 }
 
-// NewTree returns an empty root directory.
+// NewTree returns a tree with an empty root directory.
 func NewTree() *Tree { return &Tree{root: newDir(0)} }
 
-// newDir returns a directory nobody described: what mkdir -p would make.
+// newDir returns a directory without an entry of its own, as mkdir -p would make it.
 func newDir(path int) *Inode {
 	return &Inode{Mode: unix.S_IFDIR | 0o755, children: map[string]entry{}, path: path}
 }
@@ -76,12 +75,11 @@ func newDir(path int) *Inode {
 // Root returns the root directory.
 func (t *Tree) Root() *Inode { return t.root }
 
-// Content returns the size of all files, counted once for each time a layer
-// brought one.
+// Content returns the bytes of all files in all layers, including files that a later layer replaces.
 func (t *Tree) Content() int64 { return t.content }
 
-// Lookup finds a path as a process inside the tree would, following symbolic
-// links, the last one too. It returns nil when there is nothing.
+// Lookup returns the inode that a process inside the tree would find at path, or nil. Symbolic links are followed,
+// including the last component.
 func (t *Tree) Lookup(path string) *Inode {
 	w := walker{tree: t}
 	n, err := w.walk(strings.Split(path, "/"))
@@ -91,8 +89,7 @@ func (t *Tree) Lookup(path string) *Inode {
 	return n
 }
 
-// Walk visits every name, a directory before what is in it, in the order of
-// their names.
+// Walk visits every name in order, a directory before its contents.
 func (t *Tree) Walk(visit func(path string, n *Inode) error) error {
 	return walk("", t.root, visit)
 }
@@ -113,8 +110,7 @@ func walk(path string, n *Inode, visit func(string, *Inode) error) error {
 	return nil
 }
 
-// parent finds the directory that a new entry goes into and makes those that
-// are missing.
+// parent returns the directory of a new entry, and makes the missing ones on the way.
 func (t *Tree) parent(path []string) (*Inode, error) {
 	w := walker{tree: t, create: true}
 	dir, err := w.walk(path[:len(path)-1])
@@ -122,13 +118,13 @@ func (t *Tree) parent(path []string) (*Inode, error) {
 		return nil, err
 	}
 	if !dir.IsDir() {
-		return nil, fmt.Errorf("%w: parent of %q is not a directory", ErrLayer, strings.Join(path, "/"))
+		return nil, fmt.Errorf("%w: the parent of %q is not a directory", ErrLayer, strings.Join(path, "/"))
 	}
 	return dir, nil
 }
 
-// find returns the directory and the inode of a path whose last component is
-// not followed; both are nil when there is nothing.
+// find returns the directory and the inode of a path, whose last component is not followed. Both are nil if it does
+// not exist.
 func (t *Tree) find(path []string) (dir, n *Inode, err error) {
 	w := walker{tree: t}
 	dir, err = w.walk(path[:len(path)-1])
@@ -138,16 +134,16 @@ func (t *Tree) find(path []string) (dir, n *Inode, err error) {
 	return dir, dir.Child(path[len(path)-1]), nil
 }
 
-// set gives a directory a name, replacing what had it.
+// set gives an inode a name in a directory, and replaces what had that name.
 func (t *Tree) set(dir *Inode, name string, n *Inode) error {
 	if len(name) > maxName {
-		return fmt.Errorf("%w: name of %d bytes, at most %d are possible", ErrLimit, len(name), maxName)
+		return fmt.Errorf("%w: a name has %d bytes, more than %d", ErrLimit, len(name), maxName)
 	}
 	if dir.path+1+len(name) > maxPath {
-		return fmt.Errorf("%w: path ending in %q is longer than %d bytes", ErrLimit, name, maxPath)
+		return fmt.Errorf("%w: the path that ends in %q is longer than %d bytes", ErrLimit, name, maxPath)
 	}
 	if t.entries++; t.entries > maxEntries {
-		return fmt.Errorf("%w: more than %d entries", ErrLimit, maxEntries)
+		return fmt.Errorf("%w: it has more than %d entries", ErrLimit, maxEntries)
 	}
 	if err := t.charge(len(name)); err != nil {
 		return err
@@ -156,24 +152,23 @@ func (t *Tree) set(dir *Inode, name string, n *Inode) error {
 	return nil
 }
 
-// charge accounts for memory that a layer makes the tree use.
+// charge counts the memory that names, links and attributes take.
 func (t *Tree) charge(bytes int) error {
 	if t.metadata += bytes; t.metadata > maxMetadata {
-		return fmt.Errorf("%w: more than %d bytes of names, links and attributes", ErrLimit, maxMetadata)
+		return fmt.Errorf("%w: its names, links and attributes have more than %d bytes", ErrLimit, maxMetadata)
 	}
 	return nil
 }
 
-// walker resolves paths within the tree. It is the in-memory counterpart of a
-// chroot: ".." stops at the root and absolute links start there.
+// walker resolves paths inside the tree like a process in a chroot: ".." stops at the root, and absolute links start
+// there.
 type walker struct {
 	tree   *Tree
 	create bool
 	links  int
 }
 
-// walk returns the inode at path, or nil if something on the way is missing and
-// is not to be created.
+// walk returns the inode at path. What is missing is created, or the result is nil.
 func (w *walker) walk(path []string) (*Inode, error) {
 	stack := []*Inode{w.tree.root}
 	todo := slices.Clone(path)
@@ -191,7 +186,7 @@ func (w *walker) walk(path []string) (*Inode, error) {
 		}
 		if !here.IsDir() {
 			if w.create {
-				return nil, fmt.Errorf("%w: a parent above %q is not a directory", ErrLayer, name)
+				return nil, fmt.Errorf("%w: a parent of %q is not a directory", ErrLayer, name)
 			}
 			return nil, nil
 		}
@@ -210,7 +205,7 @@ func (w *walker) walk(path []string) (*Inode, error) {
 			continue
 		}
 		if w.links++; w.links > maxSymlinks {
-			return nil, fmt.Errorf("%w: more than %d symbolic links on the way to %q", ErrLayer, maxSymlinks, name)
+			return nil, fmt.Errorf("%w: there are more than %d symbolic links on the way to %q", ErrLayer, maxSymlinks, name)
 		}
 		if strings.HasPrefix(next.Target, "/") {
 			stack = stack[:1]

@@ -279,8 +279,8 @@ func TestHostileEntries(t *testing.T) {
 	}
 }
 
-// Bounds that take too much input to run into are lowered to where they bite:
-// the tree is told that most of the allowance is used up.
+// Bounds that take too much input to run into are lowered to where they bite: the tree is told that most of the
+// allowance is used up.
 func TestBoundsOfTheWholeImage(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -299,7 +299,7 @@ func TestBoundsOfTheWholeImage(t *testing.T) {
 	}
 	tree := NewTree()
 	n := &Inode{Mode: unix.S_IFREG, Size: maxFile + 1}
-	if err := tree.fill(n, nil, nil); !errors.Is(err, ErrLimit) {
+	if err := tree.putContent(n, nil, nil); !errors.Is(err, ErrLimit) {
 		t.Errorf("file size: got %v, want %v", err, ErrLimit)
 	}
 }
@@ -334,8 +334,8 @@ func TestAttributes(t *testing.T) {
 }
 
 func TestSparseFiles(t *testing.T) {
-	// As GNU tar 1.34 --format=posix writes them (version 1.0), made with its
-	// header records: a map in the data, then the pieces.
+	// As GNU tar 1.34 --format=posix writes them (version 1.0), made with its header records: a map in the data, then
+	// the pieces.
 	const size = 1 << 20
 	sparseMap := "2\n0\n3\n1048573\n3\n"
 	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "abcdef"
@@ -358,8 +358,7 @@ func TestSparseFiles(t *testing.T) {
 	}
 }
 
-// packSparse writes an entry with PAX records that archive/tar's writer refuses
-// to write.
+// packSparse writes an entry with PAX records that archive/tar's writer refuses to write.
 func packSparse(t *testing.T, e ent, records map[string]string) []byte {
 	t.Helper()
 	var pax strings.Builder

@@ -8,13 +8,13 @@ import (
 const (
 	// WhiteoutPrefix starts a name that stands for the deletion of what follows it.
 	WhiteoutPrefix = ".wh."
-	// opaqueMarker hides everything lower layers have in its directory.
+	// opaqueMarker hides everything that lower layers have in its directory.
 	opaqueMarker = ".wh..wh..opq"
-	// aufsPrefix marks bookkeeping of AUFS that old tools left in layers.
+	// aufsPrefix starts the names of AUFS metadata, which old tools left in layers.
 	aufsPrefix = ".wh..wh."
 )
 
-// whiteout handles an entry if its name makes it a whiteout, whatever its type.
+// whiteout applies an entry whose name makes it a whiteout, whatever its type. It returns false for any other entry.
 func (t *Tree) whiteout(path []string) (done bool, err error) {
 	for _, part := range path {
 		if strings.HasPrefix(part, aufsPrefix) && part != opaqueMarker {
@@ -36,11 +36,11 @@ func (t *Tree) whiteout(path []string) (done bool, err error) {
 	return true, t.whiteoutName(path, strings.TrimPrefix(name, WhiteoutPrefix))
 }
 
-// whiteoutName removes what lower layers have under a name.
+// whiteoutName removes a name that lower layers wrote.
 func (t *Tree) whiteoutName(path []string, name string) error {
 	switch name {
 	case "", ".", "..":
-		return fmt.Errorf("%w: whiteout %q names nothing", ErrLayer, strings.Join(path, "/"))
+		return fmt.Errorf("%w: the whiteout %q names nothing", ErrLayer, strings.Join(path, "/"))
 	}
 	dir, _, err := t.find(path)
 	if err != nil || dir == nil {
@@ -52,7 +52,7 @@ func (t *Tree) whiteoutName(path []string, name string) error {
 	return nil
 }
 
-// makeOpaque empties a directory of what lower layers brought.
+// makeOpaque removes everything from a directory that lower layers wrote.
 func (t *Tree) makeOpaque(path []string) error {
 	w := walker{tree: t}
 	dir, err := w.walk(path)
@@ -65,8 +65,8 @@ func (t *Tree) makeOpaque(path []string) error {
 	return nil
 }
 
-// hide removes a name unless this layer wrote it or something below it: the
-// place of a whiteout in its layer means nothing.
+// hide removes a name, unless this layer wrote it or something below it. The position of a whiteout in its layer does
+// not matter.
 func (t *Tree) hide(dir *Inode, name string, e entry) {
 	for child, below := range e.children {
 		t.hide(e.Inode, child, below)
@@ -76,8 +76,8 @@ func (t *Tree) hide(dir *Inode, name string, e entry) {
 	case len(e.children) == 0:
 		delete(dir.children, name)
 	default:
-		// The lower directory is gone; the one that holds this layer's entries
-		// is what they would have made had the whiteout come first.
+		// The directory of the lower layers is removed. What holds the entries of this layer is the directory that
+		// they would have made if the whiteout had come first.
 		children := e.children
 		*e.Inode = *newDir(e.path)
 		e.Inode.children = children

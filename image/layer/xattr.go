@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// xattrRecord is how star, GNU tar, bsdtar and every container tool write
-	// extended attributes.
+	// xattrRecord starts the PAX records with extended attributes that star, GNU tar, bsdtar and all container tools
+	// write.
 	xattrRecord = "SCHILY.xattr."
-	// overlayXattr steers overlayfs: an image that could write it could point
-	// its files at any object of the store.
+	// overlayXattr starts the attributes that control overlayfs. An image that could set them could map its files to
+	// any object in the store.
 	overlayXattr = "trusted.overlay."
 )
 
-// storable lists the namespaces EROFS can hold. Others (com.apple.*, nfs4 ACLs)
-// are left out, as unpackers do on file systems without them.
+// storable lists the namespaces that EROFS can store. Others (com.apple.*, NFSv4 ACLs) are dropped, as unpackers do on
+// file systems without them.
 var storable = []string{"user.", "trusted.", "security.", "system.posix_acl_access", "system.posix_acl_default"}
 
-// xattrs collects the extended attributes of an entry.
+// xattrs returns the extended attributes of an entry.
 func (t *Tree) xattrs(hdr *tar.Header) (map[string]string, error) {
 	var xattrs map[string]string
 	total := 0
@@ -35,7 +35,7 @@ func (t *Tree) xattrs(hdr *tar.Header) (map[string]string, error) {
 			continue
 		}
 		if total += len(name) + len(value); total > maxXattrs {
-			return nil, fmt.Errorf("%w: attributes of %q have more than %d bytes", ErrLimit, hdr.Name, maxXattrs)
+			return nil, fmt.Errorf("%w: the attributes of %q have more than %d bytes", ErrLimit, hdr.Name, maxXattrs)
 		}
 		if xattrs == nil {
 			xattrs = map[string]string{}
@@ -45,16 +45,16 @@ func (t *Tree) xattrs(hdr *tar.Header) (map[string]string, error) {
 	return xattrs, t.charge(total)
 }
 
-// checkXattr refuses what no honest tool writes.
+// checkXattr refuses attributes that no honest tool writes.
 func checkXattr(path, name, value string) error {
 	if strings.HasPrefix(name, overlayXattr) {
-		return fmt.Errorf("%w: %q has attribute %s", ErrLayer, path, name)
+		return fmt.Errorf("%w: %q has the attribute %s", ErrLayer, path, name)
 	}
 	if name == "" || strings.ContainsRune(name, 0) {
 		return fmt.Errorf("%w: %q has an attribute called %q", ErrLayer, path, name)
 	}
 	if len(name) > maxName || len(value) > maxXattr {
-		return fmt.Errorf("%w: attribute of %q: name of %d bytes, value of %d", ErrLimit, path, len(name), len(value))
+		return fmt.Errorf("%w: an attribute of %q has a name of %d bytes and a value of %d", ErrLimit, path, len(name), len(value))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package machine names what a program runs on, in the words of Go and OCI.
+// Package machine names architectures and platforms as Go and OCI do.
 package machine
 
 import (
@@ -6,11 +6,10 @@ import (
 	"encoding/binary"
 )
 
-// HeadSize is how many bytes of a program [Of] needs: up to and including e_machine.
+// HeadSize is how many bytes of a program [Of] reads: up to and including e_machine.
 const HeadSize = 20
 
-// machines are those that Linux distributions are made for, with the names that GOARCH gives them. Where a field is its
-// zero value, every class or byte order has that name.
+// machines lists the architectures that Linux distributions support. A class or byte order of zero matches any.
 var machines = []struct {
 	machine elf.Machine
 	class   elf.Class
@@ -27,7 +26,7 @@ var machines = []struct {
 	{elf.EM_LOONGARCH, elf.ELFCLASS64, elf.ELFDATANONE, "loong64"},
 }
 
-// Of returns the GOARCH of a program, of which head is the beginning; "" when it is no ELF file, or for none of them.
+// Of returns the GOARCH of the program that begins with head, or "" if that is no ELF file or another architecture.
 func Of(head []byte) string {
 	if len(head) < HeadSize || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
 		return ""
@@ -40,7 +39,7 @@ func Of(head []byte) string {
 	return OfHeader(h)
 }
 
-// OfHeader returns the GOARCH that an ELF header stands for, or "".
+// OfHeader returns the GOARCH of an ELF header, or "".
 func OfHeader(h elf.FileHeader) string {
 	for _, m := range machines {
 		if m.machine == h.Machine && (m.class == elf.ELFCLASSNONE || m.class == h.Class) &&

@@ -2,8 +2,8 @@ package machine
 
 import ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-// Platform names a platform as an operator would: "arm64", or "arm/v7", with the operating system only where that is not
-// Linux.
+// Platform returns the name of a platform for people: "arm64" or "arm/v7", with the operating system only if that is
+// not Linux.
 func Platform(p ocispec.Platform) string {
 	name := p.Architecture
 	if p.OS != "" && p.OS != "linux" {

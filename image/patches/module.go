@@ -13,34 +13,35 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 )
 
-// ErrModule is a file that is no live patch, or not the one that its release lists.
+// ErrModule means that a file is no live patch, or not the one that its release lists.
 var ErrModule = errors.New("not a live patch for this kernel")
 
 const (
 	// PartType is the media type of a live patch's only layer, an uncompressed kernel module.
 	PartType = "application/vnd.updatectl.livepatch.module.v1"
-	// MaxModule bounds a kernel module in bytes; the largest live patches have some megabytes.
+	// MaxModule bounds a kernel module, in bytes. The largest live patches have a few megabytes.
 	MaxModule = 64 << 20
-	// maxInfo bounds .modinfo, which has a few hundred bytes, and maxNote a build id with its header.
+	// maxInfo bounds .modinfo, which has a few hundred bytes; maxNote bounds a build ID with its header.
 	maxInfo = 64 << 10
 	maxNote = 1 << 10
-	// maxThis bounds the kernel's own description of a module, struct module, which has about a page.
+	// maxThis bounds struct module, by which the kernel knows a module. It takes about one page.
 	maxThis = 64 << 10
-	// signatureMagic ends a module with an appended signature (kernel's module-signing documentation).
+	// signatureMagic ends a module that has an appended signature (Documentation/admin-guide/module-signing.rst).
 	signatureMagic = "~Module signature appended~\n"
 )
 
-// Module is what a kernel module says about itself.
+// Module describes a kernel module in its own words.
 type Module struct {
-	// Name is what the kernel calls it.
+	// Name is the name by which the kernel knows it.
 	Name string
-	// KernelRelease is the kernel it was built for, the first word of its version magic. The kernel itself may pass over it.
+	// KernelRelease is the release of the kernel that it was built for: the first word of its version magic, which the
+	// kernel may ignore.
 	KernelRelease string
-	// Architecture is the GOARCH that it is for, "" when it is for none that is known.
+	// Architecture is the GOARCH that it is for, "" if unknown.
 	Architecture string
-	// Note is the section with its build id, as the kernel shows it in /sys/module; nil when it has none.
+	// Note is the section with its build ID, as the kernel shows it in /sys/module; nil if there is none.
 	Note []byte
-	// Signed tells that a signature for the kernel is appended. Whether it is a good one is the kernel's to say.
+	// Signed reports whether a signature is appended. The kernel decides whether it is good.
 	Signed bool
 }
 
@@ -51,10 +52,10 @@ func Parse(content []byte) (Module, error) {
 	}
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
-		return Module{}, fmt.Errorf("%w: it is not an uncompressed kernel module: %v", ErrModule, err)
+		return Module{}, fmt.Errorf("%w: it is not an uncompressed kernel module", ErrModule)
 	}
 	if f.Type != elf.ET_REL {
-		return Module{}, fmt.Errorf("%w: it is an ELF file of the type %s and not a kernel module", ErrModule, f.Type)
+		return Module{}, fmt.Errorf("%w: it is an ELF file of type %s and not a kernel module", ErrModule, f.Type)
 	}
 	m := Module{Architecture: machine.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
 	info, err := section(f, ".modinfo", maxInfo)
@@ -70,24 +71,24 @@ func Parse(content []byte) (Module, error) {
 	return m, m.checkName(f)
 }
 
-// section reads a section whole; nil when there is none.
+// section returns the content of a section, or nil if there is none.
 func section(f *elf.File, name string, limit uint64) ([]byte, error) {
 	s := f.Section(name)
 	if s == nil {
 		return nil, nil
 	}
-	// Nobody compresses these, and the size of what comes out would have no bound.
+	// No tool compresses these sections, and the size of the content would be unbounded.
 	if s.Type == elf.SHT_NOBITS || s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > limit {
-		return nil, fmt.Errorf("%w: its section %s cannot be read: %d bytes, %s", ErrModule, name, s.FileSize, s.Type)
+		return nil, fmt.Errorf("%w: cannot read its section %s: %d bytes, %s", ErrModule, name, s.FileSize, s.Type)
 	}
 	data, err := io.ReadAll(io.LimitReader(s.Open(), int64(limit)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: its section %s is damaged: %v", ErrModule, name, err)
+		return nil, fmt.Errorf("%w: its section %s is damaged", ErrModule, name)
 	}
 	return data, nil
 }
 
-// readInfo reads the fields of .modinfo: NAME=VALUE, each ended by a zero byte.
+// readInfo reads the fields of .modinfo, NAME=VALUE, each of which ends with a zero byte.
 func (m *Module) readInfo(info []byte) error {
 	fields := map[string]string{}
 	for entry := range strings.SplitSeq(string(info), "\x00") {
@@ -106,25 +107,25 @@ func (m *Module) readInfo(info []byte) error {
 	case fields["livepatch"] != "Y":
 		return fmt.Errorf("%w: the module does not say that it is a live patch (livepatch=Y in .modinfo)", ErrModule)
 	case m.Name == "" || m.KernelRelease == "":
-		return fmt.Errorf("%w: the module does not say its name and the kernel it was built for (.modinfo)", ErrModule)
+		return fmt.Errorf("%w: the module does not say its name and the kernel that it was built for (.modinfo)", ErrModule)
 	}
 	return nil
 }
 
-// checkName compares the name in .modinfo with the one that the kernel goes by, in its description of the module. Else a
-// module could be looked for under a name that the kernel does not know it by.
+// checkName checks that struct module has the name in .modinfo. Otherwise the module would be looked for under a name
+// by which the kernel does not know it.
 func (m *Module) checkName(f *elf.File) error {
 	this, err := section(f, ".gnu.linkonce.this_module", maxThis)
 	if err != nil {
 		return err
 	}
 	if !bytes.Contains(this, []byte("\x00"+m.Name+"\x00")) {
-		return fmt.Errorf("%w: the module says that it is %q, and the kernel would call it something else", ErrModule, m.Name)
+		return fmt.Errorf("%w: .modinfo says that the module is called %q, and the kernel would call it something else", ErrModule, m.Name)
 	}
 	return nil
 }
 
-// Check compares the module with what a release says of it. The error is an ErrModule.
+// Check compares the module with its entry in a release. The error is an ErrModule.
 func (m Module) Check(p release.LivePatch) error {
 	switch {
 	case m.Name != p.Name:
@@ -140,5 +141,5 @@ func (m Module) CheckMachine(architecture string) error {
 	if m.Architecture == architecture && architecture != "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, cmp.Or(m.Architecture, "an unknown machine"), architecture)
+	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, cmp.Or(m.Architecture, "an unknown architecture"), architecture)
 }

@@ -32,14 +32,14 @@ func TestParse(t *testing.T) {
 		"text":                        {[]byte("a text"), "not an uncompressed kernel module"},
 		"compressed":                  {[]byte("\xfd7zXZ\x00 and more"), "not an uncompressed kernel module"},
 		"cut short":                   {good.Bytes()[:80], "not an uncompressed kernel module"},
-		"program":                     {change(func(m *patchestest.Module) { m.Type = elf.ET_EXEC }), "of the type ET_EXEC"},
+		"program":                     {change(func(m *patchestest.Module) { m.Type = elf.ET_EXEC }), "of type ET_EXEC"},
 		"other module":                {change(func(m *patchestest.Module) { m.Info = "name=fix_one\x00vermagic=" + kernel + " SMP\x00" }), "livepatch=Y"},
 		"said no":                     {change(func(m *patchestest.Module) { m.Info = "name=fix_one\x00livepatch=N\x00vermagic=x\x00" }), "livepatch=Y"},
 		"no name":                     {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00vermagic=x\x00" }), "its name"},
-		"no kernel":                   {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=fix_one\x00" }), "the kernel it was built for"},
+		"no kernel":                   {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=fix_one\x00" }), "the kernel that it was built for"},
 		"two names":                   {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=a\x00name=b\x00vermagic=x\x00" }), "has name twice"},
-		"another name for the kernel": {change(func(m *patchestest.Module) { m.KnownAs = "fix_one_more" }), `says that it is "fix_one"`},
-		"large .modinfo":              {change(func(m *patchestest.Module) { m.Info = strings.Repeat("x", maxInfo+1) }), ".modinfo cannot be read"},
+		"another name for the kernel": {change(func(m *patchestest.Module) { m.KnownAs = "fix_one_more" }), `says that the module is called "fix_one"`},
+		"large .modinfo":              {change(func(m *patchestest.Module) { m.Info = strings.Repeat("x", maxInfo+1) }), "cannot read its section .modinfo"},
 		"too large":                   {make([]byte, MaxModule+1), "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {

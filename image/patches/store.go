@@ -30,43 +30,43 @@ import (
 )
 
 var (
-	// ErrNotStored is a live patch that is not on the disk.
+	// ErrNotStored means that the live patch is not on the disk.
 	ErrNotStored = errors.New("no such live patch is stored")
-	// ErrSpoilt is one that the disk has other bytes of; it is a verify.ErrDigest, too.
-	ErrSpoilt = fmt.Errorf("%w: what is stored was changed", verify.ErrDigest)
+	// ErrSpoilt means that the disk has other bytes than those that were stored. It is a verify.ErrDigest.
+	ErrSpoilt = fmt.Errorf("%w: what was stored has changed", verify.ErrDigest)
 )
 
 const (
 	// evidenceType is the media type of the evidence of a release.
 	evidenceType = "application/vnd.updatectl.evidence.v1+json"
-	// annotationEvidence names the evidence of the release that an entry of the index was taken from.
+	// annotationEvidence has the digest of the evidence of the release that an entry comes from.
 	annotationEvidence = "dev.updatectl.evidence"
-	// annotationNote has the module's own build id, as its section in hexadecimal digits. An older agent wrote none.
+	// annotationNote has the section with the build ID of the module, in hex. Older agents did not write it.
 	annotationNote = "dev.updatectl.livepatch.note"
 )
 
-// Store is the live patches on the disk.
+// Store keeps live patches on the disk.
 type Store struct{ dir string }
 
-// At is the store at dir. The directory is made when there is something to keep.
+// At returns the store at dir, which is made when there is something to keep.
 func At(dir string) Store { return Store{dir} }
 
-// Stored is a live patch on the disk, as the index there has it: nobody has vouched for it yet.
+// Stored is a live patch on the disk as the index lists it, unverified.
 type Stored struct {
 	release.LivePatch
 	// Evidence is the digest of the evidence of its release.
 	Evidence digest.Digest
-	// Note is the section with the module's own build id, nil when that is not known.
+	// Note is the section with the build ID of the module, nil if unknown.
 	Note []byte
 }
 
-// is tells whether a release lists this very live patch for this very kernel.
+// is reports whether p is this live patch, for the same kernel.
 func (s Stored) is(p release.LivePatch) bool {
 	return p.Descriptor.Digest == s.Descriptor.Digest && p.Name == s.Name &&
 		p.KernelRelease == s.KernelRelease && p.KernelVersion == s.KernelVersion && p.KernelBuildID == s.KernelBuildID
 }
 
-// open opens the layout, and with create makes one that is missing.
+// open opens the layout, and makes it if it is missing and create is set.
 func (s Store) open(create bool) (casext.Engine, error) {
 	_, err := os.Lstat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) && create {
@@ -92,8 +92,8 @@ func (s Store) create() error {
 	return os.Rename(fresh, s.dir)
 }
 
-// List returns what the index has: what the last Keep brought comes last, in the order of its release. Entries that cannot be read are passed over: a newer
-// agent may have made them.
+// List returns the live patches in the index, those of the latest Keep last, in the order of their release. Entries
+// that cannot be read are skipped: a newer agent may have written them.
 func (s Store) List(ctx context.Context) ([]Stored, error) {
 	index, err := s.index(ctx)
 	if err != nil {
@@ -101,14 +101,14 @@ func (s Store) List(ctx context.Context) ([]Stored, error) {
 	}
 	all := []Stored{}
 	for _, d := range index.Manifests {
-		if stored, ok := read(d); ok {
+		if stored, ok := readEntry(d); ok {
 			all = append(all, stored)
 		}
 	}
 	return all, nil
 }
 
-// index reads the index; an empty one when there is no store.
+// index reads the index. It is empty if there is no store.
 func (s Store) index(ctx context.Context) (ocispec.Index, error) {
 	e, err := s.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,8 +120,8 @@ func (s Store) index(ctx context.Context) (ocispec.Index, error) {
 	return e.GetIndex(ctx)
 }
 
-// read reads an entry of the index, if it is a live patch.
-func read(d ocispec.Descriptor) (Stored, bool) {
+// readEntry reads an entry of the index. It returns false if that is no live patch.
+func readEntry(d ocispec.Descriptor) (Stored, bool) {
 	if d.ArtifactType != release.LivePatchType {
 		return Stored{}, false
 	}
@@ -133,9 +133,9 @@ func read(d ocispec.Descriptor) (Stored, bool) {
 	return s, err == nil
 }
 
-// Keep brings live patches of a verified release onto the disk, with the release's evidence. What is there already is not
-// fetched again; its evidence becomes that of this release. The evidence is kept also when there is nothing to fetch: it
-// says what could be fixed. Nothing is listed before it is whole, checked and on the disk.
+// Keep stores live patches of a verified release, with the evidence of the release. Live patches that are stored
+// already are not fetched again; this release becomes their evidence. The evidence is stored even if there is nothing
+// to fetch, because it says what the release fixes. Nothing is listed before it is complete, checked and on the disk.
 func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified, patches []release.LivePatch) (err error) {
 	e, err := s.open(true)
 	if err != nil {
@@ -144,7 +144,7 @@ func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified,
 	defer func() { err = errors.Join(err, e.Close()) }()
 	k := keeper{engine: e, source: src, release: v}
 	if err := k.putEvidence(ctx); err != nil {
-		return fmt.Errorf("cannot keep the evidence of a release: %w", store.Full(err))
+		return fmt.Errorf("cannot store the evidence of a release: %w", store.Full(err))
 	}
 	for _, p := range patches {
 		if err := k.fetch(ctx, p); err != nil {
@@ -159,11 +159,11 @@ func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified,
 		return slices.ContainsFunc(k.entries, func(fresh ocispec.Descriptor) bool { return fresh.Digest == d.Digest })
 	})
 	index.Manifests = append(index.Manifests, k.entries...)
-	return s.list(ctx, e, index)
+	return s.writeIndex(ctx, e, index)
 }
 
-// list replaces the index, with everything it lists on the disk before.
-func (s Store) list(ctx context.Context, e cas.Engine, index ocispec.Index) error {
+// writeIndex replaces the index, after everything that it lists is on the disk.
+func (s Store) writeIndex(ctx context.Context, e cas.Engine, index ocispec.Index) error {
 	index.Versioned = specs.Versioned{SchemaVersion: 2}
 	err := durable.SyncFS(s.dir)
 	if err == nil {
@@ -178,7 +178,7 @@ func (s Store) list(ctx context.Context, e cas.Engine, index ocispec.Index) erro
 	return nil
 }
 
-// keeper brings parts of one release onto the disk.
+// keeper stores parts of one release.
 type keeper struct {
 	engine   casext.Engine
 	source   *source.Source
@@ -207,10 +207,10 @@ func (k *keeper) putEvidence(ctx context.Context) error {
 	return nil
 }
 
-// fetch brings one live patch onto the disk: its manifest, which the release lists, and the module, which that lists. The
-// module is read before it is kept, so that what is no live patch is refused here.
+// fetch stores a live patch: its manifest, which the release lists, and the module, which the manifest lists. The
+// module is parsed first, so that a file that is no live patch is refused here.
 func (k *keeper) fetch(ctx context.Context, p release.LivePatch) error {
-	var fresh [][]byte // what is not there yet, or not whole
+	var fresh [][]byte // blobs that are missing or damaged
 	manifest, err := k.get(ctx, p.Descriptor)
 	if err != nil {
 		if manifest, err = k.source.Manifest(ctx, p.Descriptor); err != nil {
@@ -252,9 +252,9 @@ func (k *keeper) fetch(ctx context.Context, p release.LivePatch) error {
 	return nil
 }
 
-// get reads a blob that is on the disk, whole and checked.
+// get returns a blob from the disk, after checking it.
 func (k *keeper) get(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	return get(ctx, k.engine, d)
+	return getBlob(ctx, k.engine, d)
 }
 
 func (k *keeper) download(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
@@ -263,13 +263,13 @@ func (k *keeper) download(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 		return nil, err
 	}
 	defer body.Close()
-	return io.ReadAll(body) // it ends at the size that modulePart bounded
+	return io.ReadAll(body) // modulePart bounded its size
 }
 
-// get reads a blob whole. Other bytes than those of the digest are an ErrSpoilt.
-func get(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, error) {
+// getBlob returns a blob. The error is an ErrSpoilt if it does not have its digest.
+func getBlob(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, error) {
 	if d.Size > max(MaxModule, verify.MaxEvidence) {
-		return nil, fmt.Errorf("%w: %s has %d bytes", verify.ErrMalformed, d.Digest, d.Size)
+		return nil, fmt.Errorf("%w: the blob %s has %d bytes, too many", verify.ErrMalformed, d.Digest, d.Size)
 	}
 	body, err := e.GetVerifiedBlob(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -281,39 +281,39 @@ func get(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte, er
 	content, err := io.ReadAll(body)
 	switch err = errors.Join(err, body.Close()); {
 	case errors.Is(err, hardening.ErrDigestMismatch), errors.Is(err, hardening.ErrSizeMismatch):
-		return nil, fmt.Errorf("%w: the blob %s", ErrSpoilt, d.Digest) // the library's words say how it read, and no more
+		return nil, fmt.Errorf("%w: the blob %s", ErrSpoilt, d.Digest) // the library's text says nothing more
 	case err != nil:
 		return nil, fmt.Errorf("%w: the blob %s: %w", ErrSpoilt, d.Digest, err)
 	}
 	return content, nil
 }
 
-// modulePart finds the only layer of a live patch's manifest.
+// modulePart returns the layer of a live patch's manifest, which must be its only one.
 func modulePart(v *verify.Verified) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(v.Bytes(), &m); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
 	if len(m.Layers) != 1 || m.Layers[0].MediaType != PartType {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the manifest %s has %d layers, and not a kernel module alone", ErrModule, v.Digest(), len(m.Layers))
+		return ocispec.Descriptor{}, fmt.Errorf("%w: the manifest %s does not have a kernel module as its only layer", ErrModule, v.Digest())
 	}
 	d := m.Layers[0]
 	if d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 || d.Size < 0 || d.Size > MaxModule {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the module of %s cannot be fetched: %.140q, %d bytes", verify.ErrMalformed, v.Digest(), d.Digest, d.Size)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: the manifest %s lists a module that cannot be fetched: %.140q, %d bytes", verify.ErrMalformed, v.Digest(), d.Digest, d.Size)
 	}
 	d.Data = nil
 	return d, nil
 }
 
-// Loaded is a live patch from the disk that the policy of today vouches for.
+// Loaded is a live patch from the disk that was verified by the current policy.
 type Loaded struct {
 	Module
 	Content  []byte
 	Vouchers []verify.Voucher
 }
 
-// Load reads a stored live patch and has it verified again, offline, from the evidence of its release down. What the index
-// says is taken for nothing but where to look. The error is a verify.ErrNotTrusted, an ErrModule, or ErrNotStored.
+// Load reads a stored live patch and verifies it again, offline, starting from the evidence of its release. The index
+// is not trusted: it only says where to look. The error is a verify.ErrNotTrusted, an ErrModule or an ErrNotStored.
 func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l Loaded, err error) {
 	defer func() {
 		if err != nil {
@@ -333,7 +333,7 @@ func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l
 	if err != nil {
 		return l, err
 	}
-	manifest, err := get(ctx, e, p.Descriptor)
+	manifest, err := getBlob(ctx, e, p.Descriptor)
 	if err != nil {
 		return l, err
 	}
@@ -344,7 +344,7 @@ func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l
 	if err != nil {
 		return l, err
 	}
-	if l.Content, err = get(ctx, e, part); err != nil {
+	if l.Content, err = getBlob(ctx, e, part); err != nil {
 		return l, err
 	}
 	if l.Module, err = Parse(l.Content); err != nil {
@@ -354,7 +354,7 @@ func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l
 	return l, l.Check(p)
 }
 
-// Release judges the stored evidence of a release by the policy of today.
+// Release verifies the stored evidence of a release by the current policy. The error is a verify.ErrNotTrusted.
 func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verify.Policy) (*verify.Verified, *release.Release, error) {
 	index, err := s.index(ctx)
 	if err != nil {
@@ -368,7 +368,7 @@ func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verif
 	if err != nil {
 		return nil, nil, err
 	}
-	text, err := get(ctx, e, index.Manifests[i])
+	text, err := getBlob(ctx, e, index.Manifests[i])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -384,7 +384,7 @@ func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verif
 	return v, r, err
 }
 
-// Releases lists the evidence that is kept, that of the last Keep first.
+// Releases returns the digests of the stored evidence, that of the latest Keep first.
 func (s Store) Releases(ctx context.Context) ([]digest.Digest, error) {
 	index, err := s.index(ctx)
 	if err != nil {
@@ -399,8 +399,8 @@ func (s Store) Releases(ctx context.Context) ([]digest.Digest, error) {
 	return all, nil
 }
 
-// GC removes the live patches that are not needed, and returns their names. The evidence of the last Keep stays, and that of
-// what is needed.
+// GC removes the live patches that are not needed, and returns their names. The evidence of the latest Keep stays, and
+// that of the needed live patches.
 func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []string, err error) {
 	e, err := s.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -424,7 +424,7 @@ func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []stri
 	}
 	listed := len(index.Manifests)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
-		stored, ok := read(d)
+		stored, ok := readEntry(d)
 		switch {
 		case ok && !needed(stored):
 			removed = append(removed, stored.Name)
@@ -438,18 +438,18 @@ func (s Store) GC(ctx context.Context, needed func(Stored) bool) (removed []stri
 		return d.MediaType == evidenceType && !evidence[d.Digest]
 	})
 	if len(index.Manifests) != listed {
-		if err := s.list(ctx, e, index); err != nil {
+		if err := s.writeIndex(ctx, e, index); err != nil {
 			return nil, err
 		}
 	}
-	if err := sweep(ctx, e, index); err != nil { // also what an interrupted Keep left
+	if err := sweep(ctx, e, index); err != nil { // including what an interrupted Keep left
 		return removed, fmt.Errorf("cannot remove live patches: %w", err)
 	}
 	return removed, nil
 }
 
-// sweep removes the blobs that the index does not lead to. The engine's own collector does the same, and writes to the log
-// about every media type that it does not know.
+// sweep removes the blobs that the index does not lead to. The library's own garbage collector does the same, but logs
+// every media type that it does not know.
 func sweep(ctx context.Context, e casext.Engine, index ocispec.Index) error {
 	used := map[digest.Digest]bool{}
 	for _, d := range index.Manifests {
@@ -458,8 +458,8 @@ func sweep(ctx context.Context, e casext.Engine, index ocispec.Index) error {
 			continue
 		}
 		var m ocispec.Manifest
-		if text, err := get(ctx, e, d); err != nil || json.Unmarshal(text, &m) != nil {
-			continue // damaged: Keep fetches all of it again
+		if text, err := getBlob(ctx, e, d); err != nil || json.Unmarshal(text, &m) != nil {
+			continue // damaged: Keep fetches it again
 		}
 		used[m.Config.Digest] = true
 		for _, l := range m.Layers {
@@ -478,5 +478,5 @@ func sweep(ctx context.Context, e casext.Engine, index ocispec.Index) error {
 	return errors.Join(err, e.Clean(ctx))
 }
 
-// Dir is where the store is, below the agent's own directory.
+// Dir returns the directory of the store below the state directory of the agent.
 func Dir(state string) string { return filepath.Join(state, "oci") }

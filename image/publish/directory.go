@@ -18,9 +18,8 @@ import (
 	"github.com/updatectl/updatectl/image/machine"
 )
 
-// directory is a root directory, written as a tar by umoci: modes, owners,
-// times in seconds, xattrs (but security.selinux, which umoci holds to be the
-// build machine's), hard links and device nodes.
+// directory is a root directory, written as a tar by umoci: modes, owners, times in seconds, xattrs (but
+// security.selinux, which umoci holds to be the build machine's), hard links and device nodes.
 type directory struct {
 	io.ReadCloser
 	path string
@@ -38,9 +37,8 @@ func openDirectory(path string, epoch *time.Time) (*directory, error) {
 	return &directory{tar, path}, nil
 }
 
-// list names what goes into the layer, as the difference from nothing, which is
-// how umoci wants to be told. Sockets are left out: no tar can hold them and
-// their servers make them anew.
+// list names what goes into the layer, as the difference from nothing, which is how umoci wants to be told. Sockets
+// are left out: no tar can hold them and their servers make them anew.
 func list(root string) ([]mtree.InodeDelta, error) {
 	var top syscall.Stat_t
 	if err := syscall.Stat(root, &top); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Report is what is published under a reference. Unless keys were given to
-// Inspect and one vouches, nothing in it is more than what the registry says.
+// Report is what is published under a reference. Unless keys were given to Inspect and one vouches, nothing in it is
+// more than what the registry says.
 type Report struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"media_type"`
@@ -46,8 +46,8 @@ type Signature struct {
 	Problem  string      `json:"problem,omitempty"` // why it does not count, if keys were given
 }
 
-// Inspect tells what is published. With keys the error is that of verify if
-// none of them vouches for it; the report is complete nevertheless.
+// Inspect tells what is published. With keys the error is that of verify if none of them vouches for it; the report is
+// complete nevertheless.
 func Inspect(ctx context.Context, reference string, keys []verify.Key, o Options) (*Report, error) {
 	src, err := openSource(reference, o)
 	if err != nil {

@@ -53,8 +53,8 @@ var algorithms = map[string]blobcompress.Algorithm{
 	"none": blobcompress.Noop,
 }
 
-// Pack makes an image of one layer of a root tree. What is written depends on
-// the tree and the recipe only, not on when or where it is done.
+// Pack makes an image of one layer of a root tree. What is written depends on the tree and the recipe only, not on
+// when or where it is done.
 func Pack(ctx context.Context, r Recipe) (*Packed, error) {
 	compression, ok := algorithms[r.Compression]
 	if !ok {
@@ -101,7 +101,7 @@ func openLayout(path string) (casext.Engine, error) {
 // addLayer streams the tree through the compressor into the layout.
 func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, compression blobcompress.Algorithm) error {
 	plain := cas.BlobAlgorithm.Digester()
-	in := &ending{r: io.TeeReader(t, plain.Hash())}
+	in := &ending{ctx: ctx, r: io.TeeReader(t, plain.Hash())}
 	compressed, err := compression.Compress(in)
 	if err != nil {
 		return err
@@ -122,8 +122,9 @@ func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, comp
 	return nil
 }
 
-// ending is a stream that can be made to end early.
+// ending is a stream that can be made to end early. It also ends with its context, which umoci does not look at.
 type ending struct {
+	ctx   context.Context
 	r     io.Reader
 	ended atomic.Bool
 }
@@ -132,11 +133,13 @@ func (e *ending) Read(p []byte) (int, error) {
 	if e.ended.Load() {
 		return 0, io.EOF
 	}
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
 	return e.r.Read(p)
 }
 
-// setPlatform takes the architecture asked for, that of the tree's init, or
-// this machine's.
+// setPlatform takes the architecture asked for, that of the tree's init, or this machine's.
 func (p *Packed) setPlatform(wanted string, t tree) error {
 	p.Platform = ocispec.Platform{OS: "linux", Architecture: wanted}
 	if wanted != "" {

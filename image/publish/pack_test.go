@@ -118,8 +118,8 @@ func entries(t *testing.T, layout string, p *Packed) map[string]*tar.Header {
 	}
 }
 
-// Every attribute of the tree is in the layer, whether it came as a directory
-// or as a tar file, and what a build left behind is not.
+// Every attribute of the tree is in the layer, whether it came as a directory or as a tar file, and what a build left
+// behind is not.
 func TestPackKeeps(t *testing.T) {
 	root := makeTree(t)
 	trees := map[string]string{"directory": root, "tar": tarOf(t, root)}
@@ -165,8 +165,7 @@ func TestPackKeeps(t *testing.T) {
 
 func xattr(h *tar.Header, name string) string { return h.PAXRecords[paxXattr+name] }
 
-// tarOf writes a tar of a tree as other programs do: with "./" before names, and
-// user names.
+// tarOf writes a tar of a tree as other programs do: with "./" before names, and user names.
 func tarOf(t *testing.T, root string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "root.tar")
@@ -208,8 +207,7 @@ func tarOf(t *testing.T, root string) string {
 	return name
 }
 
-// The same tree gives the same manifest, wherever, whenever and in whatever
-// order its files were made.
+// The same tree gives the same manifest, wherever, whenever and in whatever order its files were made.
 func TestPackIsReproducible(t *testing.T) {
 	one, two := makeTree(t), makeTree(t)
 	for _, compression := range Compressions {

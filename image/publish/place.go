@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,8 +30,7 @@ type Options struct {
 	PlainHTTP bool // talk to the registry without TLS
 }
 
-// place is somewhere an image can be written: a repository in a registry or an
-// OCI layout.
+// place is somewhere an image can be written: a repository in a registry or an OCI layout.
 type place struct {
 	name   string // the reference as it was given
 	target oras.GraphTarget
@@ -38,15 +39,14 @@ type place struct {
 	source *source.Source
 }
 
-// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest, which
-// is "" when there is none.
+// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest,
+// which is "" when there is none.
 func SplitLayout(reference string) (dir, name string) {
 	dir, name, _ = source.SplitLayout(strings.TrimPrefix(reference, source.LayoutPrefix))
 	return dir, name
 }
 
-// openPlace opens a reference for writing. It makes a layout that does not
-// exist yet.
+// openPlace opens a reference for writing. It makes a layout that does not exist yet.
 func openPlace(reference string, o Options) (*place, error) {
 	src, err := openSource(reference, o)
 	if err != nil {
@@ -63,8 +63,8 @@ func openPlace(reference string, o Options) (*place, error) {
 		return p, nil
 	}
 	ref, err := registry.ParseReference(reference)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: %v", source.ErrReference, reference, err)
+	if err != nil { // openSource read it, so it is to a tar
+		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from", source.ErrReference, reference)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
@@ -74,16 +74,31 @@ func openPlace(reference string, o Options) (*place, error) {
 // openSource opens a reference for reading.
 func openSource(reference string, o Options) (*source.Source, error) {
 	so := source.Options{UserAgent: userAgent}
-	if ref, err := registry.ParseReference(reference); err == nil && o.PlainHTTP {
-		so.PlainHTTP = []string{ref.Registry}
+	if ref, err := registry.ParseReference(reference); err == nil {
+		if isLayout(ref, reference) {
+			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+reference)
+		}
+		if o.PlainHTTP {
+			so.PlainHTTP = []string{ref.Registry}
+		}
 	}
 	return source.Open(reference, so)
 }
 
-// repository is the registry client that writes. Where the registry has no
-// referrers API it keeps the index under the tag that stands in for it; the
-// index it replaces is left to the registry's garbage collection, as many
-// registries refuse to delete.
+// isLayout reports whether a reference that could be one to a registry is the path of a layout. As for docker, a name
+// without a dot and a port is no registry's; localhost is.
+func isLayout(ref registry.Reference, reference string) bool {
+	if ref.Registry == "localhost" || strings.ContainsAny(ref.Registry, ".:") {
+		return false
+	}
+	dir, _ := SplitLayout(reference)
+	_, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile))
+	return err == nil
+}
+
+// repository is the registry client that writes. Where the registry has no referrers API it keeps the index under the
+// tag that stands in for it; the index it replaces is left to the registry's garbage collection, as many registries
+// refuse to delete.
 func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
 	roots, err := source.Authorities(ref.Registry)
 	if err != nil {
@@ -111,8 +126,8 @@ func bare(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says nothing
-// to whoever reads it.
+// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says
+// nothing to whoever reads it.
 func (p *place) explain(doing string, err error) error {
 	if err == nil {
 		return nil

@@ -22,9 +22,8 @@ type Pushed struct {
 	Signatures int // attached to the image, or to an image of the index
 }
 
-// Push copies an image or index and what is attached to it. Its tag moves last:
-// no host finds an image whose signatures are still on the way. Progress is told
-// of each blob or manifest that had to be copied.
+// Push copies an image or index and what is attached to it. Its tag moves last: no host finds an image whose
+// signatures are still on the way. Progress is told of each blob or manifest that had to be copied.
 func Push(ctx context.Context, from, to string, o Options, progress func(ocispec.Descriptor)) (*Pushed, error) {
 	src, err := openSource(from, o)
 	if err != nil {

@@ -31,8 +31,7 @@ import (
 
 var plain = Options{PlainHTTP: true}
 
-// recorder is a registry that remembers what was written to it, in order, and
-// may refuse.
+// recorder is a registry that remembers what was written to it, in order, and may refuse.
 type recorder struct {
 	registry http.Handler
 	refuse   func(r *http.Request) int // the status to answer with, 0 to let pass
@@ -90,8 +89,7 @@ func signedLayout(t *testing.T) (reference string, key verify.Key) {
 
 func noProgress(ocispec.Descriptor) {}
 
-// A host that asks in the middle of a push finds the old image or nothing, and
-// never a new one without its signatures.
+// A host that asks in the middle of a push finds the old image or nothing, and never a new one without its signatures.
 func TestTagMovesLast(t *testing.T) {
 	from, key := signedLayout(t)
 	reg, to := startRegistry(t, nil)

@@ -26,7 +26,7 @@ import (
 
 var (
 	// ErrRelease is something that a release cannot say or list.
-	ErrRelease = errors.New("hosts would refuse this release")
+	ErrRelease = errors.New("hosts would refuse it")
 	// ErrSigned says that a release has signatures, which a change would leave behind.
 	ErrSigned = errors.New("the release is signed and does not change any more")
 )
@@ -49,7 +49,7 @@ type Drafted struct {
 func NewRelease(ctx context.Context, reference string, h release.Header) (*Drafted, error) {
 	draft, err := release.New(h)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRelease, err)
+		return nil, fmt.Errorf("cannot begin %s: %w: %w", reference, ErrRelease, err)
 	}
 	e, err := openEditor(reference)
 	if err != nil {
@@ -171,7 +171,7 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	}
 	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
-		root, err := image.Foresee(ctx, src, m.Layers, c.RootFS.DiffIDs)
+		root, err := image.Predict(ctx, src, m.Layers, c.RootFS.DiffIDs)
 		if err != nil {
 			return d, err
 		}
@@ -194,8 +194,8 @@ func (n NewImage) kernelVersion(told string) (string, error) {
 // inZstd tells whether a layer is compressed with zstd.
 func inZstd(layer ocispec.Descriptor) bool { return strings.HasSuffix(layer.MediaType, "+zstd") }
 
-// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release may be
-// left to the module; said otherwise, they are compared with it.
+// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release
+// may be left to the module; said otherwise, they are compared with it.
 func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {
@@ -203,7 +203,7 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	}
 	module, err := readModule(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot add %s: %w", file, pathless(err))
 	}
 	m, err := patches.Parse(module)
 	if err == nil {

@@ -37,8 +37,7 @@ type Signed struct {
 	Already bool // the key had signed it before, in this form
 }
 
-// Sign attaches a signature to the image or index at a reference. It is not
-// published before verify has accepted it.
+// Sign attaches a signature to the image or index at a reference. It is not published before verify has accepted it.
 func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, error) {
 	key, err := sign.PublicKey("the signing key", s.Signer)
 	if err != nil {

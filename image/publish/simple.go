@@ -20,8 +20,8 @@ import (
 // simpleMediaType is that of a layer that is a simple-signing payload.
 const simpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 
-// attachSimple adds layers, each a payload with its signature, to those under
-// the image's ".sig" tag. The blobs are there already.
+// attachSimple adds layers, each a payload with its signature, to those under the image's ".sig" tag. The blobs are
+// there already.
 func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, layers []ocispec.Descriptor) error {
 	all, err := p.simpleLayers(ctx, image.Digest)
 	if err != nil {

@@ -17,9 +17,8 @@ import (
 // tarBuffer is how much is read at once; archive/tar reads in small pieces.
 const tarBuffer = 1 << 20
 
-// tarball is a tar file of a root directory, as mmdebstrap or "docker export"
-// write it, rewritten entry by entry: no privilege is needed and nothing is
-// unpacked. Its order is kept.
+// tarball is a tar file of a root directory, as mmdebstrap or "docker export" write it, rewritten entry by entry: no
+// privilege is needed and nothing is unpacked. Its order is kept.
 type tarball struct {
 	io.ReadCloser
 	heads map[string][]byte // the first bytes of what may be the init
@@ -28,7 +27,7 @@ type tarball struct {
 func openTarball(name string, epoch *time.Time) (*tarball, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
 	}
 	r, w := io.Pipe()
 	t := &tarball{ReadCloser: r, heads: make(map[string][]byte)}
@@ -86,8 +85,8 @@ func (t *tarball) rewrite(r io.Reader, w io.Writer, epoch *time.Time) error {
 	return out.Close()
 }
 
-// endSeen notices the end of a file. A whole tar file is not read up to there:
-// two empty blocks end it before, and archive/tar takes either for the end.
+// endSeen notices the end of a file. A whole tar file is not read up to there: two empty blocks end it before, and
+// archive/tar takes either for the end.
 type endSeen struct {
 	r    io.Reader
 	seen bool

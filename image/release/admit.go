@@ -14,23 +14,23 @@ import (
 	"github.com/updatectl/updatectl/image/machine"
 )
 
-// ErrStale is the parent of the refusals of what was published once and is not, or no longer, the present state.
+// ErrStale is the parent of the errors about a release or an image that is out of date.
 var ErrStale = errors.New("stale")
 
 var (
-	// ErrExpired is a release that its publisher no longer stands behind.
+	// ErrExpired means that the release has expired.
 	ErrExpired = stale("expired")
-	// ErrReplayed is a release with a smaller sequence than one that was accepted before, or another with the same.
+	// ErrReplayed means that a release with a larger sequence was accepted before, or another one with the same.
 	ErrReplayed = stale("replayed")
-	// ErrOlder is a version that is older than the one accepted before, although its sequence is larger or unknown.
+	// ErrOlder means that a newer version was accepted before, although the sequence is larger or unknown.
 	ErrOlder = stale("older version")
-	// ErrBarrier is a release that this host may take after another one; the error is a *Barrier.
+	// ErrBarrier means that the host has to apply another release first. The error is a *Barrier.
 	ErrBarrier = errors.New("another release comes first")
-	// ErrIncompatible is a release with nothing for this host.
+	// ErrIncompatible means that the release has nothing for this host.
 	ErrIncompatible = errors.New("not compatible with this host")
 )
 
-// refusal is an error whose text is a sentence and whose class is one of the above.
+// refusal is an error with a text of its own and one of the classes above.
 type refusal struct {
 	text  string
 	class error
@@ -45,14 +45,14 @@ func refuse(class error, format string, args ...any) error {
 	return &refusal{fmt.Sprintf(format, args...), class}
 }
 
-// Barrier says which version a host has to go through first.
+// Barrier says which version a host has to apply first.
 type Barrier struct {
-	Release string // the one that was asked for
-	Version string // the one that comes first
+	Release string // the version of the release
+	Version string // the version to apply first
 	Running string
 }
 
-// Error names both versions.
+// Error names the versions.
 func (b *Barrier) Error() string {
 	runs := b.Running
 	if runs == "" {
@@ -64,40 +64,40 @@ func (b *Barrier) Error() string {
 // Unwrap makes it an ErrBarrier.
 func (b *Barrier) Unwrap() error { return ErrBarrier }
 
-// ClockTolerance is how far a clock may go back without a word: time synchronisation corrects seconds, a battery that
-// is empty costs years.
+// ClockTolerance is how far the clock may go back before that is reported. Time synchronisation corrects seconds; an
+// empty battery costs years.
 const ClockTolerance = 10 * time.Minute
 
-// Mark is what a host remembers of the last release it accepted.
+// Mark is what a host records about the last release that it accepted.
 type Mark struct {
-	// Sequence is 0 on a host that follows images on their own.
+	// Sequence is 0 on a host that follows images without a release.
 	Sequence int64         `json:"sequence,omitempty"`
 	Version  string        `json:"version,omitempty"`
 	Digest   digest.Digest `json:"digest,omitempty"`
 }
 
-// Facts are what the decision depends on.
+// Facts are what Admit decides by.
 type Facts struct {
-	// Now is the clock.
+	// Now is the time by the clock of the host.
 	Now time.Time
-	// Seen is the latest time that is known to have passed, by the clock or by verified evidence.
+	// Seen is the latest time that is known to have passed, from the clock or from verified evidence.
 	Seen time.Time
-	// Mark is the last release that was accepted, the zero value for none.
+	// Mark is the last release that was accepted; the zero value means none.
 	Mark Mark
-	// Running is the version that runs, "" when it is not known. Fresh tells that no image ran here yet: then there is
-	// nothing to go through first.
+	// Running is the version that is booted, "" if unknown. Fresh means that no image has run here yet, so that
+	// barriers do not apply.
 	Running string
 	Fresh   bool
-	// Platform and Compatible are the machine and its class; "" is a machine without one.
+	// Platform is that of the host, Compatible its machine class, "" if it has none.
 	Platform   ocispec.Platform
 	Compatible string
-	// Systemd is the version of the host's systemd, 0 when it has none.
+	// Systemd is the version of the host's systemd, 0 if it has none.
 	Systemd int
-	// AllowDowngrade waives the order of releases, and nothing else.
+	// AllowDowngrade skips the check of the order, and no other.
 	AllowDowngrade bool
 }
 
-// ClockBack tells by how much the clock is behind the latest time seen; 0 when that is within tolerance.
+// ClockBack returns how far the clock is behind the latest time seen, or 0 if that is within ClockTolerance.
 func (f Facts) ClockBack() time.Duration {
 	if back := f.Seen.Sub(f.Now); back > ClockTolerance {
 		return back
@@ -105,7 +105,7 @@ func (f Facts) ClockBack() time.Duration {
 	return 0
 }
 
-// time is the time that expiry is judged by: a clock that was set back does not make a release fresh again.
+// time returns the time that expiry is checked against. A clock that was set back does not make a release valid again.
 func (f Facts) time() time.Time {
 	if f.Seen.After(f.Now) {
 		return f.Seen
@@ -113,13 +113,14 @@ func (f Facts) time() time.Time {
 	return f.Now
 }
 
-// Admit decides whether a host takes the release, and which image. The image has no digest when the release lists live
-// patches and no image at all: it leaves the root that runs as it is.
+// Admit decides whether a host accepts the release, and returns the image for the host. The image has no digest if the
+// release lists live patches only: then the root does not change. The error is an ErrStale, an ErrBarrier or an
+// ErrIncompatible.
 func (r *Release) Admit(f Facts) (Image, error) {
 	if now := f.time(); !now.Before(r.Expires) {
 		text := ""
 		if f.ClockBack() > 0 {
-			text = fmt.Sprintf(" (the clock says %s, but %s has passed before)", stamp(f.Now), stamp(f.Seen))
+			text = fmt.Sprintf(" (the clock says %s, but %s has already passed)", stamp(f.Now), stamp(f.Seen))
 		}
 		return Image{}, refuse(ErrExpired, "release %s, sequence %d, expired at %s%s", r.Version, r.Sequence, stamp(r.Expires), text)
 	}
@@ -132,15 +133,15 @@ func (r *Release) Admit(f Facts) (Image, error) {
 	if len(r.Images) == 0 && len(r.LivePatches) > 0 {
 		return Image{}, nil
 	}
-	i, err := r.pick(f)
+	i, err := r.selectImage(f)
 	if err != nil {
 		return Image{}, err
 	}
 	return i, i.checkSystemd(f)
 }
 
-// Order compares the release with the last one that was accepted. The sequence decides; a version that contradicts it
-// is refused, whichever of the two goes backwards, and a sequence stands for one release only.
+// Order compares the release with the last one that was accepted. The sequence decides, but the version must not
+// contradict it, and there must be only one release for each sequence. The error is an ErrReplayed or an ErrOlder.
 func (r *Release) Order(m Mark) error {
 	if m.Sequence == 0 {
 		return nil
@@ -148,7 +149,7 @@ func (r *Release) Order(m Mark) error {
 	newer := Compare(r.Version, m.Version)
 	switch {
 	case r.Sequence < m.Sequence && newer > 0:
-		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d was accepted before, which was version %s: version and sequence contradict each other", r.Version, r.Sequence, m.Sequence, m.Version)
+		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d (version %s) was accepted before: version and sequence contradict each other", r.Version, r.Sequence, m.Sequence, m.Version)
 	case r.Sequence < m.Sequence:
 		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d (version %s) was accepted before", r.Version, r.Sequence, m.Sequence, m.Version)
 	case r.Sequence == m.Sequence && r.Digest != m.Digest:
@@ -159,28 +160,29 @@ func (r *Release) Order(m Mark) error {
 	return nil
 }
 
-// OrderImage compares an image on its own with what was accepted before. Only versions that have an order count, as
-// nothing else says which of two images is older.
+// OrderImage compares an image without a release with what was accepted before. Only ordered versions are compared,
+// because nothing else says which of two images is older. The error is an ErrReplayed or an ErrOlder.
 func OrderImage(version string, m Mark) error {
 	switch {
 	case m.Sequence > 0:
-		return refuse(ErrReplayed, "this is an image outside a release, and this host follows releases (the last one has the sequence %d, version %s): nothing says whether it is newer", m.Sequence, m.Version)
+		return refuse(ErrReplayed, "this is an image outside a release, and this host follows releases (the last one has the sequence %d, version %s): nothing says whether the image is newer", m.Sequence, m.Version)
 	case Ordered(version) && Ordered(m.Version) && Compare(version, m.Version) < 0:
 		return refuse(ErrOlder, "the image has version %s, and version %s was accepted before", version, m.Version)
 	}
 	return nil
 }
 
-// For tells whether an image is for a machine of this platform and class.
+// For reports whether an image is for machines of this platform and class.
 func (i Image) For(platform ocispec.Platform, class string) bool {
 	return platforms.OnlyStrict(platform).Match(*i.Descriptor.Platform) && i.suits(class)
 }
 
-// suits tells whether an image is for a machine of this class.
+// suits reports whether an image is for machines of this class.
 func (i Image) suits(class string) bool { return i.Compatible == "" || i.Compatible == class }
 
-// pick chooses by platform and machine class. An image for the class of the machine is better than one for all.
-func (r *Release) pick(f Facts) (Image, error) {
+// selectImage selects the image by platform and machine class. An image for the class of the machine is preferred to
+// one for all classes.
+func (r *Release) selectImage(f Facts) (Image, error) {
 	match := platforms.OnlyStrict(f.Platform)
 	best := -1
 	var classes, others []string
@@ -199,13 +201,13 @@ func (r *Release) pick(f Facts) (Image, error) {
 	case best >= 0:
 		return r.Images[best], nil
 	case len(classes) > 0 && f.Compatible == "":
-		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host has none configured", r.Version, list(classes))
+		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host has none configured", r.Version, enumerate(classes))
 	case len(classes) > 0:
-		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host is of the class %s", r.Version, list(classes), f.Compatible)
+		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host is of the class %s", r.Version, enumerate(classes), f.Compatible)
 	case len(others) == 0:
 		return Image{}, refuse(ErrIncompatible, "release %s has no image and no live patch", r.Version)
 	}
-	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, list(others), machine.Platform(f.Platform))
+	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, enumerate(others), machine.Platform(f.Platform))
 }
 
 func better(match platforms.MatchComparer, a, b Image) bool {
@@ -225,8 +227,8 @@ func (i Image) checkSystemd(f Facts) error {
 	return refuse(ErrIncompatible, "the image needs systemd %d or newer on the host, which runs %d", i.SystemdMin, f.Systemd)
 }
 
-// list names a few things, each once.
-func list(names []string) string {
+// enumerate joins names, each once, and at most a few.
+func enumerate(names []string) string {
 	const shown = 8
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	if more := len(names) - shown; more > 0 {

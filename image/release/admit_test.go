@@ -54,7 +54,7 @@ func TestAdmit(t *testing.T) {
 		"expired, downgrade":      {facts: func(f *Facts) { f.Now, f.AllowDowngrade = today.Add(time.Hour), true }, class: ErrExpired, want: "expired at"},
 		"expired before replayed": {facts: func(f *Facts) { f.Now, f.Mark = today.Add(time.Hour), mark(43, "2026.12") }, class: ErrExpired, want: "expired at"},
 		"clock set back": {facts: func(f *Facts) { f.Now, f.Seen = today.AddDate(-1, 0, 0), today.Add(2*time.Hour) }, class: ErrExpired,
-			want: "the clock says 2025-11-22T12:00:00Z, but 2026-11-22T14:00:00Z has passed before"},
+			want: "the clock says 2025-11-22T12:00:00Z, but 2026-11-22T14:00:00Z has already passed"},
 		"clock set back a little":    {facts: func(f *Facts) { f.Seen = today.Add(time.Minute) }},
 		"clock set back, in time":    {facts: func(f *Facts) { f.Now, f.Seen = today.AddDate(-1, 0, 0), today }},
 		"barrier passed":             {release: func(r *Release) { r.MinVersion = "2026.6" }, facts: func(f *Facts) { f.Running = "2026.6" }},

@@ -12,23 +12,23 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Media types of what is published.
+// The artifact types of what is published.
 const (
-	// ArtifactType is that of an index that is a release.
+	// ArtifactType is that of a release, which is an index.
 	ArtifactType = "application/vnd.updatectl.release.v1"
 	// LivePatchType is that of a live patch: a manifest whose only layer is the kernel module.
 	LivePatchType = "application/vnd.updatectl.livepatch.v1"
 	// DeltaType is that of a delta, in the layout of containers/oci-delta.
 	DeltaType = "application/vnd.io.github.containers.oci-delta.v1"
 
-	// family starts the artifact type of a release in any format.
+	// family starts the artifact types of releases in all formats.
 	family = "application/vnd.updatectl.release."
 )
 
-// prefix starts every annotation of ours.
+// prefix starts the names of all annotations of updatectl.
 const prefix = "dev.updatectl."
 
-// Annotations of the index.
+// The annotations of the index.
 const (
 	AnnotationVersion    = prefix + "version"
 	AnnotationSequence   = prefix + "sequence"
@@ -38,7 +38,7 @@ const (
 	AnnotationNotes      = prefix + "notes"
 )
 
-// Annotations of a descriptor in it: of an image, of a live patch, or of both.
+// The annotations of the descriptor of an image, of a live patch, or of both.
 const (
 	AnnotationRootDigest    = prefix + "root.digest"
 	AnnotationKernelRelease = prefix + "kernel.release"
@@ -51,20 +51,20 @@ const (
 	AnnotationFixes         = prefix + "fixes"
 )
 
-// Bounds of what a release may say. More is an error, never a truncation.
+// The bounds of a release. Exceeding one is an error; nothing is truncated.
 const (
-	// MaxEntries bounds what a release lists. A fleet of ten machine classes on three architectures with a hundred
+	// MaxEntries bounds the entries of a release. A fleet of ten machine classes on three architectures with a hundred
 	// live patches has 130.
 	MaxEntries = 1024
-	// MaxSequence is the largest number that every JSON reader keeps exact.
+	// MaxSequence is the largest integer that every JSON reader represents exactly.
 	MaxSequence = 1<<53 - 1
-	// MaxNotes bounds the notes, which people read on a terminal.
+	// MaxNotes bounds the notes, in bytes. People read them on a terminal.
 	MaxNotes = 16 << 10
-	// maxWord bounds names: versions, kernels, machine classes. uname(2) has 64 bytes, minus the last.
+	// maxWord bounds versions, kernel releases and machine classes, in bytes. The fields of uname(2) have 64.
 	maxWord = 64
-	// maxFixes bounds the fixes of one live patch. A cumulative one had 400.
+	// maxFixes bounds the fixes of one image or live patch. The largest cumulative live patches have 400.
 	maxFixes = 4096
-	// maxSystemd is far from any version of systemd, which grows by two a year.
+	// maxSystemd bounds versions of systemd, which grow by two a year.
 	maxSystemd = 99999
 )
 
@@ -72,28 +72,28 @@ var (
 	versionForm = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.~^+_-]*$`)
 	kernelForm  = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.~+_-]*$`)
 	classForm   = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.,:/+_-]*$`)
-	moduleForm  = regexp.MustCompile(`^[0-9A-Za-z_]+$`) // as in /sys/module; "-" in a file's name is "_" there
+	moduleForm  = regexp.MustCompile(`^[0-9A-Za-z_]+$`) // as in /sys/module, where "-" in the name of a file is "_"
 	buildIDForm = regexp.MustCompile(`^([0-9a-f]{2}){8,32}$`)
 	fixForm     = regexp.MustCompile(`^CVE-[0-9]{4}-[0-9]{4,19}$`)
 	numberForm  = regexp.MustCompile(`^[1-9][0-9]*$`)
 )
 
-// fields reads annotations and remembers what was wrong with them.
+// fields reads annotations and collects the errors.
 type fields struct {
 	values map[string]string
 	errs   []error
 }
 
-// need reads an annotation that must be there.
-func need[T any](f *fields, name string, parse func(string) (T, error)) T {
+// required reads an annotation that must exist.
+func required[T any](f *fields, name string, parse func(string) (T, error)) T {
 	if _, ok := f.values[name]; !ok {
 		f.errs = append(f.errs, fmt.Errorf("%s is missing", name))
 	}
-	return may(f, name, parse)
+	return optional(f, name, parse)
 }
 
-// may reads an annotation that may be missing; then it is the zero value.
-func may[T any](f *fields, name string, parse func(string) (T, error)) (v T) {
+// optional reads an annotation, and returns the zero value if it does not exist.
+func optional[T any](f *fields, name string, parse func(string) (T, error)) (v T) {
 	text, ok := f.values[name]
 	if !ok {
 		return v
@@ -105,7 +105,7 @@ func may[T any](f *fields, name string, parse func(string) (T, error)) (v T) {
 	return v
 }
 
-// err is what was wrong with the annotations of something, nil for nothing.
+// err returns an error with everything that is wrong, or nil. of names what has the annotations.
 func (f *fields) err(of string) error {
 	if len(f.errs) == 0 {
 		return nil
@@ -117,7 +117,7 @@ func (f *fields) err(of string) error {
 	return fmt.Errorf("%w %s: %s", verify.ErrMalformed, of, strings.Join(texts, "; "))
 }
 
-// excerpt quotes the beginning of a text that came from outside.
+// excerpt quotes the beginning of a text from outside.
 func excerpt(text string) string {
 	const shown = 40
 	if len(text) > shown {
@@ -126,7 +126,7 @@ func excerpt(text string) string {
 	return strconv.QuoteToASCII(text)
 }
 
-// word reads a name of a given form.
+// word returns a parser for names of a form.
 func word(form *regexp.Regexp, what string) func(string) (string, error) {
 	return func(text string) (string, error) {
 		if len(text) > maxWord || !form.MatchString(text) {
@@ -143,12 +143,12 @@ var (
 	parseBuildID = word(buildIDForm, "a build id in lower-case hexadecimal digits")
 )
 
-// ParseClass reads a machine class.
+// ParseClass checks a machine class, and returns it.
 func ParseClass(text string) (string, error) {
 	return word(classForm, "a machine class: letters, digits and . , : / + _ -,")(text)
 }
 
-// number reads a decimal number without sign or leading zeros.
+// number returns a parser for decimal numbers from 1 to limit, without sign or leading zeros.
 func number(limit int64) func(string) (int64, error) {
 	return func(text string) (int64, error) {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -159,15 +159,15 @@ func number(limit int64) func(string) (int64, error) {
 	}
 }
 
-// parseTime reads RFC 3339, and nothing that only resembles it.
+// parseTime reads a time in the form of RFC 3339, strictly.
 func parseTime(text string) (t time.Time, err error) {
 	if err := t.UnmarshalText([]byte(text)); err != nil || t.Year() < 1970 {
-		return time.Time{}, errors.New("it is not a time in the form of RFC 3339, as in 2027-01-31T12:00:00Z")
+		return time.Time{}, errors.New("it is not a time in the form of RFC 3339, such as 2027-01-31T12:00:00Z")
 	}
 	return t.UTC(), nil
 }
 
-// parseNotes takes text that can go to a terminal as it is.
+// parseNotes reads text that is safe to print on a terminal.
 func parseNotes(text string) (string, error) {
 	if len(text) > MaxNotes {
 		return "", fmt.Errorf("it has %d bytes, more than %d", len(text), MaxNotes)
@@ -175,19 +175,19 @@ func parseNotes(text string) (string, error) {
 	return text, printable(text)
 }
 
-// parseKernelVersion reads what uname -v says.
+// parseKernelVersion reads a kernel version as uname -v prints it.
 func parseKernelVersion(text string) (string, error) {
 	if text == "" || len(text) > maxWord || strings.ContainsAny(text, "\n\t") {
-		return "", fmt.Errorf("it is not what uname -v says, a line of at most %d bytes", maxWord)
+		return "", fmt.Errorf("it is not what uname -v prints: a line of at most %d bytes", maxWord)
 	}
 	return text, printable(text)
 }
 
-// printable refuses control characters: they could make a terminal say something else.
+// printable refuses control characters, which could change what a terminal shows.
 func printable(text string) error {
 	for _, r := range text {
 		if r == unicode.ReplacementChar || !unicode.IsGraphic(r) && r != '\n' && r != '\t' {
-			return fmt.Errorf("it has the unprintable character %U", r)
+			return fmt.Errorf("it contains the unprintable character %U", r)
 		}
 	}
 	return nil
@@ -206,7 +206,7 @@ func parseFixes(text string) ([]string, error) {
 			return nil, fmt.Errorf("%s is not a CVE number", excerpt(fix))
 		}
 		if seen[fix] {
-			return nil, fmt.Errorf("%s comes twice", fix)
+			return nil, fmt.Errorf("it lists %s twice", fix)
 		}
 		fixes[i], seen[fix] = fix, true
 	}

@@ -1,17 +1,18 @@
-// Package release reads, judges and makes releases: the signed index that names the images, live patches and deltas
-// that belong together, and says in which order they were published and until when they count.
+// Package release reads, admits and makes releases. A release is a signed index that lists the images, live patches
+// and deltas that belong together, and says in which order releases follow each other and until when this one is
+// valid.
 //
-// A release is an OCI image index with the artifact type [ArtifactType]. What it says is in annotations below
-// dev.updatectl; each is named once, in annotation.go. [Parse] takes only what a policy of package verify let pass,
-// and is strict about what it knows: a malformed annotation refuses the whole release. What it does not know, it
-// passes over, so that a newer publisher and an older host get along.
+// A release is an OCI image index of the artifact type [ArtifactType]. Its data is in annotations below dev.updatectl,
+// which annotation.go lists. [Parse] accepts only what a policy of package verify has verified, and is strict: one
+// malformed annotation makes the whole release malformed. Annotations and entries that it does not know are ignored,
+// so that an older host can read what a newer publisher made.
 //
-// [Release.Admit] decides whether a host takes a release, and which of its images. It is a pure function over [Facts].
-// A signature says who made a release; Admit says whether now is its time:
+// [Release.Admit] decides whether a host accepts a release, and selects the image. It is a pure function of [Facts]. A
+// signature says who made a release; Admit refuses one that is not for this host now:
 //
-//   - expired: its publisher no longer stands behind it, and whoever serves it may be hiding a newer one;
-//   - replayed: a release with a larger sequence was accepted before;
-//   - older: its version goes backwards while its sequence grows;
-//   - a barrier: the host has to go through another version first;
-//   - not compatible: no image for this platform and machine class, or systemd is too old for it.
+//   - expired: a newer one may be withheld from the host;
+//   - replayed: one with a larger sequence was accepted before;
+//   - older: its version is older although its sequence is larger;
+//   - a barrier: the host has to apply another version first;
+//   - not compatible: it has no image for this platform and machine class, or the systemd of the host is too old.
 package release

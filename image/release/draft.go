@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Draft is a release on its way to be signed. What it holds can be read back: New and Add refuse what Read would.
+// Draft is a release that is not signed yet. It is always well-formed: New and Add refuse what Read would refuse.
 type Draft struct{ index ocispec.Index }
 
 // New begins a release.
@@ -42,16 +42,16 @@ func New(h Header) (*Draft, error) {
 	})
 }
 
-// Open goes on with a release that was begun before. Annotations and entries that this version does not know stay.
+// Open continues a release that was begun before. Annotations and entries that this version does not know are kept.
 func Open(content []byte) (*Draft, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(content, &index); err != nil {
-		return nil, fmt.Errorf("%w release: %v", verify.ErrMalformed, err)
+		return nil, fmt.Errorf("%w release: cannot read it: %v", verify.ErrMalformed, err)
 	}
 	return checked(index)
 }
 
-// Add adds an entry.
+// Add adds an entry, such as one made by Entry. After an error the draft is unchanged.
 func (d *Draft) Add(entry ocispec.Descriptor) error {
 	grown := d.index
 	grown.Manifests = append(grown.Manifests[:len(grown.Manifests):len(grown.Manifests)], entry)
@@ -62,7 +62,7 @@ func (d *Draft) Add(entry ocispec.Descriptor) error {
 	return err
 }
 
-// Bytes returns the index to publish.
+// Bytes returns the index as JSON.
 func (d *Draft) Bytes() ([]byte, error) { return json.Marshal(d.index) }
 
 func checked(index ocispec.Index) (*Draft, error) {
@@ -78,7 +78,7 @@ func checked(index ocispec.Index) (*Draft, error) {
 	return d, err
 }
 
-// Entry describes the image as a release lists it.
+// Entry returns the descriptor with which a release lists the image.
 func (i Image) Entry() ocispec.Descriptor {
 	d := i.Descriptor
 	d.Annotations = annotated(d.Annotations)
@@ -95,7 +95,7 @@ func (i Image) Entry() ocispec.Descriptor {
 	return d
 }
 
-// Entry describes the live patch as a release lists it.
+// Entry returns the descriptor with which a release lists the live patch.
 func (p LivePatch) Entry() ocispec.Descriptor {
 	d := p.Descriptor
 	d.ArtifactType = LivePatchType
@@ -108,7 +108,7 @@ func (p LivePatch) Entry() ocispec.Descriptor {
 	return d
 }
 
-// annotated copies what a builder said about content, without what a layout or we say about it.
+// annotated copies the annotations that a builder made, without those of a layout and of updatectl.
 func annotated(from map[string]string) map[string]string {
 	a := maps.Clone(from)
 	maps.DeleteFunc(a, func(name, _ string) bool {

@@ -10,33 +10,33 @@ import (
 )
 
 const (
-	// maxRollout bounds how long a release may take to reach the whole fleet.
+	// maxRollout bounds the duration of a rollout.
 	maxRollout = 90 * 24 * time.Hour
 	// maxSteps bounds the steps of a rollout.
 	maxSteps = 32
 )
 
-// Rollout says when hosts take a release of their own accord: the share of the fleet that may, in percent, at each
-// step. The n steps divide the duration evenly; the first begins at the start. Without steps the share grows evenly.
+// Rollout says when hosts apply a release automatically. Each step is the share of the fleet that may do so, in
+// percent. The steps divide the duration evenly, and the first begins at Start. Without steps, the share grows evenly.
 type Rollout struct {
 	Start    time.Time
 	Duration time.Duration
 	Steps    []int
 }
 
-// rolloutJSON is a rollout as it is written.
+// rolloutJSON is the JSON form of a rollout.
 type rolloutJSON struct {
 	Start    time.Time `json:"start"`
 	Duration string    `json:"duration"`
 	Steps    []int     `json:"steps,omitempty"`
 }
 
-// MarshalJSON writes a rollout as its annotation has it.
+// MarshalJSON writes a rollout in the form of its annotation.
 func (r Rollout) MarshalJSON() ([]byte, error) {
 	return json.Marshal(rolloutJSON{r.Start, r.Duration.String(), r.Steps})
 }
 
-// UnmarshalJSON reads a rollout.
+// UnmarshalJSON reads a rollout like ParseRollout.
 func (r *Rollout) UnmarshalJSON(text []byte) error {
 	parsed, err := ParseRollout(string(text))
 	if err == nil {
@@ -45,8 +45,8 @@ func (r *Rollout) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// ParseRollout reads the JSON form of a rollout, for example
-// {"start": "2026-11-22T03:00:00Z", "duration": "72h", "steps": [1, 10, 50, 100]}.
+// ParseRollout reads the JSON form of a rollout, for example {"start": "2026-11-22T03:00:00Z", "duration": "72h",
+// "steps": [1, 10, 50, 100]}.
 func ParseRollout(text string) (*Rollout, error) {
 	if err := eachKeyOnce(text); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func ParseRollout(text string) (*Rollout, error) {
 	}
 	length, err := time.ParseDuration(j.Duration)
 	if err != nil || length < 0 || length > maxRollout {
-		return nil, fmt.Errorf("its duration is not one from 0s to %s", maxRollout)
+		return nil, fmt.Errorf("its duration is not between 0s and %s", maxRollout)
 	}
 	r := &Rollout{Start: j.Start.UTC(), Duration: length, Steps: j.Steps}
 	if r.Start.Year() < 1970 {
@@ -75,18 +75,18 @@ func (r *Rollout) checkSteps() error {
 	before := 0
 	for _, share := range r.Steps {
 		if share <= before || share > 100 {
-			return errors.New("its steps do not grow from more than 0 to 100 percent")
+			return errors.New("its steps must grow, from more than 0 to 100 percent")
 		}
 		before = share
 	}
 	if before != 100 && len(r.Steps) > 0 {
-		return errors.New("its last step is not 100 percent")
+		return errors.New("its last step must be 100 percent")
 	}
 	return nil
 }
 
-// eachKeyOnce refuses an object that has a key twice, which two readers could understand differently, and anything
-// after the object. Case does not tell keys apart for encoding/json.
+// eachKeyOnce refuses an object that has a key twice, because two readers could understand it differently, and
+// anything after the object. As in encoding/json, keys that differ only in case are the same.
 func eachKeyOnce(text string) error {
 	d := json.NewDecoder(strings.NewReader(text))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -112,7 +112,7 @@ func eachKeyOnce(text string) error {
 		return errors.New("it is not a JSON object")
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errors.New("something follows the JSON object")
+		return errors.New("there is something after the JSON object")
 	}
 	return nil
 }

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Compare orders two versions: below 0 when a is older than b, 0 when neither is. The order is that of the UAPI
-// group's version format specification, which "systemd-analyze compare-versions" shows and which agrees with dpkg and
-// rpm where these agree with each other. Digits count as numbers, letters as letters; "~" makes what follows older
-// than nothing (1.0~rc1 before 1.0), "-" begins a revision, "^" a patched state, "." a point release. All other
-// characters only separate.
+// Compare returns a negative number if version a is older than b, a positive one if it is newer, and 0 if neither. The
+// order is that of the UAPI version format specification, which "systemd-analyze compare-versions" implements; it
+// agrees with dpkg and rpm where these agree with each other. Digits are compared as numbers, letters as letters.
+// After "~" follows what is older than nothing (1.0~rc1 comes before 1.0), after "-" a revision, after "^" a patch
+// level, after "." a point release. All other characters are separators.
 func Compare(a, b string) int {
 	for {
 		a, b = strings.TrimLeftFunc(a, separates), strings.TrimLeftFunc(b, separates)
@@ -32,7 +32,7 @@ func Compare(a, b string) int {
 	}
 }
 
-// step takes a mark off both versions. A version that has it where the other has not is the older one.
+// step removes a mark from both versions. If only one version has it, that one is older.
 func step(a, b *string, mark byte) int {
 	restA, hasA := strings.CutPrefix(*a, string(mark))
 	restB, hasB := strings.CutPrefix(*b, string(mark))
@@ -47,7 +47,7 @@ func step(a, b *string, mark byte) int {
 	return 0
 }
 
-// segment compares the numbers, or else the words, at the beginning of two versions and returns what follows.
+// segment compares the numbers or words at the beginning of two versions, and returns what follows them.
 func segment(a, b string) (order int, restA, restB string) {
 	numA, restA := span(a, digit)
 	numB, restB := span(b, digit)
@@ -78,9 +78,10 @@ func separates(r rune) bool {
 	return r > 0x7f || !digit(byte(r)) && !letter(byte(r)) && !strings.ContainsRune("~-^.", r)
 }
 
-// orderedForm begins with a number that stands for itself, as in 24.1, v2-rc1 or 20261101; a commit's hash does not.
+// orderedForm matches versions that begin with a whole number, such as 24.1, v2-rc1 or 20261101, but not the hash of a
+// commit.
 var orderedForm = regexp.MustCompile(`^v?[0-9]+([.~^+_-].*)?$`)
 
-// Ordered tells whether a version looks like one that has an order. A release's version always counts; what an image
-// on its own calls its version may be a name or a hash, and older or newer means nothing for these.
+// Ordered reports whether a version looks like one that can be compared. The version of a release always can. That of
+// an image without a release may be a name or a hash, of which none is older.
 func Ordered(version string) bool { return len(version) <= maxWord && orderedForm.MatchString(version) }

@@ -7,12 +7,11 @@ import (
 	"path/filepath"
 )
 
-// certDirs are where podman and docker keep the authorities of single
-// registries: DIR/HOST[:PORT]/*.crt, see containers-certs.d(5).
+// certDirs are where podman and docker keep the authorities of single registries: DIR/HOST[:PORT]/*.crt, see
+// containers-certs.d(5).
 var certDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 
-// Authorities returns the certificates that may vouch for a registry: the
-// system's, and those kept for this host.
+// Authorities returns the certificates that may vouch for a registry: the system's, and those kept for this host.
 func Authorities(host string) (*x509.CertPool, error) { return authorities(certDirs, host) }
 
 func authorities(dirs []string, host string) (*x509.CertPool, error) {

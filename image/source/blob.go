@@ -32,8 +32,7 @@ type blob struct {
 	first  *Source   // that served the beginning
 }
 
-// newBlob opens content. That the source does not have it, or does not let us
-// have it, shows here.
+// newBlob opens content. That the source does not have it, or does not let us have it, shows here.
 func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest bool) (*blob, error) {
 	b, err := newBlob(ctx, s, d, manifest)
 	if err != nil {
@@ -136,9 +135,8 @@ func (b *blob) resume(err error) error {
 	return err
 }
 
-// reconnect connects again to where err came from. It gives up when that happened
-// too often, when nobody waits any more, or when the source now answers that there
-// is no such thing.
+// reconnect connects again to where err came from. It gives up when that happened too often, when nobody waits any
+// more, or when the source now answers that there is no such thing.
 func (b *blob) reconnect(err error) error {
 	for {
 		if ctxErr := b.ctx.Err(); ctxErr != nil {

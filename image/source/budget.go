@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// metadataTime is how long one source may take for tags, manifests,
-// configurations and signatures together, however it spreads it. 64 signatures
-// on a line where each request takes two seconds need five minutes. Layers are
-// not under it: they are as large as they are, and have a least rate.
+// metadataTime is how long one source may take for tags, manifests, configurations and signatures together, however it
+// spreads it. 64 signatures on a line where each request takes two seconds need five minutes. Layers are not under it:
+// they are as large as they are, and have a least rate.
 const metadataTime = 10 * time.Minute
 
 // errTooLong is why a source that answers without end is given up on.
@@ -22,8 +21,8 @@ type budget struct {
 	left atomic.Int64 // in nanoseconds
 }
 
-// spend returns a context that ends with the budget. The returned function ends
-// the spending; it explains an error that came of it.
+// spend returns a context that ends with the budget. The returned function ends the spending; it explains an error
+// that came of it.
 func (b *budget) spend(ctx context.Context) (context.Context, func(error) error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(b.left.Load()), errTooLong)

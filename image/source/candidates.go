@@ -20,8 +20,8 @@ const (
 	bundleType = "application/vnd.dev.sigstore.bundle"
 	// SignatureAnnotation is where cosign's simple signing keeps the signature of a layer's content, in base64.
 	SignatureAnnotation = "dev.cosignproject.cosign/signature"
-	// What proves it lies beside it. The chain that may be there, too, is not
-	// read: intermediate certificates come from the pinned trust root.
+	// What proves it lies beside it. The chain that may be there, too, is not read: intermediate certificates come
+	// from the pinned trust root.
 	certificateAnnotation = "dev.sigstore.cosign/certificate"
 	logAnnotation         = "dev.sigstore.cosign/bundle"
 	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
@@ -29,14 +29,12 @@ const (
 	PredicateAnnotation = "dev.sigstore.bundle.predicateType"
 )
 
-// Candidates returns what may be signatures of the manifest or index with that
-// digest: bundles attached as referrers, by the API or by the tag that stands in
-// for it, and cosign's older ".sig" tag. An empty result means the source says
+// Candidates returns what may be signatures of the manifest or index with that digest: bundles attached as referrers,
+// by the API or by the tag that stands in for it, and cosign's older ".sig" tag. An empty result means the source says
 // there are none; if it could not be asked, that is an error.
 //
-// What a descriptor says about its artifact is not relied on: it is often wrong
-// or missing. It only decides in which order the referrers are looked at, of
-// which there may be more (vulnerability reports, say) than are fetched.
+// What a descriptor says about its artifact is not relied on: it is often wrong or missing. It only decides in which
+// order the referrers are looked at, of which there may be more (vulnerability reports, say) than are fetched.
 func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
 	var found []verify.Candidate
 	var err error
@@ -153,8 +151,8 @@ func distinct(all []ocispec.Descriptor) []ocispec.Descriptor {
 	return list
 }
 
-// extract returns the signatures in one attached manifest. A manifest that is
-// gone, too large or something else altogether has none; anybody may attach one.
+// extract returns the signatures in one attached manifest. A manifest that is gone, too large or something else
+// altogether has none; anybody may attach one.
 func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Candidate, error) {
 	data, err := s.read(ctx, d, true, verify.MaxManifest)
 	if absent(err) {
@@ -206,9 +204,8 @@ func candidate(content []byte, bundle bool, annotations map[string]string) (veri
 	}, err == nil
 }
 
-// absent tells whether err means "no signature here" and not "could not look".
-// Content that is not what its descriptor says is among it: anybody may have
-// written the descriptor.
+// absent tells whether err means "no signature here" and not "could not look". Content that is not what its descriptor
+// says is among it: anybody may have written the descriptor.
 func absent(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
 }

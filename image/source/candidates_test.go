@@ -235,8 +235,7 @@ func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 	}
 }
 
-// A registry full of other attachments must not hide the signature, nor make us
-// fetch them all.
+// A registry full of other attachments must not hide the signature, nor make us fetch them all.
 func TestCandidatesAreBounded(t *testing.T) {
 	r := newTestRegistry(t)
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")

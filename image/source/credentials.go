@@ -16,9 +16,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
-// credentialFiles lists where docker and podman keep what `login` wrote, in the
-// order in which podman looks. A service without a login session has no
-// XDG_RUNTIME_DIR; podman then uses /run/containers/UID.
+// credentialFiles lists where docker and podman keep what `login` wrote, in the order in which podman looks. A service
+// without a login session has no XDG_RUNTIME_DIR; podman then uses /run/containers/UID.
 func credentialFiles() []string {
 	var files []string
 	add := func(dir string, elem ...string) {
@@ -41,8 +40,8 @@ func credentialFiles() []string {
 	return files
 }
 
-// Credentials returns how to find credentials for a repository: the first
-// file that has some wins. Files are read when a registry asks, not before.
+// Credentials returns how to find credentials for a repository: the first file that has some wins. Files are read when
+// a registry asks, not before.
 func Credentials(ref registry.Reference) auth.CredentialFunc {
 	return func(ctx context.Context, hostport string) (auth.Credential, error) {
 		for _, file := range credentialFiles() {
@@ -58,8 +57,8 @@ func Credentials(ref registry.Reference) auth.CredentialFunc {
 	}
 }
 
-// credentialFrom looks into one file, which need not exist. Podman also keys by
-// repository or a part of it; the longest key wins.
+// credentialFrom looks into one file, which need not exist. Podman also keys by repository or a part of it; the
+// longest key wins.
 func credentialFrom(ctx context.Context, file, hostport string, ref registry.Reference) (auth.Credential, error) {
 	keys, err := credentialKeys(file)
 	if errors.Is(err, fs.ErrNotExist) {

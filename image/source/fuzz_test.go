@@ -12,8 +12,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever lies under the tag of cosign's older form, looking there ends with
-// bounded candidates and without an error: anybody may have put it there.
+// Whatever lies under the tag of cosign's older form, looking there ends with bounded candidates and without an error:
+// anybody may have put it there.
 func FuzzSignatureManifest(f *testing.F) {
 	where := newTestLayout(f)
 	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")

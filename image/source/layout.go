@@ -25,8 +25,8 @@ import (
 const (
 	// maxEntries bounds the index of a layout that is searched for signatures.
 	maxEntries = 4096
-	// maxUnlisted bounds a blob that is looked at although no index lists it. A
-	// manifest with one signature has under 1 KiB.
+	// maxUnlisted bounds a blob that is looked at although no index lists it. A manifest with one signature has under
+	// 1 KiB.
 	maxUnlisted = 64 << 10
 	// cosignKind is how `cosign save` marks signatures in a layout.
 	cosignKind = "kind"
@@ -36,10 +36,9 @@ const (
 // validTag is a tag as the distribution specification has it.
 var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// layout is an OCI layout: a directory, or a tar of one. Its index is read again
-// for each question: the directory may be refilled while the agent runs. Only the
-// index and what is asked for are read, so a stranger's broken image beside ours
-// is no hindrance.
+// layout is an OCI layout: a directory, or a tar of one. Its index is read again for each question: the directory may
+// be refilled while the agent runs. Only the index and what is asked for are read, so a stranger's broken image beside
+// ours is no hindrance.
 type layout struct {
 	dir    string // the directory or the tar
 	tag    string
@@ -48,8 +47,8 @@ type layout struct {
 	blobs  content.ReadOnlyStorage
 }
 
-// SplitLayout splits a reference to a layout, of which the prefix was taken off, into its path and what follows it: a tag
-// after ":", a digest after "@", or nothing.
+// SplitLayout splits a reference to a layout, of which the prefix was taken off, into its path and what follows it: a
+// tag after ":", a digest after "@", or nothing.
 func SplitLayout(ref string) (path, name, separator string) {
 	if path, name, ok := strings.Cut(ref, "@"); ok {
 		return path, name, "@"
@@ -60,8 +59,7 @@ func SplitLayout(ref string) (path, name, separator string) {
 	return ref, "", ""
 }
 
-// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…" after a prefix, which says
-// whether that is a directory or a tar.
+// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…" after a prefix, which says whether that is a directory or a tar.
 func newLayout(prefix, ref string) (*layout, error) {
 	dir, name, separator := SplitLayout(ref)
 	l := &layout{dir: dir}
@@ -202,9 +200,8 @@ func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64
 	return body, 0, nil
 }
 
-// referrers looks at every manifest of the index, and at the small blobs beside
-// them, for one with that subject. What is missing or unreadable refers to
-// nothing.
+// referrers looks at every manifest of the index, and at the small blobs beside them, for one with that subject. What
+// is missing or unreadable refers to nothing.
 func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
@@ -234,9 +231,8 @@ func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descri
 	return found, nil
 }
 
-// unlisted describes the small blobs that the index does not list, as if all of
-// them were manifests. `cosign save` leaves a bundle like that: in the layout,
-// referring to its image, and in no list.
+// unlisted describes the small blobs that the index does not list, as if all of them were manifests. `cosign save`
+// leaves a bundle like that: in the layout, referring to its image, and in no list.
 func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	known := map[digest.Digest]bool{}
 	for _, d := range listed {

@@ -13,8 +13,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ErrElsewhere is part of the error of a blob whose content was wrong, when there is another place to ask. The one that
-// served it is not asked again, so reading the blob anew, from its start, comes to an end.
+// ErrElsewhere is part of the error of a blob whose content was wrong, when there is another place to ask. The one
+// that served it is not asked again, so reading the blob anew, from its start, comes to an end.
 var ErrElsewhere = errors.New("another place may have it")
 
 // maxMirrors bounds the places to ask; each has a share of the signatures that are looked at.
@@ -126,9 +126,9 @@ func (s *Source) pinned(d digest.Digest) error {
 	return nil
 }
 
-// everywhere collects what may be signatures from every place that answers: an image is often mirrored without. Each has
-// a share of what is looked at, so that rubbish at one does not crowd out what another has. If none is found, a place
-// that did not answer may have them.
+// everywhere collects what may be signatures from every place that answers: an image is often mirrored without. Each
+// has a share of what is looked at, so that rubbish at one does not crowd out what another has. If none is found, a
+// place that did not answer may have them.
 func (s *Source) everywhere(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
 	share := verify.MaxCandidates / (1 + len(s.mirrors))
 	var found []verify.Candidate

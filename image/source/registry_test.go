@@ -18,8 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// testRegistry is the part of the distribution API a reader needs, with a hook
-// to misbehave.
+// testRegistry is the part of the distribution API a reader needs, with a hook to misbehave.
 type testRegistry struct {
 	*httptest.Server
 	mu        sync.Mutex
@@ -167,8 +166,7 @@ func readAll(t *testing.T, s *Source, d ocispec.Descriptor) ([]byte, error) {
 	return io.ReadAll(body)
 }
 
-// wantError checks an error's kind, that it is a source's, and that it says
-// something of use.
+// wantError checks an error's kind, that it is a source's, and that it says something of use.
 func wantError(t *testing.T, err, want error, say string) {
 	t.Helper()
 	if !errors.Is(err, want) || !strings.Contains(err.Error(), say) {

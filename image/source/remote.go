@@ -33,8 +33,8 @@ const (
 )
 
 const (
-	// requestRetries is how often a request is repeated on time-outs, resets
-	// and 5xx answers: about two seconds in all.
+	// requestRetries is how often a request is repeated on time-outs, resets and 5xx answers: about two seconds in
+	// all.
 	requestRetries = 3
 	retryMin       = 200 * time.Millisecond
 	retryMax       = 2 * time.Second
@@ -127,9 +127,8 @@ func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descrip
 	return d, Explain(err)
 }
 
-// referrers asks the referrers API. The tag that stands in for it on registries
-// without one is looked up by the caller in any case, because images get copied
-// from one kind of registry to the other with both.
+// referrers asks the referrers API. The tag that stands in for it on registries without one is looked up by the caller
+// in any case, because images get copied from one kind of registry to the other with both.
 func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	repository := r.repository()
 	if err := repository.SetReferrersCapability(true); err != nil {
@@ -147,8 +146,8 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 	return found, err
 }
 
-// open does its own GET: the client's Fetch neither starts at an offset nor
-// tells a wrong content from a failing server.
+// open does its own GET: the client's Fetch neither starts at an offset nor tells a wrong content from a failing
+// server.
 func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
 	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {

@@ -41,8 +41,7 @@ func TestASlowServerIsGivenUpOn(t *testing.T) {
 	wantError(t, err, ErrUnreachable, "too slowly")
 }
 
-// Whichever way a server finds to be slow, it does not keep a command that asks
-// for manifests and signatures.
+// Whichever way a server finds to be slow, it does not keep a command that asks for manifests and signatures.
 func TestMetadataHasATime(t *testing.T) {
 	r := newTestRegistry(t)
 	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -72,9 +71,8 @@ func TestMetadataHasATime(t *testing.T) {
 	wantError(t, err, ErrUnreachable, "took too long in all")
 }
 
-// TestRedirects tells what a registry's redirect may do: it may lead elsewhere,
-// where no credentials come along and what is served still has its digest, and
-// it may not lead away from TLS.
+// TestRedirects tells what a registry's redirect may do: it may lead elsewhere, where no credentials come along and
+// what is served still has its digest, and it may not lead away from TLS.
 func TestRedirects(t *testing.T) {
 	r := newUnstarted()
 	r.Server = httptest.NewUnstartedServer(r)

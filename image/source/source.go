@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry"
 
 	"github.com/updatectl/updatectl/verify"
@@ -45,8 +46,8 @@ func (k *kind) Error() string                     { return k.text }
 func (k *kind) Unwrap() error                     { return k.parent }
 
 const (
-	// stallTime is how long a body may stay without a byte. Registries that
-	// fetch from cold storage take up to half a minute for the first one.
+	// stallTime is how long a body may stay without a byte. Registries that fetch from cold storage take up to half a
+	// minute for the first one.
 	stallTime = 60 * time.Second
 	// resumes is how often one blob is continued after its connection broke.
 	resumes = 5
@@ -92,9 +93,8 @@ type backend interface {
 	referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error)
 }
 
-// Open reads a reference: "host/repository:tag", "host/repository@sha256:…",
-// "oci:DIR", "oci:DIR:tag" or "oci:DIR@sha256:…", or the same with "oci-archive:"
-// and a tar of such a directory. It does not touch the source.
+// Open reads a reference: "host/repository:tag", "host/repository@sha256:…", "oci:DIR", "oci:DIR:tag" or
+// "oci:DIR@sha256:…", or the same with "oci-archive:" and a tar of such a directory. It does not touch the source.
 func Open(reference string, o Options) (*Source, error) {
 	s, err := openPlace(reference, o)
 	if err != nil {
@@ -115,9 +115,12 @@ func openPlace(reference string, o Options) (*Source, error) {
 		}
 		return newSource(reference, l), nil
 	}
+	if meant := meantLayout(reference); meant != "" {
+		return nil, fmt.Errorf("%w %q: it names no registry: did you mean %s?", ErrReference, reference, meant)
+	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w %q: %v", ErrReference, reference, err)
+		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference, strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
 	}
 	if ref.Reference == "" {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
@@ -129,6 +132,23 @@ func openPlace(reference string, o Options) (*Source, error) {
 	s := newSource(reference, r)
 	s.resumes, s.pause = resumes, resumePause
 	return s, nil
+}
+
+// meantLayout returns the reference to a layout that was meant by one that names no registry, "" when it cannot be
+// one.
+func meantLayout(reference string) string {
+	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") || strings.HasPrefix(reference, "../")
+	if strings.Contains(reference, "/") && !path || strings.Contains(reference, " ") {
+		return ""
+	}
+	prefix := LayoutPrefix
+	if path, _, _ := SplitLayout(reference); strings.HasSuffix(path, ".tar") {
+		prefix = archivePrefix
+	}
+	if _, err := newLayout(prefix, reference); err != nil {
+		return ""
+	}
+	return prefix + reference
 }
 
 func newSource(reference string, b backend) *Source {
@@ -206,8 +226,8 @@ func (s *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, erro
 	return data, nil
 }
 
-// Blob streams a blob. EOF comes only after size and digest were right. When they
-// were not and there is another place to ask, the error is an ErrElsewhere, too.
+// Blob streams a blob. EOF comes only after size and digest were right. When they were not and there is another place
+// to ask, the error is an ErrElsewhere, too.
 func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	b, err := s.startBlob(ctx, d)
 	if err != nil {

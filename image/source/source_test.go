@@ -524,3 +524,24 @@ func TestDigestAlgorithms(t *testing.T) {
 		}
 	}
 }
+
+// A path without "oci:" is answered with what was meant; what cannot be one is not.
+func TestDidYouMean(t *testing.T) {
+	for reference, want := range map[string]string{
+		"layout:arm":                "did you mean oci:layout:arm?",
+		"layout":                    "did you mean oci:layout?",
+		"./images/os:stable":        "did you mean oci:./images/os:stable?",
+		"/srv/layout@sha256:":       `invalid registry ""`,
+		"/srv/layout":               "did you mean oci:/srv/layout?",
+		"../os.tar:v1":              "did you mean oci-archive:../os.tar:v1?",
+		"layout:bad tag":            "missing registry",
+		"not a reference":           "missing registry",
+		"":                          "missing registry",
+		"registry.example.org/OS:1": `invalid repository "OS"`,
+	} {
+		_, err := Open(reference, Options{})
+		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "invalid reference") {
+			t.Errorf("%q: got %v, want %q", reference, err, want)
+		}
+	}
+}

@@ -5,10 +5,9 @@ import (
 	"net/http"
 )
 
-// onlyTLS is a transport that refuses to go on without TLS: a registry that is
-// spoken to over TLS may redirect, but not to where everybody on the way can
-// read what is asked for and hold back what is answered. That credentials do
-// not go along to another host is the registry client's part.
+// onlyTLS is a transport that refuses to go on without TLS: a registry that is spoken to over TLS may redirect, but
+// not to where everybody on the way can read what is asked for and hold back what is answered. That credentials do not
+// go along to another host is the registry client's part.
 type onlyTLS struct{ base http.RoundTripper }
 
 // RoundTrip sends a request, if it is one over TLS.

@@ -15,14 +15,13 @@ var (
 	errSlow = errors.New("data arrives too slowly")
 )
 
-// leastRate is what a body must deliver in the mean of any stall time that was
-// spent waiting for it, in bytes per second. The slowest lines in use, of GSM
-// and satellites, have four times as much; at less an image would take a week.
+// leastRate is what a body must deliver in the mean of any stall time that was spent waiting for it, in bytes per
+// second. The slowest lines in use, of GSM and satellites, have four times as much; at less an image would take a
+// week.
 const leastRate = 1 << 10
 
-// watched is a transport whose responses do not hang: net/http has a time-out
-// for the header of a response, but for its body only one for all of it, which
-// would have to fit the largest layer over the slowest line.
+// watched is a transport whose responses do not hang: net/http has a time-out for the header of a response, but for
+// its body only one for all of it, which would have to fit the largest layer over the slowest line.
 type watched struct {
 	base  http.RoundTripper
 	stall time.Duration
@@ -40,8 +39,8 @@ func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// watchedBody gives up on a body that delivers nothing, or next to nothing, for
-// a while. The clock only runs while somebody waits for a byte.
+// watchedBody gives up on a body that delivers nothing, or next to nothing, for a while. The clock only runs while
+// somebody waits for a byte.
 type watchedBody struct {
 	body   io.ReadCloser
 	ctx    context.Context

@@ -15,22 +15,21 @@ import (
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
-// GCReport tells what GC removed.
+// GCReport says what GC removed.
 type GCReport struct {
 	Roots   []string `json:"roots"`
 	Objects int      `json:"objects"`
-	Bytes   int64    `json:"bytes"` // of disk space
-	// LivePatches are the names of those that were removed; they are no part of this store, and the caller's to fill.
+	Bytes   int64    `json:"bytes"` // of disk space that was freed
+	// LivePatches are the names of removed live patches. They are not part of this store: the caller fills them in.
 	LivePatches []string `json:"live_patches,omitempty"`
 }
 
-// GC removes all roots but those in keep, the objects no kept root refers to,
-// and leftovers of interrupted staging. An ID in keep that is not in the store
-// is passed over. What is referred to is read from the kept roots' composefs
-// images, the very files that get mounted; if one of them is damaged or lost,
-// nothing is removed. What is left of a root that is not kept is removed like one.
+// GC removes the roots that are not in keep, complete or not, the objects that no kept root refers to, and the
+// leftovers of interrupted staging. IDs in keep that are not in the store are ignored. The references are read from
+// the composefs images of the kept roots, which are the files that get mounted. If one of them is damaged or missing,
+// nothing is removed.
 func (s *Store) GC(keep []string) (GCReport, error) {
-	var report GCReport
+	report := GCReport{Roots: []string{}}
 	ids, err := s.ids()
 	if err != nil {
 		return report, err
@@ -43,7 +42,7 @@ func (s *Store) GC(keep []string) (GCReport, error) {
 			continue
 		}
 		if err := s.markObjects(id, used); err != nil {
-			return report, fmt.Errorf("cannot collect garbage: root %s: %w", id, err)
+			return report, fmt.Errorf("cannot collect garbage: the root %s: %w", id, err)
 		}
 	}
 	for _, id := range remove {
@@ -58,11 +57,11 @@ func (s *Store) GC(keep []string) (GCReport, error) {
 	return report, s.removeObjects(used, &report)
 }
 
-// markObjects notes what a root refers to.
+// markObjects adds the objects that a root refers to.
 func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	r, err := s.Root(id)
 	if errors.Is(err, ErrNoRoot) {
-		return errors.New("it lost a part, and nothing tells which objects it needs; stage it again first")
+		return errors.New("it has lost a part, so the objects that it needs are unknown; stage it again first")
 	}
 	if err != nil {
 		return err
@@ -77,29 +76,28 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 		return err
 	}
 	if d != r.Info.RootDigest {
-		return fmt.Errorf("%w: digest is %s instead of %s", composefs.ErrImage, d, r.Info.RootDigest)
+		return fmt.Errorf("%w: its digest is %s and not %s", composefs.ErrImage, d, r.Info.RootDigest)
 	}
 	return composefs.Objects(f, func(d fsverity.Digest) { used[d] = true })
 }
 
-// removeRoot makes a root invisible by one rename; Sweep does the rest.
+// removeRoot hides a root with one rename; Sweep removes it.
 func (s *Store) removeRoot(id string) error {
 	grave, err := os.MkdirTemp(s.path(stagingDir), "removed-")
 	if err != nil {
-		return fmt.Errorf("cannot remove root %s: %w", id, err)
+		return fmt.Errorf("cannot remove the root %s: %w", id, err)
 	}
 	if err := os.Rename(s.path(rootsDir, id), filepath.Join(grave, id)); err != nil {
-		return fmt.Errorf("cannot remove root %s: %w", id, err)
+		return fmt.Errorf("cannot remove the root %s: %w", id, err)
 	}
-	// Durable before an object goes: a root that came back after a power cut
-	// would be without content.
+	// This must be durable before an object is removed: a root that came back after a power cut would lack objects.
 	if err := durable.SyncDir(s.path(rootsDir)); err != nil {
-		return fmt.Errorf("cannot remove root %s: %w", id, Full(err))
+		return fmt.Errorf("cannot remove the root %s: %w", id, Full(err))
 	}
 	return nil
 }
 
-// removeObjects removes what no root uses, whatever it is called.
+// removeObjects removes every file below the object directory that no root uses, whatever its name.
 func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) error {
 	objects := s.ObjectsDir()
 	err := filepath.WalkDir(objects, func(path string, d fs.DirEntry, err error) error {
@@ -131,11 +129,11 @@ func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) e
 	return nil
 }
 
-// Sweep removes leftovers of interrupted staging, and of an interrupted [Root.Renew].
+// Sweep removes the leftovers of interrupted staging and of an interrupted [Root.Renew].
 func (s *Store) Sweep() error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
-		return fmt.Errorf("cannot sweep store: %w", err)
+		return fmt.Errorf("cannot clean up the store: %w", err)
 	}
 	for _, e := range entries {
 		err = errors.Join(err, os.RemoveAll(s.path(stagingDir, e.Name())))
@@ -146,7 +144,7 @@ func (s *Store) Sweep() error {
 		err = errors.Join(err, os.Remove(half))
 	}
 	if err != nil {
-		return fmt.Errorf("cannot sweep store: %w", err)
+		return fmt.Errorf("cannot clean up the store: %w", err)
 	}
 	return nil
 }

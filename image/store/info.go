@@ -12,7 +12,7 @@ import (
 // Schema is the schema of image.json.
 const Schema = "updatectl.image/v1"
 
-// Info is what is known about a root, kept as image.json beside its image.
+// Info describes a root. It is kept as image.json beside the composefs image.
 type Info struct {
 	Schema    string        `json:"schema"`
 	Digest    digest.Digest `json:"digest"`    // of the image's manifest
@@ -21,12 +21,12 @@ type Info struct {
 
 	Platform Platform `json:"platform"`
 	OS       OS       `json:"os"`
-	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if not found
+	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if unknown
 	Init     string   `json:"init"`              // path of the program that becomes PID 1
-	Kernels  []string `json:"kernels,omitempty"` // releases with modules in the image
-	HasAgent bool     `json:"has_agent"`         // the image brings its own updatectl
-	// Missing lists the directories every host needs at the top and this image
-	// has not; a read-only root cannot grow them.
+	Kernels  []string `json:"kernels,omitempty"` // releases that have modules in the image
+	HasAgent bool     `json:"has_agent"`         // the image has its own updatectl
+	// Missing lists the top-level directories that every host needs and the image lacks. They cannot be made in a
+	// read-only root.
 	Missing []string `json:"missing,omitempty"`
 
 	Vouchers   []verify.Voucher `json:"vouchers"`
@@ -36,17 +36,17 @@ type Info struct {
 	RootDigest fsverity.Digest `json:"root_digest"` // of root.cfs
 	Files      int             `json:"files"`       // names in the tree
 	Size       int64           `json:"size"`        // bytes of all files
-	NewBytes   int64           `json:"new_bytes"`   // of these, what the store did not have
+	NewBytes   int64           `json:"new_bytes"`   // of these, bytes that the store did not have
 }
 
-// Platform is what the image was built for.
+// Platform is the platform that the image was built for.
 type Platform struct {
 	OS           string `json:"os"`
 	Architecture string `json:"architecture"`
 	Variant      string `json:"variant,omitempty"`
 }
 
-// OS is what the image's os-release says.
+// OS has the fields of the image's os-release.
 type OS struct {
 	ID           string `json:"id,omitempty"`
 	VersionID    string `json:"version_id,omitempty"`

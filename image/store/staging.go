@@ -17,30 +17,29 @@ import (
 )
 
 const (
-	// smallFile is the size up to which a file is digested in memory before it
-	// is written, so that one the store already has costs no write. 99 % of the
-	// files of a server root and half of its bytes are smaller.
+	// smallFile is the size in bytes up to which a file is digested in memory first, so that it need not be written if
+	// the store has it. 99 % of the files of a server root, with half of its bytes, are smaller.
 	smallFile = 1 << 20
-	// holeSize is the granularity in which zeros become holes.
+	// holeSize is how many zero bytes become a hole.
 	holeSize = 64 << 10
 )
 
-// Staging is a root on its way into the store. One goroutine uses it.
+// Staging is a root that is being staged. Only one goroutine may use it.
 type Staging struct {
 	store    *Store
 	id       string
 	dir      string
 	buf      []byte
 	hasher   fsverity.Hasher
-	fresh    map[fsverity.Digest]int64 // objects the store did not have, by size
+	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
 	newBytes int64
 	large    int
 }
 
-// Begin starts to stage the root with that ID.
+// Begin starts staging the root with that ID. Call Commit or Abort at the end.
 func (s *Store) Begin(id string) (*Staging, error) {
 	if !validID.MatchString(id) {
-		return nil, fmt.Errorf("cannot stage root called %q", id)
+		return nil, fmt.Errorf("cannot stage a root called %q", id)
 	}
 	dir, err := os.MkdirTemp(s.path(stagingDir), "root-")
 	if err != nil {
@@ -59,11 +58,11 @@ func (g *Staging) path(elem ...string) string {
 	return filepath.Join(append([]string{g.dir}, elem...)...)
 }
 
-// NewBytes returns the size of the objects the store did not have before.
+// NewBytes returns the bytes of all objects that the store did not have before.
 func (g *Staging) NewBytes() int64 { return g.newBytes }
 
-// Put reads one file of size bytes and makes it an object, unless there is one
-// like it. An error of r is returned as it is.
+// Put reads a file of size bytes and stores it as an object, unless that exists. It returns the digest. Errors of r
+// are returned unchanged. Put is a layer.Putter.
 func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 	if size > smallFile {
 		return g.putLarge(r, size)
@@ -79,14 +78,13 @@ func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 		return d, nil
 	}
 	if err := os.WriteFile(g.path(objectsDir, d.String()), data, 0o444); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
 	}
 	g.added(d, size)
 	return d, nil
 }
 
-// putLarge writes a file while it is digested and looks afterwards whether it
-// was needed.
+// putLarge digests a file while it is written, and removes it if the object exists.
 func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 	g.large++
 	name := g.path("large-" + strconv.Itoa(g.large))
@@ -100,16 +98,16 @@ func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 		g.added(d, size)
 	}
 	if err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
 	}
 	return d, nil
 }
 
-// copyLarge writes content to a new file, leaving holes where it is zero.
+// copyLarge writes content to a new file, with holes in place of zeros.
 func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Digest, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
 	}
 	defer f.Close()
 	g.hasher.Reset()
@@ -120,17 +118,17 @@ func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Dige
 		}
 		g.hasher.Write(data)
 		if err := writeSparse(f, data, at); err != nil {
-			return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+			return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
 		}
 		at += int64(len(data))
 	}
 	if err := f.Truncate(size); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
 	}
 	return g.hasher.Digest(), f.Close()
 }
 
-// writeSparse writes data at an offset of a new file, without its zeros.
+// writeSparse writes data at an offset of a new file, and skips zeros.
 func writeSparse(f *os.File, data []byte, at int64) error {
 	for start := 0; start < len(data); {
 		end := start
@@ -156,8 +154,7 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// has tells whether an object needs no writing. The size is compared because
-// that is free; fsck compares content.
+// has reports whether an object exists already. Only its size is compared, which costs nothing.
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
@@ -172,12 +169,12 @@ func (g *Staging) added(d fsverity.Digest, size int64) {
 	g.newBytes += size
 }
 
-// object returns where an object lies for good.
+// object returns the final path of an object.
 func (s *Store) object(d fsverity.Digest) string {
 	return filepath.Join(s.ObjectsDir(), composefs.ObjectPath(d))
 }
 
-// Object opens content that Put has seen.
+// Object opens the content with a digest that Put returned.
 func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
 	if _, ok := g.fresh[d]; ok {
 		return os.Open(g.path(objectsDir, d.String()))
@@ -185,40 +182,40 @@ func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
 	return os.Open(g.store.object(d))
 }
 
-// CreateCFS creates the empty file that becomes the root's composefs image.
+// CreateCFS creates an empty file for the composefs image of the root.
 func (g *Staging) CreateCFS() (*os.File, error) {
 	f, err := os.OpenFile(g.path(rootsDir, cfsName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
-		return nil, fmt.Errorf("cannot create composefs image: %w", Full(err))
+		return nil, fmt.Errorf("cannot create the composefs image: %w", Full(err))
 	}
 	return f, nil
 }
 
-// Commit makes the root durable and then visible.
+// Commit makes the root durable and then visible, and returns it.
 func (g *Staging) Commit(info Info) (Root, error) {
 	if err := g.dropHidden(); err != nil {
-		return Root{}, fmt.Errorf("cannot commit root: %w", err)
+		return Root{}, fmt.Errorf("cannot commit the root: %w", err)
 	}
 	info.Schema, info.NewBytes = Schema, g.newBytes
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
-		return Root{}, fmt.Errorf("cannot commit root: %w", err)
+		return Root{}, fmt.Errorf("cannot commit the root: %w", err)
 	}
 	if err := os.WriteFile(g.path(rootsDir, infoName), append(data, '\n'), 0o444); err != nil {
-		return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
+		return Root{}, fmt.Errorf("cannot commit the root: %w", Full(err))
 	}
-	// The order is the promise of the package: data, then objects, then root.
+	// The package promises this order: data, then objects, then the root.
 	sync := func() error { return durable.SyncFS(g.store.dir) }
 	for _, step := range []func() error{sync, g.publishObjects, sync, g.publishRoot} {
 		if err := step(); err != nil {
-			return Root{}, fmt.Errorf("cannot commit root: %w", Full(err))
+			return Root{}, fmt.Errorf("cannot commit the root: %w", Full(err))
 		}
 	}
-	_ = g.Abort() // the root is there; what Abort cannot remove is left to Sweep
+	_ = g.Abort() // the root exists; Sweep removes what Abort cannot
 	return g.store.Root(g.id)
 }
 
-// publishObjects gives the new objects their final names.
+// publishObjects moves the new objects to their final names.
 func (g *Staging) publishObjects() error {
 	shards := map[string]bool{}
 	for d := range g.fresh {
@@ -236,8 +233,8 @@ func (g *Staging) publishObjects() error {
 	return nil
 }
 
-// dropHidden forgets the objects that the finished image does not refer to: files
-// of lower layers that an upper one replaced or removed.
+// dropHidden drops the new objects that the finished image does not refer to: files of lower layers that an upper
+// layer replaced or removed.
 func (g *Staging) dropHidden() error {
 	f, err := os.Open(g.path(rootsDir, cfsName))
 	if err != nil {
@@ -250,14 +247,14 @@ func (g *Staging) dropHidden() error {
 	}
 	for d, size := range g.fresh {
 		if !used[d] {
-			delete(g.fresh, d) // the file goes with the staging directory
+			delete(g.fresh, d) // the file is removed with the staging directory
 			g.newBytes -= size
 		}
 	}
 	return nil
 }
 
-// publishRoot makes the root visible.
+// publishRoot moves the root to its final name.
 func (g *Staging) publishRoot() error {
 	final := g.store.path(rootsDir, g.id)
 	err := os.Rename(g.path(rootsDir), final)
@@ -270,9 +267,8 @@ func (g *Staging) publishRoot() error {
 	return durable.SyncDir(g.store.path(rootsDir))
 }
 
-// restore completes a root that lost a part, and keeps what other packages have
-// beside it: it may be running, with its /etc in there. It is a root again when
-// image.json is back, which comes last.
+// restore completes a root that has lost a part. Other files in its directory stay: the root may be running, with its
+// /etc in there. image.json comes last, because it makes the root count as complete.
 func (g *Staging) restore(final string) error {
 	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -301,10 +297,10 @@ func (g *Staging) restore(final string) error {
 	return durable.SyncDir(final)
 }
 
-// Abort removes what has not been committed. It is harmless after Commit.
+// Abort removes what was staged. It does nothing after Commit.
 func (g *Staging) Abort() error {
 	if err := os.RemoveAll(g.dir); err != nil {
-		return fmt.Errorf("cannot remove leftovers of staging: %w", err)
+		return fmt.Errorf("cannot remove the leftovers of staging: %w", err)
 	}
 	return nil
 }

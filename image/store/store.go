@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	// ErrNoRoot is returned for an ID of which there is no complete root.
+	// ErrNoRoot means that there is no complete root with that ID.
 	ErrNoRoot = errors.New("no such root")
-	// ErrNoSpace is returned when the file system, or a quota, is full.
+	// ErrNoSpace means that the file system or a quota is full.
 	ErrNoSpace = errors.New("not enough space")
 )
 
@@ -25,14 +25,14 @@ const (
 	stagingDir = "staging"
 	cfsName    = "root.cfs"
 	infoName   = "image.json"
-	// maxInfo bounds image.json, which has a few hundred bytes.
+	// maxInfo bounds image.json, in bytes. Real ones have a few hundred.
 	maxInfo = 1 << 20
 )
 
-// validID is what a root may be called; the digest is of the image's manifest.
+// validID matches the ID of a root: the digest of the image's manifest.
 var validID = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
 
-// Store is a directory tree with objects and roots.
+// Store is a directory with objects and roots.
 type Store struct{ dir string }
 
 // Root is a complete root in the store.
@@ -42,7 +42,7 @@ type Root struct {
 	Info Info
 }
 
-// CFS returns the path of the root's composefs image.
+// CFS returns the path of the composefs image.
 func (r Root) CFS() string { return filepath.Join(r.Dir, cfsName) }
 
 // At returns the store at dir, which must be an absolute path. It touches nothing: looking into a store that does not
@@ -73,11 +73,11 @@ func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// ObjectsDir returns the directory that overlayfs takes as data-only layer.
+// ObjectsDir returns the directory that overlayfs uses as its data-only layer.
 func (s *Store) ObjectsDir() string { return s.path(objectsDir) }
 
-// Root returns the root with that ID, or an ErrNoRoot. One that lost a part is
-// none, and can be staged again.
+// Root returns the root with that ID. The error is an ErrNoRoot also when the root has lost a part; it can then be
+// staged again.
 func (s *Store) Root(id string) (Root, error) {
 	if !validID.MatchString(id) {
 		return Root{}, fmt.Errorf("%w: %q", ErrNoRoot, id)
@@ -91,13 +91,13 @@ func (s *Store) Root(id string) (Root, error) {
 		return Root{}, fmt.Errorf("%w: %q", ErrNoRoot, id)
 	}
 	if err != nil {
-		return Root{}, fmt.Errorf("cannot read root %s: %w", id, err)
+		return Root{}, fmt.Errorf("cannot read the root %s: %w", id, err)
 	}
 	r.Info = info
 	return r, nil
 }
 
-// Roots returns all complete roots, in the order of their IDs.
+// Roots returns all complete roots, ordered by ID.
 func (s *Store) Roots() ([]Root, error) {
 	ids, err := s.ids()
 	if err != nil {
@@ -117,14 +117,14 @@ func (s *Store) Roots() ([]Root, error) {
 	return roots, nil
 }
 
-// ids lists the directories in roots/, complete or not.
+// ids lists the IDs of all roots, complete or not.
 func (s *Store) ids() ([]string, error) {
 	entries, err := os.ReadDir(s.path(rootsDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot list roots: %w", err)
+		return nil, fmt.Errorf("cannot list the roots: %w", err)
 	}
 	var ids []string
 	for _, e := range entries {
@@ -133,7 +133,7 @@ func (s *Store) ids() ([]string, error) {
 	return ids, nil
 }
 
-// readInfo reads image.json. Fields of a newer agent are passed over.
+// readInfo reads image.json. Fields that a newer agent wrote are ignored.
 func readInfo(path string) (Info, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -152,13 +152,13 @@ func readInfo(path string) (Info, error) {
 		return Info{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if info.Schema != Schema {
-		return Info{}, fmt.Errorf("%s has schema %q, this agent reads %q", path, info.Schema, Schema)
+		return Info{}, fmt.Errorf("%s has the schema %q, and this agent reads %q", path, info.Schema, Schema)
 	}
 	return info, nil
 }
 
-// Full turns the errors of a full file system into ErrNoSpace. Which file was being written says nothing: its name is
-// of this package's making, and gone when somebody reads it.
+// Full turns the error of a full file system or quota into an ErrNoSpace, and returns any other error unchanged. The
+// name of the file that was being written is left out: it is temporary, and means nothing to the reader.
 func Full(err error) error {
 	var full unix.Errno
 	if errors.Is(err, ErrNoSpace) || !errors.As(err, &full) || full != unix.ENOSPC && full != unix.EDQUOT {

@@ -32,8 +32,7 @@ func open(t *testing.T) *Store {
 // id makes a valid ID of a digit.
 func id(n int) string { return "sha256-" + strings.Repeat(fmt.Sprint(n), 64) }
 
-// stage puts a root with these file contents into the store; the first one has
-// two names.
+// stage puts a root with these file contents into the store; the first one has two names.
 func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	t.Helper()
 	var files []any

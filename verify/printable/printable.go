@@ -1,7 +1,6 @@
-// Package printable writes text that came from outside so that a terminal shows
-// it and does not obey it: control characters, invalid bytes, and characters
-// that are not seen but change what is (the order of reading, for example) come
-// out as escapes, as Go and JSON write them.
+// Package printable writes text that came from outside so that a terminal shows it and does not obey it: control
+// characters, invalid bytes, and characters that are not seen but change what is (the order of reading, for example)
+// come out as escapes, as Go and JSON write them.
 package printable
 
 import (
@@ -13,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Text escapes what cannot be seen. New lines stay, with an indentation, so
-// that what follows them does not pass for a line of ours; tabs stay.
+// Text escapes what cannot be seen. New lines stay, with an indentation, so that what follows them does not pass for a
+// line of ours; tabs stay.
 func Text(s string) string { return escape(s, "\n  ") }
 
 // escape escapes all of s that is not graphic; a new line becomes newLine.
@@ -58,9 +57,8 @@ func JSON(document []byte) []byte {
 	return b.Bytes()
 }
 
-// Lines returns a writer for text that is written a line at a time: new lines at
-// the ends of what is written in one go are ours, one within it came with a value
-// and is escaped like all else that cannot be seen.
+// Lines returns a writer for text that is written a line at a time: new lines at the ends of what is written in one go
+// are ours, one within it came with a value and is escaped like all else that cannot be seen.
 func Lines(w io.Writer) io.Writer { return lines{w} }
 
 type lines struct{ w io.Writer }

@@ -16,9 +16,8 @@ import (
 // ErrKey says that a private key cannot be used.
 var ErrKey = errors.New("unusable private key")
 
-// LoadKey reads a private key in PEM form: cosign's own encrypted one, PKCS #8
-// (also encrypted), SEC 1 or PKCS #1. Password is asked only if the key is
-// encrypted. The key must be of a kind that verify accepts.
+// LoadKey reads a private key in PEM form: cosign's own encrypted one, PKCS #8 (also encrypted), SEC 1 or PKCS #1.
+// Password is asked only if the key is encrypted. The key must be of a kind that verify accepts.
 func LoadKey(pemBytes []byte, password func() ([]byte, error)) (crypto.Signer, error) {
 	block, _ := pem.Decode(pemBytes)
 	if block == nil {

@@ -41,8 +41,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Whatever kind of key signs, in whatever form: verify accepts it for this
-// image and for no other.
+// Whatever kind of key signs, in whatever form: verify accepts it for this image and for no other.
 func TestWhatWeSignVerifies(t *testing.T) {
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -88,8 +87,7 @@ func simple(t *testing.T, signer crypto.Signer, d digest.Digest) (payload, sig [
 	return payload, sig
 }
 
-// testdata/cosign.key was made for this test by cosign 3.1.1, with the
-// password "release". It signs nothing anywhere.
+// testdata/cosign.key was made for this test by cosign 3.1.1, with the password "release". It signs nothing anywhere.
 func TestLoadCosignKey(t *testing.T) {
 	private := must(os.ReadFile("testdata/cosign.key"))
 	public := must(verify.ParseKey("cosign.pub", must(os.ReadFile("testdata/cosign.pub"))))

@@ -1,6 +1,5 @@
-// Package verifytest is a Sigstore deployment in memory, for tests: a
-// certificate authority, a transparency log and a timestamp authority, which
-// sign images without a key to keep, well or as badly as a test wants it.
+// Package verifytest is a Sigstore deployment in memory, for tests: a certificate authority, a transparency log and a
+// timestamp authority, which sign images without a key to keep, well or as badly as a test wants it.
 package verifytest
 
 import (
@@ -48,8 +47,8 @@ type Authority struct {
 	key          *ecdsa.PrivateKey // of the intermediate
 }
 
-// Signing says who signs, and what is wrong with it. The zero value of
-// everything but the names is a good signature, made now.
+// Signing says who signs, and what is wrong with it. The zero value of everything but the names is a good signature,
+// made now.
 type Signing struct {
 	Subject, Issuer string
 	Key             crypto.Signer // a publisher's own key instead of a certificate
@@ -74,8 +73,7 @@ func New() (*Authority, error) {
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, err
 	}
-	// The one of the virtual deployment is too young to have issued anything
-	// that is expired now.
+	// The one of the virtual deployment is too young to have issued anything that is expired now.
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "intermediate", Organization: []string{"example.org"}},
@@ -132,8 +130,7 @@ func (a *Authority) TrustRoot(parts ...Part) ([]byte, error) {
 	return r.MarshalJSON()
 }
 
-// rawIDs writes the logs' IDs as a trust root has them, where the virtual
-// deployment has hex.
+// rawIDs writes the logs' IDs as a trust root has them, where the virtual deployment has hex.
 func rawIDs(logs map[string]*root.TransparencyLog) (map[string]*root.TransparencyLog, error) {
 	for id, l := range logs {
 		raw, err := hex.DecodeString(id)
@@ -191,8 +188,8 @@ func (a *Authority) Envelope(s Signing, payloadType string, payload []byte) (*bu
 	}, err
 }
 
-// EnvelopeV2 is a good signature logged in the way of the log's second version:
-// no promise, and so no time but that of the timestamp authority.
+// EnvelopeV2 is a good signature logged in the way of the log's second version: no promise, and so no time but that of
+// the timestamp authority.
 func (a *Authority) EnvelopeV2(s Signing, payload []byte) (*bundlepb.Bundle, error) {
 	e, err := a.virtual.AttestHashedRekordV2(s.Subject, s.Issuer, payload)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package patchestest makes kernel modules for tests: as small as they can be, and no kernel runs them.
+// Package patchestest makes minimal kernel modules for tests. No kernel loads them.
 package patchestest
 
 import (
@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// Module is what a module is to say. The zero value of a field is what a live patch for this machine has.
+// Module describes a module. The zero value of a field stands for that of a live patch for this machine.
 type Module struct {
 	Name    string
 	Release string
-	// Info replaces .modinfo, the fields separated by zero bytes.
+	// Info replaces .modinfo. Its fields are separated by zero bytes.
 	Info string
-	// KnownAs is the name that the kernel would go by.
+	// KnownAs is the name in struct module, by which the kernel knows it.
 	KnownAs string
 	Machine elf.Machine
 	Type    elf.Type
-	// Note is the content of the build id's section.
+	// Note is the content of the section with the build ID.
 	Note string
-	// Signed appends what looks like a signature.
+	// Signed appends something that looks like a signature.
 	Signed bool
 }
 
-// Bytes returns the module as a file: an ELF header, the sections' contents, their names, and the table of sections.
+// Bytes returns the content of the file: an ELF header, the sections, their names, and the section table.
 func (m Module) Bytes() []byte {
 	if m.Info == "" {
 		m.Info = "license=GPL\x00livepatch=Y\x00name=" + m.Name + "\x00vermagic=" + m.Release + " SMP preempt mod_unload \x00"
@@ -39,7 +39,7 @@ func (m Module) Bytes() []byte {
 	if m.Type == elf.ET_NONE {
 		m.Type = elf.ET_REL
 	}
-	const listHead = 24 // what comes before the name in struct module
+	const listHead = 24 // bytes before the name in struct module
 	sections := []struct{ name, content string }{
 		{"", ""},
 		{".modinfo", m.Info},

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build. After `go install` it is empty, and the module's own version counts.
+var version = ""
+
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		return info.Main.Version
+	}
+	return version
+}
+
+func newVersion(out *output) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of releasectl",
+		Args:  arguments(),
+		RunE: func(*cobra.Command, []string) error {
+			a := struct {
+				Schema  string `json:"schema"`
+				Version string `json:"version"`
+			}{"releasectl.version/v1", buildVersion()}
+			return out.answer(a, func(w io.Writer) { fmt.Fprintf(w, "releasectl %s\n", a.Version) })
+		},
+	}
+}
