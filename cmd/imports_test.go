@@ -1,11 +1,14 @@
-// Package cmd_test holds the rule of who may import whom.
+// Package cmd_test holds the rules of the source: who may import whom, and how large a thing may become.
 package cmd_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,80 +16,234 @@ import (
 
 const module = "github.com/updatectl/updatectl/"
 
-// allowed lists, for every room of the project, the rooms it may import. A room is a top-level folder, or below cmd
-// the command's.
+// allowed lists, for every room of the project, the rooms of ours that it may import. A room is a directory of agent/,
+// switcher/ or cmd/, or any other top-level directory with all that is below it. The tests of a room obey the same
+// rule: what needs two rooms is tested in the upper one.
 var allowed = map[string][]string{
-	"cmd/updatectl":  {"agent", "configs", "switcher", "image", "verify"}, // image, switcher and verify for their answers' types and errors
+	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
+		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
+		"agent/transition", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
+		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify",
+	},
 	"cmd/releasectl": {"image", "verify"},
-	"agent":          {"image", "verify", "switcher", "configs"},
-	"image":          {"verify"},
-	"verify":         {},
-	"switcher":       {},
-	"configs":        {},
-	"durable":        {},
-	"integration":    {"verify", "image"}, // the authority and the maker of modules for tests; of the product, only the built binaries
+
+	// Each answers one question about the host, and stands on what is listed here and on ground.
+	"agent/health":     {},
+	"agent/machine":    {"agent/health"}, // the seam
+	"agent/config":     {"agent/health"},
+	"agent/record":     {"agent/config", "agent/health"},
+	"agent/host":       {"agent/config", "agent/machine", "agent/record"},
+	"agent/offer":      {"agent/config", "agent/host", "agent/record"},
+	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
+	"agent/transition": {"agent/config", "agent/health", "agent/host", "agent/record", "agent/roots"},
+	"agent/guard":      {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
+	"agent": { // the commands
+		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
+		"agent/record", "agent/roots", "agent/transition",
+	},
+	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
+
+	"switcher":           {}, // names that several of its rooms need
+	"switcher/rootfs":    {"switcher"},
+	"switcher/mount":     {"switcher"},
+	"switcher/etc":       {},
+	"switcher/livepatch": {},
+	"switcher/pid1":      {"switcher"},
+	"switcher/facts":     {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/level":     {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/assembly":  {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/testtree":  {},
+
+	"image":       {"verify"},
+	"verify":      {},
+	"configs":     {},
+	"durable":     {},
+	"integration": {"image", "verify"}, // makers of keys and modules for tests; of the product, only the built binaries
+}
+
+// ground is what every room of the agent may stand on.
+var ground = []string{
+	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/facts", "switcher/level",
+	"switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
 // everywhere is the room that every other one may import. It imports none of them.
 const everywhere = "durable"
 
-func room(path string) string {
-	parts := strings.Split(path, "/")
-	if parts[0] == "cmd" && len(parts) > 1 {
-		return parts[0] + "/" + parts[1]
-	}
-	return parts[0]
+// testSupport lists the packages that only tests may import.
+var testSupport = []string{"agent/hosttest", "switcher/testtree", "image/patches/patchestest", "verify/verifytest"}
+
+// top returns the top-level directory of a directory.
+func top(dir string) string {
+	first, _, _ := strings.Cut(dir, "/")
+	return first
 }
 
-func TestImportDirection(t *testing.T) {
-	seen := map[string]int{}
-	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || filepath.Base(path) == "imports_test.go" {
+// roomOf returns the room of the package in a directory.
+func roomOf(dir string) string {
+	switch top(dir) {
+	case "agent", "cmd", "switcher":
+		return dir
+	}
+	return top(dir)
+}
+
+// mayImport tells whether the files of one room may import another.
+func mayImport(from, to string) bool {
+	return from == to || to == everywhere || slices.Contains(standsOn(from), to)
+}
+
+// standsOn returns the rooms below a room, without the one that is below all of them.
+func standsOn(room string) []string {
+	if room == "agent" || strings.HasPrefix(room, "agent/") {
+		return slices.Concat(allowed[room], ground)
+	}
+	return allowed[room]
+}
+
+// A source is a parsed file of the project.
+type source struct {
+	name, dir string // relative to the project, with slashes
+	test      bool
+	set       *token.FileSet
+	syntax    *ast.File
+	imports   []string // directories of this project
+}
+
+// sources parses every Go file of the project.
+func sources(t *testing.T, mode parser.Mode) []source {
+	t.Helper()
+	var all []source
+	err := filepath.WalkDir("..", func(file string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && len(d.Name()) > 2 && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir
+		}
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") {
 			return err
 		}
-		rel, err := filepath.Rel("..", path)
-		if err != nil {
+		name := strings.TrimPrefix(filepath.ToSlash(file), "../")
+		s := source{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), set: token.NewFileSet()}
+		if s.syntax, err = parser.ParseFile(s.set, file, nil, mode); err != nil {
 			return err
 		}
-		from := room(filepath.ToSlash(rel))
-		rule, known := allowed[from]
-		if !known {
-			t.Errorf("%s is in %s, a room that the rules do not know", rel, from)
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		for _, imp := range file.Imports {
-			name, err := strconv.Unquote(imp.Path.Value)
+		for _, i := range s.syntax.Imports {
+			imported, err := strconv.Unquote(i.Path.Value)
 			if err != nil {
 				return err
 			}
-			inner, ours := strings.CutPrefix(name, module)
-			if !ours || room(inner) == from {
-				continue
-			}
-			seen[from]++
-			if room(inner) != everywhere && !contains(rule, room(inner)) {
-				t.Errorf("%s imports %s, which %s must not", rel, name, from)
+			if dir, ours := strings.CutPrefix(imported, module); ours {
+				s.imports = append(s.imports, dir)
 			}
 		}
+		all = append(all, s)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen["agent"] == 0 || seen["image"] == 0 {
-		t.Errorf("the walk saw no imports of agent or image: %v", seen)
+	return all
+}
+
+func TestImportDirection(t *testing.T) {
+	imports := map[string]int{}
+	for _, s := range sources(t, parser.ImportsOnly) {
+		if s.dir == "cmd" { // these tests
+			continue
+		}
+		from := roomOf(s.dir)
+		if _, known := allowed[from]; !known {
+			t.Errorf("%s is in %s, a room that the rules do not know", s.name, from)
+			continue
+		}
+		imports[from] += len(s.imports)
+		for _, to := range s.imports {
+			room := roomOf(to)
+			if slices.Contains(testSupport, to) {
+				if !s.test && !slices.Contains(testSupport, s.dir) {
+					t.Errorf("%s imports %s, which is for tests", s.name, to)
+				}
+				if room = top(to); room == top(from) { // tests of all of its rooms
+					continue
+				}
+			}
+			if !mayImport(from, room) {
+				t.Errorf("%s imports %s, which %s must not", s.name, to, from)
+			}
+		}
+	}
+	for room := range allowed {
+		if _, seen := imports[room]; !seen {
+			t.Errorf("the rules know the room %s, and it has no file", room)
+		}
+	}
+	if imports["agent"] == 0 || imports["image"] == 0 {
+		t.Errorf("the walk saw no imports of agent or image: %v", imports)
 	}
 }
 
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
+// TestRoomsHaveNoCycle: the rules themselves allow no way back, whatever is imported today.
+func TestRoomsHaveNoCycle(t *testing.T) {
+	state := map[string]string{}
+	var visit func(room string, way []string)
+	visit = func(room string, way []string) {
+		way = append(way, room)
+		switch state[room] {
+		case "done":
+			return
+		case "on the way":
+			t.Errorf("the rules allow a cycle: %s", strings.Join(way, " imports "))
+			return
+		}
+		state[room] = "on the way"
+		for _, below := range append(standsOn(room), everywhere) {
+			if _, known := allowed[below]; !known {
+				t.Errorf("%s may import %s, a room that the rules do not know", room, below)
+			}
+			if below != room { // only that room is below itself
+				visit(below, way)
+			}
+		}
+		state[room] = "done"
+	}
+	for room := range allowed {
+		visit(room, nil)
+	}
+}
+
+// TestCommandsHaveNoTestSupport follows the imports of the commands all the way down.
+func TestCommandsHaveNoTestSupport(t *testing.T) {
+	imports := map[string][]string{}
+	for _, s := range sources(t, parser.ImportsOnly) {
+		if !s.test {
+			imports[s.dir] = append(imports[s.dir], s.imports...)
 		}
 	}
-	return false
+	reached := map[string]bool{}
+	var reach func(dir string)
+	reach = func(dir string) {
+		if reached[dir] {
+			return
+		}
+		reached[dir] = true
+		for _, to := range imports[dir] {
+			reach(to)
+		}
+	}
+	for dir := range imports {
+		if strings.HasPrefix(dir, "cmd/") {
+			reach(dir)
+		}
+	}
+	for _, dir := range testSupport {
+		if _, there := imports[dir]; !there {
+			t.Errorf("%s is not there", dir)
+		}
+		if reached[dir] {
+			t.Errorf("the commands contain %s, which is for tests", dir)
+		}
+	}
+	if !reached["agent/guard"] || !reached["durable"] {
+		t.Errorf("the commands do not reach what they surely contain: %v", reached)
+	}
 }

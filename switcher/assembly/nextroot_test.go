@@ -43,7 +43,8 @@ func inOwnNamespace(t *testing.T, do func()) {
 func testRoot(t *testing.T, names ...string) Next {
 	t.Helper()
 	n := Next{ID: "sha256-1", Objects: t.TempDir(), Graft: t.TempDir(), Etc: t.TempDir(), KernelRelease: "none"}
-	image := testtree.Make(t, append(names, "etc/", "dev/", "proc/", "sys/", "run/", "usr/lib/os-release", "usr/lib/systemd/systemd", "hello")...)
+	image := testtree.Make(t,
+		append(names, "etc/", "dev/", "proc/", "sys/", "run/", "usr/lib/os-release", "usr/lib/systemd/systemd", "hello")...)
 	if err := os.WriteFile(filepath.Join(n.Objects, "content"), []byte("from an object"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,8 @@ func testRoot(t *testing.T, names ...string) Next {
 
 func TestArm(t *testing.T) {
 	state := testtree.Make(t, "lib/app/data", "lib/pkg/of-the-host")
-	n := testRoot(t, strings.TrimPrefix(state, "/")+"/lib/pkg/of-the-image", strings.TrimPrefix(state, "/")+"/lib/seeded/x", "tmp/")
+	n := testRoot(t, strings.TrimPrefix(state, "/")+"/lib/pkg/of-the-image",
+		strings.TrimPrefix(state, "/")+"/lib/seeded/x", "tmp/")
 	n.Persist, n.ImageOwned = []string{state}, []string{filepath.Join(state, "lib/pkg"), filepath.Join(state, "lib/none")}
 	n.HostMount = filepath.Join(state, "host")
 	if err := os.WriteFile(filepath.Join(n.Etc, "hostname"), []byte("merged"), 0o644); err != nil {
@@ -159,7 +161,8 @@ func TestArmFailureLeavesNothing(t *testing.T) {
 					t.Errorf("Arm: %v, want %q", err, c.want)
 				}
 				if mountsBelow(t, "/run") != 1 || rootfs.Exists(switcher.NextRoot) {
-					t.Errorf("left mounted: %d below /run, %s there: %v", mountsBelow(t, "/run"), switcher.NextRoot, rootfs.Exists(switcher.NextRoot))
+					t.Errorf("left mounted: %d below /run, %s there: %v", mountsBelow(t, "/run"),
+						switcher.NextRoot, rootfs.Exists(switcher.NextRoot))
 				}
 			})
 		})

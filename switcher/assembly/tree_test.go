@@ -15,7 +15,8 @@ import (
 )
 
 func TestGraftBuild(t *testing.T) {
-	image := testtree.Make(t, "usr/bin/tool", "usr/lib/systemd/system/srv.mount", "home -> var/home", "var/", "etc/", "srv/", "opt -> /srv", "data")
+	image := testtree.Make(t, "usr/bin/tool", "usr/lib/systemd/system/srv.mount", "home -> var/home", "var/",
+		"etc/", "srv/", "opt -> /srv", "data")
 	if err := os.Chmod(filepath.Join(image, "usr/bin"), 0o711); err != nil {
 		t.Fatal(err)
 	}
@@ -51,10 +52,15 @@ func TestGraftBuild(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(dir, AgentPath)); err != nil || st.Mode().Perm() != 0o755 {
 		t.Errorf("the agent is not grafted: %v", err)
 	}
-	if target, err := os.Readlink(filepath.Join(dir, unitDir, "x.wants/u.service")); err != nil || target != "../u.service" {
+	if target, err := os.Readlink(filepath.Join(dir, unitDir, "x.wants/u.service")); err != nil ||
+		target != "../u.service" {
 		t.Errorf("link = %q, %v", target, err)
 	}
-	for unit, at := range map[string]string{"srv.mount": "", "var-home.mount": "/var/home", `var-lib-a\x2db.mount`: "/var/lib/a-b"} { // /home is a link
+	for unit, at := range map[string]string{
+		"srv.mount":            "",
+		"var-home.mount":       "/var/home", // /home is a link
+		`var-lib-a\x2db.mount`: "/var/lib/a-b",
+	} {
 		text, err := os.ReadFile(filepath.Join(dir, unitDir, unit+".d/updatectl.conf"))
 		if err != nil || !strings.Contains(string(text), "DefaultDependencies=no") {
 			t.Errorf("%s does not outlive a shutdown of userspace: %q, %v", unit, text, err)
@@ -74,7 +80,8 @@ func TestGraftBuild(t *testing.T) {
 }
 
 func TestSeed(t *testing.T) {
-	image := testtree.Make(t, "lib/new/sub/file", "lib/old/image-file", "lib/dpkg/status", "log/", "spool -> log", "lib/blocked/x")
+	image := testtree.Make(t, "lib/new/sub/file", "lib/old/image-file", "lib/dpkg/status", "log/",
+		"spool -> log", "lib/blocked/x")
 	host := testtree.Make(t, "lib/old/host-file", "lib/blocked")
 	if err := unix.Chown(filepath.Join(image, "lib/new/sub/file"), 110, 120); err != nil {
 		t.Fatal(err)

@@ -56,7 +56,8 @@ tmpfs relative tmpfs
 }
 
 func FuzzFstab(f *testing.F) {
-	seeds := []string{"", "/dev/a / ext4\n", "/dev/a /", "a /usr\\040", `x \134 y`, "#", "a /../usr b\r\n", "a\t/etc\t", "a /\x00 b", "\x00", "a //"}
+	seeds := []string{"", "/dev/a / ext4\n", "/dev/a /", "a /usr\\040", `x \134 y`, "#", "a /../usr b\r\n",
+		"a\t/etc\t", "a /\x00 b", "\x00", "a //"}
 	if len(seeds) < 10 {
 		f.Fatal("the seeds are gone")
 	}

@@ -107,53 +107,159 @@ func TestThreeWay(t *testing.T) {
 		want           tree
 		report         Report
 	}{
-		{"unchanged here", tree{"f": "1"}, tree{"f": "1"}, tree{"f": "2"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
-		{"unchanged in the image", tree{"f": "1"}, tree{"f": "L"}, tree{"f": "1"}, tree{"f": "local"}, Report{Kept: []string{"f"}}},
-		{"both, differently", tree{"f": "1"}, tree{"f": "L"}, tree{"f": "2"}, tree{"f": "local"},
-			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", both}}}},
-		{"both, equally", tree{"f": "1"}, tree{"f": "2"}, tree{"f": "2"}, tree{"f": "local"}, Report{}},
-		{"mode only", tree{"f": "1"}, tree{"f": "1|600"}, tree{"f": "1"}, tree{"f": "local"}, Report{Kept: []string{"f"}}},
-		{"deleted here", tree{"f": "1"}, tree{}, tree{"f": "1"}, tree{}, Report{Removed: []string{"f"}}},
-		{"deleted here, changed there", tree{"f": "1"}, tree{}, tree{"f": "2"}, tree{},
-			Report{Removed: []string{"f"}, Conflicts: []Conflict{{"f", deleted}}}},
-		{"deleted by both", tree{"f": "1"}, tree{}, tree{}, tree{}, Report{}},
-		{"dropped by the image", tree{"f": "1"}, tree{"f": "1"}, tree{}, tree{}, Report{Taken: []string{"f"}}},
-		{"changed here, dropped there", tree{"f": "1"}, tree{"f": "L"}, tree{}, tree{"f": "local"},
-			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", dropped}}}},
-		{"added here", tree{}, tree{"f": "L"}, tree{}, tree{"f": "local"}, Report{Added: []string{"f"}}},
-		{"added by the image", tree{}, tree{}, tree{"f": "1"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
-		{"added by both", tree{}, tree{"f": "L"}, tree{"f": "1"}, tree{"f": "local"},
-			Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", addedBoth}}}},
-		{"a new directory is one line", tree{}, tree{"d/a": "1", "d/b": "2"}, tree{}, tree{"d/": "local", "d/a": "local", "d/b": "local"},
-			Report{Added: []string{"d/"}}},
-		{"a dropped directory is one line", tree{"d/a": "1", "d/e/b": "1"}, tree{"d/a": "1", "d/e/b": "1"}, tree{}, tree{}, Report{Taken: []string{"d/"}}},
-		{"link retargeted here", tree{"l": "-> a"}, tree{"l": "-> b"}, tree{"l": "-> a"}, tree{"l": "local"}, Report{Kept: []string{"l"}}},
-		{"file became a link in the image", tree{"f": "1"}, tree{"f": "1"}, tree{"f": "-> a"}, tree{"f": "image"}, Report{Taken: []string{"f"}}},
-		{"dropped directory with a local file", tree{"d/a": "1"}, tree{"d/a": "1", "d/mine": "L"}, tree{},
-			tree{"d/": "local", "d/mine": "local"}, Report{Added: []string{"d/mine"}, Taken: []string{"d/a"}}},
-		{"directory became a file, local file in it", tree{"d/a": "1"}, tree{"d/a": "1", "d/e/mine": "L"}, tree{"d": "1"},
-			tree{"d/": "local", "d/e/": "local", "d/e/mine": "local"},
-			Report{Added: []string{"d/e/"}, Kept: []string{"d"}, Taken: []string{"d/a"}, Conflicts: []Conflict{{"d", dirGone}}}},
-		{"directory became a file, nothing local", tree{"d/a": "1"}, tree{"d/a": "1"}, tree{"d": "1"},
-			tree{"d": "image"}, Report{Taken: []string{"d", "d/a"}}},
-		{"directory replaced here, image adds to it", tree{"d/a": "1"}, tree{"d": "-> /srv/d"}, tree{"d/a": "1", "d/new": "2"},
-			tree{"d": "local"}, Report{Kept: []string{"d"}, Removed: []string{"d/a"}, Conflicts: []Conflict{{"d/new", below}}}},
-		{"directory removed here, image adds to it", tree{"d/a": "1"}, tree{}, tree{"d/a": "1", "d/new": "2"},
-			tree{}, Report{Removed: []string{"d/"}, Conflicts: []Conflict{{"d/new", below}}}},
-		{"identity stays", tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"}, tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"},
-			tree{"machine-id": "b", "ssh/ssh_host_rsa_key": "2"}, tree{"machine-id": "local", "ssh/": "image", "ssh/ssh_host_rsa_key": "local"},
-			Report{Kept: []string{"machine-id", "ssh/ssh_host_rsa_key"}}},
-		{"the image's own", tree{"os-release": "1", "ld.so.cache": "1"}, tree{"os-release": "L", "ld.so.cache": "L", ".updated": "L"},
-			tree{"os-release": "2", "ld.so.cache": "2"}, tree{"os-release": "image", "ld.so.cache": "image"},
-			Report{Taken: []string{".updated", "ld.so.cache", "os-release"}}},
-		{"backups are nobody's conflict", tree{"passwd-": "1"}, tree{"passwd-": "L"}, tree{"passwd-": "2"}, tree{"passwd-": "local"},
-			Report{Kept: []string{"passwd-"}}},
-		{"fstab from here, filtered", tree{"fstab": ""}, tree{"fstab": "/dev/a / ext4\n/dev/b /srv ext4\n"}, tree{"fstab": ""},
-			tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\n"},
-			Report{Kept: []string{"fstab"}, Notes: []string{"fstab: lines that mount over the image are commented out"}}},
-		{"fstab filtered earlier is no local change", tree{"fstab": "/dev/a / ext4\n"}, tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n"},
-			tree{"fstab": "/dev/c / xfs\n"}, tree{"fstab": "# updatectl: the root is an image: /dev/c / xfs\n"},
-			Report{Taken: []string{"fstab"}, Notes: []string{"fstab: lines that mount over the image are commented out"}}},
+		{
+			name: "unchanged here", old: tree{"f": "1"}, cur: tree{"f": "1"}, next: tree{"f": "2"},
+			want: tree{"f": "image"}, report: Report{Taken: []string{"f"}},
+		},
+		{
+			name: "unchanged in the image", old: tree{"f": "1"}, cur: tree{"f": "L"}, next: tree{"f": "1"},
+			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}},
+		},
+		{
+			name: "both, differently", old: tree{"f": "1"}, cur: tree{"f": "L"}, next: tree{"f": "2"},
+			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", both}}},
+		},
+		{
+			name: "both, equally", old: tree{"f": "1"}, cur: tree{"f": "2"}, next: tree{"f": "2"},
+			want: tree{"f": "local"}, report: Report{},
+		},
+		{
+			name: "mode only", old: tree{"f": "1"}, cur: tree{"f": "1|600"}, next: tree{"f": "1"},
+			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}},
+		},
+		{
+			name: "deleted here", old: tree{"f": "1"}, cur: tree{}, next: tree{"f": "1"}, want: tree{},
+			report: Report{Removed: []string{"f"}},
+		},
+		{
+			name: "deleted here, changed there", old: tree{"f": "1"}, cur: tree{}, next: tree{"f": "2"},
+			want: tree{}, report: Report{Removed: []string{"f"}, Conflicts: []Conflict{{"f", deleted}}},
+		},
+		{name: "deleted by both", old: tree{"f": "1"}, cur: tree{}, next: tree{}, want: tree{}, report: Report{}},
+		{
+			name: "dropped by the image", old: tree{"f": "1"}, cur: tree{"f": "1"}, next: tree{}, want: tree{},
+			report: Report{Taken: []string{"f"}},
+		},
+		{
+			name: "changed here, dropped there", old: tree{"f": "1"}, cur: tree{"f": "L"}, next: tree{},
+			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", dropped}}},
+		},
+		{
+			name: "added here", old: tree{}, cur: tree{"f": "L"}, next: tree{}, want: tree{"f": "local"},
+			report: Report{Added: []string{"f"}},
+		},
+		{
+			name: "added by the image", old: tree{}, cur: tree{}, next: tree{"f": "1"}, want: tree{"f": "image"},
+			report: Report{Taken: []string{"f"}},
+		},
+		{
+			name:   "added by both",
+			old:    tree{},
+			cur:    tree{"f": "L"},
+			next:   tree{"f": "1"},
+			want:   tree{"f": "local"},
+			report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", addedBoth}}},
+		},
+		{
+			name: "a new directory is one line", old: tree{}, cur: tree{"d/a": "1", "d/b": "2"}, next: tree{},
+			want: tree{"d/": "local", "d/a": "local", "d/b": "local"}, report: Report{Added: []string{"d/"}},
+		},
+		{
+			name:   "a dropped directory is one line",
+			old:    tree{"d/a": "1", "d/e/b": "1"},
+			cur:    tree{"d/a": "1", "d/e/b": "1"},
+			next:   tree{},
+			want:   tree{},
+			report: Report{Taken: []string{"d/"}},
+		},
+		{
+			name: "link retargeted here", old: tree{"l": "-> a"}, cur: tree{"l": "-> b"}, next: tree{"l": "-> a"},
+			want: tree{"l": "local"}, report: Report{Kept: []string{"l"}},
+		},
+		{
+			name: "file became a link in the image", old: tree{"f": "1"}, cur: tree{"f": "1"},
+			next: tree{"f": "-> a"}, want: tree{"f": "image"}, report: Report{Taken: []string{"f"}},
+		},
+		{
+			name:   "dropped directory with a local file",
+			old:    tree{"d/a": "1"},
+			cur:    tree{"d/a": "1", "d/mine": "L"},
+			next:   tree{},
+			want:   tree{"d/": "local", "d/mine": "local"},
+			report: Report{Added: []string{"d/mine"}, Taken: []string{"d/a"}},
+		},
+		{
+			name: "directory became a file, local file in it",
+			old:  tree{"d/a": "1"},
+			cur:  tree{"d/a": "1", "d/e/mine": "L"},
+			next: tree{"d": "1"},
+			want: tree{"d/": "local", "d/e/": "local", "d/e/mine": "local"},
+			report: Report{
+				Added:     []string{"d/e/"},
+				Kept:      []string{"d"},
+				Taken:     []string{"d/a"},
+				Conflicts: []Conflict{{"d", dirGone}},
+			},
+		},
+		{
+			name: "directory became a file, nothing local", old: tree{"d/a": "1"}, cur: tree{"d/a": "1"},
+			next: tree{"d": "1"}, want: tree{"d": "image"}, report: Report{Taken: []string{"d", "d/a"}},
+		},
+		{
+			name:   "directory replaced here, image adds to it",
+			old:    tree{"d/a": "1"},
+			cur:    tree{"d": "-> /srv/d"},
+			next:   tree{"d/a": "1", "d/new": "2"},
+			want:   tree{"d": "local"},
+			report: Report{Kept: []string{"d"}, Removed: []string{"d/a"}, Conflicts: []Conflict{{"d/new", below}}},
+		},
+		{
+			name:   "directory removed here, image adds to it",
+			old:    tree{"d/a": "1"},
+			cur:    tree{},
+			next:   tree{"d/a": "1", "d/new": "2"},
+			want:   tree{},
+			report: Report{Removed: []string{"d/"}, Conflicts: []Conflict{{"d/new", below}}},
+		},
+		{
+			name:   "identity stays",
+			old:    tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"},
+			cur:    tree{"machine-id": "a", "ssh/ssh_host_rsa_key": "1"},
+			next:   tree{"machine-id": "b", "ssh/ssh_host_rsa_key": "2"},
+			want:   tree{"machine-id": "local", "ssh/": "image", "ssh/ssh_host_rsa_key": "local"},
+			report: Report{Kept: []string{"machine-id", "ssh/ssh_host_rsa_key"}},
+		},
+		{
+			name:   "the image's own",
+			old:    tree{"os-release": "1", "ld.so.cache": "1"},
+			cur:    tree{"os-release": "L", "ld.so.cache": "L", ".updated": "L"},
+			next:   tree{"os-release": "2", "ld.so.cache": "2"},
+			want:   tree{"os-release": "image", "ld.so.cache": "image"},
+			report: Report{Taken: []string{".updated", "ld.so.cache", "os-release"}},
+		},
+		{
+			name: "backups are nobody's conflict", old: tree{"passwd-": "1"}, cur: tree{"passwd-": "L"},
+			next: tree{"passwd-": "2"}, want: tree{"passwd-": "local"}, report: Report{Kept: []string{"passwd-"}},
+		},
+		{
+			name:   "fstab from here, filtered",
+			old:    tree{"fstab": ""},
+			cur:    tree{"fstab": "/dev/a / ext4\n/dev/b /srv ext4\n"},
+			next:   tree{"fstab": ""},
+			want:   tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\n"},
+			report: Report{Kept: []string{"fstab"}, Notes: []string{"fstab: lines that mount over the image are commented out"}},
+		},
+		{
+			name: "fstab filtered earlier is no local change",
+			old:  tree{"fstab": "/dev/a / ext4\n"},
+			cur:  tree{"fstab": "# updatectl: the root is an image: /dev/a / ext4\n"},
+			next: tree{"fstab": "/dev/c / xfs\n"},
+			want: tree{"fstab": "# updatectl: the root is an image: /dev/c / xfs\n"},
+			report: Report{
+				Taken: []string{"fstab"},
+				Notes: []string{"fstab: lines that mount over the image are commented out"},
+			},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			out := threeWay(t, test.old, test.cur, test.next)
@@ -169,7 +275,8 @@ func TestThreeWay(t *testing.T) {
 }
 
 func TestWhatAMountHidesIsUnchanged(t *testing.T) {
-	old, cur, next := tree{"d/a": "1", "resolv.conf": "1"}.side(), tree{}.side(), tree{"d/a": "2", "resolv.conf": "1"}.side()
+	old, cur, next := tree{"d/a": "1", "resolv.conf": "1"}.side(), tree{}.side(),
+		tree{"d/a": "2", "resolv.conf": "1"}.side()
 	cur.mounts = []string{"d", "resolv.conf"}
 	out := mustResolve(t, &old, cur, next)
 	want := tree{"d/": "image", "d/a": "image", "resolv.conf": "image"}
@@ -210,19 +317,21 @@ func TestLabelsDoNotCount(t *testing.T) {
 
 func TestAdopt(t *testing.T) {
 	host := tree{
-		"machine-id": "H", "hostname": "H", "ssh/ssh_host_rsa_key": "H|600", "ssh/sshd_config": "H", "network/interfaces": "H",
-		"app/conf": "H", "app/more": "H", "motd": "H", "passwd-": "H", "ld.so.cache": "H", "os-release": "H", "same": "1",
+		"machine-id": "H", "hostname": "H", "ssh/ssh_host_rsa_key": "H|600", "ssh/sshd_config": "H",
+		"network/interfaces": "H", "app/conf": "H", "app/more": "H", "motd": "H", "passwd-": "H",
+		"ld.so.cache": "H", "os-release": "H", "same": "1",
 		"fstab": "/dev/a / ext4\n/dev/b /srv ext4\n",
 	}
 	next := tree{
-		"hostname": "I", "ssh/sshd_config": "I", "motd": "I", "passwd-": "I", "ld.so.cache": "I", "os-release": "I", "same": "1", "new": "I",
+		"hostname": "I", "ssh/sshd_config": "I", "motd": "I", "passwd-": "I", "ld.so.cache": "I",
+		"os-release": "I", "same": "1", "new": "I",
 		"fstab": "/dev/x /srv xfs\ntmpfs /tmp tmpfs\n",
 	}
 	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
 	want := tree{
-		"machine-id": "local", "hostname": "local", "ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "image",
-		"network/": "local", "network/interfaces": "local", "motd": "image", "passwd-": "image", "ld.so.cache": "image",
-		"os-release": "image", "same": "image", "new": "image",
+		"machine-id": "local", "hostname": "local", "network/": "local", "network/interfaces": "local",
+		"ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "image",
+		"motd": "image", "passwd-": "image", "ld.so.cache": "image", "os-release": "image", "same": "image", "new": "image",
 		"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\ntmpfs /tmp tmpfs\n",
 	}
 	if got := out.result(); !reflect.DeepEqual(got, want) {
@@ -324,7 +433,8 @@ func TestMergeLaws(t *testing.T) {
 		old, cur, next := randomTree(r), randomTree(r), randomTree(r)
 		describe := fmt.Sprintf("old %q\ncur %q\nnext %q", old, cur, next)
 
-		if out := threeWay(t, old, old, next); !sameListing(out.listing(), next.side().tree) || len(out.report.Conflicts) > 0 {
+		if out := threeWay(t, old, old, next); !sameListing(out.listing(), next.side().tree) ||
+			len(out.report.Conflicts) > 0 {
 			t.Fatalf("an untouched host does not get the image's /etc: %q\n%s", out.result(), describe)
 		}
 		if out := threeWay(t, old, cur, old); !sameListing(out.listing(), cur.side().tree) || len(out.report.Conflicts) > 0 {

@@ -50,17 +50,22 @@ func TestUsersThreeWay(t *testing.T) {
 		{
 			name: "a new local user, a new user of the image, free number",
 			old:  tree{"passwd": lines(root), "group": lines("root:x:0:"), "shadow": lines("root:*:1::::::")},
-			cur: tree{"passwd": lines(root, "alice:x:1000:1000::/home/alice:/bin/bash"), "group": lines("root:x:0:", "alice:x:1000:"),
+			cur: tree{"passwd": lines(root, "alice:x:1000:1000::/home/alice:/bin/bash"),
+				"group":  lines("root:x:0:", "alice:x:1000:"),
 				"shadow": lines("root:*:1::::::", "alice:$y$a:1::::::")},
 			next: tree{"passwd": lines(root, "redis:x:100:101::/:/bin/false"), "group": lines("root:x:0:", "redis:x:101:"),
 				"shadow": lines("root:*:1::::::", "redis:!:1::::::")},
 			want: tree{"passwd": lines(root, "alice:x:1000:1000::/home/alice:/bin/bash", "redis:x:100:101::/:/bin/false"),
-				"group": lines("root:x:0:", "alice:x:1000:", "redis:x:101:"), "shadow": lines("root:*:1::::::", "alice:$y$a:1::::::", "redis:!:1::::::")},
+				"group":  lines("root:x:0:", "alice:x:1000:", "redis:x:101:"),
+				"shadow": lines("root:*:1::::::", "alice:$y$a:1::::::", "redis:!:1::::::")},
 		},
 		{
 			name: "a taken number moves, user and group alike",
 			old:  tree{"passwd": lines(root), "group": lines("root:x:0:")},
-			cur:  tree{"passwd": lines(root, "a:x:100:999:::", "b:x:999:999:::"), "group": lines("root:x:0:", "ga:x:999:", "gb:x:101:")},
+			cur: tree{
+				"passwd": lines(root, "a:x:100:999:::", "b:x:999:999:::"),
+				"group":  lines("root:x:0:", "ga:x:999:", "gb:x:101:"),
+			},
 			next: tree{"passwd": lines(root, "redis:x:100:101:::"), "group": lines("root:x:0:", "redis:x:101:")},
 			want: tree{"passwd": lines(root, "a:x:100:999:::", "b:x:999:999:::", "redis:x:998:998:::"),
 				"group": lines("root:x:0:", "ga:x:999:", "gb:x:101:", "redis:x:998:")},
@@ -70,12 +75,15 @@ func TestUsersThreeWay(t *testing.T) {
 			},
 		},
 		{
-			name:  "the host's number stays",
-			old:   tree{"passwd": lines(root, "r:x:100:100:::"), "group": lines("root:x:0:", "r:x:100:")},
-			cur:   tree{"passwd": lines(root, "r:x:105:106:::"), "group": lines("root:x:0:", "r:x:106:")},
-			next:  tree{"passwd": lines(root, "r:x:101:102:new::"), "group": lines("root:x:0:", "r:x:102:")},
-			want:  tree{"passwd": lines(root, "r:x:105:106:new::"), "group": lines("root:x:0:", "r:x:106:")},
-			notes: []string{"group: group r is 106 here and 102 in the image; files of the image owned by it show 102", "passwd: user r is 105 here and 101 in the image; files of the image owned by it show 101"},
+			name: "the host's number stays",
+			old:  tree{"passwd": lines(root, "r:x:100:100:::"), "group": lines("root:x:0:", "r:x:100:")},
+			cur:  tree{"passwd": lines(root, "r:x:105:106:::"), "group": lines("root:x:0:", "r:x:106:")},
+			next: tree{"passwd": lines(root, "r:x:101:102:new::"), "group": lines("root:x:0:", "r:x:102:")},
+			want: tree{"passwd": lines(root, "r:x:105:106:new::"), "group": lines("root:x:0:", "r:x:106:")},
+			notes: []string{
+				"group: group r is 106 here and 102 in the image; files of the image owned by it show 102",
+				"passwd: user r is 105 here and 101 in the image; files of the image owned by it show 101",
+			},
 		},
 		{
 			name: "names the image shares one number between keep sharing it",
@@ -84,23 +92,52 @@ func TestUsersThreeWay(t *testing.T) {
 			want: tree{"passwd": lines(root, "toor:x:0:0:::", "a:x:50:50:::", "b:x:50:50:::")},
 		},
 		{
-			name:  "dropped system user goes, with shadow, subuid and memberships",
-			old:   tree{"passwd": lines(root, "r:x:100:100:::"), "shadow": lines("root:*:1::::::", "r:!:1::::::"), "group": lines("root:x:0:", "adm:x:4:r", "r:x:100:"), "subuid": lines("r:1:9")},
-			cur:   tree{"passwd": lines(root, "r:x:100:100:::"), "shadow": lines("root:*:1::::::", "r:!:1::::::"), "group": lines("root:x:0:", "adm:x:4:r", "r:x:100:"), "subuid": lines("r:1:9")},
-			next:  tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "adm:x:4:r")},
-			want:  tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "adm:x:4:"), "subuid": ""},
-			notes: []string{"group: group r is not in the image any more; removed, its number 100 is not given to another", "passwd: user r is not in the image any more; removed, its number 100 is not given to another"},
+			name: "dropped system user goes, with shadow, subuid and memberships",
+			old: tree{
+				"passwd": lines(root, "r:x:100:100:::"),
+				"shadow": lines("root:*:1::::::", "r:!:1::::::"),
+				"group":  lines("root:x:0:", "adm:x:4:r", "r:x:100:"),
+				"subuid": lines("r:1:9"),
+			},
+			cur: tree{
+				"passwd": lines(root, "r:x:100:100:::"),
+				"shadow": lines("root:*:1::::::", "r:!:1::::::"),
+				"group":  lines("root:x:0:", "adm:x:4:r", "r:x:100:"),
+				"subuid": lines("r:1:9"),
+			},
+			next: tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "adm:x:4:r")},
+			want: tree{
+				"passwd": lines(root),
+				"shadow": lines("root:*:1::::::"),
+				"group":  lines("root:x:0:", "adm:x:4:"),
+				"subuid": "",
+			},
+			notes: []string{
+				"group: group r is not in the image any more; removed, its number 100 is not given to another",
+				"passwd: user r is not in the image any more; removed, its number 100 is not given to another",
+			},
 		},
 		{
 			name: "dropped users stay for a reason",
-			old: tree{"passwd": lines(root, "p:x:1000:500:::", "c:x:101:1:::", "s:x:102:1:::", "m:x:103:1:::", "gone:x:104:1:::"),
-				"shadow": lines("root:*:1::::::", "s:!:1::::::"), "group": lines("root:x:0:", "adm:x:4:", "pg:x:500:", "ng:x:501:")},
-			cur: tree{"passwd": lines(root, "p:x:1000:500:::", "c:x:101:1::/c:", "s:x:102:1:::", "m:x:103:1:::", "gone:x:104:1:::"),
-				"shadow": lines("root:*:1::::::", "s:$y$s:1::::::"), "group": lines("root:x:0:", "adm:x:4:m", "pg:x:500:", "ng:x:501:")},
+			old: tree{
+				"passwd": lines(root,
+					"p:x:1000:500:::", "c:x:101:1:::", "s:x:102:1:::", "m:x:103:1:::", "gone:x:104:1:::"),
+				"shadow": lines("root:*:1::::::", "s:!:1::::::"),
+				"group":  lines("root:x:0:", "adm:x:4:", "pg:x:500:", "ng:x:501:"),
+			},
+			cur: tree{
+				"passwd": lines(root,
+					"p:x:1000:500:::", "c:x:101:1::/c:", "s:x:102:1:::", "m:x:103:1:::", "gone:x:104:1:::"),
+				"shadow": lines("root:*:1::::::", "s:$y$s:1::::::"),
+				"group":  lines("root:x:0:", "adm:x:4:m", "pg:x:500:", "ng:x:501:"),
+			},
 			next: tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "adm:x:4:")},
 			want: tree{"passwd": lines(root, "p:x:1000:500:::", "c:x:101:1::/c:", "s:x:102:1:::", "m:x:103:1:::"),
 				"shadow": lines("root:*:1::::::", "s:$y$s:1::::::"), "group": lines("root:x:0:", "adm:x:4:m", "pg:x:500:")},
-			conflicts: []Conflict{{"passwd", "user c: dropped by the image and changed here; kept"}, {"passwd", "user s: dropped by the image and changed here; kept"}},
+			conflicts: []Conflict{
+				{"passwd", "user c: dropped by the image and changed here; kept"},
+				{"passwd", "user s: dropped by the image and changed here; kept"},
+			},
 			notes: []string{
 				"group: group ng is not in the image any more; removed, its number 501 is not given to another",
 				"group: group pg is not in the image; kept, it is the group of a user that stays",
@@ -110,11 +147,23 @@ func TestUsersThreeWay(t *testing.T) {
 			},
 		},
 		{
-			name:      "deleted here stays deleted everywhere",
-			old:       tree{"passwd": lines(root, "g:x:5:60:::"), "shadow": lines("root:*:1::::::", "g:*:1::::::"), "group": lines("root:x:0:", "v:x:44:g")},
-			cur:       tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "v:x:44:")},
-			next:      tree{"passwd": lines(root, "g:x:5:60:games::"), "shadow": lines("root:*:1::::::", "g:*:2::::::"), "group": lines("root:x:0:", "v:x:44:g", "w:x:45:g")},
-			want:      tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "v:x:44:", "w:x:45:")},
+			name: "deleted here stays deleted everywhere",
+			old: tree{
+				"passwd": lines(root, "g:x:5:60:::"),
+				"shadow": lines("root:*:1::::::", "g:*:1::::::"),
+				"group":  lines("root:x:0:", "v:x:44:g"),
+			},
+			cur: tree{"passwd": lines(root), "shadow": lines("root:*:1::::::"), "group": lines("root:x:0:", "v:x:44:")},
+			next: tree{
+				"passwd": lines(root, "g:x:5:60:games::"),
+				"shadow": lines("root:*:1::::::", "g:*:2::::::"),
+				"group":  lines("root:x:0:", "v:x:44:g", "w:x:45:g"),
+			},
+			want: tree{
+				"passwd": lines(root),
+				"shadow": lines("root:*:1::::::"),
+				"group":  lines("root:x:0:", "v:x:44:", "w:x:45:"),
+			},
 			conflicts: []Conflict{{"passwd", "user g: deleted here and changed by the image; stays deleted"}},
 		},
 		{
@@ -127,9 +176,15 @@ func TestUsersThreeWay(t *testing.T) {
 		{
 			name: "comments, NIS lines and broken lines stay, new entries go before +",
 			old:  tree{"passwd": lines(root)},
-			cur:  tree{"passwd": lines("# mine", root, "", "broken:x:1", "root:x:0:0:second::", "a:x:-1:0:::", "+@admins::::::", "+::::::")},
+			cur: tree{
+				"passwd": lines("# mine", root, "", "broken:x:1", "root:x:0:0:second::", "a:x:-1:0:::",
+					"+@admins::::::", "+::::::"),
+			},
 			next: tree{"passwd": lines(root, "new:x:100:100:::")},
-			want: tree{"passwd": lines("# mine", root, "new:x:100:100:::", "", "broken:x:1", "root:x:0:0:second::", "a:x:-1:0:::", "+@admins::::::", "+::::::")},
+			want: tree{
+				"passwd": lines("# mine", root, "new:x:100:100:::", "", "broken:x:1", "root:x:0:0:second::",
+					"a:x:-1:0:::", "+@admins::::::", "+::::::"),
+			},
 			notes: []string{
 				`passwd: a line of "a" is not well formed, or its second; kept as it is`,
 				`passwd: a line of "broken" is not well formed, or its second; kept as it is`,
@@ -137,16 +192,23 @@ func TestUsersThreeWay(t *testing.T) {
 			},
 		},
 		{
-			name: "root comes back", old: tree{"passwd": lines(root)}, cur: tree{"passwd": lines("a:x:1:1:::"), "shadow": lines("a:*:1::::::"), "group": ""},
-			next:  tree{"passwd": lines("root:x:0:0:image:/root:/bin/sh"), "shadow": lines("root:!:7::::::")},
-			want:  tree{"passwd": lines("a:x:1:1:::", "root:x:0:0:image:/root:/bin/sh"), "shadow": lines("a:*:1::::::", "root:!:7::::::"), "group": lines("root:x:0:")},
+			name: "root comes back", old: tree{"passwd": lines(root)},
+			cur:  tree{"passwd": lines("a:x:1:1:::"), "shadow": lines("a:*:1::::::"), "group": ""},
+			next: tree{"passwd": lines("root:x:0:0:image:/root:/bin/sh"), "shadow": lines("root:!:7::::::")},
+			want: tree{
+				"passwd": lines("a:x:1:1:::", "root:x:0:0:image:/root:/bin/sh"),
+				"shadow": lines("a:*:1::::::", "root:!:7::::::"),
+				"group":  lines("root:x:0:"),
+			},
 			notes: []string{"group: no side had a line for root; added"},
 		},
 		{
-			name: "root is 0", old: tree{}, cur: tree{"passwd": lines("root:x:7:7:::"), "group": lines("root:x:0:")}, next: tree{"passwd": lines(root)},
-			want:      tree{"passwd": lines("root:x:0:7:::")},
-			conflicts: []Conflict{{"passwd", "root: gid, gecos, home, shell changed here and by the image; the local one is kept"}},
-			notes:     []string{"passwd: root had the number 7, it is 0 now"},
+			name: "root is 0", old: tree{},
+			cur: tree{"passwd": lines("root:x:7:7:::"), "group": lines("root:x:0:")}, next: tree{"passwd": lines(root)},
+			want: tree{"passwd": lines("root:x:0:7:::")},
+			conflicts: []Conflict{{"passwd",
+				"root: gid, gecos, home, shell changed here and by the image; the local one is kept"}},
+			notes: []string{"passwd: root had the number 7, it is 0 now"},
 		},
 		{
 			name:      "a subordinate range of the image moves off one in use",
@@ -157,7 +219,8 @@ func TestUsersThreeWay(t *testing.T) {
 			conflicts: []Conflict{{"subuid", "ci: the image's range 100000 is in use here; moved to 165536"}},
 		},
 		{
-			name: "nobody has a database", old: tree{}, cur: tree{}, next: tree{}, want: tree{"passwd": "", "shadow": "", "group": ""},
+			name: "nobody has a database", old: tree{}, cur: tree{}, next: tree{},
+			want: tree{"passwd": "", "shadow": "", "group": ""},
 		},
 		{
 			name: "a link instead of a database is a whole",
@@ -185,15 +248,18 @@ func TestUsersThreeWay(t *testing.T) {
 
 func TestAdoptUsers(t *testing.T) {
 	host := tree{
-		"passwd":  lines("root:x:0:0:boss:/root:/usr/bin/zsh", "www:x:33:33:h::", "hostd:x:105:110:::", "alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::"),
-		"shadow":  lines("root:$y$r:150::::::", "www:*:1::::::", "hostd:!:1::::::", "alice:$y$a:160::::::"),
-		"group":   lines("root:x:0:", "adm:x:4:hostd,alice", "www:x:33:", "docker:x:999:alice", "hostd:x:110:", "alice:x:1000:"),
+		"passwd": lines("root:x:0:0:boss:/root:/usr/bin/zsh", "www:x:33:33:h::", "hostd:x:105:110:::",
+			"alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::"),
+		"shadow": lines("root:$y$r:150::::::", "www:*:1::::::", "hostd:!:1::::::", "alice:$y$a:160::::::"),
+		"group": lines("root:x:0:", "adm:x:4:hostd,alice", "www:x:33:", "docker:x:999:alice", "hostd:x:110:",
+			"alice:x:1000:"),
 		"gshadow": lines("root:*::", "adm:*::hostd,alice", "docker:!::alice", "alice:!::"),
 		"subuid":  lines("hostd:1:5", "alice:100000:65536", "1001:200000:65536"),
 	}
 	next := tree{
-		"shells":  "/bin/sh /usr/bin/zsh",
-		"passwd":  lines("root:x:0:0:root:/root:/bin/bash", "www:x:30:30:i:/w:", "imaged:x:105:110:::", "nobody:x:65534:65534:::"),
+		"shells": "/bin/sh /usr/bin/zsh",
+		"passwd": lines("root:x:0:0:root:/root:/bin/bash", "www:x:30:30:i:/w:", "imaged:x:105:110:::",
+			"nobody:x:65534:65534:::"),
 		"shadow":  lines("root:*:200:0:::::", "www:*:2::::::", "imaged:!:2::::::"),
 		"group":   lines("root:x:0:", "adm:x:4:imaged", "www:x:30:", "imaged:x:110:"),
 		"gshadow": lines("root:*::", "adm:*::imaged", "imaged:!::"),
@@ -201,9 +267,11 @@ func TestAdoptUsers(t *testing.T) {
 	}
 	out := mustResolve(t, nil, host.side(), next.side())
 	for file, want := range map[string]string{
-		"passwd":  lines("root:x:0:0:root:/root:/usr/bin/zsh", "www:x:33:33:i:/w:", "alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::", "imaged:x:998:998:::"),
-		"shadow":  lines("root:$y$r:150:0:::::", "www:*:2::::::", "alice:$y$a:160::::::", "imaged:!:2::::::"),
-		"group":   lines("root:x:0:", "adm:x:4:alice,imaged", "www:x:33:", "docker:x:999:alice", "alice:x:1000:", "imaged:x:998:"),
+		"passwd": lines("root:x:0:0:root:/root:/usr/bin/zsh", "www:x:33:33:i:/w:",
+			"alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::", "imaged:x:998:998:::"),
+		"shadow": lines("root:$y$r:150:0:::::", "www:*:2::::::", "alice:$y$a:160::::::", "imaged:!:2::::::"),
+		"group": lines("root:x:0:", "adm:x:4:alice,imaged", "www:x:33:", "docker:x:999:alice",
+			"alice:x:1000:", "imaged:x:998:"),
 		"gshadow": lines("root:*::", "adm:*::alice,imaged", "docker:!::alice", "alice:!::", "imaged:!::"),
 		"subuid":  lines("alice:100000:65536", "1001:200000:65536", "imaged:265536:65536"),
 	} {
@@ -240,7 +308,8 @@ func TestRootOfAnAdoptedHost(t *testing.T) {
 		{"empty", "root::1::::::", "root:*:2::::::", "root::1::::::"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out := mustResolve(t, nil, tree{"passwd": lines(root), "shadow": lines(test.host)}.side(), tree{"passwd": lines(root), "shadow": lines(test.image)}.side())
+			out := mustResolve(t, nil, tree{"passwd": lines(root), "shadow": lines(test.host)}.side(),
+				tree{"passwd": lines(root), "shadow": lines(test.image)}.side())
 			if got := out.text("shadow"); got != lines(test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -361,8 +430,14 @@ func TestUserLaws(t *testing.T) {
 // An untouched host gets the image's users, as long as the image is true to
 // its own numbers.
 func TestUntouchedHostGetsTheImagesUsers(t *testing.T) {
-	old := tree{"passwd": lines("# v1", root, "a:x:100:100:::", "z:x:999:999:::"), "group": lines("root:x:0:", "a:x:100:", "z:x:999:a")}
-	next := tree{"passwd": strings.TrimSuffix(lines("# v2", "z:x:999:999:new::", root, "b:x:101:101:::"), "\n"), "group": lines("b:x:101:z", "root:x:0:", "z:x:999:")}
+	old := tree{
+		"passwd": lines("# v1", root, "a:x:100:100:::", "z:x:999:999:::"),
+		"group":  lines("root:x:0:", "a:x:100:", "z:x:999:a"),
+	}
+	next := tree{
+		"passwd": strings.TrimSuffix(lines("# v2", "z:x:999:999:new::", root, "b:x:101:101:::"), "\n"),
+		"group":  lines("b:x:101:z", "root:x:0:", "z:x:999:"),
+	}
 	out := threeWay(t, old, old, next)
 	for file := range next {
 		if out.text(file) != next[file] {
@@ -372,8 +447,9 @@ func TestUntouchedHostGetsTheImagesUsers(t *testing.T) {
 }
 
 var tableSeeds = []string{
-	"", "\n", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:0", "root:x:0:0:a:b:c:d", ":x:0:0:::", "+::::::", "-@g::::::", "# c",
-	"a:x:4294967295:0:::", "a:x:99999999999:0:::", "a:x:-1:0:::", "a:x: 1:0:::", "a:x:1:1:::\na:x:2:2:::\n", "\x00:x:1:1:::", "a:x:1:1:::\r\n",
+	"", "\n", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:0", "root:x:0:0:a:b:c:d", ":x:0:0:::", "+::::::",
+	"-@g::::::", "# c", "a:x:4294967295:0:::", "a:x:99999999999:0:::", "a:x:-1:0:::", "a:x: 1:0:::",
+	"a:x:1:1:::\na:x:2:2:::\n", "\x00:x:1:1:::", "a:x:1:1:::\r\n",
 	"root:x:5:5:::", "g:x:1:a,,b,a", "\n\n\n", "\x00\x00", "a:1:2\na:1:2\n",
 }
 
@@ -386,7 +462,8 @@ func FuzzUsers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, old, cur, next string) {
 		for file, format := range formats {
-			if got := string(parseTable(format, []byte(cur)).bytes()); strings.TrimSuffix(got, "\n") != strings.TrimSuffix(cur, "\n") {
+			got := string(parseTable(format, []byte(cur)).bytes())
+			if strings.TrimSuffix(got, "\n") != strings.TrimSuffix(cur, "\n") {
 				t.Fatalf("%s: parsing loses something: %q of %q", file, got, cur)
 			}
 		}
@@ -407,7 +484,8 @@ func FuzzUsers(f *testing.F) {
 			}
 			for _, file := range []string{"passwd", "shadow", "group"} {
 				merged := parseTable(formats[file], []byte(out.text(file)))
-				if r, ok := merged.get("root"); !ok || file == "passwd" && r.fields[2] != "0" && strings.Trim(r.fields[2], "0") != "" {
+				if r, ok := merged.get("root"); !ok ||
+					file == "passwd" && r.fields[2] != "0" && strings.Trim(r.fields[2], "0") != "" {
 					t.Fatalf("%s: no root: %q", file, out.text(file))
 				}
 			}
@@ -415,7 +493,8 @@ func FuzzUsers(f *testing.F) {
 				continue
 			}
 			for _, line := range strings.Split(cur, "\n") {
-				if fields := strings.Split(line, ":"); len(fields) != 7 && !strings.Contains(old, line) && !strings.Contains(out.text("passwd"), line) {
+				if fields := strings.Split(line, ":"); len(fields) != 7 && !strings.Contains(old, line) &&
+					!strings.Contains(out.text("passwd"), line) {
 					t.Fatalf("the line %q is lost: %q", line, out.text("passwd"))
 				}
 			}

@@ -71,9 +71,18 @@ func read1(t *testing.T, name string) string {
 func TestMergeOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	old := tree{"passwd": lines(root, "svc:x:100:0:::"), "a": "1", "svc.conf": "1"}.onDisk(t, dir+"/old")
-	cur := tree{"passwd": lines(root, "mine:x:101:0:::", "svc:x:105:0:::"), "a": "1", "local": "L|4750", "l": "-> /nowhere", "svc.conf": "1"}.onDisk(t, dir+"/cur")
-	next := tree{"passwd": lines(root, "svc:x:101:0:::", "new:x:105:0:::"), "a": "2", "d/": "|1770", "svc.conf": "2|640", "new.conf": "1"}.onDisk(t, dir+"/next")
-	for name, uid := range map[string]int{old + "/svc.conf": 100, cur + "/svc.conf": 105, next + "/svc.conf": 101, next + "/new.conf": 105, cur + "/l": 77, cur + "/local": 88} {
+	cur := tree{"passwd": lines(root, "mine:x:101:0:::", "svc:x:105:0:::"), "a": "1", "local": "L|4750",
+		"l": "-> /nowhere", "svc.conf": "1"}.onDisk(t, dir+"/cur")
+	next := tree{"passwd": lines(root, "svc:x:101:0:::", "new:x:105:0:::"), "a": "2", "d/": "|1770",
+		"svc.conf": "2|640", "new.conf": "1"}.onDisk(t, dir+"/next")
+	for name, uid := range map[string]int{
+		old + "/svc.conf":  100,
+		cur + "/svc.conf":  105,
+		next + "/svc.conf": 101,
+		next + "/new.conf": 105,
+		cur + "/l":         77,
+		cur + "/local":     88,
+	} {
 		mode, err := os.Lstat(name)
 		if err != nil {
 			t.Fatal(err)
@@ -95,7 +104,11 @@ func TestMergeOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-	for attr, value := range map[string]string{"trusted.t": "1", "security.capability": capability, "user.u": strings.Repeat("x", 2000)} {
+	for attr, value := range map[string]string{
+		"trusted.t":           "1",
+		"security.capability": capability,
+		"user.u":              strings.Repeat("x", 2000),
+	} {
 		if err := unix.Lsetxattr(cur+"/local", attr, []byte(value), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -149,13 +162,15 @@ func TestMergeOnDisk(t *testing.T) {
 	curSide, _ := readSnapshot(cur)
 	nextSide, _ := readSnapshot(next)
 	for name, want := range map[string]entry{
-		".": nextSide.tree["."], "a": nextSide.tree["a"], "d": nextSide.tree["d"], "local": curSide.tree["local"], "l": curSide.tree["l"], "null": curSide.tree["null"],
+		".": nextSide.tree["."], "a": nextSide.tree["a"], "d": nextSide.tree["d"],
+		"local": curSide.tree["local"], "l": curSide.tree["l"], "null": curSide.tree["null"],
 	} {
 		if e := got.tree[name]; !same(e, want, true, true) || !e.mtime.Equal(want.mtime) {
 			t.Errorf("%s:\n got %+v\nwant %+v", name, e, want)
 		}
 	}
-	if e := got.tree["local"]; e.mode != 0o4750 || e.uid != 88 || len(e.xattrs) != 3 || e.xattrs["security.capability"] != capability {
+	if e := got.tree["local"]; e.mode != 0o4750 || e.uid != 88 || len(e.xattrs) != 3 ||
+		e.xattrs["security.capability"] != capability {
 		t.Errorf("local: %+v", e)
 	}
 	if e := got.tree["d"]; e.mode != 0o1770 || !e.mtime.Equal(stamp) {
@@ -173,7 +188,12 @@ func TestMergeOnDisk(t *testing.T) {
 	if want := lines(root, "mine:x:101:0:::", "svc:x:105:0:::", "new:x:999:0:::"); read1(t, dst+"/passwd") != want {
 		t.Errorf("passwd: %q", read1(t, dst+"/passwd"))
 	}
-	for name, mode := range map[string]os.FileMode{"/roots": 0o700, "/roots/x": 0o700, "/state": 0o700, "/state/ids.json": 0o600} {
+	for name, mode := range map[string]os.FileMode{
+		"/roots":          0o700,
+		"/roots/x":        0o700,
+		"/state":          0o700,
+		"/state/ids.json": 0o600,
+	} {
 		if info, err := os.Stat(dir + name); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v %v", name, info.Mode(), err)
 		}
@@ -236,7 +256,8 @@ func TestMergeFailsWithoutTouchingAnything(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
 	}
-	if _, err := Merge(Inputs{Current: cur, Next: next, Ledger: dir + "/ledger"}, dst); err == nil || !strings.Contains(err.Error(), "cannot read "+dir+"/ledger") {
+	if _, err := Merge(Inputs{Current: cur, Next: next, Ledger: dir + "/ledger"}, dst); err == nil ||
+		!strings.Contains(err.Error(), "cannot read "+dir+"/ledger") {
 		t.Errorf("damaged ledger: %v", err)
 	}
 	if read1(t, dst+"/before") != "1" || read1(t, cur+"/f") != "L" {
@@ -288,25 +309,32 @@ func TestMountsAreNotCrossed(t *testing.T) {
 func TestShadowSuiteAccepts(t *testing.T) {
 	dir := t.TempDir()
 	old := tree{
-		"passwd": lines(root, "svc:x:100:100::/:/usr/sbin/nologin"), "shadow": lines("root:*:1:0:99999:7:::", "svc:!:1::::::"),
-		"group": lines("root:x:0:", "adm:x:4:svc", "svc:x:100:"), "gshadow": lines("root:*::", "adm:*::svc", "svc:!::"),
+		"passwd": lines(root, "svc:x:100:100::/:/usr/sbin/nologin"),
+		"shadow": lines("root:*:1:0:99999:7:::", "svc:!:1::::::"),
+		"group":  lines("root:x:0:", "adm:x:4:svc", "svc:x:100:"), "gshadow": lines("root:*::", "adm:*::svc", "svc:!::"),
 	}.onDisk(t, dir+"/old")
 	cur := tree{
-		"passwd":  lines(root, "svc:x:100:100::/:/usr/sbin/nologin", "alice:x:1000:1000::/:/bin/sh", "hostd:x:101:101::/:/usr/sbin/nologin"),
-		"shadow":  lines("root:$6$x$y:2:0:99999:7:::", "svc:!:1::::::", "alice:$6$x$z:2:0:99999:7:::", "hostd:!:1::::::"),
-		"group":   lines("root:x:0:", "adm:x:4:svc,alice", "svc:x:100:", "alice:x:1000:", "hostd:x:101:", "docker:x:102:alice,hostd"),
+		"passwd": lines(root, "svc:x:100:100::/:/usr/sbin/nologin", "alice:x:1000:1000::/:/bin/sh",
+			"hostd:x:101:101::/:/usr/sbin/nologin"),
+		"shadow": lines("root:$6$x$y:2:0:99999:7:::", "svc:!:1::::::", "alice:$6$x$z:2:0:99999:7:::", "hostd:!:1::::::"),
+		"group": lines("root:x:0:", "adm:x:4:svc,alice", "svc:x:100:", "alice:x:1000:", "hostd:x:101:",
+			"docker:x:102:alice,hostd"),
 		"gshadow": lines("root:*::", "adm:*::svc,alice", "svc:!::", "alice:!::", "hostd:!::", "docker:!::alice,hostd"),
 	}.onDisk(t, dir+"/cur")
 	next := tree{
-		"passwd": lines(root, "web:x:101:101::/:/usr/sbin/nologin"), "shadow": lines("root:*:3:0:99999:7:::", "web:!:1::::::"),
-		"group": lines("root:x:0:", "adm:x:4:web", "web:x:101:"), "gshadow": lines("root:*::", "adm:*::web", "web:!::"),
+		"passwd": lines(root, "web:x:101:101::/:/usr/sbin/nologin"),
+		"shadow": lines("root:*:3:0:99999:7:::", "web:!:1::::::"),
+		"group":  lines("root:x:0:", "adm:x:4:web", "web:x:101:"), "gshadow": lines("root:*::", "adm:*::web", "web:!::"),
 	}.onDisk(t, dir+"/next")
 	for _, in := range []Inputs{{Old: old, Current: cur, Next: next}, {Current: cur, Next: next}} {
 		dst := dir + "/dst"
 		if _, err := Merge(in, dst); err != nil {
 			t.Fatal(err)
 		}
-		for _, check := range [][]string{{"pwck", "-r", "-q", dst + "/passwd", dst + "/shadow"}, {"grpck", "-r", dst + "/group", dst + "/gshadow"}} {
+		for _, check := range [][]string{
+			{"pwck", "-r", "-q", dst + "/passwd", dst + "/shadow"},
+			{"grpck", "-r", dst + "/group", dst + "/gshadow"},
+		} {
 			// Memberships are looked up in the machine's own passwd, so only
 			// the form of the lines and the pairing of the files is judged.
 			out, err := exec.Command("/usr/sbin/"+check[0], check[1:]...).CombinedOutput()

@@ -20,8 +20,9 @@ func elfNote(name string, kind uint32, desc string) string {
 func TestBuildID(t *testing.T) {
 	id := elfNote("GNU\x00", 3, "\xc0\xff\xee\x01\x02")
 	for name, c := range map[string]struct{ notes, want string }{
-		"first":           {id + elfNote("Linux\x00", 0x101, "x"), "c0ffee0102"},
-		"after others":    {elfNote("Linux\x00", 0x101, "xyz") + elfNote("Xen\x00", 3, "1234") + elfNote("GNU\x00", 1, "abi") + id, "c0ffee0102"},
+		"first": {id + elfNote("Linux\x00", 0x101, "x"), "c0ffee0102"},
+		"after others": {elfNote("Linux\x00", 0x101, "xyz") + elfNote("Xen\x00", 3, "1234") +
+			elfNote("GNU\x00", 1, "abi") + id, "c0ffee0102"},
 		"none":            {elfNote("Linux\x00", 0x101, "x"), ""},
 		"no notes":        {"", ""},
 		"cut in the head": {id[:8], ""},

@@ -38,10 +38,14 @@ func TestMustStay(t *testing.T) {
 		container    bool
 		want         bool
 	}{
-		"asked for":                 {"root=/dev/vda updatectl.resume=0 quiet\n", "/sbin/init\x00", false, true},
-		"not asked for":             {"root=/dev/vda updatectl.resume=01\n", "/sbin/init\x00updatectl.resume=0\x00", false, false},
-		"container, asked for":      {"quiet\n", "/sbin/init\x00updatectl.resume=0\x00", true, true},
-		"container, the host's own": {"updatectl.resume=0\n", "/sbin/init\x00", true, false},
+		"asked for": {kernel: "root=/dev/vda updatectl.resume=0 quiet\n", init: "/sbin/init\x00", want: true},
+		"not asked for": {
+			kernel: "root=/dev/vda updatectl.resume=01\n", init: "/sbin/init\x00updatectl.resume=0\x00",
+		},
+		"container, asked for": {
+			kernel: "quiet\n", init: "/sbin/init\x00updatectl.resume=0\x00", container: true, want: true,
+		},
+		"container, the host's own": {kernel: "updatectl.resume=0\n", init: "/sbin/init\x00", container: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

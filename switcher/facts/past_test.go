@@ -12,10 +12,17 @@ import (
 func TestPast(t *testing.T) {
 	var p Past
 	old, fresh := rootfs.Policy{Type: "targeted", Digest: "1"}, rootfs.Policy{Type: "targeted", Digest: "2"}
-	p.Note("host", Present{Sysctls: []string{"vm/swappiness", "kernel/panic"}, Loaded: []string{"kvm", "loop"}, Options: map[string]string{"kvm": "nested=1"}, Policy: old})
-	v1 := Present{Sysctls: []string{"kernel/panic"}, Loaded: []string{"kvm", "loop", "nbd"}, Options: map[string]string{"nbd": "max_part=8"}, Policy: fresh}
+	p.Note("host", Present{
+		Sysctls: []string{"vm/swappiness", "kernel/panic"}, Loaded: []string{"kvm", "loop"},
+		Options: map[string]string{"kvm": "nested=1"}, Policy: old,
+	})
+	v1 := Present{
+		Sysctls: []string{"kernel/panic"}, Loaded: []string{"kvm", "loop", "nbd"},
+		Options: map[string]string{"nbd": "max_part=8"}, Policy: fresh,
+	}
 	p.Note("v1", v1)
-	if got := p.DroppedSysctls(v1); !slices.Equal(got, []string{"vm/swappiness"}) || p.Sysctls[got[0]] != "host" || p.Sysctls["kernel/panic"] != "v1" {
+	if got := p.DroppedSysctls(v1); !slices.Equal(got, []string{"vm/swappiness"}) ||
+		p.Sysctls[got[0]] != "host" || p.Sysctls["kernel/panic"] != "v1" {
 		t.Errorf("dropped %q of %v", got, p.Sysctls)
 	}
 	if got := p.ChangedOptions(v1); !slices.Equal(got, []StaleOptions{{"kvm", "nested=1", "", "host"}}) {
@@ -45,7 +52,8 @@ func TestPast(t *testing.T) {
 
 func TestPresent(t *testing.T) {
 	root := t.TempDir()
-	testtree.Write(t, root, "etc/sysctl.d/x.conf", []byte("vm.swappiness=10\nvm.none=1\nnet.ipv4.conf.*.rp_filter=1\n"), 0o644)
+	testtree.Write(t, root, "etc/sysctl.d/x.conf",
+		[]byte("vm.swappiness=10\nvm.none=1\nnet.ipv4.conf.*.rp_filter=1\n"), 0o644)
 	testtree.Write(t, root, "proc/sys/vm/swappiness", []byte("60\n"), 0o644)
 	testtree.Write(t, root, "proc/sys/net/ipv4/conf/eth0.1/rp_filter", []byte("2\n"), 0o644)
 	testtree.Write(t, root, "proc/modules", []byte("nbd 65536 0 - Live 0x0\nloop 40960 2 - Live 0x0\n"), 0o644)

@@ -16,13 +16,16 @@ func softly() (facts.Facts, Target) {
 	booted := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	policy := rootfs.Policy{Type: "targeted", Digest: strings.Repeat("ab", 32)}
 	f := facts.Facts{
-		Root: switcher.HostRoot, KernelRelease: "6.12.1", KernelVersion: "#1 SMP 1", Architecture: "amd64", Systemd: 257, ISA: 3,
-		At: booted.AddDate(0, 0, 10), KernelBooted: booted, CommandLine: `root=/dev/vda1 quiet "dyndbg=file a.c +p" console=ttyS0`,
-		SELinuxOn: true, SELinux: policy,
+		Root: switcher.HostRoot, KernelRelease: "6.12.1", KernelVersion: "#1 SMP 1", Architecture: "amd64",
+		Systemd: 257, ISA: 3,
+		At: booted.AddDate(0, 0, 10), KernelBooted: booted,
+		CommandLine: `root=/dev/vda1 quiet "dyndbg=file a.c +p" console=ttyS0`,
+		SELinuxOn:   true, SELinux: policy,
 	}
 	t := Target{Root: "sha256-2", Architecture: "amd64", Image: rootfs.Image{
-		Systemd: 257, Init: "/usr/lib/systemd/systemd", Machine: "amd64", ISA: 1, Kernels: []rootfs.Kernel{{Release: "6.12.1", Version: "#1 SMP 1"}},
-		Kargs: []string{"console=ttyS0"}, SELinux: policy,
+		Systemd: 257, Init: "/usr/lib/systemd/systemd", Machine: "amd64", ISA: 1,
+		Kernels: []rootfs.Kernel{{Release: "6.12.1", Version: "#1 SMP 1"}},
+		Kargs:   []string{"console=ttyS0"}, SELinux: policy,
 	}}
 	return f, t
 }
@@ -36,43 +39,174 @@ func TestDecide(t *testing.T) {
 		verdict Verdict
 		reason  string
 	}{
-		"nothing against it":        {func(*facts.Facts, *Target) {}, "kernel modules", VerdictOK, "has the modules"},
-		"host without systemd":      {func(f *facts.Facts, _ *Target) { f.Systemd = 0 }, "systemd of the host", VerdictRefuse, "not systemd"},
-		"host of the first systemd": {func(f *facts.Facts, _ *Target) { f.Systemd = 254 }, "systemd of the host", VerdictNote, "nobody goes back from a root that hangs; 255 lets it live"},
-		"Debian 12 host":            {func(f *facts.Facts, _ *Target) { f.Systemd = 252 }, "systemd of the host", VerdictRefuse, "systemd 252, and a soft reboot needs 254"},
-		"Debian 12 image":           {func(_ *facts.Facts, t *Target) { t.Systemd = 252 }, "systemd of the root", VerdictRefuse, "the image has systemd 252"},
-		"unknown systemd":           {func(_ *facts.Facts, t *Target) { t.Systemd = 0 }, "systemd of the root", VerdictNote, "does not tell"},
-		"other architecture":        {func(_ *facts.Facts, t *Target) { t.Architecture = "arm64" }, "architecture", VerdictRefuse, "for arm64, this host is amd64"},
-		"init of another machine":   {func(_ *facts.Facts, t *Target) { t.Machine = "arm64" }, "architecture", VerdictRefuse, "init is a program for arm64, this host is amd64"},
-		"newer processor needed":    {func(_ *facts.Facts, t *Target) { t.ISA = 4 }, "x86-64 level", VerdictRefuse, "needs x86-64-v4, this processor has x86-64-v3"},
-		"variant needs a newer":     {func(_ *facts.Facts, t *Target) { t.Variant = "v4" }, "x86-64 level", VerdictRefuse, "needs x86-64-v4"},
-		"just enough":               {func(_ *facts.Facts, t *Target) { t.ISA = 3 }, "x86-64 level", VerdictOK, "needs x86-64-v3, this processor has x86-64-v3"},
-		"unknown processor":         {func(f *facts.Facts, t *Target) { f.ISA, t.ISA = 0, 3 }, "x86-64 level", VerdictNote, "does not tell what it has"},
-		"no init":                   {func(_ *facts.Facts, t *Target) { t.Init = "" }, "init", VerdictRefuse, "no init"},
-		"newer kernel in it":        {func(_ *facts.Facts, t *Target) { t.Kernels = []rootfs.Kernel{{Release: "6.12.9", Version: "#1 SMP 9"}} }, "kernel", VerdictNote, "kernel 6.12.1 (#1 SMP 1) keeps running; the image's own, 6.12.9 (#1 SMP 9)"},
-		"another build of it":       {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel", VerdictNote, "kernel 6.12.1 (#1 SMP 1) keeps running; the image has another build of it, #1 SMP 2"},
-		"image without a kernel":    {func(_ *facts.Facts, t *Target) { t.Kernels = nil }, "kernel", VerdictOK, "keeps running"},
-		"modules carried over":      {func(_ *facts.Facts, t *Target) { t.Kernels, t.Modules = []rootfs.Kernel{{Release: "6.12.9"}}, true }, "kernel modules", VerdictOK, "carried over"},
-		"modules of another build":  {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "#1 SMP 2", true }, "kernel modules", VerdictOK, "carried over, the image has those of another build"},
-		"of another build only":     {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" }, "kernel modules", VerdictNote, "none can be loaded"},
-		"of an unknown build":       {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true }, "kernel modules", VerdictOK, "carried over, the image does not tell of which build its own are"},
-		"unknown, none at hand":     {func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "" }, "kernel modules", VerdictNote, "does not tell of which build"},
-		"no modules anywhere":       {func(_ *facts.Facts, t *Target) { t.Kernels = nil }, "kernel modules", VerdictNote, "none can be loaded"},
-		"parameters missing":        {func(_ *facts.Facts, t *Target) { t.Kargs = []string{"quiet", "mitigations=auto", "console=ttyS1"} }, "kernel command line", VerdictFull, "wants mitigations=auto console=ttyS1, and the kernel was booted without"},
-		"no parameters wanted":      {func(_ *facts.Facts, t *Target) { t.Kargs = nil }, "kernel command line", VerdictOK, "wants nothing"},
-		"kernel too old":            {func(f *facts.Facts, _ *Target) { f.RebootBy = f.KernelBooted.AddDate(0, 0, 9) }, "kernel age", VerdictFull, "booted on 2026-03-01, and [switch] max-kernel-age wants a full reboot since 2026-03-10"},
-		"on the very day":           {func(f *facts.Facts, _ *Target) { f.RebootBy = f.At }, "kernel age", VerdictFull, "since 2026-03-11"},
-		"kernel grows old":          {func(f *facts.Facts, _ *Target) { f.RebootBy = f.At.AddDate(0, 0, 1) }, "kernel age", VerdictOK, "a full reboot by 2026-03-12"},
-		"kernel of any age":         {func(*facts.Facts, *Target) {}, "kernel age", VerdictOK, "sets no limit"},
-		"another policy":            {func(_ *facts.Facts, t *Target) { t.SELinux.Digest = strings.Repeat("cd", 32) }, "SELinux", VerdictFull, "targeted (sha256 abababababab) is loaded and stays so, and the root has another, targeted (sha256 cdcdcdcdcdcd)"},
-		"policy of another type":    {func(_ *facts.Facts, t *Target) { t.SELinux.Type = "mls" }, "SELinux", VerdictFull, "another, mls"},
-		"no policy":                 {func(_ *facts.Facts, t *Target) { t.SELinux = rootfs.Policy{} }, "SELinux", VerdictFull, "the root has none"},
-		"loaded policy not known":   {func(f *facts.Facts, _ *Target) { f.SELinux = rootfs.Policy{} }, "SELinux", VerdictFull, "(unknown) is loaded"},
-		"SELinux off on the host":   {func(f *facts.Facts, _ *Target) { f.SELinuxOn = false }, "SELinux", VerdictNote, "off in the running kernel"},
-		"no SELinux at all":         {func(f *facts.Facts, t *Target) { f.SELinuxOn, t.SELinux = false, rootfs.Policy{} }, "SELinux", VerdictOK, "it is off"},
-		"encrypted disk":            {func(f *facts.Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} }, "encrypted disks", VerdictRefuse, "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)"},
-		"open fixes":                {func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} }, "known fixes", VerdictNote, "without the fixes of CVE-2026-1, CVE-2026-2"},
-		"back to the host":          {func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil }, "init", VerdictOK, "has an init"},
+		"nothing against it": {
+			change: func(*facts.Facts, *Target) {}, check: "kernel modules", verdict: VerdictOK,
+			reason: "has the modules",
+		},
+		"host without systemd": {
+			change: func(f *facts.Facts, _ *Target) { f.Systemd = 0 }, check: "systemd of the host",
+			verdict: VerdictRefuse, reason: "not systemd",
+		},
+		"host of the first systemd": {
+			change: func(f *facts.Facts, _ *Target) { f.Systemd = 254 }, check: "systemd of the host",
+			verdict: VerdictNote, reason: "nobody goes back from a root that hangs; 255 lets it live",
+		},
+		"Debian 12 host": {
+			change: func(f *facts.Facts, _ *Target) { f.Systemd = 252 }, check: "systemd of the host",
+			verdict: VerdictRefuse, reason: "systemd 252, and a soft reboot needs 254",
+		},
+		"Debian 12 image": {
+			change: func(_ *facts.Facts, t *Target) { t.Systemd = 252 }, check: "systemd of the root",
+			verdict: VerdictRefuse, reason: "the image has systemd 252",
+		},
+		"unknown systemd": {
+			change: func(_ *facts.Facts, t *Target) { t.Systemd = 0 }, check: "systemd of the root",
+			verdict: VerdictNote, reason: "does not tell",
+		},
+		"other architecture": {
+			change: func(_ *facts.Facts, t *Target) { t.Architecture = "arm64" }, check: "architecture",
+			verdict: VerdictRefuse, reason: "for arm64, this host is amd64",
+		},
+		"init of another machine": {
+			change: func(_ *facts.Facts, t *Target) { t.Machine = "arm64" }, check: "architecture",
+			verdict: VerdictRefuse, reason: "init is a program for arm64, this host is amd64",
+		},
+		"newer processor needed": {
+			change: func(_ *facts.Facts, t *Target) { t.ISA = 4 }, check: "x86-64 level", verdict: VerdictRefuse,
+			reason: "needs x86-64-v4, this processor has x86-64-v3",
+		},
+		"variant needs a newer": {
+			change: func(_ *facts.Facts, t *Target) { t.Variant = "v4" }, check: "x86-64 level",
+			verdict: VerdictRefuse, reason: "needs x86-64-v4",
+		},
+		"just enough": {
+			change: func(_ *facts.Facts, t *Target) { t.ISA = 3 }, check: "x86-64 level", verdict: VerdictOK,
+			reason: "needs x86-64-v3, this processor has x86-64-v3",
+		},
+		"unknown processor": {
+			change: func(f *facts.Facts, t *Target) { f.ISA, t.ISA = 0, 3 }, check: "x86-64 level",
+			verdict: VerdictNote, reason: "does not tell what it has",
+		},
+		"no init": {
+			change: func(_ *facts.Facts, t *Target) { t.Init = "" }, check: "init", verdict: VerdictRefuse,
+			reason: "no init",
+		},
+		"newer kernel in it": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kernels = []rootfs.Kernel{{Release: "6.12.9", Version: "#1 SMP 9"}} },
+			check:   "kernel",
+			verdict: VerdictNote,
+			reason:  "kernel 6.12.1 (#1 SMP 1) keeps running; the image's own, 6.12.9 (#1 SMP 9)",
+		},
+		"another build of it": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" },
+			check:   "kernel",
+			verdict: VerdictNote,
+			reason:  "kernel 6.12.1 (#1 SMP 1) keeps running; the image has another build of it, #1 SMP 2",
+		},
+		"image without a kernel": {
+			change: func(_ *facts.Facts, t *Target) { t.Kernels = nil }, check: "kernel", verdict: VerdictOK,
+			reason: "keeps running",
+		},
+		"modules carried over": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kernels, t.Modules = []rootfs.Kernel{{Release: "6.12.9"}}, true },
+			check:   "kernel modules",
+			verdict: VerdictOK,
+			reason:  "carried over",
+		},
+		"modules of another build": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "#1 SMP 2", true },
+			check:   "kernel modules",
+			verdict: VerdictOK,
+			reason:  "carried over, the image has those of another build",
+		},
+		"of another build only": {
+			change: func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" },
+			check:  "kernel modules", verdict: VerdictNote, reason: "none can be loaded",
+		},
+		"of an unknown build": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true },
+			check:   "kernel modules",
+			verdict: VerdictOK,
+			reason:  "carried over, the image does not tell of which build its own are",
+		},
+		"unknown, none at hand": {
+			change: func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "" }, check: "kernel modules",
+			verdict: VerdictNote, reason: "does not tell of which build",
+		},
+		"no modules anywhere": {
+			change: func(_ *facts.Facts, t *Target) { t.Kernels = nil }, check: "kernel modules",
+			verdict: VerdictNote, reason: "none can be loaded",
+		},
+		"parameters missing": {
+			change:  func(_ *facts.Facts, t *Target) { t.Kargs = []string{"quiet", "mitigations=auto", "console=ttyS1"} },
+			check:   "kernel command line",
+			verdict: VerdictFull,
+			reason:  "wants mitigations=auto console=ttyS1, and the kernel was booted without",
+		},
+		"no parameters wanted": {
+			change: func(_ *facts.Facts, t *Target) { t.Kargs = nil }, check: "kernel command line",
+			verdict: VerdictOK, reason: "wants nothing",
+		},
+		"kernel too old": {
+			change:  func(f *facts.Facts, _ *Target) { f.RebootBy = f.KernelBooted.AddDate(0, 0, 9) },
+			check:   "kernel age",
+			verdict: VerdictFull,
+			reason:  "booted on 2026-03-01, and [switch] max-kernel-age wants a full reboot since 2026-03-10",
+		},
+		"on the very day": {
+			change: func(f *facts.Facts, _ *Target) { f.RebootBy = f.At }, check: "kernel age",
+			verdict: VerdictFull, reason: "since 2026-03-11",
+		},
+		"kernel grows old": {
+			change: func(f *facts.Facts, _ *Target) { f.RebootBy = f.At.AddDate(0, 0, 1) }, check: "kernel age",
+			verdict: VerdictOK, reason: "a full reboot by 2026-03-12",
+		},
+		"kernel of any age": {
+			change: func(*facts.Facts, *Target) {}, check: "kernel age", verdict: VerdictOK,
+			reason: "sets no limit",
+		},
+		"another policy": {
+			change:  func(_ *facts.Facts, t *Target) { t.SELinux.Digest = strings.Repeat("cd", 32) },
+			check:   "SELinux",
+			verdict: VerdictFull,
+			reason: "targeted (sha256 abababababab) is loaded and stays so, and the root has another, targeted " +
+				"(sha256 cdcdcdcdcdcd)",
+		},
+		"policy of another type": {
+			change: func(_ *facts.Facts, t *Target) { t.SELinux.Type = "mls" }, check: "SELinux",
+			verdict: VerdictFull, reason: "another, mls",
+		},
+		"no policy": {
+			change: func(_ *facts.Facts, t *Target) { t.SELinux = rootfs.Policy{} }, check: "SELinux",
+			verdict: VerdictFull, reason: "the root has none",
+		},
+		"loaded policy not known": {
+			change: func(f *facts.Facts, _ *Target) { f.SELinux = rootfs.Policy{} }, check: "SELinux",
+			verdict: VerdictFull, reason: "(unknown) is loaded",
+		},
+		"SELinux off on the host": {
+			change: func(f *facts.Facts, _ *Target) { f.SELinuxOn = false }, check: "SELinux",
+			verdict: VerdictNote, reason: "off in the running kernel",
+		},
+		"no SELinux at all": {
+			change: func(f *facts.Facts, t *Target) { f.SELinuxOn, t.SELinux = false, rootfs.Policy{} },
+			check:  "SELinux", verdict: VerdictOK, reason: "it is off",
+		},
+		"encrypted disk": {
+			change:  func(f *facts.Facts, _ *Target) { f.DiskUnits = []string{"systemd-cryptsetup@data.service"} },
+			check:   "encrypted disks",
+			verdict: VerdictRefuse,
+			reason: "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 " +
+				"minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)",
+		},
+		"open fixes": {
+			change: func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} },
+			check:  "known fixes", verdict: VerdictNote, reason: "without the fixes of CVE-2026-1, CVE-2026-2",
+		},
+		"back to the host": {
+			change: func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil },
+			check:  "init", verdict: VerdictOK, reason: "has an init",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, to := softly()

@@ -108,7 +108,9 @@ func (f *fake) task(pid int, name, state, flags, unit, stack string) {
 const soon = 250 * time.Millisecond
 
 func TestLoad(t *testing.T) {
-	effective := map[string]string{patchDir + "/fix/enabled": "1\n", patchDir + "/fix/transition": "0\n", moduleDir + "/fix/refcnt": "1"}
+	effective := map[string]string{
+		patchDir + "/fix/enabled": "1\n", patchDir + "/fix/transition": "0\n", moduleDir + "/fix/refcnt": "1",
+	}
 	for name, c := range map[string]struct {
 		files  map[string]string
 		change func(*fake)
@@ -118,48 +120,125 @@ func TestLoad(t *testing.T) {
 		log    string
 		left   bool // whether a module of that name is in the kernel afterwards
 	}{
-		"loaded":                    {log: "insert fix", left: true},
-		"effective already":         {files: effective, left: true},
-		"switched off, module left": {files: map[string]string{moduleDir + "/fix/refcnt": "0"}, log: "remove fix,insert fix", left: true},
-		"no live patching":          {change: func(f *fake) { os.RemoveAll(f.path(patchDir)) }, class: ErrUnsupported, want: "CONFIG_LIVEPATCH"},
-		"modules disabled":          {files: map[string]string{"/proc/sys/kernel/modules_disabled": "1\n"}, class: ErrUnsupported, want: "modules_disabled is 1"},
-		"modules enabled":           {files: map[string]string{"/proc/sys/kernel/modules_disabled": "0\n"}, log: "insert fix", left: true},
-		"locked down":               {files: map[string]string{"/sys/kernel/security/lockdown": "none [integrity] confidentiality\n"}, class: ErrKernel, want: "locked down (integrity), and fix carries no signature"},
-		"locked down, signed":       {files: map[string]string{"/sys/kernel/security/lockdown": "none [integrity] confidentiality\n"}, signed: true, log: "insert fix", left: true},
-		"no lockdown":               {files: map[string]string{"/sys/kernel/security/lockdown": "[none] integrity confidentiality\n"}, log: "insert fix", left: true},
-		"signatures forced":         {files: map[string]string{moduleDir + "/module/parameters/sig_enforce": "Y\n"}, class: ErrKernel, want: "module.sig_enforce"},
-		"somebody's transition":     {files: map[string]string{patchDir + "/theirs/enabled": "1", patchDir + "/theirs/transition": "1"}, class: ErrBusy, want: "in transition: theirs"},
-		"leaving":                   {files: map[string]string{patchDir + "/fix/enabled": "0", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1"}, class: ErrBusy, want: "in transition: fix", left: true},
-		"another of that name":      {files: map[string]string{moduleDir + "/fix/notes/.note.gnu.build-id": "another"}, class: ErrTaken, want: "built from something else", left: true},
-		"the same of that name":     {files: map[string]string{patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "0", moduleDir + "/fix/notes/.note.gnu.build-id": "note"}, left: true},
-		"wrong kernel":              {change: func(f *fake) { f.refuse = unix.ENOEXEC }, class: ErrKernel, want: "built for another kernel (ENOEXEC)", log: "insert fix"},
-		"wrong key":                 {change: func(f *fake) { f.refuse = unix.EKEYREJECTED }, class: ErrKernel, want: "EKEYREJECTED", log: "insert fix"},
-		"not permitted":             {change: func(f *fake) { f.refuse = unix.EPERM }, class: ErrKernel, want: "EPERM", log: "insert fix"},
-		"wrong function":            {change: func(f *fake) { f.refuse = unix.EINVAL }, class: ErrKernel, want: "EINVAL", log: "insert fix"},
-		"an error without words":    {change: func(f *fake) { f.refuse = unix.EIO }, class: ErrKernel, want: "input/output error", log: "insert fix"},
-		"refused and left":          {change: func(f *fake) { f.refuse, f.stays = unix.EINVAL, true }, class: ErrKernel, want: "EINVAL", log: "insert fix,remove fix"},
-		"not a live patch":          {change: func(f *fake) { f.plain = true }, class: ErrKernel, want: "patches nothing", log: "insert fix,remove fix"},
-		"stalled": {change: func(f *fake) {
-			f.stall = true
-			f.task(70, "pump", "0", "0", "pump.service", "[<0>] pump_wait+0x1/0x2\n[<0>] do_exit+0x3/0x4\n")
+		"loaded":            {log: "insert fix", left: true},
+		"effective already": {files: effective, left: true},
+		"switched off, module left": {
+			files: map[string]string{moduleDir + "/fix/refcnt": "0"}, log: "remove fix,insert fix", left: true,
 		},
-			class: ErrStalled, want: "pump (process 70, pump.service, in pump_wait+0x1/0x2); it was taken back, and the kernel is as it was", log: "insert fix,remove fix"},
-		"stalled both ways": {change: func(f *fake) {
-			f.stall = true
-			f.stallBack.Store(true)
-			f.task(70, "pump", "0", "0", "pump.service", "")
-			f.task(71, "drain", "1", "0", "drain.service", "")
+		"no live patching": {
+			change: func(f *fake) { os.RemoveAll(f.path(patchDir)) }, class: ErrUnsupported,
+			want: "CONFIG_LIVEPATCH",
 		},
-			class: ErrStalled, want: "it is being taken back, which stalls, too: drain (process 71, drain.service)", log: "insert fix", left: true},
-		"stalled by nobody": {change: func(f *fake) { f.stall = true }, class: ErrStalled, want: "none that /proc shows", log: "insert fix,remove fix"},
+		"modules disabled": {
+			files: map[string]string{"/proc/sys/kernel/modules_disabled": "1\n"}, class: ErrUnsupported,
+			want: "modules_disabled is 1",
+		},
+		"modules enabled": {
+			files: map[string]string{"/proc/sys/kernel/modules_disabled": "0\n"}, log: "insert fix", left: true,
+		},
+		"locked down": {
+			files: map[string]string{"/sys/kernel/security/lockdown": "none [integrity] confidentiality\n"},
+			class: ErrKernel, want: "locked down (integrity), and fix carries no signature",
+		},
+		"locked down, signed": {
+			files:  map[string]string{"/sys/kernel/security/lockdown": "none [integrity] confidentiality\n"},
+			signed: true, log: "insert fix", left: true,
+		},
+		"no lockdown": {
+			files: map[string]string{"/sys/kernel/security/lockdown": "[none] integrity confidentiality\n"},
+			log:   "insert fix", left: true,
+		},
+		"signatures forced": {
+			files: map[string]string{moduleDir + "/module/parameters/sig_enforce": "Y\n"}, class: ErrKernel,
+			want: "module.sig_enforce",
+		},
+		"somebody's transition": {
+			files: map[string]string{patchDir + "/theirs/enabled": "1", patchDir + "/theirs/transition": "1"},
+			class: ErrBusy, want: "in transition: theirs",
+		},
+		"leaving": {
+			files: map[string]string{
+				patchDir + "/fix/enabled":    "0",
+				patchDir + "/fix/transition": "1",
+				moduleDir + "/fix/refcnt":    "1",
+			},
+			class: ErrBusy,
+			want:  "in transition: fix",
+			left:  true,
+		},
+		"another of that name": {
+			files: map[string]string{moduleDir + "/fix/notes/.note.gnu.build-id": "another"}, class: ErrTaken,
+			want: "built from something else", left: true,
+		},
+		"the same of that name": {
+			files: map[string]string{
+				patchDir + "/fix/enabled":                   "1",
+				patchDir + "/fix/transition":                "0",
+				moduleDir + "/fix/notes/.note.gnu.build-id": "note",
+			},
+			left: true,
+		},
+		"wrong kernel": {
+			change: func(f *fake) { f.refuse = unix.ENOEXEC }, class: ErrKernel,
+			want: "built for another kernel (ENOEXEC)", log: "insert fix",
+		},
+		"wrong key": {
+			change: func(f *fake) { f.refuse = unix.EKEYREJECTED }, class: ErrKernel, want: "EKEYREJECTED",
+			log: "insert fix",
+		},
+		"not permitted": {
+			change: func(f *fake) { f.refuse = unix.EPERM }, class: ErrKernel, want: "EPERM", log: "insert fix",
+		},
+		"wrong function": {
+			change: func(f *fake) { f.refuse = unix.EINVAL }, class: ErrKernel, want: "EINVAL", log: "insert fix",
+		},
+		"an error without words": {
+			change: func(f *fake) { f.refuse = unix.EIO }, class: ErrKernel, want: "input/output error",
+			log: "insert fix",
+		},
+		"refused and left": {
+			change: func(f *fake) { f.refuse, f.stays = unix.EINVAL, true }, class: ErrKernel, want: "EINVAL",
+			log: "insert fix,remove fix",
+		},
+		"not a live patch": {
+			change: func(f *fake) { f.plain = true }, class: ErrKernel, want: "patches nothing",
+			log: "insert fix,remove fix",
+		},
+		"stalled": {
+			change: func(f *fake) {
+				f.stall = true
+				f.task(70, "pump", "0", "0", "pump.service", "[<0>] pump_wait+0x1/0x2\n[<0>] do_exit+0x3/0x4\n")
+			},
+			class: ErrStalled,
+			want:  "pump (process 70, pump.service, in pump_wait+0x1/0x2); it was taken back, and the kernel is as it was",
+			log:   "insert fix,remove fix",
+		},
+		"stalled both ways": {
+			change: func(f *fake) {
+				f.stall = true
+				f.stallBack.Store(true)
+				f.task(70, "pump", "0", "0", "pump.service", "")
+				f.task(71, "drain", "1", "0", "drain.service", "")
+			},
+			class: ErrStalled,
+			want:  "it is being taken back, which stalls, too: drain (process 71, drain.service)",
+			log:   "insert fix",
+			left:  true,
+		},
+		"stalled by nobody": {
+			change: func(f *fake) { f.stall = true }, class: ErrStalled, want: "none that /proc shows",
+			log: "insert fix,remove fix",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, c.files)
 			if c.change != nil {
 				c.change(f)
 			}
-			err := f.Load(context.Background(), Module{Name: "fix", Content: []byte("fix"), Note: []byte("note"), Signed: c.signed}, soon)
-			if !errors.Is(err, c.class) || c.class == nil && err != nil || c.class != nil && !strings.Contains(err.Error(), c.want) {
+			err := f.Load(context.Background(),
+				Module{Name: "fix", Content: []byte("fix"), Note: []byte("note"), Signed: c.signed}, soon)
+			if !errors.Is(err, c.class) || c.class == nil && err != nil ||
+				c.class != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Load: %v; want %v with %q", err, c.class, c.want)
 			}
 			if got := strings.Join(slices.Compact(f.log), ","); got != c.log { // the kernel may not let go at once
@@ -178,7 +257,9 @@ func TestLoad(t *testing.T) {
 // A transition that nobody watches any more is watched by who wants it next.
 func TestTransitionIsTakenOver(t *testing.T) {
 	for _, ends := range []bool{true, false} {
-		f := newFake(t, map[string]string{patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1"})
+		f := newFake(t, map[string]string{
+			patchDir + "/fix/enabled": "1", patchDir + "/fix/transition": "1", moduleDir + "/fix/refcnt": "1",
+		})
 		go f.obey("fix")
 		if ends {
 			time.AfterFunc(5*time.Millisecond, func() { f.write(patchDir+"/fix/transition", "0") })
@@ -188,7 +269,8 @@ func TestTransitionIsTakenOver(t *testing.T) {
 			deadline = time.Minute // which it does not need
 		}
 		err := f.Load(context.Background(), Module{Name: "fix", Content: []byte("fix")}, deadline)
-		if ends != (err == nil) || !ends && !errors.Is(err, ErrStalled) || slices.Contains(f.log, "insert fix") || f.loaded("fix") != ends {
+		if ends != (err == nil) || !ends && !errors.Is(err, ErrStalled) ||
+			slices.Contains(f.log, "insert fix") || f.loaded("fix") != ends {
 			t.Errorf("ends %v: %v, %v, loaded %v", ends, err, f.log, f.loaded("fix"))
 		}
 	}
@@ -201,10 +283,12 @@ func TestLoadIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	var stalled *Stalled
-	if err := f.Load(ctx, Module{Name: "fix", Content: []byte("fix")}, time.Hour); !errors.As(err, &stalled) || stalled.Back != nil || f.loaded("fix") {
+	if err := f.Load(ctx, Module{Name: "fix", Content: []byte("fix")}, time.Hour); !errors.As(err, &stalled) ||
+		stalled.Back != nil || f.loaded("fix") {
 		t.Errorf("%v, loaded %v", err, f.loaded("fix"))
 	}
-	if err := f.Load(ctx, Module{Name: "fix", Content: []byte("fix")}, time.Hour); !errors.Is(err, context.DeadlineExceeded) || len(f.log) != 2 {
+	err := f.Load(ctx, Module{Name: "fix", Content: []byte("fix")}, time.Hour)
+	if !errors.Is(err, context.DeadlineExceeded) || len(f.log) != 2 {
 		t.Errorf("%v, %v", err, f.log)
 	}
 }
@@ -237,7 +321,8 @@ func TestRevert(t *testing.T) {
 	f.task(72, "idle", "-1", "0", "idle.service", "")
 	err := f.Revert(ctx, "fix", soon)
 	var stalled *Stalled
-	if !errors.As(err, &stalled) || !stalled.Backwards || len(stalled.Blockers) != 1 || !strings.Contains(err.Error(), "off the code of fix: pump (process 70, pump.service)") ||
+	if !errors.As(err, &stalled) || !stalled.Backwards || len(stalled.Blockers) != 1 ||
+		!strings.Contains(err.Error(), "off the code of fix: pump (process 70, pump.service)") ||
 		!strings.Contains(err.Error(), "takes no other live patch before that has ended") {
 		t.Errorf("%v", err)
 	}
@@ -267,7 +352,8 @@ func TestPatches(t *testing.T) {
 		patchDir + "/leaving/vmlinux/x": "", moduleDir + "/a/notes/.note.gnu.build-id": "note",
 	})
 	got, err := f.Patches()
-	want := []Patch{{"a", true, false, true, "note"}, {"b", true, true, false, ""}, {"c", false, true, false, ""}, {"d", true, true, false, ""}}
+	want := []Patch{{"a", true, false, true, "note"}, {"b", true, true, false, ""},
+		{"c", false, true, false, ""}, {"d", true, true, false, ""}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}

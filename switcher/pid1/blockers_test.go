@@ -12,19 +12,22 @@ func TestBlockers(t *testing.T) {
 		unit UnitStop
 		want string
 	}{
-		"ordinary":            {UnitStop{Name: "nginx.service", Timeout: 90 * time.Second, Killed: true}, ""},
-		"oneshot":             {UnitStop{Name: "apparmor.service", Killed: true}, ""},
-		"infinite":            {UnitStop{Name: "db.service", Timeout: -1, Killed: true}, "for ever"},
-		"longer than we wait": {UnitStop{Name: "db.service", Timeout: 5 * time.Minute, Killed: true}, "may take 5m0s to stop, and the shutdown has 2m0s"},
-		"never killed":        {UnitStop{Name: "db.service", Timeout: time.Second}, "SendSIGKILL=no"},
-		"nfs":                 {UnitStop{Name: "srv.mount", Type: "nfs4", Timeout: 90 * time.Second, Killed: true}, "waits for its server"},
-		"ext4, in a hurry":    {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 5 * time.Minute, Killed: true}, ""},
-		"ext4":                {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 90 * time.Second, Killed: true}, ""},
-		"guests":              {UnitStop{Name: "libvirt-guests.service", Killed: true}, "virtual machines"},
+		"ordinary": {UnitStop{Name: "nginx.service", Timeout: 90 * time.Second, Killed: true}, ""},
+		"oneshot":  {UnitStop{Name: "apparmor.service", Killed: true}, ""},
+		"infinite": {UnitStop{Name: "db.service", Timeout: -1, Killed: true}, "for ever"},
+		"longer than we wait": {UnitStop{Name: "db.service", Timeout: 5 * time.Minute, Killed: true},
+			"may take 5m0s to stop, and the shutdown has 2m0s"},
+		"never killed": {UnitStop{Name: "db.service", Timeout: time.Second}, "SendSIGKILL=no"},
+		"nfs": {UnitStop{Name: "srv.mount", Type: "nfs4", Timeout: 90 * time.Second, Killed: true},
+			"waits for its server"},
+		"ext4, in a hurry": {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 5 * time.Minute, Killed: true}, ""},
+		"ext4":             {UnitStop{Name: "srv.mount", Type: "ext4", Timeout: 90 * time.Second, Killed: true}, ""},
+		"guests":           {UnitStop{Name: "libvirt-guests.service", Killed: true}, "virtual machines"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := Blockers([]UnitStop{c.unit}, deadline)
-			if c.want == "" && len(found) != 0 || c.want != "" && (len(found) != 1 || !strings.Contains(found[0].Reason, c.want)) {
+			if c.want == "" && len(found) != 0 ||
+				c.want != "" && (len(found) != 1 || !strings.Contains(found[0].Reason, c.want)) {
 				t.Errorf("Blockers = %+v, want %q", found, c.want)
 			}
 		})
@@ -46,7 +49,8 @@ func TestBlockersOrder(t *testing.T) {
 }
 
 func TestUnitStop(t *testing.T) {
-	u := unitStop("db.service", "Service", map[string]any{"TimeoutStopUSec": ^uint64(0), "SendSIGKILL": false, "Type": "notify", "MainPID": uint32(7)})
+	u := unitStop("db.service", "Service",
+		map[string]any{"TimeoutStopUSec": ^uint64(0), "SendSIGKILL": false, "Type": "notify", "MainPID": uint32(7)})
 	if u.Timeout >= 0 || u.Killed || u.Type != "" {
 		t.Errorf("a service that never stops is %+v", u)
 	}

@@ -79,7 +79,8 @@ func TestDialPID1(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := dialPID1(short, deafUntil(t, 1000)); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrDeaf) {
+	if _, err := dialPID1(short, deafUntil(t, 1000)); !errors.Is(err, context.DeadlineExceeded) &&
+		!errors.Is(err, ErrDeaf) {
 		t.Errorf("never heard: %v", err)
 	}
 }
@@ -107,7 +108,8 @@ func TestDeaf(t *testing.T) {
 	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(markDeaf(err), ErrDeaf) {
 		t.Errorf("refused: %v", err)
 	}
-	if _, err := dialPID1(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil || errors.Is(markDeaf(err), ErrDeaf) {
+	if _, err := dialPID1(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil ||
+		errors.Is(markDeaf(err), ErrDeaf) {
 		t.Errorf("no systemd: %v", err)
 	}
 }

@@ -23,15 +23,20 @@ net.ipv4.conf.*.rp_filter = 1
 ../../etc/passwd = x
 a line without a value
 `, "kernel.panic=10"})
-	want := []string{"net/ipv4/ip_forward", "kernel/sched_rt", "net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/rp_filter", "net/ipv4/conf/*/rp_filter", "vm/swappiness", "kernel/panic"}
+	want := []string{"net/ipv4/ip_forward", "kernel/sched_rt", "net/ipv4/conf/eth0.1/forwarding",
+		"net/ipv4/conf/eth0.1/rp_filter", "net/ipv4/conf/*/rp_filter", "vm/swappiness", "kernel/panic"}
 	if !slices.Equal(r.set, want) || !slices.Equal(r.excluded, []string{"net/ipv4/conf/all/rp_filter"}) {
 		t.Errorf("set %q\nexcluded %q", r.set, r.excluded)
 	}
 	sys := t.TempDir()
-	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/rp_filter", "net/ipv4/conf/lo/forwarding", "kernel/panic"} {
+	for _, key := range []string{
+		"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/rp_filter",
+		"net/ipv4/conf/lo/forwarding", "kernel/panic",
+	} {
 		testtree.Write(t, sys, key, []byte("1\n"), 0o644)
 	}
-	if got, want := r.Keys(sys), []string{"kernel/panic", "net/ipv4/conf/lo/rp_filter", "net/ipv4/ip_forward"}; !slices.Equal(got, want) {
+	want = []string{"kernel/panic", "net/ipv4/conf/lo/rp_filter", "net/ipv4/ip_forward"}
+	if got := r.Keys(sys); !slices.Equal(got, want) {
 		t.Errorf("keys %q, want %q", got, want)
 	}
 }
@@ -60,7 +65,10 @@ func TestFragments(t *testing.T) {
 }
 
 func TestParseOptions(t *testing.T) {
-	got := ParseOptions([]string{"# options x a=1\noptions snd-hda-intel model=x \\\n  power_save=1\nblacklist x\noptions x\n", "options snd_hda_intel  enable=0\noptions kvm nested=1\n"})
+	got := ParseOptions([]string{
+		"# options x a=1\noptions snd-hda-intel model=x \\\n  power_save=1\nblacklist x\noptions x\n",
+		"options snd_hda_intel  enable=0\noptions kvm nested=1\n",
+	})
 	if len(got) != 2 || got["snd_hda_intel"] != "model=x power_save=1 enable=0" || got["kvm"] != "nested=1" {
 		t.Errorf("options %q", got)
 	}

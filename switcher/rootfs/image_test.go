@@ -36,9 +36,11 @@ func program(machine elf.Machine, bits uint32) []byte {
 	const headers = 64 + 56
 	h := elf.Header64{
 		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
-		Type:  uint16(elf.ET_DYN), Machine: uint16(machine), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1, Shentsize: 64,
+		Type:  uint16(elf.ET_DYN), Machine: uint16(machine), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56,
+		Phnum: 1, Shentsize: 64,
 	}
-	p := elf.Prog64{Type: uint32(elf.PT_GNU_PROPERTY), Off: headers, Filesz: uint64(len(note)), Memsz: uint64(len(note)), Align: 8}
+	p := elf.Prog64{Type: uint32(elf.PT_GNU_PROPERTY), Off: headers, Filesz: uint64(len(note)),
+		Memsz: uint64(len(note)), Align: 8}
 	var out bytes.Buffer
 	for _, part := range []any{h, p, note} {
 		if err := binary.Write(&out, binary.LittleEndian, part); err != nil {
@@ -63,11 +65,15 @@ func TestReadImage(t *testing.T) {
 	testtree.Write(t, root, "usr/lib/libc.so.6", program(elf.EM_386, 1<<3), 0o755) // beside it, for old programs
 	testtree.Write(t, root, "usr/lib64/systemd/libsystemd-shared-257.9-2.el10.so", nil, 0o755)
 	testtree.Write(t, root, "usr/lib/modules/6.12.0-1.el10.x86_64/modules.dep", nil, 0o644)
-	testtree.Write(t, root, "usr/lib/modules/6.12.0-1.el10.x86_64/vmlinuz", bzImage("6.12.0-1.el10.x86_64 (mock@build) #1 SMP PREEMPT_DYNAMIC Tue May 20"), 0o755)
+	testtree.Write(t, root, "usr/lib/modules/6.12.0-1.el10.x86_64/vmlinuz",
+		bzImage("6.12.0-1.el10.x86_64 (mock@build) #1 SMP PREEMPT_DYNAMIC Tue May 20"), 0o755)
 	testtree.Write(t, root, "usr/lib/modules/6.11.0-left-behind/extra/x.ko", nil, 0o644)
-	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/20-b.toml", []byte("kargs = ['b=2']\nmatch-architectures = ['x86_64', 'riscv64']\n"), 0o644)
-	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/10-a.toml", []byte("kargs = ['a', 'dyndbg=\"file a.c +p\" c']\n"), 0o644)
-	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/30-arm.toml", []byte("kargs = ['d']\nmatch-architectures = ['aarch64']\n"), 0o644)
+	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/20-b.toml",
+		[]byte("kargs = ['b=2']\nmatch-architectures = ['x86_64', 'riscv64']\n"), 0o644)
+	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/10-a.toml",
+		[]byte("kargs = ['a', 'dyndbg=\"file a.c +p\" c']\n"), 0o644)
+	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/30-arm.toml",
+		[]byte("kargs = ['d']\nmatch-architectures = ['aarch64']\n"), 0o644)
 	testtree.Write(t, root, "usr/lib/updatectl/kargs.d/README", []byte("not one of them"), 0o644)
 	testtree.Write(t, root, "etc/selinux/config", []byte("# comment\nSELINUX=enforcing\nSELINUXTYPE=targeted\n"), 0o644)
 	testtree.Write(t, root, "etc/selinux/targeted/policy/policy.9", []byte("old"), 0o644)
@@ -110,7 +116,8 @@ func TestServes(t *testing.T) {
 		if got := Dir(root).Brings(c.kernel); got != c.brings {
 			t.Errorf("brings %s: %v, want %v", c.kernel, got, c.brings)
 		}
-		if own, carried := Dir(root).ModulesAtHand(c.kernel, false), Dir(root).ModulesAtHand(c.kernel, true); own != c.want || carried != c.carried {
+		own, carried := Dir(root).ModulesAtHand(c.kernel, false), Dir(root).ModulesAtHand(c.kernel, true)
+		if own != c.want || carried != c.carried {
 			t.Errorf("at hand for %s: %v, when carried over %v; want %v, %v", c.kernel, own, carried, c.want, c.carried)
 		}
 		if got := Dir(root).serves(c.kernel); got != c.want {
@@ -170,7 +177,8 @@ func TestReadImageRefusesWhatItCannotRead(t *testing.T) {
 }
 
 func TestMissingKargs(t *testing.T) {
-	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" console=tty0 console=ttyS0,115200 ` +
+	const line = `BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet snd-hda-intel.model=x "dyndbg=file a.c +p" mem="1 G" ` +
+		`console=tty0 console=ttyS0,115200 ` +
 		`mitigations=off spec-store=on rd.luks.uuid=1 mitigations=auto,nosmt spec_store=off rd.luks.uuid=2`
 	for wanted, missing := range map[string]string{
 		"quiet":                        "",

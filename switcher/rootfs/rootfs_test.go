@@ -9,7 +9,8 @@ import (
 )
 
 func TestAcceptable(t *testing.T) {
-	good := []string{"etc/os-release -> ../usr/lib/os-release", "usr/lib/os-release", "usr/lib/systemd/systemd", "dev/", "proc/", "sys/", "run/"}
+	good := []string{"etc/os-release -> ../usr/lib/os-release", "usr/lib/os-release", "usr/lib/systemd/systemd",
+		"dev/", "proc/", "sys/", "run/"}
 	without := func(name string) []string {
 		return slices.DeleteFunc(slices.Clone(good), func(s string) bool { return strings.HasPrefix(s, name) })
 	}
@@ -17,14 +18,19 @@ func TestAcceptable(t *testing.T) {
 		files []string
 		want  string
 	}{
-		"whole":         {good, ""},
-		"no os-release": {slices.DeleteFunc(slices.Clone(good), func(s string) bool { return strings.Contains(s, "os-release") }), "no os-release"},
-		"no init":       {without("usr/lib/systemd"), "no executable init"},
-		"init by link":  {append(without("usr/lib/systemd"), "sbin -> usr/sbin", "usr/sbin/init -> ../../opt/init", "opt/init"), ""},
-		"init outside":  {append(without("usr/lib/systemd"), "sbin/init -> /nowhere/init"), "no executable init"},
-		"no /dev":       {without("dev"), "no directory /dev"},
-		"no /run":       {without("run"), "no directory /run"},
-		"/sys a link":   {append(without("sys"), "sys -> nowhere"), "no directory /sys"},
+		"whole": {good, ""},
+		"no os-release": {
+			slices.DeleteFunc(slices.Clone(good), func(s string) bool { return strings.Contains(s, "os-release") }),
+			"no os-release",
+		},
+		"no init": {without("usr/lib/systemd"), "no executable init"},
+		"init by link": {
+			append(without("usr/lib/systemd"), "sbin -> usr/sbin", "usr/sbin/init -> ../../opt/init", "opt/init"), "",
+		},
+		"init outside": {append(without("usr/lib/systemd"), "sbin/init -> /nowhere/init"), "no executable init"},
+		"no /dev":      {without("dev"), "no directory /dev"},
+		"no /run":      {without("run"), "no directory /run"},
+		"/sys a link":  {append(without("sys"), "sys -> nowhere"), "no directory /sys"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := Acceptable(testtree.Make(t, c.files...))

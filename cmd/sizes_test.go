@@ -1,0 +1,273 @@
+package cmd_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// How large a thing may become before nobody has all of it in mind.
+const (
+	maxRoom     = 1300 // lines of a room of the agent, without tests
+	maxCommands = 2000 // the same for package agent, which has nothing but flow in it
+	maxMethods  = 25   // of one type
+	maxFunction = 60   // lines, where it is not a table
+	maxLine     = 120  // characters, a tab is one
+)
+
+// What is larger today, and how large. These lists only get shorter: nobody adds an entry, and one goes when its thing
+// fits.
+var (
+	largeRooms = map[string]int{
+		"agent": 2028,
+	}
+	largeTypes = map[string]int{
+		"agent.Agent":            60,
+		"agent/live.Patches":     26,
+		"agent/record.Record":    27,
+		"agent/transition.Mover": 32,
+		"cmd/updatectl.cli":      31,
+	}
+	largeFunctions = map[string]int{
+		"agent.Agent.Apply":    76,
+		"agent.Agent.rollback": 63,
+		"switcher/etc.assign":  73,
+		"switcher/etc.resolve": 69,
+	}
+	filesWithLongLines = map[string]int{
+		"agent/agent.go":                  2,
+		"agent/apply.go":                  8,
+		"agent/begin.go":                  1,
+		"agent/check.go":                  1,
+		"agent/config/config.go":          5,
+		"agent/config/policy.go":          2,
+		"agent/config_check.go":           1,
+		"agent/confirm.go":                5,
+		"agent/guard/act.go":              10,
+		"agent/guard/guard.go":            2,
+		"agent/health.go":                 2,
+		"agent/health/gateway.go":         2,
+		"agent/health/health.go":          2,
+		"agent/health/units.go":           2,
+		"agent/host/host.go":              1,
+		"agent/host/kernelstate.go":       1,
+		"agent/kernel.go":                 1,
+		"agent/live/fixes.go":             9,
+		"agent/live/load.go":              5,
+		"agent/live/survey.go":            6,
+		"agent/livepatch.go":              5,
+		"agent/offer/fetch.go":            2,
+		"agent/offer/offer.go":            5,
+		"agent/plan.go":                   3,
+		"agent/record/history.go":         1,
+		"agent/record/mark.go":            1,
+		"agent/record/outcome.go":         5,
+		"agent/record/record.go":          6,
+		"agent/record/reserve.go":         4,
+		"agent/record/store.go":           1,
+		"agent/record/unknown.go":         2,
+		"agent/resume.go":                 3,
+		"agent/rollback.go":               3,
+		"agent/roots/level.go":            6,
+		"agent/roots/roots.go":            7,
+		"agent/stage.go":                  3,
+		"agent/status.go":                 6,
+		"agent/transition/arm.go":         2,
+		"agent/transition/back.go":        10,
+		"agent/transition/reconcile.go":   4,
+		"agent/transition/stamps.go":      1,
+		"agent/transition/start.go":       5,
+		"agent/verify.go":                 1,
+		"switcher/assembly/graft.go":      1,
+		"switcher/assembly/nextroot.go":   6,
+		"switcher/assembly/seed.go":       1,
+		"switcher/etc/ids.go":             3,
+		"switcher/etc/merge.go":           1,
+		"switcher/etc/users.go":           3,
+		"switcher/facts/buildid.go":       1,
+		"switcher/facts/commandline.go":   1,
+		"switcher/facts/cpu.go":           1,
+		"switcher/facts/facts.go":         3,
+		"switcher/facts/past.go":          1,
+		"switcher/level/level.go":         16,
+		"switcher/level/prove.go":         9,
+		"switcher/livepatch/blocker.go":   3,
+		"switcher/livepatch/livepatch.go": 3,
+		"switcher/livepatch/load.go":      8,
+		"switcher/pid1/blockers.go":       1,
+		"switcher/pid1/guard.go":          3,
+		"switcher/pid1/lastresort.go":     1,
+		"switcher/pid1/pid1.go":           4,
+		"switcher/pid1/reboot.go":         4,
+		"switcher/pid1/trouble.go":        2,
+		"switcher/pid1/unpin.go":          1,
+		"switcher/rootfs/image.go":        1,
+		"switcher/rootfs/kargs.go":        4,
+		"switcher/rootfs/rootfs.go":       3,
+		"switcher/switcher.go":            3,
+	}
+)
+
+// tables are the functions that are longer because they list things, each with what it lists.
+var tables = map[string]string{
+	"cmd/updatectl.cli.agentCommand": "the commands that the units call",
+}
+
+func TestRoomsAreSmall(t *testing.T) {
+	lines := map[string]int{}
+	for _, s := range sources(t, parser.ImportsOnly) {
+		if top(s.dir) == "agent" && !s.test {
+			lines[s.dir] += strings.Count(read(t, s), "\n")
+		}
+	}
+	large := map[string]int{}
+	for room, n := range lines {
+		limit := maxRoom
+		if room == "agent" {
+			limit = maxCommands
+		}
+		if n > limit {
+			large[room] = n
+		}
+	}
+	compare(t, "lines", large, largeRooms)
+}
+
+func TestTypesHaveFewMethods(t *testing.T) {
+	methods := map[string]int{}
+	for _, s := range product(t) {
+		for _, d := range s.syntax.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil {
+				methods[s.dir+"."+receiver(f)]++
+			}
+		}
+	}
+	maps.DeleteFunc(methods, func(_ string, n int) bool { return n <= maxMethods })
+	compare(t, "methods", methods, largeTypes)
+}
+
+func TestFunctionsAreShort(t *testing.T) {
+	long := map[string]int{}
+	unknown := maps.Clone(tables)
+	for _, s := range product(t) {
+		for _, d := range s.syntax.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			name := s.dir + "." + f.Name.Name
+			if f.Recv != nil {
+				name = s.dir + "." + receiver(f) + "." + f.Name.Name
+			}
+			n := s.set.Position(f.End()).Line - s.set.Position(f.Pos()).Line + 1
+			if n > maxFunction && tables[name] == "" {
+				long[name] = n
+			}
+			if n > maxFunction {
+				delete(unknown, name)
+			}
+		}
+	}
+	for name := range unknown {
+		t.Errorf("%s is no long function: take it from the list of tables", name)
+	}
+	compare(t, "lines", long, largeFunctions)
+}
+
+func TestLinesAreShort(t *testing.T) {
+	long := map[string]int{}
+	for _, s := range sources(t, parser.ImportsOnly) {
+		if top(s.dir) != "agent" && top(s.dir) != "switcher" {
+			continue
+		}
+		for line := range strings.Lines(read(t, s)) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > maxLine {
+				long[s.name]++
+			}
+		}
+	}
+	compare(t, "long lines", long, filesWithLongLines)
+}
+
+// TestSeedsAreRun: the seeds of a fuzz test lie beside it. Elsewhere, nothing runs them and nothing fails.
+func TestSeedsAreRun(t *testing.T) {
+	targets := map[string]bool{}
+	for _, s := range sources(t, parser.SkipObjectResolution) {
+		for _, d := range s.syntax.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && s.test && strings.HasPrefix(f.Name.Name, "Fuzz") {
+				targets[s.dir+"/testdata/fuzz/"+f.Name.Name] = true
+			}
+		}
+	}
+	seeds := 0
+	for _, depth := range []string{"", "*/", "*/*/"} {
+		found, err := filepath.Glob("../*/" + depth + "testdata/fuzz/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range found {
+			seeds++
+			if dir = strings.TrimPrefix(filepath.ToSlash(dir), "../"); !targets[dir] {
+				t.Errorf("%s has seeds of a fuzz test that is not in that package", dir)
+			}
+		}
+	}
+	if seeds == 0 {
+		t.Error("no seeds were found")
+	}
+}
+
+// product returns the files that are built into the commands.
+func product(t *testing.T) []source {
+	t.Helper()
+	return slices.DeleteFunc(sources(t, parser.SkipObjectResolution), func(s source) bool {
+		return s.test || top(s.dir) == "integration" || slices.Contains(testSupport, s.dir)
+	})
+}
+
+// receiver returns the name of the type that a method is declared for.
+func receiver(f *ast.FuncDecl) string {
+	expr := f.Recv.List[0].Type
+	if pointer, ok := expr.(*ast.StarExpr); ok {
+		expr = pointer.X
+	}
+	if generic, ok := expr.(*ast.IndexExpr); ok {
+		expr = generic.X
+	}
+	return fmt.Sprint(expr)
+}
+
+// read returns the text of a source.
+func read(t *testing.T, s source) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", s.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// compare reports what is too large and not in the list, what grew, and what fits by now and is still in the list.
+func compare(t *testing.T, unit string, large, known map[string]int) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(large)) {
+		switch n, most := large[name], known[name]; {
+		case most == 0:
+			t.Errorf("%s has too many %s: %d", name, unit, n)
+		case n > most:
+			t.Errorf("%s has too many %s, and more than before: %d, after %d", name, unit, n, most)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		if large[name] == 0 {
+			t.Errorf("%s is small enough by now: take it from the list", name)
+		}
+	}
+}
