@@ -7,6 +7,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
@@ -42,13 +44,15 @@ type Agent struct {
 	Roots      roots.Roots
 	Offers     offer.Offers
 	Live       live.Patches
-	Transition transition.Mover
+	Transition transition.Arrival
 	Guards     guard.Guard
 	// Progress is told how far a long step is; it may be nil.
 	Progress func(Progress)
 
 	// fault is what is wrong with the configuration, see [NewAnyway].
-	fault error
+	fault  error
+	proved func(context.Context, facts.Facts, *record.Record)
+	Trial  struct{}
 }
 
 // Progress says how far a step is, in bytes. Total is 0 when it is not known.
@@ -76,10 +80,10 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	h := host.On(m, log)
 	h.Config = c
 	r := roots.Roots{Host: h}
-	mover := transition.Mover{Host: h, Roots: r}
+	moves := transition.NewArrival(h, r)
 	return &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Live: live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Transition: mover, Guards: guard.Guard{Host: h, Roots: r, Transition: mover},
+		Transition: moves, Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
 	}
 }
 

@@ -67,13 +67,13 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	s, err := a.begin(ctx, "apply", o.Wait)
 	defer s.close()
 	if err == nil {
-		err = a.settleFirst(ctx, s)
+		err = s.settleFirst(ctx)
 	}
 	if err != nil {
 		return Applied{}, err
 	}
-	off, done, fetchErr := a.fetch(ctx, s, o)
-	stay, err := a.mustStay(s, o)
+	off, done, fetchErr := s.fetch(ctx, o)
+	stay, err := s.mustStay(o)
 	if err != nil {
 		return done, err
 	}
@@ -84,36 +84,36 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		done.Skipped = d.why
 		return done, nil
 	case liveOnly:
-		return done, a.applyLive(ctx, s, off, &done, o.Level)
+		return done, s.applyLive(ctx, off, &done, o.Level)
 	case resume:
 		a.Log.Warn("the host goes on to its last good root", zap.String("reason", d.why))
-		return a.applyResume(ctx, s, off, done, fetchErr)
+		return s.applyResume(ctx, off, done, fetchErr)
 	}
-	root, err := a.stage(ctx, s, off, &done)
+	root, err := s.stage(ctx, off, &done)
 	if err != nil {
 		return done, err
 	}
-	decision, err := a.decideLevel(ctx, s, root, o.Level)
+	decision, err := s.decideLevel(ctx, root, o.Level)
 	done.Decision = &decision
 	if err != nil {
 		return done, err
 	}
-	return done, a.switchTo(ctx, s, off, &done, root)
+	return done, s.switchTo(ctx, off, &done, root)
 }
 
 // switchTo makes a staged root ready and asks for the switch to it.
-func (a *Agent) switchTo(ctx context.Context, s *session, off *offer.Published, done *Applied, root store.Root) error {
-	if err := a.Roots.Rehearse(root, s.facts, s.rec); err != nil {
+func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Applied, root store.Root) error {
+	if err := s.Roots.Rehearse(root, s.facts, s.rec); err != nil {
 		return err
 	}
 	if done.Decision.Level != level.Full { // a full reboot ends the kernel that they are for
-		a.loadBeforeSwitch(ctx, s, done)
+		s.loadBeforeSwitch(ctx, done)
 	}
 	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
 	sw.Level = done.Decision.Level
-	sw.Before = a.observe(ctx, s.facts, sw.Verb)
+	sw.Before = s.observe(ctx, s.facts, sw.Verb)
 	done.Switching = true
-	return a.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
+	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
 }
 
 // leftForOlder returns why the running root is not taken again by an unattended apply, which would undo tonight what the
@@ -126,30 +126,30 @@ func leftForOlder(off *offer.Published, s *session) *record.Bad {
 }
 
 // applyResume goes on to the last good root, with the live patches of what was published, when that is all that was.
-func (a *Agent) applyResume(ctx context.Context, s *session, off *offer.Published, done Applied, fetchErr error) (Applied, error) {
+func (s *session) applyResume(ctx context.Context, off *offer.Published, done Applied, fetchErr error) (Applied, error) {
 	if fetchErr == nil && off.Image == nil {
-		if err := a.Live.KeepEnabled(ctx, off, s.facts); err != nil {
+		if err := s.Live.KeepEnabled(ctx, off, s.facts); err != nil {
 			return done, err
 		}
-		a.loadBeforeSwitch(ctx, s, &done)
+		s.loadBeforeSwitch(ctx, &done)
 	}
-	if _, err := a.Roots.DecideResume(s.facts); err != nil {
+	if _, err := s.Roots.DecideResume(s.facts); err != nil {
 		return done, err
 	}
 	done = Applied{Root: s.rec.LastGood(), From: s.facts.Root, Switching: true, Loaded: done.Loaded, Warnings: done.Warnings}
 	var err error
-	done.Version, err = a.resumeRoot(ctx, s, a.observe(ctx, s.facts, record.VerbResume))
+	done.Version, err = s.resumeRoot(ctx, s.observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }
 
 // settleFirst refuses a host that no image can help, and confirms the running root when it is still being tried: a root
 // that may yet be rolled back is no place to start from.
-func (a *Agent) settleFirst(ctx context.Context, s *session) error {
-	if err := a.checkHost(s.facts); err != nil {
+func (s *session) settleFirst(ctx context.Context) error {
+	if err := s.checkHost(s.facts); err != nil {
 		return err
 	}
 	if s.rec.Phase == record.PhaseTrying {
-		if err := a.settle(ctx, s.facts, s.rec); err != nil {
+		if err := s.settle(ctx, s.facts, s.rec); err != nil {
 			return fmt.Errorf("%w: %w", ErrTrying, err)
 		}
 	}
@@ -157,11 +157,11 @@ func (a *Agent) settleFirst(ctx context.Context, s *session) error {
 }
 
 // mustStay reports whether an unattended apply has to leave the host on its host root, as the kernel's command line can say.
-func (a *Agent) mustStay(s *session, o ApplyOptions) (bool, error) {
+func (s *session) mustStay(o ApplyOptions) (bool, error) {
 	if !o.Unattended || !onHostRoot(s.facts, s.rec) {
 		return false, nil
 	}
-	return a.Machine.Kernel.MustStay()
+	return s.Machine.Kernel.MustStay()
 }
 
 // onHostRoot reports whether a full reboot left the host on its host root, while an image root is the last good one.
@@ -179,12 +179,12 @@ func forwardVerb(f facts.Facts, rec *record.Record, id string) string {
 }
 
 // decideLevel chooses the level for a staged root, with the fixes that the running kernel does not have.
-func (a *Agent) decideLevel(ctx context.Context, s *session, root store.Root, wish level.Level) (level.Decision, error) {
-	open, err := a.Live.OpenFixes(ctx, s.facts, s.rec, root.ID)
+func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.Level) (level.Decision, error) {
+	open, err := s.Live.OpenFixes(ctx, s.facts, s.rec, root.ID)
 	if err != nil {
 		return level.Decision{}, err
 	}
-	return a.Roots.Decide(root, s.facts, s.rec, open, wish)
+	return s.Roots.Decide(root, s.facts, s.rec, open, wish)
 }
 
 // offering is what apply decides by of what was published.

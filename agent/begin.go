@@ -20,6 +20,7 @@ import (
 
 // session is a command at work: the lock that it holds, and the host and the record as it found them.
 type session struct {
+	*Agent
 	facts  facts.Facts
 	rec    *record.Record
 	unlock func()
@@ -38,7 +39,7 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 	if err != nil {
 		return nil, err
 	}
-	s := &session{unlock: unlock}
+	s := &session{Agent: a, unlock: unlock}
 	if s.facts, s.rec, err = a.Look(ctx); err == nil {
 		err = a.Roots.Open()
 	}
@@ -56,28 +57,28 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	if err != nil {
 		return nil, err
 	}
-	if err := a.reconcile(ctx, s); err != nil && !errors.Is(err, transition.ErrSwitch) {
+	if err := s.reconcile(ctx); err != nil && !errors.Is(err, transition.ErrSwitch) {
 		s.close()
 		return nil, err
 	} else if err != nil {
 		return s, err
 	}
 	if s.rec.Phase != record.PhaseTrying { // a guard may be writing then, and it takes no lock
-		a.sweep()
+		s.sweep()
 	}
 	return s, nil
 }
 
 // reconcile brings the running host and the record into line.
-func (a *Agent) reconcile(ctx context.Context, s *session) error {
-	if !a.Machine.Running {
+func (s *session) reconcile(ctx context.Context) error {
+	if !s.Machine.Running {
 		return nil
 	}
-	err := a.Transition.DisarmLeftover(ctx, s.facts, s.rec)
+	err := s.Transition.DisarmLeftover(ctx, s.facts, s.rec)
 	if errors.Is(err, transition.ErrGuardLeaves) {
 		return err
 	}
-	return errors.Join(err, a.Transition.Reconcile(ctx, s.facts, s.rec))
+	return errors.Join(err, s.Transition.Reconcile(ctx, s.facts, s.rec))
 }
 
 // halfNames match what a killed command leaves: files and trees that were to get their final name. The store of roots
@@ -92,17 +93,17 @@ var halfNames = []string{
 
 // sweep removes what killed commands left half made. Only who holds the lock may do that, with no switch under way. What
 // cannot be removed stops nothing.
-func (a *Agent) sweep() {
-	err := a.Machine.Trees.Sweep()
+func (s *session) sweep() {
+	err := s.Machine.Trees.Sweep()
 	for _, pattern := range halfNames {
-		halves, gerr := a.Machine.Disk.Glob(a.Path(pattern))
+		halves, gerr := s.Machine.Disk.Glob(s.Path(pattern))
 		err = errors.Join(err, gerr)
 		for _, half := range halves {
-			err = errors.Join(err, a.Machine.Disk.RemoveAll(half))
+			err = errors.Join(err, s.Machine.Disk.RemoveAll(half))
 		}
 	}
 	if err != nil {
-		a.Log.Warn("cannot remove what an earlier command left half made", zap.Error(err))
+		s.Log.Warn("cannot remove what an earlier command left half made", zap.Error(err))
 	}
 }
 
@@ -123,4 +124,15 @@ func (a *Agent) requireRunning() error {
 		return fmt.Errorf("cannot switch roots: %w", host.ErrPermission)
 	}
 	return nil
+}
+
+// tidyUp is what is done once a root has become good: roots that nothing needs are removed, and live patches loaded that
+// waited for it.
+func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
+	if rec.Switch.Verb == record.VerbApply { // a root that was rolled back from is kept until the next one is good
+		if _, err := a.gc(f, rec); err != nil {
+			a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
+		}
+	}
+	a.Live.LoadWaiting(ctx, f, rec) // how it ends is in the log and the history
 }

@@ -175,9 +175,8 @@ func (a *Agent) good(ctx context.Context, f facts.Facts, rec *record.Record) err
 	a.Roots.RestoreEtcs(f)
 	a.Records.Tell(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
 	a.Log.Info("the root is good", zap.String("root", f.Root))
-	if rec.Switch.Verb == record.VerbApply { // a root that was rolled back from is kept until the next one is good
-		a.collect(f, rec)
+	if a.proved != nil {
+		a.proved(ctx, f, rec)
 	}
-	a.Live.LoadWaiting(ctx, f, rec) // what stalled before the switch; how it ends is in the log and the history
 	return nil
 }

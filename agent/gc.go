@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 
-	"go.uber.org/zap"
-
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/release"
@@ -49,11 +47,4 @@ func (a *Agent) gc(f facts.Facts, rec *record.Record) (store.GCReport, error) {
 		err = a.Records.Write(rec)
 	}
 	return report, err
-}
-
-// collect is gc as part of something greater, which does not fail with it.
-func (a *Agent) collect(f facts.Facts, rec *record.Record) {
-	if _, err := a.gc(f, rec); err != nil {
-		a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
-	}
 }

@@ -151,9 +151,9 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts,
 
 // loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop
 // the switch: it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
-func (a *Agent) loadBeforeSwitch(ctx context.Context, s *session, done *Applied) {
+func (s *session) loadBeforeSwitch(ctx context.Context, done *Applied) {
 	var err error
-	done.Loaded, err = a.Live.LoadWaiting(ctx, s.facts, s.rec)
+	done.Loaded, err = s.Live.LoadWaiting(ctx, s.facts, s.rec)
 	if err != nil {
 		done.Warnings = append(done.Warnings, fmt.Sprintf("%v; it is tried again after the switch", err))
 	}
@@ -161,24 +161,24 @@ func (a *Agent) loadBeforeSwitch(ctx context.Context, s *session, done *Applied)
 
 // applyLive is apply for a host that runs the published root already, or for a release without an image: only live
 // patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
-func (a *Agent) applyLive(ctx context.Context, s *session, off *offer.Published, done *Applied, wish level.Level) error {
-	if off.Release == nil || !a.Config.LivePatch.Enabled {
+func (s *session) applyLive(ctx context.Context, off *offer.Published, done *Applied, wish level.Level) error {
+	if off.Release == nil || !s.Config.LivePatch.Enabled {
 		return nil
 	}
 	var err error
-	done.Loaded, err = a.Live.Load(ctx, s.facts, s.rec, "", false)
+	done.Loaded, err = s.Live.Load(ctx, s.facts, s.rec, "", false)
 	if len(done.Loaded) > 0 {
 		done.Level = level.Live
 	}
 	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
 		done.Warnings = append(done.Warnings, err.Error())
-		if err = a.restart(ctx, s.facts, err.Error()); err == nil {
+		if err = s.restart(ctx, s.facts, err.Error()); err == nil {
 			done.Level, done.Restarting = level.Soft, true
 		}
 	}
-	a.Live.Collect(s.facts, s.rec)
+	s.Live.Collect(s.facts, s.rec)
 	var listErr error
-	done.LivePatches, listErr = a.Live.Survey(ctx, s.facts, s.rec)
+	done.LivePatches, listErr = s.Live.Survey(ctx, s.facts, s.rec)
 	return errors.Join(err, listErr)
 }
 

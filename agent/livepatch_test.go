@@ -300,7 +300,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 		if !rec.Accept(p.Offered(rec.Mark), time.Now()) || rec.Mark.Sequence != 1 || len(rec.Accepted) != 0 {
 			t.Errorf("accepted as %+v", rec)
 		}
-		if _, done, err := h.fetch(ctx, &session{facts: h.facts, rec: rec}, ApplyOptions{}); err != nil ||
+		if _, done, err := (&session{Agent: h.Agent, facts: h.facts, rec: rec}).fetch(ctx, ApplyOptions{}); err != nil ||
 			done.Root != c.root || done.From != c.running {
 			t.Errorf("%+v, %v", done, err)
 		}
@@ -312,14 +312,14 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	p, err := h.ask(ctx, "", h.facts, rec, false)
 	h.check(err)
 	h.check(h.Live.KeepEnabled(ctx, p, h.facts))
-	s, done := &session{facts: h.facts, rec: rec}, Applied{}
-	if err := h.applyLive(ctx, s, p, &done, ""); err != nil || done.Level != level.Live ||
+	s, done := &session{Agent: h.Agent, facts: h.facts, rec: rec}, Applied{}
+	if err := s.applyLive(ctx, p, &done, ""); err != nil || done.Level != level.Live ||
 		!slices.Equal(done.Loaded, []string{"fix_1"}) || done.Switching ||
 		states(done.LivePatches) != "fix_1 effective" {
 		t.Errorf("%+v, %v", done, err)
 	}
 	done = Applied{}
-	if err := h.applyLive(ctx, s, p, &done, ""); err != nil || done.Level != "" || done.Loaded != nil {
+	if err := s.applyLive(ctx, p, &done, ""); err != nil || done.Level != "" || done.Loaded != nil {
 		t.Errorf("a second time: %+v, %v", done, err)
 	}
 	v, err := h.available(ctx, p, h.facts, rec)
@@ -440,8 +440,8 @@ func TestRestartIsJudged(t *testing.T) {
 			h.check(err)
 			p, err := h.ask(ctx, "", h.facts, rec, false)
 			h.check(err)
-			s, done := &session{facts: h.facts, rec: rec}, Applied{}
-			if err := h.applyLive(ctx, s, p, &done, level.Soft); !errors.Is(err, c.want) ||
+			s, done := &session{Agent: h.Agent, facts: h.facts, rec: rec}, Applied{}
+			if err := s.applyLive(ctx, p, &done, level.Soft); !errors.Is(err, c.want) ||
 				!strings.Contains(err.Error(), c.reason) || done.Restarting || done.Level != "" {
 				t.Errorf("apply --level soft: %+v, %v", done, err)
 			}

@@ -65,29 +65,29 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	if err != nil {
 		return plan, err
 	}
-	s := &session{facts: f, rec: rec, unlock: unlock}
+	s := &session{Agent: a, facts: f, rec: rec, unlock: unlock}
 	defer s.close()
-	return plan, a.planStaged(ctx, &plan, s, root, p.Image == nil)
+	return plan, s.planStaged(ctx, &plan, root, p.Image == nil)
 }
 
 // planStaged adds what can be known of a staged root. Resumes: nothing else is published than what the host goes on to.
-func (a *Agent) planStaged(ctx context.Context, plan *Plan, s *session, root store.Root, resumes bool) error {
-	decide := func() (level.Decision, error) { return a.decideLevel(ctx, s, root, "") }
+func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, resumes bool) error {
+	decide := func() (level.Decision, error) { return s.decideLevel(ctx, root, "") }
 	if resumes {
-		decide = func() (level.Decision, error) { return a.Roots.DecideResume(s.facts) }
+		decide = func() (level.Decision, error) { return s.Roots.DecideResume(s.facts) }
 	}
 	decision, err := decide()
 	if len(decision.Checks) == 0 { // nothing could be asked
 		return err
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
-	plan.From, plan.To = a.Roots.PrettyName(s.facts.Root), root.Info.OS.PrettyName
-	stops, err := a.Machine.Systemd.UnitStops(ctx)
+	plan.From, plan.To = s.Roots.PrettyName(s.facts.Root), root.Info.OS.PrettyName
+	stops, err := s.Machine.Systemd.UnitStops(ctx)
 	if err != nil {
 		return err
 	}
-	plan.Blockers = pid1.Blockers(stops, time.Duration(a.Config.Switch.ShutdownDeadline))
-	report, err := a.Machine.Trees.PlanEtc(a.Roots.EtcChange(root.ID, s.facts, s.rec))
+	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
+	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
 	plan.Etc = &report
 	return err
 }

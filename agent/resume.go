@@ -53,7 +53,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		return Resumed{Reason: why}, nil
 	}
 	if verb == record.VerbApply {
-		err := a.finishFull(ctx, s, to)
+		err := s.finishFull(ctx, to)
 		if err == nil || s.rec.LastGood() == switcher.HostRoot {
 			return Resumed{Root: to, Reason: why}, err
 		}
@@ -61,34 +61,34 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			zap.String("root", to), zap.Error(err))
 		why = fmt.Sprintf("the host cannot go on to %s: %v", to, err)
 	}
-	_, err = a.resumeRoot(ctx, s, health.Before{Unknown: true}) // so early there is nothing to compare with
+	_, err = s.resumeRoot(ctx, health.Before{Unknown: true}) // so early there is nothing to compare with
 	return Resumed{Root: s.rec.LastGood(), Reason: why}, err
 }
 
 // resumeRoot asks for the switch to the last good root, as it was left, and returns its version.
-func (a *Agent) resumeRoot(ctx context.Context, s *session, before health.Before) (string, error) {
+func (s *session) resumeRoot(ctx context.Context, before health.Before) (string, error) {
 	id := s.rec.LastGood()
-	version, err := a.Roots.MakeReady(id, s.facts, s.rec)
+	version, err := s.Roots.MakeReady(id, s.facts, s.rec)
 	if err != nil {
 		return "", err
 	}
 	version = cmp.Or(s.rec.Accepted[id].Version, version)
-	return version, a.Transition.Start(ctx, s.rec, s.facts, record.Switch{Verb: record.VerbResume, Version: version, Before: before}, id, nil)
+	return version, s.Transition.Start(ctx, s.rec, s.facts, record.Switch{Verb: record.VerbResume, Version: version, Before: before}, id, nil)
 }
 
 // finishFull asks for the second half of a full switch: from the host root into the target.
-func (a *Agent) finishFull(ctx context.Context, s *session, to string) error {
+func (s *session) finishFull(ctx context.Context, to string) error {
 	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version}
 	sw.Before = s.rec.Switch.Before // as it was when the host was left for this
 	if left := cmp.Or(s.rec.Switch.Back, s.rec.Switch.From); left != s.facts.Root {
 		sw.Back = left
 	}
-	root, err := a.Machine.Trees.Root(to)
+	root, err := s.Machine.Trees.Root(to)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", roots.ErrNoRoot, to, err)
 	}
-	if err := a.Roots.Rehearse(root, s.facts, s.rec); err != nil {
+	if err := s.Roots.Rehearse(root, s.facts, s.rec); err != nil {
 		return err
 	}
-	return a.Transition.Start(ctx, s.rec, s.facts, sw, to, nil)
+	return s.Transition.Start(ctx, s.rec, s.facts, sw, to, nil)
 }

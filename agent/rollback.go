@@ -63,37 +63,37 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		return done, d.err
 	case rollbackTrial:
 		done.Version = a.Roots.VersionOf(d.to, s.rec)
-		err = a.leaveTrial(ctx, s, d.to, to != "")
+		err = s.leaveTrial(ctx, d.to, to != "")
 	case rollbackSwitch:
-		done.Version, err = a.rollbackTo(ctx, s, d.to)
+		done.Version, err = s.rollbackTo(ctx, d.to)
 	}
 	done.Switching = err == nil
 	return done, err
 }
 
 // rollbackTo asks for the switch to a good root, and returns its version.
-func (a *Agent) rollbackTo(ctx context.Context, s *session, to string) (string, error) {
-	version, err := a.Roots.MakeReady(to, s.facts, s.rec)
+func (s *session) rollbackTo(ctx context.Context, to string) (string, error) {
+	version, err := s.Roots.MakeReady(to, s.facts, s.rec)
 	if err != nil {
 		return "", err
 	}
 	sw := record.Switch{Verb: record.VerbRollback, Version: cmp.Or(s.rec.Accepted[to].Version, version)}
-	sw.Before = a.observe(ctx, s.facts, sw.Verb)
+	sw.Before = s.observe(ctx, s.facts, sw.Verb)
 	left := &record.Bad{Reason: record.RolledBack, RolledBack: true}
-	return sw.Version, a.Transition.Start(ctx, s.rec, s.facts, sw, to, left)
+	return sw.Version, s.Transition.Start(ctx, s.rec, s.facts, sw, to, left)
 }
 
 // leaveTrial leaves a root that is being tried as if it were unhealthy: the guard that watched the way there watches the
 // way back, no inhibitor lock is in the way, and what does not stop is killed. So it goes only where the guard is prepared
 // to go.
-func (a *Agent) leaveTrial(ctx context.Context, s *session, to string, named bool) error {
-	if err := a.Transition.CheckNotUnderWay(ctx, s.rec); err != nil { // a power-off, for example
+func (s *session) leaveTrial(ctx context.Context, to string, named bool) error {
+	if err := s.Transition.CheckNotUnderWay(ctx, s.rec); err != nil { // a power-off, for example
 		return err
 	}
 	if back := s.rec.WayBack(); to != back {
 		return fmt.Errorf("%w: until it is confirmed, the host can only go back to %s, and from there to %s", ErrTrying, back, to)
 	}
-	return a.Transition.Leave(ctx, s.facts, s.rec, record.Departure{Reason: record.RolledBack, RolledBack: true}, named)
+	return s.Transition.Leave(ctx, s.facts, s.rec, record.Departure{Reason: record.RolledBack, RolledBack: true}, named)
 }
 
 // rollbackAct is what rollback does next.

@@ -20,17 +20,17 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	s, err := a.begin(ctx, "stage", o.Wait)
 	defer s.close()
 	if err == nil {
-		err = a.settleFirst(ctx, s)
+		err = s.settleFirst(ctx)
 	}
 	if err != nil {
 		return Applied{}, err
 	}
-	off, done, err := a.fetch(ctx, s, o)
+	off, done, err := s.fetch(ctx, o)
 	if err != nil {
 		return done, err
 	}
 	if done.Root != s.facts.Root {
-		_, err = a.stage(ctx, s, off, &done)
+		_, err = s.stage(ctx, off, &done)
 		if bad, isBad := s.rec.Bad[done.Root]; isBad && off.Image != nil {
 			done.Bad = &bad
 		}
@@ -43,8 +43,8 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 
 // fetch finds out what is published for this host, verified, and accepts it into the record. What is older than the record
 // is accepted only if it runs; otherwise that waits until it is on the disk.
-func (a *Agent) fetch(ctx context.Context, s *session, o ApplyOptions) (off *offer.Published, done Applied, err error) {
-	if off, err = a.ask(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
+func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
+	if off, err = s.ask(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
 		return nil, done, err
 	}
 	done = Applied{
@@ -53,12 +53,12 @@ func (a *Agent) fetch(ctx context.Context, s *session, o ApplyOptions) (off *off
 	}
 	runs := done.Root == s.facts.Root
 	if off.Waived == nil || runs || off.Image == nil {
-		err = a.accept(off, s.rec)
+		err = s.accept(off, s.rec)
 	}
 	if err != nil || !runs {
 		return off, done, err
 	}
-	return off, done, errors.Join(a.renew(off), a.Live.KeepEnabled(ctx, off, s.facts))
+	return off, done, errors.Join(s.renew(off), s.Live.KeepEnabled(ctx, off, s.facts))
 }
 
 // ask fetches and verifies what a reference stands for, "" for the configured one.
@@ -72,21 +72,21 @@ func (a *Agent) ask(ctx context.Context, reference string, f facts.Facts, rec *r
 }
 
 // stage brings the image onto the disk, or finds it there.
-func (a *Agent) stage(ctx context.Context, s *session, off *offer.Published, done *Applied) (store.Root, error) {
-	trees := a.Machine.Trees
-	if err := a.Live.KeepEnabled(ctx, off, s.facts); err != nil {
+func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied) (store.Root, error) {
+	trees := s.Machine.Trees
+	if err := s.Live.KeepEnabled(ctx, off, s.facts); err != nil {
 		return store.Root{}, err
 	}
 	if off.Image == nil { // the root that a full reboot left
 		return trees.Root(done.Root)
 	}
 	_, lookErr := trees.Root(off.Image.ID())
-	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, a.stageProgress)
+	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, s.stageProgress)
 	if err != nil {
 		return root, err
 	}
 	if off.Waived != nil {
-		if err := a.accept(off, s.rec); err != nil {
+		if err := s.accept(off, s.rec); err != nil {
 			return root, err
 		}
 	}
@@ -96,12 +96,12 @@ func (a *Agent) stage(ctx context.Context, s *session, off *offer.Published, don
 	if err := s.rec.Advance(record.CauseStaged); err != nil {
 		return root, err
 	}
-	if err := a.Records.Write(s.rec); err != nil {
+	if err := s.Records.Write(s.rec); err != nil {
 		return root, err
 	}
 	if lookErr != nil { // it was not there before
 		done.NewBytes = root.Info.NewBytes
-		a.Records.Tell(record.Event{
+		s.Records.Tell(record.Event{
 			Event: record.EventStaged, Root: root.ID, Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Vouchers: root.Info.Vouchers,
 		})

@@ -24,7 +24,7 @@ func TestSweep(t *testing.T) {
 	for _, name := range append(keep, half...) {
 		testtree.File(t, a.Machine.Root, name, "")
 	}
-	a.sweep()
+	(&session{Agent: a}).sweep()
 	for _, name := range keep {
 		if _, err := os.Lstat(a.Path(name)); err != nil {
 			t.Errorf("%s is gone: %v", name, err)

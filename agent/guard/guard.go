@@ -24,7 +24,7 @@ import (
 type Guard struct {
 	*host.Host
 	Roots      roots.Roots
-	Transition transition.Mover
+	Transition transition.Arrival
 }
 
 // The guard's times, besides those of the configuration.

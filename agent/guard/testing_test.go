@@ -13,5 +13,5 @@ func newGuard(t *testing.T) *Guard {
 	t.Helper()
 	h := hosttest.New(t)
 	r := roots.Roots{Host: h}
-	return &Guard{Host: h, Roots: r, Transition: transition.Mover{Host: h, Roots: r}}
+	return &Guard{Host: h, Roots: r, Transition: transition.NewArrival(h, r)}
 }

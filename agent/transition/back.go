@@ -151,9 +151,9 @@ type GuardNote struct {
 }
 
 // readNote reads what a guard left, nil when it left nothing.
-func (m *Mover) readNote() (*GuardNote, error) {
+func (ns *Notes) readNote() (*GuardNote, error) {
 	n := &GuardNote{}
-	text, err := m.Machine.Disk.ReadFile(m.Path(BackFile), maxNote)
+	text, err := ns.Machine.Disk.ReadFile(ns.Path(BackFile), maxNote)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -175,24 +175,24 @@ var ErrGuardLeaves = errors.New("the guard goes back")
 
 // CheckGuardStays is an error while the guard is about to leave the root that runs: what it mounts and records is not to be
 // taken for leftovers.
-func (m *Mover) CheckGuardStays(ctx context.Context) error {
-	n, err := m.readNote()
+func (a *Arrival) CheckGuardStays(ctx context.Context) error {
+	n, err := a.readNote()
 	if err != nil || n == nil {
 		return err
 	}
-	now, err := m.Machine.Mounts.Mounted()
+	now, err := a.Machine.Mounts.Mounted()
 	if err != nil || !n.leaves(now) {
 		return err
 	}
-	if lives, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err == nil && !lives {
+	if lives, err := a.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err == nil && !lives {
 		return nil
 	}
 	return fmt.Errorf("%w: %w from %s: %s", record.ErrBlocked, ErrGuardLeaves, n.Left, n.Reason)
 }
 
 // takeOver brings what a guard did into the record. The note goes once the record has it.
-func (m *Mover) takeOver(f facts.Facts, rec *record.Record) error {
-	n, err := m.readNote()
+func (a *Arrival) takeOver(f facts.Facts, rec *record.Record) error {
+	n, err := a.readNote()
 	if n == nil {
 		return err
 	}
@@ -200,17 +200,17 @@ func (m *Mover) takeOver(f facts.Facts, rec *record.Record) error {
 		if err := rec.Retreat(record.CauseTakenOver, n.Switch, n.Departure); err != nil {
 			return err
 		}
-		if err := m.Records.WriteOutcome(rec); err != nil {
+		if err := a.Records.WriteOutcome(rec); err != nil {
 			return err
 		}
 	}
 	if n.Switch.BootID == f.BootID { // the guard has written no history
-		m.Records.Tell(record.Event{At: n.Switch.At, Event: n.Event(), Root: n.Left, Version: n.Version, Reason: n.Reason})
+		a.Records.Tell(record.Event{At: n.Switch.At, Event: n.Event(), Root: n.Left, Version: n.Version, Reason: n.Reason})
 		leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
 		leaving.At = n.Switch.At
-		m.Records.Tell(leaving)
+		a.Records.Tell(leaving)
 	}
-	if err := m.Machine.Disk.Remove(m.Path(BackFile)); err != nil {
+	if err := a.Machine.Disk.Remove(a.Path(BackFile)); err != nil {
 		return fmt.Errorf("cannot take over what the guard left: %w", err)
 	}
 	return nil

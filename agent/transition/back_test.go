@@ -16,7 +16,7 @@ import (
 // TestGivenUpIsTold: the first time a root is lost, it may have been a power cut; the second time the history says that
 // the root is given up.
 func TestGivenUpIsTold(t *testing.T) {
-	mv := newMover(t)
+	mv := newArrival(t)
 	for attempt, want := range [][]string{{"failed"}, {"failed", "failed", "bad"}} {
 		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 		r.Phase, r.Attempts["v2"], r.Switch.Armed = record.PhaseArmed, attempt+1, true
@@ -69,7 +69,7 @@ func TestRetreat(t *testing.T) {
 
 // TestGuardLeaves: what a guard does on its way out of a root is no leftover, and what it did before is.
 func TestGuardLeaves(t *testing.T) {
-	mv := newMover(t)
+	mv := newArrival(t)
 	if err := mv.CheckGuardStays(t.Context()); err != nil {
 		t.Errorf("without a note: %v", err)
 	}

@@ -25,17 +25,20 @@ func IsFileError(err error) bool {
 
 var ErrForeign = errors.New("somebody else armed")
 
+// Arrival finds out where a host arrived, and moves it on where that is not where it was sent.
+type Arrival struct{ Mover }
+
 // DisarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
 // administrator's reboot into a soft one. What somebody else armed is theirs.
-func (m *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := m.CheckGuardStays(ctx); err != nil { // what it mounts is none
+func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	if err := a.CheckGuardStays(ctx); err != nil { // what it mounts is none
 		return err
 	}
-	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
+	underWay, err := a.Machine.Systemd.ShuttingDown(ctx)
 	if err != nil {
 		return err
 	}
-	armed, err := m.Machine.Mounts.Armed()
+	armed, err := a.Machine.Mounts.Armed()
 	if err != nil {
 		return err
 	}
@@ -45,10 +48,10 @@ func (m *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.R
 		}
 		return nil
 	}
-	if err := m.Machine.Mounts.Clear(); err != nil {
+	if err := a.Machine.Mounts.Clear(); err != nil {
 		return err
 	}
-	stamp := m.ReadStamp()
+	stamp := a.ReadStamp()
 	// The mutable host is armed under the name of its disk. Once the host is there, it is not armed any more.
 	toHost := rec.Phase == record.PhaseArmed && rec.Switch.Target == switcher.HostRoot ||
 		stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot
@@ -59,40 +62,40 @@ func (m *Mover) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.R
 	case !ours:
 		return fmt.Errorf("%w: %w %s at %s; unmount it or let it happen first", record.ErrBlocked, ErrForeign, armed, switcher.NextRoot)
 	}
-	m.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
-	return m.Machine.Mounts.Disarm()
+	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
+	return a.Machine.Mounts.Disarm()
 }
 
 // Reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
 // error once; the next command finds it in the record only.
-func (m *Mover) Reconcile(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := m.takeOver(f, rec); err != nil {
+func (a *Arrival) Reconcile(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	if err := a.takeOver(f, rec); err != nil {
 		return err
 	}
 	defer func() {
 		if !rec.Moving() {
-			m.Roots.RestoreEtcs(f)
+			a.Roots.RestoreEtcs(f)
 		}
 	}()
 	if rec.ArrivedLate(f.Root) {
-		m.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
+		a.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
 		if err := rec.Advance(record.CauseLate); err != nil {
 			return err
 		}
 	}
 	switch rec.Phase {
 	case record.PhaseArmed:
-		return m.proveSwitch(ctx, f, rec)
+		return a.proveSwitch(ctx, f, rec)
 	case record.PhaseTrying:
 		if f.Root != rec.Switch.Target {
-			return m.recordGiveUp(rec, record.CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+			return a.recordGiveUp(rec, record.CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
 		}
 	}
 	return nil
 }
 
-func (m *Mover) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	outcome, reason := level.Prove(rec.Switch.Expectation, f, m.ReadStamp())
+func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	outcome, reason := level.Prove(rec.Switch.Expectation, f, a.ReadStamp())
 	switch outcome {
 	case level.Switched:
 		if err := rec.Advance(record.CauseArrived); err != nil {
@@ -103,27 +106,27 @@ func (m *Mover) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Reco
 		// there the time before.
 		again := rec.Switch.Verb == record.VerbResume && rec.Last != nil && rec.Last.Target == rec.Switch.Target
 		if rec.Last == nil || again || rec.Switch.Verb != record.VerbBack && rec.Switch.Verb != record.VerbResume {
-			rec.Last = &record.Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: m.Now().UTC()}
+			rec.Last = &record.Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
-		return errors.Join(m.WriteSwitch(rec), m.Machine.Systemd.ForgetGone(ctx))
+		return errors.Join(a.WriteSwitch(rec), a.Machine.Systemd.ForgetGone(ctx))
 	case level.Pending:
-		return m.takeBackPending(ctx, rec)
+		return a.takeBackPending(ctx, rec)
 	case level.Landed:
-		return m.recordLanding(ctx, rec, reason)
+		return a.recordLanding(ctx, rec, reason)
 	case level.Rebooted:
 		if f.BootID != rec.Switch.BootID {
 			break
 		}
-		if err := m.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed just now
+		if err := a.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed just now
 			return err
 		}
 	}
-	return m.recordGiveUp(rec, record.CauseMissed, outcome, reason)
+	return a.recordGiveUp(rec, record.CauseMissed, outcome, reason)
 }
 
 // CheckNotUnderWay is an error while systemd is on its way into the switch.
-func (m *Mover) CheckNotUnderWay(ctx context.Context, rec *record.Record) error {
-	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
+func (a *Arrival) CheckNotUnderWay(ctx context.Context, rec *record.Record) error {
+	underWay, err := a.Machine.Systemd.ShuttingDown(ctx)
 	if err == nil && underWay {
 		err = fmt.Errorf("%w: the switch to %s is under way", record.ErrBlocked, rec.Switch.Target)
 	}
@@ -132,52 +135,52 @@ func (m *Mover) CheckNotUnderWay(ctx context.Context, rec *record.Record) error 
 
 // takeBackPending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
 // record and asking.
-func (m *Mover) takeBackPending(ctx context.Context, rec *record.Record) error {
-	if err := m.CheckNotUnderWay(ctx, rec); err != nil {
+func (a *Arrival) takeBackPending(ctx context.Context, rec *record.Record) error {
+	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	if err := m.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
+	if err := a.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
-	m.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
+	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
 		return err
 	}
 	rec.ForgiveAttempt(rec.Switch.Target)
-	return m.Records.WriteOutcome(rec)
+	return a.Records.WriteOutcome(rec)
 }
 
 // recordLanding records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
 // by a soft reboot, which is a switch of its own.
-func (m *Mover) recordLanding(ctx context.Context, rec *record.Record, reason string) error {
-	if err := m.CheckNotUnderWay(ctx, rec); err != nil {
+func (a *Arrival) recordLanding(ctx context.Context, rec *record.Record, reason string) error {
+	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	m.Log.Warn(reason + "; `updatectl apply` does")
+	a.Log.Warn(reason + "; `updatectl apply` does")
 	if err := rec.Advance(record.CauseLanded); err != nil {
 		return err
 	}
 	rec.ForgiveAttempt(rec.Switch.Target) // going on is the attempt
-	rec.Last = &record.Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: m.Now().UTC()}
-	if err := m.Records.WriteOutcome(rec); err != nil {
+	rec.Last = &record.Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
+	if err := a.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	m.Records.Tell(rec.Switch.Event(record.EventLanded, reason))
+	a.Records.Tell(rec.Switch.Event(record.EventLanded, reason))
 	return nil
 }
 
 // recordGiveUp records a switch that failed.
-func (m *Mover) recordGiveUp(rec *record.Record, c record.Cause, outcome level.Outcome, reason string) error {
-	now := m.Now().UTC()
+func (a *Arrival) recordGiveUp(rec *record.Record, c record.Cause, outcome level.Outcome, reason string) error {
+	now := a.Now().UTC()
 	if err := rec.GiveUp(c, outcome, reason, now); err != nil {
 		return err
 	}
-	if err := m.Records.WriteOutcome(rec); err != nil {
+	if err := a.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	m.Records.Tell(rec.Switch.Event(record.EventFailed, reason))
+	a.Records.Tell(rec.Switch.Event(record.EventFailed, reason))
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
-		m.Records.Tell(rec.Switch.Event(record.EventBad, bad.Reason))
+		a.Records.Tell(rec.Switch.Event(record.EventBad, bad.Reason))
 	}
 	if rec.Switch.Verb == record.VerbBack && outcome == level.Rebooted {
 		return nil // the bad root is left, by another way

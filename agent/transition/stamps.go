@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -28,22 +29,25 @@ const (
 	resumeStamp = switcher.RunDir + "/started"
 )
 
+// Notes are what the commands and the guard leave for each other in /run, where the record may be out of reach.
+type Notes struct{ *host.Host }
+
 // RemoveStamp removes the stamp of an earlier switch.
-func (m *Mover) RemoveStamp() error { return m.removeNote(StampFile) }
+func (ns *Notes) RemoveStamp() error { return ns.removeNote(StampFile) }
 
 // removeNote removes a file in /run that an earlier switch left.
-func (m *Mover) removeNote(file string) error {
-	if err := m.Machine.Disk.Remove(m.Path(file)); err != nil {
+func (ns *Notes) removeNote(file string) error {
+	if err := ns.Machine.Disk.Remove(ns.Path(file)); err != nil {
 		return fmt.Errorf("cannot remove what an earlier switch left: %w", err)
 	}
 	return nil
 }
 
 // WriteStamp leaves the stamp of the present switch.
-func (m *Mover) WriteStamp(s level.Stamp) error {
+func (ns *Notes) WriteStamp(s level.Stamp) error {
 	text, err := json.Marshal(s)
 	if err == nil {
-		err = m.Machine.Disk.WriteFile(m.Path(StampFile), text, 0o600)
+		err = ns.Machine.Disk.WriteFile(ns.Path(StampFile), text, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot leave the stamp of the switch: %w", err)
@@ -55,8 +59,8 @@ func (m *Mover) WriteStamp(s level.Stamp) error {
 const maxNote = 4 << 20
 
 // ReadStamp returns what the arming step left; nil when it left nothing.
-func (m *Mover) ReadStamp() *level.Stamp {
-	text, err := m.Machine.Disk.ReadFile(m.Path(StampFile), maxNote)
+func (ns *Notes) ReadStamp() *level.Stamp {
+	text, err := ns.Machine.Disk.ReadFile(ns.Path(StampFile), maxNote)
 	if err != nil {
 		return nil
 	}
@@ -76,20 +80,20 @@ type verdict struct {
 }
 
 // LeaveVerdict leaves a verdict about a root for the guard.
-func (m *Mover) LeaveVerdict(root string, d record.Departure) {
-	text, err := json.Marshal(verdict{Root: root, Departure: d, At: m.Now().UTC()})
+func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
+	text, err := json.Marshal(verdict{Root: root, Departure: d, At: ns.Now().UTC()})
 	if err == nil {
-		err = m.Machine.Disk.WriteFile(m.Path(VerdictFile), text, 0o600)
+		err = ns.Machine.Disk.WriteFile(ns.Path(VerdictFile), text, 0o600)
 	}
 	if err != nil {
-		m.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
+		ns.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
 	}
 }
 
 // ReadVerdict returns why confirm wants to leave a root; the reason is "" when it does not.
-func (m *Mover) ReadVerdict(root string) record.Departure {
+func (ns *Notes) ReadVerdict(root string) record.Departure {
 	var v verdict
-	text, err := m.Machine.Disk.ReadFile(m.Path(VerdictFile), maxNote)
+	text, err := ns.Machine.Disk.ReadFile(ns.Path(VerdictFile), maxNote)
 	if err != nil || json.Unmarshal(text, &v) != nil || v.Root != root {
 		return record.Departure{}
 	}

@@ -21,7 +21,13 @@ import (
 // Mover moves a host between roots.
 type Mover struct {
 	*host.Host
+	Notes
 	Roots roots.Roots
+}
+
+// NewArrival returns what moves a host and finds out where it arrived.
+func NewArrival(h *host.Host, r roots.Roots) Arrival {
+	return Arrival{Mover{Host: h, Notes: Notes{h}, Roots: r}}
 }
 
 // AskTime is how long systemd and logind may take to accept a reboot. Neither needs a second.
@@ -146,8 +152,8 @@ func (m *Mover) tellSwitching(rec *record.Record, f facts.Facts) {
 
 // FirstStart tells whether this is the first userspace since the kernel was booted, and is remembered before anything is
 // done: /run is new with each boot.
-func (m *Mover) FirstStart() (bool, error) {
-	first, err := m.Machine.Disk.CreateNew(m.Path(resumeStamp))
+func (ns *Notes) FirstStart() (bool, error) {
+	first, err := ns.Machine.Disk.CreateNew(ns.Path(resumeStamp))
 	if err != nil {
 		return false, fmt.Errorf("cannot note that the host was started: %w", err)
 	}

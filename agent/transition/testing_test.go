@@ -7,9 +7,10 @@ import (
 	"github.com/updatectl/updatectl/agent/roots"
 )
 
-// newMover returns a Mover of a host in a temporary directory.
-func newMover(t *testing.T) *Mover {
+// newArrival returns an Arrival of a host in a temporary directory.
+func newArrival(t *testing.T) *Arrival {
 	t.Helper()
 	h := hosttest.New(t)
-	return &Mover{Host: h, Roots: roots.Roots{Host: h}}
+	a := NewArrival(h, roots.Roots{Host: h})
+	return &a
 }
