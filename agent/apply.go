@@ -61,7 +61,7 @@ type Applied struct {
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot is
 // queued, or the full one, which lands on the host root; [Agent.Confirm] continues in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
 	}
 	s, err := a.begin(ctx, "apply", o.Wait)
@@ -111,7 +111,7 @@ func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Appl
 	}
 	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
 	sw.Level = done.Decision.Level
-	sw.Before = s.observe(ctx, s.facts, sw.Verb)
+	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	done.Switching = true
 	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
 }
@@ -138,18 +138,18 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 	}
 	done = Applied{Root: s.rec.LastGood(), From: s.facts.Root, Switching: true, Loaded: done.Loaded, Warnings: done.Warnings}
 	var err error
-	done.Version, err = s.resumeRoot(ctx, s.observe(ctx, s.facts, record.VerbResume))
+	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }
 
 // settleFirst refuses a host that no image can help, and confirms the running root when it is still being tried: a root
 // that may yet be rolled back is no place to start from.
 func (s *session) settleFirst(ctx context.Context) error {
-	if err := s.checkHost(s.facts); err != nil {
+	if err := checkHost(s.Machine.Running, s.facts); err != nil {
 		return err
 	}
 	if s.rec.Phase == record.PhaseTrying {
-		if err := s.settle(ctx, s.facts, s.rec); err != nil {
+		if err := s.Trial.Settle(ctx, s.facts, s.rec); err != nil {
 			return fmt.Errorf("%w: %w", ErrTrying, err)
 		}
 	}

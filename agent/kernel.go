@@ -41,7 +41,7 @@ type KernelStatus struct {
 
 // Kernel tells what a soft reboot left old. It changes nothing.
 func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return KernelStatus{}, err
 	}
 	f, _, err := a.Look(ctx)

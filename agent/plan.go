@@ -58,7 +58,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	root, err := a.Machine.Trees.Root(plan.Root)
 	if err != nil {
 		plan.Staged = false
-		return plan, a.checkHost(f) // what can be known without its layers is all there is
+		return plan, checkHost(a.Machine.Running, f) // what can be known without its layers is all there is
 	}
 	plan.Staged, plan.Download = true, 0
 	unlock, err := a.Lock(ctx, "plan", true) // it mounts in the scratch directory

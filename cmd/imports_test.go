@@ -22,7 +22,7 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
+		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify",
 	},
 	"cmd/releasectl": {"image", "verify"},
@@ -37,10 +37,11 @@ var allowed = map[string][]string{
 	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
 	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {"agent/config", "agent/health", "agent/host", "agent/record", "agent/roots"},
+	"agent/trial":      {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent/guard":      {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
 		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
-		"agent/record", "agent/roots", "agent/transition",
+		"agent/record", "agent/roots", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 

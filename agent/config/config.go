@@ -1,3 +1,4 @@
+// Package config answers what the operator wants: the merged configuration, and the policy that it makes.
 package config
 
 import (

@@ -1,7 +1,11 @@
+// Package host answers what is true on this host right now: what runs, who holds the lock, what the kernel keeps from
+// earlier roots. Every room of the agent works on a [Host].
 package host
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -63,4 +67,15 @@ func (h *Host) Path(p string) string {
 func (h *Host) Policy() (verify.Policy, error) {
 	h.policyOnce.Do(func() { h.policy, h.policyErr = h.Config.Policy(h.Path, h.Now()) })
 	return h.policy, h.policyErr
+}
+
+// RequireRunning refuses what makes sense on the running host only.
+func (h *Host) RequireRunning() error {
+	if !h.Machine.Running {
+		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(h.Machine.Root))
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("cannot switch roots: %w", ErrPermission)
+	}
+	return nil
 }

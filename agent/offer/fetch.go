@@ -1,3 +1,5 @@
+// Package offer answers what is published for this host. It promises that nothing is parsed before its signatures were
+// verified, and that no layer is fetched here.
 package offer
 
 import (

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// Announces tells whether the record says that the host is about to make this very switch.
-func (r *Record) Announces(s *Switch) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
+// AnnouncedBy reports whether a record says that the host is about to make this very switch.
+func (s *Switch) AnnouncedBy(r *Record) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
 
 // Err is what a switch that ended in going back is told as.
 func (r Result) Err() error {

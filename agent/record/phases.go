@@ -87,7 +87,7 @@ func (r *Record) Advance(c Cause) error {
 			continue
 		}
 		if r.Phase = m.To; r.Phase == phaseResting {
-			r.Phase = r.restingPhase()
+			r.Phase = restingPhase(r.Staged)
 		}
 		return nil
 	}
@@ -97,9 +97,9 @@ func (r *Record) Advance(c Cause) error {
 // Moving tells whether the host is on its way to another root.
 func (r *Record) Moving() bool { return !slices.Contains(restingPhases, r.Phase) }
 
-// restingPhase is the phase of a host that is not on its way anywhere.
-func (r *Record) restingPhase() Phase {
-	if r.Staged != "" {
+// restingPhase returns the phase of a host that is on its way nowhere, by the root that is staged.
+func restingPhase(staged string) Phase {
+	if staged != "" {
 		return PhaseStaged
 	}
 	return PhaseGood

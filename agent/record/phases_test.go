@@ -59,13 +59,13 @@ func TestStillAnnounced(t *testing.T) {
 	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
 	meant := *r.Switch
-	if !r.Announces(&meant) {
+	if !meant.AnnouncedBy(r) {
 		t.Error("it is not announced")
 	}
-	if err := r.Advance(CauseWithdrawn); err != nil || r.Announces(&meant) {
+	if err := r.Advance(CauseWithdrawn); err != nil || meant.AnnouncedBy(r) {
 		t.Errorf("it was taken back (%v) and is announced", err)
 	}
-	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || r.Announces(&meant) {
+	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || meant.AnnouncedBy(r) {
 		t.Errorf("another one is announced (%v), and taken for it", err)
 	}
 }

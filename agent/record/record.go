@@ -1,3 +1,5 @@
+// Package record keeps what has happened to this host: the record, by which a host finds back after a crash at any moment,
+// and the history for people. What is mounted at / is the truth; the record is a note.
 package record
 
 import (
