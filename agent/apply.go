@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -74,12 +75,12 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	off, done, fetchErr := s.fetch(ctx, o)
 	stay, err := s.mustStay(o)
-	if err != nil {
-		return done, err
-	}
+	fetchErr = errors.Join(fetchErr, err)
 	switch d := decideApply(s.facts, s.rec, offered(off, done, fetchErr), o, stay); d.do {
 	case refuse:
 		return done, d.err
+	case stayHere:
+		return Applied{Root: s.facts.Root, From: s.facts.Root, Skipped: d.why}, nil
 	case skip:
 		done.Skipped = d.why
 		return done, nil
@@ -208,7 +209,8 @@ type act string
 
 const (
 	refuse   act = "refuse"    // end with an error
-	skip     act = "skip"      // an unattended run leaves the host as it is
+	stayHere act = "stay"      // an unattended run leaves the host on its host root
+	skip     act = "skip"      // an unattended run passes over what is published
 	liveOnly act = "live only" // the root runs already: only live patches change
 	resume   act = "resume"    // go on to the last good root, as it was left
 	goThere  act = "switch"    // stage the image and switch to it
@@ -231,7 +233,7 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	failed := rec.Failed[off.root]
 	switch {
 	case stay:
-		return applyDecision{do: skip, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
+		return applyDecision{do: stayHere, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
 			"`updatectl apply` or `updatectl rollback` continues"}
 	case off.err != nil && stranded:
 		return applyDecision{do: resume, why: "nothing newer can be had: " + off.err.Error()}

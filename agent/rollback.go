@@ -50,9 +50,11 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	if err != nil && !errors.Is(err, transition.ErrSwitch) { // a failed switch is no reason to stay
 		return Applied{}, err
 	}
-	watched, err := a.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit)
-	if err != nil {
-		return Applied{}, err
+	watched := false
+	if s.rec.EndsTrial(s.facts.Root) {
+		if watched, err = a.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil {
+			return Applied{}, err
+		}
 	}
 	d := decideRollback(s.facts.Root, s.rec, to, watched)
 	if d.to != "" {
