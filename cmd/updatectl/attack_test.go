@@ -219,7 +219,7 @@ func sourceRows() []row {
 			text := append([]byte(`{"schemaVersion":2,"x":`), bytes.Repeat([]byte("["), 1<<20)...)
 			return a.signed("deep", ocispec.MediaTypeImageManifest, text)
 		}},
-		{name: "manifest over the bound", code: 20, says: "at most", publish: func(a *attacker) string {
+		{name: "manifest over the bound", code: 20, says: "more than", publish: func(a *attacker) string {
 			return a.signed("large", ocispec.MediaTypeImageManifest, bytes.Repeat([]byte(" "), verify.MaxManifest+1))
 		}},
 		{name: "manifest served as an index", publish: as("good", ocispec.MediaTypeImageIndex), code: 20, says: "it was served as"},

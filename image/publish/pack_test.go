@@ -304,8 +304,8 @@ func TestPackRefuses(t *testing.T) {
 		{"cut tar", filepath.Join(dir, "cut"), "", ErrTree},
 		{"empty tar", tarball("empty"), "empty", ErrTree},
 		{"deletion in a tar", tarball("wh", file("etc/.wh.passwd")), ".wh.passwd", ErrTree},
-		{"a name twice", tarball("twice", file("a"), file("./b/../a")), `"a" comes twice`, ErrTree},
-		{"text ACL", tarball("acl", &tar.Header{Name: "a", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rw-"}}), "ACL in text form", ErrTree},
+		{"a name twice", tarball("twice", file("a"), file("./b/../a")), `contains "a" twice`, ErrTree},
+		{"text ACL", tarball("acl", &tar.Header{Name: "a", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rw-"}}), "ACL as text", ErrTree},
 		{"link into /proc", tarball("link", file("proc/x"), &tar.Header{Name: "y", Typeflag: tar.TypeLink, Linkname: "proc/x"}), "left out", ErrTree},
 	}
 	for _, test := range tests {

@@ -77,7 +77,7 @@ func TestArchive(t *testing.T) {
 				t.Errorf("%s: found %q, %v", s, got, err)
 			}
 			_, err = readAll(t, s, ocispec.Descriptor{Digest: digest.FromString("none"), Size: 4})
-			wantError(t, err, ErrNotFound, "not in the layout")
+			wantError(t, err, ErrNotFound, "the layout does not have")
 		}
 	}
 	_, err := openArchive(t, packed, ":none").Resolve(t.Context())
@@ -194,7 +194,7 @@ func TestHostileArchives(t *testing.T) {
 		{"file without a name", packed(t, index, entry{tar.Header{Typeflag: tar.TypeReg, Name: "."}, "{}"}), "neither a file nor a directory"},
 		{"device", packed(t, index, entry{tar.Header{Typeflag: tar.TypeChar, Name: "x"}, ""}), "neither a file nor a directory"},
 		{"holes, as GNU writes them", sparse(t, "gnu"), "neither a file nor a directory"},
-		{"holes, as POSIX has them", sparse(t, "posix"), "with holes"},
+		{"holes, as POSIX has them", sparse(t, "posix"), "sparse file"},
 		{"too many entries", many.Bytes(), "more than"},
 		{"large index", packed(t, entry{tar.Header{Name: "index.json"}, strings.Repeat(" ", verify.MaxManifest+1)}), "more than"},
 		{"index that is no index", packed(t, named("index.json/x")), "index.json"},
@@ -218,7 +218,7 @@ func TestHostileArchives(t *testing.T) {
 			wantError(t, err, ErrUnreachable, c.say)
 		})
 	}
-	for file, say := range map[string]string{"/dev/zero": "not a file", t.TempDir(): "not a file", filepath.Join(t.TempDir(), "none"): "does not exist"} {
+	for file, say := range map[string]string{"/dev/zero": "not a regular file", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "none"): "does not exist"} {
 		_, err := openArchive(t, file, ":stable").Resolve(t.Context())
 		wantError(t, err, ErrUnreachable, say)
 	}

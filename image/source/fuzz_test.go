@@ -36,7 +36,7 @@ func FuzzSignatureManifest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d := where.blob(ocispec.MediaTypeImageManifest, text)
-		found, err := where.open(t, ":stable").extract(t.Context(), d)
+		found, err := where.open(t, ":stable").signaturesIn(t.Context(), d)
 		if err != nil || len(found) > verify.MaxCandidates {
 			t.Errorf("%d candidates, %v", len(found), err)
 		}

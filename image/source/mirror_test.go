@@ -147,7 +147,7 @@ func TestTheNextPlaceServes(t *testing.T) {
 			if err := m.take(t, m.open(t)); err != nil {
 				t.Error(err)
 			}
-			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) || !strings.Contains(m.warnings[0], "passed over") {
+			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) || !strings.Contains(m.warnings[0], "skipped") {
 				t.Errorf("warnings %q", m.warnings)
 			}
 			if m.registries[1].count("") == 0 {
@@ -276,7 +276,7 @@ func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 	m.registries[1].manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
 	m.registries[0].Close()
 	_, err := m.openAt(t, "@"+m.image.Digest.String()).Resolve(t.Context())
-	wantError(t, err, ErrNotFound, "what it has is")
+	wantError(t, err, ErrNotFound, "it has sha256:")
 	if d, err := m.open(t).Resolve(t.Context()); err != nil || d.Digest == m.image.Digest {
 		t.Errorf("by tag: %s, %v", d.Digest, err)
 	}

@@ -61,14 +61,14 @@ func TestMetadataHasATime(t *testing.T) {
 	}
 	start := time.Now()
 	_, err := s.Candidates(t.Context(), m.Digest)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	_, err = s.Manifest(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 	_, err = s.Config(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 }
 
 // TestRedirects tells what a registry's redirect may do: it may lead elsewhere, where no credentials come along and
