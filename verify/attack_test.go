@@ -229,7 +229,7 @@ func TestAttacks(t *testing.T) {
 		{"payload of another image", required, []verify.Candidate{d.simple(signed, other)}, verify.ErrDigest, `the signature by alice@example.org is for "sha256:`},
 		{"bill of materials", required, []verify.Candidate{d.envelope(signed, verify.BundlePayloadType, bytes.Replace(statement, []byte(verify.BundlePredicateType), []byte("https://spdx.dev/Document"), 1), nothing)}, verify.ErrUnsigned, `alice@example.org signed a statement of type "https://spdx.dev/Document"`},
 		{"other payload type", required, []verify.Candidate{d.envelope(signed, "text/plain", statement, nothing)}, verify.ErrUnsigned, `alice@example.org signed of type "text/plain"`},
-		{"statement with subject twice", required, []verify.Candidate{d.envelope(signed, verify.BundlePayloadType, bytes.Replace(statement, []byte(`"subject"`), []byte(`"Subject":[],"subject"`), 1), nothing)}, verify.ErrMalformed, "comes twice"},
+		{"statement with subject twice", required, []verify.Candidate{d.envelope(signed, verify.BundlePayloadType, bytes.Replace(statement, []byte(`"subject"`), []byte(`"Subject":[],"subject"`), 1), nothing)}, verify.ErrMalformed, "twice"},
 
 		// How many.
 		{"one of two", two(either), []verify.Candidate{good}, verify.ErrThreshold, "1 of the 2 signers needed vouched"},
