@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// rename lets a layer be referred to by another digest, and puts its content under that.
+// rename makes the manifest refer to a layer by another digest, and stores its content under that.
 func (b *builder) rename(n int, algorithm digest.Algorithm) {
 	b.t.Helper()
 	content, err := os.ReadFile(filepath.Join(b.dir, "blobs/sha256", b.m.Layers[n].Digest.Encoded()))
@@ -28,7 +28,7 @@ func (b *builder) rename(n int, algorithm digest.Algorithm) {
 	}
 }
 
-// A layer may be known by sha512, packed and unpacked.
+// A layer can have sha512 digests, compressed and uncompressed.
 func TestStageBySHA512(t *testing.T) {
 	b, st := newBuilder(t), newStore(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))

@@ -15,8 +15,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever a signed index, manifest and configuration say, opening them ends in an image that can be staged or in an
-// error of a class.
+// Whatever a signed index, manifest and configuration contain, opening them returns an image that can be staged, or an
+// error with a class.
 func FuzzOpen(f *testing.F) {
 	b := newBuilder(f)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
@@ -58,7 +58,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// Whatever an image has as its os-release, reading it ends.
+// Reading the os-release of an image always ends, whatever it contains.
 func FuzzOSRelease(f *testing.F) {
 	seeds := []string{osRelease, "ID='a b'\nVERSION_ID=\"", "ID=back\\\\slash", "=\n#\n"}
 	if len(seeds) == 0 {

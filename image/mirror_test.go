@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// copyLayout copies a layout and changes the content of some blobs on the way.
+// copyLayout copies a layout, and changes the content of some blobs.
 func copyLayout(t *testing.T, from string, change func(content []byte) []byte, blobs ...ocispec.Descriptor) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,8 +33,7 @@ func copyLayout(t *testing.T, from string, change func(content []byte) []byte, b
 	return dir
 }
 
-// A place that serves other layers is passed over, whatever they look like to those who unpack them, and leaves no
-// trace in the root.
+// A place that serves wrong layers is skipped, whatever they contain, and nothing of them is in the root.
 func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))

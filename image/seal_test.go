@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// What a publisher computes without a store is what a host gets, whatever the store had before.
+// What a publisher predicts without a store is what a host gets, whatever the store contains.
 func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(append(bootable(),
@@ -34,7 +34,7 @@ func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	}
 }
 
-// What a kernel in the image says of its build, wherever distributions put it.
+// The build of a kernel is read from it, in all places where distributions put the kernel.
 func TestForeseenKernels(t *testing.T) {
 	kernel := func(banner string) string {
 		text := make([]byte, 0x1000)
@@ -47,7 +47,7 @@ func TestForeseenKernels(t *testing.T) {
 		reg("usr/lib/modules/6.1-a/modules.dep", ""), reg("usr/lib/modules/6.1-a/vmlinuz", kernel("6.1-a (a@b) #1 SMP (2026-11-12)")),
 		reg("usr/lib/modules/6.1-b/modules.dep", ""), reg("boot/vmlinuz-6.1-b", kernel("6.1-b (a@b) #2 SMP")),
 		reg("usr/lib/modules/6.1-c/modules.dep", ""), reg("boot/vmlinuz-6.1-c", kernel("6.1-other (a@b) #3 SMP")),
-		reg("usr/lib/modules/6.1-d/modules.dep", ""), reg("boot/vmlinuz-6.1-d", kernel("")[:0x300]), // it points behind its end
+		reg("usr/lib/modules/6.1-d/modules.dep", ""), reg("boot/vmlinuz-6.1-d", kernel("")[:0x300]), // its banner would be after its end
 		reg("usr/lib/modules/6.1-e/modules.dep", ""), reg("boot/vmlinuz-6.1-e", "no kernel"))...))
 	img, err := b.open(b.manifest())
 	if err != nil {
@@ -63,7 +63,7 @@ func TestForeseenKernels(t *testing.T) {
 	}
 }
 
-// A root that differs from its seal gets no name; one that was staged before is not handed out for another seal.
+// A root that differs from its seal gets no name. A root that exists is not returned for another seal.
 func TestSealBroken(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(bootable()...))

@@ -315,7 +315,7 @@ func TestOpenPicksThePlatform(t *testing.T) {
 	}
 }
 
-// Some distributions ship another program of the agent's name with systemd.
+// Some distributions ship systemd's program of the same name as the agent.
 func TestAnotherUpdatectlIsNotTheAgent(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(append(bootable(), program("usr/bin/updatectl", "other"))...))

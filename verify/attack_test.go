@@ -20,7 +20,7 @@ const (
 	issuer = "https://issuer.example.org"
 )
 
-// deployment is an authority with what its hosts have pinned.
+// deployment is an authority, and the trust root that its hosts have pinned.
 type deployment struct {
 	t testing.TB
 	*verifytest.Authority
@@ -62,7 +62,7 @@ func (d *deployment) simple(s verifytest.Signing, content []byte) verify.Candida
 	return d.must(d.Simple(s, verifytest.SimplePayload(digest.FromBytes(content))))
 }
 
-// envelope signs and lets a test bend the bundle before it is published.
+// envelope signs, and lets a test change the bundle before it is published.
 func (d *deployment) envelope(s verifytest.Signing, payloadType string, payload []byte, bend func(*bundlepb.Bundle)) verify.Candidate {
 	d.t.Helper()
 	b, err := d.Envelope(s, payloadType, payload)
@@ -81,7 +81,7 @@ func (d *deployment) must(c verify.Candidate, err error) verify.Candidate {
 	return c
 }
 
-// trusts is a rule for a subject of the usual issuer.
+// trusts returns a rule for a subject of the usual issuer.
 func (d *deployment) trusts(subject string) verify.Identity {
 	return verify.Identity{Issuer: exact(issuer), Subject: exact(subject), Root: d.root}
 }
@@ -91,8 +91,8 @@ func pattern(s string) verify.Match { return verify.Match{Pattern: s} }
 
 func identities(i ...verify.Identity) verify.Policy { return verify.Policy{Identities: i} }
 
-// The attack table: who gains what with a signature that is nearly right. Every row says by which sentinel it is
-// refused, or that it passes.
+// The attacks: each row has a signature that is nearly right, and the sentinel with which it is refused, or none if it
+// is accepted.
 func TestAttacks(t *testing.T) {
 	image := read(t, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -129,7 +129,7 @@ func TestAttacks(t *testing.T) {
 		}
 		b.VerificationMaterial.TlogEntries = o.VerificationMaterial.TlogEntries
 	}
-	swapped := func(b *bundlepb.Bundle) { // alice's certificate beside a stranger's signature
+	swapped := func(b *bundlepb.Bundle) { // alice's certificate with the signature of a stranger
 		o, err := d.Envelope(signed, verify.BundlePayloadType, statement)
 		if err != nil {
 			t.Fatal(err)
@@ -241,7 +241,7 @@ func TestAttacks(t *testing.T) {
 		{"key and identity", two(either), []verify.Candidate{good, key.simple(image)}, nil, ""},
 		{"the missing one is named", two(keys(key.Key, revoked)), []verify.Candidate{key.bundle(image), lost.bundle(image)}, verify.ErrThreshold, "lost.pub signed it and is revoked: the laptop was stolen"},
 
-		// Keys that do not count any more.
+		// Keys that are no longer accepted.
 		{"revoked key", keys(revoked), []verify.Candidate{lost.bundle(image)}, verify.ErrRevoked, "lost.pub signed it and is revoked: the laptop was stolen"},
 		{"revoked key listed as good", keys(lost.Key, revoked), []verify.Candidate{lost.simple(image)}, verify.ErrRevoked, "lost.pub"},
 		{"revoked key beside a good one", keys(revoked, key.Key), []verify.Candidate{lost.bundle(image), key.bundle(image)}, nil, ""},
@@ -292,7 +292,7 @@ func TestAttacks(t *testing.T) {
 	})
 }
 
-// A voucher says who, which entry of which log, and when.
+// A voucher says who signed, when, and which log entry proves it.
 func TestVoucherSaysWhatIsProven(t *testing.T) {
 	image := read(t, "image.json")
 	d := newDeployment(t)
@@ -322,7 +322,7 @@ func TestVoucherSaysWhatIsProven(t *testing.T) {
 	}
 }
 
-// A policy that cannot work is told from an image that is not trusted.
+// A wrong policy is distinguished from an image that is not trusted.
 func TestPolicyCheck(t *testing.T) {
 	d := newDeployment(t)
 	a := newSigner(t, "a.pub")

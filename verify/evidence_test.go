@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
-// evidenceOf signs an index that lists the image with a key and an identity.
+// evidenceOf signs an index that lists the image, with a key and an identity.
 func evidenceOf(t testing.TB, d *deployment, a *signer) (verify.Policy, verify.Evidence) {
 	t.Helper()
 	image := read(t, "image.json")
@@ -35,7 +35,7 @@ func evidenceOf(t testing.TB, d *deployment, a *signer) (verify.Policy, verify.E
 	return p, v.Evidence()
 }
 
-// Evidence convinces again, and only of what it was evidence for.
+// Evidence is accepted again, and only for what it was made for.
 func TestEvidence(t *testing.T) {
 	d, a := newDeployment(t), newSigner(t, "a.pub")
 	p, kept := evidenceOf(t, d, a)

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle with certificate, log entry and timestamp vouches for the image it was made for and for no other one,
-// however it is bent, and stops nobody.
+// A bundle with certificate, log entry and timestamp only vouches for the image that it was made for, however it is
+// changed, and causes no panic.
 func FuzzKeylessBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -42,7 +42,7 @@ func FuzzKeylessBundle(f *testing.F) {
 	})
 }
 
-// What cosign keeps in annotations is read by its own reader.
+// The annotations of cosign 2 have a parser of their own.
 func FuzzSimpleProofs(f *testing.F) {
 	image := read(f, "image.json")
 	data, root, _ := readKeyless(f)
@@ -91,7 +91,7 @@ func FuzzTrustRoot(f *testing.F) {
 	})
 }
 
-// Kept evidence is as hostile as a registry: only what was signed comes out.
+// Stored evidence is as untrusted as a registry: only what was signed is accepted.
 func FuzzEvidence(f *testing.F) {
 	known, root, key := readKeyless(f)
 	image := read(f, "image.json")
@@ -119,7 +119,7 @@ func FuzzEvidence(f *testing.F) {
 	})
 }
 
-// A pattern that is taken matches whole subjects only.
+// A pattern that is accepted matches whole subjects only.
 func FuzzPattern(f *testing.F) {
 	seeds := []string{`alice@example\.org`, `alice@example`, `(?m)alice$`, `a)|(?:b`, `.*`, `(?i)ALICE@EXAMPLE\.ORG`, `\Qalice@example.org\E`, `\Qalice`, `alice@example\.org|bob`, `(?s).`}
 	for _, s := range seeds {

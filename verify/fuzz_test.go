@@ -7,7 +7,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle vouches for the image it was made for and for no other one, however it is bent.
+// A bundle only vouches for the image that it was made for, however it is changed.
 func FuzzBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -30,7 +30,7 @@ func FuzzBundle(f *testing.F) {
 	})
 }
 
-// A payload counts only in the exact bytes that were signed.
+// A payload is accepted only with the exact bytes that were signed.
 func FuzzPayload(f *testing.F) {
 	image := read(f, "image.json")
 	var real [][]byte
@@ -51,7 +51,7 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
-// Whatever a key signed, reading it ends in a verdict and not in a crash.
+// Whatever a key signed, reading it ends with a verdict and not with a panic.
 func FuzzSignedPayload(f *testing.F) {
 	image := read(f, "image.json")
 	addSeeds(f, [][]byte{read(f, "ecdsa.cosign2.payload.json"), []byte(`{"critical":{"type":""}}`)})

@@ -20,8 +20,8 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// testdata was written by real cosign: *.cosign3.* by 3.1.1, *.cosign2.* by 2.5.0, all for image.json, by the private
-// halves of the .pub files beside it.
+// testdata was written by cosign: *.cosign3.* by 3.1.1, *.cosign2.* by 2.5.0, all for image.json, with the private
+// keys of the .pub files.
 
 func read(t testing.TB, name string) []byte {
 	t.Helper()
@@ -55,7 +55,7 @@ func realSimple(t testing.TB, name string) verify.Candidate {
 	return verify.Candidate{Form: verify.FormSimple, Payload: read(t, name+".payload.json"), Signature: sig, From: name}
 }
 
-// signer is a fresh key and what a publisher does with it.
+// signer is a new key, and what a publisher does with it.
 type signer struct {
 	t       testing.TB
 	private crypto.Signer

@@ -15,8 +15,8 @@ import (
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
-// keyless is testdata/keyless.json: signatures of image.json that were made once, by a deployment that is gone, with
-// the trust root that is left of it. They are good for ever, and the same in every process of a fuzz test.
+// keyless is testdata/keyless.json: signatures of image.json by a deployment that no longer exists, and its trust
+// root. They never expire, and are the same in every process of a fuzz test.
 type keyless struct {
 	TrustRoot  json.RawMessage             `json:"trust_root"`
 	Key        string                      `json:"key"` // public, in PEM
@@ -79,8 +79,8 @@ func readKeyless(t testing.TB) (k keyless, root *verify.TrustRoot, key verify.Ke
 	return k, root, key
 }
 
-// A signature is as good years later as on its day: what proves the time is in it, and no certificate of the
-// deployment needs to be valid now.
+// A signature is still accepted after years: it contains the proof of its time, and no certificate of the deployment
+// needs to be valid now.
 func TestKeylessLasts(t *testing.T) {
 	if *update {
 		makeKeyless(t)

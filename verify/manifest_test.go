@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Even signed content must be what it is served as, and only that.
+// Even signed content must be exactly what it is served as.
 func TestContent(t *testing.T) {
 	const layers = `"config":{},"layers":[]`
 	doc := func(mediaType, rest string) string {
@@ -61,7 +61,7 @@ func TestContent(t *testing.T) {
 	}
 }
 
-// Verified content stays what was verified, whatever becomes of the buffer.
+// Verified content does not change, even if the buffer of the caller does.
 func TestContentIsKept(t *testing.T) {
 	a := newSigner(t, "a.pub")
 	content := bytes.Clone(read(t, "image.json"))
@@ -133,7 +133,7 @@ func TestDescend(t *testing.T) {
 	})
 }
 
-// No text makes the reader pass something that is two things at once.
+// No content passes that can be read in two ways.
 func FuzzManifest(f *testing.F) {
 	seeds := [][]byte{
 		read(f, "image.json"),

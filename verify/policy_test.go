@@ -12,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// What real cosign wrote must pass, with each kind of key and in each form.
+// The signatures of cosign are accepted, with each type of key and in each form.
 func TestRealCosign(t *testing.T) {
 	image := read(t, "image.json")
 	for _, kind := range []string{"ecdsa", "ed25519", "rsa"} {
@@ -49,7 +49,7 @@ func TestRealCosign(t *testing.T) {
 	}
 }
 
-// One good signature among others counts; what is missing is said in a sentence and by sentinel.
+// One good signature among others is enough. Otherwise the error has a sentinel and says why.
 func TestVerdict(t *testing.T) {
 	image := read(t, "image.json")
 	tampered := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -65,8 +65,8 @@ func TestVerdict(t *testing.T) {
 		keys      []verify.Key
 		threshold int
 		found     []verify.Candidate
-		err       error  // nil: it passes
-		says      string // part of the error's text
+		err       error  // nil if it is accepted
+		says      string // part of the text of the error
 	}{
 		{"one of one", image, []verify.Key{a.Key}, 0, []verify.Candidate{a.bundle(image)}, nil, ""},
 		{"rubbish beside it", image, []verify.Key{a.Key}, 1, []verify.Candidate{rubbish, stranger.simple(image), a.simple(image), a.bundle(tampered)}, nil, ""},
@@ -95,7 +95,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// checkVerdict asserts the sentinel, its parent and that nothing came along.
+// checkVerdict checks the sentinel and its parent, and that nothing is returned with the error.
 func checkVerdict(t *testing.T, v *verify.Verified, err, want error, says string) {
 	t.Helper()
 	if want == nil {
@@ -115,7 +115,7 @@ func checkVerdict(t *testing.T, v *verify.Verified, err, want error, says string
 	}
 }
 
-// What a configured key signed is read as strictly as if anybody had.
+// What a configured key signed is parsed as strictly as anything else.
 func TestClaims(t *testing.T) {
 	image := read(t, "image.json")
 	hex := digest.FromBytes(image).Encoded()
@@ -166,14 +166,14 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// An attestation that real cosign made with the release key is no signature.
+// An attestation that cosign made with the release key is no signature of an image.
 func TestRealAttestation(t *testing.T) {
 	p := verify.Policy{Keys: []verify.Key{key(t, "ecdsa.pub")}}
 	v, err := p.Verify(read(t, "image.json"), manifestType, []verify.Candidate{realBundle(t, "ecdsa.cosign3.sbom.bundle.json")})
 	checkVerdict(t, v, err, verify.ErrUnsigned, `ecdsa.pub signed a statement of type "https://spdx.dev/Document"`)
 }
 
-// A bundle that is not as it should be says nothing, whoever signed.
+// A malformed bundle is not accepted, whoever signed it.
 func TestBundleForm(t *testing.T) {
 	image := read(t, "image.json")
 	a := newSigner(t, "a.pub")

@@ -62,7 +62,7 @@ func TestInterruptedPush(t *testing.T) {
 	interrupted(t, started, "push", "--plain-http", "oci:"+layout+":v1", strings.TrimPrefix(registry.URL, "http://")+"/os/server:v1")
 }
 
-// Packing reads the tree in a library that knows nothing of being interrupted.
+// The library that packs does not look at the context.
 func TestInterruptedPack(t *testing.T) {
 	root, layout := t.TempDir(), filepath.Join(t.TempDir(), "layout")
 	f, err := os.Create(filepath.Join(root, "zeros"))

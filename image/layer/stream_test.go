@@ -39,7 +39,7 @@ func zstded(t testing.TB, data []byte) []byte {
 	return w.EncodeAll(data, nil)
 }
 
-// skippable is a zstd frame that decoders pass over; zstd:chunked ends with two.
+// skippable is a zstd frame that decoders skip. zstd:chunked ends with two of them.
 const skippable = "\x50\x2a\x4d\x18\x04\x00\x00\x00toc!"
 
 func TestAddBlobReadsEveryForm(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAddBlobReadsEveryForm(t *testing.T) {
 	}
 }
 
-// tail gives data and then an error, as a source does for a wrong digest.
+// tail returns data and then an error, as a source does for a wrong digest.
 type tail struct {
 	r   io.Reader
 	err error
@@ -107,7 +107,7 @@ func TestAddBlobRefuses(t *testing.T) {
 		{"gzip cut by its publisher", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, raw)[:900]), good, ErrLayer},
 		{"archive cut by its publisher", ocispec.MediaTypeImageLayer, bytes.NewReader(raw[:5000]), digest.FromBytes(raw[:5000]), ErrLayer},
 		{"hostile", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, hostile)), digest.FromBytes(hostile), ErrLayer},
-		// The source's verdict wins over what a broken stream looks like.
+		// The error of the source takes precedence over those about a broken stream.
 		{"tampered", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(tampered), verify.ErrDigest}, good, verify.ErrDigest},
 		{"tampered and hostile", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(gzipped(t, hostile)), verify.ErrDigest}, good, verify.ErrDigest},
 		{"tampered behind the end", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed), verify.ErrDigest}, good, verify.ErrDigest},
@@ -127,7 +127,7 @@ func TestAddBlobRefuses(t *testing.T) {
 	}
 }
 
-// TestBombs: a blob that unpacks to far more than any root does is given up on long before it ends, with little
+// TestBombs checks that a blob which unpacks to far more than any root is refused long before its end, with little
 // memory.
 func TestBombs(t *testing.T) {
 	const frames, frame = 128, 64 << 20
@@ -143,7 +143,7 @@ func TestBombs(t *testing.T) {
 		"zstd": {ocispec.MediaTypeImageLayerZstd, zstded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Both formats may be joined of several pieces.
+			// Both formats can be concatenated from several pieces.
 			blob := append(c.compress(t, header.Bytes()), bytes.Repeat(c.compress(t, make([]byte, frame)), frames)...)
 			runtime.GC()
 			var before, after runtime.MemStats
@@ -168,7 +168,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestTooManyFiles: a million tiny files are refused half way, in less than 256 MB.
+// TestTooManyFiles checks that a million tiny files are refused half-way, in less than 256 MB.
 func TestTooManyFiles(t *testing.T) {
 	r, w := io.Pipe()
 	defer r.Close()
@@ -234,7 +234,7 @@ func FuzzAdd(f *testing.F) {
 		}
 		err := tree.Add(bytes.NewReader(layer), func(r io.Reader, size int64) (fsverity.Digest, error) {
 			if size > 1<<20 {
-				return fsverity.Digest{}, ErrLimit // a hole of gigabytes is legal and slow
+				return fsverity.Digest{}, ErrLimit // a hole of gigabytes is valid, but slow
 			}
 			return objects{}.put(r, size)
 		})
@@ -250,8 +250,7 @@ func FuzzAdd(f *testing.F) {
 	})
 }
 
-// FuzzAddBlob reads what a layer is compressed as, tables of contents of zstd:chunked included; those are passed over
-// unread, as frames of no content.
+// FuzzAddBlob reads layers in all compressed forms, including the table of contents of zstd:chunked, which is skipped.
 func FuzzAddBlob(f *testing.F) {
 	raw := pack(f, dir("d"), file("d/a", "1"))
 	seeds := map[string][]byte{

@@ -17,7 +17,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ent is one entry of a layer under test.
+// ent is an entry of a layer.
 type ent struct {
 	tar.Header
 	body string
@@ -74,7 +74,7 @@ func pack(t testing.TB, entries ...ent) []byte {
 	return buf.Bytes()
 }
 
-// objects is a Putter that remembers.
+// objects is a Putter that remembers contents.
 type objects map[fsverity.Digest]string
 
 func (o objects) put(r io.Reader, size int64) (fsverity.Digest, error) {
@@ -87,7 +87,7 @@ func (o objects) put(r io.Reader, size int64) (fsverity.Digest, error) {
 	return d, nil
 }
 
-// apply applies layers and lists what results.
+// apply applies layers and lists the resulting tree.
 func apply(t testing.TB, layers ...[]byte) ([]string, error) {
 	t.Helper()
 	tree, content := NewTree(), objects{}
@@ -99,7 +99,7 @@ func apply(t testing.TB, layers ...[]byte) ([]string, error) {
 	return list(tree, content), nil
 }
 
-// list describes a tree in words: names of one inode share a letter.
+// list describes a tree in words. Names of the same inode have the same letter.
 func list(tree *Tree, content objects) []string {
 	var lines []string
 	shared := map[*Inode]int{}
@@ -279,8 +279,7 @@ func TestHostileEntries(t *testing.T) {
 	}
 }
 
-// Bounds that take too much input to run into are lowered to where they bite: the tree is told that most of the
-// allowance is used up.
+// Some bounds would need too much input to be reached, so the tree begins with most of the allowance used up.
 func TestBoundsOfTheWholeImage(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -334,8 +333,8 @@ func TestAttributes(t *testing.T) {
 }
 
 func TestSparseFiles(t *testing.T) {
-	// As GNU tar 1.34 --format=posix writes them (version 1.0), made with its header records: a map in the data, then
-	// the pieces.
+	// GNU tar 1.34 --format=posix (version 1.0) writes them like this: a map at the beginning of the data, then the
+	// pieces.
 	const size = 1 << 20
 	sparseMap := "2\n0\n3\n1048573\n3\n"
 	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "abcdef"
@@ -358,7 +357,7 @@ func TestSparseFiles(t *testing.T) {
 	}
 }
 
-// packSparse writes an entry with PAX records that archive/tar's writer refuses to write.
+// packSparse writes an entry with PAX records that archive/tar refuses to write.
 func packSparse(t *testing.T, e ent, records map[string]string) []byte {
 	t.Helper()
 	var pax strings.Builder

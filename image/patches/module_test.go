@@ -82,7 +82,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Whatever bytes a module has, reading it ends in a live patch with a name and a kernel, or in an ErrModule.
+// Whatever bytes a module has, parsing it returns a live patch with a name and a kernel, or an ErrModule.
 func FuzzParse(f *testing.F) {
 	seeds := [][]byte{
 		patchestest.Module{Name: "fix_one", Release: kernel, Note: "note", Signed: true}.Bytes(),

@@ -52,7 +52,7 @@ func (p *publisher) policy() verify.Policy {
 	return verify.Policy{Keys: []verify.Key{public}}
 }
 
-// release publishes a release of these live patches, and reads it as a host does.
+// release publishes a release with these live patches, and reads it as a host does.
 func (p *publisher) release(sequence int64, names ...string) (*source.Source, *verify.Verified, *release.Release) {
 	p.t.Helper()
 	ctx := context.Background()
@@ -82,7 +82,7 @@ func (p *publisher) release(sequence int64, names ...string) (*source.Source, *v
 	return src, v, r
 }
 
-// moduleOf is the live patch of that name that the publisher has.
+// moduleOf returns the live patch with that name.
 func moduleOf(name string) []byte {
 	return patchestest.Module{Name: name, Release: running, Note: "note of " + name}.Bytes()
 }
@@ -111,7 +111,7 @@ func TestKeepAndLoad(t *testing.T) {
 	if err != nil || names(all) != "fix_one fix_two" || all[0].KernelVersion != "#1 SMP" {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	check(t, os.RemoveAll(p.layout)) // from here on without the source
+	check(t, os.RemoveAll(p.layout)) // the source is not needed any more
 	l, err := s.Load(ctx, all[0], p.policy())
 	if err != nil || l.Name != "fix_one" || !slices.Equal(l.Content, moduleOf("fix_one")) || string(all[0].Note) != "note of fix_one" || l.Vouchers[0].Signer != "release.pub" {
 		t.Errorf("%+v, %v", l, err)
@@ -122,13 +122,13 @@ func TestKeepAndLoad(t *testing.T) {
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
-	// Nothing is left of the writing.
+	// No temporary files are left.
 	if left, _ := filepath.Glob(dir + "/.umoci-*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
-// What lies on the disk is trusted no more than a registry: every part that was changed is found.
+// The disk is trusted no more than a registry: a change of any part is found.
 func TestLoadTrustsNothing(t *testing.T) {
 	ctx := context.Background()
 	p := newPublisher(t)
@@ -167,7 +167,7 @@ func TestLoadTrustsNothing(t *testing.T) {
 			if c.class == nil {
 				return
 			}
-			// Keeping it again mends it.
+			// Keeping it again repairs it.
 			check(t, s.Keep(ctx, src, v, r.LivePatches))
 			all, err := s.List(ctx)
 			check(t, err)
@@ -193,7 +193,7 @@ func lengthen(t *testing.T, file string) {
 	check(t, os.WriteFile(file, append(text, 0), 0o644))
 }
 
-// What is served wrong, or is no live patch, is not listed.
+// Wrong content, and what is no live patch, is not listed.
 func TestKeepRefuses(t *testing.T) {
 	ctx := context.Background()
 	p, s := newPublisher(t), patches.At(filepath.Join(t.TempDir(), "oci"))
@@ -212,7 +212,8 @@ func TestKeepRefuses(t *testing.T) {
 	}
 }
 
-// A later release takes over what it lists, too; its evidence replaces the older one when that is no longer needed.
+// A later release takes over live patches that it lists as well. Its evidence replaces that of the older release when
+// that is no longer needed.
 func TestReleasesAndGC(t *testing.T) {
 	ctx := context.Background()
 	p, dir := newPublisher(t), filepath.Join(t.TempDir(), "oci")
@@ -245,7 +246,7 @@ func TestReleasesAndGC(t *testing.T) {
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
 	check(t, err)
-	if len(left) != 5 { // two releases' evidence, a manifest, its empty configuration, a module
+	if len(left) != 5 { // evidence of two releases, a manifest, its empty configuration, a module
 		t.Errorf("%d blobs are left", len(left))
 	}
 }

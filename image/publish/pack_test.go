@@ -21,7 +21,7 @@ import (
 
 var longAgo = time.Date(2020, 2, 3, 4, 5, 6, 789, time.UTC)
 
-// Attributes that a plain copy of a tree would lose.
+// Attributes that a simple copy of a tree would lose.
 const (
 	// capNetRaw is cap_net_raw+ep as the kernel stores it (VFS_CAP_REVISION_2).
 	capNetRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -29,7 +29,7 @@ const (
 	aclUser1 = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\x01\x00\x00\x00\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
 )
 
-// makeTree writes a small root with everything that is easily lost.
+// makeTree writes a small root with all that is easily lost.
 func makeTree(t *testing.T) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
@@ -118,8 +118,8 @@ func entries(t *testing.T, layout string, p *Packed) map[string]*tar.Header {
 	}
 }
 
-// Every attribute of the tree is in the layer, whether it came as a directory or as a tar file, and what a build left
-// behind is not.
+// Every attribute of the tree is in the layer, whether it is a directory or a tar file. What a build left in /proc,
+// /sys and /run is not.
 func TestPackKeeps(t *testing.T) {
 	root := makeTree(t)
 	trees := map[string]string{"directory": root, "tar": tarOf(t, root)}
@@ -165,7 +165,7 @@ func TestPackKeeps(t *testing.T) {
 
 func xattr(h *tar.Header, name string) string { return h.PAXRecords[paxXattr+name] }
 
-// tarOf writes a tar of a tree as other programs do: with "./" before names, and user names.
+// tarOf writes a tar of a tree as other programs do: with "./" before names, and with user names.
 func tarOf(t *testing.T, root string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "root.tar")
@@ -207,7 +207,7 @@ func tarOf(t *testing.T, root string) string {
 	return name
 }
 
-// The same tree gives the same manifest, wherever, whenever and in whatever order its files were made.
+// The same tree gives the same manifest, wherever, whenever and in which order its files were made.
 func TestPackIsReproducible(t *testing.T) {
 	one, two := makeTree(t), makeTree(t)
 	for _, compression := range Compressions {
@@ -253,7 +253,7 @@ func readBlob(t *testing.T, layout string, d ocispec.Descriptor, v any) {
 	check(t, json.Unmarshal(data, v))
 }
 
-// A tag that is packed again moves; what else is in the layout stays.
+// Packing to the same tag moves it. The rest of the layout stays.
 func TestPackAgain(t *testing.T) {
 	layout := filepath.Join(t.TempDir(), "deep/layout")
 	root := makeTree(t)

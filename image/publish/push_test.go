@@ -31,10 +31,10 @@ import (
 
 var plain = Options{PlainHTTP: true}
 
-// recorder is a registry that remembers what was written to it, in order, and may refuse.
+// recorder is a registry that records what is written to it, in order, and can refuse it.
 type recorder struct {
 	registry http.Handler
-	refuse   func(r *http.Request) int // the status to answer with, 0 to let pass
+	refuse   func(r *http.Request) int // returns the status to answer with, or 0
 
 	mu     sync.Mutex
 	writes []string
@@ -89,7 +89,7 @@ func signedLayout(t *testing.T) (reference string, key verify.Key) {
 
 func noProgress(ocispec.Descriptor) {}
 
-// A host that asks in the middle of a push finds the old image or nothing, and never a new one without its signatures.
+// In the middle of a push, a host finds the old image or nothing, but not a new one without its signatures.
 func TestTagMovesLast(t *testing.T) {
 	from, key := signedLayout(t)
 	reg, to := startRegistry(t, nil)
@@ -120,7 +120,7 @@ func TestTagStaysWhenSignaturesFail(t *testing.T) {
 	}
 }
 
-// An index takes its images along, and the signatures of each.
+// An index is pushed with its images and their signatures.
 func TestIndex(t *testing.T) {
 	ctx := context.Background()
 	layout := filepath.Join(t.TempDir(), "layout")
@@ -258,7 +258,7 @@ func TestSplitLayout(t *testing.T) {
 	}
 }
 
-// The credentials of docker and podman are used to write.
+// The credentials of docker and podman are used for writing.
 func TestCredentials(t *testing.T) {
 	from, _ := signedLayout(t)
 	home := t.TempDir()

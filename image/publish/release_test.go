@@ -24,7 +24,7 @@ func someHeader(sequence int64) release.Header {
 	return release.Header{Version: "2026.11", Sequence: sequence, Expires: longAgo.Add(time.Hour)}
 }
 
-// draft packs an image and begins a release beside it.
+// draft packs an image, and begins a release in the same layout.
 func draft(t *testing.T) (layout string) {
 	t.Helper()
 	layout = filepath.Join(t.TempDir(), "layout")
@@ -39,7 +39,7 @@ func exists(layout string, d ocispec.Descriptor) bool {
 	return err == nil
 }
 
-// Drafts are cleaned up, unless something else needs them; what is no draft is nobody's to remove.
+// Replaced drafts are removed, unless something else needs them. Nothing else is removed.
 func TestWhatATagNamedBefore(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -80,7 +80,7 @@ func TestWhatATagNamedBefore(t *testing.T) {
 	}
 }
 
-// Whichever form the signature has, a signed release does not change.
+// A release with a signature of either form cannot change.
 func TestSignedReleaseDoesNotChange(t *testing.T) {
 	for _, form := range []verify.Form{verify.FormBundle, verify.FormSimple} {
 		layout := draft(t)
@@ -100,7 +100,7 @@ func TestReleaseIsMadeInALayout(t *testing.T) {
 	}
 }
 
-// The same module makes the same live patch, today and tomorrow.
+// The same module gives the same live patch, at any time.
 func TestLivePatchIsReproducible(t *testing.T) {
 	module := filepath.Join(t.TempDir(), "fix-one.ko")
 	check(t, os.WriteFile(module, patchestest.Module{Name: "fix_one", Release: "6.12"}.Bytes(), 0o644))
@@ -110,7 +110,7 @@ func TestLivePatchIsReproducible(t *testing.T) {
 		d, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p)
 		check(t, err)
 		digests = append(digests, d.Release.LivePatches[0].Descriptor.Digest.String())
-		time.Sleep(1100 * time.Millisecond) // the time of day in seconds is what would differ
+		time.Sleep(1100 * time.Millisecond) // the time in seconds could differ
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("%v", digests)
@@ -125,7 +125,7 @@ func TestLivePatchIsReproducible(t *testing.T) {
 	}
 }
 
-// A delta that another tool made is listed, and copied with all that it needs when the release is pushed.
+// A delta of another tool is listed, and is copied with all that it refers to when the release is pushed.
 func TestDelta(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -155,7 +155,7 @@ func TestDelta(t *testing.T) {
 	}
 }
 
-// skopeo mirrors an index as it is only if it need not note itself which images are in zstd.
+// skopeo copies an index unchanged only if it need not add which images have zstd layers.
 func TestCompressionIsNoted(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -176,7 +176,7 @@ func TestCompressionIsNoted(t *testing.T) {
 	}
 }
 
-// The kernel in the image is believed more than who says another build.
+// A publisher cannot name another build than that of the kernel in the image.
 func TestKernelVersionOfAnImage(t *testing.T) {
 	for _, c := range []struct{ said, told, want string }{
 		{"", "", ""}, {"#1 SMP", "", "#1 SMP"}, {"", "#1 SMP", "#1 SMP"}, {"#1 SMP", "#1 SMP", "#1 SMP"},

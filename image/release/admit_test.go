@@ -9,7 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// a release with the sequence 42, for what the tests do not care about.
+// a release with the sequence 42, where the tests do not need another one.
 func sample() *Release {
 	pi := imageFor(arm64)
 	pi.Compatible = "pi,4"
@@ -96,10 +96,10 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// onlyPatches leaves a release without an image.
+// onlyPatches removes the images from a release.
 func onlyPatches(r *Release) { r.Images, r.LivePatches = nil, []LivePatch{somePatch} }
 
-// A release without an image leaves the root that runs as it is.
+// A release without an image does not change the root.
 func TestAdmitWithoutImage(t *testing.T) {
 	r := sample()
 	onlyPatches(r)

@@ -30,7 +30,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// content describes some bytes as a manifest.
+// content returns the descriptor of some bytes as a manifest.
 func content(text string) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(text), Size: int64(len(text))}
 }
@@ -53,7 +53,7 @@ func delta() ocispec.Descriptor {
 	return d
 }
 
-// full is a release with everything in it.
+// full is a release that uses all annotations.
 func full(t testing.TB) *Draft {
 	t.Helper()
 	d := must(New(Header{
@@ -71,7 +71,7 @@ func full(t testing.TB) *Draft {
 	return d
 }
 
-// vouched signs content and has it verified.
+// vouched signs content and verifies it.
 func vouched(t testing.TB, text []byte, mediaType string) *verify.Verified {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -87,7 +87,7 @@ func vouched(t testing.TB, text []byte, mediaType string) *verify.Verified {
 	return v
 }
 
-// changed is the full release after a change to it, as JSON.
+// changed returns the full release after a change, as JSON.
 func changed(t testing.TB, change func(*ocispec.Index)) []byte {
 	t.Helper()
 	var index ocispec.Index

@@ -39,7 +39,7 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 	}
 }
 
-// A newer publisher may say more than this version knows.
+// A newer publisher can write what this version does not know.
 func TestUnknownIsPassedOver(t *testing.T) {
 	text := changed(t, func(x *ocispec.Index) {
 		x.Annotations["dev.updatectl.mood"] = "good"
@@ -195,7 +195,7 @@ func TestOrdinaryIndexIsNoRelease(t *testing.T) {
 	}
 }
 
-// A Docker manifest list has no artifact type; one that claims to is neither.
+// A Docker manifest list has no artifact type. One that has the type of a release is neither.
 func TestDockerListIsNoRelease(t *testing.T) {
 	text := changed(t, func(x *ocispec.Index) { x.MediaType = verify.DockerManifestList })
 	if _, err := Parse(vouched(t, text, verify.DockerManifestList)); !errors.Is(err, verify.ErrMalformed) || !contains(err, "not an OCI index") {
@@ -203,7 +203,7 @@ func TestDockerListIsNoRelease(t *testing.T) {
 	}
 }
 
-// What hosts would refuse is refused when it is written, and an addition that is refused changes nothing.
+// What hosts would refuse cannot be written, and an addition that is refused changes nothing.
 func TestDraftRefusesWhatHostsWould(t *testing.T) {
 	if _, err := New(Header{Version: "1.0", Sequence: 0, Expires: today}); !errors.Is(err, verify.ErrMalformed) || !contains(err, "sequence") {
 		t.Errorf("sequence 0: %v", err)
@@ -221,7 +221,7 @@ func TestDraftRefusesWhatHostsWould(t *testing.T) {
 	}
 }
 
-// An entry carries what its builder said, and not what another release did.
+// An entry keeps the annotations of the builder, and not those of another release.
 func TestEntryDropsOurOldAnnotations(t *testing.T) {
 	i := imageFor(amd64)
 	i.Descriptor.Annotations = map[string]string{AnnotationCompatible: "old", ocispec.AnnotationRefName: "stable", "org.example": "kept"}
@@ -314,7 +314,7 @@ func FuzzAnnotations(f *testing.F) {
 	})
 }
 
-// FuzzLivePatch reads what binds a live patch to one build of a kernel.
+// FuzzLivePatch reads the annotations that bind a live patch to a build of a kernel.
 func FuzzLivePatch(f *testing.F) {
 	seed := somePatch.Entry().Annotations
 	if len(seed) == 0 {

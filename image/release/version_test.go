@@ -31,7 +31,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestCompareAgreesWithSystemd asks systemd-analyze about versions in the wild.
+// TestCompareAgreesWithSystemd compares with systemd-analyze, for versions that are in use.
 func TestCompareAgreesWithSystemd(t *testing.T) {
 	wild := []string{
 		"1.0~rc1", "1.0", "1.0-1", "1.0^1", "1.0.1", "123a", "123.a", "123-a", "5.11.0-0.rc5.20210128git76c057d54d28.137.fc34",

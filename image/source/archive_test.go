@@ -50,7 +50,7 @@ func TestArchive(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
 	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
-	attach(l, m, "", "unlisted") // as `cosign save` leaves it
+	attach(l, m, "", "unlisted") // as `cosign save` stores it
 	l.index.Manifests = l.index.Manifests[:1]
 	attach(l, m, "", "listed")
 	attach(l, m, "sha256-"+m.Digest.Encoded()+".sig", "by tag")
@@ -84,7 +84,7 @@ func TestArchive(t *testing.T) {
 	wantError(t, err, ErrNotFound, "none")
 }
 
-// The archive that was opened stays the one that is read, whatever gets its name.
+// The archive that was opened is the one that is read, even if another file replaces it.
 func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
@@ -100,7 +100,7 @@ func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	if _, err := readAll(t, s, layer); err != nil {
 		t.Error(err)
 	}
-	// What changes in place has another digest.
+	// If it is changed in place, digests differ.
 	file = l.archive(t)
 	s = openArchive(t, file, ":stable")
 	if _, err := s.Resolve(t.Context()); err != nil {
@@ -122,7 +122,7 @@ func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	wantError(t, err, verify.ErrDigest, "")
 }
 
-// entry is what a hostile tar is made of.
+// entry is an entry of a hostile tar.
 type entry struct {
 	h       tar.Header
 	content string
@@ -244,7 +244,7 @@ func TestWithTag(t *testing.T) {
 	}
 }
 
-// Whatever the tar, what is found in it lies in it, and has a name that a directory could have.
+// Whatever the tar contains, the files that are found are inside it, and have names that are valid in a directory.
 func FuzzArchive(f *testing.F) {
 	seeds := [][]byte{
 		packed(f, named("index.json"), named("./oci-layout"), named("blobs/sha256/x")),

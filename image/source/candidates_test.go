@@ -88,14 +88,14 @@ func attach(to target, subject ocispec.Descriptor, tag string, bundle string) oc
 	}, tag)
 }
 
-// attachSig publishes cosign's older form.
+// attachSig publishes a signature in the form of cosign 2.
 func attachSig(to target, tag, payload, signature string) {
 	l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte(payload))
 	l.Annotations = map[string]string{SignatureAnnotation: base64.StdEncoding.EncodeToString([]byte(signature))}
 	to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag)
 }
 
-// words describes candidates by what is in them.
+// words returns the contents of candidates.
 func words(found []verify.Candidate) []string {
 	var list []string
 	for _, c := range found {
@@ -194,14 +194,14 @@ func TestCandidatesWithoutReferrersAPI(t *testing.T) {
 	if got := words(found); err != nil || !slices.Equal(got, []string{"bundle B1 "}) {
 		t.Errorf("got %q, %v", got, err)
 	}
-	// Some registries take the tag for the digest.
+	// Some registries return the image itself for the tag.
 	r.tags[tag] = image.Digest
 	if found, err := r.open(t, ":stable").Candidates(t.Context(), image.Digest); err != nil || len(found) != 0 {
 		t.Errorf("got %+v, %v", found, err)
 	}
 }
 
-// A look-up that fails must not look like an unsigned image.
+// A lookup that fails must not look like an unsigned image.
 func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 	r := newTestRegistry(t)
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -235,7 +235,7 @@ func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 	}
 }
 
-// A registry full of other attachments must not hide the signature, nor make us fetch them all.
+// A registry full of other attachments must not hide the signature, and they must not all be fetched.
 func TestCandidatesAreBounded(t *testing.T) {
 	r := newTestRegistry(t)
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")

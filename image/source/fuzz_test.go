@@ -12,8 +12,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever lies under the tag of cosign's older form, looking there ends with bounded candidates and without an error:
-// anybody may have put it there.
+// Whatever is under the tag of cosign 2, reading it returns a bounded number of candidates and no error, because
+// anybody can write it.
 func FuzzSignatureManifest(f *testing.F) {
 	where := newTestLayout(f)
 	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
@@ -48,7 +48,7 @@ func FuzzSignatureManifest(f *testing.F) {
 	})
 }
 
-// FuzzLayoutIndex reads the index.json of a layout, which may come from anywhere.
+// FuzzLayoutIndex reads the index.json of a layout, which is not trusted.
 func FuzzLayoutIndex(f *testing.F) {
 	where := newTestLayout(f)
 	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
@@ -79,7 +79,7 @@ func FuzzLayoutIndex(f *testing.F) {
 	})
 }
 
-// FuzzCredentials reads what a login left.
+// FuzzCredentials reads credentials files.
 func FuzzCredentials(f *testing.F) {
 	seeds := []string{`{"auths":{"registry.example.org/os":{"auth":"YTpi"}}}`, `{"auths":{"":null}}`, `{"auths":[]}`}
 	if len(seeds) == 0 {

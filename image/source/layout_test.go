@@ -92,7 +92,7 @@ func TestLayoutFailures(t *testing.T) {
 	wantError(t, resolve(":one"), ErrUnreachable, "does not exist")
 }
 
-// TestUnlisted: cosign saves a bundle beside the image and lists the image only.
+// TestUnlisted finds a bundle that `cosign save` stores without listing it.
 func TestUnlisted(t *testing.T) {
 	l := newTestLayout(t)
 	attach(l, l.blob(ocispec.MediaTypeImageManifest, []byte("other")), "", "of another image")

@@ -17,7 +17,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// mirrored is one image in several registries, asked in their order.
+// mirrored is an image in several registries, which are asked in order.
 type mirrored struct {
 	registries []*testRegistry
 	layer      ocispec.Descriptor
@@ -37,7 +37,7 @@ func newMirrored(t *testing.T, n int) *mirrored {
 	return m
 }
 
-// open opens the image at the first registry and its mirrors, with patience cut short.
+// open opens the image at the first registry and its mirrors, with short timeouts.
 func (m *mirrored) open(t *testing.T) *Source { return m.openAt(t, ":stable") }
 
 func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
@@ -59,7 +59,7 @@ func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
 	return s
 }
 
-// serveBlobs lets a registry answer for its blobs like this.
+// serveBlobs makes a registry answer requests for blobs like this.
 func (r *testRegistry) serveBlobs(answer func(w http.ResponseWriter, req *http.Request, content []byte)) {
 	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 		_, name, ok := strings.Cut(req.URL.Path, "/blobs/")
@@ -76,7 +76,7 @@ func tamper(w http.ResponseWriter, _ *http.Request, content []byte) {
 	w.Write(content)
 }
 
-// halve sends the first half of everything, whatever is asked for.
+// halve sends only the first half of everything.
 func halve(w http.ResponseWriter, req *http.Request, content []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	if req.Header.Get("Range") == "" {
@@ -84,7 +84,7 @@ func halve(w http.ResponseWriter, req *http.Request, content []byte) {
 	}
 }
 
-// take reads all of an image, blobs anew as often as the source says that this may help.
+// take reads all of an image, and reads a blob again as often as the source says that this may help.
 func (m *mirrored) take(t *testing.T, s *Source) error {
 	t.Helper()
 	d, err := s.Resolve(t.Context())
@@ -161,7 +161,7 @@ func TestTheNextPlaceServes(t *testing.T) {
 	}
 }
 
-// A blob that was cut at one place goes on at the next, and does not begin again.
+// A blob that one place cuts short is continued at the next one, not started again.
 func TestABlobGoesOnElsewhere(t *testing.T) {
 	m := newMirrored(t, 2)
 	m.registries[0].serveBlobs(halve)
@@ -177,7 +177,7 @@ func TestABlobGoesOnElsewhere(t *testing.T) {
 	}
 }
 
-// One that cuts its tampered blobs short does not get others blamed.
+// A place that cuts its tampered blobs short does not make others look guilty.
 func TestWhoIsBlamedForAMixedBlob(t *testing.T) {
 	m := newMirrored(t, 2)
 	m.registries[0].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
@@ -229,7 +229,7 @@ func TestEveryPlaceFails(t *testing.T) {
 	}
 }
 
-// Signatures count wherever they lie; that one place has none, or rubbish, says nothing.
+// Signatures are found at any place, even if another place has none, or rubbish.
 func TestSignaturesElsewhere(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -270,7 +270,7 @@ func TestSignaturesElsewhere(t *testing.T) {
 	})
 }
 
-// A digest in the configuration holds for the mirrors' tags, too.
+// A digest in the configuration also applies to the tags of mirrors.
 func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 	m := newMirrored(t, 2)
 	m.registries[1].manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// No credentials of the machine's user take part.
+	// The credentials of the user are not used.
 	empty, err := os.MkdirTemp("", "")
 	if err != nil {
 		panic(err)
@@ -83,7 +83,7 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// get asks a source for all it can give, and returns the first error.
+// get reads everything from a source, and returns the first error.
 func get(t *testing.T, s *Source, layer ocispec.Descriptor) error {
 	t.Helper()
 	d, err := s.Resolve(t.Context())
@@ -194,7 +194,7 @@ func TestRegistryFailures(t *testing.T) {
 				io.WriteString(w, `{"schemaVersion":2,"evil":true}`)
 				return true
 			}
-		}, nil, ""}, // below: the kind depends on the length
+		}, nil, ""}, // see below: the class depends on the length
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newTestRegistry(t)
@@ -337,7 +337,7 @@ func TestACutBlobIsContinued(t *testing.T) {
 				} else {
 					w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 				}
-				// Each connection breaks 300 KB further on.
+				// Each connection breaks after another 300 KB.
 				end := min(len(content), int(served.Add(300_000)))
 				w.Write(content[start:end])
 				return true
@@ -381,7 +381,7 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Every answer is watched, not only that for a blob.
+// Every answer is watched, not only those with blobs.
 func TestASilentServerIsGivenUpOn(t *testing.T) {
 	r := newTestRegistry(t)
 	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -495,7 +495,7 @@ func TestCredentials(t *testing.T) {
 	})
 }
 
-// Content may be known by sha256 or sha512, a manifest by sha256 only.
+// Content can have a sha256 or a sha512 digest, a manifest only sha256.
 func TestDigestAlgorithms(t *testing.T) {
 	l := newTestLayout(t)
 	content := []byte("content")
@@ -525,7 +525,7 @@ func TestDigestAlgorithms(t *testing.T) {
 	}
 }
 
-// A path without "oci:" is answered with what was meant; what cannot be one is not.
+// The error for a path without "oci:" says what was meant.
 func TestDidYouMean(t *testing.T) {
 	for reference, want := range map[string]string{
 		"layout:arm":                "did you mean oci:layout:arm?",

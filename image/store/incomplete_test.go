@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A root that lost a part is none, whatever the part, and becomes one again when it is staged; what lies beside it for
-// the running system stays.
+// A root that has lost any part counts as missing, and is complete again when it is staged. Other files in its
+// directory stay.
 func TestARootThatLostAPartIsStagedAgain(t *testing.T) {
 	for _, lost := range [][]string{{cfsName}, {infoName}, {cfsName, infoName}} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestARootThatLostAPartIsStagedAgain(t *testing.T) {
 	}
 }
 
-// What is left of a root that nobody keeps goes with its objects.
+// What is left of a root that is not kept is removed with its objects.
 func TestGCRemovesAnIncompleteRootThatNobodyKeeps(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "a")
@@ -70,7 +70,7 @@ func TestGCRemovesAnIncompleteRootThatNobodyKeeps(t *testing.T) {
 	}
 }
 
-// Only what the finished tree refers to is published: not what an upper layer hides.
+// Only the contents of the finished tree become objects, not those that an upper layer hides.
 func TestHiddenFilesAreNotPublished(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "known")
@@ -92,7 +92,7 @@ func TestHiddenFilesAreNotPublished(t *testing.T) {
 	}
 }
 
-// The sentence about a full disk has no name in it that its reader cannot find.
+// The error about a full disk does not contain temporary names.
 func TestFullSaysNoPaths(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		inner := &fs.PathError{Op: "write", Path: "/var/lib/updatectl/staging/root-1/objects/ab", Err: errno}
@@ -108,7 +108,7 @@ func TestFullSaysNoPaths(t *testing.T) {
 	}
 }
 
-// A renewal that was killed leaves half a file beside a root.
+// Renew can be killed, and then leaves a part of a file beside a root.
 func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
 	s := open(t)
 	r := stage(t, s, id(1), "a")

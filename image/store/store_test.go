@@ -29,10 +29,10 @@ func open(t *testing.T) *Store {
 	return s
 }
 
-// id makes a valid ID of a digit.
+// id returns a valid ID made from a digit.
 func id(n int) string { return "sha256-" + strings.Repeat(fmt.Sprint(n), 64) }
 
-// stage puts a root with these file contents into the store; the first one has two names.
+// stage stages a root with files of these contents. The first one has two names.
 func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	t.Helper()
 	var files []any
@@ -59,7 +59,7 @@ func archive(t *testing.T, files ...any) io.Reader {
 	return &packed
 }
 
-// stageLayers puts a root of these layers into the store.
+// stageLayers stages a root from these layers.
 func stageLayers(t *testing.T, s *Store, id string, layers ...io.Reader) Root {
 	t.Helper()
 	g, err := s.Begin(id)
@@ -207,7 +207,7 @@ func TestPut(t *testing.T) {
 	}
 }
 
-// An object of the wrong size is what a broken disk leaves; staging replaces it.
+// A broken disk can leave an object with the wrong size. Staging replaces it.
 func TestADamagedObjectIsReplaced(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "content")
@@ -254,7 +254,7 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// GC must never take a damaged kept root for one that needs nothing.
+// GC must not remove the objects of a damaged root that is kept.
 func TestGCRemovesNothingWhenAKeptRootIsDamaged(t *testing.T) {
 	for name, damage := range map[string]func(r Root) error{
 		"image changed":   func(r Root) error { return change(r.CFS(), 5000) },
