@@ -74,7 +74,8 @@ func TestEvidenceIsKept(t *testing.T) {
 	again(t, renewed, second.policy, nil)
 	again(t, renewed, first.policy, verify.ErrWrongKey)
 	for _, r := range []store.Root{renewed, must(st.Root(root.ID))} {
-		if v := r.Info.Vouchers; len(v) != 1 || v[0].Signer != "second.pub" || !r.Info.VerifiedAt.After(root.Info.VerifiedAt) {
+		if v := r.Info.Vouchers; len(v) != 1 || v[0].Signer != "second.pub" ||
+			!r.Info.VerifiedAt.After(root.Info.VerifiedAt) {
 			t.Errorf("vouchers %+v at %v", v, r.Info.VerifiedAt)
 		}
 		if !r.Info.StagedAt.Equal(root.Info.StagedAt) || r.Info.RootDigest != root.Info.RootDigest {
@@ -96,7 +97,8 @@ func TestEvidenceIsKept(t *testing.T) {
 			bad := root
 			bad.Dir = t.TempDir()
 			data := must(os.ReadFile(filepath.Join(root.Dir, "evidence.json")))
-			if err := os.WriteFile(filepath.Join(bad.Dir, "evidence.json"), bend(bytes.Clone(data)), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(bad.Dir, "evidence.json"), bend(bytes.Clone(data)),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := bad.Evidence(); !errors.Is(err, verify.ErrMalformed) {

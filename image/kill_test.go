@@ -188,7 +188,8 @@ func TestStageOnAFullDisk(t *testing.T) {
 		entries = append(entries, reg(fmt.Sprintf("data/%d", i), strings.Repeat(fmt.Sprint(i), 500)))
 	}
 	small.layer(ocispec.MediaTypeImageLayerZstd, packLayer(entries...))
-	large.layer(ocispec.MediaTypeImageLayerZstd, packLayer(append(bootable(), reg("large", strings.Repeat("large", 1_000_000)))...))
+	large.layer(ocispec.MediaTypeImageLayerZstd,
+		packLayer(append(bootable(), reg("large", strings.Repeat("large", 1_000_000)))...))
 	for _, c := range []struct {
 		name, options string
 		b             *builder

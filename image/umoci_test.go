@@ -34,7 +34,8 @@ func TestSameTreeAsUmoci(t *testing.T) {
 	odd := oddTree(t)
 	layers := [][]byte{
 		gnuTar(t, odd, "--format=gnu", "--sparse"),
-		gnuTar(t, oddTree(t), "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "--transform=s,^\\./odd,./posix,"),
+		gnuTar(t, oddTree(t), "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*",
+			"--transform=s,^\\./odd,./posix,"),
 		attributeLayer(),
 		randomLayer(1, 600),
 		changes(),
@@ -54,7 +55,8 @@ func TestSameTreeAsUmoci(t *testing.T) {
 	layers[0] = gnuTar(t, odd, "--format=gnu") // umoci does not support the sparse type of GNU tar
 	unpacked := t.TempDir()
 	for _, l := range layers {
-		if err := umoci.UnpackLayer(unpacked, bytes.NewReader(l), &umoci.UnpackOptions{OnDiskFormat: umoci.DirRootfs{}}); err != nil {
+		if err := umoci.UnpackLayer(unpacked, bytes.NewReader(l),
+			&umoci.UnpackOptions{OnDiskFormat: umoci.DirRootfs{}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,12 +184,14 @@ func attributeLayer() []byte {
 		e.Mode, e.Uid, e.Gid = mode, uid, gid
 		return e
 	}
-	entries := []ent{folder("./"), folder("usr"), folder("usr/lib"), folder("usr/lib/systemd"), folder("etc"), folder("tmp")}
+	entries := []ent{folder("./"), folder("usr"), folder("usr/lib"), folder("usr/lib/systemd"), folder("etc"),
+		folder("tmp")}
 	entries = append(entries, bootable()...)
 	return packLayer(append(entries,
 		owned(folder("tmp"), 0o1777, 0, 0),
 		attr(owned(program("usr/ping", "#!"), 0o755, 0, 0), "security.capability", capNetRaw),
-		attr(attr(owned(reg("usr/journal", "log"), 0o640, 3, 4), "system.posix_acl_access", acl), "security.selinux", "system_u:object_r:var_log_t:s0\x00"),
+		attr(attr(owned(reg("usr/journal", "log"), 0o640, 3, 4), "system.posix_acl_access", acl), "security.selinux",
+			"system_u:object_r:var_log_t:s0\x00"),
 		attr(owned(folder("usr/spool"), 0o2755, 100000, 3000000000), "system.posix_acl_default", acl),
 		owned(program("usr/su", "#!"), 0o4755, 0, 0),
 		owned(reg("usr/secret", ""), 0, 4294967294, 65536),

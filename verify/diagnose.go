@@ -34,7 +34,8 @@ func (i *identitySigner) diagnose(e *entity, refusal error) error {
 		return err
 	}
 	if err := i.match.Verify(who); err != nil {
-		return &refused{fmt.Sprintf("it is signed by %q of %q, and the policy asks for %s", who.SubjectAlternativeName, who.Issuer, i), ErrWrongIdentity}
+		return &refused{fmt.Sprintf("it is signed by %q of %q, and the policy asks for %s", who.SubjectAlternativeName,
+			who.Issuer, i), ErrWrongIdentity}
 	}
 	if !e.signedBy(content, i.Root.material) {
 		return nil // the certificate is not that of the signer
@@ -46,7 +47,8 @@ func (i *identitySigner) diagnose(e *entity, refusal error) error {
 	stamps, problems, err := sigstore.VerifySignedTimestamp(e, i.Root.material)
 	if i.Log == LogOff || !e.logged() {
 		if err != nil || len(stamps) == 0 {
-			return &refused{fmt.Sprintf("nothing proves when %s signed: %v", subject, reason("it has no timestamp", append(problems, err)...)), ErrTimestamp}
+			return &refused{fmt.Sprintf("nothing proves when %s signed: %v", subject,
+				reason("it has no timestamp", append(problems, err)...)), ErrTimestamp}
 		}
 	}
 	for _, s := range stamps {
@@ -84,7 +86,8 @@ func (i *identitySigner) diagnoseLog(e *entity, content sigstore.VerificationCon
 	case err == nil && len(seen) == 0:
 		// A proof of inclusion without the log's promise does not prove the time.
 		if stamps, _, err := sigstore.VerifySignedTimestamp(e, i.Root.material); err != nil || len(stamps) == 0 {
-			return &refused{"has a log entry without a promise and no timestamp: nothing proves when it was made", ErrTimestamp}
+			return &refused{"has a log entry without a promise and no timestamp: nothing proves when it was made",
+				ErrTimestamp}
 		}
 		return nil
 	case err == nil:
@@ -102,7 +105,8 @@ func (i *identitySigner) diagnoseLog(e *entity, content sigstore.VerificationCon
 
 // expiredAt returns the error for a certificate that was not valid when it signed.
 func expiredAt(subject string, signed time.Time, leaf *x509.Certificate) error {
-	when := fmt.Sprintf("was made at %s, and its certificate was valid from %s to %s", stamp(signed), stamp(leaf.NotBefore), stamp(leaf.NotAfter))
+	when := fmt.Sprintf("was made at %s, and its certificate was valid from %s to %s", stamp(signed),
+		stamp(leaf.NotBefore), stamp(leaf.NotAfter))
 	if subject != "" {
 		when = fmt.Sprintf("the signature by %s %s", subject, when)
 	}
@@ -129,7 +133,8 @@ func (e *entity) signedBy(content sigstore.VerificationContent, r root.TrustedMa
 	if e.GetDsseEnvelope() != nil {
 		return sigstore.VerifySignature(signature, content, r) == nil
 	}
-	return sigstore.VerifySignatureWithArtifacts(signature, content, r, []io.Reader{bytes.NewReader(e.artifact)}) == nil
+	return sigstore.VerifySignatureWithArtifacts(signature, content, r,
+		[]io.Reader{bytes.NewReader(e.artifact)}) == nil
 }
 
 // timeless is an entity whose certificate is always valid.

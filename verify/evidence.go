@@ -56,7 +56,8 @@ func ParseEvidence(data []byte) (Evidence, error) {
 		return Evidence{}, &refused{fmt.Sprintf("cannot read the evidence: %v", err), ErrMalformed}
 	}
 	if e.Schema != EvidenceSchema {
-		return Evidence{}, &refused{fmt.Sprintf("the evidence has the schema %q and not %q", e.Schema, EvidenceSchema), ErrMalformed}
+		return Evidence{}, &refused{fmt.Sprintf("the evidence has the schema %q and not %q", e.Schema, EvidenceSchema),
+			ErrMalformed}
 	}
 	if n := len(e.Chain); n == 0 || n > maxChain {
 		return Evidence{}, &refused{fmt.Sprintf("the evidence has a chain of %d documents", n), ErrMalformed}
@@ -78,7 +79,8 @@ func (p Policy) Again(e Evidence) (*Verified, error) {
 		return nil, err
 	}
 	for _, next := range e.Chain[1:] {
-		d := ocispec.Descriptor{MediaType: next.MediaType, Digest: digest.SHA256.FromBytes(next.Content), Size: int64(len(next.Content))}
+		d := ocispec.Descriptor{MediaType: next.MediaType, Digest: digest.SHA256.FromBytes(next.Content),
+			Size: int64(len(next.Content))}
 		if v, err = v.Descend(d, next.Content); err != nil {
 			return nil, err
 		}

@@ -36,7 +36,8 @@ func FuzzKeylessBundle(f *testing.F) {
 		} else if !errors.Is(err, verify.ErrNotTrusted) {
 			t.Errorf("%v is no refusal", err)
 		}
-		if v, err := p.Verify(image, manifestType, c); err == nil && (len(v.Vouchers()) != 1 || v.Vouchers()[0].SignedAt.IsZero() && v.Vouchers()[0].Log.ID == "") {
+		if v, err := p.Verify(image, manifestType, c); err == nil &&
+			(len(v.Vouchers()) != 1 || v.Vouchers()[0].SignedAt.IsZero() && v.Vouchers()[0].Log.ID == "") {
 			t.Errorf("passes with vouchers %+v", v.Vouchers())
 		}
 	})
@@ -73,7 +74,8 @@ func FuzzSimpleProofs(f *testing.F) {
 
 func FuzzTrustRoot(f *testing.F) {
 	data, _, _ := readKeyless(f)
-	addSeeds(f, [][]byte{data.TrustRoot, []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)})
+	addSeeds(f, [][]byte{data.TrustRoot,
+		[]byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)})
 	image := read(f, "image.json")
 	c := []verify.Candidate{data.Candidates["bundle"]}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -85,7 +87,8 @@ func FuzzTrustRoot(f *testing.F) {
 			return
 		}
 		i := verify.Identity{Issuer: exact(issuer), Subject: exact(alice), Root: r}
-		if _, err := identities(i).Verify(image, manifestType, c); err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, verify.ErrIdentity) {
+		if _, err := identities(i).Verify(image, manifestType, c); err != nil &&
+			!errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, verify.ErrIdentity) {
 			t.Errorf("%v is no refusal", err)
 		}
 	})
@@ -95,10 +98,13 @@ func FuzzTrustRoot(f *testing.F) {
 func FuzzEvidence(f *testing.F) {
 	known, root, key := readKeyless(f)
 	image := read(f, "image.json")
-	p := verify.Policy{Keys: []verify.Key{key}, Identities: []verify.Identity{{Issuer: exact(issuer), Subject: exact(alice), Root: root}}}
+	p := verify.Policy{Keys: []verify.Key{key},
+		Identities: []verify.Identity{{Issuer: exact(issuer), Subject: exact(alice), Root: root}}}
 	var seeds [][]byte
 	for _, c := range known.Candidates {
-		seed, err := verify.Evidence{Schema: verify.EvidenceSchema, Chain: []verify.Document{{MediaType: manifestType, Content: image}}, Signatures: []verify.Candidate{c}}.Bytes()
+		seed, err := verify.Evidence{Schema: verify.EvidenceSchema,
+			Chain:      []verify.Document{{MediaType: manifestType, Content: image}},
+			Signatures: []verify.Candidate{c}}.Bytes()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -121,7 +127,8 @@ func FuzzEvidence(f *testing.F) {
 
 // A pattern that is accepted matches whole subjects only.
 func FuzzPattern(f *testing.F) {
-	seeds := []string{`alice@example\.org`, `alice@example`, `(?m)alice$`, `a)|(?:b`, `.*`, `(?i)ALICE@EXAMPLE\.ORG`, `\Qalice@example.org\E`, `\Qalice`, `alice@example\.org|bob`, `(?s).`}
+	seeds := []string{`alice@example\.org`, `alice@example`, `(?m)alice$`, `a)|(?:b`, `.*`, `(?i)ALICE@EXAMPLE\.ORG`,
+		`\Qalice@example.org\E`, `\Qalice`, `alice@example\.org|bob`, `(?s).`}
 	for _, s := range seeds {
 		f.Add(s)
 	}
@@ -129,7 +136,8 @@ func FuzzPattern(f *testing.F) {
 	data, root, _ := readKeyless(f)
 	c := []verify.Candidate{data.Candidates["bundle"]}
 	f.Fuzz(func(t *testing.T, text string) {
-		_, err := identities(verify.Identity{Issuer: exact(issuer), Subject: pattern(text), Root: root}).Verify(image, manifestType, c)
+		_, err := identities(verify.Identity{Issuer: exact(issuer), Subject: pattern(text), Root: root}).Verify(image,
+			manifestType, c)
 		alone, broken := regexp.Compile(text)
 		switch {
 		case broken != nil || text == "":

@@ -43,7 +43,8 @@ func FuzzPayload(f *testing.F) {
 	p := verify.Policy{Keys: []verify.Key{key(f, "ecdsa.pub"), key(f, "ed25519.pub"), key(f, "rsa.pub")}}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		for i, sig := range sigs {
-			_, err := p.Verify(image, manifestType, []verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: sig}})
+			_, err := p.Verify(image, manifestType,
+				[]verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: sig}})
 			if (err == nil) != bytes.Equal(payload, real[i]) {
 				t.Errorf("signature %d and %q: %v", i, payload, err)
 			}
@@ -58,8 +59,10 @@ func FuzzSignedPayload(f *testing.F) {
 	a := newSigner(f, "a.pub")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		for _, c := range []verify.Candidate{a.payload(string(payload)), a.envelope(verify.BundlePayloadType, string(payload))} {
-			if _, err := (verify.Policy{Keys: []verify.Key{a.Key}}).Verify(other, manifestType, []verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
+		for _, c := range []verify.Candidate{a.payload(string(payload)),
+			a.envelope(verify.BundlePayloadType, string(payload))} {
+			if _, err := (verify.Policy{Keys: []verify.Key{a.Key}}).Verify(other, manifestType,
+				[]verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
 				t.Errorf("vouches without naming a digest: %q", payload)
 			}
 		}

@@ -52,7 +52,8 @@ func realSimple(t testing.TB, name string) verify.Candidate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return verify.Candidate{Form: verify.FormSimple, Payload: read(t, name+".payload.json"), Signature: sig, From: name}
+	return verify.Candidate{Form: verify.FormSimple, Payload: read(t, name+".payload.json"), Signature: sig,
+		From: name}
 }
 
 // signer is a new key, and what a publisher does with it.
@@ -93,7 +94,8 @@ func (s *signer) simple(content []byte) verify.Candidate {
 
 // payload signs any text as a simple-signing payload.
 func (s *signer) payload(text string) verify.Candidate {
-	return verify.Candidate{Form: verify.FormSimple, Payload: []byte(text), Signature: s.sign([]byte(text)), From: "test"}
+	return verify.Candidate{Form: verify.FormSimple, Payload: []byte(text), Signature: s.sign([]byte(text)),
+		From: "test"}
 }
 
 // envelope signs any text in a bundle of any payload type.

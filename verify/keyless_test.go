@@ -41,17 +41,19 @@ func makeKeyless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := keyless{Key: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), Candidates: map[string]verify.Candidate{
-		"bundle":         d.bundle(signed, image),
-		"no promise":     d.bundle(with(func(s *verifytest.Signing) { s.NoPromise = true }), image),
-		"no log":         d.bundle(with(func(s *verifytest.Signing) { s.NoLog = true }), image),
-		"second version": d.must(verifytest.Candidate(v2)),
-		"simple":         d.simple(signed, image),
-		"key":            d.bundle(verifytest.Signing{Key: a.private}, image),
-		"key, simple":    d.simple(verifytest.Signing{Key: a.private}, image),
-		"bob":            d.bundle(with(func(s *verifytest.Signing) { s.Subject = bob }), image),
-		"expired":        d.bundle(with(func(s *verifytest.Signing) { s.Issued = time.Now().Add(-time.Hour) }), image),
-	}}
+	k := keyless{Key: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+		Candidates: map[string]verify.Candidate{
+			"bundle":         d.bundle(signed, image),
+			"no promise":     d.bundle(with(func(s *verifytest.Signing) { s.NoPromise = true }), image),
+			"no log":         d.bundle(with(func(s *verifytest.Signing) { s.NoLog = true }), image),
+			"second version": d.must(verifytest.Candidate(v2)),
+			"simple":         d.simple(signed, image),
+			"key":            d.bundle(verifytest.Signing{Key: a.private}, image),
+			"key, simple":    d.simple(verifytest.Signing{Key: a.private}, image),
+			"bob":            d.bundle(with(func(s *verifytest.Signing) { s.Subject = bob }), image),
+			"expired": d.bundle(with(func(s *verifytest.Signing) { s.Issued = time.Now().Add(-time.Hour) }),
+				image),
+		}}
 	if k.TrustRoot, err = d.TrustRoot(); err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,8 @@ func (k *keySigner) vouch(s *sealed, now time.Time) (*Voucher, error) {
 		when = now
 	}
 	if !k.NotAfter.IsZero() && when.After(k.NotAfter) {
-		return nil, &refused{fmt.Sprintf("%s signed it and expired on %s; nothing proves that the signature is older", k.Name, stamp(k.NotAfter)), ErrExpired}
+		return nil, &refused{fmt.Sprintf("%s signed it and expired on %s; nothing proves that the signature is older",
+			k.Name, stamp(k.NotAfter)), ErrExpired}
 	}
 	return v, nil
 }
@@ -91,7 +92,8 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 		return &refused{fmt.Sprintf("cannot read the proofs of the signature by %s: %v", k.Name, err), ErrLog}
 	}
 	if !e.logged() && k.Log == LogRequired {
-		return &refused{fmt.Sprintf("the signature by %s has no entry of a transparency log, and the policy asks for one", k.Name), ErrLog}
+		return &refused{fmt.Sprintf("the signature by %s has no entry of a transparency log, and the policy asks "+
+			"for one", k.Name), ErrLog}
 	}
 	material := root.TrustedMaterialCollection{k.Root.material, k.material()}
 	var seen []time.Time
@@ -101,7 +103,8 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 			v.Log, err = e.logEntry(material)
 		}
 		if err != nil {
-			return &refused{fmt.Sprintf("the signature by %s is not proved by its log entries: %v", k.Name, err), ErrLog}
+			return &refused{fmt.Sprintf("the signature by %s is not proved by its log entries: %v", k.Name, err),
+				ErrLog}
 		}
 		for _, t := range times {
 			seen = append(seen, t.Time)
@@ -109,7 +112,8 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 	}
 	stamps, _, err := sigstore.VerifySignedTimestamp(e, material)
 	if err != nil {
-		return &refused{fmt.Sprintf("cannot read the timestamps of the signature by %s: %v", k.Name, err), ErrTimestamp}
+		return &refused{fmt.Sprintf("cannot read the timestamps of the signature by %s: %v", k.Name, err),
+			ErrTimestamp}
 	}
 	for _, t := range stamps {
 		seen = append(seen, t.Time)

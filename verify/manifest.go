@@ -27,7 +27,8 @@ func IsManifest(mediaType string) bool {
 // and a manifest to another, one signature would be valid for two images (CVE-2021-41190).
 func checkContent(content []byte, mediaType string) error {
 	if !IsIndex(mediaType) && !IsManifest(mediaType) {
-		return &refused{fmt.Sprintf("the media type %q is neither that of a manifest nor that of an index", mediaType), ErrMalformed}
+		return &refused{fmt.Sprintf("the media type %q is neither that of a manifest nor that of an index", mediaType),
+			ErrMalformed}
 	}
 	var c struct {
 		SchemaVersion int             `json:"schemaVersion"`
@@ -47,7 +48,8 @@ func checkContent(content []byte, mediaType string) error {
 	case c.SchemaVersion != 2:
 		return &refused{fmt.Sprintf("its schemaVersion is %d and not 2", c.SchemaVersion), ErrMalformed}
 	case named && c.MediaType != mediaType:
-		return &refused{fmt.Sprintf("it was served as %s, and its mediaType is %q", mediaType, c.MediaType), ErrMalformed}
+		return &refused{fmt.Sprintf("it was served as %s, and its mediaType is %q", mediaType, c.MediaType),
+			ErrMalformed}
 	case c.FSLayers != nil || c.Blobs != nil:
 		return &refused{"it has fields of another type of manifest", ErrMalformed}
 	case IsIndex(mediaType) && (c.Manifests == nil || c.Config != nil || c.Layers != nil):

@@ -34,7 +34,8 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 		return nil, &refused{"neither a key nor an identity is configured", ErrWrongKey}
 	}
 	if len(signers) < p.threshold() {
-		return nil, &refused{fmt.Sprintf("%d signers must vouch, and only %d are configured", p.threshold(), len(signers)), ErrThreshold}
+		return nil, &refused{fmt.Sprintf("%d signers must vouch, and only %d are configured", p.threshold(),
+			len(signers)), ErrThreshold}
 	}
 	if len(content) > MaxManifest {
 		return nil, &refused{fmt.Sprintf("the manifest is larger than %d bytes", MaxManifest), ErrMalformed}
@@ -44,7 +45,8 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 		return nil, &refused{fmt.Sprintf("no signature was found for %s", d), ErrUnsigned}
 	}
 	if len(c) > MaxCandidates {
-		return nil, &refused{fmt.Sprintf("%d signatures were found for %s, more than %d", len(c), d, MaxCandidates), ErrMalformed}
+		return nil, &refused{fmt.Sprintf("%d signatures were found for %s, more than %d", len(c), d, MaxCandidates),
+			ErrMalformed}
 	}
 	votes, err := p.count(signers, c, d)
 	if err != nil {
@@ -127,7 +129,8 @@ func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest)
 			why.add(errs)
 			continue
 		}
-		if !slices.ContainsFunc(votes, func(o vote) bool { return o.signer == v.signer || o.voucher.who() == v.voucher.who() }) {
+		if !slices.ContainsFunc(votes,
+			func(o vote) bool { return o.signer == v.signer || o.voucher.who() == v.voucher.who() }) {
 			votes = append(votes, *v)
 		}
 	}

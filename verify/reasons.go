@@ -24,7 +24,8 @@ func (c Candidate) misuse(v *Voucher, err error, d digest.Digest) error {
 	case errors.As(err, &other):
 		return &refused{fmt.Sprintf("the signature by %s is for %q, not for %s", v.Signer, other.digest, d), ErrDigest}
 	case errors.As(err, &statement):
-		return &refused{fmt.Sprintf("%s signed %s, which is no signature of an image", v.Signer, statement.what), ErrUnsigned}
+		return &refused{fmt.Sprintf("%s signed %s, which is no signature of an image", v.Signer, statement.what),
+			ErrUnsigned}
 	}
 	return c.unusable(err)
 }
@@ -87,7 +88,8 @@ func (r *reasons) refusal(signers []signer) error {
 	if r.found == 1 {
 		were = "signature was"
 	}
-	return &refused{fmt.Sprintf("%d %s found for %s, none by a configured key%s (%s)", r.found, were, r.of, orIdentity(signers), strings.Join(names, ", ")), ErrWrongKey}
+	return &refused{fmt.Sprintf("%d %s found for %s, none by a configured key%s (%s)", r.found, were, r.of,
+		orIdentity(signers), strings.Join(names, ", ")), ErrWrongKey}
 }
 
 // orIdentity mentions identities in a message only if any are configured.

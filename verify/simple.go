@@ -36,7 +36,9 @@ func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 		if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
 			return nil, errors.New("the certificate of the signature is not one certificate in PEM form")
 		}
-		material.Content = &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: block.Bytes}}
+		material.Content = &bundlepb.VerificationMaterial_Certificate{
+			Certificate: &commonpb.X509Certificate{RawBytes: block.Bytes},
+		}
 	}
 	if len(c.LogEntry) > 0 {
 		entry, err := simpleLogEntry(c.LogEntry)

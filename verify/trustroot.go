@@ -62,7 +62,8 @@ func (r *TrustRoot) check(log LogRule, keyless bool) error {
 	case log == LogRequired && len(r.material.RekorLogs()) == 0:
 		return fmt.Errorf("the trust root %s has no transparency log", r.name)
 	case keyless && log == LogOff && len(r.material.TimestampingAuthorities()) == 0:
-		return fmt.Errorf("without a log, a timestamp authority must prove when a certificate signed, and the trust root %s has none", r.name)
+		return fmt.Errorf("without a log, a timestamp authority must prove when a certificate signed, and the trust "+
+			"root %s has none", r.name)
 	}
 	return nil
 }

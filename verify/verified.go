@@ -68,10 +68,12 @@ func (v *Verified) Descend(d ocispec.Descriptor, content []byte) (*Verified, err
 		return nil, err
 	}
 	if listed.Size > MaxManifest {
-		return nil, &refused{fmt.Sprintf("the manifest %s is larger than %d bytes", listed.Digest, MaxManifest), ErrMalformed}
+		return nil, &refused{fmt.Sprintf("the manifest %s is larger than %d bytes", listed.Digest, MaxManifest),
+			ErrMalformed}
 	}
 	if int64(len(content)) != listed.Size {
-		return nil, &refused{fmt.Sprintf("%s must have %d bytes and was served with %d", listed.Digest, listed.Size, len(content)), ErrDigest}
+		return nil, &refused{fmt.Sprintf("%s must have %d bytes and was served with %d", listed.Digest, listed.Size,
+			len(content)), ErrDigest}
 	}
 	if got := digest.SHA256.FromBytes(content); got != listed.Digest {
 		return nil, &refused{fmt.Sprintf("the content served as %s has the digest %s", listed.Digest, got), ErrDigest}
@@ -79,7 +81,8 @@ func (v *Verified) Descend(d ocispec.Descriptor, content []byte) (*Verified, err
 	if err := checkContent(content, listed.MediaType); err != nil {
 		return nil, fmt.Errorf("cannot accept %s: %w", listed.Digest, err)
 	}
-	return &Verified{content: bytes.Clone(content), digest: listed.Digest, mediaType: listed.MediaType, vouchers: v.vouchers, parent: v}, nil
+	return &Verified{content: bytes.Clone(content), digest: listed.Digest, mediaType: listed.MediaType,
+		vouchers: v.vouchers, parent: v}, nil
 }
 
 // listed returns the descriptor with which the index lists d.
@@ -96,5 +99,7 @@ func (v *Verified) listed(d ocispec.Descriptor) (ocispec.Descriptor, error) {
 			return l, nil
 		}
 	}
-	return ocispec.Descriptor{}, &refused{fmt.Sprintf("%s (%d bytes of %s) is not listed in %s", d.Digest, d.Size, d.MediaType, v.digest), ErrUnsigned}
+	return ocispec.Descriptor{},
+		&refused{fmt.Sprintf("%s (%d bytes of %s) is not listed in %s", d.Digest, d.Size, d.MediaType, v.digest),
+			ErrUnsigned}
 }

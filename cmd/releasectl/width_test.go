@@ -34,7 +34,8 @@ func TestHelpFits(t *testing.T) {
 	var check func(c *cobra.Command)
 	check = func(c *cobra.Command) {
 		var out bytes.Buffer
-		if code := run(append(strings.Fields(c.CommandPath())[1:], "--help"), &out, &out); code != 0 || out.Len() == 0 {
+		if code := run(append(strings.Fields(c.CommandPath())[1:], "--help"), &out, &out); code != 0 ||
+			out.Len() == 0 {
 			t.Errorf("%s --help ended with %d: %s", c.CommandPath(), code, out.String())
 		}
 		for _, line := range tooWide(out.String()) {

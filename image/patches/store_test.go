@@ -57,15 +57,18 @@ func (p *publisher) release(sequence int64, names ...string) (*source.Source, *v
 	p.t.Helper()
 	ctx := context.Background()
 	reference := "oci:" + p.layout + ":stable"
-	_, err := publish.NewRelease(ctx, reference, release.Header{Version: "1", Sequence: sequence, Expires: time.Now().Add(time.Hour)})
+	_, err := publish.NewRelease(ctx, reference,
+		release.Header{Version: "1", Sequence: sequence, Expires: time.Now().Add(time.Hour)})
 	check(p.t, err)
 	for _, name := range names {
 		file := filepath.Join(p.t.TempDir(), name+".ko")
 		check(p.t, os.WriteFile(file, moduleOf(name), 0o644))
-		_, err := publish.AddLivePatch(ctx, reference, file, release.LivePatch{KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"})
+		_, err := publish.AddLivePatch(ctx, reference, file,
+			release.LivePatch{KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"})
 		check(p.t, err)
 	}
-	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: p.key, Form: verify.FormBundle, Time: time.Now()}, publish.Options{})
+	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: p.key, Form: verify.FormBundle, Time: time.Now()},
+		publish.Options{})
 	check(p.t, err)
 	src, err := source.Open(reference, source.Options{})
 	check(p.t, err)
@@ -113,7 +116,8 @@ func TestKeepAndLoad(t *testing.T) {
 	}
 	check(t, os.RemoveAll(p.layout)) // the source is not needed any more
 	l, err := s.Load(ctx, all[0], p.policy())
-	if err != nil || l.Name != "fix_one" || !slices.Equal(l.Content, moduleOf("fix_one")) || string(all[0].Note) != "note of fix_one" || l.Vouchers[0].Signer != "release.pub" {
+	if err != nil || l.Name != "fix_one" || !slices.Equal(l.Content, moduleOf("fix_one")) ||
+		string(all[0].Note) != "note of fix_one" || l.Vouchers[0].Signer != "release.pub" {
 		t.Errorf("%+v, %v", l, err)
 	}
 	if _, err := s.Load(ctx, all[0], newPublisher(t).policy()); !errors.Is(err, verify.ErrWrongKey) {
@@ -147,21 +151,32 @@ func TestLoadTrustsNothing(t *testing.T) {
 		change func(dir string, s *patches.Stored)
 		class  error
 	}{
-		"module changed":        {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) }, patches.ErrSpoilt},
-		"module longer":         {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) }, patches.ErrSpoilt},
-		"module gone":           {func(dir string, _ *patches.Stored) { check(t, os.Remove(blob(dir, module))) }, patches.ErrNotStored},
-		"manifest changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) }, patches.ErrSpoilt},
-		"evidence changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) }, patches.ErrSpoilt},
-		"no evidence":           {func(_ string, s *patches.Stored) { s.Evidence = "" }, verify.ErrUnsigned},
-		"for another kernel":    {func(_ string, s *patches.Stored) { s.KernelBuildID = "0123456789abcdef" }, verify.ErrUnsigned},
-		"under another name":    {func(_ string, s *patches.Stored) { s.Name = "fix_two" }, verify.ErrUnsigned},
-		"another manifest":      {func(_ string, s *patches.Stored) { s.Descriptor.Digest = module }, verify.ErrUnsigned},
-		"index names no module": {func(dir string, _ *patches.Stored) { check(t, os.Remove(filepath.Join(dir, "index.json"))) }, nil},
+		"module changed": {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) },
+			patches.ErrSpoilt},
+		"module longer": {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) },
+			patches.ErrSpoilt},
+		"module gone": {func(dir string, _ *patches.Stored) { check(t, os.Remove(blob(dir, module))) },
+			patches.ErrNotStored},
+		"manifest changed": {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) },
+			patches.ErrSpoilt},
+		"evidence changed": {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) },
+			patches.ErrSpoilt},
+		"no evidence": {func(_ string, s *patches.Stored) { s.Evidence = "" }, verify.ErrUnsigned},
+		"for another kernel": {func(_ string, s *patches.Stored) { s.KernelBuildID = "0123456789abcdef" },
+			verify.ErrUnsigned},
+		"under another name": {func(_ string, s *patches.Stored) { s.Name = "fix_two" }, verify.ErrUnsigned},
+		"another manifest": {func(_ string, s *patches.Stored) { s.Descriptor.Digest = module },
+			verify.ErrUnsigned},
+		"index names no module": {func(dir string,
+			_ *patches.Stored) {
+			check(t, os.Remove(filepath.Join(dir, "index.json")))
+		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir, stored := keep()
 			c.change(dir, &stored)
-			if _, err := s.Load(ctx, stored, p.policy()); err == nil || c.class != nil && !errors.Is(err, c.class) || strings.Contains(err.Error(), "unverified stream") {
+			if _, err := s.Load(ctx, stored, p.policy()); err == nil || c.class != nil && !errors.Is(err, c.class) ||
+				strings.Contains(err.Error(), "unverified stream") {
 				t.Errorf("%v, want %v", err, c.class)
 			}
 			if c.class == nil {
@@ -223,7 +238,8 @@ func TestReleasesAndGC(t *testing.T) {
 		check(t, s.Keep(ctx, src, v, r.LivePatches))
 	}
 	all, err := s.List(ctx)
-	if err != nil || names(all) != "fix_one fix_two fix_three" || all[1].Evidence != all[2].Evidence || all[0].Evidence == all[1].Evidence {
+	if err != nil || names(all) != "fix_one fix_two fix_three" || all[1].Evidence != all[2].Evidence ||
+		all[0].Evidence == all[1].Evidence {
 		t.Fatalf("%s, %v", names(all), err)
 	}
 	evidence, err := s.Releases(ctx)
@@ -233,7 +249,8 @@ func TestReleasesAndGC(t *testing.T) {
 	if _, r, err := s.Release(ctx, evidence[0], p.policy()); err != nil || r.Sequence != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	check(t, os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.FromString("left over").Encoded()), []byte("left over"), 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.FromString("left over").Encoded()),
+		[]byte("left over"), 0o644))
 	removed, err := s.GC(ctx, func(s patches.Stored) bool { return s.Name == "fix_two" })
 	if err != nil || !slices.Equal(removed, []string{"fix_one", "fix_three"}) {
 		t.Errorf("%v, %v", removed, err)

@@ -64,7 +64,8 @@ func openPlace(reference string, o Options) (*place, error) {
 	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil { // openSource accepted it, so it is to a tar
-		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from", source.ErrReference, reference)
+		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from",
+			source.ErrReference, reference)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
@@ -76,7 +77,8 @@ func openSource(reference string, o Options) (*source.Source, error) {
 	so := source.Options{UserAgent: userAgent}
 	if ref, err := registry.ParseReference(reference); err == nil {
 		if isLayout(ref, reference) {
-			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+reference)
+			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+
+				reference)
 		}
 		if o.PlainHTTP {
 			so.PlainHTTP = []string{ref.Registry}
@@ -140,7 +142,8 @@ func (p *place) explain(doing string, err error) error {
 	case p.repo != "":
 		err = source.Explain(err)
 	case errors.Is(err, errdef.ErrNotFound):
-		err = fmt.Errorf("%w: %s", source.ErrNotFound, strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
+		err = fmt.Errorf("%w: %s", source.ErrNotFound,
+			strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
 	default:
 		err = fileError(err)
 	}

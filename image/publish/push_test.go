@@ -57,7 +57,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func startRegistry(t *testing.T, refuse func(*http.Request) int) (*recorder, string) {
 	t.Helper()
-	r := &recorder{registry: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true)), refuse: refuse}
+	r := &recorder{registry: registry.New(registry.Logger(log.New(io.Discard, "", 0)),
+		registry.WithReferrersSupport(true)), refuse: refuse}
 	s := httptest.NewServer(r)
 	t.Cleanup(s.Close)
 	return r, strings.TrimPrefix(s.URL, "http://") + "/os/server:stable"
@@ -150,7 +151,8 @@ func TestIndex(t *testing.T) {
 	if p.Signatures != 2 {
 		t.Errorf("%d signatures were copied", p.Signatures)
 	}
-	for _, reference := range []string{to, strings.TrimSuffix(to, ":stable") + "@" + index.Manifests[1].Digest.String()} {
+	for _, reference := range []string{to, strings.TrimSuffix(to, ":stable") + "@" +
+		index.Manifests[1].Digest.String()} {
 		r, err := Inspect(ctx, reference, []verify.Key{key}, plain)
 		check(t, err)
 		if len(r.Signatures) != 1 || !r.Signatures[0].Verified || r.Signatures[0].Signer != "release.pub" {
@@ -171,7 +173,8 @@ func TestSignRefusesMalformed(t *testing.T) {
 	store, err := openLayout(layout)
 	check(t, err)
 	d, err := putJSON(ctx, store, ocispec.MediaTypeImageManifest, map[string]any{
-		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": map[string]any{}, "layers": []any{}, "manifests": []any{},
+		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": map[string]any{}, "layers": []any{},
+		"manifests": []any{},
 	})
 	check(t, err)
 	check(t, store.UpdateReference(ctx, "both", d))
@@ -219,8 +222,10 @@ func TestFailuresAreSorted(t *testing.T) {
 	}
 	t.Run("no tag to push to", func(t *testing.T) {
 		_, to := startRegistry(t, nil)
-		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") + "@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
-			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err, source.ErrReference) {
+		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") +
+			"@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
+			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err,
+				source.ErrReference) {
 				t.Errorf("%s: %v", bad, err)
 			}
 		}
@@ -236,7 +241,8 @@ func TestNoSpace(t *testing.T) {
 	_, err := rand.Read(random)
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
-	_, err = Pack(context.Background(), Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
+	_, err = Pack(context.Background(),
+		Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}

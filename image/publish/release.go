@@ -171,7 +171,8 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	if slices.ContainsFunc(m.Layers, inZstd) {
 		d.Annotations = map[string]string{zstdImage: "true"}
 	}
-	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion,
+		Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
 		root, err := image.Predict(ctx, src, m.Layers, c.RootFS.DiffIDs)
 		if err != nil {
@@ -189,7 +190,8 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 // The two must not differ.
 func (n NewImage) kernelVersion(told string) (string, error) {
 	if n.KernelVersion != "" && told != "" && n.KernelVersion != told {
-		return "", fmt.Errorf("%w: the kernel %s in the image is %q and not %q", ErrRelease, n.KernelRelease, told, n.KernelVersion)
+		return "", fmt.Errorf("%w: the kernel %s in the image is %q and not %q", ErrRelease, n.KernelRelease, told,
+			n.KernelVersion)
 	}
 	return cmp.Or(n.KernelVersion, told), nil
 }
@@ -221,11 +223,14 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 		return nil, e.place.explain("write to", err)
 	}
 	layer.Annotations = map[string]string{ocispec.AnnotationTitle: p.Name + ".ko"}
-	d, err := oras.PackManifest(ctx, e.place.target, oras.PackManifestVersion1_1, release.LivePatchType, oras.PackManifestOptions{
-		Layers: []ocispec.Descriptor{layer},
-		// oras would use the current time. The same module must give the same live patch.
-		ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: time.Unix(0, 0).UTC().Format(time.RFC3339)},
-	})
+	d, err := oras.PackManifest(ctx, e.place.target, oras.PackManifestVersion1_1, release.LivePatchType,
+		oras.PackManifestOptions{
+			Layers: []ocispec.Descriptor{layer},
+			// oras would use the current time. The same module must give the same live patch.
+			ManifestAnnotations: map[string]string{
+				ocispec.AnnotationCreated: time.Unix(0, 0).UTC().Format(time.RFC3339),
+			},
+		})
 	if err != nil {
 		return nil, e.place.explain("write to", err)
 	}
@@ -268,7 +273,8 @@ func AddDelta(ctx context.Context, reference, from string, o Options) (*Drafted,
 		return nil, fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
 	}
 	if m.ArtifactType != release.DeltaType {
-		return nil, fmt.Errorf("cannot add %s: %w: its artifact type is %q and not %q", from, ErrRelease, m.ArtifactType, release.DeltaType)
+		return nil, fmt.Errorf("cannot add %s: %w: its artifact type is %q and not %q", from, ErrRelease,
+			m.ArtifactType, release.DeltaType)
 	}
 	entry := bare(d)
 	entry.ArtifactType = m.ArtifactType
@@ -293,7 +299,8 @@ type editor struct {
 
 func openEditor(reference string) (*editor, error) {
 	if !strings.HasPrefix(reference, source.LayoutPrefix) {
-		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference, reference)
+		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference,
+			reference)
 	}
 	p, err := openPlace(reference, Options{})
 	if err == nil && (p.tag == "" || strings.Contains(p.tag, ":")) {

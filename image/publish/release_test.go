@@ -88,14 +88,16 @@ func TestSignedReleaseDoesNotChange(t *testing.T) {
 		seal, _ := newSeal(t, form)
 		_, err := Sign(context.Background(), reference, seal, plain)
 		check(t, err)
-		if _, err := AddImage(context.Background(), reference, "oci:"+layout+":test", NewImage{}, plain); !errors.Is(err, ErrSigned) {
+		if _, err := AddImage(context.Background(), reference, "oci:"+layout+":test", NewImage{},
+			plain); !errors.Is(err, ErrSigned) {
 			t.Errorf("%s: %v", form, err)
 		}
 	}
 }
 
 func TestReleaseIsMadeInALayout(t *testing.T) {
-	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err, source.ErrReference) {
+	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err,
+		source.ErrReference) {
 		t.Errorf("%v", err)
 	}
 }
@@ -116,11 +118,13 @@ func TestLivePatchIsReproducible(t *testing.T) {
 		t.Errorf("%v", digests)
 	}
 	p.KernelRelease = "6.13"
-	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) || !errors.Is(err, patches.ErrModule) {
+	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err,
+		ErrRelease) || !errors.Is(err, patches.ErrModule) {
 		t.Errorf("a module for another kernel: %v", err)
 	}
 	check(t, os.Truncate(module, patches.MaxModule+1))
-	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) {
+	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err,
+		ErrRelease) {
 		t.Errorf("a module of %d bytes: %v", patches.MaxModule+1, err)
 	}
 }
@@ -135,7 +139,8 @@ func TestDelta(t *testing.T) {
 	check(t, err)
 	blob, err := p.pushBlob(ctx, "application/vnd.tar-diff", bytes.Repeat([]byte("delta"), 100))
 	check(t, err)
-	d, err := oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, release.DeltaType, oras.PackManifestOptions{Layers: []ocispec.Descriptor{blob}})
+	d, err := oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, release.DeltaType,
+		oras.PackManifestOptions{Layers: []ocispec.Descriptor{blob}})
 	check(t, err)
 	check(t, p.target.Tag(ctx, d, "d"))
 	_, err = AddDelta(ctx, reference, "oci:"+from+":d", plain)
@@ -150,7 +155,8 @@ func TestDelta(t *testing.T) {
 	}
 	shown, err := ShowRelease(ctx, "oci:"+usb+":stable", plain)
 	check(t, err)
-	if len(shown.Deltas) != 1 || len(shown.Images) != 1 || shown.Images[0].Descriptor.Platform.Architecture != "amd64" {
+	if len(shown.Deltas) != 1 || len(shown.Images) != 1 ||
+		shown.Images[0].Descriptor.Platform.Architecture != "amd64" {
 		t.Errorf("%+v", shown)
 	}
 }

@@ -125,15 +125,16 @@ func (p *place) attachBundle(ctx context.Context, image ocispec.Descriptor, bund
 	if err != nil {
 		return err
 	}
-	_, err = oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, verify.BundleMediaType, oras.PackManifestOptions{
-		Subject: &image,
-		Layers:  []ocispec.Descriptor{layer},
-		ManifestAnnotations: map[string]string{
-			"dev.sigstore.bundle.content": "dsse-envelope",
-			source.PredicateAnnotation:    verify.BundlePredicateType,
-			ocispec.AnnotationCreated:     when.UTC().Format(time.RFC3339),
-		},
-	})
+	_, err = oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, verify.BundleMediaType,
+		oras.PackManifestOptions{
+			Subject: &image,
+			Layers:  []ocispec.Descriptor{layer},
+			ManifestAnnotations: map[string]string{
+				"dev.sigstore.bundle.content": "dsse-envelope",
+				source.PredicateAnnotation:    verify.BundlePredicateType,
+				ocispec.AnnotationCreated:     when.UTC().Format(time.RFC3339),
+			},
+		})
 	return err
 }
 

@@ -71,7 +71,8 @@ func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispe
 		return nil, err
 	}
 	if d.Size > verify.MaxManifest {
-		return nil, fmt.Errorf("cannot read the signatures under %s: they have %d bytes", source.SignatureTag(image), d.Size)
+		return nil, fmt.Errorf("cannot read the signatures under %s: they have %d bytes", source.SignatureTag(image),
+			d.Size)
 	}
 	data, err := content.FetchAll(ctx, p.target, d)
 	if err != nil {

@@ -147,7 +147,8 @@ func cleanHeader(h *tar.Header, epoch *time.Time) (*tar.Header, error) {
 		case key == paxSELinux:
 			c.PAXRecords[paxXattr+"security.selinux"] = value
 		case strings.HasPrefix(key, paxACL):
-			return nil, fmt.Errorf("%w: %q has an ACL as text: make the tar with --xattrs --xattrs-include='*' and without --acls", ErrTree, c.Name)
+			return nil, fmt.Errorf("%w: %q has an ACL as text: make the tar with --xattrs --xattrs-include='*' and "+
+				"without --acls", ErrTree, c.Name)
 		}
 	}
 	return c, errors.Join(checkName(c.Name), cleanKind(c))

@@ -157,7 +157,8 @@ func archivedName(h *tar.Header) (string, error) {
 
 // compressions has the magic numbers of compressed files.
 var compressions = []struct{ name, magic string }{
-	{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"}, {"lz4", "\x04\x22\x4d\x18"},
+	{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"},
+	{"lz4", "\x04\x22\x4d\x18"},
 }
 
 // checkPlain refuses a compressed tar, in which nothing can be found without decompressing all of it.
@@ -169,7 +170,8 @@ func checkPlain(f io.ReadSeeker) error {
 	}
 	for _, c := range compressions {
 		if bytes.HasPrefix(head[:n], []byte(c.magic)) {
-			return fmt.Errorf("it is compressed with %s, and only an uncompressed tar can be read in place: decompress it (the layers in it stay compressed)", c.name)
+			return fmt.Errorf("it is compressed with %s, and only an uncompressed tar can be read in place: "+
+				"decompress it (the layers in it stay compressed)", c.name)
 		}
 	}
 	_, err = f.Seek(0, io.SeekStart)

@@ -118,7 +118,8 @@ func (b *blob) readBody(p []byte) (int, error) {
 // finish checks the content at its expected end, and returns io.EOF or an error.
 func (b *blob) finish() error {
 	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-		return b.blamePlace(b.source, fmt.Errorf("%w: %s is longer than %d bytes", verify.ErrDigest, b.d.Digest, b.d.Size))
+		return b.blamePlace(b.source,
+			fmt.Errorf("%w: %s is longer than %d bytes", verify.ErrDigest, b.d.Digest, b.d.Size))
 	}
 	if got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum); got != b.d.Digest {
 		return b.blamePlace(b.first, fmt.Errorf("%w: %s has the digest %s", verify.ErrDigest, b.d.Digest, got))

@@ -72,7 +72,8 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 		return auth.EmptyCredential, err
 	}
 	if hostport == ref.Host() {
-		for name := ref.Registry + "/" + ref.Repository; name != ref.Registry; name = name[:strings.LastIndexByte(name, '/')] {
+		for name := ref.Registry + "/" +
+			ref.Repository; name != ref.Registry; name = name[:strings.LastIndexByte(name, '/')] {
 			if keys[name] {
 				return store.Get(ctx, name)
 			}

@@ -16,9 +16,11 @@ import (
 // anybody can write it.
 func FuzzSignatureManifest(f *testing.F) {
 	where := newTestLayout(f)
-	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest},
+		"stable")
 	payload := where.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-	payload.Annotations = map[string]string{SignatureAnnotation: "Uw==", certificateAnnotation: "C", logAnnotation: "L", timestampAnnotation: "T"}
+	payload.Annotations = map[string]string{SignatureAnnotation: "Uw==", certificateAnnotation: "C",
+		logAnnotation: "L", timestampAnnotation: "T"}
 	bundle := where.blob(bundleMediaType, []byte("B"))
 	var seeds [][]byte
 	for _, layers := range [][]ocispec.Descriptor{{payload}, {bundle}, {payload, bundle, payload}} {
@@ -51,14 +53,16 @@ func FuzzSignatureManifest(f *testing.F) {
 // FuzzLayoutIndex reads the index.json of a layout, which is not trusted.
 func FuzzLayoutIndex(f *testing.F) {
 	where := newTestLayout(f)
-	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest},
+		"stable")
 	file := filepath.Join(where.dir, ocispec.ImageIndexFile)
 	good, err := os.ReadFile(file)
 	if err != nil || len(good) == 0 {
 		f.Fatalf("no seed: %v", err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x","size":-1},{"annotations":{"org.opencontainers.image.ref.name":"stable"}}]}`))
+	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x","size":-1},` +
+		`{"annotations":{"org.opencontainers.image.ref.name":"stable"}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)

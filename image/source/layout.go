@@ -157,7 +157,8 @@ func onlyImage(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	case 0:
 		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", ErrNotFound)
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has %d images: name one by its tag", ErrNotFound, len(images))
+	return ocispec.Descriptor{},
+		fmt.Errorf("%w: the layout has %d images: name one by its tag", ErrNotFound, len(images))
 }
 
 // isAttachment reports whether an entry is listed like a signature or another attachment.
@@ -244,9 +245,11 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 	}
 	var found []ocispec.Descriptor
 	for _, f := range files {
-		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.NewDigestFromEncoded(digest.SHA256, f.Name())}
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest,
+			Digest: digest.NewDigestFromEncoded(digest.SHA256, f.Name())}
 		info, err := f.Info()
-		if err != nil || known[d.Digest] || !info.Mode().IsRegular() || info.Size() > maxUnlisted || len(found) == maxEntries {
+		if err != nil || known[d.Digest] || !info.Mode().IsRegular() || info.Size() > maxUnlisted ||
+			len(found) == maxEntries {
 			continue
 		}
 		d.Size = info.Size()

@@ -32,7 +32,9 @@ func newMirrored(t *testing.T, n int) *mirrored {
 		r := newTestRegistry(t)
 		m.registries = append(m.registries, r)
 		m.layer = r.blob(ocispec.MediaTypeImageLayer, content)
-		m.image = r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{m.layer}}, "stable")
+		m.image = r.manifest(ocispec.MediaTypeImageManifest,
+			ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{m.layer}},
+			"stable")
 	}
 	return m
 }
@@ -129,7 +131,11 @@ func TestTheNextPlaceServes(t *testing.T) {
 		"cut blobs": func(r *testRegistry) { r.serveBlobs(halve) },
 		"tampered":  func(r *testRegistry) { r.serveBlobs(tamper) },
 		"longer": func(r *testRegistry) {
-			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request, content []byte) { w.Write(content); w.Write([]byte{0}) })
+			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request,
+				content []byte) {
+				w.Write(content)
+				w.Write([]byte{0})
+			})
 		},
 		"tampered manifest": func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
@@ -147,7 +153,8 @@ func TestTheNextPlaceServes(t *testing.T) {
 			if err := m.take(t, m.open(t)); err != nil {
 				t.Error(err)
 			}
-			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) || !strings.Contains(m.warnings[0], "skipped") {
+			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) ||
+				!strings.Contains(m.warnings[0], "skipped") {
 				t.Errorf("warnings %q", m.warnings)
 			}
 			if m.registries[1].count("") == 0 {
@@ -193,7 +200,8 @@ func TestWhoIsBlamedForAMixedBlob(t *testing.T) {
 	}
 	asked := m.registries[0].count("GET")
 	if _, err := readAll(t, s, m.layer); err != nil || asked == before || m.registries[0].count("GET") != asked {
-		t.Errorf("%v; the one that served wrong content was asked %d times more", err, m.registries[0].count("GET")-asked)
+		t.Errorf("%v; the one that served wrong content was asked %d times more", err,
+			m.registries[0].count("GET")-asked)
 	}
 }
 
@@ -237,9 +245,13 @@ func TestSignaturesElsewhere(t *testing.T) {
 		want  []string
 		err   error
 	}{
-		{"at the mirror only", func(m *mirrored) { attach(m.registries[1], m.image, "", "B") }, []string{"bundle B "}, nil},
-		{"at the first only", func(m *mirrored) { attach(m.registries[0], m.image, "", "B") }, []string{"bundle B "}, nil},
-		{"the mirror is down", func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() }, []string{"bundle B "}, nil},
+		{"at the mirror only", func(m *mirrored) { attach(m.registries[1], m.image, "", "B") }, []string{"bundle B "},
+			nil},
+		{"at the first only", func(m *mirrored) { attach(m.registries[0], m.image, "", "B") }, []string{"bundle B "},
+			nil},
+		{"the mirror is down",
+			func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() },
+			[]string{"bundle B "}, nil},
 		{"none at all", func(*mirrored) {}, nil, nil},
 		{"none, and one is down", func(m *mirrored) { m.registries[1].Close() }, nil, ErrUnreachable},
 		{"none, and the first is down", func(m *mirrored) { m.registries[0].Close() }, nil, ErrUnreachable},
@@ -273,7 +285,8 @@ func TestSignaturesElsewhere(t *testing.T) {
 // A digest in the configuration also applies to the tags of mirrors.
 func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 	m := newMirrored(t, 2)
-	m.registries[1].manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
+	m.registries[1].manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
 	m.registries[0].Close()
 	_, err := m.openAt(t, "@"+m.image.Digest.String()).Resolve(t.Context())
 	wantError(t, err, ErrNotFound, "it has sha256:")
@@ -286,7 +299,8 @@ func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 func TestOfflineMirrors(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
-	image := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	image := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
 	attach(l, image, "sha256-"+image.Digest.Encoded()+".sig", "B")
 	for _, mirror := range []string{"oci:" + l.dir + ":stable", "oci-archive:" + l.archive(t) + ":stable"} {
 		s, err := Open("oci:"+t.TempDir()+"/none:stable", Options{Mirrors: []string{mirror}})

@@ -117,7 +117,8 @@ func (r *testRegistry) serveReferrers(w http.ResponseWriter, subject digest.Dige
 	for d, mediaType := range r.types {
 		var m ocispec.Manifest
 		if json.Unmarshal(r.content[d], &m) == nil && m.Subject != nil && m.Subject.Digest == subject {
-			index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(r.content[d]))})
+			index.Manifests = append(index.Manifests,
+				ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(r.content[d]))})
 		}
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)

@@ -148,14 +148,16 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 
 // open sends a GET request of its own: Fetch of the client cannot start at an offset, and does not distinguish wrong
 // content from a failing server.
-func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
+func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser,
+	int64, error) {
 	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {
 		return nil, 0, Explain(err)
 	}
 	at, err := bodyStart(resp, offset)
 	if err == nil && resp.ContentLength > d.Size-at {
-		err = fmt.Errorf("%w: %s is served with %d bytes and must have %d", verify.ErrDigest, d.Digest, at+resp.ContentLength, d.Size)
+		err = fmt.Errorf("%w: %s is served with %d bytes and must have %d", verify.ErrDigest, d.Digest, at+
+			resp.ContentLength, d.Size)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -165,7 +167,8 @@ func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest 
 }
 
 // get requests content from an offset on.
-func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response, error) {
+func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response,
+	error) {
 	part := "blobs"
 	if manifest {
 		part = "manifests"
@@ -201,7 +204,8 @@ func bodyStart(resp *http.Response, offset int64) (int64, error) {
 	first, _, _ := strings.Cut(span, "-")
 	at, err := strconv.ParseInt(first, 10, 64)
 	if !ok || err != nil || at < 0 || at > offset {
-		return 0, fmt.Errorf("%w: bytes from %d were requested, and the registry sent the range %q", ErrUnreachable, offset, resp.Header.Get("Content-Range"))
+		return 0, fmt.Errorf("%w: bytes from %d were requested, and the registry sent the range %q", ErrUnreachable,
+			offset, resp.Header.Get("Content-Range"))
 	}
 	return at, nil
 }

@@ -88,7 +88,8 @@ type backend interface {
 	// resolve returns what the reference stands for or, if tag is not empty, another tag at the same place.
 	resolve(ctx context.Context, tag string) (ocispec.Descriptor, error)
 	// open opens content at an offset. The body may start earlier: at says where.
-	open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64, err error)
+	open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64,
+		err error)
 	// referrers lists what may refer to d, and possibly other manifests.
 	referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error)
 }
@@ -121,7 +122,8 @@ func openPlace(reference string, o Options) (*Source, error) {
 	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference, strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
+		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference,
+			strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
 	}
 	if ref.Reference == "" {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
@@ -137,7 +139,8 @@ func openPlace(reference string, o Options) (*Source, error) {
 
 // meantLayout returns the reference to a layout that was probably meant by one that names no registry, or "".
 func meantLayout(reference string) string {
-	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") || strings.HasPrefix(reference, "../")
+	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") ||
+		strings.HasPrefix(reference, "../")
 	if strings.Contains(reference, "/") && !path || strings.Contains(reference, " ") {
 		return ""
 	}
@@ -173,7 +176,8 @@ func WithTag(reference, tag string) string {
 		return ""
 	}
 	place, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(localPrefix(reference)) {
+	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') &&
+		i >= len(localPrefix(reference)) {
 		place = place[:i]
 	}
 	return place + ":" + tag

@@ -13,7 +13,8 @@ type onlyTLS struct{ base http.RoundTripper }
 // RoundTrip sends a request if its URL is https.
 func (o onlyTLS) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%w: the registry redirects from https to %q, without TLS", ErrUnreachable, req.URL.Scheme+"://"+req.URL.Host)
+		return nil, fmt.Errorf("%w: the registry redirects from https to %q, without TLS", ErrUnreachable,
+			req.URL.Scheme+"://"+req.URL.Host)
 	}
 	return o.base.RoundTrip(req)
 }

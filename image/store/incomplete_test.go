@@ -75,8 +75,10 @@ func TestHiddenFilesAreNotPublished(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "known")
 	large := strings.Repeat("x", smallFile+1)
-	lower := archive(t, tar.Header{Name: "kept"}, "kept", tar.Header{Name: "replaced"}, "old", tar.Header{Name: "removed"}, large, tar.Header{Name: "both"}, "same")
-	upper := archive(t, tar.Header{Name: "replaced"}, "new", tar.Header{Name: ".wh.removed"}, "", tar.Header{Name: ".wh.both"}, "", tar.Header{Name: "again"}, "same", tar.Header{Name: "shared"}, "known")
+	lower := archive(t, tar.Header{Name: "kept"}, "kept", tar.Header{Name: "replaced"}, "old",
+		tar.Header{Name: "removed"}, large, tar.Header{Name: "both"}, "same")
+	upper := archive(t, tar.Header{Name: "replaced"}, "new", tar.Header{Name: ".wh.removed"}, "",
+		tar.Header{Name: ".wh.both"}, "", tar.Header{Name: "again"}, "same", tar.Header{Name: "shared"}, "known")
 	r := stageLayers(t, s, id(2), lower, upper)
 	if got := objectsIn(t, s); !slices.Equal(got, []string{"kept", "known", "new", "same"}) {
 		t.Errorf("objects %.20q", got)
@@ -97,7 +99,8 @@ func TestFullSaysNoPaths(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		inner := &fs.PathError{Op: "write", Path: "/var/lib/updatectl/staging/root-1/objects/ab", Err: errno}
 		err := Full(fmt.Errorf("cannot write object: %w", Full(inner)))
-		if want := "cannot write object: not enough space: " + errno.Error(); err.Error() != want || !errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {
+		if want := "cannot write object: not enough space: " + errno.Error(); err.Error() != want ||
+			!errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {
 			t.Errorf("got %q, want %q", err, want)
 		}
 	}

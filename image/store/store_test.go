@@ -39,7 +39,8 @@ func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	for i, c := range contents {
 		files = append(files, tar.Header{Name: fmt.Sprint("f", i)}, c)
 	}
-	return stageLayers(t, s, id, archive(t, append(files, tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}, "")...))
+	return stageLayers(t, s, id,
+		archive(t, append(files, tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}, "")...))
 }
 
 // archive packs headers, each followed by its content.
@@ -125,7 +126,8 @@ func TestStoreKeepsRoots(t *testing.T) {
 	if err != nil || len(roots) != 2 || roots[0].ID != id(1) || roots[1].ID != id(2) {
 		t.Fatalf("roots %+v, %v", roots, err)
 	}
-	if got, err := again.Root(id(1)); err != nil || got.Info.RootDigest != r.Info.RootDigest || got.Info.NewBytes != 2 || got.Dir != r.Dir {
+	if got, err := again.Root(id(1)); err != nil || got.Info.RootDigest != r.Info.RootDigest ||
+		got.Info.NewBytes != 2 || got.Dir != r.Dir {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	var st unix.Stat_t
@@ -177,8 +179,10 @@ func TestPut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := strings.Repeat("x", smallFile) + strings.Repeat("\x00", 3*holeSize+5) + "y" + strings.Repeat("\x00", 2*smallFile)
-	for _, content := range []string{"a", strings.Repeat("b", smallFile), strings.Repeat("c", smallFile+1), large, large, "a"} {
+	large := strings.Repeat("x", smallFile) + strings.Repeat("\x00", 3*holeSize+5) + "y" +
+		strings.Repeat("\x00", 2*smallFile)
+	for _, content := range []string{"a", strings.Repeat("b", smallFile), strings.Repeat("c", smallFile+1), large,
+		large, "a"} {
 		d, err := g.Put(strings.NewReader(content), int64(len(content)))
 		if err != nil || d != fsverity.Sum([]byte(content)) {
 			t.Errorf("%d bytes: %s, %v", len(content), d, err)
@@ -197,7 +201,8 @@ func TestPut(t *testing.T) {
 		t.Errorf("%d new bytes, want %d", g.NewBytes(), want)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(g.path(objectsDir, fsverity.Sum([]byte(large)).String()), &st); err != nil || st.Blocks*512 > smallFile+4*holeSize {
+	if err := unix.Stat(g.path(objectsDir, fsverity.Sum([]byte(large)).String()), &st); err != nil ||
+		st.Blocks*512 > smallFile+4*holeSize {
 		t.Errorf("%d bytes on disk for %d with holes, %v", st.Blocks*512, len(large), err)
 	}
 	for _, size := range []int64{5, smallFile + 5} {

@@ -70,7 +70,8 @@ func TestWhatWeSignVerifies(t *testing.T) {
 					t.Errorf("%s: %v", c.Form, err)
 				}
 				other := append([]byte(" "), image...)
-				if _, err := policy.Verify(other, ocispec.MediaTypeImageManifest, []verify.Candidate{c}); !errors.Is(err, verify.ErrDigest) {
+				if _, err := policy.Verify(other, ocispec.MediaTypeImageManifest,
+					[]verify.Candidate{c}); !errors.Is(err, verify.ErrDigest) {
 					t.Errorf("%s of another image: %v", c.Form, err)
 				}
 			}

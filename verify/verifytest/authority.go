@@ -102,7 +102,8 @@ const (
 // TrustRoot returns the trusted_root.json of the deployment.
 func (a *Authority) TrustRoot(parts ...Part) ([]byte, error) {
 	authorities := append(a.virtual.FulcioCertificateAuthorities(),
-		&root.FulcioCertificateAuthority{Root: a.root, Intermediates: []*x509.Certificate{a.intermediate}, URI: "https://ca.example.org"})
+		&root.FulcioCertificateAuthority{Root: a.root, Intermediates: []*x509.Certificate{a.intermediate},
+			URI: "https://ca.example.org"})
 	logs, err := rawIDs(a.virtual.RekorLogs())
 	if err != nil {
 		return nil, err
@@ -173,12 +174,14 @@ func (a *Authority) Envelope(s Signing, payloadType string, payload []byte) (*bu
 	if err != nil {
 		return nil, err
 	}
-	envelope, err := json.Marshal(dsse.Envelope{PayloadType: payloadType, Payload: base64.StdEncoding.EncodeToString(payload),
+	envelope, err := json.Marshal(dsse.Envelope{PayloadType: payloadType,
+		Payload:    base64.StdEncoding.EncodeToString(payload),
 		Signatures: []dsse.Signature{{Sig: base64.StdEncoding.EncodeToString(sig)}}})
 	if err != nil {
 		return nil, err
 	}
-	material, err := a.material(s, w, sig, rekordsse.KIND, rekordsse001.APIVERSION, types.ArtifactProperties{ArtifactBytes: envelope})
+	material, err := a.material(s, w, sig, rekordsse.KIND, rekordsse001.APIVERSION,
+		types.ArtifactProperties{ArtifactBytes: envelope})
 	return &bundlepb.Bundle{
 		MediaType:            verify.BundleMediaType,
 		VerificationMaterial: material,
@@ -214,12 +217,15 @@ func (a *Authority) EnvelopeV2(s Signing, payload []byte) (*bundlepb.Bundle, err
 	return &bundlepb.Bundle{
 		MediaType: verify.BundleMediaType,
 		VerificationMaterial: &bundlepb.VerificationMaterial{
-			Content:                   &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: certificate.Certificate().Raw}},
+			Content: &bundlepb.VerificationMaterial_Certificate{
+				Certificate: &commonpb.X509Certificate{RawBytes: certificate.Certificate().Raw},
+			},
 			TlogEntries:               []*rekorpb.TransparencyLogEntry{entries[0].TransparencyLogEntry()},
 			TimestampVerificationData: timestamps(stamps[0]),
 		},
 		Content: &bundlepb.Bundle_DsseEnvelope{DsseEnvelope: &dssepb.Envelope{
-			Payload: payload, PayloadType: verify.BundlePayloadType, Signatures: []*dssepb.Signature{{Sig: content.Signature()}},
+			Payload: payload, PayloadType: verify.BundlePayloadType,
+			Signatures: []*dssepb.Signature{{Sig: content.Signature()}},
 		}},
 	}, nil
 }
@@ -235,7 +241,8 @@ func (a *Authority) Simple(s Signing, payload []byte) (verify.Candidate, error) 
 		return c, err
 	}
 	sum := sha256.Sum256(payload)
-	material, err := a.material(s, w, c.Signature, hashedrekord.KIND, hashedrekord001.APIVERSION, types.ArtifactProperties{ArtifactHash: hex.EncodeToString(sum[:])})
+	material, err := a.material(s, w, c.Signature, hashedrekord.KIND, hashedrekord001.APIVERSION,
+		types.ArtifactProperties{ArtifactHash: hex.EncodeToString(sum[:])})
 	if err != nil {
 		return c, err
 	}
@@ -262,7 +269,9 @@ func (a *Authority) Simple(s Signing, payload []byte) (verify.Candidate, error) 
 
 // SimplePayload is what cosign 2 signs for an image.
 func SimplePayload(image digest.Digest) []byte {
-	return fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example.org/os"},"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`, image, verify.PayloadType)
+	return fmt.Appendf(nil,
+		`{"critical":{"identity":{"docker-reference":"registry.example.org/os"},`+
+			`"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`, image, verify.PayloadType)
 }
 
 // who holds a key, with or without a certificate.
@@ -299,13 +308,18 @@ func (w *who) sign(message []byte) ([]byte, error) {
 
 func (w *who) content() *bundlepb.VerificationMaterial {
 	if w.leaf == nil {
-		return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{}}}
+		return &bundlepb.VerificationMaterial{
+			Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{}},
+		}
 	}
-	return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: w.leaf.Raw}}}
+	return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_Certificate{
+		Certificate: &commonpb.X509Certificate{RawBytes: w.leaf.Raw},
+	}}
 }
 
 // material returns the proofs of a signature.
-func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string, logged types.ArtifactProperties) (*bundlepb.VerificationMaterial, error) {
+func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string,
+	logged types.ArtifactProperties) (*bundlepb.VerificationMaterial, error) {
 	m := w.content()
 	if !s.NoLog {
 		logged.SignatureBytes, logged.PublicKeyBytes, logged.PKIFormat = sig, [][]byte{w.pem}, "x509"
@@ -326,11 +340,14 @@ func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string
 }
 
 func timestamps(signed []byte) *bundlepb.TimestampVerificationData {
-	return &bundlepb.TimestampVerificationData{Rfc3161Timestamps: []*commonpb.RFC3161SignedTimestamp{{SignedTimestamp: signed}}}
+	return &bundlepb.TimestampVerificationData{
+		Rfc3161Timestamps: []*commonpb.RFC3161SignedTimestamp{{SignedTimestamp: signed}},
+	}
 }
 
 // entry returns a log entry for a signature.
-func (a *Authority) entry(s Signing, kind, version string, logged types.ArtifactProperties) (*rekorpb.TransparencyLogEntry, error) {
+func (a *Authority) entry(s Signing, kind, version string,
+	logged types.ArtifactProperties) (*rekorpb.TransparencyLogEntry, error) {
 	ctx := context.Background()
 	proposed, err := types.NewProposedEntry(ctx, kind, version, logged)
 	if err != nil {
@@ -365,9 +382,11 @@ func (a *Authority) entry(s Signing, kind, version string, logged types.Artifact
 		when = time.Now()
 	}
 	e := &rekorpb.TransparencyLogEntry{
-		LogIndex: logIndex, LogId: &commonpb.LogId{KeyId: id}, KindVersion: &rekorpb.KindVersion{Kind: kind, Version: version},
+		LogIndex: logIndex, LogId: &commonpb.LogId{KeyId: id},
+		KindVersion:    &rekorpb.KindVersion{Kind: kind, Version: version},
 		IntegratedTime: when.Unix(), CanonicalizedBody: bytes.Clone(body),
-		InclusionProof: &rekorpb.InclusionProof{LogIndex: *proof.LogIndex, TreeSize: *proof.TreeSize, RootHash: rootHash,
+		InclusionProof: &rekorpb.InclusionProof{LogIndex: *proof.LogIndex, TreeSize: *proof.TreeSize,
+			RootHash:   rootHash,
 			Checkpoint: &rekorpb.Checkpoint{Envelope: *proof.Checkpoint}},
 	}
 	if !s.NoPromise {

@@ -28,7 +28,8 @@ type Module struct {
 // Bytes returns the content of the file: an ELF header, the sections, their names, and the section table.
 func (m Module) Bytes() []byte {
 	if m.Info == "" {
-		m.Info = "license=GPL\x00livepatch=Y\x00name=" + m.Name + "\x00vermagic=" + m.Release + " SMP preempt mod_unload \x00"
+		m.Info = "license=GPL\x00livepatch=Y\x00name=" + m.Name + "\x00vermagic=" + m.Release +
+			" SMP preempt mod_unload \x00"
 	}
 	if m.KnownAs == "" {
 		m.KnownAs = m.Name
@@ -59,7 +60,8 @@ func (m Module) Bytes() []byte {
 	var body bytes.Buffer
 	var table []elf.Section64
 	for _, s := range sections {
-		h := elf.Section64{Name: uint32(strings.Index(names, s.name+"\x00")), Off: uint64(headerSize + body.Len()), Size: uint64(len(s.content)), Addralign: 1}
+		h := elf.Section64{Name: uint32(strings.Index(names, s.name+"\x00")), Off: uint64(headerSize + body.Len()),
+			Size: uint64(len(s.content)), Addralign: 1}
 		if s.name != "" {
 			h.Type = uint32(elf.SHT_PROGBITS)
 		}
@@ -70,11 +72,13 @@ func (m Module) Bytes() []byte {
 		table = append(table, h)
 	}
 	header := elf.Header64{
-		Type: uint16(m.Type), Machine: uint16(m.Machine), Version: uint32(elf.EV_CURRENT), Shoff: uint64(headerSize + body.Len()),
+		Type: uint16(m.Type), Machine: uint16(m.Machine), Version: uint32(elf.EV_CURRENT),
+		Shoff:  uint64(headerSize + body.Len()),
 		Ehsize: headerSize, Shentsize: entrySize, Shnum: uint16(len(table)), Shstrndx: uint16(len(table) - 1),
 	}
 	copy(header.Ident[:], elf.ELFMAG)
-	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
+	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64),
+		byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
 
 	var file bytes.Buffer
 	write := func(v any) {
