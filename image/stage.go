@@ -140,7 +140,7 @@ func (s *stager) writeCFS(info *store.Info) error {
 	defer f.Close()
 	info.RootDigest, err = composefs.Write(f, s.tree)
 	if err != nil {
-		return fmt.Errorf("cannot write the composefs image: %w", store.Full(err))
+		return fmt.Errorf("cannot write the composefs image: %w", store.AsNoSpace(err))
 	}
 	return f.Close()
 }

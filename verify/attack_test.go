@@ -449,8 +449,8 @@ func TestPolicyCheck(t *testing.T) {
 		"no trust root": {identity(func(i *verify.Identity) { i.Root = nil }), verify.ErrIdentity},
 		"unknown log rule": {
 			identity(func(i *verify.Identity) { i.Log = "maybe" }), verify.ErrIdentity},
-		"root without certificates": {identity(func(i *verify.Identity) { i.Root = d.pinned(verifytest.NoCertificates) }),
-			verify.ErrIdentity},
+		"root without certificates": {
+			identity(func(i *verify.Identity) { i.Root = d.pinned(verifytest.NoCertificates) }), verify.ErrIdentity},
 		"root without logs": {identity(func(i *verify.Identity) { i.Root = d.pinned(verifytest.NoLogs) }),
 			verify.ErrIdentity},
 		"no log and no timestamps": {identity(func(i *verify.Identity) {

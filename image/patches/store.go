@@ -141,16 +141,16 @@ func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified,
 	patches []release.LivePatch) (err error) {
 	e, err := s.open(true)
 	if err != nil {
-		return fmt.Errorf("cannot open the store of live patches: %w", store.Full(err))
+		return fmt.Errorf("cannot open the store of live patches: %w", store.AsNoSpace(err))
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	k := keeper{engine: e, source: src, release: v}
 	if err := k.putEvidence(ctx); err != nil {
-		return fmt.Errorf("cannot store the evidence of a release: %w", store.Full(err))
+		return fmt.Errorf("cannot store the evidence of a release: %w", store.AsNoSpace(err))
 	}
 	for _, p := range patches {
 		if err := k.fetch(ctx, p); err != nil {
-			return fmt.Errorf("cannot fetch the live patch %s: %w", p.Name, store.Full(err))
+			return fmt.Errorf("cannot fetch the live patch %s: %w", p.Name, store.AsNoSpace(err))
 		}
 	}
 	index, err := e.GetIndex(ctx)
@@ -175,7 +175,7 @@ func (s Store) writeIndex(ctx context.Context, e cas.Engine, index ocispec.Index
 		err = durable.SyncFS(s.dir)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write the index of live patches: %w", store.Full(err))
+		return fmt.Errorf("cannot write the index of live patches: %w", store.AsNoSpace(err))
 	}
 	return nil
 }

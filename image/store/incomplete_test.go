@@ -95,17 +95,17 @@ func TestHiddenFilesAreNotPublished(t *testing.T) {
 }
 
 // The error about a full disk does not contain temporary names.
-func TestFullSaysNoPaths(t *testing.T) {
+func TestAsNoSpaceSaysNoPaths(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		inner := &fs.PathError{Op: "write", Path: "/var/lib/updatectl/staging/root-1/objects/ab", Err: errno}
-		err := Full(fmt.Errorf("cannot write object: %w", Full(inner)))
+		err := AsNoSpace(fmt.Errorf("cannot write object: %w", AsNoSpace(inner)))
 		if want := "cannot write object: not enough space: " + errno.Error(); err.Error() != want ||
 			!errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {
 			t.Errorf("got %q, want %q", err, want)
 		}
 	}
 	for _, other := range []error{nil, unix.EIO, &fs.PathError{Op: "open", Path: "x", Err: unix.EACCES}} {
-		if got := Full(other); got != other {
+		if got := AsNoSpace(other); got != other {
 			t.Errorf("%v became %v", other, got)
 		}
 	}
