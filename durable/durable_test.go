@@ -149,7 +149,8 @@ func TestWriteFileLeavesNothingWhenItFails(t *testing.T) {
 		onlyFiles(t, dir, "state.json")
 	})
 	t.Run("there is no directory", func(t *testing.T) {
-		if err := WriteFile(filepath.Join(t.TempDir(), "missing", "state.json"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		if err := WriteFile(filepath.Join(t.TempDir(), "missing", "state.json"), nil, 0o600); !errors.Is(err,
+			fs.ErrNotExist) {
 			t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 		}
 	})
@@ -166,7 +167,8 @@ func TestNameOfTheTemporaryFile(t *testing.T) {
 	if err := WriteFile(file, nil, 0o600); !errors.As(err, &link) {
 		t.Fatalf("got %v, want the error of a rename", err)
 	}
-	if ok, err := filepath.Match(".state.json.*", filepath.Base(link.Old)); err != nil || !ok || filepath.Dir(link.Old) != dir {
+	if ok, err := filepath.Match(".state.json.*", filepath.Base(link.Old)); err != nil || !ok ||
+		filepath.Dir(link.Old) != dir {
 		t.Errorf("the temporary file is %s", link.Old)
 	}
 }

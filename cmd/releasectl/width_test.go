@@ -16,7 +16,7 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// tooWide returns the lines that do not fit a terminal. A word that cannot be broken, alone on its line, is none.
+// tooWide returns the lines that do not fit a terminal, except for single words, which cannot be broken.
 func tooWide(text string) []string {
 	var wide []string
 	for line := range strings.Lines(text) {
@@ -34,7 +34,8 @@ func TestHelpFits(t *testing.T) {
 	var check func(c *cobra.Command)
 	check = func(c *cobra.Command) {
 		var out bytes.Buffer
-		if code := run(append(strings.Fields(c.CommandPath())[1:], "--help"), &out, &out); code != 0 || out.Len() == 0 {
+		if code := run(append(strings.Fields(c.CommandPath())[1:], "--help"), &out, &out); code != 0 ||
+			out.Len() == 0 {
 			t.Errorf("%s --help ended with %d: %s", c.CommandPath(), code, out.String())
 		}
 		for _, line := range tooWide(out.String()) {
@@ -51,10 +52,10 @@ func TestHelpFits(t *testing.T) {
 	}
 }
 
-// broken is the exit code of a command in a script whose output is not as it must be.
+// broken is the exit code of a command in a script whose output is wrong.
 const broken = 99
 
-// measured is main, and checks what it prints: text fits a terminal, and no member of JSON is null.
+// measured is main, and checks its output: text must fit a terminal, and JSON must not contain null.
 func measured() {
 	version = "v1.2.3-test" // as -ldflags would set it
 	var stdout, stderr bytes.Buffer
