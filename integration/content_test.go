@@ -924,8 +924,8 @@ func changingLayer(t *testing.T) []byte {
 	const d = odd + "/entries/"
 	return tarOf(t,
 		// every directory whose content changes is described: the time of one that is not is left open by the specification
-		entry("usr/share/"), entry("usr/share/doc/"), entry(odd+"/"), entry(odd+"/links/"), entry(d), entry("usr/bin/"), entry("etc/"),
-		entry("usr/share/doc/.wh..wh..opq"), entry("usr/share/doc/fresh"),
+		entry("usr/share/"), entry("usr/share/i18n/"), entry(odd+"/"), entry(odd+"/links/"), entry(d), entry("usr/bin/"), entry("etc/"),
+		entry("usr/share/i18n/.wh..wh..opq"), entry("usr/share/i18n/fresh"),
 		entry("usr/share/.wh.common-licenses"), entry("etc/.wh.debian_version"),
 		entry(d+"opaque/"), entry(d+"opaque/.wh..wh..opq"), entry(d+"opaque/fresh"),
 		entry(d+".wh.removed"),
@@ -980,7 +980,7 @@ func checkOdd(t *testing.T, tree map[string]node) {
 	for name, want := range map[string]bool{
 		"usr/share/common-licenses": false, "etc/debian_version": false, odd + "/entries/removed": false,
 		odd + "/entries/opaque/hidden": false, odd + "/entries/opaque/below": false, odd + "/entries/opaque/fresh": true,
-		"usr/share/doc/fresh": true, "usr/share/doc/bash": false, odd + "/entries/described/kept": true,
+		"usr/share/i18n/fresh": true, "usr/share/i18n/SUPPORTED": false, odd + "/entries/described/kept": true,
 		"usr/bin/through-the-link": true, "usr/bin/ping-too": true, "usr/lib/systemd/systemd": true,
 	} {
 		if _, ok := tree[name]; ok != want {

@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fault.Name { // this program, copied into a host
 		os.Exit(fault.Main(os.Args))
 	}
-	os.Exit(lab.Enter(lab.Prepare, m.Run))
+	os.Exit(lab.Enter(lab.Prepare(lab.Everything...), m.Run))
 }

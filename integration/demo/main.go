@@ -31,9 +31,10 @@ func main() {
 	}))
 }
 
+// prepare builds what the story needs: a host with its disk, the tree of a second image, a registry and cosign.
 func prepare(ctx context.Context) error {
-	fmt.Printf("Setting up: packages, two Debian roots and tools, in %s. The first time takes some minutes.\n", lab.CacheDir())
-	return lab.Prepare(ctx)
+	fmt.Printf("Setting up two Debian roots and a registry in %s. The first time takes some minutes.\n", lab.CacheDir())
+	return lab.Prepare(lab.HostDisk, lab.V2, lab.Tools)(ctx)
 }
 
 // stage is what the story plays on.

@@ -58,9 +58,6 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 	if err := Sweep(); err != nil {
 		return 0, err
 	}
-	if err := EnsurePackages(ctx); err != nil {
-		return 0, err
-	}
 	if err := prepare(ctx); err != nil {
 		return 0, err
 	}

@@ -80,26 +80,6 @@ type Options struct {
 // hosts counts the hosts of this run: each has a network of its own.
 var hosts int
 
-// Prepare builds what hosts are booted from; to be called outside, where the network is.
-func Prepare(ctx context.Context) error {
-	type build func(context.Context) (string, error)
-	for _, tree := range []build{V1, Old} {
-		path, err := tree(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err := disk(ctx, "disk", path); err != nil {
-			return err
-		}
-	}
-	for _, thing := range []build{V2, V3, Tools, OldTools, builder, guestBinary} {
-		if _, err := thing(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Boot boots a host and waits until all its units are started; inside the enclosure only.
 func Boot(ctx context.Context, o Options) (*Host, error) {
 	if o.Name == "" {
@@ -156,7 +136,7 @@ func (h *Host) install(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	base, err := disk(ctx, "disk", o.Tree)
+	base, err := disk(ctx, o.Tree)
 	if err != nil {
 		return err
 	}

@@ -8,17 +8,31 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 )
 
-// packages is what the lab needs of the machine, and erofs-utils what the unit tests of package switcher do. Everything else comes from the tools tree, because installing a
-// package such as a registry on the machine would also start its service there.
-var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd", "erofs-utils",
-	"qemu-system-x86", "qemu-utils"}
+// packages are what the lab needs on the machine for trees and containers. Everything else comes from a tree of tools:
+// installing a package such as a registry on the machine would also start its service there.
+var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd"}
 
-// EnsurePackages installs what the lab needs of the machine, if something is missing.
-func EnsurePackages(ctx context.Context, more ...string) error {
+// Machines installs what machines and logged disks need on the machine that runs the lab, and returns the path of the
+// program that runs in them.
+func Machines(ctx context.Context) (string, error) {
+	if err := EnsurePackages(ctx, "qemu-system-x86", "qemu-utils"); err != nil {
+		return "", err
+	}
+	return guestBinary(ctx)
+}
+
+// installing keeps apt-get from running beside itself: it does not wait for the lock of the package lists.
+var installing sync.Mutex
+
+// EnsurePackages installs those of some packages that are missing on the machine.
+func EnsurePackages(ctx context.Context, names ...string) error {
+	installing.Lock()
+	defer installing.Unlock()
 	var missing []string
-	for _, name := range append(append([]string{}, packages...), more...) {
+	for _, name := range names {
 		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
 		if err != nil || string(out) != "installed" {
 			missing = append(missing, name)
@@ -27,10 +41,12 @@ func EnsurePackages(ctx context.Context, more ...string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := aptGet(ctx, "update"); err != nil {
-		return err
-	}
-	return aptGet(ctx, append([]string{"install", "-y", "--no-install-recommends"}, missing...)...)
+	return step("packages", strings.Join(missing, ", "), func() error {
+		if err := aptGet(ctx, "update"); err != nil {
+			return err
+		}
+		return aptGet(ctx, append([]string{"install", "-y", "--no-install-recommends"}, missing...)...)
+	})
 }
 
 func aptGet(ctx context.Context, args ...string) error {
@@ -52,8 +68,10 @@ type mirrors struct{ Main, Security string }
 // errNoMirror is returned when apt knows no Debian archive.
 var errNoMirror = errors.New("apt has no Debian archive configured")
 
-// findMirrors asks apt: no host name of an archive is written down anywhere in this project.
+// findMirrors asks apt: the project has no host name of an archive anywhere.
 func findMirrors(ctx context.Context) (mirrors, error) {
+	installing.Lock()
+	defer installing.Unlock()
 	codename, err := osRelease("VERSION_CODENAME")
 	if err != nil {
 		return mirrors{}, err

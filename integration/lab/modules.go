@@ -81,14 +81,11 @@ func Modules(ctx context.Context, tree string) (map[string]string, error) {
 		}
 		recipe.Sources = append(recipe.Sources, source{f.Name(), string(text)})
 	}
-	dir, err := keep(ctx, "modules", recipe, func(ctx context.Context, path string) error {
+	dir, err := keep(ctx, "modules", "kernel modules and live patches for "+release, recipe, func(ctx context.Context, path string) error {
 		for _, s := range recipe.Sources {
 			if err := writeFile(filepath.Join(path, s.Name), s.Text); err != nil {
 				return err
 			}
-		}
-		if err := openTools(build); err != nil {
-			return err
 		}
 		_, err := Tool(ctx, build, "make", "-C", "/usr/lib/modules/"+release+"/build", "M="+path,
 			"-j"+strconv.Itoa(runtime.NumCPU()), "modules")

@@ -191,7 +191,7 @@ func (c *call) lost(code int, why error) Result {
 	return c.result
 }
 
-// guestBinary is the cached program that runs in machines, built from the project's sources.
+// guestBinary returns the path of the program that runs in machines, built from the project's sources.
 func guestBinary(ctx context.Context) (string, error) {
 	module, err := moduleDir()
 	if err != nil {
@@ -212,7 +212,7 @@ func guestBinary(ctx context.Context) (string, error) {
 			text.Write(source)
 		}
 	}
-	return keep(ctx, "labguest", sha256.Sum256(text.Bytes()), func(ctx context.Context, path string) error {
+	return keep(ctx, "labguest", "the program that runs commands in machines", sha256.Sum256(text.Bytes()), func(ctx context.Context, path string) error {
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
 		cmd.Dir = module
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")

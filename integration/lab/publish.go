@@ -14,9 +14,9 @@ type Publisher struct {
 	Key    string // private key file, encrypted with the empty password, as cosign writes it
 	Public string // the public key, in PEM form
 
-	public     string // the same as a file
-	tools, old string
-	dir        string
+	public string // the same as a file
+	tools  string
+	dir    string
 }
 
 // NewPublisher makes a key pair with cosign; inside the enclosure only.
@@ -25,20 +25,11 @@ func NewPublisher(ctx context.Context) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	old, err := OldTools(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, tree := range []string{tools, old} {
-		if err := openTools(tree); err != nil {
-			return nil, err
-		}
-	}
 	dir, err := os.MkdirTemp(RunDir(), "publisher-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the publisher's directory: %w", err)
 	}
-	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools, old: old, dir: dir}
+	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools, dir: dir}
 	if _, err := p.cosign(ctx, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "release")); err != nil {
 		return nil, err
 	}
@@ -61,7 +52,7 @@ func (p *Publisher) cosign(ctx context.Context, args ...string) (string, error) 
 // Layout is a cached OCI layout with a tree as its one image, tagged "latest", packed by umoci. It can be made outside
 // of the enclosure too, but its recipe is only run inside.
 func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
-	return keep(ctx, "layout", filepath.Base(tree), func(ctx context.Context, path string) error {
+	return keep(ctx, "layout", "an image of "+filepath.Base(tree)+", packed by umoci", filepath.Base(tree), func(ctx context.Context, path string) error {
 		image := path + ":latest"
 		for _, args := range [][]string{
 			{"init", "--layout", path},
@@ -107,8 +98,12 @@ func (p *Publisher) Sign(ctx context.Context, r *Registry, reference string) err
 
 // SignOld signs as cosign 2 does: a payload and a signature, under a tag made of the digest.
 func (p *Publisher) SignOld(ctx context.Context, r *Registry, reference string) error {
+	old, err := OldTools(ctx)
+	if err != nil {
+		return err
+	}
 	args := append([]string{"sign", "--yes", "--key", p.Key, "--tlog-upload=false"}, r.cosign()...)
-	_, err := Tool(ctx, p.old, "cosign", append(args, reference)...)
+	_, err = Tool(ctx, old, "cosign", append(args, reference)...)
 	return err
 }
 

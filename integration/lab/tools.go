@@ -31,14 +31,23 @@ func Tools(ctx context.Context) (string, error) { return tree(ctx, "tools", tool
 // OldTools is a tree with the cosign of Debian 13, of version 2.
 func OldTools(ctx context.Context) (string, error) { return tree(ctx, "tools-old", oldToolsRecipe) }
 
-// opened are the trees of tools that this enclosure has opened.
-var opened sync.Map
+// opened holds the trees of tools that this enclosure has opened.
+var opened struct {
+	sync.Mutex
+	trees map[string]bool
+}
 
-// openTools gives a tree of tools what its programs need to see. Only inside the enclosure, whose mounts are its own.
+// openTools gives a tree of tools what its programs need to see; inside the enclosure only, whose mounts are its own.
 func openTools(tree string) error {
-	if _, done := opened.LoadOrStore(tree, true); done {
+	opened.Lock()
+	defer opened.Unlock()
+	if opened.trees[tree] {
 		return nil
 	}
+	if opened.trees == nil {
+		opened.trees = map[string]bool{}
+	}
+	opened.trees[tree] = true
 	hosts := filepath.Join(tree, "etc/hosts") // with the registry's name in it
 	if err := os.WriteFile(hosts, nil, 0o644); err != nil {
 		return fmt.Errorf("cannot open the tools: %w", err)
@@ -72,6 +81,9 @@ func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd 
 
 // Tool runs a tool of a tree and returns what it printed; inside the enclosure only.
 func Tool(ctx context.Context, tree, name string, args ...string) (string, error) {
+	if err := openTools(tree); err != nil {
+		return "", err
+	}
 	cmd := Chrooted(ctx, tree, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

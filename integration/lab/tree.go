@@ -18,6 +18,11 @@ type recipe struct {
 	Hook     string            // shell, then run in the tree
 }
 
+// leanly is how packages are installed: without what no test looks at, which is a quarter of all files, and without waiting
+// for the disk, because a tree that was not finished is built anew.
+var leanly = []string{"force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/man/*",
+	"path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*"}
+
 // server is what both images of the lab have: what an ordinary small server has, and services whose data and whose
 // answers tell how an update went.
 var server = []string{
@@ -63,7 +68,7 @@ func NoKernel(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return keep(ctx, "nokernel", filepath.Base(v2), func(ctx context.Context, path string) error {
+	return keep(ctx, "nokernel", "v2 without a kernel", filepath.Base(v2), func(ctx context.Context, path string) error {
 		if out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path).CombinedOutput(); err != nil {
 			return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
 		}
@@ -88,6 +93,12 @@ systemctl disable systemd-networkd-wait-online.service
 systemctl mask apt-daily.timer apt-daily-upgrade.timer
 setfacl -m u:redis:r /usr/share/lab/version
 setcap cap_net_raw+ep /usr/bin/ping
+# Only with what a machine of the lab needs: the emulator takes seconds to unpack all drivers. No machine boots from V3.
+if command -v update-initramfs && test -d /etc/initramfs-tools; then
+	printf '%s\n' MODULES=list COMPRESS=gzip COMPRESSLEVEL=1 >/etc/initramfs-tools/conf.d/lab
+	printf '%s\n' ext4 virtio_blk virtio_pci >>/etc/initramfs-tools/modules
+	update-initramfs -c -k all
+fi
 `
 
 // imageFiles are the files that tell the images of the lab apart.
@@ -122,7 +133,12 @@ WantedBy=multi-user.target
 
 // tree returns a cached tree of Debian.
 func tree(ctx context.Context, name string, r recipe) (string, error) {
-	return keep(ctx, name, r, func(ctx context.Context, path string) error { return debootstrap(ctx, path, r) })
+	what := fmt.Sprintf("Debian %s, %d packages and what they depend on", r.Suites[0], len(r.Packages))
+	recipe := struct {
+		recipe
+		Options []string
+	}{r, leanly}
+	return keep(ctx, name, what, recipe, func(ctx context.Context, path string) error { return debootstrap(ctx, path, r) })
 }
 
 // debootstrap makes a tree with mmdebstrap, which keeps its mounts to itself.
@@ -131,10 +147,11 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"--mode=root", "--variant=apt", "--format=directory",
-		"--aptopt=Acquire::Check-Valid-Until \"false\"",
-		"--include=" + strings.Join(r.Packages, ","),
-		r.Suites[0], path}
+	args := []string{"--mode=root", "--variant=apt", "--format=directory", "--aptopt=Acquire::Check-Valid-Until \"false\""}
+	for _, option := range leanly {
+		args = append(args, "--dpkgopt="+option)
+	}
+	args = append(args, "--include="+strings.Join(r.Packages, ","), r.Suites[0], path)
 	for _, suite := range r.Suites {
 		uri := m.Main
 		if strings.HasSuffix(suite, "-security") {
@@ -143,7 +160,8 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 		args = append(args, fmt.Sprintf("deb %s %s main", uri, suite))
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000") // one time stamp for whatever asks for it
+	// One time stamp for whatever asks for it, and no initrd from any of the packages that would make one: the hook does.
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000", "INITRD=No")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot run mmdebstrap: %w\n%s", err, out)
@@ -166,14 +184,29 @@ func writeFile(path, text string) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// disk returns a cached disk image with an ext4 file system made of a tree, with room to work in. It is sparse.
-func disk(ctx context.Context, name, tree string) (string, error) {
+// HostDisk returns the path of the disk that hosts are booted from, with [V1].
+func HostDisk(ctx context.Context) (string, error) { return diskOf(ctx, V1) }
+
+// oldDisk is the disk of [StartOld].
+func oldDisk(ctx context.Context) (string, error) { return diskOf(ctx, Old) }
+
+func diskOf(ctx context.Context, tree Thing) (string, error) {
+	path, err := tree(ctx)
+	if err != nil {
+		return "", err
+	}
+	return disk(ctx, path)
+}
+
+// disk returns the path of a cached disk image whose ext4 file system has the files of a tree, and room to work in. It is
+// sparse.
+func disk(ctx context.Context, tree string) (string, error) {
 	type diskRecipe struct {
 		Tree string
 		Size int64
 	}
 	r := diskRecipe{filepath.Base(tree), diskSize}
-	return keep(ctx, name, r, func(ctx context.Context, path string) error {
+	return keep(ctx, "disk", "a file system with "+filepath.Base(tree), r, func(ctx context.Context, path string) error {
 		f, err := os.Create(path)
 		if err != nil {
 			return err

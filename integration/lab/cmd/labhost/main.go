@@ -49,7 +49,7 @@ func mark() string { return "labhost-" + name() }
 func command(verb string, args []string) int {
 	ctx := context.Background()
 	if verb == "serve" { // what "up" starts, twice: outside and inside of the enclosure
-		return lab.Enter(lab.Prepare, func() int { return report(serve(ctx)) })
+		return lab.Enter(needs(), func() int { return report(serve(ctx)) })
 	}
 	switch verb {
 	case "visit": // what "run" starts beside a machine
@@ -58,7 +58,7 @@ func command(verb string, args []string) int {
 		fmt.Fprint(os.Stderr, r.Stderr)
 		return r.Code & 0xff
 	case "up":
-		return report(up())
+		return report(up(ctx))
 	case "prepare":
 		return report(prepare(ctx))
 	}
@@ -136,18 +136,38 @@ func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 	return errors.Join(lab.RunAwake(unpack), pack.Wait())
 }
 
-// prepare also installs what the race detector needs, and git for the version of the binaries.
+// prepare also installs what the race detector and the unit tests need, and git for the version of the binaries.
 func prepare(ctx context.Context) error {
-	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git"); err != nil {
+	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git", "erofs-utils"); err != nil {
 		return err
 	}
-	return lab.Prepare(ctx)
+	return lab.Prepare(lab.Everything...)(ctx)
+}
+
+// needs returns what builds that which "up" needs.
+func needs() func(ctx context.Context) error {
+	things := []lab.Thing{lab.HostDisk, lab.V2, lab.Tools}
+	if kind() == lab.QEMU {
+		things = append(things, lab.Machines)
+	}
+	return lab.Prepare(things...)
+}
+
+// kind returns how the host is run.
+func kind() lab.Kind {
+	if os.Getenv("LABKIND") == "qemu" {
+		return lab.QEMU
+	}
+	return lab.Nspawn
 }
 
 // up starts the enclosure as a background process and waits until the host in it is up.
-func up() error {
+func up(ctx context.Context) error {
 	if _, err := lab.FindRun(mark()); err == nil {
 		return fmt.Errorf("%s is already up", name())
+	}
+	if err := needs()(ctx); err != nil { // here, where its progress is seen
+		return err
 	}
 	if err := os.MkdirAll(lab.CacheDir(), 0o755); err != nil {
 		return err
@@ -179,7 +199,7 @@ func up() error {
 	}
 	told.Close()
 	text := make([]byte, 1<<10)
-	_ = ready.SetReadDeadline(time.Now().Add(15 * time.Minute)) // with all roots to build
+	_ = ready.SetReadDeadline(time.Now().Add(15 * time.Minute)) // a machine may share its processor
 	n, err := ready.Read(text)
 	if err != nil {
 		return fmt.Errorf("cannot boot %s, see %s: %w", name(), log.Name(), err)
@@ -200,11 +220,7 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	defer registry.Stop()
-	kind := lab.Nspawn
-	if os.Getenv("LABKIND") == "qemu" {
-		kind = lab.QEMU
-	}
-	host, err := lab.Boot(ctx, lab.Options{Name: name(), Kind: kind})
+	host, err := lab.Boot(ctx, lab.Options{Name: name(), Kind: kind()})
 	if err != nil {
 		return err
 	}
