@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const (
@@ -59,17 +61,7 @@ func (s *site) comesBack(within time.Duration, args ...string) status {
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
 		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
 	}
-	for {
-		now, err := s.host.Stamp(s.Context())
-		if err == nil && now.BootID == before.BootID && now.SoftReboots >= before.SoftReboots+2 {
-			break
-		}
-		if time.Since(start) > within {
-			s.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", within, now, err,
-				s.host.Run(s.Context(), "cat", "/var/lib/updatectl/state.json"), s.host.Console())
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	s.restartsTwice(before, within)
 	s.Logf("back after %v", time.Since(start).Round(time.Second))
 	s.upAgain()
 	v := s.settled()
@@ -92,31 +84,43 @@ func (s *site) comesBack(within time.Duration, args ...string) status {
 	return v
 }
 
+// restartsTwice waits until userspace was restarted twice since a stamp was taken: into a root and back.
+func (s *site) restartsTwice(since lab.BootStamp, within time.Duration) {
+	s.Helper()
+	var now lab.BootStamp
+	var err error
+	if !s.host.Await(s.T, within, func() bool {
+		now, err = s.host.Stamp(s.Context())
+		return err == nil && now.BootID == since.BootID && now.SoftReboots >= since.SoftReboots+2
+	}) {
+		s.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", within, now, err,
+			s.host.Run(s.Context(), "cat", "/var/lib/updatectl/state.json"), s.host.Console())
+	}
+}
+
 // upAgain waits until all units are started.
 func (s *site) upAgain() {
 	s.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
-		if state == "running" || state == "degraded" {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the host does not come up: %s", state)
-		}
+	if !s.host.Await(s.T, time.Minute, func() bool { return isUp(s.systemState()) }) {
+		s.Fatalf("the host does not come up: %s", s.systemState())
 	}
 }
+
+func (s *site) systemState() string {
+	return strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
+}
+
+// isUp reports whether a state of the system is one in which all units are started, whether they have failed or not.
+func isUp(state string) bool { return state == "running" || state == "degraded" }
 
 // unguarded expects that the guard has gone, soon.
 func (s *site) unguarded() {
 	s.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-active", guardUnit).Stdout)
-		if state == "inactive" {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the guard is %s still", state)
-		}
+	state := func() string {
+		return strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-active", guardUnit).Stdout)
+	}
+	if !s.host.Await(s.T, 10*time.Second, func() bool { return state() == "inactive" }) {
+		s.Fatalf("the guard is still %s", state())
 	}
 }
 
@@ -265,13 +269,11 @@ func TestWayBack(t *testing.T) {
 		const pid = "systemctl show --property MainPID --value updatectl-confirm.service"
 		was := s.host.Must(t, "sh", "-c", pid)
 		s.host.Must(t, "systemctl", "kill", "--signal=KILL", "updatectl-confirm.service")
-		for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(200 * time.Millisecond) {
-			if now := s.host.Must(t, "sh", "-c", pid); now != was && now != "0" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("systemd does not start confirm again")
-			}
+		if !s.host.Await(t, s.host.Patience(), func() bool {
+			now := s.host.Must(t, "sh", "-c", pid)
+			return now != was && now != "0"
+		}) {
+			t.Fatal("systemd does not start confirm again")
 		}
 		s.host.Must(t, "sh", "-ec", "systemctl stop killed.service; systemctl reset-failed killed.service")
 		s.runs(root, "1")
@@ -288,8 +290,7 @@ func TestWayBack(t *testing.T) {
 		s.armsBy(takenBack...)
 		s.switches("apply", "--from", image)
 		s.armsAgain()
-		for deadline := time.Now().Add(time.Minute); s.status().Phase == "staged" && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		}
+		s.host.Await(t, time.Minute, func() bool { return s.status().Phase != "staged" })
 		s.runs(root, "1")
 		s.unguarded()
 		s.switches("rollback")
@@ -319,10 +320,19 @@ func TestWayBack(t *testing.T) {
 // awaitsConfirm waits until the unit that confirms is at work.
 func (s *site) awaitsConfirm() {
 	s.Helper()
-	for deadline := time.Now().Add(s.host.Patience()); !s.confirms(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.Fatal("the unit that confirms is not at work")
-		}
+	if !s.host.Await(s.T, s.host.Patience(), s.confirms) {
+		s.Fatal("the unit that confirms is not at work")
+	}
+}
+
+// awaitsRoot waits until the host has the files and the units of a version, however far it has come.
+func (s *site) awaitsRoot(version string) {
+	s.Helper()
+	if !s.host.Await(s.T, 2*time.Minute, func() bool {
+		r := s.host.Run(s.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version")
+		return r.Stdout == version+"\n"+version+"\n"
+	}) {
+		s.Fatalf("the root of version %s does not come up\n%s", version, s.host.Console())
 	}
 }
 
@@ -332,14 +342,7 @@ func (s *site) sends(version string, args ...string) {
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
 		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
 	}
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		if r := s.host.Run(s.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == version+"\n"+version+"\n" {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatal("the new root does not come up")
-		}
-	}
+	s.awaitsRoot(version)
 }
 
 // TestWayBackWithoutHelp: the guard goes back where nothing can be written, and where PID 1 itself is dead.
@@ -358,14 +361,7 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		if r := h.Run(t.Context(), "sh", "-c", "echo text > /var/lib/updatectl/more"); r.Code == 0 {
 			t.Fatal("the state is not full: this shows nothing")
 		}
-		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
-			if r := h.Run(t.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version"); r.Stdout == "1\n1\n" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the host does not come back\n%s", h.Console())
-			}
-		}
+		s.awaitsRoot("1")
 		s.upAgain()
 		s.unguarded()
 		t.Log("what the guard did is in the record once there is room")

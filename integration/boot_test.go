@@ -134,8 +134,12 @@ systemctl enable tired.service`)
 printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touch /var/lib/sick; sed -i s/77s/20s/ /etc/updatectl/conf.d/10-since.toml`)
 		s := s.in(t)
 		v := s.boots("systemctl", "reboot")
-		for deadline := time.Now().Add(2 * time.Minute); v.Kernel.SoftReboots < 2 && time.Now().Before(deadline); v = s.settles() {
-		}
+		h.Await(t, 2*time.Minute, func() bool {
+			if v.Kernel.SoftReboots < 2 {
+				v = s.settles()
+			}
+			return v.Kernel.SoftReboots >= 2
+		})
 		onHost(t, v)
 		if v.Good[0].Root != one || len(v.Bad) != 0 {
 			t.Errorf("it is not the last good root any more: %+v", v)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const checks = "usr/lib/updatectl/health.d/"
@@ -190,17 +192,20 @@ func (s *site) unhealthy(root, reason, before string) {
 // condemned waits until the host is up and a root is bad.
 func (s *site) condemned(root string) status {
 	s.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
-		r := s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
-		var v status
-		if (state == "running" || state == "degraded") && r.Code == 0 && json.Unmarshal([]byte(r.Stdout), &v) == nil {
-			if _, bad := v.Bad[root]; bad && v.Phase != "armed" && v.Phase != "trying" {
-				return v
-			}
+	var state string
+	var r lab.Result
+	var v status
+	if !s.host.Await(s.T, time.Minute, func() bool {
+		state = s.systemState()
+		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
+		v = status{}
+		if !isUp(state) || r.Code != 0 || json.Unmarshal([]byte(r.Stdout), &v) != nil {
+			return false
 		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the host is %s and has not given up %s: %s", state, root, r)
-		}
+		_, bad := v.Bad[root]
+		return bad && v.Phase != "armed" && v.Phase != "trying"
+	}) {
+		s.Fatalf("the host is %s and has not given up %s: %s", state, root, r)
 	}
+	return v
 }

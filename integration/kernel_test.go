@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
@@ -20,13 +19,10 @@ import (
 func (s *site) hold() {
 	s.Helper()
 	s.host.Must(s.T, "systemd-run", "--quiet", "--collect", "--unit=pump", "cat", "/proc/lab_hold")
-	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(time.Second) {
-		if r := s.host.Sh(s.Context(), `grep -q lab_hold_wait /proc/$(systemctl show --value --property=MainPID pump)/stack`); r.Code == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatal("nobody is held by /proc/lab_hold")
-		}
+	if !s.host.Await(s.T, s.host.Patience(), func() bool {
+		return s.host.Sh(s.Context(), `grep -q lab_hold_wait /proc/$(systemctl show --value --property=MainPID pump)/stack`).Code == 0
+	}) {
+		s.Fatal("nobody is held by /proc/lab_hold")
 	}
 }
 

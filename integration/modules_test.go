@@ -41,10 +41,8 @@ func TestVMLabModules(t *testing.T) {
 	}
 	complete := func(patch string) {
 		t.Helper()
-		for deadline := time.Now().Add(h.Patience()); state(patch, "transition") != "0"; time.Sleep(time.Second) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the transition of %s does not end", patch)
-			}
+		if !h.Await(t, h.Patience(), func() bool { return state(patch, "transition") == "0" }) {
+			t.Fatalf("the transition of %s does not end", patch)
 		}
 	}
 	says := func(want string) {
@@ -80,13 +78,8 @@ func TestVMLabModules(t *testing.T) {
 	defer stop()
 	held := make(chan lab.Result, 1)
 	go func() { held <- h.Run(reader, "cat", "/proc/lab_hold") }()
-	for deadline := time.Now().Add(h.Patience()); ; time.Sleep(time.Second) {
-		if r := h.Sh(ctx, `grep -q lab_hold_wait /proc/$(pidof cat)/stack`); r.Code == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nobody is held by /proc/lab_hold")
-		}
+	if !h.Await(t, h.Patience(), func() bool { return h.Sh(ctx, `grep -q lab_hold_wait /proc/$(pidof cat)/stack`).Code == 0 }) {
+		t.Fatal("nobody is held by /proc/lab_hold")
 	}
 	load("lab_fix_hold")
 	const signals = 20 * time.Second // the kernel sends fake signals every 15 s to hurry a transition

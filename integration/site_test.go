@@ -226,12 +226,12 @@ func (s *site) runs(root, version string) {
 // settled waits until the unit that confirms has done its work: it runs when the system is up, not before.
 func (s *site) settled() status {
 	s.Helper()
-	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(100 * time.Millisecond) {
-		v := s.status()
-		if v.Phase != "armed" && v.Phase != "trying" && !s.confirms() || time.Now().After(deadline) {
-			return v
-		}
-	}
+	var v status
+	s.host.Await(s.T, s.host.Patience(), func() bool {
+		v = s.status()
+		return v.Phase != "armed" && v.Phase != "trying" && !s.confirms()
+	})
+	return v
 }
 
 // confirms tells whether that unit is still at work: with the record written, it collects and loads what waits, and has

@@ -42,13 +42,8 @@ func TestStuckShutdown(t *testing.T) {
 			t.Fatal(r)
 		}
 		var v status
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(300 * time.Millisecond) {
-			if v = s.status(); v.Phase != "armed" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the shutdown is not cancelled: %+v\n%s", v, h.Console())
-			}
+		if !h.Await(t, time.Minute, func() bool { v = s.status(); return v.Phase != "armed" }) {
+			t.Fatalf("the shutdown is not cancelled: %+v\n%s", v, h.Console())
 		}
 		s.unguarded() // the record comes first
 		s.upAgain()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const armUnit, confirmUnit = "updatectl-arm.service", "updatectl-confirm.service"
@@ -87,18 +89,15 @@ func (s *site) lands(from, to string) bool {
 	const underWay = time.Second // a soft reboot that was asked for has begun by then
 	time.Sleep(underWay)
 	var v status
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		r := s.host.Run(s.Context(), "systemctl", "is-system-running")
-		state := strings.TrimSpace(r.Stdout)
-		if r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status"); r.Code == 0 && (state == "running" || state == "degraded") {
-			v = status{}
-			if err := json.Unmarshal([]byte(r.Stdout), &v); err == nil && v.Phase != "trying" {
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the host does not come up: %s, %s", state, r)
-		}
+	var state string
+	var r lab.Result
+	if !s.host.Await(s.T, time.Minute, func() bool {
+		state = s.systemState()
+		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
+		v = status{}
+		return r.Code == 0 && isUp(state) && json.Unmarshal([]byte(r.Stdout), &v) == nil && v.Phase != "trying"
+	}) {
+		s.Fatalf("the host does not come up: %s, %s", state, r)
 	}
 	// A switch that was prepared and never asked for is taken back by whatever is run next.
 	s.updatectl(exitDone, "gc")
@@ -138,13 +137,10 @@ func (s *site) inhibit() (release func()) {
 	s.Helper()
 	s.host.Must(s.T, "systemd-run", "--quiet", "--unit=backup", "systemd-inhibit", "--what=shutdown", "--mode=block",
 		"--who=backup", "--why=the backup runs", "sleep", "infinity")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if strings.Contains(s.host.Must(s.T, "systemd-inhibit", "--list", "--no-pager"), "the backup runs") {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.Fatal("the lock is not taken")
-		}
+	if !s.host.Await(s.T, 10*time.Second, func() bool {
+		return strings.Contains(s.host.Must(s.T, "systemd-inhibit", "--list", "--no-pager"), "the backup runs")
+	}) {
+		s.Fatal("the lock is not taken")
 	}
 	return func() { s.host.Must(s.T, "systemctl", "stop", "backup") }
 }
@@ -260,10 +256,8 @@ func TestSwitchThatFails(t *testing.T) {
 		if v := s.status(); v.Phase != "armed" {
 			t.Errorf("it is taken back before its time: %+v", v)
 		}
-		for deadline := time.Now().Add(time.Minute); s.status().Phase != "staged"; time.Sleep(time.Second) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the switch is not taken back: %+v", s.status())
-			}
+		if !h.Await(t, time.Minute, func() bool { return s.status().Phase == "staged" }) {
+			t.Fatalf("the switch is not taken back: %+v", s.status())
 		}
 		s.unguarded()
 		s.unarmed()

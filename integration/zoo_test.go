@@ -212,17 +212,7 @@ func (z *zoo) softlyBack(limit time.Duration, image string) {
 		z.Fatal(err)
 	}
 	start := z.takes(image)
-	for {
-		now, err := z.host.Stamp(z.Context())
-		if err == nil && now.BootID == before.BootID && now.SoftReboots >= before.SoftReboots+2 {
-			break
-		}
-		if time.Since(start) > limit {
-			z.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", limit, now, err,
-				z.host.Run(z.Context(), "cat", "/var/lib/updatectl/state.json"), z.host.Console())
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	z.restartsTwice(before, limit)
 	z.back(start, limit)
 }
 
@@ -253,11 +243,10 @@ func (z *zoo) back(start time.Time, limit time.Duration) {
 // settledAfterBoot waits until the host has gone on from a boot of the kernel, wherever it goes on to.
 func (z *zoo) settledAfterBoot() {
 	z.Helper()
-	for deadline := time.Now().Add(z.margin); ; time.Sleep(200 * time.Millisecond) {
-		if stamp, err := z.host.Stamp(z.Context()); err == nil && stamp.SoftReboots > 0 || time.Now().After(deadline) {
-			return
-		}
-	}
+	z.host.Await(z.T, z.margin, func() bool {
+		stamp, err := z.host.Stamp(z.Context())
+		return err == nil && stamp.SoftReboots > 0
+	})
 }
 
 // etc is what is in /etc: names, modes, owners and content, except of what systemd notes for itself.
@@ -276,15 +265,11 @@ find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/up
 // serves expects that the host answers with the page of image 1, from outside.
 func (z *zoo) serves(probe *lab.Probe) {
 	z.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	if !z.host.Await(z.T, 10*time.Second, func() bool {
 		answers := probe.Answers()
-		if last := answers[len(answers)-1]; strings.HasSuffix(last.Text, "version 1") && len(probe.Outages()) > 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			z.Errorf("the host answers with %v after outages %v", answers, probe.Outages())
-			return
-		}
+		return strings.HasSuffix(answers[len(answers)-1].Text, "version 1") && len(probe.Outages()) > 0
+	}) {
+		z.Errorf("the host answers with %v after outages %v", probe.Answers(), probe.Outages())
 	}
 }
 

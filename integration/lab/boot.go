@@ -42,8 +42,8 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 	defer stop()
 	var now BootStamp
 	err := poll(h.way.limit(), func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		var err error
 		now, err = h.Stamp(limited)
@@ -67,8 +67,8 @@ func (h *Host) awaitUp() error {
 	defer stop()
 	var last string
 	err := poll(h.way.limit(), func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		r := h.Run(limited, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)

@@ -140,8 +140,8 @@ func (h *Host) AwaitWrite(ctx context.Context, from int, text string, limit time
 	}
 	at := 0
 	err = poll(limit, func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		if err := l.Follow(); err != nil {
 			return false, err

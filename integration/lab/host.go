@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,6 +31,7 @@ type Host struct {
 	console string
 	way     way
 	log     *diskLog      // nil when its writes are not logged
+	panics  *panics       // of the kernel of this boot, nil for a container
 	ended   chan struct{} // closed when the container or the machine is gone
 }
 
@@ -203,24 +203,30 @@ func (h *Host) start() error {
 		return err
 	}
 	defer cgroup.Close()
-	log, err := os.OpenFile(h.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	cmd, err := h.way.command()
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
+	log, err := os.OpenFile(h.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if _, ok := h.way.(*qemu); ok {
+		kill := filepath.Join(h.cgroup, "cgroup.kill")
+		h.panics = &panics{log: log, ended: func() { _ = os.WriteFile(kill, []byte("1"), 0) }}
+		cmd.Stdout = h.panics
+	}
 	if err := cmd.Start(); err != nil {
+		log.Close()
 		return err
 	}
 	ended := make(chan struct{})
 	h.ended = ended
 	go func() {
 		_ = cmd.Wait()
+		log.Close()
 		close(ended)
 	}()
 	return nil
@@ -243,8 +249,8 @@ func (h *Host) disconnect() error {
 
 func (h *Host) connect() error {
 	err := poll(patience, func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		_, err := os.Stat(filepath.Join("/sys/class/net", h.way.link()))
 		return err == nil, nil
@@ -256,17 +262,6 @@ func (h *Host) connect() error {
 		return err
 	}
 	return ip("link", "set", h.way.link(), "up")
-}
-
-var errHostGone = errors.New("the host has ended")
-
-func (h *Host) running() bool {
-	select {
-	case <-h.ended:
-		return false
-	default:
-		return true
-	}
 }
 
 // Stop ends the host at once, as pulling its plug would, and forgets its disk.

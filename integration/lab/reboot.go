@@ -17,7 +17,8 @@ func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, er
 	return h.AwaitReboot(ctx, h.way.limit())
 }
 
-// AwaitReboot waits until the host reboots by itself, in a time, and boots it again.
+// AwaitReboot waits until the host reboots, within a limit, and boots it again. A kernel that panics and does not reboot is
+// an error.
 func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp, error) {
 	select {
 	case <-h.ended:
@@ -25,6 +26,9 @@ func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp,
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %w", h.Name, ctx.Err())
 	case <-time.After(limit):
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %w", h.Name, errStaysUp)
+	}
+	if h.panics.stayed() {
+		return BootStamp{}, fmt.Errorf("cannot reboot host %s: it stays as it is: %w", h.Name, h.Alive())
 	}
 	if err := h.boot(); err != nil {
 		return BootStamp{}, err

@@ -48,6 +48,24 @@ func (h *Host) Must(t testing.TB, args ...string) string {
 	return strings.TrimSuffix(r.Stdout, "\n")
 }
 
+// Await asks until something has come about, and reports whether it has within a limit. The test fails at once when the
+// host ends meanwhile.
+func (h *Host) Await(t testing.TB, limit time.Duration, done func() bool) bool {
+	t.Helper()
+	const interval = 200 * time.Millisecond // every question costs the host a process or two
+	for deadline := time.Now().Add(limit); ; time.Sleep(interval) {
+		if done() {
+			return true
+		}
+		if err := h.Alive(); err != nil {
+			t.Fatalf("host %s: %v\n%s", h.Name, err, h.Console())
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
 // NewRegistry starts a registry for a test and stops it at its end.
 func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	t.Helper()
