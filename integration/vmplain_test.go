@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
@@ -99,9 +100,21 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 		t.Fatal(err)
 	}
 	if again.BootID == after.BootID || again.SoftReboots != 0 {
-		t.Errorf("%+v became %+v: that was not a boot of the kernel", after, again)
+		t.Errorf("%+v became %+v: that was not a full reboot", after, again)
 	}
 	if got := h.Must(t, "cat", "/usr/share/lab/version"); got != "host" {
-		t.Errorf("a boot of the kernel lands on %q, want the host", got)
+		t.Errorf("a full reboot lands on %q, want the host", got)
+	}
+
+	// A kernel that panics and stays is noticed, although its machine goes on.
+	start := time.Now()
+	if r := h.Sh(ctx, "echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger"); r.Code != -1 {
+		t.Errorf("the command that crashes the kernel: %s", r)
+	}
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("it took %v to notice the panic", took)
+	}
+	if _, err := h.AwaitReboot(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "Kernel panic - not syncing: sysrq triggered crash") {
+		t.Errorf("the host ended with %v", err)
 	}
 }

@@ -98,6 +98,7 @@ if command -v update-initramfs && test -d /etc/initramfs-tools; then
 	printf '%s\n' MODULES=list COMPRESS=gzip COMPRESSLEVEL=1 >/etc/initramfs-tools/conf.d/lab
 	printf '%s\n' ext4 virtio_blk virtio_pci >>/etc/initramfs-tools/modules
 	update-initramfs -c -k all
+	ln -sf boot/initrd.img-* /initrd.img
 fi
 `
 
