@@ -163,6 +163,7 @@ func (s *site) toldAsWayBack(v status) {
 
 // TestWayBack: a root that does not become good is left by itself, whatever is wrong with it.
 func TestWayBack(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "back")
 	s.hastens(haste)
 	s.publish("2", "os/server:stable")
@@ -347,6 +348,7 @@ func (s *site) sends(version string, args ...string) {
 
 // TestWayBackWithoutHelp: the guard goes back where nothing can be written, and where PID 1 itself is dead.
 func TestWayBackWithoutHelp(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "alone")
 	h := s.host
 	s.hastens(haste)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // boots boots the kernel by a command and waits until the host has settled, wherever it goes on to.
@@ -31,6 +33,7 @@ func (s *site) settles() status {
 // TestBootResumes: the boot loader knows the mutable host only, so that is where a boot of the kernel lands. From there the
 // host goes on by itself, before services start, to the last good root with that root's /etc.
 func TestBootResumes(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "boot")
 	h := s.host
 	one := s.roots["1"]
@@ -182,6 +185,7 @@ printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touc
 
 // TestPowerCutWhileTrying: a root that is not good yet is not resumed into; one that was lost twice is given up.
 func TestPowerCutWhileTrying(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "cut")
 	one := s.roots["1"]
 	s.switches("apply")

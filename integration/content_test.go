@@ -46,6 +46,7 @@ import (
 // There is none for hard links: an EROFS directory entry is a name and an inode number, so the format can hold them, and
 // does, although go-erofs cannot write them and mkcomposefs does not look for them.
 func TestSameTree(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	layout := b.oddImage()
 	b.sign(layout)

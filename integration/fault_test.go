@@ -340,6 +340,7 @@ func (s *site) acts(meet func(act)) {
 
 // TestFaultsInShort is a sample of what TestEveryFault goes through: where a crash or a full disk is most dangerous.
 func TestFaultsInShort(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "faultcore")
 	sample := map[string][]string{
 		"stage":        {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*", "KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},

@@ -24,6 +24,7 @@ func service(name, text string) []layerEntry {
 
 // TestHealth shows what keeps a root from being good, and that the reason is told truly.
 func TestHealth(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "health")
 	h := s.host
 	h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d; printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' > /etc/updatectl/conf.d/health.toml`)

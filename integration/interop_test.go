@@ -29,6 +29,7 @@ import (
 
 // TestPack packs a whole server: twice the same image, which others unpack to what was packed.
 func TestPack(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	tree, err := lab.V1(t.Context())
 	if err != nil {
@@ -44,6 +45,7 @@ func TestPack(t *testing.T) {
 
 // TestPackOdd packs what is odd, from a directory and from a tar.
 func TestPackOdd(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	archive := filepath.Join(b.dir, "odd.tar")
 	if err := os.WriteFile(archive, b.oddLayer(), 0o644); err != nil {
@@ -74,6 +76,7 @@ func TestPackOdd(t *testing.T) {
 // TestSignatures signs with everybody's tool and verifies with everybody else's, in a registry and in layouts that
 // others have copied. Signed with one key, and asked for with another, each is refused.
 func TestSignatures(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -162,6 +165,7 @@ func TestSignatures(t *testing.T) {
 
 // TestKeys signs with keys of every kind, as openssl and others write them.
 func TestKeys(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -210,6 +214,7 @@ func TestKeys(t *testing.T) {
 
 // TestSignedLayout signs where no registry is: on the stick that goes to the host.
 func TestSignedLayout(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	layout := filepath.Join(b.dir, "stick")
 	d := b.pack(smallTree(t), layout)
@@ -227,6 +232,7 @@ func TestSignedLayout(t *testing.T) {
 
 // TestForms stages images as other publishers' tools form them, signed with both of cosign's forms.
 func TestForms(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -279,6 +285,7 @@ func TestForms(t *testing.T) {
 
 // TestPlatforms publishes for two architectures: the index is signed, and a host takes its own image out of it.
 func TestPlatforms(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "index")

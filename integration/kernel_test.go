@@ -58,6 +58,7 @@ func (s *site) with(version, sequence, layout string, image []string, fixes ...f
 // newer kernels, to one without any. It goes on with its modules and live patches, whatever is collected, and what it has
 // not is told. A live patch that has to wait for a task is taken back, and comes with the next userspace.
 func TestVMKernel(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newPublisher(t)
 	two, rootOfTwo := s.variantLayout("two", "2", aFile("usr/lib/sysctl.d/10-lab.conf", "net.ipv4.tcp_keepalive_time = 1234\n"))
 	staged := []string{s.offerLayout("two", two, s.publisher.Key)}

@@ -30,6 +30,7 @@ const (
 // TestKeyless has a host ask for a key and an identity: it moves when both have signed, says who they were, and refuses
 // another subject and another authority. cosign agrees with each verdict about the identity.
 func TestKeyless(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "keyless")
 	authority, stranger := newAuthority(t), newAuthority(t)
 	image := digest.Digest(strings.Replace(s.roots["1"], "-", ":", 1))

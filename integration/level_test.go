@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // kernelStatus is what the test reads of `updatectl status --kernel --output json`.
@@ -50,6 +52,7 @@ func kernelOf(banner string) string {
 
 // TestLevels: what an image wants of the kernel decides how the host gets into it, and what stays old is told.
 func TestLevels(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "levels")
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")

@@ -164,6 +164,7 @@ func (s *site) available(code int, args ...string) string {
 // TestVMLivePatch is the life of a live patch on a kernel of its own: what is not to be trusted or not for it leaves it
 // untouched; what is, is loaded without an outage, replaced by its successor, taken back, and stays away.
 func TestVMLivePatch(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmlive", Kind: lab.QEMU})
 	h := s.host
 	ours, theirs := s.modules("1"), s.modules("2")

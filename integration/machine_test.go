@@ -17,6 +17,7 @@ import (
 // full one, no memory, no bus, a network that dies. What happens when services have stopped is injected into the step that
 // runs there, in a real switch.
 func TestFaultsOfTheMachine(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "machine")
 	h := s.host
 	s.injects()

@@ -6,10 +6,26 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
+
+// turns are how many tests run side by side on two processors: a machine takes one of them for itself; a container mostly
+// waits, for deadlines and for services.
+var turns = map[lab.Kind]chan struct{}{lab.QEMU: make(chan struct{}, 1), lab.Nspawn: make(chan struct{}, 3)}
+
+// beside lets a test run beside others, when it is its turn. Tests that do not call it run alone, before all others: they
+// measure what a busy machine would change.
+func beside(t *testing.T, kind lab.Kind) {
+	t.Helper()
+	t.Parallel()
+	start := time.Now()
+	turns[kind] <- struct{}{}
+	t.Cleanup(func() { <-turns[kind] })
+	t.Logf("its turn came after %v", time.Since(start).Round(time.Second))
+}
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fault.Name { // this program, copied into a host

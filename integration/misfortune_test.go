@@ -24,6 +24,7 @@ WantedBy=multi-user.target
 
 // TestVMMisfortunes is what befalls a host that only a machine has: a clock of its own, and memory that is counted.
 func TestVMMisfortunes(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmbad", Kind: lab.QEMU})
 	h := s.host
 	t.Run("the kernel kills it for want of memory", func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 // TestVMLabModules proves the lab's kernel modules without the product: what live patches made of them do on a running
 // kernel, and that they stay over a soft reboot, which the product builds on.
 func TestVMLabModules(t *testing.T) {
+	beside(t, lab.QEMU)
 	ctx := t.Context()
 	h := lab.Start(t, lab.Options{Name: "vmmodules", Kind: lab.QEMU})
 	v1, err := lab.V1(ctx)

@@ -11,8 +11,10 @@ import (
 // losesWhatWasNotFlushed proves that a host of the lab loses with its power what a real one would: a file that was synced
 // is there, one that was only written is not.
 func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
+	beside(t, kind)
 	ctx := t.Context()
-	h := lab.Start(t, lab.Options{Name: "plug", Kind: kind, Logged: true})
+	name := map[lab.Kind]string{lab.Nspawn: "plug", lab.QEMU: "vmplug"}[kind]
+	h := lab.Start(t, lab.Options{Name: name, Kind: kind, Logged: true})
 	if kind == lab.QEMU { // slow as it is, its kernel would find the time to write by itself
 		h.Must(t, "sh", "-ec", "echo 0 > /proc/sys/vm/dirty_writeback_centisecs")
 	}

@@ -379,6 +379,7 @@ func inEveryPhase() func(step, moment) bool {
 
 // TestPowerCuts cuts the power at every step of the record and of the history, at several moments of each.
 func TestPowerCuts(t *testing.T) {
+	beside(t, lab.Nspawn)
 	record(t, lab.Nspawn, "power").cuts(t, func(step, moment) bool { return true })
 }
 
@@ -390,6 +391,7 @@ func halfWayOfEveryRecord(at step, m moment) bool {
 // TestVMPowerCuts cuts the power of a machine at every step of the record, where the kernel, its file system and its boot
 // are the host's own.
 func TestVMPowerCuts(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := record(t, lab.QEMU, "vmpower")
 	s.brief = true
 	s.cuts(t, halfWayOfEveryRecord)

@@ -17,6 +17,7 @@ func TestVMPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.QEMU) }
 // TestVMPowerLost cuts the power of a machine while it works: when an image is staged, when the switch is asked for, and
 // when the host has arrived.
 func TestVMPowerLost(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmlost", Kind: lab.QEMU, Logged: true})
 	h := s.host
 	for _, phase := range []string{"staged", "armed", "trying"} {

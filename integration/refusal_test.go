@@ -174,6 +174,7 @@ func (s *site) complains(code int, sentence, hint string, args ...string) {
 // TestRefusals tries every way in which an image can be wrong or out of reach: each ends with its own exit code, one
 // clear sentence and a hint, and with the host as it was.
 func TestRefusals(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "refusals")
 	wire := lab.NewWire(t, s.registry)
 	tls := lab.NewRegistry(t, lab.RegistryOptions{TLS: true})
@@ -357,6 +358,7 @@ func (s *site) borrowedSignature(tree string) string {
 // TestTrustOfTheHost shows that registries are reached with what the host trusts and knows, as docker and podman do it:
 // the system's certificates, root's credentials.
 func TestTrustOfTheHost(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "trust")
 	h := s.host
 	tls := lab.NewRegistry(t, lab.RegistryOptions{TLS: true, User: "operator", Password: "secret"})
@@ -401,6 +403,7 @@ func TestTrustOfTheHost(t *testing.T) {
 
 // TestOldHost shows a host that cannot soft-reboot.
 func TestOldHost(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := &site{T: t}
 	publisher, err := lab.NewPublisher(t.Context())
 	if err != nil {
@@ -426,6 +429,7 @@ func TestOldHost(t *testing.T) {
 
 // TestAtTheHost shows what is refused, or survived, because of the host and not of the image.
 func TestAtTheHost(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "athost")
 	h := s.host
 

@@ -23,6 +23,7 @@ const newest = "os/server:stable"
 // TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it takes what is
 // new, and nothing that is older, expired, out of turn or signed by a key that was lost, unless its operator says so.
 func TestReleases(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "releases")
 	s.publish("2", "os/two:stable") // for the name of its root only
 	next, err := lab.NewPublisher(t.Context())
@@ -231,6 +232,7 @@ func (s *site) vouched(root, signer string) {
 // TestReleaseCopies signs a release by either tool and has skopeo carry it to another registry and to a layout, bytes
 // unchanged: every copy is still signed, for cosign and for hosts.
 func TestReleaseCopies(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r, mirror := lab.NewRegistry(t, lab.RegistryOptions{}), lab.NewRegistry(t, lab.RegistryOptions{})
 	packed := filepath.Join(b.dir, "packed")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // stubborn is a service that does not stop, and that systemd waits for as long as it takes.
@@ -15,6 +17,7 @@ const stubborn = "[Service]\nTimeoutStopSec=infinity\nExecStart=/bin/sh -c 'trap
 // TestStuckShutdown: a service that does not stop holds a switch up for as long as the configuration says, and not for the
 // half hour that systemd would wait.
 func TestStuckShutdown(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "stuck")
 	h := s.host
 	s.hastens("[switch]\nshutdown-deadline = \"8s\"\n")

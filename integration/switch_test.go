@@ -186,6 +186,7 @@ func (s *site) reboots() {
 // TestSwitchThatFails goes through what stands between an accepted apply and the new root: systemd falls back without an
 // error, so the agent has to say what happened, and leave a host that works and can try again.
 func TestSwitchThatFails(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "switch")
 	h := s.host
 	s.updatectl(exitAvailable, "stage")

@@ -181,6 +181,7 @@ func (s *site) agentFiles(mark string) []layerEntry {
 // TestUnusualImages shows that images of another make than the lab's run, too, and that what the running kernel needs
 // stays with it whatever image it came from.
 func TestUnusualImages(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "unusual")
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")

@@ -14,6 +14,7 @@ import (
 // TestVMJourney is the main job where the kernel can be seen: the host moves onto image 1, to image 2, which brings
 // another kernel, and back, while its own kernel runs on and keeps its modules.
 func TestVMJourney(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmjourney", Kind: lab.QEMU})
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")

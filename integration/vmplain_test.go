@@ -21,6 +21,7 @@ fcntl.ioctl(os.open("/var/tmp/sealed", os.O_RDONLY), 0x40806685, struct.pack("II
 // TestVMPlainSoftReboot proves the lab's machine without the product, as TestPlainSoftReboot does the container: it has
 // the kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
 func TestVMPlainSoftReboot(t *testing.T) {
+	beside(t, lab.QEMU)
 	ctx := t.Context()
 	v2, err := lab.V2(ctx)
 	if err != nil {

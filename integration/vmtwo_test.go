@@ -11,6 +11,7 @@ import (
 
 // TestVMTwo switches two machines at once, as a rollout does: each goes into the image, and each has stayed itself.
 func TestVMTwo(t *testing.T) {
+	beside(t, lab.QEMU)
 	first := newSiteOf(t, lab.Options{Name: "vmone", Kind: lab.QEMU})
 	second := *first
 	second.boot(lab.Options{Name: "vmtwo", Kind: lab.QEMU}, nil)

@@ -292,6 +292,7 @@ func lineDiff(before, after string) string {
 
 // TestZoo is the part of the zoo of bad images that is quick.
 func TestZoo(t *testing.T) {
+	beside(t, lab.Nspawn)
 	z := newZoo(t, lab.Options{Name: "zoo"}, nspawnPace)
 	z.visit(quickAnimals(z.site))
 }

@@ -73,6 +73,7 @@ func slowAnimals(s *site) []animal {
 
 // TestWholeZoo is the rest of it that a container can show.
 func TestWholeZoo(t *testing.T) {
+	beside(t, lab.Nspawn)
 	z := newZoo(t, lab.Options{Name: "wholezoo"}, nspawnPace)
 	z.visit(slowAnimals(z.site))
 }
@@ -103,6 +104,7 @@ func machineAnimals() []animal {
 
 // TestVMZoo is the part of it that needs a machine.
 func TestVMZoo(t *testing.T) {
+	beside(t, lab.QEMU)
 	z := newZoo(t, lab.Options{Name: "vmzoo", Kind: lab.QEMU}, qemuPace)
 	z.visit(machineAnimals())
 }

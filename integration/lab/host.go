@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,19 +79,19 @@ type Options struct {
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
-var hosts int
+var hosts atomic.Int32
 
 // Boot boots a host and waits until all its units are started; inside the enclosure only.
 func Boot(ctx context.Context, o Options) (*Host, error) {
 	if o.Name == "" {
 		o.Name = "lab"
 	}
-	hosts++
+	number := int(hosts.Add(1))
 	h := &Host{
 		Name:    o.Name,
 		Cmdline: o.Cmdline,
-		Addr:    fmt.Sprintf("10.77.%d.2", hosts),
-		number:  hosts,
+		Addr:    fmt.Sprintf("10.77.%d.2", number),
+		number:  number,
 		dir:     filepath.Join(RunDir(), o.Name),
 		disk:    filepath.Join("/run/lab", o.Name),
 	}
