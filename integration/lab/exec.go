@@ -14,8 +14,8 @@ import (
 // A Result is how a command in a host ended.
 type Result struct {
 	Stdout, Stderr string
-	// Code is the exit code, 128 + the signal's number for a command that a signal ended (a soft reboot kills what it
-	// finds), and -1 with the reason in Stderr for one that could not be started.
+	// Code is the exit code: 128 + the signal's number for a command that a signal ended (a soft reboot kills all
+	// processes), and -1 with the reason in Stderr for one that could not be started.
 	Code int
 }
 
@@ -36,7 +36,7 @@ func (h *Host) Sh(ctx context.Context, script string) Result {
 	return h.Run(ctx, "/bin/sh", "-ec", script)
 }
 
-// CopyIn copies a file, or a directory with all that is in it, to a path in the host. Owners and modes stay as they are.
+// CopyIn copies a file, or a directory with its contents, to a path in the host. It keeps owners and modes.
 func (h *Host) CopyIn(ctx context.Context, from, to string) error {
 	if err := h.copyIn(ctx, from, to); err != nil {
 		return fmt.Errorf("cannot copy %s into host %s: %w", from, h.Name, err)
@@ -55,7 +55,7 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 		what, dir = []string{"--directory=" + filepath.Dir(from), rename, filepath.Base(from)}, filepath.Dir(to)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	defer stop() // the packer, when nobody unpacks
+	defer stop() // ends the packer when unpacking fails
 	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"}, what...)...)
 	var stderr bytes.Buffer
 	pack.Stderr = &stderr
@@ -87,12 +87,12 @@ func (h *Host) WriteFile(path, text string, mode os.FileMode) error {
 	return nil
 }
 
-// Journal is the host's journal of this boot of the kernel, which all soft reboots are part of.
+// Journal returns the host's journal since its last full reboot, over all soft reboots.
 func (h *Host) Journal(ctx context.Context) string {
 	return h.Run(ctx, "journalctl", "--no-pager", "--output=short-precise", "--merge").Stdout
 }
 
-// FailedUnits are the names of the units that have failed.
+// FailedUnits returns the names of the units that have failed.
 func (h *Host) FailedUnits(ctx context.Context) ([]string, error) {
 	r := h.Run(ctx, "systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
 	if r.Code != 0 {

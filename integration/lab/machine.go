@@ -59,16 +59,16 @@ func aptGet(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// aptNoExpiry accepts an archive whose Release files are past their date: a lab's mirror may be a frozen one.
+// aptNoExpiry accepts an archive whose Release files have expired: the mirror may be a frozen one.
 const aptNoExpiry = "Acquire::Check-Valid-Until=false"
 
-// mirrors are the archives the machine itself is configured to use.
+// mirrors are the archives that the machine itself uses.
 type mirrors struct{ Main, Security string }
 
 // errNoMirror is returned when apt knows no Debian archive.
 var errNoMirror = errors.New("apt has no Debian archive configured")
 
-// findMirrors asks apt: the project has no host name of an archive anywhere.
+// findMirrors asks apt for its archives: the project contains no host name of one.
 func findMirrors(ctx context.Context) (mirrors, error) {
 	installing.Lock()
 	defer installing.Unlock()
@@ -78,7 +78,7 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 	}
 	ask := func() mirrors { return mirrors{aptURI(ctx, codename), aptURI(ctx, codename+"-security")} }
 	m := ask()
-	if m.Main == "" || m.Security == "" { // the code name is only known once the lists are there
+	if m.Main == "" || m.Security == "" { // apt knows code names only from its package lists
 		if err := aptGet(ctx, "update"); err != nil {
 			return mirrors{}, err
 		}
@@ -90,7 +90,7 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 	return m, nil
 }
 
-// aptURI is the first archive apt has for a code name, or "".
+// aptURI returns the first archive that apt has for a code name, or "".
 func aptURI(ctx context.Context, codename string) string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
 		"Created-By: Packages", "Codename: "+codename).Output()
@@ -101,16 +101,16 @@ func aptURI(ctx context.Context, codename string) string {
 	return string(first)
 }
 
-// osRelease reads one field of the machine's os-release.
+// osRelease returns one field of the machine's os-release.
 func osRelease(field string) (string, error) {
 	data, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return "", fmt.Errorf("cannot tell which Debian this is: %w", err)
+		return "", fmt.Errorf("cannot find out which Debian this is: %w", err)
 	}
 	for line := range strings.Lines(string(data)) {
 		if value, ok := strings.CutPrefix(line, field+"="); ok {
 			return strings.Trim(strings.TrimSpace(value), `"`), nil
 		}
 	}
-	return "", fmt.Errorf("cannot tell which Debian this is: no %s in /etc/os-release", field)
+	return "", fmt.Errorf("cannot find out which Debian this is: no %s in /etc/os-release", field)
 }

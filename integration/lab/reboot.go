@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// FullReboot runs a command in the host that reboots it, and boots it again as its firmware would: a full reboot ends
-// the container or the machine, a soft one does not. It returns the stamp of the new boot, in which nothing of the old
-// /run is left.
+// FullReboot runs a command in the host that reboots it, and boots it again in place of its firmware: a full reboot ends
+// the container or the machine, a soft one does not. It returns the stamp of the new boot, which has an empty /run.
 func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, error) {
 	if r := h.Run(ctx, command...); r.Code > 0 && r.Code < 128 {
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %s", h.Name, r)
@@ -36,4 +35,4 @@ func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp,
 	return h.Stamp(ctx)
 }
 
-var errStaysUp = errors.New("the host has not ended: that was no full reboot")
+var errStaysUp = errors.New("the host still runs: that was no full reboot")

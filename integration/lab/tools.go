@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// toolsRecipe is the tree with everybody else's tools: peers that the product must agree with. forky has cosign 3,
-// which writes bundles, and composefs.
+// toolsRecipe is the tree with other people's tools, which the product must agree with. forky has composefs, and cosign 3,
+// which writes bundles.
 var toolsRecipe = recipe{
 	Suites:   []string{"forky"},
 	Packages: []string{"cosign", "composefs", "umoci", "skopeo", "docker-registry", "ca-certificates", "attr"},
@@ -24,11 +24,11 @@ var oldToolsRecipe = recipe{
 	Packages: []string{"cosign", "ca-certificates"},
 }
 
-// Tools is a tree with tools that run chrooted: cosign (3), mkcomposefs, composefs-info, mount.composefs, umoci, skopeo,
-// docker-registry. They see /tmp, the cache and, inside the enclosure, its network.
+// Tools returns a tree with tools that run chrooted: cosign (3), mkcomposefs, composefs-info, mount.composefs, umoci,
+// skopeo, docker-registry. They see /tmp, the cache and the enclosure's network.
 func Tools(ctx context.Context) (string, error) { return tree(ctx, "tools", toolsRecipe) }
 
-// OldTools is a tree with the cosign of Debian 13, of version 2.
+// OldTools returns a tree with cosign 2, of Debian 13.
 func OldTools(ctx context.Context) (string, error) { return tree(ctx, "tools-old", oldToolsRecipe) }
 
 // opened holds the trees of tools that this enclosure has opened.
@@ -70,7 +70,7 @@ func openTools(tree string) error {
 	return nil
 }
 
-// Chrooted is a command of a tree of tools. It starts in the caller's directory if the tree has it, as it has /tmp.
+// Chrooted returns a command of a tree of tools, which has to be open.
 func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{name}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: tree, Pdeathsig: syscall.SIGKILL}
@@ -79,7 +79,7 @@ func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// Tool runs a tool of a tree and returns what it printed; inside the enclosure only.
+// Tool runs a tool of a tree and returns its output; inside the enclosure only.
 func Tool(ctx context.Context, tree, name string, args ...string) (string, error) {
 	if err := openTools(tree); err != nil {
 		return "", err

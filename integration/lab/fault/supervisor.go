@@ -38,11 +38,11 @@ type supervisor struct {
 	pid      int
 	listener int
 	log      *os.File
-	seen     map[string]int // how often each step came
+	seen     map[string]int // how often each step occurred
 	failing  string         // the area in which an error stays
 }
 
-// serve answers until the process is gone.
+// serve answers calls until the process has ended.
 func (s *supervisor) serve() {
 	for {
 		var n notification
@@ -61,9 +61,9 @@ func (s *supervisor) serve() {
 	}
 }
 
-// judge writes a step down and decides about it: 0 lets it happen.
+// judge logs a step and returns the error that replaces it, 0 for none.
 func (s *supervisor) judge(n *notification) unix.Errno {
-	if threadGroup(n.pid) != s.pid { // a program that it runs
+	if threadGroup(n.pid) != s.pid { // a program that the command runs
 		return 0
 	}
 	name, kind, where := n.name(n.pid)
@@ -79,7 +79,7 @@ func (s *supervisor) judge(n *notification) unix.Errno {
 	switch {
 	case hit && s.spec.Do == "KILL":
 		_ = unix.Kill(s.pid, unix.SIGKILL)
-		return unix.EINTR // nobody will read it, and the call must not happen
+		return unix.EINTR // nobody reads it; the call must not happen
 	case hit && s.spec.Stays:
 		s.failing = where
 		fallthrough
@@ -91,7 +91,7 @@ func (s *supervisor) judge(n *notification) unix.Errno {
 	return 0
 }
 
-// threadGroup is the process that a thread is part of.
+// threadGroup returns the process of a thread.
 func threadGroup(tid uint32) int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
