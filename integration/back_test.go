@@ -15,7 +15,7 @@ const (
 	guardUnit     = "updatectl-guard.service"
 )
 
-// hastens sets short deadlines on the host: a root has seconds to become good.
+// hastens configures short deadlines: a root has seconds to become good.
 func (s *site) hastens(text string) {
 	s.Helper()
 	if err := s.host.WriteFile("/etc/updatectl/conf.d/50-haste.toml", text, 0o644); err != nil {
@@ -23,11 +23,11 @@ func (s *site) hastens(text string) {
 	}
 }
 
-// haste is what most roots of these tests have to become good in.
+// haste are the deadlines of most roots in these tests.
 const haste = "[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
 
-// tries brings the host into a new root, NAME of version 1, that confirm judges for two minutes: NAME.service never has started.
-// The rest of the test's roots are in haste again.
+// tries switches the host to a new root, NAME of version 1, which is on trial for two minutes: NAME.service never finishes
+// starting. It returns the root. Later roots of the test have short deadlines again.
 func (s *site) tries(name string) (root string) {
 	s.Helper()
 	s.hastens("[health]\ndeadline = \"2m\"\n")
@@ -38,7 +38,7 @@ func (s *site) tries(name string) (root string) {
 	return root
 }
 
-// hangs is a unit that never has started; with after it is one that multi-user.target does not wait for.
+// hangs returns the entries of a unit that never finishes starting; multi-user.target waits for it or does not.
 func hangs(name string, waitedFor bool) []layerEntry {
 	text := "[Unit]\nDescription=Never done\n"
 	if !waitedFor {
@@ -49,7 +49,8 @@ func hangs(name string, waitedFor bool) []layerEntry {
 	return []layerEntry{aFile(dir+name, text), aLink(dir+"multi-user.target.wants/"+name, "../"+name)}
 }
 
-// comesBack applies an image and expects the host in the root that it left, up and settled, two soft reboots later.
+// comesBack runs a command that applies an image, and expects the host to be back, two soft reboots later, in the root that
+// it came from.
 func (s *site) comesBack(within time.Duration, args ...string) status {
 	s.Helper()
 	was := s.status().Booted.Root
@@ -69,7 +70,7 @@ func (s *site) comesBack(within time.Duration, args ...string) status {
 		s.Fatalf("%s is booted, want %s again", v.Booted.Root, was)
 	}
 	if v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Back != was {
-		s.Fatalf("the last switch is told as %+v, want unhealthy and back to %s\n%s", v.Last, was,
+		s.Fatalf("the last switch is %+v, want unhealthy and back to %s\n%s", v.Last, was,
 			s.host.Run(s.Context(), "cat", "/var/lib/updatectl/state.json"))
 	}
 	if bad, ok := v.Bad[v.Last.Target]; !ok || bad.Reason != v.Last.Reason {
@@ -84,7 +85,7 @@ func (s *site) comesBack(within time.Duration, args ...string) status {
 	return v
 }
 
-// restartsTwice waits until userspace was restarted twice since a stamp was taken: into a root and back.
+// restartsTwice waits until the host has soft-rebooted twice since a stamp was taken: into a root and back.
 func (s *site) restartsTwice(since lab.BootStamp, within time.Duration) {
 	s.Helper()
 	var now lab.BootStamp
@@ -110,10 +111,10 @@ func (s *site) systemState() string {
 	return strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
 }
 
-// isUp reports whether a state of the system is one in which all units are started, whether they have failed or not.
+// isUp reports whether, in a state of the system, all units have started or failed.
 func isUp(state string) bool { return state == "running" || state == "degraded" }
 
-// unguarded expects that the guard has gone, soon.
+// unguarded expects the guard to end soon.
 func (s *site) unguarded() {
 	s.Helper()
 	state := func() string {
@@ -124,7 +125,7 @@ func (s *site) unguarded() {
 	}
 }
 
-// blames expects the reason for going back to be told everywhere.
+// blames expects every command to report why the host was rolled back.
 func (s *site) blames(v status, reason string) {
 	s.Helper()
 	if !strings.Contains(v.Last.Reason, reason) {
@@ -139,7 +140,7 @@ func (s *site) blames(v status, reason string) {
 	}
 }
 
-// toldAsWayBack expects the history to end with a root that was not healthy and the switch back, whoever made it.
+// toldAsWayBack expects the history to end with an unhealthy root and the switch back, whoever started it.
 func (s *site) toldAsWayBack(v status) {
 	s.Helper()
 	var story []historyEvent
@@ -161,7 +162,7 @@ func (s *site) toldAsWayBack(v status) {
 	}
 }
 
-// TestWayBack: a root that does not become good is left by itself, whatever is wrong with it.
+// TestWayBack: a root that does not become good is rolled back automatically, whatever is wrong with it.
 func TestWayBack(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "back")
@@ -184,7 +185,7 @@ func TestWayBack(t *testing.T) {
 		}
 		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
 		s.refused(exitBlocked, "late.service", "--retry", "rollback", root)
-		t.Log("a newer image is taken")
+		t.Log("a newer image is applied")
 		s.switches("apply", "--unattended")
 		s.runs(one, "2")
 		s.unguarded()
@@ -218,9 +219,9 @@ func TestWayBack(t *testing.T) {
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
 	dead("read-only state", "read-only file system", early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
 	const foreign = "mkdir -p /run/nextroot; mount -t tmpfs somebody /run/nextroot"
-	dead("not healthy, and somebody armed something", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
+	dead("not healthy, and something else is armed", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
 
-	t.Run("rolled back while it is judged", func(t *testing.T) {
+	t.Run("rolled back while on trial", func(t *testing.T) {
 		s := s.in(t)
 		root := s.tries("judged")
 		v := s.status()
@@ -231,12 +232,12 @@ func TestWayBack(t *testing.T) {
 			t.Errorf("status does not say where the host goes:\n%s", text)
 		}
 		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")
-		t.Log("a roll-back that is refused leaves the root to confirm")
+		t.Log("a rollback that is refused leaves the root on trial")
 		s.refused(exitError, "no such root", "", "rollback", "sha256-0000")
 		s.awaitsConfirm()
 		s.refused(exitBlocked, "the only way is back to "+one, "", "rollback", "host")
 		s.awaitsConfirm()
-		s.inhibit() // as of the automatic way back, nobody is asked
+		s.inhibit() // no lock delays it, as with an automatic rollback
 		s.switches("rollback")
 		s.runs(one, "2")
 		const reason = "rolled back from by the operator"
@@ -244,12 +245,12 @@ func TestWayBack(t *testing.T) {
 			t.Errorf("bad are %+v, the last switch is %+v", v.Bad, v.Last)
 		}
 		if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, "rolled back  ") {
-			t.Errorf("the history does not tell of it:\n%s", text)
+			t.Errorf("the history does not show it:\n%s", text)
 		}
 		s.unguarded()
 	})
 
-	t.Run("rolled back where nobody watches any more", func(t *testing.T) {
+	t.Run("rolled back without a guard", func(t *testing.T) {
 		s := s.in(t)
 		root := s.tries("unwatched")
 		s.host.Must(t, "systemctl", "stop", guardUnit)
@@ -264,7 +265,7 @@ func TestWayBack(t *testing.T) {
 		}
 		s.unguarded()
 	})
-	t.Run("confirm is killed while it judges", func(t *testing.T) {
+	t.Run("confirm is killed while the root is on trial", func(t *testing.T) {
 		s := s.in(t)
 		root := s.tries("killed")
 		const pid = "systemctl show --property MainPID --value updatectl-confirm.service"
@@ -283,9 +284,9 @@ func TestWayBack(t *testing.T) {
 		s.runs(one, "2")
 	})
 
-	// As when a shutdown is cancelled while PID 1 is already on its way.
+	// As when a shutdown is cancelled too late, when PID 1 already carries it out.
 	takenBack := []string{"", `/bin/sed -i 's/"phase": "armed"/"phase": "staged"/' /var/lib/updatectl/state.json`}
-	t.Run("taken back, and it comes all the same", func(t *testing.T) {
+	t.Run("cancelled too late", func(t *testing.T) {
 		s := s.in(t)
 		image, root := s.variant("too-late", "1")
 		s.armsBy(takenBack...)
@@ -297,14 +298,14 @@ func TestWayBack(t *testing.T) {
 		s.switches("rollback")
 		s.runs(one, "2")
 	})
-	t.Run("taken back, and it comes all the same and hangs", func(t *testing.T) {
+	t.Run("cancelled too late, and the new root hangs", func(t *testing.T) {
 		s := s.in(t)
 		image, _ := s.variant("too-late-hangs", "1", hangs("endless.service", true)...)
 		s.armsBy(takenBack...)
 		s.blames(s.comesBack(limit, "apply", "--from", image), "endless.service")
 		s.armsAgain()
 	})
-	t.Run("healthy, and somebody armed something", func(t *testing.T) {
+	t.Run("healthy, and something else is armed", func(t *testing.T) {
 		s := s.in(t)
 		image, root := s.variant("armed", "1", early("foreign.service", foreign)...)
 		s.switches("apply", "--from", image)
@@ -318,15 +319,15 @@ func TestWayBack(t *testing.T) {
 	})
 }
 
-// awaitsConfirm waits until the unit that confirms is at work.
+// awaitsConfirm waits until the confirming unit is active.
 func (s *site) awaitsConfirm() {
 	s.Helper()
 	if !s.host.Await(s.T, s.host.Patience(), s.confirms) {
-		s.Fatal("the unit that confirms is not at work")
+		s.Fatal("the confirming unit is not active")
 	}
 }
 
-// awaitsRoot waits until the host has the files and the units of a version, however far it has come.
+// awaitsRoot waits until the host has the files of a version and has started its units, whether it is up or not.
 func (s *site) awaitsRoot(version string) {
 	s.Helper()
 	if !s.host.Await(s.T, 2*time.Minute, func() bool {
@@ -337,7 +338,7 @@ func (s *site) awaitsRoot(version string) {
 	}
 }
 
-// sends applies an image and waits until the host is in the new root, however far that comes.
+// sends runs a command that applies an image, and waits until the host is in the new root, whether it comes up or not.
 func (s *site) sends(version string, args ...string) {
 	s.Helper()
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
@@ -346,7 +347,7 @@ func (s *site) sends(version string, args ...string) {
 	s.awaitsRoot(version)
 }
 
-// TestWayBackWithoutHelp: the guard goes back where nothing can be written, and where PID 1 itself is dead.
+// TestWayBackWithoutHelp: the guard rolls back where nothing can be written, and where PID 1 does not answer.
 func TestWayBackWithoutHelp(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "alone")
@@ -366,7 +367,7 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		s.awaitsRoot("1")
 		s.upAgain()
 		s.unguarded()
-		t.Log("what the guard did is in the record once there is room")
+		t.Log("the record has what the guard did as soon as there is space")
 		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; systemctl restart updatectl-confirm")
 		v := s.settled()
 		if v.Booted.Root != one || v.Phase == "trying" || v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || v.Last.Back != one {
@@ -380,7 +381,7 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		image, root := s.variant("dies", "2", hangs("wait.service", true)...)
 		s.hastens("[health]\ndeadline = \"5m\"\n")
 		s.sends("2", "apply", "--from", image)
-		if err := h.Deafen(); err != nil { // with every service running
+		if err := h.Deafen(); err != nil { // while every service runs
 			t.Fatal(err)
 		}
 		if _, err := h.AwaitReboot(t.Context(), 5*time.Minute); err != nil {

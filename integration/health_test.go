@@ -14,7 +14,7 @@ import (
 
 const checks = "usr/lib/updatectl/health.d/"
 
-// service is a unit of an image and the link that enables it.
+// service returns the entries of a unit and of the link that enables it.
 func service(name, text string) []layerEntry {
 	return []layerEntry{
 		aFile("usr/lib/systemd/system/"+name, text),
@@ -22,7 +22,7 @@ func service(name, text string) []layerEntry {
 	}
 }
 
-// TestHealth shows what keeps a root from being good, and that the reason is told truly.
+// TestHealth shows what makes a root unhealthy, and that the right reason is reported.
 func TestHealth(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "health")
@@ -31,7 +31,7 @@ func TestHealth(t *testing.T) {
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 
-	t.Run("what was reachable before is asked for", func(t *testing.T) {
+	t.Run("what was reachable before must be reachable", func(t *testing.T) {
 		s := s.in(t)
 		r := s.health()
 		for _, want := range []string{"start jobs", "boot-complete.target", "restarts", "failed units", "ssh.service", "port tcp:22", s.registry.Host} {
@@ -74,11 +74,11 @@ func TestHealth(t *testing.T) {
 			reference, root := s.variant(name, "1", c.image...)
 			s.switches("apply", "--from", reference)
 			s.unhealthy(root, c.reason, s.roots["1"])
-			h.Must(t, "systemctl", "reset-failed") // what failed in the root that was left, PID 1 remembers
+			h.Must(t, "systemctl", "reset-failed") // PID 1 remembers what failed in the root before
 			s.runs(s.roots["1"], "1")
 		})
 	}
-	t.Run("a failure that was left behind excuses nothing", func(t *testing.T) {
+	t.Run("a failure in the root before excuses nothing", func(t *testing.T) {
 		s := s.in(t)
 		reference, root := s.variant("again", "1", service("again.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
 		for range 2 {
@@ -95,7 +95,7 @@ func TestHealth(t *testing.T) {
 			aProgram(checks+"required.d/10-app", "#!/bin/sh\nexit 3\n"),
 			aProgram(checks+"required.d/20-fine", "#!/bin/sh\nexit 0\n"),
 			aProgram(checks+"wanted.d/30-moody", "#!/bin/sh\necho not today; exit 1\n"))
-		// A service that fails when the switch stops it has failed in the old root.
+		// A service that fails because the switch stops it has failed in the old root.
 		if err := h.WriteFile("/etc/systemd/system/sulks.service", "[Service]\nType=exec\nExecStart=/bin/sh -c 'trap \"exit 9\" TERM; sleep infinity & wait'\n", 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -119,20 +119,20 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// healthReport is what the tests read of the health gate's report.
+// healthReport is the part of the health gate's report that the tests read.
 type healthReport struct {
 	Root    string
 	Healthy bool
 	results map[string]struct{ Name, Verdict, Reason, Output string }
 }
 
-// health reads the last report of the health gate out of status.
+// health returns the last report of the health gate from status.
 func (s *site) health() healthReport {
 	s.Helper()
 	return s.reports()["health"]
 }
 
-// reports are the reports in status by their names there.
+// reports returns the reports in status by name.
 func (s *site) reports() map[string]healthReport {
 	s.Helper()
 	type report struct {
@@ -156,8 +156,8 @@ func (s *site) reports() map[string]healthReport {
 	return reports
 }
 
-// unhealthy expects that the host was sent into a root and the health gate gave it up for a reason, which is told
-// everywhere. It leaves the host in whichever root it was before, good.
+// unhealthy waits until the health gate has rejected a root for a reason, and expects every command to report the reason and
+// the host to be in the root before.
 func (s *site) unhealthy(root, reason, before string) {
 	s.Helper()
 	if s.condemned(root).Booted.Root == root {
@@ -190,7 +190,7 @@ func (s *site) unhealthy(root, reason, before string) {
 	}
 }
 
-// condemned waits until the host is up and a root is bad.
+// condemned waits until the host is up and a root is bad, and returns the status.
 func (s *site) condemned(root string) status {
 	s.Helper()
 	var state string

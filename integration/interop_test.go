@@ -27,7 +27,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestPack packs a whole server: twice the same image, which others unpack to what was packed.
+// TestPack packs a whole server twice, into the same image, from which umoci unpacks the same tree.
 func TestPack(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -43,7 +43,7 @@ func TestPack(t *testing.T) {
 	b.sameAsPacked(tree, ".", first, wholeSeconds)
 }
 
-// TestPackOdd packs what is odd, from a directory and from a tar.
+// TestPackOdd packs everything unusual, from a directory and from a tar.
 func TestPackOdd(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -57,7 +57,7 @@ func TestPackOdd(t *testing.T) {
 		expect        func(node) node
 	}{
 		"directory": {tree, ".", wholeSeconds},
-		"tar": {archive, odd, func(n node) node { // which has nothing above, and where GNU tar has made two of a linked FIFO
+		"tar": {archive, odd, func(n node) node { // without parent directories, and with a linked FIFO that GNU tar has duplicated
 			if n.Mode&unix.S_IFMT == unix.S_IFIFO {
 				n.Nlink, n.First = 1, ""
 			}
@@ -73,8 +73,8 @@ func TestPackOdd(t *testing.T) {
 	}
 }
 
-// TestSignatures signs with everybody's tool and verifies with everybody else's, in a registry and in layouts that
-// others have copied. Signed with one key, and asked for with another, each is refused.
+// TestSignatures signs with each tool and verifies with all others, in a registry and in layouts that other tools have
+// copied. With another key, each refuses the signature.
 func TestSignatures(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -109,7 +109,7 @@ func TestSignatures(t *testing.T) {
 			b.run(0, "releasectl", "push", "--plain-http", layout+":latest", repository+":stable")
 			b.run(exitNotTrusted, "updatectl", "--root", host, "check", "--from", repository+":stable")
 			if err := b.publisher.Verify(t.Context(), r, reference); err == nil {
-				t.Fatal("cosign accepts what nobody has signed")
+				t.Fatal("cosign accepts an unsigned image")
 			}
 			if err := c.sign(b, reference); err != nil {
 				t.Fatal(err)
@@ -130,7 +130,7 @@ func TestSignatures(t *testing.T) {
 				t.Errorf("skopeo inspect says %q, want %s", got, d)
 			}
 
-			// skopeo knows signatures of this kind by their tags only: the index that stands in for referrers, and cosign's.
+			// skopeo copies signatures only by their tags: that of the index of referrers, and that of cosign.
 			mirror := "oci:" + filepath.Join(b.dir, "mirror-"+name)
 			tag := "sha256-" + d.Encoded()
 			if c.form == "simple-signing" {
@@ -142,7 +142,7 @@ func TestSignatures(t *testing.T) {
 			b.trusted(host, mirror+":stable", d, c.form)
 			b.run(exitNotTrusted, "updatectl", "--root", strange, "check", "--from", mirror+":stable")
 
-			// And back into a registry, by skopeo and by releasectl.
+			// Back to a registry, with skopeo and with releasectl.
 			b.mirror(mirror+":stable", "docker://"+repository+"-skopeo:stable")
 			b.mirror(mirror+":"+tag, "docker://"+repository+"-skopeo:"+tag)
 			b.run(0, "releasectl", "push", "--plain-http", strings.TrimPrefix(mirror, "oci:")+":stable", repository+"-releasectl:stable")
@@ -153,7 +153,7 @@ func TestSignatures(t *testing.T) {
 				}
 			}
 
-			// cosign's own layout: of a bundle, the image is in its index and the bundle only among its blobs.
+			// In cosign's own layout the index has the image, and the bundle is only among the blobs.
 			saved := filepath.Join(b.dir, "saved-"+name)
 			b.tool("cosign", "save", "--allow-http-registry", "--allow-insecure-registry", "--dir", saved, reference)
 			b.tool("cosign", "verify", "--key", b.publicKey(), "--insecure-ignore-tlog=true", "--local-image", saved)
@@ -163,7 +163,7 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// TestKeys signs with keys of every kind, as openssl and others write them.
+// TestKeys signs with keys of every kind, in the format of openssl.
 func TestKeys(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -212,7 +212,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestSignedLayout signs where no registry is: on the stick that goes to the host.
+// TestSignedLayout signs a layout without a registry, as on a USB stick for the host.
 func TestSignedLayout(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -222,7 +222,7 @@ func TestSignedLayout(t *testing.T) {
 	b.run(exitNotTrusted, "updatectl", "--root", host, "check", "--from", "oci:"+layout)
 	b.sign(layout)
 	b.trusted(host, "oci:"+layout, d, "bundle")
-	copied := filepath.Join(b.dir, "copied") // by an ordinary copy, and named by digest
+	copied := filepath.Join(b.dir, "copied") // with cp, and referred to by digest
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", layout, copied).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -230,7 +230,7 @@ func TestSignedLayout(t *testing.T) {
 	b.run(exitAvailable, "updatectl", "--root", host, "stage", "--from", "oci:"+copied)
 }
 
-// TestForms stages images as other publishers' tools form them, signed with both of cosign's forms.
+// TestForms stages images in the formats of other tools, with each of cosign's forms of signature.
 func TestForms(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -259,7 +259,7 @@ func TestForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if m.MediaType != c.manifest || len(m.Layers) != 1 || m.Layers[0].MediaType != c.layers {
-				t.Fatalf("skopeo made another form of image: %s", raw)
+				t.Fatalf("skopeo made an image of another format: %s", raw)
 			}
 			d := digest.FromString(raw)
 			for form, sign := range map[string]func() error{
@@ -276,14 +276,14 @@ func TestForms(t *testing.T) {
 				}
 				b.trusted(b.host(r.Host), reference, d, form)
 				if got := b.stagedDump(b.stage(reference, r.Host)); got != want {
-					t.Errorf("%s: composefs-info dumps another tree than of the image as it was packed", reference)
+					t.Errorf("%s: composefs-info dumps another tree than that of the packed image", reference)
 				}
 			}
 		})
 	}
 }
 
-// TestPlatforms publishes for two architectures: the index is signed, and a host takes its own image out of it.
+// TestPlatforms publishes for two architectures: the index is signed, and a host takes its own image from it.
 func TestPlatforms(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -296,7 +296,7 @@ func TestPlatforms(t *testing.T) {
 	b.writeIndex(layout, "others", arm64)
 
 	for name, options := range map[string][]string{
-		"oci":    {"--all"}, // the index is another one then: skopeo notes in it which images are in zstd
+		"oci":    {"--all"}, // this changes the index: skopeo marks the images with zstd
 		"docker": {"--all", "--format", "v2s2", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -311,9 +311,9 @@ func TestPlatforms(t *testing.T) {
 			}
 			ours := index.Manifests[0]
 			if ours.Platform == nil || ours.Platform.Architecture != "amd64" {
-				t.Fatalf("skopeo wrote another order: %s", raw)
+				t.Fatalf("skopeo changed the order: %s", raw)
 			}
-			// A signature on the image inside is none on the index.
+			// A signature on an image does not count for the index.
 			if err := b.publisher.Sign(t.Context(), r, repository+"@"+ours.Digest.String()); err != nil {
 				t.Fatal(err)
 			}
@@ -336,14 +336,14 @@ func TestPlatforms(t *testing.T) {
 		}
 		b.trusted(b.host(r.Host), repository+":stable", amd64, "bundle")
 	})
-	t.Run("not ours", func(t *testing.T) {
+	t.Run("another platform", func(t *testing.T) {
 		b := b.in(t)
 		b.run(0, "releasectl", "sign", "--key", b.publisher.Key, "oci:"+layout+":others")
 		b.run(exitIncompatible, "updatectl", "--root", b.host(), "check", "--from", "oci:"+layout+":others")
 	})
 }
 
-// in is the same bench for a part of the test.
+// in returns the bench for a subtest.
 func (b *bench) in(t *testing.T) *bench {
 	part := *b
 	part.T = t
@@ -354,7 +354,7 @@ func (b *bench) in(t *testing.T) *bench {
 	return &part
 }
 
-// cosign2 runs the cosign of Debian 13.
+// cosign2 runs cosign 2, of Debian 13.
 func (b *bench) cosign2(command string, args ...string) {
 	b.Helper()
 	old, err := lab.OldTools(b.Context())
@@ -367,7 +367,7 @@ func (b *bench) cosign2(command string, args ...string) {
 	}
 }
 
-// publicKey is a file with the publisher's key.
+// publicKey writes the publisher's public key to a file and returns its path.
 func (b *bench) publicKey() string {
 	b.Helper()
 	path := filepath.Join(b.dir, "release.pub")
@@ -377,7 +377,7 @@ func (b *bench) publicKey() string {
 	return path
 }
 
-// hostOf is host, with the key of another publisher.
+// hostOf is like host, with the key of another publisher.
 func (b *bench) hostOf(p *lab.Publisher, plainHTTP ...string) string {
 	b.Helper()
 	other := b.in(b.T)
@@ -385,7 +385,7 @@ func (b *bench) hostOf(p *lab.Publisher, plainHTTP ...string) string {
 	return other.host(plainHTTP...)
 }
 
-// pack packs a tree as "latest" with releasectl.
+// pack packs a tree as "latest" with releasectl, and returns the digest.
 func (b *bench) pack(tree, layout string) digest.Digest {
 	b.Helper()
 	return b.packAs(tree, layout+":latest")
@@ -398,16 +398,16 @@ func (b *bench) packAs(tree, target string, options ...string) digest.Digest {
 	return packed.Digest
 }
 
-// answer runs a program of the project and reads what it says in JSON.
+// answer runs a program of the project and parses its JSON output.
 func (b *bench) answer(v any, code int, program string, args ...string) {
 	b.Helper()
 	text := b.run(code, program, args...)
 	if err := json.Unmarshal([]byte(text), v); err != nil {
-		b.Fatalf("%s says %s: %v", program, text, err)
+		b.Fatalf("%s printed %s: %v", program, text, err)
 	}
 }
 
-// trusted expects the agent to find an image that is signed, in one form, with the publisher's key.
+// trusted expects the agent to accept an image because of a signature of one form by the publisher's key.
 func (b *bench) trusted(host, reference string, d digest.Digest, form string) {
 	b.Helper()
 	var found struct {
@@ -424,7 +424,7 @@ func (b *bench) trusted(host, reference string, d digest.Digest, form string) {
 	}
 }
 
-// mirror copies with skopeo what a reference stands for, bytes unchanged.
+// mirror copies an image or index with skopeo, unchanged.
 func (b *bench) mirror(from, to string) {
 	b.Helper()
 	b.mirrorAs([]string{"--all", "--preserve-digests"}, from, to)
@@ -436,7 +436,7 @@ func (b *bench) mirrorAs(options []string, from, to string) {
 	b.tool("skopeo", append(append(args, options...), from, to)...)
 }
 
-// signedCopy signs a copy of a layout, so that the layout stays as it is, and stages it.
+// signedCopy signs and stages a copy of a layout, which stays unchanged.
 func (b *bench) signedCopy(layout string) staged {
 	b.Helper()
 	signed := layout + "-signed"
@@ -445,17 +445,17 @@ func (b *bench) signedCopy(layout string) staged {
 	return b.stage("oci:" + signed + ":latest")
 }
 
-// stagedDump is all that composefs-info tells of a root.
+// stagedDump returns what composefs-info dumps of a root.
 func (b *bench) stagedDump(s staged) string {
 	b.Helper()
 	text := b.tool("composefs-info", "dump", s.cfs())
 	if !strings.Contains(text, "/usr/lib/systemd/systemd ") {
-		b.Fatalf("a small tree without an init was staged:\n%s", text)
+		b.Fatalf("the staged tree has no init:\n%s", text)
 	}
 	return text
 }
 
-// writeIndex adds an index of images in a layout, as any tool for JSON would.
+// writeIndex adds an index of images to a layout.
 func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	b.Helper()
 	file := filepath.Join(layout, "index.json")
@@ -493,8 +493,8 @@ func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	}
 }
 
-// sameAsPacked unpacks what releasectl packed with umoci, and compares it with the tree below a directory, but for what
-// the kernel and PID 1 fill on every host, which is left out.
+// sameAsPacked unpacks with umoci what releasectl packed, and compares it with the tree below a directory. It skips the
+// content of the directories that the kernel and PID 1 fill on every host.
 func (b *bench) sameAsPacked(tree, below, layout string, expect func(node) node) {
 	b.Helper()
 	bundle := layout + "-unpacked"
@@ -507,19 +507,19 @@ func (b *bench) sameAsPacked(tree, below, layout string, expect func(node) node)
 				delete(want, name)
 				continue
 			}
-			n.Nlink = 0 // it counted what is left out
+			n.Nlink = 0 // it counts what is skipped
 		}
 		delete(n.Xattrs, "user.empty") // see TestSameTree
 		want[name] = expect(n)
 	}
 	if len(want) < 3000 {
-		b.Fatalf("only %d names are there to compare", len(want))
+		b.Fatalf("only %d names to compare", len(want))
 	}
 	b.Logf("%d names to compare", len(want))
 	sameTree(b.T, got, want)
 }
 
-// wholeSeconds is what becomes of a file's time in a tar that umoci writes.
+// wholeSeconds returns a node with its time as in a tar that umoci writes.
 func wholeSeconds(n node) node {
 	sec, _, _ := strings.Cut(n.Mtime, ".")
 	n.Mtime = sec + ".000000000"

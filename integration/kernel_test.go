@@ -15,19 +15,19 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// hold has a service held in the kernel, by a module of the lab. A signal that ends it gets it out.
+// hold starts a service that blocks in the kernel, in a module of the lab, until a signal kills it.
 func (s *site) hold() {
 	s.Helper()
 	s.host.Must(s.T, "systemd-run", "--quiet", "--collect", "--unit=pump", "cat", "/proc/lab_hold")
 	if !s.host.Await(s.T, s.host.Patience(), func() bool {
 		return s.host.Sh(s.Context(), `grep -q lab_hold_wait /proc/$(systemctl show --value --property=MainPID pump)/stack`).Code == 0
 	}) {
-		s.Fatal("nobody is held by /proc/lab_hold")
+		s.Fatal("nobody is blocked in /proc/lab_hold")
 	}
 }
 
-// stageAhead stages images on a host's tree before it boots, and pins them: unpacking them in an emulated machine takes
-// minutes each, and is not what is shown here.
+// stageAhead stages images on a host's tree before it boots, and pins them: in an emulated machine it would take minutes for
+// each, and is not what the test shows.
 func (s *site) stageAhead(root string, names ...string) error {
 	updatectl := lab.Binary(s.T, "updatectl")
 	for _, name := range names {
@@ -43,8 +43,8 @@ func (s *site) stageAhead(root string, names ...string) error {
 	return nil
 }
 
-// with publishes a release of a version's image, which says what the kernel in it fixes, with live patches, and lets the
-// hosts' tag name it.
+// with publishes, under the tag that hosts follow, a release of a version's image with live patches and with the CVEs that the
+// image's kernel fixes.
 func (s *site) with(version, sequence, layout string, image []string, fixes ...fix) {
 	s.Helper()
 	draft := s.draft(version, sequence)
@@ -54,9 +54,9 @@ func (s *site) with(version, sequence, layout string, image []string, fixes ...f
 	s.offerAs(version, newest)
 }
 
-// TestVMKernel follows a kernel through the images that come and go on it: from the one it belongs to, over two that bring
-// newer kernels, to one without any. It goes on with its modules and live patches, whatever is collected, and what it has
-// not is told. A live patch that has to wait for a task is taken back, and comes with the next userspace.
+// TestVMKernel switches one running kernel through several images: from the one that it belongs to, over two with newer
+// kernels, to one without any. The kernel keeps its modules and live patches, whatever gc removes, and status shows what it
+// lacks. A live patch that has to wait for a task is reverted, and is loaded in the next userspace.
 func TestVMKernel(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)
@@ -86,10 +86,10 @@ func TestVMKernel(t *testing.T) {
 	}
 	step := func(name string, do func(s *site, t *testing.T)) {
 		if !t.Run(name, func(t *testing.T) { do(s.in(t), t) }) {
-			t.FailNow() // the next ones go on from here
+			t.FailNow() // later parts depend on it
 		}
 	}
-	// runsOn expects the kernel to be the very same, in another root, and to find its modules still.
+	// runsOn expects the same kernel in another root, with its modules.
 	runsOn := func(s *site, root, version, modulesFrom, module string) {
 		s.Helper()
 		s.runs(root, version)
@@ -97,7 +97,7 @@ func TestVMKernel(t *testing.T) {
 			s.Errorf("the kernel is %+v, was %+v", now, kernel)
 		}
 		if got := h.Must(s.T, "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
-			s.Error("the kernel was booted again")
+			s.Error("that was a full reboot")
 		}
 		s.gone(module)
 		h.Must(s.T, "modprobe", module)
@@ -143,7 +143,7 @@ func TestVMKernel(t *testing.T) {
 		}
 		h.Must(t, "insmod", "/root/lab_hold.ko")
 		s.hold()
-		// A service of the old root tells what the kernel was when it was stopped.
+		// A service of the old root records the kernel's version when it is stopped.
 		h.Must(t, "systemd-run", "--quiet", "--collect", "--unit=witness", `--property=ExecStop=/bin/sh -c "cat /proc/version > /var/tmp/witness"`, "sleep", "infinity")
 		s.with("2.0", "2", two+":stable", fixesOfTwo, first, waits)
 		s.saysVersion("")
@@ -165,16 +165,16 @@ func TestVMKernel(t *testing.T) {
 				story = append(story, strings.TrimSpace(e.Event+" "+e.LivePatch))
 			}
 			if e.Event == "live patch failed" && (!strings.Contains(e.Reason, "pump.service, in lab_hold_wait") || !strings.Contains(e.Reason, "it was taken back, and the kernel is as it was")) {
-				t.Errorf("history tells of the one that stalled: %s", e.Reason)
+				t.Errorf("history has the patch that stalled: %s", e.Reason)
 			}
 		}
 		want := []string{"switching", "live patch effective lab_fix", "live patch failed lab_fix_hold", "switching", "live patch effective lab_fix_hold"}
 		if !slices.Equal(story, want) {
-			t.Errorf("history tells of\n%s\nwant\n%s", strings.Join(story, "\n"), strings.Join(want, "\n"))
+			t.Errorf("history has\n%s\nwant\n%s", strings.Join(story, "\n"), strings.Join(want, "\n"))
 		}
 
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time", "/proc/sys/net/ipv4/ip_default_ttl"); got != "1234\n70" {
-			t.Errorf("the image's sysctl.d is not in force, or more than that: %q", got)
+			t.Errorf("not exactly the image's sysctl.d is in force: %q", got)
 		}
 		says(s, []string{"status", "--kernel"}, kernel.Release, newer, "which does not run", "net.ipv4.ip_default_ttl = 70, set by host and by no file any more", "Modules", "carried over from")
 		if k := s.kernel(); len(k.Sysctls) != 1 || k.Sysctls[0].Key != "net.ipv4.ip_default_ttl" || k.Release != kernel.Release {
@@ -224,13 +224,13 @@ func TestVMKernel(t *testing.T) {
 		s.effective("lab_fix2")
 		s.gone("lab_fix")
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
-			t.Errorf("what the image before has set is %s", got)
+			t.Errorf("the sysctl of the image before is %s", got)
 		}
 		says(s, []string{"status", "--kernel"}, "net.ipv4.tcp_keepalive_time = 1234, set by "+rootOfTwo[:len("sha256-123456789012")])
 		s.updatectl(exitDone, "gc")
 		for _, r := range s.status().Good {
 			if r.Root == s.roots["1"] {
-				t.Fatal("the first image counts as good still: this shows nothing")
+				t.Fatal("the first image is still good: this shows nothing")
 			}
 		}
 		h.Must(t, "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")

@@ -27,8 +27,8 @@ const (
 	identityFile = "/etc/updatectl/conf.d/50-identity.toml"
 )
 
-// TestKeyless has a host ask for a key and an identity: it moves when both have signed, says who they were, and refuses
-// another subject and another authority. cosign agrees with each verdict about the identity.
+// TestKeyless configures a host to require a key and an identity: it switches when both have signed, names the signers, and
+// refuses another subject and another authority. cosign agrees with each verdict on the identity.
 func TestKeyless(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "keyless")
@@ -44,7 +44,7 @@ func TestKeyless(t *testing.T) {
 
 	before := s.condition()
 	s.complains(exitNotTrusted, "1 of the 2 signers needed", "[verify] threshold", "apply")
-	s.attach(stranger, image) // the same names, known to an authority that nobody here trusts
+	s.attach(stranger, image) // the same names, certified by an authority that the host does not trust
 	s.complains(exitNotTrusted, "1 of the 2 signers needed", "[verify] threshold", "apply")
 	if err := s.cosignKnows(authority, image, buildSubject); err == nil {
 		t.Error("cosign trusts the other authority")
@@ -56,7 +56,7 @@ func TestKeyless(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.cosignKnows(authority, image, "other@example.org"); err == nil {
-		t.Error("cosign takes one subject for another")
+		t.Error("cosign accepts another subject")
 	}
 	s.write(identityFile, policy(alone, "other@example.org"))
 	s.complains(exitNotTrusted, "the policy asks for other@example.org", "check [[verify.identity]]", "apply")
@@ -73,7 +73,7 @@ func TestKeyless(t *testing.T) {
 			t.Errorf("%s does not say %q and the key:\n%s", command, who, text)
 		}
 	}
-	// Offline, and by the identity alone; not by another trust root.
+	// Offline, and with the identity alone; not with another trust root.
 	s.registry.Stop()
 	s.updatectl(exitDone, "verify")
 	s.write(identityFile, policy(alone, buildSubject))
@@ -100,7 +100,7 @@ func trustRoot(t *testing.T, a *verifytest.Authority) string {
 	return string(text)
 }
 
-// write writes a file of the host.
+// write writes a file in the host.
 func (s *site) write(name, text string) {
 	s.Helper()
 	if err := s.host.WriteFile(name, text, 0o644); err != nil {
@@ -108,7 +108,7 @@ func (s *site) write(name, text string) {
 	}
 }
 
-// attach signs an image in os/server by the identity, and publishes the bundle where cosign 3 puts it.
+// attach signs an image in os/server as the identity, and publishes the bundle where cosign 3 expects it.
 func (s *site) attach(a *verifytest.Authority, image digest.Digest) {
 	s.Helper()
 	c, err := a.Bundle(verifytest.Signing{Subject: buildSubject, Issuer: buildIssuer}, image)
@@ -139,7 +139,7 @@ func (s *site) attach(a *verifytest.Authority, image digest.Digest) {
 	}
 }
 
-// cosignKnows asks cosign whether an identity has signed an image in os/server.
+// cosignKnows returns an error unless cosign finds a signature by an identity on an image in os/server.
 func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject string) error {
 	s.Helper()
 	tools, err := lab.Tools(s.Context())
@@ -158,7 +158,7 @@ func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject
 	}
 	var found []json.RawMessage
 	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found) == 0 {
-		s.Errorf("cosign says %q (%v)", out, err)
+		s.Errorf("cosign prints %q (%v)", out, err)
 	}
 	return nil
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// TestFaultsOfTheMachine lets the machine around the agent fail, for real where a container can: a read-only file system, a
-// full one, no memory, no bus, a network that dies. What happens when services have stopped is injected into the step that
-// runs there, in a real switch.
+// TestFaultsOfTheMachine lets the machine around the agent fail, really where a container can: a read-only file system, a
+// full one, no memory, no bus, a network that dies. Faults after services have stopped are injected into the arming step of a
+// real switch.
 func TestFaultsOfTheMachine(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "machine")
@@ -50,7 +50,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		wire.Repair()
 		s.sound()
 	})
-	t.Run("the network dies for good", func(t *testing.T) {
+	t.Run("the network dies permanently", func(t *testing.T) {
 		s := s.in(t)
 		must("rm -rf /var/lib/updatectl")
 		wire.Damage(lab.Blobs, lab.Cut(1<<20))
@@ -75,7 +75,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			s.sound()
 		}
 		if died == 0 {
-			t.Error("it had enough memory every time: this shows nothing")
+			t.Error("memory always sufficed: this shows nothing")
 		}
 		s.updatectl(exitAvailable, "stage")
 		s.sound()
@@ -124,7 +124,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		}
 	})
 	t.Run("the stamp cannot be written", func(t *testing.T) {
-		s := s.in(t) // the root is armed by then: what is mounted at / tells the rest
+		s := s.in(t) // the root is armed by then; what is mounted at / shows the rest
 		s.faults(fault.Spec{Step: "create /run/updatectl/.armed.json.*", Nth: 1, Do: "ENOSPC", Stays: true})
 		s.armsBy(injector + " " + faultSpec + " /usr/bin/updatectl agent arm")
 		s.switches("apply")
@@ -167,7 +167,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		if v.Phase != "trying" || v.Booted.Root != s.roots["2"] || v.Good[0].Root != one {
-			t.Errorf("killed before it said good: %v", v)
+			t.Errorf("killed before the root was good: %v", v)
 		}
 		must("rm -r /run/systemd/system/" + confirmUnit + ".d; systemctl daemon-reload; systemctl reset-failed; systemctl start " + confirmUnit)
 		s.runs(s.roots["2"], "2")
