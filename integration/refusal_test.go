@@ -21,8 +21,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// smallTree is the least that counts as bootable: an init that tells its architecture and its version, and an
-// os-release. Nobody boots it; it is what refusals are tried with, quickly.
+// smallTree returns the smallest tree that counts as bootable: an init with an architecture and a version, and an os-release.
+// No host boots it; it makes refusals quick to test.
 func smallTree(t *testing.T) string {
 	t.Helper()
 	v1, err := lab.V1(t.Context())
@@ -41,7 +41,7 @@ ln -s ../usr/lib/os-release "$2"/etc/os-release`
 	return dir
 }
 
-// releasectl runs the publisher's program beside the host.
+// releasectl runs the publisher's program, outside of the host, and returns its output.
 func (s *site) releasectl(args ...string) string {
 	s.Helper()
 	out, err := s.runReleasectl(args...)
@@ -51,7 +51,7 @@ func (s *site) releasectl(args ...string) string {
 	return out
 }
 
-// releasectlFails runs releasectl, which must refuse, and returns what it says.
+// releasectlFails runs releasectl, which must fail, and returns its output.
 func (s *site) releasectlFails(args ...string) string {
 	s.Helper()
 	out, err := s.runReleasectl(args...)
@@ -69,8 +69,8 @@ func (s *site) runReleasectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// offer packs, pushes and signs a tree as os/NAME:stable, and returns the name to ask for it with. A key "" leaves it
-// unsigned.
+// offer packs, pushes and signs a tree as os/NAME:stable, and returns the reference without the registry. With the key "" it
+// stays unsigned.
 func (s *site) offer(name, tree, key string, pack ...string) string {
 	s.Helper()
 	layout := filepath.Join(s.TempDir(), name)
@@ -88,7 +88,7 @@ func (s *site) offerLayout(name, layout, key string) string {
 	return repository
 }
 
-// condition is what must not change when something is refused.
+// condition is what must not change when a command refuses.
 type condition struct {
 	boot                                lab.BootStamp
 	phase, booted, staged, armed, armer string
@@ -114,7 +114,7 @@ func (s *site) condition() condition {
 	client := http.Client{Timeout: 5 * time.Second}
 	answer, err := client.Get("http://" + s.host.Addr + "/")
 	if err != nil {
-		s.Fatalf("the host does not serve: %v", err)
+		s.Fatalf("the web server does not answer: %v", err)
 	}
 	defer answer.Body.Close()
 	page, err := io.ReadAll(answer.Body)
@@ -125,41 +125,41 @@ func (s *site) condition() condition {
 	return c
 }
 
-// untouched fails the test unless the host is what it was before anything was tried.
+// untouched fails the test unless the condition of the host is unchanged.
 func (s *site) untouched(before condition) {
 	s.Helper()
 	if after := s.condition(); after != before {
-		s.Errorf("the host is no longer as it was:\n%+v\nbefore:\n%+v", after, before)
+		s.Errorf("the host has changed:\n%+v\nbefore:\n%+v", after, before)
 	}
 }
 
-// nothingVisible fails the test unless staging has left nothing that anybody sees; what lies in the staging directory is
-// swept by the next command that changes anything.
+// nothingVisible fails the test if staging has left anything outside of the staging directory, which the next command that
+// changes anything empties.
 func (s *site) nothingVisible() {
 	s.Helper()
 	v := s.status()
 	if v.Booted.Root != "host" || v.Phase != "idle" || v.Staged != nil || v.Armed != "" {
-		s.Errorf("the host is no longer as it was: %+v", v)
+		s.Errorf("the host has changed: %+v", v)
 	}
 	if left := s.host.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl 2>/dev/null && ls -A roots || :"); left != "" {
 		s.Errorf("a root is left over: %s", left)
 	}
 }
 
-// complains runs the agent, which must refuse: with an exit code, one sentence and one hint, for people and for programs.
+// complains runs the agent, which must refuse with an exit code, one sentence and one hint, in text and in JSON.
 func (s *site) complains(code int, sentence, hint string, args ...string) {
 	s.Helper()
 	r := s.updatectl(code, append([]string{"--output", "json"}, args...)...)
 	lines := strings.Split(strings.TrimSuffix(r.Stderr, "\n"), "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "updatectl: ") || !strings.HasPrefix(lines[1], "hint: ") {
-		s.Fatalf("updatectl %s says more or less than a sentence and a hint:\n%s", strings.Join(args, " "), r.Stderr)
+		s.Fatalf("updatectl %s does not print one sentence and one hint:\n%s", strings.Join(args, " "), r.Stderr)
 	}
 	s.Log(r.Stderr)
 	if !strings.Contains(lines[0], sentence) {
-		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), lines[0], sentence)
+		s.Errorf("updatectl %s prints %q, want %q in it", strings.Join(args, " "), lines[0], sentence)
 	}
 	if !strings.Contains(lines[1], hint) {
-		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), lines[1], hint)
+		s.Errorf("updatectl %s prints %q, want %q in it", strings.Join(args, " "), lines[1], hint)
 	}
 	var answer struct {
 		Schema, Error, Hint string
@@ -167,12 +167,12 @@ func (s *site) complains(code int, sentence, hint string, args ...string) {
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || answer.Schema != "updatectl.error/v1" || answer.Code != code ||
 		"updatectl: "+answer.Error != lines[0] || "hint: "+answer.Hint != lines[1] {
-		s.Errorf("updatectl %s says to a program (%v):\n%s", strings.Join(args, " "), err, r.Stdout)
+		s.Errorf("updatectl %s prints as JSON (%v):\n%s", strings.Join(args, " "), err, r.Stdout)
 	}
 }
 
-// TestRefusals tries every way in which an image can be wrong or out of reach: each ends with its own exit code, one
-// clear sentence and a hint, and with the host as it was.
+// TestRefusals tries every way in which an image can be wrong or unreachable: each ends with its own exit code, one clear
+// sentence and a hint, and leaves the host unchanged.
 func TestRefusals(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "refusals")
@@ -255,20 +255,20 @@ func TestRefusals(t *testing.T) {
 			s.untouched(before)
 		})
 	}
-	// The same image over the same wire is taken when nothing is wrong with it: what was refused was the damage.
+	// The same image over the same wire is accepted without the damage.
 	if r := s.updatectl(exitAvailable, "stage", "--from", wire.Host+"/"+good); !strings.Contains(r.Stdout, "sha256-") {
 		t.Errorf("stage: %s", r)
 	}
 }
 
-// in is the site for a subtest.
+// in returns the site for a subtest.
 func (s *site) in(t *testing.T) *site {
 	sub := *s
 	sub.T = t
 	return &sub
 }
 
-// digests are those of the manifest and the one layer of an image in the registry.
+// digests returns the digests of the manifest and the only layer of an image in the registry.
 func (s *site) digests(name string) (manifest, layer string) {
 	s.Helper()
 	text, err := s.publisher.Manifest(s.Context(), s.registry, "os/"+name+":stable")
@@ -282,7 +282,7 @@ func (s *site) digests(name string) (manifest, layer string) {
 	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))), m.Layers[0].Digest
 }
 
-// wrongDiffID offers an image, signed by the right key, whose configuration is at odds with its layer.
+// wrongDiffID offers an image, signed by the right key, whose configuration contradicts its layer.
 func (s *site) wrongDiffID(tree string) string {
 	s.Helper()
 	layout := filepath.Join(s.TempDir(), "diffid")
@@ -295,7 +295,7 @@ func (s *site) wrongDiffID(tree string) string {
 	return s.offerLayout("diffid", layout, s.publisher.Key)
 }
 
-// spoil changes what the registry has stored under a digest, and returns what repairs it.
+// spoil changes what the registry has stored under a digest, and returns a function that repairs it.
 func (s *site) spoil(digest string, how func([]byte) []byte) (repair func()) {
 	s.Helper()
 	_, hex, _ := strings.Cut(digest, ":")
@@ -313,7 +313,7 @@ func (s *site) spoil(digest string, how func([]byte) []byte) (repair func()) {
 	return func() { write(stored) }
 }
 
-// borrowedSignature offers two images, the first signed, and gives the second the first one's signature.
+// borrowedSignature offers two images, signs the first, and attaches its signature to the second, which it returns.
 func (s *site) borrowedSignature(tree string) string {
 	s.Helper()
 	var tags []string
@@ -324,7 +324,7 @@ func (s *site) borrowedSignature(tree string) string {
 		if err != nil {
 			s.Fatal(err)
 		}
-		tags = append(tags, strings.Replace(digest, ":", "-", 1)) // where a registry without referrers has signatures
+		tags = append(tags, strings.Replace(digest, ":", "-", 1)) // the tag of the signatures in a registry without referrers
 	}
 	s.releasectl("sign", "--plain-http", "--key", s.publisher.Key, s.registry.Host+"/os/lent:lender")
 	url := "http://" + s.registry.Host + "/v2/os/lent/manifests/"
@@ -355,8 +355,8 @@ func (s *site) borrowedSignature(tree string) string {
 	return "os/lent:borrower"
 }
 
-// TestTrustOfTheHost shows that registries are reached with what the host trusts and knows, as docker and podman do it:
-// the system's certificates, root's credentials.
+// TestTrustOfTheHost shows that the agent, like docker and podman, reaches registries with the system's certificates and with
+// root's credentials.
 func TestTrustOfTheHost(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "trust")
@@ -394,7 +394,7 @@ func TestTrustOfTheHost(t *testing.T) {
 		}
 		h.Must(t, "rm", file)
 	}
-	// A service has neither HOME nor a session, and finds root's files all the same.
+	// A service has neither HOME nor a session, but still finds root's files.
 	if err := h.WriteFile("/root/.docker/config.json", credentials("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +427,7 @@ func TestOldHost(t *testing.T) {
 	}
 }
 
-// TestAtTheHost shows what is refused, or survived, because of the host and not of the image.
+// TestAtTheHost shows refusals and interruptions that are due to the host and not to the image.
 func TestAtTheHost(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "athost")
@@ -474,7 +474,7 @@ func TestAtTheHost(t *testing.T) {
 		wire.Repair()
 		close(free)
 		if r := <-first; r.Code != exitAvailable {
-			t.Errorf("the first, which was only kept waiting: %s", r)
+			t.Errorf("the first, which only had to wait: %s", r)
 		}
 	})
 	t.Run("disk full", func(t *testing.T) {
@@ -487,7 +487,7 @@ func TestAtTheHost(t *testing.T) {
 		h.Must(t, "rm", "/var/ballast")
 		s.untouched(was)
 		if after := free(); after != before {
-			t.Errorf("space that was free before (in 64 MiB): %s, after: %s", before, after)
+			t.Errorf("free space before (in 64 MiB): %s, after: %s", before, after)
 		}
 	})
 	t.Run("killed at any moment of staging", func(t *testing.T) {
@@ -506,7 +506,7 @@ func TestAtTheHost(t *testing.T) {
 			case 128 + 9:
 				killed++
 				s.nothingVisible()
-			case exitAvailable: // faster than the first time, as some objects were there
+			case exitAvailable: // faster than the first time, because some objects existed
 				h.Must(t, "sh", "-ec", "rm -rf /var/lib/updatectl")
 			default:
 				t.Fatalf("killed after %v: %s", after, r)
@@ -515,7 +515,7 @@ func TestAtTheHost(t *testing.T) {
 		if killed < moments/2 {
 			t.Errorf("only %d of %d were killed in time: this shows nothing", killed, moments)
 		}
-		// The moments in which names become visible are short, so they are sought out.
+		// Names become visible within a short time, which needs moments of its own.
 		const script = `mkfifo /run/progress; updatectl --progress-fd 3 stage 3>/run/progress & pid=$!
 grep -qm1 commit /run/progress; sleep $1; kill -KILL $pid; wait $pid || code=$?; rm /run/progress; exit ${code:-0}`
 		for _, after := range []string{"0", "0.05", "0.1", "0.2", "0.4"} {
@@ -528,10 +528,10 @@ grep -qm1 commit /run/progress; sleep $1; kill -KILL $pid; wait $pid || code=$?;
 		}
 		s.updatectl(exitAvailable, "stage")
 		if got := h.Must(t, "ls", "-A", "/var/lib/updatectl/staging"); got != "" {
-			t.Errorf("left over from staging: %s", got)
+			t.Errorf("staging has left %s", got)
 		}
 		if r := s.updatectl(exitDone, "gc"); !strings.Contains(r.Stdout, "0 roots and 0 objects removed") {
-			t.Errorf("killed stagings have left something for gc: %s", r.Stdout)
+			t.Errorf("stagings that were killed have left something for gc: %s", r.Stdout)
 		}
 		s.switches("apply")
 		s.runs(s.roots["1"], "1")
