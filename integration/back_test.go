@@ -26,8 +26,8 @@ func (s *site) hastens(text string) {
 // haste are the deadlines of most roots in these tests.
 const haste = "[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
 
-// tries switches the host to a new root, NAME of version 1, which is on trial for two minutes: NAME.service never finishes
-// starting. It returns the root. Later roots of the test have short deadlines again.
+// tries switches the host to a new root, NAME of version 1, which is on trial for two minutes: NAME.service never
+// finishes starting. It returns the root. Later roots of the test have short deadlines again.
 func (s *site) tries(name string) (root string) {
 	s.Helper()
 	s.hastens("[health]\ndeadline = \"2m\"\n")
@@ -49,8 +49,8 @@ func hangs(name string, waitedFor bool) []layerEntry {
 	return []layerEntry{aFile(dir+name, text), aLink(dir+"multi-user.target.wants/"+name, "../"+name)}
 }
 
-// comesBack runs a command that applies an image, and expects the host to be back, two soft reboots later, in the root that
-// it came from.
+// comesBack runs a command that applies an image, and expects the host to be back, two soft reboots later, in the root
+// that it came from.
 func (s *site) comesBack(within time.Duration, args ...string) status {
 	s.Helper()
 	was := s.status().Booted.Root

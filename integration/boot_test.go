@@ -12,7 +12,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// boots runs a command that fully reboots the host, waits until it has settled, in whichever root, and returns the status.
+// boots runs a command that fully reboots the host, waits until it has settled, in whichever root, and returns the
+// status.
 func (s *site) boots(command ...string) status {
 	s.Helper()
 	if _, err := s.host.FullReboot(s.Context(), command...); err != nil {
@@ -30,8 +31,8 @@ func (s *site) settles() status {
 	return s.settled()
 }
 
-// TestBootResumes: the boot loader knows only the host root, so a full reboot lands there. From there the host resumes the
-// last good root, with that root's /etc, automatically and before services start.
+// TestBootResumes: the boot loader knows only the host root, so a full reboot lands there. From there the host resumes
+// the last good root, with that root's /etc, automatically and before services start.
 func TestBootResumes(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "boot")

@@ -30,12 +30,12 @@ import (
 )
 
 // TestSameTree compares the root that updatectl stages with what umoci unpacks from the same image, on a whole Debian
-// server and, in further layers, on every unusual thing that a file system can hold. The root is read in four ways: as the
-// kernel mounts it (EROFS, with the objects below by overlayfs), as mount.composefs mounts it, as composefs-info reads the
-// image without mounting it, and in comparison with the image that mkcomposefs makes of umoci's tree.
+// server and, in further layers, on every unusual thing that a file system can hold. The root is read in four ways: as
+// the kernel mounts it (EROFS, with the objects below by overlayfs), as mount.composefs mounts it, as composefs-info
+// reads the image without mounting it, and in comparison with the image that mkcomposefs makes of umoci's tree.
 //
-// Type, mode, owner, size, time to the nanosecond, link target, device number, every extended attribute, content and the
-// names of each inode have to be the same for every path. All exceptions:
+// Type, mode, owner, size, time to the nanosecond, link target, device number, every extended attribute, content and
+// the names of each inode have to be the same for every path. All exceptions:
 //
 //   - security.selinux and attributes with an empty value: umoci leaves out the former deliberately, and the latter because
 //     its tar reader takes them for none. Our root must have them as in the layer.
@@ -43,8 +43,8 @@ import (
 //     shows, and that is compared.
 //   - The sizes of directories, which each file system defines in its own way.
 //
-// Hard links are no exception: an EROFS directory entry is a name and an inode number, so the format supports them, although
-// go-erofs cannot write them and mkcomposefs does not detect them.
+// Hard links are no exception: an EROFS directory entry is a name and an inode number, so the format supports them,
+// although go-erofs cannot write them and mkcomposefs does not detect them.
 func TestSameTree(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)
@@ -87,16 +87,16 @@ func TestSameTree(t *testing.T) {
 		b.checkObjects(t, store, dump)
 	})
 	t.Run("mkcomposefs", func(t *testing.T) {
-		// The digests of the two images differ: mkcomposefs puts files of up to 64 bytes into the image, makes an inode for
-		// every name, and lays out attributes and holes in another way. Their content must be the same.
+		// The digests of the two images differ: mkcomposefs puts files of up to 64 bytes into the image, makes an
+		// inode for every name, and lays out attributes and holes in another way. Their content must be the same.
 		image := filepath.Join(b.dir, "theirs.cfs")
 		b.tool("mkcomposefs", rootfs, image)
 		b.samePeerImage(t, b.dump(store.cfs()), b.dump(image))
 	})
 }
 
-// bench is what tests of images need: a publisher with other people's tools, and a directory to work in. There is no host:
-// updatectl works on a tree, with --root.
+// bench is what tests of images need: a publisher with other people's tools, and a directory to work in. There is no
+// host: updatectl works on a tree, with --root.
 type bench struct {
 	*testing.T
 	publisher *lab.Publisher
@@ -482,8 +482,8 @@ func (b *bench) dump(cfs string) dumped {
 	return d
 }
 
-// parseDump parses a line of a dump: path, size, mode, links, owner, group, device, time, payload (link target or object),
-// inline content, digest, attributes.
+// parseDump parses a line of a dump: path, size, mode, links, owner, group, device, time, payload (link target or
+// object), inline content, digest, attributes.
 func parseDump(line string) (string, dumpLine, error) {
 	fields := strings.Split(line, " ")
 	if len(fields) < 11 {
@@ -639,8 +639,8 @@ func (b *bench) sameListing(t *testing.T, s staged, d dumped) {
 	}
 }
 
-// checkObjects expects the store to have exactly the objects that the image names, each under the fs-verity digest that
-// composefs-info measures.
+// checkObjects expects the store to have exactly the objects that the image names, each under the fs-verity digest
+// that composefs-info measures.
 func (b *bench) checkObjects(t *testing.T, s staged, d dumped) {
 	t.Helper()
 	named := map[string]bool{}
@@ -719,8 +719,8 @@ func (b *bench) samePeerImage(t *testing.T, ours, theirs dumped) {
 	sameTree(t, withoutExceptions(t, got), want)
 }
 
-// oddImage makes an image of a whole server, in a zstd layer, with further layers, in gzip and uncompressed, of everything
-// unusual. It returns an OCI layout in which the image is "latest".
+// oddImage makes an image of a whole server, in a zstd layer, with further layers, in gzip and uncompressed, of
+// everything unusual. It returns an OCI layout in which the image is "latest".
 func (b *bench) oddImage() string {
 	b.Helper()
 	tree, err := lab.V2(b.Context())
@@ -890,7 +890,8 @@ func tarOf(t *testing.T, entries ...tar.Header) []byte {
 	return buf.Bytes()
 }
 
-// entryLayer returns a layer with attributes that files on a build machine never have, and with what the next layer changes.
+// entryLayer returns a layer with attributes that files on a build machine never have, and with what the next layer
+// changes.
 func entryLayer(t *testing.T) []byte {
 	const d = odd + "/entries/"
 	return tarOf(t,
@@ -920,7 +921,8 @@ func entryLayer(t *testing.T) []byte {
 	)
 }
 
-// changingLayer returns a layer that replaces, hides, removes and links what lower layers have, files of the server, too.
+// changingLayer returns a layer that replaces, hides, removes and links what lower layers have, files of the server,
+// too.
 func changingLayer(t *testing.T) []byte {
 	const d = odd + "/entries/"
 	return tarOf(t,

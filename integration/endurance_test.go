@@ -16,8 +16,8 @@ type burden struct {
 	MemoryKiB, RunKiB, DiskKiB                                int
 }
 
-// burdenScript measures the burden. It leaves out the history, which is meant to grow, and the host root mounted below the
-// state directory, whose services write logs.
+// burdenScript measures the burden. It leaves out the history, which is meant to grow, and the host root mounted below
+// the state directory, whose services write logs.
 const burdenScript = `n() { wc -l | tr -d ' \n'; }
 cat <<JSON
 {"Mounts": $(n </proc/1/mountinfo),
@@ -48,8 +48,8 @@ func (s *site) burden() burden {
 	return b
 }
 
-// slack is how much two measurements in the same root may differ, because systemd and the services do something meanwhile.
-// Growth with each switch would be thirty times as much at the end.
+// slack is how much two measurements in the same root may differ, because systemd and the services do something
+// meanwhile. Growth with each switch would be thirty times as much at the end.
 var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 12, Processes: 6, Units: 12, Run: 12, MemoryKiB: 2048, RunKiB: 512, DiskKiB: 64}
 
 // above describes the measures that exceed a first measurement by more than the slack.
@@ -77,8 +77,8 @@ func (b burden) above(first burden) string {
 	return strings.Join(more, "; ")
 }
 
-// TestEndurance switches one host more than a hundred times between three images, with one rollback after every two applies.
-// What is measured in the same root must not grow.
+// TestEndurance switches one host more than a hundred times between three images, with one rollback after every two
+// applies. What is measured in the same root must not grow.
 func TestEndurance(t *testing.T) {
 	s := newSite(t, "endurance")
 	s.settlesAtOnce()

@@ -143,9 +143,9 @@ func faultsOf(step string, kind fault.Kind) []fault.Spec {
 	return []fault.Spec{{Do: "ENOMEM"}}
 }
 
-// table returns every fault of an act: a crash at each step, and each error that the step can meet. Where a step occurs more
-// than once, the faults alternate between its first and its last occurrence. It also returns what the store has without a
-// fault.
+// table returns every fault of an act: a crash at each step, and each error that the step can meet. Where a step
+// occurs more than once, the faults alternate between its first and its last occurrence. It also returns what the
+// store has without a fault.
 func (a act) table(s *site) (table []fault.Spec, whole string) {
 	s.Helper()
 	a.prepare(s)
@@ -201,7 +201,8 @@ func (a act) meets(t *testing.T, s *site, picked func(fault.Spec) bool, least in
 
 const stateFile = "/var/lib/updatectl/state.json"
 
-// edited returns the record with a switch, as the agent writes it before it asks for the reboot, and with further changes.
+// edited returns the record with a switch, as the agent writes it before it asks for the reboot, and with further
+// changes.
 func (s *site) edited(verb, target string, change func(record document)) string {
 	s.Helper()
 	v := s.status()
@@ -232,8 +233,8 @@ func (s *site) setRecord(text string) {
 	}
 }
 
-// queues puts a soft reboot that does nothing into systemd's queue, with a guard that does not act, so that the arming unit
-// can run at any time. The returned function removes all of it.
+// queues puts a soft reboot that does nothing into systemd's queue, with a guard that does not act, so that the arming
+// unit can run at any time. The returned function removes all of it.
 func (s *site) queues() (gone func()) {
 	s.Helper()
 	for name, text := range map[string]string{

@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// TestEveryFault lets every step of staging, preparing a switch, arming, confirming, collecting and rolling back that touches
-// the disk or the mounts fail with every error it can meet, and crash there.
+// TestEveryFault lets every step of staging, preparing a switch, arming, confirming, collecting and rolling back that
+// touches the disk or the mounts fail with every error it can meet, and crash there.
 func TestEveryFault(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "faults")

@@ -156,8 +156,8 @@ func (s *site) reports() map[string]healthReport {
 	return reports
 }
 
-// unhealthy waits until the health gate has rejected a root for a reason, and expects every command to report the reason and
-// the host to be in the root before.
+// unhealthy waits until the health gate has rejected a root for a reason, and expects every command to report the
+// reason and the host to be in the root before.
 func (s *site) unhealthy(root, reason, before string) {
 	s.Helper()
 	if s.condemned(root).Booted.Root == root {

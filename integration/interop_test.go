@@ -493,8 +493,8 @@ func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	}
 }
 
-// sameAsPacked unpacks with umoci what releasectl packed, and compares it with the tree below a directory. It skips the
-// content of the directories that the kernel and PID 1 fill on every host.
+// sameAsPacked unpacks with umoci what releasectl packed, and compares it with the tree below a directory. It skips
+// the content of the directories that the kernel and PID 1 fill on every host.
 func (b *bench) sameAsPacked(tree, below, layout string, expect func(node) node) {
 	b.Helper()
 	bundle := layout + "-unpacked"

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestJourney is the main job: a Debian host switches from its host root to image 1 and to image 2, and rolls back to image 1
-// and to the host root, while the kernel keeps running and the host keeps its data.
+// TestJourney is the main job: a Debian host switches from its host root to image 1 and to image 2, and rolls back to
+// image 1 and to the host root, while the kernel keeps running and the host keeps its data.
 func TestJourney(t *testing.T) {
 	s := newSite(t, "journey")
 	h := s.host

@@ -26,8 +26,8 @@ func (s *site) hold() {
 	}
 }
 
-// stageAhead stages images on a host's tree before it boots, and pins them: in an emulated machine it would take minutes for
-// each, and is not what the test shows.
+// stageAhead stages images on a host's tree before it boots, and pins them: in an emulated machine it would take
+// minutes for each, and is not what the test shows.
 func (s *site) stageAhead(root string, names ...string) error {
 	updatectl := lab.Binary(s.T, "updatectl")
 	for _, name := range names {
@@ -43,8 +43,8 @@ func (s *site) stageAhead(root string, names ...string) error {
 	return nil
 }
 
-// with publishes, under the tag that hosts follow, a release of a version's image with live patches and with the CVEs that the
-// image's kernel fixes.
+// with publishes, under the tag that hosts follow, a release of a version's image with live patches and with the CVEs
+// that the image's kernel fixes.
 func (s *site) with(version, sequence, layout string, image []string, fixes ...fix) {
 	s.Helper()
 	draft := s.draft(version, sequence)
@@ -54,9 +54,9 @@ func (s *site) with(version, sequence, layout string, image []string, fixes ...f
 	s.offerAs(version, newest)
 }
 
-// TestVMKernel switches one running kernel through several images: from the one that it belongs to, over two with newer
-// kernels, to one without any. The kernel keeps its modules and live patches, whatever gc removes, and status shows what it
-// lacks. A live patch that has to wait for a task is reverted, and is loaded in the next userspace.
+// TestVMKernel switches one running kernel through several images: from the one that it belongs to, over two with
+// newer kernels, to one without any. The kernel keeps its modules and live patches, whatever gc removes, and status
+// shows what it lacks. A live patch that has to wait for a task is reverted, and is loaded in the next userspace.
 func TestVMKernel(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)

@@ -27,8 +27,8 @@ const (
 	identityFile = "/etc/updatectl/conf.d/50-identity.toml"
 )
 
-// TestKeyless configures a host to require a key and an identity: it switches when both have signed, names the signers, and
-// refuses another subject and another authority. cosign agrees with each verdict on the identity.
+// TestKeyless configures a host to require a key and an identity: it switches when both have signed, names the
+// signers, and refuses another subject and another authority. cosign agrees with each verdict on the identity.
 func TestKeyless(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "keyless")

@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestPlainSoftReboot tests the lab without the product: a host that soft-reboots into another tree does everything that the
-// tests of the product check. It also shows what the product relies on in systemd.
+// TestPlainSoftReboot tests the lab without the product: a host that soft-reboots into another tree does everything
+// that the tests of the product check. It also shows what the product relies on in systemd.
 func TestPlainSoftReboot(t *testing.T) {
 	ctx := t.Context()
 	h := lab.Start(t, lab.Options{Name: "plain"})

@@ -159,8 +159,8 @@ func (s *site) available(code int, args ...string) string {
 	return s.updatectl(code, append([]string{"check"}, args...)...).Stdout
 }
 
-// TestVMLivePatch is the life of a live patch: one that is not trusted, or for another kernel, leaves the kernel untouched;
-// any other is loaded without an outage, replaced by its successor, reverted, and stays away.
+// TestVMLivePatch is the life of a live patch: one that is not trusted, or for another kernel, leaves the kernel
+// untouched; any other is loaded without an outage, replaced by its successor, reverted, and stays away.
 func TestVMLivePatch(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmlive", Kind: lab.QEMU})
@@ -223,7 +223,8 @@ func TestVMLivePatch(t *testing.T) {
 		s.sign("1.4", s.push("1.4", draft))
 		refused(exitIncompatible, "the module does not say that it is a live patch", "its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
 
-		// A full reboot may start another build of that release, so the patch is kept. It comes last: from then on it is stored.
+		// A full reboot may start another build of that release, so the patch is kept. It comes last: from then on it
+		// is stored.
 		other = kernel
 		other.BuildID = strings.Repeat("ab", 20)
 		name = s.fixes("1.5", "6", fix{ours["lab_fix"], other, ""})

@@ -13,9 +13,9 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// TestFaultsOfTheMachine lets the machine around the agent fail, really where a container can: a read-only file system, a
-// full one, no memory, no bus, a network that dies. Faults after services have stopped are injected into the arming step of a
-// real switch.
+// TestFaultsOfTheMachine lets the machine around the agent fail, really where a container can: a read-only file
+// system, a full one, no memory, no bus, a network that dies. Faults after services have stopped are injected into the
+// arming step of a real switch.
 func TestFaultsOfTheMachine(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "machine")

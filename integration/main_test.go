@@ -12,12 +12,12 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// turns limits how many tests run side by side, for two processors: a machine takes one of them; a container mostly waits,
-// for deadlines and for services.
+// turns limits how many tests run side by side, for two processors: a machine takes one of them; a container mostly
+// waits, for deadlines and for services.
 var turns = map[lab.Kind]chan struct{}{lab.QEMU: make(chan struct{}, 1), lab.Nspawn: make(chan struct{}, 3)}
 
-// beside makes a test run in parallel with others, when it is its turn. Tests that do not call it run alone, before all
-// others: they measure what a busy machine changes.
+// beside makes a test run in parallel with others, when it is its turn. Tests that do not call it run alone, before
+// all others: they measure what a busy machine changes.
 func beside(t *testing.T, kind lab.Kind) {
 	t.Helper()
 	t.Parallel()

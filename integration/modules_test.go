@@ -12,8 +12,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMLabModules tests the lab's kernel modules without the product: what the live patches do on a running kernel, and that
-// they stay across a soft reboot, which the product relies on.
+// TestVMLabModules tests the lab's kernel modules without the product: what the live patches do on a running kernel,
+// and that they stay across a soft reboot, which the product relies on.
 func TestVMLabModules(t *testing.T) {
 	beside(t, lab.QEMU)
 	ctx := t.Context()

@@ -8,8 +8,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// losesWhatWasNotFlushed shows that a host of the lab loses at a power cut what a real one would: a file that was synced is
-// there, one that was only written is not.
+// losesWhatWasNotFlushed shows that a host of the lab loses at a power cut what a real one would: a file that was
+// synced is there, one that was only written is not.
 func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
 	beside(t, kind)
 	ctx := t.Context()

@@ -18,13 +18,13 @@ type story struct {
 	recording *lab.Recording
 	marks     []mark
 	steps     []step
-	// brief is set where a switch takes a minute: then the next image is applied only after one cut in every phase, and
-	// without a switch to the good root before.
+	// brief is set where a switch takes a minute: then the next image is applied only after one cut in every phase,
+	// and without a switch to the good root before.
 	brief bool
 }
 
-// A mark is a file that was written and flushed in a root: from then on it has to be in that root's /etc and in /var, and in
-// no other root's /etc unless it was carried over.
+// A mark is a file that was written and flushed in a root: from then on it has to be in that root's /etc and in /var,
+// and in no other root's /etc unless it was carried over.
 type mark struct {
 	root string // the version of the root, which is part of the file's name
 	at   int    // how many writes had completed
@@ -55,8 +55,8 @@ RemainAfterExit=yes
 WantedBy=multi-user.target
 `
 
-// record takes a host through every phase: to image 1; to image 2 and back, because it is unhealthy; to image 2 again; rolled
-// back by the operator; and garbage collection.
+// record takes a host through every phase: to image 1; to image 2 and back, because it is unhealthy; to image 2 again;
+// rolled back by the operator; and garbage collection.
 func record(t *testing.T, kind lab.Kind, name string) *story {
 	t.Helper()
 	s := &story{site: newSiteOf(t, lab.Options{Name: name, Kind: kind, Logged: true})}
@@ -191,9 +191,9 @@ type moment struct {
 	cut  lab.PowerCut
 }
 
-// moments returns where the power is cut at a step: as soon as its first part may be on the disk, half way to the next step,
-// and when the next one is being written; each with none of what was not flushed, or with a part of it. During a switch,
-// while services stop, /etc is merged and the root is armed, the power is cut at many flushes.
+// moments returns where the power is cut at a step: as soon as its first part may be on the disk, half way to the next
+// step, and when the next one is being written; each with none of what was not flushed, or with a part of it. During a
+// switch, while services stop, /etc is merged and the root is armed, the power is cut at many flushes.
 func (s *story) moments(at step) []moment {
 	var flushes []int
 	for i := at.at; i < at.next; i++ {
@@ -229,7 +229,8 @@ const halfWay = "half way"
 // underWay is how often the power is cut during a switch.
 const underWay = 8
 
-// survives boots the host as a cut leaves it, and expects it on a good root and whole; with on, it also has to switch again.
+// survives boots the host as a cut leaves it, and expects it on a good root and whole; with on, it also has to switch
+// again.
 func (s *story) survives(c lab.PowerCut, on bool) {
 	s.Helper()
 	h, ctx := s.host, s.Context()
@@ -387,7 +388,8 @@ func halfWayOfEveryRecord(at step, m moment) bool {
 	return m.name == halfWay && (!strings.HasPrefix(at.name, told) || strings.HasPrefix(at.name, toldSwitching))
 }
 
-// TestVMPowerCuts cuts the power of a machine at every step of the record: kernel, file system and boot are the host's own.
+// TestVMPowerCuts cuts the power of a machine at every step of the record: kernel, file system and boot are the host's
+// own.
 func TestVMPowerCuts(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := record(t, lab.QEMU, "vmpower")

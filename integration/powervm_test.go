@@ -14,8 +14,8 @@ const recordText = "{\n  \"schema\": \"updatectl.record/"
 
 func TestVMPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.QEMU) }
 
-// TestVMPowerLost cuts the power of a machine at work: when an image is staged, when the reboot is requested, and when the
-// host is in the new root.
+// TestVMPowerLost cuts the power of a machine at work: when an image is staged, when the reboot is requested, and when
+// the host is in the new root.
 func TestVMPowerLost(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmlost", Kind: lab.QEMU, Logged: true})

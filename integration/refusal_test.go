@@ -21,8 +21,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// smallTree returns the smallest tree that counts as bootable: an init with an architecture and a version, and an os-release.
-// No host boots it; it makes refusals quick to test.
+// smallTree returns the smallest tree that counts as bootable: an init with an architecture and a version, and an
+// os-release. No host boots it; it makes refusals quick to test.
 func smallTree(t *testing.T) string {
 	t.Helper()
 	v1, err := lab.V1(t.Context())
@@ -69,8 +69,8 @@ func (s *site) runReleasectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// offer packs, pushes and signs a tree as os/NAME:stable, and returns the reference without the registry. With the key "" it
-// stays unsigned.
+// offer packs, pushes and signs a tree as os/NAME:stable, and returns the reference without the registry. With the key
+// "" it stays unsigned.
 func (s *site) offer(name, tree, key string, pack ...string) string {
 	s.Helper()
 	layout := filepath.Join(s.TempDir(), name)
@@ -133,8 +133,8 @@ func (s *site) untouched(before condition) {
 	}
 }
 
-// nothingVisible fails the test if staging has left anything outside of the staging directory, which the next command that
-// changes anything empties.
+// nothingVisible fails the test if staging has left anything outside of the staging directory, which the next command
+// that changes anything empties.
 func (s *site) nothingVisible() {
 	s.Helper()
 	v := s.status()
@@ -171,8 +171,8 @@ func (s *site) complains(code int, sentence, hint string, args ...string) {
 	}
 }
 
-// TestRefusals tries every way in which an image can be wrong or unreachable: each ends with its own exit code, one clear
-// sentence and a hint, and leaves the host unchanged.
+// TestRefusals tries every way in which an image can be wrong or unreachable: each ends with its own exit code, one
+// clear sentence and a hint, and leaves the host unchanged.
 func TestRefusals(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "refusals")
@@ -355,8 +355,8 @@ func (s *site) borrowedSignature(tree string) string {
 	return "os/lent:borrower"
 }
 
-// TestTrustOfTheHost shows that the agent, like docker and podman, reaches registries with the system's certificates and with
-// root's credentials.
+// TestTrustOfTheHost shows that the agent, like docker and podman, reaches registries with the system's certificates
+// and with root's credentials.
 func TestTrustOfTheHost(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "trust")

@@ -20,8 +20,9 @@ import (
 // newest is the name that the hosts of these tests follow.
 const newest = "os/server:stable"
 
-// TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it applies what is new,
-// and nothing that is older, expired, behind a barrier or signed by a revoked key, unless its operator says so.
+// TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it applies what
+// is new, and nothing that is older, expired, behind a barrier or signed by a revoked key, unless its operator says
+// so.
 func TestReleases(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "releases")
@@ -44,7 +45,8 @@ func TestReleases(t *testing.T) {
 	s.runs(s.roots["1"], "1")
 	s.vouched(s.roots["1"], "release.pub")
 
-	// A key is lost. A file revokes it on the hosts; once the next key has signed the release, nothing has to be built or staged again.
+	// A key is lost. A file revokes it on the hosts; once the next key has signed the release, nothing has to be built
+	// or staged again.
 	s.revoke(next)
 	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under the policy of today", "verify")
 	before := s.condition()
@@ -131,8 +133,8 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign, and
-// returns its digest.
+// release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign,
+// and returns its digest.
 func (s *site) release(version, sequence, tree string, flags ...string) digest.Digest {
 	s.Helper()
 	image, err := s.publisher.Layout(s.Context(), s.tree(tree))
@@ -214,7 +216,8 @@ func (s *site) found() {
 	s.host.Must(s.T, "rm", revocation)
 }
 
-// vouched expects the evidence of a root to verify, with one signer; "" is the staged root, or otherwise the booted one.
+// vouched expects the evidence of a root to verify, with one signer; "" is the staged root, or otherwise the booted
+// one.
 func (s *site) vouched(root, signer string) {
 	s.Helper()
 	args := []string{"--output", "json", "verify"}
@@ -230,8 +233,8 @@ func (s *site) vouched(root, signer string) {
 	}
 }
 
-// TestReleaseCopies signs a release with each tool and copies it with skopeo to another registry and to a layout: cosign and
-// hosts accept the signature of every copy.
+// TestReleaseCopies signs a release with each tool and copies it with skopeo to another registry and to a layout:
+// cosign and hosts accept the signature of every copy.
 func TestReleaseCopies(t *testing.T) {
 	beside(t, lab.Nspawn)
 	b := newBench(t)

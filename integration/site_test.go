@@ -132,7 +132,8 @@ func (s *site) refused(code int, sentence, hint string, args ...string) {
 	}
 }
 
-// switches runs a command of the agent that soft-reboots the host, waits until the host is up again and returns its stamp.
+// switches runs a command of the agent that soft-reboots the host, waits until the host is up again and returns its
+// stamp.
 func (s *site) switches(args ...string) lab.BootStamp {
 	s.Helper()
 	before, err := s.host.Stamp(s.Context())
@@ -234,8 +235,8 @@ func (s *site) settled() status {
 	return v
 }
 
-// confirms reports whether that unit is active: after it has written the record, it still removes old roots and loads live
-// patches, and holds the lock.
+// confirms reports whether that unit is active: after it has written the record, it still removes old roots and loads
+// live patches, and holds the lock.
 func (s *site) confirms() bool {
 	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value", "updatectl-confirm.service")
 	return strings.TrimSpace(r.Stdout) == "activating"

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// soundScript checks what must hold for a host after any failure. It prints the status, and then a line for everything that
-// does not hold. What a crash leaves may stay until the next command that changes anything, such as gc.
+// soundScript checks what must hold for a host after any failure. It prints the status, and then a line for everything
+// that does not hold. What a crash leaves may stay until the next command that changes anything, such as gc.
 const soundScript = `mkdir -p /run/lab; cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
 updatectl gc >/run/lab/gc 2>&1 || gc="gc: $(cat /run/lab/gc)"
 updatectl gc >/run/lab/gc 2>&1 || :
@@ -32,8 +32,8 @@ ls roots | sed 's/^/there: /'
 [ ! -s host/usr/lib/systemd/systemd ] || echo "there: host"
 `
 
-// sound fails the test unless the host is whole: its record names good roots that exist, no switch is half done, no temporary
-// name or mount is left, and nothing on the disk is neither used nor removed by gc.
+// sound fails the test unless the host is whole: its record names good roots that exist, no switch is half done, no
+// temporary name or mount is left, and nothing on the disk is neither used nor removed by gc.
 func (s *site) sound() status {
 	s.Helper()
 	r := s.host.Sh(s.Context(), soundScript)
@@ -83,7 +83,8 @@ func (s *site) kept() string {
 	return s.host.Sh(s.Context(), `cd /var/lib/updatectl && ls roots && find objects -type f -printf '%P %s\n' | sort | sha256sum`).Stdout
 }
 
-// clear fails the test unless an error says what, why and what to do: a sentence, perhaps with further failures, and a hint.
+// clear fails the test unless an error says what, why and what to do: a sentence, perhaps with further failures, and a
+// hint.
 func (s *site) clear(stderr string) {
 	s.Helper()
 	lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

@@ -14,8 +14,8 @@ import (
 // stubborn is a service that does not stop, and for which systemd waits without a limit.
 const stubborn = "[Service]\nTimeoutStopSec=infinity\nExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 1; done'\n"
 
-// TestStuckShutdown: a service that does not stop delays a switch for as long as the configuration allows, and not for the
-// half hour that systemd would wait.
+// TestStuckShutdown: a service that does not stop delays a switch for as long as the configuration allows, and not for
+// the half hour that systemd would wait.
 func TestStuckShutdown(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "stuck")

@@ -15,8 +15,8 @@ import (
 
 const armUnit, confirmUnit = "updatectl-arm.service", "updatectl-confirm.service"
 
-// armsBy changes what the arming unit does when it is stopped, until [site.armsAgain]; the command "" is what it normally
-// does. The change is in /run and survives soft reboots.
+// armsBy changes what the arming unit does when it is stopped, until [site.armsAgain]; the command "" is what it
+// normally does. The change is in /run and survives soft reboots.
 func (s *site) armsBy(commands ...string) {
 	s.Helper()
 	dropIn := "[Service]\nExecStop=\n"
@@ -37,8 +37,8 @@ func (s *site) armsAgain() {
 	s.host.Must(s.T, "sh", "-ec", "rm -r /run/systemd/system/"+armUnit+".d; systemctl daemon-reload; systemctl reset-failed")
 }
 
-// fails runs a command of the agent after which the host must soft-reboot into the same root and report why. It returns the
-// status.
+// fails runs a command of the agent after which the host must soft-reboot into the same root and report why. It
+// returns the status.
 func (s *site) fails(outcome, reason string, args ...string) status {
 	s.Helper()
 	from, mounts := s.status().Booted.Root, s.mounts()
@@ -83,8 +83,8 @@ func (s *site) mounts() string {
 		`findmnt --raw --noheadings --output TARGET,SOURCE,FSROOT | grep -Ev '^/(dev|proc|sys|run|tmp)[/ ]' | sort`)
 }
 
-// lands expects the host to be, or to come up soon, in one of two roots, and returns it to the first. It reports whether the
-// host was in the second.
+// lands expects the host to be, or to come up soon, in one of two roots, and returns it to the first. It reports
+// whether the host was in the second.
 func (s *site) lands(from, to string) bool {
 	s.Helper()
 	const underWay = time.Second // until a requested soft reboot has started
@@ -146,8 +146,8 @@ func (s *site) inhibit() (release func()) {
 	return func() { s.host.Must(s.T, "systemctl", "stop", "backup") }
 }
 
-// pretendKilled puts the host into the state in which apply is killed after it wrote the record and before it requested the
-// soft reboot.
+// pretendKilled puts the host into the state in which apply is killed after it wrote the record and before it
+// requested the soft reboot.
 func (s *site) pretendKilled(target string) {
 	s.Helper()
 	v := s.status()
@@ -184,8 +184,8 @@ func (s *site) reboots() {
 	}
 }
 
-// TestSwitchThatFails shows what can fail between an accepted apply and the new root. systemd falls back without an error, so
-// the agent has to report what happened, and the host has to work and to be able to try again.
+// TestSwitchThatFails shows what can fail between an accepted apply and the new root. systemd falls back without an
+// error, so the agent has to report what happened, and the host has to work and to be able to try again.
 func TestSwitchThatFails(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "switch")

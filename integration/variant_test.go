@@ -59,15 +59,16 @@ func layerTar(t *testing.T, entries []layerEntry) []byte {
 // document is any JSON object of an OCI layout.
 type document = map[string]any
 
-// variant publishes a version's image with one more layer as os/NAME:stable, signed, and returns the reference and the root.
+// variant publishes a version's image with one more layer as os/NAME:stable, signed, and returns the reference and the
+// root.
 func (s *site) variant(name, version string, entries ...layerEntry) (reference, root string) {
 	s.Helper()
 	dir, root := s.variantLayout(name, version, entries...)
 	return s.registry.Host + "/" + s.offerLayout(name, dir, s.publisher.Key), root
 }
 
-// variantLayout makes a layout with a version's image and one more layer, tagged "stable", and returns its path and the
-// image's root.
+// variantLayout makes a layout with a version's image and one more layer, tagged "stable", and returns its path and
+// the image's root.
 func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, root string) {
 	s.Helper()
 	base, err := s.publisher.Layout(s.Context(), s.tree(version))
@@ -177,8 +178,8 @@ func (s *site) agentFiles(mark string) []layerEntry {
 	return entries
 }
 
-// TestUnusualImages shows that images of other kinds than the lab's work, too, and that the running kernel keeps its modules,
-// whichever image they came from.
+// TestUnusualImages shows that images of other kinds than the lab's work, too, and that the running kernel keeps its
+// modules, whichever image they came from.
 func TestUnusualImages(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "unusual")

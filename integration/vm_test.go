@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMJourney is the main job with a kernel of the host's own: the host switches to image 1, to image 2, which has another
-// kernel, and back, while its kernel keeps running and keeps its modules.
+// TestVMJourney is the main job with a kernel of the host's own: the host switches to image 1, to image 2, which has
+// another kernel, and back, while its kernel keeps running and keeps its modules.
 func TestVMJourney(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmjourney", Kind: lab.QEMU})

@@ -18,8 +18,8 @@ import fcntl, os, struct
 fcntl.ioctl(os.open("/var/tmp/sealed", os.O_RDONLY), 0x40806685, struct.pack("IIII112x", 1, 1, 4096, 0))
 `
 
-// TestVMPlainSoftReboot tests the lab's machine without the product, as TestPlainSoftReboot tests the container: it has the
-// kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
+// TestVMPlainSoftReboot tests the lab's machine without the product, as TestPlainSoftReboot tests the container: it
+// has the kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
 func TestVMPlainSoftReboot(t *testing.T) {
 	beside(t, lab.QEMU)
 	ctx := t.Context()

@@ -37,8 +37,8 @@ type animal struct {
 	reason string
 	// A refused image is not even staged. The agent copes with a harmless one. From all others the host comes back.
 	refused, harmless bool
-	// boots is the number of full reboots: 1 by the guard, 2 where the root crashes the kernel before anything could record
-	// why, because the first time could have been a power cut.
+	// boots is the number of full reboots: 1 by the guard, 2 where the root crashes the kernel before anything could
+	// record why, because the first time could have been a power cut.
 	boots int
 	// slow is the time beyond the deadline, for causes that show only then, or when systemd does not answer.
 	slow time.Duration
@@ -46,7 +46,8 @@ type animal struct {
 	before, after func(s *site)
 }
 
-// quickAnimals are those that confirm detects as soon as the root is up, or earlier: the part of the zoo that always runs.
+// quickAnimals are those that confirm detects as soon as the root is up, or earlier: the part of the zoo that always
+// runs.
 func quickAnimals(s *site) []animal {
 	sshd, err := os.ReadFile(filepath.Join(s.tree("1"), "etc/ssh/sshd_config"))
 	if err != nil {

@@ -1,5 +1,5 @@
-// Demo shows the main job on a real Debian host in a container: the host switches to image 1, to image 2, and rolls back,
-// while a client outside measures how long its web server is away. "make demo" runs it.
+// Demo shows the main job on a real Debian host in a container: the host switches to image 1, to image 2, and rolls
+// back, while a client outside measures how long its web server is away. "make demo" runs it.
 package main
 
 import (
@@ -302,8 +302,8 @@ func (s *stage) run(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(r.Stdout), nil
 }
 
-// show runs updatectl in the host and prints its output, indented. It expects an exit code, or that the soft reboot has
-// killed the command before its end.
+// show runs updatectl in the host and prints its output, indented. It expects an exit code, or that the soft reboot
+// has killed the command before its end.
 func (s *stage) show(ctx context.Context, code int, args ...string) error {
 	typed("updatectl", args)
 	r := s.host.Run(ctx, append([]string{"updatectl"}, args...)...)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A BootStamp identifies a boot. The boot id changes with a full reboot only; the count grows with each soft reboot and
-// restarts at 0 with a full one.
+// A BootStamp identifies a boot. The boot id changes with a full reboot only; the count grows with each soft reboot
+// and restarts at 0 with a full one.
 type BootStamp struct {
 	BootID      string
 	SoftReboots int
@@ -35,8 +35,8 @@ busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freed
 	return BootStamp{BootID: fields[0], SoftReboots: count}, nil
 }
 
-// AwaitBoot waits until the host has booted since the stamp was taken, by a soft or a full reboot, and has started all its
-// units. It returns the new stamp.
+// AwaitBoot waits until the host has booted since the stamp was taken, by a soft or a full reboot, and has started all
+// its units. It returns the new stamp.
 func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
 	limited, stop := context.WithTimeout(ctx, h.way.limit())
 	defer stop()
@@ -80,8 +80,8 @@ func (h *Host) awaitUp() error {
 	return nil
 }
 
-// SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for tests of the lab itself; the product
-// asks logind on its own.
+// SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for tests of the lab itself; the
+// product asks logind on its own.
 func (h *Host) SoftReboot(ctx context.Context) (BootStamp, error) {
 	before, err := h.Stamp(ctx)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CacheDir returns the directory of trees, disks and the state of runs. It is never inside the source tree. What an older
-// recipe made stays there until the directory is removed, which is safe whenever no lab runs.
+// CacheDir returns the directory of trees, disks and the state of runs. It is never inside the source tree. What an
+// older recipe made stays there until the directory is removed, which is safe whenever no lab runs.
 func CacheDir() string {
 	if dir := os.Getenv("UPDATECTL_LAB_CACHE"); dir != "" {
 		return dir
@@ -22,11 +22,11 @@ func CacheDir() string {
 	return "/var/cache/updatectl-lab"
 }
 
-// keep returns the path of the cached thing that a recipe makes, and builds it first if it is not there. What is built, and
-// how long it took, goes to standard error; what says more than the name does.
+// keep returns the path of the cached thing that a recipe makes, and builds it first if it is not there. What is
+// built, and how long it took, goes to standard error; what says more than the name does.
 //
-// The final name contains a hash of the recipe and is given by a rename at the very end: an interrupted build has no such
-// name and is built anew. The lock lets two runs that need the same thing build it once.
+// The final name contains a hash of the recipe and is given by a rename at the very end: an interrupted build has no
+// such name and is built anew. The lock lets two runs that need the same thing build it once.
 func keep(ctx context.Context, name, what string, recipe any, build func(ctx context.Context, path string) error) (string, error) {
 	text, err := json.Marshal(recipe)
 	if err != nil {

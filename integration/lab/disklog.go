@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A diskLog stands between a host and its disk: what the host writes goes into a log, and into an overlay from which it
-// is read back. The disk itself changes only when the power is cut, and then only by what the host had flushed. So no
-// write survives just because it was in a cache of the machine that runs the lab.
+// A diskLog stands between a host and its disk: what the host writes goes into a log, and into an overlay from which
+// it is read back. The disk itself changes only when the power is cut, and then only by what the host had flushed. So
+// no write survives just because it was in a cache of the machine that runs the lab.
 type diskLog struct {
 	host   *Host
 	daemon *exec.Cmd // for a container, whose disk has to be a file
@@ -50,8 +50,8 @@ func (l *diskLog) renew(ctx context.Context) error {
 	return nil
 }
 
-// args describe the disk to QEMU's programs, as the node "disk". Flushes are logged; they need not reach the disk of the
-// machine that runs the lab.
+// args describe the disk to QEMU's programs, as the node "disk". Flushes are logged; they need not reach the disk of
+// the machine that runs the lab.
 func (l *diskLog) args() []string {
 	return []string{
 		"--blockdev", "driver=file,node-name=image,cache.no-flush=on,filename=" + l.file("overlay"),
@@ -131,8 +131,8 @@ func (h *Host) replug(ctx context.Context) error {
 // Writes returns the log of what the host has written to its disk since its last full reboot.
 func (h *Host) Writes() (*WriteLog, error) { return ReadWriteLog(h.log.log()) }
 
-// AwaitWrite waits until the host writes a file that begins with a text, at or after index from of the log, and returns
-// the index of that write.
+// AwaitWrite waits until the host writes a file that begins with a text, at or after index from of the log, and
+// returns the index of that write.
 func (h *Host) AwaitWrite(ctx context.Context, from int, text string, limit time.Duration) (int, error) {
 	l, err := h.Writes()
 	if err != nil {
@@ -171,8 +171,8 @@ type Recording struct {
 	at   int // how many of the writes are on the disk, all of them durable
 }
 
-// Record cuts the host's power and returns its disk and its log. With [Host.Rewind] and [Host.Boot] the host boots from the
-// disk as a power cut at any moment leaves it. Its writes are no longer logged.
+// Record cuts the host's power and returns its disk and its log. With [Host.Rewind] and [Host.Boot] the host boots
+// from the disk as a power cut at any moment leaves it. Its writes are no longer logged.
 func (h *Host) Record() (*Recording, error) {
 	h.cutPower()
 	h.log.unplug()
@@ -204,8 +204,8 @@ func (r *Recording) Disk(ctx context.Context, c PowerCut, to string) error {
 	return r.Replay(to, r.at, c)
 }
 
-// Rewind cuts the host's power and gives it the disk that a cut of a recording leaves. It returns what e2fsck complains of
-// once the journal is replayed, "" when the file system is clean.
+// Rewind cuts the host's power and gives it the disk that a cut of a recording leaves. It returns what e2fsck
+// complains of once the journal is replayed, "" when the file system is clean.
 func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, error) {
 	h.cutPower()
 	_ = unix.Unmount(h.disk, unix.MNT_DETACH)

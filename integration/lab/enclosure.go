@@ -29,9 +29,9 @@ const (
 	HostName = "registry.lab.test"
 )
 
-// Enter runs a function inside an enclosure and returns its exit code. It executes the calling program a second time with
-// the same arguments: what the program does before it calls Enter is done twice. prepare runs first, outside, where the
-// network is.
+// Enter runs a function inside an enclosure and returns its exit code. It executes the calling program a second time
+// with the same arguments: what the program does before it calls Enter is done twice. prepare runs first, outside,
+// where the network is.
 func Enter(prepare func(ctx context.Context) error, run func() int) int {
 	if dir := os.Getenv(insideEnv); dir != "" {
 		unix.CloseOnExec(lockFD)
@@ -84,7 +84,8 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
 		UseCgroupFD: true,
 		CgroupFD:    int(cgroup.Fd()),
-		// A new cgroup namespace has its root at the caller's cgroup: the child must be in the run's before it unshares.
+		// A new cgroup namespace has its root at the caller's cgroup: the child must be in the run's before it
+		// unshares.
 		Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP,
 	}
 	if err := cmd.Start(); err != nil {

@@ -8,11 +8,12 @@ import (
 	"sync"
 )
 
-// errHostGone is returned for what can no longer be done or come about, because the container or the machine has ended.
+// errHostGone is returned for what can no longer be done or come about, because the container or the machine has
+// ended.
 var errHostGone = errors.New("the host has ended")
 
-// Alive returns an error when the host has ended: without a full reboot that somebody waits for, everything else would be
-// waited for in vain.
+// Alive returns an error when the host has ended: without a full reboot that somebody waits for, everything else would
+// be waited for in vain.
 func (h *Host) Alive() error {
 	if h.running() {
 		return nil
@@ -38,8 +39,8 @@ const (
 	stays = "---[ end Kernel panic"
 )
 
-// panics reads the console of a machine while it is written, and finds out when its kernel has panicked for good: QEMU runs
-// on then, and no command ever ends.
+// panics reads the console of a machine while it is written, and finds out when its kernel has panicked for good: QEMU
+// runs on then, and no command ever ends.
 type panics struct {
 	log   io.Writer
 	ended func() // called once, when the kernel stays as it is

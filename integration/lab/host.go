@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Host is a Debian system with its own systemd, in a container or in a machine, and with its own network and disk. It
-// boots into the host root: the mutable installation on which an administrator installs the agent.
+// A Host is a Debian system with its own systemd, in a container or in a machine, and with its own network and disk.
+// It boots into the host root: the mutable installation on which an administrator installs the agent.
 type Host struct {
 	Name string
 	Addr string // at which the enclosure reaches its services
-	// Cmdline is what the boot loader adds to the next boot: to the kernel command line of a machine, and to the arguments
-	// of a container's PID 1.
+	// Cmdline is what the boot loader adds to the next boot: to the kernel command line of a machine, and to the
+	// arguments of a container's PID 1.
 	Cmdline []string
 
 	number  int
@@ -192,8 +192,8 @@ func (h *Host) personalise(ctx context.Context) error {
 // Gateway returns the address of the enclosure's end of the host's network.
 func (h *Host) Gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }
 
-// start starts the host in a cgroup of its own, so that all of it can be killed at once. Every boot has a new one: a cgroup
-// with others below it, such as that of the last boot, takes no process.
+// start starts the host in a cgroup of its own, so that all of it can be killed at once. Every boot has a new one: a
+// cgroup with others below it, such as that of the last boot, takes no process.
 func (h *Host) start() error {
 	h.boots++
 	h.cgroup = fmt.Sprintf("/sys/fs/cgroup/host-%s-%d", h.Name, h.boots)
@@ -234,8 +234,8 @@ func (h *Host) start() error {
 	return nil
 }
 
-// disconnect removes the network link of the last boot. When the host was killed the link may outlive it for a moment, and
-// would be taken for the new one.
+// disconnect removes the network link of the last boot. When the host was killed the link may outlive it for a moment,
+// and would be taken for the new one.
 func (h *Host) disconnect() error {
 	link := filepath.Join("/sys/class/net", h.way.link())
 	if _, err := os.Stat(link); err != nil {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// EditConfig changes the configuration of the one image in an OCI layout, and every digest above it: a publisher's mistake
-// that is consistent and can be signed.
+// EditConfig changes the configuration of the one image in an OCI layout, and every digest above it: a publisher's
+// mistake that is consistent and can be signed.
 func EditConfig(layout string, edit func(config map[string]any)) error {
 	return editOnly(layout, func(image map[string]any) error {
 		manifest, err := readJSON(blob(layout, image["digest"].(string)))
@@ -29,8 +29,8 @@ func EditConfig(layout string, edit func(config map[string]any)) error {
 	})
 }
 
-// SwapModule replaces the module of the one live patch that the release in an OCI layout lists: a mistake that releasectl
-// does not make.
+// SwapModule replaces the module of the one live patch that the release in an OCI layout lists: a mistake that
+// releasectl does not make.
 func SwapModule(layout string, content []byte) error {
 	return editOnly(layout, func(release map[string]any) error {
 		index, err := readJSON(blob(layout, release["digest"].(string)))

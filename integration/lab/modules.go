@@ -45,8 +45,8 @@ func kernelOf(tree string) (string, error) {
 	return kernels[0].Name(), nil
 }
 
-// Modules returns the lab's own kernel modules for the kernel of a tree, [V1] or [V2], and builds them if they are not in
-// the cache; inside the enclosure only. The result maps names to paths:
+// Modules returns the lab's own kernel modules for the kernel of a tree, [V1] or [V2], and builds them if they are not
+// in the cache; inside the enclosure only. The result maps names to paths:
 //
 //	lab_fix        a live patch: /proc/version says "lab fix 1"; cumulative
 //	lab_fix2       its successor: "lab fix 2"

@@ -144,21 +144,22 @@ func (c *nspawn) run(ctx context.Context, stdin io.Reader, args ...string) Resul
 	return r
 }
 
-// nsenter returns a command in the namespaces of a container's first process. --root is needed: that process has another
-// root after every soft reboot, and without it the command would see the first.
+// nsenter returns a command in the namespaces of a container's first process. --root is needed: that process has
+// another root after every soft reboot, and without it the command would see the first.
 func nsenter(ctx context.Context, leader int, args ...string) *exec.Cmd {
 	root := fmt.Sprintf("/proc/%d/root", leader)
 	enter := []string{"--target", fmt.Sprint(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
 		"--root=" + root, "--wd=" + root}
-	// env looks the command up in the host's PATH, not in the caller's; the environment is that of an administrator's shell.
+	// env looks the command up in the host's PATH, not in the caller's; the environment is that of an administrator's
+	// shell.
 	env := []string{"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "USER=root", "LANG=C.UTF-8"}
 	return exec.CommandContext(ctx, "nsenter", append(append(enter, env...), args...)...)
 }
 
-// RunAwake runs an nsenter command and keeps sending it SIGCONT. Before a switch, systemd stops all remaining processes with
-// SIGSTOP and then kills them; nsenter stops itself as soon as its child is stopped, and nobody outside of the container
-// would ever continue it.
+// RunAwake runs an nsenter command and keeps sending it SIGCONT. Before a switch, systemd stops all remaining
+// processes with SIGSTOP and then kills them; nsenter stops itself as soon as its child is stopped, and nobody outside
+// of the container would ever continue it.
 func RunAwake(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err

@@ -14,8 +14,8 @@ type Thing func(ctx context.Context) (string, error)
 // Everything is what the hosts, the registries and the publishers of all tests need.
 var Everything = []Thing{HostDisk, V2, V3, Tools, OldTools, oldDisk, builder, Machines}
 
-// Prepare returns a function that installs what the lab needs and builds things, for [Enter], which calls it outside, where
-// the network is: what a run needs has to be named in advance. Things are built side by side.
+// Prepare returns a function that installs what the lab needs and builds things, for [Enter], which calls it outside,
+// where the network is: what a run needs has to be named in advance. Things are built side by side.
 func Prepare(things ...Thing) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		if err := EnsurePackages(ctx, packages...); err != nil {

@@ -25,8 +25,8 @@ func Install(root string) error {
 	return nil
 }
 
-// Follow writes the README's minimal configuration to a host's tree: the host follows a reference of a registry without TLS,
-// signed by a publisher.
+// Follow writes the README's minimal configuration to a host's tree: the host follows a reference of a registry
+// without TLS, signed by a publisher.
 func Follow(root string, r *Registry, repository string, p *Publisher) error {
 	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n",
 		r.Host+"/"+repository, r.Host)

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A Publisher makes and signs images with other people's tools: umoci, skopeo and cosign. With releasectl alone, a test would
-// prove only that the project agrees with itself.
+// A Publisher makes and signs images with other people's tools: umoci, skopeo and cosign. With releasectl alone, a
+// test would prove only that the project agrees with itself.
 type Publisher struct {
 	Key    string // private key file as cosign writes it, encrypted with the empty password
 	Public string // the public key, in PEM form

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// qemu runs a host in a machine of QEMU. The machine is always emulated: a /dev/kvm that exists may still fail to run a
-// stock kernel, which only a boot would show, and the limits of the tests could not suit both.
+// qemu runs a host in a machine of QEMU. The machine is always emulated: a /dev/kvm that exists may still fail to run
+// a stock kernel, which only a boot would show, and the limits of the tests could not suit both.
 //
-// -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a real
-// host, whose boot chain the agent never touches.
+// -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a
+// real host, whose boot chain the agent never touches.
 type qemu struct {
 	host  *Host
 	ports chan *port
@@ -27,8 +27,8 @@ func (q *qemu) link() string { return "vm-" + q.host.Name }
 
 func (q *qemu) device() string { return "/dev/vda" }
 
-// limit allows for a boot on processors that are busy with other things: it takes a minute alone, and took eight beside two
-// more machines.
+// limit allows for a boot on processors that are busy with other things: it takes a minute alone, and took eight
+// beside two more machines.
 func (q *qemu) limit() time.Duration { return 20 * time.Minute }
 
 // dir is for what the machine needs besides its disk. The run's directory is too long a name for sockets.
@@ -39,8 +39,8 @@ const (
 	guestProgram = "/var/lib/lab/labguest" // in /var, which all roots share
 )
 
-// guestUnitText keeps the guest running in every root. The guest takes no part in an orderly shutdown: as a command that an
-// administrator left running, it is killed with all other processes right before the switch.
+// guestUnitText keeps the guest running in every root. The guest takes no part in an orderly shutdown: as a command
+// that an administrator left running, it is killed with all other processes right before the switch.
 const guestUnitText = `[Unit]
 Description=Run commands for the lab
 DefaultDependencies=no
@@ -111,7 +111,8 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		if err := log.renew(context.Background()); err != nil {
 			return nil, err
 		}
-		// The log adds a header to every request. QEMU merges as many requests as fit without it, which would be an I/O error.
+		// The log adds a header to every request. QEMU merges as many requests as fit without it, which would be an
+		// I/O error.
 		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on,request-merging=off")
 	}
 	args = append(args, drive...)

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// FullReboot runs a command in the host that reboots it, and boots it again in place of its firmware: a full reboot ends
-// the container or the machine, a soft one does not. It returns the stamp of the new boot, which has an empty /run.
+// FullReboot runs a command in the host that reboots it, and boots it again in place of its firmware: a full reboot
+// ends the container or the machine, a soft one does not. It returns the stamp of the new boot, which has an empty
+// /run.
 func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, error) {
 	if r := h.Run(ctx, command...); r.Code > 0 && r.Code < 128 {
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %s", h.Name, r)
@@ -16,8 +17,8 @@ func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, er
 	return h.AwaitReboot(ctx, h.way.limit())
 }
 
-// AwaitReboot waits until the host reboots, within a limit, and boots it again. A kernel that panics and does not reboot is
-// an error.
+// AwaitReboot waits until the host reboots, within a limit, and boots it again. A kernel that panics and does not
+// reboot is an error.
 func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp, error) {
 	select {
 	case <-h.ended:

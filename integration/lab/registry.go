@@ -160,7 +160,8 @@ func (r *Registry) Stop() {
 	_ = r.cmd.Wait()
 }
 
-// skopeo returns the options with which skopeo reaches the registry; side is "src-" or "dest-" for a copy, otherwise "".
+// skopeo returns the options with which skopeo reaches the registry; side is "src-" or "dest-" for a copy, otherwise
+// "".
 func (r *Registry) skopeo(side string) []string {
 	args := []string{"--" + side + "tls-verify=false"}
 	if r.user != "" {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A run is the state of one enclosure outside of it: a directory below the cache, with a lock that is held as long as one
-// of its processes lives, and a cgroup of the same name.
+// A run is the state of one enclosure outside of it: a directory below the cache, with a lock that is held as long as
+// one of its processes lives, and a cgroup of the same name.
 type run struct {
 	dir    string
 	cgroup string

@@ -48,8 +48,8 @@ func (h *Host) Must(t testing.TB, args ...string) string {
 	return strings.TrimSuffix(r.Stdout, "\n")
 }
 
-// Await calls done until it returns true, and reports whether it did within a limit. The test fails at once if the host
-// ends meanwhile.
+// Await calls done until it returns true, and reports whether it did within a limit. The test fails at once if the
+// host ends meanwhile.
 func (h *Host) Await(t testing.TB, limit time.Duration, done func() bool) bool {
 	t.Helper()
 	const interval = 200 * time.Millisecond // done usually runs a command in the host

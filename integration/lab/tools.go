@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// toolsRecipe is the tree with other people's tools, which the product must agree with. forky has composefs, and cosign 3,
-// which writes bundles.
+// toolsRecipe is the tree with other people's tools, which the product must agree with. forky has composefs, and
+// cosign 3, which writes bundles.
 var toolsRecipe = recipe{
 	Suites:   []string{"forky"},
 	Packages: []string{"cosign", "composefs", "umoci", "skopeo", "docker-registry", "ca-certificates", "attr"},

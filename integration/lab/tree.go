@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// recipe is everything that decides what a tree contains, except the state of the archive. It is hashed into the tree's
-// name in the cache.
+// recipe is everything that decides what a tree contains, except the state of the archive. It is hashed into the
+// tree's name in the cache.
 type recipe struct {
 	Suites   []string // the first is the distribution; "-security" ones come from the security archive
 	Packages []string
@@ -18,13 +18,13 @@ type recipe struct {
 	Hook     string            // shell, then run in the tree
 }
 
-// leanly are the options of dpkg: it leaves out what no test looks at, a quarter of all files, and does not wait for the
-// disk, because an interrupted build starts anew.
+// leanly are the options of dpkg: it leaves out what no test looks at, a quarter of all files, and does not wait for
+// the disk, because an interrupted build starts anew.
 var leanly = []string{"force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/man/*",
 	"path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*"}
 
-// server lists what all images of the lab have: what is on an ordinary small server, and services whose data and answers
-// show how an update went.
+// server lists what all images of the lab have: what is on an ordinary small server, and services whose data and
+// answers show how an update went.
 var server = []string{
 	"systemd", "systemd-sysv", "dbus", "libpam-systemd", "systemd-resolved", "linux-image-amd64",
 	"openssh-server", "nginx-light", "redis-server",
@@ -42,8 +42,8 @@ func V1(ctx context.Context) (string, error) {
 	})
 }
 
-// V2 returns the tree of the second image: the same with all updates, without cron and with memcached. It is installed on
-// its own, not upgraded from V1, so that users and groups have other ids, as between two builds of an image.
+// V2 returns the tree of the second image: the same with all updates, without cron and with memcached. It is installed
+// on its own, not upgraded from V1, so that users and groups have other ids, as between two builds of an image.
 func V2(ctx context.Context) (string, error) {
 	return tree(ctx, "v2", recipe{
 		Suites:   []string{"trixie", "trixie-updates", "trixie-security"},
@@ -82,8 +82,8 @@ sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release; echo 'l
 	})
 }
 
-// imageHook turns an installation into an image: it removes what belongs to one host, and masks what makes no sense there,
-// as the author of an image would: its packages are not updated one by one.
+// imageHook turns an installation into an image: it removes what belongs to one host, and masks what makes no sense
+// there, as the author of an image would: its packages are not updated one by one.
 const imageHook = `
 rm -f /etc/hostname /etc/ssh/ssh_host_*
 : >/etc/machine-id
@@ -200,8 +200,8 @@ func diskOf(ctx context.Context, tree Thing) (string, error) {
 	return disk(ctx, path)
 }
 
-// disk returns the path of a cached disk image whose ext4 file system has the files of a tree, and room to work in. It is
-// sparse.
+// disk returns the path of a cached disk image whose ext4 file system has the files of a tree, and room to work in. It
+// is sparse.
 func disk(ctx context.Context, tree string) (string, error) {
 	type diskRecipe struct {
 		Tree string

@@ -46,8 +46,8 @@ func NewWire(t testing.TB, r *Registry) *Wire {
 	return w
 }
 
-// Damage changes all bodies of one kind until [Wire.Repair]. The announced length stays: a shorter body ends with a cut
-// connection.
+// Damage changes all bodies of one kind until [Wire.Repair]. The announced length stays: a shorter body ends with a
+// cut connection.
 func (w *Wire) Damage(kind string, how func(io.Reader) io.Reader) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 )
 
 // A WriteLog is what a machine wrote to its disk, in the order in which the disk completed it, as QEMU's driver
-// blklogwrites logs it in the format of dm-log-writes. A disk that loses its power keeps what was written before the last
-// flush; any part of what came later may be lost.
+// blklogwrites logs it in the format of dm-log-writes. A disk that loses its power keeps what was written before the
+// last flush; any part of what came later may be lost.
 type WriteLog struct {
 	Writes []Write
 
@@ -39,8 +39,8 @@ type Write struct {
 type PowerCut struct {
 	// After is how many requests the disk had completed.
 	After int
-	// Seed chooses which of the requests that were not flushed reached the disk all the same, because a disk may reorder
-	// them; 0 is none.
+	// Seed chooses which of the requests that were not flushed reached the disk all the same, because a disk may
+	// reorder them; 0 is none.
 	Seed uint64
 }
 
@@ -83,8 +83,8 @@ func (l *WriteLog) Follow() error {
 	}
 }
 
-// readWrite returns the request at an offset of the log, and how many bytes of the log it takes: 0 at the end of the log.
-// The file is longer than the log.
+// readWrite returns the request at an offset of the log, and how many bytes of the log it takes: 0 at the end of the
+// log. The file is longer than the log.
 func readWrite(f io.ReaderAt, at int64) (Write, int64, error) {
 	var head [sector]byte
 	if n, err := f.ReadAt(head[:], at); n < len(head) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// logged makes a log of writes as QEMU does: letters are blocks of the disk that are written in turn with the next digit,
-// '|' flushes, '!' after a letter writes through, '-' before a letter discards.
+// logged makes a log of writes as QEMU does: letters are blocks of the disk that are written in turn with the next
+// digit, '|' flushes, '!' after a letter writes through, '-' before a letter discards.
 func logged(t *testing.T, requests string) *WriteLog {
 	t.Helper()
 	text := make([]byte, sector)

@@ -33,8 +33,8 @@ var concerned = map[unix.Errno][]Kind{
 	unix.ENOSPC: {Space}, unix.EDQUOT: {Space}, unix.EROFS: {Space, Names}, unix.EIO: {Read, Space, Names, Sync},
 }
 
-// A call is a system call that is a step: its name, its kind, and the numbers of the arguments that say what it touches, -1
-// for none.
+// A call is a system call that is a step: its name, its kind, and the numbers of the arguments that say what it
+// touches, -1 for none.
 type call struct {
 	name string
 	kind Kind
@@ -81,8 +81,8 @@ var calls = map[uintptr]call{
 	unix.SYS_MOUNT_SETATTR:   byName("mount_setattr"),
 }
 
-// watched are the areas in which calls are steps; an error that stays is limited to its area. /proc/self/fd has the images
-// that the program has mounted for its own use.
+// watched are the areas in which calls are steps; an error that stays is limited to its area. /proc/self/fd has the
+// images that the program has mounted for its own use.
 var watched = []string{"/var", "/run/updatectl", "/run/nextroot", "/etc", "/home", "/srv", "/root", "/proc/self/fd", "/dev/loop"}
 
 func area(path string) string {
@@ -94,8 +94,8 @@ func area(path string) string {
 	return ""
 }
 
-// plain removes from a path what differs between runs, and gives things of which there are many, such as the files of an
-// /etc or a graft, one name.
+// plain removes from a path what differs between runs, and gives things of which there are many, such as the files of
+// an /etc or a graft, one name.
 var plain = []struct {
 	what *regexp.Regexp
 	by   string

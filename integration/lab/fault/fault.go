@@ -2,10 +2,10 @@
 
 // Package fault runs a program in a host and lets one of its steps fail, or kills it there.
 //
-// A step is a system call that touches the disk or the mounts. The program is not modified: a seccomp filter sends each
-// such call to this process (seccomp_unotify(2)), which names it, counts it and answers, before the kernel has done
-// anything, with "continue" or with an error. The calls of all threads are counted together, so that a step is the same
-// one in every run. No disk really fails: the error replaces the call.
+// A step is a system call that touches the disk or the mounts. The program is not modified: a seccomp filter sends
+// each such call to this process (seccomp_unotify(2)), which names it, counts it and answers, before the kernel has
+// done anything, with "continue" or with an error. The calls of all threads are counted together, so that a step is
+// the same one in every run. No disk really fails: the error replaces the call.
 //
 // The test binary itself is the injector, under the name [Name]: it is copied into the host and needs nothing there.
 package fault
@@ -27,8 +27,8 @@ import (
 //
 //	labfault SPEC COMMAND...
 //
-// SPEC is a file with a [Spec]; the steps are logged beside it, as SPEC.log. The exit code is the command's, or 128 + the
-// number of the signal that ended it.
+// SPEC is a file with a [Spec]; the steps are logged beside it, as SPEC.log. The exit code is the command's, or 128 +
+// the number of the signal that ended it.
 const Name = "labfault"
 
 // Spec says what fails. An empty one only logs the steps.

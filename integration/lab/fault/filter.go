@@ -33,8 +33,8 @@ func become(command []string) error {
 	filter := program()
 	runtime.LockOSThread()
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	// WAIT_KILLABLE_RECV: the Go runtime sends signals to its own process, and a call that one of them interrupts would be
-	// notified twice.
+	// WAIT_KILLABLE_RECV: the Go runtime sends signals to its own process, and a call that one of them interrupts
+	// would be notified twice.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {

@@ -1,10 +1,10 @@
 // Package guest runs commands inside a machine of the lab, over virtio serial ports: it needs no network, no login and
 // nothing of the booted root, and so reaches a host that has lost all of these.
 //
-// A port carries lines, each a [Message] in JSON, and one command at a time. Either end may vanish in the middle of a line:
-// a soft reboot ends the guest with its userspace, while the port and its unread bytes stay. Therefore every guest has a
-// name of its own, announces it when it starts, and runs no command for another one: a new guest does not run what an old
-// one left unread, and whoever waits for an answer of the old one learns that there will be none.
+// A port carries lines, each a [Message] in JSON, and one command at a time. Either end may vanish in the middle of a
+// line: a soft reboot ends the guest with its userspace, while the port and its unread bytes stay. Therefore every
+// guest has a name of its own, announces it when it starts, and runs no command for another one: a new guest does not
+// run what an old one left unread, and whoever waits for an answer of the old one learns that there will be none.
 package guest
 
 import (

@@ -7,8 +7,8 @@
 //	labhost down          end the host and the registry
 //	labhost prepare       install and build what all hosts and tests need
 //
-// LABHOST is the name of the host, "lab" by default: several can run at once. LABKIND=qemu boots it in a machine instead
-// of a container.
+// LABHOST is the name of the host, "lab" by default: several can run at once. LABKIND=qemu boots it in a machine
+// instead of a container.
 package main
 
 import (
