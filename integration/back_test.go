@@ -151,8 +151,10 @@ func (s *site) toldAsWayBack(v status) {
 	}
 	story = story[max(0, len(story)-3):]
 	if len(story) != 3 || story[0].Event != "switching" || story[0].Root != v.Last.Target || story[0].Verb == "back" ||
-		story[1].Event != "unhealthy" || story[1].Root != v.Last.Target || story[1].Version == "" || story[1].Reason != v.Last.Reason ||
-		story[2].Event != "switching" || story[2].Root != v.Last.Back || story[2].Verb != "back" || (story[2].Version == "") != (v.Last.Back == "host") {
+		story[1].Event != "unhealthy" || story[1].Root != v.Last.Target || story[1].Version == "" ||
+		story[1].Reason != v.Last.Reason ||
+		story[2].Event != "switching" || story[2].Root != v.Last.Back || story[2].Verb != "back" ||
+		(story[2].Version == "") != (v.Last.Back == "host") {
 		s.Errorf("the history ends with %+v", story)
 	}
 	for i := range story[1:] {
@@ -180,7 +182,8 @@ func TestWayBack(t *testing.T) {
 		if v.Last.Target != root {
 			t.Errorf("%s is blamed, want %s", v.Last.Target, root)
 		}
-		if r := s.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout, "late.service") {
+		if r := s.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout,
+			"late.service") {
 			t.Errorf("an unattended apply says %q", r.Stdout)
 		}
 		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
@@ -215,20 +218,26 @@ func TestWayBack(t *testing.T) {
 	}
 	dead("broken agent", "it was not good within 12s", broken...)
 	dead("emergency shell", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-mount.service",
-		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\n"+
+			"OnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
-	dead("read-only state", "read-only file system", early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
+	dead("read-only state", "read-only file system",
+		early("lab-var.service", "mount --bind /var /var; mount -o remount,ro,bind /var")...)
 	const foreign = "mkdir -p /run/nextroot; mount -t tmpfs somebody /run/nextroot"
-	dead("not healthy, and something else is armed", "late.service", append(early("foreign.service", foreign), hangs("late.service", false)...)...)
+	dead("not healthy, and something else is armed", "late.service",
+		append(early("foreign.service", foreign), hangs("late.service", false)...)...)
 
 	t.Run("rolled back while on trial", func(t *testing.T) {
 		s := s.in(t)
 		root := s.tries("judged")
 		v := s.status()
-		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one || time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
+		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one ||
+			time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
 			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") || !strings.Contains(text, "still starting: judged.service\n") || !strings.Contains(text, ", the host goes back to "+one[:19]) {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") ||
+			!strings.Contains(text, "still starting: judged.service\n") ||
+			!strings.Contains(text, ", the host goes back to "+one[:19]) {
 			t.Errorf("status does not say where the host goes:\n%s", text)
 		}
 		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")
@@ -241,7 +250,8 @@ func TestWayBack(t *testing.T) {
 		s.switches("rollback")
 		s.runs(one, "2")
 		const reason = "rolled back from by the operator"
-		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Outcome != "rolled back" || v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
+		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Outcome != "rolled back" ||
+			v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
 			t.Errorf("bad are %+v, the last switch is %+v", v.Bad, v.Last)
 		}
 		if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, "rolled back  ") {
@@ -368,9 +378,11 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		s.upAgain()
 		s.unguarded()
 		t.Log("the record has what the guard did as soon as there is space")
-		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; systemctl restart updatectl-confirm")
+		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; "+
+			"systemctl restart updatectl-confirm")
 		v := s.settled()
-		if v.Booted.Root != one || v.Phase == "trying" || v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || v.Last.Back != one {
+		if v.Booted.Root != one || v.Phase == "trying" || v.Last == nil || v.Last.Outcome != "unhealthy" ||
+			v.Last.Target != root || v.Last.Back != one {
 			t.Fatalf("status is %+v, last %+v", v, v.Last)
 		}
 		s.blames(v, "no space left on device")

@@ -64,7 +64,8 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 			t.Errorf("the host soft-rebooted %d times, want once", v.Kernel.SoftReboots)
 		}
 		resumed(t)
-		if log := h.Must(t, "journalctl", "--boot", "--no-pager", "--output=cat", "--grep=lab host root|nginx", "--unit=nginx"); strings.Count(log, "Started nginx") > 1 {
+		if log := h.Must(t, "journalctl", "--boot", "--no-pager", "--output=cat", "--grep=lab host root|nginx",
+			"--unit=nginx"); strings.Count(log, "Started nginx") > 1 {
 			t.Errorf("services of the host root were started and stopped again:\n%s", log)
 		}
 	})
@@ -77,7 +78,8 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 		if v.Kernel.SoftReboots != 0 {
 			t.Errorf("the host soft-rebooted %d times", v.Kernel.SoftReboots)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text,
+			"a boot of the kernel landed here") {
 			t.Errorf("status does not say how the host got here:\n%s", text)
 		}
 		if text := s.updatectl(exitDone, "config", "show").Stdout; !strings.Contains(text, `deadline = "1m17s"`) {
@@ -105,7 +107,8 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 	})
 	t.Run("with a unit that has failed and a typo made since the root was good", func(t *testing.T) {
 		h.Must(t, "sh", "-ec", `printf '[health]\ndeadlin = "1m"\n' > /etc/updatectl/conf.d/20-typo.toml
-printf '[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/tired.service
+printf '[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n' \
+	> /etc/systemd/system/tired.service
 systemctl enable tired.service`)
 		s := s.in(t)
 		if v := s.boots("systemctl", "reboot"); v.Booted.Root != one || v.Phase != "good" {
@@ -115,7 +118,9 @@ systemctl enable tired.service`)
 			t.Errorf("status does not show it:\n%s", text)
 		}
 		s.refused(exitUsage, "unknown key health.deadlin", "", "apply")
-		h.Must(t, "sh", "-ec", "systemctl disable tired.service; rm /etc/systemd/system/tired.service /etc/updatectl/conf.d/20-typo.toml; systemctl daemon-reload; systemctl reset-failed")
+		h.Must(t, "sh", "-ec", "systemctl disable tired.service; "+
+			"rm /etc/systemd/system/tired.service /etc/updatectl/conf.d/20-typo.toml; systemctl daemon-reload; "+
+			"systemctl reset-failed")
 	})
 	t.Run("with a full disk", func(t *testing.T) {
 		h.Must(t, "sh", "-c", fillVar)
@@ -130,12 +135,14 @@ systemctl enable tired.service`)
 		if got := h.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "1\n1" {
 			t.Fatalf("booted is %q\n%s", got, h.Console())
 		}
-		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; systemctl restart updatectl-confirm")
+		h.Must(t, "sh", "-ec", "rm -f /var/fill /var/fill2 /var/lib/updatectl/more; systemctl reset-failed; "+
+			"systemctl restart updatectl-confirm")
 		resumed(t)
 	})
 	t.Run("not healthy once", func(t *testing.T) {
 		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/health.d/required.d; cd /etc/updatectl/health.d/required.d
-printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touch /var/lib/sick; sed -i s/77s/20s/ /etc/updatectl/conf.d/10-since.toml`)
+printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touch /var/lib/sick
+sed -i s/77s/20s/ /etc/updatectl/conf.d/10-since.toml`)
 		s := s.in(t)
 		v := s.boots("systemctl", "reboot")
 		h.Await(t, 2*time.Minute, func() bool {
@@ -151,7 +158,8 @@ printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touc
 		h.Must(t, "rm", "/var/lib/sick")
 		s.boots("systemctl", "reboot")
 		resumed(t)
-		h.Must(t, "sh", "-ec", "rm /etc/updatectl/health.d/required.d/10-sick; sed -i s/20s/77s/ /etc/updatectl/conf.d/10-since.toml")
+		h.Must(t, "sh", "-ec",
+			"rm /etc/updatectl/health.d/required.d/10-sick; sed -i s/20s/77s/ /etc/updatectl/conf.d/10-since.toml")
 	})
 	t.Run("a resume that fails twice", func(t *testing.T) {
 		s := s.in(t)
@@ -199,7 +207,8 @@ func TestPowerCutWhileTrying(t *testing.T) {
 		}
 		v := s.settles()
 		s.runs(one, "1")
-		if bad, isBad := v.Bad[root]; isBad != (attempt == 2) || isBad && !strings.Contains(bad.Reason, "tried 2 times") {
+		if bad, isBad := v.Bad[root]; isBad != (attempt == 2) ||
+			isBad && !strings.Contains(bad.Reason, "tried 2 times") {
 			t.Errorf("after %d power cuts bad is %+v", attempt, v.Bad)
 		}
 	}

@@ -37,10 +37,10 @@ import (
 // Type, mode, owner, size, time to the nanosecond, link target, device number, every extended attribute, content and
 // the names of each inode have to be the same for every path. All exceptions:
 //
-//   - security.selinux and attributes with an empty value: umoci leaves out the former deliberately, and the latter because
-//     its tar reader takes them for none. Our root must have them as in the layer.
-//   - The link count of mounted directories: overlayfs reports 1 for all. The image has the true count, as composefs-info
-//     shows, and that is compared.
+//   - security.selinux and attributes with an empty value: umoci leaves out the former deliberately, and the latter
+//     because its tar reader takes them for none. Our root must have them as in the layer.
+//   - The link count of mounted directories: overlayfs reports 1 for all. The image has the true count, as
+//     composefs-info shows, and that is compared.
 //   - The sizes of directories, which each file system defines in its own way.
 //
 // Hard links are no exception: an EROFS directory entry is a name and an inode number, so the format supports them,
@@ -149,7 +149,8 @@ func (b *bench) run(code int, program string, args ...string) string {
 		b.Fatal(err)
 	}
 	if got := cmd.ProcessState.ExitCode(); got != code {
-		b.Fatalf("%s %s ended with %d, want %d\n%s%s", program, strings.Join(args, " "), got, code, stdout.Bytes(), stderr.Bytes())
+		b.Fatalf("%s %s ended with %d, want %d\n%s%s", program, strings.Join(args, " "), got, code, stdout.Bytes(),
+			stderr.Bytes())
 	}
 	return stdout.String()
 }
@@ -170,8 +171,9 @@ func (b *bench) host(plainHTTP ...string) string {
 		b.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"release.pub":    b.publisher.Public,
-		"updatectl.toml": fmt.Sprintf("[source]\nplain-http = [%s]\n[verify]\nkeys = [\"/etc/updatectl/release.pub\"]\n", quoted(plainHTTP)),
+		"release.pub": b.publisher.Public,
+		"updatectl.toml": fmt.Sprintf("[source]\nplain-http = [%s]\n[verify]\n"+
+			"keys = [\"/etc/updatectl/release.pub\"]\n", quoted(plainHTTP)),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			b.Fatal(err)
@@ -214,7 +216,8 @@ func (s staged) mount(t *testing.T) string {
 	meta, root := t.TempDir(), t.TempDir()
 	for _, m := range []struct{ source, target, kind, options string }{
 		{s.cfs(), meta, "erofs", ""},
-		{"updatectl:" + s.id, root, "overlay", fmt.Sprintf("metacopy=on,redirect_dir=on,lowerdir=%s::%s", meta, s.objects())},
+		{"updatectl:" + s.id, root, "overlay", fmt.Sprintf("metacopy=on,redirect_dir=on,lowerdir=%s::%s", meta,
+			s.objects())},
 	} {
 		if err := unix.Mount(m.source, m.target, m.kind, unix.MS_RDONLY, m.options); err != nil {
 			t.Fatalf("mount -t %s -o %s %s: %v", m.kind, m.options, m.source, err)
@@ -474,7 +477,8 @@ func (b *bench) dump(cfs string) dumped {
 		}
 		target, ok := d[l.link]
 		if !ok || target.link != "" {
-			b.Fatalf("composefs-info says that %q is a link to %q, which does not exist or is a link, too", name, l.link)
+			b.Fatalf("composefs-info says that %q is a link to %q, which does not exist or is a link, too", name,
+				l.link)
 		}
 		target.link = l.link
 		d[name] = target
@@ -732,7 +736,8 @@ func (b *bench) oddImage() string {
 		b.Fatal(err)
 	}
 	layout := filepath.Join(b.dir, "layout")
-	b.tool("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-compress-format", "zstd", "--dest-compress-level", "1",
+	b.tool("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-compress-format", "zstd",
+		"--dest-compress-level", "1",
 		"oci:"+server+":latest", "oci:"+layout+":latest")
 	for _, l := range []struct {
 		compression string
@@ -785,7 +790,8 @@ func (b *bench) oddLayer() []byte {
 	check(os.WriteFile(filepath.Join(deep, strings.Repeat("n", 250)), []byte("long"), 0o600))
 	check(os.Symlink(strings.Repeat("t/", 1000), filepath.Join(dir, "long-target")))
 	write("comma, \\ and \xff = é", "")
-	for _, size := range []int{1, 64, 65, 4095, 4096, 4097, 1 << 20, 1<<20 + 1} { // around a block, and around what may be inlined
+	// around a block, and around what may be inlined
+	for _, size := range []int{1, 64, 65, 4095, 4096, 4097, 1 << 20, 1<<20 + 1} {
 		write(fmt.Sprintf("sizes/%d", size), strings.Repeat("s", size))
 	}
 	for i := range 3000 { // a directory with many blocks
@@ -835,7 +841,8 @@ func (b *bench) oddLayer() []byte {
 
 // entry returns an entry of a layer; a name that ends in a slash is a directory.
 func entry(name string, change ...func(*tar.Header)) tar.Header {
-	h := tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, ModTime: time.Unix(1600000000, 0), Format: tar.FormatPAX}
+	h := tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, ModTime: time.Unix(1600000000, 0),
+		Format: tar.FormatPAX}
 	if strings.HasSuffix(name, "/") {
 		h.Typeflag, h.Mode = tar.TypeDir, 0o755
 	}
@@ -927,7 +934,8 @@ func changingLayer(t *testing.T) []byte {
 	const d = odd + "/entries/"
 	return tarOf(t,
 		// Every changed directory has an entry: without one, the specification leaves its time open.
-		entry("usr/share/"), entry("usr/share/i18n/"), entry(odd+"/"), entry(odd+"/links/"), entry(d), entry("usr/bin/"), entry("etc/"),
+		entry("usr/share/"), entry("usr/share/i18n/"), entry(odd+"/"), entry(odd+"/links/"), entry(d),
+		entry("usr/bin/"), entry("etc/"),
 		entry("usr/share/i18n/.wh..wh..opq"), entry("usr/share/i18n/fresh"),
 		entry("usr/share/.wh.common-licenses"), entry("etc/.wh.debian_version"),
 		entry(d+"opaque/"), entry(d+"opaque/.wh..wh..opq"), entry(d+"opaque/fresh"),
@@ -972,7 +980,8 @@ func checkOdd(t *testing.T, tree map[string]node) {
 	}
 	for _, what := range []string{
 		"type 40000", "type 100000", "type 120000", "type 20000", "type 60000", "type 10000",
-		"hard link", "linked symbolic link", "long path", "nanoseconds", "before 1970", "after 2106", "set-uid", "set-gid", "sticky",
+		"hard link", "linked symbolic link", "long path", "nanoseconds", "before 1970", "after 2106",
+		"set-uid", "set-gid", "sticky",
 		"large owner", "security.capability", "system.posix_acl_access", "system.posix_acl_default",
 		"user.note", "user.large", "trusted.mine", "user.attribute-19",
 	} {
@@ -982,7 +991,8 @@ func checkOdd(t *testing.T, tree map[string]node) {
 	}
 	for name, want := range map[string]bool{
 		"usr/share/common-licenses": false, "etc/debian_version": false, odd + "/entries/removed": false,
-		odd + "/entries/opaque/hidden": false, odd + "/entries/opaque/below": false, odd + "/entries/opaque/fresh": true,
+		odd + "/entries/opaque/hidden": false, odd + "/entries/opaque/below": false, odd +
+			"/entries/opaque/fresh": true,
 		"usr/share/i18n/fresh": true, "usr/share/i18n/SUPPORTED": false, odd + "/entries/described/kept": true,
 		"usr/bin/through-the-link": true, "usr/bin/ping-too": true, "usr/lib/systemd/systemd": true,
 	} {

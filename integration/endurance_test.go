@@ -35,7 +35,8 @@ JSON`
 // unitsLoaded returns the names of the units that PID 1 has loaded.
 func (s *site) unitsLoaded() []string {
 	s.Helper()
-	return strings.Fields(s.host.Must(s.T, "sh", "-c", "systemctl list-units --all --plain --no-legend | cut -d' ' -f1"))
+	return strings.Fields(s.host.Must(s.T, "sh", "-c",
+		"systemctl list-units --all --plain --no-legend | cut -d' ' -f1"))
 }
 
 func (s *site) burden() burden {
@@ -50,7 +51,8 @@ func (s *site) burden() burden {
 
 // slack is how much two measurements in the same root may differ, because systemd and the services do something
 // meanwhile. Growth with each switch would be thirty times as much at the end.
-var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 12, Processes: 6, Units: 12, Run: 12, MemoryKiB: 2048, RunKiB: 512, DiskKiB: 64}
+var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 12, Processes: 6, Units: 12, Run: 12, MemoryKiB: 2048,
+	RunKiB: 512, DiskKiB: 64}
 
 // above describes the measures that exceed a first measurement by more than the slack.
 func (b burden) above(first burden) string {
@@ -83,7 +85,8 @@ func TestEndurance(t *testing.T) {
 	s := newSite(t, "endurance")
 	s.settlesAtOnce()
 	s.publish("2", "os/two:stable")
-	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third", strings.Repeat("the third image\n", 100_000)))
+	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third",
+		strings.Repeat("the third image\n", 100_000)))
 	images := []struct{ reference, root, version string }{
 		{s.registry.Host + "/os/server:stable", s.roots["1"], "1"},
 		{s.registry.Host + "/os/two:stable", s.roots["2"], "2"},
@@ -126,6 +129,7 @@ func TestEndurance(t *testing.T) {
 	}
 	s.sound()
 	if left := s.host.Must(t, "ls", "/var/lib/updatectl/roots"); len(strings.Fields(left)) > len(images) {
-		t.Errorf("more roots are kept than the booted one, the one before and the one that was rolled back from:\n%s", left)
+		t.Errorf("more roots are kept than the booted one, the one before and the one that was rolled back from:\n%s",
+			left)
 	}
 }

@@ -33,7 +33,8 @@ func (s *site) injects() {
 // settlesAtOnce lets new roots be judged as soon as they are up: what services do later does not matter here.
 func (s *site) settlesAtOnce() {
 	s.Helper()
-	if err := s.host.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n", 0o644); err != nil {
+	if err := s.host.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n",
+		0o644); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -192,9 +193,10 @@ func (a act) meets(t *testing.T, s *site, picked func(fault.Spec) bool, least in
 		}
 		t.Logf("%d of %d faults", len(table), len(all))
 		for _, f := range table {
-			t.Run(fmt.Sprintf("%s at %d of %s", f.Do, f.Nth, strings.ReplaceAll(f.Step, "/", "|")), func(t *testing.T) {
-				a.inject(s.in(t), f, whole)
-			})
+			t.Run(fmt.Sprintf("%s at %d of %s", f.Do, f.Nth, strings.ReplaceAll(f.Step, "/", "|")),
+				func(t *testing.T) {
+					a.inject(s.in(t), f, whole)
+				})
 		}
 	})
 }
@@ -238,17 +240,21 @@ func (s *site) setRecord(text string) {
 func (s *site) queues() (gone func()) {
 	s.Helper()
 	for name, text := range map[string]string{
-		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
-		"lab-hold.service":            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
-		guardUnit:                     "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
+		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\n" +
+			"Type=oneshot\nExecStart=/bin/true\n",
+		"lab-hold.service": "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\n" +
+			"ExecStart=/bin/sleep infinity\n",
+		guardUnit: "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
 	} {
 		if err := s.host.WriteFile("/run/systemd/system/"+name, text, 0o644); err != nil {
 			s.Fatal(err)
 		}
 	}
-	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl restart "+guardUnit) // an earlier one may still be active
+	// an earlier one may still be active
+	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl restart "+guardUnit)
 	return func() {
-		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
+		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; "+
+			"rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
 	}
 }
 
@@ -261,8 +267,10 @@ func (s *site) arming(name, record string, fresh bool) act {
 				s.host.Must(s.T, "sh", "-ec", "rm -rf /var/lib/updatectl/roots/*/etc*")
 			}
 			s.setRecord(record)
-			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next /var/lib/updatectl/host 2>/dev/null || :; rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
-				"; systemctl start --no-block lab-hold.service; systemctl start --no-block systemd-soft-reboot.service")
+			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next /var/lib/updatectl/host 2>/dev/null || :; "+
+				"rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
+				"; systemctl start --no-block lab-hold.service; "+
+				"systemctl start --no-block systemd-soft-reboot.service")
 		},
 		after: func(s *site) {
 			s.host.Must(s.T, "sh", "-ec", "systemctl stop lab-hold.service; systemctl reset-failed 2>/dev/null; "+
@@ -283,13 +291,15 @@ func (s *site) acts(meet func(act)) {
 	meet(act{name: "stage", args: []string{"stage", "--from", small}, code: exitAvailable, prepare: func(s *site) {
 		h.Must(s.T, "rm", "-rf", "/var/lib/updatectl", "/run/updatectl")
 	}})
-	must("rm -rf /var/lib/updatectl; updatectl stage --from " + small + " || :; cp -a /var/lib/updatectl/roots/sha256-* /run/lab/stray")
+	must("rm -rf /var/lib/updatectl; updatectl stage --from " + small +
+		" || :; cp -a /var/lib/updatectl/roots/sha256-* /run/lab/stray")
 	must("rm -rf /var/lib/updatectl; updatectl stage || :")
 	one := s.roots["1"]
 
 	release := s.inhibit()
 	staged := h.Must(s.T, "cat", stateFile)
-	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(staged) }})
+	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked,
+		prepare: func(s *site) { s.setRecord(staged) }})
 	s.updatectl(exitBlocked, "apply") // prepares what arming needs
 	s.setRecord(staged)
 	release()
@@ -311,8 +321,9 @@ func (s *site) acts(meet func(act)) {
 	})
 	meet(act{name: "confirm", args: []string{"confirm"}, code: exitDone, prepare: func(s *site) {
 		s.setRecord(tried)
-		h.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl/roots; mkdir -p "+one+"/etc.before/x; cp -a /run/lab/stray/. stray-copy; rm -rf "+
-			"sha256-"+strings.Repeat("0", 64)+"; mv stray-copy sha256-"+strings.Repeat("0", 64))
+		h.Must(s.T, "sh", "-ec",
+			"cd /var/lib/updatectl/roots; mkdir -p "+one+"/etc.before/x; cp -a /run/lab/stray/. stray-copy; rm -rf "+
+				"sha256-"+strings.Repeat("0", 64)+"; mv stray-copy sha256-"+strings.Repeat("0", 64))
 	}, after: func(s *site) {
 		if s.status().Phase == "trying" || s.status().Phase == "armed" { // as the unit, or the next apply, does
 			s.updatectl(exitDone, "confirm")
@@ -344,9 +355,11 @@ func TestFaultsInShort(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "faultcore")
 	sample := map[string][]string{
-		"stage":        {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*", "KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},
-		"apply":        {"KILL rename /var/lib/updatectl/state.json", "EIO sync /var/lib/updatectl/.state.json.*"},
-		"arm":          {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", "KILL move_mount /run/nextroot", "ENOMEM fsmount"},
+		"stage": {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*",
+			"KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},
+		"apply": {"KILL rename /var/lib/updatectl/state.json", "EIO sync /var/lib/updatectl/.state.json.*"},
+		"arm": {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…",
+			"KILL move_mount /run/nextroot", "ENOMEM fsmount"},
 		"arm again":    {"KILL rename /var/lib/updatectl/roots/sha256-*/etc"},
 		"confirm":      {"KILL rename /var/lib/updatectl/state.json", "ENOSPC write /var/lib/updatectl/.state.json.*"},
 		"gc":           {"KILL unlink /var/lib/updatectl/objects/*/*"},

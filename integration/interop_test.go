@@ -57,7 +57,8 @@ func TestPackOdd(t *testing.T) {
 		expect        func(node) node
 	}{
 		"directory": {tree, ".", wholeSeconds},
-		"tar": {archive, odd, func(n node) node { // without parent directories, and with a linked FIFO that GNU tar has duplicated
+		// without parent directories, and with a linked FIFO that GNU tar has duplicated
+		"tar": {archive, odd, func(n node) node {
 			if n.Mode&unix.S_IFMT == unix.S_IFIFO {
 				n.Nlink, n.First = 1, ""
 			}
@@ -99,8 +100,12 @@ func TestSignatures(t *testing.T) {
 			b.run(0, "releasectl", "sign", "--plain-http", "--form", "simple", "--key", b.publisher.Key, reference)
 			return nil
 		}},
-		"cosign-3": {"bundle", func(b *bench, reference string) error { return b.publisher.Sign(b.Context(), r, reference) }},
-		"cosign-2": {"simple-signing", func(b *bench, reference string) error { return b.publisher.SignOld(b.Context(), r, reference) }},
+		"cosign-3": {"bundle", func(b *bench, reference string) error {
+			return b.publisher.Sign(b.Context(), r, reference)
+		}},
+		"cosign-2": {"simple-signing", func(b *bench, reference string) error {
+			return b.publisher.SignOld(b.Context(), r, reference)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -123,10 +128,12 @@ func TestSignatures(t *testing.T) {
 			}
 			b.trusted(host, repository+":stable", d, c.form)
 			b.run(exitNotTrusted, "updatectl", "--root", strange, "check", "--from", repository+":stable")
-			if out := b.run(0, "releasectl", "inspect", "--plain-http", "--key", b.publicKey(), repository+":stable"); !strings.Contains(out, d.String()) {
+			if out := b.run(0, "releasectl", "inspect", "--plain-http", "--key", b.publicKey(),
+				repository+":stable"); !strings.Contains(out, d.String()) {
 				t.Errorf("releasectl inspect says %s", out)
 			}
-			if got := b.tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", "docker://"+repository+":stable"); strings.TrimSpace(got) != d.String() {
+			if got := b.tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+				"docker://"+repository+":stable"); strings.TrimSpace(got) != d.String() {
 				t.Errorf("skopeo inspect says %q, want %s", got, d)
 			}
 
@@ -145,7 +152,8 @@ func TestSignatures(t *testing.T) {
 			// Back to a registry, with skopeo and with releasectl.
 			b.mirror(mirror+":stable", "docker://"+repository+"-skopeo:stable")
 			b.mirror(mirror+":"+tag, "docker://"+repository+"-skopeo:"+tag)
-			b.run(0, "releasectl", "push", "--plain-http", strings.TrimPrefix(mirror, "oci:")+":stable", repository+"-releasectl:stable")
+			b.run(0, "releasectl", "push", "--plain-http", strings.TrimPrefix(mirror, "oci:")+":stable",
+				repository+"-releasectl:stable")
 			for _, copied := range []string{repository + "-skopeo", repository + "-releasectl"} {
 				b.trusted(host, copied+":stable", d, c.form)
 				if err := b.publisher.Verify(t.Context(), r, copied+"@"+d.String()); err != nil {
@@ -196,14 +204,16 @@ func TestKeys(t *testing.T) {
 				Key:    filepath.Join(b.dir, "release.key"),
 				Public: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 			}
-			if err := os.WriteFile(b.publisher.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
+			if err := os.WriteFile(b.publisher.Key,
+				pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			host := b.host(r.Host)
 			for option, form := range map[string]string{"bundle": "bundle", "simple": "simple-signing"} {
 				repository := r.Host + "/keys/" + name + "-" + option
 				b.run(0, "releasectl", "push", "--plain-http", layout+":latest", repository+":stable")
-				b.run(0, "releasectl", "sign", "--plain-http", "--form", option, "--key", b.publisher.Key, repository+":stable")
+				b.run(0, "releasectl", "sign", "--plain-http", "--form", option, "--key", b.publisher.Key,
+					repository+":stable")
 				b.trusted(host, repository+":stable", d, form)
 				b.tool("cosign", "verify", "--key", b.publicKey(), "--insecure-ignore-tlog=true",
 					"--allow-http-registry", "--allow-insecure-registry", repository+"@"+d.String())
@@ -242,12 +252,16 @@ func TestForms(t *testing.T) {
 		options          []string
 		manifest, layers string
 	}{
-		"podman": {[]string{"--format", "oci", "--dest-compress-format", "gzip", "--dest-force-compress-format"}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
-		"zstd":   {[]string{"--format", "oci", "--dest-compress-format", "zstd", "--dest-force-compress-format"}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
-		"chunked": {[]string{"--format", "oci", "--dest-compress-format", "zstd:chunked", "--dest-force-compress-format"},
+		"podman": {[]string{"--format", "oci", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
+			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
+		"zstd": {[]string{"--format", "oci", "--dest-compress-format", "zstd", "--dest-force-compress-format"},
+			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
+		"chunked": {[]string{"--format", "oci", "--dest-compress-format", "zstd:chunked",
+			"--dest-force-compress-format"},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
 		"docker": {[]string{"--format", "v2s2", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
-			"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.image.rootfs.diff.tar.gzip"},
+			"application/vnd.docker.distribution.manifest.v2+json",
+			"application/vnd.docker.image.rootfs.diff.tar.gzip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -263,8 +277,10 @@ func TestForms(t *testing.T) {
 			}
 			d := digest.FromString(raw)
 			for form, sign := range map[string]func() error{
-				"bundle":         func() error { return b.publisher.Sign(t.Context(), r, repository+"@"+d.String()) },
-				"simple-signing": func() error { return b.publisher.SignOld(t.Context(), r, repository+"-old@"+d.String()) },
+				"bundle": func() error { return b.publisher.Sign(t.Context(), r, repository+"@"+d.String()) },
+				"simple-signing": func() error {
+					return b.publisher.SignOld(t.Context(), r, repository+"-old@"+d.String())
+				},
 			} {
 				reference := repository + ":stable"
 				if form == "simple-signing" {
@@ -487,7 +503,8 @@ func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	err = errors.Join(os.WriteFile(filepath.Join(layout, "blobs/sha256", d.Digest.Encoded()), data, 0o644), os.WriteFile(file, text, 0o644))
+	err = errors.Join(os.WriteFile(filepath.Join(layout, "blobs/sha256", d.Digest.Encoded()), data, 0o644),
+		os.WriteFile(file, text, 0o644))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,15 +17,19 @@ func TestJourney(t *testing.T) {
 	kernel := h.Must(t, "uname", "-r")
 	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
 	// The host has no modules for the kernel of the machine that runs the lab; give it some to be carried over.
-	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d/kernel; echo here > $d/kernel/x.ko; touch $d/modules.dep`)
-	h.Must(t, "sh", "-ec", `echo kept > /var/lib/of-the-host; echo kept > /srv/file; redis-cli set story kept; useradd --create-home --groups sudo alice`)
+	h.Must(t, "sh", "-ec",
+		`d=/usr/lib/modules/$(uname -r); mkdir -p $d/kernel; echo here > $d/kernel/x.ko; touch $d/modules.dep`)
+	h.Must(t, "sh", "-ec",
+		`echo kept > /var/lib/of-the-host; echo kept > /srv/file; redis-cli set story kept
+useradd --create-home --groups sudo alice`)
 	h.Must(t, "sh", "-ec", `echo alice:secret | chpasswd`)
 	h.Must(t, "touch", "/run/of-the-host")
 	identity := h.Must(t, "cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key")
 	s.updatectl(exitAvailable, "check")
 	s.updatectl(exitAvailable, "stage")
 	plan := s.updatectl(exitAvailable, "plan").Stdout
-	for _, want := range []string{"Level", "soft", "keeps running", "carried over", "/etc", "signed by", "release.pub (bundle)"} {
+	for _, want := range []string{"Level", "soft", "keeps running", "carried over", "/etc", "signed by",
+		"release.pub (bundle)"} {
 		if !strings.Contains(plan, want) {
 			t.Errorf("plan does not say %q:\n%s", want, plan)
 		}

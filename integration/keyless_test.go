@@ -69,7 +69,8 @@ func TestKeyless(t *testing.T) {
 	s.runs(s.roots["1"], "1")
 	const who = buildSubject + " (bundle; known to " + buildIssuer + "; entry 4711 of "
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, who) || !strings.Contains(text, "release.pub (bundle)") {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, who) ||
+			!strings.Contains(text, "release.pub (bundle)") {
 			t.Errorf("%s does not say %q and the key:\n%s", command, who, text)
 		}
 	}
@@ -128,12 +129,14 @@ func (s *site) attach(a *verifytest.Authority, image digest.Digest) {
 	if err := repository.Push(s.Context(), bundle, bytes.NewReader(c.Bundle)); err != nil {
 		s.Fatal(err)
 	}
-	_, err = oras.PackManifest(s.Context(), repository, oras.PackManifestVersion1_1, verify.BundleMediaType, oras.PackManifestOptions{
-		Subject: &subject, Layers: []ocispec.Descriptor{bundle},
-		ManifestAnnotations: map[string]string{
-			"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
-		},
-	})
+	_, err = oras.PackManifest(s.Context(), repository, oras.PackManifestVersion1_1, verify.BundleMediaType,
+		oras.PackManifestOptions{
+			Subject: &subject, Layers: []ocispec.Descriptor{bundle},
+			ManifestAnnotations: map[string]string{
+				"dev.sigstore.bundle.content":       "dsse-envelope",
+				"dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
+			},
+		})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -150,7 +153,8 @@ func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject
 	if err := os.WriteFile(file, []byte(trustRoot(s.T, a)), 0o644); err != nil {
 		s.Fatal(err)
 	}
-	out, err := lab.Tool(s.Context(), tools, "cosign", "verify", "--trusted-root", file, "--certificate-identity", subject,
+	out, err := lab.Tool(s.Context(), tools, "cosign", "verify", "--trusted-root", file,
+		"--certificate-identity", subject,
 		"--certificate-oidc-issuer", buildIssuer, "--insecure-ignore-sct", "--use-signed-timestamps",
 		"--allow-http-registry", "--allow-insecure-registry", s.registry.Host+"/os/server@"+image.String())
 	if err != nil {

@@ -28,7 +28,8 @@ type fix struct {
 func (s *site) add(draft string, fixes ...fix) {
 	s.Helper()
 	for _, f := range fixes {
-		args := []string{"livepatch", "add", "--kernel-release", f.kernel.Release, "--kernel-version", f.kernel.Version, "--kernel-build-id", f.kernel.BuildID}
+		args := []string{"livepatch", "add", "--kernel-release", f.kernel.Release, "--kernel-version",
+			f.kernel.Version, "--kernel-build-id", f.kernel.BuildID}
 		if f.cves != "" {
 			args = append(args, "--fixes", f.cves)
 		}
@@ -114,7 +115,10 @@ func (s *site) covered(want ...string) {
 			continue
 		}
 		state, _, _ = strings.Cut(state, " lab_") // of an open one, the text says more in between
-		if !slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool { return strings.Contains(l, name) && strings.Contains(l, state) }) {
+		if !slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool {
+			return strings.Contains(l, name) &&
+				strings.Contains(l, state)
+		}) {
 			s.Errorf("status does not say %q:\n%s", line, text)
 		}
 	}
@@ -131,7 +135,8 @@ cat /proc/version /proc/sys/kernel/tainted`)
 // effective expects the kernel to report a live patch as enabled and not in transition.
 func (s *site) effective(name string) {
 	s.Helper()
-	if got := s.host.Must(s.T, "sh", "-c", "cd /sys/kernel/livepatch/"+name+" && cat enabled transition"); got != "1\n0" {
+	if got := s.host.Must(s.T, "sh", "-c",
+		"cd /sys/kernel/livepatch/"+name+" && cat enabled transition"); got != "1\n0" {
 		s.Errorf("%s is %q (enabled, transition)", name, got)
 	}
 }
@@ -187,13 +192,16 @@ func TestVMLivePatch(t *testing.T) {
 				t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
 			}
 		}
-		other := lab.Kernel{Release: filepath.Base(s.modulesDir("2")), Version: kernel.Version, BuildID: kernel.BuildID}
+		other := lab.Kernel{Release: filepath.Base(s.modulesDir("2")), Version: kernel.Version,
+			BuildID: kernel.BuildID}
 		name := s.fixes("1.0", "1", fix{theirs["lab_fix"], other, "CVE-2026-0001"})
-		refused(exitIncompatible, "it is for the kernel "+other.Release+", and this host runs "+kernel.Release, "livepatch list", "lab_fix", "--from", name)
+		refused(exitIncompatible, "it is for the kernel "+other.Release+", and this host runs "+kernel.Release,
+			"livepatch list", "lab_fix", "--from", name)
 		if text := s.available(exitDone, "--from", name); !strings.Contains(text, "Up to date") {
 			t.Errorf("check of a release for other kernels prints:\n%s", text)
 		}
-		if r := s.updatectl(exitDone, "livepatch", "apply", "--from", name); !strings.Contains(r.Stdout, "Nothing to load") {
+		if r := s.updatectl(exitDone, "livepatch", "apply", "--from", name); !strings.Contains(r.Stdout,
+			"Nothing to load") {
 			t.Errorf("apply of a release for other kernels: %s", r)
 		}
 
@@ -207,7 +215,9 @@ func TestVMLivePatch(t *testing.T) {
 		refused(exitNotTrusted, "does not match", "what was served is not what was signed", "--from", name)
 		repair()
 
-		if out := s.releasectlFails("livepatch", "add", "--kernel-version", kernel.Version, "--kernel-build-id", kernel.BuildID, s.draft("1.4", "5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
+		if out := s.releasectlFails("livepatch", "add", "--kernel-version", kernel.Version, "--kernel-build-id",
+			kernel.BuildID, s.draft("1.4",
+				"5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
 			t.Errorf("releasectl prints for a module that is no live patch: %s", out)
 		}
 		draft = s.draft("1.4", "5")
@@ -221,21 +231,25 @@ func TestVMLivePatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.sign("1.4", s.push("1.4", draft))
-		refused(exitIncompatible, "the module does not say that it is a live patch", "its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
+		refused(exitIncompatible, "the module does not say that it is a live patch",
+			"its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
 
 		// A full reboot may start another build of that release, so the patch is kept. It comes last: from then on it
 		// is stored.
 		other = kernel
 		other.BuildID = strings.Repeat("ab", 20)
 		name = s.fixes("1.5", "6", fix{ours["lab_fix"], other, ""})
-		refused(exitIncompatible, "it is for the kernel with the build id "+other.BuildID+", and this host runs "+kernel.BuildID, "livepatch list", "lab_fix", "--from", name)
+		refused(exitIncompatible,
+			"it is for the kernel with the build id "+other.BuildID+", and this host runs "+kernel.BuildID,
+			"livepatch list", "lab_fix", "--from", name)
 		s.covered("lab_fix: for another kernel")
 	})
 	t.Run("loaded", func(t *testing.T) {
 		s := s.in(t)
 		s.fixes("2.0", "10", good)
 		s.offerAs("2.0", newest)
-		if text := s.available(exitAvailable); !strings.Contains(text, "the root stays") || !strings.Contains(text, "lab_fix  not loaded, fixes CVE-2026-0001") {
+		if text := s.available(exitAvailable); !strings.Contains(text, "the root stays") ||
+			!strings.Contains(text, "lab_fix  not loaded, fixes CVE-2026-0001") {
 			t.Errorf("check says:\n%s", text)
 		}
 		if plan := s.updatectl(exitAvailable, "plan").Stdout; !strings.Contains(plan, "live") {
@@ -247,7 +261,8 @@ func TestVMLivePatch(t *testing.T) {
 			Switching bool
 			Loaded    []string `json:"loaded_live_patches"`
 		}
-		if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "apply").Stdout), &done); err != nil {
+		if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "apply").Stdout),
+			&done); err != nil {
 			t.Fatal(err)
 		}
 		if done.Level != "live" || done.Switching || !slices.Equal(done.Loaded, []string{"lab_fix"}) {
@@ -265,13 +280,15 @@ func TestVMLivePatch(t *testing.T) {
 		s.fixes("2.1", "11", good, next)
 		s.offerAs("2.1", newest)
 		s.available(exitAvailable)
-		if text := s.updatectl(exitDone, "apply").Stdout; !strings.Contains(text, "lab_fix2  effective") || !strings.Contains(text, "nothing was restarted") {
+		if text := s.updatectl(exitDone, "apply").Stdout; !strings.Contains(text, "lab_fix2  effective") ||
+			!strings.Contains(text, "nothing was restarted") {
 			t.Errorf("apply says:\n%s", text)
 		}
 		s.effective("lab_fix2")
 		s.gone("lab_fix")
 		s.saysVersion(", lab fix 2")
-		s.covered("lab_fix: superseded", "lab_fix2: effective", "CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: fixed by live patch lab_fix2")
+		s.covered("lab_fix: superseded", "lab_fix2: effective", "CVE-2026-0001: fixed by live patch lab_fix2",
+			"CVE-2026-0002: fixed by live patch lab_fix2")
 		s.available(exitDone)
 	})
 	t.Run("its init fails", func(t *testing.T) { // here, because the kernel is already tainted
@@ -279,7 +296,8 @@ func TestVMLivePatch(t *testing.T) {
 		h.Must(t, "udevadm", "settle", "--timeout=300") // device modules are still loaded when services are up
 		before := s.inKernel()
 		name := s.fixes("2.2", "12", fix{ours["lab_fix_fails"], kernel, "CVE-2026-0003"})
-		s.complains(exitError, "the kernel refused the live patch: lab_fix_fails: ", "journalctl -k", "livepatch", "apply", "--from", name)
+		s.complains(exitError, "the kernel refused the live patch: lab_fix_fails: ", "journalctl -k", "livepatch",
+			"apply", "--from", name)
 		if after := s.inKernel(); after != before {
 			t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
 		}
@@ -291,14 +309,16 @@ func TestVMLivePatch(t *testing.T) {
 		s := s.in(t)
 		s.fixes("2.3", "13", good, next)
 		s.offerAs("2.3", newest)
-		if r := s.updatectl(exitDone, "livepatch", "revert", "lab_fix2"); !strings.Contains(r.Stdout, "lab_fix2 is taken back") {
+		if r := s.updatectl(exitDone, "livepatch", "revert", "lab_fix2"); !strings.Contains(r.Stdout,
+			"lab_fix2 is taken back") {
 			t.Errorf("revert says %s", r)
 		}
 		s.gone("lab_fix", "lab_fix2")
 		s.saysVersion("")
 		s.updatectl(exitDone, "apply")
 		s.gone("lab_fix2")
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "lab_fix2  held: taken back by the operator") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text,
+			"lab_fix2  held: taken back by the operator") {
 			t.Errorf("status says:\n%s", text)
 		}
 	})
@@ -308,8 +328,10 @@ func TestVMLivePatch(t *testing.T) {
 		s.gone("lab_fix", "lab_fix2")
 		before := s.inKernel()
 		blob := "/var/lib/updatectl/oci/blobs/" + strings.Replace(digestOf(s, next.file), ":", "/", 1)
-		h.Must(t, "sh", "-ec", "cp -a "+blob+" /root/blob; printf x | dd of="+blob+" bs=1 seek=5000 conv=notrunc status=none")
-		s.complains(exitNotTrusted, "the stored live patch lab_fix2", "fetches it again", "livepatch", "apply", "--stored", "lab_fix2")
+		h.Must(t, "sh", "-ec",
+			"cp -a "+blob+" /root/blob; printf x | dd of="+blob+" bs=1 seek=5000 conv=notrunc status=none")
+		s.complains(exitNotTrusted, "the stored live patch lab_fix2", "fetches it again", "livepatch", "apply",
+			"--stored", "lab_fix2")
 		if after := s.inKernel(); after != before {
 			t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
 		}
@@ -345,7 +367,8 @@ func TestVMLivePatch(t *testing.T) {
 		s.effective("lab_fix2")
 		s.saysVersion(", lab fix 2")
 		s.gone("lab_fix") // the operator reverted it
-		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target", "Starting systemd-networkd.service")
+		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target",
+			"Starting systemd-networkd.service")
 	})
 }
 

@@ -84,7 +84,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		s := s.in(t)
 		must("cd /; mount --bind /var/lib/updatectl /var/lib/updatectl; mount -o remount,bind,ro /var/lib/updatectl")
 		s.refused(exitError, "read-only file system", "mounted read-only", "apply")
-		s.refused(exitError, "read-only file system", "mounted read-only", "stage", "--from", s.registry.Host+"/"+s.offer("small", smallTree(t), s.publisher.Key))
+		s.refused(exitError, "read-only file system", "mounted read-only", "stage", "--from",
+			s.registry.Host+"/"+s.offer("small", smallTree(t), s.publisher.Key))
 		if v := s.status(); v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || v.Armed != "" {
 			t.Errorf("status is %v", v)
 		}
@@ -108,8 +109,10 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			spec   fault.Spec
 			reason string
 		}{
-			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC", Stays: true}, "no space left on device"},
-			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"}, "input/output error"},
+			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC",
+				Stays: true}, "no space left on device"},
+			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"},
+				"input/output error"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "ENOMEM"}, "cannot allocate memory"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "KILL"}, "did not run to its end"},
 		} {
@@ -157,7 +160,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		s := s.in(t)
 		s.faults(fault.Spec{Step: "rename " + stateFile, Nth: 2, Do: "KILL"})
 		if err := h.WriteFile("/run/systemd/system/"+confirmUnit+".d/lab.conf",
-			"[Service]\nExecStart=\nExecStart="+injector+" "+faultSpec+" /usr/bin/updatectl confirm\n", 0o644); err != nil {
+			"[Service]\nExecStart=\nExecStart="+injector+" "+faultSpec+" /usr/bin/updatectl confirm\n",
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		s.publish("2", "os/server:stable")
@@ -169,7 +173,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		if v.Phase != "trying" || v.Booted.Root != s.roots["2"] || v.Good[0].Root != one {
 			t.Errorf("killed before the root was good: %v", v)
 		}
-		must("rm -r /run/systemd/system/" + confirmUnit + ".d; systemctl daemon-reload; systemctl reset-failed; systemctl start " + confirmUnit)
+		must("rm -r /run/systemd/system/" + confirmUnit +
+			".d; systemctl daemon-reload; systemctl reset-failed; systemctl start " + confirmUnit)
 		s.runs(s.roots["2"], "2")
 		s.sound()
 	})

@@ -30,7 +30,8 @@ func TestVMMisfortunes(t *testing.T) {
 		s := s.in(t)
 		killed := 0
 		for _, limit := range []string{"4M", "8M", "16M"} {
-			r := h.Run(t.Context(), "systemd-run", "--wait", "--pipe", "--collect", "--property=MemoryMax="+limit, "--property=MemorySwapMax=0", "updatectl", "stage")
+			r := h.Run(t.Context(), "systemd-run", "--wait", "--pipe", "--collect", "--property=MemoryMax="+limit,
+				"--property=MemorySwapMax=0", "updatectl", "stage")
 			if strings.Contains(r.Stderr, "result: oom-kill") {
 				killed++
 			} else if r.Code != exitAvailable {

@@ -79,7 +79,10 @@ func TestVMLabModules(t *testing.T) {
 	defer stop()
 	held := make(chan lab.Result, 1)
 	go func() { held <- h.Run(reader, "cat", "/proc/lab_hold") }()
-	if !h.Await(t, h.Patience(), func() bool { return h.Sh(ctx, `grep -q lab_hold_wait /proc/$(pidof cat)/stack`).Code == 0 }) {
+	if !h.Await(t, h.Patience(), func() bool {
+		return h.Sh(ctx,
+			`grep -q lab_hold_wait /proc/$(pidof cat)/stack`).Code == 0
+	}) {
 		t.Fatal("nobody is blocked in /proc/lab_hold")
 	}
 	load("lab_fix_hold")

@@ -18,7 +18,8 @@ func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
 	if kind == lab.QEMU { // it is so slow that its kernel would write back in time
 		h.Must(t, "sh", "-ec", "echo 0 > /proc/sys/vm/dirty_writeback_centisecs")
 	}
-	h.Must(t, "sh", "-ec", "echo kept > /var/lib/kept; sync /var/lib/kept; echo gone > /var/lib/gone; dd if=/dev/urandom of=/var/lib/large bs=1M count=8 status=none")
+	h.Must(t, "sh", "-ec", "echo kept > /var/lib/kept; sync /var/lib/kept; echo gone > /var/lib/gone; "+
+		"dd if=/dev/urandom of=/var/lib/large bs=1M count=8 status=none")
 	before, err := h.Stamp(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -64,7 +64,8 @@ func record(t *testing.T, kind lab.Kind, name string) *story {
 	s.mark("host")
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
-	h.Must(t, "sh", "-ec", "cat > /etc/systemd/system/ailing.service <<'END'\n"+ailing+"END\nsystemctl enable --now ailing.service")
+	h.Must(t, "sh", "-ec",
+		"cat > /etc/systemd/system/ailing.service <<'END'\n"+ailing+"END\nsystemctl enable --now ailing.service")
 	s.mark("1")
 	s.publish("2", "os/server:stable")
 	s.updatectl(exitAvailable, "stage")
@@ -109,7 +110,8 @@ func (s *story) backAfter(before lab.BootStamp) {
 // mark writes and flushes files whose names and contents say in which root they were written.
 func (s *story) mark(root string) {
 	s.Helper()
-	s.host.Must(s.T, "sh", "-ec", fmt.Sprintf("mkdir -p /etc/lab; for f in /etc/lab/of-%[1]s /var/lib/of-%[1]s; do echo %[1]s >$f; sync $f; done; sync", root))
+	s.host.Must(s.T, "sh", "-ec", fmt.Sprintf("mkdir -p /etc/lab; for f in /etc/lab/of-%[1]s /var/lib/of-%[1]s; "+
+		"do echo %[1]s >$f; sync $f; done; sync", root))
 	l, err := s.host.Writes()
 	if err != nil {
 		s.Fatal(err)
@@ -216,7 +218,8 @@ func (s *story) moments(at step) []moment {
 			list = append(list, moment{fmt.Sprintf("%d of %d", i, underWay), cut})
 		}
 	case !strings.HasPrefix(at.name, told):
-		list = append(list, moment{"written", lab.PowerCut{After: flushes[0]}}, moment{"left", lab.PowerCut{After: at.next, Seed: seed}})
+		list = append(list, moment{"written", lab.PowerCut{After: flushes[0]}},
+			moment{"left", lab.PowerCut{After: at.next, Seed: seed}})
 	}
 	list = append(list, moment{halfWay, lab.PowerCut{After: flushes[n/2]}})
 	slices.SortStableFunc(list, func(a, b moment) int { return a.cut.After - b.cut.After })
@@ -280,13 +283,15 @@ func (s *story) landed(v status) {
 	case v.Booted.Root != "host" || resumes:
 		s.Errorf("the host runs %s, its good root is %s", s.version(v.Booted.Root), s.version(good))
 	default:
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text,
+			"a boot of the kernel landed here") {
 			s.Errorf("status does not say how the host got here:\n%s", text)
 		}
 	}
-	if failed, err := s.host.FailedUnits(s.Context()); err != nil || len(slices.DeleteFunc(failed, func(unit string) bool {
-		return unit == "updatectl-confirm.service" // it reports a switch that the power cut ended
-	})) != 0 {
+	if failed, err := s.host.FailedUnits(s.Context()); err != nil ||
+		len(slices.DeleteFunc(failed, func(unit string) bool {
+			return unit == "updatectl-confirm.service" // it reports a switch that the power cut ended
+		})) != 0 {
 		s.Errorf("failed units: %v (%v)", failed, err)
 	}
 }
@@ -320,7 +325,9 @@ func (s *story) goesOn(v status) {
 		s.switches("rollback")
 	} else {
 		// The service that fails in image 2 may have been carried over.
-		s.host.Must(s.T, "sh", "-ec", "rm -f /etc/systemd/system/ailing.service /etc/systemd/system/*/ailing.service; systemctl daemon-reload; systemctl reset-failed")
+		s.host.Must(s.T, "sh", "-ec",
+			"rm -f /etc/systemd/system/ailing.service /etc/systemd/system/*/ailing.service; "+
+				"systemctl daemon-reload; systemctl reset-failed")
 		s.switches("apply", "--retry")
 	}
 	s.runs(s.roots[to], to)

@@ -27,7 +27,8 @@ func TestVMPowerLost(t *testing.T) {
 		}
 		ended := make(chan lab.Result, 1)
 		go func() { ended <- h.Run(t.Context(), "updatectl", "apply") }()
-		if _, err := h.AwaitWrite(t.Context(), len(l.Writes), recordText+"v1\",\n  \"phase\": \""+phase+"\"", 5*h.Patience()); err != nil {
+		if _, err := h.AwaitWrite(t.Context(), len(l.Writes), recordText+"v1\",\n  \"phase\": \""+phase+"\"",
+			5*h.Patience()); err != nil {
 			t.Fatalf("%s is not recorded: %v\n%s", phase, err, h.Console())
 		}
 		time.Sleep(time.Second) // at most as long as it takes to be on the disk

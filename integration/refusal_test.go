@@ -165,7 +165,8 @@ func (s *site) complains(code int, sentence, hint string, args ...string) {
 		Schema, Error, Hint string
 		Code                int `json:"exit_code"`
 	}
-	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || answer.Schema != "updatectl.error/v1" || answer.Code != code ||
+	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || answer.Schema != "updatectl.error/v1" ||
+		answer.Code != code ||
 		"updatectl: "+answer.Error != lines[0] || "hint: "+answer.Hint != lines[1] {
 		s.Errorf("updatectl %s prints as JSON (%v):\n%s", strings.Join(args, " "), err, r.Stdout)
 	}
@@ -181,7 +182,8 @@ func TestRefusals(t *testing.T) {
 	locked := lab.NewRegistry(t, lab.RegistryOptions{User: "operator", Password: "secret"})
 	down := lab.NewRegistry(t, lab.RegistryOptions{})
 	down.Stop()
-	plain := fmt.Sprintf("[source]\nplain-http = [%q, %q, %q, %q]\n", s.registry.Host, wire.Host, locked.Host, down.Host)
+	plain := fmt.Sprintf("[source]\nplain-http = [%q, %q, %q, %q]\n", s.registry.Host, wire.Host, locked.Host,
+		down.Host)
 	if err := s.host.WriteFile("/etc/updatectl/conf.d/10-lab.toml", plain, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -211,38 +213,62 @@ func TestRefusals(t *testing.T) {
 		hint     string
 		damage   func() (repair func()) // before
 	}{
-		{name: "no such tag", ref: s.registry.Host + "/os/server:none", code: exitUnreachable, sentence: "not found", hint: "check the name and the tag"},
-		{name: "no such repository", ref: s.registry.Host + "/os/none:stable", code: exitUnreachable, sentence: "not found", hint: "check the name and the tag"},
-		{name: "bad reference", ref: "Not A Reference", code: exitUsage, sentence: "bad image reference", hint: "write host/repository:tag"},
-		{name: "registry down", ref: down.Host + "/os/server:stable", code: exitUnreachable, sentence: "not reachable", hint: "try again when"},
-		{name: "unknown certificate", ref: tls.Host + "/os/server:stable", code: exitUnreachable, sentence: "certificate", hint: "update-ca-certificates"},
-		{name: "no credentials", ref: locked.Host + "/os/server:stable", code: exitUnreachable, sentence: "access denied", hint: "log in as root"},
-		{name: "unsigned", ref: s.registry.Host + "/" + s.offer("unsigned", tree, ""), code: exitNotTrusted, sentence: "unsigned", hint: "releasectl sign"},
-		{name: "wrong key", ref: s.registry.Host + "/" + s.offer("stranger", tree, other.Key, "--version", "x"), code: exitNotTrusted, sentence: "none by a configured key", hint: "[verify] keys"},
-		{name: "no init", ref: s.registry.Host + "/" + s.offer("noinit", noInit, s.publisher.Key, "--architecture", "amd64"), code: exitIncompatible, sentence: "not bootable", hint: "systemd as its init"},
-		{name: "another architecture", ref: s.registry.Host + "/" + s.offer("arm", tree, s.publisher.Key, "--architecture", "arm64"), code: exitIncompatible, sentence: "arm64", hint: "for this platform"},
-		{name: "wrong diff_id", ref: s.registry.Host + "/" + s.wrongDiffID(tree), code: exitNotTrusted, sentence: "does not match", hint: "what was signed"},
-		{name: "tampered manifest", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+		{name: "no such tag", ref: s.registry.Host + "/os/server:none", code: exitUnreachable, sentence: "not found",
+			hint: "check the name and the tag"},
+		{name: "no such repository", ref: s.registry.Host + "/os/none:stable", code: exitUnreachable,
+			sentence: "not found", hint: "check the name and the tag"},
+		{name: "bad reference", ref: "Not A Reference", code: exitUsage, sentence: "bad image reference",
+			hint: "write host/repository:tag"},
+		{name: "registry down", ref: down.Host + "/os/server:stable", code: exitUnreachable, sentence: "not reachable",
+			hint: "try again when"},
+		{name: "unknown certificate", ref: tls.Host + "/os/server:stable", code: exitUnreachable,
+			sentence: "certificate", hint: "update-ca-certificates"},
+		{name: "no credentials", ref: locked.Host + "/os/server:stable", code: exitUnreachable,
+			sentence: "access denied", hint: "log in as root"},
+		{name: "unsigned", ref: s.registry.Host + "/" + s.offer("unsigned", tree, ""), code: exitNotTrusted,
+			sentence: "unsigned", hint: "releasectl sign"},
+		{name: "wrong key", ref: s.registry.Host + "/" + s.offer("stranger", tree, other.Key, "--version", "x"),
+			code: exitNotTrusted, sentence: "none by a configured key", hint: "[verify] keys"},
+		{name: "no init", ref: s.registry.Host + "/" + s.offer("noinit", noInit, s.publisher.Key, "--architecture",
+			"amd64"), code: exitIncompatible, sentence: "not bootable", hint: "systemd as its init"},
+		{name: "another architecture", ref: s.registry.Host + "/" + s.offer("arm", tree, s.publisher.Key,
+			"--architecture", "arm64"), code: exitIncompatible, sentence: "arm64", hint: "for this platform"},
+		{name: "wrong diff_id", ref: s.registry.Host + "/" + s.wrongDiffID(tree), code: exitNotTrusted,
+			sentence: "does not match", hint: "what was signed"},
+		{name: "tampered manifest", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match",
+			hint:   "what was signed",
 			damage: func() func() { wire.Damage(lab.Manifests, lab.Flip(100)); return wire.Repair }},
-		{name: "tampered layer", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+		{name: "tampered layer", ref: wire.Host + "/" + good, code: exitNotTrusted, sentence: "does not match",
+			hint:   "what was signed",
 			damage: func() func() { wire.Damage(lab.Blobs+layer, lab.Flip(100_000)); return wire.Repair }},
-		{name: "cut layer", ref: wire.Host + "/" + good, code: exitUnreachable, sentence: "not reachable", hint: "try again",
+		{name: "cut layer", ref: wire.Host + "/" + good, code: exitUnreachable, sentence: "not reachable",
+			hint:   "try again",
 			damage: func() func() { wire.Damage(lab.Blobs+layer, lab.Cut(100_000)); return wire.Repair }},
-		{name: "layer damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+		{name: "layer damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted,
+			sentence: "does not match", hint: "what was signed",
 			damage: func() func() {
 				return s.spoil(layer, func(stored []byte) []byte { stored[len(stored)/2] ^= 0xff; return stored })
 			}},
-		{name: "layer truncated where it is stored", ref: s.registry.Host + "/" + good, code: exitUnreachable, sentence: "not reachable", hint: "try again",
+		{name: "layer truncated where it is stored", ref: s.registry.Host + "/" + good, code: exitUnreachable,
+			sentence: "not reachable", hint: "try again",
 			damage: func() func() {
 				return s.spoil(layer, func(stored []byte) []byte { return stored[:len(stored)/2] })
 			}},
-		{name: "manifest damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted, sentence: "does not match", hint: "what was signed",
+		{name: "manifest damaged where it is stored", ref: s.registry.Host + "/" + good, code: exitNotTrusted,
+			sentence: "does not match", hint: "what was signed",
 			damage: func() func() {
-				return s.spoil(manifest, func(stored []byte) []byte { stored[bytes.LastIndex(stored, []byte("sha256:"))+7] ^= 1; return stored })
+				return s.spoil(manifest,
+					func(stored []byte) []byte {
+						stored[bytes.LastIndex(stored,
+							[]byte("sha256:"))+7] ^= 1
+						return stored
+					})
 			}},
-		{name: "signature of another image", ref: s.registry.Host + "/" + s.borrowedSignature(tree), code: exitNotTrusted,
+		{name: "signature of another image", ref: s.registry.Host + "/" + s.borrowedSignature(tree),
+			code:     exitNotTrusted,
 			sentence: "the signature by release.pub is for", hint: "what was signed"},
-		{name: "no os-release", ref: s.registry.Host + "/" + s.offer("norelease", noRelease, s.publisher.Key), code: exitIncompatible,
+		{name: "no os-release", ref: s.registry.Host + "/" + s.offer("norelease", noRelease, s.publisher.Key),
+			code:     exitIncompatible,
 			sentence: "neither /etc/os-release nor /usr/lib/os-release", hint: "an os-release"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -324,7 +350,8 @@ func (s *site) borrowedSignature(tree string) string {
 		if err != nil {
 			s.Fatal(err)
 		}
-		tags = append(tags, strings.Replace(digest, ":", "-", 1)) // the tag of the signatures in a registry without referrers
+		// the tag of the signatures in a registry without referrers
+		tags = append(tags, strings.Replace(digest, ":", "-", 1))
 	}
 	s.releasectl("sign", "--plain-http", "--key", s.publisher.Key, s.registry.Host+"/os/lent:lender")
 	url := "http://" + s.registry.Host + "/v2/os/lent/manifests/"
@@ -379,9 +406,11 @@ func TestTrustOfTheHost(t *testing.T) {
 	h.Must(t, "update-ca-certificates")
 	s.complains(exitUnreachable, "access denied", "log in as root", "check", "--from", ref)
 	credentials := func(password string) string {
-		return fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, tls.Host, base64.StdEncoding.EncodeToString([]byte("operator:"+password)))
+		return fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, tls.Host,
+			base64.StdEncoding.EncodeToString([]byte("operator:"+password)))
 	}
-	for _, file := range []string{"/root/.docker/config.json", "/run/containers/0/auth.json", "/etc/containers/auth.json"} {
+	for _, file := range []string{"/root/.docker/config.json", "/run/containers/0/auth.json",
+		"/etc/containers/auth.json"} {
 		for password, code := range map[string]int{"guessed": exitUnreachable, "secret": exitAvailable} {
 			if err := h.WriteFile(file, credentials(password), 0o600); err != nil {
 				t.Fatal(err)
@@ -398,7 +427,8 @@ func TestTrustOfTheHost(t *testing.T) {
 	if err := h.WriteFile("/root/.docker/config.json", credentials("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.Must(t, "systemd-run", "--quiet", "--wait", "--property=SuccessExitStatus=10", "updatectl", "check", "--from", ref)
+	h.Must(t, "systemd-run", "--quiet", "--wait", "--property=SuccessExitStatus=10", "updatectl", "check", "--from",
+		ref)
 }
 
 // TestOldHost shows a host that cannot soft-reboot.
@@ -417,7 +447,8 @@ func TestOldHost(t *testing.T) {
 		return lab.Follow(root, registry, "os/server:stable", publisher)
 	}})
 	for _, verb := range []string{"apply", "stage"} {
-		s.complains(exitIncompatible, "this host has systemd 252, and a soft reboot needs 254 or newer", "such as Debian 13", verb)
+		s.complains(exitIncompatible, "this host has systemd 252, and a soft reboot needs 254 or newer",
+			"such as Debian 13", verb)
 	}
 	if v := s.status(); v.Booted.Root != "host" || v.Phase != "idle" || v.Staged != nil {
 		t.Errorf("status is %+v", v)
@@ -436,10 +467,12 @@ func TestAtTheHost(t *testing.T) {
 	t.Run("unknown key", func(t *testing.T) {
 		s := s.in(t)
 		before := s.condition()
-		if err := h.WriteFile("/etc/updatectl/conf.d/20-typo.toml", "[source]\n# a comment\nimgae = \"x\"\n", 0o644); err != nil {
+		if err := h.WriteFile("/etc/updatectl/conf.d/20-typo.toml", "[source]\n# a comment\nimgae = \"x\"\n",
+			0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.complains(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3: unknown key source.imgae", "config check", "apply")
+		s.complains(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3: unknown key source.imgae", "config check",
+			"apply")
 		h.Must(t, "rm", "/etc/updatectl/conf.d/20-typo.toml")
 		s.untouched(before)
 	})
@@ -447,7 +480,8 @@ func TestAtTheHost(t *testing.T) {
 		s := s.in(t)
 		before := s.condition()
 		r := h.Run(t.Context(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "updatectl", "apply")
-		if r.Code != exitError || !strings.Contains(r.Stderr, "needs root") || !strings.Contains(r.Stderr, "hint: run it as root") {
+		if r.Code != exitError || !strings.Contains(r.Stderr, "needs root") ||
+			!strings.Contains(r.Stderr, "hint: run it as root") {
 			t.Errorf("as nobody: %s", r)
 		}
 		s.untouched(before)
@@ -455,7 +489,8 @@ func TestAtTheHost(t *testing.T) {
 	t.Run("a second apply at once", func(t *testing.T) {
 		s := s.in(t)
 		wire := lab.NewWire(t, s.registry)
-		if err := h.WriteFile("/etc/updatectl/conf.d/10-lab.toml", fmt.Sprintf("[source]\nplain-http = [%q, %q]\n", s.registry.Host, wire.Host), 0o644); err != nil {
+		if err := h.WriteFile("/etc/updatectl/conf.d/10-lab.toml", fmt.Sprintf("[source]\nplain-http = [%q, %q]\n",
+			s.registry.Host, wire.Host), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		asked, free := make(chan struct{}), make(chan struct{})
@@ -482,7 +517,8 @@ func TestAtTheHost(t *testing.T) {
 		h.Must(t, "sh", "-ec", "rm -rf /var/lib/updatectl")
 		free := func() string { return h.Must(t, "df", "--output=avail", "-B64M", "/var") }
 		before, was := free(), s.condition()
-		h.Must(t, "sh", "-ec", `avail=$(df --output=avail -B1M /var | tail -1); fallocate -l $((avail - 150))M /var/ballast`)
+		h.Must(t, "sh", "-ec",
+			`avail=$(df --output=avail -B1M /var | tail -1); fallocate -l $((avail - 150))M /var/ballast`)
 		s.complains(exitNoSpace, "not enough space", "updatectl gc", "apply")
 		h.Must(t, "rm", "/var/ballast")
 		s.untouched(was)
@@ -501,7 +537,8 @@ func TestAtTheHost(t *testing.T) {
 		const moments = 12
 		for i := range moments {
 			after := whole * time.Duration(2*i+1) / (2 * moments)
-			r := h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "stage")
+			r := h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl",
+				"stage")
 			switch r.Code {
 			case 128 + 9:
 				killed++

@@ -36,7 +36,8 @@ func TestReleases(t *testing.T) {
 
 	t.Log("host -> release 1.0")
 	check := s.updatectl(exitAvailable, "check").Stdout
-	for _, want := range []string{"version    1.0", "sequence   1", "expires    20", "the first one", "release.pub (bundle)"} {
+	for _, want := range []string{"version    1.0", "sequence   1", "expires    20", "the first one",
+		"release.pub (bundle)"} {
 		if !strings.Contains(check, want) {
 			t.Errorf("check does not say %q:\n%s", want, check)
 		}
@@ -78,7 +79,8 @@ func TestReleases(t *testing.T) {
 	s.offerAs("1.0", newest)
 	before = s.condition()
 	for _, command := range []string{"check", "stage", "apply"} {
-		s.complains(exitStale, "release 1.0 has the sequence 1, and sequence 2 (version 2.0) was accepted before", "apply --allow-downgrade", command)
+		s.complains(exitStale, "release 1.0 has the sequence 1, and sequence 2 (version 2.0) was accepted before",
+			"apply --allow-downgrade", command)
 	}
 	s.untouched(before)
 
@@ -95,24 +97,28 @@ func TestReleases(t *testing.T) {
 		t.Errorf("unattended apply of the booted image: %s", r)
 	}
 	s.offerAs("2.0", newest)
-	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "left by the operator for version 1.0") {
+	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout,
+		"left by the operator for version 1.0") {
 		t.Errorf("unattended apply of the image that was downgraded from: %s", r)
 	}
 	s.untouched(before)
 
 	s.release("2.1", "3", "2", "--expires", "-1h")
-	s.complains(exitStale, "release 2.1, sequence 3, expired at", "publish it again", "apply", "--from", s.registry.Host+"/os/server:2.1")
+	s.complains(exitStale, "release 2.1, sequence 3, expired at", "publish it again", "apply", "--from",
+		s.registry.Host+"/os/server:2.1")
 	s.untouched(before)
 
 	t.Log("1.0 -> 2.0 -> 3.0, which has a barrier")
 	s.release("3.0", "4", "2", "--min-version", "2.0")
 	s.offerAs("3.0", newest)
 	first := s.registry.Host + "/os/server:2.0"
-	s.complains(exitBlocked, "it goes through 2.0 first (`updatectl apply --from "+first+"`", "the release that comes first", "apply")
+	s.complains(exitBlocked, "it goes through 2.0 first (`updatectl apply --from "+first+"`",
+		"the release that comes first", "apply")
 	s.untouched(before)
 	s.switches("apply", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") { // 3.0 has the image of 2.0
+	// 3.0 has the image of 2.0
+	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") {
 		t.Errorf("apply behind the barrier: %s", r)
 	}
 
@@ -122,9 +128,12 @@ func TestReleases(t *testing.T) {
 	// Now the barrier holds again, and the release before it is older than what was accepted: both need the operator.
 	before = s.condition()
 	s.complains(exitBlocked, "it goes through 2.0 first", "", "apply")
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before", "apply --allow-downgrade", "apply", "--from", first)
-	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade", "--from", first)
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4", "", "check", "--from", first) // and that has changed nothing
+	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before",
+		"apply --allow-downgrade", "apply", "--from", first)
+	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade",
+		"--from", first)
+	// and that has changed nothing
+	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4", "", "check", "--from", first)
 	s.untouched(before)
 	s.switches("apply", "--allow-downgrade", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
@@ -163,7 +172,8 @@ func (s *site) push(version, draft string) digest.Digest {
 	name := s.registry.Host + "/os/server:" + version
 	s.releasectl("push", "--plain-http", draft, name)
 	var shown struct{ Digest digest.Digest }
-	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)), &shown); err != nil {
+	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)),
+		&shown); err != nil {
 		s.Fatal(err)
 	}
 	return shown.Digest
@@ -185,8 +195,8 @@ func (s *site) offerAs(version, name string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	_, err = lab.Tool(s.Context(), tools, "skopeo", "copy", "--quiet", "--insecure-policy", "--all", "--preserve-digests",
-		"--src-tls-verify=false", "--dest-tls-verify=false",
+	_, err = lab.Tool(s.Context(), tools, "skopeo", "copy", "--quiet", "--insecure-policy",
+		"--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 		"docker://"+s.registry.Host+"/os/server:"+version, "docker://"+s.registry.Host+"/"+name)
 	if err != nil {
 		s.Fatal(err)
@@ -201,7 +211,8 @@ func (s *site) revoke(next *lab.Publisher) {
 	for name, text := range map[string]string{
 		"/etc/updatectl/keys/next.pub": next.Public,
 		successor:                      "[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
-		revocation: "[[verify.key]]\nfile = \"/etc/updatectl/keys/release.pub\"\nrevoked = true\nreason = \"the laptop was stolen\"\n" +
+		revocation: "[[verify.key]]\nfile = \"/etc/updatectl/keys/release.pub\"\nrevoked = true\n" +
+			"reason = \"the laptop was stolen\"\n" +
 			"[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
 	} {
 		if err := s.host.WriteFile(name, text, 0o644); err != nil {
@@ -251,7 +262,8 @@ func TestReleaseCopies(t *testing.T) {
 	b.run(0, "releasectl", "release", "new", "--version", "1.0", "--sequence", "1", "--expires", "1h", draft)
 	b.run(0, "releasectl", "release", "add", "image", "--seal", draft, "oci:"+packed+":amd64")
 	b.run(0, "releasectl", "release", "add", "image", draft, "oci:"+packed+":arm64")
-	b.run(0, "releasectl", "livepatch", "add", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP", "--kernel-build-id", strings.Repeat("ab", 20), draft, module)
+	b.run(0, "releasectl", "livepatch", "add", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP",
+		"--kernel-build-id", strings.Repeat("ab", 20), draft, module)
 	host := b.host(r.Host, mirror.Host)
 
 	for name, sign := range map[string]func(b *bench, reference string) error{

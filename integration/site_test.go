@@ -238,6 +238,7 @@ func (s *site) settled() status {
 // confirms reports whether that unit is active: after it has written the record, it still removes old roots and loads
 // live patches, and holds the lock.
 func (s *site) confirms() bool {
-	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value", "updatectl-confirm.service")
+	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value",
+		"updatectl-confirm.service")
 	return strings.TrimSpace(r.Stdout) == "activating"
 }

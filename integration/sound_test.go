@@ -11,7 +11,8 @@ import (
 
 // soundScript checks what must hold for a host after any failure. It prints the status, and then a line for everything
 // that does not hold. What a crash leaves may stay until the next command that changes anything, such as gc.
-const soundScript = `mkdir -p /run/lab; cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
+const soundScript = `mkdir -p /run/lab
+cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
 updatectl gc >/run/lab/gc 2>&1 || gc="gc: $(cat /run/lab/gc)"
 updatectl gc >/run/lab/gc 2>&1 || :
 grep -q '^0 roots and 0 objects removed' /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"
@@ -80,7 +81,8 @@ func (s *site) sound() status {
 // kept lists what is in the store: every root, and every object with its size.
 func (s *site) kept() string {
 	s.Helper()
-	return s.host.Sh(s.Context(), `cd /var/lib/updatectl && ls roots && find objects -type f -printf '%P %s\n' | sort | sha256sum`).Stdout
+	return s.host.Sh(s.Context(),
+		`cd /var/lib/updatectl && ls roots && find objects -type f -printf '%P %s\n' | sort | sha256sum`).Stdout
 }
 
 // clear fails the test unless an error says what, why and what to do: a sentence, perhaps with further failures, and a
@@ -90,7 +92,8 @@ func (s *site) clear(stderr string) {
 	lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
 	n := len(lines)
 	sentence := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "updatectl: ") })
-	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") || slices.ContainsFunc(lines[sentence+1:n-1], func(line string) bool { return !strings.HasPrefix(line, "  ") }) {
+	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") ||
+		slices.ContainsFunc(lines[sentence+1:n-1], func(line string) bool { return !strings.HasPrefix(line, "  ") }) {
 		s.Errorf("this is not a sentence and a hint:\n%s", stderr)
 	}
 	for _, noise := range []string{"goroutine ", "panic:", "%!"} {

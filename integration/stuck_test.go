@@ -12,7 +12,8 @@ import (
 )
 
 // stubborn is a service that does not stop, and for which systemd waits without a limit.
-const stubborn = "[Service]\nTimeoutStopSec=infinity\nExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 1; done'\n"
+const stubborn = "[Service]\nTimeoutStopSec=infinity\nExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 1; " +
+	"done'\n"
 
 // TestStuckShutdown: a service that does not stop delays a switch for as long as the configuration allows, and not for
 // the half hour that systemd would wait.
@@ -24,7 +25,8 @@ func TestStuckShutdown(t *testing.T) {
 	if err := h.WriteFile("/etc/systemd/system/stubborn.service", stubborn, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.Must(t, "sh", "-ec", "systemctl daemon-reload; systemctl start stubborn; systemd-run --unit=by-hand sleep infinity; mkdir -p /srv/extra; mount -t tmpfs lab /srv/extra")
+	h.Must(t, "sh", "-ec", "systemctl daemon-reload; systemctl start stubborn; "+
+		"systemd-run --unit=by-hand sleep infinity; mkdir -p /srv/extra; mount -t tmpfs lab /srv/extra")
 	one := s.roots["1"]
 
 	t.Run("plan names it", func(t *testing.T) {
@@ -53,17 +55,21 @@ func TestStuckShutdown(t *testing.T) {
 		if after, err := h.Stamp(t.Context()); err != nil || after != before {
 			t.Fatalf("the host has rebooted: %+v after %+v (%v)", after, before, err)
 		}
-		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || len(v.Bad) != 0 {
+		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one ||
+			len(v.Bad) != 0 {
 			t.Errorf("the image must still be staged and not bad; status is %+v", v)
 		}
-		if v.Last == nil || v.Last.Outcome != "stuck" || !strings.Contains(v.Last.Reason, "still stopping: stubborn.service") {
+		if v.Last == nil || v.Last.Outcome != "stuck" ||
+			!strings.Contains(v.Last.Reason, "still stopping: stubborn.service") {
 			t.Errorf("the last switch is %+v", v.Last)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "Not reached") || !strings.Contains(text, "once: the shutdown was not done") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "Not reached") ||
+			!strings.Contains(text, "once: the shutdown was not done") {
 			t.Errorf("status does not count it:\n%s", text)
 		}
 		s.unarmed()
-		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd", "srv-extra.mount", "timers.target", "multi-user.target"} {
+		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd",
+			"srv-extra.mount", "timers.target", "multi-user.target"} {
 			if r := h.Run(t.Context(), "systemctl", "is-active", unit); r.Code != 0 {
 				t.Errorf("%s is %s", unit, strings.TrimSpace(r.Stdout))
 			}
@@ -86,10 +92,13 @@ func TestStuckShutdown(t *testing.T) {
 	t.Run("a delay lock of logind", func(t *testing.T) {
 		s := s.in(t)
 		const moment = 20 * time.Second // longer than the deadline of the shutdown
-		if err := h.WriteFile("/etc/systemd/logind.conf.d/50-lab.conf", fmt.Sprintf("[Login]\nInhibitDelayMaxSec=%v\n", moment), 0o644); err != nil {
+		if err := h.WriteFile("/etc/systemd/logind.conf.d/50-lab.conf", fmt.Sprintf("[Login]\nInhibitDelayMaxSec=%v\n",
+			moment), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		h.Must(t, "sh", "-ec", "systemctl restart systemd-logind; systemd-run --unit=asks systemd-inhibit --what=shutdown --mode=delay sleep infinity; sleep 1; systemd-inhibit --list | grep -q delay")
+		h.Must(t, "sh", "-ec", "systemctl restart systemd-logind; "+
+			"systemd-run --unit=asks systemd-inhibit --what=shutdown --mode=delay sleep infinity; sleep 1; "+
+			"systemd-inhibit --list | grep -q delay")
 		start := time.Now()
 		s.switches("rollback")
 		if took := time.Since(start); took < moment {

@@ -34,7 +34,8 @@ func (s *site) armsBy(commands ...string) {
 
 func (s *site) armsAgain() {
 	s.Helper()
-	s.host.Must(s.T, "sh", "-ec", "rm -r /run/systemd/system/"+armUnit+".d; systemctl daemon-reload; systemctl reset-failed")
+	s.host.Must(s.T, "sh", "-ec",
+		"rm -r /run/systemd/system/"+armUnit+".d; systemctl daemon-reload; systemctl reset-failed")
 }
 
 // fails runs a command of the agent after which the host must soft-reboot into the same root and report why. It
@@ -251,7 +252,8 @@ func TestSwitchThatFails(t *testing.T) {
 	})
 	t.Run("killed before it requested the reboot, and no other command runs", func(t *testing.T) {
 		s := s.in(t)
-		s.hastens("[health]\ndeadline = \"3s\"\nsettle = \"1s\"\n[livepatch]\ndeadline = \"1s\"\n[switch]\nshutdown-deadline = \"1s\"\n")
+		s.hastens("[health]\ndeadline = \"3s\"\nsettle = \"1s\"\n[livepatch]\ndeadline = \"1s\"\n[switch]\n" +
+			"shutdown-deadline = \"1s\"\n")
 		s.pretendKilled(one)
 		h.Must(t, "sh", "-ec", "systemctl start "+guardUnit+"; rm /etc/updatectl/conf.d/50-haste.toml")
 		time.Sleep(10 * time.Second)
@@ -275,7 +277,8 @@ func TestSwitchThatFails(t *testing.T) {
 		const moments = 5
 		for i := range moments {
 			after := whole * time.Duration(i+1) / moments
-			h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "apply", "--retry")
+			h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "apply",
+				"--retry")
 			if s.lands("host", one) {
 				arrived++
 			} else {
@@ -300,10 +303,13 @@ func TestSwitchThatFails(t *testing.T) {
 	})
 	t.Run("no logind", func(t *testing.T) {
 		s := s.in(t)
-		h.Must(t, "sh", "-ec", "systemctl mask --runtime --now systemd-logind.service dbus-org.freedesktop.login1.service")
+		h.Must(t, "sh", "-ec",
+			"systemctl mask --runtime --now systemd-logind.service dbus-org.freedesktop.login1.service")
 		s.switches("apply", "--retry")
 		s.runs(one, "1")
-		h.Must(t, "sh", "-ec", "systemctl unmask --runtime systemd-logind.service dbus-org.freedesktop.login1.service; systemctl start systemd-logind")
+		h.Must(t, "sh", "-ec",
+			"systemctl unmask --runtime systemd-logind.service dbus-org.freedesktop.login1.service; "+
+				"systemctl start systemd-logind")
 	})
 	s.publish("2", "os/server:stable")
 	two := s.roots["2"]
@@ -337,7 +343,8 @@ func TestSwitchThatFails(t *testing.T) {
 		s.unarmed()
 		s.reboots()
 		v := s.settled()
-		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || v.Kernel.SoftReboots != 0 {
+		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one ||
+			v.Kernel.SoftReboots != 0 {
 			t.Errorf("status is %+v", v)
 		}
 		s.unarmed()

@@ -39,7 +39,8 @@ func layerTar(t *testing.T, entries []layerEntry) []byte {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	for _, e := range entries {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Mode: e.mode, Size: int64(len(e.text)), ModTime: time.Unix(1750000000, 0)}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Mode: e.mode, Size: int64(len(e.text)),
+			ModTime: time.Unix(1750000000, 0)}
 		if e.link != "" {
 			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, e.link, 0o777
 		}
@@ -128,7 +129,8 @@ func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, 
 	if err != nil {
 		s.Fatal(err)
 	}
-	for name, text := range map[string]string{"index.json": string(text), "oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
+	for name, text := range map[string]string{"index.json": string(text),
+		"oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			s.Fatal(err)
 		}
@@ -187,14 +189,17 @@ func TestUnusualImages(t *testing.T) {
 	kernel := h.Must(t, "uname", "-r")
 	modules := "usr/lib/modules/" + kernel
 	module := strings.Repeat("a module of the running kernel\n", 10_000) // too large for the metadata image
-	withModules, modulesRoot := s.variant("modules", "1", aFile(modules+"/modules.dep", "kernel/x.ko:\n"), aFile(modules+"/kernel/x.ko", module))
+	withModules, modulesRoot := s.variant("modules", "1", aFile(modules+"/modules.dep", "kernel/x.ko:\n"),
+		aFile(modules+"/kernel/x.ko", module))
 	const mark = "# brought by the image\n"
-	odd, oddRoot := s.variant("odd", "2", append(s.agentFiles(mark), gone("srv"), gone("home"), aLink("home", "var/home"))...)
+	odd, oddRoot := s.variant("odd", "2", append(s.agentFiles(mark), gone("srv"), gone("home"),
+		aLink("home", "var/home"))...)
 	h.Must(t, "sh", "-ec", "useradd --create-home carol; echo hers > /home/carol/file; echo served > /srv/file")
 
 	moduleIsThere := func(s *site) {
 		s.Helper()
-		if got := h.Must(s.T, "sh", "-ec", "cat /"+modules+"/kernel/x.ko | sha256sum; wc -c < /"+modules+"/kernel/x.ko"); !strings.HasSuffix(got, fmt.Sprintf("\n%d", len(module))) {
+		got := h.Must(s.T, "sh", "-ec", "cat /"+modules+"/kernel/x.ko | sha256sum; wc -c < /"+modules+"/kernel/x.ko")
+		if !strings.HasSuffix(got, fmt.Sprintf("\n%d", len(module))) {
 			s.Errorf("the running kernel's module has changed: %s", got)
 		}
 	}
@@ -213,13 +218,16 @@ func TestUnusualImages(t *testing.T) {
 		s := s.in(t)
 		s.switches("apply", "--from", odd)
 		s.runs(oddRoot, "2")
-		if text := h.Must(t, "cat", "/usr/lib/systemd/system/updatectl-arm.service"); !strings.HasSuffix(text+"\n", mark) {
+		if text := h.Must(t, "cat", "/usr/lib/systemd/system/updatectl-arm.service"); !strings.HasSuffix(text+"\n",
+			mark) {
 			t.Errorf("another unit hides the image's:\n%s", text)
 		}
-		if r := h.Run(t.Context(), "test", "-e", "/var/lib/updatectl/roots/"+oddRoot+"/graft/usr/bin/updatectl"); r.Code == 0 {
+		if r := h.Run(t.Context(), "test", "-e",
+			"/var/lib/updatectl/roots/"+oddRoot+"/graft/usr/bin/updatectl"); r.Code == 0 {
 			t.Error("another agent hides the image's own")
 		}
-		if got := h.Must(t, "sh", "-ec", "readlink /home; cat /home/carol/file /srv/file; stat -c %U /home/carol"); got != "var/home\nhers\nserved\ncarol" {
+		if got := h.Must(t, "sh", "-ec", "readlink /home; cat /home/carol/file /srv/file; "+
+			"stat -c %U /home/carol"); got != "var/home\nhers\nserved\ncarol" {
 			t.Errorf("the data of the host is missing: %q", got)
 		}
 	})
@@ -232,7 +240,8 @@ func TestUnusualImages(t *testing.T) {
 				t.Fatal("the first image is still good: this shows nothing")
 			}
 		}
-		h.Must(t, "test", "-e", "/var/lib/updatectl/roots/"+modulesRoot+"/root.cfs") // reading the module alone could be served from memory
+		// reading the module alone could be served from memory
+		h.Must(t, "test", "-e", "/var/lib/updatectl/roots/"+modulesRoot+"/root.cfs")
 		moduleIsThere(s)
 	})
 	t.Run("a switch that fails keeps everything", func(t *testing.T) {
@@ -266,4 +275,5 @@ func early(name, script string) []layerEntry {
 }
 
 // fillVar is a script that leaves no free block in /var.
-const fillVar = "fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :"
+const fillVar = "fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; " +
+	"cat /dev/zero > /var/fill2 || :"

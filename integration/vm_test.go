@@ -44,7 +44,8 @@ func TestVMJourney(t *testing.T) {
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
 	// The image has modules of another kernel only: what is loaded here was carried over.
-	if out, err := exec.Command("ls", filepath.Join(s.tree("2"), "usr/lib/modules")).Output(); err != nil || strings.TrimSpace(string(out)) == kernel {
+	if out, err := exec.Command("ls", filepath.Join(s.tree("2"), "usr/lib/modules")).Output(); err != nil ||
+		strings.TrimSpace(string(out)) == kernel {
 		t.Fatalf("image 2 has the running kernel (%s, %v): this shows nothing", out, err)
 	}
 	runsOn("ip_vs")

@@ -52,18 +52,21 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 	if r := h.Sh(ctx, "echo more >> /var/tmp/sealed"); r.Code == 0 {
 		t.Error("a file with fs-verity can be written: the disk does not have the feature")
 	}
-	if r := h.Run(ctx, "sh", "-c", "echo out; echo err >&2; kill -TERM $$"); r.Stdout != "out\n" || r.Stderr != "err\n" || r.Code != 128+15 {
+	if r := h.Run(ctx, "sh", "-c", "echo out; echo err >&2; kill -TERM $$"); r.Stdout != "out\n" ||
+		r.Stderr != "err\n" || r.Code != 128+15 {
 		t.Errorf("a command that ends itself: %s", r)
 	}
 	const large = 3 << 20 // more than all buffers in between
-	if r := h.RunInput(ctx, strings.NewReader(strings.Repeat("x", large)), "cat"); len(r.Stdout) != large || r.Code != 0 {
+	if r := h.RunInput(ctx, strings.NewReader(strings.Repeat("x", large)), "cat"); len(r.Stdout) != large ||
+		r.Code != 0 {
 		t.Errorf("cat returned %d bytes, want %d; %d, %s", len(r.Stdout), large, r.Code, r.Stderr)
 	}
 	if err := h.WriteFile("/run/stamp/file", "text", 0o640); err != nil {
 		t.Error(err)
 	}
 	// The product's roots share /var with the host root; here, what runs the commands has to be copied.
-	h.Must(t, "sh", "-ec", "cp -a /var/lib/lab /var/lib/v2/var/lib/; mkdir -p /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
+	h.Must(t, "sh", "-ec",
+		"cp -a /var/lib/lab /var/lib/v2/var/lib/; mkdir -p /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
 
 	killed := make(chan lab.Result)
 	go func() { killed <- h.Run(ctx, "sleep", "infinity") }()
@@ -93,7 +96,8 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 	}
 
 	h.Must(t, "ip", "link", "set", "dev", "lo", "down")
-	h.Must(t, "sh", "-ec", "systemctl stop systemd-networkd; for d in /sys/class/net/en*; do ip link set ${d##*/} down; done")
+	h.Must(t, "sh", "-ec",
+		"systemctl stop systemd-networkd; for d in /sys/class/net/en*; do ip link set ${d##*/} down; done")
 	h.Must(t, "true") // commands need no network
 
 	again, err := h.FullReboot(ctx, "systemctl", "--force", "--force", "reboot")
@@ -115,7 +119,8 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 	if took := time.Since(start); took > time.Minute {
 		t.Errorf("it took %v to notice the panic", took)
 	}
-	if _, err := h.AwaitReboot(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "Kernel panic - not syncing: sysrq triggered crash") {
+	if _, err := h.AwaitReboot(ctx, time.Minute); err == nil ||
+		!strings.Contains(err.Error(), "Kernel panic - not syncing: sysrq triggered crash") {
 		t.Errorf("the host ended with %v", err)
 	}
 }

@@ -64,12 +64,16 @@ func quickAnimals(s *site) []animal {
 		{name: "init is a dangling link", refused: true, reason: "image has no init",
 			over: []layerEntry{gone("usr/lib/systemd/systemd"), aLink("usr/sbin/init", "/usr/lib/sysvinit/init")}},
 		{name: "a required check fails", reason: "required.d/10-app: exit code 3: the database does not answer",
-			over: []layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
+			over: []layerEntry{aProgram(checks+"required.d/10-app",
+				"#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
 		{name: "a service crashes over and over", reason: "crash.service",
-			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=200ms\n")},
+			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\n"+
+				"Restart=always\nRestartSec=200ms\n")},
 		{name: "no network", reason: "gateway " + s.host.Gateway(),
-			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network", "[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
-		{name: "broken dbus", reason: "dbus.service", over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
+			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network",
+				"[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
+		{name: "broken dbus", reason: "dbus.service",
+			over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
 		// The operator has changed one of two files that belong together, so only the other one is the image's.
 		{name: "conflict in etc breaks sshd", reason: "ssh.service",
 			over: []layerEntry{
@@ -181,7 +185,8 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 	if !strings.Contains(bad.Reason, a.reason) {
 		z.Errorf("the root is bad because %q, want %q in it", bad.Reason, a.reason)
 	}
-	if a.boots < 2 && (v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || !strings.HasPrefix(v.Last.Reason, bad.Reason)) {
+	if a.boots < 2 && (v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root ||
+		!strings.HasPrefix(v.Last.Reason, bad.Reason)) {
 		z.Errorf("the last switch is %+v", v.Last)
 	}
 	for _, command := range []string{"status", "history"} {
@@ -198,7 +203,8 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 // takes applies an image and returns the time at which the reboot was requested.
 func (z *zoo) takes(image string) time.Time {
 	z.Helper()
-	if r := z.host.Run(z.Context(), "updatectl", "apply", "--unattended", "--from", image); r.Code != 0 && r.Code < 128 {
+	if r := z.host.Run(z.Context(), "updatectl", "apply", "--unattended", "--from", image); r.Code != 0 &&
+		r.Code < 128 {
 		z.Fatalf("updatectl apply: %s", r)
 	}
 	return time.Now()
@@ -252,14 +258,19 @@ func (z *zoo) settledAfterBoot() {
 // etc returns names, modes, owners and digests of everything in /etc, without the files that systemd updates.
 func (z *zoo) etc() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
+	return z.host.Must(z.T, "sh", "-ec",
+		`cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort
+find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
 }
 
 // state returns what a rolled-back switch could leave behind: mounts, and files with temporary names.
 func (z *zoo) state() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials -e ^/proc/ | sort
-find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/updatectl /run/updatectl | grep -v -e health.json -e healthy.json -e verdict.json -e spare -e started`)
+	return z.host.Must(z.T, "sh", "-ec", `
+findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials -e ^/proc/ | sort
+find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'
+ls -A /var/lib/updatectl /run/updatectl |
+	grep -v -e health.json -e healthy.json -e verdict.json -e spare -e started`)
 }
 
 // serves expects the web server to answer a client outside with the page of image 1.

@@ -42,20 +42,25 @@ func slowAnimals(s *site) []animal {
 			over: []layerEntry{aLink("etc/systemd/system/updatectl-confirm.service", "/dev/null")}},
 		{name: "a mount fails", reason: "emergency.target", slow: guardMargin,
 			over: []layerEntry{
-				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
+				aFile(unitDir+"opt-data.mount",
+					"[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
 		{name: "full var", reason: "no space left on device", slow: guardMargin,
 			over:  early("fill.service", fillVar),
 			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
 		// The rules stay in the kernel, and would cut off the good root, too.
-		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1, slow: nspawnPace.deadline,
-			over: early("lock.service", "nft add table inet lock; nft \"add chain inet lock out { type filter hook output priority 0; policy drop; }\"")},
+		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1,
+			slow: nspawnPace.deadline,
+			over: early("lock.service", "nft add table inet lock; "+
+				"nft \"add chain inet lock out { type filter hook output priority 0; policy drop; }\"")},
 		{name: "units in a cycle", reason: "it must be active",
 			over: []layerEntry{
 				aFile(unitDir+"nginx.service.d/cycle.conf", "[Unit]\nAfter=ssh.service\n"),
 				aFile(unitDir+"ssh.service.d/cycle.conf", "[Unit]\nAfter=nginx.service\n")}},
 		{name: "a service eats the memory", reason: "hungry.service",
-			over: service("hungry.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nMemoryMax=64M\nMemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\nRestartSec=200ms\n")},
+			over: service("hungry.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nMemoryMax=64M\n"+
+				"MemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\n"+
+				"RestartSec=200ms\n")},
 		{name: "no journal", reason: "systemd-journald.service",
 			over: []layerEntry{aLink(unitDir+"systemd-journald.service", "/dev/null")}},
 		{name: "tmpfiles are broken", reason: "systemd-tmpfiles-setup.service",
@@ -89,8 +94,10 @@ func machineAnimals() []animal {
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd-udevd", "#!/bin/sh\nexit 1\n")}},
 		{name: "a disk is missing", reason: "emergency.target", slow: guardMargin,
 			over: []layerEntry{
-				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-label/nowhere\nWhere=/opt/data\n"),
-				aFile(unitDir+`dev-disk-by\x2dlabel-nowhere.device.d/timeout.conf`, "[Unit]\nJobRunningTimeoutSec=20s\n"),
+				aFile(unitDir+"opt-data.mount",
+					"[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-label/nowhere\nWhere=/opt/data\n"),
+				aFile(unitDir+`dev-disk-by\x2dlabel-nowhere.device.d/timeout.conf`,
+					"[Unit]\nJobRunningTimeoutSec=20s\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
 		// The deadline and the rollback do not depend on the clock; a check that does fails.
 		{name: "the clock is far off", reason: "required.d/10-clock: exit code 1: it is 2101",

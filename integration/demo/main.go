@@ -34,7 +34,8 @@ func main() {
 
 // prepare builds what the demo needs: the disk of a host, the tree of a second image, a registry and cosign.
 func prepare(ctx context.Context) error {
-	fmt.Printf("Setting up two Debian roots and a registry in %s. The first time takes a few minutes.\n", lab.CacheDir())
+	fmt.Printf("Setting up two Debian roots and a registry in %s. The first time takes a few minutes.\n",
+		lab.CacheDir())
 	return lab.Prepare(lab.HostDisk, lab.V2, lab.Tools)(ctx)
 }
 
@@ -107,13 +108,15 @@ func build(ctx context.Context) (*stage, error) {
 	if s.probe, err = lab.StartProbe("http://" + s.host.Addr + "/"); err != nil {
 		return nil, err
 	}
-	if _, err := s.run(ctx, "sh", "-ec", "useradd --create-home alice; redis-cli set visits 42; echo mine >/home/alice/notes"); err != nil {
+	if _, err := s.run(ctx, "sh", "-ec",
+		"useradd --create-home alice; redis-cli set visits 42; echo mine >/home/alice/notes"); err != nil {
 		return nil, err
 	}
 	if s.last, err = s.now(ctx); err != nil {
 		return nil, err
 	}
-	fmt.Printf("A Debian host has booted: %s, kernel %s.\nIt has a user alice, a redis with data, and a web server that a client "+
+	fmt.Printf("A Debian host has booted: %s, kernel %s.\n"+
+		"It has a user alice, a redis with data, and a web server that a client "+
 		"outside polls.\n", s.last.os, s.last.kernel)
 	return s, nil
 }
@@ -217,7 +220,8 @@ func (s *stage) compare(ctx context.Context, before, now moment) error {
 	fmt.Printf("   Userspace    %s -> %s\n", before.os, now.os)
 	fmt.Printf("   Packages     %s\n", difference(before.packages, now.packages))
 	fmt.Printf("   Web page     %q -> %q\n", before.page, now.page)
-	fmt.Printf("   Kernel       %s, unchanged; boot id %s, unchanged; soft reboots %d\n", now.kernel, now.stamp.BootID, now.stamp.SoftReboots)
+	fmt.Printf("   Kernel       %s, unchanged; boot id %s, unchanged; soft reboots %d\n", now.kernel, now.stamp.BootID,
+		now.stamp.SoftReboots)
 	fmt.Printf("   Kept         alice, her notes, redis' data; no failed unit\n")
 	fmt.Printf("   Outage       %d ms, as the client outside saw it\n", outage.Milliseconds())
 	return nil
@@ -255,7 +259,8 @@ func (s *stage) now(ctx context.Context) (moment, error) {
 	if err != nil {
 		return moment{}, err
 	}
-	system, err := s.run(ctx, "sh", "-ec", `. /etc/os-release; echo "Debian $DEBIAN_VERSION_FULL${IMAGE_VERSION:+, image $IMAGE_VERSION}"`)
+	system, err := s.run(ctx, "sh", "-ec",
+		`. /etc/os-release; echo "Debian $DEBIAN_VERSION_FULL${IMAGE_VERSION:+, image $IMAGE_VERSION}"`)
 	if err != nil {
 		return moment{}, err
 	}
@@ -269,7 +274,8 @@ func (s *stage) now(ctx context.Context) (moment, error) {
 		packages[name] = version
 	}
 	answers := s.probe.Answers()
-	return moment{stamp: stamp, kernel: kernel, os: system, page: answers[len(answers)-1].Text, packages: packages}, nil
+	return moment{stamp: stamp, kernel: kernel, os: system, page: answers[len(answers)-1].Text,
+		packages: packages}, nil
 }
 
 // difference describes how a list of packages changed.

@@ -23,7 +23,8 @@ var ErrHostDown = errors.New("host does not answer")
 func (h *Host) Stamp(ctx context.Context) (BootStamp, error) {
 	// One command for both: a reboot between two commands would give a stamp of no boot.
 	r := h.Sh(ctx, `cat /proc/sys/kernel/random/boot_id
-busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager SoftRebootsCount`)
+busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \
+	SoftRebootsCount`)
 	fields := strings.Fields(r.Stdout) // "ID", "u", "N"
 	if r.Code != 0 || len(fields) != 3 {
 		return BootStamp{}, fmt.Errorf("%w: %s", ErrHostDown, r)
@@ -88,8 +89,8 @@ func (h *Host) SoftReboot(ctx context.Context) (BootStamp, error) {
 		return before, err
 	}
 	const softReboot = "4" // SD_LOGIND_SOFT_REBOOT
-	r := h.Run(ctx, "busctl", "call", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
-		"RebootWithFlags", "t", softReboot)
+	r := h.Run(ctx, "busctl", "call", "org.freedesktop.login1", "/org/freedesktop/login1",
+		"org.freedesktop.login1.Manager", "RebootWithFlags", "t", softReboot)
 	// The shutdown may kill the caller before it reads the answer: AwaitBoot shows whether it worked.
 	if r.Code > 0 && r.Code < 128 {
 		return before, fmt.Errorf("cannot ask for a soft reboot: %s", r)

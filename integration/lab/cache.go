@@ -27,7 +27,8 @@ func CacheDir() string {
 //
 // The final name contains a hash of the recipe and is given by a rename at the very end: an interrupted build has no
 // such name and is built anew. The lock lets two runs that need the same thing build it once.
-func keep(ctx context.Context, name, what string, recipe any, build func(ctx context.Context, path string) error) (string, error) {
+func keep(ctx context.Context, name, what string, recipe any,
+	build func(ctx context.Context, path string) error) (string, error) {
 	text, err := json.Marshal(recipe)
 	if err != nil {
 		return "", fmt.Errorf("cannot hash the recipe of %s: %w", name, err)

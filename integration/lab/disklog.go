@@ -43,7 +43,8 @@ func (l *diskLog) renew(ctx context.Context) error {
 			return err
 		}
 	}
-	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", l.host.image, l.file("overlay")).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", l.host.image,
+		l.file("overlay")).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cannot make the overlay: %w\n%s", err, out)
 	}
@@ -57,7 +58,8 @@ func (l *diskLog) args() []string {
 		"--blockdev", "driver=file,node-name=image,cache.no-flush=on,filename=" + l.file("overlay"),
 		"--blockdev", "driver=qcow2,node-name=overlay,cache.no-flush=on,discard=unmap,file=image",
 		"--blockdev", "driver=file,node-name=log,cache.no-flush=on,filename=" + l.log(),
-		"--blockdev", fmt.Sprintf("driver=blklogwrites,node-name=disk,discard=unmap,file=overlay,log=log,log-sector-size=%d", sector),
+		"--blockdev", fmt.Sprintf("driver=blklogwrites,node-name=disk,discard=unmap,"+
+			"file=overlay,log=log,log-sector-size=%d", sector),
 	}
 }
 

@@ -16,10 +16,10 @@
 // serial ports, see package guest, so that they need neither network nor login.
 //
 // Facts about systemd that this package relies on:
-//   - systemd-nspawn refuses to run where /run/systemd does not exist. The enclosure has its own tmpfs on /run, which also
-//     keeps the PID 1 and the D-Bus of the machine out of reach.
-//   - Where PID 1 is not systemd, or cgroups are hybrid, nspawn needs --register=no --keep-unit, a plain cgroup2 mount on
-//     /sys/fs/cgroup, and SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1.
+//   - systemd-nspawn refuses to run where /run/systemd does not exist. The enclosure has its own tmpfs on /run, which
+//     also keeps the PID 1 and the D-Bus of the machine out of reach.
+//   - Where PID 1 is not systemd, or cgroups are hybrid, nspawn needs --register=no --keep-unit, a plain cgroup2 mount
+//     on /sys/fs/cgroup, and SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1.
 //   - A soft reboot changes neither the boot id nor the pid of the container's PID 1, but it changes its root: whoever
 //     enters the container must go through /proc/PID/root as it is at that moment.
 //   - SoftRebootsCount of PID 1 (systemd 256) counts soft reboots; the boot id changes with full ones.

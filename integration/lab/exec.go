@@ -56,7 +56,8 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // ends the packer when unpacking fails
-	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"}, what...)...)
+	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"},
+		what...)...)
 	var stderr bytes.Buffer
 	pack.Stderr = &stderr
 	pipe, err := pack.StdoutPipe()
@@ -66,7 +67,8 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 	if err := pack.Start(); err != nil {
 		return err
 	}
-	const unpack = `mkdir -p "$1"; exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
+	const unpack = `mkdir -p "$1"
+exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
 	r := h.RunInput(ctx, pipe, "/bin/sh", "-ec", unpack, "copy", dir)
 	if r.Code != 0 {
 		return fmt.Errorf("cannot unpack: %s", r)
@@ -80,7 +82,8 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 // WriteFile writes a file in the host.
 func (h *Host) WriteFile(path, text string, mode os.FileMode) error {
 	const write = `mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"`
-	r := h.RunInput(context.Background(), strings.NewReader(text), "/bin/sh", "-ec", write, "write", path, fmt.Sprintf("%o", mode.Perm()))
+	r := h.RunInput(context.Background(), strings.NewReader(text), "/bin/sh", "-ec", write, "write", path,
+		fmt.Sprintf("%o", mode.Perm()))
 	if r.Code != 0 {
 		return fmt.Errorf("cannot write %s in host %s: %s", path, h.Name, r)
 	}

@@ -171,9 +171,12 @@ func (h *Host) personalise(ctx context.Context) error {
 		"usr/share/lab/version":        "host\n",
 		"usr/share/lab/www/index.html": "lab host root\n",
 		"etc/hostname":                 h.Name + "\n",
-		"etc/hosts":                    fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr, HostName),
-		"etc/fstab":                    "# made by the installer\n" + h.way.device() + " / ext4 errors=remount-ro 0 1\n",
-		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\nGateway=%s\n"+
+		"etc/hosts": fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr,
+			HostName),
+		"etc/fstab": "# made by the installer\n" + h.way.device() +
+			" / ext4 errors=remount-ro 0 1\n",
+		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\n"+
+			"Gateway=%s\n"+
 			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.Gateway()),
 	}
 	for name, text := range files {

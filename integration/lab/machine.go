@@ -85,7 +85,8 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 		m = ask()
 	}
 	if m.Main == "" || m.Security == "" {
-		return mirrors{}, fmt.Errorf("cannot find the archives of %s and %s-security: %w", codename, codename, errNoMirror)
+		return mirrors{}, fmt.Errorf("cannot find the archives of %s and %s-security: %w", codename, codename,
+			errNoMirror)
 	}
 	return m, nil
 }

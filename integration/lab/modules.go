@@ -30,7 +30,8 @@ func builder(ctx context.Context) (string, error) {
 		}
 		packages = append(packages, "linux-headers-"+release)
 	}
-	return tree(ctx, "builder", recipe{Suites: []string{"trixie", "trixie-updates", "trixie-security"}, Packages: packages})
+	return tree(ctx, "builder", recipe{Suites: []string{"trixie", "trixie-updates", "trixie-security"},
+		Packages: packages})
 }
 
 // kernelOf returns the release of the only kernel of a tree.
@@ -81,16 +82,17 @@ func Modules(ctx context.Context, tree string) (map[string]string, error) {
 		}
 		recipe.Sources = append(recipe.Sources, source{f.Name(), string(text)})
 	}
-	dir, err := keep(ctx, "modules", "kernel modules and live patches for "+release, recipe, func(ctx context.Context, path string) error {
-		for _, s := range recipe.Sources {
-			if err := writeFile(filepath.Join(path, s.Name), s.Text); err != nil {
-				return err
+	dir, err := keep(ctx, "modules", "kernel modules and live patches for "+release, recipe,
+		func(ctx context.Context, path string) error {
+			for _, s := range recipe.Sources {
+				if err := writeFile(filepath.Join(path, s.Name), s.Text); err != nil {
+					return err
+				}
 			}
-		}
-		_, err := Tool(ctx, build, "make", "-C", "/usr/lib/modules/"+release+"/build", "M="+path,
-			"-j"+strconv.Itoa(runtime.NumCPU()), "modules")
-		return err
-	})
+			_, err := Tool(ctx, build, "make", "-C", "/usr/lib/modules/"+release+"/build", "M="+path,
+				"-j"+strconv.Itoa(runtime.NumCPU()), "modules")
+			return err
+		})
 	if err != nil {
 		return nil, err
 	}

@@ -212,13 +212,14 @@ func guestBinary(ctx context.Context) (string, error) {
 			text.Write(source)
 		}
 	}
-	return keep(ctx, "labguest", "the program that runs commands in machines", sha256.Sum256(text.Bytes()), func(ctx context.Context, path string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
-		cmd.Dir = module
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot run go build: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "labguest", "the program that runs commands in machines", sha256.Sum256(text.Bytes()),
+		func(ctx context.Context, path string) error {
+			cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
+			cmd.Dir = module
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot run go build: %w\n%s", err, out)
+			}
+			return nil
+		})
 }

@@ -28,7 +28,8 @@ func Install(root string) error {
 // Follow writes the README's minimal configuration to a host's tree: the host follows a reference of a registry
 // without TLS, signed by a publisher.
 func Follow(root string, r *Registry, repository string, p *Publisher) error {
-	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n",
+	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\n"+
+		"keys = [\"/etc/updatectl/keys/release.pub\"]\n",
 		r.Host+"/"+repository, r.Host)
 	if err := writeFile(filepath.Join(root, "etc/updatectl/keys/release.pub"), p.Public); err != nil {
 		return fmt.Errorf("cannot configure the host: %w", err)

@@ -29,7 +29,8 @@ func NewPublisher(ctx context.Context) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the publisher's directory: %w", err)
 	}
-	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools, dir: dir}
+	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools,
+		dir: dir}
 	if _, err := p.cosign(ctx, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "release")); err != nil {
 		return nil, err
 	}
@@ -51,19 +52,20 @@ func (p *Publisher) cosign(ctx context.Context, args ...string) (string, error) 
 
 // Layout returns a cached OCI layout with a tree as its only image, tagged "latest" and packed by umoci.
 func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
-	return keep(ctx, "layout", "an image of "+filepath.Base(tree)+", packed by umoci", filepath.Base(tree), func(ctx context.Context, path string) error {
-		image := path + ":latest"
-		for _, args := range [][]string{
-			{"init", "--layout", path},
-			{"new", "--image", image},
-			{"insert", "--image", image, tree, "/"},
-		} {
-			if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
-				return err
+	return keep(ctx, "layout", "an image of "+filepath.Base(tree)+", packed by umoci", filepath.Base(tree),
+		func(ctx context.Context, path string) error {
+			image := path + ":latest"
+			for _, args := range [][]string{
+				{"init", "--layout", path},
+				{"new", "--image", image},
+				{"insert", "--image", image, tree, "/"},
+			} {
+				if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
 }
 
 // Push copies a layout's image to a registry with skopeo and returns the manifest's digest.
@@ -108,7 +110,8 @@ func (p *Publisher) SignOld(ctx context.Context, r *Registry, reference string) 
 
 // Verify returns an error unless cosign 3 finds a signature by this publisher on a reference.
 func (p *Publisher) Verify(ctx context.Context, r *Registry, reference string) error {
-	args := append([]string{"verify", "--key", p.public, "--insecure-ignore-tlog=true", "--private-infrastructure"}, r.cosign()...)
+	args := append([]string{"verify", "--key", p.public, "--insecure-ignore-tlog=true", "--private-infrastructure"},
+		r.cosign()...)
 	_, err := p.cosign(ctx, append(args, reference)...)
 	return err
 }

@@ -64,7 +64,8 @@ func (q *qemu) furnish(ctx context.Context) error {
 	if err := writeFile(filepath.Join(units, guestUnit), guestUnitText); err != nil {
 		return err
 	}
-	for _, dir := range []string{q.dir(), filepath.Join(units, "sysinit.target.wants"), filepath.Dir(filepath.Join(root, guestProgram))} {
+	for _, dir := range []string{q.dir(), filepath.Join(units, "sysinit.target.wants"),
+		filepath.Dir(filepath.Join(root, guestProgram))} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}

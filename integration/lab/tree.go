@@ -69,17 +69,22 @@ func NoKernel(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return keep(ctx, "nokernel", "v2 without a kernel", filepath.Base(v2), func(ctx context.Context, path string) error {
-		if out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
-		}
-		const strip = `cd "$0"; rm -rf usr/lib/modules boot/* vmlinuz* initrd.img*; echo nokernel >usr/share/lab/version
-sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release; echo 'lab image version nokernel' >usr/share/lab/www/index.html`
-		if out, err := exec.CommandContext(ctx, "sh", "-ec", strip, path).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot remove the kernel from a tree: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "nokernel", "v2 without a kernel", filepath.Base(v2),
+		func(ctx context.Context, path string) error {
+			copied := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path)
+			if out, err := copied.CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
+			}
+			const strip = `cd "$0"
+rm -rf usr/lib/modules boot/* vmlinuz* initrd.img*
+echo nokernel >usr/share/lab/version
+echo 'lab image version nokernel' >usr/share/lab/www/index.html
+sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release`
+			if out, err := exec.CommandContext(ctx, "sh", "-ec", strip, path).CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot remove the kernel from a tree: %w\n%s", err, out)
+			}
+			return nil
+		})
 }
 
 // imageHook turns an installation into an image: it removes what belongs to one host, and masks what makes no sense
@@ -94,7 +99,8 @@ systemctl disable systemd-networkd-wait-online.service
 systemctl mask apt-daily.timer apt-daily-upgrade.timer
 setfacl -m u:redis:r /usr/share/lab/version
 setcap cap_net_raw+ep /usr/bin/ping
-# With the drivers of the lab's machines only: the emulator takes seconds to unpack all others. No machine boots from V3.
+# With the drivers of the lab's machines only: the emulator takes seconds to unpack all others.
+# No machine boots from V3.
 if command -v update-initramfs && test -d /etc/initramfs-tools; then
 	printf '%s\n' MODULES=list COMPRESS=gzip COMPRESSLEVEL=1 >/etc/initramfs-tools/conf.d/lab
 	printf '%s\n' ext4 virtio_blk virtio_pci >>/etc/initramfs-tools/modules
@@ -140,7 +146,9 @@ func tree(ctx context.Context, name string, r recipe) (string, error) {
 		recipe
 		Options []string
 	}{r, leanly}
-	return keep(ctx, name, what, recipe, func(ctx context.Context, path string) error { return debootstrap(ctx, path, r) })
+	return keep(ctx, name, what, recipe, func(ctx context.Context, path string) error {
+		return debootstrap(ctx, path, r)
+	})
 }
 
 // debootstrap makes a tree with mmdebstrap, which has a mount namespace of its own.
@@ -149,7 +157,8 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"--mode=root", "--variant=apt", "--format=directory", "--aptopt=Acquire::Check-Valid-Until \"false\""}
+	args := []string{"--mode=root", "--variant=apt", "--format=directory",
+		"--aptopt=Acquire::Check-Valid-Until \"false\""}
 	for _, option := range leanly {
 		args = append(args, "--dpkgopt="+option)
 	}
@@ -208,25 +217,27 @@ func disk(ctx context.Context, tree string) (string, error) {
 		Size int64
 	}
 	r := diskRecipe{filepath.Base(tree), diskSize}
-	return keep(ctx, "disk", "a file system with "+filepath.Base(tree), r, func(ctx context.Context, path string) error {
-		f, err := os.Create(path)
-		if err != nil {
-			return err
-		}
-		if err := f.Truncate(r.Size); err != nil {
-			f.Close()
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		// verity, as on a host prepared for it; a kernel without the feature ignores the flag.
-		out, err := exec.CommandContext(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "verity", "-m", "0", "-d", tree, path).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("cannot run mke2fs: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "disk", "a file system with "+filepath.Base(tree), r,
+		func(ctx context.Context, path string) error {
+			f, err := os.Create(path)
+			if err != nil {
+				return err
+			}
+			if err := f.Truncate(r.Size); err != nil {
+				f.Close()
+				return err
+			}
+			if err := f.Close(); err != nil {
+				return err
+			}
+			// verity, as on a host prepared for it; a kernel without the feature ignores the flag.
+			out, err := exec.CommandContext(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "verity", "-m", "0", "-d", tree,
+				path).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("cannot run mke2fs: %w\n%s", err, out)
+			}
+			return nil
+		})
 }
 
 // diskSize has room for the host's own tree, two staged images and what tests write.

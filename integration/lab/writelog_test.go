@@ -94,7 +94,8 @@ func TestReplay(t *testing.T) {
 	} {
 		l := logged(t, test.requests)
 		if got := left(t, l, test.from, PowerCut{After: test.after}); got != test.want {
-			t.Errorf("%s from %d, cut after %d: %q is left, want %q", test.requests, test.from, test.after, got, test.want)
+			t.Errorf("%s from %d, cut after %d: %q is left, want %q", test.requests, test.from, test.after, got,
+				test.want)
 		}
 	}
 }

@@ -25,7 +25,8 @@ const (
 
 // errnos are the errors that can be injected.
 var errnos = map[string]unix.Errno{
-	"ENOSPC": unix.ENOSPC, "EIO": unix.EIO, "EROFS": unix.EROFS, "EINTR": unix.EINTR, "ENOMEM": unix.ENOMEM, "EDQUOT": unix.EDQUOT,
+	"ENOSPC": unix.ENOSPC, "EIO": unix.EIO, "EROFS": unix.EROFS, "EINTR": unix.EINTR, "ENOMEM": unix.ENOMEM,
+	"EDQUOT": unix.EDQUOT,
 }
 
 // concerned lists the kinds that keep failing when an error stays.
@@ -83,7 +84,8 @@ var calls = map[uintptr]call{
 
 // watched are the areas in which calls are steps; an error that stays is limited to its area. /proc/self/fd has the
 // images that the program has mounted for its own use.
-var watched = []string{"/var", "/run/updatectl", "/run/nextroot", "/etc", "/home", "/srv", "/root", "/proc/self/fd", "/dev/loop"}
+var watched = []string{"/var", "/run/updatectl", "/run/nextroot", "/etc", "/home", "/srv", "/root", "/proc/self/fd",
+	"/dev/loop"}
 
 func area(path string) string {
 	for _, w := range watched {

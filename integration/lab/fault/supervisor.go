@@ -46,7 +46,8 @@ type supervisor struct {
 func (s *supervisor) serve() {
 	for {
 		var n notification
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV,
+			uintptr(unsafe.Pointer(&n)))
 		if errno == unix.EINTR || errno == unix.ENOENT { // ENOENT: the caller was killed while it waited
 			continue
 		}
@@ -57,7 +58,8 @@ func (s *supervisor) serve() {
 		if e := s.judge(&n); e != 0 {
 			a.err, a.flags = -int32(e), 0
 		}
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&a)))
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND,
+			uintptr(unsafe.Pointer(&a)))
 	}
 }
 

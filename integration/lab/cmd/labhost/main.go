@@ -119,9 +119,11 @@ func pass(cmd *exec.Cmd) int {
 
 // copyIn copies through a pipe: the host's mount namespace does not have the caller's files.
 func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
-	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs", "--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
+	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs",
+		"--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
 		"--directory="+filepath.Dir(from), filepath.Base(from))
-	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner", "--directory="+filepath.Dir(to))
+	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner",
+		"--directory="+filepath.Dir(to))
 	if err != nil {
 		return err
 	}
@@ -238,7 +240,8 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	told := os.NewFile(0, "told")
-	fmt.Fprintf(told, "host %s is up\n  address   %s (from \"labhost in\")\n  registry  %s (plain HTTP, from both)\n  console   %s\n"+
+	fmt.Fprintf(told, "host %s is up\n  address   %s (from \"labhost in\")\n  registry  %s (plain HTTP, from both)\n"+
+		"  console   %s\n"+
 		"  tree v1   %s\n  tree v2   %s\n  tools     %s\n",
 		host.Name, host.Addr, registry.Host, filepath.Join(lab.RunDir(), host.Name, "console.log"), v1, v2, tools)
 	told.Close()
