@@ -11,7 +11,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// Exit codes of the contract, as docs/exit-codes.md lists them.
+// Exit codes, as docs/exit-codes.md lists them.
 const (
 	exitDone         = 0
 	exitError        = 1
@@ -32,7 +32,7 @@ type site struct {
 	host      *lab.Host
 	registry  *lab.Registry
 	publisher *lab.Publisher
-	// roots are the identities of the published trees by version.
+	// roots are the names of the published roots by version.
 	roots map[string]string
 }
 
@@ -42,7 +42,7 @@ func newSite(t *testing.T, name string) *site {
 	return newSiteOf(t, lab.Options{Name: name})
 }
 
-// newSiteOf is newSite with a host of another kind, or one that is changed before updatectl is installed on it.
+// newSiteOf is like newSite, with a host of another kind, or one that is changed before updatectl is installed on it.
 func newSiteOf(t *testing.T, o lab.Options) *site {
 	t.Helper()
 	s := newPublisher(t)
@@ -51,7 +51,7 @@ func newSiteOf(t *testing.T, o lab.Options) *site {
 	return s
 }
 
-// newPublisher is a site without a host yet, and with nothing published.
+// newPublisher returns a site without a host, and with nothing published.
 func newPublisher(t *testing.T) *site {
 	t.Helper()
 	s := &site{T: t, registry: lab.NewRegistry(t, lab.RegistryOptions{}), roots: map[string]string{}}
@@ -62,7 +62,7 @@ func newPublisher(t *testing.T) *site {
 	return s
 }
 
-// boot boots a host with updatectl. What is done at the end sees its tree as the host will.
+// boot boots a host with updatectl. last is called right before, with the finished tree.
 func (s *site) boot(o lab.Options, last func(root string) error) {
 	s.Helper()
 	customise := o.Customise
@@ -83,7 +83,7 @@ func (s *site) boot(o lab.Options, last func(root string) error) {
 	s.host = lab.Start(s.T, o)
 }
 
-// tree is the published tree of a version.
+// tree returns the tree of a version.
 func (s *site) tree(version string) string {
 	s.Helper()
 	build := map[string]func() (string, error){
@@ -100,7 +100,7 @@ func (s *site) tree(version string) string {
 	return tree
 }
 
-// publish pushes and signs a version with the tools of others, and remembers its root.
+// publish pushes and signs a version with other people's tools, and remembers its root.
 func (s *site) publish(version, repository string) {
 	s.Helper()
 	digest, err := s.publisher.Release(s.Context(), s.registry, s.tree(version), repository)
@@ -110,7 +110,7 @@ func (s *site) publish(version, repository string) {
 	s.roots[version] = strings.Replace(digest, ":", "-", 1)
 }
 
-// updatectl runs the agent in the host and expects an exit code.
+// updatectl runs the agent in the host, expects an exit code and returns the result.
 func (s *site) updatectl(code int, args ...string) lab.Result {
 	s.Helper()
 	r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...)
@@ -125,21 +125,22 @@ func (s *site) refused(code int, sentence, hint string, args ...string) {
 	s.Helper()
 	r := s.updatectl(code, args...)
 	if !strings.Contains(r.Stderr, sentence) {
-		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), r.Stderr, sentence)
+		s.Errorf("updatectl %s prints %q, want %q in it", strings.Join(args, " "), r.Stderr, sentence)
 	}
 	if hint != "" && !strings.Contains(r.Stderr, "hint: ") || !strings.Contains(r.Stderr, hint) {
-		s.Errorf("updatectl %s says %q, want the hint %q", strings.Join(args, " "), r.Stderr, hint)
+		s.Errorf("updatectl %s prints %q, want the hint %q", strings.Join(args, " "), r.Stderr, hint)
 	}
 }
 
-// switches runs a command of the agent that soft-reboots the host, and waits until the host is up again.
+// switches runs a command of the agent that soft-reboots the host, waits until the host is up again and returns its
+// stamp.
 func (s *site) switches(args ...string) lab.BootStamp {
 	s.Helper()
 	before, err := s.host.Stamp(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	// Whether the command's own end is seen depends on who is faster, it or the shutdown.
+	// The command may end by itself, or be killed by the shutdown.
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
 		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
 	}
@@ -148,12 +149,12 @@ func (s *site) switches(args ...string) lab.BootStamp {
 		s.Fatalf("after updatectl %s: %v\n%s", strings.Join(args, " "), err, s.host.Console())
 	}
 	if after.BootID != before.BootID {
-		s.Fatalf("updatectl %s booted the kernel", strings.Join(args, " "))
+		s.Fatalf("updatectl %s made a full reboot", strings.Join(args, " "))
 	}
 	return after
 }
 
-// status is what the tests read of `updatectl status --output json`.
+// status is the part of `updatectl status --output json` that the tests read.
 type status struct {
 	Phase  string
 	Booted struct{ Root, Version string }
@@ -202,7 +203,7 @@ type historyEvent struct {
 	LivePatch                          string `json:"live_patch"`
 }
 
-// runs expects the host to run a root, good and healthy, with nothing armed.
+// runs expects a root to be booted, good and healthy, with nothing armed.
 func (s *site) runs(root, version string) {
 	s.Helper()
 	v := s.settled()
@@ -213,30 +214,31 @@ func (s *site) runs(root, version string) {
 		s.Errorf("%s is left armed", v.Armed)
 	}
 	if got := s.host.Must(s.T, "cat", "/usr/share/lab/version"); got != version {
-		s.Errorf("/usr is that of %s, want %s", got, version)
+		s.Errorf("/usr is of version %s, want %s", got, version)
 	}
 	if got := s.host.Must(s.T, "cat", "/run/lab-identity"); got != version {
-		s.Errorf("the services are those of %s, want %s", got, version)
+		s.Errorf("the services are of version %s, want %s", got, version)
 	}
 	if failed, err := s.host.FailedUnits(s.Context()); err != nil || len(failed) != 0 {
 		s.Errorf("failed units: %v (%v)", failed, err)
 	}
 }
 
-// settled waits until the unit that confirms has done its work: it runs when the system is up, not before.
+// settled waits until the confirming unit, which runs when the system is up, has ended, and returns the status.
 func (s *site) settled() status {
 	s.Helper()
-	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(100 * time.Millisecond) {
-		v := s.status()
-		if v.Phase != "armed" && v.Phase != "trying" && !s.confirms() || time.Now().After(deadline) {
-			return v
-		}
-	}
+	var v status
+	s.host.Await(s.T, s.host.Patience(), func() bool {
+		v = s.status()
+		return v.Phase != "armed" && v.Phase != "trying" && !s.confirms()
+	})
+	return v
 }
 
-// confirms tells whether that unit is still at work: with the record written, it collects and loads what waits, and has
-// the lock.
+// confirms reports whether that unit is active: after it has written the record, it still removes old roots and loads
+// live patches, and holds the lock.
 func (s *site) confirms() bool {
-	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value", "updatectl-confirm.service")
+	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value",
+		"updatectl-confirm.service")
 	return strings.TrimSpace(r.Stdout) == "activating"
 }
