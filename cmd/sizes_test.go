@@ -38,8 +38,6 @@ var (
 		"agent/apply.go":                  8,
 		"agent/begin.go":                  2,
 		"agent/check.go":                  1,
-		"agent/config/config.go":          5,
-		"agent/config/policy.go":          2,
 		"agent/config_check.go":           1,
 		"agent/guard/act.go":              10,
 		"agent/guard/guard.go":            3,
