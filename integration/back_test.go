@@ -132,7 +132,7 @@ func (s *site) blames(v status, reason string) {
 		s.Errorf("the reason is %q, want %q in it", v.Last.Reason, reason)
 	}
 	s.refused(exitUnhealthy, v.Last.Target+": "+v.Last.Reason, "apply --retry", "confirm")
-	s.refused(exitUnhealthy, "the host went back to "+v.Last.Back, "", "confirm") // until the next switch
+	s.refused(exitUnhealthy, "the host rolled back to "+v.Last.Back, "", "confirm") // until the next switch
 	for _, command := range []string{"status", "history"} {
 		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, reason) {
 			s.Errorf("%s does not say %q:\n%s", command, reason, text)
