@@ -92,7 +92,7 @@ func merge(in Inputs, dst string) (Report, error) {
 	}
 	if in.Ledger != "" {
 		// Before the directory: a number is never given out unrecorded.
-		if err := writeAtomic(in.Ledger, out.ledger.bytes()); err != nil {
+		if err := writeLedger(in.Ledger, out.ledger); err != nil {
 			return Report{}, err
 		}
 	}
