@@ -50,7 +50,7 @@ func TestHealth(t *testing.T) {
 		},
 		"slow": {
 			[]layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")},
-			"required.d/10-slow: it still ran when its time was over",
+			"required.d/10-slow: it was still running",
 		},
 		"broken": {
 			service("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
