@@ -58,7 +58,7 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 		},
 		"slow": {
 			[]layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")},
-			"required.d/10-slow: it still ran when its time was over",
+			"required.d/10-slow: it was still running",
 		},
 		"broken": {
 			service("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),

@@ -35,7 +35,7 @@ func slowAnimals(s *site) []animal {
 			over: hangs("wait.service", true)},
 		{name: "no default target", reason: "rescue.target", slow: guardMargin,
 			over: []layerEntry{gone(unitDir + "default.target")}},
-		{name: "a slow check", reason: "required.d/10-slow: it still ran when its time was over",
+		{name: "a slow check", reason: "required.d/10-slow: it was still running",
 			over: []layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")}},
 		{name: "broken agent", reason: "updatectl-confirm.service", slow: guardMargin, over: broken},
 		{name: "confirm is masked", reason: "updatectl-confirm.service", slow: guardMargin,
