@@ -10,7 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-func (c *cli) historyCommand() *cobra.Command {
+func historyCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
 		Short: "Tell what was staged, switched to and given up, the latest last",

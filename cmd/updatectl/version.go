@@ -18,7 +18,7 @@ func buildVersion() string {
 	return version
 }
 
-func (c *cli) versionCommand() *cobra.Command {
+func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of updatectl",
