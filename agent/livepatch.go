@@ -83,6 +83,7 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 }
 
 func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r LivePatchReport, err error) {
+	r.Patches = []live.LivePatch{}
 	if o.Unattended && !s.Config.LivePatch.Enabled {
 		return r, nil
 	}

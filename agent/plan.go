@@ -88,8 +88,22 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
 	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
+	for _, list := range []*[]string{
+		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Notes, &report.NotAdopted.Samples,
+	} {
+		*list = orEmpty(*list)
+	}
+	report.Conflicts = orEmpty(report.Conflicts)
 	plan.Etc = &report
 	return err
+}
+
+// orEmpty returns a list that is written as [] in JSON when there is nothing in it, and not as null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // liveDecision is the level of a change that only loads live patches.

@@ -23,9 +23,10 @@ var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
 		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
-		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify",
+		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "docs",
 	},
-	"cmd/releasectl": {"image", "verify"},
+	"cmd/releasectl": {"cmd/cmdtest", "image", "verify"},
+	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
 	"agent/health":     {},
@@ -60,6 +61,7 @@ var allowed = map[string][]string{
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
+	"docs":        {},                  // schemas of what the commands print, for their tests
 	"integration": {"image", "verify"}, // makers of keys and modules for tests; of the product, only the built binaries
 }
 
@@ -73,7 +75,7 @@ var ground = []string{
 const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
-var testSupport = []string{"agent/hosttest", "switcher/testtree", "image/patches/patchestest", "verify/verifytest"}
+var testSupport = []string{"agent/hosttest", "cmd/cmdtest", "docs/schemas", "switcher/testtree", "image/patches/patchestest", "verify/verifytest"}
 
 // top returns the top-level directory of a directory.
 func top(dir string) string {

@@ -25,10 +25,8 @@ const (
 // What is larger today, and how large. These lists only get shorter: nobody adds an entry, and one goes when its thing
 // fits.
 var (
-	largeRooms = map[string]int{}
-	largeTypes = map[string]int{
-		"cmd/updatectl.cli": 31,
-	}
+	largeRooms         = map[string]int{}
+	largeTypes         = map[string]int{}
 	largeFunctions     = map[string]int{}
 	filesWithLongLines = map[string]int{
 		"agent/agent.go":                  2,
@@ -87,7 +85,7 @@ var (
 
 // tables are the functions that are longer because they list things, each with what it lists.
 var tables = map[string]string{
-	"cmd/updatectl.cli.agentCommand": "the commands that the units call",
+	"cmd/updatectl.agentCommand": "the commands that the units call",
 }
 
 func TestRoomsAreSmall(t *testing.T) {

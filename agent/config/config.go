@@ -121,7 +121,11 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 // Default returns the configuration before any file is read.
 func Default() Config {
 	var c Config
-	c.Verify.Threshold = 1
+	c.Files = []string{} // in JSON, no list is null
+	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
+	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
+	c.State.Adopt = []string{}
+	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level, c.Switch.Fallback = string(level.Auto), FallbackRefuse
