@@ -234,7 +234,7 @@ func TestCommandsHaveNoTestSupport(t *testing.T) {
 		}
 	}
 	for dir := range imports {
-		if strings.HasPrefix(dir, "cmd/") {
+		if dir == "cmd/updatectl" || dir == "cmd/releasectl" {
 			reach(dir)
 		}
 	}
