@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,9 +133,9 @@ func (s *site) blames(v status, reason string) {
 		s.Errorf("the reason is %q, want %q in it", v.Last.Reason, reason)
 	}
 	s.refused(exitUnhealthy, v.Last.Target+": "+v.Last.Reason, "apply --retry", "confirm")
-	s.refused(exitUnhealthy, "the host rolled back to "+v.Last.Back, "", "confirm") // until the next switch
+	s.refused(exitUnhealthy, v.Last.Back, "", "confirm") // until the next switch
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, reason) {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, v.Last.Reason) {
 			s.Errorf("%s does not say %q:\n%s", command, reason, text)
 		}
 	}
@@ -182,9 +183,8 @@ func TestWayBack(t *testing.T) {
 		if v.Last.Target != root {
 			t.Errorf("%s is blamed, want %s", v.Last.Target, root)
 		}
-		if r := s.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout,
-			"late.service") {
-			t.Errorf("an unattended apply says %q", r.Stdout)
+		if why := s.skipped("--from", image); !strings.Contains(why, "late.service") {
+			t.Errorf("an unattended apply skips the image because %q", why)
 		}
 		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
 		s.refused(exitBlocked, "late.service", "--retry", "rollback", root)
@@ -216,8 +216,8 @@ func TestWayBack(t *testing.T) {
 			broken[i].text = "#!/bin/sh\nexit 1\n"
 		}
 	}
-	dead("broken agent", "it was not good within 12s", broken...)
-	dead("emergency shell", "it was not good within 12s", aFile("usr/lib/systemd/system/lab-mount.service",
+	dead("broken agent", confirmUnit, broken...)
+	dead("emergency shell", "emergency.target", aFile("usr/lib/systemd/system/lab-mount.service",
 		"[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nOnFailure=emergency.target\n"+
 			"OnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 		aLink("usr/lib/systemd/system/local-fs.target.requires/lab-mount.service", "../lab-mount.service"))
@@ -235,28 +235,23 @@ func TestWayBack(t *testing.T) {
 			time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
 			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") ||
-			!strings.Contains(text, "still starting: judged.service\n") ||
-			!strings.Contains(text, ", the host goes back to "+one[:19]) {
-			t.Errorf("status does not say where the host goes:\n%s", text)
+		if !slices.Contains(v.Starting, "judged.service") {
+			t.Errorf("still starting are %v", v.Starting)
 		}
-		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "judged.service") ||
+			!strings.Contains(text, one[:19]) {
+			t.Errorf("status does not show what is starting and where the host returns to:\n%s", text)
+		}
+		s.refused(exitBlocked, "(confirm", "", "apply")
 		t.Log("a rollback that is refused leaves the root on trial")
 		s.refused(exitError, "no such root", "", "rollback", "sha256-0000")
 		s.awaitsConfirm()
-		s.refused(exitBlocked, "the only way is back to "+one, "", "rollback", "host")
+		s.refused(exitBlocked, one, "", "rollback", "host")
 		s.awaitsConfirm()
 		s.inhibit() // no lock delays it, as with an automatic rollback
 		s.switches("rollback")
 		s.runs(one, "2")
-		const reason = "rolled back from by the operator"
-		if v = s.status(); v.Bad[root].Reason != reason || v.Last == nil || v.Last.Outcome != "rolled back" ||
-			v.Last.Target != root || v.Last.Reason != reason || v.Last.Back != one {
-			t.Errorf("bad are %+v, the last switch is %+v", v.Bad, v.Last)
-		}
-		if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, "rolled back  ") {
-			t.Errorf("the history does not show it:\n%s", text)
-		}
+		s.rolledBackFrom(root, one)
 		s.unguarded()
 	})
 
@@ -270,9 +265,7 @@ func TestWayBack(t *testing.T) {
 		s.awaitsConfirm()
 		s.switches("rollback")
 		s.runs(one, "2")
-		if v := s.status(); v.Bad[root].Reason != "rolled back from by the operator" {
-			t.Errorf("bad are %+v", v.Bad)
-		}
+		s.rolledBackFrom(root, one)
 		s.unguarded()
 	})
 	t.Run("confirm is killed while the root is on trial", func(t *testing.T) {
@@ -401,9 +394,9 @@ func TestWayBackWithoutHelp(t *testing.T) {
 		}
 		v := s.settles()
 		s.runs(one, "1")
-		if bad := v.Bad[root]; !strings.Contains(bad.Reason, "systemd has not answered for 2m0s") {
+		if bad := v.Bad[root]; !strings.Contains(bad.Reason, "2m0s") { // how long systemd has not answered
 			t.Errorf("bad are %+v", v.Bad)
 		}
-		s.blames(v, "systemd has not answered")
+		s.blames(v, "systemd")
 	})
 }

@@ -74,7 +74,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		aFile("usr/lib/modules/"+kernel+"/modules.dep", ""), aFile("usr/lib/modules/"+kernel+"/x.ko",
 			"of another build\n"),
 		aFile("usr/lib/modules/"+kernel+"/vmlinuz", kernelOf(kernel+" (lab@lab) #0 of another day")))
-	const missing = "wants lab.wanted=yes, and the kernel was booted without"
+	const missing = "lab.wanted=yes"
 
 	t.Run("what stays old", func(t *testing.T) {
 		s := s.in(t)
@@ -87,8 +87,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 			t.Errorf("sysctls that no file sets any more: %+v", k.Sysctls)
 		}
 		text := s.updatectl(exitDone, "status", "--kernel").Stdout
-		for _, want := range []string{"carried over from host",
-			"net.ipv4.ip_default_ttl = 70, set by host and by no file any more"} {
+		for _, want := range []string{"carried over from host", "net.ipv4.ip_default_ttl = 70"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("status --kernel does not say %q:\n%s", want, text)
 			}
@@ -97,9 +96,9 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 	t.Run("refused with the reasons", func(t *testing.T) {
 		s := s.in(t)
 		s.updatectl(exitAvailable, "stage", "--from", wants)
-		if plan := s.updatectl(exitFullReboot, "plan", "--from", wants).Stdout; !strings.Contains(plan, missing) ||
-			!strings.Contains(plan, "carried over, the image has those of another build") {
-			t.Errorf("plan does not show the reasons:\n%s", plan)
+		if p := s.plans(exitFullReboot, "--from", wants); !strings.Contains(p.check("kernel command line"), missing) ||
+			!strings.Contains(p.check("kernel modules"), "another build") {
+			t.Errorf("the plan does not show the reasons: %+v", p)
 		}
 		before := s.condition()
 		s.refused(exitFullReboot, missing, "--level full", "apply", "--from", wants)
@@ -116,13 +115,12 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		// as systemd writes it with x-initrd.attach
 		unit("systemd-cryptsetup@initrd.service", "")
 		unit("systemd-cryptsetup@data.service", `Conflicts=umount.target\nBefore=umount.target\n`) // and without
-		plan := s.updatectl(exitIncompatible, "plan", "--from", wants).Stdout
-		if !strings.Contains(plan, "a soft reboot stops systemd-cryptsetup@data.service with the disk in use") ||
-			strings.Contains(plan, "@initrd") {
-			t.Errorf("plan does not name the disk:\n%s", plan)
+		disks := s.plans(exitIncompatible, "--from", wants).check("encrypted disks")
+		if !strings.Contains(disks, "systemd-cryptsetup@data.service") || strings.Contains(disks, "@initrd") {
+			t.Errorf("the plan says of the disks: %q", disks)
 		}
 		before := s.condition()
-		s.refused(exitIncompatible, "x-initrd.attach in crypttab(5)", "updatectl plan", "apply", "--level", "full",
+		s.refused(exitIncompatible, "x-initrd.attach", "updatectl plan", "apply", "--level", "full",
 			"--from", wants)
 		s.untouched(before)
 		h.Must(t, "sh", "-ec", "systemctl stop 'systemd-cryptsetup@*'; rm /run/systemd/system/systemd-cryptsetup@*; "+
@@ -153,7 +151,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 			"[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
 		s.boots("updatectl", "apply", "--level", "full", "--from", tired)
 		v := s.condemned(root)
-		if !strings.Contains(v.Bad[root].Reason, "these failed and had not before the switch: tired.service") {
+		if !strings.Contains(v.Bad[root].Reason, "tired.service") {
 			t.Errorf("bad are %+v", v.Bad)
 		}
 		h.Must(t, "systemctl", "reset-failed")
@@ -165,9 +163,9 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		s.publish("2", "os/server:stable")
 		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d
 printf '[switch]\nmax-kernel-age = "1s"\n' > /etc/updatectl/conf.d/10-age.toml`)
-		s.refused(exitFullReboot, "max-kernel-age wants a full reboot since", "--level full", "apply")
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "; full reboot by 20") {
-			t.Errorf("status does not show the date:\n%s", text)
+		s.refused(exitFullReboot, "max-kernel-age", "--level full", "apply")
+		if by := s.status().Kernel.RebootBy; by.IsZero() {
+			t.Error("status does not show by when a full reboot is due")
 		}
 		h.Must(t, "sh", "-ec", `echo 'fallback = "full"' >> /etc/updatectl/conf.d/10-age.toml`)
 		s.rebootsFor(s.roots["2"], "2", "apply")

@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -69,6 +68,7 @@ func (s *site) kernelOfHost() lab.Kernel {
 // livePatch is the part of a live patch in JSON output that the tests read.
 type livePatch struct {
 	Name, State, Reason string
+	Fixes               []string
 	Stored              bool
 	Blockers            []struct {
 		Name, Unit string
@@ -88,9 +88,7 @@ type liveStatus struct {
 func (s *site) liveStatus() liveStatus {
 	s.Helper()
 	var v liveStatus
-	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status").Stdout), &v); err != nil {
-		s.Fatal(err)
-	}
+	s.answer(&v, exitDone, "status")
 	return v
 }
 
@@ -158,12 +156,6 @@ func (s *site) saysVersion(patch string) {
 	}
 }
 
-// available runs check, expects an exit code and returns the output.
-func (s *site) available(code int, args ...string) string {
-	s.Helper()
-	return s.updatectl(code, append([]string{"check"}, args...)...).Stdout
-}
-
 // TestVMLivePatch is the life of a live patch: one that is not trusted, or for another kernel, leaves the kernel
 // untouched; any other is loaded without an outage, replaced by its successor, reverted, and stays away.
 func TestVMLivePatch(t *testing.T) {
@@ -195,14 +187,14 @@ func TestVMLivePatch(t *testing.T) {
 		other := lab.Kernel{Release: filepath.Base(s.modulesDir("2")), Version: kernel.Version,
 			BuildID: kernel.BuildID}
 		name := s.fixes("1.0", "1", fix{theirs["lab_fix"], other, "CVE-2026-0001"})
-		refused(exitIncompatible, "it is for the kernel "+other.Release+", and this host runs "+kernel.Release,
-			"livepatch list", "lab_fix", "--from", name)
-		if text := s.available(exitDone, "--from", name); !strings.Contains(text, "Up to date") {
-			t.Errorf("check of a release for other kernels prints:\n%s", text)
+		refused(exitIncompatible, other.Release+", and this host runs "+kernel.Release, "livepatch list", "lab_fix",
+			"--from", name)
+		if found := s.checks(exitDone, "--from", name); found.Newer || found.Live {
+			t.Errorf("check of a release for other kernels finds %+v", found)
 		}
-		if r := s.updatectl(exitDone, "livepatch", "apply", "--from", name); !strings.Contains(r.Stdout,
-			"Nothing to load") {
-			t.Errorf("apply of a release for other kernels: %s", r)
+		var loaded struct{ Loaded []string }
+		if s.answer(&loaded, exitDone, "livepatch", "apply", "--from", name); len(loaded.Loaded) > 0 {
+			t.Errorf("a release for other kernels loads %v", loaded.Loaded)
 		}
 
 		draft := s.draft("1.2", "3")
@@ -216,8 +208,7 @@ func TestVMLivePatch(t *testing.T) {
 		repair()
 
 		if out := s.releasectlFails("livepatch", "add", "--kernel-version", kernel.Version, "--kernel-build-id",
-			kernel.BuildID, s.draft("1.4",
-				"5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
+			kernel.BuildID, s.draft("1.4", "5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
 			t.Errorf("releasectl prints for a module that is no live patch: %s", out)
 		}
 		draft = s.draft("1.4", "5")
@@ -239,87 +230,78 @@ func TestVMLivePatch(t *testing.T) {
 		other = kernel
 		other.BuildID = strings.Repeat("ab", 20)
 		name = s.fixes("1.5", "6", fix{ours["lab_fix"], other, ""})
-		refused(exitIncompatible,
-			"it is for the kernel with the build id "+other.BuildID+", and this host runs "+kernel.BuildID,
-			"livepatch list", "lab_fix", "--from", name)
+		refused(exitIncompatible, other.BuildID+", and this host runs "+kernel.BuildID, "livepatch list", "lab_fix",
+			"--from", name)
 		s.covered("lab_fix: for another kernel")
 	})
 	t.Run("loaded", func(t *testing.T) {
 		s := s.in(t)
 		s.fixes("2.0", "10", good)
 		s.offerAs("2.0", newest)
-		if text := s.available(exitAvailable); !strings.Contains(text, "the root stays") ||
-			!strings.Contains(text, "lab_fix  not loaded, fixes CVE-2026-0001") {
-			t.Errorf("check says:\n%s", text)
+		if found := s.checks(exitAvailable); found.Newer || !found.Live || len(found.LivePatches) != 1 ||
+			found.LivePatches[0].Name != "lab_fix" || found.LivePatches[0].State != "not loaded" ||
+			!slices.Equal(found.LivePatches[0].Fixes, []string{"CVE-2026-0001"}) {
+			t.Errorf("check finds %+v", found)
 		}
-		if plan := s.updatectl(exitAvailable, "plan").Stdout; !strings.Contains(plan, "live") {
-			t.Errorf("plan says:\n%s", plan)
+		if p := s.plans(exitAvailable); !p.Live {
+			t.Errorf("the plan is %+v", p)
 		}
 		s.saysVersion("")
-		var done struct {
-			Level     string
-			Switching bool
-			Loaded    []string `json:"loaded_live_patches"`
-		}
-		if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "apply").Stdout),
-			&done); err != nil {
-			t.Fatal(err)
-		}
-		if done.Level != "live" || done.Switching || !slices.Equal(done.Loaded, []string{"lab_fix"}) {
-			t.Errorf("apply says %+v", done)
+		if a := s.stays(); a.Level != "live" || !slices.Equal(a.Loaded, []string{"lab_fix"}) {
+			t.Errorf("apply answers %+v", a)
 		}
 		s.effective("lab_fix")
 		s.saysVersion(", lab fix 1")
 		s.covered("lab_fix: effective", "CVE-2026-0001: fixed by live patch lab_fix")
-		if text := s.available(exitDone); !strings.Contains(text, "Up to date") {
-			t.Errorf("check says:\n%s", text)
+		if found := s.checks(exitDone); found.Newer || found.Live {
+			t.Errorf("check finds %+v", found)
 		}
 	})
 	t.Run("replaced", func(t *testing.T) {
 		s := s.in(t)
 		s.fixes("2.1", "11", good, next)
 		s.offerAs("2.1", newest)
-		s.available(exitAvailable)
-		if text := s.updatectl(exitDone, "apply").Stdout; !strings.Contains(text, "lab_fix2  effective") ||
-			!strings.Contains(text, "nothing was restarted") {
-			t.Errorf("apply says:\n%s", text)
+		s.updatectl(exitAvailable, "check")
+		if a := s.stays(); a.Level != "live" || !slices.Equal(a.Loaded, []string{"lab_fix2"}) {
+			t.Errorf("apply answers %+v", a)
 		}
 		s.effective("lab_fix2")
 		s.gone("lab_fix")
 		s.saysVersion(", lab fix 2")
 		s.covered("lab_fix: superseded", "lab_fix2: effective", "CVE-2026-0001: fixed by live patch lab_fix2",
 			"CVE-2026-0002: fixed by live patch lab_fix2")
-		s.available(exitDone)
+		s.updatectl(exitDone, "check")
 	})
 	t.Run("its init fails", func(t *testing.T) { // here, because the kernel is already tainted
 		s := s.in(t)
 		h.Must(t, "udevadm", "settle", "--timeout=300") // device modules are still loaded when services are up
 		before := s.inKernel()
 		name := s.fixes("2.2", "12", fix{ours["lab_fix_fails"], kernel, "CVE-2026-0003"})
-		s.complains(exitError, "the kernel refused the live patch: lab_fix_fails: ", "journalctl -k", "livepatch",
+		s.complains(exitError, "lab_fix_fails: ", "journalctl -k", "livepatch",
 			"apply", "--from", name)
 		if after := s.inKernel(); after != before {
 			t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)
 		}
-		if r := s.updatectl(exitDone, "history"); !strings.Contains(r.Stdout, "live patch failed") {
-			t.Errorf("history does not show it:\n%s", r.Stdout)
+		if all := s.history(); all[len(all)-1].Event != "live patch failed" || all[len(all)-1].LivePatch != "lab_fix_fails" {
+			t.Errorf("the history does not end with it: %+v", all)
 		}
 	})
 	t.Run("reverted", func(t *testing.T) {
 		s := s.in(t)
 		s.fixes("2.3", "13", good, next)
 		s.offerAs("2.3", newest)
-		if r := s.updatectl(exitDone, "livepatch", "revert", "lab_fix2"); !strings.Contains(r.Stdout,
-			"lab_fix2 is taken back") {
-			t.Errorf("revert says %s", r)
+		var done struct{ Reverted []string }
+		if s.answer(&done, exitDone, "livepatch", "revert", "lab_fix2"); !slices.Equal(done.Reverted, []string{"lab_fix2"}) {
+			t.Errorf("revert answers %+v", done)
 		}
 		s.gone("lab_fix", "lab_fix2")
 		s.saysVersion("")
 		s.updatectl(exitDone, "apply")
 		s.gone("lab_fix2")
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text,
-			"lab_fix2  held: taken back by the operator") {
-			t.Errorf("status says:\n%s", text)
+		if all := s.liveStatus().Kernel.LivePatches; !slices.ContainsFunc(all, func(p livePatch) bool {
+			return p.Name == "lab_fix2" && p.State == "held" && p.Reason != ""
+		}) {
+			t.Errorf("the live patches are %+v", all)
 		}
 	})
 	t.Run("damaged on the disk", func(t *testing.T) {
@@ -330,7 +312,7 @@ func TestVMLivePatch(t *testing.T) {
 		blob := "/var/lib/updatectl/oci/blobs/" + strings.Replace(digestOf(s, next.file), ":", "/", 1)
 		h.Must(t, "sh", "-ec",
 			"cp -a "+blob+" /root/blob; printf x | dd of="+blob+" bs=1 seek=5000 conv=notrunc status=none")
-		s.complains(exitNotTrusted, "the stored live patch lab_fix2", "fetches it again", "livepatch", "apply",
+		s.complains(exitNotTrusted, "lab_fix2", "fetches it again", "livepatch", "apply",
 			"--stored", "lab_fix2")
 		if after := s.inKernel(); after != before {
 			t.Errorf("the kernel is no longer as it was:\n%s\nbefore:\n%s", after, before)

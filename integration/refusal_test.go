@@ -447,7 +447,7 @@ func TestOldHost(t *testing.T) {
 		return lab.Follow(root, registry, "os/server:stable", publisher)
 	}})
 	for _, verb := range []string{"apply", "stage"} {
-		s.complains(exitIncompatible, "this host has systemd 252, and a soft reboot needs 254 or newer",
+		s.complains(exitIncompatible, "systemd 252",
 			"such as Debian 13", verb)
 	}
 	if v := s.status(); v.Booted.Root != "host" || v.Phase != "idle" || v.Staged != nil {
@@ -471,7 +471,7 @@ func TestAtTheHost(t *testing.T) {
 			0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.complains(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3: unknown key source.imgae", "config check",
+		s.complains(exitUsage, "/etc/updatectl/conf.d/20-typo.toml:3: ", "config check",
 			"apply")
 		h.Must(t, "rm", "/etc/updatectl/conf.d/20-typo.toml")
 		s.untouched(before)
@@ -505,7 +505,7 @@ func TestAtTheHost(t *testing.T) {
 		case r := <-first:
 			t.Fatalf("the first did not wait: %s", r)
 		}
-		s.complains(exitBlocked, "another updatectl is at work (stage, process ", "--wait", "apply")
+		s.complains(exitBlocked, "(stage, process ", "--wait", "apply")
 		wire.Repair()
 		close(free)
 		if r := <-first; r.Code != exitAvailable {
@@ -567,9 +567,7 @@ grep -qm1 commit /run/progress; sleep $1; kill -KILL $pid; wait $pid || code=$?;
 		if got := h.Must(t, "ls", "-A", "/var/lib/updatectl/staging"); got != "" {
 			t.Errorf("staging has left %s", got)
 		}
-		if r := s.updatectl(exitDone, "gc"); !strings.Contains(r.Stdout, "0 roots and 0 objects removed") {
-			t.Errorf("stagings that were killed have left something for gc: %s", r.Stdout)
-		}
+		s.removedNothing() // killed stagings have left nothing
 		s.switches("apply")
 		s.runs(s.roots["1"], "1")
 	})

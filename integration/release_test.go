@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,12 +36,10 @@ func TestReleases(t *testing.T) {
 	s.offerAs("1.0", newest)
 
 	t.Log("host -> release 1.0")
-	check := s.updatectl(exitAvailable, "check").Stdout
-	for _, want := range []string{"version    1.0", "sequence   1", "expires    20", "the first one",
-		"release.pub (bundle)"} {
-		if !strings.Contains(check, want) {
-			t.Errorf("check does not say %q:\n%s", want, check)
-		}
+	if found := s.checks(exitAvailable); !found.Newer || found.Release.Version != "1.0" || found.Release.Sequence != 1 ||
+		found.Release.Expires.IsZero() || found.Release.Notes != "the first one" || len(found.Vouchers) != 1 ||
+		found.Vouchers[0].Signer != "release.pub" || found.Vouchers[0].Form != "bundle" {
+		t.Errorf("check finds %+v", found)
 	}
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
@@ -49,16 +48,14 @@ func TestReleases(t *testing.T) {
 	// A key is lost. A file revokes it on the hosts; once the next key has signed the release, nothing has to be built
 	// or staged again.
 	s.revoke(next)
-	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under the policy of today", "verify")
+	s.refused(exitNotTrusted, "the laptop was stolen", "signed under the policy of today", "verify")
 	before := s.condition()
 	s.complains(exitNotTrusted, "is revoked", "signed by a key that counts", "apply")
 	s.untouched(before)
 	if err := next.Sign(t.Context(), s.registry, s.registry.Host+"/os/server@"+one.String()); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already") {
-		t.Errorf("apply of the booted image: %s", r)
-	}
+	s.runsAlready("1", "1.0")
 	s.vouched(s.roots["1"], "next.pub")
 	s.found()
 
@@ -79,7 +76,7 @@ func TestReleases(t *testing.T) {
 	s.offerAs("1.0", newest)
 	before = s.condition()
 	for _, command := range []string{"check", "stage", "apply"} {
-		s.complains(exitStale, "release 1.0 has the sequence 1, and sequence 2 (version 2.0) was accepted before",
+		s.complains(exitStale, "sequence 2 (version 2.0)",
 			"apply --allow-downgrade", command)
 	}
 	s.untouched(before)
@@ -87,24 +84,23 @@ func TestReleases(t *testing.T) {
 	t.Log("2.0 -> 1.0, because the operator allows it")
 	s.switches("apply", "--allow-downgrade")
 	s.runs(s.roots["1"], "1")
-	history := s.updatectl(exitDone, "history").Stdout
-	if !strings.Contains(history, "allowed by --allow-downgrade: release 1.0 has the sequence 1") {
-		t.Errorf("history does not show the downgrade:\n%s", history)
+	if all := s.history(); !slices.ContainsFunc(all, func(e historyEvent) bool {
+		return e.Event == "downgrade" && e.Root == s.roots["1"] && e.Version == "1.0" &&
+			strings.Contains(e.Reason, "--allow-downgrade")
+	}) {
+		t.Errorf("the history does not show the downgrade: %+v", all)
 	}
 	// The nightly timer does not change that, whatever the tag names.
 	before = s.condition()
-	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "runs already") {
-		t.Errorf("unattended apply of the booted image: %s", r)
-	}
+	s.runsAlready("1", "1.0", "--unattended")
 	s.offerAs("2.0", newest)
-	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout,
-		"left by the operator for version 1.0") {
-		t.Errorf("unattended apply of the image that was downgraded from: %s", r)
+	if why := s.skipped(); !strings.Contains(why, "1.0") {
+		t.Errorf("an unattended apply skips the image that was downgraded from because %q", why)
 	}
 	s.untouched(before)
 
 	s.release("2.1", "3", "2", "--expires", "-1h")
-	s.complains(exitStale, "release 2.1, sequence 3, expired at", "publish it again", "apply", "--from",
+	s.complains(exitStale, "expired", "publish it again", "apply", "--from",
 		s.registry.Host+"/os/server:2.1")
 	s.untouched(before)
 
@@ -112,34 +108,56 @@ func TestReleases(t *testing.T) {
 	s.release("3.0", "4", "2", "--min-version", "2.0")
 	s.offerAs("3.0", newest)
 	first := s.registry.Host + "/os/server:2.0"
-	s.complains(exitBlocked, "it goes through 2.0 first (`updatectl apply --from "+first+"`",
-		"the release that comes first", "apply")
+	s.complains(exitBlocked, "`updatectl apply --from "+first+"`", "", "apply")
 	s.untouched(before)
 	s.switches("apply", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
-	// 3.0 has the image of 2.0
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") {
-		t.Errorf("apply behind the barrier: %s", r)
-	}
+	s.runsAlready("2", "3.0") // 3.0 has the image of 2.0
 
 	t.Log("3.0 -> 1.0, rolled back")
 	s.switches("rollback")
 	s.runs(s.roots["1"], "1")
 	// Now the barrier holds again, and the release before it is older than what was accepted: both need the operator.
 	before = s.condition()
-	s.complains(exitBlocked, "it goes through 2.0 first", "", "apply")
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before",
+	s.complains(exitBlocked, "`updatectl apply --from "+first+"`", "", "apply")
+	s.complains(exitStale, "sequence 4 (version 3.0)",
 		"apply --allow-downgrade", "apply", "--from", first)
-	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade",
+	s.complains(exitBlocked, s.status().Bad[s.roots["2"]].Reason, "apply --retry", "apply", "--allow-downgrade",
 		"--from", first)
 	// and that has changed nothing
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4", "", "check", "--from", first)
+	s.complains(exitStale, "sequence 4 (version 3.0)", "", "check", "--from", first)
 	s.untouched(before)
 	s.switches("apply", "--allow-downgrade", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") {
-		t.Errorf("apply behind the barrier, again: %s", r)
+	s.runsAlready("2", "3.0")
+}
+
+// runsAlready runs apply and expects the image of a tree, as a version, to be booted already.
+func (s *site) runsAlready(tree, version string, flags ...string) {
+	s.Helper()
+	if a := s.stays(flags...); a.Root != s.roots[tree] || a.Version != version || a.Skipped != "" {
+		s.Errorf("apply answers %+v, want %s, version %s", a, s.roots[tree], version)
 	}
+}
+
+// found is the part of `updatectl check --output json` that the tests read.
+type found struct {
+	Newer, Live bool
+	Vouchers    []struct{ Signer, Form string }
+	LivePatches []livePatch `json:"live_patches"`
+	Release     struct {
+		Version, Notes string
+		Sequence       int
+		Expires        time.Time
+	}
+}
+
+// checks runs check, expects an exit code and returns the answer.
+func (s *site) checks(code int, args ...string) found {
+	s.Helper()
+	var f found
+	s.answer(&f, code, append([]string{"check"}, args...)...)
+	return f
 }
 
 // release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign,

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,24 +164,141 @@ type status struct {
 	Bad    map[string]struct{ Reason string }
 	Kernel struct {
 		Release     string
-		BootID      string `json:"boot_id"`
-		SoftReboots int    `json:"soft_reboots"`
+		BootID      string    `json:"boot_id"`
+		SoftReboots int       `json:"soft_reboots"`
+		RebootBy    time.Time `json:"reboot_by"`
 	}
-	Armed  string
-	Switch *struct {
+	Armed    string
+	Failed   []string `json:"failed_units"`
+	Starting []string `json:"starting_units"`
+	Switch   *struct {
 		Verb, Target, Back string
 		Deadline           time.Time
 	}
-	Last *struct{ Outcome, Reason, Target, Back string }
+	Last       *struct{ Outcome, Reason, Target, Back string }
+	NotReached map[string]struct {
+		Times  int
+		Reason string
+	} `json:"failed_switches"`
+	Resume *struct {
+		Root     string
+		Attempts int
+	}
 }
 
 func (s *site) status() status {
 	s.Helper()
 	var v status
-	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status").Stdout), &v); err != nil {
-		s.Fatal(err)
-	}
+	s.answer(&v, exitDone, "status")
 	return v
+}
+
+// answer runs the agent in the host, expects an exit code and parses its JSON output.
+func (s *site) answer(v any, code int, args ...string) {
+	s.Helper()
+	r := s.updatectl(code, append([]string{"--output", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(r.Stdout), v); err != nil {
+		s.Fatalf("updatectl %s printed %v: %s", strings.Join(args, " "), err, r)
+	}
+}
+
+// applied is the part of `updatectl apply --output json` that the tests read.
+type applied struct {
+	Switching              bool
+	Level                  string
+	Root, Version, Skipped string
+	Loaded                 []string `json:"loaded_live_patches"`
+}
+
+// stays runs an apply that must not switch, and returns its answer.
+func (s *site) stays(args ...string) applied {
+	s.Helper()
+	var a applied
+	s.answer(&a, exitDone, append([]string{"apply"}, args...)...)
+	if a.Switching {
+		s.Fatalf("updatectl apply %s switches: %+v", strings.Join(args, " "), a)
+	}
+	return a
+}
+
+// skipped runs an unattended apply that must leave an image alone, and returns why.
+func (s *site) skipped(args ...string) string {
+	s.Helper()
+	a := s.stays(append([]string{"--unattended"}, args...)...)
+	if a.Skipped == "" {
+		s.Errorf("updatectl apply --unattended %s skips nothing: %+v", strings.Join(args, " "), a)
+	}
+	return a.Skipped
+}
+
+// decided is the part of `updatectl plan --output json` that the tests read.
+type decided struct {
+	Decision struct {
+		Level  string
+		Checks []struct{ Name, Verdict, Reason string }
+	}
+	Kernel   string
+	Carried  []string
+	Etc      *struct{}
+	Live     bool
+	Vouchers []struct{ Signer, Form string }
+	Blockers []struct{ Unit string }
+}
+
+// check returns the reason of a check, "" if the plan has no such check.
+func (d decided) check(name string) string {
+	for _, c := range d.Decision.Checks {
+		if c.Name == name {
+			return c.Reason
+		}
+	}
+	return ""
+}
+
+// plans runs plan, expects an exit code and returns its answer.
+func (s *site) plans(code int, args ...string) decided {
+	s.Helper()
+	var d decided
+	s.answer(&d, code, append([]string{"plan"}, args...)...)
+	return d
+}
+
+// refusedAsBad runs a command that must refuse a bad root for the recorded reason, and must name --retry.
+func (s *site) refusedAsBad(root string, args ...string) {
+	s.Helper()
+	bad, isBad := s.status().Bad[root]
+	if !isBad || bad.Reason == "" {
+		s.Fatalf("%s is not bad", root)
+	}
+	s.refused(exitBlocked, bad.Reason, "--retry", args...)
+}
+
+// rolledBackFrom expects the operator to have rolled back from a root.
+func (s *site) rolledBackFrom(root, back string) {
+	s.Helper()
+	v := s.status()
+	if bad, isBad := v.Bad[root]; !isBad || v.Last == nil || v.Last.Outcome != "rolled back" || v.Last.Target != root ||
+		v.Last.Reason != bad.Reason || v.Last.Back != back {
+		s.Errorf("want %s rolled back to %s, bad are %+v, the last switch is %+v", root, back, v.Bad, v.Last)
+	}
+	if all := s.history(); !slices.ContainsFunc(all, func(e historyEvent) bool {
+		return e.Event == "rolled back" && e.Root == root
+	}) {
+		s.Errorf("the history does not show it: %+v", all)
+	}
+}
+
+// removedNothing runs gc and expects it to remove nothing.
+func (s *site) removedNothing() {
+	s.Helper()
+	var removed struct {
+		Roots   []string
+		Objects int
+	}
+	s.answer(&removed, exitDone, "gc")
+	if len(removed.Roots) > 0 || removed.Objects > 0 {
+		s.Errorf("gc removed %+v", removed)
+	}
 }
 
 // history reads the audit trail.

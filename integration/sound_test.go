@@ -14,8 +14,8 @@ import (
 const soundScript = `mkdir -p /run/lab
 cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
 updatectl gc >/run/lab/gc 2>&1 || gc="gc: $(cat /run/lab/gc)"
-updatectl gc >/run/lab/gc 2>&1 || :
-grep -q '^0 roots and 0 objects removed' /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"
+updatectl --output json gc >/run/lab/gc 2>&1 || :
+grep -q '"objects": 0' /run/lab/gc && ! grep -q sha256- /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"
 updatectl --output json status
 echo "---"
 [ -z "$gc" ] || echo "$gc"

@@ -190,13 +190,13 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 		z.Errorf("the last switch is %+v", v.Last)
 	}
 	for _, command := range []string{"status", "history"} {
-		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, a.reason) {
-			z.Errorf("%s does not say %q:\n%s", command, a.reason, text)
+		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, bad.Reason) {
+			z.Errorf("%s does not say %q:\n%s", command, bad.Reason, text)
 		}
 	}
-	z.refused(exitBlocked, a.reason, "--retry", "apply", "--from", image)
-	if r := z.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout, a.reason) {
-		z.Errorf("an unattended apply skips it and prints %q", r.Stdout)
+	z.refusedAsBad(root, "apply", "--from", image)
+	if why := z.skipped("--from", image); !strings.Contains(why, bad.Reason) {
+		z.Errorf("an unattended apply skips it because %q", why)
 	}
 }
 
