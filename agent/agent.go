@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/updatectl/updatectl/agent/guard"
@@ -111,7 +110,7 @@ func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 // /etc is that of the day on which the first image was applied; a key that was revoked since counts there. So they are
 // read from the last good root's /etc, and with "" from where they usually are.
 func (a *Agent) policyEtc() (string, error) {
-	if !a.Machine.Running || os.Geteuid() != 0 {
+	if !a.Machine.Running || !a.Machine.Superuser {
 		return "", nil
 	}
 	booted, err := a.Machine.MountedRoot()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"go.uber.org/zap"
@@ -120,7 +119,7 @@ func (a *Agent) requireRunning() error {
 	if !a.Machine.Running {
 		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
 	}
-	if os.Geteuid() != 0 {
+	if !a.Machine.Superuser {
 		return fmt.Errorf("cannot switch roots: %w", host.ErrPermission)
 	}
 	return nil

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
@@ -12,7 +11,7 @@ import (
 
 // Look reads the machine and the record without changing either.
 func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
-	if h.Machine.Running && os.Geteuid() != 0 {
+	if h.Machine.Running && !h.Machine.Superuser {
 		return facts.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
 	}
 	f, err := h.Machine.Kernel.Facts(ctx)

@@ -12,7 +12,7 @@ import (
 // Lock keeps every other updatectl out for as long as this one changes anything. The kernel drops the lock with the
 // process, so a killed one leaves none behind. With wait, it waits for its turn.
 func (h *Host) Lock(ctx context.Context, verb string, wait bool) (unlock func(), err error) {
-	if os.Geteuid() != 0 {
+	if !h.Machine.Superuser {
 		return nil, fmt.Errorf("cannot %s: %w", verb, ErrPermission)
 	}
 	file := h.Path(lockFile)
