@@ -362,7 +362,7 @@ func (m *Machine) startConfirm(u *userspace) {
 			return err
 		})
 		if m.ills[m.mounted.id] == KillsConfirm {
-			p.doom = 1 + int(m.chance("doom")%30)
+			p.doom = 1 + int(m.chance("doom")%12)
 		}
 		u.confirm = confirmUnit{activating, p}
 		m.mu.Unlock()

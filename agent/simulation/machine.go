@@ -9,7 +9,6 @@ package simulation
 import (
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"path"
 	"slices"
 	"strings"
@@ -132,6 +131,50 @@ type armedRoot struct {
 	etc  string
 }
 
+// Snapshot is a machine that rests.
+type Snapshot struct {
+	machine *Machine
+	disk    files
+	run     files
+}
+
+// Snapshot returns what the machine is now. It rests.
+func (m *Machine) Snapshot() *Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &Snapshot{m, m.disk.now.clone(), m.run.clone()}
+}
+
+// NewFrom returns a machine that goes on from a snapshot: userspace has been up for some time.
+func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
+	old := s.machine
+	m := New(o, p)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.power) // the host root that starts
+	m.power = make(chan struct{})
+	m.bootedAt = m.began.Add(-time.Hour)
+	m.clock = 24 * time.Hour
+	m.disk.now, m.disk.durable, m.disk.pending = s.disk.clone(), s.disk.clone(), nil
+	m.run = s.run.clone()
+	m.softReboots, m.mounted, m.mounts, m.modulesFrom = old.softReboots, old.mounted, old.mounts, old.modulesFrom
+	m.rec, m.etcs, m.published = old.rec, old.etcs, old.published
+	for id, etc := range old.goodEtc {
+		m.goodEtc[id] = etc
+	}
+	for id, ill := range old.ills {
+		m.ills[id] = ill
+	}
+	m.startUserspace(false)
+	m.user.up, m.user.confirm.state = true, active
+	for _, v := range m.user.services {
+		v.state = active
+	}
+	close(m.user.starting)
+	m.user.starting = make(chan struct{})
+	return m
+}
+
 // New returns a machine that was installed and runs its host root. Nothing was staged on it yet.
 func New(o Options, p *Publisher) *Machine {
 	m := &Machine{
@@ -155,7 +198,7 @@ func (m *Machine) config() config.Config {
 	c.Source.Image = m.publisher.reference(m.published)
 	c.Verify.Keys = []string{keyFile}
 	c.Switch.Stuck, c.Switch.Fallback = m.options.Stuck, m.options.Fallback
-	c.Switch.ShutdownDeadline, c.Health.Deadline = config.Duration(20*time.Second), config.Duration(40*time.Second)
+	c.Switch.ShutdownDeadline, c.Health.Deadline = config.Duration(15*time.Second), config.Duration(20*time.Second)
 	c.Health.Settle = config.Duration(2 * time.Second)
 	c.LivePatch.Deadline = config.Duration(10 * time.Second)
 	return c
@@ -175,13 +218,16 @@ func (m *Machine) sinceBoot() time.Duration { return time.Since(m.bootedAt) }
 // chance is a number that depends on the seed, on what it is for and on when it is asked for, and on nothing else: so
 // the order in which goroutines run does not matter.
 func (m *Machine) chance(what string) uint64 {
-	h := fnv.New64a()
-	fmt.Fprint(h, m.options.Seed, what, time.Since(m.began))
-	x := h.Sum64()
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	return x
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
+	x := offset ^ m.options.Seed*prime ^ uint64(time.Since(m.began))
+	for i := range len(what) {
+		x = (x ^ uint64(what[i])) * prime
+	}
+	for range 2 { // and as well mixed as murmur's end
+		x ^= x >> 33
+		x *= 0xff51afd7ed558ccd
+	}
+	return x ^ x>>33
 }
 
 // latency is how long a crossing of the seam takes.

@@ -246,7 +246,7 @@ func (m *Machine) executeAnew() {
 	m.deafUntil = 0
 	if m.ills[to.id] == Freezes {
 		m.tell("PID 1 finds no init and freezes")
-		m.frozen = true
+		m.frozen, m.reexec = true, false
 		return
 	}
 	power, deaf := m.power, m.between("re-execution", 200*time.Millisecond, 3*time.Second)

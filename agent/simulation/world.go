@@ -216,12 +216,11 @@ func (m *Machine) Settle(limit time.Duration) bool {
 	return false
 }
 
-// Hopeless reports whether only a person can bring the machine back: it is dead, or PID 1 froze and nobody watches.
-func (m *Machine) Hopeless() bool {
+// Unwatched reports whether a root that hangs would not be left: the kernel panicked and halts, or the guard is not there.
+func (m *Machine) Unwatched() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	unwatched := m.guard == nil || m.guard.dead
-	return m.dead || unwatched && (m.isDeaf() && !m.reexec && m.mounts > 0 || m.user != nil && len(m.user.hanging) > 0)
+	return m.dead || m.guard == nil || m.guard.dead
 }
 
 // Booted returns the version that runs, or host.
@@ -257,6 +256,13 @@ func (m *Machine) Broken() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.broken)
+}
+
+// Disapprove notes what must not happen.
+func (m *Machine) Disapprove(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.breach(format, args...)
 }
 
 // Say adds a line to the story.
