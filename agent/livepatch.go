@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/updatectl/updatectl/agent/live"
@@ -32,7 +31,7 @@ type LivePatchList struct {
 
 // LivePatches lists what the kernel has loaded and what is stored. Users other than root see only what is loaded.
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
-	if a.Machine.Running && os.Geteuid() != 0 {
+	if a.Machine.Running && !a.Machine.Superuser {
 		loaded, err := a.Live.Kernel.Patches()
 		return LivePatchList{LivePatches: live.SurveyOf(facts.Facts{}, loaded, nil, nil)}, err
 	}

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
@@ -13,7 +12,7 @@ import (
 // Look returns the facts of the machine and the record. It changes neither. On the running host, a caller other than
 // root gets an [ErrPermission].
 func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
-	if h.Machine.Running && os.Geteuid() != 0 {
+	if h.Machine.Running && !h.Machine.Superuser {
 		return facts.Facts{}, nil, fmt.Errorf("cannot read the state of the host: %w", ErrPermission)
 	}
 	f, err := h.Machine.Kernel.Facts(ctx)

@@ -6,7 +6,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -77,7 +76,7 @@ func (h *Host) RequireRunning() error {
 		return fmt.Errorf("cannot do this in another tree (--root %s): only the running host can switch roots or "+
 			"load live patches", filepath.Clean(h.Machine.Root))
 	}
-	if os.Geteuid() != 0 {
+	if !h.Machine.Superuser {
 		return fmt.Errorf("cannot change the running host: %w", ErrPermission)
 	}
 	return nil

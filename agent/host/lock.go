@@ -13,7 +13,7 @@ import (
 // behind. If another one holds the lock, it returns a [record.ErrBusy], or with wait, waits for the lock until ctx
 // ends. A caller other than root gets an [ErrPermission].
 func (h *Host) Lock(ctx context.Context, verb string, wait bool) (unlock func(), err error) {
-	if os.Geteuid() != 0 {
+	if !h.Machine.Superuser {
 		return nil, fmt.Errorf("cannot %s: %w", verb, ErrPermission)
 	}
 	file := h.Path(lockFile)

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -25,7 +26,8 @@ func Host(root, state string) Machine {
 	if absolute, err := filepath.Abs(root); err == nil {
 		root = absolute
 	}
-	m := Machine{Root: root, Running: root == "/", Now: time.Now, Gate: health.New, Disk: durable.OS{}}
+	m := Machine{Root: root, Running: root == "/", Superuser: os.Geteuid() == 0, Now: time.Now, Gate: health.New}
+	m.Disk = durable.OS{}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
 	m.Trees = hostTrees{store.At(m.Path(state))}
 	return m

@@ -22,6 +22,8 @@ type Machine struct {
 	Root string
 	// Running reports whether the tree is that of the running host, which can switch.
 	Running bool
+	// Superuser reports whether this process may change the machine: its user is root.
+	Superuser bool
 
 	Systemd Systemd
 	Kernel  Kernel

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -124,7 +123,7 @@ func (r *Roots) EtcOf(root string) string {
 // the host root, whose /etc is as old as the first image: it would still trust keys that were revoked since. So they are
 // read from the /etc of the last good root there.
 func (r *Roots) PolicyEtc() (string, error) {
-	if !r.Machine.Running || os.Geteuid() != 0 {
+	if !r.Machine.Running || !r.Machine.Superuser {
 		return "", nil
 	}
 	booted, err := r.Machine.MountedRoot()

@@ -6,7 +6,6 @@ package roots
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ const (
 
 // Open prepares the directories of the roots for a command that may write to them.
 func (r *Roots) Open() error {
-	if os.Geteuid() != 0 {
+	if !r.Machine.Superuser {
 		return fmt.Errorf("cannot work on the host's roots: %w", host.ErrPermission)
 	}
 	return r.Machine.Trees.Prepare()

@@ -1,0 +1,342 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher"
+)
+
+// What the world around a machine does: publishers, operators, timers, and time itself.
+
+// ErrKilled is how a command ends that was killed.
+var ErrKilled = errors.New("it was killed")
+
+// Publish makes a version the one that is published, and its root ill of something.
+func (m *Machine) Publish(version string, ill Illness) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.published = version
+	if _, known := m.ills[m.publisher.roots[version]]; !known || ill != Healthy {
+		m.ills[m.publisher.roots[version]] = ill
+	}
+	m.tell("%s is published (it %q)", version, m.ills[m.publisher.roots[version]])
+}
+
+// Command is a command that somebody runs.
+type Command struct{ p *process }
+
+// Run starts a command, automatic when a timer does. It returns nil where nobody can: userspace is not up.
+func (m *Machine) Run(verb string, automatic bool, run func(context.Context, *agent.Agent) error) *Command {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.user == nil || !m.user.up || m.shutdown != nil || m.isDeaf() || automatic && m.user.confirm.state == activating {
+		return nil
+	}
+	return &Command{m.spawn(verb, automatic, run)}
+}
+
+// Apply runs updatectl apply; the timer's is unattended.
+func (m *Machine) Apply(o agent.ApplyOptions) *Command {
+	return m.Run("apply", o.Unattended, func(ctx context.Context, a *agent.Agent) error {
+		_, err := a.Apply(ctx, o)
+		return err
+	})
+}
+
+// RollBack runs updatectl rollback, to a version, the host root, or with "" to the root before.
+func (m *Machine) RollBack(to string) *Command {
+	if id, known := m.publisher.roots[to]; known {
+		to = id
+	}
+	return m.Run("rollback", false, func(ctx context.Context, a *agent.Agent) error {
+		_, err := a.Rollback(ctx, to, true)
+		return err
+	})
+}
+
+// GC runs updatectl gc.
+func (m *Machine) GC() *Command {
+	return m.Run("gc", false, func(ctx context.Context, a *agent.Agent) error {
+		_, err := a.GC(ctx)
+		return err
+	})
+}
+
+// Wait waits for a command. It returns how it ended, an ErrKilled where it was killed; a nil command has failed.
+func (c *Command) Wait() error {
+	if c == nil {
+		return errors.New("nobody can log in")
+	}
+	<-c.p.gone
+	c.p.m.mu.Lock()
+	defer c.p.m.mu.Unlock()
+	if c.p.killed {
+		return ErrKilled
+	}
+	return c.p.err
+}
+
+// Strike has a fault happen at a crossing of the seam, counted from now; 1 is the next one.
+func (m *Machine) Strike(f Fault, after int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault, m.faultAt = f, m.crossings+after
+}
+
+// Struck reports whether the fault has happened.
+func (m *Machine) Struck() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.faultAt > 0 && m.crossings >= m.faultAt
+}
+
+// Doom has the next process of a verb killed at one of its crossings of the seam.
+func (m *Machine) Doom(verb string, at int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("the next %s will be killed", verb)
+	m.dooms[verb] = at
+}
+
+// CutPower cuts the power, which comes back at once.
+func (m *Machine) CutPower() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("the power is cut")
+	m.bootKernel(false)
+}
+
+// Reboot is `systemctl reboot`, or `systemctl soft-reboot`, of an operator. systemctl makes a soft reboot of a full one
+// when a root is armed.
+func (m *Machine) Reboot(full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.isDeaf() {
+		return
+	}
+	if full && m.armed != nil {
+		m.tell("an operator's full reboot becomes a soft one: %s is armed", m.armed.next.ID)
+		m.breach("%s was armed when an operator rebooted", m.armed.next.ID)
+		full = false
+	}
+	m.tell("an operator asks for a %s", &shutdown{full: full})
+	if err := m.askLogind(full); err != nil {
+		m.tell("that is refused: %v", err)
+	}
+}
+
+// JumpClock moves the wall clock.
+func (m *Machine) JumpClock(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("the wall clock jumps by %v", by)
+	m.clock += by
+}
+
+// FillDisk fills the disk, or frees room on it.
+func (m *Machine) FillDisk(full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("the disk is full: %v", full)
+	m.disk.full, m.disk.free = full, 0
+}
+
+// Inhibit takes an inhibitor lock, or gives it back.
+func (m *Machine) Inhibit(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("an inhibitor lock is held: %v", on)
+	m.inhibited = on
+}
+
+// Deafen has PID 1 not answer for a while.
+func (m *Machine) Deafen(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("PID 1 does not answer for %v", d)
+	m.deafUntil = m.sinceBoot() + d
+}
+
+// SlowService gives the first service a time to stop, from its next start on; less than 0 is never, 0 the usual.
+func (m *Machine) SlowService(stop time.Duration, unkillable bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("db.service takes %v to stop", stop)
+	m.slowStop, m.unkillable = stop, unkillable
+	if m.user != nil {
+		m.user.services[0].stop, m.user.services[0].unkillable = stop, unkillable
+		if stop == 0 {
+			m.user.services[0].stop = time.Second
+		}
+	}
+}
+
+// StayOnHost sets updatectl.resume=0 on the kernel's command line, from the next full reboot on.
+func (m *Machine) StayOnHost(stay bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stay = stay
+}
+
+// Heal takes every fault of the world away, and has an operator reset a machine that is dead.
+func (m *Machine) Heal() {
+	m.mu.Lock()
+	m.tell("all faults of the world end")
+	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
+	m.deafUntil = min(m.deafUntil, m.sinceBoot())
+	m.mu.Unlock()
+	m.SlowService(0, false)
+}
+
+// Still reports whether nothing moves: userspace is up, no switch is under way and no process runs.
+func (m *Machine) Still() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.user != nil && m.user.up && m.shutdown == nil && !m.preparing && len(m.running) == 0
+}
+
+// Settle waits until nothing moves, or for so long, and reports which.
+func (m *Machine) Settle(limit time.Duration) bool {
+	const look = 500 * time.Millisecond
+	still := 0
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(look) {
+		if still++; !m.Still() {
+			still = 0
+		}
+		if still > 4 {
+			return true
+		}
+	}
+	return false
+}
+
+// Unwatched reports whether a root that hangs would not be left: the kernel panicked and halts, or the guard is not there.
+func (m *Machine) Unwatched() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead || m.guard == nil || m.guard.dead
+}
+
+// Booted returns the version that runs, or host.
+func (m *Machine) Booted() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.publisher.name(m.mounted.id)
+}
+
+// Record returns the record on the disk, nil when there is none.
+func (m *Machine) Record() *record.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rec
+}
+
+// Crossings is how often the seam was crossed.
+func (m *Machine) Crossings() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.crossings
+}
+
+// Reboots counts soft and full reboots.
+func (m *Machine) Reboots() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reboots
+}
+
+// Broken lists what happened and must not.
+func (m *Machine) Broken() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.broken)
+}
+
+// Disapprove notes what must not happen.
+func (m *Machine) Disapprove(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.breach(format, args...)
+}
+
+// Say adds a line to the story.
+func (m *Machine) Say(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell(format, args...)
+}
+
+// Story is what happened, for people.
+func (m *Machine) Story() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.story, "\n")
+}
+
+// Stop ends every process and the power, so that nothing is left of the machine.
+func (m *Machine) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.power)
+	m.endUserspace()
+	for _, p := range m.processesInOrder() {
+		m.bury(p, true)
+	}
+	if m.disk.hung != nil {
+		close(m.disk.hung)
+		m.disk.hung = nil
+	}
+}
+
+// halves are the patterns of what is half done.
+var halves = []string{
+	record.StateDir + "/.*", stagingDir + "/*", rootsDir + "/*/*.new", rootsDir + "/*/*.merged", rootsDir + "/*/*.exchanged",
+	rootsDir + "/*/.*", switcher.RunDir + "/.*",
+}
+
+// CheckRest is what must be true of a machine that rests. The machine has no faults and nothing moves.
+func (m *Machine) CheckRest() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.armed != nil {
+		m.breach("%s is left armed", m.armed.next.ID)
+	}
+	rec := m.rec
+	if rec == nil {
+		return
+	}
+	if rec.Moving() {
+		m.breach("the record is in phase %s, and nothing moves", rec.Phase)
+		return
+	}
+	m.checkRecord(restName{})
+	if !slices.Contains(rec.Good, m.mounted.id) {
+		m.breach("%s runs and is not good: %v", m.mounted.id, rec.Good)
+	}
+	for _, id := range rec.Good {
+		if id == switcher.HostRoot {
+			continue
+		}
+		etc, err := m.etcOf(etcPath(id))
+		if want, known := m.goodEtc[id]; err != nil || known && etc != want {
+			m.breach("%s is good, and its /etc is not the one it was good with: %q, %v; want %q", id, etc, err, want)
+		}
+	}
+	for _, pattern := range halves {
+		for _, f := range []files{m.disk.now, m.run} {
+			for _, name := range f.glob(pattern) {
+				m.breach("%s is left half done", name)
+			}
+		}
+	}
+}
+
+type restName struct{}
+
+func (restName) String() string { return "all of it" }
