@@ -25,8 +25,8 @@ const (
 // What is larger today, and how large. These lists only get shorter: nobody adds an entry, and one goes when its thing
 // fits.
 var (
-	largeRooms = map[string]int{}
-	largeTypes = map[string]int{}
+	largeRooms     = map[string]int{}
+	largeTypes     = map[string]int{}
 	largeFunctions = map[string]int{
 		"switcher/etc.assign":  73,
 		"switcher/etc.resolve": 69,
@@ -103,9 +103,7 @@ var (
 )
 
 // tables are the functions that are longer because they list things, each with what it lists.
-var tables = map[string]string{
-	"cmd/updatectl.agentCommand": "the commands that the units call",
-}
+var tables = map[string]string{}
 
 func TestRoomsAreSmall(t *testing.T) {
 	lines := map[string]int{}

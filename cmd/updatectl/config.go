@@ -8,20 +8,20 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 func configCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show the configuration",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
+	usage.Group(cmd, &cobra.Command{
 		Use:   "check",
-		Short: "Tell whether the configuration is valid, its keys included",
-		Args:  args(cobra.NoArgs),
+		Short: "Check the configuration, including its keys",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -31,36 +31,49 @@ func configCommand(c *cli) *cobra.Command {
 				return err
 			}
 			return c.print("config.check", a.Config, func(w io.Writer) {
-				fmt.Fprintf(w, "The configuration is valid: %d files.\n", len(a.Config.Files))
+				fmt.Fprintf(w, "The configuration is valid: %s.\n", countText(len(a.Config.Files), "file", "files"))
 			})
 		},
 	}, &cobra.Command{
 		Use:   "show",
-		Short: "Show what the configuration comes to, and the files it comes from",
-		Args:  args(cobra.NoArgs),
+		Short: "Show the merged configuration and the files it comes from",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.agent()
 			if err != nil {
 				return err
 			}
-			return c.print("config.show", a.Config, func(w io.Writer) {
-				for _, f := range a.Config.Files {
-					fmt.Fprintf(w, "# %s\n", f)
+			if c.output == "json" {
+				return c.printJSON("config.show", a.Config)
+			}
+			var text strings.Builder
+			for _, f := range a.Config.Files {
+				fmt.Fprintf(&text, "# %s\n", f)
+			}
+			if err := toml.NewEncoder(&text).Encode(a.Config); err != nil {
+				return fmt.Errorf("cannot write the configuration: %w", err)
+			}
+			for line := range strings.Lines(text.String()) { // as it is: broken lines would be no TOML
+				if _, err := io.WriteString(printable.Lines(c.stdout), line); err != nil {
+					return err
 				}
-				var text strings.Builder
-				toml.NewEncoder(&text).Encode(a.Config)
-				for line := range strings.Lines(text.String()) {
-					io.WriteString(w, line)
-				}
-			})
+			}
+			return nil
 		},
 	}, &cobra.Command{
 		Use:   "example",
-		Short: "Print a commented configuration to begin with",
-		Args:  args(cobra.NoArgs),
+		Short: "Print a commented configuration to start with",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprint(c.stdout, configs.Example())
-			return err
+			for line := range strings.Lines(configs.Example()) {
+				if strings.HasPrefix(line, "# ") {
+					line = printable.Wrap(line, "# ")
+				}
+				if _, err := io.WriteString(c.stdout, line); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	})
 	return cmd

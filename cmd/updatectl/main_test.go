@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute), "peak": peak})
+	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute, cmdtest.Unfold), "peak": peak})
 }
 
 // TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:
@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "record": changeRecord, "follow": follow, "kernel": setKernel,
-			"obeys": obeys,
+			"obeys":    obeys,
 			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
 			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
 			"spoil":    func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).spoil(ts, neg, args) },
