@@ -222,7 +222,7 @@ func TestWayBack(t *testing.T) {
 		if v.Phase != "trying" || v.Switch == nil || v.Switch.Target != root || v.Switch.Back != one || time.Until(v.Switch.Deadline) > 2*time.Minute || time.Until(v.Switch.Deadline) < time.Minute {
 			t.Errorf("status is %+v, the switch %+v", v, v.Switch)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") || !strings.Contains(text, "still starting: judged.service\n") || !strings.Contains(text, ", the host goes back to "+one[:19]) {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "if it is not good by ") || !strings.Contains(text, "still starting: judged.service\n") || !strings.Contains(text, ", the host rolls back to "+one[:19]) {
 			t.Errorf("status does not say where the host goes:\n%s", text)
 		}
 		s.refused(exitBlocked, "another updatectl is at work (confirm", "", "apply")

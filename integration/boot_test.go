@@ -73,7 +73,7 @@ printf '[health]\ndeadline = "77s"\n' > /etc/updatectl/conf.d/10-since.toml`)
 		if v.Kernel.SoftReboots != 0 {
 			t.Errorf("the host soft-rebooted %d times", v.Kernel.SoftReboots)
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a full reboot landed here") {
 			t.Errorf("status does not say how the host got here:\n%s", text)
 		}
 		if text := s.updatectl(exitDone, "config", "show").Stdout; !strings.Contains(text, `deadline = "1m17s"`) {
@@ -161,7 +161,7 @@ printf '#!/bin/sh\n! test -e /var/lib/sick\n' > 10-sick; chmod 755 10-sick; touc
 				t.Errorf("the host soft-rebooted %d times, want %d", v.Kernel.SoftReboots, softReboots)
 			}
 		}
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "was set out for 2 times") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "2 attempts to resume ") {
 			t.Errorf("status does not say that the host gave up:\n%s", text)
 		}
 		if err := os.RemoveAll(filepath.Dir(dropIn)); err != nil {

@@ -179,7 +179,7 @@ func TestVMKernel(t *testing.T) {
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time", "/proc/sys/net/ipv4/ip_default_ttl"); got != "1234\n70" {
 			t.Errorf("the image's sysctl.d is not in force, or more than that: %q", got)
 		}
-		says(s, []string{"status", "--kernel"}, kernel.Release, newer, "which does not run", "net.ipv4.ip_default_ttl = 70, set by host and by no file any more", "Modules", "carried over from")
+		says(s, []string{"status", "--kernel"}, kernel.Release, newer, "which does not run", "net.ipv4.ip_default_ttl = 70, set by host, and no longer by any file", "Modules", "carried over from")
 		if k := s.kernel(); len(k.Sysctls) != 1 || k.Sysctls[0].Key != "net.ipv4.ip_default_ttl" || k.Release != kernel.Release {
 			t.Errorf("status --kernel is %+v", k)
 		}

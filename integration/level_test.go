@@ -80,7 +80,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 			t.Errorf("sysctls that nobody sets any more: %+v", k.Sysctls)
 		}
 		text := s.updatectl(exitDone, "status", "--kernel").Stdout
-		for _, want := range []string{"carried over from host", "net.ipv4.ip_default_ttl = 70, set by host and by no file any more"} {
+		for _, want := range []string{"carried over from host", "net.ipv4.ip_default_ttl = 70, set by host, and no longer by any file"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("status --kernel does not say %q:\n%s", want, text)
 			}

@@ -222,7 +222,7 @@ func TestVMLivePatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.sign("1.4", s.push("1.4", draft))
-		refused(exitIncompatible, "the module does not say that it is a live patch", "its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
+		refused(exitIncompatible, "the module does not say that it is a live patch", "its publisher has to fix the release", "--from", s.registry.Host+"/os/server:1.4")
 
 		// A boot may bring another build of that release, so it is kept. It comes last: the module is on the disk from then on.
 		other = kernel

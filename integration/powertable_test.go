@@ -280,7 +280,7 @@ func (s *story) landed(v status) {
 	case v.Booted.Root != "host" || resumes:
 		s.Errorf("the host runs %s, its good root is %s", s.version(v.Booted.Root), s.version(good))
 	default:
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a full reboot landed here") {
 			s.Errorf("status does not tell how the host got here:\n%s", text)
 		}
 	}

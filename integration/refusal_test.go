@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -146,6 +147,9 @@ func (s *site) nothingVisible() {
 	}
 }
 
+// fullDigest matches a digest that people see the beginning of.
+var fullDigest = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
+
 // complains runs the agent, which must refuse: with an exit code, one sentence and one hint, for people and for programs.
 func (s *site) complains(code int, sentence, hint string, args ...string) {
 	s.Helper()
@@ -166,7 +170,7 @@ func (s *site) complains(code int, sentence, hint string, args ...string) {
 		Code                int `json:"exit_code"`
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || answer.Schema != "updatectl.error/v1" || answer.Code != code ||
-		"updatectl: "+answer.Error != lines[0] || "hint: "+answer.Hint != lines[1] {
+		"updatectl: "+fullDigest.ReplaceAllString(answer.Error, "$1") != lines[0] || "hint: "+answer.Hint != lines[1] {
 		s.Errorf("updatectl %s says to a program (%v):\n%s", strings.Join(args, " "), err, r.Stdout)
 	}
 }

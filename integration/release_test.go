@@ -45,7 +45,7 @@ func TestReleases(t *testing.T) {
 
 	// A key was lost. Hosts are told by a file; signed by the next key, nothing has to be built or staged anew.
 	s.revoke(next)
-	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under the policy of today", "verify")
+	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under today's policy", "verify")
 	before := s.condition()
 	s.complains(exitNotTrusted, "is revoked", "signed by a key that counts", "apply")
 	s.untouched(before)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
@@ -110,13 +111,14 @@ func (s *site) publish(version, repository string) {
 	s.roots[version] = strings.Replace(digest, ":", "-", 1)
 }
 
-// updatectl runs the agent in the host and expects an exit code.
+// updatectl runs the agent in the host and expects an exit code. What it returns is unfolded: a sentence is in one line.
 func (s *site) updatectl(code int, args ...string) lab.Result {
 	s.Helper()
 	r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...)
 	if r.Code != code {
 		s.Fatalf("updatectl %s ended with %d, want %d\n%s", strings.Join(args, " "), r.Code, code, r)
 	}
+	r.Stdout, r.Stderr = cmdtest.Unfold(r.Stdout), cmdtest.Unfold(r.Stderr)
 	return r
 }
 
