@@ -62,8 +62,8 @@ var allowed = map[string][]string{
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
-	"docs":        {},                                 // schemas of what the commands print, for their tests
-	"integration": {"cmd/cmdtest", "image", "verify"}, // makers of keys and modules for tests; of the product, only the built binaries
+	"docs":        {},                  // schemas of what the commands print, for their tests
+	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }
 
 // ground is what every room of the agent may stand on.

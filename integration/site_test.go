@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/integration/lab"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // Exit codes of the contract, as docs/exit-codes.md lists them.
@@ -118,7 +118,7 @@ func (s *site) updatectl(code int, args ...string) lab.Result {
 	if r.Code != code {
 		s.Fatalf("updatectl %s ended with %d, want %d\n%s", strings.Join(args, " "), r.Code, code, r)
 	}
-	r.Stdout, r.Stderr = cmdtest.Unfold(r.Stdout), cmdtest.Unfold(r.Stderr)
+	r.Stdout, r.Stderr = printable.Unwrap(r.Stdout), printable.Unwrap(r.Stderr)
 	return r
 }
 

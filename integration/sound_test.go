@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/updatectl/updatectl/cmd/cmdtest"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // soundScript looks at what must hold of a host whatever has gone wrong on it. It prints the status, and then what does not
@@ -89,7 +89,7 @@ func (s *site) kept() string {
 // a hint.
 func (s *site) clear(stderr string) {
 	s.Helper()
-	lines := strings.Split(strings.TrimSuffix(cmdtest.Unfold(stderr), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(printable.Unwrap(stderr), "\n"), "\n")
 	n := len(lines)
 	sentence := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "updatectl: ") })
 	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") || slices.ContainsFunc(lines[sentence+1:n-1], func(line string) bool { return !strings.HasPrefix(line, "  ") }) {

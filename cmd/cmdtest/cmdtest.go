@@ -20,9 +20,9 @@ import (
 // Broken is the exit code of a command in a test whose output is not as it must be.
 const Broken = 99
 
-// Measured returns a main function that runs a command and checks what it printed. What is wrong is printed after it, and
-// the exit code is [Broken]. The test sees what was printed as seen returns it: with [Unfold], it finds sentences wherever
-// they were broken to fit.
+// Measured returns a main function that runs a command and checks what it printed. What is wrong is printed after it,
+// and the exit code is [Broken]. The test sees what was printed as seen returns it: with [printable.Unwrap], it finds
+// sentences wherever they were broken to fit.
 func Measured(run func(stdout, stderr io.Writer) int, seen func(string) string) func() {
 	return func() {
 		if term.IsTerminal(int(os.Stderr.Fd())) { // the command has to see that it is one
@@ -57,7 +57,8 @@ func TooWide(text string) []string {
 	var wide []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
-		if n := utf8.RuneCountInString(line); n > printable.Columns && len(strings.Fields(line)) > 1 && !toml.MatchString(line) {
+		n := utf8.RuneCountInString(line)
+		if n > printable.Columns && len(strings.Fields(line)) > 1 && !toml.MatchString(line) {
 			wide = append(wide, fmt.Sprintf("a line of %d columns: %s", n, line))
 		}
 	}
@@ -66,33 +67,3 @@ func TooWide(text string) []string {
 
 // AsIs returns text as it was printed.
 func AsIs(text string) string { return text }
-
-// Unfold joins the lines that [printable.Wrap] broke: a line joins the one before if its first word did not fit there, and
-// if it is indented more than where the sentence began, as much as the lines that were joined already.
-func Unfold(text string) string {
-	var out strings.Builder
-	start, below, before := 0, 0, 0 // indents of the sentence and of its further lines, columns of the line before
-	for line := range strings.Lines(text) {
-		line = strings.TrimSuffix(line, "\n")
-		words := strings.Fields(line)
-		indent := len(line) - len(strings.TrimLeft(line, " "))
-		columns := utf8.RuneCountInString(line)
-		row := indent == len("  ") && strings.Contains(line[indent:], "  ") // of a table below the sentence
-		if len(words) > 0 && before > 0 && indent > start && (below == 0 || indent == below) && !row &&
-			before+len(" ")+utf8.RuneCountInString(words[0]) > printable.Columns {
-			out.WriteString(" " + line[indent:])
-			below = indent
-		} else {
-			if out.Len() > 0 {
-				out.WriteString("\n")
-			}
-			out.WriteString(line)
-			start, below = indent, 0
-		}
-		before = columns
-	}
-	if strings.HasSuffix(text, "\n") {
-		out.WriteString("\n")
-	}
-	return out.String()
-}

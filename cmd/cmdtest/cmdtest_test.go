@@ -23,17 +23,3 @@ func TestTooWide(t *testing.T) {
 		}
 	}
 }
-
-// TestUnfold: what was folded is as before, and what was not is left alone.
-func TestUnfold(t *testing.T) {
-	long := strings.TrimSpace(strings.Repeat("word ", 40))
-	path := "/" + strings.Repeat("p", printable.Columns)
-	for _, text := range []string{
-		"", "a\n", "a\n\nb", long + "\n", "  a\n  b\n", "  version 1\n  root 2\n", long + "\nnext\n", long + "\n" + long + "\n",
-		"a " + path + "\nb\n",
-	} {
-		if got := Unfold(printable.Wrap(text, "    ")); got != text {
-			t.Errorf("got %q, want %q", got, text)
-		}
-	}
-}

@@ -47,13 +47,15 @@ fails before services stop, the host stays in its root.`,
 	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
 	allowDowngrade(f, &o)
-	f.BoolVar(&o.Unattended, "unattended", false, "for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
+	f.BoolVar(&o.Unattended, "unattended", false,
+		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
 	return cmd
 }
 
 // allowDowngrade adds the flag that waives the order of releases.
 func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
-	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take a release that is older than the last one accepted; it must be signed and not expired")
+	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false,
+		"take a release that is older than the last one accepted; it must be signed and not expired")
 }
 
 // detail returns more about a root for the middle of a sentence, "" when the value is not known.
@@ -74,7 +76,8 @@ func appliedText(w io.Writer, d agent.Applied) {
 		return
 	case d.Restarting:
 		fmt.Fprintf(w, "Level\t%s\n", d.Level)
-		fmt.Fprintf(w, "Restarting: services stop now and come back in the same root, where the live patch is loaded before they start.\n")
+		fmt.Fprintf(w, "Restarting: services stop now and come back in the same root, "+
+			"where the live patch is loaded before they start.\n")
 		return
 	case !d.Switching && len(d.Loaded) > 0:
 		fmt.Fprintf(w, "Level\t%s: nothing was restarted\n", d.Level)
@@ -85,7 +88,8 @@ func appliedText(w io.Writer, d agent.Applied) {
 		}
 		return
 	case !d.Switching:
-		fmt.Fprintf(w, "Nothing to do: %s runs already%s%s.\n", short(d.Root), detail("version", d.Version), detail("signed by", signedBy(d.Vouchers)))
+		fmt.Fprintf(w, "Nothing to do: %s runs already%s%s.\n", short(d.Root),
+			detail("version", d.Version), detail("signed by", signedBy(d.Vouchers)))
 		return
 	}
 	if d.Reference != "" {
@@ -109,8 +113,10 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Decision != nil && d.Decision.Level == level.Full {
-		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there into the new root. `updatectl status` shows how it went.\n")
+		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there "+
+			"into the new root. `updatectl status` shows how it went.\n")
 		return
 	}
-	fmt.Fprintf(w, "Switching: services stop now and come back in the new root. `updatectl status` shows how it went.\n")
+	fmt.Fprintf(w, "Switching: services stop now and come back in the new root. "+
+		"`updatectl status` shows how it went.\n")
 }

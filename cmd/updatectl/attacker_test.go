@@ -28,6 +28,7 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/printable"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
@@ -151,7 +152,7 @@ func (a *attacker) run(host string, args ...string) outcome {
 			a.t.Errorf("updatectl %s prints %s", strings.Join(args, " "), problem)
 		}
 	}
-	o.stdout, o.stderr = cmdtest.Unfold(o.stdout), cmdtest.Unfold(o.stderr)
+	o.stdout, o.stderr = printable.Unwrap(o.stdout), printable.Unwrap(o.stderr)
 	return o
 }
 

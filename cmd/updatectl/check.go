@@ -81,7 +81,8 @@ func availableText(w io.Writer, v agent.Available) {
 // badText writes why an image was given up, and how to take it anyway.
 func badText(w io.Writer, bad *record.Bad) {
 	if bad != nil {
-		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it anyway\n", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it anyway\n",
+			bad.At.Format("2006-01-02 15:04"), bad.Reason)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/verify/printable"
@@ -46,35 +47,45 @@ func configCommand(c *cli) *cobra.Command {
 			if c.output == "json" {
 				return c.printJSON("config.show", a.Config)
 			}
-			var text strings.Builder
-			for _, f := range a.Config.Files {
-				fmt.Fprintf(&text, "# %s\n", f)
-			}
-			if err := toml.NewEncoder(&text).Encode(a.Config); err != nil {
-				return fmt.Errorf("cannot write the configuration: %w", err)
-			}
-			for line := range strings.Lines(text.String()) { // as it is: broken lines would be no TOML
-				if _, err := io.WriteString(printable.Lines(c.stdout), line); err != nil {
-					return err
-				}
-			}
-			return nil
+			return showConfig(c.stdout, a.Config)
 		},
 	}, &cobra.Command{
 		Use:   "example",
 		Short: "Print a commented configuration to start with",
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
-			for line := range strings.Lines(configs.Example()) {
-				if strings.HasPrefix(line, "# ") {
-					line = printable.Wrap(line, "# ")
-				}
-				if _, err := io.WriteString(c.stdout, line); err != nil {
-					return err
-				}
-			}
-			return nil
+			return showExample(c.stdout)
 		},
 	})
 	return cmd
+}
+
+// showConfig writes a configuration as TOML. No line is broken, because that would be no TOML.
+func showConfig(w io.Writer, c config.Config) error {
+	var text strings.Builder
+	for _, f := range c.Files {
+		fmt.Fprintf(&text, "# %s\n", f)
+	}
+	if err := toml.NewEncoder(&text).Encode(c); err != nil {
+		return fmt.Errorf("cannot write the configuration: %w", err)
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := io.WriteString(printable.Lines(w), line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showExample writes the commented configuration, its comments folded to the terminal.
+func showExample(w io.Writer) error {
+	for line := range strings.Lines(configs.Example()) {
+		if strings.HasPrefix(line, "# ") {
+			line = printable.Wrap(line, "# ")
+		}
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

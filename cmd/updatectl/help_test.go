@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/cmd/cmdtest"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // TestHelpFits measures the help of every command.
@@ -17,7 +18,8 @@ func TestHelpFits(t *testing.T) {
 	var check func(c *cobra.Command)
 	check = func(c *cobra.Command) {
 		var out bytes.Buffer
-		if code := run(t.Context(), append(strings.Fields(c.CommandPath())[1:], "--help"), &out, &out); code != 0 || out.Len() == 0 {
+		args := append(strings.Fields(c.CommandPath())[1:], "--help")
+		if code := run(t.Context(), args, &out, &out); code != 0 || out.Len() == 0 {
 			t.Errorf("%s --help ended with %d: %s", c.CommandPath(), code, out.String())
 		}
 		for _, problem := range cmdtest.TooWide(out.String()) {
@@ -43,7 +45,7 @@ func TestHintsFit(t *testing.T) {
 		for _, problem := range cmdtest.TooWide(out.String()) {
 			t.Errorf("%v: %s", f.err, problem)
 		}
-		if !strings.Contains(cmdtest.Unfold(out.String()), "\nhint: "+f.hint+"\n") {
+		if !strings.Contains(printable.Unwrap(out.String()), "\nhint: "+f.hint+"\n") {
 			t.Errorf("%v is reported as\n%s", f.err, out.String())
 		}
 	}

@@ -37,7 +37,8 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	}
 	policyText(w, k)
 	for _, o := range k.Options {
-		fmt.Fprintf(w, "Options\t%s was loaded in %s %s; the root has %s\n", o.Module, short(o.Root), withText(o.Loaded), orNone(o.Now))
+		fmt.Fprintf(w, "Options\t%s was loaded in %s %s; the root has %s\n",
+			o.Module, short(o.Root), withText(o.Loaded), orNone(o.Now))
 	}
 	for _, s := range k.Sysctls {
 		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s, and no longer by any file\n", s.Key, s.Value, short(s.Root))

@@ -47,8 +47,8 @@ func (c *cli) folded(text string) string {
 // maxIndent is how far to the right further lines of a value may begin, so that there is room for it.
 const maxIndent = 36
 
-// hangingIndent returns where the last cell of a line of a table begins, within maxIndent; for a sentence, two columns to
-// the right of where it begins.
+// hangingIndent returns the column at which the last cell of a table's line begins, within maxIndent. For a sentence, it
+// is two columns to the right of where the sentence begins.
 func hangingIndent(line string) int {
 	indent := len(line) - len(strings.TrimLeft(line, " ")) + len("  ")
 	column, spaces := 0, 2
@@ -67,7 +67,7 @@ func hangingIndent(line string) int {
 // fullDigest matches a sha256 as it names roots and blobs. One that pins a reference is needed in full.
 var fullDigest = regexp.MustCompile(`@?(\bsha256[-:])?\b[0-9a-f]{64}\b`)
 
-// shortDigests leaves of each digest what tells it apart.
+// shortDigests returns text with the beginning of each digest, which is enough to tell it apart.
 func shortDigests(text string) string {
 	return fullDigest.ReplaceAllStringFunc(text, func(d string) string {
 		if strings.HasPrefix(d, "@") {

@@ -67,12 +67,14 @@ func planText(w io.Writer, p agent.Plan) {
 		return
 	}
 	if p.Decision == nil {
-		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan shows the level and what becomes of /etc.\n")
+		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan shows the level "+
+			"and what becomes of /etc.\n")
 		return
 	}
 	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
 	if p.Decision.Level == level.Full {
-		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and continues into the root from there\n", p.Kernel)
+		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and "+
+			"continues into the root from there\n", p.Kernel)
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}

@@ -158,7 +158,7 @@ func TestFixText(t *testing.T) {
 	}
 }
 
-// TestSwitchText: a switch under way is told with where it leads and where it ends.
+// TestSwitchText: a switch under way is shown with where it leads and where it ends.
 func TestSwitchText(t *testing.T) {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	root := "sha256-" + strings.Repeat("ab", 32)
@@ -182,7 +182,34 @@ func TestSwitchText(t *testing.T) {
 	}
 }
 
-// TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
+// TestRootsText: each root is listed in one state.
+func TestRootsText(t *testing.T) {
+	id := func(digit string) string { return "sha256-" + strings.Repeat(digit, 64) }
+	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	c := &cli{stdout: &out, output: "text"}
+	err := c.print("status", nil, func(w io.Writer) {
+		rootsText(w, agent.Status{
+			Good: []agent.RootStatus{{Root: id("1"), Version: "1"}, {Root: id("2"), Version: "2"}, {Root: "host"}},
+			Bad: map[string]record.Bad{
+				id("1"): {Reason: "left by the operator", At: at, RolledBack: true},
+				id("3"): {Reason: "unhealthy", At: at},
+			},
+			NotReached: map[string]record.Failed{id("3"): {Times: 2, Reason: "stuck"}, id("4"): {Times: 1, Reason: "stuck"}},
+		})
+	})
+	const want = `Good         sha256-222222222222, version 2
+             host
+Left         sha256-111111111111, 2026-03-01 10:00: left by the operator
+Bad          sha256-333333333333, 2026-03-01 10:00: unhealthy
+Not reached  sha256-444444444444, once: stuck
+`
+	if err != nil || out.String() != want {
+		t.Errorf("got, %v,\n%swant\n%s", err, out.String(), want)
+	}
+}
+
+// TestDeafIsTheLast: that PID 1 did not answer is only reported if nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
 	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host resumes its last good root") {
 		t.Errorf("an unexpected full reboot ends with %d, %s", exitCode(err), hint(err))

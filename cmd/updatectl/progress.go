@@ -74,7 +74,8 @@ func (c *cli) followBars(a *agent.Agent) func() {
 			step = p.Step
 			bar = bars.AddBar(p.Total,
 				mpb.PrependDecorators(decor.Name(p.Step, decor.WCSyncSpaceR)),
-				mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f"), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)))
+				mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f"), decor.Name("  "),
+					decor.AverageETA(decor.ET_STYLE_GO)))
 		}
 		bar.SetTotal(p.Total, false)
 		bar.SetCurrent(p.Done)

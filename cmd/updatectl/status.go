@@ -59,7 +59,7 @@ func statusText(w io.Writer, s agent.Status) {
 	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
 		fmt.Fprintf(w, "\ta full reboot landed here; `updatectl apply` continues from %s\n", short(s.Good[0].Root))
 	}
-	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
+	fmt.Fprintf(w, "Phase\t%s\n", phaseText(s))
 	switchText(w, s)
 	if s.Staged != nil && (s.Switch == nil || s.Switch.Target != s.Staged.Root) {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
@@ -125,6 +125,17 @@ func rootsText(w io.Writer, s agent.Status) {
 	}
 }
 
+// phaseText returns the phase for people: a host is not in phase staged when what it staged was given up since.
+func phaseText(s agent.Status) string {
+	switch {
+	case s.Phase != record.PhaseStaged || s.Staged != nil:
+		return string(s.Phase)
+	case s.Booted.Root == switcher.HostRoot:
+		return string(record.PhaseIdle)
+	}
+	return string(record.PhaseGood)
+}
+
 // switchText writes a switch under way: where the host goes, and where it ends if that root does not become good.
 func switchText(w io.Writer, s agent.Status) {
 	if s.Switch == nil {
@@ -166,7 +177,7 @@ func rootText(r agent.RootStatus) string {
 	if r.Sequence > 0 {
 		words = append(words, fmt.Sprintf("sequence %d", r.Sequence))
 	}
-	if r.Name != "" {
+	if r.Name != "" && r.Name != r.Root {
 		words = append(words, r.Name)
 	}
 	if len(r.Vouchers) > 0 {

@@ -35,7 +35,8 @@ because a key was revoked or has expired, or the evidence is missing or changed.
 				return err
 			}
 			return c.print("verify", r, func(w io.Writer) {
-				fmt.Fprintf(w, "Trusted: %s, version %s, verified %s.\n", short(r.Root), r.Version, r.VerifiedAt.Format("2006-01-02 15:04"))
+				fmt.Fprintf(w, "Trusted: %s, version %s, verified %s.\n",
+					short(r.Root), r.Version, r.VerifiedAt.Format("2006-01-02 15:04"))
 				for _, v := range r.Vouchers {
 					fmt.Fprintf(w, "  signed by\t%s\n", voucherText(v))
 				}
