@@ -298,7 +298,7 @@ func TestVMLivePatch(t *testing.T) {
 		s.saysVersion("")
 		s.updatectl(exitDone, "apply")
 		s.gone("lab_fix2")
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "lab_fix2  held: taken back by the operator") {
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "lab_fix2  held: reverted by the operator") {
 			t.Errorf("status says:\n%s", text)
 		}
 	})
