@@ -68,11 +68,6 @@ var (
 		"switcher/assembly/graft.go":      1,
 		"switcher/assembly/nextroot.go":   6,
 		"switcher/assembly/seed.go":       1,
-		"switcher/facts/buildid.go":       1,
-		"switcher/facts/commandline.go":   1,
-		"switcher/facts/cpu.go":           1,
-		"switcher/facts/facts.go":         3,
-		"switcher/facts/past.go":          1,
 		"switcher/level/level.go":         16,
 		"switcher/level/prove.go":         9,
 		"switcher/livepatch/blocker.go":   3,
@@ -85,10 +80,6 @@ var (
 		"switcher/pid1/reboot.go":         4,
 		"switcher/pid1/trouble.go":        2,
 		"switcher/pid1/unpin.go":          1,
-		"switcher/rootfs/image.go":        1,
-		"switcher/rootfs/kargs.go":        4,
-		"switcher/rootfs/rootfs.go":       3,
-		"switcher/switcher.go":            3,
 	}
 )
 
