@@ -70,13 +70,6 @@ var (
 		"switcher/livepatch/blocker.go":   3,
 		"switcher/livepatch/livepatch.go": 3,
 		"switcher/livepatch/load.go":      8,
-		"switcher/pid1/blockers.go":       1,
-		"switcher/pid1/guard.go":          3,
-		"switcher/pid1/lastresort.go":     1,
-		"switcher/pid1/pid1.go":           4,
-		"switcher/pid1/reboot.go":         4,
-		"switcher/pid1/trouble.go":        2,
-		"switcher/pid1/unpin.go":          1,
 	}
 )
 

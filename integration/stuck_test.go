@@ -28,7 +28,7 @@ func TestStuckShutdown(t *testing.T) {
 		s := s.in(t)
 		s.updatectl(exitAvailable, "stage")
 		plan := s.updatectl(exitAvailable, "plan").Stdout
-		if !strings.Contains(plan, "stubborn.service") || !strings.Contains(plan, "may take for ever to stop") {
+		if !strings.Contains(plan, "stubborn.service") || !strings.Contains(plan, "has no stop timeout") {
 			t.Errorf("plan does not name what may hold the shutdown up:\n%s", plan)
 		}
 	})
