@@ -5,7 +5,7 @@ export PATH := $(PATH):/usr/local/go/bin
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-# The build tags of all suites, so that checkers see their files, too.
+# Build tags of code that only some suites need.
 TAGS := lab,vm,zoo,faults,endurance,power
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -15,9 +15,10 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test-vm test-zoo test-faults test-power test-endurance test demo clean
+.PHONY: build install unit fuzz lint vuln setup hosts test demo clean
+.PHONY: test-vm test-zoo test-faults test-power test-endurance
 
-# Static: the agent has to run in any image that it is added to.
+# Static: the agent has to run in every image that it is carried over to.
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
@@ -31,7 +32,7 @@ install: build
 	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
 
-# Everything that needs no host, to run between two edits. The seeds of fuzz tests run as tests.
+# Everything that needs no host: what a person runs between two edits. The seeds of fuzz tests run as tests.
 unit: lint
 	CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./...
 
@@ -45,8 +46,8 @@ vuln:
 	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities: .*dial' <<<"$$out"; then \
 		echo 'govulncheck: cannot reach its database, so nothing was checked'; else exit $$code; fi
 
-# Every parser of bytes from outside, for FUZZTIME each. Interesting inputs stay in Go's cache, and the next run starts
-# from them. An input that fails is written to testdata/fuzz and becomes a test.
+# Every parser of untrusted bytes, for a while each. Interesting inputs stay in Go's cache for the next run; a failing one
+# is written to testdata/fuzz and becomes a test.
 FUZZTIME := 60s
 fuzz:
 	@for package in $$(go list ./...); do for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
@@ -54,28 +55,30 @@ fuzz:
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package || exit 1; \
 	done; done
 
-# Installs the packages that tests need, and builds Debian roots and tools into the lab's cache, once.
+# Installs the packages that tests need; builds Debian roots and tools into the lab's cache, once. It prints what it builds
+# and how long that took.
 setup:
 	go run ./integration/lab/cmd/labhost prepare
 
-# Real hosts, driven by the built binaries: in containers, and a few in QEMU for what needs a kernel of its own.
+# Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to three
+# containers and one machine run side by side (turns in integration/main_test.go); -parallel only has to be larger.
 hosts: build
-	go test -tags lab -count=1 -timeout 75m -p 1 ./integration/...
+	go test -tags lab -count=1 -timeout 60m -p 1 -parallel 32 ./integration/...
 
-# The rest of what needs a kernel of its own, in QEMU. Takes long.
+# The rest of what needs a kernel of its own, in emulated machines: long.
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
 
-# Every bad image that a host has to recover from. A third of them are also in the target hosts.
+# Every bad image that a host has to come back from; a third of them are in hosts.
 test-zoo: build
 	go test -tags lab,zoo -count=1 -timeout 2h -p 1 -v -run 'Zoo$$' ./integration/
 
-# Every step that touches the disk or the mounts, with every error and with a crash; and failures of the machine around
-# the agent.
+# Every step that touches the disk or the mounts, with every error and with a crash; failures of the machine around the
+# agent.
 test-faults: build
 	go test -tags lab,faults -count=1 -timeout 3h -run 'TestEveryFault|TestFaultsOfTheMachine' ./integration/
 
-# The power is cut at every step of the record and the history.
+# A power cut at every step of the record and the history.
 test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 

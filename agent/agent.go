@@ -7,25 +7,21 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/offer"
-	"github.com/updatectl/updatectl/agent/transition"
-
-	"go.uber.org/zap"
-
-	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
-	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
@@ -45,13 +41,9 @@ type Agent struct {
 	Live       live.Patches
 	Transition transition.Arrival
 	Guards     guard.Guard
+	Trial      trial.Trial
 	// Progress is told how far a long step is; it may be nil.
 	Progress func(Progress)
-
-	// fault is what is wrong with the configuration, see [NewAnyway].
-	fault  error
-	proved func(context.Context, facts.Facts, *record.Record)
-	Trial  struct{}
 }
 
 // Progress says how far a step is, in bytes. Total is 0 when it is not known.
@@ -65,7 +57,7 @@ type Progress struct {
 // "", is read instead of it.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	a := On(machine.Host(root, record.StateDir), config.Default(), log)
-	etc, err := a.policyEtc()
+	etc, err := a.Roots.PolicyEtc()
 	if err != nil {
 		return a, err
 	}
@@ -80,10 +72,12 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	h.Config = c
 	r := roots.Roots{Host: h}
 	moves := transition.NewArrival(h, r)
-	return &Agent{
+	a := &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Live: live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Transition: moves, Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
+		Transition: moves, Trial: trial.Trial{Host: h, Roots: r, Transition: moves}, Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
 	}
+	a.Trial.Proved = a.tidyUp
+	return a
 }
 
 // NewAnyway is [New] for what brings a host home or tells about it: a fault in the configuration does not keep it from
@@ -95,7 +89,7 @@ func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 		return a, err
 	}
 	log.Warn("the configuration has a fault; what can be used of it is", zap.Error(err))
-	a.fault = err
+	a.Trial.Fault = err
 	if a.Config, err = config.LoadUsable(a.Path); err != nil {
 		return a, err
 	}
@@ -104,26 +98,4 @@ func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 		a.Config.State = *rec.State
 	}
 	return a, nil
-}
-
-// policyEtc is where configuration, keys and trust roots are read. A boot of the kernel lands on the mutable host, whose
-// /etc is that of the day on which the first image was applied; a key that was revoked since counts there. So they are
-// read from the last good root's /etc, and with "" from where they usually are.
-func (a *Agent) policyEtc() (string, error) {
-	if !a.Machine.Running || !a.Machine.Superuser {
-		return "", nil
-	}
-	booted, err := a.Machine.MountedRoot()
-	if err != nil || booted != switcher.HostRoot {
-		return "", err
-	}
-	rec, err := a.Records.Read()
-	if err != nil || rec.LastGood() == switcher.HostRoot {
-		return "", err
-	}
-	etc := a.Roots.EtcOf(rec.LastGood())
-	if !a.Machine.Disk.Exists(a.Machine.Path(filepath.Join(etc, "updatectl"))) {
-		return "", nil
-	}
-	return etc, nil
 }

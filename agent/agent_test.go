@@ -36,7 +36,7 @@ func TestUsableConfig(t *testing.T) {
 	want := config.Default()
 	want.Health.Deadline, want.Health.Settle = config.Duration(7*time.Minute), config.Duration(3*time.Second)
 	want.Switch.Stuck = config.StuckEscalate
-	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.fault == nil {
-		t.Errorf("what is used is %+v (fault %v)", a.Config, a.fault)
+	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.Trial.Fault == nil {
+		t.Errorf("what is used is %+v (fault %v)", a.Config, a.Trial.Fault)
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -61,7 +62,7 @@ type Applied struct {
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot is
 // queued, or the full one, which lands on the host root; [Agent.Confirm] continues in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
 	}
 	s, err := a.begin(ctx, "apply", o.Wait)
@@ -74,12 +75,12 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	off, done, fetchErr := s.fetch(ctx, o)
 	stay, err := s.mustStay(o)
-	if err != nil {
-		return done, err
-	}
+	fetchErr = errors.Join(fetchErr, err)
 	switch d := decideApply(s.facts, s.rec, offered(off, done, fetchErr), o, stay); d.do {
 	case refuse:
 		return done, d.err
+	case stayHere:
+		return Applied{Root: s.facts.Root, From: s.facts.Root, Skipped: d.why}, nil
 	case skip:
 		done.Skipped = d.why
 		return done, nil
@@ -111,7 +112,7 @@ func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Appl
 	}
 	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
 	sw.Level = done.Decision.Level
-	sw.Before = s.observe(ctx, s.facts, sw.Verb)
+	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	done.Switching = true
 	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
 }
@@ -138,18 +139,18 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 	}
 	done = Applied{Root: s.rec.LastGood(), From: s.facts.Root, Switching: true, Loaded: done.Loaded, Warnings: done.Warnings}
 	var err error
-	done.Version, err = s.resumeRoot(ctx, s.observe(ctx, s.facts, record.VerbResume))
+	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }
 
 // settleFirst refuses a host that no image can help, and confirms the running root when it is still being tried: a root
 // that may yet be rolled back is no place to start from.
 func (s *session) settleFirst(ctx context.Context) error {
-	if err := s.checkHost(s.facts); err != nil {
+	if err := checkHost(s.Machine.Running, s.facts); err != nil {
 		return err
 	}
 	if s.rec.Phase == record.PhaseTrying {
-		if err := s.settle(ctx, s.facts, s.rec); err != nil {
+		if err := s.Trial.Settle(ctx, s.facts, s.rec); err != nil {
 			return fmt.Errorf("%w: %w", ErrTrying, err)
 		}
 	}
@@ -208,7 +209,8 @@ type act string
 
 const (
 	refuse   act = "refuse"    // end with an error
-	skip     act = "skip"      // an unattended run leaves the host as it is
+	stayHere act = "stay"      // an unattended run leaves the host on its host root
+	skip     act = "skip"      // an unattended run passes over what is published
 	liveOnly act = "live only" // the root runs already: only live patches change
 	resume   act = "resume"    // go on to the last good root, as it was left
 	goThere  act = "switch"    // stage the image and switch to it
@@ -231,7 +233,7 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	failed := rec.Failed[off.root]
 	switch {
 	case stay:
-		return applyDecision{do: skip, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
+		return applyDecision{do: stayHere, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
 			"`updatectl apply` or `updatectl rollback` continues"}
 	case off.err != nil && stranded:
 		return applyDecision{do: resume, why: "nothing newer can be had: " + off.err.Error()}

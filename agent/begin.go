@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -107,20 +105,9 @@ func (s *session) sweep() {
 }
 
 // checkHost refuses a host that no image can help, before anything is fetched for it.
-func (a *Agent) checkHost(f facts.Facts) error {
-	if c := level.CheckHost(f); a.Machine.Running && c.Verdict == level.VerdictRefuse {
+func checkHost(running bool, f facts.Facts) error {
+	if c := level.CheckHost(f); running && c.Verdict == level.VerdictRefuse {
 		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
-	}
-	return nil
-}
-
-// requireRunning refuses what makes sense on the running host only.
-func (a *Agent) requireRunning() error {
-	if !a.Machine.Running {
-		return fmt.Errorf("cannot do this to another tree (--root %s): only the running host can switch", filepath.Clean(a.Machine.Root))
-	}
-	if !a.Machine.Superuser {
-		return fmt.Errorf("cannot switch roots: %w", host.ErrPermission)
 	}
 	return nil
 }

@@ -39,7 +39,6 @@ func (a *Agent) gc(f facts.Facts, rec *record.Record) (store.GCReport, error) {
 	for _, id := range report.Roots {
 		a.Records.Tell(record.Event{Event: record.EventCollected, Root: id, Reason: "not booted, staged, good or pinned"})
 	}
-	a.Live.TellCollected(report.LivePatches)
 	known := len(rec.Accepted) + len(rec.Failed)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
 	maps.DeleteFunc(rec.Failed, func(id string, _ record.Failed) bool { return !slices.Contains(keep, id) })

@@ -41,7 +41,7 @@ type KernelStatus struct {
 
 // Kernel tells what a soft reboot left old. It changes nothing.
 func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return KernelStatus{}, err
 	}
 	f, _, err := a.Look(ctx)
@@ -76,6 +76,8 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		return k, err
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
+	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
+	k.Options, k.Sysctls = orEmpty(k.Options), orEmpty(k.Sysctls)
 	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}

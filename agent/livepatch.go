@@ -70,7 +70,7 @@ type LivePatchReport struct {
 // LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for
 // the running kernel.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return LivePatchReport{}, err
 	}
 	s, err := a.open(ctx, "livepatch apply", o.Wait)
@@ -78,42 +78,43 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 		return LivePatchReport{}, err
 	}
 	defer s.close()
-	return a.livePatchApply(ctx, o, s.facts, s.rec)
+	return s.livePatchApply(ctx, o)
 }
 
-func (a *Agent) livePatchApply(ctx context.Context, o LivePatchOptions, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
-	if o.Unattended && !a.Config.LivePatch.Enabled {
+func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r LivePatchReport, err error) {
+	r.Patches = []live.LivePatch{}
+	if o.Unattended && !s.Config.LivePatch.Enabled {
 		return r, nil
 	}
 	if !o.Stored {
-		p, err := a.ask(ctx, o.From, f, rec, false)
+		p, err := s.ask(ctx, o.From, s.facts, s.rec, false)
 		if err != nil {
 			return r, err
 		}
 		r.Warnings = p.Warnings
-		if err := errors.Join(a.accept(p, rec), a.Live.Keep(ctx, p, f)); err != nil {
+		if err := errors.Join(s.accept(p), s.Live.Keep(ctx, p, s.facts)); err != nil {
 			return r, err
 		}
-		if err := live.RefuseForOtherKernels(f, p, o.Name); err != nil {
-			return r, err
-		}
-	}
-	if o.Name != "" && rec.Held[o.Name] != (record.Held{}) {
-		delete(rec.Held, o.Name)
-		if err := a.Records.Write(rec); err != nil {
+		if err := live.RefuseForOtherKernels(s.facts, p, o.Name); err != nil {
 			return r, err
 		}
 	}
-	r.Loaded, err = a.Live.Load(ctx, f, rec, o.Name, o.Unattended && o.Stored)
+	if o.Name != "" && s.rec.Held[o.Name] != (record.Held{}) {
+		delete(s.rec.Held, o.Name)
+		if err := s.Records.Write(s.rec); err != nil {
+			return r, err
+		}
+	}
+	r.Loaded, err = s.Live.Load(ctx, s.facts, s.rec, o.Name, o.Unattended && o.Stored)
 	var listErr error
-	r.Patches, listErr = a.Live.Survey(ctx, f, rec)
+	r.Patches, listErr = s.Live.Survey(ctx, s.facts, s.rec)
 	return r, errors.Join(err, listErr)
 }
 
 // LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded
 // again automatically.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return LivePatchReport{}, err
 	}
 	s, err := a.open(ctx, "livepatch revert", wait)
@@ -121,11 +122,11 @@ func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (Li
 		return LivePatchReport{}, err
 	}
 	defer s.close()
-	return a.livePatchRevert(ctx, name, s.facts, s.rec)
+	return s.livePatchRevert(ctx, name)
 }
 
-func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts, rec *record.Record) (r LivePatchReport, err error) {
-	list, err := a.Live.Survey(ctx, f, rec)
+func (s *session) livePatchRevert(ctx context.Context, name string) (r LivePatchReport, err error) {
+	list, err := s.Live.Survey(ctx, s.facts, s.rec)
 	if err != nil {
 		return r, err
 	}
@@ -136,7 +137,7 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts,
 		case p.State != live.LiveEffective && p.State != live.LiveTransition && p.State != live.LiveLeaving && p.State != live.LiveDisabled && name == "":
 			continue
 		}
-		if err := a.Live.Revert(ctx, p, rec); err != nil {
+		if err := s.Live.Revert(ctx, p, s.rec); err != nil {
 			return r, err
 		}
 		r.Reverted = append(r.Reverted, p.Name)
@@ -144,7 +145,7 @@ func (a *Agent) livePatchRevert(ctx context.Context, name string, f facts.Facts,
 	if name != "" && len(r.Reverted) == 0 {
 		return r, fmt.Errorf("%w: %s", live.ErrNoLivePatch, name)
 	}
-	r.Patches, err = a.Live.Survey(ctx, f, rec)
+	r.Patches, err = s.Live.Survey(ctx, s.facts, s.rec)
 	return r, err
 }
 
@@ -171,7 +172,7 @@ func (s *session) applyLive(ctx context.Context, off *offer.Published, done *App
 	}
 	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
 		done.Warnings = append(done.Warnings, err.Error())
-		if err = s.restart(ctx, s.facts, err.Error()); err == nil {
+		if err = s.restart(ctx, err.Error()); err == nil {
 			done.Level, done.Restarting = level.Soft, true
 		}
 	}
@@ -184,20 +185,20 @@ func (s *session) applyLive(ctx context.Context, off *offer.Published, done *App
 // restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch
 // loads what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the
 // host should not soft-reboot.
-func (a *Agent) restart(ctx context.Context, f facts.Facts, why string) error {
-	if err := roots.Restartable(f); err != nil {
+func (s *session) restart(ctx context.Context, why string) error {
+	if err := roots.Restartable(s.facts); err != nil {
 		return err
 	}
 	// As in switchTo: it ends this process.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
 	defer cancel()
-	a.Live.WriteNotes(live.Notes{BootID: f.BootID}) // what it restarts for is tried at once
-	if err := a.Machine.Systemd.SoftReboot(ctx); err != nil {
+	s.Live.WriteNotes(live.Notes{BootID: s.facts.BootID}) // what it restarts for is tried at once
+	if err := s.Machine.Systemd.SoftReboot(ctx); err != nil {
 		if errors.Is(err, pid1.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", record.ErrBlocked, err)
 		}
 		return err
 	}
-	a.Records.Tell(record.Event{Event: record.EventRestarting, Root: f.Root, Reason: why, Kernel: f.KernelRelease})
+	s.Records.Tell(record.Event{Event: record.EventRestarting, Root: s.facts.Root, Reason: why, Kernel: s.facts.KernelRelease})
 	return nil
 }

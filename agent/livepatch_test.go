@@ -198,14 +198,14 @@ func (h *patchHost) apply(o LivePatchOptions) (LivePatchReport, error) {
 	h.t.Helper()
 	rec, err := h.Records.Read()
 	h.check(err)
-	return h.livePatchApply(context.Background(), o, h.facts, rec)
+	return (&session{Agent: h.Agent, facts: h.facts, rec: rec}).livePatchApply(context.Background(), o)
 }
 
 func (h *patchHost) revert(name string) (LivePatchReport, error) {
 	h.t.Helper()
 	rec, err := h.Records.Read()
 	h.check(err)
-	return h.livePatchRevert(context.Background(), name, h.facts, rec)
+	return (&session{Agent: h.Agent, facts: h.facts, rec: rec}).livePatchRevert(context.Background(), name)
 }
 
 // states writes a survey as text.

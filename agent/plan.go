@@ -58,7 +58,7 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	root, err := a.Machine.Trees.Root(plan.Root)
 	if err != nil {
 		plan.Staged = false
-		return plan, a.checkHost(f) // what can be known without its layers is all there is
+		return plan, checkHost(a.Machine.Running, f) // what can be known without its layers is all there is
 	}
 	plan.Staged, plan.Download = true, 0
 	unlock, err := a.Lock(ctx, "plan", true) // it mounts in the scratch directory
@@ -88,8 +88,22 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
 	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
+	for _, list := range []*[]string{
+		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Notes, &report.NotAdopted.Samples,
+	} {
+		*list = orEmpty(*list)
+	}
+	report.Conflicts = orEmpty(report.Conflicts)
 	plan.Etc = &report
 	return err
+}
+
+// orEmpty returns a list that is written as [] in JSON when there is nothing in it, and not as null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // liveDecision is the level of a change that only loads live patches.

@@ -29,7 +29,7 @@ func TestAcceptIsWritten(t *testing.T) {
 		Mark:  release.Mark{Sequence: r.Sequence, Version: r.Version, Digest: r.Digest},
 		Image: hosttest.Image(t), Release: r, Waived: errors.New("it is older"),
 	}
-	if err := a.accept(p, rec); err != nil {
+	if err := (&session{Agent: a, rec: rec}).accept(p); err != nil {
 		t.Fatal(err)
 	}
 	again, err := a.Records.Read()

@@ -29,7 +29,7 @@ const startedBefore = "userspace was started before since the last full reboot"
 // reboot was asked for. It runs once, before ordinary services start, and anything that keeps it from going on leaves the
 // host where it is.
 func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return Resumed{}, err
 	}
 	first, err := a.Transition.FirstStart()

@@ -19,7 +19,7 @@ import (
 // Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left is
 // not taken again by an unattended apply. A root that is being judged is left without waiting for the verdict.
 func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, error) {
-	if err := a.requireRunning(); err != nil {
+	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
 	}
 	if to != "" && to != switcher.HostRoot { // before anything is ended for it
@@ -30,11 +30,11 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		to = root.ID
 	}
 	var done Applied
-	ended, err := a.endConfirm(ctx)
+	ended, err := a.Trial.End(ctx)
 	if err == nil {
 		done, err = a.rollback(ctx, to, wait)
 	}
-	if ended && !done.Switching && !a.condemned() { // with a verdict, the guard goes back
+	if ended && !done.Switching && !a.Trial.Condemned() { // with a verdict, the guard goes back
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
 		defer cancel()
 		if err := a.Machine.Systemd.BeginConfirm(ctx); err != nil { // the guard goes back at the deadline
@@ -50,9 +50,11 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	if err != nil && !errors.Is(err, transition.ErrSwitch) { // a failed switch is no reason to stay
 		return Applied{}, err
 	}
-	watched, err := a.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit)
-	if err != nil {
-		return Applied{}, err
+	watched := false
+	if s.rec.EndsTrial(s.facts.Root) {
+		if watched, err = a.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil {
+			return Applied{}, err
+		}
 	}
 	d := decideRollback(s.facts.Root, s.rec, to, watched)
 	if d.to != "" {
@@ -78,7 +80,7 @@ func (s *session) rollbackTo(ctx context.Context, to string) (string, error) {
 		return "", err
 	}
 	sw := record.Switch{Verb: record.VerbRollback, Version: cmp.Or(s.rec.Accepted[to].Version, version)}
-	sw.Before = s.observe(ctx, s.facts, sw.Verb)
+	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	left := &record.Bad{Reason: record.RolledBack, RolledBack: true}
 	return sw.Version, s.Transition.Start(ctx, s.rec, s.facts, sw, to, left)
 }
@@ -134,22 +136,4 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 		return rollbackDecision{do: rollbackTrial, to: to}
 	}
 	return rollbackDecision{do: rollbackSwitch, to: to}
-}
-
-// endConfirm ends the confirm that judges the running root, which may take as long as [health] deadline, and reports whether
-// there was one.
-func (a *Agent) endConfirm(ctx context.Context) (bool, error) {
-	rec, err := a.Records.Read()
-	if err != nil || !rec.Moving() {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, transition.AskTime)
-	defer cancel()
-	return a.Machine.Systemd.EndConfirm(ctx)
-}
-
-// condemned reports whether the running root was found unhealthy. A verdict about a root before it does not count.
-func (a *Agent) condemned() bool {
-	root, err := a.Machine.MountedRoot()
-	return err == nil && a.Transition.ReadVerdict(root).Reason != ""
 }

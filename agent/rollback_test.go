@@ -15,7 +15,7 @@ func TestCondemned(t *testing.T) {
 		t.Fatal(err)
 	}
 	for root, want := range map[string]bool{"sha256-left": false, runs: true} {
-		if a.Transition.LeaveVerdict(root, record.Departure{Reason: "it hangs"}); a.condemned() != want {
+		if a.Transition.LeaveVerdict(root, record.Departure{Reason: "it hangs"}); a.Trial.Condemned() != want {
 			t.Errorf("with a verdict about %s, %s counts as condemned: %v", root, runs, !want)
 		}
 	}

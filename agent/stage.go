@@ -53,7 +53,7 @@ func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Publish
 	}
 	runs := done.Root == s.facts.Root
 	if off.Waived == nil || runs || off.Image == nil {
-		err = s.accept(off, s.rec)
+		err = s.accept(off)
 	}
 	if err != nil || !runs {
 		return off, done, err
@@ -81,12 +81,12 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 		return trees.Root(done.Root)
 	}
 	_, lookErr := trees.Root(off.Image.ID())
-	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, s.stageProgress)
+	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, stageProgress(s.Progress))
 	if err != nil {
 		return root, err
 	}
 	if off.Waived != nil {
-		if err := s.accept(off, s.rec); err != nil {
+		if err := s.accept(off); err != nil {
 			return root, err
 		}
 	}
@@ -110,40 +110,43 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 }
 
 // renew keeps today's evidence beside the root that runs: it may be signed by others than when it was staged.
-func (a *Agent) renew(off *offer.Published) error {
+func (s *session) renew(off *offer.Published) error {
 	if off.Image == nil {
 		return nil
 	}
-	root, err := a.Machine.Trees.Root(off.Image.ID())
+	root, err := s.Machine.Trees.Root(off.Image.ID())
 	if err != nil {
 		return err
 	}
-	return a.Machine.Trees.Renew(root, off.Image.Verified, a.Now())
+	return s.Machine.Trees.Renew(root, off.Image.Verified, s.Now())
 }
 
-func (a *Agent) stageProgress(e image.Event) {
-	if a.Progress == nil {
-		return
+// stageProgress passes on how far staging is, when somebody wants to know.
+func stageProgress(tell func(Progress)) func(image.Event) {
+	if tell == nil {
+		return func(image.Event) {}
 	}
-	step := e.Phase
-	if e.Layers > 1 {
-		step = fmt.Sprintf("%s %d/%d", e.Phase, e.Layer, e.Layers)
+	return func(e image.Event) {
+		step := e.Phase
+		if e.Layers > 1 {
+			step = fmt.Sprintf("%s %d/%d", e.Phase, e.Layer, e.Layers)
+		}
+		tell(Progress{Step: step, Done: e.Done, Total: e.Total})
 	}
-	a.Progress(Progress{Step: step, Done: e.Done, Total: e.Total})
 }
 
 // accept records that a release was accepted, before anything of it is fetched: from now on an older one is refused, even
 // when fetching fails. A downgrade is recorded when it is on the disk: one that failed has not happened.
-func (a *Agent) accept(off *offer.Published, rec *record.Record) error {
+func (s *session) accept(off *offer.Published) error {
 	if off.Waived != nil {
-		a.Records.Tell(record.Event{
+		s.Records.Tell(record.Event{
 			Event: record.EventDowngrade, Root: off.ID(), Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Reason: "allowed by --allow-downgrade: " + off.Waived.Error(),
 		})
-		a.Log.Warn("going to an older version, as --allow-downgrade allows", zap.String("reason", off.Waived.Error()))
+		s.Log.Warn("going to an older version, as --allow-downgrade allows", zap.String("reason", off.Waived.Error()))
 	}
-	if !rec.Accept(off.Offered(rec.Mark), a.Now()) {
+	if !s.rec.Accept(off.Offered(s.rec.Mark), s.Now()) {
 		return nil
 	}
-	return a.Records.Write(rec)
+	return s.Records.Write(s.rec)
 }

@@ -6,8 +6,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/machine"
+
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -52,9 +55,9 @@ type Status struct {
 	// Resume counts the boots of the kernel after which the last good root was set out for and not reached.
 	Resume *record.Resume `json:"resume,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
-	Health *HealthReport `json:"health,omitempty"`
+	Health *trial.Report `json:"health,omitempty"`
 	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
-	Unhealthy *HealthReport `json:"unhealthy,omitempty"`
+	Unhealthy *trial.Report `json:"unhealthy,omitempty"`
 }
 
 // SwitchStatus is a switch under way as people see it.
@@ -89,16 +92,16 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	s := Status{
-		Phase: rec.Phase, Booted: a.rootStatus(rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
-		System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.lastReport(), Unhealthy: a.sickReport(rec),
+		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
+		System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.Trial.Last(), Unhealthy: a.Trial.LastUnhealthy(rec),
 	}
 	s.Booted.Name = a.Roots.PrettyName(f.Root)
 	if rec.Staged != "" {
-		staged := a.rootStatus(rec, rec.Staged)
+		staged := rootStatus(a.Machine.Trees, rec, rec.Staged)
 		s.Staged = &staged
 	}
 	for _, id := range slices.Backward(rec.Good) {
-		s.Good = append(s.Good, a.rootStatus(rec, id))
+		s.Good = append(s.Good, rootStatus(a.Machine.Trees, rec, id))
 	}
 	s.Kernel.Release, s.Kernel.Version, s.Kernel.BuildID = f.KernelRelease, f.KernelVersion, f.KernelBuildID
 	s.Kernel.BootID, s.Kernel.SoftReboots = f.BootID, f.SoftReboots
@@ -119,7 +122,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 func (a *Agent) statusNow(ctx context.Context, s *Status, f facts.Facts, rec *record.Record) (err error) {
 	s.Phase, s.Switch = a.underWayNow(f, rec)
 	if s.Phase == record.PhaseTrying && s.Switch != nil {
-		if s.Starting, err = a.gate().Systemd.Starting(ctx); err != nil {
+		if s.Starting, err = a.Trial.Gate().Systemd.Starting(ctx); err != nil {
 			return err
 		}
 		s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == pid1.ConfirmUnit })
@@ -151,9 +154,9 @@ func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *S
 	return rec.Phase, nil
 }
 
-func (a *Agent) rootStatus(rec *record.Record, id string) RootStatus {
+func rootStatus(trees machine.Trees, rec *record.Record, id string) RootStatus {
 	s := RootStatus{Root: id, Sequence: rec.Accepted[id].Sequence}
-	if root, err := a.Machine.Trees.Root(id); err == nil {
+	if root, err := trees.Root(id); err == nil {
 		s.Version, s.Name, s.Vouchers = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName, root.Info.Vouchers
 		s.VerifiedAt = root.Info.VerifiedAt
 	}

@@ -12,40 +12,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk is the part of a file system that small, precious files live on. Names are absolute. Errors wrap those of the
-// operating system, so that fs.ErrNotExist and unix.ENOSPC can be told apart.
+// Disk is the part of a file system that holds small, precious files. Names are absolute. Errors wrap those of the
+// operating system, such as fs.ErrNotExist and unix.ENOSPC.
 type Disk interface {
-	// ReadFile returns the content of a file; one that is larger than limit bytes is an error.
+	// ReadFile returns the content of a file. A file larger than limit bytes is an error.
 	ReadFile(name string, limit int64) ([]byte, error)
-	// Open opens a file for reading from its start.
+	// Open opens a file for reading.
 	Open(name string) (io.ReadCloser, error)
-	// WriteFile replaces a file atomically; when it returns nil, the content is on the disk.
+	// WriteFile replaces a file atomically. When it returns nil, the content survives a power cut.
 	WriteFile(name string, content []byte, mode fs.FileMode) error
-	// AppendLine adds a line to a file and syncs it. It begins a line of its own also where the last one was cut short.
+	// AppendLine adds a line to a file, which it creates if necessary, and syncs it. If a crash cut the last line short,
+	// it begins a new one.
 	AppendLine(name string, line []byte) error
-	// CreateNew creates an empty file with its directories, and reports whether it did; false means that it was there.
+	// CreateNew creates an empty file and its directories. It reports whether it did: false means that the file exists.
 	CreateNew(name string) (bool, error)
-	// Remove removes a file; one that is not there is no error.
+	// Remove removes a file. A missing file is no error.
 	Remove(name string) error
-	// RemoveAll removes a tree; one that is not there is no error.
+	// RemoveAll removes a tree. A missing tree is no error.
 	RemoveAll(name string) error
 	// Rename gives a file or a tree another name.
 	Rename(from, to string) error
-	// Exchange puts the tree at from in the place of the one at to, with no moment in which there is none, and removes
-	// the other.
+	// Exchange replaces the tree at to with the one at from, and removes the old tree. At every moment there is a tree at
+	// to, if there was one before.
 	Exchange(from, to string) error
 	// MkdirAll makes a directory and its parents.
 	MkdirAll(name string, mode fs.FileMode) error
-	// Exists reports whether there is something of that name; a link counts, wherever it leads.
+	// Exists reports whether something has that name. A symbolic link counts, even a dangling one.
 	Exists(name string) bool
 	// Glob returns the names that match a pattern, see [filepath.Glob].
 	Glob(pattern string) ([]string, error)
-	// Reserve makes a file of size bytes that has its blocks on the disk.
+	// Reserve makes a file of size bytes, with its blocks allocated on the disk.
 	Reserve(name string, size int64) error
-	// Shrink cuts at most size bytes off a file's end. It reports whether there were any.
+	// Shrink cuts at most size bytes off the end of a file. It reports whether there were any to cut.
 	Shrink(name string, size int64) (bool, error)
-	// TryLock takes an exclusive lock that ends with unlock or with the process, and writes note into the file, for
-	// whoever is kept out. Without the lock it returns no unlock, and the note of who holds it.
+	// TryLock takes an exclusive lock, which ends with unlock or with the process, and writes note into the file. If
+	// another process holds the lock, unlock is nil and holder is the note of that process.
 	TryLock(name, note string) (unlock func(), holder string, err error)
 }
 
@@ -83,7 +84,7 @@ func (OS) AppendLine(name string, line []byte) error {
 	text := append(line[:len(line):len(line)], '\n')
 	last := []byte{'\n'}
 	if end, err := f.Seek(-1, io.SeekEnd); err == nil { // fails on an empty file
-		_, _ = f.ReadAt(last, end) // what cannot be read is taken for whole
+		_, _ = f.ReadAt(last, end) // if this fails, assume that the last line is complete
 	}
 	if last[0] != '\n' {
 		text = append([]byte{'\n'}, text...)
@@ -159,7 +160,7 @@ func (OS) Reserve(name string, size int64) error {
 	}
 	defer f.Close()
 	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) { // not every file system can
+	if errors.Is(err, unix.EOPNOTSUPP) { // not every file system can allocate blocks
 		_, err = f.WriteAt(make([]byte, size), 0)
 	}
 	return err
@@ -177,7 +178,7 @@ func (OS) Shrink(name string, size int64) (bool, error) {
 	return true, os.Truncate(name, max(0, st.Size()-size))
 }
 
-// TryLock implements [Disk]. The lock is flock(2)'s: the kernel drops it with the process, so a killed one leaves none.
+// TryLock implements [Disk] by flock(2): the kernel drops the lock with the process, so a killed one leaves none.
 func (OS) TryLock(name, note string) (unlock func(), holder string, err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return nil, "", err
@@ -189,7 +190,7 @@ func (OS) TryLock(name, note string) (unlock func(), holder string, err error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		const longest = 4 << 10
-		text, _ := io.ReadAll(io.LimitReader(f, longest)) // it is for people
+		text, _ := io.ReadAll(io.LimitReader(f, longest)) // no error: the note is for people
 		f.Close()
 		return nil, strings.TrimSpace(string(text)), nil
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestAppendLine: a line that was cut short costs itself and not the one that comes next.
+// TestAppendLine: a line that a crash cut short does not spoil the next one.
 func TestAppendLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "history.jsonl")
 	for _, line := range []string{"one", "two"} {
@@ -25,7 +25,7 @@ func TestAppendLine(t *testing.T) {
 	}
 }
 
-// TestTryLock: who is kept out learns who holds the lock, and the lock ends with its holder.
+// TestTryLock: a second caller learns who holds the lock, and the lock ends with unlock.
 func TestTryLock(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "run", "lock")
 	unlock, _, err := (OS{}).TryLock(file, "apply, process 1")
@@ -45,7 +45,7 @@ func TestTryLock(t *testing.T) {
 	}
 }
 
-// TestCreateNew: only the first one creates.
+// TestCreateNew: only the first call creates the file.
 func TestCreateNew(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "run", "started")
 	for _, want := range []bool{true, false} {
@@ -55,7 +55,7 @@ func TestCreateNew(t *testing.T) {
 	}
 }
 
-// TestExchange: a tree takes the place of another, or of none.
+// TestExchange: a tree takes the place of another, or a name that was free.
 func TestExchange(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"new/a", "old/b", "third/c"} {

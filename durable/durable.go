@@ -1,5 +1,5 @@
-// Package durable writes what must survive a power cut. When one of its functions returns nil, the file, the directory
-// or the file system is on the disk as it was when the function was called.
+// Package durable writes what must survive a power cut. It promises that once one of its functions returns nil, the
+// file, the directory or the file system is on the disk as it was when the function was called.
 package durable
 
 import (
@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteFile replaces a file, or creates it, with exactly that mode whatever the umask is. A crash at any moment leaves
-// the old content or the new, never a part of it; it can also leave a temporary file called ".NAME.*" in the same
-// directory, which the caller may remove. An error leaves no temporary file and, unless only the last step failed,
-// which makes the new name durable, the old content. Errors name the file and wrap those of the operating system.
+// WriteFile replaces or creates a file, with exactly this mode, whatever the umask is. A crash at any moment leaves
+// the old content or the new, never a mixture; it may also leave a temporary file called ".NAME.*" in the same
+// directory, which the caller may remove. After an error there is no temporary file, and the file has its old content,
+// unless only the last step failed, the sync of the directory. Errors name the file and wrap those of the operating
+// system.
 func WriteFile(file string, content []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(file)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")
@@ -37,13 +38,15 @@ func WriteFile(file string, content []byte, mode fs.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
-// SyncFS makes everything durable that was written to the file system of dir.
+// SyncFS makes everything durable that was written to the file system of dir. Errors wrap those of the operating
+// system.
 func SyncFS(dir string) error { return syncAt(dir, unix.Syncfs) }
 
-// SyncDir makes the names in dir durable: what was created, renamed and removed there. What the files contain is not
-// part of it.
+// SyncDir makes the names in dir durable, that is, files created, renamed and removed there, but not their content.
+// Errors wrap those of the operating system.
 func SyncDir(dir string) error { return syncAt(dir, unix.Fsync) }
 
+// syncAt opens a directory and calls sync with its file descriptor, again if a signal interrupts it.
 func syncAt(dir string, sync func(fd int) error) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onlyFiles fails unless dir has exactly the files named, so that no temporary one is left.
+// onlyFiles fails unless dir has exactly these files, and so no temporary one.
 func onlyFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -28,6 +28,7 @@ func onlyFiles(t *testing.T, dir string, want ...string) {
 	}
 }
 
+// hasContent fails unless a file has this content and mode.
 func hasContent(t *testing.T, file, want string, mode fs.FileMode) {
 	t.Helper()
 	got, err := os.ReadFile(file)
@@ -69,7 +70,7 @@ func TestWriteFileInTheWorkingDirectory(t *testing.T) {
 	onlyFiles(t, ".", "state.json")
 }
 
-// The old file is replaced and never written to: whoever has it open goes on reading the old content.
+// The old file is replaced and never written to: a process that has it open still reads the old content.
 func TestWriteFileReplaces(t *testing.T) {
 	dir := t.TempDir()
 	file, link := filepath.Join(dir, "state.json"), filepath.Join(dir, "other name")
@@ -86,7 +87,7 @@ func TestWriteFileReplaces(t *testing.T) {
 	hasContent(t, link, "old", 0o600)
 }
 
-// Whoever reads the file while it is replaced sees the old or the new content whole.
+// A reader of the file while it is replaced sees the old content or the new, complete.
 func TestWriteFileIsAtomic(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
 	contents := [][]byte{bytes.Repeat([]byte("a"), 1<<16), bytes.Repeat([]byte("b"), 1<<17)}
@@ -149,13 +150,14 @@ func TestWriteFileLeavesNothingWhenItFails(t *testing.T) {
 		onlyFiles(t, dir, "state.json")
 	})
 	t.Run("there is no directory", func(t *testing.T) {
-		if err := WriteFile(filepath.Join(t.TempDir(), "missing", "state.json"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		err := WriteFile(filepath.Join(t.TempDir(), "missing", "state.json"), nil, 0o600)
+		if !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 		}
 	})
 }
 
-// Callers remove what a crash left by this pattern.
+// Callers find what a crash left by this pattern.
 func TestNameOfTheTemporaryFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "state.json")
@@ -166,7 +168,8 @@ func TestNameOfTheTemporaryFile(t *testing.T) {
 	if err := WriteFile(file, nil, 0o600); !errors.As(err, &link) {
 		t.Fatalf("got %v, want the error of a rename", err)
 	}
-	if ok, err := filepath.Match(".state.json.*", filepath.Base(link.Old)); err != nil || !ok || filepath.Dir(link.Old) != dir {
+	ok, err := filepath.Match(".state.json.*", filepath.Base(link.Old))
+	if err != nil || !ok || filepath.Dir(link.Old) != dir {
 		t.Errorf("the temporary file is %s", link.Old)
 	}
 }

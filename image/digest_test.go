@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// rename lets a layer be referred to by another digest, and puts its content under that.
+// rename makes the manifest refer to a layer by another digest, and stores its content under that.
 func (b *builder) rename(n int, algorithm digest.Algorithm) {
 	b.t.Helper()
 	content, err := os.ReadFile(filepath.Join(b.dir, "blobs/sha256", b.m.Layers[n].Digest.Encoded()))
@@ -23,12 +23,13 @@ func (b *builder) rename(n int, algorithm digest.Algorithm) {
 	d := algorithm.FromBytes(content)
 	b.m.Layers[n].Digest = d
 	dir := filepath.Join(b.dir, "blobs", algorithm.String())
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, d.Encoded()), content, 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, d.Encoded()), content, 0o644)); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-// A layer may be known by sha512, packed and unpacked.
+// A layer can have sha512 digests, compressed and uncompressed.
 func TestStageBySHA512(t *testing.T) {
 	b, st := newBuilder(t), newStore(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
@@ -75,7 +76,8 @@ func TestStageRefusesOtherDigests(t *testing.T) {
 			b, st := newBuilder(t), newStore(t)
 			b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
 			b.m.Layers[0].Digest = d
-			if _, err := b.stage(st); !errors.Is(err, verify.ErrMalformed) || !errors.Is(err, verify.ErrNotTrusted) || !strings.Contains(err.Error(), "digest") {
+			if _, err := b.stage(st); !errors.Is(err, verify.ErrMalformed) || !errors.Is(err, verify.ErrNotTrusted) ||
+				!strings.Contains(err.Error(), "digest") {
 				t.Errorf("got %v, want %v", err, verify.ErrMalformed)
 			}
 			nothingVisible(t, st)

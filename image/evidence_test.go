@@ -19,7 +19,7 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// holder signs indexes and is trusted by a policy of its own.
+// holder signs indexes, and is trusted by a policy of its own.
 type holder struct {
 	key    *ecdsa.PrivateKey
 	policy verify.Policy
@@ -46,7 +46,8 @@ func (h holder) open(b *builder, index ocispec.Descriptor) *Image {
 	return img
 }
 
-// What was verified stays beside the root: it convinces the same policy again, without the source, and no other one.
+// The evidence of a root is stored beside it. The same policy accepts it again without the source, and no other policy
+// does.
 func TestEvidenceIsKept(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
@@ -65,7 +66,7 @@ func TestEvidenceIsKept(t *testing.T) {
 	again(t, root, second.policy, verify.ErrWrongKey)
 	before := must(os.Stat(filepath.Join(root.Dir, "evidence.json")))
 
-	// Staged once more, signed by another key under another policy.
+	// It is staged again, signed by another key under another policy.
 	renewed, err := Stage(context.Background(), st, b.source(), second.open(b, listed), "test", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +74,8 @@ func TestEvidenceIsKept(t *testing.T) {
 	again(t, renewed, second.policy, nil)
 	again(t, renewed, first.policy, verify.ErrWrongKey)
 	for _, r := range []store.Root{renewed, must(st.Root(root.ID))} {
-		if v := r.Info.Vouchers; len(v) != 1 || v[0].Signer != "second.pub" || !r.Info.VerifiedAt.After(root.Info.VerifiedAt) {
+		if v := r.Info.Vouchers; len(v) != 1 || v[0].Signer != "second.pub" ||
+			!r.Info.VerifiedAt.After(root.Info.VerifiedAt) {
 			t.Errorf("vouchers %+v at %v", v, r.Info.VerifiedAt)
 		}
 		if !r.Info.StagedAt.Equal(root.Info.StagedAt) || r.Info.RootDigest != root.Info.RootDigest {
@@ -85,7 +87,7 @@ func TestEvidenceIsKept(t *testing.T) {
 		t.Errorf("evidence was written over, with mode %o", after.Mode())
 	}
 
-	// Whatever is done to the file, nothing else passes.
+	// No change to the file makes anything else pass.
 	for name, bend := range map[string]func([]byte) []byte{
 		"cut":     func(d []byte) []byte { return d[:len(d)/2] },
 		"emptied": func([]byte) []byte { return []byte("{}") },
@@ -95,7 +97,8 @@ func TestEvidenceIsKept(t *testing.T) {
 			bad := root
 			bad.Dir = t.TempDir()
 			data := must(os.ReadFile(filepath.Join(root.Dir, "evidence.json")))
-			if err := os.WriteFile(filepath.Join(bad.Dir, "evidence.json"), bend(bytes.Clone(data)), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(bad.Dir, "evidence.json"), bend(bytes.Clone(data)),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := bad.Evidence(); !errors.Is(err, verify.ErrMalformed) {
@@ -111,7 +114,7 @@ func TestEvidenceIsKept(t *testing.T) {
 	}
 }
 
-// again asserts what a policy makes of the evidence of a root.
+// again checks whether a policy accepts the evidence of a root.
 func again(t *testing.T, r store.Root, p verify.Policy, want error) {
 	t.Helper()
 	e, err := r.Evidence()

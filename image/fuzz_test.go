@@ -15,22 +15,24 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever a signed index, manifest and configuration say, opening them ends in an image that can be staged or in an
-// error of a class.
+// Whatever a signed index, manifest and configuration contain, opening them returns an image that can be staged, or an
+// error with a class.
 func FuzzOpen(f *testing.F) {
 	b := newBuilder(f)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
 	b.m.Config = b.json(ocispec.MediaTypeImageConfig, b.config)
 	config, manifest := must(json.Marshal(b.config)), must(json.Marshal(b.m))
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{{
-		MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)), Platform: &host,
+		MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
+		Platform: &host,
 	}, {MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(config), Size: int64(len(config))}}}
 	index.SchemaVersion = 2
 	if len(config) == 0 || len(manifest) == 0 {
 		f.Fatal("the corpus is empty")
 	}
 	f.Add(config, manifest, must(json.Marshal(index)))
-	f.Add([]byte(`{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["sha256:0"]}}`), manifest, []byte(`{"schemaVersion":2,"manifests":[]}`))
+	f.Add([]byte(`{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["sha256:0"]}}`), manifest,
+		[]byte(`{"schemaVersion":2,"manifests":[]}`))
 	f.Fuzz(func(t *testing.T, config, manifest, index []byte) {
 		b := *b
 		b.t = t
@@ -42,23 +44,26 @@ func FuzzOpen(f *testing.F) {
 			manifest = must(json.Marshal(m))
 		}
 		b.blob(ocispec.MediaTypeImageManifest, manifest)
-		for mediaType, text := range map[string][]byte{ocispec.MediaTypeImageManifest: manifest, ocispec.MediaTypeImageIndex: index} {
+		for mediaType, text := range map[string][]byte{ocispec.MediaTypeImageManifest: manifest,
+			ocispec.MediaTypeImageIndex: index} {
 			v, err := vouched(t, text, mediaType)
 			if err != nil {
 				continue
 			}
 			i, err := Open(context.Background(), src, v, host)
 			switch {
-			case err == nil && (len(i.Config.RootFS.DiffIDs) != len(i.Manifest.Layers) || len(i.Manifest.Layers) > layer.MaxLayers || len(i.Version()) > maxVersion):
+			case err == nil && (len(i.Config.RootFS.DiffIDs) != len(i.Manifest.Layers) ||
+				len(i.Manifest.Layers) > layer.MaxLayers || len(i.Version()) > maxVersion):
 				t.Errorf("opened %+v", i)
-			case err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, ErrPlatform) && !errors.Is(err, ErrNotBootable) && !errors.Is(err, source.ErrSource):
+			case err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, ErrPlatform) &&
+				!errors.Is(err, ErrNotBootable) && !errors.Is(err, source.ErrSource):
 				t.Errorf("%v has no class", err)
 			}
 		}
 	})
 }
 
-// Whatever an image has as its os-release, reading it ends.
+// Reading the os-release of an image always ends, whatever it contains.
 func FuzzOSRelease(f *testing.F) {
 	seeds := []string{osRelease, "ID='a b'\nVERSION_ID=\"", "ID=back\\\\slash", "=\n#\n"}
 	if len(seeds) == 0 {

@@ -88,7 +88,8 @@ func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 }
 
 // imageFromIndex fetches the manifest of the image for a platform.
-func imageFromIndex(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*verify.Verified, error) {
+func imageFromIndex(ctx context.Context, src *source.Source, v *verify.Verified,
+	platform ocispec.Platform) (*verify.Verified, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(v.Bytes(), &index); err != nil {
 		return nil, fmt.Errorf("%w: cannot read the index %s: %v", verify.ErrMalformed, v.Digest(), err)
@@ -127,7 +128,9 @@ func selectEntry(entries []ocispec.Descriptor, platform ocispec.Platform) (ocisp
 	case len(silent) == 1 && len(others) == 0:
 		return silent[0], nil
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, platformNames(others), machine.Platform(platform))
+	return ocispec.Descriptor{},
+		fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, platformNames(others),
+			machine.Platform(platform))
 }
 
 func platformNames(entries []ocispec.Descriptor) string {
@@ -147,7 +150,8 @@ func platformNames(entries []ocispec.Descriptor) string {
 func (i *Image) checkManifest() error {
 	m := i.Manifest
 	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != configDocker {
-		return fmt.Errorf("%w: %s is not an OS image: its configuration is of type %q", verify.ErrMalformed, i.Verified.Digest(), t)
+		return fmt.Errorf("%w: %s is not an OS image: its configuration is of type %q", verify.ErrMalformed,
+			i.Verified.Digest(), t)
 	}
 	if len(m.Layers) > layer.MaxLayers {
 		return fmt.Errorf("%w: the image has %d layers, more than %d", layer.ErrLimit, len(m.Layers), layer.MaxLayers)
@@ -157,7 +161,8 @@ func (i *Image) checkManifest() error {
 			return fmt.Errorf("%w: layer %d is of type %q", verify.ErrMalformed, n+1, l.MediaType)
 		}
 		if l.Size < 0 || l.Size > maxLayerBlob {
-			return fmt.Errorf("%w: layer %d has %d bytes, more than %d", layer.ErrLimit, n+1, l.Size, int64(maxLayerBlob))
+			return fmt.Errorf("%w: layer %d has %d bytes, more than %d", layer.ErrLimit, n+1, l.Size,
+				int64(maxLayerBlob))
 		}
 	}
 	return nil
@@ -166,7 +171,8 @@ func (i *Image) checkManifest() error {
 // readConfig fetches the configuration and checks it against the manifest.
 func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if size := i.Manifest.Config.Size; size > verify.MaxManifest {
-		return fmt.Errorf("%w: the configuration has %d bytes, more than %d", verify.ErrMalformed, size, verify.MaxManifest)
+		return fmt.Errorf("%w: the configuration has %d bytes, more than %d", verify.ErrMalformed, size,
+			verify.MaxManifest)
 	}
 	data, err := src.Config(ctx, i.Manifest.Config)
 	if err != nil {
@@ -180,7 +186,8 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	}
 	diffs := i.Config.RootFS.DiffIDs
 	if len(diffs) != len(i.Manifest.Layers) {
-		return fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed, len(i.Manifest.Layers), len(diffs))
+		return fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed, len(i.Manifest.Layers),
+			len(diffs))
 	}
 	for _, d := range diffs {
 		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
@@ -197,7 +204,8 @@ func (i *Image) checkPlatform(host ocispec.Platform) error {
 		return fmt.Errorf("%w: the image does not name its architecture", ErrPlatform)
 	}
 	if !platforms.OnlyStrict(host).Match(p) {
-		return fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, machine.Platform(p), machine.Platform(host))
+		return fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, machine.Platform(p),
+			machine.Platform(host))
 	}
 	return nil
 }

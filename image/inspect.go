@@ -50,12 +50,14 @@ func (s *stager) inspect() (store.Info, error) {
 		},
 		Systemd: systemdVersion(s.tree),
 		// systemd has a program of that name, too, which some distributions ship. Ours comes with its units.
-		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil && s.tree.Lookup(confirmLink) != nil,
-		Kernels:  kernels(s.tree),
-		Missing:  missing(s.tree),
+		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil &&
+			s.tree.Lookup(confirmLink) != nil,
+		Kernels: kernels(s.tree),
+		Missing: missing(s.tree),
 	}
 	if info.Init = findInit(s.tree); info.Init == "" {
-		return info, fmt.Errorf("%w: the image has no init: neither /%s nor /%s is an executable file", ErrNotBootable, Inits[0], Inits[1])
+		return info, fmt.Errorf("%w: the image has no init: neither /%s nor /%s is an executable file", ErrNotBootable,
+			Inits[0], Inits[1])
 	}
 	if err := s.readOSRelease(&info); err != nil {
 		return info, err

@@ -54,7 +54,8 @@ func (b banners) put(r io.Reader, size int64) (fsverity.Digest, error) {
 func (b banners) versions(t *layer.Tree) map[string]string {
 	found := map[string]string{}
 	for _, release := range kernels(t) {
-		for _, path := range []string{"boot/vmlinuz-" + release, modulesPath + "/" + release + "/vmlinuz"} { // the last one found counts, as on a host
+		// the last one found counts, as on a host
+		for _, path := range []string{"boot/vmlinuz-" + release, modulesPath + "/" + release + "/vmlinuz"} {
 			n := t.Lookup(path)
 			if n == nil || !n.IsRegular() {
 				continue

@@ -21,7 +21,7 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// childEnv makes the test binary stage an image and nothing else: the layout and the store, separated by a colon.
+// childEnv makes the test binary only stage an image. It has the layout and the store, separated by a colon.
 const childEnv = "UPDATECTL_TEST_STAGE"
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// stageIn does what the agent does at its start and then for `stage`.
+// stageIn does what the agent does when it starts, and then for `stage`.
 func stageIn(layout, dir string) error {
 	st, err := store.Open(dir)
 	if err != nil {
@@ -58,8 +58,8 @@ func stageIn(layout, dir string) error {
 	return err
 }
 
-// TestStageKilledAtAnyMoment kills a staging process at moments spread over its whole run. What is in the store then
-// is complete or does not exist, and the next run succeeds.
+// TestStageKilledAtAnyMoment kills staging processes at moments spread over their whole run. Then each root in the
+// store is complete, and the next run succeeds.
 func TestStageKilledAtAnyMoment(t *testing.T) {
 	b := newBuilder(t)
 	entries := bootable()
@@ -79,8 +79,8 @@ func TestStageKilledAtAnyMoment(t *testing.T) {
 	st := must(store.Open(dir))
 	before, after := 0, 0
 	const rounds = 32
-	// How long a run takes changes with the machine's load, so the moments follow it: later after a kill in time,
-	// earlier after one that came too late.
+	// The duration of a run depends on the load of the machine, so the moments are adjusted: later after a kill in
+	// time, earlier after one that came too late.
 	for limit := whole; before+after < rounds; {
 		if _, err := st.GC(nil); err != nil {
 			t.Fatal(err)
@@ -122,7 +122,7 @@ func child(layout, dir string) *exec.Cmd {
 	return c
 }
 
-// checkStore checks every root and every object and returns how many roots there are.
+// checkStore checks every root and every object, and returns the number of roots.
 func checkStore(t *testing.T, st *store.Store) int {
 	t.Helper()
 	have := map[fsverity.Digest]bool{}
@@ -165,7 +165,7 @@ func checkStore(t *testing.T, st *store.Store) int {
 	return len(roots)
 }
 
-// tmpfs mounts an own file system for a store.
+// tmpfs mounts a file system for a store.
 func tmpfs(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -180,7 +180,7 @@ func tmpfs(t *testing.T, options string) string {
 	return dir
 }
 
-// TestStageOnAFullDisk runs out of space at different points: in objects small and large, of blocks and of inodes.
+// TestStageOnAFullDisk runs out of blocks and of inodes, in small and in large objects.
 func TestStageOnAFullDisk(t *testing.T) {
 	small, large := newBuilder(t), newBuilder(t)
 	entries := bootable()
@@ -188,7 +188,8 @@ func TestStageOnAFullDisk(t *testing.T) {
 		entries = append(entries, reg(fmt.Sprintf("data/%d", i), strings.Repeat(fmt.Sprint(i), 500)))
 	}
 	small.layer(ocispec.MediaTypeImageLayerZstd, packLayer(entries...))
-	large.layer(ocispec.MediaTypeImageLayerZstd, packLayer(append(bootable(), reg("large", strings.Repeat("large", 1_000_000)))...))
+	large.layer(ocispec.MediaTypeImageLayerZstd,
+		packLayer(append(bootable(), reg("large", strings.Repeat("large", 1_000_000)))...))
 	for _, c := range []struct {
 		name, options string
 		b             *builder
@@ -213,7 +214,7 @@ func TestStageOnAFullDisk(t *testing.T) {
 				t.Errorf("got %v, want %v", err, ErrNoSpace)
 			}
 			nothingVisible(t, st)
-			// The administrator makes room, and all is well.
+			// The administrator makes room, and staging succeeds.
 			if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=100m,nr_inodes=10000"); err != nil {
 				t.Fatal(err)
 			}

@@ -34,7 +34,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// ent is one entry of a layer.
+// ent is an entry of a layer.
 type ent struct {
 	tar.Header
 	body string
@@ -79,7 +79,7 @@ func packLayer(entries ...ent) []byte {
 
 const osRelease = "PRETTY_NAME=\"Test OS 7\"\nID=testos\nVERSION_ID='7'\nIMAGE_VERSION=7.3\n# ID=no\n"
 
-// bootable is the least that PID 1 would take.
+// bootable is the smallest tree that systemd accepts.
 func bootable() []ent {
 	return []ent{
 		program("usr/lib/systemd/systemd", "#!init"),
@@ -105,7 +105,7 @@ func newBuilder(t testing.TB) *builder {
 	return b
 }
 
-// blob adds content and describes it.
+// blob adds content and returns its descriptor.
 func (b *builder) blob(mediaType string, content []byte) ocispec.Descriptor {
 	b.t.Helper()
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
@@ -124,7 +124,7 @@ func (b *builder) json(mediaType string, v any) ocispec.Descriptor {
 	return b.blob(mediaType, must(json.Marshal(v)))
 }
 
-// layer adds a layer in the form that mediaType asks for.
+// layer adds a layer of that media type.
 func (b *builder) layer(mediaType string, raw []byte) {
 	b.t.Helper()
 	packed := raw
@@ -142,7 +142,7 @@ func (b *builder) layer(mediaType string, raw []byte) {
 	b.config.RootFS.DiffIDs = append(b.config.RootFS.DiffIDs, digest.FromBytes(raw))
 }
 
-// manifest writes configuration and manifest.
+// manifest writes the configuration and the manifest.
 func (b *builder) manifest() ocispec.Descriptor {
 	b.t.Helper()
 	configType := ocispec.MediaTypeImageConfig
@@ -176,7 +176,7 @@ func (b *builder) tag(d ocispec.Descriptor, tag string) {
 
 func (b *builder) source() *source.Source { return must(source.Open("oci:"+b.dir, source.Options{})) }
 
-// open verifies and opens what the layout holds.
+// open verifies and opens the image in the layout.
 func (b *builder) open(d ocispec.Descriptor) (*Image, error) {
 	b.t.Helper()
 	src := b.source()
@@ -187,7 +187,7 @@ func (b *builder) open(d ocispec.Descriptor) (*Image, error) {
 	return Open(context.Background(), src, vouch(b.t, content, d.MediaType), host)
 }
 
-// stage builds, opens and stages.
+// stage builds, opens and stages an image.
 func (b *builder) stage(st *store.Store) (store.Root, error) {
 	b.t.Helper()
 	img, err := b.open(b.manifest())
@@ -207,7 +207,7 @@ func vouch(t testing.TB, content []byte, mediaType string) *verify.Verified {
 	return v
 }
 
-// vouched is vouch for content that may be refused all the same.
+// vouched is vouch for content that can be refused nevertheless.
 func vouched(t testing.TB, content []byte, mediaType string) (*verify.Verified, error) {
 	t.Helper()
 	signer := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// copyLayout copies a layout and changes the content of some blobs on the way.
+// copyLayout copies a layout, and changes the content of some blobs.
 func copyLayout(t *testing.T, from string, change func(content []byte) []byte, blobs ...ocispec.Descriptor) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,8 +33,7 @@ func copyLayout(t *testing.T, from string, change func(content []byte) []byte, b
 	return dir
 }
 
-// A place that serves other layers is passed over, whatever they look like to those who unpack them, and leaves no
-// trace in the root.
+// A place that serves wrong layers is skipped, whatever they contain, and nothing of them is in the root.
 func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
@@ -58,7 +57,8 @@ func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 				t.Fatal(err)
 			}
 			warnings := 0
-			src, err := source.Open("oci:"+evil, source.Options{Mirrors: []string{"oci:" + other, "oci:" + b.dir}, Warn: func(error) { warnings++ }})
+			src, err := source.Open("oci:"+evil,
+				source.Options{Mirrors: []string{"oci:" + other, "oci:" + b.dir}, Warn: func(error) { warnings++ }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,18 +67,22 @@ func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if root.Info.RootDigest != want.Info.RootDigest || root.Info.NewBytes != want.Info.NewBytes || warnings == 0 {
+			if root.Info.RootDigest != want.Info.RootDigest || root.Info.NewBytes != want.Info.NewBytes ||
+				warnings == 0 {
 				t.Errorf("%d warnings; root %+v, want %+v", warnings, root.Info, want.Info)
 			}
 			if report, err := st.GC([]string{root.ID}); err != nil || report.Objects != 0 {
 				t.Errorf("garbage after it: %+v, %v", report, err)
 			}
-			if _, err := Open(context.Background(), must(source.Open("oci:"+other, source.Options{Mirrors: []string{"oci:" + evil}})), img.Verified, host); err != nil {
+			if _, err := Open(context.Background(),
+				must(source.Open("oci:"+other, source.Options{Mirrors: []string{"oci:" + evil}})), img.Verified,
+				host); err != nil {
 				t.Errorf("with a configuration at the second place only: %v", err)
 			}
 			alone := must(source.Open("oci:"+evil, source.Options{Mirrors: []string{"oci:" + evil}}))
 			st = newStore(t)
-			if _, err := Stage(context.Background(), st, alone, img, "test", nil); !errors.Is(err, verify.ErrDigest) && !errors.Is(err, source.ErrUnreachable) {
+			if _, err := Stage(context.Background(), st, alone, img, "test", nil); !errors.Is(err, verify.ErrDigest) &&
+				!errors.Is(err, source.ErrUnreachable) {
 				t.Errorf("at no place: got %v", err)
 			}
 			nothingVisible(t, st)

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 )
 
-// mountRoot mounts a staged root the way a host does: EROFS backed by the file, joined with the objects by overlayfs.
-// It needs root and a kernel from 6.12 on.
+// mountRoot mounts a staged root as a host does: overlayfs joins the EROFS image with the objects. It needs root, and
+// Linux 6.12 or newer.
 func mountRoot(t testing.TB, st *store.Store, r store.Root) string {
 	t.Helper()
 	meta, root := t.TempDir(), t.TempDir()
@@ -34,7 +34,7 @@ func mount(t testing.TB, source, target, kind, options string) {
 	})
 }
 
-// attributes is what two trees are compared by.
+// attributes has the attributes by which trees are compared.
 type attributes struct {
 	Mode         uint32
 	UID, GID     uint32
@@ -45,10 +45,10 @@ type attributes struct {
 	Target       string
 	Xattrs       map[string]string
 	Content      string
-	FirstSibling string // the first name of the same inode
+	FirstSibling string // first name of the same inode
 }
 
-// scan describes every name below dir.
+// scan returns the attributes of every name below dir.
 func scan(t testing.TB, dir string) map[string]attributes {
 	t.Helper()
 	tree := map[string]attributes{}
@@ -72,7 +72,7 @@ func scan(t testing.TB, dir string) map[string]attributes {
 		case unix.S_IFLNK:
 			a.Target = must(os.Readlink(path))
 		case unix.S_IFDIR:
-			a.Nlink = 0 // overlayfs counts directories in its own way
+			a.Nlink = 0 // overlayfs counts the links of directories differently
 		}
 		if a.Nlink > 1 {
 			if first[st.Ino] == "" {

@@ -24,9 +24,11 @@ type Prediction struct {
 }
 
 // Predict reads every layer of an image and computes what staging would make of it, without a store.
-func Predict(ctx context.Context, src *source.Source, layers []ocispec.Descriptor, diffIDs []digest.Digest) (Prediction, error) {
+func Predict(ctx context.Context, src *source.Source, layers []ocispec.Descriptor,
+	diffIDs []digest.Digest) (Prediction, error) {
 	if len(layers) != len(diffIDs) {
-		return Prediction{}, fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed, len(layers), len(diffIDs))
+		return Prediction{}, fmt.Errorf("%w: %d layers, but the configuration lists %d", verify.ErrMalformed,
+			len(layers), len(diffIDs))
 	}
 	tree, seen := layer.NewTree(), banners{}
 	for n, l := range layers {
@@ -44,7 +46,8 @@ func Predict(ctx context.Context, src *source.Source, layers []ocispec.Descripto
 	return Prediction{root, seen.versions(tree)}, err
 }
 
-func readLayer(ctx context.Context, src *source.Source, tree *layer.Tree, l ocispec.Descriptor, diffID digest.Digest, put layer.Putter) error {
+func readLayer(ctx context.Context, src *source.Source, tree *layer.Tree, l ocispec.Descriptor, diffID digest.Digest,
+	put layer.Putter) error {
 	body, err := src.Blob(ctx, l)
 	if err != nil {
 		return err

@@ -13,11 +13,12 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// What a publisher computes without a store is what a host gets, whatever the store had before.
+// What a publisher predicts without a store is what a host gets, whatever the store contains.
 func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(append(bootable(),
-		reg("etc/old", "gone later"), reg("empty", ""), hard("twin", "usr/lib/os-release"), reg("big", strings.Repeat("large ", 400_000)))...))
+		reg("etc/old", "gone later"), reg("empty", ""), hard("twin", "usr/lib/os-release"),
+		reg("big", strings.Repeat("large ", 400_000)))...))
 	b.layer(ocispec.MediaTypeImageLayerZstd, packLayer(reg("etc/.wh.old", ""), sym("link", "big")))
 	img, err := b.open(b.manifest())
 	if err != nil {
@@ -34,7 +35,7 @@ func TestSealIsTheDigestOfTheStagedRoot(t *testing.T) {
 	}
 }
 
-// What a kernel in the image says of its build, wherever distributions put it.
+// The build of a kernel is read from it, in all places where distributions put the kernel.
 func TestForeseenKernels(t *testing.T) {
 	kernel := func(banner string) string {
 		text := make([]byte, 0x1000)
@@ -44,17 +45,20 @@ func TestForeseenKernels(t *testing.T) {
 	}
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(append(bootable(),
-		reg("usr/lib/modules/6.1-a/modules.dep", ""), reg("usr/lib/modules/6.1-a/vmlinuz", kernel("6.1-a (a@b) #1 SMP (2026-11-12)")),
+		reg("usr/lib/modules/6.1-a/modules.dep", ""),
+		reg("usr/lib/modules/6.1-a/vmlinuz", kernel("6.1-a (a@b) #1 SMP (2026-11-12)")),
 		reg("usr/lib/modules/6.1-b/modules.dep", ""), reg("boot/vmlinuz-6.1-b", kernel("6.1-b (a@b) #2 SMP")),
 		reg("usr/lib/modules/6.1-c/modules.dep", ""), reg("boot/vmlinuz-6.1-c", kernel("6.1-other (a@b) #3 SMP")),
-		reg("usr/lib/modules/6.1-d/modules.dep", ""), reg("boot/vmlinuz-6.1-d", kernel("")[:0x300]), // it points behind its end
+		// its banner would be after its end
+		reg("usr/lib/modules/6.1-d/modules.dep", ""), reg("boot/vmlinuz-6.1-d", kernel("")[:0x300]),
 		reg("usr/lib/modules/6.1-e/modules.dep", ""), reg("boot/vmlinuz-6.1-e", "no kernel"))...))
 	img, err := b.open(b.manifest())
 	if err != nil {
 		t.Fatal(err)
 	}
 	root, err := Predict(context.Background(), b.source(), img.Manifest.Layers, img.Config.RootFS.DiffIDs)
-	if want := map[string]string{"6.1-a": "#1 SMP (2026-11-12)", "6.1-b": "#2 SMP"}; err != nil || !maps.Equal(root.KernelVersions, want) {
+	if want := map[string]string{"6.1-a": "#1 SMP (2026-11-12)", "6.1-b": "#2 SMP"}; err != nil ||
+		!maps.Equal(root.KernelVersions, want) {
 		t.Errorf("%q, %v; want %q", root.KernelVersions, err, want)
 	}
 	staged, err := Stage(context.Background(), newStore(t), b.source(), img, "test", nil)
@@ -63,7 +67,7 @@ func TestForeseenKernels(t *testing.T) {
 	}
 }
 
-// A root that differs from its seal gets no name; one that was staged before is not handed out for another seal.
+// A root that differs from its seal gets no name. A root that exists is not returned for another seal.
 func TestSealBroken(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayerGzip, packLayer(bootable()...))
@@ -73,7 +77,8 @@ func TestSealBroken(t *testing.T) {
 	}
 	st := newStore(t)
 	img.Seal[0] = 1
-	if _, err := Stage(context.Background(), st, b.source(), img, "test", nil); !errors.Is(err, verify.ErrDigest) || !strings.Contains(err.Error(), "seals the image with 01") {
+	if _, err := Stage(context.Background(), st, b.source(), img, "test", nil); !errors.Is(err, verify.ErrDigest) ||
+		!strings.Contains(err.Error(), "seals the image with 01") {
 		t.Errorf("broken seal: %v", err)
 	}
 	nothingVisible(t, st)

@@ -39,7 +39,8 @@ const progressStep = 1 << 20
 // Stage makes the image a root in the store and returns it. If that root exists already, only its evidence is renewed.
 // Nothing becomes visible in the store before everything is checked and on disk, however Stage ends. progress may be
 // nil. The error is an ErrNoSpace, an ErrNotBootable, a verify.ErrNotTrusted or a source.ErrSource.
-func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string, progress func(Event)) (store.Root, error) {
+func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string,
+	progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
 	if err == nil {
 		if err := img.checkSeal(root.Info.RootDigest); err != nil {
@@ -139,7 +140,7 @@ func (s *stager) writeCFS(info *store.Info) error {
 	defer f.Close()
 	info.RootDigest, err = composefs.Write(f, s.tree)
 	if err != nil {
-		return fmt.Errorf("cannot write the composefs image: %w", store.Full(err))
+		return fmt.Errorf("cannot write the composefs image: %w", store.AsNoSpace(err))
 	}
 	return f.Close()
 }
@@ -149,7 +150,8 @@ func (i *Image) checkSeal(root fsverity.Digest) error {
 	if i.Seal == (fsverity.Digest{}) || i.Seal == root {
 		return nil
 	}
-	return fmt.Errorf("%w: the root has the digest %s, and the release seals the image with %s", verify.ErrDigest, root, i.Seal)
+	return fmt.Errorf("%w: the root has the digest %s, and the release seals the image with %s", verify.ErrDigest,
+		root, i.Seal)
 }
 
 // explain adds to ErrNoSpace how much was written and how much is left to read.

@@ -27,9 +27,11 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 	b.layer(ocispec.MediaTypeImageLayerZstd, packLayer(
 		reg("etc/.wh.old", ""), reg("var/big", big), reg("copy", "twice"),
 		reg("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "lib"),
-		reg("usr/lib/modules/6.12.1-test/modules.dep", ""), folder("usr/lib/modules/6.11.0-left-behind"), program("usr/bin/updatectl", "agent"),
+		reg("usr/lib/modules/6.12.1-test/modules.dep", ""), folder("usr/lib/modules/6.11.0-left-behind"),
+		program("usr/bin/updatectl", "agent"),
 		reg("usr/lib/systemd/system/updatectl-arm.service", "unit"),
-		reg("usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service", "unit"), folder("proc"), folder("run")))
+		reg("usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service", "unit"), folder("proc"),
+		folder("run")))
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(sym("sbin", "usr/sbin")))
 	b.config.Config.Labels = map[string]string{ocispec.AnnotationVersion: "7.3.1"}
 
@@ -39,7 +41,8 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var events []Event
-	root, err := Stage(context.Background(), st, b.source(), img, "registry.example.org/os:stable", func(e Event) { events = append(events, e) })
+	root, err := Stage(context.Background(), st, b.source(), img, "registry.example.org/os:stable",
+		func(e Event) { events = append(events, e) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +52,18 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 	}
 
 	i := root.Info
-	i.RootDigest, i.VerifiedAt, i.StagedAt, i.Vouchers = [32]byte{}, i.VerifiedAt.UTC().Truncate(1e18), i.StagedAt.Truncate(1e18), nil
+	i.RootDigest, i.VerifiedAt, i.StagedAt, i.Vouchers = [32]byte{}, i.VerifiedAt.UTC().Truncate(1e18),
+		i.StagedAt.Truncate(1e18), nil
 	want := store.Info{
-		Schema: store.Schema, Digest: img.Verified.Digest(), Reference: "registry.example.org/os:stable", Version: "7.3.1",
+		Schema: store.Schema, Digest: img.Verified.Digest(), Reference: "registry.example.org/os:stable",
+		Version:  "7.3.1",
 		Platform: store.Platform{OS: "linux", Architecture: "amd64"},
 		OS:       store.OS{ID: "testos", VersionID: "7", PrettyName: "Test OS 7", ImageVersion: "7.3"},
 		Systemd:  257, Init: "/usr/lib/systemd/systemd", Kernels: []string{"6.12.1-test"}, HasAgent: true,
 		Missing:    []string{"dev", "home", "root", "srv", "sys", "tmp"},
 		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt,
-		Files: 30, Size: i.Size, NewBytes: i.Size - 5 - 4, // "twice" and "unit" are stored once, "gone later" not at all
+		// "twice" and "unit" are stored once, "gone later" not at all
+		Files: 30, Size: i.Size, NewBytes: i.Size - 5 - 4,
 	}
 	if !reflect.DeepEqual(i, want) {
 		t.Errorf("info\n%+v\nwant\n%+v", i, want)
@@ -93,7 +99,8 @@ func TestStageTwiceGivesTheSameBytes(t *testing.T) {
 	entries := bootable()
 	for _, name := range []string{"z", "a", "m/n", "b"} {
 		e := reg(name, name)
-		e.PAXRecords = map[string]string{"SCHILY.xattr.user.z": "1", "SCHILY.xattr.user.a": "2", "SCHILY.xattr.security.selinux": "l"}
+		e.PAXRecords = map[string]string{"SCHILY.xattr.user.z": "1", "SCHILY.xattr.user.a": "2",
+			"SCHILY.xattr.security.selinux": "l"}
 		entries = append(entries, e, hard("linked/"+filepath.Base(name), name))
 	}
 	b.layer(ocispec.MediaTypeImageLayerZstd, packLayer(entries...))
@@ -171,9 +178,12 @@ func TestStageRefuses(t *testing.T) {
 		want  error
 	}{
 		{"no init", without("usr/lib/systemd/systemd"), nil, ErrNotBootable},
-		{"init is no program", append([]byte(nil), packLayer(append(bootable()[1:], reg("usr/lib/systemd/systemd", "x"))...)...), nil, ErrNotBootable},
+		{"init is no program",
+			append([]byte(nil), packLayer(append(bootable()[1:], reg("usr/lib/systemd/systemd", "x"))...)...), nil,
+			ErrNotBootable},
 		{"init is an empty file", packLayer(append(bootable()[1:], program("sbin/init", ""))...), nil, ErrNotBootable},
-		{"init is a dangling link", packLayer(append(bootable()[1:], sym("sbin/init", "../lib/systemd/systemd"))...), nil, ErrNotBootable},
+		{"init is a dangling link", packLayer(append(bootable()[1:], sym("sbin/init", "../lib/systemd/systemd"))...),
+			nil, ErrNotBootable},
 		{"no os-release", without("usr/lib/os-release"), nil, ErrNotBootable},
 		{"no layers", nil, nil, ErrNotBootable},
 		{"hostile", packLayer(reg("../../etc/passwd", "x")), nil, ErrLayer},
@@ -182,12 +192,17 @@ func TestStageRefuses(t *testing.T) {
 			e.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/00/00"}
 			return e
 		}()), nil, ErrLayer},
-		{"wrong diff_id", good, func(t *testing.T, b *builder) { b.config.RootFS.DiffIDs[0] = digest.FromString("x") }, verify.ErrDigest},
+		{"wrong diff_id", good, func(t *testing.T, b *builder) { b.config.RootFS.DiffIDs[0] = digest.FromString("x") },
+			verify.ErrDigest},
 		{"tampered layer", good, func(t *testing.T, b *builder) {
 			damage(t, b, func(d []byte) []byte { d[len(d)/2] ^= 1; return d })
 		}, verify.ErrDigest},
-		{"longer layer", good, func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return append(d, 0) }) }, verify.ErrDigest},
-		{"truncated layer", good, func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return d[:len(d)-9] }) }, source.ErrUnreachable},
+		{"longer layer", good,
+			func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return append(d, 0) }) },
+			verify.ErrDigest},
+		{"truncated layer", good,
+			func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return d[:len(d)-9] }) },
+			source.ErrUnreachable},
 		{"missing layer", good, func(t *testing.T, b *builder) {
 			os.Remove(filepath.Join(b.dir, "blobs", "sha256", b.m.Layers[0].Digest.Encoded()))
 		}, source.ErrNotFound},
@@ -235,13 +250,19 @@ func TestOpenRefuses(t *testing.T) {
 		want  error
 		say   string
 	}{
-		{"other architecture", func(b *builder) { b.config.Architecture = "arm64" }, ErrPlatform, "the image is for arm64, and this host is amd64"},
-		{"other system", func(b *builder) { b.config.OS = "windows" }, ErrPlatform, "the image is for windows/amd64, and this host is amd64"},
+		{"other architecture", func(b *builder) { b.config.Architecture = "arm64" }, ErrPlatform,
+			"the image is for arm64, and this host is amd64"},
+		{"other system", func(b *builder) { b.config.OS = "windows" }, ErrPlatform,
+			"the image is for windows/amd64, and this host is amd64"},
 		{"no architecture", func(b *builder) { b.config.Architecture = "" }, ErrPlatform, ""},
 		{"diff_ids missing", func(b *builder) { b.config.RootFS.DiffIDs = nil }, verify.ErrMalformed, ""},
-		{"diff_id is no digest", func(b *builder) { b.config.RootFS.DiffIDs[0] = "sha256:0" }, verify.ErrMalformed, ""},
-		{"diff_id of another kind", func(b *builder) { b.config.RootFS.DiffIDs[0] = digest.SHA384.FromString("x") }, verify.ErrMalformed, "neither a sha256 nor a sha512"},
-		{"layer of unknown type", func(b *builder) { b.m.Layers[0].MediaType = "application/vnd.oci.image.layer.v1.tar+xz" }, verify.ErrMalformed, ""},
+		{"diff_id is no digest", func(b *builder) { b.config.RootFS.DiffIDs[0] = "sha256:0" }, verify.ErrMalformed,
+			""},
+		{"diff_id of another kind", func(b *builder) { b.config.RootFS.DiffIDs[0] = digest.SHA384.FromString("x") },
+			verify.ErrMalformed, "neither a sha256 nor a sha512"},
+		{"layer of unknown type",
+			func(b *builder) { b.m.Layers[0].MediaType = "application/vnd.oci.image.layer.v1.tar+xz" },
+			verify.ErrMalformed, ""},
 		{"too many layers", func(b *builder) {
 			for range layer.MaxLayers {
 				b.m.Layers = append(b.m.Layers, b.m.Layers[0])
@@ -287,11 +308,14 @@ func TestOpenPicksThePlatform(t *testing.T) {
 		want    error
 		say     string
 	}{
-		{"among others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), patch, on(ours, "linux", "amd64"), on(theirs, "unknown", "unknown")}, nil, ""},
+		{"among others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), patch, on(ours, "linux", "amd64"),
+			on(theirs, "unknown", "unknown")}, nil, ""},
 		{"entry without platform", []ocispec.Descriptor{ours, on(theirs, "unknown", "unknown")}, ErrPlatform, ""},
 		{"sole entry without platform", []ocispec.Descriptor{ours}, nil, ""},
-		{"only others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), on(theirs, "linux", "riscv64")}, ErrPlatform, "the image is for arm64, riscv64, and this host is amd64"},
-		{"32 bit is not ours", []ocispec.Descriptor{on(ours, "linux", "386")}, ErrPlatform, "the image is for 386, and this host is amd64"},
+		{"only others", []ocispec.Descriptor{on(theirs, "linux", "arm64"), on(theirs, "linux", "riscv64")},
+			ErrPlatform, "the image is for arm64, riscv64, and this host is amd64"},
+		{"32 bit is not ours", []ocispec.Descriptor{on(ours, "linux", "386")}, ErrPlatform,
+			"the image is for 386, and this host is amd64"},
 		{"empty", nil, ErrPlatform, ""},
 		{"the index lies", []ocispec.Descriptor{on(theirs, "linux", "amd64")}, ErrPlatform, "image is for arm64"},
 	} {
@@ -315,7 +339,7 @@ func TestOpenPicksThePlatform(t *testing.T) {
 	}
 }
 
-// Some distributions ship another program of the agent's name with systemd.
+// Some distributions ship systemd's program of the same name as the agent.
 func TestAnotherUpdatectlIsNotTheAgent(t *testing.T) {
 	b := newBuilder(t)
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(append(bootable(), program("usr/bin/updatectl", "other"))...))
@@ -327,10 +351,11 @@ func TestAnotherUpdatectlIsNotTheAgent(t *testing.T) {
 
 func TestParseOSRelease(t *testing.T) {
 	for text, want := range map[string]store.OS{
-		"ID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME=\"Debian \\\"trixie\\\"\"\n": {ID: "debian", VersionID: "13", PrettyName: `Debian "trixie"`},
-		"  ID='a b'  \n#ID=x\nnonsense\nIMAGE_VERSION=\n":                       {ID: "a b"},
-		"ID=back\\\\slash\nVERSION_ID=\"":                                       {ID: `back\slash`, VersionID: `"`},
-		"":                                                                      {},
+		"ID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME=\"Debian \\\"trixie\\\"\"\n": {ID: "debian", VersionID: "13",
+			PrettyName: `Debian "trixie"`},
+		"  ID='a b'  \n#ID=x\nnonsense\nIMAGE_VERSION=\n": {ID: "a b"},
+		"ID=back\\\\slash\nVERSION_ID=\"":                 {ID: `back\slash`, VersionID: `"`},
+		"":                                                {},
 	} {
 		if got := parseOSRelease(text); got != want {
 			t.Errorf("%q: got %+v, want %+v", text, got, want)

@@ -22,19 +22,20 @@ import (
 // capNetRaw is a security.capability of version 2: cap_net_raw, effective.
 const capNetRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// acl is an access list in the kernel's form: rw for the owner, r for user 1000, r for the group and as mask, nothing
-// for others; it goes with mode 0640.
+// acl is an ACL in the form of the kernel: rw for the owner, r for user 1000, r for the group and as mask, nothing for
+// others. It belongs to mode 0640.
 const acl = "\x02\x00\x00\x00" +
 	"\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe8\x03\x00\x00" +
 	"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
 
-// TestSameTreeAsUmoci unpacks layers with all the odd things a file system can have by umoci, mounts what we made of
-// them, and compares every attribute.
+// TestSameTreeAsUmoci unpacks layers with unusual files by umoci, mounts the root that is staged from them, and
+// compares every attribute.
 func TestSameTreeAsUmoci(t *testing.T) {
 	odd := oddTree(t)
 	layers := [][]byte{
 		gnuTar(t, odd, "--format=gnu", "--sparse"),
-		gnuTar(t, oddTree(t), "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "--transform=s,^\\./odd,./posix,"),
+		gnuTar(t, oddTree(t), "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*",
+			"--transform=s,^\\./odd,./posix,"),
 		attributeLayer(),
 		randomLayer(1, 600),
 		changes(),
@@ -51,10 +52,11 @@ func TestSameTreeAsUmoci(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	layers[0] = gnuTar(t, odd, "--format=gnu") // umoci does not know GNU's sparse type
+	layers[0] = gnuTar(t, odd, "--format=gnu") // umoci does not support the sparse type of GNU tar
 	unpacked := t.TempDir()
 	for _, l := range layers {
-		if err := umoci.UnpackLayer(unpacked, bytes.NewReader(l), &umoci.UnpackOptions{OnDiskFormat: umoci.DirRootfs{}}); err != nil {
+		if err := umoci.UnpackLayer(unpacked, bytes.NewReader(l),
+			&umoci.UnpackOptions{OnDiskFormat: umoci.DirRootfs{}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,7 +70,7 @@ func TestSameTreeAsUmoci(t *testing.T) {
 			t.Errorf("%s is missing", name)
 			continue
 		}
-		// umoci leaves SELinux labels out by its own decision.
+		// umoci leaves out SELinux labels.
 		delete(got.Xattrs, "security.selinux")
 		if len(got.Xattrs) == 0 {
 			got.Xattrs = nil
@@ -86,7 +88,7 @@ func TestSameTreeAsUmoci(t *testing.T) {
 	checkSeen(t, ours)
 }
 
-// checkSeen makes sure that the odd things were really there to compare.
+// checkSeen checks that the unusual files were there to be compared.
 func checkSeen(t *testing.T, tree map[string]attributes) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -120,7 +122,7 @@ func short(s string) string {
 	return s
 }
 
-// oddTree makes a directory with what GNU tar has a special form for.
+// oddTree makes a directory with files that GNU tar stores in a special form.
 func oddTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -165,7 +167,7 @@ func gnuTar(t *testing.T, dir string, options ...string) []byte {
 	return out
 }
 
-// attributeLayer has the attributes that matter on a host, and what is bootable.
+// attributeLayer has the attributes that matter on a host, in a bootable tree.
 func attributeLayer() []byte {
 	stamped := func(e ent, sec, nsec int64) ent {
 		e.Format, e.ModTime = tar.FormatPAX, time.Unix(sec, nsec)
@@ -182,12 +184,14 @@ func attributeLayer() []byte {
 		e.Mode, e.Uid, e.Gid = mode, uid, gid
 		return e
 	}
-	entries := []ent{folder("./"), folder("usr"), folder("usr/lib"), folder("usr/lib/systemd"), folder("etc"), folder("tmp")}
+	entries := []ent{folder("./"), folder("usr"), folder("usr/lib"), folder("usr/lib/systemd"), folder("etc"),
+		folder("tmp")}
 	entries = append(entries, bootable()...)
 	return packLayer(append(entries,
 		owned(folder("tmp"), 0o1777, 0, 0),
 		attr(owned(program("usr/ping", "#!"), 0o755, 0, 0), "security.capability", capNetRaw),
-		attr(attr(owned(reg("usr/journal", "log"), 0o640, 3, 4), "system.posix_acl_access", acl), "security.selinux", "system_u:object_r:var_log_t:s0\x00"),
+		attr(attr(owned(reg("usr/journal", "log"), 0o640, 3, 4), "system.posix_acl_access", acl), "security.selinux",
+			"system_u:object_r:var_log_t:s0\x00"),
 		attr(owned(folder("usr/spool"), 0o2755, 100000, 3000000000), "system.posix_acl_default", acl),
 		owned(program("usr/su", "#!"), 0o4755, 0, 0),
 		owned(reg("usr/secret", ""), 0, 4294967294, 65536),
@@ -215,7 +219,7 @@ func changes() []byte {
 	)
 }
 
-// randomLayer writes n entries below r/ by a seed: files and links in twenty directories, with names that repeat.
+// randomLayer writes n entries below r/ from a seed: files and links in twenty directories, with repeating names.
 func randomLayer(seed uint64, n int) []byte {
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	entries := []ent{folder("r")}

@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// A burden is what a host carries that must not become more with each switch.
+// A burden is what must not grow with each switch of a host.
 type burden struct {
 	Mounts, Images, Loops, Descriptors, Processes, Units, Run int
 	MemoryKiB, RunKiB, DiskKiB                                int
 }
 
-// burdenScript measures it. Left out are the history, which grows by a line with each
-// event and is meant to, and the mutable host below it, whose services have logs of their own.
+// burdenScript measures the burden. It leaves out the history, which is meant to grow, and the host root mounted below
+// the state directory, whose services write logs.
 const burdenScript = `n() { wc -l | tr -d ' \n'; }
 cat <<JSON
 {"Mounts": $(n </proc/1/mountinfo),
@@ -32,10 +32,11 @@ cat <<JSON
 "DiskKiB": $(du -s --exclude=history.jsonl --exclude=/var/lib/updatectl/host -k /var/lib/updatectl | cut -f1)}
 JSON`
 
-// unitsLoaded names the units that PID 1 has, for a look at those that became more.
+// unitsLoaded returns the names of the units that PID 1 has loaded.
 func (s *site) unitsLoaded() []string {
 	s.Helper()
-	return strings.Fields(s.host.Must(s.T, "sh", "-c", "systemctl list-units --all --plain --no-legend | cut -d' ' -f1"))
+	return strings.Fields(s.host.Must(s.T, "sh", "-c",
+		"systemctl list-units --all --plain --no-legend | cut -d' ' -f1"))
 }
 
 func (s *site) burden() burden {
@@ -48,11 +49,12 @@ func (s *site) burden() burden {
 	return b
 }
 
-// slack is by how much a measure may differ between two that are taken in the same root, switches apart: what systemd and
-// the services do meanwhile. Growth with each switch would be thirty times as much at the end.
-var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 12, Processes: 6, Units: 12, Run: 12, MemoryKiB: 2048, RunKiB: 512, DiskKiB: 64}
+// slack is how much two measurements in the same root may differ, because systemd and the services do something
+// meanwhile. Growth with each switch would be thirty times as much at the end.
+var slack = burden{Mounts: 0, Images: 0, Loops: 0, Descriptors: 12, Processes: 6, Units: 12, Run: 12, MemoryKiB: 2048,
+	RunKiB: 512, DiskKiB: 64}
 
-// above tells which measures are more than a first one and the slack.
+// above describes the measures that exceed a first measurement by more than the slack.
 func (b burden) above(first burden) string {
 	var more []string
 	for _, m := range []struct {
@@ -77,13 +79,14 @@ func (b burden) above(first burden) string {
 	return strings.Join(more, "; ")
 }
 
-// TestEndurance switches one host more than a hundred times: over three images, two applies forwards and one roll-back in
-// turn. What is measured in the same root again must not have grown.
+// TestEndurance switches one host more than a hundred times between three images, with one rollback after every two
+// applies. What is measured in the same root must not grow.
 func TestEndurance(t *testing.T) {
 	s := newSite(t, "endurance")
 	s.settlesAtOnce()
 	s.publish("2", "os/two:stable")
-	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third", strings.Repeat("the third image\n", 100_000)))
+	third, thirdRoot := s.variant("three", "1", aFile("usr/share/lab/third",
+		strings.Repeat("the third image\n", 100_000)))
 	images := []struct{ reference, root, version string }{
 		{s.registry.Host + "/os/server:stable", s.roots["1"], "1"},
 		{s.registry.Host + "/os/two:stable", s.roots["2"], "2"},
@@ -107,7 +110,7 @@ func TestEndurance(t *testing.T) {
 	apply()
 	var first burden
 	var units []string
-	// Three times two steps forwards and one back end in the root where they began.
+	// Three rounds of two applies and one rollback end in the root where they started.
 	for round := 0; switches <= 100; round++ {
 		for range len(images) {
 			apply()
@@ -117,7 +120,7 @@ func TestEndurance(t *testing.T) {
 		now := s.burden()
 		t.Logf("after %d switches: %+v", switches, now)
 		switch more := now.above(first); {
-		case round == 0: // what is made once has been made
+		case round == 0: // everything that is created only once exists now
 			first, units = now, s.unitsLoaded()
 		case more != "":
 			t.Fatalf("after %d switches: %s; units that are new: %v", switches, more,
@@ -126,6 +129,7 @@ func TestEndurance(t *testing.T) {
 	}
 	s.sound()
 	if left := s.host.Must(t, "ls", "/var/lib/updatectl/roots"); len(strings.Fields(left)) > len(images) {
-		t.Errorf("more roots are kept than the one that runs, the one before and the one that was left:\n%s", left)
+		t.Errorf("more roots are kept than the booted one, the one before and the one that was rolled back from:\n%s",
+			left)
 	}
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// Where the injector and what it is told lie in a host: in /run, which outlives soft reboots.
+// Paths of the injector and its instructions in a host: in /run, which survives soft reboots.
 const injector, faultSpec = "/run/lab/" + fault.Name, "/run/lab/fault.json"
 
-// injects brings the injector into the host.
+// injects copies the injector into the host.
 func (s *site) injects() {
 	s.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -30,15 +30,16 @@ func (s *site) injects() {
 	}
 }
 
-// settlesAtOnce has new roots judged as soon as they are up: what services do later is not what is asked here.
+// settlesAtOnce lets new roots be judged as soon as they are up: what services do later does not matter here.
 func (s *site) settlesAtOnce() {
 	s.Helper()
-	if err := s.host.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n", 0o644); err != nil {
+	if err := s.host.WriteFile("/etc/updatectl/conf.d/20-quick.toml", "[health]\nsettle = \"10ms\"\n",
+		0o644); err != nil {
 		s.Fatal(err)
 	}
 }
 
-// faulted runs the agent with a fault, and returns the steps it took.
+// faulted runs the agent with a fault, and returns the result and the steps.
 func (s *site) faulted(spec fault.Spec, args ...string) (lab.Result, []fault.Step) {
 	s.Helper()
 	s.faults(spec)
@@ -46,7 +47,7 @@ func (s *site) faulted(spec fault.Spec, args ...string) (lab.Result, []fault.Ste
 	return r, s.steps()
 }
 
-// faults writes down what the next run under the injector will meet.
+// faults writes the fault for the next run under the injector.
 func (s *site) faults(spec fault.Spec) {
 	s.Helper()
 	text, err := json.Marshal(spec)
@@ -58,7 +59,7 @@ func (s *site) faults(spec fault.Spec) {
 	}
 }
 
-// steps are those of the last run under the injector.
+// steps returns the steps of the last run under the injector.
 func (s *site) steps() []fault.Step {
 	s.Helper()
 	steps, err := fault.ReadLog(s.host.Must(s.T, "cat", faultSpec+".log"))
@@ -68,36 +69,36 @@ func (s *site) steps() []fault.Step {
 	return steps
 }
 
-// An act is something the agent does in steps, any of which may fail.
+// An act is a command of the agent, any step of which may fail.
 type act struct {
 	name string
 	args []string
-	// code is its exit code when nothing fails.
+	// code is the exit code when nothing fails.
 	code int
-	// prepare brings the host to where it begins, the same every time.
+	// prepare puts the host into the state in which the act starts, the same every time.
 	prepare func(s *site)
-	// after is called once it has run, before the host is looked at.
+	// after is called after the act, before the host is examined.
 	after func(s *site)
-	// quiet: nobody reads what it says, and an error shows later.
+	// quiet acts have no reader of their messages; an error shows later.
 	quiet bool
 }
 
-// inject runs an act with one fault, looks at the host, and has the act done again without.
+// inject runs an act with one fault, examines the host, and runs the act again without the fault.
 func (a act) inject(s *site, spec fault.Spec, whole string) {
 	s.Helper()
 	a.prepare(s)
 	r, steps := s.faulted(spec, a.args...)
 	if !slices.ContainsFunc(steps, func(step fault.Step) bool { return step.Hit }) {
-		s.Errorf("the step did not come: this shows nothing")
+		s.Errorf("the step did not occur: this shows nothing")
 	}
 	switch {
 	case spec.Do == "KILL":
 		if r.Code != 128+9 {
 			s.Errorf("it was not killed: %s", r)
 		}
-	case r.Code == a.code: // what failed was not needed
+	case r.Code == a.code: // the act does not need the step
 	case spec.Do == "EINTR":
-		s.Errorf("an interrupted call is no error: %s", r)
+		s.Errorf("an interrupted call must not be an error: %s", r)
 	case a.quiet:
 	default:
 		s.clear(r.Stderr)
@@ -114,18 +115,18 @@ func (a act) inject(s *site, spec fault.Spec, whole string) {
 	}
 	a.prepare(s)
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, a.args...)...); r.Code != a.code {
-		s.Errorf("done again without a fault: %s", r)
+		s.Errorf("again, without a fault: %s", r)
 	}
 	if a.after != nil {
 		a.after(s)
 	}
 	s.sound()
 	if got := s.kept(); got != whole {
-		s.Errorf("the store is not what it is without a fault:\n%s\nbut\n%s", whole, got)
+		s.Errorf("after a fault the store differs:\n%s\nwithout one it is:\n%s", got, whole)
 	}
 }
 
-// faultsOf are the faults that a step of a kind can meet. An error that stays is a full or a read-only disk.
+// faultsOf returns the faults that a step of a kind can meet. An error that stays is a full or a read-only disk.
 func faultsOf(step string, kind fault.Kind) []fault.Spec {
 	switch kind {
 	case fault.Read:
@@ -143,8 +144,9 @@ func faultsOf(step string, kind fault.Kind) []fault.Spec {
 	return []fault.Spec{{Do: "ENOMEM"}}
 }
 
-// table is every fault of an act: a crash at each of its steps, and each error that the step can meet. Of calls that are
-// the same step, the first meets the one half of them and the last the other, in turn.
+// table returns every fault of an act: a crash at each step, and each error that the step can meet. Where a step
+// occurs more than once, the faults alternate between its first and its last occurrence. It also returns what the
+// store has without a fault.
 func (a act) table(s *site) (table []fault.Spec, whole string) {
 	s.Helper()
 	a.prepare(s)
@@ -167,7 +169,7 @@ func (a act) table(s *site) (table []fault.Spec, whole string) {
 	}
 	for n, name := range order {
 		faults := faultsOf(name, kind[name])
-		if kind[name] != fault.Read { // a crash there is one at the step before
+		if kind[name] != fault.Read { // a crash while reading is the same as one after the step before
 			faults = append(faults, fault.Spec{Do: "KILL"})
 		}
 		for i, f := range faults {
@@ -181,7 +183,7 @@ func (a act) table(s *site) (table []fault.Spec, whole string) {
 	return table, s.kept()
 }
 
-// meets runs an act with the faults of its table that are picked.
+// meets runs an act with those faults of its table that are picked, of which there must be at least so many.
 func (a act) meets(t *testing.T, s *site, picked func(fault.Spec) bool, least int) {
 	t.Run(a.name, func(t *testing.T) {
 		all, whole := a.table(s.in(t))
@@ -191,16 +193,18 @@ func (a act) meets(t *testing.T, s *site, picked func(fault.Spec) bool, least in
 		}
 		t.Logf("%d of %d faults", len(table), len(all))
 		for _, f := range table {
-			t.Run(fmt.Sprintf("%s at %d of %s", f.Do, f.Nth, strings.ReplaceAll(f.Step, "/", "|")), func(t *testing.T) {
-				a.inject(s.in(t), f, whole)
-			})
+			t.Run(fmt.Sprintf("%s at %d of %s", f.Do, f.Nth, strings.ReplaceAll(f.Step, "/", "|")),
+				func(t *testing.T) {
+					a.inject(s.in(t), f, whole)
+				})
 		}
 	})
 }
 
 const stateFile = "/var/lib/updatectl/state.json"
 
-// edited is the record with a switch in it as the agent writes it before it asks, and further changes.
+// edited returns the record with a switch, as the agent writes it before it asks for the reboot, and with further
+// changes.
 func (s *site) edited(verb, target string, change func(record document)) string {
 	s.Helper()
 	v := s.status()
@@ -223,7 +227,7 @@ func (s *site) edited(verb, target string, change func(record document)) string 
 	return string(text)
 }
 
-// setRecord puts a record in place.
+// setRecord replaces the record.
 func (s *site) setRecord(text string) {
 	s.Helper()
 	if err := s.host.WriteFile(stateFile, text, 0o600); err != nil {
@@ -231,27 +235,30 @@ func (s *site) setRecord(text string) {
 	}
 }
 
-// queues has systemd hold a soft reboot in its queue that would do nothing, and a guard that would not act, so that what
-// runs at one can run at any time.
-// What it returns takes all of that away again.
+// queues puts a soft reboot that does nothing into systemd's queue, with a guard that does not act, so that the arming
+// unit can run at any time. The returned function removes all of it.
 func (s *site) queues() (gone func()) {
 	s.Helper()
 	for name, text := range map[string]string{
-		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
-		"lab-hold.service":            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
-		guardUnit:                     "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
+		"systemd-soft-reboot.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-hold.service\n[Service]\n" +
+			"Type=oneshot\nExecStart=/bin/true\n",
+		"lab-hold.service": "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\n" +
+			"ExecStart=/bin/sleep infinity\n",
+		guardUnit: "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
 	} {
 		if err := s.host.WriteFile("/run/systemd/system/"+name, text, 0o644); err != nil {
 			s.Fatal(err)
 		}
 	}
-	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl restart "+guardUnit) // one may be there still
+	// an earlier one may still be active
+	s.host.Must(s.T, "sh", "-ec", "systemctl daemon-reload; systemctl restart "+guardUnit)
 	return func() {
-		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
+		s.host.Must(s.T, "sh", "-ec", "systemctl stop "+guardUnit+"; cd /run/systemd/system; "+
+			"rm systemd-soft-reboot.service lab-hold.service "+guardUnit+"; systemctl daemon-reload")
 	}
 }
 
-// arming is the act of arming, with a record.
+// arming returns the act of arming, with a record.
 func (s *site) arming(name, record string, fresh bool) act {
 	return act{
 		name: name, args: []string{"agent", "arm"}, code: exitDone, quiet: true,
@@ -260,8 +267,10 @@ func (s *site) arming(name, record string, fresh bool) act {
 				s.host.Must(s.T, "sh", "-ec", "rm -rf /var/lib/updatectl/roots/*/etc*")
 			}
 			s.setRecord(record)
-			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next /var/lib/updatectl/host 2>/dev/null || :; rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
-				"; systemctl start --no-block lab-hold.service; systemctl start --no-block systemd-soft-reboot.service")
+			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next /var/lib/updatectl/host 2>/dev/null || :; "+
+				"rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
+				"; systemctl start --no-block lab-hold.service; "+
+				"systemctl start --no-block systemd-soft-reboot.service")
 		},
 		after: func(s *site) {
 			s.host.Must(s.T, "sh", "-ec", "systemctl stop lab-hold.service; systemctl reset-failed 2>/dev/null; "+
@@ -270,7 +279,7 @@ func (s *site) arming(name, record string, fresh bool) act {
 	}
 }
 
-// acts brings a host from its installation into an image and hands over what the agent does on the way.
+// acts takes a host from its installation to an image and back, and calls meet with every act on the way.
 func (s *site) acts(meet func(act)) {
 	s.Helper()
 	h := s.host
@@ -282,14 +291,16 @@ func (s *site) acts(meet func(act)) {
 	meet(act{name: "stage", args: []string{"stage", "--from", small}, code: exitAvailable, prepare: func(s *site) {
 		h.Must(s.T, "rm", "-rf", "/var/lib/updatectl", "/run/updatectl")
 	}})
-	must("rm -rf /var/lib/updatectl; updatectl stage --from " + small + " || :; cp -a /var/lib/updatectl/roots/sha256-* /run/lab/stray")
+	must("rm -rf /var/lib/updatectl; updatectl stage --from " + small +
+		" || :; cp -a /var/lib/updatectl/roots/sha256-* /run/lab/stray")
 	must("rm -rf /var/lib/updatectl; updatectl stage || :")
 	one := s.roots["1"]
 
 	release := s.inhibit()
 	staged := h.Must(s.T, "cat", stateFile)
-	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked, prepare: func(s *site) { s.setRecord(staged) }})
-	s.updatectl(exitBlocked, "apply") // what it makes, arming needs
+	meet(act{name: "apply", args: []string{"apply"}, code: exitBlocked,
+		prepare: func(s *site) { s.setRecord(staged) }})
+	s.updatectl(exitBlocked, "apply") // prepares what arming needs
 	s.setRecord(staged)
 	release()
 
@@ -310,10 +321,11 @@ func (s *site) acts(meet func(act)) {
 	})
 	meet(act{name: "confirm", args: []string{"confirm"}, code: exitDone, prepare: func(s *site) {
 		s.setRecord(tried)
-		h.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl/roots; mkdir -p "+one+"/etc.before/x; cp -a /run/lab/stray/. stray-copy; rm -rf "+
-			"sha256-"+strings.Repeat("0", 64)+"; mv stray-copy sha256-"+strings.Repeat("0", 64))
+		h.Must(s.T, "sh", "-ec",
+			"cd /var/lib/updatectl/roots; mkdir -p "+one+"/etc.before/x; cp -a /run/lab/stray/. stray-copy; rm -rf "+
+				"sha256-"+strings.Repeat("0", 64)+"; mv stray-copy sha256-"+strings.Repeat("0", 64))
 	}, after: func(s *site) {
-		if s.status().Phase == "trying" || s.status().Phase == "armed" { // what the unit, or the next apply, does
+		if s.status().Phase == "trying" || s.status().Phase == "armed" { // as the unit, or the next apply, does
 			s.updatectl(exitDone, "confirm")
 		}
 	}})
@@ -338,13 +350,16 @@ func (s *site) acts(meet func(act)) {
 	s.runs("host", "host")
 }
 
-// TestFaultsInShort is a sample of what TestEveryFault goes through: where a crash or a full disk is most dangerous.
+// TestFaultsInShort is a sample of TestEveryFault: the steps at which a crash or a full disk is most dangerous.
 func TestFaultsInShort(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "faultcore")
 	sample := map[string][]string{
-		"stage":        {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*", "KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},
-		"apply":        {"KILL rename /var/lib/updatectl/state.json", "EIO sync /var/lib/updatectl/.state.json.*"},
-		"arm":          {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", "KILL move_mount /run/nextroot", "ENOMEM fsmount"},
+		"stage": {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*",
+			"KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},
+		"apply": {"KILL rename /var/lib/updatectl/state.json", "EIO sync /var/lib/updatectl/.state.json.*"},
+		"arm": {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…",
+			"KILL move_mount /run/nextroot", "ENOMEM fsmount"},
 		"arm again":    {"KILL rename /var/lib/updatectl/roots/sha256-*/etc"},
 		"confirm":      {"KILL rename /var/lib/updatectl/state.json", "ENOSPC write /var/lib/updatectl/.state.json.*"},
 		"gc":           {"KILL unlink /var/lib/updatectl/objects/*/*"},

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const checks = "usr/lib/updatectl/health.d/"
 
-// service is a unit of an image and the link that enables it.
+// service returns the entries of a unit and of the link that enables it.
 func service(name, text string) []layerEntry {
 	return []layerEntry{
 		aFile("usr/lib/systemd/system/"+name, text),
@@ -20,18 +22,23 @@ func service(name, text string) []layerEntry {
 	}
 }
 
-// TestHealth shows what keeps a root from being good, and that the reason is told truly.
+// TestHealth shows what makes a root unhealthy, and that the right reason is reported.
 func TestHealth(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "health")
 	h := s.host
-	h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d; printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' > /etc/updatectl/conf.d/health.toml`)
+	h.Must(t, "sh", "-ec",
+		`mkdir -p /etc/updatectl/conf.d
+printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' \
+	> /etc/updatectl/conf.d/health.toml`)
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 
-	t.Run("what was reachable before is asked for", func(t *testing.T) {
+	t.Run("what was reachable before must be reachable", func(t *testing.T) {
 		s := s.in(t)
 		r := s.health()
-		for _, want := range []string{"start jobs", "boot-complete.target", "restarts", "failed units", "ssh.service", "port tcp:22", s.registry.Host} {
+		for _, want := range []string{"start jobs", "boot-complete.target", "restarts", "failed units", "ssh.service",
+			"port tcp:22", s.registry.Host} {
 			if r.results[want].Verdict != "ok" {
 				t.Errorf("%q is %+v, want it ok; the report is %+v", want, r.results[want], r)
 			}
@@ -45,24 +52,28 @@ func TestHealth(t *testing.T) {
 		reason string
 	}{
 		"check": {
-			[]layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")},
+			[]layerEntry{aProgram(checks+"required.d/10-app",
+				"#!/bin/sh\necho the database does not answer >&2\nexit 3\n")},
 			"required.d/10-app: exit code 3: the database does not answer",
 		},
 		"slow": {
 			[]layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")},
-			"required.d/10-slow: it still ran when its time was over",
+			"required.d/10-slow: it was still running",
 		},
 		"broken": {
 			service("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
 			"failed units: these failed and had not before the switch: broken.service",
 		},
 		"crash": {
-			service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\n"),
+			service("crash.service",
+				"[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\n"),
 			"restarts: these crash and are restarted: crash.service",
 		},
 		"greenboot": {
-			append(service("greenboot-like.service", "[Unit]\nAfter=multi-user.target\nBefore=boot-complete.target\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
-				aLink("usr/lib/systemd/system/boot-complete.target.requires/greenboot-like.service", "../greenboot-like.service")),
+			append(service("greenboot-like.service", "[Unit]\nAfter=multi-user.target\nBefore=boot-complete.target\n"+
+				"[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+				aLink("usr/lib/systemd/system/boot-complete.target.requires/greenboot-like.service",
+					"../greenboot-like.service")),
 			"boot-complete.target: it was not reached (dependency): it requires greenboot-like.service",
 		},
 	} {
@@ -71,13 +82,14 @@ func TestHealth(t *testing.T) {
 			reference, root := s.variant(name, "1", c.image...)
 			s.switches("apply", "--from", reference)
 			s.unhealthy(root, c.reason, s.roots["1"])
-			h.Must(t, "systemctl", "reset-failed") // what failed in the root that was left, PID 1 remembers
+			h.Must(t, "systemctl", "reset-failed") // PID 1 remembers what failed in the root before
 			s.runs(s.roots["1"], "1")
 		})
 	}
-	t.Run("a failure that was left behind excuses nothing", func(t *testing.T) {
+	t.Run("a failure in the root before excuses nothing", func(t *testing.T) {
 		s := s.in(t)
-		reference, root := s.variant("again", "1", service("again.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
+		reference, root := s.variant("again", "1",
+			service("again.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")...)
 		for range 2 {
 			s.switches("apply", "--from", reference, "--retry")
 			s.unhealthy(root, "failed units: these failed and had not before the switch: again.service", s.roots["1"])
@@ -87,13 +99,15 @@ func TestHealth(t *testing.T) {
 	})
 	t.Run("the operator masks it, and what is only wanted may fail", func(t *testing.T) {
 		s := s.in(t)
-		h.Must(t, "sh", "-ec", "mkdir -p /etc/updatectl/health.d/required.d; ln -s /dev/null /etc/updatectl/health.d/required.d/10-app")
+		h.Must(t, "sh", "-ec",
+			"mkdir -p /etc/updatectl/health.d/required.d; ln -s /dev/null /etc/updatectl/health.d/required.d/10-app")
 		reference, root := s.variant("passes", "1",
 			aProgram(checks+"required.d/10-app", "#!/bin/sh\nexit 3\n"),
 			aProgram(checks+"required.d/20-fine", "#!/bin/sh\nexit 0\n"),
 			aProgram(checks+"wanted.d/30-moody", "#!/bin/sh\necho not today; exit 1\n"))
-		// A service that fails when the switch stops it has failed in the old root.
-		if err := h.WriteFile("/etc/systemd/system/sulks.service", "[Service]\nType=exec\nExecStart=/bin/sh -c 'trap \"exit 9\" TERM; sleep infinity & wait'\n", 0o644); err != nil {
+		// A service that fails because the switch stops it has failed in the old root.
+		if err := h.WriteFile("/etc/systemd/system/sulks.service", "[Service]\nType=exec\n"+
+			"ExecStart=/bin/sh -c 'trap \"exit 9\" TERM; sleep infinity & wait'\n", 0o644); err != nil {
 			t.Fatal(err)
 		}
 		h.Must(t, "sh", "-ec", "systemctl daemon-reload; systemctl start sulks")
@@ -104,11 +118,13 @@ func TestHealth(t *testing.T) {
 		h.Must(t, "systemctl", "reset-failed")
 		s.runs(root, "1")
 		r := s.health()
-		if got := r.results["required.d/10-app"].Verdict + r.results["required.d/20-fine"].Verdict + r.results["wanted.d/30-moody"].Verdict; got != "okwarn" || !r.Healthy {
+		if got := r.results["required.d/10-app"].Verdict + r.results["required.d/20-fine"].Verdict +
+			r.results["wanted.d/30-moody"].Verdict; got != "okwarn" || !r.Healthy {
 			t.Errorf("the verdicts are %q, the report is %+v", got, r)
 		}
 		text := s.updatectl(exitDone, "status").Stdout
-		for _, want := range []string{"healthy, judged ", "ok    required.d/20-fine", "warn  wanted.d/30-moody", "exit code 1: not today"} {
+		for _, want := range []string{"healthy, judged ", "ok    required.d/20-fine", "warn  wanted.d/30-moody",
+			"exit code 1: not today"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("status does not say %q:\n%s", want, text)
 			}
@@ -116,20 +132,20 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// healthReport is what the tests read of the health gate's report.
+// healthReport is the part of the health gate's report that the tests read.
 type healthReport struct {
 	Root    string
 	Healthy bool
 	results map[string]struct{ Name, Verdict, Reason, Output string }
 }
 
-// health reads the last report of the health gate out of status.
+// health returns the last report of the health gate from status.
 func (s *site) health() healthReport {
 	s.Helper()
 	return s.reports()["health"]
 }
 
-// reports are the reports in status by their names there.
+// reports returns the reports in status by name.
 func (s *site) reports() map[string]healthReport {
 	s.Helper()
 	type report struct {
@@ -153,8 +169,8 @@ func (s *site) reports() map[string]healthReport {
 	return reports
 }
 
-// unhealthy expects that the host was sent into a root and the health gate gave it up for a reason, which is told
-// everywhere. It leaves the host in whichever root it was before, good.
+// unhealthy waits until the health gate has rejected a root for a reason, and expects every command to report the
+// reason and the host to be in the root before.
 func (s *site) unhealthy(root, reason, before string) {
 	s.Helper()
 	if s.condemned(root).Booted.Root == root {
@@ -172,11 +188,13 @@ func (s *site) unhealthy(root, reason, before string) {
 	if v.Booted.Root != before || v.Phase != "good" {
 		s.Errorf("want %s booted and good, status is %+v", before, v)
 	}
-	if r := s.reports(); r["unhealthy"].Healthy || r["unhealthy"].Root != root || !r["health"].Healthy || r["health"].Root != before {
+	if r := s.reports(); r["unhealthy"].Healthy || r["unhealthy"].Root != root || !r["health"].Healthy ||
+		r["health"].Root != before {
 		s.Errorf("the reports are %+v", r)
 	}
 	check, text, _ := strings.Cut(reason, ": ")
-	told := s.host.Must(s.T, "journalctl", "--unit="+confirmUnit, "--output=cat", "--no-pager", "UPDATECTL_CHECK="+check, "UPDATECTL_VERDICT=fail")
+	told := s.host.Must(s.T, "journalctl", "--unit="+confirmUnit, "--output=cat", "--no-pager",
+		"UPDATECTL_CHECK="+check, "UPDATECTL_VERDICT=fail")
 	if !strings.Contains(told, text) {
 		s.Errorf("the journal says %q, want %q", told, text)
 	}
@@ -187,20 +205,23 @@ func (s *site) unhealthy(root, reason, before string) {
 	}
 }
 
-// condemned waits until the host is up and a root is bad.
+// condemned waits until the host is up and a root is bad, and returns the status.
 func (s *site) condemned(root string) status {
 	s.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		state := strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-system-running").Stdout)
-		r := s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
-		var v status
-		if (state == "running" || state == "degraded") && r.Code == 0 && json.Unmarshal([]byte(r.Stdout), &v) == nil {
-			if _, bad := v.Bad[root]; bad && v.Phase != "armed" && v.Phase != "trying" {
-				return v
-			}
+	var state string
+	var r lab.Result
+	var v status
+	if !s.host.Await(s.T, time.Minute, func() bool {
+		state = s.systemState()
+		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
+		v = status{}
+		if !isUp(state) || r.Code != 0 || json.Unmarshal([]byte(r.Stdout), &v) != nil {
+			return false
 		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the host is %s and has not given up %s: %s", state, root, r)
-		}
+		_, bad := v.Bad[root]
+		return bad && v.Phase != "armed" && v.Phase != "trying"
+	}) {
+		s.Fatalf("the host is %s and has not given up %s: %s", state, root, r)
 	}
+	return v
 }

@@ -27,8 +27,9 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestPack packs a whole server: twice the same image, which others unpack to what was packed.
+// TestPack packs a whole server twice, into the same image, from which umoci unpacks the same tree.
 func TestPack(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	tree, err := lab.V1(t.Context())
 	if err != nil {
@@ -42,8 +43,9 @@ func TestPack(t *testing.T) {
 	b.sameAsPacked(tree, ".", first, wholeSeconds)
 }
 
-// TestPackOdd packs what is odd, from a directory and from a tar.
+// TestPackOdd packs everything unusual, from a directory and from a tar.
 func TestPackOdd(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	archive := filepath.Join(b.dir, "odd.tar")
 	if err := os.WriteFile(archive, b.oddLayer(), 0o644); err != nil {
@@ -55,7 +57,8 @@ func TestPackOdd(t *testing.T) {
 		expect        func(node) node
 	}{
 		"directory": {tree, ".", wholeSeconds},
-		"tar": {archive, odd, func(n node) node { // which has nothing above, and where GNU tar has made two of a linked FIFO
+		// without parent directories, and with a linked FIFO that GNU tar has duplicated
+		"tar": {archive, odd, func(n node) node {
 			if n.Mode&unix.S_IFMT == unix.S_IFIFO {
 				n.Nlink, n.First = 1, ""
 			}
@@ -71,9 +74,10 @@ func TestPackOdd(t *testing.T) {
 	}
 }
 
-// TestSignatures signs with everybody's tool and verifies with everybody else's, in a registry and in layouts that
-// others have copied. Signed with one key, and asked for with another, each is refused.
+// TestSignatures signs with each tool and verifies with all others, in a registry and in layouts that other tools have
+// copied. With another key, each refuses the signature.
 func TestSignatures(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -96,8 +100,12 @@ func TestSignatures(t *testing.T) {
 			b.run(0, "releasectl", "sign", "--plain-http", "--form", "simple", "--key", b.publisher.Key, reference)
 			return nil
 		}},
-		"cosign-3": {"bundle", func(b *bench, reference string) error { return b.publisher.Sign(b.Context(), r, reference) }},
-		"cosign-2": {"simple-signing", func(b *bench, reference string) error { return b.publisher.SignOld(b.Context(), r, reference) }},
+		"cosign-3": {"bundle", func(b *bench, reference string) error {
+			return b.publisher.Sign(b.Context(), r, reference)
+		}},
+		"cosign-2": {"simple-signing", func(b *bench, reference string) error {
+			return b.publisher.SignOld(b.Context(), r, reference)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -106,7 +114,7 @@ func TestSignatures(t *testing.T) {
 			b.run(0, "releasectl", "push", "--plain-http", layout+":latest", repository+":stable")
 			b.run(exitNotTrusted, "updatectl", "--root", host, "check", "--from", repository+":stable")
 			if err := b.publisher.Verify(t.Context(), r, reference); err == nil {
-				t.Fatal("cosign accepts what nobody has signed")
+				t.Fatal("cosign accepts an unsigned image")
 			}
 			if err := c.sign(b, reference); err != nil {
 				t.Fatal(err)
@@ -120,14 +128,16 @@ func TestSignatures(t *testing.T) {
 			}
 			b.trusted(host, repository+":stable", d, c.form)
 			b.run(exitNotTrusted, "updatectl", "--root", strange, "check", "--from", repository+":stable")
-			if out := b.run(0, "releasectl", "inspect", "--plain-http", "--key", b.publicKey(), repository+":stable"); !strings.Contains(out, d.String()) {
+			if out := b.run(0, "releasectl", "inspect", "--plain-http", "--key", b.publicKey(),
+				repository+":stable"); !strings.Contains(out, d.String()) {
 				t.Errorf("releasectl inspect says %s", out)
 			}
-			if got := b.tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", "docker://"+repository+":stable"); strings.TrimSpace(got) != d.String() {
+			if got := b.tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+				"docker://"+repository+":stable"); strings.TrimSpace(got) != d.String() {
 				t.Errorf("skopeo inspect says %q, want %s", got, d)
 			}
 
-			// skopeo knows signatures of this kind by their tags only: the index that stands in for referrers, and cosign's.
+			// skopeo copies signatures only by their tags: that of the index of referrers, and that of cosign.
 			mirror := "oci:" + filepath.Join(b.dir, "mirror-"+name)
 			tag := "sha256-" + d.Encoded()
 			if c.form == "simple-signing" {
@@ -139,10 +149,11 @@ func TestSignatures(t *testing.T) {
 			b.trusted(host, mirror+":stable", d, c.form)
 			b.run(exitNotTrusted, "updatectl", "--root", strange, "check", "--from", mirror+":stable")
 
-			// And back into a registry, by skopeo and by releasectl.
+			// Back to a registry, with skopeo and with releasectl.
 			b.mirror(mirror+":stable", "docker://"+repository+"-skopeo:stable")
 			b.mirror(mirror+":"+tag, "docker://"+repository+"-skopeo:"+tag)
-			b.run(0, "releasectl", "push", "--plain-http", strings.TrimPrefix(mirror, "oci:")+":stable", repository+"-releasectl:stable")
+			b.run(0, "releasectl", "push", "--plain-http", strings.TrimPrefix(mirror, "oci:")+":stable",
+				repository+"-releasectl:stable")
 			for _, copied := range []string{repository + "-skopeo", repository + "-releasectl"} {
 				b.trusted(host, copied+":stable", d, c.form)
 				if err := b.publisher.Verify(t.Context(), r, copied+"@"+d.String()); err != nil {
@@ -150,7 +161,7 @@ func TestSignatures(t *testing.T) {
 				}
 			}
 
-			// cosign's own layout: of a bundle, the image is in its index and the bundle only among its blobs.
+			// In cosign's own layout the index has the image, and the bundle is only among the blobs.
 			saved := filepath.Join(b.dir, "saved-"+name)
 			b.tool("cosign", "save", "--allow-http-registry", "--allow-insecure-registry", "--dir", saved, reference)
 			b.tool("cosign", "verify", "--key", b.publicKey(), "--insecure-ignore-tlog=true", "--local-image", saved)
@@ -160,8 +171,9 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// TestKeys signs with keys of every kind, as openssl and others write them.
+// TestKeys signs with keys of every kind, in the format of openssl.
 func TestKeys(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -192,14 +204,16 @@ func TestKeys(t *testing.T) {
 				Key:    filepath.Join(b.dir, "release.key"),
 				Public: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 			}
-			if err := os.WriteFile(b.publisher.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
+			if err := os.WriteFile(b.publisher.Key,
+				pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			host := b.host(r.Host)
 			for option, form := range map[string]string{"bundle": "bundle", "simple": "simple-signing"} {
 				repository := r.Host + "/keys/" + name + "-" + option
 				b.run(0, "releasectl", "push", "--plain-http", layout+":latest", repository+":stable")
-				b.run(0, "releasectl", "sign", "--plain-http", "--form", option, "--key", b.publisher.Key, repository+":stable")
+				b.run(0, "releasectl", "sign", "--plain-http", "--form", option, "--key", b.publisher.Key,
+					repository+":stable")
 				b.trusted(host, repository+":stable", d, form)
 				b.tool("cosign", "verify", "--key", b.publicKey(), "--insecure-ignore-tlog=true",
 					"--allow-http-registry", "--allow-insecure-registry", repository+"@"+d.String())
@@ -208,8 +222,9 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestSignedLayout signs where no registry is: on the stick that goes to the host.
+// TestSignedLayout signs a layout without a registry, as on a USB stick for the host.
 func TestSignedLayout(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	layout := filepath.Join(b.dir, "stick")
 	d := b.pack(smallTree(t), layout)
@@ -217,7 +232,7 @@ func TestSignedLayout(t *testing.T) {
 	b.run(exitNotTrusted, "updatectl", "--root", host, "check", "--from", "oci:"+layout)
 	b.sign(layout)
 	b.trusted(host, "oci:"+layout, d, "bundle")
-	copied := filepath.Join(b.dir, "copied") // by an ordinary copy, and named by digest
+	copied := filepath.Join(b.dir, "copied") // with cp, and referred to by digest
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", layout, copied).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -225,8 +240,9 @@ func TestSignedLayout(t *testing.T) {
 	b.run(exitAvailable, "updatectl", "--root", host, "stage", "--from", "oci:"+copied)
 }
 
-// TestForms stages images as other publishers' tools form them, signed with both of cosign's forms.
+// TestForms stages images in the formats of other tools, with each of cosign's forms of signature.
 func TestForms(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "packed")
@@ -236,12 +252,16 @@ func TestForms(t *testing.T) {
 		options          []string
 		manifest, layers string
 	}{
-		"podman": {[]string{"--format", "oci", "--dest-compress-format", "gzip", "--dest-force-compress-format"}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
-		"zstd":   {[]string{"--format", "oci", "--dest-compress-format", "zstd", "--dest-force-compress-format"}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
-		"chunked": {[]string{"--format", "oci", "--dest-compress-format", "zstd:chunked", "--dest-force-compress-format"},
+		"podman": {[]string{"--format", "oci", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
+			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
+		"zstd": {[]string{"--format", "oci", "--dest-compress-format", "zstd", "--dest-force-compress-format"},
+			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
+		"chunked": {[]string{"--format", "oci", "--dest-compress-format", "zstd:chunked",
+			"--dest-force-compress-format"},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
 		"docker": {[]string{"--format", "v2s2", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
-			"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.image.rootfs.diff.tar.gzip"},
+			"application/vnd.docker.distribution.manifest.v2+json",
+			"application/vnd.docker.image.rootfs.diff.tar.gzip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -253,12 +273,14 @@ func TestForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if m.MediaType != c.manifest || len(m.Layers) != 1 || m.Layers[0].MediaType != c.layers {
-				t.Fatalf("skopeo made another form of image: %s", raw)
+				t.Fatalf("skopeo made an image of another format: %s", raw)
 			}
 			d := digest.FromString(raw)
 			for form, sign := range map[string]func() error{
-				"bundle":         func() error { return b.publisher.Sign(t.Context(), r, repository+"@"+d.String()) },
-				"simple-signing": func() error { return b.publisher.SignOld(t.Context(), r, repository+"-old@"+d.String()) },
+				"bundle": func() error { return b.publisher.Sign(t.Context(), r, repository+"@"+d.String()) },
+				"simple-signing": func() error {
+					return b.publisher.SignOld(t.Context(), r, repository+"-old@"+d.String())
+				},
 			} {
 				reference := repository + ":stable"
 				if form == "simple-signing" {
@@ -270,15 +292,16 @@ func TestForms(t *testing.T) {
 				}
 				b.trusted(b.host(r.Host), reference, d, form)
 				if got := b.stagedDump(b.stage(reference, r.Host)); got != want {
-					t.Errorf("%s: composefs-info dumps another tree than of the image as it was packed", reference)
+					t.Errorf("%s: composefs-info dumps another tree than that of the packed image", reference)
 				}
 			}
 		})
 	}
 }
 
-// TestPlatforms publishes for two architectures: the index is signed, and a host takes its own image out of it.
+// TestPlatforms publishes for two architectures: the index is signed, and a host takes its own image from it.
 func TestPlatforms(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r := lab.NewRegistry(t, lab.RegistryOptions{})
 	layout := filepath.Join(b.dir, "index")
@@ -289,7 +312,7 @@ func TestPlatforms(t *testing.T) {
 	b.writeIndex(layout, "others", arm64)
 
 	for name, options := range map[string][]string{
-		"oci":    {"--all"}, // the index is another one then: skopeo notes in it which images are in zstd
+		"oci":    {"--all"}, // this changes the index: skopeo marks the images with zstd
 		"docker": {"--all", "--format", "v2s2", "--dest-compress-format", "gzip", "--dest-force-compress-format"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -304,9 +327,9 @@ func TestPlatforms(t *testing.T) {
 			}
 			ours := index.Manifests[0]
 			if ours.Platform == nil || ours.Platform.Architecture != "amd64" {
-				t.Fatalf("skopeo wrote another order: %s", raw)
+				t.Fatalf("skopeo changed the order: %s", raw)
 			}
-			// A signature on the image inside is none on the index.
+			// A signature on an image does not count for the index.
 			if err := b.publisher.Sign(t.Context(), r, repository+"@"+ours.Digest.String()); err != nil {
 				t.Fatal(err)
 			}
@@ -329,14 +352,14 @@ func TestPlatforms(t *testing.T) {
 		}
 		b.trusted(b.host(r.Host), repository+":stable", amd64, "bundle")
 	})
-	t.Run("not ours", func(t *testing.T) {
+	t.Run("another platform", func(t *testing.T) {
 		b := b.in(t)
 		b.run(0, "releasectl", "sign", "--key", b.publisher.Key, "oci:"+layout+":others")
 		b.run(exitIncompatible, "updatectl", "--root", b.host(), "check", "--from", "oci:"+layout+":others")
 	})
 }
 
-// in is the same bench for a part of the test.
+// in returns the bench for a subtest.
 func (b *bench) in(t *testing.T) *bench {
 	part := *b
 	part.T = t
@@ -347,7 +370,7 @@ func (b *bench) in(t *testing.T) *bench {
 	return &part
 }
 
-// cosign2 runs the cosign of Debian 13.
+// cosign2 runs cosign 2, of Debian 13.
 func (b *bench) cosign2(command string, args ...string) {
 	b.Helper()
 	old, err := lab.OldTools(b.Context())
@@ -360,7 +383,7 @@ func (b *bench) cosign2(command string, args ...string) {
 	}
 }
 
-// publicKey is a file with the publisher's key.
+// publicKey writes the publisher's public key to a file and returns its path.
 func (b *bench) publicKey() string {
 	b.Helper()
 	path := filepath.Join(b.dir, "release.pub")
@@ -370,7 +393,7 @@ func (b *bench) publicKey() string {
 	return path
 }
 
-// hostOf is host, with the key of another publisher.
+// hostOf is like host, with the key of another publisher.
 func (b *bench) hostOf(p *lab.Publisher, plainHTTP ...string) string {
 	b.Helper()
 	other := b.in(b.T)
@@ -378,7 +401,7 @@ func (b *bench) hostOf(p *lab.Publisher, plainHTTP ...string) string {
 	return other.host(plainHTTP...)
 }
 
-// pack packs a tree as "latest" with releasectl.
+// pack packs a tree as "latest" with releasectl, and returns the digest.
 func (b *bench) pack(tree, layout string) digest.Digest {
 	b.Helper()
 	return b.packAs(tree, layout+":latest")
@@ -391,16 +414,16 @@ func (b *bench) packAs(tree, target string, options ...string) digest.Digest {
 	return packed.Digest
 }
 
-// answer runs a program of the project and reads what it says in JSON.
+// answer runs a program of the project and parses its JSON output.
 func (b *bench) answer(v any, code int, program string, args ...string) {
 	b.Helper()
 	text := b.run(code, program, args...)
 	if err := json.Unmarshal([]byte(text), v); err != nil {
-		b.Fatalf("%s says %s: %v", program, text, err)
+		b.Fatalf("%s printed %s: %v", program, text, err)
 	}
 }
 
-// trusted expects the agent to find an image that is signed, in one form, with the publisher's key.
+// trusted expects the agent to accept an image because of a signature of one form by the publisher's key.
 func (b *bench) trusted(host, reference string, d digest.Digest, form string) {
 	b.Helper()
 	var found struct {
@@ -417,7 +440,7 @@ func (b *bench) trusted(host, reference string, d digest.Digest, form string) {
 	}
 }
 
-// mirror copies with skopeo what a reference stands for, bytes unchanged.
+// mirror copies an image or index with skopeo, unchanged.
 func (b *bench) mirror(from, to string) {
 	b.Helper()
 	b.mirrorAs([]string{"--all", "--preserve-digests"}, from, to)
@@ -429,7 +452,7 @@ func (b *bench) mirrorAs(options []string, from, to string) {
 	b.tool("skopeo", append(append(args, options...), from, to)...)
 }
 
-// signedCopy signs a copy of a layout, so that the layout stays as it is, and stages it.
+// signedCopy signs and stages a copy of a layout, which stays unchanged.
 func (b *bench) signedCopy(layout string) staged {
 	b.Helper()
 	signed := layout + "-signed"
@@ -438,17 +461,17 @@ func (b *bench) signedCopy(layout string) staged {
 	return b.stage("oci:" + signed + ":latest")
 }
 
-// stagedDump is all that composefs-info tells of a root.
+// stagedDump returns what composefs-info dumps of a root.
 func (b *bench) stagedDump(s staged) string {
 	b.Helper()
 	text := b.tool("composefs-info", "dump", s.cfs())
 	if !strings.Contains(text, "/usr/lib/systemd/systemd ") {
-		b.Fatalf("a small tree without an init was staged:\n%s", text)
+		b.Fatalf("the staged tree has no init:\n%s", text)
 	}
 	return text
 }
 
-// writeIndex adds an index of images in a layout, as any tool for JSON would.
+// writeIndex adds an index of images to a layout.
 func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	b.Helper()
 	file := filepath.Join(layout, "index.json")
@@ -480,14 +503,15 @@ func (b *bench) writeIndex(layout, tag string, images ...digest.Digest) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	err = errors.Join(os.WriteFile(filepath.Join(layout, "blobs/sha256", d.Digest.Encoded()), data, 0o644), os.WriteFile(file, text, 0o644))
+	err = errors.Join(os.WriteFile(filepath.Join(layout, "blobs/sha256", d.Digest.Encoded()), data, 0o644),
+		os.WriteFile(file, text, 0o644))
 	if err != nil {
 		b.Fatal(err)
 	}
 }
 
-// sameAsPacked unpacks what releasectl packed with umoci, and compares it with the tree below a directory, but for what
-// the kernel and PID 1 fill on every host, which is left out.
+// sameAsPacked unpacks with umoci what releasectl packed, and compares it with the tree below a directory. It skips
+// the content of the directories that the kernel and PID 1 fill on every host.
 func (b *bench) sameAsPacked(tree, below, layout string, expect func(node) node) {
 	b.Helper()
 	bundle := layout + "-unpacked"
@@ -500,19 +524,19 @@ func (b *bench) sameAsPacked(tree, below, layout string, expect func(node) node)
 				delete(want, name)
 				continue
 			}
-			n.Nlink = 0 // it counted what is left out
+			n.Nlink = 0 // it counts what is skipped
 		}
 		delete(n.Xattrs, "user.empty") // see TestSameTree
 		want[name] = expect(n)
 	}
 	if len(want) < 3000 {
-		b.Fatalf("only %d names are there to compare", len(want))
+		b.Fatalf("only %d names to compare", len(want))
 	}
 	b.Logf("%d names to compare", len(want))
 	sameTree(b.T, got, want)
 }
 
-// wholeSeconds is what becomes of a file's time in a tar that umoci writes.
+// wholeSeconds returns a node with its time as in a tar that umoci writes.
 func wholeSeconds(n node) node {
 	sec, _, _ := strings.Cut(n.Mtime, ".")
 	n.Mtime = sec + ".000000000"

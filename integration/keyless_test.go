@@ -27,9 +27,10 @@ const (
 	identityFile = "/etc/updatectl/conf.d/50-identity.toml"
 )
 
-// TestKeyless has a host ask for a key and an identity: it moves when both have signed, says who they were, and refuses
-// another subject and another authority. cosign agrees with each verdict about the identity.
+// TestKeyless configures a host to require a key and an identity: it switches when both have signed, names the
+// signers, and refuses another subject and another authority. cosign agrees with each verdict on the identity.
 func TestKeyless(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "keyless")
 	authority, stranger := newAuthority(t), newAuthority(t)
 	image := digest.Digest(strings.Replace(s.roots["1"], "-", ":", 1))
@@ -43,7 +44,7 @@ func TestKeyless(t *testing.T) {
 
 	before := s.condition()
 	s.complains(exitNotTrusted, "1 of the 2 signers needed", "[verify] threshold", "apply")
-	s.attach(stranger, image) // the same names, known to an authority that nobody here trusts
+	s.attach(stranger, image) // the same names, certified by an authority that the host does not trust
 	s.complains(exitNotTrusted, "1 of the 2 signers needed", "[verify] threshold", "apply")
 	if err := s.cosignKnows(authority, image, buildSubject); err == nil {
 		t.Error("cosign trusts the other authority")
@@ -55,7 +56,7 @@ func TestKeyless(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.cosignKnows(authority, image, "other@example.org"); err == nil {
-		t.Error("cosign takes one subject for another")
+		t.Error("cosign accepts another subject")
 	}
 	s.write(identityFile, policy(alone, "other@example.org"))
 	s.complains(exitNotTrusted, "the policy asks for other@example.org", "check [[verify.identity]]", "apply")
@@ -68,11 +69,12 @@ func TestKeyless(t *testing.T) {
 	s.runs(s.roots["1"], "1")
 	const who = buildSubject + " (bundle; known to " + buildIssuer + "; entry 4711 of "
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, who) || !strings.Contains(text, "release.pub (bundle)") {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, who) ||
+			!strings.Contains(text, "release.pub (bundle)") {
 			t.Errorf("%s does not say %q and the key:\n%s", command, who, text)
 		}
 	}
-	// Offline, and by the identity alone; not by another trust root.
+	// Offline, and with the identity alone; not with another trust root.
 	s.registry.Stop()
 	s.updatectl(exitDone, "verify")
 	s.write(identityFile, policy(alone, buildSubject))
@@ -99,7 +101,7 @@ func trustRoot(t *testing.T, a *verifytest.Authority) string {
 	return string(text)
 }
 
-// write writes a file of the host.
+// write writes a file in the host.
 func (s *site) write(name, text string) {
 	s.Helper()
 	if err := s.host.WriteFile(name, text, 0o644); err != nil {
@@ -107,7 +109,7 @@ func (s *site) write(name, text string) {
 	}
 }
 
-// attach signs an image in os/server by the identity, and publishes the bundle where cosign 3 puts it.
+// attach signs an image in os/server as the identity, and publishes the bundle where cosign 3 expects it.
 func (s *site) attach(a *verifytest.Authority, image digest.Digest) {
 	s.Helper()
 	c, err := a.Bundle(verifytest.Signing{Subject: buildSubject, Issuer: buildIssuer}, image)
@@ -127,18 +129,20 @@ func (s *site) attach(a *verifytest.Authority, image digest.Digest) {
 	if err := repository.Push(s.Context(), bundle, bytes.NewReader(c.Bundle)); err != nil {
 		s.Fatal(err)
 	}
-	_, err = oras.PackManifest(s.Context(), repository, oras.PackManifestVersion1_1, verify.BundleMediaType, oras.PackManifestOptions{
-		Subject: &subject, Layers: []ocispec.Descriptor{bundle},
-		ManifestAnnotations: map[string]string{
-			"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
-		},
-	})
+	_, err = oras.PackManifest(s.Context(), repository, oras.PackManifestVersion1_1, verify.BundleMediaType,
+		oras.PackManifestOptions{
+			Subject: &subject, Layers: []ocispec.Descriptor{bundle},
+			ManifestAnnotations: map[string]string{
+				"dev.sigstore.bundle.content":       "dsse-envelope",
+				"dev.sigstore.bundle.predicateType": verify.BundlePredicateType,
+			},
+		})
 	if err != nil {
 		s.Fatal(err)
 	}
 }
 
-// cosignKnows asks cosign whether an identity has signed an image in os/server.
+// cosignKnows returns an error unless cosign finds a signature by an identity on an image in os/server.
 func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject string) error {
 	s.Helper()
 	tools, err := lab.Tools(s.Context())
@@ -149,7 +153,8 @@ func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject
 	if err := os.WriteFile(file, []byte(trustRoot(s.T, a)), 0o644); err != nil {
 		s.Fatal(err)
 	}
-	out, err := lab.Tool(s.Context(), tools, "cosign", "verify", "--trusted-root", file, "--certificate-identity", subject,
+	out, err := lab.Tool(s.Context(), tools, "cosign", "verify", "--trusted-root", file,
+		"--certificate-identity", subject,
 		"--certificate-oidc-issuer", buildIssuer, "--insecure-ignore-sct", "--use-signed-timestamps",
 		"--allow-http-registry", "--allow-insecure-registry", s.registry.Host+"/os/server@"+image.String())
 	if err != nil {
@@ -157,7 +162,7 @@ func (s *site) cosignKnows(a *verifytest.Authority, image digest.Digest, subject
 	}
 	var found []json.RawMessage
 	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found) == 0 {
-		s.Errorf("cosign says %q (%v)", out, err)
+		s.Errorf("cosign prints %q (%v)", out, err)
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestPlainSoftReboot proves the lab without the product: a host that soft-reboots into another tree does everything the
-// product's tests look for. What it shows about systemd is what the product builds on.
+// TestPlainSoftReboot tests the lab without the product: a host that soft-reboots into another tree does everything
+// that the tests of the product check. It also shows what the product relies on in systemd.
 func TestPlainSoftReboot(t *testing.T) {
 	ctx := t.Context()
 	h := lab.Start(t, lab.Options{Name: "plain"})
@@ -24,7 +24,7 @@ func TestPlainSoftReboot(t *testing.T) {
 	if err := h.CopyIn(ctx, v2, "/var/lib/v2"); err != nil {
 		t.Fatal(err)
 	}
-	// So that the network is there again: addresses of a link that nobody configures go with networkd's next start.
+	// Without its configuration, networkd would remove the addresses of the link when it starts again.
 	h.Must(t, "cp", "-a", "/etc/systemd/network/10-lab.network", "/var/lib/v2/etc/systemd/network/")
 	h.Must(t, "sh", "-ec", "cp -a /etc/ssh/ssh_host_* /var/lib/v2/etc/ssh/")
 	h.Must(t, "touch", "/run/stamp")
@@ -34,7 +34,7 @@ func TestPlainSoftReboot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// PID 1 takes /run/nextroot when it is an OS tree, and brings along what is mounted there.
+	// PID 1 switches to /run/nextroot if it is an OS tree, and keeps what is mounted there.
 	h.Must(t, "sh", "-ec", "mkdir /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
 	after, err := h.SoftReboot(ctx)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestPlainSoftReboot(t *testing.T) {
 			t.Errorf("%s says %q, want %q", path, got, want)
 		}
 	}
-	h.Must(t, "test", "-e", "/run/stamp") // /run is the one file system that stays
+	h.Must(t, "test", "-e", "/run/stamp") // /run is the only file system that stays
 	h.Must(t, "systemctl", "is-active", "--quiet", "memcached.service")
 	if failed, err := h.FailedUnits(ctx); err != nil || len(failed) != 0 {
 		t.Errorf("after the soft reboot there are failed units %v (%v)", failed, err)
@@ -64,7 +64,7 @@ func TestPlainSoftReboot(t *testing.T) {
 		t.Errorf("the web server says %q, want version 2", last)
 	}
 	if len(outages) == 0 {
-		t.Fatal("the probe saw no outage: it did not look")
+		t.Fatal("the probe saw no outage: it did not poll")
 	}
 	t.Logf("outages: %v", outages)
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/fault"
 )
 
-// TestFaultsOfTheMachine lets the machine around the agent fail, for real where a container can: a read-only file system, a
-// full one, no memory, no bus, a network that dies. What happens when services have stopped is injected into the step that
-// runs there, in a real switch.
+// TestFaultsOfTheMachine lets the machine around the agent fail, really where a container can: a read-only file
+// system, a full one, no memory, no bus, a network that dies. Faults after services have stopped are injected into the
+// arming step of a real switch.
 func TestFaultsOfTheMachine(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "machine")
 	h := s.host
 	s.injects()
@@ -49,7 +50,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		wire.Repair()
 		s.sound()
 	})
-	t.Run("the network dies for good", func(t *testing.T) {
+	t.Run("the network dies permanently", func(t *testing.T) {
 		s := s.in(t)
 		must("rm -rf /var/lib/updatectl")
 		wire.Damage(lab.Blobs, lab.Cut(1<<20))
@@ -74,7 +75,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			s.sound()
 		}
 		if died == 0 {
-			t.Error("it had enough memory every time: this shows nothing")
+			t.Error("memory always sufficed: this shows nothing")
 		}
 		s.updatectl(exitAvailable, "stage")
 		s.sound()
@@ -83,7 +84,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		s := s.in(t)
 		must("cd /; mount --bind /var/lib/updatectl /var/lib/updatectl; mount -o remount,bind,ro /var/lib/updatectl")
 		s.refused(exitError, "read-only file system", "mounted read-only", "apply")
-		s.refused(exitError, "read-only file system", "mounted read-only", "stage", "--from", s.registry.Host+"/"+s.offer("small", smallTree(t), s.publisher.Key))
+		s.refused(exitError, "read-only file system", "mounted read-only", "stage", "--from",
+			s.registry.Host+"/"+s.offer("small", smallTree(t), s.publisher.Key))
 		if v := s.status(); v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || v.Armed != "" {
 			t.Errorf("status is %v", v)
 		}
@@ -107,8 +109,10 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			spec   fault.Spec
 			reason string
 		}{
-			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC", Stays: true}, "no space left on device"},
-			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"}, "input/output error"},
+			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC",
+				Stays: true}, "no space left on device"},
+			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"},
+				"input/output error"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "ENOMEM"}, "cannot allocate memory"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "KILL"}, "did not run to its end"},
 		} {
@@ -123,7 +127,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		}
 	})
 	t.Run("the stamp cannot be written", func(t *testing.T) {
-		s := s.in(t) // the root is armed by then: what is mounted at / tells the rest
+		s := s.in(t) // the root is armed by then; what is mounted at / shows the rest
 		s.faults(fault.Spec{Step: "create /run/updatectl/.armed.json.*", Nth: 1, Do: "ENOSPC", Stays: true})
 		s.armsBy(injector + " " + faultSpec + " /usr/bin/updatectl agent arm")
 		s.switches("apply")
@@ -156,7 +160,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 		s := s.in(t)
 		s.faults(fault.Spec{Step: "rename " + stateFile, Nth: 2, Do: "KILL"})
 		if err := h.WriteFile("/run/systemd/system/"+confirmUnit+".d/lab.conf",
-			"[Service]\nExecStart=\nExecStart="+injector+" "+faultSpec+" /usr/bin/updatectl confirm\n", 0o644); err != nil {
+			"[Service]\nExecStart=\nExecStart="+injector+" "+faultSpec+" /usr/bin/updatectl confirm\n",
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		s.publish("2", "os/server:stable")
@@ -166,9 +171,10 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		if v.Phase != "trying" || v.Booted.Root != s.roots["2"] || v.Good[0].Root != one {
-			t.Errorf("killed before it said good: %v", v)
+			t.Errorf("killed before the root was good: %v", v)
 		}
-		must("rm -r /run/systemd/system/" + confirmUnit + ".d; systemctl daemon-reload; systemctl reset-failed; systemctl start " + confirmUnit)
+		must("rm -r /run/systemd/system/" + confirmUnit +
+			".d; systemctl daemon-reload; systemctl reset-failed; systemctl start " + confirmUnit)
 		s.runs(s.roots["2"], "2")
 		s.sound()
 	})

@@ -9,8 +9,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// clockJump is a service that sets the clock when services stop: between what is recorded before a switch and what is
-// looked at after it.
+// clockJump is a service that sets the clock when services stop: in the middle of a switch.
 const clockJump = `[Unit]
 Description=Set the clock at shutdown
 [Service]
@@ -22,15 +21,17 @@ ExecStop=/bin/sh -c 'date --set="$(cat /run/jump)"'
 WantedBy=multi-user.target
 `
 
-// TestVMMisfortunes is what befalls a host that only a machine has: a clock of its own, and memory that is counted.
+// TestVMMisfortunes shows what can happen only to a machine: it has a clock of its own, and memory that can run out.
 func TestVMMisfortunes(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmbad", Kind: lab.QEMU})
 	h := s.host
-	t.Run("the kernel kills it for want of memory", func(t *testing.T) {
+	t.Run("the kernel kills it when memory runs out", func(t *testing.T) {
 		s := s.in(t)
 		killed := 0
 		for _, limit := range []string{"4M", "8M", "16M"} {
-			r := h.Run(t.Context(), "systemd-run", "--wait", "--pipe", "--collect", "--property=MemoryMax="+limit, "--property=MemorySwapMax=0", "updatectl", "stage")
+			r := h.Run(t.Context(), "systemd-run", "--wait", "--pipe", "--collect", "--property=MemoryMax="+limit,
+				"--property=MemorySwapMax=0", "updatectl", "stage")
 			if strings.Contains(r.Stderr, "result: oom-kill") {
 				killed++
 			} else if r.Code != exitAvailable {
@@ -39,7 +40,7 @@ func TestVMMisfortunes(t *testing.T) {
 			s.sound()
 		}
 		if killed == 0 {
-			t.Error("it had enough memory every time: this shows nothing")
+			t.Error("memory always sufficed: this shows nothing")
 		}
 		s.updatectl(exitAvailable, "stage")
 		s.sound()
@@ -58,7 +59,7 @@ func TestVMMisfortunes(t *testing.T) {
 			t.Errorf("it is %s, want %s: the clock did not jump", got, to[:4])
 		}
 	}
-	// Not further: systemd sets a clock right that is years before or after its own build.
+	// Not further: systemd corrects a clock that is years before or after its own build.
 	t.Run("the clock jumps ahead", func(t *testing.T) {
 		s := s.in(t)
 		s.publish("2", "os/server:stable")

@@ -12,9 +12,10 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMLabModules proves the lab's kernel modules without the product: what live patches made of them do on a running
-// kernel, and that they stay over a soft reboot, which the product builds on.
+// TestVMLabModules tests the lab's kernel modules without the product: what the live patches do on a running kernel,
+// and that they stay across a soft reboot, which the product relies on.
 func TestVMLabModules(t *testing.T) {
+	beside(t, lab.QEMU)
 	ctx := t.Context()
 	h := lab.Start(t, lab.Options{Name: "vmmodules", Kind: lab.QEMU})
 	v1, err := lab.V1(ctx)
@@ -41,10 +42,8 @@ func TestVMLabModules(t *testing.T) {
 	}
 	complete := func(patch string) {
 		t.Helper()
-		for deadline := time.Now().Add(h.Patience()); state(patch, "transition") != "0"; time.Sleep(time.Second) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the transition of %s does not end", patch)
-			}
+		if !h.Await(t, h.Patience(), func() bool { return state(patch, "transition") == "0" }) {
+			t.Fatalf("the transition of %s does not end", patch)
 		}
 	}
 	says := func(want string) {
@@ -72,7 +71,7 @@ func TestVMLabModules(t *testing.T) {
 	complete("lab_fix2")
 	says(", lab fix 2")
 	if got := state("lab_fix", "enabled"); got == "1" {
-		t.Error("the first live patch is enabled beside the one that takes its place")
+		t.Error("the first live patch is still enabled beside its successor")
 	}
 
 	load("lab_hold")
@@ -80,24 +79,22 @@ func TestVMLabModules(t *testing.T) {
 	defer stop()
 	held := make(chan lab.Result, 1)
 	go func() { held <- h.Run(reader, "cat", "/proc/lab_hold") }()
-	for deadline := time.Now().Add(h.Patience()); ; time.Sleep(time.Second) {
-		if r := h.Sh(ctx, `grep -q lab_hold_wait /proc/$(pidof cat)/stack`); r.Code == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nobody is held by /proc/lab_hold")
-		}
+	if !h.Await(t, h.Patience(), func() bool {
+		return h.Sh(ctx,
+			`grep -q lab_hold_wait /proc/$(pidof cat)/stack`).Code == 0
+	}) {
+		t.Fatal("nobody is blocked in /proc/lab_hold")
 	}
 	load("lab_fix_hold")
-	const signals = 20 * time.Second // the kernel sends fake signals every 15 s to hurry a transition
+	const signals = 20 * time.Second // the kernel sends fake signals every 15 s to speed up a transition
 	time.Sleep(signals)
 	if state("lab_fix_hold", "transition") != "1" {
-		t.Error("the transition did not wait for the task that is held")
+		t.Error("the transition did not wait for the blocked task")
 	}
 	h.Must(t, "pkill", "-KILL", "-x", "cat")
 	if r := <-held; r.Code != 128+9 {
 		t.Errorf("the reader: %s", r)
 	}
 	complete("lab_fix_hold")
-	h.Must(t, "cat", "/proc/lab_hold") // patched, it holds nobody
+	h.Must(t, "cat", "/proc/lab_hold") // patched, it blocks nobody
 }

@@ -8,15 +8,18 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// losesWhatWasNotFlushed proves that a host of the lab loses with its power what a real one would: a file that was synced
-// is there, one that was only written is not.
+// losesWhatWasNotFlushed shows that a host of the lab loses at a power cut what a real one would: a file that was
+// synced is there, one that was only written is not.
 func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
+	beside(t, kind)
 	ctx := t.Context()
-	h := lab.Start(t, lab.Options{Name: "plug", Kind: kind, Logged: true})
-	if kind == lab.QEMU { // slow as it is, its kernel would find the time to write by itself
+	name := map[lab.Kind]string{lab.Nspawn: "plug", lab.QEMU: "vmplug"}[kind]
+	h := lab.Start(t, lab.Options{Name: name, Kind: kind, Logged: true})
+	if kind == lab.QEMU { // it is so slow that its kernel would write back in time
 		h.Must(t, "sh", "-ec", "echo 0 > /proc/sys/vm/dirty_writeback_centisecs")
 	}
-	h.Must(t, "sh", "-ec", "echo kept > /var/lib/kept; sync /var/lib/kept; echo gone > /var/lib/gone; dd if=/dev/urandom of=/var/lib/large bs=1M count=8 status=none")
+	h.Must(t, "sh", "-ec", "echo kept > /var/lib/kept; sync /var/lib/kept; echo gone > /var/lib/gone; "+
+		"dd if=/dev/urandom of=/var/lib/large bs=1M count=8 status=none")
 	before, err := h.Stamp(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +37,7 @@ func losesWhatWasNotFlushed(t *testing.T, kind lab.Kind) {
 	if r := h.Sh(ctx, "cat /var/lib/gone /var/lib/large | wc -c"); r.Stdout != "0\n" {
 		t.Errorf("what was not synced is there: %s", r)
 	}
-	h.Must(t, "sh", "-ec", "echo again > /var/lib/again; sync") // the disk can be written as before
+	h.Must(t, "sh", "-ec", "echo again > /var/lib/again; sync") // the disk can still be written
 	if _, err := h.CutPower(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -12,39 +12,39 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// A story is a host's way through every phase, recorded with all that it wrote to its disk.
+// A story is a host's way through every phase, with a recording of everything that it wrote to its disk.
 type story struct {
 	*site
 	recording *lab.Recording
 	marks     []mark
 	steps     []step
-	// brief tells that a switch takes a minute: only in every phase the next image is applied after a cut, and without
-	// going on to the good root before.
+	// brief is set where a switch takes a minute: then the next image is applied only after one cut in every phase,
+	// and without a switch to the good root before.
 	brief bool
 }
 
-// A mark is a file that was written and flushed in a root: from there on, it has to be in that root's /etc and in /var,
+// A mark is a file that was written and flushed in a root: from then on it has to be in that root's /etc and in /var,
 // and in no other root's /etc unless it was carried over.
 type mark struct {
-	root string // the version of the root, by which the file is called
-	at   int    // how many writes had been done then
+	root string // the version of the root, which is part of the file's name
+	at   int    // how many writes had completed
 }
 
 // A step is a change of the record or of the history.
 type step struct {
 	name string
-	at   int // the write that brings it
-	next int // the write that brings the next
+	at   int // the index of its write
+	next int // the index of the write of the next step
 }
 
 const (
-	// historyText begins the history, as recordText does the record.
+	// historyText is the start of the history, as recordText is of the record.
 	historyText = `{"at":"`
-	// told begins the names of steps of the history.
+	// told is the prefix of the names of steps of the history.
 	told, toldSwitching = "told ", "told switching"
 )
 
-// ailing is a service that fails in image 2 and in no other root, until it is taken away.
+// ailing is a service that fails in image 2 and in no other root, until it is removed.
 const ailing = `[Unit]
 Description=Cannot work with image 2
 [Service]
@@ -55,8 +55,8 @@ RemainAfterExit=yes
 WantedBy=multi-user.target
 `
 
-// record takes a host through every phase: onto image 1, into image 2 and back because it is not healthy there, into it
-// once more, rolled back by the operator, with roots collected.
+// record takes a host through every phase: to image 1; to image 2 and back, because it is unhealthy; to image 2 again;
+// rolled back by the operator; and garbage collection.
 func record(t *testing.T, kind lab.Kind, name string) *story {
 	t.Helper()
 	s := &story{site: newSiteOf(t, lab.Options{Name: name, Kind: kind, Logged: true})}
@@ -64,7 +64,8 @@ func record(t *testing.T, kind lab.Kind, name string) *story {
 	s.mark("host")
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
-	h.Must(t, "sh", "-ec", "cat > /etc/systemd/system/ailing.service <<'END'\n"+ailing+"END\nsystemctl enable --now ailing.service")
+	h.Must(t, "sh", "-ec",
+		"cat > /etc/systemd/system/ailing.service <<'END'\n"+ailing+"END\nsystemctl enable --now ailing.service")
 	s.mark("1")
 	s.publish("2", "os/server:stable")
 	s.updatectl(exitAvailable, "stage")
@@ -94,7 +95,7 @@ func record(t *testing.T, kind lab.Kind, name string) *story {
 	return s
 }
 
-// backAfter waits until the host, which was sent into an unhealthy root, is back where it came from.
+// backAfter waits until the host is back from an unhealthy root.
 func (s *story) backAfter(before lab.BootStamp) {
 	s.Helper()
 	stamp, err := s.host.Stamp(s.Context())
@@ -102,14 +103,15 @@ func (s *story) backAfter(before lab.BootStamp) {
 		stamp, err = s.host.AwaitBoot(s.Context(), stamp)
 	}
 	if err != nil {
-		s.Fatalf("the host does not go back: %v", err)
+		s.Fatalf("the host is not rolled back: %v", err)
 	}
 }
 
-// mark writes and flushes files that tell where they were written.
+// mark writes and flushes files whose names and contents say in which root they were written.
 func (s *story) mark(root string) {
 	s.Helper()
-	s.host.Must(s.T, "sh", "-ec", fmt.Sprintf("mkdir -p /etc/lab; for f in /etc/lab/of-%[1]s /var/lib/of-%[1]s; do echo %[1]s >$f; sync $f; done; sync", root))
+	s.host.Must(s.T, "sh", "-ec", fmt.Sprintf("mkdir -p /etc/lab; for f in /etc/lab/of-%[1]s /var/lib/of-%[1]s; "+
+		"do echo %[1]s >$f; sync $f; done; sync", root))
 	l, err := s.host.Writes()
 	if err != nil {
 		s.Fatal(err)
@@ -117,7 +119,7 @@ func (s *story) mark(root string) {
 	s.marks = append(s.marks, mark{root, len(l.Writes)})
 }
 
-// findSteps finds where the log changes the record or the history.
+// findSteps finds the writes that change the record or the history.
 func (s *story) findSteps() {
 	s.Helper()
 	l := s.recording
@@ -142,7 +144,7 @@ func (s *story) findSteps() {
 	}
 }
 
-// called names a step by what is written.
+// called returns the name of a step from what is written.
 func (s *story) called(content string) string {
 	if !strings.HasPrefix(content, recordText) {
 		lines := strings.Split(strings.TrimSpace(content), "\n")
@@ -160,7 +162,7 @@ func (s *story) called(content string) string {
 	return fmt.Sprintf("%s %s", r.Phase, s.version(r.Good[len(r.Good)-1]))
 }
 
-// state is what this test reads of the record.
+// state is the part of the record that this test reads.
 type state struct {
 	Phase  string
 	Good   []string
@@ -191,10 +193,9 @@ type moment struct {
 	cut  lab.PowerCut
 }
 
-// moments are where the power is cut at a step: as soon as its first part may be on the disk, half way to the next step,
-// and when the next one is being written; each with nothing of what was not flushed, or with a part of it. From when a
-// switch was asked for until the host has arrived, services stop, /etc is merged, and the root is armed: there, it is cut
-// at many flushes.
+// moments returns where the power is cut at a step: as soon as its first part may be on the disk, half way to the next
+// step, and when the next one is being written; each with none of what was not flushed, or with a part of it. During a
+// switch, while services stop, /etc is merged and the root is armed, the power is cut at many flushes.
 func (s *story) moments(at step) []moment {
 	var flushes []int
 	for i := at.at; i < at.next; i++ {
@@ -211,26 +212,28 @@ func (s *story) moments(at step) []moment {
 	case strings.HasPrefix(at.name, toldSwitching):
 		for i := range underWay {
 			cut := lab.PowerCut{After: flushes[n*i/underWay]}
-			if i%2 == 1 { // what follows the flush may have begun
+			if i%2 == 1 { // some writes after the flush may have reached the disk
 				cut.After, cut.Seed = min(cut.After+8, at.next), seed
 			}
 			list = append(list, moment{fmt.Sprintf("%d of %d", i, underWay), cut})
 		}
 	case !strings.HasPrefix(at.name, told):
-		list = append(list, moment{"written", lab.PowerCut{After: flushes[0]}}, moment{"left", lab.PowerCut{After: at.next, Seed: seed}})
+		list = append(list, moment{"written", lab.PowerCut{After: flushes[0]}},
+			moment{"left", lab.PowerCut{After: at.next, Seed: seed}})
 	}
 	list = append(list, moment{halfWay, lab.PowerCut{After: flushes[n/2]}})
 	slices.SortStableFunc(list, func(a, b moment) int { return a.cut.After - b.cut.After })
 	return slices.CompactFunc(list, func(a, b moment) bool { return a.cut == b.cut })
 }
 
-// halfWay is the moment that every step has which flushes anything.
+// halfWay is a moment of every step that flushes something.
 const halfWay = "half way"
 
-// underWay is how often the power is cut on the way into another root.
+// underWay is how often the power is cut during a switch.
 const underWay = 8
 
-// survives boots the host as it is after a cut, and expects it on a good root, whole, and, when on, able to go on.
+// survives boots the host as a cut leaves it, and expects it on a good root and whole; with on, it also has to switch
+// again.
 func (s *story) survives(c lab.PowerCut, on bool) {
 	s.Helper()
 	h, ctx := s.host, s.Context()
@@ -259,9 +262,9 @@ func (s *story) survives(c lab.PowerCut, on bool) {
 		}
 		return
 	default:
-		s.switches("rollback") // what a person does who has no other wish than to go on
+		s.switches("rollback") // returns to the good root
 		if v = s.settled(); v.Booted.Root != good {
-			s.Fatalf("the host does not go on to its good root %s, it runs %s", good, v.Booted.Root)
+			s.Fatalf("the host does not resume its good root %s, it runs %s", good, v.Booted.Root)
 		}
 	}
 	s.has(good, "/etc", c)
@@ -270,7 +273,7 @@ func (s *story) survives(c lab.PowerCut, on bool) {
 	}
 }
 
-// landed expects the host where a boot of the kernel has to bring it.
+// landed expects the host in the root to which a full reboot has to bring it.
 func (s *story) landed(v status) {
 	s.Helper()
 	good := v.Good[0].Root
@@ -280,18 +283,19 @@ func (s *story) landed(v status) {
 	case v.Booted.Root != "host" || resumes:
 		s.Errorf("the host runs %s, its good root is %s", s.version(v.Booted.Root), s.version(good))
 	default:
-		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "a boot of the kernel landed here") {
-			s.Errorf("status does not tell how the host got here:\n%s", text)
+		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "landed here") {
+			s.Errorf("status does not say how the host got here:\n%s", text)
 		}
 	}
-	if failed, err := s.host.FailedUnits(s.Context()); err != nil || len(slices.DeleteFunc(failed, func(unit string) bool {
-		return unit == "updatectl-confirm.service" // a switch that the power cut ended is told once
-	})) != 0 {
+	if failed, err := s.host.FailedUnits(s.Context()); err != nil ||
+		len(slices.DeleteFunc(failed, func(unit string) bool {
+			return unit == "updatectl-confirm.service" // it reports a switch that the power cut ended
+		})) != 0 {
 		s.Errorf("failed units: %v (%v)", failed, err)
 	}
 }
 
-// has expects the marks that were flushed before the cut, each where it belongs, with the /etc of a root.
+// has expects the marks that were flushed before the cut in /var and in the /etc of their root, and in no other /etc.
 func (s *story) has(root, etc string, c lab.PowerCut) {
 	s.Helper()
 	for _, m := range s.marks {
@@ -311,7 +315,7 @@ func (s *story) has(root, etc string, c lab.PowerCut) {
 	}
 }
 
-// goesOn has the host apply the newest image, or go back from it.
+// goesOn lets the host apply the newest image, or roll back from it.
 func (s *story) goesOn(v status) {
 	s.Helper()
 	to := "2"
@@ -319,15 +323,17 @@ func (s *story) goesOn(v status) {
 		to = s.version(v.Good[1].Root)
 		s.switches("rollback")
 	} else {
-		// The service that image 2 does not go with may have come along.
-		s.host.Must(s.T, "sh", "-ec", "rm -f /etc/systemd/system/ailing.service /etc/systemd/system/*/ailing.service; systemctl daemon-reload; systemctl reset-failed")
+		// The service that fails in image 2 may have been carried over.
+		s.host.Must(s.T, "sh", "-ec",
+			"rm -f /etc/systemd/system/ailing.service /etc/systemd/system/*/ailing.service; "+
+				"systemctl daemon-reload; systemctl reset-failed")
 		s.switches("apply", "--retry")
 	}
 	s.runs(s.roots[to], to)
 	s.has(s.roots[to], "/etc", lab.PowerCut{})
 }
 
-// keep writes the names of the steps, for whoever reads a failure.
+// list returns the names of the steps, for whoever reads a failure.
 func (s *story) list() string {
 	var text strings.Builder
 	for _, at := range s.steps {
@@ -336,7 +342,7 @@ func (s *story) list() string {
 	return text.String()
 }
 
-// cuts runs the table.
+// cuts cuts the power at all moments that are picked.
 func (s *story) cuts(t *testing.T, picked func(step, moment) bool) {
 	on := func(step, moment) bool { return true }
 	if s.brief {
@@ -360,7 +366,7 @@ func (s *story) cuts(t *testing.T, picked func(step, moment) bool) {
 	}
 }
 
-// inEveryPhase picks one cut in each phase, and on the way into each kind of root.
+// inEveryPhase picks one cut in each phase, and during each kind of switch.
 func inEveryPhase() func(step, moment) bool {
 	seen := map[string]bool{}
 	return func(at step, m moment) bool {
@@ -379,17 +385,19 @@ func inEveryPhase() func(step, moment) bool {
 
 // TestPowerCuts cuts the power at every step of the record and of the history, at several moments of each.
 func TestPowerCuts(t *testing.T) {
+	beside(t, lab.Nspawn)
 	record(t, lab.Nspawn, "power").cuts(t, func(step, moment) bool { return true })
 }
 
-// halfWayOfEveryRecord picks one cut for each change of the record, and one on the way into each root.
+// halfWayOfEveryRecord picks one cut for each change of the record, and one during each switch.
 func halfWayOfEveryRecord(at step, m moment) bool {
 	return m.name == halfWay && (!strings.HasPrefix(at.name, told) || strings.HasPrefix(at.name, toldSwitching))
 }
 
-// TestVMPowerCuts cuts the power of a machine at every step of the record, where the kernel, its file system and its boot
-// are the host's own.
+// TestVMPowerCuts cuts the power of a machine at every step of the record: kernel, file system and boot are the host's
+// own.
 func TestVMPowerCuts(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := record(t, lab.QEMU, "vmpower")
 	s.brief = true
 	s.cuts(t, halfWayOfEveryRecord)

@@ -9,14 +9,15 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// recordText begins the record where it is written.
+// recordText is the start of the record on the disk.
 const recordText = "{\n  \"schema\": \"updatectl.record/"
 
 func TestVMPowerCut(t *testing.T) { losesWhatWasNotFlushed(t, lab.QEMU) }
 
-// TestVMPowerLost cuts the power of a machine while it works: when an image is staged, when the switch is asked for, and
-// when the host has arrived.
+// TestVMPowerLost cuts the power of a machine at work: when an image is staged, when the reboot is requested, and when
+// the host is in the new root.
 func TestVMPowerLost(t *testing.T) {
+	beside(t, lab.QEMU)
 	s := newSiteOf(t, lab.Options{Name: "vmlost", Kind: lab.QEMU, Logged: true})
 	h := s.host
 	for _, phase := range []string{"staged", "armed", "trying"} {
@@ -26,10 +27,11 @@ func TestVMPowerLost(t *testing.T) {
 		}
 		ended := make(chan lab.Result, 1)
 		go func() { ended <- h.Run(t.Context(), "updatectl", "apply") }()
-		if _, err := h.AwaitWrite(t.Context(), len(l.Writes), recordText+"v1\",\n  \"phase\": \""+phase+"\"", 5*h.Patience()); err != nil {
+		if _, err := h.AwaitWrite(t.Context(), len(l.Writes), recordText+"v1\",\n  \"phase\": \""+phase+"\"",
+			5*h.Patience()); err != nil {
 			t.Fatalf("%s is not recorded: %v\n%s", phase, err, h.Console())
 		}
-		time.Sleep(time.Second) // as long as it takes to be on the disk, or less
+		time.Sleep(time.Second) // at most as long as it takes to be on the disk
 		if _, err := h.CutPower(t.Context()); err != nil {
 			t.Fatal(err)
 		}

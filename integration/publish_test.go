@@ -9,6 +9,7 @@ import (
 )
 
 func TestPublisherTools(t *testing.T) {
+	beside(t, lab.Nspawn)
 	ctx := t.Context()
 	for name, o := range map[string]lab.RegistryOptions{
 		"plain": {},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,14 +18,16 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// newest is what the hosts of these tests follow.
+// newest is the name that the hosts of these tests follow.
 const newest = "os/server:stable"
 
-// TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it takes what is
-// new, and nothing that is older, expired, out of turn or signed by a key that was lost, unless its operator says so.
+// TestReleases is the life of a host that follows releases, made by releasectl and signed by cosign: it applies what
+// is new, and nothing that is older, expired, behind a barrier or signed by a revoked key, unless its operator says
+// so.
 func TestReleases(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "releases")
-	s.publish("2", "os/two:stable") // for the name of its root only
+	s.publish("2", "os/two:stable") // only to know its root
 	next, err := lab.NewPublisher(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -33,28 +36,26 @@ func TestReleases(t *testing.T) {
 	s.offerAs("1.0", newest)
 
 	t.Log("host -> release 1.0")
-	check := s.updatectl(exitAvailable, "check").Stdout
-	for _, want := range []string{"version    1.0", "sequence   1", "expires    20", "the first one", "release.pub (bundle)"} {
-		if !strings.Contains(check, want) {
-			t.Errorf("check does not say %q:\n%s", want, check)
-		}
+	if found := s.checks(exitAvailable); !found.Newer || found.Release.Version != "1.0" || found.Release.Sequence != 1 ||
+		found.Release.Expires.IsZero() || found.Release.Notes != "the first one" || len(found.Vouchers) != 1 ||
+		found.Vouchers[0].Signer != "release.pub" || found.Vouchers[0].Form != "bundle" {
+		t.Errorf("check finds %+v", found)
 	}
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 	s.vouched(s.roots["1"], "release.pub")
 
-	// A key was lost. Hosts are told by a file; signed by the next key, nothing has to be built or staged anew.
+	// A key is lost. A file revokes it on the hosts; once the next key has signed the release, nothing has to be built
+	// or staged again.
 	s.revoke(next)
-	s.refused(exitNotTrusted, "is revoked: the laptop was stolen", "signed under the policy of today", "verify")
+	s.refused(exitNotTrusted, "the laptop was stolen", "signed under the policy of today", "verify")
 	before := s.condition()
 	s.complains(exitNotTrusted, "is revoked", "signed by a key that counts", "apply")
 	s.untouched(before)
 	if err := next.Sign(t.Context(), s.registry, s.registry.Host+"/os/server@"+one.String()); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already") {
-		t.Errorf("apply of what runs says %s", r)
-	}
+	s.runsAlready("1", "1.0")
 	s.vouched(s.roots["1"], "next.pub")
 	s.found()
 
@@ -65,7 +66,7 @@ func TestReleases(t *testing.T) {
 	s.vouched("", "release.pub") // the staged one
 	s.revoke(next)
 	s.refused(exitNotTrusted, "is revoked", "", "verify", s.roots["2"])
-	s.vouched(s.roots["1"], "next.pub") // it was signed by both
+	s.vouched(s.roots["1"], "next.pub") // both keys have signed it
 	s.found()
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
@@ -75,62 +76,92 @@ func TestReleases(t *testing.T) {
 	s.offerAs("1.0", newest)
 	before = s.condition()
 	for _, command := range []string{"check", "stage", "apply"} {
-		s.complains(exitStale, "release 1.0 has the sequence 1, and sequence 2 (version 2.0) was accepted before", "apply --allow-downgrade", command)
+		s.complains(exitStale, "sequence 2 (version 2.0)",
+			"apply --allow-downgrade", command)
 	}
 	s.untouched(before)
 
-	t.Log("2.0 -> 1.0, on purpose")
+	t.Log("2.0 -> 1.0, because the operator allows it")
 	s.switches("apply", "--allow-downgrade")
 	s.runs(s.roots["1"], "1")
-	history := s.updatectl(exitDone, "history").Stdout
-	if !strings.Contains(history, "allowed by --allow-downgrade: release 1.0 has the sequence 1") {
-		t.Errorf("history does not tell of the downgrade:\n%s", history)
+	if all := s.history(); !slices.ContainsFunc(all, func(e historyEvent) bool {
+		return e.Event == "downgrade" && e.Root == s.roots["1"] && e.Version == "1.0" &&
+			strings.Contains(e.Reason, "--allow-downgrade")
+	}) {
+		t.Errorf("the history does not show the downgrade: %+v", all)
 	}
-	// The timer of the night leaves it at that, whatever the tag names.
+	// The nightly timer does not change that, whatever the tag names.
 	before = s.condition()
-	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "runs already") {
-		t.Errorf("unattended, of what runs: %s", r)
-	}
+	s.runsAlready("1", "1.0", "--unattended")
 	s.offerAs("2.0", newest)
-	if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "left by the operator for version 1.0") {
-		t.Errorf("unattended, of what was left: %s", r)
+	if why := s.skipped(); !strings.Contains(why, "1.0") {
+		t.Errorf("an unattended apply skips the image that was downgraded from because %q", why)
 	}
 	s.untouched(before)
 
 	s.release("2.1", "3", "2", "--expires", "-1h")
-	s.complains(exitStale, "release 2.1, sequence 3, expired at", "publish it again", "apply", "--from", s.registry.Host+"/os/server:2.1")
+	s.complains(exitStale, "expired", "publish it again", "apply", "--from",
+		s.registry.Host+"/os/server:2.1")
 	s.untouched(before)
 
 	t.Log("1.0 -> 2.0 -> 3.0, which has a barrier")
 	s.release("3.0", "4", "2", "--min-version", "2.0")
 	s.offerAs("3.0", newest)
 	first := s.registry.Host + "/os/server:2.0"
-	s.complains(exitBlocked, "it goes through 2.0 first (`updatectl apply --from "+first+"`", "the release that comes first", "apply")
+	s.complains(exitBlocked, "`updatectl apply --from "+first+"`", "", "apply")
 	s.untouched(before)
 	s.switches("apply", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") { // 3.0 has the image of 2.0
-		t.Errorf("apply behind the barrier says %s", r)
-	}
+	s.runsAlready("2", "3.0") // 3.0 has the image of 2.0
 
 	t.Log("3.0 -> 1.0, rolled back")
 	s.switches("rollback")
 	s.runs(s.roots["1"], "1")
-	// From here the barrier holds again, and what comes first is older than what was accepted: both ask for the operator.
+	// Now the barrier holds again, and the release before it is older than what was accepted: both need the operator.
 	before = s.condition()
-	s.complains(exitBlocked, "it goes through 2.0 first", "", "apply")
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4 (version 3.0) was accepted before", "apply --allow-downgrade", "apply", "--from", first)
-	s.complains(exitBlocked, "rolled back from by the operator", "apply --retry", "apply", "--allow-downgrade", "--from", first)
-	s.complains(exitStale, "release 2.0 has the sequence 2, and sequence 4", "", "check", "--from", first) // nor did that change anything
+	s.complains(exitBlocked, "`updatectl apply --from "+first+"`", "", "apply")
+	s.complains(exitStale, "sequence 4 (version 3.0)",
+		"apply --allow-downgrade", "apply", "--from", first)
+	s.complains(exitBlocked, s.status().Bad[s.roots["2"]].Reason, "apply --retry", "apply", "--allow-downgrade",
+		"--from", first)
+	// and that has changed nothing
+	s.complains(exitStale, "sequence 4 (version 3.0)", "", "check", "--from", first)
 	s.untouched(before)
 	s.switches("apply", "--allow-downgrade", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
-	if r := s.updatectl(exitDone, "apply"); !strings.Contains(r.Stdout, "runs already, version 3.0") {
-		t.Errorf("apply behind the barrier, again, says %s", r)
+	s.runsAlready("2", "3.0")
+}
+
+// runsAlready runs apply and expects the image of a tree, as a version, to be booted already.
+func (s *site) runsAlready(tree, version string, flags ...string) {
+	s.Helper()
+	if a := s.stays(flags...); a.Root != s.roots[tree] || a.Version != version || a.Skipped != "" {
+		s.Errorf("apply answers %+v, want %s, version %s", a, s.roots[tree], version)
 	}
 }
 
-// release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign.
+// found is the part of `updatectl check --output json` that the tests read.
+type found struct {
+	Newer, Live bool
+	Vouchers    []struct{ Signer, Form string }
+	LivePatches []livePatch `json:"live_patches"`
+	Release     struct {
+		Version, Notes string
+		Sequence       int
+		Expires        time.Time
+	}
+}
+
+// checks runs check, expects an exit code and returns the answer.
+func (s *site) checks(code int, args ...string) found {
+	s.Helper()
+	var f found
+	s.answer(&f, code, append([]string{"check"}, args...)...)
+	return f
+}
+
+// release publishes a release with the image of a tree as os/server:VERSION, made by releasectl and signed by cosign,
+// and returns its digest.
 func (s *site) release(version, sequence, tree string, flags ...string) digest.Digest {
 	s.Helper()
 	image, err := s.publisher.Layout(s.Context(), s.tree(tree))
@@ -142,7 +173,7 @@ func (s *site) release(version, sequence, tree string, flags ...string) digest.D
 	return s.sign(version, s.push(version, draft))
 }
 
-// draft begins a release in a layout of its own, and returns its name there.
+// draft starts a release in a layout of its own, and returns its name there.
 func (s *site) draft(version, sequence string, flags ...string) string {
 	s.Helper()
 	if !slices.Contains(flags, "--expires") {
@@ -153,19 +184,20 @@ func (s *site) draft(version, sequence string, flags ...string) string {
 	return draft
 }
 
-// push offers a draft as os/server:VERSION, not signed yet.
+// push pushes a draft as os/server:VERSION, unsigned, and returns its digest.
 func (s *site) push(version, draft string) digest.Digest {
 	s.Helper()
 	name := s.registry.Host + "/os/server:" + version
 	s.releasectl("push", "--plain-http", draft, name)
 	var shown struct{ Digest digest.Digest }
-	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)), &shown); err != nil {
+	if err := json.Unmarshal([]byte(s.releasectl("--output", "json", "release", "show", "--plain-http", name)),
+		&shown); err != nil {
 		s.Fatal(err)
 	}
 	return shown.Digest
 }
 
-// sign has cosign sign a release that was pushed.
+// sign signs a pushed release with cosign.
 func (s *site) sign(version string, release digest.Digest) digest.Digest {
 	s.Helper()
 	if err := s.publisher.Sign(s.Context(), s.registry, s.registry.Host+"/os/server@"+release.String()); err != nil {
@@ -174,15 +206,15 @@ func (s *site) sign(version string, release digest.Digest) digest.Digest {
 	return release
 }
 
-// offerAs lets another tag name a release.
+// offerAs gives a release another tag.
 func (s *site) offerAs(version, name string) {
 	s.Helper()
 	tools, err := lab.Tools(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	_, err = lab.Tool(s.Context(), tools, "skopeo", "copy", "--quiet", "--insecure-policy", "--all", "--preserve-digests",
-		"--src-tls-verify=false", "--dest-tls-verify=false",
+	_, err = lab.Tool(s.Context(), tools, "skopeo", "copy", "--quiet", "--insecure-policy",
+		"--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 		"docker://"+s.registry.Host+"/os/server:"+version, "docker://"+s.registry.Host+"/"+name)
 	if err != nil {
 		s.Fatal(err)
@@ -191,13 +223,14 @@ func (s *site) offerAs(version, name string) {
 
 const revocation, successor = "/etc/updatectl/conf.d/90-revoked.toml", "/etc/updatectl/conf.d/50-next.toml"
 
-// revoke delivers a policy in which another publisher's key stands for the one that was lost.
+// revoke configures the host to accept another publisher's key instead of the lost one.
 func (s *site) revoke(next *lab.Publisher) {
 	s.Helper()
 	for name, text := range map[string]string{
 		"/etc/updatectl/keys/next.pub": next.Public,
 		successor:                      "[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
-		revocation: "[[verify.key]]\nfile = \"/etc/updatectl/keys/release.pub\"\nrevoked = true\nreason = \"the laptop was stolen\"\n" +
+		revocation: "[[verify.key]]\nfile = \"/etc/updatectl/keys/release.pub\"\nrevoked = true\n" +
+			"reason = \"the laptop was stolen\"\n" +
 			"[[verify.key]]\nfile = \"/etc/updatectl/keys/next.pub\"\n",
 	} {
 		if err := s.host.WriteFile(name, text, 0o644); err != nil {
@@ -206,13 +239,14 @@ func (s *site) revoke(next *lab.Publisher) {
 	}
 }
 
-// found takes the revocation back: both keys count.
+// found removes the revocation: both keys count.
 func (s *site) found() {
 	s.Helper()
 	s.host.Must(s.T, "rm", revocation)
 }
 
-// vouched expects the evidence of a root to convince, by one signer; "" is the staged root, or the one that runs.
+// vouched expects the evidence of a root to verify, with one signer; "" is the staged root, or otherwise the booted
+// one.
 func (s *site) vouched(root, signer string) {
 	s.Helper()
 	args := []string{"--output", "json", "verify"}
@@ -228,9 +262,10 @@ func (s *site) vouched(root, signer string) {
 	}
 }
 
-// TestReleaseCopies signs a release by either tool and has skopeo carry it to another registry and to a layout, bytes
-// unchanged: every copy is still signed, for cosign and for hosts.
+// TestReleaseCopies signs a release with each tool and copies it with skopeo to another registry and to a layout:
+// cosign and hosts accept the signature of every copy.
 func TestReleaseCopies(t *testing.T) {
+	beside(t, lab.Nspawn)
 	b := newBench(t)
 	r, mirror := lab.NewRegistry(t, lab.RegistryOptions{}), lab.NewRegistry(t, lab.RegistryOptions{})
 	packed := filepath.Join(b.dir, "packed")
@@ -245,7 +280,8 @@ func TestReleaseCopies(t *testing.T) {
 	b.run(0, "releasectl", "release", "new", "--version", "1.0", "--sequence", "1", "--expires", "1h", draft)
 	b.run(0, "releasectl", "release", "add", "image", "--seal", draft, "oci:"+packed+":amd64")
 	b.run(0, "releasectl", "release", "add", "image", draft, "oci:"+packed+":arm64")
-	b.run(0, "releasectl", "livepatch", "add", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP", "--kernel-build-id", strings.Repeat("ab", 20), draft, module)
+	b.run(0, "releasectl", "livepatch", "add", "--kernel-release", "6.12.1", "--kernel-version", "#1 SMP",
+		"--kernel-build-id", strings.Repeat("ab", 20), draft, module)
 	host := b.host(r.Host, mirror.Host)
 
 	for name, sign := range map[string]func(b *bench, reference string) error{
@@ -266,7 +302,7 @@ func TestReleaseCopies(t *testing.T) {
 				t.Fatal(err)
 			}
 			layout := "oci:" + filepath.Join(b.dir, "layout")
-			for _, tag := range []string{"stable", "sha256-" + release.Encoded()} { // the latter has the signatures
+			for _, tag := range []string{"stable", "sha256-" + release.Encoded()} { // the second has the signatures
 				b.mirror("docker://"+repository+":"+tag, "docker://"+mirror.Host+"/copied/"+name+":"+tag)
 				b.mirror("docker://"+repository+":"+tag, layout+":"+tag)
 			}
@@ -282,7 +318,7 @@ func TestReleaseCopies(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			// Every part was carried along: the copy of the copy can be staged.
+			// Every part was copied: the layout can be staged.
 			b.run(exitAvailable, "updatectl", "--root", b.host(), "stage", "--from", layout+":stable")
 			var index ocispec.Index
 			if err := json.Unmarshal([]byte(raw), &index); err != nil || len(index.Manifests) != 3 {

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// Exit codes of the contract, as docs/exit-codes.md lists them.
+// Exit codes, as docs/exit-codes.md lists them.
 const (
 	exitDone         = 0
 	exitError        = 1
@@ -32,7 +33,7 @@ type site struct {
 	host      *lab.Host
 	registry  *lab.Registry
 	publisher *lab.Publisher
-	// roots are the identities of the published trees by version.
+	// roots are the names of the published roots by version.
 	roots map[string]string
 }
 
@@ -42,7 +43,7 @@ func newSite(t *testing.T, name string) *site {
 	return newSiteOf(t, lab.Options{Name: name})
 }
 
-// newSiteOf is newSite with a host of another kind, or one that is changed before updatectl is installed on it.
+// newSiteOf is like newSite, with a host of another kind, or one that is changed before updatectl is installed on it.
 func newSiteOf(t *testing.T, o lab.Options) *site {
 	t.Helper()
 	s := newPublisher(t)
@@ -51,7 +52,7 @@ func newSiteOf(t *testing.T, o lab.Options) *site {
 	return s
 }
 
-// newPublisher is a site without a host yet, and with nothing published.
+// newPublisher returns a site without a host, and with nothing published.
 func newPublisher(t *testing.T) *site {
 	t.Helper()
 	s := &site{T: t, registry: lab.NewRegistry(t, lab.RegistryOptions{}), roots: map[string]string{}}
@@ -62,7 +63,7 @@ func newPublisher(t *testing.T) *site {
 	return s
 }
 
-// boot boots a host with updatectl. What is done at the end sees its tree as the host will.
+// boot boots a host with updatectl. last is called right before, with the finished tree.
 func (s *site) boot(o lab.Options, last func(root string) error) {
 	s.Helper()
 	customise := o.Customise
@@ -83,7 +84,7 @@ func (s *site) boot(o lab.Options, last func(root string) error) {
 	s.host = lab.Start(s.T, o)
 }
 
-// tree is the published tree of a version.
+// tree returns the tree of a version.
 func (s *site) tree(version string) string {
 	s.Helper()
 	build := map[string]func() (string, error){
@@ -100,7 +101,7 @@ func (s *site) tree(version string) string {
 	return tree
 }
 
-// publish pushes and signs a version with the tools of others, and remembers its root.
+// publish pushes and signs a version with other people's tools, and remembers its root.
 func (s *site) publish(version, repository string) {
 	s.Helper()
 	digest, err := s.publisher.Release(s.Context(), s.registry, s.tree(version), repository)
@@ -110,7 +111,7 @@ func (s *site) publish(version, repository string) {
 	s.roots[version] = strings.Replace(digest, ":", "-", 1)
 }
 
-// updatectl runs the agent in the host and expects an exit code.
+// updatectl runs the agent in the host, expects an exit code and returns the result.
 func (s *site) updatectl(code int, args ...string) lab.Result {
 	s.Helper()
 	r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...)
@@ -125,21 +126,22 @@ func (s *site) refused(code int, sentence, hint string, args ...string) {
 	s.Helper()
 	r := s.updatectl(code, args...)
 	if !strings.Contains(r.Stderr, sentence) {
-		s.Errorf("updatectl %s says %q, want %q in it", strings.Join(args, " "), r.Stderr, sentence)
+		s.Errorf("updatectl %s prints %q, want %q in it", strings.Join(args, " "), r.Stderr, sentence)
 	}
 	if hint != "" && !strings.Contains(r.Stderr, "hint: ") || !strings.Contains(r.Stderr, hint) {
-		s.Errorf("updatectl %s says %q, want the hint %q", strings.Join(args, " "), r.Stderr, hint)
+		s.Errorf("updatectl %s prints %q, want the hint %q", strings.Join(args, " "), r.Stderr, hint)
 	}
 }
 
-// switches runs a command of the agent that soft-reboots the host, and waits until the host is up again.
+// switches runs a command of the agent that soft-reboots the host, waits until the host is up again and returns its
+// stamp.
 func (s *site) switches(args ...string) lab.BootStamp {
 	s.Helper()
 	before, err := s.host.Stamp(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	// Whether the command's own end is seen depends on who is faster, it or the shutdown.
+	// The command may end by itself, or be killed by the shutdown.
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
 		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
 	}
@@ -148,12 +150,12 @@ func (s *site) switches(args ...string) lab.BootStamp {
 		s.Fatalf("after updatectl %s: %v\n%s", strings.Join(args, " "), err, s.host.Console())
 	}
 	if after.BootID != before.BootID {
-		s.Fatalf("updatectl %s booted the kernel", strings.Join(args, " "))
+		s.Fatalf("updatectl %s made a full reboot", strings.Join(args, " "))
 	}
 	return after
 }
 
-// status is what the tests read of `updatectl status --output json`.
+// status is the part of `updatectl status --output json` that the tests read.
 type status struct {
 	Phase  string
 	Booted struct{ Root, Version string }
@@ -162,24 +164,141 @@ type status struct {
 	Bad    map[string]struct{ Reason string }
 	Kernel struct {
 		Release     string
-		BootID      string `json:"boot_id"`
-		SoftReboots int    `json:"soft_reboots"`
+		BootID      string    `json:"boot_id"`
+		SoftReboots int       `json:"soft_reboots"`
+		RebootBy    time.Time `json:"reboot_by"`
 	}
-	Armed  string
-	Switch *struct {
+	Armed    string
+	Failed   []string `json:"failed_units"`
+	Starting []string `json:"starting_units"`
+	Switch   *struct {
 		Verb, Target, Back string
 		Deadline           time.Time
 	}
-	Last *struct{ Outcome, Reason, Target, Back string }
+	Last       *struct{ Outcome, Reason, Target, Back string }
+	NotReached map[string]struct {
+		Times  int
+		Reason string
+	} `json:"failed_switches"`
+	Resume *struct {
+		Root     string
+		Attempts int
+	}
 }
 
 func (s *site) status() status {
 	s.Helper()
 	var v status
-	if err := json.Unmarshal([]byte(s.updatectl(exitDone, "--output", "json", "status").Stdout), &v); err != nil {
-		s.Fatal(err)
-	}
+	s.answer(&v, exitDone, "status")
 	return v
+}
+
+// answer runs the agent in the host, expects an exit code and parses its JSON output.
+func (s *site) answer(v any, code int, args ...string) {
+	s.Helper()
+	r := s.updatectl(code, append([]string{"--output", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(r.Stdout), v); err != nil {
+		s.Fatalf("updatectl %s printed %v: %s", strings.Join(args, " "), err, r)
+	}
+}
+
+// applied is the part of `updatectl apply --output json` that the tests read.
+type applied struct {
+	Switching              bool
+	Level                  string
+	Root, Version, Skipped string
+	Loaded                 []string `json:"loaded_live_patches"`
+}
+
+// stays runs an apply that must not switch, and returns its answer.
+func (s *site) stays(args ...string) applied {
+	s.Helper()
+	var a applied
+	s.answer(&a, exitDone, append([]string{"apply"}, args...)...)
+	if a.Switching {
+		s.Fatalf("updatectl apply %s switches: %+v", strings.Join(args, " "), a)
+	}
+	return a
+}
+
+// skipped runs an unattended apply that must leave an image alone, and returns why.
+func (s *site) skipped(args ...string) string {
+	s.Helper()
+	a := s.stays(append([]string{"--unattended"}, args...)...)
+	if a.Skipped == "" {
+		s.Errorf("updatectl apply --unattended %s skips nothing: %+v", strings.Join(args, " "), a)
+	}
+	return a.Skipped
+}
+
+// decided is the part of `updatectl plan --output json` that the tests read.
+type decided struct {
+	Decision struct {
+		Level  string
+		Checks []struct{ Name, Verdict, Reason string }
+	}
+	Kernel   string
+	Carried  []string
+	Etc      *struct{}
+	Live     bool
+	Vouchers []struct{ Signer, Form string }
+	Blockers []struct{ Unit string }
+}
+
+// check returns the reason of a check, "" if the plan has no such check.
+func (d decided) check(name string) string {
+	for _, c := range d.Decision.Checks {
+		if c.Name == name {
+			return c.Reason
+		}
+	}
+	return ""
+}
+
+// plans runs plan, expects an exit code and returns its answer.
+func (s *site) plans(code int, args ...string) decided {
+	s.Helper()
+	var d decided
+	s.answer(&d, code, append([]string{"plan"}, args...)...)
+	return d
+}
+
+// refusedAsBad runs a command that must refuse a bad root for the recorded reason, and must name --retry.
+func (s *site) refusedAsBad(root string, args ...string) {
+	s.Helper()
+	bad, isBad := s.status().Bad[root]
+	if !isBad || bad.Reason == "" {
+		s.Fatalf("%s is not bad", root)
+	}
+	s.refused(exitBlocked, bad.Reason, "--retry", args...)
+}
+
+// rolledBackFrom expects the operator to have rolled back from a root.
+func (s *site) rolledBackFrom(root, back string) {
+	s.Helper()
+	v := s.status()
+	if bad, isBad := v.Bad[root]; !isBad || v.Last == nil || v.Last.Outcome != "rolled back" || v.Last.Target != root ||
+		v.Last.Reason != bad.Reason || v.Last.Back != back {
+		s.Errorf("want %s rolled back to %s, bad are %+v, the last switch is %+v", root, back, v.Bad, v.Last)
+	}
+	if all := s.history(); !slices.ContainsFunc(all, func(e historyEvent) bool {
+		return e.Event == "rolled back" && e.Root == root
+	}) {
+		s.Errorf("the history does not show it: %+v", all)
+	}
+}
+
+// removedNothing runs gc and expects it to remove nothing.
+func (s *site) removedNothing() {
+	s.Helper()
+	var removed struct {
+		Roots   []string
+		Objects int
+	}
+	s.answer(&removed, exitDone, "gc")
+	if len(removed.Roots) > 0 || removed.Objects > 0 {
+		s.Errorf("gc removed %+v", removed)
+	}
 }
 
 // history reads the audit trail.
@@ -202,7 +321,7 @@ type historyEvent struct {
 	LivePatch                          string `json:"live_patch"`
 }
 
-// runs expects the host to run a root, good and healthy, with nothing armed.
+// runs expects a root to be booted, good and healthy, with nothing armed.
 func (s *site) runs(root, version string) {
 	s.Helper()
 	v := s.settled()
@@ -213,30 +332,31 @@ func (s *site) runs(root, version string) {
 		s.Errorf("%s is left armed", v.Armed)
 	}
 	if got := s.host.Must(s.T, "cat", "/usr/share/lab/version"); got != version {
-		s.Errorf("/usr is that of %s, want %s", got, version)
+		s.Errorf("/usr is of version %s, want %s", got, version)
 	}
 	if got := s.host.Must(s.T, "cat", "/run/lab-identity"); got != version {
-		s.Errorf("the services are those of %s, want %s", got, version)
+		s.Errorf("the services are of version %s, want %s", got, version)
 	}
 	if failed, err := s.host.FailedUnits(s.Context()); err != nil || len(failed) != 0 {
 		s.Errorf("failed units: %v (%v)", failed, err)
 	}
 }
 
-// settled waits until the unit that confirms has done its work: it runs when the system is up, not before.
+// settled waits until the confirming unit, which runs when the system is up, has ended, and returns the status.
 func (s *site) settled() status {
 	s.Helper()
-	for deadline := time.Now().Add(s.host.Patience()); ; time.Sleep(100 * time.Millisecond) {
-		v := s.status()
-		if v.Phase != "armed" && v.Phase != "trying" && !s.confirms() || time.Now().After(deadline) {
-			return v
-		}
-	}
+	var v status
+	s.host.Await(s.T, s.host.Patience(), func() bool {
+		v = s.status()
+		return v.Phase != "armed" && v.Phase != "trying" && !s.confirms()
+	})
+	return v
 }
 
-// confirms tells whether that unit is still at work: with the record written, it collects and loads what waits, and has
-// the lock.
+// confirms reports whether that unit is active: after it has written the record, it still removes old roots and loads
+// live patches, and holds the lock.
 func (s *site) confirms() bool {
-	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value", "updatectl-confirm.service")
+	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value",
+		"updatectl-confirm.service")
 	return strings.TrimSpace(r.Stdout) == "activating"
 }

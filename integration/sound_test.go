@@ -9,12 +9,13 @@ import (
 	"strings"
 )
 
-// soundScript looks at what must hold of a host whatever has gone wrong on it. It prints the status, and then what does not
-// hold, a line each. What a crash left may lie there until the next command that changes anything; gc is one.
-const soundScript = `mkdir -p /run/lab; cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
+// soundScript checks what must hold for a host after any failure. It prints the status, and then a line for everything
+// that does not hold. What a crash leaves may stay until the next command that changes anything, such as gc.
+const soundScript = `mkdir -p /run/lab
+cd /var/lib/updatectl 2>/dev/null || { updatectl --output json status; exit 0; }
 updatectl gc >/run/lab/gc 2>&1 || gc="gc: $(cat /run/lab/gc)"
-updatectl gc >/run/lab/gc 2>&1 || :
-grep -q '^0 roots and 0 objects removed' /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"
+updatectl --output json gc >/run/lab/gc 2>&1 || :
+grep -q '"objects": 0' /run/lab/gc && ! grep -q sha256- /run/lab/gc || gc="$gc; a second gc: $(cat /run/lab/gc)"
 updatectl --output json status
 echo "---"
 [ -z "$gc" ] || echo "$gc"
@@ -32,15 +33,15 @@ ls roots | sed 's/^/there: /'
 [ ! -s host/usr/lib/systemd/systemd ] || echo "there: host"
 `
 
-// sound fails the test unless the host is whole: its record names good roots that are there, no switch is half way, nothing
-// has half a name, nothing is left mounted, and nothing lies on the disk that is neither used nor collected.
+// sound fails the test unless the host is whole: its record names good roots that exist, no switch is half done, no
+// temporary name or mount is left, and nothing on the disk is neither used nor removed by gc.
 func (s *site) sound() status {
 	s.Helper()
 	r := s.host.Sh(s.Context(), soundScript)
 	text, rest, _ := strings.Cut(r.Stdout, "---\n")
 	var v status
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		s.Fatalf("status cannot be told (%v): %s", err, r)
+		s.Fatalf("cannot read the status (%v): %s", err, r)
 	}
 	var bad, there []string
 	for line := range strings.Lines(rest) {
@@ -54,7 +55,7 @@ func (s *site) sound() status {
 		s.Errorf("the host is not whole:\n%s", strings.Join(bad, ""))
 	}
 	if v.Phase != "idle" && v.Phase != "staged" && v.Phase != "good" {
-		s.Errorf("the host stands in phase %q, which is on the way to somewhere", v.Phase)
+		s.Errorf("the host is in phase %q, in the middle of a switch", v.Phase)
 	}
 	if v.Armed != "" {
 		s.Errorf("%s is left armed", v.Armed)
@@ -71,36 +72,38 @@ func (s *site) sound() status {
 	}
 	for _, id := range named {
 		if (id != "host" || v.Booted.Root != "host") && !slices.Contains(there, id) {
-			s.Errorf("the record names %s, and it is not there", id)
+			s.Errorf("the record names %s, which does not exist", id)
 		}
 	}
 	return v
 }
 
-// kept tells what lies in the store, by content: every root, and every object with its size.
+// kept lists what is in the store: every root, and every object with its size.
 func (s *site) kept() string {
 	s.Helper()
-	return s.host.Sh(s.Context(), `cd /var/lib/updatectl && ls roots && find objects -type f -printf '%P %s\n' | sort | sha256sum`).Stdout
+	return s.host.Sh(s.Context(),
+		`cd /var/lib/updatectl && ls roots && find objects -type f -printf '%P %s\n' | sort | sha256sum`).Stdout
 }
 
-// clear fails the test unless an error says what, why and what to do: a sentence, perhaps with what failed in its wake, and
-// a hint.
+// clear fails the test unless an error says what, why and what to do: a sentence, perhaps with further failures, and a
+// hint.
 func (s *site) clear(stderr string) {
 	s.Helper()
 	lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
 	n := len(lines)
 	sentence := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "updatectl: ") })
-	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") || slices.ContainsFunc(lines[sentence+1:n-1], func(line string) bool { return !strings.HasPrefix(line, "  ") }) {
-		s.Errorf("that is no sentence and hint:\n%s", stderr)
+	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") ||
+		slices.ContainsFunc(lines[sentence+1:n-1], func(line string) bool { return !strings.HasPrefix(line, "  ") }) {
+		s.Errorf("this is not a sentence and a hint:\n%s", stderr)
 	}
 	for _, noise := range []string{"goroutine ", "panic:", "%!"} {
 		if strings.Contains(stderr, noise) {
-			s.Errorf("%q in what it says:\n%s", noise, stderr)
+			s.Errorf("%q in the message:\n%s", noise, stderr)
 		}
 	}
 }
 
-// want is a short form of a status, for comparing.
+// String returns a short form of a status.
 func (v status) String() string {
 	staged := "nothing"
 	if v.Staged != nil {

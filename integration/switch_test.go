@@ -9,12 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 const armUnit, confirmUnit = "updatectl-arm.service", "updatectl-confirm.service"
 
-// armsBy changes what the arming unit does when it is stopped, until [site.armsAgain]; "" as a command stands for what
-// it does otherwise. The change lies in /run and so outlives soft reboots.
+// armsBy changes what the arming unit does when it is stopped, until [site.armsAgain]; the command "" is what it
+// normally does. The change is in /run and survives soft reboots.
 func (s *site) armsBy(commands ...string) {
 	s.Helper()
 	dropIn := "[Service]\nExecStop=\n"
@@ -32,10 +34,12 @@ func (s *site) armsBy(commands ...string) {
 
 func (s *site) armsAgain() {
 	s.Helper()
-	s.host.Must(s.T, "sh", "-ec", "rm -r /run/systemd/system/"+armUnit+".d; systemctl daemon-reload; systemctl reset-failed")
+	s.host.Must(s.T, "sh", "-ec",
+		"rm -r /run/systemd/system/"+armUnit+".d; systemctl daemon-reload; systemctl reset-failed")
 }
 
-// fails runs a command of the agent after which the host must soft-reboot into the root it was in, and say so.
+// fails runs a command of the agent after which the host must soft-reboot into the same root and report why. It
+// returns the status.
 func (s *site) fails(outcome, reason string, args ...string) status {
 	s.Helper()
 	from, mounts := s.status().Booted.Root, s.mounts()
@@ -47,60 +51,56 @@ func (s *site) fails(outcome, reason string, args ...string) status {
 	if after.SoftReboots != before.SoftReboots+1 {
 		s.Errorf("the host soft-rebooted %d times, want once", after.SoftReboots-before.SoftReboots)
 	}
-	s.upAgain() // the unit that confirms ends after the record is written
+	s.upAgain() // the confirming unit ends after the record is written
 	v := s.settled()
 	if v.Booted.Root != from {
 		s.Fatalf("%s is booted, want %s again", v.Booted.Root, from)
 	}
 	if v.Last == nil || v.Last.Outcome != outcome || !strings.Contains(v.Last.Reason, reason) {
-		s.Errorf("the last switch is told as %+v, want %q with %q", v.Last, outcome, reason)
+		s.Errorf("the last switch is %+v, want %q with %q", v.Last, outcome, reason)
 	}
-	if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, outcome+": ") {
-		s.Errorf("status does not say %q:\n%s", outcome, text)
-	}
-	if text := s.updatectl(exitDone, "history").Stdout; !strings.Contains(text, reason) {
-		s.Errorf("history does not say %q:\n%s", reason, text)
+	for _, command := range []string{"status", "history"} {
+		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, v.Last.Reason) {
+			s.Errorf("%s does not say %q:\n%s", command, v.Last.Reason, text)
+		}
 	}
 	failed, err := s.host.FailedUnits(s.Context())
-	failed = slices.DeleteFunc(failed, func(unit string) bool { return unit == armUnit }) // that it failed may be seen, too
+	failed = slices.DeleteFunc(failed, func(unit string) bool { return unit == armUnit }) // which may have failed, too
 	if err != nil || !slices.Equal(failed, []string{confirmUnit}) {
-		s.Errorf("failed units are %v (%v), want the one that confirms: a switch that failed must be seen", failed, err)
+		s.Errorf("failed units are %v (%v), want the confirming one, which reports a failed switch", failed, err)
 	}
 	if after := s.mounts(); after != mounts {
-		s.Errorf("mounts before:\n%s\nand after the switch that failed:\n%s", mounts, after)
+		s.Errorf("mounts before:\n%s\nand after the failed switch:\n%s", mounts, after)
 	}
 	s.unarmed()
 	return v
 }
 
-// mounts lists what is mounted where in the host, besides what systemd mounts when it starts.
+// mounts lists the mounts of the host, without those that systemd makes when it starts.
 func (s *site) mounts() string {
 	s.Helper()
 	return s.host.Must(s.T, "sh", "-ec",
 		`findmnt --raw --noheadings --output TARGET,SOURCE,FSROOT | grep -Ev '^/(dev|proc|sys|run|tmp)[/ ]' | sort`)
 }
 
-// lands expects that the host is, or soon comes up, in one of two roots, whole and able to go on, and brings it back to
-// the first. It tells whether it was in the second.
+// lands expects the host to be, or to come up soon, in one of two roots, and returns it to the first. It reports
+// whether the host was in the second.
 func (s *site) lands(from, to string) bool {
 	s.Helper()
-	const underWay = time.Second // a soft reboot that was asked for has begun by then
+	const underWay = time.Second // until a requested soft reboot has started
 	time.Sleep(underWay)
 	var v status
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		r := s.host.Run(s.Context(), "systemctl", "is-system-running")
-		state := strings.TrimSpace(r.Stdout)
-		if r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status"); r.Code == 0 && (state == "running" || state == "degraded") {
-			v = status{}
-			if err := json.Unmarshal([]byte(r.Stdout), &v); err == nil && v.Phase != "trying" {
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("the host does not come up: %s, %s", state, r)
-		}
+	var state string
+	var r lab.Result
+	if !s.host.Await(s.T, time.Minute, func() bool {
+		state = s.systemState()
+		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
+		v = status{}
+		return r.Code == 0 && isUp(state) && json.Unmarshal([]byte(r.Stdout), &v) == nil && v.Phase != "trying"
+	}) {
+		s.Fatalf("the host does not come up: %s, %s", state, r)
 	}
-	// A switch that was prepared and never asked for is taken back by whatever is run next.
+	// The next command undoes a switch that was prepared and never requested.
 	s.updatectl(exitDone, "gc")
 	v = s.status()
 	s.unarmed()
@@ -133,24 +133,21 @@ func (s *site) unarmed() {
 	}
 }
 
-// inhibit has a service of the host hold a lock against shutdown, until what is returned is called.
+// inhibit starts a service that holds a lock against shutdown, and returns a function that stops it.
 func (s *site) inhibit() (release func()) {
 	s.Helper()
 	s.host.Must(s.T, "systemd-run", "--quiet", "--unit=backup", "systemd-inhibit", "--what=shutdown", "--mode=block",
 		"--who=backup", "--why=the backup runs", "sleep", "infinity")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if strings.Contains(s.host.Must(s.T, "systemd-inhibit", "--list", "--no-pager"), "the backup runs") {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.Fatal("the lock is not taken")
-		}
+	if !s.host.Await(s.T, 10*time.Second, func() bool {
+		return strings.Contains(s.host.Must(s.T, "systemd-inhibit", "--list", "--no-pager"), "the backup runs")
+	}) {
+		s.Fatal("no lock is held")
 	}
 	return func() { s.host.Must(s.T, "systemctl", "stop", "backup") }
 }
 
-// pretendKilled makes the host look as if apply had been killed after it wrote the record and before it asked for the
-// soft reboot.
+// pretendKilled puts the host into the state in which apply is killed after it wrote the record and before it
+// requested the soft reboot.
 func (s *site) pretendKilled(target string) {
 	s.Helper()
 	v := s.status()
@@ -173,10 +170,10 @@ func (s *site) pretendKilled(target string) {
 	s.host.Must(s.T, "systemctl", "start", armUnit)
 }
 
-// reboots boots the kernel again, as an administrator does: a soft reboot instead is what must not happen.
+// reboots makes a full reboot, as an administrator does, and expects no soft one instead.
 func (s *site) reboots() {
 	s.Helper()
-	s.host.Cmdline = []string{"updatectl.resume=0"} // else it goes on from the mutable host by a soft reboot
+	s.host.Cmdline = []string{"updatectl.resume=0"} // otherwise it resumes by a soft reboot
 	defer func() { s.host.Cmdline = nil }()
 	after, err := s.host.FullReboot(s.Context(), "systemctl", "reboot")
 	if err != nil {
@@ -187,9 +184,10 @@ func (s *site) reboots() {
 	}
 }
 
-// TestSwitchThatFails goes through what stands between an accepted apply and the new root: systemd falls back without an
-// error, so the agent has to say what happened, and leave a host that works and can try again.
+// TestSwitchThatFails shows what can fail between an accepted apply and the new root. systemd falls back without an
+// error, so the agent has to report what happened, and the host has to work and to be able to try again.
 func TestSwitchThatFails(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "switch")
 	h := s.host
 	s.updatectl(exitAvailable, "stage")
@@ -201,7 +199,7 @@ func TestSwitchThatFails(t *testing.T) {
 		s.armsBy("/bin/false")
 		v := s.fails("not armed", "the arming unit did not run to its end", "apply")
 		if v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || len(v.Bad) != 0 {
-			t.Errorf("the image is not to blame, and still staged; status is %+v", v)
+			t.Errorf("the image must still be staged and not bad; status is %+v", v)
 		}
 		s.armsAgain()
 	})
@@ -230,11 +228,11 @@ func TestSwitchThatFails(t *testing.T) {
 		release := s.inhibit()
 		before, _ := h.Stamp(t.Context())
 		s.refused(exitBlocked, "backup (process", "systemd-inhibit --list", "apply")
-		for range 8 { // more often, as a script would, than systemd starts a unit by default
+		for range 8 { // more often than systemd starts a unit by default, as a script might
 			s.refused(exitBlocked, "the backup runs", "try again when", "apply")
 		}
 		if after, _ := h.Stamp(t.Context()); after != before {
-			t.Errorf("the host has booted: %+v after %+v", after, before)
+			t.Errorf("the host has rebooted: %+v after %+v", after, before)
 		}
 		if v := s.status(); v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one {
 			t.Errorf("status is %+v", v)
@@ -242,7 +240,7 @@ func TestSwitchThatFails(t *testing.T) {
 		s.unarmed()
 		release()
 	})
-	t.Run("killed before it asked", func(t *testing.T) {
+	t.Run("killed before it requested the reboot", func(t *testing.T) {
 		s := s.in(t)
 		s.pretendKilled(one)
 		s.updatectl(exitDone, "gc")
@@ -251,19 +249,18 @@ func TestSwitchThatFails(t *testing.T) {
 		}
 		s.unarmed()
 	})
-	t.Run("killed before it asked, and nobody comes", func(t *testing.T) {
+	t.Run("killed before it requested the reboot, and no other command runs", func(t *testing.T) {
 		s := s.in(t)
-		s.hastens("[health]\ndeadline = \"3s\"\nsettle = \"1s\"\n[livepatch]\ndeadline = \"1s\"\n[switch]\nshutdown-deadline = \"1s\"\n")
+		s.hastens("[health]\ndeadline = \"3s\"\nsettle = \"1s\"\n[livepatch]\ndeadline = \"1s\"\n[switch]\n" +
+			"shutdown-deadline = \"1s\"\n")
 		s.pretendKilled(one)
 		h.Must(t, "sh", "-ec", "systemctl start "+guardUnit+"; rm /etc/updatectl/conf.d/50-haste.toml")
 		time.Sleep(10 * time.Second)
 		if v := s.status(); v.Phase != "armed" {
-			t.Errorf("it is taken back before its time: %+v", v)
+			t.Errorf("the switch is undone too early: %+v", v)
 		}
-		for deadline := time.Now().Add(time.Minute); s.status().Phase != "staged"; time.Sleep(time.Second) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the switch is not taken back: %+v", s.status())
-			}
+		if !h.Await(t, time.Minute, func() bool { return s.status().Phase == "staged" }) {
+			t.Fatalf("the switch is not undone: %+v", s.status())
 		}
 		s.unguarded()
 		s.unarmed()
@@ -279,14 +276,15 @@ func TestSwitchThatFails(t *testing.T) {
 		const moments = 5
 		for i := range moments {
 			after := whole * time.Duration(i+1) / moments
-			h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "apply", "--retry")
+			h.Run(t.Context(), "timeout", "--signal=KILL", fmt.Sprintf("%.3f", after.Seconds()), "updatectl", "apply",
+				"--retry")
 			if s.lands("host", one) {
 				arrived++
 			} else {
 				stayed++
 			}
 		}
-		// The same to the step that arms, when services have stopped: at once, meanwhile, and when it is long done.
+		// The same with the arming step, when services have stopped: at its start, in the middle, and never.
 		for _, after := range []string{"0.02", "0.1", "0.3", "30"} {
 			s.armsBy("/usr/bin/timeout --signal=KILL " + after + " /usr/bin/updatectl agent arm")
 			s.switches("apply", "--retry")
@@ -299,39 +297,42 @@ func TestSwitchThatFails(t *testing.T) {
 		}
 		t.Logf("%d times in the new root, %d times in the old one", arrived, stayed)
 		if arrived == 0 || stayed == 0 {
-			t.Error("the moments were not well chosen: this shows nothing")
+			t.Error("the moments were badly chosen: this shows nothing")
 		}
 	})
 	t.Run("no logind", func(t *testing.T) {
 		s := s.in(t)
-		h.Must(t, "sh", "-ec", "systemctl mask --runtime --now systemd-logind.service dbus-org.freedesktop.login1.service")
+		h.Must(t, "sh", "-ec",
+			"systemctl mask --runtime --now systemd-logind.service dbus-org.freedesktop.login1.service")
 		s.switches("apply", "--retry")
 		s.runs(one, "1")
-		h.Must(t, "sh", "-ec", "systemctl unmask --runtime systemd-logind.service dbus-org.freedesktop.login1.service; systemctl start systemd-logind")
+		h.Must(t, "sh", "-ec",
+			"systemctl unmask --runtime systemd-logind.service dbus-org.freedesktop.login1.service; "+
+				"systemctl start systemd-logind")
 	})
 	s.publish("2", "os/server:stable")
 	two := s.roots["2"]
-	t.Run("systemd does not take the new root", func(t *testing.T) {
+	t.Run("systemd does not accept the new root", func(t *testing.T) {
 		s := s.in(t)
 		s.armsBy("/bin/false")
 		s.fails("not armed", "the arming unit did not run to its end", "apply")
 		s.armsBy("", "/bin/umount -l /run/nextroot")
 		v := s.fails("fell back", "it did not accept the new root", "apply")
-		if bad, ok := v.Bad[two]; !ok || !strings.Contains(bad.Reason, "did not accept") {
+		if bad, ok := v.Bad[two]; !ok || !strings.HasPrefix(v.Last.Reason, bad.Reason) {
 			t.Errorf("%s is not bad: %+v", two, v)
 		}
 		s.armsAgain()
-		if r := s.updatectl(exitDone, "apply", "--unattended"); !strings.Contains(r.Stdout, "did not accept") {
-			t.Errorf("an unattended apply says %q", r.Stdout)
+		if why := s.skipped(); !strings.Contains(why, v.Bad[two].Reason) {
+			t.Errorf("an unattended apply skips the image because %q", why)
 		}
-		s.refused(exitBlocked, "did not accept", "--retry", "apply")
+		s.refusedAsBad(two, "apply")
 		s.switches("apply", "--retry")
 		s.runs(two, "2")
 		if v := s.status(); len(v.Bad) != 0 {
-			t.Errorf("a root that proved good is still bad: %+v", v.Bad)
+			t.Errorf("a root that became good is still bad: %+v", v.Bad)
 		}
 	})
-	t.Run("an administrator's reboot stays one", func(t *testing.T) {
+	t.Run("an administrator's full reboot stays one", func(t *testing.T) {
 		s := s.in(t)
 		ref := s.registry.Host + "/os/server@" + strings.Replace(one, "-", ":", 1)
 		s.updatectl(exitAvailable, "stage", "--from", ref)
@@ -341,7 +342,8 @@ func TestSwitchThatFails(t *testing.T) {
 		s.unarmed()
 		s.reboots()
 		v := s.settled()
-		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one || v.Kernel.SoftReboots != 0 {
+		if v.Booted.Root != "host" || v.Phase != "staged" || v.Staged == nil || v.Staged.Root != one ||
+			v.Kernel.SoftReboots != 0 {
 			t.Errorf("status is %+v", v)
 		}
 		s.unarmed()
@@ -354,7 +356,7 @@ func TestSwitchThatFails(t *testing.T) {
 		s.switches("apply")
 		s.runs(two, "2")
 	})
-	t.Run("a reboot where apply was killed", func(t *testing.T) {
+	t.Run("a full reboot after apply was killed", func(t *testing.T) {
 		s := s.in(t)
 		s.updatectl(exitAvailable, "stage", "--from", s.registry.Host+"/os/server@"+strings.Replace(one, "-", ":", 1))
 		s.pretendKilled(one)

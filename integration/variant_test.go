@@ -18,7 +18,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// A layerEntry is one name in a layer written by hand.
+// A layerEntry is one name in a layer.
 type layerEntry struct {
 	name, text, link string
 	mode             int64
@@ -28,18 +28,19 @@ func aFile(name, text string) layerEntry    { return layerEntry{name: name, text
 func aProgram(name, text string) layerEntry { return layerEntry{name: name, text: text, mode: 0o755} }
 func aLink(name, target string) layerEntry  { return layerEntry{name: name, link: target} }
 
-// gone is a whiteout: what lower layers have under this name is not in the image.
+// gone returns a whiteout: it hides the name in lower layers.
 func gone(name string) layerEntry {
 	return layerEntry{name: filepath.Join(filepath.Dir(name), ".wh."+filepath.Base(name)), mode: 0o644}
 }
 
-// layerTar writes entries as a layer. Directories are left to whoever unpacks it.
+// layerTar returns a layer with entries. It has no entries for directories, which are created when it is unpacked.
 func layerTar(t *testing.T, entries []layerEntry) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	for _, e := range entries {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Mode: e.mode, Size: int64(len(e.text)), ModTime: time.Unix(1750000000, 0)}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Mode: e.mode, Size: int64(len(e.text)),
+			ModTime: time.Unix(1750000000, 0)}
 		if e.link != "" {
 			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, e.link, 0o777
 		}
@@ -59,16 +60,16 @@ func layerTar(t *testing.T, entries []layerEntry) []byte {
 // document is any JSON object of an OCI layout.
 type document = map[string]any
 
-// variant publishes a version's image with one more layer as os/NAME:stable, signed, and returns its reference and
-// its root.
+// variant publishes a version's image with one more layer as os/NAME:stable, signed, and returns the reference and the
+// root.
 func (s *site) variant(name, version string, entries ...layerEntry) (reference, root string) {
 	s.Helper()
 	dir, root := s.variantLayout(name, version, entries...)
 	return s.registry.Host + "/" + s.offerLayout(name, dir, s.publisher.Key), root
 }
 
-// variantLayout makes a layout with a version's image and one more layer, tagged "stable", and returns where it is and the
-// root it becomes.
+// variantLayout makes a layout with a version's image and one more layer, tagged "stable", and returns its path and
+// the image's root.
 func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, root string) {
 	s.Helper()
 	base, err := s.publisher.Layout(s.Context(), s.tree(version))
@@ -128,7 +129,8 @@ func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, 
 	if err != nil {
 		s.Fatal(err)
 	}
-	for name, text := range map[string]string{"index.json": string(text), "oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
+	for name, text := range map[string]string{"index.json": string(text),
+		"oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			s.Fatal(err)
 		}
@@ -136,7 +138,7 @@ func (s *site) variantLayout(name, version string, entries ...layerEntry) (dir, 
 	return dir, strings.Replace(image["digest"].(string), ":", "-", 1)
 }
 
-// agentFiles are what "make install" puts into an image, as entries of a layer; every unit ends with a mark.
+// agentFiles returns the files of "make install" as entries of a layer; every unit ends with a mark.
 func (s *site) agentFiles(mark string) []layerEntry {
 	s.Helper()
 	dir := s.TempDir()
@@ -178,26 +180,30 @@ func (s *site) agentFiles(mark string) []layerEntry {
 	return entries
 }
 
-// TestUnusualImages shows that images of another make than the lab's run, too, and that what the running kernel needs
-// stays with it whatever image it came from.
+// TestUnusualImages shows that images of other kinds than the lab's work, too, and that the running kernel keeps its
+// modules, whichever image they came from.
 func TestUnusualImages(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "unusual")
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")
 	modules := "usr/lib/modules/" + kernel
-	module := strings.Repeat("a module of the running kernel\n", 10_000) // too much to lie in the metadata
-	withModules, modulesRoot := s.variant("modules", "1", aFile(modules+"/modules.dep", "kernel/x.ko:\n"), aFile(modules+"/kernel/x.ko", module))
+	module := strings.Repeat("a module of the running kernel\n", 10_000) // too large for the metadata image
+	withModules, modulesRoot := s.variant("modules", "1", aFile(modules+"/modules.dep", "kernel/x.ko:\n"),
+		aFile(modules+"/kernel/x.ko", module))
 	const mark = "# brought by the image\n"
-	odd, oddRoot := s.variant("odd", "2", append(s.agentFiles(mark), gone("srv"), gone("home"), aLink("home", "var/home"))...)
+	odd, oddRoot := s.variant("odd", "2", append(s.agentFiles(mark), gone("srv"), gone("home"),
+		aLink("home", "var/home"))...)
 	h.Must(t, "sh", "-ec", "useradd --create-home carol; echo hers > /home/carol/file; echo served > /srv/file")
 
 	moduleIsThere := func(s *site) {
 		s.Helper()
-		if got := h.Must(s.T, "sh", "-ec", "cat /"+modules+"/kernel/x.ko | sha256sum; wc -c < /"+modules+"/kernel/x.ko"); !strings.HasSuffix(got, fmt.Sprintf("\n%d", len(module))) {
-			s.Errorf("the running kernel's module is not what it was: %s", got)
+		got := h.Must(s.T, "sh", "-ec", "cat /"+modules+"/kernel/x.ko | sha256sum; wc -c < /"+modules+"/kernel/x.ko")
+		if !strings.HasSuffix(got, fmt.Sprintf("\n%d", len(module))) {
+			s.Errorf("the running kernel's module has changed: %s", got)
 		}
 	}
-	t.Log("the image with the running kernel's modules")
+	t.Log("an image with the running kernel's modules")
 	s.switches("apply", "--from", withModules)
 	s.runs(modulesRoot, "1")
 	moduleIsThere(s)
@@ -212,14 +218,17 @@ func TestUnusualImages(t *testing.T) {
 		s := s.in(t)
 		s.switches("apply", "--from", odd)
 		s.runs(oddRoot, "2")
-		if text := h.Must(t, "cat", "/usr/lib/systemd/system/updatectl-arm.service"); !strings.HasSuffix(text+"\n", mark) {
-			t.Errorf("the image's unit is hidden by another:\n%s", text)
+		if text := h.Must(t, "cat", "/usr/lib/systemd/system/updatectl-arm.service"); !strings.HasSuffix(text+"\n",
+			mark) {
+			t.Errorf("another unit hides the image's:\n%s", text)
 		}
-		if r := h.Run(t.Context(), "test", "-e", "/var/lib/updatectl/roots/"+oddRoot+"/graft/usr/bin/updatectl"); r.Code == 0 {
-			t.Error("an agent is laid over the image's own")
+		if r := h.Run(t.Context(), "test", "-e",
+			"/var/lib/updatectl/roots/"+oddRoot+"/graft/usr/bin/updatectl"); r.Code == 0 {
+			t.Error("another agent hides the image's own")
 		}
-		if got := h.Must(t, "sh", "-ec", "readlink /home; cat /home/carol/file /srv/file; stat -c %U /home/carol"); got != "var/home\nhers\nserved\ncarol" {
-			t.Errorf("the state is not there: %q", got)
+		if got := h.Must(t, "sh", "-ec", "readlink /home; cat /home/carol/file /srv/file; "+
+			"stat -c %U /home/carol"); got != "var/home\nhers\nserved\ncarol" {
+			t.Errorf("the data of the host is missing: %q", got)
 		}
 	})
 	t.Run("gc keeps what the kernel needs", func(t *testing.T) {
@@ -228,13 +237,14 @@ func TestUnusualImages(t *testing.T) {
 		s.updatectl(exitDone, "gc")
 		for _, r := range s.status().Good {
 			if r.Root == modulesRoot {
-				t.Fatal("the first image counts as good still: this shows nothing")
+				t.Fatal("the first image is still good: this shows nothing")
 			}
 		}
-		h.Must(t, "test", "-e", "/var/lib/updatectl/roots/"+modulesRoot+"/root.cfs") // what was read before is in the cache
+		// reading the module alone could be served from memory
+		h.Must(t, "test", "-e", "/var/lib/updatectl/roots/"+modulesRoot+"/root.cfs")
 		moduleIsThere(s)
 	})
-	t.Run("a switch that fails leaves it all in place", func(t *testing.T) {
+	t.Run("a switch that fails keeps everything", func(t *testing.T) {
 		s := s.in(t)
 		s.armsBy("/bin/false")
 		s.fails("not armed", "did not run to its end", "apply", "--retry")
@@ -248,14 +258,14 @@ func TestUnusualImages(t *testing.T) {
 		s.runs(s.roots["2"], "2")
 		moduleIsThere(s)
 		if got := h.Must(t, "cat", "/home/carol/file", "/srv/file"); got != "hers\nserved" {
-			t.Errorf("the state is not there: %q", got)
+			t.Errorf("the data of the host is missing: %q", got)
 		}
 	})
 }
 
 const unitDir = "usr/lib/systemd/system/"
 
-// early is a service that runs before all others.
+// early returns the entries of a service that runs before all others.
 func early(name, script string) []layerEntry {
 	return []layerEntry{
 		aFile(unitDir+name, "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=sysinit.target\n"+
@@ -264,5 +274,6 @@ func early(name, script string) []layerEntry {
 	}
 }
 
-// fillVar leaves no block of /var free.
-const fillVar = "fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; cat /dev/zero > /var/fill2 || :"
+// fillVar is a script that leaves no free block in /var.
+const fillVar = "fallocate -l $(df --output=avail -B1 /var | tail -n 1) /var/fill || :; " +
+	"cat /dev/zero > /var/fill2 || :"

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
@@ -17,9 +18,10 @@ import fcntl, os, struct
 fcntl.ioctl(os.open("/var/tmp/sealed", os.O_RDONLY), 0x40806685, struct.pack("IIII112x", 1, 1, 4096, 0))
 `
 
-// TestVMPlainSoftReboot proves the lab's machine without the product, as TestPlainSoftReboot does the container: it has
-// the kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
+// TestVMPlainSoftReboot tests the lab's machine without the product, as TestPlainSoftReboot tests the container: it
+// has the kernel of its own tree, a disk with fs-verity, a network, and commands that live as long as their userspace.
 func TestVMPlainSoftReboot(t *testing.T) {
+	beside(t, lab.QEMU)
 	ctx := t.Context()
 	v2, err := lab.V2(ctx)
 	if err != nil {
@@ -31,7 +33,7 @@ func TestVMPlainSoftReboot(t *testing.T) {
 			t.Logf("%s", out)
 			return err
 		}
-		// What makes it this host's, and no first boot of it: that takes minutes here.
+		// What makes the tree this host's, and avoids a first boot, which takes minutes here.
 		return exec.CommandContext(ctx, "sh", "-ec", `cd "$0"
 cp -a etc/systemd/network/10-lab.network var/lib/v2/etc/systemd/network/
 cp -a etc/ssh/ssh_host_* var/lib/v2/etc/ssh/
@@ -50,18 +52,21 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 	if r := h.Sh(ctx, "echo more >> /var/tmp/sealed"); r.Code == 0 {
 		t.Error("a file with fs-verity can be written: the disk does not have the feature")
 	}
-	if r := h.Run(ctx, "sh", "-c", "echo out; echo err >&2; kill -TERM $$"); r.Stdout != "out\n" || r.Stderr != "err\n" || r.Code != 128+15 {
+	if r := h.Run(ctx, "sh", "-c", "echo out; echo err >&2; kill -TERM $$"); r.Stdout != "out\n" ||
+		r.Stderr != "err\n" || r.Code != 128+15 {
 		t.Errorf("a command that ends itself: %s", r)
 	}
-	const large = 3 << 20 // more than all buffers on the way
-	if r := h.RunInput(ctx, strings.NewReader(strings.Repeat("x", large)), "cat"); len(r.Stdout) != large || r.Code != 0 {
-		t.Errorf("cat gave back %d bytes, want %d; %d, %s", len(r.Stdout), large, r.Code, r.Stderr)
+	const large = 3 << 20 // more than all buffers in between
+	if r := h.RunInput(ctx, strings.NewReader(strings.Repeat("x", large)), "cat"); len(r.Stdout) != large ||
+		r.Code != 0 {
+		t.Errorf("cat returned %d bytes, want %d; %d, %s", len(r.Stdout), large, r.Code, r.Stderr)
 	}
 	if err := h.WriteFile("/run/stamp/file", "text", 0o640); err != nil {
 		t.Error(err)
 	}
-	// The product's roots have /var from the host; here what runs the commands has to be copied.
-	h.Must(t, "sh", "-ec", "cp -a /var/lib/lab /var/lib/v2/var/lib/; mkdir -p /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
+	// The product's roots share /var with the host root; here, what runs the commands has to be copied.
+	h.Must(t, "sh", "-ec",
+		"cp -a /var/lib/lab /var/lib/v2/var/lib/; mkdir -p /run/nextroot; mount --bind /var/lib/v2 /run/nextroot")
 
 	killed := make(chan lab.Result)
 	go func() { killed <- h.Run(ctx, "sleep", "infinity") }()
@@ -77,7 +82,7 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 		t.Errorf("%+v became %+v: that was not one soft reboot", before, after)
 	}
 	if r := <-killed; r.Code < 128 {
-		t.Errorf("a command that the switch ended: %s", r)
+		t.Errorf("a command that the switch killed: %s", r)
 	}
 	if got := h.Must(t, "cat", "/usr/share/lab/version", "/run/lab-identity", "/run/stamp/file"); got != "2\n2\ntext" {
 		t.Errorf("booted is %q", got)
@@ -91,17 +96,31 @@ touch var/lib/v2/etc/.updated var/lib/v2/var/.updated`, root).Run()
 	}
 
 	h.Must(t, "ip", "link", "set", "dev", "lo", "down")
-	h.Must(t, "sh", "-ec", "systemctl stop systemd-networkd; for d in /sys/class/net/en*; do ip link set ${d##*/} down; done")
-	h.Must(t, "true") // no network is needed to work with it
+	h.Must(t, "sh", "-ec",
+		"systemctl stop systemd-networkd; for d in /sys/class/net/en*; do ip link set ${d##*/} down; done")
+	h.Must(t, "true") // commands need no network
 
 	again, err := h.FullReboot(ctx, "systemctl", "--force", "--force", "reboot")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again.BootID == after.BootID || again.SoftReboots != 0 {
-		t.Errorf("%+v became %+v: that was not a boot of the kernel", after, again)
+		t.Errorf("%+v became %+v: that was not a full reboot", after, again)
 	}
 	if got := h.Must(t, "cat", "/usr/share/lab/version"); got != "host" {
-		t.Errorf("a boot of the kernel lands on %q, want the host", got)
+		t.Errorf("a full reboot lands on %q, want the host root", got)
+	}
+
+	// A kernel that panics and does not reboot is noticed, although QEMU keeps running.
+	start := time.Now()
+	if r := h.Sh(ctx, "echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger"); r.Code != -1 {
+		t.Errorf("the command that crashes the kernel: %s", r)
+	}
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("it took %v to notice the panic", took)
+	}
+	if _, err := h.AwaitReboot(ctx, time.Minute); err == nil ||
+		!strings.Contains(err.Error(), "Kernel panic - not syncing: sysrq triggered crash") {
+		t.Errorf("the host ended with %v", err)
 	}
 }

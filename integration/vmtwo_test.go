@@ -9,8 +9,9 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMTwo switches two machines at once, as a rollout does: each goes into the image, and each has stayed itself.
+// TestVMTwo switches two machines at once, as a rollout does: each boots the image and keeps its identity.
 func TestVMTwo(t *testing.T) {
+	beside(t, lab.QEMU)
 	first := newSiteOf(t, lab.Options{Name: "vmone", Kind: lab.QEMU})
 	second := *first
 	second.boot(lab.Options{Name: "vmtwo", Kind: lab.QEMU}, nil)
@@ -26,7 +27,7 @@ func TestVMTwo(t *testing.T) {
 		ids = append(ids, s.host.Must(t, "cat", "/etc/machine-id"))
 	}
 	if ids[0] == ids[1] || before[0].BootID == before[1].BootID {
-		t.Fatalf("that is one host: %v, %+v", ids, before)
+		t.Fatalf("these are not two hosts: %v, %+v", ids, before)
 	}
 	ended := make(chan lab.Result, len(both))
 	for _, s := range both {
@@ -46,7 +47,7 @@ func TestVMTwo(t *testing.T) {
 			t.Errorf("the machine id of %s was %s, is %s", s.host.Name, ids[i], got)
 		}
 		if got := s.host.Must(t, "hostname"); strings.TrimSpace(got) != s.host.Name {
-			t.Errorf("host %s calls itself %s", s.host.Name, got)
+			t.Errorf("host %s has the hostname %s", s.host.Name, got)
 		}
 	}
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// pace is how long things take in a zoo. The deadline is short, because many animals use it up; margin is for two switches
-// or the boots of the kernel, generous for a machine that is busy with other things.
+// pace is how long things take in a zoo. The deadline is short, because many animals use it up; margin allows for two
+// switches or full reboots on a machine that is busy with other things.
 type pace struct{ deadline, margin time.Duration }
 
 var nspawnPace = pace{30 * time.Second, 3 * time.Minute}
 
-// zooConfig is what the good root asks of the next one.
+// zooConfig is the configuration of the good root, by which the next one is judged.
 const zooConfig = `[health]
 deadline = %q
 settle = "1s"
@@ -29,24 +29,25 @@ active = ["ssh.service", "nginx.service", "systemd-journald.service"]
 shutdown-deadline = "2m"
 `
 
-// An animal is a bad image: what lies over image 2, and what becomes of a host that takes it.
+// An animal is a bad image: the changes to image 2, and what happens to a host that applies it.
 type animal struct {
 	name string
 	over []layerEntry
-	// reason is the true cause, in the words of the history.
+	// reason is the cause as the history shows it.
 	reason string
-	// refused: it is not even staged. harmless: the agent makes up for it. Otherwise the host comes back.
+	// A refused image is not even staged. The agent copes with a harmless one. From all others the host comes back.
 	refused, harmless bool
-	// boots tells how often the kernel is booted on the way back: 1 by the guard, 2 where the root takes the kernel with it
-	// before anybody could say why, which might have been a power cut the first time.
+	// boots is the number of full reboots: 1 by the guard, 2 where the root crashes the kernel before anything could
+	// record why, because the first time could have been a power cut.
 	boots int
-	// slow: nobody can know before the deadline, or systemd does not answer.
+	// slow is the time beyond the deadline, for causes that show only then, or when systemd does not answer.
 	slow time.Duration
-	// before changes the good root, as an operator would have; after takes back what the animal did to the state.
+	// before changes the good root, as an operator might; after undoes what the animal did to /var or the kernel.
 	before, after func(s *site)
 }
 
-// quickAnimals are known by confirm as soon as the root is up, or before: the part of the zoo that is always run.
+// quickAnimals are those that confirm detects as soon as the root is up, or earlier: the part of the zoo that always
+// runs.
 func quickAnimals(s *site) []animal {
 	sshd, err := os.ReadFile(filepath.Join(s.tree("1"), "etc/ssh/sshd_config"))
 	if err != nil {
@@ -56,21 +57,24 @@ func quickAnimals(s *site) []animal {
 	if err != nil {
 		s.Fatal(err)
 	}
-	_, rootless, _ := strings.Cut(string(passwd), "\n") // root is the first
+	_, rootless, _ := strings.Cut(string(passwd), "\n") // root is the first line
 	return []animal{
 		{name: "no init", refused: true, reason: "image has no init",
 			over: []layerEntry{gone("usr/lib/systemd/systemd"), gone("usr/sbin/init")}},
 		{name: "init is a dangling link", refused: true, reason: "image has no init",
 			over: []layerEntry{gone("usr/lib/systemd/systemd"), aLink("usr/sbin/init", "/usr/lib/sysvinit/init")}},
 		{name: "a required check fails", reason: "required.d/10-app: exit code 3: the database does not answer",
-			over: []layerEntry{aProgram(checks+"required.d/10-app", "#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
+			over: []layerEntry{aProgram(checks+"required.d/10-app",
+				"#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
 		{name: "a service crashes over and over", reason: "crash.service",
-			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=200ms\n")},
+			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\n"+
+				"Restart=always\nRestartSec=200ms\n")},
 		{name: "no network", reason: "gateway " + s.host.Gateway(),
-			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network", "[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
-		{name: "broken dbus", reason: "dbus.service", over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
-		// The operator has a limit of their own in the file in which the image says who runs the command for keys, so that
-		// half of what the image wants arrives.
+			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network",
+				"[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
+		{name: "broken dbus", reason: "dbus.service",
+			over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
+		// The operator has changed one of two files that belong together, so only the other one is the image's.
 		{name: "conflict in etc breaks sshd", reason: "ssh.service",
 			over: []layerEntry{
 				aFile("etc/ssh/sshd_config", string(sshd)+"AuthorizedKeysCommandUser nobody\n"),
@@ -83,7 +87,7 @@ func quickAnimals(s *site) []animal {
 	}
 }
 
-// zoo is a host on a good root, image 1, that is offered one bad image after the other.
+// zoo is a host on a good root, image 1, that applies one bad image after the other.
 type zoo struct {
 	*site
 	pace
@@ -100,7 +104,7 @@ func newZoo(t *testing.T, o lab.Options, p pace) *zoo {
 	return &zoo{s, p, s.roots["1"]}
 }
 
-// visit offers every animal, and then a good image 2, which is taken.
+// visit applies every animal, and then a good image 2, which stays.
 func (z *zoo) visit(animals []animal) {
 	z.Helper()
 	for _, a := range animals {
@@ -116,7 +120,7 @@ func (z *zoo) visit(animals []animal) {
 	})
 }
 
-// meets offers one animal.
+// meets applies one animal.
 func (z *zoo) meets(a animal) {
 	z.Helper()
 	if a.before != nil {
@@ -144,7 +148,7 @@ func (z *zoo) meets(a animal) {
 	z.unarmed()
 	z.unguarded()
 	if now := z.etc(); now != etc {
-		z.Errorf("/etc of the root that was gone back to has changed: %s", lineDiff(etc, now))
+		z.Errorf("/etc of the good root has changed: %s", lineDiff(etc, now))
 	}
 	if now := z.state(); now != state {
 		z.Errorf("something is left over: %s", lineDiff(state, now))
@@ -152,7 +156,7 @@ func (z *zoo) meets(a animal) {
 	z.serves(probe)
 }
 
-// comesBackFrom takes a bad image and expects the host back on the good root, with the reason.
+// comesBackFrom applies a bad image and expects the host to be back on the good root, with the reason.
 func (z *zoo) comesBackFrom(a animal, image, root string) {
 	z.Helper()
 	limit := z.deadline + a.slow + z.margin
@@ -163,7 +167,7 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 		for attempt := range a.boots {
 			z.bootedBack(limit, image)
 			if bad := z.status().Bad[root]; attempt+1 < a.boots && bad.Reason != "" {
-				z.Errorf("a root that was lost once is given up: %s", bad.Reason)
+				z.Errorf("a root is bad after a single crash: %s", bad.Reason)
 			}
 		}
 	}
@@ -172,7 +176,7 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 	}
 	code := exitUnhealthy
 	if a.boots > 1 {
-		code = exitDone // nobody saw what was wrong with it: the host was booted, twice
+		code = exitDone // no cause was seen: the host was only rebooted, twice
 	}
 	z.updatectl(code, "confirm")
 	v := z.status()
@@ -181,30 +185,32 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 	if !strings.Contains(bad.Reason, a.reason) {
 		z.Errorf("the root is bad because %q, want %q in it", bad.Reason, a.reason)
 	}
-	if a.boots < 2 && (v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root || !strings.HasPrefix(v.Last.Reason, bad.Reason)) {
-		z.Errorf("the last switch is told as %+v", v.Last)
+	if a.boots < 2 && (v.Last == nil || v.Last.Outcome != "unhealthy" || v.Last.Target != root ||
+		!strings.HasPrefix(v.Last.Reason, bad.Reason)) {
+		z.Errorf("the last switch is %+v", v.Last)
 	}
 	for _, command := range []string{"status", "history"} {
-		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, a.reason) {
-			z.Errorf("%s does not say %q:\n%s", command, a.reason, text)
+		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, bad.Reason) {
+			z.Errorf("%s does not say %q:\n%s", command, bad.Reason, text)
 		}
 	}
-	z.refused(exitBlocked, a.reason, "--retry", "apply", "--from", image)
-	if r := z.updatectl(exitDone, "apply", "--unattended", "--from", image); !strings.Contains(r.Stdout, a.reason) {
-		z.Errorf("an unattended apply leaves it alone and says %q", r.Stdout)
+	z.refusedAsBad(root, "apply", "--from", image)
+	if why := z.skipped("--from", image); !strings.Contains(why, bad.Reason) {
+		z.Errorf("an unattended apply skips it because %q", why)
 	}
 }
 
-// takes sets out for an image and returns when the switch is asked for.
+// takes applies an image and returns the time at which the reboot was requested.
 func (z *zoo) takes(image string) time.Time {
 	z.Helper()
-	if r := z.host.Run(z.Context(), "updatectl", "apply", "--unattended", "--from", image); r.Code != 0 && r.Code < 128 {
+	if r := z.host.Run(z.Context(), "updatectl", "apply", "--unattended", "--from", image); r.Code != 0 &&
+		r.Code < 128 {
 		z.Fatalf("updatectl apply: %s", r)
 	}
 	return time.Now()
 }
 
-// softlyBack waits until userspace was restarted twice.
+// softlyBack applies an image and waits for two soft reboots.
 func (z *zoo) softlyBack(limit time.Duration, image string) {
 	z.Helper()
 	before, err := z.host.Stamp(z.Context())
@@ -212,21 +218,11 @@ func (z *zoo) softlyBack(limit time.Duration, image string) {
 		z.Fatal(err)
 	}
 	start := z.takes(image)
-	for {
-		now, err := z.host.Stamp(z.Context())
-		if err == nil && now.BootID == before.BootID && now.SoftReboots >= before.SoftReboots+2 {
-			break
-		}
-		if time.Since(start) > limit {
-			z.Fatalf("the host has not come back after %v: %+v (%v), %s\n%s", limit, now, err,
-				z.host.Run(z.Context(), "cat", "/var/lib/updatectl/state.json"), z.host.Console())
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	z.restartsTwice(before, limit)
 	z.back(start, limit)
 }
 
-// bootedBack waits until the kernel boots, and boots it as the firmware would.
+// bootedBack applies an image, waits for a full reboot, and boots the host again in place of its firmware.
 func (z *zoo) bootedBack(limit time.Duration, image string) {
 	z.Helper()
 	start := z.takes(image)
@@ -246,49 +242,49 @@ func (z *zoo) back(start time.Time, limit time.Duration) {
 		z.Errorf("the host was back after %v, want %v", took, limit)
 	}
 	if got := z.host.Must(z.T, "cat", "/usr/share/lab/version", "/run/lab-identity"); got != "1\n1" {
-		z.Fatalf("booted is %q, want the root that was left", got)
+		z.Fatalf("booted is %q, want the good root", got)
 	}
 }
 
-// settledAfterBoot waits until the host has gone on from a boot of the kernel, wherever it goes on to.
+// settledAfterBoot waits until the host has resumed a root after a full reboot.
 func (z *zoo) settledAfterBoot() {
 	z.Helper()
-	for deadline := time.Now().Add(z.margin); ; time.Sleep(200 * time.Millisecond) {
-		if stamp, err := z.host.Stamp(z.Context()); err == nil && stamp.SoftReboots > 0 || time.Now().After(deadline) {
-			return
-		}
-	}
+	z.host.Await(z.T, z.margin, func() bool {
+		stamp, err := z.host.Stamp(z.Context())
+		return err == nil && stamp.SoftReboots > 0
+	})
 }
 
-// etc is what is in /etc: names, modes, owners and content, except of what systemd notes for itself.
+// etc returns names, modes, owners and digests of everything in /etc, without the files that systemd updates.
 func (z *zoo) etc() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort; find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
+	return z.host.Must(z.T, "sh", "-ec",
+		`cd /etc; find . \( -type f -o -type l \) -printf '%p %m %U:%G %l\n' | sort
+find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
 }
 
-// state is what could be left over by a switch that was taken back: what is mounted, and files with temporary names.
+// state returns what a rolled-back switch could leave behind: mounts, and files with temporary names.
 func (z *zoo) state() string {
 	z.Helper()
-	return z.host.Must(z.T, "sh", "-ec", `findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials -e ^/proc/ | sort
-find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'; ls -A /var/lib/updatectl /run/updatectl | grep -v -e health.json -e healthy.json -e verdict.json -e spare -e started`)
+	return z.host.Must(z.T, "sh", "-ec", `
+findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials -e ^/proc/ | sort
+find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'
+ls -A /var/lib/updatectl /run/updatectl |
+	grep -v -e health.json -e healthy.json -e verdict.json -e spare -e started`)
 }
 
-// serves expects that the host answers with the page of image 1, from outside.
+// serves expects the web server to answer a client outside with the page of image 1.
 func (z *zoo) serves(probe *lab.Probe) {
 	z.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	if !z.host.Await(z.T, 10*time.Second, func() bool {
 		answers := probe.Answers()
-		if last := answers[len(answers)-1]; strings.HasSuffix(last.Text, "version 1") && len(probe.Outages()) > 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			z.Errorf("the host answers with %v after outages %v", answers, probe.Outages())
-			return
-		}
+		return strings.HasSuffix(answers[len(answers)-1].Text, "version 1") && len(probe.Outages()) > 0
+	}) {
+		z.Errorf("the host answers with %v after outages %v", probe.Answers(), probe.Outages())
 	}
 }
 
-// lineDiff lists the lines that only one of two texts has.
+// lineDiff returns the lines that only one of two texts has.
 func lineDiff(before, after string) string {
 	b, a := strings.Split(before, "\n"), strings.Split(after, "\n")
 	var out []string
@@ -305,8 +301,9 @@ func lineDiff(before, after string) string {
 	return "\n" + strings.Join(out, "\n")
 }
 
-// TestZoo is the part of the zoo of bad images that is quick.
+// TestZoo is the quick part of the zoo of bad images.
 func TestZoo(t *testing.T) {
+	beside(t, lab.Nspawn)
 	z := newZoo(t, lab.Options{Name: "zoo"}, nspawnPace)
 	z.visit(quickAnimals(z.site))
 }

@@ -13,16 +13,16 @@ import (
 var qemuPace = pace{4 * time.Minute, 12 * time.Minute}
 
 const (
-	// guardMargin is how long after the deadline the guard waits for confirm.
+	// guardMargin is how long the guard waits for confirm after the deadline.
 	guardMargin = 15 * time.Second
-	// deafLimit is how long it waits for a PID 1 that does not answer.
+	// deafLimit is how long the guard waits for a PID 1 that does not answer.
 	deafLimit = 2 * time.Minute
 )
 
-// lost is what is known of a root that took the kernel with it.
+// lost is the reason for a root that crashed the kernel.
 const lost = "was not up yet: its init ended, the kernel panicked, it rebooted the machine, or the power was cut"
 
-// slowAnimals use up the deadline, or take systemd or the kernel with them.
+// slowAnimals use up the deadline, or crash systemd or the kernel.
 func slowAnimals(s *site) []animal {
 	broken := s.agentFiles("")
 	for i := range broken {
@@ -35,32 +35,37 @@ func slowAnimals(s *site) []animal {
 			over: hangs("wait.service", true)},
 		{name: "no default target", reason: "rescue.target", slow: guardMargin,
 			over: []layerEntry{gone(unitDir + "default.target")}},
-		{name: "a slow check", reason: "required.d/10-slow: it still ran when its time was over",
+		{name: "a slow check", reason: "required.d/10-slow: it was still running",
 			over: []layerEntry{aProgram(checks+"required.d/10-slow", "#!/bin/sh\nsleep 600\n")}},
 		{name: "broken agent", reason: "updatectl-confirm.service", slow: guardMargin, over: broken},
-		{name: "the agent is not asked", reason: "updatectl-confirm.service", slow: guardMargin,
+		{name: "confirm is masked", reason: "updatectl-confirm.service", slow: guardMargin,
 			over: []layerEntry{aLink("etc/systemd/system/updatectl-confirm.service", "/dev/null")}},
 		{name: "a mount fails", reason: "emergency.target", slow: guardMargin,
 			over: []layerEntry{
-				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
+				aFile(unitDir+"opt-data.mount",
+					"[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=none\nWhere=/opt/data\nType=nosuchfs\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
 		{name: "full var", reason: "no space left on device", slow: guardMargin,
 			over:  early("fill.service", fillVar),
 			after: func(s *site) { s.host.Must(s.T, "rm", "-f", "/var/fill", "/var/fill2") }},
-		// The rules stay in the kernel, and cut off the good root, too.
-		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1, slow: nspawnPace.deadline,
-			over: early("lock.service", "nft add table inet lock; nft \"add chain inet lock out { type filter hook output priority 0; policy drop; }\"")},
+		// The rules stay in the kernel, and would cut off the good root, too.
+		{name: "it locks itself out", reason: "it could be reached before the switch", boots: 1,
+			slow: nspawnPace.deadline,
+			over: early("lock.service", "nft add table inet lock; "+
+				"nft \"add chain inet lock out { type filter hook output priority 0; policy drop; }\"")},
 		{name: "units in a cycle", reason: "it must be active",
 			over: []layerEntry{
 				aFile(unitDir+"nginx.service.d/cycle.conf", "[Unit]\nAfter=ssh.service\n"),
 				aFile(unitDir+"ssh.service.d/cycle.conf", "[Unit]\nAfter=nginx.service\n")}},
 		{name: "a service eats the memory", reason: "hungry.service",
-			over: service("hungry.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nMemoryMax=64M\nMemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\nRestartSec=200ms\n")},
+			over: service("hungry.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nMemoryMax=64M\n"+
+				"MemorySwapMax=0\nLimitAS=128M\nExecStart=/usr/bin/tail /dev/zero\nRestart=always\n"+
+				"RestartSec=200ms\n")},
 		{name: "no journal", reason: "systemd-journald.service",
 			over: []layerEntry{aLink(unitDir+"systemd-journald.service", "/dev/null")}},
 		{name: "tmpfiles are broken", reason: "systemd-tmpfiles-setup.service",
 			over: []layerEntry{aProgram("usr/bin/systemd-tmpfiles", "#!/bin/sh\nexit 1\n")}},
-		{name: "it reboots by itself", reason: lost, boots: 2,
+		{name: "it reboots the machine", reason: lost, boots: 2,
 			over: early("again.service", "systemctl reboot --force --force; sleep infinity")},
 		{name: "init exits", reason: lost, boots: 2,
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd", "#!/bin/sh\nexit 1\n")}},
@@ -71,13 +76,14 @@ func slowAnimals(s *site) []animal {
 	}
 }
 
-// TestWholeZoo is the rest of it that a container can show.
+// TestWholeZoo is the slow part of the zoo that a container can show.
 func TestWholeZoo(t *testing.T) {
+	beside(t, lab.Nspawn)
 	z := newZoo(t, lab.Options{Name: "wholezoo"}, nspawnPace)
 	z.visit(slowAnimals(z.site))
 }
 
-// machineAnimals are those that need a kernel of the host's own, with devices and a clock.
+// machineAnimals are those that need a kernel of the host's own, devices or a clock.
 func machineAnimals() []animal {
 	return []animal{
 		{name: "init exits", reason: lost, boots: 2,
@@ -88,10 +94,12 @@ func machineAnimals() []animal {
 			over: []layerEntry{aProgram("usr/lib/systemd/systemd-udevd", "#!/bin/sh\nexit 1\n")}},
 		{name: "a disk is missing", reason: "emergency.target", slow: guardMargin,
 			over: []layerEntry{
-				aFile(unitDir+"opt-data.mount", "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-label/nowhere\nWhere=/opt/data\n"),
-				aFile(unitDir+`dev-disk-by\x2dlabel-nowhere.device.d/timeout.conf`, "[Unit]\nJobRunningTimeoutSec=20s\n"),
+				aFile(unitDir+"opt-data.mount",
+					"[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-label/nowhere\nWhere=/opt/data\n"),
+				aFile(unitDir+`dev-disk-by\x2dlabel-nowhere.device.d/timeout.conf`,
+					"[Unit]\nJobRunningTimeoutSec=20s\n"),
 				aLink(unitDir+"local-fs.target.requires/opt-data.mount", "../opt-data.mount")}},
-		// The deadline and the way back do not go by the clock; who judges by it is misled.
+		// The deadline and the rollback do not depend on the clock; a check that does fails.
 		{name: "the clock is far off", reason: "required.d/10-clock: exit code 1: it is 2101",
 			over: append(early("clock.service", "date --set=2101-01-01"),
 				aProgram(checks+"required.d/10-clock", "#!/bin/sh\ndate '+it is %Y'\ntest $(date +%Y) -lt 2100\n")),
@@ -101,8 +109,9 @@ func machineAnimals() []animal {
 	}
 }
 
-// TestVMZoo is the part of it that needs a machine.
+// TestVMZoo is the part of the zoo that needs a machine.
 func TestVMZoo(t *testing.T) {
+	beside(t, lab.QEMU)
 	z := newZoo(t, lab.Options{Name: "vmzoo", Kind: lab.QEMU}, qemuPace)
 	z.visit(machineAnimals())
 }

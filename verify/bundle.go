@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// What a bundle must say of itself to be cosign's signature of an image.
+// The types that a bundle must have to be cosign's signature of an image.
 const (
 	BundleMediaType     = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	BundlePayloadType   = "application/vnd.in-toto+json"
@@ -18,27 +18,27 @@ const (
 	BundlePredicateType = "https://sigstore.dev/cosign/sign/v1"
 )
 
-// maxSubjects bounds how many images one statement may be about. cosign names one.
+// maxSubjects bounds how many images a statement may be about. That of cosign is about one.
 const maxSubjects = 64
 
-// openBundle takes a bundle apart without reading what is signed in it.
+// openBundle parses a bundle, but not what is signed in it.
 func openBundle(data []byte) (*sealed, error) {
 	if len(data) > MaxBundle {
 		return nil, fmt.Errorf("the bundle is larger than %d bytes", MaxBundle)
 	}
 	var b bundlepb.Bundle
 	if err := protojson.Unmarshal(data, &b); err != nil {
-		return nil, fmt.Errorf("not a bundle: %w", err)
+		return nil, fmt.Errorf("it is not a bundle: %w", err)
 	}
 	if b.GetMediaType() != BundleMediaType {
-		return nil, fmt.Errorf("the bundle's media type is %q and not %s", b.GetMediaType(), BundleMediaType)
+		return nil, fmt.Errorf("the bundle has the media type %q and not %s", b.GetMediaType(), BundleMediaType)
 	}
 	env := b.GetDsseEnvelope()
 	if env == nil {
 		return nil, errors.New("the bundle has no DSSE envelope")
 	}
 	if n := len(env.GetSignatures()); n != 1 {
-		return nil, fmt.Errorf("the bundle's envelope has %d signatures and not one", n)
+		return nil, fmt.Errorf("the envelope of the bundle has %d signatures and not one", n)
 	}
 	return &sealed{
 		form:      FormBundle,

@@ -13,10 +13,10 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// diagnose says why the library refused a signature with a certificate: it tells in words only. It takes the library's
-// steps one by one, so that "who are you" is answered before "when was it". Nothing that passes here counts.
+// diagnose finds out why the library refused a signature with a certificate. It repeats the steps of the library one
+// by one, and checks who signed before it checks when. Its result is only used for the message.
 //
-// No error means that the trust root does not know the signer at all.
+// Without an error, the trust root does not know the signer.
 func (i *identitySigner) diagnose(e *entity, refusal error) error {
 	content, err := e.VerificationContent()
 	if err != nil {
@@ -34,10 +34,11 @@ func (i *identitySigner) diagnose(e *entity, refusal error) error {
 		return err
 	}
 	if err := i.match.Verify(who); err != nil {
-		return &refused{fmt.Sprintf("it is signed by %q of %q, and the policy asks for %s", who.SubjectAlternativeName, who.Issuer, i), ErrWrongIdentity}
+		return &refused{fmt.Sprintf("it is signed by %q of %q, and the policy asks for %s", who.SubjectAlternativeName,
+			who.Issuer, i), ErrWrongIdentity}
 	}
 	if !e.signedBy(content, i.Root.material) {
-		return nil // somebody put another one's certificate beside a signature
+		return nil // the certificate is not that of the signer
 	}
 	subject := who.SubjectAlternativeName
 	if err := i.diagnoseLog(e, content); err != nil {
@@ -46,7 +47,8 @@ func (i *identitySigner) diagnose(e *entity, refusal error) error {
 	stamps, problems, err := sigstore.VerifySignedTimestamp(e, i.Root.material)
 	if i.Log == LogOff || !e.logged() {
 		if err != nil || len(stamps) == 0 {
-			return &refused{fmt.Sprintf("nothing proves when %s signed: %v", subject, reason("it has no timestamp", append(problems, err)...)), ErrTimestamp}
+			return &refused{fmt.Sprintf("nothing proves when %s signed: %v", subject,
+				reason("it has no timestamp", append(problems, err)...)), ErrTimestamp}
 		}
 	}
 	for _, s := range stamps {
@@ -71,7 +73,7 @@ func (i *identitySigner) diagnoseCertificateLog(leaf *x509.Certificate) error {
 	return sigstore.VerifySignedCertificateTimestamp(chains, 1, i.Root.material)
 }
 
-// diagnoseLog says what is wrong with the log entries, as the end of a sentence.
+// diagnoseLog checks the log entries. The text of the error continues "the signature by …".
 func (i *identitySigner) diagnoseLog(e *entity, content sigstore.VerificationContent) error {
 	if i.Log == LogOff || i.Log == LogOptional && !e.logged() {
 		return nil
@@ -82,9 +84,10 @@ func (i *identitySigner) diagnoseLog(e *entity, content sigstore.VerificationCon
 	seen, err := sigstore.VerifyTlogEntry(e, i.Root.material, 1, true)
 	switch {
 	case err == nil && len(seen) == 0:
-		// A proof without the log's promise does not cover the time.
+		// A proof of inclusion without the log's promise does not prove the time.
 		if stamps, _, err := sigstore.VerifySignedTimestamp(e, i.Root.material); err != nil || len(stamps) == 0 {
-			return &refused{"has a log entry without a promise and no timestamp: nothing proves when it was made", ErrTimestamp}
+			return &refused{"has a log entry without a promise and no timestamp: nothing proves when it was made",
+				ErrTimestamp}
 		}
 		return nil
 	case err == nil:
@@ -100,9 +103,10 @@ func (i *identitySigner) diagnoseLog(e *entity, content sigstore.VerificationCon
 	return &refused{fmt.Sprintf("is not proved by its log entries: %v", err), ErrLog}
 }
 
-// expiredAt says that a certificate was not valid when it signed.
+// expiredAt returns the error for a certificate that was not valid when it signed.
 func expiredAt(subject string, signed time.Time, leaf *x509.Certificate) error {
-	when := fmt.Sprintf("was made at %s, and its certificate was valid from %s to %s", stamp(signed), stamp(leaf.NotBefore), stamp(leaf.NotAfter))
+	when := fmt.Sprintf("was made at %s, and its certificate was valid from %s to %s", stamp(signed),
+		stamp(leaf.NotBefore), stamp(leaf.NotAfter))
 	if subject != "" {
 		when = fmt.Sprintf("the signature by %s %s", subject, when)
 	}
@@ -111,16 +115,16 @@ func expiredAt(subject string, signed time.Time, leaf *x509.Certificate) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// issued says whether a certificate authority of the trust root issued the certificate, at whatever time.
+// issued reports whether a certificate authority of the trust root issued the certificate, at any time.
 func (i *identitySigner) issued(leaf *x509.Certificate) bool {
 	unknown := leaf.UnhandledCriticalExtensions
 	defer func() { leaf.UnhandledCriticalExtensions = unknown }()
-	leaf.UnhandledCriticalExtensions = nil // for messages only
+	leaf.UnhandledCriticalExtensions = nil // this is only used for messages
 	_, err := sigstore.VerifyLeafCertificate(leaf.NotBefore, leaf, i.Root.material)
 	return err == nil
 }
 
-// signedBy says whether the certificate's key made the signature.
+// signedBy reports whether the key in the certificate made the signature.
 func (e *entity) signedBy(content sigstore.VerificationContent, r root.TrustedMaterial) bool {
 	signature, err := e.SignatureContent()
 	if err != nil {
@@ -129,10 +133,11 @@ func (e *entity) signedBy(content sigstore.VerificationContent, r root.TrustedMa
 	if e.GetDsseEnvelope() != nil {
 		return sigstore.VerifySignature(signature, content, r) == nil
 	}
-	return sigstore.VerifySignatureWithArtifacts(signature, content, r, []io.Reader{bytes.NewReader(e.artifact)}) == nil
+	return sigstore.VerifySignatureWithArtifacts(signature, content, r,
+		[]io.Reader{bytes.NewReader(e.artifact)}) == nil
 }
 
-// timeless is an entity whose certificate is valid at all times.
+// timeless is an entity whose certificate is always valid.
 type timeless struct{ *entity }
 
 func (t timeless) VerificationContent() (sigstore.VerificationContent, error) {
@@ -144,7 +149,7 @@ type always struct{ sigstore.VerificationContent }
 
 func (always) ValidAtTime(time.Time, root.TrustedMaterial) bool { return true }
 
-// reason joins what there is to say, or says the standard thing.
+// reason joins problems, or returns the standard text if there are none.
 func reason(standard string, problems ...error) error {
 	if err := errors.Join(problems...); err != nil {
 		return err

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,15 +14,15 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// maxProofs bounds the log entries of a signature, and its timestamps. Real ones have one of each, and each costs a
-// millisecond per rule.
+// maxProofs bounds the log entries and the timestamps of a signature. Real signatures have one of each; each one takes
+// a millisecond per rule.
 const maxProofs = 8
 
-// entity is a candidate as the Sigstore library sees it: certificate, log entries, timestamps and signature, but not
+// entity presents a candidate to the Sigstore library: certificate, log entries, timestamps and signature, but not
 // what was signed.
 type entity struct {
 	*bundle.Bundle
-	artifact []byte // of a signature that is no envelope
+	artifact []byte // the signed document, if that is not in an envelope
 }
 
 func newEntity(s *sealed) (*entity, error) {
@@ -31,7 +32,7 @@ func newEntity(s *sealed) (*entity, error) {
 	}
 	m := proofs.GetVerificationMaterial()
 	if n := max(len(m.GetTlogEntries()), len(m.GetTimestampVerificationData().GetRfc3161Timestamps())); n > maxProofs {
-		return nil, fmt.Errorf("it comes with %d log entries or timestamps, more than the %d that are looked at", n, maxProofs)
+		return nil, fmt.Errorf("it has %d log entries or timestamps, more than %d", n, maxProofs)
 	}
 	e := &entity{artifact: s.artifact}
 	err = caught(func() (err error) {
@@ -41,11 +42,11 @@ func newEntity(s *sealed) (*entity, error) {
 	return e, err
 }
 
-// Version hides the version of the bundle. Knowing it, the library would also accept signatures by old clients over a
-// hash that does not fit the key.
+// Version hides the version of the bundle. For some versions, the library also accepts signatures by old clients over
+// a hash that does not fit the key.
 func (e *entity) Version() (string, error) { return "", nil }
 
-// SignatureContent hides the statement in an envelope: one strict reader is enough, and it is ours.
+// SignatureContent hides the statement in an envelope from the library: readStatement parses it, strictly.
 func (e *entity) SignatureContent() (sigstore.SignatureContent, error) {
 	content, err := e.Bundle.SignatureContent()
 	if envelope, ok := content.(*bundle.Envelope); ok {
@@ -59,7 +60,7 @@ type unread struct{ *bundle.Envelope }
 func (u unread) EnvelopeContent() sigstore.EnvelopeContent { return u }
 func (u unread) Statement() (*intoto.Statement, error)     { return &intoto.Statement{}, nil }
 
-// signed is what the library checks the signature against: the document, or nothing more when the envelope holds it.
+// signed returns what the library checks the signature against: the document, unless the envelope contains it.
 func (e *entity) signed() sigstore.ArtifactPolicyOption {
 	if e.GetDsseEnvelope() != nil {
 		return sigstore.WithoutArtifactUnsafe()
@@ -67,17 +68,17 @@ func (e *entity) signed() sigstore.ArtifactPolicyOption {
 	return sigstore.WithArtifact(bytes.NewReader(e.artifact))
 }
 
-// logged says whether it comes with log entries, good or not.
+// logged reports whether there are log entries, good or not.
 func (e *entity) logged() bool { return len(e.GetVerificationMaterial().GetTlogEntries()) > 0 }
 
-// LogEntry is the place of a signature in a transparency log.
+// LogEntry says where a signature is in a transparency log.
 type LogEntry struct {
-	Log   string `json:"log,omitempty"` // the log's address, as the trust root has it
-	ID    string `json:"log_id"`        // sha256 of the log's public key, in hex
+	Log   string `json:"log,omitempty"` // the address of the log in the trust root
+	ID    string `json:"log_id"`        // sha256 of the public key of the log, in hex
 	Index int64  `json:"index"`
 }
 
-// String writes the entry for people.
+// String returns the entry as text for people.
 func (l LogEntry) String() string {
 	name := l.Log
 	if name == "" {
@@ -86,7 +87,7 @@ func (l LogEntry) String() string {
 	return fmt.Sprintf("entry %d of %s", l.Index, name)
 }
 
-// alone is an entity with one of its log entries.
+// alone is an entity with only one of its log entries.
 type alone struct {
 	*entity
 	entry *tlog.Entry
@@ -94,7 +95,7 @@ type alone struct {
 
 func (a alone) TlogEntries() ([]*tlog.Entry, error) { return []*tlog.Entry{a.entry}, nil }
 
-// logEntry returns the first log entry that proves the signature by itself.
+// logEntry returns the first log entry that proves the signature on its own.
 func (e *entity) logEntry(r root.TrustedMaterial) (LogEntry, error) {
 	entries, err := e.TlogEntries()
 	if err != nil {
@@ -106,15 +107,15 @@ func (e *entity) logEntry(r root.TrustedMaterial) (LogEntry, error) {
 		}
 		id := hex.EncodeToString([]byte(entry.LogKeyID()))
 		l := LogEntry{Log: r.RekorLogs()[id].BaseURL, ID: id, Index: entry.LogIndex()}
-		if !entry.HasInclusionPromise() { // only a promise covers the index beside the proof
+		if !entry.HasInclusionPromise() { // only a promise covers the index of the whole log
 			l.Index = entry.TransparencyLogEntry().GetInclusionProof().GetLogIndex()
 		}
 		return l, nil
 	}
-	return LogEntry{}, fmt.Errorf("no log entry proves it")
+	return LogEntry{}, errors.New("no log entry proves it")
 }
 
-// earliest returns the first of the times at which a signature was seen.
+// earliest returns the earliest of some times, in UTC.
 func earliest(seen []time.Time) time.Time {
 	var first time.Time
 	for _, t := range seen {
@@ -125,12 +126,12 @@ func earliest(seen []time.Time) time.Time {
 	return first.UTC()
 }
 
-// caught turns a panic of the library into an error. Anybody may put a bundle beside an image, and must not be able to
-// stop the agent with one.
+// caught turns a panic of the library into an error. Anybody can add a bundle to an image, and must not be able to
+// stop the agent with it.
 func caught(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("cannot be read: %v", p)
+			err = fmt.Errorf("it cannot be read: %v", p)
 		}
 	}()
 	return do()

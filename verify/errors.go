@@ -2,44 +2,43 @@ package verify
 
 import "errors"
 
-// ErrNotTrusted is the parent of every refusal of this package: errors.Is finds it in each of the errors below.
+// ErrNotTrusted is the parent of all errors about content that is not trusted.
 var ErrNotTrusted = errors.New("not trusted")
 
 var (
-	// ErrUnsigned means that nothing found vouches for the content as an image.
+	// ErrUnsigned means that no signature of the content as an image was found.
 	ErrUnsigned = refusal("unsigned")
-	// ErrWrongKey means that signatures were found, none by a configured key or under a pinned trust root.
+	// ErrWrongKey means that signatures were found, but none by a configured key or under a pinned trust root.
 	ErrWrongKey = refusal("not signed by a configured key")
-	// ErrWrongIdentity means that a pinned trust root knows the signer, and no rule names it.
+	// ErrWrongIdentity means that a pinned trust root knows the signer, but no rule matches it.
 	ErrWrongIdentity = refusal("not signed by a configured identity")
-	// ErrRevoked means that a configured key signed that is revoked.
+	// ErrRevoked means that a revoked key signed the content.
 	ErrRevoked = refusal("signed by a revoked key")
-	// ErrExpired means that a configured key or a certificate signed outside the time in which it counts.
-	ErrExpired = refusal("signed by what had expired")
-	// ErrLog means that the proof of a transparency log is missing or wrong.
-	ErrLog = refusal("no proof of a transparency log")
-	// ErrTimestamp means that nothing proves when a certificate signed.
+	// ErrExpired means that a key or a certificate was not valid when it signed.
+	ErrExpired = refusal("signed by an expired key or certificate")
+	// ErrLog means that the proof by a transparency log is missing or wrong.
+	ErrLog = refusal("no proof by a transparency log")
+	// ErrTimestamp means that nothing proves when a certificate signed the content.
 	ErrTimestamp = refusal("no proof of when it was signed")
-	// ErrThreshold means that fewer distinct signers vouched than the policy asks for.
+	// ErrThreshold means that fewer distinct signers vouched than the policy requires.
 	ErrThreshold = refusal("not signed by enough signers")
-	// ErrDigest means that content does not match the digest it must have.
+	// ErrDigest means that content does not have the digest that it must have.
 	ErrDigest = refusal("content does not match its digest")
 	// ErrMalformed means that the bytes are not what they claim to be.
 	ErrMalformed = refusal("malformed")
 )
 
-// What a policy cannot work with is a mistake in the configuration and no verdict about an image, so these are not
-// ErrNotTrusted.
+// These errors are about the configuration and not about an image, so they are no ErrNotTrusted.
 var (
-	// ErrKey says that a public key cannot be used.
+	// ErrKey means that a public key cannot be used.
 	ErrKey = errors.New("unusable public key")
-	// ErrIdentity says that an identity rule cannot be used.
+	// ErrIdentity means that an identity rule cannot be used.
 	ErrIdentity = errors.New("unusable identity")
-	// ErrTrustRoot says that a trust root cannot be used.
+	// ErrTrustRoot means that a trust root cannot be used.
 	ErrTrustRoot = errors.New("unusable trust root")
 )
 
-// refused is an error whose text is a whole sentence of its own and whose class is one of the sentinels above.
+// refused is an error with a text of its own and one of the classes above.
 type refused struct {
 	text  string
 	class error
@@ -48,5 +47,5 @@ type refused struct {
 func (r *refused) Error() string { return r.text }
 func (r *refused) Unwrap() error { return r.class }
 
-// refusal makes a sentinel below ErrNotTrusted.
+// refusal returns an error whose parent is ErrNotTrusted.
 func refusal(text string) error { return &refused{text, ErrNotTrusted} }

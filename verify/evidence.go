@@ -10,32 +10,32 @@ import (
 )
 
 const (
-	// EvidenceSchema is the schema of kept evidence.
+	// EvidenceSchema is the schema of stored evidence.
 	EvidenceSchema = "updatectl.evidence/v1"
-	// MaxEvidence bounds kept evidence in bytes of JSON. Real evidence has 10 to 100 KiB; this is what the largest
-	// that can be accepted comes to in base64.
+	// MaxEvidence bounds stored evidence, in bytes of JSON. It allows for the largest evidence that is possible, in
+	// base64; real evidence has 10 to 100 KiB.
 	MaxEvidence = (maxChain*MaxManifest+MaxCandidates*(MaxBundle+4*maxAnnotation))/3*4 + 1<<20
-	// maxChain is how many documents lead from the signed one to the image's manifest: at most a release, an index and
-	// the manifest.
+	// maxChain bounds the documents from the signed one to the manifest of the image: a release, an index and the
+	// manifest.
 	maxChain = 3
 )
 
-// Evidence is everything that led to a verdict, so that it can be reached again without the source: the signed
-// document, what leads from there to the verified one, and the signatures that counted. It is as little trusted as
-// what a registry serves; only [Policy.Again] makes something of it.
+// Evidence is all that a verdict is based on, so that it can be repeated without the source: the signed document, the
+// documents from there to the verified one, and the accepted signatures. It is not trusted: [Policy.Again] verifies
+// it.
 type Evidence struct {
 	Schema     string      `json:"schema"`
-	Chain      []Document  `json:"chain"` // the signed one first, each listing the next
+	Chain      []Document  `json:"chain"` // the signed one first; each lists the next
 	Signatures []Candidate `json:"signatures"`
 }
 
-// Document is a manifest or an index, byte by byte.
+// Document is the bytes of a manifest or an index.
 type Document struct {
 	MediaType string `json:"media_type"`
 	Content   []byte `json:"content"`
 }
 
-// Evidence returns what led to the verdict.
+// Evidence returns what the verdict is based on.
 func (v *Verified) Evidence() Evidence {
 	e := Evidence{Schema: EvidenceSchema}
 	for ; v != nil; v = v.parent {
@@ -46,7 +46,7 @@ func (v *Verified) Evidence() Evidence {
 	return e
 }
 
-// ParseEvidence reads kept evidence. The error is ErrMalformed.
+// ParseEvidence reads stored evidence. The error is an ErrMalformed.
 func ParseEvidence(data []byte) (Evidence, error) {
 	var e Evidence
 	if len(data) > MaxEvidence {
@@ -56,7 +56,8 @@ func ParseEvidence(data []byte) (Evidence, error) {
 		return Evidence{}, &refused{fmt.Sprintf("cannot read the evidence: %v", err), ErrMalformed}
 	}
 	if e.Schema != EvidenceSchema {
-		return Evidence{}, &refused{fmt.Sprintf("the evidence has schema %q and not %q", e.Schema, EvidenceSchema), ErrMalformed}
+		return Evidence{}, &refused{fmt.Sprintf("the evidence has the schema %q and not %q", e.Schema, EvidenceSchema),
+			ErrMalformed}
 	}
 	if n := len(e.Chain); n == 0 || n > maxChain {
 		return Evidence{}, &refused{fmt.Sprintf("the evidence has a chain of %d documents", n), ErrMalformed}
@@ -64,10 +65,11 @@ func ParseEvidence(data []byte) (Evidence, error) {
 	return e, nil
 }
 
-// Bytes returns the evidence as JSON, to keep.
+// Bytes returns the evidence as JSON, to be stored.
 func (e Evidence) Bytes() ([]byte, error) { return json.MarshalIndent(e, "", "  ") }
 
-// Again reaches the verdict from kept evidence: by this policy, which need not be the one of that time.
+// Again verifies stored evidence by this policy, which need not be the one it was accepted by. The error is an
+// ErrNotTrusted.
 func (p Policy) Again(e Evidence) (*Verified, error) {
 	if len(e.Chain) == 0 {
 		return nil, &refused{"there is no evidence", ErrUnsigned}
@@ -77,7 +79,8 @@ func (p Policy) Again(e Evidence) (*Verified, error) {
 		return nil, err
 	}
 	for _, next := range e.Chain[1:] {
-		d := ocispec.Descriptor{MediaType: next.MediaType, Digest: digest.SHA256.FromBytes(next.Content), Size: int64(len(next.Content))}
+		d := ocispec.Descriptor{MediaType: next.MediaType, Digest: digest.SHA256.FromBytes(next.Content),
+			Size: int64(len(next.Content))}
 		if v, err = v.Descend(d, next.Content); err != nil {
 			return nil, err
 		}

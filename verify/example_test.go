@@ -10,8 +10,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A host has a key, and got a manifest and what may be signatures of it from somewhere. Nothing of the manifest is
-// looked at before a key vouched for it.
+// A host has a key, and got a manifest and possible signatures of it from an untrusted source. The manifest is not
+// parsed before the signature is verified.
 func Example() {
 	pem, _ := os.ReadFile("testdata/ecdsa.pub")
 	manifest, _ := os.ReadFile("testdata/image.json")

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle with certificate, log entry and timestamp vouches for the image it was made for and for no other one,
-// however it is bent, and stops nobody.
+// A bundle with certificate, log entry and timestamp only vouches for the image that it was made for, however it is
+// changed, and causes no panic.
 func FuzzKeylessBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -36,13 +36,14 @@ func FuzzKeylessBundle(f *testing.F) {
 		} else if !errors.Is(err, verify.ErrNotTrusted) {
 			t.Errorf("%v is no refusal", err)
 		}
-		if v, err := p.Verify(image, manifestType, c); err == nil && (len(v.Vouchers()) != 1 || v.Vouchers()[0].SignedAt.IsZero() && v.Vouchers()[0].Log.ID == "") {
+		if v, err := p.Verify(image, manifestType, c); err == nil &&
+			(len(v.Vouchers()) != 1 || v.Vouchers()[0].SignedAt.IsZero() && v.Vouchers()[0].Log.ID == "") {
 			t.Errorf("passes with vouchers %+v", v.Vouchers())
 		}
 	})
 }
 
-// What cosign keeps in annotations is read by its own reader.
+// The annotations of cosign 2 have a parser of their own.
 func FuzzSimpleProofs(f *testing.F) {
 	image := read(f, "image.json")
 	data, root, _ := readKeyless(f)
@@ -73,7 +74,8 @@ func FuzzSimpleProofs(f *testing.F) {
 
 func FuzzTrustRoot(f *testing.F) {
 	data, _, _ := readKeyless(f)
-	addSeeds(f, [][]byte{data.TrustRoot, []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)})
+	addSeeds(f, [][]byte{data.TrustRoot,
+		[]byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)})
 	image := read(f, "image.json")
 	c := []verify.Candidate{data.Candidates["bundle"]}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -85,20 +87,24 @@ func FuzzTrustRoot(f *testing.F) {
 			return
 		}
 		i := verify.Identity{Issuer: exact(issuer), Subject: exact(alice), Root: r}
-		if _, err := identities(i).Verify(image, manifestType, c); err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, verify.ErrIdentity) {
+		if _, err := identities(i).Verify(image, manifestType, c); err != nil &&
+			!errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, verify.ErrIdentity) {
 			t.Errorf("%v is no refusal", err)
 		}
 	})
 }
 
-// Kept evidence is as hostile as a registry: only what was signed comes out.
+// Stored evidence is as untrusted as a registry: only what was signed is accepted.
 func FuzzEvidence(f *testing.F) {
 	known, root, key := readKeyless(f)
 	image := read(f, "image.json")
-	p := verify.Policy{Keys: []verify.Key{key}, Identities: []verify.Identity{{Issuer: exact(issuer), Subject: exact(alice), Root: root}}}
+	p := verify.Policy{Keys: []verify.Key{key},
+		Identities: []verify.Identity{{Issuer: exact(issuer), Subject: exact(alice), Root: root}}}
 	var seeds [][]byte
 	for _, c := range known.Candidates {
-		seed, err := verify.Evidence{Schema: verify.EvidenceSchema, Chain: []verify.Document{{MediaType: manifestType, Content: image}}, Signatures: []verify.Candidate{c}}.Bytes()
+		seed, err := verify.Evidence{Schema: verify.EvidenceSchema,
+			Chain:      []verify.Document{{MediaType: manifestType, Content: image}},
+			Signatures: []verify.Candidate{c}}.Bytes()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -119,9 +125,10 @@ func FuzzEvidence(f *testing.F) {
 	})
 }
 
-// A pattern that is taken matches whole subjects only.
+// A pattern that is accepted matches whole subjects only.
 func FuzzPattern(f *testing.F) {
-	seeds := []string{`alice@example\.org`, `alice@example`, `(?m)alice$`, `a)|(?:b`, `.*`, `(?i)ALICE@EXAMPLE\.ORG`, `\Qalice@example.org\E`, `\Qalice`, `alice@example\.org|bob`, `(?s).`}
+	seeds := []string{`alice@example\.org`, `alice@example`, `(?m)alice$`, `a)|(?:b`, `.*`, `(?i)ALICE@EXAMPLE\.ORG`,
+		`\Qalice@example.org\E`, `\Qalice`, `alice@example\.org|bob`, `(?s).`}
 	for _, s := range seeds {
 		f.Add(s)
 	}
@@ -129,7 +136,8 @@ func FuzzPattern(f *testing.F) {
 	data, root, _ := readKeyless(f)
 	c := []verify.Candidate{data.Candidates["bundle"]}
 	f.Fuzz(func(t *testing.T, text string) {
-		_, err := identities(verify.Identity{Issuer: exact(issuer), Subject: pattern(text), Root: root}).Verify(image, manifestType, c)
+		_, err := identities(verify.Identity{Issuer: exact(issuer), Subject: pattern(text), Root: root}).Verify(image,
+			manifestType, c)
 		alone, broken := regexp.Compile(text)
 		switch {
 		case broken != nil || text == "":

@@ -7,7 +7,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// A bundle vouches for the image it was made for and for no other one, however it is bent.
+// A bundle only vouches for the image that it was made for, however it is changed.
 func FuzzBundle(f *testing.F) {
 	image := read(f, "image.json")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
@@ -30,7 +30,7 @@ func FuzzBundle(f *testing.F) {
 	})
 }
 
-// A payload counts only in the exact bytes that were signed.
+// A payload is accepted only with the exact bytes that were signed.
 func FuzzPayload(f *testing.F) {
 	image := read(f, "image.json")
 	var real [][]byte
@@ -43,7 +43,8 @@ func FuzzPayload(f *testing.F) {
 	p := verify.Policy{Keys: []verify.Key{key(f, "ecdsa.pub"), key(f, "ed25519.pub"), key(f, "rsa.pub")}}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		for i, sig := range sigs {
-			_, err := p.Verify(image, manifestType, []verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: sig}})
+			_, err := p.Verify(image, manifestType,
+				[]verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: sig}})
 			if (err == nil) != bytes.Equal(payload, real[i]) {
 				t.Errorf("signature %d and %q: %v", i, payload, err)
 			}
@@ -51,15 +52,17 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
-// Whatever a key signed, reading it ends in a verdict and not in a crash.
+// Whatever a key signed, reading it ends with a verdict and not with a panic.
 func FuzzSignedPayload(f *testing.F) {
 	image := read(f, "image.json")
 	addSeeds(f, [][]byte{read(f, "ecdsa.cosign2.payload.json"), []byte(`{"critical":{"type":""}}`)})
 	a := newSigner(f, "a.pub")
 	other := bytes.Replace(image, []byte(`"size":`), []byte(`"size": `), 1)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		for _, c := range []verify.Candidate{a.payload(string(payload)), a.envelope(verify.BundlePayloadType, string(payload))} {
-			if _, err := (verify.Policy{Keys: []verify.Key{a.Key}}).Verify(other, manifestType, []verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
+		for _, c := range []verify.Candidate{a.payload(string(payload)),
+			a.envelope(verify.BundlePayloadType, string(payload))} {
+			if _, err := (verify.Policy{Keys: []verify.Key{a.Key}}).Verify(other, manifestType,
+				[]verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
 				t.Errorf("vouches without naming a digest: %q", payload)
 			}
 		}

@@ -20,8 +20,8 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// testdata was written by real cosign: *.cosign3.* by 3.1.1, *.cosign2.* by 2.5.0, all for image.json, by the private
-// halves of the .pub files beside it.
+// testdata was written by cosign: *.cosign3.* by 3.1.1, *.cosign2.* by 2.5.0, all for image.json, with the private
+// keys of the .pub files.
 
 func read(t testing.TB, name string) []byte {
 	t.Helper()
@@ -52,10 +52,11 @@ func realSimple(t testing.TB, name string) verify.Candidate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return verify.Candidate{Form: verify.FormSimple, Payload: read(t, name+".payload.json"), Signature: sig, From: name}
+	return verify.Candidate{Form: verify.FormSimple, Payload: read(t, name+".payload.json"), Signature: sig,
+		From: name}
 }
 
-// signer is a fresh key and what a publisher does with it.
+// signer is a new key, and what a publisher does with it.
 type signer struct {
 	t       testing.TB
 	private crypto.Signer
@@ -93,7 +94,8 @@ func (s *signer) simple(content []byte) verify.Candidate {
 
 // payload signs any text as a simple-signing payload.
 func (s *signer) payload(text string) verify.Candidate {
-	return verify.Candidate{Form: verify.FormSimple, Payload: []byte(text), Signature: s.sign([]byte(text)), From: "test"}
+	return verify.Candidate{Form: verify.FormSimple, Payload: []byte(text), Signature: s.sign([]byte(text)),
+		From: "test"}
 }
 
 // envelope signs any text in a bundle of any payload type.

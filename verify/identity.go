@@ -9,23 +9,23 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// Identity is somebody who signs without a key to keep: a certificate authority has certified for a few minutes that
-// an issuer knows a subject by that name. However many people fit the rule, it counts as one signer.
+// Identity is a rule for keyless signers. A certificate authority certifies for a few minutes that an issuer knows the
+// subject by that name. The rule counts as one signer, even if several people match.
 type Identity struct {
-	Issuer  Match // of the token, as "https://token.actions.githubusercontent.com"
-	Subject Match // a mail address, or a workflow's URI
+	Issuer  Match // of the token, such as https://token.actions.githubusercontent.com
+	Subject Match // a mail address, or the URI of a workflow
 	Root    *TrustRoot
 	Log     LogRule // "" means LogRequired
 }
 
-// Match is a text that must be met exactly or by a pattern, not both. A pattern is a regular expression in Go's syntax
-// and must match the whole text.
+// Match is an exact text or a pattern, not both. A pattern is a regular expression in Go's syntax that must match the
+// whole text.
 type Match struct {
 	Exact   string
 	Pattern string
 }
 
-// String writes the rule for people.
+// String returns the rule as text for people.
 func (m Match) String() string {
 	if m.Pattern != "" {
 		return "/" + m.Pattern + "/"
@@ -33,25 +33,25 @@ func (m Match) String() string {
 	return m.Exact
 }
 
-// anchored returns the pattern as one that nothing can precede or follow, or "" for an exact match.
+// anchored returns the pattern so that it matches whole texts only, or "" for an exact match.
 func (m Match) anchored() (string, error) {
 	if (m.Exact == "") == (m.Pattern == "") {
-		return "", errors.New("it must be given exactly or as a pattern")
+		return "", errors.New("it must be given exactly or as a pattern, not both")
 	}
 	if m.Pattern == "" {
 		return "", nil
 	}
-	// By itself first: a pattern such as "a)|(?:b" would close the group below.
+	// The pattern is compiled alone first: one such as "a)|(?:b" would close the group below.
 	if _, err := regexp.Compile(m.Pattern); err != nil {
 		return "", err
 	}
 	return `\A(?:` + m.Pattern + `)\z`, nil
 }
 
-// String names the rule in messages.
+// String returns the name of the rule in messages.
 func (i Identity) String() string { return fmt.Sprintf("%s of %s", i.Subject, i.Issuer) }
 
-// patterns says how wide the rule is: 0 for one exact identity.
+// patterns returns the number of patterns in the rule: 0 for an exact identity.
 func (i Identity) patterns() int {
 	n := 0
 	for _, m := range []Match{i.Subject, i.Issuer} {
@@ -62,7 +62,7 @@ func (i Identity) patterns() int {
 	return n
 }
 
-// identitySigner is an identity that a policy can work with.
+// identitySigner is an identity that was checked.
 type identitySigner struct {
 	Identity
 	match sigstore.CertificateIdentity
@@ -92,8 +92,7 @@ func (i Identity) signer() (*identitySigner, error) {
 
 func (i *identitySigner) name() string { return i.String() }
 
-// vouch has the library go through the whole of Sigstore's client procedure: log, time, certificate, signature,
-// identity.
+// vouch runs the complete client procedure of Sigstore: log, time, certificate, signature, identity.
 func (i *identitySigner) vouch(s *sealed, _ time.Time) (v *Voucher, err error) {
 	if !s.keyless {
 		return nil, nil

@@ -10,11 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep JSON may nest. An index needs 5.
+// maxDepth bounds the depth of JSON. An index has 5 levels.
 const maxDepth = 32
 
-// parseJSON reads one JSON object into v. It refuses what two readers could understand differently: a key that comes
-// twice, bytes that are no UTF-8, something after the object.
+// parseJSON reads a JSON object into v. It refuses what two readers could understand differently: a key that occurs
+// twice, bytes that are not UTF-8, and anything after the object.
 func parseJSON(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return errors.New("it is not UTF-8")
@@ -27,15 +27,15 @@ func parseJSON(data []byte, v any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errors.New("something follows the JSON object")
+		return errors.New("there is something after the JSON object")
 	}
 	return json.Unmarshal(data, v)
 }
 
-// walkJSON reads one value and refuses objects that have a key twice.
+// walkJSON reads a value, and refuses objects that contain a key twice.
 func walkJSON(d *json.Decoder, key func(string) string, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("its JSON nests deeper than %d levels", maxDepth)
+		return fmt.Errorf("its JSON has more than %d levels", maxDepth)
 	}
 	t, err := d.Token()
 	if err != nil {
@@ -55,7 +55,7 @@ func walkJSON(d *json.Decoder, key func(string) string, depth int) error {
 			}
 			k := key(name.(string))
 			if seen[k] {
-				return fmt.Errorf("the key %q comes twice", name)
+				return fmt.Errorf("it contains the key %q twice", name)
 			}
 			seen[k] = true
 			if k == "annotations" {
@@ -70,8 +70,8 @@ func walkJSON(d *json.Decoder, key func(string) string, depth int) error {
 	return err
 }
 
-// foldedKey is how encoding/json finds a struct's field: case does not matter, so "layers" and "Layers" are the same
-// key twice.
+// foldedKey is how encoding/json compares keys with the fields of a struct: case does not matter, so "layers" and
+// "Layers" are the same key.
 func foldedKey(k string) string { return strings.ToLower(k) }
 
 // exactKey is for annotations, whose names are data.

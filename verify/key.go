@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,39 +18,39 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 )
 
-// minRSABits is the shortest RSA key accepted, as in NIST SP 800-131A.
+// minRSABits is the shortest RSA key that is accepted, as in NIST SP 800-131A.
 const minRSABits = 2048
 
-// Key is a public key that may vouch for images.
+// Key is a public key whose signatures are accepted.
 type Key struct {
-	Name   string           // how messages call it, usually the file's name
+	Name   string           // its name in messages, usually that of the file
 	Public crypto.PublicKey // ECDSA P-256, Ed25519 or RSA of at least 2048 bits
-	ID     string           // "sha256:<hex>" of its SubjectPublicKeyInfo in DER
+	ID     string           // sha256:HEX of its SubjectPublicKeyInfo in DER
 
-	// NotAfter is when the key stops to count; zero means never. A signature that Log proves to be older goes on
-	// counting.
+	// NotAfter is when the key expires; the zero value means never. A signature that is proven to be older is still
+	// accepted.
 	NotAfter time.Time
-	// Revoked says that the key does not count, whatever it signed and when, and Reason why. It wins over the same key
-	// listed again.
+	// Revoked means that no signature by the key is accepted, and Reason says why. If the key is listed twice, this
+	// takes precedence.
 	Revoked bool
 	Reason  string
-	// Log is what proof of a transparency log is asked for; "" means LogOff. Root, which may be nil without one, names
-	// the logs.
+	// Log says which proof by a transparency log is required; "" means LogOff. Root has the logs, and may be nil with
+	// LogOff.
 	Log  LogRule
 	Root *TrustRoot
 }
 
-// ParseKey reads one PEM public key. The error is ErrKey.
+// ParseKey reads a public key in PEM form. The error is an ErrKey.
 func ParseKey(name string, pemBytes []byte) (Key, error) {
 	block, rest := pem.Decode(pemBytes)
 	if block == nil {
-		return Key{}, fmt.Errorf("%w %s: not in PEM form", ErrKey, name)
+		return Key{}, fmt.Errorf("%w %s: it is not in PEM form", ErrKey, name)
 	}
 	if strings.Contains(block.Type, "PRIVATE") {
-		return Key{}, fmt.Errorf("%w %s: it is a private key, and the host needs only the public one", ErrKey, name)
+		return Key{}, fmt.Errorf("%w %s: it is a private key: use the public one", ErrKey, name)
 	}
 	if len(bytes.TrimSpace(rest)) > 0 {
-		return Key{}, fmt.Errorf("%w %s: there is more in it than one key", ErrKey, name)
+		return Key{}, fmt.Errorf("%w %s: it contains more than one key", ErrKey, name)
 	}
 	public, err := cryptoutils.UnmarshalPEMToPublicKey(pemBytes)
 	if err != nil {
@@ -62,12 +63,12 @@ func ParseKey(name string, pemBytes []byte) (Key, error) {
 	return k, nil
 }
 
-// keyID checks that the key is of a kind the policy accepts and returns the name that two copies of it share.
+// keyID checks that the type of a key is supported, and returns its ID.
 func keyID(public crypto.PublicKey) (string, error) {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
 		if k == nil || k.Curve != elliptic.P256() {
-			return "", fmt.Errorf("an ECDSA key must be on curve P-256")
+			return "", errors.New("an ECDSA key must be on the curve P-256")
 		}
 	case ed25519.PublicKey:
 		if len(k) != ed25519.PublicKeySize {
@@ -87,7 +88,7 @@ func keyID(public crypto.PublicKey) (string, error) {
 	return digest.SHA256.FromBytes(der).String(), nil
 }
 
-// signed says whether the key made sig over message.
+// signed reports whether the key made the signature sig of message.
 func (k Key) signed(message, sig []byte) bool {
 	for _, v := range k.verifiers() {
 		if v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)) == nil {
@@ -97,9 +98,9 @@ func (k Key) signed(message, sig []byte) bool {
 	return false
 }
 
-// verifiers returns the schemes in which cosign signs with a key of this kind. With Ed25519 these are two: Ed25519ph,
-// which signs a hash, in cosign, and plain Ed25519 in most other tools. RFC 8032 keeps them apart, so that a signature
-// of one kind never passes as one of the other.
+// verifiers returns the schemes for a key of this type. For Ed25519 there are two: cosign uses Ed25519ph, which signs
+// a hash, and most other tools use plain Ed25519. By the design in RFC 8032, a signature of one scheme is never valid
+// in the other.
 func (k Key) verifiers() []signature.Verifier {
 	var all []signature.Verifier
 	if v, err := signature.LoadVerifier(k.Public, crypto.SHA256); err == nil {

@@ -31,13 +31,13 @@ func TestParseKey(t *testing.T) {
 		return k.Public(), err
 	}
 	small := func() (crypto.PublicKey, error) {
-		t.Setenv("GODEBUG", "rsa1024min=0") // GenerateKey itself refuses less than 1024
+		t.Setenv("GODEBUG", "rsa1024min=0") // GenerateKey refuses less than 1024 otherwise
 		k, err := rsa.GenerateKey(rand.Reader, 1024)
 		return k.Public(), err
 	}
 	good := string(read(t, "ecdsa.pub"))
 	tests := []struct {
-		name, pem, says string // says "": it is accepted
+		name, pem, says string // if says is empty, the key is accepted
 	}{
 		{"ECDSA P-256", good, ""},
 		{"Ed25519", string(read(t, "ed25519.pub")), ""},
@@ -46,8 +46,8 @@ func TestParseKey(t *testing.T) {
 		{"ECDSA P-384", text(p384()), "curve P-256"},
 		{"RSA 1024", text(small()), "at least 2048 bits"},
 		{"empty", "", "not in PEM form"},
-		{"two keys", good + good, "more in it than one key"},
-		{"a tail", good + "x", "more in it than one key"},
+		{"two keys", good + good, "more than one key"},
+		{"a tail", good + "x", "more than one key"},
 		{"private key", strings.ReplaceAll(good, "PUBLIC", "PRIVATE"), "private key"},
 		{"certificate", strings.ReplaceAll(good, "PUBLIC KEY", "CERTIFICATE"), "unknown Public key PEM file type"},
 		{"rubbish inside", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "asn1"},
@@ -71,7 +71,7 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// The ID is what cosign calls the key in a bundle's hint, in hex.
+// The ID is the hint of the key in cosign's bundles, in hex.
 func TestKeyID(t *testing.T) {
 	const want = "sha256:5fe447d3c4c96674b46b9fbe65f562743b9084e1d1d1d065d930204d9a0cef83"
 	if got := key(t, "ecdsa.pub").ID; got != want {

@@ -15,8 +15,8 @@ import (
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
-// keyless is testdata/keyless.json: signatures of image.json that were made once, by a deployment that is gone, with
-// the trust root that is left of it. They are good for ever, and the same in every process of a fuzz test.
+// keyless is testdata/keyless.json: signatures of image.json by a deployment that no longer exists, and its trust
+// root. They never expire, and are the same in every process of a fuzz test.
 type keyless struct {
 	TrustRoot  json.RawMessage             `json:"trust_root"`
 	Key        string                      `json:"key"` // public, in PEM
@@ -41,17 +41,19 @@ func makeKeyless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := keyless{Key: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), Candidates: map[string]verify.Candidate{
-		"bundle":         d.bundle(signed, image),
-		"no promise":     d.bundle(with(func(s *verifytest.Signing) { s.NoPromise = true }), image),
-		"no log":         d.bundle(with(func(s *verifytest.Signing) { s.NoLog = true }), image),
-		"second version": d.must(verifytest.Candidate(v2)),
-		"simple":         d.simple(signed, image),
-		"key":            d.bundle(verifytest.Signing{Key: a.private}, image),
-		"key, simple":    d.simple(verifytest.Signing{Key: a.private}, image),
-		"bob":            d.bundle(with(func(s *verifytest.Signing) { s.Subject = bob }), image),
-		"expired":        d.bundle(with(func(s *verifytest.Signing) { s.Issued = time.Now().Add(-time.Hour) }), image),
-	}}
+	k := keyless{Key: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+		Candidates: map[string]verify.Candidate{
+			"bundle":         d.bundle(signed, image),
+			"no promise":     d.bundle(with(func(s *verifytest.Signing) { s.NoPromise = true }), image),
+			"no log":         d.bundle(with(func(s *verifytest.Signing) { s.NoLog = true }), image),
+			"second version": d.must(verifytest.Candidate(v2)),
+			"simple":         d.simple(signed, image),
+			"key":            d.bundle(verifytest.Signing{Key: a.private}, image),
+			"key, simple":    d.simple(verifytest.Signing{Key: a.private}, image),
+			"bob":            d.bundle(with(func(s *verifytest.Signing) { s.Subject = bob }), image),
+			"expired": d.bundle(with(func(s *verifytest.Signing) { s.Issued = time.Now().Add(-time.Hour) }),
+				image),
+		}}
 	if k.TrustRoot, err = d.TrustRoot(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +81,8 @@ func readKeyless(t testing.TB) (k keyless, root *verify.TrustRoot, key verify.Ke
 	return k, root, key
 }
 
-// A signature is as good years later as on its day: what proves the time is in it, and no certificate of the
-// deployment needs to be valid now.
+// A signature is still accepted after years: it contains the proof of its time, and no certificate of the deployment
+// needs to be valid now.
 func TestKeylessLasts(t *testing.T) {
 	if *update {
 		makeKeyless(t)

@@ -11,10 +11,10 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 )
 
-// keySigner is a key that a policy can work with.
+// keySigner is a key that was checked.
 type keySigner struct{ Key }
 
-// signer checks the key and gives it the ID that it has, not the one the caller wrote down.
+// signer checks the key, and computes its ID: the one that the caller set is not used.
 func (k Key) signer() (*keySigner, error) {
 	var err error
 	if k.ID, err = keyID(k.Public); err != nil {
@@ -29,7 +29,7 @@ func (k Key) signer() (*keySigner, error) {
 	return &keySigner{k}, nil
 }
 
-// merge takes in the same key listed again: what restricts it more, wins.
+// merge merges another listing of the same key. What restricts it more takes precedence.
 func (k *keySigner) merge(again Key) {
 	if again.Revoked && !k.Revoked {
 		k.Revoked, k.Reason = true, again.Reason
@@ -42,7 +42,7 @@ func (k *keySigner) merge(again Key) {
 	}
 }
 
-// rank orders log rules by how much they ask for.
+// rank orders log rules by how strict they are.
 func rank(l LogRule) int {
 	switch l {
 	case LogRequired:
@@ -75,23 +75,25 @@ func (k *keySigner) vouch(s *sealed, now time.Time) (*Voucher, error) {
 		when = now
 	}
 	if !k.NotAfter.IsZero() && when.After(k.NotAfter) {
-		return nil, &refused{fmt.Sprintf("%s signed it and expired on %s; nothing proves that the signature is older", k.Name, stamp(k.NotAfter)), ErrExpired}
+		return nil, &refused{fmt.Sprintf("%s signed it and expired on %s; nothing proves that the signature is older",
+			k.Name, stamp(k.NotAfter)), ErrExpired}
 	}
 	return v, nil
 }
 
-// prove checks the log entries and timestamps that came with the signature, as far as the rule wants them, and notes
-// what they prove.
+// prove checks the log entries and timestamps of the signature, as far as the rule requires, and adds what they prove
+// to v.
 func (k *keySigner) prove(s *sealed, v *Voucher) error {
 	if k.Log == LogOff {
 		return nil
 	}
 	e, err := newEntity(s)
 	if err != nil {
-		return &refused{fmt.Sprintf("cannot read what proves the signature by %s: %v", k.Name, err), ErrLog}
+		return &refused{fmt.Sprintf("cannot read the proofs of the signature by %s: %v", k.Name, err), ErrLog}
 	}
 	if !e.logged() && k.Log == LogRequired {
-		return &refused{fmt.Sprintf("the signature by %s has no entry of a transparency log, and the policy asks for one", k.Name), ErrLog}
+		return &refused{fmt.Sprintf("the signature by %s has no entry of a transparency log, and the policy asks "+
+			"for one", k.Name), ErrLog}
 	}
 	material := root.TrustedMaterialCollection{k.Root.material, k.material()}
 	var seen []time.Time
@@ -101,7 +103,8 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 			v.Log, err = e.logEntry(material)
 		}
 		if err != nil {
-			return &refused{fmt.Sprintf("the signature by %s is not proved by its log entries: %v", k.Name, err), ErrLog}
+			return &refused{fmt.Sprintf("the signature by %s is not proved by its log entries: %v", k.Name, err),
+				ErrLog}
 		}
 		for _, t := range times {
 			seen = append(seen, t.Time)
@@ -109,7 +112,8 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 	}
 	stamps, _, err := sigstore.VerifySignedTimestamp(e, material)
 	if err != nil {
-		return &refused{fmt.Sprintf("cannot read the timestamps of the signature by %s: %v", k.Name, err), ErrTimestamp}
+		return &refused{fmt.Sprintf("cannot read the timestamps of the signature by %s: %v", k.Name, err),
+			ErrTimestamp}
 	}
 	for _, t := range stamps {
 		seen = append(seen, t.Time)
@@ -118,7 +122,7 @@ func (k *keySigner) prove(s *sealed, v *Voucher) error {
 	return nil
 }
 
-// material is the key as the library wants it, whatever a bundle calls it.
+// material returns the key in the form that the library expects, for any name that a bundle gives it.
 func (k *keySigner) material() root.TrustedMaterial {
 	return root.NewTrustedPublicKeyMaterial(func(string) (root.TimeConstrainedVerifier, error) {
 		v, err := signature.LoadVerifier(k.Public, crypto.SHA256)

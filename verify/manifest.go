@@ -7,27 +7,28 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The media types of Docker's registry, schema 2.
+// The media types of Docker's schema 2.
 const (
 	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
 	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// IsIndex says whether a media type is that of an index of manifests.
+// IsIndex reports whether a media type is that of an index.
 func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
 }
 
-// IsManifest says whether a media type is that of one image's manifest.
+// IsManifest reports whether a media type is that of the manifest of an image.
 func IsManifest(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == DockerManifest
 }
 
-// checkContent says whether content is what mediaType promises and nothing else besides: a document that is an index
-// to one reader and a manifest to another would let one signature stand for two images (CVE-2021-41190).
+// checkContent checks that content is what mediaType says, and nothing else. If a document were an index to one reader
+// and a manifest to another, one signature would be valid for two images (CVE-2021-41190).
 func checkContent(content []byte, mediaType string) error {
 	if !IsIndex(mediaType) && !IsManifest(mediaType) {
-		return &refused{fmt.Sprintf("media type %q is neither a manifest nor an index", mediaType), ErrMalformed}
+		return &refused{fmt.Sprintf("the media type %q is neither that of a manifest nor that of an index", mediaType),
+			ErrMalformed}
 	}
 	var c struct {
 		SchemaVersion int             `json:"schemaVersion"`
@@ -41,19 +42,20 @@ func checkContent(content []byte, mediaType string) error {
 	if err := parseJSON(content, &c); err != nil {
 		return &refused{err.Error(), ErrMalformed}
 	}
-	// OCI 1.0 documents may go without the field, Docker's never do.
+	// OCI 1.0 documents can lack the field, those of Docker cannot.
 	named := c.MediaType != "" || mediaType == DockerManifest || mediaType == DockerManifestList
 	switch {
 	case c.SchemaVersion != 2:
 		return &refused{fmt.Sprintf("its schemaVersion is %d and not 2", c.SchemaVersion), ErrMalformed}
 	case named && c.MediaType != mediaType:
-		return &refused{fmt.Sprintf("it was served as %s and calls itself %q", mediaType, c.MediaType), ErrMalformed}
+		return &refused{fmt.Sprintf("it was served as %s, and its mediaType is %q", mediaType, c.MediaType),
+			ErrMalformed}
 	case c.FSLayers != nil || c.Blobs != nil:
-		return &refused{"it has fields of another kind of manifest", ErrMalformed}
+		return &refused{"it has fields of another type of manifest", ErrMalformed}
 	case IsIndex(mediaType) && (c.Manifests == nil || c.Config != nil || c.Layers != nil):
-		return &refused{"it was served as an index and does not look like one", ErrMalformed}
+		return &refused{"it was served as an index, but is not one", ErrMalformed}
 	case IsManifest(mediaType) && (c.Manifests != nil || c.Config == nil || c.Layers == nil):
-		return &refused{"it was served as a manifest and does not look like one", ErrMalformed}
+		return &refused{"it was served as a manifest, but is not one", ErrMalformed}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Even signed content must be what it is served as, and only that.
+// Even signed content must be exactly what it is served as.
 func TestContent(t *testing.T) {
 	const layers = `"config":{},"layers":[]`
 	doc := func(mediaType, rest string) string {
@@ -29,25 +29,40 @@ func TestContent(t *testing.T) {
 		{"OCI index", doc(indexType, `"manifests":[]`), indexType, nil, ""},
 		{"Docker manifest", doc(verify.DockerManifest, layers), verify.DockerManifest, nil, ""},
 		{"Docker list", doc(verify.DockerManifestList, `"manifests":[]`), verify.DockerManifestList, nil, ""},
-		{"annotations that differ in case", doc(manifestType, layers+`,"annotations":{"a":"1","A":"2"}`), manifestType, nil, ""},
+		{"annotations that differ in case", doc(manifestType, layers+`,"annotations":{"a":"1","A":"2"}`), manifestType,
+			nil, ""},
 		{"unknown field", doc(manifestType, layers+`,"later":{}`), manifestType, nil, ""},
 
-		{"neither", `{}`, "application/json", verify.ErrMalformed, "neither a manifest nor an index"},
-		{"Docker manifest without media type", `{"schemaVersion":2,` + layers + `}`, verify.DockerManifest, verify.ErrMalformed, `calls itself ""`},
-		{"index served as a manifest", doc(indexType, `"manifests":[]`), manifestType, verify.ErrMalformed, "served as"},
-		{"unnamed index served as a manifest", `{"schemaVersion":2,"manifests":[]}`, manifestType, verify.ErrMalformed, "does not look like one"},
-		{"unnamed manifest served as an index", `{"schemaVersion":2,` + layers + `}`, indexType, verify.ErrMalformed, "does not look like one"},
-		{"both at once", doc(manifestType, layers+`,"manifests":[]`), manifestType, verify.ErrMalformed, "does not look like one"},
-		{"both at once, in capitals", doc(manifestType, layers+`,"MANIFESTS":[]`), manifestType, verify.ErrMalformed, "does not look like one"},
-		{"index with layers", doc(indexType, `"manifests":[],"layers":[]`), indexType, verify.ErrMalformed, "does not look like one"},
-		{"index with a config", doc(indexType, `"manifests":[],"config":{}`), indexType, verify.ErrMalformed, "does not look like one"},
-		{"schema 1 fields", doc(manifestType, layers+`,"fsLayers":[]`), manifestType, verify.ErrMalformed, "another kind"},
+		{"neither", `{}`, "application/json", verify.ErrMalformed, "neither that of a manifest nor that of an index"},
+		{"Docker manifest without media type", `{"schemaVersion":2,` + layers + `}`, verify.DockerManifest,
+			verify.ErrMalformed, `its mediaType is ""`},
+		{"index served as a manifest", doc(indexType, `"manifests":[]`), manifestType, verify.ErrMalformed,
+			"served as"},
+		{"unnamed index served as a manifest", `{"schemaVersion":2,"manifests":[]}`, manifestType, verify.ErrMalformed,
+			"but is not one"},
+		{"unnamed manifest served as an index", `{"schemaVersion":2,` + layers + `}`, indexType, verify.ErrMalformed,
+			"but is not one"},
+		{"both at once", doc(manifestType, layers+`,"manifests":[]`), manifestType, verify.ErrMalformed,
+			"but is not one"},
+		{"both at once, in capitals", doc(manifestType, layers+`,"MANIFESTS":[]`), manifestType, verify.ErrMalformed,
+			"but is not one"},
+		{"index with layers", doc(indexType, `"manifests":[],"layers":[]`), indexType, verify.ErrMalformed,
+			"but is not one"},
+		{"index with a config", doc(indexType, `"manifests":[],"config":{}`), indexType, verify.ErrMalformed,
+			"but is not one"},
+		{"schema 1 fields", doc(manifestType, layers+`,"fsLayers":[]`), manifestType, verify.ErrMalformed,
+			"another type of manifest"},
 		{"schema 1", `{"schemaVersion":1,` + layers + `}`, manifestType, verify.ErrMalformed, "schemaVersion is 1"},
-		{"layers twice", doc(manifestType, layers+`,"layers":[]`), manifestType, verify.ErrMalformed, `"layers" comes twice`},
-		{"layers twice, in capitals", doc(manifestType, layers+`,"Layers":[]`), manifestType, verify.ErrMalformed, `"Layers" comes twice`},
-		{"annotation twice", doc(manifestType, layers+`,"annotations":{"a":"1","a":"2"}`), manifestType, verify.ErrMalformed, `"a" comes twice`},
-		{"digest twice, deep", doc(manifestType, `"config":{"digest":"a","digest":"b"},"layers":[]`), manifestType, verify.ErrMalformed, `"digest" comes twice`},
-		{"a tail", doc(manifestType, layers) + "{}", manifestType, verify.ErrMalformed, "something follows"},
+		{"layers twice", doc(manifestType, layers+`,"layers":[]`), manifestType, verify.ErrMalformed,
+			`"layers" twice`},
+		{"layers twice, in capitals", doc(manifestType, layers+`,"Layers":[]`), manifestType, verify.ErrMalformed,
+			`"Layers" twice`},
+		{"annotation twice", doc(manifestType, layers+`,"annotations":{"a":"1","a":"2"}`), manifestType,
+			verify.ErrMalformed, `"a" twice`},
+		{"digest twice, deep", doc(manifestType, `"config":{"digest":"a","digest":"b"},"layers":[]`), manifestType,
+			verify.ErrMalformed, `"digest" twice`},
+		{"a tail", doc(manifestType, layers) + "{}", manifestType, verify.ErrMalformed,
+			"something after the JSON object"},
 		{"cut", doc(manifestType, layers)[:40], manifestType, verify.ErrMalformed, ""},
 		{"empty", "", manifestType, verify.ErrMalformed, "not a JSON object"},
 	}
@@ -55,17 +70,19 @@ func TestContent(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			content := []byte(test.content)
-			v, err := verify.Policy{Keys: []verify.Key{a.Key}}.Verify(content, test.served, []verify.Candidate{a.bundle(content)})
+			v, err := verify.Policy{Keys: []verify.Key{a.Key}}.Verify(content, test.served,
+				[]verify.Candidate{a.bundle(content)})
 			checkVerdict(t, v, err, test.err, test.says)
 		})
 	}
 }
 
-// Verified content stays what was verified, whatever becomes of the buffer.
+// Verified content does not change, even if the buffer of the caller does.
 func TestContentIsKept(t *testing.T) {
 	a := newSigner(t, "a.pub")
 	content := bytes.Clone(read(t, "image.json"))
-	v, err := verify.Policy{Keys: []verify.Key{a.Key}}.Verify(content, manifestType, []verify.Candidate{a.bundle(content)})
+	v, err := verify.Policy{Keys: []verify.Key{a.Key}}.Verify(content, manifestType,
+		[]verify.Candidate{a.bundle(content)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +102,8 @@ func TestDescend(t *testing.T) {
 		return d
 	}
 	asIndex := as(func(d *ocispec.Descriptor) { d.MediaType = indexType })
-	huge := ocispec.Descriptor{MediaType: manifestType, Digest: digest.FromString("huge"), Size: verify.MaxManifest + 1}
+	huge := ocispec.Descriptor{MediaType: manifestType, Digest: digest.FromString("huge"), Size: verify.MaxManifest +
+		1}
 	index, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": indexType, "manifests": []ocispec.Descriptor{listed, asIndex, huge},
 	})
@@ -107,10 +125,12 @@ func TestDescend(t *testing.T) {
 	}{
 		{"listed", listed, image, nil, ""},
 		{"tampered", listed, tampered, verify.ErrDigest, "has the digest"},
-		{"cut", listed, image[:10], verify.ErrDigest, "came with 10"},
+		{"cut", listed, image[:10], verify.ErrDigest, "was served with 10"},
 		{"another size", as(func(d *ocispec.Descriptor) { d.Size++ }), image, verify.ErrUnsigned, "is not listed"},
-		{"another type", as(func(d *ocispec.Descriptor) { d.MediaType = verify.DockerManifest }), image, verify.ErrUnsigned, "is not listed"},
-		{"not listed", as(func(d *ocispec.Descriptor) { d.Digest = digest.FromBytes(tampered) }), tampered, verify.ErrUnsigned, "is not listed"},
+		{"another type", as(func(d *ocispec.Descriptor) { d.MediaType = verify.DockerManifest }), image,
+			verify.ErrUnsigned, "is not listed"},
+		{"not listed", as(func(d *ocispec.Descriptor) { d.Digest = digest.FromBytes(tampered) }), tampered,
+			verify.ErrUnsigned, "is not listed"},
 		{"listed as an index", asIndex, image, verify.ErrMalformed, "served as"},
 		{"too large", huge, image, verify.ErrMalformed, "larger than"},
 	}
@@ -133,7 +153,7 @@ func TestDescend(t *testing.T) {
 	})
 }
 
-// No text makes the reader pass something that is two things at once.
+// No content passes that can be read in two ways.
 func FuzzManifest(f *testing.F) {
 	seeds := [][]byte{
 		read(f, "image.json"),

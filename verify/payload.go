@@ -7,13 +7,13 @@ import (
 	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 )
 
-// PayloadType is what a simple-signing payload must say of itself. See containers-signature(5).
+// PayloadType is the type that a simple-signing payload must have (containers-signature(5)).
 const PayloadType = "cosign container image signature"
 
-// maxPayload bounds a simple-signing payload. Real ones have 250 bytes.
+// maxPayload bounds a simple-signing payload, in bytes. Real ones have 250.
 const maxPayload = 64 << 10
 
-// openPayload takes a simple-signing signature apart without reading what is signed in it.
+// openPayload parses a simple-signing signature, but not what is signed in it.
 func openPayload(c Candidate) (*sealed, error) {
 	if len(c.Payload) > maxPayload {
 		return nil, fmt.Errorf("the payload is larger than %d bytes", maxPayload)
@@ -30,7 +30,7 @@ func openPayload(c Candidate) (*sealed, error) {
 }
 
 // readPayload checks that a simple-signing payload is the signature of the image d. The docker-reference in it is not
-// compared: a mirror has another.
+// compared, because a mirror has another one.
 func readPayload(payload []byte, d digest.Digest) error {
 	var p struct {
 		Critical struct {

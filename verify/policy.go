@@ -11,30 +11,31 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Policy says who must have signed.
+// Policy says who must have signed an image.
 type Policy struct {
 	Keys       []Key
 	Identities []Identity
-	// Threshold is how many distinct signers must vouch, keys and identities together; below 1 means 1.
+	// Threshold is the number of distinct signers that must vouch, keys and identities together. Less than 1 means 1.
 	Threshold int
-	// Now is the time, for keys that end. Only they need it.
+	// Now is the time. It is only needed for keys that expire.
 	Now time.Time
 }
 
-// Verify returns the content as verified when enough distinct signers vouch for its digest and it is what its media
+// Verify returns the content as verified if enough distinct signers vouch for its digest, and if it is what its media
 // type says.
 //
-// The error is that of [Policy.Check] for a policy that cannot work, else one below ErrNotTrusted.
+// The error is that of [Policy.Check] if the policy is wrong, else an ErrNotTrusted.
 func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verified, error) {
 	signers, err := p.signers()
 	if err != nil {
 		return nil, err
 	}
 	if len(signers) == 0 {
-		return nil, &refused{"no key is configured that could vouch for an image, and no identity", ErrWrongKey}
+		return nil, &refused{"neither a key nor an identity is configured", ErrWrongKey}
 	}
 	if len(signers) < p.threshold() {
-		return nil, &refused{fmt.Sprintf("%d signers must vouch and only %d are configured", p.threshold(), len(signers)), ErrThreshold}
+		return nil, &refused{fmt.Sprintf("%d signers must vouch, and only %d are configured", p.threshold(),
+			len(signers)), ErrThreshold}
 	}
 	if len(content) > MaxManifest {
 		return nil, &refused{fmt.Sprintf("the manifest is larger than %d bytes", MaxManifest), ErrMalformed}
@@ -44,7 +45,8 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 		return nil, &refused{fmt.Sprintf("no signature was found for %s", d), ErrUnsigned}
 	}
 	if len(c) > MaxCandidates {
-		return nil, &refused{fmt.Sprintf("%d signatures were found for %s, more than the %d that are looked at", len(c), d, MaxCandidates), ErrMalformed}
+		return nil, &refused{fmt.Sprintf("%d signatures were found for %s, more than %d", len(c), d, MaxCandidates),
+			ErrMalformed}
 	}
 	votes, err := p.count(signers, c, d)
 	if err != nil {
@@ -61,7 +63,7 @@ func (p Policy) Verify(content []byte, mediaType string, c []Candidate) (*Verifi
 	return v, nil
 }
 
-// Check says whether the policy can work, without anything to verify. The error is ErrKey or ErrIdentity.
+// Check checks the policy itself. The error is an ErrKey or an ErrIdentity.
 func (p Policy) Check() error {
 	_, err := p.signers()
 	return err
@@ -69,14 +71,14 @@ func (p Policy) Check() error {
 
 // signer is one rule of a policy: a key or an identity.
 type signer interface {
-	// vouch returns the voucher if the signature is by the signer and carries the proofs that the rule asks for; what
-	// is signed is still unread. No voucher and no error mean that it is by somebody else.
+	// vouch returns a voucher if the signature is by this signer and has the proofs that the rule requires. What is
+	// signed is not parsed yet. Without a voucher and without an error, it is by somebody else.
 	vouch(s *sealed, now time.Time) (*Voucher, error)
 	name() string
 }
 
-// signers returns the rules of the policy, each key once whatever its names. Exact identities come before patterns, so
-// that somebody whom both fit does not use up the wider rule.
+// signers returns the rules of the policy, each key once. Exact identities come before patterns, so that somebody who
+// matches both leaves the pattern for another signer.
 func (p Policy) signers() ([]signer, error) {
 	var all []signer
 	keys := make(map[string]*keySigner)
@@ -86,7 +88,7 @@ func (p Policy) signers() ([]signer, error) {
 			return nil, err
 		}
 		if !k.NotAfter.IsZero() && p.Now.IsZero() {
-			return nil, fmt.Errorf("%w %s: it ends, and the policy does not know the time", ErrKey, k.Name)
+			return nil, fmt.Errorf("%w %s: it expires, and the policy does not know the time", ErrKey, k.Name)
 		}
 		if known := keys[k.ID]; known != nil {
 			known.merge(k.Key)
@@ -110,7 +112,7 @@ func (p Policy) signers() ([]signer, error) {
 
 func (p Policy) threshold() int { return max(p.Threshold, 1) }
 
-// vote is a signature that counts.
+// vote is an accepted signature.
 type vote struct {
 	signer    int // index of the rule
 	voucher   Voucher
@@ -127,7 +129,8 @@ func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest)
 			why.add(errs)
 			continue
 		}
-		if !slices.ContainsFunc(votes, func(o vote) bool { return o.signer == v.signer || o.voucher.who() == v.voucher.who() }) {
+		if !slices.ContainsFunc(votes,
+			func(o vote) bool { return o.signer == v.signer || o.voucher.who() == v.voucher.who() }) {
 			votes = append(votes, *v)
 		}
 	}
@@ -146,8 +149,8 @@ func (p Policy) count(signers []signer, candidates []Candidate, d digest.Digest)
 	return votes, nil
 }
 
-// vote finds the signer for whom the candidate counts: the first whose rule it meets, and no other. No vote and no
-// errors mean that nobody known made it.
+// vote returns the vote of the candidate, for the first signer whose rule it satisfies. Without a vote and without
+// errors, it is by an unknown signer.
 func (c Candidate) vote(signers []signer, d digest.Digest, now time.Time) (*vote, []error) {
 	s, err := c.open()
 	if err != nil {
@@ -160,7 +163,7 @@ func (c Candidate) vote(signers []signer, d digest.Digest, now time.Time) (*vote
 			if err = s.claim(d); err == nil {
 				return &vote{i, *v, c}, nil
 			}
-			// Whoever signed, what is signed stays the same.
+			// What is signed would be the same for any other signer.
 			return nil, []error{c.misuse(v, err, d)}
 		}
 		if err != nil {

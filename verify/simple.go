@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// maxAnnotation bounds what comes along with a simple-signing payload. The largest real one is a timestamp with
-	// its certificates, of 4 KiB.
+	// maxAnnotation bounds each annotation of a simple-signing signature, in bytes. The largest real one, a timestamp
+	// with its certificates, has 4 KiB.
 	maxAnnotation = 64 << 10
-	// simpleBundleType is the oldest bundle: the one that is content with a log's promise, which is all that cosign's
-	// older form has.
+	// simpleBundleType is the oldest type of bundle. The promise of a log suffices there, and cosign 2 stores nothing
+	// else.
 	simpleBundleType = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 )
 
-// simpleProofs writes a simple-signing signature as the bundle it would be. The chain that cosign keeps beside the
-// certificate is left out: intermediate certificates come from the pinned trust root or do not count.
+// simpleProofs converts a simple-signing signature to a bundle. The certificate chain in its annotations is left out:
+// intermediate certificates must be in the pinned trust root.
 func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 	if max(len(c.Certificate), len(c.LogEntry), len(c.Timestamp)) > maxAnnotation {
-		return nil, fmt.Errorf("what comes with the signature is larger than %d bytes", maxAnnotation)
+		return nil, fmt.Errorf("an annotation of the signature is larger than %d bytes", maxAnnotation)
 	}
 	material := &bundlepb.VerificationMaterial{
 		Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{}},
@@ -34,14 +34,16 @@ func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 	if len(c.Certificate) > 0 {
 		block, rest := pem.Decode(c.Certificate)
 		if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-			return nil, errors.New("the signature's certificate is not one certificate in PEM form")
+			return nil, errors.New("the certificate of the signature is not one certificate in PEM form")
 		}
-		material.Content = &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: block.Bytes}}
+		material.Content = &bundlepb.VerificationMaterial_Certificate{
+			Certificate: &commonpb.X509Certificate{RawBytes: block.Bytes},
+		}
 	}
 	if len(c.LogEntry) > 0 {
 		entry, err := simpleLogEntry(c.LogEntry)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the signature's log entry: %w", err)
+			return nil, fmt.Errorf("cannot read the log entry of the signature: %w", err)
 		}
 		material.TlogEntries = []*rekorpb.TransparencyLogEntry{entry}
 	}
@@ -50,7 +52,7 @@ func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 			Signed []byte `json:"SignedRFC3161Timestamp"`
 		}
 		if err := parseJSON(c.Timestamp, &t); err != nil {
-			return nil, fmt.Errorf("cannot read the signature's timestamp: %w", err)
+			return nil, fmt.Errorf("cannot read the timestamp of the signature: %w", err)
 		}
 		material.TimestampVerificationData = &bundlepb.TimestampVerificationData{
 			Rfc3161Timestamps: []*commonpb.RFC3161SignedTimestamp{{SignedTimestamp: t.Signed}},
@@ -67,7 +69,7 @@ func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 	}, nil
 }
 
-// simpleLogEntry reads the entry of a transparency log as cosign annotates it.
+// simpleLogEntry reads the log entry in an annotation of cosign.
 func simpleLogEntry(data []byte) (*rekorpb.TransparencyLogEntry, error) {
 	var entry struct {
 		Promise []byte `json:"SignedEntryTimestamp"`

@@ -1,37 +1,38 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// LogRule says what proof of a transparency log a signature must carry.
+// LogRule says which proof by a transparency log a signature must have.
 type LogRule string
 
 const (
-	// LogRequired asks for the proof of a log in the trust root.
+	// LogRequired requires a proof by a log in the trust root.
 	LogRequired LogRule = "required"
-	// LogOptional takes a signature without any log entry; one that it has must be good.
+	// LogOptional accepts a signature without log entries. If there are any, they must be good.
 	LogOptional LogRule = "optional"
-	// LogOff does not look at log entries.
+	// LogOff ignores log entries.
 	LogOff LogRule = "off"
 )
 
 func (l LogRule) valid() bool { return l == LogRequired || l == LogOptional || l == LogOff }
 
-// maxTrustRoot bounds a trust root. That of the public Sigstore has 7 KiB.
+// maxTrustRoot bounds a trust root, in bytes. That of the public Sigstore has 7 KiB.
 const maxTrustRoot = 1 << 20
 
-// TrustRoot is what a Sigstore deployment is known by: its certificate authorities, transparency logs and timestamp
-// authorities. It is pinned: only a new file changes it.
+// TrustRoot has the certificate authorities, transparency logs and timestamp authorities of a Sigstore deployment. It
+// is pinned: it only changes with its file.
 type TrustRoot struct {
 	name     string
 	material *root.TrustedRoot
 }
 
-// ParseTrustRoot reads a trusted_root.json. The error is ErrTrustRoot.
+// ParseTrustRoot reads a trusted_root.json. The error is an ErrTrustRoot.
 func ParseTrustRoot(name string, data []byte) (*TrustRoot, error) {
 	if len(data) > maxTrustRoot {
 		return nil, fmt.Errorf("%w %s: it is larger than %d bytes", ErrTrustRoot, name, maxTrustRoot)
@@ -47,13 +48,13 @@ func ParseTrustRoot(name string, data []byte) (*TrustRoot, error) {
 	return r, nil
 }
 
-// check says whether the trust root can answer what a rule asks of it.
+// check checks that the trust root has what a rule needs.
 func (r *TrustRoot) check(log LogRule, keyless bool) error {
 	switch {
 	case !log.valid():
 		return fmt.Errorf("log is %q and not required, optional or off", log)
 	case r == nil && (keyless || log != LogOff):
-		return fmt.Errorf("it needs a trust root")
+		return errors.New("it needs a trust root")
 	case r == nil:
 		return nil
 	case keyless && len(r.material.FulcioCertificateAuthorities()) == 0:
@@ -61,13 +62,14 @@ func (r *TrustRoot) check(log LogRule, keyless bool) error {
 	case log == LogRequired && len(r.material.RekorLogs()) == 0:
 		return fmt.Errorf("the trust root %s has no transparency log", r.name)
 	case keyless && log == LogOff && len(r.material.TimestampingAuthorities()) == 0:
-		return fmt.Errorf("without a log only a timestamp authority tells when a certificate signed, and the trust root %s has none", r.name)
+		return fmt.Errorf("without a log, a timestamp authority must prove when a certificate signed, and the trust "+
+			"root %s has none", r.name)
 	}
 	return nil
 }
 
-// verifier returns the library's procedure for a signature with a certificate. When it signed is told by the log or by
-// a timestamp authority, never by the clock of this host: the certificate lived for minutes.
+// verifier returns the verifier of the library for signatures with a certificate. The certificate is valid for
+// minutes, so a log or a timestamp authority must prove when it signed; the clock of the host is not used.
 func (r *TrustRoot) verifier(log LogRule, logged bool) (*sigstore.Verifier, error) {
 	var o []sigstore.VerifierOption
 	if log == LogRequired || log == LogOptional && logged {
@@ -75,7 +77,7 @@ func (r *TrustRoot) verifier(log LogRule, logged bool) (*sigstore.Verifier, erro
 	} else {
 		o = append(o, sigstore.WithSignedTimestamps(1))
 	}
-	// Where certificates are logged, too, one that is not was made in secret.
+	// If the deployment logs certificates, one that is not logged was made in secret.
 	if len(r.material.CTLogs()) > 0 {
 		o = append(o, sigstore.WithSignedCertificateTimestamps(1))
 	}

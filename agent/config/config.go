@@ -1,3 +1,6 @@
+// Package config answers what the operator wants: the merged configuration, and the signature policy made from it. It
+// promises that a configuration it returns without an error is valid as a whole, and that every error about a key
+// names the file and, if it can, the line.
 package config
 
 import (
@@ -22,21 +25,19 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-var (
-	// ErrConfig: the configuration cannot be used as it is.
-	ErrConfig = errors.New("the configuration is not valid")
-)
+// ErrConfig: the configuration cannot be used as it is.
+var ErrConfig = errors.New("the configuration is not valid")
 
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
 type Config struct {
 	Source struct {
 		// Image is a registry reference, oci:DIR[:tag], or oci-archive:FILE[:tag].
 		Image string `toml:"image" json:"image"`
-		// Mirrors are more references to it, asked in this order when Image fails.
+		// Mirrors are more references to the same image, asked in this order when Image fails.
 		Mirrors []string `toml:"mirrors" json:"mirrors"`
-		// PlainHTTP lists registry hosts that are spoken to without TLS.
+		// PlainHTTP lists registry hosts that are asked over HTTP, without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
-		// Compatible is the class of this machine: of a release, images for it or for every machine are taken.
+		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
 	} `toml:"source" json:"source"`
 	Verify struct {
@@ -44,7 +45,7 @@ type Config struct {
 		Keys []string `toml:"keys" json:"keys"`
 		// Threshold is how many different signers must have signed.
 		Threshold int `toml:"threshold" json:"threshold"`
-		// Key lists keys that there is more to say about; Identity who signs without one.
+		// Key lists keys with rules of their own; Identity lists signers without a key (keyless signing).
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
 	} `toml:"verify" json:"verify"`
@@ -54,23 +55,23 @@ type Config struct {
 		Level string `toml:"level" json:"level"`
 		// ShutdownDeadline is how long the services of the root that is left may take to stop.
 		ShutdownDeadline Duration `toml:"shutdown-deadline" json:"shutdown_deadline"`
-		// Stuck is what is done when they take longer: cancel or escalate.
+		// Stuck is what is done if they take longer: cancel or escalate.
 		Stuck string `toml:"stuck" json:"stuck"`
-		// Fallback is what level auto does when a check asks for a full reboot: refuse or full.
+		// Fallback is what level auto does if a check asks for a full reboot: refuse or full.
 		Fallback string `toml:"fallback" json:"fallback"`
-		// MaxKernelAge is how long after its boot a kernel may go on with soft reboots; 0 is for ever.
+		// MaxKernelAge is how long a kernel may run before the next switch has to be a full reboot; 0 is no limit.
 		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 	} `toml:"switch" json:"switch"`
 	LivePatch struct {
-		// Enabled has live patches fetched and loaded by apply, after a switch and at boot.
+		// Enabled makes apply fetch and load live patches, and loads them after a switch and at boot.
 		Enabled bool `toml:"enabled" json:"enabled"`
-		// Deadline is how long a transition may take, and taking it back.
+		// Deadline is how long the transition of a live patch may take, and again its reversal.
 		Deadline Duration `toml:"deadline" json:"deadline"`
 	} `toml:"livepatch" json:"livepatch"`
 	Health struct {
 		// Deadline is how long a new root has to become good.
 		Deadline Duration `toml:"deadline" json:"deadline"`
-		// The rest is what health.Config says of it.
+		// The other fields are documented in [health.Config].
 		CheckDeadline Duration `toml:"check-deadline" json:"check_deadline"`
 		Settle        Duration `toml:"settle" json:"settle"`
 		Active        []string `toml:"active" json:"active"`
@@ -82,29 +83,29 @@ type Config struct {
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 
-	places map[string]string `toml:"-"` // where each key was set last
+	places map[string]string `toml:"-"` // where each key was set last: FILE:LINE or FILE
 }
 
-// State is what a root has from the host.
+// State is what a root gets from the host.
 type State struct {
 	// Persist lists directories that belong to the host and not to the image.
 	Persist []string `toml:"persist" json:"persist"`
-	// Adopt lists more paths below /etc that the first image takes over from the mutable host.
+	// Adopt lists more paths below /etc that the first image takes over from the host root.
 	Adopt []string `toml:"adopt" json:"adopt"`
-	// ImageOwned lists paths below the state that describe the image and come from it.
+	// ImageOwned lists paths below Persist that describe the image and come from it, such as package databases.
 	ImageOwned []string `toml:"image-owned" json:"image_owned"`
 }
 
-// What is done about a shutdown that takes longer than its deadline.
+// The values of [switch] stuck: what is done about a shutdown that takes longer than its deadline.
 const (
-	StuckCancel   = "cancel"   // the host goes on in the root it is in
-	StuckEscalate = "escalate" // what does not stop is killed
+	StuckCancel   = "cancel"   // cancel the shutdown: the host stays in its root
+	StuckEscalate = "escalate" // kill the services that do not stop
 )
 
-// Duration is a time span written as Go does: "90s", "5m".
+// Duration is a time span, written as in Go: "90s", "5m".
 type Duration time.Duration
 
-// UnmarshalText reads a duration.
+// UnmarshalText reads a duration. Zero and less is an error.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err == nil && v <= 0 {
@@ -117,22 +118,26 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // MarshalText writes a duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// Default is the configuration before any file is read.
+// Default returns the configuration before any file is read.
 func Default() Config {
 	var c Config
-	c.Verify.Threshold = 1
+	c.Files = []string{} // in JSON, no list is null
+	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
+	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
+	c.State.Adopt = []string{}
+	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
 	c.Switch.Level, c.Switch.Fallback = string(level.Auto), FallbackRefuse
 	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), StuckCancel
 	h := health.DefaultConfig()
-	c.Health.Deadline, c.Health.CheckDeadline, c.Health.Settle = Duration(h.Deadline), Duration(h.CheckDeadline), Duration(h.Settle)
-	c.Health.Reachable = h.Reachable
+	c.Health.Deadline, c.Health.CheckDeadline = Duration(h.Deadline), Duration(h.CheckDeadline)
+	c.Health.Settle, c.Health.Reachable = Duration(h.Settle), h.Reachable
 	c.LivePatch.Enabled, c.LivePatch.Deadline = true, livePatchDeadline
 	return c
 }
 
-// livePatchDeadline is the default of [livepatch] deadline: most transitions take seconds.
+// livePatchDeadline is the default of [livepatch] deadline. Most transitions take seconds.
 const livePatchDeadline = Duration(time.Minute)
 
 // configPlaces are read in this order; a later file overrides an earlier one key by key.
@@ -141,8 +146,8 @@ var configPlaces = []string{
 	"/etc/updatectl/conf.d/*.toml", "/run/updatectl/conf.d/*.toml",
 }
 
-// Load reads and merges the configuration, or only the given file when it is not "". Path tells where a file of the
-// host lies for this process.
+// Load returns the merged configuration of the host, or that of a single file unless file is "". path returns the path
+// of a file of the host as this process sees it. The error is an [ErrConfig], unless a file cannot be read.
 func Load(path func(string) string, file string) (Config, error) {
 	files := []string{file}
 	if file == "" {
@@ -154,25 +159,26 @@ func Load(path func(string) string, file string) (Config, error) {
 	return loadFiles(files, false)
 }
 
-// errUnknownKey is part of the error about a file that can be used but for a key that this agent does not know.
+// errUnknownKey: a file has a key that this agent does not know. Without that key, the file can be used.
 var errUnknownKey = errors.New("unknown key")
 
-// loadFiles reads and merges files over the defaults; with lenient, keys that are not known are passed over.
+// loadFiles reads files and merges them over the defaults, in order. If lenient, it ignores unknown keys.
 func loadFiles(files []string, lenient bool) (Config, error) {
 	c := Default()
 	c.LivePatch.Deadline = 0
 	for _, f := range files {
-		if err := c.read(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
+		if err := c.readFile(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
 			return c, err
 		}
 	}
-	if c.LivePatch.Deadline == 0 { // no file names it, so that it gives way to a short time for a new root
+	if c.LivePatch.Deadline == 0 { // no file sets it, so the default fits into a short [health] deadline
 		c.LivePatch.Deadline = min(livePatchDeadline, c.Health.Deadline/2)
 	}
 	return c, c.validate()
 }
 
-// LoadUsable is what can be used of a configuration with faults: the keys that are known, of the files that can be read.
+// LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, and whole files that are
+// invalid. The only error left is a failure to look for the files.
 func LoadUsable(path func(string) string) (Config, error) {
 	files, err := configFiles(path)
 	var usable []string
@@ -181,10 +187,11 @@ func LoadUsable(path func(string) string) (Config, error) {
 			usable = append(usable, f)
 		}
 	}
-	c, _ := loadFiles(usable, true) // it was loaded before
+	c, _ := loadFiles(usable, true) // these files were loaded above without an error
 	return c, err
 }
 
+// configFiles returns the configuration files of the host, in the order in which they are read.
 func configFiles(path func(string) string) ([]string, error) {
 	var files []string
 	for _, place := range configPlaces {
@@ -197,10 +204,11 @@ func configFiles(path func(string) string) ([]string, error) {
 	return files, nil
 }
 
-// maxConfig bounds a configuration file; a real one has a few hundred bytes.
+// maxConfig bounds a configuration file, in bytes. A real one has a few hundred.
 const maxConfig = 1 << 20
 
-func (c *Config) read(file string) error {
+// readFile merges one file over what was read before.
+func (c *Config) readFile(file string) error {
 	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s does not exist", ErrConfig, file)
@@ -222,9 +230,9 @@ func (c *Config) read(file string) error {
 	return nil
 }
 
-// decode merges one fragment. Every complaint carries the file and the line.
+// decode merges one fragment. Its errors name the file and the line.
 func (c *Config) decode(file, text string) error {
-	// The library would fill the entries of an earlier file's list field by field.
+	// Decoding over the list of an earlier file would merge its entries field by field.
 	keys, identities := c.Verify.Key, c.Verify.Identity
 	c.Verify.Key, c.Verify.Identity = nil, nil
 	meta, err := toml.Decode(text, c)
@@ -232,26 +240,27 @@ func (c *Config) decode(file, text string) error {
 		return fmt.Errorf("%w: %s%s", ErrConfig, file, complaint(err))
 	}
 	c.inherit(keys, identities, meta)
-	c.note(file, text, meta)
+	c.notePlaces(file, text, meta)
 	var unknown []error
 	for _, key := range meta.Undecoded() {
-		unknown = append(unknown, fmt.Errorf("%w: %s:%d: %w %s%s", ErrConfig, file, lineOf(text, key), errUnknownKey, key, didYouMean(key)))
+		unknown = append(unknown, fmt.Errorf("%w: %s:%d: %w %s%s",
+			ErrConfig, file, lineOf(text, key), errUnknownKey, key, knownKeys(key)))
 	}
 	return errors.Join(unknown...)
 }
 
-// note keeps where a fragment sets the keys that are known: those of tables, once each.
-func (c *Config) note(file, text string, meta toml.MetaData) {
-	places, passed := map[string]string{}, map[string]bool{}
+// notePlaces keeps where a fragment sets each known key of a table.
+func (c *Config) notePlaces(file, text string, meta toml.MetaData) {
+	places, unknown := map[string]string{}, map[string]bool{}
 	for _, key := range meta.Undecoded() {
-		passed[key.String()] = true
+		unknown[key.String()] = true
 	}
 	for _, key := range meta.Keys() {
 		name := key.String()
-		if passed[name] || len(key) != 2 {
+		if unknown[name] || len(key) != 2 {
 			continue
 		}
-		if _, again := places[name]; again { // of one of several tables
+		if _, twice := places[name]; twice { // in an array of tables: no single line
 			places[name] = file
 			continue
 		}
@@ -266,10 +275,10 @@ func (c *Config) note(file, text string, meta toml.MetaData) {
 	maps.Copy(c.places, places)
 }
 
-// positioned is how the library writes an error whose position it keeps in the text only.
-var positioned = regexp.MustCompile(`(?s)^toml: line (\d+)(?: \(last key "([^"]*)"\))?: (.*)$`)
+// errorAtLine matches an error of the TOML library that has its position only in the text.
+var errorAtLine = regexp.MustCompile(`(?s)^toml: line (\d+)(?: \(last key "([^"]*)"\))?: (.*)$`)
 
-// complaint writes the library's error as ":LINE: KEY: what is wrong".
+// complaint returns an error of the TOML library as ":LINE: KEY: what is wrong", to follow the name of the file.
 func complaint(err error) string {
 	var parse toml.ParseError
 	if errors.As(err, &parse) && parse.Message != "" {
@@ -279,7 +288,7 @@ func complaint(err error) string {
 		}
 		return fmt.Sprintf(":%d: %s%s", parse.Position.Line, key, parse.Message)
 	}
-	if m := positioned.FindStringSubmatch(err.Error()); m != nil {
+	if m := errorAtLine.FindStringSubmatch(err.Error()); m != nil {
 		return fmt.Sprintf(":%s: %s: %s", m[1], m[2], m[3])
 	}
 	return ": " + err.Error()
@@ -287,7 +296,8 @@ func complaint(err error) string {
 
 var tableHeader = regexp.MustCompile(`^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$`)
 
-// lineOf finds the line of a key; the library keeps positions for itself. 0 when it stands in an unusual form.
+// lineOf returns the line of a key, which the TOML library does not tell: from 1, or 0 if the key is written in an
+// unusual form.
 func lineOf(text string, key toml.Key) int {
 	table, want := "", key.String()
 	for i, line := range strings.Split(text, "\n") {
@@ -307,8 +317,8 @@ func lineOf(text string, key toml.Key) int {
 	return 0
 }
 
-// didYouMean names the keys that exist where an unknown one stood.
-func didYouMean(key toml.Key) string {
+// knownKeys returns the end of the error about an unknown key: which keys its table may have, "" if it may have none.
+func knownKeys(key toml.Key) string {
 	known := keysOf(reflect.TypeFor[Config](), key[:len(key)-1])
 	if len(known) == 0 {
 		return ""
@@ -316,6 +326,7 @@ func didYouMean(key toml.Key) string {
 	return "; known here: " + strings.Join(known, ", ")
 }
 
+// keysOf returns the TOML keys of a struct type, or of the table at path in it; nil if there is no such table.
 func keysOf(t reflect.Type, path []string) []string {
 	var names []string
 	for f := range t.Fields() {
@@ -338,7 +349,7 @@ func keysOf(t reflect.Type, path []string) []string {
 	return names
 }
 
-// Where is where a key was set last, as "FILE:LINE: "; "" where no file sets it.
+// Where returns where a key was set last, as "FILE:LINE: " or "FILE: "; "" if no file sets it.
 func (c *Config) Where(key string) string {
 	if place, ok := c.places[key]; ok {
 		return place + ": "
@@ -346,7 +357,7 @@ func (c *Config) Where(key string) string {
 	return ""
 }
 
-// validate finds everything that is wrong with the values.
+// validate returns everything that is wrong with the values, as one [ErrConfig] each.
 func (c *Config) validate() error {
 	var faults []error
 	fault := func(key, format string, args ...any) {
@@ -359,7 +370,7 @@ func (c *Config) validate() error {
 		fault("switch.stuck", "[switch] stuck is %q and must be %s or %s", s, StuckCancel, StuckEscalate)
 	}
 	if f := c.Switch.Fallback; f != FallbackRefuse && f != FallbackFull {
-		fault("switch.fallback", "[switch] fallback: cannot use %q: it is one of refuse, full", f)
+		fault("switch.fallback", "[switch] fallback is %q and must be %s or %s", f, FallbackRefuse, FallbackFull)
 	}
 	if c.Verify.Threshold < 1 {
 		fault("verify.threshold", "[verify] threshold is %d and must be at least 1", c.Verify.Threshold)
@@ -377,25 +388,32 @@ func (c *Config) validate() error {
 		fault("health."+key, "[health] %w", err)
 	}
 	if l, h := c.LivePatch.Deadline, c.Health.Deadline; c.LivePatch.Enabled && l >= h {
-		fault("livepatch.deadline", "[livepatch] deadline is %v and must be less than [health] deadline, %v: a live patch that stalls would use up the time in which a new root has to become good",
+		fault("livepatch.deadline", "[livepatch] deadline is %v and must be less than [health] deadline, %v: "+
+			"a live patch that stalls would use up the time that a new root has to become good",
 			time.Duration(l), time.Duration(h))
 	}
 	c.validateState(fault)
 	return errors.Join(faults...)
 }
 
+// neverPersistent are the directories that cannot be kept from root to root.
+var neverPersistent = []string{
+	"/etc", "/usr", "/boot", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64",
+}
+
+// validateState reports every fault of the [state] table.
 func (c *Config) validateState(fault func(key, format string, args ...any)) {
-	absolute := func(key string, paths []string) {
+	requireAbsolute := func(key string, paths []string) {
 		for _, p := range paths {
 			if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
 				fault("state."+key, "[state] %s: %q is not a clean absolute path below /", key, p)
 			}
 		}
 	}
-	absolute("persist", c.State.Persist)
-	absolute("image-owned", c.State.ImageOwned)
+	requireAbsolute("persist", c.State.Persist)
+	requireAbsolute("image-owned", c.State.ImageOwned)
 	for _, p := range c.State.Persist {
-		if slices.Contains([]string{"/etc", "/usr", "/boot", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64"}, p) {
+		if slices.Contains(neverPersistent, p) {
 			fault("state.persist", "[state] persist: %s cannot belong to the host: it comes from the image or the kernel", p)
 		}
 	}
@@ -404,19 +422,19 @@ func (c *Config) validateState(fault func(key, format string, args ...any)) {
 	}
 }
 
-// AdoptedPaths is the list of paths below /etc that the first image takes over from the mutable host.
+// AdoptedPaths returns the paths below /etc that the first image takes over from the host root.
 func (c Config) AdoptedPaths() []string { return slices.Concat(etc.DefaultAdopt, c.State.Adopt) }
 
-// HealthGate is the [health] table as the gate takes it.
+// HealthGate returns the [health] table in the form that the health gate takes.
 func (c Config) HealthGate() health.Config {
 	h := c.Health
 	return health.Config{
-		Deadline: time.Duration(h.Deadline), CheckDeadline: time.Duration(h.CheckDeadline), Settle: time.Duration(h.Settle),
-		Active: h.Active, Ports: h.Ports, Reachable: h.Reachable, Ignore: h.Ignore,
+		Deadline: time.Duration(h.Deadline), CheckDeadline: time.Duration(h.CheckDeadline),
+		Settle: time.Duration(h.Settle), Active: h.Active, Ports: h.Ports, Reachable: h.Reachable, Ignore: h.Ignore,
 	}
 }
 
-// What auto does when a check says that only a full reboot will do.
+// The values of [switch] fallback: what level auto does if a check asks for a full reboot.
 const (
 	FallbackRefuse = "refuse"
 	FallbackFull   = "full"

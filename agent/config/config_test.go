@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
-// below is the path of a file in the tree at root.
+// below returns the function that maps a path of the host to its path in the tree at root.
 func below(root string) func(string) string { return facts.Machine{Root: root}.Path }
 
 func TestConfigFragmentsOverrideInOrder(t *testing.T) {
@@ -66,7 +66,7 @@ func TestConfigComplaints(t *testing.T) {
 				"and must be at least 1\n" +
 				"the configuration is not valid: ROOT/etc/updatectl/updatectl.toml:7: [state] persist must contain /var"},
 		"fallback": {"[switch]\nfallback = 'soft'\n",
-			"[switch] fallback: cannot use \"soft\": it is one of refuse, full"},
+			"[switch] fallback is \"soft\" and must be refuse or full"},
 		"kernel age": {"[switch]\nmax-kernel-age = '90d'\n",
 			"updatectl.toml:2: switch.max-kernel-age: time: unknown unit"},
 		"threshold":            {"[verify]\nthreshold = 0\n", "at least 1"},
@@ -79,7 +79,7 @@ func TestConfigComplaints(t *testing.T) {
 			testtree.File(t, root, "etc/updatectl/updatectl.toml", c.text)
 			_, err := Load(below(root), "")
 			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error()+"\n", strings.ReplaceAll(c.want, "ROOT", root)) {
-				t.Errorf("LoadConfig: %v; want ErrConfig with %q", err, c.want)
+				t.Errorf("Load: %v; want ErrConfig with %q", err, c.want)
 			}
 		})
 	}
@@ -88,7 +88,7 @@ func TestConfigComplaints(t *testing.T) {
 	}
 }
 
-// TestShippedConfig: the commented file is valid, holds the defaults, and its examples are valid when uncommented.
+// TestShippedConfig: the shipped file is valid and has the defaults, and its examples are valid when uncommented.
 func TestShippedConfig(t *testing.T) {
 	c := Default()
 	if err := c.decode("shipped", configs.Example()); err != nil {

@@ -12,22 +12,23 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// KeyRule is a [[verify.key]]: a public key that there is more to say about.
+// KeyRule is a [[verify.key]]: a public key with rules of its own.
 type KeyRule struct {
 	// File holds the PEM public key.
 	File string `toml:"file" json:"file"`
-	// NotAfter is when the key stops to count.
+	// NotAfter is when the key is no longer accepted.
 	NotAfter time.Time `toml:"not-after,omitempty" json:"not_after,omitzero"`
-	// Revoked takes the key out, here and in keys, and Reason says why.
+	// Revoked means that the key is never accepted, even if [verify] keys lists it; Reason says why.
 	Revoked bool   `toml:"revoked,omitempty" json:"revoked,omitempty"`
 	Reason  string `toml:"reason,omitempty" json:"reason,omitempty"`
-	// Log is required, optional or off, and TrustRoot the file that names the logs.
+	// Log is whether a transparency log must have the signature: required, optional or off. TrustRoot is the file that
+	// names the logs.
 	Log       verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
 	TrustRoot string         `toml:"trust-root,omitempty" json:"trust_root,omitempty"`
 }
 
-// IdentityRule is a [[verify.identity]]: who may sign without a key to keep. Of issuer and subject each is given
-// exactly or as a pattern for the whole text.
+// IdentityRule is a [[verify.identity]]: a signer without a key of its own (keyless signing). Issuer and subject are
+// each given either exactly or as a pattern that has to match the whole text.
 type IdentityRule struct {
 	Issuer         string         `toml:"issuer,omitempty" json:"issuer,omitempty"`
 	IssuerPattern  string         `toml:"issuer-pattern,omitempty" json:"issuer_pattern,omitempty"`
@@ -37,8 +38,8 @@ type IdentityRule struct {
 	Log            verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
 }
 
-// inherit gives a fragment the lists of the earlier ones: a list overrides an earlier list as a whole, but a revocation
-// stays.
+// inherit merges the lists of earlier fragments into the ones of this fragment: a list replaces an earlier list as a
+// whole, except that a revocation stays.
 func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.MetaData) {
 	if !meta.IsDefined("verify", "identity") {
 		c.Verify.Identity = identities
@@ -54,8 +55,9 @@ func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.Me
 	}
 }
 
-// Policy reads the keys, identities and trust roots that the configuration names. Path is where a file of the host lies
-// for this process. The error is an ErrConfig.
+// Policy returns the signature policy, with the keys and trust roots read from the files that the configuration names.
+// path returns the path of a file of the host as this process sees it; signatures are judged as of now. The error is
+// an [ErrConfig].
 func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, error) {
 	p := verify.Policy{Threshold: c.Verify.Threshold, Now: now}
 	for _, file := range c.Verify.Keys {
@@ -75,10 +77,12 @@ func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, 
 	}
 	n := len(p.Keys) + len(p.Identities)
 	if n == 0 {
-		return p, fmt.Errorf("%w: [verify] keys is empty: name the public key that signs your images, or a [[verify.identity]]", ErrConfig)
+		return p, fmt.Errorf(
+			"%w: [verify] keys is empty: name the public key that signs your images, or a [[verify.identity]]", ErrConfig)
 	}
 	if c.Verify.Threshold > n {
-		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities", ErrConfig, c.Where("verify.threshold"), c.Verify.Threshold, n)
+		return p, fmt.Errorf("%w: %s[verify] threshold is %d with %d keys and identities",
+			ErrConfig, c.Where("verify.threshold"), c.Verify.Threshold, n)
 	}
 	if err := p.Check(); err != nil {
 		return p, fmt.Errorf("%w: [verify]: %w", ErrConfig, err)
@@ -86,9 +90,10 @@ func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, 
 	return p, nil
 }
 
+// addKey adds the key of a rule to a policy.
 func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
 	if rule.File == "" {
-		return fmt.Errorf("file is missing: name the one with the public key")
+		return fmt.Errorf("file is missing: name the PEM file with the public key")
 	}
 	text, err := readBounded(rule.File, path)
 	if err != nil {
@@ -106,6 +111,7 @@ func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
 	return nil
 }
 
+// addIdentity adds the identity of a rule to a policy.
 func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) error {
 	root, err := readTrustRoot(rule.TrustRoot, path)
 	if err != nil {
@@ -119,7 +125,7 @@ func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) 
 	return nil
 }
 
-// readTrustRoot reads a pinned trusted_root.json; none is named by "".
+// readTrustRoot returns the trust root in a trusted_root.json file, nil if file is "".
 func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, error) {
 	if file == "" {
 		return nil, nil
@@ -131,7 +137,7 @@ func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, er
 	return verify.ParseTrustRoot(file, text)
 }
 
-// readBounded reads a file that the configuration names.
+// readBounded returns the content of a file that the configuration names, at most maxConfig bytes.
 func readBounded(file string, path func(string) string) ([]byte, error) {
 	f, err := os.Open(path(file))
 	if err != nil {

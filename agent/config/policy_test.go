@@ -21,7 +21,7 @@ import (
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
-// trusting makes a host with two key files and a trust root, and returns the private keys.
+// trusting returns a host with two key files and a trust root, and the private keys.
 func trusting(t *testing.T) (root string, a, b *ecdsa.PrivateKey) {
 	t.Helper()
 	root = t.TempDir()
@@ -50,8 +50,8 @@ func trusting(t *testing.T) (root string, a, b *ecdsa.PrivateKey) {
 	return root, a, b
 }
 
-// run is what the next run of the agent makes of an image that a key signed.
-func run(t *testing.T, root string, key *ecdsa.PrivateKey) error {
+// verifySignedBy returns the verdict of the next run of the agent on an image that a key signed.
+func verifySignedBy(t *testing.T, root string, key *ecdsa.PrivateKey) error {
 	t.Helper()
 	c, err := Load(below(root), "")
 	if err != nil {
@@ -71,15 +71,15 @@ func run(t *testing.T, root string, key *ecdsa.PrivateKey) error {
 	return err
 }
 
-// TestPolicyIsReadAtEveryRun rotates a key by files alone.
+// TestPolicyIsReadAtEveryRun: replacing files is all that a key rotation or a revocation needs.
 func TestPolicyIsReadAtEveryRun(t *testing.T) {
 	root, old, next := trusting(t)
 	expect := func(when string, oldErr, nextErr error) {
 		t.Helper()
-		if err := run(t, root, old); !errors.Is(err, oldErr) {
+		if err := verifySignedBy(t, root, old); !errors.Is(err, oldErr) {
 			t.Errorf("%s: the old key: %v, want %v", when, err, oldErr)
 		}
-		if err := run(t, root, next); !errors.Is(err, nextErr) {
+		if err := verifySignedBy(t, root, next); !errors.Is(err, nextErr) {
 			t.Errorf("%s: the next key: %v, want %v", when, err, nextErr)
 		}
 	}
@@ -100,8 +100,8 @@ func TestPolicyIsReadAtEveryRun(t *testing.T) {
 	expect("a broken key file", ErrConfig, ErrConfig)
 }
 
-// TestVerifyLists: a list overrides an earlier one as a whole, nothing of an earlier entry shines through, and a
-// revocation stays.
+// TestVerifyLists: a list replaces an earlier one as a whole, no field of an earlier entry is left, and a revocation
+// stays.
 func TestVerifyLists(t *testing.T) {
 	var c Config
 	for _, text := range []string{

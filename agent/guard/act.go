@@ -292,7 +292,7 @@ func (g *watch) withdraw(ctx context.Context) error {
 	}
 	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
 	rec, err := a.Records.Read()
-	if err != nil || !rec.Announces(&g.change) {
+	if err != nil || !g.change.AnnouncedBy(rec) {
 		return err
 	}
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {

@@ -1,3 +1,5 @@
+// Package guard answers who watches the move of a host. It outlives the switch in memory, outside of both roots, and goes
+// back when the new root does not become good, also when that root is dead.
 package guard
 
 import (

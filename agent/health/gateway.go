@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Gateways lists the default gateways of this network namespace, IPv4's first.
+// Gateways returns the default gateways of this network namespace, those of IPv4 first.
 func Gateways() ([]netip.Addr, error) { return gateways("/proc/net") }
 
 func gateways(dir string) ([]netip.Addr, error) {
@@ -45,8 +45,8 @@ func gateways(dir string) ([]netip.Addr, error) {
 	return slices.Compact(list), nil
 }
 
-// gateway4 reads a line of /proc/net/route: interface, destination, gateway, flags, …, mask at 7; addresses are numbers
-// in the order of this machine's bytes.
+// gateway4 returns the default gateway in a line of /proc/net/route, the zero address when it has none. The fields are
+// interface, destination, gateway, flags, …, mask (number 7); addresses are numbers in this machine's byte order.
 func gateway4(f []string) netip.Addr {
 	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
 		return netip.Addr{}
@@ -60,7 +60,8 @@ func gateway4(f []string) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// gateway6 reads a line of /proc/net/ipv6_route: destination, its length, source, its length, gateway, …, interface at 9.
+// gateway6 returns the default gateway in a line of /proc/net/ipv6_route, the zero address when it has none. The fields
+// are destination, its length, source, its length, gateway, …, interface (number 9).
 func gateway6(f []string) netip.Addr {
 	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
 		return netip.Addr{}
@@ -76,27 +77,27 @@ func gateway6(f []string) netip.Addr {
 	return a
 }
 
-// askGateway asks a gateway until it answers or the time is over. Many do not answer to ping, but every one must answer
-// when the kernel asks for its hardware address, and the kernel asks before it sends.
+// askGateway pings a gateway until it answers or the context ends. Many gateways ignore pings, but each must answer
+// when the kernel asks for its hardware address, which the kernel does before it sends.
 func askGateway(ctx context.Context, a netip.Addr) error {
 	for {
 		err := ping(ctx, a)
-		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) && neighbour(a) {
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) && isReachableNeighbour(a) {
 			return nil
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("it answers neither to ping nor to its neighbours: %w", err)
+			return fmt.Errorf("it answers neither pings nor requests for its hardware address: %w", err)
 		}
 	}
 }
 
-// ICMP's types of an echo request and its reply.
+// The ICMP types of an echo request and of its reply.
 const (
 	echo4, reply4 = 8, 0
 	echo6, reply6 = 128, 129
 )
 
-// ping sends an echo request and waits a second for the reply.
+// ping sends an echo request and waits up to a second for the reply. The error is os.ErrDeadlineExceeded without one.
 func ping(ctx context.Context, a netip.Addr) error {
 	network, kind, reply := "ip4:icmp", byte(echo4), byte(reply4)
 	if a.Is6() {
@@ -130,7 +131,7 @@ func ping(ctx context.Context, a netip.Addr) error {
 	}
 }
 
-// echo is an echo request: type, code, checksum, identifier, sequence. For IPv6 the kernel writes the checksum.
+// echo returns an echo request: type, code, checksum, identifier, sequence. For IPv6, the kernel fills in the checksum.
 func echo(kind byte, id uint16) []byte {
 	p := make([]byte, 8)
 	p[0] = kind
@@ -144,9 +145,9 @@ func echo(kind byte, id uint16) []byte {
 	return p
 }
 
-// neighbour tells whether the kernel has had an answer from a neighbour within the last half minute
-// (NUD_REACHABLE, rtnetlink(7)).
-func neighbour(a netip.Addr) bool {
+// isReachableNeighbour reports whether a neighbour has answered the kernel within the last half minute (NUD_REACHABLE,
+// rtnetlink(7)).
+func isReachableNeighbour(a netip.Addr) bool {
 	rib, err := syscall.NetlinkRIB(syscall.RTM_GETNEIGH, syscall.AF_UNSPEC)
 	if err != nil {
 		return false
@@ -155,16 +156,18 @@ func neighbour(a netip.Addr) bool {
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return answering(m.Data, a) })
+	return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return isReachable(m.Data, a) })
 }
 
-// answering reads one entry of the neighbour table: struct ndmsg (family, interface at 4, state at 8), then attributes.
-func answering(entry []byte, a netip.Addr) bool {
+// isReachable reports whether an entry of the neighbour table says that a is reachable. An entry is a struct ndmsg
+// (family, interface at byte 4, state at byte 8), then attributes.
+func isReachable(entry []byte, a netip.Addr) bool {
 	const header, attribute, address, reachable = 12, 4, 1, 0x02
 	if len(entry) < header || binary.NativeEndian.Uint16(entry[8:])&reachable == 0 {
 		return false
 	}
-	if zone, err := net.InterfaceByName(a.Zone()); a.Zone() != "" && (err != nil || zone.Index != int(binary.NativeEndian.Uint32(entry[4:]))) {
+	index := int(binary.NativeEndian.Uint32(entry[4:]))
+	if zone, err := net.InterfaceByName(a.Zone()); a.Zone() != "" && (err != nil || zone.Index != index) {
 		return false
 	}
 	for rest := entry[header:]; len(rest) >= attribute; {

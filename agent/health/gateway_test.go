@@ -78,11 +78,11 @@ func TestNeighbour(t *testing.T) {
 	}
 	const reachable, stale = 0x02, 0x04
 	a, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	if !answering(entry(reachable, a), a) {
+	if !isReachable(entry(reachable, a), a) {
 		t.Error("a neighbour that answered does not count")
 	}
-	if answering(entry(stale, a), a) || answering(entry(reachable, other), a) || answering(nil, a) ||
-		answering(entry(reachable, a)[:20], a) {
+	if isReachable(entry(stale, a), a) || isReachable(entry(reachable, other), a) || isReachable(nil, a) ||
+		isReachable(entry(reachable, a)[:20], a) {
 		t.Error("an entry that says nothing about the neighbour counts")
 	}
 }

@@ -1,6 +1,6 @@
-// Package health judges a root that is being tried: did all of it start, does what must run run, and is what could be
-// reached before reachable again? It promises one report within its deadline, whatever the checks do, and that it
-// changes nothing itself.
+// Package health judges a root that is being tried: has everything started, are the units active that must be, and can
+// everything be reached that could be reached before? It promises one report within its deadline, whatever the checks
+// do, and changes nothing itself.
 //
 // [Observe] notes before a switch what the new root is compared with; [Gate.Run] judges after it.
 package health
@@ -18,19 +18,20 @@ import (
 	"time"
 )
 
-// Config is what a root must do to be good, the [health] table of the configuration.
+// Config says what a root must do to be good. It is the [health] table of the configuration.
 type Config struct {
-	// Deadline is for everything together.
+	// Deadline bounds all checks together.
 	Deadline time.Duration
-	// CheckDeadline is for each run of a check program.
+	// CheckDeadline bounds each run of a check program.
 	CheckDeadline time.Duration
-	// Settle is how long services are watched for restarts, and so the pause between two rounds, too.
+	// Settle is how long services are watched for restarts, and thereby the pause between two rounds.
 	Settle time.Duration
 	// Active lists units that must be active.
 	Active []string
-	// Ports lists what must answer: "22" or "tcp:22" on this host, or with a host, "192.0.2.1:80".
+	// Ports lists the TCP ports that must accept connections: "22" or "tcp:22" on this host, "192.0.2.1:80" on another.
 	Ports []string
-	// Reachable is "auto": what could be reached before the switch must be reachable after it. Or "off".
+	// Reachable is [ReachableAuto], so that what could be reached before the switch must be reachable after it, or
+	// [ReachableOff].
 	Reachable string
 	// Ignore lists units, as patterns like "fwupd*.service", that may fail.
 	Ignore []string
@@ -42,14 +43,14 @@ const (
 	ReachableOff  = "off"
 )
 
-// DefaultConfig is the configuration before any file is read. A service that dies as soon as it is started is started
-// again after 100 ms, and given up after five starts within ten seconds, unless its unit says otherwise
-// (systemd.service(5)): within five seconds it is seen to loop.
+// DefaultConfig returns the configuration before any file is read. systemd restarts a service that dies at once after
+// 100 ms and gives up after five starts within ten seconds, unless its unit says otherwise (systemd.service(5)): five
+// seconds are enough to see a restart loop.
 func DefaultConfig() Config {
 	return Config{Deadline: 5 * time.Minute, CheckDeadline: time.Minute, Settle: 5 * time.Second, Reachable: ReachableAuto}
 }
 
-// Validate names the key that cannot be used, and why.
+// Validate returns an error that names the first key with an invalid value, and why.
 func (c Config) Validate() error {
 	if c.Reachable != ReachableAuto && c.Reachable != ReachableOff {
 		return fmt.Errorf("reachable: %q is neither %q nor %q", c.Reachable, ReachableAuto, ReachableOff)
@@ -72,21 +73,21 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Before is what was true before the switch. What did not work then is not held against the new root.
+// Before is what was true before the switch. What had failed by then does not count against the new root.
 type Before struct {
-	// Failed and Restarting list units that had failed, and services that crashed again and again.
+	// Failed lists the units that had failed, Restarting the services that kept crashing and being restarted.
 	Failed     []string `json:"failed_units,omitempty"`
 	Restarting []string `json:"restarting_units,omitempty"`
 	// Reachable lists what answered: "gateway 192.0.2.1", "registry.example.org:443".
 	Reachable []string `json:"reachable,omitempty"`
-	// Unknown tells that nobody could look at how the root's own units had done: one that fails is warned of, no more.
+	// Unknown is whether nothing was observed before the switch. A unit that fails is then only a warning.
 	Unknown bool `json:"unknown,omitempty"`
 }
 
-// Verdict is how a check ended.
+// Verdict is the result of a check.
 type Verdict string
 
-// The verdicts; only fail makes a root unhealthy.
+// The verdicts. Only Fail makes a root unhealthy.
 const (
 	OK   Verdict = "ok"
 	Warn Verdict = "warn"
@@ -102,36 +103,36 @@ const (
 	KindCheck   = "check"
 )
 
-// Result is how one check ended.
+// Result is the result of one check.
 type Result struct {
 	Name    string  `json:"name"`
 	Kind    string  `json:"kind"`
 	Verdict Verdict `json:"verdict"`
 	// Reason is why it is not ok.
 	Reason string `json:"reason,omitempty"`
-	// Output is the end of what a check program wrote, with everything escaped that a terminal would obey.
+	// Output is the end of a check program's output. What a terminal would obey is escaped.
 	Output string `json:"output,omitempty"`
 	// Took is how long it took, in nanoseconds.
 	Took time.Duration `json:"took_ns"`
 
-	// final: asking again would not change it. hurried: there was no time to ask.
-	final, hurried bool
+	// final is whether another round cannot change it, cutShort whether the deadline came before the answer.
+	final, cutShort bool
 }
 
-// Report is what the gate found.
+// Report is what [Gate.Run] found.
 type Report struct {
 	At      time.Time     `json:"at"`
 	Took    time.Duration `json:"took_ns"`
 	Results []Result      `json:"results"`
 }
 
-// Healthy tells whether nothing failed. A gate that asked nothing has not found the root healthy.
+// Healthy reports whether no check failed. Without any result a root is not healthy.
 func (r Report) Healthy() bool { return len(r.Results) > 0 && len(r.failed()) == 0 }
 
-// namedFailures is how many failures a reason names; the report has them all.
+// namedFailures is how many failures [Report.Reason] names; the report has them all.
 const namedFailures = 3
 
-// Reason names what failed, "" when nothing did.
+// Reason names the checks that failed, and why; it is "" when none did.
 func (r Report) Reason() string {
 	var parts []string
 	failed := r.failed()
@@ -147,57 +148,61 @@ func (r Report) Reason() string {
 	return strings.Join(parts, "; ")
 }
 
-// CutOff tells whether nothing can be reached any more of what could be before the switch, and all of it was asked.
+// CutOff reports whether the host has lost its network: every address that could be reached before the switch was
+// tried, and none answered.
 func (r Report) CutOff() bool {
 	asked := slices.DeleteFunc(slices.Clone(r.Results), func(r Result) bool { return r.Kind != KindNetwork })
-	return len(asked) > 0 && !slices.ContainsFunc(asked, func(r Result) bool { return r.Verdict != Fail || r.hurried })
+	return len(asked) > 0 && !slices.ContainsFunc(asked, func(r Result) bool { return r.Verdict != Fail || r.cutShort })
 }
 
 func (r Report) failed() []Result {
 	return slices.DeleteFunc(slices.Clone(r.Results), func(r Result) bool { return r.Verdict != Fail })
 }
 
-// Gate judges the root that runs. [New] makes one for this host.
+// Gate judges the running root. [New] makes the gate of this host.
 type Gate struct {
 	Config Config
-	// Root is the directory that check programs are looked for in.
+	// Root is the directory of the root that has the check programs.
 	Root string
-	// Since is when the root began, by the clock that runs since the kernel booted; 0 for the kernel's boot. What failed
-	// before that failed in another root.
+	// Since is when this root started, as the time since the kernel booted; 0 when the kernel booted into it. A unit that
+	// failed earlier failed in another root.
 	Since time.Duration
 	// Systemd is PID 1.
 	Systemd Systemd
-	// Own lists the agent's units: one of them calls the gate, and none of them says anything about the root.
+	// Own lists the agent's units: one of them runs the gate, and their state says nothing about the root.
 	Own []string
 	// Sources are the "host:port" that images come from.
 	Sources []string
 	// Dial opens a connection.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Gateways lists the default gateways, and AskGateway tells why one does not answer.
+	// Gateways lists the default gateways. AskGateway returns nil when one answers, otherwise why it does not.
 	Gateways   func() ([]netip.Addr, error)
 	AskGateway func(context.Context, netip.Addr) error
 	// Now is the clock.
 	Now func() time.Time
 }
 
-// New makes the gate of the running host.
+// New returns the gate of the running host.
 func New(c Config) Gate {
-	return Gate{Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext, Gateways: Gateways, AskGateway: askGateway, Now: time.Now}
+	return Gate{
+		Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext,
+		Gateways: Gateways, AskGateway: askGateway, Now: time.Now,
+	}
 }
 
-// observeTime bounds what a switch is delayed by; nothing is away yet in that time.
+// observeTime bounds how long observing delays a switch. Services still run during that time.
 const observeTime = 8 * time.Second
 
-// Observe notes what is true in the root that is about to be left. What cannot be found out is not noted, so that it is
-// not asked for later.
+// Observe returns what is true in the root that is about to be left. What cannot be found out is left out, so that the
+// new root is not asked for it.
 func Observe(ctx context.Context, g Gate) Before {
 	ctx, cancel := context.WithTimeout(ctx, observeTime)
 	defer cancel()
 	reachable := make(chan []string, 1)
-	go func() { reachable <- g.reached(ctx) }()
+	go func() { reachable <- g.listReachable(ctx) }()
 	var b Before
 	if units, err := g.Systemd.Units(ctx); err == nil {
-		b.Failed = names(units, g.failedHere)
+		b.Failed = namesOf(units, g.failedHere)
 	}
 	if looping, _, err := g.looping(ctx, true); err == nil {
 		b.Restarting = looping
@@ -206,19 +211,19 @@ func Observe(ctx context.Context, g Gate) Before {
 	return b
 }
 
-// Busy tells whether other units than the agent's own are being started, or nobody can tell.
+// Busy reports whether units other than the agent's own are being started, or systemd does not answer.
 func (g Gate) Busy(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, observeTime)
 	defer cancel()
 	waiting, err := g.Systemd.Starting(ctx)
-	return err != nil || len(slices.DeleteFunc(waiting, g.own)) > 0
+	return err != nil || len(slices.DeleteFunc(waiting, g.isOwn)) > 0
 }
 
-// errDeadline is the cause when the gate's time is over.
-var errDeadline = errors.New("the gate's deadline was over")
+// errDeadline is the cause of a context that ended with [Config.Deadline].
+var errDeadline = errors.New("the health deadline passed")
 
-// Run waits until the root is up and asks every check. What fails and may come right, such as a port of a slow service,
-// is asked again until the deadline; what cannot, such as a unit that failed, ends it.
+// Run waits until the root is up and runs every check. A failure that may pass, such as the port of a slow service, is
+// checked again until the deadline; one that cannot, such as a failed unit, ends the run.
 func (g Gate) Run(ctx context.Context, before Before) Report {
 	start := g.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, g.Config.Deadline, errDeadline)
@@ -234,45 +239,47 @@ func (g Gate) Run(ctx context.Context, before Before) Report {
 	return Report{At: start.UTC(), Took: g.Now().Sub(start), Results: results}
 }
 
-// rounds asks everything that can be asked more than once.
+// rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up.
 func (g Gate) rounds(ctx context.Context, before Before) []Result {
 	programs := g.programs()
 	passed := map[string]Result{}
 	var last []Result
 	for {
 		results := g.round(ctx, before, programs, passed)
-		// The deadline cut this round short: what the one before it found says more.
-		if over(ctx) && last != nil && !settled(results) {
+		// The deadline cut this round short: the round before it says more.
+		if timeIsUp(ctx) && last != nil && !settled(results) {
 			break
 		}
-		if last = results; settled(results) || over(ctx) {
+		if last = results; settled(results) || timeIsUp(ctx) {
 			break
 		}
 	}
-	if (Report{Results: last}).Healthy() { // the way back does not wait for what cannot change it
-		last = append(last, g.wanted(ctx, programs)...)
+	if (Report{Results: last}).Healthy() { // otherwise the rollback would wait for checks that cannot prevent it
+		last = append(last, g.runWanted(ctx, programs)...)
 	}
 	return last
 }
 
-// over tells whether there is no time for more. What ran into the deadline by its own clock may know before the context.
-func over(ctx context.Context) bool {
+// timeIsUp reports whether the deadline has passed. It compares the clock, too: a check that ended with the deadline
+// may be faster than the context.
+func timeIsUp(ctx context.Context) bool {
 	end, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(end)
 }
 
-// why tells why there is no time for more.
-func why(ctx context.Context) error { return cmp.Or(context.Cause(ctx), errDeadline) }
+// whyTimeIsUp returns the cause of a context that ended, or will in a moment.
+func whyTimeIsUp(ctx context.Context) error { return cmp.Or(context.Cause(ctx), errDeadline) }
 
-// settled tells whether another round would change nothing: all is well, or something is beyond repair.
+// settled reports whether another round would change nothing: every check passed, or one failed for good.
 func settled(results []Result) bool {
 	final := slices.ContainsFunc(results, func(r Result) bool { return r.final && r.Verdict == Fail })
 	return final || !slices.ContainsFunc(results, func(r Result) bool { return r.Verdict == Fail })
 }
 
+// round runs every check once. A required program that passed in an earlier round, as passed has it, is not run again.
 func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result) []Result {
 	results := []Result{
-		g.timed("restarts", KindUnits, func() Result { return g.steady(ctx, before) }),
+		g.timed("restarts", KindUnits, func() Result { return g.noneLooping(ctx, before) }),
 		g.timed("failed units", KindUnits, func() Result { return g.noneFailed(ctx, before) }),
 	}
 	for _, u := range g.Config.Active {
@@ -298,7 +305,7 @@ func (g Gate) round(ctx context.Context, before Before, programs []program, pass
 	return results
 }
 
-// timed runs a check and notes how it is called and how long it took.
+// timed runs a check and adds its name, its kind and how long it took.
 func (g Gate) timed(name, kind string, check func() Result) Result {
 	start := g.Now()
 	r := check()
@@ -309,17 +316,17 @@ func (g Gate) timed(name, kind string, check func() Result) Result {
 	return r
 }
 
-// warnf is a check that did not pass and makes no root unhealthy.
+// warnf returns the result of a check that did not pass, which alone does not make a root unhealthy.
 func warnf(format string, args ...any) Result {
 	return Result{Verdict: Warn, Reason: fmt.Sprintf(format, args...)}
 }
 
-// failf is a check that failed.
+// failf returns the result of a check that failed.
 func failf(format string, args ...any) Result {
 	return Result{Verdict: Fail, Reason: fmt.Sprintf(format, args...)}
 }
 
-// sleep waits and tells whether the time was to be had.
+// sleep waits for d and returns true, or returns false as soon as the context ends.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -15,14 +15,15 @@ import (
 	"time"
 )
 
-// machine is a host made of lists.
+// machine is a simulated host.
 type machine struct {
 	starting []string
 	units    []Unit
 	restarts map[string]int
-	// growing services are restarted once more whenever somebody asks.
+	// growing services have one more restart each time somebody asks.
 	growing []string
-	// complete is how the job of boot-complete.target ends; "" when there is no such unit, "hangs" when it does not end.
+	// complete is the result of the job of boot-complete.target; "" when there is no such unit, "hangs" when the job never
+	// ends.
 	complete string
 	requires []string
 }
@@ -55,7 +56,7 @@ func (m *machine) systemd() Systemd {
 	}
 }
 
-// gate is one that is quick, for a host and a directory with check programs.
+// gate returns a gate with short deadlines for a host and a directory with check programs.
 func gate(t *testing.T, m *machine) Gate {
 	t.Helper()
 	if m.restarts == nil {
@@ -71,7 +72,7 @@ func gate(t *testing.T, m *machine) Gate {
 
 const required, wanted = "/etc/updatectl/health.d/required.d/", "/etc/updatectl/health.d/wanted.d/"
 
-// script puts a check program of the host or the image.
+// script writes a check program of the host or the image.
 func (g Gate) script(t *testing.T, name, text string) {
 	t.Helper()
 	file := filepath.Join(g.Root, name)
@@ -86,7 +87,7 @@ func (g Gate) script(t *testing.T, name, text string) {
 	}
 }
 
-// verdicts are the results in short, in their order.
+// verdicts returns the results in short, in their order.
 func verdicts(r Report, kind string) string {
 	var list []string
 	for _, r := range r.Results {
@@ -185,7 +186,7 @@ func TestUnits(t *testing.T) {
 				requires: []string{"check.service"},
 				units:    []Unit{service("check", "activating", "start")},
 			},
-			reason: "boot-complete.target: it was not reached before 300ms were over: it requires check.service",
+			reason: "boot-complete.target: it was not reached within 300ms: it requires check.service",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +203,7 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestFinal: what cannot come right is not asked again, what can is.
+// TestFinal: a check that cannot pass any more is not repeated, one that can is.
 func TestFinal(t *testing.T) {
 	m := &machine{units: []Unit{service("app", "failed", "failed")}}
 	g := gate(t, m)
@@ -274,7 +275,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// TestLinkedPrograms: who has checks for greenboot links to them.
+// TestLinkedPrograms: a check program may be a link, for example to a check for greenboot.
 func TestLinkedPrograms(t *testing.T) {
 	g := gate(t, &machine{})
 	g.Config.Deadline = 100 * time.Millisecond
@@ -288,7 +289,7 @@ func TestLinkedPrograms(t *testing.T) {
 	}
 }
 
-// TestSlowPrograms: neither a check that does not end, nor one that ignores SIGTERM, nor what it left in the background
+// TestSlowPrograms: neither a check that does not end, nor one that ignores SIGTERM, nor a background process of one
 // holds up the report.
 func TestSlowPrograms(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -306,13 +307,13 @@ func TestSlowPrograms(t *testing.T) {
 			script:   "sleep 60",
 			deadline: 200 * time.Millisecond,
 			check:    time.Minute,
-			reason:   "required.d/slow: it still ran when its time was over: the gate's deadline was over",
+			reason:   "required.d/slow: it was still running: the health deadline passed",
 		},
 		"it ignores SIGTERM": {
 			script:   "trap '' TERM; while :; do sleep 1; done",
 			deadline: 200 * time.Millisecond,
 			check:    time.Minute,
-			reason:   "required.d/slow: it still ran",
+			reason:   "required.d/slow: it was still running",
 		},
 		"it leaves a child behind": {script: "sleep 60 & exit 0", deadline: 20 * time.Second, check: 10 * time.Second},
 		"and fails with it waiting": {
@@ -420,7 +421,7 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-// TestSlowSystemd: a machine on which systemd takes long to answer is not unhealthy for that, while there is time.
+// TestSlowSystemd: a root on which systemd takes long to answer is not unhealthy for that before the deadline.
 func TestSlowSystemd(t *testing.T) {
 	t.Parallel()
 	g := gate(t, &machine{units: []Unit{service("ssh", "active", "running")}})
@@ -430,7 +431,7 @@ func TestSlowSystemd(t *testing.T) {
 		if asked++; asked == 1 {
 			return nil, nil
 		}
-		if !sleep(ctx, askAfter+200*time.Millisecond) {
+		if !sleep(ctx, blameTime+200*time.Millisecond) {
 			return nil, ctx.Err()
 		}
 		return nil, nil
@@ -440,7 +441,7 @@ func TestSlowSystemd(t *testing.T) {
 	}
 }
 
-// TestSystemdIsExecutedAnew: an answer that gets lost says nothing about the root.
+// TestSystemdIsExecutedAnew: systemd that re-executes itself drops answers, which says nothing about the root.
 func TestSystemdIsExecutedAnew(t *testing.T) {
 	m := &machine{complete: "done"}
 	g := gate(t, m)
@@ -464,7 +465,7 @@ func TestSystemdIsExecutedAnew(t *testing.T) {
 	g.Config.Deadline = 300 * time.Millisecond
 	g.Systemd.Starting = func(context.Context) ([]string, error) { return nil, errors.New("connection refused") }
 	if r := g.Run(t.Context(), Before{}); r.Healthy() ||
-		!strings.Contains(r.Reason(), "systemd did not answer before 300ms were over: connection refused") {
+		!strings.Contains(r.Reason(), "systemd did not answer within 300ms: connection refused") {
 		t.Errorf("a systemd that never answers: %q", r.Reason())
 	}
 	if !g.Busy(t.Context()) {
@@ -480,7 +481,7 @@ func TestSystemdIsExecutedAnew(t *testing.T) {
 	}
 }
 
-// TestObserve notes what is wrong already.
+// TestObserve: what is wrong before the switch is noted.
 func TestObserve(t *testing.T) {
 	m := &machine{growing: []string{"app.service"}, restarts: map[string]int{"app.service": 4}, units: []Unit{
 		service("old", "failed", "failed"), service("app", "active", "running"), service("ssh", "active", "running"),
@@ -556,7 +557,8 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// TestStartJobsAreRemembered: PID 1 tells once what is still starting, and is busy when the deadline comes.
+// TestStartJobsAreRemembered: PID 1 lists once what is still starting, and does not answer any more when the deadline
+// comes.
 func TestStartJobsAreRemembered(t *testing.T) {
 	g := gate(t, &machine{})
 	g.Config.Deadline = 500 * time.Millisecond

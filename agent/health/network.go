@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// gatewayPrefix tells a gateway from an address in [Before.Reachable].
+// gatewayPrefix marks the gateways in [Before.Reachable].
 const gatewayPrefix = "gateway "
 
 // gatewayTime is how long a gateway may take to answer: three requests, a second apart.
 const gatewayTime = 3 * time.Second
 
-// reached lists what can be reached now.
-func (g Gate) reached(ctx context.Context) []string {
+// listReachable returns the gateways and sources that answer now.
+func (g Gate) listReachable(ctx context.Context) []string {
 	if g.Config.Reachable == ReachableOff {
 		return nil
 	}
@@ -41,8 +41,8 @@ func (g Gate) reached(ctx context.Context) []string {
 	return list
 }
 
-// network asks for what could be reached before. A host name is looked up again only if that worked, too: it was
-// reached by it.
+// network checks what could be reached before the switch. A source with a host name also checks the name service: it
+// could be reached by that name.
 func (g Gate) network(ctx context.Context, before Before) []Result {
 	if g.Config.Reachable == ReachableOff {
 		return nil
@@ -52,7 +52,7 @@ func (g Gate) network(ctx context.Context, before Before) []Result {
 		results = append(results, g.timed(what, KindNetwork, func() Result {
 			if err := g.reach(ctx, what); err != nil {
 				r := failf("it could be reached before the switch: %v", err)
-				r.hurried = over(ctx)
+				r.cutShort = timeIsUp(ctx)
 				return r
 			}
 			return Result{}
@@ -61,10 +61,11 @@ func (g Gate) network(ctx context.Context, before Before) []Result {
 	return results
 }
 
+// reach returns nil when a gateway or an address of [Before.Reachable] answers.
 func (g Gate) reach(ctx context.Context, what string) error {
 	gateway, isGateway := strings.CutPrefix(what, gatewayPrefix)
 	if !isGateway {
-		return g.answers(ctx, what)
+		return g.dial(ctx, what)
 	}
 	addr, err := netip.ParseAddr(gateway)
 	if err != nil {

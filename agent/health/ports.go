@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// dialTime is how long a connection may take. A host that answers at all does so within a second; a second try of the
-// kernel comes after one.
+// dialTime is how long a connection may take. A host that answers does so within a second; the kernel sends its second
+// SYN after one second.
 const dialTime = 3 * time.Second
 
-// addresses are what a port is asked at; one of them must answer. A port without a host is this host's, whichever
-// family it listens on.
+// addresses returns the addresses of a port, one of which must answer. A port without a host is on this host, over IPv4
+// or IPv6.
 func addresses(port string) ([]string, error) {
 	where := strings.TrimPrefix(port, "tcp:")
 	host, number, err := "", where, error(nil)
@@ -30,26 +30,26 @@ func addresses(port string) ([]string, error) {
 	return []string{net.JoinHostPort("127.0.0.1", number), net.JoinHostPort("::1", number)}, nil
 }
 
-// port tells whether somebody accepts connections.
+// port checks that a port accepts connections.
 func (g Gate) port(ctx context.Context, port string) Result {
 	all, err := addresses(port)
 	if err != nil {
 		return failf("%v", err)
 	}
 	for _, a := range all {
-		aerr := g.answers(ctx, a)
-		if aerr == nil {
+		dialErr := g.dial(ctx, a)
+		if dialErr == nil {
 			return Result{}
 		}
-		if err == nil { // what the first address says is what people look for
-			err = aerr
+		if err == nil { // the error of the first address, which is the one that people look for
+			err = dialErr
 		}
 	}
 	return failf("it does not answer: %v", err)
 }
 
-// answers opens a connection and closes it again.
-func (g Gate) answers(ctx context.Context, address string) error {
+// dial opens a TCP connection and closes it.
+func (g Gate) dial(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	conn, err := g.Dial(ctx, "tcp", address)

@@ -17,10 +17,10 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// programDirs hold check programs: the image's, and the operator's, which override those of the same name.
+// programDirs hold check programs: the image's first, then the operator's, which override the image's of the same name.
 var programDirs = []string{"/usr/lib/updatectl/health.d", "/etc/updatectl/health.d"}
 
-// programClasses are the folders in them. What lies in none is required, too.
+// programClasses are the directories in them. A program that is in none of these is required, too.
 var programClasses = []struct {
 	dir      string
 	required bool
@@ -31,11 +31,12 @@ type program struct {
 	name     string // below health.d
 	file     string
 	required bool
-	// broken is why it cannot be run.
+	// broken is why it cannot be run, "" when it can.
 	broken string
 }
 
-// programs finds the check programs in the order in which they are run: by name, required or not in which folder ever.
+// programs returns the check programs in the order in which they run: by name, whichever directory they are in. A
+// directory that cannot be read is in the list as a broken program.
 func (g Gate) programs() []program {
 	found := map[string]program{}
 	for _, dir := range programDirs {
@@ -43,13 +44,14 @@ func (g Gate) programs() []program {
 			entries, err := os.ReadDir(filepath.Join(g.Root, dir, class.dir))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				name := filepath.Join(dir, class.dir)
-				found[name] = program{name: name, required: class.required, broken: fmt.Sprintf("cannot look for checks: %v", err)}
+				found[name] = program{name: name, required: class.required,
+					broken: fmt.Sprintf("cannot look for checks: %v", err)}
 			}
 			for _, e := range entries {
 				name := filepath.Join(class.dir, e.Name())
 				p := program{name: name, file: filepath.Join(g.Root, dir, name), required: class.required}
 				delete(found, name)
-				if p.take() {
+				if p.isCheck() {
 					found[name] = p
 				}
 			}
@@ -65,9 +67,10 @@ func (g Gate) programs() []program {
 	return list
 }
 
-// take tells whether a file is a check. An empty one, or a link to /dev/null, is there to switch off another; hidden
-// files and READMEs are for people. What is left and cannot be run must not be passed over in silence.
-func (p *program) take() bool {
+// isCheck reports whether a file is a check. An empty file, or a link to /dev/null, switches off the one it overrides;
+// hidden files and READMEs are for people. Any other file that cannot be run is kept as broken: to skip it silently
+// would make a root good that was never checked.
+func (p *program) isCheck() bool {
 	if base := filepath.Base(p.name); strings.HasPrefix(base, ".") || strings.HasPrefix(base, "README") {
 		return false
 	}
@@ -83,8 +86,8 @@ func (p *program) take() bool {
 	return true
 }
 
-// wanted runs the checks that may fail, once.
-func (g Gate) wanted(ctx context.Context, programs []program) []Result {
+// runWanted runs the checks that may fail, once. A failure is only a warning.
+func (g Gate) runWanted(ctx context.Context, programs []program) []Result {
 	var results []Result
 	for _, p := range programs {
 		if p.required {
@@ -99,32 +102,32 @@ func (g Gate) wanted(ctx context.Context, programs []program) []Result {
 	return results
 }
 
-// termGrace is what a check has between SIGTERM and SIGKILL.
+// termGrace is how long a check has between SIGTERM and SIGKILL.
 const termGrace = 2 * time.Second
 
-// run runs a check, and what it starts in a process group of its own: nothing of it is left behind.
+// run runs a check in a process group of its own and kills that group afterwards, so that no process is left behind.
 func (g Gate) run(ctx context.Context, p program) Result {
 	if p.broken != "" {
 		return failf("%s", p.broken)
 	}
-	if over(ctx) {
-		return failf("it was not run: %v", why(ctx))
+	if timeIsUp(ctx) {
+		return failf("it was not run: %v", whyTimeIsUp(ctx))
 	}
-	mine := fmt.Errorf("it did not end within %v", g.Config.CheckDeadline)
-	ctx, cancel := context.WithTimeoutCause(ctx, g.Config.CheckDeadline, mine)
+	ownDeadline := fmt.Errorf("it did not end within %v", g.Config.CheckDeadline)
+	ctx, cancel := context.WithTimeoutCause(ctx, g.Config.CheckDeadline, ownDeadline)
 	defer cancel()
 	var out tail
 	err := execute(ctx, p.file, &out)
-	r := Result{Output: safe(out.String())}
+	r := Result{Output: escapeLines(out.String())}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
 	case errors.As(err, &exit) && exit.Exited():
 		r.Verdict, r.Reason = Fail, fmt.Sprintf("exit code %d", exit.ExitCode())
-	case context.Cause(ctx) == mine:
-		r.Verdict, r.Reason = Fail, mine.Error()
-	case over(ctx):
-		r.Verdict, r.Reason = Fail, fmt.Sprintf("it still ran when its time was over: %v", why(ctx))
+	case context.Cause(ctx) == ownDeadline:
+		r.Verdict, r.Reason = Fail, ownDeadline.Error()
+	case timeIsUp(ctx):
+		r.Verdict, r.Reason = Fail, fmt.Sprintf("it was still running: %v", whyTimeIsUp(ctx))
 	default:
 		r.Verdict, r.Reason = Fail, err.Error()
 	}
@@ -134,14 +137,14 @@ func (g Gate) run(ctx context.Context, p program) Result {
 	return r
 }
 
-// execute runs a program to its end, or until the context ends and a moment longer. A process that the kernel does not
-// let die is left to itself.
+// execute runs a program until it ends, or until the context ends and termGrace after that. A process that not even
+// SIGKILL ends is left behind.
 func execute(ctx context.Context, file string, out *tail) error {
 	cmd := exec.Command(file)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// What it leaves in the background may hold its output open; what it wrote itself is in the pipe when it ends.
+	// A background process of it may hold its output open; what the program itself wrote is in the pipe when it ends.
 	cmd.WaitDelay = 250 * time.Millisecond
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("it cannot be run: %w", cmp.Or(errors.Unwrap(err), err))
@@ -173,8 +176,8 @@ func execute(ctx context.Context, file string, out *tail) error {
 // keptOutput is how much of the end of a check's output is kept: a screenful.
 const keptOutput = 4 << 10
 
-// safe escapes what a terminal would obey, line by line.
-func safe(text string) string {
+// escapeLines escapes, line by line, what a terminal would obey.
+func escapeLines(text string) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	for i, l := range lines {
 		lines[i] = printable.Text(l)
@@ -182,7 +185,7 @@ func safe(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// lastLine is what a program that fails said about it: the last line, cut to what a sentence can bear.
+// lastLine returns the last line of an output, in which a program that fails says why, cut to 200 characters.
 func lastLine(text string) string {
 	const most = 200
 	text = strings.TrimSpace(text)

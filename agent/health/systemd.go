@@ -19,10 +19,11 @@ type Systemd struct {
 	Starting func(context.Context) ([]string, error)
 	// Units lists the units that are loaded.
 	Units func(context.Context) ([]Unit, error)
-	// Restarts tells how often systemd has restarted services by itself; one that is gone meanwhile is not told of.
+	// Restarts returns how often systemd has restarted each of these services automatically. A service that is gone by now
+	// is left out.
 	Restarts func(ctx context.Context, services []string) (map[string]int, error)
-	// Start starts a unit and returns how its job ended: done, failed, dependency, timeout … (systemd's words).
-	// It is errNoUnit when there is no such unit.
+	// Start starts a unit and returns the result of its job in systemd's words: done, failed, dependency, timeout … The
+	// error is errNoUnit when there is no such unit.
 	Start func(ctx context.Context, unit string) (string, error)
 	// Requires lists the units that a unit requires.
 	Requires func(ctx context.Context, unit string) ([]string, error)
@@ -31,26 +32,28 @@ type Systemd struct {
 // Unit is a unit's state in systemd's words.
 type Unit struct {
 	Name, Load, Active, Sub string
-	// Changed is when a failed unit came into its state, by the clock that runs since the kernel booted.
+	// Changed is when a failed unit entered its state, as the time since the kernel booted; 0 for a unit that has not
+	// failed.
 	Changed time.Duration
 }
 
-// failed leaves out a unit that has no file: the root that had it is gone, and PID 1 remembers it over a soft reboot.
+// failed reports whether a unit failed. One without a unit file does not count: it belongs to the former root, and PID
+// 1 remembers it across a soft reboot.
 func (u Unit) failed() bool { return u.Active == "failed" && u.Load != "not-found" }
 
-// restarting: systemd waits a moment before it starts a service that crashed again.
+// restarting reports whether systemd is about to start a service again that crashed.
 func (u Unit) restarting() bool { return strings.HasPrefix(u.Sub, "auto-restart") }
 
-// running: it is a service, and up or coming up.
+// running reports whether a unit is a service that is up or coming up.
 func (u Unit) running() bool {
 	return strings.HasSuffix(u.Name, ".service") && u.Active != "inactive" && u.Active != "failed"
 }
 
-// names lists the units that are so.
-func names(units []Unit, so func(Unit) bool) []string {
+// namesOf returns the names of the units that match.
+func namesOf(units []Unit, match func(Unit) bool) []string {
 	var list []string
 	for _, u := range units {
-		if so(u) {
+		if match(u) {
 			list = append(list, u.Name)
 		}
 	}
@@ -59,7 +62,7 @@ func names(units []Unit, so func(Unit) bool) []string {
 
 var errNoUnit = errors.New("there is no such unit")
 
-// PID1 is asked over its private socket, so it answers also when the bus is down.
+// PID1 returns systemd of this host. It is asked over its private socket, so it also answers while the bus is down.
 func PID1() Systemd {
 	return Systemd{Starting: starting, Units: units, Restarts: restarts, Start: start, Requires: requires}
 }

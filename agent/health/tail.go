@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// tail keeps the end of what is written. A program that was left to itself may write while it is read.
+// tail keeps the last keptOutput bytes that are written. A program that was left behind may still write while the text
+// is read.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -22,7 +23,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is the text, from the beginning of a line when the first one was cut.
+// String returns the text. When its beginning was cut off, it starts at the first whole line.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

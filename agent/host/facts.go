@@ -9,10 +9,11 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// Look reads the machine and the record without changing either.
+// Look returns the facts of the machine and the record. It changes neither. On the running host, a caller other than
+// root gets an [ErrPermission].
 func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
 	if h.Machine.Running && !h.Machine.Superuser {
-		return facts.Facts{}, nil, fmt.Errorf("cannot look at the host: %w", ErrPermission)
+		return facts.Facts{}, nil, fmt.Errorf("cannot read the state of the host: %w", ErrPermission)
 	}
 	f, err := h.Machine.Kernel.Facts(ctx)
 	if err != nil {

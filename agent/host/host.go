@@ -1,7 +1,11 @@
+// Package host answers what is true on this host right now: what runs, who holds the lock, what the kernel keeps from
+// earlier roots. It promises that only one updatectl at a time changes the host. Every room of the agent works on a
+// [Host].
 package host
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,15 +23,15 @@ import (
 
 // Host is the host that every room of the agent works on.
 type Host struct {
-	// Machine is the host, or another tree to work on.
+	// Machine is the running host, or another tree to work on.
 	Machine machine.Machine
 	// Config is the merged configuration.
 	Config config.Config
 	// Records keeps the record and the history.
 	Records record.Store
-	// Log takes what a person may want to follow; answers are returned.
+	// Log takes progress and warnings for people; answers are returned.
 	Log *zap.Logger
-	// PolicyEtc stands in for the host's /etc where configuration and keys are read; "" is the host's own.
+	// PolicyEtc is the /etc from which configuration and keys are read, "" for the host's own.
 	PolicyEtc string
 
 	policyOnce sync.Once
@@ -35,14 +39,14 @@ type Host struct {
 	policyErr  error
 }
 
-// On returns the host that a machine is, with no configuration yet.
+// On returns a host on a machine, with an empty configuration.
 func On(m machine.Machine, log *zap.Logger) *Host {
 	h := &Host{Machine: m, Log: log}
 	h.Records = record.Store{Disk: m.Disk, Path: h.Path, Log: log, Now: h.Now}
 	return h
 }
 
-// Now is the wall clock.
+// Now returns the time of the wall clock.
 func (h *Host) Now() time.Time { return h.Machine.Now() }
 
 // ErrPermission: the caller is not root.
@@ -50,7 +54,7 @@ var ErrPermission = errors.New("this needs root")
 
 const lockFile = switcher.RunDir + "/lock"
 
-// Path is a path of the host as this process sees it.
+// Path returns the path of a file of the host as this process sees it.
 func (h *Host) Path(p string) string {
 	if rest, below := strings.CutPrefix(p, "/etc/updatectl/"); below && h.PolicyEtc != "" {
 		return h.Machine.Path(filepath.Join(h.PolicyEtc, "updatectl", rest))
@@ -58,9 +62,22 @@ func (h *Host) Path(p string) string {
 	return h.Machine.Path(p)
 }
 
-// Policy returns who may sign what runs here, read once by each command: a rotated key or a revocation needs no more than a
-// file.
+// Policy returns the signature policy. Every command reads it anew, once, so replacing a file is all that a key
+// rotation or a revocation needs. The error is a [config.ErrConfig].
 func (h *Host) Policy() (verify.Policy, error) {
 	h.policyOnce.Do(func() { h.policy, h.policyErr = h.Config.Policy(h.Path, h.Now()) })
 	return h.policy, h.policyErr
+}
+
+// RequireRunning returns an error unless the tree is the running host and the caller is root; without root, it is an
+// [ErrPermission].
+func (h *Host) RequireRunning() error {
+	if !h.Machine.Running {
+		return fmt.Errorf("cannot do this in another tree (--root %s): only the running host can switch roots or "+
+			"load live patches", filepath.Clean(h.Machine.Root))
+	}
+	if !h.Machine.Superuser {
+		return fmt.Errorf("cannot change the running host: %w", ErrPermission)
+	}
+	return nil
 }

@@ -13,23 +13,25 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// pastFile has what the roots of the running kernel set in it. /run is gone when another kernel boots.
+// pastFile has what the roots that ran on this kernel set in it. A full reboot clears /run, and this file with it.
+// maxPast bounds it, in bytes.
 const (
 	pastFile = switcher.RunDir + "/past.json"
 	maxPast  = 16 << 20
 )
 
-// loadedPolicy is the SELinux policy in the kernel. A soft reboot does not load that of the new root.
+// loadedPolicy returns the SELinux policy in the kernel, which a soft reboot does not replace; own is that of the
+// running root.
 func (h *Host) loadedPolicy(own rootfs.Policy) rootfs.Policy {
 	past, err := h.ReadPast()
 	if err != nil {
-		h.Log.Warn("cannot tell which SELinux policy is loaded; that of the running root is taken for it", zap.Error(err))
+		h.Log.Warn("cannot find out which SELinux policy is loaded; assuming that of the running root", zap.Error(err))
 	}
 	return past.LoadedPolicy(own)
 }
 
-// NotePast adds what the running root sets in the kernel to what is known of the roots before it. What depends on it does
-// without, so it holds nothing up.
+// NotePast adds what the running root sets in the kernel to the notes about the roots before it. A failure is only
+// logged: whoever reads the notes can do without.
 func (h *Host) NotePast(root string) {
 	now, err := h.Machine.Kernel.Present()
 	if err == nil {
@@ -40,11 +42,11 @@ func (h *Host) NotePast(root string) {
 		}
 	}
 	if err != nil {
-		h.Log.Warn("cannot note what this root sets in the kernel", zap.Error(err))
+		h.Log.Warn("cannot record what this root sets in the kernel", zap.Error(err))
 	}
 }
 
-// ReadPast returns what earlier roots set in the running kernel; nothing when nobody has noted any.
+// ReadPast returns what earlier roots set in the running kernel, nothing if there are no notes yet.
 func (h *Host) ReadPast() (facts.Past, error) {
 	var p facts.Past
 	text, err := h.Machine.Disk.ReadFile(h.Path(pastFile), maxPast)
@@ -60,6 +62,7 @@ func (h *Host) ReadPast() (facts.Past, error) {
 	return p, nil
 }
 
+// writePast replaces the notes about earlier roots.
 func (h *Host) writePast(p facts.Past) error {
 	text, err := json.Marshal(p)
 	if err != nil {

@@ -9,14 +9,15 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-// Lock keeps every other updatectl out for as long as this one changes anything. The kernel drops the lock with the
-// process, so a killed one leaves none behind. With wait, it waits for its turn.
+// Lock keeps every other updatectl out until unlock is called or the process ends, so a killed process leaves no lock
+// behind. If another one holds the lock, it returns a [record.ErrBusy], or with wait, waits for the lock until ctx
+// ends. A caller other than root gets an [ErrPermission].
 func (h *Host) Lock(ctx context.Context, verb string, wait bool) (unlock func(), err error) {
 	if !h.Machine.Superuser {
 		return nil, fmt.Errorf("cannot %s: %w", verb, ErrPermission)
 	}
 	file := h.Path(lockFile)
-	// Who holds it, for whoever is kept out.
+	// The note names the holder to those who have to wait.
 	note := fmt.Sprintf("%s, process %d, since %s", verb, os.Getpid(), h.Now().Format(time.RFC3339))
 	for {
 		unlock, holder, err := h.Machine.Disk.TryLock(file, note)
@@ -28,9 +29,9 @@ func (h *Host) Lock(ctx context.Context, verb string, wait bool) (unlock func(),
 		case !wait:
 			return nil, fmt.Errorf("%w (%s)", record.ErrBusy, holder)
 		}
-		const turn = 200 * time.Millisecond // how soon a freed lock is noticed
+		const retry = 200 * time.Millisecond // how soon a freed lock is noticed
 		select {
-		case <-time.After(turn):
+		case <-time.After(retry):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

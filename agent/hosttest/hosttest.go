@@ -1,4 +1,5 @@
-// Package hosttest makes hosts, records and images for the tests of the agent's rooms.
+// Package hosttest makes hosts, records and images for the tests of the agent's rooms. Their files are in a
+// temporary directory of the test.
 package hosttest
 
 import (
@@ -25,7 +26,7 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// Kernel is what a host of these tests runs: the host root, on a kernel whose build is known.
+// Kernel has the facts of a host in these tests: the host root runs, on a kernel with a build ID.
 var Kernel = facts.Facts{
 	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
 	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",
@@ -39,7 +40,7 @@ func New(t *testing.T) *host.Host {
 	return h
 }
 
-// Prepare gives a host that somebody else made the default configuration and its state directories.
+// Prepare gives a host the default configuration, and makes its state directories.
 func Prepare(t *testing.T, h *host.Host) {
 	t.Helper()
 	h.Config = config.Default()
@@ -56,7 +57,7 @@ func OnTheWay(verb, from, target string, good ...string) *record.Record {
 	}
 }
 
-// Image returns a verified image that exists nowhere; every call returns the same manifest.
+// Image returns a verified image that is not published anywhere. Its manifest is the same for every call.
 func Image(t *testing.T) *image.Image {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)

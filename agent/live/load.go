@@ -298,25 +298,24 @@ func (lp *Patches) LoadWaiting(ctx context.Context, f facts.Facts, rec *record.R
 	return done, err
 }
 
-// Collect removes the live patches that nothing needs since the last release was stored. It leaves the roots
-// alone.
+// Collect removes the live patches that nothing needs since the last release was stored. It leaves the roots alone.
 func (lp *Patches) Collect(f facts.Facts, rec *record.Record) {
-	removed, err := lp.GC(f, rec.Needed(f.Root))
-	if err != nil {
+	if _, err := lp.GC(f, rec.Needed(f.Root)); err != nil {
 		lp.Log.Warn("cannot remove live patches that nothing needs", zap.Error(err))
 	}
-	lp.TellCollected(removed)
 }
 
-func (lp *Patches) TellCollected(livePatches []string) {
-	for _, name := range livePatches {
-		lp.Records.Tell(record.Event{Event: record.EventCollected, LivePatch: name, Reason: "neither for a kernel of this host nor listed by the release of a root that is kept"})
-	}
-}
-
-// GC removes the live patches that nothing needs, and returns their names: kept are those of the last release for
-// the kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
-func (lp *Patches) GC(f facts.Facts, roots []string) ([]string, error) {
+// GC removes the live patches that nothing needs, and returns their names: kept are those of the last release for the
+// kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
+func (lp *Patches) GC(f facts.Facts, roots []string) (removed []string, err error) {
+	defer func() {
+		for _, name := range removed {
+			lp.Records.Tell(record.Event{
+				Event: record.EventCollected, LivePatch: name,
+				Reason: "neither for a kernel of this host nor listed by the release of a root that is kept",
+			})
+		}
+	}()
 	ctx := context.Background()
 	kept, err := lp.Store().Releases(ctx)
 	if err != nil || len(kept) == 0 {

@@ -1,3 +1,5 @@
+// Package live answers which live patches this host has, and whether they are effective. A fix counts only when the kernel
+// reports its live patch as enabled and out of transition.
 package live
 
 import (

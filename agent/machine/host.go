@@ -20,8 +20,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Host returns this machine, or the part of it that can be worked on in another tree. State is the directory of the
-// agent's state, as an absolute path inside the tree.
+// Host returns this machine for the root "/", and otherwise as much of it as can work on the tree below root. state is
+// the directory of the agent's state, as an absolute path inside the tree.
 func Host(root, state string) Machine {
 	if absolute, err := filepath.Abs(root); err == nil {
 		root = absolute
@@ -33,6 +33,7 @@ func Host(root, state string) Machine {
 	return m
 }
 
+// hostSystemd is PID 1 and logind of this machine.
 type hostSystemd struct{ pid1.System }
 
 // NotifyReady implements [Systemd].
@@ -43,6 +44,7 @@ func (hostSystemd) NotifyReady() error {
 	return nil
 }
 
+// hostMounts are the mounts of this machine.
 type hostMounts struct{}
 
 func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
@@ -52,6 +54,7 @@ func (hostMounts) Armed() (string, error)          { return assembly.Armed() }
 func (hostMounts) Clear() error                    { return assembly.Clear() }
 func (hostMounts) MakeWritable(path string) error  { return mount.MakeWritable(path) }
 
+// hostKernel is the kernel of this machine, and the root in the tree.
 type hostKernel struct{ facts.Machine }
 
 func (k hostKernel) Facts(ctx context.Context) (facts.Facts, error) { return k.Machine.Facts(ctx) }

@@ -1,6 +1,6 @@
-// Package machine is the one seam between the agent and the machine that it runs on. Everything that touches PID 1,
-// logind, mounts, the kernel, the clock, the durability of the disk or the trees of roots goes through a [Machine], so
-// that the agent runs unchanged on a simulated one.
+// Package machine is the only seam between the agent and the machine that it runs on. It promises that everything that
+// touches PID 1, logind, mounts, the kernel, the clock, the disk or the trees of roots goes through a [Machine], so
+// that the same agent runs on a simulated machine.
 package machine
 
 import (
@@ -20,7 +20,7 @@ import (
 type Machine struct {
 	// Root is the directory of the tree to work on, "/" for the running host.
 	Root string
-	// Running reports whether the tree is that of the running host, so that it can be asked and switched.
+	// Running reports whether the tree is that of the running host, which can switch.
 	Running bool
 	// Superuser reports whether this process may change the machine: its user is root.
 	Superuser bool
@@ -39,7 +39,7 @@ type Machine struct {
 // Path returns where a file of the machine, given as an absolute path inside it, lies for this process.
 func (m Machine) Path(p string) string { return filepath.Join(m.Root, p) }
 
-// Systemd is PID 1 and logind. What each call does and returns is documented at [pid1.System].
+// Systemd is PID 1 and logind. Each call is documented at [pid1.System].
 type Systemd interface {
 	SoftReboot(context.Context) error
 	SoftRebootNow(context.Context) error
@@ -67,7 +67,8 @@ type Systemd interface {
 	NotifyReady() error
 }
 
-// Kernel is the running kernel, and what can be known of it and of the root that runs on it.
+// Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are
+// documented in package facts.
 type Kernel interface {
 	Facts(context.Context) (facts.Facts, error)
 	Present() (facts.Present, error)
@@ -77,11 +78,12 @@ type Kernel interface {
 	ModulesFrom(release string) (string, error)
 	HaveModules(rootfs.Kernel) bool
 	OwnKernels() ([]rootfs.Kernel, error)
-	// SinceBoot returns the clock that systemd stamps units with; 0 when there is none.
+	// SinceBoot returns the time since the kernel booted, by the monotonic clock, as systemd does in the timestamps of
+	// units; 0 if it cannot be read.
 	SinceBoot() time.Duration
-	// Reboot starts the machine anew without asking anybody.
+	// Reboot does a full reboot immediately, without systemd, see [pid1.BootKernel].
 	Reboot() error
-	// RebootOnPanic has the kernel reboot when it panics; restore takes that back.
+	// RebootOnPanic makes the kernel reboot if it panics, unless the host has its own setting; restore undoes that.
 	RebootOnPanic() (restore func())
 }
 
@@ -89,11 +91,13 @@ type Kernel interface {
 type Mounts interface {
 	// Mounted returns the root mounted at /, and the number of that mount.
 	Mounted() (facts.Mounted, error)
+	// Arm mounts a root at /run/nextroot; Disarm unmounts it.
 	Arm(assembly.Next) error
 	Disarm() error
-	// Armed returns the identity of what is mounted at /run/nextroot, "" for nothing.
+	// Armed returns the identity of the root mounted at /run/nextroot, "" for none. For the host root, and for what
+	// others mounted there, it returns the source of the mount.
 	Armed() (string, error)
-	// Clear unmounts what a killed arming step left where it puts roots together.
+	// Clear unmounts what a killed arming step left behind where roots are assembled.
 	Clear() error
 	// MakeWritable undoes a read-only remount of a state directory.
 	MakeWritable(path string) error

@@ -19,60 +19,63 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Trees are the staged roots on the disk, and what is made of them.
+// Trees are the staged roots on the disk, and what is done with their trees.
 type Trees interface {
-	// Prepare makes the directories of the store; nothing else here does.
+	// Prepare makes the directories of the store. No other call makes them.
 	Prepare() error
-	// Root returns a staged root, or a [store.ErrNoRoot].
+	// Root returns the staged root with an identity. The error is a [store.ErrNoRoot] if there is none.
 	Root(id string) (store.Root, error)
 	// Roots returns all complete roots, in the order of their identities.
 	Roots() ([]store.Root, error)
-	// Sweep removes what killed commands left half done.
+	// Sweep removes what killed commands left unfinished.
 	Sweep() error
-	// Collect removes every root but those to keep, and the objects that no root needs.
+	// Collect removes every root but those in keep, and every object that none of these needs.
 	Collect(keep []string) (store.GCReport, error)
-	// Stage brings a verified image onto the disk, or finds it there.
+	// Stage writes a verified image to the disk as a root, unless it is there already, and returns that root.
 	Stage(context.Context, *source.Source, *image.Image, string, func(image.Event)) (store.Root, error)
-	// Renew keeps today's evidence beside a root.
+	// Renew replaces the evidence kept beside a root by that of a verification at a time.
 	Renew(store.Root, *verify.Verified, time.Time) error
 
-	// Inspect reads what is in a root: its pristine image, or the mounted host root.
+	// Inspect returns what is in a root, read from its pristine image or from the mounted host root.
 	Inspect(assembly.Next) (rootfs.Image, error)
-	// HostRootMounted returns an error when the host root is not mounted where it is kept.
+	// HostRootMounted returns an error if the tree at a directory is no root that systemd would accept.
 	HostRootMounted(at string) error
 	// Graft lays what the host needs over a root.
 	Graft(Graft) error
-	// Preflight returns why systemd would not take a root with its graft, or nil.
+	// Preflight returns why systemd would refuse a root with its graft, nil if it would not.
 	Preflight(assembly.Next) error
 	// PlanEtc returns what [Trees.MergeEtc] would do.
 	PlanEtc(EtcChange) (etc.Report, error)
-	// MergeEtc makes a new /etc in dst, which must not exist under a final name.
+	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
-	// EtcOwners pairs the owners in the image's /etc with those of the same names in another.
+	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
-	// FstabPoints returns the mount points in the fstab of an /etc, none when it has no fstab.
+	// FstabPoints returns the mount points in the fstab of an /etc, none if it has no fstab.
 	FstabPoints(etc string) []string
 }
 
 // Graft is what a root gets from the host besides its image.
 type Graft struct {
 	Next assembly.Next
-	// MountPoints are directories that must exist; Etcs are the /etc directories whose fstab has more of them.
+	// MountPoints are directories that must exist. Etcs are /etc directories; the mount points in their fstab must exist,
+	// too.
 	MountPoints, Etcs []string
-	// Agent: the image has no agent of its own, so it gets this one with its units.
+	// Agent means that the image has no agent of its own, so it gets this one with its units.
 	Agent bool
-	// State are the directories that are mounted over.
+	// State lists the directories that are mounted over by those of the host.
 	State []string
 }
 
 // EtcChange is a merge of /etc for a root.
 type EtcChange struct {
 	Next assembly.Next
-	// Before is the root whose pristine /etc the changes of this host are counted from, nil on the host root.
+	// Before is the root that the host runs, to find out how Current differs from its pristine /etc; nil on the host
+	// root.
 	Before *assembly.Next
-	// Current is the /etc whose changes are carried over.
+	// Current is the /etc of the host, whose changes are carried over.
 	Current string
-	// Adopt lists paths that are taken from the host root; Ledger is the file of numbers once given.
+	// Adopt lists paths to take from the host root. Ledger is the file with the owner of every uid and gid ever assigned
+	// here.
 	Adopt  []string
 	Ledger string
 }
@@ -117,8 +120,8 @@ func (t hostTrees) Graft(g Graft) error {
 		n.Fstab = append(n.Fstab, t.FstabPoints(dir)...)
 	}
 	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: n.Mounts(tree.Path())}
-	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent from before there was a guard would end it
-		made.Agent = "/proc/self/exe" // the guard's own binary has no name
+	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
+		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
 	}
 	return made.Build(tree.Path(), n.Graft, g.State)
@@ -161,7 +164,7 @@ func (hostTrees) FstabPoints(dir string) []string {
 	return etc.FstabMountPoints(fstab)
 }
 
-// open joins the pristine images and hands their /etc to do.
+// open opens the pristine images, and calls do with their /etc directories while they are open.
 func (c EtcChange) open(do func(etc.Inputs) error) error {
 	next, err := c.Next.Open()
 	if err != nil {
@@ -172,7 +175,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {
-			return fmt.Errorf("cannot open the root that the changes of /etc are counted from: %w", err)
+			return fmt.Errorf("cannot open the root that /etc is compared with: %w", err)
 		}
 		defer old.Close()
 		in.Old = old.Path() + "/etc"

@@ -1,3 +1,5 @@
+// Package offer answers what is published for this host. It promises that nothing is parsed before its signatures are
+// verified, and that it fetches no layers.
 package offer
 
 import (
@@ -5,11 +7,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/host"
-
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
@@ -21,28 +22,29 @@ import (
 // Offers asks what is published for a host.
 type Offers struct{ *host.Host }
 
-// Published is an image that the source has and the policy passed. No layer of it was fetched yet.
+// Published is a release or an image that the source has and the policy accepted. None of its layers is fetched yet.
 type Published struct {
 	Reference string
 	Source    *source.Source
-	// Verified is what the reference stands for; image is nil for a release of live patches alone.
+	// Verified is the manifest or index that the reference names; Image is nil for a release of live patches alone.
 	Verified *verify.Verified
 	Image    *image.Image
-	// Release is the release that lists the image, nil for an image on its own; mark is what the record keeps of either.
+	// Release is the release that lists the image, nil for an image on its own; Mark is what the record keeps of either.
 	Release *release.Release
 	Mark    release.Mark
-	// seen is the latest time that is known to have passed: by the record, or by the proofs that came with the signatures.
+	// seen is the latest time known to have passed, from the record or from the proven times of signatures.
 	seen time.Time
-	// Waived is why the record would have refused it, had the operator not allowed a downgrade.
+	// Waived is why this would be refused if the operator did not allow a downgrade, nil if it is in order.
 	Waived error
-	// Warnings are for the operator, whatever becomes of it.
+	// Warnings are for the operator, whether or not this is applied.
 	Warnings []string
 }
 
 // userAgent is what registries see.
 const userAgent = "updatectl"
 
-// Fetched is what a reference stands for, with what may be signatures of it. Nothing of it is verified yet.
+// Fetched is the manifest or index that a reference names, with candidates for its signatures. None of it is verified
+// yet.
 type Fetched struct {
 	offer      *Published
 	content    []byte
@@ -50,16 +52,18 @@ type Fetched struct {
 	candidates []verify.Candidate
 }
 
-// Fetch asks a source what it publishes: bounded bytes of the manifest and of its signatures. The reference "" is the
-// configured one.
+// Fetch fetches the manifest or index that a reference names, and candidates for its signatures; all reads are
+// bounded. The reference "" means the configured one. The error is a [config.ErrConfig] if there is none or the policy
+// is invalid, and otherwise that of the source.
 func (o *Offers) Fetch(ctx context.Context, reference string) (*Fetched, error) {
 	if reference == "" {
 		reference = o.Config.Source.Image
 	}
 	if reference == "" {
-		return nil, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig, o.Config.Where("source.image"))
+		return nil, fmt.Errorf("%w: %s[source] image is empty: name the image to follow",
+			config.ErrConfig, o.Config.Where("source.image"))
 	}
-	if _, err := o.Policy(); err != nil { // nothing is fetched that could not be judged
+	if _, err := o.Policy(); err != nil { // fetch nothing that cannot be verified
 		return nil, err
 	}
 	p := &Published{Reference: reference}
@@ -83,8 +87,9 @@ func (o *Offers) Fetch(ctx context.Context, reference string) (*Fetched, error) 
 	return &Fetched{p, content, desc.MediaType, candidates}, nil
 }
 
-// Verify judges what was fetched: first its signatures, and only then what it says, and whether this host may take it now.
-// Running is the version that runs; downgrade allows what is older than what was accepted before.
+// Verify verifies the signatures of what was fetched, and only then parses it and decides whether this host may take
+// it now. running is the version that runs; downgrade allows one that is older than what was accepted before. Errors
+// wrap those of verify, image and image/release.
 func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, rec *record.Record, running string,
 	downgrade bool) (*Published, error) {
 	policy, err := o.Policy()
@@ -98,7 +103,8 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
 }
 
-// openSource opens the reference, and the mirrors if it is the one that they are mirrors o.
+// openSource opens the source of the reference. The configured mirrors are used only for the configured reference.
+// Warnings of the source are logged and kept in p.
 func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	options := source.Options{PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent}
 	if p.Reference == o.Config.Source.Image {

@@ -18,14 +18,14 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Release is what people are told of a release.
+// Release is a release in the answers of commands.
 type Release struct {
 	Digest digest.Digest `json:"digest"`
 	release.Header
 }
 
-// VersionedRoot is the root whose version counts for what may be taken: the one that runs, or after a full reboot, and in
-// another tree, where nothing runs, the last good one.
+// VersionedRoot returns the root whose version a release is compared with: the running one, or the last good one if
+// the host root runs (after a full reboot) or nothing does (in another tree).
 func VersionedRoot(f facts.Facts, rec *record.Record) string {
 	if f.Root == switcher.HostRoot {
 		return rec.LastGood()
@@ -33,7 +33,7 @@ func VersionedRoot(f facts.Facts, rec *record.Record) string {
 	return f.Root
 }
 
-// circumstances are what a release is judged by on this host.
+// circumstances returns the facts by which a release is judged on this host.
 func (o *Offers) circumstances(f facts.Facts, rec *record.Record, running string, downgrade bool) release.Facts {
 	return release.Facts{
 		Now: o.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
@@ -43,8 +43,9 @@ func (o *Offers) circumstances(f facts.Facts, rec *record.Record, running string
 	}
 }
 
-// chooseImage finds the image that a verified manifest or index has for this host, and judges whether it may be taken.
-func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verified, f release.Facts, running string) error {
+// chooseImage finds the image for this host in a verified manifest or index, and decides whether the host may take it.
+func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verified, f release.Facts,
+	running string) error {
 	if verify.IsIndex(v.MediaType()) && release.Is(v.Bytes()) {
 		return o.chooseReleased(ctx, p, v, f)
 	}
@@ -54,7 +55,7 @@ func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verifi
 	}
 	p.Mark = release.Mark{Version: p.Image.Version()}
 	switch err := p.order(f.Mark); {
-	case err == nil, p.Image.ID() == running: // what runs is not gone back to
+	case err == nil, p.Image.ID() == running: // the image that runs is no downgrade
 		return nil
 	case f.AllowDowngrade:
 		p.Waived = err
@@ -64,7 +65,8 @@ func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verifi
 	}
 }
 
-// latestProven is the latest of a time and the proven times of signatures. These passed, whatever the clock says.
+// latestProven returns the latest of t and the proven times of signatures. A proven time has passed, whatever the
+// clock says.
 func latestProven(t time.Time, vouchers []verify.Voucher) time.Time {
 	for _, v := range vouchers {
 		if v.SignedAt.After(t) {
@@ -74,6 +76,7 @@ func latestProven(t time.Time, vouchers []verify.Voucher) time.Time {
 	return t
 }
 
+// chooseReleased is chooseImage for a release.
 func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Verified, f release.Facts) error {
 	var err error
 	if p.Release, err = release.Parse(v); err != nil {
@@ -83,7 +86,8 @@ func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ver
 	f.Seen = latestProven(f.Seen, v.Vouchers())
 	p.seen = f.Seen
 	if back := f.ClockBack(); back > 0 {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases expire by the latter",
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host "+
+			"has seen; releases expire by the latter: check the clock",
 			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
 		o.Log.Warn(p.Warnings[len(p.Warnings)-1])
 	}
@@ -94,7 +98,7 @@ func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ver
 	if err := p.order(f.Mark); err != nil {
 		p.Waived = err
 	}
-	if chosen.Descriptor.Digest == "" { // live patches alone
+	if chosen.Descriptor.Digest == "" { // a release of live patches alone
 		return nil
 	}
 	content, err := p.Source.Manifest(ctx, chosen.Descriptor)
@@ -112,7 +116,7 @@ func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ver
 	return nil
 }
 
-// order compares what is published with what was accepted before.
+// order returns why the published release or image may not follow a mark, nil if it may.
 func (p *Published) order(m release.Mark) error {
 	if p.Release != nil {
 		return p.Release.Order(m)
@@ -120,18 +124,19 @@ func (p *Published) order(m release.Mark) error {
 	return release.OrderImage(p.Mark.Version, m)
 }
 
-// Offered is what the record keeps of what is published.
+// Offered returns p in the form that the record keeps; m is the mark of what was accepted before.
 func (p *Published) Offered(m release.Mark) record.Offered {
-	return record.Offered{Root: p.ID(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: p.Waived != nil || p.order(m) == nil}
+	inOrder := p.Waived != nil || p.order(m) == nil
+	return record.Offered{Root: p.ID(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: inOrder}
 }
 
-// OlderThan tells whether what is published comes before the release that a root was accepted as.
+// OlderThan reports whether p is older than the release that a root was accepted as; false if that is not recorded.
 func (p *Published) OlderThan(rec *record.Record, root string) bool {
-	as, known := rec.Accepted[root]
-	return known && p.order(as) != nil
+	as, accepted := rec.Accepted[root]
+	return accepted && p.order(as) != nil
 }
 
-// ID is the identity of the image's root, "" for a release of live patches alone.
+// ID returns the identity of the image's root, "" for a release of live patches alone.
 func (p *Published) ID() string {
 	if p.Image == nil {
 		return ""
@@ -139,8 +144,8 @@ func (p *Published) ID() string {
 	return p.Image.ID()
 }
 
-// Root is the root that a host is to run by what is published. Without an image it is the one that runs, or the good one
-// when a boot of the kernel landed on the mutable host.
+// Root returns the root that the host should run. For a release of live patches alone, this is the running root, or
+// the last good one if a full reboot landed on the host root.
 func (p *Published) Root(f facts.Facts, rec *record.Record) string {
 	switch {
 	case p.Image != nil:
@@ -151,7 +156,7 @@ func (p *Published) Root(f facts.Facts, rec *record.Record) string {
 	return f.Root
 }
 
-// Told is the release for people, nil for an image on its own.
+// Told returns the release for the answers of commands, nil for an image on its own.
 func (p *Published) Told() *Release {
 	if p.Release == nil {
 		return nil
@@ -159,14 +164,14 @@ func (p *Published) Told() *Release {
 	return &Release{Digest: p.Release.Digest, Header: p.Release.Header}
 }
 
-// withBarrierCommand adds to a barrier the command that goes through it.
+// withBarrierCommand adds to a [release.Barrier] the command that applies the release which has to come first.
 func withBarrierCommand(err error, reference string) error {
 	var b *release.Barrier
 	if !errors.As(err, &b) {
 		return err
 	}
-	if there := source.WithTag(reference, b.Version); there != "" {
-		return fmt.Errorf("%w (`updatectl apply --from %s`, if that is its tag)", err, there)
+	if first := source.WithTag(reference, b.Version); first != "" {
+		return fmt.Errorf("%w (`updatectl apply --from %s`, if that is its tag)", err, first)
 	}
 	return err
 }

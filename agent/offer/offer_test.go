@@ -17,8 +17,8 @@ import (
 
 var today = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// Offered is what fetch makes of a release with this sequence, or with 0 of an image on its own.
-func offered(t *testing.T, sequence int64, version string, waived error) *Published {
+// published returns a release with this sequence as Verify does; sequence 0 makes an image on its own.
+func published(t *testing.T, sequence int64, version string, waived error) *Published {
 	t.Helper()
 	p := &Published{Mark: release.Mark{Version: version}, Image: hosttest.Image(t), Waived: waived}
 	if sequence > 0 {
@@ -46,17 +46,17 @@ func TestAcceptedIsRemembered(t *testing.T) {
 		{version: "v1", changed: true, mark: v1, seen: -1},
 		{version: "trixie", mark: v1, seen: -1}, // names have no order
 		{version: "v3", changed: true, mark: v3, seen: -1},
-		{version: "v2", mark: v3, seen: -1}, // it runs already: allowed, and no news
+		{version: "v2", mark: v3, seen: -1}, // it runs already: allowed, and nothing new
 		{version: "v2", waived: older, changed: true, mark: release.Mark{Version: "v2"}, seen: -1},
 		{sequence: 7, version: "2026.7", after: time.Hour, changed: true, mark: r7, seen: time.Hour},
 		{sequence: 7, version: "2026.7", after: time.Hour, mark: r7, seen: time.Hour},
 		{sequence: 8, version: "2026.8", after: 2 * time.Hour, changed: true, mark: r8, seen: 2 * time.Hour},
-		// the clock went back
+		// the clock went backwards
 		{sequence: 9, version: "2026.9", after: time.Minute, changed: true, mark: r9, seen: 2 * time.Hour},
 		{version: "v9", waived: older, after: 3 * time.Hour, mark: r9, seen: 2 * time.Hour},
 		{sequence: 7, version: "2026.7", waived: older, after: 3 * time.Hour, changed: true, mark: r7, seen: 3 * time.Hour},
 	} {
-		p := offered(t, step.sequence, step.version, step.waived)
+		p := published(t, step.sequence, step.version, step.waived)
 		changed := r.Accept(p.Offered(r.Mark), today.Add(step.after))
 		got := r.Mark
 		got.Digest = ""
@@ -70,36 +70,37 @@ func TestAcceptedIsRemembered(t *testing.T) {
 		}
 	}
 	if m := r.Accepted[hosttest.Image(t).ID()]; m.Sequence != 7 {
-		t.Errorf("the image counts as accepted with %+v", m)
+		t.Errorf("the image was accepted as %+v", m)
 	}
 }
 
-// A proven time of a signature has passed, whatever the clock says.
+// TestProvenTimesAreSeen: the proven time of a signature has passed, whatever the clock says.
 func TestProvenTimesAreSeen(t *testing.T) {
 	at := latestProven(today, []verify.Voucher{{}, {SignedAt: today.Add(time.Hour)}, {SignedAt: today.Add(-time.Hour)}})
 	if !at.Equal(today.Add(time.Hour)) || !latestProven(today, nil).Equal(today) {
 		t.Errorf("latest is %s", at)
 	}
 	r := &record.Record{Accepted: map[string]release.Mark{}}
-	p := offered(t, 7, "2026.7", nil)
+	p := published(t, 7, "2026.7", nil)
 	p.seen = at
 	if !r.Accept(p.Offered(r.Mark), today) || !r.Seen.Equal(at) {
 		t.Errorf("seen %s", r.Seen)
 	}
 }
 
-// What the operator leaves for something older is not taken again by itself the night after.
-func TestLeave(t *testing.T) {
+// TestOlderThan: a root that the operator leaves for an older one is recognized, so that it is not taken again the
+// night after.
+func TestOlderThan(t *testing.T) {
 	for name, c := range map[string]struct {
 		left release.Mark
 		to   *Published
 		bad  bool
 	}{
-		"newer release":   {release.Mark{Sequence: 6, Version: "2026.6"}, offered(t, 7, "2026.7", nil), false},
-		"older release":   {release.Mark{Sequence: 8, Version: "2026.8"}, offered(t, 7, "2026.7", nil), true},
-		"newer image":     {release.Mark{Version: "v1"}, offered(t, 0, "v2", nil), false},
-		"older image":     {release.Mark{Version: "v3"}, offered(t, 0, "v2", nil), true},
-		"image by itself": {release.Mark{Sequence: 6, Version: "2026.6"}, offered(t, 0, "v2", nil), true},
+		"newer release":    {release.Mark{Sequence: 6, Version: "2026.6"}, published(t, 7, "2026.7", nil), false},
+		"older release":    {release.Mark{Sequence: 8, Version: "2026.8"}, published(t, 7, "2026.7", nil), true},
+		"newer image":      {release.Mark{Version: "v1"}, published(t, 0, "v2", nil), false},
+		"older image":      {release.Mark{Version: "v3"}, published(t, 0, "v2", nil), true},
+		"image on its own": {release.Mark{Sequence: 6, Version: "2026.6"}, published(t, 0, "v2", nil), true},
 	} {
 		r := &record.Record{Bad: map[string]record.Bad{}, Accepted: map[string]release.Mark{"left": c.left}}
 		if older := c.to.OlderThan(r, "left"); older != c.bad {
@@ -132,7 +133,7 @@ func TestCircumstances(t *testing.T) {
 	if f := of.circumstances(host, rec, "1.0", false); f.Fresh || f.Running != "1.0" || f.AllowDowngrade {
 		t.Errorf("%+v", f)
 	}
-	rec.Good = append(rec.Good, "sha256-2") // nothing is known of it
+	rec.Good = append(rec.Good, "sha256-2") // no release is recorded for it
 	if root := VersionedRoot(host, rec); root != "sha256-2" {
 		t.Errorf("the version of %s counts", root)
 	}
@@ -154,7 +155,7 @@ func TestHowToPassABarrier(t *testing.T) {
 			t.Errorf("%s: %v, want %s", reference, err, want)
 		}
 	}
-	b.Version = "2.0~rc1" // no tag can be called that
+	b.Version = "2.0~rc1" // not a valid tag
 	if err := withBarrierCommand(b, "oci:layout"); !errors.Is(err, release.ErrBarrier) ||
 		strings.Contains(err.Error(), "--from") {
 		t.Errorf("%v", err)

@@ -16,22 +16,22 @@ import (
 
 // The events.
 const (
-	EventStaged        = "staged"               // an image was brought onto the disk
-	EventDowngrade     = "downgrade"            // an older version was taken, as the operator allowed
+	EventStaged        = "staged"               // an image was written to the disk as a root
+	EventDowngrade     = "downgrade"            // an older version was accepted, as the operator allowed
 	EventSwitching     = "switching"            // the host was asked to move to another root
-	EventLanded        = "landed"               // a full reboot landed on the host root, from where the host goes on
+	EventLanded        = "landed"               // a full reboot landed on the host root, the first half of a full switch
 	EventGood          = "good"                 // a root became good
 	EventBad           = "bad"                  // a root was given up
 	EventFailed        = "failed"               // a switch ended before its root ran
 	EventUnhealthy     = "unhealthy"            // a root did not become good
-	EventRolledBack    = "rolled back"          // the operator left a root that was being tried
+	EventRolledBack    = "rolled back"          // the operator rolled back from a root that was being tried
 	EventRestarting    = "restarting"           // userspace was restarted in the same root
-	EventCollected     = "collected"            // something that nothing needs was removed
+	EventCollected     = "collected"            // gc removed a root
 	EventLiveEffective = "live patch effective" // a live patch became effective
 	EventLiveFailed    = "live patch failed"    // a live patch could not be loaded
 	EventLiveHeld      = "live patch held"      // a live patch is no longer loaded automatically
 	EventLiveReplaced  = "live patch replaced"  // the kernel switched a live patch off for a newer one
-	EventLiveReverted  = "live patch reverted"  // the operator took a live patch out
+	EventLiveReverted  = "live patch reverted"  // the operator unloaded a live patch
 )
 
 // Event is one line of the audit trail, /var/lib/updatectl/history.jsonl.
@@ -39,23 +39,23 @@ type Event struct {
 	At time.Time `json:"at"`
 	// Event is one of the events above.
 	Event string `json:"event"`
-	// Verb is that of the switch: apply, rollback, resume or back.
+	// Verb is the verb of the switch: apply, rollback, resume or back.
 	Verb    string `json:"verb,omitempty"`
 	Root    string `json:"root,omitempty"`
 	From    string `json:"from,omitempty"`
 	Version string `json:"version,omitempty"`
-	// Sequence is that of the release, 0 for an image on its own.
+	// Sequence is the sequence of the release, 0 for an image on its own.
 	Sequence int64  `json:"sequence,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	// Vouchers are the signers whose signatures were accepted.
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	Kernel   string           `json:"kernel,omitempty"`
-	// LivePatch is the name of one that this is about.
+	// LivePatch is the name of the live patch that the event is about, "" for none.
 	LivePatch string `json:"live_patch,omitempty"`
 }
 
-// Tell appends to the audit trail; an event without a time is one of now. It never fails a switch: the record decides, this
-// is for people.
+// Tell appends an event to the audit trail, dated now if it has no time. A failure is only logged and never fails a
+// switch: the record decides, the history is for people.
 func (s *Store) Tell(e Event) {
 	if e.At.IsZero() {
 		e.At = s.Now().UTC()
@@ -69,21 +69,23 @@ func (s *Store) Tell(e Event) {
 	}
 }
 
-// Event makes an event of a switch, about its target.
+// Event returns an event about the target of a switch.
 func (s *Switch) Event(name, reason string) Event {
 	return Event{Event: name, Verb: s.Verb, Root: s.Target, From: s.From, Version: s.Version, Reason: reason}
 }
 
-// WithKernelOf adds the host on which it happened.
+// WithKernelOf returns the event with the release of the kernel that it happened on.
 func (e Event) WithKernelOf(f facts.Facts) Event {
 	e.Kernel = f.KernelRelease
 	return e
 }
 
-// maxEvent bounds a line. An image's os-release can bring a version of 64 KiB, which must not end the audit trail.
+// maxEvent bounds a line, in bytes. A version from an image's os-release can take 64 KiB, and one such line must not
+// make the rest of the audit trail unreadable.
 const maxEvent = 1 << 20
 
-// History reads the audit trail, the oldest event first. A line that a crash cut short is passed over.
+// History returns the events of the audit trail, the oldest first, and none if there is no audit trail yet. It skips
+// lines that a crash cut short.
 func (s *Store) History() ([]Event, error) {
 	f, err := s.Disk.Open(s.Path(historyFile))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,21 +7,21 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// Offered is what was published, as the record keeps it.
+// Offered is a published release, or an image on its own, in the form that the record keeps.
 type Offered struct {
 	// Root is the identity of its root, "" for a release of live patches alone.
 	Root string
-	// Release tells whether it is a release; otherwise it is an image on its own.
+	// Release reports whether this is a release; otherwise it is an image on its own.
 	Release bool
 	// Mark is its place in the order of releases.
 	Mark release.Mark
-	// Seen is the latest time that is known to have passed, by the record or by proofs that came with signatures.
+	// Seen is the latest time known to have passed, from the record or from the proven times of signatures.
 	Seen time.Time
-	// InOrder tells whether it may follow what was accepted before: it is not older, or the operator allowed it.
+	// InOrder reports whether this may follow what was accepted before: it is not older, or the operator allowed it.
 	InOrder bool
 }
 
-// Accept records what was published as accepted, and returns whether the record changed.
+// Accept records that a published release or image was accepted. It reports whether the record changed.
 func (r *Record) Accept(o Offered, now time.Time) bool {
 	before, seen := r.Mark, r.Seen
 	as := r.Accepted[o.Root]
@@ -37,17 +37,17 @@ func (r *Record) Accept(o Offered, now time.Time) bool {
 			}
 		}
 	case r.Mark.Sequence > 0, !release.Ordered(o.Mark.Version):
-		// An image on its own says nothing about the order of releases, even if the operator takes it.
+		// An image on its own has no place in the order of releases, even if the operator allowed it.
 	case o.InOrder:
 		r.Mark = o.Mark
 	}
 	return r.Mark != before || r.Accepted[o.Root] != as || !r.Seen.Equal(seen)
 }
 
-// LeaveRoot records why the root that is left is not taken again by an unattended apply, which would undo tonight what the
-// operator does now. Why it was given up before, when it was, says more about it. The host root is never given up.
+// LeaveRoot records as bad the root that the operator leaves, so that tonight's unattended apply does not return to
+// it. If the root is bad already, the first reason is kept: it says more. The host root is never bad.
 func (r *Record) LeaveRoot(root string, b Bad, at time.Time) {
-	if _, known := r.Bad[root]; known || root == switcher.HostRoot {
+	if _, bad := r.Bad[root]; bad || root == switcher.HostRoot {
 		return
 	}
 	b.At = at.UTC()

@@ -11,18 +11,18 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// Announces tells whether the record says that the host is about to make this very switch.
-func (r *Record) Announces(s *Switch) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
+// AnnouncedBy reports whether the record announces this very switch: it is armed, and no later one replaced it.
+func (s *Switch) AnnouncedBy(r *Record) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
 
-// Err is what a switch that ended in going back is told as.
+// Err returns a switch that ended unhealthy as an [ErrUnhealthy], with the reason and where the host is now.
 func (r Result) Err() error {
 	if r.Back == "" {
-		return fmt.Errorf("%w: %s: %s; there is no other good root to go back to", ErrUnhealthy, r.Target, r.Reason)
+		return fmt.Errorf("%w: %s: %s; there is no other good root to roll back to", ErrUnhealthy, r.Target, r.Reason)
 	}
-	return fmt.Errorf("%w: %s: %s; the host went back to %s", ErrUnhealthy, r.Target, r.Reason, r.Back)
+	return fmt.Errorf("%w: %s: %s; the host rolled back to %s", ErrUnhealthy, r.Target, r.Reason, r.Back)
 }
 
-// Proved records that a root is good.
+// Proved records that a root became good. The error says that no root is being tried.
 func (r *Record) Proved(root string) error {
 	if err := r.Advance(CauseProved); err != nil {
 		return err
@@ -32,8 +32,8 @@ func (r *Record) Proved(root string) error {
 	}
 	delete(r.Bad, root)
 	delete(r.Attempts, root)
-	// What the host goes back from by itself is no good any more, or is one that a boot of the kernel could not resume: that
-	// stays the last good root, for the next boot.
+	// After an automatic rollback, the list of good roots stays. The root that was left is not in it, or it is the last
+	// good one and could not be resumed: the next full reboot tries that again.
 	if r.Switch.Verb != VerbBack || r.Switch.Named {
 		r.MarkGood(root)
 		r.Resume = nil
@@ -41,9 +41,9 @@ func (r *Record) Proved(root string) error {
 	return nil
 }
 
-// GiveUp ends a switch that failed. A root that systemd did not accept is bad: it would not have it the next time
-// either. So is one that never became good in as many attempts as there are. That a boot of the kernel came in the way of
-// going back changes nothing about why.
+// GiveUp records that a switch failed. A root that systemd did not accept is bad, because systemd would refuse it
+// again. So is a root that has not become good in [MaxAttempts] attempts. If a full reboot interrupted a rollback,
+// Last keeps the reason for that rollback. The error says that the cause cannot happen in the phase of the record.
 func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.Time) error {
 	if err := r.Advance(c); err != nil {
 		return err
@@ -58,64 +58,67 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 	case outcome == level.NotArmed, outcome == level.Rebooted && c == CauseMissed && !r.Switch.Armed:
 		r.CountFailure(target, reason)
 	case r.Attempts[target] >= MaxAttempts:
-		r.MarkBad(target, Bad{At: now, Reason: fmt.Sprintf("it was tried %d times and did not become good; the last time, %s",
-			r.Attempts[target], reason)})
+		r.MarkBad(target, Bad{At: now, Reason: fmt.Sprintf(
+			"it was tried %d times and never became good; the last attempt: %s", r.Attempts[target], reason)})
 	}
 	return nil
 }
 
-// CountFailure counts a switch that is not the root's fault: it never ran.
+// CountFailure counts a switch that failed before its root ran, so the attempt does not count against the root.
 func (r *Record) CountFailure(root, reason string) {
 	r.ForgiveAttempt(root)
 	r.Failed[root] = Failed{r.Failed[root].Times + 1, reason}
 }
 
-// ForgiveAttempt takes an attempt back that is not the root's.
+// ForgiveAttempt takes one attempt off the count of a root that was not to blame for it.
 func (r *Record) ForgiveAttempt(root string) {
 	if r.Attempts[root]--; r.Attempts[root] <= 0 {
 		delete(r.Attempts, root)
 	}
 }
 
-// Landed tells that the kernel was booted to switch to this root, and that the host has not gone on into it yet.
+// Landed reports whether the last switch was a full reboot for this root and the host is still on its host root, so
+// that a soft reboot into the root completes the switch.
 func (r *Record) Landed(id string, f facts.Facts) bool {
 	return f.Root == switcher.HostRoot && r.Last != nil && r.Last.Outcome == level.Landed && r.Last.Target == id
 }
 
-// ResumeTarget decides where a boot of the kernel goes on to, "" for nowhere, and why; landed tells that the kernel was booted for
-// the target of the last switch. A root that is being tried is never
-// resumed into: it has to be good first.
+// ResumeTarget decides where the host goes on to after a full reboot. It returns the root ("" to stay), the verb of
+// the switch, and why. If landed, the full reboot was made for the target of the last switch. A root that is being
+// tried is never resumed: it has to be good first.
 func (r *Record) ResumeTarget(f facts.Facts, landed bool) (to, verb, why string) {
 	last := r.LastGood()
 	refused := level.DecideHost(f).Refused()
 	switch {
 	case f.Root != switcher.HostRoot:
-		return "", "", fmt.Sprintf("%s is mounted at /, not the mutable host", f.Root)
+		return "", "", fmt.Sprintf("%s is mounted at /, not the host root", f.Root)
 	case r.Moving():
-		return "", "", "a switch to the mutable host is not confirmed yet"
+		return "", "", "a switch to the host root is not confirmed yet"
 	case !landed && last == switcher.HostRoot:
-		return "", "", "the mutable host is the last good root"
-	case len(refused) > 0: // the shutdown would hang at every boot
+		return "", "", "the host root is the last good root"
+	case len(refused) > 0: // otherwise the shutdown would hang after every full reboot
 		return "", "", strings.Join(refused, "; ")
 	case landed:
-		return r.Last.Target, VerbApply, "the kernel was booted for it"
+		return r.Last.Target, VerbApply, "the full reboot was made for it"
 	case r.ResumeAttempts(last) >= MaxAttempts:
-		return "", "", fmt.Sprintf("%s was resumed %d times and did not become good; `updatectl apply` or `updatectl rollback` goes on", last, r.ResumeAttempts(last))
+		return "", "", fmt.Sprintf("%d attempts to resume %s after a full reboot failed; "+
+			"run `updatectl apply` or `updatectl rollback` to leave the host root", r.ResumeAttempts(last), last)
 	}
 	return last, VerbResume, "it is the last good root"
 }
 
-// RolledBack is why a root is bad that the operator left. Records of older agents have nothing but this text.
+// RolledBack is the reason recorded for a root that the operator rolled back from. Older agents recorded no more than
+// this text and compare with it, so it never changes.
 const RolledBack = "rolled back from by the operator"
 
 // Departure is why a root that is being tried is left.
 type Departure struct {
 	Reason string `json:"reason"`
-	// RolledBack: the operator left it; otherwise it is unhealthy.
+	// RolledBack reports whether the operator left the root; otherwise it is unhealthy.
 	RolledBack bool `json:"rolled_back,omitempty"`
 }
 
-// Event is what the history calls it.
+// Event returns the name of the departure in the history.
 func (d Departure) Event() string {
 	if d.RolledBack {
 		return EventRolledBack
@@ -123,7 +126,8 @@ func (d Departure) Event() string {
 	return EventUnhealthy
 }
 
-// EndsTrial tells whether a roll-back ends the trial of a root that has not been good.
+// EndsTrial reports whether a rollback from root ends its trial: it has never been good, and there is a root to roll
+// back to.
 func (r *Record) EndsTrial(root string) bool {
 	return r.Phase == PhaseTrying && !slices.Contains(r.Good, root) && r.WayBack() != ""
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// TestNeverRan: what ends a switch before the new root runs is not that root's fault, and is counted all the same.
+// TestNeverRan: a switch that fails before the new root runs is not that root's fault, but it is counted.
 func TestNeverRan(t *testing.T) {
 	for name, outcome := range map[string]level.Outcome{
-		"not armed":                  level.NotArmed,
-		"booted before it was armed": level.Rebooted,
+		"not armed":                       level.NotArmed,
+		"full reboot before it was armed": level.Rebooted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := onTheWay(VerbApply, "v1", "v2", "host", "v1")

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// TestMoves walks every way between the phases: nothing leads out of the phases, no cause is ambiguous, and from every
-// phase the host can come to rest.
+// TestMoves makes every move: each ends in a known phase, no cause is ambiguous, and from every phase the host can
+// come to rest.
 func TestMoves(t *testing.T) {
 	phases := []Phase{PhaseIdle, PhaseStaged, PhaseArmed, PhaseTrying, PhaseGood}
 	for _, from := range phases {
@@ -50,28 +50,28 @@ func TestMoves(t *testing.T) {
 	r := &Record{Phase: PhaseTrying}
 	if err := r.Advance(CauseStaged); err == nil || !strings.Contains(err.Error(), "from phase trying") ||
 		r.Phase != PhaseTrying {
-		t.Errorf("a root that is tried was staged over: %v, %s", err, r.Phase)
+		t.Errorf("a root was staged while another is being tried: %v, %s", err, r.Phase)
 	}
 }
 
-// TestStillAnnounced: what the arming step was called for may have been taken back, and asked for anew, meanwhile.
+// TestStillAnnounced: by the time that the arming step runs, its switch may have been withdrawn, and another asked
+// for.
 func TestStillAnnounced(t *testing.T) {
 	r := onTheWay(VerbApply, "v1", "v2", "host", "v1")
 	r.Phase, r.Switch.At = PhaseArmed, time.Unix(1, 0)
 	meant := *r.Switch
-	if !r.Announces(&meant) {
+	if !meant.AnnouncedBy(r) {
 		t.Error("it is not announced")
 	}
-	if err := r.Advance(CauseWithdrawn); err != nil || r.Announces(&meant) {
-		t.Errorf("it was taken back (%v) and is announced", err)
+	if err := r.Advance(CauseWithdrawn); err != nil || meant.AnnouncedBy(r) {
+		t.Errorf("it was withdrawn (%v) and is announced", err)
 	}
-	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || r.Announces(&meant) {
-		t.Errorf("another one is announced (%v), and taken for it", err)
+	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || meant.AnnouncedBy(r) {
+		t.Errorf("a later switch is announced (%v), and mistaken for it", err)
 	}
 }
 
-// TestBootsOnce: a host that is cut off in the root that it rolled back to has one full reboot for it, and no second
-// one.
+// TestBootsOnce: a host that is cut off in the root that it rolled back to may do one full reboot, and no second one.
 func TestBootsOnce(t *testing.T) {
 	back, resumed := onTheWay(VerbBack, "v2", "v1", "host", "v1"), onTheWay(VerbBack, "v1", "host", "host", "v1")
 	resumed.Resume = &Resume{Root: "v1", Attempts: 1}
@@ -79,10 +79,10 @@ func TestBootsOnce(t *testing.T) {
 		rec  *Record
 		want bool
 	}{
-		"gone back to":             {back, true},
-		"after a boot":             {resumed, false},
-		"there is a way back":      {onTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
-		"rolled back, by a person": {onTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
+		"rolled back":                 {back, true},
+		"after a full reboot":         {resumed, false},
+		"it can roll back":            {onTheWay(VerbApply, "v1", "v2", "host", "v1"), false},
+		"rolled back by the operator": {onTheWay(VerbRollback, "v2", "v1", "host", "v1"), false},
 	} {
 		if got := c.rec.MayFullReboot(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -99,8 +99,8 @@ func TestWayBack(t *testing.T) {
 		"to the host, on the first image":   {onTheWay(VerbApply, "host", "v1", "host"), "host"},
 		"from a root that was not good":     {onTheWay(VerbApply, "v3", "v2", "host", "v1"), "v1"},
 		"from a root rolled back to":        {onTheWay(VerbRollback, "v2", "v1", "host", "v1", "v2"), "v2"},
-		"from the host resumed":             {onTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
-		"from a root gone back to: nowhere": {onTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
+		"from a resumed root":               {onTheWay(VerbResume, "host", "v1", "host", "v1"), "host"},
+		"after an automatic rollback: none": {onTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
 		"into itself":                       {onTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
 	} {
 		if got := c.rec.WayBack(); got != c.want {
@@ -109,7 +109,7 @@ func TestWayBack(t *testing.T) {
 	}
 	full := onTheWay(VerbApply, "host", "v2", "host", "v1")
 	if full.Switch.Back = "v1"; full.WayBack() != "v1" {
-		t.Errorf("after a boot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
+		t.Errorf("after a full reboot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
 	}
 }
 
@@ -126,7 +126,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 	}
 	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 ||
 		r.Attempts["v2"] != 1 {
-		t.Errorf("a root that was not armed never ran: %+v, %v", r, err)
+		t.Errorf("a switch that was never armed counts as an attempt: %+v, %v", r, err)
 	}
 	again.Armed = true
 	if err := r.SetOut(again); err != nil {
@@ -140,7 +140,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 
 func TestResumeDecides(t *testing.T) {
 	host := facts.Facts{Root: switcher.HostRoot, Systemd: 257}
-	disk := host // appeared since the last switch: the shutdown would hang at every boot
+	disk := host // appeared since the last switch: the shutdown would hang after every full reboot
 	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
 	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
 	tired := resting("host", "v1")
@@ -163,11 +163,11 @@ func TestResumeDecides(t *testing.T) {
 		"failed once":                  {once, host, false, "v1", VerbResume},
 		"failed twice":                 {tired, host, false, "", ""},
 		"another failed twice":         {other, host, false, "v2", VerbResume},
-		"the host itself is tried":     {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
-		"booted for it":                {landed, host, true, "v2", VerbApply},
-		"booted for it at a boot past": {landed, host, false, "v1", VerbResume},
+		"the host root is tried":       {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
+		"full reboot for v2":           {landed, host, true, "v2", VerbApply},
+		"earlier full reboot for v2":   {landed, host, false, "v1", VerbResume},
 		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", ""},
-		"it would hang, booted for it": {landed, disk, true, "", ""},
+		"it would hang, landed for v2": {landed, disk, true, "", ""},
 	} {
 		to, verb, why := c.rec.ResumeTarget(c.facts, c.landed)
 		if to != c.to || verb != c.verb || why == "" {
@@ -179,7 +179,7 @@ func TestResumeDecides(t *testing.T) {
 	}
 }
 
-// TestOlderRecords: an agent that knew no way back wrote these, and has to read what this one writes after a rollback.
+// TestOlderRecords: a record of an agent that could not roll back yet is understood.
 func TestOlderRecords(t *testing.T) {
 	old := `{
 		"schema":"updatectl.record/v1","phase":"armed","good":["host"],
@@ -192,5 +192,5 @@ func TestOlderRecords(t *testing.T) {
 	if err := r.Advance(CauseArrived); err != nil || r.WayBack() != "host" {
 		t.Errorf("an older record goes on to %s and back to %q, %v", r.Phase, r.WayBack(), err)
 	}
-	r.Attempts["v1"]++ // made where an older agent left them out
+	r.Attempts["v1"]++ // panics unless parseRecord makes the maps that an older agent left out
 }

@@ -1,3 +1,6 @@
+// Package record keeps what has happened to this host: the record, from which a host recovers after a crash at any
+// moment, and the history for people. It promises that a record which was written survives a power cut whole. What is
+// mounted at / is the truth; the record is a note.
 package record
 
 import (
@@ -14,14 +17,14 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// Held is why a live patch is not loaded automatically any more.
+// Held is why and since when a live patch is no longer loaded automatically.
 type Held struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 }
 
-// Loading is the live patch that is being loaded: whoever finds it after another boot knows what the host went down
-// with.
+// Loading is the live patch that is being loaded. If it is still recorded in a later boot, the host went down while
+// loading it.
 type Loading struct {
 	Name   string `json:"name"`
 	BootID string `json:"boot_id"`
@@ -29,7 +32,7 @@ type Loading struct {
 
 const recordSchema = "updatectl.record/v1"
 
-// Record is what the agent remembers between commands and boots: /var/lib/updatectl/state.json.
+// Record is what the agent remembers between commands and boots, in /var/lib/updatectl/state.json.
 type Record struct {
 	Schema string `json:"schema"`
 	Phase  Phase  `json:"phase"`
@@ -37,51 +40,52 @@ type Record struct {
 	Staged string `json:"staged,omitempty"`
 	// Switch is the switch under way, or the last one.
 	Switch *Switch `json:"switch,omitempty"`
-	// Good lists the roots that proved good, the latest last. The mutable host is the first.
+	// Good lists the good roots, the latest last. The host root is the first.
 	Good []string `json:"good"`
-	// Bad tells which roots are not tried again by themselves, and why.
+	// Bad lists the roots that are not tried again automatically, and why.
 	Bad map[string]Bad `json:"bad,omitempty"`
 	// Pinned roots are kept by gc.
 	Pinned []string `json:"pinned,omitempty"`
 	// Last is how the last switch ended.
 	Last *Result `json:"last,omitempty"`
-	// Mark is the last release that was accepted: what comes before it is not taken. It is written before the release
-	// is fetched, so that nobody can offer an older one in the meantime.
+	// Mark is the last release that was accepted; an older one is refused. It is written before the release is fetched,
+	// so that nobody can offer an older one in the meantime.
 	Mark release.Mark `json:"mark,omitzero"`
-	// Seen is the latest time at which a release was accepted or, as proven, signed. A clock that shows less went backwards. It is never
-	// later than the expiry of a release that was signed, however wrong the clock was.
+	// Seen is the latest time at which a release was accepted or provably signed. A clock that shows an earlier time went
+	// backwards. However wrong the clock was, Seen is never later than the expiry of a release that was signed.
 	Seen time.Time `json:"seen,omitzero"`
-	// Accepted tells as which release each root was accepted.
+	// Accepted has the release that each root was accepted as, by the root's identity.
 	Accepted map[string]release.Mark `json:"accepted,omitempty"`
-	// Attempts counts how often the host set out for a root that has not been good since: loops end by it.
+	// Attempts counts the switches to each root since it was last good; [MaxAttempts] ends loops.
 	Attempts map[string]int `json:"attempts,omitempty"`
-	// Failed counts the switches to each root that ended before it ran: no timer stops the services for one for ever.
+	// Failed counts the switches to each root that failed before it ran, so that a timer does not stop the services for
+	// it again and again.
 	Failed map[string]Failed `json:"failed_switches,omitempty"`
-	// Resume counts the boots of the kernel after which the host set out for its last good root and did not get there.
+	// Resume counts the full reboots after which the host could not resume its last good root.
 	Resume *Resume `json:"resume,omitempty"`
-	// State is what the last good root had from the host, for when the configuration cannot be read.
+	// State is the [state] table of the last good root, for when the configuration cannot be read.
 	State *config.State `json:"state,omitempty"`
-	// Held tells which live patches are not loaded by themselves, by name; Loading is the one that is being loaded.
+	// Held has the live patches that are not loaded automatically, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
 
-	rest unknownMembers // what a newer agent keeps there
+	rest unknownMembers // fields of a newer agent
 }
 
-// Failed is how often a root could not be switched to, and why the last time.
+// Failed is how often switches to a root failed before it ran, and why the last one did.
 type Failed struct {
 	Times  int    `json:"times"`
 	Reason string `json:"reason"`
 }
 
-// Resume is what became of going on, after a boot of the kernel, to the last good root.
+// Resume is how often the host tried to resume its last good root after a full reboot, without success.
 type Resume struct {
 	Root     string `json:"root"`
 	Attempts int    `json:"attempts"`
 }
 
-// MaxAttempts is how often a root is gone to without becoming good before the host stops trying by itself: once may be
-// a power cut, twice is the root.
+// MaxAttempts is how many attempts a root has to become good before the host stops trying automatically. One failure
+// may be a power cut; two are the root's fault.
 const MaxAttempts = 2
 
 // Switch is one move between roots.
@@ -92,14 +96,14 @@ type Switch struct {
 	// Version is the version of the target, for people.
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
-	// Back is the root to go back to when the target does not become good, where that is not the one it came from.
+	// Back is the root to roll back to if the target does not become good, "" for the root that the switch left.
 	Back string `json:"back,omitempty"`
-	// Named: the operator named the target of a way back, and so it becomes the last good root.
+	// Named reports whether the operator named the target of a rollback, which makes it the last good root.
 	Named bool `json:"named,omitempty"`
-	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people: whoever acts
-	// on it measures the time that passes.
+	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people; the agent
+	// measures elapsed time instead.
 	Deadline time.Time `json:"deadline,omitzero"`
-	// Before is what the target's health is compared with.
+	// Before is the health of the root that was left, for comparison with the target's.
 	Before health.Before `json:"before,omitzero"`
 
 	rest unknownMembers
@@ -117,16 +121,16 @@ const (
 type Bad struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
-	// RolledBack: it may well be healthy, the operator left it.
+	// RolledBack reports whether the operator left the root, which may well be healthy.
 	RolledBack bool `json:"rolled_back,omitempty"`
 }
 
-// WhenAndWhy tells when and why a root was given up.
+// WhenAndWhy returns when and why a root was given up, as "on DATE: REASON".
 func (b Bad) WhenAndWhy() string {
 	return fmt.Sprintf("on %s: %s", b.At.Format("2006-01-02 15:04"), b.Reason)
 }
 
-// Err is what a person who asks for it is told.
+// Err returns an [ErrGivenUp] with when and why, for a command that asks for the root.
 func (b Bad) Err() error { return fmt.Errorf("%w %s", ErrGivenUp, b.WhenAndWhy()) }
 
 // Result is how a switch ended.
@@ -135,20 +139,20 @@ type Result struct {
 	Reason  string        `json:"reason"`
 	Target  string        `json:"target"`
 	At      time.Time     `json:"at"`
-	// Back is the root that the host went back to by itself, "" when it did not.
+	// Back is the root that the host rolled back to, "" if it did not.
 	Back string `json:"back,omitempty"`
 }
 
-// LastGood is the root that a failed switch goes back to.
+// LastGood returns the identity of the latest good root.
 func (r *Record) LastGood() string { return r.Good[len(r.Good)-1] }
 
-// keepGood is how many good images are remembered besides the host: the running one and the one before it.
+// keepGood is how many good images the record keeps besides the host root: the running one and the one before it.
 const keepGood = 2
 
 // MarkGood makes root the latest good one.
 func (r *Record) MarkGood(root string) {
 	if i := slices.Index(r.Good, root); i >= 0 {
-		// Going back: what came after it is no longer on the way.
+		// The host rolled back: it does not roll back to a later root from here.
 		r.Good = r.Good[:i+1]
 		return
 	}
@@ -158,9 +162,9 @@ func (r *Record) MarkGood(root string) {
 	}
 }
 
-// WayBack is the root to go to when the one that the switch went to does not become good: the one it came from where
-// that is good, else the latest that is. "" says to stay: going back is not gone back from, so that a fault of the
-// machine, which every root would show, does not send the host around.
+// WayBack returns the root to roll back to if the target of the switch does not become good: the root that was left,
+// or the latest other good root if that one is not good. It returns "" if the host has to stay: a rollback is never
+// rolled back, because a hardware fault, which shows in every root, must not bounce the host.
 func (r *Record) WayBack() string {
 	if r.Switch.Verb == VerbBack {
 		return ""
@@ -177,28 +181,31 @@ func (r *Record) WayBack() string {
 	return ""
 }
 
-// MayFullReboot tells whether the kernel may be booted because the root that was gone back to is not healthy: once for each
-// image that is given up, and never where such a boot, or another one, is what the host comes from.
+// MayFullReboot reports whether the host may do a full reboot because the root that it rolled back to is unhealthy,
+// too: once for each image that is given up, and never if the host has just resumed after a full reboot.
 func (r *Record) MayFullReboot() bool { return r.Switch.Verb == VerbBack && r.Resume == nil }
 
-// MarkBad records that a root did not become good. It is not taken again by itself. One that was good before stays a root
-// to go back to, and one that a boot of the kernel or the operator went on to is not given up: only the attempt to resume
-// it is counted.
+// MarkBad records that a root did not become good, so that it is not tried again automatically. It does nothing for
+// the host root, for a good root that the operator rolled back to, and for the target of a resume or an automatic
+// rollback.
 func (r *Record) MarkBad(root string, b Bad) {
 	wasGood := r.Switch.Verb == VerbRollback && slices.Contains(r.Good, root)
 	if root == switcher.HostRoot || wasGood || r.Switch.Verb == VerbResume || r.Switch.Verb == VerbBack {
 		return
 	}
 	r.Bad[root] = b
-	delete(r.Attempts, root) // whoever takes it all the same begins anew
+	delete(r.Attempts, root) // apply --retry starts counting anew
 }
 
-// ArrivedLate tells whether a root runs that nobody has judged: its switch was taken back, and systemd made it all the same.
+// ArrivedLate reports whether root, if it is the one that runs, was never judged: its switch was withdrawn, and
+// systemd made it all the same.
 func (r *Record) ArrivedLate(root string) bool {
-	return !r.Moving() && r.Switch != nil && r.Switch.Target == root && root != switcher.HostRoot && !slices.Contains(r.Good, root)
+	return !r.Moving() && r.Switch != nil && r.Switch.Target == root && root != switcher.HostRoot &&
+		!slices.Contains(r.Good, root)
 }
 
-// SetOut records a switch that is about to be asked for.
+// SetOut records a switch that is about to be asked for, and counts the attempt. The error says that another
+// switch is armed already.
 func (r *Record) SetOut(s Switch) error {
 	if err := r.Advance(CauseAsked); err != nil {
 		return err
@@ -211,7 +218,7 @@ func (r *Record) SetOut(s Switch) error {
 	return nil
 }
 
-// ResumeAttempts is how often the host set out to resume a root and did not get there.
+// ResumeAttempts returns how often the host tried to resume a root without success.
 func (r *Record) ResumeAttempts(root string) int {
 	if r.Resume == nil || r.Resume.Root != root {
 		return 0
@@ -219,8 +226,8 @@ func (r *Record) ResumeAttempts(root string) int {
 	return r.Resume.Attempts
 }
 
-// Retreat records that the root which the host set out for did not become good, and the switch back that is about to be
-// asked for.
+// Retreat records that the target of the switch did not become good, and s, the switch back that is about to be asked
+// for. The error says that the cause cannot happen in the phase of the record.
 func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
 	if r.ArrivedLate(r.Switch.Target) {
 		if err := r.Advance(CauseLate); err != nil {
@@ -233,7 +240,7 @@ func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
 	bad := r.Switch.Target
 	r.MarkBad(bad, Bad{Reason: d.Reason, At: s.At, RolledBack: d.RolledBack})
 	outcome := level.Unhealthy
-	if d.RolledBack { // nobody knows whether it was healthy
+	if d.RolledBack { // nobody checked whether the root was healthy
 		outcome = level.RolledBack
 	}
 	r.Last = &Result{Outcome: outcome, Reason: d.Reason, Target: bad, At: s.At, Back: s.Target}
@@ -241,13 +248,13 @@ func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
 	return nil
 }
 
-// RollbackTarget is the root that rollback goes to from the one that runs; "" when there is none.
+// RollbackTarget returns the root that rollback goes to from the running one, "" if there is none.
 func (r *Record) RollbackTarget(running string) string {
 	i := slices.Index(r.Good, running)
 	switch {
 	case i < 0: // not confirmed
 		return r.LastGood()
-	case i == 0 && r.LastGood() != running: // a boot of the kernel landed on the host
+	case i == 0 && r.LastGood() != running: // a full reboot landed on the host root
 		return r.LastGood()
 	case i == 0:
 		return ""
@@ -255,7 +262,7 @@ func (r *Record) RollbackTarget(running string) string {
 	return r.Good[i-1]
 }
 
-// Needed lists the roots that gc must not touch.
+// Needed returns the roots that gc must not touch, sorted, without the host root.
 func (r *Record) Needed(running string) []string {
 	roots := slices.Concat(r.Good, r.Pinned, []string{running, r.Staged})
 	if r.Switch != nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
@@ -266,7 +273,7 @@ func (r *Record) Needed(running string) []string {
 	return slices.DeleteFunc(roots, func(id string) bool { return id == "" || id == switcher.HostRoot })
 }
 
-// Clone is a copy that shares nothing with the record.
+// Clone returns a copy that shares nothing with the record.
 func (r *Record) Clone() (*Record, error) {
 	text, err := json.Marshal(r)
 	if err != nil {

@@ -19,7 +19,7 @@ func TestGoodRoots(t *testing.T) {
 		{"v1", "host v1", "host"},
 		{"v2", "host v1 v2", "v1"},
 		{"v3", "host v2 v3", "v2"}, // v1 is no longer kept
-		{"v2", "host v2", "host"},  // gone back
+		{"v2", "host v2", "host"},  // rolled back
 		{"v4", "host v2 v4", "v2"},
 		{"host", "host", ""},
 	} {
@@ -37,12 +37,12 @@ func TestGoodRoots(t *testing.T) {
 	}
 }
 
-func TestKeep(t *testing.T) {
+func TestNeeded(t *testing.T) {
 	r := &Record{Phase: PhaseArmed, Good: []string{"host", "v1"}, Staged: "v3", Pinned: []string{"p", "v1"},
 		Switch: &Switch{}}
 	r.Switch.From, r.Switch.Target = "v1", "v3"
 	if got, want := r.Needed("v2"), []string{"p", "v1", "v2", "v3"}; !slices.Equal(got, want) {
-		t.Errorf("keep = %v, want %v", got, want)
+		t.Errorf("needed %v, want %v", got, want)
 	}
 }
 
@@ -98,7 +98,7 @@ func FuzzRecord(f *testing.F) {
 		if parseRecord(text, r) != nil {
 			return
 		}
-		// Whatever was read names a good root and can be worked with.
+		// Every record that is accepted names a good root, and nothing panics on it.
 		if r.LastGood() == "" && len(r.Good) == 0 {
 			t.Error("no good root")
 		}
@@ -108,15 +108,15 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// TestBackAfterABoot: a boot of the kernel lands on the host; going back means going on to the good root.
-func TestBackAfterABoot(t *testing.T) {
+// TestRollbackAfterFullReboot: a full reboot lands on the host root; a rollback from there goes to the last good root.
+func TestRollbackAfterFullReboot(t *testing.T) {
 	r := &Record{Good: []string{switcher.HostRoot, "v1"}}
 	if got := r.RollbackTarget(switcher.HostRoot); got != "v1" {
-		t.Errorf("back from the host is %q, want v1", got)
+		t.Errorf("the rollback goes to %q, want v1", got)
 	}
 }
 
-// TestRecordKeepsWhatANewerAgentAdded: what this agent does not know stays in the record that it rewrites.
+// TestRecordKeepsWhatANewerAgentAdded: fields that this agent does not know stay in the record that it rewrites.
 func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 	s := testStore(t)
 	const text = `{
@@ -148,12 +148,12 @@ func TestRecordKeepsWhatANewerAgentAdded(t *testing.T) {
 		t.Errorf("%v: %s", err, written)
 	}
 	if n := strings.Count(string(written), "\"from\""); n != 1 {
-		t.Errorf("it is there %d times: %s", n, written)
+		t.Errorf("\"from\" is there %d times: %s", n, written)
 	}
 }
 
-// TestNamedWayBack: after a rollback to a root that the operator named, it is the last good one; after one to the
-// host's own choice it is not.
+// TestNamedWayBack: after a rollback to a root that the operator named, that root is the last good one; after an
+// automatic rollback, it is not.
 func TestNamedWayBack(t *testing.T) {
 	for named, want := range map[bool]string{false: "host v1", true: "host"} {
 		r := &Record{Phase: PhaseTrying, Good: []string{"host", "v1"}, Bad: map[string]Bad{}, Attempts: map[string]int{}}

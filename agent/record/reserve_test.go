@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSpare: the room that is kept is given up in parts, for what finds no other.
-func TestSpare(t *testing.T) {
+// TestReserve: on a full disk, the reserved room is given up in parts.
+func TestReserve(t *testing.T) {
 	s := testStore(t)
 	file := s.Path(reserveFile)
-	for range 2 { // the second time, it is there
+	for range 2 { // the second time, the file exists
 		s.Reserve()
 	}
 	var st unix.Stat_t
@@ -38,7 +38,7 @@ func TestSpare(t *testing.T) {
 	}
 	if err := s.withReserve(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) ||
 		size() != reserveSize {
-		t.Errorf("another error (%v) has cost the room that is kept", err)
+		t.Errorf("another error (%v) used up reserved room", err)
 	}
 	for _, c := range []struct {
 		enough int
@@ -51,6 +51,6 @@ func TestSpare(t *testing.T) {
 	}
 	writes, enough = 0, 2
 	if err := s.withReserve(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
-		t.Errorf("without any, after %d writes: %v", writes, err)
+		t.Errorf("with no room left, after %d writes: %v", writes, err)
 	}
 }

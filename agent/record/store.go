@@ -10,34 +10,34 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/durable"
-
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// Store keeps the record, the history and the room reserved for both on the disk of one host.
+// Store keeps the record, the history and the disk space reserved for both.
 type Store struct {
-	// Disk is where they lie.
+	// Disk holds the files.
 	Disk durable.Disk
-	// Path returns where a file of the host lies for this process.
+	// Path returns the path of a file of the host as this process sees it.
 	Path func(string) string
-	// Log takes what does not fail a command.
+	// Log takes the failures that do not fail a command.
 	Log *zap.Logger
 	// Now is the wall clock.
 	Now func() time.Time
 }
 
 var (
-	// ErrBlocked: not now; the same call may go through later or after somebody acted.
+	// ErrBlocked: not now; the same call may succeed later, or after the operator acts.
 	ErrBlocked = errors.New("blocked for now")
 	// ErrBusy: another updatectl holds the lock; it is ErrBlocked, too.
 	ErrBusy = fmt.Errorf("%w: another updatectl is at work", ErrBlocked)
 	// ErrGivenUp: the image failed here before; it is ErrBlocked, too.
 	ErrGivenUp = fmt.Errorf("%w: this image was given up", ErrBlocked)
-	// ErrUnhealthy: the root that the host was sent to did not become good, and the host went back by itself.
+	// ErrUnhealthy: the new root did not become good. The host rolled back if there is a root to roll back to.
 	ErrUnhealthy = errors.New("the new root was not healthy")
 )
 
+// The files of the agent that outlive a boot, as the host sees them.
 const (
 	StateDir    = "/var/lib/updatectl"
 	RecordFile  = StateDir + "/state.json"
@@ -45,12 +45,16 @@ const (
 	reserveFile = StateDir + "/spare"
 )
 
-// maxRecord bounds the record; it holds a few names and dates.
+// maxRecord bounds the record, in bytes. A real one has a few kilobytes: names and dates.
 const maxRecord = 4 << 20
 
-// Read returns the record, the one of a host on which nothing has happened yet when there is none.
+// Read returns the record. If there is none yet, it returns that of a new host, whose only good root is the host root.
+// It refuses a record that names no good root.
 func (s *Store) Read() (*Record, error) {
-	r := &Record{Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot}, Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}, Failed: map[string]Failed{}}
+	r := &Record{
+		Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot},
+		Bad: map[string]Bad{}, Accepted: map[string]release.Mark{}, Attempts: map[string]int{}, Failed: map[string]Failed{},
+	}
 	file := s.Path(RecordFile)
 	text, err := s.Disk.ReadFile(file, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +69,7 @@ func (s *Store) Read() (*Record, error) {
 	return r, nil
 }
 
-// parseRecord reads a record; fields that a newer agent added are kept as they are.
+// parseRecord reads a record into r, and keeps fields that only a newer agent knows as they are.
 func parseRecord(text []byte, r *Record) error {
 	if err := json.Unmarshal(text, r); err != nil {
 		return err
@@ -90,12 +94,13 @@ func parseRecord(text []byte, r *Record) error {
 		r.Failed = map[string]Failed{}
 	}
 	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
-		return fmt.Errorf("it is in phase %s and names no switch", r.Phase)
+		return fmt.Errorf("its phase is %s, but it names no switch", r.Phase)
 	}
 	return nil
 }
 
-// Write replaces the record; when it returns nil, the record is on the disk.
+// Write replaces the record. When it returns nil, the record survives a power cut; after an error, the old record may
+// still be there.
 func (s *Store) Write(r *Record) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {

@@ -21,8 +21,8 @@ func testStore(t *testing.T) *Store {
 	return &Store{Disk: durable.OS{}, Path: path, Log: zap.NewNop(), Now: time.Now}
 }
 
-// onTheWay returns the record of a host that is on its way between two roots, in its first attempt. It is what
-// hosttest.OnTheWay returns; hosttest imports this package, so its own tests cannot use that one.
+// onTheWay returns the record of a host that is on its way between two roots, in its first attempt. It is a copy of
+// hosttest.OnTheWay, which cannot be used here: hosttest imports this package.
 func onTheWay(verb, from, target string, good ...string) *Record {
 	return &Record{
 		Phase: PhaseTrying, Good: good, Bad: map[string]Bad{},

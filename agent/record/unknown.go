@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// unknownMembers are those of a JSON object that its type does not have. The mutable host has the oldest agent and rewrites the
-// record at every boot of the kernel: what a newer one keeps there must not be lost.
+// unknownMembers are the members of a JSON object that its Go type does not have. The host root has the oldest agent
+// and rewrites the record after every full reboot; it must not lose what a newer agent keeps there.
 type unknownMembers map[string]json.RawMessage
 
-// plainRecord and plainSwitch are read and written without them.
+// plainRecord and plainSwitch have no JSON methods, so encoding/json reads and writes only the fields of the type.
 type (
 	plainRecord Record
 	plainSwitch Switch
 )
 
-// UnmarshalJSON reads a record and what else is in it.
+// UnmarshalJSON reads a record, and keeps the members that it does not know.
 func (r *Record) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, (*plainRecord)(r)); err != nil {
 		return err
@@ -26,10 +26,10 @@ func (r *Record) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// MarshalJSON writes a record with what else was in it.
+// MarshalJSON writes a record, with the unknown members that were read.
 func (r Record) MarshalJSON() ([]byte, error) { return r.rest.with(plainRecord(r)) }
 
-// UnmarshalJSON reads a switch and what else is in it.
+// UnmarshalJSON reads a switch, and keeps the members that it does not know.
 func (s *Switch) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, (*plainSwitch)(s)); err != nil {
 		return err
@@ -39,10 +39,11 @@ func (s *Switch) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// MarshalJSON writes a switch with what else was in it.
+// MarshalJSON writes a switch, with the unknown members that were read.
 func (s Switch) MarshalJSON() ([]byte, error) { return s.rest.with(plainSwitch(s)) }
 
-// membersUnknownTo are the members of an object that a type does not have. Names are compared as encoding/json does, without case.
+// membersUnknownTo returns the members of a JSON object that a type does not have. It ignores case in names, as
+// encoding/json does.
 func membersUnknownTo(text []byte, t reflect.Type) (unknownMembers, error) {
 	var all unknownMembers
 	if err := json.Unmarshal(text, &all); err != nil {
@@ -62,7 +63,7 @@ func membersUnknownTo(text []byte, t reflect.Type) (unknownMembers, error) {
 	return all, nil
 }
 
-// with writes an object, and the members after its own.
+// with returns an object as JSON, with the unknown members after its own.
 func (m unknownMembers) with(object any) ([]byte, error) {
 	text, err := json.Marshal(object)
 	if err != nil || len(m) == 0 {

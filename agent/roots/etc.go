@@ -12,6 +12,7 @@ import (
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -116,4 +117,26 @@ func (r *Roots) EtcOf(root string) string {
 		return dir + etcBefore
 	}
 	return dir
+}
+
+// PolicyEtc returns the /etc to read configuration, keys and trust roots from; "" is the host's own. A full reboot lands on
+// the host root, whose /etc is as old as the first image: it would still trust keys that were revoked since. So they are
+// read from the /etc of the last good root there.
+func (r *Roots) PolicyEtc() (string, error) {
+	if !r.Machine.Running || !r.Machine.Superuser {
+		return "", nil
+	}
+	booted, err := r.Machine.MountedRoot()
+	if err != nil || booted != switcher.HostRoot {
+		return "", err
+	}
+	rec, err := r.Records.Read()
+	if err != nil || rec.LastGood() == switcher.HostRoot {
+		return "", err
+	}
+	etc := r.EtcOf(rec.LastGood())
+	if !r.Machine.Disk.Exists(r.Machine.Path(filepath.Join(etc, "updatectl"))) {
+		return "", nil
+	}
+	return etc, nil
 }

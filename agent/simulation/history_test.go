@@ -223,7 +223,7 @@ func try(t *testing.T, seed uint64) bool {
 
 // TestHistories plays random histories.
 func TestHistories(t *testing.T) {
-	const n = 200
+	const n = 3000
 	failed := 0
 	for seed := range uint64(n) {
 		if !try(t, seed+1) {

@@ -116,7 +116,7 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 	}
 	half, final := path.Join(stagingDir, id), path.Join(rootsDir, id)
 	fail := func(err error) (store.Root, error) {
-		return store.Root{}, errors.Join(store.Full(err), t.disk().RemoveAll(half))
+		return store.Root{}, errors.Join(store.AsNoSpace(err), t.disk().RemoveAll(half))
 	}
 	if err := errors.Join(t.disk().RemoveAll(half), t.disk().MkdirAll(half, 0)); err != nil {
 		return fail(err)

@@ -106,7 +106,7 @@ func (m *Mover) stillMeant(ctx context.Context, rec *record.Record) error {
 		return err
 	}
 	queued, err := m.Machine.Systemd.SoftRebootQueued(ctx)
-	if err == nil && (!queued || !now.Announces(rec.Switch)) {
+	if err == nil && (!queued || !rec.Switch.AnnouncedBy(now)) {
 		err = errTakenBack
 	}
 	return err

@@ -1,3 +1,5 @@
+// Package transition answers how the host moves between roots, and where it arrived. It promises that a switch is recorded
+// before it is asked for, and that the host is as before when the request is refused.
 package transition
 
 import (

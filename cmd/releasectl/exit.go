@@ -67,7 +67,8 @@ var hints = []struct {
 	{source.ErrAuth, `log in with "podman login" or "docker login"`},
 	{source.ErrNotFound, "check the name and the tag; has the image been pushed?"},
 	{source.ErrNoLayout, "check the path; is what it lies on mounted?"},
-	{source.ErrUnreachable, "is the registry up? One without TLS needs --plain-http; a layout directory needs oci: before it"},
+	{source.ErrUnreachable,
+		"is the registry up? One without TLS needs --plain-http; a layout directory needs oci: before it"},
 	{os.ErrNotExist, "check the path"},
 }
 

@@ -85,7 +85,8 @@ func printReport(w io.Writer, reference string, r *publish.Report, judged bool) 
 	}
 	line("platform", r.Platform)
 	for _, l := range r.Layers {
-		line("layer", fmt.Sprintf("%s  %s  %s", short(l.Digest), strings.TrimPrefix(l.MediaType, layerTypes), size(l.Size)))
+		line("layer", fmt.Sprintf("%s  %s  %s", short(l.Digest), strings.TrimPrefix(l.MediaType, layerTypes),
+			size(l.Size)))
 	}
 	if r.Release != nil {
 		releaseText(line, r.Release)

@@ -39,14 +39,16 @@ func interrupted(t *testing.T, started <-chan struct{}, args ...string) {
 	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
 		t.Errorf("got %v, want exit code %d", err, exitInterrupted)
 	}
-	if want := "releasectl: interrupted; run the same command again to finish it\n"; !strings.HasSuffix(stderr.String(), want) {
+	want := "releasectl: interrupted; run the same command again to finish it\n"
+	if !strings.HasSuffix(stderr.String(), want) {
 		t.Errorf("got %q, want %q", stderr.String(), want)
 	}
 }
 
 func TestInterruptedPush(t *testing.T) {
 	root, layout := t.TempDir(), filepath.Join(t.TempDir(), "layout")
-	if code := run([]string{"pack", "--quiet", root, "oci:" + layout + ":v1"}, &bytes.Buffer{}, &bytes.Buffer{}); code != 0 {
+	if code := run([]string{"pack", "--quiet", root, "oci:" + layout + ":v1"}, &bytes.Buffer{},
+		&bytes.Buffer{}); code != 0 {
 		t.Fatalf("pack ended with %d", code)
 	}
 	started, once, done := make(chan struct{}), sync.Once{}, make(chan struct{})
@@ -59,10 +61,11 @@ func TestInterruptedPush(t *testing.T) {
 	}))
 	defer registry.Close()
 	defer close(done)
-	interrupted(t, started, "push", "--plain-http", "oci:"+layout+":v1", strings.TrimPrefix(registry.URL, "http://")+"/os/server:v1")
+	interrupted(t, started, "push", "--plain-http", "oci:"+layout+":v1", strings.TrimPrefix(registry.URL, "http://")+
+		"/os/server:v1")
 }
 
-// Packing reads the tree in a library that knows nothing of being interrupted.
+// The library that packs does not look at the context.
 func TestInterruptedPack(t *testing.T) {
 	root, layout := t.TempDir(), filepath.Join(t.TempDir(), "layout")
 	f, err := os.Create(filepath.Join(root, "zeros"))

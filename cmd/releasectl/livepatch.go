@@ -63,7 +63,8 @@ when the last one does not load.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&p.KernelRelease, "kernel-release", "", "`RELEASE` of the kernel, as in uname -r (default: the module's)")
+	f.StringVar(&p.KernelRelease, "kernel-release", "",
+		"`RELEASE` of the kernel, as in uname -r (default: the module's)")
 	f.StringVar(&p.KernelVersion, "kernel-version", "", "`VERSION` of the kernel, as in uname -v")
 	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "GNU build ID of the kernel, in `HEX`")
 	f.StringVar(&p.Name, "name", "", "`NAME` of the module (default: the module's)")

@@ -21,8 +21,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"releasectl": measured})
 }
 
-// TestScripts runs testdata/*.txt. Each has two registries of its own, $REGISTRY with the referrers API and
-// $OLD_REGISTRY without, and $KEYS with cosign.key (its password is "release") and cosign.pub.
+// TestScripts runs testdata/*.txt. Each has two registries, $REGISTRY with the referrers API and $OLD_REGISTRY without
+// it, and $KEYS with cosign.key (whose password is "release") and cosign.pub.
 func TestScripts(t *testing.T) {
 	keys, err := filepath.Abs("../../verify/sign/testdata")
 	if err != nil {
@@ -56,7 +56,7 @@ func serve(e *testscript.Env, handler http.Handler) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// expectExit runs "exitcode N releasectl …": a script's own "!" only tells failure from success.
+// expectExit runs "exitcode N releasectl …". The "!" of scripts only distinguishes failure from success.
 func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exitcode N program args...")
@@ -69,7 +69,7 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// says runs "says REGEXP": stderr must match, where lines were broken to fit the terminal with a space instead.
+// says runs "says REGEXP", which must match stderr after lines that were broken to fit the terminal are joined again.
 func says(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: says REGEXP")
@@ -80,7 +80,8 @@ func says(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// makeModule writes a kernel module that is a live patch: module FILE NAME RELEASE [.modinfo, with ; for zero bytes].
+// makeModule runs "module FILE NAME RELEASE [INFO]", which writes a live patch. INFO replaces .modinfo, with ; for
+// zero bytes.
 func makeModule(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: module FILE NAME RELEASE [INFO]")

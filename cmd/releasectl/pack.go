@@ -62,15 +62,18 @@ is newer than that.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&r.Compression, "compression", publish.Compressions[0], "`ALGORITHM` of the layer: "+strings.Join(publish.Compressions, ", "))
+	f.StringVar(&r.Compression, "compression", publish.Compressions[0], "`ALGORITHM` of the layer: "+
+		strings.Join(publish.Compressions, ", "))
 	f.StringVar(&r.Version, "version", "", "`VERSION` of the image (annotation org.opencontainers.image.version)")
-	f.StringVar(&r.Architecture, "architecture", "", "`GOARCH` that it runs on, such as arm64 (default: that of the tree's init)")
+	f.StringVar(&r.Architecture, "architecture", "",
+		"`GOARCH` that it runs on, such as arm64 (default: that of the tree's init)")
 	return c
 }
 
 func pack(c *cobra.Command, out *output, reference string, r publish.Recipe) error {
 	if !slices.Contains(publish.Compressions, r.Compression) {
-		return &usageError{fmt.Errorf("--compression is %q: use %s", r.Compression, strings.Join(publish.Compressions, ", "))}
+		return &usageError{fmt.Errorf("--compression is %q: use %s", r.Compression,
+			strings.Join(publish.Compressions, ", "))}
 	}
 	var err error
 	if r.Epoch, err = sourceDate(); err != nil {
@@ -85,7 +88,8 @@ func pack(c *cobra.Command, out *output, reference string, r publish.Recipe) err
 		out.talk("warning: %s", w)
 	}
 	if p.Guessed {
-		out.talk("warning: no init was found in %s: hosts refuse to boot it; the architecture is that of this machine, %s", r.Tree, p.Platform.Architecture)
+		out.talk("warning: no init was found in %s: hosts refuse to boot it; the architecture is that of this "+
+			"machine, %s", r.Tree, p.Platform.Architecture)
 	}
 	a := packAnswer{
 		Schema:       "releasectl.pack/v1",

@@ -113,7 +113,8 @@ func expiry(text string, now time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("--expires is %q: write a time such as 2027-01-31T12:00:00Z, or a duration such as 720h", text)
+		return t, fmt.Errorf("--expires is %q: write a time such as 2027-01-31T12:00:00Z, or a duration such as 720h",
+			text)
 	}
 	return t.UTC(), nil
 }
@@ -147,9 +148,12 @@ that the image becomes. A host that gets another digest refuses the image.`,
 	f := c.Flags()
 	f.StringVar(&n.Compatible, "compatible", "", "machine `CLASS` that it is for (default: every machine)")
 	f.StringVar(&n.KernelRelease, "kernel-release", "", "`RELEASE` of the kernel in it, as in uname -r")
-	f.StringVar(&n.KernelVersion, "kernel-version", "", "`VERSION` of that kernel, as in uname -v: --fixes then counts for this build only (default with --seal: read from the kernel)")
+	f.StringVar(&n.KernelVersion, "kernel-version", "",
+		"`VERSION` of that kernel, as in uname -v: --fixes then counts for this build only (default with --seal: "+
+			"read from the kernel)")
 	f.IntVar(&n.SystemdMin, "systemd-min", 0, "oldest systemd `VERSION` that a host needs to switch to it")
-	f.StringSliceVar(&n.Fixes, "fixes", nil, "CVE numbers that the kernel of --kernel-release fixes, a `LIST` with commas")
+	f.StringSliceVar(&n.Fixes, "fixes", nil,
+		"CVE numbers that the kernel of --kernel-release fixes, a `LIST` with commas")
 	f.BoolVar(&n.Seal, "seal", false, "record the digest of the root that it becomes")
 	plainHTTP(c, &o)
 	return c
@@ -236,7 +240,8 @@ func releaseText(line func(name, value string), r *release.Release) {
 		line("image", fmt.Sprintf("%s  %s%s", short(i.Descriptor.Digest), i.Audience(), conditions(i)))
 	}
 	for _, p := range r.LivePatches {
-		line("livepatch", fmt.Sprintf("%s  %s for %s, %s", short(p.Descriptor.Digest), p.Name, p.KernelRelease, count(len(p.Fixes), "fix", "fixes")))
+		line("livepatch", fmt.Sprintf("%s  %s for %s, %s", short(p.Descriptor.Digest), p.Name, p.KernelRelease,
+			count(len(p.Fixes), "fix", "fixes")))
 	}
 	for _, d := range r.Deltas {
 		line("delta", fmt.Sprintf("%s  %s", short(d.Digest), size(d.Size)))
@@ -256,7 +261,8 @@ func rolloutText(r release.Rollout) string {
 func hours(d time.Duration) string {
 	text := d.String()
 	for _, zero := range []string{"0s", "0m"} {
-		if rest := strings.TrimSuffix(text, zero); rest != "" && !strings.ContainsAny(rest[len(rest)-1:], "0123456789") {
+		if rest := strings.TrimSuffix(text, zero); rest != "" &&
+			!strings.ContainsAny(rest[len(rest)-1:], "0123456789") {
 			text = rest
 		}
 	}

@@ -73,7 +73,8 @@ A signing key is made with "cosign generate-key-pair" or with
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`FORMAT` of the answer: text or json")
 	root.PersistentFlags().BoolVar(&out.quiet, "quiet", false, "print the answer and errors only")
-	root.AddCommand(newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out), newVersion(out))
+	root.AddCommand(newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out),
+		newVersion(out))
 	return root
 }
 
@@ -81,7 +82,8 @@ A signing key is made with "cosign generate-key-pair" or with
 func usageTemplate(c *cobra.Command) string {
 	return strings.NewReplacer(
 		".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", printable.Columns),
-		`Use "{{.CommandPath}} [command] --help" for more information about a command.`, `"{{.CommandPath}} COMMAND --help" shows more.`,
+		`Use "{{.CommandPath}} [command] --help" for more information about a command.`,
+		`"{{.CommandPath}} COMMAND --help" shows more.`,
 		"[command]", "COMMAND",
 		"{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", // those only show their help
 	).Replace(c.UsageTemplate())
@@ -147,7 +149,8 @@ func flagError(err error) error {
 	case errors.As(err, &empty):
 		return fmt.Errorf("--%s needs a value", empty.GetFlag().Name)
 	case errors.As(err, &invalid):
-		kind := map[string]string{"bool": "neither true nor false", "int": "not a whole number", "int64": "not a whole number"}[invalid.GetFlag().Value.Type()]
+		kind := map[string]string{"bool": "neither true nor false", "int": "not a whole number",
+			"int64": "not a whole number"}[invalid.GetFlag().Value.Type()]
 		if kind == "" {
 			return fmt.Errorf("cannot read --%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
 		}

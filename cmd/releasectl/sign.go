@@ -60,7 +60,8 @@ The password of the key is taken from COSIGN_PASSWORD, or asked for.`,
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "private key `FILE` in PEM form")
 	c.Flags().StringVar(&form, "form", "bundle", "`FORM` of the signature: bundle or simple")
-	c.Flags().StringVar(&identity, "identity", "", "`REPOSITORY` that a simple signature names (default: that of the reference)")
+	c.Flags().StringVar(&identity, "identity", "",
+		"`REPOSITORY` that a simple signature names (default: that of the reference)")
 	plainHTTP(c, &o)
 	return c
 }
@@ -117,7 +118,8 @@ func password(ctx context.Context, out *output) func() ([]byte, error) {
 		stdin := int(os.Stdin.Fd())
 		before, err := term.GetState(stdin)
 		if err != nil {
-			return nil, errors.New("it is encrypted, " + passwordVariable + " is not set, and there is no terminal to ask on")
+			return nil, errors.New("it is encrypted, " + passwordVariable +
+				" is not set, and there is no terminal to ask on")
 		}
 		fmt.Fprint(out.stderr, "Password of the key: ")
 		defer fmt.Fprintln(out.stderr)

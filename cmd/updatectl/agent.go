@@ -12,7 +12,7 @@ import (
 )
 
 // agentCommand holds what units call and people do not.
-func (c *cli) agentCommand() *cobra.Command {
+func agentCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:    "agent",
 		Short:  "What updatectl's own units call",

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-func (c *cli) applyCommand() *cobra.Command {
+func applyCommand(c *cli) *cobra.Command {
 	var o agent.ApplyOptions
 	var wish string
 	cmd := &cobra.Command{

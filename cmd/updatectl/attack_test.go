@@ -207,19 +207,19 @@ func sourceRows() []row {
 		}
 	}
 	return []row{
-		{name: "duplicate JSON keys", code: 20, says: "comes twice", publish: func(a *attacker) string {
+		{name: "duplicate JSON keys", code: 20, says: "twice", publish: func(a *attacker) string {
 			text := bytes.Replace(manifest(a), []byte(`"layers":`), []byte(`"layers":[],"layers":`), 1)
 			return a.signed("duplicate", ocispec.MediaTypeImageManifest, text)
 		}},
-		{name: "JSON keys that differ by case", code: 20, says: "comes twice", publish: func(a *attacker) string {
+		{name: "JSON keys that differ by case", code: 20, says: "twice", publish: func(a *attacker) string {
 			text := bytes.Replace(manifest(a), []byte(`"layers":`), []byte(`"Layers":[],"layers":`), 1)
 			return a.signed("cases", ocispec.MediaTypeImageManifest, text)
 		}},
-		{name: "deep nesting", code: 20, says: "nests deeper", publish: func(a *attacker) string {
+		{name: "deep nesting", code: 20, says: "more than 32 levels", publish: func(a *attacker) string {
 			text := append([]byte(`{"schemaVersion":2,"x":`), bytes.Repeat([]byte("["), 1<<20)...)
 			return a.signed("deep", ocispec.MediaTypeImageManifest, text)
 		}},
-		{name: "manifest over the bound", code: 20, says: "at most", publish: func(a *attacker) string {
+		{name: "manifest over the bound", code: 20, says: "more than", publish: func(a *attacker) string {
 			return a.signed("large", ocispec.MediaTypeImageManifest, bytes.Repeat([]byte(" "), verify.MaxManifest+1))
 		}},
 		{name: "manifest served as an index", publish: as("good", ocispec.MediaTypeImageIndex), code: 20, says: "it was served as"},

@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-func (c *cli) checkCommand() *cobra.Command {
+func checkCommand(c *cli) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "check",

@@ -11,7 +11,7 @@ import (
 	"github.com/updatectl/updatectl/configs"
 )
 
-func (c *cli) configCommand() *cobra.Command {
+func configCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show the configuration",

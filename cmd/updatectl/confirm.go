@@ -11,7 +11,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-func (c *cli) confirmCommand() *cobra.Command {
+func confirmCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm",
 		Short: "Prove the last switch and mark the running root good (updatectl-confirm.service calls it)",

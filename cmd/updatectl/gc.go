@@ -9,7 +9,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 )
 
-func (c *cli) gcCommand() *cobra.Command {
+func gcCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
 		Short: "Remove roots that are not booted, staged, good or pinned, and what only they need",
@@ -36,12 +36,12 @@ func (c *cli) gcCommand() *cobra.Command {
 	}
 }
 
-func (c *cli) pinCommand() *cobra.Command { return c.pinning("pin", "Keep a root from gc", true) }
-func (c *cli) unpinCommand() *cobra.Command {
-	return c.pinning("unpin", "Give a root free for gc", false)
+func pinCommand(c *cli) *cobra.Command { return pinning(c, "pin", "Keep a root from gc", true) }
+func unpinCommand(c *cli) *cobra.Command {
+	return pinning(c, "unpin", "Give a root free for gc", false)
 }
 
-func (c *cli) pinning(name, what string, pinned bool) *cobra.Command {
+func pinning(c *cli, name, what string, pinned bool) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " ROOT",
 		Short: what,

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/trial"
 )
 
 // healthText writes the report of the health gate: a line for the root, and one for each check.
-func healthText(w io.Writer, h *agent.HealthReport) {
+func healthText(w io.Writer, h *trial.Report) {
 	if h == nil {
 		return
 	}

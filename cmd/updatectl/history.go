@@ -10,7 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-func (c *cli) historyCommand() *cobra.Command {
+func historyCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
 		Short: "Tell what was staged, switched to and given up, the latest last",
@@ -24,16 +24,18 @@ func (c *cli) historyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			value := struct {
-				Events []record.Event `json:"events"`
-			}{events}
-			return c.print("history", value, func(w io.Writer) {
+			return c.print("history", historyAnswer{events}, func(w io.Writer) {
 				for _, e := range events {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event, cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))
 				}
 			})
 		},
 	}
+}
+
+// historyAnswer is the answer of history in JSON.
+type historyAnswer struct {
+	Events []record.Event `json:"events"`
 }
 
 func eventDetail(e record.Event) string {

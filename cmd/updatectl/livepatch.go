@@ -12,18 +12,18 @@ import (
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
-func (c *cli) livepatchCommand() *cobra.Command {
+func livepatchCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "livepatch",
 		Short: "Show, load and take back the live patches of the running kernel",
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.livepatchListCommand(), c.livepatchApplyCommand(), c.livepatchRevertCommand())
+	cmd.AddCommand(livepatchListCommand(c), livepatchApplyCommand(c), livepatchRevertCommand(c))
 	return cmd
 }
 
-func (c *cli) livepatchListCommand() *cobra.Command {
+func livepatchListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the live patches that the kernel has loaded or that are stored, and name the kernel",
@@ -48,7 +48,7 @@ switched on, and no task runs the old code any more.`,
 	}
 }
 
-func (c *cli) livepatchApplyCommand() *cobra.Command {
+func livepatchApplyCommand(c *cli) *cobra.Command {
 	var o agent.LivePatchOptions
 	cmd := &cobra.Command{
 		Use:   "apply [NAME]",
@@ -88,7 +88,7 @@ by [livepatch] deadline is taken back, and the tasks that block it are named: ex
 	return cmd
 }
 
-func (c *cli) livepatchRevertCommand() *cobra.Command {
+func livepatchRevertCommand(c *cli) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "revert [NAME]",

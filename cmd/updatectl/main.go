@@ -3,12 +3,16 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
-func main() {
+func main() { os.Exit(execute(os.Stdout, os.Stderr)) }
+
+// execute runs the command line of this process, and cancels it by a signal; it returns the exit code.
+func execute(stdout, stderr io.Writer) int {
 	// A shutdown that this very process asked for must not cut its last words short: SIGTERM only cancels.
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as by nohup; else a session that is lost cancels, too, and nothing is left half done
@@ -16,5 +20,5 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	return run(ctx, os.Args[1:], stdout, stderr)
 }

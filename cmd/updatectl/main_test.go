@@ -15,19 +15,22 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/updatectl/updatectl/cmd/cmdtest"
+	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"updatectl": main, "peak": peak})
+	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute), "peak": peak})
 }
 
 // TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:
@@ -48,6 +51,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "record": changeRecord, "follow": follow, "kernel": setKernel,
+			"obeys":    obeys,
 			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
 			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
 			"spoil":    func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).spoil(ts, neg, args) },
@@ -71,6 +75,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("%v ended with %d, want %s", args[1:], code, args[0])
+	}
+}
+
+// obeys validates each line of a file: obeys SCHEMA FILE. A file in which a document takes several lines ends in .json.
+func obeys(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: obeys SCHEMA FILE")
+	}
+	text := ts.ReadFile(args[1])
+	documents := []string{text}
+	if strings.HasSuffix(args[1], ".jsonl") {
+		documents = strings.Split(strings.TrimSpace(text), "\n")
+	}
+	for _, document := range documents {
+		ts.Check(schemas.CheckAs(args[0], []byte(document)))
 	}
 }
 

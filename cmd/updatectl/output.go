@@ -36,15 +36,18 @@ func (c *cli) printJSON(command string, value any) error {
 	return err
 }
 
+// errorAnswer is an error in JSON.
+type errorAnswer struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+	Code  int    `json:"exit_code"`
+}
+
 // complain writes an error and what to do about it; as JSON it is one document, too.
 func (c *cli) complain(err error) {
 	advice := hint(err)
 	if c.output == "json" {
-		c.printJSON("error", struct {
-			Error string `json:"error"`
-			Hint  string `json:"hint,omitempty"`
-			Code  int    `json:"exit_code"`
-		}{err.Error(), advice, exitCode(err)})
+		c.printJSON("error", errorAnswer{err.Error(), advice, exitCode(err)})
 	}
 	fmt.Fprintf(c.stderr, "updatectl: %s\n", printable.Text(err.Error()))
 	if advice != "" {

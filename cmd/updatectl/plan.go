@@ -12,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-func (c *cli) planCommand() *cobra.Command {
+func planCommand(c *cli) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "plan",

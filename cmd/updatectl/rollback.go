@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func (c *cli) rollbackCommand() *cobra.Command {
+func rollbackCommand(c *cli) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "rollback [ROOT]",

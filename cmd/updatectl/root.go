@@ -73,10 +73,10 @@ while the kernel keeps running. "updatectl rollback" goes back.`,
 			cmd.AddCommand(sub)
 		}
 	}
-	add("update", c.checkCommand(), c.planCommand(), c.stageCommand(), c.applyCommand(), c.rollbackCommand(), c.livepatchCommand(), c.confirmCommand())
-	add("look", c.statusCommand(), c.historyCommand(), c.verifyCommand(), c.configCommand())
-	add("keep", c.gcCommand(), c.pinCommand(), c.unpinCommand())
-	cmd.AddCommand(c.agentCommand(), c.versionCommand())
+	add("update", checkCommand(c), planCommand(c), stageCommand(c), applyCommand(c), rollbackCommand(c), livepatchCommand(c), confirmCommand(c))
+	add("look", statusCommand(c), historyCommand(c), verifyCommand(c), configCommand(c))
+	add("keep", gcCommand(c), pinCommand(c), unpinCommand(c))
+	cmd.AddCommand(agentCommand(c), versionCommand(c))
 	return cmd
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 )
 
-func (c *cli) stageCommand() *cobra.Command {
+func stageCommand(c *cli) *cobra.Command {
 	var o agent.ApplyOptions
 	cmd := &cobra.Command{
 		Use:   "stage",

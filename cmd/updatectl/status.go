@@ -16,7 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-func (c *cli) statusCommand() *cobra.Command {
+func statusCommand(c *cli) *cobra.Command {
 	var kernel bool
 	cmd := &cobra.Command{
 		Use:   "status",

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func (c *cli) verifyCommand() *cobra.Command {
+func verifyCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [ROOT]",
 		Short: "Check again, offline, who vouches for a root: by the evidence kept when it was staged",

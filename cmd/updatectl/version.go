@@ -18,17 +18,19 @@ func buildVersion() string {
 	return version
 }
 
-func (c *cli) versionCommand() *cobra.Command {
+func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of updatectl",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
-			value := struct {
-				Version string `json:"version"`
-			}{v}
-			return c.print("version", value, func(w io.Writer) { fmt.Fprintf(w, "updatectl %s\n", v) })
+			return c.print("version", versionAnswer{v}, func(w io.Writer) { fmt.Fprintf(w, "updatectl %s\n", v) })
 		},
 	}
+}
+
+// versionAnswer is the answer of version in JSON.
+type versionAnswer struct {
+	Version string `json:"version"`
 }

@@ -100,7 +100,8 @@ func TestHardLinksShareAnInode(t *testing.T) {
 			headers := []tar.Header{file("a/first"), link("b/m-second", "a/first"), link("a/third", "a/first"),
 				{Typeflag: tar.TypeSymlink, Name: "sym", Linkname: "x"}, link("b/sym", "sym"), link("top", "a/first")}
 			for i := range neighbours {
-				headers = append(headers, file(fmt.Sprintf("b/%s-neighbour-with-a-name-%d", string(rune('a'+i%26)), i)))
+				headers = append(headers,
+					file(fmt.Sprintf("b/%s-neighbour-with-a-name-%d", string(rune('a'+i%26)), i)))
 			}
 			f := write(t, build(t, headers...))
 			first := stat(t, f, "a/first")
@@ -150,7 +151,8 @@ func TestObjectsRefusesOtherFiles(t *testing.T) {
 }
 
 func TestTheSameTreeGivesTheSameImage(t *testing.T) {
-	headers := []tar.Header{file("a"), file("d/b"), link("c", "a"), {Typeflag: tar.TypeDir, Name: "e", Mode: 0o755, ModTime: time.Unix(5, 7), Format: tar.FormatPAX}}
+	headers := []tar.Header{file("a"), file("d/b"), link("c", "a"),
+		{Typeflag: tar.TypeDir, Name: "e", Mode: 0o755, ModTime: time.Unix(5, 7), Format: tar.FormatPAX}}
 	one := write(t, build(t, headers...))
 	headers[0], headers[1] = headers[1], headers[0]
 	two := write(t, build(t, headers...))

@@ -118,7 +118,8 @@ func (r *raw) entry(name string) (dirent, error) {
 		return dirent{}, err
 	}
 	base := path.Base(name)
-	i, ok := slices.BinarySearchFunc(dir.entries, base, func(e dirent, name string) int { return strings.Compare(e.name, name) })
+	i, ok := slices.BinarySearchFunc(dir.entries, base,
+		func(e dirent, name string) int { return strings.Compare(e.name, name) })
 	if !ok {
 		return dirent{}, fmt.Errorf("it has no %q", name)
 	}

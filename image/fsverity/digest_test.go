@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The digests were printed by `fsverity digest --compact` (fsverity-utils 1.5) for files of that many letters u. The
-// sizes lie on both sides of a block, of a full block of hashes (128 blocks) of a second level and of a third.
+// The digests were printed by `fsverity digest --compact` (fsverity-utils 1.5) for files with that many letters u. The
+// sizes are just below and above a block, a full block of hashes (128 blocks), and a second and a third level.
 var known = []struct {
 	size   int
 	digest string

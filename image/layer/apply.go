@@ -193,7 +193,8 @@ func (t *Tree) checkTarget(n *Inode, hdr *tar.Header) error {
 		return fmt.Errorf("%w: the symbolic link %q has the target %q", ErrLayer, hdr.Name, n.Target)
 	}
 	if len(n.Target) > maxTarget {
-		return fmt.Errorf("%w: the target of %q has %d bytes, more than %d", ErrLimit, hdr.Name, len(n.Target), maxTarget)
+		return fmt.Errorf("%w: the target of %q has %d bytes, more than %d", ErrLimit, hdr.Name, len(n.Target),
+			maxTarget)
 	}
 	return t.charge(len(n.Target))
 }

@@ -21,7 +21,7 @@ func splitPath(name string) ([]string, error) {
 		switch part {
 		case "", ".":
 		case "..":
-			return nil, fmt.Errorf("%w: the path %q contains ..", ErrLayer, name)
+			return nil, fmt.Errorf("%w: there is a .. in the path %q", ErrLayer, name)
 		default:
 			parts = append(parts, part)
 		}

@@ -39,7 +39,7 @@ func zstded(t testing.TB, data []byte) []byte {
 	return w.EncodeAll(data, nil)
 }
 
-// skippable is a zstd frame that decoders pass over; zstd:chunked ends with two.
+// skippable is a zstd frame that decoders skip. zstd:chunked ends with two of them.
 const skippable = "\x50\x2a\x4d\x18\x04\x00\x00\x00toc!"
 
 func TestAddBlobReadsEveryForm(t *testing.T) {
@@ -53,14 +53,17 @@ func TestAddBlobReadsEveryForm(t *testing.T) {
 	}{
 		{"tar", ocispec.MediaTypeImageLayer, raw},
 		{"gzip", ocispec.MediaTypeImageLayerGzip, gzipped(t, raw)},
-		{"gzip in members", ocispec.MediaTypeImageLayerGzip, append(gzipped(t, raw[:half]), gzipped(t, raw[half:])...)},
+		{"gzip in members", ocispec.MediaTypeImageLayerGzip,
+			append(gzipped(t, raw[:half]), gzipped(t, raw[half:])...)},
 		{"docker", mediaTypeDocker, gzipped(t, raw)},
 		{"zstd", ocispec.MediaTypeImageLayerZstd, zstded(t, raw)},
-		{"zstd:chunked", ocispec.MediaTypeImageLayerZstd, slices.Concat(zstded(t, raw[:half]), zstded(t, raw[half:]), []byte(skippable+skippable))},
+		{"zstd:chunked", ocispec.MediaTypeImageLayerZstd,
+			slices.Concat(zstded(t, raw[:half]), zstded(t, raw[half:]), []byte(skippable+skippable))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tree, content := NewTree(), objects{}
-			if err := tree.AddBlob(bytes.NewReader(c.blob), c.mediaType, digest.FromBytes(raw), content.put); err != nil {
+			if err := tree.AddBlob(bytes.NewReader(c.blob), c.mediaType, digest.FromBytes(raw),
+				content.put); err != nil {
 				t.Fatal(err)
 			}
 			if got := list(tree, content); !slices.Equal(got, want) {
@@ -70,7 +73,7 @@ func TestAddBlobReadsEveryForm(t *testing.T) {
 	}
 }
 
-// tail gives data and then an error, as a source does for a wrong digest.
+// tail returns data and then an error, as a source does for a wrong digest.
 type tail struct {
 	r   io.Reader
 	err error
@@ -99,21 +102,33 @@ func TestAddBlobRefuses(t *testing.T) {
 		diffID          digest.Digest
 		want            error
 	}{
-		{"wrong diff_id", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed), digest.FromString("x"), verify.ErrDigest},
-		{"bytes after the archive", ocispec.MediaTypeImageLayer, bytes.NewReader(append(bytes.Clone(raw), "more"...)), good, verify.ErrDigest},
+		{"wrong diff_id", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed), digest.FromString("x"),
+			verify.ErrDigest},
+		{"bytes after the archive", ocispec.MediaTypeImageLayer, bytes.NewReader(append(bytes.Clone(raw), "more"...)),
+			good, verify.ErrDigest},
 		{"unknown type", "application/vnd.oci.image.layer.v1.tar+xz", bytes.NewReader(packed), good, ErrLayer},
 		{"not gzip", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(packed), good, ErrLayer},
-		{"cut by its publisher", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed[:len(packed)-9]), good, ErrLayer},
-		{"gzip cut by its publisher", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, raw)[:900]), good, ErrLayer},
-		{"archive cut by its publisher", ocispec.MediaTypeImageLayer, bytes.NewReader(raw[:5000]), digest.FromBytes(raw[:5000]), ErrLayer},
-		{"hostile", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, hostile)), digest.FromBytes(hostile), ErrLayer},
-		// The source's verdict wins over what a broken stream looks like.
-		{"tampered", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(tampered), verify.ErrDigest}, good, verify.ErrDigest},
-		{"tampered and hostile", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(gzipped(t, hostile)), verify.ErrDigest}, good, verify.ErrDigest},
-		{"tampered behind the end", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed), verify.ErrDigest}, good, verify.ErrDigest},
-		{"connection lost", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed[:len(packed)-9]), errSource}, good, errSource},
-		{"connection lost in the archive", ocispec.MediaTypeImageLayer, &tail{bytes.NewReader(raw[:5000]), errSource}, good, errSource},
-		{"connection lost at once", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(nil), errSource}, good, errSource},
+		{"cut by its publisher", ocispec.MediaTypeImageLayerZstd, bytes.NewReader(packed[:len(packed)-9]), good,
+			ErrLayer},
+		{"gzip cut by its publisher", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, raw)[:900]), good,
+			ErrLayer},
+		{"archive cut by its publisher", ocispec.MediaTypeImageLayer, bytes.NewReader(raw[:5000]),
+			digest.FromBytes(raw[:5000]), ErrLayer},
+		{"hostile", ocispec.MediaTypeImageLayerGzip, bytes.NewReader(gzipped(t, hostile)), digest.FromBytes(hostile),
+			ErrLayer},
+		// The error of the source takes precedence over those about a broken stream.
+		{"tampered", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(tampered), verify.ErrDigest}, good,
+			verify.ErrDigest},
+		{"tampered and hostile", ocispec.MediaTypeImageLayerGzip,
+			&tail{bytes.NewReader(gzipped(t, hostile)), verify.ErrDigest}, good, verify.ErrDigest},
+		{"tampered behind the end", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed), verify.ErrDigest},
+			good, verify.ErrDigest},
+		{"connection lost", ocispec.MediaTypeImageLayerZstd, &tail{bytes.NewReader(packed[:len(packed)-9]), errSource},
+			good, errSource},
+		{"connection lost in the archive", ocispec.MediaTypeImageLayer, &tail{bytes.NewReader(raw[:5000]), errSource},
+			good, errSource},
+		{"connection lost at once", ocispec.MediaTypeImageLayerGzip, &tail{bytes.NewReader(nil), errSource}, good,
+			errSource},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := NewTree().AddBlob(c.blob, c.mediaType, c.diffID, objects{}.put)
@@ -127,12 +142,13 @@ func TestAddBlobRefuses(t *testing.T) {
 	}
 }
 
-// TestBombs: a blob that unpacks to far more than any root does is given up on long before it ends, with little
+// TestBombs checks that a blob which unpacks to far more than any root is refused long before its end, with little
 // memory.
 func TestBombs(t *testing.T) {
 	const frames, frame = 128, 64 << 20
 	var header bytes.Buffer
-	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "bomb", Typeflag: tar.TypeReg, Mode: 0o644, Size: frames * frame}); err != nil {
+	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "bomb", Typeflag: tar.TypeReg, Mode: 0o644,
+		Size: frames * frame}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -143,17 +159,18 @@ func TestBombs(t *testing.T) {
 		"zstd": {ocispec.MediaTypeImageLayerZstd, zstded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Both formats may be joined of several pieces.
+			// Both formats can be concatenated from several pieces.
 			blob := append(c.compress(t, header.Bytes()), bytes.Repeat(c.compress(t, make([]byte, frame)), frames)...)
 			runtime.GC()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			unpacked := int64(0)
-			err := NewTree().AddBlob(bytes.NewReader(blob), c.mediaType, digest.FromString("any"), func(r io.Reader, _ int64) (fsverity.Digest, error) {
-				n, err := io.Copy(io.Discard, r)
-				unpacked = n
-				return fsverity.Digest{}, err
-			})
+			err := NewTree().AddBlob(bytes.NewReader(blob), c.mediaType, digest.FromString("any"),
+				func(r io.Reader, _ int64) (fsverity.Digest, error) {
+					n, err := io.Copy(io.Discard, r)
+					unpacked = n
+					return fsverity.Digest{}, err
+				})
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "times its size") {
 				t.Errorf("got %v, want ErrLimit", err)
@@ -168,7 +185,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestTooManyFiles: a million tiny files are refused half way, in less than 256 MB.
+// TestTooManyFiles checks that a million tiny files are refused half-way, in less than 256 MB.
 func TestTooManyFiles(t *testing.T) {
 	r, w := io.Pipe()
 	defer r.Close()
@@ -201,7 +218,8 @@ func TestAddBlobStopsWhenTheStoreFails(t *testing.T) {
 	full := errors.New("disk full")
 	raw := pack(t, file("a", strings.Repeat("content ", 1_000_000)), file("b", "1"))
 	put := func(io.Reader, int64) (fsverity.Digest, error) { return fsverity.Digest{}, full }
-	err := NewTree().AddBlob(bytes.NewReader(zstded(t, raw)), ocispec.MediaTypeImageLayerZstd, digest.FromBytes(raw), put)
+	err := NewTree().AddBlob(bytes.NewReader(zstded(t, raw)), ocispec.MediaTypeImageLayerZstd, digest.FromBytes(raw),
+		put)
 	if err != full {
 		t.Errorf("got %v, want %v", err, full)
 	}
@@ -234,7 +252,7 @@ func FuzzAdd(f *testing.F) {
 		}
 		err := tree.Add(bytes.NewReader(layer), func(r io.Reader, size int64) (fsverity.Digest, error) {
 			if size > 1<<20 {
-				return fsverity.Digest{}, ErrLimit // a hole of gigabytes is legal and slow
+				return fsverity.Digest{}, ErrLimit // a hole of gigabytes is valid, but slow
 			}
 			return objects{}.put(r, size)
 		})
@@ -250,8 +268,7 @@ func FuzzAdd(f *testing.F) {
 	})
 }
 
-// FuzzAddBlob reads what a layer is compressed as, tables of contents of zstd:chunked included; those are passed over
-// unread, as frames of no content.
+// FuzzAddBlob reads layers in all compressed forms, including the table of contents of zstd:chunked, which is skipped.
 func FuzzAddBlob(f *testing.F) {
 	raw := pack(f, dir("d"), file("d/a", "1"))
 	seeds := map[string][]byte{
@@ -268,12 +285,13 @@ func FuzzAddBlob(f *testing.F) {
 	diff := digest.FromBytes(raw)
 	f.Fuzz(func(t *testing.T, mediaType string, blob []byte) {
 		tree := NewTree()
-		err := tree.AddBlob(bytes.NewReader(blob), mediaType, diff, func(r io.Reader, size int64) (fsverity.Digest, error) {
-			if size > 1<<20 {
-				return fsverity.Digest{}, ErrLimit
-			}
-			return objects{}.put(r, size)
-		})
+		err := tree.AddBlob(bytes.NewReader(blob), mediaType, diff,
+			func(r io.Reader, size int64) (fsverity.Digest, error) {
+				if size > 1<<20 {
+					return fsverity.Digest{}, ErrLimit
+				}
+				return objects{}.put(r, size)
+			})
 		if err != nil && !errors.Is(err, verify.ErrNotTrusted) {
 			t.Errorf("%v has no class", err)
 		}

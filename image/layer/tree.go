@@ -205,7 +205,8 @@ func (w *walker) walk(path []string) (*Inode, error) {
 			continue
 		}
 		if w.links++; w.links > maxSymlinks {
-			return nil, fmt.Errorf("%w: there are more than %d symbolic links on the way to %q", ErrLayer, maxSymlinks, name)
+			return nil, fmt.Errorf("%w: there are more than %d symbolic links on the way to %q", ErrLayer, maxSymlinks,
+				name)
 		}
 		if strings.HasPrefix(next.Target, "/") {
 			stack = stack[:1]

@@ -17,7 +17,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ent is one entry of a layer under test.
+// ent is an entry of a layer.
 type ent struct {
 	tar.Header
 	body string
@@ -74,7 +74,7 @@ func pack(t testing.TB, entries ...ent) []byte {
 	return buf.Bytes()
 }
 
-// objects is a Putter that remembers.
+// objects is a Putter that remembers contents.
 type objects map[fsverity.Digest]string
 
 func (o objects) put(r io.Reader, size int64) (fsverity.Digest, error) {
@@ -87,7 +87,7 @@ func (o objects) put(r io.Reader, size int64) (fsverity.Digest, error) {
 	return d, nil
 }
 
-// apply applies layers and lists what results.
+// apply applies layers and lists the resulting tree.
 func apply(t testing.TB, layers ...[]byte) ([]string, error) {
 	t.Helper()
 	tree, content := NewTree(), objects{}
@@ -99,7 +99,7 @@ func apply(t testing.TB, layers ...[]byte) ([]string, error) {
 	return list(tree, content), nil
 }
 
-// list describes a tree in words: names of one inode share a letter.
+// list describes a tree in words. Names of the same inode have the same letter.
 func list(tree *Tree, content objects) []string {
 	var lines []string
 	shared := map[*Inode]int{}
@@ -142,54 +142,74 @@ func TestTree(t *testing.T) {
 			[]string{"a file 1", "b dir 755", "b/c file 2", "d dir 700"}},
 		{"a later layer replaces", layers{{file("a", "1"), file("b", "1")}, {file("a", "2")}},
 			[]string{"a file 2", "b file 1"}},
-		{"directory over directory merges", layers{{dir("d"), file("d/a", "1")}, {dir("d").with(func(h *tar.Header) { h.Mode = 0o755 }), file("d/b", "2")}},
+		{"directory over directory merges",
+			layers{{dir("d"), file("d/a", "1")},
+				{dir("d").with(func(h *tar.Header) { h.Mode = 0o755 }), file("d/b", "2")}},
 			[]string{"d dir 755", "d/a file 1", "d/b file 2"}},
 		{"file over directory removes it all", layers{{file("d/a", "1")}, {file("d", "2")}}, []string{"d file 2"}},
-		{"directory over file", layers{{file("d", "1")}, {dir("d"), file("d/a", "2")}}, []string{"d dir 700", "d/a file 2"}},
+		{"directory over file", layers{{file("d", "1")}, {dir("d"), file("d/a", "2")}},
+			[]string{"d dir 700", "d/a file 2"}},
 		{"directory over symlink replaces the link", layers{{dir("real"), symlink("d", "real")}, {dir("d")}},
 			[]string{"d dir 700", "real dir 700"}},
 
 		{"whiteout of a file", layers{{file("a", "1"), file("b", "1")}, {file(".wh.a", "")}}, []string{"b file 1"}},
-		{"whiteout of a directory", layers{{file("d/e/a", "1"), file("b", "1")}, {file(".wh.d", "")}}, []string{"b file 1"}},
-		{"whiteout of nothing", layers{{file("a", "1")}, {file(".wh.b", ""), file("no/.wh.c", "")}}, []string{"a file 1"}},
-		{"whiteout before what replaces it", layers{{file("a", "1")}, {file(".wh.a", ""), file("a", "2")}}, []string{"a file 2"}},
-		{"whiteout after what replaces it", layers{{file("a", "1")}, {file("a", "2"), file(".wh.a", "")}}, []string{"a file 2"}},
+		{"whiteout of a directory", layers{{file("d/e/a", "1"), file("b", "1")}, {file(".wh.d", "")}},
+			[]string{"b file 1"}},
+		{"whiteout of nothing", layers{{file("a", "1")}, {file(".wh.b", ""), file("no/.wh.c", "")}},
+			[]string{"a file 1"}},
+		{"whiteout before what replaces it", layers{{file("a", "1")}, {file(".wh.a", ""), file("a", "2")}},
+			[]string{"a file 2"}},
+		{"whiteout after what replaces it", layers{{file("a", "1")}, {file("a", "2"), file(".wh.a", "")}},
+			[]string{"a file 2"}},
 		{"whiteout does not reach its own layer", layers{{file("a", "1"), file(".wh.a", "")}}, []string{"a file 1"}},
-		{"whiteout of a directory after its new content", layers{{dir("d"), file("d/old", "1")}, {file("d/new", "2"), file(".wh.d", "")}},
+		{"whiteout of a directory after its new content",
+			layers{{dir("d"), file("d/old", "1")}, {file("d/new", "2"), file(".wh.d", "")}},
 			[]string{"d dir 755", "d/new file 2"}},
-		{"whiteout of a directory before its new content", layers{{dir("d"), file("d/old", "1")}, {file(".wh.d", ""), file("d/new", "2")}},
+		{"whiteout of a directory before its new content",
+			layers{{dir("d"), file("d/old", "1")}, {file(".wh.d", ""), file("d/new", "2")}},
 			[]string{"d dir 755", "d/new file 2"}},
-		{"whiteout of a directory described again", layers{{dir("d"), file("d/old", "1")}, {dir("d"), file(".wh.d", "")}},
+		{"whiteout of a directory described again",
+			layers{{dir("d"), file("d/old", "1")}, {dir("d"), file(".wh.d", "")}},
 			[]string{"d dir 700"}},
-		{"whiteout through a linked parent", layers{{file("usr/lib/a", "1"), symlink("lib", "usr/lib")}, {file("lib/.wh.a", "")}},
+		{"whiteout through a linked parent",
+			layers{{file("usr/lib/a", "1"), symlink("lib", "usr/lib")}, {file("lib/.wh.a", "")}},
 			[]string{"lib -> usr/lib", "usr dir 755", "usr/lib dir 755"}},
 		{"whiteout of a whiteout's name", layers{{file("wh.a", "1")}, {file(".wh.wh.a", "")}}, nil},
 
-		{"opaque first", layers{{dir("d"), file("d/a", "1"), file("d/e/b", "1")}, {file("d/.wh..wh..opq", ""), file("d/e/c", "2")}},
+		{"opaque first", layers{{dir("d"), file("d/a", "1"), file("d/e/b", "1")},
+			{file("d/.wh..wh..opq", ""), file("d/e/c", "2")}},
 			[]string{"d dir 700", "d/e dir 755", "d/e/c file 2"}},
-		{"opaque last", layers{{dir("d"), file("d/a", "1"), dir("d/e"), file("d/e/b", "1")}, {file("d/e/c", "2"), file("d/.wh..wh..opq", "")}},
+		{"opaque last", layers{{dir("d"), file("d/a", "1"), dir("d/e"), file("d/e/b", "1")},
+			{file("d/e/c", "2"), file("d/.wh..wh..opq", "")}},
 			[]string{"d dir 700", "d/e dir 755", "d/e/c file 2"}},
-		{"opaque keeps what the layer describes", layers{{dir("d/e"), file("d/e/b", "1")}, {dir("d/e"), file("d/.wh..wh..opq", "")}},
+		{"opaque keeps what the layer describes",
+			layers{{dir("d/e"), file("d/e/b", "1")}, {dir("d/e"), file("d/.wh..wh..opq", "")}},
 			[]string{"d dir 755", "d/e dir 700"}},
 		{"opaque where nothing is", layers{{file("a", "1")}, {file("d/.wh..wh..opq", "")}}, []string{"a file 1"}},
 		{"opaque root", layers{{file("a", "1")}, {file(".wh..wh..opq", ""), file("b", "2")}}, []string{"b file 2"}},
-		{"bookkeeping of aufs", layers{{file(".wh..wh.aufs", ""), file(".wh..wh.plnk/1.2", "x"), file("a", "1")}}, []string{"a file 1"}},
+		{"bookkeeping of aufs", layers{{file(".wh..wh.aufs", ""), file(".wh..wh.plnk/1.2", "x"), file("a", "1")}},
+			[]string{"a file 1"}},
 
 		{"hard links share an inode", layers{{file("a", "1"), link("b", "a"), link("d/c", "/b")}},
 			[]string{"a file 1 =A", "b file 1 =A", "d dir 755", "d/c file 1 =A"}},
-		{"replacing one name leaves the others", layers{{file("a", "1"), link("b", "a"), link("c", "a")}, {file("a", "2")}},
+		{"replacing one name leaves the others",
+			layers{{file("a", "1"), link("b", "a"), link("c", "a")}, {file("a", "2")}},
 			[]string{"a file 2", "b file 1 =A", "c file 1 =A"}},
-		{"removing one name leaves the other", layers{{file("a", "1"), link("b", "a")}, {file(".wh.a", "")}}, []string{"b file 1"}},
-		{"link to a lower layer's file", layers{{file("a", "1")}, {link("b", "./a")}}, []string{"a file 1 =A", "b file 1 =A"}},
+		{"removing one name leaves the other", layers{{file("a", "1"), link("b", "a")}, {file(".wh.a", "")}},
+			[]string{"b file 1"}},
+		{"link to a lower layer's file", layers{{file("a", "1")}, {link("b", "./a")}},
+			[]string{"a file 1 =A", "b file 1 =A"}},
 		{"link to a symbolic link is not followed", layers{{symlink("l", "nowhere"), link("b", "l")}},
 			[]string{"b -> nowhere =A", "l -> nowhere =A"}},
-		{"link target below a linked parent", layers{{file("usr/lib/a", "1"), symlink("lib", "/usr/lib"), link("b", "lib/a")}},
+		{"link target below a linked parent",
+			layers{{file("usr/lib/a", "1"), symlink("lib", "/usr/lib"), link("b", "lib/a")}},
 			[]string{"b file 1 =A", "lib -> /usr/lib", "usr dir 755", "usr/lib dir 755", "usr/lib/a file 1 =A"}},
 		{"link onto itself", layers{{file("a", "1"), link("a", "a")}}, []string{"a file 1"}},
 		{"link to a device", layers{{special(tar.TypeChar, "n", 1, 3), link("m", "n")}},
 			[]string{"m special 20000 1:3 =A", "n special 20000 1:3 =A"}},
 
-		{"parent is a link of a lower layer", layers{{dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "1")}},
+		{"parent is a link of a lower layer",
+			layers{{dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "1")}},
 			[]string{"lib -> usr/lib", "usr dir 755", "usr/lib dir 700", "usr/lib/a file 1"}},
 		{"parent is an absolute link", layers{{dir("usr/lib"), symlink("lib", "/usr/lib"), file("lib/a", "1")}},
 			[]string{"lib -> /usr/lib", "usr dir 755", "usr/lib dir 700", "usr/lib/a file 1"}},
@@ -200,10 +220,14 @@ func TestTree(t *testing.T) {
 		{"dangling parent is made", layers{{symlink("a", "new/place"), file("a/x", "1")}},
 			[]string{"a -> new/place", "new dir 755", "new/place dir 755", "new/place/x file 1"}},
 
-		{"devices and fifos", layers{{special(tar.TypeChar, "c", 1, 3), special(tar.TypeBlock, "b", 259, 70000), special(tar.TypeFifo, "f", 0, 0), special(tar.TypeBlock, "z", 0, 0)}},
-			[]string{"b special 60000 259:70000", "c special 20000 1:3", "f special 10000 0:0", "z special 60000 0:0"}},
+		{"devices and fifos",
+			layers{{special(tar.TypeChar, "c", 1, 3), special(tar.TypeBlock, "b", 259, 70000),
+				special(tar.TypeFifo, "f", 0, 0), special(tar.TypeBlock, "z", 0, 0)}},
+			[]string{"b special 60000 259:70000", "c special 20000 1:3", "f special 10000 0:0",
+				"z special 60000 0:0"}},
 		{"empty file", layers{{file("a", "")}}, []string{"a file "}},
-		{"global header", layers{{ent{tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax", PAXRecords: map[string]string{"comment": "x"}}, ""}, file("a", "1")}}, []string{"a file 1"}},
+		{"global header", layers{{ent{tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax",
+			PAXRecords: map[string]string{"comment": "x"}}, ""}, file("a", "1")}}, []string{"a file 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var packed [][]byte
@@ -261,7 +285,8 @@ func TestHostileEntries(t *testing.T) {
 		{"name of an implied directory", []ent{file(long+"/a", "1")}, ErrLimit},
 		{"path", []ent{file(strings.Repeat("d/", 2100)+"a", "1")}, ErrLimit},
 		{"path by way of links", []ent{
-			file(strings.Repeat("d/", 1500)+"a", "1"), symlink("s", strings.Repeat("d/", 1500)), file("s/"+strings.Repeat("e/", 1500)+"a", "1"),
+			file(strings.Repeat("d/", 1500)+"a", "1"), symlink("s", strings.Repeat("d/", 1500)),
+			file("s/"+strings.Repeat("e/", 1500)+"a", "1"),
 		}, ErrLimit},
 		{"symbolic link's target", []ent{symlink("a", strings.Repeat("t", 4096))}, ErrLimit},
 		{"attribute's value", []ent{file("a", "").xattr("user.big", strings.Repeat("v", 1<<16))}, ErrLimit},
@@ -279,8 +304,7 @@ func TestHostileEntries(t *testing.T) {
 	}
 }
 
-// Bounds that take too much input to run into are lowered to where they bite: the tree is told that most of the
-// allowance is used up.
+// Some bounds would need too much input to be reached, so the tree begins with most of the allowance used up.
 func TestBoundsOfTheWholeImage(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -328,20 +352,22 @@ func TestAttributes(t *testing.T) {
 		n.Mtime != when.Unix() || n.MtimeNs != 123456789 {
 		t.Fatalf("got %+v", n)
 	}
-	if len(n.Xattrs) != 5 || n.Xattrs["security.selinux"] != "system_u:object_r:bin_t:s0\x00" || n.Xattrs["user.note"] != "line\nline" {
+	if len(n.Xattrs) != 5 || n.Xattrs["security.selinux"] != "system_u:object_r:bin_t:s0\x00" ||
+		n.Xattrs["user.note"] != "line\nline" {
 		t.Errorf("attributes: %q", n.Xattrs)
 	}
 }
 
 func TestSparseFiles(t *testing.T) {
-	// As GNU tar 1.34 --format=posix writes them (version 1.0), made with its header records: a map in the data, then
-	// the pieces.
+	// GNU tar 1.34 --format=posix (version 1.0) writes them like this: a map at the beginning of the data, then the
+	// pieces.
 	const size = 1 << 20
 	sparseMap := "2\n0\n3\n1048573\n3\n"
 	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "abcdef"
 	e := ent{tar.Header{Typeflag: tar.TypeReg, Name: "GNUSparseFile.0/s", Mode: 0o644, Size: int64(len(body))}, body}
 	raw := packSparse(t, e, map[string]string{
-		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s", "GNU.sparse.realsize": fmt.Sprint(size),
+		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s",
+		"GNU.sparse.realsize": fmt.Sprint(size),
 	})
 	content := objects{}
 	tree := NewTree()
@@ -358,7 +384,7 @@ func TestSparseFiles(t *testing.T) {
 	}
 }
 
-// packSparse writes an entry with PAX records that archive/tar's writer refuses to write.
+// packSparse writes an entry with PAX records that archive/tar refuses to write.
 func packSparse(t *testing.T, e ent, records map[string]string) []byte {
 	t.Helper()
 	var pax strings.Builder
@@ -386,7 +412,8 @@ func packSparse(t *testing.T, e ent, records map[string]string) []byte {
 
 func TestLookupFollowsLinks(t *testing.T) {
 	tree := NewTree()
-	raw := pack(t, file("usr/lib/os-release", "ID=x"), symlink("etc/os-release", "../usr/lib/os-release"), symlink("loop", "loop"))
+	raw := pack(t, file("usr/lib/os-release", "ID=x"), symlink("etc/os-release", "../usr/lib/os-release"),
+		symlink("loop", "loop"))
 	if err := tree.Add(bytes.NewReader(raw), objects{}.put); err != nil {
 		t.Fatal(err)
 	}

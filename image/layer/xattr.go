@@ -54,7 +54,8 @@ func checkXattr(path, name, value string) error {
 		return fmt.Errorf("%w: %q has an attribute called %q", ErrLayer, path, name)
 	}
 	if len(name) > maxName || len(value) > maxXattr {
-		return fmt.Errorf("%w: an attribute of %q has a name of %d bytes and a value of %d", ErrLimit, path, len(name), len(value))
+		return fmt.Errorf("%w: an attribute of %q has a name of %d bytes and a value of %d", ErrLimit, path, len(name),
+			len(value))
 	}
 	return nil
 }

@@ -31,7 +31,8 @@ func Of(head []byte) string {
 	if len(head) < HeadSize || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
 		return ""
 	}
-	h := elf.FileHeader{Class: elf.Class(head[elf.EI_CLASS]), Data: elf.Data(head[elf.EI_DATA]), ByteOrder: binary.LittleEndian}
+	h := elf.FileHeader{Class: elf.Class(head[elf.EI_CLASS]), Data: elf.Data(head[elf.EI_DATA]),
+		ByteOrder: binary.LittleEndian}
 	if h.Data == elf.ELFDATA2MSB {
 		h.ByteOrder = binary.BigEndian
 	}

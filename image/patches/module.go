@@ -107,7 +107,8 @@ func (m *Module) readInfo(info []byte) error {
 	case fields["livepatch"] != "Y":
 		return fmt.Errorf("%w: the module does not say that it is a live patch (livepatch=Y in .modinfo)", ErrModule)
 	case m.Name == "" || m.KernelRelease == "":
-		return fmt.Errorf("%w: the module does not say its name and the kernel that it was built for (.modinfo)", ErrModule)
+		return fmt.Errorf("%w: the module does not say its name and the kernel that it was built for (.modinfo)",
+			ErrModule)
 	}
 	return nil
 }
@@ -120,7 +121,8 @@ func (m *Module) checkName(f *elf.File) error {
 		return err
 	}
 	if !bytes.Contains(this, []byte("\x00"+m.Name+"\x00")) {
-		return fmt.Errorf("%w: .modinfo says that the module is called %q, and the kernel would call it something else", ErrModule, m.Name)
+		return fmt.Errorf("%w: .modinfo says that the module is called %q, and the kernel would call it otherwise",
+			ErrModule, m.Name)
 	}
 	return nil
 }
@@ -131,7 +133,8 @@ func (m Module) Check(p release.LivePatch) error {
 	case m.Name != p.Name:
 		return fmt.Errorf("%w: the module is called %q, and the release lists it as %q", ErrModule, m.Name, p.Name)
 	case m.KernelRelease != p.KernelRelease:
-		return fmt.Errorf("%w: %s was built for the kernel %q, and the release lists it for %q", ErrModule, m.Name, m.KernelRelease, p.KernelRelease)
+		return fmt.Errorf("%w: %s was built for the kernel %q, and the release lists it for %q", ErrModule, m.Name,
+			m.KernelRelease, p.KernelRelease)
 	}
 	return nil
 }
@@ -141,5 +144,6 @@ func (m Module) CheckMachine(architecture string) error {
 	if m.Architecture == architecture && architecture != "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name, cmp.Or(m.Architecture, "an unknown architecture"), architecture)
+	return fmt.Errorf("%w: %s is for %s, and this host is %s", ErrModule, m.Name,
+		cmp.Or(m.Architecture, "an unknown architecture"), architecture)
 }

@@ -25,22 +25,34 @@ func TestParse(t *testing.T) {
 		content []byte
 		want    string // of the error, "" for none
 	}{
-		"good":                        {good.Bytes(), ""},
-		"signed":                      {change(func(m *patchestest.Module) { m.Signed = true }), ""},
-		"with build id":               {change(func(m *patchestest.Module) { m.Note = "note" }), ""},
-		"empty":                       {nil, "not an uncompressed kernel module"},
-		"text":                        {[]byte("a text"), "not an uncompressed kernel module"},
-		"compressed":                  {[]byte("\xfd7zXZ\x00 and more"), "not an uncompressed kernel module"},
-		"cut short":                   {good.Bytes()[:80], "not an uncompressed kernel module"},
-		"program":                     {change(func(m *patchestest.Module) { m.Type = elf.ET_EXEC }), "of type ET_EXEC"},
-		"other module":                {change(func(m *patchestest.Module) { m.Info = "name=fix_one\x00vermagic=" + kernel + " SMP\x00" }), "livepatch=Y"},
-		"said no":                     {change(func(m *patchestest.Module) { m.Info = "name=fix_one\x00livepatch=N\x00vermagic=x\x00" }), "livepatch=Y"},
-		"no name":                     {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00vermagic=x\x00" }), "its name"},
-		"no kernel":                   {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=fix_one\x00" }), "the kernel that it was built for"},
-		"two names":                   {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=a\x00name=b\x00vermagic=x\x00" }), "has name twice"},
-		"another name for the kernel": {change(func(m *patchestest.Module) { m.KnownAs = "fix_one_more" }), `says that the module is called "fix_one"`},
-		"large .modinfo":              {change(func(m *patchestest.Module) { m.Info = strings.Repeat("x", maxInfo+1) }), "cannot read its section .modinfo"},
-		"too large":                   {make([]byte, MaxModule+1), "more than"},
+		"good":          {good.Bytes(), ""},
+		"signed":        {change(func(m *patchestest.Module) { m.Signed = true }), ""},
+		"with build id": {change(func(m *patchestest.Module) { m.Note = "note" }), ""},
+		"empty":         {nil, "not an uncompressed kernel module"},
+		"text":          {[]byte("a text"), "not an uncompressed kernel module"},
+		"compressed":    {[]byte("\xfd7zXZ\x00 and more"), "not an uncompressed kernel module"},
+		"cut short":     {good.Bytes()[:80], "not an uncompressed kernel module"},
+		"program": {change(func(m *patchestest.Module) { m.Type = elf.ET_EXEC }),
+			"of type ET_EXEC"},
+		"other module": {change(func(m *patchestest.Module) {
+			m.Info = "name=fix_one\x00vermagic=" +
+				kernel + " SMP\x00"
+		}), "livepatch=Y"},
+		"said no": {change(func(m *patchestest.Module) { m.Info = "name=fix_one\x00livepatch=N\x00vermagic=x\x00" }),
+			"livepatch=Y"},
+		"no name": {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00vermagic=x\x00" }), "its name"},
+		"no kernel": {change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=fix_one\x00" }),
+			"the kernel that it was built for"},
+		"two names": {
+			change(func(m *patchestest.Module) { m.Info = "livepatch=Y\x00name=a\x00name=b\x00vermagic=x\x00" }),
+			"has name twice"},
+		"another name for the kernel": {change(func(m *patchestest.Module) { m.KnownAs = "fix_one_more" }),
+			`says that the module is called "fix_one"`},
+		"large .modinfo": {change(func(m *patchestest.Module) {
+			m.Info = strings.Repeat("x", maxInfo+
+				1)
+		}), "cannot read its section .modinfo"},
+		"too large": {make([]byte, MaxModule+1), "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := Parse(c.content)
@@ -50,7 +62,8 @@ func TestParse(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || m.Name != "fix_one" || m.KernelRelease != kernel || m.Signed != (name == "signed") || (m.Note != nil) != (name == "with build id") {
+			if err != nil || m.Name != "fix_one" || m.KernelRelease != kernel || m.Signed != (name == "signed") ||
+				(m.Note != nil) != (name == "with build id") {
 				t.Errorf("%+v, %v", m, err)
 			}
 			if err := m.CheckMachine(runtime.GOARCH); err != nil {
@@ -68,7 +81,8 @@ func TestCheck(t *testing.T) {
 		{"fix_one", "6.1.0", "was built for the kernel"},
 	} {
 		err := m.Check(release.LivePatch{Name: c.name, KernelRelease: c.release})
-		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrModule) || !strings.Contains(err.Error(), c.want)) {
+		if c.want == "" && err != nil || c.want != "" &&
+			(!errors.Is(err, ErrModule) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v: %v", c, err)
 		}
 	}
@@ -82,7 +96,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Whatever bytes a module has, reading it ends in a live patch with a name and a kernel, or in an ErrModule.
+// Whatever bytes a module has, parsing it returns a live patch with a name and a kernel, or an ErrModule.
 func FuzzParse(f *testing.F) {
 	seeds := [][]byte{
 		patchestest.Module{Name: "fix_one", Release: kernel, Note: "note", Signed: true}.Bytes(),

@@ -86,7 +86,8 @@ func (s Store) open(create bool) (casext.Engine, error) {
 // their names.
 func (s Store) create() error {
 	fresh := s.dir + ".new"
-	if err := errors.Join(os.RemoveAll(fresh), dir.Create(fresh), os.Chmod(fresh, 0o700), durable.SyncFS(fresh)); err != nil {
+	if err := errors.Join(os.RemoveAll(fresh), dir.Create(fresh), os.Chmod(fresh, 0o700),
+		durable.SyncFS(fresh)); err != nil {
 		return err
 	}
 	return os.Rename(fresh, s.dir)
@@ -136,19 +137,20 @@ func readEntry(d ocispec.Descriptor) (Stored, bool) {
 // Keep stores live patches of a verified release, with the evidence of the release. Live patches that are stored
 // already are not fetched again; this release becomes their evidence. The evidence is stored even if there is nothing
 // to fetch, because it says what the release fixes. Nothing is listed before it is complete, checked and on the disk.
-func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified, patches []release.LivePatch) (err error) {
+func (s Store) Keep(ctx context.Context, src *source.Source, v *verify.Verified,
+	patches []release.LivePatch) (err error) {
 	e, err := s.open(true)
 	if err != nil {
-		return fmt.Errorf("cannot open the store of live patches: %w", store.Full(err))
+		return fmt.Errorf("cannot open the store of live patches: %w", store.AsNoSpace(err))
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	k := keeper{engine: e, source: src, release: v}
 	if err := k.putEvidence(ctx); err != nil {
-		return fmt.Errorf("cannot store the evidence of a release: %w", store.Full(err))
+		return fmt.Errorf("cannot store the evidence of a release: %w", store.AsNoSpace(err))
 	}
 	for _, p := range patches {
 		if err := k.fetch(ctx, p); err != nil {
-			return fmt.Errorf("cannot fetch the live patch %s: %w", p.Name, store.Full(err))
+			return fmt.Errorf("cannot fetch the live patch %s: %w", p.Name, store.AsNoSpace(err))
 		}
 	}
 	index, err := e.GetIndex(ctx)
@@ -173,7 +175,7 @@ func (s Store) writeIndex(ctx context.Context, e cas.Engine, index ocispec.Index
 		err = durable.SyncFS(s.dir)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write the index of live patches: %w", store.Full(err))
+		return fmt.Errorf("cannot write the index of live patches: %w", store.AsNoSpace(err))
 	}
 	return nil
 }
@@ -201,9 +203,10 @@ func (k *keeper) putEvidence(ctx context.Context) error {
 		return err
 	}
 	k.evidence = d
-	k.entries = append(k.entries, ocispec.Descriptor{MediaType: evidenceType, Digest: d, Size: size, Annotations: map[string]string{
-		release.AnnotationSequence: strconv.FormatInt(r.Sequence, 10), release.AnnotationVersion: r.Version,
-	}})
+	k.entries = append(k.entries,
+		ocispec.Descriptor{MediaType: evidenceType, Digest: d, Size: size, Annotations: map[string]string{
+			release.AnnotationSequence: strconv.FormatInt(r.Sequence, 10), release.AnnotationVersion: r.Version,
+		}})
 	return nil
 }
 
@@ -292,14 +295,18 @@ func getBlob(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte
 func modulePart(v *verify.Verified) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(v.Bytes(), &m); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
+		return ocispec.Descriptor{},
+			fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
 	if len(m.Layers) != 1 || m.Layers[0].MediaType != PartType {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the manifest %s does not have a kernel module as its only layer", ErrModule, v.Digest())
+		return ocispec.Descriptor{},
+			fmt.Errorf("%w: the manifest %s does not have a kernel module as its only layer", ErrModule, v.Digest())
 	}
 	d := m.Layers[0]
 	if d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 || d.Size < 0 || d.Size > MaxModule {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the manifest %s lists a module that cannot be fetched: %.140q, %d bytes", verify.ErrMalformed, v.Digest(), d.Digest, d.Size)
+		return ocispec.Descriptor{},
+			fmt.Errorf("%w: the manifest %s lists a module that cannot be fetched: %.140q, %d bytes",
+				verify.ErrMalformed, v.Digest(), d.Digest, d.Size)
 	}
 	d.Data = nil
 	return d, nil
@@ -326,7 +333,8 @@ func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l
 	}
 	i := slices.IndexFunc(r.LivePatches, stored.is)
 	if i < 0 {
-		return l, fmt.Errorf("%w: the release %s does not list it, or not for this kernel", verify.ErrUnsigned, r.Version)
+		return l, fmt.Errorf("%w: the release %s does not list it, or not for this kernel", verify.ErrUnsigned,
+			r.Version)
 	}
 	p := r.LivePatches[i]
 	e, err := s.open(false)
@@ -355,12 +363,14 @@ func (s Store) Load(ctx context.Context, stored Stored, policy verify.Policy) (l
 }
 
 // Release verifies the stored evidence of a release by the current policy. The error is a verify.ErrNotTrusted.
-func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verify.Policy) (*verify.Verified, *release.Release, error) {
+func (s Store) Release(ctx context.Context, evidence digest.Digest, policy verify.Policy) (*verify.Verified,
+	*release.Release, error) {
 	index, err := s.index(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	i := slices.IndexFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == evidence && d.MediaType == evidenceType })
+	i := slices.IndexFunc(index.Manifests,
+		func(d ocispec.Descriptor) bool { return d.Digest == evidence && d.MediaType == evidenceType })
 	if i < 0 {
 		return nil, nil, fmt.Errorf("%w: no evidence was kept", verify.ErrUnsigned)
 	}

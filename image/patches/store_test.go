@@ -52,20 +52,23 @@ func (p *publisher) policy() verify.Policy {
 	return verify.Policy{Keys: []verify.Key{public}}
 }
 
-// release publishes a release of these live patches, and reads it as a host does.
+// release publishes a release with these live patches, and reads it as a host does.
 func (p *publisher) release(sequence int64, names ...string) (*source.Source, *verify.Verified, *release.Release) {
 	p.t.Helper()
 	ctx := context.Background()
 	reference := "oci:" + p.layout + ":stable"
-	_, err := publish.NewRelease(ctx, reference, release.Header{Version: "1", Sequence: sequence, Expires: time.Now().Add(time.Hour)})
+	_, err := publish.NewRelease(ctx, reference,
+		release.Header{Version: "1", Sequence: sequence, Expires: time.Now().Add(time.Hour)})
 	check(p.t, err)
 	for _, name := range names {
 		file := filepath.Join(p.t.TempDir(), name+".ko")
 		check(p.t, os.WriteFile(file, moduleOf(name), 0o644))
-		_, err := publish.AddLivePatch(ctx, reference, file, release.LivePatch{KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"})
+		_, err := publish.AddLivePatch(ctx, reference, file,
+			release.LivePatch{KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789"})
 		check(p.t, err)
 	}
-	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: p.key, Form: verify.FormBundle, Time: time.Now()}, publish.Options{})
+	_, err = publish.Sign(ctx, reference, publish.Seal{Signer: p.key, Form: verify.FormBundle, Time: time.Now()},
+		publish.Options{})
 	check(p.t, err)
 	src, err := source.Open(reference, source.Options{})
 	check(p.t, err)
@@ -82,7 +85,7 @@ func (p *publisher) release(sequence int64, names ...string) (*source.Source, *v
 	return src, v, r
 }
 
-// moduleOf is the live patch of that name that the publisher has.
+// moduleOf returns the live patch with that name.
 func moduleOf(name string) []byte {
 	return patchestest.Module{Name: name, Release: running, Note: "note of " + name}.Bytes()
 }
@@ -111,9 +114,10 @@ func TestKeepAndLoad(t *testing.T) {
 	if err != nil || names(all) != "fix_one fix_two" || all[0].KernelVersion != "#1 SMP" {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	check(t, os.RemoveAll(p.layout)) // from here on without the source
+	check(t, os.RemoveAll(p.layout)) // the source is not needed any more
 	l, err := s.Load(ctx, all[0], p.policy())
-	if err != nil || l.Name != "fix_one" || !slices.Equal(l.Content, moduleOf("fix_one")) || string(all[0].Note) != "note of fix_one" || l.Vouchers[0].Signer != "release.pub" {
+	if err != nil || l.Name != "fix_one" || !slices.Equal(l.Content, moduleOf("fix_one")) ||
+		string(all[0].Note) != "note of fix_one" || l.Vouchers[0].Signer != "release.pub" {
 		t.Errorf("%+v, %v", l, err)
 	}
 	if _, err := s.Load(ctx, all[0], newPublisher(t).policy()); !errors.Is(err, verify.ErrWrongKey) {
@@ -122,13 +126,13 @@ func TestKeepAndLoad(t *testing.T) {
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
-	// Nothing is left of the writing.
+	// No temporary files are left.
 	if left, _ := filepath.Glob(dir + "/.umoci-*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
-// What lies on the disk is trusted no more than a registry: every part that was changed is found.
+// The disk is trusted no more than a registry: a change of any part is found.
 func TestLoadTrustsNothing(t *testing.T) {
 	ctx := context.Background()
 	p := newPublisher(t)
@@ -147,27 +151,38 @@ func TestLoadTrustsNothing(t *testing.T) {
 		change func(dir string, s *patches.Stored)
 		class  error
 	}{
-		"module changed":        {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) }, patches.ErrSpoilt},
-		"module longer":         {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) }, patches.ErrSpoilt},
-		"module gone":           {func(dir string, _ *patches.Stored) { check(t, os.Remove(blob(dir, module))) }, patches.ErrNotStored},
-		"manifest changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) }, patches.ErrSpoilt},
-		"evidence changed":      {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) }, patches.ErrSpoilt},
-		"no evidence":           {func(_ string, s *patches.Stored) { s.Evidence = "" }, verify.ErrUnsigned},
-		"for another kernel":    {func(_ string, s *patches.Stored) { s.KernelBuildID = "0123456789abcdef" }, verify.ErrUnsigned},
-		"under another name":    {func(_ string, s *patches.Stored) { s.Name = "fix_two" }, verify.ErrUnsigned},
-		"another manifest":      {func(_ string, s *patches.Stored) { s.Descriptor.Digest = module }, verify.ErrUnsigned},
-		"index names no module": {func(dir string, _ *patches.Stored) { check(t, os.Remove(filepath.Join(dir, "index.json"))) }, nil},
+		"module changed": {func(dir string, _ *patches.Stored) { spoil(t, blob(dir, module)) },
+			patches.ErrSpoilt},
+		"module longer": {func(dir string, _ *patches.Stored) { lengthen(t, blob(dir, module)) },
+			patches.ErrSpoilt},
+		"module gone": {func(dir string, _ *patches.Stored) { check(t, os.Remove(blob(dir, module))) },
+			patches.ErrNotStored},
+		"manifest changed": {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Descriptor.Digest)) },
+			patches.ErrSpoilt},
+		"evidence changed": {func(dir string, s *patches.Stored) { spoil(t, blob(dir, s.Evidence)) },
+			patches.ErrSpoilt},
+		"no evidence": {func(_ string, s *patches.Stored) { s.Evidence = "" }, verify.ErrUnsigned},
+		"for another kernel": {func(_ string, s *patches.Stored) { s.KernelBuildID = "0123456789abcdef" },
+			verify.ErrUnsigned},
+		"under another name": {func(_ string, s *patches.Stored) { s.Name = "fix_two" }, verify.ErrUnsigned},
+		"another manifest": {func(_ string, s *patches.Stored) { s.Descriptor.Digest = module },
+			verify.ErrUnsigned},
+		"index names no module": {func(dir string,
+			_ *patches.Stored) {
+			check(t, os.Remove(filepath.Join(dir, "index.json")))
+		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir, stored := keep()
 			c.change(dir, &stored)
-			if _, err := s.Load(ctx, stored, p.policy()); err == nil || c.class != nil && !errors.Is(err, c.class) || strings.Contains(err.Error(), "unverified stream") {
+			if _, err := s.Load(ctx, stored, p.policy()); err == nil || c.class != nil && !errors.Is(err, c.class) ||
+				strings.Contains(err.Error(), "unverified stream") {
 				t.Errorf("%v, want %v", err, c.class)
 			}
 			if c.class == nil {
 				return
 			}
-			// Keeping it again mends it.
+			// Keeping it again repairs it.
 			check(t, s.Keep(ctx, src, v, r.LivePatches))
 			all, err := s.List(ctx)
 			check(t, err)
@@ -193,7 +208,7 @@ func lengthen(t *testing.T, file string) {
 	check(t, os.WriteFile(file, append(text, 0), 0o644))
 }
 
-// What is served wrong, or is no live patch, is not listed.
+// Wrong content, and what is no live patch, is not listed.
 func TestKeepRefuses(t *testing.T) {
 	ctx := context.Background()
 	p, s := newPublisher(t), patches.At(filepath.Join(t.TempDir(), "oci"))
@@ -212,7 +227,8 @@ func TestKeepRefuses(t *testing.T) {
 	}
 }
 
-// A later release takes over what it lists, too; its evidence replaces the older one when that is no longer needed.
+// A later release takes over live patches that it lists as well. Its evidence replaces that of the older release when
+// that is no longer needed.
 func TestReleasesAndGC(t *testing.T) {
 	ctx := context.Background()
 	p, dir := newPublisher(t), filepath.Join(t.TempDir(), "oci")
@@ -222,7 +238,8 @@ func TestReleasesAndGC(t *testing.T) {
 		check(t, s.Keep(ctx, src, v, r.LivePatches))
 	}
 	all, err := s.List(ctx)
-	if err != nil || names(all) != "fix_one fix_two fix_three" || all[1].Evidence != all[2].Evidence || all[0].Evidence == all[1].Evidence {
+	if err != nil || names(all) != "fix_one fix_two fix_three" || all[1].Evidence != all[2].Evidence ||
+		all[0].Evidence == all[1].Evidence {
 		t.Fatalf("%s, %v", names(all), err)
 	}
 	evidence, err := s.Releases(ctx)
@@ -232,7 +249,8 @@ func TestReleasesAndGC(t *testing.T) {
 	if _, r, err := s.Release(ctx, evidence[0], p.policy()); err != nil || r.Sequence != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	check(t, os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.FromString("left over").Encoded()), []byte("left over"), 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.FromString("left over").Encoded()),
+		[]byte("left over"), 0o644))
 	removed, err := s.GC(ctx, func(s patches.Stored) bool { return s.Name == "fix_two" })
 	if err != nil || !slices.Equal(removed, []string{"fix_one", "fix_three"}) {
 		t.Errorf("%v, %v", removed, err)
@@ -245,7 +263,7 @@ func TestReleasesAndGC(t *testing.T) {
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
 	check(t, err)
-	if len(left) != 5 { // two releases' evidence, a manifest, its empty configuration, a module
+	if len(left) != 5 { // evidence of two releases, a manifest, its empty configuration, a module
 		t.Errorf("%d blobs are left", len(left))
 	}
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/updatectl/updatectl/image/machine"
 )
 
-// directory is a root directory, written as a tar by umoci: modes, owners, times in seconds, xattrs (but
-// security.selinux, which umoci holds to be the build machine's), hard links and device nodes.
+// directory is a root directory that umoci writes as a tar, with modes, owners, times in seconds, hard links, device
+// nodes and xattrs. umoci leaves out security.selinux, as it would be that of the build machine.
 type directory struct {
 	io.ReadCloser
 	path string
 }
 
 func openDirectory(path string, epoch *time.Time) (*directory, error) {
-	files, err := list(path)
+	files, err := listFiles(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot pack %s: %w", path, err)
 	}
@@ -37,9 +37,9 @@ func openDirectory(path string, epoch *time.Time) (*directory, error) {
 	return &directory{tar, path}, nil
 }
 
-// list names what goes into the layer, as the difference from nothing, which is how umoci wants to be told. Sockets
-// are left out: no tar can hold them and their servers make them anew.
-func list(root string) ([]mtree.InodeDelta, error) {
+// listFiles lists the contents of the layer as changes of an empty tree, which is the form that umoci expects. Sockets
+// are left out: a tar cannot contain them, and their servers make them again.
+func listFiles(root string) ([]mtree.InodeDelta, error) {
 	var top syscall.Stat_t
 	if err := syscall.Stat(root, &top); err != nil {
 		return nil, err
@@ -72,20 +72,20 @@ func list(root string) ([]mtree.InodeDelta, error) {
 	return mtree.Compare(nil, &all, nil)
 }
 
-// checkFile refuses what a layer made by umoci could not hold, or not truly.
+// checkFile refuses a file that a layer made by umoci cannot contain, or would contain wrongly.
 func checkFile(name string, entry fs.DirEntry, device uint64) error {
 	info, err := entry.Info()
 	if err != nil {
 		return err
 	}
-	// umoci tells hard links by inode number alone.
+	// umoci recognises hard links by their inode number only.
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Dev != device {
 		return fmt.Errorf("%w: /%s is on another file system: unmount it first", ErrTree, name)
 	}
 	return checkName(name)
 }
 
-// Architecture reads it from the init in the directory.
+// Architecture returns the GOARCH of the init in the directory, or "".
 func (d *directory) Architecture() (string, error) {
 	for _, name := range inits {
 		path, err := securejoin.SecureJoin(d.path, name)

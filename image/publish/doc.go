@@ -1,6 +1,6 @@
-// Package publish is the publisher's half of image: it packs a root directory into an image, attaches signatures to
-// what is published, copies both to where hosts fetch them, and tells what is there. Packing the same tree twice gives
-// the same manifest digest.
+// Package publish is the publisher's side of image: it packs root directories into images, makes releases, attaches
+// signatures, copies all that to where hosts fetch it, and inspects what is published. Packing the same tree twice
+// gives the same manifest digest.
 //
-// Reading goes through package source, as on a host; only writing is here.
+// Reading uses package source, as on a host. This package only adds writing.
 package publish

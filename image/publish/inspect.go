@@ -14,8 +14,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Report is what is published under a reference. Unless keys were given to Inspect and one vouches, nothing in it is
-// more than what the registry says.
+// Report describes what is published at a reference. Unless a signature is verified, everything in it is only what the
+// registry says.
 type Report struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"media_type"`
@@ -23,7 +23,7 @@ type Report struct {
 	Platform  string        `json:"platform,omitempty"`
 	Layers    []Part        `json:"layers,omitempty"` // of an image
 	Images    []Part        `json:"images,omitempty"` // of an index
-	// Release is what an index says that is one.
+	// Release is set if the index is a release.
 	Release    *release.Release `json:"release,omitempty"`
 	Signatures []Signature      `json:"signatures"`
 }
@@ -36,18 +36,18 @@ type Part struct {
 	Platform  string        `json:"platform,omitempty"`
 }
 
-// Signature is one that was found, and what the keys say to it.
+// Signature is a signature that was found, and whether one of the keys made it.
 type Signature struct {
 	Form     verify.Form `json:"form"`
 	From     string      `json:"from"`
 	Verified bool        `json:"verified"`
 	Signer   string      `json:"signer,omitempty"`
 	KeyID    string      `json:"key_id,omitempty"`
-	Problem  string      `json:"problem,omitempty"` // why it does not count, if keys were given
+	Problem  string      `json:"problem,omitempty"` // why none of the keys verified it
 }
 
-// Inspect tells what is published. With keys the error is that of verify if none of them vouches for it; the report is
-// complete nevertheless.
+// Inspect describes what is published at a reference. If there are keys and none of them signed it, the error is a
+// verify.ErrNotTrusted, and the report is still complete.
 func Inspect(ctx context.Context, reference string, keys []verify.Key, o Options) (*Report, error) {
 	src, err := openSource(reference, o)
 	if err != nil {
@@ -80,7 +80,7 @@ func Inspect(ctx context.Context, reference string, keys []verify.Key, o Options
 	return r, err
 }
 
-// judge asks the keys about one signature.
+// judge verifies one signature.
 func judge(p verify.Policy, content []byte, mediaType string, c verify.Candidate) Signature {
 	s := Signature{Form: c.Form, From: c.From}
 	if len(p.Keys) == 0 {
@@ -88,7 +88,7 @@ func judge(p verify.Policy, content []byte, mediaType string, c verify.Candidate
 	}
 	v, err := p.Verify(content, mediaType, []verify.Candidate{c})
 	if errors.Is(err, verify.ErrWrongKey) {
-		s.Problem = "it is not by a key that was given"
+		s.Problem = "none of the keys made it"
 		return s
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func judge(p verify.Policy, content []byte, mediaType string, c verify.Candidate
 	return s
 }
 
-// describe fills in what the manifest or index says.
+// describe fills in what the manifest or the index says.
 func (r *Report) describe(ctx context.Context, src *source.Source, content []byte) error {
 	var m struct {
 		Config      ocispec.Descriptor   `json:"config"`
@@ -152,7 +152,7 @@ func platform(p *ocispec.Platform) string {
 	return text
 }
 
-// config reads an image's configuration. An artifact that is no image has one without a platform.
+// config reads the configuration of an image. That of another artifact has no platform.
 func config(ctx context.Context, src *source.Source, d ocispec.Descriptor) (*ocispec.Image, error) {
 	data, err := src.Config(ctx, d)
 	if err != nil {

@@ -21,30 +21,30 @@ import (
 	"github.com/opencontainers/umoci/oci/casext/blobcompress"
 )
 
-// ErrTree is a root tree that cannot be packed as it is.
+// ErrTree means that a root tree cannot be packed as it is.
 var ErrTree = errors.New("unsuitable tree")
 
-// Recipe is what Pack needs to know besides the tree.
+// Recipe says what to pack, and how.
 type Recipe struct {
 	Tree         string     // a root directory, or a tar file of one
-	Layout       string     // the OCI layout directory to write to; made if it does not exist
-	Tag          string     // the name of the image in it
-	Compression  string     // of Compressions
-	Version      string     // what the publisher calls this version, or ""
-	Architecture string     // as Go names it; "" reads it from the tree
+	Layout       string     // the OCI layout directory to write to, which is made if it does not exist
+	Tag          string     // the tag of the image in the layout
+	Compression  string     // one of Compressions
+	Version      string     // the version of the image, or ""
+	Architecture string     // the GOARCH; "" means that of the init in the tree
 	Epoch        *time.Time // SOURCE_DATE_EPOCH: no file is newer than that
 }
 
-// Packed is what Pack made.
+// Packed describes the image that Pack made.
 type Packed struct {
 	Manifest ocispec.Descriptor
 	Layer    ocispec.Descriptor
 	DiffID   digest.Digest
 	Platform ocispec.Platform
-	Guessed  bool // no init was found; the platform is that of this machine
+	Guessed  bool // no init was found, so the platform is that of this machine
 }
 
-// Compressions are the ways to compress a layer, the default first.
+// Compressions lists the algorithms for layers, the default first.
 var Compressions = []string{"zstd", "gzip", "none"}
 
 var algorithms = map[string]blobcompress.Algorithm{
@@ -53,12 +53,12 @@ var algorithms = map[string]blobcompress.Algorithm{
 	"none": blobcompress.Noop,
 }
 
-// Pack makes an image of one layer of a root tree. What is written depends on the tree and the recipe only, not on
-// when or where it is done.
+// Pack makes an image with one layer from a root tree. The image depends on the tree and the recipe only. The error is
+// an ErrTree if the tree cannot be packed.
 func Pack(ctx context.Context, r Recipe) (*Packed, error) {
 	compression, ok := algorithms[r.Compression]
 	if !ok {
-		return nil, fmt.Errorf("cannot compress by %q: use %s", r.Compression, strings.Join(Compressions, ", "))
+		return nil, fmt.Errorf("cannot compress with %q: use %s", r.Compression, strings.Join(Compressions, ", "))
 	}
 	t, err := openTree(r.Tree, r.Epoch)
 	if err != nil {
@@ -84,21 +84,24 @@ func Pack(ctx context.Context, r Recipe) (*Packed, error) {
 	return p, store.UpdateReference(ctx, r.Tag, p.Manifest)
 }
 
-// openLayout opens a layout, and makes one where there is nothing.
+// openLayout opens a layout, which is made if it does not exist.
 func openLayout(path string) (casext.Engine, error) {
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		if err := dir.Create(path); err != nil {
-			return casext.Engine{}, fmt.Errorf("cannot make layout %s: %w", path, err)
+			return casext.Engine{}, fmt.Errorf("cannot make the layout %s: %w", path, err)
 		}
 	}
 	engine, err := dir.Open(path)
+	if errors.Is(err, cas.ErrInvalid) {
+		return casext.Engine{}, fmt.Errorf("cannot open the layout %s: it is not an OCI layout", path)
+	}
 	if err != nil {
-		return casext.Engine{}, fmt.Errorf("cannot open layout %s: %w", path, err)
+		return casext.Engine{}, fmt.Errorf("cannot open the layout %s: %w", path, fileError(err))
 	}
 	return casext.NewEngine(engine), nil
 }
 
-// addLayer streams the tree through the compressor into the layout.
+// addLayer compresses the tree into a layer.
 func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, compression blobcompress.Algorithm) error {
 	plain := cas.BlobAlgorithm.Digester()
 	in := &ending{ctx: ctx, r: io.TeeReader(t, plain.Hash())}
@@ -109,10 +112,13 @@ func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, comp
 	defer compressed.Close()
 	d, size, err := store.PutBlob(ctx, compressed)
 	if err != nil {
-		// umoci's compressor works in the background and may still read the tree; nothing of it may outlive this call.
+		// umoci compresses in a goroutine that may still read the tree. It must end before this function does.
 		in.ended.Store(true)
 		_, _ = io.Copy(io.Discard, compressed)
-		return fmt.Errorf("cannot write the layer: %w", err)
+		if in.err != nil {
+			return in.err // without umoci's words: it says what could not be packed
+		}
+		return fmt.Errorf("cannot write the layer: %w", fileError(err))
 	}
 	p.DiffID = plain.Digest()
 	p.Layer = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}
@@ -122,11 +128,12 @@ func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, comp
 	return nil
 }
 
-// ending is a stream that can be made to end early. It also ends with its context, which umoci does not look at.
+// ending is a stream that can be made to end early. It also ends with its context, which umoci ignores.
 type ending struct {
 	ctx   context.Context
 	r     io.Reader
 	ended atomic.Bool
+	err   error // of r
 }
 
 func (e *ending) Read(p []byte) (int, error) {
@@ -136,10 +143,15 @@ func (e *ending) Read(p []byte) (int, error) {
 	if err := e.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return e.r.Read(p)
+	n, err := e.r.Read(p)
+	if err != nil && err != io.EOF {
+		e.err = err
+	}
+	return n, err
 }
 
-// setPlatform takes the architecture asked for, that of the tree's init, or this machine's.
+// setPlatform sets the platform: the wanted architecture, else that of the init in the tree, else that of this
+// machine.
 func (p *Packed) setPlatform(wanted string, t tree) error {
 	p.Platform = ocispec.Platform{OS: "linux", Architecture: wanted}
 	if wanted != "" {

@@ -21,15 +21,16 @@ import (
 
 var longAgo = time.Date(2020, 2, 3, 4, 5, 6, 789, time.UTC)
 
-// Attributes that a plain copy of a tree would lose.
+// Attributes that a simple copy of a tree would lose.
 const (
 	// capNetRaw is cap_net_raw+ep as the kernel stores it (VFS_CAP_REVISION_2).
 	capNetRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	// aclUser1 is user::rw-,user:1:r--,group::r--,mask::r--,other::---.
-	aclUser1 = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\x01\x00\x00\x00\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
+	aclUser1 = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\x01\x00\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
 )
 
-// makeTree writes a small root with everything that is easily lost.
+// makeTree writes a small root with all that is easily lost.
 func makeTree(t *testing.T) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
@@ -41,7 +42,8 @@ func makeTree(t *testing.T) string {
 		check(t, os.Chmod(path, mode))
 	}
 	write("usr/lib/os-release", "ID=test\n", 0o644)
-	write("usr/lib/systemd/systemd", "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xb7\x00 and more", 0o755)
+	write("usr/lib/systemd/systemd",
+		"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xb7\x00 and more", 0o755)
 	write("usr/bin/ping", "ping", 0o755)
 	write("usr/bin/sudo", "sudo", 0o755|os.ModeSetuid)
 	write("etc/with space and \n#newline", "odd", 0o600)
@@ -118,8 +120,8 @@ func entries(t *testing.T, layout string, p *Packed) map[string]*tar.Header {
 	}
 }
 
-// Every attribute of the tree is in the layer, whether it came as a directory or as a tar file, and what a build left
-// behind is not.
+// Every attribute of the tree is in the layer, whether it is a directory or a tar file. What a build left in /proc,
+// /sys and /run is not.
 func TestPackKeeps(t *testing.T) {
 	root := makeTree(t)
 	trees := map[string]string{"directory": root, "tar": tarOf(t, root)}
@@ -144,12 +146,23 @@ func TestPackKeeps(t *testing.T) {
 					return h.Uid == 7 && h.Gid == 8 && xattr(h, "system.posix_acl_access") == aclUser1
 				},
 				"etc/with space and \n#newline": func(h *tar.Header) bool { return h.Size == 3 },
-				"dev/null":                      func(h *tar.Header) bool { return h.Typeflag == tar.TypeChar && h.Devmajor == 1 && h.Devminor == 3 },
-				"dev/initctl":                   func(h *tar.Header) bool { return h.Typeflag == tar.TypeFifo },
-				"usr/bin/init":                  func(h *tar.Header) bool { return h.Linkname == "/usr/lib/systemd/systemd" },
-				"usr/bin/ping":                  func(h *tar.Header) bool { return xattr(h, "security.capability") == capNetRaw },
-				"usr/bin/ping6":                 func(h *tar.Header) bool { return h.Typeflag == tar.TypeLink && h.Linkname == "usr/bin/ping" },
-				"usr/lib/systemd/systemd":       func(h *tar.Header) bool { return h.ModTime.Equal(longAgo.Truncate(time.Second)) && h.Uname == "" },
+				"dev/null": func(h *tar.Header) bool {
+					return h.Typeflag == tar.TypeChar &&
+						h.Devmajor == 1 && h.Devminor == 3
+				},
+				"dev/initctl":  func(h *tar.Header) bool { return h.Typeflag == tar.TypeFifo },
+				"usr/bin/init": func(h *tar.Header) bool { return h.Linkname == "/usr/lib/systemd/systemd" },
+				"usr/bin/ping": func(h *tar.Header) bool {
+					return xattr(h,
+						"security.capability") == capNetRaw
+				},
+				"usr/bin/ping6": func(h *tar.Header) bool {
+					return h.Typeflag == tar.TypeLink &&
+						h.Linkname == "usr/bin/ping"
+				},
+				"usr/lib/systemd/systemd": func(h *tar.Header) bool {
+					return h.ModTime.Equal(longAgo.Truncate(time.Second)) && h.Uname == ""
+				},
 			}
 			for name, right := range want {
 				if h := got[name]; h == nil || !right(h) {
@@ -165,7 +178,7 @@ func TestPackKeeps(t *testing.T) {
 
 func xattr(h *tar.Header, name string) string { return h.PAXRecords[paxXattr+name] }
 
-// tarOf writes a tar of a tree as other programs do: with "./" before names, and user names.
+// tarOf writes a tar of a tree as other programs do: with "./" before names, and with user names.
 func tarOf(t *testing.T, root string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "root.tar")
@@ -207,7 +220,7 @@ func tarOf(t *testing.T, root string) string {
 	return name
 }
 
-// The same tree gives the same manifest, wherever, whenever and in whatever order its files were made.
+// The same tree gives the same manifest, wherever, whenever and in which order its files were made.
 func TestPackIsReproducible(t *testing.T) {
 	one, two := makeTree(t), makeTree(t)
 	for _, compression := range Compressions {
@@ -217,7 +230,8 @@ func TestPackIsReproducible(t *testing.T) {
 			t.Errorf("%s: %s and %s", compression, a.Manifest.Digest, b.Manifest.Digest)
 		}
 	}
-	if a, b := pack(t, Recipe{Tree: tarOf(t, one)}), pack(t, Recipe{Tree: tarOf(t, two)}); a.Manifest.Digest != b.Manifest.Digest {
+	if a, b := pack(t, Recipe{Tree: tarOf(t, one)}),
+		pack(t, Recipe{Tree: tarOf(t, two)}); a.Manifest.Digest != b.Manifest.Digest {
 		t.Errorf("tar: %s and %s", a.Manifest.Digest, b.Manifest.Digest)
 	}
 	epoch := longAgo.Add(-time.Hour).Truncate(time.Second)
@@ -232,15 +246,18 @@ func TestPackIsReproducible(t *testing.T) {
 func TestPackManifest(t *testing.T) {
 	for compression, suffix := range map[string]string{"zstd": "+zstd", "gzip": "+gzip", "none": ""} {
 		layout := filepath.Join(t.TempDir(), "layout")
-		p := pack(t, Recipe{Tree: makeTree(t), Layout: layout, Compression: compression, Version: "24.1", Architecture: "riscv64"})
+		p := pack(t, Recipe{Tree: makeTree(t), Layout: layout, Compression: compression, Version: "24.1",
+			Architecture: "riscv64"})
 		var m ocispec.Manifest
 		readBlob(t, layout, p.Manifest, &m)
-		if len(m.Layers) != 1 || m.Layers[0].MediaType != ocispec.MediaTypeImageLayer+suffix || m.Annotations[ocispec.AnnotationVersion] != "24.1" || m.MediaType != ocispec.MediaTypeImageManifest {
+		if len(m.Layers) != 1 || m.Layers[0].MediaType != ocispec.MediaTypeImageLayer+suffix ||
+			m.Annotations[ocispec.AnnotationVersion] != "24.1" || m.MediaType != ocispec.MediaTypeImageManifest {
 			t.Errorf("%s: manifest %+v", compression, m)
 		}
 		var c ocispec.Image
 		readBlob(t, layout, m.Config, &c)
-		if c.OS != "linux" || c.Architecture != "riscv64" || len(c.RootFS.DiffIDs) != 1 || c.RootFS.DiffIDs[0] != p.DiffID || c.Created != nil {
+		if c.OS != "linux" || c.Architecture != "riscv64" || len(c.RootFS.DiffIDs) != 1 ||
+			c.RootFS.DiffIDs[0] != p.DiffID || c.Created != nil {
 			t.Errorf("%s: configuration %+v", compression, c)
 		}
 	}
@@ -253,7 +270,7 @@ func readBlob(t *testing.T, layout string, d ocispec.Descriptor, v any) {
 	check(t, json.Unmarshal(data, v))
 }
 
-// A tag that is packed again moves; what else is in the layout stays.
+// Packing to the same tag moves it. The rest of the layout stays.
 func TestPackAgain(t *testing.T) {
 	layout := filepath.Join(t.TempDir(), "deep/layout")
 	root := makeTree(t)
@@ -263,7 +280,8 @@ func TestPackAgain(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(layout, "index.json"))
 	check(t, err)
 	check(t, json.Unmarshal(data, &index))
-	if len(index.Manifests) != 1 || index.Manifests[0].Digest != second.Manifest.Digest || first.Manifest.Digest == second.Manifest.Digest {
+	if len(index.Manifests) != 1 || index.Manifests[0].Digest != second.Manifest.Digest ||
+		first.Manifest.Digest == second.Manifest.Digest {
 		t.Errorf("index %+v", index.Manifests)
 	}
 }
@@ -304,13 +322,17 @@ func TestPackRefuses(t *testing.T) {
 		{"cut tar", filepath.Join(dir, "cut"), "", ErrTree},
 		{"empty tar", tarball("empty"), "empty", ErrTree},
 		{"deletion in a tar", tarball("wh", file("etc/.wh.passwd")), ".wh.passwd", ErrTree},
-		{"a name twice", tarball("twice", file("a"), file("./b/../a")), `"a" comes twice`, ErrTree},
-		{"text ACL", tarball("acl", &tar.Header{Name: "a", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rw-"}}), "ACL in text form", ErrTree},
-		{"link into /proc", tarball("link", file("proc/x"), &tar.Header{Name: "y", Typeflag: tar.TypeLink, Linkname: "proc/x"}), "left out", ErrTree},
+		{"a name twice", tarball("twice", file("a"), file("./b/../a")), `contains "a" twice`, ErrTree},
+		{"text ACL", tarball("acl",
+			&tar.Header{Name: "a", Typeflag: tar.TypeReg,
+				PAXRecords: map[string]string{"SCHILY.acl.access": "user::rw-"}}), "ACL as text", ErrTree},
+		{"link into /proc", tarball("link", file("proc/x"),
+			&tar.Header{Name: "y", Typeflag: tar.TypeLink, Linkname: "proc/x"}), "left out", ErrTree},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Pack(context.Background(), Recipe{Tree: test.tree, Layout: filepath.Join(t.TempDir(), "l"), Tag: "t", Compression: "none"})
+			_, err := Pack(context.Background(),
+				Recipe{Tree: test.tree, Layout: filepath.Join(t.TempDir(), "l"), Tag: "t", Compression: "none"})
 			if !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, want %v with %q", err, test.err, test.says)
 			}

@@ -25,28 +25,28 @@ import (
 // userAgent is what registries see in their logs.
 const userAgent = "releasectl"
 
-// Options are the caller's circumstances.
+// Options say how to reach a registry.
 type Options struct {
 	PlainHTTP bool // talk to the registry without TLS
 }
 
-// place is somewhere an image can be written: a repository in a registry or an OCI layout.
+// place is where images can be written: a repository in a registry, or an OCI layout.
 type place struct {
 	name   string // the reference as it was given
 	target oras.GraphTarget
-	tag    string // a tag or a digest, or "" for a layout's only image
+	tag    string // a tag or a digest, or "" for the only image in a layout
 	repo   string // host and repository, "" for a layout
 	source *source.Source
 }
 
-// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or a digest,
-// which is "" when there is none.
+// SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or digest,
+// which may be "".
 func SplitLayout(reference string) (dir, name string) {
 	dir, name, _ = source.SplitLayout(strings.TrimPrefix(reference, source.LayoutPrefix))
 	return dir, name
 }
 
-// openPlace opens a reference for writing. It makes a layout that does not exist yet.
+// openPlace opens a reference for writing. A layout that does not exist is made.
 func openPlace(reference string, o Options) (*place, error) {
 	src, err := openSource(reference, o)
 	if err != nil {
@@ -58,13 +58,14 @@ func openPlace(reference string, o Options) (*place, error) {
 		dir, p.tag = SplitLayout(reference)
 		p.target, err = oci.New(dir)
 		if err != nil {
-			return nil, fmt.Errorf("cannot open layout %s: %w", dir, err)
+			return nil, fmt.Errorf("cannot open the layout %s: %w", dir, err)
 		}
 		return p, nil
 	}
 	ref, err := registry.ParseReference(reference)
-	if err != nil { // openSource read it, so it is to a tar
-		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from", source.ErrReference, reference)
+	if err != nil { // openSource accepted it, so it is to a tar
+		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from",
+			source.ErrReference, reference)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
@@ -76,7 +77,8 @@ func openSource(reference string, o Options) (*source.Source, error) {
 	so := source.Options{UserAgent: userAgent}
 	if ref, err := registry.ParseReference(reference); err == nil {
 		if isLayout(ref, reference) {
-			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+reference)
+			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+
+				reference)
 		}
 		if o.PlainHTTP {
 			so.PlainHTTP = []string{ref.Registry}
@@ -85,8 +87,8 @@ func openSource(reference string, o Options) (*source.Source, error) {
 	return source.Open(reference, so)
 }
 
-// isLayout reports whether a reference that could be one to a registry is the path of a layout. As for docker, a name
-// without a dot and a port is no registry's; localhost is.
+// isLayout reports whether a reference that could be one to a registry is the path of a layout. As in docker, a
+// registry has a dot or a port in its name, or is localhost.
 func isLayout(ref registry.Reference, reference string) bool {
 	if ref.Registry == "localhost" || strings.ContainsAny(ref.Registry, ".:") {
 		return false
@@ -96,9 +98,9 @@ func isLayout(ref registry.Reference, reference string) bool {
 	return err == nil
 }
 
-// repository is the registry client that writes. Where the registry has no referrers API it keeps the index under the
-// tag that stands in for it; the index it replaces is left to the registry's garbage collection, as many registries
-// refuse to delete.
+// repository returns a registry client that can write. If the registry has no referrers API, the client maintains an
+// index under the fallback tag. The index that it replaces is left to the garbage collection of the registry, because
+// many registries refuse to delete.
 func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
 	roots, err := source.Authorities(ref.Registry)
 	if err != nil {
@@ -121,13 +123,13 @@ func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
 	}, nil
 }
 
-// bare is what a subject or a tag needs of a descriptor.
+// bare returns a descriptor with only what a subject or a tag needs.
 func bare(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// explain says what could not be done here, in the kinds of package source. Which step of the copying failed says
-// nothing to whoever reads it.
+// explain says what could not be done at this place, with an error of package source. Which step of a copy failed is
+// left out: it means nothing to the reader.
 func (p *place) explain(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -140,7 +142,10 @@ func (p *place) explain(doing string, err error) error {
 	case p.repo != "":
 		err = source.Explain(err)
 	case errors.Is(err, errdef.ErrNotFound):
-		err = fmt.Errorf("%w: %s", source.ErrNotFound, strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
+		err = fmt.Errorf("%w: %s", source.ErrNotFound,
+			strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
+	default:
+		err = fileError(err)
 	}
 	return fmt.Errorf("cannot %s %s: %w", doing, p.name, err)
 }

@@ -16,21 +16,21 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Pushed is what Push copied.
+// Pushed says what Push copied.
 type Pushed struct {
 	Image      ocispec.Descriptor
-	Signatures int // attached to the image, or to an image of the index
+	Signatures int // number of signatures attached to the image, or to the images of the index
 }
 
-// Push copies an image or index and what is attached to it. Its tag moves last: no host finds an image whose
-// signatures are still on the way. Progress is told of each blob or manifest that had to be copied.
+// Push copies an image or index, and what is attached to it. The tag moves last, so that no host finds an image whose
+// signatures are not there yet. progress is called for each blob and manifest that was copied, possibly in parallel.
 func Push(ctx context.Context, from, to string, o Options, progress func(ocispec.Descriptor)) (*Pushed, error) {
 	src, err := openSource(from, o)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := src.Resolve(ctx); err != nil {
-		return nil, err // before openPlace makes a layout of a mistyped name
+		return nil, err // before openPlace makes a layout with a mistyped name
 	}
 	c := &copier{progress: progress}
 	if c.from, err = openPlace(from, o); err != nil {
@@ -40,7 +40,7 @@ func Push(ctx context.Context, from, to string, o Options, progress func(ocispec
 		return nil, err
 	}
 	if c.to.tag == "" || strings.Contains(c.to.tag, ":") {
-		return nil, fmt.Errorf("%w %q: a tag is needed to push to", source.ErrReference, to)
+		return nil, fmt.Errorf("%w %q: name the tag to push to", source.ErrReference, to)
 	}
 	image, err := c.from.source.Resolve(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ type copier struct {
 	progress func(ocispec.Descriptor)
 }
 
-// copy copies an image, then its attachments, then moves the tag.
+// copy copies an image, then its attachments, and then moves the tag. It returns the number of signatures.
 func (c *copier) copy(ctx context.Context, image ocispec.Descriptor) (signatures int, err error) {
 	if err := c.graph(ctx, image); err != nil {
 		return 0, err
@@ -90,7 +90,7 @@ func (c *copier) graph(ctx context.Context, d ocispec.Descriptor) error {
 	return c.to.explain("push to", err)
 }
 
-// signed lists what may have signatures: the image, and those of an index.
+// signed lists what may have signatures: the image, or the index and its images.
 func (c *copier) signed(ctx context.Context, image ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	list := []ocispec.Descriptor{image}
 	if !verify.IsIndex(image.MediaType) {
@@ -107,7 +107,7 @@ func (c *copier) signed(ctx context.Context, image ocispec.Descriptor) ([]ocispe
 	return append(list, index.Manifests...), nil
 }
 
-// attachments copies what refers to an image, in both forms.
+// attachments copies the signatures of an image, in both forms, and returns their number.
 func (c *copier) attachments(ctx context.Context, image ocispec.Descriptor) (int, error) {
 	referrers, err := registry.Referrers(ctx, c.from.target, bare(image), "")
 	if err != nil {

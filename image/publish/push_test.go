@@ -31,10 +31,10 @@ import (
 
 var plain = Options{PlainHTTP: true}
 
-// recorder is a registry that remembers what was written to it, in order, and may refuse.
+// recorder is a registry that records what is written to it, in order, and can refuse it.
 type recorder struct {
 	registry http.Handler
-	refuse   func(r *http.Request) int // the status to answer with, 0 to let pass
+	refuse   func(r *http.Request) int // returns the status to answer with, or 0
 
 	mu     sync.Mutex
 	writes []string
@@ -57,7 +57,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func startRegistry(t *testing.T, refuse func(*http.Request) int) (*recorder, string) {
 	t.Helper()
-	r := &recorder{registry: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true)), refuse: refuse}
+	r := &recorder{registry: registry.New(registry.Logger(log.New(io.Discard, "", 0)),
+		registry.WithReferrersSupport(true)), refuse: refuse}
 	s := httptest.NewServer(r)
 	t.Cleanup(s.Close)
 	return r, strings.TrimPrefix(s.URL, "http://") + "/os/server:stable"
@@ -89,7 +90,7 @@ func signedLayout(t *testing.T) (reference string, key verify.Key) {
 
 func noProgress(ocispec.Descriptor) {}
 
-// A host that asks in the middle of a push finds the old image or nothing, and never a new one without its signatures.
+// In the middle of a push, a host finds the old image or nothing, but not a new one without its signatures.
 func TestTagMovesLast(t *testing.T) {
 	from, key := signedLayout(t)
 	reg, to := startRegistry(t, nil)
@@ -120,7 +121,7 @@ func TestTagStaysWhenSignaturesFail(t *testing.T) {
 	}
 }
 
-// An index takes its images along, and the signatures of each.
+// An index is pushed with its images and their signatures.
 func TestIndex(t *testing.T) {
 	ctx := context.Background()
 	layout := filepath.Join(t.TempDir(), "layout")
@@ -150,7 +151,8 @@ func TestIndex(t *testing.T) {
 	if p.Signatures != 2 {
 		t.Errorf("%d signatures were copied", p.Signatures)
 	}
-	for _, reference := range []string{to, strings.TrimSuffix(to, ":stable") + "@" + index.Manifests[1].Digest.String()} {
+	for _, reference := range []string{to, strings.TrimSuffix(to, ":stable") + "@" +
+		index.Manifests[1].Digest.String()} {
 		r, err := Inspect(ctx, reference, []verify.Key{key}, plain)
 		check(t, err)
 		if len(r.Signatures) != 1 || !r.Signatures[0].Verified || r.Signatures[0].Signer != "release.pub" {
@@ -171,7 +173,8 @@ func TestSignRefusesMalformed(t *testing.T) {
 	store, err := openLayout(layout)
 	check(t, err)
 	d, err := putJSON(ctx, store, ocispec.MediaTypeImageManifest, map[string]any{
-		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": map[string]any{}, "layers": []any{}, "manifests": []any{},
+		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": map[string]any{}, "layers": []any{},
+		"manifests": []any{},
 	})
 	check(t, err)
 	check(t, store.UpdateReference(ctx, "both", d))
@@ -219,8 +222,10 @@ func TestFailuresAreSorted(t *testing.T) {
 	}
 	t.Run("no tag to push to", func(t *testing.T) {
 		_, to := startRegistry(t, nil)
-		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") + "@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
-			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err, source.ErrReference) {
+		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") +
+			"@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
+			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err,
+				source.ErrReference) {
 				t.Errorf("%s: %v", bad, err)
 			}
 		}
@@ -236,7 +241,8 @@ func TestNoSpace(t *testing.T) {
 	_, err := rand.Read(random)
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
-	_, err = Pack(context.Background(), Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
+	_, err = Pack(context.Background(),
+		Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
@@ -258,7 +264,7 @@ func TestSplitLayout(t *testing.T) {
 	}
 }
 
-// The credentials of docker and podman are used to write.
+// The credentials of docker and podman are used for writing.
 func TestCredentials(t *testing.T) {
 	from, _ := signedLayout(t)
 	home := t.TempDir()

@@ -25,27 +25,28 @@ import (
 )
 
 var (
-	// ErrRelease is something that a release cannot say or list.
+	// ErrRelease means that a release cannot contain something.
 	ErrRelease = errors.New("hosts would refuse it")
-	// ErrSigned says that a release has signatures, which a change would leave behind.
-	ErrSigned = errors.New("the release is signed and does not change any more")
+	// ErrSigned means that a release has signatures, which would not cover a change.
+	ErrSigned = errors.New("the release is signed, and cannot change any more")
 )
 
 const (
-	// zstdImage is what skopeo and podman write beside images with zstd layers. An index without it they would amend,
-	// so that `skopeo copy --preserve-digests`, which keeps signatures, refuses to copy it.
+	// zstdImage is an annotation of images with zstd layers. skopeo and podman add it where it is missing, which
+	// changes the index, so that `skopeo copy --preserve-digests` (needed to keep signatures) would refuse to copy it.
 	zstdImage = "io.github.containers.compression.zstd"
 )
 
-// Drafted is a release after a change.
+// Drafted is a release that was changed.
 type Drafted struct {
 	Index   ocispec.Descriptor
 	Release *release.Release
-	// Replaced tells that the tag named something else that was signed.
+	// Replaced means that the tag was that of something else, which is signed.
 	Replaced bool
 }
 
-// NewRelease begins a release in a layout, which is made if it does not exist, and lets the tag name it.
+// NewRelease begins a release in a layout, which is made if it does not exist, and gives it the tag. The error is an
+// ErrRelease if hosts would refuse it.
 func NewRelease(ctx context.Context, reference string, h release.Header) (*Drafted, error) {
 	draft, err := release.New(h)
 	if err != nil {
@@ -74,18 +75,19 @@ func NewRelease(ctx context.Context, reference string, h release.Header) (*Draft
 	return done, err
 }
 
-// NewImage is what a release says about an image beside what the image says itself.
+// NewImage is what a release says about an image in addition to the image itself.
 type NewImage struct {
 	KernelRelease string
-	KernelVersion string // its build, as uname -v says it; needs the release
+	KernelVersion string // its build, as in uname -v; needs KernelRelease
 	Compatible    string
 	SystemdMin    int
 	Fixes         []string
-	// Seal computes the digest of the root and names it.
+	// Seal records the digest of the root that the image becomes.
 	Seal bool
 }
 
-// AddImage adds an image, or every image of an index, to the release in a layout and copies it there.
+// AddImage adds an image, or every image of an index, to the release in a layout, and copies it there. The error is an
+// ErrRelease or an ErrSigned if that is not possible.
 func AddImage(ctx context.Context, reference, from string, n NewImage, o Options) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {
@@ -137,18 +139,18 @@ func imagesOf(ctx context.Context, src *source.Source) ([]ocispec.Descriptor, er
 	}
 	var images []ocispec.Descriptor
 	for _, i := range index.Manifests {
-		attestation := i.Platform != nil && i.Platform.OS == "unknown" // docker buildx
+		attestation := i.Platform != nil && i.Platform.OS == "unknown" // of docker buildx
 		if verify.IsManifest(i.MediaType) && i.ArtifactType == "" && !attestation {
 			images = append(images, bare(i))
 		}
 	}
 	if len(images) == 0 {
-		return nil, fmt.Errorf("%w: %s lists no image", ErrRelease, src)
+		return nil, fmt.Errorf("%w: %s has no image", ErrRelease, src)
 	}
 	return images, nil
 }
 
-// entry describes an image for a release.
+// entry returns the entry of an image in a release.
 func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	content, err := src.Manifest(ctx, d)
 	if err != nil {
@@ -159,7 +161,7 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 		return d, fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
 	}
 	if m.ArtifactType != "" {
-		return d, fmt.Errorf("%w: %s is a %q and not an image", ErrRelease, d.Digest, m.ArtifactType)
+		return d, fmt.Errorf("%w: %s is of type %q and not an image", ErrRelease, d.Digest, m.ArtifactType)
 	}
 	c, err := config(ctx, src, m.Config)
 	if err != nil {
@@ -169,7 +171,8 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	if slices.ContainsFunc(m.Layers, inZstd) {
 		d.Annotations = map[string]string{zstdImage: "true"}
 	}
-	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion, Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
+	i := release.Image{Descriptor: d, KernelRelease: n.KernelRelease, KernelVersion: n.KernelVersion,
+		Compatible: n.Compatible, SystemdMin: n.SystemdMin, Fixes: n.Fixes}
 	if n.Seal {
 		root, err := image.Predict(ctx, src, m.Layers, c.RootFS.DiffIDs)
 		if err != nil {
@@ -183,19 +186,21 @@ func (n NewImage) entry(ctx context.Context, src *source.Source, d ocispec.Descr
 	return i.Entry(), nil
 }
 
-// kernelVersion is the build of the kernel: what is said, or what the kernel in the image tells, "" when neither does.
+// kernelVersion returns the build of the kernel: what the publisher says, or what the kernel in the image says, or "".
+// The two must not differ.
 func (n NewImage) kernelVersion(told string) (string, error) {
 	if n.KernelVersion != "" && told != "" && n.KernelVersion != told {
-		return "", fmt.Errorf("%w: the kernel %s in the image is %q and not %q", ErrRelease, n.KernelRelease, told, n.KernelVersion)
+		return "", fmt.Errorf("%w: the kernel %s in the image is %q and not %q", ErrRelease, n.KernelRelease, told,
+			n.KernelVersion)
 	}
 	return cmp.Or(n.KernelVersion, told), nil
 }
 
-// inZstd tells whether a layer is compressed with zstd.
+// inZstd reports whether a layer is compressed with zstd.
 func inZstd(layer ocispec.Descriptor) bool { return strings.HasSuffix(layer.MediaType, "+zstd") }
 
-// AddLivePatch packs a kernel module as a live patch and adds it to the release in a layout. Name and kernel release
-// may be left to the module; said otherwise, they are compared with it.
+// AddLivePatch packs a kernel module as a live patch, and adds it to the release in a layout. An empty name or kernel
+// release is taken from the module; otherwise it must be the same as in the module.
 func AddLivePatch(ctx context.Context, reference, file string, p release.LivePatch) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {
@@ -218,11 +223,14 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 		return nil, e.place.explain("write to", err)
 	}
 	layer.Annotations = map[string]string{ocispec.AnnotationTitle: p.Name + ".ko"}
-	d, err := oras.PackManifest(ctx, e.place.target, oras.PackManifestVersion1_1, release.LivePatchType, oras.PackManifestOptions{
-		Layers: []ocispec.Descriptor{layer},
-		// oras would put in the time of day; the same module makes the same live patch.
-		ManifestAnnotations: map[string]string{ocispec.AnnotationCreated: time.Unix(0, 0).UTC().Format(time.RFC3339)},
-	})
+	d, err := oras.PackManifest(ctx, e.place.target, oras.PackManifestVersion1_1, release.LivePatchType,
+		oras.PackManifestOptions{
+			Layers: []ocispec.Descriptor{layer},
+			// oras would use the current time. The same module must give the same live patch.
+			ManifestAnnotations: map[string]string{
+				ocispec.AnnotationCreated: time.Unix(0, 0).UTC().Format(time.RFC3339),
+			},
+		})
 	if err != nil {
 		return nil, e.place.explain("write to", err)
 	}
@@ -242,7 +250,7 @@ func readModule(file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, patches.MaxModule+1))
 }
 
-// AddDelta adds a delta that another tool made to the release in a layout and copies it there.
+// AddDelta adds a delta, which another tool made, to the release in a layout, and copies it there.
 func AddDelta(ctx context.Context, reference, from string, o Options) (*Drafted, error) {
 	e, draft, err := edit(ctx, reference)
 	if err != nil {
@@ -265,7 +273,8 @@ func AddDelta(ctx context.Context, reference, from string, o Options) (*Drafted,
 		return nil, fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
 	}
 	if m.ArtifactType != release.DeltaType {
-		return nil, fmt.Errorf("cannot add %s: %w: its artifact type is %q and not %q", from, ErrRelease, m.ArtifactType, release.DeltaType)
+		return nil, fmt.Errorf("cannot add %s: %w: its artifact type is %q and not %q", from, ErrRelease,
+			m.ArtifactType, release.DeltaType)
 	}
 	entry := bare(d)
 	entry.ArtifactType = m.ArtifactType
@@ -282,30 +291,31 @@ func AddDelta(ctx context.Context, reference, from string, o Options) (*Drafted,
 	return e.save(ctx, draft)
 }
 
-// editor changes the release that a layout's tag names.
+// editor changes the release with a tag in a layout.
 type editor struct {
 	place *place
-	old   *ocispec.Descriptor // what the tag named before
+	old   *ocispec.Descriptor // what had the tag before
 }
 
 func openEditor(reference string) (*editor, error) {
 	if !strings.HasPrefix(reference, source.LayoutPrefix) {
-		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference, reference)
+		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference,
+			reference)
 	}
 	p, err := openPlace(reference, Options{})
 	if err == nil && (p.tag == "" || strings.Contains(p.tag, ":")) {
-		err = fmt.Errorf("%w %q: a tag is needed", source.ErrReference, reference)
+		err = fmt.Errorf("%w %q: name a tag", source.ErrReference, reference)
 	}
 	return &editor{place: p}, err
 }
 
-// edit opens the release at a reference, if it can still be changed.
+// edit opens the release at a reference. The error is an ErrSigned if it cannot change any more.
 func edit(ctx context.Context, reference string) (*editor, *release.Draft, error) {
 	src, err := openSource(reference, Options{})
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := src.Resolve(ctx) // before openEditor makes a layout of a mistyped name
+	d, err := src.Resolve(ctx) // before openEditor makes a layout with a mistyped name
 	if err != nil {
 		return nil, nil, err
 	}
@@ -329,13 +339,13 @@ func edit(ctx context.Context, reference string) (*editor, *release.Draft, error
 	return e, draft, err
 }
 
-// signed tells whether what the tag names has signatures.
+// signed reports whether what had the tag before has signatures.
 func (e *editor) signed(ctx context.Context) (bool, error) {
 	found, err := e.place.source.Candidates(ctx, e.old.Digest)
 	return len(found) > 0, err
 }
 
-// save writes the draft, moves the tag and removes what the tag named before, if that was an unsigned draft.
+// save writes the draft and moves the tag. What had the tag before is removed if it was a release without signatures.
 func (e *editor) save(ctx context.Context, draft *release.Draft) (*Drafted, error) {
 	content, err := draft.Bytes()
 	if err != nil {
@@ -352,7 +362,7 @@ func (e *editor) save(ctx context.Context, draft *release.Draft) (*Drafted, erro
 	return &Drafted{Index: bare(d), Release: r}, e.forget(ctx, d)
 }
 
-// forget removes the draft that was replaced. Everything it lists stays.
+// forget removes the release that was replaced, but nothing that it lists.
 func (e *editor) forget(ctx context.Context, now ocispec.Descriptor) error {
 	store, ok := e.place.target.(*oci.Store)
 	if e.old == nil || e.old.Digest == now.Digest || !verify.IsIndex(e.old.MediaType) || !ok {
@@ -384,13 +394,13 @@ func (e *editor) forget(ctx context.Context, now ocispec.Descriptor) error {
 	return e.place.explain("clean up", store.Delete(ctx, bare(*e.old)))
 }
 
-// Shown is a release as it is published.
+// Shown is a published release, unverified.
 type Shown struct {
 	*release.Release
 	Signatures int `json:"signatures"`
 }
 
-// ShowRelease reads the release at a reference. Nothing in it is more than what the registry says.
+// ShowRelease reads the release at a reference. Everything in it is only what the registry says.
 func ShowRelease(ctx context.Context, reference string, o Options) (*Shown, error) {
 	src, err := openSource(reference, o)
 	if err != nil {

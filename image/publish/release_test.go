@@ -24,7 +24,7 @@ func someHeader(sequence int64) release.Header {
 	return release.Header{Version: "2026.11", Sequence: sequence, Expires: longAgo.Add(time.Hour)}
 }
 
-// draft packs an image and begins a release beside it.
+// draft packs an image, and begins a release in the same layout.
 func draft(t *testing.T) (layout string) {
 	t.Helper()
 	layout = filepath.Join(t.TempDir(), "layout")
@@ -39,7 +39,7 @@ func exists(layout string, d ocispec.Descriptor) bool {
 	return err == nil
 }
 
-// Drafts are cleaned up, unless something else needs them; what is no draft is nobody's to remove.
+// Replaced drafts are removed, unless something else needs them. Nothing else is removed.
 func TestWhatATagNamedBefore(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -80,7 +80,7 @@ func TestWhatATagNamedBefore(t *testing.T) {
 	}
 }
 
-// Whichever form the signature has, a signed release does not change.
+// A release with a signature of either form cannot change.
 func TestSignedReleaseDoesNotChange(t *testing.T) {
 	for _, form := range []verify.Form{verify.FormBundle, verify.FormSimple} {
 		layout := draft(t)
@@ -88,19 +88,21 @@ func TestSignedReleaseDoesNotChange(t *testing.T) {
 		seal, _ := newSeal(t, form)
 		_, err := Sign(context.Background(), reference, seal, plain)
 		check(t, err)
-		if _, err := AddImage(context.Background(), reference, "oci:"+layout+":test", NewImage{}, plain); !errors.Is(err, ErrSigned) {
+		if _, err := AddImage(context.Background(), reference, "oci:"+layout+":test", NewImage{},
+			plain); !errors.Is(err, ErrSigned) {
 			t.Errorf("%s: %v", form, err)
 		}
 	}
 }
 
 func TestReleaseIsMadeInALayout(t *testing.T) {
-	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err, source.ErrReference) {
+	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err,
+		source.ErrReference) {
 		t.Errorf("%v", err)
 	}
 }
 
-// The same module makes the same live patch, today and tomorrow.
+// The same module gives the same live patch, at any time.
 func TestLivePatchIsReproducible(t *testing.T) {
 	module := filepath.Join(t.TempDir(), "fix-one.ko")
 	check(t, os.WriteFile(module, patchestest.Module{Name: "fix_one", Release: "6.12"}.Bytes(), 0o644))
@@ -110,22 +112,24 @@ func TestLivePatchIsReproducible(t *testing.T) {
 		d, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p)
 		check(t, err)
 		digests = append(digests, d.Release.LivePatches[0].Descriptor.Digest.String())
-		time.Sleep(1100 * time.Millisecond) // the time of day in seconds is what would differ
+		time.Sleep(1100 * time.Millisecond) // the time in seconds could differ
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("%v", digests)
 	}
 	p.KernelRelease = "6.13"
-	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) || !errors.Is(err, patches.ErrModule) {
+	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err,
+		ErrRelease) || !errors.Is(err, patches.ErrModule) {
 		t.Errorf("a module for another kernel: %v", err)
 	}
 	check(t, os.Truncate(module, patches.MaxModule+1))
-	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err, ErrRelease) {
+	if _, err := AddLivePatch(context.Background(), "oci:"+draft(t)+":stable", module, p); !errors.Is(err,
+		ErrRelease) {
 		t.Errorf("a module of %d bytes: %v", patches.MaxModule+1, err)
 	}
 }
 
-// A delta that another tool made is listed, and copied with all that it needs when the release is pushed.
+// A delta of another tool is listed, and is copied with all that it refers to when the release is pushed.
 func TestDelta(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -135,7 +139,8 @@ func TestDelta(t *testing.T) {
 	check(t, err)
 	blob, err := p.pushBlob(ctx, "application/vnd.tar-diff", bytes.Repeat([]byte("delta"), 100))
 	check(t, err)
-	d, err := oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, release.DeltaType, oras.PackManifestOptions{Layers: []ocispec.Descriptor{blob}})
+	d, err := oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, release.DeltaType,
+		oras.PackManifestOptions{Layers: []ocispec.Descriptor{blob}})
 	check(t, err)
 	check(t, p.target.Tag(ctx, d, "d"))
 	_, err = AddDelta(ctx, reference, "oci:"+from+":d", plain)
@@ -150,12 +155,13 @@ func TestDelta(t *testing.T) {
 	}
 	shown, err := ShowRelease(ctx, "oci:"+usb+":stable", plain)
 	check(t, err)
-	if len(shown.Deltas) != 1 || len(shown.Images) != 1 || shown.Images[0].Descriptor.Platform.Architecture != "amd64" {
+	if len(shown.Deltas) != 1 || len(shown.Images) != 1 ||
+		shown.Images[0].Descriptor.Platform.Architecture != "amd64" {
 		t.Errorf("%+v", shown)
 	}
 }
 
-// skopeo mirrors an index as it is only if it need not note itself which images are in zstd.
+// skopeo copies an index unchanged only if it need not add which images have zstd layers.
 func TestCompressionIsNoted(t *testing.T) {
 	ctx := context.Background()
 	layout := draft(t)
@@ -176,7 +182,7 @@ func TestCompressionIsNoted(t *testing.T) {
 	}
 }
 
-// The kernel in the image is believed more than who says another build.
+// A publisher cannot name another build than that of the kernel in the image.
 func TestKernelVersionOfAnImage(t *testing.T) {
 	for _, c := range []struct{ said, told, want string }{
 		{"", "", ""}, {"#1 SMP", "", "#1 SMP"}, {"", "#1 SMP", "#1 SMP"}, {"#1 SMP", "#1 SMP", "#1 SMP"},

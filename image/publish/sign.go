@@ -19,25 +19,25 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// ErrIdentity says that a simple-signing payload needs the name of a repository.
+// ErrIdentity means that a simple signature must name a repository, and none is known.
 var ErrIdentity = errors.New("no repository to name in the signature")
 
-// Seal is what Sign needs to know.
+// Seal says how to sign.
 type Seal struct {
 	Signer   crypto.Signer
 	Form     verify.Form
-	Identity string    // the repository a simple-signing payload names; "" is where the image is
-	Time     time.Time // when the bundle was attached, as its manifest says
+	Identity string    // the repository that a simple signature names; "" means that of the image
+	Time     time.Time // the time in the manifest of the bundle
 }
 
-// Signed is what Sign did.
+// Signed says what Sign did.
 type Signed struct {
 	Image   ocispec.Descriptor
 	Key     verify.Key
-	Already bool // the key had signed it before, in this form
+	Already bool // it already had a signature of this form by the key
 }
 
-// Sign attaches a signature to the image or index at a reference. It is not published before verify has accepted it.
+// Sign attaches a signature to the image or index at a reference. It is published only if package verify accepts it.
 func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, error) {
 	key, err := sign.PublicKey("the signing key", s.Signer)
 	if err != nil {
@@ -84,7 +84,7 @@ func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, er
 	return done, p.explain("attach the signature to", p.attach(ctx, done.Image, c, s.Time))
 }
 
-// candidate makes the signature as a host will find it.
+// candidate makes the signature in the form in which a host finds it.
 func (s Seal) candidate(image ocispec.Descriptor, p *place) (verify.Candidate, error) {
 	c := verify.Candidate{Form: s.Form, From: p.name}
 	var err error
@@ -103,10 +103,10 @@ func (s Seal) candidate(image ocispec.Descriptor, p *place) (verify.Candidate, e
 		c.Payload, c.Signature, err = sign.Simple(s.Signer, identity, image.Digest)
 		return c, err
 	}
-	return c, fmt.Errorf("unknown signature form %q", s.Form)
+	return c, fmt.Errorf("cannot sign: unknown form %q", s.Form)
 }
 
-// attach publishes a signature in its form's way.
+// attach publishes a signature as its form requires.
 func (p *place) attach(ctx context.Context, image ocispec.Descriptor, c verify.Candidate, when time.Time) error {
 	if c.Form == verify.FormBundle {
 		return p.attachBundle(ctx, image, c.Bundle, when)
@@ -125,19 +125,20 @@ func (p *place) attachBundle(ctx context.Context, image ocispec.Descriptor, bund
 	if err != nil {
 		return err
 	}
-	_, err = oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, verify.BundleMediaType, oras.PackManifestOptions{
-		Subject: &image,
-		Layers:  []ocispec.Descriptor{layer},
-		ManifestAnnotations: map[string]string{
-			"dev.sigstore.bundle.content": "dsse-envelope",
-			source.PredicateAnnotation:    verify.BundlePredicateType,
-			ocispec.AnnotationCreated:     when.UTC().Format(time.RFC3339),
-		},
-	})
+	_, err = oras.PackManifest(ctx, p.target, oras.PackManifestVersion1_1, verify.BundleMediaType,
+		oras.PackManifestOptions{
+			Subject: &image,
+			Layers:  []ocispec.Descriptor{layer},
+			ManifestAnnotations: map[string]string{
+				"dev.sigstore.bundle.content": "dsse-envelope",
+				source.PredicateAnnotation:    verify.BundlePredicateType,
+				ocispec.AnnotationCreated:     when.UTC().Format(time.RFC3339),
+			},
+		})
 	return err
 }
 
-// pushBlob publishes a blob that may be there already.
+// pushBlob publishes a blob, unless it exists.
 func (p *place) pushBlob(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
 	d := content.NewDescriptorFromBytes(mediaType, data)
 	err := p.target.Push(ctx, d, bytes.NewReader(data))

@@ -17,11 +17,11 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// simpleMediaType is that of a layer that is a simple-signing payload.
+// simpleMediaType is the media type of a layer with a simple-signing payload.
 const simpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 
-// attachSimple adds layers, each a payload with its signature, to those under the image's ".sig" tag. The blobs are
-// there already.
+// attachSimple adds layers, each a payload with its signature, to those under the ".sig" tag of the image. Their blobs
+// are already there.
 func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, layers []ocispec.Descriptor) error {
 	all, err := p.simpleLayers(ctx, image.Digest)
 	if err != nil {
@@ -61,7 +61,7 @@ func (p *place) attachSimple(ctx context.Context, image ocispec.Descriptor, laye
 	return err
 }
 
-// simpleLayers returns the signatures under the image's ".sig" tag.
+// simpleLayers returns the layers under the ".sig" tag of the image.
 func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispec.Descriptor, error) {
 	d, err := p.target.Resolve(ctx, source.SignatureTag(image))
 	if errors.Is(err, errdef.ErrNotFound) {
@@ -71,7 +71,8 @@ func (p *place) simpleLayers(ctx context.Context, image digest.Digest) ([]ocispe
 		return nil, err
 	}
 	if d.Size > verify.MaxManifest {
-		return nil, fmt.Errorf("the signatures under %s have %d bytes", source.SignatureTag(image), d.Size)
+		return nil, fmt.Errorf("cannot read the signatures under %s: they have %d bytes", source.SignatureTag(image),
+			d.Size)
 	}
 	data, err := content.FetchAll(ctx, p.target, d)
 	if err != nil {

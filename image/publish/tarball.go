@@ -14,14 +14,14 @@ import (
 	"github.com/updatectl/updatectl/image/machine"
 )
 
-// tarBuffer is how much is read at once; archive/tar reads in small pieces.
+// tarBuffer is how many bytes are read at once, because archive/tar reads small pieces.
 const tarBuffer = 1 << 20
 
-// tarball is a tar file of a root directory, as mmdebstrap or "docker export" write it, rewritten entry by entry: no
-// privilege is needed and nothing is unpacked. Its order is kept.
+// tarball is a tar file of a root directory, such as mmdebstrap or "docker export" write. It is rewritten entry by
+// entry, in its order, without unpacking it, so no privileges are needed.
 type tarball struct {
 	io.ReadCloser
-	heads map[string][]byte // the first bytes of what may be the init
+	heads map[string][]byte // the first bytes of programs that may be the init
 }
 
 func openTarball(name string, epoch *time.Time) (*tarball, error) {
@@ -52,12 +52,12 @@ func (t *tarball) rewrite(r io.Reader, w io.Writer, epoch *time.Time) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("%w: not an uncompressed tar file: %w", ErrTree, err)
+			return fmt.Errorf("%w: it is not an uncompressed tar file", ErrTree)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		h, err = clean(h, epoch)
+		h, err = cleanHeader(h, epoch)
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (t *tarball) rewrite(r io.Reader, w io.Writer, epoch *time.Time) error {
 			continue
 		}
 		if seen[name] {
-			return fmt.Errorf("%w: %q comes twice", ErrTree, name)
+			return fmt.Errorf("%w: it contains %q twice", ErrTree, name)
 		}
 		seen[name] = true
 		if err := out.WriteHeader(h); err != nil {
@@ -78,15 +78,15 @@ func (t *tarball) rewrite(r io.Reader, w io.Writer, epoch *time.Time) error {
 	}
 	switch {
 	case whole.seen:
-		return fmt.Errorf("%w: the tar file is cut off", ErrTree)
+		return fmt.Errorf("%w: the tar file is incomplete", ErrTree)
 	case len(seen) == 0:
 		return fmt.Errorf("%w: the tar file is empty", ErrTree)
 	}
 	return out.Close()
 }
 
-// endSeen notices the end of a file. A whole tar file is not read up to there: two empty blocks end it before, and
-// archive/tar takes either for the end.
+// endSeen notices the end of a file. The end of a complete tar file is not reached, because two empty blocks come
+// before it; archive/tar accepts both as the end.
 type endSeen struct {
 	r    io.Reader
 	seen bool
@@ -98,7 +98,7 @@ func (e *endSeen) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// copy copies the content of one entry and keeps the start of what may be init.
+// copy copies the content of an entry, and keeps the first bytes of a program that may be the init.
 func (t *tarball) copy(out io.Writer, in io.Reader, name string) error {
 	for _, init := range inits {
 		if name == init {
@@ -117,15 +117,15 @@ func (t *tarball) copy(out io.Writer, in io.Reader, name string) error {
 	return err
 }
 
-// Names under which tar programs keep what is not in a classic header.
+// The PAX records of what classic tar headers lack.
 const (
 	paxXattr   = "SCHILY.xattr."
-	paxACL     = "SCHILY.acl." // text, with user names: no reader of layers knows it
+	paxACL     = "SCHILY.acl." // text with user names, which no reader of layers understands
 	paxSELinux = "RHT.security.selinux"
 )
 
-// clean returns the header with only what an image keeps of it.
-func clean(h *tar.Header, epoch *time.Time) (*tar.Header, error) {
+// cleanHeader returns the header with only what an image keeps.
+func cleanHeader(h *tar.Header, epoch *time.Time) (*tar.Header, error) {
 	c := &tar.Header{
 		Name:     strings.TrimPrefix(path.Clean("/"+h.Name), "/"),
 		Typeflag: h.Typeflag, Linkname: h.Linkname, Size: h.Size,
@@ -147,18 +147,19 @@ func clean(h *tar.Header, epoch *time.Time) (*tar.Header, error) {
 		case key == paxSELinux:
 			c.PAXRecords[paxXattr+"security.selinux"] = value
 		case strings.HasPrefix(key, paxACL):
-			return nil, fmt.Errorf("%w: %q has an ACL in text form: make the tar with --xattrs --xattrs-include='*' and without --acls", ErrTree, c.Name)
+			return nil, fmt.Errorf("%w: %q has an ACL as text: make the tar with --xattrs --xattrs-include='*' and "+
+				"without --acls", ErrTree, c.Name)
 		}
 	}
 	return c, errors.Join(checkName(c.Name), cleanKind(c))
 }
 
-// cleanKind settles what depends on the kind of file.
+// cleanKind cleans what depends on the type of the file.
 func cleanKind(c *tar.Header) error {
 	switch c.Typeflag {
 	case tar.TypeReg, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeGNUSparse:
-		c.Typeflag = tar.TypeReg // what is read from it has no holes
+		c.Typeflag = tar.TypeReg // its content is read without holes
 	case tar.TypeDir:
 		if c.Name != "." {
 			c.Name += "/"
@@ -166,15 +167,15 @@ func cleanKind(c *tar.Header) error {
 	case tar.TypeLink:
 		c.Linkname = strings.TrimPrefix(path.Clean("/"+c.Linkname), "/")
 		if inPseudo(c.Linkname) && !inPseudo(c.Name) {
-			return fmt.Errorf("%w: %q is a link to %q, which is left out", ErrTree, c.Name, c.Linkname)
+			return fmt.Errorf("%w: %q is a hard link to %q, which is left out", ErrTree, c.Name, c.Linkname)
 		}
 	default:
-		return fmt.Errorf("%w: %q is of unknown type %q", ErrTree, c.Name, c.Typeflag)
+		return fmt.Errorf("%w: %q has the unknown type %q", ErrTree, c.Name, c.Typeflag)
 	}
 	return nil
 }
 
-// Architecture tells it from the init that went by.
+// Architecture returns the GOARCH of the init in the tar, or "". Call it when the tar has been read.
 func (t *tarball) Architecture() (string, error) {
 	for _, name := range inits {
 		if arch := machine.Of(t.heads[name]); arch != "" {

@@ -15,11 +15,11 @@ import (
 	"github.com/updatectl/updatectl/image/layer"
 )
 
-// tree is a root file system as the uncompressed tar of a layer.
+// tree is a root file system as an uncompressed layer.
 type tree interface {
 	io.ReadCloser
-	// Architecture tells what the init of the tree runs on, "" if it has none. It is asked after the last byte was
-	// read.
+	// Architecture returns the GOARCH of the init of the tree, or "" if there is none. It is called when all bytes
+	// have been read.
 	Architecture() (string, error)
 }
 
@@ -34,7 +34,7 @@ func openTree(name string, epoch *time.Time) (tree, error) {
 	return openTarball(name, epoch)
 }
 
-// pathless returns what went wrong with a file that the message names already.
+// pathless returns an error without the name of the file, for a message that has it already.
 func pathless(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {
@@ -43,24 +43,33 @@ func pathless(err error) error {
 	return err
 }
 
-// inits is where a bootable tree has its init, also where /usr is not merged, or the tree is a tar file, whose links
+// fileError returns the error of a file in the error of a library, whose words say in which step it occurred.
+func fileError(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at
+	}
+	return err
+}
+
+// inits lists where the init of a tree can be. It includes trees without a merged /usr, and tar files, in which links
 // are not followed.
 var inits = slices.Concat(image.Inits, []string{"lib/systemd/systemd", "usr/sbin/init"})
 
-// pseudo are directories the kernel and PID 1 fill. They are needed as mount points; what a build left in them is not
-// part of the image.
+// pseudo lists the directories that the kernel and systemd fill. They are needed as mount points, but their contents
+// are not part of the image.
 var pseudo = []string{"proc", "sys", "run"}
 
-// inPseudo says whether a path, relative to the root, is below one of them.
+// inPseudo reports whether a path, relative to the root, is below one of them.
 func inPseudo(name string) bool {
 	top, rest, _ := strings.Cut(name, "/")
 	return rest != "" && slices.Contains(pseudo, top)
 }
 
-// checkName refuses what would mean something else in a layer.
+// checkName refuses names that have a special meaning in a layer.
 func checkName(name string) error {
 	if strings.HasPrefix(path.Base(name), layer.WhiteoutPrefix) {
-		return fmt.Errorf("%w: %q is the name of a deletion in an image layer", ErrTree, name)
+		return fmt.Errorf("%w: in an image layer, the name %q stands for a deletion", ErrTree, name)
 	}
 	return nil
 }

@@ -58,7 +58,8 @@ func (b *Barrier) Error() string {
 	if runs == "" {
 		runs = "an unknown version"
 	}
-	return fmt.Sprintf("release %s is for hosts of version %s or newer, and this one runs %s: it goes through %s first", b.Release, b.Version, runs, b.Version)
+	const text = "release %s is for hosts of version %s or newer, and this one runs %s: it goes through %s first"
+	return fmt.Sprintf(text, b.Release, b.Version, runs, b.Version)
 }
 
 // Unwrap makes it an ErrBarrier.
@@ -122,7 +123,8 @@ func (r *Release) Admit(f Facts) (Image, error) {
 		if f.ClockBack() > 0 {
 			text = fmt.Sprintf(" (the clock says %s, but %s has already passed)", stamp(f.Now), stamp(f.Seen))
 		}
-		return Image{}, refuse(ErrExpired, "release %s, sequence %d, expired at %s%s", r.Version, r.Sequence, stamp(r.Expires), text)
+		return Image{}, refuse(ErrExpired, "release %s, sequence %d, expired at %s%s", r.Version, r.Sequence,
+			stamp(r.Expires), text)
 	}
 	if err := r.Order(f.Mark); err != nil && !f.AllowDowngrade {
 		return Image{}, err
@@ -149,13 +151,20 @@ func (r *Release) Order(m Mark) error {
 	newer := Compare(r.Version, m.Version)
 	switch {
 	case r.Sequence < m.Sequence && newer > 0:
-		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d (version %s) was accepted before: version and sequence contradict each other", r.Version, r.Sequence, m.Sequence, m.Version)
+		return refuse(ErrReplayed,
+			"release %s has the sequence %d, and sequence %d (version %s) was accepted before: version and sequence "+
+				"contradict each other", r.Version, r.Sequence, m.Sequence, m.Version)
 	case r.Sequence < m.Sequence:
-		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d (version %s) was accepted before", r.Version, r.Sequence, m.Sequence, m.Version)
+		return refuse(ErrReplayed, "release %s has the sequence %d, and sequence %d (version %s) was accepted before",
+			r.Version, r.Sequence, m.Sequence, m.Version)
 	case r.Sequence == m.Sequence && r.Digest != m.Digest:
-		return refuse(ErrReplayed, "release %s is not the one with the sequence %d that was accepted before (version %s, %s)", r.Version, r.Sequence, m.Version, m.Digest)
+		return refuse(ErrReplayed,
+			"release %s is not the one with the sequence %d that was accepted before (version %s, %s)", r.Version,
+			r.Sequence, m.Version, m.Digest)
 	case newer < 0:
-		return refuse(ErrOlder, "release %s has the sequence %d, but its version is older than %s, which was accepted with sequence %d", r.Version, r.Sequence, m.Version, m.Sequence)
+		return refuse(ErrOlder,
+			"release %s has the sequence %d, but its version is older than %s, which was accepted with sequence %d",
+			r.Version, r.Sequence, m.Version, m.Sequence)
 	}
 	return nil
 }
@@ -165,7 +174,9 @@ func (r *Release) Order(m Mark) error {
 func OrderImage(version string, m Mark) error {
 	switch {
 	case m.Sequence > 0:
-		return refuse(ErrReplayed, "this is an image outside a release, and this host follows releases (the last one has the sequence %d, version %s): nothing says whether the image is newer", m.Sequence, m.Version)
+		return refuse(ErrReplayed,
+			"this is an image outside a release, and this host follows releases (the last one has the sequence %d, "+
+				"version %s): nothing says whether the image is newer", m.Sequence, m.Version)
 	case Ordered(version) && Ordered(m.Version) && Compare(version, m.Version) < 0:
 		return refuse(ErrOlder, "the image has version %s, and version %s was accepted before", version, m.Version)
 	}
@@ -201,13 +212,18 @@ func (r *Release) selectImage(f Facts) (Image, error) {
 	case best >= 0:
 		return r.Images[best], nil
 	case len(classes) > 0 && f.Compatible == "":
-		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host has none configured", r.Version, enumerate(classes))
+		return Image{}, refuse(ErrIncompatible,
+			"release %s is for the machine classes %s, and this host has none configured", r.Version,
+			enumerate(classes))
 	case len(classes) > 0:
-		return Image{}, refuse(ErrIncompatible, "release %s is for the machine classes %s, and this host is of the class %s", r.Version, enumerate(classes), f.Compatible)
+		return Image{}, refuse(ErrIncompatible,
+			"release %s is for the machine classes %s, and this host is of the class %s", r.Version,
+			enumerate(classes), f.Compatible)
 	case len(others) == 0:
 		return Image{}, refuse(ErrIncompatible, "release %s has no image and no live patch", r.Version)
 	}
-	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, enumerate(others), machine.Platform(f.Platform))
+	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, enumerate(others),
+		machine.Platform(f.Platform))
 }
 
 func better(match platforms.MatchComparer, a, b Image) bool {
@@ -222,9 +238,11 @@ func (i Image) checkSystemd(f Facts) error {
 	case f.Systemd >= i.SystemdMin:
 		return nil
 	case f.Systemd == 0:
-		return refuse(ErrIncompatible, "the image needs systemd %d or newer on the host, and none was found", i.SystemdMin)
+		return refuse(ErrIncompatible, "the image needs systemd %d or newer on the host, and none was found",
+			i.SystemdMin)
 	}
-	return refuse(ErrIncompatible, "the image needs systemd %d or newer on the host, which runs %d", i.SystemdMin, f.Systemd)
+	return refuse(ErrIncompatible, "the image needs systemd %d or newer on the host, which runs %d", i.SystemdMin,
+		f.Systemd)
 }
 
 // enumerate joins names, each once, and at most a few.

@@ -72,7 +72,8 @@ func checked(index ocispec.Index) (*Draft, error) {
 		return nil, err
 	}
 	if len(text) > verify.MaxManifest {
-		return nil, fmt.Errorf("%w release: it has %d bytes, more than %d", verify.ErrMalformed, len(text), verify.MaxManifest)
+		return nil, fmt.Errorf("%w release: it has %d bytes, more than %d", verify.ErrMalformed, len(text),
+			verify.MaxManifest)
 	}
 	_, err = Read(text)
 	return d, err

@@ -30,9 +30,10 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// content describes some bytes as a manifest.
+// content returns the descriptor of some bytes as a manifest.
 func content(text string) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(text), Size: int64(len(text))}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(text),
+		Size: int64(len(text))}
 }
 
 func imageFor(p ocispec.Platform) Image {
@@ -43,8 +44,9 @@ func imageFor(p ocispec.Platform) Image {
 
 var somePatch = LivePatch{
 	Descriptor: content("live patch"), Name: "kpatch_1", KernelRelease: "6.12.48+deb13-amd64",
-	KernelVersion: "#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)", KernelBuildID: "c0ffee0123456789c0ffee0123456789c0ffee01",
-	Fixes: []string{"CVE-2026-1234", "CVE-2026-23456"},
+	KernelVersion: "#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)",
+	KernelBuildID: "c0ffee0123456789c0ffee0123456789c0ffee01",
+	Fixes:         []string{"CVE-2026-1234", "CVE-2026-23456"},
 }
 
 func delta() ocispec.Descriptor {
@@ -53,17 +55,19 @@ func delta() ocispec.Descriptor {
 	return d
 }
 
-// full is a release with everything in it.
+// full is a release that uses all annotations.
 func full(t testing.TB) *Draft {
 	t.Helper()
 	d := must(New(Header{
-		Version: "2026.11.1", Sequence: 42, Expires: today.AddDate(0, 1, 0), MinVersion: "2026.6", Notes: "fixes\n\tmore",
+		Version: "2026.11.1", Sequence: 42, Expires: today.AddDate(0, 1, 0), MinVersion: "2026.6",
+		Notes:   "fixes\n\tmore",
 		Rollout: &Rollout{Start: today, Duration: 72 * time.Hour, Steps: []int{1, 10, 100}},
 	}))
 	i := imageFor(amd64)
 	i.RootDigest[0], i.KernelRelease, i.Compatible, i.SystemdMin = 7, "6.12.48+deb13-amd64", "example,edge-2", 254
 	i.Fixes = []string{"CVE-2026-1234"}
-	for _, entry := range []ocispec.Descriptor{i.Entry(), imageFor(amd64).Entry(), imageFor(arm64).Entry(), somePatch.Entry(), delta()} {
+	for _, entry := range []ocispec.Descriptor{i.Entry(), imageFor(amd64).Entry(), imageFor(arm64).Entry(),
+		somePatch.Entry(), delta()} {
 		if err := d.Add(entry); err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +75,7 @@ func full(t testing.TB) *Draft {
 	return d
 }
 
-// vouched signs content and has it verified.
+// vouched signs content and verifies it.
 func vouched(t testing.TB, text []byte, mediaType string) *verify.Verified {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -80,14 +84,15 @@ func vouched(t testing.TB, text []byte, mediaType string) *verify.Verified {
 		t.Fatal(err)
 	}
 	policy := verify.Policy{Keys: []verify.Key{must(sign.PublicKey("test", key))}}
-	v, err := policy.Verify(text, mediaType, []verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: signature}})
+	v, err := policy.Verify(text, mediaType,
+		[]verify.Candidate{{Form: verify.FormSimple, Payload: payload, Signature: signature}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return v
 }
 
-// changed is the full release after a change to it, as JSON.
+// changed returns the full release after a change, as JSON.
 func changed(t testing.TB, change func(*ocispec.Index)) []byte {
 	t.Helper()
 	var index ocispec.Index

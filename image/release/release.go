@@ -91,7 +91,8 @@ func Read(content []byte) (*Release, error) {
 		return nil, err
 	}
 	if len(index.Manifests) > MaxEntries {
-		return nil, fmt.Errorf("%w release %s: it lists %d images and artifacts, more than %d", verify.ErrMalformed, r.Version, len(index.Manifests), MaxEntries)
+		return nil, fmt.Errorf("%w release %s: it lists %d images and artifacts, more than %d", verify.ErrMalformed,
+			r.Version, len(index.Manifests), MaxEntries)
 	}
 	for n, d := range index.Manifests {
 		if err := r.add(d); err != nil {
@@ -124,9 +125,11 @@ func checkType(index ocispec.Index) error {
 	case t == ArtifactType:
 		return fmt.Errorf("%w release: its media type is %q", verify.ErrMalformed, index.MediaType)
 	case strings.HasPrefix(t, family):
-		return fmt.Errorf("%w: the release is of type %q, and this updatectl reads %q: install a newer updatectl", ErrIncompatible, t, ArtifactType)
+		return fmt.Errorf("%w: the release is of type %q, and this updatectl reads %q: install a newer updatectl",
+			ErrIncompatible, t, ArtifactType)
 	default:
-		return fmt.Errorf("%w release: its artifact type is %s and not %q", verify.ErrMalformed, excerpt(t), ArtifactType)
+		return fmt.Errorf("%w release: its artifact type is %s and not %q", verify.ErrMalformed, excerpt(t),
+			ArtifactType)
 	}
 }
 
@@ -141,7 +144,8 @@ func readHeader(annotations map[string]string) (Header, error) {
 		Notes:      optional(f, AnnotationNotes, parseNotes),
 	}
 	if len(f.errs) == 0 && h.MinVersion != "" && Compare(h.MinVersion, h.Version) >= 0 {
-		f.errs = append(f.errs, fmt.Errorf("%s is %s, which is not older than the release itself", AnnotationMinVersion, h.MinVersion))
+		f.errs = append(f.errs,
+			fmt.Errorf("%s is %s, which is not older than the release itself", AnnotationMinVersion, h.MinVersion))
 	}
 	return h, f.err("release")
 }
@@ -211,7 +215,8 @@ func (r *Release) addLivePatch(d ocispec.Descriptor) error {
 	}
 	for _, other := range r.LivePatches {
 		if other.Name == p.Name && other.KernelBuildID == p.KernelBuildID {
-			return fmt.Errorf("%w: it lists the live patch %s twice for the kernel %s", verify.ErrMalformed, p.Name, p.KernelRelease)
+			return fmt.Errorf("%w: it lists the live patch %s twice for the kernel %s", verify.ErrMalformed, p.Name,
+				p.KernelRelease)
 		}
 	}
 	r.LivePatches = append(r.LivePatches, p)
@@ -226,7 +231,8 @@ func checkContent(d ocispec.Descriptor) error {
 	case d.Digest.Algorithm() != digest.SHA256:
 		return fmt.Errorf("%w: the digest %s is not a sha256 digest", verify.ErrMalformed, excerpt(d.Digest.String()))
 	case !verify.IsManifest(d.MediaType):
-		return fmt.Errorf("%w: %s is of type %s and not a manifest", verify.ErrMalformed, d.Digest, excerpt(d.MediaType))
+		return fmt.Errorf("%w: %s is of type %s and not a manifest", verify.ErrMalformed, d.Digest,
+			excerpt(d.MediaType))
 	case d.Size <= 0 || d.Size > verify.MaxManifest:
 		return fmt.Errorf("%w: the manifest %s has the size %d", verify.ErrMalformed, d.Digest, d.Size)
 	}

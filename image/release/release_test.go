@@ -20,16 +20,19 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Digest != digest.FromBytes(text) || r.Version != "2026.11.1" || r.Sequence != 42 || r.MinVersion != "2026.6" || r.Notes != "fixes\n\tmore" {
+	if r.Digest != digest.FromBytes(text) || r.Version != "2026.11.1" || r.Sequence != 42 ||
+		r.MinVersion != "2026.6" || r.Notes != "fixes\n\tmore" {
 		t.Errorf("read %+v", r.Header)
 	}
-	if !r.Expires.Equal(today.AddDate(0, 1, 0)) || !reflect.DeepEqual(*r.Rollout, Rollout{today, 72 * time.Hour, []int{1, 10, 100}}) {
+	if !r.Expires.Equal(today.AddDate(0, 1, 0)) ||
+		!reflect.DeepEqual(*r.Rollout, Rollout{today, 72 * time.Hour, []int{1, 10, 100}}) {
 		t.Errorf("expires %s, rollout %+v", r.Expires, r.Rollout)
 	}
 	if len(r.Images) != 3 || len(r.LivePatches) != 1 || len(r.Deltas) != 1 {
 		t.Fatalf("%d images, %d live patches, %d deltas", len(r.Images), len(r.LivePatches), len(r.Deltas))
 	}
-	if i := r.Images[0]; !i.Sealed() || i.KernelRelease != "6.12.48+deb13-amd64" || i.Compatible != "example,edge-2" || i.SystemdMin != 254 || len(i.Fixes) != 1 {
+	if i := r.Images[0]; !i.Sealed() || i.KernelRelease != "6.12.48+deb13-amd64" || i.Compatible != "example,edge-2" ||
+		i.SystemdMin != 254 || len(i.Fixes) != 1 {
 		t.Errorf("image %+v", i)
 	}
 	p := r.LivePatches[0]
@@ -39,7 +42,7 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 	}
 }
 
-// A newer publisher may say more than this version knows.
+// A newer publisher can write what this version does not know.
 func TestUnknownIsPassedOver(t *testing.T) {
 	text := changed(t, func(x *ocispec.Index) {
 		x.Annotations["dev.updatectl.mood"] = "good"
@@ -109,19 +112,29 @@ func TestMalformedReleases(t *testing.T) {
 		"notes with escapes":   {on(AnnotationNotes, "\x1b]0;gone\a"), "unprintable character U+001B"},
 		"notes turned around":  {on(AnnotationNotes, "a\u202eb"), "unprintable character U+202E"},
 		"rollout in words":     {on(AnnotationRollout, "soon"), "it is not a JSON object"},
-		"rollout key twice":    {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","Start":"2027-11-22T03:00:00Z"}`), `it has "start" twice`},
-		"rollout with more":    {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","speed":9}`), "unknown field"},
-		"rollout and more":     {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h"} {}`), "something after the JSON object"},
+		"rollout key twice": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","Start":"2027-11-22T03:00:00Z"}`),
+			`it has "start" twice`},
+		"rollout with more": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","speed":9}`),
+			"unknown field"},
+		"rollout and more": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h"} {}`),
+			"something after the JSON object"},
 		"rollout cut short":    {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z"`), "it is not a JSON object"},
 		"rollout, no start":    {on(AnnotationRollout, `{"duration":"1h"}`), "it has no start"},
 		"rollout, no duration": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z"}`), "its duration is not"},
-		"rollout too long":     {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"9000h"}`), "its duration is not"},
-		"rollout shrinks":      {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[10,5,100]}`), "steps must grow"},
-		"rollout above all":    {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50,101]}`), "steps must grow"},
-		"rollout to a half":    {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50]}`), "last step must be 100"},
-		"rollout in atoms":     {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[`+strings.Repeat("1,", maxSteps)+`100]}`), "more than 32"},
-		"root digest":          {in(sealed, AnnotationRootDigest, "sha256:00"), "not an fs-verity digest"},
-		"root digest, shouted": {in(sealed, AnnotationRootDigest, strings.Repeat("AB", 32)), "not an fs-verity digest"},
+		"rollout too long": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"9000h"}`),
+			"its duration is not"},
+		"rollout shrinks": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[10,5,100]}`), "steps must grow"},
+		"rollout above all": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50,101]}`), "steps must grow"},
+		"rollout to a half": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50]}`), "last step must be 100"},
+		"rollout in atoms": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[`+
+			strings.Repeat("1,", maxSteps)+`100]}`), "more than 32"},
+		"root digest": {in(sealed, AnnotationRootDigest, "sha256:00"), "not an fs-verity digest"},
+		"root digest, shouted": {in(sealed, AnnotationRootDigest, strings.Repeat("AB", 32)),
+			"not an fs-verity digest"},
 		"root digest of zeros": {in(sealed, AnnotationRootDigest, strings.Repeat("0", 64)), "not an fs-verity digest"},
 		"kernel":               {in(sealed, AnnotationKernelRelease, "../6.12"), "the release of a kernel"},
 		"build of a kernel":    {in(sealed, AnnotationKernelVersion, "#1\nSMP"), "what uname -v prints"},
@@ -137,13 +150,19 @@ func TestMalformedReleases(t *testing.T) {
 		"image twice for a class": {func(x *ocispec.Index) {
 			x.Manifests[plain].Annotations = map[string]string{AnnotationCompatible: "example,edge-2"}
 		}, "two images for amd64 of the machine class example,edge-2"},
-		"no platform":        {func(x *ocispec.Index) { x.Manifests[plain].Platform = nil }, "does not name its platform"},
-		"half a platform":    {func(x *ocispec.Index) { x.Manifests[plain].Platform.Architecture = "" }, "does not name its platform"},
-		"no digest":          {func(x *ocispec.Index) { x.Manifests[plain].Digest = "" }, "digest"},
-		"other algorithm":    {func(x *ocispec.Index) { x.Manifests[plain].Digest = digest.SHA512.FromString("x") }, "not a sha256 digest"},
-		"made-up algorithm":  {func(x *ocispec.Index) { x.Manifests[plain].Digest = "md5:d41d8cd98f00b204e9800998ecf8427e" }, "unsupported digest algorithm"},
-		"negative size":      {func(x *ocispec.Index) { x.Manifests[plain].Size = -1 }, "has the size -1"},
-		"endless size":       {func(x *ocispec.Index) { x.Manifests[plain].Size = verify.MaxManifest + 1 }, "has the size 4194305"},
+		"no platform": {func(x *ocispec.Index) { x.Manifests[plain].Platform = nil },
+			"does not name its platform"},
+		"half a platform": {func(x *ocispec.Index) { x.Manifests[plain].Platform.Architecture = "" },
+			"does not name its platform"},
+		"no digest": {func(x *ocispec.Index) { x.Manifests[plain].Digest = "" }, "digest"},
+		"other algorithm": {func(x *ocispec.Index) { x.Manifests[plain].Digest = digest.SHA512.FromString("x") },
+			"not a sha256 digest"},
+		"made-up algorithm": {
+			func(x *ocispec.Index) { x.Manifests[plain].Digest = "md5:d41d8cd98f00b204e9800998ecf8427e" },
+			"unsupported digest algorithm"},
+		"negative size": {func(x *ocispec.Index) { x.Manifests[plain].Size = -1 }, "has the size -1"},
+		"endless size": {func(x *ocispec.Index) { x.Manifests[plain].Size = verify.MaxManifest + 1 },
+			"has the size 4194305"},
 		"patch of no kernel": {without(patch, AnnotationKernelBuildID), "build-id is missing"},
 		"patch, no version":  {without(patch, AnnotationKernelVersion), "kernel.version is missing"},
 		"patch, no release":  {without(patch, AnnotationKernelRelease), "kernel.release is missing"},
@@ -153,18 +172,22 @@ func TestMalformedReleases(t *testing.T) {
 		"patch, two lines":   {in(patch, AnnotationKernelVersion, "#1\nSMP"), "what uname -v prints"},
 		"patch, fixes":       {in(patch, AnnotationFixes, "CVE-2026-1234,GHSA-1"), `"GHSA-1" is not a CVE number`},
 		"patch, fixed twice": {in(patch, AnnotationFixes, "CVE-2026-1234, CVE-2026-1234"), "twice"},
-		"patch twice":        {func(x *ocispec.Index) { x.Manifests = append(x.Manifests, x.Manifests[patch]) }, "kpatch_1 twice"},
-		"patch as index":     {func(x *ocispec.Index) { x.Manifests[patch].MediaType = ocispec.MediaTypeImageIndex }, "not a manifest"},
-		"delta twice":        {func(x *ocispec.Index) { x.Manifests = append(x.Manifests, x.Manifests[deltas]) }, "twice"},
-		"delta of nothing":   {func(x *ocispec.Index) { x.Manifests[deltas].Size = 0 }, "has the size 0"},
+		"patch twice": {func(x *ocispec.Index) { x.Manifests = append(x.Manifests, x.Manifests[patch]) },
+			"kpatch_1 twice"},
+		"patch as index": {func(x *ocispec.Index) { x.Manifests[patch].MediaType = ocispec.MediaTypeImageIndex },
+			"not a manifest"},
+		"delta twice": {func(x *ocispec.Index) { x.Manifests = append(x.Manifests, x.Manifests[deltas]) },
+			"twice"},
+		"delta of nothing": {func(x *ocispec.Index) { x.Manifests[deltas].Size = 0 }, "has the size 0"},
 		"too many entries": {func(x *ocispec.Index) {
 			for n := range MaxEntries {
 				x.Manifests = append(x.Manifests, content(fmt.Sprint(n)))
 			}
 		}, "more than 1024"},
-		"no artifact type":    {func(x *ocispec.Index) { x.ArtifactType = "" }, "its artifact type is \"\""},
-		"other artifact type": {func(x *ocispec.Index) { x.ArtifactType = "application/vnd.example.v1" }, "its artifact type is"},
-		"no media type":       {func(x *ocispec.Index) { x.MediaType = "" }, "its media type is"},
+		"no artifact type": {func(x *ocispec.Index) { x.ArtifactType = "" }, "its artifact type is \"\""},
+		"other artifact type": {func(x *ocispec.Index) { x.ArtifactType = "application/vnd.example.v1" },
+			"its artifact type is"},
+		"no media type": {func(x *ocispec.Index) { x.MediaType = "" }, "its media type is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := changed(t, c.change)
@@ -186,7 +209,8 @@ func TestNewerFormat(t *testing.T) {
 }
 
 func TestOrdinaryIndexIsNoRelease(t *testing.T) {
-	text := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"annotations":{"org.opencontainers.image.version":"1"}}`)
+	text := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],` +
+		`"annotations":{"org.opencontainers.image.version":"1"}}`)
 	if Is(text) || Is([]byte("{")) {
 		t.Error("it was taken for a release")
 	}
@@ -195,20 +219,23 @@ func TestOrdinaryIndexIsNoRelease(t *testing.T) {
 	}
 }
 
-// A Docker manifest list has no artifact type; one that claims to is neither.
+// A Docker manifest list has no artifact type. One that has the type of a release is neither.
 func TestDockerListIsNoRelease(t *testing.T) {
 	text := changed(t, func(x *ocispec.Index) { x.MediaType = verify.DockerManifestList })
-	if _, err := Parse(vouched(t, text, verify.DockerManifestList)); !errors.Is(err, verify.ErrMalformed) || !contains(err, "not an OCI index") {
+	if _, err := Parse(vouched(t, text, verify.DockerManifestList)); !errors.Is(err, verify.ErrMalformed) ||
+		!contains(err, "not an OCI index") {
 		t.Errorf("%v", err)
 	}
 }
 
-// What hosts would refuse is refused when it is written, and an addition that is refused changes nothing.
+// What hosts would refuse cannot be written, and an addition that is refused changes nothing.
 func TestDraftRefusesWhatHostsWould(t *testing.T) {
-	if _, err := New(Header{Version: "1.0", Sequence: 0, Expires: today}); !errors.Is(err, verify.ErrMalformed) || !contains(err, "sequence") {
+	if _, err := New(Header{Version: "1.0", Sequence: 0, Expires: today}); !errors.Is(err, verify.ErrMalformed) ||
+		!contains(err, "sequence") {
 		t.Errorf("sequence 0: %v", err)
 	}
-	if _, err := New(Header{Version: "1.0", Sequence: 1}); !errors.Is(err, verify.ErrMalformed) || !contains(err, "expires") {
+	if _, err := New(Header{Version: "1.0", Sequence: 1}); !errors.Is(err, verify.ErrMalformed) ||
+		!contains(err, "expires") {
 		t.Errorf("no expiry: %v", err)
 	}
 	d := full(t)
@@ -221,10 +248,11 @@ func TestDraftRefusesWhatHostsWould(t *testing.T) {
 	}
 }
 
-// An entry carries what its builder said, and not what another release did.
+// An entry keeps the annotations of the builder, and not those of another release.
 func TestEntryDropsOurOldAnnotations(t *testing.T) {
 	i := imageFor(amd64)
-	i.Descriptor.Annotations = map[string]string{AnnotationCompatible: "old", ocispec.AnnotationRefName: "stable", "org.example": "kept"}
+	i.Descriptor.Annotations = map[string]string{AnnotationCompatible: "old", ocispec.AnnotationRefName: "stable",
+		"org.example": "kept"}
 	if got := i.Entry().Annotations; len(got) != 1 || got["org.example"] != "kept" {
 		t.Errorf("annotations %v", got)
 	}
@@ -255,7 +283,8 @@ func FuzzRelease(f *testing.F) {
 			}
 			return
 		}
-		if !Is(text) || r.Sequence < 1 || r.Sequence > MaxSequence || r.Version == "" || r.Expires.IsZero() || len(r.Images) > MaxEntries {
+		if !Is(text) || r.Sequence < 1 || r.Sequence > MaxSequence || r.Version == "" || r.Expires.IsZero() ||
+			len(r.Images) > MaxEntries {
 			t.Errorf("read %+v", r)
 		}
 		if i, err := r.Admit(facts); err == nil && (i.Descriptor.Platform.Architecture != "amd64" || r.Sequence <= 7) {
@@ -279,7 +308,9 @@ func FuzzRelease(f *testing.F) {
 func FuzzAnnotations(f *testing.F) {
 	seeds := []Header{full(f).header(f), {Version: "1", Sequence: 1, Expires: today}}
 	for _, h := range seeds {
-		f.Add(h.Version, fmt.Sprint(h.Sequence), h.Expires.Format(time.RFC3339), `{"start":"2026-11-22T03:00:00Z","duration":"72h","steps":[1,100]}`, h.MinVersion, h.Notes, "CVE-2026-1234, CVE-2026-2345")
+		f.Add(h.Version, fmt.Sprint(h.Sequence), h.Expires.Format(time.RFC3339),
+			`{"start":"2026-11-22T03:00:00Z","duration":"72h","steps":[1,100]}`, h.MinVersion, h.Notes,
+			"CVE-2026-1234, CVE-2026-2345")
 	}
 	if len(seeds) == 0 {
 		f.Fatal("no seeds")
@@ -308,19 +339,21 @@ func FuzzAnnotations(f *testing.F) {
 		if err != nil {
 			t.Fatalf("read and not written: %+v: %v", h, err)
 		}
-		if again := d.header(t); again.Version != h.Version || again.Sequence != h.Sequence || !again.Expires.Equal(h.Expires.Truncate(time.Second)) {
+		if again := d.header(t); again.Version != h.Version || again.Sequence != h.Sequence ||
+			!again.Expires.Equal(h.Expires.Truncate(time.Second)) {
 			t.Errorf("read %+v, and %+v after writing it", h, again)
 		}
 	})
 }
 
-// FuzzLivePatch reads what binds a live patch to one build of a kernel.
+// FuzzLivePatch reads the annotations that bind a live patch to a build of a kernel.
 func FuzzLivePatch(f *testing.F) {
 	seed := somePatch.Entry().Annotations
 	if len(seed) == 0 {
 		f.Fatal("the corpus is empty")
 	}
-	f.Add(seed[AnnotationLivePatchName], seed[AnnotationKernelRelease], seed[AnnotationKernelVersion], seed[AnnotationKernelBuildID], seed[AnnotationFixes])
+	f.Add(seed[AnnotationLivePatchName], seed[AnnotationKernelRelease], seed[AnnotationKernelVersion],
+		seed[AnnotationKernelBuildID], seed[AnnotationFixes])
 	f.Add("kpatch-1", "", "\x1b[2J", "c0ffee", "CVE-2026-1234,CVE-2026-1234")
 	f.Fuzz(func(t *testing.T, name, kernel, version, build, fixes string) {
 		d := somePatch.Entry()
@@ -336,7 +369,9 @@ func FuzzLivePatch(f *testing.F) {
 			return
 		}
 		p := r.LivePatches[0]
-		if p.Name == "" || p.KernelRelease == "" || strings.ContainsAny(p.Name+p.KernelRelease+p.KernelBuildID, "/\x00\n ") || strings.ContainsAny(p.KernelVersion, "\x1b\n") {
+		if p.Name == "" || p.KernelRelease == "" ||
+			strings.ContainsAny(p.Name+p.KernelRelease+p.KernelBuildID, "/\x00\n ") ||
+			strings.ContainsAny(p.KernelVersion, "\x1b\n") {
 			t.Errorf("read %+v", p)
 		}
 		if err := r.addLivePatch(d); !errors.Is(err, verify.ErrMalformed) {

@@ -7,8 +7,8 @@ import (
 	"oras.land/oras-go/v2/registry"
 )
 
-// Address is where a registry reference is asked for, as host:port; "" for a reference to something on disk, or one
-// that cannot be read.
+// Address returns host:port of the registry in a reference, or "" for a reference to something on disk, or one that
+// cannot be read.
 func Address(reference string, plainHTTP []string) string {
 	ref, err := registry.ParseReference(reference)
 	if err != nil || localPrefix(reference) != "" {

@@ -16,17 +16,16 @@ import (
 )
 
 const (
-	// archivePrefix starts a reference to a tar of an OCI layout, as skopeo and podman write it.
+	// archivePrefix starts a reference to a tar of an OCI layout, as in skopeo and podman.
 	archivePrefix = "oci-archive:"
-	// maxArchived bounds the entries of an archive: many times those of a layout with maxEntries images.
+	// maxArchived bounds the entries of an archive. A layout with maxEntries images has far fewer.
 	maxArchived = 64 << 10
-	// maxArchivedName bounds a name in an archive. That of a blob has under 150 bytes.
+	// maxArchivedName bounds a name in an archive, in bytes. The name of a blob has less than 150.
 	maxArchivedName = 255
 )
 
-// archive is a tar of an OCI layout, seen as the directory that it was made of. It is read through once, from header
-// to header, and nothing of it is unpacked. The file is opened once, too: what replaces it under its name is another
-// archive.
+// archive presents a tar of an OCI layout as the directory that it was made of. The headers are read once, and nothing
+// is unpacked. The file is opened only once: a file that replaces it is another archive.
 type archive struct {
 	path string
 
@@ -35,7 +34,7 @@ type archive struct {
 	entries map[string]extent
 }
 
-// extent is where the content of a file lies.
+// extent says where in the archive the content of a file is.
 type extent struct{ offset, size int64 }
 
 // Open opens a file in the archive.
@@ -50,7 +49,7 @@ func (a *archive) Open(name string) (fs.File, error) {
 	return &archived{SectionReader: io.NewSectionReader(a.file, e.offset, e.size), name: path.Base(name)}, nil
 }
 
-// ReadDir lists the files that lie in a directory.
+// ReadDir lists the files in a directory.
 func (a *archive) ReadDir(dir string) ([]fs.DirEntry, error) {
 	if err := a.scan(); err != nil {
 		return nil, err
@@ -65,7 +64,7 @@ func (a *archive) ReadDir(dir string) ([]fs.DirEntry, error) {
 	return list, nil
 }
 
-// scan makes the list of entries, the first time.
+// scan lists the entries when it is called for the first time.
 func (a *archive) scan() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,7 +76,7 @@ func (a *archive) scan() error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return errors.New("it is not a file")
+		return errors.New("it is not a regular file")
 	}
 	f, err := os.Open(a.path)
 	if err != nil {
@@ -88,12 +87,12 @@ func (a *archive) scan() error {
 		f.Close()
 		return err
 	}
-	a.file, a.entries = f, entries // closed with the last reference to it
+	a.file, a.entries = f, entries // the garbage collector closes the file
 	return nil
 }
 
-// scanTar lists the files of a tar of size bytes. What a layout does not have, or has once only, refuses all of it:
-// two readers of such an archive may see two layouts.
+// scanTar lists the files in a tar of size bytes. A name that occurs twice, or a file that cannot be part of a layout,
+// makes it refuse the archive, because another reader might see another layout in it.
 func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
 	if err := checkPlain(f); err != nil {
 		return nil, err
@@ -119,9 +118,9 @@ func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
 			continue
 		}
 		if _, twice := entries[name]; twice {
-			return nil, fmt.Errorf("it has %q twice", name)
+			return nil, fmt.Errorf("it contains %q twice", name)
 		}
-		// The reader stands where the content begins: it reads whole blocks, and skips by seeking.
+		// The content begins at the current offset: the reader reads whole blocks, and seeks to skip content.
 		offset, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
@@ -133,18 +132,18 @@ func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
 	}
 }
 
-// archivedName returns the name of a file without a leading "./", "" for a directory. Nothing else is in a layout.
+// archivedName returns the name of a file without a leading "./", or "" for a directory. Anything else is an error.
 func archivedName(h *tar.Header) (string, error) {
 	name := strings.TrimSuffix(h.Name, "/")
 	if name != "." {
 		name = strings.TrimPrefix(name, "./")
 	}
 	if len(name) > maxArchivedName || !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
-		return "", fmt.Errorf("it has an entry with the name %.60q", h.Name)
+		return "", fmt.Errorf("it contains an entry with the name %.60q", h.Name)
 	}
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
-			return "", fmt.Errorf("%q is stored with holes", name)
+			return "", fmt.Errorf("%q is a sparse file", name)
 		}
 	}
 	switch {
@@ -156,12 +155,13 @@ func archivedName(h *tar.Header) (string, error) {
 	return "", fmt.Errorf("%q is neither a file nor a directory", name)
 }
 
-// compressions are the magic numbers of compressed files.
+// compressions has the magic numbers of compressed files.
 var compressions = []struct{ name, magic string }{
-	{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"}, {"lz4", "\x04\x22\x4d\x18"},
+	{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"},
+	{"lz4", "\x04\x22\x4d\x18"},
 }
 
-// checkPlain refuses a compressed tar: nothing in it could be found without unpacking all of it.
+// checkPlain refuses a compressed tar, in which nothing can be found without decompressing all of it.
 func checkPlain(f io.ReadSeeker) error {
 	head := make([]byte, 6)
 	n, err := io.ReadFull(f, head)
@@ -170,7 +170,8 @@ func checkPlain(f io.ReadSeeker) error {
 	}
 	for _, c := range compressions {
 		if bytes.HasPrefix(head[:n], []byte(c.magic)) {
-			return fmt.Errorf("it is compressed with %s, and only a plain tar can be read in place: unpack it to one (the layers in it stay compressed)", c.name)
+			return fmt.Errorf("it is compressed with %s, and only an uncompressed tar can be read in place: "+
+				"decompress it (the layers in it stay compressed)", c.name)
 		}
 	}
 	_, err = f.Seek(0, io.SeekStart)
@@ -189,7 +190,7 @@ func (f *archived) Stat() (fs.FileInfo, error) { return archivedInfo{f.name, f.S
 // Close does nothing: the archive stays open.
 func (f *archived) Close() error { return nil }
 
-// archivedInfo is what is known of a file in an archive.
+// archivedInfo describes a file in an archive.
 type archivedInfo struct {
 	name string
 	size int64

@@ -49,14 +49,16 @@ func openArchive(t *testing.T, file, suffix string) *Source {
 func TestArchive(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
-	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
-	attach(l, m, "", "unlisted") // as `cosign save` leaves it
+	m := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	attach(l, m, "", "unlisted") // as `cosign save` stores it
 	l.index.Manifests = l.index.Manifests[:1]
 	attach(l, m, "", "listed")
 	attach(l, m, "sha256-"+m.Digest.Encoded()+".sig", "by tag")
 	packed := l.archive(t)
 	other := filepath.Join(t.TempDir(), "by-tar.tar")
-	if out, err := exec.Command("tar", "-C", l.dir, "-cf", other, ".").CombinedOutput(); err != nil { // names begin with "./"
+	// names begin with "./"
+	if out, err := exec.Command("tar", "-C", l.dir, "-cf", other, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, file := range []string{packed, other} {
@@ -73,18 +75,19 @@ func TestArchive(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", s, len(blob), err)
 			}
 			found, err := s.Candidates(t.Context(), m.Digest)
-			if got := words(found); err != nil || len(got) != 3 || !strings.Contains(strings.Join(got, ","), "unlisted") {
+			if got := words(found); err != nil || len(got) != 3 ||
+				!strings.Contains(strings.Join(got, ","), "unlisted") {
 				t.Errorf("%s: found %q, %v", s, got, err)
 			}
 			_, err = readAll(t, s, ocispec.Descriptor{Digest: digest.FromString("none"), Size: 4})
-			wantError(t, err, ErrNotFound, "not in the layout")
+			wantError(t, err, ErrNotFound, "the layout does not have")
 		}
 	}
 	_, err := openArchive(t, packed, ":none").Resolve(t.Context())
 	wantError(t, err, ErrNotFound, "none")
 }
 
-// The archive that was opened stays the one that is read, whatever gets its name.
+// The archive that was opened is the one that is read, even if another file replaces it.
 func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
@@ -100,7 +103,7 @@ func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	if _, err := readAll(t, s, layer); err != nil {
 		t.Error(err)
 	}
-	// What changes in place has another digest.
+	// If it is changed in place, digests differ.
 	file = l.archive(t)
 	s = openArchive(t, file, ":stable")
 	if _, err := s.Resolve(t.Context()); err != nil {
@@ -122,7 +125,7 @@ func TestAnArchiveIsOpenedOnce(t *testing.T) {
 	wantError(t, err, verify.ErrDigest, "")
 }
 
-// entry is what a hostile tar is made of.
+// entry is an entry of a hostile tar.
 type entry struct {
 	h       tar.Header
 	content string
@@ -154,7 +157,8 @@ func named(name string) entry { return entry{tar.Header{Name: name}, "{}"} }
 func sparse(t *testing.T, format string) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	if err := errors.Join(os.WriteFile(dir+"/index.json", []byte("{}"), 0o644), os.Truncate(dir+"/index.json", 1<<20)); err != nil {
+	if err := errors.Join(os.WriteFile(dir+"/index.json", []byte("{}"), 0o644),
+		os.Truncate(dir+"/index.json", 1<<20)); err != nil {
 		t.Fatal(err)
 	}
 	content, err := exec.Command("tar", "-C", dir, "--format", format, "--sparse", "-cf", "-", "index.json").Output()
@@ -188,21 +192,31 @@ func TestHostileArchives(t *testing.T) {
 		{"index twice", packed(t, index, index), `"index.json" twice`},
 		{"index twice, written differently", packed(t, index, named("./index.json")), `"index.json" twice`},
 		{"blob twice", packed(t, index, named("blobs/sha256/x"), named("blobs/sha256/x")), "twice"},
-		{"symbolic link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "blobs/x", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
-		{"index is a link", packed(t, entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "/etc/shadow"}, ""}), "neither a file nor a directory"},
-		{"hard link", packed(t, index, entry{tar.Header{Typeflag: tar.TypeLink, Name: "x", Linkname: "index.json"}, ""}), "neither a file nor a directory"},
-		{"file without a name", packed(t, index, entry{tar.Header{Typeflag: tar.TypeReg, Name: "."}, "{}"}), "neither a file nor a directory"},
-		{"device", packed(t, index, entry{tar.Header{Typeflag: tar.TypeChar, Name: "x"}, ""}), "neither a file nor a directory"},
+		{"symbolic link", packed(t, index,
+			entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "blobs/x", Linkname: "/etc/shadow"}, ""}),
+			"neither a file nor a directory"},
+		{"index is a link", packed(t,
+			entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "/etc/shadow"}, ""}),
+			"neither a file nor a directory"},
+		{"hard link", packed(t, index,
+			entry{tar.Header{Typeflag: tar.TypeLink, Name: "x", Linkname: "index.json"}, ""}),
+			"neither a file nor a directory"},
+		{"file without a name", packed(t, index, entry{tar.Header{Typeflag: tar.TypeReg, Name: "."}, "{}"}),
+			"neither a file nor a directory"},
+		{"device", packed(t, index, entry{tar.Header{Typeflag: tar.TypeChar, Name: "x"}, ""}),
+			"neither a file nor a directory"},
 		{"holes, as GNU writes them", sparse(t, "gnu"), "neither a file nor a directory"},
-		{"holes, as POSIX has them", sparse(t, "posix"), "with holes"},
+		{"holes, as POSIX has them", sparse(t, "posix"), "sparse file"},
 		{"too many entries", many.Bytes(), "more than"},
-		{"large index", packed(t, entry{tar.Header{Name: "index.json"}, strings.Repeat(" ", verify.MaxManifest+1)}), "more than"},
+		{"large index", packed(t, entry{tar.Header{Name: "index.json"}, strings.Repeat(" ", verify.MaxManifest+1)}),
+			"more than"},
 		{"index that is no index", packed(t, named("index.json/x")), "index.json"},
 		{"no index", packed(t, named("oci-layout")), "index.json"},
 		{"empty", nil, "index.json"},
 		{"no tar", []byte(strings.Repeat("no tar at all ", 100)), "not an intact tar"},
 		{"cut within a header", good[:300], "not an intact tar"},
-		{"cut within a file", packed(t, index, entry{tar.Header{Name: "x"}, strings.Repeat("x", 5000)})[:3000], "ends within"},
+		{"cut within a file", packed(t, index, entry{tar.Header{Name: "x"}, strings.Repeat("x", 5000)})[:3000],
+			"ends within"},
 		{"gzip", []byte("\x1f\x8b\x08\x00rest"), "compressed with gzip"},
 		{"zstd", []byte("\x28\xb5\x2f\xfdrest"), "compressed with zstd"},
 		{"xz", []byte("\xfd7zXZ\x00rest"), "compressed with xz"},
@@ -218,7 +232,8 @@ func TestHostileArchives(t *testing.T) {
 			wantError(t, err, ErrUnreachable, c.say)
 		})
 	}
-	for file, say := range map[string]string{"/dev/zero": "not a file", t.TempDir(): "not a file", filepath.Join(t.TempDir(), "none"): "does not exist"} {
+	for file, say := range map[string]string{"/dev/zero": "not a regular file", t.TempDir(): "not a regular file",
+		filepath.Join(t.TempDir(), "none"): "does not exist"} {
 		_, err := openArchive(t, file, ":stable").Resolve(t.Context())
 		wantError(t, err, ErrUnreachable, say)
 	}
@@ -244,7 +259,7 @@ func TestWithTag(t *testing.T) {
 	}
 }
 
-// Whatever the tar, what is found in it lies in it, and has a name that a directory could have.
+// Whatever the tar contains, the files that are found are inside it, and have names that are valid in a directory.
 func FuzzArchive(f *testing.F) {
 	seeds := [][]byte{
 		packed(f, named("index.json"), named("./oci-layout"), named("blobs/sha256/x")),

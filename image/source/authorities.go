@@ -7,11 +7,12 @@ import (
 	"path/filepath"
 )
 
-// certDirs are where podman and docker keep the authorities of single registries: DIR/HOST[:PORT]/*.crt, see
-// containers-certs.d(5).
+// certDirs are where podman and docker keep the certificate authorities of single registries, as DIR/HOST[:PORT]/*.crt
+// (containers-certs.d(5)).
 var certDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 
-// Authorities returns the certificates that may vouch for a registry: the system's, and those kept for this host.
+// Authorities returns the certificate authorities for a registry: those of the system, and those in certs.d for this
+// host. The error is an ErrUnreachable.
 func Authorities(host string) (*x509.CertPool, error) { return authorities(certDirs, host) }
 
 func authorities(dirs []string, host string) (*x509.CertPool, error) {
@@ -22,7 +23,7 @@ func authorities(dirs []string, host string) (*x509.CertPool, error) {
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, host, "*.crt"))
 		if err != nil {
-			return nil, fmt.Errorf("%w: cannot look for certificates: %w", ErrUnreachable, err)
+			return nil, fmt.Errorf("%w: cannot find certificates: %w", ErrUnreachable, err)
 		}
 		for _, file := range files {
 			pem, err := os.ReadFile(file)
@@ -30,7 +31,7 @@ func authorities(dirs []string, host string) (*x509.CertPool, error) {
 				return nil, fmt.Errorf("%w: cannot read a certificate for %s: %w", ErrUnreachable, host, err)
 			}
 			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("%w: no certificate is in %s", ErrUnreachable, file)
+				return nil, fmt.Errorf("%w: %s contains no certificate", ErrUnreachable, file)
 			}
 		}
 	}

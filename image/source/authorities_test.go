@@ -44,7 +44,7 @@ func TestAuthorities(t *testing.T) {
 	if err := os.WriteFile(file, []byte("none"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no certificate is in") {
+	if err := get(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "contains no certificate") {
 		t.Errorf("with a broken file: %v", err)
 	}
 }

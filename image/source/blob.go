@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// blob streams content, checks it, and continues where a connection broke.
+// blob streams content and checks it. After a lost connection it continues at the same offset.
 type blob struct {
 	ctx      context.Context
 	source   *Source
@@ -24,15 +24,15 @@ type blob struct {
 	body   io.ReadCloser
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
-	broken int // connections lost so far, of this source
+	broken int // number of connections to source that were lost
 	err    error
 
-	places *Source   // where to go on when source fails; nil: nowhere
-	tried  []*Source // of these
-	first  *Source   // that served the beginning
+	places *Source   // has the places to continue at when source fails; nil if there are none
+	tried  []*Source // those that failed
+	first  *Source   // served the beginning
 }
 
-// newBlob opens content. That the source does not have it, or does not let us have it, shows here.
+// newBlob opens content. The error shows whether the source lacks it or refuses access.
 func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest bool) (*blob, error) {
 	b, err := newBlob(ctx, s, d, manifest)
 	if err != nil {
@@ -41,33 +41,33 @@ func (s *Source) newBlob(ctx context.Context, d ocispec.Descriptor, manifest boo
 	return b, b.connect()
 }
 
-// newBlob checks what content is to be like, and does not open it yet.
+// newBlob checks the descriptor of content, which it does not open yet.
 func newBlob(ctx context.Context, s *Source, d ocispec.Descriptor, manifest bool) (*blob, error) {
 	if err := checkDigest(d.Digest, manifest); err != nil {
 		return nil, err
 	}
 	if d.Size < 0 {
-		return nil, fmt.Errorf("%w: size %d", verify.ErrMalformed, d.Size)
+		return nil, fmt.Errorf("%w: the size is %d", verify.ErrMalformed, d.Size)
 	}
 	return &blob{ctx: ctx, source: s, d: d, manifest: manifest, sum: d.Digest.Algorithm().Hash()}, nil
 }
 
-// checkDigest refuses digests that are malformed or of an algorithm that does not count. Manifests go by sha256 only:
-// signatures name it, and so do the roots on the disk.
+// checkDigest refuses digests that are malformed or of an unsupported algorithm. A manifest must have a sha256 digest,
+// because signatures and the roots on disk use it.
 func checkDigest(d digest.Digest, manifest bool) error {
 	algorithm, _, _ := strings.Cut(d.String(), ":")
 	switch {
 	case algorithm == digest.SHA512.String() && manifest:
-		return fmt.Errorf("%w: digest %.140q: a manifest must be referred to by sha256", verify.ErrMalformed, d)
+		return fmt.Errorf("%w: the digest %.140q of a manifest is not sha256", verify.ErrMalformed, d)
 	case algorithm != digest.SHA256.String() && algorithm != digest.SHA512.String():
-		return fmt.Errorf("%w: digest %.140q is neither sha256 nor sha512", verify.ErrMalformed, d)
+		return fmt.Errorf("%w: the digest %.140q is neither sha256 nor sha512", verify.ErrMalformed, d)
 	case d.Validate() != nil:
-		return fmt.Errorf("%w: digest %.140q is not a well-formed one", verify.ErrMalformed, d)
+		return fmt.Errorf("%w: the digest %.140q is not well-formed", verify.ErrMalformed, d)
 	}
 	return nil
 }
 
-// connect opens a body that stands at the offset.
+// connect opens a body at the current offset.
 func (b *blob) connect() error {
 	body, at, err := b.source.backend.open(b.ctx, b.d, b.manifest, b.offset)
 	if err != nil {
@@ -75,13 +75,13 @@ func (b *blob) connect() error {
 	}
 	if _, err := io.CopyN(io.Discard, body, b.offset-at); err != nil {
 		body.Close()
-		return cut(err)
+		return cutShort(err)
 	}
 	b.body = body
 	return nil
 }
 
-// Read reads on, over several connections if need be.
+// Read reads content, over several connections if necessary.
 func (b *blob) Read(p []byte) (int, error) {
 	for b.err == nil {
 		n, err := b.readBody(p)
@@ -95,12 +95,12 @@ func (b *blob) Read(p []byte) (int, error) {
 			b.err = b.finish()
 			break
 		}
-		b.err = b.resume(cut(err))
+		b.err = b.resume(cutShort(err))
 	}
 	return 0, b.err
 }
 
-// readBody reads at most to the size the content must have.
+// readBody reads no further than the expected size.
 func (b *blob) readBody(p []byte) (int, error) {
 	left := b.d.Size - b.offset
 	if left <= 0 {
@@ -115,35 +115,36 @@ func (b *blob) readBody(p []byte) (int, error) {
 	return n, err
 }
 
-// finish decides, at the end of the expected size, between EOF and an error.
+// finish checks the content at its expected end, and returns io.EOF or an error.
 func (b *blob) finish() error {
 	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-		return b.blame(b.source, fmt.Errorf("%w: %s is longer than the %d bytes it must have", verify.ErrDigest, b.d.Digest, b.d.Size))
+		return b.blamePlace(b.source,
+			fmt.Errorf("%w: %s is longer than %d bytes", verify.ErrDigest, b.d.Digest, b.d.Size))
 	}
 	if got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum); got != b.d.Digest {
-		return b.blame(b.first, fmt.Errorf("%w: %s came as %s", verify.ErrDigest, b.d.Digest, got))
+		return b.blamePlace(b.first, fmt.Errorf("%w: %s has the digest %s", verify.ErrDigest, b.d.Digest, got))
 	}
 	return io.EOF
 }
 
-// resume connects again after err, and in the end elsewhere.
+// resume connects again after err, at last to another place.
 func (b *blob) resume(err error) error {
 	b.body.Close()
 	if err = b.reconnect(err); err != nil && b.ctx.Err() == nil {
-		err = b.elsewhere(err)
+		err = b.continueElsewhere(err)
 	}
 	return err
 }
 
-// reconnect connects again to where err came from. It gives up when that happened too often, when nobody waits any
-// more, or when the source now answers that there is no such thing.
+// reconnect connects again to the source that err comes from. It gives up after too many attempts, when the context
+// ends, or when the source answers that it does not have the content.
 func (b *blob) reconnect(err error) error {
 	for {
 		if ctxErr := b.ctx.Err(); ctxErr != nil {
 			return ctxErr
 		}
 		if b.broken >= b.source.resumes {
-			return fmt.Errorf("stopped after %d of %d bytes: %w", b.offset, b.d.Size, err)
+			return fmt.Errorf("the transfer stopped after %d of %d bytes: %w", b.offset, b.d.Size, err)
 		}
 		wait := b.source.pause << b.broken
 		b.broken++
@@ -155,7 +156,7 @@ func (b *blob) reconnect(err error) error {
 		if err = b.connect(); err == nil {
 			return nil
 		}
-		if !mayPass(err) {
+		if !mayRecover(err) {
 			return err
 		}
 	}

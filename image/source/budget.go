@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// metadataTime is how long one source may take for tags, manifests, configurations and signatures together, however it
-// spreads it. 64 signatures on a line where each request takes two seconds need five minutes. Layers are not under it:
-// they are as large as they are, and have a least rate.
+// metadataTime is how long a source may take for all tags, manifests, configurations and signatures together. 64
+// signatures take five minutes if each request takes two seconds. Layers do not count: they can be large, and have
+// leastRate instead.
 const metadataTime = 10 * time.Minute
 
-// errTooLong is why a source that answers without end is given up on.
-var errTooLong = errors.New("manifests and signatures took too long in all")
+// errTooLong is the cause when a source exceeds metadataTime.
+var errTooLong = errors.New("manifests and signatures took too long in total")
 
-// budget is time that is used up while somebody waits for metadata.
+// budget is the time left to wait for metadata.
 type budget struct {
 	left atomic.Int64 // in nanoseconds
 }
 
-// spend returns a context that ends with the budget. The returned function ends the spending; it explains an error
-// that came of it.
+// spend returns a context that ends when the budget is used up, and a function that must be called at the end. That
+// function replaces an error that the end of the budget caused.
 func (b *budget) spend(ctx context.Context) (context.Context, func(error) error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(b.left.Load()), errTooLong)

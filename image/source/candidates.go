@@ -18,28 +18,28 @@ import (
 const (
 	// bundleType starts the media type of a Sigstore bundle, of any version.
 	bundleType = "application/vnd.dev.sigstore.bundle"
-	// SignatureAnnotation is where cosign's simple signing keeps the signature of a layer's content, in base64.
+	// SignatureAnnotation has the signature of a layer's content in cosign's simple signing, in base64.
 	SignatureAnnotation = "dev.cosignproject.cosign/signature"
-	// What proves it lies beside it. The chain that may be there, too, is not read: intermediate certificates come
-	// from the pinned trust root.
+	// The proofs of a keyless signature are in other annotations. The certificate chain that may be there is not read:
+	// intermediate certificates come from the pinned trust root.
 	certificateAnnotation = "dev.sigstore.cosign/certificate"
 	logAnnotation         = "dev.sigstore.cosign/bundle"
 	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
-	// PredicateAnnotation says what a bundle is about. It only decides which bundles are looked at first.
+	// PredicateAnnotation says what a bundle is about. It only decides which bundles are read first.
 	PredicateAnnotation = "dev.sigstore.bundle.predicateType"
 )
 
-// Candidates returns what may be signatures of the manifest or index with that digest: bundles attached as referrers,
-// by the API or by the tag that stands in for it, and cosign's older ".sig" tag. An empty result means the source says
-// there are none; if it could not be asked, that is an error.
+// Candidates returns possible signatures of the manifest or index with that digest: bundles that are attached as
+// referrers, by the referrers API or by its fallback tag, and those under the ".sig" tag of cosign 2. An empty result
+// means that the source answered that there are none; a source that does not answer is an error.
 //
-// What a descriptor says about its artifact is not relied on: it is often wrong or missing. It only decides in which
-// order the referrers are looked at, of which there may be more (vulnerability reports, say) than are fetched.
+// The artifact type in a descriptor is often wrong or missing. So it only decides in which order referrers are read:
+// there may be more of them, such as vulnerability reports, than are fetched.
 func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
 	var found []verify.Candidate
 	var err error
 	if len(s.mirrors) > 0 {
-		found, err = s.everywhere(ctx, d)
+		found, err = s.candidatesEverywhere(ctx, d)
 	} else {
 		found, err = s.candidates(ctx, d, verify.MaxCandidates)
 	}
@@ -49,23 +49,23 @@ func (s *Source) Candidates(ctx context.Context, d digest.Digest) ([]verify.Cand
 	return found, nil
 }
 
-// candidates looks for signatures at one place, at most limit.
+// candidates returns at most limit possible signatures from this place.
 func (s *Source) candidates(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
 	ctx, end := s.budget.spend(ctx)
-	found, err := s.look(ctx, d, limit)
+	found, err := s.findSignatures(ctx, d, limit)
 	return found, end(err)
 }
 
-func (s *Source) look(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
+func (s *Source) findSignatures(ctx context.Context, d digest.Digest, limit int) ([]verify.Candidate, error) {
 	manifests, err := s.attached(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	var found []verify.Candidate
 	for _, m := range manifests {
-		more, err := s.extract(ctx, m)
+		more, err := s.signaturesIn(ctx, m)
 		if err != nil {
-			return nil, fmt.Errorf("cannot fetch signature %s: %w", m.Digest, err)
+			return nil, fmt.Errorf("cannot fetch the signature %s: %w", m.Digest, err)
 		}
 		found = append(found, more...)
 		if len(found) >= limit {
@@ -75,7 +75,7 @@ func (s *Source) look(ctx context.Context, d digest.Digest, limit int) ([]verify
 	return found, nil
 }
 
-// attached lists the manifests that may hold signatures, the likely ones first.
+// attached lists the manifests that may have signatures, the most likely ones first.
 func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	found, err := s.backend.referrers(ctx, d)
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descr
 		return nil, err
 	}
 	found = append(found, fallback...)
-	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int { return unlikely(a) - unlikely(b) })
+	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int { return signatureRank(a) - signatureRank(b) })
 	sig, err := s.backend.resolve(ctx, SignatureTag(d))
 	switch {
 	case err == nil:
@@ -94,16 +94,16 @@ func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descr
 	case !errors.Is(err, ErrNotFound):
 		return nil, err
 	}
-	return distinct(found), nil
+	return unique(found), nil
 }
 
-// referrersTag is the tag that stands in for the referrers API.
+// referrersTag returns the fallback tag of the referrers API.
 func referrersTag(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
 
 // SignatureTag returns the tag under which cosign 2 keeps the signatures of the image with that digest.
 func SignatureTag(d digest.Digest) string { return referrersTag(d) + ".sig" }
 
-// fallback reads the index under the tag that stands in for the referrers API.
+// fallback lists the referrers under the fallback tag.
 func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest) ([]ocispec.Descriptor, error) {
 	d, err := s.backend.resolve(ctx, tag)
 	if errors.Is(err, ErrNotFound) {
@@ -112,7 +112,7 @@ func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest
 	if err != nil {
 		return nil, err
 	}
-	// Some registries take the tag for another way to write the digest.
+	// Some registries return the image itself, as if the tag were its digest.
 	if d.MediaType != ocispec.MediaTypeImageIndex || d.Digest == subject {
 		return nil, nil
 	}
@@ -127,8 +127,8 @@ func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest
 	return index.Manifests, nil
 }
 
-// unlikely ranks a referrer: 0 for what calls itself a signature, more for less.
-func unlikely(d ocispec.Descriptor) int {
+// signatureRank ranks a referrer: 0 if it says that it is a signature, 2 if it says that it is something else.
+func signatureRank(d ocispec.Descriptor) int {
 	switch {
 	case d.Annotations[PredicateAnnotation] == verify.BundlePredicateType:
 		return 0
@@ -138,8 +138,8 @@ func unlikely(d ocispec.Descriptor) int {
 	return 1
 }
 
-// distinct drops repetitions and cuts the list to what will be fetched.
-func distinct(all []ocispec.Descriptor) []ocispec.Descriptor {
+// unique removes duplicates, and what exceeds the number that is fetched.
+func unique(all []ocispec.Descriptor) []ocispec.Descriptor {
 	var list []ocispec.Descriptor
 	seen := map[digest.Digest]bool{}
 	for _, d := range all {
@@ -151,11 +151,11 @@ func distinct(all []ocispec.Descriptor) []ocispec.Descriptor {
 	return list
 }
 
-// extract returns the signatures in one attached manifest. A manifest that is gone, too large or something else
-// altogether has none; anybody may attach one.
-func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Candidate, error) {
+// signaturesIn returns the possible signatures in an attached manifest. One that is missing, too large or something
+// else has none: anybody can attach one.
+func (s *Source) signaturesIn(ctx context.Context, d ocispec.Descriptor) ([]verify.Candidate, error) {
 	data, err := s.read(ctx, d, true, verify.MaxManifest)
-	if absent(err) {
+	if isAbsent(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -176,7 +176,7 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 			continue
 		}
 		content, err := s.read(ctx, l, false, verify.MaxBundle)
-		if absent(err) {
+		if isAbsent(err) {
 			continue
 		}
 		if err != nil {
@@ -190,7 +190,7 @@ func (s *Source) extract(ctx context.Context, d ocispec.Descriptor) ([]verify.Ca
 	return found, nil
 }
 
-// candidate makes a candidate of a layer's content.
+// candidate makes a candidate from the content of a layer.
 func candidate(content []byte, bundle bool, annotations map[string]string) (verify.Candidate, bool) {
 	if bundle {
 		return verify.Candidate{Form: verify.FormBundle, Bundle: content}, true
@@ -204,8 +204,8 @@ func candidate(content []byte, bundle bool, annotations map[string]string) (veri
 	}, err == nil
 }
 
-// absent tells whether err means "no signature here" and not "could not look". Content that is not what its descriptor
-// says is among it: anybody may have written the descriptor.
-func absent(err error) bool {
+// isAbsent reports whether err means that there is no signature, rather than that the source did not answer. Content
+// that does not match its descriptor is no signature: anybody can write a descriptor.
+func isAbsent(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
 }

@@ -88,14 +88,15 @@ func attach(to target, subject ocispec.Descriptor, tag string, bundle string) oc
 	}, tag)
 }
 
-// attachSig publishes cosign's older form.
+// attachSig publishes a signature in the form of cosign 2.
 func attachSig(to target, tag, payload, signature string) {
 	l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte(payload))
 	l.Annotations = map[string]string{SignatureAnnotation: base64.StdEncoding.EncodeToString([]byte(signature))}
-	to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag)
+	to.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag)
 }
 
-// words describes candidates by what is in them.
+// words returns the contents of candidates.
 func words(found []verify.Candidate) []string {
 	var list []string
 	for _, c := range found {
@@ -119,25 +120,32 @@ func TestCandidates(t *testing.T) {
 		want  []string
 	}{
 		{"none", func(target, ocispec.Descriptor, string) {}, nil},
-		{"referrer", func(to target, image ocispec.Descriptor, _ string) { attach(to, image, "", "B1") }, []string{"bundle B1 "}},
+		{"referrer", func(to target, image ocispec.Descriptor, _ string) { attach(to, image, "", "B1") },
+			[]string{"bundle B1 "}},
 		{"referrer of another image", func(to target, image ocispec.Descriptor, _ string) {
 			image.Digest = image.Digest[:len(image.Digest)-1] + "x"
 			attach(to, image, "", "B1")
 		}, nil},
 		{"fall-back tag", func(to target, image ocispec.Descriptor, tag string) {
 			d := attach(to, ocispec.Descriptor{Digest: "sha256:0"}, "", "B1")
-			to.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}}, tag)
+			to.manifest(ocispec.MediaTypeImageIndex,
+				ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}}, tag)
 		}, []string{"bundle B1 "}},
 		{"both lead to the same", func(to target, image ocispec.Descriptor, tag string) {
 			d := attach(to, image, "", "B1")
-			to.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d, d}}, tag)
+			to.manifest(ocispec.MediaTypeImageIndex,
+				ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d, d}}, tag)
 		}, []string{"bundle B1 "}},
-		{"old form", func(to target, _ ocispec.Descriptor, tag string) { attachSig(to, tag+".sig", "P", "S") }, []string{"simple-signing P S"}},
+		{"old form", func(to target, _ ocispec.Descriptor, tag string) { attachSig(to, tag+".sig", "P", "S") },
+			[]string{"simple-signing P S"}},
 		{"old form, keyless", func(to target, _ ocispec.Descriptor, tag string) {
 			l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-			l.Annotations = map[string]string{SignatureAnnotation: "Uw==", "dev.sigstore.cosign/certificate": "C", "dev.sigstore.cosign/chain": "not read",
+			l.Annotations = map[string]string{SignatureAnnotation: "Uw==", "dev.sigstore.cosign/certificate": "C",
+				"dev.sigstore.cosign/chain":  "not read",
 				"dev.sigstore.cosign/bundle": "L", "dev.sigstore.cosign/rfc3161timestamp": "T"}
-			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag+".sig")
+			to.manifest(ocispec.MediaTypeImageManifest,
+				ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{l}}, tag+
+					".sig")
 		}, []string{"simple-signing P S C L T"}},
 		{"all forms", func(to target, image ocispec.Descriptor, tag string) {
 			attach(to, image, "", "B1")
@@ -147,25 +155,31 @@ func TestCandidates(t *testing.T) {
 		{"old form as a referrer", func(to target, image ocispec.Descriptor, _ string) {
 			l := to.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
 			l.Annotations = map[string]string{SignatureAnnotation: "Uw=="}
-			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image, Layers: []ocispec.Descriptor{l}}, "")
+			to.manifest(ocispec.MediaTypeImageManifest,
+				ocispec.Manifest{Subject: &image, Layers: []ocispec.Descriptor{l}}, "")
 		}, []string{"simple-signing P S"}},
 		{"strangers", func(to target, image ocispec.Descriptor, tag string) {
 			attach(to, image, "", "B1")
-			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image, ArtifactType: "application/spdx+json",
-				Layers: []ocispec.Descriptor{to.blob("application/spdx+json", []byte("{}"))}}, "")
+			to.manifest(ocispec.MediaTypeImageManifest,
+				ocispec.Manifest{Subject: &image, ArtifactType: "application/spdx+json",
+					Layers: []ocispec.Descriptor{to.blob("application/spdx+json", []byte("{}"))}}, "")
 			to.manifest(ocispec.MediaTypeImageManifest, map[string]any{"subject": image, "layers": "nonsense"}, "")
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image,
-				Layers: []ocispec.Descriptor{{MediaType: bundleMediaType, Digest: image.Digest, Size: verify.MaxBundle + 1}}}, "")
+				Layers: []ocispec.Descriptor{{MediaType: bundleMediaType, Digest: image.Digest,
+					Size: verify.MaxBundle + 1}}}, "")
 			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Subject: &image,
-				Layers: []ocispec.Descriptor{{MediaType: bundleMediaType, Digest: "sha256:" + "00000000000000000000000000000000" + "00000000000000000000000000000000", Size: 5}}}, "")
+				Layers: []ocispec.Descriptor{{MediaType: bundleMediaType, Digest: "sha256:" +
+					"00000000000000000000000000000000" + "00000000000000000000000000000000", Size: 5}}}, "")
 			bad := to.blob("x", []byte("P"))
 			bad.Annotations = map[string]string{SignatureAnnotation: "not base64!"}
-			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{bad}}, tag+".sig")
+			to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Layers: []ocispec.Descriptor{bad}}, tag+
+				".sig")
 		}, []string{"bundle B1 "}},
 	} {
 		for place, to := range map[string]target{"registry": newTestRegistry(t), "layout": newTestLayout(t)} {
 			t.Run(c.name+" in a "+place, func(t *testing.T) {
-				image := to.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+				image := to.manifest(ocispec.MediaTypeImageManifest,
+					ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
 				c.setup(to, image, "sha256-"+image.Digest.Encoded())
 				found, err := to.open(t, ":stable").Candidates(t.Context(), image.Digest)
 				if err != nil {
@@ -189,19 +203,20 @@ func TestCandidatesWithoutReferrersAPI(t *testing.T) {
 	r.referrers = false
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
 	tag := "sha256-" + image.Digest.Encoded()
-	r.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{attach(r, image, "", "B1")}}, tag)
+	r.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{attach(r, image, "", "B1")}},
+		tag)
 	found, err := r.open(t, ":stable").Candidates(t.Context(), image.Digest)
 	if got := words(found); err != nil || !slices.Equal(got, []string{"bundle B1 "}) {
 		t.Errorf("got %q, %v", got, err)
 	}
-	// Some registries take the tag for the digest.
+	// Some registries return the image itself for the tag.
 	r.tags[tag] = image.Digest
 	if found, err := r.open(t, ":stable").Candidates(t.Context(), image.Digest); err != nil || len(found) != 0 {
 		t.Errorf("got %+v, %v", found, err)
 	}
 }
 
-// A look-up that fails must not look like an unsigned image.
+// A lookup that fails must not look like an unsigned image.
 func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 	r := newTestRegistry(t)
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -218,7 +233,8 @@ func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 		"/manifests/" + image.Digest.Encoded(): 0,
 	} {
 		r.hook = func(w http.ResponseWriter, req *http.Request) bool {
-			if code == 0 || !strings.HasSuffix(req.URL.Path, path) && !(strings.HasSuffix(path, "/") && strings.Contains(req.URL.Path, path)) {
+			if code == 0 || !strings.HasSuffix(req.URL.Path, path) &&
+				!(strings.HasSuffix(path, "/") && strings.Contains(req.URL.Path, path)) {
 				return false
 			}
 			w.WriteHeader(code)
@@ -235,7 +251,7 @@ func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 	}
 }
 
-// A registry full of other attachments must not hide the signature, nor make us fetch them all.
+// A registry full of other attachments must not hide the signature, and they must not all be fetched.
 func TestCandidatesAreBounded(t *testing.T) {
 	r := newTestRegistry(t)
 	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")

@@ -16,8 +16,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
-// credentialFiles lists where docker and podman keep what `login` wrote, in the order in which podman looks. A service
-// without a login session has no XDG_RUNTIME_DIR; podman then uses /run/containers/UID.
+// credentialFiles lists the files that `docker login` and `podman login` write, in the order in which podman reads
+// them. A service has no login session and so no XDG_RUNTIME_DIR; podman then uses /run/containers/UID.
 func credentialFiles() []string {
 	var files []string
 	add := func(dir string, elem ...string) {
@@ -40,14 +40,14 @@ func credentialFiles() []string {
 	return files
 }
 
-// Credentials returns how to find credentials for a repository: the first file that has some wins. Files are read when
-// a registry asks, not before.
+// Credentials returns a function that finds the credentials for a repository. The first file that has some wins. Files
+// are read only when the registry asks for credentials.
 func Credentials(ref registry.Reference) auth.CredentialFunc {
 	return func(ctx context.Context, hostport string) (auth.Credential, error) {
 		for _, file := range credentialFiles() {
 			cred, err := credentialFrom(ctx, file, hostport, ref)
 			if err != nil {
-				return auth.EmptyCredential, fmt.Errorf("%w: cannot use credentials in %s: %w", ErrAuth, file, err)
+				return auth.EmptyCredential, fmt.Errorf("%w: cannot use the credentials in %s: %w", ErrAuth, file, err)
 			}
 			if cred != auth.EmptyCredential {
 				return cred, nil
@@ -57,8 +57,8 @@ func Credentials(ref registry.Reference) auth.CredentialFunc {
 	}
 }
 
-// credentialFrom looks into one file, which need not exist. Podman also keys by repository or a part of it; the
-// longest key wins.
+// credentialFrom reads credentials from a file, which need not exist. A key can be a registry or, with podman, a
+// repository or the beginning of one; the longest key wins.
 func credentialFrom(ctx context.Context, file, hostport string, ref registry.Reference) (auth.Credential, error) {
 	keys, err := credentialKeys(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +72,8 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 		return auth.EmptyCredential, err
 	}
 	if hostport == ref.Host() {
-		for name := ref.Registry + "/" + ref.Repository; name != ref.Registry; name = name[:strings.LastIndexByte(name, '/')] {
+		for name := ref.Registry + "/" +
+			ref.Repository; name != ref.Registry; name = name[:strings.LastIndexByte(name, '/')] {
 			if keys[name] {
 				return store.Get(ctx, name)
 			}
@@ -81,7 +82,7 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 	return credentials.Credential(store)(ctx, hostport)
 }
 
-// credentialKeys returns what a file has credentials for.
+// credentialKeys returns the registries and repositories for which a file has credentials.
 func credentialKeys(file string) (map[string]bool, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

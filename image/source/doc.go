@@ -1,7 +1,7 @@
-// Package source reads published images: manifests, signatures and layers, from a registry, an OCI layout directory or
-// a tar of one, with the same code after the byte stream.
+// Package source reads published images: manifests, signatures and layers. A registry, an OCI layout directory and a
+// tar of one differ only in where the bytes come from; everything after that is the same code.
 //
-// What it returns is not trusted by that alone. It promises less and exactly: content asked for by digest has that
-// digest and size, or the read ends in an error that wraps verify.ErrDigest; nothing is read without a bound; a silent
-// server is given up on; and "there is no signature" is only said when the source answered that question.
+// What it returns is not trusted for that. It promises this: content that is requested by digest has that digest and
+// size, or reading it ends with a verify.ErrDigest; every read is bounded; a server that sends nothing is given up on;
+// and an image is reported as unsigned only if the source answered that question.
 package source

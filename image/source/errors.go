@@ -16,7 +16,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Explain sorts an error of the registry client into this package's kinds, and says it without the client's internals.
+// Explain turns an error of the registry client into one of this package, in plain words.
 func Explain(err error) error {
 	var answer *errcode.ErrorResponse
 	var request *url.Error
@@ -27,18 +27,18 @@ func Explain(err error) error {
 	case errors.As(err, &answer):
 		return fmt.Errorf("%w: the registry answered %s", kindOf(answer.StatusCode), describe(answer))
 	case errors.Is(err, errdef.ErrNotFound):
-		return ErrNotFound // the client's text says it again
+		return ErrNotFound // the client's text adds nothing
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return fmt.Errorf("%w: the registry wants a login and there are no credentials for it", ErrAuth)
+		return fmt.Errorf("%w: the registry requires a login, and there are no credentials for it", ErrAuth)
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("%w: the registry speaks plain HTTP, or something else that is not TLS", ErrNoTLS)
 	case errors.As(err, &request):
-		err = request.Err // method and URL say nothing the reference does not
+		err = request.Err // the method and the URL add nothing to the reference
 	}
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
-// describe puts a registry's refusal into words, its own where it has some.
+// describe returns the status of an answer and, if it has one, the message of the registry.
 func describe(answer *errcode.ErrorResponse) string {
 	text := fmt.Sprintf("%d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
 	if len(answer.Errors) > 0 {
@@ -47,7 +47,7 @@ func describe(answer *errcode.ErrorResponse) string {
 	return text
 }
 
-// kindOf sorts HTTP status codes that are not a success.
+// kindOf returns the kind of error of an HTTP status.
 func kindOf(status int) error {
 	switch status {
 	case http.StatusNotFound:
@@ -58,13 +58,13 @@ func kindOf(status int) error {
 	return ErrUnreachable
 }
 
-// cut explains the end of a body that came too early.
-func cut(err error) error {
+// cutShort returns the error for a body that ended too early.
+func cutShort(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return Explain(err)
 }
 
-// mayPass tells whether trying again can help.
-func mayPass(err error) bool { return errors.Is(err, ErrUnreachable) }
+// mayRecover reports whether another attempt can help.
+func mayRecover(err error) bool { return errors.Is(err, ErrUnreachable) }

@@ -12,13 +12,15 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Whatever lies under the tag of cosign's older form, looking there ends with bounded candidates and without an error:
-// anybody may have put it there.
+// Whatever is under the tag of cosign 2, reading it returns a bounded number of candidates and no error, because
+// anybody can write it.
 func FuzzSignatureManifest(f *testing.F) {
 	where := newTestLayout(f)
-	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest},
+		"stable")
 	payload := where.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("P"))
-	payload.Annotations = map[string]string{SignatureAnnotation: "Uw==", certificateAnnotation: "C", logAnnotation: "L", timestampAnnotation: "T"}
+	payload.Annotations = map[string]string{SignatureAnnotation: "Uw==", certificateAnnotation: "C",
+		logAnnotation: "L", timestampAnnotation: "T"}
 	bundle := where.blob(bundleMediaType, []byte("B"))
 	var seeds [][]byte
 	for _, layers := range [][]ocispec.Descriptor{{payload}, {bundle}, {payload, bundle, payload}} {
@@ -36,7 +38,7 @@ func FuzzSignatureManifest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d := where.blob(ocispec.MediaTypeImageManifest, text)
-		found, err := where.open(t, ":stable").extract(t.Context(), d)
+		found, err := where.open(t, ":stable").signaturesIn(t.Context(), d)
 		if err != nil || len(found) > verify.MaxCandidates {
 			t.Errorf("%d candidates, %v", len(found), err)
 		}
@@ -48,17 +50,19 @@ func FuzzSignatureManifest(f *testing.F) {
 	})
 }
 
-// FuzzLayoutIndex reads the index.json of a layout, which may come from anywhere.
+// FuzzLayoutIndex reads the index.json of a layout, which is not trusted.
 func FuzzLayoutIndex(f *testing.F) {
 	where := newTestLayout(f)
-	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	where.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest},
+		"stable")
 	file := filepath.Join(where.dir, ocispec.ImageIndexFile)
 	good, err := os.ReadFile(file)
 	if err != nil || len(good) == 0 {
 		f.Fatalf("no seed: %v", err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x","size":-1},{"annotations":{"org.opencontainers.image.ref.name":"stable"}}]}`))
+	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x","size":-1},` +
+		`{"annotations":{"org.opencontainers.image.ref.name":"stable"}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
@@ -79,7 +83,7 @@ func FuzzLayoutIndex(f *testing.F) {
 	})
 }
 
-// FuzzCredentials reads what a login left.
+// FuzzCredentials reads credentials files.
 func FuzzCredentials(f *testing.F) {
 	seeds := []string{`{"auths":{"registry.example.org/os":{"auth":"YTpi"}}}`, `{"auths":{"":null}}`, `{"auths":[]}`}
 	if len(seeds) == 0 {

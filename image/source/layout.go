@@ -23,22 +23,22 @@ import (
 )
 
 const (
-	// maxEntries bounds the index of a layout that is searched for signatures.
+	// maxEntries bounds the entries of a layout that are searched for signatures.
 	maxEntries = 4096
-	// maxUnlisted bounds a blob that is looked at although no index lists it. A manifest with one signature has under
-	// 1 KiB.
+	// maxUnlisted bounds blobs that are read although the index does not list them, in bytes. A manifest with one
+	// signature has less than 1 KiB.
 	maxUnlisted = 64 << 10
-	// cosignKind is how `cosign save` marks signatures in a layout.
+	// cosignKind is the annotation with which `cosign save` marks signatures.
 	cosignKind = "kind"
 	cosignSigs = "dev.cosignproject.cosign/sigs"
 )
 
-// validTag is a tag as the distribution specification has it.
+// validTag matches the tags that the distribution specification allows.
 var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// layout is an OCI layout: a directory, or a tar of one. Its index is read again for each question: the directory may
-// be refilled while the agent runs. Only the index and what is asked for are read, so a stranger's broken image beside
-// ours is no hindrance.
+// layout is an OCI layout: a directory, or a tar of one. The index is read each time, because the directory may change
+// while the agent runs. Only the index and the requested content are read, so another image that is broken does no
+// harm.
 type layout struct {
 	dir    string // the directory or the tar
 	tag    string
@@ -47,8 +47,8 @@ type layout struct {
 	blobs  content.ReadOnlyStorage
 }
 
-// SplitLayout splits a reference to a layout, of which the prefix was taken off, into its path and what follows it: a
-// tag after ":", a digest after "@", or nothing.
+// SplitLayout splits a reference to a layout, without its prefix, into the path and what follows it: a tag after ":",
+// a digest after "@", or nothing.
 func SplitLayout(ref string) (path, name, separator string) {
 	if path, name, ok := strings.Cut(ref, "@"); ok {
 		return path, name, "@"
@@ -59,7 +59,7 @@ func SplitLayout(ref string) (path, name, separator string) {
 	return ref, "", ""
 }
 
-// newLayout reads "DIR", "DIR:tag" or "DIR@sha256:…" after a prefix, which says whether that is a directory or a tar.
+// newLayout reads DIR, DIR:TAG or DIR@sha256:… after a prefix, which says whether DIR is a directory or a tar.
 func newLayout(prefix, ref string) (*layout, error) {
 	dir, name, separator := SplitLayout(ref)
 	l := &layout{dir: dir}
@@ -109,7 +109,7 @@ func (l *layout) index() ([]ocispec.Descriptor, error) {
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrUnreachable, name, err)
+		return nil, fmt.Errorf("%w: cannot read %s: %v", ErrUnreachable, name, err)
 	}
 	if len(index.Manifests) > maxEntries {
 		return nil, fmt.Errorf("%w: %s lists more than %d images", ErrUnreachable, name, maxEntries)
@@ -124,27 +124,27 @@ func (l *layout) resolve(_ context.Context, tag string) (ocispec.Descriptor, err
 	}
 	switch {
 	case tag != "":
-		return tagged(entries, tag)
+		return findTag(entries, tag)
 	case l.tag != "":
-		return tagged(entries, l.tag)
+		return findTag(entries, l.tag)
 	case l.digest != "":
 		return l.byDigest(entries)
 	}
-	return only(entries)
+	return onlyImage(entries)
 }
 
-// tagged finds a tag in an index.
-func tagged(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, error) {
+// findTag returns the entry that has a tag.
+func findTag(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, error) {
 	for _, d := range entries {
 		if d.Annotations[ocispec.AnnotationRefName] == tag {
 			return d, nil
 		}
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: no tag %q in the layout", ErrNotFound, tag)
+	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has no tag %q", ErrNotFound, tag)
 }
 
-// only picks the image of a layout that has no other.
-func only(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+// onlyImage returns the image of a layout that has only one.
+func onlyImage(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var images []ocispec.Descriptor
 	for _, d := range entries {
 		if !isAttachment(d) {
@@ -157,17 +157,18 @@ func only(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	case 0:
 		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", ErrNotFound)
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has %d images, name one by its tag", ErrNotFound, len(images))
+	return ocispec.Descriptor{},
+		fmt.Errorf("%w: the layout has %d images: name one by its tag", ErrNotFound, len(images))
 }
 
-// isAttachment recognises signatures and the like by how they are listed.
+// isAttachment reports whether an entry is listed like a signature or another attachment.
 func isAttachment(d ocispec.Descriptor) bool {
 	return d.ArtifactType != "" && d.MediaType == ocispec.MediaTypeImageManifest ||
 		strings.HasPrefix(d.Annotations[ocispec.AnnotationRefName], "sha256-") ||
 		d.Annotations[cosignKind] == cosignSigs
 }
 
-// byDigest describes content by its digest, listed in the index or not.
+// byDigest returns the descriptor of content by its digest, whether the index lists it or not.
 func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	for _, d := range entries {
 		if d.Digest == l.digest {
@@ -192,7 +193,7 @@ func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, err
 func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64) (io.ReadCloser, int64, error) {
 	body, err := l.blobs.Fetch(ctx, d)
 	if errors.Is(err, errdef.ErrNotFound) {
-		return nil, 0, fmt.Errorf("%w: %s is not in the layout", ErrNotFound, d.Digest)
+		return nil, 0, fmt.Errorf("%w: the layout does not have %s", ErrNotFound, d.Digest)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -200,8 +201,8 @@ func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64
 	return body, 0, nil
 }
 
-// referrers looks at every manifest of the index, and at the small blobs beside them, for one with that subject. What
-// is missing or unreadable refers to nothing.
+// referrers lists the manifests that have that subject, among those in the index and the small blobs that it does not
+// list. What is missing or unreadable is skipped.
 func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
@@ -231,8 +232,8 @@ func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descri
 	return found, nil
 }
 
-// unlisted describes the small blobs that the index does not list, as if all of them were manifests. `cosign save`
-// leaves a bundle like that: in the layout, referring to its image, and in no list.
+// unlisted returns descriptors of the small blobs that the index does not list, as if they were manifests. `cosign
+// save` stores a bundle like that: it refers to its image, but the index does not list it.
 func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	known := map[digest.Digest]bool{}
 	for _, d := range listed {
@@ -244,9 +245,11 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 	}
 	var found []ocispec.Descriptor
 	for _, f := range files {
-		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.NewDigestFromEncoded(digest.SHA256, f.Name())}
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest,
+			Digest: digest.NewDigestFromEncoded(digest.SHA256, f.Name())}
 		info, err := f.Info()
-		if err != nil || known[d.Digest] || !info.Mode().IsRegular() || info.Size() > maxUnlisted || len(found) == maxEntries {
+		if err != nil || known[d.Digest] || !info.Mode().IsRegular() || info.Size() > maxUnlisted ||
+			len(found) == maxEntries {
 			continue
 		}
 		d.Size = info.Size()
@@ -255,7 +258,7 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 	return found, nil
 }
 
-// decode reads a small JSON blob.
+// decode reads a small JSON blob into v.
 func (l *layout) decode(d ocispec.Descriptor, v any) error {
 	if d.Size > verify.MaxManifest {
 		return fmt.Errorf("it has %d bytes", d.Size)
@@ -271,7 +274,7 @@ func (l *layout) decode(d ocispec.Descriptor, v any) error {
 	return json.NewDecoder(io.LimitReader(body, d.Size)).Decode(v)
 }
 
-// pathless is what went wrong with a file whose name was said.
+// pathless returns an error without the name of the file, for a message that has it already.
 func pathless(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {

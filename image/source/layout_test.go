@@ -16,7 +16,8 @@ import (
 func TestLayout(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(100_000))
-	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	m := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
 	attach(l, m, "sha256-"+m.Digest.Encoded()+".sig", "B1")
 	for _, suffix := range []string{"", ":stable", "@" + m.Digest.String()} {
 		s := l.open(t, suffix)
@@ -32,8 +33,10 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	// A manifest that only an index of the layout lists.
-	inner := l.blob(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageManifest+`","layers":[]}`))
-	if d, err := l.open(t, "@"+inner.Digest.String()).Resolve(t.Context()); err != nil || d.MediaType != inner.MediaType || d.Size != inner.Size {
+	inner := l.blob(ocispec.MediaTypeImageManifest,
+		[]byte(`{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageManifest+`","layers":[]}`))
+	if d, err := l.open(t, "@"+inner.Digest.String()).Resolve(t.Context()); err != nil ||
+		d.MediaType != inner.MediaType || d.Size != inner.Size {
 		t.Errorf("resolved to %+v, %v", d, err)
 	}
 }
@@ -92,11 +95,12 @@ func TestLayoutFailures(t *testing.T) {
 	wantError(t, resolve(":one"), ErrUnreachable, "does not exist")
 }
 
-// TestUnlisted: cosign saves a bundle beside the image and lists the image only.
+// TestUnlisted finds a bundle that `cosign save` stores without listing it.
 func TestUnlisted(t *testing.T) {
 	l := newTestLayout(t)
 	attach(l, l.blob(ocispec.MediaTypeImageManifest, []byte("other")), "", "of another image")
-	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")
+	m := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest},
+		"stable")
 	bundle := attach(l, m, "", "B1")
 	l.index.Manifests = nil
 	l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "stable")

@@ -13,17 +13,17 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ErrElsewhere is part of the error of a blob whose content was wrong, when there is another place to ask. The one
-// that served it is not asked again, so reading the blob anew, from its start, comes to an end.
+// ErrElsewhere means that the content of a blob was wrong, and that there is another place to ask. The place that
+// served it is not asked again, so the blob can be read again from its start, and that ends.
 var ErrElsewhere = errors.New("another place may have it")
 
-// maxMirrors bounds the places to ask; each has a share of the signatures that are looked at.
+// maxMirrors bounds the mirrors, because each place gets a share of the signatures that are read.
 const maxMirrors = 7
 
-// openMirrors opens the places to ask after the first one.
+// openMirrors opens the mirrors.
 func (s *Source) openMirrors(references []string, o Options) error {
 	if len(references) > maxMirrors {
-		return fmt.Errorf("%w: %d mirrors, at most %d are asked", ErrReference, len(references), maxMirrors)
+		return fmt.Errorf("%w: there are %d mirrors, more than %d", ErrReference, len(references), maxMirrors)
 	}
 	s.warn = o.Warn
 	if s.warn == nil {
@@ -40,8 +40,8 @@ func (s *Source) openMirrors(references []string, o Options) error {
 	return nil
 }
 
-// places returns where to ask, in this order: what is configured first, then its mirrors, and last those that were not
-// reachable before. One that served wrong content is not asked any more.
+// places returns the places to ask, in order: the source itself, its mirrors, and then those that were not reachable
+// before. One that served wrong content is not asked again.
 func (s *Source) places() []*Source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,8 +58,8 @@ func (s *Source) places() []*Source {
 	return append(answering, silent...)
 }
 
-// ask asks one place after the other until one has the answer.
-func (s *Source) ask(question func(place *Source) error) error {
+// askPlaces asks one place after the other until one answers.
+func (s *Source) askPlaces(question func(place *Source) error) error {
 	if len(s.mirrors) == 0 {
 		return question(s)
 	}
@@ -67,44 +67,46 @@ func (s *Source) ask(question func(place *Source) error) error {
 	var failed error
 	for i, p := range places {
 		err := question(p)
-		if err == nil || !passable(err) {
+		if err == nil || !othersMayHelp(err) {
 			return err
 		}
-		s.passOver(p, err, i+1 < len(places))
-		failed = also(failed, p, err)
+		s.skipPlace(p, err, i+1 < len(places))
+		failed = addFailure(failed, p, err)
 	}
 	if failed == nil {
-		return s.lies()
+		return s.allLied()
 	}
 	return failed
 }
 
-// passable tells whether another place may do better.
-func passable(err error) bool { return errors.Is(err, ErrSource) || errors.Is(err, verify.ErrDigest) }
+// othersMayHelp reports whether another place may have what this one did not.
+func othersMayHelp(err error) bool {
+	return errors.Is(err, ErrSource) || errors.Is(err, verify.ErrDigest)
+}
 
-// also adds what went wrong at a place to what did at others.
-func also(failed error, p *Source, err error) error {
+// addFailure adds the error of a place to those of other places.
+func addFailure(failed error, p *Source, err error) error {
 	if failed == nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
 	return fmt.Errorf("%w; %s: %w", failed, p, err)
 }
 
-// lies is the error when every place served wrong content.
-func (s *Source) lies() error {
+// allLied returns the error for a source of which every place served wrong content.
+func (s *Source) allLied() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all error
 	for _, p := range append([]*Source{s}, s.mirrors...) {
 		if p.lied != nil {
-			all = also(all, p, p.lied)
+			all = addFailure(all, p, p.lied)
 		}
 	}
 	return all
 }
 
-// passOver remembers what a place did. The operator hears of it when the next one is asked.
-func (s *Source) passOver(p *Source, err error, next bool) {
+// skipPlace records why a place failed, and warns about it if another one is asked.
+func (s *Source) skipPlace(p *Source, err error, next bool) {
 	s.mu.Lock()
 	switch {
 	case errors.Is(err, verify.ErrDigest):
@@ -114,28 +116,28 @@ func (s *Source) passOver(p *Source, err error, next bool) {
 	}
 	s.mu.Unlock()
 	if next {
-		s.warn(fmt.Errorf("%s is passed over: %w", p, err))
+		s.warn(fmt.Errorf("%s is skipped: %w", p, err))
 	}
 }
 
-// pinned refuses what a mirror's tag stands for when the digest is configured.
-func (s *Source) pinned(d digest.Digest) error {
+// checkPin refuses another digest than the one in the reference.
+func (s *Source) checkPin(d digest.Digest) error {
 	if _, pin, ok := strings.Cut(s.name, "@"); ok && digest.Digest(pin) != d {
-		return fmt.Errorf("%w: what it has is %s", ErrNotFound, d)
+		return fmt.Errorf("%w: it has %s instead", ErrNotFound, d)
 	}
 	return nil
 }
 
-// everywhere collects what may be signatures from every place that answers: an image is often mirrored without. Each
-// has a share of what is looked at, so that rubbish at one does not crowd out what another has. If none is found, a
-// place that did not answer may have them.
-func (s *Source) everywhere(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
+// candidatesEverywhere collects possible signatures from every place that answers, because images are often mirrored
+// without their signatures. Each place gets a share of what is read, so that rubbish at one place does not displace
+// the signatures at another. If none are found and a place did not answer, that is an error: it may have them.
+func (s *Source) candidatesEverywhere(ctx context.Context, d digest.Digest) ([]verify.Candidate, error) {
 	share := verify.MaxCandidates / (1 + len(s.mirrors))
 	var found []verify.Candidate
 	var failed error
 	for _, p := range s.places() {
 		if p.silent != nil {
-			failed = also(failed, p, p.silent)
+			failed = addFailure(failed, p, p.silent)
 			continue
 		}
 		more, err := p.candidates(ctx, d, share)
@@ -143,11 +145,11 @@ func (s *Source) everywhere(ctx context.Context, d digest.Digest) ([]verify.Cand
 		if err == nil {
 			continue
 		}
-		if !passable(err) {
+		if !othersMayHelp(err) {
 			return nil, err
 		}
-		s.passOver(p, err, true)
-		failed = also(failed, p, err)
+		s.skipPlace(p, err, true)
+		failed = addFailure(failed, p, err)
 	}
 	if len(found) == 0 {
 		return nil, failed
@@ -162,7 +164,7 @@ func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, er
 	}
 	places := s.places()
 	if len(places) == 0 {
-		return nil, s.lies()
+		return nil, s.allLied()
 	}
 	b, err := newBlob(ctx, places[0], d, false)
 	if err != nil {
@@ -170,22 +172,23 @@ func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, er
 	}
 	b.places = s
 	if err = b.connect(); err != nil {
-		err = b.elsewhere(err)
+		err = b.continueElsewhere(err)
 	}
 	return b, err
 }
 
-// elsewhere goes on with the blob at the next place, from where it is: the digest of all of it decides in the end.
-func (b *blob) elsewhere(err error) error {
+// continueElsewhere continues the blob at another place, at the same offset. The digest of the whole blob is checked
+// in the end.
+func (b *blob) continueElsewhere(err error) error {
 	if b.places == nil {
 		return err
 	}
 	var failed error
-	for passable(err) {
-		failed = also(failed, b.source, err)
+	for othersMayHelp(err) {
+		failed = addFailure(failed, b.source, err)
 		b.tried = append(b.tried, b.source)
-		next := b.untried()
-		b.places.passOver(b.source, err, next != nil)
+		next := b.nextPlace()
+		b.places.skipPlace(b.source, err, next != nil)
 		if next == nil {
 			return failed
 		}
@@ -197,8 +200,8 @@ func (b *blob) elsewhere(err error) error {
 	return err
 }
 
-// untried returns the next place for this blob, nil if all were asked.
-func (b *blob) untried() *Source {
+// nextPlace returns a place that was not asked for this blob yet, or nil.
+func (b *blob) nextPlace() *Source {
 	for _, p := range b.places.places() {
 		if !slices.Contains(b.tried, p) {
 			return p
@@ -207,18 +210,18 @@ func (b *blob) untried() *Source {
 	return nil
 }
 
-// blame passes a place over that served wrong content. When several had a part in it, that is the first: one that is
-// whole and honest never is the first of several.
-func (b *blob) blame(p *Source, err error) error {
+// blamePlace skips a place that served wrong content. If several places served parts, it is the first of them: a place
+// that has the whole blob and works serves all of it.
+func (b *blob) blamePlace(p *Source, err error) error {
 	if b.places == nil {
 		return err
 	}
 	if p == nil {
 		p = b.source
 	}
-	b.places.passOver(p, err, true)
+	b.places.skipPlace(p, err, true)
 	if len(b.places.places()) == 0 {
-		return b.places.lies()
+		return b.places.allLied()
 	}
 	return fmt.Errorf("%s: %w (%w)", p, err, ErrElsewhere)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// mirrored is one image in several registries, asked in their order.
+// mirrored is an image in several registries, which are asked in order.
 type mirrored struct {
 	registries []*testRegistry
 	layer      ocispec.Descriptor
@@ -32,12 +32,14 @@ func newMirrored(t *testing.T, n int) *mirrored {
 		r := newTestRegistry(t)
 		m.registries = append(m.registries, r)
 		m.layer = r.blob(ocispec.MediaTypeImageLayer, content)
-		m.image = r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{m.layer}}, "stable")
+		m.image = r.manifest(ocispec.MediaTypeImageManifest,
+			ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{m.layer}},
+			"stable")
 	}
 	return m
 }
 
-// open opens the image at the first registry and its mirrors, with patience cut short.
+// open opens the image at the first registry and its mirrors, with short timeouts.
 func (m *mirrored) open(t *testing.T) *Source { return m.openAt(t, ":stable") }
 
 func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
@@ -59,7 +61,7 @@ func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
 	return s
 }
 
-// serveBlobs lets a registry answer for its blobs like this.
+// serveBlobs makes a registry answer requests for blobs like this.
 func (r *testRegistry) serveBlobs(answer func(w http.ResponseWriter, req *http.Request, content []byte)) {
 	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 		_, name, ok := strings.Cut(req.URL.Path, "/blobs/")
@@ -76,7 +78,7 @@ func tamper(w http.ResponseWriter, _ *http.Request, content []byte) {
 	w.Write(content)
 }
 
-// halve sends the first half of everything, whatever is asked for.
+// halve sends only the first half of everything.
 func halve(w http.ResponseWriter, req *http.Request, content []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	if req.Header.Get("Range") == "" {
@@ -84,7 +86,7 @@ func halve(w http.ResponseWriter, req *http.Request, content []byte) {
 	}
 }
 
-// take reads all of an image, blobs anew as often as the source says that this may help.
+// take reads all of an image, and reads a blob again as often as the source says that this may help.
 func (m *mirrored) take(t *testing.T, s *Source) error {
 	t.Helper()
 	d, err := s.Resolve(t.Context())
@@ -129,7 +131,11 @@ func TestTheNextPlaceServes(t *testing.T) {
 		"cut blobs": func(r *testRegistry) { r.serveBlobs(halve) },
 		"tampered":  func(r *testRegistry) { r.serveBlobs(tamper) },
 		"longer": func(r *testRegistry) {
-			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request, content []byte) { w.Write(content); w.Write([]byte{0}) })
+			r.serveBlobs(func(w http.ResponseWriter, _ *http.Request,
+				content []byte) {
+				w.Write(content)
+				w.Write([]byte{0})
+			})
 		},
 		"tampered manifest": func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
@@ -147,7 +153,8 @@ func TestTheNextPlaceServes(t *testing.T) {
 			if err := m.take(t, m.open(t)); err != nil {
 				t.Error(err)
 			}
-			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) || !strings.Contains(m.warnings[0], "passed over") {
+			if len(m.warnings) == 0 || !strings.HasPrefix(m.warnings[0], m.registries[0].host()) ||
+				!strings.Contains(m.warnings[0], "skipped") {
 				t.Errorf("warnings %q", m.warnings)
 			}
 			if m.registries[1].count("") == 0 {
@@ -161,7 +168,7 @@ func TestTheNextPlaceServes(t *testing.T) {
 	}
 }
 
-// A blob that was cut at one place goes on at the next, and does not begin again.
+// A blob that one place cuts short is continued at the next one, not started again.
 func TestABlobGoesOnElsewhere(t *testing.T) {
 	m := newMirrored(t, 2)
 	m.registries[0].serveBlobs(halve)
@@ -177,7 +184,7 @@ func TestABlobGoesOnElsewhere(t *testing.T) {
 	}
 }
 
-// One that cuts its tampered blobs short does not get others blamed.
+// A place that cuts its tampered blobs short does not make others look guilty.
 func TestWhoIsBlamedForAMixedBlob(t *testing.T) {
 	m := newMirrored(t, 2)
 	m.registries[0].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
@@ -193,7 +200,8 @@ func TestWhoIsBlamedForAMixedBlob(t *testing.T) {
 	}
 	asked := m.registries[0].count("GET")
 	if _, err := readAll(t, s, m.layer); err != nil || asked == before || m.registries[0].count("GET") != asked {
-		t.Errorf("%v; the one that served wrong content was asked %d times more", err, m.registries[0].count("GET")-asked)
+		t.Errorf("%v; the one that served wrong content was asked %d times more", err,
+			m.registries[0].count("GET")-asked)
 	}
 }
 
@@ -229,7 +237,7 @@ func TestEveryPlaceFails(t *testing.T) {
 	}
 }
 
-// Signatures count wherever they lie; that one place has none, or rubbish, says nothing.
+// Signatures are found at any place, even if another place has none, or rubbish.
 func TestSignaturesElsewhere(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -237,9 +245,13 @@ func TestSignaturesElsewhere(t *testing.T) {
 		want  []string
 		err   error
 	}{
-		{"at the mirror only", func(m *mirrored) { attach(m.registries[1], m.image, "", "B") }, []string{"bundle B "}, nil},
-		{"at the first only", func(m *mirrored) { attach(m.registries[0], m.image, "", "B") }, []string{"bundle B "}, nil},
-		{"the mirror is down", func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() }, []string{"bundle B "}, nil},
+		{"at the mirror only", func(m *mirrored) { attach(m.registries[1], m.image, "", "B") }, []string{"bundle B "},
+			nil},
+		{"at the first only", func(m *mirrored) { attach(m.registries[0], m.image, "", "B") }, []string{"bundle B "},
+			nil},
+		{"the mirror is down",
+			func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() },
+			[]string{"bundle B "}, nil},
 		{"none at all", func(*mirrored) {}, nil, nil},
 		{"none, and one is down", func(m *mirrored) { m.registries[1].Close() }, nil, ErrUnreachable},
 		{"none, and the first is down", func(m *mirrored) { m.registries[0].Close() }, nil, ErrUnreachable},
@@ -270,13 +282,14 @@ func TestSignaturesElsewhere(t *testing.T) {
 	})
 }
 
-// A digest in the configuration holds for the mirrors' tags, too.
+// A digest in the configuration also applies to the tags of mirrors.
 func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 	m := newMirrored(t, 2)
-	m.registries[1].manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
+	m.registries[1].manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
 	m.registries[0].Close()
 	_, err := m.openAt(t, "@"+m.image.Digest.String()).Resolve(t.Context())
-	wantError(t, err, ErrNotFound, "what it has is")
+	wantError(t, err, ErrNotFound, "it has sha256:")
 	if d, err := m.open(t).Resolve(t.Context()); err != nil || d.Digest == m.image.Digest {
 		t.Errorf("by tag: %s, %v", d.Digest, err)
 	}
@@ -286,7 +299,8 @@ func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 func TestOfflineMirrors(t *testing.T) {
 	l := newTestLayout(t)
 	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
-	image := l.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	image := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
 	attach(l, image, "sha256-"+image.Digest.Encoded()+".sig", "B")
 	for _, mirror := range []string{"oci:" + l.dir + ":stable", "oci-archive:" + l.archive(t) + ":stable"} {
 		s, err := Open("oci:"+t.TempDir()+"/none:stable", Options{Mirrors: []string{mirror}})

@@ -18,7 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// testRegistry is the part of the distribution API a reader needs, with a hook to misbehave.
+// testRegistry implements the part of the distribution API that a reader needs, with a hook to misbehave.
 type testRegistry struct {
 	*httptest.Server
 	mu        sync.Mutex
@@ -26,7 +26,7 @@ type testRegistry struct {
 	types     map[digest.Digest]string // of manifests
 	tags      map[string]digest.Digest
 	referrers bool                                              // has the referrers API
-	hook      func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	hook      func(w http.ResponseWriter, r *http.Request) bool // returns true if it has answered
 	requests  []string
 }
 
@@ -117,14 +117,15 @@ func (r *testRegistry) serveReferrers(w http.ResponseWriter, subject digest.Dige
 	for d, mediaType := range r.types {
 		var m ocispec.Manifest
 		if json.Unmarshal(r.content[d], &m) == nil && m.Subject != nil && m.Subject.Digest == subject {
-			index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(r.content[d]))})
+			index.Manifests = append(index.Manifests,
+				ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(r.content[d]))})
 		}
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
 	json.NewEncoder(w).Encode(index)
 }
 
-// count tells how many requests began like this.
+// count returns how many requests began like this.
 func (r *testRegistry) count(prefix string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +138,7 @@ func (r *testRegistry) count(prefix string) int {
 	return n
 }
 
-// open opens a reference in the registry, with patience cut short.
+// open opens a reference in the registry, with short timeouts.
 func (r *testRegistry) open(t *testing.T, suffix string) *Source {
 	t.Helper()
 	s, err := Open(r.host()+"/os/server"+suffix, Options{PlainHTTP: []string{r.host()}, Stall: 300 * time.Millisecond})
@@ -148,7 +149,7 @@ func (r *testRegistry) open(t *testing.T, suffix string) *Source {
 	return s
 }
 
-// random returns content that is unlike any other.
+// random returns random content.
 func random(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b)
@@ -166,7 +167,7 @@ func readAll(t *testing.T, s *Source, d ocispec.Descriptor) ([]byte, error) {
 	return io.ReadAll(body)
 }
 
-// wantError checks an error's kind, that it is a source's, and that it says something of use.
+// wantError checks the class of an error, that it is one of a source, and its text.
 func wantError(t *testing.T, err, want error, say string) {
 	t.Helper()
 	if !errors.Is(err, want) || !strings.Contains(err.Error(), say) {

@@ -25,7 +25,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// How long a server may take before it has said anything.
+// How long a server may take for the first byte of its answer.
 const (
 	connectTime = 15 * time.Second
 	tlsTime     = 15 * time.Second
@@ -33,18 +33,18 @@ const (
 )
 
 const (
-	// requestRetries is how often a request is repeated on time-outs, resets and 5xx answers: about two seconds in
-	// all.
+	// requestRetries is how often a request is repeated after a timeout, a reset or a 5xx answer, within about two
+	// seconds.
 	requestRetries = 3
 	retryMin       = 200 * time.Millisecond
 	retryMax       = 2 * time.Second
-	// referrerPages bounds a listing the server paginates.
+	// referrerPages bounds the pages of a list of referrers.
 	referrerPages = 8
-	// maxHeader bounds the header of an answer; tokens in a redirect take a few KiB.
+	// maxHeader bounds the header of an answer, in bytes. Tokens in a redirect take a few KiB.
 	maxHeader = 256 << 10
 )
 
-// manifestTypes is what a manifest may be served as.
+// manifestTypes lists the media types of manifests.
 var manifestTypes = []string{
 	ocispec.MediaTypeImageManifest,
 	ocispec.MediaTypeImageIndex,
@@ -77,7 +77,7 @@ func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 		TLSHandshakeTimeout:   tlsTime,
 		ResponseHeaderTimeout: headerTime,
 		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // digests are of the bytes as they are stored
+		DisableCompression:    true, // digests are of the stored bytes
 		IdleConnTimeout:       time.Minute,
 
 		MaxResponseHeaderBytes: maxHeader,
@@ -107,7 +107,7 @@ func retryPolicy() retry.Policy {
 	}
 }
 
-// repository returns the registry client's view of the repository.
+// repository returns a client for the repository.
 func (r *remoteSource) repository() *remote.Repository {
 	return &remote.Repository{
 		Client:               r.client,
@@ -127,8 +127,8 @@ func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descrip
 	return d, Explain(err)
 }
 
-// referrers asks the referrers API. The tag that stands in for it on registries without one is looked up by the caller
-// in any case, because images get copied from one kind of registry to the other with both.
+// referrers asks the referrers API. The caller always reads the fallback tag as well, because images are copied
+// between registries with and without that API.
 func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	repository := r.repository()
 	if err := repository.SetReferrersCapability(true); err != nil {
@@ -146,16 +146,18 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 	return found, err
 }
 
-// open does its own GET: the client's Fetch neither starts at an offset nor tells a wrong content from a failing
-// server.
-func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser, int64, error) {
+// open sends a GET request of its own: Fetch of the client cannot start at an offset, and does not distinguish wrong
+// content from a failing server.
+func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser,
+	int64, error) {
 	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {
 		return nil, 0, Explain(err)
 	}
 	at, err := bodyStart(resp, offset)
 	if err == nil && resp.ContentLength > d.Size-at {
-		err = fmt.Errorf("%w: %s comes with %d bytes, it must have %d", verify.ErrDigest, d.Digest, at+resp.ContentLength, d.Size)
+		err = fmt.Errorf("%w: %s is served with %d bytes and must have %d", verify.ErrDigest, d.Digest, at+
+			resp.ContentLength, d.Size)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -164,8 +166,9 @@ func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest 
 	return resp.Body, at, nil
 }
 
-// get asks for content from an offset on.
-func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response, error) {
+// get requests content from an offset on.
+func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response,
+	error) {
 	part := "blobs"
 	if manifest {
 		part = "manifests"
@@ -192,7 +195,7 @@ func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest b
 	return resp, nil
 }
 
-// bodyStart tells where in the content a body starts. A server may ignore Range.
+// bodyStart returns the offset in the content at which a body starts. A server may ignore Range.
 func bodyStart(resp *http.Response, offset int64) (int64, error) {
 	if resp.StatusCode == http.StatusOK {
 		return 0, nil
@@ -201,7 +204,8 @@ func bodyStart(resp *http.Response, offset int64) (int64, error) {
 	first, _, _ := strings.Cut(span, "-")
 	at, err := strconv.ParseInt(first, 10, 64)
 	if !ok || err != nil || at < 0 || at > offset {
-		return 0, fmt.Errorf("%w: asked for bytes from %d, got range %q", ErrUnreachable, offset, resp.Header.Get("Content-Range"))
+		return 0, fmt.Errorf("%w: bytes from %d were requested, and the registry sent the range %q", ErrUnreachable,
+			offset, resp.Header.Get("Content-Range"))
 	}
 	return at, nil
 }

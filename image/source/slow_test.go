@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// trickle serves content a byte at a time, as long as anybody waits.
+// trickle serves content byte by byte, as long as the client waits.
 func trickle(w http.ResponseWriter, req *http.Request, content []byte) {
 	for _, b := range content {
 		if _, err := w.Write([]byte{b}); err != nil || req.Context().Err() != nil {
@@ -41,7 +41,7 @@ func TestASlowServerIsGivenUpOn(t *testing.T) {
 	wantError(t, err, ErrUnreachable, "too slowly")
 }
 
-// Whichever way a server finds to be slow, it does not keep a command that asks for manifests and signatures.
+// However a server is slow, it cannot hold up a command that reads manifests and signatures.
 func TestMetadataHasATime(t *testing.T) {
 	r := newTestRegistry(t)
 	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -61,18 +61,18 @@ func TestMetadataHasATime(t *testing.T) {
 	}
 	start := time.Now()
 	_, err := s.Candidates(t.Context(), m.Digest)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	_, err = s.Manifest(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 	_, err = s.Config(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in all")
+	wantError(t, err, ErrUnreachable, "took too long in total")
 }
 
-// TestRedirects tells what a registry's redirect may do: it may lead elsewhere, where no credentials come along and
-// what is served still has its digest, and it may not lead away from TLS.
+// TestRedirects checks that a registry can redirect to another server, which gets no credentials and whose content
+// must have the digest, but not to one without TLS.
 func TestRedirects(t *testing.T) {
 	r := newUnstarted()
 	r.Server = httptest.NewUnstartedServer(r)

@@ -19,23 +19,23 @@ import (
 )
 
 var (
-	// ErrReference is a reference that is not in one of the forms Open reads.
+	// ErrReference means that a reference has none of the forms that Open reads.
 	ErrReference = errors.New("bad image reference")
-	// ErrSource is the parent of what can go wrong while reading a source.
+	// ErrSource is the parent of all errors in reading a source.
 	ErrSource = errors.New("source failed")
-	// ErrNotFound means the source answered and has no such tag or content.
+	// ErrNotFound means that the source answered, and does not have that tag or content.
 	ErrNotFound = sourceError("not found", ErrSource)
-	// ErrUnreachable means the source did not answer, not properly, or not to the end.
+	// ErrUnreachable means that the source did not answer, or that its answer was wrong or incomplete.
 	ErrUnreachable = sourceError("not reachable", ErrSource)
-	// ErrAuth means the source refused who we are, or wants to know it.
+	// ErrAuth means that the source refused access, or requires a login.
 	ErrAuth = sourceError("access denied", ErrSource)
-	// ErrNoTLS means the registry speaks plain HTTP, and nobody allowed that; it is ErrUnreachable, too.
+	// ErrNoTLS means that the registry speaks plain HTTP, which was not allowed. It is an ErrUnreachable.
 	ErrNoTLS = sourceError("no TLS", ErrUnreachable)
-	// ErrNoLayout means there is no OCI layout at the path; it is ErrUnreachable, too.
+	// ErrNoLayout means that there is no OCI layout at the path. It is an ErrUnreachable.
 	ErrNoLayout = sourceError("no OCI layout", ErrUnreachable)
 )
 
-// kind is an error of a class whose name need not be in the text.
+// kind is an error whose text does not repeat that of its parent.
 type kind struct {
 	text   string
 	parent error
@@ -46,29 +46,29 @@ func (k *kind) Error() string                     { return k.text }
 func (k *kind) Unwrap() error                     { return k.parent }
 
 const (
-	// stallTime is how long a body may stay without a byte. Registries that fetch from cold storage take up to half a
-	// minute for the first one.
+	// stallTime is how long a body may send nothing. Registries that read from cold storage take up to half a minute
+	// for the first byte.
 	stallTime = 60 * time.Second
-	// resumes is how often one blob is continued after its connection broke.
+	// resumes is how often a blob is continued after a lost connection.
 	resumes = 5
-	// resumePause is the pause before the first of these; it doubles.
+	// resumePause is the pause before the first attempt. It doubles with each one.
 	resumePause = 500 * time.Millisecond
 )
 
 // LayoutPrefix starts a reference to an OCI layout directory.
 const LayoutPrefix = "oci:"
 
-// Options are the caller's circumstances.
+// Options say how to reach a source.
 type Options struct {
-	PlainHTTP []string       // hosts (with port) to talk to without TLS
-	UserAgent string         // what to call ourselves
-	RootCAs   *x509.CertPool // nil: those of Authorities
-	Stall     time.Duration  // how long a body may stay silent; 0: one minute
-	Mirrors   []string       // references to ask when the one of Open fails, in this order
-	Warn      func(error)    // hears of places that were passed over; nil: nobody does
+	PlainHTTP []string       // registries (host or host:port) without TLS
+	UserAgent string         // as registries log it
+	RootCAs   *x509.CertPool // nil means those of Authorities
+	Stall     time.Duration  // how long a body may send nothing; 0 means one minute
+	Mirrors   []string       // references to ask when the source fails, in order
+	Warn      func(error)    // is called with the error of each place that is skipped; may be nil
 }
 
-// Source is one published image, or a place where one will be; and its mirrors.
+// Source is a place that publishes an image, with its mirrors.
 type Source struct {
 	name    string
 	backend backend
@@ -77,24 +77,26 @@ type Source struct {
 
 	mirrors []*Source
 	warn    func(error)
-	mu      sync.Mutex // for these two, of this place and of the mirrors
-	lied    error      // why it is not asked any more
+	mu      sync.Mutex // for the two below, also in the mirrors
+	lied    error      // why it is not asked again
 	silent  error      // why it is asked last
 	budget  budget
 }
 
-// backend is where the bytes come from. Its errors are of this package's kinds.
+// backend is where the bytes come from. It returns the errors of this package.
 type backend interface {
-	// resolve finds what the reference, or another tag beside it, stands for.
+	// resolve returns what the reference stands for or, if tag is not empty, another tag at the same place.
 	resolve(ctx context.Context, tag string) (ocispec.Descriptor, error)
-	// open opens content at an offset. A body that starts earlier says so.
-	open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64, err error)
-	// referrers lists what may refer to d; there may be strangers among them.
+	// open opens content at an offset. The body may start earlier: at says where.
+	open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64,
+		err error)
+	// referrers lists what may refer to d, and possibly other manifests.
 	referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error)
 }
 
-// Open reads a reference: "host/repository:tag", "host/repository@sha256:…", "oci:DIR", "oci:DIR:tag" or
-// "oci:DIR@sha256:…", or the same with "oci-archive:" and a tar of such a directory. It does not touch the source.
+// Open opens a reference: host/repository:TAG, host/repository@sha256:…, oci:DIR, oci:DIR:TAG or oci:DIR@sha256:…, or
+// the same with oci-archive: and a tar of such a directory. It does not access the source. The error is an
+// ErrReference, or an ErrUnreachable when certificates cannot be read.
 func Open(reference string, o Options) (*Source, error) {
 	s, err := openPlace(reference, o)
 	if err != nil {
@@ -120,7 +122,8 @@ func openPlace(reference string, o Options) (*Source, error) {
 	}
 	ref, err := registry.ParseReference(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference, strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
+		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference,
+			strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
 	}
 	if ref.Reference == "" {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
@@ -134,10 +137,10 @@ func openPlace(reference string, o Options) (*Source, error) {
 	return s, nil
 }
 
-// meantLayout returns the reference to a layout that was meant by one that names no registry, "" when it cannot be
-// one.
+// meantLayout returns the reference to a layout that was probably meant by one that names no registry, or "".
 func meantLayout(reference string) string {
-	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") || strings.HasPrefix(reference, "../")
+	path := strings.HasPrefix(reference, "/") || strings.HasPrefix(reference, "./") ||
+		strings.HasPrefix(reference, "../")
 	if strings.Contains(reference, "/") && !path || strings.Contains(reference, " ") {
 		return ""
 	}
@@ -157,7 +160,7 @@ func newSource(reference string, b backend) *Source {
 	return s
 }
 
-// localPrefix returns how a reference to something on disk begins, "" for one to a registry.
+// localPrefix returns the prefix of a reference to something on disk, or "" if it is to a registry.
 func localPrefix(reference string) string {
 	for _, prefix := range []string{LayoutPrefix, archivePrefix} {
 		if strings.HasPrefix(reference, prefix) {
@@ -167,30 +170,31 @@ func localPrefix(reference string) string {
 	return ""
 }
 
-// WithTag returns the reference of another tag at the same place, "" if that cannot be a tag.
+// WithTag returns the reference with another tag, or "" if tag is not valid.
 func WithTag(reference, tag string) string {
 	if !validTag.MatchString(tag) {
 		return ""
 	}
 	place, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') && i >= len(localPrefix(reference)) {
+	if i := strings.LastIndexByte(place, ':'); i > strings.LastIndexByte(place, '/') &&
+		i >= len(localPrefix(reference)) {
 		place = place[:i]
 	}
 	return place + ":" + tag
 }
 
-// String returns the reference the source was opened with.
+// String returns the reference that the source was opened with.
 func (s *Source) String() string { return s.name }
 
-// Resolve returns what the reference stands for now: a manifest or an index.
+// Resolve returns the manifest or index that the reference stands for now.
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var d ocispec.Descriptor
-	err := s.ask(func(place *Source) (err error) {
+	err := s.askPlaces(func(place *Source) (err error) {
 		ctx, end := place.budget.spend(ctx)
 		if d, err = place.backend.resolve(ctx, ""); err != nil {
 			return end(err)
 		}
-		return end(s.pinned(d.Digest))
+		return end(s.checkPin(d.Digest))
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("cannot resolve %s: %w", s, err)
@@ -198,18 +202,18 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return d, nil
 }
 
-// Manifest returns a manifest or an index whole.
+// Manifest returns the bytes of a manifest or an index.
 func (s *Source) Manifest(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	data, err := s.whole(ctx, d, true)
+	data, err := s.readDocument(ctx, d, true)
 	if err != nil {
-		return nil, fmt.Errorf("cannot fetch manifest %s of %s: %w", d.Digest, s, err)
+		return nil, fmt.Errorf("cannot fetch the manifest %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }
 
-// whole asks for a document that is read whole.
-func (s *Source) whole(ctx context.Context, d ocispec.Descriptor, manifest bool) (data []byte, err error) {
-	err = s.ask(func(place *Source) (err error) {
+// readDocument returns the bytes of a manifest, an index or a configuration.
+func (s *Source) readDocument(ctx context.Context, d ocispec.Descriptor, manifest bool) (data []byte, err error) {
+	err = s.askPlaces(func(place *Source) (err error) {
 		ctx, end := place.budget.spend(ctx)
 		data, err = place.read(ctx, d, manifest, verify.MaxManifest)
 		return end(err)
@@ -217,21 +221,21 @@ func (s *Source) whole(ctx context.Context, d ocispec.Descriptor, manifest bool)
 	return data, err
 }
 
-// Config returns the configuration of an image whole.
+// Config returns the bytes of the configuration of an image.
 func (s *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	data, err := s.whole(ctx, d, false)
+	data, err := s.readDocument(ctx, d, false)
 	if err != nil {
-		return nil, fmt.Errorf("cannot fetch configuration %s of %s: %w", d.Digest, s, err)
+		return nil, fmt.Errorf("cannot fetch the configuration %s of %s: %w", d.Digest, s, err)
 	}
 	return data, nil
 }
 
-// Blob streams a blob. EOF comes only after size and digest were right. When they were not and there is another place
-// to ask, the error is an ErrElsewhere, too.
+// Blob streams a blob. The reader returns io.EOF only if size and digest are right, else an error. If there is another
+// place to ask, that error is an ErrElsewhere as well.
 func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	b, err := s.startBlob(ctx, d)
 	if err != nil {
-		return nil, fmt.Errorf("cannot fetch blob %s of %s: %w", d.Digest, s, err)
+		return nil, fmt.Errorf("cannot fetch the blob %s of %s: %w", d.Digest, s, err)
 	}
 	return b, nil
 }
@@ -239,7 +243,7 @@ func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 // read returns content of at most limit bytes.
 func (s *Source) read(ctx context.Context, d ocispec.Descriptor, manifest bool, limit int64) ([]byte, error) {
 	if d.Size > limit {
-		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are read", verify.ErrMalformed, d.Size, limit)
+		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", verify.ErrMalformed, d.Size, limit)
 	}
 	b, err := s.newBlob(ctx, d, manifest)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// No credentials of the machine's user take part.
+	// The credentials of the user are not used.
 	empty, err := os.MkdirTemp("", "")
 	if err != nil {
 		panic(err)
@@ -41,16 +41,21 @@ func TestOpenReadsReferences(t *testing.T) {
 	for _, ref := range []string{
 		"registry.example.org/os/server:stable", "localhost:5000/os@sha256:" + strings.Repeat("0", 64),
 		"registry.example.org/os:1@sha256:" + strings.Repeat("0", 64),
-		"oci:/srv/layout", "oci:/srv/layout:stable", "oci:relative/dir:v1.2-3", "oci:/srv/layout@sha256:" + strings.Repeat("0", 64), "oci:/srv/with:colon/layout",
-		"oci-archive:/srv/os.tar", "oci-archive:/srv/os.tar:stable", "oci-archive:os.tar@sha256:" + strings.Repeat("0", 64),
+		"oci:/srv/layout", "oci:/srv/layout:stable", "oci:relative/dir:v1.2-3", "oci:/srv/layout@sha256:" +
+			strings.Repeat("0", 64), "oci:/srv/with:colon/layout",
+		"oci-archive:/srv/os.tar", "oci-archive:/srv/os.tar:stable", "oci-archive:os.tar@sha256:" +
+			strings.Repeat("0", 64),
 	} {
 		if s, err := Open(ref, Options{}); err != nil || s.String() != ref {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
 	for _, ref := range []string{
-		"", "debian", "debian:13", "registry.example.org/os", "registry.example.org/OS:stable", "registry.example.org/os:no tag",
-		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag", "oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0", "oci-archive:", "oci-archive::tag", "oci-archive:/srv/os.tar:a b",
+		"", "debian", "debian:13", "registry.example.org/os", "registry.example.org/OS:stable",
+		"registry.example.org/os:no tag",
+		"registry.example.org/os@sha256:0", "https://registry.example.org/os:stable", "oci:", "oci::tag",
+		"oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0", "oci-archive:", "oci-archive::tag",
+		"oci-archive:/srv/os.tar:a b",
 	} {
 		if _, err := Open(ref, Options{}); !errors.Is(err, ErrReference) || errors.Is(err, ErrSource) {
 			t.Errorf("%q: got %v, want %v", ref, err, ErrReference)
@@ -83,7 +88,7 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// get asks a source for all it can give, and returns the first error.
+// get reads everything from a source, and returns the first error.
 func get(t *testing.T, s *Source, layer ocispec.Descriptor) error {
 	t.Helper()
 	d, err := s.Resolve(t.Context())
@@ -176,7 +181,9 @@ func TestRegistryFailures(t *testing.T) {
 			w.Header().Set("Content-Length", fmt.Sprint(size))
 			w.Write(content[:size/2])
 		}), ErrUnreachable, "stopped after"},
-		{"short body, announced as such", onBlob(func(w http.ResponseWriter, content []byte) { w.Write(content[:size/2]) }), ErrUnreachable, "stopped after"},
+		{"short body, announced as such",
+			onBlob(func(w http.ResponseWriter, content []byte) { w.Write(content[:size/2]) }), ErrUnreachable,
+			"stopped after"},
 		{"silent body", onBlob(func(w http.ResponseWriter, content []byte) {
 			w.Write(content[:size/2])
 			w.(http.Flusher).Flush()
@@ -194,7 +201,7 @@ func TestRegistryFailures(t *testing.T) {
 				io.WriteString(w, `{"schemaVersion":2,"evil":true}`)
 				return true
 			}
-		}, nil, ""}, // below: the kind depends on the length
+		}, nil, ""}, // see below: the class depends on the length
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newTestRegistry(t)
@@ -240,8 +247,9 @@ func TestRegistryTamperedManifest(t *testing.T) {
 		_, err := r.open(t, ":stable").Manifest(t.Context(), m)
 		wantError(t, err, verify.ErrDigest, "")
 	}
-	_, err := r.open(t, ":stable").Manifest(t.Context(), ocispec.Descriptor{Digest: m.Digest, Size: verify.MaxManifest + 1})
-	wantError(t, err, verify.ErrMalformed, "at most")
+	_, err := r.open(t, ":stable").Manifest(t.Context(),
+		ocispec.Descriptor{Digest: m.Digest, Size: verify.MaxManifest + 1})
+	wantError(t, err, verify.ErrMalformed, "more than")
 	_, err = r.open(t, ":stable").Manifest(t.Context(), ocispec.Descriptor{Digest: "sha512:00", Size: 1})
 	wantError(t, err, verify.ErrMalformed, "")
 }
@@ -337,7 +345,7 @@ func TestACutBlobIsContinued(t *testing.T) {
 				} else {
 					w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 				}
-				// Each connection breaks 300 KB further on.
+				// Each connection breaks after another 300 KB.
 				end := min(len(content), int(served.Add(300_000)))
 				w.Write(content[start:end])
 				return true
@@ -381,7 +389,7 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Every answer is watched, not only that for a blob.
+// Every answer is watched, not only those with blobs.
 func TestASilentServerIsGivenUpOn(t *testing.T) {
 	r := newTestRegistry(t)
 	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
@@ -454,7 +462,8 @@ func TestCredentials(t *testing.T) {
 			write(dir+"/named.json", r.host()+"/os", bob)
 		}},
 		{"helper", "carol:secret", func(dir string) {
-			helper := "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"carol\",\"Secret\":\"secret\"}'\n"
+			helper := "#!/bin/sh\nread host\necho " +
+				"'{\"ServerURL\":\"'$host'\",\"Username\":\"carol\",\"Secret\":\"secret\"}'\n"
 			if err := os.WriteFile(dir+"/docker-credential-test", []byte(helper), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -495,7 +504,7 @@ func TestCredentials(t *testing.T) {
 	})
 }
 
-// Content may be known by sha256 or sha512, a manifest by sha256 only.
+// Content can have a sha256 or a sha512 digest, a manifest only sha256.
 func TestDigestAlgorithms(t *testing.T) {
 	l := newTestLayout(t)
 	content := []byte("content")
@@ -508,13 +517,14 @@ func TestDigestAlgorithms(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	_, err := l.open(t, ":x").Manifest(t.Context(), d)
-	wantError(t, err, verify.ErrMalformed, "by sha256")
+	wantError(t, err, verify.ErrMalformed, "is not sha256")
 	if err := os.WriteFile(path, []byte("Content"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	_, err = readAll(t, l.open(t, ":x"), d)
 	wantError(t, err, verify.ErrDigest, "sha512:")
-	for _, bad := range []digest.Digest{"md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA384.FromBytes(content), "blake3:00", "SHA256:" + digest.Digest(strings.Repeat("0", 64)), ""} {
+	for _, bad := range []digest.Digest{"md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA384.FromBytes(content),
+		"blake3:00", "SHA256:" + digest.Digest(strings.Repeat("0", 64)), ""} {
 		for _, ask := range []func(*Source) error{
 			func(s *Source) error { _, err := s.Manifest(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
 			func(s *Source) error { _, err := s.Blob(t.Context(), ocispec.Descriptor{Digest: bad}); return err },
@@ -525,7 +535,7 @@ func TestDigestAlgorithms(t *testing.T) {
 	}
 }
 
-// A path without "oci:" is answered with what was meant; what cannot be one is not.
+// The error for a path without "oci:" says what was meant.
 func TestDidYouMean(t *testing.T) {
 	for reference, want := range map[string]string{
 		"layout:arm":                "did you mean oci:layout:arm?",
@@ -540,7 +550,8 @@ func TestDidYouMean(t *testing.T) {
 		"registry.example.org/OS:1": `invalid repository "OS"`,
 	} {
 		_, err := Open(reference, Options{})
-		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "invalid reference") {
+		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "invalid reference") {
 			t.Errorf("%q: got %v, want %q", reference, err, want)
 		}
 	}

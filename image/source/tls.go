@@ -5,15 +5,16 @@ import (
 	"net/http"
 )
 
-// onlyTLS is a transport that refuses to go on without TLS: a registry that is spoken to over TLS may redirect, but
-// not to where everybody on the way can read what is asked for and hold back what is answered. That credentials do not
-// go along to another host is the registry client's part.
+// onlyTLS is a transport that refuses plain HTTP. A registry with TLS may redirect, but not to a server without it,
+// where everybody in between could read requests and withhold answers. The registry client does not send credentials
+// to another host.
 type onlyTLS struct{ base http.RoundTripper }
 
-// RoundTrip sends a request, if it is one over TLS.
+// RoundTrip sends a request if its URL is https.
 func (o onlyTLS) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%w: it redirects from https to %q, without TLS", ErrUnreachable, req.URL.Scheme+"://"+req.URL.Host)
+		return nil, fmt.Errorf("%w: the registry redirects from https to %q, without TLS", ErrUnreachable,
+			req.URL.Scheme+"://"+req.URL.Host)
 	}
 	return o.base.RoundTrip(req)
 }

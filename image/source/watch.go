@@ -9,25 +9,24 @@ import (
 )
 
 var (
-	// errStalled is why a body that stays silent is given up on.
+	// errStalled is the cause when a body sends nothing for too long.
 	errStalled = errors.New("no data arrived for too long")
-	// errSlow is why a body that trickles is given up on.
+	// errSlow is the cause when a body is slower than leastRate.
 	errSlow = errors.New("data arrives too slowly")
 )
 
-// leastRate is what a body must deliver in the mean of any stall time that was spent waiting for it, in bytes per
-// second. The slowest lines in use, of GSM and satellites, have four times as much; at less an image would take a
-// week.
+// leastRate is the least average rate of a body over a stall time of waiting, in bytes per second. The slowest
+// connections in use, GSM and satellites, are four times as fast; at a lower rate an image would take a week.
 const leastRate = 1 << 10
 
-// watched is a transport whose responses do not hang: net/http has a time-out for the header of a response, but for
-// its body only one for all of it, which would have to fit the largest layer over the slowest line.
+// watched is a transport whose responses cannot hang. net/http has a timeout for the header of a response, but for its
+// body only one in total, which would have to suffice for the largest layer over the slowest connection.
 type watched struct {
 	base  http.RoundTripper
 	stall time.Duration
 }
 
-// RoundTrip sends a request and puts its response under watch.
+// RoundTrip sends a request and watches the body of the response.
 func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	resp, err := w.base.RoundTrip(req.WithContext(ctx))
@@ -39,8 +38,7 @@ func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// watchedBody gives up on a body that delivers nothing, or next to nothing, for a while. The clock only runs while
-// somebody waits for a byte.
+// watchedBody gives up on a body that sends nothing or too little. Only the time spent in Read counts.
 type watchedBody struct {
 	body   io.ReadCloser
 	ctx    context.Context
@@ -48,11 +46,11 @@ type watchedBody struct {
 	stall  time.Duration
 	timer  *time.Timer
 
-	waited time.Duration // in this window
-	got    int64         // in this window
+	waited time.Duration // since the last check
+	got    int64         // since the last check
 }
 
-// Read reads on, or ends with errStalled or errSlow.
+// Read reads from the body. The error can be errStalled or errSlow.
 func (w *watchedBody) Read(p []byte) (int, error) {
 	if w.timer == nil {
 		w.timer = time.AfterFunc(w.stall, func() { w.cancel(errStalled) })
@@ -72,7 +70,7 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// slow counts what arrived, and tells whether a window passed with too little.
+// slow adds what arrived, and reports whether it was too little over the last stall time.
 func (w *watchedBody) slow(n int, waited time.Duration) bool {
 	w.got, w.waited = w.got+int64(n), w.waited+waited
 	if w.waited < w.stall {

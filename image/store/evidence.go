@@ -47,7 +47,7 @@ func (g *Staging) PutEvidence(e verify.Evidence) error {
 		err = os.WriteFile(g.path(rootsDir, evidenceName), data, 0o444)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write the evidence: %w", Full(err))
+		return fmt.Errorf("cannot write the evidence: %w", AsNoSpace(err))
 	}
 	return nil
 }
@@ -69,10 +69,10 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 	}
 	// The evidence comes first: after a crash in between, there must be no voucher without it.
 	if err := durable.WriteFile(r.evidence(), data, 0o444); err != nil {
-		return r, fmt.Errorf("cannot renew the evidence: %w", Full(err))
+		return r, fmt.Errorf("cannot renew the evidence: %w", AsNoSpace(err))
 	}
 	if err := durable.WriteFile(filepath.Join(r.Dir, infoName), append(info, '\n'), 0o444); err != nil {
-		return r, fmt.Errorf("cannot renew the evidence: %w", Full(err))
+		return r, fmt.Errorf("cannot renew the evidence: %w", AsNoSpace(err))
 	}
 	return r, nil
 }

@@ -92,7 +92,7 @@ func (s *Store) removeRoot(id string) error {
 	}
 	// This must be durable before an object is removed: a root that came back after a power cut would lack objects.
 	if err := durable.SyncDir(s.path(rootsDir)); err != nil {
-		return fmt.Errorf("cannot remove the root %s: %w", id, Full(err))
+		return fmt.Errorf("cannot remove the root %s: %w", id, AsNoSpace(err))
 	}
 	return nil
 }

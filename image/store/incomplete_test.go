@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A root that lost a part is none, whatever the part, and becomes one again when it is staged; what lies beside it for
-// the running system stays.
+// A root that has lost any part counts as missing, and is complete again when it is staged. Other files in its
+// directory stay.
 func TestARootThatLostAPartIsStagedAgain(t *testing.T) {
 	for _, lost := range [][]string{{cfsName}, {infoName}, {cfsName, infoName}} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestARootThatLostAPartIsStagedAgain(t *testing.T) {
 	}
 }
 
-// What is left of a root that nobody keeps goes with its objects.
+// What is left of a root that is not kept is removed with its objects.
 func TestGCRemovesAnIncompleteRootThatNobodyKeeps(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "a")
@@ -70,13 +70,15 @@ func TestGCRemovesAnIncompleteRootThatNobodyKeeps(t *testing.T) {
 	}
 }
 
-// Only what the finished tree refers to is published: not what an upper layer hides.
+// Only the contents of the finished tree become objects, not those that an upper layer hides.
 func TestHiddenFilesAreNotPublished(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "known")
 	large := strings.Repeat("x", smallFile+1)
-	lower := archive(t, tar.Header{Name: "kept"}, "kept", tar.Header{Name: "replaced"}, "old", tar.Header{Name: "removed"}, large, tar.Header{Name: "both"}, "same")
-	upper := archive(t, tar.Header{Name: "replaced"}, "new", tar.Header{Name: ".wh.removed"}, "", tar.Header{Name: ".wh.both"}, "", tar.Header{Name: "again"}, "same", tar.Header{Name: "shared"}, "known")
+	lower := archive(t, tar.Header{Name: "kept"}, "kept", tar.Header{Name: "replaced"}, "old",
+		tar.Header{Name: "removed"}, large, tar.Header{Name: "both"}, "same")
+	upper := archive(t, tar.Header{Name: "replaced"}, "new", tar.Header{Name: ".wh.removed"}, "",
+		tar.Header{Name: ".wh.both"}, "", tar.Header{Name: "again"}, "same", tar.Header{Name: "shared"}, "known")
 	r := stageLayers(t, s, id(2), lower, upper)
 	if got := objectsIn(t, s); !slices.Equal(got, []string{"kept", "known", "new", "same"}) {
 		t.Errorf("objects %.20q", got)
@@ -92,23 +94,24 @@ func TestHiddenFilesAreNotPublished(t *testing.T) {
 	}
 }
 
-// The sentence about a full disk has no name in it that its reader cannot find.
-func TestFullSaysNoPaths(t *testing.T) {
+// The error about a full disk does not contain temporary names.
+func TestAsNoSpaceSaysNoPaths(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		inner := &fs.PathError{Op: "write", Path: "/var/lib/updatectl/staging/root-1/objects/ab", Err: errno}
-		err := Full(fmt.Errorf("cannot write object: %w", Full(inner)))
-		if want := "cannot write object: not enough space: " + errno.Error(); err.Error() != want || !errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {
+		err := AsNoSpace(fmt.Errorf("cannot write object: %w", AsNoSpace(inner)))
+		if want := "cannot write object: not enough space: " + errno.Error(); err.Error() != want ||
+			!errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {
 			t.Errorf("got %q, want %q", err, want)
 		}
 	}
 	for _, other := range []error{nil, unix.EIO, &fs.PathError{Op: "open", Path: "x", Err: unix.EACCES}} {
-		if got := Full(other); got != other {
+		if got := AsNoSpace(other); got != other {
 			t.Errorf("%v became %v", other, got)
 		}
 	}
 }
 
-// A renewal that was killed leaves half a file beside a root.
+// Renew can be killed, and then leaves a part of a file beside a root.
 func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
 	s := open(t)
 	r := stage(t, s, id(1), "a")

@@ -43,12 +43,12 @@ func (s *Store) Begin(id string) (*Staging, error) {
 	}
 	dir, err := os.MkdirTemp(s.path(stagingDir), "root-")
 	if err != nil {
-		return nil, fmt.Errorf("cannot begin staging: %w", Full(err))
+		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(err))
 	}
 	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{}}
 	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
 		if err := os.Mkdir(d, 0o700); err != nil {
-			return nil, fmt.Errorf("cannot begin staging: %w", Full(errors.Join(err, g.Abort())))
+			return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
 		}
 	}
 	return g, nil
@@ -78,7 +78,7 @@ func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 		return d, nil
 	}
 	if err := os.WriteFile(g.path(objectsDir, d.String()), data, 0o444); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 	}
 	g.added(d, size)
 	return d, nil
@@ -98,7 +98,7 @@ func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 		g.added(d, size)
 	}
 	if err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 	}
 	return d, nil
 }
@@ -107,7 +107,7 @@ func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Digest, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 	}
 	defer f.Close()
 	g.hasher.Reset()
@@ -118,12 +118,12 @@ func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Dige
 		}
 		g.hasher.Write(data)
 		if err := writeSparse(f, data, at); err != nil {
-			return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
+			return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 		}
 		at += int64(len(data))
 	}
 	if err := f.Truncate(size); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", Full(err))
+		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 	}
 	return g.hasher.Digest(), f.Close()
 }
@@ -186,7 +186,7 @@ func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
 func (g *Staging) CreateCFS() (*os.File, error) {
 	f, err := os.OpenFile(g.path(rootsDir, cfsName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
-		return nil, fmt.Errorf("cannot create the composefs image: %w", Full(err))
+		return nil, fmt.Errorf("cannot create the composefs image: %w", AsNoSpace(err))
 	}
 	return f, nil
 }
@@ -202,13 +202,13 @@ func (g *Staging) Commit(info Info) (Root, error) {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", err)
 	}
 	if err := os.WriteFile(g.path(rootsDir, infoName), append(data, '\n'), 0o444); err != nil {
-		return Root{}, fmt.Errorf("cannot commit the root: %w", Full(err))
+		return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 	}
 	// The package promises this order: data, then objects, then the root.
 	sync := func() error { return durable.SyncFS(g.store.dir) }
 	for _, step := range []func() error{sync, g.publishObjects, sync, g.publishRoot} {
 		if err := step(); err != nil {
-			return Root{}, fmt.Errorf("cannot commit the root: %w", Full(err))
+			return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 		}
 	}
 	_ = g.Abort() // the root exists; Sweep removes what Abort cannot

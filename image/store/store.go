@@ -63,7 +63,7 @@ func Open(dir string) (*Store, error) {
 func (s *Store) Prepare() error {
 	for _, d := range []string{s.dir, s.ObjectsDir(), s.path(rootsDir), s.path(stagingDir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("cannot open the store: %w", Full(err))
+			return fmt.Errorf("cannot open the store: %w", AsNoSpace(err))
 		}
 	}
 	return nil
@@ -157,9 +157,9 @@ func readInfo(path string) (Info, error) {
 	return info, nil
 }
 
-// Full turns the error of a full file system or quota into an ErrNoSpace, and returns any other error unchanged. The
-// name of the file that was being written is left out: it is temporary, and means nothing to the reader.
-func Full(err error) error {
+// AsNoSpace turns the error of a full file system or quota into an ErrNoSpace, and returns any other error unchanged.
+// The name of the file that was being written is left out: it is temporary, and means nothing to the reader.
+func AsNoSpace(err error) error {
 	var full unix.Errno
 	if errors.Is(err, ErrNoSpace) || !errors.As(err, &full) || full != unix.ENOSPC && full != unix.EDQUOT {
 		return err

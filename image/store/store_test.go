@@ -29,17 +29,18 @@ func open(t *testing.T) *Store {
 	return s
 }
 
-// id makes a valid ID of a digit.
+// id returns a valid ID made from a digit.
 func id(n int) string { return "sha256-" + strings.Repeat(fmt.Sprint(n), 64) }
 
-// stage puts a root with these file contents into the store; the first one has two names.
+// stage stages a root with files of these contents. The first one has two names.
 func stage(t *testing.T, s *Store, id string, contents ...string) Root {
 	t.Helper()
 	var files []any
 	for i, c := range contents {
 		files = append(files, tar.Header{Name: fmt.Sprint("f", i)}, c)
 	}
-	return stageLayers(t, s, id, archive(t, append(files, tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}, "")...))
+	return stageLayers(t, s, id,
+		archive(t, append(files, tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "f0"}, "")...))
 }
 
 // archive packs headers, each followed by its content.
@@ -59,7 +60,7 @@ func archive(t *testing.T, files ...any) io.Reader {
 	return &packed
 }
 
-// stageLayers puts a root of these layers into the store.
+// stageLayers stages a root from these layers.
 func stageLayers(t *testing.T, s *Store, id string, layers ...io.Reader) Root {
 	t.Helper()
 	g, err := s.Begin(id)
@@ -125,7 +126,8 @@ func TestStoreKeepsRoots(t *testing.T) {
 	if err != nil || len(roots) != 2 || roots[0].ID != id(1) || roots[1].ID != id(2) {
 		t.Fatalf("roots %+v, %v", roots, err)
 	}
-	if got, err := again.Root(id(1)); err != nil || got.Info.RootDigest != r.Info.RootDigest || got.Info.NewBytes != 2 || got.Dir != r.Dir {
+	if got, err := again.Root(id(1)); err != nil || got.Info.RootDigest != r.Info.RootDigest ||
+		got.Info.NewBytes != 2 || got.Dir != r.Dir {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	var st unix.Stat_t
@@ -177,8 +179,10 @@ func TestPut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := strings.Repeat("x", smallFile) + strings.Repeat("\x00", 3*holeSize+5) + "y" + strings.Repeat("\x00", 2*smallFile)
-	for _, content := range []string{"a", strings.Repeat("b", smallFile), strings.Repeat("c", smallFile+1), large, large, "a"} {
+	large := strings.Repeat("x", smallFile) + strings.Repeat("\x00", 3*holeSize+5) + "y" +
+		strings.Repeat("\x00", 2*smallFile)
+	for _, content := range []string{"a", strings.Repeat("b", smallFile), strings.Repeat("c", smallFile+1), large,
+		large, "a"} {
 		d, err := g.Put(strings.NewReader(content), int64(len(content)))
 		if err != nil || d != fsverity.Sum([]byte(content)) {
 			t.Errorf("%d bytes: %s, %v", len(content), d, err)
@@ -197,7 +201,8 @@ func TestPut(t *testing.T) {
 		t.Errorf("%d new bytes, want %d", g.NewBytes(), want)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(g.path(objectsDir, fsverity.Sum([]byte(large)).String()), &st); err != nil || st.Blocks*512 > smallFile+4*holeSize {
+	if err := unix.Stat(g.path(objectsDir, fsverity.Sum([]byte(large)).String()), &st); err != nil ||
+		st.Blocks*512 > smallFile+4*holeSize {
 		t.Errorf("%d bytes on disk for %d with holes, %v", st.Blocks*512, len(large), err)
 	}
 	for _, size := range []int64{5, smallFile + 5} {
@@ -207,7 +212,7 @@ func TestPut(t *testing.T) {
 	}
 }
 
-// An object of the wrong size is what a broken disk leaves; staging replaces it.
+// A broken disk can leave an object with the wrong size. Staging replaces it.
 func TestADamagedObjectIsReplaced(t *testing.T) {
 	s := open(t)
 	stage(t, s, id(1), "content")
@@ -254,7 +259,7 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// GC must never take a damaged kept root for one that needs nothing.
+// GC must not remove the objects of a damaged root that is kept.
 func TestGCRemovesNothingWhenAKeptRootIsDamaged(t *testing.T) {
 	for name, damage := range map[string]func(r Root) error{
 		"image changed":   func(r Root) error { return change(r.CFS(), 5000) },

@@ -1,9 +1,10 @@
-// Demo tells the main job as a story, on a real Debian host in a container: the host goes to image 1, to image 2, and
-// back, while a client outside measures for how long its web server is away. "make demo" runs it.
+// Demo shows the main job on a real Debian host in a container: the host switches to image 1, to image 2, and rolls
+// back, while a client outside measures how long its web server is away. "make demo" runs it.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ func main() {
 	os.Exit(lab.Enter(prepare, func() int {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 		defer stop()
-		if err := tell(ctx); err != nil {
+		if err := play(ctx); err != nil {
 			fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 			return 1
 		}
@@ -31,29 +32,31 @@ func main() {
 	}))
 }
 
+// prepare builds what the demo needs: the disk of a host, the tree of a second image, a registry and cosign.
 func prepare(ctx context.Context) error {
-	fmt.Printf("Setting up: packages, two Debian roots and tools, in %s. The first time takes some minutes.\n", lab.CacheDir())
-	return lab.Prepare(ctx)
+	fmt.Printf("Setting up two Debian roots and a registry in %s. The first time takes a few minutes.\n",
+		lab.CacheDir())
+	return lab.Prepare(lab.HostDisk, lab.V2, lab.Tools)(ctx)
 }
 
-// stage is what the story plays on.
+// stage holds the host and everything around it.
 type stage struct {
 	host      *lab.Host
 	registry  *lab.Registry
 	publisher *lab.Publisher
 	probe     *lab.Probe
-	seen      int // outages already told
+	seen      int // outages already reported
 	last      moment
 }
 
-// moment is what is compared before and after each switch.
+// moment is the state of the host that is compared before and after each switch.
 type moment struct {
 	stamp            lab.BootStamp
 	kernel, os, page string
 	packages         map[string]string // versions by name
 }
 
-func tell(ctx context.Context) error {
+func play(ctx context.Context) error {
 	s, err := build(ctx)
 	if err != nil {
 		return err
@@ -66,12 +69,12 @@ func tell(ctx context.Context) error {
 		do    func(ctx context.Context) error
 	}{
 		{"A publisher packs image 1, signs it and pushes it to a registry", s.release("1", lab.V1)},
-		{"The host asks, and takes nothing it has not verified", s.ask},
-		{"updatectl apply: from the mutable host to image 1", s.move("apply")},
+		{"The host checks, stages what it has verified, and plans the switch", s.ask},
+		{"updatectl apply: from the host root to image 1", s.move("apply")},
 		{"Debian has updates: the publisher releases image 2", s.release("2", lab.V2)},
 		{"updatectl apply: from image 1 to image 2", s.move("apply")},
 		{"Second thoughts. updatectl rollback: from image 2 to image 1", s.move("rollback")},
-		{"And to where it all began. updatectl rollback: from image 1 to the mutable host", s.move("rollback")},
+		{"Back to the start. updatectl rollback: from image 1 to the host root", s.move("rollback")},
 		{"What the host remembers", s.remember},
 	}
 	for i, step := range steps {
@@ -83,7 +86,7 @@ func tell(ctx context.Context) error {
 	return nil
 }
 
-// build boots the host, with updatectl installed and something on it that belongs to it.
+// build boots the host, with updatectl installed and with data of its own.
 func build(ctx context.Context) (*stage, error) {
 	s := &stage{}
 	var err error
@@ -105,18 +108,20 @@ func build(ctx context.Context) (*stage, error) {
 	if s.probe, err = lab.StartProbe("http://" + s.host.Addr + "/"); err != nil {
 		return nil, err
 	}
-	if _, err := s.run(ctx, "sh", "-ec", "useradd --create-home alice; redis-cli set visits 42; echo mine >/home/alice/notes"); err != nil {
+	if _, err := s.run(ctx, "sh", "-ec",
+		"useradd --create-home alice; redis-cli set visits 42; echo mine >/home/alice/notes"); err != nil {
 		return nil, err
 	}
 	if s.last, err = s.now(ctx); err != nil {
 		return nil, err
 	}
-	fmt.Printf("A Debian host has booted: %s, kernel %s. It has a user alice, a redis with data,\n"+
-		"and a web server that a client outside asks every few milliseconds.\n", s.last.os, s.last.kernel)
+	fmt.Printf("A Debian host has booted: %s, kernel %s.\n"+
+		"It has a user alice, a redis with data, and a web server that a client "+
+		"outside polls.\n", s.last.os, s.last.kernel)
 	return s, nil
 }
 
-// release packs, pushes and signs a tree with releasectl, and has cosign look at it.
+// release packs, pushes and signs a tree with releasectl, and lets cosign verify the signature.
 func (s *stage) release(version string, tree func(context.Context) (string, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		root, err := tree(ctx)
@@ -137,7 +142,7 @@ func (s *stage) release(version string, tree func(context.Context) (string, erro
 		if err := s.publisher.Verify(ctx, s.registry, reference); err != nil {
 			return err
 		}
-		fmt.Println("   cosign verify agrees with the signature.")
+		fmt.Println("   cosign verify accepts the signature.")
 		return nil
 	}
 }
@@ -157,10 +162,10 @@ func releasectl(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// ask shows what the host finds out before it changes anything.
+// ask shows what the host finds out before it switches.
 func (s *stage) ask(ctx context.Context) error {
 	for _, args := range [][]string{{"check"}, {"stage"}, {"plan"}} {
-		const available = 10 // the exit code for it, an answer and not an error
+		const available = 10 // the exit code, which is an answer and not an error
 		if err := s.show(ctx, available, args...); err != nil {
 			return err
 		}
@@ -168,7 +173,7 @@ func (s *stage) ask(ctx context.Context) error {
 	return nil
 }
 
-// move runs a command that ends in another root, and tells what changed and what did not.
+// move runs a command that switches to another root, and prints what changed and what did not.
 func (s *stage) move(verb string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := s.show(ctx, 0, verb); err != nil {
@@ -192,14 +197,14 @@ func (s *stage) move(verb string) func(context.Context) error {
 
 func (s *stage) compare(ctx context.Context, before, now moment) error {
 	if now.kernel != before.kernel || now.stamp.BootID != before.stamp.BootID {
-		return fmt.Errorf("the kernel was booted: %+v, then %+v", before, now)
+		return fmt.Errorf("that was a full reboot: %+v, then %+v", before, now)
 	}
 	kept, err := s.run(ctx, "sh", "-ec", "redis-cli get visits; cat /home/alice/notes; id -un alice")
 	if err != nil {
 		return err
 	}
 	if got := strings.Join(strings.Fields(kept), " "); got != "42 mine alice" {
-		return fmt.Errorf("what belongs to the host did not stay: %q", got)
+		return fmt.Errorf("the host has lost data: %q", got)
 	}
 	failed, err := s.host.FailedUnits(ctx)
 	if err != nil {
@@ -215,13 +220,14 @@ func (s *stage) compare(ctx context.Context, before, now moment) error {
 	fmt.Printf("   Userspace    %s -> %s\n", before.os, now.os)
 	fmt.Printf("   Packages     %s\n", difference(before.packages, now.packages))
 	fmt.Printf("   Web page     %q -> %q\n", before.page, now.page)
-	fmt.Printf("   Kernel       %s, unchanged; boot id %s, unchanged; soft reboots %d\n", now.kernel, now.stamp.BootID, now.stamp.SoftReboots)
+	fmt.Printf("   Kernel       %s, unchanged; boot id %s, unchanged; soft reboots %d\n", now.kernel, now.stamp.BootID,
+		now.stamp.SoftReboots)
 	fmt.Printf("   Kept         alice, her notes, redis' data; no failed unit\n")
 	fmt.Printf("   Outage       %d ms, as the client outside saw it\n", outage.Milliseconds())
 	return nil
 }
 
-// outage is how long the web server was away since the last time this was asked.
+// outage returns how long the web server was away since the last call.
 func (s *stage) outage() (time.Duration, error) {
 	all := s.probe.Outages()
 	fresh := all[s.seen:]
@@ -231,7 +237,7 @@ func (s *stage) outage() (time.Duration, error) {
 		sum += o.Length()
 	}
 	if sum == 0 {
-		return 0, fmt.Errorf("the client saw no outage, so it cannot have looked")
+		return 0, errors.New("the client saw no outage, so it did not poll")
 	}
 	return sum, nil
 }
@@ -243,7 +249,7 @@ func (s *stage) remember(ctx context.Context) error {
 	return s.show(ctx, 0, "history")
 }
 
-// now looks at the host from within, and at its web page from outside.
+// now returns the state of the host, seen from inside, and its web page, seen from outside.
 func (s *stage) now(ctx context.Context) (moment, error) {
 	stamp, err := s.host.Stamp(ctx)
 	if err != nil {
@@ -253,7 +259,8 @@ func (s *stage) now(ctx context.Context) (moment, error) {
 	if err != nil {
 		return moment{}, err
 	}
-	system, err := s.run(ctx, "sh", "-ec", `. /etc/os-release; echo "Debian $DEBIAN_VERSION_FULL${IMAGE_VERSION:+, image $IMAGE_VERSION}"`)
+	system, err := s.run(ctx, "sh", "-ec",
+		`. /etc/os-release; echo "Debian $DEBIAN_VERSION_FULL${IMAGE_VERSION:+, image $IMAGE_VERSION}"`)
 	if err != nil {
 		return moment{}, err
 	}
@@ -267,10 +274,11 @@ func (s *stage) now(ctx context.Context) (moment, error) {
 		packages[name] = version
 	}
 	answers := s.probe.Answers()
-	return moment{stamp: stamp, kernel: kernel, os: system, page: answers[len(answers)-1].Text, packages: packages}, nil
+	return moment{stamp: stamp, kernel: kernel, os: system, page: answers[len(answers)-1].Text,
+		packages: packages}, nil
 }
 
-// difference tells how one list of packages became another.
+// difference describes how a list of packages changed.
 func difference(before, now map[string]string) string {
 	var added, removed, changed int
 	for name, version := range now {
@@ -288,10 +296,10 @@ func difference(before, now map[string]string) string {
 	if added+removed+changed == 0 {
 		return fmt.Sprintf("the same %d", len(now))
 	}
-	return fmt.Sprintf("%d of %d with another version, %d new, %d gone", changed, len(now), added, removed)
+	return fmt.Sprintf("%d of %d changed, %d added, %d removed", changed, len(now), added, removed)
 }
 
-// run runs a command in the host that has to succeed.
+// run runs a command in the host and returns its output.
 func (s *stage) run(ctx context.Context, args ...string) (string, error) {
 	r := s.host.Run(ctx, args...)
 	if r.Code != 0 {
@@ -300,8 +308,8 @@ func (s *stage) run(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(r.Stdout), nil
 }
 
-// show runs updatectl in the host and prints what it says, indented. The soft reboot may be quicker than the command's
-// own end, which then counts as one.
+// show runs updatectl in the host and prints its output, indented. It expects an exit code, or that the soft reboot
+// has killed the command before its end.
 func (s *stage) show(ctx context.Context, code int, args ...string) error {
 	typed("updatectl", args)
 	r := s.host.Run(ctx, append([]string{"updatectl"}, args...)...)
@@ -314,7 +322,7 @@ func (s *stage) show(ctx context.Context, code int, args ...string) error {
 	return nil
 }
 
-// typed prints a command as a person would have typed it.
+// typed prints a command as a person would type it.
 func typed(program string, args []string) {
 	short := make([]string, len(args))
 	for i, arg := range args {

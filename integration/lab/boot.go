@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A BootStamp tells boots apart. The boot id changes with a full reboot only; the count grows with each soft one and
-// begins anew with a full one.
+// A BootStamp identifies a boot. The boot id changes with a full reboot only; the count grows with each soft reboot
+// and restarts at 0 with a full one.
 type BootStamp struct {
 	BootID      string
 	SoftReboots int
@@ -19,11 +19,12 @@ type BootStamp struct {
 // ErrHostDown is returned when a host does not answer: it is booting, or has no D-Bus at the moment.
 var ErrHostDown = errors.New("host does not answer")
 
-// Stamp is the host's present boot.
+// Stamp returns the stamp of the host's current boot, or [ErrHostDown].
 func (h *Host) Stamp(ctx context.Context) (BootStamp, error) {
-	// One command for both, or a reboot between two would be read as a boot that never was.
+	// One command for both: a reboot between two commands would give a stamp of no boot.
 	r := h.Sh(ctx, `cat /proc/sys/kernel/random/boot_id
-busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager SoftRebootsCount`)
+busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \
+	SoftRebootsCount`)
 	fields := strings.Fields(r.Stdout) // "ID", "u", "N"
 	if r.Code != 0 || len(fields) != 3 {
 		return BootStamp{}, fmt.Errorf("%w: %s", ErrHostDown, r)
@@ -35,15 +36,15 @@ busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freed
 	return BootStamp{BootID: fields[0], SoftReboots: count}, nil
 }
 
-// AwaitBoot waits until the host has booted again since the stamp was taken, softly or fully, and has started all its
-// units. It returns the new stamp.
+// AwaitBoot waits until the host has booted since the stamp was taken, by a soft or a full reboot, and has started all
+// its units. It returns the new stamp.
 func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error) {
 	limited, stop := context.WithTimeout(ctx, h.way.limit())
 	defer stop()
 	var now BootStamp
 	err := poll(h.way.limit(), func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		var err error
 		now, err = h.Stamp(limited)
@@ -58,17 +59,17 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 	return now, nil
 }
 
-// Patience is how long a test may wait for a few seconds' work in the host.
+// Patience returns how long a test may wait for something that takes the host a few seconds.
 func (h *Host) Patience() time.Duration { return h.way.limit() / 5 }
 
-// awaitUp waits until PID 1 has no job left. "degraded" counts as up: which units failed is for the test to judge.
+// awaitUp waits until PID 1 has no job left. "degraded" counts as up: the test decides which units may fail.
 func (h *Host) awaitUp() error {
 	limited, stop := context.WithTimeout(context.Background(), h.way.limit())
 	defer stop()
 	var last string
 	err := poll(h.way.limit(), func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		r := h.Run(limited, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)
@@ -80,17 +81,17 @@ func (h *Host) awaitUp() error {
 	return nil
 }
 
-// SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for proving the lab; the product asks
-// for itself.
+// SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for tests of the lab itself; the
+// product asks logind on its own.
 func (h *Host) SoftReboot(ctx context.Context) (BootStamp, error) {
 	before, err := h.Stamp(ctx)
 	if err != nil {
 		return before, err
 	}
 	const softReboot = "4" // SD_LOGIND_SOFT_REBOOT
-	r := h.Run(ctx, "busctl", "call", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
-		"RebootWithFlags", "t", softReboot)
-	// The caller may be killed by what it asked for before it reads the answer: whether it worked is seen afterwards.
+	r := h.Run(ctx, "busctl", "call", "org.freedesktop.login1", "/org/freedesktop/login1",
+		"org.freedesktop.login1.Manager", "RebootWithFlags", "t", softReboot)
+	// The shutdown may kill the caller before it reads the answer: AwaitBoot shows whether it worked.
 	if r.Code > 0 && r.Code < 128 {
 		return before, fmt.Errorf("cannot ask for a soft reboot: %s", r)
 	}

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CacheDir is where trees, disks and the state of runs are kept: never inside the source tree. What an older recipe
-// made stays until the directory is removed, which is always safe when no lab runs.
+// CacheDir returns the directory of trees, disks and the state of runs. It is never inside the source tree. What an
+// older recipe made stays there until the directory is removed, which is safe whenever no lab runs.
 func CacheDir() string {
 	if dir := os.Getenv("UPDATECTL_LAB_CACHE"); dir != "" {
 		return dir
@@ -22,11 +22,13 @@ func CacheDir() string {
 	return "/var/cache/updatectl-lab"
 }
 
-// keep returns the cached thing made by a recipe, making it first if it is not there.
+// keep returns the path of the cached thing that a recipe makes, and builds it first if it is not there. What is
+// built, and how long it took, goes to standard error; what says more than the name does.
 //
-// The final name carries a hash of the recipe, and is given by a rename when all is done: an interrupted build has no
-// such name and is built anew. The lock makes two runs that need the same thing build it once.
-func keep(ctx context.Context, name string, recipe any, build func(ctx context.Context, path string) error) (string, error) {
+// The final name contains a hash of the recipe and is given by a rename at the very end: an interrupted build has no
+// such name and is built anew. The lock lets two runs that need the same thing build it once.
+func keep(ctx context.Context, name, what string, recipe any,
+	build func(ctx context.Context, path string) error) (string, error) {
 	text, err := json.Marshal(recipe)
 	if err != nil {
 		return "", fmt.Errorf("cannot hash the recipe of %s: %w", name, err)
@@ -46,10 +48,11 @@ func keep(ctx context.Context, name string, recipe any, build func(ctx context.C
 		return "", fmt.Errorf("cannot look up %s: %w", name, err)
 	}
 	partial := path + ".partial"
-	if err := os.RemoveAll(partial); err != nil { // an interrupted build's
+	if err := os.RemoveAll(partial); err != nil { // of an interrupted build
 		return "", fmt.Errorf("cannot clear the way for %s: %w", name, err)
 	}
-	if err := build(ctx, partial); err != nil {
+	err = step(name, what, func() error { return build(ctx, partial) })
+	if err != nil {
 		return "", fmt.Errorf("cannot build %s: %w", name, err)
 	}
 	if err := os.Rename(partial, path); err != nil {
@@ -58,7 +61,7 @@ func keep(ctx context.Context, name string, recipe any, build func(ctx context.C
 	return path, nil
 }
 
-// lockFile opens a file and takes its lock, which closing the file, or the end of the process, gives back.
+// lockFile opens a file and takes its lock, which is released when the file is closed or the process ends.
 func lockFile(path string, how int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

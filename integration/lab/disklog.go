@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A diskLog stands between a host and its disk: what the host writes goes into a log, and into an overlay from which it
-// is read back. The disk itself is changed only when the power is cut, and then only by what the host had flushed. So
-// nothing is kept that a cache of this machine has and a disk would have lost.
+// A diskLog stands between a host and its disk: what the host writes goes into a log, and into an overlay from which
+// it is read back. The disk itself changes only when the power is cut, and then only by what the host had flushed. So
+// no write survives just because it was in a cache of the machine that runs the lab.
 type diskLog struct {
 	host   *Host
 	daemon *exec.Cmd // for a container, whose disk has to be a file
@@ -24,10 +24,10 @@ func (l *diskLog) file(name string) string { return filepath.Join(l.host.dir, na
 
 func (l *diskLog) log() string { return l.file("writes.log") }
 
-// point is the file by which the daemon hands out the disk.
+// point is the file at which the daemon exports the disk.
 func (l *diskLog) point() string { return l.file("disk.point") }
 
-// renew writes to the disk what is durable of what was logged, and begins a new log.
+// renew writes the durable part of the log to the disk, and starts a new log.
 func (l *diskLog) renew(ctx context.Context) error {
 	if _, err := os.Stat(l.log()); err == nil {
 		writes, err := ReadWriteLog(l.log())
@@ -43,21 +43,23 @@ func (l *diskLog) renew(ctx context.Context) error {
 			return err
 		}
 	}
-	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", l.host.image, l.file("overlay")).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", l.host.image,
+		l.file("overlay")).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cannot make the overlay: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// args describe the disk to QEMU's programs, as the node "disk". Their flushes are noted, and need not reach this
-// machine's disk.
+// args describe the disk to QEMU's programs, as the node "disk". Flushes are logged; they need not reach the disk of
+// the machine that runs the lab.
 func (l *diskLog) args() []string {
 	return []string{
 		"--blockdev", "driver=file,node-name=image,cache.no-flush=on,filename=" + l.file("overlay"),
 		"--blockdev", "driver=qcow2,node-name=overlay,cache.no-flush=on,discard=unmap,file=image",
 		"--blockdev", "driver=file,node-name=log,cache.no-flush=on,filename=" + l.log(),
-		"--blockdev", fmt.Sprintf("driver=blklogwrites,node-name=disk,discard=unmap,file=overlay,log=log,log-sector-size=%d", sector),
+		"--blockdev", fmt.Sprintf("driver=blklogwrites,node-name=disk,discard=unmap,"+
+			"file=overlay,log=log,log-sector-size=%d", sector),
 	}
 }
 
@@ -83,7 +85,7 @@ func (l *diskLog) plug(ctx context.Context) error {
 	return mountDisk(ctx, l.point(), l.host.disk)
 }
 
-// cut takes the power from a container's disk.
+// cut cuts the power of a container's disk.
 func (l *diskLog) cut() {
 	if l.daemon == nil {
 		return
@@ -93,14 +95,14 @@ func (l *diskLog) cut() {
 	l.daemon = nil
 }
 
-// unplug forgets what a container's kernel still holds of a disk that has lost its power.
+// unplug detaches the mounts of a container's disk that has lost its power.
 func (l *diskLog) unplug() {
 	for _, at := range []string{l.host.disk, l.point()} {
 		_ = unix.Unmount(at, unix.MNT_DETACH)
 	}
 }
 
-// mountDisk mounts a disk with a loop device that clears itself when nothing uses it any more; the mount ends with the
+// mountDisk mounts a disk through a loop device that clears itself when it is no longer used; the mount ends with the
 // enclosure.
 func mountDisk(ctx context.Context, image, at string) error {
 	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
@@ -109,8 +111,8 @@ func mountDisk(ctx context.Context, image, at string) error {
 	return nil
 }
 
-// CutPower ends the host at once and boots it again. If its writes are logged, what it had not flushed to its disk is
-// lost.
+// CutPower ends the host at once, boots it again and returns the new stamp. If its writes are logged, what it had not
+// flushed to its disk is lost.
 func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
 	h.cutPower()
 	if err := h.replug(ctx); err != nil {
@@ -119,7 +121,7 @@ func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
 	return h.AwaitReboot(ctx, patience)
 }
 
-// replug gives a host that has lost its power its disk again. A machine takes it by itself when it boots.
+// replug attaches the disk again to a container that has lost its power. A machine does so when it boots.
 func (h *Host) replug(ctx context.Context) error {
 	if _, ok := h.way.(*nspawn); !ok || h.log == nil {
 		return nil
@@ -128,11 +130,11 @@ func (h *Host) replug(ctx context.Context) error {
 	return h.log.plug(ctx)
 }
 
-// Writes reads the log of what the host has written to its disk since it, or the kernel of a machine, was booted.
+// Writes returns the log of what the host has written to its disk since its last full reboot.
 func (h *Host) Writes() (*WriteLog, error) { return ReadWriteLog(h.log.log()) }
 
-// AwaitWrite waits until the host writes a file that begins with a text, counted from a place in the log on, and returns
-// its place.
+// AwaitWrite waits until the host writes a file that begins with a text, at or after index from of the log, and
+// returns the index of that write.
 func (h *Host) AwaitWrite(ctx context.Context, from int, text string, limit time.Duration) (int, error) {
 	l, err := h.Writes()
 	if err != nil {
@@ -140,8 +142,8 @@ func (h *Host) AwaitWrite(ctx context.Context, from int, text string, limit time
 	}
 	at := 0
 	err = poll(limit, func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		if err := l.Follow(); err != nil {
 			return false, err
@@ -164,21 +166,21 @@ func errOr(err, other error) error {
 	return other
 }
 
-// A Recording is a disk as it was, and all that a host then wrote to it.
+// A Recording is a disk in its first state, and everything that a host then wrote to it.
 type Recording struct {
 	*WriteLog
 	disk string
-	at   int // how many of the writes the disk has, all of them durable
+	at   int // how many of the writes are on the disk, all of them durable
 }
 
-// Record cuts the host's power and takes its disk and its log aside. The host can be booted with what the disk has after
-// a cut at any moment ([Host.BootRecorded]), and is not logged any more.
+// Record cuts the host's power and returns its disk and its log. With [Host.Rewind] and [Host.Boot] the host boots
+// from the disk as a power cut at any moment leaves it. Its writes are no longer logged.
 func (h *Host) Record() (*Recording, error) {
 	h.cutPower()
 	h.log.unplug()
 	disk, log := h.log.file("recorded.img"), h.log.file("recorded.log")
 	if err := errOr(os.Rename(h.image, disk), os.Rename(h.log.log(), log)); err != nil {
-		return nil, fmt.Errorf("cannot take the disk aside: %w", err)
+		return nil, fmt.Errorf("cannot move the disk aside: %w", err)
 	}
 	if err := os.Remove(h.log.file("overlay")); err != nil {
 		return nil, err
@@ -188,11 +190,11 @@ func (h *Host) Record() (*Recording, error) {
 	return &Recording{WriteLog: l, disk: disk}, err
 }
 
-// Disk writes the disk after a cut to a file. Cuts must come in their order.
+// Disk writes the disk as a cut leaves it to a file. Cuts must be given in ascending order.
 func (r *Recording) Disk(ctx context.Context, c PowerCut, to string) error {
 	durable := r.flushed(c.After)
 	if durable < r.at {
-		return fmt.Errorf("cannot go back from %d writes to %d", r.at, durable)
+		return fmt.Errorf("cannot rewind the disk from write %d to %d", r.at, durable)
 	}
 	if err := r.Replay(r.disk, r.at, PowerCut{After: durable}); err != nil {
 		return err
@@ -204,12 +206,12 @@ func (r *Recording) Disk(ctx context.Context, c PowerCut, to string) error {
 	return r.Replay(to, r.at, c)
 }
 
-// Rewind cuts the host's power, and gives it the disk of a recording after a cut. It returns what a check of the file
-// system, after its journal was replayed, finds fault with.
+// Rewind cuts the host's power and gives it the disk that a cut of a recording leaves. It returns what e2fsck
+// complains of once the journal is replayed, "" when the file system is clean.
 func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, error) {
 	h.cutPower()
 	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
-	// A new file: the file system that lost its host may still be writing into the old one.
+	// A new file: the kernel may still be writing to the old one.
 	if err := os.RemoveAll(h.image); err != nil {
 		return "", err
 	}
@@ -232,7 +234,7 @@ func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, er
 	return string(out), nil
 }
 
-// Boot boots the host again, which has lost its power.
+// Boot boots a host that has lost its power and returns the new stamp.
 func (h *Host) Boot(ctx context.Context) (BootStamp, error) {
 	return h.AwaitReboot(ctx, patience)
 }

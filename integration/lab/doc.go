@@ -1,26 +1,26 @@
 // Package lab builds real Debian roots and boots real hosts from them, and leaves the machine it runs on as it was.
 //
-// Everything that lives (hosts, registries, the test itself) runs inside an enclosure: the process re-executed by
-// [Enter] as the first process of its own pid, mount, network, IPC and cgroup namespaces. Nothing has to be tidied up
-// by hand, because the kernel does it: when the outer process dies, by whatever signal, the enclosure's first process is
-// killed with it, with that process every other one in its pid namespace, and with them the mounts, the loop devices
-// (they clear themselves), the veth pairs and the addresses. What is left, files below the cache directory and empty
-// cgroups, belongs to a run whose lock nobody holds any more, and the next run sweeps it.
+// Everything that lives (hosts, registries, the test itself) runs inside an enclosure: the process that [Enter]
+// executes again as the first process of its own pid, mount, network, IPC and cgroup namespaces. The kernel tidies up:
+// when the outer process dies, by whatever signal, the first process of the enclosure is killed with it, and then
+// every process in its pid namespace, the mounts, the loop devices (they clear themselves), the veth pairs and the
+// addresses. What remains, files below the cache directory and empty cgroups, belongs to a run whose lock nobody
+// holds; the next run removes it.
 //
-// The enclosure has no way to the outside network. What has to be downloaded is fetched by the prepare function given
-// to [Enter], which runs before, on the machine itself.
+// The enclosure cannot reach the outside network. What has to be downloaded is fetched by the function that [Enter]
+// calls before, on the machine itself: see [Prepare].
 //
-// A host is run in one of two ways. In a container (systemd-nspawn) it is fast, and has the kernel of the machine that runs
-// the lab, without modules or live patches. In a machine (QEMU) it has the kernel of its own tree and a disk with
-// fs-verity; everything takes ten times as long, because it is emulated. Both are a [Host] and do the same; commands in a
-// machine go over serial ports, see package guest, so that they need neither network nor login.
+// A host runs in one of two ways. A container (systemd-nspawn) is fast, and has the kernel of the machine that runs
+// the lab, without modules or live patches. A machine (QEMU) has the kernel of its own tree and a disk with fs-verity;
+// it is emulated, and takes ten times as long. Both are a [Host] and behave the same. Commands reach a machine over
+// serial ports, see package guest, so that they need neither network nor login.
 //
-// Facts about systemd that this package rests on:
-//   - systemd-nspawn wants to see a booted systemd: /run/systemd must exist. The enclosure has its own tmpfs on /run, so
-//     the machine's PID 1, D-Bus and their sockets are not only spared but out of reach.
-//   - Where PID 1 is not systemd, or cgroups are hybrid, nspawn has to be told: --register=no --keep-unit, a plain
-//     cgroup2 mount on /sys/fs/cgroup, and SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1.
+// Facts about systemd that this package relies on:
+//   - systemd-nspawn refuses to run where /run/systemd does not exist. The enclosure has its own tmpfs on /run, which
+//     also keeps the PID 1 and the D-Bus of the machine out of reach.
+//   - Where PID 1 is not systemd, or cgroups are hybrid, nspawn needs --register=no --keep-unit, a plain cgroup2 mount
+//     on /sys/fs/cgroup, and SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1.
 //   - A soft reboot changes neither the boot id nor the pid of the container's PID 1, but it changes its root: whoever
-//     enters the container must do so through /proc/PID/root at that moment.
-//   - SoftRebootsCount of PID 1 tells soft reboots apart (systemd 256), the boot id full ones.
+//     enters the container must go through /proc/PID/root as it is at that moment.
+//   - SoftRebootsCount of PID 1 (systemd 256) counts soft reboots; the boot id changes with full ones.
 package lab

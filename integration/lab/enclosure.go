@@ -17,21 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv names the run's directory to the process inside the enclosure, and so tells it that it is there.
+// insideEnv is set for the process inside the enclosure only: the directory of the run.
 const insideEnv = "UPDATECTL_LAB_RUN"
 
-// lockFD is where the process inside finds the run's lock. It is held by both, so that it is free only when both are gone.
+// lockFD is the run's lock in the process inside. Both processes hold it, so it is free only when both are gone.
 const lockFD = 3
 
-// Addr is the enclosure's own address, where hosts reach what runs in it. HostName is its name for them.
+// Addr is the enclosure's own address, at which hosts reach what runs in it. HostName is its name in every host.
 const (
 	Addr     = "10.77.0.1"
 	HostName = "registry.lab.test"
 )
 
-// Enter runs a function inside an enclosure and returns its exit code. The calling program is executed a second time
-// with the same arguments: it must call Enter again with nothing done before that may not be done twice. prepare is run
-// first, outside, where the network is.
+// Enter runs a function inside an enclosure and returns its exit code. It executes the calling program a second time
+// with the same arguments: what the program does before it calls Enter is done twice. prepare runs first, outside,
+// where the network is.
 func Enter(prepare func(ctx context.Context) error, run func() int) int {
 	if dir := os.Getenv(insideEnv); dir != "" {
 		unix.CloseOnExec(lockFD)
@@ -58,9 +58,6 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 	if err := Sweep(); err != nil {
 		return 0, err
 	}
-	if err := EnsurePackages(ctx); err != nil {
-		return 0, err
-	}
 	if err := prepare(ctx); err != nil {
 		return 0, err
 	}
@@ -70,7 +67,7 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 	}
 	defer r.remove()
 
-	// The death signal is sent when the *thread* that started the child ends: this one must stay.
+	// The kernel sends the death signal when the *thread* that started the child ends: this one must stay.
 	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
@@ -87,14 +84,16 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
 		UseCgroupFD: true,
 		CgroupFD:    int(cgroup.Fd()),
-		// A new cgroup namespace begins at the cgroup of the one who asks: the child must be in its own before it asks.
+		// A new cgroup namespace has its root at the caller's cgroup: the child must be in the run's before it
+		// unshares.
 		Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP,
 	}
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("cannot enter namespaces: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(r.dir, "pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
-		return 0, fmt.Errorf("cannot note the run's process: %w", err)
+	pid := []byte(strconv.Itoa(cmd.Process.Pid))
+	if err := os.WriteFile(filepath.Join(r.dir, "pid"), pid, 0o644); err != nil {
+		return 0, fmt.Errorf("cannot write the pid of the run: %w", err)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -119,7 +118,8 @@ func enter(ctx context.Context, prepare func(ctx context.Context) error) (int, e
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-// patience is how long the process inside may take to end after a request, before it is killed.
+// patience is how long the process inside may take to end before it is killed, and how long the lab waits for anything
+// else that takes a moment.
 const patience = 20 * time.Second
 
 // furnish makes the enclosure look like a small machine of its own.
@@ -130,15 +130,15 @@ func furnish() error {
 	mounts := []struct{ kind, at string }{
 		{"proc", "/proc"},
 		{"sysfs", "/sys"},
-		{"cgroup2", "/sys/fs/cgroup"}, // the one hierarchy, also where the machine has several
-		{"tmpfs", "/run"},             // nothing of the machine's systemd and D-Bus is within reach
+		{"cgroup2", "/sys/fs/cgroup"}, // one hierarchy, even where the machine has several
+		{"tmpfs", "/run"},             // the machine's systemd and D-Bus are out of reach
 	}
 	for _, m := range mounts {
 		if err := mount(m.kind, m.at, m.kind, 0); err != nil {
 			return err
 		}
 	}
-	// nspawn takes this directory for the sign of a machine run by systemd, and /run/lab is ours.
+	// nspawn expects the first where systemd is PID 1; /run/lab is ours.
 	for _, dir := range []string{"/run/systemd/system", "/run/lab", "/run/lock"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("cannot furnish the enclosure: %w", err)
@@ -171,5 +171,5 @@ func ip(args ...string) error {
 	return nil
 }
 
-// RunDir is the directory of this run, below the cache; inside the enclosure only.
+// RunDir returns the directory of this run, below the cache; inside the enclosure only.
 func RunDir() string { return os.Getenv(insideEnv) }

@@ -14,8 +14,8 @@ import (
 // A Result is how a command in a host ended.
 type Result struct {
 	Stdout, Stderr string
-	// Code is the exit code, 128 + the signal's number for a command that a signal ended (a soft reboot kills what it
-	// finds), and -1 with the reason in Stderr for one that could not be started.
+	// Code is the exit code: 128 + the signal's number for a command that a signal ended (a soft reboot kills all
+	// processes), and -1 with the reason in Stderr for one that could not be started.
 	Code int
 }
 
@@ -36,7 +36,7 @@ func (h *Host) Sh(ctx context.Context, script string) Result {
 	return h.Run(ctx, "/bin/sh", "-ec", script)
 }
 
-// CopyIn copies a file, or a directory with all that is in it, to a path in the host. Owners and modes stay as they are.
+// CopyIn copies a file, or a directory with its contents, to a path in the host. It keeps owners and modes.
 func (h *Host) CopyIn(ctx context.Context, from, to string) error {
 	if err := h.copyIn(ctx, from, to); err != nil {
 		return fmt.Errorf("cannot copy %s into host %s: %w", from, h.Name, err)
@@ -55,8 +55,9 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 		what, dir = []string{"--directory=" + filepath.Dir(from), rename, filepath.Base(from)}, filepath.Dir(to)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	defer stop() // the packer, when nobody unpacks
-	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"}, what...)...)
+	defer stop() // ends the packer when unpacking fails
+	pack := exec.CommandContext(ctx, "tar", append([]string{"--create", "--xattrs", "--xattrs-include=*", "--acls"},
+		what...)...)
 	var stderr bytes.Buffer
 	pack.Stderr = &stderr
 	pipe, err := pack.StdoutPipe()
@@ -66,7 +67,8 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 	if err := pack.Start(); err != nil {
 		return err
 	}
-	const unpack = `mkdir -p "$1"; exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
+	const unpack = `mkdir -p "$1"
+exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
 	r := h.RunInput(ctx, pipe, "/bin/sh", "-ec", unpack, "copy", dir)
 	if r.Code != 0 {
 		return fmt.Errorf("cannot unpack: %s", r)
@@ -80,19 +82,20 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 // WriteFile writes a file in the host.
 func (h *Host) WriteFile(path, text string, mode os.FileMode) error {
 	const write = `mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"`
-	r := h.RunInput(context.Background(), strings.NewReader(text), "/bin/sh", "-ec", write, "write", path, fmt.Sprintf("%o", mode.Perm()))
+	r := h.RunInput(context.Background(), strings.NewReader(text), "/bin/sh", "-ec", write, "write", path,
+		fmt.Sprintf("%o", mode.Perm()))
 	if r.Code != 0 {
 		return fmt.Errorf("cannot write %s in host %s: %s", path, h.Name, r)
 	}
 	return nil
 }
 
-// Journal is the host's journal of this boot of the kernel, which all soft reboots are part of.
+// Journal returns the host's journal since its last full reboot, over all soft reboots.
 func (h *Host) Journal(ctx context.Context) string {
 	return h.Run(ctx, "journalctl", "--no-pager", "--output=short-precise", "--merge").Stdout
 }
 
-// FailedUnits are the names of the units that have failed.
+// FailedUnits returns the names of the units that have failed.
 func (h *Host) FailedUnits(ctx context.Context) ([]string, error) {
 	r := h.Run(ctx, "systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
 	if r.Code != 0 {

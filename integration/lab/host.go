@@ -3,114 +3,96 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Host is a Debian system run by its own systemd, in a container or in a machine, with its own network: the mutable
-// installation that the agent finds on a first host, on a disk of its own that can be written to and filled.
+// A Host is a Debian system with its own systemd, in a container or in a machine, and with its own network and disk.
+// It boots into the host root: the mutable installation on which an administrator installs the agent.
 type Host struct {
 	Name string
-	Addr string // where its services are reached from the enclosure
-	// Cmdline is what the boot loader gives the next boot besides: to the kernel of a machine, and to PID 1 of a container.
+	Addr string // at which the enclosure reaches its services
+	// Cmdline is what the boot loader adds to the next boot: to the kernel command line of a machine, and to the
+	// arguments of a container's PID 1.
 	Cmdline []string
 
 	number  int
-	boots   int    // of the kernel
+	boots   int    // full reboots and the first boot
 	dir     string // the run's directory for this host: disk and console log
-	disk    string // where the disk is mounted: "/" of a container until the first switch
-	image   string // the disk
+	disk    string // where the disk is mounted: the "/" of a container until the first switch
+	image   string // the disk's file
 	cgroup  string
 	console string
 	way     way
 	log     *diskLog      // nil when its writes are not logged
+	panics  *panics       // of the kernel of this boot, nil for a container
 	ended   chan struct{} // closed when the container or the machine is gone
 }
 
-// A way is how a host is run.
+// A way runs a host: in a container or in a machine.
 type way interface {
-	// link is the enclosure's end of the host's network.
+	// link returns the name of the enclosure's end of the host's network.
 	link() string
-	// device is what an installer would have written into fstab for the root.
+	// device returns what an installer writes into fstab for the root.
 	device() string
-	// furnish adds what this way needs to the tree on the host's disk, the last thing before it is booted.
+	// furnish adds what this way needs to the tree on the host's disk, right before the first boot.
 	furnish(ctx context.Context) error
-	// command boots the host when it is started, writes its console to standard output, and ends when the host does, for
-	// a full reboot too.
+	// command returns the command that boots the host, writes its console to standard output, and ends when the host
+	// does, with a full reboot, too.
 	command() (*exec.Cmd, error)
 	// run runs a command in the host, as root.
 	run(ctx context.Context, stdin io.Reader, args ...string) Result
-	// limit is how long a boot may take.
+	// limit returns how long a boot may take.
 	limit() time.Duration
 }
 
-// Kind is which way a host is run.
+// Kind selects how a host is run.
 type Kind int
 
 const (
-	// Nspawn runs a host in a container: fast, with the kernel of the machine that runs the lab.
+	// Nspawn runs a host in a container: fast, and with the kernel of the machine that runs the lab.
 	Nspawn Kind = iota
-	// QEMU runs a host in an emulated machine: slow, with the kernel of the host's tree.
+	// QEMU runs a host in an emulated machine: slow, and with the kernel of the host's tree.
 	QEMU
 )
 
-// Options is what tests choose of a host.
+// Options are what a test chooses for a host.
 type Options struct {
 	// Name is the container's and the host's name, "lab" if empty, at most 12 characters.
 	Name string
 	Kind Kind
 	// Tree is what the host is installed from, [V1] if empty.
 	Tree string
-	// Customise changes the host's tree, seen at root, before it boots.
+	// Customise changes the host's tree, mounted at root, before it boots.
 	Customise func(root string) error
-	// Cmdline is what the boot loader gives the first boot, see [Host].
+	// Cmdline is what the boot loader adds to the first boot, see [Host].
 	Cmdline []string
-	// Logged has everything that the host writes to its disk logged, so that its power can be cut.
+	// Logged logs everything that the host writes to its disk, so that its power can be cut.
 	Logged bool
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
-var hosts int
-
-// Prepare builds what hosts are booted from; to be called outside, where the network is.
-func Prepare(ctx context.Context) error {
-	type build func(context.Context) (string, error)
-	for _, tree := range []build{V1, Old} {
-		path, err := tree(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err := disk(ctx, "disk", path); err != nil {
-			return err
-		}
-	}
-	for _, thing := range []build{V2, V3, Tools, OldTools, builder, guestBinary} {
-		if _, err := thing(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+var hosts atomic.Int32
 
 // Boot boots a host and waits until all its units are started; inside the enclosure only.
 func Boot(ctx context.Context, o Options) (*Host, error) {
 	if o.Name == "" {
 		o.Name = "lab"
 	}
-	hosts++
+	number := int(hosts.Add(1))
 	h := &Host{
 		Name:    o.Name,
 		Cmdline: o.Cmdline,
-		Addr:    fmt.Sprintf("10.77.%d.2", hosts),
-		number:  hosts,
+		Addr:    fmt.Sprintf("10.77.%d.2", number),
+		number:  number,
 		dir:     filepath.Join(RunDir(), o.Name),
 		disk:    filepath.Join("/run/lab", o.Name),
 	}
@@ -133,7 +115,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	return h, nil
 }
 
-// boot boots the kernel and waits until all units are started.
+// boot boots the host and waits until all its units are started.
 func (h *Host) boot() error {
 	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp} {
 		if err := step(); err != nil {
@@ -143,7 +125,7 @@ func (h *Host) boot() error {
 	return nil
 }
 
-// install puts a copy of the base disk in place and makes the tree on it this host's own.
+// install copies the disk of the tree and makes the copy this host's own.
 func (h *Host) install(ctx context.Context, o Options) error {
 	for _, dir := range []string{h.dir, h.disk} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -156,7 +138,7 @@ func (h *Host) install(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	base, err := disk(ctx, "disk", o.Tree)
+	base, err := disk(ctx, o.Tree)
 	if err != nil {
 		return err
 	}
@@ -177,7 +159,7 @@ func (h *Host) install(ctx context.Context, o Options) error {
 	return h.way.furnish(ctx)
 }
 
-// personalise gives the tree what an installer gives a host and an image does not have.
+// personalise adds what an installer gives a host and an image does not have.
 func (h *Host) personalise(ctx context.Context) error {
 	release, err := os.ReadFile(filepath.Join(h.disk, "usr/lib/os-release"))
 	if err != nil {
@@ -187,11 +169,14 @@ func (h *Host) personalise(ctx context.Context) error {
 	files := map[string]string{
 		"usr/lib/os-release":           string(release),
 		"usr/share/lab/version":        "host\n",
-		"usr/share/lab/www/index.html": "lab mutable host\n",
+		"usr/share/lab/www/index.html": "lab host root\n",
 		"etc/hostname":                 h.Name + "\n",
-		"etc/hosts":                    fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr, HostName),
-		"etc/fstab":                    "# made by the installer\n" + h.way.device() + " / ext4 errors=remount-ro 0 1\n",
-		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\nGateway=%s\n"+
+		"etc/hosts": fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr,
+			HostName),
+		"etc/fstab": "# made by the installer\n" + h.way.device() +
+			" / ext4 errors=remount-ro 0 1\n",
+		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\n"+
+			"Gateway=%s\n"+
 			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.Gateway()),
 	}
 	for name, text := range files {
@@ -199,7 +184,7 @@ func (h *Host) personalise(ctx context.Context) error {
 			return err
 		}
 	}
-	// An image has neither of these, because every host needs its own.
+	// No image has these: every host needs its own.
 	const identify = "systemd-machine-id-setup; if command -v ssh-keygen; then ssh-keygen -A; fi"
 	if out, err := exec.CommandContext(ctx, "chroot", h.disk, "sh", "-ec", identify).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make the host's identity: %w\n%s", err, out)
@@ -207,11 +192,11 @@ func (h *Host) personalise(ctx context.Context) error {
 	return nil
 }
 
-// Gateway is the enclosure's end of the host's network.
+// Gateway returns the address of the enclosure's end of the host's network.
 func (h *Host) Gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }
 
-// start starts the host, in a cgroup of its own by which it can be ended at once. A cgroup that has others below it, as
-// the last boot's may, takes no process: every boot has a new one.
+// start starts the host in a cgroup of its own, so that all of it can be killed at once. Every boot has a new one: a
+// cgroup with others below it, such as that of the last boot, takes no process.
 func (h *Host) start() error {
 	h.boots++
 	h.cgroup = fmt.Sprintf("/sys/fs/cgroup/host-%s-%d", h.Name, h.boots)
@@ -223,32 +208,37 @@ func (h *Host) start() error {
 		return err
 	}
 	defer cgroup.Close()
-	log, err := os.OpenFile(h.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	cmd, err := h.way.command()
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
+	log, err := os.OpenFile(h.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if _, ok := h.way.(*qemu); ok {
+		kill := filepath.Join(h.cgroup, "cgroup.kill")
+		h.panics = &panics{log: log, ended: func() { _ = os.WriteFile(kill, []byte("1"), 0) }}
+		cmd.Stdout = h.panics
+	}
 	if err := cmd.Start(); err != nil {
+		log.Close()
 		return err
 	}
 	ended := make(chan struct{})
 	h.ended = ended
 	go func() {
 		_ = cmd.Wait()
+		log.Close()
 		close(ended)
 	}()
 	return nil
 }
 
-// connect gives the enclosure's end of the host's network its address. The other end is configured by the host itself.
-// disconnect removes the link of the last boot, which goes in its own time when the host was killed: it would be taken for
-// the new one.
+// disconnect removes the network link of the last boot. When the host was killed the link may outlive it for a moment,
+// and would be taken for the new one.
 func (h *Host) disconnect() error {
 	link := filepath.Join("/sys/class/net", h.way.link())
 	if _, err := os.Stat(link); err != nil {
@@ -261,10 +251,11 @@ func (h *Host) disconnect() error {
 	return err
 }
 
+// connect gives the enclosure's end of the host's network its address. The host configures the other end.
 func (h *Host) connect() error {
 	err := poll(patience, func() (bool, error) {
-		if !h.running() {
-			return false, errHostGone
+		if err := h.Alive(); err != nil {
+			return false, err
 		}
 		_, err := os.Stat(filepath.Join("/sys/class/net", h.way.link()))
 		return err == nil, nil
@@ -278,18 +269,7 @@ func (h *Host) connect() error {
 	return ip("link", "set", h.way.link(), "up")
 }
 
-var errHostGone = errors.New("the host has ended")
-
-func (h *Host) running() bool {
-	select {
-	case <-h.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-// Stop ends the host at once, as pulling its plug would, and forgets its disk.
+// Stop ends the host at once, as if its plug was pulled, and removes its disk.
 func (h *Host) Stop() {
 	h.cutPower()
 	_ = unix.Unmount(h.disk, unix.MNT_DETACH)
@@ -321,7 +301,7 @@ func (h *Host) cutPower() {
 	}
 }
 
-// Console is what the host wrote to its console.
+// Console returns what the host wrote to its console.
 func (h *Host) Console() string {
 	text, err := os.ReadFile(h.console)
 	if err != nil {
@@ -330,6 +310,5 @@ func (h *Host) Console() string {
 	return string(text)
 }
 
-// Disk is where the enclosure sees the disk of a container: the root of the mutable installation, with the /var it shares with
-// all roots.
+// Disk returns where the enclosure sees the disk of a container: the host root, with the /var that all roots share.
 func (h *Host) Disk() string { return h.disk }

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Visit reaches into an enclosure from outside: how a person works with a host that another process keeps.
+// A Visit reaches into an enclosure from outside: a person works with a host that another process runs.
 type Visit struct {
 	pid int // the enclosure's first process
 }
 
-// FindRun returns the living run whose directory has a file of this name, which is how a run makes itself known.
+// FindRun returns the running enclosure whose directory has a file of this name.
 func FindRun(mark string) (*Visit, error) {
 	marks, err := filepath.Glob(filepath.Join(runsDir(), runPrefix+"*", mark))
 	if err != nil {
@@ -26,7 +26,7 @@ func FindRun(mark string) (*Visit, error) {
 	for _, path := range marks {
 		dir := filepath.Dir(path)
 		if lock, err := lockFile(filepath.Join(dir, "lock"), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			lock.Close() // nobody holds it: what a killed run left behind
+			lock.Close() // nobody holds it: a killed run left it behind
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, "pid"))
@@ -42,19 +42,19 @@ func FindRun(mark string) (*Visit, error) {
 	return nil, fmt.Errorf("cannot find a running %s", mark)
 }
 
-// Enclosure is a command inside the enclosure, beside the hosts: there the registry and the hosts' services are reached.
+// Enclosure returns a command inside the enclosure, where the registry and the services of the hosts can be reached.
 func (v *Visit) Enclosure(ctx context.Context, args ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(v.pid), "--mount", "--net", "--ipc", "--pid", "--wd=."}
 	return exec.CommandContext(ctx, "nsenter", append(append(enter, "--"), args...)...)
 }
 
-// IsMachine tells whether a host is a machine, whose commands are run by [VisitMachine].
+// IsMachine reports whether a host is a machine, in which [VisitMachine] runs commands.
 func (v *Visit) IsMachine(name string) bool {
 	_, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", v.pid, portSocket(name, visitorPort)))
 	return err == nil
 }
 
-// Host is a command in a host that is a container.
+// Host returns a command in a host that is a container.
 func (v *Visit) Host(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	all, err := children(v.pid)
 	if err != nil {
@@ -74,7 +74,7 @@ func (v *Visit) Host(ctx context.Context, name string, args ...string) (*exec.Cm
 	return nil, fmt.Errorf("cannot find host %s", name)
 }
 
-// End asks the enclosure to end; what it does not do in time, the kernel does.
+// End asks the enclosure to end and waits until it has; its outer process kills it if it takes too long.
 func (v *Visit) End() error {
 	fd, err := unix.PidfdOpen(v.pid, 0)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// EditConfig changes the configuration of the one image in an OCI layout, and what names it: a publisher's mistake that
-// is consistent, and can be signed.
+// EditConfig changes the configuration of the one image in an OCI layout, and every digest above it: a publisher's
+// mistake that is consistent and can be signed.
 func EditConfig(layout string, edit func(config map[string]any)) error {
 	return editOnly(layout, func(image map[string]any) error {
 		manifest, err := readJSON(blob(layout, image["digest"].(string)))
@@ -29,8 +29,8 @@ func EditConfig(layout string, edit func(config map[string]any)) error {
 	})
 }
 
-// SwapModule puts other content into the place of the module of the one live patch that the release in an OCI layout lists:
-// a mistake that releasectl does not make.
+// SwapModule replaces the module of the one live patch that the release in an OCI layout lists: a mistake that
+// releasectl does not make.
 func SwapModule(layout string, content []byte) error {
 	return editOnly(layout, func(release map[string]any) error {
 		index, err := readJSON(blob(layout, release["digest"].(string)))
@@ -59,7 +59,7 @@ func SwapModule(layout string, content []byte) error {
 	})
 }
 
-// editOnly changes the one thing in an OCI layout that has a tag.
+// editOnly changes the only thing in an OCI layout that has a tag.
 func editOnly(layout string, edit func(descriptor map[string]any) error) error {
 	name := filepath.Join(layout, "index.json")
 	index, err := readJSON(name)
@@ -80,7 +80,7 @@ func editOnly(layout string, edit func(descriptor map[string]any) error) error {
 	return os.WriteFile(name, text, 0o644)
 }
 
-// tagged is the one descriptor in an index that has a tag. Tools also list what is only a part of something.
+// tagged returns the only descriptor of an index that has a tag. Tools also list untagged parts.
 func tagged(index map[string]any) (map[string]any, error) {
 	var found []map[string]any
 	all, _ := index["manifests"].([]any)
@@ -96,7 +96,7 @@ func tagged(index map[string]any) (map[string]any, error) {
 	return found[0], nil
 }
 
-// only is the one descriptor in a list of a document.
+// only returns the only descriptor in a list of a document.
 func only(document map[string]any, list string) (map[string]any, error) {
 	all, _ := document[list].([]any)
 	if len(all) != 1 {
@@ -121,7 +121,7 @@ func readJSON(path string) (map[string]any, error) {
 	return value, nil
 }
 
-// writeBlob stores a document and makes its descriptor name it.
+// writeBlob stores a document and updates its descriptor.
 func writeBlob(layout string, value, descriptor map[string]any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -130,7 +130,7 @@ func writeBlob(layout string, value, descriptor map[string]any) error {
 	return storeBlob(layout, text, descriptor)
 }
 
-// storeBlob stores content and makes its descriptor name it.
+// storeBlob stores content and updates its descriptor.
 func storeBlob(layout string, content []byte, descriptor map[string]any) error {
 	descriptor["digest"] = fmt.Sprintf("sha256:%x", sha256.Sum256(content))
 	descriptor["size"] = len(content)

@@ -8,17 +8,31 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 )
 
-// packages is what the lab needs of the machine, and erofs-utils what the unit tests of package switcher do. Everything else comes from the tools tree, because installing a
-// package such as a registry on the machine would also start its service there.
-var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd", "erofs-utils",
-	"qemu-system-x86", "qemu-utils"}
+// packages are what the lab needs on the machine for trees and containers. Everything else comes from a tree of tools:
+// installing a package such as a registry on the machine would also start its service there.
+var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd"}
 
-// EnsurePackages installs what the lab needs of the machine, if something is missing.
-func EnsurePackages(ctx context.Context, more ...string) error {
+// Machines installs what machines and logged disks need on the machine that runs the lab, and returns the path of the
+// program that runs in them.
+func Machines(ctx context.Context) (string, error) {
+	if err := EnsurePackages(ctx, "qemu-system-x86", "qemu-utils"); err != nil {
+		return "", err
+	}
+	return guestBinary(ctx)
+}
+
+// installing keeps apt-get from running beside itself: it does not wait for the lock of the package lists.
+var installing sync.Mutex
+
+// EnsurePackages installs those of some packages that are missing on the machine.
+func EnsurePackages(ctx context.Context, names ...string) error {
+	installing.Lock()
+	defer installing.Unlock()
 	var missing []string
-	for _, name := range append(append([]string{}, packages...), more...) {
+	for _, name := range names {
 		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
 		if err != nil || string(out) != "installed" {
 			missing = append(missing, name)
@@ -27,10 +41,12 @@ func EnsurePackages(ctx context.Context, more ...string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := aptGet(ctx, "update"); err != nil {
-		return err
-	}
-	return aptGet(ctx, append([]string{"install", "-y", "--no-install-recommends"}, missing...)...)
+	return step("packages", strings.Join(missing, ", "), func() error {
+		if err := aptGet(ctx, "update"); err != nil {
+			return err
+		}
+		return aptGet(ctx, append([]string{"install", "-y", "--no-install-recommends"}, missing...)...)
+	})
 }
 
 func aptGet(ctx context.Context, args ...string) error {
@@ -43,36 +59,39 @@ func aptGet(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// aptNoExpiry accepts an archive whose Release files are past their date: a lab's mirror may be a frozen one.
+// aptNoExpiry accepts an archive whose Release files have expired: the mirror may be a frozen one.
 const aptNoExpiry = "Acquire::Check-Valid-Until=false"
 
-// mirrors are the archives the machine itself is configured to use.
+// mirrors are the archives that the machine itself uses.
 type mirrors struct{ Main, Security string }
 
 // errNoMirror is returned when apt knows no Debian archive.
 var errNoMirror = errors.New("apt has no Debian archive configured")
 
-// findMirrors asks apt: no host name of an archive is written down anywhere in this project.
+// findMirrors asks apt for its archives: the project contains no host name of one.
 func findMirrors(ctx context.Context) (mirrors, error) {
+	installing.Lock()
+	defer installing.Unlock()
 	codename, err := osRelease("VERSION_CODENAME")
 	if err != nil {
 		return mirrors{}, err
 	}
 	ask := func() mirrors { return mirrors{aptURI(ctx, codename), aptURI(ctx, codename+"-security")} }
 	m := ask()
-	if m.Main == "" || m.Security == "" { // the code name is only known once the lists are there
+	if m.Main == "" || m.Security == "" { // apt knows code names only from its package lists
 		if err := aptGet(ctx, "update"); err != nil {
 			return mirrors{}, err
 		}
 		m = ask()
 	}
 	if m.Main == "" || m.Security == "" {
-		return mirrors{}, fmt.Errorf("cannot find the archives of %s and %s-security: %w", codename, codename, errNoMirror)
+		return mirrors{}, fmt.Errorf("cannot find the archives of %s and %s-security: %w", codename, codename,
+			errNoMirror)
 	}
 	return m, nil
 }
 
-// aptURI is the first archive apt has for a code name, or "".
+// aptURI returns the first archive that apt has for a code name, or "".
 func aptURI(ctx context.Context, codename string) string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
 		"Created-By: Packages", "Codename: "+codename).Output()
@@ -83,16 +102,16 @@ func aptURI(ctx context.Context, codename string) string {
 	return string(first)
 }
 
-// osRelease reads one field of the machine's os-release.
+// osRelease returns one field of the machine's os-release.
 func osRelease(field string) (string, error) {
 	data, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return "", fmt.Errorf("cannot tell which Debian this is: %w", err)
+		return "", fmt.Errorf("cannot find out which Debian this is: %w", err)
 	}
 	for line := range strings.Lines(string(data)) {
 		if value, ok := strings.CutPrefix(line, field+"="); ok {
 			return strings.Trim(strings.TrimSpace(value), `"`), nil
 		}
 	}
-	return "", fmt.Errorf("cannot tell which Debian this is: no %s in /etc/os-release", field)
+	return "", fmt.Errorf("cannot find out which Debian this is: no %s in /etc/os-release", field)
 }

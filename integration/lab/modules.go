@@ -16,7 +16,7 @@ import (
 //go:embed modules
 var moduleSources embed.FS
 
-// builder is a tree in which modules are built for the kernels of V1 and V2.
+// builder returns the tree in which modules for the kernels of V1 and V2 are built.
 func builder(ctx context.Context) (string, error) {
 	packages := []string{"make"}
 	for _, tree := range []func(context.Context) (string, error){V1, V2} {
@@ -30,32 +30,33 @@ func builder(ctx context.Context) (string, error) {
 		}
 		packages = append(packages, "linux-headers-"+release)
 	}
-	return tree(ctx, "builder", recipe{Suites: []string{"trixie", "trixie-updates", "trixie-security"}, Packages: packages})
+	return tree(ctx, "builder", recipe{Suites: []string{"trixie", "trixie-updates", "trixie-security"},
+		Packages: packages})
 }
 
-// kernelOf is the release of the one kernel that a tree has.
+// kernelOf returns the release of the only kernel of a tree.
 func kernelOf(tree string) (string, error) {
 	kernels, err := os.ReadDir(filepath.Join(tree, "usr/lib/modules"))
 	if err != nil {
-		return "", fmt.Errorf("cannot tell the kernel of a tree: %w", err)
+		return "", fmt.Errorf("cannot find the kernel of a tree: %w", err)
 	}
 	if len(kernels) != 1 {
-		return "", fmt.Errorf("cannot tell the kernel of %s: it has %d", tree, len(kernels))
+		return "", fmt.Errorf("cannot find the kernel of %s: it has %d", tree, len(kernels))
 	}
 	return kernels[0].Name(), nil
 }
 
-// Modules builds, or has in the cache, the lab's own kernel modules for the kernel of a tree, [V1] or [V2]; inside the
-// enclosure only. It returns their paths by name:
+// Modules returns the lab's own kernel modules for the kernel of a tree, [V1] or [V2], and builds them if they are not
+// in the cache; inside the enclosure only. The result maps names to paths:
 //
 //	lab_fix        a live patch: /proc/version says "lab fix 1"; cumulative
 //	lab_fix2       its successor: "lab fix 2"
 //	lab_fix_fails  a live patch whose init fails
-//	lab_hold       no live patch; /proc/lab_hold holds who reads it, until it is written to
-//	lab_fix_hold   a live patch of lab_hold, whose transition waits for all who are held; not cumulative
+//	lab_hold       no live patch; reading /proc/lab_hold blocks until somebody writes to it
+//	lab_fix_hold   a live patch of lab_hold, whose transition waits for all blocked readers; not cumulative
 //	lab_plain      no live patch, and does nothing
 //
-// A cumulative patch replaces all that are enabled, lab_fix_hold too.
+// A cumulative patch replaces all that are enabled, including lab_fix_hold.
 func Modules(ctx context.Context, tree string) (map[string]string, error) {
 	build, err := builder(ctx)
 	if err != nil {
@@ -81,19 +82,17 @@ func Modules(ctx context.Context, tree string) (map[string]string, error) {
 		}
 		recipe.Sources = append(recipe.Sources, source{f.Name(), string(text)})
 	}
-	dir, err := keep(ctx, "modules", recipe, func(ctx context.Context, path string) error {
-		for _, s := range recipe.Sources {
-			if err := writeFile(filepath.Join(path, s.Name), s.Text); err != nil {
-				return err
+	dir, err := keep(ctx, "modules", "kernel modules and live patches for "+release, recipe,
+		func(ctx context.Context, path string) error {
+			for _, s := range recipe.Sources {
+				if err := writeFile(filepath.Join(path, s.Name), s.Text); err != nil {
+					return err
+				}
 			}
-		}
-		if err := openTools(build); err != nil {
+			_, err := Tool(ctx, build, "make", "-C", "/usr/lib/modules/"+release+"/build", "M="+path,
+				"-j"+strconv.Itoa(runtime.NumCPU()), "modules")
 			return err
-		}
-		_, err := Tool(ctx, build, "make", "-C", "/usr/lib/modules/"+release+"/build", "M="+path,
-			"-j"+strconv.Itoa(runtime.NumCPU()), "modules")
-		return err
-	})
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +107,14 @@ func Modules(ctx context.Context, tree string) (map[string]string, error) {
 	return modules, nil
 }
 
-// A Kernel is what a live patch is bound to.
+// A Kernel identifies the build of a kernel, to which a live patch is bound.
 type Kernel struct {
 	Release string // uname -r
 	Version string // uname -v
 	BuildID string // in hex
 }
 
-// Kernel is the kernel that runs in the host.
+// Kernel returns the kernel that runs in the host.
 func (h *Host) Kernel(ctx context.Context) (Kernel, error) {
 	r := h.Sh(ctx, "uname -r; uname -v; cat /sys/kernel/notes")
 	parts := strings.SplitN(r.Stdout, "\n", 3)
@@ -129,7 +128,7 @@ func (h *Host) Kernel(ctx context.Context) (Kernel, error) {
 	return Kernel{parts[0], parts[1], id}, nil
 }
 
-// buildID finds the GNU build id among ELF notes, whose owners and descriptions are padded to four bytes.
+// buildID returns the GNU build id in hex from ELF notes, whose owners and descriptions are padded to four bytes.
 func buildID(notes []byte) (string, error) {
 	const header, gnuBuildID = 12, 3
 	for len(notes) >= header {

@@ -37,7 +37,7 @@ func (c *nspawn) furnish(ctx context.Context) error {
 	return c.host.log.plug(ctx)
 }
 
-// limit is for a boot that takes about two seconds; a stop job that hangs takes 90.
+// limit allows for a boot, which takes about two seconds, and for a stop job that hangs, which takes 90.
 func (c *nspawn) limit() time.Duration { return 150 * time.Second }
 
 func (c *nspawn) command() (*exec.Cmd, error) {
@@ -51,7 +51,7 @@ func (c *nspawn) command() (*exec.Cmd, error) {
 	return c.cmd, nil
 }
 
-// leader is the pid of the container's PID 1. A full reboot changes it, a soft one does not.
+// leader returns the pid of the container's PID 1. A full reboot changes it, a soft one does not.
 func (c *nspawn) leader() (int, error) {
 	if !c.host.running() {
 		return 0, errHostGone
@@ -59,7 +59,7 @@ func (c *nspawn) leader() (int, error) {
 	return leaderBelow(c.cmd.Process.Pid)
 }
 
-// Deafen stops PID 1 of a container for good, as nothing inside of it could: it answers nobody any more.
+// Deafen stops PID 1 of a container permanently, which nothing inside could do: it answers nobody any more.
 func (h *Host) Deafen() error {
 	c, ok := h.way.(*nspawn)
 	if !ok {
@@ -75,7 +75,7 @@ func (h *Host) Deafen() error {
 	return nil
 }
 
-// leaderBelow finds the container's PID 1 among the children of systemd-nspawn.
+// leaderBelow returns the pid of the container's PID 1, a child of systemd-nspawn.
 func leaderBelow(nspawn int) (int, error) {
 	children, err := children(nspawn)
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *nspawn) run(ctx context.Context, stdin io.Reader, args ...string) Resul
 	if err != nil {
 		return Result{Code: -1, Stderr: err.Error()}
 	}
-	// A command outside of the host's cgroups would be one that systemd and logind there cannot place.
+	// The host's systemd and logind cannot place a command outside of its cgroups.
 	dir := filepath.Join(c.host.cgroup, "payload", "lab-commands")
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return Result{Code: -1, Stderr: err.Error()}
@@ -144,21 +144,22 @@ func (c *nspawn) run(ctx context.Context, stdin io.Reader, args ...string) Resul
 	return r
 }
 
-// nsenter is a command in the namespaces of a container's first process. --root matters: that process's root is another
-// one after every soft reboot, and without it the command would see the first.
+// nsenter returns a command in the namespaces of a container's first process. --root is needed: that process has
+// another root after every soft reboot, and without it the command would see the first.
 func nsenter(ctx context.Context, leader int, args ...string) *exec.Cmd {
 	root := fmt.Sprintf("/proc/%d/root", leader)
 	enter := []string{"--target", fmt.Sprint(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
 		"--root=" + root, "--wd=" + root}
-	// env looks the command up in the host's PATH, not the caller's; what the shell of an administrator has
+	// env looks the command up in the host's PATH, not in the caller's; the environment is that of an administrator's
+	// shell.
 	env := []string{"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "USER=root", "LANG=C.UTF-8"}
 	return exec.CommandContext(ctx, "nsenter", append(append(enter, env...), args...)...)
 }
 
-// RunAwake runs an nsenter command, and wakes it up over and over. Before a switch, systemd stops all processes that are
-// left with SIGSTOP, then ends them; nsenter stops itself as soon as it sees its child stopped, and outside of the
-// container nobody continues it: without this it would sleep for ever.
+// RunAwake runs an nsenter command and keeps sending it SIGCONT. Before a switch, systemd stops all remaining
+// processes with SIGSTOP and then kills them; nsenter stops itself as soon as its child is stopped, and nobody outside
+// of the container would ever continue it.
 func RunAwake(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err

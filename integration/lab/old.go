@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-// oldRecipe is a Debian 12: systemd 252, which knows no soft reboot.
+// oldRecipe is Debian 12: systemd 252, which has no soft reboot.
 var oldRecipe = recipe{
 	Suites:   []string{"bookworm"},
 	Packages: []string{"systemd", "systemd-sysv", "dbus"},
 	Hook:     "systemd-machine-id-setup; systemctl mask apt-daily.timer apt-daily-upgrade.timer",
 }
 
-// Old is the tree of a host that is too old for a soft reboot.
+// Old returns the tree of a host that is too old for a soft reboot.
 func Old(ctx context.Context) (string, error) { return tree(ctx, "old", oldRecipe) }
 
 // StartOld boots a host of Debian 12 for a test. It has no network.

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// ErrTimeout is returned when something did not come about in the time it was given.
+// ErrTimeout is returned when something did not happen in time.
 var ErrTimeout = errors.New("waited too long")
 
-// pollInterval is short beside what is waited for (boots of a second and more), long beside the cost of asking.
+// pollInterval is short compared to a boot, which takes a second and more, and long compared to one check.
 const pollInterval = 50 * time.Millisecond
 
-// poll asks until the answer is yes, an error, or too late.
+// poll calls ask until it returns true or an error, or until the limit has passed.
 func poll(limit time.Duration, ask func() (bool, error)) error {
 	deadline := time.Now().Add(limit)
 	for {

@@ -22,7 +22,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab/guest"
 )
 
-// A port is the lab's end of a serial port over which a guest runs one command at a time.
+// A port is the lab's end of a serial port. The guest at the other end runs one command at a time.
 type port struct {
 	socket string // where QEMU listens
 
@@ -31,13 +31,13 @@ type port struct {
 	out  *json.Encoder
 	in   chan guest.Message
 
-	guest string // the one that was last heard of
+	guest string // the one that spoke last
 }
 
-// silence is how long a guest may take to start a command. It is away for less between two userspaces.
+// silence is how long a guest may take to start a command. Between two userspaces it is away for less.
 const silence = time.Minute
 
-// run runs a command, in the next guest if none is there now.
+// run runs a command. If no guest is there now, the next one runs it.
 func (p *port) run(ctx context.Context, gone <-chan struct{}, stdin io.Reader, args []string) Result {
 	if err := p.connect(gone); err != nil {
 		return Result{Code: -1, Stderr: err.Error()}
@@ -65,7 +65,7 @@ func (p *port) run(ctx context.Context, gone <-chan struct{}, stdin io.Reader, a
 			limit.Reset(patience)
 		case <-limit.C:
 			switch {
-			case canceled == nil: // it was killed, and nobody is there to say so
+			case canceled == nil: // it was asked to kill the command and does not answer
 				return c.lost(128+int(unix.SIGKILL), ctx.Err())
 			case !c.started:
 				p.send(guest.Message{ID: c.id, Kill: true})
@@ -77,7 +77,7 @@ func (p *port) run(ctx context.Context, gone <-chan struct{}, stdin io.Reader, a
 	}
 }
 
-// connect connects to QEMU, which listens soon after its start.
+// connect connects to QEMU, which listens shortly after its start.
 func (p *port) connect(gone <-chan struct{}) error {
 	if p.conn != nil {
 		return nil
@@ -101,7 +101,7 @@ func (p *port) connect(gone <-chan struct{}) error {
 	})
 }
 
-// read passes on what guests say, until QEMU ends.
+// read passes on the messages of guests until QEMU ends.
 func (p *port) read() {
 	defer close(p.in)
 	lines := bufio.NewReaderSize(p.conn, guest.MaxLine)
@@ -111,7 +111,7 @@ func (p *port) read() {
 			return
 		}
 		var m guest.Message
-		if json.Unmarshal(line, &m) == nil { // otherwise a guest was stopped in the middle of it
+		if json.Unmarshal(line, &m) == nil { // otherwise a guest was stopped in the middle of the line
 			p.in <- m
 		}
 	}
@@ -120,10 +120,10 @@ func (p *port) read() {
 func (p *port) send(m guest.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = p.out.Encode(m) // that QEMU is gone is seen by who reads
+	_ = p.out.Encode(m) // whoever reads notices when QEMU is gone
 }
 
-// A call is one command on its way.
+// A call is one command that runs, or is about to.
 type call struct {
 	port    *port
 	id      string
@@ -133,7 +133,7 @@ type call struct {
 	result  Result
 }
 
-// ask asks the guest that is known to run the command.
+// ask asks the known guest to run the command, or, if none is known, any guest for its name.
 func (c *call) ask() {
 	if c.port.guest == "" {
 		c.port.send(guest.Message{Ask: true})
@@ -142,18 +142,18 @@ func (c *call) ask() {
 	c.port.send(guest.Message{Guest: c.port.guest, ID: c.id, Run: c.args})
 }
 
-// take notes what a guest said, and tells whether the command has ended.
+// take handles a message of a guest and reports whether the command has ended.
 func (c *call) take(m guest.Message) bool {
 	switch {
-	case m.Guest == c.port.guest && m.Guest != "": // said once more
+	case m.Guest == c.port.guest && m.Guest != "": // a repetition
 	case m.Guest != "":
 		c.port.guest = m.Guest
-		if c.started { // the guest was ended, and with it all else that ran
+		if c.started { // the guest was killed, and the command with it
 			c.result = c.lost(128+int(unix.SIGKILL), nil)
 			return true
 		}
 		c.ask()
-	case m.ID != c.id: // left over from a command that nobody waits for
+	case m.ID != c.id: // of an earlier command that nobody waits for
 	case m.Started:
 		c.started = true
 		go c.feed()
@@ -182,7 +182,7 @@ func (c *call) feed() {
 	c.port.send(guest.Message{ID: c.id, EOF: true})
 }
 
-// lost is the result of a command whose own end nobody saw.
+// lost returns the result of a command whose end was not reported.
 func (c *call) lost(code int, why error) Result {
 	c.result.Code = code
 	if why != nil {
@@ -191,7 +191,7 @@ func (c *call) lost(code int, why error) Result {
 	return c.result
 }
 
-// guestBinary is the cached program that runs in machines, built from the project's sources.
+// guestBinary returns the path of the program that runs in machines, built from the project's sources.
 func guestBinary(ctx context.Context) (string, error) {
 	module, err := moduleDir()
 	if err != nil {
@@ -212,13 +212,14 @@ func guestBinary(ctx context.Context) (string, error) {
 			text.Write(source)
 		}
 	}
-	return keep(ctx, "labguest", sha256.Sum256(text.Bytes()), func(ctx context.Context, path string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
-		cmd.Dir = module
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot run go build: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "labguest", "the program that runs commands in machines", sha256.Sum256(text.Bytes()),
+		func(ctx context.Context, path string) error {
+			cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
+			cmd.Dir = module
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot run go build: %w\n%s", err, out)
+			}
+			return nil
+		})
 }

@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// An Outage is a time in which a service did not answer, as one of its clients saw it.
+// An Outage is a time in which a service did not answer one of its clients.
 type Outage struct {
-	From, To time.Time // the last good answer before it was asked for, the first good answer after it had come
+	From, To time.Time // when the last good answer before it was requested, and the first one after it arrived
 	Failures int       // how many attempts failed in between
 	First    error     // the first failure
 }
 
-// Length is how long the client was without the service.
+// Length returns how long the client was without the service.
 func (o Outage) Length() time.Duration { return o.To.Sub(o.From) }
 
 func (o Outage) String() string {
 	return fmt.Sprintf("%d ms (%d attempts failed, first: %v)", o.Length().Milliseconds(), o.Failures, o.First)
 }
 
-// A Probe asks a service over and over, each time with a new connection, as a client outside the host would.
+// A Probe polls a service from outside the host, each time with a new connection.
 type Probe struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	mu      sync.Mutex
 	outages []Outage
-	open    *Outage   // the one that has not ended
-	good    time.Time // when the last good answer's request was sent
+	open    *Outage   // one that has not ended
+	good    time.Time // when the last request with a good answer was sent
 	answers []Answer
 }
 
-// An Answer is a text the service gave, and when it did so for the first time since it last gave another.
+// An Answer is a text that the service returned, and when it changed to it.
 type Answer struct {
 	At   time.Time
 	Text string
@@ -46,16 +46,16 @@ type Answer struct {
 const (
 	// probeInterval bounds the error of a measured outage from either side.
 	probeInterval = 5 * time.Millisecond
-	// connectTimeout ends an attempt when the host drops packets; a refusal comes at once. It is long, because a machine
-	// that has more to do than it can also delays a connection.
+	// connectTimeout ends an attempt when the host drops packets; a refusal comes at once. It is long, because an
+	// overloaded machine delays connections, too.
 	connectTimeout = time.Second
-	// answerTimeout is generous: a host that is busy unpacking an image answers late, and is not away.
+	// answerTimeout is long, because a host that is busy unpacking an image answers late without being away.
 	answerTimeout = 2 * time.Second
-	// probeBody is more than the page of a lab host has.
+	// probeBody bounds an answer; the page of a lab host is shorter.
 	probeBody = 4 << 10
 )
 
-// StartProbe begins to poll an address with HTTP. It returns when the first good answer is there.
+// StartProbe starts to poll an HTTP address. It returns after the first good answer.
 func StartProbe(url string) (*Probe, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Probe{cancel: cancel, done: make(chan struct{})}
@@ -119,12 +119,12 @@ func ask(ctx context.Context, client *http.Client, url string) (string, error) {
 	return strings.TrimSpace(string(body)), nil
 }
 
-// note adds one attempt to what is known.
+// note records one attempt.
 func (p *Probe) note(sent, answered time.Time, text string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case err != nil && p.good.IsZero(): // not up yet: no outage
+	case err != nil && p.good.IsZero(): // the service is not up yet, which is no outage
 	case err != nil && p.open == nil:
 		p.open = &Outage{From: p.good, Failures: 1, First: err}
 	case err != nil:
@@ -142,14 +142,14 @@ func (p *Probe) note(sent, answered time.Time, text string, err error) {
 	}
 }
 
-// Outages are those that have ended.
+// Outages returns the outages that have ended.
 func (p *Probe) Outages() []Outage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Outage(nil), p.outages...)
 }
 
-// Answers are the texts given so far, in order.
+// Answers returns the answers so far, in order.
 func (p *Probe) Answers() []Answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()

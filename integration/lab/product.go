@@ -1,13 +1,14 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 )
 
-// Install puts onto a host's tree what "make install" puts there: the binaries that were built before, and the units.
+// Install runs "make install" for a host's tree, with the binaries that were built before.
 func Install(root string) error {
 	module, err := moduleDir()
 	if err != nil {
@@ -16,7 +17,7 @@ func Install(root string) error {
 	if _, err := FindBinary("updatectl"); err != nil {
 		return err
 	}
-	// "-o build": what is installed are the binaries as they are, and nothing is compiled inside the enclosure
+	// "-o build" installs the binaries as they are: nothing is compiled inside the enclosure.
 	out, err := exec.Command("make", "-o", "build", "-C", module, "install", "DESTDIR="+root).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cannot make install: %w\n%s", err, out)
@@ -24,10 +25,11 @@ func Install(root string) error {
 	return nil
 }
 
-// Follow configures a host's tree to follow a reference of a plain registry, signed by a publisher: what the README's
-// minimal configuration says.
+// Follow writes the README's minimal configuration to a host's tree: the host follows a reference of a registry
+// without TLS, signed by a publisher.
 func Follow(root string, r *Registry, repository string, p *Publisher) error {
-	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n",
+	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\n"+
+		"keys = [\"/etc/updatectl/keys/release.pub\"]\n",
 		r.Host+"/"+repository, r.Host)
 	if err := writeFile(filepath.Join(root, "etc/updatectl/keys/release.pub"), p.Public); err != nil {
 		return fmt.Errorf("cannot configure the host: %w", err)
@@ -38,7 +40,7 @@ func Follow(root string, r *Registry, repository string, p *Publisher) error {
 	return nil
 }
 
-// FindBinary is the path of a built program of the project, "updatectl" or "releasectl".
+// FindBinary returns the path of a built program of the project, "updatectl" or "releasectl".
 func FindBinary(name string) (string, error) {
 	module, err := moduleDir()
 	if err != nil {
@@ -51,7 +53,7 @@ func FindBinary(name string) (string, error) {
 	return path, nil
 }
 
-// moduleDir is the project's top directory, which tests and "go run" are started in or below.
+// moduleDir returns the project's top directory; tests and "go run" start in or below it.
 func moduleDir() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -62,5 +64,5 @@ func moduleDir() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("cannot find the project: the working directory is not inside")
+	return "", errors.New("cannot find the project: the working directory is not inside of it")
 }

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// A Publisher makes and signs images with the tools that others use: umoci, skopeo and cosign. An image that only our own
-// releasectl has touched would prove that we agree with ourselves.
+// A Publisher makes and signs images with other people's tools: umoci, skopeo and cosign. With releasectl alone, a
+// test would prove only that the project agrees with itself.
 type Publisher struct {
-	Key    string // private key file, encrypted with the empty password, as cosign writes it
+	Key    string // private key file as cosign writes it, encrypted with the empty password
 	Public string // the public key, in PEM form
 
-	public     string // the same as a file
-	tools, old string
-	dir        string
+	public string // file with the public key
+	tools  string
+	dir    string
 }
 
 // NewPublisher makes a key pair with cosign; inside the enclosure only.
@@ -25,20 +25,12 @@ func NewPublisher(ctx context.Context) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	old, err := OldTools(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, tree := range []string{tools, old} {
-		if err := openTools(tree); err != nil {
-			return nil, err
-		}
-	}
 	dir, err := os.MkdirTemp(RunDir(), "publisher-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the publisher's directory: %w", err)
 	}
-	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools, old: old, dir: dir}
+	p := &Publisher{Key: filepath.Join(dir, "release.key"), public: filepath.Join(dir, "release.pub"), tools: tools,
+		dir: dir}
 	if _, err := p.cosign(ctx, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "release")); err != nil {
 		return nil, err
 	}
@@ -47,7 +39,7 @@ func NewPublisher(ctx context.Context) (*Publisher, error) {
 		return nil, fmt.Errorf("cannot read the public key: %w", err)
 	}
 	p.Public = string(pem)
-	// cosign 3 otherwise asks the public transparency log's servers how to sign
+	// Without one, cosign 3 asks the servers of the public transparency log how to sign.
 	_, err = p.cosign(ctx, "signing-config", "create", "--out", p.signingConfig())
 	return p, err
 }
@@ -58,22 +50,22 @@ func (p *Publisher) cosign(ctx context.Context, args ...string) (string, error) 
 	return Tool(ctx, p.tools, "cosign", args...)
 }
 
-// Layout is a cached OCI layout with a tree as its one image, tagged "latest", packed by umoci. It can be made outside
-// of the enclosure too, but its recipe is only run inside.
+// Layout returns a cached OCI layout with a tree as its only image, tagged "latest" and packed by umoci.
 func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
-	return keep(ctx, "layout", filepath.Base(tree), func(ctx context.Context, path string) error {
-		image := path + ":latest"
-		for _, args := range [][]string{
-			{"init", "--layout", path},
-			{"new", "--image", image},
-			{"insert", "--image", image, tree, "/"},
-		} {
-			if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
-				return err
+	return keep(ctx, "layout", "an image of "+filepath.Base(tree)+", packed by umoci", filepath.Base(tree),
+		func(ctx context.Context, path string) error {
+			image := path + ":latest"
+			for _, args := range [][]string{
+				{"init", "--layout", path},
+				{"new", "--image", image},
+				{"insert", "--image", image, tree, "/"},
+			} {
+				if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
 }
 
 // Push copies a layout's image to a registry with skopeo and returns the manifest's digest.
@@ -92,34 +84,39 @@ func (p *Publisher) Push(ctx context.Context, r *Registry, layout, repository st
 	return strings.TrimSpace(string(text)), nil
 }
 
-// Manifest is the manifest that a registry has under a name.
+// Manifest returns the manifest that a registry has under a name.
 func (p *Publisher) Manifest(ctx context.Context, r *Registry, repository string) (string, error) {
 	args := append([]string{"inspect", "--raw"}, r.skopeo("")...)
 	return Tool(ctx, p.tools, "skopeo", append(args, "docker://"+r.Host+"/"+repository)...)
 }
 
-// Sign signs what "HOST/REPOSITORY@DIGEST" names as cosign 3 does: a bundle, attached as a referrer.
+// Sign signs "HOST/REPOSITORY@DIGEST" with cosign 3: a bundle, attached as a referrer.
 func (p *Publisher) Sign(ctx context.Context, r *Registry, reference string) error {
 	args := append([]string{"sign", "--yes", "--key", p.Key, "--signing-config", p.signingConfig()}, r.cosign()...)
 	_, err := p.cosign(ctx, append(args, reference)...)
 	return err
 }
 
-// SignOld signs as cosign 2 does: a payload and a signature, under a tag made of the digest.
+// SignOld signs a reference with cosign 2: a payload and a signature, under a tag made of the digest.
 func (p *Publisher) SignOld(ctx context.Context, r *Registry, reference string) error {
+	old, err := OldTools(ctx)
+	if err != nil {
+		return err
+	}
 	args := append([]string{"sign", "--yes", "--key", p.Key, "--tlog-upload=false"}, r.cosign()...)
-	_, err := Tool(ctx, p.old, "cosign", append(args, reference)...)
+	_, err = Tool(ctx, old, "cosign", append(args, reference)...)
 	return err
 }
 
-// Verify asks cosign 3 whether a reference is signed by this publisher.
+// Verify returns an error unless cosign 3 finds a signature by this publisher on a reference.
 func (p *Publisher) Verify(ctx context.Context, r *Registry, reference string) error {
-	args := append([]string{"verify", "--key", p.public, "--insecure-ignore-tlog=true", "--private-infrastructure"}, r.cosign()...)
+	args := append([]string{"verify", "--key", p.public, "--insecure-ignore-tlog=true", "--private-infrastructure"},
+		r.cosign()...)
 	_, err := p.cosign(ctx, append(args, reference)...)
 	return err
 }
 
-// Release pushes a tree's image and signs it: the usual way to publish. It returns the digest.
+// Release pushes the image of a tree, signs it and returns the manifest's digest.
 func (p *Publisher) Release(ctx context.Context, r *Registry, tree, repository string) (string, error) {
 	layout, err := p.Layout(ctx, tree)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// qemu runs a host in a machine of QEMU. It is always emulated: /dev/kvm may be there and still not run a stock kernel,
-// only a boot would tell, and a suite whose limits hold for one and not for the other is worth little.
+// qemu runs a host in a machine of QEMU. The machine is always emulated: a /dev/kvm that exists may still fail to run
+// a stock kernel, which only a boot would show, and the limits of the tests could not suit both.
 //
-// The firmware's part is played by -kernel and -initrd, with what the mutable host has in /boot: as on a real host whose
-// boot chain the agent never touches.
+// -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a
+// real host, whose boot chain the agent never touches.
 type qemu struct {
 	host  *Host
 	ports chan *port
@@ -27,20 +27,20 @@ func (q *qemu) link() string { return "vm-" + q.host.Name }
 
 func (q *qemu) device() string { return "/dev/vda" }
 
-// limit is for a boot that takes a minute of two processors, also when they have as much to do for others: eight minutes
-// were seen beside two more machines.
+// limit allows for a boot on processors that are busy with other things: it takes a minute alone, and took eight
+// beside two more machines.
 func (q *qemu) limit() time.Duration { return 20 * time.Minute }
 
-// dir is for what the machine needs besides its disk. Names of sockets are short, so it is not the run's directory.
+// dir is for what the machine needs besides its disk. The run's directory is too long a name for sockets.
 func (q *qemu) dir() string { return q.host.disk + ".qemu" }
 
 const (
 	guestUnit    = "lab-guest.service"
-	guestProgram = "/var/lib/lab/labguest" // in /var, which every root has from the host
+	guestProgram = "/var/lib/lab/labguest" // in /var, which all roots share
 )
 
-// guestUnitText keeps the guest running in every root. It is not part of an orderly shutdown: a command is ended by what
-// ends all processes before the switch, as one that an administrator left running would be.
+// guestUnitText keeps the guest running in every root. The guest takes no part in an orderly shutdown: as a command
+// that an administrator left running, it is killed with all other processes right before the switch.
 const guestUnitText = `[Unit]
 Description=Run commands for the lab
 DefaultDependencies=no
@@ -53,7 +53,7 @@ Restart=always
 RestartSec=100ms
 `
 
-// furnish puts the guest on the disk and takes the kernel from it. The machine has the disk for itself then.
+// furnish puts the guest on the disk, takes the kernel from it and unmounts it.
 func (q *qemu) furnish(ctx context.Context) error {
 	guest, err := guestBinary(ctx)
 	if err != nil {
@@ -64,7 +64,8 @@ func (q *qemu) furnish(ctx context.Context) error {
 	if err := writeFile(filepath.Join(units, guestUnit), guestUnitText); err != nil {
 		return err
 	}
-	for _, dir := range []string{q.dir(), filepath.Join(units, "sysinit.target.wants"), filepath.Dir(filepath.Join(root, guestProgram))} {
+	for _, dir := range []string{q.dir(), filepath.Join(units, "sysinit.target.wants"),
+		filepath.Dir(filepath.Join(root, guestProgram))} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -84,7 +85,7 @@ func (q *qemu) furnish(ctx context.Context) error {
 	return unix.Unmount(root, 0)
 }
 
-// patient keeps systemd from giving up on services and devices that are only slow.
+// patient keeps systemd from giving up on slow services and devices.
 const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=5min"
 
 func (q *qemu) command() (*exec.Cmd, error) {
@@ -92,8 +93,8 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		return nil, err
 	}
 	args := []string{
-		// One processor. With several, one may go on with code that another has patched meanwhile, which the emulator does not
-		// see in time, and a guest that loads live patches goes down with it now and then.
+		// One processor. With several, one may still run code that another has just patched: the emulator notices too
+		// late, and a guest that loads live patches sometimes crashes.
 		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
@@ -105,13 +106,14 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
 	}
-	// the disk dies with the run, and its writes need not outlive the machine that runs the lab
+	// The disk is removed with the run: its writes need not survive a crash of the machine that runs the lab.
 	drive := []string{"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image}
 	if log := q.host.log; log != nil {
 		if err := log.renew(context.Background()); err != nil {
 			return nil, err
 		}
-		// The log puts a header to every request, and QEMU merges as many as fit without it: that would be an I/O error.
+		// The log adds a header to every request. QEMU merges as many requests as fit without it, which would be an
+		// I/O error.
 		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on,request-merging=off")
 	}
 	args = append(args, drive...)
@@ -135,11 +137,11 @@ func portSocket(host string, i int) string { return fmt.Sprintf("/run/lab/%s.qem
 const (
 	// portCount is how many commands can run at once.
 	portCount = 6
-	// visitorPort is one more, for a process beside the one that keeps the host: a port has one other end at a time.
+	// visitorPort is one more port, for another process than the one that runs the host: a port takes one connection.
 	visitorPort = portCount
 )
 
-// VisitMachine runs a command in the machine of another process; inside its enclosure only.
+// VisitMachine runs a command in a machine that another process runs; inside its enclosure only.
 func VisitMachine(ctx context.Context, name string, stdin io.Reader, args ...string) Result {
 	return (&port{socket: portSocket(name, visitorPort)}).run(ctx, nil, stdin, args)
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// FullReboot runs a command in the host that reboots it, and boots it again as its firmware would: a full reboot ends
-// the container or the machine, a soft one does not. It returns the stamp of the new boot, in which nothing of the old
-// /run is left.
+// FullReboot runs a command in the host that reboots it, and boots it again in place of its firmware: a full reboot
+// ends the container or the machine, a soft one does not. It returns the stamp of the new boot, which has an empty
+// /run.
 func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, error) {
 	if r := h.Run(ctx, command...); r.Code > 0 && r.Code < 128 {
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %s", h.Name, r)
@@ -17,7 +17,8 @@ func (h *Host) FullReboot(ctx context.Context, command ...string) (BootStamp, er
 	return h.AwaitReboot(ctx, h.way.limit())
 }
 
-// AwaitReboot waits until the host reboots by itself, in a time, and boots it again.
+// AwaitReboot waits until the host reboots, within a limit, and boots it again. A kernel that panics and does not
+// reboot is an error.
 func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp, error) {
 	select {
 	case <-h.ended:
@@ -26,10 +27,13 @@ func (h *Host) AwaitReboot(ctx context.Context, limit time.Duration) (BootStamp,
 	case <-time.After(limit):
 		return BootStamp{}, fmt.Errorf("cannot reboot host %s: %w", h.Name, errStaysUp)
 	}
+	if h.panics.stayed() {
+		return BootStamp{}, fmt.Errorf("cannot reboot host %s: it stays as it is: %w", h.Name, h.Alive())
+	}
 	if err := h.boot(); err != nil {
 		return BootStamp{}, err
 	}
 	return h.Stamp(ctx)
 }
 
-var errStaysUp = errors.New("the host has not ended: that was no full reboot")
+var errStaysUp = errors.New("the host still runs: that was no full reboot")

@@ -32,9 +32,9 @@ type Registry struct {
 	cmd            *exec.Cmd
 }
 
-// RegistryOptions is what tests choose of a registry.
+// RegistryOptions are what a test chooses for a registry.
 type RegistryOptions struct {
-	TLS            bool   // with a certificate of a CA of its own, which nobody trusts yet
+	TLS            bool   // with a certificate of its own CA, which nobody trusts yet
 	User, Password string // basic authentication, if set
 }
 
@@ -67,7 +67,7 @@ func StartRegistry(ctx context.Context, o RegistryOptions) (*Registry, error) {
 	return r, r.Start()
 }
 
-// configure writes what the configuration refers to, and returns it.
+// configure returns the configuration, and writes the files that it names.
 func (r *Registry) configure(port int, o RegistryOptions) (string, error) {
 	var c strings.Builder
 	fmt.Fprintf(&c, "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"+
@@ -93,7 +93,7 @@ func (r *Registry) configure(port int, o RegistryOptions) (string, error) {
 	return c.String(), nil
 }
 
-// certify makes a key and a certificate that is its own CA.
+// certify writes a key and a certificate that is its own CA.
 func (r *Registry) certify() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -105,7 +105,8 @@ func (r *Registry) certify() error {
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
 		DNSNames: []string{HostName}, IPAddresses: []net.IP{net.ParseIP(Addr)},
 		IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -119,10 +120,11 @@ func (r *Registry) certify() error {
 	if err := writeFile(r.CA, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(r.dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	return writeFile(filepath.Join(r.dir, "key.pem"),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }
 
-// Start starts the registry, also again after [Registry.Stop], with what it had stored.
+// Start starts the registry. After [Registry.Stop] it has what it had stored.
 func (r *Registry) Start() error {
 	tools, err := Tools(context.Background())
 	if err != nil {
@@ -154,13 +156,14 @@ func (r *Registry) Start() error {
 	return nil
 }
 
-// Stop ends the registry; what it has stored stays.
+// Stop ends the registry and keeps what it has stored.
 func (r *Registry) Stop() {
 	_ = r.cmd.Process.Kill()
 	_ = r.cmd.Wait()
 }
 
-// skopeo are the options by which skopeo reaches the registry: as "dest-" of a copy, or "" where there is only one side.
+// skopeo returns the options with which skopeo reaches the registry; side is "src-" or "dest-" for a copy, otherwise
+// "".
 func (r *Registry) skopeo(side string) []string {
 	args := []string{"--" + side + "tls-verify=false"}
 	if r.user != "" {
@@ -169,7 +172,7 @@ func (r *Registry) skopeo(side string) []string {
 	return args
 }
 
-// cosign are the options by which cosign reaches the registry.
+// cosign returns the options with which cosign reaches the registry.
 func (r *Registry) cosign() []string {
 	args := []string{"--allow-insecure-registry"}
 	if r.CA == "" {
@@ -181,7 +184,7 @@ func (r *Registry) cosign() []string {
 	return args
 }
 
-// Storage is the directory with what the registry has stored, for tests that damage it.
+// Storage returns the directory in which the registry stores its content, for tests that damage it.
 func (r *Registry) Storage() string { return filepath.Join(r.dir, "storage") }
 
 func freePort() (int, error) {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A run is one enclosure's state outside of it: a directory below the cache, with a lock that its processes hold for as
-// long as one of them lives, and a cgroup of the same name.
+// A run is the state of one enclosure outside of it: a directory below the cache, with a lock that is held as long as
+// one of its processes lives, and a cgroup of the same name.
 type run struct {
 	dir    string
 	cgroup string
@@ -26,7 +26,7 @@ func newRun() (*run, error) {
 	if err := os.MkdirAll(runsDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of runs: %w", err)
 	}
-	// Nobody may sweep the directory away between its making and its locking.
+	// No sweep may remove the directory before it is locked.
 	all, err := lockFile(filepath.Join(runsDir(), "lock"), unix.LOCK_EX)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func newRun() (*run, error) {
 
 const runPrefix = "updatectl-lab-"
 
-// cgroupRoot is where the machine has its cgroup2 hierarchy: alone, or beside the old ones.
+// cgroupRoot returns where the machine has its cgroup2 hierarchy, alone or beside the old ones.
 func cgroupRoot() string {
 	const hybrid = "/sys/fs/cgroup/unified"
 	if _, err := os.Stat(filepath.Join(hybrid, "cgroup.procs")); err == nil {
@@ -60,7 +60,7 @@ func cgroupRoot() string {
 
 func runCgroup(dir string) string { return filepath.Join(cgroupRoot(), filepath.Base(dir)) }
 
-// remove ends a run whose processes are gone, or go now.
+// remove removes a run and kills what is left of its processes.
 func (r *run) remove() {
 	if err := clearRun(r.dir); err != nil {
 		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
@@ -68,7 +68,7 @@ func (r *run) remove() {
 	r.lock.Close()
 }
 
-// Sweep removes what killed runs have left behind. A run that is alive holds its lock and is left alone.
+// Sweep removes what killed runs have left behind. A run that is alive holds its lock and is not touched.
 func Sweep() error {
 	if err := os.MkdirAll(runsDir(), 0o755); err != nil {
 		return fmt.Errorf("cannot make the directory of runs: %w", err)
@@ -99,13 +99,12 @@ func Sweep() error {
 	return nil
 }
 
-// clearRun kills what is still in a run's cgroup (nothing, as far as the kernel kept its promises), then removes the
-// cgroup and the directory.
+// clearRun kills what is still in a run's cgroup, normally nothing, and removes the cgroup and the directory.
 func clearRun(dir string) error {
 	cgroup := runCgroup(dir)
 	if _, err := os.Stat(cgroup); err == nil {
 		if err := os.WriteFile(filepath.Join(cgroup, "cgroup.kill"), []byte("1"), 0); err != nil {
-			return fmt.Errorf("cannot end what is left of a run: %w", err)
+			return fmt.Errorf("cannot kill what is left of a run: %w", err)
 		}
 		if err := awaitEmpty(cgroup); err != nil {
 			return err
@@ -120,7 +119,7 @@ func clearRun(dir string) error {
 	return nil
 }
 
-// awaitEmpty waits until no process is left in a cgroup: the killed ones need a moment.
+// awaitEmpty waits until no process is left in a cgroup: killed ones need a moment to end.
 func awaitEmpty(cgroup string) error {
 	return poll(patience, func() (bool, error) {
 		events, err := os.ReadFile(filepath.Join(cgroup, "cgroup.events"))

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Start boots a host for a test and stops it at its end. Of a host whose test failed, console and journal are kept.
+// Start boots a host for a test and stops it when the test ends. It keeps console and journal of a test that failed.
 func Start(t testing.TB, o Options) *Host {
 	t.Helper()
 	h, err := Boot(t.Context(), o)
@@ -25,7 +25,7 @@ func Start(t testing.TB, o Options) *Host {
 	return h
 }
 
-// keepLogs writes what the host has to say into the cache, and tells where.
+// keepLogs writes console and journal to a file in the cache, and returns a sentence that names it.
 func (h *Host) keepLogs(test string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -38,7 +38,7 @@ func (h *Host) keepLogs(test string) string {
 	return "console and journal of host " + h.Name + " are in " + path
 }
 
-// Must runs a command in the host that has to succeed, and returns what it printed, without the last line's end.
+// Must runs a command in the host and returns its output without the last newline. The test fails if the command does.
 func (h *Host) Must(t testing.TB, args ...string) string {
 	t.Helper()
 	r := h.Run(t.Context(), args...)
@@ -48,7 +48,25 @@ func (h *Host) Must(t testing.TB, args ...string) string {
 	return strings.TrimSuffix(r.Stdout, "\n")
 }
 
-// NewRegistry starts a registry for a test and stops it at its end.
+// Await calls done until it returns true, and reports whether it did within a limit. The test fails at once if the
+// host ends meanwhile.
+func (h *Host) Await(t testing.TB, limit time.Duration, done func() bool) bool {
+	t.Helper()
+	const interval = 200 * time.Millisecond // done usually runs a command in the host
+	for deadline := time.Now().Add(limit); ; time.Sleep(interval) {
+		if done() {
+			return true
+		}
+		if err := h.Alive(); err != nil {
+			t.Fatalf("host %s: %v\n%s", h.Name, err, h.Console())
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+// NewRegistry starts a registry for a test and stops it when the test ends.
 func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	t.Helper()
 	r, err := StartRegistry(t.Context(), o)
@@ -59,7 +77,7 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	return r
 }
 
-// NewProbe polls the host's web server for a test.
+// NewProbe polls the host's web server until the test ends.
 func (h *Host) NewProbe(t testing.TB) *Probe {
 	t.Helper()
 	p, err := StartProbe("http://" + h.Addr + "/")

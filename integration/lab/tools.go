@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// toolsRecipe is the tree with everybody else's tools: peers that the product must agree with. forky has cosign 3,
-// which writes bundles, and composefs.
+// toolsRecipe is the tree with other people's tools, which the product must agree with. forky has composefs, and
+// cosign 3, which writes bundles.
 var toolsRecipe = recipe{
 	Suites:   []string{"forky"},
 	Packages: []string{"cosign", "composefs", "umoci", "skopeo", "docker-registry", "ca-certificates", "attr"},
@@ -24,21 +24,30 @@ var oldToolsRecipe = recipe{
 	Packages: []string{"cosign", "ca-certificates"},
 }
 
-// Tools is a tree with tools that run chrooted: cosign (3), mkcomposefs, composefs-info, mount.composefs, umoci, skopeo,
-// docker-registry. They see /tmp, the cache and, inside the enclosure, its network.
+// Tools returns a tree with tools that run chrooted: cosign (3), mkcomposefs, composefs-info, mount.composefs, umoci,
+// skopeo, docker-registry. They see /tmp, the cache and the enclosure's network.
 func Tools(ctx context.Context) (string, error) { return tree(ctx, "tools", toolsRecipe) }
 
-// OldTools is a tree with the cosign of Debian 13, of version 2.
+// OldTools returns a tree with cosign 2, of Debian 13.
 func OldTools(ctx context.Context) (string, error) { return tree(ctx, "tools-old", oldToolsRecipe) }
 
-// opened are the trees of tools that this enclosure has opened.
-var opened sync.Map
+// opened holds the trees of tools that this enclosure has opened.
+var opened struct {
+	sync.Mutex
+	trees map[string]bool
+}
 
-// openTools gives a tree of tools what its programs need to see. Only inside the enclosure, whose mounts are its own.
+// openTools gives a tree of tools what its programs need to see; inside the enclosure only, whose mounts are its own.
 func openTools(tree string) error {
-	if _, done := opened.LoadOrStore(tree, true); done {
+	opened.Lock()
+	defer opened.Unlock()
+	if opened.trees[tree] {
 		return nil
 	}
+	if opened.trees == nil {
+		opened.trees = map[string]bool{}
+	}
+	opened.trees[tree] = true
 	hosts := filepath.Join(tree, "etc/hosts") // with the registry's name in it
 	if err := os.WriteFile(hosts, nil, 0o644); err != nil {
 		return fmt.Errorf("cannot open the tools: %w", err)
@@ -61,7 +70,7 @@ func openTools(tree string) error {
 	return nil
 }
 
-// Chrooted is a command of a tree of tools. It starts in the caller's directory if the tree has it, as it has /tmp.
+// Chrooted returns a command of a tree of tools, which has to be open.
 func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{name}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: tree, Pdeathsig: syscall.SIGKILL}
@@ -70,8 +79,11 @@ func Chrooted(ctx context.Context, tree, name string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// Tool runs a tool of a tree and returns what it printed; inside the enclosure only.
+// Tool runs a tool of a tree and returns its output; inside the enclosure only.
 func Tool(ctx context.Context, tree, name string, args ...string) (string, error) {
+	if err := openTools(tree); err != nil {
+		return "", err
+	}
 	cmd := Chrooted(ctx, tree, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

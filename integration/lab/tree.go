@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// recipe is everything that decides what a tree contains, except the state of the archive. It is hashed into the tree's
-// name in the cache.
+// recipe is everything that decides what a tree contains, except the state of the archive. It is hashed into the
+// tree's name in the cache.
 type recipe struct {
 	Suites   []string // the first is the distribution; "-security" ones come from the security archive
 	Packages []string
@@ -18,8 +18,13 @@ type recipe struct {
 	Hook     string            // shell, then run in the tree
 }
 
-// server is what both images of the lab have: what an ordinary small server has, and services whose data and whose
-// answers tell how an update went.
+// leanly are the options of dpkg: it leaves out what no test looks at, a quarter of all files, and does not wait for
+// the disk, because an interrupted build starts anew.
+var leanly = []string{"force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/man/*",
+	"path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*"}
+
+// server lists what all images of the lab have: what is on an ordinary small server, and services whose data and
+// answers show how an update went.
 var server = []string{
 	"systemd", "systemd-sysv", "dbus", "libpam-systemd", "systemd-resolved", "linux-image-amd64",
 	"openssh-server", "nginx-light", "redis-server",
@@ -27,7 +32,7 @@ var server = []string{
 	"vim-tiny", "less", "kmod", "procps", "locales", "acl", "libcap2-bin",
 }
 
-// V1 is the tree of the first image: Debian trixie as it was released, with cron.
+// V1 returns the tree of the first image: Debian trixie as it was released, with cron.
 func V1(ctx context.Context) (string, error) {
 	return tree(ctx, "v1", recipe{
 		Suites:   []string{"trixie"},
@@ -37,7 +42,8 @@ func V1(ctx context.Context) (string, error) {
 	})
 }
 
-// V2 is the tree of the second image: the same with all updates, without cron and with memcached.
+// V2 returns the tree of the second image: the same with all updates, without cron and with memcached. It is installed
+// on its own, not upgraded from V1, so that users and groups have other ids, as between two builds of an image.
 func V2(ctx context.Context) (string, error) {
 	return tree(ctx, "v2", recipe{
 		Suites:   []string{"trixie", "trixie-updates", "trixie-security"},
@@ -47,7 +53,7 @@ func V2(ctx context.Context) (string, error) {
 	})
 }
 
-// V3 is the tree of a third image, with a kernel that is newer by more than a fix: of Debian forky.
+// V3 returns the tree of a third image, Debian forky: its kernel is newer by more than a fix.
 func V3(ctx context.Context) (string, error) {
 	return tree(ctx, "v3", recipe{
 		Suites:   []string{"forky"},
@@ -57,27 +63,32 @@ func V3(ctx context.Context) (string, error) {
 	})
 }
 
-// NoKernel is V2's tree without a kernel and its modules, as images for containers are.
+// NoKernel returns V2's tree without a kernel and its modules, as images for containers are.
 func NoKernel(ctx context.Context) (string, error) {
 	v2, err := V2(ctx)
 	if err != nil {
 		return "", err
 	}
-	return keep(ctx, "nokernel", filepath.Base(v2), func(ctx context.Context, path string) error {
-		if out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
-		}
-		const strip = `cd "$0"; rm -rf usr/lib/modules boot/* vmlinuz* initrd.img*; echo nokernel >usr/share/lab/version
-sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release; echo 'lab image version nokernel' >usr/share/lab/www/index.html`
-		if out, err := exec.CommandContext(ctx, "sh", "-ec", strip, path).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot take the kernel from a tree: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "nokernel", "v2 without a kernel", filepath.Base(v2),
+		func(ctx context.Context, path string) error {
+			copied := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", v2, path)
+			if out, err := copied.CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot copy a tree: %w\n%s", err, out)
+			}
+			const strip = `cd "$0"
+rm -rf usr/lib/modules boot/* vmlinuz* initrd.img*
+echo nokernel >usr/share/lab/version
+echo 'lab image version nokernel' >usr/share/lab/www/index.html
+sed -i 's/^IMAGE_VERSION=.*/IMAGE_VERSION=nokernel/' usr/lib/os-release`
+			if out, err := exec.CommandContext(ctx, "sh", "-ec", strip, path).CombinedOutput(); err != nil {
+				return fmt.Errorf("cannot remove the kernel from a tree: %w\n%s", err, out)
+			}
+			return nil
+		})
 }
 
-// imageHook makes an image of an installation: what belongs to one host goes, what cannot run in a container or makes
-// no sense on an image (its packages are not updated one by one) is masked as an author of such images would do.
+// imageHook turns an installation into an image: it removes what belongs to one host, and masks what makes no sense
+// there, as the author of an image would: its packages are not updated one by one.
 const imageHook = `
 rm -f /etc/hostname /etc/ssh/ssh_host_*
 : >/etc/machine-id
@@ -88,23 +99,31 @@ systemctl disable systemd-networkd-wait-online.service
 systemctl mask apt-daily.timer apt-daily-upgrade.timer
 setfacl -m u:redis:r /usr/share/lab/version
 setcap cap_net_raw+ep /usr/bin/ping
+# With the drivers of the lab's machines only: the emulator takes seconds to unpack all others.
+# No machine boots from V3.
+if command -v update-initramfs && test -d /etc/initramfs-tools; then
+	printf '%s\n' MODULES=list COMPRESS=gzip COMPRESSLEVEL=1 >/etc/initramfs-tools/conf.d/lab
+	printf '%s\n' ext4 virtio_blk virtio_pci >>/etc/initramfs-tools/modules
+	update-initramfs -c -k all
+	ln -sf boot/initrd.img-* /initrd.img
+fi
 `
 
-// imageFiles are the files that tell the images of the lab apart.
+// imageFiles returns the files that distinguish the images of the lab.
 func imageFiles(version, word string) map[string]string {
 	return map[string]string{
 		"/usr/share/lab/version":        version + "\n",
 		"/usr/share/lab/www/index.html": "lab image version " + version + "\n",
-		// The page lies in /usr: one in /var would be carried over and say nothing about the image.
+		// The page is in /usr: in /var it would be kept across switches and say nothing about the image.
 		"/etc/nginx/sites-available/default": `server {
 	listen 80 default_server;
 	listen [::]:80 default_server;
 	root /usr/share/lab/www;
 }
 `,
-		// Says which image's units PID 1 has started, as /usr/share/lab/version says which image's files it sees.
+		// Records whose units PID 1 has started; /usr/share/lab/version says whose files are mounted.
 		"/usr/lib/systemd/system/lab-identity.service": `[Unit]
-Description=Note which lab image was started
+Description=Record which lab image was started
 
 [Service]
 Type=oneshot
@@ -114,27 +133,36 @@ ExecStart=/bin/cp /usr/share/lab/version /run/lab-identity
 [Install]
 WantedBy=multi-user.target
 `,
-		// Two files for merging: one the image changes between versions, one it never does.
+		// Two files for merging: one that changes between images, and one that does not.
 		"/etc/lab/changing.conf": "# set by the image\nmotto = " + word + "\nlimit = 10\n",
 		"/etc/lab/constant.conf": "# set by the image\ncolour = blue\n",
 	}
 }
 
-// tree returns a cached tree of Debian.
+// tree returns the path of a cached tree of Debian.
 func tree(ctx context.Context, name string, r recipe) (string, error) {
-	return keep(ctx, name, r, func(ctx context.Context, path string) error { return debootstrap(ctx, path, r) })
+	what := fmt.Sprintf("Debian %s, %d packages and what they depend on", r.Suites[0], len(r.Packages))
+	recipe := struct {
+		recipe
+		Options []string
+	}{r, leanly}
+	return keep(ctx, name, what, recipe, func(ctx context.Context, path string) error {
+		return debootstrap(ctx, path, r)
+	})
 }
 
-// debootstrap makes a tree with mmdebstrap, which keeps its mounts to itself.
+// debootstrap makes a tree with mmdebstrap, which has a mount namespace of its own.
 func debootstrap(ctx context.Context, path string, r recipe) error {
 	m, err := findMirrors(ctx)
 	if err != nil {
 		return err
 	}
 	args := []string{"--mode=root", "--variant=apt", "--format=directory",
-		"--aptopt=Acquire::Check-Valid-Until \"false\"",
-		"--include=" + strings.Join(r.Packages, ","),
-		r.Suites[0], path}
+		"--aptopt=Acquire::Check-Valid-Until \"false\""}
+	for _, option := range leanly {
+		args = append(args, "--dpkgopt="+option)
+	}
+	args = append(args, "--include="+strings.Join(r.Packages, ","), r.Suites[0], path)
 	for _, suite := range r.Suites {
 		uri := m.Main
 		if strings.HasSuffix(suite, "-security") {
@@ -143,7 +171,8 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 		args = append(args, fmt.Sprintf("deb %s %s main", uri, suite))
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000") // one time stamp for whatever asks for it
+	// One time stamp for whatever asks for it. No package generates an initrd: the hook does so, once.
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000", "INITRD=No")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot run mmdebstrap: %w\n%s", err, out)
@@ -166,38 +195,55 @@ func writeFile(path, text string) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// disk returns a cached disk image with an ext4 file system made of a tree, with room to work in. It is sparse.
-func disk(ctx context.Context, name, tree string) (string, error) {
+// HostDisk returns the path of the disk that hosts are booted from, with [V1].
+func HostDisk(ctx context.Context) (string, error) { return diskOf(ctx, V1) }
+
+// oldDisk is the disk of [StartOld].
+func oldDisk(ctx context.Context) (string, error) { return diskOf(ctx, Old) }
+
+func diskOf(ctx context.Context, tree Thing) (string, error) {
+	path, err := tree(ctx)
+	if err != nil {
+		return "", err
+	}
+	return disk(ctx, path)
+}
+
+// disk returns the path of a cached disk image whose ext4 file system has the files of a tree, and room to work in. It
+// is sparse.
+func disk(ctx context.Context, tree string) (string, error) {
 	type diskRecipe struct {
 		Tree string
 		Size int64
 	}
 	r := diskRecipe{filepath.Base(tree), diskSize}
-	return keep(ctx, name, r, func(ctx context.Context, path string) error {
-		f, err := os.Create(path)
-		if err != nil {
-			return err
-		}
-		if err := f.Truncate(r.Size); err != nil {
-			f.Close()
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		// verity: as on a host made for it; this kernel may not have the feature, and does not mind the flag
-		out, err := exec.CommandContext(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "verity", "-m", "0", "-d", tree, path).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("cannot run mke2fs: %w\n%s", err, out)
-		}
-		return nil
-	})
+	return keep(ctx, "disk", "a file system with "+filepath.Base(tree), r,
+		func(ctx context.Context, path string) error {
+			f, err := os.Create(path)
+			if err != nil {
+				return err
+			}
+			if err := f.Truncate(r.Size); err != nil {
+				f.Close()
+				return err
+			}
+			if err := f.Close(); err != nil {
+				return err
+			}
+			// verity, as on a host prepared for it; a kernel without the feature ignores the flag.
+			out, err := exec.CommandContext(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "verity", "-m", "0", "-d", tree,
+				path).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("cannot run mke2fs: %w\n%s", err, out)
+			}
+			return nil
+		})
 }
 
-// diskSize is room for the host's own tree, two staged images and what tests write.
+// diskSize has room for the host's own tree, two staged images and what tests write.
 const diskSize = 6 << 30
 
-// copySparse copies a disk image and keeps its holes, or shares its blocks where the file system can.
+// copySparse copies a disk image with its holes, or shares its blocks where the file system can.
 func copySparse(ctx context.Context, from, to string) error {
 	out, err := exec.CommandContext(ctx, "cp", "--reflink=auto", "--sparse=always", from, to).CombinedOutput()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// A Wire lies between hosts and a registry, and can be damaged. Its tag and blob names are the registry's.
+// A Wire connects hosts to a registry, and can be damaged. Repositories and tags have the same names on it.
 type Wire struct {
 	Host string // "registry.lab.test:PORT", to be used instead of the registry's
 
@@ -22,13 +22,13 @@ type Wire struct {
 	damage func(io.Reader) io.Reader
 }
 
-// Kinds of what a registry serves.
+// What a registry serves.
 const (
 	Manifests = "/manifests/"
 	Blobs     = "/blobs/"
 )
 
-// NewWire lays a wire to a registry, undamaged, for the time of a test.
+// NewWire lays an undamaged wire to a registry for the duration of a test.
 func NewWire(t testing.TB, r *Registry) *Wire {
 	t.Helper()
 	w := &Wire{}
@@ -46,8 +46,8 @@ func NewWire(t testing.TB, r *Registry) *Wire {
 	return w
 }
 
-// Damage changes all bodies of one kind, from now on, until [Wire.Repair]. The announced length stays: when fewer bytes
-// come, the connection is cut where they end.
+// Damage changes all bodies of one kind until [Wire.Repair]. The announced length stays: a shorter body ends with a
+// cut connection.
 func (w *Wire) Damage(kind string, how func(io.Reader) io.Reader) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

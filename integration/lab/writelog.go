@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A WriteLog is what a machine wrote to its disk, in the order in which the disk took it, as QEMU's driver blklogwrites
-// notes it in the format of dm-log-writes. A disk that loses its power keeps what was written before the last flush;
-// of what came later any part may be lost.
+// A WriteLog is what a machine wrote to its disk, in the order in which the disk completed it, as QEMU's driver
+// blklogwrites logs it in the format of dm-log-writes. A disk that loses its power keeps what was written before the
+// last flush; any part of what came later may be lost.
 type WriteLog struct {
 	Writes []Write
 
 	file string
-	size int64 // how much of the file the writes take
+	size int64 // of the part of the file that was read
 }
 
 // A Write is one request that a disk has completed.
@@ -27,24 +27,24 @@ type Write struct {
 	Offset, Length int64
 	// Flush makes everything before it durable. It carries no data.
 	Flush bool
-	// Through is durable when it is complete.
+	// Through means that the write was durable when it completed.
 	Through bool
-	// Discard has no data either; what it names reads as zeros.
+	// Discard has no data either; its range reads as zeros.
 	Discard bool
 
-	data int64 // where the log has it
+	data int64 // offset in the log
 }
 
-// A PowerCut is a moment at which the power goes.
+// A PowerCut is a moment at which the power is cut.
 type PowerCut struct {
 	// After is how many requests the disk had completed.
 	After int
-	// Seed chooses which of those that were not flushed reached the disk all the same, as disks write in the order they
-	// like; 0 is none of them.
+	// Seed chooses which of the requests that were not flushed reached the disk all the same, because a disk may
+	// reorder them; 0 is none.
 	Seed uint64
 }
 
-// sector is the unit of a log: it begins with one about itself, and every request has one before its data.
+// sector is the unit of a log: it begins with one sector of header, and every request has one before its data.
 const sector = 512
 
 // The flags of a request in the log.
@@ -55,16 +55,16 @@ const (
 	flagMark
 )
 
-// errWriteLog is returned for a log that is none, or that has lost its thread.
-var errWriteLog = errors.New("that is no log of writes")
+// errWriteLog is returned for a file that is not, or not only, a log of writes.
+var errWriteLog = errors.New("this is not a log of writes")
 
-// ReadWriteLog reads the log of a machine, which may still run.
+// ReadWriteLog reads the log of a machine, which may still be running.
 func ReadWriteLog(file string) (*WriteLog, error) {
 	l := &WriteLog{file: file, size: sector}
 	return l, l.Follow()
 }
 
-// Follow reads what has been logged since.
+// Follow reads what has been logged since the last call.
 func (l *WriteLog) Follow() error {
 	f, err := os.Open(l.file)
 	if err != nil {
@@ -83,8 +83,8 @@ func (l *WriteLog) Follow() error {
 	}
 }
 
-// readWrite reads the request that the log has at a place, and how much of the log it takes: nothing when the log, which
-// is longer than what was written into it, has no more.
+// readWrite returns the request at an offset of the log, and how many bytes of the log it takes: 0 at the end of the
+// log. The file is longer than the log.
 func readWrite(f io.ReaderAt, at int64) (Write, int64, error) {
 	var head [sector]byte
 	if n, err := f.ReadAt(head[:], at); n < len(head) {
@@ -95,7 +95,7 @@ func readWrite(f io.ReaderAt, at int64) (Write, int64, error) {
 	}
 	first, count := binary.LittleEndian.Uint64(head[0:]), binary.LittleEndian.Uint64(head[8:])
 	flags := binary.LittleEndian.Uint64(head[16:])
-	const most = 1 << 40 / sector // of a disk, and of a request
+	const most = 1 << 40 / sector // sectors of a disk, and of a request
 	if flags >= flagMark || first > most || count > most {
 		return Write{}, 0, errWriteLog
 	}
@@ -111,7 +111,7 @@ func readWrite(f io.ReaderAt, at int64) (Write, int64, error) {
 		return w, 0, nil
 	}
 	var last [1]byte
-	if n, err := f.ReadAt(last[:], w.data+w.Length-1); n == 0 { // it is being written
+	if n, err := f.ReadAt(last[:], w.data+w.Length-1); n == 0 { // it is still being written
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -120,7 +120,7 @@ func readWrite(f io.ReaderAt, at int64) (Write, int64, error) {
 	return w, sector + w.Length, nil
 }
 
-// Find returns the places of the writes, from one on, that begin with a text.
+// Find returns the indices of the writes, starting at from, that begin with a text.
 func (l *WriteLog) Find(from int, text string) ([]int, error) {
 	f, err := os.Open(l.file)
 	if err != nil {
@@ -146,7 +146,7 @@ func (l *WriteLog) Find(from int, text string) ([]int, error) {
 // maxText bounds what is read of a file in the log.
 const maxText = 64 << 10
 
-// Text is what a write wrote, up to the zeros that fill its last block.
+// Text returns what a write wrote, up to the zeros that fill its last block.
 func (l *WriteLog) Text(i int) (string, error) {
 	f, err := os.Open(l.file)
 	if err != nil {
@@ -161,7 +161,7 @@ func (l *WriteLog) Text(i int) (string, error) {
 	return string(text), nil
 }
 
-// flushed is how many requests are durable when the power goes.
+// flushed returns how many requests are durable when the power is cut after so many.
 func (l *WriteLog) flushed(after int) int {
 	for i := after; i > 0; i-- {
 		if l.Writes[i-1].Flush {
@@ -171,11 +171,11 @@ func (l *WriteLog) flushed(after int) int {
 	return 0
 }
 
-// Replay writes to a disk what is on it when the power goes, beginning with the request at from: the disk has those
-// before.
+// Replay writes to a disk what is on it after a power cut, starting with the request at from: the disk has the earlier
+// ones.
 func (l *WriteLog) Replay(disk string, from int, c PowerCut) error {
 	if err := l.replay(disk, from, c); err != nil {
-		return fmt.Errorf("cannot replay what was written: %w", err)
+		return fmt.Errorf("cannot replay the log of writes: %w", err)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (l *WriteLog) replay(disk string, from int, c PowerCut) error {
 	return d.Close()
 }
 
-// apply does the request once more.
+// apply carries out the request on a disk.
 func (w Write) apply(disk *os.File, log io.ReaderAt) error {
 	if w.Discard {
 		return unix.Fallocate(int(disk.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, w.Offset, w.Length)

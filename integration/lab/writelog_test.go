@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// logged makes a log of writes as QEMU does: letters are blocks of the disk that are written in turn with the next digit,
-// '|' flushes, '!' after a letter writes through, '-' before a letter discards.
+// logged makes a log of writes as QEMU does: letters are blocks of the disk that are written in turn with the next
+// digit, '|' flushes, '!' after a letter writes through, '-' before a letter discards.
 func logged(t *testing.T, requests string) *WriteLog {
 	t.Helper()
 	text := make([]byte, sector)
@@ -94,7 +94,8 @@ func TestReplay(t *testing.T) {
 	} {
 		l := logged(t, test.requests)
 		if got := left(t, l, test.from, PowerCut{After: test.after}); got != test.want {
-			t.Errorf("%s from %d, cut after %d: %q is left, want %q", test.requests, test.from, test.after, got, test.want)
+			t.Errorf("%s from %d, cut after %d: %q is left, want %q", test.requests, test.from, test.after, got,
+				test.want)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -76,7 +77,7 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 	if err := os.Rename(tmp, dir); err != nil {
 		return fmt.Errorf("cannot put the graft in place: %w", err)
 	}
-	return syncFS(filepath.Dir(dir))
+	return durable.SyncFS(filepath.Dir(dir))
 }
 
 // builder makes a tree in dir that is to lie over the one at image.
@@ -257,22 +258,6 @@ func copyXattrs(from, to string) error {
 		if err != nil {
 			return fmt.Errorf("cannot copy %s of %s: %w", name, from, err)
 		}
-	}
-	return nil
-}
-
-func syncFS(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("cannot sync %s: %w", dir, err)
-	}
-	defer d.Close()
-	err = unix.Syncfs(int(d.Fd()))
-	for errors.Is(err, unix.EINTR) {
-		err = unix.Syncfs(int(d.Fd()))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot sync %s: %w", dir, err)
 	}
 	return nil
 }

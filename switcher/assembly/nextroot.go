@@ -5,9 +5,11 @@ package assembly
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -183,11 +185,7 @@ func (n Next) Mounts(image string) []string {
 		}
 	}
 	for _, p := range n.ImageOwned {
-		from, err := securejoin.SecureJoin(image, p)
-		if err != nil {
-			continue
-		}
-		if st, err := os.Lstat(from); err == nil && st.IsDir() {
+		if rootfs.Dir(image).HasDir(p) {
 			paths = append(paths, p)
 		}
 	}
@@ -216,20 +214,8 @@ func (n Next) carryState(p, image string) error {
 	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
 		return err // a network file system, unmounted by now: the new root mounts it by its fstab
 	}
-	var skip []string
-	for _, owned := range n.ImageOwned {
-		if rel, err := filepath.Rel(p, owned); err == nil {
-			skip = append(skip, rel)
-		}
-	}
-	from, err := securejoin.SecureJoin(image, p)
-	if err != nil {
-		return fmt.Errorf("cannot resolve %s in the image: %w", p, err)
-	}
-	if st, err := os.Lstat(from); err == nil && st.IsDir() && !n.Seeded {
-		if _, err := Seed(from, p, n.Owners, skip); err != nil {
-			return err
-		}
+	if err := n.seedState(p, image); err != nil {
+		return err
 	}
 	at, err := placeInRoot(p)
 	if err != nil {
@@ -244,6 +230,41 @@ func (n Next) carryState(p, image string) error {
 	}
 	return dropGrafted(at)
 }
+
+// seedState seeds the host's p with what the image has there.
+func (n Next) seedState(p, image string) error {
+	if n.Seeded {
+		return nil
+	}
+	from, err := openDirInRoot(image, p)
+	if from == nil {
+		return err
+	}
+	defer from.Close()
+	var skip []string
+	for _, owned := range n.ImageOwned {
+		if rel, err := filepath.Rel(p, owned); err == nil {
+			skip = append(skip, rel)
+		}
+	}
+	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory and not a link in /proc
+	return err
+}
+
+// openDirInRoot returns a handle of the directory p in a root, nil when the root has no such directory.
+func openDirInRoot(root, p string) (*os.File, error) {
+	f, err := rootfs.Dir(root).OpenDir(p)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot look up %s in the image: %w", p, err)
+	}
+	return f, nil
+}
+
+// pathOf is a path to what a handle stands for, valid in this process while the handle is open.
+func pathOf(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
 // placeInRoot resolves p inside the assembled root and makes it a directory where that is possible.
 func placeInRoot(p string) (string, error) {
@@ -288,16 +309,17 @@ type ownedPath struct {
 // cloneOwned clones them from the root at assembly, on which nothing is mounted yet.
 func (n Next) cloneOwned() (all owned, err error) {
 	for _, p := range n.ImageOwned {
-		from, err := securejoin.SecureJoin(assembly, p)
-		if err != nil {
-			return all, fmt.Errorf("cannot resolve %s in the image: %w", p, err)
-		}
-		if st, err := os.Lstat(from); err != nil || !st.IsDir() {
-			continue // an image without a package database
-		}
-		tree, err := mount.Clone(from, false)
+		from, err := openDirInRoot(assembly, p)
 		if err != nil {
 			return all, err
+		}
+		if from == nil {
+			continue // an image without a package database
+		}
+		tree, err := mount.Clone(pathOf(from), false)
+		from.Close()
+		if err != nil {
+			return all, fmt.Errorf("cannot take %s from the image: %w", p, err)
 		}
 		all = append(all, ownedPath{p, tree})
 	}

@@ -6,9 +6,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
@@ -17,26 +19,46 @@ import (
 )
 
 // inOwnNamespace runs do in a mount namespace of its own with an empty /run, so that nothing is ever armed on the
-// machine that tests.
+// machine that tests. What that machine mounts below /run, before or meanwhile, is not part of it.
 func inOwnNamespace(t *testing.T, do func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
-		for _, err := range []error{
-			unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS),
-			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount("tmpfs", "/run", "tmpfs", 0, ""),
+		for _, step := range []func() error{
+			func() error { return unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS) },
+			func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+			func() error { return unmountBelow("/run") },
+			func() error { return unix.Mount("tmpfs", "/run", "tmpfs", 0, "") },
 		} {
-			if err != nil {
+			if err := step(); err != nil {
 				t.Error(err)
 				return
 			}
 		}
+		if n := mountsBelow(t, "/run"); n != 1 {
+			t.Errorf("%d mounts below /run before anything was armed", n)
+			return
+		}
 		do()
 	}()
 	<-done
+}
+
+// unmountBelow unmounts dir, if it is a mount point, and everything below it in this thread's namespace.
+func unmountBelow(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(mounts) {
+		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) { // gone with the one it was mounted in
+			return &os.PathError{Op: "unmount", Path: m.Mountpoint, Err: err}
+		}
+	}
+	return nil
 }
 
 // testRoot makes a composefs image by hand, as mkfs.erofs writes it from a tree with the overlay's attributes.

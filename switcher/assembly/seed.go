@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // Owners maps the numeric owners of an image to those of the host, which may number the same names otherwise.
@@ -72,7 +74,7 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 
 // renameSeeded gives copies their final names when all of them are on the disk: a directory that exists is never seeded again.
 func renameSeeded(whole [][2]string, host string) error {
-	if err := syncFS(host); err != nil {
+	if err := durable.SyncFS(host); err != nil {
 		return err
 	}
 	for _, w := range whole {

@@ -71,37 +71,70 @@ func (l ledger) record(t tables) {
 // this host from now on.
 type numbering map[string]uint32
 
-// assign decides the numbers: a name the host has keeps its own, a name the
-// host once had gets it back, a new name gets the image's if nobody else ever
-// had it here, else a free one. kind is "user" or "group"; wish is a number to
-// try first for a name that has to move.
-func assign(kind, file string, old, cur, next tables, known map[uint32]string, wish numbering, rep *Report) (numbering, error) {
-	out := numbering{"root": 0}
-	owner := maps.Clone(known)
-	for _, n := range old[file].numbers() { // gone from the host, its files perhaps not
-		if _, ok := owner[n.id]; !ok && !inTable(cur[file], n.name) {
+// nameSpace is one kind of number: the users with passwd, or the groups with group.
+type nameSpace struct {
+	kind, file     string // "user" or "group"; the database
+	old, cur, next *table
+	known          map[uint32]string // owner of every number ever assigned here
+}
+
+// spaceOf returns the names of one kind on all three sides.
+func spaceOf(kind, file string, old, cur, next tables, known map[uint32]string) nameSpace {
+	return nameSpace{kind, file, old[file], cur[file], next[file], known}
+}
+
+// assign decides the numbers. A name that the host has keeps its own, a name that the host once had gets it back, and a
+// new name gets the image's number if no other name ever had it here, otherwise a free one: wish[name] where that is
+// free. The error is an ErrNoFreeID.
+func (s nameSpace) assign(wish numbering, rep *Report) (numbering, error) {
+	out, owner := s.ofHost(rep)
+	for _, n := range s.ofImage(out, owner) {
+		id, err := freeID(n, owner, wish)
+		if err != nil {
+			return nil, fmt.Errorf("cannot give %s %s a number: %w", s.kind, n.name, err)
+		}
+		out[n.name], owner[id] = id, n.name
+	}
+	s.noteMoved(out, rep)
+	for _, n := range s.old.numbers() { // only to compare the old image's files
+		if _, ok := out[n.name]; !ok {
+			out[n.name] = n.id
+		}
+	}
+	return out, nil
+}
+
+// ofHost returns the numbers of the names that the host has, and the owner of every number that it has or ever had.
+func (s nameSpace) ofHost(rep *Report) (out numbering, owner map[uint32]string) {
+	out, owner = numbering{"root": 0}, maps.Clone(s.known)
+	for _, n := range s.old.numbers() { // the name is gone from the host, its files may not be
+		if _, ok := owner[n.id]; !ok && !inTable(s.cur, n.name) {
 			owner[n.id] = n.name
 		}
 	}
-	for _, n := range cur[file].numbers() {
+	for _, n := range s.cur.numbers() {
 		if n.name == "root" && n.id != 0 {
-			rep.note(fmt.Sprintf("%s: root had the number %d, it is 0 now", file, n.id))
+			rep.note(fmt.Sprintf("%s: root had the number %d, it is 0 now", s.file, n.id))
 			continue
 		}
 		out[n.name] = n.id
 		owner[n.id] = n.name
 	}
 	owner[0] = "root"
+	return out, owner
+}
 
+// ofImage adds the names that only the image has, where their former number or the image's is free. It returns the
+// others.
+func (s nameSpace) ofImage(out numbering, owner map[uint32]string) (homeless []numbered) {
 	former := numbering{}
-	for _, id := range slices.Backward(slices.Sorted(maps.Keys(known))) {
-		if owner[id] == known[id] {
-			former[known[id]] = id // the lowest, should there be several
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.known))) {
+		if owner[id] == s.known[id] {
+			former[s.known[id]] = id // the lowest, should there be several
 		}
 	}
 	image := numbering{}
-	var homeless []numbered
-	for _, n := range next[file].numbers() {
+	for _, n := range s.next.numbers() {
 		image[n.name] = n.id
 		if _, ok := out[n.name]; ok {
 			continue
@@ -111,7 +144,7 @@ func assign(kind, file string, old, cur, next tables, known map[uint32]string, w
 			id = n.id
 			// Two names of the image with one number are meant to share it.
 			by, taken := owner[id]
-			ok = !taken || by == n.name || (image[by] == id && out[by] == id && inTable(next[file], by))
+			ok = !taken || by == n.name || (image[by] == id && out[by] == id && inTable(s.next, by))
 		}
 		if !ok {
 			homeless = append(homeless, n)
@@ -122,31 +155,24 @@ func assign(kind, file string, old, cur, next tables, known map[uint32]string, w
 			owner[id] = n.name
 		}
 	}
-	for _, n := range homeless {
-		id, err := freeID(n, owner, wish)
-		if err != nil {
-			return nil, fmt.Errorf("cannot give %s %s a number: %w", kind, n.name, err)
-		}
-		out[n.name], owner[id] = id, n.name
-	}
+	return homeless
+}
 
-	for _, n := range next[file].numbers() {
-		_, here := cur[file].get(n.name)
-		_, before := old[file].get(n.name)
+// noteMoved reports the names of the image that have another number on this host.
+func (s nameSpace) noteMoved(out numbering, rep *Report) {
+	for _, n := range s.next.numbers() {
+		_, here := s.cur.get(n.name)
+		_, before := s.old.get(n.name)
 		switch {
 		case out[n.name] == n.id:
 		case here:
-			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image owned by it show %d", file, kind, n.name, out[n.name], n.id, n.id))
+			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image owned by it show %d",
+				s.file, s.kind, n.name, out[n.name], n.id, n.id))
 		case !before:
-			rep.conflict(file, fmt.Sprintf("new %s %s is %d in the image, which another %s has or had here; it gets %d", kind, n.name, n.id, kind, out[n.name]))
+			rep.conflict(s.file, fmt.Sprintf("new %s %s is %d in the image, which another %s has or had here; it gets %d",
+				s.kind, n.name, n.id, s.kind, out[n.name]))
 		}
 	}
-	for _, n := range old[file].numbers() { // only to compare the old image's files
-		if _, ok := out[n.name]; !ok {
-			out[n.name] = n.id
-		}
-	}
-	return out, nil
 }
 
 func inTable(t *table, key string) bool { _, ok := t.get(key); return ok }

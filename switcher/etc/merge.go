@@ -92,7 +92,7 @@ func merge(in Inputs, dst string) (Report, error) {
 	}
 	if in.Ledger != "" {
 		// Before the directory: a number is never given out unrecorded.
-		if err := writeAtomic(in.Ledger, out.ledger.bytes()); err != nil {
+		if err := writeLedger(in.Ledger, out.ledger); err != nil {
 			return Report{}, err
 		}
 	}
@@ -163,68 +163,53 @@ type outcome struct {
 	report Report
 }
 
-// resolve is the pure heart: three sides in, the next /etc out. old is nil on
-// a host that runs no image; then adopt says what counts as local.
+// hostView is one side with every owner in this host's numbers.
+type hostView struct {
+	tree   listing
+	tables tables
+}
+
+// resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt lists
+// what counts as a local change.
 func resolve(old *snapshot, cur, next snapshot, adopt adoptList, known ledger) (*outcome, error) {
 	out := &outcome{picks: map[string]pick{}, ledger: known.clone()}
 	rep := &out.report
 	adopting := old == nil
-
-	if adopting {
-		prepare([]*snapshot{&cur, &next}, rep)
-		base := hostBase(cur, next, adopt)
-		old = &base
-	} else {
-		base := *old
-		prepare([]*snapshot{&base, &cur, &next}, rep)
-		old = &base
-	}
-
+	base := baseOf(old, &cur, &next, adopt, rep)
 	// Numbers first, so that everything after compares in the host's.
-	groups, err := assign("group", "group", old.tables, cur.tables, next.tables, known.Groups, nil, rep)
+	o, c, x, err := renumberSides(base, cur, next, known, rep)
 	if err != nil {
 		return nil, err
 	}
-	users, err := assign("user", "passwd", old.tables, cur.tables, next.tables, known.Users, groups, rep)
-	if err != nil {
-		return nil, err
-	}
-	host := func(s snapshot) (listing, tables) {
-		return s.tree.mapOwners(users.translate(s.tables["passwd"]), groups.translate(s.tables["group"])),
-			renumber(s.tables, users, groups)
-	}
-	oldTree, oldTables := host(*old)
-	curTree, curTables := maps.Clone(cur.tree), renumber(cur.tables, users, groups)
-	nextTree, nextTables := host(next)
 	for _, m := range cur.mounts {
 		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range oldTree {
+		for name, e := range o.tree {
 			if under(name, m) {
-				curTree[name] = e
+				c.tree[name] = e
 			}
 		}
 	}
 
-	picks := decide(oldTree, curTree, nextTree, adopting, rep)
-	used := keptOwners(picks, oldTree, curTree)
-	if adopting {
-		used = owners{}
+	sides := decide(o.tree, c.tree, x.tree, adopting, rep)
+	used := owners{}
+	if !adopting {
+		used = keptOwners(sides, o.tree, c.tree)
 	}
-	merged := mergeTables(oldTables, curTables, nextTables, used, adopting, rep)
+	merged := mergeTables(o.tables, c.tables, x.tables, used, adopting, rep)
 
-	for name, s := range picks {
+	for name, s := range sides {
 		switch s {
 		case current:
-			out.picks[name] = pick{side: s, entry: curTree[name]}
+			out.picks[name] = pick{side: s, entry: c.tree[name]}
 		case image:
-			out.picks[name] = pick{side: s, entry: nextTree[name]}
+			out.picks[name] = pick{side: s, entry: x.tree[name]}
 		}
 	}
 	for _, file := range databases {
-		out.placeTable(file, merged[file], cur, next, curTree, nextTree, adopting)
+		out.placeTable(file, merged[file], cur, next, c.tree, x.tree, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
-	summarize(rep, out.picks, oldTree, curTree, nextTree, adopting)
+	summarize(rep, out.picks, o.tree, c.tree, x.tree, adopting)
 	noteShells(rep, merged["passwd"], next.tables["passwd"], next.shells)
 	for _, s := range []snapshot{cur, next} {
 		rep.Notes = append(rep.Notes, s.notes...)
@@ -233,6 +218,36 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, known ledger) (
 	out.ledger.record(merged)
 	rep.finish()
 	return out, nil
+}
+
+// baseOf returns what the other two sides are compared with: the old image's /etc, or on a host that runs no image one
+// that is invented for it. It prepares all three.
+func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
+	if old == nil {
+		prepare([]*snapshot{cur, next}, rep)
+		return hostBase(*cur, *next, adopt)
+	}
+	base := *old
+	prepare([]*snapshot{&base, cur, next}, rep)
+	return base
+}
+
+// renumberSides returns the three sides in this host's numbers. The error is an ErrNoFreeID.
+func renumberSides(old, cur, next snapshot, known ledger, rep *Report) (o, c, x hostView, err error) {
+	groups, err := spaceOf("group", "group", old.tables, cur.tables, next.tables, known.Groups).assign(nil, rep)
+	if err != nil {
+		return o, c, x, err
+	}
+	users, err := spaceOf("user", "passwd", old.tables, cur.tables, next.tables, known.Users).assign(groups, rep)
+	if err != nil {
+		return o, c, x, err
+	}
+	view := func(s snapshot) hostView {
+		uids, gids := users.translate(s.tables["passwd"]), groups.translate(s.tables["group"])
+		return hostView{s.tree.mapOwners(uids, gids), renumber(s.tables, users, groups)}
+	}
+	c = hostView{maps.Clone(cur.tree), renumber(cur.tables, users, groups)} // its owners are the host's already
+	return view(old), c, view(next), nil
 }
 
 // prepare makes the sides comparable where content is merged and not chosen:

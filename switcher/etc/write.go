@@ -10,9 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // build makes the directory beside dst and gives it its name when it is
@@ -28,15 +29,15 @@ func (out *outcome) build(in Inputs, dst string) error {
 	}
 	err := out.fill(in, tmp)
 	if err == nil {
-		err = syncTree(tmp)
+		err = durable.SyncFS(tmp) // one call instead of one per file
 	}
 	if err == nil {
-		err = Replace(tmp, dst)
+		err = durable.OS{}.Exchange(tmp, dst)
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
-	return syncDir(parent)
+	return durable.SyncDir(parent)
 }
 
 // fill creates everything, directories before and their attributes after what
@@ -134,47 +135,6 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	return nil
 }
 
-// Replace gives a finished directory its name, and removes the one that had it. Exchanging the two leaves no moment in
-// which there is none.
-func Replace(fresh, dst string) error {
-	exchange := func() error {
-		return unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dst, unix.RENAME_EXCHANGE)
-	}
-	err := exchange()
-	for errors.Is(err, unix.EINTR) { // a file system of the network can be interrupted
-		err = exchange()
-	}
-	switch {
-	case err == nil:
-		return os.RemoveAll(fresh)
-	case errors.Is(err, unix.ENOENT):
-		return os.Rename(fresh, dst)
-	default:
-		return &fs.PathError{Op: "rename", Path: dst, Err: err}
-	}
-}
-
-// syncTree puts a whole tree on disk with one call instead of one per file.
-func syncTree(dir string) error { return withDir(dir, unix.Syncfs) }
-
-func syncDir(dir string) error { return withDir(dir, unix.Fsync) }
-
-func withDir(dir string, sync func(int) error) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	err = sync(int(f.Fd()))
-	for errors.Is(err, unix.EINTR) {
-		err = sync(int(f.Fd()))
-	}
-	if err != nil {
-		return &fs.PathError{Op: "sync", Path: dir, Err: err}
-	}
-	return nil
-}
-
 // readLedger reads the record of numbers; a first merge has none.
 func readLedger(file string) (ledger, error) {
 	if file == "" {
@@ -191,25 +151,10 @@ func readLedger(file string) (ledger, error) {
 	return l, nil
 }
 
-// writeAtomic replaces a file as a whole and durably.
-func writeAtomic(file string, content []byte) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// writeLedger puts the record of numbers on disk.
+func writeLedger(file string, l ledger) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, strings.TrimPrefix(filepath.Base(file), ".")+".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(dir)
+	return durable.WriteFile(file, l.bytes(), 0o600)
 }

@@ -152,3 +152,26 @@ func TestProve(t *testing.T) {
 		})
 	}
 }
+
+// TestProveIntoItself: a switch into the root that runs shows in the count and the stamp alone.
+func TestProveIntoItself(t *testing.T) {
+	const v1 = "sha256-1"
+	e := Expectation{From: v1, Target: v1, BootID: "b", SoftReboots: 3}
+	for name, c := range map[string]struct {
+		count int
+		stamp *Stamp
+		want  Outcome
+	}{
+		"arrived":                              {4, &Stamp{Target: v1}, Switched},
+		"not yet":                              {3, nil, Pending},
+		"armed and not yet":                    {3, &Stamp{Target: v1}, Pending},
+		"not armed":                            {4, &Stamp{Target: v1, Error: "no space"}, NotArmed},
+		"never armed":                          {4, nil, NotArmed},
+		"systemd does not count, no stamp":     {-1, nil, Pending},
+		"systemd does not count, with a stamp": {-1, &Stamp{Target: v1}, Switched},
+	} {
+		if got, reason := Prove(e, facts.Facts{Root: v1, BootID: "b", SoftReboots: c.count}, c.stamp); got != c.want {
+			t.Errorf("%s: %s (%s), want %s", name, got, reason, c.want)
+		}
+	}
+}

@@ -17,7 +17,7 @@ import (
 	"strconv"
 	"strings"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
+	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,22 +78,62 @@ func (t Dir) Fragments(name string) []string {
 	return texts
 }
 
-// Dir is the directory of a root, whose links lead nowhere but into it.
+// Dir is the directory of a root. Symbolic links in it are followed inside it and never lead out, also while somebody
+// exchanges them.
 type Dir string
 
-// open opens a regular file.
-func (t Dir) open(p string) (*os.File, error) {
-	full, err := securejoin.SecureJoin(string(t), p)
+// handle returns a handle of what p names, which is not opened: nothing waits for the other end of a FIFO.
+func (t Dir) handle(p string) (*os.File, fs.FileInfo, error) {
+	f, err := pathrs.OpenInRoot(string(t), p)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	f, err := os.OpenFile(full, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	st, err := f.Stat()
 	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		f.Close()
+		return nil, nil, err
+	}
+	return f, st, nil
+}
+
+// stat returns what p names.
+func (t Dir) stat(p string) (fs.FileInfo, error) {
+	f, st, err := t.handle(p)
+	if err != nil {
+		return nil, err
+	}
+	return st, f.Close()
+}
+
+// open opens a regular file. The error is fs.ErrInvalid for anything else.
+func (t Dir) open(p string) (*os.File, error) {
+	f, st, err := t.handle(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file: %w", p, fs.ErrInvalid)
+	}
+	return pathrs.Reopen(f, unix.O_RDONLY)
+}
+
+// HasDir reports whether p names a directory.
+func (t Dir) HasDir(p string) bool {
+	st, err := t.stat(p)
+	return err == nil && st.IsDir()
+}
+
+// OpenDir returns a handle of the directory p, for its path in /proc/self/fd; it cannot be read from. The error is
+// unix.ENOTDIR for anything but a directory. The caller closes the handle.
+func (t Dir) OpenDir(p string) (*os.File, error) {
+	f, st, err := t.handle(p)
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: p, Err: unix.ENOTDIR}
 	}
 	return f, nil
 }
@@ -132,11 +172,12 @@ const maxNames = 4096
 
 // names lists a directory in order; none when there is no such directory.
 func (t Dir) names(p string) []string {
-	full, err := securejoin.SecureJoin(string(t), p)
+	f, err := t.OpenDir(p)
 	if err != nil {
 		return nil
 	}
-	dir, err := os.OpenFile(full, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	defer f.Close()
+	dir, err := pathrs.Reopen(f, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil
 	}
@@ -146,8 +187,11 @@ func (t Dir) names(p string) []string {
 	return names
 }
 
-// has tells whether p is a regular file with one of the mode bits (or any, for 0).
-func (t Dir) has(p string, mode os.FileMode) bool { return hasFile(string(t), p, mode) }
+// has reports whether p is a regular file with one of the mode bits; with 0, any regular file will do.
+func (t Dir) has(p string, mode os.FileMode) bool {
+	st, err := t.stat(p)
+	return err == nil && st.Mode().IsRegular() && (mode == 0 || st.Mode().Perm()&mode != 0)
+}
 
 // init is the program that PID 1 becomes, in its order.
 func (t Dir) init() string {
@@ -294,34 +338,22 @@ func (t Dir) kargs(machine string) ([]string, error) {
 // Acceptable tells whether systemd would take the tree as a root: an os-release, an executable init, and the mount
 // points that it cannot make itself on a read-only root.
 func Acceptable(root string) error {
-	if !hasFile(root, "/etc/os-release", 0) && !hasFile(root, "/usr/lib/os-release", 0) {
+	t := Dir(root)
+	if !t.has("/etc/os-release", 0) && !t.has("/usr/lib/os-release", 0) {
 		return errors.New("cannot use the root: it has no os-release, so systemd would stay in the old root")
 	}
-	if !hasFile(root, "/usr/lib/systemd/systemd", 0o111) && !hasFile(root, "/sbin/init", 0o111) {
+	if t.init() == "" {
 		return errors.New("cannot use the root: it has no executable init, so systemd would freeze")
 	}
 	for _, p := range []string{"/dev", "/proc", "/sys", "/run"} {
-		full, err := securejoin.SecureJoin(root, p)
-		if err != nil {
-			return fmt.Errorf("cannot use the root: %w", err)
-		}
-		if st, err := os.Lstat(full); err != nil || !st.IsDir() {
+		if !t.HasDir(p) {
 			return fmt.Errorf("cannot use the root: it has no directory %s to mount on", p)
 		}
 	}
 	return nil
 }
 
-// hasFile tells whether p names a regular file inside root that has one of the mode bits (or any, for 0).
-func hasFile(root, p string, mode os.FileMode) bool {
-	full, err := securejoin.SecureJoin(root, p)
-	if err != nil {
-		return false
-	}
-	st, err := os.Lstat(full)
-	return err == nil && st.Mode().IsRegular() && (mode == 0 || st.Mode().Perm()&mode != 0)
-}
-
+// Exists reports whether there is something at path; a link counts, wherever it leads.
 func Exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

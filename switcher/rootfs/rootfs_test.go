@@ -1,9 +1,12 @@
 package rootfs
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -38,5 +41,44 @@ func TestAcceptable(t *testing.T) {
 				t.Errorf("Acceptable = %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestLinksStayInside: a directory that is exchanged for a link out of the root while it is looked up leads nowhere.
+func TestLinksStayInside(t *testing.T) {
+	outside := testtree.Make(t, "file", "only-outside/")
+	root := testtree.Make(t, "dir/file", "swap -> "+outside)
+	testtree.File(t, root, "dir/file", "inside")
+	dir, swap := filepath.Join(root, "dir"), filepath.Join(root, "swap")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	defer func() { close(stop); <-stopped }()
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, swap, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	read := 0
+	for range 5_000 {
+		if text, err := Dir(root).read("dir/file", 100); err == nil {
+			read++
+			if string(text) != "inside" {
+				t.Fatalf("read %q, which is outside", text)
+			}
+		}
+		if names := Dir(root).names("dir"); slices.Contains(names, "only-outside") {
+			t.Fatalf("listed %q, which are outside", names)
+		}
+		if Dir(root).HasDir("dir/only-outside") {
+			t.Fatal("found a directory that is outside")
+		}
+	}
+	if read == 0 {
+		t.Error("the file was never read")
 	}
 }

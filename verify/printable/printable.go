@@ -1,6 +1,6 @@
-// Package printable writes text that came from outside so that a terminal shows it and does not obey it: control
-// characters, invalid bytes, and characters that are not seen but change what is (the order of reading, for example)
-// come out as escapes, as Go and JSON write them.
+// Package printable makes text from outside safe to print on a terminal. Control characters, invalid bytes, and
+// invisible characters that change what is shown (such as the direction of writing) are written as escapes, as in Go
+// and JSON.
 package printable
 
 import (
@@ -12,11 +12,11 @@ import (
 	"unicode/utf8"
 )
 
-// Text escapes what cannot be seen. New lines stay, with an indentation, so that what follows them does not pass for a
-// line of ours; tabs stay.
+// Text escapes invisible characters, except tabs and new lines. The line after a new line is indented, so that it does
+// not look like a line of our own.
 func Text(s string) string { return escape(s, "\n  ") }
 
-// escape escapes all of s that is not graphic; a new line becomes newLine.
+// escape escapes all characters that are not graphic. A new line becomes newLine.
 func escape(s, newLine string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -40,12 +40,12 @@ func escape(s, newLine string) string {
 	return b.String()
 }
 
-// JSON escapes what cannot be seen in the strings of a valid JSON document.
+// JSON escapes invisible characters in the strings of a valid JSON document.
 func JSON(document []byte) []byte {
 	var b bytes.Buffer
 	for _, r := range string(document) {
 		switch {
-		case r < 0x7f || unicode.IsGraphic(r): // valid JSON has escaped the control characters below
+		case r < 0x7f || unicode.IsGraphic(r): // valid JSON escapes the control characters below that
 			b.WriteRune(r)
 		case r <= 0xffff:
 			fmt.Fprintf(&b, `\u%04x`, r)
@@ -57,8 +57,8 @@ func JSON(document []byte) []byte {
 	return b.Bytes()
 }
 
-// Lines returns a writer for text that is written a line at a time: new lines at the ends of what is written in one go
-// are ours, one within it came with a value and is escaped like all else that cannot be seen.
+// Lines returns a writer that escapes invisible characters. Each call of Write must be for one line: new lines at its
+// ends are kept, and one inside it, which comes from a value, is escaped.
 func Lines(w io.Writer) io.Writer { return lines{w} }
 
 type lines struct{ w io.Writer }

@@ -5,11 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// Columns is the width that text for people has to fit into: that of a terminal nobody has widened.
+// Columns is the width that text for people must fit into: that of a terminal by default.
 const Columns = 80
 
-// Wrap breaks lines that are wider than Columns at spaces, and begins each further line with indent. A word that is
-// too wide itself, such as a URL or a digest, stands alone on its line.
+// Wrap breaks lines that are wider than Columns at spaces, and begins each new line with indent. A word that is too
+// wide itself, such as a URL, is alone on its line.
 func Wrap(text, indent string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
@@ -31,7 +31,7 @@ func wrapLine(line, indent string) string {
 	return out.String() + line
 }
 
-// breakAt returns the last space at which a line can end within Columns, else the first that follows a word, else -1.
+// breakAt returns the last space at which a line can end within Columns, else the first space after a word, else -1.
 func breakAt(line string) int {
 	best, column, words := -1, 0, false
 	for i, r := range line {

@@ -16,7 +16,8 @@ func TestWrap(t *testing.T) {
 		{strings.Repeat("e", Columns), strings.Repeat("e", Columns)},
 		{word + " " + word + " " + word, word + " " + word + "\n  " + word},
 		{word + " " + word + " " + strings.Repeat("é", 18), word + " " + word + " " + strings.Repeat("é", 18)},
-		{"cannot read the image " + digest + ": it has no layer", "cannot read the image\n  " + digest + ": it\n  has no layer"},
+		{"cannot read the image " + digest + ": it has no layer", "cannot read the image\n  " + digest +
+			": it\n  has no layer"},
 		{"packed " + long + " as an image", "packed\n  " + long + "\n  as an image"},
 		{"  " + long, "  " + long},
 		{long + "   ", long + "   "},

@@ -33,7 +33,7 @@ type subject struct {
 	Digest map[string]string `json:"digest"`
 }
 
-// Bundle returns a Sigstore bundle, as JSON, in which the signer vouches for the image.
+// Bundle returns a Sigstore bundle, as JSON, with the signature of the image.
 func Bundle(signer crypto.Signer, image digest.Digest) ([]byte, error) {
 	if err := checkDigest(image); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func Bundle(signer crypto.Signer, image digest.Digest) ([]byte, error) {
 	})
 }
 
-// marshalBundle undoes protojson's random white space: a bundle is a blob that is named by its digest.
+// marshalBundle removes the random white space of protojson, because a bundle is a blob with a digest.
 func marshalBundle(b *bundlepb.Bundle) ([]byte, error) {
 	text, err := protojson.Marshal(b)
 	if err != nil {
@@ -80,7 +80,7 @@ func marshalBundle(b *bundlepb.Bundle) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// keyHint is how cosign names a key in a bundle: the base64 of the sha256 of its SubjectPublicKeyInfo.
+// keyHint returns the name that cosign gives a key in a bundle: the base64 of the sha256 of its SubjectPublicKeyInfo.
 func keyHint(signer crypto.Signer) (string, error) {
 	key, err := PublicKey("", signer)
 	if err != nil {
@@ -101,7 +101,7 @@ func signMessage(signer crypto.Signer, message []byte) ([]byte, error) {
 	return s.SignMessage(bytes.NewReader(message))
 }
 
-// ErrDigest says that a digest cannot be signed: cosign's signatures name images by sha256.
+// ErrDigest means that a digest cannot be signed, because cosign's signatures need sha256.
 var ErrDigest = errors.New("not a sha256 digest")
 
 func checkDigest(d digest.Digest) error {

@@ -1,5 +1,5 @@
-// Package sign makes the signatures that package verify accepts and cosign verifies: the publisher's half. Keys and
-// images stay where they are; it turns a digest into bytes to publish, and publishing them is somebody else's work.
+// Package sign makes signatures that package verify and cosign accept. It turns a digest into bytes; it does not read
+// images and does not publish anything.
 //
-// Keys are made with cosign ("cosign generate-key-pair") or openssl ("openssl genpkey -algorithm ed25519").
+// Keys are made with "cosign generate-key-pair" or with "openssl genpkey -algorithm ed25519".
 package sign

@@ -13,26 +13,27 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ErrKey says that a private key cannot be used.
+// ErrKey means that a private key cannot be used.
 var ErrKey = errors.New("unusable private key")
 
-// LoadKey reads a private key in PEM form: cosign's own encrypted one, PKCS #8 (also encrypted), SEC 1 or PKCS #1.
-// Password is asked only if the key is encrypted. The key must be of a kind that verify accepts.
+// LoadKey reads a private key in PEM form: the encrypted form of cosign, PKCS #8 (also encrypted), SEC 1 or PKCS #1.
+// password is called only if the key is encrypted. The type of the key must be one that package verify supports. The
+// error is an ErrKey.
 func LoadKey(pemBytes []byte, password func() ([]byte, error)) (crypto.Signer, error) {
 	block, _ := pem.Decode(pemBytes)
 	if block == nil {
-		return nil, fmt.Errorf("%w: not in PEM form", ErrKey)
+		return nil, fmt.Errorf("%w: it is not in PEM form", ErrKey)
 	}
 	if strings.Contains(block.Type, "PUBLIC") {
-		return nil, fmt.Errorf("%w: it is a public key, and the private one signs", ErrKey)
+		return nil, fmt.Errorf("%w: it is a public key: sign with the private one", ErrKey)
 	}
 	private, err := cryptoutils.UnmarshalPEMToPrivateKey(pemBytes, func(bool) ([]byte, error) {
 		if password == nil {
-			return nil, errors.New("it is encrypted and there is no password")
+			return nil, errors.New("it is encrypted, and there is no password")
 		}
 		word, err := password()
 		if word == nil {
-			word = []byte{} // nil would tell sigstore that the key is not encrypted
+			word = []byte{} // for sigstore, nil means that the key is not encrypted
 		}
 		return bytes.Clone(word), err
 	})
@@ -49,7 +50,7 @@ func LoadKey(pemBytes []byte, password func() ([]byte, error)) (crypto.Signer, e
 	return signer, nil
 }
 
-// PublicKey returns the public half as verify knows it.
+// PublicKey returns the public half of a key.
 func PublicKey(name string, signer crypto.Signer) (verify.Key, error) {
 	text, err := cryptoutils.MarshalPublicKeyToPEM(signer.Public())
 	if err != nil {

@@ -41,7 +41,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Whatever kind of key signs, in whatever form: verify accepts it for this image and for no other.
+// Package verify accepts signatures by all types of keys and in both forms, for this image only.
 func TestWhatWeSignVerifies(t *testing.T) {
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -70,7 +70,8 @@ func TestWhatWeSignVerifies(t *testing.T) {
 					t.Errorf("%s: %v", c.Form, err)
 				}
 				other := append([]byte(" "), image...)
-				if _, err := policy.Verify(other, ocispec.MediaTypeImageManifest, []verify.Candidate{c}); !errors.Is(err, verify.ErrDigest) {
+				if _, err := policy.Verify(other, ocispec.MediaTypeImageManifest,
+					[]verify.Candidate{c}); !errors.Is(err, verify.ErrDigest) {
 					t.Errorf("%s of another image: %v", c.Form, err)
 				}
 			}
@@ -87,7 +88,8 @@ func simple(t *testing.T, signer crypto.Signer, d digest.Digest) (payload, sig [
 	return payload, sig
 }
 
-// testdata/cosign.key was made for this test by cosign 3.1.1, with the password "release". It signs nothing anywhere.
+// testdata/cosign.key was made for this test by cosign 3.1.1, with the password "release". It is not used for anything
+// else.
 func TestLoadCosignKey(t *testing.T) {
 	private := must(os.ReadFile("testdata/cosign.key"))
 	public := must(verify.ParseKey("cosign.pub", must(os.ReadFile("testdata/cosign.pub"))))
@@ -135,7 +137,7 @@ func TestLoadKeyRefuses(t *testing.T) {
 	}
 }
 
-// Only sha256 digests can be named in cosign's signatures.
+// cosign's signatures can only name sha256 digests.
 func TestDigestRefused(t *testing.T) {
 	signer := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	for _, d := range []digest.Digest{"", "sha256:00", digest.SHA512.FromString("x")} {

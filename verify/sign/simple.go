@@ -9,7 +9,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// payload is the simple-signing document of containers-signature(5), in the order in which cosign writes it.
+// payload is the simple-signing document of containers-signature(5), with the fields in the order of cosign.
 type payload struct {
 	Critical critical       `json:"critical"`
 	Optional map[string]any `json:"optional"`
@@ -25,8 +25,8 @@ type critical struct {
 	Type string `json:"type"`
 }
 
-// Simple returns a simple-signing payload, in which the signer vouches for the image under a repository's name, and
-// the raw signature over it.
+// Simple returns a simple-signing payload for the image, which names a repository, and the raw signature of the
+// payload.
 func Simple(signer crypto.Signer, repository string, image digest.Digest) (payloadJSON, sig []byte, err error) {
 	if err := checkDigest(image); err != nil {
 		return nil, nil, err

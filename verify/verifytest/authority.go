@@ -1,5 +1,5 @@
 // Package verifytest is a Sigstore deployment in memory, for tests: a certificate authority, a transparency log and a
-// timestamp authority, which sign images without a key to keep, well or as badly as a test wants it.
+// timestamp authority. It makes keyless signatures, good ones and bad ones.
 package verifytest
 
 import (
@@ -39,24 +39,24 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Authority is one deployment; another one is not trusted by its trust root.
+// Authority is a deployment. Its trust root does not trust another one.
 type Authority struct {
 	virtual      *ca.VirtualSigstore // log and timestamp authority
 	root         *x509.Certificate
 	intermediate *x509.Certificate
-	key          *ecdsa.PrivateKey // of the intermediate
+	key          *ecdsa.PrivateKey // of the intermediate certificate
 }
 
-// Signing says who signs, and what is wrong with it. The zero value of everything but the names is a good signature,
-// made now.
+// Signing says who signs, and what is wrong with the signature. With only the names set, it is a good signature made
+// now.
 type Signing struct {
 	Subject, Issuer string
-	Key             crypto.Signer // a publisher's own key instead of a certificate
-	Issued          time.Time     // start of the certificate's ten minutes
-	Logged          time.Time     // what the log says
+	Key             crypto.Signer // a key to use instead of a certificate
+	Issued          time.Time     // when the certificate was issued; it is valid for ten minutes
+	Logged          time.Time     // the time in the log
 	NoLog           bool          // no log entry
-	NoPromise       bool          // a log entry without the log's promise
-	NoTimestamp     bool          // nothing by the timestamp authority
+	NoPromise       bool          // a log entry without the promise of the log
+	NoTimestamp     bool          // no timestamp
 }
 
 // New makes a deployment.
@@ -73,7 +73,7 @@ func New() (*Authority, error) {
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, err
 	}
-	// The one of the virtual deployment is too young to have issued anything that is expired now.
+	// The intermediate certificate of the virtual deployment is too new to have issued a certificate that has expired.
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "intermediate", Organization: []string{"example.org"}},
@@ -91,18 +91,19 @@ func New() (*Authority, error) {
 // Part is a part of a trust root.
 type Part int
 
-// What a trust root may be without, or have besides.
+// What a trust root can lack, or have in addition.
 const (
 	NoLogs Part = iota
 	NoTimestamps
 	NoCertificates
-	CertificateLog // which knows none of the certificates
+	CertificateLog // with none of the certificates
 )
 
-// TrustRoot returns the deployment's trusted_root.json.
+// TrustRoot returns the trusted_root.json of the deployment.
 func (a *Authority) TrustRoot(parts ...Part) ([]byte, error) {
 	authorities := append(a.virtual.FulcioCertificateAuthorities(),
-		&root.FulcioCertificateAuthority{Root: a.root, Intermediates: []*x509.Certificate{a.intermediate}, URI: "https://ca.example.org"})
+		&root.FulcioCertificateAuthority{Root: a.root, Intermediates: []*x509.Certificate{a.intermediate},
+			URI: "https://ca.example.org"})
 	logs, err := rawIDs(a.virtual.RekorLogs())
 	if err != nil {
 		return nil, err
@@ -130,7 +131,7 @@ func (a *Authority) TrustRoot(parts ...Part) ([]byte, error) {
 	return r.MarshalJSON()
 }
 
-// rawIDs writes the logs' IDs as a trust root has them, where the virtual deployment has hex.
+// rawIDs converts the IDs of the logs from the hex of the virtual deployment to the bytes of a trust root.
 func rawIDs(logs map[string]*root.TransparencyLog) (map[string]*root.TransparencyLog, error) {
 	for id, l := range logs {
 		raw, err := hex.DecodeString(id)
@@ -157,13 +158,13 @@ func (a *Authority) Bundle(s Signing, image digest.Digest) (verify.Candidate, er
 	return Candidate(b)
 }
 
-// Candidate writes a bundle as it is published.
+// Candidate returns a bundle as it is published.
 func Candidate(b *bundlepb.Bundle) (verify.Candidate, error) {
 	text, err := protojson.Marshal(b)
 	return verify.Candidate{Form: verify.FormBundle, Bundle: text, From: "test"}, err
 }
 
-// Envelope signs any payload of any type in a bundle.
+// Envelope signs a payload of any type in a bundle.
 func (a *Authority) Envelope(s Signing, payloadType string, payload []byte) (*bundlepb.Bundle, error) {
 	w, err := a.who(s)
 	if err != nil {
@@ -173,12 +174,14 @@ func (a *Authority) Envelope(s Signing, payloadType string, payload []byte) (*bu
 	if err != nil {
 		return nil, err
 	}
-	envelope, err := json.Marshal(dsse.Envelope{PayloadType: payloadType, Payload: base64.StdEncoding.EncodeToString(payload),
+	envelope, err := json.Marshal(dsse.Envelope{PayloadType: payloadType,
+		Payload:    base64.StdEncoding.EncodeToString(payload),
 		Signatures: []dsse.Signature{{Sig: base64.StdEncoding.EncodeToString(sig)}}})
 	if err != nil {
 		return nil, err
 	}
-	material, err := a.material(s, w, sig, rekordsse.KIND, rekordsse001.APIVERSION, types.ArtifactProperties{ArtifactBytes: envelope})
+	material, err := a.material(s, w, sig, rekordsse.KIND, rekordsse001.APIVERSION,
+		types.ArtifactProperties{ArtifactBytes: envelope})
 	return &bundlepb.Bundle{
 		MediaType:            verify.BundleMediaType,
 		VerificationMaterial: material,
@@ -188,8 +191,8 @@ func (a *Authority) Envelope(s Signing, payloadType string, payload []byte) (*bu
 	}, err
 }
 
-// EnvelopeV2 is a good signature logged in the way of the log's second version: no promise, and so no time but that of
-// the timestamp authority.
+// EnvelopeV2 returns a good signature with a log entry of the second version: it has no promise, so only the timestamp
+// authority proves the time.
 func (a *Authority) EnvelopeV2(s Signing, payload []byte) (*bundlepb.Bundle, error) {
 	e, err := a.virtual.AttestHashedRekordV2(s.Subject, s.Issuer, payload)
 	if err != nil {
@@ -214,17 +217,20 @@ func (a *Authority) EnvelopeV2(s Signing, payload []byte) (*bundlepb.Bundle, err
 	return &bundlepb.Bundle{
 		MediaType: verify.BundleMediaType,
 		VerificationMaterial: &bundlepb.VerificationMaterial{
-			Content:                   &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: certificate.Certificate().Raw}},
+			Content: &bundlepb.VerificationMaterial_Certificate{
+				Certificate: &commonpb.X509Certificate{RawBytes: certificate.Certificate().Raw},
+			},
 			TlogEntries:               []*rekorpb.TransparencyLogEntry{entries[0].TransparencyLogEntry()},
 			TimestampVerificationData: timestamps(stamps[0]),
 		},
 		Content: &bundlepb.Bundle_DsseEnvelope{DsseEnvelope: &dssepb.Envelope{
-			Payload: payload, PayloadType: verify.BundlePayloadType, Signatures: []*dssepb.Signature{{Sig: content.Signature()}},
+			Payload: payload, PayloadType: verify.BundlePayloadType,
+			Signatures: []*dssepb.Signature{{Sig: content.Signature()}},
 		}},
 	}, nil
 }
 
-// Simple signs a simple-signing payload, with what cosign 2 keeps in annotations.
+// Simple signs a simple-signing payload, with the proofs that cosign 2 stores in annotations.
 func (a *Authority) Simple(s Signing, payload []byte) (verify.Candidate, error) {
 	c := verify.Candidate{Form: verify.FormSimple, Payload: payload, From: "test"}
 	w, err := a.who(s)
@@ -235,7 +241,8 @@ func (a *Authority) Simple(s Signing, payload []byte) (verify.Candidate, error) 
 		return c, err
 	}
 	sum := sha256.Sum256(payload)
-	material, err := a.material(s, w, c.Signature, hashedrekord.KIND, hashedrekord001.APIVERSION, types.ArtifactProperties{ArtifactHash: hex.EncodeToString(sum[:])})
+	material, err := a.material(s, w, c.Signature, hashedrekord.KIND, hashedrekord001.APIVERSION,
+		types.ArtifactProperties{ArtifactHash: hex.EncodeToString(sum[:])})
 	if err != nil {
 		return c, err
 	}
@@ -262,10 +269,12 @@ func (a *Authority) Simple(s Signing, payload []byte) (verify.Candidate, error) 
 
 // SimplePayload is what cosign 2 signs for an image.
 func SimplePayload(image digest.Digest) []byte {
-	return fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example.org/os"},"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`, image, verify.PayloadType)
+	return fmt.Appendf(nil,
+		`{"critical":{"identity":{"docker-reference":"registry.example.org/os"},`+
+			`"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`, image, verify.PayloadType)
 }
 
-// who is the holder of a key, certified or not.
+// who holds a key, with or without a certificate.
 type who struct {
 	key  crypto.Signer
 	leaf *x509.Certificate
@@ -299,13 +308,18 @@ func (w *who) sign(message []byte) ([]byte, error) {
 
 func (w *who) content() *bundlepb.VerificationMaterial {
 	if w.leaf == nil {
-		return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{}}}
+		return &bundlepb.VerificationMaterial{
+			Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{}},
+		}
 	}
-	return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_Certificate{Certificate: &commonpb.X509Certificate{RawBytes: w.leaf.Raw}}}
+	return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_Certificate{
+		Certificate: &commonpb.X509Certificate{RawBytes: w.leaf.Raw},
+	}}
 }
 
-// material is what comes with a signature.
-func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string, logged types.ArtifactProperties) (*bundlepb.VerificationMaterial, error) {
+// material returns the proofs of a signature.
+func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string,
+	logged types.ArtifactProperties) (*bundlepb.VerificationMaterial, error) {
 	m := w.content()
 	if !s.NoLog {
 		logged.SignatureBytes, logged.PublicKeyBytes, logged.PKIFormat = sig, [][]byte{w.pem}, "x509"
@@ -326,11 +340,14 @@ func (a *Authority) material(s Signing, w *who, sig []byte, kind, version string
 }
 
 func timestamps(signed []byte) *bundlepb.TimestampVerificationData {
-	return &bundlepb.TimestampVerificationData{Rfc3161Timestamps: []*commonpb.RFC3161SignedTimestamp{{SignedTimestamp: signed}}}
+	return &bundlepb.TimestampVerificationData{
+		Rfc3161Timestamps: []*commonpb.RFC3161SignedTimestamp{{SignedTimestamp: signed}},
+	}
 }
 
-// entry logs a signature.
-func (a *Authority) entry(s Signing, kind, version string, logged types.ArtifactProperties) (*rekorpb.TransparencyLogEntry, error) {
+// entry returns a log entry for a signature.
+func (a *Authority) entry(s Signing, kind, version string,
+	logged types.ArtifactProperties) (*rekorpb.TransparencyLogEntry, error) {
 	ctx := context.Background()
 	proposed, err := types.NewProposedEntry(ctx, kind, version, logged)
 	if err != nil {
@@ -365,9 +382,11 @@ func (a *Authority) entry(s Signing, kind, version string, logged types.Artifact
 		when = time.Now()
 	}
 	e := &rekorpb.TransparencyLogEntry{
-		LogIndex: logIndex, LogId: &commonpb.LogId{KeyId: id}, KindVersion: &rekorpb.KindVersion{Kind: kind, Version: version},
+		LogIndex: logIndex, LogId: &commonpb.LogId{KeyId: id},
+		KindVersion:    &rekorpb.KindVersion{Kind: kind, Version: version},
 		IntegratedTime: when.Unix(), CanonicalizedBody: bytes.Clone(body),
-		InclusionProof: &rekorpb.InclusionProof{LogIndex: *proof.LogIndex, TreeSize: *proof.TreeSize, RootHash: rootHash,
+		InclusionProof: &rekorpb.InclusionProof{LogIndex: *proof.LogIndex, TreeSize: *proof.TreeSize,
+			RootHash:   rootHash,
 			Checkpoint: &rekorpb.Checkpoint{Envelope: *proof.Checkpoint}},
 	}
 	if !s.NoPromise {
@@ -381,5 +400,5 @@ func (a *Authority) entry(s Signing, kind, version string, logged types.Artifact
 	return e, nil
 }
 
-// logIndex is the index of every entry in the whole log; the proof has its own.
+// logIndex is the index of every entry in the whole log. The proof has another index.
 const logIndex = 4711

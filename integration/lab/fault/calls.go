@@ -12,33 +12,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is what a step does, which decides about what can go wrong with it.
+// Kind is what a step does; it decides which errors the step can meet.
 type Kind string
 
 const (
 	Read  Kind = "read"
-	Space Kind = "space" // needs room on the disk
-	Names Kind = "names" // changes what is there and needs no room
+	Space Kind = "space" // needs space on the disk
+	Names Kind = "names" // changes names or attributes and needs no space
 	Sync  Kind = "sync"
 	Mount Kind = "mount"
 )
 
 // errnos are the errors that can be injected.
 var errnos = map[string]unix.Errno{
-	"ENOSPC": unix.ENOSPC, "EIO": unix.EIO, "EROFS": unix.EROFS, "EINTR": unix.EINTR, "ENOMEM": unix.ENOMEM, "EDQUOT": unix.EDQUOT,
+	"ENOSPC": unix.ENOSPC, "EIO": unix.EIO, "EROFS": unix.EROFS, "EINTR": unix.EINTR, "ENOMEM": unix.ENOMEM,
+	"EDQUOT": unix.EDQUOT,
 }
 
-// concerned are the kinds that keep failing when an error stays.
+// concerned lists the kinds that keep failing when an error stays.
 var concerned = map[unix.Errno][]Kind{
 	unix.ENOSPC: {Space}, unix.EDQUOT: {Space}, unix.EROFS: {Space, Names}, unix.EIO: {Read, Space, Names, Sync},
 }
 
-// A call is a system call that makes a step: its name, its kind, and which argument tells what it touches. An argument
-// of -1 is none.
+// A call is a system call that is a step: its name, its kind, and the numbers of the arguments that say what it
+// touches, -1 for none.
 type call struct {
 	name string
 	kind Kind
-	dir  int // of the directory that a relative path begins at
+	dir  int // the directory that a relative path starts from
 	path int
 	fd   int
 }
@@ -47,9 +48,9 @@ func byPath(name string, kind Kind, dir, path int) call { return call{name, kind
 func byFD(name string, kind Kind, fd int) call          { return call{name, kind, -1, -1, fd} }
 func byName(name string) call                           { return call{name, Mount, -1, -1, -1} }
 
-// calls are the steps. A rename is called by its new name.
+// calls are the steps. A rename has the name of its target.
 var calls = map[uintptr]call{
-	unix.SYS_OPENAT:          byPath("open", Read, 0, 1), // or what its flags say
+	unix.SYS_OPENAT:          byPath("open", Read, 0, 1), // or another kind, by its flags
 	unix.SYS_READ:            byFD("read", Read, 0),
 	unix.SYS_PREAD64:         byFD("read", Read, 0),
 	unix.SYS_GETDENTS64:      byFD("list", Read, 0),
@@ -81,9 +82,10 @@ var calls = map[uintptr]call{
 	unix.SYS_MOUNT_SETATTR:   byName("mount_setattr"),
 }
 
-// watched are the areas whose calls are steps; an error that stays, stays in its area. Below /proc/self/fd are the images
-// that the program has mounted for itself.
-var watched = []string{"/var", "/run/updatectl", "/run/nextroot", "/etc", "/home", "/srv", "/root", "/proc/self/fd", "/dev/loop"}
+// watched are the areas in which calls are steps; an error that stays is limited to its area. /proc/self/fd has the
+// images that the program has mounted for its own use.
+var watched = []string{"/var", "/run/updatectl", "/run/nextroot", "/etc", "/home", "/srv", "/root", "/proc/self/fd",
+	"/dev/loop"}
 
 func area(path string) string {
 	for _, w := range watched {
@@ -94,8 +96,8 @@ func area(path string) string {
 	return ""
 }
 
-// plain takes out of a path what differs between runs, and joins what is one thing to whoever looks for gaps: the many
-// files of an /etc or a graft.
+// plain removes from a path what differs between runs, and gives things of which there are many, such as the files of
+// an /etc or a graft, one name.
 var plain = []struct {
 	what *regexp.Regexp
 	by   string
@@ -117,7 +119,7 @@ func normal(path string) string {
 	return path
 }
 
-// name tells which step a call is, and in which area: "" for none.
+// name returns the name and the kind of a step, and its area: "" for a call that is no step.
 func (n *notification) name(pid uint32) (step string, kind Kind, where string) {
 	c := calls[uintptr(n.data.nr)]
 	path := ""
@@ -146,7 +148,7 @@ func (n *notification) name(pid uint32) (step string, kind Kind, where string) {
 	return c.name + " " + normal(path), c.kind, where
 }
 
-// pathname reads the path that a call was given.
+// pathname returns the path argument of a call, "" if it cannot be read.
 func (n *notification) pathname(pid uint32, c call) string {
 	path := readString(pid, uintptr(n.data.args[c.path]))
 	if strings.HasPrefix(path, "/") {
@@ -167,7 +169,7 @@ func (n *notification) pathname(pid uint32, c call) string {
 	return filepath.Join(dir, path)
 }
 
-// readString reads a string of another process, a page at a time: the next one may not be there.
+// readString reads a string of another process, page by page: the page after its end may not exist.
 func readString(pid uint32, at uintptr) string {
 	const page = 4096
 	var text []byte

@@ -29,7 +29,8 @@ func TestNormal(t *testing.T) {
 }
 
 func TestArea(t *testing.T) {
-	for path, want := range map[string]string{"/var/lib/x": "/var", "/variety": "", "/run/updatectl/lock": "/run/updatectl", "/tmp": ""} {
+	for path, want := range map[string]string{"/var/lib/x": "/var", "/variety": "",
+		"/run/updatectl/lock": "/run/updatectl", "/tmp": ""} {
 		if got := area(path); got != want {
 			t.Errorf("%s is in %q, want %q", path, got, want)
 		}

@@ -1,14 +1,13 @@
 //go:build linux && amd64
 
-// Package fault runs a program of a host and has the kernel fail one of its steps, or kills it there.
+// Package fault runs a program in a host and lets one of its steps fail, or kills it there.
 //
-// A step is a system call that touches the disk or the mounts. The program is the real one, without a seam: a seccomp
-// filter sends each such call to this process (seccomp_unotify(2)), which names it, counts it and answers it, with "go
-// on" or with an error, before the kernel has done anything. Calls of all threads are counted together, so that a step
-// is the same one in every run. What is injected on paper only, by the way: nothing is written to a disk that fails.
+// A step is a system call that touches the disk or the mounts. The program is not modified: a seccomp filter sends
+// each such call to this process (seccomp_unotify(2)), which names it, counts it and answers, before the kernel has
+// done anything, with "continue" or with an error. The calls of all threads are counted together, so that a step is
+// the same one in every run. No disk really fails: the error replaces the call.
 //
-// The test binary itself is the program that does this, under the name [Name]: it is copied into the host and needs
-// nothing there.
+// The test binary itself is the injector, under the name [Name]: it is copied into the host and needs nothing there.
 package fault
 
 import (
@@ -24,22 +23,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Name is the name under which a program calls [Main]:
+// Name is the name under which the test binary calls [Main]:
 //
 //	labfault SPEC COMMAND...
 //
-// SPEC is a file with a [Spec]; beside it, as SPEC.log, the steps are written down. The exit code is the command's, or
-// 128 and the number of the signal that ended it.
+// SPEC is a file with a [Spec]; the steps are logged beside it, as SPEC.log. The exit code is the command's, or 128 +
+// the number of the signal that ended it.
 const Name = "labfault"
 
-// Spec says what is to go wrong. An empty one only has the steps written down.
+// Spec says what fails. An empty one only logs the steps.
 type Spec struct {
-	// Step is the name of the step, as the log has it, and Nth which of them, from 1.
+	// Step is the name of the step in the log, and Nth which occurrence of it, from 1.
 	Step string `json:"step,omitempty"`
 	Nth  int    `json:"nth,omitempty"`
 	// Do is "KILL" or the error that the call returns, such as "ENOSPC".
 	Do string `json:"do,omitempty"`
-	// Stays: from then on everything that this error is about fails with it, as on a disk that is full or read-only.
+	// Stays keeps the error: from then on every step of the same kind fails, as on a disk that is full or read-only.
 	Stays bool `json:"stays,omitempty"`
 }
 
@@ -47,11 +46,11 @@ type Spec struct {
 type Step struct {
 	Name string `json:"name"`
 	Kind Kind   `json:"kind"`
-	// Hit tells that this call was the one that did not happen.
+	// Hit marks the call that was replaced by the error.
 	Hit bool `json:"hit,omitempty"`
 }
 
-// ReadLog reads the steps that a run wrote down.
+// ReadLog parses the steps that a run logged.
 func ReadLog(text string) ([]Step, error) {
 	var steps []Step
 	lines := bufio.NewScanner(strings.NewReader(text))
@@ -65,7 +64,7 @@ func ReadLog(text string) ([]Step, error) {
 	return steps, lines.Err()
 }
 
-// childEnv tells the second process, which becomes the command, that it is the one.
+// childEnv is set for the second process, which becomes the command.
 const childEnv = "LABFAULT_CHILD"
 
 // Main runs a command and returns its exit code.
@@ -114,7 +113,7 @@ func run(args []string) (int, error) {
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs} // as listenerSocket
-	// A program that is killed, or times out, with this one must not go on unobserved.
+	// When this process is killed or times out, the command must not continue unobserved.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return 0, err

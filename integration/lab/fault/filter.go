@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenerSocket is where the second process sends the filter's descriptor.
+// listenerSocket is the socket over which the second process sends the filter's descriptor.
 const listenerSocket = 3
 
 // become installs the filter on this thread and becomes the command, which inherits it.
@@ -33,8 +33,8 @@ func become(command []string) error {
 	filter := program()
 	runtime.LockOSThread()
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	// WAIT_KILLABLE_RECV: the Go runtime of the program sends signals to itself, and a call that one of them interrupts
-	// would be asked about twice.
+	// WAIT_KILLABLE_RECV: the Go runtime sends signals to its own process, and a call that one of them interrupts
+	// would be notified twice.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
@@ -48,7 +48,7 @@ func become(command []string) error {
 	return syscall.Exec(path, command, env)
 }
 
-// program is the filter: the calls of the table are asked about, everything else goes its way.
+// program returns the filter: it notifies about the calls of the table and allows all others.
 func program() []unix.SockFilter {
 	const numberAt = 0 // of struct seccomp_data
 	code := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: numberAt}}

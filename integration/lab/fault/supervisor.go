@@ -38,15 +38,16 @@ type supervisor struct {
 	pid      int
 	listener int
 	log      *os.File
-	seen     map[string]int // how often each step came
+	seen     map[string]int // how often each step occurred
 	failing  string         // the area in which an error stays
 }
 
-// serve answers until the process is gone.
+// serve answers calls until the process has ended.
 func (s *supervisor) serve() {
 	for {
 		var n notification
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV,
+			uintptr(unsafe.Pointer(&n)))
 		if errno == unix.EINTR || errno == unix.ENOENT { // ENOENT: the caller was killed while it waited
 			continue
 		}
@@ -57,13 +58,14 @@ func (s *supervisor) serve() {
 		if e := s.judge(&n); e != 0 {
 			a.err, a.flags = -int32(e), 0
 		}
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&a)))
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND,
+			uintptr(unsafe.Pointer(&a)))
 	}
 }
 
-// judge writes a step down and decides about it: 0 lets it happen.
+// judge logs a step and returns the error that replaces it, 0 for none.
 func (s *supervisor) judge(n *notification) unix.Errno {
-	if threadGroup(n.pid) != s.pid { // a program that it runs
+	if threadGroup(n.pid) != s.pid { // a program that the command runs
 		return 0
 	}
 	name, kind, where := n.name(n.pid)
@@ -79,7 +81,7 @@ func (s *supervisor) judge(n *notification) unix.Errno {
 	switch {
 	case hit && s.spec.Do == "KILL":
 		_ = unix.Kill(s.pid, unix.SIGKILL)
-		return unix.EINTR // nobody will read it, and the call must not happen
+		return unix.EINTR // nobody reads it; the call must not happen
 	case hit && s.spec.Stays:
 		s.failing = where
 		fallthrough
@@ -91,7 +93,7 @@ func (s *supervisor) judge(n *notification) unix.Errno {
 	return 0
 }
 
-// threadGroup is the process that a thread is part of.
+// threadGroup returns the process of a thread.
 func threadGroup(tid uint32) int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {

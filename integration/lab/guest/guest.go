@@ -1,10 +1,10 @@
-// Package guest runs commands inside a lab's machine for those outside of it, over virtio serial ports: they need no
-// network, no login and nothing of the root that is booted, so they also reach a host that has lost all of these.
+// Package guest runs commands inside a machine of the lab, over virtio serial ports: it needs no network, no login and
+// nothing of the booted root, and so reaches a host that has lost all of these.
 //
-// A port carries lines, each a [Message] in JSON, one command at a time. Either end may vanish in the middle of a line:
-// the guest with its userspace, by a soft reboot, while the port and what was written into it stay. So every guest has a
-// name of its own, says it when it starts, and takes no command that was meant for another one: what an old guest did
-// not read is not run by the new one, and whoever waits for an answer learns that there will be none.
+// A port carries lines, each a [Message] in JSON, and one command at a time. Either end may vanish in the middle of a
+// line: a soft reboot ends the guest with its userspace, while the port and its unread bytes stay. Therefore every
+// guest has a name of its own, announces it when it starts, and runs no command for another one: a new guest does not
+// run what an old one left unread, and whoever waits for an answer of the old one learns that there will be none.
 package guest
 
 import (
@@ -24,11 +24,11 @@ import (
 
 // A Message is one line, in either direction.
 type Message struct {
-	// Guest names the guest: the one that speaks, when it starts or is asked, or the one that is meant to run a command.
+	// Guest is the name of the sender, when it starts or is asked, or of the guest that is to run a command.
 	Guest string `json:",omitempty"`
-	Ask   bool   `json:",omitempty"` // wanted: Guest
+	Ask   bool   `json:",omitempty"` // asks for Guest
 
-	ID      string   `json:",omitempty"` // of the command that all below belongs to
+	ID      string   `json:",omitempty"` // of the command to which all below belongs
 	Run     []string `json:",omitempty"`
 	Input   []byte   `json:",omitempty"`
 	EOF     bool     `json:",omitempty"` // no more Input
@@ -37,19 +37,19 @@ type Message struct {
 	Stdout  []byte   `json:",omitempty"`
 	Stderr  []byte   `json:",omitempty"`
 	Ended   bool     `json:",omitempty"`
-	Code    int      `json:",omitempty"` // with Ended: as package lab's Result has it
+	Code    int      `json:",omitempty"` // with Ended: as in package lab's Result
 }
 
 const (
-	// Chunk is how much of a stream goes into one message, at most.
+	// Chunk is the most that one message carries of a stream.
 	Chunk = 32 << 10
-	// MaxLine is more than a chunk in base64, or a command line, takes.
+	// MaxLine is longer than a chunk in base64 or a command line.
 	MaxLine = 1 << 20
-	// absence is how long a port that is not there, or that nobody holds at the other end, is left alone.
+	// absence is how long to wait when a port is missing or not connected at the other end.
 	absence = time.Second
 )
 
-// Serve serves all ports that match a pattern, for ever; there has to be one at least, and it waits for it.
+// Serve waits until at least one port matches a pattern, and serves all that do. It returns only with an error.
 func Serve(pattern string) error {
 	name := rand.Text()
 	for {
@@ -73,7 +73,7 @@ func Serve(pattern string) error {
 	}
 }
 
-// ServePort serves one port for a guest of this name, until it cannot be read any more.
+// ServePort serves one port for a guest of this name, until it can no longer be read.
 func ServePort(name string, rw io.ReadWriter) error { return newPort(name, rw).serve(rw) }
 
 // A port is the guest's end of one.
@@ -95,19 +95,19 @@ func newPort(name string, w io.Writer) *port {
 func (p *port) send(m Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = p.out.Encode(m) // if it does not arrive, nobody is there to be told
+	_ = p.out.Encode(m) // on failure, nobody is there to report it to
 }
 
-// serve reads messages for ever.
+// serve handles messages until the port can no longer be read.
 func (p *port) serve(r io.Reader) error {
 	lines := bufio.NewReaderSize(r, MaxLine)
 	p.mu.Lock()
-	_ = p.out.Encode(struct{}{}) // ends the line in which an earlier guest may have been stopped
+	_ = p.out.Encode(struct{}{}) // ends a line in which an earlier guest may have been stopped
 	p.mu.Unlock()
 	p.send(Message{Guest: p.name})
 	for {
 		line, err := lines.ReadSlice('\n')
-		if errors.Is(err, io.EOF) { // nobody holds the other end
+		if errors.Is(err, io.EOF) { // the other end is not connected
 			time.Sleep(absence)
 			continue
 		}
@@ -115,7 +115,7 @@ func (p *port) serve(r io.Reader) error {
 			return fmt.Errorf("cannot read from port: %w", err)
 		}
 		var m Message
-		if json.Unmarshal(line, &m) == nil { // otherwise it is the end of what was said to an earlier guest
+		if json.Unmarshal(line, &m) == nil { // otherwise it is the rest of a line for an earlier guest
 			p.take(m)
 		}
 	}
@@ -133,17 +133,17 @@ func (p *port) take(m Message) {
 	case m.EOF:
 		p.stdin.Close()
 	case len(m.Input) > 0:
-		_, _ = p.stdin.Write(m.Input) // blocks until the command has read it, or has ended
+		_, _ = p.stdin.Write(m.Input) // blocks until the command has read it or has ended
 	}
 }
 
-// environment is what the shell of an administrator has.
+// environment is that of an administrator's shell.
 var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"HOME=/root", "USER=root", "LANG=C.UTF-8"}
 
 func (p *port) start(m Message) {
 	stdin, feed := io.Pipe()
-	// env looks the command up, so that what cannot be found ends as it does in a shell
+	// env looks the command up, so that a missing one ends as it does in a shell.
 	cmd := exec.Command("/usr/bin/env", append(append([]string{"-i"}, environment...), m.Run...)...)
 	cmd.Dir = "/"
 	cmd.Stdout = stream(func(b []byte) { p.send(Message{ID: m.ID, Stdout: b}) })
@@ -168,12 +168,12 @@ func (p *port) start(m Message) {
 	}()
 	go func() {
 		_ = cmd.Wait()
-		stdin.Close() // whoever still feeds it need not
+		stdin.Close() // unblocks whoever still feeds it
 		p.send(Message{ID: m.ID, Ended: true, Code: exitCode(cmd.ProcessState)})
 	}()
 }
 
-// exitCode is that of a shell: 128 + the signal's number for a command that a signal ended.
+// exitCode returns the exit code as a shell does: 128 + the signal's number for a command that a signal ended.
 func exitCode(state *os.ProcessState) int {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return 128 + int(status.Signal())
@@ -181,7 +181,7 @@ func exitCode(state *os.ProcessState) int {
 	return state.ExitCode()
 }
 
-// A stream takes what a command writes, in pieces.
+// A stream receives what a command writes, in chunks.
 type stream func([]byte)
 
 func (s stream) Write(b []byte) (int, error) {

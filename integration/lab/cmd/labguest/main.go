@@ -1,6 +1,6 @@
-// Labguest runs inside a lab's machine, as a unit of the host, and runs commands for the lab: see package guest.
+// Labguest is a service in the lab's machines that runs commands for the lab: see package guest.
 //
-// The unit is put where every root sees it that is switched to: /run is the one file system that stays.
+// It copies its unit to /run, the only file system that stays across a soft reboot, so that every root starts it.
 package main
 
 import (
@@ -20,12 +20,12 @@ func main() {
 
 func run() error {
 	if err := stay(os.Args[1]); err != nil {
-		return fmt.Errorf("cannot stay over soft reboots: %w", err)
+		return fmt.Errorf("cannot survive soft reboots: %w", err)
 	}
 	return guest.Serve("/dev/vport*p*")
 }
 
-// stay copies this program's unit into /run, as wanted by every boot.
+// stay copies this program's unit to /run, where every boot wants it.
 func stay(unit string) error {
 	text, err := os.ReadFile(unit)
 	if err != nil {

@@ -1,14 +1,14 @@
-// Labhost keeps one lab host for a person to work with.
+// Labhost runs one lab host for a person to work with.
 //
-//	labhost up            boot a host (and a registry) in the background, and say how to reach them
+//	labhost up            boot a host and a registry in the background, and print how to reach them
 //	labhost run CMD...    run a command in the host
-//	labhost in CMD...     run a command in the enclosure beside the host, where the registry and the host's network are
+//	labhost in CMD...     run a command in the enclosure, which reaches the registry and the host's network
 //	labhost copy FROM TO  copy a file or directory into the host
-//	labhost down          end it all
-//	labhost prepare       only install and build what hosts and tests need
+//	labhost down          end the host and the registry
+//	labhost prepare       install and build what all hosts and tests need
 //
-// LABHOST names the host, so that several people can have one each; it is "lab" otherwise. With LABKIND=qemu it is booted
-// in a machine instead of a container.
+// LABHOST is the name of the host, "lab" by default: several can run at once. LABKIND=qemu boots it in a machine
+// instead of a container.
 package main
 
 import (
@@ -35,7 +35,7 @@ func main() {
 	os.Exit(command(os.Args[1], os.Args[2:]))
 }
 
-// name is the host's name.
+// name returns the host's name.
 func name() string {
 	if name := os.Getenv("LABHOST"); name != "" {
 		return name
@@ -43,22 +43,22 @@ func name() string {
 	return "lab"
 }
 
-// mark is the file by which its run is found.
+// mark returns the name of the file by which its run is found.
 func mark() string { return "labhost-" + name() }
 
 func command(verb string, args []string) int {
 	ctx := context.Background()
-	if verb == "serve" { // what "up" starts, twice: outside and inside of the enclosure
-		return lab.Enter(lab.Prepare, func() int { return report(serve(ctx)) })
+	if verb == "serve" { // started by "up", and again inside the enclosure
+		return lab.Enter(needs(), func() int { return report(serve(ctx)) })
 	}
 	switch verb {
-	case "visit": // what "run" starts beside a machine
+	case "visit": // started by "run" in the enclosure of a machine
 		r := lab.VisitMachine(ctx, name(), os.Stdin, args...)
 		fmt.Fprint(os.Stdout, r.Stdout)
 		fmt.Fprint(os.Stderr, r.Stderr)
 		return r.Code & 0xff
 	case "up":
-		return report(up())
+		return report(up(ctx))
 	case "prepare":
 		return report(prepare(ctx))
 	}
@@ -91,7 +91,7 @@ func report(err error) int {
 	return 0
 }
 
-// inHost is a command in the host.
+// inHost returns a command in the host.
 func inHost(ctx context.Context, visit *lab.Visit, args ...string) (*exec.Cmd, error) {
 	if !visit.IsMachine(name()) {
 		return visit.Host(ctx, name(), args...)
@@ -117,11 +117,13 @@ func pass(cmd *exec.Cmd) int {
 	return report(err)
 }
 
-// copyIn goes through a pipe: the caller's files are not in the host's mount namespace.
+// copyIn copies through a pipe: the host's mount namespace does not have the caller's files.
 func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
-	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs", "--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
+	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs",
+		"--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
 		"--directory="+filepath.Dir(from), filepath.Base(from))
-	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner", "--directory="+filepath.Dir(to))
+	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner",
+		"--directory="+filepath.Dir(to))
 	if err != nil {
 		return err
 	}
@@ -136,18 +138,38 @@ func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 	return errors.Join(lab.RunAwake(unpack), pack.Wait())
 }
 
-// prepare also installs what the race detector needs, and git for the version of the binaries.
+// prepare also installs what the race detector and the unit tests need, and git for the version of the binaries.
 func prepare(ctx context.Context) error {
-	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git"); err != nil {
+	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git", "erofs-utils"); err != nil {
 		return err
 	}
-	return lab.Prepare(ctx)
+	return lab.Prepare(lab.Everything...)(ctx)
+}
+
+// needs returns the function that builds what "up" needs.
+func needs() func(ctx context.Context) error {
+	things := []lab.Thing{lab.HostDisk, lab.V2, lab.Tools}
+	if kind() == lab.QEMU {
+		things = append(things, lab.Machines)
+	}
+	return lab.Prepare(things...)
+}
+
+// kind returns how the host is run.
+func kind() lab.Kind {
+	if os.Getenv("LABKIND") == "qemu" {
+		return lab.QEMU
+	}
+	return lab.Nspawn
 }
 
 // up starts the enclosure as a background process and waits until the host in it is up.
-func up() error {
+func up(ctx context.Context) error {
 	if _, err := lab.FindRun(mark()); err == nil {
 		return fmt.Errorf("%s is already up", name())
+	}
+	if err := needs()(ctx); err != nil { // here, where a person sees its progress
+		return err
 	}
 	if err := os.MkdirAll(lab.CacheDir(), 0o755); err != nil {
 		return err
@@ -161,7 +183,7 @@ func up() error {
 	if err != nil {
 		return err
 	}
-	// "go run" removes its binary when this process ends, and the background one executes itself once more.
+	// "go run" removes its binary when this process ends, and the background process executes itself once more.
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return err
@@ -172,14 +194,14 @@ func up() error {
 	}
 	cmd := exec.Command(program, "serve")
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Stdin = told // inherited twice, closed by whoever has nothing to say: see serve
+	cmd.Stdin = told // serve, which runs inside the enclosure, reports through it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	told.Close()
 	text := make([]byte, 1<<10)
-	_ = ready.SetReadDeadline(time.Now().Add(15 * time.Minute)) // with all roots to build
+	_ = ready.SetReadDeadline(time.Now().Add(15 * time.Minute)) // a busy processor slows a machine down
 	n, err := ready.Read(text)
 	if err != nil {
 		return fmt.Errorf("cannot boot %s, see %s: %w", name(), log.Name(), err)
@@ -188,7 +210,7 @@ func up() error {
 	return nil
 }
 
-// serve boots the host, says so and keeps it until it is told to end.
+// serve boots the host, reports it and runs it until a signal ends it.
 func serve(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
@@ -200,11 +222,7 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	defer registry.Stop()
-	kind := lab.Nspawn
-	if os.Getenv("LABKIND") == "qemu" {
-		kind = lab.QEMU
-	}
-	host, err := lab.Boot(ctx, lab.Options{Name: name(), Kind: kind})
+	host, err := lab.Boot(ctx, lab.Options{Name: name(), Kind: kind()})
 	if err != nil {
 		return err
 	}
@@ -222,7 +240,8 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	told := os.NewFile(0, "told")
-	fmt.Fprintf(told, "host %s is up\n  address   %s (from \"labhost in\")\n  registry  %s (plain HTTP, from both)\n  console   %s\n"+
+	fmt.Fprintf(told, "host %s is up\n  address   %s (from \"labhost in\")\n  registry  %s (plain HTTP, from both)\n"+
+		"  console   %s\n"+
 		"  tree v1   %s\n  tree v2   %s\n  tools     %s\n",
 		host.Name, host.Addr, registry.Host, filepath.Join(lab.RunDir(), host.Name, "console.log"), v1, v2, tools)
 	told.Close()

@@ -1,4 +1,4 @@
-package agent
+package trial
 
 import (
 	"context"
@@ -23,26 +23,26 @@ const (
 	sickFile   = record.StateDir + "/unhealthy.json"
 )
 
-// HealthReport is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
+// Report is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
 // unhealthy lies in unhealthy.json, too: the root that is gone back to is judged next.
-type HealthReport struct {
+type Report struct {
 	// Root is the root it is about.
 	Root    string        `json:"root"`
 	Healthy bool          `json:"healthy"`
 	Report  health.Report `json:"report"`
 }
 
-// gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
+// Gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
 // by another update.
-func (a *Agent) gate() health.Gate {
-	g := a.Machine.Gate(a.Config.HealthGate())
-	g.Root, g.Now = a.Machine.Root, a.Now
-	if stamp := a.Transition.ReadStamp(); stamp != nil {
+func (t *Trial) Gate() health.Gate {
+	g := t.Machine.Gate(t.Config.HealthGate())
+	g.Root, g.Now = t.Machine.Root, t.Now
+	if stamp := t.Transition.ReadStamp(); stamp != nil {
 		g.Since = stamp.At
 	}
 	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
-	for _, reference := range slices.Concat([]string{a.Config.Source.Image}, a.Config.Source.Mirrors) {
-		if address := source.Address(reference, a.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {
+	for _, reference := range slices.Concat([]string{t.Config.Source.Image}, t.Config.Source.Mirrors) {
+		if address := source.Address(reference, t.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {
 			g.Sources = append(g.Sources, address)
 		}
 	}
@@ -51,23 +51,23 @@ func (a *Agent) gate() health.Gate {
 
 // judge runs the gate, and keeps and tells what it found. A gate that was interrupted has found nothing: the root stays
 // as it is, to be judged by the next confirm.
-func (a *Agent) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
-	gate := a.gate()
-	gate.Config.Deadline = a.timeLeft()
+func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
+	gate := t.Gate()
+	gate.Config.Deadline = t.timeLeft()
 	report := gate.Run(ctx, rec.Switch.Before)
 	if err := ctx.Err(); err != nil {
 		return report, fmt.Errorf("cannot judge the health of %s: %w", f.Root, err)
 	}
-	if err := a.keepReport(HealthReport{Root: f.Root, Healthy: report.Healthy(), Report: report}); err != nil {
-		a.Log.Warn("cannot keep the health report", zap.Error(err))
+	if err := t.keepReport(Report{Root: f.Root, Healthy: report.Healthy(), Report: report}); err != nil {
+		t.Log.Warn("cannot keep the health report", zap.Error(err))
 	}
 	for _, r := range report.Results {
 		if r.Verdict != health.OK {
-			a.Log.Warn("a health check did not pass", zap.String("check", r.Name), zap.String("kind", r.Kind),
+			t.Log.Warn("a health check did not pass", zap.String("check", r.Name), zap.String("kind", r.Kind),
 				zap.String("verdict", string(r.Verdict)), zap.String("reason", r.Reason))
 		}
 	}
-	a.Log.Info("the health of the root was judged", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
+	t.Log.Info("the health of the root was judged", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
 		zap.Int("checks", len(report.Results)), zap.Duration("took", report.Took), zap.String("reason", report.Reason()))
 	return report, nil
 }
@@ -76,7 +76,7 @@ func (a *Agent) judge(ctx context.Context, f facts.Facts, rec *record.Record) (h
 const maxReport = 1 << 20
 
 // keepReport writes the report down. One that is too large loses what the checks wrote, never a verdict.
-func (a *Agent) keepReport(r HealthReport) error {
+func (t *Trial) keepReport(r Report) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err == nil && len(text) > maxReport {
 		r.Report.Results = slices.Clone(r.Report.Results)
@@ -93,18 +93,18 @@ func (a *Agent) keepReport(r HealthReport) error {
 	}
 	text = append(text, '\n')
 	if !r.Healthy {
-		err = a.Machine.Disk.WriteFile(a.Path(sickFile), text, 0o600)
+		err = t.Machine.Disk.WriteFile(t.Path(sickFile), text, 0o600)
 	}
-	return errors.Join(err, a.Machine.Disk.WriteFile(a.Path(healthFile), text, 0o600))
+	return errors.Join(err, t.Machine.Disk.WriteFile(t.Path(healthFile), text, 0o600))
 }
 
-// lastReport reads the last report, nil when there is none.
-func (a *Agent) lastReport() *HealthReport { return a.report(healthFile) }
+// Last reads the last report, nil when there is none.
+func (t *Trial) Last() *Report { return t.readKept(healthFile) }
 
-// sickReport reads the last report that found a root unhealthy, while the root counts as bad; nil when it is the last
+// LastUnhealthy reads the last report that found a root unhealthy, while the root counts as bad; nil when it is the last
 // report, too.
-func (a *Agent) sickReport(rec *record.Record) *HealthReport {
-	sick, last := a.report(sickFile), a.lastReport()
+func (t *Trial) LastUnhealthy(rec *record.Record) *Report {
+	sick, last := t.readKept(sickFile), t.Last()
 	if sick == nil || last != nil && last.Report.At.Equal(sick.Report.At) {
 		return nil
 	}
@@ -114,32 +114,32 @@ func (a *Agent) sickReport(rec *record.Record) *HealthReport {
 	return sick
 }
 
-// report reads a report, nil when there is none. It is for people; nothing is decided by it.
-func (a *Agent) report(file string) *HealthReport {
-	r, err := a.readReport(a.Path(file))
+// readKept reads a report, nil when there is none. It is for people; nothing is decided by it.
+func (t *Trial) readKept(file string) *Report {
+	r, err := t.readReport(t.Path(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		a.Log.Warn("cannot read the health report", zap.Error(err))
+		t.Log.Warn("cannot read the health report", zap.Error(err))
 	}
 	return r
 }
 
-func (a *Agent) readReport(file string) (*HealthReport, error) {
-	text, err := a.Machine.Disk.ReadFile(file, maxReport+1) // and the line's end
+func (t *Trial) readReport(file string) (*Report, error) {
+	text, err := t.Machine.Disk.ReadFile(file, maxReport+1) // and the line's end
 	if err != nil {
 		return nil, err
 	}
-	r := &HealthReport{}
+	r := &Report{}
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil
 }
 
-// observe notes what the target of a switch is compared with. The units of the host root are others than those of a root
+// Observe notes what the target of a switch is compared with. The units of the host root are others than those of a root
 // that was good before it. What is not up yet may still fail; systemd reports that it is starting even when all that it
 // waits for is the agent's own unit.
-func (a *Agent) observe(ctx context.Context, f facts.Facts, verb string) health.Before {
-	gate := a.gate()
+func (t *Trial) Observe(ctx context.Context, f facts.Facts, verb string) health.Before {
+	gate := t.Gate()
 	before := health.Observe(ctx, gate)
 	starting := f.State == "starting" || f.State == "initializing"
 	before.Unknown = verb == record.VerbResume || verb == record.VerbRollback && f.Root == switcher.HostRoot ||

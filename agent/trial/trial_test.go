@@ -1,4 +1,4 @@
-package agent
+package trial
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 
 // TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard is told.
 func TestGoodThatCannotBeRecorded(t *testing.T) {
-	a := testAgent(t)
+	a := newTrial(t)
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseTrying
 	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
@@ -37,9 +37,9 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 
 // TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
 func TestPassingErrors(t *testing.T) {
-	a := testAgent(t)
+	a := newTrial(t)
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
-	if a.passing(deaf) {
+	if a.MayPass(deaf) {
 		t.Error("nothing is to be judged, and it is asked again")
 	}
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
@@ -53,7 +53,7 @@ func TestPassingErrors(t *testing.T) {
 		record.ErrBusy:   false,
 		context.Canceled: false, fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
 	} {
-		if got := a.passing(err); got != want {
+		if got := a.MayPass(err); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 		a.Transition.LeaveVerdict("", record.Departure{})
