@@ -120,6 +120,8 @@ type Machine struct {
 	// slowStop is how long the first service takes to stop, 0 for the usual; unkillable, whether a kill ends it.
 	slowStop   time.Duration
 	unkillable bool
+	// slowArming is how long the next arming unit takes before it begins.
+	slowArming time.Duration
 }
 
 // mountedRoot is what is mounted at /.

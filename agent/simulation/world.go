@@ -192,6 +192,13 @@ func (m *Machine) SlowService(stop time.Duration, unkillable bool) {
 	}
 }
 
+// SlowArming has the next run of the arming unit take longer than usual.
+func (m *Machine) SlowArming(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slowArming = by
+}
+
 // StayOnHost sets updatectl.resume=0 on the kernel's command line, from the next full reboot on.
 func (m *Machine) StayOnHost(stay bool) {
 	m.mu.Lock()
