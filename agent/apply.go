@@ -90,23 +90,33 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		a.Log.Warn("the host goes on to its last good root", zap.String("reason", d.why))
 		return s.applyResume(ctx, off, done, fetchErr)
 	}
-	root, err := s.stage(ctx, off, &done)
-	if err != nil {
-		return done, err
+	root, err := s.prepare(ctx, off, &done, o.Level)
+	if err != nil && stranded(s.facts, s.rec, o) { // it is no reason to leave the services of the last good root down
+		a.Log.Warn("the published image cannot be switched to; the host goes on to its last good root", zap.Error(err))
+		return s.applyResume(ctx, off, done, err)
 	}
-	decision, err := s.decideLevel(ctx, root, o.Level)
-	done.Decision = &decision
 	if err != nil {
 		return done, err
 	}
 	return done, s.switchTo(ctx, off, &done, root)
 }
 
-// switchTo makes a staged root ready and asks for the switch to it.
-func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Applied, root store.Root) error {
-	if err := s.Roots.Rehearse(root, s.facts, s.rec); err != nil {
-		return err
+// prepare stages the published image, decides the level of the switch to it, and makes its root ready.
+func (s *session) prepare(ctx context.Context, off *offer.Published, done *Applied, wish level.Level) (store.Root, error) {
+	root, err := s.stage(ctx, off, done)
+	if err != nil {
+		return root, err
 	}
+	decision, err := s.decideLevel(ctx, root, wish)
+	done.Decision = &decision
+	if err != nil {
+		return root, err
+	}
+	return root, s.Roots.Rehearse(root, s.facts, s.rec)
+}
+
+// switchTo asks for the switch to a root that is ready.
+func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Applied, root store.Root) error {
 	if done.Decision.Level != level.Full { // a full reboot ends the kernel that they are for
 		s.loadBeforeSwitch(ctx, done)
 	}
@@ -126,9 +136,10 @@ func leftForOlder(off *offer.Published, s *session) *record.Bad {
 	return &record.Bad{Reason: "left by the operator for version " + off.Mark.Version}
 }
 
-// applyResume goes on to the last good root, with the live patches of what was published, when that is all that was.
-func (s *session) applyResume(ctx context.Context, off *offer.Published, done Applied, fetchErr error) (Applied, error) {
-	if fetchErr == nil && off.Image == nil {
+// applyResume goes on to the last good root, with the live patches of what was published, when that is all that was;
+// failed is why what was published cannot be had.
+func (s *session) applyResume(ctx context.Context, off *offer.Published, done Applied, failed error) (Applied, error) {
+	if failed == nil && off.Image == nil {
 		if err := s.Live.KeepEnabled(ctx, off, s.facts); err != nil {
 			return done, err
 		}
@@ -168,6 +179,12 @@ func (s *session) mustStay(o ApplyOptions) (bool, error) {
 // onHostRoot reports whether a full reboot left the host on its host root, while an image root is the last good one.
 func onHostRoot(f facts.Facts, rec *record.Record) bool {
 	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
+}
+
+// stranded reports whether an unattended apply has to bring the host from its host root to its last good root when there
+// is nothing better. A root that a full reboot left too often is not gone to again.
+func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
+	return o.Unattended && onHostRoot(f, rec) && rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
 }
 
 // forwardVerb returns the verb for going to a root: after a full reboot, going on to the root that ran before it takes that
@@ -228,7 +245,7 @@ type applyDecision struct {
 func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions, stay bool) applyDecision {
 	last := rec.LastGood()
 	resumes := rec.ResumeAttempts(last)
-	stranded := o.Unattended && onHostRoot(f, rec) && resumes < record.MaxAttempts
+	stranded := stranded(f, rec, o)
 	bad, isBad := rec.Bad[off.root]
 	failed := rec.Failed[off.root]
 	switch {
@@ -251,6 +268,9 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 		return applyDecision{do: refuse, err: bad.Err()}
 	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:
 		return applyDecision{do: skip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
+	case stranded && failed.Times >= record.MaxAttempts:
+		return applyDecision{do: resume, why: fmt.Sprintf("%d switches to the published image failed, the last one because %s",
+			failed.Times, failed.Reason)}
 	case o.Unattended && failed.Times >= record.MaxAttempts:
 		return applyDecision{do: skip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
 			"`updatectl apply` tries again", failed.Times, failed.Reason)}

@@ -290,11 +290,15 @@ func (g *watch) withdraw(ctx context.Context) error {
 	if err != nil || underWay { // logind may wait for somebody who asked for a moment
 		return err
 	}
-	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
-	rec, err := a.Records.Read()
+	f, rec, err := a.Look(ctx)
 	if err != nil || !g.change.AnnouncedBy(rec) {
 		return err
 	}
+	// A soft reboot that came back to the same root has failed: confirm records that, and counts it.
+	if outcome, _ := level.Prove(g.change.Expectation, f, a.Transition.ReadStamp()); outcome != level.Pending {
+		return nil
+	}
+	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func inRun(name string) bool { return strings.HasPrefix(name, "/run/") }
 // enter crosses the seam for a file, and waits while its disk hangs. It returns the file system it is on.
 func (d processDisk) enter(op, name string) files {
 	m := d.p.m
-	d.p.enter(op + " " + m.shorten(name))
+	d.p.enter(op + " " + name)
 	if inRun(name) {
 		return m.run
 	}

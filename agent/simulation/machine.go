@@ -106,17 +106,22 @@ type Machine struct {
 
 	// What is counted for whoever judges a history.
 
-	rec       *record.Record
-	recState  string
-	goodEtc   map[string]string
-	arrivals  map[string]int // of the automatic kind, in roots that were never good
-	reboots   int
-	etcs      int
-	lastSetBy *process // the process that began the switch in the record
+	rec      *record.Record
+	recState string
+	goodEtc  map[string]string
+	arrivals map[string]int // of the automatic kind, in roots that were never good
+	reboots  int
+	etcs     int
+	// left are the image roots that an operator rolled back from; killedGuard, whether a guard was killed.
+	left        map[string]bool
+	killedGuard bool
+	lastSetBy   *process // the process that began the switch in the record
 
 	// slowStop is how long the first service takes to stop, 0 for the usual; unkillable, whether a kill ends it.
 	slowStop   time.Duration
 	unkillable bool
+	// slowArming is how long the next arming unit takes before it begins.
+	slowArming time.Duration
 }
 
 // mountedRoot is what is mounted at /.
@@ -181,7 +186,7 @@ func New(o Options, p *Publisher) *Machine {
 		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, dooms: map[string]int{},
 		disk:    &disk{now: files{}, durable: files{}},
 		running: map[int]*process{}, locks: map[string]heldLock{},
-		goodEtc: map[string]string{}, arrivals: map[string]int{},
+		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
 		power: make(chan struct{}),
 	}
 	m.disk.change(time.Now(), func(f files) { f.makeDir("/etc"); f.makeDir("/var/lib/updatectl") })
@@ -290,6 +295,12 @@ func (m *Machine) recorded(p *process, text []byte) {
 	}
 	if rec.Switch != nil && (m.rec == nil || m.rec.Switch == nil || !m.rec.Switch.At.Equal(rec.Switch.At)) {
 		m.lastSetBy = p
+	}
+	if s := rec.Switch; s != nil && rec.Phase == record.PhaseArmed && s.Verb == record.VerbApply && m.left[s.Target] {
+		if m.lastSetBy != nil && m.lastSetBy.automatic {
+			m.breach("%s goes to %s, which an operator has rolled back from", p, s.Target)
+		}
+		delete(m.left, s.Target)
 	}
 	m.rec = rec
 	m.tell("%s writes the record: %s", p, describeRecord(rec))

@@ -145,6 +145,7 @@ func (p *process) enter(op string) {
 		m.bootKernel(false)
 	case m.faultAt == m.crossings && m.fault == Kill, p.doom > 0 && p.calls == p.doom:
 		m.tell("%s is about to %s", p, op)
+		m.killedGuard = m.killedGuard || p == m.guard
 		m.bury(p, true)
 	default:
 		return

@@ -63,9 +63,10 @@ func (p *Publisher) release(ctx context.Context, key *ecdsa.PrivateKey, dir stri
 	if err := os.WriteFile(filepath.Join(tree, "etc/os-release"), []byte("VERSION_ID="+version+"\n"), 0o644); err != nil {
 		return err
 	}
+	epoch := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // a seed must mean the same in every run: so must the digests
 	packed, err := publish.Pack(ctx, publish.Recipe{
 		Tree: tree, Layout: p.layout, Tag: "image-" + version, Compression: "none", Version: version,
-		Architecture: runtime.GOARCH,
+		Architecture: runtime.GOARCH, Epoch: &epoch,
 	})
 	if err != nil {
 		return err

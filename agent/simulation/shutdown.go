@@ -188,7 +188,12 @@ func (m *Machine) stopArmUnit() <-chan struct{} {
 		return done
 	}
 	m.arm = armUnit{deactivating, done}
-	p := m.spawn("arm", false, func(ctx context.Context, a *agent.Agent) error { return a.Transition.Arm(ctx) })
+	slow := m.slowArming
+	m.slowArming = 0
+	p := m.spawn("arm", false, func(ctx context.Context, a *agent.Agent) error {
+		time.Sleep(slow)
+		return a.Transition.Arm(ctx)
+	})
 	go func() {
 		select {
 		case <-p.gone:

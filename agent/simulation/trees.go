@@ -68,7 +68,7 @@ func (t trees) Roots() ([]store.Root, error) {
 }
 
 func (t trees) Sweep() error {
-	names := t.glob(stagingDir + "/*")
+	names := append(t.glob(stagingDir+"/*"), t.glob(rootsDir+"/*/.*.json.*")...)
 	var errs []error
 	for _, name := range names {
 		errs = append(errs, t.disk().RemoveAll(name))

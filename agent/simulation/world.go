@@ -55,7 +55,12 @@ func (m *Machine) RollBack(to string) *Command {
 		to = id
 	}
 	return m.Run("rollback", false, func(ctx context.Context, a *agent.Agent) error {
-		_, err := a.Rollback(ctx, to, true)
+		done, err := a.Rollback(ctx, to, true)
+		if err == nil && done.Switching && done.From != switcher.HostRoot {
+			m.mu.Lock()
+			m.left[done.From] = true
+			m.mu.Unlock()
+		}
 		return err
 	})
 }
@@ -87,6 +92,13 @@ func (m *Machine) Strike(f Fault, after int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fault, m.faultAt = f, m.crossings+after
+}
+
+// KilledGuard reports whether a guard was killed: then a person may have to help.
+func (m *Machine) KilledGuard() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.killedGuard
 }
 
 // Struck reports whether the fault has happened.
@@ -122,7 +134,6 @@ func (m *Machine) Reboot(full bool) {
 	}
 	if full && m.armed != nil {
 		m.tell("an operator's full reboot becomes a soft one: %s is armed", m.armed.next.ID)
-		m.breach("%s was armed when an operator rebooted", m.armed.next.ID)
 		full = false
 	}
 	m.tell("an operator asks for a %s", &shutdown{full: full})
@@ -170,11 +181,22 @@ func (m *Machine) SlowService(stop time.Duration, unkillable bool) {
 	m.tell("db.service takes %v to stop", stop)
 	m.slowStop, m.unkillable = stop, unkillable
 	if m.user != nil {
+		if v := m.user.services[0]; stop == 0 && v.state == deactivating {
+			close(v.killed)
+			v.killed = make(chan struct{})
+		}
 		m.user.services[0].stop, m.user.services[0].unkillable = stop, unkillable
 		if stop == 0 {
 			m.user.services[0].stop = time.Second
 		}
 	}
+}
+
+// SlowArming has the next run of the arming unit take longer than usual.
+func (m *Machine) SlowArming(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slowArming = by
 }
 
 // StayOnHost sets updatectl.resume=0 on the kernel's command line, from the next full reboot on.
@@ -333,6 +355,41 @@ func (m *Machine) CheckRest() {
 			for _, name := range f.glob(pattern) {
 				m.breach("%s is left half done", name)
 			}
+		}
+	}
+}
+
+// CheckLife is what must be true of a machine that had all the time it needs: it runs its last good root, and what is
+// published if that can become good.
+func (m *Machine) CheckLife() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rec == nil || m.stay || len(m.broken) > 0 {
+		return
+	}
+	last := m.rec.LastGood()
+	if m.mounted.id == switcher.HostRoot && last != switcher.HostRoot && m.rec.ResumeAttempts(last) < record.MaxAttempts {
+		m.breach("%s is good, and the host stays on its host root", last)
+	}
+	id := m.publisher.roots[m.published]
+	_, bad := m.rec.Bad[id]
+	if m.mounted.id != id && !bad && m.ills[id] == Healthy && m.rec.Failed[id].Times < record.MaxAttempts &&
+		m.rec.ResumeAttempts(id) < record.MaxAttempts && m.published != "" {
+		m.breach("%s is published and healthy, and the host does not go there", m.published)
+	}
+}
+
+// CheckCalm is what must be true besides where nothing but bad releases and people happened: a healthy root is bad only
+// because somebody left it.
+func (m *Machine) CheckCalm() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rec == nil {
+		return
+	}
+	for id, b := range m.rec.Bad {
+		if m.ills[id] == Healthy && !b.RolledBack && !strings.HasPrefix(b.Reason, "left by the operator") {
+			m.breach("%s is healthy and bad: %s", id, b.Reason)
 		}
 	}
 }

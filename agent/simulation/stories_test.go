@@ -1,0 +1,53 @@
+package simulation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/agent"
+)
+
+// TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the timer
+// brings it to its last good root.
+func TestStranded(t *testing.T) {
+	for _, c := range []struct {
+		ill      Illness
+		fallback string
+	}{{NeedsFull, "refuse"}, {Unacceptable, "refuse"}, {Unjoinable, "full"}, {Unmergeable, "full"}, {FallsBack, "full"}} {
+		t.Run(string(c.ill), func(t *testing.T) {
+			o := ordinary()
+			o.Fallback = c.fallback
+			m := playFrom(t, "v1", o, func(m *Machine) {
+				m.Publish("v2", c.ill)
+				m.StayOnHost(true)
+				m.CutPower()
+				m.rest()
+				m.StayOnHost(false)
+				if m.Booted() != "host" {
+					t.Errorf("%s runs", m.Booted())
+				}
+				m.tire()
+				m.CheckRest()
+			})
+			expect(t, m, "v1")
+		})
+	}
+}
+
+// TestSlowArming: a switch whose root could not be armed has failed, however long the arming took; the guard does not
+// take it for one that was never asked for.
+func TestSlowArming(t *testing.T) {
+	for slow := 44 * time.Second; slow < 50*time.Second; slow += 500 * time.Millisecond { // when the guard's patience ends
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish("v2", Unjoinable)
+			m.SlowArming(slow)
+			m.Apply(agent.ApplyOptions{Unattended: true}).Wait()
+			m.rest()
+			if f := m.Record().Failed[releases.roots["v2"]]; f.Times != 1 {
+				t.Errorf("the switch is counted as %+v", f)
+			}
+			m.CheckRest()
+		})
+		expect(t, m, "v1")
+	}
+}
