@@ -150,7 +150,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		s.publish("2", "os/server:stable")
 		h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d
 printf '[switch]\nmax-kernel-age = "1s"\n' > /etc/updatectl/conf.d/10-age.toml`)
-		s.refused(exitFullReboot, "max-kernel-age wants a full reboot since", "--level full", "apply")
+		s.refused(exitFullReboot, "and a full reboot has been due since", "--level full", "apply")
 		if text := s.updatectl(exitDone, "status").Stdout; !strings.Contains(text, "; full reboot by 20") {
 			t.Errorf("status does not show the date:\n%s", text)
 		}
