@@ -65,9 +65,6 @@ var (
 		"agent/transition/reconcile.go":   4,
 		"agent/transition/start.go":       7,
 		"agent/verify.go":                 1,
-		"switcher/livepatch/blocker.go":   3,
-		"switcher/livepatch/livepatch.go": 3,
-		"switcher/livepatch/load.go":      8,
 	}
 )
 

@@ -167,7 +167,7 @@ func TestVMKernel(t *testing.T) {
 			if e.Event == "switching" || e.LivePatch != "" {
 				story = append(story, strings.TrimSpace(e.Event+" "+e.LivePatch))
 			}
-			if e.Event == "live patch failed" && (!strings.Contains(e.Reason, "pump.service, in lab_hold_wait") || !strings.Contains(e.Reason, "it was taken back, and the kernel is as it was")) {
+			if e.Event == "live patch failed" && (!strings.Contains(e.Reason, "pump.service, in lab_hold_wait") || !strings.Contains(e.Reason, "it was reverted, and the kernel is as before")) {
 				t.Errorf("history tells of the one that stalled: %s", e.Reason)
 			}
 		}
