@@ -57,7 +57,7 @@ func TestCoverage(t *testing.T) {
 		t.Errorf("open: %v", open)
 	}
 	if len(coverage(f, "", nil, nil)) != 0 {
-		t.Error("nothing is known, and something is told")
+		t.Error("nothing is known, and something is reported")
 	}
 }
 

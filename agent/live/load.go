@@ -318,7 +318,7 @@ func (lp *Patches) Collect(f facts.Facts, rec *record.Record) {
 
 // GC removes the stored live patches that nothing needs, and returns their names. Needed are those of the last release
 // for the kernels that this host may run, those that are in the kernel, and those that the release of one of the given
-// roots lists. Without a valid policy, which tells what a release lists, none is removed.
+// roots lists. Without a valid policy, the releases cannot be read, and none is removed.
 func (lp *Patches) GC(f facts.Facts, roots []string) (removed []string, err error) {
 	defer func() {
 		for _, name := range removed {

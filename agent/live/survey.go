@@ -135,7 +135,7 @@ func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
 }
 
 // RefuseForOtherKernels returns an ErrOtherKernel if the release lists the named live patch only for other kernels.
-// Such live patches are rarely stored, so that the survey could not say why there is none.
+// Such live patches are rarely stored, so the survey could not explain why there is none.
 func RefuseForOtherKernels(f facts.Facts, p *offer.Published, name string) error {
 	if p.Release == nil {
 		return nil

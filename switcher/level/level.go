@@ -279,11 +279,11 @@ func judgeAge(f facts.Facts, _ Target) (Verdict, string) {
 	case f.RebootBy.IsZero():
 		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age sets no limit", booted)
 	case f.At.Before(f.RebootBy):
-		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot by %s",
+		return VerdictOK, fmt.Sprintf("it was booted on %s, and a full reboot is due by %s ([switch] max-kernel-age)",
 			booted, f.RebootBy.Format(dateLayout))
 	default:
-		return VerdictFull, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age has wanted a full reboot since %s",
-			booted, f.RebootBy.Format(dateLayout))
+		return VerdictFull, fmt.Sprintf("it was booted on %s, and a full reboot has been due since %s "+
+			"([switch] max-kernel-age)", booted, f.RebootBy.Format(dateLayout))
 	}
 }
 

@@ -151,7 +151,7 @@ func TestDecide(t *testing.T) {
 			change:  func(f *facts.Facts, _ *Target) { f.RebootBy = f.KernelBooted.AddDate(0, 0, 9) },
 			check:   "kernel age",
 			verdict: VerdictFull,
-			reason:  "booted on 2026-03-01, and [switch] max-kernel-age has wanted a full reboot since 2026-03-10",
+			reason:  "booted on 2026-03-01, and a full reboot has been due since 2026-03-10 ([switch] max-kernel-age)",
 		},
 		"on the very day": {
 			change: func(f *facts.Facts, _ *Target) { f.RebootBy = f.At }, check: "kernel age",
@@ -159,7 +159,7 @@ func TestDecide(t *testing.T) {
 		},
 		"kernel grows old": {
 			change: func(f *facts.Facts, _ *Target) { f.RebootBy = f.At.AddDate(0, 0, 1) }, check: "kernel age",
-			verdict: VerdictOK, reason: "a full reboot by 2026-03-12",
+			verdict: VerdictOK, reason: "a full reboot is due by 2026-03-12",
 		},
 		"kernel of any age": {
 			change: func(*facts.Facts, *Target) {}, check: "kernel age", verdict: VerdictOK,

@@ -12,22 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Blocker is a task that keeps a transition from its end.
+// Blocker is a task that keeps a transition from ending.
 type Blocker struct {
 	PID  int    `json:"pid"`
 	TID  int    `json:"tid"`
 	Name string `json:"name"`
 	// Unit is the systemd unit that the task belongs to, "" when there is none.
 	Unit string `json:"unit,omitempty"`
-	// Kernel tells a thread of the kernel.
+	// Kernel is whether it is a kernel thread.
 	Kernel bool `json:"kernel,omitempty"`
-	// Ends tells that a soft reboot ends it.
+	// Ends is whether a soft reboot ends it.
 	Ends bool `json:"ends"`
-	// Stack is what it is in, the innermost function first; empty when the kernel does not say.
+	// Stack lists the functions that it is in, the innermost first; empty when the kernel does not show them.
 	Stack []string `json:"stack,omitempty"`
 }
 
-// String names the task, what it belongs to and the innermost function it is in.
+// String returns the names of the task, of its unit and of the innermost function that it is in.
 func (b Blocker) String() string {
 	text := fmt.Sprintf("%s (process %d", b.Name, b.PID)
 	if b.TID != b.PID {
@@ -45,20 +45,20 @@ func (b Blocker) String() string {
 	return text + ")"
 }
 
-// What /proc/PID/task/TID/patch_state says: which code a task runs while a transition goes on. Otherwise it is -1.
+// The values of /proc/PID/task/TID/patch_state during a transition: which code the task runs. At other times it is -1.
 const (
 	unpatched = "0"
 	patched   = "1"
 )
 
-// Blockers lists the tasks that do not run the code that the transition of a patch leads to. A task that ends meanwhile is
-// none.
+// Blockers returns the tasks that do not run the code yet that the transition of a patch leads to, by thread id. Tasks
+// that end meanwhile are left out.
 func (k Kernel) Blockers(p Patch) []Blocker {
 	target := unpatched
 	if p.Enabled {
 		target = patched
 	}
-	tasks, _ := filepath.Glob(k.path("/proc/[0-9]*/task/[0-9]*/patch_state")) // the pattern is a good one
+	tasks, _ := filepath.Glob(k.path("/proc/[0-9]*/task/[0-9]*/patch_state")) // the pattern is valid
 	var found []Blocker
 	for _, file := range tasks {
 		state, err := os.ReadFile(file)
@@ -74,7 +74,7 @@ func (k Kernel) Blockers(p Patch) []Blocker {
 	return found
 }
 
-// describe reads what /proc tells of a task.
+// describe returns what /proc shows about a task, and whether the task still exists.
 func (k Kernel) describe(task string) (Blocker, bool) {
 	name, err := os.ReadFile(filepath.Join(task, "comm"))
 	if err != nil {
@@ -83,21 +83,25 @@ func (k Kernel) describe(task string) (Blocker, bool) {
 	process := filepath.Dir(filepath.Dir(task))
 	pid, _ := strconv.Atoi(filepath.Base(process)) // the pattern has digits only
 	tid, _ := strconv.Atoi(filepath.Base(task))
-	b := Blocker{PID: pid, TID: tid, Name: strings.TrimSpace(string(name)), Kernel: isKernelThread(process), Stack: stackOf(task)}
+	b := Blocker{
+		PID: pid, TID: tid, Name: strings.TrimSpace(string(name)),
+		Kernel: isKernelThread(process), Stack: stackOf(task),
+	}
 	group := cgroupOf(process)
 	b.Unit = unitOf(group)
 	b.Ends = !b.Kernel && pid != 1 && !survives(process, k.path("/sys/fs/cgroup", group))
 	return b, true
 }
 
-// isKernelThread tells by the flags in the process's stat (proc_pid_stat(5), PF_KTHREAD of linux/sched.h).
+// isKernelThread reports whether a process is a thread of the kernel, by its flags (proc_pid_stat(5), PF_KTHREAD in
+// linux/sched.h).
 func isKernelThread(process string) bool {
 	const flagKernelThread = 0x00200000
 	stat, err := os.ReadFile(filepath.Join(process, "stat"))
 	if err != nil {
 		return false
 	}
-	// The name stands in brackets and may have any character in it.
+	// The name is in brackets and may contain any character.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	const flags = 6 // of the fields after the name
 	if len(fields) <= flags {
@@ -107,10 +111,10 @@ func isKernelThread(process string) bool {
 	return err == nil && n&flagKernelThread != 0
 }
 
-// maxStack bounds what is read of a stack; the kernel prints 64 entries.
+// maxStack bounds how many bytes of a stack are read; the kernel prints 64 entries.
 const maxStack = 16 << 10
 
-// stackOf reads the functions that a task is in. Root may read them where the kernel can tell.
+// stackOf returns the functions that a task is in. Only root may read them.
 func stackOf(task string) []string {
 	f, err := os.Open(filepath.Join(task, "stack"))
 	if err != nil {
@@ -131,7 +135,7 @@ func stackOf(task string) []string {
 	return stack
 }
 
-// cgroupOf is the control group of a process in the unified hierarchy, as a path below its mount.
+// cgroupOf returns the control group of a process in the unified hierarchy, as a path below its mount.
 func cgroupOf(process string) string {
 	text, err := os.ReadFile(filepath.Join(process, "cgroup"))
 	if err != nil {
@@ -145,7 +149,7 @@ func cgroupOf(process string) string {
 	return ""
 }
 
-// unitOf is the innermost systemd unit in the path of a control group.
+// unitOf returns the innermost systemd unit in the path of a control group, "" for none.
 func unitOf(group string) string {
 	for _, name := range slices.Backward(strings.Split(group, "/")) {
 		if strings.HasSuffix(name, ".service") || strings.HasSuffix(name, ".scope") {
@@ -155,9 +159,9 @@ func unitOf(group string) string {
 	return ""
 }
 
-// survives tells whether a process outlives a soft reboot: its unit has SurviveFinalKillSignal=, which systemd notes on the
-// control group, or its name begins with "@", which is for what the root file system needs (systemd.kill(5),
-// https://systemd.io/ROOT_STORAGE_DAEMONS).
+// survives reports whether a process survives a soft reboot: its unit has SurviveFinalKillSignal=, which systemd marks
+// on the control group (systemd.kill(5)), or its command line begins with "@", as for storage daemons of the root file
+// system (https://systemd.io/ROOT_STORAGE_DAEMONS).
 func survives(process, group string) bool {
 	for _, name := range []string{"user.survive_final_kill_signal", "trusted.survive_final_kill_signal"} {
 		value := make([]byte, 8)

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fake is a kernel made of files, in which the module's content is its name.
+// fake is a kernel simulated by files, in which the content of a module is its name.
 type fake struct {
 	Kernel
 	t *testing.T
-	// refuse is what inserting answers; stays leaves the module in the kernel all the same.
+	// refuse is the error of Insert; stays leaves the module in the kernel even so.
 	refuse error
 	stays  bool
-	// stall keeps a patch in transition when it is switched on, and stallBack when it is switched off.
+	// stall keeps a patch in transition when it is enabled, stallBack when it is disabled.
 	stall     bool
 	stallBack atomic.Bool
 	// plain makes modules that patch nothing.
@@ -67,7 +67,7 @@ func (f *fake) insert(module []byte) error {
 	return nil
 }
 
-// obey does what the kernel does some time after a 0 was written to a patch's enabled.
+// obey does what the kernel does a while after 0 was written to a patch's enabled.
 func (f *fake) obey(name string) {
 	for {
 		time.Sleep(time.Millisecond)
@@ -93,7 +93,7 @@ func (f *fake) remove(name string) error {
 	return os.RemoveAll(f.path(moduleDir, name))
 }
 
-// task makes a process of one thread in /proc.
+// task adds a process with one thread to /proc.
 func (f *fake) task(pid int, name, state, flags, unit, stack string) {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	task := fmt.Sprintf("%s/task/%d", dir, pid)
@@ -210,7 +210,7 @@ func TestLoad(t *testing.T) {
 				f.task(70, "pump", "0", "0", "pump.service", "[<0>] pump_wait+0x1/0x2\n[<0>] do_exit+0x3/0x4\n")
 			},
 			class: ErrStalled,
-			want:  "pump (process 70, pump.service, in pump_wait+0x1/0x2); it was taken back, and the kernel is as it was",
+			want:  "pump (process 70, pump.service, in pump_wait+0x1/0x2); it was reverted, and the kernel is as before",
 			log:   "insert fix,remove fix",
 		},
 		"stalled both ways": {
@@ -221,12 +221,12 @@ func TestLoad(t *testing.T) {
 				f.task(71, "drain", "1", "0", "drain.service", "")
 			},
 			class: ErrStalled,
-			want:  "it is being taken back, which stalls, too: drain (process 71, drain.service)",
+			want:  "it is being reverted, which stalls, too: drain (process 71, drain.service)",
 			log:   "insert fix",
 			left:  true,
 		},
 		"stalled by nobody": {
-			change: func(f *fake) { f.stall = true }, class: ErrStalled, want: "none that /proc shows",
+			change: func(f *fake) { f.stall = true }, class: ErrStalled, want: "none is visible in /proc",
 			log: "insert fix,remove fix",
 		},
 	} {
@@ -254,7 +254,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// A transition that nobody watches any more is watched by who wants it next.
+// A transition that nobody watches any more is watched by the next Load.
 func TestTransitionIsTakenOver(t *testing.T) {
 	for _, ends := range []bool{true, false} {
 		f := newFake(t, map[string]string{
@@ -276,7 +276,7 @@ func TestTransitionIsTakenOver(t *testing.T) {
 	}
 }
 
-// Who gives up waiting does not leave a transition behind.
+// A Load that is cancelled leaves no transition behind.
 func TestLoadIsCancelled(t *testing.T) {
 	f := newFake(t, nil)
 	f.stall = true
@@ -365,7 +365,7 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-// What a soft reboot ends is told from what it does not end.
+// Blockers says which tasks a soft reboot ends.
 func TestBlockers(t *testing.T) {
 	const thread = "2129984" // PF_KTHREAD | PF_NOFREEZE | PF_FORKNOEXEC
 	f := newFake(t, nil)
@@ -418,7 +418,7 @@ func TestClearedBySoftReboot(t *testing.T) {
 	}
 }
 
-// A crowd is named by its beginning.
+// Of many tasks, only the first are named.
 func TestManyBlockers(t *testing.T) {
 	text := (&Stalled{Name: "fix", Blockers: make([]Blocker, 100)}).Error()
 	if !strings.Contains(text, "and 92 more") {
@@ -426,7 +426,7 @@ func TestManyBlockers(t *testing.T) {
 	}
 }
 
-// Another tree's kernel is looked at and not changed.
+// The kernel of another tree can be read, not changed.
 func TestHostOfAnotherTree(t *testing.T) {
 	k := Host(t.TempDir())
 	if err := k.Insert(nil); err == nil || !strings.Contains(err.Error(), "only the running kernel") {
@@ -437,7 +437,7 @@ func TestHostOfAnotherTree(t *testing.T) {
 	}
 }
 
-// The real system call is reached with a module from memory: the kernel reads it and says that it is none.
+// The real system call gets a module from memory: the kernel reads it and answers that it is none.
 func TestInsertReachesTheKernel(t *testing.T) {
 	err := insert([]byte("not a module"))
 	if !errors.Is(err, unix.ENOEXEC) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOSYS) {

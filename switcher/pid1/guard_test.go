@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestRebootOnPanic: a host that halts on a panic boots again while a switch is watched; what somebody set is theirs.
+// TestRebootOnPanic: a host that halts on a panic reboots while a switch is watched; a setting of its own stays.
 func TestRebootOnPanic(t *testing.T) {
 	for name, c := range map[string]struct{ before, during, set, after string }{
 		"nothing set":               {"0\n", "10", "", "0\n"},

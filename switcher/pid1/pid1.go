@@ -28,7 +28,7 @@ const (
 	connectPatience = 25 * time.Second
 )
 
-// ErrDeaf: PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
+// ErrDeaf means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
 var ErrDeaf = errors.New("systemd does not answer")
 
 // isLost reports whether an error means that a connection was refused, broke or ended.

@@ -15,7 +15,7 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// deafUntil is a PID 1 that has not heard the first calls of a connection, as the real one when it read them together
+// deafUntil is a PID 1 that ignores the first calls of a connection, as the real one does when it reads them together
 // with the end of the authentication. It answers the given one and what comes after it.
 func deafUntil(t *testing.T, heard int) string {
 	t.Helper()
@@ -65,7 +65,7 @@ func deafUntil(t *testing.T, heard int) string {
 	return socket
 }
 
-// TestDialPID1 connects where the first call is not heard.
+// TestDialPID1 connects although the first call is not answered.
 func TestDialPID1(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -85,7 +85,7 @@ func TestDialPID1(t *testing.T) {
 	}
 }
 
-// TestDeaf: a PID 1 that is executed anew refuses connections, or breaks them, and that is told as such.
+// TestDeaf: a PID 1 that re-executes itself refuses or breaks connections, which is reported as ErrDeaf.
 func TestDeaf(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// ErrInhibited: somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
+// ErrInhibited means that somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
 var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
 
 // ArmUnit is the unit that arms the new root when it is stopped: after every service, while file systems are mounted.
@@ -26,10 +26,10 @@ const ApplyUnit = "updatectl.service"
 // ConfirmUnit is the unit that proves a switch, checks the root and marks it good.
 const ConfirmUnit = "updatectl-confirm.service"
 
-// ErrNoUnit: the agent's units are not installed in the running root.
+// ErrNoUnit means that the agent's units are not installed in the running root.
 var ErrNoUnit = errors.New("the units of updatectl are not installed")
 
-// ErrJob: a job of one of the agent's units failed.
+// ErrJob means that a job of one of the agent's units failed.
 var ErrJob = errors.New("its job failed")
 
 // The flags of logind's RebootWithFlags (org.freedesktop.login1(5)).

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSealWaits seals a file in memory that somebody still maps for writing, and lets go of a moment later.
+// TestSealWaits seals a file in memory that is still mapped for writing, and unmapped a moment later.
 func TestSealWaits(t *testing.T) {
 	fd, err := unix.MemfdCreate("seal", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
