@@ -25,13 +25,13 @@ func (s *site) hastens(text string) {
 }
 
 // haste are the deadlines of most roots in these tests.
-const haste = "[health]\ndeadline = \"12s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
+const haste = "[health]\ndeadline = \"12s\"\nsettle = \"1s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
 
 // tries switches the host to a new root, NAME of version 1, which is on trial for two minutes: NAME.service never
 // finishes starting. It returns the root. Later roots of the test have short deadlines again.
 func (s *site) tries(name string) (root string) {
 	s.Helper()
-	s.hastens("[health]\ndeadline = \"2m\"\n")
+	s.hastens("[health]\ndeadline = \"2m\"\nsettle = \"1s\"\n")
 	s.Cleanup(func() { s.hastens(haste) })
 	image, root := s.variant(name, "1", hangs(name+".service", false)...)
 	s.sends("1", "apply", "--from", image)

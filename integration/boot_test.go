@@ -37,6 +37,7 @@ func (s *site) settles() status {
 func TestBootResumes(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "boot")
+	s.settlesAtOnce()
 	h := s.host
 	one := s.roots["1"]
 	s.switches("apply")
@@ -196,6 +197,7 @@ sed -i s/77s/20s/ /etc/updatectl/conf.d/10-since.toml`)
 func TestPowerCutWhileTrying(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "cut")
+	s.settlesAtOnce()
 	one := s.roots["1"]
 	s.switches("apply")
 	s.runs(one, "1")

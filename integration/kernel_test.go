@@ -3,10 +3,7 @@
 package integration
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,25 +22,6 @@ func (s *site) hold() {
 	}) {
 		s.Fatal("nobody is blocked in /proc/lab_hold")
 	}
-}
-
-// stageAhead stages images on a host's tree before it boots, and pins them: in an emulated machine it would take
-// minutes for each, and is not what the test shows.
-func (s *site) stageAhead(root string, names ...string) error {
-	updatectl := lab.Binary(s.T, "updatectl")
-	for _, name := range names {
-		out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "--output", "json", "stage", "--from",
-			s.registry.Host+"/"+name).Output()
-		var staged struct{ Root string }
-		if jsonErr := json.Unmarshal(out, &staged); jsonErr != nil {
-			return fmt.Errorf("cannot stage %s: %v, %w", name, err, jsonErr)
-		}
-		if out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "pin",
-			staged.Root).CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot pin %s: %w\n%s", name, err, out)
-		}
-	}
-	return nil
 }
 
 // with publishes, under the tag that hosts follow, a release of a version's image with live patches and with the CVEs

@@ -55,6 +55,7 @@ func kernelOf(banner string) string {
 func TestLevels(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "levels")
+	s.settlesAtOnce()
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")
 	h.Must(t, "sh", "-ec", `d=/usr/lib/modules/$(uname -r); mkdir -p $d; touch $d/modules.dep

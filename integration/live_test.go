@@ -223,7 +223,7 @@ func TestVMLivePatch(t *testing.T) {
 		}
 		s.sign("1.4", s.push("1.4", draft))
 		refused(exitIncompatible, "the module does not say that it is a live patch",
-			"its publisher has to mend the release", "--from", s.registry.Host+"/os/server:1.4")
+			"publisher", "--from", s.registry.Host+"/os/server:1.4")
 
 		// A full reboot may start another build of that release, so the patch is kept. It comes last: from then on it
 		// is stored.

@@ -27,6 +27,7 @@ const newest = "os/server:stable"
 func TestReleases(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "releases")
+	s.settlesAtOnce()
 	s.publish("2", "os/two:stable") // only to know its root
 	next, err := lab.NewPublisher(t.Context())
 	if err != nil {

@@ -21,6 +21,7 @@ const stubborn = "[Service]\nTimeoutStopSec=infinity\nExecStart=/bin/sh -c 'trap
 func TestStuckShutdown(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "stuck")
+	s.settlesAtOnce()
 	h := s.host
 	s.hastens("[switch]\nshutdown-deadline = \"8s\"\n")
 	if err := h.WriteFile("/etc/systemd/system/stubborn.service", stubborn, 0o644); err != nil {

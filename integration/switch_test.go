@@ -189,6 +189,7 @@ func (s *site) reboots() {
 func TestSwitchThatFails(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "switch")
+	s.settlesAtOnce()
 	h := s.host
 	s.updatectl(exitAvailable, "stage")
 	one := s.roots["1"]

@@ -185,6 +185,7 @@ func (s *site) agentFiles(mark string) []layerEntry {
 func TestUnusualImages(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "unusual")
+	s.settlesAtOnce()
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")
 	modules := "usr/lib/modules/" + kernel

@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -15,7 +17,13 @@ import (
 // another kernel, and back, while its kernel keeps running and keeps its modules.
 func TestVMJourney(t *testing.T) {
 	beside(t, lab.QEMU)
-	s := newSiteOf(t, lab.Options{Name: "vmjourney", Kind: lab.QEMU})
+	s := newPublisher(t)
+	s.publish("1", "os/server:stable")
+	s.publish("2", "os/two:stable")
+	// Only image 1 is staged in the machine: unpacking an image takes minutes there.
+	s.boot(lab.Options{Name: "vmjourney", Kind: lab.QEMU}, func(root string) error {
+		return s.stageAhead(root, "os/two:stable")
+	})
 	h := s.host
 	kernel := h.Must(t, "uname", "-r")
 	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
@@ -53,4 +61,23 @@ func TestVMJourney(t *testing.T) {
 	s.switches("rollback")
 	s.runs(s.roots["1"], "1")
 	runsOn("xt_LED")
+}
+
+// stageAhead stages images on a host's tree before it boots, and pins them: in an emulated machine it would take
+// minutes for each, and is not what the test shows.
+func (s *site) stageAhead(root string, names ...string) error {
+	updatectl := lab.Binary(s.T, "updatectl")
+	for _, name := range names {
+		out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "--output", "json", "stage", "--from",
+			s.registry.Host+"/"+name).Output()
+		var staged struct{ Root string }
+		if jsonErr := json.Unmarshal(out, &staged); jsonErr != nil {
+			return fmt.Errorf("cannot stage %s: %v, %w", name, err, jsonErr)
+		}
+		if out, err := exec.CommandContext(s.Context(), updatectl, "--root", root, "pin",
+			staged.Root).CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot pin %s: %w\n%s", name, err, out)
+		}
+	}
+	return nil
 }

@@ -24,13 +24,8 @@ func Machines(ctx context.Context) (string, error) {
 	return guestBinary(ctx)
 }
 
-// installing keeps apt-get from running beside itself: it does not wait for the lock of the package lists.
-var installing sync.Mutex
-
 // EnsurePackages installs those of some packages that are missing on the machine.
 func EnsurePackages(ctx context.Context, names ...string) error {
-	installing.Lock()
-	defer installing.Unlock()
 	var missing []string
 	for _, name := range names {
 		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
@@ -49,7 +44,12 @@ func EnsurePackages(ctx context.Context, names ...string) error {
 	})
 }
 
+// oneAptGet keeps apt-get from running beside itself: it does not wait for the lock of the package lists.
+var oneAptGet sync.Mutex
+
 func aptGet(ctx context.Context, args ...string) error {
+	oneAptGet.Lock()
+	defer oneAptGet.Unlock()
 	args = append([]string{"-q", "-o", aptNoExpiry, "-o", "DPkg::Lock::Timeout=300"}, args...)
 	cmd := exec.CommandContext(ctx, "apt-get", args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
@@ -70,8 +70,6 @@ var errNoMirror = errors.New("apt has no Debian archive configured")
 
 // findMirrors asks apt for its archives: the project contains no host name of one.
 func findMirrors(ctx context.Context) (mirrors, error) {
-	installing.Lock()
-	defer installing.Unlock()
 	codename, err := osRelease("VERSION_CODENAME")
 	if err != nil {
 		return mirrors{}, err

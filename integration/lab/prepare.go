@@ -21,19 +21,49 @@ func Prepare(things ...Thing) func(ctx context.Context) error {
 		if err := EnsurePackages(ctx, packages...); err != nil {
 			return err
 		}
-		ctx, fail := context.WithCancelCause(ctx)
-		defer fail(nil)
-		var all sync.WaitGroup
-		for _, thing := range things {
-			all.Go(func() {
-				if _, err := thing(ctx); err != nil {
-					fail(err)
-				}
-			})
-		}
-		all.Wait()
-		return context.Cause(ctx) // the first failure
+		return build(ctx, things...)
 	}
+}
+
+// build builds things side by side and returns the first error.
+func build(ctx context.Context, things ...Thing) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var all sync.WaitGroup
+	for _, thing := range things {
+		all.Go(func() {
+			if _, err := thing(ctx); err != nil {
+				fail(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// Pack builds what the tests of "make hosts" need besides and only the enclosure can build: images and kernel modules. The
+// first run that needs others builds them.
+func Pack(ctx context.Context) error {
+	packed := func(tree Thing) Thing {
+		return func(ctx context.Context) (string, error) {
+			path, err := tree(ctx)
+			if err != nil {
+				return "", err
+			}
+			return layout(ctx, path)
+		}
+	}
+	modules := func(tree Thing) Thing {
+		return func(ctx context.Context) (string, error) {
+			path, err := tree(ctx)
+			if err != nil {
+				return "", err
+			}
+			_, err = Modules(ctx, path)
+			return "", err
+		}
+	}
+	return build(ctx, packed(V1), packed(V2), modules(V1), modules(V2))
 }
 
 // atOnce limits how many steps run side by side. One alone leaves a processor idle: dpkg uses one, and waits for the

@@ -52,6 +52,14 @@ func (p *Publisher) cosign(ctx context.Context, args ...string) (string, error) 
 
 // Layout returns a cached OCI layout with a tree as its only image, tagged "latest" and packed by umoci.
 func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
+	return layout(ctx, tree)
+}
+
+func layout(ctx context.Context, tree string) (string, error) {
+	tools, err := Tools(ctx)
+	if err != nil {
+		return "", err
+	}
 	return keep(ctx, "layout", "an image of "+filepath.Base(tree)+", packed by umoci", filepath.Base(tree),
 		func(ctx context.Context, path string) error {
 			image := path + ":latest"
@@ -60,7 +68,7 @@ func (p *Publisher) Layout(ctx context.Context, tree string) (string, error) {
 				{"new", "--image", image},
 				{"insert", "--image", image, tree, "/"},
 			} {
-				if _, err := Tool(ctx, p.tools, "umoci", args...); err != nil {
+				if _, err := Tool(ctx, tools, "umoci", args...); err != nil {
 					return err
 				}
 			}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A live patch that can be seen: /proc/version ends with "lab fix N". Each is cumulative, so a later one takes the place
- * of an earlier one.
+ * A live patch with a visible effect: /proc/version ends with "lab fix N". It is cumulative, so a later one replaces an
+ * earlier one.
  *
  * LAB_FIX is N. With LAB_FAILS the module refuses to be loaded.
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A live patch of lab_hold: its transition waits for every task that reads /proc/lab_hold. Patched, it holds nobody. It
- * is not cumulative: it stands beside others.
+ * A live patch of lab_hold: its transition waits for every task that reads /proc/lab_hold. Patched, reading does not
+ * block. It is not cumulative: it is enabled beside others.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>

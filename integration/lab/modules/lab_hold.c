@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /proc/lab_hold holds who reads it until something is written to it. The reader sleeps in lab_hold_wait(), and only a
- * fatal signal wakes it: the fake ones by which the kernel hurries a live patch do not.
+ * Reading /proc/lab_hold blocks until something is written to it. The reader sleeps in lab_hold_wait(), and only a fatal
+ * signal wakes it: the fake signals with which the kernel speeds up a live patch do not.
  */
 #include <linux/module.h>
 #include <linux/proc_fs.h>

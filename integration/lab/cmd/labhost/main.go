@@ -48,8 +48,11 @@ func mark() string { return "labhost-" + name() }
 
 func command(verb string, args []string) int {
 	ctx := context.Background()
-	if verb == "serve" { // started by "up", and again inside the enclosure
+	switch verb {
+	case "serve": // started by "up", and again inside the enclosure
 		return lab.Enter(needs(), func() int { return report(serve(ctx)) })
+	case "prepare":
+		return lab.Enter(prepare, func() int { return report(lab.Pack(ctx)) })
 	}
 	switch verb {
 	case "visit": // started by "run" in the enclosure of a machine
@@ -59,8 +62,6 @@ func command(verb string, args []string) int {
 		return r.Code & 0xff
 	case "up":
 		return report(up(ctx))
-	case "prepare":
-		return report(prepare(ctx))
 	}
 	visit, err := lab.FindRun(mark())
 	if err != nil {
