@@ -135,7 +135,7 @@ func (s *site) blames(v status, reason string) {
 	s.refused(exitUnhealthy, v.Last.Target+": "+v.Last.Reason, "apply --retry", "confirm")
 	s.refused(exitUnhealthy, v.Last.Back, "", "confirm") // until the next switch
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, v.Last.Reason) {
+		if text := s.updatectl(exitDone, command).Stdout; !mentions(text, v.Last.Reason) {
 			s.Errorf("%s does not say %q:\n%s", command, reason, text)
 		}
 	}

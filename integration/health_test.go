@@ -125,7 +125,7 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 		text := s.updatectl(exitDone, "status").Stdout
 		for _, want := range []string{"healthy, judged ", "ok    required.d/20-fine", "warn  wanted.d/30-moody",
 			"exit code 1: not today"} {
-			if !strings.Contains(text, want) {
+			if !mentions(text, want) {
 				t.Errorf("status does not say %q:\n%s", want, text)
 			}
 		}
@@ -199,7 +199,7 @@ func (s *site) unhealthy(root, reason, before string) {
 		s.Errorf("the journal says %q, want %q", told, text)
 	}
 	for _, command := range []string{"status", "history"} {
-		if out := s.updatectl(exitDone, command).Stdout; !strings.Contains(out, text) {
+		if out := s.updatectl(exitDone, command).Stdout; !mentions(out, text) {
 			s.Errorf("%s does not say %q:\n%s", command, text, out)
 		}
 	}

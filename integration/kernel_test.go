@@ -94,7 +94,7 @@ func TestVMKernel(t *testing.T) {
 		s.Helper()
 		text := s.updatectl(exitDone, command...).Stdout
 		for _, w := range want {
-			if !strings.Contains(text, w) {
+			if !mentions(text, w) {
 				s.Errorf("%s does not say %q:\n%s", strings.Join(command, " "), w, text)
 			}
 		}

@@ -89,7 +89,7 @@ echo net.ipv4.ip_default_ttl=70 > /etc/sysctl.d/10-of-the-host.conf; systemctl r
 		}
 		text := s.updatectl(exitDone, "status", "--kernel").Stdout
 		for _, want := range []string{"carried over from host", "net.ipv4.ip_default_ttl = 70"} {
-			if !strings.Contains(text, want) {
+			if !mentions(text, want) {
 				t.Errorf("status --kernel does not say %q:\n%s", want, text)
 			}
 		}

@@ -60,7 +60,7 @@ func (s *site) fails(outcome, reason string, args ...string) status {
 		s.Errorf("the last switch is %+v, want %q with %q", v.Last, outcome, reason)
 	}
 	for _, command := range []string{"status", "history"} {
-		if text := s.updatectl(exitDone, command).Stdout; !strings.Contains(text, v.Last.Reason) {
+		if text := s.updatectl(exitDone, command).Stdout; !mentions(text, v.Last.Reason) {
 			s.Errorf("%s does not say %q:\n%s", command, v.Last.Reason, text)
 		}
 	}

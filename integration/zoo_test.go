@@ -190,7 +190,7 @@ func (z *zoo) comesBackFrom(a animal, image, root string) {
 		z.Errorf("the last switch is %+v", v.Last)
 	}
 	for _, command := range []string{"status", "history"} {
-		if text := z.updatectl(exitDone, command).Stdout; !strings.Contains(text, bad.Reason) {
+		if text := z.updatectl(exitDone, command).Stdout; !mentions(text, bad.Reason) {
 			z.Errorf("%s does not say %q:\n%s", command, bad.Reason, text)
 		}
 	}

@@ -61,7 +61,7 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	fmt.Fprintf(w, "Phase\t%s\n", phaseText(s))
 	switchText(w, s)
-	if s.Staged != nil && (s.Switch == nil || s.Switch.Target != s.Staged.Root) {
+	if staged(s) && (s.Switch == nil || s.Switch.Target != s.Staged.Root) {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
 	}
 	rootsText(w, s)
@@ -125,10 +125,19 @@ func rootsText(w io.Writer, s agent.Status) {
 	}
 }
 
+// staged reports whether a root waits that apply would switch to: one that was given up is shown as bad.
+func staged(s agent.Status) bool {
+	if s.Staged == nil {
+		return false
+	}
+	_, bad := s.Bad[s.Staged.Root]
+	return !bad
+}
+
 // phaseText returns the phase for people: a host is not in phase staged when what it staged was given up since.
 func phaseText(s agent.Status) string {
 	switch {
-	case s.Phase != record.PhaseStaged || s.Staged != nil:
+	case s.Phase != record.PhaseStaged || staged(s):
 		return string(s.Phase)
 	case s.Booted.Root == switcher.HostRoot:
 		return string(record.PhaseIdle)
