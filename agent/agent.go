@@ -1,9 +1,10 @@
-// Package agent decides: may this host move to another root, when, and what comes next. It promises that the record on
-// disk always names a good root to go back to, and that it is written before the act that makes it necessary.
+// Package agent is the commands of updatectl: one file for each, with nothing in it but flow. It promises that the
+// record on disk always names a good root to roll back to, and that the record is written before the act that makes it
+// necessary.
 //
-// The whole update reads in apply.go. [Agent.Confirm] goes on after the switch, in the new root; [Agent.Arm] runs in
-// between, when every service has stopped. What is mounted at / is the truth; the record is reconciled with it at the
-// start of every command that changes anything.
+// The whole update reads on one screen in apply.go. Between the two roots, when every service has stopped, the arming
+// unit calls a.Transition.Arm ([transition.Mover.Arm]); in the new root, [Agent.Confirm] goes on. What is mounted at /
+// is the truth: every command that changes anything first reconciles the record with it.
 package agent
 
 import (
@@ -26,35 +27,35 @@ import (
 )
 
 var (
-	// ErrTrying: the running root is not confirmed yet; it is ErrBlocked, too.
-	ErrTrying = fmt.Errorf("%w: the running root is not confirmed to be good yet", record.ErrBlocked)
-	// ErrHostTooOld: this host cannot run any image; it is ErrIncompatible, too.
+	// ErrTrying means that the running root is not confirmed yet. It wraps [record.ErrBlocked].
+	ErrTrying = fmt.Errorf("%w: the running root is not confirmed yet", record.ErrBlocked)
+	// ErrHostTooOld means that this host cannot run any image. It wraps [roots.ErrIncompatible].
 	ErrHostTooOld = fmt.Errorf("%w: it cannot soft-reboot", roots.ErrIncompatible)
 )
 
-// Agent works on one host.
+// Agent runs the commands on one host.
 type Agent struct {
 	*host.Host
-	// The rooms of the agent, each of which answers one question about the host.
+	// The rooms of the agent. Each answers one question about the host.
 	Roots      roots.Roots
 	Offers     offer.Offers
 	Live       live.Patches
 	Transition transition.Arrival
 	Guards     guard.Guard
 	Trial      trial.Trial
-	// Progress is told how far a long step is; it may be nil.
+	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
 
-// Progress says how far a step is, in bytes. Total is 0 when it is not known.
+// Progress is how far a step is, in bytes. Total is 0 when it is unknown.
 type Progress struct {
 	Step  string `json:"step"`
 	Done  int64  `json:"done"`
 	Total int64  `json:"total"`
 }
 
-// New makes an agent for the tree at root ("/" for this host) with the configuration found in it; configFile, when not
-// "", is read instead of it.
+// New returns an agent for the tree at root ("/" for this host) with the configuration in that tree, or with
+// configFile when it is not "". The error is a [config.ErrConfig] when the configuration is invalid.
 func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	a := On(machine.Host(root, record.StateDir), config.Default(), log)
 	etc, err := a.Roots.PolicyEtc()
@@ -66,34 +67,36 @@ func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	return a, err
 }
 
-// On makes an agent that works on a machine with a configuration that is given.
+// On returns an agent that works on a machine with the given configuration.
 func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	h := host.On(m, log)
 	h.Config = c
 	r := roots.Roots{Host: h}
 	moves := transition.NewArrival(h, r)
 	a := &Agent{
-		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Live: live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Transition: moves, Trial: trial.Trial{Host: h, Roots: r, Transition: moves}, Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
+		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
+		Live:   live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
+		Trial:  trial.Trial{Host: h, Roots: r, Transition: moves},
+		Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a
 }
 
-// NewAnyway is [New] for what brings a host home or tells about it: a fault in the configuration does not keep it from
-// that. What can be used is used, and the root is not one from which the host could be updated, so that an image does not
-// become good with it.
+// NewAnyway is like [New], but tolerates an invalid configuration, so that rollback and status still work: the agent
+// uses the valid parts. An image is not confirmed with an invalid configuration, because no other image could be
+// applied from it.
 func NewAnyway(root, configFile string, log *zap.Logger) (*Agent, error) {
 	a, err := New(root, configFile, log)
 	if !errors.Is(err, config.ErrConfig) || configFile != "" {
 		return a, err
 	}
-	log.Warn("the configuration has a fault; what can be used of it is", zap.Error(err))
-	a.Trial.Fault = err
+	log.Warn("the configuration is invalid; its valid parts are used", zap.Error(err))
+	a.Trial.ConfigFault = err
 	if a.Config, err = config.LoadUsable(a.Path); err != nil {
 		return a, err
 	}
-	// Without a part of its state, a root would come up empty.
+	// A root would come up without its data if a state directory were missing here.
 	if rec, rerr := a.Records.Read(); rerr == nil && rec.State != nil {
 		a.Config.State = *rec.State
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
-// TestUsableConfig: what brings a host home goes on with what can be used.
+// TestUsableConfig: with an invalid configuration, NewAnyway uses the valid parts.
 func TestUsableConfig(t *testing.T) {
 	root := t.TempDir()
 	testtree.File(t, root, "etc/updatectl/updatectl.toml",
@@ -22,7 +22,8 @@ func TestUsableConfig(t *testing.T) {
 	testtree.File(t, root, "etc/updatectl/conf.d/10-typo.toml", "[health]\ndeadline = '9m\n")
 	testtree.File(t, root, "etc/updatectl/conf.d/20-value.toml", "[switch]\nlevel = 'warm'\n")
 	testtree.File(t, root, "etc/updatectl/conf.d/30-good.toml", "[health]\nsettle = '3s'\n")
-	testtree.File(t, root, record.RecordFile, `{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
+	testtree.File(t, root, record.RecordFile,
+		`{"phase":"good","good":["host","v1"],"state":{"persist":["/var","/data"]}}`)
 	if _, err := New(root, "", zap.NewNop()); !errors.Is(err, config.ErrConfig) {
 		t.Errorf("New: %v, want ErrConfig", err)
 	}
@@ -36,7 +37,7 @@ func TestUsableConfig(t *testing.T) {
 	want := config.Default()
 	want.Health.Deadline, want.Health.Settle = config.Duration(7*time.Minute), config.Duration(3*time.Second)
 	want.Switch.Stuck = config.StuckEscalate
-	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.Trial.Fault == nil {
-		t.Errorf("what is used is %+v (fault %v)", a.Config, a.Trial.Fault)
+	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.Trial.ConfigFault == nil {
+		t.Errorf("the configuration is %+v (fault %v)", a.Config, a.Trial.ConfigFault)
 	}
 }

@@ -17,25 +17,25 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// ApplyOptions are the operator's wishes for one apply.
+// ApplyOptions is what the operator asks of one apply.
 type ApplyOptions struct {
 	// From overrides the configured source.
 	From string
 	// Level overrides the configured level; "" keeps it.
 	Level level.Level
-	// Wait waits for another updatectl instead of giving up.
+	// Wait waits until another updatectl is done, instead of failing.
 	Wait bool
-	// Retry takes an image that was given up before.
+	// Retry accepts an image that was given up before.
 	Retry bool
-	// AllowDowngrade takes what is older than what was accepted before; it still must be signed and not expired.
+	// AllowDowngrade accepts a version older than the last accepted one. It must still be signed, and not expired.
 	AllowDowngrade bool
-	// Unattended passes over an image that was given up before, as if there were none.
+	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
 }
 
 // Applied is what apply did.
 type Applied struct {
-	// Switching reports that the host is on its way into Root; otherwise it runs there already.
+	// Switching reports whether the host is on its way into Root; if not, Root runs already.
 	Switching bool             `json:"switching"`
 	Root      string           `json:"root"`
 	From      string           `json:"from"`
@@ -43,24 +43,25 @@ type Applied struct {
 	Version   string           `json:"version,omitempty"`
 	Vouchers  []verify.Voucher `json:"vouchers,omitempty"`
 	Decision  *level.Decision  `json:"decision,omitempty"`
-	// NewBytes is what the root needed on disk beyond what was there.
+	// NewBytes is how much disk space staging the root took, in bytes.
 	NewBytes int64 `json:"new_bytes,omitempty"`
-	// Skipped is why an unattended run left an image alone; Bad why apply would not take what was staged.
+	// Skipped is why an unattended apply did not switch; Bad is why apply would refuse the staged image.
 	Skipped string      `json:"skipped,omitempty"`
 	Bad     *record.Bad `json:"bad,omitempty"`
-	// Release is the release that lists the image, nil for an image on its own.
+	// Release is the release that lists the image, nil for an image without a release.
 	Release  *offer.Release `json:"release,omitempty"`
 	Warnings []string       `json:"warnings,omitempty"`
-	// Level is live when only live patches were loaded, and soft with Restarting, when userspace restarts in the same root
-	// to let one through. Loaded names those that became effective; LivePatches lists all.
+	// Level is live when only live patches were loaded. It is soft, with Restarting, when userspace restarts in the same
+	// root to complete one that stalled. Loaded names the live patches that became effective; LivePatches lists all of
+	// them.
 	Level       level.Level      `json:"level,omitempty"`
 	Restarting  bool             `json:"restarting,omitempty"`
 	Loaded      []string         `json:"loaded_live_patches,omitempty"`
 	LivePatches []live.LivePatch `json:"live_patches,omitempty"`
 }
 
-// Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when the soft reboot is
-// queued, or the full one, which lands on the host root; [Agent.Confirm] continues in the new root.
+// Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when systemd has
+// accepted the soft reboot, or the full reboot, which lands on the host root. [Agent.Confirm] goes on in the new root.
 func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
@@ -77,17 +78,17 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)
 	switch d := decideApply(s.facts, s.rec, offered(off, done, fetchErr), o, stay); d.do {
-	case refuse:
+	case doRefuse:
 		return done, d.err
-	case stayHere:
+	case doStay:
 		return Applied{Root: s.facts.Root, From: s.facts.Root, Skipped: d.why}, nil
-	case skip:
+	case doSkip:
 		done.Skipped = d.why
 		return done, nil
-	case liveOnly:
+	case doLiveOnly:
 		return done, s.applyLive(ctx, off, &done, o.Level)
-	case resume:
-		a.Log.Warn("the host goes on to its last good root", zap.String("reason", d.why))
+	case doResume:
+		a.Log.Warn("resuming the last good root", zap.String("reason", d.why))
 		return s.applyResume(ctx, off, done, fetchErr)
 	}
 	root, err := s.prepare(ctx, off, &done, o.Level)
@@ -115,9 +116,9 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	return root, s.Roots.Rehearse(root, s.facts, s.rec)
 }
 
-// switchTo asks for the switch to a root that is ready.
+// switchTo requests the switch to a root that is ready.
 func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Applied, root store.Root) error {
-	if done.Decision.Level != level.Full { // a full reboot ends the kernel that they are for
+	if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
 		s.loadBeforeSwitch(ctx, done)
 	}
 	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
@@ -127,8 +128,8 @@ func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Appl
 	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
 }
 
-// leftForOlder returns why the running root is not taken again by an unattended apply, which would undo tonight what the
-// operator does now; nil when the operator does not go back.
+// leftForOlder returns a reason to mark the running root bad when the operator applies an older release: otherwise the
+// timer would undo that the next night. It returns nil when the release is not older.
 func leftForOlder(off *offer.Published, s *session) *record.Bad {
 	if !off.OlderThan(s.rec, s.facts.Root) {
 		return nil
@@ -136,8 +137,8 @@ func leftForOlder(off *offer.Published, s *session) *record.Bad {
 	return &record.Bad{Reason: "left by the operator for version " + off.Mark.Version}
 }
 
-// applyResume goes on to the last good root, with the live patches of what was published, when that is all that was;
-// failed is why what was published cannot be had.
+// applyResume requests the switch to the last good root, as it was left. When the published release has live patches
+// only, they are loaded before. Failed is why what was published cannot be had.
 func (s *session) applyResume(ctx context.Context, off *offer.Published, done Applied, failed error) (Applied, error) {
 	if failed == nil && off.Image == nil {
 		if err := s.Live.KeepEnabled(ctx, off, s.facts); err != nil {
@@ -148,27 +149,29 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 	if _, err := s.Roots.DecideResume(s.facts); err != nil {
 		return done, err
 	}
-	done = Applied{Root: s.rec.LastGood(), From: s.facts.Root, Switching: true, Loaded: done.Loaded, Warnings: done.Warnings}
+	done = Applied{Switching: true, Root: s.rec.LastGood(), From: s.facts.Root, Loaded: done.Loaded,
+		Warnings: done.Warnings}
 	var err error
 	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }
 
-// settleFirst refuses a host that no image can help, and confirms the running root when it is still being tried: a root
-// that may yet be rolled back is no place to start from.
+// settleFirst refuses a host that cannot run any image, and confirms the running root when it is still being tried: an
+// unconfirmed root may still be rolled back, so apply refuses to start from it. The error is an ErrHostTooOld or an
+// ErrTrying.
 func (s *session) settleFirst(ctx context.Context) error {
 	if err := checkHost(s.Machine.Running, s.facts); err != nil {
 		return err
 	}
 	if s.rec.Phase == record.PhaseTrying {
-		if err := s.Trial.Settle(ctx, s.facts, s.rec); err != nil {
+		if err := s.Trial.ConfirmIfHealthy(ctx, s.facts, s.rec); err != nil {
 			return fmt.Errorf("%w: %w", ErrTrying, err)
 		}
 	}
 	return nil
 }
 
-// mustStay reports whether an unattended apply has to leave the host on its host root, as the kernel's command line can say.
+// mustStay reports whether the kernel command line keeps an unattended apply from leaving the host root.
 func (s *session) mustStay(o ApplyOptions) (bool, error) {
 	if !o.Unattended || !onHostRoot(s.facts, s.rec) {
 		return false, nil
@@ -176,19 +179,19 @@ func (s *session) mustStay(o ApplyOptions) (bool, error) {
 	return s.Machine.Kernel.MustStay()
 }
 
-// onHostRoot reports whether a full reboot left the host on its host root, while an image root is the last good one.
+// onHostRoot reports whether a full reboot landed on the host root while the last good root is an image root.
 func onHostRoot(f facts.Facts, rec *record.Record) bool {
 	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
 }
 
 // stranded reports whether an unattended apply has to bring the host from its host root to its last good root when there
-// is nothing better. A root that a full reboot left too often is not gone to again.
+// is nothing better. A root that was resumed too often without becoming good is not resumed again.
 func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
 	return o.Unattended && onHostRoot(f, rec) && rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
 }
 
-// forwardVerb returns the verb for going to a root: after a full reboot, going on to the root that ran before it takes that
-// root's /etc as it is.
+// forwardVerb returns the verb for a switch to a root. After a full reboot, the root that ran before is resumed and
+// keeps its /etc; to any other root it is an apply, which makes a new /etc.
 func forwardVerb(f facts.Facts, rec *record.Record, id string) string {
 	if f.Root == switcher.HostRoot && rec.LastGood() == id {
 		return record.VerbResume
@@ -196,7 +199,7 @@ func forwardVerb(f facts.Facts, rec *record.Record, id string) string {
 	return record.VerbApply
 }
 
-// decideLevel chooses the level for a staged root, with the fixes that the running kernel does not have.
+// decideLevel chooses the level for a staged root, considering the fixes that the running kernel lacks.
 func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.Level) (level.Decision, error) {
 	open, err := s.Live.OpenFixes(ctx, s.facts, s.rec, root.ID)
 	if err != nil {
@@ -205,15 +208,17 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	return s.Roots.Decide(root, s.facts, s.rec, open, wish)
 }
 
-// offering is what apply decides by of what was published.
+// offering is the part of what was published that apply decides by.
 type offering struct {
-	// err is why nothing could be had; the rest is empty then.
+	// err is why nothing could be fetched; the other fields are empty then.
 	err error
-	// root is the root to run, image whether an image of it is published, and not live patches alone.
-	root  string
+	// root is the root to run.
+	root string
+	// image is whether an image is published; if not, the release has live patches only.
 	image bool
 }
 
+// offered returns what apply decides by, from the result of fetch.
 func offered(off *offer.Published, done Applied, err error) offering {
 	if err != nil {
 		return offering{err: err}
@@ -221,27 +226,27 @@ func offered(off *offer.Published, done Applied, err error) offering {
 	return offering{root: done.Root, image: off.Image != nil}
 }
 
-// act is what apply does next.
-type act string
+// applyAct is what apply does next.
+type applyAct string
 
 const (
-	refuse   act = "refuse"    // end with an error
-	stayHere act = "stay"      // an unattended run leaves the host on its host root
-	skip     act = "skip"      // an unattended run passes over what is published
-	liveOnly act = "live only" // the root runs already: only live patches change
-	resume   act = "resume"    // go on to the last good root, as it was left
-	goThere  act = "switch"    // stage the image and switch to it
+	doRefuse   applyAct = "refuse"    // fail
+	doStay     applyAct = "stay"      // unattended: leave the host on its host root
+	doSkip     applyAct = "skip"      // unattended: pass over what is published
+	doLiveOnly applyAct = "live only" // the root runs already: only live patches change
+	doResume   applyAct = "resume"    // switch to the last good root, as it was left
+	doSwitch   applyAct = "switch"    // stage the image and switch to it
 )
 
-// applyDecision is what apply does next, and why; err is what it ends with.
+// applyDecision is what apply does next, and why; err is the error of doRefuse.
 type applyDecision struct {
-	do  act
+	do  applyAct
 	why string
 	err error
 }
 
-// decideApply decides what apply does on a host in this state with what is published. Stay reports that the kernel was
-// started to stay on the host root.
+// decideApply decides what apply does with what is published. Stay is whether the kernel command line keeps the host
+// on its host root. Several cases may apply to a host; the first one counts.
 func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions, stay bool) applyDecision {
 	last := rec.LastGood()
 	resumes := rec.ResumeAttempts(last)
@@ -250,30 +255,32 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	failed := rec.Failed[off.root]
 	switch {
 	case stay:
-		return applyDecision{do: stayHere, why: "the kernel was started with updatectl.resume=0, to stay on the host root; " +
-			"`updatectl apply` or `updatectl rollback` continues"}
+		return applyDecision{do: doStay, why: "the kernel command line has updatectl.resume=0, so the host stays on its " +
+			"host root; `updatectl apply` or `updatectl rollback` continues"}
 	case off.err != nil && stranded:
-		return applyDecision{do: resume, why: "nothing newer can be had: " + off.err.Error()}
+		return applyDecision{do: doResume, why: "nothing newer is available: " + off.err.Error()}
 	case off.err != nil:
-		return applyDecision{do: refuse, err: off.err}
+		return applyDecision{do: doRefuse, err: off.err}
 	case off.root == f.Root:
-		return applyDecision{do: liveOnly}
+		return applyDecision{do: doLiveOnly}
+	case !off.image && o.Unattended && resumes >= record.MaxAttempts:
+		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed", resumes, last)}
 	case !off.image:
-		return applyDecision{do: resume, why: "a full reboot left the host on its host root"}
+		return applyDecision{do: doResume, why: "a full reboot landed on the host root"}
 	case isBad && !o.Retry && stranded:
-		return applyDecision{do: resume, why: "the published image was given up " + bad.WhenAndWhy()}
+		return applyDecision{do: doResume, why: "the published image was given up " + bad.WhenAndWhy()}
 	case isBad && !o.Retry && o.Unattended:
-		return applyDecision{do: skip, why: "given up " + bad.WhenAndWhy()}
+		return applyDecision{do: doSkip, why: "given up " + bad.WhenAndWhy()}
 	case isBad && !o.Retry:
-		return applyDecision{do: refuse, err: bad.Err()}
+		return applyDecision{do: doRefuse, err: bad.Err()}
 	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:
-		return applyDecision{do: skip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
+		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
 	case stranded && failed.Times >= record.MaxAttempts:
-		return applyDecision{do: resume, why: fmt.Sprintf("%d switches to the published image failed, the last one because %s",
+		return applyDecision{do: doResume, why: fmt.Sprintf("%d switches to the published image failed, the last one because %s",
 			failed.Times, failed.Reason)}
 	case o.Unattended && failed.Times >= record.MaxAttempts:
-		return applyDecision{do: skip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
+		return applyDecision{do: doSkip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
 			"`updatectl apply` tries again", failed.Times, failed.Reason)}
 	}
-	return applyDecision{do: goThere}
+	return applyDecision{do: doSwitch}
 }

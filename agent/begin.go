@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// session is a command at work: the lock that it holds, and the host and the record as it found them.
+// session is one running command: the lock it holds, and the host and the record as it found them.
 type session struct {
 	*Agent
 	facts  facts.Facts
@@ -23,14 +23,15 @@ type session struct {
 	unlock func()
 }
 
-// close gives the lock back.
+// close releases the lock. It does nothing on a nil session.
 func (s *session) close() {
 	if s != nil {
 		s.unlock()
 	}
 }
 
-// open starts a command that changes something: it takes the lock and reads the host.
+// open starts a command that changes something: it takes the lock and reads the host. The error is a [record.ErrBusy]
+// when another updatectl holds the lock.
 func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, error) {
 	unlock, err := a.Lock(ctx, verb, wait)
 	if err != nil {
@@ -47,8 +48,9 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 	return s, nil
 }
 
-// begin is open, and then puts in order what an earlier command left: half-made files are removed, and the record is
-// reconciled with what is mounted at /. With an ErrSwitch the session is good: an earlier switch failed.
+// begin opens a session and cleans up after earlier commands: it removes half-made files and reconciles the record
+// with what is mounted at /. A [transition.ErrSwitch] comes with a valid session: it reports that an earlier switch
+// failed.
 func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, error) {
 	s, err := a.open(ctx, verb, wait)
 	if err != nil {
@@ -60,13 +62,13 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	} else if err != nil {
 		return s, err
 	}
-	if s.rec.Phase != record.PhaseTrying { // a guard may be writing then, and it takes no lock
+	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
 		s.sweep()
 	}
 	return s, nil
 }
 
-// reconcile brings the running host and the record into line.
+// reconcile disarms a root that an earlier switch left armed, and reconciles the record with what is mounted at /.
 func (s *session) reconcile(ctx context.Context) error {
 	if !s.Machine.Running {
 		return nil
@@ -78,21 +80,21 @@ func (s *session) reconcile(ctx context.Context) error {
 	return errors.Join(err, s.Transition.Reconcile(ctx, s.facts, s.rec))
 }
 
-// halfNames match what a killed command leaves: files and trees that were to get their final name. The store of roots
+// halfMade are patterns of what a killed command leaves: files and trees without their final names. The store of roots
 // sweeps its own.
-var halfNames = []string{
+var halfMade = []string{
 	record.StateDir + "/.*.json.*",     // the record
-	record.StateDir + "/*.json.new-*",  // the ledger of numbers
-	record.StateDir + "/roots/*/*.new", // a graft, an /etc
+	record.StateDir + "/*.json.new-*",  // the ledger of uids and gids
+	record.StateDir + "/roots/*/*.new", // a graft or an /etc
 	record.StateDir + "/roots/*/etc" + roots.EtcMerged,
 	switcher.RunDir + "/.*.json.*", // the stamp
 }
 
-// sweep removes what killed commands left half made. Only who holds the lock may do that, with no switch under way. What
-// cannot be removed stops nothing.
+// sweep removes what killed commands left half made. The caller must hold the lock, and no switch may be under way.
+// What cannot be removed is logged.
 func (s *session) sweep() {
 	err := s.Machine.Trees.Sweep()
-	for _, pattern := range halfNames {
+	for _, pattern := range halfMade {
 		halves, gerr := s.Machine.Disk.Glob(s.Path(pattern))
 		err = errors.Join(err, gerr)
 		for _, half := range halves {
@@ -100,11 +102,11 @@ func (s *session) sweep() {
 		}
 	}
 	if err != nil {
-		s.Log.Warn("cannot remove what an earlier command left half made", zap.Error(err))
+		s.Log.Warn("cannot remove half-made files of an earlier command", zap.Error(err))
 	}
 }
 
-// checkHost refuses a host that no image can help, before anything is fetched for it.
+// checkHost returns an ErrHostTooOld when this host cannot run any image. It is called before anything is fetched.
 func checkHost(running bool, f facts.Facts) error {
 	if c := level.CheckHost(f); running && c.Verdict == level.VerdictRefuse {
 		return fmt.Errorf("%w: %s", ErrHostTooOld, c.Reason)
@@ -112,13 +114,13 @@ func checkHost(running bool, f facts.Facts) error {
 	return nil
 }
 
-// tidyUp is what is done once a root has become good: roots that nothing needs are removed, and live patches loaded that
-// waited for it.
+// tidyUp runs after a root became good: it removes roots that nothing needs, and loads the live patches that waited
+// for the confirmation.
 func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
-	if rec.Switch.Verb == record.VerbApply { // a root that was rolled back from is kept until the next one is good
+	if rec.Switch.Verb == record.VerbApply { // after a rollback, the root that was left stays until the next apply
 		if _, err := a.gc(f, rec); err != nil {
 			a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
 		}
 	}
-	a.Live.LoadWaiting(ctx, f, rec) // how it ends is in the log and the history
+	a.Live.LoadWaiting(ctx, f, rec) // the result is in the log and the history
 }

@@ -13,43 +13,45 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Available is the answer of check: what the source publishes beside what runs.
+// Available is the answer of check: what the source publishes, compared with what runs.
 type Available struct {
 	Reference string           `json:"reference"`
 	Root      string           `json:"root"`
 	Version   string           `json:"version,omitempty"`
 	Vouchers  []verify.Voucher `json:"vouchers"`
-	// Booted is the root that runs; Newer tells that the published one is another.
+	// Booted is the running root; Newer is whether another root is published.
 	Booted string `json:"booted"`
 	Newer  bool   `json:"newer"`
-	// Staged tells that it is on the disk already; Bad why it is not taken by itself.
+	// Staged is whether the published root is on the disk already; Bad is why it is not applied automatically.
 	Staged bool        `json:"staged"`
 	Bad    *record.Bad `json:"bad,omitempty"`
-	// Download is the size in bytes of its layers, 0 where none has to be fetched.
+	// Download is the size of its layers in bytes, 0 when none has to be fetched.
 	Download int64 `json:"download"`
-	// Release is the release that lists the image, nil for an image on its own.
+	// Release is the release that lists the image, nil for an image without a release.
 	Release  *offer.Release `json:"release,omitempty"`
 	Warnings []string       `json:"warnings,omitempty"`
-	// LivePatches are those that the release lists; Live tells that one of them is for the running kernel,
-	// wanted, and not effective.
+	// LivePatches are those that the release lists. Live is whether one of them is for the running kernel, wanted, and
+	// not effective yet.
 	LivePatches []live.LivePatch `json:"live_patches,omitempty"`
 	Live        bool             `json:"live"`
 }
 
-// Check asks the source for a newer image, without fetching layers or changing anything.
+// Check asks the source for a newer image. It fetches no layers and changes nothing.
 func (a *Agent) Check(ctx context.Context, reference string) (Available, error) {
 	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Available{}, err
 	}
-	p, err := a.ask(ctx, reference, f, rec, false)
+	p, err := a.fetchVerified(ctx, reference, f, rec, false)
 	if err != nil {
 		return Available{}, err
 	}
 	return a.available(ctx, p, f, rec)
 }
 
-func (a *Agent) available(ctx context.Context, p *offer.Published, f facts.Facts, rec *record.Record) (Available, error) {
+// available compares what is published with what runs.
+func (a *Agent) available(ctx context.Context, p *offer.Published, f facts.Facts,
+	rec *record.Record) (Available, error) {
 	root := p.Root(f, rec)
 	v := Available{
 		Reference: p.Reference, Root: root, Version: p.Mark.Version, Vouchers: p.Verified.Vouchers(),

@@ -6,11 +6,13 @@ import (
 	"github.com/updatectl/updatectl/agent/config"
 )
 
-// CheckConfig tells whether the configuration is enough to work with, the key files included.
+// CheckConfig returns a [config.ErrConfig] when the configuration, with the key files it names, is not enough to apply
+// an image.
 func (a *Agent) CheckConfig() error {
 	_, err := a.Policy()
 	if err == nil && a.Config.Source.Image == "" {
-		err = fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig, a.Config.Where("source.image"))
+		err = fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig,
+			a.Config.Where("source.image"))
 	}
 	return err
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/updatectl/updatectl/agent/trial"
 )
 
-// Confirm runs in every root once it is up. After a switch it proves that the host is where it was sent, and marks the
-// root good when it is healthy; when it is not, it goes back. A switch that ended elsewhere is an error, told once; one
-// that ended in going back is an error until the next switch.
+// Confirm runs in every root once it is up. After a switch it checks where the host arrived: a healthy root is marked
+// good, an unhealthy one is rolled back. The error is a [transition.ErrSwitch], reported once, when the switch ended
+// in another root, and a [record.ErrUnhealthy] after a rollback, reported until the next switch.
 func (a *Agent) Confirm(ctx context.Context) (trial.Confirmed, error) {
 	if err := a.RequireRunning(); err != nil {
 		return trial.Confirmed{}, err
@@ -21,13 +21,13 @@ func (a *Agent) Confirm(ctx context.Context) (trial.Confirmed, error) {
 		return trial.Confirmed{}, err
 	}
 	defer unlock()
-	const tries, pause = 10, 2 * time.Second // as long as systemd may take to be executed anew on a slow machine
+	const tries, pause = 10, 2 * time.Second // as long as systemd may take to re-execute on a slow machine
 	for range tries - 1 {
 		done, err := a.Trial.Confirm(ctx)
-		if err == nil || !a.Trial.MayPass(err) {
+		if err == nil || !a.Trial.IsTransient(err) {
 			return done, err
 		}
-		a.Log.Warn("cannot confirm; it is tried again", zap.Error(err))
+		a.Log.Warn("cannot confirm the running root yet; trying again", zap.Error(err))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// GC removes the roots that nothing needs, and their objects: kept are those that are booted, staged, good or pinned.
+// GC removes every root that is not booted, staged, good or pinned, with the objects that only it needs.
 func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
 	s, err := a.begin(ctx, "gc", false)
 	defer s.close()
@@ -39,10 +39,10 @@ func (a *Agent) gc(f facts.Facts, rec *record.Record) (store.GCReport, error) {
 	for _, id := range report.Roots {
 		a.Records.Tell(record.Event{Event: record.EventCollected, Root: id, Reason: "not booted, staged, good or pinned"})
 	}
-	known := len(rec.Accepted) + len(rec.Failed)
+	before := len(rec.Accepted) + len(rec.Failed)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
 	maps.DeleteFunc(rec.Failed, func(id string, _ record.Failed) bool { return !slices.Contains(keep, id) })
-	if err == nil && len(rec.Accepted)+len(rec.Failed) != known {
+	if err == nil && len(rec.Accepted)+len(rec.Failed) != before {
 		err = a.Records.Write(rec)
 	}
 	return report, err

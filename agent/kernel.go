@@ -8,7 +8,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// KernelStatus tells what of the running kernel is not as the booted root would have it, after soft reboots.
+// KernelStatus is what soft reboots left old in the running kernel, compared with what the booted root wants.
 type KernelStatus struct {
 	Release     string    `json:"release"`
 	Version     string    `json:"version"`
@@ -16,30 +16,31 @@ type KernelStatus struct {
 	BootedAt    time.Time `json:"booted_at,omitzero"`
 	RebootBy    time.Time `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 	SoftReboots int       `json:"soft_reboots"`
-	// Root is the one that runs; Own are the kernels it brings itself.
+	// Root is the running root; Own are the kernels in its image.
 	Root string          `json:"root"`
 	Own  []rootfs.Kernel `json:"own"`
-	// CommandLine is what the kernel was booted with; Wanted is what the root wants on it, and Missing what of it is not.
+	// CommandLine is what the kernel was booted with. Wanted lists the parameters that the root wants, Missing those of
+	// them that are not there.
 	CommandLine string   `json:"command_line"`
 	Wanted      []string `json:"wanted"`
 	Missing     []string `json:"missing"`
-	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted one has them itself, or
-	// where NoModules tells that there are none for this kernel.
+	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted root has them.
+	// NoModules is whether there are none for this kernel at all.
 	ModulesFrom string `json:"modules_from,omitempty"`
 	NoModules   bool   `json:"no_modules,omitempty"`
-	// Microcode is the revision that the processor runs, as the kernel loaded it at its boot.
+	// Microcode is the microcode revision of the processor; the kernel loads it when it boots.
 	Microcode string `json:"microcode,omitempty"`
-	// Policy is the SELinux policy that is loaded and PolicyRoot the root it came from; OwnPolicy is the running root's.
-	// All are empty where SELinux is off.
+	// Policy is the loaded SELinux policy, PolicyRoot the root it came from, and OwnPolicy the policy of the running
+	// root. All are empty when SELinux is off.
 	Policy     rootfs.Policy `json:"policy,omitzero"`
 	PolicyRoot string        `json:"policy_root,omitempty"`
 	OwnPolicy  rootfs.Policy `json:"own_policy,omitzero"`
-	// Options are modules that were loaded with other options, Sysctls settings that no file sets any more.
+	// Options are modules loaded with other options than configured now; Sysctls are settings that no file sets any more.
 	Options []facts.StaleOptions `json:"options"`
 	Sysctls []facts.StaleSysctl  `json:"sysctls"`
 }
 
-// Kernel tells what a soft reboot left old. It changes nothing.
+// Kernel returns what soft reboots left old. It changes nothing.
 func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	if err := a.RequireRunning(); err != nil {
 		return KernelStatus{}, err
@@ -49,8 +50,9 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		return KernelStatus{}, err
 	}
 	k := KernelStatus{
-		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
-		Root: f.Root, CommandLine: f.CommandLine, Microcode: a.Machine.Kernel.Microcode(),
+		Release: f.KernelRelease, Version: f.KernelVersion, Root: f.Root,
+		At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
+		CommandLine: f.CommandLine, Microcode: a.Machine.Kernel.Microcode(),
 	}
 	if k.ModulesFrom, err = a.Machine.Kernel.ModulesFrom(f.KernelRelease); err != nil {
 		return k, err
@@ -61,7 +63,7 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 		return k, err
 	}
 	k.Own = image.Kernels
-	if k.ModulesFrom != "" { // they lie over what the root has for this release
+	if k.ModulesFrom != "" { // the carried modules hide those of the image
 		if k.Own, err = a.Machine.Kernel.OwnKernels(); err != nil {
 			return k, err
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// LiveKernel names the running kernel as a publisher of live patches needs it.
+// LiveKernel identifies the running kernel for a publisher of live patches.
 type LiveKernel struct {
 	Release string `json:"release"`
 	Version string `json:"version"`
@@ -29,7 +29,7 @@ type LivePatchList struct {
 	LivePatches []live.LivePatch `json:"live_patches"`
 }
 
-// LivePatches lists what the kernel has loaded and what is stored. Users other than root see only what is loaded.
+// LivePatches lists the loaded and the stored live patches. Users other than root see only the loaded ones.
 func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	if a.Machine.Running && !a.Machine.Superuser {
 		loaded, err := a.Live.Kernel.Patches()
@@ -44,17 +44,17 @@ func (a *Agent) LivePatches(ctx context.Context) (LivePatchList, error) {
 	return list, err
 }
 
-// LivePatchOptions are the operator's wishes for livepatch apply.
+// LivePatchOptions is what the operator asks of livepatch apply.
 type LivePatchOptions struct {
-	// Name is the one to load, even if it is held or superseded; "" for the last one listed.
+	// Name is the live patch to load, even when it is held or superseded; "" is the last one listed.
 	Name string
-	// Stored uses only what is on the disk and asks no source.
+	// Stored uses only what is on the disk and contacts no source.
 	Stored bool
 	// From overrides the configured source.
 	From string
-	// Unattended does what the configuration says, and nothing else.
+	// Unattended is set by units: nothing is loaded when [livepatch] enabled is false.
 	Unattended bool
-	// Wait waits for another updatectl instead of giving up.
+	// Wait waits until another updatectl is done, instead of failing.
 	Wait bool
 }
 
@@ -67,7 +67,7 @@ type LivePatchReport struct {
 	Warnings []string         `json:"warnings,omitempty"`
 }
 
-// LivePatchApply fetches the published live patches, unless it is to use only the stored ones, and loads the one for
+// LivePatchApply fetches the published live patches (with o.Stored it uses those on the disk) and loads the one for
 // the running kernel.
 func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePatchReport, error) {
 	if err := a.RequireRunning(); err != nil {
@@ -81,13 +81,14 @@ func (a *Agent) LivePatchApply(ctx context.Context, o LivePatchOptions) (LivePat
 	return s.livePatchApply(ctx, o)
 }
 
+// livePatchApply is LivePatchApply in an open session.
 func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r LivePatchReport, err error) {
 	r.Patches = []live.LivePatch{}
 	if o.Unattended && !s.Config.LivePatch.Enabled {
 		return r, nil
 	}
 	if !o.Stored {
-		p, err := s.ask(ctx, o.From, s.facts, s.rec, false)
+		p, err := s.fetchVerified(ctx, o.From, s.facts, s.rec, false)
 		if err != nil {
 			return r, err
 		}
@@ -111,8 +112,8 @@ func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r Liv
 	return r, errors.Join(err, listErr)
 }
 
-// LivePatchRevert takes a live patch out of the kernel, or with "" all of ours, the last one first. It is not loaded
-// again automatically.
+// LivePatchRevert reverts one live patch, or with "" every one that this agent loaded, the last one first. A reverted
+// live patch is not loaded again automatically. The error is a [live.ErrNoLivePatch] when there is none of that name.
 func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (LivePatchReport, error) {
 	if err := a.RequireRunning(); err != nil {
 		return LivePatchReport{}, err
@@ -125,6 +126,10 @@ func (a *Agent) LivePatchRevert(ctx context.Context, name string, wait bool) (Li
 	return s.livePatchRevert(ctx, name)
 }
 
+// revertable are the states in which a live patch is in the kernel, so that reverting all reverts it.
+var revertable = []live.LiveState{live.LiveEffective, live.LiveTransition, live.LiveLeaving, live.LiveDisabled}
+
+// livePatchRevert is LivePatchRevert in an open session.
 func (s *session) livePatchRevert(ctx context.Context, name string) (r LivePatchReport, err error) {
 	list, err := s.Live.Survey(ctx, s.facts, s.rec)
 	if err != nil {
@@ -132,9 +137,10 @@ func (s *session) livePatchRevert(ctx context.Context, name string) (r LivePatch
 	}
 	for _, p := range slices.Backward(list) {
 		switch {
-		case name == "" && !p.Stored, name != "" && p.Name != name, p.State == live.LiveElsewhere, slices.Contains(r.Reverted, p.Name):
+		case name == "" && !p.Stored, name != "" && p.Name != name, p.State == live.LiveElsewhere,
+			slices.Contains(r.Reverted, p.Name):
 			continue
-		case p.State != live.LiveEffective && p.State != live.LiveTransition && p.State != live.LiveLeaving && p.State != live.LiveDisabled && name == "":
+		case name == "" && !slices.Contains(revertable, p.State):
 			continue
 		}
 		if err := s.Live.Revert(ctx, p, s.rec); err != nil {
@@ -149,8 +155,8 @@ func (s *session) livePatchRevert(ctx context.Context, name string) (r LivePatch
 	return r, err
 }
 
-// loadBeforeSwitch loads what waits before userspace switches to another root. One that does not load does not stop
-// the switch: it is tried again when the new root is good, and then fewer old tasks block a transition that stalled.
+// loadBeforeSwitch loads waiting live patches before userspace switches to another root. A live patch that fails does
+// not stop the switch: it is tried again when the new root is good, and fewer old tasks block its transition then.
 func (s *session) loadBeforeSwitch(ctx context.Context, done *Applied) {
 	var err error
 	done.Loaded, err = s.Live.LoadWaiting(ctx, s.facts, s.rec)
@@ -159,8 +165,8 @@ func (s *session) loadBeforeSwitch(ctx context.Context, done *Applied) {
 	}
 }
 
-// applyLive is apply for a host that runs the published root already, or for a release without an image: only live
-// patches change. With level soft it restarts userspace in the same root when that would let a stalled one through.
+// applyLive is apply when the published root runs already, or when the release has no image: only live patches change.
+// With level soft it restarts userspace in the same root when that would complete a stalled transition.
 func (s *session) applyLive(ctx context.Context, off *offer.Published, done *Applied, wish level.Level) error {
 	if off.Release == nil || !s.Config.LivePatch.Enabled {
 		return nil
@@ -182,23 +188,25 @@ func (s *session) applyLive(ctx context.Context, off *offer.Published, done *App
 	return errors.Join(err, listErr)
 }
 
-// restart restarts userspace in the running root: with nothing armed, systemd comes back in it. updatectl-livepatch
-// loads what is stored before the services start again. The error is an ErrIncompatible or an ErrFullReboot where the
-// host should not soft-reboot.
+// restart restarts userspace in the running root: with nothing armed, a soft reboot stays in it. updatectl-livepatch
+// loads the stored live patches before the services start again. The error is a [roots.ErrIncompatible] or a
+// [roots.ErrFullReboot] when the host should not soft-reboot.
 func (s *session) restart(ctx context.Context, why string) error {
 	if err := roots.Restartable(s.facts); err != nil {
 		return err
 	}
-	// As in switchTo: it ends this process.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	// The soft reboot ends this process; SIGTERM must not interrupt it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
-	s.Live.WriteNotes(live.Notes{BootID: s.facts.BootID}) // what it restarts for is tried at once
+	s.Live.WriteNotes(live.Notes{BootID: s.facts.BootID}) // forget what stalled, so that it is tried again at once
 	if err := s.Machine.Systemd.SoftReboot(ctx); err != nil {
 		if errors.Is(err, pid1.ErrInhibited) {
 			err = fmt.Errorf("%w: %w", record.ErrBlocked, err)
 		}
 		return err
 	}
-	s.Records.Tell(record.Event{Event: record.EventRestarting, Root: s.facts.Root, Reason: why, Kernel: s.facts.KernelRelease})
+	s.Records.Tell(record.Event{
+		Event: record.EventRestarting, Root: s.facts.Root, Reason: why, Kernel: s.facts.KernelRelease,
+	})
 	return nil
 }

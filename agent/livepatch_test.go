@@ -43,13 +43,13 @@ type patchHost struct {
 	layout string
 	key    *ecdsa.PrivateKey
 	facts  facts.Facts
-	// refuse is what the kernel answers to the module of this name; stall keeps those from becoming effective.
+	// refuse is what the kernel answers to the module of this name; with stall, none becomes effective.
 	refuse map[string]error
 	stall  bool
-	stalls map[string]bool // by name
-	// stacks are those that are not cumulative: they do not replace what the kernel has.
+	stalls map[string]bool // the names of those that do not become effective
+	// stacks are the names of those that are not cumulative: they do not replace what the kernel has.
 	stacks map[string]bool
-	silent bool // as Linux before 6.11, which does not say whether one is
+	silent bool // as before Linux 6.11, the kernel does not say whether one is cumulative
 	loads  []string
 }
 
@@ -67,7 +67,7 @@ func newPatchHost(t *testing.T) *patchHost {
 	return h
 }
 
-// newKey gives the publisher another key, which the host trusts from the next command on, and no other.
+// newKey gives the publisher another key. The host trusts only that key from the next command on.
 func (h *patchHost) newKey() {
 	var err error
 	h.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -124,7 +124,7 @@ func (h *patchHost) insert(module []byte) error {
 	return nil
 }
 
-// letGo is what the kernel does when a transition is turned round.
+// letGo is what the kernel does when a transition is reversed.
 func (h *patchHost) letGo(name string) {
 	for {
 		enabled, err := os.ReadFile(h.Path("/sys/kernel/livepatch/" + name + "/enabled"))
@@ -141,12 +141,12 @@ func (h *patchHost) letGo(name string) {
 
 func (h *patchHost) file(name, text string) { testtree.File(h.t, h.Machine.Root, name, text) }
 
-// switchOff is what the kernel does to a patch that was replaced or switched off.
+// switchOff is what the kernel does to a live patch that was replaced or disabled.
 func (h *patchHost) switchOff(name string) {
 	h.check(os.RemoveAll(h.Path("/sys/kernel/livepatch/" + name)))
 }
 
-// remove answers what the kernel answers when somebody wrote a 0 before.
+// remove answers as the kernel does: a live patch must be disabled before its module can be removed.
 func (h *patchHost) remove(name string) error {
 	enabled, err := os.ReadFile(h.Path("/sys/kernel/livepatch/" + name + "/enabled"))
 	if err == nil && string(enabled) == "1" {
@@ -156,7 +156,7 @@ func (h *patchHost) remove(name string) error {
 	return os.RemoveAll(h.Path("/sys/module/" + name))
 }
 
-// listing is a live patch to publish, for the kernel of these tests where nothing else is said.
+// listing is a live patch to publish, by default for the kernel of these tests.
 type listing struct {
 	name, fixes               string
 	release, version, buildID string
@@ -193,7 +193,7 @@ func (h *patchHost) publishRelease(header release.Header, all ...listing) {
 	h.check(err)
 }
 
-// apply is livepatch apply with the record that is on the disk.
+// apply is livepatch apply with the record on the disk.
 func (h *patchHost) apply(o LivePatchOptions) (LivePatchReport, error) {
 	h.t.Helper()
 	rec, err := h.Records.Read()
@@ -208,7 +208,7 @@ func (h *patchHost) revert(name string) (LivePatchReport, error) {
 	return (&session{Agent: h.Agent, facts: h.facts, rec: rec}).livePatchRevert(context.Background(), name)
 }
 
-// states writes a survey as text.
+// states returns a survey as text.
 func states(list []live.LivePatch) string {
 	var text []string
 	for _, p := range list {
@@ -217,7 +217,7 @@ func states(list []live.LivePatch) string {
 	return strings.Join(text, ", ")
 }
 
-// boot is a boot of the same kernel: nothing is loaded.
+// boot is a full reboot with the same kernel: nothing is loaded.
 func (h *patchHost) boot() {
 	h.facts.BootID += "+"
 	h.check(errors.Join(os.RemoveAll(h.Path("/sys/module")), os.RemoveAll(h.Path("/sys/kernel/livepatch"))))
@@ -225,7 +225,7 @@ func (h *patchHost) boot() {
 	h.loads = nil
 }
 
-// The life of a live patch on a host: it is loaded, and after a full reboot loaded again, without the source.
+// TestLivePatchLife: a live patch is loaded, and after a full reboot loaded again, without the source.
 func TestLivePatchLife(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1,
@@ -257,18 +257,18 @@ func TestLivePatchLife(t *testing.T) {
 	if r, err = h.apply(LivePatchOptions{Stored: true}); err != nil || len(h.loads)+len(r.Loaded) != 0 {
 		t.Errorf("a second time: %v, %v", h.loads, err)
 	}
-	var told []string
+	var recorded []string
 	events, err := h.Records.History()
 	h.check(err)
 	for _, e := range events {
-		told = append(told, e.Event+" "+e.LivePatch)
+		recorded = append(recorded, e.Event+" "+e.LivePatch)
 	}
-	if want := []string{"live patch effective fix_2", "live patch effective fix_2"}; !slices.Equal(told, want) {
-		t.Errorf("history %q", told)
+	if want := []string{"live patch effective fix_2", "live patch effective fix_2"}; !slices.Equal(recorded, want) {
+		t.Errorf("history %q", recorded)
 	}
 }
 
-// A release without an image changes no root; what is published next goes on from it.
+// TestReleaseOfLivePatchesAlone: a release without an image changes no root, and is accepted like any other.
 func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"})
@@ -280,11 +280,11 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	}{
 		{"host", []string{"host"}, "host"},
 		{"sha256-1", []string{"host", "sha256-1"}, "sha256-1"},
-		{"host", []string{"host", "sha256-1"}, "sha256-1"}, // a boot of the kernel landed on the mutable host
+		{"host", []string{"host", "sha256-1"}, "sha256-1"}, // a full reboot landed on the host root
 	} {
 		h.facts.Root = c.running
 		rec := &record.Record{Good: c.good, Accepted: map[string]release.Mark{}}
-		p, err := h.ask(ctx, "", h.facts, rec, false)
+		p, err := h.fetchVerified(ctx, "", h.facts, rec, false)
 		if err != nil || p.Image != nil || p.ID() != "" {
 			t.Fatalf("%+v, %v", p, err)
 		}
@@ -309,7 +309,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	h.facts.Root = "host"
 	rec, err := h.Records.Read()
 	h.check(err)
-	p, err := h.ask(ctx, "", h.facts, rec, false)
+	p, err := h.fetchVerified(ctx, "", h.facts, rec, false)
 	h.check(err)
 	h.check(h.Live.KeepEnabled(ctx, p, h.facts))
 	s, done := &session{Agent: h.Agent, facts: h.facts, rec: rec}, Applied{}
@@ -328,13 +328,15 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 	}
 }
 
+// TestRevertIsRemembered: a reverted live patch is not loaded again until it is asked for by name.
 func TestRevertIsRemembered(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
 	r, err := h.revert("fix_2")
-	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
+	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) ||
+		states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
 		r.Patches[1].Reason != "reverted by the operator" {
 		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
 	}
@@ -358,7 +360,8 @@ func TestRevertIsRemembered(t *testing.T) {
 	}
 }
 
-// A transition that stalls is taken back, and it is known whether a soft reboot would let it through.
+// TestStalled: a transition that stalls is reversed, and the error is an ErrSoftRebootHelps only when a soft reboot
+// would complete it.
 func TestStalled(t *testing.T) {
 	for name, c := range map[string]struct {
 		pid   int
@@ -389,7 +392,7 @@ func TestStalled(t *testing.T) {
 			if err != nil || events[len(events)-1].Event != "live patch failed" {
 				t.Errorf("%+v, %v", events, err)
 			}
-			// After the switch it goes through.
+			// After the switch it completes.
 			h.stall = false
 			rec, err := h.Records.Read()
 			h.check(err)
@@ -401,8 +404,8 @@ func TestStalled(t *testing.T) {
 	}
 }
 
-// A restart of the same root is judged like a switch: where it would hang or the kernel is too old, it is neither
-// offered nor asked for.
+// TestRestartIsJudged: a restart of the same root is judged like a switch: when it would hang, or the kernel is too
+// old, it is neither offered nor requested.
 func TestRestartIsJudged(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*facts.Facts)
@@ -438,7 +441,7 @@ func TestRestartIsJudged(t *testing.T) {
 			ctx := context.Background()
 			rec, err := h.Records.Read()
 			h.check(err)
-			p, err := h.ask(ctx, "", h.facts, rec, false)
+			p, err := h.fetchVerified(ctx, "", h.facts, rec, false)
 			h.check(err)
 			s, done := &session{Agent: h.Agent, facts: h.facts, rec: rec}, Applied{}
 			if err := s.applyLive(ctx, p, &done, level.Soft); !errors.Is(err, c.want) ||
@@ -449,7 +452,7 @@ func TestRestartIsJudged(t *testing.T) {
 	}
 }
 
-// What the kernel refuses does not keep another one from being loaded; what it refuses altogether ends it.
+// TestRefusals: when the kernel refuses one live patch, another one is loaded; when it supports none, none is tried.
 func TestRefusals(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
@@ -466,6 +469,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestNamedLivePatch: a live patch is loaded by name even when it is superseded, but never into another kernel.
 func TestNamedLivePatch(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"}, listing{name: "fix_2", fixes: "CVE-2026-0001"},
@@ -491,7 +495,7 @@ func TestNamedLivePatch(t *testing.T) {
 	}
 }
 
-// At boot what is stored is verified again, by the policy of that day.
+// TestStoredIsVerifiedAgain: at boot, stored live patches are verified again, by today's policy.
 func TestStoredIsVerifiedAgain(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
@@ -505,7 +509,7 @@ func TestStoredIsVerifiedAgain(t *testing.T) {
 	}
 }
 
-// A live patch that the host went down with is not loaded at the next boot, nor at any after it.
+// TestFatalLivePatchIsHeld: a live patch that crashed the host is not loaded at any later boot.
 func TestFatalLivePatchIsHeld(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"}, listing{name: "fix_2"})
@@ -518,7 +522,7 @@ func TestFatalLivePatchIsHeld(t *testing.T) {
 		!strings.Contains(r.Patches[1].Reason, "the host went down") {
 		t.Errorf("loaded %v, %s, %v", h.loads, states(r.Patches), err)
 	}
-	// An agent that was killed is another matter.
+	// When only the agent was killed, the live patch is not held.
 	rec.Loading, rec.Held = &record.Loading{Name: "fix_2", BootID: h.facts.BootID}, nil
 	h.check(h.Live.HoldFatal(h.facts, rec))
 	if rec.Held["fix_2"] != (record.Held{}) || rec.Loading != nil {
@@ -526,7 +530,8 @@ func TestFatalLivePatchIsHeld(t *testing.T) {
 	}
 }
 
-// A cumulative one replaces others: the kernel switches them off, and their modules go, if they are ours.
+// TestReplaced: a cumulative live patch replaces the others: the kernel disables them, and the agent removes their
+// modules if it loaded them.
 func TestReplaced(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1", fixes: "CVE-2026-0001"})
@@ -541,7 +546,7 @@ func TestReplaced(t *testing.T) {
 	if rootfs.Exists(h.Path("/sys/module/fix_1")) || !rootfs.Exists(h.Path("/sys/module/theirs")) {
 		t.Error("fix_1 is still in memory, or theirs is gone")
 	}
-	// What is no longer published is not loaded at boot, and not kept.
+	// A live patch that is no longer published is neither loaded at boot nor kept.
 	h.boot()
 	if _, err := h.apply(LivePatchOptions{Stored: true}); err != nil || !slices.Equal(h.loads, []string{"fix_2"}) {
 		t.Errorf("loaded %v, %v", h.loads, err)
@@ -551,7 +556,8 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
-// A release that brings another module under a name that is in the kernel has brought nothing yet, and says what to do.
+// TestAnotherBuildOfThatName: a module whose name is in the kernel already cannot be loaded, and the error says what
+// to do.
 func TestAnotherBuildOfThatName(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(41, listing{name: "livepatch", fixes: "CVE-2026-0001", note: "41"})
@@ -560,7 +566,7 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	h.publish(42, listing{name: "livepatch", fixes: "CVE-2026-0001,CVE-2026-0002", note: "42"})
 	rec, err := h.Records.Read()
 	h.check(err)
-	p, err := h.ask(context.Background(), "", h.facts, rec, false)
+	p, err := h.fetchVerified(context.Background(), "", h.facts, rec, false)
 	h.check(err)
 	if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || !v.Live ||
 		states(v.LivePatches) != "livepatch another build of it is loaded" {
@@ -580,7 +586,7 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 			t.Errorf("%+v", fix)
 		}
 	}
-	// As it says: take that out, and load this one, and not the old one of that name.
+	// As the error says: revert that one; then the new one is loaded, not the old one of the same name.
 	if r, err := h.revert("livepatch"); err != nil || !slices.Equal(r.Reverted, []string{"livepatch"}) {
 		t.Errorf("%v, %v", r.Reverted, err)
 	}
@@ -589,7 +595,7 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 		!slices.Equal(r.Loaded, []string{"livepatch"}) {
 		t.Errorf("%s, %v", states(r.Patches), err)
 	}
-	// Somebody else's of that name is not ours.
+	// A live patch of that name that somebody else loaded is not ours.
 	h.boot()
 	h.file("/sys/module/livepatch/notes/.note.gnu.build-id", "theirs")
 	h.file("/sys/kernel/livepatch/livepatch/transition", "0")
@@ -602,8 +608,8 @@ func TestAnotherBuildOfThatName(t *testing.T) {
 	}
 }
 
-// Of what a release lists for the running kernel the last one is loaded; the earlier ones are superseded, whatever they
-// fix.
+// TestLastListedIsLoaded: the last live patch listed for the running kernel is loaded; the earlier ones are
+// superseded, whatever they fix.
 func TestLastListedIsLoaded(t *testing.T) {
 	h := newPatchHost(t)
 	p1, p2 := listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2"}
@@ -617,7 +623,7 @@ func TestLastListedIsLoaded(t *testing.T) {
 		{[]listing{p1, p2}, "", "p1 superseded, p2 effective"},
 		{[]listing{p1, p3, p2}, "", "p1 superseded, p3 superseded, p2 effective"},
 		{[]listing{p1, p2, p3}, "p3", "p1 superseded, p2 superseded, p3 effective"},
-		{[]listing{p1, p2}, "p2", "p3 no longer published, p1 superseded, p2 effective"}, // its publisher wants it back
+		{[]listing{p1, p2}, "p2", "p3 no longer published, p1 superseded, p2 effective"}, // withdrawn by its publisher
 	} {
 		h.loads = nil
 		h.publish(int64(n+1), c.listed...)
@@ -627,7 +633,7 @@ func TestLastListedIsLoaded(t *testing.T) {
 		}
 		rec, err := h.Records.Read()
 		h.check(err)
-		p, err := h.ask(context.Background(), "", h.facts, rec, false)
+		p, err := h.fetchVerified(context.Background(), "", h.facts, rec, false)
 		h.check(err)
 		if v, err := h.available(context.Background(), p, h.facts, rec); err != nil || v.Live {
 			t.Errorf("release %d is offered again: %+v, %v", n+1, v, err)
@@ -639,8 +645,8 @@ func TestLastListedIsLoaded(t *testing.T) {
 	}
 }
 
-// One that is not cumulative is not left on top of another one of ours: it is taken out again, and the error says what
-// to do. That it is not shows when it is loaded, also before Linux 6.11.
+// TestStackedIsRefused: a live patch that is not cumulative does not stay on top of another one of ours: it is removed
+// again, and the error says what to do. This works before Linux 6.11, too.
 func TestStackedIsRefused(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		h := newPatchHost(t)
@@ -662,17 +668,17 @@ func TestStackedIsRefused(t *testing.T) {
 				t.Errorf("apply %s: it is still in the kernel, or said to be: %v", name, r.Loaded)
 			}
 		}
-		var told []string
+		var recorded []string
 		events, err := h.Records.History()
 		h.check(err)
 		for _, e := range events {
-			told = append(told, e.Event+" "+e.LivePatch)
+			recorded = append(recorded, e.Event+" "+e.LivePatch)
 		}
 		want := []string{"live patch effective p1", "live patch failed p2", "live patch failed p2"}
-		if !slices.Equal(told, want) {
-			t.Errorf("history %q", told)
+		if !slices.Equal(recorded, want) {
+			t.Errorf("history %q", recorded)
 		}
-		// As it says.
+		// As the error says.
 		_, err = h.revert("p1")
 		h.check(err)
 		if r, err := h.apply(LivePatchOptions{}); err != nil || states(r.Patches) != "p1 held, p2 effective" {
@@ -681,7 +687,8 @@ func TestStackedIsRefused(t *testing.T) {
 	}
 }
 
-// What an earlier updatectl stacked is left as it is, also when it is asked for by name.
+// TestStackedBeforeStays: live patches that an earlier updatectl stacked stay as they are, even when asked for by
+// name.
 func TestStackedBeforeStays(t *testing.T) {
 	h := newPatchHost(t)
 	h.stacks["p1"], h.stacks["p2"] = true, true
@@ -702,8 +709,8 @@ func TestStackedBeforeStays(t *testing.T) {
 	}
 }
 
-// A boot may bring another kernel that the host has, before there is a network: what is listed for it is on the disk by
-// then, and never loaded into any other.
+// TestKernelsOfTheHost: a full reboot may start another kernel of the host before there is a network, so live patches
+// for it are stored beforehand. They are never loaded into any other kernel.
 func TestKernelsOfTheHost(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1,
@@ -729,7 +736,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 		!slices.Equal(h.loads, []string{"hosts"}) {
 		t.Errorf("in the newer kernel: %v, %v", h.loads, err)
 	}
-	// The next release lists it no more.
+	// The next release no longer lists it.
 	h.publish(2, listing{name: "own", release: "6.12.49"})
 	_, err := h.apply(LivePatchOptions{})
 	h.check(err)
@@ -738,7 +745,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 	}
 }
 
-// When the last one does not load, the one listed before it is loaded instead.
+// TestStandIn: when the last live patch does not load, the one listed before it is loaded instead.
 func TestStandIn(t *testing.T) {
 	for name, fail := range map[string]func(h *patchHost){
 		"stalls":  func(h *patchHost) { h.stalls["p2"] = true },
@@ -762,8 +769,8 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// At boot, and after every switch, all of userspace waits for the live patches: what stalled is left for later, and
-// there is one deadline for all of them.
+// TestAtBoot: at boot, and after every switch, all of userspace waits for the live patches: one that stalled before is
+// left for later, and all of them share one deadline.
 func TestAtBoot(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
@@ -790,7 +797,7 @@ func TestAtBoot(t *testing.T) {
 		t.Errorf("it went through, and noted is %v", left)
 	}
 
-	// Another boot of the kernel begins anew, and one deadline is for all: the first uses it up.
+	// A full reboot starts over, and the first live patch uses up the deadline that all share.
 	h.publish(2, listing{name: "p1", fixes: "CVE-2026-0001"}, listing{name: "p2", fixes: "CVE-2026-0001,CVE-2026-0002"})
 	_, err = h.apply(LivePatchOptions{})
 	h.check(err)
@@ -805,6 +812,7 @@ func TestAtBoot(t *testing.T) {
 	}
 }
 
+// TestLivePatchesAreOff: with [livepatch] enabled = false, live patches are loaded by hand only.
 func TestLivePatchesAreOff(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(1, listing{name: "fix_1"})
@@ -818,7 +826,7 @@ func TestLivePatchesAreOff(t *testing.T) {
 	}
 }
 
-// Releases keep being accepted in their order, also those of live patches alone.
+// TestOlderLivePatchesAreRefused: releases are accepted in their order, also those of live patches alone.
 func TestOlderLivePatchesAreRefused(t *testing.T) {
 	h := newPatchHost(t)
 	h.publish(2, listing{name: "fix_2"})

@@ -14,11 +14,12 @@ import (
 type Pinned struct {
 	Root   string `json:"root"`
 	Pinned bool   `json:"pinned"`
-	// Changed tells that it was not so before.
+	// Changed is whether the call changed anything.
 	Changed bool `json:"changed"`
 }
 
-// Pin keeps a root from gc, or with pinned false gives it free. The beginning of an identity is enough.
+// Pin keeps a root from gc, or with pinned false lets gc remove it. The beginning of its identity is enough. The error
+// is a [roots.ErrNoRoot] when no root, or more than one, has that name.
 func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error) {
 	s, err := a.open(ctx, "pin", false)
 	if err != nil {
@@ -29,9 +30,9 @@ func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error)
 	if id == switcher.HostRoot {
 		return Pinned{}, fmt.Errorf("%w to pin: the host root is never removed", roots.ErrNoRoot)
 	}
-	of := func(p string) bool { return id != "" && strings.HasPrefix(p, id) }
-	if i := slices.IndexFunc(rec.Pinned, of); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], of) < 0 {
-		id = rec.Pinned[i] // also one that is not there any more
+	matches := func(p string) bool { return id != "" && strings.HasPrefix(p, id) }
+	if i := slices.IndexFunc(rec.Pinned, matches); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], matches) < 0 {
+		id = rec.Pinned[i] // a pinned root may be gone from the disk
 	} else {
 		root, err := a.Roots.Find(id)
 		if err != nil {

@@ -15,29 +15,30 @@ import (
 // Plan is what apply would do, and why.
 type Plan struct {
 	Available
-	// Decision and Etc are known once the image is staged.
+	// Decision is the level, and Etc the merge of /etc. Both are nil until the image is staged.
 	Decision *level.Decision `json:"decision,omitempty"`
 	Etc      *etc.Report     `json:"etc,omitempty"`
-	// Refusal is what apply would end with, an [ErrGivenUp], [ErrFullReboot] or [ErrIncompatible]; nil when it would switch.
+	// Refusal is the error apply would return, a [record.ErrGivenUp], [roots.ErrFullReboot] or [roots.ErrIncompatible];
+	// nil when it would switch.
 	Refusal error `json:"-"`
-	// From and To are the versions of the operating system, as os-release names them.
+	// From and To are the names of the operating systems, as in os-release.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	// Kernel keeps running.
+	// Kernel is the release of the kernel that keeps running.
 	Kernel string `json:"kernel"`
-	// Carried lists the state directories that stay as they are.
+	// Carried lists the state directories, which stay as they are.
 	Carried []string `json:"carried"`
-	// Blockers are the units that may hold up the shutdown of userspace.
+	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 }
 
-// Plan tells what apply would do. The merge of /etc and the level are part of it when the image is staged.
+// Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
 func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Plan{}, err
 	}
-	p, err := a.ask(ctx, reference, f, rec, false)
+	p, err := a.fetchVerified(ctx, reference, f, rec, false)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -58,10 +59,10 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	root, err := a.Machine.Trees.Root(plan.Root)
 	if err != nil {
 		plan.Staged = false
-		return plan, checkHost(a.Machine.Running, f) // what can be known without its layers is all there is
+		return plan, checkHost(a.Machine.Running, f) // without the layers, nothing more is known
 	}
 	plan.Staged, plan.Download = true, 0
-	unlock, err := a.Lock(ctx, "plan", true) // it mounts in the scratch directory
+	unlock, err := a.Lock(ctx, "plan", true) // planStaged mounts in the scratch directory
 	if err != nil {
 		return plan, err
 	}
@@ -70,14 +71,15 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	return plan, s.planStaged(ctx, &plan, root, p.Image == nil)
 }
 
-// planStaged adds what can be known of a staged root. Resumes: nothing else is published than what the host goes on to.
+// planStaged adds the level and the merge of /etc for a staged root. Resumes is whether apply would resume it, because
+// no image is published.
 func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, resumes bool) error {
 	decide := func() (level.Decision, error) { return s.decideLevel(ctx, root, "") }
 	if resumes {
 		decide = func() (level.Decision, error) { return s.Roots.DecideResume(s.facts) }
 	}
 	decision, err := decide()
-	if len(decision.Checks) == 0 { // nothing could be asked
+	if len(decision.Checks) == 0 { // no check could run
 		return err
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
@@ -111,7 +113,10 @@ func liveDecision(list []live.LivePatch) *level.Decision {
 	d := &level.Decision{Level: level.Live}
 	for _, p := range list {
 		if p.Unfinished() {
-			d.Checks = append(d.Checks, level.Check{Name: "live patch " + p.Name, Verdict: level.VerdictOK, Reason: "it is for the running kernel, and nothing is restarted for it"})
+			d.Checks = append(d.Checks, level.Check{
+				Name: "live patch " + p.Name, Verdict: level.VerdictOK,
+				Reason: "it is for the running kernel, and nothing is restarted for it",
+			})
 		}
 	}
 	return d

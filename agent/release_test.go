@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// The mark is on the disk when accept returns, and what a downgrade waived is in the history.
+// TestAcceptIsWritten: the mark is on the disk when accept returns, and a downgrade is in the history with its reason.
 func TestAcceptIsWritten(t *testing.T) {
 	a := testAgent(t)
 	today := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -43,7 +43,8 @@ func TestAcceptIsWritten(t *testing.T) {
 	}
 }
 
-// After a full reboot a release is judged by the version of the last good root, not by the host root that runs.
+// TestVersionThatCounts: after a full reboot a release is judged by the version of the last good root, not by the host
+// root that runs.
 func TestVersionThatCounts(t *testing.T) {
 	h := newPatchHost(t)
 	h.publishRelease(release.Header{Version: "3.0", Sequence: 3, MinVersion: "2.0"}, listing{name: "fix_1"})
@@ -62,16 +63,16 @@ func TestVersionThatCounts(t *testing.T) {
 			running:  "1.0",
 			err:      release.ErrBarrier,
 		},
-		"nothing is known of it":  {good: []string{"host", "sha256-2"}, accepted: "2.0", err: release.ErrBarrier},
-		"the latest of two is it": {good: []string{"host", "sha256-2", "sha256-1"}, accepted: "2.0"},
+		"its version is unknown":  {good: []string{"host", "sha256-2"}, accepted: "2.0", err: release.ErrBarrier},
+		"the later of two counts": {good: []string{"host", "sha256-2", "sha256-1"}, accepted: "2.0"},
 	} {
 		rec := &record.Record{Good: c.good, Accepted: map[string]release.Mark{"sha256-1": {Version: c.accepted}}}
-		_, err := h.ask(t.Context(), "", h.facts, rec, false)
+		_, err := h.fetchVerified(t.Context(), "", h.facts, rec, false)
 		if !errors.Is(err, c.err) {
 			t.Errorf("%s: %v, want %v", name, err, c.err)
 		}
 		if b := (*release.Barrier)(nil); errors.As(err, &b) && b.Running != c.running {
-			t.Errorf("%s: the version that runs is taken for %q, want %q", name, b.Running, c.running)
+			t.Errorf("%s: the running version is %q, want %q", name, b.Running, c.running)
 		}
 	}
 }

@@ -16,13 +16,14 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// Rollback goes back to a good root: the given one, or with "" the one before the running root. The root that is left is
-// not taken again by an unattended apply. A root that is being judged is left without waiting for the verdict.
+// Rollback switches to a good root: the given one, or with "" the one before the running root. An unattended apply
+// does not switch to the left root again. A root whose health is being checked is left without waiting for the result.
+// The error is a [roots.ErrNoRoot] when there is no such root.
 func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, error) {
 	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
 	}
-	if to != "" && to != switcher.HostRoot { // before anything is ended for it
+	if to != "" && to != switcher.HostRoot { // check the name before confirm is stopped
 		root, err := a.Roots.Find(to)
 		if err != nil {
 			return Applied{}, err
@@ -30,24 +31,25 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 		to = root.ID
 	}
 	var done Applied
-	ended, err := a.Trial.End(ctx)
+	ended, err := a.Trial.EndConfirm(ctx)
 	if err == nil {
 		done, err = a.rollback(ctx, to, wait)
 	}
-	if ended && !done.Switching && !a.Trial.Condemned() { // with a verdict, the guard goes back
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	if ended && !done.Switching && !a.Trial.Condemned() { // an unhealthy root is rolled back by the guard
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 		defer cancel()
-		if err := a.Machine.Systemd.BeginConfirm(ctx); err != nil { // the guard goes back at the deadline
-			a.Log.Warn("the root is not judged any more", zap.Error(err))
+		if err := a.Machine.Systemd.BeginConfirm(ctx); err != nil {
+			a.Log.Warn("cannot restart updatectl-confirm.service; the guard rolls back at the deadline", zap.Error(err))
 		}
 	}
 	return done, err
 }
 
+// rollback is Rollback once confirm has been stopped.
 func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applied, err error) {
 	s, err := a.begin(ctx, record.VerbRollback, wait)
 	defer s.close()
-	if err != nil && !errors.Is(err, transition.ErrSwitch) { // a failed switch is no reason to stay
+	if err != nil && !errors.Is(err, transition.ErrSwitch) { // an earlier switch that failed does not prevent a rollback
 		return Applied{}, err
 	}
 	watched := false
@@ -73,7 +75,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	return done, err
 }
 
-// rollbackTo asks for the switch to a good root, and returns its version.
+// rollbackTo requests the switch to a good root, and returns its version.
 func (s *session) rollbackTo(ctx context.Context, to string) (string, error) {
 	version, err := s.Roots.MakeReady(to, s.facts, s.rec)
 	if err != nil {
@@ -85,15 +87,16 @@ func (s *session) rollbackTo(ctx context.Context, to string) (string, error) {
 	return sw.Version, s.Transition.Start(ctx, s.rec, s.facts, sw, to, left)
 }
 
-// leaveTrial leaves a root that is being tried as if it were unhealthy: the guard that watched the way there watches the
-// way back, no inhibitor lock is in the way, and what does not stop is killed. So it goes only where the guard is prepared
-// to go.
+// leaveTrial leaves a root that is being tried as if it were unhealthy: the guard of the first switch also watches
+// this one, inhibitor locks are ignored, and units that do not stop are killed. It can only go to the root that the
+// guard has prepared; any other is an ErrTrying. Named is whether the operator named the root.
 func (s *session) leaveTrial(ctx context.Context, to string, named bool) error {
-	if err := s.Transition.CheckNotUnderWay(ctx, s.rec); err != nil { // a power-off, for example
+	if err := s.Transition.CheckNotUnderWay(ctx, s.rec); err != nil { // such as a power-off
 		return err
 	}
 	if back := s.rec.WayBack(); to != back {
-		return fmt.Errorf("%w: until it is confirmed, the host can only go back to %s, and from there to %s", ErrTrying, back, to)
+		return fmt.Errorf("%w: until then, only a rollback to %s is possible; roll back to %s from there",
+			ErrTrying, back, to)
 	}
 	return s.Transition.Leave(ctx, s.facts, s.rec, record.Departure{Reason: record.RolledBack, RolledBack: true}, named)
 }
@@ -102,9 +105,9 @@ func (s *session) leaveTrial(ctx context.Context, to string, named bool) error {
 type rollbackAct string
 
 const (
-	rollbackNothing rollbackAct = "nothing" // the host runs there, or the error says why it cannot
+	rollbackNothing rollbackAct = "nothing" // the root runs already, or the error says why it cannot be rolled back to
 	rollbackTrial   rollbackAct = "trial"   // leave a root that is being tried, watched by its guard
-	rollbackSwitch  rollbackAct = "switch"  // an ordinary switch to a good root
+	rollbackSwitch  rollbackAct = "switch"  // switch to a good root as usual
 )
 
 // rollbackDecision is what rollback does next, and to which root.
@@ -114,8 +117,9 @@ type rollbackDecision struct {
 	err error
 }
 
-// decideRollback decides where a rollback from the running root leads; to is the wish, "" for the root before. Watched
-// reports whether a guard runs: only with one is a root that is being tried left like an unhealthy one.
+// decideRollback decides to which root a rollback from the running root leads. To is the root that the operator named,
+// "" for the one before. Watched is whether a guard runs: only then is a root that is being tried left like an
+// unhealthy one. The error is a [roots.ErrNoRoot] or a [record.ErrGivenUp].
 func decideRollback(running string, rec *record.Record, to string, watched bool) rollbackDecision {
 	trial := rec.EndsTrial(running) && watched
 	switch {
@@ -127,7 +131,8 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 	bad, isBad := rec.Bad[to]
 	switch {
 	case to == "":
-		return rollbackDecision{do: rollbackNothing, err: fmt.Errorf("%w: there is no root before %s", roots.ErrNoRoot, running)}
+		err := fmt.Errorf("%w: there is no root before %s", roots.ErrNoRoot, running)
+		return rollbackDecision{do: rollbackNothing, err: err}
 	case to == running:
 		return rollbackDecision{do: rollbackNothing, to: to}
 	case isBad && !bad.RolledBack && !slices.Contains(rec.Good, to):

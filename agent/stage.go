@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// Stage brings the published image onto the disk and leaves it there.
+// Stage fetches and verifies the published image and stages it on the disk. It does not switch.
 func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	s, err := a.begin(ctx, "stage", o.Wait)
 	defer s.close()
@@ -41,10 +41,10 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	return done, err
 }
 
-// fetch finds out what is published for this host, verified, and accepts it into the record. What is older than the record
-// is accepted only if it runs; otherwise that waits until it is on the disk.
+// fetch fetches and verifies what is published for this host, and accepts it into the record. A downgrade is accepted
+// at once only when its root runs already; otherwise stage accepts it once it is on the disk.
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
-	if off, err = s.ask(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
+	if off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
 		return nil, done, err
 	}
 	done = Applied{
@@ -58,11 +58,13 @@ func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Publish
 	if err != nil || !runs {
 		return off, done, err
 	}
-	return off, done, errors.Join(s.renew(off), s.Live.KeepEnabled(ctx, off, s.facts))
+	return off, done, errors.Join(s.renewEvidence(off), s.Live.KeepEnabled(ctx, off, s.facts))
 }
 
-// ask fetches and verifies what a reference stands for, "" for the configured one.
-func (a *Agent) ask(ctx context.Context, reference string, f facts.Facts, rec *record.Record, downgrade bool) (*offer.Published, error) {
+// fetchVerified fetches and verifies what a reference names; "" is the configured reference. Downgrade allows a
+// version older than the last accepted one.
+func (a *Agent) fetchVerified(ctx context.Context, reference string, f facts.Facts, rec *record.Record,
+	downgrade bool) (*offer.Published, error) {
 	fetched, err := a.Offers.Fetch(ctx, reference)
 	if err != nil {
 		return nil, err
@@ -71,13 +73,13 @@ func (a *Agent) ask(ctx context.Context, reference string, f facts.Facts, rec *r
 	return a.Offers.Verify(ctx, fetched, f, rec, running, downgrade)
 }
 
-// stage brings the image onto the disk, or finds it there.
+// stage stages the image on the disk, unless it is there already, and returns its root.
 func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied) (store.Root, error) {
 	trees := s.Machine.Trees
 	if err := s.Live.KeepEnabled(ctx, off, s.facts); err != nil {
 		return store.Root{}, err
 	}
-	if off.Image == nil { // the root that a full reboot left
+	if off.Image == nil { // no image is published: the root that ran before a full reboot
 		return trees.Root(done.Root)
 	}
 	_, lookErr := trees.Root(off.Image.ID())
@@ -99,7 +101,7 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 	if err := s.Records.Write(s.rec); err != nil {
 		return root, err
 	}
-	if lookErr != nil { // it was not there before
+	if lookErr != nil { // the root was not there before
 		done.NewBytes = root.Info.NewBytes
 		s.Records.Tell(record.Event{
 			Event: record.EventStaged, Root: root.ID, Version: off.Mark.Version, Sequence: off.Mark.Sequence,
@@ -109,8 +111,9 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 	return root, nil
 }
 
-// renew keeps today's evidence beside the root that runs: it may be signed by others than when it was staged.
-func (s *session) renew(off *offer.Published) error {
+// renewEvidence replaces the evidence beside the running root by today's: other keys may have signed the image since
+// it was staged.
+func (s *session) renewEvidence(off *offer.Published) error {
 	if off.Image == nil {
 		return nil
 	}
@@ -121,9 +124,9 @@ func (s *session) renew(off *offer.Published) error {
 	return s.Machine.Trees.Renew(root, off.Image.Verified, s.Now())
 }
 
-// stageProgress passes on how far staging is, when somebody wants to know.
-func stageProgress(tell func(Progress)) func(image.Event) {
-	if tell == nil {
+// stageProgress returns what passes the events of staging on to report, which may be nil.
+func stageProgress(report func(Progress)) func(image.Event) {
+	if report == nil {
 		return func(image.Event) {}
 	}
 	return func(e image.Event) {
@@ -131,19 +134,19 @@ func stageProgress(tell func(Progress)) func(image.Event) {
 		if e.Layers > 1 {
 			step = fmt.Sprintf("%s %d/%d", e.Phase, e.Layer, e.Layers)
 		}
-		tell(Progress{Step: step, Done: e.Done, Total: e.Total})
+		report(Progress{Step: step, Done: e.Done, Total: e.Total})
 	}
 }
 
-// accept records that a release was accepted, before anything of it is fetched: from now on an older one is refused, even
-// when fetching fails. A downgrade is recorded when it is on the disk: one that failed has not happened.
+// accept records that a release was accepted, before any layer of it is fetched: from now on an older one is refused,
+// even when fetching fails. A downgrade is recorded only once it is on the disk, so that a failed one changes nothing.
 func (s *session) accept(off *offer.Published) error {
 	if off.Waived != nil {
 		s.Records.Tell(record.Event{
 			Event: record.EventDowngrade, Root: off.ID(), Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Reason: "allowed by --allow-downgrade: " + off.Waived.Error(),
 		})
-		s.Log.Warn("going to an older version, as --allow-downgrade allows", zap.String("reason", off.Waived.Error()))
+		s.Log.Warn("accepting an older version because of --allow-downgrade", zap.String("reason", off.Waived.Error()))
 	}
 	if !s.rec.Accept(off.Offered(s.rec.Mark), s.Now()) {
 		return nil

@@ -6,9 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/machine"
-
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -17,18 +16,18 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Status is the answer of status: what runs, what waits, what can be gone back to.
+// Status is the answer of status: what runs, what is staged, and what can be rolled back to.
 type Status struct {
-	// Phase is that of the record; a root that runs and is not good yet is being tried, also where nobody has recorded it.
+	// Phase is the phase in the record, or trying when the new root runs and the record does not say so yet.
 	Phase  record.Phase          `json:"phase"`
 	Booted RootStatus            `json:"booted"`
 	Staged *RootStatus           `json:"staged,omitempty"`
 	Good   []RootStatus          `json:"good"`
 	Bad    map[string]record.Bad `json:"bad,omitempty"`
 	Pinned []string              `json:"pinned,omitempty"`
-	// NotReached counts the switches to a root that ended before it ran.
+	// NotReached counts, by root, the switches that ended before the root ran.
 	NotReached map[string]record.Failed `json:"failed_switches,omitempty"`
-	// Kernel is what keeps running, with its live patches.
+	// Kernel is the running kernel with its live patches.
 	Kernel struct {
 		Release     string           `json:"release"`
 		Version     string           `json:"version"`
@@ -39,28 +38,28 @@ type Status struct {
 		RebootBy    time.Time        `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 		LivePatches []live.LivePatch `json:"live_patches"`
 	} `json:"kernel"`
-	// Fixes tells of every fix of the kernel that the releases of the booted and the staged root, and the last release of live
-	// patches, name.
+	// Fixes are the kernel fixes named by the releases of the booted and the staged root and by the last release of live
+	// patches.
 	Fixes []live.Fix `json:"fixes,omitempty"`
-	// System is systemd's word for the system, and the failed units.
+	// System is the system state as systemd reports it; Failed lists the failed units.
 	System string   `json:"system,omitempty"`
 	Failed []string `json:"failed_units,omitempty"`
-	// Armed is the root at /run/nextroot: "" when nothing is armed.
+	// Armed is the root at /run/nextroot, "" when nothing is armed.
 	Armed string `json:"armed,omitempty"`
-	// Starting lists the units that a root which is tried is still starting.
+	// Starting lists the units that the root being tried is still starting.
 	Starting []string `json:"starting_units,omitempty"`
-	// Switch is the switch under way, nil when the host is on its way nowhere.
+	// Switch is the switch under way, nil when there is none; Last is how the last switch ended.
 	Switch *SwitchStatus  `json:"switch,omitempty"`
 	Last   *record.Result `json:"last,omitempty"`
-	// Resume counts the boots of the kernel after which the last good root was set out for and not reached.
+	// Resume counts the full reboots after which the host could not resume its last good root.
 	Resume *record.Resume `json:"resume,omitempty"`
 	// Health is the last report of the health gate, nil before the first switch.
 	Health *trial.Report `json:"health,omitempty"`
-	// Unhealthy is the last report that found a root unhealthy, when Health is a later one and the root is still bad.
+	// Unhealthy is the last report about an unhealthy root, nil when that is Health or when the root is no longer bad.
 	Unhealthy *trial.Report `json:"unhealthy,omitempty"`
 }
 
-// SwitchStatus is a switch under way as people see it.
+// SwitchStatus is a switch under way, for people.
 type SwitchStatus struct {
 	// Verb is apply, rollback, resume or back.
 	Verb    string    `json:"verb"`
@@ -68,32 +67,33 @@ type SwitchStatus struct {
 	Target  string    `json:"target"`
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
-	// Back is where the host goes when the target does not become good, "" when it stays.
+	// Back is the root to roll back to when the target does not become good, "" when the host would stay.
 	Back string `json:"back,omitempty"`
-	// Deadline is when the target has to be good; zero until it runs, or where nobody knows since when it does.
+	// Deadline is when the target has to be good. It is zero until the target runs, and when its start is unknown.
 	Deadline time.Time `json:"deadline,omitzero"`
 }
 
-// RootStatus is one root as people see it.
+// RootStatus is one root, for people.
 type RootStatus struct {
 	Root     string           `json:"root"`
 	Version  string           `json:"version,omitempty"`
-	Sequence int64            `json:"sequence,omitempty"` // of the release it was accepted as, 0 for an image on its own
+	Sequence int64            `json:"sequence,omitempty"` // of its release, 0 for an image without a release
 	Name     string           `json:"name,omitempty"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
-	// VerifiedAt is when the vouchers were found good.
+	// VerifiedAt is when the vouchers were verified.
 	VerifiedAt time.Time `json:"verified_at,omitzero"`
 }
 
-// Status tells where the host stands. It changes nothing.
+// Status returns the state of the host. It changes nothing.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
 	f, rec, err := a.Look(ctx)
 	if err != nil {
 		return Status{}, err
 	}
 	s := Status{
-		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned, NotReached: rec.Failed,
-		System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.Trial.Last(), Unhealthy: a.Trial.LastUnhealthy(rec),
+		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned,
+		NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume,
+		Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
 	}
 	s.Booted.Name = a.Roots.PrettyName(f.Root)
 	if rec.Staged != "" {
@@ -118,7 +118,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
-// statusNow adds what only a running host can tell: the switch under way, and what is armed.
+// statusNow adds what is known on the running host only: the switch under way, and what is armed.
 func (a *Agent) statusNow(ctx context.Context, s *Status, f facts.Facts, rec *record.Record) (err error) {
 	s.Phase, s.Switch = a.underWayNow(f, rec)
 	if s.Phase == record.PhaseTrying && s.Switch != nil {
@@ -131,16 +131,19 @@ func (a *Agent) statusNow(ctx context.Context, s *Status, f facts.Facts, rec *re
 	return err
 }
 
-// underWayNow tells of the switch that the record is in, by what is mounted at /: none where it has failed and nobody has
-// recorded that yet.
+// underWayNow returns the present phase and the switch under way, by the record and by what is mounted at /. The
+// switch is nil when it has failed, even if the record does not say so yet.
 func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *SwitchStatus) {
 	if !rec.Moving() {
 		return rec.Phase, nil
 	}
 	sw, stamp := rec.Switch, a.Transition.ReadStamp()
-	s := &SwitchStatus{Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.WayBack()}
+	s := &SwitchStatus{
+		Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.WayBack(),
+	}
 	outcome, _ := level.Prove(sw.Expectation, f, stamp)
-	arrived := rec.Phase == record.PhaseTrying && f.Root == sw.Target || rec.Phase == record.PhaseArmed && outcome == level.Switched
+	arrived := rec.Phase == record.PhaseTrying && f.Root == sw.Target ||
+		rec.Phase == record.PhaseArmed && outcome == level.Switched
 	switch {
 	case arrived && stamp != nil && stamp.At > 0:
 		began := a.Now().UTC().Add(stamp.At - a.Machine.Kernel.SinceBoot())
@@ -154,11 +157,12 @@ func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *S
 	return rec.Phase, nil
 }
 
+// rootStatus returns what the record and the store know about a root.
 func rootStatus(trees machine.Trees, rec *record.Record, id string) RootStatus {
 	s := RootStatus{Root: id, Sequence: rec.Accepted[id].Sequence}
 	if root, err := trees.Root(id); err == nil {
-		s.Version, s.Name, s.Vouchers = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName, root.Info.Vouchers
-		s.VerifiedAt = root.Info.VerifiedAt
+		s.Version, s.Name = cmp.Or(rec.Accepted[id].Version, root.Info.Version), root.Info.OS.PrettyName
+		s.Vouchers, s.VerifiedAt = root.Info.Vouchers, root.Info.VerifiedAt
 	}
 	return s
 }

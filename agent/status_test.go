@@ -9,7 +9,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// TestUnderWayNow: what people are told of a switch goes by what is mounted at /.
+// TestUnderWayNow: the switch that status shows is decided by what is mounted at /.
 func TestUnderWayNow(t *testing.T) {
 	const root, armed, trying, good = "sha256-2", record.PhaseArmed, record.PhaseTrying, record.PhaseGood
 	stamp := &level.Stamp{Target: root, At: 1}
@@ -19,21 +19,21 @@ func TestUnderWayNow(t *testing.T) {
 		soft        int
 		boot        string
 		stamp       *level.Stamp
-		told        bool
+		shown       bool
 		deadline    bool
 	}{
-		"asked for": {phase: armed, at: "host", boot: "a", want: armed, told: true},
+		"requested": {phase: armed, at: "host", boot: "a", want: armed, shown: true},
 		"arrived, not confirmed": {
-			phase: armed, at: root, boot: "a", soft: 1, stamp: stamp, want: trying, told: true, deadline: true,
+			phase: armed, at: root, boot: "a", soft: 1, stamp: stamp, want: trying, shown: true, deadline: true,
 		},
 		"confirm is at work": {
-			phase: trying, at: root, boot: "a", soft: 1, stamp: stamp, want: trying, told: true, deadline: true,
+			phase: trying, at: root, boot: "a", soft: 1, stamp: stamp, want: trying, shown: true, deadline: true,
 		},
-		"since when is not known":      {phase: trying, at: root, boot: "a", soft: 1, want: trying, told: true},
-		"the power was cut on trial":   {phase: trying, at: "host", boot: "b", want: trying},
-		"the power was cut on its way": {phase: armed, at: "host", boot: "b", want: armed},
-		"it fell back":                 {phase: armed, at: "host", boot: "a", soft: 1, stamp: stamp, want: armed},
-		"at rest":                      {phase: good, at: root, boot: "a", soft: 1, want: good},
+		"its start is unknown":     {phase: trying, at: root, boot: "a", soft: 1, want: trying, shown: true},
+		"a power cut in the trial": {phase: trying, at: "host", boot: "b", want: trying},
+		"a power cut on the way":   {phase: armed, at: "host", boot: "b", want: armed},
+		"it fell back":             {phase: armed, at: "host", boot: "a", soft: 1, stamp: stamp, want: armed},
+		"at rest":                  {phase: good, at: root, boot: "a", soft: 1, want: good},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := testAgent(t)
@@ -52,14 +52,14 @@ func TestUnderWayNow(t *testing.T) {
 				Expectation: level.Expectation{From: "host", Target: root, BootID: "a"},
 			}
 			phase, s := a.underWayNow(facts.Facts{Root: c.at, BootID: c.boot, SoftReboots: c.soft}, rec)
-			if phase != c.want || (s != nil) != c.told {
-				t.Fatalf("told are %s and %+v", phase, s)
+			if phase != c.want || (s != nil) != c.shown {
+				t.Fatalf("phase %s, switch %+v", phase, s)
 			}
 			if s == nil {
 				return
 			}
 			if s.Target != root || s.Back != "host" || s.Version != "2" || s.Deadline.IsZero() == c.deadline {
-				t.Errorf("told is %+v", s)
+				t.Errorf("switch %+v", s)
 			}
 			began := a.Now().Add(-a.Machine.Kernel.SinceBoot())
 			want := began.Add(time.Duration(a.Config.Health.Deadline))

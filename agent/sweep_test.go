@@ -8,6 +8,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
+// TestSweep: what killed commands left half made is removed, and nothing else.
 func TestSweep(t *testing.T) {
 	a := testAgent(t)
 	const roots = record.StateDir + "/roots/r"

@@ -21,59 +21,61 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// What a guard does. When it does which is decided in guard.go.
+// This file has what the guard does; guard.go decides when.
 
-// goBack arms the root that was left, prepared before it was, and asks PID 1 for a soft reboot. Where that does not go,
-// the kernel is booted.
-func (g *watch) goBack(ctx context.Context, s observation) error {
-	g.ask(ctx, s)
+// rollBack arms the old root, which was prepared before it was left, and requests a soft reboot from PID 1. When that
+// fails, a full reboot follows.
+func (g *watch) rollBack(ctx context.Context, s observation) error {
+	g.addTrouble(ctx, s)
 	if g.back == nil {
-		return g.bootKernel(s)
+		return g.fullReboot(s)
 	}
-	g.Log.Error("the root did not become good; the guard goes back",
-		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.why))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	g.Log.Error("the root did not become good; the guard rolls back",
+		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.reason))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
-	mine, why := s.copyOfRecord(), record.Departure{Reason: g.why, RolledBack: s.verdict.RolledBack}
-	err := waitAtMost(transition.AskTime, func() error { return g.returnTo(ctx, s.Mounted, mine, why) })
-	if !errors.Is(err, errTookTooLong) { // otherwise the call may still be changing it
-		s.record = mine
+	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}
+	err := waitAtMost(transition.RequestTimeout, func() error { return g.switchBack(ctx, s.Mounted, rec, why) })
+	if !errors.Is(err, errTookTooLong) { // a call that goes on may still change rec
+		s.record = rec
 	}
 	if err == nil {
-		g.enter(returning, s)
+		g.enterLeg(legReturning, s)
 		return nil
 	}
-	return errors.Join(err, g.Machine.Mounts.Disarm(), g.bootKernel(s))
+	return errors.Join(err, g.Machine.Mounts.Disarm(), g.fullReboot(s))
 }
 
-// ask completes the reason by what PID 1 knows, where the root could not say itself what is wrong with it.
-func (g *watch) ask(ctx context.Context, s observation) {
+// addTrouble adds to the reason what PID 1 knows, unless confirm has written a verdict.
+func (g *watch) addTrouble(ctx context.Context, s observation) {
 	if s.verdict.Reason != "" || s.manager == nil {
 		return
 	}
-	t, err := g.Machine.Systemd.AskTrouble(ctx, g.began())
+	t, err := g.Machine.Systemd.AskTrouble(ctx, g.rootBeganAt())
 	if err != nil {
 		g.Log.Warn("cannot ask systemd what went wrong", zap.Error(err))
 	}
-	if known := t.String(); known != "" {
-		g.why += "; " + known
+	if trouble := t.String(); trouble != "" {
+		g.reason += "; " + trouble
 	}
 }
 
-// began is when the root that is watched began, by the clock that systemd stamps units with. The guard itself may have seen
-// it late: its question to a systemd that is starting waits for the answer.
-func (g *watch) began() time.Duration {
+// rootBeganAt returns the uptime at which the new root began, by the clock of systemd's unit timestamps. It prefers
+// the stamp: the guard may notice the new root late, because a systemd that is starting answers late.
+func (g *watch) rootBeganAt() time.Duration {
 	if stamp := g.Transition.ReadStamp(); stamp != nil && stamp.Target == g.change.Target && stamp.At > 0 {
 		return stamp.At
 	}
-	return g.since
+	return g.legSince
 }
 
-func (g *watch) returnTo(ctx context.Context, left facts.Mounted, rec *record.Record, why record.Departure) error {
+// switchBack reports the rollback, arms the old root and requests the soft reboot into it.
+func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.Record, why record.Departure) error {
 	a := g.Guard
 	back := record.Switch{Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before}
-	a.Transition.Describe(&back, facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}, g.back.ID)
-	g.report(left, rec, back, why)
+	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
+	a.Transition.Describe(&back, now, g.back.ID)
+	g.leaveNote(left, rec, back, why)
 	for _, p := range g.back.Persist {
 		if err := a.Machine.Mounts.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
 			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
@@ -90,7 +92,7 @@ func (g *watch) returnTo(ctx context.Context, left facts.Mounted, rec *record.Re
 	return errors.Join(err, a.Machine.Systemd.SoftRebootNow(ctx))
 }
 
-// arrivals is the count of soft reboots in the new root, -1 where systemd does not count.
+// arrivals returns the count of soft reboots in the new root, -1 when systemd does not count them.
 func (g *watch) arrivals() int {
 	if g.change.SoftReboots < 0 {
 		return -1
@@ -98,45 +100,47 @@ func (g *watch) arrivals() int {
 	return g.change.SoftReboots + 1
 }
 
-// report tells what the guard does: in /run for whoever comes up next, and in the record if that can be written.
-func (g *watch) report(left facts.Mounted, rec *record.Record, back record.Switch, why record.Departure) {
+// leaveNote writes down the rollback: as a note in /run, for the commands in the next root, and in the record if it
+// can be written.
+func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Switch, why record.Departure) {
 	a := g.Guard
 	text, err := json.Marshal(transition.GuardNote{
 		Left: left.Root, Version: g.change.Version, Mount: left.Mount, Departure: why, Switch: back,
 	})
 	if err == nil {
-		err = a.Machine.Disk.WriteFile(a.Path(transition.BackFile), text, 0o600)
+		err = a.Machine.Disk.WriteFile(a.Path(transition.GuardNoteFile), text, 0o600)
 	}
 	if rec != nil && rec.Retreat(record.CauseTakenOver, back, why) == nil {
 		err = errors.Join(err, a.Records.WriteOutcome(rec))
 	}
 	if err != nil {
-		a.Log.Warn("cannot tell all of going back", zap.Error(err))
+		a.Log.Warn("cannot write down the rollback", zap.Error(err))
 	}
 }
 
-// bootKernel is the last resort. The host comes up in its mutable root, which resumes the last good one.
-func (g *watch) bootKernel(s observation) error {
-	g.Log.Error("the guard boots the kernel", zap.String("reason", g.why))
-	if rec, at, why := s.copyOfRecord(), g.stage, g.why; rec != nil {
-		err := waitAtMost(diskPatience, func() error { return g.recordBoot(rec, at, why) })
+// fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the
+// last good root.
+func (g *watch) fullReboot(s observation) error {
+	g.Log.Error("the guard does a full reboot", zap.String("reason", g.reason))
+	if rec, at, why := s.copyOfRecord(), g.leg, g.reason; rec != nil {
+		err := waitAtMost(diskPatience, func() error { return g.recordFullReboot(rec, at, why) })
 		if err != nil {
-			g.Log.Warn("cannot record the boot", zap.Error(err))
+			g.Log.Warn("cannot record the full reboot", zap.Error(err))
 		}
 	}
 	return g.Machine.Kernel.Reboot()
 }
 
-// recordBoot writes down that the kernel is booted to get away from a root. If it cannot, the next start finds a root that
-// was left before it was good.
-func (gd *Guard) recordBoot(rec *record.Record, at stage, why string) error {
+// recordFullReboot records a full reboot of the guard, and why. If it cannot, the next command finds that the host
+// left a root before it was good.
+func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error {
 	verb, target, now := rec.Switch.Verb, rec.Switch.Target, gd.Now().UTC()
-	if at != leaving && rec.ArrivedLate(target) {
+	if at != legLeaving && rec.ArrivedLate(target) {
 		if err := rec.Advance(record.CauseLate); err != nil {
 			return err
 		}
 	}
-	cancelled := at == leaving && !rec.Moving() // and PID 1 did not hear of it
+	cancelled := at == legLeaving && !rec.Moving() // but PID 1 goes on shutting down
 	cause := record.CauseStranded
 	if rec.Phase == record.PhaseArmed {
 		cause = record.CauseMissed
@@ -146,22 +150,24 @@ func (gd *Guard) recordBoot(rec *record.Record, at stage, why string) error {
 			return err
 		}
 	}
-	const booted = "; the kernel was booted to get away from it"
-	event := "unhealthy"
+	const rebooted = "; the guard left it by a full reboot"
+	event := record.EventUnhealthy
 	switch {
 	case cancelled && rec.Last != nil:
-		event, rec.Last.Reason = "failed", rec.Last.Reason+"; "+why+"; the kernel was booted"
+		event, rec.Last.Reason = record.EventFailed, rec.Last.Reason+"; "+why+"; the guard did a full reboot"
 	case verb == record.VerbBack && rec.Last != nil:
-		rec.Last.Reason += "; the way back did not end, so the kernel was booted"
-	case at == leaving: // it never ran
-		why += "; the kernel was booted"
+		rec.Last.Reason += "; the soft reboot back did not complete, so the guard did a full reboot"
+	case at == legLeaving: // the target never ran
+		why += "; the guard did a full reboot"
 		event = record.EventFailed
 		rec.CountFailure(target, why)
 		rec.Last = &record.Result{Outcome: level.Stuck, Reason: why, Target: target, At: now}
 	default:
-		rec.MarkBad(target, record.Bad{Reason: why + booted, At: now})
-		rec.Last = &record.Result{Outcome: level.Unhealthy, Reason: why + booted, Target: target, At: now, Back: rec.LastGood()}
-		if rec.Last.Back == target { // it was good before; the kernel boots the mutable host
+		rec.MarkBad(target, record.Bad{Reason: why + rebooted, At: now})
+		rec.Last = &record.Result{
+			Outcome: level.Unhealthy, Reason: why + rebooted, Target: target, At: now, Back: rec.LastGood(),
+		}
+		if rec.Last.Back == target { // it was good before; the full reboot lands on the host root
 			rec.Last.Back = switcher.HostRoot
 		}
 	}
@@ -169,20 +175,21 @@ func (gd *Guard) recordBoot(rec *record.Record, at stage, why string) error {
 		return err
 	}
 	e := rec.Switch.Event(event, rec.Last.Reason)
-	if e.Root != rec.Last.Target { // going back from it is what did not end
-		e = record.Event{Event: event, Root: rec.Last.Target, Version: rec.Accepted[rec.Last.Target].Version, Reason: rec.Last.Reason}
+	if root := rec.Last.Target; e.Root != root { // the switch is the one back: the event is about the root that it leaves
+		e = record.Event{Event: event, Root: root, Version: rec.Accepted[root].Version, Reason: rec.Last.Reason}
 	}
 	gd.Records.Tell(e)
 	return nil
 }
 
-// unjam ends a shutdown that a unit holds up, as [switch] stuck says.
+// unjam cancels or escalates a stuck shutdown, as [switch] stuck says. It always escalates while a bad root is being
+// left.
 func (g *watch) unjam(ctx context.Context, s observation) error {
-	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stopping(s))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.AskTime)
+	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stoppingUnits(s))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	switch {
-	case g.stage == returning: // there is nothing to stay for in a root that is no good
+	case g.leg == legReturning:
 		return g.killStopping(ctx, s, why)
 	case g.cancelling || g.Config.Switch.Stuck == config.StuckCancel:
 		return g.cancel(ctx, s, why)
@@ -190,30 +197,33 @@ func (g *watch) unjam(ctx context.Context, s observation) error {
 	return g.escalate(ctx, s, why)
 }
 
-// killStopping kills what does not stop. The next step, if there must be one, comes after a moment.
+// killStopping kills the units that do not stop, but not the arming unit. The guard waits killGrace before it
+// escalates further.
 func (g *watch) killStopping(ctx context.Context, s observation, why string) error {
-	g.Log.Error("the shutdown is stuck; what does not stop is killed", zap.String("reason", why))
-	g.kills++
-	g.since = s.now - g.shutdown + killGrace
-	return g.Machine.Systemd.KillUnits(ctx, slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == pid1.ArmUnit }))
+	g.Log.Error("the shutdown is stuck; killing the units that do not stop", zap.String("reason", why))
+	g.escalated++
+	g.legSince = s.now - g.shutdown + killGrace
+	units := slices.DeleteFunc(slices.Clone(s.manager.Stopping), func(unit string) bool { return unit == pid1.ArmUnit })
+	return g.Machine.Systemd.KillUnits(ctx, units)
 }
 
-func stopping(s observation) string {
+// stoppingUnits returns which units hold the shutdown up, for the reason of a failed switch.
+func stoppingUnits(s observation) string {
 	if len(s.manager.Stopping) == 0 {
-		return "no unit is stopping, and systemd does not go on"
+		return "no unit is stopping, but systemd does not continue"
 	}
 	return "still stopping: " + strings.Join(s.manager.Stopping, ", ")
 }
 
-// cancel takes the shutdown back. The root that may be armed already goes first: PID 1 may be about to move into it. Then
-// the record: the arming unit does nothing when it does not announce a switch.
+// cancel cancels the shutdown. First it disarms the new root, because PID 1 may be about to switch to it. Then it
+// withdraws the switch in the record, so that the arming unit does nothing.
 func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 	a := g.Guard
-	a.Log.Error("the shutdown is stuck and cancelled", zap.String("reason", why))
+	a.Log.Error("the shutdown is stuck; cancelling it", zap.String("reason", why))
 	if err := g.Machine.Mounts.Disarm(); err != nil {
-		a.Log.Warn("PID 1 may still move into the new root", zap.Error(err))
+		a.Log.Warn("systemd may still switch to the new root", zap.Error(err))
 	}
-	// A record that cannot be written is put right by the next command: the switch has not happened.
+	// If the record cannot be written, the next command corrects it: it sees that the switch has not happened.
 	if !g.cancelling {
 		rec := s.copyOfRecord()
 		err := waitAtMost(diskPatience, func() error { return a.recordCancel(rec, why+"; it was cancelled") })
@@ -222,21 +232,22 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 		}
 	}
 	g.cancelling = true
-	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.active)
-	if err != nil { // it is tried again
+	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.activeUnits)
+	if err != nil { // the next step tries again
 		return err
 	}
 	g.cancelling = false
 	if len(left) > 0 {
-		a.Log.Warn("these units are still stopping and were left to it", zap.Strings("units", left))
+		a.Log.Warn("these units are still stopping; they are not started again", zap.Strings("units", left))
 	}
-	// The arming unit first: when it has ended, nothing arms any more.
+	// The arming unit must end first: it could arm the root again.
 	return errors.Join(a.Machine.Systemd.ReleaseArmUnit(ctx), g.Machine.Mounts.Disarm(), g.Machine.Mounts.Clear())
 }
 
+// recordCancel records that a switch was cancelled because its shutdown was stuck.
 func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 	if rec == nil {
-		return errors.New("it cannot be read")
+		return errors.New("the record cannot be read")
 	}
 	target := rec.Switch.Target
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
@@ -251,35 +262,37 @@ func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 	return nil
 }
 
-// escalate kills what holds the shutdown up; then has PID 1 go on without it; at last it boots the kernel.
+// escalate takes the next step against a stuck shutdown: it kills the units that do not stop, then arms the root
+// itself and has PID 1 soft-reboot without waiting for them, and at last it does a full reboot.
 func (g *watch) escalate(ctx context.Context, s observation, why string) error {
 	a := g.Guard
-	if g.kills == 0 {
+	if g.escalated == 0 {
 		return g.killStopping(ctx, s, why)
 	}
-	a.Log.Error("the shutdown is stuck still", zap.String("reason", why))
-	g.kills++
-	g.since = s.now - g.shutdown + killGrace
-	if g.kills == 2 {
+	a.Log.Error("the shutdown is still stuck", zap.String("reason", why))
+	g.escalated++
+	g.legSince = s.now - g.shutdown + killGrace
+	if g.escalated == 2 {
 		if s.record == nil {
 			return errors.New("cannot arm the new root: the record cannot be read")
 		}
-		if err := a.Transition.ArmNow(ctx, s.record); err != nil {
+		if err := a.Transition.ArmTarget(ctx, s.record); err != nil {
 			return err
 		}
 		err := a.Transition.WriteStamp(level.Stamp{Target: g.change.Target, At: a.Machine.Kernel.SinceBoot()})
 		return errors.Join(err, a.Machine.Systemd.SoftRebootHard(ctx))
 	}
-	g.why = why
-	return g.bootKernel(s)
+	g.reason = why
+	return g.fullReboot(s)
 }
 
-// withdraw takes back a switch that was announced and never began: its agent was killed before it asked, or somebody
-// cancelled the shutdown. Otherwise the next soft reboot, whoever wants it, would make the switch with nobody to watch it.
+// withdraw withdraws a switch that was announced and never began: its agent was killed before it requested the reboot,
+// or somebody cancelled the shutdown. Otherwise the next soft reboot, whoever requests it, would make the switch
+// without a guard.
 func (g *watch) withdraw(ctx context.Context) error {
 	a := g.Guard
 	unlock, err := a.Lock(ctx, "guard", false)
-	if errors.Is(err, record.ErrBusy) { // a command that is at work may take it back, or ask for it still
+	if errors.Is(err, record.ErrBusy) { // a running command may withdraw the switch, or still request it
 		return nil
 	}
 	if err != nil {
@@ -287,7 +300,7 @@ func (g *watch) withdraw(ctx context.Context) error {
 	}
 	defer unlock()
 	underWay, err := a.Machine.Systemd.ShuttingDown(ctx)
-	if err != nil || underWay { // logind may wait for somebody who asked for a moment
+	if err != nil || underWay { // logind may be waiting for delay inhibitors
 		return err
 	}
 	f, rec, err := a.Look(ctx)

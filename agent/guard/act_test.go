@@ -11,10 +11,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// TestLate: a switch that was taken back and came all the same is one that somebody has to judge, also where only the
-// guard can.
-func TestLate(t *testing.T) {
-	taken := func() *record.Record {
+// TestArrivedLate: a switch that systemd makes although it was withdrawn must be judged, even when only the guard can.
+func TestArrivedLate(t *testing.T) {
+	withdrawn := func() *record.Record {
 		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 		r.Phase = record.PhaseArmed
 		if err := r.Advance(record.CauseWithdrawn); err != nil {
@@ -22,7 +21,7 @@ func TestLate(t *testing.T) {
 		}
 		return r
 	}
-	r := taken()
+	r := withdrawn()
 	if r.ArrivedLate("v1") || !r.ArrivedLate("v2") {
 		t.Errorf("late: v1 %v, v2 %v", r.ArrivedLate("v1"), r.ArrivedLate("v2"))
 	}
@@ -31,7 +30,7 @@ func TestLate(t *testing.T) {
 	if err := r.Advance(record.CauseLate); err != nil || r.Phase != record.PhaseArmed {
 		t.Errorf("%s, %v", r.Phase, err)
 	}
-	r = taken()
+	r = withdrawn()
 	back := record.Switch{Verb: record.VerbBack, At: time.Unix(2, 0)}
 	back.From, back.Target, back.BootID = "v2", "v1", "b"
 	if !(&transition.GuardNote{Left: "v2", Switch: back}).Concerns(r, f) {
@@ -41,13 +40,13 @@ func TestLate(t *testing.T) {
 		r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	r = taken()
-	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil ||
+	r = withdrawn()
+	if err := gd.recordFullReboot(r, legTrying, "systemd has not answered"); err != nil ||
 		!strings.Contains(r.Bad["v2"].Reason, "systemd has not answered") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	r.MarkGood("v2")
 	if r.ArrivedLate("v2") {
-		t.Error("a good root is taken for a late one")
+		t.Error("a good root counts as arrived late")
 	}
 }

@@ -1,5 +1,5 @@
-// Package guard answers who watches the move of a host. It outlives the switch in memory, outside of both roots, and goes
-// back when the new root does not become good, also when that root is dead.
+// Package guard answers who watches a switch. It promises that a root which does not become good is rolled back, even
+// when that root hangs: the guard runs from memory, outside of both roots, and outlives the soft reboot.
 package guard
 
 import (
@@ -22,94 +22,98 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// Guard watches the switches of a host.
+// Guard watches over the switches of a host.
 type Guard struct {
 	*host.Host
 	Roots      roots.Roots
 	Transition transition.Arrival
 }
 
-// The guard's times, besides those of the configuration.
+// The times of the guard, besides those in the configuration.
 const (
-	guardLook = time.Second
-	// Margin is how long after the deadline confirm may take to go back in the ordinary way.
+	// lookInterval is how often the guard looks at the host.
+	lookInterval = time.Second
+	// Margin is how long after [health] deadline confirm may take to roll back before the guard does.
 	Margin = 15 * time.Second
-	// verdictGrace is the same once confirm has said that it wants to.
+	// verdictGrace is how long confirm may take to roll back once it has written a verdict.
 	verdictGrace = 10 * time.Second
-	// deafLimit is how long PID 1 may not answer. It starts, with all generators, in seconds.
+	// deafLimit is how long PID 1 may not answer. It starts in seconds, with all generators.
 	deafLimit = 2 * time.Minute
 	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
 	diskPatience = 10 * time.Second
-	// armTime is how long the arming unit may take, as its TimeoutStopSec= says, and a moment.
+	// armTime is how long the arming unit may take: its TimeoutStopSec=, and 5 seconds.
 	armTime = 95 * time.Second
-	// killGrace is how long what was killed may take to be gone.
+	// killGrace is how long killed processes may take to end.
 	killGrace = 10 * time.Second
 )
 
-// stage is where a guarded switch is.
-type stage string
+// leg is the part of a watched switch that the host is in.
+type leg string
 
 const (
-	leaving   stage = "leaving"   // the root that is left still runs
-	trying    stage = "trying"    // the new root runs, and is not good yet
-	returning stage = "returning" // the new root is being left for the way back
-	returned  stage = "returned"  // the root gone back to runs
+	legLeaving   leg = "leaving"   // the old root still runs
+	legTrying    leg = "trying"    // the new root runs, and is not good yet
+	legReturning leg = "returning" // the new root still runs, and is being rolled back
+	legReturned  leg = "returned"  // the root that the host rolled back to runs
 )
 
 // act is what the guard does next.
 type act string
 
 const (
-	actWait   act = "wait"
-	actEnd    act = "end"
-	actRecall act = "withdraw"  // the shutdown has never begun
-	actUnjam  act = "unjam"     // the shutdown is stuck: cancel or escalate
-	actBack   act = "go back"   // the new root did not become good
-	actReboot act = "full boot" // nothing else leads back
+	actWait       act = "wait"
+	actEnd        act = "end"         // there is nothing more to watch
+	actWithdraw   act = "withdraw"    // the shutdown has never begun
+	actUnjam      act = "unjam"       // the shutdown is stuck: cancel or escalate it
+	actRollBack   act = "roll back"   // the new root did not become good
+	actFullReboot act = "full reboot" // nothing else leads to a good root
 )
 
-// watch watches over one switch. It keeps in memory what it needs, because either root may be out of its reach.
+// watch watches over one switch. It keeps in memory all it needs, because either root may become unreadable.
 type watch struct {
 	*Guard
+	// change is the switch that is watched.
 	change record.Switch
-	// back is the root to go back to, nil when there is none.
-	back *assembly.Next
-	// backVersion is its version, "" for that of the mutable host.
+	// back is the root to roll back to, nil when there is none; backVersion is its version, "" for the host root.
+	back        *assembly.Next
 	backVersion string
-	// shutdown and health are how long the stages may take.
+	// shutdown and health are how long services may take to stop, and the new root to become good.
 	shutdown, health time.Duration
-	// active lists what ran before, to be started again when the shutdown is cancelled.
-	active []string
+	// activeUnits ran before the switch; they are started again when the shutdown is cancelled.
+	activeUnits []string
 
-	stage stage
-	since time.Duration // the uptime at which the stage began
-	mount int           // what was mounted at / then
-	begun bool          // PID 1 was seen on its way into a soft reboot: logind waits for those who ask for a moment
-	deaf  time.Duration // the uptime since which PID 1 has not answered, 0 when it does
-	told  time.Duration // the uptime since which confirm has wanted to go back, 0 when it does not
-	kills int           // how far a stuck shutdown was escalated
-	why   string        // why the host goes back
-	// cancelling: the record says already that the host stays, and PID 1 does not yet.
+	leg      leg
+	legSince time.Duration // the uptime at which the leg began
+	mount    int           // the mount at / when the leg began
+	// softRebootSeen is whether PID 1 was seen shutting down. Before that, logind may wait for delay inhibitors.
+	softRebootSeen bool
+	deafSince      time.Duration // the uptime since which PID 1 has not answered, 0 when it answers
+	verdictSince   time.Duration // the uptime at which the verdict of confirm was first seen, 0 without one
+	escalated      int           // how many steps against a stuck shutdown were taken
+	reason         string        // why the host is rolled back
+	// cancelling: the record says already that the host stays, but PID 1 has not cancelled the shutdown yet.
 	cancelling bool
 }
 
-// observation is what a guard sees in one look.
+// observation is what the guard sees when it looks once.
 type observation struct {
 	facts.Mounted
+	// now is the uptime.
 	now time.Duration
 	// record is nil when it cannot be read.
 	record *record.Record
-	// manager is nil when PID 1 does not answer.
+	// manager is the state of PID 1, nil when it does not answer.
 	manager *pid1.Manager
-	// verdict is why confirm wants to leave the root; its reason is "" when it does not.
+	// verdict is why confirm wants to leave the root; its reason is "" when confirm does not.
 	verdict record.Departure
 }
 
-// Run watches over the switch that the record announces, from outside of both roots, and goes back when the new root does
-// not become good. It returns when there is nothing more to watch, or with ctx.
+// Run watches over the switch that the record announces, and rolls back when the new root does not become good. It
+// returns when there is nothing more to watch, or when ctx ends. The error means that the guard cannot watch; then the
+// switch must not start.
 func (gd *Guard) Run(ctx context.Context) error {
 	w, err := gd.newWatch(ctx)
-	if err != nil { // whoever asks for the switch is refused: there would be no way back
+	if err != nil { // systemd refuses the switch then: nobody could roll it back
 		return err
 	}
 	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
@@ -119,11 +123,11 @@ func (gd *Guard) Run(ctx context.Context) error {
 		return nil
 	}
 	defer gd.Machine.Kernel.RebootOnPanic()()
-	tick := time.NewTicker(guardLook)
+	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done(): // another kind of shutdown, or a new guard
+		case <-ctx.Done(): // another kind of shutdown, or another guard replaces this one
 			return nil
 		case <-tick.C:
 		}
@@ -133,7 +137,7 @@ func (gd *Guard) Run(ctx context.Context) error {
 	}
 }
 
-// newWatch prepares everything for the way back. It returns nil when no switch is announced.
+// newWatch prepares the rollback of the announced switch. It returns nil when no switch is announced.
 func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 	f, rec, err := gd.Look(ctx)
 	if err != nil || rec.Phase != record.PhaseArmed {
@@ -144,10 +148,10 @@ func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 		return nil, err
 	}
 	w := &watch{
-		Guard: gd, change: *rec.Switch, stage: leaving, since: gd.Machine.Kernel.SinceBoot(), mount: now.Mount,
+		Guard: gd, change: *rec.Switch, leg: legLeaving, legSince: gd.Machine.Kernel.SinceBoot(), mount: now.Mount,
 		shutdown: time.Duration(gd.Config.Switch.ShutdownDeadline), health: time.Duration(gd.Config.Health.Deadline),
 	}
-	if w.active, err = gd.Machine.Systemd.ActiveUnits(ctx); err != nil {
+	if w.activeUnits, err = gd.Machine.Systemd.ActiveUnits(ctx); err != nil {
 		return nil, err
 	}
 	if to := rec.WayBack(); to != "" {
@@ -155,18 +159,18 @@ func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 		switch {
 		case err == nil:
 			w.backVersion = gd.Roots.VersionOf(to, rec)
-		case rec.Switch.Verb == record.VerbRollback: // whatever is wrong with the root that is left keeps nobody in it
-			gd.Log.Warn("cannot prepare the way back from the target of the rollback; a full reboot would follow instead",
+		case rec.Switch.Verb == record.VerbRollback: // an operator may leave a root that cannot be prepared any more
+			gd.Log.Warn("cannot prepare a soft reboot back to the root that is left; it would be a full reboot",
 				zap.String("root", to), zap.Error(err))
 			w.back = nil
 		default:
-			return nil, fmt.Errorf("cannot prepare the way back to %s: %w", to, err)
+			return nil, fmt.Errorf("cannot prepare the rollback to %s: %w", to, err)
 		}
 	}
 	return w, nil
 }
 
-// prepareBack collects all that has to be known to arm a root later.
+// prepareBack returns all that is needed to arm a root later, without reading either root again.
 func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*assembly.Next, error) {
 	if err := gd.Roots.Open(); err != nil {
 		return nil, err
@@ -190,30 +194,31 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 	return &next, err
 }
 
-// step looks once and does what there is to do.
+// step looks at the host once, and does what follows from it.
 func (g *watch) step(ctx context.Context) act {
-	s := g.look(ctx)
-	next := g.next(s)
+	s := g.observe(ctx)
+	next := g.nextAct(s)
 	var err error
 	switch next {
-	case actRecall:
-		ctx, cancel := context.WithTimeout(ctx, transition.AskTime)
-		err = waitAtMost(transition.AskTime, func() error { return g.withdraw(ctx) })
+	case actWithdraw:
+		ctx, cancel := context.WithTimeout(ctx, transition.RequestTimeout)
+		err = waitAtMost(transition.RequestTimeout, func() error { return g.withdraw(ctx) })
 		cancel()
 	case actUnjam:
 		err = g.unjam(ctx, s)
-	case actBack:
-		err = g.goBack(ctx, s)
-	case actReboot:
-		err = g.bootKernel(s)
+	case actRollBack:
+		err = g.rollBack(ctx, s)
+	case actFullReboot:
+		err = g.fullReboot(s)
 	}
 	if err != nil {
-		g.Log.Error("guard", zap.String("act", string(next)), zap.Error(err))
+		g.Log.Error("the guard cannot do what comes next", zap.String("act", string(next)), zap.Error(err))
 	}
 	return next
 }
 
-func (g *watch) look(ctx context.Context) observation {
+// observe looks at the host once. It waits at most a bounded time for the disk and for PID 1.
+func (g *watch) observe(ctx context.Context) observation {
 	s := observation{now: g.Machine.Kernel.SinceBoot()}
 	read := make(chan *record.Record, 1)
 	if m, err := g.Machine.Mounts.Mounted(); err == nil {
@@ -221,7 +226,7 @@ func (g *watch) look(ctx context.Context) observation {
 	} else {
 		s.Mount = g.mount
 	}
-	_ = waitAtMost(diskPatience, func() error { // without a record, the time decides
+	_ = waitAtMost(diskPatience, func() error { // without a record, only time decides
 		rec, err := g.Records.Read()
 		if err == nil {
 			read <- rec
@@ -239,7 +244,7 @@ func (g *watch) look(ctx context.Context) observation {
 	return s
 }
 
-// copyOfRecord returns a record that a call may change which cannot be ended; nil when the record cannot be read.
+// copyOfRecord returns a copy of the record for a call that cannot be interrupted, nil when the record cannot be read.
 func (s observation) copyOfRecord() *record.Record {
 	if s.record == nil {
 		return nil
@@ -253,8 +258,8 @@ func (s observation) copyOfRecord() *record.Record {
 
 var errTookTooLong = errors.New("the call did not end in time")
 
-// waitAtMost returns what a call returns, or an errTookTooLong after the limit. The call then goes on: one into a disk that
-// hangs cannot be ended. So it must not share what it changes.
+// waitAtMost returns the error of a call, or an errTookTooLong after the limit. The call goes on then, because a call
+// into a disk that hangs cannot be interrupted: it must not share what it changes.
 func waitAtMost(limit time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -266,16 +271,16 @@ func waitAtMost(limit time.Duration, do func() error) error {
 	}
 }
 
-// next decides. It changes nothing but where the guard believes the switch to be.
-func (g *watch) next(s observation) act {
+// nextAct decides what the guard does next. It changes only what the guard knows about the switch, such as its leg.
+func (g *watch) nextAct(s observation) act {
 	if s.manager != nil {
-		g.deaf = 0
-	} else if g.deaf == 0 {
-		g.deaf = s.now
+		g.deafSince = 0
+	} else if g.deafSince == 0 {
+		g.deafSince = s.now
 	}
-	if g.deaf > 0 && s.now-g.deaf > deafLimit {
-		g.why = fmt.Sprintf("systemd has not answered for %v", deafLimit)
-		return actReboot
+	if g.deafSince > 0 && s.now-g.deafSince > deafLimit {
+		g.reason = fmt.Sprintf("systemd has not answered for %v", deafLimit)
+		return actFullReboot
 	}
 	if g.cancelling && s.Mount == g.mount {
 		if s.manager == nil {
@@ -283,87 +288,90 @@ func (g *watch) next(s observation) act {
 		}
 		return actUnjam
 	}
-	switch g.stage {
-	case leaving:
+	switch g.leg {
+	case legLeaving:
 		return g.nextLeaving(s)
-	case trying:
+	case legTrying:
 		return g.nextTrying(s)
-	case returning:
+	case legReturning:
 		return g.nextReturning(s)
 	}
 	return g.nextReturned(s)
 }
 
-// enter begins a stage.
-func (g *watch) enter(to stage, s observation) act {
-	g.stage, g.since, g.mount, g.kills, g.cancelling = to, s.now, s.Mount, 0, false
+// enterLeg begins a leg.
+func (g *watch) enterLeg(to leg, s observation) act {
+	g.leg, g.legSince, g.mount, g.escalated, g.cancelling = to, s.now, s.Mount, 0, false
 	return actWait
 }
 
-// ours tells whether the record still is about the switch that is watched, or cannot be read.
-func (g *watch) ours(s observation) bool {
+// recordIsOurs reports whether the record is still about the watched switch, or cannot be read.
+func (g *watch) recordIsOurs(s observation) bool {
 	return s.record == nil || s.record.Switch != nil && s.record.Switch.At.Equal(g.change.At)
 }
 
-// settled tells whether the record says that the host is on its way nowhere.
-func (s observation) settled() bool {
+// atRest reports whether the record can be read, and no switch is under way by it.
+func (s observation) atRest() bool {
 	return s.record != nil && !s.record.Moving()
 }
 
+// nextLeaving decides while the old root runs.
 func (g *watch) nextLeaving(s observation) act {
-	if !g.begun && s.manager != nil && s.manager.SoftReboot {
-		g.begun, g.since = true, s.now
+	if !g.softRebootSeen && s.manager != nil && s.manager.SoftReboot {
+		g.softRebootSeen, g.legSince = true, s.now
 	}
-	spent := s.now - g.since
+	spent := s.now - g.legSince
 	switch {
 	case s.Mount != g.mount && s.Root == g.change.Target:
-		return g.enter(trying, s)
-	case s.Mount != g.mount, s.settled(), !g.ours(s):
-		return actEnd // the switch was taken back, or became another one
+		return g.enterLeg(legTrying, s)
+	case s.Mount != g.mount, s.atRest(), !g.recordIsOurs(s):
+		return actEnd // the switch was withdrawn, or another one was announced
 	case s.manager != nil && !s.manager.SoftReboot && spent > g.shutdown+g.health+Margin:
-		if s.record == nil { // then nothing will be armed either
+		if s.record == nil { // without a record, nothing will be armed
 			return actEnd
 		}
-		return actRecall
+		return actWithdraw
 	case spent > g.shutdown && s.manager != nil && s.manager.SoftReboot:
 		if slices.Contains(s.manager.Stopping, pid1.ArmUnit) && spent <= g.shutdown+armTime {
-			return actWait // all services have stopped, and it ends in its own time
+			return actWait // all services have stopped, and the arming unit has a timeout of its own
 		}
 		return actUnjam
 	}
 	return actWait
 }
 
+// nextTrying decides while the new root runs and is not good yet.
 func (g *watch) nextTrying(s observation) act {
-	spent := s.now - g.since
+	spent := s.now - g.legSince
 	switch {
-	case !g.ours(s) && !s.settled() && s.record.Switch.Verb == record.VerbBack: // confirm goes back by itself
+	case !g.recordIsOurs(s) && !s.atRest() && s.record.Switch.Verb == record.VerbBack: // confirm rolls back
 		if s.Mount != g.mount {
-			return g.enter(returned, s)
+			return g.enterLeg(legReturned, s)
 		}
-		return g.enter(returning, s)
-	case s.Mount != g.mount, s.settled() && !s.record.ArrivedLate(s.Root): // late: its cancelling came too late
+		return g.enterLeg(legReturning, s)
+	case s.Mount != g.mount, s.atRest() && !s.record.ArrivedLate(s.Root): // late: it was cancelled too late, and is tried
 		return actEnd
-	case !g.ours(s):
-		return actEnd // another switch, with a guard of its own
-	case s.verdict.Reason != "" && g.waited(s):
-		g.why = s.verdict.Reason
-		return actBack
+	case !g.recordIsOurs(s):
+		return actEnd // another switch, which has a guard of its own
+	case s.verdict.Reason != "" && g.confirmHadItsTime(s):
+		g.reason = s.verdict.Reason
+		return actRollBack
 	case spent > g.health+Margin:
-		g.why = fmt.Sprintf("it was not good within %v%s", g.health, g.stillStarting(s))
-		return actBack
+		g.reason = fmt.Sprintf("it was not good within %v%s", g.health, g.stillStarting(s))
+		return actRollBack
 	}
 	return actWait
 }
 
-// waited tells whether confirm has had the time to go back by itself.
-func (g *watch) waited(s observation) bool {
-	if g.told == 0 {
-		g.told = s.now
+// confirmHadItsTime reports whether confirm, which has written a verdict, has had the time to roll back.
+func (g *watch) confirmHadItsTime(s observation) bool {
+	if g.verdictSince == 0 {
+		g.verdictSince = s.now
 	}
-	return s.now-g.told > verdictGrace
+	return s.now-g.verdictSince > verdictGrace
 }
 
+// stillStarting returns which units the new root is still starting, for the reason of a rollback.
 func (g *watch) stillStarting(s observation) string {
 	if s.manager == nil {
 		return " and systemd does not answer"
@@ -374,24 +382,26 @@ func (g *watch) stillStarting(s observation) string {
 	return "; these units are still starting: " + strings.Join(s.manager.Starting, ", ")
 }
 
+// nextReturning decides while the bad root shuts down.
 func (g *watch) nextReturning(s observation) act {
 	switch {
 	case s.Mount != g.mount:
-		return g.enter(returned, s)
-	case s.now-g.since <= g.shutdown:
+		return g.enterLeg(legReturned, s)
+	case s.now-g.legSince <= g.shutdown:
 		return actWait
-	case g.kills == 0 && s.manager != nil && len(s.manager.Stopping) > 0:
-		return actUnjam // a service that cannot save its data on a full disk never stops
+	case g.escalated == 0 && s.manager != nil && len(s.manager.Stopping) > 0:
+		return actUnjam // such as a service that cannot save its data on a full disk
 	}
-	return actReboot
+	return actFullReboot
 }
 
+// nextReturned decides while the root that the host rolled back to starts.
 func (g *watch) nextReturned(s observation) act {
 	switch {
-	case s.settled(), s.manager != nil && s.manager.Up():
+	case s.atRest(), s.manager != nil && s.manager.Up():
 		return actEnd
-	case s.now-g.since > g.health+Margin:
-		return actReboot
+	case s.now-g.legSince > g.health+Margin:
+		return actFullReboot
 	}
 	return actWait
 }

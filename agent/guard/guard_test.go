@@ -14,11 +14,13 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// TestGuardGoesOnCancelling: the record says that the host stays, and that is seen to until it does.
-func TestGuardGoesOnCancelling(t *testing.T) {
+// TestGuardKeepsCancelling: once the record says that the host stays, the guard cancels until PID 1 does.
+func TestGuardKeepsCancelling(t *testing.T) {
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseStaged
-	g := &watch{change: *r.Switch, stage: leaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute}
+	g := &watch{
+		change: *r.Switch, leg: legLeaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute,
+	}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true}
 	at := func(mount int, m *pid1.Manager) observation {
 		return observation{Mounted: facts.Mounted{Root: "v1", Mount: mount}, now: time.Hour, record: r, manager: m}
@@ -27,28 +29,28 @@ func TestGuardGoesOnCancelling(t *testing.T) {
 		observation
 		act
 	}{{at(1, down), actUnjam}, {at(1, nil), actWait}, {at(1, down), actUnjam}, {at(2, down), actEnd}} {
-		if got := g.next(want.observation); got != want.act {
+		if got := g.nextAct(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
 		}
 	}
 }
 
-// TestGuardBootsBeforeItLeft: a root that never ran is not condemned because the one before it hangs, and a root that
-// is being resumed does not count as one that was rolled back to.
-func TestGuardBootsBeforeItLeft(t *testing.T) {
+// TestGuardRebootsBeforeTheSwitch: a root that never ran is not marked bad because the one before it hangs, and a root
+// that is being resumed is not reported as the one that was rolled back to.
+func TestGuardRebootsBeforeTheSwitch(t *testing.T) {
 	gd := newGuard(t)
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseArmed
-	if err := gd.recordBoot(r, leaving, "systemd has not answered"); err != nil {
+	if err := gd.recordFullReboot(r, legLeaving, "systemd has not answered"); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.Bad) != 0 || r.Failed["v2"].Times != 1 || r.Last.Outcome != level.Stuck || r.Last.Back != "" {
 		t.Errorf("%+v, %+v", r, r.Last)
 	}
-	r.Phase = record.PhaseStaged // it was cancelled, and PID 1 did not hear of it
-	err := gd.recordBoot(r, leaving, "systemd has not answered")
+	r.Phase = record.PhaseStaged // it was cancelled, but PID 1 goes on shutting down
+	err := gd.recordFullReboot(r, legLeaving, "systemd has not answered")
 	if err != nil || r.Failed["v2"].Times != 1 || r.Phase != record.PhaseStaged ||
-		!strings.Contains(r.Last.Reason, "; systemd has not answered; the kernel was booted") {
+		!strings.Contains(r.Last.Reason, "; systemd has not answered; the guard did a full reboot") {
 		t.Errorf("%+v, %+v (%v)", r, r.Last, err)
 	}
 	events, err := gd.Records.History()
@@ -57,7 +59,7 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 	}
 	r = hosttest.OnTheWay(record.VerbResume, "host", "v2", "host", "v2")
 	r.Phase = record.PhaseTrying
-	if err := gd.recordBoot(r, trying, "systemd has not answered"); err != nil {
+	if err := gd.recordFullReboot(r, legTrying, "systemd has not answered"); err != nil {
 		t.Fatal(err)
 	}
 	if r.Last.Back != switcher.HostRoot || !slices.Contains(r.Good, "v2") {
@@ -65,12 +67,12 @@ func TestGuardBootsBeforeItLeft(t *testing.T) {
 	}
 }
 
-// TestGuardSeesLate: what failed before the guard looked failed in the new root all the same.
-func TestGuardSeesLate(t *testing.T) {
+// TestRootBeganAt: a unit that failed before the guard noticed the new root still failed in the new root.
+func TestRootBeganAt(t *testing.T) {
 	gd := newGuard(t)
-	g := &watch{Guard: gd, since: time.Hour}
+	g := &watch{Guard: gd, legSince: time.Hour}
 	g.change.Target = "v2"
-	if got := g.began(); got != time.Hour {
+	if got := g.rootBeganAt(); got != time.Hour {
 		t.Errorf("without a stamp: %v", got)
 	}
 	for target, want := range map[string]time.Duration{
@@ -80,13 +82,13 @@ func TestGuardSeesLate(t *testing.T) {
 		if err := gd.Transition.WriteStamp(level.Stamp{Target: target, At: 50 * time.Minute}); err != nil {
 			t.Fatal(err)
 		}
-		if got := g.began(); got != want {
+		if got := g.rootBeganAt(); got != want {
 			t.Errorf("with the stamp of %s: %v, want %v", target, got, want)
 		}
 	}
 }
 
-// TestGuardDecides follows a guard through what it may see.
+// TestGuardDecides takes a guard through what it may observe.
 func TestGuardDecides(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	recorded := func(phase record.Phase, verb string, at time.Time) *record.Record {
@@ -95,13 +97,13 @@ func TestGuardDecides(t *testing.T) {
 		return r
 	}
 	armed := recorded(record.PhaseArmed, record.VerbApply, at)
-	taken := recorded(record.PhaseStaged, record.VerbApply, at) // taken back by an operator
+	withdrawn := recorded(record.PhaseStaged, record.VerbApply, at)
 	good := recorded(record.PhaseGood, record.VerbApply, at)
 	good.Good = append(good.Good, "v2")
 	back := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
 	other := recorded(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
 	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
-	again := facts.Mounted{Root: "v1", Mount: 3}
+	oldAgain := facts.Mounted{Root: "v1", Mount: 3}
 	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
@@ -120,15 +122,15 @@ func TestGuardDecides(t *testing.T) {
 			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
 			{after: time.Minute, mounted: next, record: good, manager: up, want: actEnd},
 		},
-		"taken back": {
+		"withdrawn": {
 			{after: time.Second, mounted: old, record: good, manager: up, want: actEnd},
 		},
-		"never asked for": {
+		"never requested": {
 			{after: shutdown + time.Second, mounted: old, record: armed, manager: up, want: actWait},
-			{after: health + Margin, mounted: old, record: armed, manager: up, want: actRecall},
-			{after: time.Second, mounted: old, record: taken, manager: up, want: actEnd},
+			{after: health + Margin, mounted: old, record: armed, manager: up, want: actWithdraw},
+			{after: time.Second, mounted: old, record: withdrawn, manager: up, want: actEnd},
 		},
-		"never asked for, no record": {
+		"never requested, no record": {
 			{after: shutdown + health + Margin + time.Second, mounted: old, manager: up, want: actEnd},
 		},
 		"logind waits": {
@@ -140,13 +142,13 @@ func TestGuardDecides(t *testing.T) {
 		"cancelled by a person": {
 			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
 			{after: shutdown + time.Second, mounted: old, record: armed, manager: up, want: actWait},
-			{after: health + Margin, mounted: old, record: armed, manager: up, want: actRecall},
+			{after: health + Margin, mounted: old, record: armed, manager: up, want: actWithdraw},
 		},
 		"cancelled too late": {
-			{after: time.Second, mounted: old, record: taken, manager: down, verdict: "cancelled", want: actUnjam},
-			{after: time.Second, mounted: next, record: taken, want: actWait},
-			{after: time.Minute, mounted: next, record: taken, manager: busy, want: actWait},
-			{after: health, mounted: next, record: armed, manager: busy, want: actBack},
+			{after: time.Second, mounted: old, record: withdrawn, manager: down, verdict: "cancelled", want: actUnjam},
+			{after: time.Second, mounted: next, record: withdrawn, want: actWait},
+			{after: time.Minute, mounted: next, record: withdrawn, manager: busy, want: actWait},
+			{after: health, mounted: next, record: armed, manager: busy, want: actRollBack},
 		},
 		"stuck": {
 			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
@@ -160,45 +162,45 @@ func TestGuardDecides(t *testing.T) {
 		},
 		"deaf before it left": {
 			{after: time.Second, mounted: old, record: armed, want: actWait},
-			{after: deafLimit + time.Second, mounted: old, record: armed, want: actReboot},
+			{after: deafLimit + time.Second, mounted: old, record: armed, want: actFullReboot},
 		},
 		"another switch": {
 			{after: time.Second, mounted: old, record: other, manager: down, want: actEnd},
 		},
 		"somewhere else": {
-			{after: time.Second, mounted: again, record: armed, manager: up, want: actEnd},
+			{after: time.Second, mounted: oldAgain, record: armed, manager: up, want: actEnd},
 		},
 		"hangs": {
 			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
 			{after: health, mounted: next, record: armed, manager: busy, want: actWait},
-			{after: Margin + time.Second, mounted: next, record: armed, manager: busy, want: actBack},
+			{after: Margin + time.Second, mounted: next, record: armed, manager: busy, want: actRollBack},
 		},
 		"hangs, no record": {
 			{after: time.Second, mounted: next, manager: busy, want: actWait},
-			{after: health + Margin + time.Second, mounted: next, manager: busy, want: actBack},
+			{after: health + Margin + time.Second, mounted: next, manager: busy, want: actRollBack},
 		},
-		"confirm cannot go back": {
+		"confirm cannot roll back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actWait},
-			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actBack},
+			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actRollBack},
 		},
-		"confirm goes back": {
+		"confirm rolls back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
-			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
-			{after: time.Minute, mounted: again, record: good, manager: up, want: actEnd},
+			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: time.Minute, mounted: oldAgain, record: good, manager: up, want: actEnd},
 		},
 		"confirm was quick": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
-			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
-			{after: health + Margin + time.Second, mounted: again, record: back, manager: busy, want: actReboot},
+			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: oldAgain, record: back, manager: busy, want: actFullReboot},
 		},
-		"going back hangs": {
+		"the rollback hangs": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
-			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actReboot},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actFullReboot},
 		},
-		"going back is stuck": {
+		"the rollback is stuck": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
 			{after: shutdown + time.Second, mounted: next, record: back, manager: down, want: actUnjam},
@@ -206,13 +208,13 @@ func TestGuardDecides(t *testing.T) {
 		"the old root hangs, too": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
-			{after: time.Second, mounted: again, record: back, manager: busy, want: actWait},
-			{after: health + Margin + time.Second, mounted: again, record: back, manager: busy, want: actReboot},
+			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: oldAgain, record: back, manager: busy, want: actFullReboot},
 		},
 		"PID 1 is deaf": {
 			{after: time.Second, mounted: next, record: armed, want: actWait},
 			{after: deafLimit - time.Second, mounted: next, record: armed, want: actWait},
-			{after: 2 * time.Second, mounted: next, record: armed, want: actReboot},
+			{after: 2 * time.Second, mounted: next, record: armed, want: actFullReboot},
 		},
 		"PID 1 was busy": {
 			{after: time.Second, mounted: next, record: armed, want: actWait},
@@ -226,20 +228,23 @@ func TestGuardDecides(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := &watch{
-				change: *armed.Switch, stage: leaving, mount: old.Mount, since: time.Hour,
+				change: *armed.Switch, leg: legLeaving, mount: old.Mount, legSince: time.Hour,
 				shutdown: shutdown, health: health,
 			}
 			now := time.Hour
 			for i, l := range looks {
 				now += l.after
 				g.cancelling = g.cancelling || l.verdict == "cancelled"
-				s := observation{Mounted: l.mounted, now: now, record: l.record, manager: l.manager, verdict: record.Departure{Reason: l.verdict}}
-				if got := g.next(s); got != l.want {
-					t.Fatalf("look %d: %q in stage %q, want %q", i+1, got, g.stage, l.want)
+				s := observation{
+					Mounted: l.mounted, now: now, record: l.record, manager: l.manager,
+					verdict: record.Departure{Reason: l.verdict},
+				}
+				if got := g.nextAct(s); got != l.want {
+					t.Fatalf("look %d: %q on leg %q, want %q", i+1, got, g.leg, l.want)
 				}
 			}
-			if name == "hangs" && !strings.Contains(g.why, "slow.service") {
-				t.Errorf("the reason is %q, and does not name what hangs", g.why)
+			if name == "hangs" && !strings.Contains(g.reason, "slow.service") {
+				t.Errorf("the reason is %q, and does not name the unit that hangs", g.reason)
 			}
 		})
 	}

@@ -17,19 +17,19 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// The /etc of a root lies in its directory. These end its name beside it:
+// The /etc of a root lies in its directory. Other versions of it lie beside it, with these suffixes:
 const (
-	// EtcMerged is one that is being made, or put away.
+	// EtcMerged is an /etc that is being made or removed.
 	EtcMerged = ".merged"
-	// etcBefore is the one that the root ran with before, while it is tried with a new one. It comes back when the root
-	// does not become good with that; otherwise it becomes etcOld.
+	// etcBefore is the /etc that the root was good with, while the root is tried with a new one. It is restored when the
+	// root does not become good; otherwise it becomes etcOld.
 	etcBefore = ".before"
-	// etcOld is one that somebody may miss.
+	// etcOld is the former /etc of a good root, kept for the operator.
 	etcOld = ".old"
 )
 
-// MakeEtc merges /etc for a root that is new to this host, and returns how owners are translated when state is seeded from
-// its image. A root that ran before keeps its own /etc.
+// MakeEtc merges /etc for the target of an apply; the target of any other switch keeps its own /etc. It returns how
+// uids and gids are translated when state is seeded from the image.
 func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (assembly.Owners, error) {
 	if rec.Switch.Verb == record.VerbApply {
 		if err := r.mergeEtc(r.EtcChange(next.ID, f, rec), next.Etc); err != nil {
@@ -39,8 +39,8 @@ func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (
 	return r.Machine.Trees.EtcOwners(next, next.Etc)
 }
 
-// mergeEtc makes the /etc of a root. One that the root had before is kept beside it. One of the two has its final name at
-// any time, so that a crash leaves no doubt which is which.
+// mergeEtc makes the /etc of a root at dst, and keeps the former one beside it as etcBefore. At any moment the former
+// /etc has one of these two names, so that it is found again after a crash.
 func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
 	fresh, before, disk := dst+EtcMerged, dst+etcBefore, r.Machine.Disk
 	report, err := r.Machine.Trees.MergeEtc(c, fresh)
@@ -48,10 +48,10 @@ func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
 		return err
 	}
 	r.Log.Info("merged /etc", zap.Int("kept", len(report.Kept)), zap.Int("conflicts", len(report.Conflicts)))
-	if disk.Exists(before) { // the one at dst was merged for a switch that failed
+	if disk.Exists(before) { // dst was merged for a switch that failed
 		err = disk.Exchange(fresh, dst)
 	} else {
-		if err = disk.Rename(dst, before); errors.Is(err, fs.ErrNotExist) { // the root never ran
+		if err = disk.Rename(dst, before); errors.Is(err, fs.ErrNotExist) { // the root has never run
 			err = nil
 		}
 		if err == nil {
@@ -64,7 +64,8 @@ func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
 	return nil
 }
 
-// RetireEtc keeps the /etc that a root ran with before as the old one: the root is good with its new one.
+// RetireEtc renames the former /etc of a root to etcOld, because the root is good with its new one. RestoreEtcs no
+// longer restores it.
 func (r *Roots) RetireEtc(id string) error {
 	dir, disk := r.etcDir(id), r.Machine.Disk
 	if !disk.Exists(dir + etcBefore) {
@@ -76,11 +77,12 @@ func (r *Roots) RetireEtc(id string) error {
 	return nil
 }
 
+// etcDir returns where the /etc of a root lies for this process.
 func (r *Roots) etcDir(id string) string {
 	return filepath.Join(r.Path(record.StateDir), "roots", id, "etc")
 }
 
-// restoreEtc gives a root that did not become good with a new /etc its own back.
+// restoreEtc replaces the /etc in dir by the former one beside it.
 func restoreEtc(disk durable.Disk, dir string) error {
 	fresh := dir + EtcMerged
 	err := disk.RemoveAll(fresh)
@@ -91,13 +93,13 @@ func restoreEtc(disk durable.Disk, dir string) error {
 		err = disk.Rename(dir+etcBefore, dir)
 	}
 	if err = errors.Join(err, disk.RemoveAll(fresh)); err != nil {
-		return fmt.Errorf("cannot restore the former /etc: %w", err)
+		return fmt.Errorf("cannot replace %s by the former /etc: %w", dir, err)
 	}
 	return nil
 }
 
-// RestoreEtcs gives every root but the running one the /etc back that it was good with. It is called when no switch is
-// under way.
+// RestoreEtcs restores, in every root but the running one, the /etc that the root was good with. It must be called
+// only when no switch is under way. What fails is logged.
 func (r *Roots) RestoreEtcs(f facts.Facts) {
 	befores, err := r.Machine.Disk.Glob(r.Path(record.StateDir + "/roots/*/etc" + etcBefore))
 	for _, before := range befores {
@@ -106,11 +108,11 @@ func (r *Roots) RestoreEtcs(f facts.Facts) {
 		}
 	}
 	if err != nil {
-		r.Log.Warn("a root has another /etc than the one it was good with", zap.Error(err))
+		r.Log.Warn("cannot restore the /etc that a root was good with", zap.Error(err))
 	}
 }
 
-// EtcOf returns the /etc that a root was good with, as a path inside the host.
+// EtcOf returns the /etc that a root was good with, as a path inside the host's tree.
 func (r *Roots) EtcOf(root string) string {
 	dir := filepath.Join(record.StateDir, "roots", root, "etc")
 	if r.Machine.Disk.Exists(r.Machine.Path(dir + etcBefore)) {
@@ -119,9 +121,9 @@ func (r *Roots) EtcOf(root string) string {
 	return dir
 }
 
-// PolicyEtc returns the /etc to read configuration, keys and trust roots from; "" is the host's own. A full reboot lands on
-// the host root, whose /etc is as old as the first image: it would still trust keys that were revoked since. So they are
-// read from the /etc of the last good root there.
+// PolicyEtc returns the /etc to read configuration, keys and trust roots from; "" is the /etc of the running root. On
+// the host root it is the /etc of the last good root: the host root's own is as old as the first image, and would
+// still trust keys that were revoked since.
 func (r *Roots) PolicyEtc() (string, error) {
 	if !r.Machine.Running || !r.Machine.Superuser {
 		return "", nil

@@ -14,14 +14,14 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
-// etcCase is a root that ran, with the merge of another /etc at hand.
+// etcCase is a root that ran, and another /etc to merge for it.
 type etcCase struct {
 	*testing.T
 	roots *Roots
 	dst   string
 }
 
-// mergedTrees merges the /etc directories of a test instead of those in images.
+// mergedTrees merges the /etc directories of a test, not those in images.
 type mergedTrees struct {
 	machine.Trees
 	in etc.Inputs
@@ -52,7 +52,7 @@ func (c etcCase) merge() {
 	}
 }
 
-// own expects what the root ran with under one name, and no other.
+// own expects the /etc that the root ran with to have this suffix, and no other.
 func (c etcCase) own(where string) {
 	c.Helper()
 	for _, name := range []string{"", EtcMerged, etcBefore, etcOld} {
@@ -63,6 +63,7 @@ func (c etcCase) own(where string) {
 	}
 }
 
+// TestMergedEtcKeepsWhatRan: merging keeps the former /etc, and a root that became good keeps it as the old one.
 func TestMergedEtcKeepsWhatRan(t *testing.T) {
 	c := newEtcCase(t)
 	for range 2 { // the second time after a switch that failed
@@ -78,11 +79,11 @@ func TestMergedEtcKeepsWhatRan(t *testing.T) {
 	c.own(etcOld)
 }
 
-// TestRestoreEtc: whatever a crash left, the root gets its own back.
+// TestRestoreEtc: whatever a crash left, the /etc that the root was good with is restored.
 func TestRestoreEtc(t *testing.T) {
 	for name, crash := range map[string]func(c etcCase) error{
 		"a switch that failed":          func(etcCase) error { return nil },
-		"a crash between the names":     func(c etcCase) error { return os.Rename(c.dst, c.dst+EtcMerged) },
+		"a crash between the renames":   func(c etcCase) error { return os.Rename(c.dst, c.dst+EtcMerged) },
 		"a crash while a merge is made": func(c etcCase) error { return os.MkdirAll(c.dst+EtcMerged+"/half", 0o755) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestRestoreEtc(t *testing.T) {
 			if err := crash(c); err != nil {
 				t.Fatal(err)
 			}
-			c.roots.RestoreEtcs(facts.Facts{Root: etcRoot}) // the one that runs is left alone
+			c.roots.RestoreEtcs(facts.Facts{Root: etcRoot}) // the running root keeps its new /etc
 			c.own(etcBefore)
 			c.roots.RestoreEtcs(facts.Facts{Root: switcher.HostRoot})
 			c.own("")
@@ -102,7 +103,7 @@ func TestRestoreEtc(t *testing.T) {
 	}
 }
 
-// TestMergeAfterACrash: the next merge gets by with what a crash between the two names left.
+// TestMergeAfterACrash: the next merge works after a crash between the two renames.
 func TestMergeAfterACrash(t *testing.T) {
 	c := newEtcCase(t)
 	c.merge()

@@ -14,8 +14,11 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// Decide looks into a staged root and chooses the level, or refuses what cannot be done.
-func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open []string, wish level.Level) (level.Decision, error) {
+// Decide chooses the level of a switch to a staged root; open are the fixes that the running kernel lacks, and wish ""
+// is the configured level. The error is an ErrIncompatible when the root cannot run here, and an ErrFullReboot when it
+// needs a full reboot that wish does not allow.
+func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open []string,
+	wish level.Level) (level.Decision, error) {
 	t, err := r.levelTarget(root.ID, f, open)
 	if err != nil {
 		return level.Decision{}, incompatible(err)
@@ -23,7 +26,8 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))
 }
 
-// incompatible blames the image for an error that comes from looking into it; a full disk is not the image's fault.
+// incompatible makes an error from reading an image an ErrIncompatible, unless the disk is full, which is not the
+// image's fault.
 func incompatible(err error) error {
 	if err == nil || record.NoRoom(err) {
 		return err
@@ -31,14 +35,15 @@ func incompatible(err error) error {
 	return fmt.Errorf("%w: %w", ErrIncompatible, err)
 }
 
-// DecideResume decides whether a host that a full reboot left on its host root can go on to the last good root. That root
-// ran before, so only what is wrong with the host can refuse it.
+// DecideResume decides whether the host can resume its last good root after a full reboot. The root ran here before,
+// so only the host is checked.
 func (r *Roots) DecideResume(f facts.Facts) (level.Decision, error) {
 	return r.withLevel(level.DecideHost(f), "", true)
 }
 
-// withLevel turns the verdicts of the checks and a wish into a level; the wish "" is the configured one. A host that made a
-// full reboot for this root already needs no second one. With an error, the level is the one that the checks ask for.
+// withLevel sets the level by the verdicts of the checks and a wish; "" is the configured level. Booted is whether the
+// host made a full reboot for this root already: it needs no second one. With an error, the level is the one that the
+// checks ask for.
 func (r *Roots) withLevel(d level.Decision, wish level.Level, booted bool) (level.Decision, error) {
 	if booted && len(d.Refused()) == 0 {
 		d.Level = level.Soft
@@ -54,7 +59,8 @@ func (r *Roots) withLevel(d level.Decision, wish level.Level, booted bool) (leve
 	return d, err
 }
 
-// chooseLevel returns the level of a switch by the verdicts of the checks, the wish and the configured fallback.
+// chooseLevel returns the level of a switch by the verdicts of the checks, the wish and the configured fallback. The
+// error is an ErrIncompatible or an ErrFullReboot, with the reasons.
 func chooseLevel(d level.Decision, wish level.Level, fallback string) (level.Level, error) {
 	refused, full := d.Refused(), d.NeedsFull()
 	switch {
@@ -70,15 +76,15 @@ func chooseLevel(d level.Decision, wish level.Level, fallback string) (level.Lev
 	return "", fmt.Errorf("%w:\n%s", ErrFullReboot, strings.Join(full, "\n"))
 }
 
-// Restartable returns an error when this host should not restart its userspace: disks that would be detached, or a kernel
-// that is too old.
+// Restartable returns an ErrIncompatible when userspace cannot be restarted on this host, such as when disks would be
+// detached, and an ErrFullReboot when the kernel is too old for it.
 func Restartable(f facts.Facts) error {
 	_, err := chooseLevel(level.DecideHost(f), level.Soft, config.FallbackRefuse)
 	return err
 }
 
-// levelTarget returns what the level of a switch to a root depends on; open are the fixes that the running kernel does not
-// have.
+// levelTarget returns what the level of a switch to a root depends on; open are the fixes that the running kernel
+// lacks.
 func (r *Roots) levelTarget(id string, f facts.Facts, open []string) (t level.Target, err error) {
 	t = level.Target{Root: id, Modules: r.HaveModules(f), OpenFixes: open}
 	if id != switcher.HostRoot {
@@ -92,19 +98,19 @@ func (r *Roots) levelTarget(id string, f facts.Facts, open []string) (t level.Ta
 	return t, err
 }
 
-// checkReturn returns an error when a root that ran before cannot run on this host any more. The need for a full reboot
-// keeps nobody in a bad root: it is logged, and the host goes by a soft reboot.
+// checkReturn returns an ErrIncompatible when a root that ran before can no longer run on this host. When the checks
+// ask for a full reboot, that is only logged: it must not keep the host in a bad root.
 func (r *Roots) checkReturn(id string, f facts.Facts) error {
 	t, err := r.levelTarget(id, f, nil)
 	if err != nil {
-		r.Log.Warn("cannot read all that this root needs; the host goes there all the same", zap.String("root", id), zap.Error(err))
+		r.Log.Warn("cannot check what this root needs; switching to it anyway", zap.String("root", id), zap.Error(err))
 	}
 	d := level.Decide(f, t)
 	if err == nil && len(d.Refused()) > 0 {
 		return fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(d.Refused(), "; "))
 	}
 	for _, reason := range d.NeedsFull() {
-		r.Log.Warn("going there by a soft reboot, although "+reason, zap.String("root", id))
+		r.Log.Warn("switching by a soft reboot, although "+reason, zap.String("root", id))
 	}
 	return nil
 }

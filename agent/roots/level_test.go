@@ -9,7 +9,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-func TestChoose(t *testing.T) {
+// TestChooseLevel: which level follows from the verdicts, the wish and the fallback, and which error.
+func TestChooseLevel(t *testing.T) {
 	decision := func(verdicts ...level.Verdict) level.Decision {
 		d := level.Decision{Level: level.Soft}
 		for _, v := range verdicts {
@@ -42,7 +43,7 @@ func TestChoose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			level, err := chooseLevel(c.decision, c.wish, c.fallback)
 			if level != c.level || !errors.Is(err, c.err) {
-				t.Errorf("choose = %q, %v; want %q, %v", level, err, c.level, c.err)
+				t.Errorf("chooseLevel = %q, %v; want %q, %v", level, err, c.level, c.err)
 			}
 			if errors.Is(err, ErrFullReboot) && strings.Count(err.Error(), "\nbecause of full") != 2 {
 				t.Errorf("the reasons are not on lines of their own: %q", err)
@@ -51,7 +52,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestWithLevel: what is decided is what plan tells and apply does.
+// TestWithLevel: plan shows and apply uses the level decided here.
 func TestWithLevel(t *testing.T) {
 	decision := func(l level.Level, v level.Verdict) level.Decision {
 		return level.Decision{Level: l, Checks: []level.Check{{Name: "check", Verdict: v, Reason: "reason"}}}

@@ -1,6 +1,6 @@
-// Package roots answers what a staged root would become on this host: at which level it can be switched to, what is laid
-// over its image, and which /etc it gets. It promises that nothing half done carries a final name, and that a root that
-// ran keeps the /etc it was good with.
+// Package roots answers what a staged root would become on this host: at which level the host can switch to it, what
+// is laid over its image, and which /etc it gets. It promises that nothing half made carries its final name, and that
+// the /etc a root was good with is kept until a newer one is good.
 package roots
 
 import (
@@ -22,34 +22,36 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Roots knows the staged roots of a host, and what each would become on it.
+// Roots are the staged roots of a host.
 type Roots struct{ *host.Host }
 
 var (
-	// ErrFullReboot: the change needs a full reboot.
+	// ErrFullReboot means that the switch needs a full reboot.
 	ErrFullReboot = errors.New("a full reboot is needed")
-	// ErrIncompatible: this image cannot run on this host.
+	// ErrIncompatible means that the image cannot run on this host.
 	ErrIncompatible = errors.New("not compatible with this host")
-	// ErrNoRoot: there is no such root to go to.
+	// ErrNoRoot means that there is no such root.
 	ErrNoRoot = errors.New("no such root")
 )
 
 const (
 	// HostMount is where the host root stays mounted while an image root runs.
 	HostMount = record.StateDir + "/host"
-	// ledgerFile names the owner of every uid and gid ever assigned here.
+	// ledgerFile lists the owner of every uid and gid ever assigned here.
 	ledgerFile = record.StateDir + "/ids.json"
 )
 
-// Open prepares the directories of the roots for a command that may write to them.
+// Open creates the directories of the roots for a command that may write to them. The error is a [host.ErrPermission]
+// when the caller is not root.
 func (r *Roots) Open() error {
 	if !r.Machine.Superuser {
-		return fmt.Errorf("cannot work on the host's roots: %w", host.ErrPermission)
+		return fmt.Errorf("cannot change the roots of the host: %w", host.ErrPermission)
 	}
 	return r.Machine.Trees.Prepare()
 }
 
-// Rehearse does beforehand what could fail when services have stopped: the graft, the joined root, the merge of /etc.
+// Rehearse does what could fail later, when services have stopped: it makes the graft, checks the joined root, and
+// plans the merge of /etc.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
 	if err := r.Graft(root, f, rec); err != nil {
 		return err
@@ -58,7 +60,7 @@ func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) err
 	return err
 }
 
-// PrettyName returns the name of the system in a root, as its os-release has it.
+// PrettyName returns the PRETTY_NAME in the os-release of a root, or else the identity of the root.
 func (r *Roots) PrettyName(id string) string {
 	const maxRelease = 64 << 10
 	if root, err := r.Machine.Trees.Root(id); err == nil {
@@ -76,7 +78,7 @@ func (r *Roots) PrettyName(id string) string {
 	return id
 }
 
-// Next describes a root to the machine that is to run it.
+// Next returns what assembling a root needs: its files, and what it gets from the host.
 func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	n := assembly.Next{
 		ID: id, Persist: r.Config.State.Persist, ImageOwned: r.Config.State.ImageOwned,
@@ -92,8 +94,8 @@ func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	return n
 }
 
-// EtcChange describes the merge of /etc for a root. The changes to carry over are those of the running root; after a full
-// reboot, which lands on the host root, those of the root that ran before it.
+// EtcChange returns the merge of /etc for a root. It carries over the changes of the running root or, on the host root
+// after a full reboot, those of the last good root.
 func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.EtcChange {
 	c := machine.EtcChange{
 		Next: r.Next(id, f), Current: "/etc", Adopt: r.Config.AdoptedPaths(), Ledger: r.Path(ledgerFile),
@@ -112,18 +114,19 @@ func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.
 	return c
 }
 
-// Graft lays what the host needs over a staged root: mount points, and the agent where the image has none.
+// Graft lays over a staged root what the host needs there: mount points, and the agent when the image has none. The
+// error is an ErrIncompatible when systemd would not accept the result as a root.
 func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record) error {
 	n, disk := r.Next(root.ID, f), r.Machine.Disk
 	err := r.Machine.Trees.Graft(machine.Graft{
 		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent,
-		// It depends on the way to the root whose fstab it will have, so that every mount point of each must exist.
+		// Which /etc, and so which fstab, the root gets depends on the switch: the mount points of each must exist.
 		Etcs:  []string{"/etc", n.Etc, r.Next(rec.LastGood(), f).Etc},
 		State: slices.Concat(r.Config.State.Persist, []string{"/etc"}),
 	})
-	// A root that filled the disk must not keep the host from going back, or on, to one that ran before.
+	// A root that filled the disk must not prevent a rollback to a root that ran before, nor resuming it.
 	if record.NoRoom(err) && disk.Exists(n.Graft) && disk.Exists(n.Etc) {
-		r.Log.Warn("cannot renew the host's part of the root for lack of space; the former one is used",
+		r.Log.Warn("no space to renew the graft of the root; the former graft is used",
 			zap.String("root", root.ID), zap.Error(err))
 		err = nil
 	}
@@ -133,7 +136,7 @@ func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record) error 
 	return incompatible(r.Machine.Trees.Preflight(n))
 }
 
-// mountPoints lists the directories that something is mounted on in every new root.
+// mountPoints returns the directories that every new root must have as mount points.
 func (r *Roots) mountPoints(f facts.Facts) []string {
 	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, r.Config.State.Persist)
 	if r.HaveModules(f) {
@@ -142,12 +145,12 @@ func (r *Roots) mountPoints(f facts.Facts) []string {
 	return points
 }
 
-// HaveModules reports whether the modules of the running kernel are at hand.
+// HaveModules reports whether the modules of the running kernel are available.
 func (r *Roots) HaveModules(f facts.Facts) bool {
 	return r.Machine.Kernel.HaveModules(rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion})
 }
 
-// VersionOf returns the version that a root was accepted as, or that its image has; "" when neither is known.
+// VersionOf returns the version that a root was accepted as, or else that of its image; "" when neither is known.
 func (r *Roots) VersionOf(root string, rec *record.Record) string {
 	if m, ok := rec.Accepted[root]; ok || root == switcher.HostRoot {
 		return m.Version
@@ -159,12 +162,13 @@ func (r *Roots) VersionOf(root string, rec *record.Record) string {
 	return staged.Info.Version
 }
 
-// MakeReady prepares a root that ran before for going there, and returns its version. The error is an ErrNoRoot or an
-// ErrIncompatible when that cannot be.
+// MakeReady prepares the switch to a root that ran before, and returns the version of its image. The error is an
+// ErrNoRoot or an ErrIncompatible.
 func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string, error) {
 	if id == switcher.HostRoot {
 		if err := r.Machine.Trees.HostRootMounted(HostMount); err != nil {
-			return "", fmt.Errorf("%w: the host root is not mounted at %s; a full reboot mounts it again: %w", ErrNoRoot, HostMount, err)
+			return "", fmt.Errorf("%w: the host root is not mounted at %s; a full reboot mounts it again: %w",
+				ErrNoRoot, HostMount, err)
 		}
 		return "", r.checkReturn(id, f)
 	}
@@ -173,7 +177,7 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 		return "", fmt.Errorf("%w: %s: %w", ErrNoRoot, id, err)
 	}
 	if !r.Machine.Disk.Exists(r.Next(id, f).Etc) {
-		return "", fmt.Errorf("%w: %s was staged but never ran; `updatectl apply` goes there", ErrNoRoot, id)
+		return "", fmt.Errorf("%w: %s is staged but has never run; use `updatectl apply`", ErrNoRoot, id)
 	}
 	if err := r.checkReturn(id, f); err != nil {
 		return "", err
@@ -181,7 +185,8 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 	return root.Info.Version, r.Graft(root, f, rec)
 }
 
-// Find returns the root with that identity, or whose identity begins with it. The error is an ErrNoRoot.
+// Find returns the staged root with this identity, or with an identity that begins so. The error is an ErrNoRoot when
+// there is none, or more than one.
 func (r *Roots) Find(name string) (store.Root, error) {
 	if name == switcher.HostRoot {
 		return store.Root{}, fmt.Errorf("%w: the host root was installed, not staged, and has no evidence", ErrNoRoot)
@@ -202,5 +207,5 @@ func (r *Roots) Find(name string) (store.Root, error) {
 	case 0:
 		return store.Root{}, fmt.Errorf("%w: %q", ErrNoRoot, name)
 	}
-	return store.Root{}, fmt.Errorf("%w: %q fits %d roots", ErrNoRoot, name, len(found))
+	return store.Root{}, fmt.Errorf("%w: %q fits %d roots; name more of it", ErrNoRoot, name, len(found))
 }

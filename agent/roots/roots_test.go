@@ -12,21 +12,21 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 )
 
-// TestNoRoomIsNotTheImage: what has no room says nothing of the image.
+// TestNoRoomIsNotTheImage: a full disk is not reported as an incompatible image.
 func TestNoRoomIsNotTheImage(t *testing.T) {
 	full := &fs.PathError{Op: "mkdir", Path: "scratch", Err: unix.ENOSPC}
 	if err := incompatible(full); errors.Is(err, ErrIncompatible) || !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("a full disk is told as %v", err)
+		t.Errorf("a full disk is reported as %v", err)
 	}
 	if err := incompatible(errors.New("it has no init")); !errors.Is(err, ErrIncompatible) {
-		t.Errorf("an image without init is told as %v", err)
+		t.Errorf("an image without init is reported as %v", err)
 	}
 	if err := incompatible(nil); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestVersionOf: the record knows the version of a root that was accepted, also of one that is gone.
+// TestVersionOf: the record knows the version of an accepted root even when the root is gone.
 func TestVersionOf(t *testing.T) {
 	rs := newRoots(t)
 	rec := &record.Record{Accepted: map[string]release.Mark{"sha256-1": {Version: "1.0"}}}

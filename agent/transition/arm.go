@@ -13,8 +13,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// Arm is the last thing that runs in the root that is left: the arming unit calls it when every service has stopped.
-// It makes the new root's /etc and arms the root, or leaves a stamp that says why not; systemd then stays here.
+// Arm is the last step in the root that is left: the arming unit calls it when every service has stopped. It makes the
+// /etc of the new root and arms the root. When that fails, it leaves a stamp with the reason, and the soft reboot
+// stays in this root.
 func (m *Mover) Arm(ctx context.Context) error {
 	rec, err := m.Records.Read()
 	if err != nil || rec.Phase != record.PhaseArmed {
@@ -27,10 +28,10 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if !queued { // another kind of shutdown, or the unit was stopped by hand
 		return nil
 	}
-	if err = m.guarded(ctx, rec); err == nil {
-		err = m.ArmNow(ctx, rec)
+	if err = m.checkGuarded(ctx, rec); err == nil {
+		err = m.ArmTarget(ctx, rec)
 	}
-	if errors.Is(err, errTakenBack) {
+	if errors.Is(err, errWithdrawn) {
 		m.Log.Warn(err.Error())
 		return nil
 	}
@@ -41,8 +42,8 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if err != nil {
 		stamp.Error = err.Error()
 	}
-	// The stamp is what will be read: the journal has stopped, too. A root that is armed is gone to without it, and what is
-	// mounted at / then tells the rest: no failed unit is to meet it there.
+	// The journal has stopped, so the stamp carries the reason. A missing stamp is not fatal: an armed root is switched
+	// to without it, and what is mounted at / shows that. A failed arming unit would be a failed unit in the new root.
 	if serr := m.WriteStamp(stamp); serr != nil {
 		m.Log.Warn("cannot leave a stamp", zap.Error(serr))
 	}
@@ -52,27 +53,28 @@ func (m *Mover) Arm(ctx context.Context) error {
 	return err
 }
 
-// guarded refuses a switch that nobody watches: there would be no way back from a root that is dead.
-func (m *Mover) guarded(ctx context.Context, rec *record.Record) error {
-	if rec.Switch.Verb == record.VerbBack { // from the root that is dead
+// checkGuarded returns an error when no guard runs: without one, a root that hangs could not be rolled back.
+func (m *Mover) checkGuarded(ctx context.Context, rec *record.Record) error {
+	if rec.Switch.Verb == record.VerbBack { // the host must leave the bad root, guarded or not
 		return nil
 	}
 	active, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit)
 	if err == nil && !active {
-		err = fmt.Errorf("%s has ended, and nobody would come back from a root that is dead", pid1.GuardUnit)
+		err = fmt.Errorf("%s is not running, so a root that hangs would not be rolled back; try again", pid1.GuardUnit)
 	}
 	return err
 }
 
-// ForgetFailures has systemd forget what the root that is left did wrong: a service that crashed too often there would not be
+// ForgetFailures resets the failure counters of systemd: a service that crashed too often in the bad root would not be
 // started in the good one.
 func (m *Mover) ForgetFailures(ctx context.Context) {
 	if err := m.Machine.Systemd.ForgetFailures(ctx); err != nil {
-		m.Log.Warn("cannot clear the failures of the root that is left", zap.Error(err))
+		m.Log.Warn("cannot reset the failure counters of systemd", zap.Error(err))
 	}
 }
 
-func (m *Mover) ArmNow(ctx context.Context, rec *record.Record) error {
+// ArmTarget makes the /etc of the target of the switch, records that it is armed, and mounts it at /run/nextroot.
+func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 	f, err := m.Machine.Kernel.Facts(ctx)
 	if err != nil {
 		return err
@@ -85,8 +87,8 @@ func (m *Mover) ArmNow(ctx context.Context, rec *record.Record) error {
 		}
 		next.Fstab = m.Machine.Trees.FstabPoints(next.Etc)
 	}
-	if rec.Switch.Verb != record.VerbBack { // a root that is left because it filled the disk is left all the same
-		if err := m.stillMeant(ctx, rec); err != nil {
+	if rec.Switch.Verb != record.VerbBack { // a root may be left because it filled the disk: nothing is written then
+		if err := m.checkStillAnnounced(ctx, rec); err != nil {
 			return err
 		}
 		rec.Switch.Armed = true
@@ -97,17 +99,17 @@ func (m *Mover) ArmNow(ctx context.Context, rec *record.Record) error {
 	return m.Machine.Mounts.Arm(next)
 }
 
-var errTakenBack = errors.New("the switch was taken back; nothing is armed")
+var errWithdrawn = errors.New("the switch was withdrawn; nothing is armed")
 
-// stillMeant tells whether the switch is still under way: the guard may have cancelled it since the record was read.
-func (m *Mover) stillMeant(ctx context.Context, rec *record.Record) error {
+// checkStillAnnounced returns an errWithdrawn when the guard has cancelled the switch since the record was read.
+func (m *Mover) checkStillAnnounced(ctx context.Context, rec *record.Record) error {
 	now, err := m.Records.Read()
 	if err != nil {
 		return err
 	}
 	queued, err := m.Machine.Systemd.SoftRebootQueued(ctx)
 	if err == nil && (!queued || !rec.Switch.AnnouncedBy(now)) {
-		err = errTakenBack
+		err = errWithdrawn
 	}
 	return err
 }

@@ -16,22 +16,24 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// IsFileError tells whether a file could not be read or written.
+// IsFileError reports whether an error means that a file could not be read or written.
 func IsFileError(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
 	return errors.As(err, &path) || errors.As(err, &link)
 }
 
+// ErrForeign means that somebody else armed a root.
 var ErrForeign = errors.New("somebody else armed")
 
-// Arrival finds out where a host arrived, and moves it on where that is not where it was sent.
+// Arrival finds out where a host arrived, and corrects the record by it. It also moves the host, as a [Mover].
 type Arrival struct{ Mover }
 
-// DisarmLeftover takes away a root that this agent armed and systemd did not move into. Left armed, it would turn an
-// administrator's reboot into a soft one. What somebody else armed is theirs.
+// DisarmLeftover disarms a root that this agent armed and that systemd did not switch to: left armed, it would turn an
+// administrator's reboot into a soft reboot. What somebody else armed stays; the error is an ErrForeign then. It is an
+// ErrGuardLeaves while the guard rolls back. Both are a [record.ErrBlocked], as is a soft reboot under way.
 func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := a.CheckGuardStays(ctx); err != nil { // what it mounts is none
+	if err := a.CheckGuardStays(ctx); err != nil { // what a guard that rolls back mounts is no leftover
 		return err
 	}
 	underWay, err := a.Machine.Systemd.ShuttingDown(ctx)
@@ -52,7 +54,7 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 		return err
 	}
 	stamp := a.ReadStamp()
-	// The mutable host is armed under the name of its disk. Once the host is there, it is not armed any more.
+	// The host root is armed under the name of its disk. Once it runs, such a mount is not ours.
 	toHost := rec.Phase == record.PhaseArmed && rec.Switch.Target == switcher.HostRoot ||
 		stamp != nil && stamp.Error == "" && stamp.Target == switcher.HostRoot
 	ours := strings.HasPrefix(armed, "sha256-") || toHost && f.Root != switcher.HostRoot
@@ -60,16 +62,17 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 	case armed == "":
 		return nil
 	case !ours:
-		return fmt.Errorf("%w: %w %s at %s; unmount it or let it happen first", record.ErrBlocked, ErrForeign, armed, switcher.NextRoot)
+		return fmt.Errorf("%w: %w %s at %s; unmount it, or soft-reboot into it first", record.ErrBlocked, ErrForeign,
+			armed, switcher.NextRoot)
 	}
-	a.Log.Warn("a root was left armed; it is disarmed", zap.String("root", armed))
+	a.Log.Warn("disarming a root that an earlier switch left armed", zap.String("root", armed))
 	return a.Machine.Mounts.Disarm()
 }
 
-// Reconcile brings the record into line with what is mounted at /. A switch that failed is recorded and returned as an
-// error once; the next command finds it in the record only.
+// Reconcile corrects the record by what is mounted at /. A failed switch is recorded, and returned once as an
+// ErrSwitch; later commands find it in the record.
 func (a *Arrival) Reconcile(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if err := a.takeOver(f, rec); err != nil {
+	if err := a.takeOverNote(f, rec); err != nil {
 		return err
 	}
 	defer func() {
@@ -78,7 +81,7 @@ func (a *Arrival) Reconcile(ctx context.Context, f facts.Facts, rec *record.Reco
 		}
 	}()
 	if rec.ArrivedLate(f.Root) {
-		a.Log.Warn("the switch was taken back, and came all the same", zap.String("root", f.Root))
+		a.Log.Warn("the switch was withdrawn, but systemd made it", zap.String("root", f.Root))
 		if err := rec.Advance(record.CauseLate); err != nil {
 			return err
 		}
@@ -88,12 +91,14 @@ func (a *Arrival) Reconcile(ctx context.Context, f facts.Facts, rec *record.Reco
 		return a.proveSwitch(ctx, f, rec)
 	case record.PhaseTrying:
 		if f.Root != rec.Switch.Target {
-			return a.recordGiveUp(rec, record.CauseLeft, level.Rebooted, fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root))
+			reason := fmt.Sprintf("the host left %s before it was good; %s is mounted at /", rec.Switch.Target, f.Root)
+			return a.recordGiveUp(rec, record.CauseLeft, level.Rebooted, reason)
 		}
 	}
 	return nil
 }
 
+// proveSwitch records how an announced switch ended, or withdraws one that was never requested.
 func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Record) error {
 	outcome, reason := level.Prove(rec.Switch.Expectation, f, a.ReadStamp())
 	switch outcome {
@@ -102,29 +107,29 @@ func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Re
 			return err
 		}
 		delete(rec.Failed, rec.Switch.Target)
-		// Going back, and going on after a boot, are the end of a switch that is told already; but for one that did not get
-		// there the time before.
-		again := rec.Switch.Verb == record.VerbResume && rec.Last != nil && rec.Last.Target == rec.Switch.Target
-		if rec.Last == nil || again || rec.Switch.Verb != record.VerbBack && rec.Switch.Verb != record.VerbResume {
+		// A switch back or a resume ends a switch whose result is recorded already, and that result stays; but a resume
+		// replaces the result of an earlier attempt at the same root.
+		retried := rec.Switch.Verb == record.VerbResume && rec.Last != nil && rec.Last.Target == rec.Switch.Target
+		if rec.Last == nil || retried || rec.Switch.Verb != record.VerbBack && rec.Switch.Verb != record.VerbResume {
 			rec.Last = &record.Result{Outcome: outcome, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 		}
 		return errors.Join(a.WriteSwitch(rec), a.Machine.Systemd.ForgetGone(ctx))
 	case level.Pending:
-		return a.takeBackPending(ctx, rec)
+		return a.withdrawPending(ctx, rec)
 	case level.Landed:
 		return a.recordLanding(ctx, rec, reason)
 	case level.Rebooted:
 		if f.BootID != rec.Switch.BootID {
 			break
 		}
-		if err := a.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed just now
+		if err := a.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed right now
 			return err
 		}
 	}
 	return a.recordGiveUp(rec, record.CauseMissed, outcome, reason)
 }
 
-// CheckNotUnderWay is an error while systemd is on its way into the switch.
+// CheckNotUnderWay returns a [record.ErrBlocked] while systemd is shutting down for the switch.
 func (a *Arrival) CheckNotUnderWay(ctx context.Context, rec *record.Record) error {
 	underWay, err := a.Machine.Systemd.ShuttingDown(ctx)
 	if err == nil && underWay {
@@ -133,16 +138,16 @@ func (a *Arrival) CheckNotUnderWay(ctx context.Context, rec *record.Record) erro
 	return err
 }
 
-// takeBackPending is a switch that has not happened. Either systemd is on its way, or the agent was killed between writing the
-// record and asking.
-func (a *Arrival) takeBackPending(ctx context.Context, rec *record.Record) error {
+// withdrawPending withdraws a switch that was recorded and has not happened: the agent was killed before it requested
+// the reboot. The error is a [record.ErrBlocked] when systemd is shutting down for it after all.
+func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error {
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
 	if err := a.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
-	a.Log.Warn("a switch was prepared and never asked for; it is taken back", zap.String("root", rec.Switch.Target))
+	a.Log.Warn("a switch was recorded but never requested; it is withdrawn", zap.String("root", rec.Switch.Target))
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
 		return err
 	}
@@ -150,17 +155,17 @@ func (a *Arrival) takeBackPending(ctx context.Context, rec *record.Record) error
 	return a.Records.WriteOutcome(rec)
 }
 
-// recordLanding records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
-// by a soft reboot, which is a switch of its own.
+// recordLanding records that the full reboot of a switch landed on the host root. The soft reboot from there into the
+// target is a switch of its own.
 func (a *Arrival) recordLanding(ctx context.Context, rec *record.Record, reason string) error {
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	a.Log.Warn(reason + "; `updatectl apply` does")
+	a.Log.Warn(reason + "; `updatectl apply` switches to it")
 	if err := rec.Advance(record.CauseLanded); err != nil {
 		return err
 	}
-	rec.ForgiveAttempt(rec.Switch.Target) // going on is the attempt
+	rec.ForgiveAttempt(rec.Switch.Target) // the soft reboot into the target counts as the attempt
 	rec.Last = &record.Result{Outcome: level.Landed, Reason: reason, Target: rec.Switch.Target, At: a.Now().UTC()}
 	if err := a.Records.WriteOutcome(rec); err != nil {
 		return err
@@ -169,7 +174,8 @@ func (a *Arrival) recordLanding(ctx context.Context, rec *record.Record, reason 
 	return nil
 }
 
-// recordGiveUp records a switch that failed.
+// recordGiveUp records a switch that failed, and returns an ErrSwitch. It returns nil for a switch back that a full
+// reboot interrupted.
 func (a *Arrival) recordGiveUp(rec *record.Record, c record.Cause, outcome level.Outcome, reason string) error {
 	now := a.Now().UTC()
 	if err := rec.GiveUp(c, outcome, reason, now); err != nil {
@@ -183,7 +189,7 @@ func (a *Arrival) recordGiveUp(rec *record.Record, c record.Cause, outcome level
 		a.Records.Tell(rec.Switch.Event(record.EventBad, bad.Reason))
 	}
 	if rec.Switch.Verb == record.VerbBack && outcome == level.Rebooted {
-		return nil // the bad root is left, by another way
+		return nil // the full reboot has left the bad root
 	}
 	return fmt.Errorf("%w: %s", ErrSwitch, reason)
 }

@@ -15,50 +15,54 @@ import (
 )
 
 var (
-	// ErrSwitch: the host did not arrive in the root that was asked for.
+	// ErrSwitch means that the host did not arrive in the root that it was sent to.
 	ErrSwitch = errors.New("the switch failed")
-	// ErrBooted: going back by a soft reboot could not be had.
-	ErrBooted = errors.New("the kernel is booted instead")
+	// ErrBooted means that rolling back by a soft reboot failed, and that a full reboot follows.
+	ErrBooted = errors.New("cannot roll back by a soft reboot, so a full reboot follows")
 )
 
 const (
+	// StampFile holds the stamp that the arming step leaves.
 	StampFile = switcher.RunDir + "/armed.json"
-	// What confirm and the guard leave for each other where the record may not be written.
-	BackFile    = switcher.RunDir + "/back.json"
+	// GuardNoteFile holds the GuardNote of a guard that rolls back.
+	GuardNoteFile = switcher.RunDir + "/back.json"
+	// VerdictFile holds why confirm wants to leave the running root.
 	VerdictFile = switcher.RunDir + "/verdict.json"
-	resumeStamp = switcher.RunDir + "/started"
+	// startedFile exists once userspace was started since the last full reboot.
+	startedFile = switcher.RunDir + "/started"
 )
 
-// Notes are what the commands and the guard leave for each other in /run, where the record may be out of reach.
+// Notes are the files that the commands and the guard leave for each other in /run, because the record may be
+// unwritable.
 type Notes struct{ *host.Host }
 
 // RemoveStamp removes the stamp of an earlier switch.
 func (ns *Notes) RemoveStamp() error { return ns.removeNote(StampFile) }
 
-// removeNote removes a file in /run that an earlier switch left.
+// removeNote removes a file of an earlier switch from /run.
 func (ns *Notes) removeNote(file string) error {
 	if err := ns.Machine.Disk.Remove(ns.Path(file)); err != nil {
-		return fmt.Errorf("cannot remove what an earlier switch left: %w", err)
+		return fmt.Errorf("cannot clean up after an earlier switch: %w", err)
 	}
 	return nil
 }
 
-// WriteStamp leaves the stamp of the present switch.
+// WriteStamp writes the stamp of the present switch.
 func (ns *Notes) WriteStamp(s level.Stamp) error {
 	text, err := json.Marshal(s)
 	if err == nil {
 		err = ns.Machine.Disk.WriteFile(ns.Path(StampFile), text, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot leave the stamp of the switch: %w", err)
+		return fmt.Errorf("cannot write the stamp of the switch: %w", err)
 	}
 	return nil
 }
 
-// maxNote bounds what is read from /run: a switch and its reasons.
+// maxNote bounds a file read from /run, in bytes: a switch and its reasons.
 const maxNote = 4 << 20
 
-// ReadStamp returns what the arming step left; nil when it left nothing.
+// ReadStamp returns the stamp that the arming step left, nil when there is none or it cannot be read.
 func (ns *Notes) ReadStamp() *level.Stamp {
 	text, err := ns.Machine.Disk.ReadFile(ns.Path(StampFile), maxNote)
 	if err != nil {
@@ -71,26 +75,26 @@ func (ns *Notes) ReadStamp() *level.Stamp {
 	return &s
 }
 
-// verdict is why confirm wants to leave the running root. It lies in /run, so that the guard, which acts when confirm
-// cannot, can report the reason.
+// verdict is why confirm wants to leave the running root. It lies in /run, so that the guard can report the reason
+// when it acts instead of confirm.
 type verdict struct {
 	Root string `json:"root"`
 	record.Departure
 	At time.Time `json:"at"`
 }
 
-// LeaveVerdict leaves a verdict about a root for the guard.
+// LeaveVerdict writes a verdict about a root for the guard. A failure is only logged.
 func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
 	text, err := json.Marshal(verdict{Root: root, Departure: d, At: ns.Now().UTC()})
 	if err == nil {
 		err = ns.Machine.Disk.WriteFile(ns.Path(VerdictFile), text, 0o600)
 	}
 	if err != nil {
-		ns.Log.Warn("cannot leave the verdict for the guard", zap.Error(err))
+		ns.Log.Warn("cannot write the verdict for the guard", zap.Error(err))
 	}
 }
 
-// ReadVerdict returns why confirm wants to leave a root; the reason is "" when it does not.
+// ReadVerdict returns why confirm wants to leave a root; its reason is "" when confirm does not.
 func (ns *Notes) ReadVerdict(root string) record.Departure {
 	var v verdict
 	text, err := ns.Machine.Disk.ReadFile(ns.Path(VerdictFile), maxNote)

@@ -1,5 +1,5 @@
-// Package transition answers how the host moves between roots, and where it arrived. It promises that a switch is recorded
-// before it is asked for, and that the host is as before when the request is refused.
+// Package transition answers how the host moves between roots, and where it arrived. It promises that a switch is
+// recorded before it is requested, and that host and record are as before when the request is refused.
 package transition
 
 import (
@@ -9,12 +9,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/host"
-	"github.com/updatectl/updatectl/agent/roots"
-
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -27,22 +26,24 @@ type Mover struct {
 	Roots roots.Roots
 }
 
-// NewArrival returns what moves a host and finds out where it arrived.
+// NewArrival returns the Arrival of a host.
 func NewArrival(h *host.Host, r roots.Roots) Arrival {
 	return Arrival{Mover{Host: h, Notes: Notes{h}, Roots: r}}
 }
 
-// AskTime is how long systemd and logind may take to accept a reboot. Neither needs a second.
-const AskTime = time.Minute
+// RequestTimeout is how long systemd and logind may take to accept a request. Neither needs a second.
+const RequestTimeout = time.Minute
 
-// Start records a switch and asks for it. Left, when not nil, is why the running root is not taken again by an unattended
-// apply. If the request is refused, the record and the machine are as before.
-func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s record.Switch, to string, left *record.Bad) error {
+// Start records a switch from the running root to another one and requests the reboot. Left, when not nil, marks the
+// running root bad, so that an unattended apply does not switch to it again. When the request is refused, the record
+// and the machine are as before; the error is a [record.ErrBlocked] when an inhibitor lock is held.
+func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s record.Switch, to string,
+	left *record.Bad) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// The reboot that is asked for here ends this very process. From here on, SIGTERM must not undo what has begun.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AskTime)
+	// The requested reboot ends this process: from here on, SIGTERM must not interrupt it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
 	before, err := rec.Clone()
 	if err != nil {
@@ -50,7 +51,7 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	}
 	stamp := m.ReadStamp()
 	m.Describe(&s, f, to)
-	if err := m.removeNote(VerdictFile); err != nil { // it is about another switch, perhaps to the same root
+	if err := m.removeNote(VerdictFile); err != nil { // of an earlier switch, perhaps to the same root
 		return err
 	}
 	if left != nil {
@@ -62,24 +63,24 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	m.Records.Reserve()
 	err = m.announce(rec)
 	if err == nil {
-		err = m.askForReboot(ctx, rec.Switch)
+		err = m.requestReboot(ctx, rec.Switch)
 	}
 	if err != nil {
 		*rec = *before
-		return m.takeBack(ctx, rec, stamp, err)
+		return m.restoreAfterRefusal(ctx, rec, stamp, err)
 	}
-	m.tellSwitching(rec, f)
+	m.reportSwitching(rec, f)
 	return nil
 }
 
-// takeBack restores what was before a switch that was refused.
-func (m *Mover) takeBack(ctx context.Context, rec *record.Record, stamp *level.Stamp, refusal error) error {
-	// What was asked may have used up the time.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AskTime)
+// restoreAfterRefusal restores record and stamp after a refused request, and returns the refusal.
+func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, stamp *level.Stamp, refusal error) error {
+	// The request may have used up the time of ctx.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	// The guard sees the record and ends.
+	// The guard ends when it sees the restored record.
 	err := errors.Join(refusal, m.Machine.Systemd.ReleaseArmUnit(ctx), m.Records.Write(rec))
-	if rec.Phase == record.PhaseTrying && stamp != nil { // by which the root is judged
+	if rec.Phase == record.PhaseTrying && stamp != nil { // confirm measures the deadline from it
 		err = errors.Join(err, m.WriteStamp(*stamp))
 	}
 	if errors.Is(err, pid1.ErrInhibited) {
@@ -88,7 +89,8 @@ func (m *Mover) takeBack(ctx context.Context, rec *record.Record, stamp *level.S
 	return err
 }
 
-// Describe completes a switch from the root that runs to another one.
+// Describe completes a switch from the running root to the root id: what is expected, when it was requested, and its
+// deadline.
 func (m *Mover) Describe(s *record.Switch, f facts.Facts, id string) {
 	s.Expectation = level.Expectation{
 		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, level.Soft),
@@ -97,8 +99,8 @@ func (m *Mover) Describe(s *record.Switch, f facts.Facts, id string) {
 	s.Deadline = s.At.Add(time.Duration(m.Config.Switch.ShutdownDeadline + m.Config.Health.Deadline))
 }
 
-// announce writes the record of a switch before anything is done for it. The userspace that comes next is not the first one
-// of this boot, though there may have been nothing to resume when that started.
+// announce records a switch before anything else is done for it. It also notes that userspace was started: the next
+// one is not the first since the full reboot, even if the first one had nothing to resume.
 func (m *Mover) announce(rec *record.Record) error {
 	if _, err := m.FirstStart(); err != nil {
 		return err
@@ -114,7 +116,8 @@ func (m *Mover) announce(rec *record.Record) error {
 	return m.WriteSwitch(rec)
 }
 
-// WriteSwitch writes the record of a switch. One that brings a new root has to find room for it, in both roots.
+// WriteSwitch writes the record of a switch. Only an apply may not use the reserved disk space: it fails on a full
+// disk instead of taking the space that a rollback needs.
 func (m *Mover) WriteSwitch(rec *record.Record) error {
 	if rec.Switch.Verb == record.VerbApply {
 		return m.Records.Write(rec)
@@ -122,16 +125,16 @@ func (m *Mover) WriteSwitch(rec *record.Record) error {
 	return m.Records.WriteOutcome(rec)
 }
 
-// askForReboot asks for the reboot. Nothing is armed for a full one: it lands on the mutable host, which goes on from there. A soft
-// one has the guard awake and the arming unit held.
-func (m *Mover) askForReboot(ctx context.Context, s *record.Switch) error {
+// requestReboot requests the reboot of a switch. A full reboot lands on the host root, so nothing is armed for it. For
+// a soft reboot it starts the guard, and the arming unit, which arms the root when it is stopped after every service.
+func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 	if s.Level == level.Full {
 		if err := m.Machine.Mounts.Disarm(); err != nil {
 			return err
 		}
 		return m.Machine.Systemd.FullReboot(ctx)
 	}
-	// The guard that watched the way here watches the way back: a new one would be started from the root that is bad.
+	// The guard of the first switch also watches the switch back: a new one would be started from the bad root.
 	if s.Verb != record.VerbBack {
 		if err := m.Machine.Systemd.StartGuard(ctx); err != nil {
 			return err
@@ -146,18 +149,20 @@ func (m *Mover) askForReboot(ctx context.Context, s *record.Switch) error {
 	return m.Machine.Systemd.SoftReboot(ctx)
 }
 
-func (m *Mover) tellSwitching(rec *record.Record, f facts.Facts) {
+// reportSwitching writes the switch into the history and the log.
+func (m *Mover) reportSwitching(rec *record.Record, f facts.Facts) {
 	s := rec.Switch
 	m.Records.Tell(s.Event(record.EventSwitching, "").WithKernelOf(f))
-	m.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb), zap.String("level", string(s.Level)))
+	m.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb),
+		zap.String("level", string(s.Level)))
 }
 
-// FirstStart tells whether this is the first userspace since the kernel was booted, and is remembered before anything is
-// done: /run is new with each boot.
+// FirstStart reports whether this is the first start of userspace since the last full reboot. It returns true once: it
+// leaves a file in /run, which is empty after each full reboot.
 func (ns *Notes) FirstStart() (bool, error) {
-	first, err := ns.Machine.Disk.CreateNew(ns.Path(resumeStamp))
+	first, err := ns.Machine.Disk.CreateNew(ns.Path(startedFile))
 	if err != nil {
-		return false, fmt.Errorf("cannot note that the host was started: %w", err)
+		return false, fmt.Errorf("cannot note the start of userspace: %w", err)
 	}
 	return first, nil
 }

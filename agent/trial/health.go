@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	healthFile = record.StateDir + "/health.json"
-	sickFile   = record.StateDir + "/unhealthy.json"
+	healthFile    = record.StateDir + "/health.json"
+	unhealthyFile = record.StateDir + "/unhealthy.json"
 )
 
-// Report is the last report of the health gate: /var/lib/updatectl/health.json. The last one that found a root
-// unhealthy lies in unhealthy.json, too: the root that is gone back to is judged next.
+// Report is the last report of the health gate: /var/lib/updatectl/health.json. The last one about an unhealthy root
+// is also kept in unhealthy.json: after the rollback, the gate reports on the other root.
 type Report struct {
 	// Root is the root it is about.
 	Root    string        `json:"root"`
@@ -32,8 +32,8 @@ type Report struct {
 	Report  health.Report `json:"report"`
 }
 
-// Gate judges the root that runs. Where images come from should be reachable from it: else the host could not be mended
-// by another update.
+// Gate returns the health gate for the running root. It also checks that the sources of images are reachable:
+// otherwise no update could repair the host.
 func (t *Trial) Gate() health.Gate {
 	g := t.Machine.Gate(t.Config.HealthGate())
 	g.Root, g.Now = t.Machine.Root, t.Now
@@ -42,21 +42,22 @@ func (t *Trial) Gate() health.Gate {
 	}
 	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
 	for _, reference := range slices.Concat([]string{t.Config.Source.Image}, t.Config.Source.Mirrors) {
-		if address := source.Address(reference, t.Config.Source.PlainHTTP); address != "" && !slices.Contains(g.Sources, address) {
+		address := source.Address(reference, t.Config.Source.PlainHTTP)
+		if address != "" && !slices.Contains(g.Sources, address) {
 			g.Sources = append(g.Sources, address)
 		}
 	}
 	return g
 }
 
-// judge runs the gate, and keeps and tells what it found. A gate that was interrupted has found nothing: the root stays
-// as it is, to be judged by the next confirm.
+// judge runs the health gate, and keeps and logs its report. The error means that the gate was interrupted: the root
+// stays unconfirmed, and the next confirm judges it.
 func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
 	gate := t.Gate()
 	gate.Config.Deadline = t.timeLeft()
 	report := gate.Run(ctx, rec.Switch.Before)
 	if err := ctx.Err(); err != nil {
-		return report, fmt.Errorf("cannot judge the health of %s: %w", f.Root, err)
+		return report, fmt.Errorf("cannot finish the health checks of %s: %w", f.Root, err)
 	}
 	if err := t.keepReport(Report{Root: f.Root, Healthy: report.Healthy(), Report: report}); err != nil {
 		t.Log.Warn("cannot keep the health report", zap.Error(err))
@@ -67,15 +68,15 @@ func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (h
 				zap.String("verdict", string(r.Verdict)), zap.String("reason", r.Reason))
 		}
 	}
-	t.Log.Info("the health of the root was judged", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
+	t.Log.Info("the health checks are done", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
 		zap.Int("checks", len(report.Results)), zap.Duration("took", report.Took), zap.String("reason", report.Reason()))
 	return report, nil
 }
 
-// maxReport bounds the report that is kept: as large as some two hundred checks with all the output that is kept of each.
+// maxReport bounds a stored report, in bytes: about two hundred checks, each with the most output that is kept.
 const maxReport = 1 << 20
 
-// keepReport writes the report down. One that is too large loses what the checks wrote, never a verdict.
+// keepReport stores the report. A report that is too large loses the output of the checks, never a verdict.
 func (t *Trial) keepReport(r Report) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err == nil && len(text) > maxReport {
@@ -93,38 +94,40 @@ func (t *Trial) keepReport(r Report) error {
 	}
 	text = append(text, '\n')
 	if !r.Healthy {
-		err = t.Machine.Disk.WriteFile(t.Path(sickFile), text, 0o600)
+		err = t.Machine.Disk.WriteFile(t.Path(unhealthyFile), text, 0o600)
 	}
 	return errors.Join(err, t.Machine.Disk.WriteFile(t.Path(healthFile), text, 0o600))
 }
 
-// Last reads the last report, nil when there is none.
-func (t *Trial) Last() *Report { return t.readKept(healthFile) }
+// LastReport returns the last report, nil when there is none.
+func (t *Trial) LastReport() *Report { return t.readReport(healthFile) }
 
-// LastUnhealthy reads the last report that found a root unhealthy, while the root counts as bad; nil when it is the last
-// report, too.
+// LastUnhealthy returns the last report about an unhealthy root. It returns nil when the root is no longer bad, and
+// when that report is also the last one.
 func (t *Trial) LastUnhealthy(rec *record.Record) *Report {
-	sick, last := t.readKept(sickFile), t.Last()
-	if sick == nil || last != nil && last.Report.At.Equal(sick.Report.At) {
+	unhealthy, last := t.readReport(unhealthyFile), t.LastReport()
+	if unhealthy == nil || last != nil && last.Report.At.Equal(unhealthy.Report.At) {
 		return nil
 	}
-	if _, bad := rec.Bad[sick.Root]; !bad {
+	if _, bad := rec.Bad[unhealthy.Root]; !bad {
 		return nil
 	}
-	return sick
+	return unhealthy
 }
 
-// readKept reads a report, nil when there is none. It is for people; nothing is decided by it.
-func (t *Trial) readKept(file string) *Report {
-	r, err := t.readReport(t.Path(file))
+// readReport returns a stored report, nil when there is none or it cannot be read: reports are for people, and decide
+// nothing.
+func (t *Trial) readReport(file string) *Report {
+	r, err := t.parseReport(t.Path(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Log.Warn("cannot read the health report", zap.Error(err))
 	}
 	return r
 }
 
-func (t *Trial) readReport(file string) (*Report, error) {
-	text, err := t.Machine.Disk.ReadFile(file, maxReport+1) // and the line's end
+// parseReport reads and parses a stored report.
+func (t *Trial) parseReport(file string) (*Report, error) {
+	text, err := t.Machine.Disk.ReadFile(file, maxReport+1) // and the newline
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +138,9 @@ func (t *Trial) readReport(file string) (*Report, error) {
 	return r, nil
 }
 
-// Observe notes what the target of a switch is compared with. The units of the host root are others than those of a root
-// that was good before it. What is not up yet may still fail; systemd reports that it is starting even when all that it
-// waits for is the agent's own unit.
+// Observe returns the state of the services before a switch, to compare its target with. It is marked unknown when
+// there is nothing to compare: the host root runs other units than an image root, and while the system is starting,
+// units may still fail. Systemd also reports "starting" while only the agent's own unit runs; that does not count.
 func (t *Trial) Observe(ctx context.Context, f facts.Facts, verb string) health.Before {
 	gate := t.Gate()
 	before := health.Observe(ctx, gate)

@@ -15,13 +15,13 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-// TestHealthReportIsBounded: what check programs wrote can be lost, what they found cannot.
+// TestHealthReportIsBounded: a large report loses the output of checks, never a verdict.
 func TestHealthReportIsBounded(t *testing.T) {
 	a := newTrial(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if r := a.Last(); r != nil {
+	if r := a.LastReport(); r != nil {
 		t.Errorf("a report before the first switch: %+v", r)
 	}
 	want := Report{Root: "sha256-1", Report: health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{
@@ -37,7 +37,7 @@ func TestHealthReportIsBounded(t *testing.T) {
 	if err := a.keepReport(want); err != nil {
 		t.Fatal(err)
 	}
-	if got := a.Last(); got == nil || fmt.Sprint(*got) != fmt.Sprint(want) {
+	if got := a.LastReport(); got == nil || fmt.Sprint(*got) != fmt.Sprint(want) {
 		t.Errorf("kept %+v, want %+v", got, want)
 	}
 	for i := range 1000 {
@@ -47,46 +47,47 @@ func TestHealthReportIsBounded(t *testing.T) {
 	if err := a.keepReport(want); err != nil {
 		t.Fatal(err)
 	}
-	got := a.Last()
+	got := a.LastReport()
 	if got == nil || len(got.Report.Results) != 1001 || got.Report.Reason() != want.Report.Reason() ||
 		got.Report.Results[1000].Output != "" {
 		t.Errorf("a large report lost more than its output")
 	}
 	if want.Report.Results[1000].Output == "" {
-		t.Error("writing the report down changed it")
+		t.Error("storing the report changed it")
 	}
 	if err := os.Truncate(a.Path(healthFile), maxReport+2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.readReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) ||
+	if _, err := a.parseReport(a.Path(healthFile)); err == nil || errors.Is(err, fs.ErrNotExist) ||
 		!strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("a report that is too large: %v", err)
 	}
 }
 
-// TestSickReport: why a root was given up is still to be read when the one gone back to was judged.
-func TestSickReport(t *testing.T) {
+// TestUnhealthyReport: the report about a bad root is still there when the root that the host rolled back to was
+// judged.
+func TestUnhealthyReport(t *testing.T) {
 	a := newTrial(t)
 	if err := os.MkdirAll(a.Path(record.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	failed := health.Report{At: time.Unix(1, 0).UTC(), Results: []health.Result{{Name: "x", Verdict: health.Fail}}}
-	sick := Report{Root: "sha256-2", Report: failed}
-	well := Report{Root: "sha256-1", Healthy: true, Report: health.Report{At: time.Unix(2, 0).UTC()}}
+	unhealthy := Report{Root: "sha256-2", Report: failed}
+	healthy := Report{Root: "sha256-1", Healthy: true, Report: health.Report{At: time.Unix(2, 0).UTC()}}
 	rec := &record.Record{Bad: map[string]record.Bad{"sha256-2": {}}}
 	if a.LastUnhealthy(rec) != nil {
 		t.Error("a report before the first switch")
 	}
-	if err := a.keepReport(sick); err != nil {
+	if err := a.keepReport(unhealthy); err != nil {
 		t.Fatal(err)
 	}
-	if a.LastUnhealthy(rec) != nil || a.Last().Root != sick.Root {
-		t.Error("the same report twice")
+	if a.LastUnhealthy(rec) != nil || a.LastReport().Root != unhealthy.Root {
+		t.Error("the same report is returned twice")
 	}
-	if err := a.keepReport(well); err != nil {
+	if err := a.keepReport(healthy); err != nil {
 		t.Fatal(err)
 	}
-	if got := a.LastUnhealthy(rec); got == nil || got.Root != sick.Root || a.Last().Root != well.Root {
+	if got := a.LastUnhealthy(rec); got == nil || got.Root != unhealthy.Root || a.LastReport().Root != healthy.Root {
 		t.Errorf("the unhealthy root's report is %+v", got)
 	}
 	if a.LastUnhealthy(&record.Record{}) != nil {
@@ -94,7 +95,7 @@ func TestSickReport(t *testing.T) {
 	}
 }
 
-// TestGateAsksTheRegistry: every place that images come from, once, and none on a disk.
+// TestGateAsksTheRegistry: the gate checks every source of images once, and none on a disk.
 func TestGateAsksTheRegistry(t *testing.T) {
 	a := newTrial(t)
 	a.Config = config.Default()

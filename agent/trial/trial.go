@@ -1,5 +1,5 @@
-// Package trial answers whether the root that runs is good. It promises that a root becomes good only after the health gate
-// passed, and that an unhealthy one is left for the root before it.
+// Package trial answers whether the running root is good. It promises that a root becomes good only after the health
+// gate passed, and that an unhealthy root is rolled back.
 package trial
 
 import (
@@ -24,58 +24,60 @@ type Trial struct {
 	*host.Host
 	Roots      roots.Roots
 	Transition transition.Arrival
-	// Fault is what is wrong with the configuration, nil when nothing is. A root with one does not become good by an
-	// apply: no other image could be applied from it.
-	Fault error
-	// Proved is called once a root has become good.
+	// ConfigFault is what is wrong with the configuration, nil when it is valid. With a fault, a root does not become
+	// good after an apply: no other image could be applied from it.
+	ConfigFault error
+	// Proved is called after a root became good; it may be nil.
 	Proved func(context.Context, facts.Facts, *record.Record)
 }
 
 // Confirmed is the answer of confirm.
 type Confirmed struct {
 	Root string `json:"root"`
-	// Good tells that the running root counts as good.
+	// Good is whether the running root is good.
 	Good bool `json:"good"`
 	// Last is how the last switch ended, nil when there was none.
 	Last *record.Result `json:"last,omitempty"`
-	// Health is the report about the root, when this run of confirm made one.
+	// Health is the report about the root, nil when this run of confirm did not judge it.
 	Health *Report `json:"health,omitempty"`
 }
 
-// MayPass tells whether an error that leaves a root unjudged may be one of the moment, such as a systemd that does not
-// answer. What confirm finds out about roots and files is none.
-func (t *Trial) MayPass(err error) bool {
+// IsTransient reports whether an error of Confirm may pass, so that it is worth trying again: systemd may not answer
+// for a moment. What confirm finds out about roots and files does not pass.
+func (t *Trial) IsTransient(err error) bool {
 	if rec, rerr := t.Records.Read(); rerr != nil || !rec.Moving() {
 		return false
 	}
-	for _, known := range []error{record.ErrUnhealthy, transition.ErrSwitch, record.ErrBlocked, context.Canceled} {
-		if errors.Is(err, known) {
+	for _, final := range []error{record.ErrUnhealthy, transition.ErrSwitch, record.ErrBlocked, context.Canceled} {
+		if errors.Is(err, final) {
 			return false
 		}
 	}
 	return !transition.IsFileError(err)
 }
 
+// Confirm reconciles the record with the running root, judges the root while it is being tried, and marks it good or
+// rolls it back. The error is a [transition.ErrSwitch] or a [record.ErrUnhealthy].
 func (t *Trial) Confirm(ctx context.Context) (Confirmed, error) {
 	facts, rec, err := t.Look(ctx)
 	if err != nil {
 		return Confirmed{}, err
 	}
 	err = t.Transition.DisarmLeftover(ctx, facts, rec)
-	if errors.Is(err, transition.ErrForeign) && rec.Moving() { // the guard would go back from a root that nobody has judged
-		t.Log.Warn("the root is judged all the same", zap.Error(err))
+	if errors.Is(err, transition.ErrForeign) && rec.Moving() { // otherwise the guard would roll back an unjudged root
+		t.Log.Warn("judging the running root anyway", zap.Error(err))
 		err = nil
 	}
 	if err == nil {
-		err = t.Transition.BackOrFullReboot(ctx, facts, rec, t.Transition.Reconcile(ctx, facts, rec))
+		err = t.Transition.FullRebootIfNotBack(ctx, facts, rec, t.Transition.Reconcile(ctx, facts, rec))
 	}
 	t.NotePast(facts.Root)
 	done := Confirmed{Root: facts.Root}
 	if err == nil && rec.Phase == record.PhaseTrying {
 		err = t.decideTrying(ctx, facts, rec)
-		done.Health = t.Last()
+		done.Health = t.LastReport()
 	}
-	t.complain(ctx, facts, rec, err)
+	t.leaveToGuard(ctx, facts, rec, err)
 	done.Good, done.Last = err == nil && rec.LastGood() == facts.Root, rec.Last
 	if err == nil && rec.Last != nil && rec.Last.Outcome == level.Unhealthy {
 		err = rec.Last.Err()
@@ -83,35 +85,37 @@ func (t *Trial) Confirm(ctx context.Context) (Confirmed, error) {
 	return done, err
 }
 
-// complain leaves it to the guard to go back from a root in which confirm cannot do its work: where the record cannot be
-// written, no root becomes good. Anything else may come right: systemd starts confirm again, and the deadline is not over.
-func (t *Trial) complain(ctx context.Context, f facts.Facts, rec *record.Record, err error) {
-	if ctx.Err() != nil || !rec.Moving() || rec.Switch.Target != f.Root || errors.Is(err, record.ErrUnhealthy) || !transition.IsFileError(err) {
+// leaveToGuard writes a verdict, by which the guard rolls back, when confirm cannot read or write its files: no root
+// becomes good without a record. Other errors may pass: systemd starts confirm again until the deadline.
+func (t *Trial) leaveToGuard(ctx context.Context, f facts.Facts, rec *record.Record, err error) {
+	if ctx.Err() != nil || !rec.Moving() || rec.Switch.Target != f.Root || errors.Is(err, record.ErrUnhealthy) ||
+		!transition.IsFileError(err) {
 		return
 	}
 	t.Transition.LeaveVerdict(f.Root, record.Departure{Reason: "updatectl confirm failed: " + err.Error()})
 }
 
-// decideTrying ends the time of trial of a root: it is good, or the host goes back.
+// decideTrying ends the trial of the running root: the root is marked good, rolled back, or kept because there is no
+// better one.
 func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if t.Fault != nil && rec.Switch.Verb == record.VerbApply && rec.WayBack() != "" {
-		return t.Transition.GoBack(ctx, f, rec, "no other image could be applied from it: "+t.Fault.Error())
+	if t.ConfigFault != nil && rec.Switch.Verb == record.VerbApply && rec.WayBack() != "" {
+		return t.Transition.RollBack(ctx, f, rec, "no other image could be applied from it: "+t.ConfigFault.Error())
 	}
 	report, err := t.judge(ctx, f, rec)
 	switch {
 	case err != nil:
 		return err
 	case report.Healthy():
-		return t.good(ctx, f, rec)
+		return t.markGood(ctx, f, rec)
 	case rec.WayBack() != "":
-		return t.Transition.GoBack(ctx, f, rec, report.Reason())
+		return t.Transition.RollBack(ctx, f, rec, report.Reason())
 	}
 	return t.Transition.Strand(ctx, rec, report)
 }
 
-// Settle marks a root that is being tried good, if it has come up and passes the health gate. Going back is left to
-// confirm.
-func (t *Trial) Settle(ctx context.Context, f facts.Facts, rec *record.Record) error {
+// ConfirmIfHealthy marks the root that is being tried good when it passes the health gate. Otherwise it returns a
+// [record.ErrUnhealthy], and leaves the rollback to confirm.
+func (t *Trial) ConfirmIfHealthy(ctx context.Context, f facts.Facts, rec *record.Record) error {
 	report, err := t.judge(ctx, f, rec)
 	if err != nil {
 		return err
@@ -119,22 +123,24 @@ func (t *Trial) Settle(ctx context.Context, f facts.Facts, rec *record.Record) e
 	if !report.Healthy() {
 		return fmt.Errorf("%w: %s: %s", record.ErrUnhealthy, f.Root, report.Reason())
 	}
-	return t.good(ctx, f, rec)
+	return t.markGood(ctx, f, rec)
 }
 
-// timeLeft is how long the root that runs still has to become good: [health] deadline, counted from when it was armed.
+// timeLeft returns how long the running root still has to become good: [health] deadline, counted from when it was
+// armed.
 func (t *Trial) timeLeft() time.Duration {
 	left := time.Duration(t.Config.Health.Deadline)
 	if stamp := t.Transition.ReadStamp(); stamp != nil && stamp.At > 0 {
 		left -= t.Machine.Kernel.SinceBoot() - stamp.At
 	}
-	// What a root that came up late gets all the same, before the guard acts: it is judged, and not condemned unseen.
-	const look = 2 * time.Second
-	return max(left, min(look+time.Duration(t.Config.Health.Settle), guard.Margin-look))
+	// A root that came up late is still judged: it gets this time, which ends before the guard acts.
+	const least = 2 * time.Second
+	return max(left, min(least+time.Duration(t.Config.Health.Settle), guard.Margin-least))
 }
 
-// good marks the root that runs good.
-func (t *Trial) good(ctx context.Context, f facts.Facts, rec *record.Record) error {
+// markGood marks the running root good. The error is a [transition.ErrGuardLeaves] when the guard rolls back
+// meanwhile.
+func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record) error {
 	if err := t.Transition.CheckGuardStays(ctx); err != nil {
 		return err
 	}
@@ -142,21 +148,22 @@ func (t *Trial) good(ctx context.Context, f facts.Facts, rec *record.Record) err
 	if err != nil {
 		return err
 	}
-	// Before it is recorded: of a good root it would come back.
+	// Retire the old /etc before the root is recorded as good; otherwise the cleanup would restore it.
 	if err := t.Roots.RetireEtc(f.Root); err != nil {
 		return err
 	}
 	if err := rec.Proved(f.Root); err != nil {
 		return err
 	}
-	if t.Fault == nil {
+	if t.ConfigFault == nil {
 		rec.State = &t.Config.State
 	}
 	if err := t.Transition.WriteSwitch(rec); err != nil {
-		rec.Phase = record.PhaseTrying // as it is on the disk: the guard has to know
+		rec.Phase = record.PhaseTrying // as on the disk, so that leaveToGuard still writes a verdict
 		return err
 	}
-	if err := t.Transition.CheckGuardStays(ctx); err != nil { // it began meanwhile; the root that it goes to takes over what it did
+	// If the guard has begun to roll back meanwhile, undo this: the root that it rolls back to takes over its note.
+	if err := t.Transition.CheckGuardStays(ctx); err != nil {
 		*rec = *before
 		return errors.Join(err, t.Records.Write(rec))
 	}
@@ -169,19 +176,20 @@ func (t *Trial) good(ctx context.Context, f facts.Facts, rec *record.Record) err
 	return nil
 }
 
-// End ends the confirm that judges the running root, which may take as long as [health] deadline, and reports whether
-// there was one.
-func (t *Trial) End(ctx context.Context) (bool, error) {
+// EndConfirm stops the confirm that judges the running root, which may take as long as [health] deadline, and reports
+// whether one was running.
+func (t *Trial) EndConfirm(ctx context.Context) (bool, error) {
 	rec, err := t.Records.Read()
 	if err != nil || !rec.Moving() {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, transition.AskTime)
+	ctx, cancel := context.WithTimeout(ctx, transition.RequestTimeout)
 	defer cancel()
 	return t.Machine.Systemd.EndConfirm(ctx)
 }
 
-// Condemned reports whether the running root was found unhealthy. A verdict about a root before it does not count.
+// Condemned reports whether there is a verdict against the running root. A verdict about an earlier root does not
+// count.
 func (t *Trial) Condemned() bool {
 	root, err := t.Machine.MountedRoot()
 	return err == nil && t.Transition.ReadVerdict(root).Reason != ""

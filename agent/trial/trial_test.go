@@ -17,30 +17,31 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
-// TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard is told.
+// TestGoodThatCannotBeRecorded: a root in which the record cannot be written is not good, and the guard gets a
+// verdict.
 func TestGoodThatCannotBeRecorded(t *testing.T) {
 	a := newTrial(t)
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseTrying
 	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
 	f := facts.Facts{Root: "v2"}
-	err := a.good(t.Context(), f, r)
+	err := a.markGood(t.Context(), f, r)
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
 		t.Fatal(err)
 	}
-	a.complain(t.Context(), f, r, err)
+	a.leaveToGuard(t.Context(), f, r, err)
 	why := a.Transition.ReadVerdict("v2").Reason
 	if !strings.Contains(why, "cannot write the record") {
-		t.Errorf("the guard is told %q", why)
+		t.Errorf("the verdict for the guard is %q", why)
 	}
 }
 
-// TestPassingErrors: a systemd that does not answer is asked again while a root is to be judged, and nothing else is.
-func TestPassingErrors(t *testing.T) {
+// TestTransientErrors: only when systemd does not answer while a root is being tried, confirm tries again.
+func TestTransientErrors(t *testing.T) {
 	a := newTrial(t)
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
-	if a.MayPass(deaf) {
-		t.Error("nothing is to be judged, and it is asked again")
+	if a.IsTransient(deaf) {
+		t.Error("confirm tries again although no root is being tried")
 	}
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	if err := a.Records.Write(r); err != nil {
@@ -51,15 +52,16 @@ func TestPassingErrors(t *testing.T) {
 		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false,
 		fmt.Errorf("%w: it fell back", transition.ErrSwitch):  false,
 		record.ErrBusy:   false,
-		context.Canceled: false, fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
+		context.Canceled: false,
+		fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
 	} {
-		if got := a.MayPass(err); got != want {
+		if got := a.IsTransient(err); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 		a.Transition.LeaveVerdict("", record.Departure{})
-		a.complain(t.Context(), facts.Facts{Root: "v2"}, r, err)
-		if told := a.Transition.ReadVerdict("v2").Reason; (told != "") != transition.IsFileError(err) {
-			t.Errorf("%v: the guard is told %q", err, told)
+		a.leaveToGuard(t.Context(), facts.Facts{Root: "v2"}, r, err)
+		if why := a.Transition.ReadVerdict("v2").Reason; (why != "") != transition.IsFileError(err) {
+			t.Errorf("%v: the verdict for the guard is %q", err, why)
 		}
 	}
 }
