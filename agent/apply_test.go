@@ -146,9 +146,9 @@ func TestDecideApply(t *testing.T) {
 		},
 		"another root was resumed": {at: host, off: sameImage, resumes: limit, resumed: "v0", o: night, do: doSwitch},
 
-		"switched once":               {at: old, off: newImage, failed: limit - 1, o: night, do: doSwitch},
-		"switched too often":          {at: old, off: newImage, failed: limit, o: night, do: doSkip, why: switches},
-		"switched far too often":      {at: old, off: newImage, failed: limit + 1, o: night, do: doSkip, why: switches},
+		"switched once":          {at: old, off: newImage, failed: limit - 1, o: night, do: doSwitch},
+		"switched too often":     {at: old, off: newImage, failed: limit, o: night, do: doSkip, why: switches},
+		"switched far too often": {at: old, off: newImage, failed: limit + 1, o: night, do: doSkip, why: switches},
 		"switched too often, stranded": {
 			at: host, off: newImage, failed: limit, o: night, do: doResume, why: " switches to the published image failed",
 		},
