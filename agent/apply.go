@@ -103,7 +103,8 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 }
 
 // prepare stages the published image, decides the level of the switch to it, and makes its root ready.
-func (s *session) prepare(ctx context.Context, off *offer.Published, done *Applied, wish level.Level) (store.Root, error) {
+func (s *session) prepare(ctx context.Context, off *offer.Published, done *Applied,
+	wish level.Level) (store.Root, error) {
 	root, err := s.stage(ctx, off, done)
 	if err != nil {
 		return root, err
@@ -184,8 +185,8 @@ func onHostRoot(f facts.Facts, rec *record.Record) bool {
 	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
 }
 
-// stranded reports whether an unattended apply has to bring the host from its host root to its last good root when there
-// is nothing better. A root that was resumed too often without becoming good is not resumed again.
+// stranded reports whether an unattended apply has to bring the host from its host root to its last good root when
+// there is nothing better. A root that was resumed too often without becoming good is not resumed again.
 func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
 	return o.Unattended && onHostRoot(f, rec) && rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
 }
@@ -264,7 +265,8 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	case off.root == f.Root:
 		return applyDecision{do: doLiveOnly}
 	case !off.image && o.Unattended && resumes >= record.MaxAttempts:
-		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed", resumes, last)}
+		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed",
+			resumes, last)}
 	case !off.image:
 		return applyDecision{do: doResume, why: "a full reboot landed on the host root"}
 	case isBad && !o.Retry && stranded:
@@ -276,8 +278,8 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:
 		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
 	case stranded && failed.Times >= record.MaxAttempts:
-		return applyDecision{do: doResume, why: fmt.Sprintf("%d switches to the published image failed, the last one because %s",
-			failed.Times, failed.Reason)}
+		return applyDecision{do: doResume, why: fmt.Sprintf("%d switches to the published image failed, "+
+			"the last one because %s", failed.Times, failed.Reason)}
 	case o.Unattended && failed.Times >= record.MaxAttempts:
 		return applyDecision{do: doSkip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
 			"`updatectl apply` tries again", failed.Times, failed.Reason)}

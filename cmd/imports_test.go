@@ -100,7 +100,7 @@ func roomOf(dir string) string {
 	return top(dir)
 }
 
-// mayImport tells whether the files of one room may import another.
+// mayImport reports whether the files of one room may import another.
 func mayImport(from, to string) bool {
 	return from == to || to == everywhere || slices.Contains(standsOn(from), to)
 }

@@ -152,7 +152,7 @@ func (s *site) switches(args ...string) lab.BootStamp {
 	if err != nil {
 		s.Fatal(err)
 	}
-	// The command may end by itself, or be killed by the shutdown.
+	// The command may end on its own, or be killed by the shutdown.
 	if r := s.host.Run(s.Context(), append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
 		s.Fatalf("updatectl %s: %s", strings.Join(args, " "), r)
 	}

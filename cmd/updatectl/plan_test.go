@@ -146,7 +146,7 @@ func TestKernelText(t *testing.T) {
 	k.NoModules = true
 	var out bytes.Buffer
 	if kernelText(&out, k); !strings.Contains(out.String(), "Modules\tnone for this kernel: no more can be loaded\n") {
-		t.Errorf("a root without modules for the kernel is told as\n%s", out.String())
+		t.Errorf("a root without modules for the kernel is shown as\n%s", out.String())
 	}
 }
 
@@ -177,7 +177,7 @@ func TestSwitchText(t *testing.T) {
 		var out bytes.Buffer
 		p := &cli{stdout: &out, output: "text"}
 		if err := p.print("status", nil, func(w io.Writer) { switchText(w, c.s) }); err != nil || out.String() != c.want {
-			t.Errorf("%+v is told as %q (%v), want %q", c.s.Switch, out.String(), err, c.want)
+			t.Errorf("%+v is shown as %q (%v), want %q", c.s.Switch, out.String(), err, c.want)
 		}
 	}
 }
@@ -241,7 +241,7 @@ func TestEtcText(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		if etcText(&out, etc.Report{NotAdopted: c.left}); !strings.Contains(out.String(), c.want) || c.left.Count == 0 && out.String() != c.want {
-			t.Errorf("%+v is told as %q, want %q", c.left, out.String(), c.want)
+			t.Errorf("%+v is shown as %q, want %q", c.left, out.String(), c.want)
 		}
 	}
 }

@@ -187,7 +187,7 @@ func TestLoadTrustsNothing(t *testing.T) {
 			all, err := s.List(ctx)
 			check(t, err)
 			if _, err := s.Load(ctx, all[0], p.policy()); err != nil || len(all) != 1 {
-				t.Errorf("not mended: %v, %v", err, all)
+				t.Errorf("not repaired: %v, %v", err, all)
 			}
 		})
 	}
