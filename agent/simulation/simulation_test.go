@@ -118,12 +118,14 @@ func (m *Machine) rest() (resets int) {
 
 // tire lets the timer fire until that changes nothing any more, and returns how often a person reset the machine.
 func (m *Machine) tire() (resets int) {
-	const most = 8
+	const most, quiet = 10, 2
 	for range most {
-		before := m.Reboots()
-		unattended(m)
-		resets += m.rest()
-		if m.Reboots() == before {
+		before, calls := m.Reboots(), 0
+		for ; calls < quiet && m.Reboots() == before; calls++ {
+			unattended(m)
+			resets += m.rest()
+		}
+		if calls == quiet && m.Reboots() == before {
 			return resets
 		}
 	}
