@@ -335,7 +335,7 @@ func TestRevertIsRemembered(t *testing.T) {
 	h.check(err)
 	r, err := h.revert("fix_2")
 	if err != nil || !slices.Equal(r.Reverted, []string{"fix_2"}) || states(r.Patches) != "fix_1 not loaded, fix_2 held" ||
-		r.Patches[1].Reason != "taken back by the operator" {
+		r.Patches[1].Reason != "reverted by the operator" {
 		t.Errorf("%v %s, %v", r.Reverted, states(r.Patches), err)
 	}
 	h.boot()

@@ -96,7 +96,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume, Health: a.Trial.Last(), Unhealthy: a.Trial.LastUnhealthy(rec),
 	}
 	s.Booted.Name = a.Roots.PrettyName(f.Root)
-	if rec.Staged != "" {
+	if _, bad := rec.Bad[rec.Staged]; rec.Staged != "" && !bad { // apply would not switch to what was given up
 		staged := rootStatus(a.Machine.Trees, rec, rec.Staged)
 		s.Staged = &staged
 	}

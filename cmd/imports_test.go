@@ -23,9 +23,10 @@ var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
 		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
-		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "docs",
+		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
-	"cmd/releasectl": {"cmd/cmdtest", "image", "verify"},
+	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "image", "verify"},
+	"cmd/usage":      {"verify"},
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
@@ -43,6 +44,10 @@ var allowed = map[string][]string{
 	"agent": { // the commands
 		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
 		"agent/record", "agent/roots", "agent/transition", "agent/trial",
+	},
+	"agent/simulation": { // the commands run in it
+		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
+		"agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
@@ -62,7 +67,7 @@ var allowed = map[string][]string{
 	"configs":     {},
 	"durable":     {},
 	"docs":        {},                  // schemas of what the commands print, for their tests
-	"integration": {"image", "verify"}, // makers of keys and modules for tests; of the product, only the built binaries
+	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }
 
 // ground is what every room of the agent may stand on.
@@ -75,7 +80,10 @@ var ground = []string{
 const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
-var testSupport = []string{"agent/hosttest", "cmd/cmdtest", "docs/schemas", "switcher/testtree", "image/patches/patchestest", "verify/verifytest"}
+var testSupport = []string{
+	"agent/hosttest", "agent/simulation", "cmd/cmdtest", "docs/schemas", "switcher/testtree", "image/patches/patchestest",
+	"verify/verifytest",
+}
 
 // top returns the top-level directory of a directory.
 func top(dir string) string {

@@ -80,7 +80,7 @@ func TestKeyless(t *testing.T) {
 	s.write(identityFile, policy(alone, buildSubject))
 	s.updatectl(exitDone, "verify")
 	s.write("/etc/updatectl/keys/trusted_root.json", trustRoot(t, stranger))
-	s.refused(exitNotTrusted, "none by a configured key or identity", "signed under the policy of today", "verify")
+	s.refused(exitNotTrusted, "none by a configured key or identity", "signed under today's policy", "verify")
 }
 
 func newAuthority(t *testing.T) *verifytest.Authority {

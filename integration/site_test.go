@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // Exit codes, as docs/exit-codes.md lists them.
@@ -118,6 +119,7 @@ func (s *site) updatectl(code int, args ...string) lab.Result {
 	if r.Code != code {
 		s.Fatalf("updatectl %s ended with %d, want %d\n%s", strings.Join(args, " "), r.Code, code, r)
 	}
+	r.Stdout, r.Stderr = printable.Unwrap(r.Stdout), printable.Unwrap(r.Stderr)
 	return r
 }
 

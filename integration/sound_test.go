@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // soundScript checks what must hold for a host after any failure. It prints the status, and then a line for everything
@@ -89,7 +91,7 @@ func (s *site) kept() string {
 // hint.
 func (s *site) clear(stderr string) {
 	s.Helper()
-	lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(printable.Unwrap(stderr), "\n"), "\n")
 	n := len(lines)
 	sentence := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "updatectl: ") })
 	if sentence < 0 || !strings.HasPrefix(lines[n-1], "hint: ") ||

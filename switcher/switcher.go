@@ -1,22 +1,22 @@
-// Package switcher holds the names that every room below it shares; the rooms know the machine. Together they promise that
-// a root is armed only when it is complete, and that the host is left as it was when anything fails before systemd takes
-// over.
+// Package switcher has the names that its subpackages share. Together they promise that a root is armed only when it is
+// complete, and that the host is unchanged if anything fails before systemd takes over.
 //
-// The way of a switch: switcher/facts reads what runs, switcher/rootfs what is in a root, and switcher/level decides which
-// level the root needs. switcher/pid1 asks systemd for a soft reboot; when every service has stopped, switcher/assembly
-// joins the new root with the host's state and mounts it at /run/nextroot, where systemd finds it. Back in userspace,
-// switcher/level proves the switch by what is mounted at /: systemd falls back to the old root without an error.
+// A switch goes like this: switcher/facts reads what runs, switcher/rootfs what is in a root, and switcher/level
+// decides which level the change needs. switcher/pid1 asks systemd for a soft reboot. When every service has stopped,
+// switcher/assembly joins the new root with the host's state and mounts it at /run/nextroot, where systemd finds it.
+// Afterwards, switcher/level proves the switch by what is mounted at /, because systemd falls back to the old root
+// without an error.
 package switcher
 
 const (
-	// HostRoot is the identity of the mutable root file system that the agent was first installed on.
+	// HostRoot is the identity of the host root: the mutable root file system that the agent was first installed on.
 	HostRoot = "host"
-	// SourcePrefix begins the source text of the mount at / of an image root; the root's identity follows.
+	// SourcePrefix is the beginning of the mount source of an image root at /; the root's identity follows.
 	SourcePrefix = "updatectl:"
-	// NextRoot is where systemd looks for the root to move into (systemd-soft-reboot.service(8)).
+	// NextRoot is where systemd looks for the next root (systemd-soft-reboot.service(8)).
 	NextRoot = "/run/nextroot"
-	// RunDir holds the lock and the stamps of the present switch. It survives a soft reboot and not a boot.
+	// RunDir holds the lock and the stamps of the current switch. It survives a soft reboot, but not a full reboot.
 	RunDir = "/run/updatectl"
-	// OldestSystemd is the first systemd version that can soft-reboot.
+	// OldestSystemd is the first major version of systemd that can soft-reboot.
 	OldestSystemd = 254
 )

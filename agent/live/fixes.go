@@ -15,16 +15,16 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// FixState tells where a fix of the kernel comes from, or that it is missing.
+// FixState says what brings a fix of the kernel, or that it is missing.
 type FixState string
 
 // The states of a fix.
 const (
-	// FixedByImage: the running kernel is one that an image brings, which has the fix.
+	// FixedByImage: an image brings the running kernel, and the release lists the fix for that image.
 	FixedByImage FixState = "fixed by image"
 	// FixedByLivePatch: an effective live patch has it.
 	FixedByLivePatch FixState = "fixed by live patch"
-	// FixOpen: nothing that is known to have it runs.
+	// FixOpen: neither the running kernel nor an effective live patch is known to have it.
 	FixOpen FixState = "open"
 )
 
@@ -32,15 +32,17 @@ const (
 type Fix struct {
 	CVE   string   `json:"cve"`
 	State FixState `json:"state"`
-	// By is the live patch that has it; of an open one, a live patch for this kernel that is not effective, and Reason its state.
+	// By is the live patch that has the fix. For an open fix, it is one for this kernel that is not effective, and Reason
+	// is the state of that live patch.
 	By     string `json:"by,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// RebootBy is when a full reboot is due for the age of the kernel; the zero value when none is. It boots the host's kernel,
-	// which nothing tells to have the fix.
+	// RebootBy is when a full reboot is due because of the kernel's age; zero when none is. It starts the host root's
+	// kernel, which may not have the fix either.
 	RebootBy time.Time `json:"reboot_by,omitzero"`
 }
 
-// coverage tells of every fix that the releases name whether the running kernel has it. What no release names is not known.
+// coverage returns every fix that the releases list, and whether the running kernel has it. Nothing is known about a
+// fix that no release lists.
 func coverage(f facts.Facts, class string, releases []*release.Release, live []LivePatch) []Fix {
 	image, all := map[string]bool{}, map[string]bool{}
 	for _, r := range releases {
@@ -64,15 +66,15 @@ func coverage(f facts.Facts, class string, releases []*release.Release, live []L
 	return fixes
 }
 
-// bringsRunningKernel tells whether the kernel that runs on this machine, which has the class, is the one that an image brings. A release
-// stays over several builds on some distributions, and another machine's kernel may have the same; where the publisher does
-// not tell the build, the release has to do.
+// bringsRunningKernel reports whether an image for this machine and class brings the running kernel. Some distributions
+// keep the kernel release across several builds, so the build is compared as well, where the publisher names it.
 func bringsRunningKernel(i release.Image, f facts.Facts, class string) bool {
 	return i.For(ocispec.Platform{OS: "linux", Architecture: f.Architecture}, class) &&
 		i.KernelRelease == f.KernelRelease && (i.KernelVersion == "" || i.KernelVersion == f.KernelVersion)
 }
 
-// Cover tells of one fix. A live patch counts only when it is effective.
+// Cover returns the state of one fix. A live patch counts only when it is effective; image is whether the image that
+// brought the running kernel has the fix.
 func Cover(f facts.Facts, cve string, image bool, live []LivePatch) Fix {
 	fix := Fix{CVE: cve, State: FixOpen, RebootBy: f.RebootBy}
 	for _, p := range live {
@@ -91,7 +93,7 @@ func Cover(f facts.Facts, cve string, image bool, live []LivePatch) Fix {
 	return fix
 }
 
-// compareCVE orders by year and number: CVE-2026-9999 comes before CVE-2026-10000.
+// compareCVE compares by year and number: CVE-2026-9999 comes before CVE-2026-10000.
 func compareCVE(a, b string) int {
 	if len(a) != len(b) && a[:min(len(a), len("CVE-2026"))] == b[:min(len(b), len("CVE-2026"))] {
 		return len(a) - len(b)
@@ -99,7 +101,7 @@ func compareCVE(a, b string) int {
 	return slices.Compare([]byte(a), []byte(b))
 }
 
-// namesOfOpen names the fixes that the running kernel does not have.
+// namesOfOpen returns the names of the open fixes.
 func namesOfOpen(fixes []Fix) []string {
 	var open []string
 	for _, x := range fixes {
@@ -110,8 +112,9 @@ func namesOfOpen(fixes []Fix) []string {
 	return open
 }
 
-// Coverage is coverage by the evidence that is kept: of the given roots, and of the last release of live patches. What the
-// policy of today does not accept counts for nothing.
+// Coverage returns the fixes that the stored releases list, and whether the running kernel has them: the releases of
+// the given roots, and the last release with live patches. A release that the current policy does not accept is
+// ignored; without a valid policy there are none.
 func (lp *Patches) Coverage(ctx context.Context, f facts.Facts, rec *record.Record, roots ...string) ([]Fix, error) {
 	live, err := lp.Survey(ctx, f, rec)
 	if err != nil {
@@ -119,24 +122,28 @@ func (lp *Patches) Coverage(ctx context.Context, f facts.Facts, rec *record.Reco
 	}
 	policy, err := lp.Policy()
 	if err != nil {
-		lp.Log.Debug("nothing is told of fixes", zap.Error(err)) // config check and everything that fetches tell of it
+		// Only for debugging: config check and every fetch report it.
+		lp.Log.Debug("fixes are not reported without a valid policy", zap.Error(err))
 		return nil, nil
 	}
 	return coverage(f, lp.Config.Source.Compatible, lp.releases(ctx, policy, roots), live), nil
 }
 
-// OpenFixes names the fixes that the releases of the given roots name and the running kernel does not have.
-func (lp *Patches) OpenFixes(ctx context.Context, f facts.Facts, rec *record.Record, roots ...string) ([]string, error) {
+// OpenFixes returns the names of the fixes of [Patches.Coverage] that are open.
+func (lp *Patches) OpenFixes(
+	ctx context.Context, f facts.Facts, rec *record.Record, roots ...string,
+) ([]string, error) {
 	fixes, err := lp.Coverage(ctx, f, rec, roots...)
 	return namesOfOpen(fixes), err
 }
 
-// releases reads the releases in the evidence that is kept, each once.
+// releases returns the releases of the given roots and the last one with live patches, each once. One that cannot be
+// verified is left out.
 func (lp *Patches) releases(ctx context.Context, policy verify.Policy, roots []string) []*release.Release {
 	var all []*release.Release
 	add := func(r *release.Release, err error) {
 		if err != nil {
-			lp.Log.Debug("a release is passed over", zap.Error(err))
+			lp.Log.Debug("a release is ignored", zap.Error(err))
 			return
 		}
 		if !slices.ContainsFunc(all, func(other *release.Release) bool { return other.Digest == r.Digest }) {
@@ -156,13 +163,13 @@ func (lp *Patches) releases(ctx context.Context, policy verify.Policy, roots []s
 	return all
 }
 
-// releaseOf reads the release that a root was taken from.
+// releaseOf returns the release that a root came with, verified by the policy.
 func releaseOf(root store.Root, policy verify.Policy) (*release.Release, error) {
 	e, err := root.Evidence()
 	if err != nil {
 		return nil, err
 	}
-	e.Chain = e.Chain[:1] // an image on its own is no release, which Parse says
+	e.Chain = e.Chain[:1] // Parse reports an image without a release
 	v, err := policy.Again(e)
 	if err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
-// Whether an image brings the running kernel: by platform, class, release, and the build where it is told.
+// Whether an image brings the running kernel: by platform, class, release, and the build where the publisher names it.
 func TestBrings(t *testing.T) {
 	f := hosttest.Kernel
 	f.Architecture = "amd64"

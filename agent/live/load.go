@@ -18,48 +18,51 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// nextToLoad returns the index of the first in a survey that waits and was not tried, -1 when there is none. As the
-// last one listed supersedes the others, that is the last one, or a transition that nobody watches any more.
-func nextToLoad(list []LivePatch, known []knownLivePatch) int {
+// nextToLoad returns the index of the first live patch in a survey that waits and has not been tried, or -1. Because
+// the last one listed supersedes the others, that is the last one, or one in a transition that nobody watches any more.
+func nextToLoad(list []LivePatch, listed []knownLivePatch) int {
 	for i, p := range list {
-		if p.waits() && !known[i].tried {
+		if p.waits() && !listed[i].tried {
 			return i
 		}
 	}
 	return -1
 }
 
-// indexOfNamed returns the index of the live patch of that name in a survey: of the one that is published, or else of
-// the one that was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or an ErrBlocked.
+// indexOfNamed returns the index of the live patch with that name in a survey: the published one, otherwise the one
+// that was published last. The error is an ErrOtherKernel, an ErrNoLivePatch or a record.ErrBlocked.
 func indexOfNamed(list []LivePatch, name string) (int, error) {
-	take := -1
+	found := -1
 	err := fmt.Errorf("%w: %s is neither stored nor published for this kernel", ErrNoLivePatch, name)
 	for i, p := range list {
 		switch {
 		case p.Name != name:
 		case p.State == LiveElsewhere:
 			err = fmt.Errorf("%w: %s: %s", ErrOtherKernel, name, p.Reason)
-		case p.Stored && (take < 0 || !p.withdrawn || list[take].withdrawn):
-			take = i
+		case p.Stored && (found < 0 || !p.withdrawn || list[found].withdrawn):
+			found = i
 		}
 	}
-	if take < 0 {
-		return take, err
+	if found < 0 {
+		return found, err
 	}
-	for _, later := range list[take+1:] {
-		if later.Stored && !later.withdrawn && later.On() && !list[take].On() {
-			return take, fmt.Errorf("%w: %s is superseded by %s, which is in the kernel; `updatectl livepatch revert %s` first",
+	for _, later := range list[found+1:] {
+		if later.Stored && !later.withdrawn && later.On() && !list[found].On() {
+			return found, fmt.Errorf(
+				"%w: %s is superseded by %s, which is in the kernel; `updatectl livepatch revert %s` first",
 				record.ErrBlocked, name, later.Name, later.Name)
 		}
 	}
-	return take, nil
+	return found, nil
 }
 
-// Load loads the last of the stored live patches that wait, or the one that is named, and returns the names of
-// those that are effective now. After every one it looks again: when the last one does not load, the one listed
-// before it is loaded instead. It ends where no other could be loaded either. At boot, everything waits for it: what
-// stalled before is left for later, and [livepatch] deadline is that of the whole run.
-func (lp *Patches) Load(ctx context.Context, f facts.Facts, rec *record.Record, name string, atBoot bool) (done []string, err error) {
+// Load loads the last of the stored live patches that wait, or with a name only the one with that name. It returns the
+// names of those that it loaded and that are effective. If a live patch does not load, the one listed before it is
+// tried, unless the error means that no other would load either. With atBoot, the boot waits for it: what stalled since
+// the kernel booted is skipped, and [livepatch] deadline bounds the whole run.
+func (lp *Patches) Load(
+	ctx context.Context, f facts.Facts, rec *record.Record, name string, atBoot bool,
+) (done []string, err error) {
 	if err := lp.HoldFatal(f, rec); err != nil {
 		return nil, err
 	}
@@ -67,25 +70,25 @@ func (lp *Patches) Load(ctx context.Context, f facts.Facts, rec *record.Record, 
 	if run.policy, err = lp.Policy(); err != nil {
 		return nil, err
 	}
-	if run.known, run.stored, err = lp.storedLivePatches(ctx, nil); err != nil {
+	if run.listed, run.stored, err = lp.storedLivePatches(ctx, nil); err != nil {
 		return nil, err
 	}
 	if atBoot {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(lp.Config.LivePatch.Deadline))
 		defer cancel()
-		lp.leaveStalled(f, run.known)
+		lp.skipStalled(f, run.listed)
 	}
 	var errs []error
-	var took []int
+	var succeeded []int
 	for first := true; ; first = false {
 		loaded, err := lp.Kernel.Patches()
 		if err != nil {
 			return nil, errors.Join(append(errs, err)...)
 		}
-		// What somebody else loaded comes last and is not stored.
-		now := SurveyOf(f, loaded, run.known, rec.Held)[:len(run.known)]
-		i := nextToLoad(now, run.known)
+		// Live patches of others come last and are not stored.
+		now := SurveyOf(f, loaded, run.listed, rec.Held)[:len(run.listed)]
+		i := nextToLoad(now, run.listed)
 		switch {
 		case name != "" && first:
 			if i, err = indexOfNamed(now, name); err != nil {
@@ -95,64 +98,66 @@ func (lp *Patches) Load(ctx context.Context, f facts.Facts, rec *record.Record, 
 			i = -1
 		}
 		if i < 0 || ctx.Err() != nil {
-			return effectiveNames(now, took), errors.Join(errs...)
+			return effectiveNames(now, succeeded), errors.Join(errs...)
 		}
-		run.known[i].tried = true
+		run.listed[i].tried = true
 		err = lp.loadOne(ctx, run, i, now[i].State == LiveEffective)
 		switch {
 		case err == nil:
-			took = append(took, i)
-		case !atBoot || !errors.Is(err, context.DeadlineExceeded): // otherwise its time was over before it was tried
+			succeeded = append(succeeded, i)
+		case !atBoot || !errors.Is(err, context.DeadlineExceeded): // otherwise the deadline passed before it was tried
 			errs = append(errs, err)
 		}
 		if err != nil && endsLoading(err) {
-			return effectiveNames(now, took), errors.Join(errs...)
+			return effectiveNames(now, succeeded), errors.Join(errs...)
 		}
 	}
 }
 
-// liveRun is what one run of loadLive works on: known and stored are the same live patches in the same order.
+// liveRun is what one run of Load works on. The lists have the same live patches in the same order.
 type liveRun struct {
 	facts  facts.Facts
 	record *record.Record
 	policy verify.Policy
-	known  []knownLivePatch
+	listed []knownLivePatch
 	stored []patches.Stored
 }
 
-// takeOutStacked takes a live patch that was just loaded out again when the kernel still runs another one of ours: it
-// is not cumulative, and of a function that both change the kernel would run the one that came last. Whether a live
-// patch is cumulative shows only then: neither its file nor, before Linux 6.11, /sys says it. The error is an
-// ErrBlocked.
+// takeOutStacked reverts a live patch that was just loaded if the kernel still runs another one of ours: it is not
+// cumulative, and where both change a function, the kernel would run the one that was loaded last. Only now does it
+// show whether a live patch is cumulative: neither its file nor, before Linux 6.11, /sys says so. The error is a
+// record.ErrBlocked.
 func (lp *Patches) takeOutStacked(ctx context.Context, run liveRun, name string) error {
 	loaded, err := lp.Kernel.Patches()
 	if err != nil {
 		return err
 	}
-	below := slices.IndexFunc(run.known, func(k knownLivePatch) bool { return k.Name != name && k.isOn(loaded) })
+	below := slices.IndexFunc(run.listed, func(k knownLivePatch) bool { return k.Name != name && k.isOn(loaded) })
 	if below < 0 {
 		return nil
 	}
-	other := run.known[below].Name
+	other := run.listed[below].Name
 	err = fmt.Errorf("%w: %s is not cumulative and cannot be loaded beside %s; `updatectl livepatch revert %s` first",
 		record.ErrBlocked, name, other, other)
-	return errors.Join(err, lp.Kernel.Revert(context.WithoutCancel(ctx), name, time.Duration(lp.Config.LivePatch.Deadline)))
+	deadline := time.Duration(lp.Config.LivePatch.Deadline)
+	return errors.Join(err, lp.Kernel.Revert(context.WithoutCancel(ctx), name, deadline))
 }
 
-// leaveStalled marks what stalled since the kernel was booted as tried, so that it is left for later.
-func (lp *Patches) leaveStalled(f facts.Facts, known []knownLivePatch) {
+// skipStalled marks as tried the live patches that stalled since the kernel booted, so that this run skips them.
+func (lp *Patches) skipStalled(f facts.Facts, listed []knownLivePatch) {
 	stalled := lp.ReadNotes(f).Stalled
-	for i, k := range known {
+	for i, k := range listed {
 		if slices.Contains(stalled, k.Descriptor.Digest) {
-			known[i].tried = true
-			lp.Log.Info("a live patch that stalled is left for later", zap.String("live patch", k.Name))
+			listed[i].tried = true
+			lp.Log.Info("a live patch that stalled is skipped at boot", zap.String("live patch", k.Name))
 		}
 	}
 }
 
-// effectiveNames names those of a survey that were loaded and are effective, in the order in which they were loaded.
-func effectiveNames(list []LivePatch, took []int) (names []string) {
-	for _, i := range took {
+// effectiveNames returns the names of the loaded live patches that are effective in a survey, in the order in which
+// they were loaded.
+func effectiveNames(list []LivePatch, loaded []int) (names []string) {
+	for _, i := range loaded {
 		if list[i].State == LiveEffective {
 			names = append(names, list[i].Name)
 		}
@@ -160,15 +165,15 @@ func effectiveNames(list []LivePatch, took []int) (names []string) {
 	return names
 }
 
-// endsLoading reports whether no other live patch could be loaded either.
+// endsLoading reports whether an error means that no other live patch would load either.
 func endsLoading(err error) bool {
 	var stalled *livepatch.Stalled
 	return errors.Is(err, livepatch.ErrUnsupported) || errors.Is(err, livepatch.ErrBusy) ||
 		errors.As(err, &stalled) && (stalled.Back != nil || stalled.Backwards)
 }
 
-// HoldFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it would take
-// the host down every time.
+// HoldFatal holds the live patch that was being loaded when the host went down: loaded at every boot, it might take the
+// host down every time. It writes the record if there was one.
 func (lp *Patches) HoldFatal(f facts.Facts, rec *record.Record) error {
 	l := rec.Loading
 	if l == nil {
@@ -177,12 +182,12 @@ func (lp *Patches) HoldFatal(f facts.Facts, rec *record.Record) error {
 	rec.Loading = nil
 	if l.BootID != f.BootID {
 		lp.holdLivePatch(rec, l.Name, "the host went down while it was being loaded")
-		lp.Log.Error("a live patch is not loaded any more: the host went down with it", zap.String("live patch", l.Name))
+		lp.Log.Error("the live patch is held: the host went down while it was being loaded", zap.String("live patch", l.Name))
 	}
 	return lp.Records.Write(rec)
 }
 
-// holdLivePatch keeps a live patch from being loaded automatically.
+// holdLivePatch records that a live patch must not be loaded automatically.
 func (lp *Patches) holdLivePatch(rec *record.Record, name, reason string) {
 	if rec.Held == nil {
 		rec.Held = map[string]record.Held{}
@@ -191,8 +196,8 @@ func (lp *Patches) holdLivePatch(rec *record.Record, name, reason string) {
 	lp.Records.Tell(record.Event{Event: record.EventLiveHeld, LivePatch: name, Reason: reason})
 }
 
-// loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel runs it already. The
-// record names it for as long as that takes.
+// loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel already runs it.
+// Meanwhile the record names it, so that [Patches.HoldFatal] finds it if the host goes down.
 func (lp *Patches) loadOne(ctx context.Context, run liveRun, i int, wasEffective bool) error {
 	s, f, rec := run.stored[i], run.facts, run.record
 	l, err := lp.Store().Load(ctx, s, run.policy)
@@ -217,18 +222,22 @@ func (lp *Patches) loadOne(ctx context.Context, run liveRun, i int, wasEffective
 	}
 	lp.noteStalled(f, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled))
 	if err != nil {
-		lp.Records.Tell(record.Event{Event: record.EventLiveFailed, LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease})
+		lp.Records.Tell(record.Event{
+			Event: record.EventLiveFailed, LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease,
+		})
 		lp.logBlockers(err)
 		return withRestartAdvice(err, f)
 	}
-	lp.Records.Tell(record.Event{Event: record.EventLiveEffective, LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease})
+	lp.Records.Tell(record.Event{
+		Event: record.EventLiveEffective, LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease,
+	})
 	lp.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
 	lp.cleanReplaced(run.stored, s.Name)
 	return nil
 }
 
-// withRestartAdvice adds to the error of a stalled transition that a soft reboot would let it through, where it
-// would, and whether this host can have one.
+// withRestartAdvice adds to the error of a stalled transition, if a soft reboot would end all tasks that block it:
+// ErrSoftRebootHelps, or ErrNoRestart where this host cannot have one.
 func withRestartAdvice(err error, f facts.Facts) error {
 	var stalled *livepatch.Stalled
 	if !errors.As(err, &stalled) || stalled.Back != nil || !stalled.ClearedBySoftReboot() {
@@ -240,7 +249,7 @@ func withRestartAdvice(err error, f facts.Facts) error {
 	return fmt.Errorf("%w; %w", err, ErrSoftRebootHelps)
 }
 
-// logBlockers writes the stacks of the tasks that block, which are too long for an error.
+// logBlockers logs the stacks of the tasks that block a transition, which are too long for an error.
 func (lp *Patches) logBlockers(err error) {
 	var stalled *livepatch.Stalled
 	if !errors.As(err, &stalled) {
@@ -252,8 +261,8 @@ func (lp *Patches) logBlockers(err error) {
 	}
 }
 
-// cleanReplaced removes the modules of ours that a cumulative live patch has replaced: the kernel has switched them
-// off and leaves them in memory.
+// cleanReplaced unloads the modules of our live patches that a cumulative one has replaced: the kernel switches them
+// off and keeps them in memory.
 func (lp *Patches) cleanReplaced(stored []patches.Stored, by string) {
 	for _, s := range stored {
 		if s.Name == by {
@@ -261,16 +270,17 @@ func (lp *Patches) cleanReplaced(stored []patches.Stored, by string) {
 		}
 		cleaned, err := lp.Kernel.Clean(s.Name)
 		if err != nil {
-			lp.Log.Warn("cannot take out a live patch that was replaced", zap.Error(err))
+			lp.Log.Warn("cannot unload a live patch that was replaced", zap.Error(err))
 		} else if cleaned {
 			lp.Records.Tell(record.Event{Event: record.EventLiveReplaced, LivePatch: s.Name, Reason: "by " + by})
 		}
 	}
 }
 
-// Revert records that a live patch is not wanted before it takes it out. One that is not loaded is only held.
+// Revert holds a live patch and then takes it out of the kernel. One that is not loaded is only held. The error is a
+// *livepatch.Stalled when tasks still run its code at the deadline.
 func (lp *Patches) Revert(ctx context.Context, p LivePatch, rec *record.Record) error {
-	lp.holdLivePatch(rec, p.Name, "taken back by the operator")
+	lp.holdLivePatch(rec, p.Name, "reverted by the operator")
 	if err := lp.Records.Write(rec); err != nil {
 		return err
 	}
@@ -286,7 +296,8 @@ func (lp *Patches) Revert(ctx context.Context, p LivePatch, rec *record.Record) 
 	return nil
 }
 
-// LoadWaiting loads what waits, if the configuration enables live patches, and logs what does not load.
+// LoadWaiting loads the live patches that wait, if the configuration enables live patches, and returns the names of
+// those that are effective. It also logs the error.
 func (lp *Patches) LoadWaiting(ctx context.Context, f facts.Facts, rec *record.Record) ([]string, error) {
 	if !lp.Config.LivePatch.Enabled {
 		return nil, nil
@@ -298,21 +309,22 @@ func (lp *Patches) LoadWaiting(ctx context.Context, f facts.Facts, rec *record.R
 	return done, err
 }
 
-// Collect removes the live patches that nothing needs since the last release was stored. It leaves the roots alone.
+// Collect removes the live patches that nothing needs any more, see [Patches.GC]. An error is logged.
 func (lp *Patches) Collect(f facts.Facts, rec *record.Record) {
 	if _, err := lp.GC(f, rec.Needed(f.Root)); err != nil {
 		lp.Log.Warn("cannot remove live patches that nothing needs", zap.Error(err))
 	}
 }
 
-// GC removes the live patches that nothing needs, and returns their names: kept are those of the last release for the
-// kernels that the host may run, those that are in the kernel, and those that the release of a kept root lists.
+// GC removes the stored live patches that nothing needs, and returns their names. Needed are those of the last release
+// for the kernels that this host may run, those that are in the kernel, and those that the release of one of the given
+// roots lists. Without a valid policy, which tells what a release lists, none is removed.
 func (lp *Patches) GC(f facts.Facts, roots []string) (removed []string, err error) {
 	defer func() {
 		for _, name := range removed {
 			lp.Records.Tell(record.Event{
 				Event: record.EventCollected, LivePatch: name,
-				Reason: "neither for a kernel of this host nor listed by the release of a root that is kept",
+				Reason: "not for a kernel of this host, and not listed by the release of a root that is kept",
 			})
 		}
 	}()

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// liveNotesFile notes what became of live patches since the kernel was booted. A full reboot clears /run.
+// liveNotesFile says which live patches stalled since the kernel booted. A full reboot clears /run.
 const (
 	liveNotesFile = switcher.RunDir + "/livepatch.json"
 	maxNotes      = 1 << 20
@@ -22,12 +22,12 @@ const (
 // Notes is the content of liveNotesFile.
 type Notes struct {
 	BootID string `json:"boot_id"`
-	// Stalled are the digests of the manifests of those whose last transition stalled.
+	// Stalled lists the live patches that stalled when they were last loaded, by the digests of their manifests.
 	Stalled []digest.Digest `json:"stalled,omitempty"`
 }
 
-// ReadNotes reads the notes since the last full reboot. Notes that cannot be read cost a transition or two,
-// nothing else.
+// ReadNotes returns the notes since the kernel booted. Notes that cannot be read are empty: at worst, a live patch
+// stalls once more.
 func (lp *Patches) ReadNotes(f facts.Facts) Notes {
 	var n Notes
 	text, err := lp.Machine.Disk.ReadFile(lp.Path(liveNotesFile), maxNotes)
@@ -37,7 +37,7 @@ func (lp *Patches) ReadNotes(f facts.Facts) Notes {
 	return n
 }
 
-// noteStalled notes whether the last transition of a live patch stalled.
+// noteStalled notes whether a live patch stalled when it was last loaded.
 func (lp *Patches) noteStalled(f facts.Facts, id digest.Digest, stalled bool) {
 	n := lp.ReadNotes(f)
 	n.Stalled = slices.DeleteFunc(n.Stalled, func(d digest.Digest) bool { return d == id })
@@ -47,7 +47,7 @@ func (lp *Patches) noteStalled(f facts.Facts, id digest.Digest, stalled bool) {
 	lp.WriteNotes(n)
 }
 
-// WriteNotes writes the notes. A failure is logged: the update goes on without them.
+// WriteNotes writes the notes. An error is only logged: the update goes on without them.
 func (lp *Patches) WriteNotes(n Notes) {
 	text, err := json.Marshal(n)
 	if err == nil {
@@ -55,6 +55,6 @@ func (lp *Patches) WriteNotes(n Notes) {
 		err = errors.Join(disk.MkdirAll(filepath.Dir(file), 0o755), disk.WriteFile(file, text, 0o600))
 	}
 	if err != nil {
-		lp.Log.Warn("cannot note what became of a live patch", zap.Error(err))
+		lp.Log.Warn("cannot note whether a live patch stalled", zap.Error(err))
 	}
 }

@@ -1,5 +1,5 @@
-// Package live answers which live patches this host has, and whether they are effective. A fix counts only when the kernel
-// reports its live patch as enabled and out of transition.
+// Package live answers which live patches this host has, and whether they are effective. It promises that a fix counts
+// only when the kernel reports its live patch as enabled and out of transition.
 package live
 
 import (
@@ -10,10 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/updatectl/updatectl/agent/host"
-
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -33,20 +32,20 @@ type Patches struct {
 }
 
 var (
-	// ErrNoLivePatch: there is no such live patch for this kernel.
+	// ErrNoLivePatch: no live patch with that name is stored or published for this kernel.
 	ErrNoLivePatch = errors.New("no such live patch")
-	// ErrOtherKernel: the live patch is for another build of a kernel; it is ErrIncompatible, too.
+	// ErrOtherKernel: the live patch is for another kernel. It wraps roots.ErrIncompatible.
 	ErrOtherKernel = fmt.Errorf("%w: the live patch is for another kernel", roots.ErrIncompatible)
-	// ErrSoftRebootHelps comes with a stalled transition: all that blocks it ends with userspace.
+	// ErrSoftRebootHelps comes with a stalled transition: a soft reboot ends all tasks that block it.
 	ErrSoftRebootHelps = errors.New("a soft reboot would end all of them")
-	// ErrNoRestart comes instead of it where something stands against a soft reboot of this host.
-	ErrNoRestart = errors.New("a soft reboot would end all of them, and this host should not have one")
+	// ErrNoRestart comes instead of ErrSoftRebootHelps where this host cannot soft-reboot.
+	ErrNoRestart = errors.New("a soft reboot would end all of them, and this host cannot soft-reboot")
 )
 
-// LiveState is what a live patch is to this host.
+// LiveState is the state of a live patch on this host.
 type LiveState string
 
-// The states of a live patch. Its fixes count in the first one only.
+// The states of a live patch. Its fixes count only when it is effective.
 const (
 	LiveEffective  LiveState = "effective"
 	LiveTransition LiveState = "in transition"
@@ -57,7 +56,7 @@ const (
 	LiveSuperseded LiveState = "superseded"
 	LiveWithdrawn  LiveState = "no longer published"
 	LiveElsewhere  LiveState = "for another kernel"
-	// LiveTaken: the kernel has a module of its name that is not this one.
+	// LiveTaken: the kernel has a live patch of that name that was built from something else.
 	LiveTaken LiveState = "another build of it is loaded"
 )
 
@@ -68,12 +67,11 @@ type LivePatch struct {
 	// Reason is why it is in this state, where that is not obvious.
 	Reason string   `json:"reason,omitempty"`
 	Fixes  []string `json:"fixes,omitempty"`
-	// KernelRelease, KernelVersion and KernelBuildID are the kernel that it is for; "" when it came from somewhere
-	// else.
+	// KernelRelease, KernelVersion and KernelBuildID name the kernel that it is for; "" when somebody else loaded it.
 	KernelRelease string `json:"kernel_release,omitempty"`
 	KernelVersion string `json:"kernel_version,omitempty"`
 	KernelBuildID string `json:"kernel_build_id,omitempty"`
-	// Stored is whether it is on the disk, Vouchers who vouches for it by today's policy.
+	// Stored is whether it is on the disk. Vouchers lists who vouches for it by the current policy.
 	Stored   bool             `json:"stored"`
 	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
 	// Blockers are the tasks that a transition waits for.
@@ -82,8 +80,9 @@ type LivePatch struct {
 	withdrawn bool
 }
 
-// misfit says why a live patch is not for the running kernel, "" when it is. All three names of a kernel count:
-// distributors build another kernel under the same release, and the version magic in a module is not always compared.
+// misfit returns why a live patch is not for the running kernel, "" when it is. Release, version and build id must all
+// match: distributions publish different kernels under one release, and the kernel does not always compare the version
+// magic of a module.
 func misfit(f facts.Facts, p release.LivePatch) string {
 	switch {
 	case p.KernelRelease != f.KernelRelease:
@@ -92,14 +91,15 @@ func misfit(f facts.Facts, p release.LivePatch) string {
 		return fmt.Sprintf("it is for the build %q of the kernel %s, and this host runs %q",
 			p.KernelVersion, p.KernelRelease, f.KernelVersion)
 	case f.KernelBuildID == "":
-		return "it is for one build of a kernel, and the running one does not tell its build id (/sys/kernel/notes)"
+		return "it is for one build of a kernel, and the running kernel has no build id in /sys/kernel/notes"
 	case p.KernelBuildID != f.KernelBuildID:
-		return fmt.Sprintf("it is for the kernel with the build id %s, and this host runs %s", p.KernelBuildID, f.KernelBuildID)
+		return fmt.Sprintf("it is for the kernel with the build id %s, and this host runs %s",
+			p.KernelBuildID, f.KernelBuildID)
 	}
 	return ""
 }
 
-// forThisKernel returns those of the listed live patches that are for the running kernel.
+// forThisKernel returns the live patches in a list that are for the running kernel.
 func forThisKernel(f facts.Facts, listed []release.LivePatch) []release.LivePatch {
 	var fit []release.LivePatch
 	for _, p := range listed {
@@ -110,31 +110,32 @@ func forThisKernel(f facts.Facts, listed []release.LivePatch) []release.LivePatc
 	return fit
 }
 
-// knownLivePatch is a live patch that a release lists.
+// knownLivePatch is a live patch that a release lists, with what this host knows about it.
 type knownLivePatch struct {
 	release.LivePatch
 	stored, withdrawn bool
-	// note is the section with the build id of its module, nil when that is not known. The module of an unseen one
-	// was never on this host: what the kernel has of its name is something else.
+	// note is the section with the build id of its module, nil when that is not known. An unseen module was never on this
+	// host: a live patch in the kernel with its name is another one.
 	note   []byte
 	unseen bool
-	// tried is whether this run has tried to load it. If it is not in the kernel then, it supersedes nothing.
+	// tried is whether this run has already tried to load it. If it is not in the kernel after that, it supersedes
+	// nothing.
 	tried    bool
 	vouchers []verify.Voucher
 }
 
-// is reports whether the loaded patch is this very one, as far as that can be known.
+// is reports whether the loaded live patch is this one, as far as that can be known.
 func (k knownLivePatch) is(loaded livepatch.Patch) bool {
 	return loaded.Name == k.Name && !k.unseen && loaded.Is(k.note)
 }
 
-// isOn reports whether the kernel runs this very live patch.
+// isOn reports whether the kernel runs this live patch.
 func (k knownLivePatch) isOn(loaded []livepatch.Patch) bool {
 	return slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return k.is(l) && l.On() })
 }
 
-// RefuseForOtherKernels refuses a live patch that is named by the operator and that the release has for other kernels
-// only. Few of these are stored, so nothing else could say why there is none. The error is an ErrOtherKernel.
+// RefuseForOtherKernels returns an ErrOtherKernel if the release lists the named live patch only for other kernels.
+// Such live patches are rarely stored, so that the survey could not say why there is none.
 func RefuseForOtherKernels(f facts.Facts, p *offer.Published, name string) error {
 	if p.Release == nil {
 		return nil
@@ -149,13 +150,15 @@ func RefuseForOtherKernels(f facts.Facts, p *offer.Published, name string) error
 	return nil
 }
 
-// SurveyOf joins what the kernel has loaded with what is known of live patches, in the order of all. What somebody else
-// loaded comes last.
-func SurveyOf(f facts.Facts, loaded []livepatch.Patch, all []knownLivePatch, held map[string]record.Held) []LivePatch {
+// SurveyOf returns the state of every listed live patch, in the same order, and after them what somebody else loaded.
+func SurveyOf(
+	f facts.Facts, loaded []livepatch.Patch, listed []knownLivePatch, held map[string]record.Held,
+) []LivePatch {
 	list, ours := []LivePatch{}, map[string]bool{}
-	for i, k := range all {
+	for i, k := range listed {
 		p := LivePatch{
-			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers, withdrawn: k.withdrawn,
+			Patch: livepatch.Patch{Name: k.Name}, Fixes: k.Fixes, Stored: k.stored, Vouchers: k.vouchers,
+			withdrawn:     k.withdrawn,
 			KernelRelease: k.KernelRelease, KernelVersion: k.KernelVersion, KernelBuildID: k.KernelBuildID,
 		}
 		if why := misfit(f, k.LivePatch); why != "" {
@@ -167,8 +170,8 @@ func SurveyOf(f facts.Facts, loaded []livepatch.Patch, all []knownLivePatch, hel
 		if inKernel >= 0 {
 			p.Patch, ours[k.Name] = loaded[inKernel], true
 		}
-		by := supersededBy(f, loaded, all[i+1:], held)
-		p.State, p.Reason = p.judge(by, inKernel >= 0, loaded, held)
+		by := supersededBy(f, loaded, listed[i+1:], held)
+		p.State, p.Reason = p.stateHere(by, inKernel >= 0, loaded, held)
 		list = append(list, p)
 	}
 	for _, l := range loaded {
@@ -179,9 +182,11 @@ func SurveyOf(f facts.Facts, loaded []livepatch.Patch, all []knownLivePatch, hel
 	return list
 }
 
-// judge returns the state of a live patch for the running kernel, and why it is in it where that is not obvious. The
-// live patch that supersedes it is by, "" for none.
-func (p LivePatch) judge(by string, inKernel bool, loaded []livepatch.Patch, held map[string]record.Held) (LiveState, string) {
+// stateHere returns the state of a live patch for the running kernel, and the reason where that is not obvious. by is
+// the live patch that supersedes it, "" for none.
+func (p LivePatch) stateHere(
+	by string, inKernel bool, loaded []livepatch.Patch, held map[string]record.Held,
+) (LiveState, string) {
 	hold, isHeld := held[p.Name]
 	switch {
 	case p.On():
@@ -195,12 +200,13 @@ func (p LivePatch) judge(by string, inKernel bool, loaded []livepatch.Patch, hel
 	case inKernel:
 		return LiveDisabled, ""
 	case slices.ContainsFunc(loaded, func(l livepatch.Patch) bool { return l.Name == p.Name }):
-		return LiveTaken, fmt.Sprintf("`updatectl livepatch revert %s` takes that out, and `updatectl livepatch apply %s` loads this one",
-			p.Name, p.Name)
+		return LiveTaken, fmt.Sprintf("`updatectl livepatch revert %[1]s` takes that out, and "+
+			"`updatectl livepatch apply %[1]s` loads this one", p.Name)
 	}
 	return LiveWaiting, ""
 }
 
+// stateOf returns the state of a live patch that is in the kernel.
 func stateOf(p livepatch.Patch) LiveState {
 	switch {
 	case p.Effective():
@@ -213,11 +219,12 @@ func stateOf(p livepatch.Patch) LiveState {
 	return LiveDisabled
 }
 
-// supersededBy names the live patch that is loaded instead of one, of those that its release lists after it; "" for
-// none. That is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps
-// only one of them. One that is held, or that did not load, stands for nothing unless the kernel runs it all the
-// same.
-func supersededBy(f facts.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]record.Held) string {
+// supersededBy returns the name of the live patch that supersedes one, out of those that the release lists after it; ""
+// for none. It is the last one for this kernel, whatever it fixes: live patches are cumulative, so the kernel keeps
+// only one of them. One that is held, or that did not load, supersedes nothing unless the kernel runs it.
+func supersededBy(
+	f facts.Facts, loaded []livepatch.Patch, later []knownLivePatch, held map[string]record.Held,
+) string {
 	for _, k := range slices.Backward(later) {
 		if k.withdrawn || misfit(f, k.LivePatch) != "" {
 			continue
@@ -239,22 +246,25 @@ func (p LivePatch) Unfinished() bool {
 	return p.waits() || p.State == LiveTransition || p.State == LiveLeaving
 }
 
+// waits reports whether Load would load it, or wait for its transition.
 func (p LivePatch) waits() bool {
 	switch p.State {
-	case LiveWaiting, LiveTaken: // what has its name may have been taken out by then; otherwise the error says what to do
+	case LiveWaiting, LiveTaken: // the other one may be gone by then; otherwise the error says what to do
 		return true
-	case LiveDisabled, LiveTransition: // whoever watched the transition may have been killed
+	case LiveDisabled, LiveTransition: // the process that watched the transition may have been killed
 		return p.Stored
 	}
 	return false
 }
 
-// Store is the store of live patches.
+// Store returns the store of live patches.
 func (lp *Patches) Store() patches.Store { return patches.At(patches.Dir(lp.Path(record.StateDir))) }
 
-// storedLivePatches lists the live patches on the disk: what the last release has comes last, in its order, and what
-// it no longer lists was withdrawn. With a policy it also finds who vouches for each of them today.
-func (lp *Patches) storedLivePatches(ctx context.Context, policy *verify.Policy) ([]knownLivePatch, []patches.Stored, error) {
+// storedLivePatches returns the live patches on the disk in two lists of the same order. Those of the last release come
+// last, in its order; the others are withdrawn. With a policy, it also finds who vouches for each of them today.
+func (lp *Patches) storedLivePatches(
+	ctx context.Context, policy *verify.Policy,
+) ([]knownLivePatch, []patches.Stored, error) {
 	store := lp.Store()
 	all, err := store.List(ctx)
 	if err != nil {
@@ -278,8 +288,10 @@ func (lp *Patches) storedLivePatches(ctx context.Context, policy *verify.Policy)
 	return list, all, nil
 }
 
-// vouchersToday returns who vouches for a stored live patch by today's policy: nobody, when it would not be loaded.
-func (lp *Patches) vouchersToday(ctx context.Context, s patches.Stored, policy verify.Policy) []verify.Voucher {
+// vouchersToday returns who vouches for a stored live patch by the policy; nobody when it would not be loaded.
+func (lp *Patches) vouchersToday(
+	ctx context.Context, s patches.Stored, policy verify.Policy,
+) []verify.Voucher {
 	v, _, err := lp.Store().Release(ctx, s.Evidence, policy)
 	if err != nil {
 		return nil
@@ -287,7 +299,8 @@ func (lp *Patches) vouchersToday(ctx context.Context, s patches.Stored, policy v
 	return v.Vouchers()
 }
 
-// Survey is the function survey of this host. When the policy cannot be read, it leaves out who vouches.
+// Survey returns the live patches of this host that are stored or in the kernel. When the policy cannot be read, it
+// leaves out who vouches for them.
 func (lp *Patches) Survey(ctx context.Context, f facts.Facts, rec *record.Record) ([]LivePatch, error) {
 	loaded, err := lp.Kernel.Patches()
 	if err != nil {
@@ -299,7 +312,7 @@ func (lp *Patches) Survey(ctx context.Context, f facts.Facts, rec *record.Record
 	}
 	list, _, err := lp.storedLivePatches(ctx, policy)
 	if errors.Is(err, os.ErrPermission) {
-		list, err = nil, nil // users other than root see what another tree shows
+		list, err = nil, nil // users other than root see only what is in the kernel
 	}
 	all := SurveyOf(f, loaded, list, rec.Held)
 	for i, p := range all {
@@ -310,7 +323,7 @@ func (lp *Patches) Survey(ctx context.Context, f facts.Facts, rec *record.Record
 	return all, err
 }
 
-// KeepEnabled is keepLivePatches where the configuration enables live patches.
+// KeepEnabled is [Patches.Keep] if the configuration enables live patches.
 func (lp *Patches) KeepEnabled(ctx context.Context, p *offer.Published, f facts.Facts) error {
 	if !lp.Config.LivePatch.Enabled {
 		return nil
@@ -318,9 +331,9 @@ func (lp *Patches) KeepEnabled(ctx context.Context, p *offer.Published, f facts.
 	return lp.Keep(ctx, p, f)
 }
 
-// Keep stores the live patches of the offered release for the running kernel and for the others that the
-// host may boot: they are loaded before there is a network. A release without any is stored as well where an earlier
-// one had some: that withdraws them.
+// Keep stores the live patches of the offered release that are for the running kernel or for another one that this host
+// may boot: at boot they are loaded before there is a network. If an earlier release had live patches, a release
+// without any is stored as well, which withdraws them.
 func (lp *Patches) Keep(ctx context.Context, p *offer.Published, f facts.Facts) error {
 	if p.Release == nil {
 		return nil
@@ -333,12 +346,12 @@ func (lp *Patches) Keep(ctx context.Context, p *offer.Published, f facts.Facts) 
 	if err := lp.Store().Keep(ctx, p.Source, p.Verified, fit); err != nil {
 		return err
 	}
-	lp.Log.Debug("kept the live patches for the kernels of this host", zap.Int("count", len(fit)))
+	lp.Log.Debug("stored the live patches for the kernels of this host", zap.Int("count", len(fit)))
 	return nil
 }
 
-// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that the host may boot: the
-// running root or the host root, which every full reboot starts, has modules for it. Which build of that kernel it is
+// mayRunKernelOf reports whether a live patch is for the running kernel, or for one that this host may boot: the
+// running root, or the host root that every full reboot starts, has modules for it. Which build of that kernel it is
 // shows only when it runs.
 func (lp *Patches) mayRunKernelOf(f facts.Facts, l release.LivePatch) bool {
 	const modules = "/usr/lib/modules"
@@ -346,12 +359,14 @@ func (lp *Patches) mayRunKernelOf(f facts.Facts, l release.LivePatch) bool {
 		rootfs.Exists(lp.Path(filepath.Join(roots.HostMount, modules, l.KernelRelease)))
 }
 
-// Listed are the live patches of the release, none of which needs to be stored. Only of a stored one it is known what it is.
+// Listed returns the live patches of a release, whether they are stored or not. The build id of a module is known only
+// if it is stored.
 func Listed(p *offer.Published, stored []patches.Stored) []knownLivePatch {
 	var list []knownLivePatch
 	for _, l := range p.Release.LivePatches {
 		k := knownLivePatch{LivePatch: l, unseen: true, vouchers: p.Verified.Vouchers()}
-		if i := slices.IndexFunc(stored, func(s patches.Stored) bool { return s.Descriptor.Digest == l.Descriptor.Digest }); i >= 0 {
+		same := func(s patches.Stored) bool { return s.Descriptor.Digest == l.Descriptor.Digest }
+		if i := slices.IndexFunc(stored, same); i >= 0 {
 			k.unseen, k.note = false, stored[i].Note
 		}
 		list = append(list, k)

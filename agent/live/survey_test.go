@@ -31,7 +31,7 @@ func TestMisfit(t *testing.T) {
 		"another build": {func(f *facts.Facts) { f.KernelVersion = "#2 SMP" }, `this host runs "#2 SMP"`},
 		"another build id": {func(f *facts.Facts) { f.KernelBuildID = "00" },
 			"with the build id c0ffee0123456789, and this host runs 00"},
-		"no build id": {func(f *facts.Facts) { f.KernelBuildID = "" }, "does not tell its build id"},
+		"no build id": {func(f *facts.Facts) { f.KernelBuildID = "" }, "has no build id"},
 	} {
 		f := hosttest.Kernel
 		c.change(&f)
@@ -61,7 +61,7 @@ func TestSurvey(t *testing.T) {
 	noted.note = []byte("b")
 	other := k("o", "A,B")
 	other.KernelBuildID = "00"
-	held := map[string]record.Held{"h": {Reason: "taken back by the operator"}}
+	held := map[string]record.Held{"h": {Reason: "reverted by the operator"}}
 	for name, c := range map[string]struct {
 		loaded []livepatch.Patch
 		all    []knownLivePatch

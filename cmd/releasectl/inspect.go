@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -33,7 +34,7 @@ release at host/repository:TAG or oci:DIR:TAG.
 With --key, the signatures are verified as on a host. When none of them is by
 one of the keys, the exit code is 20.`,
 		Example: `  releasectl inspect --key cosign.pub registry.example.org/os/server:stable`,
-		Args:    arguments("the reference to inspect"),
+		Args:    usage.Arguments("the reference to inspect"),
 		RunE: func(c *cobra.Command, args []string) error {
 			keys, err := readKeys(keyFiles)
 			if err != nil {

@@ -9,12 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
 )
 
 func newLivePatch(out *output) *cobra.Command {
-	return newGroup(&cobra.Command{
+	return usage.Group(&cobra.Command{
 		Use:   "livepatch",
 		Short: "Add live patches to a release that is not signed yet",
 	}, newAddLivePatch(out))
@@ -42,7 +43,7 @@ when the last one does not load.`,
 		Example: `  releasectl livepatch add --kernel-build-id 5c0ffee… --fixes CVE-2026-1234 \
     --kernel-version '#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)' \
     oci:layout:stable livepatch-1.ko`,
-		Args: arguments("the release to add to", "the kernel module to add"),
+		Args: usage.Arguments("the release to add to", "the kernel module to add"),
 		RunE: func(c *cobra.Command, args []string) error {
 			reference, _, _, err := inLayout(args[0])
 			if err == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 )
 
@@ -50,7 +51,7 @@ The same tree always gives the same image. With SOURCE_DATE_EPOCH set, no file
 is newer than that.`,
 		Example: `  releasectl pack --version 24.1 ./rootfs oci:images:stable
   mmdebstrap trixie root.tar && releasectl pack root.tar oci:images:stable`,
-		Args: arguments("the root directory", "the layout to write to"),
+		Args: usage.Arguments("the root directory", "the layout to write to"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Tree = args[0]
 			var reference string

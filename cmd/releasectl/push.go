@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 )
 
@@ -33,7 +34,7 @@ The tag moves last: no host finds an image before its signatures are there.
 What is there already is not copied again.`,
 		Example: `  releasectl push oci:images:stable registry.example.org/os/server:stable
   releasectl push oci:images:stable oci:/media/usb/os:stable`,
-		Args: arguments("the layout to read from", "the reference to push to"),
+		Args: usage.Arguments("the layout to read from", "the reference to push to"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return push(c, out, fromLayout(args[0]), args[1], o)
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
 )
@@ -22,13 +23,13 @@ type releaseAnswer struct {
 }
 
 func newRelease(out *output) *cobra.Command {
-	add := newGroup(&cobra.Command{
+	add := usage.Group(&cobra.Command{
 		Use:   "add",
 		Short: "Add an image or a delta to a release that is not signed yet",
 		Long: `Add an image or a delta to a release that is not signed yet. Live patches are
 added with "releasectl livepatch add".`,
 	}, newAddImage(out), newAddDelta(out))
-	return newGroup(&cobra.Command{
+	return usage.Group(&cobra.Command{
 		Use:   "release",
 		Short: "Make a release, which lists images, live patches and deltas",
 		Long: `Make a release: an OCI index that lists the images, live patches and deltas that
@@ -65,7 +66,7 @@ older than those of the last one they accepted. Versions are ordered as by
 publish it again before, with a larger sequence.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
-		Args: arguments("the layout to write to"),
+		Args: usage.Arguments("the layout to write to"),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := required(c, "version", "sequence", "expires")
 			if err != nil {
@@ -132,7 +133,7 @@ All images of an index are added.
 With --seal, all layers are read and the release records the digest of the root
 that the image becomes. A host that gets another digest refuses the image.`,
 		Example: `  releasectl release add image --seal oci:layout:stable oci:layout:amd64`,
-		Args:    arguments("the release to add to", "the image to add"),
+		Args:    usage.Arguments("the release to add to", "the image to add"),
 		RunE: func(c *cobra.Command, args []string) error {
 			reference, _, _, err := inLayout(args[0])
 			if err != nil {
@@ -167,7 +168,7 @@ func newAddDelta(out *output) *cobra.Command {
 		Long: `Add a delta to a release in an OCI layout, and copy it there. DELTA is
 host/repository:TAG or oci:DIR:TAG of an artifact of the type
 ` + release.DeltaType + `.`,
-		Args: arguments("the release to add to", "the delta to add"),
+		Args: usage.Arguments("the release to add to", "the delta to add"),
 		RunE: func(c *cobra.Command, args []string) error {
 			reference, _, _, err := inLayout(args[0])
 			if err != nil {
@@ -192,7 +193,7 @@ func newReleaseShow(out *output) *cobra.Command {
 		Long: `Show the release at host/repository:TAG or oci:DIR:TAG and what it lists. Its
 signatures are counted, but not verified: "releasectl inspect --key FILE" does
 that.`,
-		Args: arguments("the reference of the release"),
+		Args: usage.Arguments("the reference of the release"),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := publish.ShowRelease(c.Context(), args[0], o)
 			if err != nil {

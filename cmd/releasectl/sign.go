@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
@@ -44,7 +45,7 @@ The form "bundle" is that of cosign 3 and works with every registry; "simple" is
 the sha256-….sig tag of cosign 2. Signing twice with the same key does nothing.
 The password of the key is taken from COSIGN_PASSWORD, or asked for.`,
 		Example: `  releasectl sign --key cosign.key oci:images:stable`,
-		Args:    arguments("the reference of what to sign"),
+		Args:    usage.Arguments("the reference of what to sign"),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := publish.Seal{Form: forms[form], Identity: identity, Time: time.Now()}
 			if s.Form == "" {

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 // version is set by the build. After `go install` it is empty, and the module's own version counts.
@@ -22,7 +24,7 @@ func newVersion(out *output) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of releasectl",
-		Args:  arguments(),
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a := struct {
 				Schema  string `json:"schema"`

@@ -40,4 +40,4 @@ func TestHelpFits(t *testing.T) {
 var measured = cmdtest.Measured(func(stdout, stderr io.Writer) int {
 	version = "v1.2.3-test" // as -ldflags would set it
 	return run(os.Args[1:], stdout, stderr)
-})
+}, cmdtest.AsIs)

@@ -8,24 +8,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// agentCommand holds what units call and people do not.
+// agentCommand returns the commands that units call and people do not.
 func agentCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:    "agent",
 		Short:  "What updatectl's own units call",
 		Hidden: true,
-		Args:   args(cobra.NoArgs),
-		RunE:   func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
+	usage.Group(cmd, &cobra.Command{
 		Use:   "arm",
-		Short: "Arm the root that the record names, when services have stopped (updatectl-arm.service)",
-		Args:  args(cobra.NoArgs),
+		Short: "Arm the root that the record names, once services have stopped",
+		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The journal has stopped by now: a word to it must fail, not kill. Go ends a program whose stderr is broken.
+			// The journal has stopped by now. Go ends a program that writes to a broken stderr, unless this is ignored.
 			signal.Ignore(syscall.SIGPIPE)
 			a, err := c.anyway()
 			if err != nil {
@@ -33,13 +32,12 @@ func agentCommand(c *cli) *cobra.Command {
 			}
 			return a.Transition.Arm(cmd.Context())
 		},
-	})
-	cmd.AddCommand(&cobra.Command{
+	}, &cobra.Command{
 		Use:   "guard",
-		Short: "Watch over the switch that the record announces, and go back when its root does not become good (updatectl-guard.service)",
-		Args:  args(cobra.NoArgs),
+		Short: "Watch the switch, and roll back if its root does not become good",
+		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			signal.Ignore(syscall.SIGPIPE) // as above: it outlives the journal
+			signal.Ignore(syscall.SIGPIPE) // as above: the guard outlives the journal
 			if err := pid1.Unpin(); err != nil {
 				return err
 			}
@@ -49,11 +47,10 @@ func agentCommand(c *cli) *cobra.Command {
 			}
 			return a.Guards.Run(cmd.Context())
 		},
-	})
-	cmd.AddCommand(&cobra.Command{
+	}, &cobra.Command{
 		Use:   "resume",
-		Short: "Go on from the mutable host to the last good root, once per boot of the kernel (updatectl-resume.service)",
-		Args:  args(cobra.NoArgs),
+		Short: "Resume the last good root after a full reboot, once",
+		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.anyway()
 			if err != nil {
@@ -65,10 +62,10 @@ func agentCommand(c *cli) *cobra.Command {
 			}
 			return c.print("resume", done, func(w io.Writer) {
 				if done.Root == "" {
-					fmt.Fprintf(w, "The host stays: %s.\n", done.Reason)
+					fmt.Fprintf(w, "The host stays on its host root: %s.\n", done.Reason)
 					return
 				}
-				fmt.Fprintf(w, "The host goes on to %s: %s.\n", short(done.Root), done.Reason)
+				fmt.Fprintf(w, "The host resumes %s: %s.\n", short(done.Root), done.Reason)
 			})
 		},
 	})

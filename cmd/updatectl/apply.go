@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -18,16 +19,19 @@ func applyCommand(c *cli) *cobra.Command {
 	var wish string
 	cmd := &cobra.Command{
 		Use:   "apply",
-		Short: "Bring this host to the published image: fetch, verify, stage, switch",
+		Short: "Bring this host to the published image",
 		Long: `Bring this host to the published image: fetch, verify, stage, switch.
-The switch restarts userspace and ends this session; the kernel keeps running, unless the level is full. In the new root
-the host proves that it arrived ("updatectl status"). If anything fails before services stop, the host stays as it is.`,
-		Args: args(cobra.NoArgs),
+
+The switch restarts userspace and ends this session. The kernel keeps running,
+unless the level is full. In the new root, the host confirms that it arrived
+and is healthy, or rolls back ("updatectl status" shows which). If anything
+fails before services stop, the host stays in its root.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wish != "" {
 				var err error
 				if o.Level, err = level.ParseLevel(wish); err != nil {
-					return usageError{err}
+					return usageError{fmt.Errorf("--level: %w", err), cmd.CommandPath()}
 				}
 			}
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
@@ -38,22 +42,24 @@ the host proves that it arrived ("updatectl status"). If anything fails before s
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.From, "from", "", "take the image `REF` instead of the configured source")
-	f.StringVar(&wish, "level", "", "how to switch, as `LEVEL`: auto, soft or full (default from the configuration)")
-	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
-	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up before")
+	f.StringVar(&o.From, "from", "", "take the image at `REF` instead of the configured source")
+	f.StringVar(&wish, "level", "", "`LEVEL` of the switch: auto, soft or full (default: as configured)")
+	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
+	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
 	allowDowngrade(f, &o)
-	f.BoolVar(&o.Unattended, "unattended", false, "for timers: pass over an image that was given up before, and after a boot of the kernel go on to the last good root")
+	f.BoolVar(&o.Unattended, "unattended", false,
+		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
 	return cmd
 }
 
 // allowDowngrade adds the flag that waives the order of releases.
 func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
-	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take what is older than what was accepted before, and begin from there; it must be signed and not expired")
+	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false,
+		"take a release that is older than the last one accepted; it must be signed and not expired")
 }
 
-// known goes on with what is known of a root, "" when that is nothing.
-func known(what, value string) string {
+// detail returns more about a root for the middle of a sentence, "" when the value is not known.
+func detail(what, value string) string {
 	if value == "" {
 		return ""
 	}
@@ -63,14 +69,15 @@ func known(what, value string) string {
 func appliedText(w io.Writer, d agent.Applied) {
 	switch {
 	case d.Skipped != "" && d.Root == d.From:
-		fmt.Fprintf(w, "Nothing is done: %s.\n", d.Skipped)
+		fmt.Fprintf(w, "Nothing was done: %s.\n", d.Skipped)
 		return
 	case d.Skipped != "":
-		fmt.Fprintf(w, "Left alone: %s%s: %s.\n", short(d.Root), known("version", d.Version), d.Skipped)
+		fmt.Fprintf(w, "%s%s was left alone: %s.\n", short(d.Root), detail("version", d.Version), d.Skipped)
 		return
 	case d.Restarting:
 		fmt.Fprintf(w, "Level\t%s\n", d.Level)
-		fmt.Fprintf(w, "Restarting: services stop now and come back in the same root, where the live patch is loaded again.\n")
+		fmt.Fprintf(w, "Restarting: services stop now and come back in the same root, "+
+			"where the live patch is loaded before they start.\n")
 		return
 	case !d.Switching && len(d.Loaded) > 0:
 		fmt.Fprintf(w, "Level\t%s: nothing was restarted\n", d.Level)
@@ -81,7 +88,8 @@ func appliedText(w io.Writer, d agent.Applied) {
 		}
 		return
 	case !d.Switching:
-		fmt.Fprintf(w, "Nothing to do: %s runs already%s%s.\n", short(d.Root), known("version", d.Version), known("signed by", signedBy(d.Vouchers)))
+		fmt.Fprintf(w, "Nothing to do: %s runs already%s%s.\n", short(d.Root),
+			detail("version", d.Version), detail("signed by", signedBy(d.Vouchers)))
 		return
 	}
 	if d.Reference != "" {
@@ -105,8 +113,10 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Decision != nil && d.Decision.Level == level.Full {
-		fmt.Fprintf(w, "Rebooting: the kernel boots and lands on the host root, which goes on into the new one; `updatectl status` tells how it went.\n")
+		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there "+
+			"into the new root. `updatectl status` shows how it went.\n")
 		return
 	}
-	fmt.Fprintf(w, "Switching: services stop now and come back in the new root; `updatectl status` tells how it went.\n")
+	fmt.Fprintf(w, "Switching: services stop now and come back in the new root. "+
+		"`updatectl status` shows how it went.\n")
 }

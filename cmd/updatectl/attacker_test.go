@@ -24,9 +24,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/printable"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
@@ -143,7 +145,14 @@ func (a *attacker) run(host string, args ...string) outcome {
 		if strings.ContainsAny(out, "\x1b\x00\r\u202e") {
 			a.t.Errorf("a terminal would obey %q", out)
 		}
+		if strings.HasPrefix(out, "{") { // JSON
+			continue
+		}
+		for _, problem := range cmdtest.TooWide(out) {
+			a.t.Errorf("updatectl %s prints %s", strings.Join(args, " "), problem)
+		}
 	}
+	o.stdout, o.stderr = printable.Unwrap(o.stdout), printable.Unwrap(o.stderr)
 	return o
 }
 

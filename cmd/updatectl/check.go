@@ -12,15 +12,20 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func checkCommand(c *cli) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Ask the source for a newer image; its signature is verified, no layer is fetched",
-		Long:  "Ask the source for a newer image. Its signature is verified, no layer is fetched, nothing is changed.\nExit code 10 says that another image than the running one is published, or a live patch for the running kernel that is not\neffective; 0 that there is neither.",
-		Args:  args(cobra.NoArgs),
+		Short: "Ask the source for a newer image",
+		Long: `Ask the source for a newer image. Its signature is verified, no layer is
+fetched, nothing is changed.
+
+Exit code 10: another image than the running one is published, or a live patch
+for the running kernel that is not effective. Exit code 0: neither.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -39,7 +44,7 @@ func checkCommand(c *cli) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "ask `REF` instead of the configured source")
+	cmd.Flags().StringVar(&from, "from", "", "ask for the image at `REF` instead of the configured source")
 	return cmd
 }
 
@@ -73,14 +78,15 @@ func availableText(w io.Writer, v agent.Available) {
 	badText(w, v.Bad)
 }
 
-// badText tells that an image was given up, and how it is taken all the same.
+// badText writes why an image was given up, and how to take it anyway.
 func badText(w io.Writer, bad *record.Bad) {
 	if bad != nil {
-		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it all the same\n", bad.At.Format("2006-01-02 15:04"), bad.Reason)
+		fmt.Fprintf(w, "  given up\t%s: %s; `updatectl apply --retry` takes it anyway\n",
+			bad.At.Format("2006-01-02 15:04"), bad.Reason)
 	}
 }
 
-// publishedLiveText tells of the live patches of a release, who is the signer of them all.
+// publishedLiveText writes the live patches of a release. Its signer vouches for all of them.
 func publishedLiveText(w io.Writer, list []live.LivePatch) {
 	for _, p := range list {
 		p.Vouchers = nil
@@ -88,7 +94,7 @@ func publishedLiveText(w io.Writer, list []live.LivePatch) {
 	}
 }
 
-// releaseText tells what a release says about itself.
+// releaseText writes what a release says about itself.
 func releaseText(w io.Writer, indent string, r *offer.Release) {
 	if r == nil {
 		return

@@ -8,20 +8,21 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 func configCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show the configuration",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
+	usage.Group(cmd, &cobra.Command{
 		Use:   "check",
-		Short: "Tell whether the configuration is valid, its keys included",
-		Args:  args(cobra.NoArgs),
+		Short: "Check the configuration, including its keys",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -31,37 +32,60 @@ func configCommand(c *cli) *cobra.Command {
 				return err
 			}
 			return c.print("config.check", a.Config, func(w io.Writer) {
-				fmt.Fprintf(w, "The configuration is valid: %d files.\n", len(a.Config.Files))
+				fmt.Fprintf(w, "The configuration is valid: %s.\n", countText(len(a.Config.Files), "file", "files"))
 			})
 		},
 	}, &cobra.Command{
 		Use:   "show",
-		Short: "Show what the configuration comes to, and the files it comes from",
-		Args:  args(cobra.NoArgs),
+		Short: "Show the merged configuration and the files it comes from",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.agent()
 			if err != nil {
 				return err
 			}
-			return c.print("config.show", a.Config, func(w io.Writer) {
-				for _, f := range a.Config.Files {
-					fmt.Fprintf(w, "# %s\n", f)
-				}
-				var text strings.Builder
-				toml.NewEncoder(&text).Encode(a.Config)
-				for line := range strings.Lines(text.String()) {
-					io.WriteString(w, line)
-				}
-			})
+			if c.output == "json" {
+				return c.printJSON("config.show", a.Config)
+			}
+			return showConfig(c.stdout, a.Config)
 		},
 	}, &cobra.Command{
 		Use:   "example",
-		Short: "Print a commented configuration to begin with",
-		Args:  args(cobra.NoArgs),
+		Short: "Print a commented configuration to start with",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprint(c.stdout, configs.Example())
-			return err
+			return showExample(c.stdout)
 		},
 	})
 	return cmd
+}
+
+// showConfig writes a configuration as TOML. No line is broken, because that would be no TOML.
+func showConfig(w io.Writer, c config.Config) error {
+	var text strings.Builder
+	for _, f := range c.Files {
+		fmt.Fprintf(&text, "# %s\n", f)
+	}
+	if err := toml.NewEncoder(&text).Encode(c); err != nil {
+		return fmt.Errorf("cannot write the configuration: %w", err)
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := io.WriteString(printable.Lines(w), line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showExample writes the commented configuration, its comments folded to the terminal.
+func showExample(w io.Writer) error {
+	for line := range strings.Lines(configs.Example()) {
+		if strings.HasPrefix(line, "# ") {
+			line = printable.Wrap(line, "# ")
+		}
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// The exit codes; docs/exit-codes.md is for the people who script on them.
+// The exit codes; docs/exit-codes.md documents them for scripts.
 const (
 	exitDone         = 0
 	exitError        = 1
@@ -40,9 +41,10 @@ const (
 	exitNoSpace      = 30
 	exitUnreachable  = 31
 	exitUnhealthy    = 40
+	exitInterrupted  = 130
 )
 
-// answer is an exit code that is no error: the question was answered.
+// answer is an exit code that is no error but the answer to a question.
 type answer int
 
 func (a answer) Error() string { return fmt.Sprintf("answered with exit code %d", int(a)) }
@@ -52,76 +54,125 @@ func isAnswer(err error) bool {
 	return errors.As(err, &a)
 }
 
-// failures lists what an error means to a caller: the exit code, and what to do about it. The first that fits counts.
+// failures lists what an error means to a caller: the exit code, and what to do about it. The first one that matches
+// counts.
 var failures = []struct {
 	err  error
 	code int
 	hint string
 }{
-	// The first: what comes of it is worth more than why.
-	{agent.ErrTrying, exitBlocked, "wait for updatectl-confirm.service, or look why it failed; `updatectl rollback` goes back"},
-	{record.ErrUnhealthy, exitUnhealthy, "`updatectl status` says where the host is; a newer image is taken by itself, this one by `updatectl apply --retry`"},
-	{transition.ErrBooted, exitError, "the host comes back in its last good root, by itself; `updatectl status` tells how it went"},
-	{etc.ErrPattern, exitUsage, "mend [state] adopt: paths or globs below /etc"},
-	{config.ErrConfig, exitUsage, "mend it and ask `updatectl config check`; `updatectl config example` shows every key"},
-	{source.ErrReference, exitUsage, "write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
-	{roots.ErrFullReboot, exitFullReboot, "`updatectl apply --level full` boots the kernel for it; [switch] fallback = \"full\" lets apply do so by itself"},
-	{record.ErrBusy, exitBlocked, "try again later, or let --wait wait for it"},
-	{record.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it all the same"},
+	{errInterrupted, exitInterrupted, "run the same command again to continue"},
+	// What comes of an error is worth more than its cause.
+	{agent.ErrTrying, exitBlocked,
+		"wait for updatectl-confirm.service, or see why it failed; `updatectl rollback` rolls back"},
+	{record.ErrUnhealthy, exitUnhealthy,
+		"`updatectl status` shows where the host is; a newer image is taken automatically, this one by `updatectl " +
+			"apply --retry`"},
+	{transition.ErrBooted, exitError,
+		"the host resumes its last good root automatically; `updatectl status` shows how it went"},
+	{etc.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
+	{config.ErrConfig, exitUsage,
+		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
+	{source.ErrReference, exitUsage,
+		"write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
+	{roots.ErrFullReboot, exitFullReboot,
+		"`updatectl apply --level full` reboots for it; with [switch] fallback = \"full\", apply does so " +
+			"automatically"},
+	{record.ErrBusy, exitBlocked, "try again later, or wait for it with --wait"},
+	{record.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it anyway"},
 	{pid1.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
-	{live.ErrSoftRebootHelps, exitBlocked, "`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
-	{livepatch.ErrStalled, exitBlocked, "try again when these tasks have moved on: `updatectl livepatch apply`; their stacks are in the log"},
+	{live.ErrSoftRebootHelps, exitBlocked,
+		"`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
+	{livepatch.ErrStalled, exitBlocked,
+		"try again with `updatectl livepatch apply` when these tasks have moved on; their stacks are in the log"},
 	{livepatch.ErrBusy, exitBlocked, "`updatectl livepatch list` shows it; try again when it has ended"},
 	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
-	{record.ErrBlocked, exitBlocked, "`updatectl status` tells what is going on; try again later"},
-	{release.ErrExpired, exitStale, "its publisher has to publish it again, with a larger sequence; is this host's clock right?"},
-	{release.ErrStale, exitStale, "who serves this, and why? `updatectl apply --allow-downgrade` goes back on purpose, `updatectl rollback` to a root that is here"},
-	{live.ErrOtherKernel, exitIncompatible, "`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is as it was"},
-	{patches.ErrModule, exitIncompatible, "its publisher has to mend the release; the kernel is as it was"},
+	{record.ErrBlocked, exitBlocked, "`updatectl status` shows what is going on; try again later"},
+	{release.ErrExpired, exitStale,
+		"its publisher has to publish it again, with a larger sequence; check this host's clock, too"},
+	{release.ErrStale, exitStale,
+		"check which registry or mirror served this; `updatectl apply --allow-downgrade` takes it on purpose, " +
+			"`updatectl rollback` returns to a root that is here"},
+	{live.ErrOtherKernel, exitIncompatible,
+		"`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is unchanged"},
+	{patches.ErrModule, exitIncompatible, "its publisher has to fix the release; the kernel is unchanged"},
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
-	{release.ErrIncompatible, exitIncompatible, "follow another reference; [source] compatible is this machine's class; nothing was staged"},
-	{agent.ErrEvidence, exitNotTrusted, "have the image signed under the policy of today and `updatectl stage` it again, or stage another one"},
-	{patches.ErrSpoilt, exitNotTrusted, "`updatectl livepatch apply` fetches it again; is the disk all right? The kernel is as it was"},
-	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that counts; nothing was staged"},
-	{verify.ErrExpired, exitNotTrusted, "have it signed again; if the host's clock is wrong, mend that first; nothing was staged"},
-	{verify.ErrLog, exitNotTrusted, "sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},
-	{verify.ErrTimestamp, exitNotTrusted, "sign it with a transparency log or a timestamp authority that the trust root knows; nothing was staged"},
-	{verify.ErrWrongIdentity, exitNotTrusted, "check [[verify.identity]], or ask who published this image; nothing was staged"},
+	{release.ErrIncompatible, exitIncompatible,
+		"follow another reference; [source] compatible is this machine's class; nothing was staged"},
+	{agent.ErrEvidence, exitNotTrusted,
+		"have the image signed under today's policy and `updatectl stage` it again, or stage another one"},
+	{patches.ErrSpoilt, exitNotTrusted,
+		"`updatectl livepatch apply` fetches it again; check the disk; the kernel is unchanged"},
+	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that is accepted; nothing was staged"},
+	{verify.ErrExpired, exitNotTrusted,
+		"have it signed again; if the host's clock is wrong, set that first; nothing was staged"},
+	{verify.ErrLog, exitNotTrusted,
+		"sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},
+	{verify.ErrTimestamp, exitNotTrusted,
+		"sign it with a transparency log or a timestamp authority that the trust root knows; nothing was staged"},
+	{verify.ErrWrongIdentity, exitNotTrusted,
+		"check [[verify.identity]], or ask who published this image; nothing was staged"},
 	{verify.ErrUnsigned, exitNotTrusted, "sign it with `releasectl sign` or `cosign sign`; nothing was staged"},
 	{verify.ErrWrongKey, exitNotTrusted, "check [verify] keys, or ask who published this image; nothing was staged"},
-	{verify.ErrThreshold, exitNotTrusted, "have the other key holders sign, or check [verify] threshold; nothing was staged"},
-	{verify.ErrDigest, exitNotTrusted, "what was served is not what was signed: check the registry and what lies between; nothing was staged"},
+	{verify.ErrThreshold, exitNotTrusted,
+		"have the other key holders sign, or check [verify] threshold; nothing was staged"},
+	{verify.ErrDigest, exitNotTrusted,
+		"what was served is not what was signed: check the registry and the network path to it; nothing was staged"},
 	{verify.ErrNotTrusted, exitNotTrusted, "ask who published this image; nothing was staged"},
 	{image.ErrPlatform, exitIncompatible, "publish the image for this platform, or follow another reference"},
 	{image.ErrNotBootable, exitIncompatible, "an image needs systemd as its init and an os-release; nothing was staged"},
-	{agent.ErrHostTooOld, exitIncompatible, "bring the host to a release with systemd 254 or newer first, such as Debian 13"},
+	{agent.ErrHostTooOld, exitIncompatible,
+		"upgrade the host to a distribution with systemd 254 or newer first, such as Debian 13"},
 	{roots.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
-	{image.ErrNoSpace, exitNoSpace, "`updatectl gc` frees what nothing needs; else give the file system of /var/lib/updatectl more room"},
-	{source.ErrAuth, exitUnreachable, "log in as root with podman or docker, so that their credentials file has this registry"},
-	{source.ErrNotFound, exitUnreachable, "check the name and the tag, of [source] image or of --from"},
-	{source.ErrNoTLS, exitUnreachable, "serve it by TLS, or list its host in [source] plain-http: signatures are checked all the same"},
-	{source.ErrNoLayout, exitUnreachable, "check the path, of [source] image or of --from; is what it lies on mounted?"},
-	{source.ErrSource, exitUnreachable, "the host is as it was; try again when the source answers"},
-	{host.ErrPermission, exitError, "run it as root, for example with sudo"},
+	{image.ErrNoSpace, exitNoSpace,
+		"`updatectl gc` frees what nothing needs; otherwise give the file system of /var/lib/updatectl more room"},
+	{source.ErrAuth, exitUnreachable,
+		"log in as root with podman or docker, so that their credentials file has this registry"},
+	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image or --from"},
+	{source.ErrNoTLS, exitUnreachable,
+		"serve it by TLS, or list its host in [source] plain-http: signatures are checked all the same"},
+	{source.ErrNoLayout, exitUnreachable,
+		"check the path in [source] image or --from, and whether its file system is mounted"},
+	{source.ErrSource, exitUnreachable, "the host is unchanged; try again when the source answers"},
+	{host.ErrPermission, exitError, asRoot},
 	{pid1.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
-	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` says why; the host goes on as it is"},
-	{livepatch.ErrKernel, exitError, "the kernel's own words are in `journalctl -k`; the kernel is as it was"},
+	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` shows why; the host stays in its root"},
+	{livepatch.ErrKernel, exitError, "`journalctl -k` shows what the kernel says; the kernel is unchanged"},
 	{livepatch.ErrTaken, exitError, "`updatectl livepatch list` shows what is loaded"},
 	{live.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
 	{livepatch.ErrNotLoaded, exitError, "`updatectl livepatch list` shows what there is"},
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
-	{transition.ErrSwitch, exitError, "`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` say more"},
+	{transition.ErrSwitch, exitError,
+		"`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` show more"},
 	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
-	{unix.ENOSPC, exitNoSpace, "`updatectl gc` frees what nothing needs; else make room on that file system; the host goes on as it is"},
-	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host goes on as it is"},
-	{unix.EROFS, exitError, "that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount -o remount,rw`"},
-	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host goes on as it is"},
-	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host goes on as it is"},
+	{unix.ENOSPC, exitNoSpace,
+		"`updatectl gc` frees what nothing needs; otherwise make room on that file system; the host stays in its root"},
+	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host stays in its root"},
+	{unix.EROFS, exitError,
+		"that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount " +
+			"-o remount,rw`"},
+	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host stays in its root"},
+	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host stays in its root"},
 	// The last: what else went wrong says more.
-	{pid1.ErrDeaf, exitBlocked, "userspace may be restarting just now: try again in a moment; `updatectl status` tells how it went"},
+	{pid1.ErrDeaf, exitBlocked,
+		"userspace may be restarting just now: try again in a moment; `updatectl status` shows how it went"},
 }
 
+// asRoot is the hint for who lacks the permission.
+const asRoot = "run it as root, for example with sudo"
+
+// hasOutcome reports whether an error says how a switch went: that is worth more than that the command was interrupted.
+func hasOutcome(err error) bool {
+	for _, outcome := range []error{agent.ErrTrying, record.ErrUnhealthy, transition.ErrBooted, transition.ErrSwitch} {
+		if errors.Is(err, outcome) {
+			return true
+		}
+	}
+	return false
+}
+
+// exitCode returns the exit code for what a command ended with.
 func exitCode(err error) int {
 	if err == nil {
 		return exitDone
@@ -135,13 +186,13 @@ func exitCode(err error) int {
 			return f.code
 		}
 	}
-	if isUsage(err) {
+	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}
 	return exitError
 }
 
-// hint says what to do about an error; "" when the error says it all.
+// hint returns what to do about an error, "" when the error says it all.
 func hint(err error) string {
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) {
@@ -153,10 +204,11 @@ func hint(err error) string {
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return "run it as root, for example with sudo"
+		return asRoot
 	}
-	if exitCode(err) == exitUsage {
-		return "`updatectl --help` lists the commands, `updatectl COMMAND --help` their flags"
+	var u usageError
+	if errors.As(err, &u) {
+		return fmt.Sprintf("`%s --help` shows what it takes", cmp.Or(u.command, "updatectl"))
 	}
 	return ""
 }

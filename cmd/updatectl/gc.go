@@ -7,13 +7,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func gcCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
-		Short: "Remove roots that are not booted, staged, good or pinned, and what only they need",
-		Args:  args(cobra.NoArgs),
+		Short: "Remove roots that nothing needs",
+		Long: `Remove roots that are not booted, staged, good or pinned, with what only they
+need, and live patches that are no longer published.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -30,7 +33,9 @@ func gcCommand(c *cli) *cobra.Command {
 				for _, name := range report.LivePatches {
 					fmt.Fprintf(w, "Removed the live patch %s.\n", name)
 				}
-				fmt.Fprintf(w, "%d roots and %d objects removed, %s freed.\n", len(report.Roots), report.Objects, bytesText(report.Bytes))
+				fmt.Fprintf(w, "%s and %s removed, %s freed.\n",
+					countText(len(report.Roots), "root", "roots"), countText(report.Objects, "object", "objects"),
+					bytesText(report.Bytes))
 			})
 		},
 	}
@@ -38,14 +43,14 @@ func gcCommand(c *cli) *cobra.Command {
 
 func pinCommand(c *cli) *cobra.Command { return pinning(c, "pin", "Keep a root from gc", true) }
 func unpinCommand(c *cli) *cobra.Command {
-	return pinning(c, "unpin", "Give a root free for gc", false)
+	return pinning(c, "unpin", "Let gc remove a root when nothing needs it", false)
 }
 
 func pinning(c *cli, name, what string, pinned bool) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " ROOT",
 		Short: what,
-		Args:  args(cobra.ExactArgs(1)),
+		Args:  usage.Arguments("the root"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -66,7 +71,7 @@ func pinnedText(w io.Writer, p agent.Pinned) {
 		state = "is not pinned: gc keeps it only while it is needed"
 	}
 	if !p.Changed {
-		state += "; nothing had to be done"
+		state += "; nothing had to be changed"
 	}
 	fmt.Fprintf(w, "%s %s.\n", short(p.Root), state)
 }

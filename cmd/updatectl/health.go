@@ -18,10 +18,11 @@ func healthText(w io.Writer, h *trial.Report) {
 	if !h.Healthy {
 		word = "unhealthy"
 	}
-	fmt.Fprintf(w, "Health\t%s %s, judged %s in %s\n", short(h.Root), word, h.Report.At.Format("2006-01-02 15:04:05"), tookText(h.Report.Took))
+	fmt.Fprintf(w, "Health\t%s %s, judged %s in %s\n",
+		short(h.Root), word, h.Report.At.Format("2006-01-02 15:04:05"), tookText(h.Report.Took))
 	for _, r := range h.Report.Results {
 		words := []string{r.Name}
-		if r.Took >= worthTelling {
+		if r.Took >= worthShowing {
 			words = append(words, tookText(r.Took))
 		}
 		if r.Reason != "" {
@@ -31,8 +32,8 @@ func healthText(w io.Writer, h *trial.Report) {
 	}
 }
 
-// worthTelling is how long a check takes that somebody may want to make faster.
-const worthTelling = 100 * time.Millisecond
+// worthShowing is how long a check takes that somebody may want to make faster.
+const worthShowing = 100 * time.Millisecond
 
-// tookText is how long something took, to what a person cares for.
-func tookText(d time.Duration) string { return d.Round(worthTelling).String() }
+// tookText returns how long something took, as precisely as a person cares.
+func tookText(d time.Duration) string { return d.Round(worthShowing).String() }

@@ -8,13 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func historyCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
-		Short: "Tell what was staged, switched to and given up, the latest last",
-		Args:  args(cobra.NoArgs),
+		Short: "Show what was staged, switched to and given up, the latest last",
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.anyway()
 			if err != nil {
@@ -26,7 +27,8 @@ func historyCommand(c *cli) *cobra.Command {
 			}
 			return c.print("history", historyAnswer{events}, func(w io.Writer) {
 				for _, e := range events {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event, cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event,
+						cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))
 				}
 			})
 		},

@@ -9,7 +9,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// kernelText tells what stays as it was when the kernel booted, one subject after the other.
+// kernelText writes what has not changed since the kernel was booted, one subject after the other.
 func kernelText(w io.Writer, k agent.KernelStatus) {
 	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", rootfs.Kernel{Release: k.Release, Version: k.Version},
 		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
@@ -25,26 +25,27 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	}
 	switch {
 	case k.NoModules:
-		fmt.Fprintf(w, "Modules\tnone for this kernel; what is not loaded cannot be\n")
+		fmt.Fprintf(w, "Modules\tnone for this kernel: no more can be loaded\n")
 	case k.ModulesFrom == "":
 		fmt.Fprintf(w, "Modules\tthe root's own\n")
 	default:
 		fmt.Fprintf(w, "Modules\tcarried over from %s\n", short(k.ModulesFrom))
 	}
-	fmt.Fprintf(w, "Firmware\tdrivers keep what they loaded; what is loaded from now on is the root's\n")
+	fmt.Fprintf(w, "Firmware\tdrivers keep what they have loaded; from now on they load the root's\n")
 	if k.Microcode != "" {
-		fmt.Fprintf(w, "Microcode\trevision %s; only a boot of the kernel loads another one\n", k.Microcode)
+		fmt.Fprintf(w, "Microcode\trevision %s; only a full reboot loads another one\n", k.Microcode)
 	}
 	policyText(w, k)
 	for _, o := range k.Options {
-		fmt.Fprintf(w, "Options\t%s was loaded in %s %s; the root has %s\n", o.Module, short(o.Root), withText(o.Loaded), orNone(o.Now))
+		fmt.Fprintf(w, "Options\t%s was loaded in %s %s; the root has %s\n",
+			o.Module, short(o.Root), withText(o.Loaded), orNone(o.Now))
 	}
 	for _, s := range k.Sysctls {
-		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s and by no file any more\n", s.Key, s.Value, short(s.Root))
+		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s, and no longer by any file\n", s.Key, s.Value, short(s.Root))
 	}
 }
 
-// runsText tells whether the root's own kernel is the one that runs.
+// runsText returns whether the root's own kernel is the one that runs, to end a sentence.
 func runsText(own rootfs.Kernel, k agent.KernelStatus) string {
 	switch {
 	case own.Release != k.Release:

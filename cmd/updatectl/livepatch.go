@@ -9,28 +9,28 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
 func livepatchCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "livepatch",
-		Short: "Show, load and take back the live patches of the running kernel",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Short: "Show, load and take back live patches of the running kernel",
 	}
-	cmd.AddCommand(livepatchListCommand(c), livepatchApplyCommand(c), livepatchRevertCommand(c))
+	usage.Group(cmd, livepatchListCommand(c), livepatchApplyCommand(c), livepatchRevertCommand(c))
 	return cmd
 }
 
 func livepatchListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the live patches that the kernel has loaded or that are stored, and name the kernel",
-		Long: `List the live patches that the kernel has loaded or that are stored, with their state, what they fix and who vouches
-for them. The kernel is named as "releasectl livepatch add" wants it. The fixes of a live patch count when it is effective:
-switched on, and no task runs the old code any more.`,
-		Args: args(cobra.NoArgs),
+		Short: "List live patches that are loaded or stored",
+		Long: `List the live patches that the kernel has loaded or that are stored, with their
+state, what they fix and who vouches for them. The kernel is named as
+"releasectl livepatch add" takes it. A live patch fixes something once it is
+effective: switched on, with no task running the old code.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -52,11 +52,12 @@ func livepatchApplyCommand(c *cli) *cobra.Command {
 	var o agent.LivePatchOptions
 	cmd := &cobra.Command{
 		Use:   "apply [NAME]",
-		Short: "Fetch and load the live patches for the running kernel; nothing is restarted",
-		Long: `Fetch the published release, keep its live patches for the running kernel, and load what waits, in the order of the
-release. NAME loads one only, also one that was taken back or that made the host go down. A transition that has not ended
-by [livepatch] deadline is taken back, and the tasks that block it are named: exit code 12.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Short: "Fetch and load live patches; nothing is restarted",
+		Long: `Fetch the published release, keep its live patches for the running kernel, and
+load the one that waits. NAME loads that one, even if it was taken back or the
+host went down with it. A transition that has not ended by [livepatch] deadline
+is taken back, and the tasks that block it are named: exit code 12.`,
+		Args: usage.Arguments("[NAME]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 1 {
 				o.Name = given[0]
@@ -81,10 +82,10 @@ by [livepatch] deadline is taken back, and the tasks that block it are named: ex
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.Stored, "stored", false, "load what is stored, and ask no source")
-	f.StringVar(&o.From, "from", "", "take the release `REF` instead of the configured source")
-	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
-	f.BoolVar(&o.Unattended, "unattended", false, "for the unit at boot: do nothing where [livepatch] enabled is false")
+	f.BoolVar(&o.Stored, "stored", false, "load what is stored; ask no source")
+	f.StringVar(&o.From, "from", "", "take the release at `REF` instead of the configured source")
+	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
+	f.BoolVar(&o.Unattended, "unattended", false, "for the unit at boot: do nothing if [livepatch] enabled is false")
 	return cmd
 }
 
@@ -92,10 +93,11 @@ func livepatchRevertCommand(c *cli) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "revert [NAME]",
-		Short: "Take a live patch out of the kernel, or all that are stored; it is not loaded again by itself",
-		Long: `Take a live patch out of the kernel, or without NAME all that are stored, the last one first. It is not loaded again,
-neither by apply nor at boot, before "updatectl livepatch apply NAME".`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Short: "Take a live patch out of the kernel",
+		Long: `Take a live patch out of the kernel; without NAME, all that are stored, the
+last one first. It is not loaded again automatically, neither by apply nor at
+boot, until "updatectl livepatch apply NAME".`,
+		Args: usage.Arguments("[NAME]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			name := strings.Join(given, "")
 			a, err := c.agent()
@@ -117,20 +119,21 @@ neither by apply nor at boot, before "updatectl livepatch apply NAME".`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is at work")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
 	return cmd
 }
 
-// kernelFlags names the kernel as releasectl livepatch add wants it, for a publisher to paste.
+// kernelFlags names the kernel as "releasectl livepatch add" takes it, for a publisher to paste.
 func kernelFlags(w io.Writer, k agent.LiveKernel) {
 	if k.Release == "" {
-		return // who is not root is told less
+		return // users other than root see less
 	}
 	build := "none: no live patch can be bound to this kernel"
 	if k.BuildID != "" {
 		build = "--kernel-build-id " + k.BuildID
 	}
-	fmt.Fprintf(w, "Kernel\t--kernel-release %s --kernel-version '%s'\n", k.Release, k.Version)
+	fmt.Fprintf(w, "Kernel\t--kernel-release %s\n", k.Release)
+	fmt.Fprintf(w, "\t--kernel-version '%s'\n", k.Version)
 	fmt.Fprintf(w, "\t%s\n", build)
 }
 
@@ -144,7 +147,7 @@ func livePatchesText(w io.Writer, list []live.LivePatch) {
 	}
 }
 
-// blockersText tells what a transition waits for, with the stacks.
+// blockersText writes the tasks that a transition waits for, with their stacks.
 func blockersText(w io.Writer, blockers []livepatch.Blocker) {
 	for _, b := range blockers {
 		fmt.Fprintf(w, "  blocked by\t%s\n", b)
@@ -154,7 +157,7 @@ func blockersText(w io.Writer, blockers []livepatch.Blocker) {
 	}
 }
 
-// livePatchText is a live patch in a line.
+// livePatchText returns a live patch in a line of two cells.
 func livePatchText(p live.LivePatch) string {
 	words := []string{string(p.State)}
 	switch {
@@ -174,7 +177,7 @@ func livePatchText(p live.LivePatch) string {
 	return p.Name + "\t" + strings.Join(words, ", ")
 }
 
-// fixesText tells of every fix of the kernel.
+// fixesText writes the state of every fix of the kernel.
 func fixesText(w io.Writer, fixes []live.Fix) {
 	for _, x := range fixes {
 		fmt.Fprintf(w, "Fix\t%s  %s\n", x.CVE, fixText(x))
@@ -189,7 +192,7 @@ func fixText(x live.Fix) string {
 		}
 		return text
 	}
-	text := "open: needs another kernel" // a full reboot boots the host's, of which no release tells
+	text := "open: needs another kernel" // a full reboot boots the host's, which no release describes
 	if x.By != "" {
 		text += fmt.Sprintf(", or the live patch %s, which is %s", x.By, x.Reason)
 	}

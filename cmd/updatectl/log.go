@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -14,9 +15,18 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// newLogger makes the logger of one run: plain lines on stderr for a person, or entries with fields in the journal when
-// systemd runs this.
-func newLogger(stderr io.Writer, quiet, verbose bool) *zap.Logger {
+// inJournal reports whether stderr is the journal's: systemd runs this, and nobody reads it at a terminal.
+func inJournal(stderr io.Writer) bool {
+	f, ok := stderr.(*os.File)
+	if !ok || f != os.Stderr {
+		return false
+	}
+	is, err := journal.StderrIsJournalStream()
+	return err == nil && is
+}
+
+// newLogger returns the logger of one run: sentences on stderr for a person, or entries with fields in the journal.
+func newLogger(stderr io.Writer, inJournal, quiet, verbose bool) *zap.Logger {
 	level := zapcore.WarnLevel
 	switch {
 	case quiet:
@@ -24,57 +34,77 @@ func newLogger(stderr io.Writer, quiet, verbose bool) *zap.Logger {
 	case verbose:
 		level = zapcore.DebugLevel
 	}
-	if f, ok := stderr.(*os.File); ok {
-		if below, err := journal.StderrIsJournalStream(); err == nil && below && f == os.Stderr {
-			return zap.New(&journalCore{level: min(level, zapcore.InfoLevel)})
-		}
+	if inJournal {
+		return zap.New(&logCore{level: min(level, zapcore.InfoLevel), write: toJournal})
 	}
-	plain := zapcore.EncoderConfig{MessageKey: "msg", LevelKey: "level", ConsoleSeparator: " ", EncodeLevel: zapcore.LowercaseLevelEncoder}
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(plain), zapcore.AddSync(printable.Lines(stderr)), level))
+	return zap.New(&logCore{level: level, write: func(e zapcore.Entry, text string, _ map[string]any) error {
+		c := cli{}
+		_, err := io.WriteString(stderr, c.folded(logPrefix[e.Level]+printable.Text(text)+"\n"))
+		return err
+	}})
 }
 
-// journalCore writes entries to the journal with their fields (systemd.journal-fields(7)), so that
-// `journalctl UPDATECTL_ROOT=…` finds them.
-type journalCore struct {
+// logPrefix begins the lines that report no ordinary step.
+var logPrefix = map[zapcore.Level]string{zapcore.WarnLevel: "warning: ", zapcore.ErrorLevel: "error: "}
+
+// logCore writes each entry as a sentence.
+type logCore struct {
 	level  zapcore.Level
 	fields []zapcore.Field
+	write  func(e zapcore.Entry, text string, fields map[string]any) error
 }
 
-func (c *journalCore) Enabled(l zapcore.Level) bool { return l >= c.level }
+// Enabled reports whether entries of a level are written.
+func (c *logCore) Enabled(l zapcore.Level) bool { return l >= c.level }
 
-func (c *journalCore) With(fields []zapcore.Field) zapcore.Core {
-	return &journalCore{c.level, append(append([]zapcore.Field{}, c.fields...), fields...)}
+// With returns a core that adds fields to every entry.
+func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
+	return &logCore{c.level, slices.Concat(c.fields, fields), c.write}
 }
 
-func (c *journalCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+// Check adds the core to an entry that it writes.
+func (c *logCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}
 	return ce
 }
 
-func (c *journalCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	all := zapcore.NewMapObjectEncoder()
-	for _, f := range append(append([]zapcore.Field{}, c.fields...), fields...) {
+// Write writes an entry. Its fields end the sentence, in their order.
+func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	all, text := zapcore.NewMapObjectEncoder(), e.Message
+	for _, f := range slices.Concat(c.fields, fields) {
 		f.AddTo(all)
+		switch value, has := all.Fields[f.Key]; {
+		case !has: // an error that is nil
+		case f.Key == "error" || f.Key == "reason":
+			text += fmt.Sprintf(": %v", value)
+		default:
+			text += fmt.Sprintf(", %s %v", f.Key, value)
+		}
 	}
+	return c.write(e, text, all.Fields)
+}
+
+// Sync does nothing: nothing is kept back.
+func (c *logCore) Sync() error { return nil }
+
+// toJournal sends an entry to the journal with its fields (systemd.journal-fields(7)), so that
+// `journalctl UPDATECTL_ROOT=…` finds it.
+func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	vars := map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
-	text := e.Message
-	for name, value := range all.Fields {
+	for name, value := range fields {
 		vars["UPDATECTL_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))] = fmt.Sprint(value)
-		text += fmt.Sprintf(", %s %v", name, value)
 	}
 	return journal.Send(text, journalPriority[e.Level], vars)
 }
-
-func (c *journalCore) Sync() error { return nil }
 
 var journalPriority = map[zapcore.Level]journal.Priority{
 	zapcore.DebugLevel: journal.PriDebug, zapcore.InfoLevel: journal.PriInfo,
 	zapcore.WarnLevel: journal.PriWarning, zapcore.ErrorLevel: journal.PriErr,
 }
 
-// isTerminal tells whether w is a terminal, where bars make sense.
+// isTerminal reports whether w is a terminal, where bars make sense.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

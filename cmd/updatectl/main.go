@@ -11,11 +11,11 @@ import (
 
 func main() { os.Exit(execute(os.Stdout, os.Stderr)) }
 
-// execute runs the command line of this process, and cancels it by a signal; it returns the exit code.
+// execute runs the command line of this process and returns the exit code. A signal cancels the command.
 func execute(stdout, stderr io.Writer) int {
 	// A shutdown that this very process asked for must not cut its last words short: SIGTERM only cancels.
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as by nohup; else a session that is lost cancels, too, and nothing is left half done
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it; otherwise a lost session cancels, too
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)

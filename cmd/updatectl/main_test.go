@@ -25,12 +25,13 @@ import (
 	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/verify/printable"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute), "peak": peak})
+	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute, printable.Unwrap), "peak": peak})
 }
 
 // TestScripts runs testdata/*.txt: what a person types, sees and gets as exit code. Every script finds in $WORK:

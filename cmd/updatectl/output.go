@@ -4,23 +4,81 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/docker/go-units"
 
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// print writes the answer of a command: as one JSON document with its schema, or as text for a person. Whatever of it came
-// from outside is shown to a terminal and not obeyed by it.
+// print writes the answer of a command: as one JSON document with its schema, or as text for a person. What came from
+// outside is shown to a terminal and not obeyed by it.
 func (c *cli) print(command string, value any, text func(io.Writer)) error {
 	if c.output == "json" {
 		return c.printJSON(command, value)
 	}
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	text(printable.Lines(w))
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c.stdout, c.folded(table.String()))
+	return err
 }
+
+// folded returns text for people: with short digests, and no line wider than a terminal. Further lines of a value begin
+// below the first one.
+func (c *cli) folded(text string) string {
+	if c.unbroken {
+		return text
+	}
+	var out strings.Builder
+	for line := range strings.Lines(shortDigests(text)) {
+		line = strings.TrimRight(line, " \n")
+		out.WriteString(printable.Wrap(line, strings.Repeat(" ", hangingIndent(line))) + "\n")
+	}
+	return out.String()
+}
+
+// maxIndent is how far to the right further lines of a value may begin, so that there is room for it.
+const maxIndent = 36
+
+// hangingIndent returns the column at which the last cell of a table's line begins, within maxIndent. For a sentence, it
+// is two columns to the right of where the sentence begins.
+func hangingIndent(line string) int {
+	indent := len(line) - len(strings.TrimLeft(line, " ")) + len("  ")
+	column, spaces := 0, 2
+	for _, r := range line {
+		if r != ' ' && spaces >= 2 && column > 0 && column <= maxIndent {
+			indent = column
+		}
+		if spaces++; r != ' ' {
+			spaces = 0
+		}
+		column++
+	}
+	return indent
+}
+
+// fullDigest matches a sha256 as it names roots and blobs. One that pins a reference is needed in full.
+var fullDigest = regexp.MustCompile(`@?(\bsha256[-:])?\b[0-9a-f]{64}\b`)
+
+// shortDigests returns text with the beginning of each digest, which is enough to tell it apart.
+func shortDigests(text string) string {
+	return fullDigest.ReplaceAllStringFunc(text, func(d string) string {
+		if strings.HasPrefix(d, "@") {
+			return d
+		}
+		return d[:len(d)-64+shownDigits]
+	})
+}
+
+// shownDigits is how many hex digits of a digest people read.
+const shownDigits = 12
 
 // printJSON puts the schema in front of the fields of value.
 func (c *cli) printJSON(command string, value any) error {
@@ -43,26 +101,20 @@ type errorAnswer struct {
 	Code  int    `json:"exit_code"`
 }
 
-// complain writes an error and what to do about it; as JSON it is one document, too.
+// complain writes an error and what to do about it; as JSON, it is one document, too.
 func (c *cli) complain(err error) {
 	advice := hint(err)
 	if c.output == "json" {
 		c.printJSON("error", errorAnswer{err.Error(), advice, exitCode(err)})
 	}
-	fmt.Fprintf(c.stderr, "updatectl: %s\n", printable.Text(err.Error()))
+	io.WriteString(c.stderr, c.folded("updatectl: "+printable.Text(err.Error())+"\n"))
 	if advice != "" {
-		fmt.Fprintf(c.stderr, "hint: %s\n", advice)
+		io.WriteString(c.stderr, c.folded("hint: "+advice+"\n"))
 	}
 }
 
-// short is a root's identity as people read it: enough of the digest to tell roots apart.
-func short(root string) string {
-	const shown = len("sha256-") + 12
-	if len(root) > shown && strings.HasPrefix(root, "sha256-") {
-		return root[:shown]
-	}
-	return root
-}
+// short returns a root's identity as people read it: enough of the digest to tell roots apart.
+func short(root string) string { return shortDigests(root) }
 
 // signedBy names the signers in a line.
 func signedBy(vouchers []verify.Voucher) string {
@@ -88,16 +140,13 @@ func voucherText(v verify.Voucher) string {
 	return fmt.Sprintf("%s (%s)", v.Signer, strings.Join(details, "; "))
 }
 
-// bytesText writes a size the way df -h does, in powers of 1000.
-func bytesText(n int64) string {
-	const step = 1000
-	if n < step {
-		return fmt.Sprintf("%d B", n)
+// bytesText returns a size in powers of 1000, as df -H shows it.
+func bytesText(n int64) string { return units.HumanSize(float64(n)) }
+
+// countText returns a number of things.
+func countText(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
 	}
-	value, unit := float64(n), 0
-	for value >= step && unit < len("kMGT") {
-		value /= step
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", value, " kMGT"[unit])
+	return fmt.Sprintf("%d %s", n, many)
 }

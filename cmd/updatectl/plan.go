@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -16,9 +17,13 @@ func planCommand(c *cli) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Tell what apply would do, at which level, and why",
-		Long:  "Tell what apply would do: the level with its reasons, and what becomes of /etc. The image must be staged for\nthat (`updatectl stage`); before, plan tells what its manifest says. Exit codes are those of check;\nand 11, 12 or 22 when apply would end with that.",
-		Args:  args(cobra.NoArgs),
+		Short: "Show what apply would do, at which level, and why",
+		Long: `Show what apply would do: the level with its reasons, and what becomes of /etc.
+The image must be staged for that ("updatectl stage"); before, plan shows what
+its manifest says.
+
+Exit codes are those of check, and 11, 12 or 22 if apply would end with that.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -34,11 +39,11 @@ func planCommand(c *cli) *cobra.Command {
 			return planned(p)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "ask `REF` instead of the configured source")
+	cmd.Flags().StringVar(&from, "from", "", "ask for the image at `REF` instead of the configured source")
 	return cmd
 }
 
-// planned is the answer to a script: what apply would end with, if not with a switch.
+// planned returns the answer to a script: the exit code that apply would end with if it does not switch.
 func planned(p agent.Plan) error {
 	switch {
 	case !p.Newer && !p.Live:
@@ -58,16 +63,18 @@ func planText(w io.Writer, p agent.Plan) {
 		return
 	}
 	if p.Decision == nil && p.Staged {
-		fmt.Fprintf(w, "It is staged. The level, and what becomes of /etc, can be told on the host that runs.\n")
+		fmt.Fprintf(w, "It is staged. The level, and what becomes of /etc, are only known on the running host.\n")
 		return
 	}
 	if p.Decision == nil {
-		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan tells the level and what becomes of /etc.\n")
+		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan shows the level "+
+			"and what becomes of /etc.\n")
 		return
 	}
 	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
 	if p.Decision.Level == level.Full {
-		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot; that boots the host's and goes on into the root from there\n", p.Kernel)
+		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and "+
+			"continues into the root from there\n", p.Kernel)
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}
@@ -87,7 +94,8 @@ func decisionText(w io.Writer, d level.Decision) {
 }
 
 func etcText(w io.Writer, r etc.Report) {
-	fmt.Fprintf(w, "/etc\t%d of this host's changes are kept, %d conflicts\n", len(r.Kept), len(r.Conflicts))
+	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
+		countText(len(r.Kept), "change", "changes"), countText(len(r.Conflicts), "conflict", "conflicts"))
 	for _, conflict := range r.Conflicts {
 		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
 	}
@@ -96,7 +104,8 @@ func etcText(w io.Writer, r etc.Report) {
 		if n.Count > len(n.Samples) {
 			more = " …"
 		}
-		fmt.Fprintf(w, "  left behind\t%d differences: %s%s; [state] adopt takes along what it names\n", n.Count, strings.Join(n.Samples, ", "), more)
+		fmt.Fprintf(w, "  left behind\t%s: %s%s; [state] adopt takes over what it names\n",
+			countText(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)

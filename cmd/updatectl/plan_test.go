@@ -145,7 +145,7 @@ func TestKernelText(t *testing.T) {
 
 	k.NoModules = true
 	var out bytes.Buffer
-	if kernelText(&out, k); !strings.Contains(out.String(), "Modules\tnone for this kernel; what is not loaded cannot be\n") {
+	if kernelText(&out, k); !strings.Contains(out.String(), "Modules\tnone for this kernel: no more can be loaded\n") {
 		t.Errorf("a root without modules for the kernel is told as\n%s", out.String())
 	}
 }
@@ -158,7 +158,7 @@ func TestFixText(t *testing.T) {
 	}
 }
 
-// TestSwitchText: a switch under way is told with where it leads and where it ends.
+// TestSwitchText: a switch under way is shown with where it leads and where it ends.
 func TestSwitchText(t *testing.T) {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	root := "sha256-" + strings.Repeat("ab", 32)
@@ -170,9 +170,9 @@ func TestSwitchText(t *testing.T) {
 		{agent.Status{Phase: record.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host"}},
 			"Switching  to sha256-abababababab, version 2 since 10:00:00 (apply)\n"},
 		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
-			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00, the host goes back to host\n"},
+			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00,\n        the host rolls back to host\n"},
 		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
-			"Trying  host (going back); if it is not good by 10:01:00, the host stays\n"},
+			"Trying  host (rolling back); if it is not good by 10:01:00, the host stays\n"},
 	} {
 		var out bytes.Buffer
 		p := &cli{stdout: &out, output: "text"}
@@ -182,10 +182,37 @@ func TestSwitchText(t *testing.T) {
 	}
 }
 
-// TestDeafIsTheLast: that PID 1 did not answer is told where nothing else went wrong.
+// TestRootsText: each root is listed in one state.
+func TestRootsText(t *testing.T) {
+	id := func(digit string) string { return "sha256-" + strings.Repeat(digit, 64) }
+	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	c := &cli{stdout: &out, output: "text"}
+	err := c.print("status", nil, func(w io.Writer) {
+		rootsText(w, agent.Status{
+			Good: []agent.RootStatus{{Root: id("1"), Version: "1"}, {Root: id("2"), Version: "2"}, {Root: "host"}},
+			Bad: map[string]record.Bad{
+				id("1"): {Reason: "left by the operator", At: at, RolledBack: true},
+				id("3"): {Reason: "unhealthy", At: at},
+			},
+			NotReached: map[string]record.Failed{id("3"): {Times: 2, Reason: "stuck"}, id("4"): {Times: 1, Reason: "stuck"}},
+		})
+	})
+	const want = `Good         sha256-222222222222, version 2
+             host
+Left         sha256-111111111111, 2026-03-01 10:00: left by the operator
+Bad          sha256-333333333333, 2026-03-01 10:00: unhealthy
+Not reached  sha256-444444444444, once: stuck
+`
+	if err != nil || out.String() != want {
+		t.Errorf("got, %v,\n%swant\n%s", err, out.String(), want)
+	}
+}
+
+// TestDeafIsTheLast: that PID 1 did not answer is only reported if nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
-	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host comes back") {
-		t.Errorf("a boot of the kernel is told as %d, %s", exitCode(err), hint(err))
+	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host resumes its last good root") {
+		t.Errorf("an unexpected full reboot ends with %d, %s", exitCode(err), hint(err))
 	}
 	for want, err := range map[int]error{
 		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrDeaf),
@@ -202,14 +229,14 @@ func TestDeafIsTheLast(t *testing.T) {
 	}
 }
 
-// TestEtcText: what stays behind of the mutable host's /etc is told where somebody looks before the first apply.
+// TestEtcText: what the host root's /etc leaves behind is listed where somebody looks before the first apply.
 func TestEtcText(t *testing.T) {
 	for _, c := range []struct {
 		left etc.NotAdopted
 		want string
 	}{
-		{etc.NotAdopted{}, "/etc\t0 of this host's changes are kept, 0 conflicts\n"},
-		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}}, "  left behind\t2 differences: app.conf, motd; [state] adopt takes along what it names\n"},
+		{etc.NotAdopted{}, "/etc\t0 changes of this host kept, 0 conflicts\n"},
+		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}}, "  left behind\t2 differences: app.conf, motd; [state] adopt takes over what it names\n"},
 		{etc.NotAdopted{Count: 9, Samples: []string{"app/"}}, "  left behind\t9 differences: app/ …; "},
 	} {
 		var out bytes.Buffer

@@ -24,7 +24,7 @@ func (c *cli) follow(a *agent.Agent) (finish func(), err error) {
 	return c.followBars(a), nil
 }
 
-// followed does something long and shows how far it is.
+// followed runs a long step and shows its progress.
 func (c *cli) followed(do func(*agent.Agent) (agent.Applied, error)) (agent.Applied, error) {
 	a, err := c.agent()
 	if err != nil {
@@ -38,13 +38,13 @@ func (c *cli) followed(do func(*agent.Agent) (agent.Applied, error)) (agent.Appl
 	return do(a)
 }
 
-// everyStep is how often progress is written; more would only cost.
+// everyStep is how often progress is written.
 const everyStep = 200 * time.Millisecond
 
 func (c *cli) followJSON(a *agent.Agent) (func(), error) {
 	file := os.NewFile(uintptr(c.progressFD), "progress")
 	if _, err := file.Stat(); err != nil {
-		return nil, usageError{fmt.Errorf("cannot write progress: file descriptor %d is not open", c.progressFD)}
+		return nil, usageError{err: fmt.Errorf("cannot write progress: file descriptor %d is not open", c.progressFD)}
 	}
 	lines := json.NewEncoder(file)
 	var last agent.Progress
@@ -54,7 +54,7 @@ func (c *cli) followJSON(a *agent.Agent) (func(), error) {
 			return
 		}
 		last, at = p, time.Now()
-		lines.Encode(p) // a reader that went away is not the update's trouble
+		lines.Encode(p) // a reader that went away does not stop the update
 	}
 	return func() {}, nil
 }
@@ -65,7 +65,7 @@ func (c *cli) followBars(a *agent.Agent) func() {
 	var step string
 	finishBar := func() {
 		if bar != nil {
-			bar.Abort(false) // a bar that is full stays so; one that is not must not be waited for
+			bar.Abort(false) // a full bar stays full; Shutdown would wait for any other
 		}
 	}
 	a.Progress = func(p agent.Progress) {
@@ -74,7 +74,8 @@ func (c *cli) followBars(a *agent.Agent) func() {
 			step = p.Step
 			bar = bars.AddBar(p.Total,
 				mpb.PrependDecorators(decor.Name(p.Step, decor.WCSyncSpaceR)),
-				mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f"), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)))
+				mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f"), decor.Name("  "),
+					decor.AverageETA(decor.ET_STYLE_GO)))
 		}
 		bar.SetTotal(p.Total, false)
 		bar.SetCurrent(p.Done)

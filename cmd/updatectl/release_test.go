@@ -293,7 +293,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// find tells what is asked for, and which content is served for it.
+// find returns what is asked for, and which content is served for it.
 func (r *registry) find(mode, a, b, want string) (asked ocispec.Descriptor, served digest.Digest) {
 	if d := digest.Digest(want); d.Validate() == nil {
 		asked, served = ocispec.Descriptor{Digest: d, MediaType: r.mediaType(d)}, d

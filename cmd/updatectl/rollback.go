@@ -4,17 +4,19 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func rollbackCommand(c *cli) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "rollback [ROOT]",
-		Short: "Go back to the previous good root, or to the one named",
-		Long: `Go back to the previous good root, or to the one named: an identity that "updatectl status" lists, or "host" for the
-mutable root that updatectl was installed on. It runs with the /etc it had. The root that is left is not taken again by
-an unattended apply.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Short: "Roll back to the previous good root, or to ROOT",
+		Long: `Roll back to the previous good root, or to ROOT: an identity that "updatectl
+status" lists, or its beginning, or "host" for the host root. It runs with the
+/etc it had. An unattended apply does not take the root that is left again.`,
+		Args: usage.Arguments("[NAME]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			a, err := c.anyway()
 			if err != nil {
@@ -31,6 +33,6 @@ an unattended apply.`,
 			return c.print("rollback", done, func(w io.Writer) { appliedText(w, done) })
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is at work")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
 	return cmd
 }

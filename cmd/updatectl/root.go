@@ -7,14 +7,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
-// cli is what the flags that every command has come to, and where the answer goes.
+// cli holds the flags that every command has, and where the answer goes.
 type cli struct {
 	configFile string
 	root       string
@@ -25,100 +27,110 @@ type cli struct {
 
 	stdout, stderr io.Writer
 	log            *zap.Logger
+	// unbroken: the journal reads this, where a sentence is one line however long it is.
+	unbroken bool
+	// started: the command itself runs. What fails before that is a mistake on the command line.
+	started bool
 }
+
+// errInterrupted is what a command ends with after a signal.
+var errInterrupted = errors.New("interrupted; what was fetched is kept")
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c := &cli{stdout: stdout, stderr: stderr, log: zap.NewNop()}
-	cmd := c.command()
-	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
-	code := exitCode(err)
+	c := &cli{stdout: stdout, stderr: stderr, log: zap.NewNop(), unbroken: inJournal(stderr)}
+	root := newRoot(c)
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(ctx)
+	switch {
+	case err != nil && !c.started:
+		err = usageError{err, command.CommandPath()}
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) && !hasOutcome(err):
+		err = errInterrupted
+	}
 	if err != nil && !isAnswer(err) {
 		c.complain(err)
 	}
-	return code
+	return exitCode(err)
 }
 
-func (c *cli) command() *cobra.Command {
-	cmd := &cobra.Command{
+func newRoot(c *cli) *cobra.Command {
+	root := &cobra.Command{
 		Use:   "updatectl",
-		Short: "Keep this host on a signed image, and move it to the next one without rebooting the kernel",
-		Long: `updatectl keeps a Linux host on a signed operating system image. "updatectl apply" fetches the next image,
-verifies it, stages it beside the running one and moves userspace into it by systemd's soft reboot,
-while the kernel keeps running. "updatectl rollback" goes back.`,
+		Short: "Keep this host on a signed image, and update it without a full reboot",
+		Long: `updatectl keeps a Linux host on a signed operating system image.
+"updatectl apply" fetches the next image, verifies it, stages it beside the
+running one, and moves userspace into it by systemd's soft reboot, while the
+kernel keeps running. "updatectl rollback" returns to the root before.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          args(cobra.NoArgs),
 		Version:       buildVersion(),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
+			c.started = true
 			return c.prepare()
 		},
 	}
-	f := cmd.PersistentFlags()
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetUsageTemplate(usage.Template(root))
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage.FlagError(err) })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	f := root.PersistentFlags()
 	f.StringVar(&c.configFile, "config", "", "read this configuration `FILE` and no other")
 	f.StringVar(&c.root, "root", "/", "work on the tree below `DIR` instead of the running host")
-	f.StringVar(&c.output, "output", "text", "print the answer as `FORMAT`: text or json")
-	f.BoolVarP(&c.quiet, "quiet", "q", false, "print the answer only, no progress and no talk")
-	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is done, step by step")
+	f.StringVar(&c.output, "output", "text", "`FORMAT` of the answer: text or json")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "print the answer and errors only")
+	f.BoolVarP(&c.verbose, "verbose", "v", false, "report each step")
 	f.IntVar(&c.progressFD, "progress-fd", -1, "write progress as JSON lines to the open file descriptor `N`")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddGroup(&cobra.Group{ID: "update", Title: "Update:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "keep", Title: "Keep house:"})
-	add := func(group string, commands ...*cobra.Command) {
+	root.AddGroup(
+		&cobra.Group{ID: "update", Title: "Update:"},
+		&cobra.Group{ID: "look", Title: "Look:"},
+		&cobra.Group{ID: "maintenance", Title: "Maintenance:"},
+	)
+	inGroup := func(group string, commands ...*cobra.Command) []*cobra.Command {
 		for _, sub := range commands {
 			sub.GroupID = group
-			cmd.AddCommand(sub)
 		}
+		return commands
 	}
-	add("update", checkCommand(c), planCommand(c), stageCommand(c), applyCommand(c), rollbackCommand(c), livepatchCommand(c), confirmCommand(c))
-	add("look", statusCommand(c), historyCommand(c), verifyCommand(c), configCommand(c))
-	add("keep", gcCommand(c), pinCommand(c), unpinCommand(c))
-	cmd.AddCommand(agentCommand(c), versionCommand(c))
-	return cmd
+	return usage.Group(root, slices.Concat(
+		inGroup("update", checkCommand(c), planCommand(c), stageCommand(c), applyCommand(c), rollbackCommand(c),
+			livepatchCommand(c), confirmCommand(c)),
+		inGroup("look", statusCommand(c), historyCommand(c), verifyCommand(c), configCommand(c)),
+		inGroup("maintenance", gcCommand(c), pinCommand(c), unpinCommand(c)),
+		[]*cobra.Command{agentCommand(c), versionCommand(c)},
+	)...)
 }
 
-// prepare checks the common flags before any command runs.
+// prepare checks the flags that every command has.
 func (c *cli) prepare() error {
 	if c.output != "text" && c.output != "json" {
-		return usageError{fmt.Errorf("cannot print as %q: --output is text or json", c.output)}
+		return usageError{err: fmt.Errorf("--output is %q: use text or json", c.output)}
 	}
 	root, err := filepath.Abs(c.root)
 	if err != nil {
-		return usageError{err}
+		return usageError{err: err}
 	}
 	if st, err := os.Stat(root); err != nil || !st.IsDir() {
-		return usageError{fmt.Errorf("cannot work on %s: it is no directory", root)}
+		return usageError{err: fmt.Errorf("cannot work on %s: it is no directory", root)}
 	}
 	c.root = root
-	c.log = newLogger(c.stderr, c.quiet, c.verbose)
+	c.log = newLogger(c.stderr, c.unbroken, c.quiet, c.verbose)
 	return nil
 }
 
-// agent makes the agent that a command works with.
+// agent returns the agent that a command works with.
 func (c *cli) agent() (*agent.Agent, error) { return agent.New(c.root, c.configFile, c.log) }
 
-// anyway makes the agent for a command that has to do its work whatever the configuration says.
+// anyway returns the agent for a command that has to work with an invalid configuration, too.
 func (c *cli) anyway() (*agent.Agent, error) { return agent.NewAnyway(c.root, c.configFile, c.log) }
 
-// usageError is a mistake on the command line.
-type usageError struct{ error }
-
-func (u usageError) Unwrap() error { return u.error }
-
-// args turns cobra's complaint about arguments into a usage error.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
+// usageError is a mistake on the command line of a command, which is "" for any.
+type usageError struct {
+	err     error
+	command string
 }
 
-func isUsage(err error) bool {
-	var u usageError
-	return errors.As(err, &u)
-}
+func (u usageError) Error() string { return u.err.Error() }
+func (u usageError) Unwrap() error { return u.err }

@@ -74,7 +74,8 @@ func TestEveryMember(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if command, isAnswer := strings.CutSuffix(strings.TrimPrefix(name, "updatectl."), "/v1"); isAnswer && command != "record" {
+			command, isAnswer := strings.CutSuffix(strings.TrimPrefix(name, "updatectl."), "/v1")
+			if isAnswer && command != "record" {
 				var out bytes.Buffer
 				if err := (&cli{stdout: &out}).printJSON(command, v.Interface()); err != nil {
 					t.Fatal(err)
@@ -109,7 +110,8 @@ var samples = map[reflect.Type]any{
 
 // words are values for members that are plain strings and yet not any string.
 var words = map[string]string{
-	"event": record.EventStaged, "verb": record.VerbApply, "kind": "boot", "schema": "updatectl.record/v1", "verdict": "ok",
+	"event": record.EventStaged, "verb": record.VerbApply, "kind": "boot",
+	"schema": "updatectl.record/v1", "verdict": "ok",
 }
 
 // fill gives every exported field a value that is not zero, so that nothing is left out of the JSON.

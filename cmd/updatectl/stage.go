@@ -8,15 +8,19 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func stageCommand(c *cli) *cobra.Command {
 	var o agent.ApplyOptions
 	cmd := &cobra.Command{
 		Use:   "stage",
-		Short: "Fetch, verify and stage the published image, without switching to it",
-		Long:  "Fetch, verify and stage the published image, without switching to it.\nExit code 10 says that it, or a live patch for the running kernel, waits for `updatectl apply`, 0 that nothing does.",
-		Args:  args(cobra.NoArgs),
+		Short: "Fetch, verify and stage the published image",
+		Long: `Fetch, verify and stage the published image, without switching to it.
+
+Exit code 10: it, or a live patch for the running kernel, waits for "updatectl
+apply". Exit code 0: nothing does.`,
+		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Stage(cmd.Context(), o) })
 			if err != nil {
@@ -25,7 +29,7 @@ func stageCommand(c *cli) *cobra.Command {
 			switches, live := done.Root != done.From, live.Waiting(done.LivePatches)
 			err = c.print("stage", done, func(w io.Writer) {
 				for _, p := range live {
-					fmt.Fprintf(w, "The live patch %s is stored, and waits for `updatectl apply`.\n", p.Name)
+					fmt.Fprintf(w, "The live patch %s is stored and waits for `updatectl apply`.\n", p.Name)
 				}
 				if !switches && len(live) > 0 {
 					return
@@ -34,11 +38,12 @@ func stageCommand(c *cli) *cobra.Command {
 					fmt.Fprintf(w, "Nothing to do: %s runs already, version %s.\n", short(done.Root), done.Version)
 					return
 				}
-				new := "nothing new on disk"
+				added := "nothing new on disk"
 				if done.NewBytes > 0 {
-					new = bytesText(done.NewBytes) + " new on disk"
+					added = bytesText(done.NewBytes) + " new on disk"
 				}
-				fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(done.Root), known("version", done.Version), known("signed by", signedBy(done.Vouchers)), new)
+				fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(done.Root), detail("version", done.Version),
+					detail("signed by", signedBy(done.Vouchers)), added)
 				releaseText(w, "  ", done.Release)
 				badText(w, done.Bad)
 			})
@@ -48,8 +53,8 @@ func stageCommand(c *cli) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&o.From, "from", "", "stage the image `REF` instead of the configured source")
-	cmd.Flags().BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is at work")
+	cmd.Flags().StringVar(&o.From, "from", "", "stage the image at `REF` instead of the configured source")
+	cmd.Flags().BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
 	allowDowngrade(cmd.Flags(), &o)
 	return cmd
 }

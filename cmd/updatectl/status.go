@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -20,8 +21,8 @@ func statusCommand(c *cli) *cobra.Command {
 	var kernel bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell what runs, what is staged, what can be gone back to, and how the last switch ended",
-		Args:  args(cobra.NoArgs),
+		Short: "Show what runs, what is staged, and how the last switch ended",
+		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.anyway()
 			if err != nil {
@@ -41,11 +42,11 @@ func statusCommand(c *cli) *cobra.Command {
 			return c.print("status", s, func(w io.Writer) { statusText(w, s) })
 		},
 	}
-	cmd.Flags().BoolVar(&kernel, "kernel", false, "tell what soft reboots left old in the running kernel")
+	cmd.Flags().BoolVar(&kernel, "kernel", false, "show how the kernel differs from what the root wants")
 	return cmd
 }
 
-// timesText is how often something failed, before the reason of the last time.
+// timesText returns how often something failed, to go before the reason of the last time.
 func timesText(n int) string {
 	if n == 1 {
 		return "once"
@@ -56,30 +57,19 @@ func timesText(n int) string {
 func statusText(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
 	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
-		fmt.Fprintf(w, "\ta boot of the kernel landed here; `updatectl apply` goes on from %s\n", short(s.Good[0].Root))
+		fmt.Fprintf(w, "\ta full reboot landed here; `updatectl apply` continues from %s\n", short(s.Good[0].Root))
 	}
-	fmt.Fprintf(w, "Phase\t%s\n", s.Phase)
+	fmt.Fprintf(w, "Phase\t%s\n", phaseText(s))
 	switchText(w, s)
 	if s.Staged != nil && (s.Switch == nil || s.Switch.Target != s.Staged.Root) {
 		fmt.Fprintf(w, "Staged\t%s\n", rootText(*s.Staged))
 	}
-	for i, r := range s.Good {
-		label := "Good"
-		if i > 0 {
-			label = ""
-		}
-		fmt.Fprintf(w, "%s\t%s\n", label, rootText(r))
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.Bad)) {
-		fmt.Fprintf(w, "Bad\t%s\t%s: %s\n", short(id), s.Bad[id].At.Format("2006-01-02 15:04"), s.Bad[id].Reason)
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.NotReached)) {
-		fmt.Fprintf(w, "Not reached\t%s\t%s: %s\n", short(id), timesText(s.NotReached[id].Times), s.NotReached[id].Reason)
-	}
+	rootsText(w, s)
 	for _, id := range s.Pinned {
 		fmt.Fprintf(w, "Pinned\t%s\n", short(id))
 	}
-	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", s.Kernel.Release, bootedText(s.Kernel.BootedAt, time.Now()), softRebootsText(s.Kernel.SoftReboots), limitText(s.Kernel.RebootBy))
+	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", s.Kernel.Release, bootedText(s.Kernel.BootedAt, time.Now()),
+		softRebootsText(s.Kernel.SoftReboots), limitText(s.Kernel.RebootBy))
 	if s.Kernel.BuildID != "" {
 		fmt.Fprintf(w, "\tbuild id %s\n", s.Kernel.BuildID)
 	}
@@ -100,7 +90,8 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
 	}
 	if s.Resume != nil {
-		fmt.Fprintf(w, "Resume\t%s was set out for %d times after a boot of the kernel and is not good yet\n", short(s.Resume.Root), s.Resume.Attempts)
+		fmt.Fprintf(w, "Resume\t%s to resume %s after a full reboot failed\n",
+			countText(s.Resume.Attempts, "attempt", "attempts"), short(s.Resume.Root))
 	}
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
@@ -109,20 +100,56 @@ func statusText(w io.Writer, s agent.Status) {
 	healthText(w, s.Unhealthy)
 }
 
-// switchText tells of a switch under way: where the host goes, and where it ends when that is not good.
+// rootsText writes the roots that the host knows, each in one state: what the operator left or what was given up is not
+// listed as good, although it was once.
+func rootsText(w io.Writer, s agent.Status) {
+	label := "Good"
+	for _, r := range s.Good {
+		if _, bad := s.Bad[r.Root]; !bad {
+			fmt.Fprintf(w, "%s\t%s\n", label, rootText(r))
+			label = ""
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Bad)) {
+		label := "Bad"
+		if s.Bad[id].RolledBack {
+			label = "Left"
+		}
+		fmt.Fprintf(w, "%s\t%s, %s: %s\n", label, short(id), s.Bad[id].At.Format("2006-01-02 15:04"), s.Bad[id].Reason)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.NotReached)) {
+		if _, bad := s.Bad[id]; !bad {
+			failed := s.NotReached[id]
+			fmt.Fprintf(w, "Not reached\t%s, %s: %s\n", short(id), timesText(failed.Times), failed.Reason)
+		}
+	}
+}
+
+// phaseText returns the phase for people: a host is not in phase staged when what it staged was given up since.
+func phaseText(s agent.Status) string {
+	switch {
+	case s.Phase != record.PhaseStaged || s.Staged != nil:
+		return string(s.Phase)
+	case s.Booted.Root == switcher.HostRoot:
+		return string(record.PhaseIdle)
+	}
+	return string(record.PhaseGood)
+}
+
+// switchText writes a switch under way: where the host goes, and where it ends if that root does not become good.
 func switchText(w io.Writer, s agent.Status) {
 	if s.Switch == nil {
 		return
 	}
 	const clock = "15:04:05"
-	to := short(s.Switch.Target) + known("version", s.Switch.Version)
+	to := short(s.Switch.Target) + detail("version", s.Switch.Version)
 	if s.Phase != record.PhaseTrying {
 		fmt.Fprintf(w, "Switching\tto %s since %s (%s)\n", to, s.Switch.At.Format(clock), verbText(s.Switch.Verb))
 		return
 	}
 	end := "the host stays"
 	if s.Switch.Back != "" {
-		end = "the host goes back to " + short(s.Switch.Back)
+		end = "the host rolls back to " + short(s.Switch.Back)
 	}
 	by := ""
 	if !s.Switch.Deadline.IsZero() {
@@ -134,10 +161,10 @@ func switchText(w io.Writer, s agent.Status) {
 	}
 }
 
-// verbText is the verb of a switch for people.
+// verbText returns the verb of a switch for people.
 func verbText(verb string) string {
 	if verb == "back" {
-		return "going back"
+		return "rolling back"
 	}
 	return verb
 }
@@ -150,7 +177,7 @@ func rootText(r agent.RootStatus) string {
 	if r.Sequence > 0 {
 		words = append(words, fmt.Sprintf("sequence %d", r.Sequence))
 	}
-	if r.Name != "" {
+	if r.Name != "" && r.Name != r.Root {
 		words = append(words, r.Name)
 	}
 	if len(r.Vouchers) > 0 {
@@ -159,18 +186,18 @@ func rootText(r agent.RootStatus) string {
 	return strings.Join(words, ", ")
 }
 
-// softRebootsText counts the soft reboots that this kernel has seen; systemd before 256 does not count them.
+// softRebootsText returns how many soft reboots this kernel has seen; systemd before 256 does not count them.
 func softRebootsText(n int) string {
 	switch {
 	case n < 0:
-		return "its soft reboots are not counted by this systemd"
+		return "this systemd does not count soft reboots"
 	case n == 1:
 		return "1 soft reboot since it booted"
 	}
 	return fmt.Sprintf("%d soft reboots since it booted", n)
 }
 
-// bootedText tells when the kernel was booted and how long ago that is.
+// bootedText returns when the kernel was booted and how long ago that is.
 func bootedText(booted, now time.Time) string {
 	const aDay = 24 * time.Hour
 	if booted.IsZero() {
@@ -187,7 +214,7 @@ func bootedText(booted, now time.Time) string {
 	}
 }
 
-// limitText tells until when a kernel may go on with soft reboots.
+// limitText returns until when a kernel may go on with soft reboots.
 func limitText(rebootBy time.Time) string {
 	if rebootBy.IsZero() {
 		return ""

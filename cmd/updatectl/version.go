@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 // version is set by the build; `go install` leaves it to the module's own version.
@@ -22,7 +24,7 @@ func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of updatectl",
-		Args:  args(cobra.NoArgs),
+		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
 			return c.print("version", versionAnswer{v}, func(w io.Writer) { fmt.Fprintf(w, "updatectl %s\n", v) })

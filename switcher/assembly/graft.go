@@ -19,36 +19,36 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Graft is what is laid over a read-only image before it runs: what the host needs and the image lacks.
+// Graft is what the host needs and a read-only image lacks. It is laid over the image before that runs.
 type Graft struct {
-	// Agent is the path of the agent's static binary, or "" when the image has an agent of its own.
+	// Agent is the path of the agent's static binary; "" when the image has an agent.
 	Agent string
-	// Units are the agent's unit files, by their path below /usr/lib/systemd/system. A value that begins with "-> " is
-	// the target of a symbolic link.
+	// Units are the agent's unit files, by their path below /usr/lib/systemd/system. A value that begins with "-> " is the
+	// target of a symbolic link.
 	Units map[string]string
 	// MountPoints are the directories that must exist, as absolute paths.
 	MountPoints []string
-	// Stay lists the mounts that come with the root, as absolute paths. Nothing would mount them again if a switch fails
-	// and systemd comes back in this root, so they have to outlive a shutdown of userspace.
+	// Stay lists the mounts that come with the root, as absolute paths. They must outlive a soft reboot: nothing would
+	// mount them again if a switch fails and systemd starts this root again.
 	Stay []string
 }
 
-// The place of grafted files in the image.
+// Where grafted files are in the image.
 const (
 	AgentPath = "/usr/bin/updatectl"
 	unitDir   = "/usr/lib/systemd/system"
 )
 
-// Build writes the graft for the image tree at image into dir, which is replaced. Directories that the image has get
-// its attributes, because an overlay shows those of its upper layer. State lists the directories that will be mounted
-// over, so what lies below them needs no mount point in the image.
+// Build writes the graft for the image tree at image to dir, which is replaced when the graft is complete. Directories
+// that the image has get its attributes, because an overlay shows those of its upper layer. state lists the directories
+// that will be mounted over: what is below them needs no mount point in the image.
 func (g Graft) Build(image, dir string, state []string) (err error) {
 	tmp := dir + ".new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", tmp, err)
 	}
 	defer func() {
-		if err != nil { // it may be all the room that there was
+		if err != nil { // it may take the last free space
 			os.RemoveAll(tmp)
 		}
 	}()
@@ -80,10 +80,10 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 	return durable.SyncFS(filepath.Dir(dir))
 }
 
-// builder makes a tree in dir that is to lie over the one at image.
+// builder makes a tree in dir that is laid over the one at image.
 type builder struct{ image, dir string }
 
-// mountPoint makes p exist in the joined tree.
+// mountPoint makes sure that the joined tree has the directory p.
 func (b builder) mountPoint(p string, state []string) error {
 	full, resolved, err := b.resolve(p)
 	if err != nil {
@@ -94,9 +94,9 @@ func (b builder) mountPoint(p string, state []string) error {
 	case err == nil && st.IsDir():
 		return nil
 	case err == nil:
-		return fmt.Errorf("cannot mount at %s: the image has something there that is no directory", p)
+		return fmt.Errorf("cannot mount at %s: what the image has there is no directory", p)
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("cannot look at %s in the image: %w", p, err)
+		return fmt.Errorf("cannot look up %s in the image: %w", p, err)
 	}
 	if slices.ContainsFunc(state, func(s string) bool { return strings.HasPrefix(resolved, s+"/") }) {
 		return nil
@@ -104,7 +104,8 @@ func (b builder) mountPoint(p string, state []string) error {
 	return b.mirror(resolved)
 }
 
-// resolve follows the image's links, and never out of it. It returns where p is in this process and in the root.
+// resolve follows the image's symbolic links, none of which leads out of it. It returns the path of p in this process
+// and in the root.
 func (b builder) resolve(p string) (full, resolved string, err error) {
 	full, err = securejoin.SecureJoin(b.image, p)
 	if err != nil {
@@ -113,15 +114,15 @@ func (b builder) resolve(p string) (full, resolved string, err error) {
 	return full, "/" + strings.TrimPrefix(strings.TrimPrefix(full, b.image), "/"), nil
 }
 
-// stayMounted takes a mount unit out of what a shutdown stops, as systemd does by itself with / and /usr. A full one
-// still unmounts everything at its very end (systemd-shutdown(8)).
+// stayMounted keeps a soft reboot from stopping a mount unit, as systemd does automatically for / and /usr. A full
+// reboot still unmounts everything at its end (systemd-shutdown(8)).
 const stayMounted = "[Unit]\nDefaultDependencies=no\n"
 
-// unitOf is a unit file for a mount that has none. systemd reads the setting above for a unit without a file only if
-// nothing else named the unit before it saw the mount. What is mounted is never read: the mount is there first.
+// unitOf is the unit file of a mount that has none. Without a file, systemd reads the setting above only if no other
+// unit named this one before systemd saw the mount. What= is never used: the mount is already there.
 const unitOf = "[Unit]\nDescription=%[1]s, which came with the root\n[Mount]\nWhat=updatectl\nWhere=%[1]s\n"
 
-// stay keeps the mount at p through a shutdown of userspace.
+// stay keeps p mounted during a soft reboot.
 func (b builder) stay(p string) error {
 	_, resolved, err := b.resolve(p)
 	if err != nil {
@@ -143,14 +144,14 @@ func (b builder) stay(p string) error {
 	return nil
 }
 
-// mirror makes the directory p and its parents in the graft, with the attributes of the image's where it has them.
+// mirror makes the directory p and its parents in the graft, with the image's attributes where the image has them.
 func (b builder) mirror(p string) error {
 	if p != "/" {
 		if err := b.mirror(filepath.Dir(p)); err != nil {
 			return err
 		}
 	}
-	// The image may be named through a descriptor in /proc, which is a link itself: hence the dot.
+	// The image may be given as a descriptor in /proc, which is a link: hence the dot.
 	to, from := filepath.Join(b.dir, p), filepath.Join(b.image, p)+"/."
 	if rootfs.Exists(to) {
 		return nil
@@ -168,6 +169,7 @@ func (b builder) mirror(p string) error {
 	return copyAttributes(from, to, Owners{})
 }
 
+// agent grafts the agent and its units.
 func (b builder) agent(g Graft) error {
 	if err := b.mirror(filepath.Dir(AgentPath)); err != nil {
 		return err
@@ -193,8 +195,8 @@ func (b builder) agent(g Graft) error {
 	return nil
 }
 
-// HasGuard tells whether the tree has the unit that outlives a switch: systemd goes on with a unit only where the new root
-// has one of that name.
+// HasGuard reports whether the tree has the guard's unit: systemd keeps a unit running across a soft reboot only if the
+// new root has one of that name.
 func HasGuard(tree string) bool { return rootfs.Exists(filepath.Join(tree, unitDir, pid1.GuardUnit)) }
 
 func copyFile(from, to string, mode fs.FileMode) error {
@@ -211,12 +213,12 @@ func copyFile(from, to string, mode fs.FileMode) error {
 	return errors.Join(err, dst.Close())
 }
 
-// copyAttributes gives the file at to the owner, mode, time and extended attributes of the one at from. The owner comes
-// first, because a change of owner drops file capabilities and set-user-id bits.
+// copyAttributes copies the mode, times and extended attributes of a file, and its owner, translated. The owner comes
+// first, because chown(2) clears file capabilities and set-user-id bits.
 func copyAttributes(from, to string, owners Owners) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(from, &st); err != nil {
-		return fmt.Errorf("cannot look at %s: %w", from, err)
+		return fmt.Errorf("cannot read the attributes of %s: %w", from, err)
 	}
 	if err := unix.Lchown(to, int(owners.uid(st.Uid)), int(owners.gid(st.Gid))); err != nil {
 		return fmt.Errorf("cannot set the owner of %s: %w", to, err)
@@ -237,8 +239,8 @@ func copyAttributes(from, to string, owners Owners) error {
 }
 
 func copyXattrs(from, to string) error {
-	const longest = 64 << 10 // XATTR_LIST_MAX and XATTR_SIZE_MAX
-	list := make([]byte, longest)
+	const maxXattr = 64 << 10 // bytes; XATTR_LIST_MAX and XATTR_SIZE_MAX
+	list := make([]byte, maxXattr)
 	n, err := unix.Llistxattr(from, list)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
@@ -246,7 +248,7 @@ func copyXattrs(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("cannot list the extended attributes of %s: %w", from, err)
 	}
-	value := make([]byte, longest)
+	value := make([]byte, maxXattr)
 	for _, name := range strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
 		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
 			continue

@@ -1,5 +1,5 @@
-// Package assembly puts the next root together: the image, the graft laid over it, the host's state and /etc. It promises
-// that a root becomes visible to systemd only as a whole, and that nothing stays mounted when a step fails.
+// Package assembly puts the next root together: the image, the graft that is laid over it, the host's state and /etc.
+// It promises that systemd sees a root only when it is complete, and that nothing stays mounted when a step fails.
 package assembly
 
 import (
@@ -22,42 +22,46 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Next is a root to arm: what is mounted at / and what of the host is carried over into it.
+// Next is a root to arm: what is mounted at /, and what is carried over from the host.
 type Next struct {
-	// ID is the root's identity; HostRoot for the mutable host.
+	// ID is the root's identity; HostRoot for the host root.
 	ID string
 	// CFS, Objects, Graft and Etc are the composefs image, the object store, the graft and the merged /etc.
 	CFS, Objects, Graft, Etc string
-	// Persist lists the state paths that are carried over as the mounts the host has.
+	// Persist lists the state paths, which are carried over with everything mounted below them.
 	Persist []string
 	// Fstab lists the mount points in the fstab of the new root.
 	Fstab []string
-	// ImageOwned lists paths below a state path that describe the image and come from it, such as the package database.
+	// ImageOwned lists paths below a state path that come from the image because they describe it, such as the package
+	// database.
 	ImageOwned []string
-	// Seeded tells that the root ran before with this state: nothing is missing in it, and nothing is written to it.
+	// Seeded is whether the root has run with this state before, so that there is nothing to seed.
 	Seeded bool
-	// Owners translates the image's owners for seeding.
+	// Owners maps the image's uids and gids to the host's, for seeding.
 	Owners Owners
-	// HostMount is where the mutable host's root is kept mounted.
+	// HostMount is where the host root stays mounted.
 	HostMount string
-	// KernelRelease and KernelVersion are those of the running kernel, whose modules are carried over.
+	// KernelRelease and KernelVersion name the running kernel. Its modules are carried over.
 	KernelRelease, KernelVersion string
 }
 
-// assembly is where a root is put together; it becomes visible to systemd only as a whole.
+// assembly is where a root is put together, out of systemd's sight.
 const assembly = switcher.RunDir + "/next"
 
-// scratch is a mount point for the moment of a mount.
+// scratch is a mount point for parts of a root while they are joined.
 const scratch = switcher.RunDir + "/scratch"
 
-// Open joins the pristine image of the root for reading: no graft, no state, nothing attached.
+// Open returns the pristine image of the root for reading: without graft and state, and attached nowhere. The caller
+// closes it.
 func (n Next) Open() (*mount.Tree, error) {
-	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Source: switcher.SourcePrefix + n.ID, Scratch: scratch})
+	pristine := n
+	pristine.Graft = ""
+	return pristine.joinGraft()
 }
 
-// Preflight joins the image with its graft, for a look only, and tells whether systemd would take it.
+// Preflight joins the image with its graft, without attaching it, and returns an error if systemd would not accept it.
 func (n Next) Preflight() error {
-	root, err := n.join()
+	root, err := n.joinGraft()
 	if err != nil {
 		return err
 	}
@@ -65,13 +69,15 @@ func (n Next) Preflight() error {
 	return rootfs.Acceptable(root.Path())
 }
 
-// join joins the image with its graft into a detached tree.
-func (n Next) join() (*mount.Tree, error) {
-	return mount.Composefs(mount.Root{CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch})
+// joinGraft returns the image joined with its graft, as a detached tree.
+func (n Next) joinGraft() (*mount.Tree, error) {
+	return mount.Composefs(mount.Root{
+		CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch,
+	})
 }
 
-// Arm joins the root and mounts it at /run/nextroot. It must run when services have stopped and file systems are still
-// mounted, in PID 1's mount namespace. On any failure nothing is left mounted.
+// Arm joins the root and mounts it at /run/nextroot. It must run in PID 1's mount namespace, when services have stopped
+// and file systems are still mounted. After an error, nothing is armed and nothing stays mounted.
 func Arm(n Next) (err error) {
 	if err := Disarm(); err != nil {
 		return err
@@ -103,8 +109,7 @@ func Arm(n Next) (err error) {
 	return cloneTo(assembly, switcher.NextRoot, true)
 }
 
-// Disarm takes away whatever is mounted at /run/nextroot: systemd turns a plain reboot into a soft one as long as a
-// root is there.
+// Disarm unmounts whatever is at /run/nextroot: while a root is there, systemd turns every reboot into a soft reboot.
 func Disarm() error {
 	if err := mount.Detach(assembly); err != nil {
 		return fmt.Errorf("cannot disarm: %w", err)
@@ -118,11 +123,11 @@ func Disarm() error {
 	return nil
 }
 
-// Clear unmounts what a killed arming step left where it puts roots together. Only a shutdown may need that.
+// Clear unmounts what a killed arming step left behind. Only a full reboot needs that.
 func Clear() error { return errors.Join(mount.Detach(assembly), mount.Detach(scratch)) }
 
-// Armed returns the identity of the root mounted at /run/nextroot: "" when nothing is, and the mount's source when
-// it is the mutable host or somebody else armed it.
+// Armed returns the identity of the root mounted at /run/nextroot, "" when none is. It is the source of the mount if
+// that is the host root, or if somebody else armed it.
 func Armed() (string, error) {
 	mounts, err := mountinfo.GetMounts(facts.MountedAt(switcher.NextRoot))
 	if err != nil {
@@ -134,8 +139,9 @@ func Armed() (string, error) {
 	return strings.TrimPrefix(mounts[len(mounts)-1].Source, switcher.SourcePrefix), nil
 }
 
+// joinImage mounts an image root, with everything that is carried over into it, at assembly.
 func (n Next) joinImage() error {
-	root, err := n.join()
+	root, err := n.joinGraft()
 	if err != nil {
 		return err
 	}
@@ -143,14 +149,14 @@ func (n Next) joinImage() error {
 	if err := root.Attach(assembly); err != nil {
 		return err
 	}
-	// A path through the attached root would lead into what is mounted on it next; the copy stays as the image is.
+	// A path through the attached root would lead into what is mounted on it next; this copy stays as the image is.
 	image, err := mount.Clone(assembly, false)
 	if err != nil {
 		return err
 	}
 	defer image.Close()
-	// That copy can be read, but only Linux 6.15 and newer clone from what has no place. So this is cloned while nothing
-	// is mounted over it yet.
+	// That copy can be read, but only Linux 6.15 and newer can clone from a detached mount. So these paths are cloned from
+	// the attached root, before anything is mounted over them.
 	owned, err := n.cloneOwned()
 	defer owned.close()
 	if err != nil {
@@ -159,7 +165,7 @@ func (n Next) joinImage() error {
 	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
 		return err
 	}
-	if err := n.temporary(); err != nil {
+	if err := n.mountTmp(); err != nil {
 		return err
 	}
 	for _, p := range n.byDepth() {
@@ -167,7 +173,7 @@ func (n Next) joinImage() error {
 			return err
 		}
 	}
-	if err := owned.bring(); err != nil {
+	if err := owned.attach(); err != nil {
 		return err
 	}
 	if err := n.carryHost(); err != nil {
@@ -176,7 +182,7 @@ func (n Next) joinImage() error {
 	return n.carryModules()
 }
 
-// Mounts lists what [Arm] mounts in the root with this pristine image, besides its /etc.
+// Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc.
 func (n Next) Mounts(image string) []string {
 	paths := []string{n.HostMount}
 	for _, p := range n.Persist {
@@ -198,21 +204,21 @@ func (n Next) Mounts(image string) []string {
 	return paths
 }
 
-// byDepth orders the state paths so that /var comes before /var/log.
+// byDepth returns the state paths in an order in which /var comes before /var/log.
 func (n Next) byDepth() []string {
 	paths := slices.Clone(n.Persist)
 	slices.SortFunc(paths, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
 	return paths
 }
 
-// carryState mounts the host's p, with what is mounted below it, at the same place of the new root, after seeding what
-// the image brings there.
+// carryState mounts the host's p, with everything mounted below it, at the same path of the new root. First it seeds
+// what the image has there.
 func (n Next) carryState(p, image string) error {
 	if st, err := os.Stat(p); err != nil || !st.IsDir() {
 		return nil // the host has no such state
 	}
 	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
-		return err // a network file system, unmounted by now: the new root mounts it by its fstab
+		return err // a network file system, unmounted by now: the new root mounts it from fstab
 	}
 	if err := n.seedState(p, image); err != nil {
 		return err
@@ -221,7 +227,7 @@ func (n Next) carryState(p, image string) error {
 	if err != nil {
 		return err
 	}
-	// Where the image links /home into /var, the mount came along with /var.
+	// If the image links /home into /var, the mount came with /var.
 	if same, err := sameDirectory(p, at); err != nil || same {
 		return err
 	}
@@ -247,7 +253,7 @@ func (n Next) seedState(p, image string) error {
 			skip = append(skip, rel)
 		}
 	}
-	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory and not a link in /proc
+	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
 	return err
 }
 
@@ -263,10 +269,10 @@ func openDirInRoot(root, p string) (*os.File, error) {
 	return f, nil
 }
 
-// pathOf is a path to what a handle stands for, valid in this process while the handle is open.
+// pathOf returns a path to the file of a handle. It is valid in this process, while the handle is open.
 func pathOf(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
-// placeInRoot resolves p inside the assembled root and makes it a directory where that is possible.
+// placeInRoot returns where p is in the assembled root. It makes the directory if it is missing.
 func placeInRoot(p string) (string, error) {
 	at, err := securejoin.SecureJoin(assembly, p)
 	if err != nil {
@@ -281,8 +287,8 @@ func placeInRoot(p string) (string, error) {
 	return at, nil
 }
 
-// dropGrafted unmounts what the running image root had put into its state paths: the next one brings its own, and
-// mounts of a former root would pile up.
+// dropGrafted unmounts what the running image root has mounted in the state at this path: the next root mounts its own,
+// and mounts of former roots would pile up.
 func dropGrafted(at string) error {
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
 	if err != nil {
@@ -298,16 +304,18 @@ func dropGrafted(at string) error {
 	return nil
 }
 
-// owned are the paths of an image that lie below the state, each with a clone of what the image has there.
-type owned []ownedPath
+// ownedPaths are the paths below the state that come from the image.
+type ownedPaths []ownedPath
 
+// ownedPath is one of them, with a clone of what the image has there.
 type ownedPath struct {
 	path string
 	tree *mount.Tree
 }
 
-// cloneOwned clones them from the root at assembly, on which nothing is mounted yet.
-func (n Next) cloneOwned() (all owned, err error) {
+// cloneOwned clones the paths of ImageOwned from the root at assembly, while nothing is mounted on it. Also after an
+// error, the caller closes what it returns.
+func (n Next) cloneOwned() (all ownedPaths, err error) {
 	for _, p := range n.ImageOwned {
 		from, err := openDirInRoot(assembly, p)
 		if err != nil {
@@ -319,15 +327,15 @@ func (n Next) cloneOwned() (all owned, err error) {
 		tree, err := mount.Clone(pathOf(from), false)
 		from.Close()
 		if err != nil {
-			return all, fmt.Errorf("cannot take %s from the image: %w", p, err)
+			return all, fmt.Errorf("cannot carry %s over from the image: %w", p, err)
 		}
 		all = append(all, ownedPath{p, tree})
 	}
 	return all, nil
 }
 
-// bring mounts them over the state that the host keeps there.
-func (all owned) bring() error {
+// attach mounts them over the host's state.
+func (all ownedPaths) attach() error {
 	for _, o := range all {
 		at, err := placeInRoot(o.path)
 		if err != nil {
@@ -340,27 +348,27 @@ func (all owned) bring() error {
 	return nil
 }
 
-func (all owned) close() {
+func (all ownedPaths) close() {
 	for _, o := range all {
 		o.tree.Close()
 	}
 }
 
-// carryHost keeps the mutable host's root mounted, so that it can be gone back to.
+// carryHost keeps the host root mounted, so that the host can roll back to it.
 func (n Next) carryHost() error {
 	running, err := facts.MountedRoot()
 	if err != nil {
 		return err
 	}
 	if running != switcher.HostRoot {
-		return nil // the mount is below a state path and came along with it
+		return nil // the mount is below a state path and came with it
 	}
 	host, err := mount.Clone("/", false)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	if err := host.SetReadOnly(true); err != nil { // nobody should change it while an image runs
+	if err := host.SetReadOnly(true); err != nil { // nobody may change it while an image runs
 		return err
 	}
 	at, err := placeInRoot(n.HostMount)
@@ -370,7 +378,7 @@ func (n Next) carryHost() error {
 	return host.Attach(at)
 }
 
-// carryModules mounts the running kernel's modules where the image has none for it, or not for sure those of this build.
+// carryModules mounts the running kernel's modules, unless the image certainly has the modules of this build.
 func (n Next) carryModules() error {
 	if !n.needsModules(assembly) {
 		return nil
@@ -384,17 +392,19 @@ func (n Next) carryModules() error {
 
 func (n Next) modules() string { return "/usr/lib/modules/" + n.KernelRelease }
 
+// needsModules reports whether modules of the running kernel are at hand, and the root may lack them.
 func (n Next) needsModules(root string) bool {
 	running := rootfs.Kernel{Release: n.KernelRelease, Version: n.KernelVersion}
 	return facts.HaveModules(running) && !rootfs.Dir(root).Brings(running)
 }
 
-// temporary gives the root a /tmp of its own where it would otherwise be read-only.
-func (n Next) temporary() error {
+// mountTmp mounts a tmpfs at /tmp where that would otherwise be read-only.
+func (n Next) mountTmp() error {
 	if !n.needsTmp() {
 		return nil
 	}
-	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, [2]string{"mode", "1777"}, [2]string{"size", "50%"})
+	tmp, err := mount.Tmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
+		[2]string{"mode", "1777"}, [2]string{"size", "50%"})
 	if err != nil {
 		return err
 	}
@@ -406,13 +416,13 @@ func (n Next) temporary() error {
 	return tmp.Attach(at)
 }
 
-// needsTmp tells whether /tmp is neither state nor mounted by fstab. An image's own tmp.mount is not relied on: it may be
-// masked in /etc, and where it is not, systemd finds it mounted already.
+// needsTmp reports whether /tmp is neither state nor in fstab. The image's tmp.mount is not relied on: it may be masked
+// in /etc, and if it is not, systemd finds /tmp already mounted.
 func (n Next) needsTmp() bool {
 	return !slices.Contains(n.Persist, "/tmp") && !slices.Contains(n.Fstab, "/tmp")
 }
 
-// joinHost puts the mutable host back together: its root, and the state paths that are mounts of their own there.
+// joinHost mounts the host root at assembly, with the state paths that are separate mounts there.
 func (n Next) joinHost() error {
 	root, err := mount.Clone(n.HostMount, false)
 	if err != nil {
@@ -443,8 +453,8 @@ func (n Next) joinHost() error {
 	return nil
 }
 
-// sameDirectory tells whether the host's own directory is the state path already. A path that one side lacks needs no
-// mount either.
+// sameDirectory reports whether both paths are the same directory, or one of them does not exist: there is nothing to
+// mount then.
 func sameDirectory(p, at string) (bool, error) {
 	a, err := os.Stat(p)
 	if errors.Is(err, os.ErrNotExist) {
@@ -463,6 +473,7 @@ func sameDirectory(p, at string) (bool, error) {
 	return os.SameFile(a, b), nil
 }
 
+// cloneTo mounts a clone of the mount at from, as [mount.Clone] makes it, at the directory at.
 func cloneTo(from, at string, recursive bool) error {
 	tree, err := mount.Clone(from, recursive)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/updatectl/updatectl/durable"
 )
 
-// Owners maps the numeric owners of an image to those of the host, which may number the same names otherwise.
+// Owners maps the uids and gids of an image to those of the same names on the host. A number that is missing stays as
+// it is.
 type Owners struct{ UID, GID map[uint32]uint32 }
 
 func (o Owners) uid(id uint32) uint32 { return mappedID(o.UID, id) }
@@ -25,12 +26,12 @@ func mappedID(m map[uint32]uint32, id uint32) uint32 {
 	return id
 }
 
-// Seed brings directories that the image has at a state path and the host lacks, with their content. Nothing that
-// exists is touched: a file missing from a directory that the host has was perhaps removed on purpose. Skip lists
-// paths relative to the state path that are not seeded. It returns the seeded directories.
+// Seed copies the directories, with their content, that the image has at a state path and the host lacks. It returns
+// those directories, relative to the state path. Existing directories are not touched: a file that is missing there may
+// have been removed on purpose. skip lists paths, relative to the state path, that are not seeded.
 func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 	var seeded []string
-	var whole [][2]string // complete copies, by their temporary and their final names
+	var copies [][2]string // temporary and final names
 	err := filepath.WalkDir(image, func(from string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -50,7 +51,7 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 		switch {
 		case err == nil && st.IsDir():
 			return nil
-		case err == nil: // a link or a file of the host's stands there
+		case err == nil: // the host has a link or a file there
 			return fs.SkipDir
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
@@ -60,11 +61,11 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		whole = append(whole, [2]string{tmp, to})
+		copies = append(copies, [2]string{tmp, to})
 		return fs.SkipDir
 	})
-	if err == nil && len(whole) > 0 {
-		err = renameSeeded(whole, host)
+	if err == nil && len(copies) > 0 {
+		err = renameSeeded(copies, host)
 	}
 	if err != nil {
 		return seeded, fmt.Errorf("cannot seed %s: %w", host, err)
@@ -72,20 +73,21 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 	return seeded, nil
 }
 
-// renameSeeded gives copies their final names when all of them are on the disk: a directory that exists is never seeded again.
-func renameSeeded(whole [][2]string, host string) error {
+// renameSeeded syncs the copies to disk before it gives them their final names: an existing directory is never seeded
+// again.
+func renameSeeded(copies [][2]string, host string) error {
 	if err := durable.SyncFS(host); err != nil {
 		return err
 	}
-	for _, w := range whole {
-		if err := os.Rename(w[0], w[1]); err != nil {
+	for _, c := range copies {
+		if err := os.Rename(c[0], c[1]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// copyTree copies a directory beside its final place and returns where.
+// copyTree copies a directory next to its final place, and returns the temporary name.
 func copyTree(from, to string, owners Owners) (tmp string, err error) {
 	tmp = filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
 	if err := os.RemoveAll(tmp); err != nil {
@@ -120,10 +122,11 @@ func copyEntry(from, to string, d fs.DirEntry) error {
 	case 0:
 		return copyFile(from, to, 0o600)
 	}
-	return nil // no state is kept in sockets, pipes or devices of an image
+	return nil // sockets, pipes and devices of an image hold no state
 }
 
-// copyTreeAttributes runs after the content is complete, from the leaves up, so that times of directories stay.
+// copyTreeAttributes copies the attributes of a tree. It must run when the content is complete, and goes from the
+// leaves up, so that directories keep their times.
 func copyTreeAttributes(from, to string, owners Owners) error {
 	var paths []string
 	err := filepath.WalkDir(to, func(p string, _ fs.DirEntry, err error) error {

@@ -8,10 +8,9 @@ import (
 	"strings"
 )
 
-// DefaultAdopt is what the first image root takes over from the mutable host:
-// who the host is, how it is reached, who may work on it, and what it needs to
-// mount its disks and to fetch its next image. Service configuration is left
-// to the image. User databases are always merged by entry and need no line.
+// DefaultAdopt lists what the first image root takes over from the host root: its identity, its network, who may log
+// in, and what it needs to mount its disks and to fetch its next image. The configuration of services comes from the
+// image. User databases are always merged by entry and need no line here.
 var DefaultAdopt = []string{
 	// Identity.
 	"machine-id", "hostid", "hostname", "hosts",
@@ -27,19 +26,19 @@ var DefaultAdopt = []string{
 	"sudoers.d",
 	// Disks: without these the lines of fstab find nothing to mount.
 	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm",
-	// The agent itself, and the credentials and authorities it pulls with.
+	// The agent, and the credentials and certificates that it fetches with.
 	"updatectl", "containers/auth.json", "containers/certs.d", "docker/certs.d",
 	"systemd/system/updatectl*", "systemd/system/*.wants/updatectl*",
 }
 
-// ErrPattern is returned for an adopt entry that is not a path or glob below
-// /etc. It is a mistake in the configuration.
+// ErrPattern is returned for an entry of [Inputs.Adopt] that is not a path or glob below /etc: a mistake in the
+// configuration.
 var ErrPattern = errors.New("not a path or glob below /etc")
 
-// adoptList is a checked list of patterns.
+// adoptList is a list of patterns that newAdoptList has checked.
 type adoptList []string
 
-// newAdoptList checks patterns and accepts them with /etc/ in front as well.
+// newAdoptList checks patterns, which may begin with /etc/. The error is an ErrPattern.
 func newAdoptList(patterns []string) (adoptList, error) {
 	var list adoptList
 	for _, p := range patterns {
@@ -53,7 +52,7 @@ func newAdoptList(patterns []string) (adoptList, error) {
 	return list, nil
 }
 
-// has says whether a path, or a directory above it, is on the list.
+// has reports whether a path, or a directory above it, matches the list.
 func (l adoptList) has(name string) bool {
 	for ; name != "."; name = path.Dir(name) {
 		for _, pattern := range l {
@@ -65,9 +64,8 @@ func (l adoptList) has(name string) bool {
 	return false
 }
 
-// hostBase invents the old image a mutable host never had, so that adopting is
-// the same three-way merge: what is to be left behind counts as the old
-// image's (unchanged, hence replaced), what is to be adopted counts as local.
+// hostBase returns an invented old image for a host root, which makes adopting the same three-way merge: what is left
+// behind counts as the old image's (unchanged, so the new image replaces it), what is adopted counts as local.
 func hostBase(cur, next snapshot, adopt adoptList) snapshot {
 	base := snapshot{tree: listing{}, tables: hostTables(cur.tables, next.tables, next.shells)}
 	for name, e := range cur.tree {
@@ -78,27 +76,26 @@ func hostBase(cur, next snapshot, adopt adoptList) snapshot {
 	return base
 }
 
-// People's ids, as login.defs and systemd have them.
+// The range of people's ids, as in login.defs(5) and systemd.
 const (
 	firstHuman = 1000
 	lastHuman  = 59999
 )
 
-func human(id uint32) bool { return id >= firstHuman && id <= lastHuman }
+func isHuman(id uint32) bool { return id >= firstHuman && id <= lastHuman }
 
-// hostTables is the databases' half of hostBase: the host's entries without
-// its people, without their memberships, and without what makes root's own
-// login work.
+// hostTables returns the user databases for hostBase: the host's entries without its people, their group memberships,
+// and root's login data.
 func hostTables(cur, next tables, shells []string) tables {
 	people := map[string]bool{}
 	for _, n := range cur["passwd"].numbers() {
-		if human(n.id) {
+		if isHuman(n.id) {
 			people[n.name] = true
 		}
 	}
 	peopleGroups := map[string]bool{}
 	for _, n := range cur["group"].numbers() {
-		if human(n.id) {
+		if isHuman(n.id) {
 			peopleGroups[n.name] = true
 		}
 	}
@@ -118,20 +115,20 @@ func hostTables(cur, next tables, shells []string) tables {
 	return base
 }
 
-// humanNumber recognises the numeric form subuid(5) allows in place of a name.
+// humanNumber reports whether a name is the number of a person, which subuid(5) allows in place of a name.
 func humanNumber(name string) bool {
 	id, ok := parseID(name)
-	return ok && human(id)
+	return ok && isHuman(id)
 }
 
-// passwordSet tells a password somebody chose (or chose to have none, or
-// locked later) from the "nobody ever set one" of a fresh system.
+// passwordSet reports whether somebody set a password: also an empty one, or one that was locked later. A new system
+// has none.
 func passwordSet(hash string) bool {
 	return hash == "" || strings.Trim(hash, "!*") != ""
 }
 
-// forget makes a field of root count as changed on the host, by giving the
-// invented base the image's value.
+// forget makes a field of root count as a local change if set reports true for it: the invented base gets the image's
+// value.
 func (b tables) forget(file string, next tables, field int, set func(string) bool) {
 	t := b[file]
 	r, ok := t.get("root")

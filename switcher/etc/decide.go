@@ -6,30 +6,30 @@ import (
 	"slices"
 )
 
-// decide says for every path where it comes from.
+// decide returns where each path comes from, and adds the conflicts to the report.
 func decide(old, cur, next listing, adopting bool, rep *Report) map[string]side {
-	picks := map[string]side{}
+	sides := map[string]side{}
 	reasons := map[string]string{}
 	names := slices.Sorted(maps.Keys(everyPath(old, cur, next)))
 	for _, name := range names {
-		picks[name], reasons[name] = verdict(name, old, cur, next, adopting)
+		sides[name], reasons[name] = decidePath(name, old, cur, next, adopting)
 	}
-	// A local change needs the directories above it, whatever the image did to them.
+	// A local change needs its parent directories, whatever the image did to them.
 	for _, name := range slices.Backward(names) {
 		parent := path.Dir(name)
-		if picks[name] != current || name == "." || isDir(picks[parent], cur[parent], next[parent]) {
+		if sides[name] != current || name == "." || isDir(sides[parent], cur[parent], next[parent]) {
 			continue
 		}
-		if picks[parent] == image {
+		if sides[parent] == image {
 			reasons[parent] = "the image has no directory here any more; kept, something in it was changed here"
 		}
-		picks[parent] = current
+		sides[parent] = current
 	}
-	// What the image brings cannot go where the host has no directory.
+	// A file of the image needs a parent directory, which the host may have removed.
 	for _, name := range names {
 		parent := path.Dir(name)
-		if picks[name] == image && name != "." && !isDir(picks[parent], cur[parent], next[parent]) {
-			picks[name] = nowhere
+		if sides[name] == image && name != "." && !isDir(sides[parent], cur[parent], next[parent]) {
+			sides[name] = nowhere
 			if o, x := old[name], next[name]; !same(o, x, has(old, name), true) {
 				reasons[name] = "the image changes it, below a directory that was removed or replaced here; left out"
 			}
@@ -40,7 +40,7 @@ func decide(old, cur, next listing, adopting bool, rep *Report) map[string]side 
 			rep.conflict(name, reason)
 		}
 	}
-	return picks
+	return sides
 }
 
 func has(l listing, name string) bool { _, ok := l[name]; return ok }
@@ -55,12 +55,13 @@ func everyPath(sides ...listing) map[string]bool {
 	return names
 }
 
+// isDir reports whether the side that a path comes from has a directory there.
 func isDir(s side, cur, next entry) bool {
 	return s == current && cur.kind == kindDir || s == image && next.kind == kindDir
 }
 
-// verdict decides one path by itself, with the reason when it is a conflict.
-func verdict(name string, old, cur, next listing, adopting bool) (side, string) {
+// decidePath returns where a path comes from, regardless of others, and the reason if it is a conflict.
+func decidePath(name string, old, cur, next listing, adopting bool) (side, string) {
 	o, inO := old[name]
 	c, inC := cur[name]
 	x, inX := next[name]

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// maxFstab bounds what is read of an fstab.
+// maxFstab bounds the size of an fstab in bytes.
 const maxFstab = 1 << 20
 
-// imageMounts are the places the image itself fills. Left in fstab, the line
-// of / makes systemd-remount-fs apply the disk's options to an overlay (and
-// fail), and the others would put the old tree over the new one.
+// imageMounts are the mount points that the image provides, with the comment that disables their lines. With the line
+// of /, systemd-remount-fs would apply the disk's options to an overlay and fail; the others would mount the old tree
+// over the new one.
 var imageMounts = map[string]string{
 	"/":    "# updatectl: the root is an image: ",
 	"/usr": "# updatectl: /usr is part of the image: ",
 	"/etc": "# updatectl: /etc belongs to the root: ",
 }
 
-// FilterFstab comments out the lines that mount over the image and keeps all
-// others as they are. Filtering twice changes nothing.
+// FilterFstab returns an fstab in which the lines that mount over the image are commented out. All others stay as they
+// are; filtering again changes nothing.
 func FilterFstab(fstab []byte) []byte {
 	var out bytes.Buffer
 	for line := range bytes.Lines(fstab) {
@@ -33,11 +33,10 @@ func FilterFstab(fstab []byte) []byte {
 	return out.Bytes()
 }
 
-// FstabMountPoints lists the directories the lines of an fstab are mounted on,
-// sorted, without those the image fills and without the kernel's own trees,
-// where the root has nothing to provide. At most the first MiB is read.
+// FstabMountPoints returns the mount points in an fstab, sorted: without those that the image provides, and without
+// those below the kernel's own trees, where a root needs no directories. It reads at most the first MiB.
 func FstabMountPoints(r io.Reader) []string {
-	fstab, _ := io.ReadAll(io.LimitReader(r, maxFstab)) // what was read before an error is still true
+	fstab, _ := io.ReadAll(io.LimitReader(r, maxFstab)) // what was read before an error still counts
 	var points []string
 	for line := range bytes.Lines(fstab) {
 		point, ok := mountPoint(string(line))
@@ -49,7 +48,7 @@ func FstabMountPoints(r io.Reader) []string {
 	return slices.Compact(points)
 }
 
-// mountPoint gives the directory a line mounts on; swap and the like have none.
+// mountPoint returns the mount point of a line, and whether it has one; swap has none.
 func mountPoint(line string) (string, bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 2 || strings.HasPrefix(fields[0], "#") {
@@ -62,15 +61,15 @@ func mountPoint(line string) (string, bool) {
 	return path.Clean(point), true
 }
 
-// fstabEscapes are the ones of fstab(5).
+// fstabEscapes decodes the escapes of fstab(5).
 var fstabEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 func underKernelTree(point string) bool {
 	return slices.Contains([]string{"dev", "proc", "sys", "run"}, strings.Split(point, "/")[1])
 }
 
-// joinFstab is the adopted fstab: the host's lines, then those of the image
-// that mount somewhere the host says nothing about. Both are filtered.
+// joinFstab returns the adopted fstab: the host's lines, then those of the image for mount points that the host does
+// not have. Both must be filtered.
 func joinFstab(host, image []byte) []byte {
 	seen := map[string]bool{}
 	for line := range bytes.Lines(host) {

@@ -8,19 +8,18 @@ import (
 	"slices"
 )
 
-// ErrNoFreeID is returned when a new name of the image finds no number left.
+// ErrNoFreeID is returned when there is no free number for a new name of the image.
 var ErrNoFreeID = errors.New("no free id left in its range")
 
-// System ids that may be given to a name whose own number is taken on the
-// host. Distributions give theirs from the same range, from the top.
+// The range of system ids for names whose number is taken on this host. Distributions assign theirs from the top of the
+// same range.
 const (
 	firstSystem = 100
 	lastSystem  = 999
 )
 
-// ledger remembers every number that was ever given on this host, and to whom.
-// Files under /var outlive the users of one root; without it, a user of the
-// third image could own what a user of the first one left.
+// ledger has the owner of every uid and gid ever assigned here. Files under /var outlive the users of one root: without
+// the ledger, a user of the third image could own the files that a user of the first image left.
 type ledger struct {
 	Schema string            `json:"schema"`
 	Users  map[uint32]string `json:"users"`
@@ -29,9 +28,10 @@ type ledger struct {
 
 const ledgerSchema = "updatectl.ids/v1"
 
-// maxLedger bounds the file; it has some 20 bytes per name.
+// maxLedger bounds the file in bytes; a name needs some 20.
 const maxLedger = 4 << 20
 
+// parseLedger reads a ledger; nil is an empty one.
 func parseLedger(content []byte) (ledger, error) {
 	l := ledger{Users: map[uint32]string{}, Groups: map[uint32]string{}}
 	if content == nil {
@@ -53,11 +53,11 @@ func (l ledger) clone() ledger {
 
 func (l ledger) bytes() []byte {
 	l.Schema = ledgerSchema
-	b, _ := json.MarshalIndent(l, "", "  ") // maps of strings always marshal
+	b, _ := json.MarshalIndent(l, "", "  ") // cannot fail for maps of strings
 	return append(b, '\n')
 }
 
-// record adds the numbers of a side that is or will be the host's.
+// record adds the numbers that the host has, or is about to have.
 func (l ledger) record(t tables) {
 	for _, n := range t["passwd"].numbers() {
 		l.Users[n.id] = n.name
@@ -67,20 +67,19 @@ func (l ledger) record(t tables) {
 	}
 }
 
-// numbering is the outcome for one kind of name: which number each name has on
-// this host from now on.
+// numbering is the number that each user, or each group, has on this host from now on.
 type numbering map[string]uint32
 
 // nameSpace is one kind of number: the users with passwd, or the groups with group.
 type nameSpace struct {
 	kind, file     string // "user" or "group"; the database
 	old, cur, next *table
-	known          map[uint32]string // owner of every number ever assigned here
+	assigned       map[uint32]string // owner of every number ever assigned here
 }
 
 // spaceOf returns the names of one kind on all three sides.
-func spaceOf(kind, file string, old, cur, next tables, known map[uint32]string) nameSpace {
-	return nameSpace{kind, file, old[file], cur[file], next[file], known}
+func spaceOf(kind, file string, old, cur, next tables, assigned map[uint32]string) nameSpace {
+	return nameSpace{kind, file, old[file], cur[file], next[file], assigned}
 }
 
 // assign decides the numbers. A name that the host has keeps its own, a name that the host once had gets it back, and a
@@ -106,7 +105,7 @@ func (s nameSpace) assign(wish numbering, rep *Report) (numbering, error) {
 
 // ofHost returns the numbers of the names that the host has, and the owner of every number that it has or ever had.
 func (s nameSpace) ofHost(rep *Report) (out numbering, owner map[uint32]string) {
-	out, owner = numbering{"root": 0}, maps.Clone(s.known)
+	out, owner = numbering{"root": 0}, maps.Clone(s.assigned)
 	for _, n := range s.old.numbers() { // the name is gone from the host, its files may not be
 		if _, ok := owner[n.id]; !ok && !inTable(s.cur, n.name) {
 			owner[n.id] = n.name
@@ -128,9 +127,9 @@ func (s nameSpace) ofHost(rep *Report) (out numbering, owner map[uint32]string) 
 // others.
 func (s nameSpace) ofImage(out numbering, owner map[uint32]string) (homeless []numbered) {
 	former := numbering{}
-	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.known))) {
-		if owner[id] == s.known[id] {
-			former[s.known[id]] = id // the lowest, should there be several
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.assigned))) {
+		if owner[id] == s.assigned[id] {
+			former[s.assigned[id]] = id // the lowest, should there be several
 		}
 	}
 	image := numbering{}
@@ -177,11 +176,11 @@ func (s nameSpace) noteMoved(out numbering, rep *Report) {
 
 func inTable(t *table, key string) bool { _, ok := t.get(key); return ok }
 
-// freeID finds a number nobody has: for people upwards from 1000, else in the
-// system range from the top.
+// freeID returns a number without an owner: for people from 1000 upwards, for others wish if that is free, then from
+// the top of the system range. The error is ErrNoFreeID.
 func freeID(n numbered, owner map[uint32]string, wish numbering) (uint32, error) {
 	free := func(id uint32) bool { _, taken := owner[id]; return !taken }
-	if human(n.id) {
+	if isHuman(n.id) {
 		for id := uint32(firstHuman); id <= lastHuman; id++ {
 			if free(id) {
 				return id, nil
@@ -200,12 +199,12 @@ func freeID(n numbered, owner map[uint32]string, wish numbering) (uint32, error)
 	return 0, ErrNoFreeID
 }
 
-// translate maps the numbers of one side to this host's, by name.
+// translate returns the map from the numbers in a table to this host's, by name.
 func (n numbering) translate(t *table) map[uint32]uint32 {
 	m := map[uint32]uint32{}
 	for _, e := range t.numbers() {
 		if _, ok := m[e.id]; ok {
-			continue // the first name of a number is the one that is shown
+			continue // of several names with one number, the first counts
 		}
 		if id, ok := n[e.name]; ok {
 			m[e.id] = id
@@ -221,7 +220,7 @@ func mapped(m map[uint32]uint32, id uint32) uint32 {
 	return id
 }
 
-// renumber gives the databases of one side this host's numbers.
+// renumber returns the user databases of one side with this host's numbers.
 func renumber(t tables, users, groups numbering) tables {
 	out := tables{}
 	for file, table := range t {
@@ -240,7 +239,7 @@ func renumber(t tables, users, groups numbering) tables {
 	return out
 }
 
-// setID changes a number, and leaves the line alone when it means the same.
+// setID sets a number. A line that has it already is unchanged, however it is written.
 func (t *table) setID(key string, field int, id uint32) {
 	r, _ := t.get(key)
 	if have, _ := parseID(r.fields[field]); have == id {

@@ -1,27 +1,23 @@
-// Package etc answers one question: what is the /etc of the next root? The
-// promise: nothing that was changed on the host is lost without being named.
+// Package etc makes the /etc of the next root. It promises that no local change is lost without being named in the
+// report.
 //
-// It is a three-way merge of the old image's /etc, the running /etc and the
-// new image's /etc. What the host did not change is the new image's, what it
-// changed stays, and where both changed something the host wins and a
-// [Conflict] is listed. A host that does not run an image yet has no old image
-// to compare with: a list of paths is adopted ([DefaultAdopt]), the rest is
-// the image's and is counted in [Report.NotAdopted].
+// It is a three-way merge of the old image's /etc, the running /etc and the new image's /etc. What the host did not
+// change comes from the new image, what it changed stays, and where both changed something, the host's version stays
+// and a [Conflict] is listed. A host that does not run an image yet has no old image to compare with: a list of paths
+// is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
 //
 // Some files have rules of their own:
 //
-//   - passwd, group, shadow, gshadow, subuid and subgid merge by entry and
-//     field. Numbers follow the host, because the files under /var carry them:
-//     a name keeps its number, a new name gets one that nobody ever had here
-//     ([Inputs.Ledger]), and the image's files in /etc are given the host's
-//     numbers. Lines that are not understood are carried verbatim.
+//   - passwd, group, shadow, gshadow, subuid and subgid are merged by entry and field. The host's numbers win, because
+//     the files under /var have them: a name keeps its number, a new name gets one that no other name ever had here
+//     ([Inputs.Ledger]), and the image's files in /etc get the host's numbers. Lines that cannot be parsed are kept
+//     verbatim.
 //   - fstab never mounts over the image ([FilterFstab]).
-//   - machine-id, SSH host keys and the like are the host's for good, also
-//     when the image brings some.
-//   - os-release, ld.so.cache and .updated describe the image and are its own.
+//   - machine-id, SSH host keys and the like always stay the host's, even if the image brings some.
+//   - os-release, ld.so.cache and .updated describe the image and always come from it.
 //
-// The decision ([Plan]) reads and never writes. [Merge] takes the same
-// decision and builds the directory; nothing half-done carries its final name.
+// [Plan] decides and writes nothing. [Merge] makes the same decision and builds the directory, which gets its final
+// name only when it is complete.
 package etc
 
 import (
@@ -37,23 +33,22 @@ import (
 	"strings"
 )
 
-// Inputs are the directories a merge reads. They may be /proc/self/fd/N.
+// Inputs are the directories that a merge reads, which may be given as /proc/self/fd/N, and its settings.
 type Inputs struct {
 	Old     string // pristine /etc of the old image; "" on a host that runs no image
 	Current string // running /etc
 	Next    string // pristine /etc of the new image
 
-	// Adopt is what a host without an old image brings along: paths and globs
-	// relative to /etc, a directory with all below it. nil means DefaultAdopt.
+	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
+	// everything below it. nil means DefaultAdopt.
 	Adopt []string
 
-	// Ledger is the file that remembers which uid and gid was ever whose on
-	// this host. Merge keeps it up to date, Plan only reads it. It must outlive
-	// every root; "" remembers nothing beyond Current and Old.
+	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
+	// must outlive every root. With "", only the numbers in Current and Old are known.
 	Ledger string
 }
 
-// Plan says what Merge would do.
+// Plan returns what [Merge] would do. The errors are ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file system.
 func Plan(in Inputs) (Report, error) {
 	out, err := read(in)
 	if err != nil {
@@ -62,12 +57,12 @@ func Plan(in Inputs) (Report, error) {
 	return out.report, nil
 }
 
-// maxAttempts is how often a merge starts over when a file of the running
-// /etc goes away between being listed and being copied.
+// maxAttempts is how often a merge is tried when a file of the running /etc vanishes between being listed and being
+// copied.
 const maxAttempts = 3
 
-// Merge builds the /etc of the next root as dst, durably, and replaces what
-// was there. On an error dst is as it was.
+// Merge builds the /etc of the next root at dst, durably, and replaces what was there. After an error, dst is
+// unchanged. The errors are those of [Plan].
 func Merge(in Inputs, dst string) (Report, error) {
 	for attempt := 1; ; attempt++ {
 		rep, err := merge(in, dst)
@@ -91,7 +86,7 @@ func merge(in Inputs, dst string) (Report, error) {
 		return Report{}, err
 	}
 	if in.Ledger != "" {
-		// Before the directory: a number is never given out unrecorded.
+		// Before the directory, so that no number is in use that is not recorded.
 		if err := writeLedger(in.Ledger, out.ledger); err != nil {
 			return Report{}, err
 		}
@@ -108,7 +103,7 @@ func sameDir(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(ai, bi)
 }
 
-// read loads the sides and decides.
+// read reads the three sides and decides.
 func read(in Inputs) (*outcome, error) {
 	patterns := in.Adopt
 	if patterns == nil {
@@ -118,7 +113,7 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := readLedger(in.Ledger)
+	numbers, err := readLedger(in.Ledger)
 	if err != nil {
 		return nil, err
 	}
@@ -131,16 +126,16 @@ func read(in Inputs) (*outcome, error) {
 		return nil, err
 	}
 	if in.Old == "" {
-		return resolve(nil, cur, next, adopt, known)
+		return resolve(nil, cur, next, adopt, numbers)
 	}
 	old, err := readSnapshot(in.Old)
 	if err != nil {
 		return nil, err
 	}
-	return resolve(&old, cur, next, nil, known)
+	return resolve(&old, cur, next, nil, numbers)
 }
 
-// side says where a path of the result comes from.
+// side is where a path of the result comes from.
 type side byte
 
 const (
@@ -149,16 +144,16 @@ const (
 	image
 )
 
-// pick is one path of the result.
-type pick struct {
+// resultPath is one path of the result.
+type resultPath struct {
 	side    side
 	entry   entry
-	content []byte // of a file merged by content; nil is copied from its side
+	content []byte // of a file that is merged by content; nil when it is copied from its side
 }
 
 // outcome is the whole decision.
 type outcome struct {
-	picks  map[string]pick
+	paths  map[string]resultPath
 	ledger ledger
 	report Report
 }
@@ -169,22 +164,22 @@ type hostView struct {
 	tables tables
 }
 
-// resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt lists
-// what counts as a local change.
-func resolve(old *snapshot, cur, next snapshot, adopt adoptList, known ledger) (*outcome, error) {
-	out := &outcome{picks: map[string]pick{}, ledger: known.clone()}
+// resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
+// lists what counts as a local change.
+func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers ledger) (*outcome, error) {
+	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.clone()}
 	rep := &out.report
 	adopting := old == nil
 	base := baseOf(old, &cur, &next, adopt, rep)
-	// Numbers first, so that everything after compares in the host's.
-	o, c, x, err := renumberSides(base, cur, next, known, rep)
+	// Numbers first: everything after compares the host's.
+	o, c, x, err := renumberSides(base, cur, next, numbers, rep)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range cur.mounts {
 		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
 		for name, e := range o.tree {
-			if under(name, m) {
+			if isUnder(name, m) {
 				c.tree[name] = e
 			}
 		}
@@ -200,16 +195,16 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, known ledger) (
 	for name, s := range sides {
 		switch s {
 		case current:
-			out.picks[name] = pick{side: s, entry: c.tree[name]}
+			out.paths[name] = resultPath{side: s, entry: c.tree[name]}
 		case image:
-			out.picks[name] = pick{side: s, entry: x.tree[name]}
+			out.paths[name] = resultPath{side: s, entry: x.tree[name]}
 		}
 	}
 	for _, file := range databases {
 		out.placeTable(file, merged[file], cur, next, c.tree, x.tree, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
-	summarize(rep, out.picks, o.tree, c.tree, x.tree, adopting)
+	summarize(rep, out.paths, o.tree, c.tree, x.tree, adopting)
 	noteShells(rep, merged["passwd"], next.tables["passwd"], next.shells)
 	for _, s := range []snapshot{cur, next} {
 		rep.Notes = append(rep.Notes, s.notes...)
@@ -233,12 +228,12 @@ func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
 }
 
 // renumberSides returns the three sides in this host's numbers. The error is an ErrNoFreeID.
-func renumberSides(old, cur, next snapshot, known ledger, rep *Report) (o, c, x hostView, err error) {
-	groups, err := spaceOf("group", "group", old.tables, cur.tables, next.tables, known.Groups).assign(nil, rep)
+func renumberSides(old, cur, next snapshot, numbers ledger, rep *Report) (o, c, x hostView, err error) {
+	groups, err := spaceOf("group", "group", old.tables, cur.tables, next.tables, numbers.Groups).assign(nil, rep)
 	if err != nil {
 		return o, c, x, err
 	}
-	users, err := spaceOf("user", "passwd", old.tables, cur.tables, next.tables, known.Users).assign(groups, rep)
+	users, err := spaceOf("user", "passwd", old.tables, cur.tables, next.tables, numbers.Users).assign(groups, rep)
 	if err != nil {
 		return o, c, x, err
 	}
@@ -250,10 +245,9 @@ func renumberSides(old, cur, next snapshot, known ledger, rep *Report) (o, c, x 
 	return view(old), c, view(next), nil
 }
 
-// prepare makes the sides comparable where content is merged and not chosen:
-// of a database only the metadata counts for the tree, of fstab what is left
-// after filtering. A database that is not an ordinary file on some side, a
-// link into /usr perhaps, is taken as a whole on all.
+// prepare makes the sides comparable where content is merged: of a user database, the tree compares only the metadata;
+// of fstab, what is left after filtering. A database that is not an ordinary file on every side, but for example a link
+// into /usr, is taken as a whole.
 func prepare(sides []*snapshot, rep *Report) {
 	for _, file := range databases {
 		odd := slices.ContainsFunc(sides, func(s *snapshot) bool {
@@ -279,28 +273,29 @@ func prepare(sides []*snapshot, rep *Report) {
 	}
 }
 
+// setSum replaces the checksum that the tree has for a file.
 func (s *snapshot) setSum(name string, e entry, sum string) {
 	e.sum = sum
 	s.tree = maps.Clone(s.tree)
 	s.tree[name] = e
 }
 
-// identity is what makes a host itself. An image that brings some of it (many
-// builders leave their SSH host keys in) must not change who the host is.
-var identity = adoptList{"machine-id", "hostid", "ssh/ssh_host_*", "iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn"}
+// identity is what tells this host from others. An image that brings some of it (many builds leave SSH host keys in it)
+// must not change it.
+var identity = adoptList{
+	"machine-id", "hostid", "ssh/ssh_host_*", "iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn",
+}
 
-// ofImage is what describes the image: a stale loader cache or time stamp
-// would be wrong for every program of the new one.
+// ofImage is what describes the image: a loader cache or time stamp of another image would be wrong for this one.
 var ofImage = adoptList{"os-release", "ld.so.cache", ".updated"}
 
-// backups of the databases are written by passwd(1) and friends; whichever is
-// there is as good.
+// backups are copies of the user databases that passwd(1) and the like write. Either side's will do.
 var backups = adoptList{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}
 
-// keptOwners are the numbers that own what is kept because it is local.
-func keptOwners(picks map[string]side, old, cur listing) owners {
+// keptOwners returns the numbers that own the local files that are kept.
+func keptOwners(sides map[string]side, old, cur listing) owners {
 	used := owners{map[uint32]bool{}, map[uint32]bool{}}
-	for name, s := range picks {
+	for name, s := range sides {
 		if s == current && !same(cur[name], old[name], true, has(old, name)) {
 			used.uids[cur[name].uid] = true
 			used.gids[cur[name].gid] = true
@@ -309,22 +304,22 @@ func keptOwners(picks map[string]side, old, cur listing) owners {
 	return used
 }
 
-// placeTable puts a merged database into the result.
+// placeTable puts a merged user database into the result.
 func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTree, nextTree listing, adopting bool) {
 	if cur.tables[file] == nil && next.tables[file] == nil {
 		return
 	}
 	if t == nil {
-		delete(out.picks, file)
+		delete(out.paths, file)
 		return
 	}
-	p, ok := out.picks[file]
+	p, ok := out.paths[file]
 	if !ok {
-		p = pick{current, curTree[file], nil}
+		p = resultPath{current, curTree[file], nil}
 		if !has(curTree, file) {
-			p = pick{image, nextTree[file], nil}
+			p = resultPath{image, nextTree[file], nil}
 		}
-		if p.entry.kind == 0 { // only mounted on the host, and not in the image
+		if p.entry.kind == 0 { // mounted on the host, and not in the image
 			p.entry = entry{kind: kindFile, mode: 0o600}
 		}
 	}
@@ -339,7 +334,7 @@ func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTre
 	default:
 		p.entry.mtime = curTree[file].mtime
 	}
-	out.picks[file] = p
+	out.paths[file] = p
 	if !bytes.Equal(p.content, next.text[file]) {
 		out.report.Kept = append(out.report.Kept, file)
 	}
@@ -348,9 +343,9 @@ func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTre
 	}
 }
 
-// placeFstab filters fstab, and joins both sides' lines when it is adopted.
+// placeFstab puts the filtered fstab into the result; with join, the lines of both sides.
 func (out *outcome) placeFstab(cur, next snapshot, join bool) {
-	p, ok := out.picks["fstab"]
+	p, ok := out.paths["fstab"]
 	if !ok || p.entry.kind != kindFile {
 		return
 	}
@@ -365,10 +360,10 @@ func (out *outcome) placeFstab(cur, next snapshot, join bool) {
 	if join && p.side == current {
 		p.content = joinFstab(p.content, FilterFstab(next.text["fstab"]))
 	}
-	out.picks["fstab"] = p
+	out.paths["fstab"] = p
 }
 
-// noteShells warns of a person's login that the image cannot serve.
+// noteShells reports the people whose login shell is not in the image.
 func noteShells(rep *Report, merged, fromImage *table, shells []string) {
 	if len(shells) == 0 {
 		return
@@ -380,18 +375,17 @@ func noteShells(rep *Report, merged, fromImage *table, shells []string) {
 			continue
 		}
 		noLogin := path.Base(shell) == "nologin" || path.Base(shell) == "false"
-		if (n.name == "root" || human(n.id)) && shell != "" && !noLogin && !slices.Contains(shells, shell) {
+		if (n.name == "root" || isHuman(n.id)) && shell != "" && !noLogin && !slices.Contains(shells, shell) {
 			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.name))
 		}
 	}
 }
 
-// summarize lists what was decided. A directory that is new or goes as a whole
-// stands for what is below it.
-func summarize(rep *Report, picks map[string]pick, old, cur, next listing, adopting bool) {
+// summarize lists what was decided. A directory that is added or removed as a whole stands for everything below it.
+func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing, adopting bool) {
 	whole := map[*[]string]string{}
 	list := func(to *[]string, name string, asWhole bool) {
-		if above, ok := whole[to]; ok && under(name, above) {
+		if above, ok := whole[to]; ok && isUnder(name, above) {
 			return
 		}
 		if asWhole {
@@ -407,7 +401,7 @@ func summarize(rep *Report, picks map[string]pick, old, cur, next listing, adopt
 		_, inO := old[name]
 		c, inC := cur[name]
 		x, inX := next[name]
-		p := picks[name]
+		p := paths[name]
 		differs := !same(c, x, inC, inX)
 		switch {
 		case p.side == current && !inX && !inO:
@@ -427,7 +421,7 @@ func summarize(rep *Report, picks map[string]pick, old, cur, next listing, adopt
 	}
 }
 
-// byPath sorts so that what is below a directory follows it directly.
+// byPath compares paths so that the content of a directory follows it directly.
 func byPath(a, b string) int {
 	return cmp.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
 }

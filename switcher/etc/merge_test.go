@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// tree is a side in short: "a/b": "content", "d/": "", "l": "-> target".
-// A mode other than the usual one is written "content|600".
+// tree is one side in short form: "a/b": "content", "d/": "", "l": "-> target". A mode other than the usual one is
+// written "content|600".
 type tree map[string]string
 
-// side makes a snapshot of a tree without touching a disk.
+// side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
 	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: tables{}, text: map[string][]byte{}}
 	for name, value := range t {
@@ -52,11 +52,10 @@ func (t tree) side() snapshot {
 	return s
 }
 
-// result writes an outcome in the same short form: where each path is from,
-// or its text when it was merged.
+// result returns an outcome in the same short form: the side of each path, or its text when it was merged.
 func (out *outcome) result() tree {
 	t := tree{}
-	for name, p := range out.picks {
+	for name, p := range out.paths {
 		if name == "." || p.side == nowhere {
 			continue
 		}
@@ -298,7 +297,7 @@ func TestOwnerOfOneSideIsComparedByName(t *testing.T) {
 		s.tree["redis.conf"] = e
 	}
 	out := mustResolve(t, &old, cur, next)
-	if p := out.picks["redis.conf"]; p.side != image || p.entry.uid != 105 {
+	if p := out.paths["redis.conf"]; p.side != image || p.entry.uid != 105 {
 		t.Errorf("redis.conf from %d with uid %d, want the image's with the host's uid 105", p.side, p.entry.uid)
 	}
 }
@@ -373,7 +372,7 @@ func TestAdoptPatterns(t *testing.T) {
 	}
 }
 
-// randomTree gives small trees that often collide in names and types.
+// randomTree returns small trees that often collide in names and types.
 func randomTree(r *rand.Rand) tree {
 	t := tree{}
 	for range r.IntN(12) {
@@ -396,12 +395,12 @@ func randomTree(r *rand.Rand) tree {
 	return t
 }
 
-// blocked says that a name cannot be used, being there, above or below one that is.
+// blocked reports whether a name cannot be used because it, a parent or a child of it is used.
 func (t tree) blocked(name string) bool {
 	for have := range t {
 		dir := strings.HasSuffix(have, "/")
 		have = strings.TrimSuffix(have, "/")
-		if under(have, name) || under(name, have) && (!dir || name == have) {
+		if isUnder(have, name) || isUnder(name, have) && (!dir || name == have) {
 			return true
 		}
 	}
@@ -410,7 +409,7 @@ func (t tree) blocked(name string) bool {
 
 func (out *outcome) listing() listing {
 	l := listing{}
-	for name, p := range out.picks {
+	for name, p := range out.paths {
 		if p.side != nowhere {
 			l[name] = p.entry
 		}
@@ -456,10 +455,10 @@ func TestMergeLaws(t *testing.T) {
 			}
 		}
 		again := threeWay(t, old, cur, next)
-		if !reflect.DeepEqual(again.picks, out.picks) || !reflect.DeepEqual(again.report, out.report) {
+		if !reflect.DeepEqual(again.paths, out.paths) || !reflect.DeepEqual(again.report, out.report) {
 			t.Fatalf("two runs differ\n%s", describe)
 		}
-		// The result as the running /etc of the same image merges to itself.
+		// Merged again as the running /etc of the same image, the result does not change.
 		n := next.side()
 		settled := n
 		settled.tree = got

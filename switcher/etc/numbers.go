@@ -2,9 +2,8 @@ package etc
 
 import "fmt"
 
-// Numbers pairs the uids and gids of an image's /etc with those that the same
-// names have in another one: for copying files out of the image. Names that the
-// other does not have are left out.
+// Numbers maps the uids and gids in an image's /etc to those of the same names in the host's /etc, for files that are
+// copied out of the image. Names that the host does not have are left out.
 func Numbers(image, host string) (uids, gids map[uint32]uint32, err error) {
 	if uids, err = numbers(image, host, "passwd"); err != nil {
 		return nil, nil, err
@@ -18,7 +17,7 @@ func numbers(image, host, file string) (map[uint32]uint32, error) {
 	for i, dir := range []string{image, host} {
 		text, err := readText(dir, file, maxTable)
 		if err != nil {
-			return nil, fmt.Errorf("cannot compare the numbers in %s: %w", file, err)
+			return nil, fmt.Errorf("cannot map the numbers in %s: %w", file, err)
 		}
 		sides[i] = parseTable(formats[file], text)
 	}

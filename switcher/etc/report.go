@@ -7,34 +7,32 @@ import (
 	"strings"
 )
 
-// Report says what a merge did, or would do. Paths are relative to /etc; a
-// path that ends in "/" stands for a directory and everything below it. The
-// order is always the same for the same inputs.
+// Report is what a merge did, or would do. Paths are relative to /etc; one that ends in "/" stands for a directory with
+// everything below it. The same inputs give the same order.
 type Report struct {
-	Kept       []string   `json:"kept"`        // local versions that stand in place of the image's
+	Kept       []string   `json:"kept"`        // local versions that replace the image's
 	Added      []string   `json:"added"`       // only local, carried over
-	Removed    []string   `json:"removed"`     // deleted locally and staying deleted
+	Removed    []string   `json:"removed"`     // deleted locally; stays deleted
 	Taken      []string   `json:"taken"`       // what the image changes for this host; empty when adopting
-	Conflicts  []Conflict `json:"conflicts"`   // decided, but worth an operator's look
-	Notes      []string   `json:"notes"`       // facts about the merge that need no decision
-	NotAdopted NotAdopted `json:"not_adopted"` // what the mutable host leaves behind
+	Conflicts  []Conflict `json:"conflicts"`   // decided, but an operator should look at them
+	Notes      []string   `json:"notes"`       // what else is worth knowing
+	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
 }
 
-// Conflict is a place where the host and the image wanted different things.
+// Conflict is a path that the host and the image changed differently.
 type Conflict struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
 }
 
-// NotAdopted counts what in the /etc of the mutable host differs from the
-// image and is not on the adopt list, with the first names as a sample; many
-// names in one directory are shown as the directory.
+// NotAdopted counts the paths in the /etc of a host root that differ from the image and are not on the adopt list.
+// Samples has the first of them; many paths in one directory are shown as the directory.
 type NotAdopted struct {
 	Count   int      `json:"count"`
 	Samples []string `json:"samples"`
 }
 
-// maxSamples keeps the plan of a long-lived host to a few lines.
+// maxSamples is how many samples a report has: the plan for an old host stays short.
 const maxSamples = 10
 
 func (r *Report) conflict(path, reason string) {
@@ -43,7 +41,7 @@ func (r *Report) conflict(path, reason string) {
 
 func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 
-// finish puts the report in its one order; empty lists are [] in JSON, not null.
+// finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
 	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Notes, &r.NotAdopted.Samples} {
 		slices.Sort(*list)
@@ -57,11 +55,11 @@ func (r *Report) finish() {
 	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
 }
 
-// crowd is how many names of one directory make it a crowd: alternatives/
-// alone would fill every sample with its links.
-const crowd = 4
+// manyInDir is how many paths in one directory are shown as the directory: otherwise the links in alternatives/ would
+// fill all samples.
+const manyInDir = 4
 
-// samples shortens a sorted list to its first names, a crowd to its directory.
+// samples returns the first of a sorted list of paths, where many in one directory become the directory.
 func samples(names []string) []string {
 	in := map[string]int{}
 	for _, name := range names {
@@ -69,7 +67,7 @@ func samples(names []string) []string {
 	}
 	short := []string{}
 	for _, name := range names {
-		if dir := path.Dir(strings.TrimSuffix(name, "/")); dir != "." && in[dir] >= crowd {
+		if dir := path.Dir(strings.TrimSuffix(name, "/")); dir != "." && in[dir] >= manyInDir {
 			name = dir + "/"
 		}
 		short = append(short, name)

@@ -8,18 +8,17 @@ import (
 	"strings"
 )
 
-// maxTable bounds one user database. Large sites keep their people in LDAP.
+// maxTable bounds one user database in bytes. Large sites keep their users in LDAP.
 const maxTable = 16 << 20
 
-// format describes one of the user databases: passwd(5), group(5), shadow(5),
-// gshadow(5), subuid(5), subgid(5).
+// format describes one of the user databases: passwd(5), group(5), shadow(5), gshadow(5), subuid(5), subgid(5).
 type format struct {
-	fields  []string // what reports call them; the first is the key
-	numeric []int    // fields that must be numbers for the line to be well formed
-	sets    []int    // fields that are comma-separated sets of users
+	fields  []string // their names in reports; the first is the key
+	numeric []int    // fields that must be numbers in a well-formed line
+	sets    []int    // fields that are comma-separated lists of users
 	groups  bool     // keyed by group, not by user
-	ranges  bool     // several lines per name, each one whole
-	root    string   // root's line where no side has one
+	ranges  bool     // a name may have several lines
+	root    string   // the line for root if no side has one
 }
 
 var formats = map[string]format{
@@ -45,8 +44,8 @@ var formats = map[string]format{
 	"subgid": {fields: []string{"name", "start", "count"}, numeric: []int{1, 2}, ranges: true},
 }
 
-// row is one line. Comments, NIS lines and lines that are not well formed have
-// no fields: they are carried verbatim and found by their text.
+// row is one line. Comments, NIS lines and lines that are not well formed have no fields; they are kept verbatim, and
+// their key is their text.
 type row struct {
 	key    string
 	fields []string
@@ -55,19 +54,19 @@ type row struct {
 
 func (r row) name() string { return r.fields[0] }
 
-// table is one database in its order. A nil table is a file that is not there.
+// table is one database in its order. A nil table is a missing file.
 type table struct {
 	rows  []row
 	index map[string]int
 }
 
-// tables are the databases of one side by file name.
+// tables are the user databases of one side, by file name.
 type tables map[string]*table
 
 func newTable() *table { return &table{index: map[string]int{}} }
 
-// parseTable reads a database; it cannot fail. A name's second line is not
-// well formed either: the C library never sees it.
+// parseTable returns a database; it cannot fail. A second line for a name counts as not well formed, because the C
+// library never reads it.
 func parseTable(f format, content []byte) *table {
 	t := newTable()
 	seen := map[string]int{}
@@ -90,6 +89,7 @@ func parseTable(f format, content []byte) *table {
 	return t
 }
 
+// wellFormed reports whether a line has the fields of its format.
 func wellFormed(f format, fields []string) bool {
 	if len(fields) != len(f.fields) || fields[0] == "" || strings.ContainsAny(fields[0][:1], "#+-\x00") {
 		return false
@@ -102,8 +102,7 @@ func wellFormed(f format, fields []string) bool {
 	return true
 }
 
-// parseID reads a uid, gid or count. 4294967295 is chown(2)'s "leave it" and
-// never an id.
+// parseID reads a uid, a gid or a count. 4294967295 is not an id: to chown(2) it means "unchanged".
 func parseID(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	return uint32(n), err == nil && uint32(n) != ^uint32(0)
@@ -134,7 +133,7 @@ func (t *table) get(key string) (row, bool) {
 	return t.rows[i], true
 }
 
-// put replaces the fields of a row that is there.
+// put replaces the fields of an existing row.
 func (t *table) put(key string, fields []string) {
 	t.rows[t.index[key]] = row{key, fields, strings.Join(fields, ":")}
 }
@@ -147,7 +146,7 @@ func (t *table) keys() []string {
 	return keys
 }
 
-// filter is a copy with the rows that pass.
+// filter returns a copy with the rows that pass.
 func (t *table) filter(pass func(row) bool) *table {
 	if t == nil {
 		return nil
@@ -169,7 +168,7 @@ type numbered struct {
 	id   uint32
 }
 
-// numbers are the ids a passwd or group table gives, in its order.
+// numbers returns the names and ids in a passwd or group table, in its order.
 func (t *table) numbers() []numbered {
 	var out []numbered
 	for _, r := range t.all() {
@@ -181,7 +180,7 @@ func (t *table) numbers() []numbered {
 	return out
 }
 
-// bytes is the file; every line ends.
+// bytes returns the content of the file; every line ends with a newline.
 func (t *table) bytes() []byte {
 	var out bytes.Buffer
 	for _, r := range t.all() {
@@ -190,12 +189,12 @@ func (t *table) bytes() []byte {
 	return out.Bytes()
 }
 
-// splitSet reads a member list.
+// splitSet returns the members in a list.
 func splitSet(field string) []string {
 	return slices.DeleteFunc(strings.Split(field, ","), func(m string) bool { return m == "" })
 }
 
-// without is a copy in which the given users are members of nothing.
+// without returns a copy in which the given users are members of no group.
 func (t *table) without(f format, users map[string]bool) *table {
 	out := t.clone()
 	for _, r := range t.all() {

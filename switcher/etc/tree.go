@@ -19,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kind is what a path is; sockets and FIFOs belong to running programs and
-// are never listed.
+// kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
 type kind byte
 
 const (
@@ -30,8 +29,7 @@ const (
 	kindDevice kind = 'n'
 )
 
-// entry is everything about a path that the decision looks at, and what the
-// copy has to give it.
+// entry is everything about a path that the decision compares and that a copy gets.
 type entry struct {
 	kind     kind
 	mode     uint32 // permission bits; for a device with its type
@@ -43,14 +41,13 @@ type entry struct {
 	mtime    time.Time
 }
 
-// listing is a tree by path relative to /etc, "." being /etc itself.
+// listing is a tree by path relative to /etc; "." is /etc itself.
 type listing map[string]entry
 
-// labelXattr is not part of the comparison: policies differ between images,
-// and the label comes with the side whose content wins.
+// labelXattr is not compared: policies differ between images, and the label comes with the content that wins.
 const labelXattr = "security.selinux"
 
-// same says whether two sides hold the same thing. Times do not count.
+// same reports whether two sides have the same at a path. Times are not compared.
 func same(a, b entry, inA, inB bool) bool {
 	if !inA || !inB {
 		return inA == inB
@@ -58,7 +55,7 @@ func same(a, b entry, inA, inB bool) bool {
 	if a.kind != b.kind || a.uid != b.uid || a.gid != b.gid || a.sum != b.sum || a.target != b.target || a.rdev != b.rdev {
 		return false
 	}
-	if a.kind != kindLink && a.mode != b.mode { // the mode of a link means nothing
+	if a.kind != kindLink && a.mode != b.mode { // the mode of a symbolic link means nothing
 		return false
 	}
 	unlabelled := func(x map[string]string) map[string]string {
@@ -69,20 +66,21 @@ func same(a, b entry, inA, inB bool) bool {
 	return maps.Equal(unlabelled(a.xattrs), unlabelled(b.xattrs))
 }
 
-// snapshot is one side: the tree, and the files that are merged by content.
+// snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
 	tree   listing
 	tables tables            // databases that are ordinary files, or mounted files
-	text   map[string][]byte // their bytes, and fstab's
+	text   map[string][]byte // their content, and that of fstab
 	shells []string          // lines of /etc/shells
-	mounts []string          // not crossed
+	mounts []string          // mount points, which are not crossed
 	notes  []string
 }
 
-// ErrTooLarge is returned for a user database or fstab of absurd size.
+// ErrTooLarge is returned for a user database or an fstab that is larger than any real one.
 var ErrTooLarge = errors.New("larger than such a file can be")
 
-// readSnapshot lists a directory, which may be given as /proc/self/fd/N.
+// readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
+// one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
 	s := snapshot{tree: listing{}, tables: tables{}, text: map[string][]byte{}}
 	if err := s.list(dir, "."); err != nil {
@@ -113,9 +111,8 @@ func readSnapshot(dir string) (snapshot, error) {
 	return s, err
 }
 
-// readText reads a file that is merged by content. One that is mounted is read
-// as well: what the host sees there is who its users are. nil is none, or not
-// an ordinary file.
+// readText returns the content of a file that is merged by content, nil when there is none or it is not an ordinary
+// file. A file that is mounted there is read as well: that is what the host uses.
 func readText(dir, name string, limit int64) ([]byte, error) {
 	f, err := openFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
@@ -138,24 +135,24 @@ func readText(dir, name string, limit int64) ([]byte, error) {
 	return append([]byte{}, content...), nil
 }
 
-// openFile opens for reading, neither following a link nor waiting for the
-// other end should the path have become a FIFO meanwhile.
+// openFile opens a file for reading. It follows no symbolic link, and does not wait if the path has become a FIFO
+// meanwhile.
 func openFile(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// list adds a path and what is below it.
+// list adds a path, and what is below it, to the tree.
 func (s *snapshot) list(dir, rel string) error {
 	full, flags := filepath.Join(dir, rel), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT
 	if rel == "." {
-		flags = 0 // the directory may be given as a link to it
+		flags = 0 // the directory itself may be given as a link
 	}
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, full, flags, unix.STATX_BASIC_STATS, &st); err != nil {
 		return &fs.PathError{Op: "statx", Path: full, Err: err}
 	}
-	// The mount root flag and not st_dev: an overlay shows several of those,
-	// and a bind mount from the same disk the same one.
+	// The mount root flag decides, not st_dev: an overlay has several device numbers, and a bind mount from the same disk
+	// has the same one.
 	if rel != "." && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		s.mounts = append(s.mounts, rel)
 		return nil
@@ -197,7 +194,7 @@ func (s *snapshot) list(dir, rel string) error {
 	}
 	for _, n := range names {
 		if err := s.list(dir, path.Join(rel, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err // what vanishes while a running host is listed was not there
+			return err // a file that vanishes while a running host is listed counts as missing
 		}
 	}
 	return nil
@@ -221,8 +218,8 @@ func sumOf(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// carriedXattr leaves out what describes the file system and not the file:
-// btrfs properties, NFS ACLs, overlayfs's own marks.
+// carriedXattr reports whether an extended attribute belongs to the file. Others describe the file system: btrfs
+// properties, NFS ACLs, marks of overlayfs.
 func carriedXattr(name string) bool {
 	if strings.HasPrefix(name, "trusted.overlay.") {
 		return false
@@ -232,6 +229,7 @@ func carriedXattr(name string) bool {
 	})
 }
 
+// readXattrs returns the extended attributes that are carried over, nil where the file system has none.
 func readXattrs(name string, nofollow bool) (map[string]string, error) {
 	list, get := unix.Listxattr, unix.Getxattr
 	if nofollow {
@@ -264,9 +262,10 @@ func readXattrs(name string, nofollow bool) (map[string]string, error) {
 	return out, nil
 }
 
-// maxXattr is the kernel's own limit, for one value and for the list of names.
+// maxXattr is the kernel's limit in bytes for one value, and for the list of names (xattr(7)).
 const maxXattr = 64 << 10
 
+// readSized calls read with a buffer that is large enough.
 func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	buf := make([]byte, 1024)
 	n, err := read(buf)
@@ -280,7 +279,7 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// mapOwners gives a tree this host's numbers.
+// mapOwners returns the tree with this host's numbers.
 func (l listing) mapOwners(uids, gids map[uint32]uint32) listing {
 	out := listing{}
 	for name, e := range l {
@@ -290,7 +289,7 @@ func (l listing) mapOwners(uids, gids map[uint32]uint32) listing {
 	return out
 }
 
-// under says whether a path is a directory or below it.
-func under(name, dir string) bool {
+// isUnder reports whether a path is dir or below it.
+func isUnder(name, dir string) bool {
 	return name == dir || dir == "." || strings.HasPrefix(name, dir+"/")
 }

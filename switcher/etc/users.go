@@ -7,27 +7,27 @@ import (
 	"strings"
 )
 
-// owners are the numbers that own something kept from the host.
+// owners are the numbers that own the files kept from the host.
 type owners struct{ uids, gids map[uint32]bool }
 
-// userMerge merges the databases entry by entry. All three sides already have
-// this host's numbers, so a number never differs between them.
+// userMerge merges the user databases entry by entry. All three sides already have this host's numbers, so a name has
+// the same number on each of them.
 type userMerge struct {
 	old, cur, next tables
-	users, groups  map[string]bool // who is in the result
-	adopting       bool            // old is invented: the host had no image before
+	users, groups  map[string]bool // the names in the result
+	adopting       bool            // the host had no image before, so old is invented
 	rep            *Report
 }
 
-// mergeTables decides who exists first, from passwd and group, and makes the
-// other databases follow. A missing table in the result is a missing file.
+// mergeTables decides first, from passwd and group, which users and groups exist; the other databases follow. A missing
+// table in the result is a missing file.
 func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report) tables {
 	m := &userMerge{old: old, cur: cur, next: next, adopting: adopting, rep: rep}
 	newMember := m.newMembers()
-	m.users = m.exists("user", "passwd", "shadow", func(r row) (string, bool) {
+	m.users = m.decideNames("user", "passwd", "shadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case human(id):
+		case isHuman(id):
 			return "people stay", true
 		case used.uids[id]:
 			return "files kept from here belong to it", true
@@ -37,10 +37,10 @@ func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report)
 		return "", false
 	})
 	primary := m.primaryGroups()
-	m.groups = m.exists("group", "group", "gshadow", func(r row) (string, bool) {
+	m.groups = m.decideNames("group", "group", "gshadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case human(id):
+		case isHuman(id):
 			return "people's groups stay", true
 		case used.gids[id]:
 			return "files kept from here belong to it", true
@@ -60,10 +60,10 @@ func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report)
 	return out
 }
 
-// databases in the order they are merged.
+// databases are the user databases in the order in which they are merged.
 var databases = []string{"passwd", "group", "shadow", "gshadow", "subuid", "subgid"}
 
-// newMembers are the users that were put into a group on this host.
+// newMembers returns the users that were added to a group on this host.
 func (m *userMerge) newMembers() map[string]bool {
 	added := map[string]bool{}
 	for _, c := range m.cur["group"].all() {
@@ -83,7 +83,7 @@ func (m *userMerge) newMembers() map[string]bool {
 	return added
 }
 
-// primaryGroups are the gids of the users in the result.
+// primaryGroups returns the gids of the users in the result.
 func (m *userMerge) primaryGroups() map[uint32]bool {
 	gids := map[uint32]bool{}
 	for name := range m.users {
@@ -99,9 +99,9 @@ func (m *userMerge) primaryGroups() map[uint32]bool {
 	return gids
 }
 
-// exists decides which names of a database are in the result. stays gives the
-// reason to keep an unchanged local entry the image has dropped.
-func (m *userMerge) exists(kind, file, companion string, stays func(row) (string, bool)) map[string]bool {
+// decideNames returns the names of a database that are in the result. stays returns why an unchanged entry is kept that
+// the image has dropped.
+func (m *userMerge) decideNames(kind, file, companion string, stays func(row) (string, bool)) map[string]bool {
 	result := map[string]bool{"root": true}
 	for _, key := range union(m.old[file].keys(), m.cur[file].keys(), m.next[file].keys()) {
 		o, inO := m.old[file].get(key)
@@ -119,7 +119,7 @@ func (m *userMerge) exists(kind, file, companion string, stays func(row) (string
 				m.rep.conflict(file, fmt.Sprintf("%s %s: deleted here and changed by the image; stays deleted", kind, key))
 			}
 		case m.adopting && (c.text != o.text || m.companionChanged(companion, key)):
-			m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; brought along, people here are in it", file, kind, key))
+			m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; kept, people here are in it", file, kind, key))
 		case c.text != o.text || m.companionChanged(companion, key):
 			m.rep.conflict(file, fmt.Sprintf("%s %s: dropped by the image and changed here; kept", kind, key))
 		default:
@@ -134,19 +134,20 @@ func (m *userMerge) exists(kind, file, companion string, stays func(row) (string
 	return result
 }
 
-// noteDropped tells what becomes of an unchanged entry the image has no more;
-// why is empty when it goes. What a mutable host leaves behind is no news.
+// noteDropped reports what happens to an unchanged entry that the image has dropped: kept, with the reason why, or
+// removed when why is "". Entries that adopting leaves behind are not reported.
 func (m *userMerge) noteDropped(kind, file string, c row, why string) {
 	switch {
 	case why != "":
 		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; kept, %s", file, kind, c.name(), why))
 	case !m.adopting:
-		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image any more; removed, its number %s is not given to another", file, kind, c.name(), c.fields[2]))
+		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image any more; removed, and its number %s is not assigned again",
+			file, kind, c.name(), c.fields[2]))
 	}
 }
 
-// companionChanged says whether shadow or gshadow has a local change for a
-// name. The date of the last change alone is none: image builds set it.
+// companionChanged reports whether a name has a local change in shadow or gshadow. The date of the last password change
+// alone does not count: image builds set it.
 func (m *userMerge) companionChanged(file, key string) bool {
 	c, inC := m.cur[file].get(key)
 	o, inO := m.old[file].get(key)
@@ -161,7 +162,7 @@ func (m *userMerge) companionChanged(file, key string) bool {
 	return false
 }
 
-// table merges one database.
+// table returns a merged database, nil when it is not in the result.
 func (m *userMerge) table(file string) *table {
 	f := formats[file]
 	o, c, x := m.old[file], m.cur[file], m.next[file]
@@ -183,28 +184,29 @@ func (m *userMerge) table(file string) *table {
 		}
 		m.rep.note(file + ": no side had a line for root; added")
 	}
-	gone := x == nil && o != nil || c == nil && o != nil // removed by one side
-	if gone && len(out.rows) == 0 {
+	removed := x == nil && o != nil || c == nil && o != nil // by one side
+	if removed && len(out.rows) == 0 {
 		return nil
 	}
 	return out
 }
 
-// row merges one line; false means it is not in the result.
+// row returns a merged line, and whether it is in the result.
 func (m *userMerge) row(file string, f format, key string) (row, bool) {
 	o, inO := m.old[file].get(key)
 	c, inC := m.cur[file].get(key)
 	x, inX := m.next[file].get(key)
-	if !m.present(file, f, key, o, c, x, inO, inC, inX) {
+	if !m.rowStays(file, f, key, o, c, x, inO, inC, inX) {
 		return row{}, false
 	}
-	r := o // only root's line comes from nowhere else
+	r := o // for root, whose line may be in the old image only
 	switch {
 	case inC && inX && c.fields != nil:
 		var clashes []string
 		r.fields, clashes = mergeFields(file, f, o, c, x)
 		if len(clashes) > 0 {
-			m.rep.conflict(file, fmt.Sprintf("%s: %s changed here and by the image; the local one is kept", c.name(), strings.Join(clashes, ", ")))
+			m.rep.conflict(file, fmt.Sprintf("%s: %s changed here and by the image; the local one is kept",
+				c.name(), strings.Join(clashes, ", ")))
 		}
 	case inC:
 		r = c
@@ -226,8 +228,8 @@ func (m *userMerge) row(file string, f format, key string) (row, bool) {
 	return row{key, fields, strings.Join(fields, ":")}, true
 }
 
-// noteVerbatim mentions a line that is carried without being understood. It
-// never quotes more than the name: the rest may be a password hash.
+// noteVerbatim reports a line that is kept although it cannot be parsed. It quotes only the name: the rest may be a
+// password hash.
 func (m *userMerge) noteVerbatim(file string, r row) {
 	if strings.TrimSpace(r.text) == "" || strings.ContainsAny(r.text[:1], "#+-") {
 		return
@@ -236,11 +238,11 @@ func (m *userMerge) noteVerbatim(file string, r row) {
 	if !found {
 		name = "(no field)"
 	}
-	m.rep.note(fmt.Sprintf("%s: a line of %.32q is not well formed, or its second; kept as it is", file, name))
+	m.rep.note(fmt.Sprintf("%s: a line for %.32q is not well formed, or is the second one; kept as it is", file, name))
 }
 
-// present decides whether a line is in the result.
-func (m *userMerge) present(file string, f format, key string, o, c, x row, inO, inC, inX bool) bool {
+// rowStays reports whether a line is in the result.
+func (m *userMerge) rowStays(file string, f format, key string, o, c, x row, inO, inC, inX bool) bool {
 	threeWay := inC && (inX || !inO || c.text != o.text) || !inC && inX && !inO
 	base, result := "passwd", m.users
 	if f.groups {
@@ -260,7 +262,7 @@ func (m *userMerge) present(file string, f format, key string, o, c, x row, inO,
 		return true
 	case file == base:
 		return result[name]
-	case !inCur && !inNext && !inTable(m.old[base], name): // an orphan, or a person in LDAP
+	case !inCur && !inNext && !inTable(m.old[base], name): // a leftover line, or a person in LDAP
 		return threeWay
 	case !result[name]:
 		return false
@@ -271,14 +273,13 @@ func (m *userMerge) present(file string, f format, key string, o, c, x row, inO,
 	}
 }
 
-// Fields of shadow(5) that need a thought of their own.
+// The fields of shadow(5) with rules of their own.
 const (
 	shadowPassword   = 1
 	shadowLastChange = 2
 )
 
-// mergeFields merges an entry both sides have, and names the fields where both
-// wanted something else.
+// mergeFields merges an entry that both sides have. clashes names the fields that both changed differently.
 func mergeFields(file string, f format, o, c, x row) (fields, clashes []string) {
 	if f.ranges {
 		if o.text == c.text {
@@ -291,16 +292,16 @@ func mergeFields(file string, f format, o, c, x row) (fields, clashes []string) 
 	}
 	fields = slices.Clone(c.fields)
 	for i := range fields {
-		base, known := "", o.fields != nil
-		if known {
+		base, hasBase := "", o.fields != nil
+		if hasBase {
 			base = o.fields[i]
 		}
 		switch {
 		case slices.Contains(f.sets, i):
 			fields[i] = mergeSet(base, c.fields[i], x.fields[i])
-		case known && c.fields[i] == base:
+		case hasBase && c.fields[i] == base:
 			fields[i] = x.fields[i]
-		case c.fields[i] == x.fields[i], known && x.fields[i] == base:
+		case c.fields[i] == x.fields[i], hasBase && x.fields[i] == base:
 		case file == "shadow" && i == shadowLastChange: // decided below
 		default:
 			clashes = append(clashes, f.fields[i])
@@ -312,8 +313,7 @@ func mergeFields(file string, f format, o, c, x row) (fields, clashes []string) 
 	return fields, clashes
 }
 
-// mergeSet merges member lists: what either side added is in, what either side
-// removed is out.
+// mergeSet merges lists of members: a member that either side added is in, one that either side removed is out.
 func mergeSet(old, cur, next string) string {
 	if cur == old {
 		return next
@@ -336,8 +336,8 @@ func mergeSet(old, cur, next string) string {
 	return strings.Join(out, ",")
 }
 
-// pruneMembers drops members that this merge removed. Names that no passwd
-// knows are people from elsewhere and stay.
+// pruneMembers removes the members whose users this merge removed. A name that no passwd has is a user from elsewhere,
+// such as LDAP, and stays.
 func (m *userMerge) pruneMembers(field string, local []string) string {
 	members := splitSet(field)
 	kept := slices.DeleteFunc(slices.Clone(members), func(name string) bool {
@@ -352,9 +352,8 @@ func (m *userMerge) pruneMembers(field string, local []string) string {
 	return strings.Join(kept, ",")
 }
 
-// mergedOrder keeps the order of the side that has one of its own: the host's,
-// unless the host never touched the list. New entries go behind the last
-// entry, and so before a closing NIS "+".
+// mergedOrder returns the keys of a merged database in order: the host's order, or the image's if the host did not
+// change the list. New entries follow the last entry, before a closing NIS "+".
 func mergedOrder(o, c, x *table) []string {
 	base, extra := c, x
 	if slices.Equal(c.keys(), o.keys()) {
@@ -384,7 +383,7 @@ func mergedOrder(o, c, x *table) []string {
 	return slices.Concat(keys[:end], more, keys[end:], tail)
 }
 
-// union is the keys of several lists, each once, in order of appearance.
+// union returns the keys of several lists, each once, in the order of their first appearance.
 func union(lists ...[]string) []string {
 	seen := map[string]bool{}
 	var out []string
@@ -399,11 +398,11 @@ func union(lists ...[]string) []string {
 	return out
 }
 
-// firstSubID is where useradd(8) starts to give subordinate ids.
+// firstSubID is the first subordinate id that useradd(8) assigns.
 const firstSubID = 100000
 
-// separate moves ranges the image newly brings off those others have here: two
-// users with one range could act on each other's containers.
+// separate moves a range that only the image has, if it overlaps one that another user has here: two users with one
+// range could control each other's containers.
 func (m *userMerge) separate(file string, t *table) {
 	end := uint64(firstSubID)
 	for _, side := range []*table{m.old[file], m.cur[file], m.next[file], t} {
@@ -419,7 +418,8 @@ func (m *userMerge) separate(file string, t *table) {
 		}
 		start, count := span(r)
 		if end+count > 1<<32-1 {
-			m.rep.conflict(file, fmt.Sprintf("%s: the image's range %d is in use here and no other is left; dropped", r.name(), start))
+			m.rep.conflict(file, fmt.Sprintf("%s: the image's range %d is in use here and no other is left; dropped",
+				r.name(), start))
 			t.rows[t.index[r.key]].text = "# updatectl: no free range: " + r.text
 			continue
 		}
@@ -429,7 +429,7 @@ func (m *userMerge) separate(file string, t *table) {
 	}
 }
 
-// span reads a range; both numbers were checked when the line was parsed.
+// span returns a range of subordinate ids, which parseTable has checked; 0, 0 for a line without fields.
 func span(r row) (start, count uint64) {
 	if r.fields == nil {
 		return 0, 0
@@ -439,7 +439,7 @@ func span(r row) (start, count uint64) {
 	return uint64(s), uint64(n)
 }
 
-// overlaps says whether a range touches one the host has and keeps.
+// overlaps reports whether a range overlaps one that the host has and keeps.
 func overlaps(host, result *table, r row) bool {
 	start, count := span(r)
 	for _, other := range result.rows {

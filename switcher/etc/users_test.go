@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// text of a database in the outcome.
-func (out *outcome) text(file string) string { return string(out.picks[file].content) }
+// text returns a database of the outcome.
+func (out *outcome) text(file string) string { return string(out.paths[file].content) }
 
 func lines(l ...string) string { return strings.Join(l, "\n") + "\n" }
 
@@ -113,8 +113,8 @@ func TestUsersThreeWay(t *testing.T) {
 				"subuid": "",
 			},
 			notes: []string{
-				"group: group r is not in the image any more; removed, its number 100 is not given to another",
-				"passwd: user r is not in the image any more; removed, its number 100 is not given to another",
+				"group: group r is not in the image any more; removed, and its number 100 is not assigned again",
+				"passwd: user r is not in the image any more; removed, and its number 100 is not assigned again",
 			},
 		},
 		{
@@ -139,9 +139,9 @@ func TestUsersThreeWay(t *testing.T) {
 				{"passwd", "user s: dropped by the image and changed here; kept"},
 			},
 			notes: []string{
-				"group: group ng is not in the image any more; removed, its number 501 is not given to another",
+				"group: group ng is not in the image any more; removed, and its number 501 is not assigned again",
 				"group: group pg is not in the image; kept, it is the group of a user that stays",
-				"passwd: user gone is not in the image any more; removed, its number 104 is not given to another",
+				"passwd: user gone is not in the image any more; removed, and its number 104 is not assigned again",
 				"passwd: user m is not in the image; kept, it was added to a group here",
 				"passwd: user p is not in the image; kept, people stay",
 			},
@@ -186,9 +186,9 @@ func TestUsersThreeWay(t *testing.T) {
 					"a:x:-1:0:::", "+@admins::::::", "+::::::"),
 			},
 			notes: []string{
-				`passwd: a line of "a" is not well formed, or its second; kept as it is`,
-				`passwd: a line of "broken" is not well formed, or its second; kept as it is`,
-				`passwd: a line of "root" is not well formed, or its second; kept as it is`,
+				`passwd: a line for "a" is not well formed, or is the second one; kept as it is`,
+				`passwd: a line for "broken" is not well formed, or is the second one; kept as it is`,
+				`passwd: a line for "root" is not well formed, or is the second one; kept as it is`,
 			},
 		},
 		{
@@ -287,7 +287,7 @@ func TestAdoptUsers(t *testing.T) {
 			{"subuid", "imaged: the image's range 100000 is in use here; moved to 265536"},
 		},
 		Notes: []string{
-			"group: group docker is not in the image; brought along, people here are in it",
+			"group: group docker is not in the image; kept, people here are in it",
 			"group: group www is 33 here and 30 in the image; files of the image owned by it show 30",
 			"passwd: the shell /usr/bin/fish of alice is not in the image's /etc/shells",
 			"passwd: user www is 33 here and 30 in the image; files of the image owned by it show 30",
@@ -317,8 +317,7 @@ func TestRootOfAnAdoptedHost(t *testing.T) {
 	}
 }
 
-// A number is never given to a second owner, across any number of images, and
-// a name that comes back finds its files again.
+// A number never gets a second owner, across any number of images, and a name that returns owns its files again.
 func TestLedgerAcrossImages(t *testing.T) {
 	known, _ := parseLedger(nil)
 	etc := tree{"passwd": lines(root, "redis:x:100:100:::")}
@@ -338,7 +337,7 @@ func TestLedgerAcrossImages(t *testing.T) {
 		if got := out.text("passwd"); got != step.want {
 			t.Errorf("image %d: got %q, want %q", i, got, step.want)
 		}
-		// The record is what survives from one merge to the next.
+		// The ledger is what survives from one merge to the next.
 		if known, err = parseLedger(out.ledger.bytes()); err != nil {
 			t.Fatal(err)
 		}
@@ -362,7 +361,7 @@ func TestNoFreeNumber(t *testing.T) {
 	}
 }
 
-// randomUsers gives consistent small databases that collide in names and numbers.
+// randomUsers returns consistent small databases that collide in names and numbers.
 func randomUsers(r *rand.Rand) tree {
 	passwd, shadow, group := []string{root}, []string{"root:*:1::::::"}, []string{"root:x:0:"}
 	used := map[int]bool{}
@@ -427,8 +426,7 @@ func TestUserLaws(t *testing.T) {
 	}
 }
 
-// An untouched host gets the image's users, as long as the image is true to
-// its own numbers.
+// A host without local changes gets the image's users, as long as the image keeps its own numbers.
 func TestUntouchedHostGetsTheImagesUsers(t *testing.T) {
 	old := tree{
 		"passwd": lines("# v1", root, "a:x:100:100:::", "z:x:999:999:::"),

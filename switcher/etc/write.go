@@ -16,8 +16,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 )
 
-// build makes the directory beside dst and gives it its name when it is
-// complete and on disk.
+// build makes the directory beside dst and renames it to dst when it is complete and on disk.
 func (out *outcome) build(in Inputs, dst string) error {
 	parent := filepath.Dir(dst)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -40,14 +39,13 @@ func (out *outcome) build(in Inputs, dst string) error {
 	return durable.SyncDir(parent)
 }
 
-// fill creates everything, directories before and their attributes after what
-// is in them.
+// fill creates all files in tmp. A directory is made before its content and gets its attributes after it.
 func (out *outcome) fill(in Inputs, tmp string) error {
-	names := slices.Sorted(maps.Keys(out.picks))
+	names := slices.Sorted(maps.Keys(out.paths))
 	names = append([]string{"."}, slices.DeleteFunc(names, func(n string) bool { return n == "." })...)
 	refused := map[string]bool{}
 	for _, name := range names {
-		p, full := out.picks[name], filepath.Join(tmp, name)
+		p, full := out.paths[name], filepath.Join(tmp, name)
 		if p.entry.kind == kindDir || name == "." {
 			if err := os.Mkdir(full, 0o700); err != nil {
 				return err
@@ -66,21 +64,21 @@ func (out *outcome) fill(in Inputs, tmp string) error {
 		}
 	}
 	for _, name := range slices.Backward(names) {
-		if p := out.picks[name]; p.entry.kind == kindDir {
+		if p := out.paths[name]; p.entry.kind == kindDir {
 			if err := p.entry.apply(filepath.Join(tmp, name), refused); err != nil {
 				return err
 			}
 		}
 	}
 	for attr := range refused {
-		out.report.note(fmt.Sprintf("the file system of the new /etc does not take the attribute %s; left out", attr))
+		out.report.note(fmt.Sprintf("the file system of the new /etc does not support the attribute %s; left out", attr))
 	}
 	slices.Sort(out.report.Notes)
 	return nil
 }
 
-// create makes what is not a directory, without its attributes.
-func (p pick) create(from, to string) error {
+// create makes a file, link or device at to, without its attributes.
+func (p resultPath) create(from, to string) error {
 	switch p.entry.kind {
 	case kindLink:
 		return os.Symlink(p.entry.target, to)
@@ -107,8 +105,8 @@ func (p pick) create(from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-// apply gives owner, mode, attributes and time, in the order in which none
-// undoes another: chown clears set-id bits and capabilities.
+// apply sets owner, mode, extended attributes and time, in this order: chown(2) clears set-id bits and capabilities. An
+// attribute that the file system does not support is added to refused.
 func (e entry) apply(full string, refused map[string]bool) error {
 	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
 		return err
@@ -121,7 +119,7 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	for _, attr := range slices.Sorted(maps.Keys(e.xattrs)) {
 		err := unix.Lsetxattr(full, attr, []byte(e.xattrs[attr]), 0)
 		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
-			refused[attr] = true // tmpfs, or a container that may not label
+			refused[attr] = true // tmpfs, or a container that may not set labels
 			continue
 		}
 		if err != nil {
@@ -135,7 +133,7 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	return nil
 }
 
-// readLedger reads the record of numbers; a first merge has none.
+// readLedger returns the ledger of numbers. It is empty before the first merge.
 func readLedger(file string) (ledger, error) {
 	if file == "" {
 		return parseLedger(nil)
@@ -151,7 +149,7 @@ func readLedger(file string) (ledger, error) {
 	return l, nil
 }
 
-// writeLedger puts the record of numbers on disk.
+// writeLedger writes the ledger of numbers to disk.
 func writeLedger(file string, l ledger) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onDisk makes a real directory of a short tree, all of it dated stamp.
+// onDisk writes a tree to a directory; every file has the time stamp.
 func (t tree) onDisk(tb testing.TB, dir string) string {
 	tb.Helper()
 	must := func(err error) {
@@ -126,7 +126,7 @@ func TestMergeOnDisk(t *testing.T) {
 		}
 	}
 
-	// The running /etc comes as a descriptor, as it does at the last moment.
+	// The running /etc is given as a descriptor, as it is during the switch.
 	fd, err := os.Open(cur)
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestMergeOnDisk(t *testing.T) {
 		t.Errorf("ledger: %s", l)
 	}
 
-	// Again, over the first one and over what an interrupted run left.
+	// Again, over the first result and over the leftovers of an interrupted run.
 	if err := os.MkdirAll(dst+".new/rubbish", 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestMountsAreNotCrossed(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// Not unlocked: the thread ends with its mounts, the host never sees them.
+		// Never unlocked: the thread ends with its mounts, which the host never sees.
 		runtime.LockOSThread()
 		err = errors.Join(
 			unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS),
@@ -305,7 +305,7 @@ func TestMountsAreNotCrossed(t *testing.T) {
 	}
 }
 
-// The shadow suite's own checkers accept what a merge makes of good inputs.
+// The checkers of the shadow suite accept the result of merging valid inputs.
 func TestShadowSuiteAccepts(t *testing.T) {
 	dir := t.TempDir()
 	old := tree{
@@ -335,8 +335,8 @@ func TestShadowSuiteAccepts(t *testing.T) {
 			{"pwck", "-r", "-q", dst + "/passwd", dst + "/shadow"},
 			{"grpck", "-r", dst + "/group", dst + "/gshadow"},
 		} {
-			// Memberships are looked up in the machine's own passwd, so only
-			// the form of the lines and the pairing of the files is judged.
+			// The checkers look up members in the machine's own passwd, so only the form of the lines and the pairing of the
+			// files count.
 			out, err := exec.Command("/usr/sbin/"+check[0], check[1:]...).CombinedOutput()
 			var exit *exec.ExitError
 			if err != nil && !errors.As(err, &exit) {

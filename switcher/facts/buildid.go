@@ -6,10 +6,10 @@ import (
 	"os"
 )
 
-// kernelNotes holds the ELF notes of the running kernel (elf(5), sysfs-kernel-notes).
+// kernelNotes has the ELF notes of the running kernel (elf(5), sysfs-kernel-notes).
 const kernelNotes = "/sys/kernel/notes"
 
-// readBuildID reads the GNU build id of the running kernel in hexadecimal digits; "" when the kernel was built without one.
+// readBuildID returns the GNU build id of the running kernel in hexadecimal digits, "" when it has none.
 func (m Machine) readBuildID() string {
 	notes, err := os.ReadFile(m.Path(kernelNotes))
 	if err != nil {
@@ -18,7 +18,7 @@ func (m Machine) readBuildID() string {
 	return buildID(notes)
 }
 
-// buildID finds the GNU build id in ELF notes of this machine's byte order; "" when there is none.
+// buildID returns the GNU build id in ELF notes of this machine's byte order, "" when there is none.
 func buildID(notes []byte) string {
 	const header = 12 // sizes of name and descriptor, and the type
 	const typeBuildID = 3
@@ -37,5 +37,5 @@ func buildID(notes []byte) string {
 	return ""
 }
 
-// padded is the room that n bytes take in a note.
+// padded returns how many bytes n bytes take in a note, with padding.
 func padded(n int64) int64 { return (n + 3) &^ 3 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// elfNote writes an ELF note as the kernel has it.
+// elfNote returns an ELF note in the form that the kernel has.
 func elfNote(name string, kind uint32, desc string) string {
 	pad := func(s string) string { return s + string(make([]byte, padded(int64(len(s)))-int64(len(s)))) }
 	header := binary.NativeEndian.AppendUint32(nil, uint32(len(name)))

@@ -9,11 +9,12 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// stayWord keeps a boot of the kernel on the mutable host. The unit that resumes has it as a condition.
+// stayWord on the kernel command line keeps a full reboot on the host root. The unit that resumes has it as a
+// condition.
 const stayWord = "updatectl.resume=0"
 
-// MustStay tells whether the kernel was booted to stay on the mutable host. In a container the command line is PID 1's, as it
-// is for systemd (kernel-command-line(7)).
+// MustStay reports whether the kernel command line keeps the host on the host root. In a container, PID 1's command
+// line counts instead, as it does for systemd (kernel-command-line(7)).
 func (m Machine) MustStay() (bool, error) {
 	file, end := "/proc/cmdline", " "
 	if rootfs.Exists(m.Path("/run/systemd/container")) {

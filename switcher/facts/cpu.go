@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// isaFlags are the flags of /proc/cpuinfo that each x86-64 level adds (x86-64 psABI, table 3.1). What the kernel calls abm
-// is LZCNT, pni is SSE3; OSXSAVE is implied by avx, which the kernel shows only when it saves that state.
+// isaFlags are the flags of /proc/cpuinfo that each x86-64 level adds (x86-64 psABI, table 3.1). The kernel calls LZCNT
+// abm, and SSE3 pni; avx implies OSXSAVE, because the kernel shows avx only if it saves that state.
 var isaFlags = [][]string{
 	2: {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
 	3: {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
 	4: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
 
-// isaOfFlags is the x86-64 level of a processor with these flags, 1 to 4.
+// isaOfFlags returns the x86-64 level of a processor with these flags, 1 to 4.
 func isaOfFlags(flags string) int {
 	have := strings.Fields(flags)
 	level := 1
@@ -31,31 +31,31 @@ func isaOfFlags(flags string) int {
 	return level
 }
 
-// cpu reads a field of the first processor, "" when the kernel does not tell.
-func (m Machine) cpu(name string) (string, error) {
-	const oneProcessor = 16 << 10 // has two kilobytes; a large machine takes its time for all of them
+// cpuInfo returns a field of the first processor, "" when the kernel does not show it.
+func (m Machine) cpuInfo(name string) (string, error) {
+	const oneProcessor = 16 << 10 // one takes some 2 KiB; reading all of a large machine is slow
 	f, err := os.Open(m.Path("/proc/cpuinfo"))
 	if err != nil {
-		return "", fmt.Errorf("cannot read what the processor is: %w", err)
+		return "", fmt.Errorf("cannot read the processor's description: %w", err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, oneProcessor))
 	if err != nil {
-		return "", fmt.Errorf("cannot read what the processor is: %w", err)
+		return "", fmt.Errorf("cannot read the processor's description: %w", err)
 	}
 	return cpuField(string(text), name), nil
 }
 
-// Microcode is the revision that the processor runs, "" where the kernel does not tell.
+// Microcode returns the revision of the microcode that the processor runs, "" when the kernel does not show it.
 func (m Machine) Microcode() string {
-	revision, err := m.cpu("microcode")
+	revision, err := m.cpuInfo("microcode")
 	if err != nil {
 		return ""
 	}
 	return revision
 }
 
-// cpuField is a field of the first processor in /proc/cpuinfo, "" when it has none of that name.
+// cpuField returns a field of the first processor in the text of /proc/cpuinfo, "" when it has none of that name.
 func cpuField(cpuinfo, name string) string {
 	for line := range strings.Lines(cpuinfo) {
 		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {

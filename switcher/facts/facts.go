@@ -1,5 +1,5 @@
-// Package facts reads what runs on this machine: the root, the kernel, the processor, and what earlier roots left in the
-// running kernel. It changes nothing.
+// Package facts reads what runs on this machine: the root, the kernel, the processor, and what earlier roots left in
+// the running kernel. It promises to change nothing.
 package facts
 
 import (
@@ -24,11 +24,11 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Facts are what the agent knows of the running host before it decides anything.
+// Facts are what the agent knows about the running host before it decides anything.
 type Facts struct {
 	// Root is the identity of the root mounted at /: HostRoot or an image root's identity.
 	Root string `json:"root"`
-	// BootID changes with the kernel, not with a soft reboot (/proc/sys/kernel/random/boot_id).
+	// BootID changes with a full reboot, not with a soft one (/proc/sys/kernel/random/boot_id).
 	BootID string `json:"boot_id"`
 	// KernelRelease and KernelVersion are uname -r and uname -v.
 	KernelRelease string `json:"kernel_release"`
@@ -37,11 +37,13 @@ type Facts struct {
 	KernelBuildID string `json:"kernel_build_id,omitempty"`
 	// Architecture is GOARCH.
 	Architecture string `json:"architecture"`
-	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd. In another tree it is the installed one.
+	// Systemd is the major version of PID 1, 0 when PID 1 is not systemd. For another tree, it is the version installed
+	// there.
 	Systemd int `json:"systemd"`
-	// SoftReboots counts soft reboots since the kernel booted; -1 when PID 1 does not say (before version 256).
+	// SoftReboots is the number of soft reboots since the kernel booted; -1 when PID 1 does not count them (before version
+	// 256).
 	SoftReboots int `json:"soft_reboots"`
-	// State is systemd's own word for the system: running, degraded, starting, stopping …
+	// State is the state of the system in systemd's words: running, degraded, starting, stopping …
 	State string `json:"state,omitempty"`
 	// Failed lists the failed units.
 	Failed []string `json:"failed_units,omitempty"`
@@ -49,26 +51,27 @@ type Facts struct {
 	// At is when the facts were read, KernelBooted when the kernel was booted.
 	At           time.Time `json:"at,omitzero"`
 	KernelBooted time.Time `json:"kernel_booted,omitzero"`
-	// RebootBy is when the kernel is too old to go on with; zero for never. It is the agent's to fill.
+	// RebootBy is when a full reboot is due because of the kernel's age; zero for never. The agent fills it in.
 	RebootBy time.Time `json:"reboot_by,omitzero"`
-	// CommandLine is the kernel's (/proc/cmdline).
+	// CommandLine is the kernel command line (/proc/cmdline).
 	CommandLine string `json:"command_line,omitempty"`
-	// ISA is the x86-64 level of the processor: 1 to 4, 0 when it is another architecture.
+	// ISA is the x86-64 level of the processor, 1 to 4; 0 on other architectures.
 	ISA int `json:"isa,omitempty"`
-	// SELinuxOn tells that SELinux is on in the kernel; SELinux is the policy of the running root, which the agent replaces by
-	// the one that is loaded where an earlier root loaded it.
+	// SELinuxOn is whether SELinux is enabled in the kernel. SELinux is the policy of the running root; if an earlier root
+	// loaded another one, the agent puts that in its place.
 	SELinuxOn bool          `json:"selinux_on,omitempty"`
 	SELinux   rootfs.Policy `json:"selinux,omitzero"`
-	// DiskUnits lists the units of encrypted or verified disks that a shutdown of userspace stops.
+	// DiskUnits lists the units of encrypted or verified disks that a soft reboot stops.
 	DiskUnits []string `json:"disk_units,omitempty"`
 }
 
-// Facts reads the running host. PID 1 is asked over its private socket, so it also works when the bus is down.
+// Facts returns the facts of the machine. PID 1 is asked over its private socket, which also works while the bus is
+// down.
 func (m Machine) Facts(ctx context.Context) (Facts, error) {
 	f := Facts{Architecture: runtime.GOARCH, SoftReboots: -1, Root: switcher.HostRoot}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
-		return f, fmt.Errorf("cannot read the kernel's name: %w", err)
+		return f, fmt.Errorf("cannot read the kernel release: %w", err)
 	}
 	f.KernelRelease, f.KernelVersion = unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Version[:])
 	f.KernelBuildID = m.readBuildID()
@@ -91,11 +94,11 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 	return f, f.askPID1(ctx)
 }
 
-// askKernel reads what the kernel tells of itself and of the processor.
+// askKernel adds what the kernel reports about itself and the processor.
 func (f *Facts) askKernel() error {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
-		return fmt.Errorf("cannot read how long the kernel runs: %w", err)
+		return fmt.Errorf("cannot read the time since boot: %w", err)
 	}
 	f.At = time.Now().UTC().Truncate(time.Second)
 	f.KernelBooted = f.At.Add(-time.Duration(since.Nano())).Truncate(time.Second)
@@ -105,7 +108,7 @@ func (f *Facts) askKernel() error {
 	}
 	f.CommandLine = strings.TrimSpace(string(cmdline))
 	if runtime.GOARCH == "amd64" {
-		flags, err := Machine{Root: "/"}.cpu("flags")
+		flags, err := Machine{Root: "/"}.cpuInfo("flags")
 		if err != nil {
 			return err
 		}
@@ -114,8 +117,8 @@ func (f *Facts) askKernel() error {
 	return nil
 }
 
-// ModulesFrom returns the root that the running kernel's modules are carried over from, HostRoot for the mutable host, ""
-// when the booted root has them itself. That root must stay on the disk for as long as this kernel runs.
+// ModulesFrom returns the identity of the root that the running kernel's modules were carried over from; "" when the
+// booted root has its own. That root must stay on the disk as long as this kernel runs.
 func ModulesFrom(release string) (string, error) {
 	mounts, err := mountinfo.GetMounts(MountedAt("/usr/lib/modules/" + release))
 	if err != nil {
@@ -130,13 +133,13 @@ func ModulesFrom(release string) (string, error) {
 	return switcher.HostRoot, nil
 }
 
-// HaveModules tells whether the modules of the running kernel are at hand in the running root.
+// HaveModules reports whether the running root has the modules of the running kernel, its own or carried over.
 func HaveModules(running rootfs.Kernel) bool {
 	from, err := ModulesFrom(running.Release)
 	return rootfs.Dir("/").ModulesAtHand(running, err == nil && from != "")
 }
 
-// OwnKernels lists the kernels that the running root has modules for, also below those that are mounted over them.
+// OwnKernels returns the kernels that the running root itself has modules for, whatever is mounted over them.
 func OwnKernels() ([]rootfs.Kernel, error) {
 	root, err := mount.Clone("/", false)
 	if err != nil {
@@ -146,12 +149,12 @@ func OwnKernels() ([]rootfs.Kernel, error) {
 	return rootfs.Dir(root.Path()).Kernels(), nil
 }
 
-// MountedAt passes every mount at path, the topmost last.
+// MountedAt returns a filter for the mounts at path; the topmost is the last.
 func MountedAt(path string) mountinfo.FilterFunc {
 	return func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false }
 }
 
-// MountedRoot reads the identity of the root that runs from the source text of the last mount at /.
+// MountedRoot returns the identity of the running root, which is in the source of the topmost mount at /.
 func MountedRoot() (string, error) {
 	mounts, err := mountinfo.GetMounts(MountedAt("/"))
 	if err != nil {
@@ -166,6 +169,7 @@ func MountedRoot() (string, error) {
 	return switcher.HostRoot, nil
 }
 
+// askPID1 adds what PID 1 reports, if it is systemd.
 func (f *Facts) askPID1(ctx context.Context) error {
 	if !rootfs.Exists("/run/systemd/system") { // sd_booted(3)
 		return nil
@@ -199,8 +203,8 @@ func (f *Facts) askManager(ctx context.Context, conn *dbus.Conn) error {
 	return err
 }
 
-// disksToDetach lists the units that a soft reboot would stop with the disk in use. What the initrd attached is left to
-// it: without that, these units conflict with umount.target (crypttab(5), x-initrd.attach).
+// disksToDetach returns the units that a soft reboot would stop with the disk in use: those that conflict with
+// umount.target. The unit of a disk that the initrd attached does not (x-initrd.attach in crypttab(5)).
 func disksToDetach(ctx context.Context, conn *dbus.Conn) ([]string, error) {
 	units, err := conn.ListUnitsByPatternsContext(ctx, []string{"active"},
 		[]string{"systemd-cryptsetup@*.service", "systemd-veritysetup@*.service", "systemd-integritysetup@*.service"})
@@ -221,14 +225,14 @@ func disksToDetach(ctx context.Context, conn *dbus.Conn) ([]string, error) {
 	return detached, nil
 }
 
-// Mounted is what is mounted at /: the root's identity, and the number of the mount, which a switch changes even from a
-// root into itself.
+// Mounted is what is mounted at /: the root's identity, and the id of the mount, which changes with every switch, also
+// from a root into itself.
 type Mounted struct {
 	Root  string
 	Mount int
 }
 
-// LookAtRoot reads what is mounted at /.
+// LookAtRoot returns what is mounted at /.
 func LookAtRoot() (Mounted, error) {
 	root, err := MountedRoot()
 	if err != nil {
@@ -241,7 +245,7 @@ func LookAtRoot() (Mounted, error) {
 	return Mounted{root, mounts[len(mounts)-1].ID}, nil
 }
 
-// parseModules lists the loaded modules in /proc/modules.
+// parseModules returns the names of the modules in the text of /proc/modules.
 func parseModules(text string) []string {
 	var loaded []string
 	for line := range strings.Lines(text) {
@@ -252,13 +256,13 @@ func parseModules(text string) []string {
 	return loaded
 }
 
-// Machine is the host as seen below a directory: "/" for the running one, or another tree.
+// Machine is the host as seen below a directory: "/" for the running host, or another tree.
 type Machine struct {
 	Root string
 }
 
-// Live tells whether this is the running host.
+// Live reports whether this is the running host.
 func (m Machine) Live() bool { return filepath.Clean(m.Root) == "/" }
 
-// Path is a path of the machine, given as an absolute path inside it.
+// Path returns where an absolute path of the machine is in this process.
 func (m Machine) Path(p string) string { return filepath.Join(m.Root, p) }

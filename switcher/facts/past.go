@@ -13,22 +13,22 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Present is what the running root sets in the kernel and what of it can be compared with that of earlier roots.
+// Present is what the running root sets in the kernel and that can be compared with earlier roots.
 type Present struct {
-	// Sysctls are the keys that its sysctl.d sets, as paths below /proc/sys.
+	// Sysctls lists the keys that its sysctl.d sets, as paths below /proc/sys.
 	Sysctls []string
-	// Options are those of its modprobe.d, by module; Loaded are the modules that are loaded.
+	// Options are the options in its modprobe.d, by module. Loaded lists the loaded modules.
 	Options map[string]string
 	Loaded  []string
 	// Policy is its SELinux policy, empty where SELinux is off.
 	Policy rootfs.Policy
 }
 
-// Past is what earlier roots left in the running kernel. It is noted from root to root and forgotten with the kernel.
+// Past is what earlier roots left in the running kernel. Every root adds to it; a full reboot ends it.
 type Past struct {
-	// Sysctls tells for each key which root's sysctl.d set it last.
+	// Sysctls has, for each key, the root that set it last in its sysctl.d.
 	Sysctls map[string]string `json:"sysctls"`
-	// Modules are the loaded modules with the options of the root in which they were first seen.
+	// Modules are the loaded modules, with the root in which they were first seen and the options that it had for them.
 	Modules map[string]Loaded `json:"modules"`
 	// Policy is the SELinux policy of the root in which it was loaded.
 	Policy     rootfs.Policy `json:"policy,omitzero"`
@@ -41,7 +41,7 @@ type Loaded struct {
 	Options string `json:"options,omitempty"`
 }
 
-// Note adds what a root sets, once it is up. Of a module that is no longer loaded nothing stays old.
+// Note adds what a root sets, once it is up. Modules that are no longer loaded are removed.
 func (p *Past) Note(root string, now Present) {
 	if p.Sysctls == nil {
 		p.Sysctls = map[string]string{}
@@ -63,8 +63,8 @@ func (p *Past) Note(root string, now Present) {
 	}
 }
 
-// LoadedPolicy is the policy in the kernel, where it is known; otherwise the one that the running root has: nothing was loaded
-// before it.
+// LoadedPolicy returns the policy in the kernel. own is the policy of the running root, which counts if no earlier root
+// loaded one.
 func (p Past) LoadedPolicy(own rootfs.Policy) rootfs.Policy {
 	if p.Policy.Digest == "" {
 		return own
@@ -72,22 +72,22 @@ func (p Past) LoadedPolicy(own rootfs.Policy) rootfs.Policy {
 	return p.Policy
 }
 
-// StaleSysctl is a setting that nobody sets any more and that is still in force.
+// StaleSysctl is a setting of an earlier root that is still in force, although the running root does not set it.
 type StaleSysctl struct {
 	Key   string `json:"key"` // as sysctl(8) writes it
 	Value string `json:"value"`
-	Root  string `json:"root"` // whose sysctl.d set it
+	Root  string `json:"root"` // the root that set it
 }
 
-// StaleOptions is a loaded module for which the running root has other options than it was loaded with.
+// StaleOptions is a module that was loaded with other options than the running root has for it.
 type StaleOptions struct {
 	Module string `json:"module"`
 	Loaded string `json:"loaded"`
 	Now    string `json:"now"`
-	Root   string `json:"root"` // in which it was loaded
+	Root   string `json:"root"` // the root in which it was loaded
 }
 
-// DroppedSysctls lists the keys that an earlier root set and the present one does not.
+// DroppedSysctls returns the keys that an earlier root set and the running one does not.
 func (p Past) DroppedSysctls(now Present) []string {
 	var dropped []string
 	for _, key := range slices.Sorted(maps.Keys(p.Sysctls)) {
@@ -98,7 +98,7 @@ func (p Past) DroppedSysctls(now Present) []string {
 	return dropped
 }
 
-// ChangedOptions lists the loaded modules whose options are others by now.
+// ChangedOptions returns the loaded modules for which the running root has other options.
 func (p Past) ChangedOptions(now Present) []StaleOptions {
 	changed := []StaleOptions{}
 	for _, m := range slices.Sorted(maps.Keys(p.Modules)) {
@@ -109,7 +109,7 @@ func (p Past) ChangedOptions(now Present) []StaleOptions {
 	return changed
 }
 
-// Present reads what the running root sets.
+// Present returns what the running root sets.
 func (m Machine) Present() (Present, error) {
 	root := rootfs.Dir(m.Root)
 	now := Present{
@@ -127,7 +127,7 @@ func (m Machine) Present() (Present, error) {
 	return now, nil
 }
 
-// StaleSysctls adds the present values to keys; those that the kernel no longer has are left out.
+// StaleSysctls returns keys with their current values. Keys that the kernel does not have any more are left out.
 func (m Machine) StaleSysctls(p Past, keys []string) []StaleSysctl {
 	stale := []StaleSysctl{}
 	for _, key := range keys {

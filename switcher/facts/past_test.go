@@ -37,7 +37,7 @@ func TestPast(t *testing.T) {
 	if got := (Past{PolicyRoot: "host"}).LoadedPolicy(fresh); got != fresh {
 		t.Errorf("nothing is known to be loaded, and it is %+v", got)
 	}
-	// Loaded again, a module has the options of the day.
+	// A module that is loaded again has the options of the root at that time.
 	v2 := Present{Loaded: []string{"loop", "nbd"}, Options: map[string]string{"loop": "max_loop=4", "nbd": "max_part=8"}}
 	p.Note("v2", v2)
 	v2.Loaded = append(v2.Loaded, "kvm")

@@ -1,18 +1,19 @@
-// Package level decides at which level a host can move to a root, and proves afterwards where it arrived. Both are pure
-// functions over facts: nothing is read and nothing is changed here.
+// Package level decides at which level a host can switch to a root, and proves afterwards where it arrived. It promises
+// that both are pure functions over facts: nothing is read and nothing is changed.
 package level
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// isaOfVariant is the x86-64 level in an OCI platform's variant, 0 when it names none.
+// isaOfVariant returns the x86-64 level in the variant of an OCI platform, 0 when it names none.
 func isaOfVariant(variant string) int {
 	if n := slices.Index([]string{"", "v1", "v2", "v3", "v4"}, variant); n > 0 {
 		return n
@@ -25,19 +26,19 @@ type Level string
 
 // The levels of a change.
 const (
-	// Auto lets the checks choose.
+	// Auto lets the checks choose the level.
 	Auto Level = "auto"
-	// Live changes the running kernel by live patches; nothing is restarted.
+	// Live loads live patches into the running kernel; nothing is restarted.
 	Live Level = "live"
-	// Soft moves userspace into another root; the kernel keeps running.
+	// Soft switches userspace to another root by a soft reboot; the kernel keeps running.
 	Soft Level = "soft"
-	// Full boots the kernel again.
+	// Full switches by a full reboot.
 	Full Level = "full"
-	// None is of a change that is refused, at any level.
+	// None means that the change is refused at any level.
 	None Level = "none"
 )
 
-// ParseLevel reads a level as given on the command line or in the configuration.
+// ParseLevel returns the level with this name, as an operator may give it: auto, soft or full.
 func ParseLevel(s string) (Level, error) {
 	l := Level(s)
 	if !slices.Contains([]Level{Auto, Soft, Full}, l) {
@@ -46,38 +47,38 @@ func ParseLevel(s string) (Level, error) {
 	return l, nil
 }
 
-// Verdict is what a check says about a soft switch.
+// Verdict is the result of a check.
 type Verdict string
 
-// The verdicts, from harmless to final.
+// The verdicts, from the mildest to the strictest.
 const (
-	// VerdictOK: nothing stands against it.
+	// VerdictOK: a soft switch works.
 	VerdictOK Verdict = "ok"
-	// VerdictNote: it works, and the operator should know.
+	// VerdictNote: a soft switch works, with a consequence that the operator should know.
 	VerdictNote Verdict = "note"
-	// VerdictFull: only a full reboot brings this change.
+	// VerdictFull: the change needs a full reboot.
 	VerdictFull Verdict = "full"
-	// VerdictRefuse: this root cannot run on this host at all.
+	// VerdictRefuse: the host cannot switch to this root at all.
 	VerdictRefuse Verdict = "refuse"
 )
 
-// Check is one question about a switch, its verdict and the reason in a sentence.
+// Check is the result of one check, with the reason in a sentence.
 type Check struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason"`
 }
 
-// Decision is the level a switch needs, with the checks it follows from.
+// Decision is the level that a switch needs, with the checks that led to it.
 type Decision struct {
 	Level  Level   `json:"level"`
 	Checks []Check `json:"checks"`
 }
 
-// Refused lists the reasons why the root cannot run here; empty when it can.
+// Refused returns the reasons why the host cannot switch to the root; none when it can.
 func (d Decision) Refused() []string { return d.reasons(VerdictRefuse) }
 
-// NeedsFull lists the reasons why a soft switch is not enough.
+// NeedsFull returns the reasons why a soft switch is not enough.
 func (d Decision) NeedsFull() []string { return d.reasons(VerdictFull) }
 
 func (d Decision) reasons(v Verdict) []string {
@@ -90,21 +91,21 @@ func (d Decision) reasons(v Verdict) []string {
 	return reasons
 }
 
-// Target is what is known of the root to switch to.
+// Target is what is known about the root to switch to.
 type Target struct {
-	// Root is its identity; HostRoot for the mutable host.
+	// Root is its identity; HostRoot for the host root.
 	Root string `json:"root"`
 	// Architecture (GOARCH) and Variant ("v3") are what the image is published for, "" when not known.
 	Architecture string `json:"architecture,omitempty"`
 	Variant      string `json:"variant,omitempty"`
 	rootfs.Image
-	// Modules tells whether the running kernel's modules are at hand to be carried over.
+	// Modules is whether the running kernel's modules can be carried over.
 	Modules bool `json:"modules"`
-	// OpenFixes lists known fixes that neither the running kernel nor an effective live patch has.
+	// OpenFixes lists the known fixes that neither the running kernel nor an effective live patch has.
 	OpenFixes []string `json:"open_fixes,omitempty"`
 }
 
-// Decide chooses the level of a switch. It looks at nothing but its arguments.
+// Decide returns the level of a switch, with the checks that led to it.
 func Decide(f facts.Facts, t Target) Decision { return decide(f, t, false) }
 
 func decide(f facts.Facts, t Target, hostOnly bool) Decision {
@@ -126,17 +127,17 @@ func decide(f facts.Facts, t Target, hostOnly bool) Decision {
 	return d
 }
 
-// DecideHost is [Decide] by the checks that ask about the host alone: what stands against a soft reboot, whatever the root.
+// DecideHost is [Decide] with only the checks that concern the host, whatever the root.
 func DecideHost(f facts.Facts) Decision { return decide(f, Target{}, true) }
 
-// CheckHost tells whether the host can soft-reboot at all, whatever the root.
+// CheckHost returns the check whether the host's systemd can soft-reboot at all.
 func CheckHost(f facts.Facts) Check {
 	verdict, reason := judgeHost(f, Target{})
 	return Check{checks[0].name, verdict, reason}
 }
 
-// checks are asked in this order. A check whose question does not arise has no verdict. Those of the host do not look at
-// the target.
+// checks are made in this order. A check that does not apply returns no verdict. The checks of the host do not use the
+// target.
 var checks = []struct {
 	name  string
 	judge func(facts.Facts, Target) (Verdict, string)
@@ -158,17 +159,20 @@ var checks = []struct {
 
 func judgeHost(f facts.Facts, _ Target) (Verdict, string) {
 	if f.Systemd == switcher.OldestSystemd { // it does not know SurviveFinalKillSignal=
-		return VerdictNote, fmt.Sprintf("this host has systemd %d, which ends the guard with the root that is left, so that nobody goes back from a root that hangs; %d lets it live", f.Systemd, switcher.OldestSystemd+1)
+		return VerdictNote, fmt.Sprintf("this host has systemd %d, which kills the guard, so a hung root is not rolled "+
+			"back; %d keeps the guard running", f.Systemd, switcher.OldestSystemd+1)
 	}
 	return judgeVersion(f.Systemd, "this host")
 }
 
+// judgeVersion checks the version of systemd in a place, which is in words.
 func judgeVersion(systemd int, where string) (Verdict, string) {
 	switch {
 	case systemd == 0:
 		return VerdictRefuse, fmt.Sprintf("PID 1 of %s is not systemd, and only systemd can soft-reboot", where)
 	case systemd < switcher.OldestSystemd:
-		return VerdictRefuse, fmt.Sprintf("%s has systemd %d, and a soft reboot needs %d or newer", where, systemd, switcher.OldestSystemd)
+		return VerdictRefuse, fmt.Sprintf("%s has systemd %d, and a soft reboot needs %d or newer",
+			where, systemd, switcher.OldestSystemd)
 	}
 	return VerdictOK, fmt.Sprintf("%s has systemd %d", where, systemd)
 }
@@ -176,9 +180,9 @@ func judgeVersion(systemd int, where string) (Verdict, string) {
 func judgeSystemd(_ facts.Facts, t Target) (Verdict, string) {
 	switch {
 	case t.Root == switcher.HostRoot:
-		return VerdictOK, "the host root ran this switch's systemd before"
+		return VerdictOK, "the host root has run on this host before"
 	case t.Systemd == 0:
-		return VerdictNote, "the image does not tell the version of its systemd"
+		return VerdictNote, "the version of the image's systemd is not known"
 	}
 	return judgeVersion(t.Systemd, "the image")
 }
@@ -199,11 +203,12 @@ func judgeISA(f facts.Facts, t Target) (Verdict, string) {
 	case f.Architecture != "amd64":
 		return "", ""
 	case needed > 1 && f.ISA == 0:
-		return VerdictNote, fmt.Sprintf("the image needs x86-64-v%d, and this processor does not tell what it has", needed)
+		return VerdictNote, fmt.Sprintf("the image needs x86-64-v%d, and the level of this processor is not known", needed)
 	case needed > f.ISA && f.ISA > 0:
 		return VerdictRefuse, fmt.Sprintf("the image needs x86-64-v%d, this processor has x86-64-v%d", needed, f.ISA)
 	}
-	return VerdictOK, fmt.Sprintf("the image needs x86-64-v%d, this processor has x86-64-v%d", max(needed, 1), max(f.ISA, 1))
+	return VerdictOK, fmt.Sprintf("the image needs x86-64-v%d, this processor has x86-64-v%d",
+		max(needed, 1), max(f.ISA, 1))
 }
 
 func judgeInit(_ facts.Facts, t Target) (Verdict, string) {
@@ -218,7 +223,8 @@ func judgeKernel(f facts.Facts, t Target) (Verdict, string) {
 	own, same := t.KernelOf(f.KernelRelease)
 	switch {
 	case t.Root != switcher.HostRoot && same && !own.SameBuild(running):
-		return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image has another build of it, %s", running, own.Version)
+		return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image has another build of it, %s",
+			running, own.Version)
 	case t.Root == switcher.HostRoot || len(t.Kernels) == 0 || same:
 		return VerdictOK, fmt.Sprintf("the kernel %s keeps running", f.KernelRelease)
 	}
@@ -226,7 +232,8 @@ func judgeKernel(f facts.Facts, t Target) (Verdict, string) {
 	for _, k := range t.Kernels {
 		names = append(names, k.String())
 	}
-	return VerdictNote, fmt.Sprintf("the kernel %s keeps running; the image's own, %s, is not started by this switch", running, strings.Join(names, ", "))
+	return VerdictNote, fmt.Sprintf("the kernel %s keeps running; this switch does not start the image's kernel, %s",
+		running, strings.Join(names, ", "))
 }
 
 func judgeModules(f facts.Facts, t Target) (Verdict, string) {
@@ -236,42 +243,47 @@ func judgeModules(f facts.Facts, t Target) (Verdict, string) {
 	case t.Root == switcher.HostRoot || same && !unknown && own.Version == f.KernelVersion:
 		return VerdictOK, "the root has the modules of the running kernel"
 	case t.Modules && same && unknown:
-		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image does not tell of which build its own are", f.KernelRelease)
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the build of the image's own is not known",
+			f.KernelRelease)
 	case same && unknown:
-		return VerdictNote, fmt.Sprintf("the image has modules of %s, and does not tell of which build", f.KernelRelease)
+		return VerdictNote, fmt.Sprintf("the image has modules of %s, of which the build is not known", f.KernelRelease)
 	case t.Modules && same:
-		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has those of another build", f.KernelRelease)
+		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has those of another build",
+			f.KernelRelease)
 	case t.Modules:
 		return VerdictOK, fmt.Sprintf("the modules of %s are carried over, the image has none for it", f.KernelRelease)
 	}
-	return VerdictNote, fmt.Sprintf("no modules of %s are at hand: none can be loaded after the switch", f.KernelRelease)
+	return VerdictNote, fmt.Sprintf("there are no modules of %s to carry over: none can be loaded after the switch",
+		f.KernelRelease)
 }
 
 func judgeCommandLine(f facts.Facts, t Target) (Verdict, string) {
 	missing := rootfs.MissingKargs(f.CommandLine, t.Kargs)
 	switch {
 	case len(t.Kargs) == 0:
-		return VerdictOK, "the image wants nothing on it"
+		return VerdictOK, "the image wants no kernel parameters"
 	case len(missing) == 0:
 		return VerdictOK, "it has what the image wants: " + strings.Join(t.Kargs, " ")
 	}
-	return VerdictFull, fmt.Sprintf("the image wants %s, and the kernel was booted without; a boot brings it when this host's boot loader has it",
-		strings.Join(missing, " "))
+	return VerdictFull, fmt.Sprintf("the image wants %s, and the kernel was booted without; "+
+		"a full reboot sets it if this host's boot loader has it", strings.Join(missing, " "))
 }
 
-// day is how dates are told: nobody plans a reboot by the minute.
-const day = "2006-01-02"
+// dateLayout is how reasons show dates: nobody plans a reboot by the minute.
+const dateLayout = time.DateOnly
 
 func judgeAge(f facts.Facts, _ Target) (Verdict, string) {
-	switch booted := f.KernelBooted.Format(day); {
+	switch booted := f.KernelBooted.Format(dateLayout); {
 	case f.KernelBooted.IsZero():
 		return "", ""
 	case f.RebootBy.IsZero():
 		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age sets no limit", booted)
 	case f.At.Before(f.RebootBy):
-		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot by %s", booted, f.RebootBy.Format(day))
+		return VerdictOK, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot by %s",
+			booted, f.RebootBy.Format(dateLayout))
 	default:
-		return VerdictFull, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age wants a full reboot since %s", booted, f.RebootBy.Format(day))
+		return VerdictFull, fmt.Sprintf("it was booted on %s, and [switch] max-kernel-age has wanted a full reboot since %s",
+			booted, f.RebootBy.Format(dateLayout))
 	}
 }
 
@@ -281,28 +293,31 @@ func judgeSELinux(f facts.Facts, t Target) (Verdict, string) {
 	case !f.SELinuxOn && brought.Digest == "":
 		return VerdictOK, "it is off, and the root has no policy"
 	case !f.SELinuxOn:
-		return VerdictNote, fmt.Sprintf("it is off in the running kernel, so the policy %s is not in force after the switch", brought)
+		return VerdictNote, fmt.Sprintf("it is off in the running kernel, so the policy %s is not in force after the switch",
+			brought)
 	case brought.Digest == "":
-		return VerdictFull, fmt.Sprintf("the policy %s is loaded and stays so, and the root has none", loaded)
+		return VerdictFull, fmt.Sprintf("the policy %s stays loaded, and the root has none", loaded)
 	case loaded != brought:
-		return VerdictFull, fmt.Sprintf("the policy %s is loaded and stays so, and the root has another, %s", loaded, brought)
+		return VerdictFull, fmt.Sprintf("the policy %s stays loaded, and the root has another, %s", loaded, brought)
 	}
-	return VerdictOK, fmt.Sprintf("the root has the policy %s, too", loaded)
+	return VerdictOK, fmt.Sprintf("the root has the loaded policy %s", loaded)
 }
 
 func judgeDisks(f facts.Facts, _ Target) (Verdict, string) {
 	if len(f.DiskUnits) == 0 {
 		return VerdictOK, "none is detached by a soft reboot"
 	}
-	// A full reboot is no way around it: the host goes on from there by a soft one.
-	return VerdictRefuse, fmt.Sprintf("a soft reboot stops %s with the disk in use, which can hang for 30 minutes, and the way into a root "+
-		"ends with one also after a full reboot; x-initrd.attach in crypttab(5) or veritytab(5) keeps the disk attached, after `systemctl daemon-reload`",
-		strings.Join(f.DiskUnits, ", "))
+	// A full reboot does not help: from the host root, the host still gets into the root by a soft one.
+	return VerdictRefuse, fmt.Sprintf("a soft reboot stops %s with the disk in use, which can hang for 30 minutes, "+
+		"and a full reboot is followed by a soft one; set x-initrd.attach in crypttab(5) or veritytab(5), "+
+		"which keeps the disk attached, and run `systemctl daemon-reload`", strings.Join(f.DiskUnits, ", "))
 }
 
 func judgeFixes(f facts.Facts, t Target) (Verdict, string) {
 	if len(t.OpenFixes) == 0 {
 		return "", ""
 	}
-	return VerdictNote, fmt.Sprintf("the kernel %s is without the fixes of %s until a live patch or another kernel brings them", f.KernelRelease, strings.Join(t.OpenFixes, ", "))
+	return VerdictNote, fmt.Sprintf("the kernel %s does not have the fixes of %s until a live patch or another "+
+		"kernel brings them",
+		f.KernelRelease, strings.Join(t.OpenFixes, ", "))
 }

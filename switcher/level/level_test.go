@@ -11,7 +11,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// softly are facts with which nothing stands against a soft switch.
+// softly returns facts and a target with which a soft switch works.
 func softly() (facts.Facts, Target) {
 	booted := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	policy := rootfs.Policy{Type: "targeted", Digest: strings.Repeat("ab", 32)}
@@ -30,7 +30,7 @@ func softly() (facts.Facts, Target) {
 	return f, t
 }
 
-// TestDecide turns every check, from facts with which nothing stands against a soft switch.
+// TestDecide changes the verdict of every check, from facts with which a soft switch works.
 func TestDecide(t *testing.T) {
 	turned := map[string]bool{}
 	for name, c := range map[string]struct {
@@ -49,7 +49,7 @@ func TestDecide(t *testing.T) {
 		},
 		"host of the first systemd": {
 			change: func(f *facts.Facts, _ *Target) { f.Systemd = 254 }, check: "systemd of the host",
-			verdict: VerdictNote, reason: "nobody goes back from a root that hangs; 255 lets it live",
+			verdict: VerdictNote, reason: "a hung root is not rolled back; 255 keeps the guard running",
 		},
 		"Debian 12 host": {
 			change: func(f *facts.Facts, _ *Target) { f.Systemd = 252 }, check: "systemd of the host",
@@ -61,7 +61,7 @@ func TestDecide(t *testing.T) {
 		},
 		"unknown systemd": {
 			change: func(_ *facts.Facts, t *Target) { t.Systemd = 0 }, check: "systemd of the root",
-			verdict: VerdictNote, reason: "does not tell",
+			verdict: VerdictNote, reason: "systemd is not known",
 		},
 		"other architecture": {
 			change: func(_ *facts.Facts, t *Target) { t.Architecture = "arm64" }, check: "architecture",
@@ -85,7 +85,7 @@ func TestDecide(t *testing.T) {
 		},
 		"unknown processor": {
 			change: func(f *facts.Facts, t *Target) { f.ISA, t.ISA = 0, 3 }, check: "x86-64 level",
-			verdict: VerdictNote, reason: "does not tell what it has",
+			verdict: VerdictNote, reason: "the level of this processor is not known",
 		},
 		"no init": {
 			change: func(_ *facts.Facts, t *Target) { t.Init = "" }, check: "init", verdict: VerdictRefuse,
@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 			change:  func(_ *facts.Facts, t *Target) { t.Kernels = []rootfs.Kernel{{Release: "6.12.9", Version: "#1 SMP 9"}} },
 			check:   "kernel",
 			verdict: VerdictNote,
-			reason:  "kernel 6.12.1 (#1 SMP 1) keeps running; the image's own, 6.12.9 (#1 SMP 9)",
+			reason:  "kernel 6.12.1 (#1 SMP 1) keeps running; this switch does not start the image's kernel, 6.12.9 (#1 SMP 9)",
 		},
 		"another build of it": {
 			change:  func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "#1 SMP 2" },
@@ -127,11 +127,11 @@ func TestDecide(t *testing.T) {
 			change:  func(_ *facts.Facts, t *Target) { t.Kernels[0].Version, t.Modules = "", true },
 			check:   "kernel modules",
 			verdict: VerdictOK,
-			reason:  "carried over, the image does not tell of which build its own are",
+			reason:  "carried over, the build of the image's own is not known",
 		},
 		"unknown, none at hand": {
 			change: func(_ *facts.Facts, t *Target) { t.Kernels[0].Version = "" }, check: "kernel modules",
-			verdict: VerdictNote, reason: "does not tell of which build",
+			verdict: VerdictNote, reason: "of which the build is not known",
 		},
 		"no modules anywhere": {
 			change: func(_ *facts.Facts, t *Target) { t.Kernels = nil }, check: "kernel modules",
@@ -145,13 +145,13 @@ func TestDecide(t *testing.T) {
 		},
 		"no parameters wanted": {
 			change: func(_ *facts.Facts, t *Target) { t.Kargs = nil }, check: "kernel command line",
-			verdict: VerdictOK, reason: "wants nothing",
+			verdict: VerdictOK, reason: "wants no kernel parameters",
 		},
 		"kernel too old": {
 			change:  func(f *facts.Facts, _ *Target) { f.RebootBy = f.KernelBooted.AddDate(0, 0, 9) },
 			check:   "kernel age",
 			verdict: VerdictFull,
-			reason:  "booted on 2026-03-01, and [switch] max-kernel-age wants a full reboot since 2026-03-10",
+			reason:  "booted on 2026-03-01, and [switch] max-kernel-age has wanted a full reboot since 2026-03-10",
 		},
 		"on the very day": {
 			change: func(f *facts.Facts, _ *Target) { f.RebootBy = f.At }, check: "kernel age",
@@ -169,7 +169,7 @@ func TestDecide(t *testing.T) {
 			change:  func(_ *facts.Facts, t *Target) { t.SELinux.Digest = strings.Repeat("cd", 32) },
 			check:   "SELinux",
 			verdict: VerdictFull,
-			reason: "targeted (sha256 abababababab) is loaded and stays so, and the root has another, targeted " +
+			reason: "targeted (sha256 abababababab) stays loaded, and the root has another, targeted " +
 				"(sha256 cdcdcdcdcdcd)",
 		},
 		"policy of another type": {
@@ -182,7 +182,7 @@ func TestDecide(t *testing.T) {
 		},
 		"loaded policy not known": {
 			change: func(f *facts.Facts, _ *Target) { f.SELinux = rootfs.Policy{} }, check: "SELinux",
-			verdict: VerdictFull, reason: "(unknown) is loaded",
+			verdict: VerdictFull, reason: "(unknown) stays loaded",
 		},
 		"SELinux off on the host": {
 			change: func(f *facts.Facts, _ *Target) { f.SELinuxOn = false }, check: "SELinux",
@@ -197,11 +197,11 @@ func TestDecide(t *testing.T) {
 			check:   "encrypted disks",
 			verdict: VerdictRefuse,
 			reason: "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 " +
-				"minutes, and the way into a root ends with one also after a full reboot; x-initrd.attach in crypttab(5)",
+				"minutes, and a full reboot is followed by a soft one; set x-initrd.attach in crypttab(5)",
 		},
 		"open fixes": {
 			change: func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} },
-			check:  "known fixes", verdict: VerdictNote, reason: "without the fixes of CVE-2026-1, CVE-2026-2",
+			check:  "known fixes", verdict: VerdictNote, reason: "does not have the fixes of CVE-2026-1, CVE-2026-2",
 		},
 		"back to the host": {
 			change: func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil },
@@ -238,7 +238,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestDecideHost: what is about the host stands against every soft reboot, and nothing else is asked.
+// TestDecideHost makes only the checks of the host.
 func TestDecideHost(t *testing.T) {
 	f, _ := softly()
 	f.RebootBy, f.DiskUnits = f.At, []string{"systemd-cryptsetup@data.service"}

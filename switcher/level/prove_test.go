@@ -59,19 +59,19 @@ func TestProve(t *testing.T) {
 		},
 		"kernel booted into the old root": {
 			expect: went, facts: facts.Facts{Root: v1, BootID: "c", SoftReboots: 0}, want: Rebooted,
-			reason: "kernel was booted",
+			reason: "a full reboot came before the switch",
 		},
 		"kernel booted into the host": {
 			expect: went, facts: facts.Facts{Root: switcher.HostRoot, BootID: "c"}, want: Rebooted,
-			reason: "kernel was booted before",
+			reason: "a full reboot came before the switch",
 		},
 		"kernel booted after the arming": {
 			expect: started, facts: facts.Facts{Root: switcher.HostRoot, BootID: "c"}, want: Rebooted,
-			reason: "sha256-2 had been started and was not up yet: its init ended",
+			reason: "sha256-2 had been started, and a full reboot came before it was up: its init ended",
 		},
 		"container ended by the new root": {
 			expect: armedFirst, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 0},
-			want: Rebooted, reason: "userspace ended when sha256-2 had been started",
+			want: Rebooted, reason: "sha256-2 had been started, and userspace ended",
 		},
 		"not counted, arming killed": {
 			expect: uncounted, facts: facts.Facts{Root: v1, BootID: "b", SoftReboots: -1}, want: Pending,
@@ -83,7 +83,7 @@ func TestProve(t *testing.T) {
 		},
 		"container restarted": {
 			expect: went, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 0},
-			want: Rebooted, reason: "kernel was booted",
+			want: Rebooted, reason: "a full reboot came before the switch",
 		},
 		"somebody else's root": {
 			expect: went, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 4}, stamp: armed,
@@ -95,15 +95,15 @@ func TestProve(t *testing.T) {
 		},
 		"full, landed on the host": {
 			expect: full, facts: facts.Facts{Root: switcher.HostRoot, BootID: "c"}, want: Landed,
-			reason: "has to go on",
+			reason: "must still switch to it",
 		},
 		"full, container started again": {
 			expect: full, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 0}, want: Landed,
-			reason: "has to go on",
+			reason: "must still switch to it",
 		},
 		"full from the host, landed there": {
 			expect: fromHost, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 0},
-			want: Landed, reason: "has to go on",
+			want: Landed, reason: "must still switch to it",
 		},
 		"full from the host, not yet": {
 			expect: fromHost, facts: facts.Facts{Root: switcher.HostRoot, BootID: "b", SoftReboots: 0},
@@ -119,7 +119,7 @@ func TestProve(t *testing.T) {
 		},
 		"full, soft-rebooted instead": {
 			expect: full, facts: facts.Facts{Root: v1, BootID: "b", SoftReboots: 4}, stamp: armed, want: NotArmed,
-			reason: "instead of booting the kernel",
+			reason: "instead of the full reboot",
 		},
 		"full, soft-rebooted elsewhere": {
 			expect: full, facts: facts.Facts{Root: "sha256-3", BootID: "b", SoftReboots: 4}, stamp: armed,

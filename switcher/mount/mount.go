@@ -1,11 +1,11 @@
-// Package mount joins a staged root into one mounted tree and moves trees into place, with the promise that nothing
-// is visible under a name until it is complete.
+// Package mount joins a staged root into one mounted tree and attaches trees. It promises that nothing is visible at a
+// path before it is complete.
 //
-// Everything goes through the file-descriptor mount API (fsopen, fsmount, open_tree, move_mount; Linux 5.2): a tree is
-// first a detached mount held by a descriptor, may be read through [Tree.Path], and vanishes with the descriptor when
-// it was never attached. A composefs root is an overlay of an EROFS image (names, owners, modes, xattrs) and a
-// data-only layer of content objects (Linux 6.5; the EROFS image is mounted from a file where the kernel can, 6.12,
-// and through a loop device where it cannot).
+// It uses the file-descriptor mount API (fsopen, fsmount, open_tree, move_mount; Linux 5.2): a tree is first a detached
+// mount held by a descriptor. It can be read through [Tree.Path], and is unmounted with the descriptor unless it was
+// attached. A composefs root is an overlay (Linux 6.5) of an EROFS image, which has names, owners, modes and xattrs,
+// and a data-only layer of content objects. The EROFS image is mounted from the file (Linux 6.12), or through a loop
+// device where the kernel cannot do that.
 package mount
 
 import (
@@ -18,21 +18,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree is a detached mount, or the place of an attached one. Close drops the descriptor; a tree that was never
-// attached is unmounted by that.
+// Tree is a mount held by a descriptor, attached or not.
 type Tree struct{ file *os.File }
 
 func newTree(fd int, name string) *Tree { return &Tree{os.NewFile(uintptr(fd), name)} }
 
-// Path is a path to the root of the tree that is valid in this process for as long as the tree is open.
+// Path returns a path to the root of the tree. It is valid in this process, until the tree is closed.
 func (t *Tree) Path() string { return "/proc/self/fd/" + strconv.Itoa(int(t.file.Fd())) }
 
-// Close drops the descriptor.
+// Close closes the descriptor. A tree that was never attached is unmounted.
 func (t *Tree) Close() error { return t.file.Close() }
 
-// Clone makes a detached copy of the mount that holds path, with path as its root: a bind mount without a place.
-// With recursive, mounts below path are part of the copy. The copy is private: what is mounted in it later does not
-// appear in the original, nor does taking it apart.
+// Clone returns a detached copy of the mount that path is on, with path as its root: a bind mount that is attached
+// nowhere. With recursive, the copy includes the mounts below path. The copy is private: later mounts and unmounts in
+// it do not affect the original.
 func Clone(path string, recursive bool) (*Tree, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if recursive {
@@ -51,7 +50,8 @@ func Clone(path string, recursive bool) (*Tree, error) {
 	return tree, nil
 }
 
-// Tmpfs makes a detached tmpfs. Options are those of mount(8), for example {"mode", "1777"}.
+// Tmpfs returns a detached tmpfs. attrs are MOUNT_ATTR_ flags; options are those of tmpfs(5), for example {"mode",
+// "1777"}.
 func Tmpfs(attrs int, options ...[2]string) (*Tree, error) {
 	fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -67,7 +67,7 @@ func Tmpfs(attrs int, options ...[2]string) (*Tree, error) {
 	return create(fs, attrs)
 }
 
-// create turns a configured file system context into a detached mount.
+// create returns a detached mount of a configured file system context.
 func create(fs *os.File, attrs int) (*Tree, error) {
 	fd := int(fs.Fd())
 	if err := retry(func() error { return unix.FsconfigCreate(fd) }); err != nil {
@@ -84,8 +84,8 @@ func create(fs *os.File, attrs int) (*Tree, error) {
 	return newTree(mfd, fs.Name()), nil
 }
 
-// retry calls again when a signal came between: fsconfig(2) and fsmount(2) can be interrupted while they wait for their
-// lock, and the Go runtime sends signals to itself.
+// retry repeats a call that a signal interrupts: fsconfig(2) and fsmount(2) can be interrupted while they wait for
+// their lock, and the Go runtime sends signals to itself.
 func retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -94,7 +94,8 @@ func retry(call func() error) error {
 	}
 }
 
-// kernelSays reads what the kernel wrote about a failed fsconfig; fsopen(2) keeps it as messages in the descriptor.
+// kernelSays returns the kernel's message about a failed call, which can be read from the context (fsopen(2)); "" for
+// none.
 func kernelSays(fd int) string {
 	const longest = 1024 // a kernel log line
 	buf := make([]byte, longest)
@@ -105,7 +106,7 @@ func kernelSays(fd int) string {
 	return " (kernel: " + string(buf[2:n]) + ")"
 }
 
-// Attach moves the tree to the directory at, which must exist. The tree stays readable through [Tree.Path].
+// Attach mounts the tree at an existing directory. The tree can still be read through [Tree.Path].
 func (t *Tree) Attach(at string) error {
 	err := unix.MoveMount(int(t.file.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	if err != nil {
@@ -114,7 +115,7 @@ func (t *Tree) Attach(at string) error {
 	return nil
 }
 
-// SetReadOnly sets or clears the read-only flag of the tree's topmost mount; the file system itself stays as it is.
+// SetReadOnly sets or clears the read-only flag of the mount at the tree's root. The file system itself is unchanged.
 func (t *Tree) SetReadOnly(ro bool) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if !ro {
@@ -126,10 +127,10 @@ func (t *Tree) SetReadOnly(ro bool) error {
 	return nil
 }
 
-// Detach unmounts everything mounted at path, and below it, however many times it was mounted over. A path where
-// nothing is mounted is not an error.
+// Detach unmounts everything at path and below it, however many mounts are stacked there. It is no error if nothing is
+// mounted.
 func Detach(path string) error {
-	const layers = 64 // a bound on a loop, far above what can be stacked by accident
+	const layers = 64 // bounds the loop, far above what is ever stacked by accident
 	for range layers {
 		mounted, err := IsMountPoint(path)
 		if err != nil || !mounted {
@@ -142,7 +143,7 @@ func Detach(path string) error {
 	return fmt.Errorf("cannot unmount %s: still mounted after %d tries", path, layers)
 }
 
-// IsMountPoint tells whether a mount is attached at path. A missing path is no mount point.
+// IsMountPoint reports whether something is mounted at path. A missing path is no mount point.
 func IsMountPoint(path string) (bool, error) {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
@@ -150,30 +151,30 @@ func IsMountPoint(path string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("cannot look at %s: %w", path, err)
+		return false, fmt.Errorf("cannot check whether %s is a mount point: %w", path, err)
 	}
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// Root names what a composefs root is joined from.
+// Root names the parts of a composefs root.
 type Root struct {
 	// CFS is the composefs image: an EROFS file.
 	CFS string
 	// Objects is the directory of content objects.
 	Objects string
-	// Graft is a directory laid over the image, or "" for none.
+	// Graft is the directory that is laid over the image; "" for none.
 	Graft string
-	// Source is the text that /proc/self/mountinfo shows as the mount's source.
+	// Source is the mount's source in /proc/self/mountinfo.
 	Source string
-	// Scratch is an empty directory on a tmpfs that this call may mount on for a moment.
+	// Scratch is an empty directory on a tmpfs, which is mounted on during the call and then removed.
 	Scratch string
 }
 
-// Composefs joins a root into a detached read-only tree.
+// Composefs returns a root as a detached, read-only tree.
 //
-// Layers of an overlay must be attached mounts before Linux 6.15, so the EROFS image is attached at r.Scratch and let
-// go again: the overlay keeps clones of its own. The image file is opened through a clone of its mount, because
-// an open file on the mount at /var would keep it from being unmounted at shutdown.
+// Before Linux 6.15, layers of an overlay must be attached mounts. So the EROFS image is attached at r.Scratch for a
+// moment; the overlay keeps a clone of it. The image file is opened through a clone of its mount, because an open file
+// on the mount of /var would keep that from being unmounted at shutdown.
 func Composefs(r Root) (*Tree, error) {
 	dir, err := Clone(filepath.Dir(r.CFS), false)
 	if err != nil {
@@ -198,6 +199,7 @@ func Composefs(r Root) (*Tree, error) {
 	return tree, errors.Join(err, Detach(r.Scratch), os.Remove(r.Scratch))
 }
 
+// overlay joins the layers, of which the EROFS image is attached at r.Scratch.
 func overlay(r Root) (*Tree, error) {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -205,7 +207,7 @@ func overlay(r Root) (*Tree, error) {
 	}
 	fs := os.NewFile(uintptr(fd), "overlay")
 	defer fs.Close()
-	// A mount option is at most 255 bytes long, so layers are named by short paths through descriptors.
+	// A mount option has at most 255 bytes, so layers are given by short paths through descriptors.
 	var open []*os.File
 	defer func() {
 		for _, f := range open {
@@ -245,11 +247,11 @@ func overlay(r Root) (*Tree, error) {
 	return create(fs, unix.MOUNT_ATTR_RDONLY)
 }
 
-// erofs mounts an EROFS image, straight from the file where the kernel can.
+// erofs returns a mount of an EROFS image: of the file itself where the kernel can do that, otherwise of a loop device.
 func erofs(file string) (*Tree, error) {
 	tree, err := erofsFrom(file)
 	if errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.ELOOP) {
-		// Before Linux 6.12, on tmpfs, or where a file-backed image counts as a stacked file system.
+		// Before Linux 6.12, on tmpfs, or if a mount from a file would stack too many file systems.
 		loop, lerr := attachLoop(file)
 		if lerr != nil {
 			return nil, errors.Join(err, lerr)
@@ -276,7 +278,7 @@ func erofsFrom(source string) (*Tree, error) {
 	return create(fs, unix.MOUNT_ATTR_RDONLY)
 }
 
-// attachLoop binds file to a free loop device that frees itself after its last user.
+// attachLoop returns a loop device of the file, which the kernel frees when it is not used any more.
 func attachLoop(file string) (*os.File, error) {
 	backing, err := os.Open(file)
 	if err != nil {
@@ -309,5 +311,5 @@ func attachLoop(file string) (*os.File, error) {
 			return nil, fmt.Errorf("cannot configure the loop device: %w", err)
 		}
 	}
-	return nil, fmt.Errorf("cannot configure a loop device: every one was taken by others, %d times", tries)
+	return nil, fmt.Errorf("cannot configure a loop device: others took each free one, %d times", tries)
 }

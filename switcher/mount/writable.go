@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeWritable undoes a remount of the state: a root that is gone back to must be able to write to it.
+// MakeWritable makes the mount at path writable again, and its file system if need be: after a rollback, the root must
+// be able to write to its state.
 func MakeWritable(path string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {

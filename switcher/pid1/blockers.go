@@ -13,14 +13,14 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// UnitStop is what is known of how a unit that runs will stop.
+// UnitStop is how an active unit will stop.
 type UnitStop struct {
 	Name string `json:"name"`
-	// Timeout is how long it may take before it is killed; less than 0 is for ever.
+	// Timeout is how long the unit may take to stop; less than 0 means without limit.
 	Timeout time.Duration `json:"timeout_ns"`
-	// Type is the file system of a mount.
+	// Type is the file system type of a mount, "" for other units.
 	Type string `json:"type,omitempty"`
-	// Killed tells that SIGKILL follows when the time is over.
+	// Killed is whether SIGKILL follows when the timeout has passed.
 	Killed bool `json:"killed"`
 }
 
@@ -30,27 +30,27 @@ type Blocker struct {
 	Reason string `json:"reason"`
 }
 
-// troublemakers are units known to hold up shutdowns, by the pattern of their name. Encrypted disks are not here: they
-// decide the level, see [Decide].
+// troublemakers are units that are known to hold up shutdowns, by patterns of their names. Encrypted disks are not
+// here: they decide the level.
 var troublemakers = []struct{ pattern, reason string }{
-	{"libvirt-guests.service", "it shuts virtual machines down, and waits for them"},
-	{"docker.service", "with live-restore its containers go on, and what they mount stays busy"},
+	{"libvirt-guests.service", "it shuts down virtual machines and waits for them"},
+	{"docker.service", "with live-restore its containers keep running, and what they mount stays busy"},
 	{"podman-restart.service", "it stops containers one after the other"},
-	{"iscsid.service", "disks over the network go with it"},
+	{"iscsid.service", "network disks stop working when it stops"},
 	{"packagekit.service", "it finishes its transaction first"},
 	{"unattended-upgrades.service", "it finishes its upgrade first"},
 }
 
-// networked are file systems whose unmounting waits for a server.
+// networked are the file systems that wait for a server when they are unmounted.
 var networked = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs", "9p"}
 
-// Blockers names what is likely to hold up a shutdown that must be done within a deadline: what may take for ever first, then
-// what may take longest.
+// Blockers returns the units that are likely to hold up a shutdown with this deadline: first those without a timeout,
+// then those with the longest.
 func Blockers(units []UnitStop, deadline time.Duration) []Blocker {
-	const forEver = time.Duration(math.MaxInt64)
+	const unlimited = time.Duration(math.MaxInt64)
 	takes := func(u UnitStop) time.Duration {
 		if u.Timeout < 0 {
-			return forEver
+			return unlimited
 		}
 		return u.Timeout
 	}
@@ -66,6 +66,7 @@ func Blockers(units []UnitStop, deadline time.Duration) []Blocker {
 	return found
 }
 
+// blocks returns why a unit may hold up a shutdown, "" when it should not.
 func (u UnitStop) blocks(deadline time.Duration) string {
 	for _, t := range troublemakers {
 		if ok, err := path.Match(t.pattern, u.Name); err == nil && ok {
@@ -77,7 +78,7 @@ func (u UnitStop) blocks(deadline time.Duration) string {
 		return fmt.Sprintf("unmounting %s waits for its server", u.Type)
 	case u.Type != "" && !strings.HasPrefix(u.Type, "fuse"): // a local disk does not wait
 	case u.Timeout < 0:
-		return "it may take for ever to stop (TimeoutStopSec=infinity)"
+		return "it has no stop timeout (TimeoutStopSec=infinity)"
 	case u.Timeout > deadline:
 		return fmt.Sprintf("it may take %v to stop, and the shutdown has %v", u.Timeout, deadline)
 	case !u.Killed:
@@ -86,8 +87,8 @@ func (u UnitStop) blocks(deadline time.Duration) string {
 	return ""
 }
 
-// UnitStops asks how the services and mounts that are active will stop. The agent's own are left out: they end by
-// themselves.
+// UnitStops returns how the active services and mounts will stop. The agent's own units are left out: they stop on
+// their own.
 func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 	var stops []UnitStop
 	err := With(ctx, func(conn *dbus.Conn) error {
@@ -102,7 +103,7 @@ func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 			}
 			properties, err := conn.GetUnitTypePropertiesContext(ctx, u.Name, kind)
 			if err != nil {
-				continue // it has gone
+				continue // it is gone by now
 			}
 			stops = append(stops, unitStop(u.Name, kind, properties))
 		}
@@ -111,9 +112,9 @@ func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 	return stops, err
 }
 
-// unitStop reads the properties of a unit as PID 1 gives them (org.freedesktop.systemd1(5)).
+// unitStop returns how a unit will stop, from its properties (org.freedesktop.systemd1(5)).
 func unitStop(name, kind string, properties map[string]any) UnitStop {
-	const forEver = ^uint64(0)
+	const infinity = ^uint64(0)
 	u := UnitStop{Name: name, Killed: true}
 	u.Type, _ = properties["Type"].(string)
 	timeout := "TimeoutStopUSec"
@@ -122,7 +123,7 @@ func unitStop(name, kind string, properties map[string]any) UnitStop {
 	} else {
 		u.Type = ""
 	}
-	if usec, ok := properties[timeout].(uint64); ok && usec == forEver {
+	if usec, ok := properties[timeout].(uint64); ok && usec == infinity {
 		u.Timeout = -1
 	} else if ok {
 		u.Timeout = time.Duration(usec) * time.Microsecond
@@ -132,7 +133,7 @@ func unitStop(name, kind string, properties map[string]any) UnitStop {
 	}
 	pid, _ := properties["MainPID"].(uint32)
 	if stops, _ := properties["ExecStop"].([][]any); kind == "Service" && pid == 0 && len(stops) == 0 {
-		u.Timeout = 0 // a oneshot that remains: nothing runs, and nothing will
+		u.Timeout = 0 // a oneshot service that remains active: it has no process, and no command to stop it
 	}
 	return u
 }

@@ -14,7 +14,7 @@ func TestBlockers(t *testing.T) {
 	}{
 		"ordinary": {UnitStop{Name: "nginx.service", Timeout: 90 * time.Second, Killed: true}, ""},
 		"oneshot":  {UnitStop{Name: "apparmor.service", Killed: true}, ""},
-		"infinite": {UnitStop{Name: "db.service", Timeout: -1, Killed: true}, "for ever"},
+		"infinite": {UnitStop{Name: "db.service", Timeout: -1, Killed: true}, "no stop timeout"},
 		"longer than we wait": {UnitStop{Name: "db.service", Timeout: 5 * time.Minute, Killed: true},
 			"may take 5m0s to stop, and the shutdown has 2m0s"},
 		"never killed": {UnitStop{Name: "db.service", Timeout: time.Second}, "SendSIGKILL=no"},

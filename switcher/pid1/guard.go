@@ -12,25 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Manager is what PID 1 says of itself.
+// Manager is the state of PID 1.
 type Manager struct {
-	// State is systemd's word for the system: starting, running, degraded, stopping …
+	// State is the state of the system in systemd's words: starting, running, degraded, stopping …
 	State string
-	// SoftReboot tells that one is queued.
+	// SoftReboot is whether a soft reboot is queued.
 	SoftReboot bool
-	// Stopping lists the units whose stop is under way: what a shutdown waits for.
+	// Stopping lists the units that are being stopped: what a shutdown waits for.
 	Stopping []string
-	// Starting lists the units whose start is under way.
+	// Starting lists the units that are being started.
 	Starting []string
 }
 
-// Up tells whether every unit is started. systemd 254 and 255 keep saying that they run while a soft reboot starts all
-// units anew.
+// Up reports whether every unit has been started. The state alone does not say so: systemd 254 and 255 stay in running
+// while a soft reboot starts all units again.
 func (m Manager) Up() bool {
 	return (m.State == "running" || m.State == "degraded") && len(m.Starting) == 0
 }
 
-// AskManager asks PID 1 over its private socket, which needs no bus. An answer that takes too long is none.
+// AskManager returns the state of PID 1, which is asked over its private socket and needs no bus. The error is
+// context.DeadlineExceeded when it does not answer within askPatience.
 func (s System) AskManager(ctx context.Context) (Manager, error) {
 	return bounded(ctx, askPatience, func(ctx context.Context) (Manager, error) {
 		var answer Manager
@@ -60,7 +61,8 @@ func (s System) AskManager(ctx context.Context) (Manager, error) {
 	})
 }
 
-// bounded gives up on a call that does not return in time; a PID 1 that hangs accepts a connection and never answers.
+// bounded returns the answer of a call, or context.DeadlineExceeded if it takes longer than patience: a PID 1 that
+// hangs accepts a connection and never answers.
 func bounded[T any](ctx context.Context, patience time.Duration, call func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -82,11 +84,12 @@ func bounded[T any](ctx context.Context, patience time.Duration, call func(conte
 	}
 }
 
-// startable are the kinds of units that are started again after a cancelled shutdown. Others come by themselves, as
-// devices do, or belong to somebody who is gone.
+// startable are the types of units that are started again after a cancelled shutdown. Others appear automatically, as
+// devices do, or belong to a session that has ended.
 var startable = []string{".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target"}
 
-// ActiveUnits lists what runs and could be started again.
+// ActiveUnits returns the active units that could be started again after a cancelled shutdown. The agent's own are left
+// out.
 func (s System) ActiveUnits(ctx context.Context) ([]string, error) {
 	var names []string
 	err := With(ctx, func(conn *dbus.Conn) error {
@@ -105,10 +108,10 @@ func (s System) ActiveUnits(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
-// CancelShutdown takes back a shutdown that is queued and starts again what ran before it. A unit that is still on its way
-// down is left to it: a start would wait for its end. It returns the units that it left.
+// CancelShutdown cancels a queued shutdown and starts the units in before again. A unit that is still stopping is not
+// started, because that would wait until it has stopped; left names those units.
 func (s System) CancelShutdown(ctx context.Context, before []string) (left []string, err error) {
-	// The jobs of a shutdown are irreversible: no other job is let in beside them, they have to go first.
+	// The jobs of a shutdown are irreversible: systemd accepts no other job before they are cancelled.
 	if err := s.clearJobs(ctx); err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func (s System) CancelShutdown(ctx context.Context, before []string) (left []str
 				left = append(left, u.Name)
 			}
 		}
-		// As at a boot, and then what was started since by other means.
+		// First what a boot starts, then what was started since.
 		for _, name := range append([]string{"default.target"}, before...) {
 			if slices.Contains(left, name) {
 				continue
@@ -136,16 +139,16 @@ func (s System) CancelShutdown(ctx context.Context, before []string) (left []str
 	return left, err
 }
 
-// clearJobs takes back every job. systemd does it at once, and its answer gets lost on the private socket when there were
-// jobs (tried with 257): what counts is that the shutdown is gone.
+// clearJobs cancels every job. systemd does so at once, but on the private socket its answer is lost if there were any
+// jobs (seen with 257). So what counts is that the shutdown is gone.
 func (s System) clearJobs(ctx context.Context) error {
 	const patience = 2 * time.Second
-	heard, cancel := context.WithTimeout(ctx, patience)
+	callCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	said := callManager(heard, "ClearJobs")
+	callErr := callManager(callCtx, "ClearJobs")
 	now, err := s.AskManager(ctx)
 	if err == nil && now.SoftReboot {
-		err = errors.Join(errors.New("cannot take the shutdown back: systemd goes on with it"), said)
+		err = errors.Join(errors.New("cannot cancel the shutdown: systemd continues it"), callErr)
 	}
 	return err
 }
@@ -153,7 +156,7 @@ func (s System) clearJobs(ctx context.Context) error {
 // askPatience is how long one question to PID 1 may take.
 const askPatience = 10 * time.Second
 
-// cancelStarts takes back the start jobs of units.
+// cancelStarts cancels the start jobs of units.
 func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 	jobs, err := conn.ListJobsContext(ctx)
 	if err != nil {
@@ -161,9 +164,9 @@ func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 	}
 	for _, j := range jobs {
 		if j.JobType == "start" && slices.Contains(units, j.Unit) {
-			// Its answer gets lost, too.
-			heard, cancel := context.WithTimeout(ctx, time.Second)
-			err := callManager(heard, "CancelJob", uint32(j.Id))
+			// Its answer may be lost, too.
+			callCtx, cancel := context.WithTimeout(ctx, time.Second)
+			err := callManager(callCtx, "CancelJob", uint32(j.Id))
 			cancel()
 			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				return err
@@ -173,7 +176,7 @@ func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 	return nil
 }
 
-// KillUnits sends SIGKILL to every process of units that do not stop.
+// KillUnits sends SIGKILL to every process of these units.
 func (s System) KillUnits(ctx context.Context, units []string) error {
 	return With(ctx, func(conn *dbus.Conn) error {
 		var errs []error
@@ -186,10 +189,10 @@ func (s System) KillUnits(ctx context.Context, units []string) error {
 	})
 }
 
-// SoftRebootHard has PID 1 switch at once, past what still stops: every process is killed. Only into an armed root, and
-// only when the ordinary way does not end: PID 1 hangs when it cannot switch.
+// SoftRebootHard makes PID 1 switch at once: it kills every process and waits for no unit to stop. Use it only with an
+// armed root, and only when the orderly shutdown does not end: PID 1 hangs if it cannot switch.
 func (s System) SoftRebootHard(ctx context.Context) error { return callManager(ctx, "SoftReboot", "") }
 
-// ForgetFailures clears the failures of all units, and how often they were started: systemd counts over a soft reboot, and
-// would not start a unit that was started too often (StartLimitBurst= in systemd.unit(5)).
+// ForgetFailures clears the failed state and the start counter of all units. systemd keeps counting across a soft
+// reboot, and does not start a unit that was started too often (StartLimitBurst= in systemd.unit(5)).
 func (s System) ForgetFailures(ctx context.Context) error { return callManager(ctx, "ResetFailed") }

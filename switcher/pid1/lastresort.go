@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BootKernel boots the kernel without asking anybody: what PID 1 does not do any more, reboot(2) does. It waits for the
-// disks, but not for ever.
+// BootKernel makes a full reboot with reboot(2), without PID 1, which may hang. It syncs the disks first, for at most
+// 30 seconds. It returns only with an error.
 func BootKernel() error {
-	const patience = 30 * time.Second // a disk that has not written by then will not
+	const patience = 30 * time.Second // a disk that has not written everything by then never will
 	synced := make(chan struct{})
 	go func() {
 		unix.Sync()
@@ -23,25 +23,25 @@ func BootKernel() error {
 	case <-time.After(patience):
 	}
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
-		return fmt.Errorf("cannot boot the kernel: %w", err)
+		return fmt.Errorf("cannot reboot: %w", err)
 	}
 	return nil
 }
 
 const panicFile = "/proc/sys/kernel/panic"
 
-// RebootOnPanic has the kernel boot again when it panics, as it does when an init ends, unless the host has its own rule.
-// The function that it returns takes that back.
+// RebootOnPanic makes the kernel reboot ten seconds after a panic, for example because an init ended, unless the host
+// has a setting of its own. restore undoes that.
 func RebootOnPanic() (restore func()) { return rebootOnPanic(panicFile) }
 
 func rebootOnPanic(file string) (restore func()) {
-	const seconds = "10" // time to read it
+	const seconds = "10" // time to read the message
 	was, err := os.ReadFile(file)
 	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(file, []byte(seconds), 0) != nil {
 		return func() {}
 	}
 	return func() {
-		// The new root may have set its own meanwhile.
+		// The new root may have set another value meanwhile.
 		if now, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(now)) == seconds {
 			_ = os.WriteFile(file, was, 0)
 		}

@@ -1,5 +1,6 @@
-// Package pid1 asks systemd and logind: for reboots, about units, and, when neither answers, the kernel. Questions go over
-// PID 1's private socket, so that they work while the bus is down, and every answer is waited for within a bound.
+// Package pid1 asks systemd and logind for reboots and about units, and the kernel when neither answers. It promises
+// that every question to PID 1 works while the bus is down, because it goes over the private socket, and that waiting
+// for an answer is bounded.
 package pid1
 
 import (
@@ -16,30 +17,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// privateSocket is where PID 1 itself answers, also when the bus is down.
+// privateSocket is where PID 1 answers without the bus.
 const privateSocket = "/run/systemd/private"
 
 const (
-	// nudge is how long PID 1 has to answer before it is written to again; it answers in some milliseconds.
-	nudge = 100 * time.Millisecond
-	// greetPatience is how long it may take to answer at all: what D-Bus gives any call (25 s in the reference library).
-	greetPatience = 25 * time.Second
+	// pingInterval is how long PID 1 has to answer before it is pinged again; it takes some milliseconds.
+	pingInterval = 100 * time.Millisecond
+	// connectPatience is how long PID 1 may take for the first answer: the default of D-Bus for a call (25 s in the
+	// reference library).
+	connectPatience = 25 * time.Second
 )
 
-// ErrDeaf says that PID 1 does not answer, as in the moment in which it is executed anew, at every soft reboot.
+// ErrDeaf: PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
 var ErrDeaf = errors.New("systemd does not answer")
 
-// isLost tells whether a connection was refused or broke, or nothing came over it.
+// isLost reports whether an error means that a connection was refused, broke or ended.
 func isLost(err error) bool {
-	for _, known := range []error{unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, io.ErrUnexpectedEOF, godbus.ErrClosed} {
-		if errors.Is(err, known) {
+	for _, lost := range []error{
+		unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, io.ErrUnexpectedEOF, godbus.ErrClosed,
+	} {
+		if errors.Is(err, lost) {
 			return true
 		}
 	}
 	return false
 }
 
-// markDeaf marks an error that says so.
+// markDeaf wraps the error of a lost connection in ErrDeaf. It returns any other as it is.
 func markDeaf(err error) error {
 	if isLost(err) && !errors.Is(err, ErrDeaf) {
 		return fmt.Errorf("%w: %w", ErrDeaf, err)
@@ -47,7 +51,8 @@ func markDeaf(err error) error {
 	return err
 }
 
-// Connect connects to PID 1 over its private socket. The caller closes the connection.
+// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrDeaf when PID
+// 1 does not answer.
 func Connect(ctx context.Context) (*dbus.Conn, error) {
 	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, privateSocket) })
 	if err != nil {
@@ -56,7 +61,7 @@ func Connect(ctx context.Context) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// dialPID1 makes one connection, over which PID 1 has answered already.
+// dialPID1 returns a connection over which PID 1 has answered once.
 func dialPID1(ctx context.Context, socket string) (*godbus.Conn, error) {
 	conn, err := godbus.Dial("unix:path="+socket, godbus.WithContext(ctx))
 	if err != nil {
@@ -64,7 +69,7 @@ func dialPID1(ctx context.Context, socket string) (*godbus.Conn, error) {
 	}
 	err = conn.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))})
 	if err == nil {
-		err = greet(ctx, conn)
+		err = awaitAnswer(ctx, conn)
 	}
 	if err != nil {
 		conn.Close()
@@ -73,11 +78,11 @@ func dialPID1(ctx context.Context, socket string) (*godbus.Conn, error) {
 	return conn, nil
 }
 
-// greet asks until there is an answer. A call that PID 1 reads in one go with the end of the authentication, as on a busy
-// machine, lies there until more comes (tried: systemd 257): without this, the first call of a connection could wait for
-// ever.
-func greet(ctx context.Context, conn *godbus.Conn) error {
-	const tries = int(greetPatience / nudge)
+// awaitAnswer pings PID 1 until it answers. On a busy machine, PID 1 may read a call together with the end of the
+// authentication, and then handles that call only when more arrives (seen with systemd 257): without the pings, the
+// first call of a connection could wait forever.
+func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
+	const tries = int(connectPatience / pingInterval)
 	peer := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	answers := make(chan *godbus.Call, tries)
 	for range tries {
@@ -87,12 +92,14 @@ func greet(ctx context.Context, conn *godbus.Conn) error {
 			return call.Err
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(nudge):
+		case <-time.After(pingInterval):
 		}
 	}
-	return fmt.Errorf("%w within %v", ErrDeaf, greetPatience)
+	return fmt.Errorf("%w within %v", ErrDeaf, connectPatience)
 }
 
+// With calls do with a connection to PID 1, which it closes afterwards. The error is an ErrDeaf when PID 1 does not
+// answer.
 func With(ctx context.Context, do func(*dbus.Conn) error) error {
 	conn, err := Connect(ctx)
 	if err != nil {
@@ -102,7 +109,7 @@ func With(ctx context.Context, do func(*dbus.Conn) error) error {
 	return markDeaf(do(conn))
 }
 
-// callManager calls what the library has no method for.
+// callManager calls a method of systemd's manager that the library does not have.
 func callManager(ctx context.Context, method string, args ...any) error {
 	conn, err := dialPID1(ctx, privateSocket)
 	if err != nil {
@@ -111,7 +118,7 @@ func callManager(ctx context.Context, method string, args ...any) error {
 	defer conn.Close()
 	manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, args...).Err; err != nil {
-		return fmt.Errorf("cannot have systemd do %s: %w", method, markDeaf(err))
+		return fmt.Errorf("cannot call %s of systemd: %w", method, markDeaf(err))
 	}
 	return nil
 }

@@ -11,69 +11,71 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// ErrInhibited says that somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
+// ErrInhibited: somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
 var ErrInhibited = errors.New("an inhibitor lock blocks the switch")
 
-// ArmUnit is the unit whose stop arms the new root: it is stopped after every service, with the file systems mounted.
+// ArmUnit is the unit that arms the new root when it is stopped: after every service, while file systems are mounted.
 const ArmUnit = "updatectl-arm.service"
 
-// GuardUnit is the unit that watches over a switch from outside of both roots.
+// GuardUnit is the unit that watches a switch from outside both roots.
 const GuardUnit = "updatectl-guard.service"
 
-// ApplyUnit applies by itself; it confirms, too, when it finds a root that is not confirmed.
+// ApplyUnit is the unit that applies automatically. It also confirms a root that is not confirmed yet.
 const ApplyUnit = "updatectl.service"
 
-// ConfirmUnit is the unit that proves a switch and marks the root good.
+// ConfirmUnit is the unit that proves a switch, checks the root and marks it good.
 const ConfirmUnit = "updatectl-confirm.service"
 
-// ErrNoUnit says that the agent's own units are not installed in the running root.
+// ErrNoUnit: the agent's units are not installed in the running root.
 var ErrNoUnit = errors.New("the units of updatectl are not installed")
 
-// ErrJob says that a job of one of the agent's own units did not end as it should.
-var ErrJob = errors.New("its job did not end well")
+// ErrJob: a job of one of the agent's units failed.
+var ErrJob = errors.New("its job failed")
 
-// logind's flags of RebootWithFlags (org.freedesktop.login1(5)).
+// The flags of logind's RebootWithFlags (org.freedesktop.login1(5)).
 const (
 	logindCheckInhibitors = 0x01 // for root, too
 	logindSoftReboot      = 0x04
-	// 0x08, a soft reboot if a next root is set up, is never set: who asks for a full reboot gets one.
+	// 0x08, a soft reboot if a next root is set up, is never used: a full reboot must be a full one.
 )
 
-// The services at the end of a shutdown; a job to start one tells which kind is under way.
+// The services at the end of a shutdown. The start job of one shows which kind of shutdown is under way.
 const (
 	softRebootService = "systemd-soft-reboot.service"
 	rebootService     = "systemd-reboot.service"
 )
 
-// SoftReboot asks for a soft reboot and returns once it is queued. logind is asked first, because it honours
-// inhibitors and tells everybody; PID 1 where there is no logind, as in small containers.
+// SoftReboot requests a soft reboot and returns once it is queued. It asks logind, which respects inhibitor locks and
+// announces the reboot, or PID 1 where there is no logind, as in small containers. The error is an ErrInhibited when an
+// inhibitor lock blocks it.
 func (s System) SoftReboot(ctx context.Context) error {
 	return askForReboot(ctx, logindSoftReboot, "soft-reboot.target", softRebootService)
 }
 
-// FullReboot asks for a full reboot, as [Machine.SoftReboot] asks for a soft one. The caller disarms first: systemd turns
-// a reboot into a soft one while a root is armed.
+// FullReboot requests a full reboot, as [System.SoftReboot] requests a soft one. The caller must disarm first: while a
+// root is armed, systemd turns every reboot into a soft reboot.
 func (s System) FullReboot(ctx context.Context) error {
 	return askForReboot(ctx, 0, "reboot.target", rebootService)
 }
 
-// askForReboot asks logind for a reboot with these flags, or PID 1 for its target. The last service tells whether it is queued.
+// askForReboot requests a reboot from logind with these flags, or without logind from PID 1 by its target. A start job
+// of service shows that the reboot is queued.
 func askForReboot(ctx context.Context, flags uint64, target, service string) error {
 	err := askLogind(ctx, flags)
 	switch {
 	case errors.Is(err, errNoLogind):
 		return startTarget(ctx, target)
 	case answerLost(err):
-		// The bus may go down with what was asked for before the answer is out. PID 1 knows.
-		if queued, qerr := shutdownQueued(ctx, service); qerr == nil && queued {
+		// The shutdown may stop the bus before the answer is sent. PID 1 knows.
+		if queued, queueErr := shutdownQueued(ctx, service); queueErr == nil && queued {
 			return nil
 		}
 	}
 	return err
 }
 
-// answerLost tells whether a call may have been heard and its answer has not: the connection broke, or the bus says that
-// whoever was called went away.
+// answerLost reports whether a call may have been executed although its answer was lost: the connection broke, or the
+// bus reports that the called service is gone.
 func answerLost(err error) bool {
 	var answer godbus.Error
 	if errors.As(err, &answer) {
@@ -84,6 +86,8 @@ func answerLost(err error) bool {
 
 var errNoLogind = errors.New("logind does not run")
 
+// askLogind requests a reboot from logind. The error is errNoLogind where it does not run, ErrInhibited when a lock
+// blocks it.
 func askLogind(ctx context.Context, flags uint64) error {
 	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
 	if err != nil {
@@ -99,7 +103,7 @@ func askLogind(ctx context.Context, flags uint64) error {
 	switch answer.Name {
 	case "org.freedesktop.login1.BlockedByInhibitorLock":
 		return fmt.Errorf("%w: %s", ErrInhibited, whoInhibits(ctx, login1))
-	case "org.freedesktop.DBus.Error.AccessDenied": // what systemd 257 says to root about the same thing
+	case "org.freedesktop.DBus.Error.AccessDenied": // what systemd 257 answers root when a lock blocks it
 		if holders := whoInhibits(ctx, login1); holders != "" {
 			return fmt.Errorf("%w: %s", ErrInhibited, holders)
 		}
@@ -110,7 +114,8 @@ func askLogind(ctx context.Context, flags uint64) error {
 	return fmt.Errorf("cannot ask logind for a reboot: %w", err)
 }
 
-// whoInhibits names the holders of blocking locks against shutdown, for the operator to talk to.
+// whoInhibits returns the holders of the locks that block a shutdown, in words for the operator; "" when there are
+// none.
 func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
 	var locks []struct {
 		What, Who, Why, Mode string
@@ -128,15 +133,16 @@ func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
 	return strings.Join(holders, "; ")
 }
 
-// SoftRebootNow asks PID 1 for a soft reboot, past logind: no inhibitor lock holds up the way back from a root that is
-// no good.
+// SoftRebootNow requests a soft reboot from PID 1 instead of logind: no inhibitor lock may block the rollback from an
+// unhealthy root.
 func (s System) SoftRebootNow(ctx context.Context) error {
 	return startTarget(ctx, "soft-reboot.target")
 }
 
-// FullRebootNow asks PID 1 for a full reboot in the same way.
+// FullRebootNow requests a full reboot in the same way.
 func (s System) FullRebootNow(ctx context.Context) error { return startTarget(ctx, "reboot.target") }
 
+// startTarget starts the target of a shutdown, irreversibly, as systemctl does.
 func startTarget(ctx context.Context, target string) error {
 	return With(ctx, func(conn *dbus.Conn) error {
 		_, err := conn.StartUnitContext(ctx, target, "replace-irreversibly", nil)
@@ -147,23 +153,24 @@ func startTarget(ctx context.Context, target string) error {
 	})
 }
 
-// HoldArmUnit starts the arming unit, so that its stop is part of the next shutdown.
+// HoldArmUnit starts the arming unit, so that the next shutdown stops it.
 func (s System) HoldArmUnit(ctx context.Context) error {
 	return runJob(ctx, "start", ArmUnit, "replace")
 }
 
-// ReleaseArmUnit stops the arming unit outside a shutdown: nothing is armed then.
+// ReleaseArmUnit stops the arming unit outside a shutdown, which arms nothing.
 func (s System) ReleaseArmUnit(ctx context.Context) error {
 	return runJob(ctx, "stop", ArmUnit, "replace")
 }
 
-// StartGuard starts the unit that watches over a switch, anew if an earlier one is still there. It has to be up before
-// basic.target, too, where a boot of the kernel goes on to an image: hence without the order of units.
+// StartGuard starts the guard's unit, or restarts it if it runs. It ignores the order of units, because after a full
+// reboot the guard must run before basic.target, from where the host switches to an image.
 func (s System) StartGuard(ctx context.Context) error {
 	return runJob(ctx, "restart", GuardUnit, "ignore-dependencies")
 }
 
-// runJob starts, stops or restarts one of the agent's own units and waits until that is done.
+// runJob starts, stops or restarts one of the agent's units and waits until that is done. The error is an ErrNoUnit, an
+// ErrJob or that of the context.
 func runJob(ctx context.Context, verb, unit, mode string) error {
 	return With(ctx, func(conn *dbus.Conn) error {
 		done := make(chan string, 1)
@@ -190,19 +197,19 @@ func runJob(ctx context.Context, verb, unit, mode string) error {
 	})
 }
 
-// SoftRebootQueued tells whether systemd is on its way into a soft reboot. The arming unit asks, because it is stopped
-// at every kind of shutdown.
+// SoftRebootQueued reports whether a soft reboot is under way. The arming unit asks, because every kind of shutdown
+// stops it.
 func (s System) SoftRebootQueued(ctx context.Context) (bool, error) {
 	return shutdownQueued(ctx, softRebootService)
 }
 
-// UnitActive tells whether a unit is active.
+// UnitActive reports whether a unit is active.
 func (s System) UnitActive(ctx context.Context, unit string) (bool, error) {
 	state, err := unitState(ctx, unit)
 	return state == "active", err
 }
 
-// unitState is the ActiveState of a unit.
+// unitState returns the ActiveState of a unit.
 func unitState(ctx context.Context, unit string) (string, error) {
 	active := ""
 	err := With(ctx, func(conn *dbus.Conn) error {
@@ -216,7 +223,7 @@ func unitState(ctx context.Context, unit string) (string, error) {
 	return active, err
 }
 
-// EndConfirm ends the unit that judges the running root, and tells whether it was at it.
+// EndConfirm stops the unit that checks the running root, and reports whether it was running.
 func (s System) EndConfirm(ctx context.Context) (bool, error) {
 	state, err := unitState(ctx, ConfirmUnit)
 	if err != nil || state != "activating" {
@@ -225,7 +232,7 @@ func (s System) EndConfirm(ctx context.Context) (bool, error) {
 	return true, runJob(ctx, "stop", ConfirmUnit, "replace")
 }
 
-// BeginConfirm has the running root judged. It does not wait for the end of that.
+// BeginConfirm starts the unit that checks the running root, and does not wait for its end.
 func (s System) BeginConfirm(ctx context.Context) error {
 	return With(ctx, func(conn *dbus.Conn) error {
 		if _, err := conn.StartUnitContext(ctx, ConfirmUnit, "replace", nil); err != nil {
@@ -235,7 +242,7 @@ func (s System) BeginConfirm(ctx context.Context) error {
 	})
 }
 
-// shutdownQueued tells whether one of the services that end a shutdown is to be started.
+// shutdownQueued reports whether one of these services has a start job.
 func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	queued := false
 	err := With(ctx, func(conn *dbus.Conn) error {
@@ -253,8 +260,8 @@ func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	return queued, err
 }
 
-// ForgetGone clears the failures of units that the running root does not have: systemd takes them along from the root that
-// was left, and they say nothing about this one.
+// ForgetGone clears the failed state of units that the running root does not have. systemd keeps it from the root that
+// was left, and it says nothing about this one.
 func (s System) ForgetGone(ctx context.Context) error {
 	return With(ctx, func(conn *dbus.Conn) error {
 		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
@@ -266,15 +273,15 @@ func (s System) ForgetGone(ctx context.Context) error {
 				continue
 			}
 			if err := conn.ResetFailedUnitContext(ctx, u.Name); err != nil {
-				return fmt.Errorf("cannot forget that %s failed: %w", u.Name, err)
+				return fmt.Errorf("cannot reset the failed state of %s: %w", u.Name, err)
 			}
 		}
 		return nil
 	})
 }
 
-// ShuttingDown tells whether a reboot of any kind is under way: it is queued, or logind
-// has announced one and waits for those who asked for a moment (delay inhibitors).
+// ShuttingDown reports whether a reboot of any kind is under way: it is queued, or logind has announced it and waits
+// for delay inhibitors.
 func (s System) ShuttingDown(ctx context.Context) (bool, error) {
 	queued, err := shutdownQueued(ctx, softRebootService, rebootService)
 	if err != nil || queued {

@@ -10,20 +10,20 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// Trouble is what PID 1 knows about a root that did not become good and could not say why itself.
+// Trouble is what PID 1 knows about a root that did not become good and could not report why.
 type Trouble struct {
-	// Target is where systemd ended instead of its default target: rescue.target, emergency.target, or "".
+	// Target is rescue.target or emergency.target if systemd ended in it instead of the default target; otherwise "".
 	Target string
 	// Failed lists the units that failed in this root.
 	Failed []string
-	// Unconfirmed tells that the unit which proves a root has nothing to wait for, and did not run.
+	// Unconfirmed is whether ConfirmUnit did not run, although multi-user.target was reached.
 	Unconfirmed bool
 }
 
-// maxNamed is how many failed units a sentence names.
+// maxNamed is how many failed units [Trouble.String] names.
 const maxNamed = 5
 
-// String is what is added to a reason, "" when nothing is known.
+// String returns what is known, in words that follow a reason; "" when nothing is.
 func (t Trouble) String() string {
 	var parts []string
 	if t.Target != "" {
@@ -42,8 +42,8 @@ func (t Trouble) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// AskTrouble asks PID 1, over its private socket, what went wrong in the root that began at since, by the clock that runs
-// since the kernel booted: it remembers what failed in the roots before.
+// AskTrouble returns what went wrong in the running root. since is when that root started, as the time since the kernel
+// booted: PID 1 also remembers what failed in earlier roots.
 func (s System) AskTrouble(ctx context.Context, since time.Duration) (Trouble, error) {
 	return bounded(ctx, askPatience, func(ctx context.Context) (Trouble, error) {
 		var t Trouble
@@ -75,7 +75,7 @@ func (s System) AskTrouble(ctx context.Context, since time.Duration) (Trouble, e
 	})
 }
 
-// stateChanged is when a unit came into its state, by the clock that runs since the kernel booted; 0 when it cannot be told.
+// stateChanged returns when a unit entered its state, as the time since the kernel booted; 0 when that is not known.
 func stateChanged(ctx context.Context, conn *dbus.Conn, unit string) time.Duration {
 	p, err := conn.GetUnitPropertyContext(ctx, unit, "StateChangeTimestampMonotonic")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unpin runs this very program again from a sealed copy in memory, with the same arguments: a process that outlives its
-// root must not hold a file of it. It returns only in the copy, or with an error.
+// Unpin executes a sealed copy of this program in memory, with the same arguments: a process that outlives its root
+// must not keep a file of it open. It returns nil when the copy calls it, otherwise only with an error.
 func Unpin() error {
 	const name = "updatectl"
 	self, err := os.Readlink("/proc/self/exe")
@@ -24,7 +24,7 @@ func Unpin() error {
 		return nil
 	}
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, where every one can be executed
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, where every file in memory can be executed
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
@@ -32,7 +32,7 @@ func Unpin() error {
 	}
 	copied := os.NewFile(uintptr(fd), name)
 	defer copied.Close()
-	if err := fill(copied); err != nil {
+	if err := copySelf(copied); err != nil {
 		return fmt.Errorf("cannot copy the agent into memory: %w", err)
 	}
 	if err := seal(fd); err != nil {
@@ -42,13 +42,13 @@ func Unpin() error {
 	return fmt.Errorf("cannot run the copy in memory: %w", err)
 }
 
-// seal keeps a file in memory from being changed. The kernel says EBUSY while a page of it is held by somebody else, and
-// on a busy machine that can be the kernel itself, which lets go of pages in batches (fcntl(2), F_SEAL_WRITE).
+// seal makes a file in memory immutable. The kernel answers EBUSY while anybody holds a page of it (F_SEAL_WRITE in
+// fcntl(2)). On a busy machine that can be the kernel itself, which releases pages in batches.
 func seal(fd int) error {
 	const (
 		seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 		tries = 50
-		pause = 100 * time.Millisecond // the kernel waits about as long by itself, each time
+		pause = 100 * time.Millisecond // the kernel itself waits about as long each time
 	)
 	var err error
 	for range tries {
@@ -60,7 +60,8 @@ func seal(fd int) error {
 	return err
 }
 
-func fill(to *os.File) error {
+// copySelf writes this program to a file.
+func copySelf(to *os.File) error {
 	src, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err

@@ -6,12 +6,13 @@ import (
 	"io"
 )
 
-// machines are the GOARCH of what ELF calls machines.
+// machines maps the machines of ELF to GOARCH.
 var machines = map[elf.Machine]string{
 	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
 	elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64",
 }
 
+// readProgram returns the GOARCH of an ELF program and the x86-64 level that it needs; "" and 0 when it is none.
 func readProgram(r io.ReaderAt) (machine string, isa int) {
 	program, err := elf.NewFile(r)
 	if err != nil {
@@ -33,8 +34,8 @@ func readProgram(r io.ReaderAt) (machine string, isa int) {
 	return machine, isa
 }
 
-// isaOfNote reads the x86-64 level needed from a note of GNU properties (psABI, "Program Property"): a header, then
-// properties of type, size and data, padded to eight bytes. 0 when it says nothing, or is damaged.
+// isaOfNote returns the x86-64 level that a note of GNU properties asks for, 0 when it has none or is damaged. After a
+// header, there are properties of type, size and data, padded to eight bytes (psABI, "Program Property").
 func isaOfNote(note []byte) int {
 	const (
 		header  = 16 // sizes of name and data, type, "GNU\0"
@@ -61,7 +62,7 @@ func isaOfNote(note []byte) int {
 	return 0
 }
 
-// isaOfBits is the highest level among the bits of GNU_PROPERTY_X86_ISA_1_NEEDED: baseline, v2, v3, v4.
+// isaOfBits returns the highest level in the bits of GNU_PROPERTY_X86_ISA_1_NEEDED: baseline, v2, v3, v4.
 func isaOfBits(bits uint32) int {
 	for level := 4; level > 0; level-- {
 		if bits&(1<<(level-1)) != 0 {

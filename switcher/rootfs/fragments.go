@@ -1,4 +1,4 @@
 package rootfs
 
-// configDirs are where systemd and kmod look for NAME.d; of two files with the same name, the one found first counts.
+// configDirs are where systemd and kmod look for NAME.d. Of several files with one name, the first counts.
 var configDirs = []string{"/etc", "/run", "/usr/local/lib", "/usr/lib"}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Image is what is in a root, as far as it matters to the kernel that it will run on.
+// Image is what is in a root, as far as it matters for running on a kernel.
 type Image struct {
 	// Systemd is the major version of its systemd, 0 when not known.
 	Systemd int `json:"systemd"`
@@ -20,13 +20,13 @@ type Image struct {
 	Init string `json:"init"`
 	// Machine is the GOARCH that its init is built for, "" when that is a script or something unknown.
 	Machine string `json:"machine,omitempty"`
-	// ISA is the x86-64 level that its init and C library need: 1 to 4, 0 when they do not say.
+	// ISA is the x86-64 level that its init and C library need, 1 to 4; 0 when not known.
 	ISA int `json:"isa,omitempty"`
-	// Kernels are those it has modules for.
+	// Kernels are the kernels that it has modules for.
 	Kernels []Kernel `json:"kernels,omitempty"`
-	// Kargs are the kernel parameters it wants (/usr/lib/updatectl/kargs.d).
+	// Kargs are the kernel parameters that it wants (/usr/lib/updatectl/kargs.d).
 	Kargs []string `json:"kargs,omitempty"`
-	// SELinux is its policy.
+	// SELinux is its SELinux policy.
 	SELinux Policy `json:"selinux,omitzero"`
 }
 
@@ -37,7 +37,8 @@ type Kernel struct {
 	Version string `json:"version,omitempty"`
 }
 
-// String names the build where it is known: some distributions keep the release over several builds.
+// String returns the release, and the build where it is known: some distributions keep the release across several
+// builds.
 func (k Kernel) String() string {
 	if k.Version == "" {
 		return k.Release
@@ -45,7 +46,7 @@ func (k Kernel) String() string {
 	return fmt.Sprintf("%s (%s)", k.Release, k.Version)
 }
 
-// KernelOf finds the kernel of this release.
+// KernelOf returns the kernel with this release, and whether there is one.
 func (i Image) KernelOf(release string) (Kernel, bool) {
 	n := slices.IndexFunc(i.Kernels, func(k Kernel) bool { return k.Release == release })
 	if n < 0 {
@@ -54,8 +55,8 @@ func (i Image) KernelOf(release string) (Kernel, bool) {
 	return i.Kernels[n], true
 }
 
-// ReadImage looks into the tree of a root: the pristine image, mounted. What it reads is bounded, and no link is followed
-// out of the tree. What the image wants and cannot be understood is an error; what it does not have is not.
+// ReadImage returns what is in the pristine image mounted at dir. What the image lacks is no error; kernel parameters
+// that cannot be parsed are.
 func ReadImage(dir string) (Image, error) {
 	t := Dir(dir)
 	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy()}
@@ -65,13 +66,14 @@ func ReadImage(dir string) (Image, error) {
 	return i, err
 }
 
-// SameBuild tells whether two are the same kernel, as far as is known.
+// SameBuild reports whether two kernels are the same, as far as that is known.
 func (k Kernel) SameBuild(other Kernel) bool {
 	return k.Release == other.Release && (k.Version == other.Version || k.Version == "" || other.Version == "")
 }
 
-// bzImageVersion reads uname -v from the header of an x86 kernel. It points, from its second sector, at the text
-// "RELEASE (USER@HOST) VERSION" (kernel's x86 boot protocol, 2.00). Other architectures have nothing like it.
+// bzImageVersion returns the uname -v of an x86 kernel image, "" when it is none or has another release. Its header has
+// the offset, from the second sector, of the text "RELEASE (USER@HOST) VERSION" (x86 boot protocol, 2.00). Other
+// architectures have nothing like it.
 func bzImageVersion(f io.ReaderAt, release string) string {
 	const (
 		magicAt, pointerAt = 0x202, 0x20e
@@ -99,11 +101,11 @@ func bzImageVersion(f io.ReaderAt, release string) string {
 type Policy struct {
 	// Type is the name of the policy, such as targeted.
 	Type string `json:"type,omitempty"`
-	// Digest is the sha256 of the compiled policy, in hex; "" when there is none.
+	// Digest is the SHA-256 of the compiled policy in hexadecimal digits; "" when there is none.
 	Digest string `json:"digest,omitempty"`
 }
 
-// String names a policy so that two of the same type can be told apart.
+// String returns the type and the beginning of the digest: two policies may have the same type.
 func (p Policy) String() string {
 	const shown = 12
 	if len(p.Digest) < shown {

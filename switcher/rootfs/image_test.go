@@ -15,7 +15,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
-// isaNote is a note of GNU properties: another property first, then the x86-64 levels needed as bits.
+// isaNote returns a note of GNU properties: some property, then the needed x86-64 levels as bits.
 func isaNote(bits uint32) []byte {
 	le := binary.LittleEndian
 	note := le.AppendUint32(nil, 4)
@@ -30,7 +30,7 @@ func isaNote(bits uint32) []byte {
 	return note
 }
 
-// program makes an ELF file of a header, one program header, and the note it points at.
+// program returns an ELF file with a header, one program header, and the note that it points at.
 func program(machine elf.Machine, bits uint32) []byte {
 	note := isaNote(bits)
 	const headers = 64 + 56
@@ -50,7 +50,7 @@ func program(machine elf.Machine, bits uint32) []byte {
 	return out.Bytes()
 }
 
-// bzImage is the beginning of an x86 kernel.
+// bzImage returns the beginning of an x86 kernel image.
 func bzImage(banner string) []byte {
 	text := make([]byte, 0x1000, 0x2000)
 	copy(text[0x202:], "HdrS")

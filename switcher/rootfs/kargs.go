@@ -8,19 +8,22 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// kargsDir has what an image wants on the kernel's command line, as fragments in the order of their names.
+// kargsDir has the kernel parameters that an image wants, in fragments that are read in the order of their names.
 const kargsDir = "/usr/lib/updatectl/kargs.d"
 
-// kargsFile is one fragment, in the format that bootc has.
+// kargsFile is one fragment, in the format of bootc.
 type kargsFile struct {
 	Kargs []string `toml:"kargs"`
-	// Architectures restricts it, in the kernel's names (x86_64, aarch64) or Go's; empty for all.
+	// Architectures restricts it to some architectures, by the kernel's names (x86_64, aarch64) or Go's; empty for all.
 	Architectures []string `toml:"match-architectures"`
 }
 
-// kernelNames are the kernel's names (uname -m) for what Go calls otherwise.
-var kernelNames = map[string]string{"amd64": "x86_64", "386": "x86", "arm64": "aarch64", "ppc64le": "powerpc64", "loong64": "loongarch64"}
+// kernelNames are the kernel's names (uname -m) of architectures that Go calls otherwise.
+var kernelNames = map[string]string{
+	"amd64": "x86_64", "386": "x86", "arm64": "aarch64", "ppc64le": "powerpc64", "loong64": "loongarch64",
+}
 
+// parseKargs returns the parameters in a fragment, none when it is not for the machine.
 func parseKargs(text, machine string) ([]string, error) {
 	var f kargsFile
 	meta, err := toml.Decode(text, &f)
@@ -30,7 +33,8 @@ func parseKargs(text, machine string) ([]string, error) {
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("unknown key %s", unknown[0])
 	}
-	if len(f.Architectures) > 0 && !slices.Contains(f.Architectures, machine) && !slices.Contains(f.Architectures, kernelNames[machine]) {
+	matches := func(a string) bool { return a == machine || a == kernelNames[machine] }
+	if len(f.Architectures) > 0 && !slices.ContainsFunc(f.Architectures, matches) {
 		return nil, nil
 	}
 	var kargs []string
@@ -40,7 +44,7 @@ func parseKargs(text, machine string) ([]string, error) {
 	return kargs, nil
 }
 
-// splitKargs splits a command line as the kernel does: at blanks that are not between double quotes.
+// splitKargs splits a command line as the kernel does: at blanks outside double quotes.
 func splitKargs(line string) []string {
 	quoted := false
 	return strings.FieldsFunc(line, func(r rune) bool {
@@ -51,8 +55,8 @@ func splitKargs(line string) []string {
 	})
 }
 
-// plainKarg writes a parameter the one way that can be compared: the kernel takes - and _ in names for the same, and drops
-// quotes.
+// plainKarg returns a parameter in a form that can be compared: for the kernel, - and _ in names are the same, and
+// quotes do not count.
 func plainKarg(k string) string {
 	name, value, assigned := strings.Cut(strings.ReplaceAll(k, `"`, ""), "=")
 	name = strings.ReplaceAll(name, "-", "_")
@@ -62,25 +66,25 @@ func plainKarg(k string) string {
 	return name
 }
 
-// repeatable are the parameters of which each counts when there are several: the kernel, the initrd, or systemd takes
-// them as a list. Of any other the last counts.
+// repeatable are the parameters that may be given several times, because the kernel, the initrd or systemd reads them
+// as a list. Of any other, the last one counts.
 var repeatable = []string{
-	"acpi_osi", "amd_iommu", "cgroup_disable", "console", "dyndbg", "earlycon", "efi", "hugepages", "hugepagesz", "ifname", "initrd",
-	"intel_iommu", "iommu", "ip", "memmap", "modprobe.blacklist", "nameserver", "pci", "video",
+	"acpi_osi", "amd_iommu", "cgroup_disable", "console", "dyndbg", "earlycon", "efi", "hugepages", "hugepagesz",
+	"ifname", "initrd", "intel_iommu", "iommu", "ip", "memmap", "modprobe.blacklist", "nameserver", "pci", "video",
 }
 
-// listed tells whether a parameter of this plain name may be repeated.
-func listed(name string) bool {
+// isRepeatable reports whether a parameter with this plain name may be given several times.
+func isRepeatable(name string) bool {
 	return slices.Contains(repeatable, name) || strings.HasPrefix(name, "rd.") || strings.HasPrefix(name, "systemd.")
 }
 
-// inForce drops from a list of parameters those that a later one of the same name overrides.
+// inForce returns the parameters in a list that no later one of the same name overrides.
 func inForce(kargs []string) []string {
 	var last []string
 	later := map[string]bool{}
 	for _, k := range slices.Backward(kargs) {
 		name, _, _ := strings.Cut(plainKarg(k), "=")
-		if !later[name] || listed(name) {
+		if !later[name] || isRepeatable(name) {
 			last = append(last, k)
 		}
 		later[name] = true
@@ -89,7 +93,7 @@ func inForce(kargs []string) []string {
 	return last
 }
 
-// MissingKargs lists which of the wanted parameters are not in force on a command line.
+// MissingKargs returns the wanted parameters that are not in force on a command line.
 func MissingKargs(commandLine string, wanted []string) []string {
 	have := map[string]bool{}
 	for _, k := range inForce(splitKargs(commandLine)) {

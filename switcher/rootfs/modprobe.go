@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// ParseOptions reads the options that modprobe.d(5) files give to modules, by module; several lines for one add up.
+// ParseOptions returns the options in modprobe.d(5) files, by module. Several lines for one module add up.
 func ParseOptions(texts []string) map[string]string {
 	options := map[string]string{}
 	for _, text := range texts {
@@ -20,5 +20,5 @@ func ParseOptions(texts []string) map[string]string {
 	return options
 }
 
-// moduleName is the kernel's spelling: it takes - and _ for the same.
+// moduleName returns a module's name as the kernel spells it, for which - and _ are the same.
 func moduleName(name string) string { return strings.ReplaceAll(name, "-", "_") }

@@ -1,5 +1,5 @@
-// Package rootfs reads what is in the tree of a root: its init, kernels, kernel parameters, sysctls and policies. Every read
-// is bounded, and no link leads out of the tree.
+// Package rootfs reads what is in the tree of a root: its init, kernels, kernel parameters, sysctls and policies. It
+// promises that every read is bounded, and that no link leads out of the tree.
 package rootfs
 
 import (
@@ -21,19 +21,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs reads from the init and the C library what machine they are built for, and the x86-64 level they need. The
-// library counts because nothing runs without it; distributions for newer processors mark it.
+// programs returns the GOARCH that the init is built for, and the x86-64 level that the init and the C library need.
+// The library counts because nothing runs without it, and distributions for newer processors mark it.
 func (t Dir) programs(init string) (machine string, isa int) {
 	machine, isa = t.program(init)
 	for _, dir := range t.libraries() {
-		if m, needed := t.program(filepath.Join(dir, "libc.so.6")); m == machine { // not of another architecture beside it
+		// A library of another architecture may be there, too.
+		if m, needed := t.program(filepath.Join(dir, "libc.so.6")); m == machine {
 			isa = max(isa, needed)
 		}
 	}
 	return machine, isa
 }
 
-// program reads the header of an ELF program; "" and 0 when it is none.
+// program returns the GOARCH and the x86-64 level of an ELF program; "" and 0 when it is none.
 func (t Dir) program(p string) (machine string, isa int) {
 	const maxProgram = 64 << 20 // a C library has two megabytes, systemd's own a few
 	f, err := t.open(p)
@@ -47,7 +48,7 @@ func (t Dir) program(p string) (machine string, isa int) {
 	return readProgram(f)
 }
 
-// LeadingNumber reads the number that a version such as "257.13-1~deb13u1" begins with; 0 when there is none.
+// LeadingNumber returns the number at the start of a version such as "257.13-1~deb13u1"; 0 when there is none.
 func LeadingNumber(version string) int {
 	end := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })
 	if end >= 0 {
@@ -57,8 +58,8 @@ func LeadingNumber(version string) int {
 	return n
 }
 
-// Fragments reads the .conf files of a NAME.d, in the order of their names. A file masks those of the same name in later
-// directories also when it is empty, a link to /dev/null, or cannot be read.
+// Fragments returns the content of the .conf files in a NAME.d, in the order of their names. A file masks those of the
+// same name in later directories, even if it is empty, a link to /dev/null, or unreadable.
 func (t Dir) Fragments(name string) []string {
 	const maxFragment = 1 << 20
 	first := map[string]string{}
@@ -78,11 +79,11 @@ func (t Dir) Fragments(name string) []string {
 	return texts
 }
 
-// Dir is the directory of a root. Symbolic links in it are followed inside it and never lead out, also while somebody
-// exchanges them.
+// Dir is the directory of a root. Symbolic links are followed inside it and never lead out, even if somebody exchanges
+// them meanwhile.
 type Dir string
 
-// handle returns a handle of what p names, which is not opened: nothing waits for the other end of a FIFO.
+// handle returns an O_PATH handle of the file at p, and what it is. The file is not opened, so a FIFO does not block.
 func (t Dir) handle(p string) (*os.File, fs.FileInfo, error) {
 	f, err := pathrs.OpenInRoot(string(t), p)
 	if err != nil {
@@ -96,7 +97,7 @@ func (t Dir) handle(p string) (*os.File, fs.FileInfo, error) {
 	return f, st, nil
 }
 
-// stat returns what p names.
+// stat returns what kind of file is at p.
 func (t Dir) stat(p string) (fs.FileInfo, error) {
 	f, st, err := t.handle(p)
 	if err != nil {
@@ -105,7 +106,7 @@ func (t Dir) stat(p string) (fs.FileInfo, error) {
 	return st, f.Close()
 }
 
-// open opens a regular file. The error is fs.ErrInvalid for anything else.
+// open opens a regular file for reading. The error is fs.ErrInvalid for any other.
 func (t Dir) open(p string) (*os.File, error) {
 	f, st, err := t.handle(p)
 	if err != nil {
@@ -118,13 +119,13 @@ func (t Dir) open(p string) (*os.File, error) {
 	return pathrs.Reopen(f, unix.O_RDONLY)
 }
 
-// HasDir reports whether p names a directory.
+// HasDir reports whether there is a directory at p.
 func (t Dir) HasDir(p string) bool {
 	st, err := t.stat(p)
 	return err == nil && st.IsDir()
 }
 
-// OpenDir returns a handle of the directory p, for its path in /proc/self/fd; it cannot be read from. The error is
+// OpenDir returns an O_PATH handle of the directory at p, which can be used by its path in /proc/self/fd. The error is
 // unix.ENOTDIR for anything but a directory. The caller closes the handle.
 func (t Dir) OpenDir(p string) (*os.File, error) {
 	f, st, err := t.handle(p)
@@ -138,7 +139,7 @@ func (t Dir) OpenDir(p string) (*os.File, error) {
 	return f, nil
 }
 
-// read reads a regular file of at most limit bytes.
+// read returns the content of a regular file. A file with more than limit bytes is an error.
 func (t Dir) read(p string, limit int64) ([]byte, error) {
 	f, err := t.open(p)
 	if err != nil {
@@ -152,7 +153,7 @@ func (t Dir) read(p string, limit int64) ([]byte, error) {
 	return text, err
 }
 
-// digest is the sha256 of a regular file of at most limit bytes, in hex.
+// digest returns the SHA-256 of a regular file in hexadecimal digits. A file with more than limit bytes is an error.
 func (t Dir) digest(p string, limit int64) (string, error) {
 	f, err := t.open(p)
 	if err != nil {
@@ -167,10 +168,10 @@ func (t Dir) digest(p string, limit int64) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// maxNames bounds a directory: far more than any that is read here has.
+// maxNames bounds how many names of a directory are read: far more than there are in any of these.
 const maxNames = 4096
 
-// names lists a directory in order; none when there is no such directory.
+// names returns the names in a directory, sorted; none when there is no such directory.
 func (t Dir) names(p string) []string {
 	f, err := t.OpenDir(p)
 	if err != nil {
@@ -187,23 +188,23 @@ func (t Dir) names(p string) []string {
 	return names
 }
 
-// has reports whether p is a regular file with one of the mode bits; with 0, any regular file will do.
-func (t Dir) has(p string, mode os.FileMode) bool {
+// hasFile reports whether there is a regular file at p with one of the mode bits, or with 0, any regular file.
+func (t Dir) hasFile(p string, mode os.FileMode) bool {
 	st, err := t.stat(p)
 	return err == nil && st.Mode().IsRegular() && (mode == 0 || st.Mode().Perm()&mode != 0)
 }
 
-// init is the program that PID 1 becomes, in its order.
+// init returns the path of the program that becomes PID 1, "" when there is none. The order is systemd's.
 func (t Dir) init() string {
 	for _, p := range []string{"/usr/lib/systemd/systemd", "/sbin/init"} {
-		if t.has(p, 0o111) {
+		if t.hasFile(p, 0o111) {
 			return p
 		}
 	}
 	return ""
 }
 
-// libraries lists where shared libraries are: Debian has a directory for each architecture.
+// libraries returns the directories of shared libraries. Debian has one for each architecture.
 func (t Dir) libraries() []string {
 	dirs := []string{"/usr/lib64", "/usr/lib"}
 	for _, name := range t.names("/usr/lib") {
@@ -214,7 +215,7 @@ func (t Dir) libraries() []string {
 	return dirs
 }
 
-// Systemd finds the version of systemd by the name of its library, 0 when there is none.
+// Systemd returns the major version of systemd, by the name of its library; 0 when there is none.
 func (t Dir) Systemd() int {
 	newest := 0
 	for _, dir := range t.libraries() {
@@ -227,38 +228,40 @@ func (t Dir) Systemd() int {
 	return newest
 }
 
-// Kernels lists the kernels that have modules: a directory alone, as packages leave it behind, loads none.
+// Kernels returns the kernels that the root has modules for. A directory without modules.dep, as packages leave it
+// behind, does not count.
 func (t Dir) Kernels() []Kernel {
 	var kernels []Kernel
 	for _, release := range t.names("/usr/lib/modules") {
-		if t.has(filepath.Join("/usr/lib/modules", release, "modules.dep"), 0) {
+		if t.hasFile(filepath.Join("/usr/lib/modules", release, "modules.dep"), 0) {
 			kernels = append(kernels, Kernel{release, t.kernelVersion(release)})
 		}
 	}
 	return kernels
 }
 
-// serves tells whether the root has the modules of this kernel. Those of another build under the same release may not
-// load, or worse; where the build is not known they are taken for the right ones.
+// serves reports whether the root has the modules of this kernel. Those of another build with the same release may not
+// load, or worse; if a build is not known, they are taken for the right ones.
 func (t Dir) serves(k Kernel) bool {
-	if !t.has(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) {
+	if !t.hasFile(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) {
 		return false
 	}
 	return Kernel{k.Release, t.kernelVersion(k.Release)}.SameBuild(k)
 }
 
-// Brings tells whether the root has the modules of this very build for sure.
+// Brings reports whether the root has, for certain, the modules of this build of a kernel.
 func (t Dir) Brings(k Kernel) bool {
 	return k.Version != "" && t.serves(k) && t.kernelVersion(k.Release) == k.Version
 }
 
-// ModulesAtHand tells whether the running root has modules to carry over for the kernel: its own, or those that were carried over
-// into it, beside which the kernel of another build may lie.
+// ModulesAtHand reports whether the running root has modules of the kernel to carry over. carried is whether they were
+// carried over into this root: they are the right ones then, even if the root has the kernel image of another build.
 func (t Dir) ModulesAtHand(k Kernel, carried bool) bool {
-	return t.has(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) && (carried || t.serves(k))
+	return t.hasFile(filepath.Join("/usr/lib/modules", k.Release, "modules.dep"), 0) && (carried || t.serves(k))
 }
 
-// kernelVersion reads uname -v from the kernel beside the modules or in /boot, "" when it does not tell.
+// kernelVersion returns the uname -v of a kernel, from its image beside the modules or in /boot; "" when neither has
+// it.
 func (t Dir) kernelVersion(release string) string {
 	for _, p := range []string{filepath.Join("/usr/lib/modules", release, "vmlinuz"), "/boot/vmlinuz-" + release} {
 		f, err := t.open(p)
@@ -273,7 +276,8 @@ func (t Dir) kernelVersion(release string) string {
 	return ""
 }
 
-// Policy reads the policy that /etc/selinux/config names (selinux_config(5)): the compiled one of the highest version.
+// Policy returns the SELinux policy that /etc/selinux/config names (selinux_config(5)), in its highest compiled
+// version. It is empty when there is none.
 func (t Dir) Policy() Policy {
 	const maxConfig, maxPolicy = 64 << 10, 64 << 20 // a policy has a few megabytes
 	text, err := t.read("/etc/selinux/config", maxConfig)
@@ -310,7 +314,7 @@ func (t Dir) Policy() Policy {
 	return Policy{kind, digest}
 }
 
-// kargs reads the kernel parameters that a root wants on a machine; with "" on this one.
+// kargs returns the kernel parameters that a root wants on an architecture (GOARCH); "" is this one.
 func (t Dir) kargs(machine string) ([]string, error) {
 	const maxFragment = 64 << 10
 	if machine == "" {
@@ -324,22 +328,22 @@ func (t Dir) kargs(machine string) ([]string, error) {
 		p := filepath.Join(kargsDir, name)
 		text, err := t.read(p, maxFragment)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the kernel parameters that the image wants: %w", err)
+			return nil, fmt.Errorf("cannot read the kernel parameters of the image: %w", err)
 		}
 		kargs, err := parseKargs(string(text), machine)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the kernel parameters that the image wants: %s: %w", p, err)
+			return nil, fmt.Errorf("cannot read the kernel parameters of the image: %s: %w", p, err)
 		}
 		all = append(all, kargs...)
 	}
 	return all, nil
 }
 
-// Acceptable tells whether systemd would take the tree as a root: an os-release, an executable init, and the mount
-// points that it cannot make itself on a read-only root.
+// Acceptable returns nil if systemd would accept the tree as a root, otherwise the reason: it needs an os-release, an
+// executable init, and the mount points that systemd cannot make on a read-only root.
 func Acceptable(root string) error {
 	t := Dir(root)
-	if !t.has("/etc/os-release", 0) && !t.has("/usr/lib/os-release", 0) {
+	if !t.hasFile("/etc/os-release", 0) && !t.hasFile("/usr/lib/os-release", 0) {
 		return errors.New("cannot use the root: it has no os-release, so systemd would stay in the old root")
 	}
 	if t.init() == "" {

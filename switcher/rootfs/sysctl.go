@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// sysctlRules are what sysctl.d(5) files say, as paths below /proc/sys, which may be patterns.
+// sysctlRules are the keys in sysctl.d(5) files, as paths below /proc/sys, which may be patterns.
 type sysctlRules struct {
-	// set are the keys that get a value; excluded are taken out of what patterns match.
+	// set are the keys that get a value. excluded are left out of what a pattern matches.
 	set, excluded []string
 }
 
-// ParseSysctl reads the files of a sysctl.d. Values do not matter here.
+// ParseSysctl reads the files of a sysctl.d. Values are ignored.
 func ParseSysctl(texts []string) sysctlRules {
 	var r sysctlRules
 	for _, text := range texts {
@@ -26,7 +26,7 @@ func ParseSysctl(texts []string) sysctlRules {
 			name = sysctlPath(strings.TrimSpace(name))
 			switch {
 			case name == "" || !filepath.IsLocal(name):
-			case assigned: // a dash before it: its failure does not count
+			case assigned: // with a dash, an error is ignored
 				r.set = append(r.set, name)
 			case dashed:
 				r.excluded = append(r.excluded, name)
@@ -36,7 +36,7 @@ func ParseSysctl(texts []string) sysctlRules {
 	return r
 }
 
-// sysctlPath turns a key into a path: where the first separator is a dot, dots and slashes change places.
+// sysctlPath returns a key as a path. If the first separator is a dot, dots and slashes are exchanged.
 func sysctlPath(key string) string {
 	if i := strings.IndexAny(key, "./"); i < 0 || key[i] == '/' {
 		return key
@@ -52,7 +52,7 @@ func sysctlPath(key string) string {
 	}, key)
 }
 
-// matches tells whether the rules set the key at path.
+// matches reports whether the rules set the key at path.
 func (r sysctlRules) matches(path string) bool {
 	if slices.Contains(r.set, path) {
 		return true
@@ -66,11 +66,11 @@ func (r sysctlRules) matches(path string) bool {
 	return fits(r.set) && !fits(r.excluded)
 }
 
-// Keys lists the keys below dir (/proc/sys) that the rules set.
+// Keys returns the keys that the rules set and that exist below dir, which is /proc/sys.
 func (r sysctlRules) Keys(dir string) []string {
 	var keys []string
 	for _, pattern := range r.set {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // a pattern that is none matches nothing
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // an invalid pattern matches nothing
 		for _, p := range found {
 			if rel, err := filepath.Rel(dir, p); err == nil && r.matches(rel) {
 				keys = append(keys, rel)

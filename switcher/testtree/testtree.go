@@ -1,4 +1,4 @@
-// Package testtree makes trees of files for the tests of the packages that read them.
+// Package testtree makes trees of files for tests. What it makes is removed with the test.
 package testtree
 
 import (
@@ -20,7 +20,8 @@ func Write(t *testing.T, root, name string, text []byte, mode os.FileMode) {
 	}
 }
 
-// Make makes files below a temporary directory: a name that ends with / is a directory, "a -> b" a symbolic link.
+// Make makes files below a temporary directory, which it returns. A name that ends in / is a directory, "a -> b" is a
+// symbolic link; a file has its name as its content.
 func Make(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
