@@ -215,6 +215,7 @@ var journeys = []journey{
 	{"back from a root that hangs", Hangs, "v1", unattended, "v1"},
 	{"back from a root that fails", Fails, "v1", unattended, "v1"},
 	{"back from a root that panics", Panics, "v1", unattended, "v1"},
+	{"back from a root that makes the state read-only", ReadOnly, "v1", unattended, "v1"},
 	{"resume", Healthy, "v2", func(m *Machine) error { m.CutPower(); return nil }, "v2"},
 }
 

@@ -139,6 +139,9 @@ func (a *Arrival) takeBackPending(ctx context.Context, rec *record.Record) error
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
+	if rec.Switch.Verb == record.VerbBack { // taken back, it would leave the host in the root that did not become good
+		return a.goOnBack(ctx, rec)
+	}
 	if err := a.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
@@ -148,6 +151,18 @@ func (a *Arrival) takeBackPending(ctx context.Context, rec *record.Record) error
 	}
 	rec.ForgiveAttempt(rec.Switch.Target)
 	return a.Records.WriteOutcome(rec)
+}
+
+// goOnBack asks for a rollback that was recorded and never asked for. It returns an [record.ErrBlocked] once that is under
+// way, and an [ErrBooted] where only a full reboot leads back.
+func (a *Arrival) goOnBack(ctx context.Context, rec *record.Record) error {
+	a.Log.Warn("a rollback was prepared and never asked for; it goes on", zap.String("root", rec.Switch.Target))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AskTime)
+	defer cancel()
+	if err := a.askForReboot(ctx, rec.Switch); err != nil {
+		return a.fullRebootInstead(ctx, rec, err)
+	}
+	return fmt.Errorf("%w: the rollback to %s is under way", record.ErrBlocked, rec.Switch.Target)
 }
 
 // recordLanding records that the kernel was booted for a switch and nothing has gone on from the host yet. Whoever goes on does it
