@@ -10,6 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -68,6 +69,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	s, err := a.begin(ctx, "apply", o.Wait)
 	defer s.close()
+	if errors.Is(err, transition.ErrSwitch) {
+		err = s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, err)
+	}
 	if err == nil {
 		err = s.settleFirst(ctx)
 	}

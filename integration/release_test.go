@@ -49,9 +49,9 @@ func TestReleases(t *testing.T) {
 	// A key is lost. A file revokes it on the hosts; once the next key has signed the release, nothing has to be built
 	// or staged again.
 	s.revoke(next)
-	s.refused(exitNotTrusted, "the laptop was stolen", "signed under the policy of today", "verify")
+	s.refused(exitNotTrusted, "the laptop was stolen", "signed under today's policy", "verify")
 	before := s.condition()
-	s.complains(exitNotTrusted, "is revoked", "signed by a key that counts", "apply")
+	s.complains(exitNotTrusted, "is revoked", "signed by a key that is accepted", "apply")
 	s.untouched(before)
 	if err := next.Sign(t.Context(), s.registry, s.registry.Host+"/os/server@"+one.String()); err != nil {
 		t.Fatal(err)

@@ -218,7 +218,7 @@ func TestSwitchThatFails(t *testing.T) {
 	t.Run("the guard has ended", func(t *testing.T) {
 		s := s.in(t)
 		s.armsBy("/bin/sh -c 'systemctl kill updatectl-guard.service; sleep 0.5'", "")
-		v := s.fails("not armed", guardUnit+" has ended", "apply")
+		v := s.fails("not armed", guardUnit+" is not running", "apply")
 		if v.Phase != "staged" || len(v.Bad) != 0 {
 			t.Errorf("status is %+v", v)
 		}

@@ -1,9 +1,14 @@
 package simulation
 
 import (
+	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +24,8 @@ type history struct {
 	// calm: nothing but releases and people happens.
 	calm  bool
 	steps []step
+	// ills are what the versions are ill of.
+	ills map[string]Illness
 }
 
 // step is one thing that the world does, and how long it waits then: less than 0 until nothing moves.
@@ -43,15 +50,20 @@ func newHistory(seed uint64) history {
 		h.options.Fallback = "full"
 	}
 	h.options.Unlucky = pick(3)
+	h.options.Sluggish = h.options.Sluggish && !h.calm
 	h.begins = []string{"", "v1", "v2", "v3"}[r.IntN(4)]
 	next := 1
 	if h.begins != "" {
 		next = int(h.begins[1]-'0') + 1
 	}
+	h.ills = map[string]Illness{}
+	for v := next; v <= 6; v++ {
+		h.ills[fmt.Sprintf("v%d", v)] = randomIllness(r, h.calm)
+	}
 	for range 2 + r.IntN(9) {
 		var s step
 		if kind := r.IntN(20); kind < 5 && next <= 6 {
-			s, next = publishes(r, next, h.calm), next+1
+			s, next = publishes(next, h.ills), next+1
 		} else if kind < 13 || h.calm {
 			s = somebodyActs(r, next)
 		} else {
@@ -72,17 +84,23 @@ func newHistory(seed uint64) history {
 	return h
 }
 
-func publishes(r *rand.Rand, next int, calm bool) step {
-	version, ill := fmt.Sprintf("v%d", next), Healthy
-	if r.IntN(2) == 0 {
-		ill = Illnesses[r.IntN(len(Illnesses))]
+// randomIllness is healthy half of the time. Calm: its illness harms nobody but the root.
+func randomIllness(r *rand.Rand, calm bool) Illness {
+	ill := Illnesses[r.IntN(len(Illnesses))]
+	spreads := []Illness{FillsDisk, CutsNetwork, HangsDisk, ReadOnly, Restarts, EndsGuard}
+	switch {
+	case r.IntN(2) == 0:
+		return Healthy
+	case calm && slices.Contains(spreads, ill):
+		return Fails
 	}
-	spreads := ill == FillsDisk || ill == CutsNetwork || ill == HangsDisk || ill == ReadOnly || ill == Restarts || ill == EndsGuard
-	if calm && spreads {
-		ill = Fails
-	}
-	return step{name: fmt.Sprintf("%s is published, it %q; the timer fires", version, ill), do: func(m *Machine) {
-		m.Publish(version, ill)
+	return ill
+}
+
+func publishes(next int, ills map[string]Illness) step {
+	version := fmt.Sprintf("v%d", next)
+	return step{name: fmt.Sprintf("%s is published, it %q; the timer fires", version, ills[version]), do: func(m *Machine) {
+		m.Publish(version, ills[version])
 		m.Apply(agent.ApplyOptions{Unattended: true})
 	}}
 }
@@ -156,6 +174,9 @@ func (h history) live(t *testing.T, story bool) (m *Machine) {
 		}
 		defer time.Sleep(time.Hour)
 		defer m.Stop()
+		for version, ill := range h.ills {
+			m.Infect(version, ill)
+		}
 		m.Settle(time.Minute)
 		for i, s := range h.steps {
 			m.Say("-- %d. %s", i+1, s.name)
@@ -170,7 +191,7 @@ func (h history) live(t *testing.T, story bool) (m *Machine) {
 		resets := m.rest()
 		m.Heal() // a root that was tried since may have brought some of them again
 		resets += m.tire()
-		if resets > 0 && o.Systemd > 254 && !m.KilledGuard() && !strings.Contains(fmt.Sprint(h.names()), string(EndsGuard)) {
+		if resets > 0 && o.Systemd > 254 && !m.KilledGuard() && !slices.Contains(slices.Collect(maps.Values(h.ills)), EndsGuard) {
 			m.Disapprove("a person had to reset the machine %d times", resets)
 		}
 		m.CheckRest()
@@ -183,13 +204,6 @@ func (h history) live(t *testing.T, story bool) (m *Machine) {
 		}
 	})
 	return m
-}
-
-func (h history) names() (list []string) {
-	for _, s := range h.steps {
-		list = append(list, s.name)
-	}
-	return list
 }
 
 // without is the history without one of its steps.
@@ -223,15 +237,40 @@ func try(t *testing.T, seed uint64) bool {
 	return false
 }
 
+// knownSeeds are those of histories in which something was wrong once.
+var knownSeeds = []uint64{1055, 1122, 1956, 2057, 2078, 2244, 3847, 4039, 6312}
+
+func TestKnownHistories(t *testing.T) {
+	for _, seed := range knownSeeds {
+		try(t, seed)
+	}
+}
+
+var (
+	histories = flag.Int("histories", 2000, "play `N` random histories")
+	first     = flag.Uint64("first", 1, "begin with the history of this `SEED`")
+)
+
 // TestHistories plays random histories.
 func TestHistories(t *testing.T) {
-	const n = 3000
-	failed := 0
-	for seed := range uint64(n) {
-		if !try(t, seed+1) {
-			if failed++; failed == 5 {
-				t.Fatal("more is not tried")
+	const shards, enough = 4, 3 // failures that are told
+	var next atomic.Uint64
+	var failed atomic.Int32
+	for shard := range shards {
+		t.Run(fmt.Sprint(shard), func(t *testing.T) {
+			t.Parallel()
+			for failed.Load() < enough {
+				n := next.Add(1) - 1
+				if n >= uint64(*histories) {
+					return
+				}
+				if !try(t, *first+n) {
+					failed.Add(1)
+				}
+				if n%10_000 == 9_999 {
+					fmt.Fprintf(os.Stderr, "%d histories from seed %d on, %d failed\n", n+1, *first, failed.Load())
+				}
 			}
-		}
+		})
 	}
 }

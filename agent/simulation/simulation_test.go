@@ -118,12 +118,14 @@ func (m *Machine) rest() (resets int) {
 
 // tire lets the timer fire until that changes nothing any more, and returns how often a person reset the machine.
 func (m *Machine) tire() (resets int) {
-	const most = 8
+	const most, quiet = 10, 2
 	for range most {
-		before := m.Reboots()
-		unattended(m)
-		resets += m.rest()
-		if m.Reboots() == before {
+		before, calls := m.Reboots(), 0
+		for ; calls < quiet && m.Reboots() == before; calls++ {
+			unattended(m)
+			resets += m.rest()
+		}
+		if calls == quiet && m.Reboots() == before {
 			return resets
 		}
 	}
@@ -213,6 +215,7 @@ var journeys = []journey{
 	{"back from a root that hangs", Hangs, "v1", unattended, "v1"},
 	{"back from a root that fails", Fails, "v1", unattended, "v1"},
 	{"back from a root that panics", Panics, "v1", unattended, "v1"},
+	{"back from a root that makes the state read-only", ReadOnly, "v1", unattended, "v1"},
 	{"resume", Healthy, "v2", func(m *Machine) error { m.CutPower(); return nil }, "v2"},
 }
 

@@ -19,13 +19,18 @@ var ErrKilled = errors.New("it was killed")
 
 // Publish makes a version the one that is published, and its root ill of something.
 func (m *Machine) Publish(version string, ill Illness) {
+	m.Infect(version, ill)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.published = version
-	if _, known := m.ills[m.publisher.roots[version]]; !known || ill != Healthy {
-		m.ills[m.publisher.roots[version]] = ill
-	}
-	m.tell("%s is published (it %q)", version, m.ills[m.publisher.roots[version]])
+	m.tell("%s is published (it %q)", version, ill)
+}
+
+// Infect makes the root of a version ill of something.
+func (m *Machine) Infect(version string, ill Illness) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ills[m.publisher.roots[version]] = ill
 }
 
 // Command is a command that somebody runs.
@@ -211,6 +216,7 @@ func (m *Machine) Heal() {
 	m.mu.Lock()
 	m.tell("all faults of the world end")
 	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
+	m.options.Sluggish = false
 	m.deafUntil = min(m.deafUntil, m.sinceBoot())
 	m.mu.Unlock()
 	m.SlowService(0, false)

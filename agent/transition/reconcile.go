@@ -144,6 +144,9 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
+	if rec.Switch.Verb == record.VerbBack { // taken back, it would leave the host in the root that did not become good
+		return a.requestRollback(ctx, rec)
+	}
 	if err := a.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
 		return err
 	}
@@ -153,6 +156,18 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 	}
 	rec.ForgiveAttempt(rec.Switch.Target)
 	return a.Records.WriteOutcome(rec)
+}
+
+// requestRollback requests a rollback that was recorded and never requested. It returns an [record.ErrBlocked] once that is
+// under way, and an [ErrBooted] when only a full reboot leads back.
+func (a *Arrival) requestRollback(ctx context.Context, rec *record.Record) error {
+	a.Log.Warn("a rollback was prepared and never requested; it is requested now", zap.String("root", rec.Switch.Target))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
+	defer cancel()
+	if err := a.requestReboot(ctx, rec.Switch); err != nil {
+		return a.fullRebootInstead(ctx, rec, err)
+	}
+	return fmt.Errorf("%w: the rollback to %s is under way", record.ErrBlocked, rec.Switch.Target)
 }
 
 // recordLanding records that the full reboot of a switch landed on the host root. The soft reboot from there into the
