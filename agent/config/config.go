@@ -25,7 +25,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
-// ErrConfig: the configuration cannot be used as it is.
+// ErrConfig means that the configuration cannot be used as it is.
 var ErrConfig = errors.New("the configuration is not valid")
 
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.

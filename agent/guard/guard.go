@@ -324,8 +324,10 @@ func (g *watch) nextLeaving(s observation) act {
 	switch {
 	case s.Mount != g.mount && s.Root == g.change.Target:
 		return g.enterLeg(legTrying, s)
-	case s.Mount != g.mount, s.atRest(), !g.recordIsOurs(s):
-		return actEnd // the switch was withdrawn, or another one was announced
+	case s.Mount != g.mount, !g.recordIsOurs(s):
+		return actEnd // another switch was announced
+	case s.atRest() && s.manager != nil && !s.manager.SoftReboot:
+		return actEnd // the switch was withdrawn; a queued soft reboot may still lead into the target
 	case s.manager != nil && !s.manager.SoftReboot && spent > g.shutdown+g.health+Margin:
 		if s.record == nil { // without a record, nothing will be armed
 			return actEnd

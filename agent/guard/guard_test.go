@@ -150,6 +150,36 @@ func TestGuardDecides(t *testing.T) {
 			{after: time.Minute, mounted: next, record: withdrawn, manager: busy, want: actWait},
 			{after: health, mounted: next, record: armed, manager: busy, want: actRollBack},
 		},
+		"withdrawn, and PID 1 goes on": {
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: time.Second, mounted: old, record: withdrawn, manager: down, want: actWait},
+			{after: time.Second, mounted: old, record: withdrawn, want: actWait},
+			{after: time.Second, mounted: next, record: withdrawn, manager: busy, want: actWait},
+			{after: health, mounted: next, record: withdrawn, manager: busy, want: actWait},
+			{after: Margin + time.Second, mounted: next, record: withdrawn, manager: busy, want: actRollBack},
+		},
+		"withdrawn, while PID 1 was busy": {
+			{after: time.Second, mounted: old, record: withdrawn, want: actWait},
+			{after: time.Second, mounted: old, record: withdrawn, manager: up, want: actEnd},
+		},
+		"never asked for, not yet": {
+			{after: shutdown + health, mounted: old, record: armed, manager: up, want: actWait},
+			{after: Margin - time.Second, mounted: old, record: armed, manager: up, want: actWait},
+			{after: 2 * time.Second, mounted: old, record: armed, manager: up, want: actWithdraw},
+		},
+		"rolling back is stuck, in the end": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actUnjam},
+		},
+		"rolled back, still starting": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: health + Margin - time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: 2 * time.Second, mounted: oldAgain, record: back, manager: busy, want: actFullReboot},
+		},
 		"stuck": {
 			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
 			{after: shutdown - time.Second, mounted: old, record: armed, manager: down, want: actWait},

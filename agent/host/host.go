@@ -49,7 +49,7 @@ func On(m machine.Machine, log *zap.Logger) *Host {
 // Now returns the time of the wall clock.
 func (h *Host) Now() time.Time { return h.Machine.Now() }
 
-// ErrPermission: the caller is not root.
+// ErrPermission means that the caller is not root.
 var ErrPermission = errors.New("this needs root")
 
 const lockFile = switcher.RunDir + "/lock"
