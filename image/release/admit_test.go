@@ -2,6 +2,7 @@ package release
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,6 +204,70 @@ func TestOrderImage(t *testing.T) {
 	} {
 		if err := OrderImage(c.version, c.mark); !errors.Is(err, c.class) || c.class == nil && err != nil {
 			t.Errorf("%s: %v, want %v", name, err, c.class)
+		}
+	}
+}
+
+// TestOrderSaysWhatIsWrong: a contradiction is reported as one, and nothing else is.
+func TestOrderSaysWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		mark Mark
+		want string
+	}{
+		"older sequence, newer version": {Mark{43, "2026.9", ""}, "contradict each other"},
+		"older sequence, same version":  {Mark{43, "2026.11", ""}, "(version 2026.11) was accepted before"},
+		"older":                         {Mark{43, "2026.12", ""}, "(version 2026.12) was accepted before"},
+		"same sequence, newer version":  {Mark{42, "2026.9", digest.FromString("other")}, "is not the one with the sequence 42"},
+	} {
+		err := sample().Order(c.mark)
+		if !errors.Is(err, ErrReplayed) || !strings.Contains(err.Error(), c.want) ||
+			strings.Contains(err.Error(), "contradict") != strings.Contains(c.want, "contradict") {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// TestExpiryNamesTheClock: the clock is blamed only where it went back.
+func TestExpiryNamesTheClock(t *testing.T) {
+	f := Facts{Now: today, Seen: today.Add(2 * time.Hour), Platform: amd64, Systemd: 257}
+	if _, err := sample().Admit(f); !errors.Is(err, ErrExpired) || !strings.Contains(err.Error(), "the clock says 2026-11-22T12:00:00Z") {
+		t.Errorf("the clock went back: %v", err)
+	}
+	f.Now, f.Seen = today.Add(2*time.Hour), today
+	if _, err := sample().Admit(f); !errors.Is(err, ErrExpired) || strings.Contains(err.Error(), "the clock says") {
+		t.Errorf("the clock is right: %v", err)
+	}
+}
+
+// TestBestImageInAnyOrder: an image for the class of the machine, and then the best variant, wherever they are listed.
+func TestBestImageInAnyOrder(t *testing.T) {
+	variant := func(v string) Image {
+		p := amd64
+		p.Variant = v
+		return imageFor(p)
+	}
+	edge := imageFor(amd64)
+	edge.Compatible = "example,edge-2"
+	third := amd64
+	third.Variant = "v3"
+	for name, c := range map[string]struct {
+		host   ocispec.Platform
+		images []Image
+		want   int
+	}{
+		"class first":        {amd64, []Image{edge, imageFor(amd64)}, 0},
+		"class last":         {amd64, []Image{imageFor(amd64), edge}, 1},
+		"best variant first": {third, []Image{variant("v3"), variant("v2"), variant("v1")}, 0},
+		"best variant last":  {third, []Image{variant("v1"), variant("v2"), variant("v3")}, 2},
+	} {
+		for n := range c.images {
+			c.images[n].Descriptor.Digest = digest.FromString(name + string(rune('0'+n)))
+		}
+		r := sample()
+		r.Images = c.images
+		got, err := r.Admit(Facts{Now: today, Platform: c.host, Compatible: "example,edge-2", Systemd: 257})
+		if err != nil || got.Descriptor.Digest != c.images[c.want].Descriptor.Digest {
+			t.Errorf("%s: %s, %v", name, got.Descriptor.Digest, err)
 		}
 	}
 }
