@@ -16,7 +16,7 @@ unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
 .PHONY: build install unit fuzz lint vuln setup hosts test demo clean
-.PHONY: test-vm test-zoo test-faults test-power test-endurance
+.PHONY: test-simulation test-vm test-zoo test-faults test-power test-endurance
 
 # Static: the agent has to run in every image that it is carried over to.
 build:
@@ -87,6 +87,11 @@ test-endurance: build
 	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
 
 test: setup unit vuln hosts
+
+# A million random histories of simulated machines, and every journey interrupted at every step; the first seed is printed.
+SEED = $(shell date +%s)
+test-simulation:
+	go test -count=1 -timeout 12h ./agent/simulation -args -histories 1000000 -first $(SEED)0000000 -every
 
 demo: build
 	go run ./integration/demo

@@ -169,7 +169,11 @@ func (s *session) settleFirst(ctx context.Context) error {
 		return err
 	}
 	if s.rec.Phase == record.PhaseTrying {
-		if err := s.Trial.ConfirmIfHealthy(ctx, s.facts, s.rec); err != nil {
+		err := s.Trial.ConfirmIfHealthy(ctx, s.facts, s.rec)
+		if errors.Is(err, record.ErrUnhealthy) { // confirm rolls back; one that was ended, or has failed, begins anew
+			err = errors.Join(err, s.Machine.Systemd.BeginConfirm(ctx))
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrTrying, err)
 		}
 	}

@@ -215,7 +215,8 @@ func (m *Machine) startUserspace(first bool) {
 		})
 	}
 	m.tell("userspace starts in %s", m.mounted.id)
-	if m.mounted.id != switcher.HostRoot {
+	if m.mounted.id != switcher.HostRoot && m.mounted.mount != m.arrived { // and not a soft reboot in the same root
+		m.arrived = m.mounted.mount
 		m.arrive()
 	}
 	go m.startUp(u, m.mounted.id, u.starting)

@@ -237,8 +237,9 @@ func try(t *testing.T, seed uint64) bool {
 	return false
 }
 
-// knownSeeds are those of histories in which something was wrong once.
-var knownSeeds = []uint64{1055, 1122, 1956, 2057, 2078, 2244, 3847, 4039, 6312}
+// knownSeeds are those of histories in which something was wrong once. They mean nothing any more when [newHistory]
+// changes: what a seed has found deserves a story of its own.
+var knownSeeds = []uint64{3590, 6312}
 
 func TestKnownHistories(t *testing.T) {
 	for _, seed := range knownSeeds {

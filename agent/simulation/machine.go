@@ -82,6 +82,7 @@ type Machine struct {
 	run         files
 	softReboots int
 	mounted     mountedRoot
+	arrived     int // the mount that was counted as an arrival last
 	mounts      int // how many roots were mounted at /
 	armed       *armedRoot
 	half        bool   // a root is half put together
@@ -163,6 +164,7 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 	m.disk.now, m.disk.durable, m.disk.pending = s.disk.clone(), s.disk.clone(), nil
 	m.run = s.run.clone()
 	m.softReboots, m.mounted, m.mounts, m.modulesFrom = old.softReboots, old.mounted, old.mounts, old.modulesFrom
+	m.arrived = m.mounted.mount
 	m.rec, m.etcs, m.published = old.rec, old.etcs, old.published
 	for id, etc := range old.goodEtc {
 		m.goodEtc[id] = etc

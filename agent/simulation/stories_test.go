@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
 )
 
 // TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the timer
@@ -49,5 +50,33 @@ func TestSlowArming(t *testing.T) {
 			m.CheckRest()
 		})
 		expect(t, m, "v1")
+	}
+}
+
+// TestConfirmBeginsAnew: a rollback that ended confirm and was refused itself, by a PID 1 that did not answer, leaves
+// nobody who judges the root. The next apply has it judged.
+func TestConfirmBeginsAnew(t *testing.T) {
+	for _, later := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second} {
+		resets := 0
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish("v2", CutsNetwork)
+			unattended(m)
+			for r := m.Record(); r.Phase != record.PhaseTrying || r.Switch.Verb != record.VerbBack; r = m.Record() {
+				time.Sleep(100 * time.Millisecond) // until v1 is judged, cut off as it is
+			}
+			m.RollBack("host")
+			time.Sleep(later)
+			m.Deafen(3 * time.Minute)
+			time.Sleep(4 * time.Minute)
+			resets = m.rest() + m.tire()
+			m.CheckRest()
+		})
+		if resets > 0 {
+			t.Errorf("%v later: a person had to reset the machine", later)
+		}
+		if booted := m.Booted(); booted != "v1" && booted != "host" {
+			t.Errorf("%v later: %s runs", later, booted)
+		}
+		expect(t, m, m.Booted())
 	}
 }

@@ -286,7 +286,7 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 }
 
 func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {
-	t.disk().enter("read the owners in", other)
+	t.disk().enter("read the owners in", t.local(other))
 	defer t.p.m.mu.Unlock()
 	if _, err := t.p.m.etcOf(t.local(other)); err != nil {
 		return assembly.Owners{}, err
