@@ -108,14 +108,14 @@ type Machine struct {
 	// What is counted for whoever judges a history.
 
 	rec      *record.Record
-	recState string
 	goodEtc  map[string]string
 	arrivals map[string]int // of the automatic kind, in roots that were never good
 	reboots  int
 	etcs     int
-	// left are the image roots that an operator rolled back from; killedGuard, whether a guard was killed.
-	left        map[string]bool
-	killedGuard bool
+	// left are the image roots that an operator rolled back from.
+	left map[string]bool
+	// killedGuard and killedArm: a guard, or an arming step, was killed.
+	killedGuard, killedArm bool
 	lastSetBy   *process // the process that began the switch in the record
 
 	// slowStop is how long the first service takes to stop, 0 for the usual; unkillable, whether a kill ends it.

@@ -145,7 +145,7 @@ func (p *process) enter(op string) {
 		m.bootKernel(false)
 	case m.faultAt == m.crossings && m.fault == Kill, p.doom > 0 && p.calls == p.doom:
 		m.tell("%s is about to %s", p, op)
-		m.killedGuard = m.killedGuard || p == m.guard
+		m.killedGuard, m.killedArm = m.killedGuard || p == m.guard, m.killedArm || p.verb == "arm"
 		m.bury(p, true)
 	default:
 		return

@@ -239,7 +239,7 @@ func interrupt(t *testing.T, j journey, o Options, f Fault, at int) (struck bool
 	want := j.ends
 	switch {
 	case want != "":
-	case answer == nil && f == Kill && !m.KilledGuard(): // a wish that was answered holds
+	case answer == nil && f == Kill && !m.KilledGuard() && !m.KilledArm(): // a wish that was answered holds
 		want = "v1"
 		if j.name == "rollback to the host root" {
 			want = "host"

@@ -24,7 +24,7 @@ import (
 // trees are the staged roots as one process sees them.
 type trees struct{ p *process }
 
-func (t trees) disk() processDisk { return processDisk{t.p} }
+func (t trees) disk() processDisk { return processDisk(t) }
 
 func (t trees) local(name string) string { return t.disk().local(name) }
 

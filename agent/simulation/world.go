@@ -106,6 +106,13 @@ func (m *Machine) KilledGuard() bool {
 	return m.killedGuard
 }
 
+// KilledArm reports whether an arming step was killed: then the host stays in its root, and confirm reports it.
+func (m *Machine) KilledArm() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.killedArm
+}
+
 // Struck reports whether the fault has happened.
 func (m *Machine) Struck() bool {
 	m.mu.Lock()
