@@ -92,8 +92,8 @@ func pause(d time.Duration, unless ...<-chan struct{}) bool {
 	return false
 }
 
-// bootKernel ends everything that runs and boots the kernel, which lands on the host root. Clean is after a sync of the
-// disk; a power cut has none. The machine is locked.
+// bootKernel ends everything that runs and boots the kernel, which lands on the host root. Clean is after a sync of
+// the disk; a power cut has none. The machine is locked.
 func (m *Machine) bootKernel(clean bool) {
 	m.reboots++
 	close(m.power)

@@ -14,7 +14,8 @@ func TestSameSeed(t *testing.T) {
 			t.Errorf("seed %d tells two stories:\n%s\n\n%s", seed, one, two)
 		}
 		if a.Crossings() != quiet.Crossings() {
-			t.Errorf("seed %d crosses the seam %d times when it is watched, and %d times when it is not", seed, a.Crossings(), quiet.Crossings())
+			t.Errorf("seed %d crosses the seam %d times when it is watched, and %d times when it is not", seed,
+				a.Crossings(), quiet.Crossings())
 		}
 		if t.Failed() {
 			return

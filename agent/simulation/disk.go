@@ -102,7 +102,8 @@ func (d processDisk) Open(name string) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(text)), err
 }
 
-// WriteFile can be killed before the temporary file is there, before that has the final name, and before that is durable.
+// WriteFile can be killed before the temporary file is there, before that has the final name, and before that is
+// durable.
 func (d processDisk) WriteFile(name string, content []byte, _ fs.FileMode) error {
 	name = d.local(name)
 	m := d.p.m

@@ -39,7 +39,8 @@ type step struct {
 func newHistory(seed uint64) history {
 	r := rand.New(rand.NewPCG(seed, 0))
 	pick := func(n int) bool { return r.IntN(n) == 0 }
-	h := history{options: Options{Seed: seed, Systemd: 257, Stuck: "cancel", Fallback: "refuse", Sluggish: pick(3)}, calm: pick(4)}
+	h := history{options: Options{Seed: seed, Systemd: 257, Stuck: "cancel", Fallback: "refuse", Sluggish: pick(3)},
+		calm: pick(4)}
 	if pick(4) {
 		h.options.Systemd = 254 + r.IntN(2)
 	}
@@ -99,10 +100,11 @@ func randomIllness(r *rand.Rand, calm bool) Illness {
 
 func publishes(next int, ills map[string]Illness) step {
 	version := fmt.Sprintf("v%d", next)
-	return step{name: fmt.Sprintf("%s is published, it %q; the timer fires", version, ills[version]), do: func(m *Machine) {
-		m.Publish(version, ills[version])
-		m.Apply(agent.ApplyOptions{Unattended: true})
-	}}
+	return step{name: fmt.Sprintf("%s is published, it %q; the timer fires", version, ills[version]),
+		do: func(m *Machine) {
+			m.Publish(version, ills[version])
+			m.Apply(agent.ApplyOptions{Unattended: true})
+		}}
 }
 
 func somebodyActs(r *rand.Rand, next int) step {
@@ -112,7 +114,10 @@ func somebodyActs(r *rand.Rand, next int) step {
 	case 3:
 		return step{name: "a person applies", do: func(m *Machine) { m.Apply(agent.ApplyOptions{Wait: true}) }}
 	case 4:
-		return step{name: "a person applies with --retry", do: func(m *Machine) { m.Apply(agent.ApplyOptions{Wait: true, Retry: true}) }}
+		return step{name: "a person applies with --retry", do: func(m *Machine) {
+			m.Apply(agent.ApplyOptions{Wait: true,
+				Retry: true})
+		}}
 	case 5:
 		version := fmt.Sprintf("v%d", 1+r.IntN(max(1, next-1)))
 		return step{name: "a person goes to " + version + " with --allow-downgrade", do: func(m *Machine) {
@@ -132,12 +137,15 @@ func somethingFails(r *rand.Rand) step {
 	on := r.IntN(2) == 0
 	switch r.IntN(13) {
 	case 0:
-		return step{name: fmt.Sprintf("the power is cut at the %d. crossing from here", n), do: func(m *Machine) { m.Strike(PowerCut, n) }}
+		return step{name: fmt.Sprintf("the power is cut at the %d. crossing from here", n),
+			do: func(m *Machine) { m.Strike(PowerCut, n) }}
 	case 1:
-		return step{name: fmt.Sprintf("a process is killed at the %d. crossing from here", n), do: func(m *Machine) { m.Strike(Kill, n) }}
+		return step{name: fmt.Sprintf("a process is killed at the %d. crossing from here", n),
+			do: func(m *Machine) { m.Strike(Kill, n) }}
 	case 2, 3:
 		verb := []string{"apply", "arm", "confirm", "guard", "resume", "rollback", "gc"}[r.IntN(7)]
-		return step{name: fmt.Sprintf("the next %s is killed at its %d. crossing", verb, n/2+1), do: func(m *Machine) { m.Doom(verb, n/2+1) }}
+		return step{name: fmt.Sprintf("the next %s is killed at its %d. crossing", verb, n/2+1),
+			do: func(m *Machine) { m.Doom(verb, n/2+1) }}
 	case 4:
 		return step{name: "the power is cut", do: func(m *Machine) { m.CutPower() }}
 	case 5:
@@ -158,7 +166,8 @@ func somethingFails(r *rand.Rand) step {
 		return step{name: fmt.Sprintf("updatectl.resume=0: %v", on), do: func(m *Machine) { m.StayOnHost(on) }}
 	}
 	stop := []time.Duration{-1, 10 * time.Second, time.Minute, 0}[r.IntN(4)]
-	return step{name: fmt.Sprintf("a service takes %v to stop, unkillable %v", stop, on), do: func(m *Machine) { m.SlowService(stop, on) }}
+	return step{name: fmt.Sprintf("a service takes %v to stop, unkillable %v", stop, on),
+		do: func(m *Machine) { m.SlowService(stop, on) }}
 }
 
 // live plays a history and returns what was wrong with it.
@@ -191,7 +200,8 @@ func (h history) live(t *testing.T, story bool) (m *Machine) {
 		resets := m.rest()
 		m.Heal() // a root that was tried since may have brought some of them again
 		resets += m.tire()
-		if resets > 0 && o.Systemd > 254 && !m.KilledGuard() && !slices.Contains(slices.Collect(maps.Values(h.ills)), EndsGuard) {
+		if resets > 0 && o.Systemd > 254 && !m.KilledGuard() && !slices.Contains(slices.Collect(maps.Values(h.ills)),
+			EndsGuard) {
 			m.Disapprove("a person had to reset the machine %d times", resets)
 		}
 		m.CheckRest()
@@ -233,7 +243,8 @@ func try(t *testing.T, seed uint64) bool {
 	}
 	least := h.shrink(t)
 	m := least.live(t, true)
-	t.Errorf("seed %d, %+v, from %q, calm %v:\n%s\n\nthe story:\n%s", seed, h.options, h.begins, h.calm, strings.Join(m.Broken(), "\n"), m.Story())
+	t.Errorf("seed %d, %+v, from %q, calm %v:\n%s\n\nthe story:\n%s", seed, h.options, h.begins, h.calm,
+		strings.Join(m.Broken(), "\n"), m.Story())
 	return false
 }
 

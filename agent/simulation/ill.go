@@ -27,7 +27,8 @@ const (
 
 // Illnesses are all of them.
 var Illnesses = []Illness{
-	Unacceptable, Unmergeable, Unjoinable, FallsBack, Freezes, Panics, Hangs, Fails, NeedsFull, FillsDisk, CutsNetwork, ReadOnly,
+	Unacceptable, Unmergeable, Unjoinable, FallsBack, Freezes, Panics, Hangs, Fails, NeedsFull, FillsDisk, CutsNetwork,
+	ReadOnly,
 	KillsConfirm, EndsGuard, HangsDisk, Deafens, Restarts,
 }
 

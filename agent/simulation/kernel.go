@@ -29,8 +29,9 @@ const kernelRelease, kernelVersion = "6.12.48", "#1 SMP"
 func (k kernel) Facts(ctx context.Context) (f facts.Facts, err error) {
 	err = pid1(k).do(ctx, "read the facts", func(m *Machine) error {
 		f = facts.Facts{
-			Root: m.mounted.id, BootID: fmt.Sprintf("boot-%d", m.boots), KernelRelease: kernelRelease, KernelVersion: kernelVersion,
-			Architecture: runtime.GOARCH, Systemd: m.options.Systemd, SoftReboots: -1, State: m.systemState(),
+			Root: m.mounted.id, BootID: fmt.Sprintf("boot-%d", m.boots), KernelRelease: kernelRelease,
+			KernelVersion: kernelVersion,
+			Architecture:  runtime.GOARCH, Systemd: m.options.Systemd, SoftReboots: -1, State: m.systemState(),
 		}
 		if m.options.Systemd >= 256 {
 			f.SoftReboots = m.softReboots

@@ -1,7 +1,8 @@
-// Package simulation is a machine behind the agent's seam that exists in memory only: a disk with a page cache, systemd
-// with its soft reboot and the silent ways in which that fails, logind, a kernel that can panic, roots that are ill, and
-// a power supply. The agent's own commands run on it as processes that can be killed at every crossing of the seam. Run
-// in a bubble of testing/synctest, a history of hours takes milliseconds, and the same seed gives the same history.
+// Package simulation is a machine behind the agent's seam that exists in memory only: a disk with a page cache,
+// systemd with its soft reboot and the silent ways in which that fails, logind, a kernel that can panic, roots that
+// are ill, and a power supply. The agent's own commands run on it as processes that can be killed at every crossing
+// of the seam. Run in a bubble of testing/synctest, a history of hours takes milliseconds, and the same seed gives
+// the same history.
 //
 // It is for tests; nothing else imports it.
 package simulation
@@ -116,7 +117,7 @@ type Machine struct {
 	left map[string]bool
 	// killedGuard and killedArm: a guard, or an arming step, was killed.
 	killedGuard, killedArm bool
-	lastSetBy   *process // the process that began the switch in the record
+	lastSetBy              *process // the process that began the switch in the record
 
 	// slowStop is how long the first service takes to stop, 0 for the usual; unkillable, whether a kill ends it.
 	slowStop   time.Duration
@@ -265,7 +266,8 @@ func (m *Machine) tell(format string, args ...any) {
 	if !m.options.Story {
 		return
 	}
-	m.story = append(m.story, fmt.Sprintf("%4d  %9.3fs  %s", len(m.story)+1, time.Since(m.began).Seconds(), m.shorten(fmt.Sprintf(format, args...))))
+	m.story = append(m.story, fmt.Sprintf("%4d  %9.3fs  %s", len(m.story)+1, time.Since(m.began).Seconds(),
+		m.shorten(fmt.Sprintf(format, args...))))
 }
 
 // breach notes what must not happen. The machine is locked.
@@ -307,7 +309,8 @@ func (m *Machine) recorded(p *process, text []byte) {
 	m.rec = rec
 	m.tell("%s writes the record: %s", p, describeRecord(rec))
 	m.checkRecord(p)
-	if rec.Switch != nil && rec.Phase == record.PhaseGood && rec.Switch.Target == m.mounted.id && slices.Contains(rec.Good, m.mounted.id) {
+	if rec.Switch != nil && rec.Phase == record.PhaseGood && rec.Switch.Target == m.mounted.id &&
+		slices.Contains(rec.Good, m.mounted.id) {
 		m.goodEtc[m.mounted.id] = m.mounted.etc
 		delete(m.arrivals, m.mounted.id)
 	}

@@ -13,8 +13,8 @@ import (
 // pid1 is systemd with logind as one process sees them.
 type pid1 struct{ p *process }
 
-// enter crosses the seam to PID 1 and returns with the machine locked, or, where PID 1 does not answer, unlocked with an
-// error.
+// enter crosses the seam to PID 1 and returns with the machine locked, or, where PID 1 does not answer, unlocked with
+// an error.
 func (s pid1) enter(ctx context.Context, op string) error {
 	s.p.enter(op)
 	m := s.p.m
@@ -319,7 +319,8 @@ func (s pid1) ForgetGone(ctx context.Context) error {
 
 func (s pid1) AskManager(ctx context.Context) (a systemd.Manager, err error) {
 	err = s.do(ctx, "ask PID 1", func(m *Machine) error {
-		a = systemd.Manager{State: m.systemState(), SoftReboot: m.shutdown != nil && !m.shutdown.full, Starting: m.startingUnits()}
+		a = systemd.Manager{State: m.systemState(), SoftReboot: m.shutdown != nil && !m.shutdown.full,
+			Starting: m.startingUnits()}
 		if m.shutdown != nil {
 			a.Stopping = m.stoppingUnits(m.user, m.shutdown.full)
 			if m.arm.state == deactivating {

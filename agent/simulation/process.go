@@ -124,8 +124,8 @@ func (p *process) agent() *agent.Agent {
 	return agent.On(seam, c, p.log())
 }
 
-// enter is a crossing of the seam, before anything happens behind it. It takes some time, in which the process may die,
-// and returns with the machine locked.
+// enter is a crossing of the seam, before anything happens behind it. It takes some time, in which the process may
+// die, and returns with the machine locked.
 func (p *process) enter(op string) {
 	m := p.m
 	time.Sleep(m.latency(p, op))
@@ -196,7 +196,8 @@ func (p *process) log() *zap.Logger {
 	if !p.m.options.Story {
 		return zap.NewNop()
 	}
-	encoder := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{LevelKey: "L", MessageKey: "M", EncodeLevel: zapcore.CapitalLevelEncoder, ConsoleSeparator: " "})
+	encoder := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{LevelKey: "L", MessageKey: "M",
+		EncodeLevel: zapcore.CapitalLevelEncoder, ConsoleSeparator: " "})
 	return zap.New(zapcore.NewCore(encoder, storyWriter{p}, zapcore.InfoLevel))
 }
 

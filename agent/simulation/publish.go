@@ -77,7 +77,8 @@ func (p *Publisher) release(ctx context.Context, key *ecdsa.PrivateKey, dir stri
 	if _, err := publish.NewRelease(ctx, reference, header); err != nil {
 		return err
 	}
-	if _, err := publish.AddImage(ctx, reference, p.reference("image-"+version), publish.NewImage{}, publish.Options{}); err != nil {
+	if _, err := publish.AddImage(ctx, reference, p.reference("image-"+version), publish.NewImage{},
+		publish.Options{}); err != nil {
 		return err
 	}
 	seal := publish.Seal{Signer: key, Form: verify.FormSimple, Identity: "example.org/os"}

@@ -268,7 +268,8 @@ func (m *Machine) executeAnew() {
 	}()
 }
 
-// modulesOf returns where the modules of the running kernel come from in a root that the host moves into, "" for its own.
+// modulesOf returns where the modules of the running kernel come from in a root that the host moves into, "" for its
+// own.
 func (m *Machine) modulesOf(id string) string {
 	switch {
 	case m.hasModules(id):

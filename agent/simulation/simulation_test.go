@@ -251,8 +251,8 @@ func interrupt(t *testing.T, j journey, o Options, f Fault, at int) (struck bool
 	return struck
 }
 
-// TestInterrupted interrupts every journey at every crossing of the seam: by a power cut that loses what is not synced,
-// by one that loses nothing, and by a kill.
+// TestInterrupted interrupts every journey at every crossing of the seam: by a power cut that loses what is not
+// synced, by one that loses nothing, and by a kill.
 func TestInterrupted(t *testing.T) {
 	for _, j := range journeys {
 		for _, f := range []struct {

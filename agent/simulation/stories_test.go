@@ -8,8 +8,8 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 )
 
-// TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the timer
-// brings it to its last good root.
+// TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the
+// timer brings it to its last good root.
 func TestStranded(t *testing.T) {
 	for _, c := range []struct {
 		ill      Illness
@@ -56,7 +56,8 @@ func TestSlowArming(t *testing.T) {
 // TestConfirmBeginsAnew: a rollback that ended confirm and was refused itself, by a PID 1 that did not answer, leaves
 // nobody who judges the root. The next apply has it judged.
 func TestConfirmBeginsAnew(t *testing.T) {
-	for _, later := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second} {
+	for _, later := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond,
+		time.Second} {
 		resets := 0
 		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
 			m.Publish("v2", CutsNetwork)

@@ -109,7 +109,8 @@ func (t trees) Collect(keep []string) (store.GCReport, error) {
 }
 
 // Stage can be killed with half of the root on the disk.
-func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ string, _ func(image.Event)) (store.Root, error) {
+func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ string,
+	_ func(image.Event)) (store.Root, error) {
 	m, id := t.p.m, i.ID()
 	if root, err := t.Root(id); err == nil {
 		return root, t.Renew(root, nil, time.Time{})
@@ -179,7 +180,8 @@ func (t trees) Inspect(n assembly.Next) (rootfs.Image, error) {
 
 // hasModules reports whether an image has the modules of the running kernel. The machine is locked.
 func (m *Machine) hasModules(id string) bool {
-	return id == switcher.HostRoot || len(m.publisher.versions[id])%2 == 0 && (m.options.Seed+uint64(m.publisher.versions[id][1]))%2 == 0
+	return id == switcher.HostRoot || len(m.publisher.versions[id])%2 == 0 &&
+		(m.options.Seed+uint64(m.publisher.versions[id][1]))%2 == 0
 }
 
 func (t trees) HostRootMounted(string) error { return nil }
@@ -232,7 +234,8 @@ func (t trees) PlanEtc(c machine.EtcChange) (etc.Report, error) {
 func (t trees) source(c machine.EtcChange) (string, error) {
 	m := t.p.m
 	if c.Before != nil && !m.complete(c.Before.ID) {
-		return "", fmt.Errorf("cannot open the root that the changes of /etc are counted from: %s is not on the disk", c.Before.ID)
+		return "", fmt.Errorf("cannot open the root that the changes of /etc are counted from: %s is not on the disk",
+			c.Before.ID)
 	}
 	if !m.complete(c.Next.ID) {
 		return "", fmt.Errorf("cannot open %s: it is not on the disk", c.Next.ID)

@@ -136,8 +136,8 @@ func (m *Machine) CutPower() {
 	m.bootKernel(false)
 }
 
-// Reboot is `systemctl reboot`, or `systemctl soft-reboot`, of an operator. systemctl makes a soft reboot of a full one
-// when a root is armed.
+// Reboot is `systemctl reboot`, or `systemctl soft-reboot`, of an operator. systemctl makes a soft reboot of a full
+// one when a root is armed.
 func (m *Machine) Reboot(full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -251,7 +251,8 @@ func (m *Machine) Settle(limit time.Duration) bool {
 	return false
 }
 
-// Unwatched reports whether a root that hangs would not be left: the kernel panicked and halts, or the guard is not there.
+// Unwatched reports whether a root that hangs would not be left: the kernel panicked and halts, or the guard is not
+// there.
 func (m *Machine) Unwatched() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -331,7 +332,8 @@ func (m *Machine) Stop() {
 
 // halves are the patterns of what is half done.
 var halves = []string{
-	record.StateDir + "/.*", stagingDir + "/*", rootsDir + "/*/*.new", rootsDir + "/*/*.merged", rootsDir + "/*/*.exchanged",
+	record.StateDir + "/.*", stagingDir + "/*", rootsDir + "/*/*.new", rootsDir + "/*/*.merged",
+	rootsDir + "/*/*.exchanged",
 	rootsDir + "/*/.*", switcher.RunDir + "/.*",
 }
 
@@ -392,8 +394,8 @@ func (m *Machine) CheckLife() {
 	}
 }
 
-// CheckCalm is what must be true besides where nothing but bad releases and people happened: a healthy root is bad only
-// because somebody left it.
+// CheckCalm is what must be true besides where nothing but bad releases and people happened: a healthy root is bad
+// only because somebody left it.
 func (m *Machine) CheckCalm() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
