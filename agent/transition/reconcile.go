@@ -158,8 +158,9 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 	return a.Records.WriteOutcome(rec)
 }
 
-// requestRollback requests a rollback that was recorded and never requested. It returns an [record.ErrBlocked] once it is
-// under way, and an [ErrBooted] when only a full reboot leads back.
+// requestRollback requests a rollback that was recorded and never requested. It
+// returns an [record.ErrBlocked] once it is under way, and an [ErrBooted] when
+// only a full reboot leads back.
 func (a *Arrival) requestRollback(ctx context.Context, rec *record.Record) error {
 	a.Log.Warn("a rollback was recorded but never requested; it is requested now",
 		zap.String("root", rec.Switch.Target))
