@@ -227,6 +227,7 @@ func TestWayBack(t *testing.T) {
 	dead("not healthy, and something else is armed", "late.service",
 		append(early("foreign.service", foreign), hangs("late.service", false)...)...)
 
+	var byOperator string // the reason
 	t.Run("rolled back while on trial", func(t *testing.T) {
 		s := s.in(t)
 		root := s.tries("judged")
@@ -251,7 +252,7 @@ func TestWayBack(t *testing.T) {
 		s.inhibit() // no lock delays it, as with an automatic rollback
 		s.switches("rollback")
 		s.runs(one, "2")
-		s.rolledBackFrom(root, one)
+		byOperator = s.rolledBackFrom(root, one)
 		s.unguarded()
 	})
 
@@ -265,7 +266,9 @@ func TestWayBack(t *testing.T) {
 		s.awaitsConfirm()
 		s.switches("rollback")
 		s.runs(one, "2")
-		s.rolledBackFrom(root, one)
+		if v := s.status(); byOperator == "" || v.Bad[root].Reason != byOperator {
+			t.Errorf("bad are %+v, want the reason %q", v.Bad, byOperator)
+		}
 		s.unguarded()
 	})
 	t.Run("confirm is killed while the root is on trial", func(t *testing.T) {

@@ -287,8 +287,8 @@ func (s *site) refusedAsBad(root string, args ...string) {
 	s.refused(exitBlocked, bad.Reason, "--retry", args...)
 }
 
-// rolledBackFrom expects the operator to have rolled back from a root.
-func (s *site) rolledBackFrom(root, back string) {
+// rolledBackFrom expects the operator to have rolled back from a root on trial, and returns the recorded reason.
+func (s *site) rolledBackFrom(root, back string) (reason string) {
 	s.Helper()
 	v := s.status()
 	if bad := v.Bad[root]; !bad.RolledBack || v.Booted.Root != back {
@@ -300,6 +300,7 @@ func (s *site) rolledBackFrom(root, back string) {
 	}) {
 		s.Errorf("the history does not show it: %+v", all)
 	}
+	return v.Bad[root].Reason
 }
 
 // removedNothing runs gc and expects it to remove nothing.
