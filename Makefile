@@ -95,7 +95,7 @@ test: setup unit vuln hosts
 # A million random histories of simulated machines, and every journey interrupted at every step; the first seed is printed.
 SEED = $(shell date +%s)
 test-simulation:
-	go test -count=1 -timeout 12h ./agent/simulation -args -histories 1000000 -first $(SEED)0000000 -every
+	go test -count=1 -timeout 12h ./agent/simulation -args -every -histories 1000000 -first $(SEED)0000000
 
 demo: build
 	go run ./integration/demo

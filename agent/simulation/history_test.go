@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -261,11 +262,13 @@ func TestKnownHistories(t *testing.T) {
 var (
 	histories = flag.Int("histories", 2000, "play `N` random histories")
 	first     = flag.Uint64("first", 1, "begin with the history of this `SEED`")
+	every     = flag.Bool("every", false, "interrupt every journey, and not only apply, at every crossing of the seam")
 )
 
 // TestHistories plays random histories.
 func TestHistories(t *testing.T) {
-	const shards, enough = 4, 3 // failures that are told
+	const enough = 3 // failures that are told
+	shards := 2 * runtime.GOMAXPROCS(0)
 	var next atomic.Uint64
 	var failed atomic.Int32
 	for shard := range shards {
