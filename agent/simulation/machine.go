@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/updatectl/updatectl/agent/config"
@@ -54,6 +55,7 @@ type Machine struct {
 	options   Options
 	publisher *Publisher
 	began     time.Time
+	sluggish  atomic.Bool
 
 	mu sync.Mutex
 	// story is what happened, line by line; broken is what must not have happened.
@@ -192,6 +194,7 @@ func New(o Options, p *Publisher) *Machine {
 		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
 		power: make(chan struct{}),
 	}
+	m.sluggish.Store(o.Sluggish)
 	m.disk.change(time.Now(), func(f files) { f.makeDir("/etc"); f.makeDir("/var/lib/updatectl") })
 	m.disk.sync()
 	m.mu.Lock()
@@ -242,7 +245,7 @@ func (m *Machine) chance(what string) uint64 {
 func (m *Machine) latency(p *process, op string) time.Duration {
 	x := m.chance(p.String() + op)
 	d := 100*time.Microsecond + time.Duration(x%uint64(time.Millisecond))
-	if x >>= 32; m.options.Sluggish && x%100 == 0 {
+	if x >>= 32; m.sluggish.Load() && x%100 == 0 {
 		d += time.Duration(x/100%uint64(1000)) * 5 * time.Millisecond
 		if x%1000 == 0 {
 			d *= 10

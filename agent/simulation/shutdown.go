@@ -151,7 +151,7 @@ func (m *Machine) stopService(u *userspace, v *service) {
 		return
 	}
 	v.state = deactivating
-	limit := v.stop
+	limit, kill := v.stop, v.killed
 	if limit < 0 {
 		limit = forEver
 	}
@@ -161,7 +161,7 @@ func (m *Machine) stopService(u *userspace, v *service) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-v.killed:
+		case <-kill:
 			killed = true
 		case <-u.ended:
 			return

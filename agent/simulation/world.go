@@ -223,7 +223,7 @@ func (m *Machine) Heal() {
 	m.mu.Lock()
 	m.tell("all faults of the world end")
 	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
-	m.options.Sluggish = false
+	m.sluggish.Store(false)
 	m.deafUntil = min(m.deafUntil, m.sinceBoot())
 	m.mu.Unlock()
 	m.SlowService(0, false)
