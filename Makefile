@@ -67,7 +67,7 @@ setup:
 # Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to three
 # containers and one machine run side by side (turns in integration/main_test.go); -parallel only has to be larger.
 hosts: build
-	go test -tags lab -count=1 -timeout 60m -p 1 -parallel 32 ./integration/...
+	go test -tags lab -count=1 -timeout 75m -p 1 -parallel 32 ./integration/...
 
 # The rest of what needs a kernel of its own, in emulated machines: long.
 test-vm: build
