@@ -13,8 +13,6 @@ import (
 // userspace is one run of userspace, from the start of PID 1 in a root to the next one.
 type userspace struct {
 	ended chan struct{}
-	// firstOf: it is the first one since the kernel was booted.
-	first bool
 	// up: multi-user.target is reached. starting is closed to take back the jobs that lead there.
 	up       bool
 	starting chan struct{}
@@ -147,7 +145,7 @@ func (m *Machine) startKernel() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.power == power {
-			m.startUserspace(true)
+			m.startUserspace()
 		}
 	}()
 }
@@ -200,8 +198,8 @@ func (m *Machine) panicKernel() {
 }
 
 // startUserspace starts userspace in the root that is mounted at /. The machine is locked.
-func (m *Machine) startUserspace(first bool) {
-	u := &userspace{ended: make(chan struct{}), starting: make(chan struct{}), first: first}
+func (m *Machine) startUserspace() {
+	u := &userspace{ended: make(chan struct{}), starting: make(chan struct{})}
 	u.confirm.state = inactive
 	m.user = u
 	m.shutdown, m.preparing, m.arm = nil, false, armUnit{state: inactive}
@@ -252,7 +250,7 @@ func (m *Machine) startUp(u *userspace, root string, starting chan struct{}) {
 	if !m.sicken(u, ill) {
 		return
 	}
-	if u.first && !m.resumeFirst(u) {
+	if !m.resumeFirst(u) {
 		return
 	}
 	if !pause(m.between("units", time.Second, 4*time.Second), u.ended, starting) {
@@ -310,7 +308,8 @@ func (m *Machine) sicken(u *userspace, ill Illness) bool {
 	return true
 }
 
-// resumeFirst runs updatectl-resume.service. It reports whether the start goes on.
+// resumeFirst runs updatectl-resume.service, which its stamp in /run keeps from running again. It reports whether the
+// start goes on.
 func (m *Machine) resumeFirst(u *userspace) bool {
 	m.mu.Lock()
 	if m.user != u || m.shutdown != nil {

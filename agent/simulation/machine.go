@@ -175,7 +175,7 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 	for id, ill := range old.ills {
 		m.ills[id] = ill
 	}
-	m.startUserspace(false)
+	m.startUserspace()
 	m.user.up, m.user.confirm.state = true, active
 	for _, v := range m.user.services {
 		v.state = active

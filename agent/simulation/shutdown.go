@@ -263,7 +263,7 @@ func (m *Machine) executeAnew() {
 		defer m.mu.Unlock()
 		if m.power == power {
 			m.reexec = false
-			m.startUserspace(false)
+			m.startUserspace()
 		}
 	}()
 }
@@ -301,7 +301,6 @@ func (m *Machine) cancelShutdown(before []string) (left []string) {
 	}
 	if !u.up {
 		go m.startUp(u, m.mounted.id, u.starting)
-		u.first = false
 		return left
 	}
 	go m.startConfirm(u)
