@@ -39,6 +39,10 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	if !errors.Is(err, errTookTooLong) { // a call that goes on may still change rec
 		s.record = rec
 	}
+	if errors.Is(err, errOvertaken) {
+		g.Log.Info("the guard stays", zap.Error(err))
+		return nil
+	}
 	if err == nil {
 		g.enterLeg(legReturning, s)
 		return nil
@@ -75,7 +79,9 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	back := record.Switch{Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before}
 	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
 	a.Transition.Describe(&back, now, g.back.ID)
-	g.leaveNote(left, rec, back, why)
+	if err := g.leaveNote(left, rec, back, why); err != nil {
+		return err
+	}
 	for _, p := range g.back.Persist {
 		if err := a.Machine.Mounts.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
 			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
@@ -101,8 +107,9 @@ func (g *watch) arrivals() int {
 }
 
 // leaveNote writes down the rollback: as a note in /run, for the commands in the next root, and in the record if it
-// can be written.
-func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Switch, why record.Departure) {
+// can be written. The error is an errOvertaken, with no note left, when the record does not ask for a rollback any
+// more.
+func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Switch, why record.Departure) error {
 	a := g.Guard
 	text, err := json.Marshal(transition.GuardNote{
 		Left: left.Root, Version: g.change.Version, Mount: left.Mount, Departure: why, Switch: back,
@@ -110,13 +117,28 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 	if err == nil {
 		err = a.Machine.Disk.WriteFile(a.Path(transition.GuardNoteFile), text, 0o600)
 	}
-	if rec != nil && rec.Retreat(record.CauseTakenOver, back, why) == nil {
-		err = errors.Join(err, a.Records.WriteOutcome(rec))
+	if rec != nil {
+		// Confirm marks no root good while the note is there. It may have done so before: while PID 1 does not answer,
+		// the record that the guard has read becomes old.
+		if now, rerr := a.Records.Read(); rerr == nil {
+			*rec = *now
+		}
+		if !rec.Switch.At.Equal(g.change.At) || !rec.Moving() && !rec.ArrivedLate(left.Root) {
+			return errors.Join(errOvertaken, a.Machine.Disk.Remove(a.Path(transition.GuardNoteFile)))
+		}
+		if rec.Retreat(record.CauseTakenOver, back, why) == nil {
+			err = errors.Join(err, a.Records.WriteOutcome(rec))
+		}
 	}
 	if err != nil {
 		a.Log.Warn("cannot write down the rollback", zap.Error(err))
 	}
+	return nil
 }
+
+// errOvertaken means that the record is no longer about a root that is tried: it was confirmed, or confirm rolls
+// back.
+var errOvertaken = errors.New("the root was judged meanwhile")
 
 // fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the
 // last good root.

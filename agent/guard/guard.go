@@ -220,6 +220,10 @@ func (g *watch) step(ctx context.Context) act {
 // observe looks at the host once. It waits at most a bounded time for the disk and for PID 1.
 func (g *watch) observe(ctx context.Context) observation {
 	s := observation{now: g.Machine.Kernel.SinceBoot()}
+	// First, because its answer may take long, and the rest is to be as new as it can.
+	if m, err := g.Machine.Systemd.AskManager(ctx); err == nil {
+		s.manager = &m
+	}
 	read := make(chan *record.Record, 1)
 	if m, err := g.Machine.Mounts.Mounted(); err == nil {
 		s.Mounted = m
@@ -236,9 +240,6 @@ func (g *watch) observe(ctx context.Context) observation {
 	select {
 	case s.record = <-read:
 	default:
-	}
-	if m, err := g.Machine.Systemd.AskManager(ctx); err == nil {
-		s.manager = &m
 	}
 	s.verdict = g.Transition.ReadVerdict(s.Root)
 	return s

@@ -361,7 +361,7 @@ func (m *Machine) startConfirm(u *userspace) {
 			_, err := a.Confirm(ctx)
 			return err
 		})
-		if m.ills[m.mounted.id] == KillsConfirm {
+		if m.ills[m.mounted.id] == KillsConfirm && !slices.Contains(m.rec.Good, m.mounted.id) {
 			p.doom = 1 + int(m.chance("doom")%12)
 		}
 		u.confirm = confirmUnit{activating, p}

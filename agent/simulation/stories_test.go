@@ -81,3 +81,21 @@ func TestConfirmBeginsAnew(t *testing.T) {
 		expect(t, m, m.Booted())
 	}
 }
+
+// TestGuardIsOvertaken: a root that became good while the guard waited for an answer of PID 1 is not rolled back from.
+func TestGuardIsOvertaken(t *testing.T) {
+	for later := 30 * time.Second; later < 60*time.Second; later += 300 * time.Millisecond {
+		o := ordinary()
+		o.Seed = uint64(later)
+		m := playFrom(t, "v3", o, func(m *Machine) {
+			m.Publish("v4", Deafens)
+			unattended(m)
+			time.Sleep(later)
+			m.Heal()
+			m.rest()
+			m.tire()
+			m.CheckRest()
+		})
+		expect(t, m, m.Booted()) // v4 where it had the time to become good
+	}
+}
