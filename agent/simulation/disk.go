@@ -248,6 +248,12 @@ func (d processDisk) Rename(from, to string) error {
 			f.move(from, to)
 		}
 	})
+	if path.Base(to) == "etc.old" { // the former /etc is retired: the root was found healthy with its new one
+		id := path.Base(path.Dir(to))
+		if etc, err := d.p.m.etcOf(etcPath(id)); err == nil {
+			d.p.m.goodEtc[id] = etc
+		}
+	}
 	return nil
 }
 
