@@ -131,6 +131,9 @@ func (gd *Guard) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if ctx.Err() != nil { // both at once, after a step that took long
+			return nil
+		}
 		if w.step(ctx) == actEnd {
 			return nil
 		}
