@@ -40,7 +40,7 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 		s.record = rec
 	}
 	if errors.Is(err, errOvertaken) {
-		g.Log.Info("the guard stays", zap.Error(err))
+		g.Log.Warn("the guard does not roll back", zap.Error(err))
 		return nil
 	}
 	if err == nil {
@@ -107,8 +107,7 @@ func (g *watch) arrivals() int {
 }
 
 // leaveNote writes down the rollback: as a note in /run, for the commands in the next root, and in the record if it
-// can be written. The error is an errOvertaken, with no note left, when the record does not ask for a rollback any
-// more.
+// can be written. It returns an errOvertaken, and leaves no note, when the root is no longer being tried.
 func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Switch, why record.Departure) error {
 	a := g.Guard
 	text, err := json.Marshal(transition.GuardNote{
@@ -118,9 +117,8 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 		err = a.Machine.Disk.WriteFile(a.Path(transition.GuardNoteFile), text, 0o600)
 	}
 	if rec != nil {
-		// Confirm marks no root good while the note is there. It may have done so before: while PID 1 does not answer,
-		// the record that the guard has read becomes old.
-		if now, rerr := a.Records.Read(); rerr == nil {
+		// While the note is there, confirm marks no root good. Before, it may have done so since the record was read.
+		if now, err := g.readRecord(); err == nil {
 			*rec = *now
 		}
 		if !rec.Switch.At.Equal(g.change.At) || !rec.Moving() && !rec.ArrivedLate(left.Root) {
@@ -136,8 +134,7 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 	return nil
 }
 
-// errOvertaken means that the record is no longer about a root that is tried: it was confirmed, or confirm rolls
-// back.
+// errOvertaken means that the root is no longer being tried: confirm marked it good, or rolls it back itself.
 var errOvertaken = errors.New("the root was judged meanwhile")
 
 // fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the

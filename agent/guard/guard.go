@@ -131,7 +131,7 @@ func (gd *Guard) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if ctx.Err() != nil { // both at once, after a step that took long
+		if ctx.Err() != nil { // after a long step both channels are ready, and select picks one at random
 			return nil
 		}
 		if w.step(ctx) == actEnd {
@@ -223,7 +223,7 @@ func (g *watch) step(ctx context.Context) act {
 // observe looks at the host once. It waits at most a bounded time for the disk and for PID 1.
 func (g *watch) observe(ctx context.Context) observation {
 	s := observation{now: g.Machine.Kernel.SinceBoot()}
-	// First, because its answer may take long, and the rest is to be as new as it can.
+	// PID 1 first: its answer may take long, and what is read before it would be old by then.
 	if m, err := g.Machine.Systemd.AskManager(ctx); err == nil {
 		s.manager = &m
 	}
@@ -234,7 +234,7 @@ func (g *watch) observe(ctx context.Context) observation {
 		s.Mount = g.mount
 	}
 	_ = waitAtMost(diskPatience, func() error { // without a record, only time decides
-		rec, err := g.Records.Read()
+		rec, err := g.readRecord()
 		if err == nil {
 			read <- rec
 		}
@@ -246,6 +246,19 @@ func (g *watch) observe(ctx context.Context) observation {
 	}
 	s.verdict = g.Transition.ReadVerdict(s.Root)
 	return s
+}
+
+// errNoSwitch means that the record is gone: it named a switch when the guard began to watch.
+var errNoSwitch = errors.New("the record names no switch")
+
+// readRecord reads the record. A host without a record reads as a new one, which has nothing to watch: the guard must
+// not take that for an answer, since the new root may only have lost its state.
+func (g *watch) readRecord() (*record.Record, error) {
+	rec, err := g.Records.Read()
+	if err == nil && rec.Switch == nil {
+		return nil, errNoSwitch
+	}
+	return rec, err
 }
 
 // copyOfRecord returns a copy of the record for a call that cannot be interrupted, nil when the record cannot be read.
