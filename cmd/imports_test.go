@@ -16,13 +16,14 @@ import (
 
 const module = "github.com/updatectl/updatectl/"
 
-// allowed lists, for every room of the project, the rooms of ours that it may import. A room is a directory of agent/,
-// switcher/ or cmd/, or any other top-level directory with all that is below it. The tests of a room obey the same
-// rule: what needs two rooms is tested in the upper one.
+// allowed lists the rooms of this project that each room may import. A room is a directory below agent/, switcher/ or
+// cmd/, or another top-level directory with everything below it. A room's tests follow the same rule: what needs two
+// rooms is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level", "switcher/livepatch",
+		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level",
+		"switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "image", "verify"},
@@ -39,8 +40,9 @@ var allowed = map[string][]string{
 	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
 	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {"agent/config", "agent/health", "agent/host", "agent/record", "agent/roots"},
-	"agent/trial":      {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots", "agent/transition"},
-	"agent/guard":      {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
+	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots",
+		"agent/transition"},
+	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
 		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
 		"agent/record", "agent/roots", "agent/transition", "agent/trial",

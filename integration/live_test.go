@@ -208,7 +208,8 @@ func TestVMLivePatch(t *testing.T) {
 		repair()
 
 		if out := s.releasectlFails("livepatch", "add", "--kernel-version", kernel.Version, "--kernel-build-id",
-			kernel.BuildID, s.draft("1.4", "5"), ours["lab_plain"]); !strings.Contains(out, "does not say that it is a live patch") {
+			kernel.BuildID, s.draft("1.4", "5"), ours["lab_plain"]); !strings.Contains(out,
+			"does not say that it is a live patch") {
 			t.Errorf("releasectl prints for a module that is no live patch: %s", out)
 		}
 		draft = s.draft("1.4", "5")

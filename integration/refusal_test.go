@@ -111,7 +111,8 @@ func (s *site) condition() condition {
 	c.armer = text("systemctl is-active " + armUnit + "; findmnt -n /run/nextroot || :")
 	c.system = text("systemctl is-system-running; systemctl --failed --plain --no-legend; cat /usr/share/lab/version")
 	// The first command that may change something makes the directories; they are empty then.
-	c.kept = text("mkdir -p -m 0700 /var/lib/updatectl && cd /var/lib/updatectl && mkdir -p -m 0700 roots staging objects && ls -A roots staging && find objects -type f | wc -l || :")
+	c.kept = text("mkdir -p -m 0700 /var/lib/updatectl && cd /var/lib/updatectl && " +
+		"mkdir -p -m 0700 roots staging objects && ls -A roots staging && find objects -type f | wc -l || :")
 	client := http.Client{Timeout: 5 * time.Second}
 	answer, err := client.Get("http://" + s.host.Addr + "/")
 	if err != nil {

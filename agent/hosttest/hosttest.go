@@ -57,7 +57,7 @@ func OnTheWay(verb, from, target string, good ...string) *record.Record {
 	}
 }
 
-// Image returns a verified image that is not published anywhere. Its manifest is the same for every call.
+// Image returns a verified image that was never published. Every call returns the same manifest, signed by a new key.
 func Image(t *testing.T) *image.Image {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)

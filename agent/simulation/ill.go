@@ -12,7 +12,7 @@ const (
 	FallsBack    Illness = "is not taken by systemd"           // which runs the old root again and says nothing
 	Freezes      Illness = "has no init"                       // PID 1 freezes
 	Panics       Illness = "has an init that ends"             // the kernel panics
-	Hangs        Illness = "has a unit that starts for ever"
+	Hangs        Illness = "has a unit that never finishes starting"
 	Fails        Illness = "has a unit that fails"
 	NeedsFull    Illness = "needs a full reboot"
 	FillsDisk    Illness = "fills the disk"

@@ -79,7 +79,8 @@ when the last one does not load.`,
 func warnSuperseded(out *output, list []release.LivePatch) {
 	last := list[len(list)-1]
 	for _, p := range list[:len(list)-1] {
-		if p.KernelBuildID != last.KernelBuildID || p.KernelRelease != last.KernelRelease || p.KernelVersion != last.KernelVersion {
+		if p.KernelBuildID != last.KernelBuildID || p.KernelRelease != last.KernelRelease ||
+			p.KernelVersion != last.KernelVersion {
 			continue
 		}
 		warning := fmt.Sprintf("hosts with this kernel load only %s, the last one listed, and not %s: "+

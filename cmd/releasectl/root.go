@@ -68,7 +68,8 @@ A signing key is made with "cosign generate-key-pair" or with
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`FORMAT` of the answer: text or json")
 	root.PersistentFlags().BoolVar(&out.quiet, "quiet", false, "print the answer and errors only")
-	usage.Group(root, newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out), newVersion(out))
+	usage.Group(root, newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out),
+		newVersion(out))
 	return root
 }
 

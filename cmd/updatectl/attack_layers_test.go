@@ -97,7 +97,8 @@ func zstandard(raw []byte) []byte {
 func aMillion() ([]byte, digest.Digest) {
 	var b bytes.Buffer
 	sum := digest.SHA256.Digester()
-	z, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	z, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(1<<20))
 	if err != nil {
 		panic(err)
 	}
@@ -156,21 +157,28 @@ func layerRows() []row {
 	}
 	evil := entry{name: "escape", body: "x"}
 	return []row{
-		{name: "layer longer than signed", code: 20, says: "does not match", publish: spoilt("longer", func(b []byte) []byte { return append(b, 0) })},
-		{name: "layer shorter than signed", code: 31, says: "stopped after", publish: spoilt("shorter", func(b []byte) []byte { return b[:len(b)-1] })},
-		{name: "layer of other content", code: 20, says: "does not match", publish: spoilt("other", func(b []byte) []byte { b[0] ^= 1; return b })},
-		{name: "layer that unpacks to something else", code: 20, says: "the configuration lists sha256", publish: func(a *attacker) string {
-			return a.layered("diff", ocispec.MediaTypeImageLayer, archive(evil), digest.FromString("x"))
-		}},
+		{name: "layer longer than signed", code: 20, says: "does not match", publish: spoilt("longer",
+			func(b []byte) []byte { return append(b, 0) })},
+		{name: "layer shorter than signed", code: 31, says: "stopped after", publish: spoilt("shorter",
+			func(b []byte) []byte { return b[:len(b)-1] })},
+		{name: "layer of other content", code: 20, says: "does not match", publish: spoilt("other",
+			func(b []byte) []byte { b[0] ^= 1; return b })},
+		{name: "layer that unpacks to something else", code: 20, says: "the configuration lists sha256",
+			publish: func(a *attacker) string {
+				return a.layered("diff", ocispec.MediaTypeImageLayer, archive(evil), digest.FromString("x"))
+			}},
 
 		{name: "gzip bomb", code: 20, says: "times its size", publish: func(a *attacker) string {
-			return a.layered("gzip", ocispec.MediaTypeImageLayerGzip, repeated(gzipped, header("bomb", "", '0', 15<<30), 80), digest.FromString("x"))
+			return a.layered("gzip", ocispec.MediaTypeImageLayerGzip, repeated(gzipped, header("bomb", "", '0', 15<<30), 80),
+				digest.FromString("x"))
 		}},
 		{name: "zstd bomb", code: 20, says: "times its size", publish: func(a *attacker) string {
-			return a.layered("zstd", ocispec.MediaTypeImageLayerZstd, repeated(zstandard, header("bomb", "", '0', 15<<30), 80), digest.FromString("x"))
+			return a.layered("zstd", ocispec.MediaTypeImageLayerZstd, repeated(zstandard, header("bomb", "", '0', 15<<30),
+				80), digest.FromString("x"))
 		}},
 		{name: "bomb behind the end of the archive", code: 20, says: "times its size", publish: func(a *attacker) string {
-			return a.layered("behind", ocispec.MediaTypeImageLayerZstd, repeated(zstandard, archive(), 80), digest.FromString("x"))
+			return a.layered("behind", ocispec.MediaTypeImageLayerZstd, repeated(zstandard, archive(), 80),
+				digest.FromString("x"))
 		}},
 		{name: "zstd window of gigabytes", code: 20, says: "window", publish: func(a *attacker) string {
 			frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xb0, 0x01, 0x00, 0x00} // a window of 2^32 bytes, an empty block
@@ -181,21 +189,29 @@ func layerRows() []row {
 			return a.layered("million", ocispec.MediaTypeImageLayerZstd, packed, diff)
 		}},
 		{name: "file larger than a file may be", code: 20, says: "the layer is too large", publish: func(a *attacker) string {
-			return a.layered("huge", ocispec.MediaTypeImageLayer, append(header("huge", "", '0', 1<<50), archive()...), digest.FromString("x"))
+			return a.layered("huge", ocispec.MediaTypeImageLayer, append(header("huge", "", '0', 1<<50), archive()...),
+				digest.FromString("x"))
 		}},
 
 		{name: "..", publish: plain("dots", entry{name: "../../escape"}), code: 20, says: "there is a .. in the path"},
-		{name: ".. inside", publish: plain("inside", entry{name: "etc/../../escape"}), code: 20, says: "there is a .. in the path"},
+		{name: ".. inside", publish: plain("inside", entry{name: "etc/../../escape"}), code: 20,
+			says: "there is a .. in the path"},
 		{name: "absolute name", code: exitAvailable, // tools write them; it is a name in the image as any other
 			publish: plain("absolute", entry{name: "/usr/absolute"}), holds: files(1)},
-		{name: "write through a symbolic link", code: exitAvailable, // links are followed inside the image only, as its own programs will
-			publish: plain("through", entry{name: "out", kind: '2', target: "/etc"}, entry{name: "out/inside", body: "x"}, entry{name: "up", kind: '2', target: "../../../../etc"}, entry{name: "up/inside2"}),
-			holds:   files(4)},
-		{name: "hard link outside", publish: plain("link", entry{name: "escape", kind: '1', target: "../../../etc/shadow"}), code: 20, says: "there is a .. in the path"},
-		{name: "absolute hard link", publish: plain("absolute-link", entry{name: "escape", kind: '1', target: "/etc/shadow"}), code: 20, says: "which does not exist"},
-		{name: "whiteout outside", publish: plain("whiteout", entry{name: "../.wh.escape"}), code: 20, says: "there is a .. in the path"},
+		// Links are followed inside the image only, as its own programs will.
+		{name: "write through a symbolic link", code: exitAvailable,
+			publish: plain("through", entry{name: "out", kind: '2', target: "/etc"}, entry{name: "out/inside", body: "x"},
+				entry{name: "up", kind: '2', target: "../../../../etc"}, entry{name: "up/inside2"}),
+			holds: files(4)},
+		{name: "hard link outside", code: 20, says: "there is a .. in the path",
+			publish: plain("link", entry{name: "escape", kind: '1', target: "../../../etc/shadow"})},
+		{name: "absolute hard link", code: 20, says: "which does not exist",
+			publish: plain("absolute-link", entry{name: "escape", kind: '1', target: "/etc/shadow"})},
+		{name: "whiteout outside", publish: plain("whiteout", entry{name: "../.wh.escape"}), code: 20,
+			says: "there is a .. in the path"},
 		{name: "whiteout of the parent", publish: plain("parent", entry{name: "etc/.wh..."}), code: 20, says: "whiteout"},
-		{name: "device node", code: exitAvailable, // images have them; the root is mounted with nodev where it is only looked at
+		// Images have them; the root is mounted with nodev where it is only looked at.
+		{name: "device node", code: exitAvailable,
 			publish: plain("device", entry{name: "dev/mem", kind: '3'}), holds: files(2)},
 		{name: "overlayfs whiteout", code: 20, says: "not of OCI", publish: func(a *attacker) string {
 			h := header("escape", "", '3', 0)
@@ -209,20 +225,30 @@ func layerRows() []row {
 			raw := append(h, archive()...)
 			return a.layered("overlay", ocispec.MediaTypeImageLayer, raw, digest.FromBytes(raw))
 		}},
-		{name: "new line in a name", publish: plain("line", entry{name: "escape\nhint: run this"}), code: 20, says: `escape\nhint`},
-		{name: "NUL in a name", publish: plain("nul", pax("path", "escape\x00x"), entry{name: "x"}), code: 20, says: "malformed"},
-		{name: "terminal's commands in a name", publish: plain("tty-name", entry{name: "../\x1b[2J\u202escape"}), code: 20, says: "there is a .. in the path"},
+		{name: "new line in a name", publish: plain("line", entry{name: "escape\nhint: run this"}), code: 20,
+			says: `escape\nhint`},
+		{name: "NUL in a name", publish: plain("nul", pax("path", "escape\x00x"), entry{name: "x"}), code: 20,
+			says: "malformed"},
+		{name: "terminal's commands in a name", publish: plain("tty-name", entry{name: "../\x1b[2J\u202escape"}),
+			code: 20, says: "there is a .. in the path"},
 		{name: "duplicate entries", code: exitAvailable, // as every unpacker has it: the last one counts
 			publish: plain("entries", entry{name: "etc/dup", body: "1"}, entry{name: "etc/dup", body: "22"}), holds: files(1)},
-		{name: "PAX name that disagrees", publish: plain("pax", pax("path", "../../escape"), entry{name: "harmless"}), code: 20, says: "there is a .. in the path"},
-		{name: "PAX link that disagrees", publish: plain("pax-link", pax("linkpath", "../../../etc/shadow"), entry{name: "escape", kind: '1', target: "etc/hostname"}), code: 20, says: "there is a .. in the path"},
-		{name: "PAX size that disagrees", publish: plain("pax-size", pax("size", "99999999"), entry{name: "escape", body: "x"}), code: 20, says: "malformed"},
-		{name: "names that differ by case or composition", code: exitAvailable, // the file system tells them apart, and so do we
-			publish: plain("unicode", entry{name: "etc/Name"}, entry{name: "etc/name"}, entry{name: "etc/\u00e9"}, entry{name: "etc/e\u0301"}), holds: files(4)},
-		{name: "zstd:chunked table of contents that disagrees", code: exitAvailable, // never read: what the stream holds counts
+		{name: "PAX name that disagrees", publish: plain("pax", pax("path", "../../escape"), entry{name: "harmless"}),
+			code: 20, says: "there is a .. in the path"},
+		{name: "PAX link that disagrees", publish: plain("pax-link", pax("linkpath", "../../../etc/shadow"),
+			entry{name: "escape", kind: '1', target: "etc/hostname"}), code: 20, says: "there is a .. in the path"},
+		{name: "PAX size that disagrees", code: 20, says: "malformed",
+			publish: plain("pax-size", pax("size", "99999999"), entry{name: "escape", body: "x"})},
+		// The file system tells them apart, and so do we.
+		{name: "names that differ by case or composition", code: exitAvailable,
+			publish: plain("unicode", entry{name: "etc/Name"}, entry{name: "etc/name"}, entry{name: "etc/\u00e9"},
+				entry{name: "etc/e\u0301"}), holds: files(4)},
+		// The table is never read: what the stream holds counts.
+		{name: "zstd:chunked table of contents that disagrees", code: exitAvailable,
 			publish: func(a *attacker) string {
 				raw := archive(entry{name: "etc/true", body: "x"})
-				toc := zstandard([]byte(`{"version":1,"entries":[{"type":"reg","name":"../../escape","size":1},{"type":"reg","name":"etc/false","size":1}]}`))
+				toc := zstandard([]byte(`{"version":1,"entries":[` +
+					`{"type":"reg","name":"../../escape","size":1},{"type":"reg","name":"etc/false","size":1}]}`))
 				frame := binary.LittleEndian.AppendUint32([]byte{0x50, 0x2a, 0x4d, 0x18}, uint32(len(toc)))
 				at := len(zstandard(raw)) + 8
 				packed := append(append(zstandard(raw), frame...), toc...)
@@ -236,6 +262,7 @@ func layerRows() []row {
 					m.Layers, c.RootFS.DiffIDs = append(m.Layers, l), append(c.RootFS.DiffIDs, digest.FromBytes(raw))
 				})
 			}, holds: files(1)},
-		{name: "a name of 300 bytes", publish: plain("long-name", pax("path", strings.Repeat("n", 300)), entry{name: "x"}), code: 20, says: "the layer is too large"},
+		{name: "a name of 300 bytes", publish: plain("long-name", pax("path", strings.Repeat("n", 300)),
+			entry{name: "x"}), code: 20, says: "the layer is too large"},
 	}
 }

@@ -23,11 +23,12 @@ import (
 
 const (
 	twoKeys = "[verify]\nkeys = [\"/etc/updatectl/release.pub\", \"/etc/updatectl/other.pub\"]\nthreshold = 2\n"
-	alice   = "[[verify.identity]]\nissuer = \"https://issuer.example.org\"\nsubject = \"alice@example.org\"\ntrust-root = \"/etc/updatectl/trusted_root.json\"\n"
+	alice   = "[[verify.identity]]\nissuer = \"https://issuer.example.org\"\nsubject = \"alice@example.org\"\n" +
+		"trust-root = \"/etc/updatectl/trusted_root.json\"\n"
 )
 
-// row is one attack: what is published and asked for, by which policy, and how the command must end. A row that ends with
-// 10 is something odd that is accepted on purpose; holds then says what makes it harmless.
+// row is one attack: what is published and asked for, by which policy, and how the command must end. A row that ends
+// with 10 is something odd that is accepted on purpose; holds then says what makes it harmless.
 type row struct {
 	name    string
 	policy  string
@@ -43,13 +44,12 @@ type row struct {
 //
 // What takes a clock, a signal or more room than a unit test has is tested where it is decided:
 //
-//	a slow server, an endless one     image/source: TestASlowServerIsGivenUpOn, TestMetadataHasATime, TestASilentServerIsGivenUpOn
-//	bounds of entries, metadata,      image/layer: TestHostileEntries, TestBoundsOfTheWholeImage, TestBombs, TestTooManyFiles
-//	  content, attributes, names
-//	nesting and size of JSON          verify: TestContent; image/release: TestMalformedReleases
-//	every way to be signed wrong      verify: TestAttacks
-//	kills while staging, full disk    image: TestStageKilledAtAnyMoment, TestStageOnAFullDisk
-//	the same on a host that runs      integration: TestRefusals
+// a slow server, an endless one     image/source: TestASlowServerIsGivenUpOn, TestMetadataHasATime,
+// TestASilentServerIsGivenUpOn bounds of entries, metadata,      image/layer: TestHostileEntries,
+// TestBoundsOfTheWholeImage, TestBombs, TestTooManyFiles content, attributes, names nesting and size of JSON
+// verify: TestContent; image/release: TestMalformedReleases every way to be signed wrong      verify: TestAttacks
+// kills while staging, full disk    image: TestStageKilledAtAnyMoment, TestStageOnAFullDisk the same on a host that
+// runs      integration: TestRefusals
 func TestAttacks(t *testing.T) {
 	all := newAttacker(t)
 	for _, r := range append(append(trustRows(), sourceRows()...), layerRows()...) {
@@ -107,31 +107,35 @@ func trustRows() []row {
 			a.keyed(d, a.other)
 			return a.tag(d, "stranger")
 		}},
-		{name: "another image's signature", code: 20, says: "the signature by release.pub is for", publish: func(a *attacker) string {
-			d := a.fresh("borrower")
-			lender, err := a.tagged("good")
-			a.check(err)
-			a.vouched(d.Digest, lender.Digest)
-			return a.tag(d, "borrower")
-		}},
+		{name: "another image's signature", code: 20, says: "the signature by release.pub is for",
+			publish: func(a *attacker) string {
+				d := a.fresh("borrower")
+				lender, err := a.tagged("good")
+				a.check(err)
+				a.vouched(d.Digest, lender.Digest)
+				return a.tag(d, "borrower")
+			}},
 		{name: "one of two needed", policy: twoKeys, publish: image("good"), code: 20, says: "1 of the 2 signers needed"},
-		{name: "same key twice", policy: twoKeys, code: 20, says: "1 of the 2 signers needed", publish: func(a *attacker) string {
-			d := a.fresh("twice")
-			a.check(a.sign(d.Digest))
-			a.keyed(d, a.key)
-			a.keyed(d, a.key)
-			return a.tag(d, "twice")
-		}},
+		{name: "same key twice", policy: twoKeys, code: 20, says: "1 of the 2 signers needed",
+			publish: func(a *attacker) string {
+				d := a.fresh("twice")
+				a.check(a.sign(d.Digest))
+				a.keyed(d, a.key)
+				a.keyed(d, a.key)
+				return a.tag(d, "twice")
+			}},
 		{name: "same key under two names", code: 20, says: "1 of the 2 signers needed", publish: image("good"),
-			policy: "[verify]\nkeys = [\"/etc/updatectl/release.pub\", \"/etc/updatectl/../updatectl/release.pub\", \"/etc/updatectl/other.pub\"]\nthreshold = 2\n"},
-		{name: "another payload type", policy: alice, code: 20, says: "which is no signature of an image", publish: func(a *attacker) string {
-			d := a.fresh("payload")
-			b, err := a.authority.Envelope(signer, "text/plain", verifytest.Statement(d.Digest))
-			a.check(err)
-			c, err := verifytest.Candidate(b)
-			a.bundle(d, c, err)
-			return a.tag(d, "payload")
-		}},
+			policy: "[verify]\nkeys = [\"/etc/updatectl/release.pub\", " +
+				"\"/etc/updatectl/../updatectl/release.pub\", \"/etc/updatectl/other.pub\"]\nthreshold = 2\n"},
+		{name: "another payload type", policy: alice, code: 20, says: "which is no signature of an image",
+			publish: func(a *attacker) string {
+				d := a.fresh("payload")
+				b, err := a.authority.Envelope(signer, "text/plain", verifytest.Statement(d.Digest))
+				a.check(err)
+				c, err := verifytest.Candidate(b)
+				a.bundle(d, c, err)
+				return a.tag(d, "payload")
+			}},
 		{name: "expired certificate", policy: alice, code: 20, says: "its certificate was valid from",
 			publish: keyless("expired-cert", func(s *verifytest.Signing) { s.Issued = time.Now().Add(-time.Hour) })},
 		{name: "wrong issuer", policy: alice, code: 20, says: `of "https://issuer.example.com"`,
@@ -142,19 +146,20 @@ func trustRows() []row {
 			publish: keyless("case", func(s *verifytest.Signing) { s.Subject = "Alice@example.org" })},
 		{name: "subject with a terminal's commands", policy: alice, code: 20, says: `\x1b[2J`,
 			publish: keyless("terminal", func(s *verifytest.Signing) { s.Subject = "\x1b[2Jalice@example.org" })},
-		{name: "log entry of another artifact", policy: alice, code: 20, says: "is not proved by its log entries", publish: func(a *attacker) string {
-			d := a.fresh("log")
-			var b [2]*bundlepb.Bundle
-			for n, about := range []digest.Digest{d.Digest, digest.FromString("other")} {
-				var err error
-				b[n], err = a.authority.Envelope(signer, verify.BundlePayloadType, verifytest.Statement(about))
-				a.check(err)
-			}
-			b[0].VerificationMaterial.TlogEntries = b[1].VerificationMaterial.TlogEntries
-			c, err := verifytest.Candidate(b[0])
-			a.bundle(d, c, err)
-			return a.tag(d, "log")
-		}},
+		{name: "log entry of another artifact", policy: alice, code: 20, says: "is not proved by its log entries",
+			publish: func(a *attacker) string {
+				d := a.fresh("log")
+				var b [2]*bundlepb.Bundle
+				for n, about := range []digest.Digest{d.Digest, digest.FromString("other")} {
+					var err error
+					b[n], err = a.authority.Envelope(signer, verify.BundlePayloadType, verifytest.Statement(about))
+					a.check(err)
+				}
+				b[0].VerificationMaterial.TlogEntries = b[1].VerificationMaterial.TlogEntries
+				c, err := verifytest.Candidate(b[0])
+				a.bundle(d, c, err)
+				return a.tag(d, "log")
+			}},
 		{name: "missing log proof", policy: alice, code: 20, says: "has no entry of a transparency log",
 			publish: keyless("unlogged", func(s *verifytest.Signing) { s.NoLog = true })},
 
@@ -165,22 +170,25 @@ func trustRows() []row {
 		{name: "another release of the same sequence", before: accepted, code: 21, says: "is not the one with the sequence 7",
 			publish: func(a *attacker) string { return a.released("twin", "next", header("2026.7", 7), nil) }},
 		{name: "expired release", code: 21, says: "expired at", publish: func(a *attacker) string {
-			return a.released("expired", "good", release.Header{Version: "1", Sequence: 1, Expires: time.Now().Add(-time.Minute)}, nil)
+			return a.released("expired", "good", release.Header{Version: "1", Sequence: 1,
+				Expires: time.Now().Add(-time.Minute)}, nil)
 		}},
 		{name: "release whose image is exchanged", code: 20, says: "does not match", publish: func(a *attacker) string {
 			d := a.fresh("victim")
 			a.tag(d, "victim")
 			from := a.released("exchanged", "victim", header("1", 1), nil)
 			text, err := os.ReadFile(a.blob(d.Digest))
-			a.check(errors.Join(err, os.WriteFile(a.blob(d.Digest), bytes.Replace(text, []byte("sha256:"), []byte("sha256 "), 1), 0o644)))
+			a.check(errors.Join(err, os.WriteFile(a.blob(d.Digest), bytes.Replace(text, []byte("sha256:"), []byte("sha256 "),
+				1), 0o644)))
 			return from
 		}},
 		{name: "image of another platform", publish: image("foreign"), code: 22, says: "image is for "},
 		{name: "release whose image lies about its platform", code: 22, says: "image is for ",
 			publish: func(a *attacker) string { return a.released("liar", "foreign", header("1", 1), nil) }},
-		{name: "image of another machine class", code: 22, says: "is for the machine class", publish: func(a *attacker) string {
-			return a.released("class", "good", header("1", 1), func(i *release.Image) { i.Compatible = "example,edge-2" })
-		}},
+		{name: "image of another machine class", code: 22, says: "is for the machine class",
+			publish: func(a *attacker) string {
+				return a.released("class", "good", header("1", 1), func(i *release.Image) { i.Compatible = "example,edge-2" })
+			}},
 		{name: "image that does not boot", publish: image("noinit"), code: 22, says: "no init"},
 	}
 }
@@ -222,17 +230,22 @@ func sourceRows() []row {
 		{name: "manifest over the bound", code: 20, says: "more than", publish: func(a *attacker) string {
 			return a.signed("large", ocispec.MediaTypeImageManifest, bytes.Repeat([]byte(" "), verify.MaxManifest+1))
 		}},
-		{name: "manifest served as an index", publish: as("good", ocispec.MediaTypeImageIndex), code: 20, says: "it was served as"},
-		{name: "index served as a manifest", publish: as("r", ocispec.MediaTypeImageManifest), code: 20, says: "it was served as"},
+		{name: "manifest served as an index", publish: as("good", ocispec.MediaTypeImageIndex), code: 20,
+			says: "it was served as"},
+		{name: "index served as a manifest", publish: as("r", ocispec.MediaTypeImageManifest), code: 20,
+			says: "it was served as"},
 		{name: "layer of another digest algorithm", code: 20, says: "sha256", publish: func(a *attacker) string {
 			return a.changed("md5", func(m *ocispec.Manifest, _ *ocispec.Image) {
 				m.Layers[0].Digest = "md5:d41d8cd98f00b204e9800998ecf8427e"
 			})
 		}},
 		{name: "digest that is a path", code: 20, says: "sha256", publish: func(a *attacker) string {
-			return a.changed("path", func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Digest = "sha256:../../../etc/passwd" })
+			return a.changed("path", func(m *ocispec.Manifest, _ *ocispec.Image) {
+				m.Layers[0].Digest = "sha256:../../../etc/passwd"
+			})
 		}},
-		{name: "version with a terminal's commands", code: exitAvailable, // signed by whom the host trusts: taken, and shown escaped
+		// Signed by whom the host trusts: taken, and shown escaped.
+		{name: "version with a terminal's commands", code: exitAvailable,
 			publish: func(a *attacker) string {
 				return a.changed("tty", func(m *ocispec.Manifest, c *ocispec.Image) {
 					c.Config.Labels = map[string]string{ocispec.AnnotationVersion: "1\x1b]0;owned\a\r\u202e\nsigned by\trelease.pub"}
@@ -240,7 +253,8 @@ func sourceRows() []row {
 			},
 			holds: func(a *attacker, host string) {
 				for _, args := range [][]string{{"status"}, {"history"}, {"verify"}, {"--output", "json", "status"}} {
-					if o := a.run(host, args...); o.code != 0 || !strings.Contains(o.stdout, "owned") || strings.Contains(o.stdout, "\nsigned by") {
+					if o := a.run(host, args...); o.code != 0 || !strings.Contains(o.stdout, "owned") || strings.Contains(o.stdout,
+						"\nsigned by") {
 						a.t.Errorf("%v: %+v", args, o)
 					}
 				}
@@ -250,26 +264,29 @@ func sourceRows() []row {
 				c.Config.Labels = map[string]string{ocispec.AnnotationVersion: strings.Repeat("1", 1<<20)}
 			})
 		}},
-		{name: "notes with a terminal's commands", code: 20, says: "unprintable character", publish: func(a *attacker) string {
-			a.released("n", "good", release.Header{Version: "1", Sequence: 1, Notes: "harmless"}, nil)
-			d, err := a.tagged("n")
-			a.check(err)
-			text, err := os.ReadFile(a.blob(d.Digest))
-			a.check(err)
-			return a.signed("notes", d.MediaType, bytes.Replace(text, []byte("harmless"), []byte(`\u001b[2Jx`), 1))
-		}},
+		{name: "notes with a terminal's commands", code: 20, says: "unprintable character",
+			publish: func(a *attacker) string {
+				a.released("n", "good", release.Header{Version: "1", Sequence: 1, Notes: "harmless"}, nil)
+				d, err := a.tagged("n")
+				a.check(err)
+				text, err := os.ReadFile(a.blob(d.Digest))
+				a.check(err)
+				return a.signed("notes", d.MediaType, bytes.Replace(text, []byte("harmless"), []byte(`\u001b[2Jx`), 1))
+			}},
 
-		{name: "tag moved between check and stage", code: 20, says: "no signature was found", publish: func(a *attacker) string {
-			registry := a.serve(true, &registry{p: a.publisher, asked: map[string]bool{}})
-			from := registry + "/first/good/then/unsigned:latest"
-			if o := a.run(a.host(""), "check", "--from", from); o.code != exitAvailable {
-				a.t.Fatalf("check: %+v", o)
-			}
-			return from
-		}},
-		{name: "mirror that serves another image", code: 20, says: "does not match its digest", publish: func(a *attacker) string {
-			return a.serve(true, &registry{p: a.publisher, asked: map[string]bool{}}) + "/wrong/next/for/good:latest"
-		}},
+		{name: "tag moved between check and stage", code: 20, says: "no signature was found",
+			publish: func(a *attacker) string {
+				registry := a.serve(true, &registry{p: a.publisher, asked: map[string]bool{}})
+				from := registry + "/first/good/then/unsigned:latest"
+				if o := a.run(a.host(""), "check", "--from", from); o.code != exitAvailable {
+					a.t.Fatalf("check: %+v", o)
+				}
+				return from
+			}},
+		{name: "mirror that serves another image", code: 20, says: "does not match its digest",
+			publish: func(a *attacker) string {
+				return a.serve(true, &registry{p: a.publisher, asked: map[string]bool{}}) + "/wrong/next/for/good:latest"
+			}},
 		{name: "registry without TLS", code: 31, says: "plain HTTP", publish: func(a *attacker) string {
 			return a.serve(false, &registry{p: a.publisher, asked: map[string]bool{}}) + "/first/good/then/good:latest"
 		}},
@@ -287,7 +304,10 @@ func sourceRows() []row {
 				}
 			}},
 		{name: "redirect for layers, to other content", code: 20, says: "does not match",
-			publish: redirected(func(w http.ResponseWriter, content []byte) { w.Write(bytes.Repeat([]byte("x"), len(content))) })},
+			publish: redirected(func(w http.ResponseWriter, content []byte) {
+				w.Write(bytes.Repeat([]byte("x"),
+					len(content)))
+			})},
 	}
 }
 

@@ -36,8 +36,8 @@ import (
 // most is what one command may take of the memory, whatever it is served.
 const most = 256 << 20
 
-// peak runs a program and complains when it took too much memory. It is a process of its own because a child begins with
-// the peak of whoever starts it, and a test under the race detector is large.
+// peak runs a program and complains when it took too much memory. It is a process of its own because a child begins
+// with the peak of whoever starts it, and a test under the race detector is large.
 func peak() {
 	cmd := exec.Command(os.Args[1], os.Args[2:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -83,7 +83,8 @@ func newAttacker(t *testing.T) *attacker {
 		a.publish("next", true, "usr/lib/systemd/systemd", "usr/bin/next"),
 		a.publish("unsigned", false, "usr/lib/systemd/systemd", "usr/bin/unsigned"),
 		a.publish("noinit", true, "usr/bin/nothing"),
-		a.publishFor(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH], "foreign", true, "usr/lib/systemd/systemd")))
+		a.publishFor(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH], "foreign", true,
+			"usr/lib/systemd/systemd")))
 	return a
 }
 
@@ -156,8 +157,8 @@ func (a *attacker) run(host string, args ...string) outcome {
 	return o
 }
 
-// nothing fails the test unless the host is as it was made: no root, no object, no leftover, nothing for gc, and no file
-// anywhere that the attacker could have meant.
+// nothing fails the test unless the host is as it was made: no root, no object, no leftover, nothing for gc, and no
+// file anywhere that the attacker could have meant.
 func (a *attacker) nothing(host string) {
 	a.t.Helper()
 	a.check(filepath.WalkDir(host, func(path string, d fs.DirEntry, err error) error {
@@ -287,7 +288,9 @@ func (a *attacker) vouched(beside, about digest.Digest) {
 	a.check(err)
 	layer, err := a.put(ocispec.MediaTypeImageLayer, payload)
 	a.check(err)
-	layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
+	layer.Annotations = map[string]string{
+		"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature),
+	}
 	a.check(a.attach(layer, nil, "sha256-"+beside.Encoded()+".sig"))
 }
 
@@ -324,7 +327,8 @@ func (a *attacker) serve(tls bool, handler http.Handler) string {
 	s.StartTLS()
 	a.t.Cleanup(s.Close)
 	file := filepath.Join(a.t.TempDir(), "ca.pem")
-	text := fmt.Sprintf("-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n", base64.StdEncoding.EncodeToString(s.Certificate().Raw))
+	text := fmt.Sprintf("-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n",
+		base64.StdEncoding.EncodeToString(s.Certificate().Raw))
 	a.check(os.WriteFile(file, []byte(text), 0o644))
 	a.env = append(a.env, "SSL_CERT_FILE="+file) // all of these servers have the same certificate
 	return strings.TrimPrefix(s.URL, "https://")

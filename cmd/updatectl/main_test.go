@@ -104,7 +104,8 @@ func setup(env *testscript.Env) error {
 		p.publish("v2", true, "usr/lib/systemd/systemd", "usr/lib/systemd/libsystemd-shared-257.so", "usr/bin/new"),
 		p.publish("unsigned", false, "usr/lib/systemd/systemd", "usr/bin/unsigned"),
 		p.publish("noinit", true, "usr/bin/nothing"),
-		p.publishFor(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH], "other", true, "usr/lib/systemd/systemd"),
+		p.publishFor(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH], "other", true,
+			"usr/lib/systemd/systemd"),
 		p.configure("host", "release.pub", env.Getenv("REGISTRY")),
 		p.publishKeyless(),
 	)
@@ -145,7 +146,8 @@ func (p *publisher) publishKeyless() error {
 	if err != nil {
 		return err
 	}
-	if err := p.attach(layer, &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, ""); err != nil {
+	if err := p.attach(layer, &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size},
+		""); err != nil {
 		return err
 	}
 	if d, err = p.pack(runtime.GOARCH, "keyless-sig", "usr/lib/systemd/systemd", "usr/bin/keyless-sig"); err != nil {
@@ -209,7 +211,10 @@ func (p *publisher) publishFor(architecture, tag string, signed bool, programs .
 
 func (p *publisher) pack(architecture, tag string, programs ...string) (ocispec.Descriptor, error) {
 	tree := filepath.Join(p.dir, "trees", tag)
-	files := map[string]string{"usr/lib/os-release": "ID=test\nPRETTY_NAME=\"Test " + tag + "\"\nVERSION_ID=" + tag + "\n", "etc/hostname": "test\n"}
+	files := map[string]string{
+		"usr/lib/os-release": "ID=test\nPRETTY_NAME=\"Test " + tag + "\"\nVERSION_ID=" + tag + "\n",
+		"etc/hostname":       "test\n",
+	}
 	for _, name := range programs {
 		files[name] = "#!/bin/sh\n# " + name + "\n"
 	}
@@ -219,7 +224,8 @@ func (p *publisher) pack(architecture, tag string, programs ...string) (ocispec.
 			return ocispec.Descriptor{}, err
 		}
 	}
-	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag, Compression: "zstd", Version: tag, Architecture: architecture})
+	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag,
+		Compression: "zstd", Version: tag, Architecture: architecture})
 	return packed.Manifest, err
 }
 
@@ -233,7 +239,9 @@ func (p *publisher) sign(d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
+	layer.Annotations = map[string]string{
+		"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature),
+	}
 	return p.attach(layer, nil, "sha256-"+d.Encoded()+".sig")
 }
 
@@ -243,7 +251,8 @@ func (p *publisher) attach(layer ocispec.Descriptor, subject *ocispec.Descriptor
 	if err != nil {
 		return err
 	}
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Subject: subject, Layers: []ocispec.Descriptor{layer}}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Subject: subject,
+		Layers: []ocispec.Descriptor{layer}}
 	m.SchemaVersion = 2
 	text, err := json.Marshal(m)
 	if err != nil {
@@ -262,7 +271,8 @@ func (p *publisher) attach(layer ocispec.Descriptor, subject *ocispec.Descriptor
 func (p *publisher) put(mediaType string, content []byte) (ocispec.Descriptor, error) {
 	d := digest.FromBytes(content)
 	file := filepath.Join(p.layout, "blobs", "sha256", d.Encoded())
-	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}, os.WriteFile(file, content, 0o644)
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}, os.WriteFile(file, content,
+		0o644)
 }
 
 func (p *publisher) list(d ocispec.Descriptor) error {
@@ -288,7 +298,8 @@ func (p *publisher) list(d ocispec.Descriptor) error {
 
 // configure makes a tree for --root that follows v1 and trusts the key.
 func (p *publisher) configure(host, key, registry string) error {
-	text := fmt.Sprintf("[source]\nimage = \"oci:%s:v1\"\nplain-http = [%q]\n[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n", p.layout, registry)
+	text := fmt.Sprintf("[source]\nimage = \"oci:%s:v1\"\nplain-http = [%q]\n"+
+		"[verify]\nkeys = [\"/etc/updatectl/keys/release.pub\"]\n", p.layout, registry)
 	dir := filepath.Join(p.dir, host, "etc/updatectl")
 	pub, err := os.ReadFile(filepath.Join(p.dir, key))
 	return errors.Join(err, os.MkdirAll(filepath.Join(dir, "keys"), 0o755),

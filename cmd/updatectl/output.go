@@ -47,8 +47,8 @@ func (c *cli) folded(text string) string {
 // maxIndent is how far to the right further lines of a value may begin, so that there is room for it.
 const maxIndent = 36
 
-// hangingIndent returns the column at which the last cell of a table's line begins, within maxIndent. For a sentence, it
-// is two columns to the right of where the sentence begins.
+// hangingIndent returns the column at which the last cell of a table's line begins, within maxIndent. For a sentence,
+// it is two columns to the right of where the sentence begins.
 func hangingIndent(line string) int {
 	indent := len(line) - len(strings.TrimLeft(line, " ")) + len("  ")
 	column, spaces := 0, 2

@@ -98,8 +98,10 @@ func TestPlanText(t *testing.T) {
 			}
 			golden(t, name, func(w io.Writer) {
 				planText(w, agent.Plan{
-					Available: agent.Available{Reference: "registry.example.org/os/server:stable", Root: target.Root, Version: "7", Booted: facts.Root, Newer: true, Staged: true},
-					Decision:  &d, Etc: &etc.Report{}, From: c.host, To: c.image, Kernel: facts.KernelRelease, Carried: []string{"/var", "/home"},
+					Available: agent.Available{Reference: "registry.example.org/os/server:stable", Root: target.Root, Version: "7",
+						Booted: facts.Root, Newer: true, Staged: true},
+					Decision: &d, Etc: &etc.Report{}, From: c.host, To: c.image, Kernel: facts.KernelRelease,
+					Carried: []string{"/var", "/home"},
 				})
 			})
 		})
@@ -118,8 +120,10 @@ func TestPlanned(t *testing.T) {
 		"a live patch":           {agent.Plan{Available: agent.Available{Live: true}}, exitAvailable},
 		"not staged":             {agent.Plan{Available: newer}, exitAvailable},
 		"full, which apply does": {agent.Plan{Available: newer, Decision: full}, exitAvailable},
-		"full, asked for first":  {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age", roots.ErrFullReboot)}, exitFullReboot},
-		"refused":                {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", roots.ErrIncompatible)}, exitIncompatible},
+		"full, asked for first": {agent.Plan{Available: newer, Decision: full, Refusal: fmt.Errorf("%w: age",
+			roots.ErrFullReboot)}, exitFullReboot},
+		"refused": {agent.Plan{Available: newer, Refusal: fmt.Errorf("%w: arm64", roots.ErrIncompatible)},
+			exitIncompatible},
 	} {
 		if got := exitCode(planned(c.plan)); got != c.want {
 			t.Errorf("%s: exit code %d, want %d", name, got, c.want)
@@ -132,14 +136,19 @@ func TestKernelText(t *testing.T) {
 	k := agent.KernelStatus{
 		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted,
 		RebootBy: f.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
-		Own: []rootfs.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}}, CommandLine: f.CommandLine,
-		Wanted: []string{"quiet", "mitigations=auto"}, Missing: []string{"mitigations=auto"}, ModulesFrom: "sha256-" + strings.Repeat("a1", 32), Microcode: "0x25",
-		Policy: f.SELinux, PolicyRoot: switcher.HostRoot, OwnPolicy: rootfs.Policy{Type: "targeted", Digest: strings.Repeat("cd", 32)},
-		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop", Now: "max_loop=4", Root: switcher.HostRoot}},
+		Own:         []rootfs.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}},
+		CommandLine: f.CommandLine,
+		Wanted:      []string{"quiet", "mitigations=auto"}, Missing: []string{"mitigations=auto"},
+		ModulesFrom: "sha256-" + strings.Repeat("a1", 32), Microcode: "0x25",
+		Policy: f.SELinux, PolicyRoot: switcher.HostRoot, OwnPolicy: rootfs.Policy{Type: "targeted",
+			Digest: strings.Repeat("cd", 32)},
+		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop",
+			Now: "max_loop=4", Root: switcher.HostRoot}},
 		Sysctls: []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
-	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}}, nil, "", rootfs.Policy{}, rootfs.Policy{}
+	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}},
+		nil, "", rootfs.Policy{}, rootfs.Policy{}
 	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 
@@ -152,8 +161,10 @@ func TestKernelText(t *testing.T) {
 
 // TestFixText: a full reboot boots the host's kernel, so it is not promised to bring a fix.
 func TestFixText(t *testing.T) {
-	open := live.Fix{CVE: "CVE-2026-0001", State: live.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), By: "fix_1", Reason: "held"}
-	if got, want := fixText(open), "open: needs another kernel, or the live patch fix_1, which is held; a full reboot is due by 2026-12-01"; got != want {
+	open := live.Fix{CVE: "CVE-2026-0001", State: live.FixOpen, RebootBy: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
+		By: "fix_1", Reason: "held"}
+	const want = "open: needs another kernel, or the live patch fix_1, which is held; a full reboot is due by 2026-12-01"
+	if got := fixText(open); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -167,11 +178,15 @@ func TestSwitchText(t *testing.T) {
 		want string
 	}{
 		{agent.Status{Phase: record.PhaseGood}, ""},
-		{agent.Status{Phase: record.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host"}},
+		{agent.Status{Phase: record.PhaseArmed, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2",
+			At: at, Back: "host"}},
 			"Switching  to sha256-abababababab, version 2 since 10:00:00 (apply)\n"},
-		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2", At: at, Back: "host", Deadline: at.Add(time.Minute)}},
-			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00,\n        the host rolls back to host\n"},
-		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at, Deadline: at.Add(time.Minute)}},
+		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2",
+			At: at, Back: "host", Deadline: at.Add(time.Minute)}},
+			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00,\n" +
+				"        the host rolls back to host\n"},
+		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at,
+			Deadline: at.Add(time.Minute)}},
 			"Trying  host (rolling back); if it is not good by 10:01:00, the host stays\n"},
 	} {
 		var out bytes.Buffer
@@ -211,7 +226,8 @@ Not reached  sha256-444444444444, once: stuck
 
 // TestDeafIsTheLast: that PID 1 did not answer is only reported if nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
-	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError || !strings.Contains(hint(err), "the host resumes its last good root") {
+	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError ||
+		!strings.Contains(hint(err), "the host resumes its last good root") {
 		t.Errorf("an unexpected full reboot ends with %d, %s", exitCode(err), hint(err))
 	}
 	for want, err := range map[int]error{
@@ -236,11 +252,13 @@ func TestEtcText(t *testing.T) {
 		want string
 	}{
 		{etc.NotAdopted{}, "/etc\t0 changes of this host kept, 0 conflicts\n"},
-		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}}, "  left behind\t2 differences: app.conf, motd; [state] adopt takes over what it names\n"},
+		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}},
+			"  left behind\t2 differences: app.conf, motd; [state] adopt takes over what it names\n"},
 		{etc.NotAdopted{Count: 9, Samples: []string{"app/"}}, "  left behind\t9 differences: app/ …; "},
 	} {
 		var out bytes.Buffer
-		if etcText(&out, etc.Report{NotAdopted: c.left}); !strings.Contains(out.String(), c.want) || c.left.Count == 0 && out.String() != c.want {
+		if etcText(&out, etc.Report{NotAdopted: c.left}); !strings.Contains(out.String(), c.want) || c.left.Count == 0 &&
+			out.String() != c.want {
 			t.Errorf("%+v is shown as %q, want %q", c.left, out.String(), c.want)
 		}
 	}

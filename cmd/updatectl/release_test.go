@@ -56,7 +56,8 @@ func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []stri
 	after, err := time.ParseDuration(v["expires"])
 	ts.Check(err)
 	draft, err := release.New(release.Header{
-		Version: v["version"], Sequence: number("sequence"), Expires: time.Now().Add(after), MinVersion: v["min"], Notes: v["notes"],
+		Version: v["version"], Sequence: number("sequence"), Expires: time.Now().Add(after), MinVersion: v["min"],
+		Notes: v["notes"],
 	})
 	ts.Check(err)
 	if v["image"] != "" {
@@ -97,7 +98,8 @@ func (p *publisher) addLivePatch(ts *testscript.TestScript, draft *release.Draft
 	var uts unix.Utsname
 	ts.Check(unix.Uname(&uts))
 	l := release.LivePatch{
-		KernelRelease: unix.ByteSliceToString(uts.Release[:]), KernelVersion: unix.ByteSliceToString(uts.Version[:]), KernelBuildID: cmp.Or(build, testBuildID),
+		KernelRelease: unix.ByteSliceToString(uts.Release[:]), KernelVersion: unix.ByteSliceToString(uts.Version[:]),
+		KernelBuildID: cmp.Or(build, testBuildID),
 	}
 	name, fixes, _ := strings.Cut(text, ":")
 	if l.Name = name; fixes != "" {
@@ -108,7 +110,8 @@ func (p *publisher) addLivePatch(ts *testscript.TestScript, draft *release.Draft
 	}
 	layer, err := p.put(patches.PartType, []byte(module))
 	ts.Check(err)
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: release.LivePatchType, Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{layer}}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: release.LivePatchType,
+		Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{layer}}
 	m.SchemaVersion = 2
 	manifest, err := json.Marshal(m)
 	ts.Check(err)
@@ -117,8 +120,8 @@ func (p *publisher) addLivePatch(ts *testscript.TestScript, draft *release.Draft
 	ts.Check(draft.Add(l.Entry()))
 }
 
-// setKernel lets the tree host show a kernel that can be patched, with the live patches NAME=STATE it has loaded: kernel
-// [NAME=effective|transition|leaving]...
+// setKernel lets the tree host show a kernel that can be patched, with the live patches NAME=STATE it has loaded:
+// kernel [NAME=effective|transition|leaving]...
 func setKernel(ts *testscript.TestScript, neg bool, args []string) {
 	sys := ts.MkAbs("host/sys/kernel")
 	ts.Check(os.RemoveAll(sys))
@@ -250,8 +253,9 @@ func follow(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))
 }
 
-// registry serves the layout by HTTP, and lies. In the repository first/A/then/B any tag that is none of the layout's is
-// A when it is asked for the first time, and B from then on. In wrong/A/for/B the content of A is served for B's digest.
+// registry serves the layout by HTTP, and lies. In the repository first/A/then/B any tag that is none of the layout's
+// is A when it is asked for the first time, and B from then on. In wrong/A/for/B the content of A is served for B's
+// digest.
 type registry struct {
 	p     *publisher
 	mu    sync.Mutex

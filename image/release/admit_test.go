@@ -217,7 +217,8 @@ func TestOrderSaysWhatIsWrong(t *testing.T) {
 		"older sequence, newer version": {Mark{43, "2026.9", ""}, "contradict each other"},
 		"older sequence, same version":  {Mark{43, "2026.11", ""}, "(version 2026.11) was accepted before"},
 		"older":                         {Mark{43, "2026.12", ""}, "(version 2026.12) was accepted before"},
-		"same sequence, newer version":  {Mark{42, "2026.9", digest.FromString("other")}, "is not the one with the sequence 42"},
+		"same sequence, newer version": {Mark{42, "2026.9", digest.FromString("other")},
+			"is not the one with the sequence 42"},
 	} {
 		err := sample().Order(c.mark)
 		if !errors.Is(err, ErrReplayed) || !strings.Contains(err.Error(), c.want) ||
@@ -230,7 +231,8 @@ func TestOrderSaysWhatIsWrong(t *testing.T) {
 // TestExpiryNamesTheClock: the clock is blamed only where it went back.
 func TestExpiryNamesTheClock(t *testing.T) {
 	f := Facts{Now: today, Seen: today.Add(2 * time.Hour), Platform: amd64, Systemd: 257}
-	if _, err := sample().Admit(f); !errors.Is(err, ErrExpired) || !strings.Contains(err.Error(), "the clock says 2026-11-22T12:00:00Z") {
+	if _, err := sample().Admit(f); !errors.Is(err, ErrExpired) || !strings.Contains(err.Error(),
+		"the clock says 2026-11-22T12:00:00Z") {
 		t.Errorf("the clock went back: %v", err)
 	}
 	f.Now, f.Seen = today.Add(2*time.Hour), today

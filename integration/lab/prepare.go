@@ -41,8 +41,8 @@ func build(ctx context.Context, things ...Thing) error {
 	return context.Cause(ctx)
 }
 
-// Pack builds what the tests of "make hosts" need besides and only the enclosure can build: images and kernel modules. The
-// first run that needs others builds them.
+// Pack builds what the tests of "make hosts" need besides and only the enclosure can build: images and kernel
+// modules. The first run that needs others builds them.
 func Pack(ctx context.Context) error {
 	packed := func(tree Thing) Thing {
 		return func(ctx context.Context) (string, error) {

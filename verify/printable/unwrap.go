@@ -5,8 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// Unwrap joins the lines that [Wrap] broke, for those who look for a sentence in what a command printed: a line joins the one before if its first word did not fit there, and
-// if it is indented more than where the sentence began, as much as the lines that were joined already.
+// Unwrap joins the lines that [Wrap] broke, for those who look for a sentence in what a command printed: a line joins
+// the one before if its first word did not fit there, and if it is indented more than where the sentence began, as
+// much as the lines that were joined already.
 func Unwrap(text string) string {
 	if strings.HasPrefix(text, "{") { // JSON
 		return text
