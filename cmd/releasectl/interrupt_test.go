@@ -2,46 +2,22 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/cmd/cmdtest"
 )
 
-// interrupted runs a command, sends it SIGINT when it has started its work, and checks how it ends.
+// interrupted sends releasectl a SIGINT when it has started its work, and checks how it ends.
 func interrupted(t *testing.T, started <-chan struct{}, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c := exec.CommandContext(ctx, "releasectl", args...)
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-started:
-	case <-ctx.Done():
-		t.Error("the command did not get to where it is interrupted")
-	}
-	if err := c.Process.Signal(os.Interrupt); err != nil {
-		t.Error(err)
-	}
-	err := c.Wait()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
-		t.Errorf("got %v, want exit code %d", err, exitInterrupted)
-	}
+	got := cmdtest.Interrupt(t, os.Interrupt, started, exitInterrupted, append([]string{"releasectl"}, args...)...)
 	want := "releasectl: interrupted; run the same command again to finish it\n"
-	if !strings.HasSuffix(stderr.String(), want) {
-		t.Errorf("got %q, want %q", stderr.String(), want)
+	if !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -51,18 +27,8 @@ func TestInterruptedPush(t *testing.T) {
 		&bytes.Buffer{}); code != 0 {
 		t.Fatalf("pack ended with %d", code)
 	}
-	started, once, done := make(chan struct{}), sync.Once{}, make(chan struct{})
-	registry := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		once.Do(func() { close(started) })
-		select { // as a registry that does not answer
-		case <-r.Context().Done():
-		case <-done:
-		}
-	}))
-	defer registry.Close()
-	defer close(done)
-	interrupted(t, started, "push", "--plain-http", "oci:"+layout+":v1", strings.TrimPrefix(registry.URL, "http://")+
-		"/os/server:v1")
+	address, asked := cmdtest.SilentRegistry(t)
+	interrupted(t, asked, "push", "--plain-http", "oci:"+layout+":v1", address+"/os/server:v1")
 }
 
 // The library that packs does not look at the context.

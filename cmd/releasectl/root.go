@@ -49,7 +49,7 @@ Answers go to stdout, progress and warnings to stderr.
 
 A signing key is made with "cosign generate-key-pair" or with
 "openssl genpkey -algorithm ed25519"; hosts need its public half.`,
-		Version:       buildVersion(),
+		Version:       usage.Version(version),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {

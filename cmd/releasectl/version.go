@@ -3,22 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
-// version is set by the build. After `go install` it is empty, and the module's own version counts.
+// version is set by the build, with -X.
 var version = ""
-
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
-		return info.Main.Version
-	}
-	return version
-}
 
 func newVersion(out *output) *cobra.Command {
 	return &cobra.Command{
@@ -29,7 +21,7 @@ func newVersion(out *output) *cobra.Command {
 			a := struct {
 				Schema  string `json:"schema"`
 				Version string `json:"version"`
-			}{"releasectl.version/v1", buildVersion()}
+			}{"releasectl.version/v1", usage.Version(version)}
 			return out.answer(a, func(w io.Writer) { fmt.Fprintf(w, "releasectl %s\n", a.Version) })
 		},
 	}

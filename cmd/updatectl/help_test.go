@@ -6,31 +6,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // TestHelpFits measures the help of every command.
 func TestHelpFits(t *testing.T) {
-	pages := 0
-	var check func(c *cobra.Command)
-	check = func(c *cobra.Command) {
-		var out bytes.Buffer
-		args := append(strings.Fields(c.CommandPath())[1:], "--help")
-		if code := run(t.Context(), args, &out, &out); code != 0 || out.Len() == 0 {
-			t.Errorf("%s --help ended with %d: %s", c.CommandPath(), code, out.String())
-		}
-		for _, problem := range cmdtest.TooWide(out.String()) {
-			t.Errorf("%s --help has %s", c.CommandPath(), problem)
-		}
-		pages++
-		for _, below := range c.Commands() {
-			check(below)
-		}
-	}
-	check(newRoot(&cli{stdout: io.Discard, stderr: io.Discard}))
+	root := newRoot(&cli{stdout: io.Discard, stderr: io.Discard})
+	pages := cmdtest.HelpFits(t, root, func(args []string, out io.Writer) int { return run(t.Context(), args, out, out) })
 	if pages < 25 {
 		t.Errorf("only %d pages were seen", pages)
 	}

@@ -64,7 +64,7 @@ running one, and moves userspace into it by systemd's soft reboot, while the
 kernel keeps running. "updatectl rollback" returns to the root before.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       buildVersion(),
+		Version:       usage.Version(version),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c.started = true
 			return c.prepare()

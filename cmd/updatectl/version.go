@@ -3,22 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
-// version is set by the build; `go install` leaves it to the module's own version.
+// version is set by the build, with -X.
 var version = ""
-
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
-		return info.Main.Version
-	}
-	return version
-}
 
 func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
@@ -26,7 +18,7 @@ func versionCommand(c *cli) *cobra.Command {
 		Short: "Print the version of updatectl",
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
-			v := buildVersion()
+			v := usage.Version(version)
 			return c.print("version", versionAnswer{v}, func(w io.Writer) { fmt.Fprintf(w, "updatectl %s\n", v) })
 		},
 	}

@@ -4,6 +4,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -86,4 +87,13 @@ func FlagError(err error) error {
 		return fmt.Errorf("cannot read --%s: %w", flag.Name, errors.Unwrap(invalid))
 	}
 	return err
+}
+
+// Version returns the version of a program: the one that its build set, or that of its module, which `go install`
+// knows.
+func Version(set string) string {
+	if info, ok := debug.ReadBuildInfo(); ok && set == "" {
+		return info.Main.Version
+	}
+	return set
 }
