@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // smallTree returns the smallest tree that counts as bootable: an init with an architecture and a version, and an
@@ -51,14 +52,14 @@ func (s *site) releasectl(args ...string) string {
 	return out
 }
 
-// releasectlFails runs releasectl, which must fail, and returns its output.
+// releasectlFails runs releasectl, which must fail, and returns its output, no line of it broken for a terminal.
 func (s *site) releasectlFails(args ...string) string {
 	s.Helper()
 	out, err := s.runReleasectl(args...)
 	if err == nil {
 		s.Fatalf("releasectl %s did not fail:\n%s", strings.Join(args, " "), out)
 	}
-	return out
+	return printable.Unwrap(out)
 }
 
 func (s *site) runReleasectl(args ...string) (string, error) {
