@@ -112,8 +112,8 @@ func TestVMKernel(t *testing.T) {
 		return dir + ":latest"
 	}
 	first := fix{modules["lab_fix"], kernel, "CVE-2026-0001"}
-	second := fix{modules["lab_fix2"], kernel, "CVE-2026-0001,CVE-2026-0003"}
-	waits := fix{modules["lab_fix_hold"], kernel, "CVE-2026-0002"}
+	waits := fix{modules["lab_fix_hold"], kernel, "CVE-2026-0001,CVE-2026-0002"}
+	last := fix{modules["lab_fix2"], kernel, "CVE-2026-0001,CVE-2026-0002,CVE-2026-0003"}
 
 	step("the image it belongs to", func(s *site, t *testing.T) {
 		s.with("1.0", "1", layout(s, "1"), []string{"--kernel-release", kernel.Release, "--fixes", "CVE-2026-1000"})
@@ -142,10 +142,9 @@ func TestVMKernel(t *testing.T) {
 			t.Errorf("before the switch, /proc/version said %q", got)
 		}
 		s.saysVersion(", lab fix 1")
-		s.effective("lab_fix")
 		s.effective("lab_fix_hold")
-		s.covered("lab_fix: effective", "lab_fix_hold: effective",
-			"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: fixed by live patch lab_fix_hold",
+		s.covered("lab_fix: superseded", "lab_fix_hold: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix_hold", "CVE-2026-0002: fixed by live patch lab_fix_hold",
 			"CVE-2026-0003: open")
 		says(s, []string{"status"}, "CVE-2026-0003", kernel.Release, kernel.BuildID)
 
@@ -158,7 +157,7 @@ func TestVMKernel(t *testing.T) {
 				t.Errorf("the history does not say what the patch waited for: %s", e.Reason)
 			}
 		}
-		want := []string{"switching", "live patch effective lab_fix", "live patch failed lab_fix_hold", "switching",
+		want := []string{"switching", "live patch failed lab_fix_hold", "live patch effective lab_fix", "switching",
 			"live patch effective lab_fix_hold"}
 		if !slices.Equal(story, want) {
 			t.Errorf("history has\n%s\nwant\n%s", strings.Join(story, "\n"), strings.Join(want, "\n"))
@@ -178,7 +177,10 @@ func TestVMKernel(t *testing.T) {
 	step("a task that holds a transition up, and nothing newer", func(s *site, t *testing.T) {
 		s.updatectl(exitDone, "livepatch", "revert", "lab_fix_hold")
 		s.gone("lab_fix_hold")
-		s.updatectl(exitDone, "check") // the operator does not want it
+		s.updatectl(exitAvailable, "check") // of lab_fix: the operator does not want its successor
+		s.updatectl(exitDone, "apply")
+		s.effective("lab_fix")
+		s.updatectl(exitDone, "check")
 		s.hold()
 		before, record := s.inKernel(), s.condition()
 		const hint = "updatectl apply --level soft"
@@ -205,20 +207,20 @@ func TestVMKernel(t *testing.T) {
 		}
 		runsOn(s, rootOfTwo, "2", s.roots["1"], "xt_LED")
 		s.effective("lab_fix_hold")
-		s.covered("lab_fix: effective", "lab_fix_hold: effective",
-			"CVE-2026-0001: fixed by live patch lab_fix", "CVE-2026-0002: fixed by live patch lab_fix_hold",
+		s.covered("lab_fix: superseded", "lab_fix_hold: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix_hold", "CVE-2026-0002: fixed by live patch lab_fix_hold",
 			"CVE-2026-0003: open")
 		s.updatectl(exitDone, "check")
 	})
 
 	step("a third kernel", func(s *site, t *testing.T) {
-		s.with("3.0", "3", layout(s, "3"), []string{"--kernel-release", filepath.Base(s.modulesDir("3"))}, second,
-			waits)
+		s.with("3.0", "3", layout(s, "3"), []string{"--kernel-release", filepath.Base(s.modulesDir("3"))}, waits,
+			last)
 		s.switches("apply")
 		runsOn(s, s.roots["3"], "3", s.roots["1"], "nbd")
 		s.saysVersion(", lab fix 2")
 		s.effective("lab_fix2")
-		s.gone("lab_fix")
+		s.gone("lab_fix", "lab_fix_hold")
 		if got := h.Must(t, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time"); got != "1234" {
 			t.Errorf("the sysctl of the image before is %s", got)
 		}
@@ -235,7 +237,7 @@ func TestVMKernel(t *testing.T) {
 	})
 
 	step("no kernel at all", func(s *site, t *testing.T) {
-		s.with("4.0", "4", layout(s, "nokernel"), nil, second, waits)
+		s.with("4.0", "4", layout(s, "nokernel"), nil, waits, last)
 		s.switches("apply")
 		runsOn(s, s.roots["nokernel"], "nokernel", s.roots["1"], "xt_mark")
 		if k := s.kernel(); len(k.Own) != 0 {
@@ -245,24 +247,24 @@ func TestVMKernel(t *testing.T) {
 		h.Must(t, "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
 		h.Must(t, "modprobe", "ip_vs_wrr")
 		s.saysVersion(", lab fix 2")
-		s.covered("lab_fix: no longer published", "lab_fix2: effective", "lab_fix_hold: effective",
-			"CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: fixed by live patch lab_fix_hold",
+		s.covered("lab_fix: no longer published", "lab_fix_hold: superseded", "lab_fix2: effective",
+			"CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: fixed by live patch lab_fix2",
 			"CVE-2026-0003: fixed by live patch lab_fix2")
 	})
 
-	step("a full reboot", func(s *site, t *testing.T) {
-		s.updatectl(exitDone, "livepatch", "revert", "lab_fix_hold")
+	step("a full reboot", func(s *site, t *testing.T) { // a live patch that is held lets the one before it in
+		s.updatectl(exitDone, "livepatch", "revert", "lab_fix2")
 		if _, err := h.FullReboot(t.Context(), "systemctl", "reboot"); err != nil {
 			t.Fatal(err)
 		}
 		s.settled()
-		s.effective("lab_fix2")
-		s.saysVersion(", lab fix 2")
-		s.gone("lab_fix", "lab_fix_hold")
-		s.covered("lab_fix: no longer published", "lab_fix2: effective", "lab_fix_hold: held",
-			"CVE-2026-0001: fixed by live patch lab_fix2", "CVE-2026-0002: open lab_fix_hold",
-			"CVE-2026-0003: fixed by live patch lab_fix2")
-		s.comesFirst("livepatch: 'lab_fix2': patching complete", "Reached target network-pre.target",
+		s.effective("lab_fix_hold")
+		s.saysVersion(", lab fix 1")
+		s.gone("lab_fix", "lab_fix2")
+		s.covered("lab_fix: no longer published", "lab_fix_hold: effective", "lab_fix2: held",
+			"CVE-2026-0001: fixed by live patch lab_fix_hold", "CVE-2026-0002: fixed by live patch lab_fix_hold",
+			"CVE-2026-0003: open lab_fix2")
+		s.comesFirst("livepatch: 'lab_fix_hold': patching complete", "Reached target network-pre.target",
 			"Starting systemd-networkd.service")
 	})
 }

@@ -49,14 +49,14 @@ func kernelOf(tree string) (string, error) {
 // Modules returns the lab's own kernel modules for the kernel of a tree, [V1] or [V2], and builds them if they are not
 // in the cache; inside the enclosure only. The result maps names to paths:
 //
-//	lab_fix        a live patch: /proc/version says "lab fix 1"; cumulative
+//	lab_fix        a live patch: /proc/version says "lab fix 1"
 //	lab_fix2       its successor: "lab fix 2"
 //	lab_fix_fails  a live patch whose init fails
 //	lab_hold       no live patch; reading /proc/lab_hold blocks until somebody writes to it
-//	lab_fix_hold   a live patch of lab_hold, whose transition waits for all blocked readers; not cumulative
+//	lab_fix_hold   what lab_fix is, and a live patch of lab_hold, whose transition waits for all blocked readers
 //	lab_plain      no live patch, and does nothing
 //
-// A cumulative patch replaces all that are enabled, including lab_fix_hold.
+// Each live patch is cumulative: it replaces those that are enabled.
 func Modules(ctx context.Context, tree string) (map[string]string, error) {
 	build, err := builder(ctx)
 	if err != nil {

@@ -3,12 +3,16 @@
  * A live patch with a visible effect: /proc/version ends with "lab fix N". It is cumulative, so a later one replaces an
  * earlier one.
  *
- * LAB_FIX is N. With LAB_FAILS the module refuses to be loaded.
+ * LAB_FIX is N. With LAB_FAILS the module refuses to be loaded. LAB_MORE are more objects that it patches.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
 #include <linux/utsname.h>
+
+#ifndef LAB_MORE
+#define LAB_MORE
+#endif
 
 static int lab_version_proc_show(struct seq_file *m, void *v)
 {
@@ -25,6 +29,7 @@ static struct klp_func funcs[] = {
 /* No name: the kernel itself. */
 static struct klp_object objs[] = {
 	{ .funcs = funcs },
+	LAB_MORE
 	{ }
 };
 
