@@ -123,17 +123,19 @@ boot, until "updatectl livepatch apply NAME".`,
 	return cmd
 }
 
-// kernelFlags names the kernel as "releasectl livepatch add" takes it, for a publisher to paste.
+// kernelFlags names the kernel as "releasectl livepatch add" takes it, for a publisher to paste. The version has spaces
+// in it, so it gets a line of its own: broken there, it would be pasted as another one.
 func kernelFlags(w io.Writer, k agent.LiveKernel) {
 	if k.Release == "" {
 		return // users other than root see less
 	}
-	build := "none: no live patch can be bound to this kernel"
+	build := "# no build id: no live patch can be bound to this kernel"
 	if k.BuildID != "" {
 		build = "--kernel-build-id " + k.BuildID
 	}
-	fmt.Fprintf(w, "Kernel\t--kernel-release %s\n", k.Release)
-	fmt.Fprintf(w, "\t--kernel-version '%s'\n", k.Version)
+	fmt.Fprintf(w, "Kernel\t--kernel-release %s \\\n", k.Release)
+	fmt.Fprintf(w, "\t--kernel-version \\\n")
+	fmt.Fprintf(w, "\t  '%s' \\\n", k.Version)
 	fmt.Fprintf(w, "\t%s\n", build)
 }
 

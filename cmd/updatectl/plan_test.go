@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -156,6 +159,28 @@ func TestKernelText(t *testing.T) {
 	var out bytes.Buffer
 	if kernelText(&out, k); !strings.Contains(out.String(), "Modules\tnone for this kernel: no more can be loaded\n") {
 		t.Errorf("a root without modules for the kernel is shown as\n%s", out.String())
+	}
+}
+
+// TestKernelFlags: what names the kernel fits a terminal, and a shell reads it as the same three flags.
+func TestKernelFlags(t *testing.T) {
+	k := agent.LiveKernel{Release: "6.12.117+deb13-cloud-amd64",
+		Version: "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-11-01)", BuildID: strings.Repeat("ab", 20)}
+	var out bytes.Buffer
+	c := &cli{stdout: &out}
+	if err := c.print("livepatch.list", k, func(w io.Writer) { kernelFlags(w, k) }); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if utf8.RuneCountInString(strings.TrimRight(line, "\n")) > printable.Columns {
+			t.Errorf("wider than a terminal: %q", line)
+		}
+	}
+	flags := strings.TrimPrefix(out.String(), "Kernel")
+	got, err := exec.Command("sh", "-c", "printf '%s\n' "+flags).Output()
+	want := "--kernel-release\n" + k.Release + "\n--kernel-version\n" + k.Version + "\n--kernel-build-id\n" + k.BuildID + "\n"
+	if err != nil || string(got) != want {
+		t.Errorf("a shell reads %q (%v), want %q", got, err, want)
 	}
 }
 
