@@ -2,7 +2,6 @@ package durable
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,9 +14,9 @@ import (
 // Disk is the part of a file system that holds small, precious files. Names are absolute. Errors wrap those of the
 // operating system, such as fs.ErrNotExist and unix.ENOSPC.
 type Disk interface {
-	// ReadFile returns the content of a file. A file larger than limit bytes is an error.
+	// ReadFile returns the content of a regular file. A file larger than limit bytes is an error.
 	ReadFile(name string, limit int64) ([]byte, error)
-	// Open opens a file for reading.
+	// Open opens a regular file for reading.
 	Open(name string) (io.ReadCloser, error)
 	// WriteFile replaces a file atomically. When it returns nil, the content survives a power cut.
 	WriteFile(name string, content []byte, mode fs.FileMode) error
@@ -54,21 +53,10 @@ type Disk interface {
 type OS struct{}
 
 // ReadFile implements [Disk].
-func (OS) ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
-	}
-	return text, err
-}
+func (OS) ReadFile(name string, limit int64) ([]byte, error) { return ReadRegular(name, limit) }
 
 // Open implements [Disk].
-func (OS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
+func (OS) Open(name string) (io.ReadCloser, error) { return OpenRegular(name) }
 
 // WriteFile implements [Disk].
 func (OS) WriteFile(name string, content []byte, mode fs.FileMode) error {

@@ -3,12 +3,12 @@ package machine
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -156,7 +156,7 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 }
 
 func (hostTrees) FstabPoints(dir string) []string {
-	fstab, err := os.Open(filepath.Join(dir, "fstab"))
+	fstab, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
 	if err != nil {
 		return nil
 	}

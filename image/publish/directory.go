@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/vbatts/go-mtree"
 	"github.com/vbatts/go-mtree/pkg/govis"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/machine"
 )
 
@@ -92,8 +92,8 @@ func (d *directory) Architecture() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		f, err := durable.OpenRegular(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotRegular) {
 			continue
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -56,7 +58,9 @@ func openPlace(reference string, o Options) (*place, error) {
 	if strings.HasPrefix(reference, source.LayoutPrefix) {
 		var dir string
 		dir, p.tag = SplitLayout(reference)
-		p.target, err = oci.New(dir)
+		if err = checkLayout(dir); err == nil {
+			p.target, err = oci.New(dir)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot open the layout %s: %w", dir, err)
 		}
@@ -70,6 +74,23 @@ func openPlace(reference string, o Options) (*place, error) {
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
 	return p, err
+}
+
+// checkLayout refuses a layout with a FIFO or a device in the place of a file: the library that writes layouts would
+// open it, and wait. A directory that does not exist yet is fine.
+func checkLayout(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, ocispec.ImageBlobsDir, "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range append(files, filepath.Join(dir, ocispec.ImageLayoutFile),
+		filepath.Join(dir, ocispec.ImageIndexFile)) {
+		st, err := os.Stat(file)
+		if err == nil && !st.Mode().IsRegular() {
+			return &fs.PathError{Op: "open", Path: file, Err: durable.ErrNotRegular}
+		}
+	}
+	return nil
 }
 
 // openSource opens a reference for reading.

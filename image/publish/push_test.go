@@ -24,6 +24,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
@@ -245,6 +246,31 @@ func TestNoSpace(t *testing.T) {
 		Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLayoutOfOddFiles: a layout with a FIFO in the place of a file is not opened, neither for reading nor for writing.
+func TestLayoutOfOddFiles(t *testing.T) {
+	for _, name := range []string{"index.json", "oci-layout", "blobs/sha256/*"} {
+		reference, _ := signedLayout(t)
+		dir, _ := SplitLayout(reference)
+		found, err := filepath.Glob(filepath.Join(dir, name))
+		check(t, err)
+		check(t, os.Remove(found[0]))
+		check(t, unix.Mkfifo(found[0], 0o600))
+		refused := make(chan error, 1)
+		go func() {
+			_, err := openPlace(reference, Options{})
+			refused <- err
+		}()
+		select {
+		case err := <-refused:
+			if !errors.Is(err, durable.ErrNotRegular) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it hangs", name)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/errdef"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -78,12 +79,28 @@ func newLayout(prefix, ref string) (*layout, error) {
 	if l.dir == "" {
 		return nil, fmt.Errorf("%w %q: it names no file or directory", ErrReference, prefix+ref)
 	}
-	l.files = os.DirFS(l.dir)
+	l.files = directory(l.dir)
 	if prefix == archivePrefix {
 		l.files = &archive{path: l.dir}
 	}
 	l.blobs = oci.NewStorageFromFS(l.files)
 	return l, nil
+}
+
+// directory presents a directory whose files may be anything: it is on a medium, or somebody else writes to it.
+type directory string
+
+// Open opens a regular file. Anything else is a durable.ErrNotRegular.
+func (d directory) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return durable.OpenRegular(filepath.Join(string(d), name))
+}
+
+// ReadDir lists the files in a directory.
+func (d directory) ReadDir(name string) ([]fs.DirEntry, error) {
+	return fs.ReadDir(os.DirFS(string(d)), name)
 }
 
 // index reads index.json.
