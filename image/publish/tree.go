@@ -66,8 +66,11 @@ func inPseudo(name string) bool {
 	return rest != "" && slices.Contains(pseudo, top)
 }
 
-// checkName refuses names that have a special meaning in a layer.
+// checkName refuses names that hosts refuse, or that have a special meaning in a layer.
 func checkName(name string) error {
+	if err := layer.CheckPath("/" + name); err != nil {
+		return fmt.Errorf("%w: hosts would refuse it: %v", ErrTree, err)
+	}
 	if strings.HasPrefix(path.Base(name), layer.WhiteoutPrefix) {
 		return fmt.Errorf("%w: in an image layer, the name %q stands for a deletion", ErrTree, name)
 	}
