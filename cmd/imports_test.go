@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 		"switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
-	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "image", "verify"},
+	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
 	"cmd/usage":      {"verify"},
 	"cmd/cmdtest":    {"docs", "verify"},
 

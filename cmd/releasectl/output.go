@@ -17,6 +17,7 @@ type output struct {
 	format         string
 	quiet          bool
 	started        bool // the command itself runs; what fails before is usage
+	answered       bool // stdout has the answer
 }
 
 func (o *output) check() error {
@@ -28,6 +29,7 @@ func (o *output) check() error {
 
 // answer writes the answer: v as one JSON document, or what text prints.
 func (o *output) answer(v any, text func(w io.Writer)) error {
+	o.answered = true
 	if o.format != "json" {
 		text(printable.Lines(wrapped{o.stdout}))
 		return nil
@@ -47,15 +49,27 @@ func (o *output) talk(format string, args ...any) {
 	}
 }
 
-// fail reports an error and what to do about it.
+// errorAnswer is an error in JSON.
+type errorAnswer struct {
+	Schema string `json:"schema"`
+	Error  string `json:"error"`
+	Hint   string `json:"hint,omitempty"`
+	Code   int    `json:"exit_code"`
+}
+
+// fail reports an error and what to do about it. As JSON, it is one document, too, unless the answer is that document.
 func (o *output) fail(err error) {
 	if err == nil {
 		return
 	}
+	advice := hint(err)
+	if o.format == "json" && !o.answered {
+		_ = o.answer(errorAnswer{"releasectl.error/v1", err.Error(), advice, exitCode(err)}, nil) // stderr has it, too
+	}
 	w := wrapped{o.stderr}
 	fmt.Fprintf(w, "releasectl: %s\n", printable.Text(err.Error()))
-	if h := hint(err); h != "" {
-		fmt.Fprintf(w, "hint: %s\n", h)
+	if advice != "" {
+		fmt.Fprintf(w, "hint: %s\n", advice)
 	}
 }
 

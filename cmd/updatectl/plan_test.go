@@ -178,7 +178,8 @@ func TestKernelFlags(t *testing.T) {
 	}
 	flags := strings.TrimPrefix(out.String(), "Kernel")
 	got, err := exec.Command("sh", "-c", "printf '%s\n' "+flags).Output()
-	want := "--kernel-release\n" + k.Release + "\n--kernel-version\n" + k.Version + "\n--kernel-build-id\n" + k.BuildID + "\n"
+	want := "--kernel-release\n" + k.Release + "\n--kernel-version\n" + k.Version +
+		"\n--kernel-build-id\n" + k.BuildID + "\n"
 	if err != nil || string(got) != want {
 		t.Errorf("a shell reads %q (%v), want %q", got, err, want)
 	}

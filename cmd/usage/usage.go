@@ -4,8 +4,11 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -87,6 +90,15 @@ func FlagError(err error) error {
 		return fmt.Errorf("cannot read --%s: %w", flag.Name, errors.Unwrap(invalid))
 	}
 	return err
+}
+
+// Signals returns the signals that cancel a command. nohup(1) ignores SIGHUP; otherwise, a lost session cancels, too.
+func Signals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // Version returns the version of a program: the one that its build set, or that of its module, which `go install`
