@@ -38,6 +38,7 @@ var documents = map[string]any{
 	"updatectl.verify/v1":           agent.Rechecked{},
 	"updatectl.config.check/v1":     config.Config{},
 	"updatectl.config.show/v1":      config.Config{},
+	"updatectl.config.example/v1":   exampleAnswer{},
 	"updatectl.gc/v1":               store.GCReport{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},
