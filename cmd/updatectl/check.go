@@ -20,8 +20,8 @@ func checkCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Ask the source for a newer image",
-		Long: `Ask the source for a newer image. Its signature is verified, no layer is
-fetched, nothing is changed.
+		Long: `Ask the source for a newer image, and verify its signature. No layer is fetched,
+and nothing is changed.
 
 Exit code 10: another image than the running one is published, or a live patch
 for the running kernel that is not effective. Exit code 0: neither.`,

@@ -21,7 +21,7 @@ const (
 	PartType = "application/vnd.updatectl.livepatch.module.v1"
 	// MaxModule bounds a kernel module, in bytes. The largest live patches have a few megabytes.
 	MaxModule = 64 << 20
-	// maxInfo bounds .modinfo, which has a few hundred bytes; maxNote bounds a build ID with its header.
+	// maxInfo bounds .modinfo, which has a few hundred bytes; maxNote bounds a build id with its header.
 	maxInfo = 64 << 10
 	maxNote = 1 << 10
 	// maxThis bounds struct module, by which the kernel knows a module. It takes about one page.
@@ -39,7 +39,7 @@ type Module struct {
 	KernelRelease string
 	// Architecture is the GOARCH that it is for, "" if unknown.
 	Architecture string
-	// Note is the section with its build ID, as the kernel shows it in /sys/module; nil if there is none.
+	// Note is the section with its build id, as the kernel shows it in /sys/module; nil if there is none.
 	Note []byte
 	// Signed reports whether a signature is appended. The kernel decides whether it is good.
 	Signed bool
