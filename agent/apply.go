@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -193,10 +194,25 @@ func onHostRoot(f facts.Facts, rec *record.Record) bool {
 	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
 }
 
-// stranded reports whether an unattended apply has to bring the host from its host root to its last good root when
-// there is nothing better. A root that was resumed too often without becoming good is not resumed again.
+// inBadRoot reports whether the host rests in a root that was given up: who had to leave it was killed.
+func inBadRoot(f facts.Facts, rec *record.Record) bool {
+	_, bad := rec.Bad[f.Root]
+	return bad && !slices.Contains(rec.Good, f.Root) && rec.LastGood() != ""
+}
+
+// stranded reports whether an unattended apply has to bring the host to its last good root when there is nothing
+// better. A root that was resumed too often without becoming good is not resumed again.
 func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
-	return o.Unattended && onHostRoot(f, rec) && rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
+	return o.Unattended && (onHostRoot(f, rec) || inBadRoot(f, rec)) &&
+		rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
+}
+
+// whyStranded returns why a host does not run its last good root.
+func whyStranded(f facts.Facts, rec *record.Record) string {
+	if inBadRoot(f, rec) {
+		return "the running root was given up " + rec.Bad[f.Root].WhenAndWhy()
+	}
+	return "a full reboot landed on the host root"
 }
 
 // forwardVerb returns the verb for a switch to a root. After a full reboot, the root that ran before is resumed and
@@ -270,13 +286,15 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 		return applyDecision{do: doResume, why: "nothing newer is available: " + off.err.Error()}
 	case off.err != nil:
 		return applyDecision{do: doRefuse, err: off.err}
+	case isBad && off.root == f.Root && !o.Retry && stranded:
+		return applyDecision{do: doResume, why: whyStranded(f, rec)}
 	case off.root == f.Root:
 		return applyDecision{do: doLiveOnly}
 	case !off.image && o.Unattended && resumes >= record.MaxAttempts:
 		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed",
 			resumes, last)}
 	case !off.image:
-		return applyDecision{do: doResume, why: "a full reboot landed on the host root"}
+		return applyDecision{do: doResume, why: whyStranded(f, rec)}
 	case isBad && !o.Retry && stranded:
 		return applyDecision{do: doResume, why: "the published image was given up " + bad.WhenAndWhy()}
 	case isBad && !o.Retry && o.Unattended:
