@@ -11,7 +11,6 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -70,9 +69,6 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	s, err := a.begin(ctx, "apply", o.Wait)
 	defer s.close()
-	if errors.Is(err, transition.ErrSwitch) {
-		err = s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, err)
-	}
 	if err == nil {
 		err = s.settleFirst(ctx)
 	}
@@ -91,7 +87,8 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		done.Skipped = d.why
 		return done, nil
 	case doLiveOnly:
-		return done, s.applyLive(ctx, off, &done, o.Level)
+		err = s.applyLive(ctx, off, &done, o.Level)
+		return done, err
 	case doResume:
 		a.Log.Warn("resuming the last good root", zap.String("reason", d.why))
 		return s.applyResume(ctx, off, done, fetchErr)
@@ -104,7 +101,8 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	return done, s.switchTo(ctx, off, &done, root)
+	err = s.switchTo(ctx, off, &done, root)
+	return done, err
 }
 
 // prepare stages the published image, decides the level of the switch to it, and makes its root ready.
@@ -163,11 +161,15 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 }
 
 // settleFirst refuses a host that cannot run any image, and confirms the running root when it is still being tried: an
-// unconfirmed root may still be rolled back, so apply refuses to start from it. The error is an ErrHostTooOld or an
-// ErrTrying.
+// unconfirmed root may still be rolled back, so apply refuses to start from it. The error is an ErrHostTooOld, an
+// ErrTrying or, in a tree that does not run, a [record.ErrBlocked].
 func (s *session) settleFirst(ctx context.Context) error {
 	if err := checkHost(s.Machine.Running, s.facts); err != nil {
 		return err
+	}
+	if !s.Machine.Running && s.rec.Moving() {
+		return fmt.Errorf("%w: the host of this tree was on its way to %s; it ends that switch when it runs again",
+			record.ErrBlocked, s.rec.Switch.Target)
 	}
 	if s.rec.Phase == record.PhaseTrying {
 		err := s.Trial.ConfirmIfHealthy(ctx, s.facts, s.rec)
