@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -69,9 +69,6 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	}
 	s, err := a.begin(ctx, "apply", o.Wait)
 	defer s.close()
-	if errors.Is(err, transition.ErrSwitch) {
-		err = s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, err)
-	}
 	if err == nil {
 		err = s.settleFirst(ctx)
 	}
@@ -90,7 +87,8 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		done.Skipped = d.why
 		return done, nil
 	case doLiveOnly:
-		return done, s.applyLive(ctx, off, &done, o.Level)
+		err = s.applyLive(ctx, off, &done, o.Level)
+		return done, err
 	case doResume:
 		a.Log.Warn("resuming the last good root", zap.String("reason", d.why))
 		return s.applyResume(ctx, off, done, fetchErr)
@@ -103,7 +101,8 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	return done, s.switchTo(ctx, off, &done, root)
+	err = s.switchTo(ctx, off, &done, root)
+	return done, err
 }
 
 // prepare stages the published image, decides the level of the switch to it, and makes its root ready.
@@ -162,11 +161,15 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 }
 
 // settleFirst refuses a host that cannot run any image, and confirms the running root when it is still being tried: an
-// unconfirmed root may still be rolled back, so apply refuses to start from it. The error is an ErrHostTooOld or an
-// ErrTrying.
+// unconfirmed root may still be rolled back, so apply refuses to start from it. The error is an ErrHostTooOld, an
+// ErrTrying or, in a tree that does not run, a [record.ErrBlocked].
 func (s *session) settleFirst(ctx context.Context) error {
 	if err := checkHost(s.Machine.Running, s.facts); err != nil {
 		return err
+	}
+	if !s.Machine.Running && s.rec.Moving() {
+		return fmt.Errorf("%w: the host of this tree was on its way to %s; it ends that switch when it runs again",
+			record.ErrBlocked, s.rec.Switch.Target)
 	}
 	if s.rec.Phase == record.PhaseTrying {
 		err := s.Trial.ConfirmIfHealthy(ctx, s.facts, s.rec)
@@ -193,10 +196,25 @@ func onHostRoot(f facts.Facts, rec *record.Record) bool {
 	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
 }
 
-// stranded reports whether an unattended apply has to bring the host from its host root to its last good root when
-// there is nothing better. A root that was resumed too often without becoming good is not resumed again.
+// inBadRoot reports whether the host rests in a root that was given up: who had to leave it was killed.
+func inBadRoot(f facts.Facts, rec *record.Record) bool {
+	_, bad := rec.Bad[f.Root]
+	return bad && !slices.Contains(rec.Good, f.Root) && rec.LastGood() != ""
+}
+
+// stranded reports whether an unattended apply has to bring the host to its last good root when there is nothing
+// better. A root that was resumed too often without becoming good is not resumed again.
 func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
-	return o.Unattended && onHostRoot(f, rec) && rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
+	return o.Unattended && (onHostRoot(f, rec) || inBadRoot(f, rec)) &&
+		rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
+}
+
+// whyStranded returns why a host does not run its last good root.
+func whyStranded(f facts.Facts, rec *record.Record) string {
+	if inBadRoot(f, rec) {
+		return "the running root was given up " + rec.Bad[f.Root].WhenAndWhy()
+	}
+	return "a full reboot landed on the host root"
 }
 
 // forwardVerb returns the verb for a switch to a root. After a full reboot, the root that ran before is resumed and
@@ -270,13 +288,15 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 		return applyDecision{do: doResume, why: "nothing newer is available: " + off.err.Error()}
 	case off.err != nil:
 		return applyDecision{do: doRefuse, err: off.err}
+	case isBad && off.root == f.Root && !o.Retry && stranded:
+		return applyDecision{do: doResume, why: whyStranded(f, rec)}
 	case off.root == f.Root:
 		return applyDecision{do: doLiveOnly}
 	case !off.image && o.Unattended && resumes >= record.MaxAttempts:
 		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed",
 			resumes, last)}
 	case !off.image:
-		return applyDecision{do: doResume, why: "a full reboot landed on the host root"}
+		return applyDecision{do: doResume, why: whyStranded(f, rec)}
 	case isBad && !o.Retry && stranded:
 		return applyDecision{do: doResume, why: "the published image was given up " + bad.WhenAndWhy()}
 	case isBad && !o.Retry && o.Unattended:

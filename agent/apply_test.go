@@ -21,6 +21,7 @@ func TestDecideApply(t *testing.T) {
 		stays       = "the kernel command line has updatectl.resume=0"
 		unavailable = "nothing newer is available: "
 		landed      = "a full reboot landed on the host root"
+		rests       = "the running root was given up "
 		published   = "the published image was given up "
 		gaveUp      = "given up "
 		attempts    = " attempts to resume it "
@@ -87,6 +88,16 @@ func TestDecideApply(t *testing.T) {
 		"runs already, given up, nightly":  {at: old, off: sameImage, bad: old, o: night, do: doLiveOnly},
 		"runs already, resumed too often":  {at: old, off: sameImage, resumes: limit, o: night, do: doLiveOnly},
 		"runs already, switched too often": {at: next, off: newImage, failed: limit, o: night, do: doLiveOnly},
+
+		"rests in a bad root":               {at: next, off: newImage, bad: next, o: night, do: doResume, why: rests},
+		"rests in a bad root, by hand":      {at: next, off: newImage, bad: next, do: doLiveOnly},
+		"rests in a bad root, retry":        {at: next, off: newImage, bad: next, o: nightRetry, do: doLiveOnly},
+		"rests in a bad root, unreachable":  {at: next, off: unreachable, bad: next, o: night, do: doResume, why: unavailable},
+		"rests in a bad root, patches":      {at: next, off: patchesAlone, bad: next, o: night, do: doResume, why: rests},
+		"rests in a bad root, good offered": {at: next, off: sameImage, bad: next, o: night, do: doSwitch},
+		"rests in a bad root, resumed too often": {
+			at: next, off: newImage, bad: next, resumes: limit, o: night, do: doLiveOnly,
+		},
 
 		"live patches alone":           {at: host, off: patchesAlone, do: doResume, why: landed},
 		"live patches alone, nightly":  {at: host, off: patchesAlone, o: night, do: doResume, why: landed},

@@ -50,17 +50,17 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 
 // begin opens a session and cleans up after earlier commands: it removes half-made files and reconciles the record
 // with what is mounted at /. A [transition.ErrSwitch] comes with a valid session: it reports that an earlier switch
-// failed.
+// failed. A switch back that failed is followed by a full reboot, and the error is a [transition.ErrBooted].
 func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, error) {
 	s, err := a.open(ctx, verb, wait)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.reconcile(ctx); err != nil && !errors.Is(err, transition.ErrSwitch) {
+	if err := s.reconcile(ctx); errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrBooted) {
+		return s, err
+	} else if err != nil {
 		s.close()
 		return nil, err
-	} else if err != nil {
-		return s, err
 	}
 	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
 		s.sweep()
@@ -73,11 +73,15 @@ func (s *session) reconcile(ctx context.Context) error {
 	if !s.Machine.Running {
 		return nil
 	}
-	err := s.Transition.DisarmLeftover(ctx, s.facts, s.rec)
-	if errors.Is(err, transition.ErrGuardLeaves) {
-		return err
+	blocked := s.Transition.DisarmLeftover(ctx, s.facts, s.rec)
+	if errors.Is(blocked, transition.ErrGuardLeaves) {
+		return blocked
 	}
-	return errors.Join(err, s.Transition.Reconcile(ctx, s.facts, s.rec))
+	err := s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, s.Transition.Reconcile(ctx, s.facts, s.rec))
+	if blocked != nil && errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrBooted) {
+		return blocked // the outcome is in the record now
+	}
+	return errors.Join(blocked, err)
 }
 
 // halfMade are patterns of what a killed command leaves: files and trees without their final names. The store of roots

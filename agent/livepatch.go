@@ -87,6 +87,9 @@ func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r Liv
 	if o.Unattended && !s.Config.LivePatch.Enabled {
 		return r, nil
 	}
+	if !o.Stored && s.rec.Moving() { // fetching may take longer than the time that the root has to become good
+		return r, fmt.Errorf("%w: the switch to %s is not confirmed yet", record.ErrBlocked, s.rec.Switch.Target)
+	}
 	if !o.Stored {
 		p, err := s.fetchVerified(ctx, o.From, s.facts, s.rec, false)
 		if err != nil {

@@ -68,7 +68,8 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 	}
 	s := &session{Agent: a, facts: f, rec: rec, unlock: unlock}
 	defer s.close()
-	return plan, s.planStaged(ctx, &plan, root, p.Image == nil)
+	err = s.planStaged(ctx, &plan, root, p.Image == nil)
+	return plan, err
 }
 
 // planStaged adds the level and the merge of /etc for a staged root. Resumes is whether apply would resume it, because

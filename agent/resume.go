@@ -36,15 +36,18 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	if err != nil || !first {
 		return Resumed{Reason: startedBefore}, err
 	}
-	start := a.Now().UTC()
+	before, err := a.Records.Read()
+	if err != nil {
+		return Resumed{}, err
+	}
 	s, err := a.begin(ctx, record.VerbResume, true)
 	defer s.close()
 	if err != nil && !errors.Is(err, transition.ErrSwitch) { // begin has recorded a switch that the reboot interrupted
 		return Resumed{}, err
 	}
 	last := s.rec.Last
-	landed := last != nil && last.Outcome == level.Landed && !last.At.Before(start) // recorded by begin, just now
-	if s.facts.SoftReboots > 0 {                                                    // by hand, without FirstStart's file
+	landed := before.Phase == record.PhaseArmed && last != nil && last.Outcome == level.Landed // recorded by begin
+	if s.facts.SoftReboots > 0 {                                                               // by hand, without FirstStart's file
 		return Resumed{Reason: startedBefore}, nil
 	}
 	to, verb, why := s.rec.ResumeTarget(s.facts, landed)
@@ -60,6 +63,10 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		a.Log.Error("cannot switch to the root that the full reboot was for; resuming the last good root",
 			zap.String("root", to), zap.Error(err))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
+		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
+		if err := s.Records.WriteOutcome(s.rec); err != nil {
+			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
+		}
 	}
 	_, err = s.resumeRoot(ctx, health.Before{Unknown: true}) // no service runs yet: there is nothing to compare with
 	return Resumed{Root: s.rec.LastGood(), Reason: why}, err

@@ -137,6 +137,10 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 		return rollbackDecision{do: rollbackNothing, to: to}
 	case isBad && !bad.RolledBack && !slices.Contains(rec.Good, to):
 		return rollbackDecision{do: rollbackNothing, to: to, err: bad.Err()}
+	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to) &&
+		(rec.Switch == nil || to != rec.WayBack()):
+		err := fmt.Errorf("%w: %s was never good on this host; `updatectl apply` switches to it", roots.ErrNoRoot, to)
+		return rollbackDecision{do: rollbackNothing, to: to, err: err}
 	case trial:
 		return rollbackDecision{do: rollbackTrial, to: to}
 	}

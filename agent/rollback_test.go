@@ -84,7 +84,7 @@ func TestDecideRollback(t *testing.T) {
 		},
 		"named root was never good, nor bad": {
 			running: "v1", rec: atRest(host, "v1"), bad: map[string]record.Bad{"v3": unhealthy}, to: "v2",
-			do: rollbackSwitch, root: "v2",
+			do: rollbackNothing, root: "v2", err: roots.ErrNoRoot,
 		},
 		"named root was given up, in a trial": {
 			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host, "v1"), watched: true,

@@ -163,3 +163,17 @@ func TestNamedWayBack(t *testing.T) {
 		}
 	}
 }
+
+// TestSwitchIsMissing: a phase of a host that moves comes with a switch, also a phase that only a newer agent knows.
+func TestSwitchIsMissing(t *testing.T) {
+	for _, phase := range []Phase{PhaseArmed, PhaseTrying, "of a newer agent"} {
+		var r Record
+		if err := parseRecord([]byte(`{"phase": "`+string(phase)+`", "good": ["host"]}`), &r); err == nil {
+			t.Errorf("a record without a switch is read in phase %q", phase)
+		}
+	}
+	var r Record
+	if err := parseRecord([]byte(`{"good": ["host"]}`), &r); err != nil || r.Moving() {
+		t.Errorf("a record without a phase: %v, moving %v", err, r.Moving())
+	}
+}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,7 +94,8 @@ func parseRecord(text []byte, r *Record) error {
 	if r.Failed == nil {
 		r.Failed = map[string]Failed{}
 	}
-	if r.Switch == nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
+	r.Phase = cmp.Or(r.Phase, PhaseIdle)
+	if r.Switch == nil && r.Moving() { // also in a phase of a newer agent
 		return fmt.Errorf("its phase is %s, but it names no switch", r.Phase)
 	}
 	return nil

@@ -123,7 +123,7 @@ func (r *Roots) EtcOf(root string) string {
 
 // PolicyEtc returns the /etc to read configuration, keys and trust roots from; "" is the /etc of the running root. On
 // the host root it is the /etc of the last good root: the host root's own is as old as the first image, and would
-// still trust keys that were revoked since.
+// still trust keys that were revoked since. A host root that was switched to is judged by its own, as every root is.
 func (r *Roots) PolicyEtc() (string, error) {
 	if !r.Machine.Running || !r.Machine.Superuser {
 		return "", nil
@@ -133,7 +133,7 @@ func (r *Roots) PolicyEtc() (string, error) {
 		return "", err
 	}
 	rec, err := r.Records.Read()
-	if err != nil || rec.LastGood() == switcher.HostRoot {
+	if err != nil || rec.LastGood() == switcher.HostRoot || rec.Moving() && rec.Switch.Target == switcher.HostRoot {
 		return "", err
 	}
 	etc := r.EtcOf(rec.LastGood())

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -97,5 +98,58 @@ func TestGuardIsOvertaken(t *testing.T) {
 			m.CheckRest()
 		})
 		expect(t, m, m.Booted()) // v4 where it had the time to become good
+	}
+}
+
+// TestFormerEtc: a root that was good, is applied again and cannot be armed keeps the /etc that it was good with: a
+// rollback to it comes up with that one.
+func TestFormerEtc(t *testing.T) {
+	m := playFrom(t, "v3", ordinary(), func(m *Machine) {
+		m.Infect("v2", Unjoinable)
+		m.Apply(agent.ApplyOptions{Wait: true, AllowDowngrade: true, From: releases.reference("v2")}).Wait()
+		m.rest()
+		m.CheckRest()
+		m.Infect("v2", Healthy)
+		m.RollBack("v2").Wait()
+		m.rest()
+		m.CheckRest()
+	})
+	expect(t, m, "v2")
+}
+
+// TestRefused: a switch that logind refuses leaves nothing in the record: no switch under way, and no attempt.
+func TestRefused(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Healthy)
+		m.Inhibit(true)
+		if err := m.Apply(agent.ApplyOptions{}).Wait(); !errors.Is(err, record.ErrBlocked) {
+			t.Errorf("apply ends with %v, want that it is blocked", err)
+		}
+		if r := m.Record(); r.Moving() || len(r.Attempts) > 0 {
+			t.Errorf("the record says that it is %s, with the attempts %v", r.Phase, r.Attempts)
+		}
+	})
+	expect(t, m, "v1")
+}
+
+// TestCancelledWhileArming: a switch that the guard cancels while its root is being armed does not happen, and nothing
+// stays armed for the next reboot.
+func TestCancelledWhileArming(t *testing.T) {
+	cancelled := 0
+	for slow := 10 * time.Second; slow < 18*time.Second; slow += 50 * time.Millisecond {
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish("v2", Healthy)
+			m.SlowArming(slow)
+			m.Apply(agent.ApplyOptions{Unattended: true}).Wait()
+			m.rest()
+			m.CheckRest()
+			if m.Booted() == "v1" {
+				cancelled++
+			}
+		})
+		expect(t, m, m.Booted())
+	}
+	if cancelled == 0 {
+		t.Error("the guard cancelled nothing: this shows nothing")
 	}
 }

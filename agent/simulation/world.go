@@ -337,17 +337,6 @@ var halves = []string{
 	rootsDir + "/*/.*", switcher.RunDir + "/.*",
 }
 
-// Stranded reports whether the host rests in a root that is bad and was never good.
-func (m *Machine) Stranded() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rec == nil || m.rec.Moving() || slices.Contains(m.rec.Good, m.mounted.id) {
-		return false
-	}
-	_, bad := m.rec.Bad[m.mounted.id]
-	return bad
-}
-
 // CheckRest is what must be true of a machine that rests. The machine has no faults and nothing moves.
 func (m *Machine) CheckRest() {
 	m.mu.Lock()
