@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/updatectl/updatectl/agent/record"
@@ -13,25 +15,100 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// GC removes every root that is not booted, staged, good or pinned, with the objects that only it needs.
-func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
+// GCOptions is what the operator asks of gc.
+type GCOptions struct {
+	// All also removes roots that ran here and were left, with their /etc.
+	All bool
+	// DryRun removes nothing, and reports what would be removed.
+	DryRun bool
+}
+
+// Collected is the answer of gc.
+type Collected struct {
+	store.GCReport
+	// DryRun is whether nothing was removed: the report is about what would be.
+	DryRun bool `json:"dry_run,omitempty"`
+	// Left lists the roots that nothing needs and that are kept for their /etc.
+	Left []string `json:"left,omitempty"`
+}
+
+// GC removes every root that is not booted, staged, good or pinned, with the objects that only it needs. A root that
+// the host ran and left is kept, too, unless o.All: its /etc may hold changes that are nowhere else.
+func (a *Agent) GC(ctx context.Context, o GCOptions) (Collected, error) {
+	if o.DryRun {
+		f, rec, err := a.Look(ctx)
+		if err != nil {
+			return Collected{}, err
+		}
+		return a.planGC(f, rec, o)
+	}
 	s, err := a.begin(ctx, "gc", false)
 	defer s.close()
 	if err != nil && !errors.Is(err, transition.ErrSwitch) {
-		return store.GCReport{}, err
+		return Collected{}, err
 	}
-	return a.gc(s.facts, s.rec)
+	left, err := a.leftRoots(s.facts, s.rec, o)
+	if err != nil {
+		return Collected{}, err
+	}
+	report, err := a.gc(s.facts, s.rec, left...)
+	return Collected{GCReport: report, Left: left}, err
 }
 
-func (a *Agent) gc(f facts.Facts, rec *record.Record) (store.GCReport, error) {
-	keep := rec.Needed(f.Root)
-	if a.Machine.Running {
-		modules, err := a.Machine.Kernel.ModulesFrom(f.KernelRelease)
-		if err != nil {
-			return store.GCReport{}, err
-		}
-		keep = append(keep, modules)
+// planGC returns what GC would remove, without the live patches.
+func (a *Agent) planGC(f facts.Facts, rec *record.Record, o GCOptions) (Collected, error) {
+	plan := Collected{DryRun: true}
+	keep, err := a.neededRoots(f, rec)
+	if err == nil {
+		plan.Left, err = a.leftRoots(f, rec, o)
 	}
+	if err != nil {
+		return plan, err
+	}
+	plan.GCReport, err = a.Machine.Trees.Unneeded(append(keep, plan.Left...))
+	return plan, err
+}
+
+// leftRoots returns the complete roots with an /etc that a person may want back: they ran here, nothing needs them, and
+// they were not given up. With o.All, there are none.
+func (a *Agent) leftRoots(f facts.Facts, rec *record.Record, o GCOptions) ([]string, error) {
+	if o.All {
+		return nil, nil
+	}
+	etcs, err := a.Machine.Disk.Glob(a.Path(record.StateDir + "/roots/*/etc"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot look for roots that were left: %w", err)
+	}
+	needed, err := a.neededRoots(f, rec)
+	var left []string
+	for _, etc := range etcs {
+		id := filepath.Base(filepath.Dir(etc))
+		bad, isBad := rec.Bad[id]
+		if _, err := a.Machine.Trees.Root(id); err != nil || isBad && !bad.RolledBack || slices.Contains(needed, id) {
+			continue
+		}
+		left = append(left, id)
+	}
+	return left, err
+}
+
+// neededRoots returns the roots that gc must not touch.
+func (a *Agent) neededRoots(f facts.Facts, rec *record.Record) ([]string, error) {
+	keep := rec.Needed(f.Root)
+	if !a.Machine.Running {
+		return keep, nil
+	}
+	modules, err := a.Machine.Kernel.ModulesFrom(f.KernelRelease)
+	return append(keep, modules), err
+}
+
+// gc removes the roots that nothing needs but those in left, and what only they need.
+func (a *Agent) gc(f facts.Facts, rec *record.Record, left ...string) (store.GCReport, error) {
+	keep, err := a.neededRoots(f, rec)
+	if err != nil {
+		return store.GCReport{}, err
+	}
+	keep = append(keep, left...)
 	report, err := a.Machine.Trees.Collect(keep)
 	if err == nil && a.Machine.Running {
 		report.LivePatches, err = a.Live.GC(f, keep)

@@ -333,7 +333,7 @@ func (s *site) acts(meet func(act)) {
 		h.Must(s.T, "sh", "-ec", "cd /var/lib/updatectl; cp -a /run/lab/stray roots/sha256-"+strings.Repeat("1", 64)+
 			"; mkdir -p objects/aa; echo stray > objects/aa/"+strings.Repeat("b", 62))
 	}
-	meet(act{name: "gc", args: []string{"gc"}, code: exitDone, prepare: stray})
+	meet(act{name: "gc", args: []string{"gc", "--all"}, code: exitDone, prepare: stray})
 
 	release = s.inhibit()
 	good := h.Must(s.T, "cat", stateFile)

@@ -226,7 +226,7 @@ func TestVMKernel(t *testing.T) {
 		}
 		says(s, []string{"status", "--kernel"}, "net.ipv4.tcp_keepalive_time = 1234",
 			rootOfTwo[:len("sha256-123456789012")])
-		s.updatectl(exitDone, "gc")
+		s.updatectl(exitDone, "gc", "--all")
 		for _, r := range s.status().Good {
 			if r.Root == s.roots["1"] {
 				t.Fatal("the first image is still good: this shows nothing")
@@ -243,7 +243,7 @@ func TestVMKernel(t *testing.T) {
 		if k := s.kernel(); len(k.Own) != 0 {
 			t.Errorf("the root has the kernels %+v", k.Own)
 		}
-		s.updatectl(exitDone, "gc")
+		s.updatectl(exitDone, "gc", "--all")
 		h.Must(t, "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
 		h.Must(t, "modprobe", "ip_vs_wrr")
 		s.saysVersion(", lab fix 2")

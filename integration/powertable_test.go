@@ -85,7 +85,7 @@ func record(t *testing.T, kind lab.Kind, name string) *story {
 	s.runs(s.roots["1"], "1")
 	h.Must(t, "sh", "-ec", "cd /var/lib/updatectl/roots; cp -a "+s.roots["2"]+" sha256-"+strings.Repeat("0", 64)+
 		"; mkdir ../objects/zz; head -c 3M /dev/urandom > ../objects/zz/stray; sync")
-	s.updatectl(exitDone, "gc")
+	s.updatectl(exitDone, "gc", "--all")
 	s.mark("1")
 
 	if s.recording, err = h.Record(); err != nil {

@@ -310,7 +310,7 @@ func (s *site) removedNothing() {
 		Roots   []string
 		Objects int
 	}
-	s.answer(&removed, exitDone, "gc")
+	s.answer(&removed, exitDone, "gc", "--all")
 	if len(removed.Roots) > 0 || removed.Objects > 0 {
 		s.Errorf("gc removed %+v", removed)
 	}

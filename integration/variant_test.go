@@ -235,7 +235,7 @@ func TestUnusualImages(t *testing.T) {
 	t.Run("gc keeps what the kernel needs", func(t *testing.T) {
 		s := s.in(t)
 		moduleIsThere(s)
-		s.updatectl(exitDone, "gc")
+		s.updatectl(exitDone, "gc", "--all")
 		for _, r := range s.status().Good {
 			if r.Root == modulesRoot {
 				t.Fatal("the first image is still good: this shows nothing")

@@ -31,6 +31,8 @@ type Trees interface {
 	Sweep() error
 	// Collect removes every root but those in keep, and every object that none of these needs.
 	Collect(keep []string) (store.GCReport, error)
+	// Unneeded returns what Collect would remove.
+	Unneeded(keep []string) (store.GCReport, error)
 	// Stage writes a verified image to the disk as a root, unless it is there already, and returns that root.
 	Stage(context.Context, *source.Source, *image.Image, string, func(image.Event)) (store.Root, error)
 	// Renew replaces the evidence kept beside a root by that of a verification at a time.

@@ -70,10 +70,10 @@ func (m *Machine) RollBack(to string) *Command {
 	})
 }
 
-// GC runs updatectl gc.
+// GC runs updatectl gc --all.
 func (m *Machine) GC() *Command {
 	return m.Run("gc", false, func(ctx context.Context, a *agent.Agent) error {
-		_, err := a.GC(ctx)
+		_, err := a.GC(ctx, agent.GCOptions{All: true})
 		return err
 	})
 }

@@ -127,7 +127,7 @@ var failures = []struct {
 		"upgrade the host to a distribution with systemd 254 or newer first, such as Debian 13"},
 	{roots.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
 	{image.ErrNoSpace, exitNoSpace,
-		"`updatectl gc` frees what nothing needs; otherwise give the file system of /var/lib/updatectl more room"},
+		freeRoom + "; otherwise give the file system of /var/lib/updatectl more room"},
 	{source.ErrAuth, exitUnreachable,
 		"log in as root with podman or docker, so that their credentials file has this registry"},
 	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image or --from"},
@@ -149,7 +149,7 @@ var failures = []struct {
 		"`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` show more"},
 	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.
 	{unix.ENOSPC, exitNoSpace,
-		"`updatectl gc` frees what nothing needs; otherwise make room on that file system; the host stays in its root"},
+		freeRoom + "; otherwise make room on that file system; the host stays in its root"},
 	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host stays in its root"},
 	{unix.EROFS, exitError,
 		"that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount " +
@@ -160,6 +160,10 @@ var failures = []struct {
 	{pid1.ErrDeaf, exitBlocked,
 		"userspace may be restarting just now: try again in a moment; `updatectl status` shows how it went"},
 }
+
+// freeRoom begins the hints for a full disk. A person who has not read the help of gc must not lose an /etc.
+const freeRoom = "`updatectl gc` frees what nothing needs; `gc --all` also removes roots that were left, with their " +
+	"/etc (`gc --all --dry-run` lists them)"
 
 // asRoot is the hint for who lacks the permission.
 const asRoot = "run it as root, for example with sudo"

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -241,7 +242,14 @@ func TestGC(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.ObjectsDir(), "stranger"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	would, err := s.Unneeded([]string{id(1), id(3), "host", id(9)})
+	if err != nil {
+		t.Error(err)
+	}
 	report, err := s.GC([]string{id(1), id(3), "host", id(9)})
+	if !reflect.DeepEqual(would, report) {
+		t.Errorf("removed %+v, after promising %+v", report, would)
+	}
 	if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 2 || report.Bytes == 0 {
 		t.Errorf("report %+v, %v", report, err)
 	}
