@@ -212,7 +212,7 @@ func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
 // whyStranded returns why a host does not run its last good root.
 func whyStranded(f facts.Facts, rec *record.Record) string {
 	if inBadRoot(f, rec) {
-		return "the running root was given up " + rec.Bad[f.Root].WhenAndWhy()
+		return "the running root was " + rec.Bad[f.Root].WhenAndWhy()
 	}
 	return "a full reboot landed on the host root"
 }
@@ -298,9 +298,9 @@ func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions
 	case !off.image:
 		return applyDecision{do: doResume, why: whyStranded(f, rec)}
 	case isBad && !o.Retry && stranded:
-		return applyDecision{do: doResume, why: "the published image was given up " + bad.WhenAndWhy()}
+		return applyDecision{do: doResume, why: "the published image was " + bad.WhenAndWhy()}
 	case isBad && !o.Retry && o.Unattended:
-		return applyDecision{do: doSkip, why: "given up " + bad.WhenAndWhy()}
+		return applyDecision{do: doSkip, why: bad.WhenAndWhy()}
 	case isBad && !o.Retry:
 		return applyDecision{do: doRefuse, err: bad.Err()}
 	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:

@@ -21,9 +21,9 @@ func TestDecideApply(t *testing.T) {
 		stays       = "the kernel command line has updatectl.resume=0"
 		unavailable = "nothing newer is available: "
 		landed      = "a full reboot landed on the host root"
-		rests       = "the running root was given up "
-		published   = "the published image was given up "
-		gaveUp      = "given up "
+		rests       = "the running root was marked bad at "
+		published   = "the published image was marked bad at "
+		gaveUp      = "marked bad at "
 		attempts    = " attempts to resume it "
 		switches    = " switches to it failed, the last one because no space;"
 	)

@@ -22,6 +22,8 @@ type Available struct {
 	// Booted is the running root; Newer is whether another root is published.
 	Booted string `json:"booted"`
 	Newer  bool   `json:"newer"`
+	// Trying is whether the running root is not judged yet.
+	Trying bool `json:"trying,omitempty"`
 	// Staged is whether the published root is on the disk already; Bad is why it is not applied automatically.
 	Staged bool        `json:"staged"`
 	Bad    *record.Bad `json:"bad,omitempty"`
@@ -57,6 +59,10 @@ func (a *Agent) available(ctx context.Context, p *offer.Published, f facts.Facts
 		Reference: p.Reference, Root: root, Version: p.Mark.Version, Vouchers: p.Verified.Vouchers(),
 		Release: p.Told(), Warnings: p.Warnings,
 		Booted: f.Root, Newer: root != f.Root, Staged: rec.Staged == root,
+	}
+	if a.Machine.Running {
+		phase, underWay := a.underWayNow(f, rec)
+		v.Trying = phase == record.PhaseTrying && underWay != nil
 	}
 	if p.Release != nil && a.Config.LivePatch.Enabled {
 		loaded, err := a.Live.Kernel.Patches()

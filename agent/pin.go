@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
@@ -19,7 +18,7 @@ type Pinned struct {
 }
 
 // Pin keeps a root from gc, or with pinned false lets gc remove it. The beginning of its identity is enough. The error
-// is a [roots.ErrNoRoot] when no root, or more than one, has that name.
+// is a [roots.ErrNoRoot] when no root, or more than one, has that name, and a [roots.ErrHostRoot] for the host root.
 func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error) {
 	s, err := a.open(ctx, "pin", false)
 	if err != nil {
@@ -28,9 +27,9 @@ func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error)
 	defer s.close()
 	rec := s.rec
 	if id == switcher.HostRoot {
-		return Pinned{}, fmt.Errorf("%w to pin: the host root is never removed", roots.ErrNoRoot)
+		return Pinned{}, fmt.Errorf("%w: it is never removed, pinned or not", roots.ErrHostRoot)
 	}
-	matches := func(p string) bool { return id != "" && strings.HasPrefix(p, id) }
+	matches := func(p string) bool { return roots.Names(id, p) }
 	if i := slices.IndexFunc(rec.Pinned, matches); !pinned && i >= 0 && slices.IndexFunc(rec.Pinned[i+1:], matches) < 0 {
 		id = rec.Pinned[i] // a pinned root may be gone from the disk
 	} else {

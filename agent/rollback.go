@@ -131,7 +131,7 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 	bad, isBad := rec.Bad[to]
 	switch {
 	case to == "":
-		err := fmt.Errorf("%w: there is no root before %s", roots.ErrNoRoot, running)
+		err := roots.NoRoot("there is no root before %s to roll back to", running)
 		return rollbackDecision{do: rollbackNothing, err: err}
 	case to == running:
 		return rollbackDecision{do: rollbackNothing, to: to}
@@ -139,7 +139,8 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 		return rollbackDecision{do: rollbackNothing, to: to, err: bad.Err()}
 	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to) &&
 		(rec.Switch == nil || to != rec.WayBack()):
-		err := fmt.Errorf("%w: %s was never good on this host; `updatectl apply` switches to it", roots.ErrNoRoot, to)
+		err := roots.NoRoot("%s is not one of the good roots; `updatectl apply` switches to a published image, and after "+
+			"`updatectl pin` a root that ran here can be rolled back to", to)
 		return rollbackDecision{do: rollbackNothing, to: to, err: err}
 	case trial:
 		return rollbackDecision{do: rollbackTrial, to: to}

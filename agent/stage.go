@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -44,7 +45,11 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 // fetch fetches and verifies what is published for this host, and accepts it into the record. A downgrade is accepted
 // at once only when its root runs already; otherwise stage accepts it once it is on the disk.
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
-	if off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade); err != nil {
+	off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade)
+	if !errors.Is(err, context.Canceled) {
+		s.Records.NoteRefusal(err, !errors.Is(err, source.ErrSource)) // a source that does not answer is no event
+	}
+	if err != nil {
 		return nil, done, err
 	}
 	done = Applied{

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,6 +26,10 @@ type Status struct {
 	Good   []RootStatus          `json:"good"`
 	Bad    map[string]record.Bad `json:"bad,omitempty"`
 	Pinned []string              `json:"pinned,omitempty"`
+	// Removed lists the roots in Bad that are no longer on the disk.
+	Removed []string `json:"removed,omitempty"`
+	// Refused is why the last attempt to take what is published failed, nil when it did not.
+	Refused *record.Refused `json:"refused,omitempty"`
 	// NotReached counts, by root, the switches that ended before the root ran.
 	NotReached map[string]record.Failed `json:"failed_switches,omitempty"`
 	// Kernel is the running kernel with its live patches.
@@ -92,8 +97,13 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume,
+		Refused: a.Records.Refused(), NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume,
 		Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
+	}
+	for _, id := range slices.Sorted(maps.Keys(rec.Bad)) {
+		if _, err := a.Machine.Trees.Root(id); err != nil {
+			s.Removed = append(s.Removed, id)
+		}
 	}
 	s.Booted.Name = a.Roots.PrettyName(f.Root)
 	if rec.Staged != "" {

@@ -483,7 +483,7 @@ func TestAtTheHost(t *testing.T) {
 		s := s.in(t)
 		before := s.condition()
 		r := h.Run(t.Context(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "updatectl", "apply")
-		if r.Code != exitError || !strings.Contains(r.Stderr, "needs root") ||
+		if r.Code != exitError || !strings.Contains(r.Stderr, "must be run as the superuser") ||
 			!strings.Contains(r.Stderr, "hint: run it as root") {
 			t.Errorf("as nobody: %s", r)
 		}

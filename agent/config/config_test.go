@@ -60,7 +60,7 @@ func TestConfigComplaints(t *testing.T) {
 		"mirror": {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n",
 			"[source] mirrors: bad image reference \"mirror.example.org/os\""},
 		"machine class": {"[source]\ncompatible = 'two words'\n", "[source] compatible: it is not a machine class"},
-		"port":          {"[health]\nports = ['udp:53']\n", `updatectl.toml:2: [health] ports: "udp:53" is no port`},
+		"port":          {"[health]\nports = ['udp:53']\n", `updatectl.toml:2: [health] ports: "udp:53" is not a port`},
 		"live patch deadline": {"[livepatch]\ndeadline = '5m'\n",
 			"[livepatch] deadline is 5m0s and must be less than [health] deadline, 5m0s: a live patch that stalls"},
 		"level": {"[switch]\nlevel = 'warm'\n", "updatectl.toml:2: [switch] level: "},

@@ -504,9 +504,9 @@ func TestConfig(t *testing.T) {
 	}
 	for want, change := range map[string]func(*Config){
 		`reachable: "yes" is neither`:    func(c *Config) { c.Reachable = "yes" },
-		`ports: "udp:53" is no port`:     func(c *Config) { c.Ports = []string{"udp:53"} },
-		`ports: "tcp:0" is no port`:      func(c *Config) { c.Ports = []string{"tcp:0"} },
-		`ports: "ssh" is no port`:        func(c *Config) { c.Ports = []string{"ssh"} },
+		`ports: "udp:53" is not a port`:  func(c *Config) { c.Ports = []string{"udp:53"} },
+		`ports: "tcp:0" is not a port`:   func(c *Config) { c.Ports = []string{"tcp:0"} },
+		`ports: "ssh" is not a port`:     func(c *Config) { c.Ports = []string{"ssh"} },
 		`ignore: "a[": syntax error`:     func(c *Config) { c.Ignore = []string{"a["} },
 		`active: "nginx" has no suffix:`: func(c *Config) { c.Active = []string{"nginx"} },
 	} {

@@ -22,7 +22,7 @@ func addresses(port string) ([]string, error) {
 		host, number, err = net.SplitHostPort(where)
 	}
 	if n, nerr := strconv.ParseUint(number, 10, 16); err != nil || nerr != nil || n == 0 || host == "udp" {
-		return nil, fmt.Errorf(`%q is no port: write "tcp:22", or with a host "192.0.2.1:22"`, port)
+		return nil, fmt.Errorf(`%q is not a port: write "tcp:22", or with a host "192.0.2.1:22"`, port)
 	}
 	if host != "" {
 		return []string{net.JoinHostPort(host, number)}, nil

@@ -50,7 +50,7 @@ func On(m machine.Machine, log *zap.Logger) *Host {
 func (h *Host) Now() time.Time { return h.Machine.Now() }
 
 // ErrPermission means that the caller is not root.
-var ErrPermission = errors.New("this needs root")
+var ErrPermission = errors.New("this must be run as the superuser (root)")
 
 const lockFile = switcher.RunDir + "/lock"
 

@@ -26,6 +26,7 @@ const (
 	EventUnhealthy     = "unhealthy"            // a root did not become good
 	EventRolledBack    = "rolled back"          // the operator rolled back from a root that was being tried
 	EventRestarting    = "restarting"           // userspace was restarted in the same root
+	EventRefused       = "refused"              // what is published was not accepted
 	EventCollected     = "collected"            // gc removed a root
 	EventLiveEffective = "live patch effective" // a live patch became effective
 	EventLiveFailed    = "live patch failed"    // a live patch could not be loaded

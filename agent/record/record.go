@@ -125,13 +125,13 @@ type Bad struct {
 	RolledBack bool `json:"rolled_back,omitempty"`
 }
 
-// WhenAndWhy returns when and why a root was given up, as "on DATE: REASON".
+// WhenAndWhy returns when and why a root was given up, as "marked bad at DATE UTC: REASON".
 func (b Bad) WhenAndWhy() string {
-	return fmt.Sprintf("on %s: %s", b.At.Format("2006-01-02 15:04"), b.Reason)
+	return fmt.Sprintf("marked bad at %s UTC: %s", b.At.UTC().Format("2006-01-02 15:04"), b.Reason)
 }
 
 // Err returns an [ErrGivenUp] with when and why, for a command that asks for the root.
-func (b Bad) Err() error { return fmt.Errorf("%w %s", ErrGivenUp, b.WhenAndWhy()) }
+func (b Bad) Err() error { return fmt.Errorf("%w: %s", ErrGivenUp, b.WhenAndWhy()) }
 
 // Result is how a switch ended.
 type Result struct {

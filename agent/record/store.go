@@ -32,11 +32,17 @@ var (
 	ErrBlocked = errors.New("blocked for now")
 	// ErrBusy: another updatectl holds the lock; it is ErrBlocked, too.
 	ErrBusy = fmt.Errorf("%w: another updatectl is at work", ErrBlocked)
-	// ErrGivenUp: the image failed here before; it is ErrBlocked, too.
-	ErrGivenUp = fmt.Errorf("%w: this image was given up", ErrBlocked)
+	// ErrGivenUp: the image failed here before; it is ErrBlocked, too, although no time ends that.
+	ErrGivenUp error = givenUp{}
 	// ErrUnhealthy: the new root did not become good. The host rolled back if there is a root to roll back to.
 	ErrUnhealthy = errors.New("the new root was not healthy")
 )
+
+// givenUp is an ErrBlocked in other words.
+type givenUp struct{}
+
+func (givenUp) Error() string { return "this image was given up" }
+func (givenUp) Unwrap() error { return ErrBlocked }
 
 // The files of the agent that outlive a boot, as the host sees them.
 const (

@@ -32,7 +32,18 @@ var (
 	ErrIncompatible = errors.New("not compatible with this host")
 	// ErrNoRoot means that there is no such root.
 	ErrNoRoot = errors.New("no such root")
+	// ErrHostRoot means that a command takes staged roots only, and not the host root.
+	ErrHostRoot = errors.New("the host root was installed, not staged")
 )
+
+// noRoot is an ErrNoRoot in other words.
+type noRoot string
+
+func (n noRoot) Error() string { return string(n) }
+func (noRoot) Unwrap() error   { return ErrNoRoot }
+
+// NoRoot returns an [ErrNoRoot] in words of the caller.
+func NoRoot(format string, args ...any) error { return noRoot(fmt.Sprintf(format, args...)) }
 
 const (
 	// HostMount is where the host root stays mounted while an image root runs.
@@ -185,21 +196,31 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 	return root.Info.Version, r.Graft(root, f, rec)
 }
 
-// Find returns the staged root with this identity, or with an identity that begins so. The error is an ErrNoRoot when
-// there is none, or more than one.
+// Find returns the staged root that a person means by a name: its identity, the beginning of that or of its hex digits,
+// or its version. The error is an ErrNoRoot when there is none, or more than one, and an ErrHostRoot for the host root.
 func (r *Roots) Find(name string) (store.Root, error) {
 	if name == switcher.HostRoot {
-		return store.Root{}, fmt.Errorf("%w: the host root was installed, not staged, and has no evidence", ErrNoRoot)
+		return store.Root{}, fmt.Errorf("%w, and has no evidence", ErrHostRoot)
 	}
 	roots, err := r.Machine.Trees.Roots()
 	if err != nil {
 		return store.Root{}, err
 	}
-	var found []store.Root
+	var found, versions []store.Root
+	rec, err := r.Records.Read()
+	if err != nil {
+		return store.Root{}, err
+	}
 	for _, root := range roots {
-		if name != "" && strings.HasPrefix(root.ID, name) {
+		if Names(name, root.ID) {
 			found = append(found, root)
 		}
+		if name != "" && name == r.VersionOf(root.ID, rec) {
+			versions = append(versions, root)
+		}
+	}
+	if len(found) == 0 {
+		found = versions
 	}
 	switch len(found) {
 	case 1:
@@ -207,5 +228,12 @@ func (r *Roots) Find(name string) (store.Root, error) {
 	case 0:
 		return store.Root{}, fmt.Errorf("%w: %q", ErrNoRoot, name)
 	}
-	return store.Root{}, fmt.Errorf("%w: %q fits %d roots; name more of it", ErrNoRoot, name, len(found))
+	return store.Root{}, NoRoot("%q matches %d roots; give more characters of the root", name, len(found))
+}
+
+// Names reports whether a name is an identity, or begins it or its hex digits.
+func Names(name, id string) bool {
+	const least = 4 // digits that a person may name a root by
+	_, digits, _ := strings.Cut(id, "-")
+	return name != "" && strings.HasPrefix(id, name) || len(name) >= least && strings.HasPrefix(digits, name)
 }

@@ -10,7 +10,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/cmd/usage"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -36,7 +39,7 @@ fails before services stop, the host stays in its root.`,
 			}
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
 			if err != nil {
-				return err
+				return adviseRetry(err, o)
 			}
 			return c.print("apply", done, func(w io.Writer) { appliedText(w, done) })
 		},
@@ -64,6 +67,14 @@ func detail(what, value string) string {
 		return ""
 	}
 	return ", " + what + " " + value
+}
+
+// etcOf returns a pattern for the shell that names the /etc of a root that does not run.
+func etcOf(root string) string {
+	if root == switcher.HostRoot {
+		return roots.HostMount + "/etc"
+	}
+	return record.StateDir + "/roots/" + short(root) + "*/etc"
 }
 
 func appliedText(w io.Writer, d agent.Applied) {
@@ -111,6 +122,9 @@ func appliedText(w io.Writer, d agent.Applied) {
 	}
 	for _, name := range d.Loaded {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
+	}
+	if d.Reference == "" { // a rollback
+		fmt.Fprintf(w, "/etc\tas it was in %s; later changes stay in %s\n", short(d.Root), etcOf(d.From))
 	}
 	if d.Decision != nil && d.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there "+

@@ -53,6 +53,9 @@ func availableText(w io.Writer, v agent.Available) {
 	case !v.Newer && !v.Live:
 		fmt.Fprintf(w, "Up to date: %s runs%s%s.\n", short(v.Root), detail("version", v.Version),
 			detail("signed by", signedBy(v.Vouchers)))
+		if v.Trying {
+			fmt.Fprintf(w, "It is not judged yet: `updatectl status` shows until when it has to be good.\n")
+		}
 		return
 	case !v.Newer:
 		fmt.Fprintf(w, "Live patches for the running kernel are published; the root stays.\n")
@@ -69,7 +72,11 @@ func availableText(w io.Writer, v agent.Available) {
 	releaseText(w, "  ", v.Release)
 	fmt.Fprintf(w, "  root\t%s\n", short(v.Root))
 	fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
-	fmt.Fprintf(w, "  runs now\t%s\n", short(v.Booted))
+	trial := ""
+	if v.Trying {
+		trial = ", not judged yet"
+	}
+	fmt.Fprintf(w, "  runs now\t%s%s\n", short(v.Booted), trial)
 	if v.Staged {
 		fmt.Fprintf(w, "  staged\tyes\n")
 	} else {

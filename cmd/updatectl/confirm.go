@@ -36,7 +36,7 @@ func confirmCommand(c *cli) *cobra.Command {
 					fmt.Fprintf(w, "%s runs and is not the last good root; there was nothing to confirm.\n", short(done.Root))
 				}
 				if done.Last != nil && done.Last.Outcome != level.Switched {
-					fmt.Fprintf(w, "The last switch, to %s, failed: %s.\n", short(done.Last.Target), done.Last.Reason)
+					fmt.Fprintf(w, "The last switch was %s.\n", lastText(*done.Last))
 				}
 				healthText(w, done.Health)
 			})

@@ -61,13 +61,13 @@ var failures = []struct {
 	code int
 	hint string
 }{
-	{errInterrupted, exitInterrupted, "run the same command again to continue"},
+	{errInterrupted, exitInterrupted, "run the same command again"},
 	// How a switch ended says more than the error that ended it.
 	{agent.ErrTrying, exitBlocked,
 		"wait for updatectl-confirm.service, or see why it failed; `updatectl rollback` rolls back"},
 	{record.ErrUnhealthy, exitUnhealthy,
-		"`updatectl status` shows where the host is; a newer image is taken automatically, this one by `updatectl " +
-			"apply --retry`"},
+		"`updatectl status` shows where the host is; a newer image is taken automatically, one that was given up by " +
+			"`updatectl apply --retry`"},
 	{transition.ErrBooted, exitError,
 		"the host resumes its last good root automatically; `updatectl status` shows how it went"},
 	{etc.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
@@ -105,19 +105,19 @@ var failures = []struct {
 		"have the image signed under today's policy and `updatectl stage` it again, or stage another one"},
 	{patches.ErrSpoilt, exitNotTrusted,
 		"`updatectl livepatch apply` fetches it again; check the disk; the kernel is unchanged"},
-	{verify.ErrRevoked, exitNotTrusted, "have it signed by a key that is accepted; nothing was staged"},
+	{verify.ErrRevoked, exitNotTrusted, "its publisher has to sign it with a key that is accepted; nothing was staged"},
 	{verify.ErrExpired, exitNotTrusted,
-		"have it signed again; if the host's clock is wrong, set that first; nothing was staged"},
+		"if the host's clock is wrong, set it; otherwise the publisher has to sign it again; nothing was staged"},
 	{verify.ErrLog, exitNotTrusted,
-		"sign it with a transparency log, or check log in the [[verify.…]] rule; nothing was staged"},
+		"check log in the [[verify.…]] rule, or ask who published this image; nothing was staged"},
 	{verify.ErrTimestamp, exitNotTrusted,
-		"sign it with a transparency log or a timestamp authority that the trust root knows; nothing was staged"},
+		"check trust-root in the [[verify.…]] rule, or ask who published this image; nothing was staged"},
 	{verify.ErrWrongIdentity, exitNotTrusted,
 		"check [[verify.identity]], or ask who published this image; nothing was staged"},
-	{verify.ErrUnsigned, exitNotTrusted, "sign it with `releasectl sign` or `cosign sign`; nothing was staged"},
+	{verify.ErrUnsigned, exitNotTrusted, "ask who published this image; nothing was staged"},
 	{verify.ErrWrongKey, exitNotTrusted, "check [verify] keys, or ask who published this image; nothing was staged"},
 	{verify.ErrThreshold, exitNotTrusted,
-		"have the other key holders sign, or check [verify] threshold; nothing was staged"},
+		"check [verify] threshold, or ask who published this image; nothing was staged"},
 	{verify.ErrDigest, exitNotTrusted,
 		"what was served is not what was signed: check the registry and the network path to it; nothing was staged"},
 	{verify.ErrNotTrusted, exitNotTrusted, "ask who published this image; nothing was staged"},
@@ -144,6 +144,7 @@ var failures = []struct {
 	{live.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
 	{livepatch.ErrNotLoaded, exitError, "`updatectl livepatch list` shows what there is"},
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
+	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl status` lists them"},
 	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{transition.ErrSwitch, exitError,
 		"`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` show more"},
@@ -203,6 +204,10 @@ func hint(err error) string {
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) {
 		return "if the certificate is right, make the host trust who issued it, on Debian with update-ca-certificates(8)"
+	}
+	var a advised
+	if errors.As(err, &a) {
+		return a.hint
 	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {

@@ -26,6 +26,9 @@ func historyCommand(c *cli) *cobra.Command {
 				return err
 			}
 			return c.print("history", historyAnswer{events}, func(w io.Writer) {
+				if len(events) == 0 {
+					fmt.Fprintf(w, "Nothing yet.\n")
+				}
 				for _, e := range events {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event,
 						cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))

@@ -24,8 +24,12 @@ func TestInterrupted(t *testing.T) {
 			}
 			got := cmdtest.Interrupt(t, c.signal, asked, exitInterrupted,
 				"updatectl", "--root", filepath.Join(p.dir, "host"), c.command, "--from", address+"/os:v1")
-			const want = "updatectl: interrupted; what was fetched is kept\nhint: run the same command again to continue\n"
-			if got != want {
+			if want := map[string]string{
+				"check": "updatectl: interrupted\nhint: run the same command again\n",
+				"stage": "updatectl: interrupted; an image that is not complete is not kept\n" +
+					"hint: run the same command again; `updatectl status` shows what is staged, " +
+					"and whether a switch is under way\n",
+			}[c.command]; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		})

@@ -76,7 +76,7 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for _, f := range slices.Concat(c.fields, fields) {
 		f.AddTo(all)
 		switch value, has := all.Fields[f.Key]; {
-		case !has: // an error that is nil
+		case !has, f.Key == "reason" && value == "": // an error that is nil, or nothing to say
 		case f.Key == "error" || f.Key == "reason":
 			text += fmt.Sprintf(": %v", value)
 		default:
@@ -96,7 +96,7 @@ func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	for name, value := range fields {
 		vars["UPDATECTL_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))] = fmt.Sprint(value)
 	}
-	return journal.Send(text, journalPriority[e.Level], vars)
+	return journal.Send(shortDigests(text), journalPriority[e.Level], vars)
 }
 
 var journalPriority = map[zapcore.Level]journal.Priority{

@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 func planCommand(c *cli) *cobra.Command {
@@ -80,10 +81,25 @@ func planText(w io.Writer, p agent.Plan) {
 	}
 	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
 	decisionText(w, *p.Decision)
-	for _, b := range p.Blockers {
+	slowText(w, p.Blockers)
+	etcText(w, *p.Etc)
+}
+
+// slowText writes the units that may hold up the shutdown. Those that only have systemd's default timeout are counted:
+// in a long list, nobody finds the one that matters.
+func slowText(w io.Writer, blockers []pid1.Blocker) {
+	ordinary := 0
+	for _, b := range blockers {
+		if b.Default {
+			ordinary++
+			continue
+		}
 		fmt.Fprintf(w, "Slow\t%s: %s\n", b.Unit, b.Reason)
 	}
-	etcText(w, *p.Etc)
+	if ordinary > 0 {
+		fmt.Fprintf(w, "Slow\t%s only by systemd's default stop timeout, which is longer than [switch] shutdown-deadline\n",
+			countText(ordinary, "unit", "units"))
+	}
 }
 
 func decisionText(w io.Writer, d level.Decision) {

@@ -211,10 +211,11 @@ func TestSwitchText(t *testing.T) {
 		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "apply", Target: root, Version: "2",
 			At: at, Back: "host", Deadline: at.Add(time.Minute)}},
 			"Trying  sha256-abababababab, version 2 (apply); if it is not good by 10:01:00,\n" +
-				"        the host rolls back to host\n"},
+				"        the host rolls back to host\n        its health is not judged yet\n"},
 		{agent.Status{Phase: record.PhaseTrying, Switch: &agent.SwitchStatus{Verb: "back", Target: "host", At: at,
 			Deadline: at.Add(time.Minute)}},
-			"Trying  host (rolling back); if it is not good by 10:01:00, the host stays\n"},
+			"Trying  host (rolling back); if it is not good by 10:01:00, the host stays\n" +
+				"        its health is not judged yet\n"},
 	} {
 		var out bytes.Buffer
 		p := &cli{stdout: &out, output: "text"}
@@ -237,13 +238,14 @@ func TestRootsText(t *testing.T) {
 				id("1"): {Reason: "left by the operator", At: at, RolledBack: true},
 				id("3"): {Reason: "unhealthy", At: at},
 			},
+			Removed:    []string{id("3")},
 			NotReached: map[string]record.Failed{id("3"): {Times: 2, Reason: "stuck"}, id("4"): {Times: 1, Reason: "stuck"}},
 		})
 	})
 	const want = `Good         sha256-222222222222, version 2
              host
 Left         sha256-111111111111, 2026-03-01 10:00: left by the operator
-Bad          sha256-333333333333, 2026-03-01 10:00: unhealthy
+Bad          sha256-333333333333, 2026-03-01 10:00: unhealthy (removed)
 Not reached  sha256-444444444444, once: stuck
 `
 	if err != nil || out.String() != want {

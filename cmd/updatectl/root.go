@@ -33,9 +33,6 @@ type cli struct {
 	started bool
 }
 
-// errInterrupted is what a command ends with after a signal.
-var errInterrupted = errors.New("interrupted; what was fetched is kept")
-
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := &cli{stdout: stdout, stderr: stderr, log: zap.NewNop(), unbroken: inJournal(stderr)}
@@ -46,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil && !c.started:
 		err = usageError{err, command.CommandPath()}
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) && !hasOutcome(err):
-		err = errInterrupted
+		err = interruptionOf(command.CommandPath())
 	}
 	if err != nil && !isAnswer(err) {
 		c.complain(err)
@@ -113,7 +110,7 @@ func (c *cli) prepare() error {
 		return usageError{err: err}
 	}
 	if st, err := os.Stat(root); err != nil || !st.IsDir() {
-		return usageError{err: fmt.Errorf("cannot work on %s: it is no directory", root)}
+		return usageError{err: fmt.Errorf("cannot work on %s: it is not a directory", root)}
 	}
 	c.root = root
 	c.log = newLogger(c.stderr, c.unbroken, c.quiet, c.verbose)

@@ -20,7 +20,6 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/docs/schemas"
-	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -39,7 +38,7 @@ var documents = map[string]any{
 	"updatectl.config.check/v1":     config.Config{},
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
-	"updatectl.gc/v1":               store.GCReport{},
+	"updatectl.gc/v1":               agent.Collected{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},
 	"updatectl.livepatch.list/v1":   agent.LivePatchList{},

@@ -13,8 +13,10 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func statusCommand(c *cli) *cobra.Command {
@@ -93,11 +95,43 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Resume\tresuming %s after a full reboot failed %s\n", short(s.Resume.Root),
 			countText(s.Resume.Attempts, "time", "times"))
 	}
-	if s.Last != nil {
-		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)
+	if s.Refused != nil {
+		fmt.Fprintf(w, "Last check\t%s: %s\n", s.Refused.At.Format("2006-01-02 15:04:05"), s.Refused.Reason)
 	}
-	healthText(w, s.Health)
-	healthText(w, s.Unhealthy)
+	if s.Last != nil {
+		fmt.Fprintf(w, "Last switch\t%s\n", lastText(*s.Last))
+	}
+	for _, h := range []*trial.Report{s.Health, s.Unhealthy} {
+		if reportMatters(s, h) {
+			healthText(w, h)
+		}
+	}
+}
+
+// lastText returns how a switch ended: to which root, when, why, and where the host went.
+func lastText(r record.Result) string {
+	text := fmt.Sprintf("to %s (%s): %s", short(r.Target), r.At.Format("2006-01-02 15:04:05"), r.Outcome)
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	if r.Back != "" {
+		text += "; the host rolled back to " + short(r.Back)
+	}
+	return text
+}
+
+// reportMatters reports whether a report of the health gate says something about now: it is about the root that runs,
+// or about the one that the last switch was to. While a root is tried, a report from before the switch says nothing.
+func reportMatters(s agent.Status, h *trial.Report) bool {
+	switch {
+	case h == nil:
+		return false
+	case s.Phase == record.PhaseTrying && s.Switch != nil:
+		return h.Root == s.Switch.Target && h.Report.At.After(s.Switch.At)
+	case s.Last != nil && s.Last.Outcome == level.Unhealthy && s.Last.Target == h.Root:
+		return true
+	}
+	return h.Root == s.Booted.Root
 }
 
 // rootsText writes the roots that the host knows, each in one state: what the operator left or what was given up is not
@@ -115,7 +149,12 @@ func rootsText(w io.Writer, s agent.Status) {
 		if s.Bad[id].RolledBack {
 			label = "Left"
 		}
-		fmt.Fprintf(w, "%s\t%s, %s: %s\n", label, short(id), s.Bad[id].At.Format("2006-01-02 15:04"), s.Bad[id].Reason)
+		removed := ""
+		if slices.Contains(s.Removed, id) {
+			removed = " (removed)"
+		}
+		fmt.Fprintf(w, "%s\t%s, %s: %s%s\n", label, short(id), s.Bad[id].At.Format("2006-01-02 15:04"),
+			s.Bad[id].Reason, removed)
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.NotReached)) {
 		if _, bad := s.Bad[id]; !bad {
@@ -165,6 +204,7 @@ func switchText(w io.Writer, s agent.Status) {
 		by = " by " + s.Switch.Deadline.Format(clock)
 	}
 	fmt.Fprintf(w, "Trying\t%s (%s); if it is not good%s, %s\n", to, verbText(s.Switch.Verb), by, end)
+	fmt.Fprintf(w, "\tits health is not judged yet\n")
 	if len(s.Starting) > 0 {
 		fmt.Fprintf(w, "\tstill starting: %s\n", strings.Join(s.Starting, " "))
 	}

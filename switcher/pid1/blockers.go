@@ -22,12 +22,17 @@ type UnitStop struct {
 	Type string `json:"type,omitempty"`
 	// Killed is whether SIGKILL follows when the timeout has passed.
 	Killed bool `json:"killed"`
+	// Default is whether the timeout is the default of systemd: it says nothing about the unit.
+	Default bool `json:"default,omitempty"`
 }
 
 // Blocker is a unit that may hold up a shutdown, and why.
 type Blocker struct {
 	Unit   string `json:"unit"`
 	Reason string `json:"reason"`
+	// Default is whether only the default stop timeout of systemd is longer than the deadline. Most such units stop at
+	// once.
+	Default bool `json:"default,omitempty"`
 }
 
 // troublemakers are units that are known to hold up shutdowns, by patterns of their names. Encrypted disks are not
@@ -60,7 +65,8 @@ func Blockers(units []UnitStop, deadline time.Duration) []Blocker {
 	var found []Blocker
 	for _, u := range units {
 		if reason := u.blocks(deadline); reason != "" {
-			found = append(found, Blocker{u.Name, reason})
+			onlyDefault := u.Default && u.Killed && reason == u.tooLong(deadline)
+			found = append(found, Blocker{u.Name, reason, onlyDefault})
 		}
 	}
 	return found
@@ -80,11 +86,16 @@ func (u UnitStop) blocks(deadline time.Duration) string {
 	case u.Timeout < 0:
 		return "it has no stop timeout (TimeoutStopSec=infinity)"
 	case u.Timeout > deadline:
-		return fmt.Sprintf("it may take %v to stop, and the shutdown has %v", u.Timeout, deadline)
+		return u.tooLong(deadline)
 	case !u.Killed:
 		return "it is not killed when it does not stop (SendSIGKILL=no)"
 	}
 	return ""
+}
+
+// tooLong returns the reason for a timeout that is longer than the deadline.
+func (u UnitStop) tooLong(deadline time.Duration) string {
+	return fmt.Sprintf("it may take %v to stop, and the shutdown has %v", u.Timeout, deadline)
 }
 
 // UnitStops returns how the active services and mounts will stop. The agent's own units are left out: they stop on
@@ -96,6 +107,7 @@ func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 		if err != nil {
 			return fmt.Errorf("cannot list the units: %w", err)
 		}
+		standard, _ := conn.GetManagerProperty("DefaultTimeoutStopUSec") // "@t 90000000"
 		for _, u := range units {
 			kind := map[string]string{".service": "Service", ".mount": "Mount"}[path.Ext(u.Name)]
 			if kind == "" || strings.HasPrefix(u.Name, "updatectl") {
@@ -105,7 +117,9 @@ func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 			if err != nil {
 				continue // it is gone by now
 			}
-			stops = append(stops, unitStop(u.Name, kind, properties))
+			stop := unitStop(u.Name, kind, properties)
+			stop.Default = kind == "Service" && standard == fmt.Sprintf("@t %d", stop.Timeout.Microseconds())
+			stops = append(stops, stop)
 		}
 		return nil
 	})

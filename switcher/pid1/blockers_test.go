@@ -34,6 +34,18 @@ func TestBlockers(t *testing.T) {
 	}
 }
 
+// TestBlockersByDefault: a unit that only has the default timeout is told apart from one that sets its own.
+func TestBlockersByDefault(t *testing.T) {
+	found := Blockers([]UnitStop{
+		{Name: "a.service", Timeout: time.Minute, Killed: true, Default: true},
+		{Name: "b.service", Timeout: time.Minute, Killed: true},
+		{Name: "docker.service", Timeout: time.Minute, Killed: true, Default: true},
+	}, time.Second)
+	if len(found) != 3 || !found[0].Default || found[1].Default || found[2].Default {
+		t.Errorf("Blockers = %+v", found)
+	}
+}
+
 // TestBlockersOrder: what may hold up a shutdown longest comes first.
 func TestBlockersOrder(t *testing.T) {
 	var order []string
