@@ -40,14 +40,14 @@ func (a *Agent) GC(ctx context.Context, o GCOptions) (Collected, error) {
 		if err != nil {
 			return Collected{}, err
 		}
-		return a.planGC(f, rec, o)
+		return planGC(a, f, rec, o)
 	}
 	s, err := a.begin(ctx, "gc", false)
 	defer s.close()
 	if err != nil && !errors.Is(err, transition.ErrSwitch) {
 		return Collected{}, err
 	}
-	left, err := a.leftRoots(s.facts, s.rec, o)
+	left, err := leftRoots(a, s.facts, s.rec, o)
 	if err != nil {
 		return Collected{}, err
 	}
@@ -56,11 +56,11 @@ func (a *Agent) GC(ctx context.Context, o GCOptions) (Collected, error) {
 }
 
 // planGC returns what GC would remove, without the live patches.
-func (a *Agent) planGC(f facts.Facts, rec *record.Record, o GCOptions) (Collected, error) {
+func planGC(a *Agent, f facts.Facts, rec *record.Record, o GCOptions) (Collected, error) {
 	plan := Collected{DryRun: true}
-	keep, err := a.neededRoots(f, rec)
+	keep, err := neededRoots(a, f, rec)
 	if err == nil {
-		plan.Left, err = a.leftRoots(f, rec, o)
+		plan.Left, err = leftRoots(a, f, rec, o)
 	}
 	if err != nil {
 		return plan, err
@@ -71,7 +71,7 @@ func (a *Agent) planGC(f facts.Facts, rec *record.Record, o GCOptions) (Collecte
 
 // leftRoots returns the complete roots with an /etc that a person may want back: they ran here, nothing needs them, and
 // they were not given up. With o.All, there are none.
-func (a *Agent) leftRoots(f facts.Facts, rec *record.Record, o GCOptions) ([]string, error) {
+func leftRoots(a *Agent, f facts.Facts, rec *record.Record, o GCOptions) ([]string, error) {
 	if o.All {
 		return nil, nil
 	}
@@ -79,7 +79,7 @@ func (a *Agent) leftRoots(f facts.Facts, rec *record.Record, o GCOptions) ([]str
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for roots that were left: %w", err)
 	}
-	needed, err := a.neededRoots(f, rec)
+	needed, err := neededRoots(a, f, rec)
 	var left []string
 	for _, etc := range etcs {
 		id := filepath.Base(filepath.Dir(etc))
@@ -93,7 +93,7 @@ func (a *Agent) leftRoots(f facts.Facts, rec *record.Record, o GCOptions) ([]str
 }
 
 // neededRoots returns the roots that gc must not touch.
-func (a *Agent) neededRoots(f facts.Facts, rec *record.Record) ([]string, error) {
+func neededRoots(a *Agent, f facts.Facts, rec *record.Record) ([]string, error) {
 	keep := rec.Needed(f.Root)
 	if !a.Machine.Running {
 		return keep, nil
@@ -104,7 +104,7 @@ func (a *Agent) neededRoots(f facts.Facts, rec *record.Record) ([]string, error)
 
 // gc removes the roots that nothing needs but those in left, and what only they need.
 func (a *Agent) gc(f facts.Facts, rec *record.Record, left ...string) (store.GCReport, error) {
-	keep, err := a.neededRoots(f, rec)
+	keep, err := neededRoots(a, f, rec)
 	if err != nil {
 		return store.GCReport{}, err
 	}

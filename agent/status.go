@@ -97,8 +97,8 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{
 		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned,
-		Refused: a.Records.Refused(), NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last, Resume: rec.Resume,
-		Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
+		Refused: a.Records.Refused(), NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last,
+		Resume: rec.Resume, Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
 	}
 	for _, id := range slices.Sorted(maps.Keys(rec.Bad)) {
 		if _, err := a.Machine.Trees.Root(id); err != nil {

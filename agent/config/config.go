@@ -28,6 +28,10 @@ import (
 // ErrConfig means that the configuration cannot be used as it is.
 var ErrConfig = errors.New("the configuration is not valid")
 
+// ErrUnreadable means that a file is missing, is not TOML, or has a value of a wrong type. It is an ErrConfig, and what
+// else the file would set is unknown.
+var ErrUnreadable = fmt.Errorf("%w", ErrConfig)
+
 // Config is what the operator wants. Its TOML form is documented in configs/updatectl.toml.
 type Config struct {
 	Source struct {
@@ -166,15 +170,19 @@ var errUnknownKey = errors.New("unknown key")
 func loadFiles(files []string, lenient bool) (Config, error) {
 	c := Default()
 	c.LivePatch.Deadline = 0
+	var faults []error
 	for _, f := range files {
 		if err := c.readFile(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
-			return c, err
+			faults = append(faults, err)
 		}
+	}
+	if slices.ContainsFunc(faults, func(err error) bool { return !errors.Is(err, errUnknownKey) }) {
+		return c, errors.Join(faults...) // what a missing file sets may be what another one needs
 	}
 	if c.LivePatch.Deadline == 0 { // no file sets it, so the default fits into a short [health] deadline
 		c.LivePatch.Deadline = min(livePatchDeadline, c.Health.Deadline/2)
 	}
-	return c, c.validate()
+	return c, errors.Join(append(faults, c.validate())...)
 }
 
 // LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, and whole files that are
@@ -212,9 +220,9 @@ func (c *Config) readFile(file string) error {
 	text, err := durable.ReadRegular(file, maxConfig)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s does not exist", ErrConfig, file)
+		return fmt.Errorf("%w: %s does not exist", ErrUnreadable, file)
 	case errors.Is(err, durable.ErrNotRegular), errors.Is(err, durable.ErrTooLarge):
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
 	case err != nil:
 		return fmt.Errorf("cannot read the configuration: %w", err)
 	}
@@ -232,7 +240,7 @@ func (c *Config) decode(file, text string) error {
 	c.Verify.Key, c.Verify.Identity = nil, nil
 	meta, err := toml.Decode(text, c)
 	if err != nil {
-		return fmt.Errorf("%w: %s%s", ErrConfig, file, complaint(err))
+		return fmt.Errorf("%w: %s%s%s", ErrUnreadable, file, complaint(err), quotesMissing(text, err))
 	}
 	c.inherit(keys, identities, meta)
 	c.notePlaces(file, text, meta)
@@ -272,6 +280,24 @@ func (c *Config) notePlaces(file, text string, meta toml.MetaData) {
 
 // errorAtLine matches an error of the TOML library that has its position only in the text.
 var errorAtLine = regexp.MustCompile(`(?s)^toml: line (\d+)(?: \(last key "([^"]*)"\))?: (.*)$`)
+
+// bareDuration matches a line with a duration that lacks its quotes.
+var bareDuration = regexp.MustCompile(`=\s*([0-9.]+(?:ns|us|ms|s|m|h|d)[0-9a-z.]*)\s*(?:#.*)?$`)
+
+// quotesMissing returns the end of an error of the TOML library: what to write if its line has a bare duration, or "".
+func quotesMissing(text string, err error) string {
+	var parse toml.ParseError
+	if !errors.As(err, &parse) {
+		return ""
+	}
+	lines := strings.Split(text, "\n")
+	if n := parse.Position.Line; n >= 1 && n <= len(lines) {
+		if m := bareDuration.FindStringSubmatch(strings.TrimSpace(lines[n-1])); m != nil {
+			return fmt.Sprintf("; durations are quoted: %q", m[1])
+		}
+	}
+	return ""
+}
 
 // complaint returns an error of the TOML library as ":LINE: KEY: what is wrong", to follow the name of the file.
 func complaint(err error) string {

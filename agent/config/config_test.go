@@ -56,6 +56,10 @@ func TestConfigComplaints(t *testing.T) {
 		"wrong type":        {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
 		"bad duration": {"[health]\ndeadline = '5 parsecs'\n",
 			"updatectl.toml:2: health.deadline: time: unknown unit"},
+		"bare duration": {"[health]\ndeadline = 5m # minutes\n", "; durations are quoted: \"5m\""},
+		"two faults": {"[health]\nlevel = 3\n[switch]\nlevel = 'x'\n",
+			"unknown key health.level; known here: deadline, check-deadline, settle, active, ports, reachable, ignore\n" +
+				"the configuration is not valid: "},
 		"zero duration": {"[health]\ndeadline = '0s'\n", "more than zero"},
 		"mirror": {"[source]\nmirrors = ['mirror.example.org/os', 'oci:/mnt/usb:stable']\n",
 			"[source] mirrors: bad image reference \"mirror.example.org/os\""},

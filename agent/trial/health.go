@@ -70,7 +70,8 @@ func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (h
 		}
 	}
 	t.Log.Info("the health checks are done", zap.String("root", f.Root), zap.Bool("healthy", report.Healthy()),
-		zap.Int("checks", len(report.Results)), zap.Duration("took", report.Took.Round(100*time.Millisecond)), zap.String("reason", report.Reason()))
+		zap.Int("checks", len(report.Results)), zap.Duration("took", report.Took.Round(100*time.Millisecond)),
+		zap.String("reason", report.Reason()))
 	return report, nil
 }
 

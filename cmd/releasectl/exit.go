@@ -58,6 +58,7 @@ var hints = []struct {
 	err  error
 	text string
 }{
+	{sign.ErrNoKey, "name the file with the private key; `openssl genpkey -algorithm ed25519` makes one"},
 	{sign.ErrKey, "the password of a key made by cosign is taken from COSIGN_PASSWORD, or asked for on a terminal"},
 	{verify.ErrKey, `"cosign public-key --key FILE" prints the public half of a key`},
 	{publish.ErrIdentity, "say where the image will be, with --identity host/repository"},
@@ -74,6 +75,7 @@ var hints = []struct {
 	{syscall.ENOSPC, "free some space, or write somewhere else"},
 	{syscall.EDQUOT, "raise the quota, free some space, or write somewhere else"},
 	{source.ErrAuth, `log in with "podman login" or "docker login"`},
+	{source.ErrNoTag, `check the tag; "releasectl pack" and "releasectl release new" write one`},
 	{source.ErrNotFound, "check the name and the tag; has the image been pushed?"},
 	{source.ErrNoLayout, "check the path; is what it lies on mounted?"},
 	{source.ErrUnreachable,

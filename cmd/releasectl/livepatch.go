@@ -24,7 +24,7 @@ func newLivePatch(out *output) *cobra.Command {
 func newAddLivePatch(out *output) *cobra.Command {
 	var p release.LivePatch
 	c := &cobra.Command{
-		Use:   "add [flags] oci:DIR[:TAG] FILE.ko",
+		Use:   "add [flags] [oci:]DIR[:TAG] FILE.ko",
 		Short: "Add a live patch for one build of a kernel",
 		Long: `Pack a kernel module as a live patch and add it to a release in an OCI layout.
 A release may list live patches only: hosts then keep their image.

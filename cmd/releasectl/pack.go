@@ -37,7 +37,7 @@ type packLayer struct {
 func newPack(out *output) *cobra.Command {
 	var r publish.Recipe
 	c := &cobra.Command{
-		Use:   "pack [flags] ROOT oci:DIR[:TAG]",
+		Use:   "pack [flags] ROOT [oci:]DIR[:TAG]",
 		Short: "Pack a root directory, or a tar file of one, into an image",
 		Long: `Pack a root directory, or an uncompressed tar file of one, into an image in an
 OCI layout directory, which is made if it does not exist. The tag is "latest"

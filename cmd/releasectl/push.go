@@ -24,7 +24,7 @@ type pushAnswer struct {
 func newPush(out *output) *cobra.Command {
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "push [flags] oci:DIR[:TAG] REFERENCE",
+		Use:   "push [flags] [oci:]DIR[:TAG] REFERENCE",
 		Short: "Copy an image or a release with its signatures to a registry",
 		Long: `Copy an image, an index or a release from an OCI layout directory to
 host/repository:TAG, or to another layout, oci:DIR:TAG, with the signatures

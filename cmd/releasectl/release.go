@@ -53,7 +53,7 @@ func newReleaseNew(out *output) *cobra.Command {
 	var h release.Header
 	var expires, rollout string
 	c := &cobra.Command{
-		Use:   "new [flags] oci:DIR[:TAG]",
+		Use:   "new [flags] [oci:]DIR[:TAG]",
 		Short: "Begin a release",
 		Long: `Begin a release in an OCI layout directory, which is made if it does not exist.
 The tag is "latest" if none is given. --version, --sequence and --expires are
@@ -124,7 +124,7 @@ func newAddImage(out *output) *cobra.Command {
 	var n publish.NewImage
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "image [flags] oci:DIR[:TAG] IMAGE",
+		Use:   "image [flags] [oci:]DIR[:TAG] IMAGE",
 		Short: "Add an image, or all images of an index, and copy them",
 		Long: `Add an image to a release in an OCI layout, and copy it there. IMAGE is
 host/repository:TAG or oci:DIR:TAG. Its platform is read from its configuration.
@@ -163,7 +163,7 @@ that the image becomes. A host that gets another digest refuses the image.`,
 func newAddDelta(out *output) *cobra.Command {
 	var o publish.Options
 	c := &cobra.Command{
-		Use:   "delta [flags] oci:DIR[:TAG] DELTA",
+		Use:   "delta [flags] [oci:]DIR[:TAG] DELTA",
 		Short: "Add a delta, and copy it to the layout",
 		Long: `Add a delta to a release in an OCI layout, and copy it there. DELTA is
 host/repository:TAG or oci:DIR:TAG of an artifact of the type

@@ -64,8 +64,9 @@ A signing key is made with "cosign generate-key-pair" or with
 	root.SetUsageTemplate(usage.Template(root))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage.FlagError(err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Flags().Bool("version", false, "version for releasectl") // without -v, which is --verbose of updatectl
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`FORMAT` of the answer: text or json")
-	root.PersistentFlags().BoolVar(&out.quiet, "quiet", false, "print the answer and errors only")
+	root.PersistentFlags().BoolVarP(&out.quiet, "quiet", "q", false, "print the answer and errors only")
 	usage.Group(root, newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out),
 		newVersion(out))
 	return root

@@ -26,7 +26,8 @@ func interruptionOf(command string) error {
 		return advised{interruption("interrupted; an image that is not complete is not kept"),
 			"run the same command again; `updatectl status` shows what is staged, and whether a switch is under way"}
 	case "updatectl rollback":
-		return advised{errInterrupted, "`updatectl status` shows whether the host rolls back; if not, run the same command again"}
+		return advised{errInterrupted,
+			"`updatectl status` shows whether the host rolls back; if not, run the same command again"}
 	case "updatectl confirm":
 		return advised{interruption("interrupted; the running root is not judged"),
 			"run the same command again; a root that is still being tried is rolled back at its deadline"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -25,10 +26,10 @@ func configCommand(c *cli) *cobra.Command {
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a, err := c.agent()
-			if err != nil {
-				return err
+			if err == nil || errors.Is(err, config.ErrConfig) && !errors.Is(err, config.ErrUnreadable) {
+				err = errors.Join(err, a.CheckConfig())
 			}
-			if err := a.CheckConfig(); err != nil {
+			if err != nil {
 				return err
 			}
 			return c.print("config.check", a.Config, func(w io.Writer) {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
-	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -20,7 +19,9 @@ import (
 func TestReportsThatMatter(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	report := func(root string, at time.Time) *trial.Report {
-		return &trial.Report{Root: root, Report: health.Report{At: at}}
+		r := &trial.Report{Root: root}
+		r.Report.At = at
+		return r
 	}
 	trying := agent.Status{Phase: record.PhaseTrying, Booted: agent.RootStatus{Root: "v2"},
 		Switch: &agent.SwitchStatus{Target: "v2", At: now}}
@@ -60,8 +61,8 @@ func TestLastText(t *testing.T) {
 // TestSlowText: the unit that is slow is not lost among those with the default timeout.
 func TestSlowText(t *testing.T) {
 	var out bytes.Buffer
-	slowText(&out, []pid1.Blocker{{Unit: "a.service", Reason: "long", Default: true}, {Unit: "db.service", Reason: "longer"},
-		{Unit: "b.service", Reason: "long", Default: true}})
+	slowText(&out, []pid1.Blocker{{Unit: "a.service", Reason: "long", Default: true},
+		{Unit: "db.service", Reason: "longer"}, {Unit: "b.service", Reason: "long", Default: true}})
 	want := "Slow\tdb.service: longer\n" +
 		"Slow\t2 units only by systemd's default stop timeout, which is longer than [switch] shutdown-deadline\n"
 	if out.String() != want {

@@ -157,7 +157,7 @@ func findTag(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, erro
 			return d, nil
 		}
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has no tag %q", ErrNotFound, tag)
+	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has no tag %q", ErrNoTag, tag)
 }
 
 // onlyImage returns the image of a layout that has only one.

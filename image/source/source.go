@@ -25,6 +25,8 @@ var (
 	ErrSource = errors.New("source failed")
 	// ErrNotFound means that the source answered, and does not have that tag or content.
 	ErrNotFound = sourceError("not found", ErrSource)
+	// ErrNoTag means that a layout does not have that tag; it is an ErrNotFound.
+	ErrNoTag = sourceError("not found", ErrNotFound)
 	// ErrUnreachable means that the source did not answer, or that its answer was wrong or incomplete.
 	ErrUnreachable = sourceError("not reachable", ErrSource)
 	// ErrAuth means that the source refused access, or requires a login.
