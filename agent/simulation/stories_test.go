@@ -153,3 +153,18 @@ func TestCancelledWhileArming(t *testing.T) {
 		t.Error("the guard cancelled nothing: this shows nothing")
 	}
 }
+
+// TestRollbackIsWanted: a root that somebody rolled back to is kept although it is unhealthy, unless the host is cut
+// off.
+func TestRollbackIsWanted(t *testing.T) {
+	for ill, want := range map[Illness]string{Fails: "v1", CutsNetwork: "v2"} {
+		m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+			m.Infect("v1", ill)
+			m.RollBack("v1").Wait()
+			m.rest()
+			m.Heal()
+			m.CheckRest()
+		})
+		expect(t, m, want)
+	}
+}

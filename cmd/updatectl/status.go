@@ -56,7 +56,7 @@ func timesText(n int) string {
 
 func statusText(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
-	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
+	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot && s.Switch == nil {
 		fmt.Fprintf(w, "\ta full reboot landed here; `updatectl apply` continues from %s\n", short(s.Good[0].Root))
 	}
 	fmt.Fprintf(w, "Phase\t%s\n", phaseText(s))
