@@ -172,6 +172,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	}
 	defer next.Close()
 	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
+	in.Host = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {
