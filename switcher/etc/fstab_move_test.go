@@ -38,14 +38,14 @@ func TestMoveFstab(t *testing.T) {
 		"bind by automount": {"/opt/d /mnt none bind,x-systemd.automount",
 			host + "/opt/d /mnt none bind,x-systemd.automount", "/opt/d"},
 
-		"loop image":          {"/images/x.img /mnt/x ext4 loop 0 0", host + "/images/x.img /mnt/x ext4 loop 0 0", "/images/x.img"},
+		"loop image":          {"/i/x.img /mnt ext4 loop 0 0", host + "/i/x.img /mnt ext4 loop 0 0", "/i/x.img"},
 		"loop image, no word": {"/x.iso /mnt/x auto ro", host + "/x.iso /mnt/x auto ro", "/x.iso"},
 		"loop image on state": {"/srv/x.img /mnt/x ext4 loop", "", ""},
 
 		"overlay": {"overlay /mnt/o overlay lowerdir=/usr/share/a:/srv/b,upperdir=/opt/u,workdir=/opt/w",
 			off + "overlay /mnt/o overlay lowerdir=/usr/share/a:/srv/b,upperdir=/opt/u,workdir=/opt/w", "/usr/share/a"},
 		"overlay on state": {"overlay /mnt/o overlay lowerdir=/srv/l,upperdir=/srv/u,workdir=/srv/w", "", ""},
-		"union":            {"/opt/a:/srv/b /pool fuse.mergerfs defaults", off + "/opt/a:/srv/b /pool fuse.mergerfs defaults", "/opt/a"},
+		"union":            {"/opt/a:/srv/b /pool fuse.mergerfs", off + "/opt/a:/srv/b /pool fuse.mergerfs", "/opt/a"},
 		"union of disks":   {"/data*:/srv/b /pool fuse.mergerfs defaults", "", ""},
 		"fuse by device":   {"/dev/sdb1 /mnt fuse.exfat defaults", "", ""},
 
