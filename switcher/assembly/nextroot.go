@@ -162,7 +162,7 @@ func (n Next) joinImage() error {
 	if err != nil {
 		return err
 	}
-	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
+	if err := n.mountEtc(); err != nil {
 		return err
 	}
 	if err := n.mountTmp(); err != nil {
@@ -180,6 +180,20 @@ func (n Next) joinImage() error {
 		return err
 	}
 	return n.carryModules()
+}
+
+// mountEtc mounts the root's /etc. That lies on /var, but the flags of a hardened /var are not for it: /etc has scripts,
+// such as those in cron.daily, and the root itself restricts nothing.
+func (n Next) mountEtc() error {
+	etc, err := mount.Clone(n.Etc, false)
+	if err != nil {
+		return err
+	}
+	defer etc.Close()
+	if err := etc.AllowAll(); err != nil {
+		return err
+	}
+	return etc.Attach(assembly + "/etc")
 }
 
 // Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc.

@@ -127,6 +127,17 @@ func (t *Tree) SetReadOnly(ro bool) error {
 	return nil
 }
 
+// AllowAll clears the flags of the mount at the tree's root that restrict its files: noexec, nosuid, nodev and
+// nosymfollow.
+func (t *Tree) AllowAll() error {
+	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV |
+		unix.MOUNT_ATTR_NOSYMFOLLOW}
+	if err := unix.MountSetattr(int(t.file.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("cannot clear the mount's noexec, nosuid and nodev flags: %w", err)
+	}
+	return nil
+}
+
 // Detach unmounts everything at path and below it, however many mounts are stacked there. It is no error if nothing is
 // mounted.
 func Detach(path string) error {
