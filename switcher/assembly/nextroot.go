@@ -30,8 +30,8 @@ type Next struct {
 	CFS, Objects, Graft, Etc string
 	// Persist lists the state paths, which are carried over with everything mounted below them.
 	Persist []string
-	// Fstab lists the mount points in the fstab of the new root.
-	Fstab []string
+	// Fstab lists the mount points in the fstab of the new root, and Automounts those that are mounted on first use.
+	Fstab, Automounts []string
 	// ImageOwned lists paths below a state path that come from the image because they describe it, such as the package
 	// database.
 	ImageOwned []string
@@ -182,8 +182,8 @@ func (n Next) joinImage() error {
 	return n.carryModules()
 }
 
-// mountEtc mounts the root's /etc. That lies on /var, but the flags of a hardened /var are not for it: /etc has scripts,
-// such as those in cron.daily, and the root itself restricts nothing.
+// mountEtc mounts the root's /etc. That lies on /var, but the flags of a hardened /var are not for it: /etc has
+// scripts, such as those in cron.daily.
 func (n Next) mountEtc() error {
 	etc, err := mount.Clone(n.Etc, false)
 	if err != nil {
@@ -196,13 +196,28 @@ func (n Next) mountEtc() error {
 	return etc.Attach(assembly + "/etc")
 }
 
-// Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc.
-func (n Next) Mounts(image string) []string {
+// Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc and from what the
+// root mounts without us.
+func (n Next) Mounts(image string) ([]string, error) {
 	paths := []string{n.HostMount}
+	known := n.known(slices.Concat(unitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
 	for _, p := range n.Persist {
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
-			paths = append(paths, p)
+		if st, err := os.Stat(p); err != nil || !st.IsDir() {
+			continue
 		}
+		if left, err := n.leftToRoot(p, known); err != nil || left {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		paths = append(paths, p)
+		below, err := mountsBelow(p)
+		if err != nil {
+			return nil, err
+		}
+		carry, _ := sortMounts(below, p, p, known)
+		paths = append(paths, slices.DeleteFunc(carry, known.names)...)
 	}
 	for _, p := range n.ImageOwned {
 		if rootfs.Dir(image).HasDir(p) {
@@ -215,7 +230,7 @@ func (n Next) Mounts(image string) []string {
 	if n.needsModules(image) {
 		paths = append(paths, n.modules())
 	}
-	return paths
+	return paths, nil
 }
 
 // byDepth returns the state paths in an order in which /var comes before /var/log.
@@ -230,6 +245,10 @@ func (n Next) byDepth() []string {
 func (n Next) carryState(p, image string) error {
 	if st, err := os.Stat(p); err != nil || !st.IsDir() {
 		return nil // the host has no such state
+	}
+	known := n.known(unitDirsIn(assembly)...)
+	if left, err := n.leftToRoot(p, known); err != nil || left {
+		return err
 	}
 	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
 		return err // a network file system, unmounted by now: the new root mounts it from fstab
@@ -248,7 +267,7 @@ func (n Next) carryState(p, image string) error {
 	if err := cloneTo(p, at, true); err != nil {
 		return err
 	}
-	return dropGrafted(at)
+	return dropUnwanted(at, p, known)
 }
 
 // seedState seeds the host's p with what the image has there.
@@ -299,23 +318,6 @@ func placeInRoot(p string) (string, error) {
 		return "", fmt.Errorf("cannot make the mount point %s: %w", p, err)
 	}
 	return at, nil
-}
-
-// dropGrafted unmounts what the running image root has mounted in the state at this path: the next root mounts its own,
-// and mounts of former roots would pile up.
-func dropGrafted(at string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
-	if err != nil {
-		return fmt.Errorf("cannot read the mounts: %w", err)
-	}
-	for _, m := range slices.Backward(mounts) {
-		if strings.HasPrefix(m.Source, switcher.SourcePrefix) {
-			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("cannot unmount %s: %w", m.Mountpoint, err)
-			}
-		}
-	}
-	return nil
 }
 
 // ownedPaths are the paths below the state that come from the image.
@@ -449,8 +451,12 @@ func (n Next) joinHost() error {
 	if err := root.Attach(assembly); err != nil {
 		return err
 	}
+	known := n.known(unitDirsIn(assembly)...)
 	for _, p := range n.byDepth() {
 		at := filepath.Join(assembly, p)
+		if known.mountsOnUse(p) || !isCarriedHere(p) {
+			continue // the host root mounts it itself
+		}
 		if same, err := sameDirectory(p, at); err != nil || same {
 			if err != nil {
 				return err
@@ -460,11 +466,22 @@ func (n Next) joinHost() error {
 		if err := cloneTo(p, at, true); err != nil {
 			return err
 		}
-		if err := errors.Join(dropGrafted(at), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+		if err := errors.Join(dropUnwanted(at, p, known), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isCarriedHere reports whether the running image root has the state path p from the host root: whether something is
+// mounted there. A network file system is unmounted by now, and an automount has nothing to carry.
+func isCarriedHere(p string) bool {
+	real, err := filepath.EvalSymlinks(p)
+	if err != nil {
+		return false
+	}
+	mounts, err := mountinfo.GetMounts(facts.MountedAt(real))
+	return err == nil && len(mounts) > 0 && mounts[len(mounts)-1].FSType != "autofs"
 }
 
 // sameDirectory reports whether both paths are the same directory, or one of them does not exist: there is nothing to

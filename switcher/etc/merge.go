@@ -128,6 +128,7 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	cur.noteAutomounts(in.Host.Kept)
 	next.replaceFstab(in.Host.DropSwapFiles)
 	if in.Old == "" {
 		cur.replaceFstab(in.Host.Move)

@@ -47,6 +47,18 @@ func (s *snapshot) replaceFstab(change func(fstab []byte) ([]byte, []string)) {
 	}
 }
 
+// noteAutomounts notes the state paths that a root mounts on first use, and mount points below them: these are not
+// carried over.
+func (s *snapshot) noteAutomounts(kept []string) {
+	_, automounts := FstabMountPoints(bytes.NewReader(s.text["fstab"]))
+	for _, point := range automounts {
+		if slices.ContainsFunc(kept, func(k string) bool { return isUnder(point, k) }) {
+			s.notes = append(s.notes, fmt.Sprintf("fstab: %s is mounted on first use (x-systemd.automount): the new root "+
+				"mounts it itself", point))
+		}
+	}
+}
+
 // changeLines calls change for each line, with the mount points that have a line of their own, and puts together what
 // it returns: the new text of the line, and a note, "" for a line that stays.
 func (h HostSources) changeLines(fstab []byte, change func(l fstabLine, own []string) (text, note string)) (
@@ -155,6 +167,12 @@ func parseFstabLine(text string) (fstabLine, bool) {
 		l.options = fields[3]
 	}
 	return l, true
+}
+
+// isAutomount reports whether systemd mounts the line on first use (systemd.mount(5)).
+func (l fstabLine) isAutomount() bool {
+	return slices.Contains(strings.Split(l.options, ","), "x-systemd.automount") ||
+		slices.Contains(strings.Split(l.options, ","), "comment=systemd.automount")
 }
 
 // layered reports whether the line joins several directories, which its source or its options name.
