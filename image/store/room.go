@@ -21,7 +21,7 @@ const (
 	checkedFiles = 64
 )
 
-// room is what a file system has, in bytes and inodes. One that allocates inodes as it needs them has no number of them.
+// room is what a file system has, in bytes and inodes. One that makes inodes as it needs them says that it has none.
 type room struct{ bytes, free, inodes, freeInodes uint64 }
 
 // lacks returns why need bytes must not be written there, "" if they may.
