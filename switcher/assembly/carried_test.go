@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -300,4 +301,39 @@ func inGroupOfItsOwn(do func()) error {
 	}
 	do()
 	return unix.Setpgid(0, before)
+}
+
+// TestUnmountedStateIsLeftToTheRoot: a state path that the new root mounts, by fstab or by a unit, and that is not
+// mounted any more, is not carried over as the empty directory below the mount.
+func TestUnmountedStateIsLeftToTheRoot(t *testing.T) {
+	state := t.TempDir()
+	for name, c := range map[string]struct {
+		fstab []string
+		unit  bool
+		want  bool // carried
+	}{
+		"a directory":      {nil, false, true},
+		"in fstab":         {[]string{state}, false, false},
+		"by a native unit": {nil, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testRoot(t, state[1:]+"/", "host/")
+			n.Persist, n.HostMount, n.Fstab = []string{state}, "/host", c.fstab
+			if c.unit {
+				units := filepath.Join(n.Etc, "systemd/system")
+				unit := filepath.Join(units, unit.UnitNamePathEscape(state)+".mount")
+				if err := errors.Join(os.MkdirAll(units, 0o755), os.WriteFile(unit, nil, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			inOwnNamespace(t, func() {
+				if err := Arm(n); err != nil {
+					t.Error(err)
+				}
+				if got, err := mount.IsMountPoint(filepath.Join(switcher.NextRoot, state)); err != nil || got != c.want {
+					t.Errorf("carried: %v, %v; want %v", got, err, c.want)
+				}
+			})
+		})
+	}
 }

@@ -243,15 +243,17 @@ func (n Next) byDepth() []string {
 // carryState mounts the host's p, with everything mounted below it, at the same path of the new root. First it seeds
 // what the image has there.
 func (n Next) carryState(p, image string) error {
-	if st, err := os.Stat(p); err != nil || !st.IsDir() {
+	before, err := os.Stat(p)
+	if err != nil || !before.IsDir() {
 		return nil // the host has no such state
 	}
 	known := n.known(unitDirsIn(assembly)...)
 	if left, err := n.leftToRoot(p, known); err != nil || left {
 		return err
 	}
-	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
-		return err // a network file system, unmounted by now: the new root mounts it from fstab
+	named := slices.Contains(n.Fstab, p) || n.known(filepath.Join(assembly, "etc/systemd/system")).hasUnit(p, ".mount")
+	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && named {
+		return err // unmounted by now, as network file systems are: the new root mounts it
 	}
 	if err := n.seedState(p, image); err != nil {
 		return err
@@ -264,7 +266,22 @@ func (n Next) carryState(p, image string) error {
 	if same, err := sameDirectory(p, at); err != nil || same {
 		return err
 	}
-	if err := cloneTo(p, at, true); err != nil {
+	tree, err := mount.Clone(p, true)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	now, err := os.Stat(tree.Path())
+	if err != nil {
+		return fmt.Errorf("cannot look at the clone of %s: %w", p, err)
+	}
+	if !os.SameFile(before, now) { // systemd unmounts a nofail mount at any time: this is the directory below it
+		if named {
+			return nil
+		}
+		return fmt.Errorf("cannot carry %s over: it was unmounted meanwhile; add a line for it to /etc/fstab", p)
+	}
+	if err := tree.Attach(at); err != nil {
 		return err
 	}
 	return dropUnwanted(at, p, known)
