@@ -25,7 +25,7 @@ type knownMounts struct {
 
 // known returns what the root mounts without us. unitDirs lists where its unit files are.
 func (n Next) known(unitDirs ...string) knownMounts {
-	return knownMounts{slices.Concat(n.Fstab, n.Persist, []string{n.HostMount}), n.Automounts, unitDirs}
+	return knownMounts{slices.Concat(n.Fstab, n.Persist, n.hostMounts()), n.Automounts, unitDirs}
 }
 
 // unitDirsIn returns where the root at tree has unit files.

@@ -199,7 +199,7 @@ func (n Next) mountEtc() error {
 // Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc and from what the
 // root mounts without us.
 func (n Next) Mounts(image string) ([]string, error) {
-	paths := []string{n.HostMount}
+	paths := n.hostMounts()
 	known := n.known(slices.Concat(unitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
 	for _, p := range n.Persist {
 		if st, err := os.Stat(p); err != nil || !st.IsDir() {
@@ -387,7 +387,8 @@ func (all ownedPaths) close() {
 	}
 }
 
-// carryHost keeps the host root mounted, so that the host can roll back to it.
+// carryHost keeps the host root mounted, with its /usr if that has a file system of its own, so that the host can roll
+// back to it.
 func (n Next) carryHost() error {
 	running, err := facts.MountedRoot()
 	if err != nil {
@@ -396,19 +397,40 @@ func (n Next) carryHost() error {
 	if running != switcher.HostRoot {
 		return nil // the mount is below a state path and came with it
 	}
-	host, err := mount.Clone("/", false)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	if err := host.SetReadOnly(true); err != nil { // nobody may change it while an image runs
-		return err
-	}
 	at, err := placeInRoot(n.HostMount)
 	if err != nil {
 		return err
 	}
-	return host.Attach(at)
+	if err := cloneHost("/", at, true); err != nil { // nobody may change it while an image runs
+		return err
+	}
+	if separate, err := mount.IsMountPoint("/usr"); err != nil || !separate {
+		return err
+	}
+	return cloneHost("/usr", at+"/usr", true)
+}
+
+// hostMounts returns where the host root is mounted, and where its /usr is if that has a file system of its own.
+func (n Next) hostMounts() []string {
+	for _, usr := range []string{n.HostMount + "/usr", "/usr"} { // in an image root, and on the host root
+		if separate, err := mount.IsMountPoint(usr); err == nil && separate {
+			return []string{n.HostMount, n.HostMount + "/usr"}
+		}
+	}
+	return []string{n.HostMount}
+}
+
+// cloneHost mounts a clone of a file system of the host root, without those mounted below it, at another directory.
+func cloneHost(from, at string, ro bool) error {
+	tree, err := mount.Clone(from, false)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if err := tree.SetReadOnly(ro); err != nil {
+		return err
+	}
+	return tree.Attach(at)
 }
 
 // carryModules mounts the running kernel's modules, unless the image certainly has the modules of this build.
@@ -455,18 +477,18 @@ func (n Next) needsTmp() bool {
 	return !slices.Contains(n.Persist, "/tmp") && !slices.Contains(n.Fstab, "/tmp")
 }
 
-// joinHost mounts the host root at assembly, with the state paths that are separate mounts there.
+// joinHost mounts the host root at assembly, with the state paths that are separate mounts there, and with its /usr if
+// that is one: systemd does not mount that itself.
 func (n Next) joinHost() error {
-	root, err := mount.Clone(n.HostMount, false)
-	if err != nil {
+	if err := cloneHost(n.HostMount, assembly, false); err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := root.SetReadOnly(false); err != nil {
+	if separate, err := mount.IsMountPoint(n.HostMount + "/usr"); err != nil {
 		return err
-	}
-	if err := root.Attach(assembly); err != nil {
-		return err
+	} else if separate {
+		if err := cloneHost(n.HostMount+"/usr", assembly+"/usr", false); err != nil {
+			return err
+		}
 	}
 	known := n.known(unitDirsIn(assembly)...)
 	for _, p := range n.byDepth() {
