@@ -3,6 +3,9 @@
 package integration
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -86,5 +89,28 @@ func TestOrdinaryMounts(t *testing.T) {
 	same("host")
 	if got := h.Must(t, "cat", "/home/file", "/srv/lazy/file"); got != "home\nlazy" {
 		t.Errorf("on the host root, behind the automounts is %q", got)
+	}
+}
+
+// TestResumeWithStaleFstab: nobody looks at the fstab of the host root any more. A line in it that fails by now
+// sends the host root to emergency mode, and the last good root is resumed all the same.
+func TestResumeWithStaleFstab(t *testing.T) {
+	s := newSite(t, "stale")
+	s.settlesAtOnce()
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	fstab, err := os.OpenFile(filepath.Join(s.host.Disk(), "etc/fstab"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fstab.WriteString("tmpfs /mnt tmpfs gone=1 0 0\n")
+	if err := errors.Join(err, fstab.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.boots("systemctl", "reboot"); v.Booted.Root != s.roots["1"] || v.Phase != "good" {
+		t.Errorf("after a full reboot, status is %+v", v)
+	}
+	if console := s.host.Console(); !strings.Contains(console, "emergency") {
+		t.Errorf("the host root was not in emergency mode, so this shows nothing:\n%s", console)
 	}
 }
