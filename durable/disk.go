@@ -43,7 +43,8 @@ type Disk interface {
 	Glob(pattern string) ([]string, error)
 	// Reserve makes a file of size bytes, with its blocks allocated on the disk.
 	Reserve(name string, size int64) error
-	// Shrink cuts at most size bytes off the end of a file. It reports whether there were any to cut.
+	// Shrink cuts at most size bytes off the end of a file, and removes it when nothing is left, which frees its inode. It
+	// reports whether there was a file.
 	Shrink(name string, size int64) (bool, error)
 	// TryLock takes an exclusive lock, which ends with unlock or with the process, and writes note into the file. If
 	// another process holds the lock, unlock is nil and holder is the note of that process.
@@ -169,13 +170,16 @@ func (OS) Reserve(name string, size int64) error {
 // Shrink implements [Disk].
 func (OS) Shrink(name string, size int64) (bool, error) {
 	st, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return true, os.Truncate(name, max(0, st.Size()-size))
+	if st.Size() <= size {
+		return true, os.Remove(name)
+	}
+	return true, os.Truncate(name, st.Size()-size)
 }
 
 // TryLock implements [Disk] by flock(2): the kernel drops the lock with the process, so a killed one leaves none.

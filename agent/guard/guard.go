@@ -184,6 +184,7 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 		}
 	}
 	next := gd.Roots.Next(to, f)
+	next = gd.Machine.Trees.WithFstab(next, gd.Roots.EtcAt(next, f))
 	next.Seeded = to == f.Root
 	if to == switcher.HostRoot {
 		return &next, nil
@@ -191,7 +192,6 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 	if _, err := gd.Machine.Trees.Root(to); err != nil {
 		return nil, err
 	}
-	next.Fstab = gd.Machine.Trees.FstabPoints(next.Etc)
 	var err error
 	next.Owners, err = gd.Machine.Trees.EtcOwners(next, next.Etc)
 	return &next, err

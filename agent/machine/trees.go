@@ -50,8 +50,8 @@ type Trees interface {
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
-	// FstabPoints returns the mount points in the fstab of an /etc, none if it has no fstab.
-	FstabPoints(etc string) []string
+	// WithFstab returns next with the mount points in the fstab of /etc directories; one without an fstab has none.
+	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }
 
 // Graft is what a root gets from the host besides its image.
@@ -115,11 +115,12 @@ func (t hostTrees) Graft(g Graft) error {
 		return err
 	}
 	defer tree.Close()
-	n := g.Next
-	for _, dir := range append(g.Etcs, tree.Path()+"/etc") {
-		n.Fstab = append(n.Fstab, t.FstabPoints(dir)...)
+	n := t.WithFstab(g.Next, append(g.Etcs, tree.Path()+"/etc")...)
+	stay, err := n.Mounts(tree.Path())
+	if err != nil {
+		return err
 	}
-	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: n.Mounts(tree.Path())}
+	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay}
 	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
@@ -155,13 +156,17 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 	return o, err
 }
 
-func (hostTrees) FstabPoints(dir string) []string {
-	fstab, err := os.Open(filepath.Join(dir, "fstab"))
-	if err != nil {
-		return nil
+func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
+	for _, dir := range etcs {
+		fstab, err := os.Open(filepath.Join(dir, "fstab"))
+		if err != nil {
+			continue
+		}
+		points, automounts := etc.FstabMountPoints(fstab)
+		fstab.Close()
+		next.Fstab, next.Automounts = append(next.Fstab, points...), append(next.Automounts, automounts...)
 	}
-	defer fstab.Close()
-	return etc.FstabMountPoints(fstab)
+	return next
 }
 
 // open opens the pristine images, and calls do with their /etc directories while they are open.
@@ -172,6 +177,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	}
 	defer next.Close()
 	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
+	in.Host = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {

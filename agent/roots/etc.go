@@ -112,6 +112,17 @@ func (r *Roots) RestoreEtcs(f facts.Facts) {
 	}
 }
 
+// EtcAt returns where the /etc that a root starts with lies for this process.
+func (r *Roots) EtcAt(next assembly.Next, f facts.Facts) string {
+	switch {
+	case next.ID == f.Root:
+		return r.Path("/etc")
+	case next.ID == switcher.HostRoot:
+		return r.Path(HostMount + "/etc")
+	}
+	return next.Etc
+}
+
 // EtcOf returns the /etc that a root was good with, as a path inside the host's tree.
 func (r *Roots) EtcOf(root string) string {
 	dir := filepath.Join(record.StateDir, "roots", root, "etc")

@@ -326,7 +326,7 @@ func (d processDisk) Shrink(name string, size int64) (bool, error) {
 	f := d.enter("shrink", name)
 	defer d.p.m.mu.Unlock()
 	n, there := f[name]
-	if !there || n.size == 0 {
+	if !there {
 		return false, nil
 	}
 	if err := d.refused("truncate", name); err != nil {
@@ -334,7 +334,11 @@ func (d processDisk) Shrink(name string, size int64) (bool, error) {
 	}
 	given := min(size, n.size)
 	d.p.m.disk.give(time.Now(), given)
-	d.change(name, func(f files) { f[name] = node{size: n.size - given} })
+	d.change(name, func(f files) {
+		if f[name] = (node{size: n.size - given}); n.size == given {
+			delete(f, name)
+		}
+	})
 	return true, nil
 }
 

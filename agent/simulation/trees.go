@@ -297,4 +297,4 @@ func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, err
 	return assembly.Owners{}, nil
 }
 
-func (trees) FstabPoints(string) []string { return nil }
+func (trees) WithFstab(next assembly.Next, _ ...string) assembly.Next { return next }

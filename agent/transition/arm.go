@@ -85,8 +85,8 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 		if next.Owners, err = m.Roots.MakeEtc(rec, f, next); err != nil {
 			return err
 		}
-		next.Fstab = m.Machine.Trees.FstabPoints(next.Etc)
 	}
+	next = m.Machine.Trees.WithFstab(next, m.Roots.EtcAt(next, f))
 	if rec.Switch.Verb != record.VerbBack { // a root may be left because it filled the disk: nothing is written then
 		if err := m.checkStillAnnounced(ctx, rec); err != nil {
 			return err

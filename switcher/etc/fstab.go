@@ -34,18 +34,23 @@ func FilterFstab(fstab []byte) []byte {
 }
 
 // FstabMountPoints returns the mount points in an fstab, sorted: without those that the image provides, and without
-// those below the kernel's own trees, where a root needs no directories. It reads at most the first MiB.
-func FstabMountPoints(r io.Reader) []string {
+// those below the kernel's own trees, where a root needs no directories. It also returns those of them that systemd
+// mounts on first use. It reads at most the first MiB.
+func FstabMountPoints(r io.Reader) (points, automounts []string) {
 	fstab, _ := io.ReadAll(io.LimitReader(r, maxFstab)) // what was read before an error still counts
-	var points []string
 	for line := range bytes.Lines(fstab) {
 		point, ok := mountPoint(string(line))
-		if _, image := imageMounts[point]; ok && !image && !underKernelTree(point) {
-			points = append(points, point)
+		if _, image := imageMounts[point]; !ok || image || underKernelTree(point) {
+			continue
+		}
+		points = append(points, point)
+		if l, ok := parseFstabLine(string(line)); ok && l.isAutomount() {
+			automounts = append(automounts, point)
 		}
 	}
 	slices.Sort(points)
-	return slices.Compact(points)
+	slices.Sort(automounts)
+	return slices.Compact(points), slices.Compact(automounts)
 }
 
 // mountPoint returns the mount point of a line, and whether it has one; swap has none.

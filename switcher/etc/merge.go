@@ -12,7 +12,7 @@
 //     the files under /var have them: a name keeps its number, a new name gets one that no other name ever had here
 //     ([Inputs.Ledger]), and the image's files in /etc get the host's numbers. Lines that cannot be parsed are kept
 //     verbatim.
-//   - fstab never mounts over the image ([FilterFstab]).
+//   - fstab never mounts over the image ([FilterFstab]), and needs no file on the host root ([HostSources]).
 //   - machine-id, SSH host keys and the like always stay the host's, even if the image brings some.
 //   - os-release, ld.so.cache and .updated describe the image and always come from it.
 //
@@ -42,6 +42,9 @@ type Inputs struct {
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
 	// everything below it. nil means DefaultAdopt.
 	Adopt []string
+
+	// Host says where the next root finds what the fstab of the host takes from the host root.
+	Host HostSources
 
 	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
 	// must outlive every root. With "", only the numbers in Current and Old are known.
@@ -125,13 +128,18 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	cur.noteAutomounts(in.Host.Kept)
+	next.replaceFstab(in.Host.DropSwapFiles)
 	if in.Old == "" {
+		cur.replaceFstab(in.Host.Move)
 		return resolve(nil, cur, next, adopt, numbers)
 	}
 	old, err := readSnapshot(in.Old)
 	if err != nil {
 		return nil, err
 	}
+	old.replaceFstab(in.Host.DropSwapFiles)
+	cur.replaceFstab(in.Host.DropSwapFiles)
 	return resolve(&old, cur, next, nil, numbers)
 }
 
