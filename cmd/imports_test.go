@@ -53,16 +53,17 @@ var allowed = map[string][]string{
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
-	"switcher":           {}, // names that several of its rooms need
-	"switcher/rootfs":    {"switcher"},
-	"switcher/mount":     {"switcher"},
-	"switcher/etc":       {},
-	"switcher/livepatch": {},
-	"switcher/pid1":      {"switcher"},
-	"switcher/facts":     {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/level":     {"switcher", "switcher/facts", "switcher/rootfs"},
-	"switcher/assembly":  {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/testtree":  {},
+	"switcher":              {}, // names that several of its rooms need
+	"switcher/rootfs":       {"switcher"},
+	"switcher/mount":        {"switcher"},
+	"switcher/etc":          {"switcher/etc/accounts"},
+	"switcher/etc/accounts": {},
+	"switcher/livepatch":    {},
+	"switcher/pid1":         {"switcher"},
+	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/assembly":     {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/testtree":     {},
 
 	"image":       {"verify"},
 	"verify":      {},

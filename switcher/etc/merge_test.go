@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // tree is one side in short form: "a/b": "content", "d/": "", "l": "-> target". A mode other than the usual one is
@@ -18,7 +20,7 @@ type tree map[string]string
 
 // side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
-	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: accounts.Tables{}, text: map[string][]byte{}}
 	for name, value := range t {
 		for p := path.Dir(name); p != "."; p = path.Dir(p) {
 			if _, ok := t[p+"/"]; !ok && strings.TrimSuffix(name, "/") != p {
@@ -39,8 +41,8 @@ func (t tree) side() snapshot {
 			e.kind, e.target = kindLink, target
 		default:
 			e.kind, e.sum = kindFile, sumOf([]byte(value))
-			if f, ok := formats[name]; ok {
-				s.text[name], s.tables[name] = []byte(value), parseTable(f, []byte(value))
+			if slices.Contains(accounts.Files, name) {
+				s.text[name], s.tables[name] = []byte(value), accounts.Parse(name, []byte(value))
 			} else if name == "fstab" {
 				s.text[name] = []byte(value)
 			} else if name == "shells" {
@@ -77,7 +79,7 @@ func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, _ := parseLedger(nil)
+	known, _ := accounts.ParseLedger(nil)
 	out, err := resolve(old, cur, next, list, known)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // Report is what a merge did, or would do. Paths are relative to /etc; one that ends in "/" stands for a directory with
@@ -37,6 +39,14 @@ const maxSamples = 10
 
 func (r *Report) conflict(path, reason string) {
 	r.Conflicts = append(r.Conflicts, Conflict{path, reason})
+}
+
+// add adds what was decided about the user databases.
+func (r *Report) add(remarks accounts.Remarks) {
+	for _, c := range remarks.Conflicts {
+		r.conflict(c.File, c.Reason)
+	}
+	r.Notes = append(r.Notes, remarks.Notes...)
 }
 
 func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }

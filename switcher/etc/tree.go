@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
@@ -69,7 +71,7 @@ func same(a, b entry, inA, inB bool) bool {
 // snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
 	tree   listing
-	tables tables            // databases that are ordinary files, or mounted files
+	tables accounts.Tables   // databases that are ordinary files, or mounted files
 	text   map[string][]byte // their content, and that of fstab
 	shells []string          // lines of /etc/shells
 	mounts []string          // mount points, which are not crossed
@@ -82,17 +84,17 @@ var ErrTooLarge = errors.New("larger than such a file can be")
 // readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
 // one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tree: listing{}, tables: tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}}
 	if err := s.list(dir, "."); err != nil {
 		return s, err
 	}
-	for _, file := range databases {
-		content, err := readText(dir, file, maxTable)
+	for _, file := range accounts.Files {
+		content, err := readText(dir, file, accounts.MaxTable)
 		if err != nil {
 			return s, err
 		}
 		if content != nil {
-			s.text[file], s.tables[file] = content, parseTable(formats[file], content)
+			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
 		}
 	}
 	fstab, err := readText(dir, "fstab", maxFstab)
@@ -280,10 +282,10 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 }
 
 // mapOwners returns the tree with this host's numbers.
-func (l listing) mapOwners(uids, gids map[uint32]uint32) listing {
+func (l listing) mapOwners(ids accounts.IDs) listing {
 	out := listing{}
 	for name, e := range l {
-		e.uid, e.gid = mapped(uids, e.uid), mapped(gids, e.gid)
+		e.uid, e.gid = ids.Map(e.uid, e.gid)
 		out[name] = e
 	}
 	return out
