@@ -22,8 +22,8 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level",
-		"switcher/livepatch",
+		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/etc/accounts", "switcher/facts",
+		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "image", "verify"},
@@ -56,7 +56,7 @@ var allowed = map[string][]string{
 	"switcher":              {}, // names that several of its rooms need
 	"switcher/rootfs":       {"switcher"},
 	"switcher/mount":        {"switcher"},
-	"switcher/etc":          {"switcher/etc/accounts"},
+	"switcher/etc":          {"switcher/etc/accounts", "switcher/rootfs"},
 	"switcher/etc/accounts": {},
 	"switcher/livepatch":    {},
 	"switcher/pid1":         {"switcher"},

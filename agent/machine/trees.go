@@ -172,7 +172,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	}
 	defer next.Close()
 	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
-	if c.Before != nil {
+	if c.Before == nil {
+		in.Host = filepath.Dir(c.Current)
+	} else {
 		old, err := c.Before.Open()
 		if err != nil {
 			return fmt.Errorf("cannot open the root that /etc is compared with: %w", err)

@@ -25,7 +25,7 @@ var DefaultAdopt = []string{
 	"localtime", "timezone", "adjtime", "locale.conf", "locale.gen", "default/locale",
 	"vconsole.conf", "default/keyboard",
 	// People's rights.
-	"sudoers.d",
+	"sudoers", "sudoers.d",
 	// Disks: without these the lines of fstab find nothing to mount.
 	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm",
 	// The agent, and the credentials and certificates that it fetches with.
@@ -69,7 +69,7 @@ func (l adoptList) has(name string) bool {
 // hostBase returns an invented old image for a host root, which makes adopting the same three-way merge: what is left
 // behind counts as the old image's (unchanged, so the new image replaces it), what is adopted counts as local.
 func hostBase(cur, next snapshot, adopt adoptList) snapshot {
-	base := snapshot{tree: listing{}, tables: accounts.HostBase(cur.tables, next.tables, next.shells)}
+	base := snapshot{tree: listing{}, tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
 	for name, e := range cur.tree {
 		if !adopt.has(name) {
 			base.tree[name] = e

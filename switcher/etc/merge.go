@@ -40,6 +40,10 @@ type Inputs struct {
 	Current string // running /etc
 	Next    string // pristine /etc of the new image
 
+	// Host is the tree of the host that Current is the /etc of. On a host without an old image, it says who uses the host:
+	// who stays is decided by that, too. With "", only Current and its user databases say it.
+	Host string
+
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
 	// everything below it. nil means DefaultAdopt.
 	Adopt []string
@@ -126,7 +130,13 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cur.access.People, err = readPeople(in.Current); err != nil {
+		return nil, err
+	}
 	if in.Old == "" {
+		if in.Host != "" {
+			cur.readAccess(in.Host)
+		}
 		return resolve(nil, cur, next, adopt, numbers)
 	}
 	old, err := readSnapshot(in.Old)
@@ -168,7 +178,9 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	base := baseOf(old, &cur, &next, adopt, rep)
 	// Numbers first: everything after compares the host's.
 	var remarks accounts.Remarks
-	users, err := accounts.Renumber(base.tables, cur.tables, next.tables, numbers, &remarks)
+	users, err := accounts.Sides{
+		Old: base.tables, Current: cur.tables, Next: next.tables, Adopting: adopting, People: cur.access.People,
+	}.Renumber(numbers, &remarks)
 	if err != nil {
 		return nil, err
 	}
@@ -183,11 +195,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	}
 
 	sides := decide(o, c, x, adopting, rep)
-	used := accounts.Owners{}
-	if !adopting {
-		used = keptOwners(sides, o, c)
-	}
-	merged := accounts.Merge(users.Old, users.Current, users.Next, used, adopting, &remarks)
+	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 
 	for name, s := range sides {
 		switch s {
@@ -202,7 +210,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	summarize(rep, out.paths, o, c, x, adopting)
-	accounts.NoteShells(&remarks, merged, next.tables, next.shells)
+	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
 	rep.add(remarks)
 	for _, s := range []snapshot{cur, next} {
 		rep.Notes = append(rep.Notes, s.notes...)

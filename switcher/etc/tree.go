@@ -74,6 +74,7 @@ type snapshot struct {
 	tables accounts.Tables   // databases that are ordinary files, or mounted files
 	text   map[string][]byte // their content, and that of fstab
 	shells []string          // lines of /etc/shells
+	access accounts.Access   // who uses the host; of the host's side only
 	mounts []string          // mount points, which are not crossed
 	notes  []string
 }
@@ -110,6 +111,7 @@ func readSnapshot(dir string) (snapshot, error) {
 			s.shells = append(s.shells, l)
 		}
 	}
+	s.access.Shells = s.shells
 	return s, err
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // text returns a database of the outcome.
@@ -30,9 +32,9 @@ func TestAdoptUsers(t *testing.T) {
 		"passwd": lines("root:x:0:0:boss:/root:/usr/bin/zsh", "www:x:33:33:h::", "hostd:x:105:110:::",
 			"alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::"),
 		"shadow": lines("root:$y$r:150::::::", "www:*:1::::::", "hostd:!:1::::::", "alice:$y$a:160::::::"),
-		"group": lines("root:x:0:", "adm:x:4:hostd,alice", "www:x:33:", "docker:x:999:alice", "hostd:x:110:",
+		"group": lines("root:x:0:", "video:x:44:hostd,alice", "www:x:33:", "docker:x:999:alice", "hostd:x:110:",
 			"alice:x:1000:"),
-		"gshadow": lines("root:*::", "adm:*::hostd,alice", "docker:!::alice", "alice:!::"),
+		"gshadow": lines("root:*::", "video:*::hostd,alice", "docker:!::alice", "alice:!::"),
 		"subuid":  lines("hostd:1:5", "alice:100000:65536", "1001:200000:65536"),
 	}
 	next := tree{
@@ -40,8 +42,8 @@ func TestAdoptUsers(t *testing.T) {
 		"passwd": lines("root:x:0:0:root:/root:/bin/bash", "www:x:30:30:i:/w:", "imaged:x:105:110:::",
 			"nobody:x:65534:65534:::"),
 		"shadow":  lines("root:*:200:0:::::", "www:*:2::::::", "imaged:!:2::::::"),
-		"group":   lines("root:x:0:", "adm:x:4:imaged", "www:x:30:", "imaged:x:110:"),
-		"gshadow": lines("root:*::", "adm:*::imaged", "imaged:!::"),
+		"group":   lines("root:x:0:", "video:x:44:imaged", "www:x:30:", "imaged:x:110:"),
+		"gshadow": lines("root:*::", "video:*::imaged", "imaged:!::"),
 		"subuid":  lines("imaged:100000:65536"),
 	}
 	out := mustResolve(t, nil, host.side(), next.side())
@@ -49,9 +51,9 @@ func TestAdoptUsers(t *testing.T) {
 		"passwd": lines("root:x:0:0:root:/root:/usr/bin/zsh", "www:x:33:33:i:/w:",
 			"alice:x:1000:1000::/home/alice:/usr/bin/fish", "nobody:x:65534:65534:::", "imaged:x:998:998:::"),
 		"shadow": lines("root:$y$r:150:0:::::", "www:*:2::::::", "alice:$y$a:160::::::", "imaged:!:2::::::"),
-		"group": lines("root:x:0:", "adm:x:4:alice,imaged", "www:x:33:", "docker:x:999:alice",
+		"group": lines("root:x:0:", "video:x:44:alice,imaged", "www:x:33:", "docker:x:999:alice",
 			"alice:x:1000:", "imaged:x:998:"),
-		"gshadow": lines("root:*::", "adm:*::alice,imaged", "docker:!::alice", "alice:!::", "imaged:!::"),
+		"gshadow": lines("root:*::", "video:*::alice,imaged", "docker:!::alice", "alice:!::", "imaged:!::"),
 		"subuid":  lines("alice:100000:65536", "1001:200000:65536", "imaged:265536:65536"),
 	} {
 		if got := out.text(file); got != want {
@@ -72,6 +74,8 @@ func TestAdoptUsers(t *testing.T) {
 			"passwd: user www is 33 here and 30 in the image; files of the image owned by it show 30",
 		},
 	}
+	want.NotAdopted.Users = []accounts.Account{{Name: "hostd", Number: 105}}
+	want.NotAdopted.Groups = []accounts.Account{{Name: "hostd", Number: 110}}
 	want.finish()
 	if !reflect.DeepEqual(out.report, want) {
 		t.Errorf("report:\n got %+v\nwant %+v", out.report, want)

@@ -2,55 +2,29 @@ package accounts
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 )
 
-// The range of people's ids, as in login.defs(5) and systemd.
-const (
-	firstHuman = 1000
-	lastHuman  = 59999
-)
-
-func isHuman(id uint32) bool { return id >= firstHuman && id <= lastHuman }
-
-// HostBase returns invented databases of an old image for a host that runs none: the host's entries without its people,
-// their group memberships, and root's login data. So these count as local, and what the image lacks of the others is
-// left behind. Shells are those of the image.
-func HostBase(cur, next Tables, shells []string) Tables {
-	people := map[string]bool{}
-	for _, n := range cur["passwd"].numbers() {
-		if isHuman(n.id) {
-			people[n.name] = true
-		}
-	}
-	peopleGroups := map[string]bool{}
-	for _, n := range cur["group"].numbers() {
-		if isHuman(n.id) {
-			peopleGroups[n.name] = true
-		}
-	}
+// HostBase returns invented databases of an old image for a host that runs none: the host's entries without those that
+// stay, their group memberships, and root's login data. So these count as local, and what the image lacks of the others
+// is left behind. Shells are those of the image.
+func HostBase(cur, next Tables, access Access, shells []string) Tables {
+	stay := access.stayers(cur, next)
 	base := Tables{}
 	for file, t := range cur {
-		local := people
+		local := stay.local
 		if formats[file].groups {
-			local = peopleGroups
+			local = stay.groups
 		}
 		base[file] = t.filter(func(r row) bool {
-			return r.fields != nil && !local[r.name()] && !humanNumber(r.name())
-		}).without(formats[file], people)
+			return r.fields != nil && !local[r.name()] && !access.staysByNumber(r.name(), cur, local)
+		}).without(formats[file], stay.users)
 	}
 	base.forget("passwd", next, 1, func(c string) bool { return c != "x" && passwordSet(c) })
 	base.forget("shadow", next, 1, passwordSet)
 	base.forget("passwd", next, 6, func(c string) bool { return slices.Contains(shells, c) })
 	return base
-}
-
-// humanNumber reports whether a name is the number of a person, which subuid(5) allows in place of a name.
-func humanNumber(name string) bool {
-	id, ok := parseID(name)
-	return ok && isHuman(id)
 }
 
 // passwordSet reports whether somebody set a password: also an empty one, or one that was locked later. A new system
@@ -76,7 +50,7 @@ func (b Tables) forget(file string, next Tables, field int, set func(string) boo
 }
 
 // NoteShells reports the people whose login shell is not in the image.
-func NoteShells(rep *Remarks, merged, image Tables, shells []string) {
+func NoteShells(rep *Remarks, merged, image Tables, people People, shells []string) {
 	if len(shells) == 0 {
 		return
 	}
@@ -86,8 +60,7 @@ func NoteShells(rep *Remarks, merged, image Tables, shells []string) {
 		if x, ok := image["passwd"].get(n.name); ok && x.fields[6] == shell {
 			continue
 		}
-		noLogin := path.Base(shell) == "nologin" || path.Base(shell) == "false"
-		if (n.name == "root" || isHuman(n.id)) && shell != "" && !noLogin && !slices.Contains(shells, shell) {
+		if (n.name == "root" || people.isUser(n.id)) && shell != "" && !noLogin(shell) && !slices.Contains(shells, shell) {
 			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.name))
 		}
 	}

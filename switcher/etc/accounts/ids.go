@@ -76,12 +76,25 @@ type numbering map[string]uint32
 type nameSpace struct {
 	kind, file     string // "user" or "group"; the database
 	old, cur, next *Table
+	people         func(uint32) bool
+	first, last    uint32            // the numbers of people
 	assigned       map[uint32]string // owner of every number ever assigned here
 }
 
-// spaceOf returns the names of one kind on all three sides.
-func spaceOf(kind, file string, old, cur, next Tables, assigned map[uint32]string) nameSpace {
-	return nameSpace{kind, file, old[file], cur[file], next[file], assigned}
+// users returns the users on all three sides.
+func (s Sides) users(l Ledger) nameSpace {
+	return nameSpace{
+		kind: "user", file: "passwd", old: s.Old["passwd"], cur: s.Current["passwd"], next: s.Next["passwd"],
+		people: s.People.isUser, first: s.People.FirstUID, last: s.People.LastUID, assigned: l.Users,
+	}
+}
+
+// groups returns the groups on all three sides.
+func (s Sides) groups(l Ledger) nameSpace {
+	return nameSpace{
+		kind: "group", file: "group", old: s.Old["group"], cur: s.Current["group"], next: s.Next["group"],
+		people: s.People.isGroup, first: s.People.FirstGID, last: s.People.LastGID, assigned: l.Groups,
+	}
 }
 
 // assign decides the numbers. A name that the host has keeps its own, a name that the host once had gets it back, and a
@@ -90,7 +103,7 @@ func spaceOf(kind, file string, old, cur, next Tables, assigned map[uint32]strin
 func (s nameSpace) assign(wish numbering, rep *Remarks) (numbering, error) {
 	out, owner := s.ofHost(rep)
 	for _, n := range s.ofImage(out, owner) {
-		id, err := freeID(n, owner, wish)
+		id, err := s.freeID(n, owner, wish)
 		if err != nil {
 			return nil, fmt.Errorf("cannot give %s %s a number: %w", s.kind, n.name, err)
 		}
@@ -178,13 +191,13 @@ func (s nameSpace) noteMoved(out numbering, rep *Remarks) {
 
 func inTable(t *Table, key string) bool { _, ok := t.get(key); return ok }
 
-// freeID returns a number without an owner: for people from 1000 upwards, for others wish if that is free, then from
+// freeID returns a number without an owner: for people the first of theirs, for others wish if that is free, then from
 // the top of the system range. The error is ErrNoFreeID.
-func freeID(n numbered, owner map[uint32]string, wish numbering) (uint32, error) {
+func (s nameSpace) freeID(n numbered, owner map[uint32]string, wish numbering) (uint32, error) {
 	free := func(id uint32) bool { _, taken := owner[id]; return !taken }
-	if isHuman(n.id) {
-		for id := uint32(firstHuman); id <= lastHuman; id++ {
-			if free(id) {
+	if s.people(n.id) {
+		for id := s.first; id <= s.last; id++ {
+			if free(id) && s.people(id) {
 				return id, nil
 			}
 		}
@@ -226,26 +239,33 @@ func idsOf(t Tables, users, groups numbering) IDs {
 	return IDs{users.translate(t["passwd"]), groups.translate(t["group"])}
 }
 
-// Renumbered are the three sides in this host's numbers. The host's own side keeps the numbers that it has.
+// Sides are what a merge starts from.
+type Sides struct {
+	Old, Current, Next Tables // the old image's, the host's and the new image's
+	Adopting           bool   // the host had no image before: Old is invented ([HostBase])
+	People             People
+}
+
+// Renumbered are three sides in this host's numbers. The host's own side keeps the numbers that it has.
 type Renumbered struct {
-	Old, Current, Next Tables
-	OldIDs, NextIDs    IDs // for the owners of files
+	Sides
+	OldIDs, NextIDs IDs // for the owners of files
 }
 
 // Renumber decides the numbers that all names have on this host from now on. The error is an ErrNoFreeID.
-func Renumber(old, cur, next Tables, numbers Ledger, rep *Remarks) (Renumbered, error) {
-	groups, err := spaceOf("group", "group", old, cur, next, numbers.Groups).assign(nil, rep)
+func (s Sides) Renumber(numbers Ledger, rep *Remarks) (Renumbered, error) {
+	groups, err := s.groups(numbers).assign(nil, rep)
 	if err != nil {
 		return Renumbered{}, err
 	}
-	users, err := spaceOf("user", "passwd", old, cur, next, numbers.Users).assign(groups, rep)
+	users, err := s.users(numbers).assign(groups, rep)
 	if err != nil {
 		return Renumbered{}, err
 	}
-	return Renumbered{
-		renumber(old, users, groups), renumber(cur, users, groups), renumber(next, users, groups),
-		idsOf(old, users, groups), idsOf(next, users, groups),
-	}, nil
+	r := Renumbered{s, idsOf(s.Old, users, groups), idsOf(s.Next, users, groups)}
+	r.Old, r.Current = renumber(s.Old, users, groups), renumber(s.Current, users, groups)
+	r.Next = renumber(s.Next, users, groups)
+	return r, nil
 }
 
 // Translate maps the uids and gids in the databases of an image to those of the same names in the host's. Names that

@@ -16,19 +16,19 @@ type userMerge struct {
 	old, cur, next Tables
 	users, groups  map[string]bool // the names in the result
 	adopting       bool            // the host had no image before, so old is invented
+	people         People
 	rep            *Remarks
 }
 
 // Merge returns the databases of the next root. It decides first, from passwd and group, which users and groups exist;
-// the other databases follow. All three sides must have this host's numbers ([Renumber]). Adopting means that the host
-// had no image before, so that old is invented ([HostBase]). A missing table in the result is a missing file.
-func Merge(old, cur, next Tables, used Owners, adopting bool, rep *Remarks) Tables {
-	m := &userMerge{old: old, cur: cur, next: next, adopting: adopting, rep: rep}
+// the other databases follow. A missing table in the result is a missing file.
+func (r Renumbered) Merge(used Owners, rep *Remarks) Tables {
+	m := &userMerge{old: r.Old, cur: r.Current, next: r.Next, adopting: r.Adopting, people: r.People, rep: rep}
 	newMember := m.newMembers()
 	m.users = m.decideNames("user", "passwd", "shadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case isHuman(id):
+		case m.people.isUser(id):
 			return "people stay", true
 		case used.UIDs[id]:
 			return "files kept from here belong to it", true
@@ -41,7 +41,7 @@ func Merge(old, cur, next Tables, used Owners, adopting bool, rep *Remarks) Tabl
 	m.groups = m.decideNames("group", "group", "gshadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case isHuman(id):
+		case m.people.isGroup(id):
 			return "people's groups stay", true
 		case used.GIDs[id]:
 			return "files kept from here belong to it", true
@@ -136,12 +136,16 @@ func (m *userMerge) decideNames(kind, file, companion string, stays func(row) (s
 }
 
 // noteDropped reports what happens to an unchanged entry that the image has dropped: kept, with the reason why, or
-// removed when why is "". Entries that adopting leaves behind are not reported.
+// removed when why is "". What adopting leaves behind is listed.
 func (m *userMerge) noteDropped(kind, file string, c row, why string) {
 	switch {
 	case why != "":
 		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; kept, %s", file, kind, c.name(), why))
-	case !m.adopting:
+	case m.adopting && file == "passwd":
+		m.rep.LeftUsers = append(m.rep.LeftUsers, accountOf(c))
+	case m.adopting:
+		m.rep.LeftGroups = append(m.rep.LeftGroups, accountOf(c))
+	default:
 		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image any more; removed, and its number %s is not assigned again",
 			file, kind, c.name(), c.fields[2]))
 	}

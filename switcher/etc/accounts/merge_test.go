@@ -42,13 +42,14 @@ func merge(old, cur, next files, numbers Ledger) (outcome, error) {
 	out := outcome{ledger: numbers.Clone()}
 	base := old.tables()
 	if old == nil {
-		base = HostBase(cur.tables(), next.tables(), nil)
+		base = HostBase(cur.tables(), next.tables(), Access{People: defaultPeople}, nil)
 	}
-	r, err := Renumber(base, cur.tables(), next.tables(), numbers, &out.remarks)
+	sides := Sides{base, cur.tables(), next.tables(), old == nil, defaultPeople}
+	r, err := sides.Renumber(numbers, &out.remarks)
 	if err != nil {
 		return out, err
 	}
-	out.merged = Merge(r.Old, r.Current, r.Next, Owners{}, old == nil, &out.remarks)
+	out.merged = r.Merge(Owners{}, &out.remarks)
 	out.ledger.Record(cur.tables())
 	out.ledger.Record(out.merged)
 	slices.Sort(out.remarks.Notes)

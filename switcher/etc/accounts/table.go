@@ -181,6 +181,16 @@ func (t *Table) numbers() []numbered {
 	return out
 }
 
+// named returns the first name with a number, which is written in digits.
+func (t *Table) named(number string) (string, bool) {
+	for _, r := range t.all() {
+		if r.fields != nil && r.fields[2] == number {
+			return r.name(), true
+		}
+	}
+	return "", false
+}
+
 // Bytes returns the content of the file; every line ends with a newline.
 func (t *Table) Bytes() []byte {
 	var out bytes.Buffer
