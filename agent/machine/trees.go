@@ -50,7 +50,7 @@ type Trees interface {
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
-	// FstabPoints returns the mount points in the fstab of an /etc, none if it has no fstab.
+	// FstabPoints returns the mount points in the fstab of an /etc and in its mount units, none if it has neither.
 	FstabPoints(etc string) []string
 }
 
@@ -156,12 +156,13 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 }
 
 func (hostTrees) FstabPoints(dir string) []string {
+	points := etc.UnitMountPoints(dir)
 	fstab, err := os.Open(filepath.Join(dir, "fstab"))
 	if err != nil {
-		return nil
+		return points
 	}
 	defer fstab.Close()
-	return etc.FstabMountPoints(fstab)
+	return append(points, etc.FstabMountPoints(fstab)...)
 }
 
 // open opens the pristine images, and calls do with their /etc directories while they are open.

@@ -168,7 +168,10 @@ func TestHomesAndKeysAreLookedForInsideTheHost(t *testing.T) {
 	if err := os.Chown(host+"/data/home/prometheus", 102, 104); err != nil {
 		t.Fatal(err)
 	}
-	passwd, _, _ := mergedHost(t, host)
+	passwd, _, rep := mergedHost(t, host)
+	if !slices.Contains(rep.Added, "ssh/keys/") && !slices.Contains(rep.Added, "ssh/") {
+		t.Errorf("the keys that sshd_config names are not adopted: %v", rep.Added)
+	}
 	got := names(passwd)
 	for name, want := range map[string]bool{"prometheus": true, "deploy": true, "git": false, "monitor": false} {
 		if slices.Contains(got, name) != want {

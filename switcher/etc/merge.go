@@ -32,6 +32,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Inputs are the directories that a merge reads, which may be given as /proc/self/fd/N, and its settings.
@@ -136,6 +137,9 @@ func read(in Inputs) (*outcome, error) {
 	if in.Old == "" {
 		if in.Host != "" {
 			cur.readAccess(in.Host)
+			if adopt.has("ssh/sshd_config") {
+				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
+			}
 		}
 		return resolve(nil, cur, next, adopt, numbers)
 	}

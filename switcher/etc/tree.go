@@ -72,7 +72,7 @@ func same(a, b entry, inA, inB bool) bool {
 type snapshot struct {
 	tree   listing
 	tables accounts.Tables   // databases that are ordinary files, or mounted files
-	text   map[string][]byte // their content, and that of fstab
+	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
 	shells []string          // lines of /etc/shells
 	access accounts.Access   // who uses the host; of the host's side only
 	mounts []string          // mount points, which are not crossed
@@ -104,6 +104,9 @@ func readSnapshot(dir string) (snapshot, error) {
 	}
 	if fstab != nil {
 		s.text["fstab"] = fstab
+	}
+	if s.text[interfaces], err = readText(dir, interfaces, maxConfig); err != nil {
+		return s, err
 	}
 	shells, err := readText(dir, "shells", maxFstab)
 	for line := range bytes.Lines(shells) {

@@ -11,7 +11,8 @@ func TestSudoers(t *testing.T) {
 		"# comment of ann ALL=(ALL) ALL", "#includedir /etc/sudoers.d", "@includedir /x", "Defaults:bob !lecture",
 		"User_Alias OPS = carl , dora : DBAS = %dba, emil", "Cmnd_Alias STOP = /sbin/halt", "Runas_Alias R = frank",
 		`gus, \`, `  hanna ALL = \`, "  /bin/a, /bin/b", "%sudo ALL=(ALL:ALL) ALL", "%#850 ALL=(ALL) ALL",
-		"#1005 ALL = /bin/x", "#1006,ina ALL = /bin/x", "ALL, !jack ALL=(root) /bin/y", "+netgroup ALL=ALL", "%:winad ALL=ALL",
+		"#1005 ALL = /bin/x", "#1006,ina ALL = /bin/x", "ALL, !jack ALL=(root) /bin/y", "+netgroup ALL=ALL",
+		"%:winad ALL=ALL",
 		"OPS ALL=(ALL) ALL", "kurt\tALL=(ALL) ALL", "broken line", "",
 	}, "\n")))
 	if want := []string{"carl", "dora", "emil", "gus", "hanna", "#1005", "#1006", "ina", "ALL", "OPS", "kurt"}; !slices.
