@@ -46,6 +46,9 @@ type Trees interface {
 	Preflight(assembly.Next) error
 	// PlanEtc returns what [Trees.MergeEtc] would do.
 	PlanEtc(EtcChange) (etc.Report, error)
+	// LackingFor returns what the files of the host that stay in a merge need, and the new root lacks: ways in that would
+	// close or open.
+	LackingFor(EtcChange) ([]string, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
@@ -137,6 +140,14 @@ func (hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 	return report, err
 }
 
+func (hostTrees) LackingFor(c EtcChange) (lacking []string, err error) {
+	err = c.open(func(in etc.Inputs) error {
+		lacking, err = etc.Lacking(in)
+		return err
+	})
+	return lacking, err
+}
+
 func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Merge(in, dst)
@@ -172,10 +183,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
-	if c.Before == nil {
-		in.Host = filepath.Dir(c.Current)
-	} else {
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
+		Adopt: c.Adopt, Ledger: c.Ledger}
+	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {
 			return fmt.Errorf("cannot open the root that /etc is compared with: %w", err)

@@ -23,6 +23,9 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
+	if t.Lacking, err = r.Machine.Trees.LackingFor(r.EtcChange(root.ID, f, rec)); err != nil {
+		return level.Decision{}, err
+	}
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))
 }
 

@@ -31,7 +31,8 @@ var DefaultAdopt = []string{
 	"localtime", "timezone", "adjtime", "locale.conf", "locale.gen", "default/locale",
 	"vconsole.conf", "default/keyboard",
 	// Who may log in, how, and from where. Files that sshd_config names are adopted with it.
-	"ssh/ssh_host_*", "ssh/sshd_config", "ssh/sshd_config.d", "pam.d", "security", "nsswitch.conf", "login.defs",
+	"ssh/ssh_host_*", "ssh/sshd_config", "ssh/sshd_config.d", "pam.d", "security", "authselect", "nsswitch.conf",
+	"login.defs",
 	"sssd", "krb5.conf", "krb5.conf.d", "krb5.keytab", "ldap", "nslcd.conf", "hosts.allow", "hosts.deny",
 	"nftables.conf", "nftables", "ufw", "default/ufw", "firewalld", "iptables",
 	"sysconfig/iptables", "sysconfig/ip6tables", "sysconfig/nftables.conf",

@@ -25,7 +25,7 @@ import (
 // The library counts because nothing runs without it, and distributions for newer processors mark it.
 func (t Dir) programs(init string) (machine string, isa int) {
 	machine, isa = t.program(init)
-	for _, dir := range t.libraries() {
+	for _, dir := range t.Libraries() {
 		// A library of another architecture may be there, too.
 		if m, needed := t.program(filepath.Join(dir, "libc.so.6")); m == machine {
 			isa = max(isa, needed)
@@ -119,6 +119,12 @@ func (t Dir) open(p string) (*os.File, error) {
 	return pathrs.Reopen(f, unix.O_RDONLY)
 }
 
+// Exists reports whether there is anything at p; a link must lead to something inside the root.
+func (t Dir) Exists(p string) bool {
+	_, err := t.stat(p)
+	return err == nil
+}
+
 // HasDir reports whether there is a directory at p.
 func (t Dir) HasDir(p string) bool {
 	st, err := t.stat(p)
@@ -204,8 +210,8 @@ func (t Dir) init() string {
 	return ""
 }
 
-// libraries returns the directories of shared libraries. Debian has one for each architecture.
-func (t Dir) libraries() []string {
+// Libraries returns the directories of shared libraries. Debian has one for each architecture.
+func (t Dir) Libraries() []string {
 	dirs := []string{"/usr/lib64", "/usr/lib"}
 	for _, name := range t.Names("/usr/lib") {
 		if strings.Contains(name, "-linux-") {
@@ -218,7 +224,7 @@ func (t Dir) libraries() []string {
 // Systemd returns the major version of systemd, by the name of its library; 0 when there is none.
 func (t Dir) Systemd() int {
 	newest := 0
-	for _, dir := range t.libraries() {
+	for _, dir := range t.Libraries() {
 		for _, name := range t.Names(filepath.Join(dir, "systemd")) {
 			if version, ok := strings.CutPrefix(name, "libsystemd-shared-"); ok && strings.HasSuffix(name, ".so") {
 				newest = max(newest, LeadingNumber(version))
