@@ -25,8 +25,8 @@ printf 'table inet lab { }\n' >/etc/nftables.conf
 systemctl restart ssh
 `
 
-// TestOrdinaryServer: the first image locks nobody out of an ordinary server, and neither does the second. Who could log
-// in still can, by the same rules, and plan has named the others.
+// TestOrdinaryServer: neither the first image nor the second locks anybody out of an ordinary server. Who could log in
+// still can, by the same rules, and plan has named the others.
 func TestOrdinaryServer(t *testing.T) {
 	s := newSite(t, "ordinary")
 	h := s.host
@@ -35,7 +35,8 @@ func TestOrdinaryServer(t *testing.T) {
 getent shadow ansible jdoe legacy | cut -d: -f1,2; getent group docker
 sudo -l -U ansible | tail -1; sudo -l -U jdoe | tail -1; cat /etc/ssh/keys/git /etc/nftables.conf
 stat -c '%U:%G %n' /home/* /var/lib/git; su -c 'echo here' legacy
-sshd -T | grep -E '^(port|passwordauth|authorizedkeysfile)'; ss -ltnH | grep -o ':2222' | sort -u
+sshd -T | grep -E '^(port|passwordauth|authorizedkeysfile)'
+ss -ltnH | grep -o ':2222' | sort -u
 ls /etc/systemd/network`
 	before := h.Must(t, "sh", "-c", look)
 	if !strings.Contains(before, "NOPASSWD") || !strings.Contains(before, ":2222") {

@@ -70,11 +70,31 @@ var whole = []struct {
 	paths adoptList
 	local func(host snapshot, name string) bool // whether a file of the host counts; nil for every file
 }{
-	{adoptList{"systemd/network", "netplan", "NetworkManager/system-connections", "network/interfaces",
-		"network/interfaces.d", "sysconfig/network-scripts"}, configuresNetwork},
+	{networkDirs, configuresNetwork},
 	{adoptList{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},
 	{adoptList{"nftables.conf", "nftables", "ufw", "firewalld", "iptables", "sysconfig/iptables", "sysconfig/ip6tables",
 		"sysconfig/nftables.conf"}, nil},
+}
+
+// networkDirs are where network managers look for what they configure.
+var networkDirs = adoptList{
+	"systemd/network", "netplan", "NetworkManager/system-connections", interfaces, "network/interfaces.d",
+	"sysconfig/network-scripts",
+}
+
+// leaveOutNetwork removes the files from a new image that configure a network, if they were not in the old one and the
+// host has a configuration of its own. They would mix with it, and could win.
+func leaveOutNetwork(o, c, x listing, rep *Report) {
+	local := false
+	for name, e := range c {
+		local = local || e.kind != kindDir && networkDirs.has(name) && !same(e, o[name], true, has(o, name))
+	}
+	for name, e := range x {
+		if local && e.kind != kindDir && networkDirs.has(name) && !has(o, name) && !has(c, name) {
+			delete(x, name)
+			rep.conflict(name, "added by the image; left out, the network of this host is configured here")
+		}
+	}
 }
 
 // notFromImage returns the paths that only the image has and that must not come, because the host brings its own.

@@ -198,6 +198,9 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 		}
 	}
 
+	if !adopting {
+		leaveOutNetwork(o, c, x, rep)
+	}
 	sides := decide(o, c, x, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 

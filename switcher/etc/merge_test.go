@@ -429,6 +429,28 @@ func TestNetworkOfTheHostIsTakenWhole(t *testing.T) {
 	}
 }
 
+// TestLaterImagesDoNotMixNetworks: what holds for the first image holds for every one.
+func TestLaterImagesDoNotMixNetworks(t *testing.T) {
+	image1, image2 := tree{"systemd/network/10-a.network": "1"}, tree{
+		"systemd/network/10-a.network": "2", "systemd/network/05-b.network": "2", "netplan/c.yaml": "2", "d": "2",
+	}
+	host := tree{"systemd/network/10-a.network": "1", "systemd/network/50-static.network": "H"}
+	out := threeWay(t, image1, host, image2)
+	want := tree{"systemd/": "image", "systemd/network/": "image", "systemd/network/10-a.network": "image",
+		"systemd/network/50-static.network": "local", "netplan/": "image", "d": "image"}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	const reason = "added by the image; left out, the network of this host is configured here"
+	if want := []Conflict{{"netplan/c.yaml", reason}, {"systemd/network/05-b.network", reason}}; !slices.Equal(
+		out.report.Conflicts, want) {
+		t.Errorf("conflicts: %q, want %q", out.report.Conflicts, want)
+	}
+	if got := threeWay(t, image1, image1, image2).result(); got["systemd/network/05-b.network"] != "image" {
+		t.Errorf("a host without a network of its own does not get the image's: %q", got)
+	}
+}
+
 func TestAdoptPatterns(t *testing.T) {
 	for _, bad := range []string{"", "/", "/var/lib", "../x", "a/../../b", "[", "/etc/"} {
 		if _, err := newAdoptList([]string{bad}); !errors.Is(err, ErrPattern) {
