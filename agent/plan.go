@@ -97,6 +97,8 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		*list = orEmpty(*list)
 	}
 	report.Conflicts = orEmpty(report.Conflicts)
+	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
+	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
 	plan.Etc = &report
 	return err
 }

@@ -46,11 +46,14 @@ type Trees interface {
 	Preflight(assembly.Next) error
 	// PlanEtc returns what [Trees.MergeEtc] would do.
 	PlanEtc(EtcChange) (etc.Report, error)
+	// LackingFor returns what the files of the host that stay in a merge need, and the new root lacks: ways in that would
+	// close or open.
+	LackingFor(EtcChange) ([]string, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
-	// WithFstab returns next with the mount points in the fstab of /etc directories; one without an fstab has none.
+	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
 	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }
 
@@ -138,6 +141,14 @@ func (hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 	return report, err
 }
 
+func (hostTrees) LackingFor(c EtcChange) (lacking []string, err error) {
+	err = c.open(func(in etc.Inputs) error {
+		lacking, err = etc.Lacking(in)
+		return err
+	})
+	return lacking, err
+}
+
 func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Merge(in, dst)
@@ -158,6 +169,7 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 
 func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	for _, dir := range etcs {
+		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
 		fstab, err := os.Open(filepath.Join(dir, "fstab"))
 		if err != nil {
 			continue
@@ -176,8 +188,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
-	in.Host = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
+		Adopt: c.Adopt, Ledger: c.Ledger}
+	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {

@@ -26,11 +26,14 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
+	if t.Lacking, err = r.Machine.Trees.LackingFor(r.EtcChange(root.ID, f, rec)); err != nil {
+		return level.Decision{}, err
+	}
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))
 }
 
-// incompatible makes an error from reading an image an ErrIncompatible, unless it says nothing about the image: the disk
-// is full or fails, or the machine lacks memory or descriptors.
+// incompatible makes an error from reading an image an ErrIncompatible, unless it says nothing about the image: the
+// disk is full or fails, or the machine lacks memory or descriptors.
 func incompatible(err error) error {
 	ofMachine := func(errno unix.Errno) bool { return errors.Is(err, errno) }
 	if err == nil || record.NoRoom(err) || slices.ContainsFunc([]unix.Errno{

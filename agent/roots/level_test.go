@@ -90,7 +90,9 @@ func TestWithLevel(t *testing.T) {
 
 // TestIncompatible: a fault of the machine is no fault of the image.
 func TestIncompatible(t *testing.T) {
-	for _, errno := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.ESTALE, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
+	for _, errno := range []error{
+		unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.ESTALE, unix.ENOMEM, unix.EMFILE, unix.ENFILE,
+	} {
 		if err := incompatible(fmt.Errorf("cannot read it: %w", errno)); errors.Is(err, ErrIncompatible) {
 			t.Errorf("%v makes the image incompatible", errno)
 		}

@@ -230,6 +230,13 @@ func (t trees) PlanEtc(c machine.EtcChange) (etc.Report, error) {
 	return etc.Report{}, err
 }
 
+func (t trees) LackingFor(c machine.EtcChange) ([]string, error) {
+	t.disk().enter("look what is lacking in", c.Next.ID)
+	defer t.p.m.mu.Unlock()
+	_, err := t.source(c)
+	return nil, err
+}
+
 // source returns the /etc whose changes are carried over. The machine is locked.
 func (t trees) source(c machine.EtcChange) (string, error) {
 	m := t.p.m

@@ -10,6 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -93,6 +94,17 @@ func decisionText(w io.Writer, d level.Decision) {
 	}
 }
 
+// accountsText lists all users or groups that a host root leaves behind: whoever misses one looks here.
+func accountsText(w io.Writer, kind string, left []accounts.Account) {
+	var names []string
+	for _, a := range left {
+		names = append(names, fmt.Sprintf("%s (%d)", a.Name, a.Number))
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(w, "  left behind\t%s: %s\n", kind, strings.Join(names, ", "))
+	}
+}
+
 func etcText(w io.Writer, r etc.Report) {
 	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
 		countText(len(r.Kept), "change", "changes"), countText(len(r.Conflicts), "conflict", "conflicts"))
@@ -107,6 +119,8 @@ func etcText(w io.Writer, r etc.Report) {
 		fmt.Fprintf(w, "  left behind\t%s: %s%s; [state] adopt takes over what it names\n",
 			countText(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
 	}
+	accountsText(w, "users", r.NotAdopted.Users)
+	accountsText(w, "groups", r.NotAdopted.Groups)
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)
 	}

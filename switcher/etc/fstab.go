@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // maxFstab bounds the size of an fstab in bytes.
@@ -51,6 +53,30 @@ func FstabMountPoints(r io.Reader) (points, automounts []string) {
 	slices.Sort(points)
 	slices.Sort(automounts)
 	return slices.Compact(points), slices.Compact(automounts)
+}
+
+// UnitMountPoints returns the mount points of the mount and automount units that lie in an /etc, like
+// [FstabMountPoints].
+func UnitMountPoints(dir string) []string {
+	units := rootfs.Dir(dir)
+	var points []string
+	for _, name := range units.Names("systemd/system") {
+		if ext := path.Ext(name); ext != ".mount" && ext != ".automount" ||
+			neverAdopted.has(path.Join("systemd/system", name)) {
+			continue
+		}
+		text, _ := units.ReadFile(path.Join("systemd/system", name), maxConfig)
+		for line := range bytes.Lines(text) {
+			key, value, _ := strings.Cut(string(line), "=")
+			point := path.Clean(strings.TrimSpace(value))
+			if _, image := imageMounts[point]; strings.TrimSpace(key) == "Where" && path.IsAbs(point) && !image &&
+				!underKernelTree(point) && !strings.Contains(point, "%") {
+				points = append(points, point)
+			}
+		}
+	}
+	slices.Sort(points)
+	return slices.Compact(points)
 }
 
 // mountPoint returns the mount point of a line, and whether it has one; swap has none.

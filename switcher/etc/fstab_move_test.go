@@ -104,7 +104,7 @@ func TestMergeMovesSources(t *testing.T) {
 	in := Inputs{
 		Current: tree{"fstab": hostLines + lazyLines}.onDisk(t, dir+"/host"),
 		Next:    tree{"fstab": "/usr/share/x /mnt none bind\n"}.onDisk(t, dir+"/next"),
-		Host:    HostSources{Kept: []string{"/var", "/srv"}, Mount: "/var/lib/updatectl/host"},
+		Sources: HostSources{Kept: []string{"/var", "/srv"}, Mount: "/var/lib/updatectl/host"},
 	}
 	report, err := Merge(in, dir+"/first")
 	if err != nil {

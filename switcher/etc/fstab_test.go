@@ -61,6 +61,29 @@ tmpfs relative tmpfs
 	}
 }
 
+func TestUnitMountPoints(t *testing.T) {
+	dir := tree{
+		"systemd/system/srv-data.mount":     "[Unit]\n[Mount]\nWhat=/dev/sdb1\nWhere = /srv/data/\n",
+		"systemd/system/data.automount":     "[Automount]\nWhere=/data\n",
+		"systemd/system/data.mount":         "[Mount]\nWhere=/data\n",
+		"systemd/system/-.mount":            "[Mount]\nWhere=/\n",
+		"systemd/system/snap-core-1.mount":  "[Mount]\nWhere=/snap/core/1\n",
+		"systemd/system/usr.mount":          "[Mount]\nWhere=/usr\n",
+		"systemd/system/run-x.mount":        "[Mount]\nWhere=/run/x\n",
+		"systemd/system/odd.mount":          "Where=relative\nWhere=\nWhere=/a%i\n",
+		"systemd/system/gone.mount":         "-> /dev/null",
+		"systemd/system/other.service":      "Where=/other\n",
+		"systemd/system/outside.mount":      "-> ../../../../../../etc/hostname",
+		"systemd/system/wants/wanted.mount": "Where=/wanted\n",
+	}.onDisk(t, t.TempDir()+"/etc")
+	if got, want := UnitMountPoints(dir), []string{"/data", "/srv/data"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := UnitMountPoints(t.TempDir()); len(got) > 0 {
+		t.Errorf("an empty /etc has %q", got)
+	}
+}
+
 func FuzzFstab(f *testing.F) {
 	seeds := []string{"", "/dev/a / ext4\n", "/dev/a /", "a /usr\\040", `x \134 y`, "#", "a /../usr b\r\n",
 		"a\t/etc\t", "a /\x00 b", "\x00", "a //"}

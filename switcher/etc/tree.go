@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
@@ -69,9 +71,10 @@ func same(a, b entry, inA, inB bool) bool {
 // snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
 	tree   listing
-	tables tables            // databases that are ordinary files, or mounted files
-	text   map[string][]byte // their content, and that of fstab
+	tables accounts.Tables   // databases that are ordinary files, or mounted files
+	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
 	shells []string          // lines of /etc/shells
+	access accounts.Access   // who uses the host; of the host's side only
 	mounts []string          // mount points, which are not crossed
 	notes  []string
 }
@@ -82,17 +85,17 @@ var ErrTooLarge = errors.New("larger than such a file can be")
 // readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
 // one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tree: listing{}, tables: tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}}
 	if err := s.list(dir, "."); err != nil {
 		return s, err
 	}
-	for _, file := range databases {
-		content, err := readText(dir, file, maxTable)
+	for _, file := range accounts.Files {
+		content, err := readText(dir, file, accounts.MaxTable)
 		if err != nil {
 			return s, err
 		}
 		if content != nil {
-			s.text[file], s.tables[file] = content, parseTable(formats[file], content)
+			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
 		}
 	}
 	fstab, err := readText(dir, "fstab", maxFstab)
@@ -102,12 +105,16 @@ func readSnapshot(dir string) (snapshot, error) {
 	if fstab != nil {
 		s.text["fstab"] = fstab
 	}
+	if s.text[interfaces], err = readText(dir, interfaces, maxConfig); err != nil {
+		return s, err
+	}
 	shells, err := readText(dir, "shells", maxFstab)
 	for line := range bytes.Lines(shells) {
 		if l := strings.TrimSpace(string(line)); strings.HasPrefix(l, "/") {
 			s.shells = append(s.shells, l)
 		}
 	}
+	s.access.Shells = s.shells
 	return s, err
 }
 
@@ -280,10 +287,10 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 }
 
 // mapOwners returns the tree with this host's numbers.
-func (l listing) mapOwners(uids, gids map[uint32]uint32) listing {
+func (l listing) mapOwners(ids accounts.IDs) listing {
 	out := listing{}
 	for name, e := range l {
-		e.uid, e.gid = mapped(uids, e.uid), mapped(gids, e.gid)
+		e.uid, e.gid = ids.Map(e.uid, e.gid)
 		out[name] = e
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // build makes the directory beside dst and renames it to dst when it is complete and on disk.
@@ -134,25 +135,25 @@ func (e entry) apply(full string, refused map[string]bool) error {
 }
 
 // readLedger returns the ledger of numbers. It is empty before the first merge.
-func readLedger(file string) (ledger, error) {
+func readLedger(file string) (accounts.Ledger, error) {
 	if file == "" {
-		return parseLedger(nil)
+		return accounts.ParseLedger(nil)
 	}
-	content, err := readText(filepath.Dir(file), filepath.Base(file), maxLedger)
+	content, err := readText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
 	if err != nil {
-		return ledger{}, err
+		return accounts.Ledger{}, err
 	}
-	l, err := parseLedger(content)
+	l, err := accounts.ParseLedger(content)
 	if err != nil {
-		return ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
+		return accounts.Ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
 	}
 	return l, nil
 }
 
 // writeLedger writes the ledger of numbers to disk.
-func writeLedger(file string, l ledger) error {
+func writeLedger(file string, l accounts.Ledger) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(file, l.bytes(), 0o600)
+	return durable.WriteFile(file, l.Bytes(), 0o600)
 }
