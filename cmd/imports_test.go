@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
 	"switcher":           {}, // names that several of its packages need
-	"switcher/rootfs":    {"switcher"},
+	"switcher/rootfs":    {"arch", "switcher"},
 	"switcher/mount":     {"switcher"},
 	"switcher/etc":       {},
 	"switcher/livepatch": {},
@@ -64,10 +64,11 @@ var allowed = map[string][]string{
 	"switcher/assembly":  {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
 	"switcher/testtree":  {},
 
-	"image":       {"verify"},
+	"image":       {"arch", "verify"},
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
+	"arch":        {},
 	"docs":        {},                  // schemas of what the commands print, for their tests
 	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
 )
 
 // tarBuffer is how many bytes are read at once, because archive/tar reads small pieces.
@@ -102,7 +102,7 @@ func (e *endSeen) Read(p []byte) (int, error) {
 func (t *tarball) copy(out io.Writer, in io.Reader, name string) error {
 	for _, init := range inits {
 		if name == init {
-			head := make([]byte, machine.HeadSize)
+			head := make([]byte, arch.HeadSize)
 			n, err := io.ReadFull(in, head)
 			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 				return err
@@ -178,8 +178,8 @@ func cleanKind(c *tar.Header) error {
 // Architecture returns the GOARCH of the init in the tar, or "". Call it when the tar has been read.
 func (t *tarball) Architecture() (string, error) {
 	for _, name := range inits {
-		if arch := machine.Of(t.heads[name]); arch != "" {
-			return arch, nil
+		if goarch := arch.Of(t.heads[name]); goarch != "" {
+			return goarch, nil
 		}
 	}
 	return "", nil
