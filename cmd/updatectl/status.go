@@ -91,7 +91,7 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	if s.Resume != nil {
 		fmt.Fprintf(w, "Resume\tresuming %s after a full reboot failed %s\n", short(s.Resume.Root),
-			countText(s.Resume.Attempts, "time", "times"))
+			usage.Count(s.Resume.Attempts, "time", "times"))
 	}
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)

@@ -1,4 +1,5 @@
-// Package usage makes command lines that people get wrong say so in their words, and help pages that fit a terminal.
+// Package usage is what both programs have in common on the command line: mistakes are named in the words of the person
+// who made them, help pages fit a terminal, and an answer in JSON is one document with a schema.
 package usage
 
 import (
