@@ -36,7 +36,7 @@ var (
 // Agent runs the commands on one host.
 type Agent struct {
 	*host.Host
-	// The rooms of the agent. Each answers one question about the host.
+	// The packages of the agent. Each answers one question about the host.
 	Roots      roots.Roots
 	Offers     offer.Offers
 	Live       live.Patches

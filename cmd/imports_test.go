@@ -16,9 +16,9 @@ import (
 
 const module = "github.com/updatectl/updatectl/"
 
-// allowed lists the rooms of this project that each room may import. A room is a directory below agent/, switcher/ or
-// cmd/, or another top-level directory with everything below it. A room's tests follow the same rule: what needs two
-// rooms is tested in the upper one.
+// allowed lists the packages of this project that each package may import. Here, a package is a directory below agent/,
+// switcher/ or cmd/, or another top-level directory with everything below it. Its tests follow the same rule: what
+// needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
-	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "image", "verify"},
+	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
 	"cmd/usage":      {"verify"},
 	"cmd/cmdtest":    {"docs", "verify"},
 
@@ -53,8 +53,8 @@ var allowed = map[string][]string{
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
-	"switcher":              {}, // names that several of its rooms need
-	"switcher/rootfs":       {"switcher"},
+	"switcher":              {}, // names that several of its packages need
+	"switcher/rootfs":       {"arch", "switcher"},
 	"switcher/mount":        {"switcher"},
 	"switcher/etc":          {"switcher/etc/accounts", "switcher/rootfs"},
 	"switcher/etc/accounts": {},
@@ -65,21 +65,22 @@ var allowed = map[string][]string{
 	"switcher/assembly":     {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
 	"switcher/testtree":     {},
 
-	"image":       {"verify"},
+	"image":       {"arch", "verify"},
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
+	"arch":        {},
 	"docs":        {},                  // schemas of what the commands print, for their tests
 	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }
 
-// ground is what every room of the agent may stand on.
+// ground is what every package of the agent may stand on.
 var ground = []string{
 	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/facts", "switcher/level",
 	"switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
-// everywhere is the room that every other one may import. It imports none of them.
+// everywhere is the package that every other one may import. It imports none of them.
 const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
@@ -94,8 +95,8 @@ func top(dir string) string {
 	return first
 }
 
-// roomOf returns the room of the package in a directory.
-func roomOf(dir string) string {
+// packageOf returns the package, as allowed lists it, that a directory belongs to.
+func packageOf(dir string) string {
 	switch top(dir) {
 	case "agent", "cmd", "switcher":
 		return dir
@@ -103,17 +104,17 @@ func roomOf(dir string) string {
 	return top(dir)
 }
 
-// mayImport reports whether the files of one room may import another.
+// mayImport reports whether the files of one package may import another.
 func mayImport(from, to string) bool {
 	return from == to || to == everywhere || slices.Contains(standsOn(from), to)
 }
 
-// standsOn returns the rooms below a room, without the one that is below all of them.
-func standsOn(room string) []string {
-	if room == "agent" || strings.HasPrefix(room, "agent/") {
-		return slices.Concat(allowed[room], ground)
+// standsOn returns the packages below a package, without the one that is below all of them.
+func standsOn(pkg string) []string {
+	if pkg == "agent" || strings.HasPrefix(pkg, "agent/") {
+		return slices.Concat(allowed[pkg], ground)
 	}
-	return allowed[room]
+	return allowed[pkg]
 }
 
 // A source is a parsed file of the project.
@@ -165,30 +166,30 @@ func TestImportDirection(t *testing.T) {
 		if s.dir == "cmd" { // these tests
 			continue
 		}
-		from := roomOf(s.dir)
+		from := packageOf(s.dir)
 		if _, known := allowed[from]; !known {
-			t.Errorf("%s is in %s, a room that the rules do not know", s.name, from)
+			t.Errorf("%s is in %s, a package that the rules do not know", s.name, from)
 			continue
 		}
 		imports[from] += len(s.imports)
 		for _, to := range s.imports {
-			room := roomOf(to)
+			pkg := packageOf(to)
 			if slices.Contains(testSupport, to) {
 				if !s.test && !slices.Contains(testSupport, s.dir) {
 					t.Errorf("%s imports %s, which is for tests", s.name, to)
 				}
-				if room = top(to); room == top(from) { // tests of all of its rooms
+				if pkg = top(to); pkg == top(from) { // tests of all of its packages
 					continue
 				}
 			}
-			if !mayImport(from, room) {
+			if !mayImport(from, pkg) {
 				t.Errorf("%s imports %s, which %s must not", s.name, to, from)
 			}
 		}
 	}
-	for room := range allowed {
-		if _, seen := imports[room]; !seen {
-			t.Errorf("the rules know the room %s, and it has no file", room)
+	for pkg := range allowed {
+		if _, seen := imports[pkg]; !seen {
+			t.Errorf("the rules know the package %s, and it has no file", pkg)
 		}
 	}
 	if imports["agent"] == 0 || imports["image"] == 0 {
@@ -199,29 +200,29 @@ func TestImportDirection(t *testing.T) {
 // TestRoomsHaveNoCycle: the rules themselves allow no way back, whatever is imported today.
 func TestRoomsHaveNoCycle(t *testing.T) {
 	state := map[string]string{}
-	var visit func(room string, way []string)
-	visit = func(room string, way []string) {
-		way = append(way, room)
-		switch state[room] {
+	var visit func(pkg string, way []string)
+	visit = func(pkg string, way []string) {
+		way = append(way, pkg)
+		switch state[pkg] {
 		case "done":
 			return
 		case "on the way":
 			t.Errorf("the rules allow a cycle: %s", strings.Join(way, " imports "))
 			return
 		}
-		state[room] = "on the way"
-		for _, below := range append(standsOn(room), everywhere) {
+		state[pkg] = "on the way"
+		for _, below := range append(standsOn(pkg), everywhere) {
 			if _, known := allowed[below]; !known {
-				t.Errorf("%s may import %s, a room that the rules do not know", room, below)
+				t.Errorf("%s may import %s, a package that the rules do not know", pkg, below)
 			}
-			if below != room { // only that room is below itself
+			if below != pkg { // only that package is below itself
 				visit(below, way)
 			}
 		}
-		state[room] = "done"
+		state[pkg] = "done"
 	}
-	for room := range allowed {
-		visit(room, nil)
+	for pkg := range allowed {
+		visit(pkg, nil)
 	}
 }
 

@@ -2,7 +2,6 @@ package durable
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,14 +14,14 @@ import (
 // Disk is the part of a file system that holds small, precious files. Names are absolute. Errors wrap those of the
 // operating system, such as fs.ErrNotExist and unix.ENOSPC.
 type Disk interface {
-	// ReadFile returns the content of a file. A file larger than limit bytes is an error.
+	// ReadFile returns the content of a regular file. A file larger than limit bytes is an error.
 	ReadFile(name string, limit int64) ([]byte, error)
-	// Open opens a file for reading.
+	// Open opens a regular file for reading.
 	Open(name string) (io.ReadCloser, error)
 	// WriteFile replaces a file atomically. When it returns nil, the content survives a power cut.
 	WriteFile(name string, content []byte, mode fs.FileMode) error
-	// AppendLine adds a line to a file, which it creates if necessary, and syncs it. If a crash cut the last line short,
-	// it begins a new one.
+	// AppendLine adds a line to a file, which it creates if necessary. When it returns nil, the line survives a power cut.
+	// If a crash cut the last line short, it begins a new one.
 	AppendLine(name string, line []byte) error
 	// CreateNew creates an empty file and its directories. It reports whether it did: false means that the file exists.
 	CreateNew(name string) (bool, error)
@@ -32,8 +31,8 @@ type Disk interface {
 	RemoveAll(name string) error
 	// Rename gives a file or a tree another name.
 	Rename(from, to string) error
-	// Exchange replaces the tree at to with the one at from, and removes the old tree. At every moment there is a tree at
-	// to, if there was one before.
+	// Exchange replaces the tree at to with the one at from. At every moment there is a tree at to, if there was one
+	// before. It removes the old tree, which is at from then; what cannot be removed of it stays, and is no error.
 	Exchange(from, to string) error
 	// MkdirAll makes a directory and its parents.
 	MkdirAll(name string, mode fs.FileMode) error
@@ -55,21 +54,10 @@ type Disk interface {
 type OS struct{}
 
 // ReadFile implements [Disk].
-func (OS) ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
-	}
-	return text, err
-}
+func (OS) ReadFile(name string, limit int64) ([]byte, error) { return ReadRegular(name, limit) }
 
 // Open implements [Disk].
-func (OS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
+func (OS) Open(name string) (io.ReadCloser, error) { return OpenRegular(name) }
 
 // WriteFile implements [Disk].
 func (OS) WriteFile(name string, content []byte, mode fs.FileMode) error {
@@ -78,6 +66,7 @@ func (OS) WriteFile(name string, content []byte, mode fs.FileMode) error {
 
 // AppendLine implements [Disk].
 func (OS) AppendLine(name string, line []byte) error {
+	_, missing := os.Lstat(name)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -91,7 +80,11 @@ func (OS) AppendLine(name string, line []byte) error {
 		text = append([]byte{'\n'}, text...)
 	}
 	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil && missing != nil {
+		err = SyncDir(filepath.Dir(name)) // the name of the file, too
+	}
+	return err
 }
 
 // CreateNew implements [Disk].
@@ -134,7 +127,8 @@ func (OS) Exchange(from, to string) error {
 	}
 	switch {
 	case err == nil:
-		return os.RemoveAll(from)
+		_ = os.RemoveAll(from) // the new tree is in its place
+		return nil
 	case errors.Is(err, unix.ENOENT):
 		return os.Rename(from, to)
 	}

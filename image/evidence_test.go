@@ -46,6 +46,35 @@ func (h holder) open(b *builder, index ocispec.Descriptor) *Image {
 	return img
 }
 
+// TestRenewAfterACrash: the evidence was replaced and the vouchers were not. The next run replaces them.
+func TestRenewAfterACrash(t *testing.T) {
+	b := newBuilder(t)
+	b.layer(ocispec.MediaTypeImageLayer, packLayer(bootable()...))
+	ours := b.manifest()
+	ours.Platform = &host
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{ours}}
+	index.SchemaVersion = 2
+	listed := b.json(index.MediaType, index)
+	st := newStore(t)
+	root := must(Stage(context.Background(), st, b.source(), newHolder("first.pub").open(b, listed), "test", nil))
+	info := filepath.Join(root.Dir, "image.json")
+	old := must(os.ReadFile(info))
+	second := newHolder("second.pub").open(b, listed)
+	must(Stage(context.Background(), st, b.source(), second, "test", nil))
+	if err := errors.Join(os.Remove(info), os.WriteFile(info, old, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	must(Stage(context.Background(), st, b.source(), second, "test", nil))
+	renewed := must(os.Stat(info))
+	if v := must(st.Root(root.ID)).Info.Vouchers; len(v) != 1 || v[0].Signer != "second.pub" {
+		t.Errorf("the vouchers are %+v", v)
+	}
+	must(Stage(context.Background(), st, b.source(), second, "test", nil))
+	if again := must(os.Stat(info)); !os.SameFile(renewed, again) {
+		t.Error("what is the same was written again")
+	}
+}
+
 // The evidence of a root is stored beside it. The same policy accepts it again without the source, and no other policy
 // does.
 func TestEvidenceIsKept(t *testing.T) {

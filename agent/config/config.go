@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -19,6 +18,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -209,18 +209,13 @@ const maxConfig = 1 << 20
 
 // readFile merges one file over what was read before.
 func (c *Config) readFile(file string) error {
-	st, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err := durable.ReadRegular(file, maxConfig)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s does not exist", ErrConfig, file)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	if st.Size() > maxConfig {
-		return fmt.Errorf("%w: %s is larger than %d bytes", ErrConfig, file, maxConfig)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
+	case errors.Is(err, durable.ErrNotRegular), errors.Is(err, durable.ErrTooLarge):
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	case err != nil:
 		return fmt.Errorf("cannot read the configuration: %w", err)
 	}
 	if err := c.decode(file, string(text)); err != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -9,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -136,4 +140,41 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("decode: %v is not ErrConfig", err)
 		}
 	})
+}
+
+// TestConfigOfOddFiles: a FIFO in the place of a fragment or a key is refused. Opening it would wait until somebody
+// writes to it. A link to /dev/null switches a fragment off.
+func TestConfigOfOddFiles(t *testing.T) {
+	root := t.TempDir()
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", "[source]\nimage = 'x.example/y'\n[verify]\nkeys = ['/key']\n")
+	testtree.File(t, root, "etc/updatectl/conf.d/keep", "")
+	off := filepath.Join(root, "etc/updatectl/conf.d/10-off.toml")
+	fifo := filepath.Join(root, "etc/updatectl/conf.d/20-fifo.toml")
+	if err := errors.Join(os.Symlink("/dev/null", off), unix.Mkfifo(filepath.Join(root, "key"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 2)
+	go func() {
+		c, err := Load(below(root), "")
+		if err != nil {
+			t.Errorf("a fragment that is switched off: %v", err)
+		}
+		_, err = c.Policy(below(root), time.Now())
+		refused <- err
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Error(err)
+		}
+		_, err = Load(below(root), "")
+		refused <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-refused:
+			if !errors.Is(err, ErrConfig) || !errors.Is(err, durable.ErrNotRegular) {
+				t.Errorf("got %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("it hangs")
+		}
+	}
 }

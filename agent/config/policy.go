@@ -2,13 +2,12 @@ package config
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -139,14 +138,5 @@ func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, er
 
 // readBounded returns the content of a file that the configuration names, at most maxConfig bytes.
 func readBounded(file string, path func(string) string) ([]byte, error) {
-	f, err := os.Open(path(file))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err == nil && len(text) > maxConfig {
-		err = fmt.Errorf("%s is larger than %d bytes", file, maxConfig)
-	}
-	return text, err
+	return durable.ReadRegular(path(file), maxConfig)
 }

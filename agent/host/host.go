@@ -1,5 +1,5 @@
 // Package host answers what is true on this host right now: what runs, who holds the lock, what the kernel keeps from
-// earlier roots. It promises that only one updatectl at a time changes the host. Every room of the agent works on a
+// earlier roots. It promises that only one updatectl at a time changes the host. Every package of the agent works on a
 // [Host].
 package host
 
@@ -21,7 +21,7 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Host is the host that every room of the agent works on.
+// Host is the host that every package of the agent works on.
 type Host struct {
 	// Machine is the running host, or another tree to work on.
 	Machine machine.Machine

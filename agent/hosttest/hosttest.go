@@ -1,4 +1,4 @@
-// Package hosttest makes hosts, records and images for the tests of the agent's rooms. Their files are in a
+// Package hosttest makes hosts, records and images for the tests of the agent's packages. Their files are in a
 // temporary directory of the test.
 package hosttest
 
@@ -26,7 +26,7 @@ import (
 	"github.com/updatectl/updatectl/verify/sign"
 )
 
-// Kernel has the facts of a host in these tests: the host root runs, on a kernel with a build ID.
+// Kernel has the facts of a host in these tests: the host root runs, on a kernel with a build id.
 var Kernel = facts.Facts{
 	Root: switcher.HostRoot, BootID: "boot-1", Architecture: runtime.GOARCH, Systemd: 257,
 	KernelRelease: "6.12.48", KernelVersion: "#1 SMP", KernelBuildID: "c0ffee0123456789",

@@ -3,12 +3,12 @@ package machine
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -170,7 +170,7 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	for _, dir := range etcs {
 		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
-		fstab, err := os.Open(filepath.Join(dir, "fstab"))
+		fstab, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
 		if err != nil {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
@@ -13,12 +14,13 @@ import (
 
 // The exit codes that releasectl shares with updatectl. Each has one meaning.
 const (
-	exitError       = 1
-	exitUsage       = 2
-	exitNotTrusted  = 20
-	exitNoSpace     = 30
-	exitUnreachable = 31
-	exitInterrupted = 130 // as a shell reports SIGINT
+	exitError        = 1
+	exitUsage        = 2
+	exitNotTrusted   = 20
+	exitIncompatible = 22
+	exitNoSpace      = 30
+	exitUnreachable  = 31
+	exitInterrupted  = 130 // as a shell reports SIGINT
 )
 
 // usageError is a mistake on the command line.
@@ -33,12 +35,15 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, release.ErrIncompatible): // a newer format
+		return exitIncompatible
 	case errors.As(err, &usage), errors.Is(err, source.ErrReference), errors.Is(err, publish.ErrIdentity),
-		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey), errors.Is(err, publish.ErrRelease):
+		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey), errors.Is(err, publish.ErrRelease),
+		errors.Is(err, publish.ErrNoRelease):
 		return exitUsage
 	case errors.Is(err, verify.ErrNotTrusted):
 		return exitNotTrusted
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return exitNoSpace
 	case errors.Is(err, source.ErrSource):
 		return exitUnreachable
@@ -57,13 +62,17 @@ var hints = []struct {
 	{verify.ErrKey, `"cosign public-key --key FILE" prints the public half of a key`},
 	{publish.ErrIdentity, "say where the image will be, with --identity host/repository"},
 	{publish.ErrSigned, `begin the next release with "releasectl release new" and a larger --sequence`},
+	{publish.ErrNoRelease, `"releasectl inspect" shows what it is`},
+	{release.ErrIncompatible, "install a newer releasectl"},
 	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md say what a release can contain`},
 	{publish.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
 	{source.ErrReference, "a reference is host/repository:TAG, or oci:DIR:TAG for a layout directory"},
 	{verify.ErrUnsigned, `sign it with "releasectl sign --key FILE REFERENCE"`},
 	{verify.ErrWrongKey, "compare the key with the one it was signed with"},
+	{verify.ErrMalformed, "hosts refuse it, too: its publisher has to publish it again"},
 	{verify.ErrNotTrusted, "do not use this image before you know who changed it, and why"},
 	{syscall.ENOSPC, "free some space, or write somewhere else"},
+	{syscall.EDQUOT, "raise the quota, free some space, or write somewhere else"},
 	{source.ErrAuth, `log in with "podman login" or "docker login"`},
 	{source.ErrNotFound, "check the name and the tag; has the image been pushed?"},
 	{source.ErrNoLayout, "check the path; is what it lies on mounted?"},

@@ -5,16 +5,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/updatectl/updatectl/cmd/cmdtest"
 )
 
-// interrupted sends releasectl a SIGINT when it has started its work, and checks how it ends.
-func interrupted(t *testing.T, started <-chan struct{}, args ...string) {
+// interrupted sends releasectl a signal when it has started its work, and checks how it ends.
+func interrupted(t *testing.T, signal os.Signal, started <-chan struct{}, args ...string) {
 	t.Helper()
-	got := cmdtest.Interrupt(t, os.Interrupt, started, exitInterrupted, append([]string{"releasectl"}, args...)...)
+	got := cmdtest.Interrupt(t, signal, started, exitInterrupted, append([]string{"releasectl"}, args...)...)
 	want := "releasectl: interrupted; run the same command again to finish it\n"
 	if !strings.HasSuffix(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -27,8 +28,10 @@ func TestInterruptedPush(t *testing.T) {
 		&bytes.Buffer{}); code != 0 {
 		t.Fatalf("pack ended with %d", code)
 	}
-	address, asked := cmdtest.SilentRegistry(t)
-	interrupted(t, asked, "push", "--plain-http", "oci:"+layout+":v1", address+"/os/server:v1")
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		address, asked := cmdtest.SilentRegistry(t)
+		interrupted(t, signal, asked, "push", "--plain-http", "oci:"+layout+":v1", address+"/os/server:v1")
+	}
 }
 
 // The library that packs does not look at the context.
@@ -52,7 +55,7 @@ func TestInterruptedPack(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
-	interrupted(t, started, "pack", root, "oci:"+layout+":v1")
+	interrupted(t, os.Interrupt, started, "pack", root, "oci:"+layout+":v1")
 	if blobs, err := filepath.Glob(filepath.Join(layout, ".umoci-*")); err != nil || len(blobs) > 0 {
 		t.Errorf("left behind: %v, %v", blobs, err)
 	}

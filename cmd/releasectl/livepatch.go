@@ -30,7 +30,7 @@ func newAddLivePatch(out *output) *cobra.Command {
 A release may list live patches only: hosts then keep their image.
 
 A live patch fits exactly one build of a kernel, which is named by "uname -r",
-"uname -v" and the build ID of the kernel; hosts with another kernel ignore it.
+"uname -v" and the build id of the kernel; hosts with another kernel ignore it.
 On a host with that kernel, "updatectl livepatch list" prints all three as flags
 of this command. --kernel-version and --kernel-build-id are required. The name
 and the kernel release are read from the module; the flags can only confirm
@@ -67,7 +67,7 @@ when the last one does not load.`,
 	f.StringVar(&p.KernelRelease, "kernel-release", "",
 		"`RELEASE` of the kernel, as in uname -r (default: the module's)")
 	f.StringVar(&p.KernelVersion, "kernel-version", "", "`VERSION` of the kernel, as in uname -v")
-	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "GNU build ID of the kernel, in `HEX`")
+	f.StringVar(&p.KernelBuildID, "kernel-build-id", "", "GNU build id of the kernel, in `HEX`")
 	f.StringVar(&p.Name, "name", "", "`NAME` of the module (default: the module's)")
 	f.StringSliceVar(&p.Fixes, "fixes", nil, "CVE numbers that it fixes, a `LIST` with commas")
 	return c

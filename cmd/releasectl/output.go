@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/docker/go-units"
-
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -17,6 +15,7 @@ type output struct {
 	format         string
 	quiet          bool
 	started        bool // the command itself runs; what fails before is usage
+	answered       bool // stdout has the answer
 }
 
 func (o *output) check() error {
@@ -26,18 +25,14 @@ func (o *output) check() error {
 	return nil
 }
 
-// answer writes the answer: v as one JSON document, or what text prints.
-func (o *output) answer(v any, text func(w io.Writer)) error {
-	if o.format != "json" {
-		text(printable.Lines(wrapped{o.stdout}))
-		return nil
+// answer writes the answer of a command: as one JSON document with its schema, or as what text prints.
+func (o *output) answer(command string, value any, text func(w io.Writer)) error {
+	o.answered = true
+	if o.format == "json" {
+		return usage.WriteJSON(o.stdout, "releasectl."+command+"/v1", value)
 	}
-	document, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write the answer: %w", err)
-	}
-	_, err = fmt.Fprintf(o.stdout, "%s\n", printable.JSON(document))
-	return err
+	text(printable.Lines(wrapped{o.stdout}))
+	return nil
 }
 
 // talk says what is going on.
@@ -47,15 +42,20 @@ func (o *output) talk(format string, args ...any) {
 	}
 }
 
-// fail reports an error and what to do about it.
+// fail reports an error and what to do about it. As JSON, it is one document, too, unless the answer is that document.
 func (o *output) fail(err error) {
 	if err == nil {
 		return
 	}
+	advice := hint(err)
+	if o.format == "json" && !o.answered {
+		// stderr has it, too, if it cannot be written
+		_ = o.answer("error", usage.Failure{Error: err.Error(), Hint: advice, Code: exitCode(err)}, nil)
+	}
 	w := wrapped{o.stderr}
 	fmt.Fprintf(w, "releasectl: %s\n", printable.Text(err.Error()))
-	if h := hint(err); h != "" {
-		fmt.Fprintf(w, "hint: %s\n", h)
+	if advice != "" {
+		fmt.Fprintf(w, "hint: %s\n", advice)
 	}
 }
 
@@ -91,15 +91,4 @@ func lines(w io.Writer) func(name, value string) {
 			name = "" // of the first line only
 		}
 	}
-}
-
-// size writes a number of bytes for people.
-func size(bytes int64) string { return units.HumanSize(float64(bytes)) }
-
-// count writes a number of things.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

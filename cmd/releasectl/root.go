@@ -5,22 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
-// errInterrupted is what ends a command after SIGINT or SIGTERM. Tags move last, and what was copied is not copied
+// errInterrupted is what ends a command after a signal. Tags move last, and what was copied is not copied
 // again.
 var errInterrupted = errors.New("interrupted; run the same command again to finish it")
 
 // run is main with its edges as arguments; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), usage.Signals()...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second signal ends the process at once
 	out := &output{stdout: stdout, stderr: stderr}

@@ -20,8 +20,8 @@ func checkCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Ask the source for a newer image",
-		Long: `Ask the source for a newer image. Its signature is verified, no layer is
-fetched, nothing is changed.
+		Long: `Ask the source for a newer image, and verify its signature. No layer is fetched,
+and nothing is changed.
 
 Exit code 10: another image than the running one is published, or a live patch
 for the running kernel that is not effective. Exit code 0: neither.`,
@@ -51,12 +51,13 @@ for the running kernel that is not effective. Exit code 0: neither.`,
 func availableText(w io.Writer, v agent.Available) {
 	switch {
 	case !v.Newer && !v.Live:
-		fmt.Fprintf(w, "Up to date: %s runs, version %s, signed by %s.\n", short(v.Root), v.Version, signedBy(v.Vouchers))
+		fmt.Fprintf(w, "Up to date: %s runs%s%s.\n", short(v.Root), detail("version", v.Version),
+			detail("signed by", signedBy(v.Vouchers)))
 		return
 	case !v.Newer:
 		fmt.Fprintf(w, "Live patches for the running kernel are published; the root stays.\n")
 		fmt.Fprintf(w, "  release\t%s\n", v.Reference)
-		fmt.Fprintf(w, "  version\t%s\n", v.Version)
+		versionText(w, v.Version)
 		releaseText(w, "  ", v.Release)
 		fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
 		publishedLiveText(w, v.LivePatches)
@@ -64,7 +65,7 @@ func availableText(w io.Writer, v agent.Available) {
 	}
 	fmt.Fprintf(w, "Another image is published.\n")
 	fmt.Fprintf(w, "  image\t%s\n", v.Reference)
-	fmt.Fprintf(w, "  version\t%s\n", v.Version)
+	versionText(w, v.Version)
 	releaseText(w, "  ", v.Release)
 	fmt.Fprintf(w, "  root\t%s\n", short(v.Root))
 	fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
@@ -72,10 +73,17 @@ func availableText(w io.Writer, v agent.Available) {
 	if v.Staged {
 		fmt.Fprintf(w, "  staged\tyes\n")
 	} else {
-		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", bytesText(v.Download))
+		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", usage.Size(v.Download))
 	}
 	publishedLiveText(w, v.LivePatches)
 	badText(w, v.Bad)
+}
+
+// versionText writes the version of an image. An image need not have one.
+func versionText(w io.Writer, version string) {
+	if version != "" {
+		fmt.Fprintf(w, "  version\t%s\n", version)
+	}
 }
 
 // badText writes why an image was given up, and how to take it anyway.

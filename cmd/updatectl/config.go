@@ -32,7 +32,7 @@ func configCommand(c *cli) *cobra.Command {
 				return err
 			}
 			return c.print("config.check", a.Config, func(w io.Writer) {
-				fmt.Fprintf(w, "The configuration is valid: %s.\n", countText(len(a.Config.Files), "file", "files"))
+				fmt.Fprintf(w, "The configuration is valid: %s.\n", usage.Count(len(a.Config.Files), "file", "files"))
 			})
 		},
 	}, &cobra.Command{
@@ -54,6 +54,9 @@ func configCommand(c *cli) *cobra.Command {
 		Short: "Print a commented configuration to start with",
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
+			if c.output == "json" {
+				return c.printJSON("config.example", exampleAnswer{configs.Example()})
+			}
 			return showExample(c.stdout)
 		},
 	})
@@ -75,6 +78,11 @@ func showConfig(w io.Writer, c config.Config) error {
 		}
 	}
 	return nil
+}
+
+// exampleAnswer is the commented configuration in JSON.
+type exampleAnswer struct {
+	TOML string `json:"toml"`
 }
 
 // showExample writes the commented configuration, its comments folded to the terminal.

@@ -62,7 +62,7 @@ var failures = []struct {
 	hint string
 }{
 	{errInterrupted, exitInterrupted, "run the same command again to continue"},
-	// What comes of an error is worth more than its cause.
+	// How a switch ended says more than the error that ended it.
 	{agent.ErrTrying, exitBlocked,
 		"wait for updatectl-confirm.service, or see why it failed; `updatectl rollback` rolls back"},
 	{record.ErrUnhealthy, exitUnhealthy,
@@ -74,7 +74,7 @@ var failures = []struct {
 	{config.ErrConfig, exitUsage,
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage,
-		"write host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
+		"write the reference as host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
 	{roots.ErrFullReboot, exitFullReboot,
 		"`updatectl apply --level full` reboots for it; with [switch] fallback = \"full\", apply does so " +
 			"automatically"},
@@ -82,7 +82,8 @@ var failures = []struct {
 	{record.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it anyway"},
 	{pid1.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
 	{live.ErrSoftRebootHelps, exitBlocked,
-		"`updatectl apply --level soft` restarts userspace in the same root and loads it before the services start"},
+		"`updatectl apply --level soft` restarts userspace in the same root, and loads the live patch before services " +
+			"start"},
 	{livepatch.ErrStalled, exitBlocked,
 		"try again with `updatectl livepatch apply` when these tasks have moved on; their stacks are in the log"},
 	{livepatch.ErrBusy, exitBlocked, "`updatectl livepatch list` shows it; try again when it has ended"},
@@ -98,7 +99,8 @@ var failures = []struct {
 	{patches.ErrModule, exitIncompatible, "its publisher has to fix the release; the kernel is unchanged"},
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
 	{release.ErrIncompatible, exitIncompatible,
-		"follow another reference; [source] compatible is this machine's class; nothing was staged"},
+		"follow another reference in [source] image, or name this machine's class in [source] compatible; nothing was " +
+			"staged"},
 	{agent.ErrEvidence, exitNotTrusted,
 		"have the image signed under today's policy and `updatectl stage` it again, or stage another one"},
 	{patches.ErrSpoilt, exitNotTrusted,

@@ -34,8 +34,8 @@ need, and live patches that are no longer published.`,
 					fmt.Fprintf(w, "Removed the live patch %s.\n", name)
 				}
 				fmt.Fprintf(w, "%s and %s removed, %s freed.\n",
-					countText(len(report.Roots), "root", "roots"), countText(report.Objects, "object", "objects"),
-					bytesText(report.Bytes))
+					usage.Count(len(report.Roots), "root", "roots"), usage.Count(report.Objects, "object", "objects"),
+					usage.Size(report.Bytes))
 			})
 		},
 	}

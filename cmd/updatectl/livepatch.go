@@ -16,7 +16,7 @@ import (
 func livepatchCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "livepatch",
-		Short: "Show, load and take back live patches of the running kernel",
+		Short: "Show, load and revert live patches of the running kernel",
 	}
 	usage.Group(cmd, livepatchListCommand(c), livepatchApplyCommand(c), livepatchRevertCommand(c))
 	return cmd
@@ -54,9 +54,9 @@ func livepatchApplyCommand(c *cli) *cobra.Command {
 		Use:   "apply [NAME]",
 		Short: "Fetch and load live patches; nothing is restarted",
 		Long: `Fetch the published release, keep its live patches for the running kernel, and
-load the one that waits. NAME loads that one, even if it was taken back or the
+load the one that waits. NAME loads that one, even if it was reverted or the
 host went down with it. A transition that has not ended by [livepatch] deadline
-is taken back, and the tasks that block it are named: exit code 12.`,
+is reverted, and the tasks that block it are named: exit code 12.`,
 		Args: usage.Arguments("[NAME]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 1 {
@@ -110,10 +110,10 @@ boot, until "updatectl livepatch apply NAME".`,
 			}
 			return c.print("livepatch.revert", r, func(w io.Writer) {
 				if len(r.Reverted) == 0 {
-					fmt.Fprintln(w, "Nothing to take back.")
+					fmt.Fprintln(w, "Nothing to revert.")
 				}
 				for _, name := range r.Reverted {
-					fmt.Fprintf(w, "%s is taken back; `updatectl livepatch apply %s` loads it again.\n", name, name)
+					fmt.Fprintf(w, "%s is reverted; `updatectl livepatch apply %s` loads it again.\n", name, name)
 				}
 				livePatchesText(w, r.Patches)
 			})
@@ -165,6 +165,8 @@ func livePatchText(p live.LivePatch) string {
 	switch {
 	case p.State == live.LiveTransition:
 		words = []string{"in transition: some tasks still run the old code"}
+	case p.State == live.LiveLeaving:
+		words = []string{"being reverted: some tasks still run the new code"}
 	case p.Reason != "":
 		words = []string{string(p.State) + ": " + p.Reason}
 	}

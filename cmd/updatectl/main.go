@@ -6,7 +6,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"syscall"
+
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func main() { os.Exit(execute(os.Stdout, os.Stderr)) }
@@ -14,11 +15,7 @@ func main() { os.Exit(execute(os.Stdout, os.Stderr)) }
 // execute runs the command line of this process and returns the exit code. A signal cancels the command.
 func execute(stdout, stderr io.Writer) int {
 	// A shutdown that this very process asked for must not cut its last words short: SIGTERM only cancels.
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it; otherwise a lost session cancels, too
-		signals = append(signals, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	ctx, stop := signal.NotifyContext(context.Background(), usage.Signals()...)
 	defer stop()
 	return run(ctx, os.Args[1:], stdout, stderr)
 }

@@ -107,7 +107,7 @@ func accountsText(w io.Writer, kind string, left []accounts.Account) {
 
 func etcText(w io.Writer, r etc.Report) {
 	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
-		countText(len(r.Kept), "change", "changes"), countText(len(r.Conflicts), "conflict", "conflicts"))
+		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
 	for _, conflict := range r.Conflicts {
 		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
 	}
@@ -117,7 +117,7 @@ func etcText(w io.Writer, r etc.Report) {
 			more = " …"
 		}
 		fmt.Fprintf(w, "  left behind\t%s: %s%s; [state] adopt takes over what it names\n",
-			countText(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
+			usage.Count(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
 	}
 	accountsText(w, "users", r.NotAdopted.Users)
 	accountsText(w, "groups", r.NotAdopted.Groups)

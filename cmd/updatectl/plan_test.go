@@ -29,6 +29,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -291,5 +292,21 @@ func TestEtcText(t *testing.T) {
 			out.String() != c.want {
 			t.Errorf("%+v is shown as %q, want %q", c.left, out.String(), c.want)
 		}
+	}
+}
+
+// TestImageWithoutAVersion: nothing is written about a version that an image does not have.
+func TestImageWithoutAVersion(t *testing.T) {
+	vouchers := []verify.Voucher{{Signer: "release.pub", Form: verify.FormBundle}}
+	var text strings.Builder
+	availableText(&text, agent.Available{Root: "r", Vouchers: vouchers})
+	availableText(&text, agent.Available{Root: "r", Vouchers: vouchers, Live: true})
+	availableText(&text, agent.Available{Root: "r", Vouchers: vouchers, Newer: true})
+	stagedText(&text, agent.Applied{Root: "r", From: "r", Vouchers: vouchers})
+	stagedText(&text, agent.Applied{Root: "r", From: "s", Vouchers: vouchers})
+	appliedText(&text, agent.Applied{Root: "r", From: "r", Vouchers: vouchers})
+	recheckedText(&text, agent.Rechecked{Root: "r", Vouchers: vouchers})
+	if strings.Contains(text.String(), "version") || !strings.Contains(text.String(), "Up to date: r runs, signed by") {
+		t.Errorf("it is:\n%s", text.String())
 	}
 }

@@ -16,7 +16,7 @@ func rollbackCommand(c *cli) *cobra.Command {
 		Long: `Roll back to the previous good root, or to ROOT: an identity that "updatectl
 status" lists, or its beginning, or "host" for the host root. It runs with the
 /etc it had. An unattended apply does not take the root that is left again.`,
-		Args: usage.Arguments("[NAME]"),
+		Args: usage.Arguments("[ROOT]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			a, err := c.anyway()
 			if err != nil {

@@ -26,28 +26,9 @@ apply". Exit code 0: nothing does.`,
 			if err != nil {
 				return err
 			}
-			switches, live := done.Root != done.From, live.Waiting(done.LivePatches)
-			err = c.print("stage", done, func(w io.Writer) {
-				for _, p := range live {
-					fmt.Fprintf(w, "The live patch %s is stored and waits for `updatectl apply`.\n", p.Name)
-				}
-				if !switches && len(live) > 0 {
-					return
-				}
-				if !switches {
-					fmt.Fprintf(w, "Nothing to do: %s runs already, version %s.\n", short(done.Root), done.Version)
-					return
-				}
-				added := "nothing new on disk"
-				if done.NewBytes > 0 {
-					added = bytesText(done.NewBytes) + " new on disk"
-				}
-				fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(done.Root), detail("version", done.Version),
-					detail("signed by", signedBy(done.Vouchers)), added)
-				releaseText(w, "  ", done.Release)
-				badText(w, done.Bad)
-			})
-			if err == nil && (switches || len(live) > 0) {
+			switches, waits := done.Root != done.From, len(live.Waiting(done.LivePatches)) > 0
+			err = c.print("stage", done, func(w io.Writer) { stagedText(w, done) })
+			if err == nil && (switches || waits) {
 				return answer(exitAvailable)
 			}
 			return err
@@ -57,4 +38,25 @@ apply". Exit code 0: nothing does.`,
 	cmd.Flags().BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
 	allowDowngrade(cmd.Flags(), &o)
 	return cmd
+}
+
+func stagedText(w io.Writer, d agent.Applied) {
+	waiting := live.Waiting(d.LivePatches)
+	for _, p := range waiting {
+		fmt.Fprintf(w, "The live patch %s is stored and waits for `updatectl apply`.\n", p.Name)
+	}
+	if d.Root == d.From {
+		if len(waiting) == 0 {
+			fmt.Fprintf(w, "Nothing to do: %s runs already%s.\n", short(d.Root), detail("version", d.Version))
+		}
+		return
+	}
+	added := "nothing new on disk"
+	if d.NewBytes > 0 {
+		added = usage.Size(d.NewBytes) + " new on disk"
+	}
+	fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(d.Root), detail("version", d.Version),
+		detail("signed by", signedBy(d.Vouchers)), added)
+	releaseText(w, "  ", d.Release)
+	badText(w, d.Bad)
 }

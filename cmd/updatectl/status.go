@@ -90,8 +90,8 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
 	}
 	if s.Resume != nil {
-		fmt.Fprintf(w, "Resume\t%s to resume %s after a full reboot failed\n",
-			countText(s.Resume.Attempts, "attempt", "attempts"), short(s.Resume.Root))
+		fmt.Fprintf(w, "Resume\tresuming %s after a full reboot failed %s\n", short(s.Resume.Root),
+			usage.Count(s.Resume.Attempts, "time", "times"))
 	}
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s %s: %s\n", s.Last.At.Format("2006-01-02 15:04:05"), s.Last.Outcome, s.Last.Reason)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -20,7 +21,7 @@ not read.
 
 Exit code 0: today's policy would accept the image. Exit code 20: it would not,
 because a key was revoked or has expired, or the evidence is missing or changed.`,
-		Args: usage.Arguments("[NAME]"),
+		Args: usage.Arguments("[ROOT]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			a, err := c.agent()
 			if err != nil {
@@ -34,13 +35,15 @@ because a key was revoked or has expired, or the evidence is missing or changed.
 			if err != nil {
 				return err
 			}
-			return c.print("verify", r, func(w io.Writer) {
-				fmt.Fprintf(w, "Trusted: %s, version %s, verified %s.\n",
-					short(r.Root), r.Version, r.VerifiedAt.Format("2006-01-02 15:04"))
-				for _, v := range r.Vouchers {
-					fmt.Fprintf(w, "  signed by\t%s\n", voucherText(v))
-				}
-			})
+			return c.print("verify", r, func(w io.Writer) { recheckedText(w, r) })
 		},
+	}
+}
+
+func recheckedText(w io.Writer, r agent.Rechecked) {
+	fmt.Fprintf(w, "Trusted: %s%s, verified %s.\n", short(r.Root), detail("version", r.Version),
+		r.VerifiedAt.Format("2006-01-02 15:04"))
+	for _, v := range r.Vouchers {
+		fmt.Fprintf(w, "  signed by\t%s\n", voucherText(v))
 	}
 }

@@ -1,11 +1,15 @@
-// Package usage makes command lines that people get wrong say so in their words, and help pages that fit a terminal.
+// Package usage is what both programs have in common on the command line: mistakes are named in the words of the person
+// who made them, help pages fit a terminal, and an answer in JSON is one document with a schema.
 package usage
 
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -87,6 +91,15 @@ func FlagError(err error) error {
 		return fmt.Errorf("cannot read --%s: %w", flag.Name, errors.Unwrap(invalid))
 	}
 	return err
+}
+
+// Signals returns the signals that cancel a command. nohup(1) ignores SIGHUP; otherwise, a lost session cancels, too.
+func Signals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // Version returns the version of a program: the one that its build set, or that of its module, which `go install`

@@ -1,9 +1,28 @@
 package layer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
+
+// CheckPath returns the error with which a host refuses a layer that has this path, which begins with "/". It is an
+// [ErrLayer].
+func CheckPath(path string) error {
+	parts, err := splitPath(path)
+	for _, name := range parts {
+		err = errors.Join(err, checkLength(name))
+	}
+	return err
+}
+
+// checkLength refuses a name that no file can have.
+func checkLength(name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("%w: a name has %d bytes, more than %d", ErrLimit, len(name), maxName)
+	}
+	return nil
+}
 
 // splitPath splits the name of a tar entry, or the target of a hard link, into its components. A leading "/" or "./"
 // is ignored, because some tools write it; ".." is refused, because no honest tool does. The root directory has no

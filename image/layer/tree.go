@@ -136,8 +136,8 @@ func (t *Tree) find(path []string) (dir, n *Inode, err error) {
 
 // set gives an inode a name in a directory, and replaces what had that name.
 func (t *Tree) set(dir *Inode, name string, n *Inode) error {
-	if len(name) > maxName {
-		return fmt.Errorf("%w: a name has %d bytes, more than %d", ErrLimit, len(name), maxName)
+	if err := checkLength(name); err != nil {
+		return err
 	}
 	if dir.path+1+len(name) > maxPath {
 		return fmt.Errorf("%w: the path that ends in %q is longer than %d bytes", ErrLimit, name, maxPath)

@@ -9,7 +9,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/image/release"
 )
 
@@ -21,7 +21,7 @@ const (
 	PartType = "application/vnd.updatectl.livepatch.module.v1"
 	// MaxModule bounds a kernel module, in bytes. The largest live patches have a few megabytes.
 	MaxModule = 64 << 20
-	// maxInfo bounds .modinfo, which has a few hundred bytes; maxNote bounds a build ID with its header.
+	// maxInfo bounds .modinfo, which has a few hundred bytes; maxNote bounds a build id with its header.
 	maxInfo = 64 << 10
 	maxNote = 1 << 10
 	// maxThis bounds struct module, by which the kernel knows a module. It takes about one page.
@@ -39,7 +39,7 @@ type Module struct {
 	KernelRelease string
 	// Architecture is the GOARCH that it is for, "" if unknown.
 	Architecture string
-	// Note is the section with its build ID, as the kernel shows it in /sys/module; nil if there is none.
+	// Note is the section with its build id, as the kernel shows it in /sys/module; nil if there is none.
 	Note []byte
 	// Signed reports whether a signature is appended. The kernel decides whether it is good.
 	Signed bool
@@ -57,7 +57,7 @@ func Parse(content []byte) (Module, error) {
 	if f.Type != elf.ET_REL {
 		return Module{}, fmt.Errorf("%w: it is an ELF file of type %s and not a kernel module", ErrModule, f.Type)
 	}
-	m := Module{Architecture: machine.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
+	m := Module{Architecture: arch.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
 	info, err := section(f, ".modinfo", maxInfo)
 	if err != nil {
 		return Module{}, err

@@ -41,7 +41,7 @@ const (
 	evidenceType = "application/vnd.updatectl.evidence.v1+json"
 	// annotationEvidence has the digest of the evidence of the release that an entry comes from.
 	annotationEvidence = "dev.updatectl.evidence"
-	// annotationNote has the section with the build ID of the module, in hex. Older agents did not write it.
+	// annotationNote has the section with the build id of the module, in hex. Older agents did not write it.
 	annotationNote = "dev.updatectl.livepatch.note"
 )
 
@@ -56,7 +56,7 @@ type Stored struct {
 	release.LivePatch
 	// Evidence is the digest of the evidence of its release.
 	Evidence digest.Digest
-	// Note is the section with the build ID of the module, nil if unknown.
+	// Note is the section with the build id of the module, nil if unknown.
 	Note []byte
 }
 

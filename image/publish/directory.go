@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -15,7 +14,8 @@ import (
 	"github.com/vbatts/go-mtree"
 	"github.com/vbatts/go-mtree/pkg/govis"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
+	"github.com/updatectl/updatectl/durable"
 )
 
 // directory is a root directory that umoci writes as a tar, with modes, owners, times in seconds, hard links, device
@@ -92,21 +92,21 @@ func (d *directory) Architecture() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		f, err := durable.OpenRegular(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotRegular) {
 			continue
 		}
 		if err != nil {
 			return "", err
 		}
 		defer f.Close()
-		head := make([]byte, machine.HeadSize)
+		head := make([]byte, arch.HeadSize)
 		n, err := io.ReadFull(f, head)
 		if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
 			return "", err
 		}
-		if arch := machine.Of(head[:n]); arch != "" {
-			return arch, nil
+		if goarch := arch.Of(head[:n]); goarch != "" {
+			return goarch, nil
 		}
 	}
 	return "", nil

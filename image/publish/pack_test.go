@@ -46,7 +46,7 @@ func makeTree(t *testing.T) string {
 		"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xb7\x00 and more", 0o755)
 	write("usr/bin/ping", "ping", 0o755)
 	write("usr/bin/sudo", "sudo", 0o755|os.ModeSetuid)
-	write("etc/with space and \n#newline", "odd", 0o600)
+	write("etc/with space and \t#tab", "odd", 0o600)
 	write("etc/acl", "acl", 0o640)
 	write("run/lock/left-over", "x", 0o644)
 	write("proc/left-over", "x", 0o644)
@@ -145,7 +145,7 @@ func TestPackKeeps(t *testing.T) {
 				"etc/acl": func(h *tar.Header) bool {
 					return h.Uid == 7 && h.Gid == 8 && xattr(h, "system.posix_acl_access") == aclUser1
 				},
-				"etc/with space and \n#newline": func(h *tar.Header) bool { return h.Size == 3 },
+				"etc/with space and \t#tab": func(h *tar.Header) bool { return h.Size == 3 },
 				"dev/null": func(h *tar.Header) bool {
 					return h.Typeflag == tar.TypeChar &&
 						h.Devmajor == 1 && h.Devminor == 3
@@ -302,6 +302,8 @@ func TestPackRefuses(t *testing.T) {
 	file := func(name string) *tar.Header { return &tar.Header{Name: name, Typeflag: tar.TypeReg} }
 	deletion := filepath.Join(t.TempDir(), "root")
 	check(t, os.MkdirAll(filepath.Join(deletion, "etc/.wh.passwd"), 0o755))
+	odd := filepath.Join(t.TempDir(), "root")
+	check(t, os.MkdirAll(filepath.Join(odd, "etc/two\nlines"), 0o755))
 	mounted := filepath.Join(t.TempDir(), "root")
 	check(t, os.MkdirAll(filepath.Join(mounted, "dev"), 0o755))
 	check(t, unix.Mount("tmpfs", filepath.Join(mounted, "dev"), "tmpfs", 0, ""))
@@ -317,6 +319,10 @@ func TestPackRefuses(t *testing.T) {
 	}{
 		{"nothing there", filepath.Join(dir, "none"), "none", os.ErrNotExist},
 		{"deletion in a directory", deletion, ".wh.passwd", ErrTree},
+		{"new line in a directory", odd, "new line", ErrTree},
+		{"new line in a tar", tarball("line", file("etc/two\nlines")), "new line", ErrTree},
+		{"long name in a tar", tarball("long", file(strings.Repeat("x", 256))), "256 bytes", ErrTree},
+		{"long path in a tar", tarball("deep", file(strings.Repeat("x/", 2048)+"x")), "bytes", ErrTree},
 		{"mounted file system", mounted, "another file system", ErrTree},
 		{"no tar", filepath.Join(dir, "text"), "not an uncompressed tar", ErrTree},
 		{"cut tar", filepath.Join(dir, "cut"), "", ErrTree},

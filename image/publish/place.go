@@ -1,13 +1,13 @@
 package publish
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/http"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
@@ -15,9 +15,8 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
-	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -28,6 +27,8 @@ const userAgent = "releasectl"
 // Options say how to reach a registry.
 type Options struct {
 	PlainHTTP bool // talk to the registry without TLS
+
+	stall time.Duration // how long a body may make no progress; 0 means one minute
 }
 
 // place is where images can be written: a repository in a registry, or an OCI layout.
@@ -56,7 +57,9 @@ func openPlace(reference string, o Options) (*place, error) {
 	if strings.HasPrefix(reference, source.LayoutPrefix) {
 		var dir string
 		dir, p.tag = SplitLayout(reference)
-		p.target, err = oci.New(dir)
+		if err = checkLayout(dir); err == nil {
+			p.target, err = oci.New(dir)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot open the layout %s: %w", dir, err)
 		}
@@ -70,6 +73,23 @@ func openPlace(reference string, o Options) (*place, error) {
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
 	return p, err
+}
+
+// checkLayout refuses a layout with a FIFO or a device in the place of a file: the library that writes layouts would
+// open it, and wait. A directory that does not exist yet is fine.
+func checkLayout(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, ocispec.ImageBlobsDir, "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range append(files, filepath.Join(dir, ocispec.ImageLayoutFile),
+		filepath.Join(dir, ocispec.ImageIndexFile)) {
+		st, err := os.Stat(file)
+		if err == nil && !st.Mode().IsRegular() {
+			return &fs.PathError{Op: "open", Path: file, Err: durable.ErrNotRegular}
+		}
+	}
+	return nil
 }
 
 // openSource opens a reference for reading.
@@ -102,18 +122,12 @@ func isLayout(ref registry.Reference, reference string) bool {
 // index under the fallback tag. The index that it replaces is left to the garbage collection of the registry, because
 // many registries refuse to delete.
 func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
-	roots, err := source.Authorities(ref.Registry)
+	client, err := source.Client(ref, source.ClientOptions{
+		PlainHTTP: o.PlainHTTP, UserAgent: userAgent, Stall: o.stall, Writes: true,
+	})
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
-	client := &auth.Client{
-		Client:     &http.Client{Transport: retry.NewTransport(transport)},
-		Cache:      auth.NewCache(),
-		Credential: source.Credentials(ref),
-	}
-	client.SetUserAgent(userAgent)
 	return &remote.Repository{
 		Client:           client,
 		Reference:        ref,

@@ -24,6 +24,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
@@ -248,6 +249,31 @@ func TestNoSpace(t *testing.T) {
 	}
 }
 
+// TestLayoutOfOddFiles: a layout with a FIFO in the place of a file is not opened, neither for reading nor for writing.
+func TestLayoutOfOddFiles(t *testing.T) {
+	for _, name := range []string{"index.json", "oci-layout", "blobs/sha256/*"} {
+		reference, _ := signedLayout(t)
+		dir, _ := SplitLayout(reference)
+		found, err := filepath.Glob(filepath.Join(dir, name))
+		check(t, err)
+		check(t, os.Remove(found[0]))
+		check(t, unix.Mkfifo(found[0], 0o600))
+		refused := make(chan error, 1)
+		go func() {
+			_, err := openPlace(reference, Options{})
+			refused <- err
+		}()
+		select {
+		case err := <-refused:
+			if !errors.Is(err, durable.ErrNotRegular) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it hangs", name)
+		}
+	}
+}
+
 func TestSplitLayout(t *testing.T) {
 	tests := []struct{ reference, dir, tag string }{
 		{"dir", "dir", ""},
@@ -298,5 +324,37 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 		check(t, os.Remove(path))
+	}
+}
+
+// TestDeafRegistry: a registry that accepts a blob and does not read it does not keep a push for ever.
+func TestDeafRegistry(t *testing.T) {
+	root := makeTree(t)
+	random := make([]byte, 32<<20)
+	_, err := rand.Read(random)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
+	layout := filepath.Join(t.TempDir(), "layout")
+	pack(t, Recipe{Tree: root, Layout: layout, Compression: "none"})
+	done := make(chan struct{})
+	deaf := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.Method {
+		case http.MethodPost:
+			w.Header().Set("Location", "/upload")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPut, http.MethodPatch:
+			<-done
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(deaf.Close)
+	t.Cleanup(func() { close(done) }) // first: Close waits for all requests
+	to := strings.TrimPrefix(deaf.URL, "http://") + "/os/server:stable"
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = Push(ctx, "oci:"+layout+":test", to, Options{PlainHTTP: true, stall: 50 * time.Millisecond}, noProgress)
+	if !errors.Is(err, source.ErrUnreachable) || ctx.Err() != nil {
+		t.Errorf("got %v", err)
 	}
 }

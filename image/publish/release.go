@@ -27,6 +27,8 @@ import (
 var (
 	// ErrRelease means that a release cannot contain something.
 	ErrRelease = errors.New("hosts would refuse it")
+	// ErrNoRelease means that something else is published at a reference.
+	ErrNoRelease = errors.New("not a release")
 	// ErrSigned means that a release has signatures, which would not cover a change.
 	ErrSigned = errors.New("the release is signed, and cannot change any more")
 )
@@ -208,7 +210,7 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	}
 	module, err := readModule(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot add %s: %w", file, pathless(err))
+		return nil, fmt.Errorf("cannot add %s: %w", file, source.Pathless(err))
 	}
 	m, err := patches.Parse(module)
 	if err == nil {
@@ -400,7 +402,9 @@ type Shown struct {
 	Signatures int `json:"signatures"`
 }
 
-// ShowRelease reads the release at a reference. Everything in it is only what the registry says.
+// ShowRelease reads the release at a reference. Everything in it is only what the registry says. The error is an
+// ErrNoRelease for anything else, a release.ErrIncompatible for a release in a newer format, and a verify.ErrMalformed
+// for one that hosts refuse.
 func ShowRelease(ctx context.Context, reference string, o Options) (*Shown, error) {
 	src, err := openSource(reference, o)
 	if err != nil {
@@ -414,9 +418,16 @@ func ShowRelease(ctx context.Context, reference string, o Options) (*Shown, erro
 	if err != nil {
 		return nil, err
 	}
+	if !release.Is(content) {
+		kind := "an image"
+		if verify.IsIndex(d.MediaType) {
+			kind = "an index of images"
+		}
+		return nil, fmt.Errorf("cannot show %s: it is %s, %w", reference, kind, ErrNoRelease)
+	}
 	r, err := release.Read(content)
 	if err != nil {
-		return nil, fmt.Errorf("cannot show %s: %w: %w", reference, ErrRelease, err)
+		return nil, fmt.Errorf("cannot show %s: %w", reference, err)
 	}
 	found, err := src.Candidates(ctx, d.Digest)
 	return &Shown{r, len(found)}, err

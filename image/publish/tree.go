@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/source"
 )
 
 // tree is a root file system as an uncompressed layer.
@@ -26,21 +27,12 @@ type tree interface {
 func openTree(name string, epoch *time.Time) (tree, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
+		return nil, fmt.Errorf("cannot pack %s: %w", name, source.Pathless(err))
 	}
 	if info.IsDir() {
 		return openDirectory(name, epoch)
 	}
 	return openTarball(name, epoch)
-}
-
-// pathless returns an error without the name of the file, for a message that has it already.
-func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
 }
 
 // fileError returns the error of a file in the error of a library, whose words say in which step it occurred.
@@ -66,8 +58,11 @@ func inPseudo(name string) bool {
 	return rest != "" && slices.Contains(pseudo, top)
 }
 
-// checkName refuses names that have a special meaning in a layer.
+// checkName refuses names that hosts refuse, or that have a special meaning in a layer.
 func checkName(name string) error {
+	if err := layer.CheckPath("/" + name); err != nil {
+		return fmt.Errorf("%w: hosts would refuse it: %v", ErrTree, err)
+	}
 	if strings.HasPrefix(path.Base(name), layer.WhiteoutPrefix) {
 		return fmt.Errorf("%w: in an image layer, the name %q stands for a deletion", ErrTree, name)
 	}

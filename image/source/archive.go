@@ -3,7 +3,6 @@ package source
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 const (
@@ -71,15 +72,13 @@ func (a *archive) scan() error {
 	if a.entries != nil {
 		return nil
 	}
-	st, err := os.Stat(a.path)
+	f, err := durable.OpenRegular(a.path)
 	if err != nil {
 		return err
 	}
-	if !st.Mode().IsRegular() {
-		return errors.New("it is not a regular file")
-	}
-	f, err := os.Open(a.path)
+	st, err := f.Stat()
 	if err != nil {
+		f.Close()
 		return err
 	}
 	entries, err := scanTar(f, st.Size())

@@ -3,13 +3,17 @@ package source
 import (
 	"crypto/x509"
 	"fmt"
-	"os"
 	"path/filepath"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // certDirs are where podman and docker keep the certificate authorities of single registries, as DIR/HOST[:PORT]/*.crt
 // (containers-certs.d(5)).
 var certDirs = []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
+
+// maxSettings bounds a file with certificates or credentials, in bytes. All authorities of a system have 220 KiB.
+const maxSettings = 4 << 20
 
 // Authorities returns the certificate authorities for a registry: those of the system, and those in certs.d for this
 // host. The error is an ErrUnreachable.
@@ -26,7 +30,7 @@ func authorities(dirs []string, host string) (*x509.CertPool, error) {
 			return nil, fmt.Errorf("%w: cannot find certificates: %w", ErrUnreachable, err)
 		}
 		for _, file := range files {
-			pem, err := os.ReadFile(file)
+			pem, err := durable.ReadRegular(file, maxSettings)
 			if err != nil {
 				return nil, fmt.Errorf("%w: cannot read a certificate for %s: %w", ErrUnreachable, host, err)
 			}

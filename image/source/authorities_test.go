@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 func TestAuthorities(t *testing.T) {
@@ -46,5 +48,20 @@ func TestAuthorities(t *testing.T) {
 	}
 	if err := get(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "contains no certificate") {
 		t.Errorf("with a broken file: %v", err)
+	}
+}
+
+// TestOddSettings: what is no regular file is refused where certificates and credentials are read.
+func TestOddSettings(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "host", "ca.crt")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	becomesFIFO(t, file)
+	_, err := authorities([]string{dir}, "host")
+	wantError(t, err, ErrUnreachable, "not a regular file")
+	if _, err := credentialKeys(file); !errors.Is(err, durable.ErrNotRegular) {
+		t.Errorf("credentials in a FIFO: %v", err)
 	}
 }

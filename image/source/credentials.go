@@ -14,6 +14,8 @@ import (
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // credentialFiles lists the files that `docker login` and `podman login` write, in the order in which podman reads
@@ -84,7 +86,7 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 
 // credentialKeys returns the registries and repositories for which a file has credentials.
 func credentialKeys(file string) (map[string]bool, error) {
-	data, err := os.ReadFile(file)
+	data, err := durable.ReadRegular(file, maxSettings)
 	if err != nil {
 		return nil, err
 	}

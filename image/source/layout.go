@@ -19,6 +19,7 @@ import (
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/errdef"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -78,12 +79,28 @@ func newLayout(prefix, ref string) (*layout, error) {
 	if l.dir == "" {
 		return nil, fmt.Errorf("%w %q: it names no file or directory", ErrReference, prefix+ref)
 	}
-	l.files = os.DirFS(l.dir)
+	l.files = directory(l.dir)
 	if prefix == archivePrefix {
 		l.files = &archive{path: l.dir}
 	}
 	l.blobs = oci.NewStorageFromFS(l.files)
 	return l, nil
+}
+
+// directory presents a directory whose files may be anything: it is on a medium, or somebody else writes to it.
+type directory string
+
+// Open opens a regular file. Anything else is a durable.ErrNotRegular.
+func (d directory) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return durable.OpenRegular(filepath.Join(string(d), name))
+}
+
+// ReadDir lists the files in a directory.
+func (d directory) ReadDir(name string) ([]fs.DirEntry, error) {
+	return fs.ReadDir(os.DirFS(string(d)), name)
 }
 
 // index reads index.json.
@@ -97,7 +114,7 @@ func (l *layout) index() ([]ocispec.Descriptor, error) {
 		return nil, fmt.Errorf("%w: %s has no %s", ErrNoLayout, l.dir, ocispec.ImageIndexFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, pathless(err))
+		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, Pathless(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, verify.MaxManifest+1))
@@ -272,13 +289,4 @@ func (l *layout) decode(d ocispec.Descriptor, v any) error {
 	}
 	defer body.Close()
 	return json.NewDecoder(io.LimitReader(body, d.Size)).Decode(v)
-}
-
-// pathless returns an error without the name of the file, for a message that has it already.
-func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
 }

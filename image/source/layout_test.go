@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/verify"
 )
@@ -118,4 +120,51 @@ func TestUnlisted(t *testing.T) {
 	if err != nil || len(found) != 1 || string(found[0].Bundle) != "B1" || found[0].From != bundle.Digest.String() {
 		t.Errorf("found %q, %v", words(found), err)
 	}
+}
+
+// TestLayoutOfOddFiles: a FIFO in the place of a file is refused. Opening it would wait until somebody writes to it.
+func TestLayoutOfOddFiles(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
+	m := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	packed := filepath.Join(t.TempDir(), "image.tar")
+	becomesFIFO(t, packed)
+	_, err := openArchive(t, packed, "").Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "not a regular file")
+
+	becomesFIFO(t, filepath.Join(l.dir, "blobs/sha256", layer.Digest.Encoded()))
+	_, err = readAll(t, l.open(t, ":stable"), layer)
+	wantError(t, err, ErrUnreachable, "not a regular file")
+
+	becomesFIFO(t, filepath.Join(l.dir, "blobs/sha256", m.Digest.Encoded()))
+	_, err = l.open(t, ":stable").Manifest(t.Context(), m)
+	wantError(t, err, ErrUnreachable, "not a regular file")
+	if _, err := l.open(t, ":stable").Candidates(t.Context(), digest.FromString("another")); err != nil {
+		t.Errorf("an image of the layout that cannot be read does no harm to another, and: %v", err)
+	}
+	unlisted := filepath.Join(l.dir, "blobs/sha256", digest.FromString("unlisted").Encoded())
+	becomesFIFO(t, unlisted)
+	_, err = l.open(t, "@"+digest.FromString("unlisted").String()).Resolve(t.Context())
+	wantError(t, err, ErrNotFound, "not a regular file")
+
+	becomesFIFO(t, filepath.Join(l.dir, "index.json"))
+	_, err = l.open(t, ":stable").Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "not a regular file")
+}
+
+// becomesFIFO puts a FIFO in the place of a file. A reader that waits for it reads nothing after ten seconds.
+func becomesFIFO(t *testing.T, file string) {
+	t.Helper()
+	os.Remove(file)
+	if err := unix.Mkfifo(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	release := time.AfterFunc(10*time.Second, func() {
+		if w, err := os.OpenFile(file, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil { // somebody waits for it
+			t.Errorf("%s was opened", file)
+			w.Close()
+		}
+	})
+	t.Cleanup(func() { release.Stop() })
 }

@@ -53,13 +53,18 @@ func (g *Staging) PutEvidence(e verify.Evidence) error {
 }
 
 // Renew replaces the evidence and the vouchers of a root that was verified again, and returns the root. The policy may
-// have changed, so that the old evidence is no longer accepted. If the evidence is the same, nothing is written.
+// have changed, so that the old evidence is no longer accepted. If both are the same, nothing is written.
 func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 	data, err := v.Evidence().Bytes()
 	if err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", err)
 	}
-	if old, err := os.ReadFile(r.evidence()); err == nil && bytes.Equal(old, data) {
+	old, rerr := os.ReadFile(r.evidence())
+	same, err := sameVouchers(r.Info.Vouchers, v.Vouchers()) // not so after a crash between the two writes below
+	if err != nil {
+		return r, fmt.Errorf("cannot renew the evidence: %w", err)
+	}
+	if rerr == nil && bytes.Equal(old, data) && same {
 		return r, nil
 	}
 	r.Info.Vouchers, r.Info.VerifiedAt = v.Vouchers(), at
@@ -75,4 +80,11 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 		return r, fmt.Errorf("cannot renew the evidence: %w", AsNoSpace(err))
 	}
 	return r, nil
+}
+
+// sameVouchers compares vouchers as they are stored.
+func sameVouchers(a, b []verify.Voucher) (bool, error) {
+	x, xerr := json.Marshal(a)
+	y, yerr := json.Marshal(b)
+	return bytes.Equal(x, y), errors.Join(xerr, yerr)
 }

@@ -81,14 +81,15 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	return composefs.Objects(f, func(d fsverity.Digest) { used[d] = true })
 }
 
-// removeRoot hides a root with one rename; Sweep removes it.
+// removeRoot hides a root with one rename; Sweep removes it. It makes no directory, for which a full disk has no room.
 func (s *Store) removeRoot(id string) error {
-	grave, err := os.MkdirTemp(s.path(stagingDir), "removed-")
-	if err != nil {
-		return fmt.Errorf("cannot remove the root %s: %w", id, err)
+	grave := s.path(stagingDir, "removed-"+id)
+	err := os.RemoveAll(grave) // of a run that was killed
+	if err == nil {
+		err = os.Rename(s.path(rootsDir, id), grave)
 	}
-	if err := os.Rename(s.path(rootsDir, id), filepath.Join(grave, id)); err != nil {
-		return fmt.Errorf("cannot remove the root %s: %w", id, err)
+	if err != nil {
+		return fmt.Errorf("cannot remove the root %s: %w", id, AsNoSpace(err))
 	}
 	// This must be durable before an object is removed: a root that came back after a power cut would lack objects.
 	if err := durable.SyncDir(s.path(rootsDir)); err != nil {

@@ -259,6 +259,41 @@ func TestGC(t *testing.T) {
 	}
 }
 
+// TestGCOnAFullDisk: it frees space without using any first.
+func TestGCOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "nr_inodes=64"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, 0)
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage(t, s, id(1), "a", "shared")
+	stage(t, s, id(2), "b", "shared")
+	for n := 0; err == nil; n++ {
+		err = os.Mkdir(filepath.Join(dir, fmt.Sprint(n)), 0o700)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		report, err := s.GC([]string{id(1)})
+		if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 1 {
+			t.Errorf("report %+v, %v", report, err)
+		}
+		for n := range 16 {
+			os.Remove(filepath.Join(dir, fmt.Sprint(n)))
+		}
+		// It is staged again, and an earlier run was killed before it removed all of it.
+		stage(t, s, id(2), "b", "shared")
+		if err := os.MkdirAll(s.path(stagingDir, "removed-"+id(2), "etc"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // GC must not remove the objects of a damaged root that is kept.
 func TestGCRemovesNothingWhenAKeptRootIsDamaged(t *testing.T) {
 	for name, damage := range map[string]func(r Root) error{

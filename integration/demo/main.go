@@ -68,7 +68,7 @@ func play(ctx context.Context) error {
 		title string
 		do    func(ctx context.Context) error
 	}{
-		{"A publisher packs image 1, signs it and pushes it to a registry", s.release("1", lab.V1)},
+		{"A publisher packs image 1, pushes it to a registry and signs it there", s.release("1", lab.V1)},
 		{"The host checks, stages what it has verified, and plans the switch", s.ask},
 		{"updatectl apply: from the host root to image 1", s.move("apply")},
 		{"Debian has updates: the publisher releases image 2", s.release("2", lab.V2)},

@@ -238,6 +238,8 @@ func copyAttributes(from, to string, owners Owners) error {
 	return nil
 }
 
+// copyXattrs copies extended attributes. One that the file system does not support, or that may not be set there, is
+// left out: tmpfs has no user attributes before Linux 6.6, and no host stays in its old root for that.
 func copyXattrs(from, to string) error {
 	const maxXattr = 64 << 10 // bytes; XATTR_LIST_MAX and XATTR_SIZE_MAX
 	list := make([]byte, maxXattr)
@@ -256,6 +258,9 @@ func copyXattrs(from, to string) error {
 		size, err := unix.Lgetxattr(from, name, value)
 		if err == nil {
 			err = unix.Lsetxattr(to, name, value[:size], 0)
+		}
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+			continue // the merge of /etc leaves such an attribute out, too
 		}
 		if err != nil {
 			return fmt.Errorf("cannot copy %s of %s: %w", name, from, err)

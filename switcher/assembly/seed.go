@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/updatectl/updatectl/durable"
 )
@@ -28,7 +29,8 @@ func mappedID(m map[uint32]uint32, id uint32) uint32 {
 
 // Seed copies the directories, with their content, that the image has at a state path and the host lacks. It returns
 // those directories, relative to the state path. Existing directories are not touched: a file that is missing there may
-// have been removed on purpose. skip lists paths, relative to the state path, that are not seeded.
+// have been removed on purpose. skip lists paths, relative to the state path, that are not seeded. After an error there
+// is no half of a copy, and what a killed run left beside the host's directories is removed.
 func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 	var seeded []string
 	var copies [][2]string // temporary and final names
@@ -50,6 +52,7 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 		st, err := os.Lstat(to)
 		switch {
 		case err == nil && st.IsDir():
+			removeHalfCopies(to)
 			return nil
 		case err == nil: // the host has a link or a file there
 			return fs.SkipDir
@@ -57,17 +60,20 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 			return err
 		}
 		seeded = append(seeded, rel)
-		tmp, err := copyTree(from, to, owners)
-		if err != nil {
+		tmp := filepath.Join(filepath.Dir(to), halfCopy+filepath.Base(to))
+		copies = append(copies, [2]string{tmp, to})
+		if err := copyTree(from, tmp, owners); err != nil {
 			return err
 		}
-		copies = append(copies, [2]string{tmp, to})
 		return fs.SkipDir
 	})
 	if err == nil && len(copies) > 0 {
 		err = renameSeeded(copies, host)
 	}
 	if err != nil {
+		for _, c := range copies {
+			err = errors.Join(err, os.RemoveAll(c[0]))
+		}
 		return seeded, fmt.Errorf("cannot seed %s: %w", host, err)
 	}
 	return seeded, nil
@@ -87,13 +93,23 @@ func renameSeeded(copies [][2]string, host string) error {
 	return nil
 }
 
-// copyTree copies a directory next to its final place, and returns the temporary name.
-func copyTree(from, to string, owners Owners) (tmp string, err error) {
-	tmp = filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
-	if err := os.RemoveAll(tmp); err != nil {
-		return tmp, err
+// halfCopy begins the temporary name of a copy, beside its final place.
+const halfCopy = ".updatectl-seed-"
+
+// removeHalfCopies removes what a killed run left in a directory. What cannot be removed costs space only, and keeps
+// no host from its way.
+func removeHalfCopies(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), halfCopy) {
+			os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
 	}
-	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+}
+
+// copyTree copies a directory to tmp, which does not exist.
+func copyTree(from, tmp string, owners Owners) error {
+	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -104,9 +120,9 @@ func copyTree(from, to string, owners Owners) (tmp string, err error) {
 		return copyEntry(p, filepath.Join(tmp, rel), d)
 	})
 	if err != nil {
-		return tmp, err
+		return err
 	}
-	return tmp, copyTreeAttributes(from, tmp, owners)
+	return copyTreeAttributes(from, tmp, owners)
 }
 
 func copyEntry(from, to string, d fs.DirEntry) error {

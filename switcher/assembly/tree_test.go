@@ -1,7 +1,9 @@
 package assembly
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,5 +116,73 @@ func TestSeed(t *testing.T) {
 	}
 	if again, err := Seed(image, host, owners, []string{"lib/dpkg"}); err != nil || len(again) != 0 {
 		t.Errorf("a second time seeded %v, %v", again, err)
+	}
+}
+
+// TestSeedLeavesNoHalfCopies: neither after an error nor after a run that was killed.
+func TestSeedLeavesNoHalfCopies(t *testing.T) {
+	image := testtree.Make(t, "lib/a/file", "lib/b/file", "spool/")
+	// A full disk, and what a killed run left of a directory that this image does not have.
+	host := t.TempDir()
+	if err := unix.Mount("tmpfs", host, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(host, 0)
+	for _, dir := range []string{"lib/.updatectl-seed-old/sub", "spool/.updatectl-seed-x"} {
+		if err := os.MkdirAll(filepath.Join(host, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(image, "lib/b/file"), make([]byte, 128<<10), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Seed(image, host, Owners{}, nil); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("got %v, want %v", err, unix.ENOSPC)
+	}
+	if left := halfCopies(t, host); !slices.Equal(left, []string{".updatectl-seed-x"}) { // it did not get there
+		t.Errorf("after an error, there are %q", left)
+	}
+	if err := os.WriteFile(filepath.Join(image, "lib/b/file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	seeded, err := Seed(image, host, Owners{}, nil)
+	if want := []string{"lib/a", "lib/b"}; err != nil || !slices.Equal(seeded, want) {
+		t.Errorf("seeded %v, %v; want %v", seeded, err, want)
+	}
+	if left := halfCopies(t, host); len(left) != 0 {
+		t.Errorf("a killed run's %q are left", left)
+	}
+}
+
+// halfCopies returns the names below a directory that are half copies.
+func halfCopies(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if strings.HasPrefix(d.Name(), halfCopy) {
+			names = append(names, d.Name())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestSeedWithoutAttributes: a file system that cannot hold an extended attribute does not keep a host from its way.
+func TestSeedWithoutAttributes(t *testing.T) {
+	image := testtree.Make(t, "lib/file")
+	file := filepath.Join(image, "lib/file")
+	if err := unix.Setxattr(file, "trusted.note", []byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	host := t.TempDir()
+	if err := unix.Mount("ramfs", host, "ramfs", 0, ""); err != nil { // has none at all
+		t.Fatal(err)
+	}
+	defer unix.Unmount(host, 0)
+	if seeded, err := Seed(image, host, Owners{}, nil); err != nil || !slices.Equal(seeded, []string{"lib"}) {
+		t.Errorf("seeded %v, %v", seeded, err)
 	}
 }

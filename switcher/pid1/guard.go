@@ -62,9 +62,9 @@ func (s System) AskManager(ctx context.Context) (Manager, error) {
 }
 
 // bounded returns the answer of a call, or context.DeadlineExceeded if it takes longer than patience: a PID 1 that
-// hangs accepts a connection and never answers.
-func bounded[T any](ctx context.Context, patience time.Duration, call func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// hangs accepts a connection and never answers. If the caller gives up, it returns the error of the caller's context.
+func bounded[T any](caller context.Context, patience time.Duration, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(caller, patience)
 	defer cancel()
 	type answer struct {
 		value T
@@ -80,6 +80,9 @@ func bounded[T any](ctx context.Context, patience time.Duration, call func(conte
 		return a.value, a.err
 	case <-ctx.Done():
 		var none T
+		if err := caller.Err(); err != nil {
+			return none, fmt.Errorf("cannot wait for an answer from systemd: %w", err)
+		}
 		return none, fmt.Errorf("cannot get an answer from systemd within %v: %w", patience, ctx.Err())
 	}
 }

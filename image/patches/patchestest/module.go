@@ -19,7 +19,7 @@ type Module struct {
 	KnownAs string
 	Machine elf.Machine
 	Type    elf.Type
-	// Note is the content of the section with the build ID.
+	// Note is the content of the section with the build id.
 	Note string
 	// Signed appends something that looks like a signature.
 	Signed bool
