@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/updatectl/updatectl/configs"
@@ -133,9 +134,14 @@ func (t hostTrees) Graft(g Graft) error {
 
 func (hostTrees) Preflight(n assembly.Next) error { return n.Preflight() }
 
-func (hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
+func (t hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Plan(in)
+		if err != nil {
+			return err
+		}
+		left, err := t.WithFstab(c.Next, in.Current, in.Next).LeftBehind(strings.TrimSuffix(in.Next, "/etc"))
+		report.Notes = append(report.Notes, notesOnMounts(left)...)
 		return err
 	})
 	return report, err
@@ -147,6 +153,20 @@ func (hostTrees) LackingFor(c EtcChange) (lacking []string, err error) {
 		return err
 	})
 	return lacking, err
+}
+
+// notesOnMounts returns notes on mounts that a root does not get. Containers have many; the first stand for them.
+func notesOnMounts(left []string) []string {
+	const most = 3
+	var notes []string
+	for _, point := range left[:min(most, len(left))] {
+		notes = append(notes, point+": what is mounted here is not carried over, since no line of fstab names it")
+	}
+	if more := len(left) - most; more > 0 {
+		notes = append(notes, fmt.Sprintf("%d more mounts below the state are not carried over, such as those of containers",
+			more))
+	}
+	return notes
 }
 
 func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {

@@ -28,6 +28,34 @@ func (n Next) known(unitDirs ...string) knownMounts {
 	return knownMounts{slices.Concat(n.Fstab, n.Persist, n.hostMounts()), n.Automounts, unitDirs}
 }
 
+// knownIn returns what the root with this pristine image mounts without us. Its /etc may not be merged yet.
+func (n Next) knownIn(image string) knownMounts {
+	return n.known(slices.Concat(unitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
+}
+
+// LeftBehind returns the mounts below the state that the root with this pristine image does not get, and that nothing
+// in it mounts.
+func (n Next) LeftBehind(image string) ([]string, error) {
+	var left []string
+	known := n.knownIn(image)
+	for _, p := range n.Persist {
+		mounts, err := mountsBelow(p)
+		if err != nil {
+			return nil, err
+		}
+		_, drop := sortMounts(mounts, p, p, known)
+		for _, m := range mounts {
+			grafted := strings.HasPrefix(m.Source, switcher.SourcePrefix)
+			if slices.Contains(drop, m.Mountpoint) && !grafted && !known.mountsOnUse(m.Mountpoint) &&
+				!known.names(m.Mountpoint) {
+				left = append(left, m.Mountpoint)
+			}
+		}
+	}
+	slices.Sort(left)
+	return slices.Compact(left), nil
+}
+
 // unitDirsIn returns where the root at tree has unit files.
 func unitDirsIn(tree string) []string {
 	return []string{filepath.Join(tree, "etc/systemd/system"), filepath.Join(tree, unitDir)}

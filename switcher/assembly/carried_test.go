@@ -382,3 +382,21 @@ func TestSeparateUsr(t *testing.T) {
 		}
 	})
 }
+
+// TestLeftBehind: what nothing in the new root mounts again is named, and nothing else.
+func TestLeftBehind(t *testing.T) {
+	state := testtree.Make(t, "cache/", "lazy/", "shm/")
+	n := Next{Persist: []string{state, "/nowhere"}, HostMount: state + "/host", Fstab: []string{state + "/cache"},
+		Automounts: []string{state + "/lazy"}}
+	inOwnNamespace(t, func() {
+		for _, name := range []string{"cache", "lazy", "shm"} {
+			if err := unix.Mount("tmpfs", filepath.Join(state, name), "tmpfs", 0, ""); err != nil {
+				t.Error(err)
+			}
+		}
+		left, err := n.LeftBehind("/nowhere")
+		if want := []string{state + "/shm"}; err != nil || !slices.Equal(left, want) {
+			t.Errorf("left behind are %q, %v; want %q", left, err, want)
+		}
+	})
+}

@@ -200,7 +200,7 @@ func (n Next) mountEtc() error {
 // root mounts without us.
 func (n Next) Mounts(image string) ([]string, error) {
 	paths := n.hostMounts()
-	known := n.known(slices.Concat(unitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
+	known := n.knownIn(image)
 	for _, p := range n.Persist {
 		if st, err := os.Stat(p); err != nil || !st.IsDir() {
 			continue
