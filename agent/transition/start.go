@@ -89,14 +89,12 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 	return err
 }
 
-// Describe completes a switch from the running root to the root id: what is expected, when it was requested, and its
-// deadline.
+// Describe completes a switch from the running root to the root id: what is expected, and when it was requested.
 func (m *Mover) Describe(s *record.Switch, f facts.Facts, id string) {
 	s.Expectation = level.Expectation{
 		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, level.Soft),
 	}
 	s.At = m.Now().UTC()
-	s.Deadline = s.At.Add(time.Duration(m.Config.Switch.ShutdownDeadline + m.Config.Health.Deadline))
 }
 
 // announce records a switch before anything else is done for it. It also notes that userspace was started: the next
