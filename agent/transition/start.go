@@ -78,8 +78,8 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 	// The request may have used up the time of ctx.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	// The guard ends when it sees the restored record.
-	err := errors.Join(refusal, m.Machine.Systemd.ReleaseArmUnit(ctx), m.Records.Write(rec))
+	// The record first: with it, the arming unit arms nothing, and the guard ends.
+	err := errors.Join(refusal, m.Records.WriteOutcome(rec), m.Machine.Systemd.ReleaseArmUnit(ctx))
 	if rec.Phase == record.PhaseTrying && stamp != nil { // confirm measures the deadline from it
 		err = errors.Join(err, m.WriteStamp(*stamp))
 	}
@@ -125,12 +125,13 @@ func (m *Mover) WriteSwitch(rec *record.Record) error {
 
 // requestReboot requests the reboot of a switch. A full reboot lands on the host root, so nothing is armed for it. For
 // a soft reboot it starts the guard, and the arming unit, which arms the root when it is stopped after every service.
+// An error means that nothing is under way, or that systemd does not say.
 func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 	if s.Level == level.Full {
 		if err := m.Machine.Mounts.Disarm(); err != nil {
 			return err
 		}
-		return m.Machine.Systemd.FullReboot(ctx)
+		return m.unlessUnderWay(ctx, m.Machine.Systemd.FullReboot(ctx))
 	}
 	// The guard of the first switch also watches the switch back: a new one would be started from the bad root.
 	if s.Verb != record.VerbBack {
@@ -142,9 +143,26 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 		return err
 	}
 	if s.Verb == record.VerbBack {
-		return m.Machine.Systemd.SoftRebootNow(ctx)
+		return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftRebootNow(ctx))
 	}
-	return m.Machine.Systemd.SoftReboot(ctx)
+	return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftReboot(ctx))
+}
+
+// unlessUnderWay returns how the request for a reboot ended, nil if the reboot is under way in spite of an error: the
+// answer may be lost, or come too late. The switch must stay announced then.
+func (m *Mover) unlessUnderWay(ctx context.Context, failure error) error {
+	if failure == nil || errors.Is(failure, pid1.ErrInhibited) {
+		return failure
+	}
+	// The request may have used up the time of ctx.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
+	defer cancel()
+	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
+	if err != nil || !underWay {
+		return failure
+	}
+	m.Log.Warn("the request for the reboot failed, but a reboot is under way", zap.Error(failure))
+	return nil
 }
 
 // reportSwitching writes the switch into the history and the log.
