@@ -102,7 +102,7 @@ func (s guardState) UnitActive(_ context.Context, unit string) (bool, error) {
 func TestCheckGuardStays(t *testing.T) {
 	const note = `{"left":"v2","mount":7,"reason":"it hangs","switch":{"from":"v2","target":"v1","verb":"back"}}`
 	here := facts.Mounted{Root: "v2", Mount: 7}
-	broken := errors.New("systemd does not answer")
+	alive, broken := guardState{active: true}, errors.New("systemd does not answer")
 	for name, c := range map[string]struct {
 		note  string
 		now   facts.Mounted
@@ -111,15 +111,17 @@ func TestCheckGuardStays(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"no note":                  {now: here, guard: guardState{active: true}},
-		"the guard is alive":       {note: note, now: here, guard: guardState{active: true}, want: ErrGuardLeaves, says: "it hangs"},
-		"the guard is dead":        {note: note, now: here},
-		"nobody knows":             {note: note, now: here, guard: guardState{err: broken}, want: ErrGuardLeaves},
-		"another root":             {note: note, now: facts.Mounted{Root: "v1", Mount: 8}, guard: guardState{active: true}},
-		"another root, same mount": {note: note, now: facts.Mounted{Root: "v1", Mount: 7}, guard: guardState{active: true}},
-		"fallen back, new mount":   {note: note, now: facts.Mounted{Root: "v2", Mount: 8}, guard: guardState{active: true}},
-		"mounts cannot be read":    {note: note, err: fs.ErrPermission, want: fs.ErrPermission},
-		"note cannot be read":      {note: "{", now: here, says: "cannot read the note of the guard"},
+		"no note":           {now: here, guard: alive},
+		"the guard lives":   {note: note, now: here, guard: alive, want: ErrGuardLeaves, says: "it hangs"},
+		"the guard is dead": {note: note, now: here},
+		"nobody knows":      {note: note, now: here, guard: guardState{err: broken}, want: ErrGuardLeaves},
+		"another root":      {note: note, now: facts.Mounted{Root: "v1", Mount: 8}, guard: alive},
+		"another root, same mount": {
+			note: note, now: facts.Mounted{Root: "v1", Mount: 7}, guard: alive,
+		},
+		"fallen back, new mount": {note: note, now: facts.Mounted{Root: "v2", Mount: 8}, guard: alive},
+		"mounts cannot be read":  {note: note, err: fs.ErrPermission, want: fs.ErrPermission},
+		"note cannot be read":    {note: "{", now: here, says: "cannot read the note of the guard"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newArrival(t)
