@@ -267,22 +267,25 @@ func TestFullNeverRequested(t *testing.T) {
 // full, too.
 func TestOutcomeOnAFullDisk(t *testing.T) {
 	const ask = "ask logind for a soft reboot"
-	for name, c := range map[string]struct{ begin func(m *Machine) }{
-		"refused": {func(m *Machine) {
+	for name, begin := range map[string]func(m *Machine){
+		"refused": func(m *Machine) {
 			m.HoldUp("apply", ask, time.Second)
 			c := m.Apply(agent.ApplyOptions{})
 			m.until(record.PhaseArmed)
 			m.Inhibit(true)
 			m.FillDisk(true)
 			c.Wait()
-		}},
-		"cancelled": {func(m *Machine) {
+		},
+		"cancelled": func(m *Machine) {
 			m.SlowService(-1, true)
 			m.Apply(agent.ApplyOptions{}).Wait()
 			m.FillDisk(true)
 			time.Sleep(30 * time.Second)
-		}},
-		"never requested": {func(m *Machine) {
+			if f := m.Record().Failed[releases.roots["v2"]]; f.Times != 1 { // confirm would count it as never requested
+				t.Errorf("the switch is counted as %+v", f)
+			}
+		},
+		"never requested": func(m *Machine) {
 			m.HoldUp("apply", ask, time.Second)
 			c := m.Apply(agent.ApplyOptions{})
 			m.until(record.PhaseArmed)
@@ -290,12 +293,12 @@ func TestOutcomeOnAFullDisk(t *testing.T) {
 			time.Sleep(500 * time.Millisecond) // until the guard watches
 			m.kill(c)
 			time.Sleep(2 * time.Minute)
-		}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := playFrom(t, "v1", ordinary(), func(m *Machine) {
 				m.Publish("v2", Healthy)
-				c.begin(m)
+				begin(m)
 				if r := m.Record(); r.Moving() {
 					t.Errorf("the record is in phase %s", r.Phase)
 				}
