@@ -39,6 +39,8 @@ const (
 	verdictGrace = 10 * time.Second
 	// deafLimit is how long PID 1 may not answer. It starts in seconds, with all generators.
 	deafLimit = 2 * time.Minute
+	// cancelLimit is how long the guard tries to cancel a shutdown. Services are down meanwhile.
+	cancelLimit = 2 * time.Minute
 	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
 	diskPatience = 10 * time.Second
 	// armTime is how long the arming unit may take: its TimeoutStopSec=, and 5 seconds.
@@ -91,8 +93,9 @@ type watch struct {
 	verdictSince   time.Duration // the uptime at which the verdict of confirm was first seen, 0 without one
 	escalated      int           // how many steps against a stuck shutdown were taken
 	reason         string        // why the host is rolled back
-	// cancelling: the record says already that the host stays, but PID 1 has not cancelled the shutdown yet.
-	cancelling bool
+	// cancellingSince is the uptime since which the record says that the host stays, while PID 1 has not cancelled the
+	// shutdown yet; 0 otherwise.
+	cancellingSince time.Duration
 }
 
 // observation is what the guard sees when it looks once.
@@ -299,8 +302,12 @@ func (g *watch) nextAct(s observation) act {
 		g.reason = fmt.Sprintf("systemd has not answered for %v", deafLimit)
 		return actFullReboot
 	}
-	if g.cancelling && s.Mount == g.mount {
-		if s.manager == nil {
+	if g.cancellingSince > 0 && s.Mount == g.mount {
+		switch {
+		case s.now-g.cancellingSince > cancelLimit:
+			g.reason = fmt.Sprintf("systemd has not cancelled the shutdown within %v", cancelLimit)
+			return actFullReboot
+		case s.manager == nil:
 			return actWait
 		}
 		return actUnjam
@@ -318,7 +325,7 @@ func (g *watch) nextAct(s observation) act {
 
 // enterLeg begins a leg.
 func (g *watch) enterLeg(to leg, s observation) act {
-	g.leg, g.legSince, g.mount, g.escalated, g.cancelling = to, s.now, s.Mount, 0, false
+	g.leg, g.legSince, g.mount, g.escalated, g.cancellingSince = to, s.now, s.Mount, 0, 0
 	return actWait
 }
 

@@ -40,7 +40,7 @@ func (d processDisk) enter(op, name string) files {
 	if inRun(name) {
 		return m.run
 	}
-	for m.disk.hung != nil {
+	for m.disk.hung != nil && !(m.disk.cached && op == "read" && name == record.RecordFile) {
 		d.p.wait(context.Background(), forEver, m.disk.hung)
 	}
 	return m.disk.now

@@ -53,7 +53,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 		return err
 	}
 	if err := m.announce(rec); err != nil {
-		return fmt.Errorf("%w; %s will roll back", err, pid1.GuardUnit)
+		return m.leaveUnrecorded(ctx, err)
 	}
 	err := m.prepareReturn(to, f, rec, ran)
 	if err == nil {
@@ -64,6 +64,16 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	}
 	m.reportSwitching(rec, f)
 	return nil
+}
+
+// leaveUnrecorded leaves a rollback that cannot be recorded to the guard. Where no guard runs, as with systemd 254 once
+// the old root is left, it requests a full reboot, and returns an ErrBooted.
+func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
+	if runs, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil || runs {
+		return fmt.Errorf("%w; %s will roll back", why, pid1.GuardUnit)
+	}
+	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", zap.Error(why))
+	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, m.fullReboot(ctx)))
 }
 
 // prepareReturn prepares the root to roll back to. One that ran since the last full reboot is still prepared; nothing
