@@ -119,13 +119,15 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if err != nil { // systemd refuses the switch then: nobody could roll it back
 		return err
 	}
+	if w != nil { // before the switch can begin
+		defer gd.Machine.Kernel.RebootOnPanic()()
+	}
 	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
 		return fmt.Errorf("cannot report that the guard is up: %w", err)
 	}
 	if w == nil {
 		return nil
 	}
-	defer gd.Machine.Kernel.RebootOnPanic()()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {

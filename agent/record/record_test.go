@@ -208,3 +208,44 @@ func TestSwitchIsMissing(t *testing.T) {
 		t.Errorf("a record without a phase: %v, moving %v", err, r.Moving())
 	}
 }
+
+// TestResumeNeverRequested: a resume that was recorded and never requested is no attempt.
+func TestResumeNeverRequested(t *testing.T) {
+	r := &Record{Phase: PhaseGood, Good: []string{"host", "v1"}, Attempts: map[string]int{}}
+	for range 2 {
+		if err := r.SetOut(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host", Target: "v1"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Advance(CauseWithdrawn); err != nil {
+			t.Fatal(err)
+		}
+		r.Resume = r.Resume.Forgive()
+	}
+	if r.Resume != nil {
+		t.Errorf("the record counts %+v", r.Resume)
+	}
+}
+
+// TestLongLine: a line that no event has does not hide the others.
+func TestLongLine(t *testing.T) {
+	s := testStore(t)
+	s.Tell(Event{Event: EventGood, Root: "v1"})
+	if err := s.Disk.AppendLine(s.Path(historyFile), bytes.Repeat([]byte("x"), 3*maxEvent)); err != nil {
+		t.Fatal(err)
+	}
+	s.Tell(Event{Event: EventGood, Root: "v2"})
+	events, err := s.History()
+	if err != nil || len(events) != 2 || events[1].Root != "v2" {
+		t.Errorf("the history has %+v, %v", events, err)
+	}
+}
+
+// TestNoRecordInFile: what JSON takes for nothing is a damaged record, not that of a new host.
+func TestNoRecordInFile(t *testing.T) {
+	for _, text := range []string{"null", " null\n", "[]", "", "{}"} {
+		var r Record
+		if err := parseRecord([]byte(text), &r); err == nil {
+			t.Errorf("%q is read as %+v", text, r)
+		}
+	}
+}

@@ -30,6 +30,9 @@ func (m *Mover) RecordWithdrawal(rec *record.Record, stuck string) error {
 	}
 	if stuck == "" {
 		rec.ForgiveAttempt(target)
+		if rec.Switch.Verb == record.VerbResume {
+			rec.Resume = rec.Resume.Forgive()
+		}
 	} else {
 		rec.CountFailure(target, stuck)
 		rec.Last = &record.Result{Outcome: level.Stuck, Reason: stuck, Target: target, At: m.Now().UTC()}

@@ -93,6 +93,17 @@ func FlagError(err error) error {
 	return err
 }
 
+// NotEmpty returns an error that names a flag which was given without a value, as by a script whose variable is not
+// set: taken for a flag that was not given, `--root "$TREE"` would work on the running host.
+func NotEmpty(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" {
+			err = fmt.Errorf("--%s is empty", f.Name)
+		}
+	})
+	return err
+}
+
 // Signals returns the signals that cancel a command. nohup(1) ignores SIGHUP; otherwise, a lost session cancels, too.
 func Signals() []os.Signal {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
