@@ -28,7 +28,7 @@ type Disk interface {
 	CreateNew(name string) (bool, error)
 	// Remove removes a file. A missing file is no error.
 	Remove(name string) error
-	// RemoveAll removes a tree. A missing tree is no error.
+	// RemoveAll removes a tree as [RemoveAll] does.
 	RemoveAll(name string) error
 	// Rename gives a file or a tree another name.
 	Rename(from, to string) error
@@ -117,10 +117,10 @@ func (OS) Remove(name string) error {
 }
 
 // RemoveAll implements [Disk].
-func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
+func (OS) RemoveAll(name string) error { return RemoveAll(name) }
 
 // Rename implements [Disk].
-func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+func (OS) Rename(from, to string) error { return rename(from, to) }
 
 // Exchange implements [Disk].
 func (OS) Exchange(from, to string) error {
@@ -131,11 +131,14 @@ func (OS) Exchange(from, to string) error {
 	for errors.Is(err, unix.EINTR) { // possible on network file systems
 		err = exchange()
 	}
+	if errors.Is(err, fs.ErrPermission) && SetFlags(from, Protected, 0) == nil && SetFlags(to, Protected, 0) == nil {
+		err = exchange()
+	}
 	switch {
 	case err == nil:
-		return os.RemoveAll(from)
+		return RemoveAll(from)
 	case errors.Is(err, unix.ENOENT):
-		return os.Rename(from, to)
+		return rename(from, to)
 	}
 	return &fs.PathError{Op: "rename", Path: to, Err: err}
 }

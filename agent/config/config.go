@@ -399,7 +399,8 @@ func (c *Config) validate() error {
 // neverPersistent are the directories that come from the image or from the kernel. Nothing at or below them can be
 // kept from root to root.
 var neverPersistent = []string{
-	"/etc", "/usr", "/boot", "/efi", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+	"/etc", "/usr", "/boot", "/efi", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+	"/libx32",
 }
 
 // ownState is where the agent keeps roots and record. It comes along with /var.

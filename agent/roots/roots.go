@@ -192,9 +192,6 @@ func (r *Roots) Find(name string) (store.Root, error) {
 		return store.Root{}, fmt.Errorf("%w: the host root was installed, not staged, and has no evidence", ErrNoRoot)
 	}
 	roots, err := r.Machine.Trees.Roots()
-	if err != nil {
-		return store.Root{}, err
-	}
 	var found []store.Root
 	for _, root := range roots {
 		if name != "" && strings.HasPrefix(root.ID, name) {
@@ -202,10 +199,10 @@ func (r *Roots) Find(name string) (store.Root, error) {
 		}
 	}
 	switch len(found) {
-	case 1:
+	case 1: // a fault of another root does not matter
 		return found[0], nil
 	case 0:
-		return store.Root{}, fmt.Errorf("%w: %q", ErrNoRoot, name)
+		return store.Root{}, errors.Join(fmt.Errorf("%w: %q", ErrNoRoot, name), err)
 	}
 	return store.Root{}, fmt.Errorf("%w: %q fits %d roots; name more of it", ErrNoRoot, name, len(found))
 }

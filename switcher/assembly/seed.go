@@ -90,7 +90,7 @@ func renameSeeded(copies [][2]string, host string) error {
 // copyTree copies a directory next to its final place, and returns the temporary name.
 func copyTree(from, to string, owners Owners) (tmp string, err error) {
 	tmp = filepath.Join(filepath.Dir(to), ".updatectl-seed-"+filepath.Base(to))
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := durable.RemoveAll(tmp); err != nil {
 		return tmp, err
 	}
 	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {

@@ -23,7 +23,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		return err
 	}
 	tmp := dst + ".new"
-	if err := os.RemoveAll(tmp); err != nil { // left by an interrupted merge
+	if err := durable.RemoveAll(tmp); err != nil { // left by an interrupted merge
 		return err
 	}
 	err := out.fill(in, tmp)
@@ -34,7 +34,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		err = durable.OS{}.Exchange(tmp, dst)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, durable.RemoveAll(tmp))
 	}
 	return durable.SyncDir(parent)
 }
