@@ -184,7 +184,8 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 		}
 	}
 	next := gd.Roots.Next(to, f)
-	next.Seeded = to == f.Root
+	next.Seeded, next.Return = to == f.Root, true
+	next.Present = gd.Machine.Mounts.Carried(next)
 	if to == switcher.HostRoot {
 		return &next, nil
 	}

@@ -30,6 +30,14 @@ type Next struct {
 	CFS, Objects, Graft, Etc string
 	// Persist lists the state paths, which are carried over with everything mounted below them.
 	Persist []string
+	// Present lists the state paths that lay on storage of their own when the switch was announced. They must do so when
+	// the root is armed.
+	Present []string
+	// Return is whether the root ran before and is not made anew. It does without a state path that it has no mount point
+	// for, and without one that cannot be kept.
+	Return bool
+	// Collected lists directories that gc removes things from. Nothing in them is carried over as state.
+	Collected []string
 	// Fstab lists the mount points in the fstab of the new root.
 	Fstab []string
 	// ImageOwned lists paths below a state path that come from the image because they describe it, such as the package
@@ -186,7 +194,7 @@ func (n Next) joinImage() error {
 func (n Next) Mounts(image string) []string {
 	paths := []string{n.HostMount}
 	for _, p := range n.Persist {
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
+		if from, err := (finder{n}).originOf(p); err == nil && from.dir != "" {
 			paths = append(paths, p)
 		}
 	}
@@ -211,34 +219,8 @@ func (n Next) byDepth() []string {
 	return paths
 }
 
-// carryState mounts the host's p, with everything mounted below it, at the same path of the new root. First it seeds
-// what the image has there.
-func (n Next) carryState(p, image string) error {
-	if st, err := os.Stat(p); err != nil || !st.IsDir() {
-		return nil // the host has no such state
-	}
-	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
-		return err // a network file system, unmounted by now: the new root mounts it from fstab
-	}
-	if err := n.seedState(p, image); err != nil {
-		return err
-	}
-	at, err := placeInRoot(p)
-	if err != nil {
-		return err
-	}
-	// If the image links /home into /var, the mount came with /var.
-	if same, err := sameDirectory(p, at); err != nil || same {
-		return err
-	}
-	if err := cloneTo(p, at, true); err != nil {
-		return err
-	}
-	return dropGrafted(at)
-}
-
-// seedState seeds the host's p with what the image has there.
-func (n Next) seedState(p, image string) error {
+// seedState seeds the host's p, which is at the directory to, with what the image has there.
+func (n Next) seedState(p, to, image string) error {
 	if n.Seeded {
 		return nil
 	}
@@ -253,7 +235,7 @@ func (n Next) seedState(p, image string) error {
 			skip = append(skip, rel)
 		}
 	}
-	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
+	_, err = Seed(pathOf(from)+"/.", to, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
 	return err
 }
 
@@ -285,23 +267,6 @@ func placeInRoot(p string) (string, error) {
 		return "", fmt.Errorf("cannot make the mount point %s: %w", p, err)
 	}
 	return at, nil
-}
-
-// dropGrafted unmounts what the running image root has mounted in the state at this path: the next root mounts its own,
-// and mounts of former roots would pile up.
-func dropGrafted(at string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
-	if err != nil {
-		return fmt.Errorf("cannot read the mounts: %w", err)
-	}
-	for _, m := range slices.Backward(mounts) {
-		if strings.HasPrefix(m.Source, switcher.SourcePrefix) {
-			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("cannot unmount %s: %w", m.Mountpoint, err)
-			}
-		}
-	}
-	return nil
 }
 
 // ownedPaths are the paths below the state that come from the image.
@@ -435,18 +400,29 @@ func (n Next) joinHost() error {
 	if err := root.Attach(assembly); err != nil {
 		return err
 	}
+	n.Return = true // the host root has its own directories, and lacks those of the configuration that it never had
 	for _, p := range n.byDepth() {
-		at := filepath.Join(assembly, p)
-		if same, err := sameDirectory(p, at); err != nil || same {
+		from, err := finder{n}.originOf(p)
+		if err != nil {
+			return err
+		}
+		if from.dir == "" || from.onHost {
+			continue
+		}
+		at, err := securejoin.SecureJoin(assembly, p)
+		if err != nil {
+			return fmt.Errorf("cannot resolve %s in the host root: %w", p, err)
+		}
+		if same, err := sameDirectory(from.dir, at); err != nil || same {
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if err := cloneTo(p, at, true); err != nil {
+		if err := n.mountState(from, at); err != nil {
 			return err
 		}
-		if err := errors.Join(dropGrafted(at), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+		if err := mount.Detach(filepath.Join(assembly, n.HostMount)); err != nil {
 			return err
 		}
 	}

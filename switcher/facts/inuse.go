@@ -42,6 +42,9 @@ func placeOn(m *mountinfo.Info, below string) Place {
 	return p
 }
 
+// PlaceOfMount returns what is mounted by a mount.
+func PlaceOfMount(m *mountinfo.Info) Place { return placeOn(m, "") }
+
 // PlaceOf returns where a directory lies. It follows symbolic links. Errors wrap those of the operating system.
 func PlaceOf(dir string) (Place, error) {
 	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -94,7 +97,7 @@ func MountedRoots(dir string) (map[string]string, error) {
 			if id, ok := strings.CutPrefix(m.Source, switcher.SourcePrefix); ok {
 				used[id] = m.Mountpoint
 			}
-			for _, path := range []string{belowDir(placeOn(m, ""), of), strings.TrimPrefix(m.Mountpoint, dir+"/")} {
+			for _, path := range []string{belowDir(PlaceOfMount(m), of), strings.TrimPrefix(m.Mountpoint, dir+"/")} {
 				if id, _, _ := strings.Cut(path, "/"); id != "" {
 					used[id] = m.Mountpoint
 				}
