@@ -67,6 +67,21 @@ func rename(from, to string) error {
 	return err
 }
 
+// Flags returns the inode flags of a regular file or a directory, as far as they are in [Protected]; none where the file
+// system has no flags. It follows no symbolic link. Errors wrap those of the operating system.
+func Flags(name string) (int, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	bits, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil { // ENOTTY, EOPNOTSUPP and others, depending on the file system
+		return 0, nil
+	}
+	return int(bits) & Protected, nil
+}
+
 // SetFlags sets the inode flags of a regular file or a directory that are in mask to those in flags. It follows no
 // symbolic link. Errors wrap those of the operating system: it is unix.ENOTTY or unix.EOPNOTSUPP where the file system
 // has no flags.

@@ -51,7 +51,8 @@ func (n Next) Carried() []string {
 	n.Return = true
 	var carried []string
 	for _, p := range n.Persist {
-		if from, err := (finder{n}).originOf(p); err != nil || from.dir == p { // err: it is there, and cannot be read just now
+		// An error means that it is there, and cannot be read just now.
+		if from, err := (finder{n}).originOf(p); err != nil || from.dir == p {
 			carried = append(carried, p)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
@@ -38,6 +40,7 @@ type entry struct {
 	target   string // of a symbolic link
 	rdev     uint64 // of a device
 	xattrs   map[string]string
+	flags    int // of durable.Protected, for a file or a directory
 	mtime    time.Time
 }
 
@@ -53,6 +56,9 @@ func same(a, b entry, inA, inB bool) bool {
 		return inA == inB
 	}
 	if a.kind != b.kind || a.uid != b.uid || a.gid != b.gid || a.sum != b.sum || a.target != b.target || a.rdev != b.rdev {
+		return false
+	}
+	if a.flags != b.flags { // who protects a file by chattr(1) does not want it changed
 		return false
 	}
 	if a.kind != kindLink && a.mode != b.mode { // the mode of a symbolic link means nothing
@@ -180,6 +186,12 @@ func (s *snapshot) list(dir, rel string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if rel != "." && (e.kind == kindFile || e.kind == kindDir) { // a protected /etc itself could not be renamed
+		// statx(2) calls every file of an EROFS image immutable.
+		if e.flags, err = durable.Flags(full); err != nil {
+			return err
+		}
 	}
 	if e.xattrs, err = readXattrs(full, rel != "."); err != nil {
 		return err
