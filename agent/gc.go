@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
-// GC removes every root that is not booted, staged, good or pinned, with the objects that only it needs.
+// GC removes every root that is not booted, staged, good, pinned or mounted, with the objects that only it needs.
 func (a *Agent) GC(ctx context.Context) (store.GCReport, error) {
 	s, err := a.begin(ctx, "gc", false)
 	defer s.close()

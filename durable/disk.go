@@ -27,7 +27,7 @@ type Disk interface {
 	CreateNew(name string) (bool, error)
 	// Remove removes a file. A missing file is no error.
 	Remove(name string) error
-	// RemoveAll removes a tree. A missing tree is no error.
+	// RemoveAll removes a tree as [RemoveAll] does.
 	RemoveAll(name string) error
 	// Rename gives a file or a tree another name.
 	Rename(from, to string) error
@@ -111,10 +111,10 @@ func (OS) Remove(name string) error {
 }
 
 // RemoveAll implements [Disk].
-func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
+func (OS) RemoveAll(name string) error { return RemoveAll(name) }
 
 // Rename implements [Disk].
-func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+func (OS) Rename(from, to string) error { return rename(from, to) }
 
 // Exchange implements [Disk].
 func (OS) Exchange(from, to string) error {
@@ -125,12 +125,15 @@ func (OS) Exchange(from, to string) error {
 	for errors.Is(err, unix.EINTR) { // possible on network file systems
 		err = exchange()
 	}
+	if errors.Is(err, fs.ErrPermission) && SetFlags(from, Protected, 0) == nil && SetFlags(to, Protected, 0) == nil {
+		err = exchange()
+	}
 	switch {
 	case err == nil:
-		_ = os.RemoveAll(from) // the new tree is in its place
+		_ = RemoveAll(from) // the new tree is in its place
 		return nil
 	case errors.Is(err, unix.ENOENT):
-		return os.Rename(from, to)
+		return rename(from, to)
 	}
 	return &fs.PathError{Op: "rename", Path: to, Err: err}
 }

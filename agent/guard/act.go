@@ -76,7 +76,9 @@ func (g *watch) rootBeganAt() time.Duration {
 // switchBack reports the rollback, arms the old root and requests the soft reboot into it.
 func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.Record, why record.Departure) error {
 	a := g.Guard
-	back := record.Switch{Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before}
+	back := record.Switch{
+		Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before, State: g.back.Present,
+	}
 	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
 	a.Transition.Describe(&back, now, g.back.ID)
 	if err := g.leaveNote(left, rec, back, why); err != nil {

@@ -190,7 +190,8 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 	}
 	next := gd.Roots.Next(to, f)
 	next = gd.Machine.Trees.WithFstab(next, gd.Roots.EtcAt(next, f))
-	next.Seeded = to == f.Root
+	next.Seeded, next.Return = to == f.Root, true
+	next.Present = gd.Machine.Mounts.Carried(next)
 	if to == switcher.HostRoot {
 		return &next, nil
 	}

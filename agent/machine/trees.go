@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -26,11 +27,11 @@ type Trees interface {
 	Prepare() error
 	// Root returns the staged root with an identity. The error is a [store.ErrNoRoot] if there is none.
 	Root(id string) (store.Root, error)
-	// Roots returns all complete roots, in the order of their identities.
+	// Roots returns all complete roots, in the order of their identities. The error is about those that cannot be read.
 	Roots() ([]store.Root, error)
 	// Sweep removes what killed commands left unfinished.
 	Sweep() error
-	// Collect removes every root but those in keep, and every object that none of these needs.
+	// Collect removes every root but those in keep and those that are mounted, and every object that none of these needs.
 	Collect(keep []string) (store.GCReport, error)
 	// Stage writes a verified image to the disk as a root, unless it is there already, and returns that root.
 	Stage(context.Context, *source.Source, *image.Image, string, func(image.Event)) (store.Root, error)
@@ -87,7 +88,13 @@ type EtcChange struct {
 // hostTrees are the roots below a state directory of this machine.
 type hostTrees struct{ *store.Store }
 
-func (t hostTrees) Collect(keep []string) (store.GCReport, error) { return t.GC(keep) }
+func (t hostTrees) Collect(keep []string) (store.GCReport, error) {
+	mounted, err := facts.MountedRoots(t.RootsDir())
+	if err != nil {
+		return store.GCReport{Roots: []string{}}, err
+	}
+	return t.GC(keep, mounted)
+}
 
 func (t hostTrees) Stage(ctx context.Context, src *source.Source, i *image.Image, reference string,
 	progress func(image.Event)) (store.Root, error) {

@@ -14,8 +14,8 @@ func gcCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
 		Short: "Remove roots that nothing needs",
-		Long: `Remove roots that are not booted, staged, good or pinned, with what only they
-need, and live patches that are no longer published.`,
+		Long: `Remove roots that are not booted, staged, good, pinned or mounted, with what
+only they need, and live patches that are no longer published.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
@@ -27,6 +27,9 @@ need, and live patches that are no longer published.`,
 				return err
 			}
 			return c.print("gc", report, func(w io.Writer) {
+				for _, warning := range report.Warnings {
+					fmt.Fprintf(w, "Warning: %s.\n", warning)
+				}
 				for _, id := range report.Roots {
 					fmt.Fprintf(w, "Removed %s.\n", short(id))
 				}

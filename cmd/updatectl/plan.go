@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -79,7 +80,11 @@ func planText(w io.Writer, p agent.Plan) {
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}
-	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
+	stay := slices.DeleteFunc(slices.Clone(p.Carried), func(dir string) bool { return slices.Contains(p.Made, dir) })
+	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(stay, ", "))
+	for _, dir := range p.Made {
+		fmt.Fprintf(w, "  new\t%s\tis made in the host root, with what the image has there\n", dir)
+	}
 	decisionText(w, *p.Decision)
 	for _, b := range p.Blockers {
 		fmt.Fprintf(w, "Slow\t%s: %s\n", b.Unit, b.Reason)

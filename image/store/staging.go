@@ -310,7 +310,7 @@ func (g *Staging) restore(final string) error {
 
 // Abort removes what was staged. It does nothing after Commit.
 func (g *Staging) Abort() error {
-	if err := os.RemoveAll(g.dir); err != nil {
+	if err := durable.RemoveAll(g.dir); err != nil {
 		return fmt.Errorf("cannot remove the leftovers of staging: %w", err)
 	}
 	return nil

@@ -188,18 +188,23 @@ func mountsBelow(dir string) ([]*mountinfo.Info, error) {
 	return mounts, nil
 }
 
+// isBareAutomount reports whether p is mounted on first use, and nothing is mounted there yet.
+func isBareAutomount(p string) (bool, error) {
+	mounts, err := mountinfo.GetMounts(facts.MountedAt(p))
+	if err != nil {
+		return false, fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	return len(mounts) > 0 && mounts[len(mounts)-1].FSType == "autofs", nil
+}
+
 // leftToRoot reports whether the new root mounts the state path p without us, on first use. It is an error if nobody
 // would: p is an automount with nothing mounted on it, so there is nothing to carry, and the root has no unit for it.
 func (n Next) leftToRoot(p string, known knownMounts) (bool, error) {
 	if known.mountsOnUse(p) {
 		return true, nil
 	}
-	mounts, err := mountinfo.GetMounts(facts.MountedAt(p))
-	if err != nil {
-		return false, fmt.Errorf("cannot read the mounts: %w", err)
-	}
-	if len(mounts) == 0 || mounts[len(mounts)-1].FSType != "autofs" {
-		return false, nil
+	if bare, err := isBareAutomount(p); err != nil || !bare {
+		return false, err
 	}
 	if slices.Contains(n.Fstab, p) || known.hasUnit(p, ".mount") {
 		return true, nil

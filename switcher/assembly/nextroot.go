@@ -30,6 +30,14 @@ type Next struct {
 	CFS, Objects, Graft, Etc string
 	// Persist lists the state paths, which are carried over with everything mounted below them.
 	Persist []string
+	// Present lists the state paths that lay on storage of their own when the switch was announced. They must do so when
+	// the root is armed.
+	Present []string
+	// Return is whether the root ran before and is not made anew. It does without a state path that it has no mount point
+	// for, and without one that cannot be kept.
+	Return bool
+	// Collected lists directories that gc removes things from. Nothing in them is carried over as state.
+	Collected []string
 	// Fstab lists the mount points in the fstab of the new root, and Automounts those that are mounted on first use.
 	Fstab, Automounts []string
 	// ImageOwned lists paths below a state path that come from the image because they describe it, such as the package
@@ -169,7 +177,7 @@ func (n Next) joinImage() error {
 		return err
 	}
 	for _, p := range n.byDepth() {
-		if err := n.carryState(p, image.Path()); err != nil {
+		if err := (finder{n}).carryState(p, image.Path()); err != nil {
 			return err
 		}
 	}
@@ -202,13 +210,12 @@ func (n Next) Mounts(image string) ([]string, error) {
 	paths := n.hostMounts()
 	known := n.knownIn(image)
 	for _, p := range n.Persist {
-		if st, err := os.Stat(p); err != nil || !st.IsDir() {
+		if left, err := n.leftToRoot(p, known); err != nil {
+			return nil, err
+		} else if left {
 			continue
 		}
-		if left, err := n.leftToRoot(p, known); err != nil || left {
-			if err != nil {
-				return nil, err
-			}
+		if from, err := (finder{n}).originOf(p); err != nil || from.dir == "" {
 			continue
 		}
 		paths = append(paths, p)
@@ -240,55 +247,8 @@ func (n Next) byDepth() []string {
 	return paths
 }
 
-// carryState mounts the host's p, with everything mounted below it, at the same path of the new root. First it seeds
-// what the image has there.
-func (n Next) carryState(p, image string) error {
-	before, err := os.Stat(p)
-	if err != nil || !before.IsDir() {
-		return nil // the host has no such state
-	}
-	known := n.known(unitDirsIn(assembly)...)
-	if left, err := n.leftToRoot(p, known); err != nil || left {
-		return err
-	}
-	named := slices.Contains(n.Fstab, p) || n.known(filepath.Join(assembly, "etc/systemd/system")).hasUnit(p, ".mount")
-	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && named {
-		return err // unmounted by now, as network file systems are: the new root mounts it
-	}
-	if err := n.seedState(p, image); err != nil {
-		return err
-	}
-	at, err := placeInRoot(p)
-	if err != nil {
-		return err
-	}
-	// If the image links /home into /var, the mount came with /var.
-	if same, err := sameDirectory(p, at); err != nil || same {
-		return err
-	}
-	tree, err := mount.Clone(p, true)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	now, err := os.Stat(tree.Path())
-	if err != nil {
-		return fmt.Errorf("cannot look at the clone of %s: %w", p, err)
-	}
-	if !os.SameFile(before, now) { // systemd unmounts a nofail mount at any time: this is the directory below it
-		if named {
-			return nil
-		}
-		return fmt.Errorf("cannot carry %s over: it was unmounted meanwhile; add a line for it to /etc/fstab", p)
-	}
-	if err := tree.Attach(at); err != nil {
-		return err
-	}
-	return dropUnwanted(at, p, known)
-}
-
-// seedState seeds the host's p with what the image has there.
-func (n Next) seedState(p, image string) error {
+// seedState seeds the host's p, which is at the directory to, with what the image has there.
+func (n Next) seedState(p, to, image string) error {
 	if n.Seeded {
 		return nil
 	}
@@ -303,7 +263,7 @@ func (n Next) seedState(p, image string) error {
 			skip = append(skip, rel)
 		}
 	}
-	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
+	_, err = Seed(pathOf(from)+"/.", to, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
 	return err
 }
 
@@ -490,22 +450,33 @@ func (n Next) joinHost() error {
 			return err
 		}
 	}
+	n.Return = true // the host root has its own directories, and lacks those of the configuration that it never had
 	known := n.known(unitDirsIn(assembly)...)
 	for _, p := range n.byDepth() {
-		at := filepath.Join(assembly, p)
-		if known.mountsOnUse(p) || !isCarriedHere(p) {
+		if known.mountsOnUse(p) {
 			continue // the host root mounts it itself
 		}
-		if same, err := sameDirectory(p, at); err != nil || same {
+		from, err := finder{n}.originOf(p)
+		if err != nil {
+			return err
+		}
+		if from.dir == "" || from.onHost || !isCarriedHere(p) {
+			continue
+		}
+		at, err := securejoin.SecureJoin(assembly, p)
+		if err != nil {
+			return fmt.Errorf("cannot resolve %s in the host root: %w", p, err)
+		}
+		if same, err := sameDirectory(from.dir, at); err != nil || same {
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if err := cloneTo(p, at, true); err != nil {
+		if err := (finder{n}).mountState(p, from, at); err != nil {
 			return err
 		}
-		if err := errors.Join(dropUnwanted(at, p, known), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+		if err := mount.Detach(filepath.Join(assembly, n.HostMount)); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
@@ -40,6 +41,7 @@ type entry struct {
 	target   string // of a symbolic link
 	rdev     uint64 // of a device
 	xattrs   map[string]string
+	flags    int // of durable.Protected, for a file or a directory
 	mtime    time.Time
 }
 
@@ -55,6 +57,9 @@ func same(a, b entry, inA, inB bool) bool {
 		return inA == inB
 	}
 	if a.kind != b.kind || a.uid != b.uid || a.gid != b.gid || a.sum != b.sum || a.target != b.target || a.rdev != b.rdev {
+		return false
+	}
+	if a.flags != b.flags { // who protects a file by chattr(1) does not want it changed
 		return false
 	}
 	if a.kind != kindLink && a.mode != b.mode { // the mode of a symbolic link means nothing
@@ -188,6 +193,12 @@ func (s *snapshot) list(dir, rel string) error {
 	if err != nil {
 		return err
 	}
+	if rel != "." && (e.kind == kindFile || e.kind == kindDir) { // a protected /etc itself could not be renamed
+		// statx(2) calls every file of an EROFS image immutable.
+		if e.flags, err = durable.Flags(full); err != nil {
+			return err
+		}
+	}
 	if e.xattrs, err = readXattrs(full, rel != "."); err != nil {
 		return err
 	}
@@ -195,13 +206,18 @@ func (s *snapshot) list(dir, rel string) error {
 	if e.kind != kindDir {
 		return nil
 	}
-	names, err := os.ReadDir(full)
+	return s.listBelow(dir, rel)
+}
+
+// listBelow lists what is in a directory. A file that vanishes meanwhile, on a running host, counts as missing.
+func (s *snapshot) listBelow(dir, rel string) error {
+	names, err := os.ReadDir(filepath.Join(dir, rel))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		if err := s.list(dir, path.Join(rel, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err // a file that vanishes while a running host is listed counts as missing
+			return err
 		}
 	}
 	return nil

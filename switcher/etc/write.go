@@ -24,7 +24,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		return err
 	}
 	tmp := dst + ".new"
-	if err := os.RemoveAll(tmp); err != nil { // left by an interrupted merge
+	if err := durable.RemoveAll(tmp); err != nil { // left by an interrupted merge
 		return err
 	}
 	err := out.fill(in, tmp)
@@ -35,7 +35,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		err = durable.OS{}.Exchange(tmp, dst)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, durable.RemoveAll(tmp))
 	}
 	return durable.SyncDir(parent)
 }
@@ -106,8 +106,8 @@ func (p resultPath) create(from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-// apply sets owner, mode, extended attributes and time, in this order: chown(2) clears set-id bits and capabilities. An
-// attribute that the file system does not support is added to refused.
+// apply sets owner, mode, extended attributes, time and flags, in this order: chown(2) clears set-id bits and
+// capabilities, and flags protect the rest. What the file system does not support is added to refused.
 func (e entry) apply(full string, refused map[string]bool) error {
 	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
 		return err
@@ -131,7 +131,17 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &fs.PathError{Op: "utimensat", Path: full, Err: err}
 	}
-	return nil
+	if e.flags == 0 {
+		return nil
+	}
+	err := durable.SetFlags(full, durable.Protected, e.flags)
+	for _, unsupported := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EPERM} {
+		if errors.Is(err, unsupported) {
+			refused["immutable or append-only"] = true
+			return nil
+		}
+	}
+	return err
 }
 
 // readLedger returns the ledger of numbers. It is empty before the first merge.
