@@ -39,7 +39,9 @@ var allowed = map[string][]string{
 	"agent/offer":      {"agent/config", "agent/host", "agent/record"},
 	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
 	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
-	"agent/transition": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/transition": {
+		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
+	},
 	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots",
 		"agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},

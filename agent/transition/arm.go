@@ -38,6 +38,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if rec.Switch.Verb == record.VerbBack || rec.Switch.Verb == record.VerbRollback {
 		m.ForgetFailures(ctx)
 	}
+	m.removeStale()
 	stamp := level.Stamp{Target: rec.Switch.Target, At: m.Machine.Kernel.SinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
