@@ -63,11 +63,19 @@ sed -i '1i auth sufficient pam_lab.so' /etc/pam.d/sshd`)
 	if after := h.Must(t, "sh", "-c", look); after != before {
 		t.Errorf("before the first image:\n%s\nafter it:\n%s", before, after)
 	}
+	h.Must(t, "sh", "-ec", `test -e /run/crond.reboot # only the second image has no cron
+echo '@reboot date >> /home/alice/reboot.log' | crontab -u alice -`)
 
 	s.publish("2", "os/server:stable")
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
 	if after := h.Must(t, "sh", "-c", look); after != before {
 		t.Errorf("before the first image:\n%s\nafter the second one:\n%s", before, after)
+	}
+
+	s.switches("rollback")
+	s.runs(s.roots["1"], "1")
+	if !h.Await(t, h.Patience(), func() bool { return h.Run(t.Context(), "test", "-s", "/home/alice/reboot.log").Code == 0 }) {
+		t.Error("cron did not run alice's @reboot job in the root that the host rolled back to")
 	}
 }
