@@ -29,8 +29,9 @@ install: build
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
-	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml
+	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
+	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
 # Everything that needs no host: what a person runs between two edits. The seeds of fuzz tests run as tests.
 #
@@ -41,7 +42,8 @@ unit: lint
 	go test -count=1 -timeout 15m ./agent/simulation
 
 lint:
-	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files" >&2; exit 1; fi
+	@set -o pipefail; files=$$(git ls-files '*.go' | xargs -r gofmt -l) && if [ -n "$$files" ]; then \
+		echo "not gofmt'ed: $$files" >&2; exit 1; fi
 	go vet -tags $(TAGS) ./...
 	go run $(STATICCHECK) -tags $(TAGS) ./...
 
@@ -54,10 +56,13 @@ vuln:
 # is written to testdata/fuzz and becomes a test.
 FUZZTIME := 60s
 fuzz:
-	@for package in $$(go list ./...); do for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-		echo "$$package $$target"; \
-		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package || exit 1; \
-	done; done
+	@set -e; packages=$$(go list ./...); for package in $$packages; do \
+		listed=$$(go test -list '^Fuzz' $$package) || { echo "$$listed" >&2; exit 1; }; \
+		for target in $$(grep '^Fuzz' <<<"$$listed"); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package; \
+		done; \
+	done
 
 # Installs the packages that tests need; builds Debian roots and tools into the lab's cache, once. It prints what it builds
 # and how long that took.

@@ -89,10 +89,12 @@ func TestDecideApply(t *testing.T) {
 		"runs already, resumed too often":  {at: old, off: sameImage, resumes: limit, o: night, do: doLiveOnly},
 		"runs already, switched too often": {at: next, off: newImage, failed: limit, o: night, do: doLiveOnly},
 
-		"rests in a bad root":               {at: next, off: newImage, bad: next, o: night, do: doResume, why: rests},
-		"rests in a bad root, by hand":      {at: next, off: newImage, bad: next, do: doLiveOnly},
-		"rests in a bad root, retry":        {at: next, off: newImage, bad: next, o: nightRetry, do: doLiveOnly},
-		"rests in a bad root, unreachable":  {at: next, off: unreachable, bad: next, o: night, do: doResume, why: unavailable},
+		"rests in a bad root":          {at: next, off: newImage, bad: next, o: night, do: doResume, why: rests},
+		"rests in a bad root, by hand": {at: next, off: newImage, bad: next, do: doLiveOnly},
+		"rests in a bad root, retry":   {at: next, off: newImage, bad: next, o: nightRetry, do: doLiveOnly},
+		"rests in a bad root, unreachable": {
+			at: next, off: unreachable, bad: next, o: night, do: doResume, why: unavailable,
+		},
 		"rests in a bad root, patches":      {at: next, off: patchesAlone, bad: next, o: night, do: doResume, why: rests},
 		"rests in a bad root, good offered": {at: next, off: sameImage, bad: next, o: night, do: doSwitch},
 		"rests in a bad root, resumed too often": {

@@ -122,8 +122,12 @@ func checkHost(running bool, f facts.Facts) error {
 // for the confirmation.
 func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
 	if rec.Switch.Verb == record.VerbApply { // after a rollback, the root that was left stays until the next apply
-		if _, err := a.gc(f, rec); err != nil {
+		report, err := a.gc(f, rec)
+		if err != nil {
 			a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
+		}
+		for _, warning := range report.Warnings {
+			a.Log.Warn(warning)
 		}
 	}
 	a.Live.LoadWaiting(ctx, f, rec) // the result is in the log and the history

@@ -32,8 +32,8 @@ type Collected struct {
 	Left []string `json:"left,omitempty"`
 }
 
-// GC removes every root that is not booted, staged, good or pinned, with the objects that only it needs. A root that
-// the host ran and left is kept, too, unless o.All: its /etc may hold changes that are nowhere else.
+// GC removes every root that is not booted, staged, good, pinned or mounted, with the objects that only it needs. A
+// root that the host ran and left is kept, too, unless o.All: its /etc may hold changes that are nowhere else.
 func (a *Agent) GC(ctx context.Context, o GCOptions) (Collected, error) {
 	if o.DryRun {
 		f, rec, err := a.Look(ctx)

@@ -26,8 +26,10 @@ type Plan struct {
 	To   string `json:"to,omitempty"`
 	// Kernel is the release of the kernel that keeps running.
 	Kernel string `json:"kernel"`
-	// Carried lists the state directories, which stay as they are.
+	// Carried lists the state directories, which stay as they are. Made are those of them that do not exist: apply makes
+	// them in the host root.
 	Carried []string `json:"carried"`
+	Made    []string `json:"made,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 }
@@ -85,6 +87,11 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
 	plan.From, plan.To = s.Roots.PrettyName(s.facts.Root), root.Info.OS.PrettyName
+	if !resumes {
+		if plan.Made, err = s.Roots.PlanState(root.ID, s.facts); err != nil {
+			plan.Refusal = cmp.Or(plan.Refusal, err)
+		}
+	}
 	stops, err := s.Machine.Systemd.UnitStops(ctx)
 	if err != nil {
 		return err
@@ -97,6 +104,8 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		*list = orEmpty(*list)
 	}
 	report.Conflicts = orEmpty(report.Conflicts)
+	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
+	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
 	plan.Etc = &report
 	return err
 }

@@ -46,8 +46,8 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		return Resumed{}, err
 	}
 	last := s.rec.Last
-	landed := before.Phase == record.PhaseArmed && last != nil && last.Outcome == level.Landed // recorded by begin
-	if s.facts.SoftReboots > 0 {                                                               // by hand, without FirstStart's file
+	landed := before.Phase == record.PhaseArmed && last != nil && last.Outcome == level.Landed
+	if s.facts.SoftReboots > 0 { // by hand, without FirstStart's file
 		return Resumed{Reason: startedBefore}, nil
 	}
 	to, verb, why := s.rec.ResumeTarget(s.facts, landed)

@@ -22,8 +22,8 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/facts", "switcher/level",
-		"switcher/livepatch",
+		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/etc/accounts", "switcher/facts",
+		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
@@ -39,7 +39,9 @@ var allowed = map[string][]string{
 	"agent/offer":      {"agent/config", "agent/host", "agent/record"},
 	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
 	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
-	"agent/transition": {"agent/config", "agent/health", "agent/host", "agent/record", "agent/roots"},
+	"agent/transition": {
+		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
+	},
 	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots",
 		"agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
@@ -53,21 +55,23 @@ var allowed = map[string][]string{
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
-	"switcher":           {}, // names that several of its packages need
-	"switcher/rootfs":    {"switcher"},
-	"switcher/mount":     {"switcher"},
-	"switcher/etc":       {},
-	"switcher/livepatch": {},
-	"switcher/pid1":      {"switcher"},
-	"switcher/facts":     {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/level":     {"switcher", "switcher/facts", "switcher/rootfs"},
-	"switcher/assembly":  {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/testtree":  {},
+	"switcher":              {}, // names that several of its packages need
+	"switcher/rootfs":       {"arch", "switcher"},
+	"switcher/mount":        {"switcher"},
+	"switcher/etc":          {"switcher/etc/accounts", "switcher/rootfs"},
+	"switcher/etc/accounts": {},
+	"switcher/livepatch":    {},
+	"switcher/pid1":         {"switcher"},
+	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/assembly":     {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/testtree":     {},
 
-	"image":       {"verify"},
+	"image":       {"arch", "verify"},
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
+	"arch":        {},
 	"docs":        {},                  // schemas of what the commands print, for their tests
 	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }

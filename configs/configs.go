@@ -1,5 +1,6 @@
-// Package configs holds what is shipped besides the binaries: the commented configuration and the systemd units. They
-// are files to read and install. The binary embeds them, too: the agent adds the units to images that have none.
+// Package configs holds what is shipped besides the binaries: the commented configuration, the systemd units and
+// lists. They are files to read and install. The binary embeds them, too: the agent adds the units to images that
+// have none.
 package configs
 
 import (
@@ -7,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed units updatectl.toml
+//go:embed units updatectl.toml stale.conf
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -39,6 +40,15 @@ func Units() map[string]string {
 		units[name] = string(text)
 	}
 	return units
+}
+
+// Stale returns the shipped list of files in /run that a soft reboot must not keep.
+func Stale() string {
+	text, err := files.ReadFile("stale.conf")
+	if err != nil {
+		panic(fmt.Sprintf("the shipped list of stale files is missing from the binary: %v", err)) // a build error
+	}
+	return string(text)
 }
 
 // Example returns the text of the commented configuration file.

@@ -17,6 +17,20 @@ func TestNoStartLimit(t *testing.T) {
 	}
 }
 
+// TestStateIsMounted: a /var with nofail is not part of local-fs.target. The guard has to outlive the mount units of
+// the root that is left, so it must not depend on them.
+func TestStateIsMounted(t *testing.T) {
+	for unit, text := range Units() {
+		if !strings.HasSuffix(unit, ".service") || strings.HasPrefix(text, "-> ") {
+			continue
+		}
+		if got, want := strings.Contains(text, "\nRequiresMountsFor=/var/lib/updatectl\n"),
+			unit != "updatectl-guard.service"; got != want {
+			t.Errorf("%s requires the state: %v, want %v", unit, got, want)
+		}
+	}
+}
+
 // TestNoLocalDocument: no unit names a document on the disk. Units are carried into images, and the documents are not.
 func TestNoLocalDocument(t *testing.T) {
 	units, err := filepath.Glob("units/*")

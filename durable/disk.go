@@ -20,19 +20,19 @@ type Disk interface {
 	Open(name string) (io.ReadCloser, error)
 	// WriteFile replaces a file atomically. When it returns nil, the content survives a power cut.
 	WriteFile(name string, content []byte, mode fs.FileMode) error
-	// AppendLine adds a line to a file, which it creates if necessary, and syncs it. If a crash cut the last line short,
-	// it begins a new one.
+	// AppendLine adds a line to a file, which it creates if necessary. When it returns nil, the line survives a power cut.
+	// If a crash cut the last line short, it begins a new one.
 	AppendLine(name string, line []byte) error
 	// CreateNew creates an empty file and its directories. It reports whether it did: false means that the file exists.
 	CreateNew(name string) (bool, error)
 	// Remove removes a file. A missing file is no error.
 	Remove(name string) error
-	// RemoveAll removes a tree. A missing tree is no error.
+	// RemoveAll removes a tree as [RemoveAll] does.
 	RemoveAll(name string) error
 	// Rename gives a file or a tree another name.
 	Rename(from, to string) error
-	// Exchange replaces the tree at to with the one at from, and removes the old tree. At every moment there is a tree at
-	// to, if there was one before.
+	// Exchange replaces the tree at to with the one at from. At every moment there is a tree at to, if there was one
+	// before. It removes the old tree, which is at from then; what cannot be removed of it stays, and is no error.
 	Exchange(from, to string) error
 	// MkdirAll makes a directory and its parents.
 	MkdirAll(name string, mode fs.FileMode) error
@@ -42,7 +42,8 @@ type Disk interface {
 	Glob(pattern string) ([]string, error)
 	// Reserve makes a file of size bytes, with its blocks allocated on the disk.
 	Reserve(name string, size int64) error
-	// Shrink cuts at most size bytes off the end of a file. It reports whether there were any to cut.
+	// Shrink cuts at most size bytes off the end of a file, and removes it when nothing is left, which frees its inode. It
+	// reports whether there was a file.
 	Shrink(name string, size int64) (bool, error)
 	// TryLock takes an exclusive lock, which ends with unlock or with the process, and writes note into the file. If
 	// another process holds the lock, unlock is nil and holder is the note of that process.
@@ -65,6 +66,7 @@ func (OS) WriteFile(name string, content []byte, mode fs.FileMode) error {
 
 // AppendLine implements [Disk].
 func (OS) AppendLine(name string, line []byte) error {
+	_, missing := os.Lstat(name)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -78,7 +80,11 @@ func (OS) AppendLine(name string, line []byte) error {
 		text = append([]byte{'\n'}, text...)
 	}
 	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil && missing != nil {
+		err = SyncDir(filepath.Dir(name)) // the name of the file, too
+	}
+	return err
 }
 
 // CreateNew implements [Disk].
@@ -105,10 +111,10 @@ func (OS) Remove(name string) error {
 }
 
 // RemoveAll implements [Disk].
-func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
+func (OS) RemoveAll(name string) error { return RemoveAll(name) }
 
 // Rename implements [Disk].
-func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+func (OS) Rename(from, to string) error { return rename(from, to) }
 
 // Exchange implements [Disk].
 func (OS) Exchange(from, to string) error {
@@ -119,11 +125,15 @@ func (OS) Exchange(from, to string) error {
 	for errors.Is(err, unix.EINTR) { // possible on network file systems
 		err = exchange()
 	}
+	if errors.Is(err, fs.ErrPermission) && SetFlags(from, Protected, 0) == nil && SetFlags(to, Protected, 0) == nil {
+		err = exchange()
+	}
 	switch {
 	case err == nil:
-		return os.RemoveAll(from)
+		_ = RemoveAll(from) // the new tree is in its place
+		return nil
 	case errors.Is(err, unix.ENOENT):
-		return os.Rename(from, to)
+		return rename(from, to)
 	}
 	return &fs.PathError{Op: "rename", Path: to, Err: err}
 }
@@ -157,13 +167,16 @@ func (OS) Reserve(name string, size int64) error {
 // Shrink implements [Disk].
 func (OS) Shrink(name string, size int64) (bool, error) {
 	st, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return true, os.Truncate(name, max(0, st.Size()-size))
+	if st.Size() <= size {
+		return true, os.Remove(name)
+	}
+	return true, os.Truncate(name, st.Size()-size)
 }
 
 // TryLock implements [Disk] by flock(2): the kernel drops the lock with the process, so a killed one leaves none.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestAppendLine: a line that a crash cut short does not spoil the next one.
@@ -75,5 +77,25 @@ func TestExchange(t *testing.T) {
 		if !(OS{}).Exists(filepath.Join(dir, name)) {
 			t.Errorf("%s is missing", name)
 		}
+	}
+}
+
+// TestExchangeThatCannotCleanUp: the new tree is in its place, so what is left of the old one is no error.
+func TestExchangeThatCannotCleanUp(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"new/a", "old/busy"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("tmpfs", filepath.Join(dir, "old/busy"), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(filepath.Join(dir, "new/busy"), 0)
+	if err := (OS{}).Exchange(filepath.Join(dir, "new"), filepath.Join(dir, "old")); err != nil {
+		t.Error(err)
+	}
+	if !(OS{}).Exists(filepath.Join(dir, "old/a")) || !(OS{}).Exists(filepath.Join(dir, "new/busy")) {
+		t.Error("the trees were not exchanged")
 	}
 }

@@ -1,5 +1,6 @@
-// Package durable writes what must survive a power cut. It promises that once one of its functions returns nil, the
-// file, the directory or the file system is on the disk as it was when the function was called.
+// Package durable reads and writes files that must survive a power cut. It promises that once [WriteFile],
+// [Disk.AppendLine], [SyncDir] or [SyncFS] returns nil, the file, the names in the directory or the file system are on
+// the disk as they were when it was called. The other methods of a [Disk] leave that to one of these.
 package durable
 
 import (

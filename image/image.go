@@ -11,9 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
@@ -130,14 +130,14 @@ func selectEntry(entries []ocispec.Descriptor, platform ocispec.Platform) (ocisp
 	}
 	return ocispec.Descriptor{},
 		fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, platformNames(others),
-			machine.Platform(platform))
+			arch.Platform(platform))
 }
 
 func platformNames(entries []ocispec.Descriptor) string {
 	var names []string
 	for _, d := range entries {
 		if d.Platform.OS != "unknown" { // attestations of docker buildx
-			names = append(names, machine.Platform(*d.Platform))
+			names = append(names, arch.Platform(*d.Platform))
 		}
 	}
 	if len(names) == 0 {
@@ -204,8 +204,8 @@ func (i *Image) checkPlatform(host ocispec.Platform) error {
 		return fmt.Errorf("%w: the image does not name its architecture", ErrPlatform)
 	}
 	if !platforms.OnlyStrict(host).Match(p) {
-		return fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, machine.Platform(p),
-			machine.Platform(host))
+		return fmt.Errorf("%w: the image is for %s, and this host is %s", ErrPlatform, arch.Platform(p),
+			arch.Platform(host))
 	}
 	return nil
 }

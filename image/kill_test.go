@@ -82,7 +82,7 @@ func TestStageKilledAtAnyMoment(t *testing.T) {
 	// The duration of a run depends on the load of the machine, so the moments are adjusted: later after a kill in
 	// time, earlier after one that came too late.
 	for limit := whole; before+after < rounds; {
-		if _, err := st.GC(nil); err != nil {
+		if _, err := st.GC(nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		c := child(b.dir, dir)

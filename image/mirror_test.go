@@ -71,7 +71,7 @@ func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 				warnings == 0 {
 				t.Errorf("%d warnings; root %+v, want %+v", warnings, root.Info, want.Info)
 			}
-			if report, err := st.GC([]string{root.ID}); err != nil || report.Objects != 0 {
+			if report, err := st.GC([]string{root.ID}, nil); err != nil || report.Objects != 0 {
 				t.Errorf("garbage after it: %+v, %v", report, err)
 			}
 			if _, err := Open(context.Background(),

@@ -57,7 +57,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	}
 	var s *stager
 	for {
-		s = &stager{src: src, img: img, staging: g, tree: layer.NewTree(), progress: progress}
+		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress}
 		root, err = s.stage(ctx, reference)
 		// The tree was built from wrong content: start again. What was correct is an object already.
 		if !errors.Is(err, source.ErrElsewhere) {
@@ -74,6 +74,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 type stager struct {
 	src      *source.Source
 	img      *Image
+	store    *store.Store
 	staging  *store.Staging
 	tree     *layer.Tree
 	progress func(Event)
@@ -86,6 +87,9 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 		s.event.Total += l.Size
 	}
 	s.event.Layers = len(s.img.Manifest.Layers)
+	if err := s.checkRoom(); err != nil {
+		return store.Root{}, err
+	}
 	for n := range s.img.Manifest.Layers {
 		if err := s.addLayer(ctx, n); err != nil {
 			return store.Root{}, fmt.Errorf("cannot stage layer %d of %d: %w", n+1, s.event.Layers, err)
@@ -115,6 +119,20 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 		s.report(PhaseDone)
 	}
 	return root, err
+}
+
+// checkRoom returns an ErrNoSpace, before anything is fetched, if the root certainly does not fit. The first one needs
+// at least what its compressed layers have; how much of a later one is there already is not known before it is read.
+func (s *stager) checkRoom() error {
+	roots, err := s.store.Roots()
+	if err != nil {
+		return err
+	}
+	need := s.event.Total
+	if len(roots) > 0 {
+		need = 0
+	}
+	return s.store.CheckRoom(need)
 }
 
 // addLayer streams one layer into the tree and the store.

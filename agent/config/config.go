@@ -417,9 +417,22 @@ func (c *Config) validate() error {
 	return errors.Join(faults...)
 }
 
-// neverPersistent are the directories that cannot be kept from root to root.
+// neverPersistent are the directories that come from the image or from the kernel. Nothing at or below them can be
+// kept from root to root.
 var neverPersistent = []string{
-	"/etc", "/usr", "/boot", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64",
+	"/etc", "/usr", "/boot", "/efi", "/dev", "/proc", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+	"/libx32",
+}
+
+// ownState is where the agent keeps roots and record. It comes along with /var.
+const ownState = "/var/lib/updatectl"
+
+// isWithin reports whether a clean path is dir or below it.
+func isWithin(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+// isBelowAny reports whether a clean path is below one of the directories.
+func isBelowAny(p string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return p != dir && isWithin(p, dir) })
 }
 
 // validateState reports every fault of the [state] table.
@@ -433,14 +446,53 @@ func (c *Config) validateState(fault func(key, format string, args ...any)) {
 	}
 	requireAbsolute("persist", c.State.Persist)
 	requireAbsolute("image-owned", c.State.ImageOwned)
-	for _, p := range c.State.Persist {
-		if slices.Contains(neverPersistent, p) {
-			fault("state.persist", "[state] persist: %s cannot belong to the host: it comes from the image or the kernel", p)
-		}
-	}
 	if !slices.Contains(c.State.Persist, "/var") {
 		fault("state.persist", "[state] persist must contain /var: the roots and the record live there")
+		return
 	}
+	for _, p := range c.State.Persist {
+		if why := notPersistent(p); why != "" {
+			fault("state.persist", "[state] persist: %s cannot belong to the host: %s", p, why)
+		}
+		for _, owned := range c.State.ImageOwned {
+			if isWithin(p, owned) {
+				fault("state.persist", "[state] persist: %s cannot belong to the host: %s comes from the image; "+
+					"take one of them out", p, "[state] image-owned "+owned)
+			}
+		}
+	}
+	for _, p := range c.State.ImageOwned {
+		switch {
+		case isWithin(ownState, p) || isWithin(p, ownState):
+			fault("state.image-owned", "[state] image-owned: %s cannot come from the image: "+
+				"the roots and the record are in %s", p, ownState)
+		case !isBelowAny(p, c.State.Persist):
+			fault("state.image-owned", "[state] image-owned: %s is not below a directory of [state] persist; "+
+				"take it out: what else there is comes from the image anyway", p)
+		}
+	}
+}
+
+// notPersistent returns why a clean absolute path cannot be kept from root to root, and what to do instead; "" if it
+// can.
+func notPersistent(p string) string {
+	if isWithin(p, ownState) {
+		return "updatectl keeps " + ownState + " with /var; take it out"
+	}
+	for _, dir := range neverPersistent {
+		switch {
+		case !isWithin(p, dir):
+		case dir == "/etc":
+			return "every root has its own /etc, into which changes are merged; " +
+				"use [state] adopt for what the first image takes over"
+		case slices.Contains([]string{"/dev", "/proc", "/sys", "/run"}, dir):
+			return dir + " comes from the kernel or is gone after a full reboot; move the data to /var"
+		default:
+			return "what is in " + dir + " comes from the image or is the boot loader's; move the data to /srv or /var, " +
+				"or put them into the image"
+		}
+	}
+	return ""
 }
 
 // AdoptedPaths returns the paths below /etc that the first image takes over from the host root.

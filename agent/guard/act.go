@@ -76,7 +76,9 @@ func (g *watch) rootBeganAt() time.Duration {
 // switchBack reports the rollback, arms the old root and requests the soft reboot into it.
 func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.Record, why record.Departure) error {
 	a := g.Guard
-	back := record.Switch{Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before}
+	back := record.Switch{
+		Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before, State: g.back.Present,
+	}
 	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
 	a.Transition.Describe(&back, now, g.back.ID)
 	if err := g.leaveNote(left, rec, back, why); err != nil {
@@ -153,52 +155,82 @@ func (g *watch) fullReboot(s observation) error {
 // recordFullReboot records a full reboot of the guard, and why. If it cannot, the next command finds that the host
 // left a root before it was good.
 func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error {
-	verb, target, now := rec.Switch.Verb, rec.Switch.Target, gd.Now().UTC()
-	if at != legLeaving && rec.ArrivedLate(target) {
+	if at != legLeaving && rec.ArrivedLate(rec.Switch.Target) {
 		if err := rec.Advance(record.CauseLate); err != nil {
 			return err
 		}
 	}
-	cancelled := at == legLeaving && !rec.Moving() // but PID 1 goes on shutting down
-	cause := record.CauseStranded
-	if rec.Phase == record.PhaseArmed {
-		cause = record.CauseMissed
-	}
-	if !cancelled {
+	end := endByFullReboot(rec, at, why, gd.Now().UTC())
+	if rec.Moving() {
+		cause := record.CauseStranded
+		if rec.Phase == record.PhaseArmed {
+			cause = record.CauseMissed
+		}
 		if err := rec.Advance(cause); err != nil {
 			return err
 		}
 	}
-	const rebooted = "; the guard left it by a full reboot"
-	event := record.EventUnhealthy
 	switch {
-	case cancelled && rec.Last != nil:
-		event, rec.Last.Reason = record.EventFailed, rec.Last.Reason+"; "+why+"; the guard did a full reboot"
-	case verb == record.VerbBack && rec.Last != nil:
-		rec.Last.Reason += "; the soft reboot back did not complete, so the guard did a full reboot"
-	case at == legLeaving: // the target never ran
-		why += "; the guard did a full reboot"
-		event = record.EventFailed
-		rec.CountFailure(target, why)
-		rec.Last = &record.Result{Outcome: level.Stuck, Reason: why, Target: target, At: now}
-	default:
-		rec.MarkBad(target, record.Bad{Reason: why + rebooted, At: now})
-		rec.Last = &record.Result{
-			Outcome: level.Unhealthy, Reason: why + rebooted, Target: target, At: now, Back: rec.LastGood(),
-		}
-		if rec.Last.Back == target { // it was good before; the full reboot lands on the host root
-			rec.Last.Back = switcher.HostRoot
-		}
+	case end.failed:
+		rec.CountFailure(rec.Switch.Target, end.result.Reason)
+	case end.bad:
+		rec.MarkBad(rec.Switch.Target, record.Bad{Reason: end.result.Reason, At: end.result.At})
 	}
+	rec.Last = &end.result
 	if err := gd.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	e := rec.Switch.Event(event, rec.Last.Reason)
+	e := rec.Switch.Event(end.event, rec.Last.Reason)
 	if root := rec.Last.Target; e.Root != root { // the switch is the one back: the event is about the root that it leaves
-		e = record.Event{Event: event, Root: root, Version: rec.Accepted[root].Version, Reason: rec.Last.Reason}
+		e = record.Event{
+			Event: end.event, Root: root, Version: rec.Accepted[root].Version, Reason: rec.Last.Reason,
+		}
 	}
 	gd.Records.Tell(e)
 	return nil
+}
+
+// ending is how a full reboot of the guard ends a switch.
+type ending struct {
+	result record.Result
+	// event is the name of the event for the history.
+	event string
+	// failed is whether the switch failed before its target ran; bad, whether its target is given up.
+	failed, bad bool
+}
+
+// endByFullReboot decides how a full reboot ends the switch in the record, by the leg that it comes in and the reason
+// for it.
+func endByFullReboot(rec *record.Record, at leg, why string, now time.Time) ending {
+	target := rec.Switch.Target
+	switch {
+	case at == legLeaving && !rec.Moving() && rec.Last != nil: // it was cancelled, but PID 1 goes on shutting down
+		last := *rec.Last
+		last.Reason += "; " + why + "; the guard did a full reboot"
+		return ending{result: last, event: record.EventFailed}
+	case rec.Switch.Verb == record.VerbBack && rec.Last != nil:
+		last := *rec.Last
+		last.Reason += "; the soft reboot back did not complete, so the guard did a full reboot"
+		return ending{result: last, event: record.EventUnhealthy}
+	case at == legLeaving: // the target never ran
+		return ending{
+			result: record.Result{
+				Outcome: level.Stuck, Reason: why + "; the guard did a full reboot", Target: target, At: now,
+			},
+			event: record.EventFailed, failed: true,
+		}
+	}
+	back := rec.LastGood()
+	if back == target { // it was good before; the full reboot lands on the host root
+		back = switcher.HostRoot
+	}
+	return ending{
+		result: record.Result{
+			Outcome: level.Unhealthy, Reason: why + "; the guard left it by a full reboot", Target: target, At: now,
+			Back: back,
+		},
+		event: record.EventUnhealthy, bad: true,
+	}
 }
 
 // unjam cancels or escalates a stuck shutdown, as [switch] stuck says. It always escalates while a bad root is being
@@ -210,7 +242,7 @@ func (g *watch) unjam(ctx context.Context, s observation) error {
 	switch {
 	case g.leg == legReturning:
 		return g.killStopping(ctx, s, why)
-	case g.cancelling || g.Config.Switch.Stuck == config.StuckCancel:
+	case g.cancellingSince > 0 || g.Config.Switch.Stuck == config.StuckCancel:
 		return g.cancel(ctx, s, why)
 	}
 	return g.escalate(ctx, s, why)
@@ -243,24 +275,31 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 		a.Log.Warn("systemd may still switch to the new root", zap.Error(err))
 	}
 	// If the record cannot be written, the next command corrects it: it sees that the switch has not happened.
-	if !g.cancelling {
-		rec := s.copyOfRecord()
-		err := waitAtMost(diskPatience, func() error { return a.recordCancel(rec, why+"; it was cancelled") })
-		if err != nil {
+	if g.cancellingSince == 0 {
+		g.cancellingSince, g.reason = s.now, why+"; it was cancelled"
+		rec, why := s.copyOfRecord(), g.reason
+		if err := waitAtMost(diskPatience, func() error { return a.recordCancel(rec, why) }); err != nil {
 			a.Log.Warn("cannot record that the shutdown was cancelled", zap.Error(err))
 		}
 	}
-	g.cancelling = true
+	// Commands that systemd starts again wait until the record is right.
+	if unlock, err := a.Lock(ctx, "guard", false); err == nil {
+		defer unlock()
+	}
 	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.activeUnits)
 	if err != nil { // the next step tries again
 		return err
 	}
-	g.cancelling = false
+	g.cancellingSince = 0
 	if len(left) > 0 {
 		a.Log.Warn("these units are still stopping; they are not started again", zap.Strings("units", left))
 	}
 	// The arming unit must end first: it could arm the root again.
-	return errors.Join(a.Machine.Systemd.ReleaseArmUnit(ctx), g.Machine.Mounts.Disarm(), g.Machine.Mounts.Clear())
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), armTime)
+	defer done()
+	change, why := g.change, g.reason
+	err = waitAtMost(armTime, func() error { return a.Transition.EndArming(ctx, change, why) })
+	return errors.Join(err, g.Machine.Mounts.Disarm(), g.Machine.Mounts.Clear())
 }
 
 // recordCancel records that a switch was cancelled because its shutdown was stuck.
@@ -268,13 +307,7 @@ func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 	if rec == nil {
 		return errors.New("the record cannot be read")
 	}
-	target := rec.Switch.Target
-	if err := rec.Advance(record.CauseWithdrawn); err != nil {
-		return err
-	}
-	rec.CountFailure(target, why)
-	rec.Last = &record.Result{Outcome: level.Stuck, Reason: why, Target: target, At: gd.Now().UTC()}
-	if err := gd.Records.Write(rec); err != nil {
+	if err := gd.Transition.RecordWithdrawal(rec, why); err != nil {
 		return err
 	}
 	gd.Records.Tell(rec.Switch.Event(record.EventFailed, why))
@@ -292,17 +325,24 @@ func (g *watch) escalate(ctx context.Context, s observation, why string) error {
 	g.escalated++
 	g.legSince = s.now - g.shutdown + killGrace
 	if g.escalated == 2 {
-		if s.record == nil {
+		rec := s.copyOfRecord()
+		if rec == nil {
 			return errors.New("cannot arm the new root: the record cannot be read")
 		}
-		if err := a.Transition.ArmTarget(ctx, s.record); err != nil {
-			return err
-		}
-		err := a.Transition.WriteStamp(level.Stamp{Target: g.change.Target, At: a.Machine.Kernel.SinceBoot()})
-		return errors.Join(err, a.Machine.Systemd.SoftRebootHard(ctx))
+		return waitAtMost(transition.RequestTimeout, func() error { return a.switchHard(ctx, rec) })
 	}
 	g.reason = why
 	return g.fullReboot(s)
+}
+
+// switchHard arms the new root and has PID 1 soft-reboot without waiting for the units that do not stop. When ctx ends
+// before, it requests nothing any more.
+func (gd *Guard) switchHard(ctx context.Context, rec *record.Record) error {
+	if err := gd.Transition.ArmTarget(ctx, rec); err != nil {
+		return err
+	}
+	err := gd.Transition.WriteStamp(level.Stamp{Target: rec.Switch.Target, At: gd.Machine.Kernel.SinceBoot()})
+	return errors.Join(err, gd.Machine.Systemd.SoftRebootHard(ctx))
 }
 
 // withdraw withdraws a switch that was announced and never began: its agent was killed before it requested the reboot,
@@ -330,10 +370,5 @@ func (g *watch) withdraw(ctx context.Context) error {
 	if outcome, _ := level.Prove(g.change.Expectation, f, a.Transition.ReadStamp()); outcome != level.Pending {
 		return nil
 	}
-	a.Log.Warn("the switch has not begun; it is taken back", zap.String("root", g.change.Target))
-	if err := rec.Advance(record.CauseWithdrawn); err != nil {
-		return err
-	}
-	rec.ForgiveAttempt(g.change.Target)
-	return errors.Join(a.Records.Write(rec), a.Machine.Systemd.ReleaseArmUnit(ctx))
+	return a.Transition.Withdraw(ctx, rec)
 }

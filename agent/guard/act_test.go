@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // TestArrivedLate: a switch that systemd makes although it was withdrawn must be judged, even when only the guard can.
@@ -51,6 +54,101 @@ func TestArrivedLate(t *testing.T) {
 	r.MarkGood("v2")
 	if r.ArrivedLate("v2") {
 		t.Error("a good root counts as arrived late")
+	}
+}
+
+// TestEndByFullReboot has every case of endByFullReboot.
+func TestEndByFullReboot(t *testing.T) {
+	const (
+		host  = switcher.HostRoot
+		why   = "systemd has not answered"
+		stuck = "the shutdown was stuck; it was cancelled"
+	)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	with := func(r *record.Record, phase record.Phase, last *record.Result) *record.Record {
+		r.Phase, r.Last = phase, last
+		return r
+	}
+	unhealthy := record.Result{Outcome: level.Unhealthy, Reason: "it hangs", Target: "v2", At: now, Back: "v1"}
+	cancelled := record.Result{Outcome: level.Stuck, Reason: stuck, Target: "v2", At: now}
+	for name, c := range map[string]struct {
+		rec  *record.Record
+		at   leg
+		want ending
+	}{
+		"before the switch": {
+			rec: with(hosttest.OnTheWay(record.VerbApply, "v1", "v2", host, "v1"), record.PhaseArmed, nil), at: legLeaving,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Stuck, Reason: why + "; the guard did a full reboot", Target: "v2", At: now,
+				},
+				event: record.EventFailed, failed: true,
+			},
+		},
+		"it was cancelled": {
+			rec: with(hosttest.OnTheWay(record.VerbApply, "v1", "v2", host, "v1"), record.PhaseStaged, &cancelled),
+			at:  legLeaving,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Stuck, Reason: stuck + "; " + why + "; the guard did a full reboot", Target: "v2", At: now,
+				},
+				event: record.EventFailed,
+			},
+		},
+		"in the new root": {
+			rec: with(hosttest.OnTheWay(record.VerbApply, "v1", "v2", host, "v1"), record.PhaseTrying, &cancelled),
+			at:  legTrying,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Unhealthy, Reason: why + "; the guard left it by a full reboot", Target: "v2", At: now,
+					Back: "v1",
+				},
+				event: record.EventUnhealthy, bad: true,
+			},
+		},
+		"in a resumed root": {
+			rec: with(hosttest.OnTheWay(record.VerbResume, host, "v2", host, "v2"), record.PhaseTrying, nil), at: legTrying,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Unhealthy, Reason: why + "; the guard left it by a full reboot", Target: "v2", At: now,
+					Back: host,
+				},
+				event: record.EventUnhealthy, bad: true,
+			},
+		},
+		"while it rolls back": {
+			rec: with(hosttest.OnTheWay(record.VerbBack, "v2", "v1", host, "v1"), record.PhaseArmed, &unhealthy),
+			at:  legReturning,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Unhealthy, Target: "v2", At: now, Back: "v1",
+					Reason: "it hangs; the soft reboot back did not complete, so the guard did a full reboot",
+				},
+				event: record.EventUnhealthy,
+			},
+		},
+		"in the root that it rolled back to": {
+			rec: with(hosttest.OnTheWay(record.VerbBack, "v2", "v1", host, "v1"), record.PhaseTrying, &unhealthy),
+			at:  legReturned,
+			want: ending{
+				result: record.Result{
+					Outcome: level.Unhealthy, Target: "v2", At: now, Back: "v1",
+					Reason: "it hangs; the soft reboot back did not complete, so the guard did a full reboot",
+				},
+				event: record.EventUnhealthy,
+			},
+		},
+	} {
+		before, err := c.rec.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := endByFullReboot(c.rec, c.at, why, now); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+		if before.Phase != c.rec.Phase || !reflect.DeepEqual(before.Last, c.rec.Last) {
+			t.Errorf("%s: the record was changed", name)
+		}
 	}
 }
 

@@ -39,6 +39,8 @@ const (
 	verdictGrace = 10 * time.Second
 	// deafLimit is how long PID 1 may not answer. It starts in seconds, with all generators.
 	deafLimit = 2 * time.Minute
+	// cancelLimit is how long the guard tries to cancel a shutdown. Services are down meanwhile.
+	cancelLimit = 2 * time.Minute
 	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
 	diskPatience = 10 * time.Second
 	// armTime is how long the arming unit may take: its TimeoutStopSec=, and 5 seconds.
@@ -91,8 +93,9 @@ type watch struct {
 	verdictSince   time.Duration // the uptime at which the verdict of confirm was first seen, 0 without one
 	escalated      int           // how many steps against a stuck shutdown were taken
 	reason         string        // why the host is rolled back
-	// cancelling: the record says already that the host stays, but PID 1 has not cancelled the shutdown yet.
-	cancelling bool
+	// cancellingSince is the uptime since which the record says that the host stays, while PID 1 has not cancelled the
+	// shutdown yet; 0 otherwise.
+	cancellingSince time.Duration
 }
 
 // observation is what the guard sees when it looks once.
@@ -116,13 +119,15 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if err != nil { // systemd refuses the switch then: nobody could roll it back
 		return err
 	}
+	if w != nil { // before the switch can begin
+		defer gd.Machine.Kernel.RebootOnPanic()()
+	}
 	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
 		return fmt.Errorf("cannot report that the guard is up: %w", err)
 	}
 	if w == nil {
 		return nil
 	}
-	defer gd.Machine.Kernel.RebootOnPanic()()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
@@ -184,14 +189,15 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 		}
 	}
 	next := gd.Roots.Next(to, f)
-	next.Seeded = to == f.Root
+	next = gd.Machine.Trees.WithFstab(next, gd.Roots.EtcAt(next, f))
+	next.Seeded, next.Return = to == f.Root, true
+	next.Present = gd.Machine.Mounts.Carried(next)
 	if to == switcher.HostRoot {
 		return &next, nil
 	}
 	if _, err := gd.Machine.Trees.Root(to); err != nil {
 		return nil, err
 	}
-	next.Fstab = gd.Machine.Trees.FstabPoints(next.Etc)
 	var err error
 	next.Owners, err = gd.Machine.Trees.EtcOwners(next, next.Etc)
 	return &next, err
@@ -299,8 +305,12 @@ func (g *watch) nextAct(s observation) act {
 		g.reason = fmt.Sprintf("systemd has not answered for %v", deafLimit)
 		return actFullReboot
 	}
-	if g.cancelling && s.Mount == g.mount {
-		if s.manager == nil {
+	if g.cancellingSince > 0 && s.Mount == g.mount {
+		switch {
+		case s.now-g.cancellingSince > cancelLimit:
+			g.reason = fmt.Sprintf("systemd has not cancelled the shutdown within %v", cancelLimit)
+			return actFullReboot
+		case s.manager == nil:
 			return actWait
 		}
 		return actUnjam
@@ -318,7 +328,7 @@ func (g *watch) nextAct(s observation) act {
 
 // enterLeg begins a leg.
 func (g *watch) enterLeg(to leg, s observation) act {
-	g.leg, g.legSince, g.mount, g.escalated, g.cancelling = to, s.now, s.Mount, 0, false
+	g.leg, g.legSince, g.mount, g.escalated, g.cancellingSince = to, s.now, s.Mount, 0, 0
 	return actWait
 }
 

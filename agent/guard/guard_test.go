@@ -14,21 +14,28 @@ import (
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// TestGuardKeepsCancelling: once the record says that the host stays, the guard cancels until PID 1 does.
+// TestGuardKeepsCancelling: once the record says that the host stays, the guard cancels until PID 1 does. When that
+// takes too long, it does a full reboot: the services are down.
 func TestGuardKeepsCancelling(t *testing.T) {
 	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
 	r.Phase = record.PhaseStaged
 	g := &watch{
-		change: *r.Switch, leg: legLeaving, mount: 1, cancelling: true, shutdown: time.Minute, health: time.Minute,
+		change: *r.Switch, leg: legLeaving, mount: 1, cancellingSince: time.Hour, shutdown: time.Minute,
+		health: time.Minute,
 	}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true}
-	at := func(mount int, m *pid1.Manager) observation {
-		return observation{Mounted: facts.Mounted{Root: "v1", Mount: mount}, now: time.Hour, record: r, manager: m}
+	at := func(mount int, m *pid1.Manager, after time.Duration) observation {
+		return observation{
+			Mounted: facts.Mounted{Root: "v1", Mount: mount}, now: time.Hour + after, record: r, manager: m,
+		}
 	}
 	for _, want := range []struct {
 		observation
 		act
-	}{{at(1, down), actUnjam}, {at(1, nil), actWait}, {at(1, down), actUnjam}, {at(2, down), actEnd}} {
+	}{
+		{at(1, down, 0), actUnjam}, {at(1, nil, time.Second), actWait}, {at(1, down, cancelLimit), actUnjam},
+		{at(1, down, cancelLimit+1), actFullReboot}, {at(2, down, cancelLimit+1), actEnd},
+	} {
 		if got := g.nextAct(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
 		}
@@ -264,7 +271,9 @@ func TestGuardDecides(t *testing.T) {
 			now := time.Hour
 			for i, l := range looks {
 				now += l.after
-				g.cancelling = g.cancelling || l.verdict == "cancelled"
+				if l.verdict == "cancelled" {
+					g.cancellingSince = now
+				}
 				s := observation{
 					Mounted: l.mounted, now: now, record: l.record, manager: l.manager,
 					verdict: record.Departure{Reason: l.verdict},

@@ -125,6 +125,15 @@ func TestUnits(t *testing.T) {
 				units: []Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}},
 			},
 		},
+		"what users run failed": {
+			machine: machine{units: []Unit{
+				{Name: "user@1000.service", Load: "loaded", Active: "failed", Changed: time.Minute},
+				{Name: "run-u7.service", Load: "loaded", Active: "failed", Changed: time.Minute},
+			}},
+		},
+		"what users run, and a disk that is not there, are waited for": {
+			machine: machine{starting: []string{"user@1000.service", `dev-disk-by\x2duuid-1234.device`}},
+		},
 		"it failed as the root began": {
 			machine: machine{units: []Unit{{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second}}},
 			reason:  "failed units: these failed and had not before the switch: early.service",

@@ -20,7 +20,7 @@ func (g Gate) started(ctx context.Context) Result {
 	var lastKnown []string // the last answer, in case the deadline comes before the next one
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
-		waiting = slices.DeleteFunc(waiting, g.isOwn)
+		waiting = slices.DeleteFunc(waiting, func(u string) bool { return g.isOwn(u) || nobodyWaitsFor(u) })
 		if err == nil {
 			lastKnown = waiting
 		}
@@ -182,10 +182,10 @@ func (g Gate) active(ctx context.Context, unit string) Result {
 func (g Gate) failedHere(u Unit) bool { return u.failed() && u.Changed >= g.Since }
 
 // countAgainst returns, sorted, the units that count against the root: not those that were so before, nor the agent's
-// own, nor those that the configuration ignores.
+// own, nor those of users, nor those that the configuration ignores.
 func (g Gate) countAgainst(units, before []string) []string {
 	units = slices.DeleteFunc(units, func(u string) bool {
-		return slices.Contains(before, u) || g.isOwn(u) || g.isIgnored(u)
+		return slices.Contains(before, u) || g.isOwn(u) || isOfUsers(u) || g.isIgnored(u)
 	})
 	slices.Sort(units)
 	return units

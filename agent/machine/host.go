@@ -49,10 +49,26 @@ type hostMounts struct{}
 
 func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
 func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
-func (hostMounts) Disarm() error                   { return assembly.Disarm() }
-func (hostMounts) Armed() (string, error)          { return assembly.Armed() }
-func (hostMounts) Clear() error                    { return assembly.Clear() }
-func (hostMounts) MakeWritable(path string) error  { return mount.MakeWritable(path) }
+
+func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }
+
+// Carried waits a moment only: a network file system whose server is gone must not keep the host in its root.
+func (hostMounts) Carried(n assembly.Next) []string {
+	const patience = 5 * time.Second
+	found := make(chan []string, 1)
+	go func() { found <- n.Carried() }()
+	select {
+	case carried := <-found:
+		return carried
+	case <-time.After(patience):
+		return n.Persist
+	}
+}
+
+func (hostMounts) Disarm() error                  { return assembly.Disarm() }
+func (hostMounts) Armed() (string, error)         { return assembly.Armed() }
+func (hostMounts) Clear() error                   { return assembly.Clear() }
+func (hostMounts) MakeWritable(path string) error { return mount.MakeWritable(path) }
 
 // hostKernel is the kernel of this machine, and the root in the tree.
 type hostKernel struct{ facts.Machine }

@@ -93,6 +93,11 @@ type Mounts interface {
 	Mounted() (facts.Mounted, error)
 	// Arm mounts a root at /run/nextroot; Disarm unmounts it.
 	Arm(assembly.Next) error
+	// PlanState returns the state paths that Arm would make for a root, or why it could not carry one over, see
+	// [assembly.Next.PlanState].
+	PlanState(assembly.Next) (made []string, err error)
+	// Carried returns the state paths that lie on storage of their own now. What does not answer counts.
+	Carried(assembly.Next) []string
 	Disarm() error
 	// Armed returns the identity of the root mounted at /run/nextroot, "" for none. For the host root, and for what
 	// others mounted there, it returns the source of the mount.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/updatectl/updatectl/configs"
@@ -15,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -25,11 +27,11 @@ type Trees interface {
 	Prepare() error
 	// Root returns the staged root with an identity. The error is a [store.ErrNoRoot] if there is none.
 	Root(id string) (store.Root, error)
-	// Roots returns all complete roots, in the order of their identities.
+	// Roots returns all complete roots, in the order of their identities. The error is about those that cannot be read.
 	Roots() ([]store.Root, error)
 	// Sweep removes what killed commands left unfinished.
 	Sweep() error
-	// Collect removes every root but those in keep, and every object that none of these needs.
+	// Collect removes every root but those in keep and those that are mounted, and every object that none of these needs.
 	Collect(keep []string) (store.GCReport, error)
 	// Unneeded returns what Collect would remove.
 	Unneeded(keep []string) (store.GCReport, error)
@@ -48,12 +50,15 @@ type Trees interface {
 	Preflight(assembly.Next) error
 	// PlanEtc returns what [Trees.MergeEtc] would do.
 	PlanEtc(EtcChange) (etc.Report, error)
+	// LackingFor returns what the files of the host that stay in a merge need, and the new root lacks: ways in that would
+	// close or open.
+	LackingFor(EtcChange) ([]string, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
-	// FstabPoints returns the mount points in the fstab of an /etc, none if it has no fstab.
-	FstabPoints(etc string) []string
+	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
+	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }
 
 // Graft is what a root gets from the host besides its image.
@@ -85,7 +90,13 @@ type EtcChange struct {
 // hostTrees are the roots below a state directory of this machine.
 type hostTrees struct{ *store.Store }
 
-func (t hostTrees) Collect(keep []string) (store.GCReport, error) { return t.GC(keep) }
+func (t hostTrees) Collect(keep []string) (store.GCReport, error) {
+	mounted, err := facts.MountedRoots(t.RootsDir())
+	if err != nil {
+		return store.GCReport{Roots: []string{}}, err
+	}
+	return t.GC(keep, mounted)
+}
 
 func (t hostTrees) Stage(ctx context.Context, src *source.Source, i *image.Image, reference string,
 	progress func(image.Event)) (store.Root, error) {
@@ -117,11 +128,12 @@ func (t hostTrees) Graft(g Graft) error {
 		return err
 	}
 	defer tree.Close()
-	n := g.Next
-	for _, dir := range append(g.Etcs, tree.Path()+"/etc") {
-		n.Fstab = append(n.Fstab, t.FstabPoints(dir)...)
+	n := t.WithFstab(g.Next, append(g.Etcs, tree.Path()+"/etc")...)
+	stay, err := n.Mounts(tree.Path())
+	if err != nil {
+		return err
 	}
-	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: n.Mounts(tree.Path())}
+	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay}
 	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
@@ -131,12 +143,39 @@ func (t hostTrees) Graft(g Graft) error {
 
 func (hostTrees) Preflight(n assembly.Next) error { return n.Preflight() }
 
-func (hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
+func (t hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Plan(in)
+		if err != nil {
+			return err
+		}
+		left, err := t.WithFstab(c.Next, in.Current, in.Next).LeftBehind(strings.TrimSuffix(in.Next, "/etc"))
+		report.Notes = append(report.Notes, notesOnMounts(left)...)
 		return err
 	})
 	return report, err
+}
+
+func (hostTrees) LackingFor(c EtcChange) (lacking []string, err error) {
+	err = c.open(func(in etc.Inputs) error {
+		lacking, err = etc.Lacking(in)
+		return err
+	})
+	return lacking, err
+}
+
+// notesOnMounts returns notes on mounts that a root does not get. Containers have many; the first stand for them.
+func notesOnMounts(left []string) []string {
+	const most = 3
+	var notes []string
+	for _, point := range left[:min(most, len(left))] {
+		notes = append(notes, point+": what is mounted here is not carried over, since no line of fstab names it")
+	}
+	if more := len(left) - most; more > 0 {
+		notes = append(notes, fmt.Sprintf("%d more mounts below the state are not carried over, such as those of containers",
+			more))
+	}
+	return notes
 }
 
 func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {
@@ -157,13 +196,18 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners,
 	return o, err
 }
 
-func (hostTrees) FstabPoints(dir string) []string {
-	fstab, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
-	if err != nil {
-		return nil
+func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
+	for _, dir := range etcs {
+		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
+		fstab, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
+		if err != nil {
+			continue
+		}
+		points, automounts := etc.FstabMountPoints(fstab)
+		fstab.Close()
+		next.Fstab, next.Automounts = append(next.Fstab, points...), append(next.Automounts, automounts...)
 	}
-	defer fstab.Close()
-	return etc.FstabMountPoints(fstab)
+	return next
 }
 
 // open opens the pristine images, and calls do with their /etc directories while they are open.
@@ -173,7 +217,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Next: next.Path() + "/etc", Adopt: c.Adopt, Ledger: c.Ledger}
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
+		Adopt: c.Adopt, Ledger: c.Ledger}
+	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {

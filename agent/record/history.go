@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -86,7 +87,7 @@ func (e Event) WithKernelOf(f facts.Facts) Event {
 const maxEvent = 1 << 20
 
 // History returns the events of the audit trail, the oldest first, and none if there is no audit trail yet. It skips
-// lines that a crash cut short.
+// lines that a crash cut short, and those that are too long for an event.
 func (s *Store) History() ([]Event, error) {
 	f, err := s.Disk.Open(s.Path(historyFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -97,16 +98,22 @@ func (s *Store) History() ([]Event, error) {
 	}
 	defer f.Close()
 	events := []Event{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, maxEvent)
-	for lines.Scan() {
+	lines := bufio.NewReaderSize(f, maxEvent)
+	for {
+		line, more, err := lines.ReadLine()
+		for more && err == nil { // it is too long
+			line = nil
+			_, more, err = lines.ReadLine()
+		}
+		if errors.Is(err, io.EOF) {
+			return events, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the history: %w", err)
+		}
 		var e Event
-		if json.Unmarshal(lines.Bytes(), &e) == nil {
+		if json.Unmarshal(line, &e) == nil {
 			events = append(events, e)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("cannot read the history: %w", err)
-	}
-	return events, nil
 }

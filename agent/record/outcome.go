@@ -70,6 +70,14 @@ func (r *Record) CountFailure(root, reason string) {
 	r.Failed[root] = Failed{r.Failed[root].Times + 1, reason}
 }
 
+// Forgive returns the count without one attempt, which was never requested; nil when there are none left.
+func (r *Resume) Forgive() *Resume {
+	if r == nil || r.Attempts <= 1 {
+		return nil
+	}
+	return &Resume{r.Root, r.Attempts - 1}
+}
+
 // ForgiveAttempt takes one attempt off the count of a root that was not to blame for it.
 func (r *Record) ForgiveAttempt(root string) {
 	if r.Attempts[root]--; r.Attempts[root] <= 0 {

@@ -37,7 +37,6 @@ type Cause string
 const (
 	CauseStaged    Cause = "staged"     // an image was written to the disk as a root
 	CauseAsked     Cause = "asked"      // a person, a timer or a rollback is about to ask systemd for a switch
-	CauseRefused   Cause = "refused"    // systemd or logind refused the switch
 	CauseWithdrawn Cause = "withdrawn"  // the switch was never asked for, or its shutdown was cancelled
 	CauseArrived   Cause = "arrived"    // the target is mounted at /
 	CauseLate      Cause = "late"       // the switch was withdrawn, and yet its target is mounted at /
@@ -57,8 +56,6 @@ type Move struct {
 	On   Cause
 	// To is the phase after the move; phaseResting stands for staged or good.
 	To Phase
-	// Records is what is written together with the phase, before anything is done; Undo is what takes it back.
-	Records, Undo string
 }
 
 // restingPhases are the phases of a host that is not on its way to another root.
@@ -66,19 +63,18 @@ var restingPhases = []Phase{PhaseIdle, PhaseStaged, PhaseGood}
 
 // Moves lists all moves of the record from one phase to another. A move that is not listed cannot happen.
 var Moves = []Move{
-	{restingPhases, CauseStaged, PhaseStaged, "the staged root", "staging another"},
-	{append(slices.Clone(restingPhases), PhaseTrying), CauseAsked, PhaseArmed, "the switch, one more attempt", "disarm"},
-	{[]Phase{PhaseArmed}, CauseRefused, phaseResting, "as before it was asked for", ""},
-	{[]Phase{PhaseArmed}, CauseWithdrawn, phaseResting, "one attempt fewer", ""},
-	{[]Phase{PhaseStaged, PhaseGood}, CauseLate, PhaseArmed, "together with the arrival", ""},
-	{[]Phase{PhaseArmed}, CauseArrived, PhaseTrying, "where the host arrived", "roll back"},
-	{[]Phase{PhaseArmed}, CauseMissed, phaseResting, "why; a root that systemd did not accept is bad", ""},
-	{[]Phase{PhaseArmed}, CauseLanded, phaseResting, "that the host is halfway", ""},
-	{[]Phase{PhaseTrying}, CauseProved, PhaseGood, "the root is good, no attempts", "roll back"},
-	{[]Phase{PhaseTrying}, CauseLeft, phaseResting, "why; a root that was tried too often is bad", ""},
-	{[]Phase{PhaseTrying}, CauseUnhealthy, PhaseArmed, "why, the root is bad, the switch back", ""},
-	{[]Phase{PhaseTrying}, CauseStranded, phaseResting, "why", ""},
-	{[]Phase{PhaseArmed, PhaseTrying}, CauseTakenOver, PhaseArmed, "why, the root is bad, the switch back", ""},
+	{restingPhases, CauseStaged, PhaseStaged},
+	{append(slices.Clone(restingPhases), PhaseTrying), CauseAsked, PhaseArmed},
+	{[]Phase{PhaseArmed}, CauseWithdrawn, phaseResting},
+	{[]Phase{PhaseStaged, PhaseGood}, CauseLate, PhaseArmed},
+	{[]Phase{PhaseArmed}, CauseArrived, PhaseTrying},
+	{[]Phase{PhaseArmed}, CauseMissed, phaseResting},
+	{[]Phase{PhaseArmed}, CauseLanded, phaseResting},
+	{[]Phase{PhaseTrying}, CauseProved, PhaseGood},
+	{[]Phase{PhaseTrying}, CauseLeft, phaseResting},
+	{[]Phase{PhaseTrying}, CauseUnhealthy, PhaseArmed},
+	{[]Phase{PhaseTrying}, CauseStranded, phaseResting},
+	{[]Phase{PhaseArmed, PhaseTrying}, CauseTakenOver, PhaseArmed},
 }
 
 // Advance moves the record to its next phase. If the cause cannot happen in the current phase, it returns an error and

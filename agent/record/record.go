@@ -100,9 +100,8 @@ type Switch struct {
 	Back string `json:"back,omitempty"`
 	// Named reports whether the operator named the target of a rollback, which makes it the last good root.
 	Named bool `json:"named,omitempty"`
-	// Deadline is when the target has to be good, by the clock of the root that was left. It is for people; the agent
-	// measures elapsed time instead.
-	Deadline time.Time `json:"deadline,omitzero"`
+	// State lists the state paths that lay on storage of their own when the switch was announced.
+	State []string `json:"state,omitempty"`
 	// Before is the health of the root that was left, for comparison with the target's.
 	Before health.Before `json:"before,omitzero"`
 

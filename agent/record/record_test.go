@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"slices"
@@ -84,27 +85,57 @@ func TestBrokenRecords(t *testing.T) {
 	}
 }
 
+// FuzzRecord: whatever is accepted as a record survives being written, names a root to go on to, and never one to roll
+// back to from itself.
 func FuzzRecord(f *testing.F) {
-	seeds := []string{`{}`, `{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`,
-		`{"good":["host"],"bad":null}`}
-	if len(seeds) == 0 {
-		f.Fatal("the corpus is empty")
-	}
-	for _, s := range seeds {
-		f.Add([]byte(s))
+	for text, accepted := range map[string]bool{
+		`{}`:                                false,
+		`{"phase":"armed","good":["host"]}`: false,
+		`{"phase":"armed","good":["host"],"switch":{"target":"v2","from":"host"}}`:                         true,
+		`{"good":["host"],"bad":null}`:                                                                     true,
+		`{"good":["host","v1","v2"],"pinned":["p","host",""],"staged":"v3"}`:                               true,
+		`{"good":["host","v1"],"phase":"trying","switch":{"target":"v1","from":"v1","verb":"back","x":1}}`: true,
+	} {
+		if err := parseRecord([]byte(text), &Record{}); (err == nil) != accepted {
+			f.Fatalf("%s: %v, want that it is accepted: %v", text, err, accepted)
+		}
+		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r := &Record{}
 		if parseRecord(text, r) != nil {
 			return
 		}
-		// Every record that is accepted names a good root, and nothing panics on it.
-		if r.LastGood() == "" && len(r.Good) == 0 {
-			t.Error("no good root")
+		c, err := r.Clone()
+		if err != nil {
+			t.Fatalf("it cannot be read again: %v", err)
 		}
-		r.RollbackTarget("x")
-		r.Needed("x")
-		r.MarkGood("y")
+		one, err := json.Marshal(r)
+		two, cerr := json.Marshal(c)
+		if err != nil || cerr != nil || !bytes.Equal(one, two) {
+			t.Errorf("it is %s, and when it was written and read %s (%v, %v)", one, two, err, cerr)
+		}
+		for _, running := range append(slices.Clone(r.Good), "x") {
+			to := r.RollbackTarget(running)
+			if to != "" && (to == running || !slices.Contains(r.Good, to)) {
+				t.Errorf("from %q the rollback goes to %q, good are %q", running, to, r.Good)
+			}
+		}
+		if r.Moving() && r.Switch != nil && r.WayBack() == r.Switch.Target && r.Switch.Target != "" {
+			t.Errorf("the way back from %q leads to itself", r.Switch.Target)
+		}
+		needed := r.Needed("x")
+		for _, id := range append(slices.Clone(r.Good), r.Staged, "x") {
+			if id != "" && id != switcher.HostRoot && !slices.Contains(needed, id) {
+				t.Errorf("gc may remove %q: needed are %q", id, needed)
+			}
+		}
+		if slices.Contains(needed, switcher.HostRoot) || slices.Contains(needed, "") {
+			t.Errorf("gc is to keep %q", needed)
+		}
+		if r.MarkGood("y"); r.LastGood() != "y" {
+			t.Errorf("y is good, and the last good root is %q", r.LastGood())
+		}
 	})
 }
 
@@ -175,5 +206,46 @@ func TestSwitchIsMissing(t *testing.T) {
 	var r Record
 	if err := parseRecord([]byte(`{"good": ["host"]}`), &r); err != nil || r.Moving() {
 		t.Errorf("a record without a phase: %v, moving %v", err, r.Moving())
+	}
+}
+
+// TestResumeNeverRequested: a resume that was recorded and never requested is no attempt.
+func TestResumeNeverRequested(t *testing.T) {
+	r := &Record{Phase: PhaseGood, Good: []string{"host", "v1"}, Attempts: map[string]int{}}
+	for range 2 {
+		if err := r.SetOut(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host", Target: "v1"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Advance(CauseWithdrawn); err != nil {
+			t.Fatal(err)
+		}
+		r.Resume = r.Resume.Forgive()
+	}
+	if r.Resume != nil {
+		t.Errorf("the record counts %+v", r.Resume)
+	}
+}
+
+// TestLongLine: a line that no event has does not hide the others.
+func TestLongLine(t *testing.T) {
+	s := testStore(t)
+	s.Tell(Event{Event: EventGood, Root: "v1"})
+	if err := s.Disk.AppendLine(s.Path(historyFile), bytes.Repeat([]byte("x"), 3*maxEvent)); err != nil {
+		t.Fatal(err)
+	}
+	s.Tell(Event{Event: EventGood, Root: "v2"})
+	events, err := s.History()
+	if err != nil || len(events) != 2 || events[1].Root != "v2" {
+		t.Errorf("the history has %+v, %v", events, err)
+	}
+}
+
+// TestNoRecordInFile: what JSON takes for nothing is a damaged record, not that of a new host.
+func TestNoRecordInFile(t *testing.T) {
+	for _, text := range []string{"null", " null\n", "[]", "", "{}"} {
+		var r Record
+		if err := parseRecord([]byte(text), &r); err == nil {
+			t.Errorf("%q is read as %+v", text, r)
+		}
 	}
 }

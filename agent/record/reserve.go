@@ -8,7 +8,7 @@ import (
 )
 
 // reserveSize is room, in bytes, for what a rollback has to write: the record, the history and a health report. It is
-// given up in parts of reservePart bytes, because other processes take whatever is free.
+// given up in parts of reservePart bytes, because other processes take whatever is free. Its inode is given up last.
 const (
 	reserveSize = 256 << 10
 	reservePart = 32 << 10

@@ -2,8 +2,10 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +33,9 @@ func TestReserve(t *testing.T) {
 	size := func() int64 {
 		t.Helper()
 		st, err := os.Stat(file)
+		if errors.Is(err, fs.ErrNotExist) { // given up as a whole, with its inode
+			return 0
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,5 +57,38 @@ func TestReserve(t *testing.T) {
 	writes, enough = 0, 2
 	if err := s.withReserve(write); !errors.Is(err, unix.ENOSPC) || writes != 1 {
 		t.Errorf("with no room left, after %d writes: %v", writes, err)
+	}
+}
+
+// TestReserveFreesAnInode: the record can be written where no inode is left.
+func TestReserveFreesAnInode(t *testing.T) {
+	s := testStore(t)
+	dir := filepath.Dir(s.Path(reserveFile))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,nr_inodes=20"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s.Reserve()
+	if err := s.Write(&Record{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("taken-", i)), nil, 0o600); err != nil {
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if err := s.Write(&Record{}); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("there still is an inode: %v", err)
+	}
+	for range 2 {
+		if err := s.WriteOutcome(&Record{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

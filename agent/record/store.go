@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -78,6 +79,9 @@ func (s *Store) Read() (*Record, error) {
 
 // parseRecord reads a record into r, and keeps fields that only a newer agent knows as they are.
 func parseRecord(text []byte, r *Record) error {
+	if string(bytes.TrimSpace(text)) == "null" { // which leaves r as it is
+		return errors.New("it is empty")
+	}
 	if err := json.Unmarshal(text, r); err != nil {
 		return err
 	}

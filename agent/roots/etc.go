@@ -65,13 +65,19 @@ func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
 }
 
 // RetireEtc renames the former /etc of a root to etcOld, because the root is good with its new one. RestoreEtcs no
-// longer restores it.
+// longer restores it. An even older /etc that cannot be removed must not keep the root from becoming good: it gets a
+// name that is swept.
 func (r *Roots) RetireEtc(id string) error {
 	dir, disk := r.etcDir(id), r.Machine.Disk
 	if !disk.Exists(dir + etcBefore) {
 		return nil
 	}
-	if err := errors.Join(disk.RemoveAll(dir+etcOld), disk.Rename(dir+etcBefore, dir+etcOld)); err != nil {
+	err := disk.RemoveAll(dir + etcOld)
+	if err != nil {
+		r.Log.Warn("cannot remove an old /etc of this root", zap.String("root", id), zap.Error(err))
+		err = disk.Rename(dir+etcOld, fmt.Sprintf("%s%s-%d.new", dir, etcOld, r.Now().UnixNano()))
+	}
+	if err = errors.Join(err, disk.Rename(dir+etcBefore, dir+etcOld)); err != nil {
 		return fmt.Errorf("cannot retire the former /etc: %w", err)
 	}
 	return nil
@@ -110,6 +116,17 @@ func (r *Roots) RestoreEtcs(f facts.Facts) {
 	if err != nil {
 		r.Log.Warn("cannot restore the /etc that a root was good with", zap.Error(err))
 	}
+}
+
+// EtcAt returns where the /etc that a root starts with lies for this process.
+func (r *Roots) EtcAt(next assembly.Next, f facts.Facts) string {
+	switch {
+	case next.ID == f.Root:
+		return r.Path("/etc")
+	case next.ID == switcher.HostRoot:
+		return r.Path(HostMount + "/etc")
+	}
+	return next.Etc
 }
 
 // EtcOf returns the /etc that a root was good with, as a path inside the host's tree.

@@ -5,8 +5,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -114,5 +117,32 @@ func TestMergeAfterACrash(t *testing.T) {
 	c.own(etcBefore)
 	if text, err := os.ReadFile(c.dst + "/hostname"); err != nil || string(text) != "host\n" {
 		t.Errorf("the merged /etc has %q, %v", text, err)
+	}
+}
+
+// stuckOld is a disk that cannot remove an /etc.old.
+type stuckOld struct{ durable.Disk }
+
+func (d stuckOld) RemoveAll(name string) error {
+	if filepath.Base(name) == "etc"+etcOld {
+		return unix.EIO
+	}
+	return d.Disk.RemoveAll(name)
+}
+
+// TestRetireEtcDespiteAnOldOne: an /etc of long ago that cannot be removed does not keep a root from becoming good.
+func TestRetireEtcDespiteAnOldOne(t *testing.T) {
+	c := newEtcCase(t)
+	testtree.File(t, c.dst+etcOld, "of-long-ago", "")
+	c.merge()
+	c.roots.Machine.Disk = stuckOld{c.roots.Machine.Disk}
+	for range 2 {
+		if err := c.roots.RetireEtc(etcRoot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.own(etcOld)
+	if left, err := filepath.Glob(c.dst + etcOld + "-*.new"); err != nil || len(left) != 1 {
+		t.Errorf("what sweeping removes: %v, %v", left, err)
 	}
 }

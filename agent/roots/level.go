@@ -1,10 +1,13 @@
 package roots
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
@@ -23,13 +26,19 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
+	if t.Lacking, err = r.Machine.Trees.LackingFor(r.EtcChange(root.ID, f, rec)); err != nil {
+		return level.Decision{}, err
+	}
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))
 }
 
-// incompatible makes an error from reading an image an ErrIncompatible, unless the disk is full, which is not the
-// image's fault.
+// incompatible makes an error from reading an image an ErrIncompatible, unless it says nothing about the image: the
+// disk is full or fails, or the machine lacks memory or descriptors.
 func incompatible(err error) error {
-	if err == nil || record.NoRoom(err) {
+	ofMachine := func(errno unix.Errno) bool { return errors.Is(err, errno) }
+	if err == nil || record.NoRoom(err) || slices.ContainsFunc([]unix.Errno{
+		unix.EIO, unix.ESTALE, unix.ENOMEM, unix.EMFILE, unix.ENFILE,
+	}, ofMachine) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrIncompatible, err)
@@ -104,9 +113,10 @@ func (r *Roots) checkReturn(id string, f facts.Facts) error {
 	t, err := r.levelTarget(id, f, nil)
 	if err != nil {
 		r.Log.Warn("cannot check what this root needs; switching to it anyway", zap.String("root", id), zap.Error(err))
+		return nil
 	}
 	d := level.Decide(f, t)
-	if err == nil && len(d.Refused()) > 0 {
+	if len(d.Refused()) > 0 {
 		return fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(d.Refused(), "; "))
 	}
 	for _, reason := range d.NeedsFull() {

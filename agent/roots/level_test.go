@@ -2,8 +2,11 @@ package roots
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -82,5 +85,19 @@ func TestWithLevel(t *testing.T) {
 		if d.Level != c.level || !errors.Is(err, c.err) || len(d.Checks) != 1 {
 			t.Errorf("%s: %+v, %v; want %s, %v", name, d, err, c.level, c.err)
 		}
+	}
+}
+
+// TestIncompatible: a fault of the machine is no fault of the image.
+func TestIncompatible(t *testing.T) {
+	for _, errno := range []error{
+		unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.ESTALE, unix.ENOMEM, unix.EMFILE, unix.ENFILE,
+	} {
+		if err := incompatible(fmt.Errorf("cannot read it: %w", errno)); errors.Is(err, ErrIncompatible) {
+			t.Errorf("%v makes the image incompatible", errno)
+		}
+	}
+	if err := incompatible(errors.New("no os-release")); !errors.Is(err, ErrIncompatible) {
+		t.Errorf("what an image lacks is %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
@@ -61,14 +62,28 @@ func (r *Roots) Open() error {
 	return r.Machine.Trees.Prepare()
 }
 
-// Rehearse does what could fail later, when services have stopped: it makes the graft, checks the joined root, and
-// plans the merge of /etc.
+// Rehearse does what could fail later, when services have stopped: it looks where the state is, makes the graft, checks
+// the joined root, and plans the merge of /etc. The error is a [config.ErrConfig] if a state directory cannot be kept.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
-	if err := r.Graft(root, f, rec); err != nil {
+	if _, err := r.PlanState(root.ID, f); err != nil {
+		return err
+	}
+	if err := r.Graft(root, f, rec, false); err != nil {
 		return err
 	}
 	_, err := r.Machine.Trees.PlanEtc(r.EtcChange(root.ID, f, rec))
 	return err
+}
+
+// PlanState returns the state directories that are made when the host switches to a root for the first time. The error
+// is a [config.ErrConfig] if one cannot be kept.
+func (r *Roots) PlanState(id string, f facts.Facts) ([]string, error) {
+	n := r.Machine.Trees.WithFstab(r.Next(id, f), "/etc")
+	made, err := r.Machine.Mounts.PlanState(n)
+	if errors.Is(err, assembly.ErrState) {
+		err = fmt.Errorf("%w: %s[state] persist: %w", config.ErrConfig, r.Config.Where("state.persist"), err)
+	}
+	return made, err
 }
 
 // PrettyName returns the PRETTY_NAME in the os-release of a root, or else the identity of the root.
@@ -94,6 +109,7 @@ func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	n := assembly.Next{
 		ID: id, Persist: r.Config.State.Persist, ImageOwned: r.Config.State.ImageOwned,
 		HostMount: HostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
+		Collected: []string{r.Path(record.StateDir + "/roots"), r.Path(record.StateDir + "/staging")},
 	}
 	if id == switcher.HostRoot {
 		return n
@@ -125,10 +141,12 @@ func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.
 	return c
 }
 
-// Graft lays over a staged root what the host needs there: mount points, and the agent when the image has none. The
-// error is an ErrIncompatible when systemd would not accept the result as a root.
-func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record) error {
+// Graft lays over a staged root what the host needs there: mount points, and the agent when the image has none. Back is
+// whether the root ran before and is not made anew. The error is an ErrIncompatible when systemd would not accept the
+// result as a root.
+func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record, back bool) error {
 	n, disk := r.Next(root.ID, f), r.Machine.Disk
+	n.Return = back
 	err := r.Machine.Trees.Graft(machine.Graft{
 		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent,
 		// Which /etc, and so which fstab, the root gets depends on the switch: the mount points of each must exist.
@@ -193,7 +211,7 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 	if err := r.checkReturn(id, f); err != nil {
 		return "", err
 	}
-	return root.Info.Version, r.Graft(root, f, rec)
+	return root.Info.Version, r.Graft(root, f, rec, true)
 }
 
 // Find returns the staged root that a person means by a name: its identity, the beginning of that or of its hex digits,
@@ -203,19 +221,13 @@ func (r *Roots) Find(name string) (store.Root, error) {
 		return store.Root{}, fmt.Errorf("%w, and has no evidence", ErrHostRoot)
 	}
 	roots, err := r.Machine.Trees.Roots()
-	if err != nil {
-		return store.Root{}, err
-	}
+	rec, rerr := r.Records.Read() // without it, no version is known; a rollback must not fail for that
 	var found, versions []store.Root
-	rec, err := r.Records.Read()
-	if err != nil {
-		return store.Root{}, err
-	}
 	for _, root := range roots {
 		if Names(name, root.ID) {
 			found = append(found, root)
 		}
-		if name != "" && name == r.VersionOf(root.ID, rec) {
+		if rerr == nil && name != "" && name == r.VersionOf(root.ID, rec) {
 			versions = append(versions, root)
 		}
 	}
@@ -223,10 +235,10 @@ func (r *Roots) Find(name string) (store.Root, error) {
 		found = versions
 	}
 	switch len(found) {
-	case 1:
+	case 1: // a fault of another root does not matter
 		return found[0], nil
 	case 0:
-		return store.Root{}, fmt.Errorf("%w: %q", ErrNoRoot, name)
+		return store.Root{}, errors.Join(fmt.Errorf("%w: %q", ErrNoRoot, name), err)
 	}
 	return store.Root{}, NoRoot("%q matches %d roots; give more characters of the root", name, len(found))
 }

@@ -124,6 +124,7 @@ func (m *Machine) startKernel() {
 	m.run.makeDir("/run")
 	m.armed, m.half, m.modulesFrom = nil, false, ""
 	m.panics, m.cut, m.dead, m.frozen, m.reexec, m.deafUntil = false, false, false, false, false, 0
+	m.neverCancels = false
 	m.disk.readOnly = false
 	if m.disk.hung != nil {
 		close(m.disk.hung)
@@ -300,7 +301,7 @@ func (m *Machine) sicken(u *userspace, ill Illness) bool {
 		m.disk.readOnly = true
 	case HangsDisk:
 		if m.disk.hung == nil {
-			m.disk.hung = make(chan struct{})
+			m.disk.hung, m.disk.cached = make(chan struct{}), false
 		}
 	case Deafens:
 		m.deafUntil = forEver

@@ -106,8 +106,10 @@ type disk struct {
 	freedAt time.Time
 	// readOnly: the kernel or somebody remounted it.
 	readOnly bool
-	// hung is closed when the disk answers again; nil when it does.
-	hung chan struct{}
+	// hung is closed when the disk answers again; nil when it does. cached: what is read again and again, as the record
+	// is, can still be read then.
+	hung   chan struct{}
+	cached bool
 }
 
 // commitInterval is how long the kernel may leave a change in the page cache.

@@ -83,7 +83,27 @@ func newHistory(seed uint64) history {
 		}
 		h.steps = append(h.steps, s)
 	}
+	// Drawn apart, so that the other histories stay what they are.
+	if r := rand.New(rand.NewPCG(seed, 1)); !h.calm && r.IntN(4) == 0 {
+		h.steps = slices.Insert(h.steps, r.IntN(len(h.steps)), somethingHangs(r))
+	}
 	return h
+}
+
+// somethingHangs is a step in which the disk or PID 1 does not do what it is asked to, for a while.
+func somethingHangs(r *rand.Rand) step {
+	s := step{wait: time.Duration(r.Int64N(int64(8 * time.Second)))}
+	switch r.IntN(3) {
+	case 0:
+		s.name, s.do = "PID 1 cancels no shutdown", func(m *Machine) { m.NeverCancel() }
+	case 1:
+		s.name, s.do = "the answer to the next request for a reboot is lost", func(m *Machine) { m.LoseAnswer() }
+	default:
+		d, cached := time.Duration(r.Int64N(int64(4*time.Minute))), r.IntN(2) == 0
+		s.name = fmt.Sprintf("the disk hangs for %v, cached %v", d, cached)
+		s.do = func(m *Machine) { m.HangDisk(d, cached) }
+	}
+	return s
 }
 
 // randomIllness is healthy half of the time. Calm: its illness harms nobody but the root.

@@ -143,6 +143,10 @@ func (s mounts) Arm(n assembly.Next) error {
 	return nil
 }
 
+func (mounts) PlanState(assembly.Next) ([]string, error) { return nil, nil }
+
+func (mounts) Carried(n assembly.Next) []string { return n.Persist }
+
 func (s mounts) Disarm() error {
 	s.p.enter("disarm")
 	defer s.p.m.mu.Unlock()

@@ -71,6 +71,10 @@ type Machine struct {
 	faultAt   int
 	crossings int
 	dooms     map[string]int
+	// holdUps are how much longer the next such crossing of the seam takes, by verb and operation; losesAnswer: the
+	// answer to the next request for a reboot is lost.
+	holdUps     map[string]time.Duration
+	losesAnswer bool
 
 	disk *disk
 
@@ -105,8 +109,10 @@ type Machine struct {
 	frozen    bool
 	reexec    bool          // PID 1 is being executed anew
 	deafUntil time.Duration // since boot
-	arm       armUnit
-	guard     *process
+	// neverCancels: PID 1 goes on with a shutdown that it is asked to cancel.
+	neverCancels bool
+	arm          armUnit
+	guard        *process
 
 	// What is counted for whoever judges a history.
 
@@ -189,7 +195,7 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 func New(o Options, p *Publisher) *Machine {
 	m := &Machine{
 		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, dooms: map[string]int{},
-		disk:    &disk{now: files{}, durable: files{}},
+		holdUps: map[string]time.Duration{}, disk: &disk{now: files{}, durable: files{}},
 		running: map[int]*process{}, locks: map[string]heldLock{},
 		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
 		power: make(chan struct{}),

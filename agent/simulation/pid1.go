@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,10 @@ type pid1 struct{ p *process }
 func (s pid1) enter(ctx context.Context, op string) error {
 	s.p.enter(op)
 	m := s.p.m
+	if err := ctx.Err(); err != nil {
+		m.mu.Unlock()
+		return err
+	}
 	if m.reexec { // it refuses connections
 		m.mu.Unlock()
 		return systemd.ErrDeaf
@@ -48,11 +53,37 @@ func (s pid1) do(ctx context.Context, op string, act func(*Machine) error) error
 }
 
 func (s pid1) SoftReboot(ctx context.Context) error {
-	return s.do(ctx, "ask logind for a soft reboot", func(m *Machine) error { return m.askLogind(false) })
+	return s.request(ctx, "ask logind for a soft reboot", func(m *Machine) error { return m.askLogind(false) })
 }
 
 func (s pid1) FullReboot(ctx context.Context) error {
-	return s.do(ctx, "ask logind for a full reboot", func(m *Machine) error { return m.askLogind(true) })
+	return s.request(ctx, "ask logind for a full reboot", func(m *Machine) error { return m.askLogind(true) })
+}
+
+// request is [pid1.do] for a reboot. Now and then the answer is lost, at once or when the time of ctx is over:
+// everything is done all the same.
+func (s pid1) request(ctx context.Context, op string, act func(*Machine) error) error {
+	m, lost := s.p.m, false
+	err := s.do(ctx, op, func(m *Machine) error {
+		if err := act(m); err != nil {
+			return err
+		}
+		if lost = m.losesAnswer || m.chance("lost request")%8 == 0; lost {
+			m.losesAnswer = false
+			m.tell("its answer is lost")
+		}
+		return nil
+	})
+	switch {
+	case err != nil || !lost:
+		return err
+	case m.sluggish.Load() && m.chance("late")%2 == 0:
+		m.mu.Lock()
+		s.p.wait(ctx, forEver, nil)
+		m.mu.Unlock()
+		return context.DeadlineExceeded
+	}
+	return systemd.ErrDeaf
 }
 
 // askLogind asks for a reboot where inhibitor locks count. Somebody may have asked for a moment before it begins. The
@@ -90,11 +121,11 @@ func (m *Machine) askLogind(full bool) error {
 }
 
 func (s pid1) SoftRebootNow(ctx context.Context) error {
-	return s.do(ctx, "ask PID 1 for a soft reboot", func(m *Machine) error { return m.queue(false) })
+	return s.request(ctx, "ask PID 1 for a soft reboot", func(m *Machine) error { return m.queue(false) })
 }
 
 func (s pid1) FullRebootNow(ctx context.Context) error {
-	return s.do(ctx, "ask PID 1 for a full reboot", func(m *Machine) error { return m.queue(true) })
+	return s.request(ctx, "ask PID 1 for a full reboot", func(m *Machine) error { return m.queue(true) })
 }
 
 func (s pid1) SoftRebootHard(ctx context.Context) error {
@@ -129,6 +160,9 @@ func (s pid1) ShuttingDown(ctx context.Context) (under bool, err error) {
 // CancelShutdown loses its answer now and then: everything is done all the same.
 func (s pid1) CancelShutdown(ctx context.Context, before []string) (left []string, err error) {
 	err = s.do(ctx, "cancel the shutdown", func(m *Machine) error {
+		if m.neverCancels {
+			return errors.New("systemd continues the shutdown")
+		}
 		left = m.cancelShutdown(before)
 		if m.chance("lost")%4 == 0 {
 			m.tell("its answer is lost")

@@ -128,7 +128,7 @@ func (p *process) agent() *agent.Agent {
 // die, and returns with the machine locked.
 func (p *process) enter(op string) {
 	m := p.m
-	time.Sleep(m.latency(p, op))
+	time.Sleep(m.latency(p, op) + m.holdUp(p, op))
 	m.mu.Lock()
 	if p.dead {
 		m.mu.Unlock()
@@ -152,6 +152,19 @@ func (p *process) enter(op string) {
 	}
 	m.mu.Unlock()
 	runtime.Goexit()
+}
+
+// holdUp returns how much longer than usual a crossing of the seam takes.
+func (m *Machine) holdUp(p *process, op string) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := p.verb + " " + op
+	by, held := m.holdUps[key]
+	if held {
+		delete(m.holdUps, key)
+		m.tell("%s takes %v to %s", p, by, op)
+	}
+	return by
 }
 
 // ask is [process.enter] for questions that others wait for: they get an error where the process has died.

@@ -153,3 +153,209 @@ func TestCancelledWhileArming(t *testing.T) {
 		t.Error("the guard cancelled nothing: this shows nothing")
 	}
 }
+
+// TestRollbackIsWanted: a root that somebody rolled back to is kept although it is unhealthy, unless the host is cut
+// off.
+func TestRollbackIsWanted(t *testing.T) {
+	for ill, want := range map[Illness]string{Fails: "v1", CutsNetwork: "v2"} {
+		m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+			m.Infect("v1", ill)
+			m.RollBack("v1").Wait()
+			m.rest()
+			m.Heal()
+			m.CheckRest()
+		})
+		expect(t, m, want)
+	}
+}
+
+// TestDiskHangsInTheOldRoot: a disk that hangs while the old root is left does not keep the guard from its last step.
+func TestDiskHangsInTheOldRoot(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		o := ordinary()
+		o.Stuck = "escalate"
+		m := playFrom(t, "v1", o, func(m *Machine) {
+			m.Publish("v2", Healthy)
+			m.SlowService(-1, true)
+			m.Apply(agent.ApplyOptions{}).Wait()
+			m.HangDisk(forEver, cached)
+			if resets := m.rest(); resets > 0 {
+				t.Errorf("cached %v: a person had to reset the machine %d times", cached, resets)
+			}
+			m.Heal()
+			m.tire()
+			m.CheckRest()
+		})
+		expect(t, m, "v2")
+	}
+}
+
+// TestAnswerLost: a reboot that was queued although its answer was lost is not taken for a refused one.
+func TestAnswerLost(t *testing.T) {
+	for ill, want := range map[Illness]string{Healthy: "v2", NeedsFull: "v2", Fails: "v1"} {
+		for seed := range uint64(8) {
+			o := ordinary()
+			o.Seed = seed
+			m := playFrom(t, "v1", o, func(m *Machine) {
+				m.Publish("v2", ill)
+				m.LoseAnswer()
+				m.Apply(agent.ApplyOptions{})
+				m.Settle(15 * time.Minute)
+				r, id := m.Record(), releases.roots["v2"]
+				if _, judged := r.Bad[id]; len(r.Failed) > 0 || r.LastGood() != id && !judged {
+					t.Errorf("seed %d, v2 %q: failed %v, good %v, bad %v", seed, ill, r.Failed, r.Good, r.Bad)
+				}
+				m.CheckRest()
+			})
+			expect(t, m, want)
+		}
+	}
+}
+
+// TestCancelFails: a host whose PID 1 does not cancel a stuck shutdown gets its services back all the same.
+func TestCancelFails(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Healthy)
+		m.SlowService(-1, true)
+		m.NeverCancel()
+		m.Apply(agent.ApplyOptions{}).Wait()
+		began := time.Now()
+		m.rest()
+		if took := time.Since(began); took > 10*time.Minute {
+			t.Errorf("the services were down for %v", took)
+		}
+		if f := m.Record().Failed[releases.roots["v2"]]; f.Times != 1 {
+			t.Errorf("the switch is counted as %+v", f)
+		}
+		m.Heal()
+		m.tire()
+		m.CheckRest()
+	})
+	expect(t, m, "v2")
+}
+
+// TestCancelledAsItIsArmed: a switch that the guard cancels just before the arming unit records that it arms stays
+// cancelled, and its root is not bad.
+func TestCancelledAsItIsArmed(t *testing.T) {
+	for _, o := range versions() {
+		m := playFrom(t, "v1", o, func(m *Machine) {
+			m.Publish("v2", Healthy)
+			m.SlowService(17500*time.Millisecond, false)
+			m.HoldUp("guard", "disarm", 3*time.Second)
+			m.HoldUp("arm", "write "+record.RecordFile, 4*time.Second)
+			m.Apply(agent.ApplyOptions{Unattended: true}).Wait()
+			m.rest()
+			r := m.Record()
+			if f := r.Failed[releases.roots["v2"]]; f.Times != 1 || r.Moving() || len(r.Bad) > 0 {
+				t.Errorf("systemd %d: the switch is counted as %+v, %s, bad %v", o.Systemd, f, r.Phase, r.Bad)
+			}
+			m.CheckRest()
+		})
+		expect(t, m, "v1")
+	}
+}
+
+// TestFullNeverRequested: a full reboot that was never requested is no soft reboot that was made instead of it.
+func TestFullNeverRequested(t *testing.T) {
+	for _, o := range versions() {
+		m := playFrom(t, "v1", o, func(m *Machine) {
+			m.Publish("v2", NeedsFull)
+			m.HoldUp("apply", "ask logind for a full reboot", time.Second)
+			c := m.Apply(agent.ApplyOptions{})
+			m.until(record.PhaseArmed)
+			m.kill(c) // before it asks for the reboot
+			m.Settle(time.Minute)
+			m.Apply(agent.ApplyOptions{})
+			m.Settle(5 * time.Minute)
+			if r := m.Record(); len(r.Failed) > 0 || len(r.Bad) > 0 {
+				t.Errorf("systemd %d: failed %v, bad %v", o.Systemd, r.Failed, r.Bad)
+			}
+			m.rest()
+			m.tire()
+			m.CheckRest()
+		})
+		expect(t, m, "v2")
+	}
+}
+
+// TestOutcomeOnAFullDisk: a switch that is refused, cancelled or never requested leaves the record when the disk is
+// full, too.
+func TestOutcomeOnAFullDisk(t *testing.T) {
+	const ask = "ask logind for a soft reboot"
+	for name, begin := range map[string]func(m *Machine){
+		"refused": func(m *Machine) {
+			m.HoldUp("apply", ask, time.Second)
+			c := m.Apply(agent.ApplyOptions{})
+			m.until(record.PhaseArmed)
+			m.Inhibit(true)
+			m.FillDisk(true)
+			c.Wait()
+		},
+		"cancelled": func(m *Machine) {
+			m.SlowService(-1, true)
+			m.Apply(agent.ApplyOptions{}).Wait()
+			m.FillDisk(true)
+			time.Sleep(30 * time.Second)
+			if f := m.Record().Failed[releases.roots["v2"]]; f.Times != 1 { // confirm would count it as never requested
+				t.Errorf("the switch is counted as %+v", f)
+			}
+		},
+		"never requested": func(m *Machine) {
+			m.HoldUp("apply", ask, time.Second)
+			c := m.Apply(agent.ApplyOptions{})
+			m.until(record.PhaseArmed)
+			m.FillDisk(true)
+			time.Sleep(500 * time.Millisecond) // until the guard watches
+			m.kill(c)
+			time.Sleep(2 * time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+				m.Publish("v2", Healthy)
+				begin(m)
+				if r := m.Record(); r.Moving() {
+					t.Errorf("the record is in phase %s", r.Phase)
+				}
+				m.Heal()
+				m.rest()
+				m.tire()
+				m.CheckRest()
+			})
+			expect(t, m, "v2")
+		})
+	}
+}
+
+// TestRollbackCannotBeRecorded: a rollback that cannot be recorded is left to the guard; without one, a full reboot
+// leads back.
+func TestRollbackCannotBeRecorded(t *testing.T) {
+	for _, o := range versions() {
+		m := playFrom(t, "v1", o, func(m *Machine) {
+			m.Publish("v2", Fails)
+			m.Apply(agent.ApplyOptions{}).Wait()
+			m.until(record.PhaseTrying)
+			m.RemountReadOnly()
+			if resets := m.rest(); resets > 0 {
+				t.Errorf("systemd %d: a person had to reset the machine %d times", o.Systemd, resets)
+			}
+			m.tire()
+			m.CheckRest()
+		})
+		expect(t, m, "v1")
+	}
+}
+
+// until waits until the record is in a phase.
+func (m *Machine) until(phase record.Phase) {
+	for m.Record().Phase != phase {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// kill kills a command.
+func (m *Machine) kill(c *Command) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bury(c.p, true)
+}

@@ -232,6 +232,13 @@ func (t trees) PlanEtc(c machine.EtcChange) (etc.Report, error) {
 	return etc.Report{}, err
 }
 
+func (t trees) LackingFor(c machine.EtcChange) ([]string, error) {
+	t.disk().enter("look what is lacking in", c.Next.ID)
+	defer t.p.m.mu.Unlock()
+	_, err := t.source(c)
+	return nil, err
+}
+
 // source returns the /etc whose changes are carried over. The machine is locked.
 func (t trees) source(c machine.EtcChange) (string, error) {
 	m := t.p.m
@@ -299,4 +306,4 @@ func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, err
 	return assembly.Owners{}, nil
 }
 
-func (trees) FstabPoints(string) []string { return nil }
+func (trees) WithFstab(next assembly.Next, _ ...string) assembly.Next { return next }

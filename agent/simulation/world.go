@@ -170,6 +170,14 @@ func (m *Machine) FillDisk(full bool) {
 	m.disk.full, m.disk.free = full, 0
 }
 
+// RemountReadOnly makes the disk read-only, until the next full reboot.
+func (m *Machine) RemountReadOnly() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("the disk is remounted read-only")
+	m.disk.readOnly = true
+}
+
 // Inhibit takes an inhibitor lock, or gives it back.
 func (m *Machine) Inhibit(on bool) {
 	m.mu.Lock()
@@ -211,6 +219,52 @@ func (m *Machine) SlowArming(by time.Duration) {
 	m.slowArming = by
 }
 
+// HoldUp has the next process of a verb that crosses the seam for an operation take longer for that.
+func (m *Machine) HoldUp(verb, op string, by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holdUps[verb+" "+op] = by
+}
+
+// LoseAnswer has the answer to the next request for a reboot lost: the reboot is queued all the same.
+func (m *Machine) LoseAnswer() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.losesAnswer = true
+}
+
+// NeverCancel has PID 1 go on with every shutdown that it is asked to cancel, until the next full reboot.
+func (m *Machine) NeverCancel() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("PID 1 cancels no shutdown")
+	m.neverCancels = true
+}
+
+// HangDisk has the disk not answer for a while, or until the next full reboot. Cached: the record can still be read.
+func (m *Machine) HangDisk(d time.Duration, cached bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.disk.hung != nil {
+		return
+	}
+	m.tell("the disk hangs for %v", d)
+	hung, power := make(chan struct{}), m.power
+	m.disk.hung, m.disk.cached = hung, cached
+	go func() {
+		if !pause(d, power) {
+			return
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.disk.hung == hung {
+			m.tell("the disk answers again")
+			close(hung)
+			m.disk.hung = nil
+		}
+	}()
+}
+
 // StayOnHost sets updatectl.resume=0 on the kernel's command line, from the next full reboot on.
 func (m *Machine) StayOnHost(stay bool) {
 	m.mu.Lock()
@@ -223,6 +277,7 @@ func (m *Machine) Heal() {
 	m.mu.Lock()
 	m.tell("all faults of the world end")
 	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
+	m.holdUps, m.losesAnswer, m.neverCancels = map[string]time.Duration{}, false, false
 	m.sluggish.Store(false)
 	m.deafUntil = min(m.deafUntil, m.sinceBoot())
 	m.mu.Unlock()

@@ -38,6 +38,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if rec.Switch.Verb == record.VerbBack || rec.Switch.Verb == record.VerbRollback {
 		m.ForgetFailures(ctx)
 	}
+	m.removeStale()
 	stamp := level.Stamp{Target: rec.Switch.Target, At: m.Machine.Kernel.SinceBoot()}
 	if err != nil {
 		stamp.Error = err.Error()
@@ -81,12 +82,13 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 	}
 	m.NotePast(f.Root)
 	next := m.Roots.Next(rec.Switch.Target, f)
+	next.Present, next.Return = rec.Switch.State, rec.Switch.Verb != record.VerbApply
 	if next.ID != switcher.HostRoot {
 		if next.Owners, err = m.Roots.MakeEtc(rec, f, next); err != nil {
 			return err
 		}
-		next.Fstab = m.Machine.Trees.FstabPoints(next.Etc)
 	}
+	next = m.Machine.Trees.WithFstab(next, m.Roots.EtcAt(next, f))
 	if rec.Switch.Verb != record.VerbBack { // a root may be left because it filled the disk: nothing is written then
 		if err := m.checkStillAnnounced(ctx, rec); err != nil {
 			return err

@@ -45,6 +45,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	d record.Departure) error {
 	to := s.Target
 	s.Version = m.Roots.VersionOf(to, rec)
+	s.State = rec.Switch.State   // the root that is left may have lost some of it
 	ran := rec.Switch.From == to // since the last full reboot, so that it is still prepared
 	if ran {
 		s.Before = rec.Switch.Before
@@ -53,7 +54,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 		return err
 	}
 	if err := m.announce(rec); err != nil {
-		return fmt.Errorf("%w; %s will roll back", err, pid1.GuardUnit)
+		return m.leaveUnrecorded(ctx, err)
 	}
 	err := m.prepareReturn(to, f, rec, ran)
 	if err == nil {
@@ -64,6 +65,16 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	}
 	m.reportSwitching(rec, f)
 	return nil
+}
+
+// leaveUnrecorded leaves a rollback that cannot be recorded to the guard. Where no guard runs, as with systemd 254 once
+// the old root is left, it requests a full reboot, and returns an ErrBooted.
+func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
+	if runs, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil || runs {
+		return fmt.Errorf("%w; %s will roll back", why, pid1.GuardUnit)
+	}
+	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", zap.Error(why))
+	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, m.fullReboot(ctx)))
 }
 
 // prepareReturn prepares the root to roll back to. One that ran since the last full reboot is still prepared; nothing

@@ -1,16 +1,22 @@
 package transition
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/updatectl/updatectl/agent/hosttest"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // TestGivenUpIsRecorded: a root that is lost once may have met a power cut; the second time it is given up, and the
@@ -68,23 +74,76 @@ func TestRetreat(t *testing.T) {
 	}
 }
 
-// TestGuardLeaves: what a guard mounts while it rolls back is no leftover; what is there later is.
-func TestGuardLeaves(t *testing.T) {
-	mv := newArrival(t)
-	if err := mv.CheckGuardStays(t.Context()); err != nil {
-		t.Errorf("without a note: %v", err)
+// mountedAt are mounts of which only the one at / is asked for.
+type mountedAt struct {
+	machine.Mounts
+	now facts.Mounted
+	err error
+}
+
+func (m mountedAt) Mounted() (facts.Mounted, error) { return m.now, m.err }
+
+// guardState is a systemd that is asked only for the unit of the guard.
+type guardState struct {
+	machine.Systemd
+	active bool
+	err    error
+}
+
+func (s guardState) UnitActive(_ context.Context, unit string) (bool, error) {
+	if unit != pid1.GuardUnit {
+		return false, fmt.Errorf("asked about %s", unit)
 	}
-	n := &GuardNote{Left: "v2", Mount: 7}
+	return s.active, s.err
+}
+
+// TestCheckGuardStays: only a guard that may be running and left a note about this very mount keeps the root from
+// being judged; otherwise, what is there is a leftover.
+func TestCheckGuardStays(t *testing.T) {
+	const note = `{"left":"v2","mount":7,"reason":"it hangs","switch":{"from":"v2","target":"v1","verb":"back"}}`
+	here := facts.Mounted{Root: "v2", Mount: 7}
+	alive, broken := guardState{active: true}, errors.New("systemd does not answer")
 	for name, c := range map[string]struct {
-		now  facts.Mounted
-		want bool
+		note  string
+		now   facts.Mounted
+		guard guardState
+		err   error // of what is mounted
+		want  error
+		says  string
 	}{
-		"on its way":  {facts.Mounted{Root: "v2", Mount: 7}, true},
-		"arrived":     {facts.Mounted{Root: "v1", Mount: 8}, false},
-		"fallen back": {facts.Mounted{Root: "v2", Mount: 8}, false},
+		"no note":           {now: here, guard: alive},
+		"the guard lives":   {note: note, now: here, guard: alive, want: ErrGuardLeaves, says: "it hangs"},
+		"the guard is dead": {note: note, now: here},
+		"nobody knows":      {note: note, now: here, guard: guardState{err: broken}, want: ErrGuardLeaves},
+		"another root":      {note: note, now: facts.Mounted{Root: "v1", Mount: 8}, guard: alive},
+		"another root, same mount": {
+			note: note, now: facts.Mounted{Root: "v1", Mount: 7}, guard: alive,
+		},
+		"fallen back, new mount": {note: note, now: facts.Mounted{Root: "v2", Mount: 8}, guard: alive},
+		"mounts cannot be read":  {note: note, err: fs.ErrPermission, want: fs.ErrPermission},
+		"note cannot be read":    {note: "{", now: here, says: "cannot read the note of the guard"},
 	} {
-		if got := n.isLeaving(c.now); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			a := newArrival(t)
+			a.Machine.Mounts, a.Machine.Systemd = mountedAt{now: c.now, err: c.err}, c.guard
+			if c.note != "" {
+				if err := os.WriteFile(a.Path(GuardNoteFile), []byte(c.note), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := a.CheckGuardStays(t.Context())
+			if c.want == nil && c.says == "" {
+				if err != nil {
+					t.Errorf("got %v, want that the guard stays", err)
+				}
+				return
+			}
+			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want %v with %q", err, c.want, c.says)
+			}
+			if errors.Is(err, ErrGuardLeaves) != errors.Is(err, record.ErrBlocked) {
+				t.Errorf("%v: blocked and leaving are not the same", err)
+			}
+		})
 	}
 }

@@ -118,10 +118,8 @@ func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Re
 		return a.withdrawPending(ctx, rec)
 	case level.Landed:
 		return a.recordLanding(ctx, rec, reason)
-	case level.Rebooted:
-		if f.BootID != rec.Switch.BootID {
-			break
-		}
+	}
+	if f.BootID == rec.Switch.BootID {
 		if err := a.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed right now
 			return err
 		}
@@ -147,15 +145,7 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 	if rec.Switch.Verb == record.VerbBack { // taken back, it would leave the host in the root that did not become good
 		return a.requestRollback(ctx, rec)
 	}
-	if err := a.Machine.Systemd.ReleaseArmUnit(ctx); err != nil {
-		return err
-	}
-	a.Log.Warn("a switch was recorded but never requested; it is withdrawn", zap.String("root", rec.Switch.Target))
-	if err := rec.Advance(record.CauseWithdrawn); err != nil {
-		return err
-	}
-	rec.ForgiveAttempt(rec.Switch.Target)
-	return a.Records.WriteOutcome(rec)
+	return a.Withdraw(ctx, rec)
 }
 
 // requestRollback requests a rollback that was recorded and never requested. It

@@ -87,6 +87,9 @@ type verdict struct {
 func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
 	text, err := json.Marshal(verdict{Root: root, Departure: d, At: ns.Now().UTC()})
 	if err == nil {
+		err = ns.Machine.Disk.MkdirAll(ns.Path(switcher.RunDir), 0o700)
+	}
+	if err == nil {
 		err = ns.Machine.Disk.WriteFile(ns.Path(VerdictFile), text, 0o600)
 	}
 	if err != nil {

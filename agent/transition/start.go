@@ -51,6 +51,7 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	}
 	stamp := m.ReadStamp()
 	m.Describe(&s, f, to)
+	s.State = m.Machine.Mounts.Carried(m.Roots.Next(to, f))
 	if err := m.removeNote(VerdictFile); err != nil { // of an earlier switch, perhaps to the same root
 		return err
 	}
@@ -78,8 +79,8 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 	// The request may have used up the time of ctx.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	// The guard ends when it sees the restored record.
-	err := errors.Join(refusal, m.Machine.Systemd.ReleaseArmUnit(ctx), m.Records.Write(rec))
+	// The record first: with it, the arming unit arms nothing, and the guard ends.
+	err := errors.Join(refusal, m.Records.WriteOutcome(rec), m.Machine.Systemd.ReleaseArmUnit(ctx))
 	if rec.Phase == record.PhaseTrying && stamp != nil { // confirm measures the deadline from it
 		err = errors.Join(err, m.WriteStamp(*stamp))
 	}
@@ -89,14 +90,12 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 	return err
 }
 
-// Describe completes a switch from the running root to the root id: what is expected, when it was requested, and its
-// deadline.
+// Describe completes a switch from the running root to the root id: what is expected, and when it was requested.
 func (m *Mover) Describe(s *record.Switch, f facts.Facts, id string) {
 	s.Expectation = level.Expectation{
 		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, level.Soft),
 	}
 	s.At = m.Now().UTC()
-	s.Deadline = s.At.Add(time.Duration(m.Config.Switch.ShutdownDeadline + m.Config.Health.Deadline))
 }
 
 // announce records a switch before anything else is done for it. It also notes that userspace was started: the next
@@ -127,12 +126,13 @@ func (m *Mover) WriteSwitch(rec *record.Record) error {
 
 // requestReboot requests the reboot of a switch. A full reboot lands on the host root, so nothing is armed for it. For
 // a soft reboot it starts the guard, and the arming unit, which arms the root when it is stopped after every service.
+// An error means that nothing is under way, or that systemd does not say.
 func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 	if s.Level == level.Full {
 		if err := m.Machine.Mounts.Disarm(); err != nil {
 			return err
 		}
-		return m.Machine.Systemd.FullReboot(ctx)
+		return m.unlessUnderWay(ctx, m.Machine.Systemd.FullReboot(ctx))
 	}
 	// The guard of the first switch also watches the switch back: a new one would be started from the bad root.
 	if s.Verb != record.VerbBack {
@@ -144,9 +144,26 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 		return err
 	}
 	if s.Verb == record.VerbBack {
-		return m.Machine.Systemd.SoftRebootNow(ctx)
+		return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftRebootNow(ctx))
 	}
-	return m.Machine.Systemd.SoftReboot(ctx)
+	return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftReboot(ctx))
+}
+
+// unlessUnderWay returns how the request for a reboot ended, nil if the reboot is under way in spite of an error: the
+// answer may be lost, or come too late. The switch must stay announced then.
+func (m *Mover) unlessUnderWay(ctx context.Context, failure error) error {
+	if failure == nil || errors.Is(failure, pid1.ErrInhibited) {
+		return failure
+	}
+	// The request may have used up the time of ctx.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
+	defer cancel()
+	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
+	if err != nil || !underWay {
+		return failure
+	}
+	m.Log.Warn("the request for the reboot failed, but a reboot is under way", zap.Error(failure))
+	return nil
 }
 
 // reportSwitching writes the switch into the history and the log.

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/guard"
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -107,10 +108,28 @@ func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Rec
 		return err
 	case report.Healthy():
 		return t.markGood(ctx, f, rec)
+	case isWanted(rec, report):
+		return t.keepWanted(ctx, f, rec, report)
 	case rec.WayBack() != "":
 		return t.Transition.RollBack(ctx, f, rec, report.Reason())
 	}
 	return t.Transition.Strand(ctx, rec, report)
+}
+
+// isWanted reports whether an unhealthy root is kept because somebody rolled back to it: who wants to be there knows
+// more than the gate does. Only a host that is cut off leaves it, since nobody could.
+func isWanted(rec *record.Record, report health.Report) bool {
+	return rec.Switch.Verb == record.VerbRollback && !report.CutOff()
+}
+
+// keepWanted marks an unhealthy root good that somebody rolled back to, and says in the record what is wrong with it.
+func (t *Trial) keepWanted(ctx context.Context, f facts.Facts, rec *record.Record, report health.Report) error {
+	t.Log.Warn("the root is unhealthy; it is kept, because somebody rolled back to it",
+		zap.String("root", f.Root), zap.String("reason", report.Reason()))
+	if rec.Last != nil && rec.Last.Target == f.Root {
+		rec.Last.Reason = "it is kept, because somebody rolled back to it, although it is unhealthy: " + report.Reason()
+	}
+	return t.markGood(ctx, f, rec)
 }
 
 // ConfirmIfHealthy marks the root that is being tried good when it passes the health gate. Otherwise it returns a
@@ -120,10 +139,13 @@ func (t *Trial) ConfirmIfHealthy(ctx context.Context, f facts.Facts, rec *record
 	if err != nil {
 		return err
 	}
-	if !report.Healthy() {
-		return fmt.Errorf("%w: %s: %s", record.ErrUnhealthy, f.Root, report.Reason())
+	switch {
+	case report.Healthy():
+		return t.markGood(ctx, f, rec)
+	case isWanted(rec, report):
+		return t.keepWanted(ctx, f, rec, report)
 	}
-	return t.markGood(ctx, f, rec)
+	return fmt.Errorf("%w: %s: %s", record.ErrUnhealthy, f.Root, report.Reason())
 }
 
 // timeLeft returns how long the running root still has to become good: [health] deadline, counted from when it was

@@ -38,30 +38,33 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 
 // TestTransientErrors: only when systemd does not answer while a root is being tried, confirm tries again.
 func TestTransientErrors(t *testing.T) {
-	a := newTrial(t)
 	deaf := errors.New("cannot ask systemd for its state: connection refused")
-	if a.IsTransient(deaf) {
+	if newTrial(t).IsTransient(deaf) {
 		t.Error("confirm tries again although no root is being tried")
 	}
-	r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
-	if err := a.Records.Write(r); err != nil {
-		t.Fatal(err)
-	}
-	for err, want := range map[error]bool{
-		deaf: true,
-		fmt.Errorf("%w: v2: no network", record.ErrUnhealthy): false,
-		fmt.Errorf("%w: it fell back", transition.ErrSwitch):  false,
-		record.ErrBusy:   false,
-		context.Canceled: false,
-		fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}): false,
+	for _, c := range []struct {
+		err     error
+		want    bool
+		verdict bool // for the guard
+	}{
+		{err: deaf, want: true},
+		{err: fmt.Errorf("%w: v2: no network", record.ErrUnhealthy)},
+		{err: fmt.Errorf("%w: it fell back", transition.ErrSwitch)},
+		{err: record.ErrBusy},
+		{err: context.Canceled},
+		{err: fmt.Errorf("cannot write the record: %w", &fs.PathError{Op: "open", Err: unix.EROFS}), verdict: true},
 	} {
-		if got := a.IsTransient(err); got != want {
-			t.Errorf("%v: %v, want %v", err, got, want)
+		a := newTrial(t)
+		r := hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1")
+		if err := a.Records.Write(r); err != nil {
+			t.Fatal(err)
 		}
-		a.Transition.LeaveVerdict("", record.Departure{})
-		a.leaveToGuard(t.Context(), facts.Facts{Root: "v2"}, r, err)
-		if why := a.Transition.ReadVerdict("v2").Reason; (why != "") != transition.IsFileError(err) {
-			t.Errorf("%v: the verdict for the guard is %q", err, why)
+		if got := a.IsTransient(c.err); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
+		a.leaveToGuard(t.Context(), facts.Facts{Root: "v2"}, r, c.err)
+		if why := a.Transition.ReadVerdict("v2").Reason; (why != "") != c.verdict {
+			t.Errorf("%v: the verdict for the guard is %q", c.err, why)
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 	"testing"
 
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
 )
 
@@ -22,13 +24,12 @@ func TestNoSpace(t *testing.T) {
 
 // TestErrorSchema: the document of an error is as published, with and without a hint.
 func TestErrorSchema(t *testing.T) {
-	for _, a := range []errorAnswer{
-		{"releasectl.error/v1", "cannot do it", "do something else", exitError},
-		{"releasectl.error/v1", "cannot do it", "", exitError},
-	} {
-		document, err := json.Marshal(a)
+	for _, hint := range []string{"", "do something else"} {
+		var document bytes.Buffer
+		out := &output{stdout: &document, stderr: io.Discard, format: "json"}
+		err := out.answer("error", usage.Failure{Error: "cannot do it", Hint: hint, Code: exitError}, nil)
 		if err == nil {
-			err = schemas.Check(document)
+			err = schemas.Check(document.Bytes())
 		}
 		if err != nil {
 			t.Error(err)

@@ -17,7 +17,6 @@ import (
 
 // inspectAnswer is the answer of inspect in JSON.
 type inspectAnswer struct {
-	Schema    string `json:"schema"`
 	Reference string `json:"reference"`
 	*publish.Report
 }
@@ -69,8 +68,8 @@ func inspect(c *cobra.Command, out *output, reference string, keys []verify.Key,
 	if r == nil {
 		return err
 	}
-	a := inspectAnswer{"releasectl.inspect/v1", reference, r}
-	return errors.Join(out.answer(a, func(w io.Writer) { printReport(w, reference, r, len(keys) > 0) }), err)
+	a := inspectAnswer{reference, r}
+	return errors.Join(out.answer("inspect", a, func(w io.Writer) { printReport(w, reference, r, len(keys) > 0) }), err)
 }
 
 // layerTypes starts the media types of OCI layers, which go without saying.
@@ -87,7 +86,7 @@ func printReport(w io.Writer, reference string, r *publish.Report, judged bool) 
 	line("platform", r.Platform)
 	for _, l := range r.Layers {
 		line("layer", fmt.Sprintf("%s  %s  %s", short(l.Digest), strings.TrimPrefix(l.MediaType, layerTypes),
-			size(l.Size)))
+			usage.Size(l.Size)))
 	}
 	if r.Release != nil {
 		releaseText(line, r.Release)

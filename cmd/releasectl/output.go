@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/docker/go-units"
-
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -27,19 +25,14 @@ func (o *output) check() error {
 	return nil
 }
 
-// answer writes the answer: v as one JSON document, or what text prints.
-func (o *output) answer(v any, text func(w io.Writer)) error {
+// answer writes the answer of a command: as one JSON document with its schema, or as what text prints.
+func (o *output) answer(command string, value any, text func(w io.Writer)) error {
 	o.answered = true
-	if o.format != "json" {
-		text(printable.Lines(wrapped{o.stdout}))
-		return nil
+	if o.format == "json" {
+		return usage.WriteJSON(o.stdout, "releasectl."+command+"/v1", value)
 	}
-	document, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write the answer: %w", err)
-	}
-	_, err = fmt.Fprintf(o.stdout, "%s\n", printable.JSON(document))
-	return err
+	text(printable.Lines(wrapped{o.stdout}))
+	return nil
 }
 
 // talk says what is going on.
@@ -49,14 +42,6 @@ func (o *output) talk(format string, args ...any) {
 	}
 }
 
-// errorAnswer is an error in JSON.
-type errorAnswer struct {
-	Schema string `json:"schema"`
-	Error  string `json:"error"`
-	Hint   string `json:"hint,omitempty"`
-	Code   int    `json:"exit_code"`
-}
-
 // fail reports an error and what to do about it. As JSON, it is one document, too, unless the answer is that document.
 func (o *output) fail(err error) {
 	if err == nil {
@@ -64,7 +49,8 @@ func (o *output) fail(err error) {
 	}
 	advice := hint(err)
 	if o.format == "json" && !o.answered {
-		_ = o.answer(errorAnswer{"releasectl.error/v1", err.Error(), advice, exitCode(err)}, nil) // stderr has it, too
+		// stderr has it, too, if it cannot be written
+		_ = o.answer("error", usage.Failure{Error: err.Error(), Hint: advice, Code: exitCode(err)}, nil)
 	}
 	w := wrapped{o.stderr}
 	fmt.Fprintf(w, "releasectl: %s\n", printable.Text(err.Error()))
@@ -105,15 +91,4 @@ func lines(w io.Writer) func(name, value string) {
 			name = "" // of the first line only
 		}
 	}
-}
-
-// size writes a number of bytes for people.
-func size(bytes int64) string { return units.HumanSize(float64(bytes)) }
-
-// count writes a number of things.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

@@ -19,7 +19,6 @@ import (
 
 // packAnswer is the answer of pack in JSON.
 type packAnswer struct {
-	Schema       string        `json:"schema"`
 	Reference    string        `json:"reference"`
 	Digest       digest.Digest `json:"digest"`
 	Architecture string        `json:"architecture"`
@@ -93,19 +92,18 @@ func pack(c *cobra.Command, out *output, reference string, r publish.Recipe) err
 			"machine, %s", r.Tree, p.Platform.Architecture)
 	}
 	a := packAnswer{
-		Schema:       "releasectl.pack/v1",
 		Reference:    reference,
 		Digest:       p.Manifest.Digest,
 		Architecture: p.Platform.Architecture,
 		Version:      r.Version,
 		Layer:        packLayer{p.Layer.Digest, p.DiffID, p.Layer.MediaType, p.Layer.Size},
 	}
-	return out.answer(a, func(w io.Writer) {
+	return out.answer("pack", a, func(w io.Writer) {
 		line := lines(w)
 		fmt.Fprintf(w, "packed %s\n", a.Reference)
 		fmt.Fprintf(w, "  %s\n", a.Digest)
 		line("platform", p.Platform.OS+"/"+a.Architecture)
-		line("layer", fmt.Sprintf("%s, %s", r.Compression, size(a.Layer.Size)))
+		line("layer", fmt.Sprintf("%s, %s", r.Compression, usage.Size(a.Layer.Size)))
 	})
 }
 

@@ -15,7 +15,6 @@ import (
 
 // pushAnswer is the answer of push in JSON.
 type pushAnswer struct {
-	Schema     string        `json:"schema"`
 	Reference  string        `json:"reference"`
 	Digest     digest.Digest `json:"digest"`
 	Signatures int           `json:"signatures"`
@@ -48,13 +47,13 @@ func push(c *cobra.Command, out *output, from, to string, o publish.Options) err
 	done, err := publish.Push(c.Context(), from, to, o, func(d ocispec.Descriptor) {
 		talking.Lock()
 		defer talking.Unlock()
-		out.talk("copied %s, %s", short(d.Digest), size(d.Size))
+		out.talk("copied %s, %s", short(d.Digest), usage.Size(d.Size))
 	})
 	if err != nil {
 		return err
 	}
-	a := pushAnswer{"releasectl.push/v1", to, done.Image.Digest, done.Signatures}
-	return out.answer(a, func(w io.Writer) {
+	a := pushAnswer{to, done.Image.Digest, done.Signatures}
+	return out.answer("push", a, func(w io.Writer) {
 		fmt.Fprintf(w, "pushed %s\n", to)
 		fmt.Fprintf(w, "  %s\n", a.Digest)
 		lines(w)("signed", signatures(a.Signatures))

@@ -16,7 +16,6 @@ import (
 
 // releaseAnswer is the answer of the commands that change a release in JSON.
 type releaseAnswer struct {
-	Schema    string        `json:"schema"`
 	Reference string        `json:"reference"`
 	Digest    digest.Digest `json:"digest"`
 	*release.Release
@@ -200,11 +199,10 @@ that.`,
 				return err
 			}
 			a := struct {
-				Schema    string `json:"schema"`
 				Reference string `json:"reference"`
 				*publish.Shown
-			}{"releasectl.release.show/v1", args[0], s}
-			return out.answer(a, func(w io.Writer) {
+			}{args[0], s}
+			return out.answer("release.show", a, func(w io.Writer) {
 				line := lines(w)
 				fmt.Fprintln(w, args[0])
 				fmt.Fprintf(w, "  %s\n", s.Digest)
@@ -219,8 +217,8 @@ that.`,
 
 // drafted answers with the release that a command changed.
 func (o *output) drafted(command, reference string, d *publish.Drafted) error {
-	a := releaseAnswer{"releasectl.release." + command + "/v1", reference, d.Index.Digest, d.Release}
-	return o.answer(a, func(w io.Writer) {
+	a := releaseAnswer{reference, d.Index.Digest, d.Release}
+	return o.answer("release."+command, a, func(w io.Writer) {
 		line := lines(w)
 		fmt.Fprintln(w, reference)
 		fmt.Fprintf(w, "  %s\n", a.Digest)
@@ -242,10 +240,10 @@ func releaseText(line func(name, value string), r *release.Release) {
 	}
 	for _, p := range r.LivePatches {
 		line("livepatch", fmt.Sprintf("%s  %s for %s, %s", short(p.Descriptor.Digest), p.Name, p.KernelRelease,
-			count(len(p.Fixes), "fix", "fixes")))
+			usage.Count(len(p.Fixes), "fix", "fixes")))
 	}
 	for _, d := range r.Deltas {
-		line("delta", fmt.Sprintf("%s  %s", short(d.Digest), size(d.Size)))
+		line("delta", fmt.Sprintf("%s  %s", short(d.Digest), usage.Size(d.Size)))
 	}
 }
 
@@ -279,7 +277,7 @@ func conditions(i release.Image) string {
 		}
 	}
 	if len(i.Fixes) > 0 {
-		text += ", " + count(len(i.Fixes), "fix", "fixes")
+		text += ", " + usage.Count(len(i.Fixes), "fix", "fixes")
 	}
 	if i.SystemdMin != 0 {
 		text += fmt.Sprintf(", systemd %d or newer", i.SystemdMin)
@@ -302,5 +300,5 @@ func signatures(n int) string {
 	if n == 0 {
 		return "no signature was found"
 	}
-	return count(n, "signature", "signatures")
+	return usage.Count(n, "signature", "signatures")
 }

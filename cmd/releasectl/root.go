@@ -50,8 +50,8 @@ A signing key is made with "cosign generate-key-pair" or with
 		Version:       usage.Version(version),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if err := out.check(); err != nil {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(usage.NotEmpty(cmd), out.check()); err != nil {
 				return err
 			}
 			out.started = true

@@ -23,7 +23,6 @@ var forms = map[string]verify.Form{"bundle": verify.FormBundle, "simple": verify
 
 // signAnswer is the answer of sign in JSON.
 type signAnswer struct {
-	Schema    string        `json:"schema"`
 	Reference string        `json:"reference"`
 	Digest    digest.Digest `json:"digest"`
 	Form      verify.Form   `json:"form"`
@@ -88,14 +87,13 @@ func signReference(c *cobra.Command, out *output, reference, keyFile string, s p
 		return err
 	}
 	a := signAnswer{
-		Schema:    "releasectl.sign/v1",
 		Reference: reference,
 		Digest:    done.Image.Digest,
 		Form:      s.Form,
 		KeyID:     done.Key.ID,
 		Already:   done.Already,
 	}
-	return out.answer(a, func(w io.Writer) {
+	return out.answer("sign", a, func(w io.Writer) {
 		if a.Already {
 			fmt.Fprintf(w, "already signed: %s\n", reference)
 		} else {

@@ -19,10 +19,9 @@ func newVersion(out *output) *cobra.Command {
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
 			a := struct {
-				Schema  string `json:"schema"`
 				Version string `json:"version"`
-			}{"releasectl.version/v1", usage.Version(version)}
-			return out.answer(a, func(w io.Writer) { fmt.Fprintf(w, "releasectl %s\n", a.Version) })
+			}{usage.Version(version)}
+			return out.answer("version", a, func(w io.Writer) { fmt.Fprintf(w, "releasectl %s\n", a.Version) })
 		},
 	}
 }

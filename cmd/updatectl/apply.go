@@ -115,7 +115,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Signed by\t%s\n", signedBy(d.Vouchers))
 	}
 	if d.NewBytes > 0 {
-		fmt.Fprintf(w, "New on disk\t%s\n", bytesText(d.NewBytes))
+		fmt.Fprintf(w, "New on disk\t%s\n", usage.Size(d.NewBytes))
 	}
 	if d.Decision != nil {
 		decisionText(w, *d.Decision)

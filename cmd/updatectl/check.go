@@ -80,7 +80,7 @@ func availableText(w io.Writer, v agent.Available) {
 	if v.Staged {
 		fmt.Fprintf(w, "  staged\tyes\n")
 	} else {
-		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", bytesText(v.Download))
+		fmt.Fprintf(w, "  layers\t%s at most to fetch\n", usage.Size(v.Download))
 	}
 	publishedLiveText(w, v.LivePatches)
 	badText(w, v.Bad)

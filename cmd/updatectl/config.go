@@ -33,7 +33,7 @@ func configCommand(c *cli) *cobra.Command {
 				return err
 			}
 			return c.print("config.check", a.Config, func(w io.Writer) {
-				fmt.Fprintf(w, "The configuration is valid: %s.\n", countText(len(a.Config.Files), "file", "files"))
+				fmt.Fprintf(w, "The configuration is valid: %s.\n", usage.Count(len(a.Config.Files), "file", "files"))
 			})
 		},
 	}, &cobra.Command{

@@ -15,8 +15,8 @@ func gcCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove roots that nothing needs",
-		Long: `Remove roots that are not booted, staged, good or pinned, with what only they
-need, and live patches that are no longer published.
+		Long: `Remove roots that are not booted, staged, good, pinned or mounted, with what
+only they need, and live patches that are no longer published.
 
 The /etc of a root goes with it. So a root that ran here and was left, such as
 by "updatectl rollback", is kept until the next image is good; --all removes it
@@ -44,6 +44,9 @@ func collectedText(w io.Writer, d agent.Collected) {
 	if d.DryRun {
 		removed, freed = "Would remove", "would be removed, %s freed.\n"
 	}
+	for _, warning := range d.Warnings {
+		fmt.Fprintf(w, "Warning: %s.\n", warning)
+	}
 	for _, id := range d.Roots {
 		fmt.Fprintf(w, "%s %s.\n", removed, short(id))
 	}
@@ -54,8 +57,8 @@ func collectedText(w io.Writer, d agent.Collected) {
 		fmt.Fprintf(w, "Kept %s: it ran here, and its /etc may have changes of yours; `updatectl gc --all` removes it.\n",
 			short(id))
 	}
-	fmt.Fprintf(w, "%s and %s "+freed, countText(len(d.Roots), "root", "roots"),
-		countText(d.Objects, "object", "objects"), bytesText(d.Bytes))
+	fmt.Fprintf(w, "%s and %s "+freed, usage.Count(len(d.Roots), "root", "roots"),
+		usage.Count(d.Objects, "object", "objects"), usage.Size(d.Bytes))
 }
 
 func pinCommand(c *cli) *cobra.Command { return pinning(c, "pin", "Keep a root from gc", true) }

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
 	"strings"
 	"text/tabwriter"
 
-	"github.com/docker/go-units"
-
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/printable"
 )
@@ -80,32 +78,16 @@ func shortDigests(text string) string {
 // shownDigits is how many hex digits of a digest people read.
 const shownDigits = 12
 
-// printJSON puts the schema in front of the fields of value.
+// printJSON writes the answer of a command as one JSON document.
 func (c *cli) printJSON(command string, value any) error {
-	fields, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write the answer: %w", err)
-	}
-	body := strings.TrimPrefix(string(printable.JSON(fields)), "{")
-	if strings.TrimSpace(body) != "}" {
-		body = "," + body
-	}
-	_, err = fmt.Fprintf(c.stdout, "{\n  \"schema\": \"updatectl.%s/v1\"%s\n", command, body)
-	return err
-}
-
-// errorAnswer is an error in JSON.
-type errorAnswer struct {
-	Error string `json:"error"`
-	Hint  string `json:"hint,omitempty"`
-	Code  int    `json:"exit_code"`
+	return usage.WriteJSON(c.stdout, "updatectl."+command+"/v1", value)
 }
 
 // complain writes an error and what to do about it; as JSON, it is one document, too.
 func (c *cli) complain(err error) {
 	advice := hint(err)
 	if c.output == "json" {
-		c.printJSON("error", errorAnswer{err.Error(), advice, exitCode(err)})
+		c.printJSON("error", usage.Failure{Error: err.Error(), Hint: advice, Code: exitCode(err)})
 	}
 	io.WriteString(c.stderr, c.folded("updatectl: "+printable.Text(err.Error())+"\n"))
 	if advice != "" {
@@ -138,15 +120,4 @@ func voucherText(v verify.Voucher) string {
 		details = append(details, "signed "+v.SignedAt.Format("2006-01-02 15:04:05 MST"))
 	}
 	return fmt.Sprintf("%s (%s)", v.Signer, strings.Join(details, "; "))
-}
-
-// bytesText returns a size in powers of 1000, as df -H shows it.
-func bytesText(n int64) string { return units.HumanSize(float64(n)) }
-
-// countText returns a number of things.
-func countText(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

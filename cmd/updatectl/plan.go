@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -79,7 +81,11 @@ func planText(w io.Writer, p agent.Plan) {
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}
-	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(p.Carried, ", "))
+	stay := slices.DeleteFunc(slices.Clone(p.Carried), func(dir string) bool { return slices.Contains(p.Made, dir) })
+	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(stay, ", "))
+	for _, dir := range p.Made {
+		fmt.Fprintf(w, "  new\t%s\tis made in the host root, with what the image has there\n", dir)
+	}
 	decisionText(w, *p.Decision)
 	slowText(w, p.Blockers)
 	etcText(w, *p.Etc)
@@ -98,7 +104,7 @@ func slowText(w io.Writer, blockers []pid1.Blocker) {
 	}
 	if ordinary > 0 {
 		fmt.Fprintf(w, "Slow\t%s only by systemd's default stop timeout, which is longer than [switch] shutdown-deadline\n",
-			countText(ordinary, "unit", "units"))
+			usage.Count(ordinary, "unit", "units"))
 	}
 }
 
@@ -109,9 +115,20 @@ func decisionText(w io.Writer, d level.Decision) {
 	}
 }
 
+// accountsText lists all users or groups that a host root leaves behind: whoever misses one looks here.
+func accountsText(w io.Writer, kind string, left []accounts.Account) {
+	var names []string
+	for _, a := range left {
+		names = append(names, fmt.Sprintf("%s (%d)", a.Name, a.Number))
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(w, "  left behind\t%s: %s\n", kind, strings.Join(names, ", "))
+	}
+}
+
 func etcText(w io.Writer, r etc.Report) {
 	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
-		countText(len(r.Kept), "change", "changes"), countText(len(r.Conflicts), "conflict", "conflicts"))
+		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
 	for _, conflict := range r.Conflicts {
 		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
 	}
@@ -121,8 +138,10 @@ func etcText(w io.Writer, r etc.Report) {
 			more = " …"
 		}
 		fmt.Fprintf(w, "  left behind\t%s: %s%s; [state] adopt takes over what it names\n",
-			countText(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
+			usage.Count(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
 	}
+	accountsText(w, "users", r.NotAdopted.Users)
+	accountsText(w, "groups", r.NotAdopted.Groups)
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -179,8 +180,8 @@ func TestKernelFlags(t *testing.T) {
 	}
 	flags := strings.TrimPrefix(out.String(), "Kernel")
 	got, err := exec.Command("sh", "-c", "printf '%s\n' "+flags).Output()
-	want := "--kernel-release\n" + k.Release + "\n--kernel-version\n" + k.Version +
-		"\n--kernel-build-id\n" + k.BuildID + "\n"
+	want := strings.Join([]string{"--kernel-release", k.Release, "--kernel-version", k.Version,
+		"--kernel-build-id", k.BuildID, ""}, "\n")
 	if err != nil || string(got) != want {
 		t.Errorf("a shell reads %q (%v), want %q", got, err, want)
 	}
@@ -283,6 +284,9 @@ func TestEtcText(t *testing.T) {
 		{etc.NotAdopted{}, "/etc\t0 changes of this host kept, 0 conflicts\n"},
 		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}},
 			"  left behind\t2 differences: app.conf, motd; [state] adopt takes over what it names\n"},
+		{etc.NotAdopted{Count: 1, Users: []accounts.Account{{Name: "a", Number: 101}, {Name: "b", Number: 7}}},
+			"  left behind\tusers: a (101), b (7)\n"},
+		{etc.NotAdopted{Count: 1, Groups: []accounts.Account{{Name: "g", Number: 101}}}, "  left behind\tgroups: g (101)\n"},
 		{etc.NotAdopted{Count: 9, Samples: []string{"app/"}}, "  left behind\t9 differences: app/ …; "},
 	} {
 		var out bytes.Buffer

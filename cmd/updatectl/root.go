@@ -62,7 +62,10 @@ kernel keeps running. "updatectl rollback" returns to the root before.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       usage.Version(version),
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := usage.NotEmpty(cmd); err != nil {
+				return err
+			}
 			c.started = true
 			return c.prepare()
 		},

@@ -19,6 +19,7 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
+	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
@@ -47,7 +48,7 @@ var documents = map[string]any{
 	"updatectl.confirm/v1":          trial.Confirmed{},
 	"updatectl.resume/v1":           agent.Resumed{},
 	"updatectl.version/v1":          versionAnswer{},
-	"updatectl.error/v1":            errorAnswer{},
+	"updatectl.error/v1":            usage.Failure{},
 	"updatectl.record/v1":           record.Record{Schema: "updatectl.record/v1"},
 	"updatectl.history-line":        record.Event{},
 	"updatectl.health":              trial.Report{},

@@ -53,7 +53,7 @@ func stagedText(w io.Writer, d agent.Applied) {
 	}
 	added := "nothing new on disk"
 	if d.NewBytes > 0 {
-		added = bytesText(d.NewBytes) + " new on disk"
+		added = usage.Size(d.NewBytes) + " new on disk"
 	}
 	fmt.Fprintf(w, "Staged %s%s%s: %s.\n", short(d.Root), detail("version", d.Version),
 		detail("signed by", signedBy(d.Vouchers)), added)

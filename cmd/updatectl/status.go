@@ -58,7 +58,7 @@ func timesText(n int) string {
 
 func statusText(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
-	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot {
+	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot && s.Switch == nil {
 		fmt.Fprintf(w, "\ta full reboot landed here; `updatectl apply` continues from %s\n", short(s.Good[0].Root))
 	}
 	fmt.Fprintf(w, "Phase\t%s\n", phaseText(s))
@@ -93,7 +93,7 @@ func statusText(w io.Writer, s agent.Status) {
 	}
 	if s.Resume != nil {
 		fmt.Fprintf(w, "Resume\tresuming %s after a full reboot failed %s\n", short(s.Resume.Root),
-			countText(s.Resume.Attempts, "time", "times"))
+			usage.Count(s.Resume.Attempts, "time", "times"))
 	}
 	if s.Refused != nil {
 		fmt.Fprintf(w, "Last check\t%s: %s\n", s.Refused.At.Format("2006-01-02 15:04:05"), s.Refused.Reason)

@@ -1,4 +1,5 @@
-// Package usage makes command lines that people get wrong say so in their words, and help pages that fit a terminal.
+// Package usage is what both programs have in common on the command line: mistakes are named in the words of the person
+// who made them, help pages fit a terminal, and an answer in JSON is one document with a schema.
 package usage
 
 import (
@@ -89,6 +90,17 @@ func FlagError(err error) error {
 		}
 		return fmt.Errorf("cannot read --%s: %w", flag.Name, errors.Unwrap(invalid))
 	}
+	return err
+}
+
+// NotEmpty returns an error that names a flag which was given without a value, as by a script whose variable is not
+// set: taken for a flag that was not given, `--root "$TREE"` would work on the running host.
+func NotEmpty(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" {
+			err = fmt.Errorf("--%s is empty", f.Name)
+		}
+	})
 	return err
 }
 

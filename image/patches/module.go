@@ -9,7 +9,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/image/release"
 )
 
@@ -57,7 +57,7 @@ func Parse(content []byte) (Module, error) {
 	if f.Type != elf.ET_REL {
 		return Module{}, fmt.Errorf("%w: it is an ELF file of type %s and not a kernel module", ErrModule, f.Type)
 	}
-	m := Module{Architecture: machine.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
+	m := Module{Architecture: arch.OfHeader(f.FileHeader), Signed: bytes.HasSuffix(content, []byte(signatureMagic))}
 	info, err := section(f, ".modinfo", maxInfo)
 	if err != nil {
 		return Module{}, err

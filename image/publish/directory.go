@@ -14,8 +14,8 @@ import (
 	"github.com/vbatts/go-mtree"
 	"github.com/vbatts/go-mtree/pkg/govis"
 
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/machine"
 )
 
 // directory is a root directory that umoci writes as a tar, with modes, owners, times in seconds, hard links, device
@@ -100,13 +100,13 @@ func (d *directory) Architecture() (string, error) {
 			return "", err
 		}
 		defer f.Close()
-		head := make([]byte, machine.HeadSize)
+		head := make([]byte, arch.HeadSize)
 		n, err := io.ReadFull(f, head)
 		if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
 			return "", err
 		}
-		if arch := machine.Of(head[:n]); arch != "" {
-			return arch, nil
+		if goarch := arch.Of(head[:n]); goarch != "" {
+			return goarch, nil
 		}
 	}
 	return "", nil

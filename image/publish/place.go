@@ -1,14 +1,13 @@
 package publish
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
@@ -16,8 +15,6 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
-	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
@@ -30,6 +27,8 @@ const userAgent = "releasectl"
 // Options say how to reach a registry.
 type Options struct {
 	PlainHTTP bool // talk to the registry without TLS
+
+	stall time.Duration // how long a body may make no progress; 0 means one minute
 }
 
 // place is where images can be written: a repository in a registry, or an OCI layout.
@@ -123,18 +122,12 @@ func isLayout(ref registry.Reference, reference string) bool {
 // index under the fallback tag. The index that it replaces is left to the garbage collection of the registry, because
 // many registries refuse to delete.
 func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
-	roots, err := source.Authorities(ref.Registry)
+	client, err := source.Client(ref, source.ClientOptions{
+		PlainHTTP: o.PlainHTTP, UserAgent: userAgent, Stall: o.stall, Writes: true,
+	})
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
-	client := &auth.Client{
-		Client:     &http.Client{Transport: retry.NewTransport(transport)},
-		Cache:      auth.NewCache(),
-		Credential: source.Credentials(ref),
-	}
-	client.SetUserAgent(userAgent)
 	return &remote.Repository{
 		Client:           client,
 		Reference:        ref,

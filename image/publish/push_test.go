@@ -326,3 +326,35 @@ func TestCredentials(t *testing.T) {
 		check(t, os.Remove(path))
 	}
 }
+
+// TestDeafRegistry: a registry that accepts a blob and does not read it does not keep a push for ever.
+func TestDeafRegistry(t *testing.T) {
+	root := makeTree(t)
+	random := make([]byte, 32<<20)
+	_, err := rand.Read(random)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
+	layout := filepath.Join(t.TempDir(), "layout")
+	pack(t, Recipe{Tree: root, Layout: layout, Compression: "none"})
+	done := make(chan struct{})
+	deaf := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.Method {
+		case http.MethodPost:
+			w.Header().Set("Location", "/upload")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPut, http.MethodPatch:
+			<-done
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(deaf.Close)
+	t.Cleanup(func() { close(done) }) // first: Close waits for all requests
+	to := strings.TrimPrefix(deaf.URL, "http://") + "/os/server:stable"
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = Push(ctx, "oci:"+layout+":test", to, Options{PlainHTTP: true, stall: 50 * time.Millisecond}, noProgress)
+	if !errors.Is(err, source.ErrUnreachable) || ctx.Err() != nil {
+		t.Errorf("got %v", err)
+	}
+}

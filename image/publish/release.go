@@ -210,7 +210,7 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	}
 	module, err := readModule(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot add %s: %w", file, pathless(err))
+		return nil, fmt.Errorf("cannot add %s: %w", file, source.Pathless(err))
 	}
 	m, err := patches.Parse(module)
 	if err == nil {

@@ -11,7 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
+	"github.com/updatectl/updatectl/image/source"
 )
 
 // tarBuffer is how many bytes are read at once, because archive/tar reads small pieces.
@@ -27,7 +28,7 @@ type tarball struct {
 func openTarball(name string, epoch *time.Time) (*tarball, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
+		return nil, fmt.Errorf("cannot pack %s: %w", name, source.Pathless(err))
 	}
 	r, w := io.Pipe()
 	t := &tarball{ReadCloser: r, heads: make(map[string][]byte)}
@@ -102,7 +103,7 @@ func (e *endSeen) Read(p []byte) (int, error) {
 func (t *tarball) copy(out io.Writer, in io.Reader, name string) error {
 	for _, init := range inits {
 		if name == init {
-			head := make([]byte, machine.HeadSize)
+			head := make([]byte, arch.HeadSize)
 			n, err := io.ReadFull(in, head)
 			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 				return err
@@ -178,8 +179,8 @@ func cleanKind(c *tar.Header) error {
 // Architecture returns the GOARCH of the init in the tar, or "". Call it when the tar has been read.
 func (t *tarball) Architecture() (string, error) {
 	for _, name := range inits {
-		if arch := machine.Of(t.heads[name]); arch != "" {
-			return arch, nil
+		if goarch := arch.Of(t.heads[name]); goarch != "" {
+			return goarch, nil
 		}
 	}
 	return "", nil

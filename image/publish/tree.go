@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/layer"
+	"github.com/updatectl/updatectl/image/source"
 )
 
 // tree is a root file system as an uncompressed layer.
@@ -26,21 +27,12 @@ type tree interface {
 func openTree(name string, epoch *time.Time) (tree, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot pack %s: %w", name, pathless(err))
+		return nil, fmt.Errorf("cannot pack %s: %w", name, source.Pathless(err))
 	}
 	if info.IsDir() {
 		return openDirectory(name, epoch)
 	}
 	return openTarball(name, epoch)
-}
-
-// pathless returns an error without the name of the file, for a message that has it already.
-func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
 }
 
 // fileError returns the error of a file in the error of a library, whose words say in which step it occurred.

@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
 )
 
 // ErrStale is the parent of the errors about a release or an image that is out of date.
@@ -201,7 +201,7 @@ func (r *Release) selectImage(f Facts) (Image, error) {
 		p := *i.Descriptor.Platform
 		switch {
 		case !match.Match(p):
-			others = append(others, machine.Platform(p))
+			others = append(others, arch.Platform(p))
 		case !i.suits(f.Compatible):
 			classes = append(classes, i.Compatible)
 		case best < 0 || better(match, i, r.Images[best]):
@@ -223,7 +223,7 @@ func (r *Release) selectImage(f Facts) (Image, error) {
 		return Image{}, refuse(ErrIncompatible, "release %s has no image and no live patch", r.Version)
 	}
 	return Image{}, refuse(ErrIncompatible, "release %s is for %s, and this host is %s", r.Version, enumerate(others),
-		machine.Platform(f.Platform))
+		arch.Platform(f.Platform))
 }
 
 func better(match platforms.MatchComparer, a, b Image) bool {

@@ -12,7 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/updatectl/updatectl/image/machine"
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -37,7 +37,7 @@ func content(text string) ocispec.Descriptor {
 }
 
 func imageFor(p ocispec.Platform) Image {
-	d := content("image for " + machine.Platform(p))
+	d := content("image for " + arch.Platform(p))
 	d.Platform = &p
 	return Image{Descriptor: d}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/image/fsverity"
-	"github.com/updatectl/updatectl/image/machine"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -257,7 +257,7 @@ func samePlatform(a, b ocispec.Platform) bool {
 
 // Audience returns the platform and the machine class that an image is for, as text for people.
 func (i Image) Audience() string {
-	text := machine.Platform(*i.Descriptor.Platform)
+	text := arch.Platform(*i.Descriptor.Platform)
 	if i.Compatible != "" {
 		text += " of the machine class " + i.Compatible
 	}

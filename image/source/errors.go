@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 
@@ -68,3 +69,12 @@ func cutShort(err error) error {
 
 // mayRecover reports whether another attempt can help.
 func mayRecover(err error) bool { return errors.Is(err, ErrUnreachable) }
+
+// Pathless returns an error without the name of the file, for a message that has it already.
+func Pathless(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}

@@ -114,7 +114,7 @@ func (l *layout) index() ([]ocispec.Descriptor, error) {
 		return nil, fmt.Errorf("%w: %s has no %s", ErrNoLayout, l.dir, ocispec.ImageIndexFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, pathless(err))
+		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, Pathless(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, verify.MaxManifest+1))
@@ -289,13 +289,4 @@ func (l *layout) decode(d ocispec.Descriptor, v any) error {
 	}
 	defer body.Close()
 	return json.NewDecoder(io.LimitReader(body, d.Size)).Decode(v)
-}
-
-// pathless returns an error without the name of the file, for a message that has it already.
-func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
 }

@@ -2,16 +2,13 @@ package source
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,29 +17,12 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/updatectl/updatectl/verify"
 )
 
-// How long a server may take for the first byte of its answer.
-const (
-	connectTime = 15 * time.Second
-	tlsTime     = 15 * time.Second
-	headerTime  = 30 * time.Second
-)
-
-const (
-	// requestRetries is how often a request is repeated after a timeout, a reset or a 5xx answer, within about two
-	// seconds.
-	requestRetries = 3
-	retryMin       = 200 * time.Millisecond
-	retryMax       = 2 * time.Second
-	// referrerPages bounds the pages of a list of referrers.
-	referrerPages = 8
-	// maxHeader bounds the header of an answer, in bytes. Tokens in a redirect take a few KiB.
-	maxHeader = 256 << 10
-)
+// referrerPages bounds the pages of a list of referrers.
+const referrerPages = 8
 
 // manifestTypes lists the media types of manifests.
 var manifestTypes = []string{
@@ -61,50 +41,14 @@ type remoteSource struct {
 
 func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 	r := &remoteSource{ref: ref, scheme: "https"}
-	if slices.Contains(o.PlainHTTP, ref.Registry) {
+	plain := slices.Contains(o.PlainHTTP, ref.Registry)
+	if plain {
 		r.scheme = "http"
 	}
-	if o.RootCAs == nil {
-		var err error
-		if o.RootCAs, err = Authorities(ref.Registry); err != nil {
-			return nil, err
-		}
-	}
-	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: connectTime, KeepAlive: connectTime}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: o.RootCAs},
-		TLSHandshakeTimeout:   tlsTime,
-		ResponseHeaderTimeout: headerTime,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // digests are of the stored bytes
-		IdleConnTimeout:       time.Minute,
-
-		MaxResponseHeaderBytes: maxHeader,
-	}
-	var base http.RoundTripper = &watched{transport, o.Stall}
-	if r.scheme == "https" {
-		base = onlyTLS{base}
-	}
-	r.client = &auth.Client{
-		Client:     &http.Client{Transport: &retry.Transport{Base: base, Policy: retryPolicy}},
-		Cache:      auth.NewCache(),
-		Credential: Credentials(ref),
-	}
-	if o.UserAgent != "" {
-		r.client.SetUserAgent(o.UserAgent)
-	}
-	return r, nil
-}
-
-func retryPolicy() retry.Policy {
-	return &retry.GenericPolicy{
-		Retryable: retry.DefaultPredicate,
-		Backoff:   retry.DefaultBackoff,
-		MinWait:   retryMin,
-		MaxWait:   retryMax,
-		MaxRetry:  requestRetries,
-	}
+	var err error
+	r.client, err = Client(ref,
+		ClientOptions{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall})
+	return r, err
 }
 
 // repository returns a client for the repository.

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
 var (
 	// errStalled is the cause when a body sends nothing for too long.
 	errStalled = errors.New("no data arrived for too long")
+	// errUnsent is the cause when a server takes nothing of a request for too long.
+	errUnsent = errors.New("the server accepted no data for too long")
 	// errSlow is the cause when a body is slower than leastRate.
 	errSlow = errors.New("data arrives too slowly")
 )
@@ -19,18 +22,30 @@ var (
 // connections in use, GSM and satellites, are four times as fast; at a lower rate an image would take a week.
 const leastRate = 1 << 10
 
-// watched is a transport whose responses cannot hang. net/http has a timeout for the header of a response, but for its
-// body only one in total, which would have to suffice for the largest layer over the slowest connection.
+// sendPatience is how many times as long as a stall a server may take for the next part of a request: the kernel holds
+// megabytes of it, and takes more only when a good part of them has been sent.
+const sendPatience = 5
+
+// watched is a transport whose bodies cannot hang, in either direction. net/http has a timeout for the header of a
+// response, but for bodies only one in total, which would have to suffice for the largest layer over the slowest
+// connection.
 type watched struct {
 	base  http.RoundTripper
 	stall time.Duration
 }
 
-// RoundTrip sends a request and watches the body of the response.
+// RoundTrip sends a request, and watches its body and that of the response. The error can be errUnsent.
 func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	resp, err := w.base.RoundTrip(req.WithContext(ctx))
+	req = req.WithContext(ctx)
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body = &sentBody{ReadCloser: req.Body, cancel: cancel, patience: sendPatience * w.stall}
+	}
+	resp, err := w.base.RoundTrip(req)
 	if err != nil {
+		if context.Cause(ctx) == errUnsent {
+			err = errUnsent
+		}
 		cancel(nil)
 		return nil, err
 	}
@@ -86,4 +101,42 @@ func (w *watchedBody) Close() error {
 	err := w.body.Close()
 	w.cancel(nil)
 	return err
+}
+
+// sentBody gives up on a server that takes no more of a request. The transport reads on only once it has sent what it
+// read before, so too long a time between two reads means that nothing is sent, or that there is nothing to send.
+type sentBody struct {
+	io.ReadCloser
+	cancel   context.CancelCauseFunc
+	patience time.Duration
+
+	mu    sync.Mutex // the transport may close a body while it reads it
+	timer *time.Timer
+	done  bool
+}
+
+// Read reads what is to be sent next.
+func (s *sentBody) Read(p []byte) (int, error) {
+	s.watch(false)
+	n, err := s.ReadCloser.Read(p)
+	s.watch(err != nil)
+	return n, err
+}
+
+// Close ends the request's body.
+func (s *sentBody) Close() error {
+	s.watch(true)
+	return s.ReadCloser.Close()
+}
+
+// watch starts the time again, or ends it when the body has been read.
+func (s *sentBody) watch(done bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.done = s.done || done; !s.done {
+		s.timer = time.AfterFunc(s.patience, func() { s.cancel(errUnsent) })
+	}
 }

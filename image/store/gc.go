@@ -22,13 +22,16 @@ type GCReport struct {
 	Bytes   int64    `json:"bytes"` // of disk space that was freed
 	// LivePatches are the names of removed live patches. They are not part of this store: the caller fills them in.
 	LivePatches []string `json:"live_patches,omitempty"`
+	// Warnings say which roots stay although nothing needs them, and why.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
-// GC removes the roots that are not in keep, complete or not, the objects that no kept root refers to, and the
-// leftovers of interrupted staging. IDs in keep that are not in the store are ignored. The references are read from
-// the composefs images of the kept roots, which are the files that get mounted. If one of them is damaged or missing,
-// nothing is removed.
-func (s *Store) GC(keep []string) (GCReport, error) {
+// GC removes the roots that are not in keep, complete or not, the objects that no remaining root refers to, and the
+// leftovers of interrupted staging. IDs in keep that are not in the store are ignored. A root in mounted, which has a
+// mount point for each root that is in use, stays, with a warning. The references are read from the composefs images,
+// which are the files that get mounted. If that of a root in keep is damaged or missing, nothing is removed; if that of
+// another root that stays, no object is. What cannot be removed does not keep GC from the rest.
+func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 	report := GCReport{Roots: []string{}}
 	ids, err := s.ids()
 	if err != nil {
@@ -45,16 +48,28 @@ func (s *Store) GC(keep []string) (GCReport, error) {
 			return report, fmt.Errorf("cannot collect garbage: the root %s: %w", id, err)
 		}
 	}
+	var faults, unknown []error
 	for _, id := range remove {
-		if err := s.removeRoot(id); err != nil {
-			return report, err
+		at, isMounted := mounted[id]
+		if isMounted {
+			report.Warnings = append(report.Warnings, fmt.Sprintf(
+				"nothing needs the root %s, but it stays: it is in use by a mount at %s; unmount that, then run `updatectl gc`",
+				id, at))
+		} else if err := s.removeRoot(id); err != nil {
+			faults = append(faults, err)
+		} else {
+			report.Roots = append(report.Roots, id)
+			continue
 		}
-		report.Roots = append(report.Roots, id)
+		if err := s.markObjects(id, used); err != nil {
+			unknown = append(unknown, fmt.Errorf("no object is removed, because the root %s stays: %w", id, err))
+		}
 	}
-	if err := s.Sweep(); err != nil {
-		return report, err
+	faults = append(faults, s.Sweep())
+	if len(unknown) == 0 {
+		faults = append(faults, s.removeObjects(used, &report))
 	}
-	return report, s.removeObjects(used, &report)
+	return report, errors.Join(append(faults, unknown...)...)
 }
 
 // markObjects adds the objects that a root refers to.
@@ -84,9 +99,9 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 // removeRoot hides a root with one rename; Sweep removes it. It makes no directory, for which a full disk has no room.
 func (s *Store) removeRoot(id string) error {
 	grave := s.path(stagingDir, "removed-"+id)
-	err := os.RemoveAll(grave) // of a run that was killed
+	err := durable.RemoveAll(grave) // of a run that was killed
 	if err == nil {
-		err = os.Rename(s.path(rootsDir, id), grave)
+		err = (durable.OS{}).Rename(s.path(rootsDir, id), grave)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot remove the root %s: %w", id, AsNoSpace(err))
@@ -137,7 +152,7 @@ func (s *Store) Sweep() error {
 		return fmt.Errorf("cannot clean up the store: %w", err)
 	}
 	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(s.path(stagingDir, e.Name())))
+		err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
 	}
 	halves, gerr := filepath.Glob(s.path(rootsDir, "*", ".*.json.*"))
 	err = errors.Join(err, gerr)

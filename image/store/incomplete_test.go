@@ -43,7 +43,7 @@ func TestARootThatLostAPartIsStagedAgain(t *testing.T) {
 			if _, err := os.Stat(upper); err != nil {
 				t.Error(err)
 			}
-			if report, err := s.GC([]string{id(1)}); err != nil || report.Objects != 0 {
+			if report, err := s.GC([]string{id(1)}, nil); err != nil || report.Objects != 0 {
 				t.Errorf("garbage after it: %+v, %v", report, err)
 			}
 		})
@@ -58,7 +58,7 @@ func TestGCRemovesAnIncompleteRootThatNobodyKeeps(t *testing.T) {
 	if err := os.Remove(r.CFS()); err != nil {
 		t.Fatal(err)
 	}
-	report, err := s.GC([]string{id(1)})
+	report, err := s.GC([]string{id(1)}, nil)
 	if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 1 {
 		t.Errorf("report %+v, %v", report, err)
 	}
@@ -89,7 +89,7 @@ func TestHiddenFilesAreNotPublished(t *testing.T) {
 	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if report, err := s.GC([]string{id(1), id(2)}); err != nil || report.Objects != 0 {
+	if report, err := s.GC([]string{id(1), id(2)}, nil); err != nil || report.Objects != 0 {
 		t.Errorf("garbage after it: %+v, %v", report, err)
 	}
 }

@@ -34,6 +34,9 @@ type Staging struct {
 	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
 	newBytes int64
 	large    int
+
+	unchecked      int64 // bytes and files written since the last look at what is left
+	uncheckedFiles int
 }
 
 // Begin starts staging the root with that ID. Call Commit or Abort at the end.
@@ -77,10 +80,14 @@ func (g *Staging) Put(r io.Reader, size int64) (fsverity.Digest, error) {
 	if g.has(d, size) {
 		return d, nil
 	}
-	if err := os.WriteFile(g.path(objectsDir, d.String()), data, 0o444); err != nil {
+	err := os.WriteFile(g.path(objectsDir, d.String()), data, 0o444)
+	if err == nil {
+		g.added(d, size)
+		err = g.wrote(size, 1)
+	}
+	if err != nil {
 		return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 	}
-	g.added(d, size)
 	return d, nil
 }
 
@@ -117,7 +124,11 @@ func (g *Staging) copyLarge(name string, r io.Reader, size int64) (fsverity.Dige
 			return fsverity.Digest{}, err
 		}
 		g.hasher.Write(data)
-		if err := writeSparse(f, data, at); err != nil {
+		err := writeSparse(f, data, at)
+		if err == nil {
+			err = g.wrote(int64(len(data)), 0)
+		}
+		if err != nil {
 			return fsverity.Digest{}, fmt.Errorf("cannot write an object: %w", AsNoSpace(err))
 		}
 		at += int64(len(data))
@@ -299,7 +310,7 @@ func (g *Staging) restore(final string) error {
 
 // Abort removes what was staged. It does nothing after Commit.
 func (g *Staging) Abort() error {
-	if err := os.RemoveAll(g.dir); err != nil {
+	if err := durable.RemoveAll(g.dir); err != nil {
 		return fmt.Errorf("cannot remove the leftovers of staging: %w", err)
 	}
 	return nil

@@ -76,6 +76,9 @@ func (s *Store) path(elem ...string) string {
 // ObjectsDir returns the directory that overlayfs uses as its data-only layer.
 func (s *Store) ObjectsDir() string { return s.path(objectsDir) }
 
+// RootsDir returns the directory of all roots.
+func (s *Store) RootsDir() string { return s.path(rootsDir) }
+
 // Root returns the root with that ID. The error is an ErrNoRoot also when the root has lost a part; it can then be
 // staged again.
 func (s *Store) Root(id string) (Root, error) {
@@ -97,24 +100,25 @@ func (s *Store) Root(id string) (Root, error) {
 	return r, nil
 }
 
-// Roots returns all complete roots, ordered by ID.
+// Roots returns all complete roots, ordered by ID. The error names the roots that cannot be read; the others are
+// returned all the same.
 func (s *Store) Roots() ([]Root, error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, err
 	}
 	var roots []Root
+	var faults []error
 	for _, id := range ids {
 		r, err := s.Root(id)
-		if errors.Is(err, ErrNoRoot) {
-			continue
+		switch {
+		case err == nil:
+			roots = append(roots, r)
+		case !errors.Is(err, ErrNoRoot):
+			faults = append(faults, err)
 		}
-		if err != nil {
-			return nil, err
-		}
-		roots = append(roots, r)
 	}
-	return roots, nil
+	return roots, errors.Join(faults...)
 }
 
 // ids lists the IDs of all roots, complete or not.

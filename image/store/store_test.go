@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/durable"
+
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
@@ -246,7 +248,7 @@ func TestGC(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	report, err := s.GC([]string{id(1), id(3), "host", id(9)})
+	report, err := s.GC([]string{id(1), id(3), "host", id(9)}, nil)
 	if !reflect.DeepEqual(would, report) {
 		t.Errorf("removed %+v, after promising %+v", report, would)
 	}
@@ -259,10 +261,10 @@ func TestGC(t *testing.T) {
 	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if report, err := s.GC([]string{id(1), id(3)}); err != nil || report.Objects != 0 || len(report.Roots) != 0 {
+	if report, err := s.GC([]string{id(1), id(3)}, nil); err != nil || report.Objects != 0 || len(report.Roots) != 0 {
 		t.Errorf("second time: %+v, %v", report, err)
 	}
-	if report, err := s.GC(nil); err != nil || report.Objects != 3 || len(report.Roots) != 2 {
+	if report, err := s.GC(nil, nil); err != nil || report.Objects != 3 || len(report.Roots) != 2 {
 		t.Errorf("all: %+v, %v", report, err)
 	}
 }
@@ -287,7 +289,7 @@ func TestGCOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		report, err := s.GC([]string{id(1)})
+		report, err := s.GC([]string{id(1)}, nil)
 		if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 1 {
 			t.Errorf("report %+v, %v", report, err)
 		}
@@ -299,6 +301,83 @@ func TestGCOnAFullDisk(t *testing.T) {
 		if err := os.MkdirAll(s.path(stagingDir, "removed-"+id(2), "etc"), 0o700); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRootsDespiteADamagedOne: a root that cannot be read is reported, and hides no other.
+func TestRootsDespiteADamagedOne(t *testing.T) {
+	s := open(t)
+	damaged := stage(t, s, id(1), "a")
+	stage(t, s, id(2), "b")
+	if err := os.Truncate(filepath.Join(damaged.Dir, infoName), 10); err != nil {
+		t.Fatal(err)
+	}
+	if roots, err := s.Roots(); err == nil || !strings.Contains(err.Error(), id(1)) || len(roots) != 1 {
+		t.Errorf("%d roots, %v", len(roots), err)
+	}
+}
+
+// TestGCLeavesWhatIsMounted: a root that is in use stays with its objects, and the rest is collected.
+func TestGCLeavesWhatIsMounted(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	stage(t, s, id(2), "b")
+	stage(t, s, id(3), "c")
+	mounted := map[string]string{id(1): "/", id(2): "/srv/data"}
+	report, err := s.GC([]string{id(1)}, mounted)
+	if err != nil || !slices.Equal(report.Roots, []string{id(3)}) || report.Objects != 1 ||
+		len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], id(2)+", but it stays") ||
+		!strings.Contains(report.Warnings[0], "by a mount at /srv/data; unmount that") {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("objects %q", got)
+	}
+}
+
+// TestGCRemovesProtectedFiles: chattr(1) on a file in a root's /etc, or on the root's directory, keeps no root.
+func TestGCRemovesProtectedFiles(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	r := stage(t, s, id(2), "b")
+	file := filepath.Join(r.Dir, "etc", "resolv.conf")
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{file, r.Dir} {
+		if err := durable.SetFlags(p, durable.Protected, unix.STATX_ATTR_IMMUTABLE); err != nil {
+			t.Skipf("cannot protect a file here: %v", err)
+		}
+	}
+	t.Cleanup(func() { _ = durable.RemoveAll(s.dir) })
+	report, err := s.GC([]string{id(1)}, nil)
+	if err != nil || !slices.Equal(report.Roots, []string{id(2)}) || report.Objects != 1 {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestGCGoesOnAfterAFault: a root that cannot be removed stays with its objects, and keeps GC from nothing else.
+func TestGCGoesOnAfterAFault(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	stuck := stage(t, s, id(2), "b")
+	stage(t, s, id(3), "c")
+	if err := unix.Mount(t.TempDir(), stuck.Dir, "", unix.MS_BIND, ""); err != nil { // a mount point cannot be renamed
+		t.Skipf("cannot mount here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(stuck.Dir, unix.MNT_DETACH) })
+	report, err := s.GC([]string{id(1)}, nil)
+	if !errors.Is(err, unix.EBUSY) || !slices.Equal(report.Roots, []string{id(3)}) {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "b", "c"}) { // those of the stuck root cannot be read
+		t.Errorf("objects %q", got)
+	}
+	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
@@ -321,7 +400,7 @@ func TestGCRemovesNothingWhenAKeptRootIsDamaged(t *testing.T) {
 			if err := damage(r); err != nil {
 				t.Fatal(err)
 			}
-			if report, err := s.GC([]string{id(1)}); err == nil || report.Objects != 0 || len(report.Roots) != 0 {
+			if report, err := s.GC([]string{id(1)}, nil); err == nil || report.Objects != 0 || len(report.Roots) != 0 {
 				t.Errorf("got %+v, %v", report, err)
 			}
 			if got := objectsIn(t, s); !slices.Equal(got, []string{"a", "b"}) {

@@ -38,13 +38,22 @@ func (h *Host) Sh(ctx context.Context, script string) Result {
 
 // CopyIn copies a file, or a directory with its contents, to a path in the host. It keeps owners and modes.
 func (h *Host) CopyIn(ctx context.Context, from, to string) error {
-	if err := h.copyIn(ctx, from, to); err != nil {
+	err := Copy(ctx, from, to, func(ctx context.Context, stdin io.Reader, args ...string) error {
+		if r := h.RunInput(ctx, stdin, args...); r.Code != 0 {
+			return fmt.Errorf("cannot unpack: %s", r)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("cannot copy %s into host %s: %w", from, h.Name, err)
 	}
 	return nil
 }
 
-func (h *Host) copyIn(ctx context.Context, from, to string) error {
+// Copy copies a file, or a directory with its contents, to a path where run runs a command: through a pipe, because a
+// host does not see the caller's files. options are more options of the tar that unpacks.
+func Copy(ctx context.Context, from, to string, run func(ctx context.Context, stdin io.Reader, args ...string) error,
+	options ...string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
@@ -67,11 +76,10 @@ func (h *Host) copyIn(ctx context.Context, from, to string) error {
 	if err := pack.Start(); err != nil {
 		return err
 	}
-	const unpack = `mkdir -p "$1"
-exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$1"`
-	r := h.RunInput(ctx, pipe, "/bin/sh", "-ec", unpack, "copy", dir)
-	if r.Code != 0 {
-		return fmt.Errorf("cannot unpack: %s", r)
+	const unpack = `dir=$1; shift; mkdir -p "$dir"
+exec tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' --acls --directory="$dir" "$@"`
+	if err := run(ctx, pipe, append([]string{"/bin/sh", "-ec", unpack, "copy", dir}, options...)...); err != nil {
+		return err
 	}
 	if err := pack.Wait(); err != nil {
 		return fmt.Errorf("cannot pack: %w\n%s", err, stderr.Bytes())

@@ -44,12 +44,12 @@ const (
 // that will be mounted over: what is below them needs no mount point in the image.
 func (g Graft) Build(image, dir string, state []string) (err error) {
 	tmp := dir + ".new"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := durable.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", tmp, err)
 	}
 	defer func() {
 		if err != nil { // it may take the last free space
-			os.RemoveAll(tmp)
+			durable.RemoveAll(tmp)
 		}
 	}()
 	b := builder{image: image, dir: tmp}
@@ -71,7 +71,7 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			return err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := durable.RemoveAll(dir); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", dir, err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {

@@ -30,8 +30,16 @@ type Next struct {
 	CFS, Objects, Graft, Etc string
 	// Persist lists the state paths, which are carried over with everything mounted below them.
 	Persist []string
-	// Fstab lists the mount points in the fstab of the new root.
-	Fstab []string
+	// Present lists the state paths that lay on storage of their own when the switch was announced. They must do so when
+	// the root is armed.
+	Present []string
+	// Return is whether the root ran before and is not made anew. It does without a state path that it has no mount point
+	// for, and without one that cannot be kept.
+	Return bool
+	// Collected lists directories that gc removes things from. Nothing in them is carried over as state.
+	Collected []string
+	// Fstab lists the mount points in the fstab of the new root, and Automounts those that are mounted on first use.
+	Fstab, Automounts []string
 	// ImageOwned lists paths below a state path that come from the image because they describe it, such as the package
 	// database.
 	ImageOwned []string
@@ -162,14 +170,14 @@ func (n Next) joinImage() error {
 	if err != nil {
 		return err
 	}
-	if err := cloneTo(n.Etc, assembly+"/etc", false); err != nil {
+	if err := n.mountEtc(); err != nil {
 		return err
 	}
 	if err := n.mountTmp(); err != nil {
 		return err
 	}
 	for _, p := range n.byDepth() {
-		if err := n.carryState(p, image.Path()); err != nil {
+		if err := (finder{n}).carryState(p, image.Path()); err != nil {
 			return err
 		}
 	}
@@ -182,13 +190,41 @@ func (n Next) joinImage() error {
 	return n.carryModules()
 }
 
-// Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc.
-func (n Next) Mounts(image string) []string {
-	paths := []string{n.HostMount}
+// mountEtc mounts the root's /etc. That lies on /var, but the flags of a hardened /var are not for it: /etc has
+// scripts, such as those in cron.daily.
+func (n Next) mountEtc() error {
+	etc, err := mount.Clone(n.Etc, false)
+	if err != nil {
+		return err
+	}
+	defer etc.Close()
+	if err := etc.AllowAll(); err != nil {
+		return err
+	}
+	return etc.Attach(assembly + "/etc")
+}
+
+// Mounts returns the paths that [Arm] mounts in the root with this pristine image, apart from /etc and from what the
+// root mounts without us.
+func (n Next) Mounts(image string) ([]string, error) {
+	paths := n.hostMounts()
+	known := n.knownIn(image)
 	for _, p := range n.Persist {
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
-			paths = append(paths, p)
+		if left, err := n.leftToRoot(p, known); err != nil {
+			return nil, err
+		} else if left {
+			continue
 		}
+		if from, err := (finder{n}).originOf(p); err != nil || from.dir == "" {
+			continue
+		}
+		paths = append(paths, p)
+		below, err := mountsBelow(p)
+		if err != nil {
+			return nil, err
+		}
+		carry, _ := sortMounts(below, p, p, known)
+		paths = append(paths, slices.DeleteFunc(carry, known.names)...)
 	}
 	for _, p := range n.ImageOwned {
 		if rootfs.Dir(image).HasDir(p) {
@@ -201,7 +237,7 @@ func (n Next) Mounts(image string) []string {
 	if n.needsModules(image) {
 		paths = append(paths, n.modules())
 	}
-	return paths
+	return paths, nil
 }
 
 // byDepth returns the state paths in an order in which /var comes before /var/log.
@@ -211,34 +247,8 @@ func (n Next) byDepth() []string {
 	return paths
 }
 
-// carryState mounts the host's p, with everything mounted below it, at the same path of the new root. First it seeds
-// what the image has there.
-func (n Next) carryState(p, image string) error {
-	if st, err := os.Stat(p); err != nil || !st.IsDir() {
-		return nil // the host has no such state
-	}
-	if mounted, err := mount.IsMountPoint(p); err != nil || !mounted && slices.Contains(n.Fstab, p) {
-		return err // a network file system, unmounted by now: the new root mounts it from fstab
-	}
-	if err := n.seedState(p, image); err != nil {
-		return err
-	}
-	at, err := placeInRoot(p)
-	if err != nil {
-		return err
-	}
-	// If the image links /home into /var, the mount came with /var.
-	if same, err := sameDirectory(p, at); err != nil || same {
-		return err
-	}
-	if err := cloneTo(p, at, true); err != nil {
-		return err
-	}
-	return dropGrafted(at)
-}
-
-// seedState seeds the host's p with what the image has there.
-func (n Next) seedState(p, image string) error {
+// seedState seeds the host's p, which is at the directory to, with what the image has there.
+func (n Next) seedState(p, to, image string) error {
 	if n.Seeded {
 		return nil
 	}
@@ -253,7 +263,7 @@ func (n Next) seedState(p, image string) error {
 			skip = append(skip, rel)
 		}
 	}
-	_, err = Seed(pathOf(from)+"/.", p, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
+	_, err = Seed(pathOf(from)+"/.", to, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
 	return err
 }
 
@@ -285,23 +295,6 @@ func placeInRoot(p string) (string, error) {
 		return "", fmt.Errorf("cannot make the mount point %s: %w", p, err)
 	}
 	return at, nil
-}
-
-// dropGrafted unmounts what the running image root has mounted in the state at this path: the next root mounts its own,
-// and mounts of former roots would pile up.
-func dropGrafted(at string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
-	if err != nil {
-		return fmt.Errorf("cannot read the mounts: %w", err)
-	}
-	for _, m := range slices.Backward(mounts) {
-		if strings.HasPrefix(m.Source, switcher.SourcePrefix) {
-			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("cannot unmount %s: %w", m.Mountpoint, err)
-			}
-		}
-	}
-	return nil
 }
 
 // ownedPaths are the paths below the state that come from the image.
@@ -354,7 +347,8 @@ func (all ownedPaths) close() {
 	}
 }
 
-// carryHost keeps the host root mounted, so that the host can roll back to it.
+// carryHost keeps the host root mounted, with its /usr if that has a file system of its own, so that the host can roll
+// back to it.
 func (n Next) carryHost() error {
 	running, err := facts.MountedRoot()
 	if err != nil {
@@ -363,19 +357,40 @@ func (n Next) carryHost() error {
 	if running != switcher.HostRoot {
 		return nil // the mount is below a state path and came with it
 	}
-	host, err := mount.Clone("/", false)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	if err := host.SetReadOnly(true); err != nil { // nobody may change it while an image runs
-		return err
-	}
 	at, err := placeInRoot(n.HostMount)
 	if err != nil {
 		return err
 	}
-	return host.Attach(at)
+	if err := cloneHost("/", at, true); err != nil { // nobody may change it while an image runs
+		return err
+	}
+	if separate, err := mount.IsMountPoint("/usr"); err != nil || !separate {
+		return err
+	}
+	return cloneHost("/usr", at+"/usr", true)
+}
+
+// hostMounts returns where the host root is mounted, and where its /usr is if that has a file system of its own.
+func (n Next) hostMounts() []string {
+	for _, usr := range []string{n.HostMount + "/usr", "/usr"} { // in an image root, and on the host root
+		if separate, err := mount.IsMountPoint(usr); err == nil && separate {
+			return []string{n.HostMount, n.HostMount + "/usr"}
+		}
+	}
+	return []string{n.HostMount}
+}
+
+// cloneHost mounts a clone of a file system of the host root, without those mounted below it, at another directory.
+func cloneHost(from, at string, ro bool) error {
+	tree, err := mount.Clone(from, false)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if err := tree.SetReadOnly(ro); err != nil {
+		return err
+	}
+	return tree.Attach(at)
 }
 
 // carryModules mounts the running kernel's modules, unless the image certainly has the modules of this build.
@@ -422,35 +437,61 @@ func (n Next) needsTmp() bool {
 	return !slices.Contains(n.Persist, "/tmp") && !slices.Contains(n.Fstab, "/tmp")
 }
 
-// joinHost mounts the host root at assembly, with the state paths that are separate mounts there.
+// joinHost mounts the host root at assembly, with the state paths that are separate mounts there, and with its /usr if
+// that is one: systemd does not mount that itself.
 func (n Next) joinHost() error {
-	root, err := mount.Clone(n.HostMount, false)
-	if err != nil {
+	if err := cloneHost(n.HostMount, assembly, false); err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := root.SetReadOnly(false); err != nil {
+	if separate, err := mount.IsMountPoint(n.HostMount + "/usr"); err != nil {
 		return err
+	} else if separate {
+		if err := cloneHost(n.HostMount+"/usr", assembly+"/usr", false); err != nil {
+			return err
+		}
 	}
-	if err := root.Attach(assembly); err != nil {
-		return err
-	}
+	n.Return = true // the host root has its own directories, and lacks those of the configuration that it never had
+	known := n.known(unitDirsIn(assembly)...)
 	for _, p := range n.byDepth() {
-		at := filepath.Join(assembly, p)
-		if same, err := sameDirectory(p, at); err != nil || same {
+		if known.mountsOnUse(p) {
+			continue // the host root mounts it itself
+		}
+		from, err := finder{n}.originOf(p)
+		if err != nil {
+			return err
+		}
+		if from.dir == "" || from.onHost || !isCarriedHere(p) {
+			continue
+		}
+		at, err := securejoin.SecureJoin(assembly, p)
+		if err != nil {
+			return fmt.Errorf("cannot resolve %s in the host root: %w", p, err)
+		}
+		if same, err := sameDirectory(from.dir, at); err != nil || same {
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if err := cloneTo(p, at, true); err != nil {
+		if err := (finder{n}).mountState(p, from, at); err != nil {
 			return err
 		}
-		if err := errors.Join(dropGrafted(at), mount.Detach(filepath.Join(assembly, n.HostMount))); err != nil {
+		if err := mount.Detach(filepath.Join(assembly, n.HostMount)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isCarriedHere reports whether the running image root has the state path p from the host root: whether something is
+// mounted there. A network file system is unmounted by now, and an automount has nothing to carry.
+func isCarriedHere(p string) bool {
+	real, err := filepath.EvalSymlinks(p)
+	if err != nil {
+		return false
+	}
+	mounts, err := mountinfo.GetMounts(facts.MountedAt(real))
+	return err == nil && len(mounts) > 0 && mounts[len(mounts)-1].FSType != "autofs"
 }
 
 // sameDirectory reports whether both paths are the same directory, or one of them does not exist: there is nothing to

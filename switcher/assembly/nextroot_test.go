@@ -37,7 +37,7 @@ func inOwnNamespace(t *testing.T, do func()) {
 				return
 			}
 		}
-		if n := mountsBelow(t, "/run"); n != 1 {
+		if n := countBelow(t, "/run"); n != 1 {
 			t.Errorf("%d mounts below /run before anything was armed", n)
 			return
 		}
@@ -131,20 +131,20 @@ func TestArm(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(switcher.NextRoot, "tmp/x"), nil, 0o600); err != nil {
 			t.Errorf("/tmp cannot be written: %v", err)
 		}
-		if n := mountsBelow(t, "/run"); n > 8 {
+		if n := countBelow(t, "/run"); n > 8 {
 			t.Errorf("%d mounts below /run after arming three times", n)
 		}
 		if err := Disarm(); err != nil {
 			t.Error(err)
 		}
-		if id, err := Armed(); err != nil || id != "" || mountsBelow(t, "/run") != 1 {
-			t.Errorf("after Disarm: %q, %v, %d mounts", id, err, mountsBelow(t, "/run"))
+		if id, err := Armed(); err != nil || id != "" || countBelow(t, "/run") != 1 {
+			t.Errorf("after Disarm: %q, %v, %d mounts", id, err, countBelow(t, "/run"))
 		}
 	})
 }
 
-// mountsBelow counts the mounts at dir and below.
-func mountsBelow(t *testing.T, dir string) int {
+// countBelow counts the mounts at dir and below.
+func countBelow(t *testing.T, dir string) int {
 	t.Helper()
 	text, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -182,8 +182,8 @@ func TestArmFailureLeavesNothing(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("Arm: %v, want %q", err, c.want)
 				}
-				if mountsBelow(t, "/run") != 1 || rootfs.Exists(switcher.NextRoot) {
-					t.Errorf("left mounted: %d below /run, %s there: %v", mountsBelow(t, "/run"),
+				if countBelow(t, "/run") != 1 || rootfs.Exists(switcher.NextRoot) {
+					t.Errorf("left mounted: %d below /run, %s there: %v", countBelow(t, "/run"),
 						switcher.NextRoot, rootfs.Exists(switcher.NextRoot))
 				}
 			})

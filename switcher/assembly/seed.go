@@ -72,7 +72,7 @@ func Seed(image, host string, owners Owners, skip []string) ([]string, error) {
 	}
 	if err != nil {
 		for _, c := range copies {
-			err = errors.Join(err, os.RemoveAll(c[0]))
+			err = errors.Join(err, durable.RemoveAll(c[0]))
 		}
 		return seeded, fmt.Errorf("cannot seed %s: %w", host, err)
 	}
@@ -102,7 +102,7 @@ func removeHalfCopies(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), halfCopy) {
-			os.RemoveAll(filepath.Join(dir, e.Name()))
+			durable.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}
 }

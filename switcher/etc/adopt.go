@@ -6,29 +6,133 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
-// DefaultAdopt lists what the first image root takes over from the host root: its identity, its network, who may log
-// in, and what it needs to mount its disks and to fetch its next image. The configuration of services comes from the
-// image. User databases are always merged by entry and need no line here.
+// DefaultAdopt lists what the first image root takes over from the host root: its identity, its network, who may log in
+// and from where, and what it needs to mount its disks and to fetch its next image. The configuration of services comes
+// from the image. User databases are always merged by entry and need no line here.
 var DefaultAdopt = []string{
-	// Identity.
-	"machine-id", "hostid", "hostname", "hosts",
-	"ssh/ssh_host_*", "ssh/sshd_config.d/*",
-	"iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn",
+	// Identity. Without the configuration of cloud-init, the image's could take the host for a new instance.
+	"machine-id", "hostid", "hostname", "hosts", "cloud",
 	// Network.
-	"network", "netplan", "systemd/network", "NetworkManager/system-connections",
-	"wpa_supplicant", "resolv.conf",
+	"network", "netplan", "systemd/network", "systemd/networkd.conf*", "systemd/resolved.conf*",
+	"NetworkManager/system-connections", "NetworkManager/NetworkManager.conf", "NetworkManager/conf.d",
+	"sysconfig/network", "sysconfig/network-scripts", "dhcpcd.conf", "wpa_supplicant", "wireguard", "resolv.conf",
+	// Which network managers and packet filters start, and how people are looked up.
+	"systemd/system/*.wants/systemd-networkd*", "systemd/system/dbus-org.freedesktop.network1.service",
+	"systemd/system/*.wants/NetworkManager*", "systemd/system/*.wants/networking.service",
+	"systemd/system/*.wants/nftables.service", "systemd/system/*.wants/ufw.service",
+	"systemd/system/*.wants/firewalld.service", "systemd/system/*.wants/netfilter-persistent.service",
+	"systemd/system/*.wants/iptables.service", "systemd/system/*.wants/ip6tables.service",
+	"systemd/system/*.wants/wg-quick@*", "systemd/system/*.wants/sssd*", "systemd/system/*.wants/nslcd.service",
 	// Locale, time zone, keyboard, hardware clock.
 	"localtime", "timezone", "adjtime", "locale.conf", "locale.gen", "default/locale",
 	"vconsole.conf", "default/keyboard",
+	// Who may log in, how, and from where. Files that sshd_config names are adopted with it.
+	"ssh/ssh_host_*", "ssh/sshd_config", "ssh/sshd_config.d", "pam.d", "security", "authselect", "nsswitch.conf",
+	"login.defs",
+	"sssd", "krb5.conf", "krb5.conf.d", "krb5.keytab", "ldap", "nslcd.conf", "hosts.allow", "hosts.deny",
+	"nftables.conf", "nftables", "ufw", "default/ufw", "firewalld", "iptables",
+	"sysconfig/iptables", "sysconfig/ip6tables", "sysconfig/nftables.conf",
 	// People's rights.
-	"sudoers.d",
+	"sudoers", "sudoers.d", "doas.conf", "polkit-1", "cron.allow", "cron.deny", "at.allow", "at.deny",
+	// Keys that certificates were issued for.
+	"ssl/private", "pki/tls/private",
 	// Disks: without these the lines of fstab find nothing to mount.
-	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm",
+	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm", "mdadm.conf", "lvm/devices", "lvm/lvm.conf", "lvm/lvmlocal.conf",
+	"multipath.conf", "multipath", "iscsi", "nvme",
+	"systemd/system/*.mount", "systemd/system/*.mount.d", "systemd/system/*.wants/*.mount",
+	"systemd/system/*.requires/*.mount",
+	"systemd/system/*.automount", "systemd/system/*.automount.d", "systemd/system/*.wants/*.automount",
+	"systemd/system/*.requires/*.automount",
+	"systemd/system/*.swap", "systemd/system/*.swap.d", "systemd/system/*.wants/*.swap",
+	"systemd/system/*.requires/*.swap",
 	// The agent, and the credentials and certificates that it fetches with.
 	"updatectl", "containers/auth.json", "containers/certs.d", "docker/certs.d",
 	"systemd/system/updatectl*", "systemd/system/*.wants/updatectl*",
+}
+
+// neverAdopted is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
+// which snapd makes for itself.
+var neverAdopted = adoptList{
+	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
+	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",
+	"systemd/system/*.requires/-.mount", "systemd/system/*.requires/usr.mount", "systemd/system/*.requires/etc.mount",
+	"systemd/system/snap-*.mount", "systemd/system/*.wants/snap-*.mount",
+}
+
+// whole are groups of paths in which files of two systems do not mix: an image's 10-dhcp.network would beat the host's
+// 50-static.network, its sshd_config.d could allow passwords again. If the host has a file in one of a group's paths,
+// the image's files in all of them do not come.
+var whole = []struct {
+	paths adoptList
+	local func(host snapshot, name string) bool // whether a file of the host counts; nil for every file
+}{
+	{networkDirs, configuresNetwork},
+	{adoptList{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},
+	{adoptList{"nftables.conf", "nftables", "ufw", "firewalld", "iptables", "sysconfig/iptables", "sysconfig/ip6tables",
+		"sysconfig/nftables.conf"}, nil},
+}
+
+// networkDirs are where network managers look for what they configure.
+var networkDirs = adoptList{
+	"systemd/network", "netplan", "NetworkManager/system-connections", interfaces, "network/interfaces.d",
+	"sysconfig/network-scripts",
+}
+
+// leaveOutNetwork removes the files from a new image that configure a network, if they were not in the old one and the
+// host has a configuration of its own. They would mix with it, and could win.
+func leaveOutNetwork(o, c, x listing, rep *Report) {
+	local := false
+	for name, e := range c {
+		local = local || e.kind != kindDir && networkDirs.has(name) && !same(e, o[name], true, has(o, name))
+	}
+	for name, e := range x {
+		if local && e.kind != kindDir && networkDirs.has(name) && !has(o, name) && !has(c, name) {
+			delete(x, name)
+			rep.conflict(name, "added by the image; left out, the network of this host is configured here")
+		}
+	}
+}
+
+// notFromImage returns the paths that only the image has and that must not come, because the host brings its own.
+func notFromImage(cur, next snapshot, adopt adoptList) map[string]bool {
+	out := map[string]bool{}
+	for _, group := range whole {
+		local := false
+		for name, e := range cur.tree {
+			counts := group.local == nil || group.local(cur, name)
+			local = local || e.kind != kindDir && group.paths.has(name) && adopt.has(name) && counts
+		}
+		for name := range next.tree {
+			if local && group.paths.has(name) && !has(cur.tree, name) {
+				out[name] = true
+			}
+		}
+	}
+	return out
+}
+
+// interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
+const interfaces = "network/interfaces"
+
+// configuresNetwork reports whether a file in a directory of a network manager configures more than the loopback
+// interface.
+func configuresNetwork(host snapshot, name string) bool {
+	return name != interfaces || configuresInterface(host.text[name])
+}
+
+// configuresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
+// count by themselves.
+func configuresInterface(text []byte) bool {
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "iface" && fields[1] != "lo" {
+			return true
+		}
+	}
+	return false
 }
 
 // ErrPattern is returned for an entry of [Inputs.Adopt] that is not a path or glob below /etc: a mistake in the
@@ -67,78 +171,14 @@ func (l adoptList) has(name string) bool {
 // hostBase returns an invented old image for a host root, which makes adopting the same three-way merge: what is left
 // behind counts as the old image's (unchanged, so the new image replaces it), what is adopted counts as local.
 func hostBase(cur, next snapshot, adopt adoptList) snapshot {
-	base := snapshot{tree: listing{}, tables: hostTables(cur.tables, next.tables, next.shells)}
+	base := snapshot{tree: listing{}, tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
 	for name, e := range cur.tree {
-		if !adopt.has(name) {
+		if !adopt.has(name) || neverAdopted.has(name) {
 			base.tree[name] = e
 		}
 	}
+	for name := range notFromImage(cur, next, adopt) {
+		base.tree[name] = next.tree[name] // counts as removed on the host
+	}
 	return base
-}
-
-// The range of people's ids, as in login.defs(5) and systemd.
-const (
-	firstHuman = 1000
-	lastHuman  = 59999
-)
-
-func isHuman(id uint32) bool { return id >= firstHuman && id <= lastHuman }
-
-// hostTables returns the user databases for hostBase: the host's entries without its people, their group memberships,
-// and root's login data.
-func hostTables(cur, next tables, shells []string) tables {
-	people := map[string]bool{}
-	for _, n := range cur["passwd"].numbers() {
-		if isHuman(n.id) {
-			people[n.name] = true
-		}
-	}
-	peopleGroups := map[string]bool{}
-	for _, n := range cur["group"].numbers() {
-		if isHuman(n.id) {
-			peopleGroups[n.name] = true
-		}
-	}
-	base := tables{}
-	for file, t := range cur {
-		local := people
-		if formats[file].groups {
-			local = peopleGroups
-		}
-		base[file] = t.filter(func(r row) bool {
-			return r.fields != nil && !local[r.name()] && !humanNumber(r.name())
-		}).without(formats[file], people)
-	}
-	base.forget("passwd", next, 1, func(c string) bool { return c != "x" && passwordSet(c) })
-	base.forget("shadow", next, 1, passwordSet)
-	base.forget("passwd", next, 6, func(c string) bool { return slices.Contains(shells, c) })
-	return base
-}
-
-// humanNumber reports whether a name is the number of a person, which subuid(5) allows in place of a name.
-func humanNumber(name string) bool {
-	id, ok := parseID(name)
-	return ok && isHuman(id)
-}
-
-// passwordSet reports whether somebody set a password: also an empty one, or one that was locked later. A new system
-// has none.
-func passwordSet(hash string) bool {
-	return hash == "" || strings.Trim(hash, "!*") != ""
-}
-
-// forget makes a field of root count as a local change if set reports true for it: the invented base gets the image's
-// value.
-func (b tables) forget(file string, next tables, field int, set func(string) bool) {
-	t := b[file]
-	r, ok := t.get("root")
-	if !ok || !set(r.fields[field]) {
-		return
-	}
-	fields := slices.Clone(r.fields)
-	fields[field] = "\x00unset" // no real field holds this
-	if x, ok := next[file].get("root"); ok {
-		fields[field] = x.fields[field]
-	}
-	t.put("root", fields)
 }

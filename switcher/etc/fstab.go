@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // maxFstab bounds the size of an fstab in bytes.
@@ -34,14 +36,43 @@ func FilterFstab(fstab []byte) []byte {
 }
 
 // FstabMountPoints returns the mount points in an fstab, sorted: without those that the image provides, and without
-// those below the kernel's own trees, where a root needs no directories. It reads at most the first MiB.
-func FstabMountPoints(r io.Reader) []string {
+// those below the kernel's own trees, where a root needs no directories. It also returns those of them that systemd
+// mounts on first use. It reads at most the first MiB.
+func FstabMountPoints(r io.Reader) (points, automounts []string) {
 	fstab, _ := io.ReadAll(io.LimitReader(r, maxFstab)) // what was read before an error still counts
-	var points []string
 	for line := range bytes.Lines(fstab) {
 		point, ok := mountPoint(string(line))
-		if _, image := imageMounts[point]; ok && !image && !underKernelTree(point) {
-			points = append(points, point)
+		if _, image := imageMounts[point]; !ok || image || underKernelTree(point) {
+			continue
+		}
+		points = append(points, point)
+		if l, ok := parseFstabLine(string(line)); ok && l.isAutomount() {
+			automounts = append(automounts, point)
+		}
+	}
+	slices.Sort(points)
+	slices.Sort(automounts)
+	return slices.Compact(points), slices.Compact(automounts)
+}
+
+// UnitMountPoints returns the mount points of the mount and automount units that lie in an /etc, like
+// [FstabMountPoints].
+func UnitMountPoints(dir string) []string {
+	units := rootfs.Dir(dir)
+	var points []string
+	for _, name := range units.Names("systemd/system") {
+		if ext := path.Ext(name); ext != ".mount" && ext != ".automount" ||
+			neverAdopted.has(path.Join("systemd/system", name)) {
+			continue
+		}
+		text, _ := units.ReadFile(path.Join("systemd/system", name), maxConfig)
+		for line := range bytes.Lines(text) {
+			key, value, _ := strings.Cut(string(line), "=")
+			point := path.Clean(strings.TrimSpace(value))
+			if _, image := imageMounts[point]; strings.TrimSpace(key) == "Where" && path.IsAbs(point) && !image &&
+				!underKernelTree(point) && !strings.Contains(point, "%") {
+				points = append(points, point)
+			}
 		}
 	}
 	slices.Sort(points)

@@ -44,14 +44,43 @@ UUID=4 none swap
 /dev/e /srv/x xfs
 /dev/f /usr/local
 tmpfs relative tmpfs
-/dev/g /runner ext4`
-	want := []string{"/media/a b", "/runner", "/srv/x", "/usr/local"}
-	if got := FstabMountPoints(strings.NewReader(in)); !slices.Equal(got, want) {
+/dev/g /runner ext4
+/dev/h /lazy ext4 ro,x-systemd.automount,nofail 0 2
+/dev/i /not-lazy ext4 x-systemd.automounted`
+	want := []string{"/lazy", "/media/a b", "/not-lazy", "/runner", "/srv/x", "/usr/local"}
+	got, automounts := FstabMountPoints(strings.NewReader(in))
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if want := []string{"/lazy"}; !slices.Equal(automounts, want) {
+		t.Errorf("on first use %q, want %q", automounts, want)
+	}
 	big := strings.Repeat("#\n", maxFstab) + "/dev/b /late ext4\n"
-	if got := FstabMountPoints(strings.NewReader(big)); len(got) != 0 {
+	if got, _ := FstabMountPoints(strings.NewReader(big)); len(got) != 0 {
 		t.Errorf("read past the limit: %q", got)
+	}
+}
+
+func TestUnitMountPoints(t *testing.T) {
+	dir := tree{
+		"systemd/system/srv-data.mount":     "[Unit]\n[Mount]\nWhat=/dev/sdb1\nWhere = /srv/data/\n",
+		"systemd/system/data.automount":     "[Automount]\nWhere=/data\n",
+		"systemd/system/data.mount":         "[Mount]\nWhere=/data\n",
+		"systemd/system/-.mount":            "[Mount]\nWhere=/\n",
+		"systemd/system/snap-core-1.mount":  "[Mount]\nWhere=/snap/core/1\n",
+		"systemd/system/usr.mount":          "[Mount]\nWhere=/usr\n",
+		"systemd/system/run-x.mount":        "[Mount]\nWhere=/run/x\n",
+		"systemd/system/odd.mount":          "Where=relative\nWhere=\nWhere=/a%i\n",
+		"systemd/system/gone.mount":         "-> /dev/null",
+		"systemd/system/other.service":      "Where=/other\n",
+		"systemd/system/outside.mount":      "-> ../../../../../../etc/hostname",
+		"systemd/system/wants/wanted.mount": "Where=/wanted\n",
+	}.onDisk(t, t.TempDir()+"/etc")
+	if got, want := UnitMountPoints(dir), []string{"/data", "/srv/data"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := UnitMountPoints(t.TempDir()); len(got) > 0 {
+		t.Errorf("an empty /etc has %q", got)
 	}
 }
 
@@ -77,7 +106,8 @@ func FuzzFstab(f *testing.F) {
 				t.Fatalf("still mounts over the image: %q", line)
 			}
 		}
-		for _, p := range FstabMountPoints(bytes.NewReader(in)) {
+		points, _ := FstabMountPoints(bytes.NewReader(in))
+		for _, p := range points {
 			if !strings.HasPrefix(p, "/") || p == "/" || strings.Contains(p, "/../") {
 				t.Fatalf("mount point %q", p)
 			}

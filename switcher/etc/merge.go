@@ -11,8 +11,8 @@
 //   - passwd, group, shadow, gshadow, subuid and subgid are merged by entry and field. The host's numbers win, because
 //     the files under /var have them: a name keeps its number, a new name gets one that no other name ever had here
 //     ([Inputs.Ledger]), and the image's files in /etc get the host's numbers. Lines that cannot be parsed are kept
-//     verbatim.
-//   - fstab never mounts over the image ([FilterFstab]).
+//     verbatim. Package accounts decides this.
+//   - fstab never mounts over the image ([FilterFstab]), and needs no file on the host root ([HostSources]).
 //   - machine-id, SSH host keys and the like always stay the host's, even if the image brings some.
 //   - os-release, ld.so.cache and .updated describe the image and always come from it.
 //
@@ -28,9 +28,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Inputs are the directories that a merge reads, which may be given as /proc/self/fd/N, and its settings.
@@ -39,9 +41,16 @@ type Inputs struct {
 	Current string // running /etc
 	Next    string // pristine /etc of the new image
 
+	// Host is the tree of the host that Current is the /etc of. On a host without an old image, it says who uses the host:
+	// who stays is decided by that, too. With "", only Current and its user databases say it.
+	Host string
+
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
 	// everything below it. nil means DefaultAdopt.
 	Adopt []string
+
+	// Sources says where the next root finds what the fstab of the host takes from the host root.
+	Sources HostSources
 
 	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
 	// must outlive every root. With "", only the numbers in Current and Old are known.
@@ -125,13 +134,27 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cur.access.People, err = readPeople(in.Current); err != nil {
+		return nil, err
+	}
+	cur.noteAutomounts(in.Sources.Kept)
+	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
+		cur.replaceFstab(in.Sources.Move)
+		if in.Host != "" {
+			cur.readAccess(in.Host)
+			if adopt.has("ssh/sshd_config") {
+				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
+			}
+		}
 		return resolve(nil, cur, next, adopt, numbers)
 	}
 	old, err := readSnapshot(in.Old)
 	if err != nil {
 		return nil, err
 	}
+	old.replaceFstab(in.Sources.DropSwapFiles)
+	cur.replaceFstab(in.Sources.DropSwapFiles)
 	return resolve(&old, cur, next, nil, numbers)
 }
 
@@ -154,63 +177,61 @@ type resultPath struct {
 // outcome is the whole decision.
 type outcome struct {
 	paths  map[string]resultPath
-	ledger ledger
+	ledger accounts.Ledger
 	report Report
-}
-
-// hostView is one side with every owner in this host's numbers.
-type hostView struct {
-	tree   listing
-	tables tables
 }
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
 // lists what counts as a local change.
-func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers ledger) (*outcome, error) {
-	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.clone()}
+func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger) (*outcome, error) {
+	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.Clone()}
 	rep := &out.report
 	adopting := old == nil
 	base := baseOf(old, &cur, &next, adopt, rep)
 	// Numbers first: everything after compares the host's.
-	o, c, x, err := renumberSides(base, cur, next, numbers, rep)
+	var remarks accounts.Remarks
+	users, err := accounts.Sides{
+		Old: base.tables, Current: cur.tables, Next: next.tables, Adopting: adopting, People: cur.access.People,
+	}.Renumber(numbers, &remarks)
 	if err != nil {
 		return nil, err
 	}
+	o, c, x := base.tree.mapOwners(users.OldIDs), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs)
 	for _, m := range cur.mounts {
 		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range o.tree {
+		for name, e := range o {
 			if isUnder(name, m) {
-				c.tree[name] = e
+				c[name] = e
 			}
 		}
 	}
 
-	sides := decide(o.tree, c.tree, x.tree, adopting, rep)
-	used := owners{}
 	if !adopting {
-		used = keptOwners(sides, o.tree, c.tree)
+		leaveOutNetwork(o, c, x, rep)
 	}
-	merged := mergeTables(o.tables, c.tables, x.tables, used, adopting, rep)
+	sides := decide(o, c, x, adopting, rep)
+	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 
 	for name, s := range sides {
 		switch s {
 		case current:
-			out.paths[name] = resultPath{side: s, entry: c.tree[name]}
+			out.paths[name] = resultPath{side: s, entry: c[name]}
 		case image:
-			out.paths[name] = resultPath{side: s, entry: x.tree[name]}
+			out.paths[name] = resultPath{side: s, entry: x[name]}
 		}
 	}
-	for _, file := range databases {
-		out.placeTable(file, merged[file], cur, next, c.tree, x.tree, adopting)
+	for _, file := range accounts.Files {
+		out.placeTable(file, merged[file], cur, next, c, x, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
-	summarize(rep, out.paths, o.tree, c.tree, x.tree, adopting)
-	noteShells(rep, merged["passwd"], next.tables["passwd"], next.shells)
+	summarize(rep, out.paths, o, c, x, adopting)
+	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
+	rep.add(remarks)
 	for _, s := range []snapshot{cur, next} {
 		rep.Notes = append(rep.Notes, s.notes...)
 	}
-	out.ledger.record(cur.tables)
-	out.ledger.record(merged)
+	out.ledger.Record(cur.tables)
+	out.ledger.Record(merged)
 	rep.finish()
 	return out, nil
 }
@@ -227,29 +248,11 @@ func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
 	return base
 }
 
-// renumberSides returns the three sides in this host's numbers. The error is an ErrNoFreeID.
-func renumberSides(old, cur, next snapshot, numbers ledger, rep *Report) (o, c, x hostView, err error) {
-	groups, err := spaceOf("group", "group", old.tables, cur.tables, next.tables, numbers.Groups).assign(nil, rep)
-	if err != nil {
-		return o, c, x, err
-	}
-	users, err := spaceOf("user", "passwd", old.tables, cur.tables, next.tables, numbers.Users).assign(groups, rep)
-	if err != nil {
-		return o, c, x, err
-	}
-	view := func(s snapshot) hostView {
-		uids, gids := users.translate(s.tables["passwd"]), groups.translate(s.tables["group"])
-		return hostView{s.tree.mapOwners(uids, gids), renumber(s.tables, users, groups)}
-	}
-	c = hostView{maps.Clone(cur.tree), renumber(cur.tables, users, groups)} // its owners are the host's already
-	return view(old), c, view(next), nil
-}
-
 // prepare makes the sides comparable where content is merged: of a user database, the tree compares only the metadata;
 // of fstab, what is left after filtering. A database that is not an ordinary file on every side, but for example a link
 // into /usr, is taken as a whole.
 func prepare(sides []*snapshot, rep *Report) {
-	for _, file := range databases {
+	for _, file := range accounts.Files {
 		odd := slices.ContainsFunc(sides, func(s *snapshot) bool {
 			e, ok := s.tree[file]
 			return ok && e.kind != kindFile
@@ -293,19 +296,20 @@ var ofImage = adoptList{"os-release", "ld.so.cache", ".updated"}
 var backups = adoptList{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}
 
 // keptOwners returns the numbers that own the local files that are kept.
-func keptOwners(sides map[string]side, old, cur listing) owners {
-	used := owners{map[uint32]bool{}, map[uint32]bool{}}
+func keptOwners(sides map[string]side, old, cur listing) accounts.Owners {
+	used := accounts.Owners{UIDs: map[uint32]bool{}, GIDs: map[uint32]bool{}}
 	for name, s := range sides {
 		if s == current && !same(cur[name], old[name], true, has(old, name)) {
-			used.uids[cur[name].uid] = true
-			used.gids[cur[name].gid] = true
+			used.UIDs[cur[name].uid] = true
+			used.GIDs[cur[name].gid] = true
 		}
 	}
 	return used
 }
 
 // placeTable puts a merged user database into the result.
-func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTree, nextTree listing, adopting bool) {
+func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapshot, curTree, nextTree listing,
+	adopting bool) {
 	if cur.tables[file] == nil && next.tables[file] == nil {
 		return
 	}
@@ -323,11 +327,11 @@ func (out *outcome) placeTable(file string, t *table, cur, next snapshot, curTre
 			p.entry = entry{kind: kindFile, mode: 0o600}
 		}
 	}
-	p.content = t.bytes()
+	p.content = t.Bytes()
 	switch {
-	case next.tables[file] != nil && bytes.Equal(p.content, next.tables[file].bytes()):
+	case next.tables[file] != nil && bytes.Equal(p.content, next.tables[file].Bytes()):
 		p.content, p.entry.mtime = next.text[file], nextTree[file].mtime
-	case cur.tables[file] != nil && bytes.Equal(p.content, cur.tables[file].bytes()):
+	case cur.tables[file] != nil && bytes.Equal(p.content, cur.tables[file].Bytes()):
 		p.content, p.entry.mtime = cur.text[file], curTree[file].mtime
 	case nextTree[file].mtime.After(curTree[file].mtime):
 		p.entry.mtime = nextTree[file].mtime
@@ -363,24 +367,6 @@ func (out *outcome) placeFstab(cur, next snapshot, join bool) {
 	out.paths["fstab"] = p
 }
 
-// noteShells reports the people whose login shell is not in the image.
-func noteShells(rep *Report, merged, fromImage *table, shells []string) {
-	if len(shells) == 0 {
-		return
-	}
-	for _, n := range merged.numbers() {
-		r, _ := merged.get(n.name)
-		shell := r.fields[6]
-		if x, ok := fromImage.get(n.name); ok && x.fields[6] == shell {
-			continue
-		}
-		noLogin := path.Base(shell) == "nologin" || path.Base(shell) == "false"
-		if (n.name == "root" || isHuman(n.id)) && shell != "" && !noLogin && !slices.Contains(shells, shell) {
-			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.name))
-		}
-	}
-}
-
 // summarize lists what was decided. A directory that is added or removed as a whole stands for everything below it.
 func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing, adopting bool) {
 	whole := map[*[]string]string{}
@@ -395,7 +381,7 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 		*to = append(*to, name)
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(everyPath(old, cur, next)), byPath) {
-		if name == "." || slices.Contains(databases, name) {
+		if name == "." || slices.Contains(accounts.Files, name) {
 			continue
 		}
 		_, inO := old[name]

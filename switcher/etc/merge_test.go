@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // tree is one side in short form: "a/b": "content", "d/": "", "l": "-> target". A mode other than the usual one is
@@ -18,7 +20,8 @@ type tree map[string]string
 
 // side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
-	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: accounts.Tables{}, text: map[string][]byte{}}
+	s.access.People = accounts.ParseLoginDefs(nil)
 	for name, value := range t {
 		for p := path.Dir(name); p != "."; p = path.Dir(p) {
 			if _, ok := t[p+"/"]; !ok && strings.TrimSuffix(name, "/") != p {
@@ -39,9 +42,9 @@ func (t tree) side() snapshot {
 			e.kind, e.target = kindLink, target
 		default:
 			e.kind, e.sum = kindFile, sumOf([]byte(value))
-			if f, ok := formats[name]; ok {
-				s.text[name], s.tables[name] = []byte(value), parseTable(f, []byte(value))
-			} else if name == "fstab" {
+			if slices.Contains(accounts.Files, name) {
+				s.text[name], s.tables[name] = []byte(value), accounts.Parse(name, []byte(value))
+			} else if name == "fstab" || name == interfaces {
 				s.text[name] = []byte(value)
 			} else if name == "shells" {
 				s.shells = strings.Fields(value)
@@ -77,7 +80,7 @@ func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, _ := parseLedger(nil)
+	known, _ := accounts.ParseLedger(nil)
 	out, err := resolve(old, cur, next, list, known)
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +332,7 @@ func TestAdopt(t *testing.T) {
 	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
 	want := tree{
 		"machine-id": "local", "hostname": "local", "network/": "local", "network/interfaces": "local",
-		"ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "image",
+		"ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "local",
 		"motd": "image", "passwd-": "image", "ld.so.cache": "image", "os-release": "image", "same": "image", "new": "image",
 		"fstab": "# updatectl: the root is an image: /dev/a / ext4\n/dev/b /srv ext4\ntmpfs /tmp tmpfs\n",
 	}
@@ -337,17 +340,114 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("result:\n got %q\nwant %q", got, want)
 	}
 	report := Report{
-		Kept:       []string{"fstab", "hostname"},
+		Kept:       []string{"fstab", "hostname", "ssh/sshd_config"},
 		Added:      []string{"machine-id", "network/", "ssh/ssh_host_rsa_key"},
 		Notes:      []string{"fstab: lines that mount over the image are commented out"},
-		NotAdopted: NotAdopted{Samples: []string{"app/", "motd", "ssh/sshd_config"}},
+		NotAdopted: NotAdopted{Samples: []string{"app/", "motd"}},
 	}
 	report.finish()
 	if !reflect.DeepEqual(out.report, report) {
 		t.Errorf("report:\n got %+v\nwant %+v", out.report, report)
 	}
-	if out.report.NotAdopted.Count != 3 {
-		t.Errorf("%d not adopted, want 3", out.report.NotAdopted.Count)
+	if out.report.NotAdopted.Count != 2 {
+		t.Errorf("%d not adopted, want 2", out.report.NotAdopted.Count)
+	}
+}
+
+// TestAdoptAccess: who may log in, from where, and what a host mounts is its identity.
+func TestAdoptAccess(t *testing.T) {
+	host := tree{
+		"ssh/sshd_config": "H", "ssh/sshd_config.d/10-port.conf": "H", "pam.d/sshd": "H", "security/access.conf": "H",
+		"nsswitch.conf": "H", "krb5.keytab": "H|600", "nftables.conf": "H", "ufw/user.rules": "H", "cloud/cloud.cfg": "H",
+		"hosts.allow": "H", "wireguard/wg0.conf": "H|600", "ssl/private/www.key": "H|640", "sudoers": "H|440",
+		"lvm/devices/system.devices": "H", "multipath/bindings": "H", "mdadm/mdadm.conf": "H",
+		"systemd/system/srv-data.mount":                            "H",
+		"systemd/system/local-fs.target.wants/srv-data.mount":      "-> ../srv-data.mount",
+		"systemd/system/home.automount":                            "H",
+		"systemd/system/snap-core-1.mount":                         "H",
+		"systemd/system/multi-user.target.wants/snap-core-1.mount": "-> ../snap-core-1.mount",
+		"systemd/system/site.service":                              "H", "cron.d/site": "H", "nginx/nginx.conf": "H",
+	}
+	next := tree{
+		"ssh/sshd_config": "I", "ssh/sshd_config.d/50-cloud.conf": "I", "pam.d/sshd": "I", "pam.d/new": "I",
+		"nsswitch.conf": "I", "nftables.conf": "I", "cloud/cloud.cfg": "I",
+		"cloud/cloud.cfg.d/x.cfg": "I", "sudoers": "I|440",
+	}
+	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
+	got := out.result()
+	for name := range host {
+		want := "local"
+		switch name {
+		case "systemd/system/snap-core-1.mount", "systemd/system/multi-user.target.wants/snap-core-1.mount",
+			"systemd/system/site.service", "cron.d/site", "nginx/nginx.conf":
+			want = ""
+		}
+		if got[name] != want {
+			t.Errorf("%s comes from %q, want %q", name, got[name], want)
+		}
+	}
+	if got["ssh/sshd_config.d/50-cloud.conf"] != "" || got["pam.d/new"] != "image" {
+		t.Errorf("sshd_config.d is not the host's alone, or pam.d is: %q", got)
+	}
+	if want := []string{"ssh/sshd_config.d/50-cloud.conf"}; !slices.Equal(out.report.Removed, want) {
+		t.Errorf("removed: %q, want %q", out.report.Removed, want)
+	}
+}
+
+// TestNetworkOfTheHostIsTakenWhole: of two configurations for one interface, the name of the file decides.
+func TestNetworkOfTheHostIsTakenWhole(t *testing.T) {
+	image := tree{"systemd/network/10-dhcp.network": "I", "netplan/50-cloud-init.yaml": "I", "network/interfaces": "I"}
+	const loopback = "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n"
+	for _, test := range []struct {
+		name string
+		host tree
+		want []string // files of the image that come
+	}{
+		{"networkd", tree{"systemd/network/50-static.network": "H"}, nil},
+		{"netplan", tree{"netplan/01.yaml": "H"}, nil},
+		{"NetworkManager", tree{"NetworkManager/system-connections/a.nmconnection": "H|600"}, nil},
+		{"ifupdown", tree{"network/interfaces": loopback + "iface eth0 inet dhcp\n"}, nil},
+		{"ifupdown, in a directory", tree{"network/interfaces": loopback, "network/interfaces.d/eth0": "H"}, nil},
+		{"ifupdown without an interface", tree{"network/interfaces": loopback},
+			[]string{"systemd/network/10-dhcp.network", "netplan/50-cloud-init.yaml"}},
+		{"an empty directory", tree{"systemd/network/": ""},
+			[]string{"systemd/network/10-dhcp.network", "netplan/50-cloud-init.yaml", "network/interfaces"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := mustResolve(t, nil, test.host.side(), image.side(), DefaultAdopt...).result()
+			for name := range image {
+				if comes := got[name] == "image"; comes != slices.Contains(test.want, name) {
+					t.Errorf("%s of the image comes: %v", name, comes)
+				}
+			}
+			for name := range test.host {
+				if got[name] != "local" {
+					t.Errorf("%s of the host is %q", name, got[name])
+				}
+			}
+		})
+	}
+}
+
+// TestLaterImagesDoNotMixNetworks: what holds for the first image holds for every one.
+func TestLaterImagesDoNotMixNetworks(t *testing.T) {
+	image1, image2 := tree{"systemd/network/10-a.network": "1"}, tree{
+		"systemd/network/10-a.network": "2", "systemd/network/05-b.network": "2", "netplan/c.yaml": "2", "d": "2",
+	}
+	host := tree{"systemd/network/10-a.network": "1", "systemd/network/50-static.network": "H"}
+	out := threeWay(t, image1, host, image2)
+	want := tree{"systemd/": "image", "systemd/network/": "image", "systemd/network/10-a.network": "image",
+		"systemd/network/50-static.network": "local", "netplan/": "image", "d": "image"}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	const reason = "added by the image; left out, the network of this host is configured here"
+	if want := []Conflict{{"netplan/c.yaml", reason}, {"systemd/network/05-b.network", reason}}; !slices.Equal(
+		out.report.Conflicts, want) {
+		t.Errorf("conflicts: %q, want %q", out.report.Conflicts, want)
+	}
+	if got := threeWay(t, image1, image1, image2).result(); got["systemd/network/05-b.network"] != "image" {
+		t.Errorf("a host without a network of its own does not get the image's: %q", got)
 	}
 }
 
@@ -364,7 +464,7 @@ func TestAdoptPatterns(t *testing.T) {
 	for name, want := range map[string]bool{
 		"nftables.conf": true, "app/a/b": true, "ssh/ssh_host_rsa_key": true, "ssh/sshd_config.d/10.conf": true,
 		"systemd/system/timers.target.wants/updatectl.timer": true,
-		"ssh/sshd_config": false, "systemd/system/a.service": false, "networks": false,
+		"ssh/sshd_config": true, "ssh/moduli": false, "systemd/system/a.service": false, "networks": false,
 	} {
 		if list.has(name) != want {
 			t.Errorf("%s adopted: %v, want %v", name, !want, want)

@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // Report is what a merge did, or would do. Paths are relative to /etc; one that ends in "/" stands for a directory with
@@ -26,10 +28,13 @@ type Conflict struct {
 }
 
 // NotAdopted counts the paths in the /etc of a host root that differ from the image and are not on the adopt list.
-// Samples has the first of them; many paths in one directory are shown as the directory.
+// Samples has the first of them; many paths in one directory are shown as the directory. Users and Groups are all that
+// have no entry in the new /etc.
 type NotAdopted struct {
-	Count   int      `json:"count"`
-	Samples []string `json:"samples"`
+	Count   int                `json:"count"`
+	Samples []string           `json:"samples"`
+	Users   []accounts.Account `json:"users"`
+	Groups  []accounts.Account `json:"groups"`
 }
 
 // maxSamples is how many samples a report has: the plan for an old host stays short.
@@ -37,6 +42,15 @@ const maxSamples = 10
 
 func (r *Report) conflict(path, reason string) {
 	r.Conflicts = append(r.Conflicts, Conflict{path, reason})
+}
+
+// add adds what was decided about the user databases.
+func (r *Report) add(remarks accounts.Remarks) {
+	for _, c := range remarks.Conflicts {
+		r.conflict(c.File, c.Reason)
+	}
+	r.Notes = append(r.Notes, remarks.Notes...)
+	r.NotAdopted.Users, r.NotAdopted.Groups = remarks.LeftUsers, remarks.LeftGroups
 }
 
 func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
@@ -51,6 +65,10 @@ func (r *Report) finish() {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Reason, b.Reason))
 	})
 	r.Conflicts = append([]Conflict{}, slices.Compact(r.Conflicts)...)
+	for _, list := range []*[]accounts.Account{&r.NotAdopted.Users, &r.NotAdopted.Groups} {
+		slices.SortFunc(*list, func(a, b accounts.Account) int { return cmp.Compare(a.Name, b.Name) })
+		*list = append([]accounts.Account{}, *list...)
+	}
 	r.NotAdopted.Count = len(r.NotAdopted.Samples)
 	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
 }

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
@@ -38,6 +41,7 @@ type entry struct {
 	target   string // of a symbolic link
 	rdev     uint64 // of a device
 	xattrs   map[string]string
+	flags    int // of durable.Protected, for a file or a directory
 	mtime    time.Time
 }
 
@@ -55,6 +59,9 @@ func same(a, b entry, inA, inB bool) bool {
 	if a.kind != b.kind || a.uid != b.uid || a.gid != b.gid || a.sum != b.sum || a.target != b.target || a.rdev != b.rdev {
 		return false
 	}
+	if a.flags != b.flags { // who protects a file by chattr(1) does not want it changed
+		return false
+	}
 	if a.kind != kindLink && a.mode != b.mode { // the mode of a symbolic link means nothing
 		return false
 	}
@@ -69,9 +76,10 @@ func same(a, b entry, inA, inB bool) bool {
 // snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
 	tree   listing
-	tables tables            // databases that are ordinary files, or mounted files
-	text   map[string][]byte // their content, and that of fstab
+	tables accounts.Tables   // databases that are ordinary files, or mounted files
+	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
 	shells []string          // lines of /etc/shells
+	access accounts.Access   // who uses the host; of the host's side only
 	mounts []string          // mount points, which are not crossed
 	notes  []string
 }
@@ -82,17 +90,17 @@ var ErrTooLarge = errors.New("larger than such a file can be")
 // readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
 // one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tree: listing{}, tables: tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}}
 	if err := s.list(dir, "."); err != nil {
 		return s, err
 	}
-	for _, file := range databases {
-		content, err := readText(dir, file, maxTable)
+	for _, file := range accounts.Files {
+		content, err := readText(dir, file, accounts.MaxTable)
 		if err != nil {
 			return s, err
 		}
 		if content != nil {
-			s.text[file], s.tables[file] = content, parseTable(formats[file], content)
+			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
 		}
 	}
 	fstab, err := readText(dir, "fstab", maxFstab)
@@ -102,12 +110,16 @@ func readSnapshot(dir string) (snapshot, error) {
 	if fstab != nil {
 		s.text["fstab"] = fstab
 	}
+	if s.text[interfaces], err = readText(dir, interfaces, maxConfig); err != nil {
+		return s, err
+	}
 	shells, err := readText(dir, "shells", maxFstab)
 	for line := range bytes.Lines(shells) {
 		if l := strings.TrimSpace(string(line)); strings.HasPrefix(l, "/") {
 			s.shells = append(s.shells, l)
 		}
 	}
+	s.access.Shells = s.shells
 	return s, err
 }
 
@@ -181,6 +193,12 @@ func (s *snapshot) list(dir, rel string) error {
 	if err != nil {
 		return err
 	}
+	if rel != "." && (e.kind == kindFile || e.kind == kindDir) { // a protected /etc itself could not be renamed
+		// statx(2) calls every file of an EROFS image immutable.
+		if e.flags, err = durable.Flags(full); err != nil {
+			return err
+		}
+	}
 	if e.xattrs, err = readXattrs(full, rel != "."); err != nil {
 		return err
 	}
@@ -188,13 +206,18 @@ func (s *snapshot) list(dir, rel string) error {
 	if e.kind != kindDir {
 		return nil
 	}
-	names, err := os.ReadDir(full)
+	return s.listBelow(dir, rel)
+}
+
+// listBelow lists what is in a directory. A file that vanishes meanwhile, on a running host, counts as missing.
+func (s *snapshot) listBelow(dir, rel string) error {
+	names, err := os.ReadDir(filepath.Join(dir, rel))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		if err := s.list(dir, path.Join(rel, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err // a file that vanishes while a running host is listed counts as missing
+			return err
 		}
 	}
 	return nil
@@ -280,10 +303,10 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 }
 
 // mapOwners returns the tree with this host's numbers.
-func (l listing) mapOwners(uids, gids map[uint32]uint32) listing {
+func (l listing) mapOwners(ids accounts.IDs) listing {
 	out := listing{}
 	for name, e := range l {
-		e.uid, e.gid = mapped(uids, e.uid), mapped(gids, e.gid)
+		e.uid, e.gid = ids.Map(e.uid, e.gid)
 		out[name] = e
 	}
 	return out

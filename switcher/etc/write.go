@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // build makes the directory beside dst and renames it to dst when it is complete and on disk.
@@ -23,7 +24,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		return err
 	}
 	tmp := dst + ".new"
-	if err := os.RemoveAll(tmp); err != nil { // left by an interrupted merge
+	if err := durable.RemoveAll(tmp); err != nil { // left by an interrupted merge
 		return err
 	}
 	err := out.fill(in, tmp)
@@ -34,7 +35,7 @@ func (out *outcome) build(in Inputs, dst string) error {
 		err = durable.OS{}.Exchange(tmp, dst)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, durable.RemoveAll(tmp))
 	}
 	return durable.SyncDir(parent)
 }
@@ -105,8 +106,8 @@ func (p resultPath) create(from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-// apply sets owner, mode, extended attributes and time, in this order: chown(2) clears set-id bits and capabilities. An
-// attribute that the file system does not support is added to refused.
+// apply sets owner, mode, extended attributes, time and flags, in this order: chown(2) clears set-id bits and
+// capabilities, and flags protect the rest. What the file system does not support is added to refused.
 func (e entry) apply(full string, refused map[string]bool) error {
 	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
 		return err
@@ -130,29 +131,39 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &fs.PathError{Op: "utimensat", Path: full, Err: err}
 	}
-	return nil
+	if e.flags == 0 {
+		return nil
+	}
+	err := durable.SetFlags(full, durable.Protected, e.flags)
+	for _, unsupported := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EPERM} {
+		if errors.Is(err, unsupported) {
+			refused["immutable or append-only"] = true
+			return nil
+		}
+	}
+	return err
 }
 
 // readLedger returns the ledger of numbers. It is empty before the first merge.
-func readLedger(file string) (ledger, error) {
+func readLedger(file string) (accounts.Ledger, error) {
 	if file == "" {
-		return parseLedger(nil)
+		return accounts.ParseLedger(nil)
 	}
-	content, err := readText(filepath.Dir(file), filepath.Base(file), maxLedger)
+	content, err := readText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
 	if err != nil {
-		return ledger{}, err
+		return accounts.Ledger{}, err
 	}
-	l, err := parseLedger(content)
+	l, err := accounts.ParseLedger(content)
 	if err != nil {
-		return ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
+		return accounts.Ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
 	}
 	return l, nil
 }
 
 // writeLedger writes the ledger of numbers to disk.
-func writeLedger(file string, l ledger) error {
+func writeLedger(file string, l accounts.Ledger) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(file, l.bytes(), 0o600)
+	return durable.WriteFile(file, l.Bytes(), 0o600)
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 // onDisk writes a tree to a directory; every file has the time stamp.
@@ -348,6 +350,46 @@ func TestShadowSuiteAccepts(t *testing.T) {
 					break
 				}
 			}
+		}
+	}
+}
+
+// TestMergeCarriesProtection: a file that chattr(1) protects stays as it is, also if the image changes it, and is
+// protected in every copy. A protected copy can be replaced.
+func TestMergeCarriesProtection(t *testing.T) {
+	dir := t.TempDir()
+	in := Inputs{
+		Old:     tree{"resolv.conf": "old", "log": "old", "d/": "", "d/f": "old"}.onDisk(t, filepath.Join(dir, "old")),
+		Current: tree{"resolv.conf": "old", "log": "old", "d/": "", "d/f": "old"}.onDisk(t, filepath.Join(dir, "current")),
+		Next:    tree{"resolv.conf": "new", "log": "new", "d/": "", "d/f": "new"}.onDisk(t, filepath.Join(dir, "next")),
+	}
+	t.Cleanup(func() { _ = durable.RemoveAll(dir) })
+	flags := map[string]int{
+		"resolv.conf": unix.STATX_ATTR_IMMUTABLE, "log": unix.STATX_ATTR_APPEND, "d": unix.STATX_ATTR_IMMUTABLE, "d/f": 0,
+	}
+	for name, flag := range flags {
+		if err := durable.SetFlags(filepath.Join(in.Current, name), durable.Protected, flag); err != nil {
+			t.Skipf("cannot protect a file here: %v", err)
+		}
+	}
+	dst := filepath.Join(dir, "dst")
+	for range 2 { // the second time, over the protected copy of the first
+		if _, err := Merge(in, dst); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range flags {
+		var st unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, filepath.Join(dst, name), 0, unix.STATX_BASIC_STATS, &st); err != nil {
+			t.Fatal(err)
+		}
+		if got := int(st.Attributes) & durable.Protected; got != want {
+			t.Errorf("%s has the flags %#x, want %#x", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{"resolv.conf": "old", "log": "old", "d/f": "new"} {
+		if got, err := os.ReadFile(filepath.Join(dst, name)); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
 		}
 	}
 }

@@ -101,6 +101,8 @@ type Target struct {
 	rootfs.Image
 	// Modules is whether the running kernel's modules can be carried over.
 	Modules bool `json:"modules"`
+	// Lacking says what this host's files need for logins, packet filters and network, and the root has not.
+	Lacking []string `json:"lacking,omitempty"`
 	// OpenFixes lists the known fixes that neither the running kernel nor an effective live patch has.
 	OpenFixes []string `json:"open_fixes,omitempty"`
 }
@@ -155,6 +157,7 @@ var checks = []struct {
 	{"SELinux", judgeSELinux, false},
 	{"encrypted disks", judgeDisks, true},
 	{"known fixes", judgeFixes, false},
+	{"ways in", judgeWaysIn, false},
 }
 
 func judgeHost(f facts.Facts, _ Target) (Verdict, string) {
@@ -320,4 +323,12 @@ func judgeFixes(f facts.Facts, t Target) (Verdict, string) {
 	return VerdictNote, fmt.Sprintf("the kernel %s does not have the fixes of %s until a live patch or another "+
 		"kernel brings them",
 		f.KernelRelease, strings.Join(t.OpenFixes, ", "))
+}
+
+func judgeWaysIn(_ facts.Facts, t Target) (Verdict, string) {
+	if len(t.Lacking) == 0 {
+		return "", ""
+	}
+	return VerdictRefuse, fmt.Sprintf("the image lacks %s: add it to the image, or change what names it on this host",
+		strings.Join(t.Lacking, "; "))
 }

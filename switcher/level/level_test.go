@@ -203,6 +203,11 @@ func TestDecide(t *testing.T) {
 			change: func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} },
 			check:  "known fixes", verdict: VerdictNote, reason: "does not have the fixes of CVE-2026-1, CVE-2026-2",
 		},
+		"a login would fail": {
+			change: func(_ *facts.Facts, t *Target) { t.Lacking = []string{"pam_a.so, which /etc/pam.d/b names"} },
+			check:  "ways in", verdict: VerdictRefuse,
+			reason: "the image lacks pam_a.so, which /etc/pam.d/b names: add it to the image, or change",
+		},
 		"back to the host": {
 			change: func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil },
 			check:  "init", verdict: VerdictOK, reason: "has an init",

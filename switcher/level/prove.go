@@ -67,7 +67,8 @@ func Prove(e Expectation, f facts.Facts, stamp *Stamp) (Outcome, string) {
 	// A restarted container has the same boot id, but its systemd counts from zero again.
 	counted := f.SoftReboots >= 0 && e.SoftReboots >= 0
 	rebooted := f.BootID != e.BootID || counted && f.SoftReboots < e.SoftReboots
-	softRebooted := counted && f.SoftReboots > e.SoftReboots || !counted && stamp != nil
+	// The stamp of a full reboot says nothing about soft reboots: it is written when the reboot is requested.
+	softRebooted := counted && f.SoftReboots > e.SoftReboots || !counted && stamp != nil && e.Level != Full
 	switch {
 	case f.Root == e.Target && e.Target != e.From:
 		return Switched, fmt.Sprintf("%s is mounted at /", e.Target)

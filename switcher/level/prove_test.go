@@ -125,6 +125,21 @@ func TestProve(t *testing.T) {
 			expect: full, facts: facts.Facts{Root: "sha256-3", BootID: "b", SoftReboots: 4}, stamp: armed,
 			want: Elsewhere, reason: "neither",
 		},
+		"systemd 255 cannot count, full, not yet": { // the stamp was written as the reboot was requested
+			expect: Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1, Level: Full},
+			facts:  facts.Facts{Root: v1, BootID: "b", SoftReboots: -1}, stamp: armed, want: Pending,
+			reason: "full reboot into sha256-2 has not happened yet",
+		},
+		"systemd 255 cannot count, full, landed": {
+			expect: Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1, Level: Full},
+			facts:  facts.Facts{Root: switcher.HostRoot, BootID: "c", SoftReboots: -1}, want: Landed,
+			reason: "must still switch to it",
+		},
+		"systemd 255 cannot count, full into itself, not yet": {
+			expect: Expectation{From: v1, Target: v1, BootID: "b", SoftReboots: -1, Level: Full},
+			facts:  facts.Facts{Root: v1, BootID: "b", SoftReboots: -1}, stamp: &Stamp{Target: v1}, want: Pending,
+			reason: "full reboot into sha256-1 has not happened yet",
+		},
 		"systemd 255 cannot count, armed": {
 			expect: Expectation{From: v1, Target: v2, BootID: "b", SoftReboots: -1},
 			facts:  facts.Facts{Root: v1, BootID: "b", SoftReboots: -1},

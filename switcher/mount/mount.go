@@ -31,9 +31,9 @@ func (t *Tree) Close() error { return t.file.Close() }
 
 // Clone returns a detached copy of the mount that path is on, with path as its root: a bind mount that is attached
 // nowhere. With recursive, the copy includes the mounts below path. The copy is private: later mounts and unmounts in
-// it do not affect the original.
+// it do not affect the original. An automount at path is not triggered.
 func Clone(path string, recursive bool) (*Tree, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_NO_AUTOMOUNT)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
@@ -127,6 +127,17 @@ func (t *Tree) SetReadOnly(ro bool) error {
 	return nil
 }
 
+// AllowAll clears the flags of the mount at the tree's root that restrict its files: noexec, nosuid, nodev and
+// nosymfollow.
+func (t *Tree) AllowAll() error {
+	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV |
+		unix.MOUNT_ATTR_NOSYMFOLLOW}
+	if err := unix.MountSetattr(int(t.file.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("cannot clear the mount's noexec, nosuid and nodev flags: %w", err)
+	}
+	return nil
+}
+
 // Detach unmounts everything at path and below it, however many mounts are stacked there. It is no error if nothing is
 // mounted.
 func Detach(path string) error {
@@ -143,10 +154,11 @@ func Detach(path string) error {
 	return fmt.Errorf("cannot unmount %s: still mounted after %d tries", path, layers)
 }
 
-// IsMountPoint reports whether something is mounted at path. A missing path is no mount point.
+// IsMountPoint reports whether something is mounted at path. A missing path is no mount point; an
+// automount is one, and is not triggered.
 func IsMountPoint(path string) (bool, error) {
 	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}

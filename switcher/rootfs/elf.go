@@ -4,13 +4,9 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"io"
-)
 
-// machines maps the machines of ELF to GOARCH.
-var machines = map[elf.Machine]string{
-	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
-	elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64",
-}
+	"github.com/updatectl/updatectl/arch"
+)
 
 // readProgram returns the GOARCH of an ELF program and the x86-64 level that it needs; "" and 0 when it is none.
 func readProgram(r io.ReaderAt) (machine string, isa int) {
@@ -19,7 +15,7 @@ func readProgram(r io.ReaderAt) (machine string, isa int) {
 		return "", 0
 	}
 	const maxNote = 64 << 10
-	machine = machines[program.Machine]
+	machine = arch.OfHeader(program.FileHeader)
 	if machine != "amd64" {
 		return machine, 0
 	}

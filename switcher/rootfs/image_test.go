@@ -238,3 +238,21 @@ func FuzzKargs(f *testing.F) {
 		}
 	})
 }
+
+// TestProgramOfAnotherByteOrder: big-endian POWER is another architecture than ppc64le.
+func TestProgramOfAnotherByteOrder(t *testing.T) {
+	for order, want := range map[binary.ByteOrder]string{binary.LittleEndian: "ppc64le", binary.BigEndian: ""} {
+		h := elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB),
+			byte(elf.EV_CURRENT)}, Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_PPC64), Version: 1, Ehsize: 64}
+		if want == "" {
+			h.Ident[elf.EI_DATA] = byte(elf.ELFDATA2MSB)
+		}
+		var text bytes.Buffer
+		if err := binary.Write(&text, order, h); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := readProgram(bytes.NewReader(text.Bytes())); got != want {
+			t.Errorf("%v: got %q, want %q", order, got, want)
+		}
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/updatectl/updatectl/arch"
 )
 
 // kargsDir has the kernel parameters that an image wants, in fragments that are read in the order of their names.
@@ -14,13 +16,8 @@ const kargsDir = "/usr/lib/updatectl/kargs.d"
 // kargsFile is one fragment, in the format of bootc.
 type kargsFile struct {
 	Kargs []string `toml:"kargs"`
-	// Architectures restricts it to some architectures, by the kernel's names (x86_64, aarch64) or Go's; empty for all.
+	// Architectures restricts it to some architectures, by the names that arch.Is knows; empty for all.
 	Architectures []string `toml:"match-architectures"`
-}
-
-// kernelNames are the kernel's names (uname -m) of architectures that Go calls otherwise.
-var kernelNames = map[string]string{
-	"amd64": "x86_64", "386": "x86", "arm64": "aarch64", "ppc64le": "powerpc64", "loong64": "loongarch64",
 }
 
 // parseKargs returns the parameters in a fragment, none when it is not for the machine.
@@ -33,7 +30,7 @@ func parseKargs(text, machine string) ([]string, error) {
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("unknown key %s", unknown[0])
 	}
-	matches := func(a string) bool { return a == machine || a == kernelNames[machine] }
+	matches := func(name string) bool { return arch.Is(machine, name) }
 	if len(f.Architectures) > 0 && !slices.ContainsFunc(f.Architectures, matches) {
 		return nil, nil
 	}

@@ -25,7 +25,7 @@ import (
 // The library counts because nothing runs without it, and distributions for newer processors mark it.
 func (t Dir) programs(init string) (machine string, isa int) {
 	machine, isa = t.program(init)
-	for _, dir := range t.libraries() {
+	for _, dir := range t.Libraries() {
 		// A library of another architecture may be there, too.
 		if m, needed := t.program(filepath.Join(dir, "libc.so.6")); m == machine {
 			isa = max(isa, needed)
@@ -64,11 +64,11 @@ func (t Dir) Fragments(name string) []string {
 	const maxFragment = 1 << 20
 	first := map[string]string{}
 	for _, dir := range configDirs {
-		for _, file := range t.names(filepath.Join(dir, name)) {
+		for _, file := range t.Names(filepath.Join(dir, name)) {
 			if _, masked := first[file]; masked || !strings.HasSuffix(file, ".conf") {
 				continue
 			}
-			text, _ := t.read(filepath.Join(dir, name, file), maxFragment)
+			text, _ := t.ReadFile(filepath.Join(dir, name, file), maxFragment)
 			first[file] = string(text)
 		}
 	}
@@ -119,6 +119,12 @@ func (t Dir) open(p string) (*os.File, error) {
 	return pathrs.Reopen(f, unix.O_RDONLY)
 }
 
+// Exists reports whether there is anything at p; a link must lead to something inside the root.
+func (t Dir) Exists(p string) bool {
+	_, err := t.stat(p)
+	return err == nil
+}
+
 // HasDir reports whether there is a directory at p.
 func (t Dir) HasDir(p string) bool {
 	st, err := t.stat(p)
@@ -139,8 +145,8 @@ func (t Dir) OpenDir(p string) (*os.File, error) {
 	return f, nil
 }
 
-// read returns the content of a regular file. A file with more than limit bytes is an error.
-func (t Dir) read(p string, limit int64) ([]byte, error) {
+// ReadFile returns the content of a regular file. A file with more than limit bytes is an error.
+func (t Dir) ReadFile(p string, limit int64) ([]byte, error) {
 	f, err := t.open(p)
 	if err != nil {
 		return nil, err
@@ -171,8 +177,8 @@ func (t Dir) digest(p string, limit int64) (string, error) {
 // maxNames bounds how many names of a directory are read: far more than there are in any of these.
 const maxNames = 4096
 
-// names returns the names in a directory, sorted; none when there is no such directory.
-func (t Dir) names(p string) []string {
+// Names returns the names in a directory, sorted; none when there is no such directory.
+func (t Dir) Names(p string) []string {
 	f, err := t.OpenDir(p)
 	if err != nil {
 		return nil
@@ -204,10 +210,10 @@ func (t Dir) init() string {
 	return ""
 }
 
-// libraries returns the directories of shared libraries. Debian has one for each architecture.
-func (t Dir) libraries() []string {
+// Libraries returns the directories of shared libraries. Debian has one for each architecture.
+func (t Dir) Libraries() []string {
 	dirs := []string{"/usr/lib64", "/usr/lib"}
-	for _, name := range t.names("/usr/lib") {
+	for _, name := range t.Names("/usr/lib") {
 		if strings.Contains(name, "-linux-") {
 			dirs = append(dirs, filepath.Join("/usr/lib", name))
 		}
@@ -218,8 +224,8 @@ func (t Dir) libraries() []string {
 // Systemd returns the major version of systemd, by the name of its library; 0 when there is none.
 func (t Dir) Systemd() int {
 	newest := 0
-	for _, dir := range t.libraries() {
-		for _, name := range t.names(filepath.Join(dir, "systemd")) {
+	for _, dir := range t.Libraries() {
+		for _, name := range t.Names(filepath.Join(dir, "systemd")) {
 			if version, ok := strings.CutPrefix(name, "libsystemd-shared-"); ok && strings.HasSuffix(name, ".so") {
 				newest = max(newest, LeadingNumber(version))
 			}
@@ -232,7 +238,7 @@ func (t Dir) Systemd() int {
 // behind, does not count.
 func (t Dir) Kernels() []Kernel {
 	var kernels []Kernel
-	for _, release := range t.names("/usr/lib/modules") {
+	for _, release := range t.Names("/usr/lib/modules") {
 		if t.hasFile(filepath.Join("/usr/lib/modules", release, "modules.dep"), 0) {
 			kernels = append(kernels, Kernel{release, t.kernelVersion(release)})
 		}
@@ -280,7 +286,7 @@ func (t Dir) kernelVersion(release string) string {
 // version. It is empty when there is none.
 func (t Dir) Policy() Policy {
 	const maxConfig, maxPolicy = 64 << 10, 64 << 20 // a policy has a few megabytes
-	text, err := t.read("/etc/selinux/config", maxConfig)
+	text, err := t.ReadFile("/etc/selinux/config", maxConfig)
 	if err != nil {
 		return Policy{}
 	}
@@ -298,7 +304,7 @@ func (t Dir) Policy() Policy {
 		return Policy{}
 	}
 	dir, newest := filepath.Join("/etc/selinux", kind, "policy"), -1
-	for _, name := range t.names(dir) {
+	for _, name := range t.Names(dir) {
 		if m := policyFile.FindStringSubmatch(name); m != nil {
 			version, _ := strconv.Atoi(m[1]) // four digits
 			newest = max(newest, version)
@@ -321,12 +327,12 @@ func (t Dir) kargs(machine string) ([]string, error) {
 		machine = runtime.GOARCH
 	}
 	var all []string
-	for _, name := range t.names(kargsDir) {
+	for _, name := range t.Names(kargsDir) {
 		if filepath.Ext(name) != ".toml" {
 			continue
 		}
 		p := filepath.Join(kargsDir, name)
-		text, err := t.read(p, maxFragment)
+		text, err := t.ReadFile(p, maxFragment)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the kernel parameters of the image: %w", err)
 		}

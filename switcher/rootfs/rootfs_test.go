@@ -65,13 +65,13 @@ func TestLinksStayInside(t *testing.T) {
 	}()
 	read := 0
 	for range 5_000 {
-		if text, err := Dir(root).read("dir/file", 100); err == nil {
+		if text, err := Dir(root).ReadFile("dir/file", 100); err == nil {
 			read++
 			if string(text) != "inside" {
 				t.Fatalf("read %q, which is outside", text)
 			}
 		}
-		if names := Dir(root).names("dir"); slices.Contains(names, "only-outside") {
+		if names := Dir(root).Names("dir"); slices.Contains(names, "only-outside") {
 			t.Fatalf("listed %q, which are outside", names)
 		}
 		if Dir(root).HasDir("dir/only-outside") {

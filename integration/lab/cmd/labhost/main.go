@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -118,25 +119,16 @@ func pass(cmd *exec.Cmd) int {
 	return report(err)
 }
 
-// copyIn copies through a pipe: the host's mount namespace does not have the caller's files.
+// copyIn copies a file or a directory into the host. It belongs to root there.
 func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
-	pack := exec.CommandContext(ctx, "tar", "--create", "--xattrs",
-		"--transform=s,^"+filepath.Base(from)+","+filepath.Base(to)+",",
-		"--directory="+filepath.Dir(from), filepath.Base(from))
-	unpack, err := inHost(ctx, visit, "tar", "--extract", "--numeric-owner", "--xattrs", "--no-same-owner",
-		"--directory="+filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	pipe, err := pack.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	unpack.Stdin, unpack.Stderr, pack.Stderr = pipe, os.Stderr, os.Stderr
-	if err := pack.Start(); err != nil {
-		return err
-	}
-	return errors.Join(lab.RunAwake(unpack), pack.Wait())
+	return lab.Copy(ctx, from, to, func(ctx context.Context, stdin io.Reader, args ...string) error {
+		unpack, err := inHost(ctx, visit, args...)
+		if err != nil {
+			return err
+		}
+		unpack.Stdin, unpack.Stderr = stdin, os.Stderr
+		return lab.RunAwake(unpack)
+	}, "--no-same-owner")
 }
 
 // prepare also installs what the race detector and the unit tests need, and git for the version of the binaries.

@@ -1,4 +1,4 @@
-package etc
+package accounts
 
 import (
 	"bytes"
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxTable bounds one user database in bytes. Large sites keep their users in LDAP.
-const maxTable = 16 << 20
+// MaxTable bounds one user database in bytes. Large sites keep their users in LDAP.
+const MaxTable = 16 << 20
 
 // format describes one of the user databases: passwd(5), group(5), shadow(5), gshadow(5), subuid(5), subgid(5).
 type format struct {
@@ -54,20 +54,21 @@ type row struct {
 
 func (r row) name() string { return r.fields[0] }
 
-// table is one database in its order. A nil table is a missing file.
-type table struct {
+// Table is one database in its order. A nil table is a missing file.
+type Table struct {
 	rows  []row
 	index map[string]int
 }
 
-// tables are the user databases of one side, by file name.
-type tables map[string]*table
+// Tables are the user databases of one side, by file name.
+type Tables map[string]*Table
 
-func newTable() *table { return &table{index: map[string]int{}} }
+func newTable() *Table { return &Table{index: map[string]int{}} }
 
-// parseTable returns a database; it cannot fail. A second line for a name counts as not well formed, because the C
-// library never reads it.
-func parseTable(f format, content []byte) *table {
+// Parse returns the database with this file name; it cannot fail. A second line for a name counts as not well formed,
+// because the C library never reads it.
+func Parse(file string, content []byte) *Table {
+	f := formats[file]
 	t := newTable()
 	seen := map[string]int{}
 	for line := range bytes.Lines(content) {
@@ -110,19 +111,19 @@ func parseID(s string) (uint32, bool) {
 
 func formatID(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 
-func (t *table) add(r row) {
+func (t *Table) add(r row) {
 	t.index[r.key] = len(t.rows)
 	t.rows = append(t.rows, r)
 }
 
-func (t *table) all() []row {
+func (t *Table) all() []row {
 	if t == nil {
 		return nil
 	}
 	return t.rows
 }
 
-func (t *table) get(key string) (row, bool) {
+func (t *Table) get(key string) (row, bool) {
 	if t == nil {
 		return row{}, false
 	}
@@ -134,11 +135,11 @@ func (t *table) get(key string) (row, bool) {
 }
 
 // put replaces the fields of an existing row.
-func (t *table) put(key string, fields []string) {
+func (t *Table) put(key string, fields []string) {
 	t.rows[t.index[key]] = row{key, fields, strings.Join(fields, ":")}
 }
 
-func (t *table) keys() []string {
+func (t *Table) keys() []string {
 	var keys []string
 	for _, r := range t.all() {
 		keys = append(keys, r.key)
@@ -147,7 +148,7 @@ func (t *table) keys() []string {
 }
 
 // filter returns a copy with the rows that pass.
-func (t *table) filter(pass func(row) bool) *table {
+func (t *Table) filter(pass func(row) bool) *Table {
 	if t == nil {
 		return nil
 	}
@@ -160,7 +161,7 @@ func (t *table) filter(pass func(row) bool) *table {
 	return out
 }
 
-func (t *table) clone() *table { return t.filter(func(row) bool { return true }) }
+func (t *Table) clone() *Table { return t.filter(func(row) bool { return true }) }
 
 // numbered is a name with its uid or gid.
 type numbered struct {
@@ -169,7 +170,7 @@ type numbered struct {
 }
 
 // numbers returns the names and ids in a passwd or group table, in its order.
-func (t *table) numbers() []numbered {
+func (t *Table) numbers() []numbered {
 	var out []numbered
 	for _, r := range t.all() {
 		if r.fields != nil {
@@ -180,8 +181,18 @@ func (t *table) numbers() []numbered {
 	return out
 }
 
-// bytes returns the content of the file; every line ends with a newline.
-func (t *table) bytes() []byte {
+// named returns the first name with a number, which is written in digits.
+func (t *Table) named(number string) (string, bool) {
+	for _, r := range t.all() {
+		if r.fields != nil && r.fields[2] == number {
+			return r.name(), true
+		}
+	}
+	return "", false
+}
+
+// Bytes returns the content of the file; every line ends with a newline.
+func (t *Table) Bytes() []byte {
 	var out bytes.Buffer
 	for _, r := range t.all() {
 		out.WriteString(r.text + "\n")
@@ -195,7 +206,7 @@ func splitSet(field string) []string {
 }
 
 // without returns a copy in which the given users are members of no group.
-func (t *table) without(f format, users map[string]bool) *table {
+func (t *Table) without(f format, users map[string]bool) *Table {
 	out := t.clone()
 	for _, r := range t.all() {
 		if r.fields == nil {

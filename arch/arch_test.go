@@ -1,4 +1,4 @@
-package machine
+package arch
 
 import (
 	"bytes"
@@ -62,6 +62,26 @@ func TestPlatform(t *testing.T) {
 	} {
 		if got := Platform(p); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// TestIs: each architecture by the names of uname -m, of bootc and of Go.
+func TestIs(t *testing.T) {
+	for goarch, names := range map[string][]string{
+		"amd64": {"x86_64", "amd64"}, "386": {"i686", "x86", "386"}, "arm64": {"aarch64", "arm64"},
+		"arm": {"armv7l", "arm"}, "ppc64le": {"ppc64le", "powerpc64"}, "riscv64": {"riscv64"}, "s390x": {"s390x"},
+		"loong64": {"loongarch64", "loong64"},
+	} {
+		for _, name := range names {
+			if !Is(goarch, name) {
+				t.Errorf("%s is not known as %s", goarch, name)
+			}
+		}
+		for _, other := range []string{"", "x86-64", "sparc64", "ppc64", "arm65"} {
+			if Is(goarch, other) {
+				t.Errorf("%s is taken for %s", other, goarch)
+			}
 		}
 	}
 }

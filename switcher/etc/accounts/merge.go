@@ -1,4 +1,4 @@
-package etc
+package accounts
 
 import (
 	"fmt"
@@ -7,29 +7,30 @@ import (
 	"strings"
 )
 
-// owners are the numbers that own the files kept from the host.
-type owners struct{ uids, gids map[uint32]bool }
+// Owners are the numbers that own the files kept from the host.
+type Owners struct{ UIDs, GIDs map[uint32]bool }
 
 // userMerge merges the user databases entry by entry. All three sides already have this host's numbers, so a name has
 // the same number on each of them.
 type userMerge struct {
-	old, cur, next tables
+	old, cur, next Tables
 	users, groups  map[string]bool // the names in the result
 	adopting       bool            // the host had no image before, so old is invented
-	rep            *Report
+	people         People
+	rep            *Remarks
 }
 
-// mergeTables decides first, from passwd and group, which users and groups exist; the other databases follow. A missing
-// table in the result is a missing file.
-func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report) tables {
-	m := &userMerge{old: old, cur: cur, next: next, adopting: adopting, rep: rep}
+// Merge returns the databases of the next root. It decides first, from passwd and group, which users and groups exist;
+// the other databases follow. A missing table in the result is a missing file.
+func (r Renumbered) Merge(used Owners, rep *Remarks) Tables {
+	m := &userMerge{old: r.Old, cur: r.Current, next: r.Next, adopting: r.Adopting, people: r.People, rep: rep}
 	newMember := m.newMembers()
 	m.users = m.decideNames("user", "passwd", "shadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case isHuman(id):
+		case m.people.isUser(id):
 			return "people stay", true
-		case used.uids[id]:
+		case used.UIDs[id]:
 			return "files kept from here belong to it", true
 		case newMember[r.name()]:
 			return "it was added to a group here", true
@@ -40,9 +41,9 @@ func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report)
 	m.groups = m.decideNames("group", "group", "gshadow", func(r row) (string, bool) {
 		id, _ := parseID(r.fields[2])
 		switch {
-		case isHuman(id):
+		case m.people.isGroup(id):
 			return "people's groups stay", true
-		case used.gids[id]:
+		case used.GIDs[id]:
 			return "files kept from here belong to it", true
 		case primary[id]:
 			return "it is the group of a user that stays", true
@@ -50,8 +51,8 @@ func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report)
 		return "", false
 	})
 
-	out := tables{}
-	for _, file := range databases {
+	out := Tables{}
+	for _, file := range Files {
 		out[file] = m.table(file)
 	}
 	for _, file := range []string{"subuid", "subgid"} {
@@ -60,8 +61,8 @@ func mergeTables(old, cur, next tables, used owners, adopting bool, rep *Report)
 	return out
 }
 
-// databases are the user databases in the order in which they are merged.
-var databases = []string{"passwd", "group", "shadow", "gshadow", "subuid", "subgid"}
+// Files are the names of the user databases in /etc, in the order in which they are merged.
+var Files = []string{"passwd", "group", "shadow", "gshadow", "subuid", "subgid"}
 
 // newMembers returns the users that were added to a group on this host.
 func (m *userMerge) newMembers() map[string]bool {
@@ -135,12 +136,16 @@ func (m *userMerge) decideNames(kind, file, companion string, stays func(row) (s
 }
 
 // noteDropped reports what happens to an unchanged entry that the image has dropped: kept, with the reason why, or
-// removed when why is "". Entries that adopting leaves behind are not reported.
+// removed when why is "". What adopting leaves behind is listed.
 func (m *userMerge) noteDropped(kind, file string, c row, why string) {
 	switch {
 	case why != "":
 		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image; kept, %s", file, kind, c.name(), why))
-	case !m.adopting:
+	case m.adopting && file == "passwd":
+		m.rep.LeftUsers = append(m.rep.LeftUsers, accountOf(c))
+	case m.adopting:
+		m.rep.LeftGroups = append(m.rep.LeftGroups, accountOf(c))
+	default:
 		m.rep.note(fmt.Sprintf("%s: %s %s is not in the image any more; removed, and its number %s is not assigned again",
 			file, kind, c.name(), c.fields[2]))
 	}
@@ -163,7 +168,7 @@ func (m *userMerge) companionChanged(file, key string) bool {
 }
 
 // table returns a merged database, nil when it is not in the result.
-func (m *userMerge) table(file string) *table {
+func (m *userMerge) table(file string) *Table {
 	f := formats[file]
 	o, c, x := m.old[file], m.cur[file], m.next[file]
 	if c == nil && x == nil {
@@ -354,7 +359,7 @@ func (m *userMerge) pruneMembers(field string, local []string) string {
 
 // mergedOrder returns the keys of a merged database in order: the host's order, or the image's if the host did not
 // change the list. New entries follow the last entry, before a closing NIS "+".
-func mergedOrder(o, c, x *table) []string {
+func mergedOrder(o, c, x *Table) []string {
 	base, extra := c, x
 	if slices.Equal(c.keys(), o.keys()) {
 		base, extra = x, c
@@ -403,9 +408,9 @@ const firstSubID = 100000
 
 // separate moves a range that only the image has, if it overlaps one that another user has here: two users with one
 // range could control each other's containers.
-func (m *userMerge) separate(file string, t *table) {
+func (m *userMerge) separate(file string, t *Table) {
 	end := uint64(firstSubID)
-	for _, side := range []*table{m.old[file], m.cur[file], m.next[file], t} {
+	for _, side := range []*Table{m.old[file], m.cur[file], m.next[file], t} {
 		for _, r := range side.all() {
 			if start, count := span(r); r.fields != nil && start+count > end {
 				end = start + count
@@ -429,7 +434,7 @@ func (m *userMerge) separate(file string, t *table) {
 	}
 }
 
-// span returns a range of subordinate ids, which parseTable has checked; 0, 0 for a line without fields.
+// span returns a range of subordinate ids, which Parse has checked; 0, 0 for a line without fields.
 func span(r row) (start, count uint64) {
 	if r.fields == nil {
 		return 0, 0
@@ -440,7 +445,7 @@ func span(r row) (start, count uint64) {
 }
 
 // overlaps reports whether a range overlaps one that the host has and keeps.
-func overlaps(host, result *table, r row) bool {
+func overlaps(host, result *Table, r row) bool {
 	start, count := span(r)
 	for _, other := range result.rows {
 		s, n := span(other)

@@ -1,9 +1,10 @@
-// Package machine names architectures and platforms as Go and OCI do.
-package machine
+// Package arch names architectures and platforms as Go and OCI do.
+package arch
 
 import (
 	"debug/elf"
 	"encoding/binary"
+	"slices"
 )
 
 // HeadSize is how many bytes of a program [Of] reads: up to and including e_machine.
@@ -50,3 +51,17 @@ func OfHeader(h elf.FileHeader) string {
 	}
 	return ""
 }
+
+// otherNames are the names of architectures that Go calls otherwise: those that uname(2) returns, and those of bootc,
+// which are Rust's.
+var otherNames = map[string][]string{
+	"amd64":   {"x86_64"},
+	"386":     {"i386", "i486", "i586", "i686", "x86"},
+	"arm64":   {"aarch64"},
+	"arm":     {"armv5tel", "armv6l", "armv7l", "armv8l"},
+	"ppc64le": {"powerpc64"},
+	"loong64": {"loongarch64"},
+}
+
+// Is reports whether a name is that of a GOARCH, in the words of Go, of uname(2) or of bootc.
+func Is(goarch, name string) bool { return name == goarch || slices.Contains(otherNames[goarch], name) }

@@ -1,4 +1,4 @@
-package machine
+package arch
 
 import ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 

@@ -1,0 +1,65 @@
+package transition
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/configs"
+)
+
+// staleFile is the host's own list of stale files; the shipped one is [configs.Stale].
+const staleFile = "/etc/updatectl/stale.conf"
+
+// maxStale bounds that file, in bytes.
+const maxStale = 64 << 10
+
+// stalePatterns returns the patterns of a list of stale files: absolute paths below /run. The error names the lines
+// that are none. Nothing in a directory that users can write to may be listed: they could have root remove other files.
+func stalePatterns(list string) (patterns []string, err error) {
+	for line := range strings.Lines(list) {
+		pattern, _, _ := strings.Cut(line, "#")
+		if pattern = strings.TrimSpace(pattern); pattern == "" {
+			continue
+		}
+		_, bad := filepath.Match(pattern, "")
+		inRun := strings.HasPrefix(pattern, "/run/") && filepath.Clean(pattern) == pattern
+		ofUsers := strings.HasPrefix(pattern, "/run/user/") || strings.HasPrefix(pattern, "/run/lock/") ||
+			strings.ContainsAny(strings.Split(pattern, "/")[2], "*?[")
+		if bad != nil || !inRun || ofUsers {
+			err = errors.Join(err, fmt.Errorf("%q is not a path below a directory of the system in /run", pattern))
+			continue
+		}
+		patterns = append(patterns, pattern)
+	}
+	return patterns, err
+}
+
+// removeStale removes the files that mean "since this boot". Services must have stopped. What fails is logged: no
+// switch depends on it.
+func (ns *Notes) removeStale() {
+	patterns, err := stalePatterns(configs.Stale())
+	text, rerr := ns.Machine.Disk.ReadFile(ns.Path(staleFile), maxStale)
+	if rerr == nil {
+		var more []string
+		more, rerr = stalePatterns(string(text))
+		patterns = append(patterns, more...)
+	}
+	if !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	for _, pattern := range patterns {
+		names, gerr := ns.Machine.Disk.Glob(ns.Path(pattern))
+		err = errors.Join(err, gerr)
+		for _, name := range names {
+			err = errors.Join(err, ns.Machine.Disk.Remove(name))
+		}
+	}
+	if err != nil {
+		ns.Log.Warn("cannot remove every file that is stale after a soft reboot", zap.Error(err))
+	}
+}

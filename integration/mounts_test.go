@@ -1,0 +1,117 @@
+//go:build lab
+
+package integration
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// furnishMounts gives a host what ordinary servers have: a swap file, bind mounts of its own root, a state path that is
+// mounted on first use, and what containers leave behind below /var.
+const furnishMounts = `dd if=/dev/zero of=/swap.img bs=1M count=4 status=none; mkswap -q /swap.img
+mkdir -p /opt/data /opt/lazy /opt/home /srv/data /srv/cache /mnt/data /srv/lazy
+cp -a /home/. /opt/home/
+echo data > /opt/data/file; echo lazy > /opt/lazy/file; echo home > /opt/home/file
+cat >> /etc/fstab <<END
+/swap.img none swap sw 0 0
+/opt/data /srv/data none bind
+/opt/data /mnt/data none bind,nofail
+tmpfs /srv/cache tmpfs size=1m 0 0
+/opt/lazy /srv/lazy none bind,x-systemd.automount
+/opt/home /home none bind,x-systemd.automount
+END
+[ -e /dev/autofs ] || mknod /dev/autofs c 10 235
+systemctl daemon-reexec; systemctl start local-fs.target srv-lazy.automount home.automount
+systemctl restart local-fs.target; systemctl start srv-data.mount mnt-data.mount srv-cache.mount
+echo cached > /srv/cache/file`
+
+const containerMounts = `cd /var/lib; mkdir -p docker/lower docker/merged docker/shm
+mount -t tmpfs shm docker/shm; mount -t overlay -o ro,lowerdir=docker/lower:docker/shm overlay docker/merged`
+
+// TestOrdinaryMounts: a host with a swap file, bind mounts, automounts and containers switches, as often as it likes,
+// and rolls back. Plan names what changes; mounts do not pile up.
+func TestOrdinaryMounts(t *testing.T) {
+	s := newSite(t, "mounts")
+	h := s.host
+	h.Must(t, "sh", "-ec", furnishMounts)
+	h.Must(t, "sh", "-ec", containerMounts)
+	s.updatectl(exitAvailable, "stage")
+	plan := s.updatectl(exitAvailable, "plan").Stdout
+	for _, named := range []string{"/swap.img", "/opt/data", "/srv/lazy is mounted on", "/home is mounted on",
+		"/var/lib/docker/merged: what is mounted here is not carried over"} {
+		if !strings.Contains(plan, named) {
+			t.Errorf("plan does not name %q:\n%s", named, plan)
+		}
+	}
+	same := func(version string) {
+		t.Helper()
+		s.settled()
+		for command, want := range map[string]string{
+			"cat /usr/share/lab/version":                                       version,
+			"cat /srv/data/file /mnt/data/file":                                "data\ndata",
+			"findmnt -no FSTYPE /home":                                         "autofs",
+			"findmnt -no FSTYPE /srv/lazy":                                     "autofs",
+			"systemctl is-active home.automount srv-lazy.automount":            "active\nactive",
+			"findmnt -no FSTYPE /var/lib/docker/shm /var/lib/docker/merged; :": "",
+			"systemctl list-units --failed --plain --no-legend":                "",
+			"systemctl is-active local-fs.target":                              "active",
+		} {
+			if got := h.Must(t, "sh", "-c", command+" 2>/dev/null"); got != want {
+				t.Errorf("in %s: %s: %q, want %q", version, command, got, want)
+			}
+		}
+	}
+	s.switches("apply")
+	same("1")
+	if got := h.Must(t, "cat", "/srv/cache/file"); got != "cached" {
+		t.Errorf("a tmpfs that fstab names has %q", got)
+	}
+	count := h.Must(t, "sh", "-c", "wc -l < /proc/1/mountinfo")
+	if got := h.Must(t, "cat", "/home/file", "/srv/lazy/file"); got != "home\nlazy" {
+		t.Errorf("behind the automounts is %q", got)
+	}
+	s.publish("2", "os/server:stable")
+	h.Must(t, "sh", "-ec", containerMounts)
+	s.switches("apply")
+	same("2")
+	for _, version := range []string{"1", "2", "1"} {
+		h.Must(t, "sh", "-ec", containerMounts)
+		s.switches("rollback", s.roots[version])
+		same(version)
+		if got := h.Must(t, "sh", "-c", "wc -l < /proc/1/mountinfo"); got != count {
+			t.Errorf("%s mounts in %s, %s after the first switch", got, version, count)
+		}
+	}
+	s.switches("rollback", "host")
+	same("host")
+	if got := h.Must(t, "cat", "/home/file", "/srv/lazy/file"); got != "home\nlazy" {
+		t.Errorf("on the host root, behind the automounts is %q", got)
+	}
+}
+
+// TestResumeWithStaleFstab: nobody looks at the fstab of the host root any more. A line in it that fails by now
+// sends the host root to emergency mode, and the last good root is resumed all the same.
+func TestResumeWithStaleFstab(t *testing.T) {
+	s := newSite(t, "stale")
+	s.settlesAtOnce()
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	fstab, err := os.OpenFile(filepath.Join(s.host.Disk(), "etc/fstab"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fstab.WriteString("tmpfs /mnt tmpfs gone=1 0 0\n")
+	if err := errors.Join(err, fstab.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.boots("systemctl", "reboot"); v.Booted.Root != s.roots["1"] || v.Phase != "good" {
+		t.Errorf("after a full reboot, status is %+v", v)
+	}
+	if console := s.host.Console(); !strings.Contains(console, "emergency") {
+		t.Errorf("the host root was not in emergency mode, so this shows nothing:\n%s", console)
+	}
+}

@@ -1,0 +1,402 @@
+package assembly
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/coreos/go-systemd/v22/unit"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/testtree"
+)
+
+// TestEtcHasItsOwnFlags: scripts in /etc run although it lies on a hardened /var, which stays as it is.
+func TestEtcHasItsOwnFlags(t *testing.T) {
+	state := t.TempDir()
+	n := testRoot(t, state[1:]+"/")
+	n.Persist, n.HostMount, n.Etc = []string{state}, filepath.Join(state, "host"), filepath.Join(state, "etc")
+	inOwnNamespace(t, func() {
+		const hardened = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
+		script := filepath.Join(n.Etc, "cron.daily")
+		if err := errors.Join(
+			unix.Mount("tmpfs", state, "tmpfs", hardened, ""), os.Mkdir(n.Etc, 0o755), os.Mkdir(n.HostMount, 0o755),
+			os.WriteFile(script, []byte("#!/bin/sh\n"), 0o755),
+			Arm(n),
+		); err != nil {
+			t.Error(err)
+			return
+		}
+		if out, err := exec.Command(filepath.Join(switcher.NextRoot, "etc/cron.daily")).CombinedOutput(); err != nil {
+			t.Errorf("a script in /etc does not run: %v: %s", err, out)
+		}
+		for at, want := range map[string]int64{"etc": 0, state: unix.ST_NOEXEC | unix.ST_NOSUID | unix.ST_NODEV} {
+			var st unix.Statfs_t
+			err := unix.Statfs(filepath.Join(switcher.NextRoot, at), &st)
+			if got := st.Flags & (unix.ST_NOEXEC | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_RDONLY); err != nil || got != want {
+				t.Errorf("flags of %s are %#x, %v; want %#x", at, got, err, want)
+			}
+		}
+	})
+}
+
+func TestSortMounts(t *testing.T) {
+	units := testtree.Make(t, "srv-native.mount", "srv-lazy\\x2dnative.automount")
+	known := knownMounts{
+		points: []string{
+			"/srv", "/srv/cache", "/srv/nfs", "/srv/bind", "/srv/ntfs", "/srv/lazy", "/srv/lib/updatectl/host", "/srv/union",
+		},
+		automounts: []string{"/srv/lazy"}, unitDirs: []string{"/nowhere", units},
+	}
+	for name, c := range map[string]struct {
+		mounts []string // mount point, type, source, root
+		carry  string
+		drop   string
+	}{
+		"nothing":           {nil, "", ""},
+		"the path itself":   {[]string{". tmpfs tmpfs /"}, "", ""},
+		"a disk":            {[]string{"db ext4 /dev/sdb1 /"}, "db", ""},
+		"a subvolume":       {[]string{"db btrfs /dev/sdb1 /@db"}, "db", ""},
+		"zfs":               {[]string{"db zfs pool/db /"}, "db", ""},
+		"a share of the VM": {[]string{"db virtiofs data /"}, "db", ""},
+		"a bind":            {[]string{"named/chroot/etc ext4 /dev/sda1 /etc/named"}, "", "named/chroot/etc"},
+		"a bind in fstab":   {[]string{"bind ext4 /dev/sda1 /opt/data"}, "bind", ""},
+		"tmpfs in fstab":    {[]string{"cache tmpfs tmpfs /"}, "cache", ""},
+		"nfs in fstab":      {[]string{"nfs nfs4 nas:/x /"}, "nfs", ""},
+		"nfs":               {[]string{"other nfs4 nas:/x /"}, "", "other"},
+		"a unit":            {[]string{"native xfs systemd-1 /x"}, "native", ""},
+		"the host root":     {[]string{"lib/updatectl/host overlay overlay /"}, "lib/updatectl/host", ""},
+		"overlay in fstab":  {[]string{"union overlay overlay /"}, "union", ""},
+		"fuse in fstab":     {[]string{"ntfs fuseblk /dev/sdc1 /"}, "", "ntfs"},
+		"docker": {[]string{
+			"lib/docker ext4 /dev/sdd1 /", "lib/docker/overlay2/1/merged overlay overlay /",
+			"lib/docker/containers/1/shm tmpfs shm /", "lib/docker/netns nsfs nsfs net:[1]",
+		}, "lib/docker", "lib/docker/overlay2/1/merged lib/docker/containers/1/shm lib/docker/netns"},
+		"kubelet": {[]string{
+			"k/pods/1/secret tmpfs tmpfs /", "k/pods/1/volume ext4 /dev/sde /", "k/pods/1/sub ext4 /dev/sde /sub",
+		}, "k/pods/1/volume", "k/pods/1/secret k/pods/1/sub"},
+		"of the running root": {[]string{"lib/dpkg overlay updatectl:1 /"}, "", "lib/dpkg"},
+		"automount":           {[]string{"lazy autofs systemd-1 /"}, "", "lazy"},
+		"automount in use":    {[]string{"lazy autofs systemd-1 /", "lazy ext4 /dev/sdb1 /"}, "", "lazy lazy"},
+		"automount by a unit": {[]string{"lazy-native autofs s /", "lazy-native ext4 /dev/sdb1 /"}, "",
+			"lazy-native lazy-native"},
+		"unknown automount":        {[]string{"a autofs s /"}, "", "a"},
+		"unknown automount in use": {[]string{"a autofs s /", "a ext4 /dev/sdb1 /"}, "a", ""},
+		"below an automount": {[]string{"lazy autofs s /", "lazy ext4 /dev/sdb1 /", "lazy/x ext4 /dev/sdc1 /"}, "",
+			"lazy lazy lazy/x"},
+		"a disk on a tmpfs": {[]string{"t tmpfs t /", "t/disk ext4 /dev/sdb1 /", "t/x tmpfs t /"}, "t/disk", "t/x"},
+		"a like name":       {[]string{"t tmpfs tmpfs /", "tt ext4 /dev/sdb1 /"}, "tt", "t"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const at = "/run/next/srv"
+			var mounts []*mountinfo.Info
+			for _, text := range c.mounts {
+				f := strings.Fields(text)
+				mounts = append(mounts, &mountinfo.Info{
+					Mountpoint: filepath.Join(at, f[0]), FSType: f[1], Source: f[2], Root: f[3],
+				})
+			}
+			carry, drop := sortMounts(mounts, at, "/srv", known)
+			if want := below("/srv", c.carry); !slices.Equal(carry, want) {
+				t.Errorf("carried %q, want %q", carry, want)
+			}
+			if want := below(at, c.drop); !slices.Equal(drop, want) {
+				t.Errorf("dropped %q, want %q", drop, want)
+			}
+		})
+	}
+}
+
+// below returns a list of paths below a directory.
+func below(dir, names string) []string {
+	var paths []string
+	for _, name := range strings.Fields(names) {
+		paths = append(paths, filepath.Join(dir, name))
+	}
+	return paths
+}
+
+// TestMountsDoNotPileUp: however often a host with containers switches, a root has the same number of mounts, and the
+// disks that it had.
+func TestMountsDoNotPileUp(t *testing.T) {
+	const switches = 100
+	state := testtree.Make(t, "disk/", "cache/", "docker/", "host/")
+	n := testRoot(t, state[1:]+"/")
+	n.Persist, n.HostMount = []string{state}, filepath.Join(state, "host")
+	n.Fstab = []string{filepath.Join(state, "cache")}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", disk).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	inOwnNamespace(t, func() {
+		err := unix.Mount("tmpfs", filepath.Join(state, "cache"), "tmpfs", 0, "")
+		if out, lerr := exec.Command("mount", "-o", "loop", disk, state+"/disk").CombinedOutput(); lerr != nil {
+			err = errors.Join(err, fmt.Errorf("mount: %w: %s", lerr, out))
+		}
+		first := 0
+		for i := range switches {
+			if err = errors.Join(err, container(state, i), Arm(n)); err != nil {
+				t.Error(err)
+				return
+			}
+			count := countBelow(t, switcher.NextRoot)
+			if first == 0 {
+				first = count
+			}
+			if count != first {
+				t.Errorf("%d mounts after %d switches, %d after the first", count, i+1, first)
+				return
+			}
+			err = arrive(state, true)
+		}
+		for _, name := range []string{"disk", "cache"} {
+			if mounted, err := mount.IsMountPoint(filepath.Join(state, name)); err != nil || !mounted {
+				t.Errorf("%s is not mounted any more: %v", name, err)
+			}
+		}
+	})
+}
+
+// container mounts what a container leaves below the state: an overlay, a tmpfs and a bind of a directory.
+func container(state string, i int) error {
+	dir := filepath.Join(state, "docker", fmt.Sprint(i))
+	for _, name := range []string{"lower", "merged", "shm", "volume"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		unix.Mount("overlay", dir+"/merged", "overlay", unix.MS_RDONLY, "lowerdir="+dir+"/lower:"+dir+"/volume"),
+		unix.Mount("shm", dir+"/shm", "tmpfs", 0, ""),
+		unix.Mount(filepath.Join(state, "disk/lost+found"), dir+"/volume", "", unix.MS_BIND, ""),
+	)
+}
+
+// arrive makes the state of the armed root that of this one, as a switch does: to an image root, or with onHost to a
+// host root, where the host root is not mounted below the state.
+func arrive(state string, onHost bool) error {
+	next, err := mount.Clone(filepath.Join(switcher.NextRoot, state), true)
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	if err := errors.Join(Disarm(), mount.Detach(state), next.Attach(state)); err != nil || !onHost {
+		return err
+	}
+	return mount.Detach(state + "/host")
+}
+
+// TestAutomountIsNotTriggered: PID 1 answers no automount while it shuts down. The new root has its own.
+func TestAutomountIsNotTriggered(t *testing.T) {
+	state := testtree.Make(t, "var/lazy/", "home/")
+	home, lazy := filepath.Join(state, "home"), filepath.Join(state, "var/lazy")
+	for name, c := range map[string]struct {
+		fstab, automounts []string
+		want              string
+	}{
+		"in fstab":    {[]string{home, lazy}, []string{home, lazy}, ""},
+		"not on use":  {[]string{home}, nil, ""},
+		"not in root": {nil, nil, "add a line for it to /etc/fstab"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testRoot(t, home[1:]+"/", state[1:]+"/var/")
+			n.Persist, n.HostMount = []string{home, state + "/var"}, filepath.Join(state, "var/host")
+			n.Fstab, n.Automounts = c.fstab, c.automounts
+			inOwnNamespace(t, func() {
+				var auto automounts
+				err := errors.Join(auto.mount(home), auto.mount(lazy), os.MkdirAll(n.HostMount, 0o755))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var stay []string
+				var merr error
+				image := testtree.Make(t)
+				if gerr := inGroupOfItsOwn(func() {
+					stay, merr = n.Mounts(image)
+					err = errors.Join(mount.MakeWritable(home), Arm(n))
+				}); gerr != nil {
+					t.Error(gerr)
+				}
+				if n := auto.triggered.Load(); n != 0 {
+					t.Errorf("automounts were triggered %d times", n)
+				}
+				if c.want != "" {
+					if err == nil || merr == nil || !strings.Contains(err.Error(), c.want) {
+						t.Errorf("Arm = %v, Mounts = %v; want %q", err, merr, c.want)
+					}
+					return
+				}
+				if err != nil || merr != nil || slices.Contains(stay, home) {
+					t.Errorf("Arm = %v, Mounts = %q, %v", err, stay, merr)
+				}
+				for _, p := range []string{home, lazy} {
+					if mounted, err := mount.IsMountPoint(filepath.Join(switcher.NextRoot, p)); err != nil || mounted {
+						t.Errorf("%s is mounted in the new root: %v, %v", p, mounted, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// automounts are mounted, and answer with an error, as systemd does while it shuts down.
+type automounts struct{ triggered atomic.Int32 }
+
+// mount mounts one at a directory. Nothing triggers it that is done by this process group, see inGroupOfItsOwn.
+func (a *automounts) mount(at string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	options := fmt.Sprintf("fd=%d,pgrp=%d,minproto=5,maxproto=5,direct", w.Fd(), unix.Getpgrp())
+	if err := unix.Mount("systemd-1", at, "autofs", 0, options); err != nil {
+		return err
+	}
+	control, err := os.Open(at)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer control.Close()
+		defer r.Close()
+		packet := make([]byte, 512)
+		for {
+			if _, err := r.Read(packet); err != nil {
+				return
+			}
+			a.triggered.Add(1)
+			const fail = 0x9361 // AUTOFS_IOC_FAIL, with the token of the request
+			unix.IoctlSetInt(int(control.Fd()), fail, int(binary.NativeEndian.Uint32(packet[8:])))
+		}
+	}()
+	return nil
+}
+
+// inGroupOfItsOwn calls do while this process is in another process group.
+func inGroupOfItsOwn(do func()) error {
+	before := unix.Getpgrp()
+	other := exec.Command("sleep", "60")
+	other.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := other.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		other.Process.Kill()
+		other.Wait()
+	}()
+	if err := unix.Setpgid(0, other.Process.Pid); err != nil {
+		return err
+	}
+	do()
+	return unix.Setpgid(0, before)
+}
+
+// TestUnmountedStateIsLeftToTheRoot: a state path that the new root mounts, by fstab or by a unit, and that is not
+// mounted any more, is not carried over as the empty directory below the mount.
+func TestUnmountedStateIsLeftToTheRoot(t *testing.T) {
+	state := t.TempDir()
+	for name, c := range map[string]struct {
+		fstab []string
+		unit  bool
+		want  bool // carried
+	}{
+		"a directory":      {nil, false, true},
+		"in fstab":         {[]string{state}, false, false},
+		"by a native unit": {nil, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testRoot(t, state[1:]+"/", "host/")
+			n.Persist, n.HostMount, n.Fstab = []string{state}, "/host", c.fstab
+			if c.unit {
+				units := filepath.Join(n.Etc, "systemd/system")
+				unit := filepath.Join(units, unit.UnitNamePathEscape(state)+".mount")
+				if err := errors.Join(os.MkdirAll(units, 0o755), os.WriteFile(unit, nil, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			inOwnNamespace(t, func() {
+				if err := Arm(n); err != nil {
+					t.Error(err)
+				}
+				if got, err := mount.IsMountPoint(filepath.Join(switcher.NextRoot, state)); err != nil || got != c.want {
+					t.Errorf("carried: %v, %v; want %v", got, err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestSeparateUsr: a host root with /usr on a file system of its own can be rolled back to.
+func TestSeparateUsr(t *testing.T) {
+	state := t.TempDir()
+	n := testRoot(t, state[1:]+"/")
+	n.Persist, n.HostMount = []string{state}, filepath.Join(state, "host")
+	inOwnNamespace(t, func() {
+		if err := errors.Join(unix.Mount("/usr", "/usr", "", unix.MS_BIND, ""), os.Mkdir(n.HostMount, 0o755)); err != nil {
+			t.Error(err)
+			return
+		}
+		if stay, err := n.Mounts("/nowhere"); err != nil || !slices.Contains(stay, n.HostMount+"/usr") {
+			t.Errorf("the graft keeps %q mounted: %v", stay, err)
+		}
+		if err := Arm(n); err != nil {
+			t.Error(err)
+			return
+		}
+		usr := filepath.Join(switcher.NextRoot, n.HostMount, "usr")
+		if mounted, err := mount.IsMountPoint(usr); err != nil || !mounted {
+			t.Errorf("the /usr of the host root is not mounted: %v", err)
+		}
+		if err := os.WriteFile(usr+"/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
+			t.Errorf("it can be written: %v", err)
+		}
+		if err := arrive(state, false); err != nil {
+			t.Error(err)
+			return
+		}
+		back := Next{ID: switcher.HostRoot, Persist: n.Persist, HostMount: n.HostMount}
+		if err := Arm(back); err != nil {
+			t.Errorf("no way back: %v", err)
+			return
+		}
+		usr = filepath.Join(switcher.NextRoot, "usr")
+		var st unix.Statfs_t
+		if mounted, err := mount.IsMountPoint(usr); err != nil || !mounted || unix.Statfs(usr, &st) != nil ||
+			st.Flags&unix.ST_RDONLY != 0 {
+			t.Errorf("/usr is mounted: %v, %v; flags %#x", mounted, err, st.Flags)
+		}
+	})
+}
+
+// TestLeftBehind: what nothing in the new root mounts again is named, and nothing else.
+func TestLeftBehind(t *testing.T) {
+	state := testtree.Make(t, "cache/", "lazy/", "shm/")
+	n := Next{Persist: []string{state, "/nowhere"}, HostMount: state + "/host", Fstab: []string{state + "/cache"},
+		Automounts: []string{state + "/lazy"}}
+	inOwnNamespace(t, func() {
+		for _, name := range []string{"cache", "lazy", "shm"} {
+			if err := unix.Mount("tmpfs", filepath.Join(state, name), "tmpfs", 0, ""); err != nil {
+				t.Error(err)
+			}
+		}
+		left, err := n.LeftBehind("/nowhere")
+		if want := []string{state + "/shm"}; err != nil || !slices.Equal(left, want) {
+			t.Errorf("left behind are %q, %v; want %q", left, err, want)
+		}
+	})
+}
