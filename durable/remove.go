@@ -67,8 +67,8 @@ func rename(from, to string) error {
 	return err
 }
 
-// Flags returns the inode flags of a regular file or a directory, as far as they are in [Protected]; none where the file
-// system has no flags. It follows no symbolic link. Errors wrap those of the operating system.
+// Flags returns the inode flags of a regular file or a directory, as far as they are in [Protected]; none where the
+// file system has no flags. It follows no symbolic link. Errors wrap those of the operating system.
 func Flags(name string) (int, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
