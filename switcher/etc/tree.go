@@ -193,13 +193,7 @@ func (s *snapshot) list(dir, rel string) error {
 	if err != nil {
 		return err
 	}
-	if rel != "." && (e.kind == kindFile || e.kind == kindDir) { // a protected /etc itself could not be renamed
-		// statx(2) calls every file of an EROFS image immutable.
-		if e.flags, err = durable.Flags(full); err != nil {
-			return err
-		}
-	}
-	if e.xattrs, err = readXattrs(full, rel != "."); err != nil {
+	if err = e.readMarks(full, rel == "."); err != nil {
 		return err
 	}
 	s.tree[rel] = e
@@ -221,6 +215,17 @@ func (s *snapshot) listBelow(dir, rel string) error {
 		}
 	}
 	return nil
+}
+
+// readMarks adds extended attributes and flags. A protected /etc itself could not be renamed, so top has no flags.
+func (e *entry) readMarks(full string, top bool) (err error) {
+	if !top && (e.kind == kindFile || e.kind == kindDir) { // statx(2) calls every file of an EROFS image immutable
+		if e.flags, err = durable.Flags(full); err != nil {
+			return err
+		}
+	}
+	e.xattrs, err = readXattrs(full, !top)
+	return err
 }
 
 func hashFile(name string) (string, error) {
