@@ -75,7 +75,8 @@ echo '@reboot date >> /home/alice/reboot.log' | crontab -u alice -`)
 
 	s.switches("rollback")
 	s.runs(s.roots["1"], "1")
-	if !h.Await(t, h.Patience(), func() bool { return h.Run(t.Context(), "test", "-s", "/home/alice/reboot.log").Code == 0 }) {
+	ran := func() bool { return h.Run(t.Context(), "test", "-s", "/home/alice/reboot.log").Code == 0 }
+	if !h.Await(t, h.Patience(), ran) {
 		t.Error("cron did not run alice's @reboot job in the root that the host rolled back to")
 	}
 }
