@@ -158,7 +158,7 @@ func TestVMKernel(t *testing.T) {
 			}
 		}
 		want := []string{"switching", "live patch failed lab_fix_hold", "live patch effective lab_fix", "switching",
-			"live patch effective lab_fix_hold"}
+			"live patch effective lab_fix_hold", "live patch replaced lab_fix"}
 		if !slices.Equal(story, want) {
 			t.Errorf("history has\n%s\nwant\n%s", strings.Join(story, "\n"), strings.Join(want, "\n"))
 		}
