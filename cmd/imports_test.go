@@ -31,14 +31,14 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/health":     {},
-	"agent/machine":    {"agent/health"}, // the seam
-	"agent/config":     {"agent/health"},
-	"agent/record":     {"agent/config", "agent/health"},
-	"agent/host":       {"agent/config", "agent/machine", "agent/record"},
-	"agent/offer":      {"agent/config", "agent/host", "agent/record"},
-	"agent/roots":      {"agent/config", "agent/host", "agent/machine", "agent/record"},
-	"agent/live":       {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
+	"agent/health":  {},
+	"agent/machine": {"agent/health"}, // the seam
+	"agent/config":  {"agent/health"},
+	"agent/record":  {"agent/config", "agent/health"},
+	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
+	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
+	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/live":    {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
