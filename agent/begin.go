@@ -31,7 +31,7 @@ func (s *session) close() {
 }
 
 // open starts a command that changes something: it takes the lock and reads the host. The error is a [record.ErrBusy]
-// when another updatectl holds the lock.
+// when another updatectl holds the lock, and a [record.ErrLost] when the record is gone.
 func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, error) {
 	unlock, err := a.Lock(ctx, verb, wait)
 	if err != nil {
@@ -40,6 +40,9 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 	s := &session{Agent: a, unlock: unlock}
 	if s.facts, s.rec, err = a.Look(ctx); err == nil {
 		err = a.Roots.Open()
+	}
+	if err == nil && a.Trial.IsLost(s.facts) { // gc would remove every other root
+		err = record.ErrLost
 	}
 	if err != nil {
 		unlock()

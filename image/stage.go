@@ -48,7 +48,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 		}
 		return root.Renew(img.Verified, time.Now())
 	}
-	if !errors.Is(err, store.ErrNoRoot) {
+	if !errors.Is(err, store.ErrNoRoot) && !errors.Is(err, store.ErrDamaged) { // a damaged one is staged anew
 		return root, err
 	}
 	g, err := st.Begin(img.ID())
@@ -125,11 +125,8 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 // at least what its compressed layers have; how much of a later one is there already is not known before it is read.
 func (s *stager) checkRoom() error {
 	roots, err := s.store.Roots()
-	if err != nil {
-		return err
-	}
 	need := s.event.Total
-	if len(roots) > 0 {
+	if len(roots) > 0 || err != nil { // also one that cannot be read has its objects here
 		need = 0
 	}
 	return s.store.CheckRoom(need)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/source"
@@ -381,6 +382,37 @@ func TestSystemdLibraryNames(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestStageRepairs: a root whose image.json is missing, damaged or no file is staged anew.
+func TestStageRepairs(t *testing.T) {
+	b := newBuilder(t)
+	b.layer(ocispec.MediaTypeImageLayerZstd, packLayer(bootable()...))
+	s := newStore(t)
+	root, err := b.stage(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := filepath.Join(root.Dir, "image.json")
+	whole := must(os.ReadFile(info))
+	for name, spoil := range map[string]func() error{
+		"missing":  func() error { return nil },
+		"empty":    func() error { return os.WriteFile(info, nil, 0o600) },
+		"null":     func() error { return os.WriteFile(info, []byte("null"), 0o600) },
+		"cut":      func() error { return os.WriteFile(info, whole[:len(whole)/2], 0o600) },
+		"no file":  func() error { return unix.Mkfifo(info, 0o600) },
+		"no names": func() error { return os.WriteFile(info, []byte("{}"), 0o600) },
+	} {
+		if err := errors.Join(os.RemoveAll(info), spoil()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.stage(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if now, err := s.Root(root.ID); err != nil || now.Info.RootDigest != root.Info.RootDigest {
+			t.Errorf("%s: the root is %+v, %v", name, now, err)
 		}
 	}
 }

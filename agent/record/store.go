@@ -53,11 +53,21 @@ const (
 	reserveFile = StateDir + "/spare"
 )
 
+var (
+	// ErrLost means that an image root runs, and there is no record of how the host came into it.
+	ErrLost = errors.New("the record of this host is gone, although an image root runs")
+	// ErrDamaged means that the record is there and cannot be understood.
+	ErrDamaged = errors.New("it is damaged")
+)
+
+// IsThere reports whether there is a record: a new host has none.
+func (s *Store) IsThere() bool { return s.Disk.Exists(s.Path(RecordFile)) }
+
 // maxRecord bounds the record, in bytes. A real one has a few kilobytes: names and dates.
 const maxRecord = 4 << 20
 
 // Read returns the record. If there is none yet, it returns that of a new host, whose only good root is the host root.
-// It refuses a record that names no good root.
+// The error is an ErrDamaged for a record that is no JSON or names no good root.
 func (s *Store) Read() (*Record, error) {
 	r := &Record{
 		Schema: recordSchema, Phase: PhaseIdle, Good: []string{switcher.HostRoot},
@@ -72,7 +82,7 @@ func (s *Store) Read() (*Record, error) {
 		return nil, fmt.Errorf("cannot read the record: %w", err)
 	}
 	if err := parseRecord(text, r); err != nil {
-		return nil, fmt.Errorf("cannot read the record %s: %w", file, err)
+		return nil, fmt.Errorf("cannot read the record %s: %w: %w", file, ErrDamaged, err)
 	}
 	return r, nil
 }

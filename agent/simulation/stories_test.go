@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -358,4 +359,56 @@ func (m *Machine) kill(c *Command) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bury(c.p, true)
+}
+
+// TestRecordIsGone: where an image root runs and the record is gone, nothing is removed for it, and confirm begins a new
+// one with the running root.
+func TestRecordIsGone(t *testing.T) {
+	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+		m.mu.Lock()
+		m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
+		m.mu.Unlock()
+		before := len(m.disk.now.glob(rootsDir + "/*"))
+		if err := m.GC().Wait(); !errors.Is(err, record.ErrLost) {
+			t.Errorf("gc ends with %v, want that the record is lost", err)
+		}
+		if now := len(m.disk.now.glob(rootsDir + "/*")); now != before {
+			t.Errorf("%d of %d roots are left", now, before)
+		}
+		err := m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) error {
+			_, err := a.Confirm(ctx)
+			return err
+		}).Wait()
+		if r := m.Record(); err != nil || r.LastGood() != releases.roots["v2"] || len(r.Good) != 2 {
+			t.Errorf("confirm ends with %v, and the good roots are %v", err, r.Good)
+		}
+		m.rest()
+		m.CheckRest()
+	})
+	expect(t, m, "v2")
+}
+
+// TestRecordIsGoneInTrial: a root that was tried when the record went is not judged. The host returns to the root that
+// it came from, which begins a new record, and the other one is bad.
+func TestRecordIsGoneInTrial(t *testing.T) {
+	for later := 5 * time.Second; later < 12*time.Second; later += 500 * time.Millisecond {
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish("v2", Fails)
+			unattended(m)
+			time.Sleep(later)
+			m.mu.Lock()
+			m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
+			m.mu.Unlock()
+			m.Settle(15 * time.Minute)
+			m.Heal()
+			m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) error {
+				_, err := a.Confirm(ctx)
+				return err
+			}).Wait()
+			m.rest()
+		})
+		if booted := m.Booted(); booted == "v2" || m.Record().LastGood() != releases.roots[booted] && booted != "host" {
+			t.Errorf("%v later: %s runs, the record is %+v\n%s", later, booted, m.Record(), m.Story())
+		}
+	}
 }

@@ -207,6 +207,18 @@ func (a *Arrival) CheckGuardStays(ctx context.Context) error {
 	return fmt.Errorf("%w: %w from %s: %s", record.ErrBlocked, ErrGuardLeaves, n.Left, n.Reason)
 }
 
+// MarkLeft marks the root bad that a guard has left, by its note, in a record that knows of no switch.
+func (a *Arrival) MarkLeft(f facts.Facts, rec *record.Record) error {
+	n, err := a.readNote()
+	if n == nil {
+		return err
+	}
+	if n.Switch.BootID == f.BootID && n.Left != f.Root {
+		rec.Bad[n.Left] = record.Bad{Reason: n.Reason, At: n.Switch.At, RolledBack: n.RolledBack}
+	}
+	return nil
+}
+
 // takeOverNote writes what a guard did into the record, and then removes its note.
 func (a *Arrival) takeOverNote(f facts.Facts, rec *record.Record) error {
 	n, err := a.readNote()

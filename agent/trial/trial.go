@@ -64,6 +64,9 @@ func (t *Trial) Confirm(ctx context.Context) (Confirmed, error) {
 	if err != nil {
 		return Confirmed{}, err
 	}
+	if t.IsLost(facts) {
+		return t.adopt(ctx, facts, rec)
+	}
 	err = t.Transition.DisarmLeftover(ctx, facts, rec)
 	if errors.Is(err, transition.ErrForeign) && rec.Moving() { // otherwise the guard would roll back an unjudged root
 		t.Log.Warn("judging the running root anyway", zap.Error(err))

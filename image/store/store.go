@@ -1,20 +1,24 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
 var (
 	// ErrNoRoot means that there is no complete root with that ID.
 	ErrNoRoot = errors.New("no such root")
+	// ErrDamaged means that what is noted beside a root cannot be understood; staging the image again repairs it.
+	ErrDamaged = errors.New("it is damaged; `updatectl stage` repairs it")
 	// ErrNoSpace means that the file system or a quota is full.
 	ErrNoSpace = errors.New("not enough space")
 )
@@ -137,23 +141,19 @@ func (s *Store) ids() ([]string, error) {
 	return ids, nil
 }
 
-// readInfo reads image.json. Fields that a newer agent wrote are ignored.
+// readInfo reads image.json. Fields that a newer agent wrote are ignored. The error is an ErrDamaged if it has to be
+// made anew.
 func readInfo(path string) (Info, error) {
-	f, err := os.Open(path)
+	data, err := durable.ReadRegular(path, maxInfo)
+	if errors.Is(err, durable.ErrNotRegular) || errors.Is(err, durable.ErrTooLarge) {
+		return Info{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return Info{}, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxInfo+1))
-	if err != nil {
-		return Info{}, err
-	}
-	if len(data) > maxInfo {
-		return Info{}, fmt.Errorf("%s has more than %d bytes", path, maxInfo)
 	}
 	var info Info
-	if err := json.Unmarshal(data, &info); err != nil {
-		return Info{}, fmt.Errorf("%s: %w", path, err)
+	if err := json.Unmarshal(data, &info); err != nil || info.Schema == "" {
+		return Info{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, cmp.Or(err, errors.New("it names no schema")))
 	}
 	if info.Schema != Schema {
 		return Info{}, fmt.Errorf("%s has the schema %q, and this agent reads %q", path, info.Schema, Schema)
