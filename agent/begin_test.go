@@ -43,3 +43,14 @@ func TestLivePatchInTrial(t *testing.T) {
 		t.Errorf("the live patches that are here wait, too: %v", err)
 	}
 }
+
+// TestPinDuringSwitch: the arming step and the guard write the record without the lock, so pin does not then.
+func TestPinDuringSwitch(t *testing.T) {
+	a := testAgent(t)
+	if err := a.Records.Write(hosttest.OnTheWay(record.VerbApply, "v1", "v2", switcher.HostRoot, "v1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Pin(t.Context(), "v1", true); !errors.Is(err, record.ErrBlocked) {
+		t.Errorf("pin ends with %v, want that it is blocked", err)
+	}
+}

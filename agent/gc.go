@@ -120,7 +120,7 @@ func (a *Agent) gc(f facts.Facts, rec *record.Record, left ...string) (store.GCR
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })
 	maps.DeleteFunc(rec.Failed, func(id string, _ record.Failed) bool { return !slices.Contains(keep, id) })
 	if err == nil && len(rec.Accepted)+len(rec.Failed) != before {
-		err = a.Records.Write(rec)
+		err = a.Records.WriteOutcome(rec) // gc frees space, and may need some first
 	}
 	return report, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -18,7 +19,8 @@ type Pinned struct {
 }
 
 // Pin keeps a root from gc, or with pinned false lets gc remove it. The beginning of its identity is enough. The error
-// is a [roots.ErrNoRoot] when no root, or more than one, has that name, and a [roots.ErrHostRoot] for the host root.
+// is a [roots.ErrNoRoot] when no root, or more than one, has that name, a [roots.ErrHostRoot] for the host root, and a
+// [record.ErrBlocked] while a switch is under way.
 func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error) {
 	s, err := a.open(ctx, "pin", false)
 	if err != nil {
@@ -26,6 +28,9 @@ func (a *Agent) Pin(ctx context.Context, id string, pinned bool) (Pinned, error)
 	}
 	defer s.close()
 	rec := s.rec
+	if rec.Moving() { // the arming step and the guard write the record without the lock
+		return Pinned{}, fmt.Errorf("%w: the switch to %s is under way", record.ErrBlocked, rec.Switch.Target)
+	}
 	if id == switcher.HostRoot {
 		return Pinned{}, fmt.Errorf("%w: it is never removed, pinned or not", roots.ErrHostRoot)
 	}

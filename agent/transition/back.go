@@ -166,18 +166,20 @@ type GuardNote struct {
 	Switch record.Switch `json:"switch"`
 }
 
-// readNote returns the note of a guard, nil when there is none.
+// readNote returns the note of a guard, nil when there is none. A note that is no JSON is not a guard's, which writes
+// each in one step: it is removed.
 func (ns *Notes) readNote() (*GuardNote, error) {
 	n := &GuardNote{}
 	text, err := ns.Machine.Disk.ReadFile(ns.Path(GuardNoteFile), maxNote)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(text, n)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the note of the guard: %w", err)
+	}
+	if err := json.Unmarshal(text, n); err != nil {
+		ns.Log.Warn("the note of the guard is damaged; it is removed", zap.Error(err))
+		return nil, ns.removeNote(GuardNoteFile)
 	}
 	return n, nil
 }

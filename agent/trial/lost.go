@@ -55,7 +55,8 @@ func (t *Trial) adopt(ctx context.Context, f facts.Facts, rec *record.Record) (C
 		return done, err
 	}
 	t.Log.Warn("the record was gone; a new one begins with the running root", zap.String("root", f.Root))
-	t.Records.Tell(record.Event{Event: record.EventGood, Root: f.Root, Reason: "the record was gone; a new one begins here"})
+	const reason = "the record was gone; a new one begins here"
+	t.Records.Tell(record.Event{Event: record.EventGood, Root: f.Root, Reason: reason})
 	done.Good = true
 	return done, nil
 }
