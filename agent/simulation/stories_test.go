@@ -361,8 +361,8 @@ func (m *Machine) kill(c *Command) {
 	m.bury(c.p, true)
 }
 
-// TestRecordIsGone: where an image root runs and the record is gone, gc removes nothing, and confirm begins a new record
-// with the running root.
+// TestRecordIsGone: where an image root runs and the record is gone, gc removes nothing, and confirm begins a new
+// record with the running root.
 func TestRecordIsGone(t *testing.T) {
 	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
 		m.mu.Lock()
