@@ -229,7 +229,7 @@ func TestRefusals(t *testing.T) {
 		{name: "no credentials", ref: locked.Host + "/os/server:stable", code: exitUnreachable,
 			sentence: "access denied", hint: "log in as root"},
 		{name: "unsigned", ref: s.registry.Host + "/" + s.offer("unsigned", tree, ""), code: exitNotTrusted,
-			sentence: "unsigned", hint: "releasectl sign"},
+			sentence: "unsigned", hint: "ask who published this image"},
 		{name: "wrong key", ref: s.registry.Host + "/" + s.offer("stranger", tree, other.Key, "--version", "x"),
 			code: exitNotTrusted, sentence: "none by a configured key", hint: "[verify] keys"},
 		{name: "no init", ref: s.registry.Host + "/" + s.offer("noinit", noInit, s.publisher.Key, "--architecture",

@@ -104,6 +104,16 @@ var journalPriority = map[zapcore.Level]journal.Priority{
 	zapcore.WarnLevel: journal.PriWarning, zapcore.ErrorLevel: journal.PriErr,
 }
 
+// hasSize reports whether a terminal knows how wide it is.
+func hasSize(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	return err == nil && columns > 0
+}
+
 // isTerminal reports whether w is a terminal, where bars make sense.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

@@ -10,6 +10,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 // follow shows the agent's progress: bars on a terminal, JSON lines on --progress-fd, nothing otherwise. The returned
@@ -21,7 +22,23 @@ func (c *cli) follow(a *agent.Agent) (finish func(), err error) {
 	if c.quiet || c.output == "json" || !isTerminal(c.stderr) {
 		return func() {}, nil
 	}
+	if !hasSize(c.stderr) {
+		c.followLines(a)
+		return func() {}, nil
+	}
 	return c.followBars(a), nil
+}
+
+// followLines writes a line for each step: on a terminal that does not know its size, such as many serial consoles, no
+// bar is drawn.
+func (c *cli) followLines(a *agent.Agent) {
+	step := ""
+	a.Progress = func(p agent.Progress) {
+		if p.Step != step {
+			step = p.Step
+			fmt.Fprintf(c.stderr, "%s, %s\n", p.Step, usage.Size(p.Total))
+		}
+	}
 }
 
 // followed runs a long step and shows its progress.
