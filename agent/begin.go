@@ -41,7 +41,8 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 	if s.facts, s.rec, err = a.Look(ctx); err == nil {
 		err = a.Roots.Open()
 	}
-	if err == nil && a.Trial.IsLost(s.facts) { // gc would remove every other root
+	// gc would remove every other root. A rollback leads to the host root at least, which needs no record.
+	if err == nil && verb != record.VerbRollback && a.Trial.IsLost(s.facts) {
 		err = record.ErrLost
 	}
 	if err != nil {

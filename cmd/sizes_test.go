@@ -58,7 +58,7 @@ func TestTypesHaveFewMethods(t *testing.T) {
 	methods := map[string]int{}
 	for _, s := range product(t) {
 		if slices.Contains(testSupport, s.dir) {
-			continue // a simulated machine needs a method for everything that a real machine does
+			continue // the simulated machine implements all of the seam
 		}
 		for _, d := range s.syntax.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil {

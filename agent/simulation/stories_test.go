@@ -365,9 +365,7 @@ func (m *Machine) kill(c *Command) {
 // record with the running root.
 func TestRecordIsGone(t *testing.T) {
 	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
-		m.mu.Lock()
-		m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
-		m.mu.Unlock()
+		m.loseRecord()
 		before := len(m.disk.now.glob(rootsDir + "/*"))
 		if err := m.GC().Wait(); !errors.Is(err, record.ErrLost) {
 			t.Errorf("gc ends with %v, want that the record is lost", err)
@@ -375,10 +373,7 @@ func TestRecordIsGone(t *testing.T) {
 		if now := len(m.disk.now.glob(rootsDir + "/*")); now != before {
 			t.Errorf("%d of %d roots are left", now, before)
 		}
-		err := m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) error {
-			_, err := a.Confirm(ctx)
-			return err
-		}).Wait()
+		err := m.confirm()
 		if r := m.Record(); err != nil || r.LastGood() != releases.roots["v2"] || len(r.Good) != 2 {
 			t.Errorf("confirm ends with %v, and the good roots are %v", err, r.Good)
 		}
@@ -386,6 +381,34 @@ func TestRecordIsGone(t *testing.T) {
 		m.CheckRest()
 	})
 	expect(t, m, "v2")
+}
+
+// TestRollbackWithoutRecord: a lost record does not keep anybody in the running root.
+func TestRollbackWithoutRecord(t *testing.T) {
+	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+		m.loseRecord()
+		if err := m.RollBack("host").Wait(); err != nil {
+			t.Errorf("the rollback ends with %v", err)
+		}
+		m.rest()
+		m.CheckRest()
+	})
+	expect(t, m, "host")
+}
+
+// loseRecord removes the record.
+func (m *Machine) loseRecord() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
+}
+
+// confirm runs updatectl confirm, as a person does.
+func (m *Machine) confirm() error {
+	return m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) error {
+		_, err := a.Confirm(ctx)
+		return err
+	}).Wait()
 }
 
 // TestRecordIsGoneInTrial: a root that was tried when the record went is not judged. The host returns to the root that
@@ -396,15 +419,10 @@ func TestRecordIsGoneInTrial(t *testing.T) {
 			m.Publish("v2", Fails)
 			unattended(m)
 			time.Sleep(later)
-			m.mu.Lock()
-			m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
-			m.mu.Unlock()
+			m.loseRecord()
 			m.Settle(15 * time.Minute)
 			m.Heal()
-			m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) error {
-				_, err := a.Confirm(ctx)
-				return err
-			}).Wait()
+			m.confirm()
 			m.rest()
 		})
 		if booted := m.Booted(); booted == "v2" || m.Record().LastGood() != releases.roots[booted] && booted != "host" {

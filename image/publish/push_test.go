@@ -327,7 +327,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestDeafRegistry: a registry that accepts a blob and does not read it does not keep a push for ever.
+// TestDeafRegistry: a push ends with an error when the registry stops reading the blob.
 func TestDeafRegistry(t *testing.T) {
 	root := makeTree(t)
 	random := make([]byte, 32<<20)

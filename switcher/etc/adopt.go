@@ -68,7 +68,7 @@ var neverAdopted = adoptList{
 // the image's files in all of them do not come.
 var whole = []struct {
 	paths adoptList
-	local func(host snapshot, name string) bool // whether a file of the host counts; nil for every file
+	local func(host snapshot, name string) bool // whether a file is such configuration; nil: every file is
 }{
 	{networkDirs, configuresNetwork},
 	{adoptList{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},

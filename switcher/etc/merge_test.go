@@ -429,7 +429,7 @@ func TestNetworkOfTheHostIsTakenWhole(t *testing.T) {
 	}
 }
 
-// TestLaterImagesDoNotMixNetworks: what holds for the first image holds for every one.
+// TestLaterImagesDoNotMixNetworks: network files of a later image do not mix with the host's either.
 func TestLaterImagesDoNotMixNetworks(t *testing.T) {
 	image1, image2 := tree{"systemd/network/10-a.network": "1"}, tree{
 		"systemd/network/10-a.network": "2", "systemd/network/05-b.network": "2", "netplan/c.yaml": "2", "d": "2",

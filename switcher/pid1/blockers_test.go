@@ -34,7 +34,7 @@ func TestBlockers(t *testing.T) {
 	}
 }
 
-// TestBlockersByDefault: a unit that only has the default timeout is told apart from one that sets its own.
+// TestBlockersByDefault: units with systemd's default timeout are only counted; units that set their own are listed.
 func TestBlockersByDefault(t *testing.T) {
 	found := Blockers([]UnitStop{
 		{Name: "a.service", Timeout: time.Minute, Killed: true, Default: true},
