@@ -221,7 +221,7 @@ func TestRefusals(t *testing.T) {
 		{name: "no such repository", ref: s.registry.Host + "/os/none:stable", code: exitUnreachable,
 			sentence: "not found", hint: "check the name and the tag"},
 		{name: "bad reference", ref: "Not A Reference", code: exitUsage, sentence: "bad image reference",
-			hint: "write host/repository:tag"},
+			hint: "write the reference as host/repository:tag"},
 		{name: "registry down", ref: down.Host + "/os/server:stable", code: exitUnreachable, sentence: "not reachable",
 			hint: "try again when"},
 		{name: "unknown certificate", ref: tls.Host + "/os/server:stable", code: exitUnreachable,

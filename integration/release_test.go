@@ -51,7 +51,7 @@ func TestReleases(t *testing.T) {
 	s.revoke(next)
 	s.refused(exitNotTrusted, "the laptop was stolen", "signed under today's policy", "verify")
 	before := s.condition()
-	s.complains(exitNotTrusted, "is revoked", "signed by a key that is accepted", "apply")
+	s.complains(exitNotTrusted, "is revoked", "sign it with a key that is accepted", "apply")
 	s.untouched(before)
 	if err := next.Sign(t.Context(), s.registry, s.registry.Host+"/os/server@"+one.String()); err != nil {
 		t.Fatal(err)
