@@ -200,7 +200,8 @@ func TestVMLivePatch(t *testing.T) {
 		draft := s.draft("1.2", "3")
 		s.add(draft, good)
 		s.push("1.2", draft)
-		refused(exitNotTrusted, "no signature was found", "ask who published this image", "--from", s.registry.Host+"/os/server:1.2")
+		refused(exitNotTrusted, "no signature was found", "ask who published this image", "--from",
+			s.registry.Host+"/os/server:1.2")
 
 		name = s.fixes("1.3", "4", good)
 		repair := s.spoil(digestOf(s, good.file), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
