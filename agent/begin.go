@@ -54,13 +54,13 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 
 // begin opens a session and cleans up after earlier commands: it removes half-made files and reconciles the record
 // with what is mounted at /. A [transition.ErrSwitch] comes with a valid session: it reports that an earlier switch
-// failed. A switch back that failed is followed by a full reboot, and the error is a [transition.ErrBooted].
+// failed. A switch back that failed is followed by a full reboot, and the error is a [transition.ErrFullRebootFollows].
 func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, error) {
 	s, err := a.open(ctx, verb, wait)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.reconcile(ctx); errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrBooted) {
+	if err := s.reconcile(ctx); errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrFullRebootFollows) {
 		return s, err
 	} else if err != nil {
 		s.close()
@@ -82,7 +82,7 @@ func (s *session) reconcile(ctx context.Context) error {
 		return blocked
 	}
 	err := s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, s.Transition.Reconcile(ctx, s.facts, s.rec))
-	if blocked != nil && errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrBooted) {
+	if blocked != nil && errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrFullRebootFollows) {
 		return blocked // the outcome is in the record now
 	}
 	return errors.Join(blocked, err)

@@ -57,7 +57,7 @@ func (a *Agent) available(ctx context.Context, p *offer.Published, f facts.Facts
 	root := p.Root(f, rec)
 	v := Available{
 		Reference: p.Reference, Root: root, Version: p.Mark.Version, Vouchers: p.Verified.Vouchers(),
-		Release: p.Told(), Warnings: p.Warnings,
+		Release: p.ReleaseSummary(), Warnings: p.Warnings,
 		Booted: f.Root, Newer: root != f.Root, Staged: rec.Staged == root,
 	}
 	if a.Machine.Running {

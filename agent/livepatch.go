@@ -96,7 +96,7 @@ func (s *session) livePatchApply(ctx context.Context, o LivePatchOptions) (r Liv
 			return r, err
 		}
 		r.Warnings = p.Warnings
-		if err := errors.Join(s.accept(p), s.Live.Keep(ctx, p, s.facts)); err != nil {
+		if err := errors.Join(s.accept(p), s.Live.StorePatches(ctx, p, s.facts)); err != nil {
 			return r, err
 		}
 		if err := live.RefuseForOtherKernels(s.facts, p, o.Name); err != nil {
@@ -208,7 +208,7 @@ func (s *session) restart(ctx context.Context, why string) error {
 		}
 		return err
 	}
-	s.Records.Tell(record.Event{
+	s.Records.AppendEvent(record.Event{
 		Event: record.EventRestarting, Root: s.facts.Root, Reason: why, Kernel: s.facts.KernelRelease,
 	})
 	return nil

@@ -94,7 +94,7 @@ func (s *session) leaveTrial(ctx context.Context, to string, named bool) error {
 	if err := s.Transition.CheckNotUnderWay(ctx, s.rec); err != nil { // such as a power-off
 		return err
 	}
-	if back := s.rec.WayBack(); to != back {
+	if back := s.rec.RollbackTarget(); to != back {
 		return fmt.Errorf("%w: until then, only a rollback to %s is possible; roll back to %s from there",
 			ErrTrying, back, to)
 	}
@@ -124,9 +124,9 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 	trial := rec.EndsTrial(running) && watched
 	switch {
 	case to == "" && trial:
-		to = rec.WayBack()
+		to = rec.RollbackTarget()
 	case to == "":
-		to = rec.RollbackTarget(running)
+		to = rec.PreviousGood(running)
 	}
 	bad, isBad := rec.Bad[to]
 	switch {
@@ -138,7 +138,7 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 	case isBad && !bad.RolledBack && !slices.Contains(rec.Good, to):
 		return rollbackDecision{do: rollbackNothing, to: to, err: bad.Err()}
 	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to) &&
-		(rec.Switch == nil || to != rec.WayBack()):
+		(rec.Switch == nil || to != rec.RollbackTarget()):
 		err := roots.NoRoot("%s is not one of the good roots; `updatectl apply` switches to a published image, and after "+
 			"`updatectl pin` a root that ran here can be rolled back to", to)
 		return rollbackDecision{do: rollbackNothing, to: to, err: err}

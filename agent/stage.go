@@ -54,7 +54,7 @@ func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Publish
 	}
 	done = Applied{
 		Root: off.Root(s.facts, s.rec), From: s.facts.Root, Reference: off.Reference, Version: off.Mark.Version,
-		Vouchers: off.Verified.Vouchers(), Release: off.Told(), Warnings: off.Warnings,
+		Vouchers: off.Verified.Vouchers(), Release: off.ReleaseSummary(), Warnings: off.Warnings,
 	}
 	runs := done.Root == s.facts.Root
 	if off.Waived == nil || runs || off.Image == nil {
@@ -108,7 +108,7 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 	}
 	if lookErr != nil { // the root was not there before
 		done.NewBytes = root.Info.NewBytes
-		s.Records.Tell(record.Event{
+		s.Records.AppendEvent(record.Event{
 			Event: record.EventStaged, Root: root.ID, Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Vouchers: root.Info.Vouchers,
 		})
@@ -147,7 +147,7 @@ func stageProgress(report func(Progress)) func(image.Event) {
 // even when fetching fails. A downgrade is recorded only once it is on the disk, so that a failed one changes nothing.
 func (s *session) accept(off *offer.Published) error {
 	if off.Waived != nil {
-		s.Records.Tell(record.Event{
+		s.Records.AppendEvent(record.Event{
 			Event: record.EventDowngrade, Root: off.ID(), Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Reason: "allowed by --allow-downgrade: " + off.Waived.Error(),
 		})

@@ -149,7 +149,7 @@ func (a *Agent) underWayNow(f facts.Facts, rec *record.Record) (record.Phase, *S
 	}
 	sw, stamp := rec.Switch, a.Transition.ReadStamp()
 	s := &SwitchStatus{
-		Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.WayBack(),
+		Verb: sw.Verb, From: sw.From, Target: sw.Target, Version: sw.Version, At: sw.At, Back: rec.RollbackTarget(),
 	}
 	outcome, _ := level.Prove(sw.Expectation, f, stamp)
 	arrived := rec.Phase == record.PhaseTrying && f.Root == sw.Target ||

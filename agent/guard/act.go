@@ -126,7 +126,7 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 		if !rec.Switch.At.Equal(g.change.At) || !rec.Moving() && !rec.ArrivedLate(left.Root) {
 			return errors.Join(errOvertaken, a.Machine.Disk.Remove(a.Path(transition.GuardNoteFile)))
 		}
-		if rec.Retreat(record.CauseTakenOver, back, why) == nil {
+		if rec.BeginRollback(record.CauseTakenOver, back, why) == nil {
 			err = errors.Join(err, a.Records.WriteOutcome(rec))
 		}
 	}
@@ -186,7 +186,7 @@ func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error 
 			Event: end.event, Root: root, Version: rec.Accepted[root].Version, Reason: rec.Last.Reason,
 		}
 	}
-	gd.Records.Tell(e)
+	gd.Records.AppendEvent(e)
 	return nil
 }
 
@@ -310,7 +310,7 @@ func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 	if err := gd.Transition.RecordWithdrawal(rec, why); err != nil {
 		return err
 	}
-	gd.Records.Tell(rec.Switch.Event(record.EventFailed, why))
+	gd.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why))
 	return nil
 }
 

@@ -42,7 +42,7 @@ func TestArrivedLate(t *testing.T) {
 	if !(&transition.GuardNote{Left: "v2", Switch: back}).Concerns(r, f) {
 		t.Error("what the guard did is not taken over")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil ||
+	if err := r.BeginRollback(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil ||
 		r.Bad["v2"].Reason != "it hangs" || r.Switch.Target != "v1" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -197,7 +197,7 @@ func TestOvertaken(t *testing.T) {
 		"rolled back by confirm": func(r *record.Record) error {
 			back := record.Switch{Verb: record.VerbBack, At: time.Unix(3, 0).UTC()}
 			back.From, back.Target = "v2", "v1"
-			return r.Retreat(record.CauseUnhealthy, back, record.Departure{Reason: "a unit failed"})
+			return r.BeginRollback(record.CauseUnhealthy, back, record.Departure{Reason: "a unit failed"})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

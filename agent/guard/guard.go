@@ -162,7 +162,7 @@ func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 	if w.activeUnits, err = gd.Machine.Systemd.ActiveUnits(ctx); err != nil {
 		return nil, err
 	}
-	if to := rec.WayBack(); to != "" {
+	if to := rec.RollbackTarget(); to != "" {
 		w.back, err = gd.prepareBack(to, f, rec)
 		switch {
 		case err == nil:

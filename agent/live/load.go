@@ -193,7 +193,7 @@ func (lp *Patches) holdLivePatch(rec *record.Record, name, reason string) {
 		rec.Held = map[string]record.Held{}
 	}
 	rec.Held[name] = record.Held{Reason: reason, At: lp.Now().UTC()}
-	lp.Records.Tell(record.Event{Event: record.EventLiveHeld, LivePatch: name, Reason: reason})
+	lp.Records.AppendEvent(record.Event{Event: record.EventLiveHeld, LivePatch: name, Reason: reason})
 }
 
 // loadOne verifies a stored live patch again and loads it; wasEffective is whether the kernel already runs it.
@@ -222,13 +222,13 @@ func (lp *Patches) loadOne(ctx context.Context, run liveRun, i int, wasEffective
 	}
 	lp.noteStalled(f, s.Descriptor.Digest, errors.Is(err, livepatch.ErrStalled))
 	if err != nil {
-		lp.Records.Tell(record.Event{
+		lp.Records.AppendEvent(record.Event{
 			Event: record.EventLiveFailed, LivePatch: s.Name, Reason: err.Error(), Kernel: f.KernelRelease,
 		})
 		lp.logBlockers(err)
 		return withRestartAdvice(err, f)
 	}
-	lp.Records.Tell(record.Event{
+	lp.Records.AppendEvent(record.Event{
 		Event: record.EventLiveEffective, LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease,
 	})
 	lp.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
@@ -272,7 +272,7 @@ func (lp *Patches) cleanReplaced(stored []patches.Stored, by string) {
 		if err != nil {
 			lp.Log.Warn("cannot unload a live patch that was replaced", zap.Error(err))
 		} else if cleaned {
-			lp.Records.Tell(record.Event{Event: record.EventLiveReplaced, LivePatch: s.Name, Reason: "by " + by})
+			lp.Records.AppendEvent(record.Event{Event: record.EventLiveReplaced, LivePatch: s.Name, Reason: "by " + by})
 		}
 	}
 }
@@ -292,7 +292,7 @@ func (lp *Patches) Revert(ctx context.Context, p LivePatch, rec *record.Record) 
 		lp.logBlockers(err)
 		return err
 	}
-	lp.Records.Tell(record.Event{Event: record.EventLiveReverted, LivePatch: p.Name})
+	lp.Records.AppendEvent(record.Event{Event: record.EventLiveReverted, LivePatch: p.Name})
 	return nil
 }
 
@@ -322,7 +322,7 @@ func (lp *Patches) Collect(f facts.Facts, rec *record.Record) {
 func (lp *Patches) GC(f facts.Facts, roots []string) (removed []string, err error) {
 	defer func() {
 		for _, name := range removed {
-			lp.Records.Tell(record.Event{
+			lp.Records.AppendEvent(record.Event{
 				Event: record.EventCollected, LivePatch: name,
 				Reason: "not for a kernel of this host, and not listed by the release of a root that is kept",
 			})

@@ -323,18 +323,18 @@ func (lp *Patches) Survey(ctx context.Context, f facts.Facts, rec *record.Record
 	return all, err
 }
 
-// KeepEnabled is [Patches.Keep] if the configuration enables live patches.
+// KeepEnabled is [Patches.StorePatches] if the configuration enables live patches.
 func (lp *Patches) KeepEnabled(ctx context.Context, p *offer.Published, f facts.Facts) error {
 	if !lp.Config.LivePatch.Enabled {
 		return nil
 	}
-	return lp.Keep(ctx, p, f)
+	return lp.StorePatches(ctx, p, f)
 }
 
-// Keep stores the live patches of the offered release that are for the running kernel or for another one that this host
+// StorePatches stores the live patches of the offered release that are for the running kernel or for another one that this host
 // may boot: at boot they are loaded before there is a network. If an earlier release had live patches, a release
 // without any is stored as well, which withdraws them.
-func (lp *Patches) Keep(ctx context.Context, p *offer.Published, f facts.Facts) error {
+func (lp *Patches) StorePatches(ctx context.Context, p *offer.Published, f facts.Facts) error {
 	if p.Release == nil {
 		return nil
 	}

@@ -156,8 +156,8 @@ func (p *Published) Root(f facts.Facts, rec *record.Record) string {
 	return f.Root
 }
 
-// Told returns the release for the answers of commands, nil for an image on its own.
-func (p *Published) Told() *Release {
+// ReleaseSummary returns the release for the answers of commands, nil for an image on its own.
+func (p *Published) ReleaseSummary() *Release {
 	if p.Release == nil {
 		return nil
 	}

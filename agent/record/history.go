@@ -56,9 +56,9 @@ type Event struct {
 	LivePatch string `json:"live_patch,omitempty"`
 }
 
-// Tell appends an event to the audit trail, dated now if it has no time. A failure is only logged and never fails a
+// AppendEvent appends an event to the audit trail, dated now if it has no time. A failure is only logged and never fails a
 // switch: the record decides, the history is for people.
-func (s *Store) Tell(e Event) {
+func (s *Store) AppendEvent(e Event) {
 	if e.At.IsZero() {
 		e.At = s.Now().UTC()
 	}

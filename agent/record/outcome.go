@@ -137,5 +137,5 @@ func (d Departure) Event() string {
 // EndsTrial reports whether a rollback from root ends its trial: it has never been good, and there is a root to roll
 // back to.
 func (r *Record) EndsTrial(root string) bool {
-	return r.Phase == PhaseTrying && !slices.Contains(r.Good, root) && r.WayBack() != ""
+	return r.Phase == PhaseTrying && !slices.Contains(r.Good, root) && r.RollbackTarget() != ""
 }

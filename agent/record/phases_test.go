@@ -66,7 +66,7 @@ func TestStillAnnounced(t *testing.T) {
 	if err := r.Advance(CauseWithdrawn); err != nil || meant.AnnouncedBy(r) {
 		t.Errorf("it was withdrawn (%v) and is announced", err)
 	}
-	if err := r.SetOut(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || meant.AnnouncedBy(r) {
+	if err := r.BeginSwitch(Switch{Verb: VerbApply, At: time.Unix(2, 0)}); err != nil || meant.AnnouncedBy(r) {
 		t.Errorf("a later switch is announced (%v), and mistaken for it", err)
 	}
 }
@@ -103,13 +103,13 @@ func TestWayBack(t *testing.T) {
 		"after an automatic rollback: none": {onTheWay(VerbBack, "v2", "v1", "host", "v1"), ""},
 		"into itself":                       {onTheWay(VerbApply, "v1", "v1", "host", "v1"), "host"},
 	} {
-		if got := c.rec.WayBack(); got != c.want {
+		if got := c.rec.RollbackTarget(); got != c.want {
 			t.Errorf("%s: back to %q, want %q", name, got, c.want)
 		}
 	}
 	full := onTheWay(VerbApply, "host", "v2", "host", "v1")
-	if full.Switch.Back = "v1"; full.WayBack() != "v1" {
-		t.Errorf("after a full reboot for v2 the way back leads to %s, want the root that was left for it", full.WayBack())
+	if full.Switch.Back = "v1"; full.RollbackTarget() != "v1" {
+		t.Errorf("after a full reboot for v2 the way back leads to %s, want the root that was left for it", full.RollbackTarget())
 	}
 }
 
@@ -121,7 +121,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 		t.Errorf("after one power cut: %+v, %v", r, err)
 	}
 	again := *r.Switch
-	if err := r.SetOut(again); err != nil || r.Attempts["v2"] != 2 {
+	if err := r.BeginSwitch(again); err != nil || r.Attempts["v2"] != 2 {
 		t.Fatalf("attempts are %v, %v", r.Attempts, err)
 	}
 	if err := r.GiveUp(CauseMissed, level.NotArmed, "no space", at); err != nil || len(r.Bad) != 0 ||
@@ -129,7 +129,7 @@ func TestGiveUpCountsAttempts(t *testing.T) {
 		t.Errorf("a switch that was never armed counts as an attempt: %+v, %v", r, err)
 	}
 	again.Armed = true
-	if err := r.SetOut(again); err != nil {
+	if err := r.BeginSwitch(again); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.GiveUp(CauseMissed, level.Rebooted, "power", at); err != nil ||
@@ -189,8 +189,8 @@ func TestOlderRecords(t *testing.T) {
 	if err := parseRecord([]byte(old), r); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Advance(CauseArrived); err != nil || r.WayBack() != "host" {
-		t.Errorf("an older record goes on to %s and back to %q, %v", r.Phase, r.WayBack(), err)
+	if err := r.Advance(CauseArrived); err != nil || r.RollbackTarget() != "host" {
+		t.Errorf("an older record goes on to %s and back to %q, %v", r.Phase, r.RollbackTarget(), err)
 	}
 	r.Attempts["v1"]++ // panics unless parseRecord makes the maps that an older agent left out
 }

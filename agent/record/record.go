@@ -161,10 +161,10 @@ func (r *Record) MarkGood(root string) {
 	}
 }
 
-// WayBack returns the root to roll back to if the target of the switch does not become good: the root that was left,
+// RollbackTarget returns the root to roll back to if the target of the switch does not become good: the root that was left,
 // or the latest other good root if that one is not good. It returns "" if the host has to stay: a rollback is never
 // rolled back, because a hardware fault, which shows in every root, must not bounce the host.
-func (r *Record) WayBack() string {
+func (r *Record) RollbackTarget() string {
 	if r.Switch.Verb == VerbBack {
 		return ""
 	}
@@ -203,9 +203,9 @@ func (r *Record) ArrivedLate(root string) bool {
 		!slices.Contains(r.Good, root)
 }
 
-// SetOut records a switch that is about to be asked for, and counts the attempt. The error says that another
+// BeginSwitch records a switch that is about to be asked for, and counts the attempt. The error says that another
 // switch is armed already.
-func (r *Record) SetOut(s Switch) error {
+func (r *Record) BeginSwitch(s Switch) error {
 	if err := r.Advance(CauseAsked); err != nil {
 		return err
 	}
@@ -225,9 +225,9 @@ func (r *Record) ResumeAttempts(root string) int {
 	return r.Resume.Attempts
 }
 
-// Retreat records that the target of the switch did not become good, and s, the switch back that is about to be asked
+// BeginRollback records that the target of the switch did not become good, and s, the switch back that is about to be asked
 // for. The error says that the cause cannot happen in the phase of the record.
-func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
+func (r *Record) BeginRollback(c Cause, s Switch, d Departure) error {
 	if r.ArrivedLate(r.Switch.Target) {
 		if err := r.Advance(CauseLate); err != nil {
 			return err
@@ -247,8 +247,8 @@ func (r *Record) Retreat(c Cause, s Switch, d Departure) error {
 	return nil
 }
 
-// RollbackTarget returns the root that rollback goes to from the running one, "" if there is none.
-func (r *Record) RollbackTarget(running string) string {
+// PreviousGood returns the root that rollback goes to from the running one, "" if there is none.
+func (r *Record) PreviousGood(running string) string {
 	i := slices.Index(r.Good, running)
 	switch {
 	case i < 0: // not confirmed

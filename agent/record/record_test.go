@@ -28,12 +28,12 @@ func TestGoodRoots(t *testing.T) {
 		if got := strings.Join(r.Good, " "); got != step.good {
 			t.Errorf("after %s: good %q, want %q", step.confirm, got, step.good)
 		}
-		if got := r.RollbackTarget(step.confirm); got != step.back {
+		if got := r.PreviousGood(step.confirm); got != step.back {
 			t.Errorf("after %s: back %q, want %q", step.confirm, got, step.back)
 		}
 	}
 	r = &Record{Good: []string{"host", "v1"}}
-	if got := r.RollbackTarget("v2"); got != "v1" {
+	if got := r.PreviousGood("v2"); got != "v1" {
 		t.Errorf("from a root that is not good, back is %q, want the latest good one", got)
 	}
 }
@@ -116,12 +116,12 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("it is %s, and when it was written and read %s (%v, %v)", one, two, err, cerr)
 		}
 		for _, running := range append(slices.Clone(r.Good), "x") {
-			to := r.RollbackTarget(running)
+			to := r.PreviousGood(running)
 			if to != "" && (to == running || !slices.Contains(r.Good, to)) {
 				t.Errorf("from %q the rollback goes to %q, good are %q", running, to, r.Good)
 			}
 		}
-		if r.Moving() && r.Switch != nil && r.WayBack() == r.Switch.Target && r.Switch.Target != "" {
+		if r.Moving() && r.Switch != nil && r.RollbackTarget() == r.Switch.Target && r.Switch.Target != "" {
 			t.Errorf("the way back from %q leads to itself", r.Switch.Target)
 		}
 		needed := r.Needed("x")
@@ -142,7 +142,7 @@ func FuzzRecord(f *testing.F) {
 // TestRollbackAfterFullReboot: a full reboot lands on the host root; a rollback from there goes to the last good root.
 func TestRollbackAfterFullReboot(t *testing.T) {
 	r := &Record{Good: []string{switcher.HostRoot, "v1"}}
-	if got := r.RollbackTarget(switcher.HostRoot); got != "v1" {
+	if got := r.PreviousGood(switcher.HostRoot); got != "v1" {
 		t.Errorf("the rollback goes to %q, want v1", got)
 	}
 }
@@ -213,7 +213,7 @@ func TestSwitchIsMissing(t *testing.T) {
 func TestResumeNeverRequested(t *testing.T) {
 	r := &Record{Phase: PhaseGood, Good: []string{"host", "v1"}, Attempts: map[string]int{}}
 	for range 2 {
-		if err := r.SetOut(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host", Target: "v1"}}); err != nil {
+		if err := r.BeginSwitch(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host", Target: "v1"}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Advance(CauseWithdrawn); err != nil {
@@ -229,11 +229,11 @@ func TestResumeNeverRequested(t *testing.T) {
 // TestLongLine: a line that no event has does not hide the others.
 func TestLongLine(t *testing.T) {
 	s := testStore(t)
-	s.Tell(Event{Event: EventGood, Root: "v1"})
+	s.AppendEvent(Event{Event: EventGood, Root: "v1"})
 	if err := s.Disk.AppendLine(s.Path(historyFile), bytes.Repeat([]byte("x"), 3*maxEvent)); err != nil {
 		t.Fatal(err)
 	}
-	s.Tell(Event{Event: EventGood, Root: "v2"})
+	s.AppendEvent(Event{Event: EventGood, Root: "v2"})
 	events, err := s.History()
 	if err != nil || len(events) != 2 || events[1].Root != "v2" {
 		t.Errorf("the history has %+v, %v", events, err)

@@ -57,7 +57,7 @@ func (s *Store) NoteRefusal(failed error, event bool) {
 	reason := failed.Error()
 	r := Refused{At: s.Now().UTC(), Reason: strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")}
 	if event && (before == nil || before.Reason != r.Reason) {
-		s.Tell(Event{Event: EventRefused, Reason: r.Reason})
+		s.AppendEvent(Event{Event: EventRefused, Reason: r.Reason})
 	}
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {

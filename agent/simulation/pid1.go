@@ -25,14 +25,14 @@ func (s pid1) enter(ctx context.Context, op string) error {
 	}
 	if m.reexec { // it refuses connections
 		m.mu.Unlock()
-		return systemd.ErrDeaf
+		return systemd.ErrUnresponsive
 	}
 	if m.isDeaf() {
 		const patience = 10 * time.Second
 		s.p.wait(ctx, patience, nil)
 		if m.isDeaf() {
 			m.mu.Unlock()
-			return fmt.Errorf("%w within %v", systemd.ErrDeaf, patience)
+			return fmt.Errorf("%w within %v", systemd.ErrUnresponsive, patience)
 		}
 	}
 	return nil
@@ -83,7 +83,7 @@ func (s pid1) request(ctx context.Context, op string, act func(*Machine) error) 
 		m.mu.Unlock()
 		return context.DeadlineExceeded
 	}
-	return systemd.ErrDeaf
+	return systemd.ErrUnresponsive
 }
 
 // askLogind asks for a reboot where inhibitor locks count. Somebody may have asked for a moment before it begins. The
@@ -166,7 +166,7 @@ func (s pid1) CancelShutdown(ctx context.Context, before []string) (left []strin
 		left = m.cancelShutdown(before)
 		if m.chance("lost")%4 == 0 {
 			m.tell("its answer is lost")
-			return systemd.ErrDeaf
+			return systemd.ErrUnresponsive
 		}
 		return nil
 	})
@@ -234,7 +234,7 @@ func (s pid1) StartGuard(ctx context.Context) error {
 	}
 	if m.isDeaf() {
 		defer m.mu.Unlock()
-		return systemd.ErrDeaf
+		return systemd.ErrUnresponsive
 	}
 	g := m.spawn("guard", true, func(ctx context.Context, a *agent.Agent) error { return a.Guards.Run(ctx) })
 	m.guard = g

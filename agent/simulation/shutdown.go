@@ -37,7 +37,7 @@ var errDestructive = errors.New("the transaction is destructive")
 func (m *Machine) queue(full bool) error {
 	switch {
 	case m.user == nil:
-		return systemd.ErrDeaf
+		return systemd.ErrUnresponsive
 	case m.shutdown != nil && m.shutdown.full == full:
 		return nil
 	case m.shutdown != nil:

@@ -19,7 +19,7 @@ import (
 // RollBack leaves an unhealthy root for the good one before it, which must exist. It always returns a
 // [record.ErrUnhealthy], which says what happens next.
 func (m *Mover) RollBack(ctx context.Context, f facts.Facts, rec *record.Record, reason string) error {
-	to := rec.WayBack()
+	to := rec.RollbackTarget()
 	m.Log.Error("the root is unhealthy; rolling back",
 		zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
 	if err := m.Leave(ctx, f, rec, record.Departure{Reason: reason}, false); err != nil {
@@ -31,12 +31,12 @@ func (m *Mover) RollBack(ctx context.Context, f facts.Facts, rec *record.Record,
 // Leave requests the switch back from a root that is being tried. Named is whether the operator named the root to
 // switch to. It leaves a verdict first, so that the guard rolls back when this call fails.
 func (m *Mover) Leave(ctx context.Context, f facts.Facts, rec *record.Record, d record.Departure, named bool) error {
-	m.Records.Tell(rec.Switch.Event(d.Event(), d.Reason))
+	m.Records.AppendEvent(rec.Switch.Event(d.Event(), d.Reason))
 	m.LeaveVerdict(f.Root, d)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
 	s := record.Switch{Verb: record.VerbBack, Named: named}
-	m.Describe(&s, f, rec.WayBack())
+	m.Describe(&s, f, rec.RollbackTarget())
 	return m.switchBack(ctx, f, rec, s, d)
 }
 
@@ -50,7 +50,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	if ran {
 		s.Before = rec.Switch.Before
 	}
-	if err := rec.Retreat(record.CauseUnhealthy, s, d); err != nil {
+	if err := rec.BeginRollback(record.CauseUnhealthy, s, d); err != nil {
 		return err
 	}
 	if err := m.announce(rec); err != nil {
@@ -68,13 +68,13 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 }
 
 // leaveUnrecorded leaves a rollback that cannot be recorded to the guard. Where no guard runs, as with systemd 254 once
-// the old root is left, it requests a full reboot, and returns an ErrBooted.
+// the old root is left, it requests a full reboot, and returns an ErrFullRebootFollows.
 func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
 	if runs, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil || runs {
 		return fmt.Errorf("%w; %s will roll back", why, pid1.GuardUnit)
 	}
 	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", zap.Error(why))
-	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, m.fullReboot(ctx)))
+	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.fullReboot(ctx)))
 }
 
 // prepareReturn prepares the root to roll back to. One that ran since the last full reboot is still prepared; nothing
@@ -107,7 +107,7 @@ func (m *Mover) Strand(ctx context.Context, rec *record.Record, report health.Re
 	if err := m.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	m.Records.Tell(rec.Switch.Event(record.EventUnhealthy, reason))
+	m.Records.AppendEvent(rec.Switch.Event(record.EventUnhealthy, reason))
 	err := rec.Last.Err()
 	if reboot {
 		m.Log.Error("the root that the host rolled back to has no network; a full reboot follows",
@@ -130,7 +130,7 @@ func (m *Mover) fullReboot(ctx context.Context) error {
 }
 
 // FullRebootIfNotBack requests a full reboot when the outcome is that of a switch back that ended in another root:
-// after it, the host resumes its last good root. It returns an ErrBooted then, and every other outcome as it is.
+// after it, the host resumes its last good root. It returns an ErrFullRebootFollows then, and every other outcome as it is.
 func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *record.Record, outcome error) error {
 	if !errors.Is(outcome, ErrSwitch) || rec.Switch.Verb != record.VerbBack || f.Root == rec.Switch.Target {
 		return outcome
@@ -140,7 +140,7 @@ func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *rec
 	return m.fullRebootInstead(ctx, rec, outcome)
 }
 
-// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrBooted. In the record no
+// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In the record no
 // switch is under way then: the full reboot lands on the host root, which resumes the last good root.
 func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why error) error {
 	if rec.Phase == record.PhaseArmed {
@@ -150,8 +150,8 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 	}
 	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
 	m.Log.Error("cannot roll back by a soft reboot; a full reboot follows", zap.Error(why))
-	m.Records.Tell(rec.Switch.Event(record.EventFailed, why.Error()))
-	return fmt.Errorf("%w: %w", ErrBooted, errors.Join(why, m.Records.WriteOutcome(rec),
+	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
+	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),
 		m.Machine.Systemd.ReleaseArmUnit(ctx), m.fullReboot(ctx)))
 }
 
@@ -228,7 +228,7 @@ func (a *Arrival) takeOverNote(f facts.Facts, rec *record.Record) error {
 		return err
 	}
 	if n.Concerns(rec, f) {
-		if err := rec.Retreat(record.CauseTakenOver, n.Switch, n.Departure); err != nil {
+		if err := rec.BeginRollback(record.CauseTakenOver, n.Switch, n.Departure); err != nil {
 			return err
 		}
 		if err := a.Records.WriteOutcome(rec); err != nil {
@@ -236,12 +236,12 @@ func (a *Arrival) takeOverNote(f facts.Facts, rec *record.Record) error {
 		}
 	}
 	if n.Switch.BootID == f.BootID { // the guard writes no history
-		a.Records.Tell(record.Event{
+		a.Records.AppendEvent(record.Event{
 			At: n.Switch.At, Event: n.Event(), Root: n.Left, Version: n.Version, Reason: n.Reason,
 		})
 		leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
 		leaving.At = n.Switch.At
-		a.Records.Tell(leaving)
+		a.Records.AppendEvent(leaving)
 	}
 	if err := a.Machine.Disk.Remove(a.Path(GuardNoteFile)); err != nil {
 		return fmt.Errorf("cannot remove the note of the guard: %w", err)

@@ -57,7 +57,7 @@ func TestRetreat(t *testing.T) {
 	if !note.Concerns(r, facts.Facts{BootID: "b"}) || note.Concerns(r, facts.Facts{BootID: "c"}) {
 		t.Error("a note of the guard does not concern exactly the switch that it watched, in the same boot")
 	}
-	if err := r.Retreat(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil {
+	if err := r.BeginRollback(record.CauseTakenOver, back, record.Departure{Reason: "it hangs"}); err != nil {
 		t.Fatal(err)
 	}
 	if note.Concerns(r, facts.Facts{BootID: "b"}) {

@@ -149,7 +149,7 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 }
 
 // requestRollback requests a rollback that was recorded and never requested. It
-// returns an [record.ErrBlocked] once it is under way, and an [ErrBooted] when
+// returns an [record.ErrBlocked] once it is under way, and an [ErrFullRebootFollows] when
 // only a full reboot leads back.
 func (a *Arrival) requestRollback(ctx context.Context, rec *record.Record) error {
 	a.Log.Warn("a rollback was recorded but never requested; it is requested now",
@@ -177,7 +177,7 @@ func (a *Arrival) recordLanding(ctx context.Context, rec *record.Record, reason 
 	if err := a.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	a.Records.Tell(rec.Switch.Event(record.EventLanded, reason))
+	a.Records.AppendEvent(rec.Switch.Event(record.EventLanded, reason))
 	return nil
 }
 
@@ -191,9 +191,9 @@ func (a *Arrival) recordGiveUp(rec *record.Record, c record.Cause, outcome level
 	if err := a.Records.WriteOutcome(rec); err != nil {
 		return err
 	}
-	a.Records.Tell(rec.Switch.Event(record.EventFailed, reason))
+	a.Records.AppendEvent(rec.Switch.Event(record.EventFailed, reason))
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
-		a.Records.Tell(rec.Switch.Event(record.EventBad, bad.Reason))
+		a.Records.AppendEvent(rec.Switch.Event(record.EventBad, bad.Reason))
 	}
 	if rec.Switch.Verb == record.VerbBack && outcome == level.Rebooted {
 		return nil // the full reboot has left the bad root

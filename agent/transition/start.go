@@ -58,7 +58,7 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	if left != nil {
 		rec.LeaveRoot(f.Root, *left, s.At)
 	}
-	if err := rec.SetOut(s); err != nil {
+	if err := rec.BeginSwitch(s); err != nil {
 		return err
 	}
 	m.Records.Reserve()
@@ -169,7 +169,7 @@ func (m *Mover) unlessUnderWay(ctx context.Context, failure error) error {
 // reportSwitching writes the switch into the history and the log.
 func (m *Mover) reportSwitching(rec *record.Record, f facts.Facts) {
 	s := rec.Switch
-	m.Records.Tell(s.Event(record.EventSwitching, "").WithKernelOf(f))
+	m.Records.AppendEvent(s.Event(record.EventSwitching, "").WithKernelOf(f))
 	m.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb),
 		zap.String("level", string(s.Level)))
 }

@@ -56,7 +56,7 @@ func (t *Trial) adopt(ctx context.Context, f facts.Facts, rec *record.Record) (C
 	}
 	t.Log.Warn("the record was gone; a new one begins with the running root", zap.String("root", f.Root))
 	const reason = "the record was gone; a new one begins here"
-	t.Records.Tell(record.Event{Event: record.EventGood, Root: f.Root, Reason: reason})
+	t.Records.AppendEvent(record.Event{Event: record.EventGood, Root: f.Root, Reason: reason})
 	done.Good = true
 	return done, nil
 }

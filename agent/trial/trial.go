@@ -102,7 +102,7 @@ func (t *Trial) leaveToGuard(ctx context.Context, f facts.Facts, rec *record.Rec
 // decideTrying ends the trial of the running root: the root is marked good, rolled back, or kept because there is no
 // better one.
 func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Record) error {
-	if t.ConfigFault != nil && rec.Switch.Verb == record.VerbApply && rec.WayBack() != "" {
+	if t.ConfigFault != nil && rec.Switch.Verb == record.VerbApply && rec.RollbackTarget() != "" {
 		return t.Transition.RollBack(ctx, f, rec, "no other image could be applied from it: "+t.ConfigFault.Error())
 	}
 	report, err := t.judge(ctx, f, rec)
@@ -113,7 +113,7 @@ func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Rec
 		return t.markGood(ctx, f, rec)
 	case isWanted(rec, report):
 		return t.keepWanted(ctx, f, rec, report)
-	case rec.WayBack() != "":
+	case rec.RollbackTarget() != "":
 		return t.Transition.RollBack(ctx, f, rec, report.Reason())
 	}
 	return t.Transition.Strand(ctx, rec, report)
@@ -193,7 +193,7 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record)
 		return errors.Join(err, t.Records.Write(rec))
 	}
 	t.Roots.RestoreEtcs(f)
-	t.Records.Tell(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
+	t.Records.AppendEvent(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
 	t.Log.Info("the root is good", zap.String("root", f.Root))
 	if t.Proved != nil {
 		t.Proved(ctx, f, rec)

@@ -68,7 +68,7 @@ var failures = []struct {
 	{record.ErrUnhealthy, exitUnhealthy,
 		"`updatectl status` shows where the host is; a newer image is taken automatically, one that was given up by " +
 			"`updatectl apply --retry`"},
-	{transition.ErrBooted, exitError,
+	{transition.ErrFullRebootFollows, exitError,
 		"the host resumes its last good root automatically; `updatectl status` shows how it went"},
 	{etc.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
 	{config.ErrConfig, exitUsage,
@@ -162,7 +162,7 @@ var failures = []struct {
 	{unix.EIO, exitError, "a disk could not read or write: see `journalctl -k`; the host stays in its root"},
 	{unix.ENOMEM, exitError, "the kernel had no memory left: try again; the host stays in its root"},
 	// The last: what else went wrong says more.
-	{pid1.ErrDeaf, exitBlocked,
+	{pid1.ErrUnresponsive, exitBlocked,
 		"userspace may be restarting just now: try again in a moment; `updatectl status` shows how it went"},
 }
 
@@ -175,7 +175,7 @@ const asRoot = "run it as root, for example with sudo"
 
 // hasOutcome reports whether an error says how a switch went: that is worth more than that the command was interrupted.
 func hasOutcome(err error) bool {
-	for _, outcome := range []error{agent.ErrTrying, record.ErrUnhealthy, transition.ErrBooted, transition.ErrSwitch} {
+	for _, outcome := range []error{agent.ErrTrying, record.ErrUnhealthy, transition.ErrFullRebootFollows, transition.ErrSwitch} {
 		if errors.Is(err, outcome) {
 			return true
 		}

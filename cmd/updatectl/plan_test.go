@@ -256,22 +256,22 @@ Not reached  sha256-444444444444, once: stuck
 
 // TestDeafIsTheLast: that PID 1 did not answer is only reported if nothing else went wrong.
 func TestDeafIsTheLast(t *testing.T) {
-	if err := fmt.Errorf("%w: %w", transition.ErrBooted, pid1.ErrDeaf); exitCode(err) != exitError ||
+	if err := fmt.Errorf("%w: %w", transition.ErrFullRebootFollows, pid1.ErrUnresponsive); exitCode(err) != exitError ||
 		!strings.Contains(hint(err), "the host resumes its last good root") {
 		t.Errorf("an unexpected full reboot ends with %d, %s", exitCode(err), hint(err))
 	}
 	for want, err := range map[int]error{
-		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrDeaf),
-		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", record.ErrUnhealthy, pid1.ErrDeaf),
-		exitNoSpace:   errors.Join(unix.ENOSPC, pid1.ErrDeaf),
-		exitError:     errors.Join(pid1.ErrNoUnit, pid1.ErrDeaf),
+		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrUnresponsive),
+		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", record.ErrUnhealthy, pid1.ErrUnresponsive),
+		exitNoSpace:   errors.Join(unix.ENOSPC, pid1.ErrUnresponsive),
+		exitError:     errors.Join(pid1.ErrNoUnit, pid1.ErrUnresponsive),
 	} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v ends with %d, want %d", err, got, want)
 		}
 	}
-	if !strings.Contains(hint(pid1.ErrDeaf), "try again") {
-		t.Errorf("the hint is %q", hint(pid1.ErrDeaf))
+	if !strings.Contains(hint(pid1.ErrUnresponsive), "try again") {
+		t.Errorf("the hint is %q", hint(pid1.ErrUnresponsive))
 	}
 }
 

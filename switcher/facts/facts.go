@@ -174,7 +174,7 @@ func (f *Facts) askPID1(ctx context.Context) error {
 	if !rootfs.Exists("/run/systemd/system") { // sd_booted(3)
 		return nil
 	}
-	return pid1.With(ctx, func(conn *dbus.Conn) error { return f.askManager(ctx, conn) })
+	return pid1.WithConn(ctx, func(conn *dbus.Conn) error { return f.askManager(ctx, conn) })
 }
 
 func (f *Facts) askManager(ctx context.Context, conn *dbus.Conn) error {

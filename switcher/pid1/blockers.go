@@ -102,7 +102,7 @@ func (u UnitStop) tooLong(deadline time.Duration) string {
 // their own.
 func (s System) UnitStops(ctx context.Context) ([]UnitStop, error) {
 	var stops []UnitStop
-	err := With(ctx, func(conn *dbus.Conn) error {
+	err := WithConn(ctx, func(conn *dbus.Conn) error {
 		units, err := conn.ListUnitsFilteredContext(ctx, []string{"active", "reloading", "deactivating"})
 		if err != nil {
 			return fmt.Errorf("cannot list the units: %w", err)

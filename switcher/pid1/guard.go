@@ -35,7 +35,7 @@ func (m Manager) Up() bool {
 func (s System) AskManager(ctx context.Context) (Manager, error) {
 	return bounded(ctx, askPatience, func(ctx context.Context) (Manager, error) {
 		var answer Manager
-		err := With(ctx, func(conn *dbus.Conn) error {
+		err := WithConn(ctx, func(conn *dbus.Conn) error {
 			state, err := conn.GetManagerProperty("SystemState")
 			if err != nil {
 				return fmt.Errorf("cannot ask systemd for its state: %w", err)
@@ -95,7 +95,7 @@ var startable = []string{".service", ".socket", ".timer", ".path", ".mount", ".a
 // out.
 func (s System) ActiveUnits(ctx context.Context) ([]string, error) {
 	var names []string
-	err := With(ctx, func(conn *dbus.Conn) error {
+	err := WithConn(ctx, func(conn *dbus.Conn) error {
 		units, err := conn.ListUnitsFilteredContext(ctx, []string{"active", "activating", "reloading"})
 		if err != nil {
 			return fmt.Errorf("cannot list the units: %w", err)
@@ -118,7 +118,7 @@ func (s System) CancelShutdown(ctx context.Context, before []string) (left []str
 	if err := s.clearJobs(ctx); err != nil {
 		return nil, err
 	}
-	err = With(ctx, func(conn *dbus.Conn) error {
+	err = WithConn(ctx, func(conn *dbus.Conn) error {
 		units, err := conn.ListUnitsContext(ctx)
 		if err != nil {
 			return fmt.Errorf("cannot list the units: %w", err)
@@ -181,7 +181,7 @@ func cancelStarts(ctx context.Context, conn *dbus.Conn, units []string) error {
 
 // KillUnits sends SIGKILL to every process of these units.
 func (s System) KillUnits(ctx context.Context, units []string) error {
-	return With(ctx, func(conn *dbus.Conn) error {
+	return WithConn(ctx, func(conn *dbus.Conn) error {
 		var errs []error
 		for _, name := range units {
 			if err := conn.KillUnitWithTarget(ctx, name, dbus.All, int32(unix.SIGKILL)); err != nil {

@@ -28,8 +28,8 @@ const (
 	connectPatience = 25 * time.Second
 )
 
-// ErrDeaf means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
-var ErrDeaf = errors.New("systemd does not answer")
+// ErrUnresponsive means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
+var ErrUnresponsive = errors.New("systemd does not answer")
 
 // isLost reports whether an error means that a connection was refused, broke or ended.
 func isLost(err error) bool {
@@ -43,20 +43,20 @@ func isLost(err error) bool {
 	return false
 }
 
-// markDeaf wraps the error of a lost connection in ErrDeaf. It returns any other as it is.
-func markDeaf(err error) error {
-	if isLost(err) && !errors.Is(err, ErrDeaf) {
-		return fmt.Errorf("%w: %w", ErrDeaf, err)
+// markUnresponsive wraps the error of a lost connection in ErrUnresponsive. It returns any other as it is.
+func markUnresponsive(err error) error {
+	if isLost(err) && !errors.Is(err, ErrUnresponsive) {
+		return fmt.Errorf("%w: %w", ErrUnresponsive, err)
 	}
 	return err
 }
 
-// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrDeaf when PID
+// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrUnresponsive when PID
 // 1 does not answer.
 func Connect(ctx context.Context) (*dbus.Conn, error) {
 	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, privateSocket) })
 	if err != nil {
-		return nil, fmt.Errorf("cannot talk to systemd: %w", markDeaf(err))
+		return nil, fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
 	}
 	return conn, nil
 }
@@ -95,30 +95,30 @@ func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
 		case <-time.After(pingInterval):
 		}
 	}
-	return fmt.Errorf("%w within %v", ErrDeaf, connectPatience)
+	return fmt.Errorf("%w within %v", ErrUnresponsive, connectPatience)
 }
 
-// With calls do with a connection to PID 1, which it closes afterwards. The error is an ErrDeaf when PID 1 does not
+// WithConn calls do with a connection to PID 1, which it closes afterwards. The error is an ErrUnresponsive when PID 1 does not
 // answer.
-func With(ctx context.Context, do func(*dbus.Conn) error) error {
+func WithConn(ctx context.Context, do func(*dbus.Conn) error) error {
 	conn, err := Connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return markDeaf(do(conn))
+	return markUnresponsive(do(conn))
 }
 
 // callManager calls a method of systemd's manager that the library does not have.
 func callManager(ctx context.Context, method string, args ...any) error {
 	conn, err := dialPID1(ctx, privateSocket)
 	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", markDeaf(err))
+		return fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
 	}
 	defer conn.Close()
 	manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, args...).Err; err != nil {
-		return fmt.Errorf("cannot call %s of systemd: %w", method, markDeaf(err))
+		return fmt.Errorf("cannot call %s of systemd: %w", method, markUnresponsive(err))
 	}
 	return nil
 }

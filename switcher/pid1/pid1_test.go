@@ -80,13 +80,13 @@ func TestDialPID1(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := dialPID1(short, deafUntil(t, 1000)); !errors.Is(err, context.DeadlineExceeded) &&
-		!errors.Is(err, ErrDeaf) {
+		!errors.Is(err, ErrUnresponsive) {
 		t.Errorf("never heard: %v", err)
 	}
 }
 
-// TestDeaf: a PID 1 that re-executes itself refuses or breaks connections, which is reported as ErrDeaf.
-func TestDeaf(t *testing.T) {
+// TestUnresponsive: a PID 1 that re-executes itself refuses or breaks connections, which is reported as ErrUnresponsive.
+func TestUnresponsive(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
 	if err != nil {
 		t.Fatal(err)
@@ -100,16 +100,16 @@ func TestDeaf(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(markDeaf(err), ErrDeaf) {
+	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(markUnresponsive(err), ErrUnresponsive) {
 		t.Errorf("broken: %v", err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(markDeaf(err), ErrDeaf) {
+	if _, err := dialPID1(t.Context(), l.Addr().String()); !errors.Is(markUnresponsive(err), ErrUnresponsive) {
 		t.Errorf("refused: %v", err)
 	}
 	if _, err := dialPID1(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil ||
-		errors.Is(markDeaf(err), ErrDeaf) {
+		errors.Is(markUnresponsive(err), ErrUnresponsive) {
 		t.Errorf("no systemd: %v", err)
 	}
 }

@@ -144,7 +144,7 @@ func (s System) FullRebootNow(ctx context.Context) error { return startTarget(ct
 
 // startTarget starts the target of a shutdown, irreversibly, as systemctl does.
 func startTarget(ctx context.Context, target string) error {
-	return With(ctx, func(conn *dbus.Conn) error {
+	return WithConn(ctx, func(conn *dbus.Conn) error {
 		_, err := conn.StartUnitContext(ctx, target, "replace-irreversibly", nil)
 		if err != nil {
 			return fmt.Errorf("cannot start %s: %w", target, err)
@@ -172,7 +172,7 @@ func (s System) StartGuard(ctx context.Context) error {
 // runJob starts, stops or restarts one of the agent's units and waits until that is done. The error is an ErrNoUnit, an
 // ErrJob or that of the context.
 func runJob(ctx context.Context, verb, unit, mode string) error {
-	return With(ctx, func(conn *dbus.Conn) error {
+	return WithConn(ctx, func(conn *dbus.Conn) error {
 		done := make(chan string, 1)
 		call := map[string]func(context.Context, string, string, chan<- string) (int, error){
 			"start": conn.StartUnitContext, "stop": conn.StopUnitContext, "restart": conn.RestartUnitContext,
@@ -212,7 +212,7 @@ func (s System) UnitActive(ctx context.Context, unit string) (bool, error) {
 // unitState returns the ActiveState of a unit.
 func unitState(ctx context.Context, unit string) (string, error) {
 	active := ""
-	err := With(ctx, func(conn *dbus.Conn) error {
+	err := WithConn(ctx, func(conn *dbus.Conn) error {
 		state, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
 		if err != nil {
 			return fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
@@ -234,7 +234,7 @@ func (s System) EndConfirm(ctx context.Context) (bool, error) {
 
 // BeginConfirm starts the unit that checks the running root, and does not wait for its end.
 func (s System) BeginConfirm(ctx context.Context) error {
-	return With(ctx, func(conn *dbus.Conn) error {
+	return WithConn(ctx, func(conn *dbus.Conn) error {
 		if _, err := conn.StartUnitContext(ctx, ConfirmUnit, "replace", nil); err != nil {
 			return fmt.Errorf("cannot start %s: %w", ConfirmUnit, err)
 		}
@@ -245,7 +245,7 @@ func (s System) BeginConfirm(ctx context.Context) error {
 // shutdownQueued reports whether one of these services has a start job.
 func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	queued := false
-	err := With(ctx, func(conn *dbus.Conn) error {
+	err := WithConn(ctx, func(conn *dbus.Conn) error {
 		jobs, err := conn.ListJobsContext(ctx)
 		if err != nil {
 			return fmt.Errorf("cannot list systemd's jobs: %w", err)
@@ -263,7 +263,7 @@ func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 // ForgetGone clears the failed state of units that the running root does not have. systemd keeps it from the root that
 // was left, and it says nothing about this one.
 func (s System) ForgetGone(ctx context.Context) error {
-	return With(ctx, func(conn *dbus.Conn) error {
+	return WithConn(ctx, func(conn *dbus.Conn) error {
 		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
 		if err != nil {
 			return fmt.Errorf("cannot list the failed units: %w", err)

@@ -47,7 +47,7 @@ func (t Trouble) String() string {
 func (s System) AskTrouble(ctx context.Context, since time.Duration) (Trouble, error) {
 	return bounded(ctx, askPatience, func(ctx context.Context) (Trouble, error) {
 		var t Trouble
-		err := With(ctx, func(conn *dbus.Conn) error {
+		err := WithConn(ctx, func(conn *dbus.Conn) error {
 			units, err := conn.ListUnitsContext(ctx)
 			if err != nil {
 				return fmt.Errorf("cannot list the units: %w", err)
