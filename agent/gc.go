@@ -114,7 +114,8 @@ func (a *Agent) gc(f facts.Facts, rec *record.Record, left ...string) (store.GCR
 		report.LivePatches, err = a.Live.GC(f, keep)
 	}
 	for _, id := range report.Roots {
-		a.Records.AppendEvent(record.Event{Event: record.EventCollected, Root: id, Reason: "not booted, staged, good or pinned"})
+		a.Records.AppendEvent(record.Event{Event: record.EventCollected, Root: id,
+			Reason: "not booted, staged, good or pinned"})
 	}
 	before := len(rec.Accepted) + len(rec.Failed)
 	maps.DeleteFunc(rec.Accepted, func(id string, _ release.Mark) bool { return !slices.Contains(keep, id) })

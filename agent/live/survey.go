@@ -331,9 +331,9 @@ func (lp *Patches) KeepEnabled(ctx context.Context, p *offer.Published, f facts.
 	return lp.StorePatches(ctx, p, f)
 }
 
-// StorePatches stores the live patches of the offered release that are for the running kernel or for another one that this host
-// may boot: at boot they are loaded before there is a network. If an earlier release had live patches, a release
-// without any is stored as well, which withdraws them.
+// StorePatches stores the live patches of the offered release that are for the running kernel or for another one that
+// this host may boot: at boot they are loaded before there is a network. If an earlier release had live patches, a
+// release without any is stored as well, which withdraws them.
 func (lp *Patches) StorePatches(ctx context.Context, p *offer.Published, f facts.Facts) error {
 	if p.Release == nil {
 		return nil

@@ -56,8 +56,8 @@ type Event struct {
 	LivePatch string `json:"live_patch,omitempty"`
 }
 
-// AppendEvent appends an event to the audit trail, dated now if it has no time. A failure is only logged and never fails a
-// switch: the record decides, the history is for people.
+// AppendEvent appends an event to the audit trail, dated now if it has no time. A failure is only logged and never
+// fails a switch: the record decides, the history is for people.
 func (s *Store) AppendEvent(e Event) {
 	if e.At.IsZero() {
 		e.At = s.Now().UTC()

@@ -109,7 +109,8 @@ func TestWayBack(t *testing.T) {
 	}
 	full := onTheWay(VerbApply, "host", "v2", "host", "v1")
 	if full.Switch.Back = "v1"; full.RollbackTarget() != "v1" {
-		t.Errorf("after a full reboot for v2 the way back leads to %s, want the root that was left for it", full.RollbackTarget())
+		t.Errorf("after a full reboot for v2 the way back leads to %s, want the root that was left for it",
+			full.RollbackTarget())
 	}
 }
 

@@ -161,9 +161,9 @@ func (r *Record) MarkGood(root string) {
 	}
 }
 
-// RollbackTarget returns the root to roll back to if the target of the switch does not become good: the root that was left,
-// or the latest other good root if that one is not good. It returns "" if the host has to stay: a rollback is never
-// rolled back, because a hardware fault, which shows in every root, must not bounce the host.
+// RollbackTarget returns the root to roll back to if the target of the switch does not become good: the root that was
+// left, or the latest other good root if that one is not good. It returns "" if the host has to stay: a rollback is
+// never rolled back, because a hardware fault, which shows in every root, must not bounce the host.
 func (r *Record) RollbackTarget() string {
 	if r.Switch.Verb == VerbBack {
 		return ""
@@ -225,8 +225,8 @@ func (r *Record) ResumeAttempts(root string) int {
 	return r.Resume.Attempts
 }
 
-// BeginRollback records that the target of the switch did not become good, and s, the switch back that is about to be asked
-// for. The error says that the cause cannot happen in the phase of the record.
+// BeginRollback records that the target of the switch did not become good, and s, the switch back that is about to be
+// asked for. The error says that the cause cannot happen in the phase of the record.
 func (r *Record) BeginRollback(c Cause, s Switch, d Departure) error {
 	if r.ArrivedLate(r.Switch.Target) {
 		if err := r.Advance(CauseLate); err != nil {

@@ -213,7 +213,8 @@ func TestSwitchIsMissing(t *testing.T) {
 func TestResumeNeverRequested(t *testing.T) {
 	r := &Record{Phase: PhaseGood, Good: []string{"host", "v1"}, Attempts: map[string]int{}}
 	for range 2 {
-		if err := r.BeginSwitch(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host", Target: "v1"}}); err != nil {
+		if err := r.BeginSwitch(Switch{Verb: VerbResume, Expectation: level.Expectation{From: "host",
+			Target: "v1"}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Advance(CauseWithdrawn); err != nil {

@@ -130,7 +130,8 @@ func (m *Mover) fullReboot(ctx context.Context) error {
 }
 
 // FullRebootIfNotBack requests a full reboot when the outcome is that of a switch back that ended in another root:
-// after it, the host resumes its last good root. It returns an ErrFullRebootFollows then, and every other outcome as it is.
+// after it, the host resumes its last good root. It returns an ErrFullRebootFollows then, and every other outcome as
+// it is.
 func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *record.Record, outcome error) error {
 	if !errors.Is(outcome, ErrSwitch) || rec.Switch.Verb != record.VerbBack || f.Root == rec.Switch.Target {
 		return outcome
@@ -140,8 +141,8 @@ func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *rec
 	return m.fullRebootInstead(ctx, rec, outcome)
 }
 
-// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In the record no
-// switch is under way then: the full reboot lands on the host root, which resumes the last good root.
+// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In
+// the record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
 func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why error) error {
 	if rec.Phase == record.PhaseArmed {
 		if err := rec.Advance(record.CauseMissed); err != nil {

@@ -175,7 +175,9 @@ const asRoot = "run it as root, for example with sudo"
 
 // hasOutcome reports whether an error says how a switch went: that is worth more than that the command was interrupted.
 func hasOutcome(err error) bool {
-	for _, outcome := range []error{agent.ErrTrying, record.ErrUnhealthy, transition.ErrFullRebootFollows, transition.ErrSwitch} {
+	for _, outcome := range []error{
+		agent.ErrTrying, record.ErrUnhealthy, transition.ErrFullRebootFollows, transition.ErrSwitch,
+	} {
 		if errors.Is(err, outcome) {
 			return true
 		}

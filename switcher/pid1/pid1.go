@@ -28,7 +28,8 @@ const (
 	connectPatience = 25 * time.Second
 )
 
-// ErrUnresponsive means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft reboot.
+// ErrUnresponsive means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft
+// reboot.
 var ErrUnresponsive = errors.New("systemd does not answer")
 
 // isLost reports whether an error means that a connection was refused, broke or ended.
@@ -51,8 +52,8 @@ func markUnresponsive(err error) error {
 	return err
 }
 
-// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrUnresponsive when PID
-// 1 does not answer.
+// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrUnresponsive
+// when PID 1 does not answer.
 func Connect(ctx context.Context) (*dbus.Conn, error) {
 	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, privateSocket) })
 	if err != nil {
@@ -98,8 +99,8 @@ func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
 	return fmt.Errorf("%w within %v", ErrUnresponsive, connectPatience)
 }
 
-// WithConn calls do with a connection to PID 1, which it closes afterwards. The error is an ErrUnresponsive when PID 1 does not
-// answer.
+// WithConn calls do with a connection to PID 1, which it closes afterwards. The error is an ErrUnresponsive when PID 1
+// does not answer.
 func WithConn(ctx context.Context, do func(*dbus.Conn) error) error {
 	conn, err := Connect(ctx)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestDialPID1(t *testing.T) {
 	}
 }
 
-// TestUnresponsive: a PID 1 that re-executes itself refuses or breaks connections, which is reported as ErrUnresponsive.
+// TestUnresponsive: a PID 1 that re-executes itself refuses or breaks connections: an ErrUnresponsive.
 func TestUnresponsive(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
 	if err != nil {
