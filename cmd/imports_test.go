@@ -58,9 +58,9 @@ var allowed = map[string][]string{
 	"switcher":              {}, // names that several of its packages need
 	"switcher/rootfs":       {"arch", "switcher"},
 	"switcher/mount":        {"switcher"},
-	"switcher/etc":          {"switcher/etc/accounts", "switcher/etc/lines", "switcher/rootfs"},
+	"switcher/etc":          {"switcher/etc/accounts", "switcher/etc/merge3", "switcher/rootfs"},
 	"switcher/etc/accounts": {},
-	"switcher/etc/lines":    {},
+	"switcher/etc/merge3":   {},
 	"switcher/livepatch":    {},
 	"switcher/pid1":         {"switcher"},
 	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},

@@ -2,9 +2,10 @@
 // report.
 //
 // It is a three-way merge of the old image's /etc, the running /etc and the new image's /etc. What the host did not
-// change comes from the new image, what it changed stays, and where both changed something, the host's version stays
-// and a [Conflict] is listed. A host that does not run an image yet has no old image to compare with: a list of paths
-// is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
+// change comes from the new image, and what it changed stays. Where both changed a path, its fields are merged apart,
+// and a text by lines. Where both changed the same, the host's version stays, a [Conflict] is listed, and the image's
+// version is put beside the file. A host that does not run an image yet has no old image to compare with: a list of
+// paths is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
 //
 // Some files have rules of their own:
 //
@@ -155,6 +156,9 @@ func read(in Inputs) (*outcome, error) {
 	}
 	old.replaceFstab(in.Sources.DropSwapFiles)
 	cur.replaceFstab(in.Sources.DropSwapFiles)
+	if err := readChangedTexts(in, &old, &cur, &next); err != nil {
+		return nil, err
+	}
 	return resolve(&old, cur, next, nil, numbers)
 }
 
@@ -172,6 +176,7 @@ type resultPath struct {
 	side    side
 	entry   entry
 	content []byte // of a file that is merged by content; nil when it is copied from its side
+	source  string // the path that it is copied from; "" when it is its own
 }
 
 // outcome is the whole decision.
@@ -209,13 +214,18 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}
-	sides := decide(o, c, x, adopting, rep)
+	besides := takeBesides(c)
+	joins := joinAll(o, c, x, base.text, cur.text, next.text)
+	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 
 	for name, s := range sides {
 		switch s {
 		case current:
 			out.paths[name] = resultPath{side: s, entry: c[name]}
+			if j, ok := joins[name]; ok {
+				out.paths[name] = resultPath{side: j.side, entry: j.entry, content: j.content}
+			}
 		case image:
 			out.paths[name] = resultPath{side: s, entry: x[name]}
 		}
@@ -225,6 +235,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	summarize(rep, out.paths, o, c, x, adopting)
+	out.placeBesides(besides, c, x)
 	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
 	rep.add(remarks)
 	for _, s := range []snapshot{cur, next} {
@@ -319,9 +330,9 @@ func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapsho
 	}
 	p, ok := out.paths[file]
 	if !ok {
-		p = resultPath{current, curTree[file], nil}
+		p = resultPath{side: current, entry: curTree[file]}
 		if !has(curTree, file) {
-			p = resultPath{image, nextTree[file], nil}
+			p = resultPath{side: image, entry: nextTree[file]}
 		}
 		if p.entry.kind == 0 { // mounted on the host, and not in the image
 			p.entry = entry{kind: kindFile, mode: 0o600}
@@ -390,6 +401,8 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 		p := paths[name]
 		differs := !same(c, x, inC, inX)
 		switch {
+		case inC && inX && p.side != nowhere && !wholeSide(p.side, p.entry, c, x) && !adopting:
+			list(&rep.Merged, name, false)
 		case p.side == current && !inX && !inO:
 			list(&rep.Added, name, c.kind == kindDir)
 		case p.side == current && differs && (c.kind != kindDir || inX):

@@ -1,4 +1,4 @@
-package lines
+package merge3
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestMerge(t *testing.T) {
+func TestLines(t *testing.T) {
 	for _, test := range []struct {
 		name, base, ours, theirs, want string
 		ok                             bool
@@ -32,7 +32,7 @@ func TestMerge(t *testing.T) {
 		{"NUL", "a\nb\nc\n", "a\x00\nb\nc\n", "a\nb\nC\n", "", false},
 		{"repeated lines", "}\na\n}\nb\n}\n", "}\na\n}\nb\n}\nc\n}\n", "}\nA\n}\nb\n}\n", "}\nA\n}\nb\n}\nc\n}\n", true},
 	} {
-		got, ok := Merge([]byte(test.base), []byte(test.ours), []byte(test.theirs))
+		got, ok := Lines([]byte(test.base), []byte(test.ours), []byte(test.theirs))
 		if string(got) != test.want || ok != test.ok {
 			t.Errorf("%s: %q, %v, want %q, %v", test.name, got, ok, test.want, test.ok)
 		}
@@ -42,23 +42,23 @@ func TestMerge(t *testing.T) {
 // TestBounds: what is too large is no text, and what differs too much is not compared to the end.
 func TestBounds(t *testing.T) {
 	large := bytes.Repeat([]byte("x"), MaxText+1)
-	if _, ok := Merge(large, large, large); ok {
+	if _, ok := Lines(large, large, large); ok {
 		t.Error("a file of more than a megabyte was merged")
 	}
 	var base, ours []byte
 	for i := range maxEdits {
 		base, ours = fmt.Appendf(base, "%d\n", i), fmt.Appendf(ours, "-%d\n", i)
 	}
-	if _, ok := Merge(base, ours, append([]byte("a\n"), base...)); ok {
+	if _, ok := Lines(base, ours, append([]byte("a\n"), base...)); ok {
 		t.Error("texts with nothing in common were compared to the end")
 	}
-	if got, ok := Merge(base, append(base, 'z'), append([]byte("a\n"), base...)); !ok || len(got) != len(base)+3 {
+	if got, ok := Lines(base, append(base, 'z'), append([]byte("a\n"), base...)); !ok || len(got) != len(base)+3 {
 		t.Error("a long text with small changes is not merged")
 	}
 }
 
-// TestRandomMerge: pieces that are apart are changed by either side, so that the result is known.
-func TestRandomMerge(t *testing.T) {
+// TestRandomLines: pieces that are apart are changed by either side, so that the result is known.
+func TestRandomLines(t *testing.T) {
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		var base, ours, theirs, want strings.Builder
@@ -77,22 +77,22 @@ func TestRandomMerge(t *testing.T) {
 				}
 			}
 		}
-		got, ok := Merge([]byte(base.String()), []byte(ours.String()), []byte(theirs.String()))
+		got, ok := Lines([]byte(base.String()), []byte(ours.String()), []byte(theirs.String()))
 		if !ok || string(got) != want.String() {
 			t.Fatalf("seed %d: %q, %v, want %q", seed, got, ok, want.String())
 		}
 	}
 }
 
-// FuzzMerge: no input breaks the laws of a merge.
-func FuzzMerge(f *testing.F) {
+// FuzzLines: no input breaks the laws of a merge.
+func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\nb\nc\n"), []byte("A\nb\nc\n"), []byte("a\nb\nC\n"))
 	f.Add([]byte("a\nb\nc"), []byte("a\n"), []byte("a\nb\nc\n\n\n"))
 	f.Add([]byte("}\na\n}\n"), []byte("}\n}\na\n}\n"), []byte("}\na\n}\n}"))
 	f.Add([]byte("\x00"), []byte(""), []byte("\r\n"))
 	f.Fuzz(func(t *testing.T, base, ours, theirs []byte) {
-		merged, ok := Merge(base, ours, theirs)
-		other, ok2 := Merge(base, theirs, ours)
+		merged, ok := Lines(base, ours, theirs)
+		other, ok2 := Lines(base, theirs, ours)
 		if ok != ok2 || !bytes.Equal(merged, other) {
 			t.Errorf("it matters which side is ours: %q, %v and %q, %v", merged, ok, other, ok2)
 		}
@@ -100,10 +100,10 @@ func FuzzMerge(f *testing.F) {
 			if !IsText(base) || !IsText(side) || len(split(base))+len(split(side)) > maxEdits {
 				continue
 			}
-			if got, ok := Merge(base, side, base); !ok || !bytes.Equal(got, side) {
+			if got, ok := Lines(base, side, base); !ok || !bytes.Equal(got, side) {
 				t.Errorf("a change of one side becomes %q, %v", got, ok)
 			}
-			if got, ok := Merge(base, side, side); !ok || !bytes.Equal(got, side) {
+			if got, ok := Lines(base, side, side); !ok || !bytes.Equal(got, side) {
 				t.Errorf("the same change on both sides becomes %q, %v", got, ok)
 			}
 		}

@@ -1,6 +1,6 @@
-// Package lines joins two changes of one text, line by line. It promises that a result has every change of both sides
+// Package merge3 joins two changes of one text, line by line. It promises that a result has every change of both sides
 // and nothing else: where the two touch, there is no result.
-package lines
+package merge3
 
 import (
 	"bytes"
@@ -23,10 +23,10 @@ func IsText(content []byte) bool {
 	return len(content) <= MaxText && bytes.IndexByte(content, 0) < 0
 }
 
-// Merge returns the text that has the changes from base to ours and those from base to theirs. It returns false when
+// Lines returns the text that has the changes from base to ours and those from base to theirs. It returns false when
 // there is none: both changed the same or neighboring lines, or one of the three is no text. Which side is ours makes
 // no difference.
-func Merge(base, ours, theirs []byte) ([]byte, bool) {
+func Lines(base, ours, theirs []byte) ([]byte, bool) {
 	if !IsText(base) || !IsText(ours) || !IsText(theirs) {
 		return nil, false
 	}
@@ -118,8 +118,8 @@ func match(a, b []string) ([]int, bool) {
 	return in, true
 }
 
-// shortestEdit returns for each number of edits d how far one gets in a with d edits, on each diagonal from -d to d. The
-// last one reaches the end of both.
+// shortestEdit returns for each number of edits d how far one gets in a with d edits, on each diagonal from -d to d.
+// The last one reaches the end of both.
 func shortestEdit(a, b []string) (steps [][]int32, ok bool) {
 	for d := 0; d <= maxEdits; d++ {
 		reach := make([]int32, 2*d+1)
