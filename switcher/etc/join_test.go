@@ -101,7 +101,8 @@ func TestJoin(t *testing.T) {
 func TestJoinedByLines(t *testing.T) {
 	const base, local, changed = "a\nb\nc\nd\n", "A\nb\nc\nd\n", "a\nb\nc\nD\n"
 	out := threeWay(t, tree{"app.conf": base}, tree{"app.conf": local + "|600"}, tree{"app.conf": changed})
-	if got, want := out.result(), (tree{"app.conf": "A\nb\nc\nD\n"}); !reflect.DeepEqual(got, want) {
+	want := tree{"app.conf": "A\nb\nc\nD\n", mergedList: "app.conf\n"}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if p := out.paths["app.conf"]; p.entry.mode != 0o600 || p.entry.sum != sumOf(p.content) {

@@ -33,6 +33,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -52,6 +53,9 @@ type Inputs struct {
 
 	// Sources says where the next root finds what the fstab of the host takes from the host root.
 	Sources HostSources
+
+	// Derived lists the files that programs make from others; the host's own list is read from Current.
+	Derived derived.List
 
 	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
 	// must outlive every root. With "", only the numbers in Current and Old are known.
@@ -139,16 +143,21 @@ func read(in Inputs) (*outcome, error) {
 		return nil, err
 	}
 	cur.noteAutomounts(in.Sources.Kept)
+	made, err := readDerivation(in, &cur)
+	if err != nil {
+		return nil, err
+	}
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
 			cur.readAccess(in.Host)
+			adopt = append(slices.Clone(adopt), chosenAlternatives(rootfs.Dir(in.Host))...)
 			if adopt.has("ssh/sshd_config") {
 				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
 			}
 		}
-		return resolve(nil, cur, next, adopt, numbers)
+		return resolve(nil, cur, next, adopt, numbers, made)
 	}
 	old, err := readSnapshot(in.Old)
 	if err != nil {
@@ -159,7 +168,7 @@ func read(in Inputs) (*outcome, error) {
 	if err := readChangedTexts(in, &old, &cur, &next); err != nil {
 		return nil, err
 	}
-	return resolve(&old, cur, next, nil, numbers)
+	return resolve(&old, cur, next, nil, numbers, made)
 }
 
 // side is where a path of the result comes from.
@@ -188,7 +197,8 @@ type outcome struct {
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
 // lists what counts as a local change.
-func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger) (*outcome, error) {
+func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger, made derivation) (
+	*outcome, error) {
 	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.Clone()}
 	rep := &out.report
 	adopting := old == nil
@@ -202,19 +212,12 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 		return nil, err
 	}
 	o, c, x := base.tree.mapOwners(users.OldIDs), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs)
-	for _, m := range cur.mounts {
-		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range o {
-			if isUnder(name, m) {
-				c[name] = e
-			}
-		}
-	}
-
+	hideMounted(cur.mounts, o, c, rep)
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}
 	besides := takeBesides(c)
+	made.hideDerived(o, c, x, rep)
 	joins := joinAll(o, c, x, base.text, cur.text, next.text)
 	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
@@ -236,6 +239,11 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	summarize(rep, out.paths, o, c, x, adopting)
 	out.placeBesides(besides, c, x)
+	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])
+	out.placeMergedList(made.merged, x)
+	if made.newInstance {
+		out.disableCloud(o, x)
+	}
 	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
 	rep.add(remarks)
 	for _, s := range []snapshot{cur, next} {
@@ -245,6 +253,18 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	out.ledger.Record(merged)
 	rep.finish()
 	return out, nil
+}
+
+// hideMounted makes unchanged on the host what a mount hides.
+func hideMounted(mounts []string, o, c listing, rep *Report) {
+	for _, m := range mounts {
+		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
+		for name, e := range o {
+			if isUnder(name, m) {
+				c[name] = e
+			}
+		}
+	}
 }
 
 // baseOf returns what the other two sides are compared with: the old image's /etc, or on a host that runs no image one

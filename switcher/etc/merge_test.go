@@ -80,7 +80,7 @@ func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...strin
 		t.Fatal(err)
 	}
 	known, _ := accounts.ParseLedger(nil)
-	out, err := resolve(old, cur, next, list, known)
+	out, err := resolve(old, cur, next, list, known, derivation{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,7 @@ func TestAdoptAccess(t *testing.T) {
 	if got["ssh/sshd_config.d/50-cloud.conf"] != "" || got["pam.d/new"] != "image" {
 		t.Errorf("sshd_config.d is not the host's alone, or pam.d is: %q", got)
 	}
-	if want := []string{"ssh/sshd_config.d/50-cloud.conf"}; !slices.Equal(out.report.Removed, want) {
+	if want := []string{"cloud/cloud.cfg.d/", "ssh/sshd_config.d/50-cloud.conf"}; !slices.Equal(out.report.Removed, want) {
 		t.Errorf("removed: %q, want %q", out.report.Removed, want)
 	}
 }
@@ -512,7 +512,7 @@ func (t tree) blocked(name string) bool {
 func (out *outcome) listing() listing {
 	l := listing{}
 	for name, p := range out.paths {
-		if p.side != nowhere {
+		if p.side != nowhere && !notes.has(name) {
 			l[name] = p.entry
 		}
 	}
