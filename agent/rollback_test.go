@@ -97,10 +97,6 @@ func TestDecideRollback(t *testing.T) {
 			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host, "v1"), to: "v3", watched: true,
 			do: rollbackNothing, root: "v3", err: roots.ErrNoRoot,
 		},
-		"the root of before the switch, which was never good": {
-			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host), to: "v1",
-			do: rollbackSwitch, root: "v1",
-		},
 
 		"in a trial": {
 			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host, "v1"), watched: true,
