@@ -242,7 +242,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	summarize(rep, out.paths, o, c, x, adopting)
-	out.placeBesides(besides, c, x)
+	out.placeBesides(besides, x)
 	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])
 	out.placeMergedList(made.merged, x)
 	if made.newInstance {
