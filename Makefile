@@ -94,9 +94,9 @@ test-faults: build
 test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 
-# More than a hundred switches of one host between three images.
+# More than a hundred switches of one host between three images, and a journey over three releases of Debian.
 test-endurance: build
-	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
+	go test -tags lab,endurance -count=1 -timeout 60m -v -run 'TestEndurance|TestDistributions' ./integration/
 
 test: setup unit vuln hosts
 
