@@ -54,7 +54,7 @@ func TestRenewed(t *testing.T) {
 	}
 	s.updatectl(exitAvailable, "stage", "--from", two)
 	r := s.updatectl(exitAvailable, "plan", "--from", two)
-	if !strings.Contains(r.Stdout, "forgotten.service: no list says how to renew it") ||
+	if !strings.Contains(r.Stdout, "forgotten.service stays as it is: no list says") ||
 		strings.Contains(r.Stdout, "profiles.service") {
 		t.Errorf("plan does not name what stays old: %s", r.Stdout)
 	}
