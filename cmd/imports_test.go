@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/health":  {},
+	"agent/network": {},
+	"agent/health":  {"agent/network"},
 	"agent/machine": {"agent/health"}, // the seam
 	"agent/config":  {"agent/health"},
 	"agent/record":  {"agent/config", "agent/health"},

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/agent/network"
 )
 
 // Config says what a root must do to be good. It is the [health] table of the configuration.
@@ -186,7 +188,7 @@ type Gate struct {
 func New(c Config) Gate {
 	return Gate{
 		Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext,
-		Gateways: Gateways, AskGateway: askGateway, Now: time.Now,
+		Gateways: network.Gateways, AskGateway: network.AskGateway, Now: time.Now,
 	}
 }
 
