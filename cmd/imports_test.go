@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 	"agent/health":  {"agent/network"},
 	"agent/machine": {"agent/health"}, // the seam
 	"agent/config":  {"agent/health"},
-	"agent/record":  {"agent/config", "agent/health"},
+	"agent/record":  {"agent/config", "agent/health", "agent/network"},
 	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
 	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
 	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
@@ -51,8 +51,8 @@ var allowed = map[string][]string{
 		"agent/record", "agent/roots", "agent/transition", "agent/trial",
 	},
 	"agent/simulation": { // the commands run in it
-		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial",
+		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
+		"agent/roots", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 

@@ -82,8 +82,20 @@ type Before struct {
 	Restarting []string `json:"restarting_units,omitempty"`
 	// Reachable lists what answered: "gateway 192.0.2.1", "registry.example.org:443".
 	Reachable []string `json:"reachable,omitempty"`
+	// Uplinks are the interfaces of the default routes.
+	Uplinks []network.Uplink `json:"uplinks,omitempty"`
+	// FailedWhenGood lists the units that had failed when the root to judge was last good. The record has them.
+	FailedWhenGood []string `json:"-"`
 	// Unknown is whether nothing was observed before the switch. A unit that fails is then only a warning.
 	Unknown bool `json:"unknown,omitempty"`
+}
+
+// State is what a good root is like, to compare it with when it runs again.
+type State struct {
+	// Failed lists the units that have failed in the root, whether they count or not.
+	Failed []string `json:"failed_units,omitempty"`
+	// Uplinks are the interfaces of the default routes.
+	Uplinks []network.Uplink `json:"uplinks,omitempty"`
 }
 
 // Verdict is the result of a check.
@@ -102,6 +114,7 @@ const (
 	KindUnits   = "units"
 	KindPort    = "port"
 	KindNetwork = "network"
+	KindUplink  = "uplink"
 	KindCheck   = "check"
 )
 
@@ -126,6 +139,8 @@ type Report struct {
 	At      time.Time     `json:"at"`
 	Took    time.Duration `json:"took_ns"`
 	Results []Result      `json:"results"`
+	// State is what the root was like at the last round of checks.
+	State State `json:"-"`
 }
 
 // Healthy reports whether no check failed. Without any result a root is not healthy.
@@ -180,6 +195,10 @@ type Gate struct {
 	// Gateways lists the default gateways. AskGateway returns nil when one answers, otherwise why it does not.
 	Gateways   func() ([]netip.Addr, error)
 	AskGateway func(context.Context, netip.Addr) error
+	// Uplinks lists the interfaces of the default routes; nil when they are not known here. ManagerOf returns what
+	// configures an interface, see [network.Host.Manager]. Both get the active units.
+	Uplinks   func(active []string) ([]network.Uplink, error)
+	ManagerOf func(name string, active []string) string
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -188,7 +207,8 @@ type Gate struct {
 func New(c Config) Gate {
 	return Gate{
 		Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext,
-		Gateways: network.Gateways, AskGateway: network.AskGateway, Now: time.Now,
+		Gateways: network.Gateways, AskGateway: network.AskGateway,
+		Uplinks: network.Running().Uplinks, ManagerOf: network.Running().Manager, Now: time.Now,
 	}
 }
 
@@ -205,6 +225,9 @@ func Observe(ctx context.Context, g Gate) Before {
 	var b Before
 	if units, err := g.Systemd.Units(ctx); err == nil {
 		b.Failed = namesOf(units, g.failedHere)
+		if comparesUplinks(g) {
+			b.Uplinks, _ = g.Uplinks(activeOf(units)) // what is not known is not compared
+		}
 	}
 	if looping, _, err := g.looping(ctx, true); err == nil {
 		b.Restarting = looping
@@ -234,20 +257,21 @@ func (g Gate) Run(ctx context.Context, before Before) Report {
 	if boot[0].Verdict == OK {
 		boot = append(boot, g.timed(bootComplete, KindBoot, func() Result { return g.bootComplete(ctx) }))
 	}
-	results := boot
+	results, state := boot, State{}
 	if boot[0].Verdict == OK {
-		results = append(results, g.rounds(ctx, before)...)
+		results = append(results, g.rounds(ctx, before, &state)...)
 	}
-	return Report{At: start.UTC(), Took: g.Now().Sub(start), Results: results}
+	return Report{At: start.UTC(), Took: g.Now().Sub(start), Results: results, State: state}
 }
 
-// rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up.
-func (g Gate) rounds(ctx context.Context, before Before) []Result {
+// rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up. It notes in state
+// what the root is like.
+func (g Gate) rounds(ctx context.Context, before Before, state *State) []Result {
 	programs := g.programs()
 	passed := map[string]Result{}
 	var last []Result
 	for {
-		results := g.round(ctx, before, programs, passed)
+		results := g.round(ctx, before, programs, passed, state)
 		// The deadline cut this round short: the round before it says more.
 		if timeIsUp(ctx) && last != nil && !settled(results) {
 			break
@@ -279,10 +303,11 @@ func settled(results []Result) bool {
 }
 
 // round runs every check once. A required program that passed in an earlier round, as passed has it, is not run again.
-func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result) []Result {
+func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result,
+	state *State) []Result {
 	results := []Result{
 		g.timed("restarts", KindUnits, func() Result { return g.noneLooping(ctx, before) }),
-		g.timed("failed units", KindUnits, func() Result { return g.noneFailed(ctx, before) }),
+		g.timed("failed units", KindUnits, func() Result { return g.noneFailed(ctx, before, state) }),
 	}
 	for _, u := range g.Config.Active {
 		results = append(results, g.timed(u, KindUnits, func() Result { return g.active(ctx, u) }))
@@ -291,6 +316,7 @@ func (g Gate) round(ctx context.Context, before Before, programs []program, pass
 		results = append(results, g.timed("port "+p, KindPort, func() Result { return g.port(ctx, p) }))
 	}
 	results = append(results, g.network(ctx, before)...)
+	results = append(results, checkUplinks(ctx, g, before, state)...)
 	for _, p := range programs {
 		if !p.required {
 			continue

@@ -67,6 +67,7 @@ func gate(t *testing.T, m *machine) Gate {
 	g.Root, g.Systemd, g.Own = t.TempDir(), m.systemd(), []string{"confirm.service"}
 	g.Gateways = func() ([]netip.Addr, error) { return nil, nil }
 	g.AskGateway = func(context.Context, netip.Addr) error { return errors.New("no such gateway") }
+	g.Uplinks = nil
 	return g
 }
 

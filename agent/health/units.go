@@ -75,16 +75,21 @@ func (g Gate) notComplete(ctx context.Context, reason string) Result {
 	return r
 }
 
-// noneFailed checks that no unit failed that had not failed before the switch.
-func (g Gate) noneFailed(ctx context.Context, before Before) Result {
+// noneFailed checks that no unit failed that had not failed before the switch, nor when the root was last good. It
+// notes in state which ones have failed.
+func (g Gate) noneFailed(ctx context.Context, before Before, state *State) Result {
 	units, err := g.Systemd.Units(ctx)
 	if err != nil {
 		return failf("%v", err)
 	}
-	failed := g.countAgainst(namesOf(units, g.failedHere), before.Failed)
+	state.Failed = namesOf(units, g.failedHere)
+	all := g.countAgainst(slices.Clone(state.Failed), before.Failed)
+	failed := g.countAgainst(slices.Clone(all), before.FailedWhenGood)
 	switch {
-	case len(failed) == 0:
+	case len(all) == 0:
 		return Result{}
+	case len(failed) == 0:
+		return warnf("these failed, as they had when this root was last good: %s", strings.Join(all, ", "))
 	case before.Unknown:
 		return warnf("these failed, and may have failed before: %s", strings.Join(failed, ", "))
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/network"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
@@ -244,7 +245,26 @@ func (p *process) gate(c health.Config) health.Gate {
 			}
 			return nil
 		},
+		Uplinks: func([]string) ([]network.Uplink, error) {
+			address := network.Address{Address: netip.MustParseAddr("192.0.2.5")}
+			return []network.Uplink{{Interface: uplink, Manager: p.managerOf(uplink, nil),
+				Addresses: []network.Address{address}}}, nil
+		},
+		ManagerOf: p.managerOf,
 	}
+}
+
+// uplink is the interface of the machine.
+const uplink = "eth0"
+
+// managerOf returns what configures an interface in the root that runs.
+func (p *process) managerOf(string, []string) string {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.m.ills[p.m.mounted.id] == Unconfigured {
+		return ""
+	}
+	return "systemd-networkd"
 }
 
 // etcOf returns what an /etc is; it is an error unless all of it is there. The machine is locked.

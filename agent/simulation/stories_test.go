@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -429,4 +430,26 @@ func TestRecordIsGoneInTrial(t *testing.T) {
 			t.Errorf("%v later: %s runs, the record is %+v\n%s", later, booted, m.Record(), m.Story())
 		}
 	}
+}
+
+// TestUnconfiguredNetwork: a root in which nothing configures the network is not good, although the host can be reached
+// for now. If a root comes to that while it is good, the host is left in the host root after a full reboot.
+func TestUnconfiguredNetwork(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Unconfigured)
+		unattended(m)
+		m.rest()
+		if reason := m.Record().Bad[releases.roots["v2"]].Reason; m.Booted() != "v1" ||
+			!strings.Contains(reason, "nothing in this root configures it, and systemd-networkd did before") {
+			t.Errorf("%s runs, v2 is bad: %q", m.Booted(), reason)
+		}
+		m.Infect("v1", Unconfigured)
+		m.CutPower()
+		m.rest()
+		if m.Booted() != "host" {
+			t.Errorf("%s runs after the full reboot", m.Booted())
+		}
+		m.CheckRest()
+	})
+	expect(t, m, "host")
 }
