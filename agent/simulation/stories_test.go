@@ -9,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/trial"
 )
 
 // TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the
@@ -452,4 +453,37 @@ func TestUnconfiguredNetwork(t *testing.T) {
 		m.CheckRest()
 	})
 	expect(t, m, "host")
+}
+
+// TestSomebodyWaits: whoever runs confirm in a root that is being tried gets the verdict of the unit, and ends nothing
+// by no longer waiting.
+func TestSomebodyWaits(t *testing.T) {
+	for ill, want := range map[Illness]string{Healthy: "v2", Fails: "v1"} {
+		for _, patience := range []time.Duration{time.Second, time.Hour} {
+			m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+				m.Publish("v2", ill)
+				unattended(m)
+				for r := m.Record(); r.Phase != record.PhaseTrying; r = m.Record() {
+					time.Sleep(10 * time.Millisecond)
+				}
+				var done trial.Confirmed
+				waited := false
+				err := m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) (err error) {
+					ctx, cancel := context.WithTimeout(ctx, patience)
+					defer cancel()
+					done, waited, err = a.Trial.Await(ctx)
+					return err
+				}).Wait()
+				if patience == time.Hour && ill == Healthy && (err != nil || !waited || !done.Good) {
+					t.Errorf("v2 %s: confirm ends with %+v and %v", ill, done, err)
+				}
+				if patience == time.Second && done.Good {
+					t.Errorf("v2 %s: confirm has no patience and says %+v", ill, done)
+				}
+				m.rest()
+				m.CheckRest()
+			})
+			expect(t, m, want)
+		}
+	}
 }
