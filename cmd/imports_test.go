@@ -31,8 +31,10 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/network": {},
-	"agent/health":  {"agent/network"},
+	"agent/network":   {},
+	"agent/listening": {},
+	"agent/systemd":   {},
+	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
 	"agent/machine": {"agent/health"}, // the seam
 	"agent/config":  {"agent/health"},
 	"agent/record":  {"agent/config", "agent/health", "agent/network"},
@@ -52,7 +54,7 @@ var allowed = map[string][]string{
 	},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
-		"agent/roots", "agent/transition", "agent/trial",
+		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 

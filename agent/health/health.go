@@ -17,7 +17,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/listening"
 	"github.com/updatectl/updatectl/agent/network"
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // Config says what a root must do to be good. It is the [health] table of the configuration.
@@ -84,6 +86,10 @@ type Before struct {
 	Reachable []string `json:"reachable,omitempty"`
 	// Uplinks are the interfaces of the default routes.
 	Uplinks []network.Uplink `json:"uplinks,omitempty"`
+	// Running lists the services that ran and the sockets that waited, Ports where services listened; neither has those of
+	// users, sessions and containers.
+	Running []string         `json:"running_units,omitempty"`
+	Ports   []listening.Port `json:"ports,omitempty"`
 	// FailedWhenGood lists the units that had failed when the root to judge was last good. The record has them.
 	FailedWhenGood []string `json:"-"`
 	// Unknown is whether nothing was observed before the switch. A unit that fails is then only a warning.
@@ -185,7 +191,7 @@ type Gate struct {
 	// failed earlier failed in another root.
 	Since time.Duration
 	// Systemd is PID 1.
-	Systemd Systemd
+	Systemd systemd.Manager
 	// Own lists the agent's units: one of them runs the gate, and their state says nothing about the root.
 	Own []string
 	// Sources are the "host:port" that images come from.
@@ -199,6 +205,8 @@ type Gate struct {
 	// configures an interface, see [network.Host.Manager]. Both get the active units.
 	Uplinks   func(active []string) ([]network.Uplink, error)
 	ManagerOf func(name string, active []string) string
+	// Ports lists where units listen; nil when that is not known here.
+	Ports func() ([]listening.Port, error)
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -206,9 +214,10 @@ type Gate struct {
 // New returns the gate of the running host.
 func New(c Config) Gate {
 	return Gate{
-		Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext,
+		Config: c, Root: "/", Systemd: systemd.PID1(), Dial: new(net.Dialer).DialContext,
 		Gateways: network.Gateways, AskGateway: network.AskGateway,
-		Uplinks: network.Running().Uplinks, ManagerOf: network.Running().Manager, Now: time.Now,
+		Uplinks: network.Running().Uplinks, ManagerOf: network.Running().Manager,
+		Ports: listening.Ports, Now: time.Now,
 	}
 }
 
@@ -224,7 +233,8 @@ func Observe(ctx context.Context, g Gate) Before {
 	go func() { reachable <- g.listReachable(ctx) }()
 	var b Before
 	if units, err := g.Systemd.Units(ctx); err == nil {
-		b.Failed = namesOf(units, g.failedHere)
+		b.Failed = systemd.NamesOf(units, g.failedHere)
+		noteRunning(g, units, &b)
 		if comparesUplinks(g) {
 			b.Uplinks, _ = g.Uplinks(activeOf(units)) // what is not known is not compared
 		}
@@ -317,6 +327,7 @@ func (g Gate) round(ctx context.Context, before Before, programs []program, pass
 	}
 	results = append(results, g.network(ctx, before)...)
 	results = append(results, checkUplinks(ctx, g, before, state)...)
+	results = append(results, asBefore(ctx, g, before)...)
 	for _, p := range programs {
 		if !p.required {
 			continue

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/agent/network"
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // comparesUplinks reports whether the uplinks can be known and are wanted.
@@ -13,8 +14,8 @@ func comparesUplinks(g Gate) bool { return g.Uplinks != nil && g.Config.Reachabl
 
 // activeOf returns the names of the units that are active. The one of ifupdown counts when it has failed, too: it fails
 // when it gets no lease, and is there all the same.
-func activeOf(units []Unit) []string {
-	return namesOf(units, func(u Unit) bool {
+func activeOf(units []systemd.Unit) []string {
+	return systemd.NamesOf(units, func(u systemd.Unit) bool {
 		return u.Active == "active" || u.Active == "failed" && u.Name == "networking.service" && u.Load == "loaded"
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/network"
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // eth0 returns an uplink with the addresses.
@@ -66,7 +67,7 @@ func TestUplinks(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := gate(t, &machine{units: []Unit{service("ssh", "active", "running")}})
+			g := gate(t, &machine{units: []systemd.Unit{service("ssh", "active", "running")}})
 			g.Config.Deadline = 100 * time.Millisecond
 			g.Uplinks = func([]string) ([]network.Uplink, error) { return c.now, nil }
 			g.ManagerOf = func(name string, _ []string) string {
@@ -102,7 +103,7 @@ func TestUplinks(t *testing.T) {
 
 // TestFailedWhenGood: a unit that had failed when this root was last good does not fail it now.
 func TestFailedWhenGood(t *testing.T) {
-	g := gate(t, &machine{units: []Unit{service("nftables", "failed", "failed")}})
+	g := gate(t, &machine{units: []systemd.Unit{service("nftables", "failed", "failed")}})
 	r := g.Run(t.Context(), Before{FailedWhenGood: []string{"nftables.service"}})
 	if !r.Healthy() || verdicts(r, KindUnits) != "restarts ok, failed units warn" {
 		t.Errorf("the report is %+v", r)
