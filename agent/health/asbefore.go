@@ -23,6 +23,14 @@ func isUp(u systemd.Unit) bool {
 		strings.HasSuffix(u.Name, ".socket") && !strings.HasPrefix(u.Name, "systemd-"))
 }
 
+// runsByChance reports whether a unit runs at this time by chance: somebody made it at run time, or a timer started it
+// and nothing else would.
+func runsByChance(ctx context.Context, g Gate, unit string) bool {
+	d, err := g.Systemd.Details(ctx, unit)
+	isTimer := func(unit string) bool { return strings.HasSuffix(unit, ".timer") }
+	return err == nil && (d.Transient || len(d.WantedBy) == 0 && slices.ContainsFunc(d.TriggeredBy, isTimer))
+}
+
 // noteRunning notes which services and sockets are up, and at which ports the services listen.
 func noteRunning(g Gate, units []systemd.Unit, b *Before) {
 	others := func(unit string) bool { return g.isOwn(unit) || isOfUsers(unit) || g.isIgnored(unit) }

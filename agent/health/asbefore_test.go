@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,5 +149,27 @@ func TestObserveRunning(t *testing.T) {
 	if len(b.Running) != 2 || b.Running[0] != "ssh.service" || b.Running[1] != "dbus.socket" || len(b.Ports) != 1 ||
 		b.Ports[0].Number != 22 {
 		t.Errorf("observed %+v", b)
+	}
+}
+
+// TestByChance: what a timer starts in the window, or somebody made at run time, neither fails a root nor delays it.
+func TestByChance(t *testing.T) {
+	g := gate(t, &machine{starting: []string{"apt-daily.service"}, units: []systemd.Unit{
+		service("logrotate", "failed", "failed"), service("by-hand", "failed", "failed"),
+	}})
+	g.Systemd.Details = func(_ context.Context, unit string) (systemd.Details, error) {
+		return systemd.Details{Exists: true, Transient: unit == "by-hand.service",
+			TriggeredBy: []string{strings.TrimSuffix(unit, "service") + "timer"}}, nil
+	}
+	r := g.Run(t.Context(), Before{})
+	if !r.Healthy() || verdicts(r, KindUnits) != "restarts ok, failed units warn" {
+		t.Errorf("the report is %+v", r)
+	}
+	g.Systemd.Details = func(context.Context, string) (systemd.Details, error) {
+		return systemd.Details{Exists: true, WantedBy: []string{"multi-user.target"}, TriggeredBy: []string{"x.timer"}}, nil
+	}
+	g.Config.Deadline = 100 * time.Millisecond
+	if r := g.Run(t.Context(), Before{}); r.Healthy() {
+		t.Error("what the root itself starts does not count because a timer starts it, too")
 	}
 }

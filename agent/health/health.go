@@ -90,7 +90,9 @@ type Before struct {
 	// users, sessions and containers.
 	Running []string         `json:"running_units,omitempty"`
 	Ports   []listening.Port `json:"ports,omitempty"`
-	// FailedWhenGood lists the units that had failed when the root to judge was last good. The record has them.
+	// Repaired lists the units that had failed when the root that is left became good, and that somebody repaired since.
+	Repaired []string `json:"repaired_units,omitempty"`
+	// FailedWhenGood lists the units that had failed when the root to judge was last good, and Repaired.
 	FailedWhenGood []string `json:"-"`
 	// Unknown is whether nothing was observed before the switch. A unit that fails is then only a warning.
 	Unknown bool `json:"unknown,omitempty"`

@@ -22,7 +22,9 @@ func (g Gate) started(ctx context.Context) Result {
 	var lastKnown []string // the last answer, in case the deadline comes before the next one
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
-		waiting = slices.DeleteFunc(waiting, func(u string) bool { return g.isOwn(u) || nobodyWaitsFor(u) })
+		waiting = slices.DeleteFunc(waiting, func(u string) bool {
+			return g.isOwn(u) || nobodyWaitsFor(u) || runsByChance(ctx, g, u)
+		})
 		if err == nil {
 			lastKnown = waiting
 		}
@@ -89,11 +91,12 @@ func (g Gate) noneFailed(ctx context.Context, before Before, state *State) Resul
 	state.Failed = systemd.NamesOf(units, g.failedHere)
 	all := g.countAgainst(slices.Clone(state.Failed), before.Failed)
 	failed := g.countAgainst(slices.Clone(all), before.FailedWhenGood)
+	failed = slices.DeleteFunc(failed, func(u string) bool { return runsByChance(ctx, g, u) })
 	switch {
 	case len(all) == 0:
 		return Result{}
 	case len(failed) == 0:
-		return warnf("these failed, as they had when this root was last good: %s", strings.Join(all, ", "))
+		return warnf("these failed, which a root that was good did, too, or run by chance: %s", strings.Join(all, ", "))
 	case before.Unknown:
 		return warnf("these failed, and may have failed before: %s", strings.Join(failed, ", "))
 	}

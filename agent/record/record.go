@@ -224,7 +224,7 @@ func (all States) With(root string, s health.State, good []string) States {
 // not that of the host root, from where it is resumed.
 func (s *Switch) CompareWith(whenGood States) health.Before {
 	before, known := s.Before, whenGood[s.Target]
-	before.FailedWhenGood = known.Failed
+	before.FailedWhenGood = slices.Concat(known.Failed, before.Repaired)
 	if s.Verb == VerbResume {
 		before.Uplinks = known.Uplinks
 	}
@@ -245,6 +245,9 @@ func (r *Record) BeginSwitch(s Switch) error {
 		return err
 	}
 	if !s.Before.Unknown && slices.Contains(r.Good, s.From) {
+		s.Before.Repaired = slices.DeleteFunc(slices.Clone(r.WhenGood[s.From].Failed), func(u string) bool {
+			return slices.Contains(s.Before.Failed, u)
+		})
 		r.WhenGood = r.WhenGood.With(s.From, health.State{Failed: s.Before.Failed, Uplinks: s.Before.Uplinks}, r.Good)
 	}
 	r.Switch = &s

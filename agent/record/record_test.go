@@ -277,6 +277,9 @@ func TestWhenGood(t *testing.T) {
 	if got := r.WhenGood["v1"].Uplinks; len(got) != 1 {
 		t.Errorf("no uplink was seen when v1 was left, and those before are forgotten: %+v", got)
 	}
+	if got := r.Switch.CompareWith(nil).FailedWhenGood; len(got) != maxFailedUnits {
+		t.Errorf("what was repaired in v1 would fail v2: %v", got)
+	}
 	now := health.Before{Uplinks: []network.Uplink{{Interface: "eth0", Manager: "ifupdown"}}}
 	for verb, want := range map[string]string{VerbResume: "NetworkManager", VerbRollback: "ifupdown"} {
 		r.Switch = &Switch{Verb: verb, Expectation: level.Expectation{From: "host", Target: "v1"}, Before: now}
