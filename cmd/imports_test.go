@@ -31,10 +31,13 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/health":  {},
+	"agent/network":   {},
+	"agent/listening": {},
+	"agent/systemd":   {},
+	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
 	"agent/machine": {"agent/health"}, // the seam
 	"agent/config":  {"agent/health"},
-	"agent/record":  {"agent/config", "agent/health"},
+	"agent/record":  {"agent/config", "agent/health", "agent/network"},
 	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
 	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
 	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
@@ -53,8 +56,8 @@ var allowed = map[string][]string{
 	},
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
-		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial",
+		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
+		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 

@@ -59,6 +59,7 @@ type Systemd interface {
 	HoldArmUnit(context.Context) error
 	ReleaseArmUnit(context.Context) error
 	BeginConfirm(context.Context) error
+	AwaitConfirm(context.Context) error
 	EndConfirm(context.Context) (bool, error)
 	ForgetFailures(context.Context) error
 	ForgetGone(context.Context) error

@@ -59,7 +59,7 @@ func (t *Trial) Gate() health.Gate {
 func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
 	gate := t.Gate()
 	gate.Config.Deadline = t.timeLeft()
-	report := gate.Run(ctx, rec.Switch.Before)
+	report := gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))
 	if err := ctx.Err(); err != nil {
 		return report, fmt.Errorf("cannot finish the health checks of %s: %w", f.Root, err)
 	}
