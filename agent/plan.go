@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -30,6 +31,10 @@ type Plan struct {
 	// them in the host root.
 	Carried []string `json:"carried"`
 	Made    []string `json:"made,omitempty"`
+	// Adoption is what becomes of a host root at its first image; nil at any other.
+	Adoption *adoption.Report `json:"adoption,omitempty"`
+	// Ending are the sessions, virtual machines and containers that the switch ends.
+	Ending []pid1.Ending `json:"ending,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 }
@@ -97,16 +102,16 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		return err
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
-	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
-	for _, list := range []*[]string{
-		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Notes, &report.NotAdopted.Samples,
-	} {
-		*list = orEmpty(*list)
+	if plan.Ending, err = s.Machine.Systemd.Ending(ctx); err != nil {
+		return err
 	}
-	report.Conflicts = orEmpty(report.Conflicts)
-	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
-	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
+	change := s.Roots.EtcChange(root.ID, s.facts, s.rec)
+	report, err := s.Machine.Trees.PlanEtc(change)
+	report = report.Filled()
 	plan.Etc = &report
+	if err == nil && change.Before == nil && !resumes {
+		plan.Adoption, err = s.Adoption.Of(change, report)
+	}
 	return err
 }
 

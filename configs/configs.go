@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed units updatectl.toml stale.conf
+//go:embed units updatectl.toml stale.conf hostonly.conf
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -47,6 +47,15 @@ func Stale() string {
 	text, err := files.ReadFile("stale.conf")
 	if err != nil {
 		panic(fmt.Sprintf("the shipped list of stale files is missing from the binary: %v", err)) // a build error
+	}
+	return string(text)
+}
+
+// HostOnly returns the shipped list of units that a first image may lack.
+func HostOnly() string {
+	text, err := files.ReadFile("hostonly.conf")
+	if err != nil {
+		panic(fmt.Sprintf("the shipped list of units is missing from the binary: %v", err)) // a build error
 	}
 	return string(text)
 }

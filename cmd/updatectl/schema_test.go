@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
@@ -22,6 +23,7 @@ import (
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -29,6 +31,8 @@ import (
 var documents = map[string]any{
 	"updatectl.check/v1":            agent.Available{},
 	"updatectl.plan/v1":             agent.Plan{},
+	"updatectl.adopt/v1":            adoption.Report{},
+	"updatectl.adopt.fetch/v1":      adoption.Fetched{},
 	"updatectl.stage/v1":            agent.Applied{},
 	"updatectl.apply/v1":            agent.Applied{},
 	"updatectl.rollback/v1":         agent.Applied{},
@@ -95,6 +99,10 @@ func TestEveryMember(t *testing.T) {
 	}
 }
 
+// sampleGroup has every member; the names of groups are a closed list.
+var sampleGroup = adoption.Group{Name: "files", Comes: []string{"a"}, Changes: []string{"b"},
+	Stays: []adoption.Stay{{What: "w", Why: "y", Bytes: 1, AtLeast: true, Keep: "k", Refuses: true}}}
+
 // samples are values for types of which not any value will do.
 var samples = map[reflect.Type]any{
 	reflect.TypeFor[time.Time]():       time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
@@ -106,6 +114,8 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[live.LiveState]():  live.LiveHeld,
 	reflect.TypeFor[live.FixState]():   live.FixOpen,
 	reflect.TypeFor[verify.Form]():     verify.FormBundle,
+	reflect.TypeFor[adoption.Group]():  sampleGroup,
+	reflect.TypeFor[pid1.Ending]():     pid1.Ending{Unit: "u", What: "scope", Name: "n"},
 	reflect.TypeFor[config.Duration](): config.Duration(time.Minute),
 }
 
@@ -142,7 +152,7 @@ func fill(t *testing.T, v reflect.Value, member string) {
 		value := reflect.New(v.Type().Elem()).Elem()
 		fill(t, value, member)
 		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(reflect.ValueOf("sample"), value)
+		v.SetMapIndex(reflect.ValueOf("sample").Convert(v.Type().Key()), value)
 	case reflect.String:
 		if v.SetString("sample"); words[member] != "" {
 			v.SetString(words[member])
