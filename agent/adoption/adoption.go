@@ -1,12 +1,11 @@
-// Package adoption answers what becomes of a host root at its first image: what comes along, what is translated and what
-// stays behind, with how to keep it. It promises that its lists are complete.
+// Package adoption answers what becomes of a host root at its first image: what comes along, what is translated and
+// what stays behind, with how to keep it. It promises that its lists are complete.
 package adoption
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -193,17 +192,16 @@ func keepService(s behind.Service) string {
 
 // path adds a file or directory outside of kept state.
 func (b builder) path(p behind.Path) {
-	stay := Stay{What: p.Path, Bytes: p.Bytes, AtLeast: p.AtLeast, Keep: "put it into the image, or move it to a state path"}
-	if p.Snap {
+	stay := Stay{What: p.Path, Bytes: p.Bytes, AtLeast: p.AtLeast,
+		Keep: "put it into the image, or move it to a state path"}
+	switch dir := persistFor(p.Path); {
+	case p.Snap:
 		stay.Why, stay.Keep = "snapd mounts it", "put snapd, with the directory /snap, into the image"
-	} else if dir := persistFor(p.Path); dir != "" && dir != p.Path || p.Bytes > 0 && dir != "" && !looksLikeFile(p.Path) {
+	case dir != "" && !p.File:
 		stay.Keep = fmt.Sprintf("[state] persist %q", dir)
 	}
 	b.stays(files, stay)
 }
-
-// looksLikeFile reports whether a path at the top has a name as files have: such as /swap.img.
-func looksLikeFile(p string) bool { return path.Dir(p) == "/" && path.Ext(p) != "" }
 
 // etcFiles adds what stays behind in /etc.
 func (b builder) etcFiles(found behind.Report) {
@@ -231,4 +229,10 @@ func quoted(list []string) string {
 		words = append(words, fmt.Sprintf("%q", s))
 	}
 	return strings.Join(words, ", ")
+}
+
+// ConfigWarnings returns what is valid in the configuration and most likely a mistake on this host.
+func (a *Adoption) ConfigWarnings() []string {
+	rec, err := a.Records.Read()
+	return a.Config.Warnings(a.Machine.Root, err != nil || rec.LastGood() == switcher.HostRoot)
 }

@@ -24,8 +24,8 @@ var places = []struct {
 	group    string
 	patterns []string
 }{
-	{people, []string{"passwd*", "group*", "shadow*", "gshadow*", "subuid*", "subgid*", "sudoers*", "doas.conf", "polkit-1",
-		"cron.allow", "cron.deny", "at.allow", "at.deny", "shells", "login.defs"}},
+	{people, []string{"passwd*", "group*", "shadow*", "gshadow*", "subuid*", "subgid*", "sudoers*", "doas.conf",
+		"polkit-1", "cron.allow", "cron.deny", "at.allow", "at.deny", "shells", "login.defs"}},
 	{access, []string{"ssh", "pam.d", "security", "authselect", "nsswitch.conf", "sssd", "krb5*", "ldap", "nslcd.conf",
 		"hosts.allow", "hosts.deny", "nftables*", "ufw", "default/ufw", "firewalld", "iptables", "sysconfig/*tables*",
 		"ssl/private", "pki/tls/private"}},

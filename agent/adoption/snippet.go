@@ -18,7 +18,7 @@ func (a *Adoption) snippet(found behind.Report) string {
 		}
 	}
 	for _, p := range found.Paths {
-		if !p.Snap && !looksLikeFile(p.Path) {
+		if !p.Snap && !p.File {
 			add(&persist, persistFor(p.Path))
 		}
 	}

@@ -207,7 +207,7 @@ func (t hostTrees) StaysBehind(c EtcChange, patience time.Duration) (found behin
 		if c.Next.ID != "" {
 			root.Image = rootfs.Dir(strings.TrimSuffix(in.Next, "/etc"))
 		}
-		text, _ := host.ReadFile(HostOnlyFile, maxHostOnly)
+		text, _ := host.ReadFile(behind.HostOnlyFile, maxHostOnly)
 		list, _ := behind.ParseHostOnly(configs.HostOnly() + string(text)) // `config check` reports what is wrong
 		running := behind.ReadRunning(filepath.Join(in.Host, "proc"))
 		found = root.Find(running, list, report.NotAdopted.Paths, patience)
@@ -216,11 +216,8 @@ func (t hostTrees) StaysBehind(c EtcChange, patience time.Duration) (found behin
 	return found, err
 }
 
-const (
-	// HostOnlyFile is the host's own list of units that a first image may lack; the shipped one is [configs.HostOnly].
-	HostOnlyFile = "/etc/updatectl/hostonly.conf"
-	maxHostOnly  = 64 << 10 // bytes
-)
+// maxHostOnly bounds the host's own list of units that a first image may lack, in bytes.
+const maxHostOnly = 64 << 10
 
 func (hostTrees) FetchBack(o fetchback.Order) (fetchback.Result, error) { return o.Do() }
 

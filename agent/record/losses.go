@@ -18,7 +18,7 @@ var LossKinds = []LossKind{LossAccess, LossServices}
 
 // SortLosses divides losses of a kind into those that somebody still has to accept and those that a person has
 // accepted, by this command or before. It notes what is accepted by this command, so that nobody is asked again.
-func (r *Record) SortLosses(kind LossKind, losses []string) (open, accepted []string) {
+func SortLosses(r *Record, kind LossKind, losses []string) (open, accepted []string) {
 	for _, loss := range losses {
 		switch {
 		case slices.Contains(r.Losses[kind], loss):

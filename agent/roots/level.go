@@ -26,7 +26,7 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
-	if err := r.addLosses(&t, r.EtcChange(root.ID, f, rec), rec); err != nil {
+	if err := addLosses(&t, r.Machine.Trees, r.EtcChange(root.ID, f, rec), rec); err != nil {
 		return level.Decision{}, err
 	}
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))

@@ -43,12 +43,12 @@ func refusal(d level.Decision) error {
 
 // addLosses adds what the host would lose in a root to the target. What a person accepts, or has accepted before, is
 // only noted.
-func (r *Roots) addLosses(t *level.Target, c machine.EtcChange, rec *record.Record) error {
-	lacking, err := r.Machine.Trees.LackingFor(c)
+func addLosses(t *level.Target, trees machine.Trees, c machine.EtcChange, rec *record.Record) error {
+	lacking, err := trees.LackingFor(c)
 	if err != nil {
 		return err
 	}
-	behind, err := r.Machine.Trees.StaysBehind(c, 0)
+	behind, err := trees.StaysBehind(c, 0)
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (r *Roots) addLosses(t *level.Target, c machine.EtcChange, rec *record.Reco
 		}
 	}
 	var ways, services []string
-	t.Lacking, ways = rec.SortLosses(record.LossAccess, lacking)
-	missed, services = rec.SortLosses(record.LossServices, missed)
+	t.Lacking, ways = record.SortLosses(rec, record.LossAccess, lacking)
+	missed, services = record.SortLosses(rec, record.LossServices, missed)
 	for _, name := range missed {
 		t.Vanishing = append(t.Vanishing, why[name])
 	}

@@ -40,7 +40,7 @@ var documents = map[string]any{
 	"updatectl.status.kernel/v1":    agent.KernelStatus{},
 	"updatectl.history/v1":          historyAnswer{},
 	"updatectl.verify/v1":           agent.Rechecked{},
-	"updatectl.config.check/v1":     config.Config{},
+	"updatectl.config.check/v1":     checkedConfig{},
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
 	"updatectl.gc/v1":               agent.Collected{},

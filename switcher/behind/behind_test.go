@@ -92,7 +92,9 @@ func TestServices(t *testing.T) {
 			adopt: []string{link}},
 		"the image has it": {host: own, image: own},
 		"a leftover unit":  {host: map[string]string{system + "app.service": service("/opt/app/run")}},
-		"masked":           {host: with(added("app.service", ""), system+"app.service", "-> /dev/null")},
+		"added here, started by hand": {host: map[string]string{system + "app.service": service("/bin/x")},
+			running: serves("app.service"), want: noUnit},
+		"masked": {host: with(added("app.service", ""), system+"app.service", "-> /dev/null")},
 		"a script it names": {host: added("app.service", service("/usr/bin/python3 /data/app.py"), "/data/app.py"),
 			gets: []string{unit, link}, want: "the new root lacks /data/app.py", missed: true},
 

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// HostOnlyFile is the host's own list of units that a first image may lack. The shipped one is configs/hostonly.conf.
+const HostOnlyFile = "/etc/updatectl/hostonly.conf"
+
 // HostOnly is a line of the list of units that a new root may lack: they serve the host root only, or another unit does
 // the same.
 type HostOnly struct {

@@ -19,6 +19,8 @@ type Path struct {
 	Bytes int64
 	// AtLeast is whether there was no time to measure all of it.
 	AtLeast bool
+	// File is whether it is a file at the top, which no state path can keep.
+	File bool
 	// Snap is whether it is a snap, which snapd mounts.
 	Snap bool
 }
@@ -78,11 +80,13 @@ type measurer struct{ until time.Time }
 
 // measured returns a path with its size; nothing for an empty directory, and for what is mounted there.
 func (m *measurer) measured(host, p string) []Path {
-	bytes, files, whole := m.measure(filepath.Join(host, p))
+	full := filepath.Join(host, p)
+	bytes, files, whole := m.measure(full)
 	if files == 0 && whole {
 		return nil
 	}
-	return []Path{{Path: p, Bytes: bytes, AtLeast: !whole}}
+	st, err := os.Lstat(full)
+	return []Path{{Path: p, Bytes: bytes, AtLeast: !whole, File: path.Dir(p) == "/" && err == nil && !st.IsDir()}}
 }
 
 // measure returns the bytes on disk of a path and everything in it, the number of files, and whether that is all. It

@@ -32,10 +32,11 @@ type Service struct {
 	Programs []string
 }
 
-// Missed reports whether somebody would miss the service: one that was added here and is in use, or one that serves a
-// port now. All others of the distribution are only listed: most of what is enabled on a host nobody has chosen.
+// Missed reports whether somebody would miss the service: one that was added here and enabled, or one that serves a
+// port now. All others are only listed: most of what a distribution enables nobody has chosen, and what was only
+// started does not outlive a full reboot either.
 func (s Service) Missed() bool {
-	return s.Expected == "" && (s.Local && (s.Enabled || s.Running) || len(s.Ports) > 0 && (s.Enabled || s.Running))
+	return s.Expected == "" && (s.Local && s.Enabled || len(s.Ports) > 0 && (s.Enabled || s.Running))
 }
 
 // unitDirs are where units lie, the first one wins; localUnitDirs are those of them that only people write to.

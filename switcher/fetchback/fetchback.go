@@ -1,5 +1,6 @@
-// Package fetchback copies what was forgotten from the host root into the root that runs. It promises that no link leads
-// out of either tree, that a file gets its name when it is complete and on the disk, and that what it replaces is kept.
+// Package fetchback answers how what was forgotten gets from the host root into the root that runs. It promises that no
+// link leads out of either tree, that a file gets its name when it is complete and on the disk, and that what it
+// replaces is kept.
 package fetchback
 
 import (

@@ -38,7 +38,8 @@ func (o Order) do(t *testing.T, p string) Result {
 	return r
 }
 
-// TestDo: files come with their owners by name, modes, attributes and times; what they replace is kept; links stay links.
+// TestDo: files come with their owners by name, modes, attributes and times; what they replace is kept, and links stay
+// links.
 func TestDo(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, as updatectl does")
@@ -62,14 +63,16 @@ func TestDo(t *testing.T) {
 	testtree.File(t, o.Root, "etc/app/own", "only here")
 	r := o.do(t, "/etc/app")
 	slices.Sort(r.Paths)
-	if want := []string{"/etc/app/conf", "/etc/app/deep/er/file", "/etc/app/link"}; !slices.Equal(r.Paths, want) || !r.Replaced {
+	want := []string{"/etc/app/conf", "/etc/app/deep/er/file", "/etc/app/link"}
+	if !slices.Equal(r.Paths, want) || !r.Replaced {
 		t.Errorf("%+v, want %v", r, want)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(old, &st); err != nil || st.Uid != 951 || st.Gid != 902 || st.Mode&0o7777 != 0o4750 {
 		t.Errorf("conf belongs to %d:%d with mode %o (%v)", st.Uid, st.Gid, st.Mode, err)
 	}
-	if err := unix.Stat(filepath.Join(o.Root, "etc/app/deep"), &st); err != nil || st.Uid != 951 || st.Mode&0o777 != 0o700 {
+	deep := filepath.Join(o.Root, "etc/app/deep")
+	if err := unix.Stat(deep, &st); err != nil || st.Uid != 951 || st.Mode&0o777 != 0o700 {
 		t.Errorf("deep belongs to %d with mode %o (%v)", st.Uid, st.Mode, err)
 	}
 	value := make([]byte, 10)
@@ -102,7 +105,8 @@ func TestDoStaysInside(t *testing.T) {
 	outside := t.TempDir()
 	testtree.File(t, outside, "secret", "x")
 	for _, link := range []struct{ target, name string }{
-		{outside, filepath.Join(o.Host, "etc/out")}, {"../../../../../../../../.." + outside, filepath.Join(o.Host, "etc/up")},
+		{outside, filepath.Join(o.Host, "etc/out")},
+		{"../../../../../../../../.." + outside, filepath.Join(o.Host, "etc/up")},
 		{outside, filepath.Join(o.Root, "etc/there")},
 	} {
 		if err := os.Symlink(link.target, link.name); err != nil {
