@@ -2,12 +2,12 @@ package config
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -23,12 +23,12 @@ func (c *Config) Warnings(tree string, adopts bool) []string {
 		warn("source.image", "[source] image: %q names neither a tag nor a digest, so nothing can be fetched; add one, "+
 			"as in %q", image, image+":stable")
 	}
-	for _, check := range health.BrokenChecks(tree) {
-		what := "it is skipped"
-		if check.Required {
-			what = "no root becomes good with it"
+	for _, class := range []struct{ dir, means string }{
+		{"", "no root becomes good with it"}, {"required.d", "no root becomes good with it"}, {"wanted.d", "it is skipped"},
+	} {
+		for _, file := range brokenChecks(filepath.Join(tree, "etc/updatectl/health.d", class.dir)) {
+			warnings = append(warnings, fmt.Sprintf("%s: it is not executable; %s", file, class.means))
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: %s; %s", check.File, check.Why, what))
 	}
 	if adopts {
 		for _, pattern := range c.State.Adopt {
@@ -49,6 +49,20 @@ func (c *Config) Warnings(tree string, adopts bool) []string {
 		warnings = append(warnings, fmt.Sprintf("%s: %v", behind.HostOnlyFile, err))
 	}
 	return warnings
+}
+
+// brokenChecks returns the files in a directory that the health gate takes for check programs and cannot run.
+func brokenChecks(dir string) (broken []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		file := filepath.Join(dir, e.Name())
+		forPeople := strings.HasPrefix(e.Name(), ".") || strings.HasPrefix(e.Name(), "README")
+		st, err := os.Stat(file)
+		if err == nil && st.Mode().IsRegular() && st.Size() > 0 && st.Mode()&0o111 == 0 && !forPeople {
+			broken = append(broken, file)
+		}
+	}
+	return broken
 }
 
 // hasTag reports whether a reference names a tag or a digest. A layout may have one image only.

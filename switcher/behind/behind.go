@@ -74,7 +74,7 @@ func (r Root) has(p string) bool {
 	case inEtc && r.Gets(name):
 		return true
 	case r.Image == "":
-		return isWithinAny(p, ofPackages) && !isWithin(p, "/usr/local")
+		return isWithinAny(p, ofPackages) && !isWithin(p, "/usr/local") && r.Host.Exists(p)
 	}
 	return r.Image.Exists(p)
 }
