@@ -167,6 +167,11 @@ func endingText(w io.Writer, ending []pid1.Ending) {
 	names := map[string][]string{}
 	var kinds []string
 	for _, e := range ending {
+		if e.What == pid1.PacketFilter {
+			fmt.Fprintf(w, "Open\t%s removes its rules when it stops: until it starts in the new root, "+
+				"nothing is filtered\n", e.Name)
+			continue
+		}
 		if names[e.What] == nil {
 			kinds = append(kinds, e.What)
 		}

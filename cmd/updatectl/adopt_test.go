@@ -70,8 +70,9 @@ func TestAdoptText(t *testing.T) {
 func TestEndingText(t *testing.T) {
 	var out bytes.Buffer
 	endingText(&out, []pid1.Ending{{What: "container", Name: "db"}, {What: "container", Name: "web"},
-		{What: "session", Name: "Session 3 of User alice"}})
-	if want := "Ends\t2 containers: db, web\nEnds\t1 session: Session 3 of User alice\n"; out.String() != want {
+		{What: "session", Name: "Session 3 of User alice"}, {What: pid1.PacketFilter, Name: "nftables.service"}})
+	if want := "Open\tnftables.service removes its rules when it stops: until it starts in the new root, nothing is " +
+		"filtered\nEnds\t2 containers: db, web\nEnds\t1 session: Session 3 of User alice\n"; out.String() != want {
 		t.Errorf("it is %q, want %q", out.String(), want)
 	}
 }
@@ -81,7 +82,8 @@ func TestAdviseAccept(t *testing.T) {
 	o := agent.ApplyOptions{From: "oci:x:y", Accept: []record.LossKind{record.LossAccess}}
 	err := adviseAccept(roots.Loss{Kinds: []record.LossKind{record.LossServices}}, o)
 	const next = "`updatectl apply --accept access,services --from oci:x:y`"
-	if exitCode(err) != exitIncompatible || !strings.Contains(hint(err), next) || !strings.Contains(hint(err), "`updatectl adopt`") {
+	advice := hint(err)
+	if exitCode(err) != exitIncompatible || !strings.Contains(advice, next) || !strings.Contains(advice, "`updatectl adopt`") {
 		t.Errorf("%v: %s", err, hint(err))
 	}
 	other := errors.New("x")

@@ -2,18 +2,22 @@ package pid1
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+
+	"github.com/updatectl/updatectl/durable"
 )
 
-// Ending is a unit that a person started, or that runs for one, and that a soft reboot ends without asking.
+// Ending is a unit that a soft reboot ends without asking, and that somebody may count on.
 type Ending struct {
 	Unit string `json:"unit"`
-	// What is its kind: "session", "user manager", "virtual machine", "container" or "scope".
+	// What is its kind: "session", "user manager", "virtual machine", "container", "scope" or [PacketFilter].
 	What string `json:"what"`
 	// Name is what people know it by: who is logged in, or the name of the machine or container.
 	Name string `json:"name"`
@@ -39,7 +43,28 @@ var endings = []struct{ pattern, what string }{
 	{"*.scope", "scope"},
 }
 
-// Ending returns the sessions, user managers, virtual machines, containers and other scopes that run now.
+// PacketFilter is a unit that removes its rules when it stops: until it starts again, the host is open.
+const PacketFilter = "packet filter"
+
+// packetFilters are the units of packet filters. Those with a command to stop them remove their rules by it, and
+// firewalld does when it ends.
+var packetFilters = []string{
+	"nftables.service", "ufw.service", "iptables.service", "ip6tables.service", "netfilter-persistent.service",
+	"shorewall.service", "ferm.service", firewalld,
+}
+
+const firewalld = "firewalld.service"
+
+// opens reports whether the host is open after a packet filter has stopped at a soft reboot, by the properties of its
+// unit. One that does not conflict with the shutdown is not stopped.
+func opens(unit string, properties map[string]any) bool {
+	conflicts, _ := properties["Conflicts"].([]string)
+	stops, _ := properties["ExecStop"].([][]any)
+	return slices.Contains(conflicts, "shutdown.target") && (len(stops) > 0 || unit == firewalld)
+}
+
+// Ending returns the sessions, user managers, virtual machines, containers and other scopes that run now, and the
+// packet filters that would open the host.
 func (s System) Ending(ctx context.Context) (ending []Ending, err error) {
 	err = WithConn(ctx, func(conn *dbus.Conn) error {
 		units, err := conn.ListUnitsFilteredContext(ctx, []string{"active"})
@@ -48,7 +73,14 @@ func (s System) Ending(ctx context.Context) (ending []Ending, err error) {
 		}
 		for _, u := range units {
 			if e, ends := endingOf(u.Name, u.Description); ends {
+				e.Name = nameOfContainer("/var/lib", e.Name)
 				ending = append(ending, e)
+			}
+			if !slices.Contains(packetFilters, u.Name) {
+				continue
+			}
+			if properties, err := conn.GetAllPropertiesContext(ctx, u.Name); err == nil && opens(u.Name, properties) {
+				ending = append(ending, Ending{u.Name, PacketFilter, u.Name})
 			}
 		}
 		return nil
@@ -76,20 +108,42 @@ func endingOf(unit, description string) (Ending, bool) {
 				name += " (" + description + ")"
 			}
 		default:
-			name = shortContainer(unescape(name))
+			name = unescape(name)
 		}
 		return Ending{unit, e.what, name}, e.what != ""
 	}
 	return Ending{}, false
 }
 
-// shortContainer shortens the identity of a container as podman and docker do.
-func shortContainer(name string) string {
+// maxContainers bounds what docker and podman write about containers, in bytes.
+const maxContainers = 16 << 20
+
+// nameOfContainer returns the name that docker or podman has for the identity of a container, or else as much of the
+// identity as they show. Any other name stays as it is.
+func nameOfContainer(state, id string) string {
 	const digits, shown = 64, 12
-	if len(name) == digits && strings.Trim(name, "0123456789abcdef") == "" {
-		return name[:shown]
+	if len(id) != digits || strings.Trim(id, "0123456789abcdef") != "" {
+		return id
 	}
-	return name
+	var docker struct{ Name string }
+	text, err := durable.ReadRegular(filepath.Join(state, "docker/containers", id, "config.v2.json"), maxContainers)
+	if err == nil && json.Unmarshal(text, &docker) == nil && docker.Name != "" {
+		return strings.TrimPrefix(docker.Name, "/")
+	}
+	var podman []struct {
+		ID    string
+		Names []string
+	}
+	text, err = durable.ReadRegular(filepath.Join(state, "containers/storage/overlay-containers/containers.json"),
+		maxContainers)
+	if err == nil && json.Unmarshal(text, &podman) == nil {
+		for _, c := range podman {
+			if c.ID == id && len(c.Names) > 0 {
+				return c.Names[0]
+			}
+		}
+	}
+	return id[:shown]
 }
 
 // unescape undoes the escaping of a unit's name for "-", see systemd-escape(1).
