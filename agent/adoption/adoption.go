@@ -106,7 +106,7 @@ func (a *Adoption) Of(c machine.EtcChange, planned etc.Report) (*Report, error) 
 		return nil, err
 	}
 	b := newBuilder()
-	b.people(planned, found)
+	b.people(planned, found, c.Next.ID != "")
 	for _, name := range slices.Concat(planned.Added, planned.Kept) {
 		if !slices.Contains(accounts.Files, name) {
 			b.comes(groupOf(name), "/etc/"+name)
@@ -116,7 +116,9 @@ func (a *Adoption) Of(c machine.EtcChange, planned etc.Report) (*Report, error) 
 		b.changes(groupOfNote(c.Path), c.Path+": "+c.Reason)
 	}
 	for _, note := range planned.Notes {
-		b.changes(groupOfNote(note), note)
+		if group := groupOfNote(note); c.Next.ID != "" || group != people { // of people, they compare with the image
+			b.changes(group, note)
+		}
 	}
 	for _, name := range planned.Removed {
 		b.changes(groupOf(name), "/etc/"+name+" was removed on this host and stays removed")
@@ -129,8 +131,12 @@ func (a *Adoption) Of(c machine.EtcChange, planned etc.Report) (*Report, error) 
 	return &Report{Root: c.Next.ID, Groups: b.groups(), TOML: a.snippet(found)}, nil
 }
 
-// people adds who comes along and who does not.
-func (b builder) people(planned etc.Report, found behind.Report) {
+// people adds who comes along and who does not; image is whether there is one to compare with.
+func (b builder) people(planned etc.Report, found behind.Report, image bool) {
+	why := notAPerson
+	if !image {
+		why = ofServices
+	}
 	for _, name := range found.Users {
 		b.comes(people, "user "+name)
 	}
@@ -138,15 +144,16 @@ func (b builder) people(planned etc.Report, found behind.Report) {
 		b.comes(people, "group "+name)
 	}
 	for _, u := range planned.NotAdopted.Users {
-		b.stays(people, Stay{What: fmt.Sprintf("user %s (%d)", u.Name, u.Number), Why: notAPerson, Keep: keepPerson})
+		b.stays(people, Stay{What: fmt.Sprintf("user %s (%d)", u.Name, u.Number), Why: why, Keep: keepPerson})
 	}
 	for _, g := range planned.NotAdopted.Groups {
-		b.stays(people, Stay{What: fmt.Sprintf("group %s (%d)", g.Name, g.Number), Why: notAPerson, Keep: keepPerson})
+		b.stays(people, Stay{What: fmt.Sprintf("group %s (%d)", g.Name, g.Number), Why: why, Keep: keepPerson})
 	}
 }
 
 const (
 	notAPerson = "it serves a program that the image does not have"
+	ofServices = "it serves programs; it comes if the image has it"
 	keepPerson = "put the program into the image; a person stays who can log in or has rights"
 	wasChanged = "it was changed or added on this host"
 	asPackaged = "packages of the host root installed it; the image has its own, or does without"
@@ -205,7 +212,16 @@ func (b builder) path(p behind.Path) {
 
 // etcFiles adds what stays behind in /etc.
 func (b builder) etcFiles(found behind.Report) {
+	named := map[string]bool{} // with a service
+	for _, s := range found.Services {
+		for _, name := range s.Adopt {
+			named[name] = true
+		}
+	}
 	for _, name := range found.Changed {
+		if named[name] {
+			continue
+		}
 		b.stays(groupOf(name), Stay{What: "/etc/" + name, Why: wasChanged, Keep: fmt.Sprintf("[state] adopt %q", name)})
 	}
 	for _, name := range found.Packaged {

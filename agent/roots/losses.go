@@ -63,6 +63,7 @@ func addLosses(t *level.Target, trees machine.Trees, c machine.EtcChange, rec *r
 	var ways, services []string
 	t.Lacking, ways = record.SortLosses(rec, record.LossAccess, lacking)
 	missed, services = record.SortLosses(rec, record.LossServices, missed)
+	t.Vanishing = nil
 	for _, name := range missed {
 		t.Vanishing = append(t.Vanishing, why[name])
 	}

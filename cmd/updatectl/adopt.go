@@ -152,7 +152,7 @@ func byDirectory(names []string) string {
 	var parts []string
 	for _, name := range names {
 		dir := path.Dir(strings.TrimSuffix(name, "/"))
-		if below := in[dir]; path.IsAbs(name) && len(below) >= many {
+		if below := in[dir]; path.IsAbs(name) && dir != "/" && len(below) >= many {
 			name = dir + ": " + strings.Join(below, ", ") + ";"
 		}
 		if !slices.Contains(parts, name) {

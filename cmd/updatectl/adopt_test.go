@@ -83,7 +83,8 @@ func TestAdviseAccept(t *testing.T) {
 	err := adviseAccept(roots.Loss{Kinds: []record.LossKind{record.LossServices}}, o)
 	const next = "`updatectl apply --accept access,services --from oci:x:y`"
 	advice := hint(err)
-	if exitCode(err) != exitIncompatible || !strings.Contains(advice, next) || !strings.Contains(advice, "`updatectl adopt`") {
+	if exitCode(err) != exitIncompatible || !strings.Contains(advice, next) ||
+		!strings.Contains(advice, "`updatectl adopt`") {
 		t.Errorf("%v: %s", err, hint(err))
 	}
 	other := errors.New("x")

@@ -29,8 +29,11 @@ type Path struct {
 // one by one. Of all others at the top, only those count that the image does not have at all.
 var forAdministrators = []string{"/opt", "/usr/local", "/srv", "/home", "/root", "/mnt", "/media", "/snap"}
 
-// ofHost are the directories at the top that belong to the host root alone.
-var ofHost = []string{"/boot", "/efi", "/lost+found", "/etc", "/var"}
+// ofHost are the directories at the top that belong to the host root alone, and links that packages make.
+var ofHost = []string{
+	"/boot", "/efi", "/lost+found", "/etc", "/var", "/vmlinuz", "/vmlinuz.old", "/initrd.img", "/initrd.img.old",
+	"/usr/local/man",
+}
 
 // paths returns what is on the host root outside of kept state and not in the image. Directories are measured as long
 // as patience lasts.
@@ -61,7 +64,7 @@ func (r Root) lacking(dir string, m *measurer) []Path {
 	for _, name := range r.Host.Names(dir) {
 		p := path.Join(dir, name)
 		switch st, err := os.Lstat(filepath.Join(string(r.Host), p)); {
-		case err != nil, isWithinAny(p, slices.Concat(r.Kept, r.Mounts)):
+		case err != nil, isWithinAny(p, slices.Concat(r.Kept, r.Mounts, ofHost)):
 		case dir == "/snap":
 			if st.IsDir() && name != "bin" {
 				found = append(found, Path{Path: p, Snap: true})
