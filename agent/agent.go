@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/adoption"
+	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
@@ -45,6 +46,7 @@ type Agent struct {
 	Guards     guard.Guard
 	Trial      trial.Trial
 	Adoption   adoption.Adoption
+	Changes    changes.Changes
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -79,7 +81,8 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
 		Live:   live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
 		Trial:  trial.Trial{Host: h, Roots: r, Transition: moves},
-		Guards: guard.Guard{Host: h, Roots: r, Transition: moves}, Adoption: adoption.Adoption{Host: h, Roots: r},
+		Guards: guard.Guard{Host: h, Roots: r, Transition: moves}, Changes: changes.Changes{Host: h, Roots: r},
+		Adoption: adoption.Adoption{Host: h, Roots: r},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

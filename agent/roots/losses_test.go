@@ -59,8 +59,8 @@ func TestRefusal(t *testing.T) {
 	}{
 		"services": {[]level.Check{check("kernel", level.VerdictFull), check(level.CheckServices, level.VerdictRefuse)},
 			[]record.LossKind{record.LossServices}},
-		"both": {[]level.Check{check(level.CheckWaysIn, level.VerdictRefuse), check(level.CheckServices, level.VerdictRefuse)},
-			[]record.LossKind{record.LossAccess, record.LossServices}},
+		"both": {[]level.Check{check(level.CheckWaysIn, level.VerdictRefuse),
+			check(level.CheckServices, level.VerdictRefuse)}, []record.LossKind{record.LossAccess, record.LossServices}},
 		"a fault": {[]level.Check{check("init", level.VerdictRefuse)}, nil},
 		"a loss and a fault": {[]level.Check{check(level.CheckServices, level.VerdictRefuse),
 			check("init", level.VerdictRefuse)}, nil},
