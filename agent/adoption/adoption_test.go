@@ -31,6 +31,7 @@ func ordinary(t *testing.T) (*Report, Adoption) {
 		"etc/systemd/network/10.network": "[Match]\n", "etc/fstab": "/swap.img none swap sw 0 0\n/dev/vdb /data ext4\n",
 		"swap.img": "x", "data/db": "on its own disk", "opt/agent/run": "x", "usr/local/bin/tool": "x", "srv/www": "x",
 		"etc/systemd/system/agent.service": "[Service]\nExecStart=/opt/agent/run\n",
+		"etc/systemd/system/old.service":   "[Service]\nExecStart=/usr/local/bin/tool\n",
 		"etc/nginx/nginx.conf":             "as installed", "etc/nginx/sites-enabled/shop": "added here",
 		"var/lib/dpkg/info/nginx.list": "/etc\n/etc/nginx\n/etc/nginx/nginx.conf\n",
 	} {
@@ -39,9 +40,11 @@ func ordinary(t *testing.T) (*Report, Adoption) {
 	if err := os.MkdirAll(filepath.Join(tree, "etc/systemd/system/multi-user.target.wants"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	link := filepath.Join(tree, "etc/systemd/system/multi-user.target.wants/agent.service")
-	if err := os.Symlink("../agent.service", link); err != nil {
-		t.Fatal(err)
+	for _, unit := range []string{"agent.service", "old.service"} {
+		link := filepath.Join(tree, "etc/systemd/system/multi-user.target.wants", unit)
+		if err := os.Symlink("../"+unit, link); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m := machine.Host(tree, record.StateDir)
 	a := Adoption{Host: host.On(m, zap.NewNop())}
@@ -112,7 +115,9 @@ func TestSnippet(t *testing.T) {
 	}
 	want := []string{"systemd/system/agent.service", "systemd/system/multi-user.target.wants/agent.service"}
 	if !slices.Contains(c.State.Persist, "/opt") || !slices.Contains(c.State.Persist, "/var") ||
-		!slices.Equal(c.State.Adopt, want) || !strings.Contains(report.TOML, `#    "nginx/sites-enabled",`) {
+		!slices.Equal(c.State.Adopt, want) || !strings.Contains(report.TOML, "# old.service needs /usr/local/bin/tool in") ||
+		strings.Count(report.TOML, `"systemd/system/old.service"`) != 1 ||
+		!strings.Contains(report.TOML, `#    "nginx/sites-enabled",`) {
 		t.Errorf("it is\n%s", report.TOML)
 	}
 	var any map[string]any

@@ -23,7 +23,7 @@ func (a *Adoption) snippet(found behind.Report) string {
 		}
 	}
 	for _, s := range found.Services {
-		if !s.Local || !s.Missed() {
+		if !s.Local || !s.Missed() || len(forImage(s)) > 0 {
 			continue
 		}
 		for _, name := range s.Adopt {
@@ -40,8 +40,17 @@ func (a *Adoption) snippet(found behind.Report) string {
 	text.WriteString("[state]\n")
 	writeList(&text, "persist", persist)
 	writeList(&text, "adopt", adopt)
+	for _, s := range found.Services { // without its program, the unit would fail, and with it the new root
+		if programs := forImage(s); s.Local && s.Missed() && len(programs) > 0 {
+			fmt.Fprintf(&text, "# %s needs %s in the image; then adopt this, too:\n", s.Name, strings.Join(programs, ", "))
+			for _, name := range s.Adopt {
+				fmt.Fprintf(&text, "#    %q,\n", name)
+			}
+		}
+	}
 	more := slices.DeleteFunc(slices.Clone(found.Changed), func(name string) bool {
-		return slices.ContainsFunc(adopt, func(a string) bool { return name == a || strings.HasPrefix(name, a+"/") })
+		return slices.ContainsFunc(found.Services, func(s behind.Service) bool { return slices.Contains(s.Adopt, name) }) ||
+			slices.ContainsFunc(adopt, func(a string) bool { return name == a || strings.HasPrefix(name, a+"/") })
 	})
 	if len(more) > 0 {
 		text.WriteString("# Also changed or added below /etc. Move to adopt what the image should have as it is here:\n")
@@ -50,6 +59,13 @@ func (a *Adoption) snippet(found behind.Report) string {
 		}
 	}
 	return text.String()
+}
+
+// forImage returns the programs of a service that no state path can keep.
+func forImage(s behind.Service) []string {
+	return slices.DeleteFunc(slices.Clone(s.Programs), func(p string) bool {
+		return persistFor(p) != "" || strings.HasPrefix(p, "/etc/")
+	})
 }
 
 // writeList writes a TOML array, one entry on each line.

@@ -86,7 +86,7 @@ func TestServices(t *testing.T) {
 	}{
 		"added here, and enabled": {host: own, want: noUnit, missed: true, adopt: []string{unit, link}},
 		"adopted, without its program": {host: own, gets: []string{unit, link}, missed: true,
-			want: "the new root lacks /opt/app/run"},
+			want: "it would fail: the new root lacks /opt/app/run"},
 		"adopted, with its program": {host: own, kept: []string{"/opt"}, gets: []string{unit, link}},
 		"adopted, without its link": {host: own, kept: []string{"/opt"}, gets: []string{unit}, want: notEnabled, missed: true,
 			adopt: []string{link}},
@@ -96,7 +96,7 @@ func TestServices(t *testing.T) {
 			running: serves("app.service"), want: noUnit},
 		"masked": {host: with(added("app.service", ""), system+"app.service", "-> /dev/null")},
 		"a script it names": {host: added("app.service", service("/usr/bin/python3 /data/app.py"), "/data/app.py"),
-			gets: []string{unit, link}, want: "the new root lacks /data/app.py", missed: true},
+			gets: []string{unit, link}, want: "it would fail: the new root lacks /data/app.py", missed: true},
 
 		"of a package, enabled": {host: packaged("web.service"), want: noUnit},
 		"of a package, running": {host: packaged("web.service"), running: serves("web.service"), want: noUnit},
@@ -113,7 +113,7 @@ func TestServices(t *testing.T) {
 		"a timer of a local service": {
 			host: with(added("app.timer", "[Timer]\n", "/opt/job"), system+"app.service", service("/opt/job")),
 			gets: []string{"systemd/system/app.timer", "systemd/system/multi-user.target.wants/app.timer"},
-			want: "the new root lacks /opt/job, /etc/systemd/system/app.service", missed: true},
+			want: "it would fail: the new root lacks /opt/job, /etc/systemd/system/app.service", missed: true},
 		"it upgrades packages": {host: packaged("apt-daily.timer"), want: noUnit},
 		"the same by another name": {host: packaged("ssh.service"), image: packaged("sshd.service"),
 			running: serves("ssh.service", "tcp:22"), want: noUnit},

@@ -158,7 +158,7 @@ func (f finder) judge(s Service) Service {
 	case !hasUnit:
 		s.Why = "its unit is not in the new root"
 	case len(s.Programs) > 0:
-		s.Why = "the new root lacks " + strings.Join(s.Programs, ", ")
+		s.Why = "it would fail: the new root lacks " + strings.Join(s.Programs, ", ")
 	case s.Enabled && !f.starts(s.Name):
 		s.Why = "it is not enabled in the new root"
 	}
