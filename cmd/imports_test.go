@@ -35,13 +35,13 @@ var allowed = map[string][]string{
 	"agent/listening": {},
 	"agent/systemd":   {},
 	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
-	"agent/machine": {"agent/health"}, // the seam
-	"agent/config":  {"agent/health"},
-	"agent/record":  {"agent/config", "agent/health", "agent/network"},
-	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
-	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
-	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
-	"agent/live":    {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
+	"agent/machine":   {"agent/health"}, // the seam
+	"agent/config":    {"agent/health"},
+	"agent/record":    {"agent/config", "agent/health", "agent/network"},
+	"agent/host":      {"agent/config", "agent/machine", "agent/record"},
+	"agent/offer":     {"agent/config", "agent/host", "agent/record"},
+	"agent/roots":     {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/live":      {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
