@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
@@ -45,6 +46,7 @@ type Agent struct {
 	Guards     guard.Guard
 	Trial      trial.Trial
 	Renewal    renew.Renewal
+	Changes    changes.Changes
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -80,7 +82,7 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Live:    live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
 		Trial:   trial.Trial{Host: h, Roots: r, Transition: moves},
 		Guards:  guard.Guard{Host: h, Roots: r, Transition: moves},
-		Renewal: renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
+		Renewal: renew.Renewal{Host: h, ReadStamp: moves.ReadStamp}, Changes: changes.Changes{Host: h, Roots: r},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

@@ -82,12 +82,10 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
 	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
-	if k.Units, err = a.Renewal.Left(ctx); err != nil {
-		return k, err
-	}
+	k.Units, err = a.Renewal.Left(ctx)
 	k.Options, k.Sysctls, k.Units = orEmpty(k.Options), orEmpty(k.Sysctls), orEmpty(k.Units)
 	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}
-	return k, nil
+	return k, err
 }

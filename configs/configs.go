@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed units updatectl.toml stale.conf renew.conf
+//go:embed units updatectl.toml stale.conf renew.conf derived.toml
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -16,6 +16,7 @@ var files embed.FS
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-confirm.service":                         "",
+	"updatectl-derive.service":                          "",
 	"updatectl-guard.service":                           "",
 	"updatectl-livepatch.service":                       "",
 	"updatectl-renew.service":                           "",
@@ -23,6 +24,7 @@ var carried = map[string]string{
 	"updatectl.service":                                 "",
 	"updatectl.timer":                                   "",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
+	"sysinit.target.wants/updatectl-derive.service":     "-> ../updatectl-derive.service",
 	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",
 	"sysinit.target.wants/updatectl-renew.service":      "-> ../updatectl-renew.service",
 }
@@ -50,6 +52,9 @@ func Stale() string { return shipped("stale.conf", "list of stale files") }
 
 // Renew returns the shipped list of units that a soft reboot does not treat as a boot does.
 func Renew() string { return shipped("renew.conf", "list of units to renew") }
+
+// Derived returns the shipped list of files in /etc that programs make from others.
+func Derived() string { return shipped("derived.toml", "list of derived files") }
 
 // Example returns the text of the commented configuration file.
 func Example() string { return shipped("updatectl.toml", "configuration") }
