@@ -75,14 +75,12 @@ func (r *Renewal) Kernel(ctx context.Context, f facts.Facts, haveModules bool) (
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), r.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
 	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
-	if k.Units, err = r.Left(ctx); err != nil {
-		return k, err
-	}
+	k.Units, err = r.Left(ctx)
 	k.Options, k.Sysctls, k.Units = orEmpty(k.Options), orEmpty(k.Sysctls), orEmpty(k.Units)
 	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}
-	return k, nil
+	return k, err
 }
 
 // orEmpty returns a list that is written as [] in JSON when there is nothing in it, and not as null.
