@@ -303,7 +303,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer done()
-	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next + "/etc",
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
 	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
 		return err
