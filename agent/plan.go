@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -106,6 +107,8 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	report.Conflicts = orEmpty(report.Conflicts)
 	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
 	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
+	report.Owners = orEmpty(report.Owners)
+	plan.Refusal = cmp.Or(plan.Refusal, roots.CheckOwners(report))
 	plan.Etc = &report
 	return err
 }

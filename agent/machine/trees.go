@@ -55,7 +55,7 @@ type Trees interface {
 	LackingFor(EtcChange) ([]string, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
-	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
+	// EtcOwners maps the uids and gids of an image's files to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
 	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
 	WithFstab(next assembly.Next, etcs ...string) assembly.Next
@@ -133,7 +133,8 @@ func (t hostTrees) Graft(g Graft) error {
 	if err != nil {
 		return err
 	}
-	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay}
+	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
+		Owners: g.Next.Owners}
 	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
@@ -186,16 +187,6 @@ func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error
 	return report, err
 }
 
-func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners, err error) {
-	tree, err := next.Open()
-	if err != nil {
-		return o, err
-	}
-	defer tree.Close()
-	o.UID, o.GID, err = etc.Numbers(tree.Path()+"/etc", other)
-	return o, err
-}
-
 func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	for _, dir := range etcs {
 		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
@@ -219,6 +210,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	defer next.Close()
 	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
+	if in.Owners, err = ownersOf(c.Next); err != nil {
+		return err
+	}
 	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()

@@ -88,6 +88,7 @@ func planText(w io.Writer, p agent.Plan) {
 	}
 	decisionText(w, *p.Decision)
 	slowText(w, p.Blockers)
+	ownersText(w, p.Etc.Owners)
 	etcText(w, *p.Etc)
 }
 

@@ -19,6 +19,11 @@ type Report struct {
 	Conflicts  []Conflict `json:"conflicts"`   // decided, but an operator should look at them
 	Notes      []string   `json:"notes"`       // what else is worth knowing
 	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
+
+	// Owners are those of the image's files that have another number on this host.
+	Owners []accounts.Shown `json:"owners"`
+	// Correction is the whole of that decision.
+	Correction accounts.Correction `json:"-"`
 }
 
 // Conflict is a path that the host and the image changed differently.

@@ -180,8 +180,8 @@ func (s nameSpace) noteMoved(out numbering, rep *Remarks) {
 		switch {
 		case out[n.name] == n.id:
 		case here:
-			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image owned by it show %d",
-				s.file, s.kind, n.name, out[n.name], n.id, n.id))
+			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image show %d",
+				s.file, s.kind, n.name, out[n.name], n.id, out[n.name]))
 		case !before:
 			rep.conflict(s.file, fmt.Sprintf("new %s %s is %d in the image, which another %s has or had here; it gets %d",
 				s.kind, n.name, n.id, s.kind, out[n.name]))
@@ -266,19 +266,6 @@ func (s Sides) Renumber(numbers Ledger, rep *Remarks) (Renumbered, error) {
 	r.Old, r.Current = renumber(s.Old, users, groups), renumber(s.Current, users, groups)
 	r.Next = renumber(s.Next, users, groups)
 	return r, nil
-}
-
-// Translate maps the uids and gids in the databases of an image to those of the same names in the host's. Names that
-// the host does not have are left out.
-func Translate(image, host Tables) IDs {
-	names := func(t *Table) numbering {
-		n := numbering{}
-		for _, e := range t.numbers() {
-			n[e.name] = e.id
-		}
-		return n
-	}
-	return idsOf(image, names(host["passwd"]), names(host["group"]))
 }
 
 func mapped(m map[uint32]uint32, id uint32) uint32 {
