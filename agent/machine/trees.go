@@ -57,6 +57,12 @@ type Trees interface {
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// EtcOwners maps the uids and gids of an image's files to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
+	// CarryUsers notes what was changed in the user databases of roots that ran here, and carries it into the target of a
+	// switch if that keeps its /etc. Notes say what could not be carried over.
+	CarryUsers(UserMove) (notes []string, err error)
+	// ChangedInEtc returns what changed in the /etc of a root, by the history of CarryUsers, since the host switched to
+	// it; nil if that is not known.
+	ChangedInEtc(history, root, dir string) ([]string, error)
 	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
 	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }

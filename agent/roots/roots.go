@@ -62,8 +62,9 @@ func (r *Roots) Open() error {
 	return r.Machine.Trees.Prepare()
 }
 
-// Rehearse does what could fail later, when services have stopped: it looks where the state is, plans the merge of /etc,
-// makes the graft, and checks the joined root. The error is a [config.ErrConfig] if a state directory cannot be kept.
+// Rehearse does what could fail later, when services have stopped: it looks where the state is, plans the merge of
+// /etc, makes the graft, and checks the joined root. The error is a [config.ErrConfig] if a state directory cannot be
+// kept.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
 	if _, err := r.PlanState(root.ID, f); err != nil {
 		return err

@@ -88,6 +88,7 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 			return err
 		}
 	}
+	m.Roots.CarryUsers(rec, f, next)
 	next = m.Machine.Trees.WithFstab(next, m.Roots.EtcAt(next, f))
 	if rec.Switch.Verb != record.VerbBack { // a root may be left because it filled the disk: nothing is written then
 		if err := m.checkStillAnnounced(ctx, rec); err != nil {

@@ -31,11 +31,11 @@ func ownersText(w io.Writer, shown []accounts.Shown) {
 		}
 	}
 	for _, s := range nobodys {
-		owner := "which has no name in the image"
+		owner := fmt.Sprintf("the %s %d has no name in the image", s.Kind, s.Image)
 		if s.Name != "" {
-			owner = s.Name + " in the image and not on this host"
+			owner = fmt.Sprintf("this host has no %s %s, which is %d in the image", s.Kind, s.Name, s.Image)
 		}
-		fmt.Fprintf(w, "  nobody's\t%s with the %s %d, %s and %s here, such as %s; here they show %d\n",
-			usage.Count(s.Files, "file", "files"), s.Kind, s.Image, owner, s.Other, s.Path, s.Here)
+		fmt.Fprintf(w, "  nobody's\t%s, such as %s, with the number %d: %s; %d is %s here\n",
+			usage.Count(s.Files, "file", "files"), s.Path, s.Here, owner, s.Image, s.Other)
 	}
 }

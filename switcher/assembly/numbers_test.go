@@ -22,7 +22,8 @@ func numbersImage(t *testing.T) Next {
 		"dev/", "proc/", "sys/", "run/", "tmp/")
 	at := func(name string) string { return filepath.Join(image, name) }
 	acl := binary.LittleEndian.AppendUint32(nil, 2)
-	for _, e := range [][3]uint32{{1, 6, ^uint32(0)}, {4, 4, ^uint32(0)}, {8, 4, 997}, {16, 4, ^uint32(0)}, {32, 0, ^uint32(0)}} {
+	const nobody = ^uint32(0)
+	for _, e := range [][3]uint32{{1, 6, nobody}, {4, 4, nobody}, {8, 4, 997}, {16, 4, nobody}, {32, 0, nobody}} {
 		acl = binary.LittleEndian.AppendUint16(acl, uint16(e[0]))
 		acl = binary.LittleEndian.AppendUint16(acl, uint16(e[1]))
 		acl = binary.LittleEndian.AppendUint32(acl, e[2])
