@@ -268,6 +268,19 @@ func (s Sides) Renumber(numbers Ledger, rep *Remarks) (Renumbered, error) {
 	return r, nil
 }
 
+// Translate maps the uids and gids in the databases of an image to those of the same names in the host's. Names that
+// the host does not have are left out.
+func Translate(image, host Tables) IDs {
+	names := func(t *Table) numbering {
+		n := numbering{}
+		for _, e := range t.numbers() {
+			n[e.name] = e.id
+		}
+		return n
+	}
+	return idsOf(image, names(host["passwd"]), names(host["group"]))
+}
+
 func mapped(m map[uint32]uint32, id uint32) uint32 {
 	if to, ok := m[id]; ok {
 		return to
