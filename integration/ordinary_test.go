@@ -125,7 +125,9 @@ echo changed >/etc/motd`)
 	const look = `getent passwd alice bob eve; getent shadow alice bob eve; getent group docker-1 eve`
 	users := h.Run(t.Context(), "sh", "-c", look).Stdout
 	s.switches("rollback", "host")
-	s.runs("host", "")
+	if v := s.settled(); v.Booted.Root != "host" || v.Phase != "good" {
+		t.Fatalf("want the host root booted and good, status is %+v", v)
+	}
 	if now := h.Run(t.Context(), "sh", "-c", look).Stdout; now != users || strings.Contains(now, "bob") {
 		t.Errorf("users in the image:\n%s\nafter the rollback:\n%s", users, now)
 	}
