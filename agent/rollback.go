@@ -72,7 +72,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		done.Version, err = s.rollbackTo(ctx, d.to)
 	}
 	if done.Switching = err == nil; done.Switching {
-		done.LeftInEtc = s.Roots.ChangedInEtc(s.facts)
+		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
 	}
 	return done, err
 }

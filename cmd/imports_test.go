@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
 	"agent/health":  {},
-	"agent/machine": {"agent/health"}, // the seam
+	"agent/machine": {"agent/health", "switcher/etc/accounts"}, // the seam
 	"agent/config":  {"agent/health"},
 	"agent/record":  {"agent/config", "agent/health"},
 	"agent/host":    {"agent/config", "agent/machine", "agent/record"},

@@ -36,7 +36,7 @@ func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (
 			return assembly.Owners{}, err
 		}
 	}
-	return r.OwnersOf(next)
+	return OwnersOf(r, next)
 }
 
 // mergeEtc makes the /etc of a root at dst, and keeps the former one beside it as etcBefore. At any moment the former

@@ -23,7 +23,7 @@ func CheckOwners(report etc.Report) error {
 
 // OwnersOf returns the host's uids and gids for the files of a root that has its /etc. No way back depends on them: if
 // they cannot be read for a root that ran before, its files show the numbers of the image.
-func (r *Roots) OwnersOf(next assembly.Next) (assembly.Owners, error) {
+func OwnersOf(r *Roots, next assembly.Next) (assembly.Owners, error) {
 	owners, err := r.Machine.Trees.EtcOwners(next, next.Etc)
 	if err != nil && next.Return {
 		r.Log.Warn("cannot read this host's numbers for the files of the root; they show those of the image",
@@ -35,7 +35,7 @@ func (r *Roots) OwnersOf(next assembly.Next) (assembly.Owners, error) {
 
 // preflight checks a root with its graft. A root that ran before is accepted even if its files can only be shown with
 // the numbers of the image.
-func (r *Roots) preflight(next assembly.Next) error {
+func preflight(r *Roots, next assembly.Next) error {
 	err := r.Machine.Trees.Preflight(next)
 	if next.Return && errors.Is(err, assembly.ErrNumbers) {
 		r.Log.Warn("files of the root will show the numbers of the image", zap.String("root", next.ID), zap.Error(err))

@@ -148,10 +148,10 @@ func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.
 }
 
 // regraft renews what is laid over a root that ran before, with its own /etc.
-func (r *Roots) regraft(root store.Root, f facts.Facts, rec *record.Record) (err error) {
+func regraft(r *Roots, root store.Root, f facts.Facts, rec *record.Record) (err error) {
 	n := r.Next(root.ID, f)
 	n.Return = true
-	if n.Owners, err = r.OwnersOf(n); err != nil {
+	if n.Owners, err = OwnersOf(r, n); err != nil {
 		return err
 	}
 	return r.graft(root, n, f, rec)
@@ -176,7 +176,7 @@ func (r *Roots) graft(root store.Root, n assembly.Next, f facts.Facts, rec *reco
 	if err != nil {
 		return err
 	}
-	return r.preflight(n)
+	return preflight(r, n)
 }
 
 // mountPoints returns the directories that every new root must have as mount points.
@@ -225,7 +225,7 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 	if err := r.checkReturn(id, f); err != nil {
 		return "", err
 	}
-	return root.Info.Version, r.regraft(root, f, rec)
+	return root.Info.Version, regraft(r, root, f, rec)
 }
 
 // Find returns the staged root that a person means by a name: its identity, the beginning of that or of its hex digits,

@@ -17,7 +17,7 @@ const usersFile = record.StateDir + "/users.json"
 
 // CarryUsers carries what was changed in the user databases into a root that keeps its own /etc. What fails is logged:
 // no switch depends on it. A root that is left because it is unhealthy is not looked at, its databases may be damaged.
-func (r *Roots) CarryUsers(rec *record.Record, f facts.Facts, next assembly.Next) {
+func CarryUsers(r *Roots, rec *record.Record, f facts.Facts, next assembly.Next) {
 	if rec.Switch.Verb == record.VerbBack {
 		return
 	}
@@ -44,7 +44,7 @@ func (r *Roots) CarryUsers(rec *record.Record, f facts.Facts, next assembly.Next
 
 // ChangedInEtc returns the paths in the running /etc, without the user databases, that changed since the host switched
 // to this root; nil if that is not known. A root that keeps its own /etc does not get them.
-func (r *Roots) ChangedInEtc(f facts.Facts) []string {
+func ChangedInEtc(r *Roots, f facts.Facts) []string {
 	changed, err := r.Machine.Trees.ChangedInEtc(r.Path(usersFile), f.Root, r.Path("/etc"))
 	if err != nil {
 		r.Log.Warn("cannot look what stays behind in /etc", zap.Error(err))
