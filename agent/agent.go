@@ -21,6 +21,7 @@ import (
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/agent/trial"
@@ -45,6 +46,7 @@ type Agent struct {
 	Guards     guard.Guard
 	Trial      trial.Trial
 	Changes    changes.Changes
+	Renewal    renew.Renewal
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -77,9 +79,11 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	moves := transition.NewArrival(h, r)
 	a := &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
-		Live:   live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Trial:  trial.Trial{Host: h, Roots: r, Transition: moves},
-		Guards: guard.Guard{Host: h, Roots: r, Transition: moves}, Changes: changes.Changes{Host: h, Roots: r},
+		Live:    live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
+		Trial:   trial.Trial{Host: h, Roots: r, Transition: moves},
+		Guards:  guard.Guard{Host: h, Roots: r, Transition: moves},
+		Changes: changes.Changes{Host: h, Roots: r},
+		Renewal: renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

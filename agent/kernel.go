@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -38,6 +39,8 @@ type KernelStatus struct {
 	// Options are modules loaded with other options than configured now; Sysctls are settings that no file sets any more.
 	Options []facts.StaleOptions `json:"options"`
 	Sysctls []facts.StaleSysctl  `json:"sysctls"`
+	// Units are active from an earlier root and were not renewed.
+	Units []renew.Old `json:"units"`
 }
 
 // Kernel returns what soft reboots left old. It changes nothing.
@@ -79,7 +82,10 @@ func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
 	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
-	k.Options, k.Sysctls = orEmpty(k.Options), orEmpty(k.Sysctls)
+	if k.Units, err = a.Renewal.Left(ctx); err != nil {
+		return k, err
+	}
+	k.Options, k.Sysctls, k.Units = orEmpty(k.Options), orEmpty(k.Sysctls), orEmpty(k.Units)
 	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
 		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -33,6 +34,8 @@ type Plan struct {
 	Made    []string `json:"made,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
+	// StayOld are the units that a soft reboot leaves active and that are not renewed in the new root.
+	StayOld []renew.Old `json:"stay_old,omitempty"`
 }
 
 // Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
@@ -98,6 +101,9 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		return err
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
+	if plan.StayOld, err = s.Renewal.Staying(ctx); err != nil {
+		return err
+	}
 	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
 	for _, list := range []*[]string{
 		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Merged, &report.Notes,

@@ -21,9 +21,9 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/etc/accounts", "switcher/facts",
-		"switcher/level", "switcher/livepatch",
+		"agent", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record",
+		"agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher", "switcher/etc",
+		"switcher/etc/accounts", "switcher/facts", "switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
@@ -31,28 +31,33 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/health":  {},
-	"agent/machine": {"agent/health", "switcher/etc/accounts"}, // the seam
-	"agent/config":  {"agent/health"},
-	"agent/record":  {"agent/config", "agent/health"},
-	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
-	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
-	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
-	"agent/live":    {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
+	"agent/network":   {},
+	"agent/listening": {},
+	"agent/systemd":   {},
+	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
+	"agent/machine":   {"agent/health", "switcher/etc/accounts"}, // the seam
+	"agent/config":    {"agent/health"},
+	"agent/record":    {"agent/config", "agent/health", "agent/network"},
+	"agent/host":      {"agent/config", "agent/machine", "agent/record"},
+	"agent/offer":     {"agent/config", "agent/host", "agent/record"},
+	"agent/roots":     {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/live":      {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
-	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots",
-		"agent/transition"},
+	"agent/renew": {"agent/host"},
+	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/renew",
+		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
-		"agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine",
-		"agent/offer", "agent/record", "agent/roots", "agent/transition", "agent/trial",
+		"agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host", "agent/live",
+		"agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots", "agent/transition",
+		"agent/trial",
 	},
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
-		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial",
+		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
+		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 

@@ -26,6 +26,7 @@ type Machine struct {
 	Superuser bool
 
 	Systemd Systemd
+	Units   Units
 	Kernel  Kernel
 	Mounts  Mounts
 	Disk    durable.Disk
@@ -58,6 +59,7 @@ type Systemd interface {
 	HoldArmUnit(context.Context) error
 	ReleaseArmUnit(context.Context) error
 	BeginConfirm(context.Context) error
+	AwaitConfirm(context.Context) error
 	EndConfirm(context.Context) (bool, error)
 	ForgetFailures(context.Context) error
 	ForgetGone(context.Context) error
@@ -65,6 +67,14 @@ type Systemd interface {
 	AskManager(context.Context) (pid1.Manager, error)
 	AskTrouble(ctx context.Context, since time.Duration) (pid1.Trouble, error)
 	NotifyReady() error
+}
+
+// Units is PID 1 and udev, for what a soft reboot leaves active. Each call is documented at [pid1.Units].
+type Units interface {
+	Services(context.Context) ([]pid1.Service, error)
+	Renew(ctx context.Context, unit string) error
+	StartWanted(context.Context) (started []string, err error)
+	TriggerDevices(context.Context) error
 }
 
 // Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are

@@ -241,7 +241,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next.Path() + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
 	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
 		return err

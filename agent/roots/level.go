@@ -102,6 +102,7 @@ func (r *Roots) levelTarget(id string, f facts.Facts, open []string) (t level.Ta
 			return t, err
 		}
 		t.Architecture, t.Variant = root.Info.Platform.Architecture, root.Info.Platform.Variant
+		t.KernelMin = root.Info.KernelMin
 	}
 	t.Image, err = r.Machine.Trees.Inspect(r.Next(id, f))
 	return t, err

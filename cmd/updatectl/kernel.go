@@ -43,6 +43,9 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	for _, s := range k.Sysctls {
 		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s, and no longer by any file\n", s.Key, s.Value, short(s.Root))
 	}
+	for _, u := range k.Units {
+		fmt.Fprintf(w, "Unit\t%s is active from an earlier root: %s\n", u.Unit, u.Reason)
+	}
 }
 
 // runsText returns whether the root's own kernel is the one that runs, to end a sentence.

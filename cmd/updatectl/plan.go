@@ -89,6 +89,7 @@ func planText(w io.Writer, p agent.Plan) {
 	decisionText(w, *p.Decision)
 	slowText(w, p.Blockers)
 	ownersText(w, p.Etc.Owners)
+	stayOldText(w, p.StayOld)
 	etcText(w, *p.Etc)
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
@@ -101,12 +102,16 @@ func TestPlanText(t *testing.T) {
 			if d.Level != c.level || len(d.Refused()) > 0 != c.refused {
 				t.Errorf("level %s, refused %v", d.Level, d.Refused())
 			}
+			var old []renew.Old
+			if name == "plan-notes" {
+				old = []renew.Old{{Unit: "mdmon@md127.service", Reason: "arrays with external metadata stop without it"}}
+			}
 			golden(t, name, func(w io.Writer) {
 				planText(w, agent.Plan{
 					Available: agent.Available{Reference: "registry.example.org/os/server:stable", Root: target.Root, Version: "7",
 						Booted: facts.Root, Newer: true, Staged: true},
 					Decision: &d, Etc: &etc.Report{}, From: c.host, To: c.image, Kernel: facts.KernelRelease,
-					Carried: []string{"/var", "/home"},
+					Carried: []string{"/var", "/home"}, StayOld: old,
 				})
 			})
 		})
@@ -150,11 +155,12 @@ func TestKernelText(t *testing.T) {
 		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop",
 			Now: "max_loop=4", Root: switcher.HostRoot}},
 		Sysctls: []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
+		Units:   []renew.Old{{Unit: "site.service", Reason: "no list says how to renew it (/etc/updatectl/renew.d)"}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}},
 		nil, "", rootfs.Policy{}, rootfs.Policy{}
-	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
+	k.Options, k.Sysctls, k.Units, k.RebootBy = nil, nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 
 	k.NoModules = true

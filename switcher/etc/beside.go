@@ -50,15 +50,15 @@ func takeBesides(cur listing) []string {
 
 // placeBesides puts the image's version beside the files in conflict, and beside those of an earlier conflict that
 // nobody has settled: who settles one by hand removes the file.
-func (out *outcome) placeBesides(unsettled []string, cur, next listing) {
+func (out *outcome) placeBesides(unsettled []string, next listing) {
 	for i, conflict := range out.report.Conflicts {
-		if out.placeBeside(conflict.Path, cur, next) {
+		if out.placeBeside(conflict.Path, next) {
 			out.report.Conflicts[i].Beside = besideOf(conflict.Path)
 		}
 	}
 	for _, name := range unsettled {
 		known := slices.ContainsFunc(out.report.Conflicts, func(c Conflict) bool { return c.Path == name })
-		if !known && out.placeBeside(name, cur, next) {
+		if !known && out.placeBeside(name, next) {
 			out.report.Conflicts = append(out.report.Conflicts, Conflict{
 				Path: name, Reason: "an earlier conflict that is not settled", Beside: besideOf(name),
 			})
@@ -68,11 +68,11 @@ func (out *outcome) placeBesides(unsettled []string, cur, next listing) {
 
 // placeBeside puts the image's version beside a file that has other content, and reports whether it did. It cannot be
 // run, and is not open to more than the image's.
-func (out *outcome) placeBeside(name string, cur, next listing) bool {
+func (out *outcome) placeBeside(name string, next listing) bool {
 	x, p := next[name], out.paths[name]
 	beside := besideOf(name)
 	special := slices.Contains(accounts.Files, name) || backups.has(name) || identity.has(name) || ofImage.has(name)
-	if special || name == "fstab" || x.kind != kindFile || !has(cur, name) || p.side == nowhere ||
+	if special || name == "fstab" || x.kind != kindFile || p.side == nowhere ||
 		p.entry.kind == kindDir || p.entry.contentOf() == x.contentOf() || len(path.Base(beside)) > maxName {
 		return false
 	}

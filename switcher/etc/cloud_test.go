@@ -37,6 +37,11 @@ func TestCloudInitKnowsItsInstance(t *testing.T) {
 			files: []string{"cloud-init.disabled", "cloud.cfg"},
 		},
 		{
+			name: "a later image brings it back to an instance", old: tree{"a": ""}, cur: tree{"cloud/cloud.cfg": "H"},
+			next: tree{"cloud/cloud.cfg": "2"}, state: tree{"data/instance-id": "i-1"}, files: []string{
+				".cloud.cfg.image.dpkg-new", "cloud.cfg"},
+		},
+		{
 			name: "a later image has it, too", old: tree{"cloud/cloud.cfg": "1"}, cur: tree{"cloud/cloud.cfg": "1"},
 			next: tree{"cloud/cloud.cfg": "2"}, files: []string{"cloud.cfg"},
 		},
@@ -44,9 +49,10 @@ func TestCloudInitKnowsItsInstance(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			in := Inputs{Current: test.cur.onDisk(t, dir+"/host/etc"), Next: test.next.onDisk(t, dir+"/2/etc"),
-				Host: dir + "/host", Sources: HostSources{Kept: test.kept}}
+				Host: dir + "/host", State: dir + "/host", Sources: HostSources{Kept: test.kept}}
 			if test.old != nil {
 				in.Old = test.old.onDisk(t, dir+"/1/etc")
+				in.Host = dir // after a full reboot, only its /etc is at hand
 			}
 			test.state.onDisk(t, dir+"/host"+cloudState)
 			if _, err := Merge(in, dir+"/etc"); err != nil {

@@ -15,10 +15,7 @@ func decide(old, cur, next listing, joins map[string]joined, adopting bool, rep 
 	for _, name := range names {
 		sides[name], reasons[name] = decidePath(name, old, cur, next, adopting)
 		if j, ok := joins[name]; ok && reasons[name] == changedByBoth {
-			sides[name], reasons[name] = current, j.conflict
-			if j.whole(cur[name], next[name]) {
-				sides[name] = j.side
-			}
+			reasons[name] = j.conflict
 		}
 	}
 	// A local change needs its parent directories, whatever the image did to them.

@@ -63,8 +63,8 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 	d.rules = append(slices.Clone(d.rules), own...)
 	if in.Host != "" {
 		d.readLocal(in)
-		d.newInstance = !isInstance(in.Host, in.Sources.Kept)
 	}
+	d.newInstance = in.State != "" && !isInstance(in.State, in.Sources.Kept)
 	for name, e := range cur.tree {
 		if e.kind == kindFile && authorityDirs.has(name) && len(d.ours) < maxAuthorities {
 			text, err := readStart(in.Current, name, maxConfig)
@@ -97,7 +97,11 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 
 // readLocal reads the host's own authorities that are not in /etc. Those of the old image are no change of the host.
 func (d *derivation) readLocal(in Inputs) {
+	kept := slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return isUnder(localShare, k) })
 	host := rootfs.Dir(in.Host)
+	if kept && in.State != "" {
+		host = rootfs.Dir(in.State)
+	}
 	files := host.Names(localShare)
 	for _, dir := range host.Names(localShare) {
 		for _, name := range host.Names(path.Join(localShare, dir)) {
@@ -120,7 +124,6 @@ func (d *derivation) readLocal(in Inputs) {
 		}
 		d.local[strings.ReplaceAll(name, "/", "_")] = text
 	}
-	kept := slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return isUnder(localShare, k) })
 	d.copied = in.Old == "" && !kept
 }
 

@@ -130,6 +130,9 @@ func TestLocalAuthoritiesAreAdopted(t *testing.T) {
 			t.Errorf("%s: the bundle has the image's %v, the host's %v", name, strings.Contains(got, image),
 				strings.Contains(got, site))
 		}
+		if _, err := os.Stat(dir + "/etc/updatectl/ca-certificates/key.crt"); err == nil {
+			t.Errorf("%s: what is no certificate is an authority", name)
+		}
 		if copied := slices.Contains(rep.Added, file); copied != test.copied {
 			t.Errorf("%s: added %q", name, rep.Added)
 		}
@@ -231,6 +234,9 @@ reason = "r"
 	}
 	if done, err = Derive(dir, rules, func([]string) error { return nil }); err != nil || len(done) != 2 {
 		t.Errorf("without a list: %q, %v", done, err)
+	}
+	if got := read1(t, dir+"/ssl/certs/ca-certificates.crt"); got != image+site {
+		t.Error("after more runs, the bundle is another one")
 	}
 	if link, err := os.Readlink(dir + "/ssl/certs/site.pem"); link != "/etc/updatectl/ca-certificates/site.crt" {
 		t.Errorf("site.pem: %q, %v", link, err)

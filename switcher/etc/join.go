@@ -19,9 +19,6 @@ type joined struct {
 	conflict string // why not all of the image's changes are in it; "" when they are
 }
 
-// whole reports whether the result is all that one side has.
-func (j joined) whole(c, x entry) bool { return wholeSide(j.side, j.entry, c, x) }
-
 // wholeSide reports whether a result with the content of one side has everything else from there, too.
 func wholeSide(s side, e, c, x entry) bool {
 	return s == current && same(e, c, true, true) || s == image && same(e, x, true, true)

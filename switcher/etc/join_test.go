@@ -84,6 +84,8 @@ func TestJoin(t *testing.T) {
 		{"content on both", file("1", 0o644), file("L", 0o644), file("2", 0o600), current, file("L", 0o600), changedByBoth},
 		{"another kind", file("1", 0o644), entry{kind: kindLink, target: "a"}, file("2", 0o644), current,
 			entry{kind: kindLink, target: "a"}, changedByBoth},
+		{"a directory that gives its group", entry{kind: kindDir, mode: 0o2755}, entry{kind: kindDir, mode: 0o2755, gid: 7},
+			entry{kind: kindDir, mode: 0o2775}, current, entry{kind: kindDir, mode: 0o2775, gid: 7}, ""},
 		{"a directory", entry{kind: kindDir, mode: 0o755}, entry{kind: kindDir, mode: 0o700},
 			entry{kind: kindDir, mode: 0o755, gid: 7}, current, entry{kind: kindDir, mode: 0o700, gid: 7}, ""},
 	} {

@@ -47,6 +47,10 @@ type Inputs struct {
 	// who stays is decided by that, too. With "", only Current and its user databases say it.
 	Host string
 
+	// State is the tree in which the kept state lies: the running one, even if Current is the /etc of another root. With
+	// "", nothing is known about it.
+	State string
+
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
 	// everything below it. nil means DefaultAdopt.
 	Adopt []string
@@ -244,7 +248,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	summarize(rep, out.paths, o, c, x, adopting)
-	out.placeBesides(besides, c, x)
+	out.placeBesides(besides, x)
 	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])
 	out.placeMergedList(made.merged, x)
 	if made.newInstance {

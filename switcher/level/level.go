@@ -99,6 +99,8 @@ type Target struct {
 	Architecture string `json:"architecture,omitempty"`
 	Variant      string `json:"variant,omitempty"`
 	rootfs.Image
+	// KernelMin is the oldest kernel that the publisher names for the image (the label dev.updatectl.kernel.min).
+	KernelMin string `json:"kernel_min,omitempty"`
 	// Modules is whether the running kernel's modules can be carried over.
 	Modules bool `json:"modules"`
 	// Lacking says what this host's files need for logins, packet filters and network, and the root has not.
@@ -151,6 +153,7 @@ var checks = []struct {
 	{"x86-64 level", judgeISA, false},
 	{"init", judgeInit, false},
 	{"kernel", judgeKernel, false},
+	{"kernel version", judgeKernelNeed, false},
 	{"kernel modules", judgeModules, false},
 	{"kernel command line", judgeCommandLine, false},
 	{"kernel age", judgeAge, true},
