@@ -105,16 +105,7 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		return err
 	}
 	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
-	for _, list := range []*[]string{
-		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Merged, &report.Notes,
-		&report.NotAdopted.Samples,
-	} {
-		*list = orEmpty(*list)
-	}
-	report.Conflicts = orEmpty(report.Conflicts)
-	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
-	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
-	report.Owners = orEmpty(report.Owners)
+	report.NeverNull()
 	plan.Refusal = cmp.Or(plan.Refusal, roots.CheckOwners(report))
 	plan.Etc = &report
 	return err

@@ -1,12 +1,15 @@
 package machine
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/testtree"
@@ -145,5 +148,32 @@ func TestChangedInEtc(t *testing.T) {
 	got, err := trees.ChangedInEtc(history, "v1", h.etc("v1"))
 	if err != nil || !slices.Equal(got, []string{"ssh/sshd_config"}) {
 		t.Errorf("changed: %v, %v", got, err)
+	}
+}
+
+// TestCarryUsersIntoTheHostRoot: the host root is mounted read-only, and stays so for everybody else.
+func TestCarryUsersIntoTheHostRoot(t *testing.T) {
+	h := &usersHost{t, t.TempDir(), "host"}
+	h.set("host", aliceLine, "alice:old:1::::::\n")
+	h.set("v1", aliceLine, "alice:old:1::::::\n")
+	h.move("v1", false)
+	h.set("v1", aliceLine, "alice:new:2::::::\n")
+	at := t.TempDir()
+	if err := errors.Join(unix.Mount(filepath.Join(h.dir, "host"), at, "", unix.MS_BIND, ""),
+		unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(at, unix.MNT_DETACH) }()
+	notes, err := hostTrees{&store.Store{}}.CarryUsers(UserMove{
+		History: filepath.Join(h.dir, "users.json"), Ledger: filepath.Join(h.dir, "ids.json"),
+		Etcs: map[string]string{"v1": h.etc("v1"), "host": at + "/etc"},
+		To:   "host", Etc: at + "/etc", HostMount: at, Return: true,
+	})
+	if err != nil || len(notes) > 0 {
+		t.Fatal(notes, err)
+	}
+	h.has("host", []string{"alice:new:2"}, nil)
+	if err := os.WriteFile(at+"/etc/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing to the host root: %v", err)
 	}
 }

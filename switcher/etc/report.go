@@ -82,6 +82,18 @@ func (r *Report) finish() {
 	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
 }
 
+// NeverNull makes lists without elements [] in JSON, not null, also in a report that is not finished.
+func (r *Report) NeverNull() {
+	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
+		&r.NotAdopted.Samples} {
+		*list = append([]string{}, *list...)
+	}
+	r.Conflicts = append([]Conflict{}, r.Conflicts...)
+	r.NotAdopted.Users = append([]accounts.Account{}, r.NotAdopted.Users...)
+	r.NotAdopted.Groups = append([]accounts.Account{}, r.NotAdopted.Groups...)
+	r.Owners = append([]accounts.Shown{}, r.Owners...)
+}
+
 // manyInDir is how many paths in one directory are shown as the directory: otherwise the links in alternatives/ would
 // fill all samples.
 const manyInDir = 4
