@@ -31,6 +31,8 @@ type Graft struct {
 	// Stay lists the mounts that come with the root, as absolute paths. They must outlive a soft reboot: nothing would
 	// mount them again if a switch fails and systemd starts this root again.
 	Stay []string
+	// Owners maps the image's uids and gids to the host's: only the image's own files are shown with these.
+	Owners Owners
 }
 
 // Where grafted files are in the image.
@@ -52,7 +54,7 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			durable.RemoveAll(tmp)
 		}
 	}()
-	b := builder{image: image, dir: tmp}
+	b := builder{image: image, dir: tmp, owners: g.Owners}
 	if err := b.mirror("/"); err != nil {
 		return err
 	}
@@ -84,7 +86,10 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 }
 
 // builder makes a tree in dir that is laid over the one at image.
-type builder struct{ image, dir string }
+type builder struct {
+	image, dir string
+	owners     Owners
+}
 
 // mountPoint makes sure that the joined tree has the directory p.
 func (b builder) mountPoint(p string, state []string) error {
@@ -169,7 +174,7 @@ func (b builder) mirror(p string) error {
 	if err != nil || !st.IsDir() {
 		return fmt.Errorf("cannot graft below %s: it is no directory in the image", p)
 	}
-	return copyAttributes(from, to, Owners{})
+	return copyAttributes(from, to, b.owners)
 }
 
 // agent grafts the agent and its units.
