@@ -94,6 +94,7 @@ func (s *site) tree(version string) string {
 		"2": func() (string, error) { return lab.V2(s.Context()) },
 		"3": func() (string, error) { return lab.V3(s.Context()) },
 
+		"volumes":  func() (string, error) { return lab.Volumes(s.Context()) },
 		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },
 	}[version]
 	tree, err := build()

@@ -63,6 +63,16 @@ func V3(ctx context.Context) (string, error) {
 	})
 }
 
+// Volumes returns the tree of V1 with LVM: as an image, and to install a host on logical volumes from.
+func Volumes(ctx context.Context) (string, error) {
+	return tree(ctx, "volumes", recipe{
+		Suites:   []string{"trixie"},
+		Packages: append([]string{"cron", "lvm2"}, server...),
+		Hook:     imageHook,
+		Files:    imageFiles("volumes", "volumes"),
+	})
+}
+
 // NoKernel returns V2's tree without a kernel and its modules, as images for containers are.
 func NoKernel(ctx context.Context) (string, error) {
 	v2, err := V2(ctx)
