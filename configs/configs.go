@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed units updatectl.toml stale.conf
+//go:embed dropins units udev updatectl.toml stale.conf
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
