@@ -42,8 +42,8 @@ var allowed = map[string][]string{
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
-	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/roots",
-		"agent/transition"},
+	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/machine", "agent/record",
+		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
 		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
@@ -63,9 +63,11 @@ var allowed = map[string][]string{
 	"switcher/livepatch":    {},
 	"switcher/pid1":         {"switcher"},
 	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/kept":         {"switcher", "switcher/facts", "switcher/mount"},
 	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
-	"switcher/assembly":     {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/testtree":     {},
+	"switcher/assembly": {"switcher", "switcher/facts", "switcher/kept", "switcher/mount", "switcher/pid1",
+		"switcher/rootfs"},
+	"switcher/testtree": {},
 
 	"image":       {"arch", "verify"},
 	"verify":      {},
@@ -78,8 +80,8 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/facts", "switcher/level",
-	"switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
+	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/facts", "switcher/kept",
+	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
 // everywhere is the package that every other one may import. It imports none of them.
