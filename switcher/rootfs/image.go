@@ -28,6 +28,8 @@ type Image struct {
 	Kargs []string `json:"kargs,omitempty"`
 	// SELinux is its SELinux policy.
 	SELinux Policy `json:"selinux,omitzero"`
+	// DiskLayers are the layers between file systems and disks that it has the tools for.
+	DiskLayers []DiskLayer `json:"disk_layers,omitempty"`
 }
 
 // Kernel is one build of a kernel.
@@ -59,7 +61,8 @@ func (i Image) KernelOf(release string) (Kernel, bool) {
 // that cannot be parsed are.
 func ReadImage(dir string) (Image, error) {
 	t := Dir(dir)
-	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy()}
+	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy(),
+		DiskLayers: t.diskLayers()}
 	i.Machine, i.ISA = t.programs(i.Init)
 	var err error
 	i.Kargs, err = t.kargs(i.Machine)
