@@ -140,6 +140,9 @@ func read(in Inputs) (*outcome, error) {
 	cur.noteAutomounts(in.Sources.Kept)
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
+		if in.Host != "" {
+			cur.moveUnits(rootfs.Dir(in.Host), in.Sources)
+		}
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
 			cur.readAccess(in.Host)
@@ -224,6 +227,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 		out.placeTable(file, merged[file], cur, next, c, x, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
+	out.placeUnits(cur)
 	summarize(rep, out.paths, o, c, x, adopting)
 	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
 	rep.add(remarks)
