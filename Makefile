@@ -28,9 +28,11 @@ install: build
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
+	ln -sf ../updatectl-derive.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
-	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf
+	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf \
+		configs/derived.toml
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
@@ -92,9 +94,9 @@ test-faults: build
 test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 
-# More than a hundred switches of one host between three images.
+# More than a hundred switches of one host between three images, and a journey over three releases of Debian.
 test-endurance: build
-	go test -tags lab,endurance -count=1 -timeout 60m -v -run TestEndurance ./integration/
+	go test -tags lab,endurance -count=1 -timeout 60m -v -run 'TestEndurance|TestDistributions' ./integration/
 
 test: setup unit vuln hosts
 

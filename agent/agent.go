@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
@@ -43,6 +44,7 @@ type Agent struct {
 	Transition transition.Arrival
 	Guards     guard.Guard
 	Trial      trial.Trial
+	Changes    changes.Changes
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -77,7 +79,7 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
 		Live:   live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
 		Trial:  trial.Trial{Host: h, Roots: r, Transition: moves},
-		Guards: guard.Guard{Host: h, Roots: r, Transition: moves},
+		Guards: guard.Guard{Host: h, Roots: r, Transition: moves}, Changes: changes.Changes{Host: h, Roots: r},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

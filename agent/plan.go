@@ -99,7 +99,8 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
 	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
 	for _, list := range []*[]string{
-		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Notes, &report.NotAdopted.Samples,
+		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Merged, &report.Notes,
+		&report.NotAdopted.Samples,
 	} {
 		*list = orEmpty(*list)
 	}

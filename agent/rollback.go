@@ -137,8 +137,7 @@ func decideRollback(running string, rec *record.Record, to string, watched bool)
 		return rollbackDecision{do: rollbackNothing, to: to}
 	case isBad && !bad.RolledBack && !slices.Contains(rec.Good, to):
 		return rollbackDecision{do: rollbackNothing, to: to, err: bad.Err()}
-	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to) &&
-		(rec.Switch == nil || to != rec.RollbackTarget()):
+	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to):
 		err := roots.NoRoot("%s is not one of the good roots; `updatectl apply` switches to a published image, and after "+
 			"`updatectl pin` a root that ran here can be rolled back to", to)
 		return rollbackDecision{do: rollbackNothing, to: to, err: err}

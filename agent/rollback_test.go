@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/updatectl/updatectl/agent/hosttest"
@@ -92,6 +93,11 @@ func TestDecideRollback(t *testing.T) {
 			do: rollbackNothing, root: "v3", err: record.ErrGivenUp,
 		},
 
+		"in a trial, to a root that nobody knows": {
+			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host, "v1"), to: "v3", watched: true,
+			do: rollbackNothing, root: "v3", err: roots.ErrNoRoot,
+		},
+
 		"in a trial": {
 			running: "v2", rec: trial(record.VerbApply, "v1", "v2", host, "v1"), watched: true,
 			do: rollbackTrial, root: "v1",
@@ -124,6 +130,9 @@ func TestDecideRollback(t *testing.T) {
 			d := decideRollback(c.running, c.rec, c.to, c.watched)
 			if d.do != c.do || d.to != c.root || !errors.Is(d.err, c.err) {
 				t.Errorf("decided %q to %q, %v; want %q to %q, %v", d.do, d.to, d.err, c.do, c.root, c.err)
+			}
+			if d.err != nil && d.to == "" && !strings.Contains(d.err.Error(), "no root before "+c.running) {
+				t.Errorf("the error is %q, which names no root", d.err)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
+		"agent", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
 		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/etc/accounts", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
@@ -46,20 +46,25 @@ var allowed = map[string][]string{
 		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
-		"agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine", "agent/offer",
-		"agent/record", "agent/roots", "agent/transition", "agent/trial",
+		"agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine",
+		"agent/offer", "agent/record", "agent/roots", "agent/transition", "agent/trial",
 	},
+	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
 		"agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
-	"switcher":              {}, // names that several of its packages need
-	"switcher/rootfs":       {"arch", "switcher"},
-	"switcher/mount":        {"switcher"},
-	"switcher/etc":          {"switcher/etc/accounts", "switcher/rootfs"},
+	"switcher":        {}, // names that several of its packages need
+	"switcher/rootfs": {"arch", "switcher"},
+	"switcher/mount":  {"switcher"},
+	"switcher/etc": {
+		"switcher/etc/accounts", "switcher/etc/derived", "switcher/etc/merge3", "switcher/rootfs",
+	},
 	"switcher/etc/accounts": {},
+	"switcher/etc/derived":  {},
+	"switcher/etc/merge3":   {},
 	"switcher/livepatch":    {},
 	"switcher/pid1":         {"switcher"},
 	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
@@ -80,8 +85,9 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/facts", "switcher/kept",
-	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
+	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/etc/derived",
+	"switcher/facts", "switcher/kept", "switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1",
+	"switcher/rootfs",
 }
 
 // everywhere is the package that every other one may import. It imports none of them.

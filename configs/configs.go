@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed dropins units udev updatectl.toml stale.conf
+//go:embed dropins units udev updatectl.toml stale.conf derived.toml
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -16,11 +16,13 @@ var files embed.FS
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-confirm.service":                         "",
+	"updatectl-derive.service":                          "",
 	"updatectl-guard.service":                           "",
 	"updatectl-livepatch.service":                       "",
 	"updatectl.service":                                 "",
 	"updatectl.timer":                                   "",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
+	"sysinit.target.wants/updatectl-derive.service":     "-> ../updatectl-derive.service",
 	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",
 }
 
@@ -47,6 +49,15 @@ func Stale() string {
 	text, err := files.ReadFile("stale.conf")
 	if err != nil {
 		panic(fmt.Sprintf("the shipped list of stale files is missing from the binary: %v", err)) // a build error
+	}
+	return string(text)
+}
+
+// Derived returns the shipped list of files in /etc that programs make from others.
+func Derived() string {
+	text, err := files.ReadFile("derived.toml")
+	if err != nil {
+		panic(fmt.Sprintf("the shipped list of derived files is missing from the binary: %v", err)) // a build error
 	}
 	return string(text)
 }

@@ -5,6 +5,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,9 +28,12 @@ func beside(t *testing.T, kind lab.Kind) {
 	t.Logf("its turn came after %v", time.Since(start).Round(time.Second))
 }
 
+// rarely is what only tests of long suites need besides; their files add to it.
+var rarely []lab.Thing
+
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fault.Name { // this program, copied into a host
 		os.Exit(fault.Main(os.Args))
 	}
-	os.Exit(lab.Enter(lab.Prepare(lab.Everything...), m.Run))
+	os.Exit(lab.Enter(lab.Prepare(slices.Concat(lab.Everything, rarely)...), m.Run))
 }

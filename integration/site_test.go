@@ -93,6 +93,7 @@ func (s *site) tree(version string) string {
 		"1": func() (string, error) { return lab.V1(s.Context()) },
 		"2": func() (string, error) { return lab.V2(s.Context()) },
 		"3": func() (string, error) { return lab.V3(s.Context()) },
+		"4": func() (string, error) { return lab.V4(s.Context()) },
 
 		"volumes":  func() (string, error) { return lab.Volumes(s.Context()) },
 		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },

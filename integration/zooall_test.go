@@ -20,7 +20,7 @@ const (
 )
 
 // lost is the reason for a root that crashed the kernel.
-const lost = "was not up yet: its init ended, the kernel panicked, it rebooted the machine, or the power was cut"
+const lost = "before it was up: its init ended, the kernel panicked, it rebooted the machine, or the power was cut"
 
 // slowAnimals use up the deadline, or crash systemd or the kernel.
 func slowAnimals(s *site) []animal {

@@ -115,13 +115,21 @@ func TestGuardDecides(t *testing.T) {
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
 	const shutdown, health, dead = 2 * time.Minute, 5 * time.Minute, "ssh is dead"
+	reasons := map[string]string{
+		"hangs":                            "slow.service",
+		"PID 1 is deaf":                    "systemd has not answered for",
+		"PID 1 stops answering at the end": "and systemd does not answer",
+		"confirm cannot roll back":         dead,
+	}
 	type look struct {
 		after   time.Duration // since the one before
 		mounted facts.Mounted
 		record  *record.Record
 		manager *pid1.Manager
 		verdict string
-		want    act
+		// escalated is how many steps against a stuck shutdown the guard took before this look.
+		escalated int
+		want      act
 	}
 	for name, looks := range map[string][]look{
 		"all is well": {
@@ -242,6 +250,29 @@ func TestGuardDecides(t *testing.T) {
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
 			{after: shutdown + time.Second, mounted: next, record: back, manager: down, want: actUnjam},
 		},
+		"the rollback is stuck, and unjamming did not help": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: down, escalated: 1, want: actFullReboot},
+		},
+		"exactly at the limits": { // each is the last moment of waiting
+			{after: shutdown + health + Margin, mounted: old, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: old, record: armed, manager: down, want: actWait},
+			{after: shutdown, mounted: old, record: armed, manager: down, want: actWait},
+			{after: armTime, mounted: old, record: armed, manager: arming, want: actWait},
+			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: health + Margin - deafLimit, mounted: next, record: armed, want: actWait},
+			{after: deafLimit, mounted: next, record: armed, want: actWait},
+		},
+		"PID 1 stops answering at the end": {
+			{after: time.Second, mounted: next, record: armed, manager: busy, want: actWait},
+			{after: health + Margin + time.Second, mounted: next, record: armed, want: actRollBack},
+		},
+		"confirm was quick, and the old root stands": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, manager: up, want: actEnd},
+		},
 		"the old root hangs, too": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
@@ -274,6 +305,9 @@ func TestGuardDecides(t *testing.T) {
 				if l.verdict == "cancelled" {
 					g.cancellingSince = now
 				}
+				if l.escalated > 0 {
+					g.escalated = l.escalated
+				}
 				s := observation{
 					Mounted: l.mounted, now: now, record: l.record, manager: l.manager,
 					verdict: record.Departure{Reason: l.verdict},
@@ -282,8 +316,8 @@ func TestGuardDecides(t *testing.T) {
 					t.Fatalf("look %d: %q on leg %q, want %q", i+1, got, g.leg, l.want)
 				}
 			}
-			if name == "hangs" && !strings.Contains(g.reason, "slow.service") {
-				t.Errorf("the reason is %q, and does not name the unit that hangs", g.reason)
+			if want := reasons[name]; !strings.Contains(g.reason, want) {
+				t.Errorf("the reason is %q, want %q in it", g.reason, want)
 			}
 		})
 	}

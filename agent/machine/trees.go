@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
@@ -55,6 +56,10 @@ type Trees interface {
 	LackingFor(EtcChange) ([]string, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
+	// DiffEtc returns how an /etc differs from that of its pristine image, at some paths or everywhere.
+	DiffEtc(next assembly.Next, current string, paths []string) ([]etc.Difference, error)
+	// TakeEtc replaces a file in an /etc by the version of its pristine image.
+	TakeEtc(next assembly.Next, current, name string, at time.Time) (etc.Taken, error)
 	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
 	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
@@ -198,6 +203,28 @@ func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error
 	return report, err
 }
 
+func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]etc.Difference, error) {
+	rules, err := derived.Parse(configs.Derived())
+	if err != nil {
+		return nil, err
+	}
+	tree, err := next.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	return etc.Diff(tree.Path()+"/etc", current, rules, paths)
+}
+
+func (hostTrees) TakeEtc(next assembly.Next, current, name string, at time.Time) (etc.Taken, error) {
+	tree, err := next.Open()
+	if err != nil {
+		return etc.Taken{}, err
+	}
+	defer tree.Close()
+	return etc.Take(tree.Path()+"/etc", current, name, at)
+}
+
 func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners, err error) {
 	tree, err := next.Open()
 	if err != nil {
@@ -229,8 +256,11 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), Next: next.Path() + "/etc",
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next.Path() + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
+	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
+		return err
+	}
 	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()

@@ -297,6 +297,13 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 	return etc.Report{}, nil
 }
 
+// DiffEtc and TakeEtc are for people who look at one root; no history does.
+func (trees) DiffEtc(assembly.Next, string, []string) ([]etc.Difference, error) { return nil, nil }
+
+func (trees) TakeEtc(assembly.Next, string, string, time.Time) (etc.Taken, error) {
+	return etc.Taken{}, nil
+}
+
 func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {
 	t.disk().enter("read the owners in", t.local(other))
 	defer t.p.m.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
@@ -71,6 +72,9 @@ var failures = []struct {
 	{transition.ErrFullRebootFollows, exitError,
 		"the host resumes its last good root automatically; `updatectl status` shows how it went"},
 	{etc.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
+	{etc.ErrNotTaken, exitUsage, "`updatectl etc diff` lists what differs from the image"},
+	{changes.ErrNoImage, exitError,
+		"name a root that `updatectl status` lists; `updatectl plan` shows what an image would change here"},
 	{config.ErrConfig, exitUsage,
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
 	{source.ErrReference, exitUsage,

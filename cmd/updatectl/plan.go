@@ -131,6 +131,12 @@ func etcText(w io.Writer, r etc.Report) {
 		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
 	for _, conflict := range r.Conflicts {
 		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
+		if conflict.Beside != "" {
+			fmt.Fprintf(w, "    beside it\t/etc/%s\tthe image's version, which nothing loads\n", conflict.Beside)
+		}
+	}
+	for _, name := range r.Merged {
+		fmt.Fprintf(w, "  merged\t/etc/%s\thas the changes of this host and of the image\n", name)
 	}
 	if n := r.NotAdopted; n.Count > 0 {
 		more := ""

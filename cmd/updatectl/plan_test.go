@@ -312,3 +312,18 @@ func TestImageWithoutAVersion(t *testing.T) {
 		t.Errorf("it is:\n%s", text.String())
 	}
 }
+
+// TestPlanNamesMerges: every merged file and every conflict, with where the image's version is.
+func TestPlanNamesMerges(t *testing.T) {
+	golden(t, "plan-merged", func(w io.Writer) {
+		etcText(w, etc.Report{
+			Kept:   []string{"nginx/nginx.conf"},
+			Merged: []string{"crontab", "default/grub"},
+			Conflicts: []etc.Conflict{
+				{Path: "nginx/nginx.conf", Beside: "nginx/.nginx.conf.image.dpkg-new",
+					Reason: "changed here and by the image, differently; the local one is kept"},
+				{Path: "app", Reason: "deleted here and changed by the image; stays deleted"},
+			},
+		})
+	})
+}

@@ -15,12 +15,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
+	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -47,6 +49,9 @@ var documents = map[string]any{
 	"updatectl.livepatch.revert/v1": agent.LivePatchReport{},
 	"updatectl.confirm/v1":          trial.Confirmed{},
 	"updatectl.resume/v1":           agent.Resumed{},
+	"updatectl.derive/v1":           changes.Derived{},
+	"updatectl.etc.diff/v1":         changes.Differences{},
+	"updatectl.etc.take/v1":         etc.Taken{},
 	"updatectl.version/v1":          versionAnswer{},
 	"updatectl.error/v1":            usage.Failure{},
 	"updatectl.record/v1":           record.Record{Schema: "updatectl.record/v1"},
@@ -101,6 +106,7 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[digest.Digest]():   digest.FromString("sample"),
 	reflect.TypeFor[level.Level]():     level.Soft,
 	reflect.TypeFor[level.Verdict]():   level.VerdictOK,
+	reflect.TypeFor[etc.Change]():      etc.Conflicting,
 	reflect.TypeFor[level.Outcome]():   level.Switched,
 	reflect.TypeFor[record.Phase]():    record.PhaseGood,
 	reflect.TypeFor[live.LiveState]():  live.LiveHeld,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -70,6 +71,18 @@ func Volumes(ctx context.Context) (string, error) {
 		Packages: append([]string{"cron", "lvm2"}, server...),
 		Hook:     imageHook,
 		Files:    imageFiles("volumes", "volumes"),
+	})
+}
+
+// V4 returns the tree of a fourth image, Debian sid: the newest systemd and C library that the archive has, without a
+// kernel.
+func V4(ctx context.Context) (string, error) {
+	return tree(ctx, "v4", recipe{
+		Suites: []string{"sid"},
+		Packages: append([]string{"memcached"}, slices.DeleteFunc(slices.Clone(server),
+			func(name string) bool { return name == "linux-image-amd64" })...),
+		Hook:  imageHook,
+		Files: imageFiles("4", "four"),
 	})
 }
 

@@ -38,8 +38,8 @@ var DefaultAdopt = []string{
 	"sysconfig/iptables", "sysconfig/ip6tables", "sysconfig/nftables.conf",
 	// People's rights.
 	"sudoers", "sudoers.d", "doas.conf", "polkit-1", "cron.allow", "cron.deny", "at.allow", "at.deny",
-	// Keys that certificates were issued for.
-	"ssl/private", "pki/tls/private",
+	// Keys that certificates were issued for, and whom this host trusts besides the image's authorities.
+	"ssl/private", "pki/tls/private", "pki/ca-trust/source", "ca-certificates/trust-source",
 	// Disks: without these the lines of fstab find nothing to mount.
 	"fstab", "crypttab", "cryptsetup-keys.d", "mdadm", "mdadm.conf", "lvm/devices", "lvm/lvm.conf", "lvm/lvmlocal.conf",
 	"multipath.conf", "multipath", "iscsi", "nvme",
@@ -64,8 +64,8 @@ var neverAdopted = adoptList{
 }
 
 // whole are groups of paths in which files of two systems do not mix: an image's 10-dhcp.network would beat the host's
-// 50-static.network, its sshd_config.d could allow passwords again. If the host has a file in one of a group's paths,
-// the image's files in all of them do not come.
+// 50-static.network, its sshd_config.d could allow passwords again, its cloud.cfg.d could look for another instance. If
+// the host has a file in one of a group's paths, the image's files in all of them do not come.
 var whole = []struct {
 	paths adoptList
 	local func(host snapshot, name string) bool // whether a file is such configuration; nil: every file is
@@ -74,6 +74,7 @@ var whole = []struct {
 	{adoptList{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},
 	{adoptList{"nftables.conf", "nftables", "ufw", "firewalld", "iptables", "sysconfig/iptables", "sysconfig/ip6tables",
 		"sysconfig/nftables.conf"}, nil},
+	{adoptList{cloudConfig}, nil},
 }
 
 // networkDirs are where network managers look for what they configure.

@@ -6,13 +6,17 @@ import (
 	"slices"
 )
 
-// decide returns where each path comes from, and adds the conflicts to the report.
-func decide(old, cur, next listing, adopting bool, rep *Report) map[string]side {
+// decide returns where each path comes from, and adds the conflicts to the report. joins has what becomes of the paths
+// that both sides changed.
+func decide(old, cur, next listing, joins map[string]joined, adopting bool, rep *Report) map[string]side {
 	sides := map[string]side{}
 	reasons := map[string]string{}
 	names := slices.Sorted(maps.Keys(everyPath(old, cur, next)))
 	for _, name := range names {
 		sides[name], reasons[name] = decidePath(name, old, cur, next, adopting)
+		if j, ok := joins[name]; ok && reasons[name] == changedByBoth {
+			reasons[name] = j.conflict
+		}
 	}
 	// A local change needs its parent directories, whatever the image did to them.
 	for _, name := range slices.Backward(names) {
@@ -88,6 +92,6 @@ func decidePath(name string, old, cur, next listing, adopting bool) (side, strin
 	case !inX:
 		return local, "changed here and dropped by the image; kept"
 	default:
-		return local, "changed here and by the image, differently; the local one is kept"
+		return local, changedByBoth
 	}
 }

@@ -2,9 +2,10 @@
 // report.
 //
 // It is a three-way merge of the old image's /etc, the running /etc and the new image's /etc. What the host did not
-// change comes from the new image, what it changed stays, and where both changed something, the host's version stays
-// and a [Conflict] is listed. A host that does not run an image yet has no old image to compare with: a list of paths
-// is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
+// change comes from the new image, and what it changed stays. Where both changed a path, its fields are merged apart,
+// and a text by lines. Where both changed the same, the host's version stays, a [Conflict] is listed, and the image's
+// version is put beside the file. A host that does not run an image yet has no old image to compare with: a list of
+// paths is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
 //
 // Some files have rules of their own:
 //
@@ -32,6 +33,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -45,12 +47,19 @@ type Inputs struct {
 	// who stays is decided by that, too. With "", only Current and its user databases say it.
 	Host string
 
+	// State is the tree in which the kept state lies: the running one, even if Current is the /etc of another root. With
+	// "", nothing is known about it.
+	State string
+
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
 	// everything below it. nil means DefaultAdopt.
 	Adopt []string
 
 	// Sources says where the next root finds what the fstab of the host takes from the host root.
 	Sources HostSources
+
+	// Derived lists the files that programs make from others; the host's own list is read from Current.
+	Derived derived.List
 
 	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
 	// must outlive every root. With "", only the numbers in Current and Old are known.
@@ -138,6 +147,10 @@ func read(in Inputs) (*outcome, error) {
 		return nil, err
 	}
 	cur.noteAutomounts(in.Sources.Kept)
+	made, err := readDerivation(in, &cur)
+	if err != nil {
+		return nil, err
+	}
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
 		if in.Host != "" {
@@ -146,11 +159,12 @@ func read(in Inputs) (*outcome, error) {
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
 			cur.readAccess(in.Host)
+			adopt = append(slices.Clone(adopt), chosenAlternatives(rootfs.Dir(in.Host))...)
 			if adopt.has("ssh/sshd_config") {
 				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
 			}
 		}
-		return resolve(nil, cur, next, adopt, numbers)
+		return resolve(nil, cur, next, adopt, numbers, made)
 	}
 	old, err := readSnapshot(in.Old)
 	if err != nil {
@@ -158,7 +172,10 @@ func read(in Inputs) (*outcome, error) {
 	}
 	old.replaceFstab(in.Sources.DropSwapFiles)
 	cur.replaceFstab(in.Sources.DropSwapFiles)
-	return resolve(&old, cur, next, nil, numbers)
+	if err := readChangedTexts(in, &old, &cur, &next); err != nil {
+		return nil, err
+	}
+	return resolve(&old, cur, next, nil, numbers, made)
 }
 
 // side is where a path of the result comes from.
@@ -175,6 +192,7 @@ type resultPath struct {
 	side    side
 	entry   entry
 	content []byte // of a file that is merged by content; nil when it is copied from its side
+	source  string // the path that it is copied from; "" when it is its own
 }
 
 // outcome is the whole decision.
@@ -186,7 +204,8 @@ type outcome struct {
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
 // lists what counts as a local change.
-func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger) (*outcome, error) {
+func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger, made derivation) (
+	*outcome, error) {
 	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.Clone()}
 	rep := &out.report
 	adopting := old == nil
@@ -200,25 +219,23 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 		return nil, err
 	}
 	o, c, x := base.tree.mapOwners(users.OldIDs), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs)
-	for _, m := range cur.mounts {
-		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range o {
-			if isUnder(name, m) {
-				c[name] = e
-			}
-		}
-	}
-
+	hideMounted(cur.mounts, o, c, rep)
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}
-	sides := decide(o, c, x, adopting, rep)
+	besides := takeBesides(c)
+	made.hideDerived(o, c, x, rep)
+	joins := joinAll(o, c, x, base.text, cur.text, next.text)
+	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 
 	for name, s := range sides {
 		switch s {
 		case current:
 			out.paths[name] = resultPath{side: s, entry: c[name]}
+			if j, ok := joins[name]; ok {
+				out.paths[name] = resultPath{side: j.side, entry: j.entry, content: j.content}
+			}
 		case image:
 			out.paths[name] = resultPath{side: s, entry: x[name]}
 		}
@@ -229,6 +246,12 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
 	out.placeUnits(cur)
 	summarize(rep, out.paths, o, c, x, adopting)
+	out.placeBesides(besides, x)
+	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])
+	out.placeMergedList(made.merged, x)
+	if made.newInstance {
+		out.disableCloud(o, x)
+	}
 	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
 	rep.add(remarks)
 	for _, s := range []snapshot{cur, next} {
@@ -238,6 +261,18 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	out.ledger.Record(merged)
 	rep.finish()
 	return out, nil
+}
+
+// hideMounted makes unchanged on the host what a mount hides.
+func hideMounted(mounts []string, o, c listing, rep *Report) {
+	for _, m := range mounts {
+		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
+		for name, e := range o {
+			if isUnder(name, m) {
+				c[name] = e
+			}
+		}
+	}
 }
 
 // baseOf returns what the other two sides are compared with: the old image's /etc, or on a host that runs no image one
@@ -323,9 +358,9 @@ func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapsho
 	}
 	p, ok := out.paths[file]
 	if !ok {
-		p = resultPath{current, curTree[file], nil}
+		p = resultPath{side: current, entry: curTree[file]}
 		if !has(curTree, file) {
-			p = resultPath{image, nextTree[file], nil}
+			p = resultPath{side: image, entry: nextTree[file]}
 		}
 		if p.entry.kind == 0 { // mounted on the host, and not in the image
 			p.entry = entry{kind: kindFile, mode: 0o600}
@@ -394,6 +429,8 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 		p := paths[name]
 		differs := !same(c, x, inC, inX)
 		switch {
+		case inC && inX && p.side != nowhere && !wholeSide(p.side, p.entry, c, x) && !adopting:
+			list(&rep.Merged, name, false)
 		case p.side == current && !inX && !inO:
 			list(&rep.Added, name, c.kind == kindDir)
 		case p.side == current && differs && (c.kind != kindDir || inX):

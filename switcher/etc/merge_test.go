@@ -42,10 +42,9 @@ func (t tree) side() snapshot {
 			e.kind, e.target = kindLink, target
 		default:
 			e.kind, e.sum = kindFile, sumOf([]byte(value))
+			s.text[name] = []byte(value)
 			if slices.Contains(accounts.Files, name) {
-				s.text[name], s.tables[name] = []byte(value), accounts.Parse(name, []byte(value))
-			} else if name == "fstab" || name == interfaces {
-				s.text[name] = []byte(value)
+				s.tables[name] = accounts.Parse(name, []byte(value))
 			} else if name == "shells" {
 				s.shells = strings.Fields(value)
 			}
@@ -81,7 +80,7 @@ func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...strin
 		t.Fatal(err)
 	}
 	known, _ := accounts.ParseLedger(nil)
-	out, err := resolve(old, cur, next, list, known)
+	out, err := resolve(old, cur, next, list, known, derivation{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +118,8 @@ func TestThreeWay(t *testing.T) {
 		},
 		{
 			name: "both, differently", old: tree{"f": "1"}, cur: tree{"f": "L"}, next: tree{"f": "2"},
-			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", both}}},
+			want: tree{"f": "local", ".f.image.dpkg-new": "image"}, report: Report{Kept: []string{"f"},
+				Conflicts: []Conflict{{Path: "f", Reason: both, Beside: ".f.image.dpkg-new"}}},
 		},
 		{
 			name: "both, equally", old: tree{"f": "1"}, cur: tree{"f": "2"}, next: tree{"f": "2"},
@@ -135,7 +135,7 @@ func TestThreeWay(t *testing.T) {
 		},
 		{
 			name: "deleted here, changed there", old: tree{"f": "1"}, cur: tree{}, next: tree{"f": "2"},
-			want: tree{}, report: Report{Removed: []string{"f"}, Conflicts: []Conflict{{"f", deleted}}},
+			want: tree{}, report: Report{Removed: []string{"f"}, Conflicts: []Conflict{{Path: "f", Reason: deleted}}},
 		},
 		{name: "deleted by both", old: tree{"f": "1"}, cur: tree{}, next: tree{}, want: tree{}, report: Report{}},
 		{
@@ -144,7 +144,7 @@ func TestThreeWay(t *testing.T) {
 		},
 		{
 			name: "changed here, dropped there", old: tree{"f": "1"}, cur: tree{"f": "L"}, next: tree{},
-			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", dropped}}},
+			want: tree{"f": "local"}, report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{Path: "f", Reason: dropped}}},
 		},
 		{
 			name: "added here", old: tree{}, cur: tree{"f": "L"}, next: tree{}, want: tree{"f": "local"},
@@ -155,12 +155,13 @@ func TestThreeWay(t *testing.T) {
 			report: Report{Taken: []string{"f"}},
 		},
 		{
-			name:   "added by both",
-			old:    tree{},
-			cur:    tree{"f": "L"},
-			next:   tree{"f": "1"},
-			want:   tree{"f": "local"},
-			report: Report{Kept: []string{"f"}, Conflicts: []Conflict{{"f", addedBoth}}},
+			name: "added by both",
+			old:  tree{},
+			cur:  tree{"f": "L"},
+			next: tree{"f": "1"},
+			want: tree{"f": "local", ".f.image.dpkg-new": "image"},
+			report: Report{Kept: []string{"f"},
+				Conflicts: []Conflict{{Path: "f", Reason: addedBoth, Beside: ".f.image.dpkg-new"}}},
 		},
 		{
 			name: "a new directory is one line", old: tree{}, cur: tree{"d/a": "1", "d/b": "2"}, next: tree{},
@@ -200,7 +201,7 @@ func TestThreeWay(t *testing.T) {
 				Added:     []string{"d/e/"},
 				Kept:      []string{"d"},
 				Taken:     []string{"d/a"},
-				Conflicts: []Conflict{{"d", dirGone}},
+				Conflicts: []Conflict{{Path: "d", Reason: dirGone}},
 			},
 		},
 		{
@@ -213,7 +214,7 @@ func TestThreeWay(t *testing.T) {
 			cur:    tree{"d": "-> /srv/d"},
 			next:   tree{"d/a": "1", "d/new": "2"},
 			want:   tree{"d": "local"},
-			report: Report{Kept: []string{"d"}, Removed: []string{"d/a"}, Conflicts: []Conflict{{"d/new", below}}},
+			report: Report{Kept: []string{"d"}, Removed: []string{"d/a"}, Conflicts: []Conflict{{Path: "d/new", Reason: below}}},
 		},
 		{
 			name:   "directory removed here, image adds to it",
@@ -221,7 +222,7 @@ func TestThreeWay(t *testing.T) {
 			cur:    tree{},
 			next:   tree{"d/a": "1", "d/new": "2"},
 			want:   tree{},
-			report: Report{Removed: []string{"d/"}, Conflicts: []Conflict{{"d/new", below}}},
+			report: Report{Removed: []string{"d/"}, Conflicts: []Conflict{{Path: "d/new", Reason: below}}},
 		},
 		{
 			name:   "identity stays",
@@ -389,7 +390,7 @@ func TestAdoptAccess(t *testing.T) {
 	if got["ssh/sshd_config.d/50-cloud.conf"] != "" || got["pam.d/new"] != "image" {
 		t.Errorf("sshd_config.d is not the host's alone, or pam.d is: %q", got)
 	}
-	if want := []string{"ssh/sshd_config.d/50-cloud.conf"}; !slices.Equal(out.report.Removed, want) {
+	if want := []string{"cloud/cloud.cfg.d/", "ssh/sshd_config.d/50-cloud.conf"}; !slices.Equal(out.report.Removed, want) {
 		t.Errorf("removed: %q, want %q", out.report.Removed, want)
 	}
 }
@@ -442,8 +443,9 @@ func TestLaterImagesDoNotMixNetworks(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	const reason = "added by the image; left out, the network of this host is configured here"
-	if want := []Conflict{{"netplan/c.yaml", reason}, {"systemd/network/05-b.network", reason}}; !slices.Equal(
-		out.report.Conflicts, want) {
+	if want := []Conflict{
+		{Path: "netplan/c.yaml", Reason: reason}, {Path: "systemd/network/05-b.network", Reason: reason},
+	}; !slices.Equal(out.report.Conflicts, want) {
 		t.Errorf("conflicts: %q, want %q", out.report.Conflicts, want)
 	}
 	if got := threeWay(t, image1, image1, image2).result(); got["systemd/network/05-b.network"] != "image" {
@@ -510,7 +512,7 @@ func (t tree) blocked(name string) bool {
 func (out *outcome) listing() listing {
 	l := listing{}
 	for name, p := range out.paths {
-		if p.side != nowhere {
+		if p.side != nowhere && !notes.has(name) {
 			l[name] = p.entry
 		}
 	}
@@ -545,8 +547,16 @@ func TestMergeLaws(t *testing.T) {
 			if _, inOld := o[name]; !inOld && e.kind != kindDir && !same(got[name], e, has(got, name), true) {
 				t.Fatalf("%s was added here and is lost\n%s", name, describe)
 			}
-			if e.kind != kindDir && !same(o[name], e, has(o, name), true) && !same(got[name], e, has(got, name), true) {
+			was, now := o[name], got[name]
+			lost := e.kind != kindDir && !has(got, name) || e.kind != was.kind && e.kind != now.kind ||
+				e.contentOf() != was.contentOf() && e.contentOf() != now.contentOf() ||
+				e.kind == kindFile && e.mode != was.mode && e.mode != now.mode
+			if e.kind != kindDir && !same(was, e, has(o, name), true) && lost {
 				t.Fatalf("%s was changed here and is lost\n%s", name, describe)
+			}
+			if x := next.side().tree[name]; e.kind != kindDir && !same(now, e, true, true) && now.kind == kindFile &&
+				now.mode&^e.mode != 0 && (now.sum != x.sum || was.kind == kindFile && e.mode != was.mode) {
+				t.Fatalf("%s of this host was opened\n%s", name, describe)
 			}
 		}
 		for name := range got {
@@ -569,13 +579,16 @@ func TestMergeLaws(t *testing.T) {
 }
 
 func TestReportOrder(t *testing.T) {
-	r := Report{Notes: []string{"b", "a", "b"}, Conflicts: []Conflict{{"b", "x"}, {"a", "y"}, {"a", "x"}}}
+	r := Report{Notes: []string{"b", "a", "b"}}
+	r.conflict("b", "x")
+	r.conflict("a", "y")
+	r.conflict("a", "x")
 	for i := range 25 {
 		r.NotAdopted.Samples = append(r.NotAdopted.Samples, fmt.Sprintf("f%02d", 24-i))
 	}
 	r.NotAdopted.Samples = append(r.NotAdopted.Samples, "alt/a", "alt/b", "alt/c/", "alt/d", "app/a", "app/b")
 	r.finish()
-	if !slices.Equal(r.Notes, []string{"a", "b"}) || r.Conflicts[0] != (Conflict{"a", "x"}) || r.Kept == nil {
+	if !slices.Equal(r.Notes, []string{"a", "b"}) || r.Conflicts[0].Reason != "x" || r.Kept == nil {
 		t.Errorf("%+v", r)
 	}
 	if r.NotAdopted.Count != 31 || len(r.NotAdopted.Samples) != maxSamples ||

@@ -16,15 +16,18 @@ type Report struct {
 	Added      []string   `json:"added"`       // only local, carried over
 	Removed    []string   `json:"removed"`     // deleted locally; stays deleted
 	Taken      []string   `json:"taken"`       // what the image changes for this host; empty when adopting
+	Merged     []string   `json:"merged"`      // with changes of both sides
 	Conflicts  []Conflict `json:"conflicts"`   // decided, but an operator should look at them
 	Notes      []string   `json:"notes"`       // what else is worth knowing
 	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
 }
 
-// Conflict is a path that the host and the image changed differently.
+// Conflict is a path that the host and the image changed differently. Beside is the path of the image's version, which
+// nothing loads; "" when there is none.
 type Conflict struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
+	Beside string `json:"beside,omitempty"`
 }
 
 // NotAdopted counts the paths in the /etc of a host root that differ from the image and are not on the adopt list.
@@ -41,7 +44,7 @@ type NotAdopted struct {
 const maxSamples = 10
 
 func (r *Report) conflict(path, reason string) {
-	r.Conflicts = append(r.Conflicts, Conflict{path, reason})
+	r.Conflicts = append(r.Conflicts, Conflict{Path: path, Reason: reason})
 }
 
 // add adds what was decided about the user databases.
@@ -57,7 +60,8 @@ func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 
 // finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
-	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Notes, &r.NotAdopted.Samples} {
+	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
+		&r.NotAdopted.Samples} {
 		slices.Sort(*list)
 		*list = append([]string{}, slices.Compact(*list)...)
 	}

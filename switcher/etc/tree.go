@@ -110,8 +110,10 @@ func readSnapshot(dir string) (snapshot, error) {
 	if fstab != nil {
 		s.text["fstab"] = fstab
 	}
-	if s.text[interfaces], err = readText(dir, interfaces, maxConfig); err != nil {
-		return s, err
+	for _, file := range []string{interfaces, authoritiesConf} {
+		if s.text[file], err = readText(dir, file, maxConfig); err != nil {
+			return s, err
+		}
 	}
 	shells, err := readText(dir, "shells", maxFstab)
 	for line := range bytes.Lines(shells) {

@@ -63,9 +63,9 @@ func TestAdoptUsers(t *testing.T) {
 	want := Report{
 		Kept: []string{"group", "gshadow", "passwd", "shadow", "subuid"},
 		Conflicts: []Conflict{
-			{"group", "new group imaged is 110 in the image, which another group has or had here; it gets 998"},
-			{"passwd", "new user imaged is 105 in the image, which another user has or had here; it gets 998"},
-			{"subuid", "imaged: the image's range 100000 is in use here; moved to 265536"},
+			{Path: "group", Reason: "new group imaged is 110 in the image, which another group has or had here; it gets 998"},
+			{Path: "passwd", Reason: "new user imaged is 105 in the image, which another user has or had here; it gets 998"},
+			{Path: "subuid", Reason: "imaged: the image's range 100000 is in use here; moved to 265536"},
 		},
 		Notes: []string{
 			"group: group docker is not in the image; kept, people here are in it",

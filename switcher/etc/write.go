@@ -2,6 +2,7 @@ package etc
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func (out *outcome) fill(in Inputs, tmp string) error {
 		if p.side == current {
 			from = in.Current
 		}
-		if err := p.create(filepath.Join(from, name), full); err != nil {
+		if err := p.create(filepath.Join(from, cmp.Or(p.source, name)), full); err != nil {
 			return err
 		}
 		if err := p.entry.apply(full, refused); err != nil {

@@ -1,0 +1,217 @@
+package etc
+
+import (
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
+)
+
+// TestOneFieldDoesNotFreezeOthers: who changes the mode of a file still gets its content from the image.
+func TestOneFieldDoesNotFreezeOthers(t *testing.T) {
+	out := threeWay(t, tree{"crontab": "1"}, tree{"crontab": "1|600"}, tree{"crontab": "2"})
+	if p := out.paths["crontab"]; p.side != image || p.entry.mode != 0o600 || len(out.report.Conflicts) > 0 {
+		t.Errorf("crontab from %v with mode %o, conflicts %v", p.side, p.entry.mode, out.report.Conflicts)
+	}
+	if want := []string{"crontab"}; !slices.Equal(out.report.Merged, want) || len(out.report.Kept) > 0 {
+		t.Errorf("merged %q and kept %q, want %q and nothing", out.report.Merged, out.report.Kept, want)
+	}
+}
+
+func TestJoin(t *testing.T) {
+	file := func(sum string, mode uint32, change ...func(*entry)) entry {
+		e := entry{kind: kindFile, sum: sum, mode: mode}
+		for _, c := range change {
+			c(&e)
+		}
+		return e
+	}
+	owned := func(uid, gid uint32) func(*entry) { return func(e *entry) { e.uid, e.gid = uid, gid } }
+	with := func(name, value string) func(*entry) {
+		return func(e *entry) {
+			e.xattrs = maps.Clone(e.xattrs)
+			if e.xattrs == nil {
+				e.xattrs = map[string]string{}
+			}
+			e.xattrs[name] = value
+		}
+	}
+	protected := func(e *entry) { e.flags = 1 }
+	const acl = "system.posix_acl_access"
+	for _, test := range []struct {
+		name     string
+		o, c, x  entry
+		side     side
+		want     entry
+		conflict string
+	}{
+		{"mode here, content there", file("1", 0o644), file("1", 0o600), file("2", 0o644), image, file("2", 0o600), ""},
+		{"content here, tighter mode there", file("1", 0o644), file("L", 0o644), file("1", 0o600), current,
+			file("L", 0o600), ""},
+		{"content here, looser mode there", file("1", 0o600), file("L", 0o600), file("1", 0o644), current,
+			file("L", 0o600), "mode"},
+		{"content here, other group there", file("1", 0o640), file("L", 0o640), file("1", 0o640, owned(0, 7)), current,
+			file("L", 0o640), "group"},
+		{"content here, other owner there", file("1", 0o640), file("L", 0o640), file("1", 0o640, owned(7, 0)), current,
+			file("L", 0o640), "owner"},
+		{"content here, access list there", file("1", 0o640), file("L", 0o640), file("1", 0o640, with(acl, "www")), current,
+			file("L", 0o640), "mode"},
+		{"owner here, group and content there", file("1", 0o640), file("1", 0o640, owned(5, 0)),
+			file("2", 0o640, owned(0, 7)), image, file("2", 0o640, owned(5, 7)), ""},
+		{"mode on both", file("1", 0o644), file("1", 0o600), file("2", 0o640), image, file("2", 0o600), "mode"},
+		{"the same mode, content there", file("1", 0o644), file("1", 0o600), file("2", 0o600), image, file("2", 0o600), ""},
+		{"access list here, mode there", file("1", 0o644), file("1", 0o644, with(acl, "me")), file("1", 0o600), current,
+			file("1", 0o644, with(acl, "me")), "mode"},
+		{"attribute here, content there", file("1", 0o644), file("1", 0o644, with("user.a", "L")), file("2", 0o644), image,
+			file("2", 0o644, with("user.a", "L")), ""},
+		{"another attribute on each side", file("1", 0o644), file("1", 0o644, with("user.a", "L")),
+			file("1", 0o644, with("user.b", "2")), current,
+			file("1", 0o644, with("user.a", "L"), with("user.b", "2")), ""},
+		{"one attribute on both sides", file("1", 0o644), file("1", 0o644, with("user.a", "L")),
+			file("2", 0o644, with("user.a", "2")), image, file("2", 0o644, with("user.a", "L")), "user.a"},
+		{"the label comes with the content", file("1", 0o644, with(labelXattr, "a")),
+			file("1", 0o600, with(labelXattr, "b")), file("2", 0o644, with(labelXattr, "c")), image,
+			file("2", 0o600, with(labelXattr, "c")), ""},
+		{"a capability is for one content", file("1", 0o755), file("L", 0o755),
+			file("1", 0o755, with("security.capability", "x")), current, file("L", 0o755), changedByBoth},
+		{"set-id", file("1", 0o755), file("L", 0o755), file("1", 0o4755), current, file("L", 0o755), changedByBoth},
+		{"protected here", file("1", 0o644), file("1", 0o600, protected), file("2", 0o644), current,
+			file("1", 0o600, protected), changedByBoth},
+		{"content on both", file("1", 0o644), file("L", 0o644), file("2", 0o600), current, file("L", 0o600), changedByBoth},
+		{"another kind", file("1", 0o644), entry{kind: kindLink, target: "a"}, file("2", 0o644), current,
+			entry{kind: kindLink, target: "a"}, changedByBoth},
+		{"a directory that gives its group", entry{kind: kindDir, mode: 0o2755}, entry{kind: kindDir, mode: 0o2755, gid: 7},
+			entry{kind: kindDir, mode: 0o2775}, current, entry{kind: kindDir, mode: 0o2775, gid: 7}, ""},
+		{"a directory", entry{kind: kindDir, mode: 0o755}, entry{kind: kindDir, mode: 0o700},
+			entry{kind: kindDir, mode: 0o755, gid: 7}, current, entry{kind: kindDir, mode: 0o700, gid: 7}, ""},
+	} {
+		got := join(test.o, test.c, test.x, nil)
+		if got.side != test.side || !reflect.DeepEqual(got.entry, test.want) || got.content != nil {
+			t.Errorf("%s: %v %+v, want %v %+v", test.name, got.side, got.entry, test.side, test.want)
+		}
+		if before, _, _ := strings.Cut(got.conflict, ": "); before != test.conflict {
+			t.Errorf("%s: conflict %q, want %q", test.name, got.conflict, test.conflict)
+		}
+	}
+}
+
+// TestJoinedByLines: changes of a text that do not touch are both in the result.
+func TestJoinedByLines(t *testing.T) {
+	const base, local, changed = "a\nb\nc\nd\n", "A\nb\nc\nd\n", "a\nb\nc\nD\n"
+	out := threeWay(t, tree{"app.conf": base}, tree{"app.conf": local + "|600"}, tree{"app.conf": changed})
+	want := tree{"app.conf": "A\nb\nc\nD\n", mergedList: "app.conf\n"}
+	if got := out.result(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if p := out.paths["app.conf"]; p.entry.mode != 0o600 || p.entry.sum != sumOf(p.content) {
+		t.Errorf("the result has mode %o", p.entry.mode)
+	}
+	if r := out.report; !slices.Equal(r.Merged, []string{"app.conf"}) || len(r.Conflicts)+len(r.Kept)+len(r.Taken) > 0 {
+		t.Errorf("report: %+v", r)
+	}
+	out = threeWay(t, tree{"a": base}, tree{"a": local}, tree{"a": changed + "|666"})
+	if out.paths["a"].entry.mode != 0o644 || len(out.report.Conflicts) != 1 {
+		t.Errorf("joined text has mode %o, conflicts %v", out.paths["a"].entry.mode, out.report.Conflicts)
+	}
+	// A change of the image that the host has already made is nothing new.
+	out = threeWay(t, tree{"a": base}, tree{"a": "A\nb\nc\nD\n"}, tree{"a": changed})
+	if got := out.result(); len(out.report.Merged) > 0 || got["a"] != "local" {
+		t.Errorf("got %q, merged %q", got, out.report.Merged)
+	}
+}
+
+// TestAccessIsNotJoined: half of two versions could let somebody in, or keep everybody out.
+func TestAccessIsNotJoined(t *testing.T) {
+	const base, local, changed = "a\nb\nc\nd\n", "A\nb\nc\nd\n", "a\nb\nc\nD\n"
+	names := []string{
+		"sudoers", "sudoers.d/ops", "pam.d/sshd", "ssh/sshd_config", "ssh/sshd_config.d/10.conf", "nsswitch.conf",
+		"security/access.conf", "login.defs", "polkit-1/rules.d/10.rules", "nftables.conf", "hosts.deny",
+		"netplan/10.yaml", "network/interfaces", "systemd/network/10.network", "updatectl/updatectl.toml", "crypttab",
+		"passwd-", "ssl/openssl.cnf",
+	}
+	for _, name := range names {
+		base, local, changed := tree{name: base}, tree{name: local}, tree{name: changed}
+		out := threeWay(t, base, local, changed)
+		if got := out.result(); got[name] != "local" || name != "passwd-" && len(out.report.Conflicts) != 1 {
+			t.Errorf("%s: %q, conflicts %v", name, got, out.report.Conflicts)
+		}
+	}
+	for _, name := range accounts.Files {
+		if mergesByLine(name) {
+			t.Errorf("%s is joined by lines", name)
+		}
+	}
+}
+
+// TestBesideIsNotLoaded: the image's version is hidden, has a suffix of dpkg, and cannot be run.
+func TestBesideIsNotLoaded(t *testing.T) {
+	name := besideOf("some.d/file")
+	if name != "some.d/.file.image.dpkg-new" || besideWhat(name) != "some.d/file" || besideWhat("some.d/file") != "" {
+		t.Errorf("beside is %s", name)
+	}
+	out := threeWay(t, tree{"cron.daily/x": "1|755"}, tree{"cron.daily/x": "L|755"}, tree{"cron.daily/x": "2|4755"})
+	if p := out.paths["cron.daily/.x.image.dpkg-new"]; p.entry.mode != 0o644 || p.source != "cron.daily/x" {
+		t.Errorf("the image's version has mode %o, from %q", p.entry.mode, p.source)
+	}
+}
+
+// TestBesideUntilSettled: the image's version stays beside the file until a person has settled the conflict.
+func TestBesideUntilSettled(t *testing.T) {
+	const beside = ".f.image.dpkg-new"
+	image2, image3 := tree{"f": "2"}, tree{"f": "3"}
+	for _, test := range []struct {
+		name      string
+		cur, next tree
+		want      tree
+		conflict  string
+	}{
+		{"nothing done, same image", tree{"f": "L", beside: "2"}, image2, tree{"f": "local", beside: "image"},
+			"an earlier conflict that is not settled"},
+		{"nothing done, next image", tree{"f": "L", beside: "2"}, image3, tree{"f": "local", beside: "image"}, changedByBoth},
+		{"settled by hand", tree{"f": "L2"}, image2, tree{"f": "local"}, ""},
+		{"the image's taken", tree{"f": "2", beside: "2"}, image3, tree{"f": "image"}, ""},
+		{"removed here", tree{beside: "2"}, image2, tree{}, ""},
+	} {
+		out := threeWay(t, image2, test.cur, test.next)
+		if got := out.result(); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+		var conflicts []Conflict
+		if test.conflict != "" {
+			conflicts = []Conflict{{Path: "f", Reason: test.conflict, Beside: beside}}
+		}
+		if r := out.report; len(r.Added) > 0 || !slices.Equal(r.Conflicts, conflicts) {
+			t.Errorf("%s: report %+v", test.name, r)
+		}
+	}
+}
+
+// TestJoinOnDisk: what is decided is what is written, with the sources read from the three directories.
+func TestJoinOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	long := strings.Repeat("line\n", 10)
+	old := tree{"a.conf": "1\n" + long + "9\n", "b.conf": "1\n", "crontab": "1"}.onDisk(t, dir+"/old")
+	cur := tree{"a.conf": "L\n" + long + "9\n", "b.conf": "L\n", "crontab": "1|600"}.onDisk(t, dir+"/cur")
+	next := tree{"a.conf": "1\n" + long + "2\n", "b.conf": "2\n", "crontab": "2"}.onDisk(t, dir+"/next")
+	rep, err := Merge(Inputs{Old: old, Current: cur, Next: next}, dir+"/etc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"a.conf": "L\n" + long + "2\n", "b.conf": "L\n", ".b.conf.image.dpkg-new": "2\n", "crontab": "2",
+	} {
+		if got := read1(t, dir+"/etc/"+name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if st, err := os.Stat(dir + "/etc/crontab"); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("crontab: %v, %v", st.Mode(), err)
+	}
+	if want := []string{"a.conf", "crontab"}; !slices.Equal(rep.Merged, want) {
+		t.Errorf("merged %q, want %q", rep.Merged, want)
+	}
+}

@@ -1,0 +1,113 @@
+package etc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/derived"
+)
+
+// debianCerts is the directory in which programs look for an authority by its name.
+const debianCerts = "ssl/certs"
+
+// Derive makes the derived files in the /etc at dir anew: those that the merge has listed, or all if it has listed
+// none. run runs a program. It returns the names of the rules whose program ran, and an error about those that could
+// not be followed; all others were. The host's own authorities are in the bundles afterwards, whatever else fails.
+func Derive(dir string, rules derived.List, run func(argv []string) error) (done []string, err error) {
+	listed, rerr := readText(dir, toDerive, maxConfig)
+	text, oerr := readText(dir, derivedFile, maxConfig)
+	own, perr := derived.Parse(string(text))
+	err = errors.Join(rerr, oerr, perr)
+	rules = append(slices.Clone(rules), own...)
+	ours, aerr := hostAuthorities(dir)
+	err = errors.Join(err, aerr, linkAuthorities(dir))
+	for _, r := range rules {
+		wanted := listed == nil || slices.Contains(strings.Split(string(listed), "\n"), r.Name)
+		if len(r.Run) == 0 || !wanted {
+			continue
+		}
+		if _, serr := os.Stat(r.Run[0]); errors.Is(serr, fs.ErrNotExist) {
+			continue
+		}
+		if rerr := run(r.Run); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("cannot make anew what belongs to %q: %w", r.Name, rerr))
+			continue
+		}
+		done = append(done, r.Name)
+	}
+	for _, name := range rules.Bundles() {
+		err = errors.Join(err, addToBundle(dir, name, ours))
+	}
+	if err == nil {
+		err = os.Remove(filepath.Join(dir, toDerive))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return done, err
+}
+
+// hostAuthorities returns the text of the host's own authorities in an /etc.
+func hostAuthorities(dir string) ([][]byte, error) {
+	var texts [][]byte
+	var errs []error
+	for _, sub := range authorityDirs {
+		names, err := os.ReadDir(filepath.Join(dir, sub))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, n := range names[:min(len(names), maxAuthorities)] {
+			text, err := readText(dir, path.Join(sub, n.Name()), maxConfig)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			texts = append(texts, text)
+		}
+	}
+	return texts, errors.Join(errs...)
+}
+
+// linkAuthorities links the host's own authorities to where Debian's program gives each its hash.
+func linkAuthorities(dir string) error {
+	to := filepath.Join(dir, debianCerts)
+	if st, err := os.Lstat(to); err != nil || !st.IsDir() {
+		return nil
+	}
+	names, err := os.ReadDir(filepath.Join(dir, authorities))
+	if err != nil {
+		return nil
+	}
+	var errs []error
+	for _, n := range names {
+		base, isCert := strings.CutSuffix(n.Name(), ".crt")
+		if !isCert {
+			continue
+		}
+		err := os.Symlink(path.Join("/etc", authorities, n.Name()), filepath.Join(to, base+".pem"))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addToBundle adds authorities to a bundle that is there.
+func addToBundle(dir, name string, ours [][]byte) error {
+	text, err := readText(dir, name, maxBundle)
+	if err != nil || text == nil {
+		return err
+	}
+	bundle := addCertificates(text, ours)
+	if bytes.Equal(bundle, text) {
+		return nil
+	}
+	return durable.WriteFile(filepath.Join(dir, name), bundle, 0o644)
+}
