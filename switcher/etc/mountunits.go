@@ -53,7 +53,7 @@ func (s *snapshot) mountUnits(hostRoot rootfs.Dir) []mountUnit {
 		}
 		if e.kind == kindLink {
 			s.tree[name] = entry{kind: kindFile, mode: 0o644, sum: sumOf(text), mtime: e.mtime}
-			s.text[name] = text
+			s.units[name] = text
 		}
 		u := mountUnit{name: path.Base(name), files: []string{name}, texts: map[string]string{name: string(text)}}
 		for dropin, e := range s.tree {
@@ -112,7 +112,7 @@ func (s *snapshot) moveUnit(u mountUnit, h HostSources, own []string) []string {
 		if text := replaceSource(u.texts[file], source, path.Join(h.Mount, source)); text != u.texts[file] {
 			e := s.tree[file]
 			e.sum = sumOf([]byte(text))
-			s.tree[file], s.text[file] = e, []byte(text)
+			s.tree[file], s.units[file] = e, []byte(text)
 		}
 	}
 	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root", u.name, l.point,
@@ -145,8 +145,7 @@ func (s *snapshot) leaveOutUnit(u mountUnit) {
 // placeUnits gives the changed unit files of the host to the result.
 func (out *outcome) placeUnits(cur snapshot) {
 	for name, p := range out.paths {
-		text, changed := cur.text[name]
-		if changed && p.side == current && strings.HasPrefix(name, unitsDir+"/") {
+		if text, changed := cur.units[name]; changed && p.side == current {
 			p.content = text
 			out.paths[name] = p
 		}
