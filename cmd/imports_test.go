@@ -49,7 +49,8 @@ var allowed = map[string][]string{
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
 	"agent/renew": {"agent/host"},
-	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/record", "agent/renew",
+	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/machine", "agent/record",
+		"agent/renew",
 		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
@@ -76,11 +77,13 @@ var allowed = map[string][]string{
 	"switcher/livepatch":    {},
 	"switcher/pid1":         {"switcher"},
 	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/kept":         {"switcher", "switcher/facts", "switcher/mount"},
 	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/behind":       {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":    {},
-	"switcher/assembly":     {"switcher", "switcher/facts", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/testtree":     {},
+	"switcher/assembly": {"switcher", "switcher/facts", "switcher/kept", "switcher/mount", "switcher/pid1",
+		"switcher/rootfs"},
+	"switcher/testtree": {},
 
 	"image":       {"arch", "verify"},
 	"verify":      {},
@@ -94,8 +97,8 @@ var allowed = map[string][]string{
 // ground is what every package of the agent may stand on.
 var ground = []string{
 	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/etc",
-	"switcher/etc/accounts", "switcher/etc/derived", "switcher/facts", "switcher/fetchback", "switcher/level",
-	"switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
+	"switcher/etc/accounts", "switcher/etc/derived", "switcher/facts", "switcher/fetchback", "switcher/kept",
+	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
 // everywhere is the package that every other one may import. It imports none of them.

@@ -95,6 +95,7 @@ func (s *site) tree(version string) string {
 		"3": func() (string, error) { return lab.V3(s.Context()) },
 		"4": func() (string, error) { return lab.V4(s.Context()) },
 
+		"volumes":  func() (string, error) { return lab.Volumes(s.Context()) },
 		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },
 	}[version]
 	tree, err := build()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -78,6 +79,7 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	a := g.Guard
 	back := record.Switch{
 		Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before, State: g.back.Present,
+		Kept: g.back.Kept,
 	}
 	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
 	a.Transition.Describe(&back, now, g.back.ID)
@@ -285,6 +287,9 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 	// Commands that systemd starts again wait until the record is right.
 	if unlock, err := a.Lock(ctx, "guard", false); err == nil {
 		defer unlock()
+	}
+	if err := a.Machine.Mounts.Restore(g.change.Kept, roots.HostMount); err != nil {
+		a.Log.Warn("state of this host is not mounted any more", zap.Error(err))
 	}
 	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.activeUnits)
 	if err != nil { // the next step tries again

@@ -192,6 +192,7 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 	next = gd.Machine.Trees.WithFstab(next, gd.Roots.EtcAt(next, f))
 	next.Seeded, next.Return = to == f.Root, true
 	next.Present = gd.Machine.Mounts.Carried(next)
+	next.Kept = gd.Machine.Mounts.Kept(next)
 	if to == switcher.HostRoot {
 		return &next, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -54,15 +55,32 @@ func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
 func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }
 
 // Carried waits a moment only: a network file system whose server is gone must not keep the host in its root.
-func (hostMounts) Carried(n assembly.Next) []string {
+func (hostMounts) Carried(n assembly.Next) []string { return soon(n.Carried, n.Persist) }
+
+// Kept waits as Carried does. Without an answer, nothing is compared after the switch.
+func (hostMounts) Kept(n assembly.Next) []kept.Dir {
+	return soon(func() []kept.Dir { return kept.Observe(n.Persist, n.HostMount) }, nil)
+}
+
+func (hostMounts) Displaced(dirs []kept.Dir, hostMount string) []string {
+	silent := []string{"a disk or a server with state of this host does not answer"}
+	return soon(func() []string { return kept.Displaced(dirs, hostMount) }, silent)
+}
+
+func (hostMounts) Restore(dirs []kept.Dir, hostMount string) error {
+	return kept.Restore(dirs, hostMount)
+}
+
+// soon returns an answer about the state, or otherwise if it does not come soon.
+func soon[T any](ask func() T, otherwise T) T {
 	const patience = 5 * time.Second
-	found := make(chan []string, 1)
-	go func() { found <- n.Carried() }()
+	found := make(chan T, 1)
+	go func() { found <- ask() }()
 	select {
-	case carried := <-found:
-		return carried
+	case answer := <-found:
+		return answer
 	case <-time.After(patience):
-		return n.Persist
+		return otherwise
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -109,6 +110,11 @@ type Mounts interface {
 	PlanState(assembly.Next) (made []string, err error)
 	// Carried returns the state paths that lie on storage of their own now. What does not answer counts.
 	Carried(assembly.Next) []string
+	// Kept returns where the state of a root lies now. Displaced returns the reasons why it lies elsewhere than it did.
+	// Restore mounts what is missing of it again. See package kept.
+	Kept(assembly.Next) []kept.Dir
+	Displaced(dirs []kept.Dir, hostMount string) []string
+	Restore(dirs []kept.Dir, hostMount string) error
 	Disarm() error
 	// Armed returns the identity of the root mounted at /run/nextroot, "" for none. For the host root, and for what
 	// others mounted there, it returns the source of the mount.

@@ -153,12 +153,23 @@ func (t hostTrees) Graft(g Graft) error {
 		return err
 	}
 	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
-		Owners: g.Next.Owners}
+		Owners: g.Next.Owners, Files: diskFiles(rootfs.Dir(tree.Path()))}
 	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
 	}
 	return made.Build(tree.Path(), n.Graft, g.State)
+}
+
+// diskFiles returns the text of the files that keep the disks of the host usable in an image.
+func diskFiles(image rootfs.Dir) map[string]string {
+	texts := map[string]string{}
+	for _, f := range configs.DiskFiles() {
+		if !slices.ContainsFunc(f.Unless, image.Exists) {
+			texts[f.Path] = f.Text
+		}
+	}
+	return texts
 }
 
 func (hostTrees) Preflight(n assembly.Next) error { return n.Preflight() }

@@ -48,6 +48,9 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 	if err := r.Advance(c); err != nil {
 		return err
 	}
+	if outcome == level.NotArmed || outcome == level.FellBack {
+		stayIn(r, r.Switch.From)
+	}
 	target := r.Switch.Target
 	if r.Switch.Verb != VerbBack || outcome != level.Rebooted {
 		r.Last = &Result{Outcome: outcome, Reason: reason, Target: target, At: now}
@@ -62,6 +65,14 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 			"it was tried %d times and never became good; the last attempt: %s", r.Attempts[target], reason)})
 	}
 	return nil
+}
+
+// stayIn forgets that the operator wanted to leave a root by the switch that failed: the host is still in it, and no
+// root is good and bad at once.
+func stayIn(r *Record, root string) {
+	if bad := r.Bad[root]; bad.RolledBack && bad.At.Equal(r.Switch.At) {
+		delete(r.Bad, root)
+	}
 }
 
 // CountFailure counts a switch that failed before its root ran, so the attempt does not count against the root.

@@ -51,3 +51,30 @@ func TestLanded(t *testing.T) {
 		t.Error("landed without a switch")
 	}
 }
+
+// TestStaysAfterARollbackThatFailed: the root that the operator could not leave is not bad for that.
+func TestStaysAfterARollbackThatFailed(t *testing.T) {
+	at := time.Now().UTC()
+	for name, c := range map[string]struct {
+		outcome level.Outcome
+		bad     Bad
+		stays   bool // whether the mark stays
+	}{
+		"not armed":       {level.NotArmed, Bad{RolledBack: true, At: at}, false},
+		"fell back":       {level.FellBack, Bad{RolledBack: true, At: at}, false},
+		"left before":     {level.NotArmed, Bad{RolledBack: true, At: at.Add(-time.Hour)}, true},
+		"it is unhealthy": {level.NotArmed, Bad{Reason: "a unit failed", At: at}, true},
+		"a full reboot":   {level.Rebooted, Bad{RolledBack: true, At: at}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := onTheWay(VerbRollback, "v2", "host", "host", "v2")
+			r.Phase, r.Switch.At, r.Bad["v2"] = PhaseArmed, at, c.bad
+			if err := r.GiveUp(CauseMissed, c.outcome, "no os-release", at); err != nil {
+				t.Fatal(err)
+			}
+			if _, bad := r.Bad["v2"]; bad != c.stays {
+				t.Errorf("bad are %+v, want the mark: %v", r.Bad, c.stays)
+			}
+		})
+	}
+}

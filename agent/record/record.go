@@ -15,6 +15,7 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -110,6 +111,8 @@ type Switch struct {
 	Named bool `json:"named,omitempty"`
 	// State lists the state paths that lay on storage of their own when the switch was announced.
 	State []string `json:"state,omitempty"`
+	// Kept is where the state lay then.
+	Kept []kept.Dir `json:"kept,omitempty"`
 	// Before is the health of the root that was left, for comparison with the target's.
 	Before health.Before `json:"before,omitzero"`
 

@@ -209,7 +209,14 @@ func (r *Roots) VersionOf(root string, rec *record.Record) string {
 // ErrNoRoot or an ErrIncompatible.
 func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string, error) {
 	if id == switcher.HostRoot {
-		if err := r.Machine.Trees.HostRootMounted(HostMount); err != nil {
+		err := r.Machine.Trees.HostRootMounted(HostMount)
+		if err != nil { // somebody may have unmounted it
+			failed := r.Machine.Mounts.Restore(rec.Switch.KeptSince(f.BootID), HostMount)
+			if err = r.Machine.Trees.HostRootMounted(HostMount); err != nil {
+				err = errors.Join(err, failed)
+			}
+		}
+		if err != nil {
 			return "", fmt.Errorf("%w: the host root is not mounted at %s; a full reboot mounts it again: %w",
 				ErrNoRoot, HostMount, err)
 		}

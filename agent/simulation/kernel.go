@@ -20,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -148,6 +149,10 @@ func (s mounts) Arm(n assembly.Next) error {
 func (mounts) PlanState(assembly.Next) ([]string, error) { return nil, nil }
 
 func (mounts) Carried(n assembly.Next) []string { return n.Persist }
+
+func (mounts) Kept(assembly.Next) []kept.Dir         { return nil }
+func (mounts) Displaced([]kept.Dir, string) []string { return nil }
+func (mounts) Restore([]kept.Dir, string) error      { return nil }
 
 func (s mounts) Disarm() error {
 	s.p.enter("disarm")

@@ -84,6 +84,7 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 	m.NotePast(f.Root)
 	next := m.Roots.Next(rec.Switch.Target, f)
 	next.Present, next.Return = rec.Switch.State, rec.Switch.Verb != record.VerbApply
+	next.Kept = rec.Switch.Kept
 	if next.ID != switcher.HostRoot {
 		if next.Owners, err = m.Roots.MakeEtc(rec, f, next); err != nil {
 			return err

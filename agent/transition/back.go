@@ -45,8 +45,8 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	d record.Departure) error {
 	to := s.Target
 	s.Version = m.Roots.VersionOf(to, rec)
-	s.State = rec.Switch.State   // the root that is left may have lost some of it
-	ran := rec.Switch.From == to // since the last full reboot, so that it is still prepared
+	s.State, s.Kept = rec.Switch.State, rec.Switch.Kept // the root that is left may have lost some of it
+	ran := rec.Switch.From == to                        // since the last full reboot, so that it is still prepared
 	if ran {
 		s.Before = rec.Switch.Before
 	}

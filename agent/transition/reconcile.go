@@ -123,6 +123,7 @@ func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Re
 		if err := a.CheckNotUnderWay(ctx, rec); err != nil { // it is being armed right now
 			return err
 		}
+		restoreState(a.Host, rec.Switch.Kept)
 	}
 	return a.recordGiveUp(rec, record.CauseMissed, outcome, reason)
 }

@@ -51,7 +51,7 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	}
 	stamp := m.ReadStamp()
 	m.Describe(&s, f, to)
-	s.State = m.Machine.Mounts.Carried(m.Roots.Next(to, f))
+	noteState(m.Host, &s, rec, f, m.Roots.Next(to, f))
 	if err := m.removeNote(VerdictFile); err != nil { // of an earlier switch, perhaps to the same root
 		return err
 	}

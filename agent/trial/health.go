@@ -57,9 +57,14 @@ func (t *Trial) Gate() health.Gate {
 // judge runs the health gate, and keeps and logs its report. The error means that the gate was interrupted: the root
 // stays unconfirmed, and the next confirm judges it.
 func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
-	gate := t.Gate()
-	gate.Config.Deadline = t.timeLeft()
-	report := gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))
+	state := t.stateInPlace(ctx, f, rec)
+	report := health.Report{At: t.Now().UTC(), Took: state.Took}
+	if state.Verdict == health.OK {
+		gate := t.Gate()
+		gate.Config.Deadline = t.timeLeft()
+		report = gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))
+	}
+	report.Results = append([]health.Result{state}, report.Results...)
 	if err := ctx.Err(); err != nil {
 		return report, fmt.Errorf("cannot finish the health checks of %s: %w", f.Root, err)
 	}

@@ -41,8 +41,8 @@ type Host struct {
 type way interface {
 	// link returns the name of the enclosure's end of the host's network.
 	link() string
-	// device returns what an installer writes into fstab for the root.
-	device() string
+	// fstab returns what an installer writes into fstab for the disk.
+	fstab() string
 	// furnish adds what this way needs to the tree on the host's disk, right before the first boot.
 	furnish(ctx context.Context) error
 	// command returns the command that boots the host, writes its console to standard output, and ends when the host
@@ -77,6 +77,8 @@ type Options struct {
 	Cmdline []string
 	// Logged logs everything that the host writes to its disk, so that its power can be cut.
 	Logged bool
+	// Volumes puts the machine's /, /var and /home on logical volumes of their own. The tree must have LVM.
+	Volumes bool
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -98,7 +100,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	}
 	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
 	if o.Kind == QEMU {
-		h.way = &qemu{host: h}
+		h.way = &qemu{host: h, volumes: o.Volumes}
 	} else {
 		h.way = &nspawn{host: h}
 	}
@@ -173,8 +175,7 @@ func (h *Host) personalise(ctx context.Context) error {
 		"etc/hostname":                 h.Name + "\n",
 		"etc/hosts": fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n%s %s\n", h.Name, Addr,
 			HostName),
-		"etc/fstab": "# made by the installer\n" + h.way.device() +
-			" / ext4 errors=remount-ro 0 1\n",
+		"etc/fstab": "# made by the installer\n" + h.way.fstab(),
 		"etc/systemd/network/10-lab.network": fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/24\n"+
 			"Gateway=%s\n"+
 			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n", h.Addr, h.Gateway()),
@@ -191,6 +192,9 @@ func (h *Host) personalise(ctx context.Context) error {
 	}
 	return nil
 }
+
+// rootLine returns the line of fstab that an installer writes for the host root on a device.
+func rootLine(device string) string { return device + " / ext4 errors=remount-ro 0 1\n" }
 
 // Gateway returns the address of the enclosure's end of the host's network.
 func (h *Host) Gateway() string { return fmt.Sprintf("10.77.%d.1", h.number) }

@@ -25,7 +25,7 @@ type nspawn struct {
 
 func (c *nspawn) link() string { return "ve-" + c.host.Name }
 
-func (c *nspawn) device() string { return "/dev/vda1" }
+func (c *nspawn) fstab() string { return rootLine("/dev/vda1") }
 
 func (c *nspawn) furnish(ctx context.Context) error {
 	if c.host.log == nil {

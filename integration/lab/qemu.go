@@ -19,13 +19,30 @@ import (
 // -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a
 // real host, whose boot chain the agent never touches.
 type qemu struct {
-	host  *Host
-	ports chan *port
+	host    *Host
+	volumes bool // whether its disk is a volume group
+	ports   chan *port
 }
 
 func (q *qemu) link() string { return "vm-" + q.host.Name }
 
-func (q *qemu) device() string { return "/dev/vda" }
+// root returns the device of the host root.
+func (q *qemu) root() string {
+	if q.volumes {
+		return volumeDevice("root")
+	}
+	return "/dev/vda"
+}
+
+func (q *qemu) fstab() string {
+	lines := rootLine(q.root())
+	if q.volumes {
+		for _, v := range volumes[1:] {
+			lines += fmt.Sprintf("%s /%s ext4 defaults 0 2\n", volumeDevice(v.name), v.name)
+		}
+	}
+	return lines
+}
 
 // limit allows for a boot on processors that are busy with other things: it takes a minute alone, and took eight
 // beside two more machines.
@@ -82,6 +99,9 @@ func (q *qemu) furnish(ctx context.Context) error {
 			return fmt.Errorf("cannot copy %s: %w\n%s", from, err, out)
 		}
 	}
+	if q.volumes {
+		return makeVolumes(ctx, q.host.image, root)
+	}
 	return unix.Unmount(root, 0)
 }
 
@@ -100,7 +120,7 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", strings.Join(append([]string{"root=/dev/vda", "console=ttyS0", patient}, q.host.Cmdline...), " "),
+		"-append", strings.Join(append([]string{"root=" + q.root(), "console=ttyS0", patient}, q.host.Cmdline...), " "),
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
 		"-device", "virtio-rng-pci",

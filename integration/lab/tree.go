@@ -64,6 +64,16 @@ func V3(ctx context.Context) (string, error) {
 	})
 }
 
+// Volumes returns the tree of V1 with LVM: as an image, and to install a host on logical volumes from.
+func Volumes(ctx context.Context) (string, error) {
+	return tree(ctx, "volumes", recipe{
+		Suites:   []string{"trixie"},
+		Packages: append([]string{"cron", "lvm2"}, server...),
+		Hook:     imageHook,
+		Files:    imageFiles("volumes", "volumes"),
+	})
+}
+
 // V4 returns the tree of a fourth image, Debian sid: the newest systemd and C library that the archive has, without a
 // kernel.
 func V4(ctx context.Context) (string, error) {

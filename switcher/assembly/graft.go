@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,8 @@ type Graft struct {
 	Stay []string
 	// Owners maps the image's uids and gids to the host's: only the image's own files are shown with these.
 	Owners Owners
+	// Files are other files to lay over the image, by their absolute path.
+	Files map[string]string
 }
 
 // Where grafted files are in the image.
@@ -70,6 +73,11 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 	}
 	if err := b.updaters(); err != nil {
 		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
+		if err := b.file(name, g.Files[name]); err != nil {
+			return err
+		}
 	}
 	if g.Agent != "" {
 		if err := b.agent(g); err != nil {
@@ -142,12 +150,20 @@ func (b builder) stay(p string) error {
 		files[name] = fmt.Sprintf(unitOf, strings.ReplaceAll(resolved, "%", "%%"))
 	}
 	for file, text := range files {
-		if err := b.mirror(filepath.Dir(file)); err != nil {
+		if err := b.file(file, text); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(b.dir, file), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("cannot keep %s mounted: %w", p, err)
-		}
+	}
+	return nil
+}
+
+// file lays a file over the image.
+func (b builder) file(name, text string) error {
+	if err := b.mirror(filepath.Dir(name)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
+		return fmt.Errorf("cannot graft %s: %w", name, err)
 	}
 	return nil
 }

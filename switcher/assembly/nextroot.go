@@ -18,6 +18,7 @@ import (
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -33,6 +34,8 @@ type Next struct {
 	// Present lists the state paths that lay on storage of their own when the switch was announced. They must do so when
 	// the root is armed.
 	Present []string
+	// Kept is where the state lay when the switch was announced. What is missing of it is mounted again first.
+	Kept []kept.Dir
 	// Return is whether the root ran before and is not made anew. It does without a state path that it has no mount point
 	// for, and without one that cannot be kept.
 	Return bool
@@ -109,6 +112,14 @@ func Arm(n Next) (err error) {
 	}()
 	if err := os.MkdirAll(assembly, 0o700); err != nil {
 		return fmt.Errorf("cannot make a mount point: %w", err)
+	}
+	// By now, a helper of the shutdown may have unmounted what no process uses, as blkdeactivate(8) does.
+	if rerr := kept.Restore(n.Kept, n.HostMount); rerr != nil {
+		defer func() {
+			if err != nil { // it may be the cause; if not, the root needs nothing of it
+				err = errors.Join(err, rerr)
+			}
+		}()
 	}
 	if n.ID == switcher.HostRoot {
 		err = n.joinHost()

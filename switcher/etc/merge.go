@@ -156,6 +156,9 @@ func read(in Inputs) (*outcome, error) {
 	}
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
+		if in.Host != "" {
+			cur.moveUnits(rootfs.Dir(in.Host), in.Sources)
+		}
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
 			cur.readAccess(in.Host)
@@ -247,6 +250,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 		out.placeTable(file, merged[file], cur, next, c, x, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
+	out.placeUnits(cur)
 	summarize(rep, out.paths, o, c, x, adopting)
 	out.placeBesides(besides, x)
 	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])

@@ -78,6 +78,7 @@ type snapshot struct {
 	tree   listing
 	tables accounts.Tables   // databases that are ordinary files, or mounted files
 	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
+	units  map[string][]byte // the content of mount and swap units that is not that of their files
 	shells []string          // lines of /etc/shells
 	access accounts.Access   // who uses the host; of the host's side only
 	mounts []string          // mount points, which are not crossed
@@ -90,7 +91,7 @@ var ErrTooLarge = errors.New("larger than such a file can be")
 // readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
 // one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}}
+	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}, units: map[string][]byte{}}
 	if err := s.list(dir, "."); err != nil {
 		return s, err
 	}

@@ -63,6 +63,8 @@ type Facts struct {
 	SELinux   rootfs.Policy `json:"selinux,omitzero"`
 	// DiskUnits lists the units of encrypted or verified disks that a soft reboot stops.
 	DiskUnits []string `json:"disk_units,omitempty"`
+	// DiskLayers are what lies between the mounted file systems and their disks.
+	DiskLayers []rootfs.DiskLayer `json:"mounted_disk_layers,omitempty"`
 }
 
 // Facts returns the facts of the machine. PID 1 is asked over its private socket, which also works while the bus is
@@ -90,6 +92,7 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 	if err := f.askKernel(); err != nil {
 		return f, err
 	}
+	f.DiskLayers = mountedLayers()
 	f.SELinuxOn, f.SELinux = rootfs.Exists("/sys/fs/selinux/enforce"), rootfs.Dir("/").Policy()
 	return f, f.askPID1(ctx)
 }

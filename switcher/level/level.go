@@ -169,6 +169,7 @@ var checks = []struct {
 	{"kernel age", judgeAge, true},
 	{"SELinux", judgeSELinux, false},
 	{"encrypted disks", judgeDisks, true},
+	{"disk tools", judgeDiskTools, false},
 	{"known fixes", judgeFixes, false},
 	{CheckWaysIn, judgeWaysIn, false},
 	{CheckServices, judgeServices, false},

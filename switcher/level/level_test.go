@@ -223,6 +223,24 @@ func TestDecide(t *testing.T) {
 			reason: "stops systemd-cryptsetup@data.service with the disk in use, which can hang for 30 " +
 				"minutes, and a full reboot is followed by a soft one; set x-initrd.attach in crypttab(5)",
 		},
+		"volumes and an image without LVM": {
+			change: func(f *facts.Facts, t *Target) {
+				f.DiskLayers = []rootfs.DiskLayer{rootfs.LayerLVM, rootfs.LayerRAID}
+				t.DiskLayers = []rootfs.DiskLayer{rootfs.LayerRAID}
+			},
+			check: "disk tools", verdict: VerdictNote, reason: "use LVM, and the image lacks the tools (package lvm2)",
+		},
+		"several paths and an image without their daemon": {
+			change: func(f *facts.Facts, _ *Target) { f.DiskLayers = []rootfs.DiskLayer{rootfs.LayerMultipath} },
+			check:  "disk tools", verdict: VerdictRefuse, reason: "(package multipath-tools)",
+		},
+		"all disk tools": {
+			change: func(f *facts.Facts, t *Target) {
+				f.DiskLayers = []rootfs.DiskLayer{rootfs.LayerLVM}
+				t.DiskLayers = f.DiskLayers
+			},
+			check: "disk tools", verdict: VerdictOK, reason: "has the tools",
+		},
 		"open fixes": {
 			change: func(_ *facts.Facts, t *Target) { t.OpenFixes = []string{"CVE-2026-1", "CVE-2026-2"} },
 			check:  "known fixes", verdict: VerdictNote, reason: "does not have the fixes of CVE-2026-1, CVE-2026-2",

@@ -30,6 +30,8 @@ type Image struct {
 	Kargs []string `json:"kargs,omitempty"`
 	// SELinux is its SELinux policy.
 	SELinux Policy `json:"selinux,omitzero"`
+	// DiskLayers are the layers between file systems and disks that it has the tools for.
+	DiskLayers []DiskLayer `json:"disk_layers,omitempty"`
 }
 
 // Kernel is one build of a kernel.
@@ -61,7 +63,8 @@ func (i Image) KernelOf(release string) (Kernel, bool) {
 // that cannot be parsed are.
 func ReadImage(dir string) (Image, error) {
 	t := Dir(dir)
-	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy()}
+	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy(),
+		DiskLayers: t.diskLayers()}
 	needs := t.programs(i.Init)
 	i.Machine, i.ISA, i.KernelNeed = needs.machine, needs.isa, t.kernelNeed(i.Systemd, needs.kernel)
 	var err error

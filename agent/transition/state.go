@@ -1,0 +1,28 @@
+package transition
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
+)
+
+// noteState notes in a switch where the state of the host lies. What was mounted at the last switch and is gone is
+// mounted again first: otherwise the next root would be without it, too.
+func noteState(h *host.Host, s *record.Switch, rec *record.Record, f facts.Facts, next assembly.Next) {
+	before := rec.Switch.KeptSince(f.BootID)
+	restoreState(h, before)
+	s.Kept = kept.Merge(before, h.Machine.Mounts.Kept(next))
+	s.State = h.Machine.Mounts.Carried(next)
+}
+
+// restoreState mounts what is missing of the state again. What fails is logged: the arming step tries again.
+func restoreState(h *host.Host, dirs []kept.Dir) {
+	if err := h.Machine.Mounts.Restore(dirs, roots.HostMount); err != nil {
+		h.Log.Warn("state of this host is not mounted any more", zap.Error(err))
+	}
+}
