@@ -33,7 +33,7 @@ install: build
 	ln -sf ../updatectl-renew.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf \
-		configs/renew.conf configs/derived.toml
+		configs/renew.conf configs/derived.toml configs/hostonly.conf
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
@@ -45,6 +46,7 @@ type Agent struct {
 	Transition transition.Arrival
 	Guards     guard.Guard
 	Trial      trial.Trial
+	Adoption   adoption.Adoption
 	Changes    changes.Changes
 	Renewal    renew.Renewal
 	// Progress receives how far a long step is; it may be nil.
@@ -79,11 +81,12 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	moves := transition.NewArrival(h, r)
 	a := &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
-		Live:    live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Trial:   trial.Trial{Host: h, Roots: r, Transition: moves},
-		Guards:  guard.Guard{Host: h, Roots: r, Transition: moves},
-		Changes: changes.Changes{Host: h, Roots: r},
-		Renewal: renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
+		Live:     live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
+		Trial:    trial.Trial{Host: h, Roots: r, Transition: moves},
+		Guards:   guard.Guard{Host: h, Roots: r, Transition: moves},
+		Adoption: adoption.Adoption{Host: h, Roots: r},
+		Changes:  changes.Changes{Host: h, Roots: r},
+		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

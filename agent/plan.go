@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -32,6 +33,10 @@ type Plan struct {
 	// them in the host root.
 	Carried []string `json:"carried"`
 	Made    []string `json:"made,omitempty"`
+	// Adoption is what becomes of a host root at its first image; nil at any other.
+	Adoption *adoption.Report `json:"adoption,omitempty"`
+	// Ending are the sessions, virtual machines and containers that the switch ends.
+	Ending []pid1.Ending `json:"ending,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 	// StayOld are the units that a soft reboot leaves active and that are not renewed in the new root.
@@ -101,13 +106,20 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		return err
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
+	if plan.Ending, err = s.Machine.Systemd.Ending(ctx); err != nil {
+		return err
+	}
 	if plan.StayOld, err = s.Renewal.Staying(ctx); err != nil {
 		return err
 	}
-	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
-	report.NeverNull()
+	change := s.Roots.EtcChange(root.ID, s.facts, s.rec)
+	report, err := s.Machine.Trees.PlanEtc(change)
+	report = report.Filled()
 	plan.Refusal = cmp.Or(plan.Refusal, roots.CheckOwners(report))
 	plan.Etc = &report
+	if err == nil && change.Before == nil && !resumes {
+		plan.Adoption, err = s.Adoption.Of(change, report)
+	}
 	return err
 }
 

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed units updatectl.toml stale.conf renew.conf derived.toml
+//go:embed units updatectl.toml stale.conf renew.conf derived.toml hostonly.conf
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -52,6 +52,9 @@ func Stale() string { return shipped("stale.conf", "list of stale files") }
 
 // Renew returns the shipped list of units that a soft reboot does not treat as a boot does.
 func Renew() string { return shipped("renew.conf", "list of units to renew") }
+
+// HostOnly returns the shipped list of units that a first image may lack.
+func HostOnly() string { return shipped("hostonly.conf", "list of units of the host root") }
 
 // Derived returns the shipped list of files in /etc that programs make from others.
 func Derived() string { return shipped("derived.toml", "list of derived files") }

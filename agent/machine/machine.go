@@ -55,6 +55,7 @@ type Systemd interface {
 	UnitActive(ctx context.Context, unit string) (bool, error)
 	ActiveUnits(context.Context) ([]string, error)
 	UnitStops(context.Context) ([]pid1.UnitStop, error)
+	Ending(context.Context) ([]pid1.Ending, error)
 	StartGuard(context.Context) error
 	HoldArmUnit(context.Context) error
 	ReleaseArmUnit(context.Context) error

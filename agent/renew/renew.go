@@ -1,6 +1,6 @@
-// Package renew answers what is still active from the root that was left, and renews it: a soft reboot does not stop
-// units without a conflict with shutdown.target, and systemd does not start in the new root what is active. It promises
-// that nothing is touched for which no list gives a reason, and that nothing waits for it.
+// Package renew answers what soft reboots leave old, and renews the units that are still active: a soft reboot does
+// not stop units without a conflict with shutdown.target, and systemd does not start in the new root what is active.
+// It promises that nothing is touched for which no list gives a reason, and that nothing waits for it.
 package renew
 
 import (

@@ -216,6 +216,8 @@ func (s pid1) ActiveUnits(ctx context.Context) (units []string, err error) {
 
 func (s pid1) UnitStops(context.Context) ([]systemd.UnitStop, error) { return nil, nil }
 
+func (s pid1) Ending(context.Context) ([]systemd.Ending, error) { return nil, nil }
+
 func (s pid1) StartGuard(ctx context.Context) error {
 	if err := s.enter(ctx, "start the guard"); err != nil {
 		return err

@@ -42,6 +42,7 @@ type Details struct {
 	// OnBus is whether a service has a name on the bus, so that it starts when somebody asks for that.
 	OnBus bool
 	// TriggeredBy lists the sockets, timers and paths that start the unit, WantedBy the units that want or require it.
+	// Devices are not among these: they do not start what they want a second time after a soft reboot.
 	TriggeredBy, WantedBy []string
 	// Declined is whether the unit was not started because a condition of it does not hold.
 	Declined bool
@@ -210,10 +211,12 @@ func details(ctx context.Context, unit string) (Details, error) {
 // detailsFrom reads the properties of a unit, and those that only a service has.
 func detailsFrom(all, service map[string]any) Details {
 	list := func(name string) []string { l, _ := all[name].([]string); return l }
+	isDevice := func(unit string) bool { return strings.HasSuffix(unit, ".device") }
 	d := Details{
 		Exists:      all["LoadState"] == "loaded",
 		TriggeredBy: list("TriggeredBy"),
-		WantedBy:    slices.Concat(list("WantedBy"), list("RequiredBy"), list("RequisiteOf"), list("BoundBy")),
+		WantedBy: slices.DeleteFunc(slices.Concat(list("WantedBy"), list("RequiredBy"), list("RequisiteOf"),
+			list("BoundBy")), isDevice),
 	}
 	bus, _ := service["BusName"].(string)
 	d.OnBus = bus != ""

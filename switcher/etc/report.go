@@ -35,12 +35,13 @@ type Conflict struct {
 	Beside string `json:"beside,omitempty"`
 }
 
-// NotAdopted counts the paths in the /etc of a host root that differ from the image and are not on the adopt list.
-// Samples has the first of them; many paths in one directory are shown as the directory. Users and Groups are all that
-// have no entry in the new /etc.
+// NotAdopted lists the paths in the /etc of a host root that differ from the image and are not on the adopt list: all
+// of them in Paths, and the first in Samples, where many paths in one directory are shown as the directory. Users and
+// Groups are all that have no entry in the new /etc.
 type NotAdopted struct {
 	Count   int                `json:"count"`
 	Samples []string           `json:"samples"`
+	Paths   []string           `json:"paths"`
 	Users   []accounts.Account `json:"users"`
 	Groups  []accounts.Account `json:"groups"`
 }
@@ -65,6 +66,7 @@ func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 
 // finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
+	r.Owners = append([]accounts.Shown{}, r.Owners...)
 	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
 		&r.NotAdopted.Samples} {
 		slices.Sort(*list)
@@ -78,20 +80,29 @@ func (r *Report) finish() {
 		slices.SortFunc(*list, func(a, b accounts.Account) int { return cmp.Compare(a.Name, b.Name) })
 		*list = append([]accounts.Account{}, *list...)
 	}
-	r.NotAdopted.Count = len(r.NotAdopted.Samples)
-	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
+	if len(r.NotAdopted.Paths) == 0 {
+		r.NotAdopted.Paths = r.NotAdopted.Samples
+	}
+	r.NotAdopted.Count = len(r.NotAdopted.Paths)
+	r.NotAdopted.Samples = samples(r.NotAdopted.Paths)
 }
 
-// NeverNull makes lists without elements [] in JSON, not null, also in a report that is not finished.
-func (r *Report) NeverNull() {
-	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
-		&r.NotAdopted.Samples} {
-		*list = append([]string{}, *list...)
+// Gets reports whether the new /etc has the host's version of a path, and the image has another one or none.
+func (r Report) Gets(name string) bool {
+	for above := path.Dir(name); above != "."; above = path.Dir(above) {
+		if _, found := slices.BinarySearch(r.Added, above+"/"); found {
+			return true
+		}
 	}
-	r.Conflicts = append([]Conflict{}, r.Conflicts...)
-	r.NotAdopted.Users = append([]accounts.Account{}, r.NotAdopted.Users...)
-	r.NotAdopted.Groups = append([]accounts.Account{}, r.NotAdopted.Groups...)
-	r.Owners = append([]accounts.Shown{}, r.Owners...)
+	_, added := slices.BinarySearch(r.Added, name)
+	_, kept := slices.BinarySearch(r.Kept, name)
+	return added || kept || slices.Contains(r.Added, name+"/")
+}
+
+// Filled returns the report with no list nil, as one that nothing was decided for has them.
+func (r Report) Filled() Report {
+	r.finish()
+	return r
 }
 
 // manyInDir is how many paths in one directory are shown as the directory: otherwise the links in alternatives/ would

@@ -232,6 +232,15 @@ func TestDecide(t *testing.T) {
 			check:  "ways in", verdict: VerdictRefuse,
 			reason: "the image lacks pam_a.so, which /etc/pam.d/b names: add it to the image, or change",
 		},
+		"a service would vanish": {
+			change: func(_ *facts.Facts, t *Target) { t.Vanishing = []string{"a.service (its unit is not in the new root)"} },
+			check:  CheckServices, verdict: VerdictRefuse,
+			reason: "would not run in the image: a.service (its unit is not in the new root)",
+		},
+		"accepted": {
+			change: func(_ *facts.Facts, t *Target) { t.Accepted = []string{"a.service"} },
+			check:  "accepted", verdict: VerdictNote, reason: "accepted: a.service",
+		},
 		"back to the host": {
 			change: func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil },
 			check:  "init", verdict: VerdictOK, reason: "has an init",
