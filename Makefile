@@ -24,15 +24,17 @@ build:
 
 install: build
 	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
-	install -D -m 0644 -t $(unitdir) configs/units/*
+	install -D -m 0644 -t $(unitdir) configs/units/*.service configs/units/*.timer
+	install -D -m 0644 -t $(unitdir)/systemd-zram-setup@.service.d configs/units/systemd-zram-setup@.service.d/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-derive.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-renew.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf \
-		configs/derived.toml
+		configs/renew.conf configs/derived.toml configs/hostonly.conf
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 

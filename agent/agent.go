@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/guard"
@@ -21,6 +22,7 @@ import (
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/agent/trial"
@@ -44,7 +46,9 @@ type Agent struct {
 	Transition transition.Arrival
 	Guards     guard.Guard
 	Trial      trial.Trial
+	Adoption   adoption.Adoption
 	Changes    changes.Changes
+	Renewal    renew.Renewal
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -77,9 +81,12 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	moves := transition.NewArrival(h, r)
 	a := &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
-		Live:   live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
-		Trial:  trial.Trial{Host: h, Roots: r, Transition: moves},
-		Guards: guard.Guard{Host: h, Roots: r, Transition: moves}, Changes: changes.Changes{Host: h, Roots: r},
+		Live:     live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
+		Trial:    trial.Trial{Host: h, Roots: r, Transition: moves},
+		Guards:   guard.Guard{Host: h, Roots: r, Transition: moves},
+		Adoption: adoption.Adoption{Host: h, Roots: r},
+		Changes:  changes.Changes{Host: h, Roots: r},
+		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

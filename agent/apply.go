@@ -30,6 +30,8 @@ type ApplyOptions struct {
 	Retry bool
 	// AllowDowngrade accepts a version older than the last accepted one. It must still be signed, and not expired.
 	AllowDowngrade bool
+	// Accept lists the kinds of losses that the operator accepts, for this switch and later ones.
+	Accept []record.LossKind
 	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
 }
@@ -75,6 +77,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return Applied{}, err
 	}
+	s.rec.Accepting = o.Accept
 	off, done, fetchErr := s.fetch(ctx, o)
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)

@@ -22,9 +22,9 @@ func (a *Agent) Confirm(ctx context.Context) (trial.Confirmed, error) {
 	}
 	defer unlock()
 	const tries, pause = 10, 2 * time.Second // as long as systemd may take to re-execute on a slow machine
-	for range tries - 1 {
+	for try := 1; ; try++ {
 		done, err := a.Trial.Confirm(ctx)
-		if err == nil || !a.Trial.IsTransient(err) {
+		if err == nil || try == tries || !a.Trial.IsTransient(err) {
 			return done, err
 		}
 		a.Log.Warn("cannot confirm the running root yet; trying again", zap.Error(err))
@@ -34,5 +34,4 @@ func (a *Agent) Confirm(ctx context.Context) (trial.Confirmed, error) {
 			return done, err
 		}
 	}
-	return a.Trial.Confirm(ctx)
 }

@@ -2,86 +2,18 @@ package agent
 
 import (
 	"context"
-	"time"
 
-	"github.com/updatectl/updatectl/switcher/facts"
-	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/agent/renew"
 )
 
-// KernelStatus is what soft reboots left old in the running kernel, compared with what the booted root wants.
-type KernelStatus struct {
-	Release     string    `json:"release"`
-	Version     string    `json:"version"`
-	At          time.Time `json:"at"`
-	BootedAt    time.Time `json:"booted_at,omitzero"`
-	RebootBy    time.Time `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
-	SoftReboots int       `json:"soft_reboots"`
-	// Root is the running root; Own are the kernels in its image.
-	Root string          `json:"root"`
-	Own  []rootfs.Kernel `json:"own"`
-	// CommandLine is what the kernel was booted with. Wanted lists the parameters that the root wants, Missing those of
-	// them that are not there.
-	CommandLine string   `json:"command_line"`
-	Wanted      []string `json:"wanted"`
-	Missing     []string `json:"missing"`
-	// ModulesFrom is the root that the kernel's modules are carried over from, "" when the booted root has them.
-	// NoModules is whether there are none for this kernel at all.
-	ModulesFrom string `json:"modules_from,omitempty"`
-	NoModules   bool   `json:"no_modules,omitempty"`
-	// Microcode is the microcode revision of the processor; the kernel loads it when it boots.
-	Microcode string `json:"microcode,omitempty"`
-	// Policy is the loaded SELinux policy, PolicyRoot the root it came from, and OwnPolicy the policy of the running
-	// root. All are empty when SELinux is off.
-	Policy     rootfs.Policy `json:"policy,omitzero"`
-	PolicyRoot string        `json:"policy_root,omitempty"`
-	OwnPolicy  rootfs.Policy `json:"own_policy,omitzero"`
-	// Options are modules loaded with other options than configured now; Sysctls are settings that no file sets any more.
-	Options []facts.StaleOptions `json:"options"`
-	Sysctls []facts.StaleSysctl  `json:"sysctls"`
-}
-
-// Kernel returns what soft reboots left old. It changes nothing.
-func (a *Agent) Kernel(ctx context.Context) (KernelStatus, error) {
+// Kernel returns what soft reboots left old in the running kernel. It changes nothing.
+func (a *Agent) Kernel(ctx context.Context) (renew.KernelStatus, error) {
 	if err := a.RequireRunning(); err != nil {
-		return KernelStatus{}, err
+		return renew.KernelStatus{}, err
 	}
 	f, _, err := a.Look(ctx)
 	if err != nil {
-		return KernelStatus{}, err
+		return renew.KernelStatus{}, err
 	}
-	k := KernelStatus{
-		Release: f.KernelRelease, Version: f.KernelVersion, Root: f.Root,
-		At: f.At, BootedAt: f.KernelBooted, RebootBy: f.RebootBy, SoftReboots: f.SoftReboots,
-		CommandLine: f.CommandLine, Microcode: a.Machine.Kernel.Microcode(),
-	}
-	if k.ModulesFrom, err = a.Machine.Kernel.ModulesFrom(f.KernelRelease); err != nil {
-		return k, err
-	}
-	k.NoModules = !a.Roots.HaveModules(f)
-	image, err := rootfs.ReadImage(a.Machine.Root)
-	if err != nil {
-		return k, err
-	}
-	k.Own = image.Kernels
-	if k.ModulesFrom != "" { // the carried modules hide those of the image
-		if k.Own, err = a.Machine.Kernel.OwnKernels(); err != nil {
-			return k, err
-		}
-	}
-	k.Wanted, k.Missing = image.Kargs, rootfs.MissingKargs(f.CommandLine, image.Kargs)
-	now, err := a.Machine.Kernel.Present()
-	if err != nil {
-		return k, err
-	}
-	past, err := a.ReadPast()
-	if err != nil {
-		return k, err
-	}
-	k.Options, k.Sysctls = past.ChangedOptions(now), a.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
-	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
-	k.Options, k.Sysctls = orEmpty(k.Options), orEmpty(k.Sysctls)
-	if now.Policy != (rootfs.Policy{}) || past.Policy != (rootfs.Policy{}) {
-		k.Policy, k.PolicyRoot, k.OwnPolicy = past.Policy, past.PolicyRoot, now.Policy
-	}
-	return k, nil
+	return a.Renewal.Kernel(ctx, f, a.Roots.HaveModules(f))
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -30,8 +32,14 @@ type Plan struct {
 	// them in the host root.
 	Carried []string `json:"carried"`
 	Made    []string `json:"made,omitempty"`
+	// Adoption is what becomes of a host root at its first image; nil at any other.
+	Adoption *adoption.Report `json:"adoption,omitempty"`
+	// Ending are the sessions, virtual machines and containers that the switch ends.
+	Ending []pid1.Ending `json:"ending,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
+	// StayOld are the units that a soft reboot leaves active and that are not renewed in the new root.
+	StayOld []renew.Old `json:"stay_old,omitempty"`
 }
 
 // Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
@@ -97,17 +105,19 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		return err
 	}
 	plan.Blockers = pid1.Blockers(stops, time.Duration(s.Config.Switch.ShutdownDeadline))
-	report, err := s.Machine.Trees.PlanEtc(s.Roots.EtcChange(root.ID, s.facts, s.rec))
-	for _, list := range []*[]string{
-		&report.Kept, &report.Added, &report.Removed, &report.Taken, &report.Merged, &report.Notes,
-		&report.NotAdopted.Samples,
-	} {
-		*list = orEmpty(*list)
+	if plan.Ending, err = s.Machine.Systemd.Ending(ctx); err != nil {
+		return err
 	}
-	report.Conflicts = orEmpty(report.Conflicts)
-	report.NotAdopted.Users = orEmpty(report.NotAdopted.Users)
-	report.NotAdopted.Groups = orEmpty(report.NotAdopted.Groups)
+	if plan.StayOld, err = s.Renewal.Staying(ctx); err != nil {
+		return err
+	}
+	change := s.Roots.EtcChange(root.ID, s.facts, s.rec)
+	report, err := s.Machine.Trees.PlanEtc(change)
+	report = report.Filled()
 	plan.Etc = &report
+	if err == nil && change.Before == nil && !resumes {
+		plan.Adoption, err = s.Adoption.Of(change, report)
+	}
 	return err
 }
 

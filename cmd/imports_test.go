@@ -21,9 +21,9 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial", "switcher", "switcher/etc", "switcher/etc/accounts", "switcher/facts",
-		"switcher/level", "switcher/livepatch",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
+		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher",
+		"switcher/etc", "switcher/etc/accounts", "switcher/facts", "switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
@@ -31,28 +31,37 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":    {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
-	"agent/health":  {},
-	"agent/machine": {"agent/health"}, // the seam
-	"agent/config":  {"agent/health"},
-	"agent/record":  {"agent/config", "agent/health"},
-	"agent/host":    {"agent/config", "agent/machine", "agent/record"},
-	"agent/offer":   {"agent/config", "agent/host", "agent/record"},
-	"agent/roots":   {"agent/config", "agent/host", "agent/machine", "agent/record"},
-	"agent/live":    {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
+	"agent/network":   {},
+	"agent/listening": {},
+	"agent/systemd":   {},
+	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
+	"agent/machine":   {"agent/health"}, // the seam
+	"agent/config":    {"agent/health"},
+	"agent/record":    {"agent/config", "agent/health", "agent/network"},
+	"agent/host":      {"agent/config", "agent/machine", "agent/record"},
+	"agent/offer":     {"agent/config", "agent/host", "agent/record"},
+	"agent/roots":     {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/adoption": {
+		"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots",
+	},
+	"agent/live": {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
+	"agent/renew": {"agent/host"},
 	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/machine", "agent/record",
+		"agent/renew",
 		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
-		"agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host", "agent/live", "agent/machine",
-		"agent/offer", "agent/record", "agent/roots", "agent/transition", "agent/trial",
+		"agent/adoption", "agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host",
+		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots",
+		"agent/transition", "agent/trial",
 	},
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
-		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots",
-		"agent/transition", "agent/trial",
+		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
+		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
 	},
 	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
@@ -70,6 +79,8 @@ var allowed = map[string][]string{
 	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
 	"switcher/kept":         {"switcher", "switcher/facts", "switcher/mount"},
 	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/behind":       {"configs", "switcher/rootfs"}, // the list is read in its tests
+	"switcher/fetchback":    {},
 	"switcher/assembly": {"switcher", "switcher/facts", "switcher/kept", "switcher/mount", "switcher/pid1",
 		"switcher/rootfs"},
 	"switcher/testtree": {},
@@ -85,9 +96,9 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/etc", "switcher/etc/derived",
-	"switcher/facts", "switcher/kept", "switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1",
-	"switcher/rootfs",
+	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/etc",
+	"switcher/etc/accounts", "switcher/etc/derived", "switcher/facts", "switcher/fetchback", "switcher/kept",
+	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
 // everywhere is the package that every other one may import. It imports none of them.

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed dropins units udev updatectl.toml stale.conf derived.toml
+//go:embed dropins units udev updatectl.toml stale.conf renew.conf derived.toml hostonly.conf
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
@@ -19,11 +19,14 @@ var carried = map[string]string{
 	"updatectl-derive.service":                          "",
 	"updatectl-guard.service":                           "",
 	"updatectl-livepatch.service":                       "",
+	"updatectl-renew.service":                           "",
+	"systemd-zram-setup@.service.d/updatectl.conf":      "",
 	"updatectl.service":                                 "",
 	"updatectl.timer":                                   "",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
 	"sysinit.target.wants/updatectl-derive.service":     "-> ../updatectl-derive.service",
 	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",
+	"sysinit.target.wants/updatectl-renew.service":      "-> ../updatectl-renew.service",
 }
 
 // Units returns the text of the unit files that an image root needs, by their path below the system unit directory. A
@@ -45,28 +48,25 @@ func Units() map[string]string {
 }
 
 // Stale returns the shipped list of files in /run that a soft reboot must not keep.
-func Stale() string {
-	text, err := files.ReadFile("stale.conf")
-	if err != nil {
-		panic(fmt.Sprintf("the shipped list of stale files is missing from the binary: %v", err)) // a build error
-	}
-	return string(text)
-}
+func Stale() string { return shipped("stale.conf", "list of stale files") }
+
+// Renew returns the shipped list of units that a soft reboot does not treat as a boot does.
+func Renew() string { return shipped("renew.conf", "list of units to renew") }
+
+// HostOnly returns the shipped list of units that a first image may lack.
+func HostOnly() string { return shipped("hostonly.conf", "list of units of the host root") }
 
 // Derived returns the shipped list of files in /etc that programs make from others.
-func Derived() string {
-	text, err := files.ReadFile("derived.toml")
-	if err != nil {
-		panic(fmt.Sprintf("the shipped list of derived files is missing from the binary: %v", err)) // a build error
-	}
-	return string(text)
-}
+func Derived() string { return shipped("derived.toml", "list of derived files") }
 
 // Example returns the text of the commented configuration file.
-func Example() string {
-	text, err := files.ReadFile("updatectl.toml")
+func Example() string { return shipped("updatectl.toml", "configuration") }
+
+// shipped returns the text of an embedded file.
+func shipped(file, what string) string {
+	text, err := files.ReadFile(file)
 	if err != nil {
-		panic(fmt.Sprintf("the shipped configuration is missing from the binary: %v", err)) // a build error
+		panic(fmt.Sprintf("the shipped %s is missing from the binary: %v", what, err)) // a build error
 	}
 	return string(text)
 }

@@ -1,10 +1,12 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -63,6 +65,18 @@ func (i *Image) Version() string {
 		}
 	}
 	return ""
+}
+
+// labelKernelMin names the oldest kernel that an image can run on, where its publisher knows better than its C library
+// and its systemd say.
+const labelKernelMin = "dev.updatectl.kernel.min"
+
+// kernelVersion is like "6.12" or "5.10.3".
+var kernelVersion = regexp.MustCompile(`^[0-9]{1,3}(\.[0-9]{1,3}){1,2}$`)
+
+// KernelMin returns the oldest kernel that the publisher says this image can run on, "" when there is no such label.
+func (i *Image) KernelMin() string {
+	return cmp.Or(i.Config.Config.Labels[labelKernelMin], i.Manifest.Annotations[labelKernelMin])
 }
 
 // Open reads a verified manifest, or the one for this platform from a verified index, and its configuration. The error
@@ -183,6 +197,10 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	}
 	if v := i.Version(); len(v) > maxVersion {
 		return fmt.Errorf("%w: the version has %d bytes, more than %d", verify.ErrMalformed, len(v), maxVersion)
+	}
+	if v := i.KernelMin(); v != "" && !kernelVersion.MatchString(v) {
+		return fmt.Errorf("%w: %s is %.40q: write a version of the kernel, such as 6.12", verify.ErrMalformed,
+			labelKernelMin, v)
 	}
 	diffs := i.Config.RootFS.DiffIDs
 	if len(diffs) != len(i.Manifest.Layers) {

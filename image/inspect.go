@@ -52,7 +52,7 @@ func (s *stager) inspect() (store.Info, error) {
 		// systemd has a program of that name, too, which some distributions ship. Ours comes with its units.
 		HasAgent: isProgram(s.tree.Lookup(agentPath)) && s.tree.Lookup(agentUnit) != nil &&
 			s.tree.Lookup(confirmLink) != nil,
-		Kernels: kernels(s.tree),
+		Kernels: kernels(s.tree), KernelMin: s.img.KernelMin(),
 		Missing: missing(s.tree),
 	}
 	if info.Init = findInit(s.tree); info.Init == "" {

@@ -34,7 +34,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		reg("usr/lib/systemd/system/multi-user.target.wants/updatectl-confirm.service", "unit"), folder("proc"),
 		folder("run")))
 	b.layer(ocispec.MediaTypeImageLayer, packLayer(sym("sbin", "usr/sbin")))
-	b.config.Config.Labels = map[string]string{ocispec.AnnotationVersion: "7.3.1"}
+	b.config.Config.Labels = map[string]string{ocispec.AnnotationVersion: "7.3.1", labelKernelMin: "6.1"}
 
 	st := newStore(t)
 	img, err := b.open(b.manifest())
@@ -57,7 +57,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		i.StagedAt.Truncate(1e18), nil
 	want := store.Info{
 		Schema: store.Schema, Digest: img.Verified.Digest(), Reference: "registry.example.org/os:stable",
-		Version:  "7.3.1",
+		Version: "7.3.1", KernelMin: "6.1",
 		Platform: store.Platform{OS: "linux", Architecture: "amd64"},
 		OS:       store.OS{ID: "testos", VersionID: "7", PrettyName: "Test OS 7", ImageVersion: "7.3"},
 		Systemd:  257, Init: "/usr/lib/systemd/systemd", Kernels: []string{"6.12.1-test"}, HasAgent: true,
@@ -256,6 +256,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"other system", func(b *builder) { b.config.OS = "windows" }, ErrPlatform,
 			"the image is for windows/amd64, and this host is amd64"},
 		{"no architecture", func(b *builder) { b.config.Architecture = "" }, ErrPlatform, ""},
+		{"the oldest kernel is no version", func(b *builder) {
+			b.config.Config.Labels = map[string]string{labelKernelMin: "new"}
+		}, verify.ErrMalformed, "write a version of the kernel"},
 		{"diff_ids missing", func(b *builder) { b.config.RootFS.DiffIDs = nil }, verify.ErrMalformed, ""},
 		{"diff_id is no digest", func(b *builder) { b.config.RootFS.DiffIDs[0] = "sha256:0" }, verify.ErrMalformed,
 			""},

@@ -38,7 +38,7 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 		s := s.in(t)
 		r := s.health()
 		for _, want := range []string{"start jobs", "boot-complete.target", "restarts", "failed units", "ssh.service",
-			"port tcp:22", s.registry.Host} {
+			"port tcp:22", s.registry.Host, "network of host0", "ways in"} {
 			if r.results[want].Verdict != "ok" {
 				t.Errorf("%q is %+v, want it ok; the report is %+v", want, r.results[want], r)
 			}
@@ -69,6 +69,11 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 				"[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\n"),
 			"restarts: these crash and are restarted: crash.service",
 		},
+		"leftover": { // the address stays in the kernel
+			[]layerEntry{aLink("usr/lib/systemd/system/systemd-networkd.service", "/dev/null"),
+				aLink("usr/lib/systemd/system/systemd-networkd.socket", "/dev/null")},
+			"network of host0: nothing in this root configures it, and systemd-networkd did before",
+		},
 		"greenboot": {
 			append(service("greenboot-like.service", "[Unit]\nAfter=multi-user.target\nBefore=boot-complete.target\n"+
 				"[Service]\nType=oneshot\nExecStart=/bin/false\n"),
@@ -96,6 +101,21 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 		}
 		h.Must(t, "systemctl", "reset-failed")
 		s.runs(s.roots["1"], "1")
+	})
+	t.Run("what ran before and is started must run", func(t *testing.T) {
+		s := s.in(t)
+		if err := h.WriteFile("/etc/systemd/system/app.service", "[Service]\nExecStart=/usr/bin/sleep infinity\n"+
+			"[Install]\nWantedBy=multi-user.target\n", 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "systemctl", "enable", "--quiet", "--now", "app.service")
+		reference, root := s.variant("stopped", "1",
+			aFile("usr/lib/systemd/system/app.service.d/10-broken.conf", "[Unit]\nRequires=missing.service\n"))
+		s.switches("apply", "--from", reference)
+		s.unhealthy(root, "services as before: these ran before the switch, and this root starts them, and they do not run: "+
+			"app.service", s.roots["1"])
+		s.runs(s.roots["1"], "1")
+		h.Must(t, "systemctl", "disable", "--quiet", "--now", "app.service")
 	})
 	t.Run("the operator masks it, and what is only wanted may fail", func(t *testing.T) {
 		s := s.in(t)

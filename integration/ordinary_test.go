@@ -23,6 +23,14 @@ printf 'Port 2222\nPasswordAuthentication no\nAuthorizedKeysFile /etc/ssh/keys/%
 	>>/etc/ssh/sshd_config
 printf 'table inet lab { }\n' >/etc/nftables.conf
 systemctl restart ssh
+
+mkdir -p /opt/agent /data/db /usr/local/bin; dd if=/dev/zero of=/data/db/1 bs=1M count=2 status=none
+for p in /opt/agent/run /usr/local/bin/old; do printf '#!/bin/sh\nexec sleep infinity\n' >$p; chmod 755 $p; done
+unit='[Service]\nExecStart=%s\n[Install]\nWantedBy=multi-user.target\n'
+printf "$unit" /opt/agent/run >/etc/systemd/system/site-agent.service
+printf "$unit" /usr/local/bin/old >/etc/systemd/system/old-agent.service
+systemctl daemon-reload; systemctl enable --now site-agent.service old-agent.service
+echo here >/etc/forgotten.conf; chown alice:docker /etc/forgotten.conf; chmod 640 /etc/forgotten.conf
 `
 
 // TestOrdinaryServer: neither the first image nor the second locks anybody out of an ordinary server. Who could log in
@@ -37,12 +45,21 @@ sudo -l -U ansible | tail -1; sudo -l -U jdoe | tail -1; cat /etc/ssh/keys/git /
 stat -c '%U:%G %n' /home/* /var/lib/git; su -c 'echo here' legacy
 sshd -T | grep -E '^(port|passwordauth|authorizedkeysfile)'
 ss -ltnH | grep -o ':2222' | sort -u
-ls /etc/systemd/network`
+ls /etc/systemd/network; systemctl is-active site-agent.service; ls -s /data/db/1`
 	before := h.Must(t, "sh", "-c", look)
 	if !strings.Contains(before, "NOPASSWD") || !strings.Contains(before, ":2222") {
 		t.Fatalf("the host is not furnished:\n%s", before)
 	}
+	report := s.updatectl(exitDone, "adopt").Stdout // no image is needed
+	for _, named := range []string{
+		"/opt/agent", "/data", "/usr/local/bin/old", "site-agent.service", "forgotten.conf",
+	} {
+		if !strings.Contains(report, named) {
+			t.Errorf("adopt does not name %s:\n%s", named, report)
+		}
+	}
 	s.updatectl(exitAvailable, "stage")
+	s.keepsServices()
 
 	// A way in that needs what the image lacks is a refusal, and no surprise.
 	h.Must(t, "sh", "-ec", `d=$(dirname /usr/lib/*/security/pam_unix.so); cp $d/pam_unix.so $d/pam_lab.so
@@ -54,12 +71,13 @@ sed -i '1i auth sufficient pam_lab.so' /etc/pam.d/sshd`)
 	s.refused(exitIncompatible, "the image lacks pam_lab.so", "", "apply")
 	h.Must(t, "sed", "-i", "/pam_lab/d", "/etc/pam.d/sshd")
 
-	r := s.updatectl(exitAvailable, "plan")
+	r := s.updatectl(exitIncompatible, "plan") // for old-agent
 	if !strings.Contains(r.Stdout, "exporter (962)") || strings.Contains(r.Stdout, "ansible (960)") {
 		t.Errorf("the plan does not list who is left behind: %s", r.Stdout)
 	}
-	s.switches("apply")
+	s.switches("apply", "--accept", "services")
 	s.runs(s.roots["1"], "1")
+	s.fetchesForgotten()
 	if after := h.Must(t, "sh", "-c", look); after != before {
 		t.Errorf("before the first image:\n%s\nafter it:\n%s", before, after)
 	}
@@ -79,4 +97,38 @@ echo '@reboot date >> /home/alice/reboot.log' | crontab -u alice -`)
 	if !h.Await(t, h.Patience(), ran) {
 		t.Error("cron did not run alice's @reboot job in the root that the host rolled back to")
 	}
+	s.switches("rollback", "host")
+	s.settled()
+	if r := s.updatectl(exitAvailable, "plan"); !strings.Contains(r.Stdout, "has accepted: old-agent.service") {
+		t.Errorf("plan asks again for what was accepted: %s", r.Stdout)
+	}
+}
+
+// keepsServices puts what adopt prints into the configuration: before, apply refuses the image because of two services
+// of the host, and after it because of one, whose program nothing keeps.
+func (s *site) keepsServices() {
+	s.Helper()
+	s.refused(exitIncompatible, "site-agent.service", "apply --accept services", "apply")
+	s.host.Must(s.T, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d
+updatectl adopt | sed -n '/^\[state\]/,$p' >/tmp/state.toml; cp /tmp/state.toml /etc/updatectl/conf.d/state.toml`)
+	r := s.updatectl(exitIncompatible, "plan")
+	if strings.Contains(r.Stdout, "site-agent.service (") || !strings.Contains(r.Stdout,
+		"old-agent.service (its unit is not in the new root)") {
+		s.Errorf("with the [state] table of adopt, plan prints: %s", r.Stdout)
+	}
+	s.refused(exitUsage, "it is one of access, services", "", "apply", "--accept", "everything")
+}
+
+// fetchesForgotten fetches a file from the host root, and is told what is needed for others.
+func (s *site) fetchesForgotten() {
+	s.Helper()
+	s.host.Must(s.T, "test", "!", "-e", "/etc/forgotten.conf")
+	s.updatectl(exitDone, "adopt", "--from-host", "/etc/forgotten.conf")
+	got := s.host.Must(s.T, "sh", "-c", "cat /etc/forgotten.conf; stat -c '%U:%G %a' /etc/forgotten.conf")
+	if got != "here\nalice:docker 640" {
+		s.Errorf("what was fetched is %q", got)
+	}
+	s.refused(exitError, "comes from the image", "", "adopt", "--from-host", "/usr/local/bin/old")
+	s.refused(exitError, "useradd", "", "adopt", "--from-host", "/etc/passwd")
+	s.refused(exitError, "was adopted before", "", "adopt")
 }

@@ -16,6 +16,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/agent/listening"
+	"github.com/updatectl/updatectl/agent/network"
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // Config says what a root must do to be good. It is the [health] table of the configuration.
@@ -80,8 +84,26 @@ type Before struct {
 	Restarting []string `json:"restarting_units,omitempty"`
 	// Reachable lists what answered: "gateway 192.0.2.1", "registry.example.org:443".
 	Reachable []string `json:"reachable,omitempty"`
+	// Uplinks are the interfaces of the default routes.
+	Uplinks []network.Uplink `json:"uplinks,omitempty"`
+	// Running lists the services that ran and the sockets that waited, Ports where services listened; neither has those of
+	// users, sessions and containers.
+	Running []string         `json:"running_units,omitempty"`
+	Ports   []listening.Port `json:"ports,omitempty"`
+	// Repaired lists the units that had failed when the root that is left became good, and that somebody repaired since.
+	Repaired []string `json:"repaired_units,omitempty"`
+	// FailedWhenGood lists the units that had failed when the root to judge was last good, and Repaired.
+	FailedWhenGood []string `json:"-"`
 	// Unknown is whether nothing was observed before the switch. A unit that fails is then only a warning.
 	Unknown bool `json:"unknown,omitempty"`
+}
+
+// State is what a good root is like, to compare it with when it runs again.
+type State struct {
+	// Failed lists the units that have failed in the root, whether they count or not.
+	Failed []string `json:"failed_units,omitempty"`
+	// Uplinks are the interfaces of the default routes.
+	Uplinks []network.Uplink `json:"uplinks,omitempty"`
 }
 
 // Verdict is the result of a check.
@@ -100,6 +122,7 @@ const (
 	KindUnits   = "units"
 	KindPort    = "port"
 	KindNetwork = "network"
+	KindUplink  = "uplink"
 	KindCheck   = "check"
 )
 
@@ -124,6 +147,8 @@ type Report struct {
 	At      time.Time     `json:"at"`
 	Took    time.Duration `json:"took_ns"`
 	Results []Result      `json:"results"`
+	// State is what the root was like at the last round of checks.
+	State State `json:"-"`
 }
 
 // Healthy reports whether no check failed. Without any result a root is not healthy.
@@ -168,7 +193,7 @@ type Gate struct {
 	// failed earlier failed in another root.
 	Since time.Duration
 	// Systemd is PID 1.
-	Systemd Systemd
+	Systemd systemd.Manager
 	// Own lists the agent's units: one of them runs the gate, and their state says nothing about the root.
 	Own []string
 	// Sources are the "host:port" that images come from.
@@ -178,6 +203,12 @@ type Gate struct {
 	// Gateways lists the default gateways. AskGateway returns nil when one answers, otherwise why it does not.
 	Gateways   func() ([]netip.Addr, error)
 	AskGateway func(context.Context, netip.Addr) error
+	// Uplinks lists the interfaces of the default routes; nil when they are not known here. ManagerOf returns what
+	// configures an interface, see [network.Host.Manager]. Both get the active units.
+	Uplinks   func(active []string) ([]network.Uplink, error)
+	ManagerOf func(name string, active []string) string
+	// Ports lists where units listen; nil when that is not known here.
+	Ports func() ([]listening.Port, error)
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -185,8 +216,10 @@ type Gate struct {
 // New returns the gate of the running host.
 func New(c Config) Gate {
 	return Gate{
-		Config: c, Root: "/", Systemd: PID1(), Dial: new(net.Dialer).DialContext,
-		Gateways: Gateways, AskGateway: askGateway, Now: time.Now,
+		Config: c, Root: "/", Systemd: systemd.PID1(), Dial: new(net.Dialer).DialContext,
+		Gateways: network.Gateways, AskGateway: network.AskGateway,
+		Uplinks: network.Running().Uplinks, ManagerOf: network.Running().Manager,
+		Ports: listening.Ports, Now: time.Now,
 	}
 }
 
@@ -202,7 +235,11 @@ func Observe(ctx context.Context, g Gate) Before {
 	go func() { reachable <- g.listReachable(ctx) }()
 	var b Before
 	if units, err := g.Systemd.Units(ctx); err == nil {
-		b.Failed = namesOf(units, g.failedHere)
+		b.Failed = systemd.NamesOf(units, g.failedHere)
+		noteRunning(g, units, &b)
+		if comparesUplinks(g) {
+			b.Uplinks, _ = g.Uplinks(activeOf(units)) // what is not known is not compared
+		}
 	}
 	if looping, _, err := g.looping(ctx, true); err == nil {
 		b.Restarting = looping
@@ -232,20 +269,21 @@ func (g Gate) Run(ctx context.Context, before Before) Report {
 	if boot[0].Verdict == OK {
 		boot = append(boot, g.timed(bootComplete, KindBoot, func() Result { return g.bootComplete(ctx) }))
 	}
-	results := boot
+	results, state := boot, State{}
 	if boot[0].Verdict == OK {
-		results = append(results, g.rounds(ctx, before)...)
+		results = append(results, g.rounds(ctx, before, &state)...)
 	}
-	return Report{At: start.UTC(), Took: g.Now().Sub(start), Results: results}
+	return Report{At: start.UTC(), Took: g.Now().Sub(start), Results: results, State: state}
 }
 
-// rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up.
-func (g Gate) rounds(ctx context.Context, before Before) []Result {
+// rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up. It notes in state
+// what the root is like.
+func (g Gate) rounds(ctx context.Context, before Before, state *State) []Result {
 	programs := g.programs()
 	passed := map[string]Result{}
 	var last []Result
 	for {
-		results := g.round(ctx, before, programs, passed)
+		results := g.round(ctx, before, programs, passed, state)
 		// The deadline cut this round short: the round before it says more.
 		if timeIsUp(ctx) && last != nil && !settled(results) {
 			break
@@ -277,10 +315,11 @@ func settled(results []Result) bool {
 }
 
 // round runs every check once. A required program that passed in an earlier round, as passed has it, is not run again.
-func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result) []Result {
+func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result,
+	state *State) []Result {
 	results := []Result{
 		g.timed("restarts", KindUnits, func() Result { return g.noneLooping(ctx, before) }),
-		g.timed("failed units", KindUnits, func() Result { return g.noneFailed(ctx, before) }),
+		g.timed("failed units", KindUnits, func() Result { return g.noneFailed(ctx, before, state) }),
 	}
 	for _, u := range g.Config.Active {
 		results = append(results, g.timed(u, KindUnits, func() Result { return g.active(ctx, u) }))
@@ -289,6 +328,8 @@ func (g Gate) round(ctx context.Context, before Before, programs []program, pass
 		results = append(results, g.timed("port "+p, KindPort, func() Result { return g.port(ctx, p) }))
 	}
 	results = append(results, g.network(ctx, before)...)
+	results = append(results, checkUplinks(ctx, g, before, state)...)
+	results = append(results, asBefore(ctx, g, before)...)
 	for _, p := range programs {
 		if !p.required {
 			continue

@@ -13,12 +13,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // machine is a simulated host.
 type machine struct {
 	starting []string
-	units    []Unit
+	units    []systemd.Unit
 	restarts map[string]int
 	// growing services have one more restart each time somebody asks.
 	growing []string
@@ -28,10 +30,10 @@ type machine struct {
 	requires []string
 }
 
-func (m *machine) systemd() Systemd {
-	return Systemd{
+func (m *machine) systemd() systemd.Manager {
+	return systemd.Manager{
 		Starting: func(context.Context) ([]string, error) { return slices.Clone(m.starting), nil },
-		Units:    func(context.Context) ([]Unit, error) { return slices.Clone(m.units), nil },
+		Units:    func(context.Context) ([]systemd.Unit, error) { return slices.Clone(m.units), nil },
 		Restarts: func(_ context.Context, services []string) (map[string]int, error) {
 			counts := map[string]int{}
 			for _, s := range services {
@@ -45,7 +47,7 @@ func (m *machine) systemd() Systemd {
 		Start: func(ctx context.Context, _ string) (string, error) {
 			switch m.complete {
 			case "":
-				return "", errNoUnit
+				return "", systemd.ErrNoUnit
 			case "hangs":
 				<-ctx.Done()
 				return "", context.Cause(ctx)
@@ -53,6 +55,7 @@ func (m *machine) systemd() Systemd {
 			return m.complete, nil
 		},
 		Requires: func(context.Context, string) ([]string, error) { return m.requires, nil },
+		Details:  func(context.Context, string) (systemd.Details, error) { return systemd.Details{}, nil },
 	}
 }
 
@@ -67,6 +70,7 @@ func gate(t *testing.T, m *machine) Gate {
 	g.Root, g.Systemd, g.Own = t.TempDir(), m.systemd(), []string{"confirm.service"}
 	g.Gateways = func() ([]netip.Addr, error) { return nil, nil }
 	g.AskGateway = func(context.Context, netip.Addr) error { return errors.New("no such gateway") }
+	g.Uplinks, g.Ports = nil, nil
 	return g
 }
 
@@ -98,8 +102,8 @@ func verdicts(r Report, kind string) string {
 	return strings.Join(list, ", ")
 }
 
-func service(name, active, sub string) Unit {
-	return Unit{Name: name + ".service", Load: "loaded", Active: active, Sub: sub, Changed: time.Minute}
+func service(name, active, sub string) systemd.Unit {
+	return systemd.Unit{Name: name + ".service", Load: "loaded", Active: active, Sub: sub, Changed: time.Minute}
 }
 
 func TestUnits(t *testing.T) {
@@ -110,23 +114,23 @@ func TestUnits(t *testing.T) {
 		config  Config
 		reason  string // "" for a healthy root
 	}{
-		"all is well":             {machine: machine{units: []Unit{ssh}, complete: "done"}},
-		"no boot-complete.target": {machine: machine{units: []Unit{ssh}}},
+		"all is well":             {machine: machine{units: []systemd.Unit{ssh}, complete: "done"}},
+		"no boot-complete.target": {machine: machine{units: []systemd.Unit{ssh}}},
 		"a unit failed": {
-			machine: machine{units: []Unit{ssh, service("app", "failed", "failed")}},
+			machine: machine{units: []systemd.Unit{ssh, service("app", "failed", "failed")}},
 			reason:  "failed units: these failed and had not before the switch: app.service",
 		},
 		"it failed before, too": {
-			machine: machine{units: []Unit{service("app", "failed", "failed")}},
+			machine: machine{units: []systemd.Unit{service("app", "failed", "failed")}},
 			before:  Before{Failed: []string{"app.service"}},
 		},
 		"it failed when it was stopped": {
 			machine: machine{
-				units: []Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}},
+				units: []systemd.Unit{{Name: "user@0.service", Load: "loaded", Active: "failed", Changed: time.Second - 1}},
 			},
 		},
 		"what users run failed": {
-			machine: machine{units: []Unit{
+			machine: machine{units: []systemd.Unit{
 				{Name: "user@1000.service", Load: "loaded", Active: "failed", Changed: time.Minute},
 				{Name: "run-u7.service", Load: "loaded", Active: "failed", Changed: time.Minute},
 			}},
@@ -135,35 +139,40 @@ func TestUnits(t *testing.T) {
 			machine: machine{starting: []string{"user@1000.service", `dev-disk-by\x2duuid-1234.device`}},
 		},
 		"it failed as the root began": {
-			machine: machine{units: []Unit{{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second}}},
-			reason:  "failed units: these failed and had not before the switch: early.service",
+			machine: machine{units: []systemd.Unit{
+				{Name: "early.service", Load: "loaded", Active: "failed", Changed: time.Second},
+			}},
+			reason: "failed units: these failed and had not before the switch: early.service",
 		},
 		"a root that is gone had it": {
-			machine: machine{units: []Unit{{Name: "app.service", Load: "not-found", Active: "failed", Changed: time.Minute}}},
+			machine: machine{units: []systemd.Unit{
+				{Name: "app.service", Load: "not-found", Active: "failed", Changed: time.Minute},
+			}},
 		},
 		"it may fail": {
-			machine: machine{units: []Unit{service("fwupd-refresh", "failed", "failed")}},
+			machine: machine{units: []systemd.Unit{service("fwupd-refresh", "failed", "failed")}},
 			config:  Config{Ignore: []string{"fwupd*.service"}},
 		},
-		"the agent's own failed": {machine: machine{units: []Unit{service("confirm", "failed", "failed")}}},
+		"the agent's own failed": {machine: machine{units: []systemd.Unit{service("confirm", "failed", "failed")}}},
 		"a service waits for restart": {
-			machine: machine{units: []Unit{service("app", "activating", "auto-restart")}},
+			machine: machine{units: []systemd.Unit{service("app", "activating", "auto-restart")}},
 			reason:  "restarts: these crash and are restarted: app.service",
 		},
 		"a service is restarted": {
-			machine: machine{units: []Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}},
+			machine: machine{units: []systemd.Unit{ssh, service("app", "active", "running")}, growing: []string{"app.service"}},
 			reason:  "restarts: these crash and are restarted: app.service",
 		},
 		"so it was before": {
-			machine: machine{units: []Unit{service("app", "active", "running")}, growing: []string{"app.service"}},
+			machine: machine{units: []systemd.Unit{service("app", "active", "running")}, growing: []string{"app.service"}},
 			before:  Before{Restarting: []string{"app.service"}},
 		},
 		"it was restarted once": {
-			machine: machine{units: []Unit{service("app", "active", "running")}, restarts: map[string]int{"app.service": 1}},
+			machine: machine{units: []systemd.Unit{service("app", "active", "running")},
+				restarts: map[string]int{"app.service": 1}},
 		},
-		"what must run runs": {machine: machine{units: []Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
+		"what must run runs": {machine: machine{units: []systemd.Unit{ssh}}, config: Config{Active: []string{"ssh.service"}}},
 		"what must run is dead": {
-			machine: machine{units: []Unit{service("app", "inactive", "dead")}},
+			machine: machine{units: []systemd.Unit{service("app", "inactive", "dead")}},
 			config:  Config{Active: []string{"app.service"}},
 			reason:  "app.service: it must be active and is inactive (dead)",
 		},
@@ -181,7 +190,7 @@ func TestUnits(t *testing.T) {
 			machine: machine{
 				complete: "dependency",
 				requires: []string{"sysinit.target", "check.service"},
-				units: []Unit{
+				units: []systemd.Unit{
 					{Name: "sysinit.target", Load: "loaded", Active: "active", Sub: "active"},
 					service("check", "failed", "failed"),
 				},
@@ -193,7 +202,7 @@ func TestUnits(t *testing.T) {
 			machine: machine{
 				complete: "hangs",
 				requires: []string{"check.service"},
-				units:    []Unit{service("check", "activating", "start")},
+				units:    []systemd.Unit{service("check", "activating", "start")},
 			},
 			reason: "boot-complete.target: it was not reached within 300ms: it requires check.service",
 		},
@@ -214,7 +223,7 @@ func TestUnits(t *testing.T) {
 
 // TestFinal: a check that cannot pass any more is not repeated, one that can is.
 func TestFinal(t *testing.T) {
-	m := &machine{units: []Unit{service("app", "failed", "failed")}}
+	m := &machine{units: []systemd.Unit{service("app", "failed", "failed")}}
 	g := gate(t, m)
 	g.Config.Deadline = time.Minute
 	start := time.Now()
@@ -433,7 +442,7 @@ func TestReachable(t *testing.T) {
 // TestSlowSystemd: a root on which systemd takes long to answer is not unhealthy for that before the deadline.
 func TestSlowSystemd(t *testing.T) {
 	t.Parallel()
-	g := gate(t, &machine{units: []Unit{service("ssh", "active", "running")}})
+	g := gate(t, &machine{units: []systemd.Unit{service("ssh", "active", "running")}})
 	g.Config.Deadline = time.Minute
 	asked := 0
 	g.Systemd.Restarts = func(ctx context.Context, _ []string) (map[string]int, error) {
@@ -492,14 +501,14 @@ func TestSystemdIsExecutedAnew(t *testing.T) {
 
 // TestObserve: what is wrong before the switch is noted.
 func TestObserve(t *testing.T) {
-	m := &machine{growing: []string{"app.service"}, restarts: map[string]int{"app.service": 4}, units: []Unit{
+	m := &machine{growing: []string{"app.service"}, restarts: map[string]int{"app.service": 4}, units: []systemd.Unit{
 		service("old", "failed", "failed"), service("app", "active", "running"), service("ssh", "active", "running"),
 	}}
 	b := Observe(t.Context(), gate(t, m))
 	if !slices.Equal(b.Failed, []string{"old.service"}) || !slices.Equal(b.Restarting, []string{"app.service"}) {
 		t.Errorf("before is %+v", b)
 	}
-	g := gate(t, &machine{units: []Unit{service("ssh", "active", "running")}})
+	g := gate(t, &machine{units: []systemd.Unit{service("ssh", "active", "running")}})
 	g.Config.Settle = time.Minute
 	start := time.Now()
 	if Observe(t.Context(), g); time.Since(start) > time.Second {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/agent/systemd"
 )
 
 // bootComplete is the target that others order their own checks before (systemd.special(7)).
@@ -20,7 +22,9 @@ func (g Gate) started(ctx context.Context) Result {
 	var lastKnown []string // the last answer, in case the deadline comes before the next one
 	for {
 		waiting, err := g.Systemd.Starting(ctx)
-		waiting = slices.DeleteFunc(waiting, func(u string) bool { return g.isOwn(u) || nobodyWaitsFor(u) })
+		waiting = slices.DeleteFunc(waiting, func(u string) bool {
+			return g.isOwn(u) || nobodyWaitsFor(u) || runsByChance(ctx, g, u)
+		})
 		if err == nil {
 			lastKnown = waiting
 		}
@@ -41,11 +45,11 @@ func (g Gate) started(ctx context.Context) Result {
 // unit does not block it: that unit is ordered after multi-user.target, and the target is not ordered after that unit.
 func (g Gate) bootComplete(ctx context.Context) Result {
 	ended, err := g.Systemd.Start(ctx, bootComplete)
-	for err != nil && !errors.Is(err, errNoUnit) && !errors.Is(err, errDeadline) && sleep(ctx, pollInterval) {
+	for err != nil && !errors.Is(err, systemd.ErrNoUnit) && !errors.Is(err, errDeadline) && sleep(ctx, pollInterval) {
 		ended, err = g.Systemd.Start(ctx, bootComplete)
 	}
 	switch {
-	case errors.Is(err, errNoUnit) || ended == "done":
+	case errors.Is(err, systemd.ErrNoUnit) || ended == "done":
 		return Result{}
 	case errors.Is(err, errDeadline):
 		return g.notComplete(ctx, "it was not reached within "+g.Config.Deadline.String())
@@ -65,7 +69,9 @@ func (g Gate) notComplete(ctx context.Context, reason string) Result {
 	required, err := g.Systemd.Requires(ctx, bootComplete)
 	units, unitsErr := g.Systemd.Units(ctx)
 	if err == nil && unitsErr == nil {
-		missing := namesOf(units, func(u Unit) bool { return u.Active != "active" && slices.Contains(required, u.Name) })
+		missing := systemd.NamesOf(units, func(u systemd.Unit) bool {
+			return u.Active != "active" && slices.Contains(required, u.Name)
+		})
 		if len(missing) > 0 {
 			reason += ": it requires " + strings.Join(missing, ", ")
 		}
@@ -75,16 +81,22 @@ func (g Gate) notComplete(ctx context.Context, reason string) Result {
 	return r
 }
 
-// noneFailed checks that no unit failed that had not failed before the switch.
-func (g Gate) noneFailed(ctx context.Context, before Before) Result {
+// noneFailed checks that no unit failed that had not failed before the switch, nor when the root was last good. It
+// notes in state which ones have failed.
+func (g Gate) noneFailed(ctx context.Context, before Before, state *State) Result {
 	units, err := g.Systemd.Units(ctx)
 	if err != nil {
 		return failf("%v", err)
 	}
-	failed := g.countAgainst(namesOf(units, g.failedHere), before.Failed)
+	state.Failed = systemd.NamesOf(units, g.failedHere)
+	all := g.countAgainst(slices.Clone(state.Failed), before.Failed)
+	failed := g.countAgainst(slices.Clone(all), before.FailedWhenGood)
+	failed = slices.DeleteFunc(failed, func(u string) bool { return runsByChance(ctx, g, u) })
 	switch {
-	case len(failed) == 0:
+	case len(all) == 0:
 		return Result{}
+	case len(failed) == 0:
+		return warnf("these failed, which a root that was good did, too, or run by chance: %s", strings.Join(all, ", "))
 	case before.Unknown:
 		return warnf("these failed, and may have failed before: %s", strings.Join(failed, ", "))
 	}
@@ -119,12 +131,12 @@ func (g Gate) looping(ctx context.Context, quick bool) (looping []string, whole 
 	if err != nil {
 		return nil, false, err
 	}
-	services := namesOf(earlier, Unit.running)
+	services := systemd.NamesOf(earlier, systemd.Unit.Running)
 	first, err := g.Systemd.Restarts(ctx, services)
 	if err != nil {
 		return nil, false, err
 	}
-	looping = namesOf(earlier, Unit.restarting)
+	looping = systemd.NamesOf(earlier, systemd.Unit.Restarting)
 	if quick && len(looping) == 0 && !anyRestarted(first) {
 		return nil, true, nil
 	}
@@ -143,7 +155,7 @@ func (g Gate) looping(ctx context.Context, quick bool) (looping []string, whole 
 		return nil, whole, err
 	}
 	// A service that was waiting for its restart and runs now has recovered, unless it was restarted once more.
-	looping = namesOf(later, Unit.restarting)
+	looping = systemd.NamesOf(later, systemd.Unit.Restarting)
 	for _, s := range services {
 		if second[s] > first[s] && !slices.Contains(looping, s) {
 			looping = append(looping, s)
@@ -167,7 +179,7 @@ func (g Gate) active(ctx context.Context, unit string) Result {
 	if err != nil {
 		return failf("%v", err)
 	}
-	i := slices.IndexFunc(units, func(u Unit) bool { return u.Name == unit })
+	i := slices.IndexFunc(units, func(u systemd.Unit) bool { return u.Name == unit })
 	switch {
 	case i < 0:
 		return failf("it must be active and is not loaded")
@@ -179,7 +191,7 @@ func (g Gate) active(ctx context.Context, unit string) Result {
 
 // failedHere reports whether a unit failed in this root. PID 1 remembers across a soft reboot which units failed while
 // they were stopped.
-func (g Gate) failedHere(u Unit) bool { return u.failed() && u.Changed >= g.Since }
+func (g Gate) failedHere(u systemd.Unit) bool { return u.Failed() && u.Changed >= g.Since }
 
 // countAgainst returns, sorted, the units that count against the root: not those that were so before, nor the agent's
 // own, nor those of users, nor those that the configuration ignores.

@@ -30,6 +30,7 @@ func Host(root, state string) Machine {
 	m := Machine{Root: root, Running: root == "/", Superuser: os.Geteuid() == 0, Now: time.Now, Gate: health.New}
 	m.Disk = durable.OS{}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
+	m.Units = pid1.Units{}
 	m.Trees = hostTrees{store.At(m.Path(state))}
 	return m
 }

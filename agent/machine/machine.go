@@ -27,6 +27,7 @@ type Machine struct {
 	Superuser bool
 
 	Systemd Systemd
+	Units   Units
 	Kernel  Kernel
 	Mounts  Mounts
 	Disk    durable.Disk
@@ -55,10 +56,12 @@ type Systemd interface {
 	UnitActive(ctx context.Context, unit string) (bool, error)
 	ActiveUnits(context.Context) ([]string, error)
 	UnitStops(context.Context) ([]pid1.UnitStop, error)
+	Ending(context.Context) ([]pid1.Ending, error)
 	StartGuard(context.Context) error
 	HoldArmUnit(context.Context) error
 	ReleaseArmUnit(context.Context) error
 	BeginConfirm(context.Context) error
+	AwaitConfirm(context.Context) error
 	EndConfirm(context.Context) (bool, error)
 	ForgetFailures(context.Context) error
 	ForgetGone(context.Context) error
@@ -66,6 +69,14 @@ type Systemd interface {
 	AskManager(context.Context) (pid1.Manager, error)
 	AskTrouble(ctx context.Context, since time.Duration) (pid1.Trouble, error)
 	NotifyReady() error
+}
+
+// Units is PID 1 and udev, for what a soft reboot leaves active. Each call is documented at [pid1.Units].
+type Units interface {
+	Services(context.Context) ([]pid1.Service, error)
+	Renew(ctx context.Context, unit string) error
+	StartWanted(context.Context) (started []string, err error)
+	TriggerDevices(context.Context) error
 }
 
 // Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are

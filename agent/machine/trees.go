@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,9 +16,11 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -54,6 +57,11 @@ type Trees interface {
 	// LackingFor returns what the files of the host that stay in a merge need, and the new root lacks: ways in that would
 	// close or open.
 	LackingFor(EtcChange) ([]string, error)
+	// StaysBehind returns what the host root has and the first image does not get: nothing for a merge with Before. Files
+	// are measured as long as patience lasts. With a Next that has no ID, it is what stays behind whatever the image.
+	StaysBehind(c EtcChange, patience time.Duration) (behind.Report, error)
+	// FetchBack copies from the host root into the running root, see [fetchback.Order.Do].
+	FetchBack(fetchback.Order) (fetchback.Result, error)
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// DiffEtc returns how an /etc differs from that of its pristine image, at some paths or everywhere.
@@ -195,6 +203,41 @@ func notesOnMounts(left []string) []string {
 	return notes
 }
 
+func (t hostTrees) StaysBehind(c EtcChange, patience time.Duration) (found behind.Report, err error) {
+	if c.Before != nil {
+		return found, nil
+	}
+	err = c.open(func(in etc.Inputs) error {
+		report, err := etc.Plan(in)
+		if err != nil {
+			return err
+		}
+		host := rootfs.Dir(in.Host)
+		root := behind.Root{Host: host, Kept: c.Next.Persist, Gets: report.Gets,
+			Mounts: t.WithFstab(c.Next, in.Current, in.Next).Fstab}
+		for _, u := range report.NotAdopted.Users {
+			root.LeftUsers = append(root.LeftUsers, u.Name)
+		}
+		for _, g := range report.NotAdopted.Groups {
+			root.LeftGroups = append(root.LeftGroups, g.Name)
+		}
+		if c.Next.ID != "" {
+			root.Image = rootfs.Dir(strings.TrimSuffix(in.Next, "/etc"))
+		}
+		text, _ := host.ReadFile(behind.HostOnlyFile, maxHostOnly)
+		list, _ := behind.ParseHostOnly(configs.HostOnly() + string(text)) // `config check` reports what is wrong
+		running := behind.ReadRunning(filepath.Join(in.Host, "proc"))
+		found = root.Find(running, list, report.NotAdopted.Paths, patience)
+		return nil
+	})
+	return found, err
+}
+
+// maxHostOnly bounds the host's own list of units that a first image may lack, in bytes.
+const maxHostOnly = 64 << 10
+
+func (hostTrees) FetchBack(o fetchback.Order) (fetchback.Result, error) { return o.Do() }
+
 func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Merge(in, dst)
@@ -249,14 +292,30 @@ func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	return next
 }
 
+// openNext returns the tree of the new image, which is empty if there is none, and what closes it.
+func (c EtcChange) openNext() (path string, done func(), err error) {
+	if c.Next.ID != "" {
+		tree, err := c.Next.Open()
+		if err != nil {
+			return "", nil, err
+		}
+		return tree.Path(), func() { tree.Close() }, nil
+	}
+	empty, err := os.MkdirTemp("", "updatectl-*")
+	if err == nil {
+		err = os.Mkdir(empty+"/etc", 0o755)
+	}
+	return empty, func() { os.RemoveAll(empty) }, err
+}
+
 // open opens the pristine images, and calls do with their /etc directories while they are open.
 func (c EtcChange) open(do func(etc.Inputs) error) error {
-	next, err := c.Next.Open()
+	next, done, err := c.openNext()
 	if err != nil {
 		return err
 	}
-	defer next.Close()
-	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next.Path() + "/etc",
+	defer done()
+	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
 	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,11 +65,18 @@ type Record struct {
 	Failed map[string]Failed `json:"failed_switches,omitempty"`
 	// Resume counts the full reboots after which the host could not resume its last good root.
 	Resume *Resume `json:"resume,omitempty"`
+	// WhenGood has what each good root was like when it was last seen to be good.
+	WhenGood States `json:"when_good,omitempty"`
 	// State is the [state] table of the last good root, for when the configuration cannot be read.
 	State *config.State `json:"state,omitempty"`
 	// Held has the live patches that are not loaded automatically, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
+
+	// Losses has what a person has accepted to lose at the first image, by the kind of the loss.
+	Losses map[LossKind][]string `json:"accepted_losses,omitempty"`
+	// Accepting lists the kinds of losses that the person accepts by this command.
+	Accepting []LossKind `json:"-"`
 
 	rest unknownMembers // fields of a newer agent
 }
@@ -199,6 +207,38 @@ func (r *Record) MarkBad(root string, b Bad) {
 	delete(r.Attempts, root) // apply --retry starts counting anew
 }
 
+// maxFailedUnits bounds how many failed units are remembered for each good root. A root with more is broken.
+const maxFailedUnits = 64
+
+// States has what good roots are like.
+type States map[string]health.State
+
+// With returns a copy with what a root is like, and without the roots that are not good. An uplink that is down now is
+// not forgotten: it may be the network that is down.
+func (all States) With(root string, s health.State, good []string) States {
+	if len(s.Uplinks) == 0 {
+		s.Uplinks = all[root].Uplinks
+	}
+	s.Failed = slices.Clone(s.Failed[:min(len(s.Failed), maxFailedUnits)])
+	known := States{}
+	maps.Copy(known, all)
+	known[root] = s
+	maps.DeleteFunc(known, func(id string, _ health.State) bool { return !slices.Contains(good, id) })
+	return known
+}
+
+// CompareWith returns what the target of the switch is compared with: what was observed before the switch, and what
+// the target was like when it was last good. The network of a root that was left by a full reboot is that of the root,
+// not that of the host root, from where it is resumed.
+func (s *Switch) CompareWith(whenGood States) health.Before {
+	before, known := s.Before, whenGood[s.Target]
+	before.FailedWhenGood = slices.Concat(known.Failed, before.Repaired)
+	if s.Verb == VerbResume {
+		before.Uplinks = known.Uplinks
+	}
+	return before
+}
+
 // ArrivedLate reports whether root, if it is the one that runs, was never judged: its switch was withdrawn, and
 // systemd made it all the same.
 func (r *Record) ArrivedLate(root string) bool {
@@ -211,6 +251,12 @@ func (r *Record) ArrivedLate(root string) bool {
 func (r *Record) BeginSwitch(s Switch) error {
 	if err := r.Advance(CauseAsked); err != nil {
 		return err
+	}
+	if !s.Before.Unknown && slices.Contains(r.Good, s.From) {
+		s.Before.Repaired = slices.DeleteFunc(slices.Clone(r.WhenGood[s.From].Failed), func(u string) bool {
+			return slices.Contains(s.Before.Failed, u)
+		})
+		r.WhenGood = r.WhenGood.With(s.From, health.State{Failed: s.Before.Failed, Uplinks: s.Before.Uplinks}, r.Good)
 	}
 	r.Switch = &s
 	r.Attempts[s.Target]++

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/network"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/testtree"
@@ -248,5 +250,45 @@ func TestNoRecordInFile(t *testing.T) {
 		if err := parseRecord([]byte(text), &r); err == nil {
 			t.Errorf("%q is read as %+v", text, r)
 		}
+	}
+}
+
+// TestWhenGood: what a good root was like is remembered as long as it is good, and in bounds. A root that is resumed
+// is compared with that.
+func TestWhenGood(t *testing.T) {
+	uplinks := []network.Uplink{{Interface: "eth0", Manager: "NetworkManager"}}
+	r := &Record{Phase: PhaseGood, Good: []string{"host", "v1"}, Attempts: map[string]int{}}
+	r.WhenGood = r.WhenGood.With("host", health.State{Failed: []string{"nftables.service"}}, r.Good)
+	many := health.State{Failed: slices.Repeat([]string{"x.service"}, 2*maxFailedUnits), Uplinks: uplinks}
+	r.WhenGood = r.WhenGood.With("v1", many, r.Good)
+	r.WhenGood = r.WhenGood.With("v2", health.State{Failed: []string{"app.service"}}, r.Good)
+	if got := r.WhenGood; len(got) != 2 || len(got["v1"].Failed) != maxFailedUnits ||
+		got["host"].Failed[0] != "nftables.service" {
+		t.Errorf("remembered %+v", got)
+	}
+	sw := Switch{Verb: VerbApply, Expectation: level.Expectation{From: "v1", Target: "v2"}}
+	if sw.Before.Unknown = true; r.BeginSwitch(sw) != nil || len(r.WhenGood["v1"].Failed) != maxFailedUnits {
+		t.Error("what nobody observed is taken for no failed units")
+	}
+	r.Phase, sw.Before.Unknown = PhaseGood, false
+	if err := r.BeginSwitch(sw); err != nil || r.WhenGood["v1"].Failed != nil {
+		t.Errorf("no unit had failed when v1 was left: %+v, %v", r.WhenGood, err)
+	}
+	if got := r.WhenGood["v1"].Uplinks; len(got) != 1 {
+		t.Errorf("no uplink was seen when v1 was left, and those before are forgotten: %+v", got)
+	}
+	if got := r.Switch.CompareWith(nil).FailedWhenGood; len(got) != maxFailedUnits {
+		t.Errorf("what was repaired in v1 would fail v2: %v", got)
+	}
+	now := health.Before{Uplinks: []network.Uplink{{Interface: "eth0", Manager: "ifupdown"}}}
+	for verb, want := range map[string]string{VerbResume: "NetworkManager", VerbRollback: "ifupdown"} {
+		r.Switch = &Switch{Verb: verb, Expectation: level.Expectation{From: "host", Target: "v1"}, Before: now}
+		if got := r.Switch.CompareWith(r.WhenGood).Uplinks; len(got) != 1 || got[0].Manager != want {
+			t.Errorf("%s is compared with %+v, want %s", verb, got, want)
+		}
+	}
+	r.MarkGood("host")
+	if r.WhenGood = r.WhenGood.With("host", health.State{}, r.Good); len(r.WhenGood) != 1 {
+		t.Errorf("still remembered: %+v", r.WhenGood)
 	}
 }

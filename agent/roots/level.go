@@ -26,7 +26,7 @@ func (r *Roots) Decide(root store.Root, f facts.Facts, rec *record.Record, open 
 	if err != nil {
 		return level.Decision{}, incompatible(err)
 	}
-	if t.Lacking, err = r.Machine.Trees.LackingFor(r.EtcChange(root.ID, f, rec)); err != nil {
+	if err := addLosses(&t, r.Machine.Trees, r.EtcChange(root.ID, f, rec), rec); err != nil {
 		return level.Decision{}, err
 	}
 	return r.withLevel(level.Decide(f, t), wish, rec.Landed(root.ID, f))
@@ -74,7 +74,7 @@ func chooseLevel(d level.Decision, wish level.Level, fallback string) (level.Lev
 	refused, full := d.Refused(), d.NeedsFull()
 	switch {
 	case len(refused) > 0:
-		return "", fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(refused, "; "))
+		return "", fmt.Errorf("%w: %s", refusal(d), strings.Join(refused, "; "))
 	case wish == level.Full:
 		return level.Full, nil
 	case len(full) == 0:
@@ -102,6 +102,7 @@ func (r *Roots) levelTarget(id string, f facts.Facts, open []string) (t level.Ta
 			return t, err
 		}
 		t.Architecture, t.Variant = root.Info.Platform.Architecture, root.Info.Platform.Variant
+		t.KernelMin = root.Info.KernelMin
 	}
 	t.Image, err = r.Machine.Trees.Inspect(r.Next(id, f))
 	return t, err

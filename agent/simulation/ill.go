@@ -23,9 +23,10 @@ const (
 	HangsDisk    Illness = "makes the disk hang"
 	Deafens      Illness = "makes PID 1 deaf"
 	Restarts     Illness = "reboots the machine"
+	Unconfigured Illness = "configures no network" // what the root before set stays in the kernel
 )
 
-// Illnesses are all of them.
+// Illnesses are all of them that random histories have.
 var Illnesses = []Illness{
 	Unacceptable, Unmergeable, Unjoinable, FallsBack, Freezes, Panics, Hangs, Fails, NeedsFull, FillsDisk, CutsNetwork,
 	ReadOnly,

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/network"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/systemd"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -208,18 +210,18 @@ func (p *process) gate(c health.Config) health.Gate {
 	}
 	return health.Gate{
 		Config: c,
-		Systemd: health.Systemd{
+		Systemd: systemd.Manager{
 			Starting: func(ctx context.Context) (list []string, err error) {
 				err = asked(ctx, "gate: starting", func(u *userspace) error { list = m.startingUnits(); return nil })
 				return list, err
 			},
-			Units: func(ctx context.Context) (list []health.Unit, err error) {
+			Units: func(ctx context.Context) (list []systemd.Unit, err error) {
 				err = asked(ctx, "gate: units", func(u *userspace) error {
 					for _, s := range u.services {
-						list = append(list, health.Unit{Name: s.name, Load: "loaded", Active: string(s.state)})
+						list = append(list, systemd.Unit{Name: s.name, Load: "loaded", Active: string(s.state)})
 					}
 					for _, f := range u.failed {
-						list = append(list, health.Unit{Name: f.name, Load: "loaded", Active: "failed", Sub: "failed", Changed: f.at})
+						list = append(list, systemd.Unit{Name: f.name, Load: "loaded", Active: "failed", Sub: "failed", Changed: f.at})
 					}
 					return nil
 				})
@@ -232,6 +234,7 @@ func (p *process) gate(c health.Config) health.Gate {
 				return "done", asked(ctx, "gate: start "+unit, func(*userspace) error { return nil })
 			},
 			Requires: func(ctx context.Context, unit string) ([]string, error) { return nil, nil },
+			Details:  func(ctx context.Context, unit string) (systemd.Details, error) { return systemd.Details{}, nil },
 		},
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, unix.ECONNREFUSED },
 		Gateways: func() ([]netip.Addr, error) {
@@ -249,7 +252,26 @@ func (p *process) gate(c health.Config) health.Gate {
 			}
 			return nil
 		},
+		Uplinks: func([]string) ([]network.Uplink, error) {
+			address := network.Address{Address: netip.MustParseAddr("192.0.2.5")}
+			return []network.Uplink{{Interface: uplink, Manager: p.managerOf(uplink, nil),
+				Addresses: []network.Address{address}}}, nil
+		},
+		ManagerOf: p.managerOf,
 	}
+}
+
+// uplink is the interface of the machine.
+const uplink = "eth0"
+
+// managerOf returns what configures an interface in the root that runs.
+func (p *process) managerOf(string, []string) string {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.m.ills[p.m.mounted.id] == Unconfigured {
+		return ""
+	}
+	return "systemd-networkd"
 }
 
 // etcOf returns what an /etc is; it is an error unless all of it is there. The machine is locked.

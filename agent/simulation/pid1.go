@@ -216,6 +216,8 @@ func (s pid1) ActiveUnits(ctx context.Context) (units []string, err error) {
 
 func (s pid1) UnitStops(context.Context) ([]systemd.UnitStop, error) { return nil, nil }
 
+func (s pid1) Ending(context.Context) ([]systemd.Ending, error) { return nil, nil }
+
 func (s pid1) StartGuard(ctx context.Context) error {
 	if err := s.enter(ctx, "start the guard"); err != nil {
 		return err
@@ -316,6 +318,24 @@ func (s pid1) BeginConfirm(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+func (s pid1) AwaitConfirm(ctx context.Context) error {
+	if err := s.BeginConfirm(ctx); err != nil {
+		return err
+	}
+	for ended := false; !ended; {
+		if !pause(time.Second, ctx.Done()) { // the unit begins within it
+			return ctx.Err()
+		}
+		if err := s.do(ctx, "wait for confirm", func(m *Machine) error {
+			ended = m.user.confirm.state != activating
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s pid1) EndConfirm(ctx context.Context) (bool, error) {

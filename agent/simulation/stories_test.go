@@ -3,11 +3,13 @@ package simulation
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/trial"
 )
 
 // TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the
@@ -427,6 +429,61 @@ func TestRecordIsGoneInTrial(t *testing.T) {
 		})
 		if booted := m.Booted(); booted == "v2" || m.Record().LastGood() != releases.roots[booted] && booted != "host" {
 			t.Errorf("%v later: %s runs, the record is %+v\n%s", later, booted, m.Record(), m.Story())
+		}
+	}
+}
+
+// TestUnconfiguredNetwork: a root in which nothing configures the network is not good, although the host can be reached
+// for now. If a root comes to that while it is good, the host is left in the host root after a full reboot.
+func TestUnconfiguredNetwork(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Unconfigured)
+		unattended(m)
+		m.rest()
+		if reason := m.Record().Bad[releases.roots["v2"]].Reason; m.Booted() != "v1" ||
+			!strings.Contains(reason, "nothing in this root configures it, and systemd-networkd did before") {
+			t.Errorf("%s runs, v2 is bad: %q", m.Booted(), reason)
+		}
+		m.Infect("v1", Unconfigured)
+		m.CutPower()
+		m.rest()
+		if m.Booted() != "host" {
+			t.Errorf("%s runs after the full reboot", m.Booted())
+		}
+		m.CheckRest()
+	})
+	expect(t, m, "host")
+}
+
+// TestSomebodyWaits: whoever runs confirm in a root that is being tried gets the verdict of the unit, and ends nothing
+// by no longer waiting.
+func TestSomebodyWaits(t *testing.T) {
+	for ill, want := range map[Illness]string{Healthy: "v2", Fails: "v1"} {
+		for _, patience := range []time.Duration{time.Second, time.Hour} {
+			m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+				m.Publish("v2", ill)
+				unattended(m)
+				for r := m.Record(); r.Phase != record.PhaseTrying; r = m.Record() {
+					time.Sleep(10 * time.Millisecond)
+				}
+				var done trial.Confirmed
+				waited := false
+				err := m.Run("confirm", false, func(ctx context.Context, a *agent.Agent) (err error) {
+					ctx, cancel := context.WithTimeout(ctx, patience)
+					defer cancel()
+					done, waited, err = a.Trial.Await(ctx)
+					return err
+				}).Wait()
+				if patience == time.Hour && ill == Healthy && (err != nil || !waited || !done.Good) {
+					t.Errorf("v2 %s: confirm ends with %+v and %v", ill, done, err)
+				}
+				if patience == time.Second && done.Good {
+					t.Errorf("v2 %s: confirm has no patience and says %+v", ill, done)
+				}
+				m.rest()
+				m.CheckRest()
+			})
+			expect(t, m, want)
 		}
 	}
 }

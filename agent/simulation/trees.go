@@ -16,7 +16,9 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -238,6 +240,12 @@ func (t trees) LackingFor(c machine.EtcChange) ([]string, error) {
 	_, err := t.source(c)
 	return nil, err
 }
+
+func (t trees) StaysBehind(machine.EtcChange, time.Duration) (behind.Report, error) {
+	return behind.Report{}, nil
+}
+
+func (t trees) FetchBack(fetchback.Order) (fetchback.Result, error) { return fetchback.Result{}, nil }
 
 // source returns the /etc whose changes are carried over. The machine is locked.
 func (t trees) source(c machine.EtcChange) (string, error) {

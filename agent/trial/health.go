@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -36,12 +37,14 @@ type Report struct {
 // Gate returns the health gate for the running root. It also checks that the sources of images are reachable:
 // otherwise no update could repair the host.
 func (t *Trial) Gate() health.Gate {
-	g := t.Machine.Gate(t.Config.HealthGate())
+	config := t.Config.HealthGate()
+	config.Ignore = slices.Concat(config.Ignore, renew.Tolerated())
+	g := t.Machine.Gate(config)
 	g.Root, g.Now = t.Machine.Root, t.Now
 	if stamp := t.Transition.ReadStamp(); stamp != nil {
 		g.Since = stamp.At
 	}
-	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit}
+	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit, pid1.RenewUnit}
 	for _, reference := range slices.Concat([]string{t.Config.Source.Image}, t.Config.Source.Mirrors) {
 		address := source.Address(reference, t.Config.Source.PlainHTTP)
 		if address != "" && !slices.Contains(g.Sources, address) {
@@ -59,7 +62,7 @@ func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (h
 	if state.Verdict == health.OK {
 		gate := t.Gate()
 		gate.Config.Deadline = t.timeLeft()
-		report = gate.Run(ctx, rec.Switch.Before)
+		report = gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))
 	}
 	report.Results = append([]health.Result{state}, report.Results...)
 	if err := ctx.Err(); err != nil {

@@ -108,3 +108,17 @@ func TestGateAsksTheRegistry(t *testing.T) {
 		t.Errorf("sources are %q, want %q", got, want)
 	}
 }
+
+// TestGateTolerates: what a soft reboot breaks by design does not count, nor does what the operator names.
+func TestGateTolerates(t *testing.T) {
+	a := newTrial(t)
+	a.Config.Health.Ignore = []string{"fwupd.service"}
+	for _, pattern := range []string{"fwupd.service", "systemd-zram-setup@*.service"} {
+		if got := a.Gate().Config.Ignore; !slices.Contains(got, pattern) {
+			t.Errorf("%s counts: ignored are %q", pattern, got)
+		}
+	}
+	if len(a.Config.Health.Ignore) != 1 {
+		t.Errorf("the configuration says %q now", a.Config.Health.Ignore)
+	}
+}

@@ -110,7 +110,7 @@ func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Rec
 	case err != nil:
 		return err
 	case report.Healthy():
-		return t.markGood(ctx, f, rec)
+		return t.markGood(ctx, f, rec, report)
 	case isWanted(rec, report):
 		return t.keepWanted(ctx, f, rec, report)
 	case rec.RollbackTarget() != "":
@@ -132,7 +132,7 @@ func (t *Trial) keepWanted(ctx context.Context, f facts.Facts, rec *record.Recor
 	if rec.Last != nil && rec.Last.Target == f.Root {
 		rec.Last.Reason = "it is kept, because somebody rolled back to it, although it is unhealthy: " + report.Reason()
 	}
-	return t.markGood(ctx, f, rec)
+	return t.markGood(ctx, f, rec, report)
 }
 
 // ConfirmIfHealthy marks the root that is being tried good when it passes the health gate. Otherwise it returns a
@@ -144,7 +144,7 @@ func (t *Trial) ConfirmIfHealthy(ctx context.Context, f facts.Facts, rec *record
 	}
 	switch {
 	case report.Healthy():
-		return t.markGood(ctx, f, rec)
+		return t.markGood(ctx, f, rec, report)
 	case isWanted(rec, report):
 		return t.keepWanted(ctx, f, rec, report)
 	}
@@ -165,7 +165,7 @@ func (t *Trial) timeLeft() time.Duration {
 
 // markGood marks the running root good. The error is a [transition.ErrGuardLeaves] when the guard rolls back
 // meanwhile.
-func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record) error {
+func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record, report health.Report) error {
 	if err := t.Transition.CheckGuardStays(ctx); err != nil {
 		return err
 	}
@@ -180,6 +180,7 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record)
 	if err := rec.Proved(f.Root); err != nil {
 		return err
 	}
+	rec.WhenGood = rec.WhenGood.With(f.Root, report.State, rec.Good)
 	if t.ConfigFault == nil {
 		rec.State = &t.Config.State
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -25,7 +26,7 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 	r.Phase = record.PhaseTrying
 	testtree.File(t, a.Machine.Root, record.RecordFile+"/in-the-way", "")
 	f := facts.Facts{Root: "v2"}
-	err := a.markGood(t.Context(), f, r)
+	err := a.markGood(t.Context(), f, r, health.Report{})
 	if err == nil || !strings.Contains(err.Error(), "cannot write the record") {
 		t.Fatal(err)
 	}

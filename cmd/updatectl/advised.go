@@ -46,12 +46,5 @@ func adviseRetry(err error, o agent.ApplyOptions) error {
 	if !errors.Is(err, record.ErrGivenUp) {
 		return err
 	}
-	flags := ""
-	if o.From != "" {
-		flags += " --from " + o.From
-	}
-	if o.AllowDowngrade {
-		flags += " --allow-downgrade"
-	}
-	return advised{err, "`updatectl apply --retry" + flags + "` takes it anyway"}
+	return advised{err, "`updatectl apply --retry" + flagsOf(o) + "` takes it anyway"}
 }

@@ -39,7 +39,7 @@ fails before services stop, the host stays in its root.`,
 			}
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
 			if err != nil {
-				return adviseRetry(err, o)
+				return adviseAccept(adviseRetry(err, o), o)
 			}
 			return c.print("apply", done, func(w io.Writer) { appliedText(w, done) })
 		},
@@ -49,6 +49,7 @@ fails before services stop, the host stays in its root.`,
 	f.StringVar(&wish, "level", "", "`LEVEL` of the switch: auto, soft or full (default: as configured)")
 	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
+	acceptLosses(f, &o)
 	allowDowngrade(f, &o)
 	f.BoolVar(&o.Unattended, "unattended", false,
 		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")

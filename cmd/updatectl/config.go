@@ -32,8 +32,12 @@ func configCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print("config.check", a.Config, func(w io.Writer) {
+			checked := checkedConfig{a.Config, a.Adoption.ConfigWarnings()}
+			return c.print("config.check", checked, func(w io.Writer) {
 				fmt.Fprintf(w, "The configuration is valid: %s.\n", usage.Count(len(a.Config.Files), "file", "files"))
+				for _, warning := range checked.Warnings {
+					fmt.Fprintf(w, "warning: %s\n", warning)
+				}
 			})
 		},
 	}, &cobra.Command{
@@ -62,6 +66,12 @@ func configCommand(c *cli) *cobra.Command {
 		},
 	})
 	return cmd
+}
+
+// checkedConfig is a valid configuration, with what is most likely a mistake in it.
+type checkedConfig struct {
+	config.Config
+	Warnings []string `json:"warnings"`
 }
 
 // showConfig writes a configuration as TOML. No line is broken, because that would be no TOML.

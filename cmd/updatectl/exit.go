@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
@@ -154,6 +155,7 @@ var failures = []struct {
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl status` lists them"},
 	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
+	{adoption.ErrAdopted, exitError, "`updatectl adopt --from-host PATH` fetches what was forgotten"},
 	{transition.ErrSwitch, exitError,
 		"`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` show more"},
 	// What a disk says, whoever wrote to it: the record, /etc and the graft need room as images do.

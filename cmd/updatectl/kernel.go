@@ -5,12 +5,12 @@ import (
 	"io"
 	"strings"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // kernelText writes what has not changed since the kernel was booted, one subject after the other.
-func kernelText(w io.Writer, k agent.KernelStatus) {
+func kernelText(w io.Writer, k renew.KernelStatus) {
 	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", rootfs.Kernel{Release: k.Release, Version: k.Version},
 		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
 	for _, own := range k.Own {
@@ -43,10 +43,13 @@ func kernelText(w io.Writer, k agent.KernelStatus) {
 	for _, s := range k.Sysctls {
 		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s, and no longer by any file\n", s.Key, s.Value, short(s.Root))
 	}
+	for _, u := range k.Units {
+		fmt.Fprintf(w, "Unit\t%s is active from an earlier root: %s\n", u.Unit, u.Reason)
+	}
 }
 
 // runsText returns whether the root's own kernel is the one that runs, to end a sentence.
-func runsText(own rootfs.Kernel, k agent.KernelStatus) string {
+func runsText(own rootfs.Kernel, k renew.KernelStatus) string {
 	switch {
 	case own.Release != k.Release:
 		return ", which does not run"
@@ -58,7 +61,7 @@ func runsText(own rootfs.Kernel, k agent.KernelStatus) string {
 	return ", which runs"
 }
 
-func policyText(w io.Writer, k agent.KernelStatus) {
+func policyText(w io.Writer, k renew.KernelStatus) {
 	switch {
 	case k.Policy == rootfs.Policy{} && k.OwnPolicy == rootfs.Policy{}:
 		fmt.Fprintf(w, "SELinux\toff\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -36,7 +37,7 @@ Exit codes are those of check, and 11, 12 or 22 if apply would end with that.`,
 			if err != nil {
 				return err
 			}
-			if err := c.print("plan", p, func(w io.Writer) { planText(w, p) }); err != nil {
+			if err := c.print("plan", p, func(w io.Writer) { planText(w, p, from) }); err != nil {
 				return err
 			}
 			return planned(p)
@@ -57,7 +58,8 @@ func planned(p agent.Plan) error {
 	return answer(exitAvailable)
 }
 
-func planText(w io.Writer, p agent.Plan) {
+// planText writes a plan; from is the reference that was given, "" for the configured one.
+func planText(w io.Writer, p agent.Plan, from string) {
 	availableText(w, p.Available)
 	if !p.Newer {
 		if p.Decision != nil {
@@ -87,7 +89,17 @@ func planText(w io.Writer, p agent.Plan) {
 		fmt.Fprintf(w, "  new\t%s\tis made in the host root, with what the image has there\n", dir)
 	}
 	decisionText(w, *p.Decision)
+	var loss roots.Loss
+	if errors.As(p.Refusal, &loss) {
+		fmt.Fprintf(w, "Next\t%s\n", lossAdvice(loss, agent.ApplyOptions{From: from}))
+	}
+	endingText(w, p.Ending)
 	slowText(w, p.Blockers)
+	stayOldText(w, p.StayOld)
+	if p.Adoption != nil {
+		adoptionText(w, *p.Adoption)
+		return
+	}
 	etcText(w, *p.Etc)
 }
 
@@ -115,17 +127,6 @@ func decisionText(w io.Writer, d level.Decision) {
 	}
 }
 
-// accountsText lists all users or groups that a host root leaves behind: whoever misses one looks here.
-func accountsText(w io.Writer, kind string, left []accounts.Account) {
-	var names []string
-	for _, a := range left {
-		names = append(names, fmt.Sprintf("%s (%d)", a.Name, a.Number))
-	}
-	if len(names) > 0 {
-		fmt.Fprintf(w, "  left behind\t%s: %s\n", kind, strings.Join(names, ", "))
-	}
-}
-
 func etcText(w io.Writer, r etc.Report) {
 	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
 		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
@@ -138,16 +139,6 @@ func etcText(w io.Writer, r etc.Report) {
 	for _, name := range r.Merged {
 		fmt.Fprintf(w, "  merged\t/etc/%s\thas the changes of this host and of the image\n", name)
 	}
-	if n := r.NotAdopted; n.Count > 0 {
-		more := ""
-		if n.Count > len(n.Samples) {
-			more = " …"
-		}
-		fmt.Fprintf(w, "  left behind\t%s: %s%s; [state] adopt takes over what it names\n",
-			usage.Count(n.Count, "difference", "differences"), strings.Join(n.Samples, ", "), more)
-	}
-	accountsText(w, "users", r.NotAdopted.Users)
-	accountsText(w, "groups", r.NotAdopted.Groups)
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)
 	}

@@ -20,11 +20,11 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -101,13 +101,17 @@ func TestPlanText(t *testing.T) {
 			if d.Level != c.level || len(d.Refused()) > 0 != c.refused {
 				t.Errorf("level %s, refused %v", d.Level, d.Refused())
 			}
+			var old []renew.Old
+			if name == "plan-notes" {
+				old = []renew.Old{{Unit: "mdmon@md127.service", Reason: "arrays with external metadata stop without it"}}
+			}
 			golden(t, name, func(w io.Writer) {
 				planText(w, agent.Plan{
 					Available: agent.Available{Reference: "registry.example.org/os/server:stable", Root: target.Root, Version: "7",
 						Booted: facts.Root, Newer: true, Staged: true},
 					Decision: &d, Etc: &etc.Report{}, From: c.host, To: c.image, Kernel: facts.KernelRelease,
-					Carried: []string{"/var", "/home"},
-				})
+					Carried: []string{"/var", "/home"}, StayOld: old,
+				}, "")
 			})
 		})
 	}
@@ -138,7 +142,7 @@ func TestPlanned(t *testing.T) {
 
 func TestKernelText(t *testing.T) {
 	f, target := recorded(t, "fedora-42")
-	k := agent.KernelStatus{
+	k := renew.KernelStatus{
 		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted,
 		RebootBy: f.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
 		Own:         []rootfs.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}},
@@ -150,11 +154,12 @@ func TestKernelText(t *testing.T) {
 		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop",
 			Now: "max_loop=4", Root: switcher.HostRoot}},
 		Sysctls: []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
+		Units:   []renew.Old{{Unit: "site.service", Reason: "no list says how to renew it (/etc/updatectl/renew.d)"}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}},
 		nil, "", rootfs.Policy{}, rootfs.Policy{}
-	k.Options, k.Sysctls, k.RebootBy = nil, nil, time.Time{}
+	k.Options, k.Sysctls, k.Units, k.RebootBy = nil, nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 
 	k.NoModules = true
@@ -275,25 +280,14 @@ func TestDeafIsTheLast(t *testing.T) {
 	}
 }
 
-// TestEtcText: what the host root's /etc leaves behind is listed where somebody looks before the first apply.
+// TestEtcText: between two images, conflicts and notes are shown.
 func TestEtcText(t *testing.T) {
-	for _, c := range []struct {
-		left etc.NotAdopted
-		want string
-	}{
-		{etc.NotAdopted{}, "/etc\t0 changes of this host kept, 0 conflicts\n"},
-		{etc.NotAdopted{Count: 2, Samples: []string{"app.conf", "motd"}},
-			"  left behind\t2 differences: app.conf, motd; [state] adopt takes over what it names\n"},
-		{etc.NotAdopted{Count: 1, Users: []accounts.Account{{Name: "a", Number: 101}, {Name: "b", Number: 7}}},
-			"  left behind\tusers: a (101), b (7)\n"},
-		{etc.NotAdopted{Count: 1, Groups: []accounts.Account{{Name: "g", Number: 101}}}, "  left behind\tgroups: g (101)\n"},
-		{etc.NotAdopted{Count: 9, Samples: []string{"app/"}}, "  left behind\t9 differences: app/ …; "},
-	} {
-		var out bytes.Buffer
-		if etcText(&out, etc.Report{NotAdopted: c.left}); !strings.Contains(out.String(), c.want) || c.left.Count == 0 &&
-			out.String() != c.want {
-			t.Errorf("%+v is shown as %q, want %q", c.left, out.String(), c.want)
-		}
+	var out bytes.Buffer
+	etcText(&out, etc.Report{Kept: []string{"a"}, Conflicts: []etc.Conflict{{Path: "b", Reason: "why"}},
+		Notes: []string{"a note"}})
+	want := "/etc\t1 change of this host kept, 1 conflict\n  conflict\t/etc/b\twhy\n  note\ta note\n"
+	if out.String() != want {
+		t.Errorf("it is %q, want %q", out.String(), want)
 	}
 }
 

@@ -95,8 +95,8 @@ kernel keeps running. "updatectl rollback" returns to the root before.`,
 		return commands
 	}
 	return usage.Group(root, slices.Concat(
-		inGroup("update", checkCommand(c), planCommand(c), stageCommand(c), applyCommand(c), rollbackCommand(c),
-			livepatchCommand(c), confirmCommand(c)),
+		inGroup("update", checkCommand(c), planCommand(c), adoptCommand(c), stageCommand(c), applyCommand(c),
+			rollbackCommand(c), livepatchCommand(c), confirmCommand(c)),
 		inGroup("look", statusCommand(c), historyCommand(c), verifyCommand(c), configCommand(c),
 			etcCommand(c)),
 		inGroup("maintenance", gcCommand(c), pinCommand(c), unpinCommand(c)),

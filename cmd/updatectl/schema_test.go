@@ -15,15 +15,18 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -31,14 +34,16 @@ import (
 var documents = map[string]any{
 	"updatectl.check/v1":            agent.Available{},
 	"updatectl.plan/v1":             agent.Plan{},
+	"updatectl.adopt/v1":            adoption.Report{},
+	"updatectl.adopt.fetch/v1":      adoption.Fetched{},
 	"updatectl.stage/v1":            agent.Applied{},
 	"updatectl.apply/v1":            agent.Applied{},
 	"updatectl.rollback/v1":         agent.Applied{},
 	"updatectl.status/v1":           agent.Status{},
-	"updatectl.status.kernel/v1":    agent.KernelStatus{},
+	"updatectl.status.kernel/v1":    renew.KernelStatus{},
 	"updatectl.history/v1":          historyAnswer{},
 	"updatectl.verify/v1":           agent.Rechecked{},
-	"updatectl.config.check/v1":     config.Config{},
+	"updatectl.config.check/v1":     checkedConfig{},
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
 	"updatectl.gc/v1":               agent.Collected{},
@@ -100,6 +105,10 @@ func TestEveryMember(t *testing.T) {
 	}
 }
 
+// sampleGroup has every member; the names of groups are a closed list.
+var sampleGroup = adoption.Group{Name: "files", Comes: []string{"a"}, Changes: []string{"b"},
+	Stays: []adoption.Stay{{What: "w", Why: "y", Bytes: 1, AtLeast: true, Keep: "k", Refuses: true}}}
+
 // samples are values for types of which not any value will do.
 var samples = map[reflect.Type]any{
 	reflect.TypeFor[time.Time]():       time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
@@ -112,6 +121,8 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[live.LiveState]():  live.LiveHeld,
 	reflect.TypeFor[live.FixState]():   live.FixOpen,
 	reflect.TypeFor[verify.Form]():     verify.FormBundle,
+	reflect.TypeFor[adoption.Group]():  sampleGroup,
+	reflect.TypeFor[pid1.Ending]():     pid1.Ending{Unit: "u", What: "scope", Name: "n"},
 	reflect.TypeFor[config.Duration](): config.Duration(time.Minute),
 }
 
@@ -148,7 +159,7 @@ func fill(t *testing.T, v reflect.Value, member string) {
 		value := reflect.New(v.Type().Elem()).Elem()
 		fill(t, value, member)
 		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(reflect.ValueOf("sample"), value)
+		v.SetMapIndex(reflect.ValueOf("sample").Convert(v.Type().Key()), value)
 	case reflect.String:
 		if v.SetString("sample"); words[member] != "" {
 			v.SetString(words[member])

@@ -24,7 +24,9 @@ type Info struct {
 	Systemd  int      `json:"systemd,omitempty"` // major version, 0 if unknown
 	Init     string   `json:"init"`              // path of the program that becomes PID 1
 	Kernels  []string `json:"kernels,omitempty"` // releases that have modules in the image
-	HasAgent bool     `json:"has_agent"`         // the image has its own updatectl
+	// KernelMin is the oldest kernel that the publisher names, such as "6.12"; "" for none.
+	KernelMin string `json:"kernel_min,omitempty"`
+	HasAgent  bool   `json:"has_agent"` // the image has its own updatectl
 	// Missing lists the top-level directories that every host needs and the image lacks. They cannot be made in a
 	// read-only root.
 	Missing []string `json:"missing,omitempty"`

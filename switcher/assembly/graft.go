@@ -74,6 +74,9 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			return err
 		}
 	}
+	if err := b.updaters(); err != nil {
+		return err
+	}
 	if g.Agent != "" {
 		if err := b.agent(g); err != nil {
 			return err

@@ -30,12 +30,13 @@ type Conflict struct {
 	Beside string `json:"beside,omitempty"`
 }
 
-// NotAdopted counts the paths in the /etc of a host root that differ from the image and are not on the adopt list.
-// Samples has the first of them; many paths in one directory are shown as the directory. Users and Groups are all that
-// have no entry in the new /etc.
+// NotAdopted lists the paths in the /etc of a host root that differ from the image and are not on the adopt list: all
+// of them in Paths, and the first in Samples, where many paths in one directory are shown as the directory. Users and
+// Groups are all that have no entry in the new /etc.
 type NotAdopted struct {
 	Count   int                `json:"count"`
 	Samples []string           `json:"samples"`
+	Paths   []string           `json:"paths"`
 	Users   []accounts.Account `json:"users"`
 	Groups  []accounts.Account `json:"groups"`
 }
@@ -73,8 +74,29 @@ func (r *Report) finish() {
 		slices.SortFunc(*list, func(a, b accounts.Account) int { return cmp.Compare(a.Name, b.Name) })
 		*list = append([]accounts.Account{}, *list...)
 	}
-	r.NotAdopted.Count = len(r.NotAdopted.Samples)
-	r.NotAdopted.Samples = samples(r.NotAdopted.Samples)
+	if len(r.NotAdopted.Paths) == 0 {
+		r.NotAdopted.Paths = r.NotAdopted.Samples
+	}
+	r.NotAdopted.Count = len(r.NotAdopted.Paths)
+	r.NotAdopted.Samples = samples(r.NotAdopted.Paths)
+}
+
+// Gets reports whether the new /etc has the host's version of a path, and the image has another one or none.
+func (r Report) Gets(name string) bool {
+	for above := path.Dir(name); above != "."; above = path.Dir(above) {
+		if _, found := slices.BinarySearch(r.Added, above+"/"); found {
+			return true
+		}
+	}
+	_, added := slices.BinarySearch(r.Added, name)
+	_, kept := slices.BinarySearch(r.Kept, name)
+	return added || kept || slices.Contains(r.Added, name+"/")
+}
+
+// Filled returns the report with no list nil, as one that nothing was decided for has them.
+func (r Report) Filled() Report {
+	r.finish()
+	return r
 }
 
 // manyInDir is how many paths in one directory are shown as the directory: otherwise the links in alternatives/ would

@@ -99,10 +99,16 @@ type Target struct {
 	Architecture string `json:"architecture,omitempty"`
 	Variant      string `json:"variant,omitempty"`
 	rootfs.Image
+	// KernelMin is the oldest kernel that the publisher names for the image (the label dev.updatectl.kernel.min).
+	KernelMin string `json:"kernel_min,omitempty"`
 	// Modules is whether the running kernel's modules can be carried over.
 	Modules bool `json:"modules"`
 	// Lacking says what this host's files need for logins, packet filters and network, and the root has not.
 	Lacking []string `json:"lacking,omitempty"`
+	// Vanishing names the services of the host root that would not run in the root, with the reason.
+	Vanishing []string `json:"vanishing,omitempty"`
+	// Accepted lists what else is lacking or vanishes, and a person has accepted.
+	Accepted []string `json:"accepted,omitempty"`
 	// OpenFixes lists the known fixes that neither the running kernel nor an effective live patch has.
 	OpenFixes []string `json:"open_fixes,omitempty"`
 }
@@ -138,6 +144,12 @@ func CheckHost(f facts.Facts) Check {
 	return Check{checks[0].name, verdict, reason}
 }
 
+// The names of the checks that a person can overrule: what they refuse is a loss, and no fault.
+const (
+	CheckWaysIn   = "ways in"
+	CheckServices = "services"
+)
+
 // checks are made in this order. A check that does not apply returns no verdict. The checks of the host do not use the
 // target.
 var checks = []struct {
@@ -151,6 +163,7 @@ var checks = []struct {
 	{"x86-64 level", judgeISA, false},
 	{"init", judgeInit, false},
 	{"kernel", judgeKernel, false},
+	{"kernel version", judgeKernelNeed, false},
 	{"kernel modules", judgeModules, false},
 	{"kernel command line", judgeCommandLine, false},
 	{"kernel age", judgeAge, true},
@@ -158,7 +171,9 @@ var checks = []struct {
 	{"encrypted disks", judgeDisks, true},
 	{"disk tools", judgeDiskTools, false},
 	{"known fixes", judgeFixes, false},
-	{"ways in", judgeWaysIn, false},
+	{CheckWaysIn, judgeWaysIn, false},
+	{CheckServices, judgeServices, false},
+	{"accepted", judgeAccepted, false},
 }
 
 func judgeHost(f facts.Facts, _ Target) (Verdict, string) {
@@ -332,4 +347,18 @@ func judgeWaysIn(_ facts.Facts, t Target) (Verdict, string) {
 	}
 	return VerdictRefuse, fmt.Sprintf("the image lacks %s: add it to the image, or change what names it on this host",
 		strings.Join(t.Lacking, "; "))
+}
+
+func judgeServices(_ facts.Facts, t Target) (Verdict, string) {
+	if len(t.Vanishing) == 0 {
+		return "", ""
+	}
+	return VerdictRefuse, "services of this host would not run in the image: " + strings.Join(t.Vanishing, "; ")
+}
+
+func judgeAccepted(_ facts.Facts, t Target) (Verdict, string) {
+	if len(t.Accepted) == 0 {
+		return "", ""
+	}
+	return VerdictNote, "the image does without what a person has accepted: " + strings.Join(t.Accepted, "; ")
 }

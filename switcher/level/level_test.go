@@ -43,6 +43,30 @@ func TestDecide(t *testing.T) {
 			change: func(*facts.Facts, *Target) {}, check: "kernel modules", verdict: VerdictOK,
 			reason: "has the modules",
 		},
+		"kernel new enough": {
+			change: func(_ *facts.Facts, t *Target) {
+				t.KernelNeed = rootfs.KernelNeed{Version: "5.10", By: "its systemd 260"}
+			},
+			check: "kernel version", verdict: VerdictOK, reason: "needs 5.10 or newer (its systemd 260), and 6.12.1 runs",
+		},
+		"kernel too old for the image": {
+			change: func(f *facts.Facts, t *Target) {
+				f.KernelRelease, t.Kernels = "5.4.0-1", nil
+				t.KernelNeed = rootfs.KernelNeed{Version: "5.10", By: "its systemd 260"}
+			}, check: "kernel version",
+			verdict: VerdictFull, reason: "needs the kernel 5.10 or newer (its systemd 260), and 5.4.0-1 runs",
+		},
+		"kernel too old for the publisher": {
+			change: func(_ *facts.Facts, t *Target) {
+				t.KernelMin, t.KernelNeed = "6.13", rootfs.KernelNeed{Version: "5.10", By: "its systemd 260"}
+				t.Kernels = append(t.Kernels, rootfs.Kernel{Release: "6.14.2"})
+			}, check: "kernel version",
+			verdict: VerdictFull, reason: "needs the kernel 6.13 or newer (its publisher), and 6.12.1 runs",
+		},
+		"the image's own kernel is too old": {
+			change: func(_ *facts.Facts, t *Target) { t.KernelMin = "6.13" }, check: "kernel version",
+			verdict: VerdictRefuse, reason: "brings only 6.12.1: publish it with a newer kernel",
+		},
 		"host without systemd": {
 			change: func(f *facts.Facts, _ *Target) { f.Systemd = 0 }, check: "systemd of the host",
 			verdict: VerdictRefuse, reason: "not systemd",
@@ -225,6 +249,15 @@ func TestDecide(t *testing.T) {
 			change: func(_ *facts.Facts, t *Target) { t.Lacking = []string{"pam_a.so, which /etc/pam.d/b names"} },
 			check:  "ways in", verdict: VerdictRefuse,
 			reason: "the image lacks pam_a.so, which /etc/pam.d/b names: add it to the image, or change",
+		},
+		"a service would vanish": {
+			change: func(_ *facts.Facts, t *Target) { t.Vanishing = []string{"a.service (its unit is not in the new root)"} },
+			check:  CheckServices, verdict: VerdictRefuse,
+			reason: "would not run in the image: a.service (its unit is not in the new root)",
+		},
+		"accepted": {
+			change: func(_ *facts.Facts, t *Target) { t.Accepted = []string{"a.service"} },
+			check:  "accepted", verdict: VerdictNote, reason: "accepted: a.service",
 		},
 		"back to the host": {
 			change: func(_ *facts.Facts, t *Target) { t.Root, t.Init, t.Kernels = switcher.HostRoot, "", nil },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -232,14 +233,64 @@ func (s System) EndConfirm(ctx context.Context) (bool, error) {
 	return true, runJob(ctx, "stop", ConfirmUnit, "replace")
 }
 
-// BeginConfirm starts the unit that checks the running root, and does not wait for its end.
+// BeginConfirm starts the unit that checks the running root, and does not wait for its end. A unit that ended before
+// starts again.
 func (s System) BeginConfirm(ctx context.Context) error {
+	verb, err := startConfirm(ctx)
+	if err != nil {
+		return err
+	}
 	return WithConn(ctx, func(conn *dbus.Conn) error {
-		if _, err := conn.StartUnitContext(ctx, ConfirmUnit, "replace", nil); err != nil {
+		call := conn.StartUnitContext
+		if verb == "restart" {
+			call = conn.RestartUnitContext
+		}
+		if _, err := call(ctx, ConfirmUnit, "replace", nil); err != nil {
 			return fmt.Errorf("cannot start %s: %w", ConfirmUnit, err)
 		}
 		return nil
 	})
+}
+
+// AwaitConfirm starts the unit that checks the running root, or joins it when it is running, and returns when it has
+// ended. The error is an ErrNoUnit when there is no such unit or it is masked, an ErrJob when it failed, or that of the
+// context, which leaves the unit running.
+func (s System) AwaitConfirm(ctx context.Context) error {
+	verb, err := startConfirm(ctx)
+	if err == nil {
+		err = runJob(ctx, verb, ConfirmUnit, "replace")
+	}
+	var answer godbus.Error
+	if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.UnitMasked" {
+		return fmt.Errorf("cannot start %s: %w", ConfirmUnit, ErrNoUnit)
+	}
+	return err
+}
+
+// startConfirm returns what makes the unit run now: a start does nothing to one that has ended and stays active.
+func startConfirm(ctx context.Context) (verb string, err error) {
+	state, err := unitState(ctx, ConfirmUnit)
+	if state == "active" {
+		return "restart", err
+	}
+	return "start", err
+}
+
+// IsUnit reports whether this process belongs to a unit of the system: whoever runs a command from a shell or another
+// service is in another cgroup.
+func IsUnit(unit string) bool {
+	cgroup, err := os.ReadFile("/proc/self/cgroup")
+	return err == nil && inUnit(string(cgroup), unit)
+}
+
+// inUnit reports whether the text of a /proc/PID/cgroup names a unit. A unit may have cgroups of its own below it.
+func inUnit(cgroup, unit string) bool {
+	for line := range strings.Lines(cgroup) {
+		if strings.Contains(strings.TrimSpace(line)+"/", "/"+unit+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // shutdownQueued reports whether one of these services has a start job.

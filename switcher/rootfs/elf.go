@@ -8,26 +8,36 @@ import (
 	"github.com/updatectl/updatectl/arch"
 )
 
-// readProgram returns the GOARCH of an ELF program and the x86-64 level that it needs; "" and 0 when it is none.
-func readProgram(r io.ReaderAt) (machine string, isa int) {
-	program, err := elf.NewFile(r)
+// program is what an ELF program says about the machine that it needs; the zero value is no program.
+type program struct {
+	// machine is its GOARCH, isa the x86-64 level, kernel the oldest kernel, "" when it does not say.
+	machine string
+	isa     int
+	kernel  string
+}
+
+// readProgram reads an ELF program.
+func readProgram(r io.ReaderAt) program {
+	file, err := elf.NewFile(r)
 	if err != nil {
-		return "", 0
+		return program{}
 	}
 	const maxNote = 64 << 10
-	machine = arch.OfHeader(program.FileHeader)
-	if machine != "amd64" {
-		return machine, 0
-	}
-	for _, segment := range program.Progs {
-		if segment.Type != elf.PT_GNU_PROPERTY || segment.Filesz > maxNote {
+	p := program{machine: arch.OfHeader(file.FileHeader)}
+	for _, segment := range file.Progs {
+		if segment.Filesz > maxNote || segment.Type != elf.PT_NOTE && segment.Type != elf.PT_GNU_PROPERTY {
 			continue
 		}
-		if note, err := io.ReadAll(io.LimitReader(segment.Open(), maxNote)); err == nil {
-			isa = max(isa, isaOfNote(note))
+		note, err := io.ReadAll(io.LimitReader(segment.Open(), maxNote))
+		switch {
+		case err != nil:
+		case segment.Type == elf.PT_NOTE && p.kernel == "":
+			p.kernel = kernelOfNotes(note, file.ByteOrder)
+		case segment.Type == elf.PT_GNU_PROPERTY && p.machine == "amd64":
+			p.isa = max(p.isa, isaOfNote(note))
 		}
 	}
-	return machine, isa
+	return p
 }
 
 // isaOfNote returns the x86-64 level that a note of GNU properties asks for, 0 when it has none or is damaged. After a

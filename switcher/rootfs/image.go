@@ -22,6 +22,8 @@ type Image struct {
 	Machine string `json:"machine,omitempty"`
 	// ISA is the x86-64 level that its init and C library need, 1 to 4; 0 when not known.
 	ISA int `json:"isa,omitempty"`
+	// KernelNeed is the oldest kernel that it can run on.
+	KernelNeed KernelNeed `json:"kernel_need,omitzero"`
 	// Kernels are the kernels that it has modules for.
 	Kernels []Kernel `json:"kernels,omitempty"`
 	// Kargs are the kernel parameters that it wants (/usr/lib/updatectl/kargs.d).
@@ -63,7 +65,8 @@ func ReadImage(dir string) (Image, error) {
 	t := Dir(dir)
 	i := Image{Systemd: t.Systemd(), Init: t.init(), Kernels: t.Kernels(), SELinux: t.Policy(),
 		DiskLayers: t.diskLayers()}
-	i.Machine, i.ISA = t.programs(i.Init)
+	needs := t.programs(i.Init)
+	i.Machine, i.ISA, i.KernelNeed = needs.machine, needs.isa, t.kernelNeed(i.Systemd, needs.kernel)
 	var err error
 	i.Kargs, err = t.kargs(i.Machine)
 	return i, err

@@ -30,8 +30,8 @@ func isaNote(bits uint32) []byte {
 	return note
 }
 
-// program returns an ELF file with a header, one program header, and the note that it points at.
-func program(machine elf.Machine, bits uint32) []byte {
+// elfProgram returns an ELF file with a header, one program header, and the note that it points at.
+func elfProgram(machine elf.Machine, bits uint32) []byte {
 	note := isaNote(bits)
 	const headers = 64 + 56
 	h := elf.Header64{
@@ -60,9 +60,9 @@ func bzImage(banner string) []byte {
 
 func TestReadImage(t *testing.T) {
 	root := t.TempDir()
-	testtree.Write(t, root, "usr/lib/systemd/systemd", program(elf.EM_X86_64, 1), 0o755)
-	testtree.Write(t, root, "usr/lib64/libc.so.6", program(elf.EM_X86_64, 1|1<<1|1<<2), 0o755)
-	testtree.Write(t, root, "usr/lib/libc.so.6", program(elf.EM_386, 1<<3), 0o755) // beside it, for old programs
+	testtree.Write(t, root, "usr/lib/systemd/systemd", elfProgram(elf.EM_X86_64, 1), 0o755)
+	testtree.Write(t, root, "usr/lib64/libc.so.6", elfProgram(elf.EM_X86_64, 1|1<<1|1<<2), 0o755)
+	testtree.Write(t, root, "usr/lib/libc.so.6", elfProgram(elf.EM_386, 1<<3), 0o755) // beside it, for old programs
 	testtree.Write(t, root, "usr/lib64/systemd/libsystemd-shared-257.9-2.el10.so", nil, 0o755)
 	testtree.Write(t, root, "usr/lib/modules/6.12.0-1.el10.x86_64/modules.dep", nil, 0o644)
 	testtree.Write(t, root, "usr/lib/modules/6.12.0-1.el10.x86_64/vmlinuz",
@@ -129,7 +129,7 @@ func TestServes(t *testing.T) {
 // TestReadImageStaysInside: an image is not to be trusted with the host's files.
 func TestReadImageStaysInside(t *testing.T) {
 	outside, root := t.TempDir(), t.TempDir()
-	testtree.Write(t, outside, "program", program(elf.EM_X86_64, 1<<3), 0o755)
+	testtree.Write(t, outside, "program", elfProgram(elf.EM_X86_64, 1<<3), 0o755)
 	testtree.Write(t, outside, "10-x.toml", []byte("kargs = ['stolen']\n"), 0o644)
 	testtree.Write(t, outside, "kernel/modules.dep", nil, 0o644)
 	for name, target := range map[string]string{
@@ -205,7 +205,8 @@ func TestMissingKargs(t *testing.T) {
 }
 
 func FuzzReadProgram(f *testing.F) {
-	seeds := [][]byte{program(elf.EM_X86_64, 1<<2), program(elf.EM_AARCH64, 0), isaNote(1), bzImage("6.12.0 (a@b) #1")}
+	seeds := [][]byte{elfProgram(elf.EM_X86_64, 1<<2), elfProgram(elf.EM_AARCH64, 0), isaNote(1),
+		abiNote(binary.LittleEndian, 0, 3, 2, 0), bzImage("6.12.0 (a@b) #1")}
 	if len(seeds) < 2 {
 		f.Fatal("the corpus is empty")
 	}
@@ -213,12 +214,13 @@ func FuzzReadProgram(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if machine, isa := readProgram(bytes.NewReader(text)); isa < 0 || isa > 4 || isa > 0 && machine != "amd64" {
-			t.Errorf("read %q, x86-64-v%d", machine, isa)
+		if p := readProgram(bytes.NewReader(text)); p.isa < 0 || p.isa > 4 || p.isa > 0 && p.machine != "amd64" {
+			t.Errorf("read %+v", p)
 		}
 		if isa := isaOfNote(text); isa < 0 || isa > 4 {
 			t.Errorf("note: x86-64-v%d", isa)
 		}
+		kernelOfNotes(text, binary.LittleEndian)
 		bzImageVersion(bytes.NewReader(text), "6.12.0")
 	})
 }
@@ -251,7 +253,7 @@ func TestProgramOfAnotherByteOrder(t *testing.T) {
 		if err := binary.Write(&text, order, h); err != nil {
 			t.Fatal(err)
 		}
-		if got, _ := readProgram(bytes.NewReader(text.Bytes())); got != want {
+		if got := readProgram(bytes.NewReader(text.Bytes())).machine; got != want {
 			t.Errorf("%v: got %q, want %q", order, got, want)
 		}
 	}

@@ -21,29 +21,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs returns the GOARCH that the init is built for, and the x86-64 level that the init and the C library need.
-// The library counts because nothing runs without it, and distributions for newer processors mark it.
-func (t Dir) programs(init string) (machine string, isa int) {
-	machine, isa = t.program(init)
+// programs returns what init and the C library need together.
+func (t Dir) programs(init string) program {
+	both := t.program(init)
 	for _, dir := range t.Libraries() {
 		// A library of another architecture may be there, too.
-		if m, needed := t.program(filepath.Join(dir, "libc.so.6")); m == machine {
-			isa = max(isa, needed)
+		if libc := t.program(filepath.Join(dir, "libc.so.6")); libc.machine == both.machine {
+			both.isa = max(both.isa, libc.isa)
+			if CompareKernels(libc.kernel, both.kernel) > 0 {
+				both.kernel = libc.kernel
+			}
 		}
 	}
-	return machine, isa
+	return both
 }
 
-// program returns the GOARCH and the x86-64 level of an ELF program; "" and 0 when it is none.
-func (t Dir) program(p string) (machine string, isa int) {
+// program reads an ELF program of the tree; the zero value is none.
+func (t Dir) program(p string) program {
 	const maxProgram = 64 << 20 // a C library has two megabytes, systemd's own a few
 	f, err := t.open(p)
 	if err != nil {
-		return "", 0
+		return program{}
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || st.Size() > maxProgram {
-		return "", 0
+		return program{}
 	}
 	return readProgram(f)
 }

@@ -1,4 +1,4 @@
-package health
+package network
 
 import (
 	"context"
@@ -30,11 +30,11 @@ func TestGateways(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := gateways(dir)
+	got, err := gatewaysBelow(dir)
 	if want := "[192.0.2.1 fe80::1%eth0]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("got %v (%v), want %s", got, err, want)
 	}
-	if got, err := gateways(t.TempDir()); err != nil || len(got) != 0 {
+	if got, err := gatewaysBelow(t.TempDir()); err != nil || len(got) != 0 {
 		t.Errorf("without a network: %v, %v", got, err)
 	}
 }
@@ -46,17 +46,17 @@ func TestPing(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := askGateway(ctx, netip.MustParseAddr("127.0.0.1")); err != nil {
+	if err := AskGateway(ctx, netip.MustParseAddr("127.0.0.1")); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
-		if err := askGateway(ctx, netip.MustParseAddr("::1")); err != nil {
+		if err := AskGateway(ctx, netip.MustParseAddr("::1")); err != nil {
 			t.Error(err)
 		}
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := askGateway(ctx, netip.MustParseAddr("192.0.2.77")); err == nil {
+	if err := AskGateway(ctx, netip.MustParseAddr("192.0.2.77")); err == nil {
 		t.Error("an address that nobody has answers")
 	}
 }

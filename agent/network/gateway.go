@@ -1,4 +1,6 @@
-package health
+// Package network answers how this host reaches the network: its default gateways, and what configures the interfaces
+// of its default routes. It changes nothing.
+package network
 
 import (
 	"bufio"
@@ -19,9 +21,10 @@ import (
 )
 
 // Gateways returns the default gateways of this network namespace, those of IPv4 first.
-func Gateways() ([]netip.Addr, error) { return gateways("/proc/net") }
+func Gateways() ([]netip.Addr, error) { return gatewaysBelow("/proc/net") }
 
-func gateways(dir string) ([]netip.Addr, error) {
+// gatewaysBelow returns the default gateways in the routes below a directory like /proc/net.
+func gatewaysBelow(dir string) ([]netip.Addr, error) {
 	var list []netip.Addr
 	for name, parse := range map[string]func([]string) netip.Addr{"route": gateway4, "ipv6_route": gateway6} {
 		f, err := os.Open(filepath.Join(dir, name))
@@ -77,15 +80,18 @@ func gateway6(f []string) netip.Addr {
 	return a
 }
 
-// askGateway pings a gateway until it answers or the context ends. Many gateways ignore pings, but each must answer
-// when the kernel asks for its hardware address, which the kernel does before it sends.
-func askGateway(ctx context.Context, a netip.Addr) error {
+// AskGateway pings a gateway until it answers or the context ends, and returns nil when it answered. Many gateways
+// ignore pings, but each must answer when the kernel asks for its hardware address, which the kernel does before it
+// sends.
+func AskGateway(ctx context.Context, a netip.Addr) error {
 	for {
 		err := ping(ctx, a)
 		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) && isReachableNeighbour(a) {
 			return nil
 		}
-		if !sleep(ctx, 100*time.Millisecond) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
 			return fmt.Errorf("it answers neither pings nor requests for its hardware address: %w", err)
 		}
 	}

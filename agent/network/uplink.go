@@ -1,0 +1,144 @@
+package network
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Uplink is an interface of a default route.
+type Uplink struct {
+	Interface string `json:"interface"`
+	// Manager is what configures the interface in the running root: "systemd-networkd", "NetworkManager", "ifupdown" …
+	// It is "" when nothing does that is known here: the addresses were set from outside or by a script.
+	Manager string `json:"manager,omitempty"`
+	// Addresses are those with which others reach the host, not the link-local ones.
+	Addresses []Address `json:"addresses,omitempty"`
+}
+
+// Address is an address of an interface.
+type Address struct {
+	Address netip.Addr `json:"address"`
+	// Leased is whether the address expires: it comes from DHCP or a router.
+	Leased bool `json:"leased,omitempty"`
+}
+
+// Host is where a host is looked at.
+type Host struct {
+	// Root is the directory that has its /proc, /run and /etc; "/" for the running host.
+	Root string
+	// Addresses returns the addresses of all interfaces, by the name of the interface.
+	Addresses func() (map[string][]Address, error)
+}
+
+// Running returns the running host.
+func Running() Host { return Host{Root: "/", Addresses: addresses} }
+
+// Uplinks returns the interfaces of the default routes, sorted by name. Active lists the units that are active.
+func (h Host) Uplinks(active []string) ([]Uplink, error) {
+	names, err := h.defaultInterfaces()
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	all, err := h.Addresses()
+	if err != nil {
+		return nil, err
+	}
+	var list []Uplink
+	for _, name := range names {
+		list = append(list, Uplink{Interface: name, Manager: h.Manager(name, active), Addresses: all[name]})
+	}
+	return list, nil
+}
+
+// defaultInterfaces returns the names of the interfaces of default routes, sorted.
+func (h Host) defaultInterfaces() ([]string, error) {
+	var names []string
+	for file, parse := range map[string]func([]string) string{"route": interface4, "ipv6_route": interface6} {
+		f, err := os.Open(filepath.Join(h.Root, "proc/net", file))
+		if errors.Is(err, fs.ErrNotExist) { // a kernel without this family
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the routes: %w", err)
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			if name := parse(strings.Fields(lines.Text())); name != "" && name != "lo" {
+				names = append(names, name)
+			}
+		}
+		if err := errors.Join(lines.Err(), f.Close()); err != nil {
+			return nil, fmt.Errorf("cannot read the routes: %w", err)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// interface4 returns the interface in a line of /proc/net/route that is a default route, see [gateway4].
+func interface4(f []string) string {
+	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
+		return ""
+	}
+	return f[0]
+}
+
+// interface6 returns the interface in a line of /proc/net/ipv6_route that is a default route, see [gateway6].
+func interface6(f []string) string {
+	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
+		return ""
+	}
+	return f[9]
+}
+
+// addresses returns the addresses of all interfaces of this machine that are not link-local. An address message is a
+// struct ifaddrmsg (family, prefix, flags, scope, index at byte 4), then attributes; rtnetlink(7).
+func addresses() (map[string][]Address, error) {
+	const permanent = 0x80 // IFA_F_PERMANENT
+	rib, err := syscall.NetlinkRIB(syscall.RTM_GETADDR, syscall.AF_UNSPEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the addresses: %w", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(rib)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the addresses: %w", err)
+	}
+	all := map[string][]Address{}
+	for _, m := range messages {
+		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < syscall.SizeofIfAddrmsg {
+			continue
+		}
+		attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			continue
+		}
+		iface, err := net.InterfaceByIndex(int(binary.NativeEndian.Uint32(m.Data[4:])))
+		if err != nil { // it is gone by now
+			continue
+		}
+		a := Address{Leased: m.Data[2]&permanent == 0}
+		for _, attr := range attributes { // IFA_LOCAL is this end of a point-to-point link, IFA_ADDRESS may be the other
+			if value, ok := netip.AddrFromSlice(attr.Value); ok && (attr.Attr.Type == syscall.IFA_LOCAL ||
+				attr.Attr.Type == syscall.IFA_ADDRESS && !a.Address.IsValid()) {
+				a.Address = value.Unmap()
+			}
+		}
+		if a.Address.IsValid() && !a.Address.IsLinkLocalUnicast() {
+			all[iface.Name] = append(all[iface.Name], a)
+		}
+	}
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b Address) int { return a.Address.Compare(b.Address) })
+	}
+	return all, nil
+}

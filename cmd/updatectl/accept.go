@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
+)
+
+// accepted is the flag that accepts losses.
+type accepted struct{ kinds *[]record.LossKind }
+
+// acceptLosses adds the flag to a command.
+func acceptLosses(f *pflag.FlagSet, o *agent.ApplyOptions) {
+	f.Var(accepted{&o.Accept}, "accept", "`LOSS` that the host may suffer, once and for all: "+lossNames(", "))
+}
+
+func lossNames(separator string) string { return joinLosses(record.LossKinds, separator) }
+
+func joinLosses(kinds []record.LossKind, separator string) string {
+	var names []string
+	for _, kind := range kinds {
+		names = append(names, string(kind))
+	}
+	return strings.Join(names, separator)
+}
+
+// Set adds the kinds in a list.
+func (a accepted) Set(list string) error {
+	for name := range strings.SplitSeq(list, ",") {
+		kind := record.LossKind(strings.TrimSpace(name))
+		if !slices.Contains(record.LossKinds, kind) {
+			return fmt.Errorf("cannot accept %q: it is one of %s", name, lossNames(", "))
+		}
+		*a.kinds = append(*a.kinds, kind)
+	}
+	return nil
+}
+
+func (a accepted) String() string {
+	if a.kinds == nil {
+		return ""
+	}
+	return joinLosses(*a.kinds, ",")
+}
+
+// Type is shown in the help.
+func (accepted) Type() string { return "LOSS" }
+
+// adviseAccept adds to a refusal because of losses how to keep what would be lost, and how to do without it.
+func adviseAccept(err error, o agent.ApplyOptions) error {
+	var loss roots.Loss
+	if !errors.As(err, &loss) {
+		return err
+	}
+	return advised{err, lossAdvice(loss, o)}
+}
+
+// lossAdvice returns what to do about losses, with the same flags.
+func lossAdvice(loss roots.Loss, o agent.ApplyOptions) string {
+	kinds := slices.Concat(o.Accept, loss.Kinds)
+	slices.Sort(kinds)
+	advice := "`updatectl apply --accept " + joinLosses(slices.Compact(kinds), ",") + flagsOf(o) + "` does without, and " +
+		"does not ask again"
+	if slices.Contains(loss.Kinds, record.LossServices) {
+		return "`updatectl adopt` prints the [state] table that keeps them; " + advice
+	}
+	return advice
+}
+
+// flagsOf returns the flags that chose the image, for a command to be repeated.
+func flagsOf(o agent.ApplyOptions) (flags string) {
+	if o.From != "" {
+		flags += " --from " + o.From
+	}
+	if o.AllowDowngrade {
+		flags += " --allow-downgrade"
+	}
+	return flags
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/agent/renew"
+	"github.com/updatectl/updatectl/cmd/usage"
+)
+
+// renewPatience bounds how long systemd may take to accept the jobs: services wait for this unit.
+const renewPatience = 20 * time.Second
+
+func renewCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "renew",
+		Short: "Renew what the soft reboot left active",
+		Args:  usage.Arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.anyway()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), renewPatience)
+			defer cancel()
+			return a.Renewal.Run(ctx)
+		},
+	}
+}
+
+// stayOldText writes the units that the switch leaves as they are.
+func stayOldText(w io.Writer, units []renew.Old) {
+	for _, u := range units {
+		fmt.Fprintf(w, "Old\t%s stays as it is: %s\n", u.Unit, u.Reason)
+	}
+}
