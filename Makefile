@@ -24,8 +24,7 @@ build:
 
 install: build
 	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
-	install -D -m 0644 -t $(unitdir) configs/units/*.service configs/units/*.timer
-	install -D -m 0644 -t $(unitdir)/systemd-zram-setup@.service.d configs/units/systemd-zram-setup@.service.d/*
+	install -D -m 0644 -t $(unitdir) configs/units/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/

@@ -61,6 +61,9 @@ type Applied struct {
 	Restarting  bool             `json:"restarting,omitempty"`
 	Loaded      []string         `json:"loaded_live_patches,omitempty"`
 	LivePatches []live.LivePatch `json:"live_patches,omitempty"`
+	// LeftInEtc are the paths in /etc, apart from users and groups, that changed in the root that a rollback leaves: they
+	// stay behind in it.
+	LeftInEtc []string `json:"left_in_etc,omitempty"`
 }
 
 // Apply brings the host to the published image: fetch, verify, stage, decide, switch. It returns when systemd has

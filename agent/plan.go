@@ -8,6 +8,7 @@ import (
 	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/renew"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -114,6 +115,7 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	change := s.Roots.EtcChange(root.ID, s.facts, s.rec)
 	report, err := s.Machine.Trees.PlanEtc(change)
 	report = report.Filled()
+	plan.Refusal = cmp.Or(plan.Refusal, roots.CheckOwners(report))
 	plan.Etc = &report
 	if err == nil && change.Before == nil && !resumes {
 		plan.Adoption, err = s.Adoption.Of(change, report)

@@ -71,7 +71,9 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	case rollbackSwitch:
 		done.Version, err = s.rollbackTo(ctx, d.to)
 	}
-	done.Switching = err == nil
+	if done.Switching = err == nil; done.Switching {
+		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
+	}
 	return done, err
 }
 

@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 	"agent/listening": {},
 	"agent/systemd":   {},
 	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
-	"agent/machine":   {"agent/health"}, // the seam
+	"agent/machine":   {"agent/health", "switcher/etc/accounts"}, // the seam
 	"agent/config":    {"agent/health"},
 	"agent/record":    {"agent/config", "agent/health", "agent/network"},
 	"agent/host":      {"agent/config", "agent/machine", "agent/record"},

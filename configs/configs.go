@@ -6,6 +6,7 @@ package configs
 import (
 	"embed"
 	"fmt"
+	"strings"
 )
 
 //go:embed dropins units udev updatectl.toml stale.conf renew.conf derived.toml hostonly.conf
@@ -38,7 +39,11 @@ func Units() map[string]string {
 			units[name] = link
 			continue
 		}
-		text, err := files.ReadFile("units/" + name)
+		file := "units/" + name
+		if strings.Contains(name, ".d/") {
+			file = "dropins/" + name
+		}
+		text, err := files.ReadFile(file)
 		if err != nil {
 			panic(fmt.Sprintf("a shipped unit is missing from the binary: %v", err)) // a build error
 		}

@@ -132,3 +132,66 @@ func (s *site) fetchesForgotten() {
 	s.refused(exitError, "useradd", "", "adopt", "--from-host", "/etc/passwd")
 	s.refused(exitError, "was adopted before", "", "adopt")
 }
+
+// TestOrdinaryOwners: set-id files of the image belong to the same group as in the image, although this host has given
+// its number to another one, and what became of users in an image root is there after a rollback to the host root.
+func TestOrdinaryOwners(t *testing.T) {
+	s := newSite(t, "owners")
+	h := s.host
+	h.Must(t, "sh", "-ec", `useradd -m -s /bin/bash alice; echo alice:first | chpasswd; useradd -m -s /bin/bash bob`)
+	s.updatectl(exitAvailable, "stage")
+	root := "/var/lib/updatectl/roots/" + s.roots["1"]
+	// Whatever number the image gives the groups of its set-group-id files, here docker and others have it.
+	h.Must(t, "sh", "-ec", `i=0; for g in $(getent group | cut -d: -f3 | sort -n | awk '$1 > 0 && $1 < 1000'); do
+i=$((i+1)); name=$(getent group $g | cut -d: -f1)
+case $name in crontab|_ssh|messagebus) groupmod -g $((850+i)) $name; groupadd -g $g docker-$i;; esac; done`)
+	const groups = `find /usr -xdev -perm /6000 -printf '%u:%g %m %p\n' | sort`
+	want := h.Must(t, "sh", "-c", groups)
+	if !strings.Contains(want, ":") {
+		t.Fatal("the host has no set-id files")
+	}
+	r := s.updatectl(exitAvailable, "plan")
+	t.Logf("the plan:\n%s", r.Stdout)
+	if !strings.Contains(r.Stdout, "\nOwners ") {
+		t.Error("the plan does not say that files of the image show other numbers")
+	}
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	got := h.Must(t, "sh", "-c", groups)
+	t.Logf("on the host:\n%s\nin the image:\n%s", want, got)
+	for line := range strings.Lines(got) {
+		if strings.Contains(line, "docker") {
+			t.Errorf("a set-id file of the image belongs to another group of the host: %s", line)
+		}
+		fields := strings.Fields(line)
+		if len(fields) == 3 && strings.Contains(want, " "+fields[2]+"\n") && !strings.Contains(want, line) {
+			t.Errorf("%s had other owners on the host:\n%s", line, want)
+		}
+	}
+	if out := h.Must(t, "sh", "-c", "ls "+root+"/owners.json"); !strings.Contains(out, "owners.json") {
+		t.Errorf("the owners are not kept beside the root: %s", out)
+	}
+
+	h.Must(t, "sh", "-ec", `echo alice:second | chpasswd; userdel bob; useradd -m -s /bin/bash eve
+echo changed >/etc/motd`)
+	const look = `getent passwd alice bob eve; getent shadow alice bob eve; getent group docker-1 eve`
+	users := h.Run(t.Context(), "sh", "-c", look).Stdout
+	s.switches("rollback", "host")
+	if v := s.settled(); v.Booted.Root != "host" || v.Phase != "good" {
+		t.Fatalf("want the host root booted and good, status is %+v", v)
+	}
+	if now := h.Run(t.Context(), "sh", "-c", look).Stdout; now != users || strings.Contains(now, "bob") {
+		t.Errorf("users in the image:\n%s\nafter the rollback:\n%s", users, now)
+	}
+	if text := h.Must(t, "sh", "-c", "ls -l /etc/shadow /etc/shadow-; useradd new; getent passwd new"); !strings.Contains(
+		text, "new:x:") {
+		t.Errorf("no user can be added: %s", text)
+	}
+	h.Must(t, "sh", "-ec", `userdel new; echo alice:third | chpasswd`)
+	users = h.Run(t.Context(), "sh", "-c", look).Stdout
+	s.switches("rollback", s.roots["1"])
+	s.runs(s.roots["1"], "1")
+	if now := h.Run(t.Context(), "sh", "-c", look).Stdout; now != users {
+		t.Errorf("users of the host root:\n%s\nin the image:\n%s", users, now)
+	}
+}

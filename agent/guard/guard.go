@@ -200,7 +200,7 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 		return nil, err
 	}
 	var err error
-	next.Owners, err = gd.Machine.Trees.EtcOwners(next, next.Etc)
+	next.Owners, err = roots.OwnersOf(&gd.Roots, next)
 	return &next, err
 }
 

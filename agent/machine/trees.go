@@ -68,8 +68,14 @@ type Trees interface {
 	DiffEtc(next assembly.Next, current string, paths []string) ([]etc.Difference, error)
 	// TakeEtc replaces a file in an /etc by the version of its pristine image.
 	TakeEtc(next assembly.Next, current, name string, at time.Time) (etc.Taken, error)
-	// EtcOwners maps the uids and gids in the /etc of an image to those that the same names have in another /etc.
+	// EtcOwners maps the uids and gids of an image's files to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
+	// CarryUsers notes what was changed in the user databases of roots that ran here, and carries it into the target of a
+	// switch if that keeps its /etc. Notes say what could not be carried over.
+	CarryUsers(UserMove) (notes []string, err error)
+	// ChangedInEtc returns what changed in the /etc of a root, by the history of CarryUsers, since the host switched to
+	// it; nil if that is not known.
+	ChangedInEtc(history, root, dir string) ([]string, error)
 	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
 	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }
@@ -146,8 +152,8 @@ func (t hostTrees) Graft(g Graft) error {
 	if err != nil {
 		return err
 	}
-	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay}
-	made.Files = diskFiles(rootfs.Dir(tree.Path()))
+	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
+		Owners: g.Next.Owners, Files: diskFiles(rootfs.Dir(tree.Path()))}
 	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
@@ -268,16 +274,6 @@ func (hostTrees) TakeEtc(next assembly.Next, current, name string, at time.Time)
 	return etc.Take(tree.Path()+"/etc", current, name, at)
 }
 
-func (hostTrees) EtcOwners(next assembly.Next, other string) (o assembly.Owners, err error) {
-	tree, err := next.Open()
-	if err != nil {
-		return o, err
-	}
-	defer tree.Close()
-	o.UID, o.GID, err = etc.Numbers(tree.Path()+"/etc", other)
-	return o, err
-}
-
 func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	for _, dir := range etcs {
 		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
@@ -318,6 +314,9 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
 	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
+		return err
+	}
+	if in.Owners, err = ownersOf(c.Next); err != nil {
 		return err
 	}
 	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}

@@ -28,15 +28,15 @@ const (
 	etcOld = ".old"
 )
 
-// MakeEtc merges /etc for the target of an apply; the target of any other switch keeps its own /etc. It returns how
-// uids and gids are translated when state is seeded from the image.
+// MakeEtc merges /etc for the target of an apply; the target of any other switch keeps its own /etc. It returns
+// which uids and gids the files of the image show.
 func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (assembly.Owners, error) {
 	if rec.Switch.Verb == record.VerbApply {
 		if err := r.mergeEtc(r.EtcChange(next.ID, f, rec), next.Etc); err != nil {
 			return assembly.Owners{}, err
 		}
 	}
-	return r.Machine.Trees.EtcOwners(next, next.Etc)
+	return OwnersOf(r, next)
 }
 
 // mergeEtc makes the /etc of a root at dst, and keeps the former one beside it as etcBefore. At any moment the former

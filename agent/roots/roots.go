@@ -62,17 +62,23 @@ func (r *Roots) Open() error {
 	return r.Machine.Trees.Prepare()
 }
 
-// Rehearse does what could fail later, when services have stopped: it looks where the state is, makes the graft, checks
-// the joined root, and plans the merge of /etc. The error is a [config.ErrConfig] if a state directory cannot be kept.
+// Rehearse does what could fail later, when services have stopped: it looks where the state is, plans the merge of
+// /etc, makes the graft, and checks the joined root. The error is a [config.ErrConfig] if a state directory cannot be
+// kept.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
 	if _, err := r.PlanState(root.ID, f); err != nil {
 		return err
 	}
-	if err := r.Graft(root, f, rec, false); err != nil {
+	report, err := r.Machine.Trees.PlanEtc(r.EtcChange(root.ID, f, rec))
+	if err == nil {
+		err = CheckOwners(report)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := r.Machine.Trees.PlanEtc(r.EtcChange(root.ID, f, rec))
-	return err
+	n := r.Next(root.ID, f)
+	n.Owners = assembly.Owners{UID: report.Correction.IDs.UIDs, GID: report.Correction.IDs.GIDs}
+	return r.graft(root, n, f, rec)
 }
 
 // PlanState returns the state directories that are made when the host switches to a root for the first time. The error
@@ -141,12 +147,20 @@ func (r *Roots) EtcChange(id string, f facts.Facts, rec *record.Record) machine.
 	return c
 }
 
-// Graft lays over a staged root what the host needs there: mount points, and the agent when the image has none. Back is
-// whether the root ran before and is not made anew. The error is an ErrIncompatible when systemd would not accept the
-// result as a root.
-func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record, back bool) error {
-	n, disk := r.Next(root.ID, f), r.Machine.Disk
-	n.Return = back
+// regraft renews what is laid over a root that ran before, with its own /etc.
+func regraft(r *Roots, root store.Root, f facts.Facts, rec *record.Record) (err error) {
+	n := r.Next(root.ID, f)
+	n.Return = true
+	if n.Owners, err = OwnersOf(r, n); err != nil {
+		return err
+	}
+	return r.graft(root, n, f, rec)
+}
+
+// graft lays over a staged root what the host needs there: mount points, and the agent when the image has none. The
+// error is an ErrIncompatible when systemd would not accept the result as a root.
+func (r *Roots) graft(root store.Root, n assembly.Next, f facts.Facts, rec *record.Record) error {
+	disk := r.Machine.Disk
 	err := r.Machine.Trees.Graft(machine.Graft{
 		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent,
 		// Which /etc, and so which fstab, the root gets depends on the switch: the mount points of each must exist.
@@ -162,7 +176,7 @@ func (r *Roots) Graft(root store.Root, f facts.Facts, rec *record.Record, back b
 	if err != nil {
 		return err
 	}
-	return incompatible(r.Machine.Trees.Preflight(n))
+	return preflight(r, n)
 }
 
 // mountPoints returns the directories that every new root must have as mount points.
@@ -218,7 +232,7 @@ func (r *Roots) MakeReady(id string, f facts.Facts, rec *record.Record) (string,
 	if err := r.checkReturn(id, f); err != nil {
 		return "", err
 	}
-	return root.Info.Version, r.Graft(root, f, rec, true)
+	return root.Info.Version, regraft(r, root, f, rec)
 }
 
 // Find returns the staged root that a person means by a name: its identity, the beginning of that or of its hex digits,

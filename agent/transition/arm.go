@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -89,6 +90,7 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 			return err
 		}
 	}
+	roots.CarryUsers(&m.Roots, rec, f, next)
 	next = m.Machine.Trees.WithFstab(next, m.Roots.EtcAt(next, f))
 	if rec.Switch.Verb != record.VerbBack { // a root may be left because it filled the disk: nothing is written then
 		if err := m.checkStillAnnounced(ctx, rec); err != nil {

@@ -125,7 +125,9 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Reference == "" { // a rollback
-		fmt.Fprintf(w, "/etc\tas it was in %s; later changes stay in %s\n", short(d.Root), etcOf(d.From))
+		fmt.Fprintf(w, "/etc\tas it was in %s, with the users of now; later changes stay in %s\n",
+			short(d.Root), etcOf(d.From))
+		leftText(w, d)
 	}
 	if d.Decision != nil && d.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there "+

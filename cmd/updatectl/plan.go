@@ -95,6 +95,7 @@ func planText(w io.Writer, p agent.Plan, from string) {
 	}
 	endingText(w, p.Ending)
 	slowText(w, p.Blockers)
+	ownersText(w, p.Etc.Owners)
 	stayOldText(w, p.StayOld)
 	if p.Adoption != nil {
 		adoptionText(w, *p.Adoption)

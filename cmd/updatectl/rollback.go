@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -15,7 +18,8 @@ func rollbackCommand(c *cli) *cobra.Command {
 		Short: "Roll back to the previous good root, or to ROOT",
 		Long: `Roll back to the previous good root, or to ROOT: an identity that "updatectl
 status" lists, or its beginning, or "host" for the host root. It runs with the
-/etc it had. An unattended apply does not take the root that is left again.`,
+/etc it had, and the users and passwords of now. An unattended apply does not
+take the root that is left again.`,
 		Args: usage.Arguments("[ROOT]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			a, err := c.anyway()
@@ -35,4 +39,20 @@ status" lists, or its beginning, or "host" for the host root. It runs with the
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
 	return cmd
+}
+
+// leftText says what in /etc stays behind in the root that a rollback leaves.
+func leftText(w io.Writer, d agent.Applied) {
+	const most = 5 // they stand for the others
+	left := d.LeftInEtc
+	if len(left) == 0 {
+		return
+	}
+	more := ""
+	if len(left) > most {
+		more = " …"
+	}
+	fmt.Fprintf(w, "  stay behind\t%s: %s%s\n",
+		usage.Count(len(left), "file that changed here", "files that changed here"),
+		strings.Join(left[:min(most, len(left))], ", "), more)
 }

@@ -128,7 +128,7 @@ var samples = map[reflect.Type]any{
 
 // words are values for members that are plain strings and yet not any string.
 var words = map[string]string{
-	"event": record.EventStaged, "verb": record.VerbApply, "kind": "boot",
+	"event": record.EventStaged, "verb": record.VerbApply, "kind": "boot", "protocol": "tcp",
 	"schema": "updatectl.record/v1", "verdict": "ok",
 }
 

@@ -91,8 +91,12 @@ func TestRollbackText(t *testing.T) {
 	c := &cli{stdout: &out, output: "text"}
 	root := "sha256-" + strings.Repeat("ab", 32)
 	err := c.print("rollback", nil, func(w io.Writer) {
-		appliedText(w, agent.Applied{Switching: true, Root: "host", From: root})
+		appliedText(w, agent.Applied{Switching: true, Root: "host", From: root,
+			LeftInEtc: []string{"a", "b", "c", "d", "e", "f"}})
 	})
+	if want := "6 files that changed here: a, b, c, d, e …"; !strings.Contains(out.String(), want) {
+		t.Errorf("%q is not in %q", want, out.String())
+	}
 	if want := "/var/lib/updatectl/roots/sha256-abababababab*/etc"; err != nil || !strings.Contains(out.String(), want) {
 		t.Errorf("%v: %q is not in %q", err, want, out.String())
 	}

@@ -32,6 +32,8 @@ type Graft struct {
 	// Stay lists the mounts that come with the root, as absolute paths. They must outlive a soft reboot: nothing would
 	// mount them again if a switch fails and systemd starts this root again.
 	Stay []string
+	// Owners maps the image's uids and gids to the host's: only the image's own files are shown with these.
+	Owners Owners
 	// Files are other files to lay over the image, by their absolute path.
 	Files map[string]string
 }
@@ -55,7 +57,7 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			durable.RemoveAll(tmp)
 		}
 	}()
-	b := builder{image: image, dir: tmp}
+	b := builder{image: image, dir: tmp, owners: g.Owners}
 	if err := b.mirror("/"); err != nil {
 		return err
 	}
@@ -69,13 +71,13 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			return err
 		}
 	}
+	if err := b.updaters(); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
 		if err := b.file(name, g.Files[name]); err != nil {
 			return err
 		}
-	}
-	if err := b.updaters(); err != nil {
-		return err
 	}
 	if g.Agent != "" {
 		if err := b.agent(g); err != nil {
@@ -92,7 +94,10 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 }
 
 // builder makes a tree in dir that is laid over the one at image.
-type builder struct{ image, dir string }
+type builder struct {
+	image, dir string
+	owners     Owners
+}
 
 // mountPoint makes sure that the joined tree has the directory p.
 func (b builder) mountPoint(p string, state []string) error {
@@ -185,7 +190,7 @@ func (b builder) mirror(p string) error {
 	if err != nil || !st.IsDir() {
 		return fmt.Errorf("cannot graft below %s: it is no directory in the image", p)
 	}
-	return copyAttributes(from, to, Owners{})
+	return copyAttributes(from, to, b.owners)
 }
 
 // agent grafts the agent and its units.

@@ -48,7 +48,7 @@ type Next struct {
 	ImageOwned []string
 	// Seeded is whether the root has run with this state before, so that there is nothing to seed.
 	Seeded bool
-	// Owners maps the image's uids and gids to the host's, for seeding.
+	// Owners maps the image's uids and gids to the host's. The files of the image are shown with these.
 	Owners Owners
 	// HostMount is where the host root stays mounted.
 	HostMount string
@@ -59,18 +59,22 @@ type Next struct {
 // assembly is where a root is put together, out of systemd's sight.
 const assembly = switcher.RunDir + "/next"
 
+// ErrNumbers means that the files of the image cannot be shown with the host's numbers.
+var ErrNumbers = mount.ErrNumbers
+
 // scratch is a mount point for parts of a root while they are joined.
 const scratch = switcher.RunDir + "/scratch"
 
-// Open returns the pristine image of the root for reading: without graft and state, and attached nowhere. The caller
-// closes it.
+// Open returns the pristine image of the root for reading: without graft and state, with the image's numbers, and
+// attached nowhere. The caller closes it.
 func (n Next) Open() (*mount.Tree, error) {
-	pristine := n
+	pristine := n.unnumbered()
 	pristine.Graft = ""
 	return pristine.joinGraft()
 }
 
 // Preflight joins the image with its graft, without attaching it, and returns an error if systemd would not accept it.
+// The error is an [ErrNumbers] if its files cannot be shown with the host's numbers.
 func (n Next) Preflight() error {
 	root, err := n.joinGraft()
 	if err != nil {
@@ -80,11 +84,18 @@ func (n Next) Preflight() error {
 	return rootfs.Acceptable(root.Path())
 }
 
-// joinGraft returns the image joined with its graft, as a detached tree.
+// joinGraft returns the image joined with its graft, as a detached tree that shows the host's numbers.
 func (n Next) joinGraft() (*mount.Tree, error) {
 	return mount.Composefs(mount.Root{
 		CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch,
+		Numbers: mount.Numbers(n.Owners),
 	})
+}
+
+// unnumbered returns the root with its image's numbers.
+func (n Next) unnumbered() Next {
+	n.Owners = Owners{}
+	return n
 }
 
 // Arm joins the root and mounts it at /run/nextroot. It must run in PID 1's mount namespace, when services have stopped
@@ -161,6 +172,11 @@ func Armed() (string, error) {
 // joinImage mounts an image root, with everything that is carried over into it, at assembly.
 func (n Next) joinImage() error {
 	root, err := n.joinGraft()
+	if err == nil {
+		n.Owners = Owners{} // what is seeded from there has the host's numbers already
+	} else if n.Return && errors.Is(err, ErrNumbers) { // it ran before, and no way back depends on this
+		root, err = n.unnumbered().joinGraft()
+	}
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ func TestGraftBuild(t *testing.T) {
 	if err := os.Chmod(filepath.Join(image, "usr/bin"), 0o711); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chown(filepath.Join(image, "usr/lib"), 0, 997); err != nil {
+		t.Fatal(err)
+	}
 	agent := filepath.Join(testtree.Make(t, "agent"), "agent")
 	opened, err := os.Open(image)
 	if err != nil {
@@ -34,6 +37,7 @@ func TestGraftBuild(t *testing.T) {
 		Agent: agent, Units: map[string]string{"u.service": "[Unit]\n", "x.wants/u.service": "-> ../u.service"},
 		MountPoints: []string{"/proc", "/home", "/etc", "/mnt/disk", "/opt/deep", "/usr/lib/modules/6.1"},
 		Stay:        []string{"/srv", "/home", "/var/lib/a-b"},
+		Owners:      Owners{GID: map[uint32]uint32{997: 940}},
 	}
 	if err := g.Build(image, dir, []string{"/var", "/etc"}); err != nil {
 		t.Fatal(err)
@@ -53,6 +57,10 @@ func TestGraftBuild(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(dir, AgentPath)); err != nil || st.Mode().Perm() != 0o755 {
 		t.Errorf("the agent is not grafted: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "usr/lib"), &st); err != nil || st.Gid != 940 {
+		t.Errorf("usr/lib has the group %d, %v; the image's shows the host's number 940", st.Gid, err)
 	}
 	if target, err := os.Readlink(filepath.Join(dir, unitDir, "x.wants/u.service")); err != nil ||
 		target != "../u.service" {

@@ -64,11 +64,14 @@ type Inputs struct {
 	// Ledger is the file with the owner of every uid and gid ever assigned here. Merge updates it, Plan only reads it. It
 	// must outlive every root. With "", only the numbers in Current and Old are known.
 	Ledger string
+
+	// Owners are the owners of the new image's files, of which [Report.Owners] is about.
+	Owners accounts.FileOwners
 }
 
 // Plan returns what [Merge] would do. The errors are ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file system.
 func Plan(in Inputs) (Report, error) {
-	out, err := read(in)
+	out, err := readAndCorrect(in)
 	if err != nil {
 		return Report{}, fmt.Errorf("cannot plan the new /etc: %w", err)
 	}
@@ -99,7 +102,7 @@ func merge(in Inputs, dst string) (Report, error) {
 			return Report{}, fmt.Errorf("%s is an input: %w", dst, fs.ErrInvalid)
 		}
 	}
-	out, err := read(in)
+	out, err := readAndCorrect(in)
 	if err != nil {
 		return Report{}, err
 	}
@@ -200,6 +203,8 @@ type outcome struct {
 	paths  map[string]resultPath
 	ledger accounts.Ledger
 	report Report
+
+	image, merged accounts.Tables // the user databases of the new image, and of the result
 }
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
@@ -228,6 +233,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	joins := joinAll(o, c, x, base.text, cur.text, next.text)
 	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
+	out.image, out.merged = next.tables, merged
 
 	for name, s := range sides {
 		switch s {

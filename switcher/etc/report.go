@@ -20,6 +20,11 @@ type Report struct {
 	Conflicts  []Conflict `json:"conflicts"`   // decided, but an operator should look at them
 	Notes      []string   `json:"notes"`       // what else is worth knowing
 	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
+
+	// Owners are those of the image's files that have another number on this host.
+	Owners []accounts.Shown `json:"owners"`
+	// Correction is the whole of that decision.
+	Correction accounts.Correction `json:"-"`
 }
 
 // Conflict is a path that the host and the image changed differently. Beside is the path of the image's version, which
@@ -74,6 +79,7 @@ func (r *Report) finish() {
 		slices.SortFunc(*list, func(a, b accounts.Account) int { return cmp.Compare(a.Name, b.Name) })
 		*list = append([]accounts.Account{}, *list...)
 	}
+	r.Owners = append([]accounts.Shown{}, r.Owners...)
 	if len(r.NotAdopted.Paths) == 0 {
 		r.NotAdopted.Paths = r.NotAdopted.Samples
 	}

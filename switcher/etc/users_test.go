@@ -69,9 +69,9 @@ func TestAdoptUsers(t *testing.T) {
 		},
 		Notes: []string{
 			"group: group docker is not in the image; kept, people here are in it",
-			"group: group www is 33 here and 30 in the image; files of the image owned by it show 30",
+			"group: group www is 33 here and 30 in the image; files of the image show 33",
 			"passwd: the shell /usr/bin/fish of alice is not in the image's /etc/shells",
-			"passwd: user www is 33 here and 30 in the image; files of the image owned by it show 30",
+			"passwd: user www is 33 here and 30 in the image; files of the image show 33",
 		},
 	}
 	want.NotAdopted.Users = []accounts.Account{{Name: "hostd", Number: 105}}

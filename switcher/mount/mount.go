@@ -180,9 +180,12 @@ type Root struct {
 	Source string
 	// Scratch is an empty directory on a tmpfs, which is mounted on during the call and then removed.
 	Scratch string
+	// Numbers are the owners that the image's files show instead of their own. Those of the graft are shown as they are.
+	Numbers Numbers
 }
 
-// Composefs returns a root as a detached, read-only tree.
+// Composefs returns a root as a detached, read-only tree. The error is an [ErrNumbers] if the kernel cannot show the
+// image's files with other numbers.
 //
 // Before Linux 6.15, layers of an overlay must be attached mounts. So the EROFS image is attached at r.Scratch for a
 // moment; the overlay keeps a clone of it. The image file is opened through a clone of its mount, because an open file
@@ -198,6 +201,9 @@ func Composefs(r Root) (*Tree, error) {
 		return nil, fmt.Errorf("cannot mount %s: %w", r.CFS, err)
 	}
 	defer meta.Close()
+	if err := meta.ShowNumbers(r.Numbers); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(r.Scratch, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make a mount point: %w", err)
 	}

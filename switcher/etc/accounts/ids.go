@@ -180,8 +180,8 @@ func (s nameSpace) noteMoved(out numbering, rep *Remarks) {
 		switch {
 		case out[n.name] == n.id:
 		case here:
-			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image owned by it show %d",
-				s.file, s.kind, n.name, out[n.name], n.id, n.id))
+			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image show %d",
+				s.file, s.kind, n.name, out[n.name], n.id, out[n.name]))
 		case !before:
 			rep.conflict(s.file, fmt.Sprintf("new %s %s is %d in the image, which another %s has or had here; it gets %d",
 				s.kind, n.name, n.id, s.kind, out[n.name]))

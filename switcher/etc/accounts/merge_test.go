@@ -138,8 +138,8 @@ func TestUsersThreeWay(t *testing.T) {
 			next: files{"passwd": lines(root, "r:x:101:102:new::"), "group": lines("root:x:0:", "r:x:102:")},
 			want: files{"passwd": lines(root, "r:x:105:106:new::"), "group": lines("root:x:0:", "r:x:106:")},
 			notes: []string{
-				"group: group r is 106 here and 102 in the image; files of the image owned by it show 102",
-				"passwd: user r is 105 here and 101 in the image; files of the image owned by it show 101",
+				"group: group r is 106 here and 102 in the image; files of the image show 106",
+				"passwd: user r is 105 here and 101 in the image; files of the image show 105",
 			},
 		},
 		{

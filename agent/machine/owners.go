@@ -1,0 +1,67 @@
+package machine
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
+)
+
+// ownersFile is in the directory of a root, with the owners of its image's files: reading the image takes a second, and
+// when a root is armed, services are down.
+const (
+	ownersFile = "owners.json"
+	maxOwners  = 4 << 20 // bytes; an image has some 50 owners
+)
+
+// ownersOf returns the owners of the files of an image.
+func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
+	name := filepath.Join(filepath.Dir(n.CFS), ownersFile)
+	var owners accounts.FileOwners
+	text, err := durable.OS{}.ReadFile(name, maxOwners)
+	if err == nil && json.Unmarshal(text, &owners) == nil && len(owners.UIDs) > 0 {
+		return owners, nil
+	}
+	cfs, err := os.Open(n.CFS)
+	if err != nil {
+		return owners, fmt.Errorf("cannot read who owns the files of the image: %w", err)
+	}
+	defer cfs.Close()
+	read, err := composefs.ReadOwners(cfs, "etc")
+	if err != nil {
+		return owners, fmt.Errorf("cannot read who owns the files of the image: %w", err)
+	}
+	owners = accounts.FileOwners{UIDs: owned(read.UIDs), GIDs: owned(read.GIDs)}
+	if text, err := json.Marshal(owners); err == nil {
+		_ = durable.WriteFile(name, text, 0o600) // it only saves time
+	}
+	return owners, nil
+}
+
+func owned(from map[uint32]composefs.Owned) map[uint32]accounts.Owned {
+	to := map[uint32]accounts.Owned{}
+	for id, o := range from {
+		to[id] = accounts.Owned(o)
+	}
+	return to
+}
+
+func (hostTrees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {
+	tree, err := next.Open()
+	if err != nil {
+		return assembly.Owners{}, err
+	}
+	defer tree.Close()
+	owners, err := ownersOf(next)
+	if err != nil {
+		return assembly.Owners{}, err
+	}
+	c, err := etc.Correct(tree.Path()+"/etc", other, owners)
+	return assembly.Owners{UID: c.IDs.UIDs, GID: c.IDs.GIDs}, err
+}

@@ -1,0 +1,169 @@
+package etc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
+)
+
+// ReadUsers returns the user databases in an /etc, by file name. Those that are no ordinary files are left out.
+func ReadUsers(dir string) (map[string][]byte, error) {
+	texts := map[string][]byte{}
+	for _, file := range accounts.Files {
+		text, err := readText(dir, file, accounts.MaxTable)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the user databases: %w", err)
+		}
+		if text != nil {
+			texts[file] = text
+		}
+	}
+	return texts, nil
+}
+
+// ParseUsers parses user databases.
+func ParseUsers(texts map[string][]byte) accounts.Tables {
+	t := accounts.Tables{}
+	for file, text := range texts {
+		t[file] = accounts.Parse(file, text)
+	}
+	return t
+}
+
+// UpdateUsers brings the user databases in the /etc of a root that does not run up to date, and changes nothing else
+// there. Each file is replaced in one step; the former one is kept with a "-" behind its name, as passwd(1) does. It
+// holds the lock of shadow(5) meanwhile. Notes say what could not be carried over.
+func UpdateUsers(dir string, j accounts.Journal) (notes []string, err error) {
+	unlock, err := lockUsers(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	texts, err := ReadUsers(dir)
+	if err != nil {
+		return nil, err
+	}
+	updated, notes := j.Replay(ParseUsers(texts))
+	for _, file := range accounts.Files {
+		if texts[file] == nil || bytes.Equal(bytes.TrimSpace(updated[file].Bytes()), bytes.TrimSpace(texts[file])) {
+			continue
+		}
+		if rerr := replaceUsers(filepath.Join(dir, file), texts[file], updated[file].Bytes()); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("cannot update %s: %w", file, rerr))
+		}
+	}
+	return notes, err
+}
+
+// replaceUsers replaces a database by a file with the same attributes, and keeps the former one.
+func replaceUsers(name string, old, text []byte) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return err
+	}
+	e := entry{kind: kindFile, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: time.Unix(st.Mtim.Unix())}
+	if err := e.readMarks(name, false); err != nil {
+		return err
+	}
+	e.flags = 0 // a protected file cannot be replaced, which is what its owner wants
+	if err := writeLike(name+"-", old, e); err != nil {
+		return err
+	}
+	e.mtime = time.Now()
+	return writeLike(name, text, e)
+}
+
+// writeLike replaces a file in one step, with the attributes of an entry.
+func writeLike(name string, text []byte, e entry) error {
+	tmp := name + ".updatectl"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = e.apply(tmp, map[string]bool{})
+	}
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return durable.SyncDir(filepath.Dir(name))
+}
+
+// lockUsers takes the lock that passwd(1) and the like hold while they change user databases (lckpwdf(3)).
+func lockUsers(dir string) (unlock func(), err error) {
+	const tries, pause = 10, 100 * time.Millisecond // nobody runs in that root
+	f, err := os.OpenFile(filepath.Join(dir, ".pwd.lock"), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the user databases: %w", err)
+	}
+	for range tries {
+		lock := unix.Flock_t{Type: unix.F_WRLCK}
+		if err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err == nil {
+			return func() { f.Close() }, nil
+		}
+		time.Sleep(pause)
+	}
+	f.Close()
+	return nil, fmt.Errorf("cannot lock the user databases: %w", err)
+}
+
+// ChangedSince returns the paths in an /etc, without the user databases and what describes the image, whose content or
+// attributes changed after a time; they are sorted. A directory counts only by what is in it.
+func ChangedSince(dir string, at time.Time) ([]string, error) {
+	var changed []string
+	err := filepath.WalkDir(dir, func(full string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, full)
+		if err != nil || d.IsDir() {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(full, &st); err != nil {
+			return err
+		}
+		ours := slices.Contains(accounts.Files, name) || backups.has(name) || ofImage.has(name) || name == ".pwd.lock"
+		if !ours && time.Unix(st.Ctim.Unix()).After(at) {
+			changed = append(changed, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot look what changed in /etc: %w", err)
+	}
+	return changed, nil
+}
+
+// RecordNumbers adds the numbers in user databases to the ledger.
+func RecordNumbers(ledger string, texts map[string][]byte) error {
+	l, err := readLedger(ledger)
+	if err != nil {
+		return err
+	}
+	before := l.Clone()
+	l.Record(ParseUsers(texts))
+	if maps.Equal(before.Users, l.Users) && maps.Equal(before.Groups, l.Groups) {
+		return nil
+	}
+	return writeLedger(ledger, l)
+}
