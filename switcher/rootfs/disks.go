@@ -25,11 +25,11 @@ var diskTools = []struct {
 }
 
 // diskLayers returns the layers that a root has the tools for.
-func (d Dir) diskLayers() []DiskLayer {
+func (t Dir) diskLayers() []DiskLayer {
 	var layers []DiskLayer
-	for _, t := range diskTools {
-		if slices.ContainsFunc(t.programs, d.Exists) {
-			layers = append(layers, t.layer)
+	for _, tools := range diskTools {
+		if slices.ContainsFunc(tools.programs, t.Exists) {
+			layers = append(layers, tools.layer)
 		}
 	}
 	return layers
