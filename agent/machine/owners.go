@@ -20,8 +20,11 @@ const (
 	maxOwners  = 4 << 20 // bytes; an image has some 50 owners
 )
 
-// ownersOf returns the owners of the files of an image.
+// ownersOf returns the owners of the files of an image, none where there is no image yet.
 func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
+	if n.CFS == "" {
+		return accounts.FileOwners{}, nil
+	}
 	name := filepath.Join(filepath.Dir(n.CFS), ownersFile)
 	var owners accounts.FileOwners
 	text, err := durable.OS{}.ReadFile(name, maxOwners)

@@ -2,6 +2,7 @@ package trial
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 )
 
 // kindState is the kind of the check of the state, which comes before all others.
@@ -27,10 +29,18 @@ func (t *Trial) stateInPlace(ctx context.Context, f facts.Facts, rec *record.Rec
 	result := health.Result{Name: "state", Kind: kindState, Verdict: health.OK}
 	limit := min(stateLimit, t.timeLeft())
 	for {
-		displaced := t.Machine.Mounts.Displaced(rec.Switch.KeptSince(f.BootID), roots.HostMount)
+		dirs := rec.Switch.KeptSince(f.BootID)
+		isHost := func(d kept.Dir) bool { return d.Path == roots.HostMount }
+		displaced := t.Machine.Mounts.Displaced(slices.DeleteFunc(slices.Clone(dirs), isHost), roots.HostMount)
 		result.Took = t.Now().Sub(start)
 		if len(displaced) == 0 {
 			result.Verdict, result.Reason = health.OK, ""
+			// Nothing of the root lies on the host root, which only the next way there needs: a full reboot leads to it, too.
+			if at := slices.IndexFunc(dirs, isHost); at >= 0 {
+				if hidden := t.Machine.Mounts.Displaced(dirs[at:at+1], roots.HostMount); len(hidden) > 0 {
+					result.Verdict, result.Reason = health.Warn, strings.Join(hidden, "; ")
+				}
+			}
 			return result
 		}
 		result.Verdict, result.Reason = health.Fail, strings.Join(displaced, "; ")

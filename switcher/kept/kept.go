@@ -139,7 +139,7 @@ func (d Dir) differs(now facts.Place, err error) string {
 	case now.OfImage():
 		return fmt.Sprintf("%s is the image's own; it was mounted from %s", d.Path, d.Source)
 	}
-	return fmt.Sprintf("%s is on %s; it was on %s", d.Path, now.Source, d.Source)
+	return fmt.Sprintf("%s is %s on %s; it was %s on %s", d.Path, now.Path, now.Source, d.Below, d.Source)
 }
 
 // isAt reports whether the directory lies at a place. The number of a file system without a device, such as btrfs or

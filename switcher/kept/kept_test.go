@@ -25,14 +25,14 @@ func TestDiffers(t *testing.T) {
 		want string
 	}{
 		"as it was":           {home, facts.Place{Device: "253:2", Path: "/", Source: dm2}, nil, ""},
-		"another volume":      {home, facts.Place{Device: "253:3", Path: "/", Source: dm3}, nil, "is on /dev/dm-3; it"},
-		"another directory":   {home, facts.Place{Device: "253:2", Path: "/x", Source: dm2}, nil, "is on"},
+		"another volume":      {home, facts.Place{Device: "253:3", Path: "/", Source: dm3}, nil, "is / on /dev/dm-3; it"},
+		"another directory":   {home, facts.Place{Device: "253:2", Path: "/x", Source: dm2}, nil, "; it was "},
 		"unmounted":           {home, facts.Place{Source: image}, nil, "the image's own; it was mounted from /dev/mapper"},
-		"removed":             {home, facts.Place{Device: "253:2", Path: "/", Deleted: true}, nil, "is on"},
+		"removed":             {home, facts.Place{Device: "253:2", Path: "/", Deleted: true}, nil, "; it was "},
 		"unreadable":          {home, facts.Place{}, unix.EIO, "cannot be read"},
 		"subvolume, remount":  {sub, facts.Place{Device: "0:51", Path: "/@home", Source: "/dev/sda2"}, nil, ""},
-		"subvolume of others": {sub, facts.Place{Device: "0:51", Path: "/@home", Source: "/dev/sdb2"}, nil, "is on"},
-		"another subvolume":   {sub, facts.Place{Device: "0:40", Path: "/@old", Source: "/dev/sda2"}, nil, "is on"},
+		"subvolume of others": {sub, facts.Place{Device: "0:51", Path: "/@home", Source: "/dev/sdb2"}, nil, "; it was "},
+		"another subvolume":   {sub, facts.Place{Device: "0:40", Path: "/@old", Source: "/dev/sda2"}, nil, "; it was "},
 	} {
 		got := c.dir.differs(c.now, c.err)
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
