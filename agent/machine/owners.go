@@ -22,7 +22,7 @@ const (
 
 // ownersOf returns the owners of the files of an image, none where there is no image yet.
 func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
-	if n.CFS == "" {
+	if n.ID == "" {
 		return accounts.FileOwners{}, nil
 	}
 	name := filepath.Join(filepath.Dir(n.CFS), ownersFile)
