@@ -67,7 +67,9 @@ for u in udevd.service udevd-control.socket udevd-kernel.socket udev-trigger.ser
 done
 mount -o remount,rw /sys; mkdir -p /run/udev/data /run/udev/tags/systemd
 printf 'I:1\nE:SYSTEMD_WANTS=lab-agent.service\nG:systemd\nQ:systemd\nV:1\n' >/run/udev/data/c1:3
-touch /run/udev/tags/systemd/c1:3`)
+touch /run/udev/tags/systemd/c1:3
+# networkd waits for udev, too.
+for n in /sys/class/net/*/ifindex; do printf 'I:1\nV:1\n' >/run/udev/data/n$(cat $n); done`)
 	wanted := func() {
 		t.Helper()
 		active := "systemctl is-active sys-devices-virtual-mem-null.device lab-agent.service || :"
