@@ -123,14 +123,6 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	return err
 }
 
-// orEmpty returns a list that is written as [] in JSON when there is nothing in it, and not as null.
-func orEmpty[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
-
 // liveDecision is the level of a change that only loads live patches.
 func liveDecision(list []live.LivePatch) *level.Decision {
 	d := &level.Decision{Level: level.Live}

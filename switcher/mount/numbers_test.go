@@ -1,7 +1,9 @@
 package mount
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,16 +49,29 @@ func manyMoved() map[uint32]uint32 {
 	return m
 }
 
-// TestNamespaceOnHardenedHost: a host that allows no user namespaces gets one for this, and allows none afterwards.
+// TestNamespaceOnHardenedHost: a host that allows no user namespaces gets one for this, and allows none afterwards. The
+// test runs once more in a user namespace, which has a limit of its own that its root may change.
 func TestNamespaceOnHardenedHost(t *testing.T) {
-	before, err := os.ReadFile(namespaceLimit)
-	if err != nil {
-		t.Fatal(err)
+	const inside = "MOUNT_TEST_INSIDE"
+	if os.Getenv(inside) == "" {
+		all := []syscall.SysProcIDMap{{Size: lastNumber + 1}}
+		again := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+		again.Env = append(os.Environ(), inside+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: all, GidMappings: all,
+		}
+		out, err := again.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Fatalf("in a user namespace: %v\n%s", err, out)
+		}
+		return
 	}
 	if err := os.WriteFile(namespaceLimit, []byte("0"), 0); err != nil {
-		t.Skip("the limit cannot be changed here: ", err)
+		t.Fatal(err)
 	}
-	defer func() { _ = os.WriteFile(namespaceLimit, before, 0) }()
+	if _, err := holdNamespace(nil, nil); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("with a limit of 0, a user namespace is %v", err)
+	}
 	ns, err := userNamespace(Numbers{UID: map[uint32]uint32{1: 2}})
 	if err != nil {
 		t.Fatal(err)

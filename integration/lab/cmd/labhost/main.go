@@ -133,7 +133,7 @@ func copyIn(ctx context.Context, visit *lab.Visit, from, to string) error {
 
 // prepare also installs what the race detector and the unit tests need, and git for the version of the binaries.
 func prepare(ctx context.Context) error {
-	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git", "erofs-utils"); err != nil {
+	if err := lab.EnsurePackages(ctx, "gcc", "libc6-dev", "git", "erofs-utils", "ca-certificates"); err != nil {
 		return err
 	}
 	return lab.Prepare(lab.Everything...)(ctx)
