@@ -119,7 +119,8 @@ updatectl adopt | sed -n '/^\[state\]/,$p' >/tmp/state.toml; cp /tmp/state.toml 
 	s.refused(exitUsage, "it is one of access, services", "", "apply", "--accept", "everything")
 }
 
-// fetchesForgotten fetches a file from the host root, and is told what is needed for others.
+// fetchesForgotten fetches a file from the host root. For paths that cannot be fetched, the error says what to do
+// instead.
 func (s *site) fetchesForgotten() {
 	s.Helper()
 	s.host.Must(s.T, "test", "!", "-e", "/etc/forgotten.conf")

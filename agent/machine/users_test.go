@@ -151,7 +151,8 @@ func TestChangedInEtc(t *testing.T) {
 	}
 }
 
-// TestCarryUsersIntoTheHostRoot: the host root is mounted read-only, and stays so for everybody else.
+// TestCarryUsersIntoTheHostRoot: users are written to the host root although it is
+// mounted read-only; the mount that services see stays read-only.
 func TestCarryUsersIntoTheHostRoot(t *testing.T) {
 	h := &usersHost{t, t.TempDir(), "host"}
 	h.set("host", aliceLine, "alice:old:1::::::\n")

@@ -179,7 +179,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestChanged: of what stays behind in /etc, what was changed here is told from what packages installed.
+// TestChanged: among the files of /etc that stay behind, those that were changed here are separated from those that
+// are as packages installed them.
 func TestChanged(t *testing.T) {
 	sum := func(text string) string { s := md5.Sum([]byte(text)); return hex.EncodeToString(s[:]) }
 	host := tree(t, map[string]string{

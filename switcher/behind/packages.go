@@ -61,7 +61,7 @@ func readPackages(host rootfs.Dir) packages {
 }
 
 // split divides paths below /etc, relative to it, into those that were changed or added here and those that are as
-// packages installed them. A directory of the first kind stands for everything below it, and ends in "/".
+// packages installed them. A changed path that ends in "/" is a directory with everything below it.
 func (p packages) split(host rootfs.Dir, names []string) (changed, packaged []string) {
 	changed, packaged = []string{}, []string{}
 	for _, name := range names {

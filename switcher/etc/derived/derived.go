@@ -11,7 +11,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// A Rule is about the files that one program makes. Paths are relative to /etc; one stands for everything below it.
+// A Rule is about the files that one program makes. Paths are relative to /etc; the path of a directory
+// includes everything below it.
 type Rule struct {
 	Name    string   `toml:"name"`
 	Files   []string `toml:"files"`   // what is made; with " -> ", links whose target begins with what follows
