@@ -39,16 +39,11 @@ func TestOrdinaryServer(t *testing.T) {
 	s := newSite(t, "ordinary")
 	h := s.host
 	h.Must(t, "sh", "-ec", furnish)
-	look := `getent passwd ansible jdoe legacy alice git; id -nG ansible; id -nG jdoe; id -nG alice
-getent shadow ansible jdoe legacy | cut -d: -f1,2; getent group docker
-sudo -l -U ansible | tail -1; sudo -l -U jdoe | tail -1; cat /etc/ssh/keys/git /etc/nftables.conf
-stat -c '%U:%G %n' /home/* /var/lib/git; su -c 'echo here' legacy
-sshd -T | grep -E '^(port|passwordauth|authorizedkeysfile)'
-ss -ltnH | grep -o ':2222' | sort -u
-ls /etc/systemd/network; systemctl is-active site-agent.service; ls -s /data/db/1`
-	before := h.Must(t, "sh", "-c", look)
-	if !strings.Contains(before, "NOPASSWD") || !strings.Contains(before, ":2222") {
-		t.Fatalf("the host is not furnished:\n%s", before)
+	h.Must(t, "sh", "-ec", furnishMore)
+	before := s.look()
+	if !strings.Contains(before.rows["sudo"], "NOPASSWD") || !strings.Contains(before.rows["ports"], ":2222") ||
+		!strings.Contains(before.rows["logins"], "jdoe sudo") || strings.Count(before.rows["local authority"], "OK") != 2 {
+		t.Fatalf("the host is not furnished:\n%v", before.rows)
 	}
 	report := s.updatectl(exitDone, "adopt").Stdout // no image is needed
 	for _, named := range []string{
@@ -78,17 +73,18 @@ sed -i '1i auth sufficient pam_lab.so' /etc/pam.d/sshd`)
 	s.switches("apply", "--accept", "services")
 	s.runs(s.roots["1"], "1")
 	s.fetchesForgotten()
-	if after := h.Must(t, "sh", "-c", look); after != before {
-		t.Errorf("before the first image:\n%s\nafter it:\n%s", before, after)
-	}
+	s.isAs(before, "in the first image")
 	h.Must(t, "sh", "-ec", `test -e /run/crond.reboot # only the second image has no cron
+chmod 600 /etc/lab/changing.conf
 echo '@reboot date >> /home/alice/reboot.log' | crontab -u alice -`)
 
 	s.publish("2", "os/server:stable")
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
-	if after := h.Must(t, "sh", "-c", look); after != before {
-		t.Errorf("before the first image:\n%s\nafter the second one:\n%s", before, after)
+	s.isAs(before, "in the second image", ofCron...)
+	if got := h.Must(t, "sh", "-c", "stat -c %a /etc/lab/changing.conf; cat /etc/lab/changing.conf"); !strings.HasPrefix(
+		got, "600\n") || !strings.Contains(got, "two") {
+		t.Errorf("a stricter mode has frozen a file of the image: %s", got)
 	}
 
 	s.switches("rollback")
@@ -97,9 +93,12 @@ echo '@reboot date >> /home/alice/reboot.log' | crontab -u alice -`)
 	if !h.Await(t, h.Patience(), ran) {
 		t.Error("cron did not run alice's @reboot job in the root that the host rolled back to")
 	}
+	s.isAs(before, "back in the first image", "crontab")
 	s.switches("rollback", "host")
 	s.settled()
-	if r := s.updatectl(exitAvailable, "plan"); !strings.Contains(r.Stdout, "has accepted: old-agent.service") {
+	s.isAs(before, "back on the host root", "crontab")
+	// The image was rolled back from, which is another matter.
+	if r := s.updatectl(exitBlocked, "plan"); !strings.Contains(r.Stdout, "has accepted: old-agent.service") {
 		t.Errorf("plan asks again for what was accepted: %s", r.Stdout)
 	}
 }
