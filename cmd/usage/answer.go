@@ -33,8 +33,8 @@ func WriteJSON(w io.Writer, schema string, value any) error {
 	return err
 }
 
-// Size returns a number of bytes in powers of 1000, as df -H shows it.
-func Size(bytes int64) string { return units.HumanSize(float64(bytes)) }
+// Size returns a number of bytes with three digits, in powers of 1000.
+func Size(bytes int64) string { return units.HumanSizeWithPrecision(float64(bytes), 3) }
 
 // Count returns a number of things.
 func Count(n int, one, many string) string {
