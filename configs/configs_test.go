@@ -49,3 +49,21 @@ func TestNoLocalDocument(t *testing.T) {
 		}
 	}
 }
+
+// TestRunLockIsEarly: /run/lock may be a line of fstab(5). Such a mount is ordered after local-fs-pre.target by
+// default, and the drop-in orders it before: systemd would leave out the mount, and local-fs.target with it.
+func TestRunLockIsEarly(t *testing.T) {
+	text, err := files.ReadFile("dropins/run-lock.mount.d/updatectl.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"DefaultDependencies=no", "Before=local-fs-pre.target lvm2-monitor.service dm-event.service multipathd.service",
+		// What the defaults would have brought besides.
+		"Before=local-fs.target umount.target", "Conflicts=umount.target",
+	} {
+		if !strings.Contains(string(text), "\n"+line+"\n") {
+			t.Errorf("the drop-in lacks %s", line)
+		}
+	}
+}
