@@ -3,6 +3,7 @@ package configs
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,14 +19,17 @@ func TestNoStartLimit(t *testing.T) {
 }
 
 // TestStateIsMounted: a /var with nofail is not part of local-fs.target. The guard has to outlive the mount units of
-// the root that is left, so it must not depend on them. What renews units reads nothing of the state.
+// the root that is left, so it must not depend on them. What renews units reads nothing of the state, and what makes
+// derived files only /etc, which is mounted before a root starts: on a host root with /var on a network disk, waiting
+// for /var would be a cycle, since both are ordered before the network.
 func TestStateIsMounted(t *testing.T) {
+	stateless := []string{"updatectl-guard.service", "updatectl-renew.service", "updatectl-derive.service"}
 	for unit, text := range Units() {
 		if !strings.HasSuffix(unit, ".service") || strings.HasPrefix(text, "-> ") {
 			continue
 		}
 		if got, want := strings.Contains(text, "\nRequiresMountsFor=/var/lib/updatectl\n"),
-			unit != "updatectl-guard.service" && unit != "updatectl-renew.service"; got != want {
+			!slices.Contains(stateless, unit); got != want {
 			t.Errorf("%s requires the state: %v, want %v", unit, got, want)
 		}
 	}
@@ -46,6 +50,24 @@ func TestNoLocalDocument(t *testing.T) {
 			if strings.HasPrefix(line, "Documentation=") && strings.Contains(line, "file:") {
 				t.Errorf("%s: image roots lack %s", unit, strings.TrimSpace(line))
 			}
+		}
+	}
+}
+
+// TestRunLockIsEarly: /run/lock may be a line of fstab(5). Such a mount is ordered after local-fs-pre.target by
+// default, and the drop-in orders it before: systemd would leave out the mount, and local-fs.target with it.
+func TestRunLockIsEarly(t *testing.T) {
+	text, err := files.ReadFile("dropins/run-lock.mount.d/updatectl.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"DefaultDependencies=no", "Before=local-fs-pre.target lvm2-monitor.service dm-event.service multipathd.service",
+		// What the defaults would have brought besides.
+		"Before=local-fs.target umount.target", "Conflicts=umount.target",
+	} {
+		if !strings.Contains(string(text), "\n"+line+"\n") {
+			t.Errorf("the drop-in lacks %s", line)
 		}
 	}
 }

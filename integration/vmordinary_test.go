@@ -12,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-func init() { lab.Everything = append(lab.Everything, lab.Volumes) }
+func init() { rarely = append(rarely, lab.Volumes) }
 
 // furnishVolumes adds to the fstab of a host with logical volumes what ordinary servers have besides.
 const furnishVolumes = `

@@ -73,7 +73,7 @@ type Record struct {
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
 
-	// Losses has what a person has accepted to lose at the first image, by the kind of the loss.
+	// Losses has what a person has accepted to lose, by the kind of the loss.
 	Losses map[LossKind][]string `json:"accepted_losses,omitempty"`
 	// Accepting lists the kinds of losses that the person accepts by this command.
 	Accepting []LossKind `json:"-"`

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,10 +16,10 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
+	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
-	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 const (
@@ -44,7 +46,11 @@ func (t *Trial) Gate() health.Gate {
 	if stamp := t.Transition.ReadStamp(); stamp != nil {
 		g.Since = stamp.At
 	}
-	g.Own = []string{pid1.ConfirmUnit, pid1.ApplyUnit, pid1.ArmUnit, pid1.GuardUnit, pid1.RenewUnit}
+	for unit := range configs.Units() {
+		if strings.HasPrefix(unit, "updatectl") && path.Ext(unit) == ".service" {
+			g.Own = append(g.Own, unit)
+		}
+	}
 	for _, reference := range slices.Concat([]string{t.Config.Source.Image}, t.Config.Source.Mirrors) {
 		address := source.Address(reference, t.Config.Source.PlainHTTP)
 		if address != "" && !slices.Contains(g.Sources, address) {

@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/configs"
 )
 
 // TestHealthReportIsBounded: a large report loses the output of checks, never a verdict.
@@ -120,5 +121,16 @@ func TestGateTolerates(t *testing.T) {
 	}
 	if len(a.Config.Health.Ignore) != 1 {
 		t.Errorf("the configuration says %q now", a.Config.Health.Ignore)
+	}
+}
+
+// TestGateLeavesOutOwnUnits: no service of the agent says anything about the root, not even if it took too long.
+func TestGateLeavesOutOwnUnits(t *testing.T) {
+	own := newTrial(t).Gate().Own
+	for unit := range configs.Units() {
+		isOwn := strings.HasPrefix(unit, "updatectl") && strings.HasSuffix(unit, ".service")
+		if slices.Contains(own, unit) != isOwn {
+			t.Errorf("%s counts as the agent's own: %v, want %v", unit, !isOwn, isOwn)
+		}
 	}
 }

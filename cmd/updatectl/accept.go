@@ -67,7 +67,7 @@ func lossAdvice(loss roots.Loss, o agent.ApplyOptions) string {
 	kinds := slices.Concat(o.Accept, loss.Kinds)
 	slices.Sort(kinds)
 	advice := "`updatectl apply --accept " + joinLosses(slices.Compact(kinds), ",") + flagsOf(o) + "` does without, and " +
-		"does not ask again"
+		"does not ask again; docs/first-apply.md has the ways on"
 	if slices.Contains(loss.Kinds, record.LossServices) {
 		return "`updatectl adopt` prints the [state] table that keeps them; " + advice
 	}

@@ -30,7 +30,8 @@ const (
 const aptRuleText = "# apt says where updates of an image root come from.\n" +
 	"L /etc/apt/apt.conf.d/00updatectl - - - - " + aptHook + "\n"
 
-// aptHookText ends apt before it downloads or changes anything, where /usr is read-only.
+// aptHookText makes apt fail where /usr is read-only: before it calls dpkg, by when it has downloaded the packages; and
+// when it fetches lists of packages, which it does all the same.
 const aptHookText = `// Written by updatectl. Where /usr is writable, this does nothing.
 APT::Update::Pre-Invoke { "` + aptRefusal + `"; };
 DPkg::Pre-Invoke { "` + aptRefusal + `"; };
