@@ -222,12 +222,13 @@ func TestGuardDecides(t *testing.T) {
 		},
 		"hangs, no record": {
 			{after: time.Second, mounted: next, manager: busy, want: actWait},
-			{after: health + Margin + time.Second, mounted: next, manager: busy, want: actRollBack},
+			{after: health + Margin + time.Second, mounted: next, manager: up, want: actRollBack},
 		},
 		"confirm cannot roll back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actWait},
-			{after: verdictGrace + time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actRollBack},
+			{after: verdictGrace, mounted: next, record: armed, manager: up, verdict: dead, want: actWait},
+			{after: time.Second, mounted: next, record: armed, manager: up, verdict: dead, want: actRollBack},
 		},
 		"confirm rolls back": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
@@ -316,7 +317,7 @@ func TestGuardDecides(t *testing.T) {
 					t.Fatalf("look %d: %q on leg %q, want %q", i+1, got, g.leg, l.want)
 				}
 			}
-			if want := reasons[name]; !strings.Contains(g.reason, want) {
+			if want := reasons[name]; !strings.Contains(g.reason, want) || strings.HasSuffix(g.reason, ": ") {
 				t.Errorf("the reason is %q, want %q in it", g.reason, want)
 			}
 		})
