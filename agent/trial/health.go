@@ -59,7 +59,7 @@ func (t *Trial) Gate() health.Gate {
 func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
 	state := t.stateInPlace(ctx, f, rec)
 	report := health.Report{At: t.Now().UTC(), Took: state.Took}
-	if state.Verdict != health.Fail {
+	if state.Verdict != health.Fail || mayStay(rec) { // whether the host is cut off decides then
 		gate := t.Gate()
 		gate.Config.Deadline = t.timeLeft()
 		report = gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))
