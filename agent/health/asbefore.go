@@ -91,17 +91,18 @@ func waysInUp(gone, up []string) Result {
 	return Result{}
 }
 
-// waysInOpen checks that each port at which a way in listened is still served, at least over one of IPv4 and IPv6. PID
-// 1 may listen there instead, as a socket unit.
+// waysInOpen checks that each port at which a way in listened for others is still served, at least over one of IPv4 and
+// IPv6. PID 1 may listen there instead, as a socket unit. Ports for this host only do not count: without pam_systemd,
+// those that a session forwards look like sshd's own, and they end with the session.
 func waysInOpen(closed, now []listening.Port, up []string) Result {
 	bySocket := slices.ContainsFunc(up, func(u string) bool {
 		return waysIn.MatchString(u) && strings.HasSuffix(u, ".socket")
 	})
 	for _, p := range closed {
 		other := slices.ContainsFunc(now, func(n listening.Port) bool {
-			return n.Protocol == p.Protocol && n.Number == p.Number && (p.Local || !n.Local)
+			return n.Protocol == p.Protocol && n.Number == p.Number && !n.Local
 		})
-		if waysIn.MatchString(p.Unit) && !other && !bySocket {
+		if waysIn.MatchString(p.Unit) && !p.Local && !other && !bySocket {
 			return failf("nothing listens any more at %v", p)
 		}
 	}

@@ -22,6 +22,7 @@ func TestAsBefore(t *testing.T) {
 	}
 	ssh4 := listening.Port{Protocol: "tcp", Family: 4, Number: 22, Unit: "ssh.service"}
 	ssh6 := listening.Port{Protocol: "tcp", Family: 6, Number: 22, Unit: "ssh.service"}
+	forwarded := listening.Port{Protocol: "tcp", Family: 4, Number: 6010, Local: true, Unit: "ssh.service"}
 	web := listening.Port{Protocol: "tcp", Family: 4, Number: 80, Unit: "web.service"}
 	for name, c := range map[string]struct {
 		before  Before
@@ -61,6 +62,10 @@ func TestAsBefore(t *testing.T) {
 			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4, ssh6}}, units: up("ssh"),
 			ports: []listening.Port{ssh4},
 			want:  "services as before ok, ways in ok, ports as before warn",
+		},
+		"somebody had forwarded a port to this host": { // without pam_systemd, a session is in the cgroup of sshd
+			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4, forwarded}}, units: up("ssh"),
+			ports: []listening.Port{ssh4}, want: "services as before ok, ways in ok, ports as before warn",
 		},
 		"a socket unit listens for sshd": {
 			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4}},
