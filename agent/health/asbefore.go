@@ -35,7 +35,7 @@ func runsByChance(ctx context.Context, g Gate, unit string) bool {
 func noteRunning(g Gate, units []systemd.Unit, b *Before) {
 	others := func(unit string) bool { return g.isOwn(unit) || isOfUsers(unit) || g.isIgnored(unit) }
 	b.Running = slices.DeleteFunc(systemd.NamesOf(units, isUp), others)
-	b.Running = b.Running[:min(len(b.Running), maxCompared)]
+	b.Running = firstWaysIn(b.Running, func(unit string) string { return unit })
 	if g.Ports == nil {
 		return
 	}
@@ -44,7 +44,19 @@ func noteRunning(g Gate, units []systemd.Unit, b *Before) {
 		return
 	}
 	ports = slices.DeleteFunc(ports, func(p listening.Port) bool { return others(p.Unit) })
-	b.Ports = ports[:min(len(ports), maxCompared)]
+	b.Ports = firstWaysIn(ports, func(p listening.Port) string { return p.Unit })
+}
+
+// firstWaysIn returns at most maxCompared of a list, beginning with the ways in.
+func firstWaysIn[T any](list []T, unitOf func(T) string) []T {
+	rank := func(v T) int {
+		if waysIn.MatchString(unitOf(v)) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(list, func(a, b T) int { return rank(a) - rank(b) })
+	return list[:min(len(list), maxCompared)]
 }
 
 // asBefore compares the services and ports with those before the switch.

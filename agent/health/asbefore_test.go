@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,27 @@ func TestObserveRunning(t *testing.T) {
 	if len(b.Running) != 2 || b.Running[0] != "ssh.service" || b.Running[1] != "dbus.socket" || len(b.Ports) != 1 ||
 		b.Ports[0].Number != 22 {
 		t.Errorf("observed %+v", b)
+	}
+}
+
+// TestObserveMany: where there are more services than are noted, the ways in are noted.
+func TestObserveMany(t *testing.T) {
+	var units []systemd.Unit
+	var ports []listening.Port
+	for n := range 2 * maxCompared {
+		units = append(units, service(fmt.Sprintf("app-%d", n), "active", "running"))
+		ports = append(ports, listening.Port{Protocol: "tcp", Number: 1000 + n, Unit: "app.service"})
+	}
+	g := gate(t, &machine{units: append(units, service("ssh", "active", "running"))})
+	g.Ports = func() ([]listening.Port, error) {
+		return append(ports, listening.Port{Protocol: "tcp", Number: 2222, Unit: "ssh.service"}), nil
+	}
+	b := Observe(t.Context(), g)
+	if len(b.Running) != maxCompared || b.Running[0] != "ssh.service" || b.Running[1] != "app-0.service" {
+		t.Errorf("noted are %d units: %q …", len(b.Running), b.Running[:2])
+	}
+	if len(b.Ports) != maxCompared || b.Ports[0].Number != 2222 {
+		t.Errorf("noted are %d ports: %v …", len(b.Ports), b.Ports[0])
 	}
 }
 
