@@ -38,7 +38,7 @@ type Report struct {
 // otherwise no update could repair the host.
 func (t *Trial) Gate() health.Gate {
 	config := t.Config.HealthGate()
-	config.Ignore = slices.Concat(config.Ignore, renew.Tolerated())
+	config.Ignore = slices.Concat(config.Ignore, (&renew.Renewal{Host: t.Host}).Tolerated())
 	g := t.Machine.Gate(config)
 	g.Root, g.Now = t.Machine.Root, t.Now
 	if stamp := t.Transition.ReadStamp(); stamp != nil {
