@@ -1,17 +1,13 @@
 package network
 
 import (
-	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -45,60 +41,23 @@ func Running() Host { return Host{Root: "/", Addresses: addresses} }
 
 // Uplinks returns the interfaces of the default routes, sorted by name. Active lists the units that are active.
 func (h Host) Uplinks(active []string) ([]Uplink, error) {
-	names, err := h.defaultInterfaces()
-	if err != nil || len(names) == 0 {
+	routes, err := defaultRoutes(filepath.Join(h.Root, "proc/net"))
+	if err != nil || len(routes) == 0 {
 		return nil, err
 	}
 	all, err := h.Addresses()
 	if err != nil {
 		return nil, err
 	}
+	interfaces := map[string]bool{}
+	for _, r := range routes {
+		interfaces[r.Interface] = true
+	}
 	var list []Uplink
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(interfaces)) {
 		list = append(list, Uplink{Interface: name, Manager: h.Manager(name, active), Addresses: all[name]})
 	}
 	return list, nil
-}
-
-// defaultInterfaces returns the names of the interfaces of default routes, sorted.
-func (h Host) defaultInterfaces() ([]string, error) {
-	var names []string
-	for file, parse := range map[string]func([]string) string{"route": interface4, "ipv6_route": interface6} {
-		f, err := os.Open(filepath.Join(h.Root, "proc/net", file))
-		if errors.Is(err, fs.ErrNotExist) { // a kernel without this family
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
-		}
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			if name := parse(strings.Fields(lines.Text())); name != "" && name != "lo" {
-				names = append(names, name)
-			}
-		}
-		if err := errors.Join(lines.Err(), f.Close()); err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
-
-// interface4 returns the interface in a line of /proc/net/route that is a default route, see [gateway4].
-func interface4(f []string) string {
-	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
-		return ""
-	}
-	return f[0]
-}
-
-// interface6 returns the interface in a line of /proc/net/ipv6_route that is a default route, see [gateway6].
-func interface6(f []string) string {
-	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
-		return ""
-	}
-	return f[9]
 }
 
 // addresses returns the addresses of all interfaces of this machine that are not link-local. An address message is a
