@@ -72,6 +72,14 @@ func addresses() (map[string][]Address, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the addresses: %w", err)
 	}
+	interfaces, err := net.Interfaces() // once: a host with many containers has as many
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the interfaces: %w", err)
+	}
+	names := map[int]string{}
+	for _, i := range interfaces {
+		names[i.Index] = i.Name
+	}
 	all := map[string][]Address{}
 	for _, m := range messages {
 		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < syscall.SizeofIfAddrmsg {
@@ -81,10 +89,7 @@ func addresses() (map[string][]Address, error) {
 		if err != nil {
 			continue
 		}
-		iface, err := net.InterfaceByIndex(int(binary.NativeEndian.Uint32(m.Data[4:])))
-		if err != nil { // it is gone by now
-			continue
-		}
+		name := names[int(binary.NativeEndian.Uint32(m.Data[4:]))]
 		a := Address{Leased: m.Data[2]&permanent == 0}
 		for _, attr := range attributes { // IFA_LOCAL is this end of a point-to-point link, IFA_ADDRESS may be the other
 			if value, ok := netip.AddrFromSlice(attr.Value); ok && (attr.Attr.Type == syscall.IFA_LOCAL ||
@@ -92,8 +97,8 @@ func addresses() (map[string][]Address, error) {
 				a.Address = value.Unmap()
 			}
 		}
-		if a.Address.IsValid() && !a.Address.IsLinkLocalUnicast() {
-			all[iface.Name] = append(all[iface.Name], a)
+		if name != "" && a.Address.IsValid() && !a.Address.IsLinkLocalUnicast() { // the interface may be new, or gone
+			all[name] = append(all[name], a)
 		}
 	}
 	for _, list := range all {
