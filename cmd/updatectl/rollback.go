@@ -37,7 +37,7 @@ take the root that is left again.`,
 			return c.print("rollback", done, func(w io.Writer) { appliedText(w, done) })
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
+	waitFlag(cmd.Flags(), &wait)
 	return cmd
 }
 
