@@ -157,10 +157,10 @@ func (g Gate) services(ctx context.Context, gone, up []string) Result {
 	slices.Sort(stopped)
 	switch {
 	case len(missing) > 0:
-		return failf("these ran before the switch, and this root starts them, and they do not run: %s",
+		return failf("these ran before the switch and do not run now, although this root starts them: %s",
 			strings.Join(missing, ", "))
 	case len(stopped) > 0:
-		return warnf("these ran before the switch, and this root does not have or start them: %s",
+		return warnf("these ran before the switch, and this root does not have them or does not start them: %s",
 			strings.Join(stopped, ", "))
 	}
 	return Result{}

@@ -118,7 +118,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Reference == "" { // a rollback
-		fmt.Fprintf(w, "/etc\tas it was in %s, with the users of now; later changes stay in %s\n",
+		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
 			short(d.Root), etcOf(d.From))
 		leftText(w, d)
 	}

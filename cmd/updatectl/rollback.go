@@ -18,7 +18,7 @@ func rollbackCommand(c *cli) *cobra.Command {
 		Short: "Roll back to the previous good root, or to ROOT",
 		Long: `Roll back to the previous good root, or to ROOT: an identity that "updatectl
 status" lists, or its beginning, or "host" for the host root. It runs with the
-/etc it had, and the users and passwords of now. An unattended apply does not
+/etc it had, and the current users and passwords. An unattended apply does not
 take the root that is left again.`,
 		Args: usage.Arguments("[ROOT]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
