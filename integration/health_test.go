@@ -112,8 +112,8 @@ printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = 
 		reference, root := s.variant("stopped", "1",
 			aFile("usr/lib/systemd/system/app.service.d/10-broken.conf", "[Unit]\nRequires=missing.service\n"))
 		s.switches("apply", "--from", reference)
-		s.unhealthy(root, "services as before: these ran before the switch, and this root starts them, and they do not run: "+
-			"app.service", s.roots["1"])
+		s.unhealthy(root, "services as before: these ran before the switch and do not run now, although this root starts "+
+			"them: app.service", s.roots["1"])
 		s.runs(s.roots["1"], "1")
 		h.Must(t, "systemctl", "disable", "--quiet", "--now", "app.service")
 	})

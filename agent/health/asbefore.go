@@ -35,7 +35,7 @@ func runsByChance(ctx context.Context, g Gate, unit string) bool {
 func noteRunning(g Gate, units []systemd.Unit, b *Before) {
 	others := func(unit string) bool { return g.isOwn(unit) || isOfUsers(unit) || g.isIgnored(unit) }
 	b.Running = slices.DeleteFunc(systemd.NamesOf(units, isUp), others)
-	b.Running = b.Running[:min(len(b.Running), maxCompared)]
+	b.Running = firstWaysIn(b.Running, func(unit string) string { return unit })
 	if g.Ports == nil {
 		return
 	}
@@ -44,7 +44,19 @@ func noteRunning(g Gate, units []systemd.Unit, b *Before) {
 		return
 	}
 	ports = slices.DeleteFunc(ports, func(p listening.Port) bool { return others(p.Unit) })
-	b.Ports = ports[:min(len(ports), maxCompared)]
+	b.Ports = firstWaysIn(ports, func(p listening.Port) string { return p.Unit })
+}
+
+// firstWaysIn returns at most maxCompared of a list, beginning with the ways in.
+func firstWaysIn[T any](list []T, unitOf func(T) string) []T {
+	rank := func(v T) int {
+		if waysIn.MatchString(unitOf(v)) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(list, func(a, b T) int { return rank(a) - rank(b) })
+	return list[:min(len(list), maxCompared)]
 }
 
 // asBefore compares the services and ports with those before the switch.
@@ -91,17 +103,18 @@ func waysInUp(gone, up []string) Result {
 	return Result{}
 }
 
-// waysInOpen checks that each port at which a way in listened is still served, at least over one of IPv4 and IPv6. PID
-// 1 may listen there instead, as a socket unit.
+// waysInOpen checks that each port at which a way in listened for others is still served, at least over one of IPv4 and
+// IPv6. PID 1 may listen there instead, as a socket unit. Ports for this host only do not count: without pam_systemd,
+// those that a session forwards look like sshd's own, and they end with the session.
 func waysInOpen(closed, now []listening.Port, up []string) Result {
 	bySocket := slices.ContainsFunc(up, func(u string) bool {
 		return waysIn.MatchString(u) && strings.HasSuffix(u, ".socket")
 	})
 	for _, p := range closed {
 		other := slices.ContainsFunc(now, func(n listening.Port) bool {
-			return n.Protocol == p.Protocol && n.Number == p.Number && (p.Local || !n.Local)
+			return n.Protocol == p.Protocol && n.Number == p.Number && !n.Local
 		})
-		if waysIn.MatchString(p.Unit) && !other && !bySocket {
+		if waysIn.MatchString(p.Unit) && !p.Local && !other && !bySocket {
 			return failf("nothing listens any more at %v", p)
 		}
 	}
@@ -144,10 +157,10 @@ func (g Gate) services(ctx context.Context, gone, up []string) Result {
 	slices.Sort(stopped)
 	switch {
 	case len(missing) > 0:
-		return failf("these ran before the switch, and this root starts them, and they do not run: %s",
+		return failf("these ran before the switch and do not run now, although this root starts them: %s",
 			strings.Join(missing, ", "))
 	case len(stopped) > 0:
-		return warnf("these ran before the switch, and this root does not have or start them: %s",
+		return warnf("these ran before the switch, and this root does not have them or does not start them: %s",
 			strings.Join(stopped, ", "))
 	}
 	return Result{}

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func TestAsBefore(t *testing.T) {
 	}
 	ssh4 := listening.Port{Protocol: "tcp", Family: 4, Number: 22, Unit: "ssh.service"}
 	ssh6 := listening.Port{Protocol: "tcp", Family: 6, Number: 22, Unit: "ssh.service"}
+	forwarded := listening.Port{Protocol: "tcp", Family: 4, Number: 6010, Local: true, Unit: "ssh.service"}
 	web := listening.Port{Protocol: "tcp", Family: 4, Number: 80, Unit: "web.service"}
 	for name, c := range map[string]struct {
 		before  Before
@@ -61,6 +63,10 @@ func TestAsBefore(t *testing.T) {
 			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4, ssh6}}, units: up("ssh"),
 			ports: []listening.Port{ssh4},
 			want:  "services as before ok, ways in ok, ports as before warn",
+		},
+		"somebody had forwarded a port to this host": { // without pam_systemd, a session is in the cgroup of sshd
+			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4, forwarded}}, units: up("ssh"),
+			ports: []listening.Port{ssh4}, want: "services as before ok, ways in ok, ports as before warn",
 		},
 		"a socket unit listens for sshd": {
 			before: Before{Running: []string{"ssh.service"}, Ports: []listening.Port{ssh4}},
@@ -149,6 +155,27 @@ func TestObserveRunning(t *testing.T) {
 	if len(b.Running) != 2 || b.Running[0] != "ssh.service" || b.Running[1] != "dbus.socket" || len(b.Ports) != 1 ||
 		b.Ports[0].Number != 22 {
 		t.Errorf("observed %+v", b)
+	}
+}
+
+// TestObserveMany: where there are more services than are noted, the ways in are noted.
+func TestObserveMany(t *testing.T) {
+	var units []systemd.Unit
+	var ports []listening.Port
+	for n := range 2 * maxCompared {
+		units = append(units, service(fmt.Sprintf("app-%d", n), "active", "running"))
+		ports = append(ports, listening.Port{Protocol: "tcp", Number: 1000 + n, Unit: "app.service"})
+	}
+	g := gate(t, &machine{units: append(units, service("ssh", "active", "running"))})
+	g.Ports = func() ([]listening.Port, error) {
+		return append(ports, listening.Port{Protocol: "tcp", Number: 2222, Unit: "ssh.service"}), nil
+	}
+	b := Observe(t.Context(), g)
+	if len(b.Running) != maxCompared || b.Running[0] != "ssh.service" || b.Running[1] != "app-0.service" {
+		t.Errorf("noted are %d units: %q …", len(b.Running), b.Running[:2])
+	}
+	if len(b.Ports) != maxCompared || b.Ports[0].Number != 2222 {
+		t.Errorf("noted are %d ports: %v …", len(b.Ports), b.Ports[0])
 	}
 }
 

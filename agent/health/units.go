@@ -96,7 +96,8 @@ func (g Gate) noneFailed(ctx context.Context, before Before, state *State) Resul
 	case len(all) == 0:
 		return Result{}
 	case len(failed) == 0:
-		return warnf("these failed, which a root that was good did, too, or run by chance: %s", strings.Join(all, ", "))
+		return warnf("these failed, but had failed in a good root, too, or run only now and then: %s",
+			strings.Join(all, ", "))
 	case before.Unknown:
 		return warnf("these failed, and may have failed before: %s", strings.Join(failed, ", "))
 	}

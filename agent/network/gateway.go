@@ -3,19 +3,14 @@
 package network
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -25,59 +20,18 @@ func Gateways() ([]netip.Addr, error) { return gatewaysBelow("/proc/net") }
 
 // gatewaysBelow returns the default gateways in the routes below a directory like /proc/net.
 func gatewaysBelow(dir string) ([]netip.Addr, error) {
+	routes, err := defaultRoutes(dir)
+	if err != nil {
+		return nil, err
+	}
 	var list []netip.Addr
-	for name, parse := range map[string]func([]string) netip.Addr{"route": gateway4, "ipv6_route": gateway6} {
-		f, err := os.Open(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) { // a kernel without this family
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
-		}
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			if a := parse(strings.Fields(lines.Text())); a.IsValid() && !a.IsUnspecified() {
-				list = append(list, a)
-			}
-		}
-		if err := errors.Join(lines.Err(), f.Close()); err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
+	for _, r := range routes {
+		if r.Gateway.IsValid() && !r.Gateway.IsUnspecified() {
+			list = append(list, r.Gateway)
 		}
 	}
 	slices.SortFunc(list, netip.Addr.Compare)
 	return slices.Compact(list), nil
-}
-
-// gateway4 returns the default gateway in a line of /proc/net/route, the zero address when it has none. The fields are
-// interface, destination, gateway, flags, …, mask (number 7); addresses are numbers in this machine's byte order.
-func gateway4(f []string) netip.Addr {
-	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
-		return netip.Addr{}
-	}
-	b, err := hex.DecodeString(f[2])
-	if err != nil || len(b) != net.IPv4len {
-		return netip.Addr{}
-	}
-	var a [4]byte
-	binary.NativeEndian.PutUint32(a[:], binary.BigEndian.Uint32(b))
-	return netip.AddrFrom4(a)
-}
-
-// gateway6 returns the default gateway in a line of /proc/net/ipv6_route, the zero address when it has none. The fields
-// are destination, its length, source, its length, gateway, …, interface (number 9).
-func gateway6(f []string) netip.Addr {
-	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
-		return netip.Addr{}
-	}
-	b, err := hex.DecodeString(f[4])
-	if err != nil || len(b) != net.IPv6len {
-		return netip.Addr{}
-	}
-	a := netip.AddrFrom16([16]byte(b))
-	if a.IsLinkLocalUnicast() {
-		a = a.WithZone(f[9])
-	}
-	return a
 }
 
 // AskGateway pings a gateway until it answers or the context ends, and returns nil when it answered. Many gateways

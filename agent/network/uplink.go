@@ -1,17 +1,13 @@
 package network
 
 import (
-	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -45,60 +41,23 @@ func Running() Host { return Host{Root: "/", Addresses: addresses} }
 
 // Uplinks returns the interfaces of the default routes, sorted by name. Active lists the units that are active.
 func (h Host) Uplinks(active []string) ([]Uplink, error) {
-	names, err := h.defaultInterfaces()
-	if err != nil || len(names) == 0 {
+	routes, err := defaultRoutes(filepath.Join(h.Root, "proc/net"))
+	if err != nil || len(routes) == 0 {
 		return nil, err
 	}
 	all, err := h.Addresses()
 	if err != nil {
 		return nil, err
 	}
+	interfaces := map[string]bool{}
+	for _, r := range routes {
+		interfaces[r.Interface] = true
+	}
 	var list []Uplink
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(interfaces)) {
 		list = append(list, Uplink{Interface: name, Manager: h.Manager(name, active), Addresses: all[name]})
 	}
 	return list, nil
-}
-
-// defaultInterfaces returns the names of the interfaces of default routes, sorted.
-func (h Host) defaultInterfaces() ([]string, error) {
-	var names []string
-	for file, parse := range map[string]func([]string) string{"route": interface4, "ipv6_route": interface6} {
-		f, err := os.Open(filepath.Join(h.Root, "proc/net", file))
-		if errors.Is(err, fs.ErrNotExist) { // a kernel without this family
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
-		}
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			if name := parse(strings.Fields(lines.Text())); name != "" && name != "lo" {
-				names = append(names, name)
-			}
-		}
-		if err := errors.Join(lines.Err(), f.Close()); err != nil {
-			return nil, fmt.Errorf("cannot read the routes: %w", err)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
-
-// interface4 returns the interface in a line of /proc/net/route that is a default route, see [gateway4].
-func interface4(f []string) string {
-	if len(f) < 8 || f[1] != "00000000" || f[7] != "00000000" {
-		return ""
-	}
-	return f[0]
-}
-
-// interface6 returns the interface in a line of /proc/net/ipv6_route that is a default route, see [gateway6].
-func interface6(f []string) string {
-	if len(f) < 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" {
-		return ""
-	}
-	return f[9]
 }
 
 // addresses returns the addresses of all interfaces of this machine that are not link-local. An address message is a
@@ -113,6 +72,14 @@ func addresses() (map[string][]Address, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the addresses: %w", err)
 	}
+	interfaces, err := net.Interfaces() // once: a host with many containers has as many
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the interfaces: %w", err)
+	}
+	names := map[int]string{}
+	for _, i := range interfaces {
+		names[i.Index] = i.Name
+	}
 	all := map[string][]Address{}
 	for _, m := range messages {
 		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < syscall.SizeofIfAddrmsg {
@@ -122,10 +89,7 @@ func addresses() (map[string][]Address, error) {
 		if err != nil {
 			continue
 		}
-		iface, err := net.InterfaceByIndex(int(binary.NativeEndian.Uint32(m.Data[4:])))
-		if err != nil { // it is gone by now
-			continue
-		}
+		name := names[int(binary.NativeEndian.Uint32(m.Data[4:]))]
 		a := Address{Leased: m.Data[2]&permanent == 0}
 		for _, attr := range attributes { // IFA_LOCAL is this end of a point-to-point link, IFA_ADDRESS may be the other
 			if value, ok := netip.AddrFromSlice(attr.Value); ok && (attr.Attr.Type == syscall.IFA_LOCAL ||
@@ -133,8 +97,8 @@ func addresses() (map[string][]Address, error) {
 				a.Address = value.Unmap()
 			}
 		}
-		if a.Address.IsValid() && !a.Address.IsLinkLocalUnicast() {
-			all[iface.Name] = append(all[iface.Name], a)
+		if name != "" && a.Address.IsValid() && !a.Address.IsLinkLocalUnicast() { // the interface may be new, or gone
+			all[name] = append(all[name], a)
 		}
 	}
 	for _, list := range all {

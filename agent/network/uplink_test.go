@@ -25,7 +25,8 @@ func hostWith(t *testing.T, files map[string]string) Host {
 	}
 	write("proc/net/route", "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"+
 		"eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"+
-		"br-1\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n")
+		"br-1\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"+
+		"*\t00000000\t00000000\t0200\t0\t0\t4278198272\t00000000\t0\t0\t0\n") // unreachable default
 	write("sys/class/net/eth0/ifindex", "2\n")
 	for name, text := range files {
 		write(name, text)

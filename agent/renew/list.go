@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/configs"
 )
 
@@ -90,12 +92,15 @@ func (r *Renewal) rules() (rules Rules, err error) {
 }
 
 // Tolerated returns the units, as patterns, that a soft reboot may break and that the host works without.
-func Tolerated() []string {
+func (r *Renewal) Tolerated() []string {
+	rules, err := r.rules()
+	if err != nil {
+		r.Log.Warn("a list of units to renew is not valid", zap.Error(err))
+	}
 	var patterns []string
-	rules, _ := parseRules(configs.Renew()) // a test reads it
-	for _, r := range rules {
-		if r.Action == Tolerate {
-			patterns = append(patterns, r.Pattern)
+	for _, rule := range rules {
+		if rules.find(rule.Pattern).Action == Tolerate { // and no earlier line says otherwise
+			patterns = append(patterns, rule.Pattern)
 		}
 	}
 	return patterns

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"testing"
+	"time"
 )
 
 // TestSameSeed: a seed gives the same history again, whoever watches.
@@ -19,6 +20,26 @@ func TestSameSeed(t *testing.T) {
 		}
 		if t.Failed() {
 			return
+		}
+	}
+}
+
+// TestSameSeedWithAKill: a shutdown waits for a process that systemd has to kill, and goes on at the same time in each
+// play.
+func TestSameSeedWithAKill(t *testing.T) {
+	story := func() string {
+		return playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.HangDisk(time.Hour, false)
+			m.GC()
+			time.Sleep(time.Minute)
+			m.Reboot(true)
+			m.rest()
+		}).Story()
+	}
+	first := story()
+	for range 20 {
+		if again := story(); again != first {
+			t.Fatalf("two stories:\n%s\n\n%s", first, again)
 		}
 	}
 }

@@ -26,7 +26,7 @@ const (
 	Unconfigured Illness = "configures no network" // what the root before set stays in the kernel
 )
 
-// Illnesses are all of them that random histories have.
+// Illnesses are those that random histories draw from. Unconfigured is drawn apart.
 var Illnesses = []Illness{
 	Unacceptable, Unmergeable, Unjoinable, FallsBack, Freezes, Panics, Hangs, Fails, NeedsFull, FillsDisk, CutsNetwork,
 	ReadOnly,

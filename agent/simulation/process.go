@@ -103,6 +103,7 @@ func (m *Machine) terminate(p *process) {
 		select {
 		case <-p.gone:
 		case <-time.After(stopTimeout):
+			m.jitter(p.String()) // a shutdown looks at this very time whether the process has ended
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.bury(p, true)

@@ -477,8 +477,11 @@ func TestSomebodyWaits(t *testing.T) {
 				if patience == time.Hour && ill == Healthy && (err != nil || !waited || !done.Good) {
 					t.Errorf("v2 %s: confirm ends with %+v and %v", ill, done, err)
 				}
-				if patience == time.Second && done.Good {
-					t.Errorf("v2 %s: confirm has no patience and says %+v", ill, done)
+				if patience == time.Second && (!errors.Is(err, context.DeadlineExceeded) || done.Good) {
+					t.Errorf("v2 %s: confirm has no patience and ends with %+v and %v", ill, done, err)
+				}
+				if ill == Fails && (err == nil || done.Good) {
+					t.Errorf("v2 %s: confirm ends with %+v and %v", ill, done, err)
 				}
 				m.rest()
 				m.CheckRest()

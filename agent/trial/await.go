@@ -36,11 +36,13 @@ func (t *Trial) Await(ctx context.Context) (Confirmed, bool, error) {
 		done.Health = report
 	}
 	switch {
-	case rec.Last != nil && rec.Last.Outcome == level.Unhealthy:
-		return done, true, rec.Last.Err()
-	case rec.Phase == record.PhaseTrying:
+	case rec.Phase == record.PhaseTrying && (ended == nil || errors.Is(ended, pid1.ErrJob)):
 		return done, true, fmt.Errorf("%w: %s ended without a verdict on %s; look at `journalctl -u %s`",
 			record.ErrBlocked, pid1.ConfirmUnit, root, pid1.ConfirmUnit)
+	case rec.Phase == record.PhaseTrying: // the last result is that of an earlier switch
+		return done, true, fmt.Errorf("cannot wait for the verdict on %s: %w", root, ended)
+	case rec.Last != nil && rec.Last.Outcome == level.Unhealthy:
+		return done, true, rec.Last.Err()
 	}
 	return done, true, ended
 }

@@ -40,7 +40,7 @@ type Report struct {
 // otherwise no update could repair the host.
 func (t *Trial) Gate() health.Gate {
 	config := t.Config.HealthGate()
-	config.Ignore = slices.Concat(config.Ignore, renew.Tolerated())
+	config.Ignore = slices.Concat(config.Ignore, (&renew.Renewal{Host: t.Host}).Tolerated())
 	g := t.Machine.Gate(config)
 	g.Root, g.Now = t.Machine.Root, t.Now
 	if stamp := t.Transition.ReadStamp(); stamp != nil {
@@ -65,7 +65,7 @@ func (t *Trial) Gate() health.Gate {
 func (t *Trial) judge(ctx context.Context, f facts.Facts, rec *record.Record) (health.Report, error) {
 	state := t.stateInPlace(ctx, f, rec)
 	report := health.Report{At: t.Now().UTC(), Took: state.Took}
-	if state.Verdict != health.Fail {
+	if state.Verdict != health.Fail || mayStay(rec) { // whether the host is cut off decides then
 		gate := t.Gate()
 		gate.Config.Deadline = t.timeLeft()
 		report = gate.Run(ctx, rec.Switch.CompareWith(rec.WhenGood))

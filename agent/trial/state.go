@@ -23,7 +23,7 @@ const (
 )
 
 // stateInPlace checks that everything that was carried over is mounted from where it was before the switch. A root
-// without the data of its host is never good: services would start on empty directories.
+// without the data of its host is unhealthy: services would start on empty directories.
 func (t *Trial) stateInPlace(ctx context.Context, f facts.Facts, rec *record.Record) health.Result {
 	start := t.Now()
 	result := health.Result{Name: "state", Kind: kindState, Verdict: health.OK}

@@ -1,7 +1,9 @@
 package trial
 
 import (
-	"slices"
+	"context"
+	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -62,20 +64,48 @@ func TestStateInPlace(t *testing.T) {
 	}
 }
 
-// TestDisplacedRootIsUnhealthy: the check of the state comes first, and decides alone when it fails.
+// none is what a PID 1 lists that has nothing.
+func none[T any](context.Context) ([]T, error) { return nil, nil }
+
+// TestDisplacedRootIsUnhealthy: the check of the state comes first. When it fails, it decides alone about a root that
+// is rolled back. Where the host may stay in it, the network is checked, too: only a host that is cut off leaves it.
 func TestDisplacedRootIsUnhealthy(t *testing.T) {
-	a := newTrial(t)
-	a.Config.Health.Deadline, a.Config.Health.Settle = config.Duration(time.Second), 0
-	asked := 0
-	a.Machine.Mounts = displacedMounts{a.Machine.Mounts, &asked, 1000}
-	rec := &record.Record{Switch: &record.Switch{
-		Expectation: level.Expectation{BootID: "b1"}, Kept: []kept.Dir{{Path: "/home"}},
-	}}
-	report, err := a.judge(t.Context(), facts.Facts{BootID: "b1", Root: "sha256-1"}, rec)
-	if err != nil || report.Healthy() || len(report.Results) != 1 || report.CutOff() {
-		t.Errorf("the report is %+v, %v", report, err)
-	}
-	if !slices.ContainsFunc(report.Results, func(r health.Result) bool { return r.Kind == kindState }) {
-		t.Error("no result is about the state")
+	for verb, c := range map[string]struct {
+		good   []string
+		cutOff bool
+	}{
+		record.VerbApply:    {good: []string{"host"}},
+		record.VerbRollback: {good: []string{"host", "sha256-1"}, cutOff: true},
+		record.VerbBack:     {good: []string{"host", "sha256-1"}, cutOff: true},
+		record.VerbResume:   {good: []string{"host", "sha256-1"}},
+	} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			a := newTrial(t)
+			a.Config.Health.Deadline, a.Config.Health.Settle = config.Duration(time.Second), 0
+			asked := 0
+			a.Machine.Mounts = displacedMounts{a.Machine.Mounts, &asked, 1000}
+			a.Machine.Gate = func(c health.Config) health.Gate {
+				g := health.New(c)
+				g.Systemd.Starting, g.Systemd.Units = none, none
+				g.Systemd.Restarts = func(context.Context, []string) (map[string]int, error) { return nil, nil }
+				g.Systemd.Start = func(context.Context, string) (string, error) { return "done", nil }
+				g.AskGateway = func(context.Context, netip.Addr) error { return errors.New("no answer") }
+				return g
+			}
+			rec := &record.Record{Good: c.good, Switch: &record.Switch{
+				Verb:        verb,
+				Expectation: level.Expectation{BootID: "b1", From: "host", Target: "sha256-1"},
+				Kept:        []kept.Dir{{Path: "/home"}},
+				Before:      health.Before{Reachable: []string{"gateway 192.0.2.1"}},
+			}}
+			report, err := a.judge(t.Context(), facts.Facts{BootID: "b1", Root: "sha256-1"}, rec)
+			if err != nil || report.Healthy() || report.Results[0].Kind != kindState || report.CutOff() != c.cutOff {
+				t.Errorf("the report is %+v, %v", report, err)
+			}
+			if alone := len(report.Results) == 1; alone == c.cutOff {
+				t.Errorf("the state decides alone: %v", alone)
+			}
+		})
 	}
 }

@@ -119,6 +119,12 @@ func (t *Trial) decideTrying(ctx context.Context, f facts.Facts, rec *record.Rec
 	return t.Transition.Strand(ctx, rec, report)
 }
 
+// mayStay reports whether the host may stay in the root that is being tried although it is unhealthy: somebody rolled
+// back to it, or there is no better one.
+func mayStay(rec *record.Record) bool {
+	return rec.Switch.Verb == record.VerbRollback || rec.RollbackTarget() == ""
+}
+
 // isWanted reports whether an unhealthy root is kept because somebody rolled back to it: who wants to be there knows
 // more than the gate does. Only a host that is cut off leaves it, since nobody could.
 func isWanted(rec *record.Record, report health.Report) bool {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
@@ -45,21 +44,15 @@ fails before services stop, the host stays in its root.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.From, "from", "", "take the image at `REF` instead of the configured source")
+	fromFlag(f, &o.From, "take the image")
 	f.StringVar(&wish, "level", "", "`LEVEL` of the switch: auto, soft or full (default: as configured)")
-	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
+	waitFlag(f, &o.Wait)
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
 	acceptLosses(f, &o)
 	allowDowngrade(f, &o)
 	f.BoolVar(&o.Unattended, "unattended", false,
 		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
 	return cmd
-}
-
-// allowDowngrade adds the flag that waives the order of releases.
-func allowDowngrade(f *pflag.FlagSet, o *agent.ApplyOptions) {
-	f.BoolVar(&o.AllowDowngrade, "allow-downgrade", false,
-		"take a release that is older than the last one accepted; it must be signed and not expired")
 }
 
 // detail returns more about a root for the middle of a sentence, "" when the value is not known.
@@ -125,7 +118,7 @@ func appliedText(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
 	if d.Reference == "" { // a rollback
-		fmt.Fprintf(w, "/etc\tas it was in %s, with the users of now; later changes stay in %s\n",
+		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
 			short(d.Root), etcOf(d.From))
 		leftText(w, d)
 	}

@@ -44,7 +44,7 @@ for the running kernel that is not effective. Exit code 0: neither.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "ask for the image at `REF` instead of the configured source")
+	fromFlag(cmd.Flags(), &from, "ask for the image")
 	return cmd
 }
 

@@ -83,8 +83,8 @@ is reverted, and the tasks that block it are named: exit code 12.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.Stored, "stored", false, "load what is stored; ask no source")
-	f.StringVar(&o.From, "from", "", "take the release at `REF` instead of the configured source")
-	f.BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
+	fromFlag(f, &o.From, "take the release")
+	waitFlag(f, &o.Wait)
 	f.BoolVar(&o.Unattended, "unattended", false, "for the unit at boot: do nothing if [livepatch] enabled is false")
 	return cmd
 }
@@ -119,7 +119,7 @@ boot, until "updatectl livepatch apply NAME".`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
+	waitFlag(cmd.Flags(), &wait)
 	return cmd
 }
 

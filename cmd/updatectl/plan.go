@@ -43,7 +43,7 @@ Exit codes are those of check, and 11, 12 or 22 if apply would end with that.`,
 			return planned(p)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "ask for the image at `REF` instead of the configured source")
+	fromFlag(cmd.Flags(), &from, "ask for the image")
 	return cmd
 }
 

@@ -18,7 +18,7 @@ func rollbackCommand(c *cli) *cobra.Command {
 		Short: "Roll back to the previous good root, or to ROOT",
 		Long: `Roll back to the previous good root, or to ROOT: an identity that "updatectl
 status" lists, or its beginning, or "host" for the host root. It runs with the
-/etc it had, and the users and passwords of now. An unattended apply does not
+/etc it had, and the current users and passwords. An unattended apply does not
 take the root that is left again.`,
 		Args: usage.Arguments("[ROOT]"),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -37,7 +37,7 @@ take the root that is left again.`,
 			return c.print("rollback", done, func(w io.Writer) { appliedText(w, done) })
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for another updatectl that is running")
+	waitFlag(cmd.Flags(), &wait)
 	return cmd
 }
 

@@ -34,8 +34,8 @@ apply". Exit code 0: nothing does.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&o.From, "from", "", "stage the image at `REF` instead of the configured source")
-	cmd.Flags().BoolVar(&o.Wait, "wait", false, "wait for another updatectl that is running")
+	fromFlag(cmd.Flags(), &o.From, "stage the image")
+	waitFlag(cmd.Flags(), &o.Wait)
 	allowDowngrade(cmd.Flags(), &o)
 	return cmd
 }
