@@ -12,12 +12,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// maxConfig bounds a file in bytes that people write by hand.
-const maxConfig = 1 << 20
-
 // readPeople returns the numbers of people by the login.defs in an /etc.
 func readPeople(dir string) (accounts.People, error) {
-	text, err := readText(dir, "login.defs", maxConfig)
+	text, err := readText(dir, "login.defs", rootfs.MaxConfig)
 	return accounts.ParseLoginDefs(text), err
 }
 
@@ -27,30 +24,31 @@ var spoolDirs = []string{
 	"/var/spool/cron/crontabs", "/var/spool/cron", "/var/mail", "/var/spool/mail", "/var/lib/systemd/linger",
 }
 
-// readAccess reads who uses a host from its tree. What cannot be read counts as absent: at this moment of a switch, a
-// network file system may be gone, and the switch must not fail for it.
-func (s *snapshot) readAccess(tree string) {
+// readAccess reads who uses a host from its tree; tables are its user databases. What cannot be read counts as absent:
+// at this moment of a switch, a network file system may be gone, and the switch must not fail for it.
+func readAccess(tree string, tables accounts.Tables) (a accounts.Access) {
 	host := rootfs.Dir(tree)
-	for _, file := range s.sudoers(host) {
-		text, _ := host.ReadFile(file, maxConfig)
+	for _, file := range sudoers(host) {
+		text, _ := host.ReadFile(file, rootfs.MaxConfig)
 		named := accounts.ParseSudoers(text)
-		s.access.Sudo.Users = append(s.access.Sudo.Users, named.Users...)
-		s.access.Sudo.Groups = append(s.access.Sudo.Groups, named.Groups...)
+		a.Sudo.Users = append(a.Sudo.Users, named.Users...)
+		a.Sudo.Groups = append(a.Sudo.Groups, named.Groups...)
 	}
 	for _, dir := range spoolDirs {
-		s.access.Spools = append(s.access.Spools, host.Names(dir)...)
+		a.Spools = append(a.Spools, host.Names(dir)...)
 	}
-	s.access.Homes = homeOwners(host)
+	a.Homes = homeOwners(host)
 	patterns := readSSHD(host).keyFiles()
-	for _, login := range accounts.Logins(s.tables) {
+	for _, login := range accounts.Logins(tables) {
 		if slices.ContainsFunc(patterns, func(p string) bool { return hasKeys(host, login, p) }) {
-			s.access.Keys = append(s.access.Keys, login.Name)
+			a.Keys = append(a.Keys, login.Name)
 		}
 	}
+	return a
 }
 
 // sudoers returns the files that sudo reads. It skips names with a dot and those that end in "~".
-func (s *snapshot) sudoers(host rootfs.Dir) []string {
+func sudoers(host rootfs.Dir) []string {
 	files := []string{"/etc/sudoers"}
 	for _, name := range host.Names("/etc/sudoers.d") {
 		if !strings.Contains(name, ".") && !strings.HasSuffix(name, "~") {
@@ -95,6 +93,6 @@ func hasKeys(host rootfs.Dir, login accounts.Login, pattern string) bool {
 	if strings.HasPrefix(file, "/home/") {
 		return false
 	}
-	text, _ := host.ReadFile(file, maxConfig)
+	text, _ := host.ReadFile(file, rootfs.MaxConfig)
 	return len(text) > 0
 }

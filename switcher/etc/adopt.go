@@ -54,15 +54,6 @@ var DefaultAdopt = []string{
 	"systemd/system/updatectl*", "systemd/system/*.wants/updatectl*",
 }
 
-// neverAdopted is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
-// which snapd makes for itself.
-var neverAdopted = adoptList{
-	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
-	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",
-	"systemd/system/*.requires/-.mount", "systemd/system/*.requires/usr.mount", "systemd/system/*.requires/etc.mount",
-	"systemd/system/snap-*.mount", "systemd/system/*.wants/snap-*.mount",
-}
-
 // whole are groups of paths in which files of two systems do not mix: an image's 10-dhcp.network would beat the host's
 // 50-static.network, its sshd_config.d could allow passwords again, its cloud.cfg.d could look for another instance. If
 // the host has a file in one of a group's paths, the image's files in all of them do not come.
@@ -116,32 +107,15 @@ func notFromImage(cur, next snapshot, adopt adoptList) map[string]bool {
 	return out
 }
 
-// interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
-const interfaces = "network/interfaces"
-
 // configuresNetwork reports whether a file in a directory of a network manager configures more than the loopback
 // interface.
 func configuresNetwork(host snapshot, name string) bool {
 	return name != interfaces || configuresInterface(host.text[name])
 }
 
-// configuresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
-// count by themselves.
-func configuresInterface(text []byte) bool {
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "iface" && fields[1] != "lo" {
-			return true
-		}
-	}
-	return false
-}
-
 // ErrPattern is returned for an entry of [Inputs.Adopt] that is not a path or glob below /etc: a mistake in the
 // configuration.
 var ErrPattern = errors.New("not a path or glob below /etc")
-
-// adoptList is a list of patterns that newAdoptList has checked.
-type adoptList []string
 
 // newAdoptList checks patterns, which may begin with /etc/. The error is an ErrPattern.
 func newAdoptList(patterns []string) (adoptList, error) {
@@ -157,22 +131,11 @@ func newAdoptList(patterns []string) (adoptList, error) {
 	return list, nil
 }
 
-// has reports whether a path, or a directory above it, matches the list.
-func (l adoptList) has(name string) bool {
-	for ; name != "."; name = path.Dir(name) {
-		for _, pattern := range l {
-			if ok, _ := path.Match(pattern, name); ok { // checked by newAdoptList
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // hostBase returns an invented old image for a host root, which makes adopting the same three-way merge: what is left
 // behind counts as the old image's (unchanged, so the new image replaces it), what is adopted counts as local.
 func hostBase(cur, next snapshot, adopt adoptList) snapshot {
-	base := snapshot{tree: listing{}, tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
+	base := snapshot{directory: directory{tree: listing{}},
+		tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
 	for name, e := range cur.tree {
 		if !adopt.has(name) || neverAdopted.has(name) {
 			base.tree[name] = e

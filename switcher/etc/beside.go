@@ -3,37 +3,9 @@ package etc
 import (
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
-
-// A file beside another one is named so that nothing loads it:
-//
-//   - The dot in front hides it from globs (nginx, ifupdown's source), from Fedora's cron, ufw, kubelet, apt and the
-//     checks of updatectl.
-//   - A dot anywhere is enough for sudo, run-parts and Debian's cron.
-//   - systemd, sysctl.d, modprobe.d, profile.d, sshd and most conf.d read files with another suffix only.
-//   - logrotate and dnsmasq, which read hidden files, too, skip the suffixes that dpkg gives to versions of a file.
-const (
-	besidePrefix = "."
-	imageSuffix  = ".image.dpkg-new" // the image's version of a file in conflict
-	maxName      = 255               // bytes, NAME_MAX
-)
-
-// besideOf returns the path of the image's version of a file in conflict.
-func besideOf(name string) string {
-	return path.Join(path.Dir(name), besidePrefix+path.Base(name)+imageSuffix)
-}
-
-// besideWhat returns the path that a file is the image's version of, "" if it is none.
-func besideWhat(name string) string {
-	base, ok := strings.CutSuffix(path.Base(name), imageSuffix)
-	if base, dot := strings.CutPrefix(base, besidePrefix); ok && dot && base != "" {
-		return path.Join(path.Dir(name), base)
-	}
-	return ""
-}
 
 // takeBesides takes the files out of the host's tree that a former merge put beside others, and returns the paths that
 // they are beside: no side has them, each merge puts them there anew.

@@ -47,18 +47,6 @@ func decide(old, cur, next listing, joins map[string]joined, adopting bool, rep 
 	return sides
 }
 
-func has(l listing, name string) bool { _, ok := l[name]; return ok }
-
-func everyPath(sides ...listing) map[string]bool {
-	names := map[string]bool{}
-	for _, l := range sides {
-		for name := range l {
-			names[name] = true
-		}
-	}
-	return names
-}
-
 // isDir reports whether the side that a path comes from has a directory there.
 func isDir(s side, cur, next entry) bool {
 	return s == current && cur.kind == kindDir || s == image && next.kind == kindDir

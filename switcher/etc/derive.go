@@ -2,8 +2,6 @@ package etc
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"path"
@@ -14,26 +12,6 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
-
-const (
-	// authorities is the directory of the host's own certificate authorities, of those that are not in another place that
-	// outlives a root.
-	authorities = "updatectl/ca-certificates"
-	// authoritiesConf lists the authorities of Debian that are trusted; those with a "!" are not.
-	authoritiesConf = "ca-certificates.conf"
-	// derivedFile is the host's own list of derived files.
-	derivedFile = "updatectl/derived.toml"
-	// toDerive lists the rules of what has to be made anew in this root, by name. It is there until that is done.
-	toDerive = ".updatectl-derive"
-
-	localShare = "/usr/local/share/ca-certificates" // where Debian's program looks for the host's own authorities
-
-	maxAuthorities = 256     // certificates of the host's own
-	maxBundle      = 8 << 20 // bytes of a bundle; Mozilla's is 200 KB
-)
-
-// authorityDirs are the directories in /etc that the host's own authorities are in.
-var authorityDirs = adoptList{authorities, "pki/ca-trust/source/anchors", "ca-certificates/trust-source/anchors"}
 
 // derivation is what a merge knows about derived files besides the three sides.
 type derivation struct {
@@ -52,13 +30,13 @@ type derivation struct {
 // counts: no switch depends on it.
 func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 	d := derivation{rules: in.Derived, local: map[string][]byte{}, bundles: map[string][]byte{}, gone: map[string]bool{}}
-	text, err := readText(in.Current, derivedFile, maxConfig)
+	text, err := readText(in.Current, derived.HostFile, rootfs.MaxConfig)
 	if err != nil {
 		return d, err
 	}
 	own, err := derived.Parse(string(text))
 	if err != nil {
-		cur.notes = append(cur.notes, fmt.Sprintf("%s is not used: %v", derivedFile, err))
+		cur.notes = append(cur.notes, fmt.Sprintf("%s is not used: %v", derived.HostFile, err))
 	}
 	d.rules = append(slices.Clone(d.rules), own...)
 	if in.Host != "" {
@@ -67,7 +45,7 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 	d.newInstance = in.State != "" && !isInstance(in.State, in.Sources.Kept)
 	for name, e := range cur.tree {
 		if e.kind == kindFile && authorityDirs.has(name) && len(d.ours) < maxAuthorities {
-			text, err := readStart(in.Current, name, maxConfig)
+			text, err := readStart(in.Current, name, rootfs.MaxConfig)
 			if err != nil {
 				return d, err
 			}
@@ -79,7 +57,7 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 			d.bundles[name] = text
 		}
 	}
-	merged, err := readText(in.Current, mergedList, maxConfig)
+	merged, err := readText(in.Current, mergedList, rootfs.MaxConfig)
 	if err != nil {
 		return d, err
 	}
@@ -112,12 +90,12 @@ func (d *derivation) readLocal(in Inputs) {
 		if path.Ext(name) != ".crt" || len(d.local) == maxAuthorities {
 			continue
 		}
-		text, err := host.ReadFile(path.Join(localShare, name), maxConfig)
+		text, err := host.ReadFile(path.Join(localShare, name), rootfs.MaxConfig)
 		if err != nil || len(certificates(text)) == 0 {
 			continue
 		}
 		if in.Old != "" {
-			shipped, err := rootfs.Dir(filepath.Dir(in.Old)).ReadFile(path.Join(localShare, name), maxConfig)
+			shipped, err := rootfs.Dir(filepath.Dir(in.Old)).ReadFile(path.Join(localShare, name), rootfs.MaxConfig)
 			if err == nil && bytes.Equal(shipped, text) {
 				continue
 			}
@@ -237,107 +215,4 @@ func (out *outcome) makeDir(name string) {
 	if out.paths[name].side == nowhere {
 		out.paths[name] = resultPath{side: current, entry: entry{kind: kindDir, mode: 0o755}}
 	}
-}
-
-// mergeAuthorities returns the image's list of trusted authorities with the choices of the host: what it switched off
-// stays off, and what the old image had switched off and the host switched on stays on. Names that the image does not
-// list are not in it.
-func mergeAuthorities(old, cur, next []byte) []byte {
-	state := func(text []byte) map[string]bool {
-		trusted := map[string]bool{}
-		for line := range strings.Lines(string(text)) {
-			line = strings.TrimSpace(line)
-			if name, off := strings.CutPrefix(line, "!"); line != "" && !strings.HasPrefix(line, "#") {
-				trusted[name] = !off
-			}
-		}
-		return trusted
-	}
-	before, here := state(old), state(cur)
-	var out bytes.Buffer
-	for line := range strings.Lines(string(next)) {
-		name := strings.TrimPrefix(strings.TrimSpace(line), "!")
-		wanted, listed := here[name]
-		was, known := before[name]
-		if listed && name != "" && (known && was != wanted || !known && !wanted) {
-			line = name + "\n"
-			if !wanted {
-				line = "!" + line
-			}
-		}
-		out.WriteString(line)
-	}
-	return out.Bytes()
-}
-
-// certificates returns the certificates in a text of PEM blocks.
-func certificates(text []byte) [][]byte {
-	var all [][]byte
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			return all
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			all = append(all, block.Bytes)
-		}
-	}
-}
-
-// addCertificates returns a bundle with the certificates of some texts that it does not have.
-func addCertificates(bundle []byte, texts [][]byte) []byte {
-	have := map[string]bool{}
-	for _, der := range certificates(bundle) {
-		have[string(der)] = true
-	}
-	added := slices.Clone(bundle)
-	for _, text := range texts {
-		for _, der := range certificates(text) {
-			if have[string(der)] {
-				continue
-			}
-			have[string(der)] = true
-			if len(added) > 0 && !bytes.HasSuffix(added, []byte("\n")) {
-				added = append(added, '\n')
-			}
-			added = append(added, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-		}
-	}
-	return added
-}
-
-// alternativesDirs are where update-alternatives keeps what a person chose, in Debian and in Fedora.
-var alternativesDirs = []string{"/var/lib/dpkg/alternatives", "/var/lib/alternatives"}
-
-// chosenAlternatives returns the links in /etc/alternatives that a person chose on a host, with those that follow them.
-func chosenAlternatives(host rootfs.Dir) adoptList {
-	var chosen adoptList
-	for _, dir := range alternativesDirs {
-		for _, name := range host.Names(dir) {
-			text, err := host.ReadFile(path.Join(dir, name), maxConfig)
-			if err != nil {
-				continue
-			}
-			for _, link := range parseAlternative(name, string(text)) {
-				if !strings.ContainsAny(link, `*?[\/`) {
-					chosen = append(chosen, path.Join("alternatives", link))
-				}
-			}
-		}
-	}
-	return chosen
-}
-
-// parseAlternative returns the links that a person chose together: the one of the name, and those that follow it. It
-// returns nil if the choice is made automatically.
-func parseAlternative(name, text string) []string {
-	all := strings.Split(text, "\n")
-	if all[0] != "manual" || len(all) < 3 {
-		return nil
-	}
-	links := []string{name}
-	for i := 2; i < len(all) && all[i] != ""; i += 2 { // its name, then where its link is
-		links = append(links, all[i])
-	}
-	return links
 }

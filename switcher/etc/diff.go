@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/etc/merge3"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Difference is a path in /etc that is not as in the image.
@@ -42,38 +42,31 @@ const (
 	Remade      Change = "derived"  // made by a program from other files
 )
 
-// mergedList is the file that lists the merged paths of this /etc, one on each line.
-const mergedList = ".updatectl-merged"
-
-// notes are files that a merge leaves for later, and that are no part of any side.
-var notes = adoptList{toDerive, mergedList}
-
 // Diff returns how the /etc at current differs from that of its image, at the paths or below, everywhere if there are
 // none. The owners in the image are compared by name.
 func Diff(pristine, current string, rules derived.List, paths []string) ([]Difference, error) {
-	x, err := readSnapshot(pristine)
+	x, err := readDirectory(pristine)
 	if err != nil {
 		return nil, err
 	}
-	c, err := readSnapshot(current)
+	c, err := readDirectory(current)
 	if err != nil {
 		return nil, err
 	}
-	merged, err := readText(current, mergedList, maxConfig)
+	merged, err := readText(current, mergedList, rootfs.MaxConfig)
 	if err != nil {
 		return nil, err
 	}
 	isMerged := strings.Split(string(merged), "\n")
-	prepare([]*snapshot{&x, &c}, &Report{})
-	for _, file := range accounts.Files { // here, their content counts
-		for _, s := range []*snapshot{&x, &c} {
-			if e, ok := s.tree[file]; ok && s.tables[file] != nil {
-				s.setSum(file, e, sumOf(s.text[file]))
-			}
-		}
+	ids, err := Numbers(pristine, current)
+	if err != nil {
+		return nil, err
 	}
-	x.tree = x.tree.mapOwners(accounts.Translate(x.tables, c.tables))
-	hideMounted(c.mounts, x.tree, c.tree, &Report{})
+	x.tree = x.tree.mapOwners(ids.Map)
+	hideMounted(c.mounts, x.tree, c.tree)
+	if err := errors.Join(compareFiltered(pristine, x.tree), compareFiltered(current, c.tree)); err != nil {
+		return nil, err
+	}
 	list := []Difference{}
 	for _, name := range slices.Sorted(maps.Keys(everyPath(c.tree, x.tree))) {
 		d, differs := difference(name, c.tree, x.tree, rules)
@@ -89,6 +82,18 @@ func Diff(pristine, current string, rules derived.List, paths []string) ([]Diffe
 		list = append(list, d)
 	}
 	return list, nil
+}
+
+// compareFiltered makes the fstab of a tree compare without the lines that a merge comments out.
+func compareFiltered(dir string, tree listing) error {
+	e, ok := tree["fstab"]
+	if !ok || e.kind != kindFile {
+		return nil
+	}
+	text, err := readText(dir, "fstab", maxFstab)
+	e.sum = sumOf(FilterFstab(text))
+	tree["fstab"] = e
+	return err
 }
 
 // asked reports whether a path is one of those asked for, or below one.

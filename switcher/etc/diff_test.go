@@ -9,21 +9,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 func TestDiff(t *testing.T) {
 	dir := t.TempDir()
-	pristine := tree{"same": "1", "a.conf": "1\n", "merged.conf": "1\n", "conflict.conf": "1\n", "gone/file": "1\n",
+	pristine := testtree.Files{"same": "1", "a.conf": "1\n", "merged.conf": "1\n", "conflict.conf": "1\n", "gone/file": "1\n",
 		"mode": "1", "shadow": "root:*:1::::::\n|640", "secret": "1\n|600", "dir/secret": "1\n", "dir/": "|700",
 		"passwd": "root:x:0:0::/root:/bin/sh\n", "ld.so.cache": "1", "fstab": "/dev/a / ext4\n", "kind": "1",
-	}.onDisk(t, dir+"/image")
-	current := tree{"same": "1", "a.conf": "L\n", "merged.conf": "L\n", "conflict.conf": "L\n",
+	}.OnDisk(t, dir+"/image")
+	current := testtree.Files{"same": "1", "a.conf": "L\n", "merged.conf": "L\n", "conflict.conf": "L\n",
 		mergedList: "merged.conf\n", ".conflict.conf.image.dpkg-new": "1\n", "mode": "1|600",
 		"shadow": "root:$1$:1::::::\n|640", "secret": "L\n|600",
 		"dir/secret": "L\n", "dir/": "|700", "new/file": "L\n", "empty/": "", toDerive: "",
 		"passwd": "root:x:0:0::/root:/bin/bash\n", "ld.so.cache": "L", "kind": "-> same",
 		"fstab": "# updatectl: the root is an image: /dev/a / ext4\n",
-	}.onDisk(t, dir+"/etc")
+	}.OnDisk(t, dir+"/etc")
 	list, err := Diff(pristine, current, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -59,35 +61,35 @@ func TestTake(t *testing.T) {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name, path  string
-		image, here tree
+		image, here testtree.Files
 		want        string // content; "" when it is not there
 		backup      bool
 		failure     error
 	}{
-		{name: "changed", path: "/etc/d/a b", image: tree{"d/a b": "1|640"}, here: tree{"d/a b": "L"}, want: "1",
+		{name: "changed", path: "/etc/d/a b", image: testtree.Files{"d/a b": "1|640"}, here: testtree.Files{"d/a b": "L"}, want: "1",
 			backup: true},
-		{name: "without /etc", path: "d/a", image: tree{"d/a": "1"}, here: tree{"d/a": "L"}, want: "1", backup: true},
-		{name: "added", path: "/etc/a", image: tree{"b": ""}, here: tree{"a": "L"}, backup: true},
-		{name: "removed", path: "/etc/a", image: tree{"a": "1"}, here: tree{"b": ""}, want: "1"},
-		{name: "a conflict", path: "/etc/a", image: tree{"a": "1"}, here: tree{"a": "L", ".a.image.dpkg-new": "1"},
+		{name: "without /etc", path: "d/a", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d/a": "L"}, want: "1", backup: true},
+		{name: "added", path: "/etc/a", image: testtree.Files{"b": ""}, here: testtree.Files{"a": "L"}, backup: true},
+		{name: "removed", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"b": ""}, want: "1"},
+		{name: "a conflict", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L", ".a.image.dpkg-new": "1"},
 			want: "1", backup: true},
-		{name: "as in the image", path: "/etc/a", image: tree{"a": "1"}, here: tree{"a": "1"}, want: "1",
+		{name: "as in the image", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "1"}, want: "1",
 			failure: ErrNotTaken},
-		{name: "nowhere", path: "/etc/a", image: tree{"b": ""}, here: tree{"b": ""}, failure: ErrNotTaken},
-		{name: "a directory", path: "/etc/d", image: tree{"d/a": "1"}, here: tree{"d/a": "L"}, failure: ErrNotTaken},
-		{name: "below a link", path: "/etc/d/a", image: tree{"d/a": "1"}, here: tree{"d": "-> /tmp"}, failure: ErrNotTaken},
-		{name: "users", path: "/etc/passwd", image: tree{"passwd": "1"}, here: tree{"passwd": "L"}, want: "L",
+		{name: "nowhere", path: "/etc/a", image: testtree.Files{"b": ""}, here: testtree.Files{"b": ""}, failure: ErrNotTaken},
+		{name: "a directory", path: "/etc/d", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d/a": "L"}, failure: ErrNotTaken},
+		{name: "below a link", path: "/etc/d/a", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d": "-> /tmp"}, failure: ErrNotTaken},
+		{name: "users", path: "/etc/passwd", image: testtree.Files{"passwd": "1"}, here: testtree.Files{"passwd": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "machine-id", path: "/etc/machine-id", image: tree{"b": ""}, here: tree{"machine-id": "L"}, want: "L",
+		{name: "machine-id", path: "/etc/machine-id", image: testtree.Files{"b": ""}, here: testtree.Files{"machine-id": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "fstab", path: "/etc/fstab", image: tree{"fstab": "1"}, here: tree{"fstab": "L"}, want: "L",
+		{name: "fstab", path: "/etc/fstab", image: testtree.Files{"fstab": "1"}, here: testtree.Files{"fstab": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "outside", path: "/etc/../a", image: tree{"a": "1"}, here: tree{"a": "L"}, failure: ErrNotTaken},
-		{name: "another tree", path: "/usr/a", image: tree{"a": "1"}, here: tree{"a": "L"}, failure: ErrNotTaken},
+		{name: "outside", path: "/etc/../a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L"}, failure: ErrNotTaken},
+		{name: "another tree", path: "/usr/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L"}, failure: ErrNotTaken},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			image, here := test.image.onDisk(t, dir+"/image"), test.here.onDisk(t, dir+"/etc")
+			image, here := test.image.OnDisk(t, dir+"/image"), test.here.OnDisk(t, dir+"/etc")
 			taken, err := Take(image, here, test.path, at)
 			if !errors.Is(err, test.failure) || test.failure == nil && err != nil {
 				t.Fatalf("%v, want %v", err, test.failure)
@@ -112,9 +114,8 @@ func TestTake(t *testing.T) {
 			if out, err := exec.Command("sh", "-c", undo).CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v: %s", undo, err, out)
 			}
-			before := test.here.side().tree[strings.TrimPrefix(strings.TrimPrefix(test.path, "/"), "etc/")]
-			if text, err := os.ReadFile(full); before.kind == kindFile && sumOf(text) != before.sum ||
-				before.kind == 0 && err == nil {
+			before, was := test.here[strings.TrimPrefix(strings.TrimPrefix(test.path, "/"), "etc/")]
+			if text, err := os.ReadFile(full); was && string(text) != before || !was && err == nil {
 				t.Errorf("after %s, it has %q, %v", undo, text, err)
 			}
 		})

@@ -2,6 +2,7 @@ package etc
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -65,7 +66,7 @@ func UnitMountPoints(dir string) []string {
 			neverAdopted.has(path.Join("systemd/system", name)) {
 			continue
 		}
-		text, _ := units.ReadFile(path.Join("systemd/system", name), maxConfig)
+		text, _ := units.ReadFile(path.Join("systemd/system", name), rootfs.MaxConfig)
 		for line := range bytes.Lines(text) {
 			key, value, _ := strings.Cut(string(line), "=")
 			point := path.Clean(strings.TrimSpace(value))
@@ -118,4 +119,26 @@ func joinFstab(host, image []byte) []byte {
 		}
 	}
 	return out
+}
+
+// neverAdopted is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
+// which snapd makes for itself.
+var neverAdopted = adoptList{
+	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
+	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",
+	"systemd/system/*.requires/-.mount", "systemd/system/*.requires/usr.mount", "systemd/system/*.requires/etc.mount",
+	"systemd/system/snap-*.mount", "systemd/system/*.wants/snap-*.mount",
+}
+
+// automountNotes returns notes about the state paths that an fstab mounts on first use, and mount points below them:
+// these are not carried over.
+func automountNotes(fstab []byte, kept []string) (notes []string) {
+	_, automounts := FstabMountPoints(bytes.NewReader(fstab))
+	for _, point := range automounts {
+		if slices.ContainsFunc(kept, func(k string) bool { return isUnder(point, k) }) {
+			notes = append(notes, fmt.Sprintf("fstab: %s is mounted on first use (x-systemd.automount): the new root "+
+				"mounts it itself", point))
+		}
+	}
+	return notes
 }

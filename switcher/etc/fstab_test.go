@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 func TestFilterFstab(t *testing.T) {
@@ -62,7 +64,7 @@ tmpfs relative tmpfs
 }
 
 func TestUnitMountPoints(t *testing.T) {
-	dir := tree{
+	dir := testtree.Files{
 		"systemd/system/srv-data.mount":     "[Unit]\n[Mount]\nWhat=/dev/sdb1\nWhere = /srv/data/\n",
 		"systemd/system/data.automount":     "[Automount]\nWhere=/data\n",
 		"systemd/system/data.mount":         "[Mount]\nWhere=/data\n",
@@ -75,7 +77,7 @@ func TestUnitMountPoints(t *testing.T) {
 		"systemd/system/other.service":      "Where=/other\n",
 		"systemd/system/outside.mount":      "-> ../../../../../../etc/hostname",
 		"systemd/system/wants/wanted.mount": "Where=/wanted\n",
-	}.onDisk(t, t.TempDir()+"/etc")
+	}.OnDisk(t, t.TempDir()+"/etc")
 	if got, want := UnitMountPoints(dir), []string{"/data", "/srv/data"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

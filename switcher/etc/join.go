@@ -1,9 +1,7 @@
 package etc
 
 import (
-	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -180,17 +178,6 @@ func pick[T comparable](o, c, x T) (value T, fromImage, clean bool) {
 	return c, false, false
 }
 
-// contentOf is what a file, link or device is.
-func (e entry) contentOf() struct {
-	sum, target string
-	rdev        uint64
-} {
-	return struct {
-		sum, target string
-		rdev        uint64
-	}{e.sum, e.target, e.rdev}
-}
-
 var aclXattrs = []string{"system.posix_acl_access", "system.posix_acl_default"}
 
 // access is who may do what with a file, besides its owners.
@@ -282,14 +269,4 @@ func readChangedTexts(in Inputs, old, cur, next *snapshot) error {
 		}
 	}
 	return nil
-}
-
-// readStart returns the first bytes of an ordinary file.
-func readStart(dir, name string, limit int64) ([]byte, error) {
-	f, err := openFile(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // debianCerts is the directory in which programs look for an authority by its name.
@@ -22,8 +23,8 @@ const debianCerts = "ssl/certs"
 // none. run runs a program. It returns the names of the rules whose program ran, and an error about those that could
 // not be followed; all others were. The host's own authorities are in the bundles afterwards, whatever else fails.
 func Derive(dir string, rules derived.List, run func(argv []string) error) (done []string, err error) {
-	listed, rerr := readText(dir, toDerive, maxConfig)
-	text, oerr := readText(dir, derivedFile, maxConfig)
+	listed, rerr := readText(dir, toDerive, rootfs.MaxConfig)
+	text, oerr := readText(dir, derived.HostFile, rootfs.MaxConfig)
 	own, perr := derived.Parse(string(text))
 	err = errors.Join(rerr, oerr, perr)
 	rules = append(slices.Clone(rules), own...)
@@ -65,7 +66,7 @@ func hostAuthorities(dir string) ([][]byte, error) {
 			errs = append(errs, err)
 		}
 		for _, n := range names[:min(len(names), maxAuthorities)] {
-			text, err := readText(dir, path.Join(sub, n.Name()), maxConfig)
+			text, err := readText(dir, path.Join(sub, n.Name()), rootfs.MaxConfig)
 			if err != nil {
 				errs = append(errs, err)
 			}

@@ -149,7 +149,7 @@ func read(in Inputs) (*outcome, error) {
 	if cur.access.People, err = readPeople(in.Current); err != nil {
 		return nil, err
 	}
-	cur.noteAutomounts(in.Sources.Kept)
+	cur.notes = append(cur.notes, automountNotes(cur.text["fstab"], in.Sources.Kept)...)
 	made, err := readDerivation(in, &cur)
 	if err != nil {
 		return nil, err
@@ -157,11 +157,15 @@ func read(in Inputs) (*outcome, error) {
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
 		if in.Host != "" {
-			cur.moveUnits(rootfs.Dir(in.Host), in.Sources)
+			var notes []string
+			cur.units, notes = in.Sources.MoveUnits(rootfs.Dir(in.Host), cur.tree, cur.text["fstab"])
+			cur.notes = append(cur.notes, notes...)
 		}
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
-			cur.readAccess(in.Host)
+			people, shells := cur.access.People, cur.access.Shells
+			cur.access = readAccess(in.Host, cur.tables)
+			cur.access.People, cur.access.Shells = people, shells
 			adopt = append(slices.Clone(adopt), chosenAlternatives(rootfs.Dir(in.Host))...)
 			if adopt.has("ssh/sshd_config") {
 				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
@@ -223,8 +227,11 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	if err != nil {
 		return nil, err
 	}
-	o, c, x := base.tree.mapOwners(users.OldIDs), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs)
-	hideMounted(cur.mounts, o, c, rep)
+	o, c, x := base.tree.mapOwners(users.OldIDs.Map), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs.Map)
+	for _, m := range cur.mounts {
+		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
+	}
+	hideMounted(cur.mounts, o, c)
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}
@@ -269,18 +276,6 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	return out, nil
 }
 
-// hideMounted makes unchanged on the host what a mount hides.
-func hideMounted(mounts []string, o, c listing, rep *Report) {
-	for _, m := range mounts {
-		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range o {
-			if isUnder(name, m) {
-				c[name] = e
-			}
-		}
-	}
-}
-
 // baseOf returns what the other two sides are compared with: the old image's /etc, or on a host that runs no image one
 // that is invented for it. It prepares all three.
 func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
@@ -320,25 +315,6 @@ func prepare(sides []*snapshot, rep *Report) {
 		}
 	}
 }
-
-// setSum replaces the checksum that the tree has for a file.
-func (s *snapshot) setSum(name string, e entry, sum string) {
-	e.sum = sum
-	s.tree = maps.Clone(s.tree)
-	s.tree[name] = e
-}
-
-// identity is what tells this host from others. An image that brings some of it (many builds leave SSH host keys in it)
-// must not change it.
-var identity = adoptList{
-	"machine-id", "hostid", "ssh/ssh_host_*", "iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn",
-}
-
-// ofImage is what describes the image: a loader cache or time stamp of another image would be wrong for this one.
-var ofImage = adoptList{"os-release", "ld.so.cache", ".updated"}
-
-// backups are copies of the user databases that passwd(1) and the like write. Either side's will do.
-var backups = adoptList{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}
 
 // keptOwners returns the numbers that own the local files that are kept.
 func keptOwners(sides map[string]side, old, cur listing) accounts.Owners {
@@ -457,4 +433,25 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 // byPath compares paths so that the content of a directory follows it directly.
 func byPath(a, b string) int {
 	return cmp.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+}
+
+// placeUnits gives the changed unit files of the host to the result.
+func (out *outcome) placeUnits(cur snapshot) {
+	for name, p := range out.paths {
+		if text, changed := cur.units[name]; changed && p.side == current {
+			p.content = text
+			out.paths[name] = p
+		}
+	}
+}
+
+// readAndCorrect is read, with how the files of the new image are shown.
+func readAndCorrect(in Inputs) (*outcome, error) {
+	out, err := read(in)
+	if err != nil {
+		return nil, err
+	}
+	out.report.Correction = accounts.Correct(out.image, out.merged, in.Owners)
+	out.report.Owners = append([]accounts.Shown{}, out.report.Correction.Shown...)
+	return out, nil
 }

@@ -20,7 +20,8 @@ type tree map[string]string
 
 // side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
-	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: accounts.Tables{}, text: map[string][]byte{}}
+	s := snapshot{directory: directory{tree: listing{".": {kind: kindDir, mode: 0o755}}},
+		tables: accounts.Tables{}, text: map[string][]byte{}}
 	s.access.People = accounts.ParseLoginDefs(nil)
 	for name, value := range t {
 		for p := path.Dir(name); p != "."; p = path.Dir(p) {

@@ -11,15 +11,17 @@ import (
 
 const unitsDir = "systemd/system"
 
-// moveUnits does for the host's own mount and swap units what [HostSources.Move] does for its fstab. A unit that the
+// MoveUnits does for the host's own mount and swap units what [HostSources.Move] does for its fstab. A unit that the
 // host has by a link to elsewhere becomes an ordinary file: what the link leads to may not be in the new root. hostRoot
-// is the tree of the host root.
-func (s *snapshot) moveUnits(hostRoot rootfs.Dir, h HostSources) {
+// is the tree of the host root, tree what is in its /etc, which is changed. It returns the new content of unit files,
+// by path, and a note about each unit that changes.
+func (h HostSources) MoveUnits(hostRoot rootfs.Dir, tree listing, fstab []byte) (texts map[string][]byte, notes []string) {
+	m := unitMover{HostSources: h, tree: tree, texts: map[string][]byte{}}
 	if h.Mount == "" {
-		return
+		return m.texts, nil
 	}
-	units := s.mountUnits(hostRoot)
-	own := h.ownMounts(s.text["fstab"])
+	units := m.mountUnits(hostRoot)
+	own := h.ownMounts(fstab)
 	for _, u := range units {
 		what := u.last("What")
 		if path.Ext(u.name) == ".mount" && (!isHostPath(what) || h.kept(what)) {
@@ -27,8 +29,16 @@ func (s *snapshot) moveUnits(hostRoot rootfs.Dir, h HostSources) {
 		}
 	}
 	for _, u := range units {
-		s.notes = append(s.notes, s.moveUnit(u, h, own)...)
+		notes = append(notes, m.moveUnit(u, own)...)
 	}
+	return m.texts, notes
+}
+
+// unitMover changes units.
+type unitMover struct {
+	HostSources
+	tree  listing
+	texts map[string][]byte
 }
 
 // mountUnit is a mount or swap unit in /etc, with its drop-ins.
@@ -39,28 +49,28 @@ type mountUnit struct {
 }
 
 // mountUnits returns the mount and swap units in the /etc of the host.
-func (s *snapshot) mountUnits(hostRoot rootfs.Dir) []mountUnit {
+func (m unitMover) mountUnits(hostRoot rootfs.Dir) []mountUnit {
 	var units []mountUnit
-	for name, e := range s.tree {
+	for name, e := range m.tree {
 		ext := path.Ext(name)
 		if path.Dir(name) != unitsDir || ext != ".mount" && ext != ".swap" && ext != ".automount" ||
 			neverAdopted.has(name) || e.kind != kindFile && e.kind != kindLink || e.target == "/dev/null" {
 			continue
 		}
-		text, err := hostRoot.ReadFile(path.Join("/etc", name), maxConfig)
+		text, err := hostRoot.ReadFile(path.Join("/etc", name), rootfs.MaxConfig)
 		if err != nil {
 			continue // a link to nothing
 		}
 		if e.kind == kindLink {
-			s.tree[name] = entry{kind: kindFile, mode: 0o644, sum: sumOf(text), mtime: e.mtime}
-			s.units[name] = text
+			m.tree[name] = entry{kind: kindFile, mode: 0o644, sum: sumOf(text), mtime: e.mtime}
+			m.texts[name] = text
 		}
 		u := mountUnit{name: path.Base(name), files: []string{name}, texts: map[string]string{name: string(text)}}
-		for dropin, e := range s.tree {
+		for dropin, e := range m.tree {
 			if path.Dir(dropin) != name+".d" || path.Ext(dropin) != ".conf" || e.kind != kindFile {
 				continue
 			}
-			if text, err := hostRoot.ReadFile(path.Join("/etc", dropin), maxConfig); err == nil {
+			if text, err := hostRoot.ReadFile(path.Join("/etc", dropin), rootfs.MaxConfig); err == nil {
 				u.files, u.texts[dropin] = append(u.files, dropin), string(text)
 			}
 		}
@@ -86,37 +96,37 @@ func (u mountUnit) last(key string) string {
 
 // moveUnit changes a unit whose source lies on the host root, or takes it out with the links that start it, and returns
 // notes.
-func (s *snapshot) moveUnit(u mountUnit, h HostSources, own []string) []string {
+func (m unitMover) moveUnit(u mountUnit, own []string) []string {
 	source := u.last("What")
 	l := fstabLine{source: source, rawSource: source, point: u.last("Where"), fstype: u.last("Type"),
 		options: u.last("Options")}
 	if path.Ext(u.name) == ".swap" {
-		if !h.onHostRoot(source, own) {
+		if !m.onHostRoot(source, own) {
 			return nil
 		}
-		s.leaveOutUnit(u)
+		m.leaveOutUnit(u)
 		return []string{fmt.Sprintf("%s: the swap file %s is not used: it lies on the host root, which is read-only for an "+
-			"image; a swap file below %s stays", u.name, path.Clean(source), h.Kept[0])}
+			"image; a swap file below %s stays", u.name, path.Clean(source), m.Kept[0])}
 	}
 	for _, p := range l.layers() {
-		if h.onHostRoot(p, own) {
-			s.leaveOutUnit(u)
+		if m.onHostRoot(p, own) {
+			m.leaveOutUnit(u)
 			return []string{fmt.Sprintf("%s: %s is not mounted: it needs %s on the host root, which is read-only for an image",
 				u.name, l.point, path.Clean(p))}
 		}
 	}
-	if l.layered() || !h.onHostRoot(source, own) {
+	if l.layered() || !m.onHostRoot(source, own) {
 		return nil
 	}
 	for _, file := range u.files {
-		if text := replaceSource(u.texts[file], source, path.Join(h.Mount, source)); text != u.texts[file] {
-			e := s.tree[file]
+		if text := replaceSource(u.texts[file], source, path.Join(m.Mount, source)); text != u.texts[file] {
+			e := m.tree[file]
 			e.sum = sumOf([]byte(text))
-			s.tree[file], s.units[file] = e, []byte(text)
+			m.tree[file], m.texts[file] = e, []byte(text)
 		}
 	}
 	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root", u.name, l.point,
-		path.Join(h.Mount, source))}
+		path.Join(m.Mount, source))}
 }
 
 // replaceSource replaces the source in the lines of a unit file that name it.
@@ -132,22 +142,12 @@ func replaceSource(text, from, to string) string {
 }
 
 // leaveOutUnit takes a unit out, with its drop-ins and the links that start it.
-func (s *snapshot) leaveOutUnit(u mountUnit) {
-	for name := range s.tree {
+func (m unitMover) leaveOutUnit(u mountUnit) {
+	for name := range m.tree {
 		dir := path.Dir(name)
 		isLink := path.Base(name) == u.name && (path.Ext(dir) == ".wants" || path.Ext(dir) == ".requires")
 		if isLink || slices.Contains(u.files, name) || name == u.files[0]+".d" {
-			delete(s.tree, name)
-		}
-	}
-}
-
-// placeUnits gives the changed unit files of the host to the result.
-func (out *outcome) placeUnits(cur snapshot) {
-	for name, p := range out.paths {
-		if text, changed := cur.units[name]; changed && p.side == current {
-			p.content = text
-			out.paths[name] = p
+			delete(m.tree, name)
 		}
 	}
 }

@@ -92,9 +92,9 @@ func TestMoveUnits(t *testing.T) {
 					want = c.files[file]
 				}
 				got := ""
-				if target, err := os.Readlink(filepath.Join(dst, unitsDir, file)); err == nil {
+				if target, err := os.Readlink(filepath.Join(dst, "systemd/system", file)); err == nil {
 					got = "-> " + target
-				} else if text, err := os.ReadFile(filepath.Join(dst, unitsDir, file)); err == nil {
+				} else if text, err := os.ReadFile(filepath.Join(dst, "systemd/system", file)); err == nil {
 					got = string(text)
 				}
 				if got != want {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -137,61 +136,22 @@ var accessUnits = adoptList{
 	"systemd/system/*.wants/wg-quick@*", "systemd/system/*.wants/sssd*", "systemd/system/*.wants/nslcd.service",
 }
 
-// Lacking returns what this host's files name for logins, packet filters and its network, and the new root lacks, each
-// with the file that names it and, where the host knows it, the package: with such a root, a way in would close, or one
-// would open. The errors are those of [Plan].
-func Lacking(in Inputs) ([]string, error) {
-	out, err := read(in)
-	if err != nil {
-		return nil, fmt.Errorf("cannot plan the new /etc: %w", err)
-	}
-	tree := filepath.Dir(in.Next)
-	before := in.Host
-	if in.Old != "" {
-		before = filepath.Dir(in.Old)
-	}
-	image := rootfs.Dir(tree)
-	texts, units := out.access(in, image)
+// lackingIn returns what a root lacks of what the host's files need: texts are those that stay, by their path below /etc,
+// units are those that the host starts and that stay enabled. Each is named with the file that names it and, where the
+// host knows it, the package.
+func lackingIn(image rootfs.Dir, texts map[string][]byte, units []string, before rootfs.Dir) []string {
 	var sentences []string
-	for _, n := range lacking(texts, units, inventoryOf(rootfs.Dir(before)), inventoryOf(image)) {
+	for _, n := range lacking(texts, units, inventoryOf(before), inventoryOf(image)) {
 		sentence := fmt.Sprintf("%s, which /etc/%s names", n.what, n.file)
 		if n.file == "systemd/system" {
 			sentence = n.what + ", which this host starts"
 		}
-		if pkg := packageOf(rootfs.Dir(before), n.what); pkg != "" {
+		if pkg := packageOf(before, n.what); pkg != "" {
 			sentence += " (package " + pkg + ")"
 		}
 		sentences = append(sentences, sentence)
 	}
-	return sentences, nil
-}
-
-// access returns the host's files in the outcome that lacking judges, and the units that stay enabled. What the image
-// has in the same way is its own business.
-func (out *outcome) access(in Inputs, image rootfs.Dir) (texts map[string][]byte, units []string) {
-	texts = map[string][]byte{}
-	for name, p := range out.paths {
-		if p.side != current || p.entry.kind == kindDir {
-			continue
-		}
-		if accessUnits.has(name) && !slices.Contains(units, path.Base(name)) {
-			units = append(units, path.Base(name))
-		}
-		own := path.Join("/etc", name)
-		if !accessFiles.has(name) || strings.HasPrefix(name, "pam.d/") && !image.Exists(own) ||
-			strings.HasPrefix(name, "ssh/") && !image.Exists("/usr/sbin/sshd") {
-			continue
-		}
-		text, _ := readText(in.Current, name, maxConfig)
-		if p.entry.kind == kindLink && in.Host != "" { // of authselect
-			text, _ = rootfs.Dir(in.Host).ReadFile(own, maxConfig)
-		}
-		if same, err := image.ReadFile(own, maxConfig); err != nil || !bytes.Equal(same, text) {
-			texts[name] = text
-		}
-	}
-	slices.Sort(units)
-	return texts, units
+	return sentences
 }
 
 // inventoryOf returns what a tree has.
@@ -230,4 +190,18 @@ func packageOf(tree rootfs.Dir, what string) string {
 		}
 	}
 	return ""
+}
+
+// interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
+const interfaces = "network/interfaces"
+
+// configuresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
+// count by themselves.
+func configuresInterface(text []byte) bool {
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "iface" && fields[1] != "lo" {
+			return true
+		}
+	}
+	return false
 }

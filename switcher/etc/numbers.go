@@ -2,19 +2,21 @@ package etc
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // Numbers maps the uids and gids in an image's /etc to those of the same names in the host's /etc, for files that are
 // copied out of the image. Names that the host does not have are left out.
-func Numbers(image, host string) (uids, gids map[uint32]uint32, err error) {
+func Numbers(image, host string) (accounts.IDs, error) {
 	sides, err := readNames(image, host)
 	if err != nil {
-		return nil, nil, err
+		return accounts.IDs{}, err
 	}
-	ids := accounts.Translate(sides[0], sides[1])
-	return ids.UIDs, ids.GIDs, nil
+	return accounts.Translate(sides[0], sides[1]), nil
 }
 
 // Correct returns how the files of an image are shown on a host, by the user databases in the image's /etc and in the
@@ -43,13 +45,26 @@ func readNames(image, host string) ([2]accounts.Tables, error) {
 	return sides, nil
 }
 
-// readAndCorrect is read, with how the files of the new image are shown.
-func readAndCorrect(in Inputs) (*outcome, error) {
-	out, err := read(in)
-	if err != nil {
-		return nil, err
+// readLedger returns the ledger of numbers. It is empty before the first merge.
+func readLedger(file string) (accounts.Ledger, error) {
+	if file == "" {
+		return accounts.ParseLedger(nil)
 	}
-	out.report.Correction = accounts.Correct(out.image, out.merged, in.Owners)
-	out.report.Owners = append([]accounts.Shown{}, out.report.Correction.Shown...)
-	return out, nil
+	content, err := readText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
+	if err != nil {
+		return accounts.Ledger{}, err
+	}
+	l, err := accounts.ParseLedger(content)
+	if err != nil {
+		return accounts.Ledger{}, fmt.Errorf("cannot read %s: %w", file, err)
+	}
+	return l, nil
+}
+
+// writeLedger writes the ledger of numbers to disk.
+func writeLedger(file string, l accounts.Ledger) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(file, l.Bytes(), 0o600)
 }

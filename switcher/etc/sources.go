@@ -38,27 +38,6 @@ func (h HostSources) DropSwapFiles(fstab []byte) (dropped []byte, notes []string
 	return h.changeLines(fstab, h.dropSwapFile)
 }
 
-// replaceFstab replaces the fstab of one side by what change makes of it, with its notes.
-func (s *snapshot) replaceFstab(change func(fstab []byte) ([]byte, []string)) {
-	if text, ok := s.text["fstab"]; ok {
-		var notes []string
-		s.text["fstab"], notes = change(text)
-		s.notes = append(s.notes, notes...)
-	}
-}
-
-// noteAutomounts notes the state paths that a root mounts on first use, and mount points below them: these are not
-// carried over.
-func (s *snapshot) noteAutomounts(kept []string) {
-	_, automounts := FstabMountPoints(bytes.NewReader(s.text["fstab"]))
-	for _, point := range automounts {
-		if slices.ContainsFunc(kept, func(k string) bool { return isUnder(point, k) }) {
-			s.notes = append(s.notes, fmt.Sprintf("fstab: %s is mounted on first use (x-systemd.automount): the new root "+
-				"mounts it itself", point))
-		}
-	}
-}
-
 // changeLines calls change for each line, with the mount points that have a line of their own, and puts together what
 // it returns: the new text of the line, and a note, "" for a line that stays.
 func (h HostSources) changeLines(fstab []byte, change func(l fstabLine, own []string) (text, note string)) (

@@ -28,7 +28,7 @@ var (
 func readSSHD(tree rootfs.Dir) sshd {
 	var texts [][]byte
 	for _, file := range append([]string{"/etc/ssh/sshd_config"}, sshdFragments(tree)...) {
-		text, _ := tree.ReadFile(file, maxConfig)
+		text, _ := tree.ReadFile(file, rootfs.MaxConfig)
 		texts = append(texts, text)
 	}
 	return parseSSHD(texts...)

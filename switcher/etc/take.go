@@ -51,7 +51,7 @@ func Take(pristine, current, name string, at time.Time) (Taken, error) {
 		t.Undo = "mv -T " + quoted(t.Backup) + " " + quoted(t.Path)
 	}
 	if x != nil {
-		err = resultPath{side: image, entry: *x}.create(filepath.Join(pristine, rel), fresh)
+		err = x.create(nil, filepath.Join(pristine, rel), fresh)
 		if err == nil {
 			err = x.apply(fresh, map[string]bool{})
 		}
@@ -103,7 +103,6 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 	}
 	versions := map[string]*entry{}
 	for _, side := range []string{pristine, current} {
-		s := snapshot{tree: listing{}}
 		st, err := os.Lstat(filepath.Join(side, rel))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
@@ -111,13 +110,13 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 		if err == nil && !st.Mode().IsRegular() && st.Mode()&fs.ModeSymlink == 0 {
 			return nil, nil, refuse("only files and links are; name the files in a directory one by one")
 		}
-		if err == nil {
-			err = s.list(side, rel)
-		}
 		if err != nil {
 			return nil, nil, err
 		}
-		e, ok := s.tree[rel]
+		e, ok, err := readEntry(side, rel)
+		if err != nil {
+			return nil, nil, err
+		}
 		if !ok {
 			return nil, nil, refuse("something is mounted there")
 		}
@@ -128,11 +127,11 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 		return nil, nil, refuse("neither this host nor the image has it")
 	}
 	if x != nil {
-		uids, gids, err := Numbers(pristine, current)
+		ids, err := Numbers(pristine, current)
 		if err != nil {
 			return nil, nil, err
 		}
-		x.uid, x.gid = accounts.IDs{UIDs: uids, GIDs: gids}.Map(x.uid, x.gid)
+		x.uid, x.gid = ids.Map(x.uid, x.gid)
 		if c != nil && same(*x, *c, true, true) {
 			return nil, nil, refuse("it is as in the image")
 		}

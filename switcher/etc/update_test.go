@@ -5,10 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,19 +60,5 @@ func TestUpdateUsers(t *testing.T) {
 	names, err := filepath.Glob(at("*.updatectl"))
 	if err != nil || len(names) > 0 {
 		t.Errorf("left over: %v, %v", names, err)
-	}
-}
-
-// TestChangedSince: what changed in a root is listed, and not what the merge wrote.
-func TestChangedSince(t *testing.T) {
-	dir := testtree.Make(t, "hostname", "ssh/sshd_config", "passwd")
-	time.Sleep(20 * time.Millisecond) // the clock of files is coarse
-	at := time.Now()
-	time.Sleep(20 * time.Millisecond)
-	testtree.File(t, dir, "ssh/sshd_config", "Port 2222\n")
-	testtree.File(t, dir, "passwd", "")
-	testtree.File(t, dir, "new", "")
-	if got, err := ChangedSince(dir, at); err != nil || !slices.Equal(got, []string{"new", "ssh/sshd_config"}) {
-		t.Errorf("changed: %v, %v", got, err)
 	}
 }

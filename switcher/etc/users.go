@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -124,34 +123,6 @@ func lockUsers(dir string) (unlock func(), err error) {
 	}
 	f.Close()
 	return nil, fmt.Errorf("cannot lock the user databases: %w", err)
-}
-
-// ChangedSince returns the paths in an /etc, without the user databases and what describes the image, whose content or
-// attributes changed after a time; they are sorted. A directory counts only by what is in it.
-func ChangedSince(dir string, at time.Time) ([]string, error) {
-	var changed []string
-	err := filepath.WalkDir(dir, func(full string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, full)
-		if err != nil || d.IsDir() {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(full, &st); err != nil {
-			return err
-		}
-		ours := slices.Contains(accounts.Files, name) || backups.has(name) || ofImage.has(name) || name == ".pwd.lock"
-		if !ours && time.Unix(st.Ctim.Unix()).After(at) {
-			changed = append(changed, name)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot look what changed in /etc: %w", err)
-	}
-	return changed, nil
 }
 
 // RecordNumbers adds the numbers in user databases to the ledger.

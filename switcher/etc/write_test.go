@@ -11,55 +11,20 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // onDisk writes a tree to a directory; every file has the time stamp.
 func (t tree) onDisk(tb testing.TB, dir string) string {
 	tb.Helper()
-	must := func(err error) {
-		if err != nil {
-			tb.Helper()
-			tb.Fatal(err)
-		}
-	}
-	must(os.MkdirAll(dir, 0o755))
-	s := t.side()
-	names := slices.Sorted(func(yield func(string) bool) {
-		for name := range s.tree {
-			if !yield(name) {
-				return
-			}
-		}
-	})
-	for _, name := range names {
-		e, full := s.tree[name], filepath.Join(dir, name)
-		switch {
-		case name == ".":
-		case e.kind == kindDir:
-			must(os.Mkdir(full, 0o755))
-		case e.kind == kindLink:
-			must(os.Symlink(e.target, full))
-		default:
-			content, _, _ := strings.Cut(t[name], "|")
-			must(os.WriteFile(full, []byte(content), 0o600))
-		}
-		if e.kind != kindLink {
-			must(os.Chmod(full, os.FileMode(e.mode)))
-		}
-	}
-	for _, name := range slices.Backward(names) {
-		times := []unix.Timespec{unix.NsecToTimespec(stamp.UnixNano()), unix.NsecToTimespec(stamp.UnixNano())}
-		must(unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, name), times, unix.AT_SYMLINK_NOFOLLOW))
-	}
-	return dir
+	return testtree.Files(t).OnDisk(tb, dir)
 }
 
-var stamp = time.Date(2024, 5, 6, 7, 8, 9, 123456789, time.UTC)
+var stamp = testtree.Stamp
 
 func read1(t *testing.T, name string) string {
 	t.Helper()

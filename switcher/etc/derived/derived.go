@@ -11,6 +11,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
+// HostFile is the host's own list, below /etc.
+const HostFile = "updatectl/derived.toml"
+
 // A Rule is about the files that one program makes. Paths are relative to /etc; the path of a directory
 // includes everything below it.
 type Rule struct {

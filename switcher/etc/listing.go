@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
 )
 
 // kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
@@ -73,58 +72,8 @@ func same(a, b entry, inA, inB bool) bool {
 	return maps.Equal(unlabelled(a.xattrs), unlabelled(b.xattrs))
 }
 
-// snapshot is one side of the merge: the tree, and the files that are merged by content.
-type snapshot struct {
-	tree   listing
-	tables accounts.Tables   // databases that are ordinary files, or mounted files
-	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
-	units  map[string][]byte // the content of mount and swap units that is not that of their files
-	shells []string          // lines of /etc/shells
-	access accounts.Access   // who uses the host; of the host's side only
-	mounts []string          // mount points, which are not crossed
-	notes  []string
-}
-
 // ErrTooLarge is returned for a user database or an fstab that is larger than any real one.
 var ErrTooLarge = errors.New("larger than such a file can be")
-
-// readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
-// one of the file system.
-func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tree: listing{}, tables: accounts.Tables{}, text: map[string][]byte{}, units: map[string][]byte{}}
-	if err := s.list(dir, "."); err != nil {
-		return s, err
-	}
-	for _, file := range accounts.Files {
-		content, err := readText(dir, file, accounts.MaxTable)
-		if err != nil {
-			return s, err
-		}
-		if content != nil {
-			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
-		}
-	}
-	fstab, err := readText(dir, "fstab", maxFstab)
-	if err != nil {
-		return s, err
-	}
-	if fstab != nil {
-		s.text["fstab"] = fstab
-	}
-	for _, file := range []string{interfaces, authoritiesConf} {
-		if s.text[file], err = readText(dir, file, maxConfig); err != nil {
-			return s, err
-		}
-	}
-	shells, err := readText(dir, "shells", maxFstab)
-	for line := range bytes.Lines(shells) {
-		if l := strings.TrimSpace(string(line)); strings.HasPrefix(l, "/") {
-			s.shells = append(s.shells, l)
-		}
-	}
-	s.access.Shells = s.shells
-	return s, err
-}
 
 // readText returns the content of a file that is merged by content, nil when there is none or it is not an ordinary
 // file. A file that is mounted there is read as well: that is what the host uses.
@@ -156,8 +105,30 @@ func openFile(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
+// directory is what is in an /etc.
+type directory struct {
+	tree   listing
+	mounts []string // mount points, which are not crossed
+	notes  []string // what is not listed
+}
+
+// readDirectory reads a directory, which may be given as /proc/self/fd/N.
+func readDirectory(dir string) (directory, error) {
+	d := directory{tree: listing{}}
+	err := d.list(dir, ".")
+	return d, err
+}
+
+// readEntry returns what is at a path below a directory, and false where something is mounted, or a socket or FIFO.
+func readEntry(dir, name string) (entry, bool, error) {
+	d := directory{tree: listing{}}
+	err := d.list(dir, name)
+	e, ok := d.tree[name]
+	return e, ok, err
+}
+
 // list adds a path, and what is below it, to the tree.
-func (s *snapshot) list(dir, rel string) error {
+func (d *directory) list(dir, rel string) error {
 	full, flags := filepath.Join(dir, rel), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT
 	if rel == "." {
 		flags = 0 // the directory itself may be given as a link
@@ -169,7 +140,7 @@ func (s *snapshot) list(dir, rel string) error {
 	// The mount root flag decides, not st_dev: an overlay has several device numbers, and a bind mount from the same disk
 	// has the same one.
 	if rel != "." && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		s.mounts = append(s.mounts, rel)
+		d.mounts = append(d.mounts, rel)
 		return nil
 	}
 	e := entry{
@@ -190,7 +161,7 @@ func (s *snapshot) list(dir, rel string) error {
 		e.kind, e.mode = kindDevice, uint32(st.Mode)
 		e.rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	default:
-		s.notes = append(s.notes, rel+": a socket or FIFO; not carried over")
+		d.notes = append(d.notes, rel+": a socket or FIFO; not carried over")
 		return nil
 	}
 	if err != nil {
@@ -199,21 +170,21 @@ func (s *snapshot) list(dir, rel string) error {
 	if err = e.readMarks(full, rel == "."); err != nil {
 		return err
 	}
-	s.tree[rel] = e
+	d.tree[rel] = e
 	if e.kind != kindDir {
 		return nil
 	}
-	return s.listBelow(dir, rel)
+	return d.listBelow(dir, rel)
 }
 
 // listBelow lists what is in a directory. A file that vanishes meanwhile, on a running host, counts as missing.
-func (s *snapshot) listBelow(dir, rel string) error {
+func (d *directory) listBelow(dir, rel string) error {
 	names, err := os.ReadDir(filepath.Join(dir, rel))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if err := s.list(dir, path.Join(rel, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := d.list(dir, path.Join(rel, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -310,17 +281,125 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// mapOwners returns the tree with this host's numbers.
-func (l listing) mapOwners(ids accounts.IDs) listing {
+// mapOwners returns the tree with other owners.
+func (l listing) mapOwners(ids func(uid, gid uint32) (uint32, uint32)) listing {
 	out := listing{}
 	for name, e := range l {
-		e.uid, e.gid = ids.Map(e.uid, e.gid)
+		e.uid, e.gid = ids(e.uid, e.gid)
 		out[name] = e
 	}
 	return out
 }
 
-// isUnder reports whether a path is dir or below it.
-func isUnder(name, dir string) bool {
-	return name == dir || dir == "." || strings.HasPrefix(name, dir+"/")
+// has reports whether a tree has a path.
+func has(l listing, name string) bool { _, ok := l[name]; return ok }
+
+// everyPath returns the paths that any tree has.
+func everyPath(sides ...listing) map[string]bool {
+	names := map[string]bool{}
+	for _, l := range sides {
+		for name := range l {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// contentOf is what a file, link or device is.
+func (e entry) contentOf() struct {
+	sum, target string
+	rdev        uint64
+} {
+	return struct {
+		sum, target string
+		rdev        uint64
+	}{e.sum, e.target, e.rdev}
+}
+
+// readStart returns the first bytes of an ordinary file.
+func readStart(dir, name string, limit int64) ([]byte, error) {
+	f, err := openFile(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// create makes a file, link or device at to, without its attributes. With a nil content, that of a file is copied from
+// a path.
+func (e entry) create(content []byte, from, to string) error {
+	switch e.kind {
+	case kindLink:
+		return os.Symlink(e.target, to)
+	case kindDevice:
+		if err := unix.Mknod(to, e.mode, int(e.rdev)); err != nil {
+			return &fs.PathError{Op: "mknod", Path: to, Err: err}
+		}
+		return nil
+	}
+	var source io.Reader = bytes.NewReader(content)
+	if content == nil {
+		f, err := openFile(from)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		source = f
+	}
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, source)
+	return errors.Join(err, f.Close())
+}
+
+// apply sets owner, mode, extended attributes, time and flags, in this order: chown(2) clears set-id bits and
+// capabilities, and flags protect the rest. What the file system does not support is added to refused.
+func (e entry) apply(full string, refused map[string]bool) error {
+	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
+		return err
+	}
+	if e.kind != kindLink {
+		if err := unix.Chmod(full, e.mode&0o7777); err != nil {
+			return &fs.PathError{Op: "chmod", Path: full, Err: err}
+		}
+	}
+	for _, attr := range slices.Sorted(maps.Keys(e.xattrs)) {
+		err := unix.Lsetxattr(full, attr, []byte(e.xattrs[attr]), 0)
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+			refused[attr] = true // tmpfs, or a container that may not set labels
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "setxattr " + attr, Path: full, Err: err}
+		}
+	}
+	times := []unix.Timespec{unix.NsecToTimespec(e.mtime.UnixNano()), unix.NsecToTimespec(e.mtime.UnixNano())}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: full, Err: err}
+	}
+	if e.flags == 0 {
+		return nil
+	}
+	err := durable.SetFlags(full, durable.Protected, e.flags)
+	for _, unsupported := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EPERM} {
+		if errors.Is(err, unsupported) {
+			refused["immutable or append-only"] = true
+			return nil
+		}
+	}
+	return err
+}
+
+// hideMounted makes unchanged, as it is in a base, what mounts hide in a tree.
+func hideMounted(mounts []string, base, tree listing) {
+	for _, m := range mounts {
+		for name, e := range base {
+			if isUnder(name, m) {
+				tree[name] = e
+			}
+		}
+	}
 }
