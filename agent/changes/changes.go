@@ -19,8 +19,9 @@ import (
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/etc/remake"
 )
 
 // Changes are the changes of one host to the /etc of its roots.
@@ -34,8 +35,8 @@ var ErrNoImage = errors.New("the host root has no image to compare its /etc with
 
 // Differences are what the /etc of a root has otherwise than its image.
 type Differences struct {
-	Root        string           `json:"root"`
-	Differences []etc.Difference `json:"differences"`
+	Root        string                  `json:"root"`
+	Differences []difference.Difference `json:"differences"`
 }
 
 // Diff compares the /etc of a root, "" for the running one, with its image: at the paths and below, everywhere if there
@@ -77,21 +78,21 @@ func (c Changes) Diff(ctx context.Context, name string, paths []string) (Differe
 
 // Take replaces a file in the running /etc by the version of the image that runs. The error is an [etc.ErrNotTaken] if
 // that cannot be, an [ErrNoImage], or a [host.ErrPermission].
-func (c Changes) Take(ctx context.Context, name string) (etc.Taken, error) {
+func (c Changes) Take(ctx context.Context, name string) (difference.Taken, error) {
 	if err := c.RequireRunning(); err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	unlock, err := c.Lock(ctx, "take a file from the image", true)
 	if err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	defer unlock()
 	f, _, err := c.Look(ctx)
 	if err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	if f.Root == switcher.HostRoot {
-		return etc.Taken{}, ErrNoImage
+		return difference.Taken{}, ErrNoImage
 	}
 	return c.Machine.Trees.TakeEtc(c.Roots.Next(f.Root, f), c.Path("/etc"), name, c.Now())
 }
@@ -114,7 +115,7 @@ func (c Changes) Derive(ctx context.Context) (Derived, error) {
 	if err != nil {
 		return Derived{}, err
 	}
-	done, err := etc.Derive(c.Path("/etc"), rules, func(argv []string) error { return runProgram(ctx, argv) })
+	done, err := remake.Derived(c.Path("/etc"), rules, func(argv []string) error { return runProgram(ctx, argv) })
 	if err != nil {
 		c.Log.Warn("cannot make all derived files in /etc anew", zap.Error(err))
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 )
 
 // ownersFile is in the directory of a root, with the owners of its image's files: reading the image takes a second, and
@@ -65,6 +65,6 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (assembly.Owners, e
 	if err != nil {
 		return assembly.Owners{}, err
 	}
-	c, err := etc.Correct(tree.Path()+"/etc", other, owners)
+	c, err := users.Correct(tree.Path()+"/etc", other, owners)
 	return assembly.Owners{UID: c.IDs.UIDs, GID: c.IDs.GIDs}, err
 }

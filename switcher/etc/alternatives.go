@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -11,8 +12,8 @@ import (
 var alternativesDirs = []string{"/var/lib/dpkg/alternatives", "/var/lib/alternatives"}
 
 // chosenAlternatives returns the links in /etc/alternatives that a person chose on a host, with those that follow them.
-func chosenAlternatives(host rootfs.Dir) adoptList {
-	var chosen adoptList
+func chosenAlternatives(host rootfs.Dir) paths.List {
+	var chosen paths.List
 	for _, dir := range alternativesDirs {
 		for _, name := range host.Names(dir) {
 			text, err := host.ReadFile(path.Join(dir, name), rootfs.MaxConfig)

@@ -9,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -31,7 +34,8 @@ func shippedRules(t *testing.T) derived.List {
 // does not trust any more stayed, and new ones were missing.
 func TestDerivedFilesComeFromTheImage(t *testing.T) {
 	rules := shippedRules(t)
-	gone, stays, fresh, site := testtree.Authority(t, "gone"), testtree.Authority(t, "stays"), testtree.Authority(t, "fresh"), testtree.Authority(t, "site")
+	gone, stays := testtree.Authority(t, "gone"), testtree.Authority(t, "stays")
+	fresh, site := testtree.Authority(t, "fresh"), testtree.Authority(t, "site")
 	const bundle = "ssl/certs/ca-certificates.crt"
 	dir := t.TempDir()
 	old := tree{bundle: gone + stays, "ssl/certs/gone.pem": "-> /usr/share/ca-certificates/gone.crt",
@@ -64,7 +68,7 @@ func TestDerivedFilesComeFromTheImage(t *testing.T) {
 	if cache := read1(t, dir+"/etc/ld.so.cache"); cache != "2" {
 		t.Errorf("ld.so.cache is %q", cache)
 	}
-	if stamp := read1(t, dir+"/etc/"+toDerive); stamp != "ca-certificates of Debian\nca-certificates of Fedora\n"+
+	if stamp := read1(t, dir+"/etc/"+reserved.ToDerive); stamp != "ca-certificates of Debian\nca-certificates of Fedora\n"+
 		"ca-certificates of Arch Linux\n" {
 		t.Errorf("to be made anew: %q", stamp)
 	}
@@ -76,7 +80,7 @@ func TestDerivedFilesComeFromTheImage(t *testing.T) {
 	if err != nil || read1(t, dir+"/etc/"+bundle) != stays+fresh {
 		t.Errorf("an untouched host: %v, %+v", err, rep)
 	}
-	if _, err := os.Stat(dir + "/etc/" + toDerive); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir + "/etc/" + reserved.ToDerive); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an untouched host makes files anew: %v", err)
 	}
 }
@@ -92,9 +96,9 @@ func TestLocalAuthoritiesAreAdopted(t *testing.T) {
 		dir := t.TempDir()
 		cur := tree{bundle: site}.onDisk(t, dir+"/host/etc")
 		next := tree{bundle: image}.onDisk(t, dir+"/2/etc")
-		tree{"corp/site.crt": site, "README": "x", "key.crt": "no certificate"}.onDisk(t, dir+"/host"+localShare)
+		tree{"corp/site.crt": site, "README": "x", "key.crt": "no certificate"}.onDisk(t, dir+"/host"+authorities.LocalShare)
 		in := Inputs{Current: cur, Next: next, Host: dir + "/host", Derived: shippedRules(t),
-			Sources: HostSources{Kept: []string{test.kept}}}
+			Sources: fstab.Sources{Kept: []string{test.kept}}}
 		rep, err := Merge(in, dir+"/etc")
 		if err != nil {
 			t.Fatal(err)

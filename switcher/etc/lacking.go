@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/needs"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -25,27 +27,27 @@ func Lacking(in Inputs) ([]string, error) {
 	}
 	image := rootfs.Dir(filepath.Dir(in.Next))
 	texts, units := out.access(in, image)
-	return lackingIn(image, texts, units, rootfs.Dir(before)), nil
+	return needs.Lacking(image, texts, units, rootfs.Dir(before)), nil
 }
 
-// access returns the host's files in the outcome that package needs judges, and the units that stay enabled. What the image
-// has in the same way is its own business.
+// access returns the host's files in the outcome that package needs judges, and the units that stay enabled. What the
+// image has in the same way is its own business.
 func (out *outcome) access(in Inputs, image rootfs.Dir) (texts map[string][]byte, units []string) {
 	texts = map[string][]byte{}
 	for name, p := range out.paths {
-		if p.side != current || p.entry.kind == kindDir {
+		if p.side != current || p.entry.Kind == listing.Dir {
 			continue
 		}
-		if accessUnits.has(name) && !slices.Contains(units, path.Base(name)) {
+		if needs.Units.Has(name) && !slices.Contains(units, path.Base(name)) {
 			units = append(units, path.Base(name))
 		}
 		own := path.Join("/etc", name)
-		if !accessFiles.has(name) || strings.HasPrefix(name, "pam.d/") && !image.Exists(own) ||
+		if !needs.Files.Has(name) || strings.HasPrefix(name, "pam.d/") && !image.Exists(own) ||
 			strings.HasPrefix(name, "ssh/") && !image.Exists("/usr/sbin/sshd") {
 			continue
 		}
-		text, _ := readText(in.Current, name, rootfs.MaxConfig)
-		if p.entry.kind == kindLink && in.Host != "" { // of authselect
+		text, _ := listing.ReadText(in.Current, name, rootfs.MaxConfig)
+		if p.entry.Kind == listing.Link && in.Host != "" { // of authselect
 			text, _ = rootfs.Dir(in.Host).ReadFile(own, rootfs.MaxConfig)
 		}
 		if same, err := image.ReadFile(own, rootfs.MaxConfig); err != nil || !bytes.Equal(same, text) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -80,7 +81,7 @@ func TestMoveUnits(t *testing.T) {
 				}
 			}
 			in := Inputs{Host: root, Current: root + "/etc", Next: image + "/etc",
-				Sources: HostSources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}}
+				Sources: fstab.Sources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}}
 			dst := filepath.Join(t.TempDir(), "etc")
 			report, err := Merge(in, dst)
 			if err != nil {

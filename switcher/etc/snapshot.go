@@ -6,12 +6,16 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/authorities"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/needs"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
-	directory
+	listing.Directory
 	tables accounts.Tables   // databases that are ordinary files, or mounted files
 	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
 	units  map[string][]byte // the content of mount and swap units that is not that of their files
@@ -24,11 +28,11 @@ type snapshot struct {
 func readSnapshot(dir string) (snapshot, error) {
 	s := snapshot{tables: accounts.Tables{}, text: map[string][]byte{}}
 	var err error
-	if s.directory, err = readDirectory(dir); err != nil {
+	if s.Directory, err = listing.Read(dir); err != nil {
 		return s, err
 	}
 	for _, file := range accounts.Files {
-		content, err := readText(dir, file, accounts.MaxTable)
+		content, err := listing.ReadText(dir, file, accounts.MaxTable)
 		if err != nil {
 			return s, err
 		}
@@ -36,19 +40,19 @@ func readSnapshot(dir string) (snapshot, error) {
 			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
 		}
 	}
-	fstab, err := readText(dir, "fstab", maxFstab)
+	mounts, err := listing.ReadText(dir, "fstab", fstab.MaxSize)
 	if err != nil {
 		return s, err
 	}
-	if fstab != nil {
-		s.text["fstab"] = fstab
+	if mounts != nil {
+		s.text["fstab"] = mounts
 	}
-	for _, file := range []string{interfaces, authoritiesConf} {
-		if s.text[file], err = readText(dir, file, rootfs.MaxConfig); err != nil {
+	for _, file := range []string{needs.Interfaces, authorities.Conf} {
+		if s.text[file], err = listing.ReadText(dir, file, rootfs.MaxConfig); err != nil {
 			return s, err
 		}
 	}
-	shells, err := readText(dir, "shells", maxFstab)
+	shells, err := listing.ReadText(dir, "shells", fstab.MaxSize)
 	for line := range bytes.Lines(shells) {
 		if l := strings.TrimSpace(string(line)); strings.HasPrefix(l, "/") {
 			s.shells = append(s.shells, l)
@@ -59,10 +63,10 @@ func readSnapshot(dir string) (snapshot, error) {
 }
 
 // setSum replaces the checksum that the tree has for a file.
-func (s *snapshot) setSum(name string, e entry, sum string) {
-	e.sum = sum
-	s.tree = maps.Clone(s.tree)
-	s.tree[name] = e
+func (s *snapshot) setSum(name string, e listing.Entry, sum string) {
+	e.Sum = sum
+	s.Tree = maps.Clone(s.Tree)
+	s.Tree[name] = e
 }
 
 // replaceFstab replaces the fstab of one side by what change makes of it, with its notes.
@@ -70,6 +74,6 @@ func (s *snapshot) replaceFstab(change func(fstab []byte) ([]byte, []string)) {
 	if text, ok := s.text["fstab"]; ok {
 		var notes []string
 		s.text["fstab"], notes = change(text)
-		s.notes = append(s.notes, notes...)
+		s.Notes = append(s.Notes, notes...)
 	}
 }

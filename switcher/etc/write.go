@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 )
 
 // build makes the directory beside dst and renames it to dst when it is complete and on disk.
@@ -42,7 +43,7 @@ func (out *outcome) fill(in Inputs, tmp string) error {
 	refused := map[string]bool{}
 	for _, name := range names {
 		p, full := out.paths[name], filepath.Join(tmp, name)
-		if p.entry.kind == kindDir || name == "." {
+		if p.entry.Kind == listing.Dir || name == "." {
 			if err := os.Mkdir(full, 0o700); err != nil {
 				return err
 			}
@@ -52,16 +53,16 @@ func (out *outcome) fill(in Inputs, tmp string) error {
 		if p.side == current {
 			from = in.Current
 		}
-		if err := p.entry.create(p.content, filepath.Join(from, cmp.Or(p.source, name)), full); err != nil {
+		if err := p.entry.Create(p.content, filepath.Join(from, cmp.Or(p.source, name)), full); err != nil {
 			return err
 		}
-		if err := p.entry.apply(full, refused); err != nil {
+		if err := p.entry.Apply(full, refused); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Backward(names) {
-		if p := out.paths[name]; p.entry.kind == kindDir {
-			if err := p.entry.apply(filepath.Join(tmp, name), refused); err != nil {
+		if p := out.paths[name]; p.entry.Kind == listing.Dir {
+			if err := p.entry.Apply(filepath.Join(tmp, name), refused); err != nil {
 				return err
 			}
 		}

@@ -1,4 +1,6 @@
-package etc
+// Package needs says what the files of a host need of the root that they are in, where a missing part would close a way
+// in, or open one: modules of PAM, sources of names, programs of sshd, packet filters and a network manager.
+package needs
 
 import (
 	"bytes"
@@ -8,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/sshd"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -30,7 +34,7 @@ func lacking(texts map[string][]byte, units []string, host, image inventory) []n
 		case file == "nsswitch.conf":
 			all = append(all, nssNeeds(file, texts[file])...)
 		case file == "ssh/sshd_config" || dir == "ssh/sshd_config.d":
-			for _, program := range parseSSHD(texts[file]).runs {
+			for _, program := range sshd.Parse(texts[file]).Runs {
 				all = append(all, need{program, file})
 			}
 		}
@@ -94,13 +98,13 @@ func nssNeeds(file string, text []byte) []need {
 
 // managers are the network managers, with where their configuration lies and what shows that a root has one.
 var managers = []struct {
-	dirs  adoptList
+	dirs  paths.List
 	shows string
 }{
-	{adoptList{"systemd/network"}, "systemd-networkd.service"},
-	{adoptList{"netplan"}, "/usr/sbin/netplan"},
-	{adoptList{"NetworkManager/system-connections"}, "NetworkManager.service"},
-	{adoptList{interfaces, "network/interfaces.d"}, "/usr/sbin/ifup"},
+	{paths.List{"systemd/network"}, "systemd-networkd.service"},
+	{paths.List{"netplan"}, "/usr/sbin/netplan"},
+	{paths.List{"NetworkManager/system-connections"}, "NetworkManager.service"},
+	{paths.List{Interfaces, "network/interfaces.d"}, "/usr/sbin/ifup"},
 }
 
 // managerNeeds returns the network managers that the host has a configuration for, if the image has none of them.
@@ -108,7 +112,7 @@ func managerNeeds(texts map[string][]byte, host, image inventory) []need {
 	var all []need
 	for _, m := range managers {
 		for _, file := range slices.Sorted(maps.Keys(texts)) {
-			if !m.dirs.has(file) || file == interfaces && !configuresInterface(texts[file]) || !host(m.shows) {
+			if !m.dirs.Has(file) || file == Interfaces && !ConfiguresInterface(texts[file]) || !host(m.shows) {
 				continue
 			}
 			if image(m.shows) {
@@ -121,25 +125,25 @@ func managerNeeds(texts map[string][]byte, host, image inventory) []need {
 	return all
 }
 
-// accessFiles are the files that lacking judges.
-var accessFiles = adoptList{
+// Files are the files that lacking judges.
+var Files = paths.List{
 	"pam.d", "nsswitch.conf", "ssh/sshd_config", "ssh/sshd_config.d", "systemd/network", "netplan",
-	"NetworkManager/system-connections", interfaces, "network/interfaces.d",
+	"NetworkManager/system-connections", Interfaces, "network/interfaces.d",
 }
 
-// accessUnits are the links that start a unit which guards or opens a way in. Network managers are judged by their
+// Units are the links that start a unit which guards or opens a way in. Network managers are judged by their
 // configuration.
-var accessUnits = adoptList{
+var Units = paths.List{
 	"systemd/system/*.wants/nftables.service", "systemd/system/*.wants/ufw.service",
 	"systemd/system/*.wants/firewalld.service", "systemd/system/*.wants/netfilter-persistent.service",
 	"systemd/system/*.wants/iptables.service", "systemd/system/*.wants/ip6tables.service",
 	"systemd/system/*.wants/wg-quick@*", "systemd/system/*.wants/sssd*", "systemd/system/*.wants/nslcd.service",
 }
 
-// lackingIn returns what a root lacks of what the host's files need: texts are those that stay, by their path below /etc,
+// Lacking returns what a root lacks of what the host's files need: texts are those that stay, by their path below /etc,
 // units are those that the host starts and that stay enabled. Each is named with the file that names it and, where the
 // host knows it, the package.
-func lackingIn(image rootfs.Dir, texts map[string][]byte, units []string, before rootfs.Dir) []string {
+func Lacking(image rootfs.Dir, texts map[string][]byte, units []string, before rootfs.Dir) []string {
 	var sentences []string
 	for _, n := range lacking(texts, units, inventoryOf(before), inventoryOf(image)) {
 		sentence := fmt.Sprintf("%s, which /etc/%s names", n.what, n.file)
@@ -192,12 +196,12 @@ func packageOf(tree rootfs.Dir, what string) string {
 	return ""
 }
 
-// interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
-const interfaces = "network/interfaces"
+// Interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
+const Interfaces = "network/interfaces"
 
-// configuresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
+// ConfiguresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
 // count by themselves.
-func configuresInterface(text []byte) bool {
+func ConfiguresInterface(text []byte) bool {
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "iface" && fields[1] != "lo" {
 			return true

@@ -1,4 +1,6 @@
-package etc
+// Package listing reads what is at each path of an /etc, with all that a copy of it gets: content, owner, mode,
+// extended attributes, flags and time. It promises to follow no symbolic link and to enter no mount.
+package listing
 
 import (
 	"bytes"
@@ -19,65 +21,66 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 )
 
-// kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
-type kind byte
+// Kind is the type of a file. Sockets and FIFOs belong to running programs and are never listed.
+type Kind byte
 
 const (
-	kindFile   kind = 'f'
-	kindDir    kind = 'd'
-	kindLink   kind = 'l'
-	kindDevice kind = 'n'
+	File   Kind = 'f'
+	Dir    Kind = 'd'
+	Link   Kind = 'l'
+	Device Kind = 'n'
 )
 
-// entry is everything about a path that the decision compares and that a copy gets.
-type entry struct {
-	kind     kind
-	mode     uint32 // permission bits; for a device with its type
-	uid, gid uint32
-	sum      string // of a file's content
-	target   string // of a symbolic link
-	rdev     uint64 // of a device
-	xattrs   map[string]string
-	flags    int // of durable.Protected, for a file or a directory
-	mtime    time.Time
+// Entry is everything about a path that the decision compares and that a copy gets.
+type Entry struct {
+	Kind     Kind
+	Mode     uint32 // permission bits; for a device with its type
+	UID, GID uint32
+	Sum      string // of a file's content
+	Target   string // of a symbolic link
+	Rdev     uint64 // of a device
+	Xattrs   map[string]string
+	Flags    int // of durable.Protected, for a file or a directory
+	MTime    time.Time
 }
 
-// listing is a tree by path relative to /etc; "." is /etc itself.
-type listing map[string]entry
+// Tree is a tree by path relative to /etc; "." is /etc itself.
+type Tree map[string]Entry
 
-// labelXattr is not compared: policies differ between images, and the label comes with the content that wins.
-const labelXattr = "security.selinux"
+// Label is not compared: policies differ between images, and the label comes with the content that wins.
+const Label = "security.selinux"
 
-// same reports whether two sides have the same at a path. Times are not compared.
-func same(a, b entry, inA, inB bool) bool {
+// Same reports whether two sides have the same at a path. Times are not compared.
+func Same(a, b Entry, inA, inB bool) bool {
 	if !inA || !inB {
 		return inA == inB
 	}
-	if a.kind != b.kind || a.uid != b.uid || a.gid != b.gid || a.sum != b.sum || a.target != b.target || a.rdev != b.rdev {
+	if a.Kind != b.Kind || a.UID != b.UID || a.GID != b.GID || a.Sum != b.Sum || a.Target != b.Target || a.Rdev != b.Rdev {
 		return false
 	}
-	if a.flags != b.flags { // who protects a file by chattr(1) does not want it changed
+	if a.Flags != b.Flags { // who protects a file by chattr(1) does not want it changed
 		return false
 	}
-	if a.kind != kindLink && a.mode != b.mode { // the mode of a symbolic link means nothing
+	if a.Kind != Link && a.Mode != b.Mode { // the mode of a symbolic link means nothing
 		return false
 	}
 	unlabelled := func(x map[string]string) map[string]string {
 		x = maps.Clone(x)
-		delete(x, labelXattr)
+		delete(x, Label)
 		return x
 	}
-	return maps.Equal(unlabelled(a.xattrs), unlabelled(b.xattrs))
+	return maps.Equal(unlabelled(a.Xattrs), unlabelled(b.Xattrs))
 }
 
 // ErrTooLarge is returned for a user database or an fstab that is larger than any real one.
 var ErrTooLarge = errors.New("larger than such a file can be")
 
-// readText returns the content of a file that is merged by content, nil when there is none or it is not an ordinary
+// ReadText returns the content of a file that is merged by content, nil when there is none or it is not an ordinary
 // file. A file that is mounted there is read as well: that is what the host uses.
-func readText(dir, name string, limit int64) ([]byte, error) {
+func ReadText(dir, name string, limit int64) ([]byte, error) {
 	f, err := openFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil
@@ -105,30 +108,30 @@ func openFile(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// directory is what is in an /etc.
-type directory struct {
-	tree   listing
-	mounts []string // mount points, which are not crossed
-	notes  []string // what is not listed
+// Directory is what is in an /etc.
+type Directory struct {
+	Tree   Tree
+	Mounts []string // mount points, which are not crossed
+	Notes  []string // what is not listed
 }
 
-// readDirectory reads a directory, which may be given as /proc/self/fd/N.
-func readDirectory(dir string) (directory, error) {
-	d := directory{tree: listing{}}
+// Read reads a directory, which may be given as /proc/self/fd/N.
+func Read(dir string) (Directory, error) {
+	d := Directory{Tree: Tree{}}
 	err := d.list(dir, ".")
 	return d, err
 }
 
-// readEntry returns what is at a path below a directory, and false where something is mounted, or a socket or FIFO.
-func readEntry(dir, name string) (entry, bool, error) {
-	d := directory{tree: listing{}}
+// ReadEntry returns what is at a path below a directory, and false where something is mounted, or a socket or FIFO.
+func ReadEntry(dir, name string) (Entry, bool, error) {
+	d := Directory{Tree: Tree{}}
 	err := d.list(dir, name)
-	e, ok := d.tree[name]
+	e, ok := d.Tree[name]
 	return e, ok, err
 }
 
 // list adds a path, and what is below it, to the tree.
-func (d *directory) list(dir, rel string) error {
+func (d *Directory) list(dir, rel string) error {
 	full, flags := filepath.Join(dir, rel), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT
 	if rel == "." {
 		flags = 0 // the directory itself may be given as a link
@@ -140,45 +143,45 @@ func (d *directory) list(dir, rel string) error {
 	// The mount root flag decides, not st_dev: an overlay has several device numbers, and a bind mount from the same disk
 	// has the same one.
 	if rel != "." && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		d.mounts = append(d.mounts, rel)
+		d.Mounts = append(d.Mounts, rel)
 		return nil
 	}
-	e := entry{
-		mode: uint32(st.Mode) & 07777, uid: st.Uid, gid: st.Gid,
-		mtime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)),
+	e := Entry{
+		Mode: uint32(st.Mode) & 07777, UID: st.Uid, GID: st.Gid,
+		MTime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)),
 	}
 	var err error
 	switch uint32(st.Mode) & unix.S_IFMT {
 	case unix.S_IFREG:
-		e.kind = kindFile
-		e.sum, err = hashFile(full)
+		e.Kind = File
+		e.Sum, err = hashFile(full)
 	case unix.S_IFDIR:
-		e.kind = kindDir
+		e.Kind = Dir
 	case unix.S_IFLNK:
-		e.kind = kindLink
-		e.target, err = os.Readlink(full)
+		e.Kind = Link
+		e.Target, err = os.Readlink(full)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		e.kind, e.mode = kindDevice, uint32(st.Mode)
-		e.rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
+		e.Kind, e.Mode = Device, uint32(st.Mode)
+		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	default:
-		d.notes = append(d.notes, rel+": a socket or FIFO; not carried over")
+		d.Notes = append(d.Notes, rel+": a socket or FIFO; not carried over")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err = e.readMarks(full, rel == "."); err != nil {
+	if err = e.ReadMarks(full, rel == "."); err != nil {
 		return err
 	}
-	d.tree[rel] = e
-	if e.kind != kindDir {
+	d.Tree[rel] = e
+	if e.Kind != Dir {
 		return nil
 	}
 	return d.listBelow(dir, rel)
 }
 
 // listBelow lists what is in a directory. A file that vanishes meanwhile, on a running host, counts as missing.
-func (d *directory) listBelow(dir, rel string) error {
+func (d *Directory) listBelow(dir, rel string) error {
 	names, err := os.ReadDir(filepath.Join(dir, rel))
 	if err != nil {
 		return err
@@ -191,14 +194,14 @@ func (d *directory) listBelow(dir, rel string) error {
 	return nil
 }
 
-// readMarks adds extended attributes and flags. A protected /etc itself could not be renamed, so top has no flags.
-func (e *entry) readMarks(full string, top bool) (err error) {
-	if !top && (e.kind == kindFile || e.kind == kindDir) { // statx(2) calls every file of an EROFS image immutable
-		if e.flags, err = durable.Flags(full); err != nil {
+// ReadMarks adds extended attributes and flags. A protected /etc itself could not be renamed, so top has no flags.
+func (e *Entry) ReadMarks(full string, top bool) (err error) {
+	if !top && (e.Kind == File || e.Kind == Dir) { // statx(2) calls every file of an EROFS image immutable
+		if e.Flags, err = durable.Flags(full); err != nil {
 			return err
 		}
 	}
-	e.xattrs, err = readXattrs(full, !top)
+	e.Xattrs, err = readXattrs(full, !top)
 	return err
 }
 
@@ -215,7 +218,7 @@ func hashFile(name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func sumOf(content []byte) string {
+func Sum(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
 }
@@ -281,21 +284,21 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// mapOwners returns the tree with other owners.
-func (l listing) mapOwners(ids func(uid, gid uint32) (uint32, uint32)) listing {
-	out := listing{}
+// MapOwners returns the tree with other owners.
+func (l Tree) MapOwners(ids func(uid, gid uint32) (uint32, uint32)) Tree {
+	out := Tree{}
 	for name, e := range l {
-		e.uid, e.gid = ids(e.uid, e.gid)
+		e.UID, e.GID = ids(e.UID, e.GID)
 		out[name] = e
 	}
 	return out
 }
 
-// has reports whether a tree has a path.
-func has(l listing, name string) bool { _, ok := l[name]; return ok }
+// Has reports whether the tree has a path.
+func (l Tree) Has(name string) bool { _, ok := l[name]; return ok }
 
-// everyPath returns the paths that any tree has.
-func everyPath(sides ...listing) map[string]bool {
+// EveryPath returns the paths that any tree has.
+func EveryPath(sides ...Tree) map[string]bool {
 	names := map[string]bool{}
 	for _, l := range sides {
 		for name := range l {
@@ -305,19 +308,17 @@ func everyPath(sides ...listing) map[string]bool {
 	return names
 }
 
-// contentOf is what a file, link or device is.
-func (e entry) contentOf() struct {
-	sum, target string
-	rdev        uint64
-} {
-	return struct {
-		sum, target string
-		rdev        uint64
-	}{e.sum, e.target, e.rdev}
+// Content is what a file, link or device is, without what is said about it.
+type Content struct {
+	Sum, Target string
+	Rdev        uint64
 }
 
-// readStart returns the first bytes of an ordinary file.
-func readStart(dir, name string, limit int64) ([]byte, error) {
+// Content returns what a file, link or device is.
+func (e Entry) Content() Content { return Content{e.Sum, e.Target, e.Rdev} }
+
+// ReadStart returns the first bytes of an ordinary file.
+func ReadStart(dir, name string, limit int64) ([]byte, error) {
 	f, err := openFile(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
@@ -326,14 +327,14 @@ func readStart(dir, name string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// create makes a file, link or device at to, without its attributes. With a nil content, that of a file is copied from
+// Create makes a file, link or device at to, without its attributes. With a nil content, that of a file is copied from
 // a path.
-func (e entry) create(content []byte, from, to string) error {
-	switch e.kind {
-	case kindLink:
-		return os.Symlink(e.target, to)
-	case kindDevice:
-		if err := unix.Mknod(to, e.mode, int(e.rdev)); err != nil {
+func (e Entry) Create(content []byte, from, to string) error {
+	switch e.Kind {
+	case Link:
+		return os.Symlink(e.Target, to)
+	case Device:
+		if err := unix.Mknod(to, e.Mode, int(e.Rdev)); err != nil {
 			return &fs.PathError{Op: "mknod", Path: to, Err: err}
 		}
 		return nil
@@ -355,19 +356,19 @@ func (e entry) create(content []byte, from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-// apply sets owner, mode, extended attributes, time and flags, in this order: chown(2) clears set-id bits and
+// Apply sets owner, mode, extended attributes, time and flags, in this order: chown(2) clears set-id bits and
 // capabilities, and flags protect the rest. What the file system does not support is added to refused.
-func (e entry) apply(full string, refused map[string]bool) error {
-	if err := os.Lchown(full, int(e.uid), int(e.gid)); err != nil {
+func (e Entry) Apply(full string, refused map[string]bool) error {
+	if err := os.Lchown(full, int(e.UID), int(e.GID)); err != nil {
 		return err
 	}
-	if e.kind != kindLink {
-		if err := unix.Chmod(full, e.mode&0o7777); err != nil {
+	if e.Kind != Link {
+		if err := unix.Chmod(full, e.Mode&0o7777); err != nil {
 			return &fs.PathError{Op: "chmod", Path: full, Err: err}
 		}
 	}
-	for _, attr := range slices.Sorted(maps.Keys(e.xattrs)) {
-		err := unix.Lsetxattr(full, attr, []byte(e.xattrs[attr]), 0)
+	for _, attr := range slices.Sorted(maps.Keys(e.Xattrs)) {
+		err := unix.Lsetxattr(full, attr, []byte(e.Xattrs[attr]), 0)
 		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
 			refused[attr] = true // tmpfs, or a container that may not set labels
 			continue
@@ -376,14 +377,14 @@ func (e entry) apply(full string, refused map[string]bool) error {
 			return &fs.PathError{Op: "setxattr " + attr, Path: full, Err: err}
 		}
 	}
-	times := []unix.Timespec{unix.NsecToTimespec(e.mtime.UnixNano()), unix.NsecToTimespec(e.mtime.UnixNano())}
+	times := []unix.Timespec{unix.NsecToTimespec(e.MTime.UnixNano()), unix.NsecToTimespec(e.MTime.UnixNano())}
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &fs.PathError{Op: "utimensat", Path: full, Err: err}
 	}
-	if e.flags == 0 {
+	if e.Flags == 0 {
 		return nil
 	}
-	err := durable.SetFlags(full, durable.Protected, e.flags)
+	err := durable.SetFlags(full, durable.Protected, e.Flags)
 	for _, unsupported := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EPERM} {
 		if errors.Is(err, unsupported) {
 			refused["immutable or append-only"] = true
@@ -393,11 +394,11 @@ func (e entry) apply(full string, refused map[string]bool) error {
 	return err
 }
 
-// hideMounted makes unchanged, as it is in a base, what mounts hide in a tree.
-func hideMounted(mounts []string, base, tree listing) {
+// HideMounted makes unchanged, as it is in a base, what mounts hide in a tree.
+func HideMounted(mounts []string, base, tree Tree) {
 	for _, m := range mounts {
 		for name, e := range base {
-			if isUnder(name, m) {
+			if paths.IsUnder(name, m) {
 				tree[name] = e
 			}
 		}

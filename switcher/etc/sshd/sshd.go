@@ -1,4 +1,5 @@
-package etc
+// Package sshd reads what a sshd_config(5) names: files, keys and programs.
+package sshd
 
 import (
 	"path"
@@ -8,11 +9,11 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// sshd is what the files of an sshd_config(5) say about who may log in.
-type sshd struct {
+// Config is what the files of an sshd_config(5) say about who may log in.
+type Config struct {
 	keys  []string // values of AuthorizedKeysFile
 	files []string // absolute paths that a setting names, with the tokens of sshd_config(5)
-	runs  []string // programs that a setting names
+	Runs  []string // programs that a setting names
 }
 
 // sshdFiles are the settings that name files, and sshdPrograms those that name a program, which may have arguments.
@@ -24,14 +25,14 @@ var (
 	sshdPrograms = []string{"authorizedkeyscommand", "authorizedprincipalscommand", "subsystem"}
 )
 
-// readSSHD reads what a tree configures for sshd.
-func readSSHD(tree rootfs.Dir) sshd {
+// Read reads what a tree configures for sshd.
+func Read(tree rootfs.Dir) Config {
 	var texts [][]byte
 	for _, file := range append([]string{"/etc/ssh/sshd_config"}, sshdFragments(tree)...) {
 		text, _ := tree.ReadFile(file, rootfs.MaxConfig)
 		texts = append(texts, text)
 	}
-	return parseSSHD(texts...)
+	return Parse(texts...)
 }
 
 func sshdFragments(tree rootfs.Dir) []string {
@@ -44,9 +45,9 @@ func sshdFragments(tree rootfs.Dir) []string {
 	return files
 }
 
-// parseSSHD returns what the texts of an sshd_config say. Conditions are not judged: what holds for anybody counts.
-func parseSSHD(texts ...[]byte) sshd {
-	var s sshd
+// Parse returns what the texts of an sshd_config say. Conditions are not judged: what holds for anybody counts.
+func Parse(texts ...[]byte) Config {
+	var s Config
 	for _, text := range texts {
 		for line := range strings.Lines(string(text)) {
 			fields := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n=\"", r) })
@@ -62,7 +63,7 @@ func parseSSHD(texts ...[]byte) sshd {
 			}
 			switch {
 			case slices.Contains(sshdPrograms, key) && len(values) > 0 && path.IsAbs(values[0]):
-				s.runs = append(s.runs, values[0])
+				s.Runs = append(s.Runs, values[0])
 			case slices.Contains(sshdFiles, key):
 				s.files = append(s.files, slices.DeleteFunc(values, func(v string) bool { return !path.IsAbs(v) })...)
 			}
@@ -71,17 +72,17 @@ func parseSSHD(texts ...[]byte) sshd {
 	return s
 }
 
-// keyFiles returns the files that keys are looked for in; relative ones are below the home.
-func (s sshd) keyFiles() []string {
+// KeyFiles returns the files that keys are looked for in; relative ones are below the home.
+func (s Config) KeyFiles() []string {
 	if len(s.keys) == 0 {
 		return []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
 	}
 	return s.keys
 }
 
-// adopted returns the patterns for the files below /etc that the settings name. What a token stands for is a whole
+// Adopted returns the patterns for the files below /etc that the settings name. What a token stands for is a whole
 // directory's content.
-func (s sshd) adopted() []string {
+func (s Config) Adopted() []string {
 	var list []string
 	for _, file := range s.files {
 		rel, below := strings.CutPrefix(path.Clean(file), "/etc/")

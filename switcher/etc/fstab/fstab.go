@@ -1,4 +1,8 @@
-package etc
+// Package fstab says what a root mounts by its fstab and by native mount and swap units, and changes both so that an
+// image root can use them: nothing is mounted over the image, and no source lies where only the host root has it.
+//
+// Nothing here writes a file.
+package fstab
 
 import (
 	"bytes"
@@ -8,11 +12,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// maxFstab bounds the size of an fstab in bytes.
-const maxFstab = 1 << 20
+// MaxSize bounds the size of an fstab in bytes.
+const MaxSize = 1 << 20
 
 // imageMounts are the mount points that the image provides, with the comment that disables their lines. With the line
 // of /, systemd-remount-fs would apply the disk's options to an overlay and fail; the others would mount the old tree
@@ -23,9 +28,9 @@ var imageMounts = map[string]string{
 	"/etc": "# updatectl: /etc belongs to the root: ",
 }
 
-// FilterFstab returns an fstab in which the lines that mount over the image are commented out. All others stay as they
+// Filter returns an fstab in which the lines that mount over the image are commented out. All others stay as they
 // are; filtering again changes nothing.
-func FilterFstab(fstab []byte) []byte {
+func Filter(fstab []byte) []byte {
 	var out bytes.Buffer
 	for line := range bytes.Lines(fstab) {
 		if point, ok := mountPoint(string(line)); ok {
@@ -36,11 +41,11 @@ func FilterFstab(fstab []byte) []byte {
 	return out.Bytes()
 }
 
-// FstabMountPoints returns the mount points in an fstab, sorted: without those that the image provides, and without
+// MountPoints returns the mount points in an fstab, sorted: without those that the image provides, and without
 // those below the kernel's own trees, where a root needs no directories. It also returns those of them that systemd
-// mounts on first use. It reads at most the first MiB.
-func FstabMountPoints(r io.Reader) (points, automounts []string) {
-	fstab, _ := io.ReadAll(io.LimitReader(r, maxFstab)) // what was read before an error still counts
+// Mounts on first use. It reads at most the first MiB.
+func MountPoints(r io.Reader) (points, automounts []string) {
+	fstab, _ := io.ReadAll(io.LimitReader(r, MaxSize)) // what was read before an error still counts
 	for line := range bytes.Lines(fstab) {
 		point, ok := mountPoint(string(line))
 		if _, image := imageMounts[point]; !ok || image || underKernelTree(point) {
@@ -57,13 +62,13 @@ func FstabMountPoints(r io.Reader) (points, automounts []string) {
 }
 
 // UnitMountPoints returns the mount points of the mount and automount units that lie in an /etc, like
-// [FstabMountPoints].
+// [MountPoints].
 func UnitMountPoints(dir string) []string {
 	units := rootfs.Dir(dir)
 	var points []string
 	for _, name := range units.Names("systemd/system") {
 		if ext := path.Ext(name); ext != ".mount" && ext != ".automount" ||
-			neverAdopted.has(path.Join("systemd/system", name)) {
+			NeverCarried.Has(path.Join("systemd/system", name)) {
 			continue
 		}
 		text, _ := units.ReadFile(path.Join("systemd/system", name), rootfs.MaxConfig)
@@ -100,9 +105,9 @@ func underKernelTree(point string) bool {
 	return slices.Contains([]string{"dev", "proc", "sys", "run"}, strings.Split(point, "/")[1])
 }
 
-// joinFstab returns the adopted fstab: the host's lines, then those of the image for mount points that the host does
+// Join returns the adopted fstab: the host's lines, then those of the image for mount points that the host does
 // not have. Both must be filtered.
-func joinFstab(host, image []byte) []byte {
+func Join(host, image []byte) []byte {
 	seen := map[string]bool{}
 	for line := range bytes.Lines(host) {
 		if point, ok := mountPoint(string(line)); ok {
@@ -121,21 +126,21 @@ func joinFstab(host, image []byte) []byte {
 	return out
 }
 
-// neverAdopted is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
+// NeverCarried is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
 // which snapd makes for itself.
-var neverAdopted = adoptList{
+var NeverCarried = paths.List{
 	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
 	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",
 	"systemd/system/*.requires/-.mount", "systemd/system/*.requires/usr.mount", "systemd/system/*.requires/etc.mount",
 	"systemd/system/snap-*.mount", "systemd/system/*.wants/snap-*.mount",
 }
 
-// automountNotes returns notes about the state paths that an fstab mounts on first use, and mount points below them:
+// AutomountNotes returns notes about the state paths that an fstab mounts on first use, and mount points below them:
 // these are not carried over.
-func automountNotes(fstab []byte, kept []string) (notes []string) {
-	_, automounts := FstabMountPoints(bytes.NewReader(fstab))
+func AutomountNotes(fstab []byte, kept []string) (notes []string) {
+	_, automounts := MountPoints(bytes.NewReader(fstab))
 	for _, point := range automounts {
-		if slices.ContainsFunc(kept, func(k string) bool { return isUnder(point, k) }) {
+		if slices.ContainsFunc(kept, func(k string) bool { return paths.IsUnder(point, k) }) {
 			notes = append(notes, fmt.Sprintf("fstab: %s is mounted on first use (x-systemd.automount): the new root "+
 				"mounts it itself", point))
 		}

@@ -1,4 +1,6 @@
-package etc
+// Package remake makes the derived files of a running root anew. It promises that the host's own authorities are in the
+// bundles afterwards, whatever else fails.
+package remake
 
 import (
 	"bytes"
@@ -12,19 +14,22 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // debianCerts is the directory in which programs look for an authority by its name.
 const debianCerts = "ssl/certs"
 
-// Derive makes the derived files in the /etc at dir anew: those that the merge has listed, or all if it has listed
+// Derived makes the derived files in the /etc at dir anew: those that the merge has listed, or all if it has listed
 // none. run runs a program. It returns the names of the rules whose program ran, and an error about those that could
 // not be followed; all others were. The host's own authorities are in the bundles afterwards, whatever else fails.
-func Derive(dir string, rules derived.List, run func(argv []string) error) (done []string, err error) {
-	listed, rerr := readText(dir, toDerive, rootfs.MaxConfig)
-	text, oerr := readText(dir, derived.HostFile, rootfs.MaxConfig)
+func Derived(dir string, rules derived.List, run func(argv []string) error) (done []string, err error) {
+	listed, rerr := listing.ReadText(dir, reserved.ToDerive, rootfs.MaxConfig)
+	text, oerr := listing.ReadText(dir, derived.HostFile, rootfs.MaxConfig)
 	own, perr := derived.Parse(string(text))
 	err = errors.Join(rerr, oerr, perr)
 	rules = append(slices.Clone(rules), own...)
@@ -48,7 +53,7 @@ func Derive(dir string, rules derived.List, run func(argv []string) error) (done
 		err = errors.Join(err, addToBundle(dir, name, ours))
 	}
 	if err == nil {
-		err = os.Remove(filepath.Join(dir, toDerive))
+		err = os.Remove(filepath.Join(dir, reserved.ToDerive))
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
@@ -60,13 +65,13 @@ func Derive(dir string, rules derived.List, run func(argv []string) error) (done
 func hostAuthorities(dir string) ([][]byte, error) {
 	var texts [][]byte
 	var errs []error
-	for _, sub := range authorityDirs {
+	for _, sub := range authorities.Dirs {
 		names, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
-		for _, n := range names[:min(len(names), maxAuthorities)] {
-			text, err := readText(dir, path.Join(sub, n.Name()), rootfs.MaxConfig)
+		for _, n := range names[:min(len(names), authorities.Max)] {
+			text, err := listing.ReadText(dir, path.Join(sub, n.Name()), rootfs.MaxConfig)
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -82,7 +87,7 @@ func linkAuthorities(dir string) error {
 	if st, err := os.Lstat(to); err != nil || !st.IsDir() {
 		return nil
 	}
-	names, err := os.ReadDir(filepath.Join(dir, authorities))
+	names, err := os.ReadDir(filepath.Join(dir, authorities.Dir))
 	if err != nil {
 		return nil
 	}
@@ -92,7 +97,7 @@ func linkAuthorities(dir string) error {
 		if !isCert {
 			continue
 		}
-		err := os.Symlink(path.Join("/etc", authorities, n.Name()), filepath.Join(to, base+".pem"))
+		err := os.Symlink(path.Join("/etc", authorities.Dir, n.Name()), filepath.Join(to, base+".pem"))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			errs = append(errs, err)
 		}
@@ -102,11 +107,11 @@ func linkAuthorities(dir string) error {
 
 // addToBundle adds authorities to a bundle that is there.
 func addToBundle(dir, name string, ours [][]byte) error {
-	text, err := readText(dir, name, maxBundle)
+	text, err := listing.ReadText(dir, name, authorities.MaxBundle)
 	if err != nil || text == nil {
 		return err
 	}
-	bundle := addCertificates(text, ours)
+	bundle := authorities.Add(text, ours)
 	if bytes.Equal(bundle, text) {
 		return nil
 	}

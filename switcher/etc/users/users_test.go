@@ -1,4 +1,4 @@
-package etc
+package users
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ func TestUpdateUsers(t *testing.T) {
 		unix.Setxattr(at("shadow"), "user.label", []byte("x"), 0)); err != nil {
 		t.Fatal(err)
 	}
-	before, err := ReadUsers(dir)
+	before, err := Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +36,8 @@ func TestUpdateUsers(t *testing.T) {
 	now := map[string][]byte{
 		"passwd": []byte(passwd), "group": []byte("root:x:0:\n"), "shadow": []byte(strings.ReplaceAll(shadow, "old", "new")),
 	}
-	j.Add(ParseUsers(before), ParseUsers(now))
-	if notes, err := UpdateUsers(dir, j); err != nil || len(notes) > 0 {
+	j.Add(Parse(before), Parse(now))
+	if notes, err := Update(dir, j); err != nil || len(notes) > 0 {
 		t.Fatal(notes, err)
 	}
 	for name, want := range map[string]string{

@@ -1,4 +1,6 @@
-package etc
+// Package authorities knows where a host names the certificate authorities that it trusts besides the image's, and adds
+// them to the image's. It reads and writes no file.
+package authorities
 
 import (
 	"bytes"
@@ -6,28 +8,30 @@ import (
 	"encoding/pem"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 )
 
 const (
-	// authorities is the directory of the host's own certificate authorities, of those that are not in another place that
+	// Dir is the directory of the host's own certificate authorities, of those that are not in another place that
 	// outlives a root.
-	authorities = "updatectl/ca-certificates"
-	// authoritiesConf lists the authorities of Debian that are trusted; those with a "!" are not.
-	authoritiesConf = "ca-certificates.conf"
+	Dir = "updatectl/ca-certificates"
+	// Conf lists the authorities of Debian that are trusted; those with a "!" are not.
+	Conf = "ca-certificates.conf"
 
-	localShare = "/usr/local/share/ca-certificates" // where Debian's program looks for the host's own authorities
+	LocalShare = "/usr/local/share/ca-certificates" // where Debian's program looks for the host's own authorities
 
-	maxAuthorities = 256     // certificates of the host's own
-	maxBundle      = 8 << 20 // bytes of a bundle; Mozilla's is 200 KB
+	Max       = 256     // Certificates of the host's own
+	MaxBundle = 8 << 20 // bytes of a bundle; Mozilla's is 200 KB
 )
 
-// authorityDirs are the directories in /etc that the host's own authorities are in.
-var authorityDirs = adoptList{authorities, "pki/ca-trust/source/anchors", "ca-certificates/trust-source/anchors"}
+// Dirs are the directories in /etc that the host's own authorities are in.
+var Dirs = paths.List{Dir, "pki/ca-trust/source/anchors", "ca-certificates/trust-source/anchors"}
 
-// mergeAuthorities returns the image's list of trusted authorities with the choices of the host: what it switched off
+// MergeConf returns the image's list of trusted authorities with the choices of the host: what it switched off
 // stays off, and what the old image had switched off and the host switched on stays on. Names that the image does not
 // list are not in it.
-func mergeAuthorities(old, cur, next []byte) []byte {
+func MergeConf(old, cur, next []byte) []byte {
 	state := func(text []byte) map[string]bool {
 		trusted := map[string]bool{}
 		for line := range strings.Lines(string(text)) {
@@ -55,8 +59,8 @@ func mergeAuthorities(old, cur, next []byte) []byte {
 	return out.Bytes()
 }
 
-// certificates returns the certificates in a text of PEM blocks.
-func certificates(text []byte) [][]byte {
+// Certificates returns the certificates in a text of PEM blocks.
+func Certificates(text []byte) [][]byte {
 	var all [][]byte
 	for {
 		var block *pem.Block
@@ -69,15 +73,15 @@ func certificates(text []byte) [][]byte {
 	}
 }
 
-// addCertificates returns a bundle with the certificates of some texts that it does not have.
-func addCertificates(bundle []byte, texts [][]byte) []byte {
+// Add returns a bundle with the certificates of some texts that it does not have.
+func Add(bundle []byte, texts [][]byte) []byte {
 	have := map[string]bool{}
-	for _, der := range certificates(bundle) {
+	for _, der := range Certificates(bundle) {
 		have[string(der)] = true
 	}
 	added := slices.Clone(bundle)
 	for _, text := range texts {
-		for _, der := range certificates(text) {
+		for _, der := range Certificates(text) {
 			if have[string(der)] {
 				continue
 			}

@@ -1,4 +1,4 @@
-package etc
+package authorities
 
 import "testing"
 
@@ -12,7 +12,7 @@ func TestMergeAuthorities(t *testing.T) {
 		{"switched off as the last line", "a", "!a", "a", "!a\n"},
 		{"nothing", "", "", "", ""},
 	} {
-		if got := mergeAuthorities([]byte(test.old), []byte(test.cur), []byte(test.next)); string(got) != test.want {
+		if got := MergeConf([]byte(test.old), []byte(test.cur), []byte(test.next)); string(got) != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package etc
+package fstab
 
 import (
 	"fmt"
@@ -6,17 +6,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 const unitsDir = "systemd/system"
 
-// MoveUnits does for the host's own mount and swap units what [HostSources.Move] does for its fstab. A unit that the
+// MoveUnits does for the host's own mount and swap units what [Sources.Move] does for its fstab. A unit that the
 // host has by a link to elsewhere becomes an ordinary file: what the link leads to may not be in the new root. hostRoot
 // is the tree of the host root, tree what is in its /etc, which is changed. It returns the new content of unit files,
 // by path, and a note about each unit that changes.
-func (h HostSources) MoveUnits(hostRoot rootfs.Dir, tree listing, fstab []byte) (texts map[string][]byte, notes []string) {
-	m := unitMover{HostSources: h, tree: tree, texts: map[string][]byte{}}
+func (h Sources) MoveUnits(hostRoot rootfs.Dir, tree listing.Tree, fstab []byte) (
+	texts map[string][]byte, notes []string) {
+	m := unitMover{Sources: h, tree: tree, texts: map[string][]byte{}}
 	if h.Mount == "" {
 		return m.texts, nil
 	}
@@ -36,8 +38,8 @@ func (h HostSources) MoveUnits(hostRoot rootfs.Dir, tree listing, fstab []byte) 
 
 // unitMover changes units.
 type unitMover struct {
-	HostSources
-	tree  listing
+	Sources
+	tree  listing.Tree
 	texts map[string][]byte
 }
 
@@ -54,20 +56,20 @@ func (m unitMover) mountUnits(hostRoot rootfs.Dir) []mountUnit {
 	for name, e := range m.tree {
 		ext := path.Ext(name)
 		if path.Dir(name) != unitsDir || ext != ".mount" && ext != ".swap" && ext != ".automount" ||
-			neverAdopted.has(name) || e.kind != kindFile && e.kind != kindLink || e.target == "/dev/null" {
+			NeverCarried.Has(name) || e.Kind != listing.File && e.Kind != listing.Link || e.Target == "/dev/null" {
 			continue
 		}
 		text, err := hostRoot.ReadFile(path.Join("/etc", name), rootfs.MaxConfig)
 		if err != nil {
 			continue // a link to nothing
 		}
-		if e.kind == kindLink {
-			m.tree[name] = entry{kind: kindFile, mode: 0o644, sum: sumOf(text), mtime: e.mtime}
+		if e.Kind == listing.Link {
+			m.tree[name] = listing.Entry{Kind: listing.File, Mode: 0o644, Sum: listing.Sum(text), MTime: e.MTime}
 			m.texts[name] = text
 		}
 		u := mountUnit{name: path.Base(name), files: []string{name}, texts: map[string]string{name: string(text)}}
 		for dropin, e := range m.tree {
-			if path.Dir(dropin) != name+".d" || path.Ext(dropin) != ".conf" || e.kind != kindFile {
+			if path.Dir(dropin) != name+".d" || path.Ext(dropin) != ".conf" || e.Kind != listing.File {
 				continue
 			}
 			if text, err := hostRoot.ReadFile(path.Join("/etc", dropin), rootfs.MaxConfig); err == nil {
@@ -121,7 +123,7 @@ func (m unitMover) moveUnit(u mountUnit, own []string) []string {
 	for _, file := range u.files {
 		if text := replaceSource(u.texts[file], source, path.Join(m.Mount, source)); text != u.texts[file] {
 			e := m.tree[file]
-			e.sum = sumOf([]byte(text))
+			e.Sum = listing.Sum([]byte(text))
 			m.tree[file], m.texts[file] = e, []byte(text)
 		}
 	}

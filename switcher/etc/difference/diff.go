@@ -1,4 +1,6 @@
-package etc
+// Package difference says how an /etc differs from that of its image, and takes files from the image. It promises that
+// what is replaced is kept beside it, and that no difference shows what not everybody may read, unless it is asked for.
+package difference
 
 import (
 	"errors"
@@ -12,7 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/merge3"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -37,47 +44,47 @@ const (
 	Changed     Change = "changed"  // by this host
 	Added       Change = "added"    // by this host
 	Removed     Change = "removed"  // by this host
-	Merged      Change = "merged"   // has changes of this host and of an image
-	Conflicting Change = "conflict" // has the host's version; the image's is beside it
+	Merged      Change = "merged"   // Has changes of this host and of an image
+	Conflicting Change = "conflict" // Has the host's version; the image's is beside it
 	Remade      Change = "derived"  // made by a program from other files
 )
 
 // Diff returns how the /etc at current differs from that of its image, at the paths or below, everywhere if there are
 // none. The owners in the image are compared by name.
 func Diff(pristine, current string, rules derived.List, paths []string) ([]Difference, error) {
-	x, err := readDirectory(pristine)
+	x, err := listing.Read(pristine)
 	if err != nil {
 		return nil, err
 	}
-	c, err := readDirectory(current)
+	c, err := listing.Read(current)
 	if err != nil {
 		return nil, err
 	}
-	merged, err := readText(current, mergedList, rootfs.MaxConfig)
+	merged, err := listing.ReadText(current, reserved.MergedList, rootfs.MaxConfig)
 	if err != nil {
 		return nil, err
 	}
 	isMerged := strings.Split(string(merged), "\n")
-	ids, err := Numbers(pristine, current)
+	ids, err := users.Numbers(pristine, current)
 	if err != nil {
 		return nil, err
 	}
-	x.tree = x.tree.mapOwners(ids.Map)
-	hideMounted(c.mounts, x.tree, c.tree)
-	if err := errors.Join(compareFiltered(pristine, x.tree), compareFiltered(current, c.tree)); err != nil {
+	x.Tree = x.Tree.MapOwners(ids.Map)
+	listing.HideMounted(c.Mounts, x.Tree, c.Tree)
+	if err := errors.Join(compareFiltered(pristine, x.Tree), compareFiltered(current, c.Tree)); err != nil {
 		return nil, err
 	}
 	list := []Difference{}
-	for _, name := range slices.Sorted(maps.Keys(everyPath(c.tree, x.tree))) {
-		d, differs := difference(name, c.tree, x.tree, rules)
-		if !differs || notes.has(name) || besideWhat(name) != "" || !asked(name, paths) {
+	for _, name := range slices.Sorted(maps.Keys(listing.EveryPath(c.Tree, x.Tree))) {
+		d, differs := difference(name, c.Tree, x.Tree, rules)
+		if !differs || reserved.Notes.Has(name) || reserved.Original(name) != "" || !asked(name, paths) {
 			continue
 		}
 		if d.Change == Changed && slices.Contains(isMerged, name) {
 			d.Change = Merged
 		}
 		if d.Change != Remade {
-			d.Diff = diffTexts(name, pristine, current, c.tree, x.tree, slices.Contains(paths, name))
+			d.Diff = diffTexts(name, pristine, current, c.Tree, x.Tree, slices.Contains(paths, name))
 		}
 		list = append(list, d)
 	}
@@ -85,30 +92,30 @@ func Diff(pristine, current string, rules derived.List, paths []string) ([]Diffe
 }
 
 // compareFiltered makes the fstab of a tree compare without the lines that a merge comments out.
-func compareFiltered(dir string, tree listing) error {
+func compareFiltered(dir string, tree listing.Tree) error {
 	e, ok := tree["fstab"]
-	if !ok || e.kind != kindFile {
+	if !ok || e.Kind != listing.File {
 		return nil
 	}
-	text, err := readText(dir, "fstab", maxFstab)
-	e.sum = sumOf(FilterFstab(text))
+	text, err := listing.ReadText(dir, "fstab", fstab.MaxSize)
+	e.Sum = listing.Sum(fstab.Filter(text))
 	tree["fstab"] = e
 	return err
 }
 
 // asked reports whether a path is one of those asked for, or below one.
-func asked(name string, paths []string) bool {
-	return len(paths) == 0 || slices.ContainsFunc(paths, func(p string) bool { return isUnder(name, p) })
+func asked(name string, about []string) bool {
+	return len(about) == 0 || slices.ContainsFunc(about, func(p string) bool { return paths.IsUnder(name, p) })
 }
 
 // difference returns how a path differs, and whether it does. Of a directory that only one side has, what is in it is
 // listed.
-func difference(name string, cur, next listing, rules derived.List) (Difference, bool) {
+func difference(name string, cur, next listing.Tree, rules derived.List) (Difference, bool) {
 	c, inC := cur[name]
 	x, inX := next[name]
 	d := Difference{Path: name, Change: Changed, Fields: []string{}}
 	switch {
-	case name == "." || same(c, x, inC, inX) && !has(cur, besideOf(name)):
+	case name == "." || listing.Same(c, x, inC, inX) && !cur.Has(reserved.Beside(name)):
 		return d, false
 	case !inX:
 		d.Change = Added
@@ -117,60 +124,62 @@ func difference(name string, cur, next listing, rules derived.List) (Difference,
 	default:
 		d.Fields = append(d.Fields, fieldsOf(c, x)...)
 	}
-	if e := c; !inC && x.kind == kindDir || !inX && e.kind == kindDir {
-		for other := range everyPath(cur, next) {
+	if e := c; !inC && x.Kind == listing.Dir || !inX && e.Kind == listing.Dir {
+		for other := range listing.EveryPath(cur, next) {
 			if path.Dir(other) == name {
 				return d, false
 			}
 		}
 	}
-	isLink := inC && c.kind == kindLink || !inC && x.kind == kindLink
-	target := c.target
+	isLink := inC && c.Kind == listing.Link || !inC && x.Kind == listing.Link
+	target := c.Target
 	if !inC {
-		target = x.target
+		target = x.Target
 	}
 	switch {
-	case ofImage.has(name) || rules.Makes(name, target, isLink):
+	case reserved.OfImage.Has(name) || rules.Makes(name, target, isLink):
 		d.Change = Remade
-	case has(cur, besideOf(name)):
-		d.Change, d.Beside = Conflicting, besideOf(name)
+	case cur.Has(reserved.Beside(name)):
+		d.Change, d.Beside = Conflicting, reserved.Beside(name)
 	}
 	return d, true
 }
 
 // fieldsOf returns what differs between two versions of a path.
-func fieldsOf(c, x entry) []string {
+func fieldsOf(c, x listing.Entry) []string {
 	var fields []string
 	add := func(name string, differs bool) {
 		if differs {
 			fields = append(fields, name)
 		}
 	}
-	unmarked := func(e entry) entry { return entry{kind: e.kind, xattrs: e.xattrs, flags: e.flags} }
-	add("kind", c.kind != x.kind)
-	add("content", c.kind == x.kind && c.contentOf() != x.contentOf())
-	add("mode", c.kind == x.kind && c.kind != kindLink && c.mode != x.mode)
-	add("owner", c.uid != x.uid)
-	add("group", c.gid != x.gid)
-	add("attributes", c.kind == x.kind && !same(unmarked(c), unmarked(x), true, true))
+	unmarked := func(e listing.Entry) listing.Entry {
+		return listing.Entry{Kind: e.Kind, Xattrs: e.Xattrs, Flags: e.Flags}
+	}
+	add("kind", c.Kind != x.Kind)
+	add("content", c.Kind == x.Kind && c.Content() != x.Content())
+	add("mode", c.Kind == x.Kind && c.Kind != listing.Link && c.Mode != x.Mode)
+	add("owner", c.UID != x.UID)
+	add("group", c.GID != x.GID)
+	add("attributes", c.Kind == x.Kind && !listing.Same(unmarked(c), unmarked(x), true, true))
 	return fields
 }
 
 // diffTexts returns the difference of a text, "" if there is none to show.
-func diffTexts(name, pristine, current string, cur, next listing, explicit bool) string {
+func diffTexts(name, pristine, current string, cur, next listing.Tree, explicit bool) string {
 	var texts [2][]byte
 	for i, side := range []struct {
 		from string
-		tree listing
+		tree listing.Tree
 	}{{pristine, next}, {current, cur}} {
 		e, ok := side.tree[name]
 		if !ok {
 			continue
 		}
-		if e.kind != kindFile || !explicit && !worldReadable(name, side.tree) {
+		if e.Kind != listing.File || !explicit && !worldReadable(name, side.tree) {
 			return ""
 		}
-		text, err := readStart(side.from, name, merge3.MaxText+1)
+		text, err := listing.ReadStart(side.from, name, merge3.MaxText+1)
 		if err != nil || !merge3.IsText(text) {
 			return ""
 		}
@@ -180,12 +189,12 @@ func diffTexts(name, pristine, current string, cur, next listing, explicit bool)
 }
 
 // worldReadable reports whether everybody may read a file: nobody learns more from a difference than from the file.
-func worldReadable(name string, tree listing) bool {
-	if tree[name].mode&unix.S_IROTH == 0 {
+func worldReadable(name string, tree listing.Tree) bool {
+	if tree[name].Mode&unix.S_IROTH == 0 {
 		return false
 	}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		if tree[dir].mode&unix.S_IXOTH == 0 {
+		if tree[dir].Mode&unix.S_IXOTH == 0 {
 			return false
 		}
 	}

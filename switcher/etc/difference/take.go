@@ -1,4 +1,4 @@
-package etc
+package difference
 
 import (
 	"errors"
@@ -15,6 +15,9 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 )
 
 // Taken is what became of a path that was taken from the image.
@@ -43,17 +46,17 @@ func Take(pristine, current, name string, at time.Time) (Taken, error) {
 	}
 	dir, base := filepath.Join(current, path.Dir(rel)), path.Base(rel)
 	full := filepath.Join(dir, base)
-	fresh := filepath.Join(dir, besidePrefix+base+at.UTC().Format(".20060102-150405")+".dpkg-tmp")
-	backup := besidePrefix + base + at.UTC().Format(".20060102-150405") + ".dpkg-old"
+	fresh := filepath.Join(dir, reserved.Hidden+base+at.UTC().Format(".20060102-150405")+".dpkg-tmp")
+	backup := reserved.Hidden + base + at.UTC().Format(".20060102-150405") + ".dpkg-old"
 	t.Undo = "rm " + quoted(t.Path)
 	if c != nil {
 		t.Backup = path.Join("/etc", path.Dir(rel), backup)
 		t.Undo = "mv -T " + quoted(t.Backup) + " " + quoted(t.Path)
 	}
 	if x != nil {
-		err = x.create(nil, filepath.Join(pristine, rel), fresh)
+		err = x.Create(nil, filepath.Join(pristine, rel), fresh)
 		if err == nil {
-			err = x.apply(fresh, map[string]bool{})
+			err = x.Apply(fresh, map[string]bool{})
 		}
 		if err == nil {
 			err = durable.SyncFS(dir)
@@ -75,25 +78,25 @@ func Take(pristine, current, name string, at time.Time) (Taken, error) {
 		}
 		return t, fmt.Errorf("cannot take %s from the image: %w", t.Path, err)
 	}
-	if err := os.Remove(filepath.Join(current, besideOf(rel))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(current, reserved.Beside(rel))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t, fmt.Errorf("cannot remove the version of the image beside %s: %w", t.Path, err)
 	}
 	return t, durable.SyncDir(dir)
 }
 
 // takeable returns the two versions of a path, nil for one that is not there. The image's has this host's numbers.
-func takeable(pristine, current, rel string) (x, c *entry, err error) {
+func takeable(pristine, current, rel string) (x, c *listing.Entry, err error) {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("cannot take /etc/%s: %w: %s", rel, ErrNotTaken, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case slices.Contains(accounts.Files, rel) || backups.has(rel):
+	case slices.Contains(accounts.Files, rel) || reserved.Backups.Has(rel):
 		return nil, nil, refuse("users and groups are merged by entry; use vipw, vigr or usermod")
-	case identity.has(rel):
+	case reserved.Identity.Has(rel):
 		return nil, nil, refuse("it tells this host from others")
 	case rel == "fstab":
 		return nil, nil, refuse("it says where the disks of this host are; edit it")
-	case besideWhat(rel) != "" || notes.has(rel):
+	case reserved.Original(rel) != "" || reserved.Notes.Has(rel):
 		return nil, nil, refuse("no image has it")
 	}
 	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
@@ -101,7 +104,7 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 			return nil, nil, refuse("/etc/%s is no directory here", dir)
 		}
 	}
-	versions := map[string]*entry{}
+	versions := map[string]*listing.Entry{}
 	for _, side := range []string{pristine, current} {
 		st, err := os.Lstat(filepath.Join(side, rel))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -113,7 +116,7 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		e, ok, err := readEntry(side, rel)
+		e, ok, err := listing.ReadEntry(side, rel)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -127,12 +130,12 @@ func takeable(pristine, current, rel string) (x, c *entry, err error) {
 		return nil, nil, refuse("neither this host nor the image has it")
 	}
 	if x != nil {
-		ids, err := Numbers(pristine, current)
+		ids, err := users.Numbers(pristine, current)
 		if err != nil {
 			return nil, nil, err
 		}
-		x.uid, x.gid = ids.Map(x.uid, x.gid)
-		if c != nil && same(*x, *c, true, true) {
+		x.UID, x.GID = ids.Map(x.UID, x.GID)
+		if c != nil && listing.Same(*x, *c, true, true) {
 			return nil, nil, refuse("it is as in the image")
 		}
 	}

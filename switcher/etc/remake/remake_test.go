@@ -1,4 +1,4 @@
-package etc
+package remake
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -39,21 +40,22 @@ reason = "r"
 	}
 	image, site := testtree.Authority(t, "image"), testtree.Authority(t, "site")
 	dir := testtree.Files{"ssl/certs/ca-certificates.crt": image, "updatectl/ca-certificates/site.crt": site,
-		toDerive: "certs\nmissing\n"}.OnDisk(t, t.TempDir())
+		reserved.ToDerive: "certs\nmissing\n"}.OnDisk(t, t.TempDir())
 	failure := errors.New("it failed")
-	done, err := Derive(dir, rules, func([]string) error { return failure })
-	if _, serr := os.Stat(dir + "/" + toDerive); !errors.Is(err, failure) || len(done) > 0 || serr != nil {
+	done, err := Derived(dir, rules, func([]string) error { return failure })
+	if _, serr := os.Stat(dir + "/" + reserved.ToDerive); !errors.Is(err, failure) || len(done) > 0 || serr != nil {
 		t.Errorf("after a failure: %v, %q, %v", err, done, serr)
 	}
 	if got := readFile(t, dir+"/ssl/certs/ca-certificates.crt"); got != image+site {
 		t.Error("after a failure, the host's authority is not in the bundle")
 	}
 	var ran []string
-	done, err = Derive(dir, rules, func(argv []string) error { ran = append(ran, argv[1]); return nil })
-	if _, serr := os.Stat(dir + "/" + toDerive); err != nil || !slices.Equal(ran, []string{"certs"}) || serr == nil {
+	done, err = Derived(dir, rules, func(argv []string) error { ran = append(ran, argv[1]); return nil })
+	if _, serr := os.Stat(dir + "/" + reserved.ToDerive); err != nil || !slices.Equal(ran, []string{"certs"}) ||
+		serr == nil {
 		t.Errorf("%v, ran %q, of %q", err, ran, done)
 	}
-	if done, err = Derive(dir, rules, func([]string) error { return nil }); err != nil || len(done) != 2 {
+	if done, err = Derived(dir, rules, func([]string) error { return nil }); err != nil || len(done) != 2 {
 		t.Errorf("without a list: %q, %v", done, err)
 	}
 	if got := readFile(t, dir+"/ssl/certs/ca-certificates.crt"); got != image+site {
@@ -69,7 +71,7 @@ func TestDebiansProgram(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/update-ca-certificates"); err != nil {
 		t.Fatal("`make setup` installs what this test needs: ", err)
 	}
-	text, err := os.ReadFile("../../configs/derived.toml")
+	text, err := os.ReadFile("../../../configs/derived.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +85,7 @@ func TestDebiansProgram(t *testing.T) {
 	etc := testtree.Files{"ca-certificates.conf": "image.crt\n!off.crt\n", "ssl/certs/": "",
 		"updatectl/ca-certificates/site.crt": site}.OnDisk(t, dir)
 	testtree.Files{"image.crt": image, "off.crt": testtree.Authority(t, "off")}.OnDisk(t, share)
-	_, err = Derive(etc, rules, func(argv []string) error {
+	_, err = Derived(etc, rules, func(argv []string) error {
 		args := append(argv[1:], "--certsconf", etc+"/ca-certificates.conf", "--certsdir", share, "--etccertsdir",
 			etc+"/ssl/certs", "--hooksdir", "/nonexistent", "--localcertsdir", "/nonexistent")
 		out, err := exec.Command(argv[0], args...).CombinedOutput()

@@ -1,4 +1,4 @@
-package etc
+package users
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 )
 
 // Numbers maps the uids and gids in an image's /etc to those of the same names in the host's /etc, for files that are
@@ -35,7 +36,7 @@ func readNames(image, host string) ([2]accounts.Tables, error) {
 	for i, dir := range []string{image, host} {
 		sides[i] = accounts.Tables{}
 		for _, file := range []string{"passwd", "group"} {
-			text, err := readText(dir, file, accounts.MaxTable)
+			text, err := listing.ReadText(dir, file, accounts.MaxTable)
 			if err != nil {
 				return sides, fmt.Errorf("cannot map the numbers in %s: %w", file, err)
 			}
@@ -45,12 +46,12 @@ func readNames(image, host string) ([2]accounts.Tables, error) {
 	return sides, nil
 }
 
-// readLedger returns the ledger of numbers. It is empty before the first merge.
-func readLedger(file string) (accounts.Ledger, error) {
+// ReadLedger returns the ledger of numbers. It is empty before the first merge.
+func ReadLedger(file string) (accounts.Ledger, error) {
 	if file == "" {
 		return accounts.ParseLedger(nil)
 	}
-	content, err := readText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
+	content, err := listing.ReadText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
 	if err != nil {
 		return accounts.Ledger{}, err
 	}
@@ -61,8 +62,8 @@ func readLedger(file string) (accounts.Ledger, error) {
 	return l, nil
 }
 
-// writeLedger writes the ledger of numbers to disk.
-func writeLedger(file string, l accounts.Ledger) error {
+// WriteLedger writes the ledger of numbers to disk.
+func WriteLedger(file string, l accounts.Ledger) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}

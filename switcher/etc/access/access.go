@@ -1,4 +1,5 @@
-package etc
+// Package access reads from the tree of a host who uses it. Package accounts decides by that who stays.
+package access
 
 import (
 	"path"
@@ -9,12 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/sshd"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// readPeople returns the numbers of people by the login.defs in an /etc.
-func readPeople(dir string) (accounts.People, error) {
-	text, err := readText(dir, "login.defs", rootfs.MaxConfig)
+// People returns the numbers of people by the login.defs in an /etc.
+func People(dir string) (accounts.People, error) {
+	text, err := listing.ReadText(dir, "login.defs", rootfs.MaxConfig)
 	return accounts.ParseLoginDefs(text), err
 }
 
@@ -24,9 +27,9 @@ var spoolDirs = []string{
 	"/var/spool/cron/crontabs", "/var/spool/cron", "/var/mail", "/var/spool/mail", "/var/lib/systemd/linger",
 }
 
-// readAccess reads who uses a host from its tree; tables are its user databases. What cannot be read counts as absent:
+// Read reads who uses a host from its tree; tables are its user databases. What cannot be read counts as absent:
 // at this moment of a switch, a network file system may be gone, and the switch must not fail for it.
-func readAccess(tree string, tables accounts.Tables) (a accounts.Access) {
+func Read(tree string, tables accounts.Tables) (a accounts.Access) {
 	host := rootfs.Dir(tree)
 	for _, file := range sudoers(host) {
 		text, _ := host.ReadFile(file, rootfs.MaxConfig)
@@ -38,7 +41,7 @@ func readAccess(tree string, tables accounts.Tables) (a accounts.Access) {
 		a.Spools = append(a.Spools, host.Names(dir)...)
 	}
 	a.Homes = homeOwners(host)
-	patterns := readSSHD(host).keyFiles()
+	patterns := sshd.Read(host).KeyFiles()
 	for _, login := range accounts.Logins(tables) {
 		if slices.ContainsFunc(patterns, func(p string) bool { return hasKeys(host, login, p) }) {
 			a.Keys = append(a.Keys, login.Name)

@@ -1,4 +1,4 @@
-package etc
+package fstab
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ func TestMoveFstab(t *testing.T) {
 	const host = "/var/lib/updatectl/host"
 	const off = "# updatectl: its source is on the host root: "
 	const swapOff = "# updatectl: the root is read-only and cannot hold a swap file: "
-	h := HostSources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}
+	h := Sources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}
 	for name, c := range map[string]struct{ line, want, note string }{
 		"swap file":             {"/swap.img none swap sw 0 0", swapOff + "/swap.img none swap sw 0 0", "/swap.img"},
 		"swap file, no options": {"\t/swapfile swap swap", swapOff + "\t/swapfile swap swap", "/swapfile"},

@@ -1,4 +1,6 @@
-package etc
+// Package users reads and writes what package accounts decides: the user databases in an /etc, and the ledger of all
+// numbers. It promises that each file is replaced in one step and keeps its attributes.
+package users
 
 import (
 	"bytes"
@@ -14,13 +16,14 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 )
 
-// ReadUsers returns the user databases in an /etc, by file name. Those that are no ordinary files are left out.
-func ReadUsers(dir string) (map[string][]byte, error) {
+// Read returns the user databases in an /etc, by file name. Those that are no ordinary files are left out.
+func Read(dir string) (map[string][]byte, error) {
 	texts := map[string][]byte{}
 	for _, file := range accounts.Files {
-		text, err := readText(dir, file, accounts.MaxTable)
+		text, err := listing.ReadText(dir, file, accounts.MaxTable)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the user databases: %w", err)
 		}
@@ -31,8 +34,8 @@ func ReadUsers(dir string) (map[string][]byte, error) {
 	return texts, nil
 }
 
-// ParseUsers parses user databases.
-func ParseUsers(texts map[string][]byte) accounts.Tables {
+// Parse parses user databases.
+func Parse(texts map[string][]byte) accounts.Tables {
 	t := accounts.Tables{}
 	for file, text := range texts {
 		t[file] = accounts.Parse(file, text)
@@ -40,20 +43,20 @@ func ParseUsers(texts map[string][]byte) accounts.Tables {
 	return t
 }
 
-// UpdateUsers brings the user databases in the /etc of a root that does not run up to date, and changes nothing else
+// Update brings the user databases in the /etc of a root that does not run up to date, and changes nothing else
 // there. Each file is replaced in one step; the former one is kept with a "-" behind its name, as passwd(1) does. It
 // holds the lock of shadow(5) meanwhile. Notes say what could not be carried over.
-func UpdateUsers(dir string, j accounts.Journal) (notes []string, err error) {
+func Update(dir string, j accounts.Journal) (notes []string, err error) {
 	unlock, err := lockUsers(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	texts, err := ReadUsers(dir)
+	texts, err := Read(dir)
 	if err != nil {
 		return nil, err
 	}
-	updated, notes := j.Replay(ParseUsers(texts))
+	updated, notes := j.Replay(Parse(texts))
 	for _, file := range accounts.Files {
 		if texts[file] == nil || bytes.Equal(bytes.TrimSpace(updated[file].Bytes()), bytes.TrimSpace(texts[file])) {
 			continue
@@ -71,20 +74,21 @@ func replaceUsers(name string, old, text []byte) error {
 	if err := unix.Lstat(name, &st); err != nil {
 		return err
 	}
-	e := entry{kind: kindFile, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: time.Unix(st.Mtim.Unix())}
-	if err := e.readMarks(name, false); err != nil {
+	e := listing.Entry{Kind: listing.File, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
+		MTime: time.Unix(st.Mtim.Unix())}
+	if err := e.ReadMarks(name, false); err != nil {
 		return err
 	}
-	e.flags = 0 // a protected file cannot be replaced, which is what its owner wants
+	e.Flags = 0 // a protected file cannot be replaced, which is what its owner wants
 	if err := writeLike(name+"-", old, e); err != nil {
 		return err
 	}
-	e.mtime = time.Now()
+	e.MTime = time.Now()
 	return writeLike(name, text, e)
 }
 
 // writeLike replaces a file in one step, with the attributes of an entry.
-func writeLike(name string, text []byte, e entry) error {
+func writeLike(name string, text []byte, e listing.Entry) error {
 	tmp := name + ".updatectl"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -96,7 +100,7 @@ func writeLike(name string, text []byte, e entry) error {
 	_, err = f.Write(text)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = e.apply(tmp, map[string]bool{})
+		err = e.Apply(tmp, map[string]bool{})
 	}
 	if err == nil {
 		err = os.Rename(tmp, name)
@@ -127,14 +131,14 @@ func lockUsers(dir string) (unlock func(), err error) {
 
 // RecordNumbers adds the numbers in user databases to the ledger.
 func RecordNumbers(ledger string, texts map[string][]byte) error {
-	l, err := readLedger(ledger)
+	l, err := ReadLedger(ledger)
 	if err != nil {
 		return err
 	}
 	before := l.Clone()
-	l.Record(ParseUsers(texts))
+	l.Record(Parse(texts))
 	if maps.Equal(before.Users, l.Users) && maps.Equal(before.Groups, l.Groups) {
 		return nil
 	}
-	return writeLedger(ledger, l)
+	return WriteLedger(ledger, l)
 }

@@ -1,4 +1,4 @@
-package etc
+package difference
 
 import (
 	"errors"
@@ -10,19 +10,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
+type files = testtree.Files
+
 func TestDiff(t *testing.T) {
 	dir := t.TempDir()
-	pristine := testtree.Files{"same": "1", "a.conf": "1\n", "merged.conf": "1\n", "conflict.conf": "1\n", "gone/file": "1\n",
+	pristine := files{"same": "1", "a.conf": "1\n", "merged.conf": "1\n", "conflict.conf": "1\n", "gone/file": "1\n",
 		"mode": "1", "shadow": "root:*:1::::::\n|640", "secret": "1\n|600", "dir/secret": "1\n", "dir/": "|700",
 		"passwd": "root:x:0:0::/root:/bin/sh\n", "ld.so.cache": "1", "fstab": "/dev/a / ext4\n", "kind": "1",
 	}.OnDisk(t, dir+"/image")
-	current := testtree.Files{"same": "1", "a.conf": "L\n", "merged.conf": "L\n", "conflict.conf": "L\n",
-		mergedList: "merged.conf\n", ".conflict.conf.image.dpkg-new": "1\n", "mode": "1|600",
+	current := files{"same": "1", "a.conf": "L\n", "merged.conf": "L\n", "conflict.conf": "L\n",
+		reserved.MergedList: "merged.conf\n", ".conflict.conf.image.dpkg-new": "1\n", "mode": "1|600",
 		"shadow": "root:$1$:1::::::\n|640", "secret": "L\n|600",
-		"dir/secret": "L\n", "dir/": "|700", "new/file": "L\n", "empty/": "", toDerive: "",
+		"dir/secret": "L\n", "dir/": "|700", "new/file": "L\n", "empty/": "", reserved.ToDerive: "",
 		"passwd": "root:x:0:0::/root:/bin/bash\n", "ld.so.cache": "L", "kind": "-> same",
 		"fstab": "# updatectl: the root is an image: /dev/a / ext4\n",
 	}.OnDisk(t, dir+"/etc")
@@ -61,31 +64,31 @@ func TestTake(t *testing.T) {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name, path  string
-		image, here testtree.Files
+		image, here files
 		want        string // content; "" when it is not there
 		backup      bool
 		failure     error
 	}{
-		{name: "changed", path: "/etc/d/a b", image: testtree.Files{"d/a b": "1|640"}, here: testtree.Files{"d/a b": "L"}, want: "1",
+		{name: "changed", path: "/etc/d/a b", image: files{"d/a b": "1|640"}, here: files{"d/a b": "L"}, want: "1",
 			backup: true},
-		{name: "without /etc", path: "d/a", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d/a": "L"}, want: "1", backup: true},
-		{name: "added", path: "/etc/a", image: testtree.Files{"b": ""}, here: testtree.Files{"a": "L"}, backup: true},
-		{name: "removed", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"b": ""}, want: "1"},
-		{name: "a conflict", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L", ".a.image.dpkg-new": "1"},
+		{name: "without /etc", path: "d/a", image: files{"d/a": "1"}, here: files{"d/a": "L"}, want: "1", backup: true},
+		{name: "added", path: "/etc/a", image: files{"b": ""}, here: files{"a": "L"}, backup: true},
+		{name: "removed", path: "/etc/a", image: files{"a": "1"}, here: files{"b": ""}, want: "1"},
+		{name: "a conflict", path: "/etc/a", image: files{"a": "1"}, here: files{"a": "L", ".a.image.dpkg-new": "1"},
 			want: "1", backup: true},
-		{name: "as in the image", path: "/etc/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "1"}, want: "1",
+		{name: "as in the image", path: "/etc/a", image: files{"a": "1"}, here: files{"a": "1"}, want: "1",
 			failure: ErrNotTaken},
-		{name: "nowhere", path: "/etc/a", image: testtree.Files{"b": ""}, here: testtree.Files{"b": ""}, failure: ErrNotTaken},
-		{name: "a directory", path: "/etc/d", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d/a": "L"}, failure: ErrNotTaken},
-		{name: "below a link", path: "/etc/d/a", image: testtree.Files{"d/a": "1"}, here: testtree.Files{"d": "-> /tmp"}, failure: ErrNotTaken},
-		{name: "users", path: "/etc/passwd", image: testtree.Files{"passwd": "1"}, here: testtree.Files{"passwd": "L"}, want: "L",
+		{name: "nowhere", path: "/etc/a", image: files{"b": ""}, here: files{"b": ""}, failure: ErrNotTaken},
+		{name: "a directory", path: "/etc/d", image: files{"d/a": "1"}, here: files{"d/a": "L"}, failure: ErrNotTaken},
+		{name: "below a link", path: "/etc/d/a", image: files{"d/a": "1"}, here: files{"d": "-> /tmp"}, failure: ErrNotTaken},
+		{name: "users", path: "/etc/passwd", image: files{"passwd": "1"}, here: files{"passwd": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "machine-id", path: "/etc/machine-id", image: testtree.Files{"b": ""}, here: testtree.Files{"machine-id": "L"}, want: "L",
+		{name: "machine-id", path: "/etc/machine-id", image: files{"b": ""}, here: files{"machine-id": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "fstab", path: "/etc/fstab", image: testtree.Files{"fstab": "1"}, here: testtree.Files{"fstab": "L"}, want: "L",
+		{name: "fstab", path: "/etc/fstab", image: files{"fstab": "1"}, here: files{"fstab": "L"}, want: "L",
 			failure: ErrNotTaken},
-		{name: "outside", path: "/etc/../a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L"}, failure: ErrNotTaken},
-		{name: "another tree", path: "/usr/a", image: testtree.Files{"a": "1"}, here: testtree.Files{"a": "L"}, failure: ErrNotTaken},
+		{name: "outside", path: "/etc/../a", image: files{"a": "1"}, here: files{"a": "L"}, failure: ErrNotTaken},
+		{name: "another tree", path: "/usr/a", image: files{"a": "1"}, here: files{"a": "L"}, failure: ErrNotTaken},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -1,4 +1,4 @@
-package etc
+package difference
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // ChangedSince returns the paths in an /etc, without the user databases and what describes the image, whose content or
@@ -28,7 +29,8 @@ func ChangedSince(dir string, at time.Time) ([]string, error) {
 		if err := unix.Lstat(full, &st); err != nil {
 			return err
 		}
-		ours := slices.Contains(accounts.Files, name) || backups.has(name) || ofImage.has(name) || name == ".pwd.lock"
+		ours := slices.Contains(accounts.Files, name) || reserved.Backups.Has(name) || reserved.OfImage.Has(name) ||
+			name == ".pwd.lock"
 		if !ours && time.Unix(st.Ctim.Unix()).After(at) {
 			changed = append(changed, name)
 		}

@@ -1,4 +1,4 @@
-package etc
+package fstab
 
 import (
 	"bytes"
@@ -6,11 +6,13 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 )
 
-// HostSources says where a new root finds what an fstab of the host takes from the host's own tree. The zero value
+// Sources says where a new root finds what an fstab of the host takes from the host's own tree. The zero value
 // changes no line.
-type HostSources struct {
+type Sources struct {
 	Kept  []string // state paths, which are at the same place in every root
 	Mount string   // where the host root is mounted, read-only
 }
@@ -21,10 +23,10 @@ const (
 )
 
 // Move returns an fstab of the host root in which no line needs a file that lies on the host root. A bind mount or
-// loop image is taken from [HostSources.Mount]; the line of a swap file, a union or an overlay is commented out, since
+// loop image is taken from [Sources.Mount]; the line of a swap file, a union or an overlay is commented out, since
 // these must be written to. What lies on kept state or on a file system with a line of its own stays as it is. There is
 // a note about each line that changes. Moving again changes nothing.
-func (h HostSources) Move(fstab []byte) (moved []byte, notes []string) {
+func (h Sources) Move(fstab []byte) (moved []byte, notes []string) {
 	return h.changeLines(fstab, func(l fstabLine, own []string) (string, string) {
 		if l.fstype == "swap" {
 			return h.dropSwapFile(l, own)
@@ -33,14 +35,14 @@ func (h HostSources) Move(fstab []byte) (moved []byte, notes []string) {
 	})
 }
 
-// DropSwapFiles is [HostSources.Move] for the swap files only: no image root can hold one, whoever wrote the line.
-func (h HostSources) DropSwapFiles(fstab []byte) (dropped []byte, notes []string) {
+// DropSwapFiles is [Sources.Move] for the swap files only: no image root can hold one, whoever wrote the line.
+func (h Sources) DropSwapFiles(fstab []byte) (dropped []byte, notes []string) {
 	return h.changeLines(fstab, h.dropSwapFile)
 }
 
 // changeLines calls change for each line, with the mount points that have a line of their own, and puts together what
 // it returns: the new text of the line, and a note, "" for a line that stays.
-func (h HostSources) changeLines(fstab []byte, change func(l fstabLine, own []string) (text, note string)) (
+func (h Sources) changeLines(fstab []byte, change func(l fstabLine, own []string) (text, note string)) (
 	changed []byte, notes []string) {
 	if h.Mount == "" {
 		return fstab, nil
@@ -60,7 +62,7 @@ func (h HostSources) changeLines(fstab []byte, change func(l fstabLine, own []st
 }
 
 // dropSwapFile comments out the line of a swap file on the host root: swapon(8) needs to write to it.
-func (h HostSources) dropSwapFile(l fstabLine, own []string) (text, note string) {
+func (h Sources) dropSwapFile(l fstabLine, own []string) (text, note string) {
 	if l.fstype != "swap" || !h.onHostRoot(l.source, own) {
 		return l.text, ""
 	}
@@ -69,7 +71,7 @@ func (h HostSources) dropSwapFile(l fstabLine, own []string) (text, note string)
 }
 
 // moveSource takes the source of a line that is a path on the host root from where the host root is mounted.
-func (h HostSources) moveSource(l fstabLine, own []string) (text, note string) {
+func (h Sources) moveSource(l fstabLine, own []string) (text, note string) {
 	for _, p := range l.layers() {
 		if h.onHostRoot(p, own) {
 			return hostPathOff + l.text, fmt.Sprintf("fstab: %s is not mounted: it needs %s on the host root, which is "+
@@ -86,7 +88,7 @@ func (h HostSources) moveSource(l fstabLine, own []string) (text, note string) {
 
 // ownMounts returns the mount points with a line whose source is a device or another host: what lies below them is not
 // on the host root.
-func (h HostSources) ownMounts(fstab []byte) []string {
+func (h Sources) ownMounts(fstab []byte) []string {
 	var own []string
 	for line := range bytes.Lines(fstab) {
 		l, ok := parseFstabLine(string(line))
@@ -100,28 +102,28 @@ func (h HostSources) ownMounts(fstab []byte) []string {
 
 // onHostRoot reports whether a source is a file or directory on the host root that a new root does not have. A glob
 // lies where its matches do.
-func (h HostSources) onHostRoot(source string, own []string) bool {
+func (h Sources) onHostRoot(source string, own []string) bool {
 	if !isHostPath(source) || h.kept(source) {
 		return false
 	}
 	p := path.Clean(source)
 	return !slices.ContainsFunc(own, func(point string) bool {
 		matches, _ := path.Match(p, point) // a bad pattern is no glob
-		return matches || isUnder(p, point)
+		return matches || paths.IsUnder(p, point)
 	})
 }
 
 // kept reports whether a source is on kept state.
-func (h HostSources) kept(source string) bool {
+func (h Sources) kept(source string) bool {
 	p := path.Clean(source)
-	return slices.ContainsFunc(h.Kept, func(k string) bool { return isUnder(p, k) })
+	return slices.ContainsFunc(h.Kept, func(k string) bool { return paths.IsUnder(p, k) })
 }
 
 // isHostPath reports whether the source of a line is a path in the host's own tree: no device, no share of another
 // host as cifs has it, and not below what every root has of its own.
 func isHostPath(source string) bool {
 	return strings.HasPrefix(source, "/") && !strings.HasPrefix(source, "//") &&
-		!underKernelTree(path.Clean(source)) && !isUnder(path.Clean(source), "/tmp")
+		!underKernelTree(path.Clean(source)) && !paths.IsUnder(path.Clean(source), "/tmp")
 }
 
 // fstabLine is a line of an fstab with three fields or more, decoded.
