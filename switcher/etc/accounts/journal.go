@@ -22,10 +22,15 @@ type Change struct {
 type Journal map[string]map[string]Change
 
 // Add adds what was changed in a root between its arrival and now. Lines that cannot be parsed are left out. It adds
-// nothing if the databases have no line for root any more: then they are damaged, and nobody deleted all these users.
+// nothing if one of the databases has lost its line for root: then it is damaged, and nobody deleted all these users or
+// their passwords.
 func (j Journal) Add(before, now Tables) {
-	if !inTable(now["passwd"], "root") || !inTable(now["group"], "root") {
-		return
+	for _, file := range Files {
+		base := file == "passwd" || file == "group"
+		lost := now[file] != nil && inTable(before[file], "root")
+		if (base || lost) && !inTable(now[file], "root") {
+			return
+		}
 	}
 	for _, file := range Files {
 		if before[file] == nil || now[file] == nil {
@@ -90,7 +95,7 @@ func (j Journal) Replay(to Tables) (out Tables, notes []string) {
 // change gives an entry the fields that were changed, or adds it. A note says why it cannot be.
 func (t *Table) change(file string, f format, key string, c Change) (note string) {
 	parse := func(line string) row {
-		r, _ := Parse(file, []byte(line+"\n")).get(strings.SplitN(key, "#", 2)[0] + rangeSuffix(f))
+		r, _ := Parse(file, []byte(line+"\n")).get(firstKey(f, key))
 		return r
 	}
 	o, now := parse(c.Old), parse(c.New)
@@ -115,12 +120,12 @@ func (t *Table) change(file string, f format, key string, c Change) (note string
 	return ""
 }
 
-// rangeSuffix is what the key of a first line has, see [Parse].
-func rangeSuffix(f format) string {
-	if f.ranges {
-		return "#1"
+// firstKey returns the key that the line of an entry has if it is the first of its name, see [Parse].
+func firstKey(f format, key string) string {
+	if !f.ranges {
+		return key
 	}
-	return ""
+	return key[:strings.LastIndexByte(key, '#')] + "#1"
 }
 
 // insert adds a row after the last entry, before a closing NIS "+".

@@ -64,6 +64,16 @@ func TestJournal(t *testing.T) {
 			[][2]Tables{{databases(alice, "", ""), {"passwd": Parse("passwd", nil), "group": Parse("group", nil)}}},
 			databases(alice, "", ""), databases(alice, "", ""), nil,
 		},
+		"one database that is damaged": {
+			[][2]Tables{{databases(alice, "", "alice:a:1::::::\n"), {
+				"passwd": databases(alice+bob, "", "")["passwd"], "group": databases("", "", "")["group"],
+				"shadow": Parse("shadow", nil)}}},
+			databases(alice, "", "alice:a:1::::::\n"), databases(alice, "", "alice:a:1::::::\n"), nil,
+		},
+		"a name with the mark of ranges": {
+			[][2]Tables{{databases("a#b:x:7:7::/:/bin/sh\n", "", ""), databases("a#b:x:7:7::/:/bin/bash\n", "", "")}},
+			databases("a#b:x:7:7::/:/bin/sh\n", "", ""), databases("a#b:x:7:7::/:/bin/bash\n", "", ""), nil,
+		},
 	} {
 		j := Journal{}
 		for _, stay := range c.stays {
