@@ -1,6 +1,7 @@
 package difference
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -18,6 +19,9 @@ import (
 func ChangedSince(dir string, at time.Time) ([]string, error) {
 	var changed []string
 	err := filepath.WalkDir(dir, func(full string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && full != dir { // it has vanished meanwhile
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -26,7 +30,9 @@ func ChangedSince(dir string, at time.Time) ([]string, error) {
 			return err
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(full, &st); err != nil {
+		if err := unix.Lstat(full, &st); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		ours := slices.Contains(accounts.Files, name) || reserved.Backups.Has(name) || reserved.OfImage.Has(name) ||
