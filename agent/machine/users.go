@@ -59,28 +59,25 @@ func (hostTrees) CarryUsers(m UserMove) (notes []string, err error) {
 	}
 	order := slices.SortedFunc(maps.Keys(m.Etcs), func(a, b string) int { return h.Roots[a].At.Compare(h.Roots[b].At) })
 	for _, id := range order {
-		now, err := look(m.Etcs[id])
-		if errors.Is(err, fs.ErrNotExist) {
+		now, lerr := look(m.Etcs[id])
+		if lerr != nil {
+			if !errors.Is(lerr, fs.ErrNotExist) {
+				err = errors.Join(err, lerr) // what others changed counts all the same
+			}
 			continue
-		}
-		if err != nil {
-			return nil, err
 		}
 		if last := h.Roots[id]; last.Dir == now.Dir {
 			h.Journal.Add(users.Parse(last.Files), users.Parse(now.Files))
 			now.At = last.At
 		}
 		h.Roots[id] = now
-		err = users.RecordNumbers(m.Ledger, now.Files)
-		if err != nil {
-			notes = append(notes, err.Error())
-		}
+		err = errors.Join(err, users.RecordNumbers(m.Ledger, now.Files))
 	}
 	maps.DeleteFunc(h.Roots, func(id string, _ lastUsers) bool { return m.Etcs[id] == "" && id != m.To })
 	if m.Return {
-		var more []string
-		more, err = m.update(h.Journal)
-		notes = append(notes, more...)
+		var uerr error
+		notes, uerr = m.update(h.Journal)
+		err = errors.Join(err, uerr)
 	}
 	if now, lerr := look(m.Etc); lerr != nil {
 		err = errors.Join(err, lerr)
