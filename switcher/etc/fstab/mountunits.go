@@ -107,8 +107,7 @@ func (m unitMover) moveUnit(u mountUnit, own []string) []string {
 			return nil
 		}
 		m.leaveOutUnit(u)
-		return []string{fmt.Sprintf("%s: the swap file %s is not used: it lies on the host root, which is read-only for an "+
-			"image; a swap file below %s stays", u.name, path.Clean(source), m.Kept[0])}
+		return []string{m.swapNote(u.name, source)}
 	}
 	for _, p := range l.layers() {
 		if m.onHostRoot(p, own) {

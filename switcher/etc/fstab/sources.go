@@ -66,8 +66,17 @@ func (h Sources) dropSwapFile(l fstabLine, own []string) (text, note string) {
 	if l.fstype != "swap" || !h.onHostRoot(l.source, own) {
 		return l.text, ""
 	}
-	return swapFileOff + l.text, fmt.Sprintf("fstab: the swap file %s is not used: it lies on the host root, which is "+
-		"read-only for an image; a swap file below %s stays", path.Clean(l.source), h.Kept[0])
+	return swapFileOff + l.text, h.swapNote("fstab", l.source)
+}
+
+// swapNote says why a swap file is left out of a file.
+func (h Sources) swapNote(file, source string) string {
+	note := fmt.Sprintf("%s: the swap file %s is not used: it lies on the host root, which is read-only for an image",
+		file, path.Clean(source))
+	if len(h.Kept) > 0 {
+		note += fmt.Sprintf("; a swap file below %s stays", h.Kept[0])
+	}
+	return note
 }
 
 // moveSource takes the source of a line that is a path on the host root from where the host root is mounted.

@@ -90,3 +90,13 @@ func TestMoveFstab(t *testing.T) {
 		})
 	}
 }
+
+// TestSwapFileWithoutState: a configuration that keeps no state is a fault, but does not stop a rollback.
+func TestSwapFileWithoutState(t *testing.T) {
+	h := Sources{Mount: "/var/lib/updatectl/host"}
+	text, notes := h.DropSwapFiles([]byte("/swap.img none swap\n"))
+	const want = "fstab: the swap file /swap.img is not used: it lies on the host root, which is read-only for an image"
+	if string(text) != swapFileOff+"/swap.img none swap\n" || len(notes) != 1 || notes[0] != want {
+		t.Errorf("got %q, %q", text, notes)
+	}
+}
