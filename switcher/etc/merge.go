@@ -465,6 +465,6 @@ func readAndCorrect(in Inputs) (*outcome, error) {
 		return nil, err
 	}
 	out.report.Correction = accounts.Correct(out.image, out.merged, in.Owners)
-	out.report.Owners = append([]accounts.Shown{}, out.report.Correction.Shown...)
+	out.report.Owners = append(out.report.Owners, out.report.Correction.Shown...)
 	return out, nil
 }

@@ -66,7 +66,6 @@ func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 
 // finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
-	r.Owners = append([]accounts.Shown{}, r.Owners...)
 	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
 		&r.NotAdopted.Samples} {
 		slices.Sort(*list)
