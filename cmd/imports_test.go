@@ -59,7 +59,7 @@ var allowed = map[string][]string{
 		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots",
 		"agent/transition", "agent/trial",
 	},
-	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
 		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",

@@ -3,18 +3,16 @@
 package changes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/configs"
@@ -126,13 +124,9 @@ func (c Changes) Derive(ctx context.Context) (Derived, error) {
 func runProgram(ctx context.Context, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, maxDerive)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
-	cmd.WaitDelay = time.Second // for what it started and left behind
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	output, err := health.Execute(ctx, argv, "LC_ALL=C.UTF-8")
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(output), "\n")
 		return fmt.Errorf("%s: %w: %.200s", path.Base(argv[0]), err, lines[len(lines)-1])
 	}
 	return nil
