@@ -92,7 +92,7 @@ var allowed = map[string][]string{
 	"switcher/etc/listing":     {"switcher/etc/paths"},
 	"switcher/etc/paths":       {},
 	"switcher/etc/accounts":    {},
-	"switcher/etc/derived":     {},
+	"switcher/etc/derived":     {"switcher/etc/paths"},
 	"switcher/etc/merge3":      {},
 	"switcher/livepatch":       {},
 	"switcher/pid1":            {"switcher"},

@@ -73,10 +73,7 @@ var whole = []struct {
 }
 
 // networkDirs are where network managers look for what they configure.
-var networkDirs = paths.List{
-	"systemd/network", "netplan", "NetworkManager/system-connections", needs.Interfaces, "network/interfaces.d",
-	"sysconfig/network-scripts",
-}
+var networkDirs = append(slices.Clone(needs.NetworkDirs), "sysconfig/network-scripts")
 
 // leaveOutNetwork removes the files from a new image that configure a network, if they were not in the old one and the
 // host has a configuration of its own. They would mix with it, and could win.

@@ -125,11 +125,18 @@ func managerNeeds(texts map[string][]byte, host, image inventory) []need {
 	return all
 }
 
-// Files are the files that lacking judges.
-var Files = paths.List{
-	"pam.d", "nsswitch.conf", "ssh/sshd_config", "ssh/sshd_config.d", "systemd/network", "netplan",
-	"NetworkManager/system-connections", Interfaces, "network/interfaces.d",
+// NetworkDirs are where the network managers look for what they configure.
+var NetworkDirs = networkDirs()
+
+func networkDirs() (all paths.List) {
+	for _, m := range managers {
+		all = append(all, m.dirs...)
+	}
+	return all
 }
+
+// Files are the files that [Lacking] judges.
+var Files = append(paths.List{"pam.d", "nsswitch.conf", "ssh/sshd_config", "ssh/sshd_config.d"}, NetworkDirs...)
 
 // Units are the links that start a unit which guards or opens a way in. Network managers are judged by their
 // configuration.
