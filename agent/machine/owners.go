@@ -9,7 +9,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 	"github.com/updatectl/updatectl/switcher/etc/users"
 )
 
@@ -21,12 +21,12 @@ const (
 )
 
 // ownersOf returns the owners of the files of an image, none where there is no image yet.
-func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
+func ownersOf(n assembly.Next) (numbers.FileOwners, error) {
 	if n.ID == "" {
-		return accounts.FileOwners{}, nil
+		return numbers.FileOwners{}, nil
 	}
 	name := filepath.Join(filepath.Dir(n.CFS), ownersFile)
-	var owners accounts.FileOwners
+	var owners numbers.FileOwners
 	text, err := durable.OS{}.ReadFile(name, maxOwners)
 	if err == nil && json.Unmarshal(text, &owners) == nil && len(owners.UIDs) > 0 {
 		return owners, nil
@@ -40,17 +40,17 @@ func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
 	if err != nil {
 		return owners, fmt.Errorf("cannot read who owns the files of the image: %w", err)
 	}
-	owners = accounts.FileOwners{UIDs: owned(read.UIDs), GIDs: owned(read.GIDs)}
+	owners = numbers.FileOwners{UIDs: owned(read.UIDs), GIDs: owned(read.GIDs)}
 	if text, err := json.Marshal(owners); err == nil {
 		_ = durable.WriteFile(name, text, 0o600) // it only saves time
 	}
 	return owners, nil
 }
 
-func owned(from map[uint32]composefs.Owned) map[uint32]accounts.Owned {
-	to := map[uint32]accounts.Owned{}
+func owned(from map[uint32]composefs.Owned) map[uint32]numbers.Owned {
+	to := map[uint32]numbers.Owned{}
 	for id, o := range from {
-		to[id] = accounts.Owned(o)
+		to[id] = numbers.Owned(o)
 	}
 	return to
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/journal"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/etc/users"
 	"github.com/updatectl/updatectl/switcher/mount"
@@ -32,8 +32,8 @@ type UserMove struct {
 
 // userHistory is the content of the history.
 type userHistory struct {
-	Schema  string           `json:"schema"`
-	Journal accounts.Journal `json:"journal"`
+	Schema  string          `json:"schema"`
+	Journal journal.Journal `json:"journal"`
 	// Roots are the databases of each root as they were when it was last looked at.
 	Roots map[string]lastUsers `json:"roots"`
 }
@@ -89,7 +89,7 @@ func (hostTrees) CarryUsers(m UserMove) (notes []string, err error) {
 }
 
 // update brings the databases in the /etc of the target up to date.
-func (m UserMove) update(j accounts.Journal) ([]string, error) {
+func (m UserMove) update(j journal.Journal) ([]string, error) {
 	if m.HostMount == "" {
 		return users.Update(m.Etc, j)
 	}
@@ -124,7 +124,7 @@ func readUsers(name string) (userHistory, error) {
 		return h, fmt.Errorf("cannot read what was changed in the user databases: %w", err)
 	}
 	if h.Journal == nil {
-		h.Journal = accounts.Journal{}
+		h.Journal = journal.Journal{}
 	}
 	if h.Roots == nil {
 		h.Roots = map[string]lastUsers{}

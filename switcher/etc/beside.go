@@ -4,7 +4,7 @@ import (
 	"path"
 	"slices"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
@@ -45,7 +45,7 @@ func (out *outcome) placeBesides(unsettled []string, next listing.Tree) {
 func (out *outcome) placeBeside(name string, next listing.Tree) bool {
 	x, p := next[name], out.paths[name]
 	beside := reserved.Beside(name)
-	special := slices.Contains(accounts.Files, name) || reserved.Has(name)
+	special := slices.Contains(table.Files, name) || reserved.Has(name)
 	if special || name == "fstab" || x.Kind != listing.File || p.side == nowhere ||
 		p.entry.Kind == listing.Dir || p.entry.Content() == x.Content() || len(path.Base(beside)) > reserved.MaxName {
 		return false

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/merge3"
 	"github.com/updatectl/updatectl/switcher/etc/paths"
@@ -240,7 +240,7 @@ var notByLine = paths.List{
 
 // mergesByLine reports whether two changes of a file may be joined by lines.
 func mergesByLine(name string) bool {
-	return !notByLine.Has(name) && !reserved.Has(name) && !slices.Contains(accounts.Files, name)
+	return !notByLine.Has(name) && !reserved.Has(name) && !slices.Contains(table.Files, name)
 }
 
 // readChangedTexts reads what may be joined by lines: the ordinary files whose content all sides have differently. A

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
@@ -144,7 +144,7 @@ func TestAccessIsNotJoined(t *testing.T) {
 			t.Errorf("%s: %q, conflicts %v", name, got, out.report.Conflicts)
 		}
 	}
-	for _, name := range accounts.Files {
+	for _, name := range table.Files {
 		if mergesByLine(name) {
 			t.Errorf("%s is joined by lines", name)
 		}

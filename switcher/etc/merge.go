@@ -35,6 +35,8 @@ import (
 
 	"github.com/updatectl/updatectl/switcher/etc/access"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
@@ -75,7 +77,7 @@ type Inputs struct {
 	Ledger string
 
 	// Owners are the owners of the new image's files, of which [Report.Owners] is about.
-	Owners accounts.FileOwners
+	Owners numbers.FileOwners
 }
 
 // Plan returns what [Merge] would do. The errors are ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file system.
@@ -217,7 +219,7 @@ type outcome struct {
 	ledger accounts.Ledger
 	report Report
 
-	image, merged accounts.Tables // the user databases of the new image, and of the result
+	image, merged table.Tables // the user databases of the new image, and of the result
 }
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
@@ -251,7 +253,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt paths.List, numbers accoun
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 	out.image, out.merged = next.tables, merged
 	out.place(sides, c, x, joins)
-	for _, file := range accounts.Files {
+	for _, file := range table.Files {
 		out.placeTable(file, merged[file], cur, next, c, x, adopting)
 	}
 	out.placeFstab(cur, next, adopting && adopt.Has("fstab"))
@@ -305,7 +307,7 @@ func baseOf(old, cur, next *snapshot, adopt paths.List, rep *Report) snapshot {
 // of fstab, what is left after filtering. A database that is not an ordinary file on every side, but for example a link
 // into /usr, is taken as a whole.
 func prepare(sides []*snapshot, rep *Report) {
-	for _, file := range accounts.Files {
+	for _, file := range table.Files {
 		odd := slices.ContainsFunc(sides, func(s *snapshot) bool {
 			e, ok := s.Tree[file]
 			return ok && e.Kind != listing.File
@@ -342,7 +344,7 @@ func keptOwners(sides map[string]side, old, cur listing.Tree) accounts.Owners {
 }
 
 // placeTable puts a merged user database into the result.
-func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapshot, curTree, nextTree listing.Tree,
+func (out *outcome) placeTable(file string, t *table.Table, cur, next snapshot, curTree, nextTree listing.Tree,
 	adopting bool) {
 	if cur.tables[file] == nil && next.tables[file] == nil {
 		return
@@ -415,7 +417,7 @@ func summarize(rep *Report, result map[string]resultPath, old, cur, next listing
 		*to = append(*to, name)
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(listing.EveryPath(old, cur, next)), byPath) {
-		if name == "." || slices.Contains(accounts.Files, name) {
+		if name == "." || slices.Contains(table.Files, name) {
 			continue
 		}
 		_, inO := old[name]
@@ -464,7 +466,7 @@ func readAndCorrect(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.report.Correction = accounts.Correct(out.image, out.merged, in.Owners)
+	out.report.Correction = numbers.Correct(out.image, out.merged, in.Owners)
 	out.report.Owners = append(out.report.Owners, out.report.Correction.Shown...)
 	return out, nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/paths"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
@@ -24,7 +25,7 @@ type tree map[string]string
 // side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
 	s := snapshot{Directory: listing.Directory{Tree: listing.Tree{".": {Kind: listing.Dir, Mode: 0o755}}},
-		tables: accounts.Tables{}, text: map[string][]byte{}}
+		tables: table.Tables{}, text: map[string][]byte{}}
 	s.access.People = accounts.ParseLoginDefs(nil)
 	for name, value := range t {
 		for p := path.Dir(name); p != "."; p = path.Dir(p) {
@@ -47,8 +48,8 @@ func (t tree) side() snapshot {
 		default:
 			e.Kind, e.Sum = listing.File, listing.Sum([]byte(value))
 			s.text[name] = []byte(value)
-			if slices.Contains(accounts.Files, name) {
-				s.tables[name] = accounts.Parse(name, []byte(value))
+			if slices.Contains(table.Files, name) {
+				s.tables[name] = table.Parse(name, []byte(value))
 			} else if name == "shells" {
 				s.shells = strings.Fields(value)
 			}

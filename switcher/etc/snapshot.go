@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
@@ -16,7 +17,7 @@ import (
 // snapshot is one side of the merge: the tree, and the files that are merged by content.
 type snapshot struct {
 	listing.Directory
-	tables accounts.Tables   // databases that are ordinary files, or mounted files
+	tables table.Tables      // databases that are ordinary files, or mounted files
 	text   map[string][]byte // their content, and that of fstab and of the interfaces of ifupdown
 	units  map[string][]byte // the content of mount and swap units that is not that of their files
 	shells []string          // lines of /etc/shells
@@ -26,18 +27,18 @@ type snapshot struct {
 // readSnapshot reads one side from a directory, which may be given as /proc/self/fd/N. The error is an ErrTooLarge or
 // one of the file system.
 func readSnapshot(dir string) (snapshot, error) {
-	s := snapshot{tables: accounts.Tables{}, text: map[string][]byte{}}
+	s := snapshot{tables: table.Tables{}, text: map[string][]byte{}}
 	var err error
 	if s.Directory, err = listing.Read(dir); err != nil {
 		return s, err
 	}
-	for _, file := range accounts.Files {
-		content, err := listing.ReadText(dir, file, accounts.MaxTable)
+	for _, file := range table.Files {
+		content, err := listing.ReadText(dir, file, table.Max)
 		if err != nil {
 			return s, err
 		}
 		if content != nil {
-			s.text[file], s.tables[file] = content, accounts.Parse(file, content)
+			s.text[file], s.tables[file] = content, table.Parse(file, content)
 		}
 	}
 	mounts, err := listing.ReadText(dir, "fstab", fstab.MaxSize)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/sshd"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -29,7 +30,7 @@ var spoolDirs = []string{
 
 // Read reads who uses a host from its tree; tables are its user databases. What cannot be read counts as absent:
 // at this moment of a switch, a network file system may be gone, and the switch must not fail for it.
-func Read(tree string, tables accounts.Tables) (a accounts.Access) {
+func Read(tree string, tables table.Tables) (a accounts.Access) {
 	host := rootfs.Dir(tree)
 	for _, file := range sudoers(host) {
 		text, _ := host.ReadFile(file, rootfs.MaxConfig)

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
@@ -35,7 +35,7 @@ func ChangedSince(dir string, at time.Time) ([]string, error) {
 		} else if err != nil {
 			return err
 		}
-		ours := slices.Contains(accounts.Files, name) || reserved.Backups.Has(name) || reserved.OfImage.Has(name) ||
+		ours := slices.Contains(table.Files, name) || reserved.Backups.Has(name) || reserved.OfImage.Has(name) ||
 			name == ".pwd.lock"
 		if !ours && time.Unix(st.Ctim.Unix()).After(at) {
 			changed = append(changed, name)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/etc/users"
@@ -90,7 +90,7 @@ func takeable(pristine, current, rel string) (x, c *listing.Entry, err error) {
 		return fmt.Errorf("cannot take /etc/%s: %w: %s", rel, ErrNotTaken, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case slices.Contains(accounts.Files, rel) || reserved.Backups.Has(rel):
+	case slices.Contains(table.Files, rel) || reserved.Backups.Has(rel):
 		return nil, nil, refuse("users and groups are merged by entry; use vipw, vigr or usermod")
 	case reserved.Identity.Has(rel):
 		return nil, nil, refuse("it tells this host from others")

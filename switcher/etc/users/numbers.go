@@ -7,40 +7,42 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 )
 
 // Numbers maps the uids and gids in an image's /etc to those of the same names in the host's /etc, for files that are
 // copied out of the image. Names that the host does not have are left out.
-func Numbers(image, host string) (accounts.IDs, error) {
+func Numbers(image, host string) (numbers.IDs, error) {
 	sides, err := readNames(image, host)
 	if err != nil {
-		return accounts.IDs{}, err
+		return numbers.IDs{}, err
 	}
-	return accounts.Translate(sides[0], sides[1]), nil
+	return numbers.Translate(sides[0], sides[1]), nil
 }
 
 // Correct returns how the files of an image are shown on a host, by the user databases in the image's /etc and in the
 // host's, see [accounts.Correct].
-func Correct(image, host string, used accounts.FileOwners) (accounts.Correction, error) {
+func Correct(image, host string, used numbers.FileOwners) (numbers.Correction, error) {
 	sides, err := readNames(image, host)
 	if err != nil {
-		return accounts.Correction{}, err
+		return numbers.Correction{}, err
 	}
-	return accounts.Correct(sides[0], sides[1], used), nil
+	return numbers.Correct(sides[0], sides[1], used), nil
 }
 
 // readNames reads the names and numbers in two /etc directories.
-func readNames(image, host string) ([2]accounts.Tables, error) {
-	var sides [2]accounts.Tables
+func readNames(image, host string) ([2]table.Tables, error) {
+	var sides [2]table.Tables
 	for i, dir := range []string{image, host} {
-		sides[i] = accounts.Tables{}
+		sides[i] = table.Tables{}
 		for _, file := range []string{"passwd", "group"} {
-			text, err := listing.ReadText(dir, file, accounts.MaxTable)
+			text, err := listing.ReadText(dir, file, table.Max)
 			if err != nil {
 				return sides, fmt.Errorf("cannot map the numbers in %s: %w", file, err)
 			}
-			sides[i][file] = accounts.Parse(file, text)
+			sides[i][file] = table.Parse(file, text)
 		}
 	}
 	return sides, nil

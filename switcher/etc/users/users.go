@@ -15,15 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/journal"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 )
 
 // Read returns the user databases in an /etc, by file name. Those that are no ordinary files are left out.
 func Read(dir string) (map[string][]byte, error) {
 	texts := map[string][]byte{}
-	for _, file := range accounts.Files {
-		text, err := listing.ReadText(dir, file, accounts.MaxTable)
+	for _, file := range table.Files {
+		text, err := listing.ReadText(dir, file, table.Max)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the user databases: %w", err)
 		}
@@ -35,10 +36,10 @@ func Read(dir string) (map[string][]byte, error) {
 }
 
 // Parse parses user databases.
-func Parse(texts map[string][]byte) accounts.Tables {
-	t := accounts.Tables{}
+func Parse(texts map[string][]byte) table.Tables {
+	t := table.Tables{}
 	for file, text := range texts {
-		t[file] = accounts.Parse(file, text)
+		t[file] = table.Parse(file, text)
 	}
 	return t
 }
@@ -46,7 +47,7 @@ func Parse(texts map[string][]byte) accounts.Tables {
 // Update brings the user databases in the /etc of a root that does not run up to date, and changes nothing else
 // there. Each file is replaced in one step; the former one is kept with a "-" behind its name, as passwd(1) does. It
 // holds the lock of shadow(5) meanwhile. Notes say what could not be carried over.
-func Update(dir string, j accounts.Journal) (notes []string, err error) {
+func Update(dir string, j journal.Journal) (notes []string, err error) {
 	unlock, err := lockUsers(dir)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func Update(dir string, j accounts.Journal) (notes []string, err error) {
 		return nil, err
 	}
 	updated, notes := j.Replay(Parse(texts))
-	for _, file := range accounts.Files {
+	for _, file := range table.Files {
 		if texts[file] == nil || bytes.Equal(bytes.TrimSpace(updated[file].Bytes()), bytes.TrimSpace(texts[file])) {
 			continue
 		}

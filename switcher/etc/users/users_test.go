@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/journal"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -32,7 +32,7 @@ func TestUpdateUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := accounts.Journal{}
+	j := journal.Journal{}
 	now := map[string][]byte{
 		"passwd": []byte(passwd), "group": []byte("root:x:0:\n"), "shadow": []byte(strings.ReplaceAll(shadow, "old", "new")),
 	}

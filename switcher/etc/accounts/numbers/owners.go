@@ -1,10 +1,12 @@
-package accounts
+package numbers
 
 import (
 	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // Owned is how many files of an image belong to one uid or gid, with the path of one of them.
@@ -46,7 +48,7 @@ const (
 
 // Correct returns how the files of an image with these databases are shown on a host with those. Two names that differ
 // in the image and share a number here cannot be told apart: Refused says so, and the files of the second are nobody's.
-func Correct(image, host Tables, used FileOwners) Correction {
+func Correct(image, host table.Tables, used FileOwners) Correction {
 	var c Correction
 	c.IDs.UIDs = c.correct("user", image["passwd"], host["passwd"], used.UIDs)
 	c.IDs.GIDs = c.correct("group", image["group"], host["group"], used.GIDs)
@@ -57,12 +59,12 @@ func Correct(image, host Tables, used FileOwners) Correction {
 }
 
 // correct decides the numbers of one kind.
-func (c *Correction) correct(kind string, image, host *Table, used map[uint32]Owned) map[uint32]uint32 {
+func (c *Correction) correct(kind string, image, host *table.Table, used map[uint32]Owned) map[uint32]uint32 {
 	ids, owner := map[uint32]uint32{0: 0}, map[uint32]string{0: "root"} // owner of what is shown already
 	here := map[string]uint32{}
 	nameHere := map[uint32]string{}
-	for _, n := range slices.Backward(host.numbers()) {
-		here[n.name], nameHere[n.id] = n.id, n.name
+	for _, n := range slices.Backward(host.Numbers()) {
+		here[n.Name], nameHere[n.ID] = n.ID, n.Name
 	}
 	var strangers []Shown
 	for _, number := range slices.Sorted(maps.Keys(used)) {
@@ -108,15 +110,15 @@ func (c *Correction) correct(kind string, image, host *Table, used map[uint32]Ow
 
 // nameOf returns the first name of a number in the image that the host has, too, and its number here. If the host has
 // none of them, known is false.
-func nameOf(image *Table, number uint32, here map[string]uint32) (name string, id uint32, known bool) {
-	for _, n := range image.numbers() {
-		if n.id != number {
+func nameOf(image *table.Table, number uint32, here map[string]uint32) (name string, id uint32, known bool) {
+	for _, n := range image.Numbers() {
+		if n.ID != number {
 			continue
 		}
-		if id, known := here[n.name]; known {
-			return n.name, id, true
+		if id, known := here[n.Name]; known {
+			return n.Name, id, true
 		}
-		name = cmp.Or(name, n.name)
+		name = cmp.Or(name, n.Name)
 	}
 	return name, 0, false
 }

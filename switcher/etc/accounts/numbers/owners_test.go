@@ -1,10 +1,12 @@
-package accounts
+package numbers
 
 import (
 	"maps"
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // TestCorrect: files of an image belong to the same names here, and never to another name.
@@ -43,9 +45,9 @@ func TestCorrect(t *testing.T) {
 	} {
 		used := FileOwners{GIDs: map[uint32]Owned{}}
 		for _, id := range c.used {
-			used.GIDs[id] = Owned{1, "/" + formatID(id)}
+			used.GIDs[id] = Owned{1, "/" + table.FormatID(id)}
 		}
-		tables := func(text string) Tables { return Tables{"group": Parse("group", []byte(text))} }
+		tables := func(text string) table.Tables { return table.Tables{"group": table.Parse("group", []byte(text))} }
 		got := Correct(tables(c.image), tables(c.host), used)
 		if !maps.Equal(got.IDs.GIDs, c.want) || !reflect.DeepEqual(got.Shown, c.shown) ||
 			!slices.Equal(got.Refused, c.refused) {
