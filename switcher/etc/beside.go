@@ -9,6 +9,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
+const maxName = 255 // bytes, NAME_MAX
+
 // takeBesides takes the files out of the host's tree that a former merge put beside others, and returns the paths that
 // they are beside: no side has them, each merge puts them there anew.
 func takeBesides(cur listing.Tree) []string {
@@ -47,7 +49,7 @@ func (out *outcome) placeBeside(name string, next listing.Tree) bool {
 	beside := reserved.Beside(name)
 	special := slices.Contains(table.Files, name) || reserved.Has(name)
 	if special || name == "fstab" || x.Kind != listing.File || p.side == nowhere ||
-		p.entry.Kind == listing.Dir || p.entry.Content() == x.Content() || len(path.Base(beside)) > reserved.MaxName {
+		p.entry.Kind == listing.Dir || p.entry.Content() == x.Content() || len(path.Base(beside)) > maxName {
 		return false
 	}
 	e := listing.Entry{Kind: listing.File, Mode: x.Mode & 0o666, UID: x.UID, GID: x.GID, Sum: x.Sum, MTime: x.MTime}

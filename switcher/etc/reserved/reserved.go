@@ -17,9 +17,8 @@ import (
 //   - systemd, sysctl.d, modprobe.d, profile.d, sshd and most conf.d read files with another suffix only.
 //   - logrotate and dnsmasq, which read hidden files, too, skip the suffixes that dpkg gives to versions of a file.
 const (
-	Hidden      = "."
+	Hidden      = "."               // begins the name of every such file
 	imageSuffix = ".image.dpkg-new" // the image's version of a file in conflict
-	MaxName     = 255               // bytes, NAME_MAX
 )
 
 // Beside returns the path of the image's version of a file in conflict.

@@ -23,7 +23,7 @@ func Numbers(image, host string) (numbers.IDs, error) {
 }
 
 // Correct returns how the files of an image are shown on a host, by the user databases in the image's /etc and in the
-// host's, see [accounts.Correct].
+// host's, see [numbers.Correct].
 func Correct(image, host string, used numbers.FileOwners) (numbers.Correction, error) {
 	sides, err := readNames(image, host)
 	if err != nil {

@@ -124,7 +124,7 @@ func change(t *table.Table, file string, f table.Format, key string, c Change) (
 	return ""
 }
 
-// firstKey returns the key that the line of an entry has if it is the first of its name, see [Parse].
+// firstKey returns the key that the line of an entry has if it is the first of its name, see [table.Parse].
 func firstKey(f table.Format, key string) string {
 	if !f.Ranges {
 		return key
