@@ -23,7 +23,8 @@ var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
 		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher",
-		"switcher/etc", "switcher/etc/accounts", "switcher/facts", "switcher/level", "switcher/livepatch",
+		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
+		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
@@ -35,7 +36,7 @@ var allowed = map[string][]string{
 	"agent/listening": {},
 	"agent/systemd":   {},
 	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
-	"agent/machine":   {"agent/health", "switcher/etc/accounts"}, // the seam
+	"agent/machine":   {"agent/health"}, // the seam
 	"agent/config":    {"agent/health"},
 	"agent/record":    {"agent/config", "agent/health", "agent/network"},
 	"agent/host":      {"agent/config", "agent/machine", "agent/record"},
@@ -58,7 +59,7 @@ var allowed = map[string][]string{
 		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots",
 		"agent/transition", "agent/trial",
 	},
-	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
 		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
@@ -69,18 +70,47 @@ var allowed = map[string][]string{
 	"switcher/rootfs": {"arch", "switcher"},
 	"switcher/mount":  {"switcher"},
 	"switcher/etc": {
-		"switcher/etc/accounts", "switcher/etc/derived", "switcher/etc/merge3", "switcher/rootfs",
+		"switcher/etc/access", "switcher/etc/accounts", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
+		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
+		"switcher/etc/merge3", "switcher/etc/needs", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/sshd",
+		"switcher/etc/users", "switcher/rootfs",
 	},
-	"switcher/etc/accounts": {},
-	"switcher/etc/derived":  {},
-	"switcher/etc/merge3":   {},
-	"switcher/livepatch":    {},
-	"switcher/pid1":         {"switcher"},
-	"switcher/facts":        {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
-	"switcher/kept":         {"switcher", "switcher/facts", "switcher/mount"},
-	"switcher/level":        {"switcher", "switcher/facts", "switcher/rootfs"},
-	"switcher/behind":       {"configs", "switcher/rootfs"}, // the list is read in its tests
-	"switcher/fetchback":    {},
+	"switcher/etc/difference": {
+		"switcher/etc/accounts/table", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
+		"switcher/etc/merge3", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/users", "switcher/rootfs",
+	},
+	"switcher/etc/remake": {
+		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/listing", "switcher/etc/reserved",
+		"switcher/rootfs",
+	},
+	"switcher/etc/access": {
+		"switcher/etc/accounts", "switcher/etc/accounts/table", "switcher/etc/listing", "switcher/etc/sshd",
+		"switcher/rootfs",
+	},
+	"switcher/etc/users": {
+		"switcher/etc/accounts", "switcher/etc/accounts/journal", "switcher/etc/accounts/numbers",
+		"switcher/etc/accounts/table", "switcher/etc/listing",
+	},
+	"switcher/etc/accounts":         {"switcher/etc/accounts/numbers", "switcher/etc/accounts/table"},
+	"switcher/etc/accounts/journal": {"switcher/etc/accounts/table"},
+	"switcher/etc/accounts/numbers": {"switcher/etc/accounts/table"},
+	"switcher/etc/accounts/table":   {},
+	"switcher/etc/fstab":            {"switcher/etc/listing", "switcher/etc/paths", "switcher/rootfs"},
+	"switcher/etc/needs":            {"switcher/etc/paths", "switcher/etc/sshd", "switcher/rootfs"},
+	"switcher/etc/reserved":         {"switcher/etc/paths"},
+	"switcher/etc/authorities":      {"switcher/etc/paths"},
+	"switcher/etc/derived":          {"switcher/etc/paths"},
+	"switcher/etc/listing":          {"switcher/etc/paths"},
+	"switcher/etc/sshd":             {"switcher/rootfs"},
+	"switcher/etc/paths":            {},
+	"switcher/etc/merge3":           {},
+	"switcher/livepatch":            {},
+	"switcher/pid1":                 {"switcher"},
+	"switcher/facts":                {"switcher", "switcher/mount", "switcher/pid1", "switcher/rootfs"},
+	"switcher/kept":                 {"switcher", "switcher/facts", "switcher/mount"},
+	"switcher/level":                {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
+	"switcher/fetchback":            {},
 	"switcher/assembly": {"switcher", "switcher/facts", "switcher/kept", "switcher/mount", "switcher/pid1",
 		"switcher/rootfs"},
 	"switcher/testtree": {},
@@ -97,7 +127,9 @@ var allowed = map[string][]string{
 // ground is what every package of the agent may stand on.
 var ground = []string{
 	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/etc",
-	"switcher/etc/accounts", "switcher/etc/derived", "switcher/facts", "switcher/fetchback", "switcher/kept",
+	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
+	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
+	"switcher/facts", "switcher/fetchback", "switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // Adoption is what a host takes along from its host root.
@@ -108,7 +108,7 @@ func (a *Adoption) Of(c machine.EtcChange, planned etc.Report) (*Report, error) 
 	b := newBuilder()
 	b.people(planned, found, c.Next.ID != "")
 	for _, name := range slices.Concat(planned.Added, planned.Kept) {
-		if !slices.Contains(accounts.Files, name) {
+		if !slices.Contains(table.Files, name) {
 			b.comes(groupOf(name), "/etc/"+name)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/fetchback"
 )
 
@@ -88,7 +88,7 @@ func (a *Adoption) baseOf(p string, carried []string) (string, error) {
 	switch {
 	case !path.IsAbs(p) || path.Clean(p) != p || p == "/" || p == "/etc":
 		return "", fmt.Errorf("%w: %q is not the absolute path of something in it", ErrNotFetched, p)
-	case inEtc && slices.Contains(accounts.Files, name):
+	case inEtc && slices.Contains(table.Files, name):
 		return "", fmt.Errorf("%w: %s has the users of this root by now; add the one that is missing with useradd(8) or "+
 			"groupadd(8), with the number that it has in %s%s", ErrNotFetched, p, roots.HostMount, p)
 	case inEtc:

@@ -3,24 +3,23 @@
 package changes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/etc/remake"
 )
 
 // Changes are the changes of one host to the /etc of its roots.
@@ -34,8 +33,8 @@ var ErrNoImage = errors.New("the host root has no image to compare its /etc with
 
 // Differences are what the /etc of a root has otherwise than its image.
 type Differences struct {
-	Root        string           `json:"root"`
-	Differences []etc.Difference `json:"differences"`
+	Root        string                  `json:"root"`
+	Differences []difference.Difference `json:"differences"`
 }
 
 // Diff compares the /etc of a root, "" for the running one, with its image: at the paths and below, everywhere if there
@@ -77,21 +76,21 @@ func (c Changes) Diff(ctx context.Context, name string, paths []string) (Differe
 
 // Take replaces a file in the running /etc by the version of the image that runs. The error is an [etc.ErrNotTaken] if
 // that cannot be, an [ErrNoImage], or a [host.ErrPermission].
-func (c Changes) Take(ctx context.Context, name string) (etc.Taken, error) {
+func (c Changes) Take(ctx context.Context, name string) (difference.Taken, error) {
 	if err := c.RequireRunning(); err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	unlock, err := c.Lock(ctx, "take a file from the image", true)
 	if err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	defer unlock()
 	f, _, err := c.Look(ctx)
 	if err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	if f.Root == switcher.HostRoot {
-		return etc.Taken{}, ErrNoImage
+		return difference.Taken{}, ErrNoImage
 	}
 	return c.Machine.Trees.TakeEtc(c.Roots.Next(f.Root, f), c.Path("/etc"), name, c.Now())
 }
@@ -114,7 +113,7 @@ func (c Changes) Derive(ctx context.Context) (Derived, error) {
 	if err != nil {
 		return Derived{}, err
 	}
-	done, err := etc.Derive(c.Path("/etc"), rules, func(argv []string) error { return runProgram(ctx, argv) })
+	done, err := remake.Derived(c.Path("/etc"), rules, func(argv []string) error { return runProgram(ctx, argv) })
 	if err != nil {
 		c.Log.Warn("cannot make all derived files in /etc anew", zap.Error(err))
 	}
@@ -125,13 +124,9 @@ func (c Changes) Derive(ctx context.Context) (Derived, error) {
 func runProgram(ctx context.Context, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, maxDerive)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
-	cmd.WaitDelay = time.Second // for what it started and left behind
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	output, err := health.Execute(ctx, argv, "LC_ALL=C.UTF-8")
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(output), "\n")
 		return fmt.Errorf("%s: %w: %.200s", path.Base(argv[0]), err, lines[len(lines)-1])
 	}
 	return nil

@@ -116,9 +116,8 @@ func (g Gate) run(ctx context.Context, p program) Result {
 	ownDeadline := fmt.Errorf("it did not end within %v", g.Config.CheckDeadline)
 	ctx, cancel := context.WithTimeoutCause(ctx, g.Config.CheckDeadline, ownDeadline)
 	defer cancel()
-	var out tail
-	err := execute(ctx, p.file, &out)
-	r := Result{Output: escapeLines(out.String())}
+	out, err := Execute(ctx, []string{p.file})
+	r := Result{Output: escapeLines(out)}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -137,11 +136,18 @@ func (g Gate) run(ctx context.Context, p program) Result {
 	return r
 }
 
-// execute runs a program until it ends, or until the context ends and termGrace after that. A process that not even
-// SIGKILL ends is left behind.
-func execute(ctx context.Context, file string, out *tail) error {
-	cmd := exec.Command(file)
+// Execute runs a program until it ends, or until the context ends and termGrace after that, and returns the end of its
+// output. The variables are added to its environment. A process that not even SIGKILL ends is left behind.
+func Execute(ctx context.Context, argv []string, variables ...string) (output string, err error) {
+	var out tail
+	err = execute(ctx, argv, variables, &out)
+	return out.String(), err
+}
+
+func execute(ctx context.Context, argv, variables []string, out *tail) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
+	cmd.Env = append(cmd.Environ(), variables...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// A background process of it may hold its output open; what the program itself wrote is in the pipe when it ends.

@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 )
 
 // ownersFile is in the directory of a root, with the owners of its image's files: reading the image takes a second, and
@@ -21,12 +21,12 @@ const (
 )
 
 // ownersOf returns the owners of the files of an image, none where there is no image yet.
-func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
+func ownersOf(n assembly.Next) (numbers.FileOwners, error) {
 	if n.ID == "" {
-		return accounts.FileOwners{}, nil
+		return numbers.FileOwners{}, nil
 	}
 	name := filepath.Join(filepath.Dir(n.CFS), ownersFile)
-	var owners accounts.FileOwners
+	var owners numbers.FileOwners
 	text, err := durable.OS{}.ReadFile(name, maxOwners)
 	if err == nil && json.Unmarshal(text, &owners) == nil && len(owners.UIDs) > 0 {
 		return owners, nil
@@ -40,17 +40,17 @@ func ownersOf(n assembly.Next) (accounts.FileOwners, error) {
 	if err != nil {
 		return owners, fmt.Errorf("cannot read who owns the files of the image: %w", err)
 	}
-	owners = accounts.FileOwners{UIDs: owned(read.UIDs), GIDs: owned(read.GIDs)}
+	owners = numbers.FileOwners{UIDs: owned(read.UIDs), GIDs: owned(read.GIDs)}
 	if text, err := json.Marshal(owners); err == nil {
 		_ = durable.WriteFile(name, text, 0o600) // it only saves time
 	}
 	return owners, nil
 }
 
-func owned(from map[uint32]composefs.Owned) map[uint32]accounts.Owned {
-	to := map[uint32]accounts.Owned{}
+func owned(from map[uint32]composefs.Owned) map[uint32]numbers.Owned {
+	to := map[uint32]numbers.Owned{}
 	for id, o := range from {
-		to[id] = accounts.Owned(o)
+		to[id] = numbers.Owned(o)
 	}
 	return to
 }
@@ -65,6 +65,6 @@ func (hostTrees) EtcOwners(next assembly.Next, other string) (assembly.Owners, e
 	if err != nil {
 		return assembly.Owners{}, err
 	}
-	c, err := etc.Correct(tree.Path()+"/etc", other, owners)
+	c, err := users.Correct(tree.Path()+"/etc", other, owners)
 	return assembly.Owners{UID: c.IDs.UIDs, GID: c.IDs.GIDs}, err
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -65,9 +67,9 @@ type Trees interface {
 	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// DiffEtc returns how an /etc differs from that of its pristine image, at some paths or everywhere.
-	DiffEtc(next assembly.Next, current string, paths []string) ([]etc.Difference, error)
+	DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error)
 	// TakeEtc replaces a file in an /etc by the version of its pristine image.
-	TakeEtc(next assembly.Next, current, name string, at time.Time) (etc.Taken, error)
+	TakeEtc(next assembly.Next, current, name string, at time.Time) (difference.Taken, error)
 	// EtcOwners maps the uids and gids of an image's files to those that the same names have in another /etc.
 	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
 	// CarryUsers notes what was changed in the user databases of roots that ran here, and carries it into the target of a
@@ -252,7 +254,7 @@ func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error
 	return report, err
 }
 
-func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]etc.Difference, error) {
+func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error) {
 	rules, err := derived.Parse(configs.Derived())
 	if err != nil {
 		return nil, err
@@ -262,27 +264,27 @@ func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]
 		return nil, err
 	}
 	defer tree.Close()
-	return etc.Diff(tree.Path()+"/etc", current, rules, paths)
+	return difference.Diff(tree.Path()+"/etc", current, rules, paths)
 }
 
-func (hostTrees) TakeEtc(next assembly.Next, current, name string, at time.Time) (etc.Taken, error) {
+func (hostTrees) TakeEtc(next assembly.Next, current, name string, at time.Time) (difference.Taken, error) {
 	tree, err := next.Open()
 	if err != nil {
-		return etc.Taken{}, err
+		return difference.Taken{}, err
 	}
 	defer tree.Close()
-	return etc.Take(tree.Path()+"/etc", current, name, at)
+	return difference.Take(tree.Path()+"/etc", current, name, at)
 }
 
 func (hostTrees) WithFstab(next assembly.Next, etcs ...string) assembly.Next {
 	for _, dir := range etcs {
-		next.Fstab = append(next.Fstab, etc.UnitMountPoints(dir)...)
-		fstab, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
+		next.Fstab = append(next.Fstab, fstab.UnitMountPoints(dir)...)
+		file, err := durable.OpenRegular(filepath.Join(dir, "fstab"))
 		if err != nil {
 			continue
 		}
-		points, automounts := etc.FstabMountPoints(fstab)
-		fstab.Close()
+		points, automounts := fstab.MountPoints(file)
+		file.Close()
 		next.Fstab, next.Automounts = append(next.Fstab, points...), append(next.Automounts, automounts...)
 	}
 	return next
@@ -319,7 +321,7 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 	if in.Owners, err = ownersOf(c.Next); err != nil {
 		return err
 	}
-	in.Sources = etc.HostSources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
+	in.Sources = fstab.Sources{Kept: c.Next.Persist, Mount: c.Next.HostMount}
 	if c.Before != nil {
 		old, err := c.Before.Open()
 		if err != nil {

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/journal"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 	"github.com/updatectl/updatectl/switcher/mount"
 )
 
@@ -29,10 +30,10 @@ type UserMove struct {
 	Return             bool
 }
 
-// users is the content of the history.
-type users struct {
-	Schema  string           `json:"schema"`
-	Journal accounts.Journal `json:"journal"`
+// userHistory is the content of the history.
+type userHistory struct {
+	Schema  string          `json:"schema"`
+	Journal journal.Journal `json:"journal"`
 	// Roots are the databases of each root as they were when it was last looked at.
 	Roots map[string]lastUsers `json:"roots"`
 }
@@ -58,28 +59,25 @@ func (hostTrees) CarryUsers(m UserMove) (notes []string, err error) {
 	}
 	order := slices.SortedFunc(maps.Keys(m.Etcs), func(a, b string) int { return h.Roots[a].At.Compare(h.Roots[b].At) })
 	for _, id := range order {
-		now, err := look(m.Etcs[id])
-		if errors.Is(err, fs.ErrNotExist) {
+		now, lerr := look(m.Etcs[id])
+		if lerr != nil {
+			if !errors.Is(lerr, fs.ErrNotExist) {
+				err = errors.Join(err, lerr) // what others changed counts all the same
+			}
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
 		if last := h.Roots[id]; last.Dir == now.Dir {
-			h.Journal.Add(etc.ParseUsers(last.Files), etc.ParseUsers(now.Files))
+			h.Journal.Add(users.Parse(last.Files), users.Parse(now.Files))
 			now.At = last.At
 		}
 		h.Roots[id] = now
-		err = etc.RecordNumbers(m.Ledger, now.Files)
-		if err != nil {
-			notes = append(notes, err.Error())
-		}
+		err = errors.Join(err, users.RecordNumbers(m.Ledger, now.Files))
 	}
 	maps.DeleteFunc(h.Roots, func(id string, _ lastUsers) bool { return m.Etcs[id] == "" && id != m.To })
 	if m.Return {
-		var more []string
-		more, err = m.update(h.Journal)
-		notes = append(notes, more...)
+		var uerr error
+		notes, uerr = m.update(h.Journal)
+		err = errors.Join(err, uerr)
 	}
 	if now, lerr := look(m.Etc); lerr != nil {
 		err = errors.Join(err, lerr)
@@ -91,9 +89,9 @@ func (hostTrees) CarryUsers(m UserMove) (notes []string, err error) {
 }
 
 // update brings the databases in the /etc of the target up to date.
-func (m UserMove) update(j accounts.Journal) ([]string, error) {
+func (m UserMove) update(j journal.Journal) ([]string, error) {
 	if m.HostMount == "" {
-		return etc.UpdateUsers(m.Etc, j)
+		return users.Update(m.Etc, j)
 	}
 	host, err := mount.Clone(m.HostMount, false)
 	if err != nil {
@@ -103,7 +101,7 @@ func (m UserMove) update(j accounts.Journal) ([]string, error) {
 	if err := host.SetReadOnly(false); err != nil {
 		return nil, err
 	}
-	return etc.UpdateUsers(host.Path()+"/etc", j)
+	return users.Update(host.Path()+"/etc", j)
 }
 
 // look returns the user databases in an /etc now.
@@ -112,12 +110,12 @@ func look(dir string) (lastUsers, error) {
 	if err := unix.Stat(dir, &st); err != nil {
 		return lastUsers{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	files, err := etc.ReadUsers(dir)
+	files, err := users.Read(dir)
 	return lastUsers{Dir: st.Ino, Files: files}, err
 }
 
-func readUsers(name string) (users, error) {
-	h := users{}
+func readUsers(name string) (userHistory, error) {
+	h := userHistory{}
 	text, err := durable.OS{}.ReadFile(name, maxUsers)
 	if err == nil {
 		err = json.Unmarshal(text, &h)
@@ -126,7 +124,7 @@ func readUsers(name string) (users, error) {
 		return h, fmt.Errorf("cannot read what was changed in the user databases: %w", err)
 	}
 	if h.Journal == nil {
-		h.Journal = accounts.Journal{}
+		h.Journal = journal.Journal{}
 	}
 	if h.Roots == nil {
 		h.Roots = map[string]lastUsers{}
@@ -134,7 +132,7 @@ func readUsers(name string) (users, error) {
 	return h, nil
 }
 
-func (h users) write(name string) error {
+func (h userHistory) write(name string) error {
 	h.Schema = usersSchema
 	text, err := json.Marshal(h)
 	if err == nil {
@@ -152,5 +150,5 @@ func (hostTrees) ChangedInEtc(history, root, dir string) ([]string, error) {
 	if err != nil || h.Roots[root].At.IsZero() {
 		return nil, err
 	}
-	return etc.ChangedSince(dir, h.Roots[root].At)
+	return difference.ChangedSince(dir, h.Roots[root].At)
 }

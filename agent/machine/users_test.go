@@ -114,6 +114,27 @@ func TestCarryUsersAfterFullReboot(t *testing.T) {
 	h.has("host", []string{"alice:new:2"}, nil)
 }
 
+// TestCarryUsersWithoutOneRoot: a root whose databases cannot be read keeps nothing from the others.
+func TestCarryUsersWithoutOneRoot(t *testing.T) {
+	h := &usersHost{t, t.TempDir(), "host"}
+	h.set("host", aliceLine, "alice:old:1::::::\n")
+	h.set("v1", aliceLine, "alice:old:1::::::\n")
+	h.move("v1", false)
+	h.set("v1", aliceLine, "alice:new:2::::::\n")
+	if err := os.WriteFile(filepath.Join(h.dir, "no-directory"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := hostTrees{&store.Store{}}.CarryUsers(UserMove{
+		History: filepath.Join(h.dir, "users.json"), Ledger: filepath.Join(h.dir, "ids.json"),
+		Etcs: map[string]string{"host": h.etc("host"), "v1": h.etc("v1"), "v0": filepath.Join(h.dir, "no-directory/etc")},
+		To:   "host", Etc: h.etc("host"), Return: true,
+	})
+	if !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("the root that cannot be read is not named: %v", err)
+	}
+	h.has("host", []string{"alice:new:2"}, nil)
+}
+
 // TestCarryUsersOfAnotherEtc: a root that got its former /etc back after a failed trial changed nothing by that.
 func TestCarryUsersOfAnotherEtc(t *testing.T) {
 	h := &usersHost{t, t.TempDir(), "host"}

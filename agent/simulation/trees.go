@@ -18,6 +18,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
@@ -306,10 +307,12 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 }
 
 // DiffEtc and TakeEtc are for people who look at one root; no history does.
-func (trees) DiffEtc(assembly.Next, string, []string) ([]etc.Difference, error) { return nil, nil }
+func (trees) DiffEtc(assembly.Next, string, []string) ([]difference.Difference, error) {
+	return nil, nil
+}
 
-func (trees) TakeEtc(assembly.Next, string, string, time.Time) (etc.Taken, error) {
-	return etc.Taken{}, nil
+func (trees) TakeEtc(assembly.Next, string, string, time.Time) (difference.Taken, error) {
+	return difference.Taken{}, nil
 }
 
 func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {

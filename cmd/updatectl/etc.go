@@ -9,7 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/cmd/usage"
-	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -36,7 +36,7 @@ that file.`,
 			if len(given) > 0 && !strings.HasPrefix(given[0], "/") {
 				root, given = given[0], given[1:]
 			}
-			paths, err := etc.Relative(given)
+			paths, err := difference.Relative(given)
 			if err != nil {
 				return err
 			}
@@ -110,7 +110,7 @@ answer has the command that brings it back.`,
 	}
 }
 
-func takenText(w io.Writer, t etc.Taken) {
+func takenText(w io.Writer, t difference.Taken) {
 	switch {
 	case t.Removed:
 		fmt.Fprintf(w, "%s is removed: the image has no such file.\n", t.Path)

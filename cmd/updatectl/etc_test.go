@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/agent/changes"
-	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
 )
 
 // TestDifferencesText: the answers about /etc, as wide as a terminal; the difference of a text is never folded.
@@ -14,14 +14,14 @@ func TestDifferencesText(t *testing.T) {
 	long := strings.Repeat("long ", 30)
 	d := changes.Differences{
 		Root: "sha256-" + strings.Repeat("0123456789abcdef", 4),
-		Differences: []etc.Difference{
-			{Path: "crontab", Change: etc.Changed, Fields: []string{"mode"}},
-			{Path: "default/grub", Change: etc.Merged, Fields: []string{"content"}},
-			{Path: "nginx/nginx.conf", Change: etc.Conflicting, Fields: []string{"content", "mode", "owner", "group"},
+		Differences: []difference.Difference{
+			{Path: "crontab", Change: difference.Changed, Fields: []string{"mode"}},
+			{Path: "default/grub", Change: difference.Merged, Fields: []string{"content"}},
+			{Path: "nginx/nginx.conf", Change: difference.Conflicting, Fields: []string{"content", "mode", "owner", "group"},
 				Beside: "nginx/.nginx.conf.image.dpkg-new", Diff: "diff image/x etc/x\n-\x1b[31m" + long + "\n+b\n"},
-			{Path: "shadow", Change: etc.Changed, Fields: []string{"content"}},
-			{Path: "ssl/certs/ca-certificates.crt", Change: etc.Remade, Fields: []string{"content"}},
-			{Path: "systemd/system/multi-user.target.wants/some-long-service-name.service", Change: etc.Added},
+			{Path: "shadow", Change: difference.Changed, Fields: []string{"content"}},
+			{Path: "ssl/certs/ca-certificates.crt", Change: difference.Remade, Fields: []string{"content"}},
+			{Path: "systemd/system/multi-user.target.wants/some-long-service-name.service", Change: difference.Added},
 		},
 	}
 	golden(t, "etc-diff", func(w io.Writer) { differencesText(w, d) })
@@ -33,7 +33,7 @@ func TestDifferencesText(t *testing.T) {
 		t.Errorf("the difference is shown as %q", out.String())
 	}
 	golden(t, "etc-take", func(w io.Writer) {
-		takenText(w, etc.Taken{Path: "/etc/crontab", Backup: "/etc/.crontab.20260301-100000.dpkg-old",
+		takenText(w, difference.Taken{Path: "/etc/crontab", Backup: "/etc/.crontab.20260301-100000.dpkg-old",
 			Undo: "mv -T /etc/.crontab.20260301-100000.dpkg-old /etc/crontab"})
 	})
 }

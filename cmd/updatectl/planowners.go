@@ -6,16 +6,16 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/cmd/usage"
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 )
 
 // ownersText lists whose files in the image show another number on this host than in the image.
-func ownersText(w io.Writer, shown []accounts.Shown) {
+func ownersText(w io.Writer, shown []numbers.Shown) {
 	if len(shown) == 0 {
 		return
 	}
 	files, names := 0, map[string][]string{}
-	var nobodys []accounts.Shown
+	var nobodys []numbers.Shown
 	for _, s := range shown {
 		files += s.Files
 		if s.Other != "" {

@@ -24,7 +24,7 @@ import (
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
-	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
@@ -56,7 +56,7 @@ var documents = map[string]any{
 	"updatectl.resume/v1":           agent.Resumed{},
 	"updatectl.derive/v1":           changes.Derived{},
 	"updatectl.etc.diff/v1":         changes.Differences{},
-	"updatectl.etc.take/v1":         etc.Taken{},
+	"updatectl.etc.take/v1":         difference.Taken{},
 	"updatectl.version/v1":          versionAnswer{},
 	"updatectl.error/v1":            usage.Failure{},
 	"updatectl.record/v1":           record.Record{Schema: "updatectl.record/v1"},
@@ -111,19 +111,19 @@ var sampleGroup = adoption.Group{Name: "files", Comes: []string{"a"}, Changes: [
 
 // samples are values for types of which not any value will do.
 var samples = map[reflect.Type]any{
-	reflect.TypeFor[time.Time]():       time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
-	reflect.TypeFor[digest.Digest]():   digest.FromString("sample"),
-	reflect.TypeFor[level.Level]():     level.Soft,
-	reflect.TypeFor[level.Verdict]():   level.VerdictOK,
-	reflect.TypeFor[etc.Change]():      etc.Conflicting,
-	reflect.TypeFor[level.Outcome]():   level.Switched,
-	reflect.TypeFor[record.Phase]():    record.PhaseGood,
-	reflect.TypeFor[live.LiveState]():  live.LiveHeld,
-	reflect.TypeFor[live.FixState]():   live.FixOpen,
-	reflect.TypeFor[verify.Form]():     verify.FormBundle,
-	reflect.TypeFor[adoption.Group]():  sampleGroup,
-	reflect.TypeFor[pid1.Ending]():     pid1.Ending{Unit: "u", What: "scope", Name: "n"},
-	reflect.TypeFor[config.Duration](): config.Duration(time.Minute),
+	reflect.TypeFor[time.Time]():         time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
+	reflect.TypeFor[digest.Digest]():     digest.FromString("sample"),
+	reflect.TypeFor[level.Level]():       level.Soft,
+	reflect.TypeFor[level.Verdict]():     level.VerdictOK,
+	reflect.TypeFor[difference.Change](): difference.Conflicting,
+	reflect.TypeFor[level.Outcome]():     level.Switched,
+	reflect.TypeFor[record.Phase]():      record.PhaseGood,
+	reflect.TypeFor[live.LiveState]():    live.LiveHeld,
+	reflect.TypeFor[live.FixState]():     live.FixOpen,
+	reflect.TypeFor[verify.Form]():       verify.FormBundle,
+	reflect.TypeFor[adoption.Group]():    sampleGroup,
+	reflect.TypeFor[pid1.Ending]():       pid1.Ending{Unit: "u", What: "scope", Name: "n"},
+	reflect.TypeFor[config.Duration]():   config.Duration(time.Minute),
 }
 
 // words are values for members that are plain strings and yet not any string.

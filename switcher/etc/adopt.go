@@ -8,6 +8,10 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/needs"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 )
 
 // DefaultAdopt lists what the first image root takes over from the host root: its identity, its network, who may log in
@@ -54,44 +58,32 @@ var DefaultAdopt = []string{
 	"systemd/system/updatectl*", "systemd/system/*.wants/updatectl*",
 }
 
-// neverAdopted is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
-// which snapd makes for itself.
-var neverAdopted = adoptList{
-	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
-	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",
-	"systemd/system/*.requires/-.mount", "systemd/system/*.requires/usr.mount", "systemd/system/*.requires/etc.mount",
-	"systemd/system/snap-*.mount", "systemd/system/*.wants/snap-*.mount",
-}
-
 // whole are groups of paths in which files of two systems do not mix: an image's 10-dhcp.network would beat the host's
 // 50-static.network, its sshd_config.d could allow passwords again, its cloud.cfg.d could look for another instance. If
 // the host has a file in one of a group's paths, the image's files in all of them do not come.
 var whole = []struct {
-	paths adoptList
+	paths paths.List
 	local func(host snapshot, name string) bool // whether a file is such configuration; nil: every file is
 }{
 	{networkDirs, configuresNetwork},
-	{adoptList{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},
-	{adoptList{"nftables.conf", "nftables", "ufw", "firewalld", "iptables", "sysconfig/iptables", "sysconfig/ip6tables",
+	{paths.List{"ssh/sshd_config", "ssh/sshd_config.d"}, nil},
+	{paths.List{"nftables.conf", "nftables", "ufw", "firewalld", "iptables", "sysconfig/iptables", "sysconfig/ip6tables",
 		"sysconfig/nftables.conf"}, nil},
-	{adoptList{cloudConfig}, nil},
+	{paths.List{cloudConfig}, nil},
 }
 
 // networkDirs are where network managers look for what they configure.
-var networkDirs = adoptList{
-	"systemd/network", "netplan", "NetworkManager/system-connections", interfaces, "network/interfaces.d",
-	"sysconfig/network-scripts",
-}
+var networkDirs = append(slices.Clone(needs.NetworkDirs), "sysconfig/network-scripts")
 
 // leaveOutNetwork removes the files from a new image that configure a network, if they were not in the old one and the
 // host has a configuration of its own. They would mix with it, and could win.
-func leaveOutNetwork(o, c, x listing, rep *Report) {
+func leaveOutNetwork(o, c, x listing.Tree, rep *Report) {
 	local := false
 	for name, e := range c {
-		local = local || e.kind != kindDir && networkDirs.has(name) && !same(e, o[name], true, has(o, name))
+		local = local || e.Kind != listing.Dir && networkDirs.Has(name) && !listing.Same(e, o[name], true, o.Has(name))
 	}
 	for name, e := range x {
-		if local && e.kind != kindDir && networkDirs.has(name) && !has(o, name) && !has(c, name) {
+		if local && e.Kind != listing.Dir && networkDirs.Has(name) && !o.Has(name) && !c.Has(name) {
 			delete(x, name)
 			rep.conflict(name, "added by the image; left out, the network of this host is configured here")
 		}
@@ -99,16 +91,16 @@ func leaveOutNetwork(o, c, x listing, rep *Report) {
 }
 
 // notFromImage returns the paths that only the image has and that must not come, because the host brings its own.
-func notFromImage(cur, next snapshot, adopt adoptList) map[string]bool {
+func notFromImage(cur, next snapshot, adopt paths.List) map[string]bool {
 	out := map[string]bool{}
 	for _, group := range whole {
 		local := false
-		for name, e := range cur.tree {
+		for name, e := range cur.Tree {
 			counts := group.local == nil || group.local(cur, name)
-			local = local || e.kind != kindDir && group.paths.has(name) && adopt.has(name) && counts
+			local = local || e.Kind != listing.Dir && group.paths.Has(name) && adopt.Has(name) && counts
 		}
-		for name := range next.tree {
-			if local && group.paths.has(name) && !has(cur.tree, name) {
+		for name := range next.Tree {
+			if local && group.paths.Has(name) && !cur.Tree.Has(name) {
 				out[name] = true
 			}
 		}
@@ -116,36 +108,19 @@ func notFromImage(cur, next snapshot, adopt adoptList) map[string]bool {
 	return out
 }
 
-// interfaces is the file of ifupdown, which Debian installs with nothing but the loopback interface in it.
-const interfaces = "network/interfaces"
-
 // configuresNetwork reports whether a file in a directory of a network manager configures more than the loopback
 // interface.
 func configuresNetwork(host snapshot, name string) bool {
-	return name != interfaces || configuresInterface(host.text[name])
-}
-
-// configuresInterface reports whether an interfaces(5) configures an interface other than lo. Files that it includes
-// count by themselves.
-func configuresInterface(text []byte) bool {
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "iface" && fields[1] != "lo" {
-			return true
-		}
-	}
-	return false
+	return name != needs.Interfaces || needs.ConfiguresInterface(host.text[name])
 }
 
 // ErrPattern is returned for an entry of [Inputs.Adopt] that is not a path or glob below /etc: a mistake in the
 // configuration.
 var ErrPattern = errors.New("not a path or glob below /etc")
 
-// adoptList is a list of patterns that newAdoptList has checked.
-type adoptList []string
-
 // newAdoptList checks patterns, which may begin with /etc/. The error is an ErrPattern.
-func newAdoptList(patterns []string) (adoptList, error) {
-	var list adoptList
+func newAdoptList(patterns []string) (paths.List, error) {
+	var list paths.List
 	for _, p := range patterns {
 		rel := strings.TrimPrefix(p, "/etc/")
 		_, err := path.Match(rel, "")
@@ -157,29 +132,18 @@ func newAdoptList(patterns []string) (adoptList, error) {
 	return list, nil
 }
 
-// has reports whether a path, or a directory above it, matches the list.
-func (l adoptList) has(name string) bool {
-	for ; name != "."; name = path.Dir(name) {
-		for _, pattern := range l {
-			if ok, _ := path.Match(pattern, name); ok { // checked by newAdoptList
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // hostBase returns an invented old image for a host root, which makes adopting the same three-way merge: what is left
 // behind counts as the old image's (unchanged, so the new image replaces it), what is adopted counts as local.
-func hostBase(cur, next snapshot, adopt adoptList) snapshot {
-	base := snapshot{tree: listing{}, tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
-	for name, e := range cur.tree {
-		if !adopt.has(name) || neverAdopted.has(name) {
-			base.tree[name] = e
+func hostBase(cur, next snapshot, adopt paths.List) snapshot {
+	base := snapshot{Directory: listing.Directory{Tree: listing.Tree{}},
+		tables: accounts.HostBase(cur.tables, next.tables, cur.access, next.shells)}
+	for name, e := range cur.Tree {
+		if !adopt.Has(name) || fstab.NeverCarried.Has(name) {
+			base.Tree[name] = e
 		}
 	}
 	for name := range notFromImage(cur, next, adopt) {
-		base.tree[name] = next.tree[name] // counts as removed on the host
+		base.Tree[name] = next.Tree[name] // counts as removed on the host
 	}
 	return base
 }

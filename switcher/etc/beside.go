@@ -3,44 +3,20 @@ package etc
 import (
 	"path"
 	"slices"
-	"strings"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
-// A file beside another one is named so that nothing loads it:
-//
-//   - The dot in front hides it from globs (nginx, ifupdown's source), from Fedora's cron, ufw, kubelet, apt and the
-//     checks of updatectl.
-//   - A dot anywhere is enough for sudo, run-parts and Debian's cron.
-//   - systemd, sysctl.d, modprobe.d, profile.d, sshd and most conf.d read files with another suffix only.
-//   - logrotate and dnsmasq, which read hidden files, too, skip the suffixes that dpkg gives to versions of a file.
-const (
-	besidePrefix = "."
-	imageSuffix  = ".image.dpkg-new" // the image's version of a file in conflict
-	maxName      = 255               // bytes, NAME_MAX
-)
-
-// besideOf returns the path of the image's version of a file in conflict.
-func besideOf(name string) string {
-	return path.Join(path.Dir(name), besidePrefix+path.Base(name)+imageSuffix)
-}
-
-// besideWhat returns the path that a file is the image's version of, "" if it is none.
-func besideWhat(name string) string {
-	base, ok := strings.CutSuffix(path.Base(name), imageSuffix)
-	if base, dot := strings.CutPrefix(base, besidePrefix); ok && dot && base != "" {
-		return path.Join(path.Dir(name), base)
-	}
-	return ""
-}
+const maxName = 255 // bytes, NAME_MAX
 
 // takeBesides takes the files out of the host's tree that a former merge put beside others, and returns the paths that
 // they are beside: no side has them, each merge puts them there anew.
-func takeBesides(cur listing) []string {
+func takeBesides(cur listing.Tree) []string {
 	var names []string
 	for name := range cur {
-		if of := besideWhat(name); of != "" {
+		if of := reserved.Original(name); of != "" {
 			names = append(names, of)
 			delete(cur, name)
 		}
@@ -50,17 +26,17 @@ func takeBesides(cur listing) []string {
 
 // placeBesides puts the image's version beside the files in conflict, and beside those of an earlier conflict that
 // nobody has settled: who settles one by hand removes the file.
-func (out *outcome) placeBesides(unsettled []string, next listing) {
+func (out *outcome) placeBesides(unsettled []string, next listing.Tree) {
 	for i, conflict := range out.report.Conflicts {
 		if out.placeBeside(conflict.Path, next) {
-			out.report.Conflicts[i].Beside = besideOf(conflict.Path)
+			out.report.Conflicts[i].Beside = reserved.Beside(conflict.Path)
 		}
 	}
 	for _, name := range unsettled {
 		known := slices.ContainsFunc(out.report.Conflicts, func(c Conflict) bool { return c.Path == name })
 		if !known && out.placeBeside(name, next) {
 			out.report.Conflicts = append(out.report.Conflicts, Conflict{
-				Path: name, Reason: "an earlier conflict that is not settled", Beside: besideOf(name),
+				Path: name, Reason: "an earlier conflict that is not settled", Beside: reserved.Beside(name),
 			})
 		}
 	}
@@ -68,17 +44,17 @@ func (out *outcome) placeBesides(unsettled []string, next listing) {
 
 // placeBeside puts the image's version beside a file that has other content, and reports whether it did. It cannot be
 // run, and is not open to more than the image's.
-func (out *outcome) placeBeside(name string, next listing) bool {
+func (out *outcome) placeBeside(name string, next listing.Tree) bool {
 	x, p := next[name], out.paths[name]
-	beside := besideOf(name)
-	special := slices.Contains(accounts.Files, name) || backups.has(name) || identity.has(name) || ofImage.has(name)
-	if special || name == "fstab" || x.kind != kindFile || p.side == nowhere ||
-		p.entry.kind == kindDir || p.entry.contentOf() == x.contentOf() || len(path.Base(beside)) > maxName {
+	beside := reserved.Beside(name)
+	special := slices.Contains(table.Files, name) || reserved.Has(name)
+	if special || name == "fstab" || x.Kind != listing.File || p.side == nowhere ||
+		p.entry.Kind == listing.Dir || p.entry.Content() == x.Content() || len(path.Base(beside)) > maxName {
 		return false
 	}
-	e := entry{kind: kindFile, mode: x.mode & 0o666, uid: x.uid, gid: x.gid, sum: x.sum, mtime: x.mtime}
-	if label, ok := x.xattrs[labelXattr]; ok {
-		e.xattrs = map[string]string{labelXattr: label}
+	e := listing.Entry{Kind: listing.File, Mode: x.Mode & 0o666, UID: x.UID, GID: x.GID, Sum: x.Sum, MTime: x.MTime}
+	if label, ok := x.Xattrs[listing.Label]; ok {
+		e.Xattrs = map[string]string{listing.Label: label}
 	}
 	out.paths[beside] = resultPath{side: image, entry: e, source: name}
 	return true

@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -21,18 +23,17 @@ const (
 // isInstance reports whether cloud-init has set up the host at tree, and the next root will know it. With no kept state
 // given, only the tree counts.
 func isInstance(tree string, kept []string) bool {
-	isKept := len(kept) == 0 || slices.ContainsFunc(kept, func(k string) bool { return isUnder(cloudState, k) })
+	isKept := len(kept) == 0 || slices.ContainsFunc(kept, func(k string) bool { return paths.IsUnder(cloudState, k) })
 	return isKept && rootfs.Dir(tree).Exists(path.Join(cloudState, "data/instance-id"))
 }
 
 // disableCloud switches off a cloud-init that comes with the image to a host that it would take for a new instance.
-func (out *outcome) disableCloud(o, x listing) {
-	if !has(x, cloudMain) || has(o, cloudMain) || out.paths[cloudDisabled].side != nowhere {
+func (out *outcome) disableCloud(o, x listing.Tree) {
+	if !x.Has(cloudMain) || o.Has(cloudMain) || out.paths[cloudDisabled].side != nowhere {
 		return
 	}
 	out.makeDir(cloudConfig)
-	out.paths[cloudDisabled] = resultPath{side: current, content: []byte{},
-		entry: entry{kind: kindFile, mode: 0o644, sum: sumOf(nil)}}
+	out.paths[cloudDisabled] = madeFile([]byte{})
 	out.report.Added = append(out.report.Added, cloudDisabled)
 	out.report.note(cloudDisabled + ": made, since cloud-init has not set up this host and would take it for a new one")
 }

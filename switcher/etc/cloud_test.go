@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 )
 
 // TestCloudInitKnowsItsInstance: a new instance gets new host keys, users and another network.
@@ -49,7 +51,7 @@ func TestCloudInitKnowsItsInstance(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			in := Inputs{Current: test.cur.onDisk(t, dir+"/host/etc"), Next: test.next.onDisk(t, dir+"/2/etc"),
-				Host: dir + "/host", State: dir + "/host", Sources: HostSources{Kept: test.kept}}
+				Host: dir + "/host", State: dir + "/host", Sources: fstab.Sources{Kept: test.kept}}
 			if test.old != nil {
 				in.Old = test.old.onDisk(t, dir+"/1/etc")
 				in.Host = dir // after a full reboot, only its /etc is at hand

@@ -4,14 +4,17 @@ import (
 	"maps"
 	"path"
 	"slices"
+
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // decide returns where each path comes from, and adds the conflicts to the report. joins has what becomes of the paths
 // that both sides changed.
-func decide(old, cur, next listing, joins map[string]joined, adopting bool, rep *Report) map[string]side {
+func decide(old, cur, next listing.Tree, joins map[string]joined, adopting bool, rep *Report) map[string]side {
 	sides := map[string]side{}
 	reasons := map[string]string{}
-	names := slices.Sorted(maps.Keys(everyPath(old, cur, next)))
+	names := slices.Sorted(maps.Keys(listing.EveryPath(old, cur, next)))
 	for _, name := range names {
 		sides[name], reasons[name] = decidePath(name, old, cur, next, adopting)
 		if j, ok := joins[name]; ok && reasons[name] == changedByBoth {
@@ -34,38 +37,26 @@ func decide(old, cur, next listing, joins map[string]joined, adopting bool, rep 
 		parent := path.Dir(name)
 		if sides[name] == image && name != "." && !isDir(sides[parent], cur[parent], next[parent]) {
 			sides[name] = nowhere
-			if o, x := old[name], next[name]; !same(o, x, has(old, name), true) {
+			if o, x := old[name], next[name]; !listing.Same(o, x, old.Has(name), true) {
 				reasons[name] = "the image changes it, below a directory that was removed or replaced here; left out"
 			}
 		}
 	}
 	for name, reason := range reasons {
-		if reason != "" && !adopting && !backups.has(name) {
+		if reason != "" && !adopting && !reserved.Backups.Has(name) {
 			rep.conflict(name, reason)
 		}
 	}
 	return sides
 }
 
-func has(l listing, name string) bool { _, ok := l[name]; return ok }
-
-func everyPath(sides ...listing) map[string]bool {
-	names := map[string]bool{}
-	for _, l := range sides {
-		for name := range l {
-			names[name] = true
-		}
-	}
-	return names
-}
-
 // isDir reports whether the side that a path comes from has a directory there.
-func isDir(s side, cur, next entry) bool {
-	return s == current && cur.kind == kindDir || s == image && next.kind == kindDir
+func isDir(s side, cur, next listing.Entry) bool {
+	return s == current && cur.Kind == listing.Dir || s == image && next.Kind == listing.Dir
 }
 
 // decidePath returns where a path comes from, regardless of others, and the reason if it is a conflict.
-func decidePath(name string, old, cur, next listing, adopting bool) (side, string) {
+func decidePath(name string, old, cur, next listing.Tree, adopting bool) (side, string) {
 	o, inO := old[name]
 	c, inC := cur[name]
 	x, inX := next[name]
@@ -77,13 +68,13 @@ func decidePath(name string, old, cur, next listing, adopting bool) (side, strin
 		fromImage = image
 	}
 	switch {
-	case ofImage.has(name):
+	case reserved.OfImage.Has(name):
 		return fromImage, ""
-	case !adopting && inC && identity.has(name):
+	case !adopting && inC && reserved.Identity.Has(name):
 		return local, ""
-	case same(c, o, inC, inO):
+	case listing.Same(c, o, inC, inO):
 		return fromImage, ""
-	case same(x, o, inX, inO), same(c, x, inC, inX):
+	case listing.Same(x, o, inX, inO), listing.Same(c, x, inC, inX):
 		return local, ""
 	case !inO:
 		return local, "added here and by the image, differently; the local one is kept"

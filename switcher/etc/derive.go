@@ -2,8 +2,6 @@ package etc
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"path"
@@ -11,34 +9,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
-
-const (
-	// authorities is the directory of the host's own certificate authorities, of those that are not in another place that
-	// outlives a root.
-	authorities = "updatectl/ca-certificates"
-	// authoritiesConf lists the authorities of Debian that are trusted; those with a "!" are not.
-	authoritiesConf = "ca-certificates.conf"
-	// derivedFile is the host's own list of derived files.
-	derivedFile = "updatectl/derived.toml"
-	// toDerive lists the rules of what has to be made anew in this root, by name. It is there until that is done.
-	toDerive = ".updatectl-derive"
-
-	localShare = "/usr/local/share/ca-certificates" // where Debian's program looks for the host's own authorities
-
-	maxAuthorities = 256     // certificates of the host's own
-	maxBundle      = 8 << 20 // bytes of a bundle; Mozilla's is 200 KB
-)
-
-// authorityDirs are the directories in /etc that the host's own authorities are in.
-var authorityDirs = adoptList{authorities, "pki/ca-trust/source/anchors", "ca-certificates/trust-source/anchors"}
 
 // derivation is what a merge knows about derived files besides the three sides.
 type derivation struct {
 	rules   derived.List
-	local   map[string][]byte // authorities that are not in /etc, by the name of their file
+	local   map[string][]byte // Dir that are not in /etc, by the name of their file
 	copied  bool              // whether local is put into /etc, because nothing else keeps it
 	bundles map[string][]byte // the image's
 	ours    [][]byte          // text of the authorities in the host's /etc
@@ -52,22 +34,22 @@ type derivation struct {
 // counts: no switch depends on it.
 func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 	d := derivation{rules: in.Derived, local: map[string][]byte{}, bundles: map[string][]byte{}, gone: map[string]bool{}}
-	text, err := readText(in.Current, derivedFile, maxConfig)
+	text, err := listing.ReadText(in.Current, derived.HostFile, rootfs.MaxConfig)
 	if err != nil {
 		return d, err
 	}
 	own, err := derived.Parse(string(text))
 	if err != nil {
-		cur.notes = append(cur.notes, fmt.Sprintf("%s is not used: %v", derivedFile, err))
+		cur.Notes = append(cur.Notes, fmt.Sprintf("%s is not used: %v", derived.HostFile, err))
 	}
 	d.rules = append(slices.Clone(d.rules), own...)
 	if in.Host != "" {
 		d.readLocal(in)
 	}
 	d.newInstance = in.State != "" && !isInstance(in.State, in.Sources.Kept)
-	for name, e := range cur.tree {
-		if e.kind == kindFile && authorityDirs.has(name) && len(d.ours) < maxAuthorities {
-			text, err := readStart(in.Current, name, maxConfig)
+	for name, e := range cur.Tree {
+		if e.Kind == listing.File && authorities.Dirs.Has(name) && len(d.ours) < authorities.Max {
+			text, err := listing.ReadStart(in.Current, name, rootfs.MaxConfig)
 			if err != nil {
 				return d, err
 			}
@@ -75,20 +57,20 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 		}
 	}
 	for _, name := range d.rules.Bundles() {
-		if text, err := readText(in.Next, name, maxBundle); err == nil && text != nil {
+		if text, err := listing.ReadText(in.Next, name, authorities.MaxBundle); err == nil && text != nil {
 			d.bundles[name] = text
 		}
 	}
-	merged, err := readText(in.Current, mergedList, maxConfig)
+	merged, err := listing.ReadText(in.Current, reserved.MergedList, rootfs.MaxConfig)
 	if err != nil {
 		return d, err
 	}
 	d.merged = strings.Split(string(merged), "\n")
 	image := rootfs.Dir(filepath.Dir(in.Next))
-	for name, e := range cur.tree {
-		kept := func(dir string) bool { return isUnder(e.target, dir) }
-		if path.Dir(name) == "alternatives" && e.kind == kindLink && path.IsAbs(e.target) &&
-			!slices.ContainsFunc(in.Sources.Kept, kept) && !image.Exists(e.target) {
+	for name, e := range cur.Tree {
+		kept := func(dir string) bool { return paths.IsUnder(e.Target, dir) }
+		if path.Dir(name) == "alternatives" && e.Kind == listing.Link && path.IsAbs(e.Target) &&
+			!slices.ContainsFunc(in.Sources.Kept, kept) && !image.Exists(e.Target) {
 			d.gone[name] = true
 		}
 	}
@@ -97,27 +79,27 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 
 // readLocal reads the host's own authorities that are not in /etc. Those of the old image are no change of the host.
 func (d *derivation) readLocal(in Inputs) {
-	kept := slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return isUnder(localShare, k) })
+	kept := slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return paths.IsUnder(authorities.LocalShare, k) })
 	host := rootfs.Dir(in.Host)
 	if kept && in.State != "" {
 		host = rootfs.Dir(in.State)
 	}
-	files := host.Names(localShare)
-	for _, dir := range host.Names(localShare) {
-		for _, name := range host.Names(path.Join(localShare, dir)) {
+	files := host.Names(authorities.LocalShare)
+	for _, dir := range host.Names(authorities.LocalShare) {
+		for _, name := range host.Names(path.Join(authorities.LocalShare, dir)) {
 			files = append(files, path.Join(dir, name))
 		}
 	}
 	for _, name := range files {
-		if path.Ext(name) != ".crt" || len(d.local) == maxAuthorities {
+		if path.Ext(name) != ".crt" || len(d.local) == authorities.Max {
 			continue
 		}
-		text, err := host.ReadFile(path.Join(localShare, name), maxConfig)
-		if err != nil || len(certificates(text)) == 0 {
+		text, err := host.ReadFile(path.Join(authorities.LocalShare, name), rootfs.MaxConfig)
+		if err != nil || len(authorities.Certificates(text)) == 0 {
 			continue
 		}
 		if in.Old != "" {
-			shipped, err := rootfs.Dir(filepath.Dir(in.Old)).ReadFile(path.Join(localShare, name), maxConfig)
+			shipped, err := rootfs.Dir(filepath.Dir(in.Old)).ReadFile(path.Join(authorities.LocalShare, name), rootfs.MaxConfig)
 			if err == nil && bytes.Equal(shipped, text) {
 				continue
 			}
@@ -129,7 +111,7 @@ func (d *derivation) readLocal(in Inputs) {
 
 // hideDerived makes every derived file unchanged on the host, so that the image's version comes. The list of trusted
 // authorities is merged by its own rule.
-func (d derivation) hideDerived(o, c, x listing, rep *Report) {
+func (d derivation) hideDerived(o, c, x listing.Tree, rep *Report) {
 	unchanged := func(name string) {
 		if was, ok := o[name]; ok {
 			c[name] = was
@@ -140,47 +122,46 @@ func (d derivation) hideDerived(o, c, x listing, rep *Report) {
 	for name, e := range maps.Clone(c) {
 		_, inX := x[name]
 		switch {
-		case notes.has(name):
+		case reserved.Notes.Has(name):
 			unchanged(name)
-		case d.rules.Makes(name, e.target, e.kind == kindLink):
+		case d.rules.Makes(name, e.Target, e.Kind == listing.Link):
 			unchanged(name)
-		case d.gone[name] && inX && !same(e, x[name], true, true):
-			rep.note(fmt.Sprintf("%s: %s is not in the image; the image's choice is used", name, e.target))
+		case d.gone[name] && inX && !listing.Same(e, x[name], true, true):
+			rep.note(fmt.Sprintf("%s: %s is not in the image; the image's choice is used", name, e.Target))
 			unchanged(name)
-		case name == authoritiesConf && e.kind == kindFile && inX && x[name].kind == kindFile:
+		case name == authorities.Conf && e.Kind == listing.File && inX && x[name].Kind == listing.File:
 			unchanged(name)
 		}
 	}
 	for name, e := range o { // removed on the host
-		if _, inC := c[name]; !inC && d.rules.Makes(name, e.target, e.kind == kindLink) {
+		if _, inC := c[name]; !inC && d.rules.Makes(name, e.Target, e.Kind == listing.Link) {
 			c[name] = e
 		}
 	}
 }
 
 // placeDerived puts the host's authorities into the result, and the list of what has to be made anew in the new root.
-func (out *outcome) placeDerived(d derivation, x listing, oldConf, curConf, nextConf []byte) {
-	if p, ok := out.paths[authoritiesConf]; ok && p.side == image && curConf != nil && nextConf != nil {
-		if conf := mergeAuthorities(oldConf, curConf, nextConf); !bytes.Equal(conf, nextConf) {
+func (out *outcome) placeDerived(d derivation, x listing.Tree, oldConf, curConf, nextConf []byte) {
+	if p, ok := out.paths[authorities.Conf]; ok && p.side == image && curConf != nil && nextConf != nil {
+		if conf := authorities.MergeConf(oldConf, curConf, nextConf); !bytes.Equal(conf, nextConf) {
 			p.content = conf
-			out.paths[authoritiesConf] = p
-			out.report.Kept = append(out.report.Kept, authoritiesConf)
+			out.paths[authorities.Conf] = p
+			out.report.Kept = append(out.report.Kept, authorities.Conf)
 		}
 	}
 	ours := slices.Clone(d.ours)
 	for _, name := range slices.Sorted(maps.Keys(d.local)) {
 		ours = append(ours, d.local[name])
-		if file := path.Join(authorities, name); d.copied && out.paths[file].side == nowhere {
+		if file := path.Join(authorities.Dir, name); d.copied && out.paths[file].side == nowhere {
 			out.makeDir(path.Dir(path.Dir(file)))
 			out.makeDir(path.Dir(file))
-			out.paths[file] = resultPath{side: current, content: d.local[name],
-				entry: entry{kind: kindFile, mode: 0o644, sum: sumOf(d.local[name])}}
+			out.paths[file] = madeFile(d.local[name])
 			out.report.Added = append(out.report.Added, file)
 		}
 	}
 	for name, text := range d.bundles {
 		p, ok := out.paths[name]
-		if bundle := addCertificates(text, ours); ok && p.side == image && p.entry.kind == kindFile {
+		if bundle := authorities.Add(text, ours); ok && p.side == image && p.entry.Kind == listing.File {
 			if !bytes.Equal(bundle, text) {
 				p.content = bundle
 				out.paths[name] = p
@@ -194,150 +175,53 @@ func (out *outcome) placeDerived(d derivation, x listing, oldConf, curConf, next
 		}
 	}
 	if names != nil {
-		out.paths[toDerive] = resultPath{side: current, entry: entry{kind: kindFile, mode: 0o644}, content: names}
+		out.paths[reserved.ToDerive] = madeFile(names)
 	}
 }
 
 // placeMergedList lists what has changes of both sides, now or since a former merge.
-func (out *outcome) placeMergedList(former []string, x listing) {
+func (out *outcome) placeMergedList(former []string, x listing.Tree) {
 	list := slices.Clone(out.report.Merged)
 	for _, name := range former {
 		p, ok := out.paths[name]
-		if was, inX := x[name]; ok && name != "" && p.side == current && inX && !same(p.entry, was, true, true) {
+		if was, inX := x[name]; ok && name != "" && p.side == current && inX && !listing.Same(p.entry, was, true, true) {
 			list = append(list, name)
 		}
 	}
 	if slices.Sort(list); len(list) > 0 {
 		text := []byte(strings.Join(slices.Compact(list), "\n") + "\n")
-		out.paths[mergedList] = resultPath{side: current, entry: entry{kind: kindFile, mode: 0o644}, content: text}
+		out.paths[reserved.MergedList] = madeFile(text)
 	}
 }
 
 // mustDerive reports whether a source of a rule is not as in the image.
-func (out *outcome) mustDerive(r derived.Rule, rules derived.List, local bool, x listing) bool {
+func (out *outcome) mustDerive(r derived.Rule, rules derived.List, local bool, x listing.Tree) bool {
 	for name, p := range out.paths {
 		e := p.entry
-		if e.kind == kindDir || !r.Uses(name) || rules.Makes(name, e.target, e.kind == kindLink) {
+		if e.Kind == listing.Dir || !r.Uses(name) || rules.Makes(name, e.Target, e.Kind == listing.Link) {
 			continue
 		}
-		if was, ok := x[name]; !ok || p.content != nil || e.contentOf() != was.contentOf() {
+		if was, ok := x[name]; !ok || p.content != nil || e.Content() != was.Content() {
 			return true
 		}
 	}
 	for name, e := range x { // removed on the host
-		if _, ok := out.paths[name]; !ok && e.kind != kindDir && r.Uses(name) {
+		if _, ok := out.paths[name]; !ok && e.Kind != listing.Dir && r.Uses(name) {
 			return true
 		}
 	}
 	return local
 }
 
+// madeFile is a file that the merge makes.
+func madeFile(text []byte) resultPath {
+	e := listing.Entry{Kind: listing.File, Mode: 0o644, Sum: listing.Sum(text)}
+	return resultPath{side: current, entry: e, content: text}
+}
+
 // makeDir adds a directory to the result if it is not there.
 func (out *outcome) makeDir(name string) {
 	if out.paths[name].side == nowhere {
-		out.paths[name] = resultPath{side: current, entry: entry{kind: kindDir, mode: 0o755}}
+		out.paths[name] = resultPath{side: current, entry: listing.Entry{Kind: listing.Dir, Mode: 0o755}}
 	}
-}
-
-// mergeAuthorities returns the image's list of trusted authorities with the choices of the host: what it switched off
-// stays off, and what the old image had switched off and the host switched on stays on. Names that the image does not
-// list are not in it.
-func mergeAuthorities(old, cur, next []byte) []byte {
-	state := func(text []byte) map[string]bool {
-		trusted := map[string]bool{}
-		for line := range strings.Lines(string(text)) {
-			line = strings.TrimSpace(line)
-			if name, off := strings.CutPrefix(line, "!"); line != "" && !strings.HasPrefix(line, "#") {
-				trusted[name] = !off
-			}
-		}
-		return trusted
-	}
-	before, here := state(old), state(cur)
-	var out bytes.Buffer
-	for line := range strings.Lines(string(next)) {
-		name := strings.TrimPrefix(strings.TrimSpace(line), "!")
-		wanted, listed := here[name]
-		was, known := before[name]
-		if listed && name != "" && (known && was != wanted || !known && !wanted) {
-			line = name + "\n"
-			if !wanted {
-				line = "!" + line
-			}
-		}
-		out.WriteString(line)
-	}
-	return out.Bytes()
-}
-
-// certificates returns the certificates in a text of PEM blocks.
-func certificates(text []byte) [][]byte {
-	var all [][]byte
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			return all
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			all = append(all, block.Bytes)
-		}
-	}
-}
-
-// addCertificates returns a bundle with the certificates of some texts that it does not have.
-func addCertificates(bundle []byte, texts [][]byte) []byte {
-	have := map[string]bool{}
-	for _, der := range certificates(bundle) {
-		have[string(der)] = true
-	}
-	added := slices.Clone(bundle)
-	for _, text := range texts {
-		for _, der := range certificates(text) {
-			if have[string(der)] {
-				continue
-			}
-			have[string(der)] = true
-			if len(added) > 0 && !bytes.HasSuffix(added, []byte("\n")) {
-				added = append(added, '\n')
-			}
-			added = append(added, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-		}
-	}
-	return added
-}
-
-// alternativesDirs are where update-alternatives keeps what a person chose, in Debian and in Fedora.
-var alternativesDirs = []string{"/var/lib/dpkg/alternatives", "/var/lib/alternatives"}
-
-// chosenAlternatives returns the links in /etc/alternatives that a person chose on a host, with those that follow them.
-func chosenAlternatives(host rootfs.Dir) adoptList {
-	var chosen adoptList
-	for _, dir := range alternativesDirs {
-		for _, name := range host.Names(dir) {
-			text, err := host.ReadFile(path.Join(dir, name), maxConfig)
-			if err != nil {
-				continue
-			}
-			for _, link := range parseAlternative(name, string(text)) {
-				if !strings.ContainsAny(link, `*?[\/`) {
-					chosen = append(chosen, path.Join("alternatives", link))
-				}
-			}
-		}
-	}
-	return chosen
-}
-
-// parseAlternative returns the links that a person chose together: the one of the name, and those that follow it. It
-// returns nil if the choice is made automatically.
-func parseAlternative(name, text string) []string {
-	all := strings.Split(text, "\n")
-	if all[0] != "manual" || len(all) < 3 {
-		return nil
-	}
-	links := []string{name}
-	for i := 2; i < len(all) && all[i] != ""; i += 2 { // its name, then where its link is
-		links = append(links, all[i])
-	}
-	return links
 }

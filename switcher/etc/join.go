@@ -1,38 +1,40 @@
 package etc
 
 import (
-	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/merge3"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // joined is what becomes of a path that both the host and the image changed.
 type joined struct {
-	side     side   // where the content comes from
-	entry    entry  // everything else
-	content  []byte // the joined text; nil when the content is that of the side
-	conflict string // why not all of the image's changes are in it; "" when they are
+	side     side          // where the content comes from
+	entry    listing.Entry // everything else
+	content  []byte        // the joined text; nil when the content is that of the side
+	conflict string        // why not all of the image's changes are in it; "" when they are
 }
 
 // wholeSide reports whether a result with the content of one side has everything else from there, too.
-func wholeSide(s side, e, c, x entry) bool {
-	return s == current && same(e, c, true, true) || s == image && same(e, x, true, true)
+func wholeSide(s side, e, c, x listing.Entry) bool {
+	return s == current && listing.Same(e, c, true, true) || s == image && listing.Same(e, x, true, true)
 }
 
 const changedByBoth = "changed here and by the image, differently; the local one is kept"
 
 // joinAll returns what becomes of the paths that are on all sides and were changed on both, differently.
-func joinAll(old, cur, next listing, oldText, curText, nextText map[string][]byte) map[string]joined {
+func joinAll(old, cur, next listing.Tree, oldText, curText, nextText map[string][]byte) map[string]joined {
 	joins := map[string]joined{}
 	for name, c := range cur {
 		o, inO := old[name]
 		x, inX := next[name]
-		if !inO || !inX || same(c, o, true, true) || same(x, o, true, true) || same(c, x, true, true) {
+		if !inO || !inX || listing.Same(c, o, true, true) || listing.Same(x, o, true, true) ||
+			listing.Same(c, x, true, true) {
 			continue
 		}
 		var text []byte
@@ -52,41 +54,41 @@ func joinAll(old, cur, next listing, oldText, curText, nextText map[string][]byt
 //
 // The result never opens what was not open: where the content was changed here, it may be a secret, and the image's
 // looser mode or other owner is not for it. A set-id file is not put together from two sides.
-func join(o, c, x entry, text []byte) joined {
+func join(o, c, x listing.Entry, text []byte) joined {
 	if !joinable(o, c, x) {
 		return joined{current, c, nil, changedByBoth}
 	}
 	j := joined{side: current, entry: c}
 	var refused []string
-	content, fromImage, clean := pick(o.contentOf(), c.contentOf(), x.contentOf())
-	if text != nil && (sumOf(text) == c.sum || sumOf(text) == x.sum) { // one side has the changes of both
-		fromImage, clean = sumOf(text) == x.sum, true
+	content, fromImage, clean := pick(o.Content(), c.Content(), x.Content())
+	if text != nil && (listing.Sum(text) == c.Sum || listing.Sum(text) == x.Sum) { // one side has the changes of both
+		fromImage, clean = listing.Sum(text) == x.Sum, true
 		if fromImage {
-			content = x.contentOf()
+			content = x.Content()
 		}
 	}
 	switch {
 	case fromImage:
-		j.side, j.entry.mtime = image, x.mtime
+		j.side, j.entry.MTime = image, x.MTime
 	case !clean && text != nil:
-		j.content, j.entry.sum = text, sumOf(text)
-		if x.mtime.After(c.mtime) {
-			j.entry.mtime = x.mtime
+		j.content, j.entry.Sum = text, listing.Sum(text)
+		if x.MTime.After(c.MTime) {
+			j.entry.MTime = x.MTime
 		}
 	case !clean:
 		refused = append(refused, "content")
 	}
 	if j.content == nil {
-		j.entry.sum, j.entry.target, j.entry.rdev = content.sum, content.target, content.rdev
+		j.entry.Sum, j.entry.Target, j.entry.Rdev = content.Sum, content.Target, content.Rdev
 	}
-	j.entry.xattrs = map[string]string{}
+	j.entry.Xattrs = map[string]string{}
 	for _, attr := range everyAttr(o, c, x) {
-		if attr == labelXattr || slices.Contains(aclXattrs, attr) {
+		if attr == listing.Label || slices.Contains(aclXattrs, attr) {
 			continue
 		}
 		value, _, clean := pick(attrOf(o, attr), attrOf(c, attr), attrOf(x, attr))
 		if value.there {
-			j.entry.xattrs[attr] = value.text
+			j.entry.Xattrs[attr] = value.text
 		}
 		if !clean {
 			refused = append(refused, attr)
@@ -96,12 +98,12 @@ func join(o, c, x entry, text []byte) joined {
 	if fromImage {
 		labelled = x
 	}
-	if label, ok := labelled.xattrs[labelXattr]; ok {
-		j.entry.xattrs[labelXattr] = label
+	if label, ok := labelled.Xattrs[listing.Label]; ok {
+		j.entry.Xattrs[listing.Label] = label
 	}
 	refused = append(refused, j.joinAccess(o, c, x)...)
-	if len(j.entry.xattrs) == 0 {
-		j.entry.xattrs = nil
+	if len(j.entry.Xattrs) == 0 {
+		j.entry.Xattrs = nil
 	}
 	if slices.Contains(refused, "content") {
 		j.conflict = changedByBoth
@@ -112,31 +114,31 @@ func join(o, c, x entry, text []byte) joined {
 }
 
 // joinAccess merges mode, owner and group, and returns those that the image changed and that are kept.
-func (j *joined) joinAccess(o, c, x entry) (refused []string) {
+func (j *joined) joinAccess(o, c, x listing.Entry) (refused []string) {
 	// An access control list and the mode are one: the mode of the group is the mask of the list (acl(5)).
-	access, fromImage, clean := pick(o.accessOf(), c.accessOf(), x.accessOf())
-	uid, uidFromImage, uidClean := pick(o.uid, c.uid, x.uid)
-	gid, gidFromImage, gidClean := pick(o.gid, c.gid, x.gid)
-	if changed := o.contentOf() != c.contentOf(); changed {
-		opens := access != c.accessOf() && (access.acl != c.accessOf().acl || access.mode&^c.mode != 0)
+	access, fromImage, clean := pick(permissionsOf(o), permissionsOf(c), permissionsOf(x))
+	uid, uidFromImage, uidClean := pick(o.UID, c.UID, x.UID)
+	gid, gidFromImage, gidClean := pick(o.GID, c.GID, x.GID)
+	if changed := o.Content() != c.Content(); changed {
+		opens := access != permissionsOf(c) && (access.acl != permissionsOf(c).acl || access.mode&^c.Mode != 0)
 		if fromImage && opens {
-			access, clean = c.accessOf(), false
+			access, clean = permissionsOf(c), false
 		}
 		if uidFromImage {
-			uid, uidClean = c.uid, false
+			uid, uidClean = c.UID, false
 		}
 		if gidFromImage {
-			gid, gidClean = c.gid, false
+			gid, gidClean = c.GID, false
 		}
 	}
-	j.entry.mode, j.entry.uid, j.entry.gid = access.mode, uid, gid
+	j.entry.Mode, j.entry.UID, j.entry.GID = access.mode, uid, gid
 	from := c
-	if access == x.accessOf() {
+	if access == permissionsOf(x) {
 		from = x
 	}
 	for _, attr := range aclXattrs {
-		if value, ok := from.xattrs[attr]; ok {
-			j.entry.xattrs[attr] = value
+		if value, ok := from.Xattrs[attr]; ok {
+			j.entry.Xattrs[attr] = value
 		}
 	}
 	for _, field := range []struct {
@@ -151,17 +153,17 @@ func (j *joined) joinAccess(o, c, x entry) (refused []string) {
 }
 
 // joinable reports whether the fields of three versions may be put together.
-func joinable(o, c, x entry) bool {
+func joinable(o, c, x listing.Entry) bool {
 	const setID = 0o6000
-	if o.kind != c.kind || c.kind != x.kind || o.flags != c.flags { // who protects a file does not want it changed
+	if o.Kind != c.Kind || c.Kind != x.Kind || o.Flags != c.Flags { // who protects a file does not want it changed
 		return false
 	}
-	if c.kind != kindDir && (c.mode|x.mode)&setID != 0 {
+	if c.Kind != listing.Dir && (c.Mode|x.Mode)&setID != 0 {
 		return false
 	}
 	// Capabilities and signatures are for one content.
 	for _, attr := range everyAttr(o, c, x) {
-		if strings.HasPrefix(attr, "security.") && attr != labelXattr &&
+		if strings.HasPrefix(attr, "security.") && attr != listing.Label &&
 			(attrOf(o, attr) != attrOf(c, attr) || attrOf(c, attr) != attrOf(x, attr)) {
 			return false
 		}
@@ -180,29 +182,18 @@ func pick[T comparable](o, c, x T) (value T, fromImage, clean bool) {
 	return c, false, false
 }
 
-// contentOf is what a file, link or device is.
-func (e entry) contentOf() struct {
-	sum, target string
-	rdev        uint64
-} {
-	return struct {
-		sum, target string
-		rdev        uint64
-	}{e.sum, e.target, e.rdev}
-}
-
 var aclXattrs = []string{"system.posix_acl_access", "system.posix_acl_default"}
 
-// access is who may do what with a file, besides its owners.
-type access struct {
+// permissions are who may do what with a file, besides its owners.
+type permissions struct {
 	mode uint32
 	acl  [2]attr
 }
 
-func (e entry) accessOf() access {
-	a := access{acl: [2]attr{attrOf(e, aclXattrs[0]), attrOf(e, aclXattrs[1])}}
-	if e.kind != kindLink { // the mode of a symbolic link means nothing
-		a.mode = e.mode
+func permissionsOf(e listing.Entry) permissions {
+	a := permissions{acl: [2]attr{attrOf(e, aclXattrs[0]), attrOf(e, aclXattrs[1])}}
+	if e.Kind != listing.Link { // the mode of a symbolic link means nothing
+		a.mode = e.Mode
 	}
 	return a
 }
@@ -213,15 +204,15 @@ type attr struct {
 	there bool
 }
 
-func attrOf(e entry, name string) attr {
-	text, ok := e.xattrs[name]
+func attrOf(e listing.Entry, name string) attr {
+	text, ok := e.Xattrs[name]
 	return attr{text, ok}
 }
 
-func everyAttr(sides ...entry) []string {
+func everyAttr(sides ...listing.Entry) []string {
 	names := map[string]bool{}
 	for _, side := range sides {
-		for name := range side.xattrs {
+		for name := range side.Xattrs {
 			names[name] = true
 		}
 	}
@@ -230,7 +221,7 @@ func everyAttr(sides ...entry) []string {
 
 // notByLine lists what is never joined by lines, though it is text: half of one version and half of another could let
 // somebody in, keep everybody out or cut the host off; or both halves are only valid together.
-var notByLine = adoptList{
+var notByLine = paths.List{
 	// They have rules of their own.
 	"fstab", "crypttab", "ca-certificates.conf",
 	// Who may log in, from where, and with which rights.
@@ -249,17 +240,16 @@ var notByLine = adoptList{
 
 // mergesByLine reports whether two changes of a file may be joined by lines.
 func mergesByLine(name string) bool {
-	return !notByLine.has(name) && !identity.has(name) && !ofImage.has(name) && !backups.has(name) &&
-		!slices.Contains(accounts.Files, name)
+	return !notByLine.Has(name) && !reserved.Has(name) && !slices.Contains(table.Files, name)
 }
 
 // readChangedTexts reads what may be joined by lines: the ordinary files whose content all sides have differently. A
 // file that changes at this moment is left out, and so is a conflict.
 func readChangedTexts(in Inputs, old, cur, next *snapshot) error {
-	for name, c := range cur.tree {
-		o, x := old.tree[name], next.tree[name]
-		if o.kind != kindFile || c.kind != kindFile || x.kind != kindFile || !mergesByLine(name) ||
-			c.sum == o.sum || o.sum == x.sum || c.sum == x.sum {
+	for name, c := range cur.Tree {
+		o, x := old.Tree[name], next.Tree[name]
+		if o.Kind != listing.File || c.Kind != listing.File || x.Kind != listing.File || !mergesByLine(name) ||
+			c.Sum == o.Sum || o.Sum == x.Sum || c.Sum == x.Sum {
 			continue
 		}
 		texts := map[*snapshot][]byte{}
@@ -267,11 +257,11 @@ func readChangedTexts(in Inputs, old, cur, next *snapshot) error {
 			s    *snapshot
 			from string
 		}{{old, in.Old}, {cur, in.Current}, {next, in.Next}} {
-			text, err := readStart(side.from, name, merge3.MaxText+1)
+			text, err := listing.ReadStart(side.from, name, merge3.MaxText+1)
 			if err != nil {
 				return err
 			}
-			if sumOf(text) == side.s.tree[name].sum && merge3.IsText(text) {
+			if listing.Sum(text) == side.s.Tree[name].Sum && merge3.IsText(text) {
 				texts[side.s] = text
 			}
 		}
@@ -282,14 +272,4 @@ func readChangedTexts(in Inputs, old, cur, next *snapshot) error {
 		}
 	}
 	return nil
-}
-
-// readStart returns the first bytes of an ordinary file.
-func readStart(dir, name string, limit int64) ([]byte, error) {
-	f, err := openFile(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
 }

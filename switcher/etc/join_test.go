@@ -8,14 +8,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // TestOneFieldDoesNotFreezeOthers: who changes the mode of a file still gets its content from the image.
 func TestOneFieldDoesNotFreezeOthers(t *testing.T) {
 	out := threeWay(t, tree{"crontab": "1"}, tree{"crontab": "1|600"}, tree{"crontab": "2"})
-	if p := out.paths["crontab"]; p.side != image || p.entry.mode != 0o600 || len(out.report.Conflicts) > 0 {
-		t.Errorf("crontab from %v with mode %o, conflicts %v", p.side, p.entry.mode, out.report.Conflicts)
+	if p := out.paths["crontab"]; p.side != image || p.entry.Mode != 0o600 || len(out.report.Conflicts) > 0 {
+		t.Errorf("crontab from %v with mode %o, conflicts %v", p.side, p.entry.Mode, out.report.Conflicts)
 	}
 	if want := []string{"crontab"}; !slices.Equal(out.report.Merged, want) || len(out.report.Kept) > 0 {
 		t.Errorf("merged %q and kept %q, want %q and nothing", out.report.Merged, out.report.Kept, want)
@@ -23,30 +25,30 @@ func TestOneFieldDoesNotFreezeOthers(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	file := func(sum string, mode uint32, change ...func(*entry)) entry {
-		e := entry{kind: kindFile, sum: sum, mode: mode}
+	file := func(sum string, mode uint32, change ...func(*listing.Entry)) listing.Entry {
+		e := listing.Entry{Kind: listing.File, Sum: sum, Mode: mode}
 		for _, c := range change {
 			c(&e)
 		}
 		return e
 	}
-	owned := func(uid, gid uint32) func(*entry) { return func(e *entry) { e.uid, e.gid = uid, gid } }
-	with := func(name, value string) func(*entry) {
-		return func(e *entry) {
-			e.xattrs = maps.Clone(e.xattrs)
-			if e.xattrs == nil {
-				e.xattrs = map[string]string{}
+	owned := func(uid, gid uint32) func(*listing.Entry) { return func(e *listing.Entry) { e.UID, e.GID = uid, gid } }
+	with := func(name, value string) func(*listing.Entry) {
+		return func(e *listing.Entry) {
+			e.Xattrs = maps.Clone(e.Xattrs)
+			if e.Xattrs == nil {
+				e.Xattrs = map[string]string{}
 			}
-			e.xattrs[name] = value
+			e.Xattrs[name] = value
 		}
 	}
-	protected := func(e *entry) { e.flags = 1 }
+	protected := func(e *listing.Entry) { e.Flags = 1 }
 	const acl = "system.posix_acl_access"
 	for _, test := range []struct {
 		name     string
-		o, c, x  entry
+		o, c, x  listing.Entry
 		side     side
-		want     entry
+		want     listing.Entry
 		conflict string
 	}{
 		{"mode here, content there", file("1", 0o644), file("1", 0o600), file("2", 0o644), image, file("2", 0o600), ""},
@@ -73,21 +75,23 @@ func TestJoin(t *testing.T) {
 			file("1", 0o644, with("user.a", "L"), with("user.b", "2")), ""},
 		{"one attribute on both sides", file("1", 0o644), file("1", 0o644, with("user.a", "L")),
 			file("2", 0o644, with("user.a", "2")), image, file("2", 0o644, with("user.a", "L")), "user.a"},
-		{"the label comes with the content", file("1", 0o644, with(labelXattr, "a")),
-			file("1", 0o600, with(labelXattr, "b")), file("2", 0o644, with(labelXattr, "c")), image,
-			file("2", 0o600, with(labelXattr, "c")), ""},
+		{"the label comes with the content", file("1", 0o644, with(listing.Label, "a")),
+			file("1", 0o600, with(listing.Label, "b")), file("2", 0o644, with(listing.Label, "c")), image,
+			file("2", 0o600, with(listing.Label, "c")), ""},
 		{"a capability is for one content", file("1", 0o755), file("L", 0o755),
 			file("1", 0o755, with("security.capability", "x")), current, file("L", 0o755), changedByBoth},
 		{"set-id", file("1", 0o755), file("L", 0o755), file("1", 0o4755), current, file("L", 0o755), changedByBoth},
 		{"protected here", file("1", 0o644), file("1", 0o600, protected), file("2", 0o644), current,
 			file("1", 0o600, protected), changedByBoth},
 		{"content on both", file("1", 0o644), file("L", 0o644), file("2", 0o600), current, file("L", 0o600), changedByBoth},
-		{"another kind", file("1", 0o644), entry{kind: kindLink, target: "a"}, file("2", 0o644), current,
-			entry{kind: kindLink, target: "a"}, changedByBoth},
-		{"a directory that gives its group", entry{kind: kindDir, mode: 0o2755}, entry{kind: kindDir, mode: 0o2755, gid: 7},
-			entry{kind: kindDir, mode: 0o2775}, current, entry{kind: kindDir, mode: 0o2775, gid: 7}, ""},
-		{"a directory", entry{kind: kindDir, mode: 0o755}, entry{kind: kindDir, mode: 0o700},
-			entry{kind: kindDir, mode: 0o755, gid: 7}, current, entry{kind: kindDir, mode: 0o700, gid: 7}, ""},
+		{"another kind", file("1", 0o644), listing.Entry{Kind: listing.Link, Target: "a"}, file("2", 0o644), current,
+			listing.Entry{Kind: listing.Link, Target: "a"}, changedByBoth},
+		{"a directory that gives its group", listing.Entry{Kind: listing.Dir, Mode: 0o2755},
+			listing.Entry{Kind: listing.Dir, Mode: 0o2755, GID: 7},
+			listing.Entry{Kind: listing.Dir, Mode: 0o2775}, current, listing.Entry{Kind: listing.Dir, Mode: 0o2775, GID: 7}, ""},
+		{"a directory", listing.Entry{Kind: listing.Dir, Mode: 0o755}, listing.Entry{Kind: listing.Dir, Mode: 0o700},
+			listing.Entry{Kind: listing.Dir, Mode: 0o755, GID: 7}, current,
+			listing.Entry{Kind: listing.Dir, Mode: 0o700, GID: 7}, ""},
 	} {
 		got := join(test.o, test.c, test.x, nil)
 		if got.side != test.side || !reflect.DeepEqual(got.entry, test.want) || got.content != nil {
@@ -103,19 +107,19 @@ func TestJoin(t *testing.T) {
 func TestJoinedByLines(t *testing.T) {
 	const base, local, changed = "a\nb\nc\nd\n", "A\nb\nc\nd\n", "a\nb\nc\nD\n"
 	out := threeWay(t, tree{"app.conf": base}, tree{"app.conf": local + "|600"}, tree{"app.conf": changed})
-	want := tree{"app.conf": "A\nb\nc\nD\n", mergedList: "app.conf\n"}
+	want := tree{"app.conf": "A\nb\nc\nD\n", reserved.MergedList: "app.conf\n"}
 	if got := out.result(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if p := out.paths["app.conf"]; p.entry.mode != 0o600 || p.entry.sum != sumOf(p.content) {
-		t.Errorf("the result has mode %o", p.entry.mode)
+	if p := out.paths["app.conf"]; p.entry.Mode != 0o600 || p.entry.Sum != listing.Sum(p.content) {
+		t.Errorf("the result has mode %o", p.entry.Mode)
 	}
 	if r := out.report; !slices.Equal(r.Merged, []string{"app.conf"}) || len(r.Conflicts)+len(r.Kept)+len(r.Taken) > 0 {
 		t.Errorf("report: %+v", r)
 	}
 	out = threeWay(t, tree{"a": base}, tree{"a": local}, tree{"a": changed + "|666"})
-	if out.paths["a"].entry.mode != 0o644 || len(out.report.Conflicts) != 1 {
-		t.Errorf("joined text has mode %o, conflicts %v", out.paths["a"].entry.mode, out.report.Conflicts)
+	if out.paths["a"].entry.Mode != 0o644 || len(out.report.Conflicts) != 1 {
+		t.Errorf("joined text has mode %o, conflicts %v", out.paths["a"].entry.Mode, out.report.Conflicts)
 	}
 	// A change of the image that the host has already made is nothing new.
 	out = threeWay(t, tree{"a": base}, tree{"a": "A\nb\nc\nD\n"}, tree{"a": changed})
@@ -140,7 +144,7 @@ func TestAccessIsNotJoined(t *testing.T) {
 			t.Errorf("%s: %q, conflicts %v", name, got, out.report.Conflicts)
 		}
 	}
-	for _, name := range accounts.Files {
+	for _, name := range table.Files {
 		if mergesByLine(name) {
 			t.Errorf("%s is joined by lines", name)
 		}
@@ -149,13 +153,14 @@ func TestAccessIsNotJoined(t *testing.T) {
 
 // TestBesideIsNotLoaded: the image's version is hidden, has a suffix of dpkg, and cannot be run.
 func TestBesideIsNotLoaded(t *testing.T) {
-	name := besideOf("some.d/file")
-	if name != "some.d/.file.image.dpkg-new" || besideWhat(name) != "some.d/file" || besideWhat("some.d/file") != "" {
+	name := reserved.Beside("some.d/file")
+	if name != "some.d/.file.image.dpkg-new" || reserved.Original(name) != "some.d/file" ||
+		reserved.Original("some.d/file") != "" {
 		t.Errorf("beside is %s", name)
 	}
 	out := threeWay(t, tree{"cron.daily/x": "1|755"}, tree{"cron.daily/x": "L|755"}, tree{"cron.daily/x": "2|4755"})
-	if p := out.paths["cron.daily/.x.image.dpkg-new"]; p.entry.mode != 0o644 || p.source != "cron.daily/x" {
-		t.Errorf("the image's version has mode %o, from %q", p.entry.mode, p.source)
+	if p := out.paths["cron.daily/.x.image.dpkg-new"]; p.entry.Mode != 0o644 || p.source != "cron.daily/x" {
+		t.Errorf("the image's version has mode %o, from %q", p.entry.Mode, p.source)
 	}
 }
 

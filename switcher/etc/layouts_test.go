@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 )
 
 // TestLayouts: hosts with the files that installers of other distributions write get their first image. What is needed
@@ -77,7 +79,7 @@ func TestLayouts(t *testing.T) {
 			dst := filepath.Join(t.TempDir(), "etc")
 			rep, err := Merge(Inputs{
 				Current: host + "/etc", Next: "testdata/image", Host: host,
-				Sources: HostSources{Kept: []string{"/var", "/home", "/root", "/srv"}, Mount: "/var/lib/updatectl/host"},
+				Sources: fstab.Sources{Kept: []string{"/var", "/home", "/root", "/srv"}, Mount: "/var/lib/updatectl/host"},
 			}, dst)
 			if err != nil {
 				t.Fatal(err)
@@ -98,21 +100,21 @@ func TestLayouts(t *testing.T) {
 					t.Errorf("%s of another distribution comes along", name)
 				}
 			}
-			fstab := read1(t, dst+"/fstab")
+			mounts := read1(t, dst+"/fstab")
 			for _, line := range c.fstab {
-				if !slices.Contains(strings.Split(fstab, "\n"), line) {
-					t.Errorf("the fstab has no line %q:\n%s", line, fstab)
+				if !slices.Contains(strings.Split(mounts, "\n"), line) {
+					t.Errorf("the fstab has no line %q:\n%s", line, mounts)
 				}
 			}
-			for line := range strings.Lines(fstab) {
+			for line := range strings.Lines(mounts) {
 				for _, part := range c.noFstab {
 					if strings.Contains(line, part) && !strings.HasPrefix(line, "#") {
 						t.Errorf("the fstab still has %q", line)
 					}
 				}
 			}
-			points, _ := FstabMountPoints(strings.NewReader(fstab))
-			points = append(points, UnitMountPoints(dst)...)
+			points, _ := fstab.MountPoints(strings.NewReader(mounts))
+			points = append(points, fstab.UnitMountPoints(dst)...)
 			if slices.Sort(points); !slices.Equal(points, c.points) {
 				t.Errorf("mount points: %q, want %q", points, c.points)
 			}

@@ -13,7 +13,8 @@
 //     the files under /var have them: a name keeps its number, a new name gets one that no other name ever had here
 //     ([Inputs.Ledger]), and the image's files in /etc get the host's numbers. Lines that cannot be parsed are kept
 //     verbatim. Package accounts decides this.
-//   - fstab never mounts over the image ([FilterFstab]), and needs no file on the host root ([HostSources]).
+//   - fstab never mounts over the image ([fstab.Filter]), and needs no file on the host root
+//     ([fstab.Sources]).
 //   - machine-id, SSH host keys and the like always stay the host's, even if the image brings some.
 //   - os-release, ld.so.cache and .updated describe the image and always come from it.
 //
@@ -32,8 +33,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updatectl/updatectl/switcher/etc/access"
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
+	"github.com/updatectl/updatectl/switcher/etc/sshd"
+	"github.com/updatectl/updatectl/switcher/etc/users"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -56,7 +67,7 @@ type Inputs struct {
 	Adopt []string
 
 	// Sources says where the next root finds what the fstab of the host takes from the host root.
-	Sources HostSources
+	Sources fstab.Sources
 
 	// Derived lists the files that programs make from others; the host's own list is read from Current.
 	Derived derived.List
@@ -66,7 +77,7 @@ type Inputs struct {
 	Ledger string
 
 	// Owners are the owners of the new image's files, of which [Report.Owners] is about.
-	Owners accounts.FileOwners
+	Owners numbers.FileOwners
 }
 
 // Plan returns what [Merge] would do. The errors are ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file system.
@@ -108,7 +119,7 @@ func merge(in Inputs, dst string) (Report, error) {
 	}
 	if in.Ledger != "" {
 		// Before the directory, so that no number is in use that is not recorded.
-		if err := writeLedger(in.Ledger, out.ledger); err != nil {
+		if err := users.WriteLedger(in.Ledger, out.ledger); err != nil {
 			return Report{}, err
 		}
 	}
@@ -134,7 +145,7 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	numbers, err := readLedger(in.Ledger)
+	numbers, err := users.ReadLedger(in.Ledger)
 	if err != nil {
 		return nil, err
 	}
@@ -146,10 +157,10 @@ func read(in Inputs) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cur.access.People, err = readPeople(in.Current); err != nil {
+	if cur.access.People, err = access.People(in.Current); err != nil {
 		return nil, err
 	}
-	cur.noteAutomounts(in.Sources.Kept)
+	cur.Notes = append(cur.Notes, fstab.AutomountNotes(cur.text["fstab"], in.Sources.Kept)...)
 	made, err := readDerivation(in, &cur)
 	if err != nil {
 		return nil, err
@@ -157,14 +168,18 @@ func read(in Inputs) (*outcome, error) {
 	next.replaceFstab(in.Sources.DropSwapFiles)
 	if in.Old == "" {
 		if in.Host != "" {
-			cur.moveUnits(rootfs.Dir(in.Host), in.Sources)
+			var notes []string
+			cur.units, notes = in.Sources.MoveUnits(rootfs.Dir(in.Host), cur.Tree, cur.text["fstab"])
+			cur.Notes = append(cur.Notes, notes...)
 		}
 		cur.replaceFstab(in.Sources.Move)
 		if in.Host != "" {
-			cur.readAccess(in.Host)
+			people, shells := cur.access.People, cur.access.Shells
+			cur.access = access.Read(in.Host, cur.tables)
+			cur.access.People, cur.access.Shells = people, shells
 			adopt = append(slices.Clone(adopt), chosenAlternatives(rootfs.Dir(in.Host))...)
-			if adopt.has("ssh/sshd_config") {
-				adopt = append(adopt, readSSHD(rootfs.Dir(in.Host)).adopted()...)
+			if adopt.Has("ssh/sshd_config") {
+				adopt = append(adopt, sshd.Read(rootfs.Dir(in.Host)).Adopted()...)
 			}
 		}
 		return resolve(nil, cur, next, adopt, numbers, made)
@@ -193,7 +208,7 @@ const (
 // resultPath is one path of the result.
 type resultPath struct {
 	side    side
-	entry   entry
+	entry   listing.Entry
 	content []byte // of a file that is merged by content; nil when it is copied from its side
 	source  string // the path that it is copied from; "" when it is its own
 }
@@ -204,12 +219,12 @@ type outcome struct {
 	ledger accounts.Ledger
 	report Report
 
-	image, merged accounts.Tables // the user databases of the new image, and of the result
+	image, merged table.Tables // the user databases of the new image, and of the result
 }
 
 // resolve is the pure core: three sides in, the next /etc out. On a host that runs no image, old is nil, and adopt
 // lists what counts as a local change.
-func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers accounts.Ledger, made derivation) (
+func resolve(old *snapshot, cur, next snapshot, adopt paths.List, numbers accounts.Ledger, made derivation) (
 	*outcome, error) {
 	out := &outcome{paths: map[string]resultPath{}, ledger: numbers.Clone()}
 	rep := &out.report
@@ -223,8 +238,11 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	if err != nil {
 		return nil, err
 	}
-	o, c, x := base.tree.mapOwners(users.OldIDs), maps.Clone(cur.tree), next.tree.mapOwners(users.NextIDs)
-	hideMounted(cur.mounts, o, c, rep)
+	o, c, x := base.Tree.MapOwners(users.OldIDs.Map), maps.Clone(cur.Tree), next.Tree.MapOwners(users.NextIDs.Map)
+	for _, m := range cur.Mounts {
+		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
+	}
+	listing.HideMounted(cur.Mounts, o, c)
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}
@@ -234,7 +252,32 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 	out.image, out.merged = next.tables, merged
+	out.place(sides, c, x, joins)
+	for _, file := range table.Files {
+		out.placeTable(file, merged[file], cur, next, c, x, adopting)
+	}
+	out.placeFstab(cur, next, adopting && adopt.Has("fstab"))
+	out.placeUnits(cur)
+	summarize(rep, out.paths, o, c, x, adopting)
+	out.placeBesides(besides, x)
+	out.placeDerived(made, x, base.text[authorities.Conf], cur.text[authorities.Conf], next.text[authorities.Conf])
+	out.placeMergedList(made.merged, x)
+	if made.newInstance {
+		out.disableCloud(o, x)
+	}
+	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
+	rep.add(remarks)
+	for _, s := range []snapshot{cur, next} {
+		rep.Notes = append(rep.Notes, s.Notes...)
+	}
+	out.ledger.Record(cur.tables)
+	out.ledger.Record(merged)
+	rep.finish()
+	return out, nil
+}
 
+// place puts into the result what each path has by the side that it comes from.
+func (out *outcome) place(sides map[string]side, c, x listing.Tree, joins map[string]joined) {
 	for name, s := range sides {
 		switch s {
 		case current:
@@ -246,44 +289,11 @@ func resolve(old *snapshot, cur, next snapshot, adopt adoptList, numbers account
 			out.paths[name] = resultPath{side: s, entry: x[name]}
 		}
 	}
-	for _, file := range accounts.Files {
-		out.placeTable(file, merged[file], cur, next, c, x, adopting)
-	}
-	out.placeFstab(cur, next, adopting && adopt.has("fstab"))
-	out.placeUnits(cur)
-	summarize(rep, out.paths, o, c, x, adopting)
-	out.placeBesides(besides, x)
-	out.placeDerived(made, x, base.text[authoritiesConf], cur.text[authoritiesConf], next.text[authoritiesConf])
-	out.placeMergedList(made.merged, x)
-	if made.newInstance {
-		out.disableCloud(o, x)
-	}
-	accounts.NoteShells(&remarks, merged, next.tables, cur.access.People, next.shells)
-	rep.add(remarks)
-	for _, s := range []snapshot{cur, next} {
-		rep.Notes = append(rep.Notes, s.notes...)
-	}
-	out.ledger.Record(cur.tables)
-	out.ledger.Record(merged)
-	rep.finish()
-	return out, nil
-}
-
-// hideMounted makes unchanged on the host what a mount hides.
-func hideMounted(mounts []string, o, c listing, rep *Report) {
-	for _, m := range mounts {
-		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
-		for name, e := range o {
-			if isUnder(name, m) {
-				c[name] = e
-			}
-		}
-	}
 }
 
 // baseOf returns what the other two sides are compared with: the old image's /etc, or on a host that runs no image one
 // that is invented for it. It prepares all three.
-func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
+func baseOf(old, cur, next *snapshot, adopt paths.List, rep *Report) snapshot {
 	if old == nil {
 		prepare([]*snapshot{cur, next}, rep)
 		return hostBase(*cur, *next, adopt)
@@ -297,10 +307,10 @@ func baseOf(old, cur, next *snapshot, adopt adoptList, rep *Report) snapshot {
 // of fstab, what is left after filtering. A database that is not an ordinary file on every side, but for example a link
 // into /usr, is taken as a whole.
 func prepare(sides []*snapshot, rep *Report) {
-	for _, file := range accounts.Files {
+	for _, file := range table.Files {
 		odd := slices.ContainsFunc(sides, func(s *snapshot) bool {
-			e, ok := s.tree[file]
-			return ok && e.kind != kindFile
+			e, ok := s.Tree[file]
+			return ok && e.Kind != listing.File
 		})
 		if odd {
 			rep.note(file + ": not an ordinary file everywhere; merged as a whole, not by entry")
@@ -309,51 +319,32 @@ func prepare(sides []*snapshot, rep *Report) {
 			if odd {
 				s.tables = maps.Clone(s.tables)
 				delete(s.tables, file)
-			} else if e, ok := s.tree[file]; ok {
+			} else if e, ok := s.Tree[file]; ok {
 				s.setSum(file, e, "")
 			}
 		}
 	}
 	for _, s := range sides {
-		if e, ok := s.tree["fstab"]; ok && e.kind == kindFile {
-			s.setSum("fstab", e, sumOf(FilterFstab(s.text["fstab"])))
+		if e, ok := s.Tree["fstab"]; ok && e.Kind == listing.File {
+			s.setSum("fstab", e, listing.Sum(fstab.Filter(s.text["fstab"])))
 		}
 	}
 }
 
-// setSum replaces the checksum that the tree has for a file.
-func (s *snapshot) setSum(name string, e entry, sum string) {
-	e.sum = sum
-	s.tree = maps.Clone(s.tree)
-	s.tree[name] = e
-}
-
-// identity is what tells this host from others. An image that brings some of it (many builds leave SSH host keys in it)
-// must not change it.
-var identity = adoptList{
-	"machine-id", "hostid", "ssh/ssh_host_*", "iscsi/initiatorname.iscsi", "nvme/hostid", "nvme/hostnqn",
-}
-
-// ofImage is what describes the image: a loader cache or time stamp of another image would be wrong for this one.
-var ofImage = adoptList{"os-release", "ld.so.cache", ".updated"}
-
-// backups are copies of the user databases that passwd(1) and the like write. Either side's will do.
-var backups = adoptList{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}
-
 // keptOwners returns the numbers that own the local files that are kept.
-func keptOwners(sides map[string]side, old, cur listing) accounts.Owners {
+func keptOwners(sides map[string]side, old, cur listing.Tree) accounts.Owners {
 	used := accounts.Owners{UIDs: map[uint32]bool{}, GIDs: map[uint32]bool{}}
 	for name, s := range sides {
-		if s == current && !same(cur[name], old[name], true, has(old, name)) {
-			used.UIDs[cur[name].uid] = true
-			used.GIDs[cur[name].gid] = true
+		if s == current && !listing.Same(cur[name], old[name], true, old.Has(name)) {
+			used.UIDs[cur[name].UID] = true
+			used.GIDs[cur[name].GID] = true
 		}
 	}
 	return used
 }
 
 // placeTable puts a merged user database into the result.
-func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapshot, curTree, nextTree listing,
+func (out *outcome) placeTable(file string, t *table.Table, cur, next snapshot, curTree, nextTree listing.Tree,
 	adopting bool) {
 	if cur.tables[file] == nil && next.tables[file] == nil {
 		return
@@ -365,23 +356,23 @@ func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapsho
 	p, ok := out.paths[file]
 	if !ok {
 		p = resultPath{side: current, entry: curTree[file]}
-		if !has(curTree, file) {
+		if !curTree.Has(file) {
 			p = resultPath{side: image, entry: nextTree[file]}
 		}
-		if p.entry.kind == 0 { // mounted on the host, and not in the image
-			p.entry = entry{kind: kindFile, mode: 0o600}
+		if p.entry.Kind == 0 { // mounted on the host, and not in the image
+			p.entry = listing.Entry{Kind: listing.File, Mode: 0o600}
 		}
 	}
 	p.content = t.Bytes()
 	switch {
 	case next.tables[file] != nil && bytes.Equal(p.content, next.tables[file].Bytes()):
-		p.content, p.entry.mtime = next.text[file], nextTree[file].mtime
+		p.content, p.entry.MTime = next.text[file], nextTree[file].MTime
 	case cur.tables[file] != nil && bytes.Equal(p.content, cur.tables[file].Bytes()):
-		p.content, p.entry.mtime = cur.text[file], curTree[file].mtime
-	case nextTree[file].mtime.After(curTree[file].mtime):
-		p.entry.mtime = nextTree[file].mtime
+		p.content, p.entry.MTime = cur.text[file], curTree[file].MTime
+	case nextTree[file].MTime.After(curTree[file].MTime):
+		p.entry.MTime = nextTree[file].MTime
 	default:
-		p.entry.mtime = curTree[file].mtime
+		p.entry.MTime = curTree[file].MTime
 	}
 	out.paths[file] = p
 	if !bytes.Equal(p.content, next.text[file]) {
@@ -395,28 +386,28 @@ func (out *outcome) placeTable(file string, t *accounts.Table, cur, next snapsho
 // placeFstab puts the filtered fstab into the result; with join, the lines of both sides.
 func (out *outcome) placeFstab(cur, next snapshot, join bool) {
 	p, ok := out.paths["fstab"]
-	if !ok || p.entry.kind != kindFile {
+	if !ok || p.entry.Kind != listing.File {
 		return
 	}
 	text := next.text["fstab"]
 	if p.side == current {
 		text = cur.text["fstab"]
 	}
-	p.content = FilterFstab(text)
+	p.content = fstab.Filter(text)
 	if !bytes.Equal(text, p.content) {
 		out.report.note("fstab: lines that mount over the image are commented out")
 	}
 	if join && p.side == current {
-		p.content = joinFstab(p.content, FilterFstab(next.text["fstab"]))
+		p.content = fstab.Join(p.content, fstab.Filter(next.text["fstab"]))
 	}
 	out.paths["fstab"] = p
 }
 
 // summarize lists what was decided. A directory that is added or removed as a whole stands for everything below it.
-func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing, adopting bool) {
+func summarize(rep *Report, result map[string]resultPath, old, cur, next listing.Tree, adopting bool) {
 	whole := map[*[]string]string{}
 	list := func(to *[]string, name string, asWhole bool) {
-		if above, ok := whole[to]; ok && isUnder(name, above) {
+		if above, ok := whole[to]; ok && paths.IsUnder(name, above) {
 			return
 		}
 		if asWhole {
@@ -425,30 +416,30 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 		}
 		*to = append(*to, name)
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(everyPath(old, cur, next)), byPath) {
-		if name == "." || slices.Contains(accounts.Files, name) {
+	for _, name := range slices.SortedFunc(maps.Keys(listing.EveryPath(old, cur, next)), byPath) {
+		if name == "." || slices.Contains(table.Files, name) {
 			continue
 		}
 		_, inO := old[name]
 		c, inC := cur[name]
 		x, inX := next[name]
-		p := paths[name]
-		differs := !same(c, x, inC, inX)
+		p := result[name]
+		differs := !listing.Same(c, x, inC, inX)
 		switch {
 		case inC && inX && p.side != nowhere && !wholeSide(p.side, p.entry, c, x) && !adopting:
 			list(&rep.Merged, name, false)
 		case p.side == current && !inX && !inO:
-			list(&rep.Added, name, c.kind == kindDir)
-		case p.side == current && differs && (c.kind != kindDir || inX):
+			list(&rep.Added, name, c.Kind == listing.Dir)
+		case p.side == current && differs && (c.Kind != listing.Dir || inX):
 			list(&rep.Kept, name, false)
 		case p.side == nowhere && !inC && inO && inX:
-			list(&rep.Removed, name, x.kind == kindDir)
+			list(&rep.Removed, name, x.Kind == listing.Dir)
 		case p.side != current && differs && adopting:
-			if inC && !backups.has(name) && !ofImage.has(name) {
-				list(&rep.NotAdopted.Samples, name, c.kind == kindDir && !inX)
+			if inC && !reserved.Backups.Has(name) && !reserved.OfImage.Has(name) {
+				list(&rep.NotAdopted.Samples, name, c.Kind == listing.Dir && !inX)
 			}
 		case p.side == image && differs, p.side == nowhere && inC:
-			dir := p.side == image && x.kind == kindDir && !inC || p.side == nowhere && c.kind == kindDir
+			dir := p.side == image && x.Kind == listing.Dir && !inC || p.side == nowhere && c.Kind == listing.Dir
 			list(&rep.Taken, name, dir)
 		}
 	}
@@ -457,4 +448,25 @@ func summarize(rep *Report, paths map[string]resultPath, old, cur, next listing,
 // byPath compares paths so that the content of a directory follows it directly.
 func byPath(a, b string) int {
 	return cmp.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+}
+
+// placeUnits gives the changed unit files of the host to the result.
+func (out *outcome) placeUnits(cur snapshot) {
+	for name, p := range out.paths {
+		if text, changed := cur.units[name]; changed && p.side == current {
+			p.content = text
+			out.paths[name] = p
+		}
+	}
+}
+
+// readAndCorrect is read, with how the files of the new image are shown.
+func readAndCorrect(in Inputs) (*outcome, error) {
+	out, err := read(in)
+	if err != nil {
+		return nil, err
+	}
+	out.report.Correction = numbers.Correct(out.image, out.merged, in.Owners)
+	out.report.Owners = append(out.report.Owners, out.report.Correction.Shown...)
+	return out, nil
 }

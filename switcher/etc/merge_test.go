@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/paths"
+	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // tree is one side in short form: "a/b": "content", "d/": "", "l": "-> target". A mode other than the usual one is
@@ -20,36 +24,37 @@ type tree map[string]string
 
 // side returns the snapshot of a tree that is on no disk.
 func (t tree) side() snapshot {
-	s := snapshot{tree: listing{".": {kind: kindDir, mode: 0o755}}, tables: accounts.Tables{}, text: map[string][]byte{}}
+	s := snapshot{Directory: listing.Directory{Tree: listing.Tree{".": {Kind: listing.Dir, Mode: 0o755}}},
+		tables: table.Tables{}, text: map[string][]byte{}}
 	s.access.People = accounts.ParseLoginDefs(nil)
 	for name, value := range t {
 		for p := path.Dir(name); p != "."; p = path.Dir(p) {
 			if _, ok := t[p+"/"]; !ok && strings.TrimSuffix(name, "/") != p {
-				s.tree[p] = entry{kind: kindDir, mode: 0o755}
+				s.Tree[p] = listing.Entry{Kind: listing.Dir, Mode: 0o755}
 			}
 		}
 		value, mode, _ := strings.Cut(value, "|")
-		e := entry{mode: 0o644}
-		fmt.Sscanf(mode, "%o", &e.mode)
+		e := listing.Entry{Mode: 0o644}
+		fmt.Sscanf(mode, "%o", &e.Mode)
 		target, link := strings.CutPrefix(value, "-> ")
 		switch {
 		case strings.HasSuffix(name, "/"):
-			e.kind = kindDir
+			e.Kind = listing.Dir
 			if mode == "" {
-				e.mode = 0o755
+				e.Mode = 0o755
 			}
 		case link:
-			e.kind, e.target = kindLink, target
+			e.Kind, e.Target = listing.Link, target
 		default:
-			e.kind, e.sum = kindFile, sumOf([]byte(value))
+			e.Kind, e.Sum = listing.File, listing.Sum([]byte(value))
 			s.text[name] = []byte(value)
-			if slices.Contains(accounts.Files, name) {
-				s.tables[name] = accounts.Parse(name, []byte(value))
+			if slices.Contains(table.Files, name) {
+				s.tables[name] = table.Parse(name, []byte(value))
 			} else if name == "shells" {
 				s.shells = strings.Fields(value)
 			}
 		}
-		s.tree[strings.TrimSuffix(name, "/")] = e
+		s.Tree[strings.TrimSuffix(name, "/")] = e
 	}
 	return s
 }
@@ -65,7 +70,7 @@ func (out *outcome) result() tree {
 		if p.content != nil {
 			value = string(p.content)
 		}
-		if p.entry.kind == kindDir {
+		if p.entry.Kind == listing.Dir {
 			name += "/"
 		}
 		t[name] = value
@@ -280,7 +285,7 @@ func TestThreeWay(t *testing.T) {
 func TestWhatAMountHidesIsUnchanged(t *testing.T) {
 	old, cur, next := tree{"d/a": "1", "resolv.conf": "1"}.side(), tree{}.side(),
 		tree{"d/a": "2", "resolv.conf": "1"}.side()
-	cur.mounts = []string{"d", "resolv.conf"}
+	cur.Mounts = []string{"d", "resolv.conf"}
 	out := mustResolve(t, &old, cur, next)
 	want := tree{"d/": "image", "d/a": "image", "resolv.conf": "image"}
 	if got := out.result(); !reflect.DeepEqual(got, want) {
@@ -296,24 +301,24 @@ func TestOwnerOfOneSideIsComparedByName(t *testing.T) {
 	cur := tree{"passwd": "root:x:0:0:::\nredis:x:105:0:::\n", "redis.conf": "1"}.side()
 	next := tree{"passwd": "root:x:0:0:::\nredis:x:101:0:::\n", "redis.conf": "2"}.side()
 	for s, uid := range map[*snapshot]uint32{&old: 100, &cur: 105, &next: 101} {
-		e := s.tree["redis.conf"]
-		e.uid = uid
-		s.tree["redis.conf"] = e
+		e := s.Tree["redis.conf"]
+		e.UID = uid
+		s.Tree["redis.conf"] = e
 	}
 	out := mustResolve(t, &old, cur, next)
-	if p := out.paths["redis.conf"]; p.side != image || p.entry.uid != 105 {
-		t.Errorf("redis.conf from %d with uid %d, want the image's with the host's uid 105", p.side, p.entry.uid)
+	if p := out.paths["redis.conf"]; p.side != image || p.entry.UID != 105 {
+		t.Errorf("redis.conf from %d with uid %d, want the image's with the host's uid 105", p.side, p.entry.UID)
 	}
 }
 
 func TestLabelsDoNotCount(t *testing.T) {
-	a := entry{kind: kindFile, xattrs: map[string]string{labelXattr: "old_t", "user.a": "1"}}
-	b := entry{kind: kindFile, xattrs: map[string]string{labelXattr: "new_t", "user.a": "1"}}
-	if !same(a, b, true, true) {
+	a := listing.Entry{Kind: listing.File, Xattrs: map[string]string{listing.Label: "old_t", "user.a": "1"}}
+	b := listing.Entry{Kind: listing.File, Xattrs: map[string]string{listing.Label: "new_t", "user.a": "1"}}
+	if !listing.Same(a, b, true, true) {
 		t.Error("a label alone makes a difference")
 	}
-	b.xattrs["user.a"] = "2"
-	if same(a, b, true, true) {
+	b.Xattrs["user.a"] = "2"
+	if listing.Same(a, b, true, true) {
 		t.Error("an attribute makes no difference")
 	}
 }
@@ -468,7 +473,7 @@ func TestAdoptPatterns(t *testing.T) {
 		"systemd/system/timers.target.wants/updatectl.timer": true,
 		"ssh/sshd_config": true, "ssh/moduli": false, "systemd/system/a.service": false, "networks": false,
 	} {
-		if list.has(name) != want {
+		if list.Has(name) != want {
 			t.Errorf("%s adopted: %v, want %v", name, !want, want)
 		}
 	}
@@ -502,26 +507,26 @@ func (t tree) blocked(name string) bool {
 	for have := range t {
 		dir := strings.HasSuffix(have, "/")
 		have = strings.TrimSuffix(have, "/")
-		if isUnder(have, name) || isUnder(name, have) && (!dir || name == have) {
+		if paths.IsUnder(have, name) || paths.IsUnder(name, have) && (!dir || name == have) {
 			return true
 		}
 	}
 	return false
 }
 
-func (out *outcome) listing() listing {
-	l := listing{}
+func (out *outcome) listing() listing.Tree {
+	l := listing.Tree{}
 	for name, p := range out.paths {
-		if p.side != nowhere && !notes.has(name) {
+		if p.side != nowhere && !reserved.Notes.Has(name) {
 			l[name] = p.entry
 		}
 	}
 	return l
 }
 
-func sameListing(a, b listing) bool {
-	for name := range everyPath(a, b) {
-		if !same(a[name], b[name], has(a, name), has(b, name)) {
+func sameListing(a, b listing.Tree) bool {
+	for name := range listing.EveryPath(a, b) {
+		if !listing.Same(a[name], b[name], a.Has(name), b.Has(name)) {
 			return false
 		}
 	}
@@ -534,33 +539,35 @@ func TestMergeLaws(t *testing.T) {
 		old, cur, next := randomTree(r), randomTree(r), randomTree(r)
 		describe := fmt.Sprintf("old %q\ncur %q\nnext %q", old, cur, next)
 
-		if out := threeWay(t, old, old, next); !sameListing(out.listing(), next.side().tree) ||
+		if out := threeWay(t, old, old, next); !sameListing(out.listing(), next.side().Tree) ||
 			len(out.report.Conflicts) > 0 {
 			t.Fatalf("an untouched host does not get the image's /etc: %q\n%s", out.result(), describe)
 		}
-		if out := threeWay(t, old, cur, old); !sameListing(out.listing(), cur.side().tree) || len(out.report.Conflicts) > 0 {
+		if out := threeWay(t, old, cur, old); !sameListing(out.listing(), cur.side().Tree) || len(out.report.Conflicts) > 0 {
 			t.Fatalf("an unchanged image changes the host: %q\n%s", out.result(), describe)
 		}
 		out := threeWay(t, old, cur, next)
-		o, c, got := old.side().tree, cur.side().tree, out.listing()
+		o, c, got := old.side().Tree, cur.side().Tree, out.listing()
 		for name, e := range c {
-			if _, inOld := o[name]; !inOld && e.kind != kindDir && !same(got[name], e, has(got, name), true) {
+			if _, inOld := o[name]; !inOld && e.Kind != listing.Dir &&
+				!listing.Same(got[name], e, got.Has(name), true) {
 				t.Fatalf("%s was added here and is lost\n%s", name, describe)
 			}
 			was, now := o[name], got[name]
-			lost := e.kind != kindDir && !has(got, name) || e.kind != was.kind && e.kind != now.kind ||
-				e.contentOf() != was.contentOf() && e.contentOf() != now.contentOf() ||
-				e.kind == kindFile && e.mode != was.mode && e.mode != now.mode
-			if e.kind != kindDir && !same(was, e, has(o, name), true) && lost {
+			lost := e.Kind != listing.Dir && !got.Has(name) || e.Kind != was.Kind && e.Kind != now.Kind ||
+				e.Content() != was.Content() && e.Content() != now.Content() ||
+				e.Kind == listing.File && e.Mode != was.Mode && e.Mode != now.Mode
+			if e.Kind != listing.Dir && !listing.Same(was, e, o.Has(name), true) && lost {
 				t.Fatalf("%s was changed here and is lost\n%s", name, describe)
 			}
-			if x := next.side().tree[name]; e.kind != kindDir && !same(now, e, true, true) && now.kind == kindFile &&
-				now.mode&^e.mode != 0 && (now.sum != x.sum || was.kind == kindFile && e.mode != was.mode) {
+			if x := next.side().Tree[name]; e.Kind != listing.Dir && !listing.Same(now, e, true, true) &&
+				now.Kind == listing.File &&
+				now.Mode&^e.Mode != 0 && (now.Sum != x.Sum || was.Kind == listing.File && e.Mode != was.Mode) {
 				t.Fatalf("%s of this host was opened\n%s", name, describe)
 			}
 		}
 		for name := range got {
-			if name != "." && got[path.Dir(name)].kind != kindDir {
+			if name != "." && got[path.Dir(name)].Kind != listing.Dir {
 				t.Fatalf("%s has no directory\n%s", name, describe)
 			}
 		}
@@ -571,7 +578,7 @@ func TestMergeLaws(t *testing.T) {
 		// Merged again as the running /etc of the same image, the result does not change.
 		n := next.side()
 		settled := n
-		settled.tree = got
+		settled.Tree = got
 		if twice := mustResolve(t, &n, settled, n); !sameListing(twice.listing(), got) {
 			t.Fatalf("the result does not stay\n%s", describe)
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -80,7 +81,7 @@ func TestMoveUnits(t *testing.T) {
 				}
 			}
 			in := Inputs{Host: root, Current: root + "/etc", Next: image + "/etc",
-				Sources: HostSources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}}
+				Sources: fstab.Sources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}}
 			dst := filepath.Join(t.TempDir(), "etc")
 			report, err := Merge(in, dst)
 			if err != nil {
@@ -92,9 +93,9 @@ func TestMoveUnits(t *testing.T) {
 					want = c.files[file]
 				}
 				got := ""
-				if target, err := os.Readlink(filepath.Join(dst, unitsDir, file)); err == nil {
+				if target, err := os.Readlink(filepath.Join(dst, "systemd/system", file)); err == nil {
 					got = "-> " + target
-				} else if text, err := os.ReadFile(filepath.Join(dst, unitsDir, file)); err == nil {
+				} else if text, err := os.ReadFile(filepath.Join(dst, "systemd/system", file)); err == nil {
 					got = string(text)
 				}
 				if got != want {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
+	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 )
 
 // Report is what a merge did, or would do. Paths are relative to /etc; one that ends in "/" stands for a directory with
@@ -22,9 +23,9 @@ type Report struct {
 	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
 
 	// Owners are those of the image's files that have another number on this host.
-	Owners []accounts.Shown `json:"owners"`
+	Owners []numbers.Shown `json:"owners"`
 	// Correction is the whole of that decision.
-	Correction accounts.Correction `json:"-"`
+	Correction numbers.Correction `json:"-"`
 }
 
 // Conflict is a path that the host and the image changed differently. Beside is the path of the image's version, which
@@ -66,7 +67,6 @@ func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 
 // finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
-	r.Owners = append([]accounts.Shown{}, r.Owners...)
 	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
 		&r.NotAdopted.Samples} {
 		slices.Sort(*list)
@@ -80,7 +80,7 @@ func (r *Report) finish() {
 		slices.SortFunc(*list, func(a, b accounts.Account) int { return cmp.Compare(a.Name, b.Name) })
 		*list = append([]accounts.Account{}, *list...)
 	}
-	r.Owners = append([]accounts.Shown{}, r.Owners...)
+	r.Owners = append([]numbers.Shown{}, r.Owners...)
 	if len(r.NotAdopted.Paths) == 0 {
 		r.NotAdopted.Paths = r.NotAdopted.Samples
 	}

@@ -11,55 +11,22 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
+	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
 // onDisk writes a tree to a directory; every file has the time stamp.
 func (t tree) onDisk(tb testing.TB, dir string) string {
 	tb.Helper()
-	must := func(err error) {
-		if err != nil {
-			tb.Helper()
-			tb.Fatal(err)
-		}
-	}
-	must(os.MkdirAll(dir, 0o755))
-	s := t.side()
-	names := slices.Sorted(func(yield func(string) bool) {
-		for name := range s.tree {
-			if !yield(name) {
-				return
-			}
-		}
-	})
-	for _, name := range names {
-		e, full := s.tree[name], filepath.Join(dir, name)
-		switch {
-		case name == ".":
-		case e.kind == kindDir:
-			must(os.Mkdir(full, 0o755))
-		case e.kind == kindLink:
-			must(os.Symlink(e.target, full))
-		default:
-			content, _, _ := strings.Cut(t[name], "|")
-			must(os.WriteFile(full, []byte(content), 0o600))
-		}
-		if e.kind != kindLink {
-			must(os.Chmod(full, os.FileMode(e.mode)))
-		}
-	}
-	for _, name := range slices.Backward(names) {
-		times := []unix.Timespec{unix.NsecToTimespec(stamp.UnixNano()), unix.NsecToTimespec(stamp.UnixNano())}
-		must(unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, name), times, unix.AT_SYMLINK_NOFOLLOW))
-	}
-	return dir
+	return testtree.Files(t).OnDisk(tb, dir)
 }
 
-var stamp = time.Date(2024, 5, 6, 7, 8, 9, 123456789, time.UTC)
+var stamp = testtree.Stamp
 
 func read1(t *testing.T, name string) string {
 	t.Helper()
@@ -163,29 +130,29 @@ func TestMergeOnDisk(t *testing.T) {
 	}
 	curSide, _ := readSnapshot(cur)
 	nextSide, _ := readSnapshot(next)
-	for name, want := range map[string]entry{
-		".": nextSide.tree["."], "a": nextSide.tree["a"], "d": nextSide.tree["d"],
-		"local": curSide.tree["local"], "l": curSide.tree["l"], "null": curSide.tree["null"],
+	for name, want := range map[string]listing.Entry{
+		".": nextSide.Tree["."], "a": nextSide.Tree["a"], "d": nextSide.Tree["d"],
+		"local": curSide.Tree["local"], "l": curSide.Tree["l"], "null": curSide.Tree["null"],
 	} {
-		if e := got.tree[name]; !same(e, want, true, true) || !e.mtime.Equal(want.mtime) {
+		if e := got.Tree[name]; !listing.Same(e, want, true, true) || !e.MTime.Equal(want.MTime) {
 			t.Errorf("%s:\n got %+v\nwant %+v", name, e, want)
 		}
 	}
-	if e := got.tree["local"]; e.mode != 0o4750 || e.uid != 88 || len(e.xattrs) != 3 ||
-		e.xattrs["security.capability"] != capability {
+	if e := got.Tree["local"]; e.Mode != 0o4750 || e.UID != 88 || len(e.Xattrs) != 3 ||
+		e.Xattrs["security.capability"] != capability {
 		t.Errorf("local: %+v", e)
 	}
-	if e := got.tree["d"]; e.mode != 0o1770 || !e.mtime.Equal(stamp) {
+	if e := got.Tree["d"]; e.Mode != 0o1770 || !e.MTime.Equal(stamp) {
 		t.Errorf("d: %+v", e)
 	}
-	if e := got.tree["svc.conf"]; e.uid != 105 || e.mode != 0o640 || read1(t, dst+"/svc.conf") != "2" {
+	if e := got.Tree["svc.conf"]; e.UID != 105 || e.Mode != 0o640 || read1(t, dst+"/svc.conf") != "2" {
 		t.Errorf("svc.conf: %+v", e)
 	}
-	if e := got.tree["new.conf"]; e.uid != 999 {
-		t.Errorf("new.conf belongs to %d, its user got 999", e.uid)
+	if e := got.Tree["new.conf"]; e.UID != 999 {
+		t.Errorf("new.conf belongs to %d, its user got 999", e.UID)
 	}
-	if len(got.tree) != 9 {
-		t.Errorf("%d paths: %v", len(got.tree), got.tree)
+	if len(got.Tree) != 9 {
+		t.Errorf("%d paths: %v", len(got.Tree), got.Tree)
 	}
 	if want := lines(root, "mine:x:101:0:::", "svc:x:105:0:::", "new:x:999:0:::"); read1(t, dst+"/passwd") != want {
 		t.Errorf("passwd: %q", read1(t, dst+"/passwd"))
@@ -219,7 +186,7 @@ func TestMergeOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !sameListing(got.tree, second.tree) || !got.tree["."].mtime.Equal(second.tree["."].mtime) {
+	if !sameListing(got.Tree, second.Tree) || !got.Tree["."].MTime.Equal(second.Tree["."].MTime) {
 		t.Error("the second merge made something else")
 	}
 	if len(again.Conflicts) != len(report.Conflicts) || len(again.Conflicts) == 0 {
@@ -235,7 +202,7 @@ func TestMergeFailsWithoutTouchingAnything(t *testing.T) {
 	cur := tree{"f": "L"}.onDisk(t, dir+"/cur")
 	next := tree{"f": "1"}.onDisk(t, dir+"/next")
 	huge := tree{}.onDisk(t, dir+"/huge")
-	if err := os.WriteFile(huge+"/fstab", make([]byte, maxFstab+1), 0o644); err != nil {
+	if err := os.WriteFile(huge+"/fstab", make([]byte, fstab.MaxSize+1), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(dir+"/ledger", []byte("{"), 0o600); err != nil {
@@ -250,7 +217,7 @@ func TestMergeFailsWithoutTouchingAnything(t *testing.T) {
 	}{
 		{"no current", Inputs{Current: dir + "/none", Next: next}, dst, fs.ErrNotExist},
 		{"no old", Inputs{Old: dir + "/none", Current: cur, Next: next}, dst, fs.ErrNotExist},
-		{"fstab too large", Inputs{Current: huge, Next: next}, dst, ErrTooLarge},
+		{"fstab too large", Inputs{Current: huge, Next: next}, dst, listing.ErrTooLarge},
 		{"bad pattern", Inputs{Current: cur, Next: next, Adopt: []string{"../x"}}, dst, ErrPattern},
 		{"over an input", Inputs{Current: cur, Next: next}, cur, fs.ErrInvalid},
 	} {

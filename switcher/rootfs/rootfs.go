@@ -147,6 +147,9 @@ func (t Dir) OpenDir(p string) (*os.File, error) {
 	return f, nil
 }
 
+// MaxConfig bounds a file in bytes that people write by hand.
+const MaxConfig = 1 << 20
+
 // ReadFile returns the content of a regular file. A file with more than limit bytes is an error.
 func (t Dir) ReadFile(p string, limit int64) ([]byte, error) {
 	f, err := t.open(p)

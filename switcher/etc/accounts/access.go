@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // Access is what a host says, beside its user databases, about who uses it.
@@ -35,7 +37,7 @@ func ParseLoginDefs(text []byte) People {
 		if len(fields) < 2 || to[fields[0]] == nil {
 			continue
 		}
-		if id, ok := parseID(fields[1]); ok && id > 0 {
+		if id, ok := table.ParseID(fields[1]); ok && id > 0 {
 			*to[fields[0]] = id
 		}
 	}
@@ -59,45 +61,45 @@ var rightsGroups = []string{
 type stayers struct {
 	users  map[string]bool // whose group memberships stay
 	local  map[string]bool // users whose entries stay as they are
-	groups map[string]bool // groups whose entries stay as they are
+	groups map[string]bool // Groups whose entries stay as they are
 }
 
 // stayers returns who stays by what the account is for: somebody who logs in, has rights or has files in a home. Of a
 // service that the image has, too, only the group memberships stay: the image knows best how it runs.
-func (a Access) stayers(cur, next Tables) stayers {
+func (a Access) stayers(cur, next table.Tables) stayers {
 	s := stayers{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	granted := slices.Concat(rightsGroups, a.Sudo.Groups)
 	members := map[string]bool{}
-	for _, r := range cur["group"].all() {
-		if r.fields == nil {
+	for _, r := range cur["group"].Rows() {
+		if r.Fields == nil {
 			continue
 		}
-		id, _ := parseID(r.fields[2])
-		named := slices.Contains(a.Sudo.Groups, r.name()) || slices.Contains(a.Sudo.Groups, "#"+r.fields[2])
-		s.groups[r.name()] = named || a.People.isGroup(id)
-		for _, m := range splitSet(r.fields[3]) {
-			if !inTable(cur["passwd"], m) {
+		id, _ := table.ParseID(r.Fields[2])
+		named := slices.Contains(a.Sudo.Groups, r.Name()) || slices.Contains(a.Sudo.Groups, "#"+r.Fields[2])
+		s.groups[r.Name()] = named || a.People.isGroup(id)
+		for _, m := range table.SplitSet(r.Fields[3]) {
+			if !cur["passwd"].Has(m) {
 				s.users[m] = true // somebody from elsewhere, such as LDAP
 			}
 		}
-		if !named && !slices.Contains(granted, r.name()) {
+		if !named && !slices.Contains(granted, r.Name()) {
 			continue
 		}
-		for _, m := range splitSet(r.fields[3]) {
+		for _, m := range table.SplitSet(r.Fields[3]) {
 			members[m] = true
 		}
-		members["#"+r.fields[2]] = true // by number: whose group it is
+		members["#"+r.Fields[2]] = true // by number: whose group it is
 	}
-	for _, r := range cur["passwd"].all() {
-		if r.fields == nil || r.key == "root" {
+	for _, r := range cur["passwd"].Rows() {
+		if r.Fields == nil || r.Key == "root" {
 			continue
 		}
 		logsIn := a.logsIn(r, cur["shadow"])
 		if !logsIn && !a.used(r, members) {
 			continue
 		}
-		s.users[r.name()], s.local[r.name()] = true, logsIn || !inTable(next["passwd"], r.name())
-		if g, ok := cur["group"].named(r.fields[3]); ok && !inTable(next["group"], g) {
+		s.users[r.Name()], s.local[r.Name()] = true, logsIn || !next["passwd"].Has(r.Name())
+		if g, ok := cur["group"].Named(r.Fields[3]); ok && !next["group"].Has(g) {
 			s.groups[g] = true
 		}
 	}
@@ -105,34 +107,34 @@ func (a Access) stayers(cur, next Tables) stayers {
 }
 
 // logsIn reports whether a user is a person, or can log in.
-func (a Access) logsIn(r row, shadow *Table) bool {
-	id, _ := parseID(r.fields[2])
-	if a.People.isUser(id) || slices.Contains(a.Keys, r.name()) {
+func (a Access) logsIn(r table.Row, shadow *table.Table) bool {
+	id, _ := table.ParseID(r.Fields[2])
+	if a.People.isUser(id) || slices.Contains(a.Keys, r.Name()) {
 		return true
 	}
 	// A home below /home may be on a network file system, which is not mounted during the switch.
-	return a.loginShell(r.fields[6]) &&
-		(usablePassword(r, shadow) || strings.HasPrefix(path.Clean(r.fields[5]), "/home/"))
+	return a.loginShell(r.Fields[6]) &&
+		(usablePassword(r, shadow) || strings.HasPrefix(path.Clean(r.Fields[5]), "/home/"))
 }
 
 // used reports whether a user has rights, or owns a home or a spool. Members are the names with rights, and "#" with
 // the numbers of the groups that give them.
-func (a Access) used(r row, members map[string]bool) bool {
-	id, _ := parseID(r.fields[2])
+func (a Access) used(r table.Row, members map[string]bool) bool {
+	id, _ := table.ParseID(r.Fields[2])
 	switch {
-	case slices.Contains(a.Homes, id), slices.Contains(a.Spools, r.name()), a.Sudo.names(r), members[r.name()]:
+	case slices.Contains(a.Homes, id), slices.Contains(a.Spools, r.Name()), a.Sudo.names(r), members[r.Name()]:
 		return true
 	}
-	return members["#"+r.fields[3]] && a.loginShell(r.fields[6])
+	return members["#"+r.Fields[3]] && a.loginShell(r.Fields[6])
 }
 
 // staysByNumber reports whether a name is the number of somebody who stays, which subuid(5) allows in place of a name.
-func (a Access) staysByNumber(name string, cur Tables, local map[string]bool) bool {
-	id, ok := parseID(name)
+func (a Access) staysByNumber(name string, cur table.Tables, local map[string]bool) bool {
+	id, ok := table.ParseID(name)
 	if !ok {
 		return false
 	}
-	user, ok := cur["passwd"].named(name)
+	user, ok := cur["passwd"].Named(name)
 	return a.People.isUser(id) || ok && local[user]
 }
 
@@ -145,14 +147,14 @@ func (a Access) loginShell(shell string) bool {
 func noLogin(shell string) bool { return path.Base(shell) == "nologin" || path.Base(shell) == "false" }
 
 // usablePassword reports whether somebody can log in with a password: also with none, where the field is empty.
-func usablePassword(r row, shadow *Table) bool {
-	hash := r.fields[1]
+func usablePassword(r table.Row, shadow *table.Table) bool {
+	hash := r.Fields[1]
 	if hash == "x" {
-		s, ok := shadow.get(r.key)
+		s, ok := shadow.Get(r.Key)
 		if !ok {
 			return false
 		}
-		hash = s.fields[shadowPassword]
+		hash = s.Fields[table.ShadowPassword]
 	}
 	return !strings.HasPrefix(hash, "!") && !strings.HasPrefix(hash, "*")
 }
@@ -161,8 +163,8 @@ func usablePassword(r row, shadow *Table) bool {
 type Sudo struct{ Users, Groups []string }
 
 // names reports whether sudoers names a user.
-func (s Sudo) names(r row) bool {
-	return slices.Contains(s.Users, r.name()) || slices.Contains(s.Users, "#"+r.fields[2])
+func (s Sudo) names(r table.Row) bool {
+	return slices.Contains(s.Users, r.Name()) || slices.Contains(s.Users, "#"+r.Fields[2])
 }
 
 // sudoComma is a comma in a list of sudoers, with the space around it.
@@ -198,11 +200,11 @@ func ParseSudoers(text []byte) Sudo {
 // sudoNumber reports whether a word is a list that begins with the number of a user, and not a comment.
 func sudoNumber(word string) bool {
 	first, _, _ := strings.Cut(word, ",")
-	_, ok := parseID(strings.TrimPrefix(first, "#"))
+	_, ok := table.ParseID(strings.TrimPrefix(first, "#"))
 	return ok
 }
 
-// add adds the members of a list. Those that are excluded, and the netgroups, are left out.
+// Add adds the members of a list. Those that are excluded, and the netgroups, are left out.
 func (s *Sudo) add(list string) {
 	for name := range strings.SplitSeq(list, ",") {
 		name = strings.Trim(strings.TrimSpace(name), `"`)
@@ -224,11 +226,11 @@ type Login struct {
 }
 
 // Logins returns the users of a host.
-func Logins(cur Tables) []Login {
+func Logins(cur table.Tables) []Login {
 	var all []Login
-	for _, r := range cur["passwd"].all() {
-		if r.fields != nil {
-			all = append(all, Login{accountOf(r), r.fields[5]})
+	for _, r := range cur["passwd"].Rows() {
+		if r.Fields != nil {
+			all = append(all, Login{accountOf(r), r.Fields[5]})
 		}
 	}
 	return all

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 func TestSudoers(t *testing.T) {
@@ -87,8 +89,8 @@ func TestWhoStays(t *testing.T) {
 				cur["shadow"] = lines("root:*:1::::::", "a:"+test.shadow+":1::::::")
 			}
 			test.access.Shells, test.access.People = shells, defaultPeople
-			base := HostBase(cur.tables(), Tables{}, test.access, nil)
-			if stays := !inTable(base["passwd"], "a"); stays != test.stays {
+			base := HostBase(cur.tables(), table.Tables{}, test.access, nil)
+			if stays := !base["passwd"].Has("a"); stays != test.stays {
 				t.Errorf("stays: %v, want %v", stays, test.stays)
 			}
 		})

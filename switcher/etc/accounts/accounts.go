@@ -9,6 +9,8 @@
 // Nothing here reads or writes a file.
 package accounts
 
+import "github.com/updatectl/updatectl/switcher/etc/accounts/table"
+
 // Remarks are what a merge has to say about its decisions.
 type Remarks struct {
 	Conflicts []Conflict // decided, but an operator should look at them
@@ -25,9 +27,9 @@ type Account struct {
 }
 
 // accountOf returns what a line of passwd or group is about.
-func accountOf(r row) Account {
-	id, _ := parseID(r.fields[2]) // checked by wellFormed
-	return Account{r.name(), id}
+func accountOf(r table.Row) Account {
+	id, _ := table.ParseID(r.Fields[2]) // checked by wellFormed
+	return Account{r.Name(), id}
 }
 
 // Conflict is a difference between host and image in one database.

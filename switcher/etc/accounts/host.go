@@ -4,26 +4,28 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // HostBase returns invented databases of an old image for a host that runs none: the host's entries without those that
 // stay, their group memberships, and root's login data. So these count as local, and what the image lacks of the others
 // is left behind. Shells are those of the image.
-func HostBase(cur, next Tables, access Access, shells []string) Tables {
+func HostBase(cur, next table.Tables, access Access, shells []string) table.Tables {
 	stay := access.stayers(cur, next)
-	base := Tables{}
+	base := table.Tables{}
 	for file, t := range cur {
 		local := stay.local
-		if formats[file].groups {
+		if table.Formats[file].Groups {
 			local = stay.groups
 		}
-		base[file] = t.filter(func(r row) bool {
-			return r.fields != nil && !local[r.name()] && !access.staysByNumber(r.name(), cur, local)
-		}).without(formats[file], stay.users)
+		base[file] = t.Filter(func(r table.Row) bool {
+			return r.Fields != nil && !local[r.Name()] && !access.staysByNumber(r.Name(), cur, local)
+		}).Without(table.Formats[file], stay.users)
 	}
-	base.forget("passwd", next, 1, func(c string) bool { return c != "x" && passwordSet(c) })
-	base.forget("shadow", next, 1, passwordSet)
-	base.forget("passwd", next, 6, func(c string) bool { return slices.Contains(shells, c) })
+	forget(base, "passwd", next, 1, func(c string) bool { return c != "x" && passwordSet(c) })
+	forget(base, "shadow", next, 1, passwordSet)
+	forget(base, "passwd", next, 6, func(c string) bool { return slices.Contains(shells, c) })
 	return base
 }
 
@@ -35,33 +37,33 @@ func passwordSet(hash string) bool {
 
 // forget makes a field of root count as a local change if set reports true for it: the invented base gets the image's
 // value.
-func (b Tables) forget(file string, next Tables, field int, set func(string) bool) {
+func forget(b table.Tables, file string, next table.Tables, field int, set func(string) bool) {
 	t := b[file]
-	r, ok := t.get("root")
-	if !ok || !set(r.fields[field]) {
+	r, ok := t.Get("root")
+	if !ok || !set(r.Fields[field]) {
 		return
 	}
-	fields := slices.Clone(r.fields)
+	fields := slices.Clone(r.Fields)
 	fields[field] = "\x00unset" // no real field holds this
-	if x, ok := next[file].get("root"); ok {
-		fields[field] = x.fields[field]
+	if x, ok := next[file].Get("root"); ok {
+		fields[field] = x.Fields[field]
 	}
-	t.put("root", fields)
+	t.Put("root", fields)
 }
 
 // NoteShells reports the people whose login shell is not in the image.
-func NoteShells(rep *Remarks, merged, image Tables, people People, shells []string) {
+func NoteShells(rep *Remarks, merged, image table.Tables, people People, shells []string) {
 	if len(shells) == 0 {
 		return
 	}
-	for _, n := range merged["passwd"].numbers() {
-		r, _ := merged["passwd"].get(n.name)
-		shell := r.fields[6]
-		if x, ok := image["passwd"].get(n.name); ok && x.fields[6] == shell {
+	for _, n := range merged["passwd"].Numbers() {
+		r, _ := merged["passwd"].Get(n.Name)
+		shell := r.Fields[6]
+		if x, ok := image["passwd"].Get(n.Name); ok && x.Fields[6] == shell {
 			continue
 		}
-		if (n.name == "root" || people.isUser(n.id)) && shell != "" && !noLogin(shell) && !slices.Contains(shells, shell) {
-			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.name))
+		if (n.Name == "root" || people.isUser(n.ID)) && shell != "" && !noLogin(shell) && !slices.Contains(shells, shell) {
+			rep.note(fmt.Sprintf("passwd: the shell %s of %s is not in the image's /etc/shells", shell, n.Name))
 		}
 	}
 }

@@ -8,22 +8,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
 
 // files are the user databases of one side, by name.
 type files map[string]string
 
-func (f files) tables() Tables {
-	t := Tables{}
+func (f files) tables() table.Tables {
+	t := table.Tables{}
 	for name, text := range f {
-		t[name] = Parse(name, []byte(text))
+		t[name] = table.Parse(name, []byte(text))
 	}
 	return t
 }
 
 // outcome is a merge, with its remarks in order.
 type outcome struct {
-	merged  Tables
+	merged  table.Tables
 	remarks Remarks
 	ledger  Ledger
 }
@@ -390,34 +392,34 @@ func TestUserLaws(t *testing.T) {
 			}
 		}
 		out = mustMerge(t, old, cur, next)
-		c, got := cur.tables(), Parse("passwd", []byte(out.text("passwd")))
+		c, got := cur.tables(), table.Parse("passwd", []byte(out.text("passwd")))
 		owner := map[uint32]string{}
-		for _, n := range c["passwd"].numbers() {
-			owner[n.id] = n.name
+		for _, n := range c["passwd"].Numbers() {
+			owner[n.ID] = n.Name
 		}
-		if _, ok := got.get("root"); !ok {
+		if _, ok := got.Get("root"); !ok {
 			t.Fatalf("no root\n%s", describe)
 		}
 		seen := map[uint32]bool{}
-		for _, n := range got.numbers() {
-			if had, ok := owner[n.id]; ok && had != n.name {
-				t.Fatalf("%d was %s's and is %s's\n%s", n.id, had, n.name, describe)
+		for _, n := range got.Numbers() {
+			if had, ok := owner[n.ID]; ok && had != n.Name {
+				t.Fatalf("%d was %s's and is %s's\n%s", n.ID, had, n.Name, describe)
 			}
-			if here, ok := c["passwd"].get(n.name); ok && here.fields[2] != formatID(n.id) {
-				t.Fatalf("%s does not keep its number\n%s", n.name, describe)
+			if here, ok := c["passwd"].Get(n.Name); ok && here.Fields[2] != table.FormatID(n.ID) {
+				t.Fatalf("%s does not keep its number\n%s", n.Name, describe)
 			}
-			if seen[n.id] {
-				t.Fatalf("%d is there twice\n%s", n.id, describe)
+			if seen[n.ID] {
+				t.Fatalf("%d is there twice\n%s", n.ID, describe)
 			}
-			seen[n.id] = true
-			if out.text("shadow") == "" || !strings.Contains("\n"+out.text("shadow"), "\n"+n.name+":") {
-				t.Fatalf("%s has no shadow line: %q\n%s", n.name, out.text("shadow"), describe)
+			seen[n.ID] = true
+			if out.text("shadow") == "" || !strings.Contains("\n"+out.text("shadow"), "\n"+n.Name+":") {
+				t.Fatalf("%s has no shadow line: %q\n%s", n.Name, out.text("shadow"), describe)
 			}
 		}
 		o := old.tables()["passwd"]
-		for _, n := range c["passwd"].numbers() {
-			if _, inOld := o.get(n.name); !inOld && !inTable(got, n.name) {
-				t.Fatalf("%s was added here and is lost\n%s", n.name, describe)
+		for _, n := range c["passwd"].Numbers() {
+			if _, inOld := o.Get(n.Name); !inOld && !got.Has(n.Name) {
+				t.Fatalf("%s was added here and is lost\n%s", n.Name, describe)
 			}
 		}
 	}
@@ -438,8 +440,8 @@ func FuzzUsers(f *testing.F) {
 		f.Add(s, tableSeeds[(i+7)%len(tableSeeds)], lines(root, "n:x:1:1:::"))
 	}
 	f.Fuzz(func(t *testing.T, old, cur, next string) {
-		for _, file := range Files {
-			got := string(Parse(file, []byte(cur)).Bytes())
+		for _, file := range table.Files {
+			got := string(table.Parse(file, []byte(cur)).Bytes())
 			if strings.TrimSuffix(got, "\n") != strings.TrimSuffix(cur, "\n") {
 				t.Fatalf("%s: parsing loses something: %q of %q", file, got, cur)
 			}
@@ -447,7 +449,7 @@ func FuzzUsers(f *testing.F) {
 		known, _ := ParseLedger(nil)
 		all := func(s string) files {
 			side := files{}
-			for _, file := range Files {
+			for _, file := range table.Files {
 				side[file] = s
 			}
 			return side
@@ -458,9 +460,9 @@ func FuzzUsers(f *testing.F) {
 				t.Fatal(err)
 			}
 			for _, file := range []string{"passwd", "shadow", "group"} {
-				merged := Parse(file, []byte(out.text(file)))
-				if r, ok := merged.get("root"); !ok ||
-					file == "passwd" && r.fields[2] != "0" && strings.Trim(r.fields[2], "0") != "" {
+				merged := table.Parse(file, []byte(out.text(file)))
+				if r, ok := merged.Get("root"); !ok ||
+					file == "passwd" && r.Fields[2] != "0" && strings.Trim(r.Fields[2], "0") != "" {
 					t.Fatalf("%s: no root: %q", file, out.text(file))
 				}
 			}

@@ -9,7 +9,12 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/updatectl/updatectl/switcher/etc/paths"
 )
+
+// HostFile is the host's own list, below /etc.
+const HostFile = "updatectl/derived.toml"
 
 // A Rule is about the files that one program makes. Paths are relative to /etc; the path of a directory
 // includes everything below it.
@@ -81,14 +86,12 @@ func (r Rule) Makes(name, target string, isLink bool) bool {
 			matches, _ := path.Match(pattern, name) // checked by Parse
 			return matches && isLink && strings.HasPrefix(target, prefix)
 		}
-		return covers(pattern, name)
+		return paths.List{pattern}.Has(name)
 	})
 }
 
 // Uses reports whether the files of the rule are made from a path.
-func (r Rule) Uses(name string) bool {
-	return slices.ContainsFunc(r.Sources, func(p string) bool { return covers(p, name) })
-}
+func (r Rule) Uses(name string) bool { return paths.List(r.Sources).Has(name) }
 
 // Makes reports whether a program of the list makes a path.
 func (l List) Makes(name, target string, isLink bool) bool {
@@ -102,14 +105,4 @@ func (l List) Bundles() []string {
 		all = append(all, r.Bundle...)
 	}
 	return all
-}
-
-// covers reports whether a path, or a directory above it, matches a pattern.
-func covers(pattern, name string) bool {
-	for ; name != "." && name != "/"; name = path.Dir(name) {
-		if ok, _ := path.Match(pattern, name); ok { // checked by Parse
-			return true
-		}
-	}
-	return false
 }
