@@ -3,6 +3,7 @@ package behind
 import (
 	"crypto/md5"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -176,6 +177,22 @@ func TestPaths(t *testing.T) {
 	r.Image = ""
 	if got := r.paths(time.Minute); len(got) != 8 { // with both tools
 		t.Errorf("without an image: %+v", got)
+	}
+}
+
+// TestPatience: without time, a tree of many small directories is not walked to its end.
+func TestPatience(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 200 {
+		testtree.File(t, dir, fmt.Sprintf("%d/%d/file", i%10, i), "x")
+	}
+	late := measurer{until: time.Now().Add(-time.Second)}
+	if _, files, whole := late.measure(dir); files > 20 || whole {
+		t.Errorf("it looked at %d of 200 files, all: %v", files, whole)
+	}
+	early := measurer{until: time.Now().Add(time.Hour)}
+	if _, files, whole := early.measure(dir); files != 200 || !whole {
+		t.Errorf("with time, it looked at %d of 200 files, all: %v", files, whole)
 	}
 }
 
