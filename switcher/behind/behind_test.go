@@ -110,6 +110,9 @@ func TestServices(t *testing.T) {
 
 		"a script of SysV init": {host: map[string]string{"/etc/init.d/old": "x"}, running: serves("old.service", "tcp:9"),
 			want: noUnit, missed: true},
+		"of a snap": {host: added("snap.lxd.activate.service", service("/usr/bin/snap run lxd.activate")), want: noUnit},
+		"of a snap, serving": {host: added("snap.cloud.web.service", service("/usr/bin/snap run cloud.web")),
+			running: serves("snap.cloud.web.service", "tcp:80"), want: noUnit, missed: true},
 		"made at run time": {running: serves("run-u3.service", "tcp:9")},
 		"a timer of a local service": {
 			host: with(added("app.timer", "[Timer]\n", "/opt/job"), system+"app.service", service("/opt/job")),
