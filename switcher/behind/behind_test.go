@@ -225,6 +225,21 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+// TestManyPackages: a host may have more than a thousand packages, with several files each in dpkg's directory.
+func TestManyPackages(t *testing.T) {
+	host := tree(t, nil)
+	for i := range 1200 {
+		pkg := fmt.Sprintf("/var/lib/dpkg/info/pkg%d", i)
+		for _, kind := range []string{".md5sums", ".postinst", ".prerm"} {
+			testtree.File(t, string(host), pkg+kind, "")
+		}
+		testtree.File(t, string(host), pkg+".list", fmt.Sprintf("/etc/pkg%d.conf\n", i))
+	}
+	if got := len(readPackages(host).owner); got != 1200 {
+		t.Errorf("the packages of %d files in /etc are known, want 1200", got)
+	}
+}
+
 // TestRunning reads who listens from a /proc.
 func TestRunning(t *testing.T) {
 	proc := string(tree(t, map[string]string{
