@@ -74,10 +74,8 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 	if err := b.updaters(); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
-		if err := b.file(name, g.Files[name]); err != nil {
-			return err
-		}
+	if err := b.files("/", g.Files); err != nil {
+		return err
 	}
 	if g.Agent != "" {
 		if err := b.agent(g); err != nil {
@@ -149,23 +147,34 @@ func (b builder) stay(p string) error {
 	if !rootfs.Exists(filepath.Join(b.image, name)) {
 		files[name] = fmt.Sprintf(unitOf, strings.ReplaceAll(resolved, "%", "%%"))
 	}
-	for file, text := range files {
-		if err := b.file(file, text); err != nil {
-			return err
-		}
+	return b.files("/", files)
+}
+
+// file lays a file over the image. A text that begins with "-> " is the target of a symbolic link.
+func (b builder) file(name, text string) error {
+	at, err := b.parent(name)
+	if err != nil {
+		return err
+	}
+	if target, isLink := strings.CutPrefix(text, "-> "); isLink {
+		err = os.Symlink(target, at)
+	} else {
+		err = os.WriteFile(at, []byte(text), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot graft %s: %w", name, err)
 	}
 	return nil
 }
 
-// file lays a file over the image.
-func (b builder) file(name, text string) error {
-	if err := b.mirror(filepath.Dir(name)); err != nil {
-		return err
+// parent makes the directory that a file is laid in, where the links of the image lead, and returns the path of the
+// file in the graft.
+func (b builder) parent(name string) (string, error) {
+	_, dir, err := b.resolve(filepath.Dir(name))
+	if err == nil {
+		err = b.mirror(dir)
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
-		return fmt.Errorf("cannot graft %s: %w", name, err)
-	}
-	return nil
+	return filepath.Join(b.dir, dir, filepath.Base(name)), err
 }
 
 // mirror makes the directory p and its parents in the graft, with the image's attributes where the image has them.
@@ -195,25 +204,21 @@ func (b builder) mirror(p string) error {
 
 // agent grafts the agent and its units.
 func (b builder) agent(g Graft) error {
-	if err := b.mirror(filepath.Dir(AgentPath)); err != nil {
+	at, err := b.parent(AgentPath)
+	if err != nil {
 		return err
 	}
-	if err := copyFile(g.Agent, filepath.Join(b.dir, AgentPath), 0o755); err != nil {
+	if err := copyFile(g.Agent, at, 0o755); err != nil {
 		return fmt.Errorf("cannot graft the agent: %w", err)
 	}
-	for name, content := range g.Units {
-		p := filepath.Join(unitDir, name)
-		if err := b.mirror(filepath.Dir(p)); err != nil {
+	return b.files(unitDir, g.Units)
+}
+
+// files lays files below a directory over the image.
+func (b builder) files(dir string, texts map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if err := b.file(filepath.Join(dir, name), texts[name]); err != nil {
 			return err
-		}
-		var err error
-		if target, link := strings.CutPrefix(content, "-> "); link {
-			err = os.Symlink(target, filepath.Join(b.dir, p))
-		} else {
-			err = os.WriteFile(filepath.Join(b.dir, p), []byte(content), 0o644)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot graft the unit %s: %w", name, err)
 		}
 	}
 	return nil

@@ -127,6 +127,22 @@ func TestSeed(t *testing.T) {
 	}
 }
 
+// TestGraftFollowsLinks: a file goes where the links of the image lead. A directory in place of a link would hide what
+// the image has behind it.
+func TestGraftFollowsLinks(t *testing.T) {
+	image := testtree.Make(t, "usr/lib/udev -> ../share/udev", "usr/share/udev/rules.d/own.rules")
+	dir := filepath.Join(t.TempDir(), "graft")
+	if err := (Graft{Files: map[string]string{"/usr/lib/udev/rules.d/x.rules": "x"}}).Build(image, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "usr/share/udev/rules.d/x.rules")); err != nil || string(text) != "x" {
+		t.Errorf("the file is %q (%v)", text, err)
+	}
+	if rootfs.Exists(filepath.Join(dir, "usr/lib")) {
+		t.Error("a directory hides the link of the image")
+	}
+}
+
 // TestSeedLeavesNoHalfCopies: neither after an error nor after a run that was killed.
 func TestSeedLeavesNoHalfCopies(t *testing.T) {
 	image := testtree.Make(t, "lib/a/file", "lib/b/file", "spool/")

@@ -1,8 +1,6 @@
 package assembly
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -50,13 +48,5 @@ func (b builder) updaters() error {
 	if rootfs.Exists(filepath.Join(b.image, aptProgram)) {
 		files[aptHook], files[aptRule] = aptHookText, aptRuleText
 	}
-	for file, text := range files {
-		if err := b.mirror(filepath.Dir(file)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(b.dir, file), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("cannot graft %s: %w", file, err)
-		}
-	}
-	return nil
+	return b.files("/", files)
 }
