@@ -133,8 +133,8 @@ func TestDoStaysInside(t *testing.T) {
 	}
 }
 
-// TestDoFollowsNoLinkOfOthers: who may write in the directory that is written to can replace it by a link at any moment.
-// No file appears behind the link, and nothing there changes its owner.
+// TestDoFollowsNoLinkOfOthers: who may write in the directory that is written to can replace it by a link at any
+// moment. No file appears behind the link, and nothing there changes its owner.
 func TestDoFollowsNoLinkOfOthers(t *testing.T) {
 	o := roots(t)
 	o.Base = "/home"
@@ -161,7 +161,8 @@ func TestDoFollowsNoLinkOfOthers(t *testing.T) {
 	}()
 	o.Path = "/home/alice/dir"
 	for i := range 200 {
-		if err := errors.Join(os.Mkdir(alice, 0o755), os.Symlink("../bob", alice+"/link")); err != nil {
+		err := errors.Join(os.Mkdir(alice, 0o755), os.Symlink("../bob", alice+"/link"))
+		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = o.Do() // refused whenever the link is seen

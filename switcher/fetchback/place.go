@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is an open directory that is written in. Its owner may rename what is in it at any moment, so each name in it is
-// used on its own, and no link is followed.
+// place is an open directory that is written in. Its owner may rename what is in it at any moment, so each name in it
+// is used on its own, and no link is followed.
 type place struct {
 	dir  *os.File
 	root *os.Root
@@ -36,7 +36,8 @@ func (p place) close() {
 // below returns a directory below a place. The error is an ErrDifferent if a link is on the way.
 func (p place) below(dir string) (place, error) {
 	fd, err := unix.Openat2(int(p.dir.Fd()), dir, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	name := path.Join(p.dir.Name(), dir)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
