@@ -1,8 +1,9 @@
-package assembly
+package graft
 
 import (
 	"path/filepath"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -41,7 +42,7 @@ const aptRefusal = "test -w /usr || { echo 'updatectl: the packages of this root
 func (b builder) updaters() error {
 	files := map[string]string{}
 	for _, timer := range updaterTimers {
-		if unit := filepath.Join(unitDir, timer); rootfs.Exists(filepath.Join(b.image, unit)) {
+		if unit := filepath.Join(switcher.UnitDir, timer); rootfs.Exists(filepath.Join(b.image, unit)) {
 			files[unit+".d/updatectl.conf"] = notInImages
 		}
 	}
