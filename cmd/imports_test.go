@@ -111,8 +111,10 @@ var allowed = map[string][]string{
 	"switcher/level":                {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
-	"switcher/assembly": {"switcher", "switcher/facts", "switcher/kept", "switcher/mount", "switcher/pid1",
+	"switcher/assembly": {"switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
 		"switcher/rootfs"},
+	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
+	"switcher/copies":   {},
 	"switcher/testtree": {},
 
 	"image":       {"arch", "verify"},
@@ -126,10 +128,10 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/etc",
+	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/copies", "switcher/etc",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
 	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
-	"switcher/facts", "switcher/fetchback", "switcher/kept",
+	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 

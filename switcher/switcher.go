@@ -17,6 +17,8 @@ const (
 	NextRoot = "/run/nextroot"
 	// RunDir holds the lock and the stamps of the current switch. It survives a soft reboot, but not a full reboot.
 	RunDir = "/run/updatectl"
+	// UnitDir is where an image has its unit files.
+	UnitDir = "/usr/lib/systemd/system"
 	// OldestSystemd is the first major version of systemd that can soft-reboot.
 	OldestSystemd = 254
 )

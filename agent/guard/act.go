@@ -288,7 +288,9 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 	if unlock, err := a.Lock(ctx, "guard", false); err == nil {
 		defer unlock()
 	}
-	if err := a.Machine.Mounts.Restore(g.change.Kept, roots.HostMount); err != nil {
+	change := g.change
+	restore := func() error { return a.Machine.Mounts.Restore(change.Kept, roots.HostMount) }
+	if err := waitAtMost(diskPatience, restore); err != nil {
 		a.Log.Warn("state of this host is not mounted any more", zap.Error(err))
 	}
 	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.activeUnits)
@@ -302,7 +304,7 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 	// The arming unit must end first: it could arm the root again.
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), armTime)
 	defer done()
-	change, why := g.change, g.reason
+	why = g.reason
 	err = waitAtMost(armTime, func() error { return a.Transition.EndArming(ctx, change, why) })
 	return errors.Join(err, g.Machine.Mounts.Disarm(), g.Machine.Mounts.Clear())
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 	"github.com/updatectl/updatectl/switcher/etc/users"
 )
@@ -55,16 +56,16 @@ func owned(from map[uint32]composefs.Owned) map[uint32]numbers.Owned {
 	return to
 }
 
-func (hostTrees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {
+func (hostTrees) EtcOwners(next assembly.Next, other string) (copies.Owners, error) {
 	tree, err := next.Open()
 	if err != nil {
-		return assembly.Owners{}, err
+		return copies.Owners{}, err
 	}
 	defer tree.Close()
 	owners, err := ownersOf(next)
 	if err != nil {
-		return assembly.Owners{}, err
+		return copies.Owners{}, err
 	}
 	c, err := users.Correct(tree.Path()+"/etc", other, owners)
-	return assembly.Owners{UID: c.IDs.UIDs, GID: c.IDs.GIDs}, err
+	return copies.Owners{UID: c.IDs.UIDs, GID: c.IDs.GIDs}, err
 }

@@ -17,12 +17,14 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/behind"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/fetchback"
+	"github.com/updatectl/updatectl/switcher/graft"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -71,7 +73,7 @@ type Trees interface {
 	// TakeEtc replaces a file in an /etc by the version of its pristine image.
 	TakeEtc(next assembly.Next, current, name string, at time.Time) (difference.Taken, error)
 	// EtcOwners maps the uids and gids of an image's files to those that the same names have in another /etc.
-	EtcOwners(next assembly.Next, other string) (assembly.Owners, error)
+	EtcOwners(next assembly.Next, other string) (copies.Owners, error)
 	// CarryUsers notes what was changed in the user databases of roots that ran here, and carries it into the target of a
 	// switch if that keeps its /etc. Notes say what could not be carried over.
 	CarryUsers(UserMove) (notes []string, err error)
@@ -154,9 +156,9 @@ func (t hostTrees) Graft(g Graft) error {
 	if err != nil {
 		return err
 	}
-	made := assembly.Graft{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
+	made := graft.Needs{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
 		Owners: g.Next.Owners, Files: diskFiles(rootfs.Dir(tree.Path()))}
-	if g.Agent || !assembly.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
+	if g.Agent || !graft.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
 	}

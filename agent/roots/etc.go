@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
@@ -30,10 +31,10 @@ const (
 
 // MakeEtc merges /etc for the target of an apply; the target of any other switch keeps its own /etc. It returns
 // which uids and gids the files of the image show.
-func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (assembly.Owners, error) {
+func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (copies.Owners, error) {
 	if rec.Switch.Verb == record.VerbApply {
 		if err := r.mergeEtc(r.EtcChange(next.ID, f, rec), next.Etc); err != nil {
-			return assembly.Owners{}, err
+			return copies.Owners{}, err
 		}
 	}
 	return OwnersOf(r, next)

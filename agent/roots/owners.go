@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/etc"
 )
 
@@ -23,12 +24,12 @@ func CheckOwners(report etc.Report) error {
 
 // OwnersOf returns the host's uids and gids for the files of a root that has its /etc. No way back depends on them: if
 // they cannot be read for a root that ran before, its files show the numbers of the image.
-func OwnersOf(r *Roots, next assembly.Next) (assembly.Owners, error) {
+func OwnersOf(r *Roots, next assembly.Next) (copies.Owners, error) {
 	owners, err := r.Machine.Trees.EtcOwners(next, next.Etc)
 	if err != nil && next.Return {
 		r.Log.Warn("cannot read this host's numbers for the files of the root; they show those of the image",
 			zap.String("root", next.ID), zap.Error(err))
-		return assembly.Owners{}, nil
+		return copies.Owners{}, nil
 	}
 	return owners, err
 }
@@ -39,7 +40,7 @@ func preflight(r *Roots, next assembly.Next) error {
 	err := r.Machine.Trees.Preflight(next)
 	if next.Return && errors.Is(err, assembly.ErrNumbers) {
 		r.Log.Warn("files of the root will show the numbers of the image", zap.String("root", next.ID), zap.Error(err))
-		next.Owners = assembly.Owners{}
+		next.Owners = copies.Owners{}
 		err = r.Machine.Trees.Preflight(next)
 	}
 	return incompatible(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -77,7 +78,7 @@ func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) err
 		return err
 	}
 	n := r.Next(root.ID, f)
-	n.Owners = assembly.Owners{UID: report.Correction.IDs.UIDs, GID: report.Correction.IDs.GIDs}
+	n.Owners = copies.Owners{UID: report.Correction.IDs.UIDs, GID: report.Correction.IDs.GIDs}
 	return r.graft(root, n, f, rec)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/behind"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/fetchback"
@@ -315,13 +316,13 @@ func (trees) TakeEtc(assembly.Next, string, string, time.Time) (difference.Taken
 	return difference.Taken{}, nil
 }
 
-func (t trees) EtcOwners(next assembly.Next, other string) (assembly.Owners, error) {
+func (t trees) EtcOwners(next assembly.Next, other string) (copies.Owners, error) {
 	t.disk().enter("read the owners in", t.local(other))
 	defer t.p.m.mu.Unlock()
 	if _, err := t.p.m.etcOf(t.local(other)); err != nil {
-		return assembly.Owners{}, err
+		return copies.Owners{}, err
 	}
-	return assembly.Owners{}, nil
+	return copies.Owners{}, nil
 }
 
 // CarryUsers fails now and then: no switch depends on it.

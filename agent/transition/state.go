@@ -1,6 +1,8 @@
 package transition
 
 import (
+	"slices"
+
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/host"
@@ -14,13 +16,17 @@ import (
 // noteState notes in a switch where the state of the host lies. What was mounted at the last switch and is gone is
 // mounted again first: otherwise the next root would be without it, too.
 func noteState(h *host.Host, s *record.Switch, rec *record.Record, f facts.Facts, next assembly.Next) {
-	before := rec.Switch.KeptSince(f.BootID)
-	restoreState(h, before)
-	s.Kept = kept.Merge(before, h.Machine.Mounts.Kept(next))
+	s.Kept = h.Machine.Mounts.Kept(next)
+	paths := append(slices.Clone(next.Persist), next.HostMount)
+	if gone := kept.Gone(rec.Switch.KeptSince(f.BootID), s.Kept, paths); len(gone) > 0 {
+		restoreState(h, gone)
+		s.Kept = h.Machine.Mounts.Kept(next)
+		s.Kept = append(s.Kept, kept.Gone(gone, s.Kept, paths)...) // the arming step tries again
+	}
 	s.State = h.Machine.Mounts.Carried(next)
 }
 
-// restoreState mounts what is missing of the state again. What fails is logged: the arming step tries again.
+// restoreState mounts what is missing of the state again. What fails is logged.
 func restoreState(h *host.Host, dirs []kept.Dir) {
 	if err := h.Machine.Mounts.Restore(dirs, roots.HostMount); err != nil {
 		h.Log.Warn("state of this host is not mounted any more", zap.Error(err))

@@ -58,7 +58,7 @@ func (n Next) LeftBehind(image string) ([]string, error) {
 
 // unitDirsIn returns where the root at tree has unit files.
 func unitDirsIn(tree string) []string {
-	return []string{filepath.Join(tree, "etc/systemd/system"), filepath.Join(tree, unitDir)}
+	return []string{filepath.Join(tree, "etc/systemd/system"), filepath.Join(tree, switcher.UnitDir)}
 }
 
 // names reports whether somebody wants something mounted at this point of the root.

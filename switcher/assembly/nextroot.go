@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
@@ -49,7 +50,7 @@ type Next struct {
 	// Seeded is whether the root has run with this state before, so that there is nothing to seed.
 	Seeded bool
 	// Owners maps the image's uids and gids to the host's. The files of the image are shown with these.
-	Owners Owners
+	Owners copies.Owners
 	// HostMount is where the host root stays mounted.
 	HostMount string
 	// KernelRelease and KernelVersion name the running kernel. Its modules are carried over.
@@ -94,7 +95,7 @@ func (n Next) joinGraft() (*mount.Tree, error) {
 
 // unnumbered returns the root with its image's numbers.
 func (n Next) unnumbered() Next {
-	n.Owners = Owners{}
+	n.Owners = copies.Owners{}
 	return n
 }
 
@@ -173,7 +174,7 @@ func Armed() (string, error) {
 func (n Next) joinImage() error {
 	root, err := n.joinGraft()
 	if err == nil {
-		n.Owners = Owners{} // what is seeded from there has the host's numbers already
+		n.Owners = copies.Owners{} // what is seeded from there has the host's numbers already
 	} else if n.Return && errors.Is(err, ErrNumbers) { // it ran before, and no way back depends on this
 		root, err = n.unnumbered().joinGraft()
 	}

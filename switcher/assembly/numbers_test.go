@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -46,7 +47,7 @@ func numbersImage(t *testing.T) Next {
 		t.Fatalf("mkfs.erofs: %v: %s", err, out)
 	}
 	// docker has 997 on the host, so the groups of the image move along; 995 ends the chain and gets a number of its own.
-	n.Owners = Owners{UID: map[uint32]uint32{101: 110}, GID: map[uint32]uint32{997: 996, 996: 995, 995: 940}}
+	n.Owners = copies.Owners{UID: map[uint32]uint32{101: 110}, GID: map[uint32]uint32{997: 996, 996: 995, 995: 940}}
 	return n
 }
 
@@ -130,7 +131,7 @@ func assemblyParent() string { return filepath.Dir(assembly) }
 // TestNumbersThatCannotBeShown: two names of the image with one number are refused, but keep no host from its way back.
 func TestNumbersThatCannotBeShown(t *testing.T) {
 	n := numbersImage(t)
-	n.Owners = Owners{GID: map[uint32]uint32{997: 996, 996: 996}}
+	n.Owners = copies.Owners{GID: map[uint32]uint32{997: 996, 996: 996}}
 	inOwnNamespace(t, func() {
 		if err := os.MkdirAll(assemblyParent(), 0o755); err != nil {
 			t.Error(err)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/mount"
 )
@@ -259,23 +260,23 @@ func (n finder) makeMissing(p string, from origin, image string) error {
 }
 
 // contentOf returns what a new directory gets, nil for nothing, and how its owners are translated.
-func (n finder) contentOf(p, image string) (*os.File, Owners, error) {
+func (n finder) contentOf(p, image string) (*os.File, copies.Owners, error) {
 	if content, err := openDirInRoot("/", p); err != nil || content != nil {
-		return content, Owners{}, err
+		return content, copies.Owners{}, err
 	}
 	content, err := openDirInRoot(image, p)
 	return content, n.Owners, err
 }
 
 // copyNew copies a directory to a new name, which it gets when it is complete and on the disk.
-func copyNew(from, to string, owners Owners) error {
+func copyNew(from, to string, owners copies.Owners) error {
 	parent := filepath.Dir(to)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
 	}
 	removeHalfCopies(parent)
 	tmp := filepath.Join(parent, halfCopy+filepath.Base(to))
-	err := copyTree(from, tmp, owners)
+	err := copies.Tree(from, tmp, owners)
 	if err == nil {
 		err = renameSeeded([][2]string{{tmp, to}}, parent)
 	}

@@ -3,6 +3,7 @@ package behind
 import (
 	"crypto/md5"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,9 @@ func TestServices(t *testing.T) {
 
 		"a script of SysV init": {host: map[string]string{"/etc/init.d/old": "x"}, running: serves("old.service", "tcp:9"),
 			want: noUnit, missed: true},
+		"of a snap": {host: added("snap.lxd.activate.service", service("/usr/bin/snap run lxd.activate")), want: noUnit},
+		"of a snap, serving": {host: added("snap.cloud.web.service", service("/usr/bin/snap run cloud.web")),
+			running: serves("snap.cloud.web.service", "tcp:80"), want: noUnit, missed: true},
 		"made at run time": {running: serves("run-u3.service", "tcp:9")},
 		"a timer of a local service": {
 			host: with(added("app.timer", "[Timer]\n", "/opt/job"), system+"app.service", service("/opt/job")),
@@ -179,6 +183,22 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestPatience: without time, a tree of many small directories is not walked to its end.
+func TestPatience(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 200 {
+		testtree.File(t, dir, fmt.Sprintf("%d/%d/file", i%10, i), "x")
+	}
+	late := measurer{until: time.Now().Add(-time.Second)}
+	if _, files, whole := late.measure(dir); files > 20 || whole {
+		t.Errorf("it looked at %d of 200 files, all: %v", files, whole)
+	}
+	early := measurer{until: time.Now().Add(time.Hour)}
+	if _, files, whole := early.measure(dir); files != 200 || !whole {
+		t.Errorf("with time, it looked at %d of 200 files, all: %v", files, whole)
+	}
+}
+
 // TestChanged: among the files of /etc that stay behind, those that were changed here are separated from those that
 // are as packages installed them.
 func TestChanged(t *testing.T) {
@@ -202,6 +222,21 @@ func TestChanged(t *testing.T) {
 	want := []string{"alternatives/editor", "nginx/", "systemd/system/x.wants/a.service", "ucf.conf"}
 	if !slices.Equal(packaged, want) {
 		t.Errorf("packaged %v, want %v", packaged, want)
+	}
+}
+
+// TestManyPackages: a host may have more than a thousand packages, with several files each in dpkg's directory.
+func TestManyPackages(t *testing.T) {
+	host := tree(t, nil)
+	for i := range 1200 {
+		pkg := fmt.Sprintf("/var/lib/dpkg/info/pkg%d", i)
+		for _, kind := range []string{".md5sums", ".postinst", ".prerm"} {
+			testtree.File(t, string(host), pkg+kind, "")
+		}
+		testtree.File(t, string(host), pkg+".list", fmt.Sprintf("/etc/pkg%d.conf\n", i))
+	}
+	if got := len(readPackages(host).owner); got != 1200 {
+		t.Errorf("the packages of %d files in /etc are known, want 1200", got)
 	}
 }
 

@@ -114,6 +114,16 @@ var generated = []string{
 	"/etc/alternatives/*", "/etc/rc?.d/*", "/etc/ssl/certs/*", "/etc/ld.so.cache", "/etc/*-", "/etc/.pwd.lock",
 	"/etc/mtab", "/etc/.updated", "/etc/ca-certificates.conf", "/etc/ca-certificates.conf.*", "/etc/environment",
 	"/etc/motd", "/etc/issue*", "/etc/inputrc", "/etc/profile", "/etc/apparmor.d/local/*", "/etc/ssl/openssl.cnf",
+	"/etc/systemd/system/snap.*", "/etc/systemd/system/snap-*.mount", "/etc/systemd/system/*.wants/snap.*",
+	"/etc/systemd/system/*.wants/snap-*.mount",
+}
+
+// isGenerated reports whether packages make a path below /etc when they are installed.
+func isGenerated(full string) bool {
+	return slices.ContainsFunc(generated, func(pattern string) bool {
+		ok, _ := path.Match(pattern, full)
+		return ok
+	})
 }
 
 // unchanged reports whether a file or link is as packages installed it.
@@ -131,10 +141,7 @@ func (p packages) unchanged(host rootfs.Dir, full string, st os.FileInfo) bool {
 	if p.owner[full] != "" {
 		return true
 	}
-	return len(p.owner) > 0 && slices.ContainsFunc(generated, func(pattern string) bool {
-		ok, _ := path.Match(pattern, full)
-		return ok
-	})
+	return len(p.owner) > 0 && isGenerated(full)
 }
 
 // ofPackage reports whether a link at a path leads to what packages install outside of /etc.

@@ -110,17 +110,19 @@ func (m *measurer) measure(p string) (bytes int64, files int, whole bool) {
 		return bytes, 0, false
 	}
 	defer dir.Close()
-	for whole = true; whole; {
-		const some = 256 // names at once, so that a huge directory does not exhaust the patience
+	whole = true
+	const some = 256 // names at once, so that a huge directory does not exhaust the patience
+	for {
 		entries, err := dir.ReadDir(some)
 		for _, e := range entries {
+			if !time.Now().Before(m.until) {
+				return bytes, files, false
+			}
 			b, f, w := m.measure(filepath.Join(p, e.Name()))
 			bytes, files, whole = bytes+b, files+f, whole && w
 		}
 		if err != nil {
 			return bytes, files, whole && err == io.EOF
 		}
-		whole = whole && time.Now().Before(m.until)
 	}
-	return bytes, files, whole
 }

@@ -144,7 +144,8 @@ func (f finder) judge(s Service) Service {
 		return s // made at run time, masked, or made from a script that stays
 	}
 	s.Package = f.packages.owner[file]
-	s.Local = isWithinAny(file, localUnitDirs) && s.Package == "" && !(target != "" && ofPackage(target, file))
+	s.Local = isWithinAny(file, localUnitDirs) && s.Package == "" && !isGenerated(file) &&
+		!(target != "" && ofPackage(target, file))
 	text, _ := f.Host.ReadFile(file, maxUnit)
 	u := parseUnit(text)
 	if path.Ext(s.Name) == ".socket" && s.Enabled {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -14,17 +13,31 @@ import (
 // maxXattr is the kernel's limit in bytes for one value, and for the list of names (xattr(7)).
 const maxXattr = 64 << 10
 
+// owners translate the owners of files. The zero value keeps them.
+type owners struct{ uid, gid func(uint32) uint32 }
+
+func (o owners) user(id uint32) uint32 {
+	if o.uid == nil {
+		return id
+	}
+	return o.uid(id)
+}
+
+func (o owners) ofGroup(id uint32) uint32 {
+	if o.gid == nil {
+		return id
+	}
+	return o.gid(id)
+}
+
 // copyAttributes copies owners, mode, extended attributes and times from one open file to another, in this order:
-// chown(2) clears set-id bits and capabilities. uid and gid translate the owners; nil keeps them.
-func copyAttributes(from, to *os.File, uid, gid func(uint32) uint32) error {
+// chown(2) clears set-id bits and capabilities.
+func copyAttributes(from, to *os.File, o owners) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	if uid != nil {
-		st.Uid, st.Gid = uid(st.Uid), gid(st.Gid)
-	}
-	if err := unix.Fchown(int(to.Fd()), int(st.Uid), int(st.Gid)); err != nil {
+	if err := unix.Fchown(int(to.Fd()), int(o.user(st.Uid)), int(o.ofGroup(st.Gid))); err != nil {
 		return &fs.PathError{Op: "chown", Path: to.Name(), Err: err}
 	}
 	if err := unix.Fchmod(int(to.Fd()), st.Mode&0o7777); err != nil {
@@ -63,12 +76,4 @@ func copyXattrs(from, to *os.File) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(root *os.Root, dir string) error {
-	f, err := root.Open(path.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

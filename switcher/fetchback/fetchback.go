@@ -1,6 +1,6 @@
 // Package fetchback answers how what was forgotten gets from the host root into the root that runs. It promises that no
-// link leads out of either tree, that a file gets its name when it is complete and on the disk, and that what it
-// replaces is kept.
+// link leads out of the host root, that none is followed where it writes, that a file gets its name when it is complete
+// and on the disk, and that what it replaces is kept.
 package fetchback
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,7 +66,8 @@ func (o Order) Do() (Result, error) {
 // copier is one order that is carried out.
 type copier struct {
 	order         Order
-	host, base    *os.Root
+	host          *os.Root
+	base          place
 	users, groups numbers
 	result        Result
 	noted         map[string]bool
@@ -81,7 +83,11 @@ func (c *copier) open() (err error) {
 		return err
 	}
 	defer root.Close()
-	if c.base, err = root.OpenRoot(c.inHost(c.order.Base)); err != nil {
+	dir, err := root.Open(c.inHost(c.order.Base))
+	if err != nil {
+		return err
+	}
+	if c.base, err = placeOf(dir); err != nil {
 		return err
 	}
 	if c.users, err = readNumbers(c.host, root, "etc/passwd"); err == nil {
@@ -91,11 +97,10 @@ func (c *copier) open() (err error) {
 }
 
 func (c *copier) close() {
-	for _, r := range []*os.Root{c.host, c.base} {
-		if r != nil {
-			r.Close()
-		}
+	if c.host != nil {
+		c.host.Close()
 	}
+	c.base.close()
 }
 
 // inHost returns an absolute path as one in the host root.
@@ -161,7 +166,13 @@ func (c *copier) directory(p string) error {
 	if to == "." {
 		return nil
 	}
-	switch st, err := c.base.Lstat(to); {
+	in, err := c.base.below(path.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	name := path.Base(to)
+	switch st, err := in.root.Lstat(name); {
 	case err == nil && st.IsDir():
 		return nil
 	case err == nil:
@@ -169,7 +180,7 @@ func (c *copier) directory(p string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	if err := c.base.Mkdir(to, 0o700); err != nil {
+	if err := in.root.Mkdir(name, 0o700); err != nil {
 		return err
 	}
 	from, err := c.host.Open(p)
@@ -177,43 +188,49 @@ func (c *copier) directory(p string) error {
 		return err
 	}
 	defer from.Close()
-	made, err := c.base.Open(to)
+	made, err := in.below(name)
 	if err != nil {
 		return err
 	}
-	defer made.Close()
-	return c.attributes(from, made)
+	defer made.close()
+	return copyAttributes(from, made.dir, c.byName())
 }
 
 // file copies a file or link, and keeps what was there.
 func (c *copier) file(p string, st fs.FileInfo) error {
 	to := c.inBase(p)
-	switch now, err := c.base.Lstat(to); {
+	in, err := c.base.below(path.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	name := path.Base(to)
+	switch now, err := in.root.Lstat(name); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return err
 	case now.IsDir():
 		return fmt.Errorf("/%s: %w", p, ErrDifferent)
-	case c.same(p, to, st, now):
+	case c.same(p, st, in, name, now):
 		return nil
 	default:
-		if err := c.keep(p, to, now); err != nil {
+		if err := c.keep(p, in, name, now); err != nil {
 			return fmt.Errorf("cannot keep what is here: %w", err)
 		}
 	}
-	tmp := path.Join(path.Dir(to), ".updatectl-fetch-"+path.Base(to))
-	if err := c.base.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed run
+	tmp := ".updatectl-fetch-" + name
+	if err := in.root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed run
 		return err
 	}
-	err := c.write(c.host, p, c.base, tmp, st, c.attributes)
+	err = write(c.host, p, st, in, tmp, c.byName())
 	if err == nil {
-		err = c.base.Rename(tmp, to)
+		err = in.root.Rename(tmp, name)
 	}
 	if err == nil {
-		err = syncDir(c.base, path.Dir(to))
+		err = in.dir.Sync()
 	}
 	if err != nil {
-		return errors.Join(err, ignoreAbsence(c.base.Remove(tmp)))
+		return errors.Join(err, ignoreAbsence(in.root.Remove(tmp)))
 	}
 	c.result.Paths = append(c.result.Paths, "/"+p)
 	return nil
@@ -226,52 +243,49 @@ func ignoreAbsence(err error) error {
 	return err
 }
 
-// keep copies what is about to be replaced.
-func (c *copier) keep(p, to string, now fs.FileInfo) error {
-	if err := os.MkdirAll(c.order.Replaced, 0o700); err != nil {
+// keep copies what is about to be replaced, as it is.
+func (c *copier) keep(p string, in place, name string, now fs.FileInfo) error {
+	above := filepath.Join(c.order.Replaced, path.Dir(p))
+	if err := os.MkdirAll(above, 0o700); err != nil {
 		return err
 	}
-	replaced, err := os.OpenRoot(c.order.Replaced)
+	dir, err := os.Open(above)
 	if err != nil {
 		return err
 	}
-	defer replaced.Close()
-	if err := replaced.MkdirAll(path.Dir(p), 0o700); err != nil {
+	replaced, err := placeOf(dir)
+	if err != nil {
 		return err
 	}
+	defer replaced.close()
 	c.result.Replaced = true
-	asItIs := func(from, made *os.File) error { return copyAttributes(from, made, nil, nil) }
-	return c.write(c.base, to, replaced, p, now, asItIs)
+	return write(in.root, name, now, replaced, path.Base(p), owners{})
 }
 
-// write copies a file or link from one tree to a new name in another, and syncs it.
-func (c *copier) write(from *os.Root, p string, to *os.Root, name string, st fs.FileInfo,
-	attributes func(from, made *os.File) error) error {
+// write copies a file or link, which was looked at before, to a new name in a directory, and syncs it.
+func write(from *os.Root, p string, st fs.FileInfo, to place, name string, o owners) error {
 	if st.Mode()&fs.ModeSymlink != 0 {
 		target, err := from.Readlink(p)
 		if err == nil {
-			err = to.Symlink(target, name)
+			err = to.root.Symlink(target, name)
 		}
 		if owner, is := st.Sys().(*syscall.Stat_t); is && err == nil {
-			err = to.Lchown(name, int(c.user(owner.Uid)), int(c.ofGroup(owner.Gid)))
+			err = to.chownLink(name, o.user(owner.Uid), o.ofGroup(owner.Gid))
 		}
 		return err
 	}
-	source, err := from.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	source, err := openRegular(from, p, st)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	if now, err := source.Stat(); err != nil || !now.Mode().IsRegular() {
-		return errors.Join(err, fs.ErrInvalid)
-	}
-	made, err := to.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	made, err := to.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(made, source)
 	if err == nil {
-		err = attributes(source, made)
+		err = copyAttributes(source, made, o)
 	}
 	if err == nil {
 		err = made.Sync()
@@ -279,30 +293,48 @@ func (c *copier) write(from *os.Root, p string, to *os.Root, name string, st fs.
 	return errors.Join(err, made.Close())
 }
 
+// openRegular opens the regular file that was looked at before.
+func openRegular(root *os.Root, p string, st fs.FileInfo) (*os.File, error) {
+	f, err := root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	now, err := f.Stat()
+	if err == nil && (!now.Mode().IsRegular() || !os.SameFile(st, now)) {
+		err = &fs.PathError{Op: "open", Path: p, Err: errReplaced}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+var errReplaced = errors.New("somebody replaced it meanwhile")
+
 // same reports whether the running root has the same file or link already.
-func (c *copier) same(p, to string, st, now fs.FileInfo) bool {
+func (c *copier) same(p string, st fs.FileInfo, in place, name string, now fs.FileInfo) bool {
 	if st.Mode() != now.Mode() || st.Size() != now.Size() {
 		return false
 	}
 	if st.Mode()&fs.ModeSymlink != 0 {
 		there, err := c.host.Readlink(p)
-		here, herr := c.base.Readlink(to)
+		here, herr := in.root.Readlink(name)
 		return err == nil && herr == nil && there == here
 	}
-	return c.sameContent(p, to)
-}
-
-func (c *copier) sameContent(p, to string) bool {
-	a, err := c.host.Open(p)
+	a, err := openRegular(c.host, p, st)
 	if err != nil {
 		return false
 	}
 	defer a.Close()
-	b, err := c.base.Open(to)
+	b, err := openRegular(in.root, name, now)
 	if err != nil {
 		return false
 	}
 	defer b.Close()
+	return sameContent(a, b)
+}
+
+func sameContent(a, b io.Reader) bool {
 	there, here := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
 		n, err := io.ReadFull(a, there)
@@ -323,13 +355,13 @@ func (c *copier) note(text string) {
 	}
 }
 
-// attributes gives a new file what the host root's has, its owners by name.
-func (c *copier) attributes(from, made *os.File) error {
-	return copyAttributes(from, made, c.user, c.ofGroup)
+// byName returns the owners that have the same names in the running root.
+func (c *copier) byName() owners {
+	return owners{
+		uid: func(id uint32) uint32 { return c.translate(c.users, "user", id) },
+		gid: func(id uint32) uint32 { return c.translate(c.groups, "group", id) },
+	}
 }
-
-func (c *copier) user(id uint32) uint32    { return c.translate(c.users, "user", id) }
-func (c *copier) ofGroup(id uint32) uint32 { return c.translate(c.groups, "group", id) }
 
 func (c *copier) translate(n numbers, kind string, id uint32) uint32 {
 	name, known := n.names[id]

@@ -2,6 +2,7 @@ package fetchback
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +62,10 @@ func TestDo(t *testing.T) {
 	old := testtree.File(t, o.Root, "etc/app/conf", "of the image")
 	testtree.File(t, o.Root, "etc/app/same", "the same")
 	testtree.File(t, o.Root, "etc/app/own", "only here")
+	link := filepath.Join(o.Root, "etc/app/link")
+	if err := errors.Join(os.Symlink("/old", link), os.Lchown(link, 901, 901)); err != nil {
+		t.Fatal(err)
+	}
 	r := o.do(t, "/etc/app")
 	slices.Sort(r.Paths)
 	want := []string{"/etc/app/conf", "/etc/app/deep/er/file", "/etc/app/link"}
@@ -79,8 +84,11 @@ func TestDo(t *testing.T) {
 	if n, err := unix.Getxattr(old, "user.note", value); err != nil || string(value[:n]) != "x" {
 		t.Errorf("the attribute is %q (%v)", value, err)
 	}
-	if target, _ := os.Readlink(filepath.Join(o.Root, "etc/app/link")); target != "/nowhere" {
+	if target, _ := os.Readlink(link); target != "/nowhere" {
 		t.Errorf("the link leads to %q", target)
+	}
+	if err := unix.Lstat(filepath.Join(o.Replaced, "etc/app/link"), &st); err != nil || st.Uid != 901 {
+		t.Errorf("the link that was replaced is kept as one of %d (%v), want 901", st.Uid, err)
 	}
 	for file, want := range map[string]string{
 		old: "of the host", filepath.Join(o.Replaced, "etc/app/conf"): "of the image",
@@ -122,6 +130,54 @@ func TestDoStaysInside(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
 		t.Errorf("outside there is %v (%v)", entries, err)
+	}
+}
+
+// TestDoFollowsNoLinkOfOthers: who may write in the directory that is written to can replace it by a link at any
+// moment. No file appears behind the link, and nothing there changes its owner.
+func TestDoFollowsNoLinkOfOthers(t *testing.T) {
+	o := roots(t)
+	o.Base = "/home"
+	testtree.File(t, o.Host, "home/alice/dir/file", "x")
+	testtree.File(t, o.Host, "home/alice/dir/sub/file", "x")
+	for _, dir := range []string{"home/alice/dir", "home/alice/dir/sub"} {
+		if err := os.Chown(filepath.Join(o.Host, dir), 901, 901); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bob := filepath.Dir(testtree.File(t, o.Root, "home/bob/own", "x"))
+	alice := filepath.Join(o.Root, "home/alice")
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, alice+"/dir", unix.AT_FDCWD, alice+"/link", unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	o.Path = "/home/alice/dir"
+	for i := range 200 {
+		err := errors.Join(os.Mkdir(alice, 0o755), os.Symlink("../bob", alice+"/link"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = o.Do() // refused whenever the link is seen
+		if err := os.Rename(alice, fmt.Sprintf("%s/home/before%d", o.Root, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	<-ended
+	var st unix.Stat_t
+	if err := unix.Stat(bob, &st); err != nil || st.Uid != 0 {
+		t.Errorf("bob's directory belongs to %d (%v)", st.Uid, err)
+	}
+	if entries, err := os.ReadDir(bob); err != nil || len(entries) != 1 {
+		t.Errorf("bob has %v (%v)", entries, err)
 	}
 }
 

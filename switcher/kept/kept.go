@@ -3,6 +3,7 @@
 package kept
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,7 +47,7 @@ func Observe(paths []string, host string) []Dir {
 			d.Path = host
 			dirs = append(dirs, d)
 		}
-	} else {
+	} else if mounted, err := mount.IsMountPoint(host); err == nil && mounted {
 		paths = append(slices.Clone(paths), host)
 	}
 	for _, p := range paths {
@@ -89,16 +90,13 @@ func isAutomount(p string, table []*mountinfo.Info) bool {
 // isBelow reports whether a path is another one, or below it.
 func isBelow(p, dir string) bool { return strings.HasPrefix(p+"/", strings.TrimSuffix(dir, "/")+"/") }
 
-// Merge returns where the directories lie, of which now is what can be seen. What is not seen any more lies where it
-// was before, as long as this kernel runs: a mount may be gone that nobody wanted gone.
-func Merge(before, now []Dir) []Dir {
-	all := slices.Clone(now)
-	for _, d := range before {
-		if !slices.ContainsFunc(now, func(n Dir) bool { return n.Path == d.Path }) {
-			all = append(all, d)
-		}
-	}
-	return all
+// Gone returns those of the directories before that are still to be kept, at these paths, and that are not seen now: a
+// mount may be gone that nobody wanted gone. What is seen counts as it is, because somebody may have moved it.
+func Gone(before, now []Dir, paths []string) []Dir {
+	return slices.DeleteFunc(slices.Clone(before), func(d Dir) bool {
+		return !slices.Contains(paths, d.Path) ||
+			slices.ContainsFunc(now, func(n Dir) bool { return n.Path == d.Path })
+	})
 }
 
 // Displaced returns the reasons why directories are not where they were; none when all are. A directory that the root
@@ -118,20 +116,19 @@ func Displaced(dirs []Dir, host string) []string {
 		if d.Path == host && root == switcher.HostRoot || isAutomount(d.Path, table) {
 			continue
 		}
-		place, err := facts.PlaceOf(d.Path)
-		if errors.Is(err, fs.ErrNotExist) && root == switcher.HostRoot {
-			continue // the host root lacks what the configuration has named since
-		}
-		if reason := d.differs(place, err); reason != "" {
+		if reason := d.differs(facts.PlaceOf(d.Path)); reason != "" {
 			reasons = append(reasons, reason)
 		}
 	}
 	return reasons
 }
 
-// differs returns why a directory is not where it was; "" if it is.
+// differs returns why a directory is not where it was; "" if it is, and in a root that does without it: one that is
+// older than the line of the configuration has no such path.
 func (d Dir) differs(now facts.Place, err error) string {
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ""
 	case err != nil:
 		return fmt.Sprintf("%s cannot be read (%v); it was mounted from %s", d.Path, err, d.Source)
 	case d.isAt(now):
@@ -151,6 +148,13 @@ func (d Dir) isAt(now facts.Place) bool {
 	return now.Device == d.Device || strings.HasPrefix(d.Device, "0:") && now.Source == d.Source
 }
 
+// fromAbove returns directories in an order in which /var comes before /var/log.
+func fromAbove(dirs []Dir) []Dir {
+	return slices.SortedStableFunc(slices.Values(dirs), func(a, b Dir) int {
+		return cmp.Compare(strings.Count(a.Path, "/"), strings.Count(b.Path, "/"))
+	})
+}
+
 // Restore mounts directories that are missing again, from the device that they were on. What is mounted there from
 // elsewhere stays, and what is not on a device of this machine is left to the root. host is where an image root has the
 // host root, read-only.
@@ -160,7 +164,7 @@ func Restore(dirs []Dir, host string) error {
 		return err
 	}
 	var failed []error
-	for _, d := range dirs {
+	for _, d := range fromAbove(dirs) {
 		if d.Path == host && root == switcher.HostRoot || !d.isMissing() {
 			continue
 		}
@@ -174,8 +178,10 @@ func Restore(dirs []Dir, host string) error {
 // isMissing reports whether the directory was on a device of this machine, and now its path is an ordinary directory
 // on another file system.
 func (d Dir) isMissing() bool {
-	st, err := os.Lstat(d.Path)
-	if err != nil || !st.IsDir() || !strings.HasPrefix(d.Source, "/dev/") {
+	if !strings.HasPrefix(d.Source, "/dev/") { // a server that does not answer is not asked
+		return false
+	}
+	if st, err := os.Lstat(d.Path); err != nil || !st.IsDir() {
 		return false
 	}
 	if mounted, err := mount.IsMountPoint(d.Path); err != nil || mounted {

@@ -2,6 +2,7 @@ package kept
 
 import (
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,7 @@ func TestDiffers(t *testing.T) {
 		"unmounted":           {home, facts.Place{Source: image}, nil, "the image's own; it was mounted from /dev/mapper"},
 		"removed":             {home, facts.Place{Device: "253:2", Path: "/", Deleted: true}, nil, "; it was "},
 		"unreadable":          {home, facts.Place{}, unix.EIO, "cannot be read"},
+		"no mount point":      {home, facts.Place{}, &fs.PathError{Op: "open", Path: "/home", Err: unix.ENOENT}, ""},
 		"subvolume, remount":  {sub, facts.Place{Device: "0:51", Path: "/@home", Source: "/dev/sda2"}, nil, ""},
 		"subvolume of others": {sub, facts.Place{Device: "0:51", Path: "/@home", Source: "/dev/sdb2"}, nil, "; it was "},
 		"another subvolume":   {sub, facts.Place{Device: "0:40", Path: "/@old", Source: "/dev/sda2"}, nil, "; it was "},
@@ -41,13 +43,23 @@ func TestDiffers(t *testing.T) {
 	}
 }
 
-// TestMerge: what is not seen any more lies where it was; what is seen counts as it is.
-func TestMerge(t *testing.T) {
-	before := []Dir{{Path: "/home", Device: "253:2"}, {Path: "/srv", Device: "253:0"}}
+// TestGone: what is not seen any more is gone. What is seen counts as it is, and what nobody keeps any more is nothing
+// to look for.
+func TestGone(t *testing.T) {
+	before := []Dir{{Path: "/home", Device: "253:2"}, {Path: "/srv", Device: "253:0"}, {Path: "/opt", Device: "253:3"}}
 	now := []Dir{{Path: "/srv", Device: "8:1"}, {Path: "/var", Device: "253:1"}}
-	want := []Dir{{Path: "/srv", Device: "8:1"}, {Path: "/var", Device: "253:1"}, {Path: "/home", Device: "253:2"}}
-	if got := Merge(before, now); !slices.Equal(got, want) {
-		t.Errorf("merged are %+v, want %+v", got, want)
+	want := []Dir{{Path: "/home", Device: "253:2"}}
+	if got := Gone(before, now, []string{"/var", "/srv", "/home"}); !slices.Equal(got, want) {
+		t.Errorf("gone are %+v, want %+v", got, want)
+	}
+}
+
+// TestFromAbove: what is mounted in another directory comes after that, which would hide it.
+func TestFromAbove(t *testing.T) {
+	dirs := []Dir{{Path: "/var/lib/updatectl/host"}, {Path: "/var/log"}, {Path: "/srv"}, {Path: "/var"}}
+	want := []Dir{{Path: "/srv"}, {Path: "/var"}, {Path: "/var/log"}, {Path: "/var/lib/updatectl/host"}}
+	if got := fromAbove(dirs); !slices.Equal(got, want) {
+		t.Errorf("the order is %+v, want %+v", got, want)
 	}
 }
 

@@ -179,8 +179,9 @@ func (t Dir) digest(p string, limit int64) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// maxNames bounds how many names of a directory are read: far more than there are in any of these.
-const maxNames = 4096
+// maxNames bounds how many names of a directory are read: far more than there are in any of these. The largest is
+// dpkg's, which has some ten thousand on a desktop.
+const maxNames = 256 << 10
 
 // Names returns the names in a directory, sorted; none when there is no such directory.
 func (t Dir) Names(p string) []string {

@@ -1,4 +1,4 @@
-package assembly
+package graft
 
 import (
 	"os"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -15,11 +16,11 @@ import (
 func TestUpdaters(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "graft")
 	image := testtree.Make(t, "usr/bin/apt-get", "usr/lib/systemd/system/apt-daily.timer")
-	if err := (Graft{}).Build(image, dir, nil); err != nil {
+	if err := (Needs{}).Build(image, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{
-		unitDir + "/apt-daily.timer.d/updatectl.conf": "\nConditionPathIsReadWrite=/usr\n",
+		switcher.UnitDir + "/apt-daily.timer.d/updatectl.conf": "\nConditionPathIsReadWrite=/usr\n",
 		aptRule: "L /etc/apt/apt.conf.d/00updatectl - - - - /usr/share/updatectl/apt.conf\n",
 		aptHook: "DPkg::Pre-Invoke { \"test -w /usr || ",
 	} {
@@ -27,10 +28,10 @@ func TestUpdaters(t *testing.T) {
 			t.Errorf("%s is %q (%v), want %q", file, text, err, want)
 		}
 	}
-	if rootfs.Exists(filepath.Join(dir, unitDir, "dnf-automatic.timer.d")) {
+	if rootfs.Exists(filepath.Join(dir, switcher.UnitDir, "dnf-automatic.timer.d")) {
 		t.Error("a timer that the image does not have is in the graft")
 	}
-	if err := (Graft{}).Build(testtree.Make(t, "usr/bin/dnf"), dir, nil); err != nil {
+	if err := (Needs{}).Build(testtree.Make(t, "usr/bin/dnf"), dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if rootfs.Exists(filepath.Join(dir, "usr")) {

@@ -1,9 +1,11 @@
-package assembly
+// Package graft answers what this host needs and an image lacks: mount points, the agent with its units, and files.
+// They are laid over the image before that runs. It promises that a graft is there completely or not at all, and that
+// what it does not add looks as in the image.
+package graft
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,15 +15,16 @@ import (
 
 	"github.com/coreos/go-systemd/v22/unit"
 	securejoin "github.com/cyphar/filepath-securejoin"
-	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// Graft is what the host needs and a read-only image lacks. It is laid over the image before that runs.
-type Graft struct {
+// Needs is what this host needs and a read-only image lacks.
+type Needs struct {
 	// Agent is the path of the agent's static binary; "" when the image has an agent.
 	Agent string
 	// Units are the agent's unit files, by their path below /usr/lib/systemd/system. A value that begins with "-> " is the
@@ -33,21 +36,18 @@ type Graft struct {
 	// mount them again if a switch fails and systemd starts this root again.
 	Stay []string
 	// Owners maps the image's uids and gids to the host's: only the image's own files are shown with these.
-	Owners Owners
+	Owners copies.Owners
 	// Files are other files to lay over the image, by their absolute path.
 	Files map[string]string
 }
 
-// Where grafted files are in the image.
-const (
-	AgentPath = "/usr/bin/updatectl"
-	unitDir   = "/usr/lib/systemd/system"
-)
+// AgentPath is where the agent is in a root.
+const AgentPath = "/usr/bin/updatectl"
 
 // Build writes the graft for the image tree at image to dir, which is replaced when the graft is complete. Directories
 // that the image has get its attributes, because an overlay shows those of its upper layer. state lists the directories
 // that will be mounted over: what is below them needs no mount point in the image.
-func (g Graft) Build(image, dir string, state []string) (err error) {
+func (n Needs) Build(image, dir string, state []string) (err error) {
 	tmp := dir + ".new"
 	if err := durable.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", tmp, err)
@@ -57,16 +57,16 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 			durable.RemoveAll(tmp)
 		}
 	}()
-	b := builder{image: image, dir: tmp, owners: g.Owners}
+	b := builder{image: image, dir: tmp, owners: n.Owners}
 	if err := b.mirror("/"); err != nil {
 		return err
 	}
-	for _, p := range g.MountPoints {
+	for _, p := range n.MountPoints {
 		if err := b.mountPoint(p, state); err != nil {
 			return err
 		}
 	}
-	for _, p := range g.Stay {
+	for _, p := range n.Stay {
 		if err := b.stay(p); err != nil {
 			return err
 		}
@@ -74,13 +74,11 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 	if err := b.updaters(); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
-		if err := b.file(name, g.Files[name]); err != nil {
-			return err
-		}
+	if err := b.files("/", n.Files); err != nil {
+		return err
 	}
-	if g.Agent != "" {
-		if err := b.agent(g); err != nil {
+	if n.Agent != "" {
+		if err := b.agent(n); err != nil {
 			return err
 		}
 	}
@@ -96,7 +94,7 @@ func (g Graft) Build(image, dir string, state []string) (err error) {
 // builder makes a tree in dir that is laid over the one at image.
 type builder struct {
 	image, dir string
-	owners     Owners
+	owners     copies.Owners
 }
 
 // mountPoint makes sure that the joined tree has the directory p.
@@ -144,28 +142,39 @@ func (b builder) stay(p string) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(unitDir, unit.UnitNamePathEscape(resolved)+".mount")
+	name := filepath.Join(switcher.UnitDir, unit.UnitNamePathEscape(resolved)+".mount")
 	files := map[string]string{name + ".d/updatectl.conf": stayMounted}
 	if !rootfs.Exists(filepath.Join(b.image, name)) {
 		files[name] = fmt.Sprintf(unitOf, strings.ReplaceAll(resolved, "%", "%%"))
 	}
-	for file, text := range files {
-		if err := b.file(file, text); err != nil {
-			return err
-		}
+	return b.files("/", files)
+}
+
+// file lays a file over the image. A text that begins with "-> " is the target of a symbolic link.
+func (b builder) file(name, text string) error {
+	at, err := b.parent(name)
+	if err != nil {
+		return err
+	}
+	if target, isLink := strings.CutPrefix(text, "-> "); isLink {
+		err = os.Symlink(target, at)
+	} else {
+		err = os.WriteFile(at, []byte(text), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot graft %s: %w", name, err)
 	}
 	return nil
 }
 
-// file lays a file over the image.
-func (b builder) file(name, text string) error {
-	if err := b.mirror(filepath.Dir(name)); err != nil {
-		return err
+// parent makes the directory that a file is laid in, where the links of the image lead, and returns the path of the
+// file in the graft.
+func (b builder) parent(name string) (string, error) {
+	_, dir, err := b.resolve(filepath.Dir(name))
+	if err == nil {
+		err = b.mirror(dir)
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
-		return fmt.Errorf("cannot graft %s: %w", name, err)
-	}
-	return nil
+	return filepath.Join(b.dir, dir, filepath.Base(name)), err
 }
 
 // mirror makes the directory p and its parents in the graft, with the image's attributes where the image has them.
@@ -190,30 +199,26 @@ func (b builder) mirror(p string) error {
 	if err != nil || !st.IsDir() {
 		return fmt.Errorf("cannot graft below %s: it is no directory in the image", p)
 	}
-	return copyAttributes(from, to, b.owners)
+	return copies.Attributes(from, to, b.owners)
 }
 
 // agent grafts the agent and its units.
-func (b builder) agent(g Graft) error {
-	if err := b.mirror(filepath.Dir(AgentPath)); err != nil {
+func (b builder) agent(n Needs) error {
+	at, err := b.parent(AgentPath)
+	if err != nil {
 		return err
 	}
-	if err := copyFile(g.Agent, filepath.Join(b.dir, AgentPath), 0o755); err != nil {
+	if err := copies.File(n.Agent, at, 0o755); err != nil {
 		return fmt.Errorf("cannot graft the agent: %w", err)
 	}
-	for name, content := range g.Units {
-		p := filepath.Join(unitDir, name)
-		if err := b.mirror(filepath.Dir(p)); err != nil {
+	return b.files(switcher.UnitDir, n.Units)
+}
+
+// files lays files below a directory over the image.
+func (b builder) files(dir string, texts map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if err := b.file(filepath.Join(dir, name), texts[name]); err != nil {
 			return err
-		}
-		var err error
-		if target, link := strings.CutPrefix(content, "-> "); link {
-			err = os.Symlink(target, filepath.Join(b.dir, p))
-		} else {
-			err = os.WriteFile(filepath.Join(b.dir, p), []byte(content), 0o644)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot graft the unit %s: %w", name, err)
 		}
 	}
 	return nil
@@ -221,74 +226,6 @@ func (b builder) agent(g Graft) error {
 
 // HasGuard reports whether the tree has the guard's unit: systemd keeps a unit running across a soft reboot only if the
 // new root has one of that name.
-func HasGuard(tree string) bool { return rootfs.Exists(filepath.Join(tree, unitDir, pid1.GuardUnit)) }
-
-func copyFile(from, to string, mode fs.FileMode) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Close())
-}
-
-// copyAttributes copies the mode, times and extended attributes of a file, and its owner, translated. The owner comes
-// first, because chown(2) clears file capabilities and set-user-id bits.
-func copyAttributes(from, to string, owners Owners) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(from, &st); err != nil {
-		return fmt.Errorf("cannot read the attributes of %s: %w", from, err)
-	}
-	if err := unix.Lchown(to, int(owners.uid(st.Uid)), int(owners.gid(st.Gid))); err != nil {
-		return fmt.Errorf("cannot set the owner of %s: %w", to, err)
-	}
-	if err := copyXattrs(from, to); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
-			return fmt.Errorf("cannot set the mode of %s: %w", to, err)
-		}
-	}
-	times := []unix.Timespec{st.Atim, st.Mtim}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("cannot set the time of %s: %w", to, err)
-	}
-	return nil
-}
-
-// copyXattrs copies extended attributes. One that the file system does not support, or that may not be set there, is
-// left out: tmpfs has no user attributes before Linux 6.6, and no host stays in its old root for that.
-func copyXattrs(from, to string) error {
-	const maxXattr = 64 << 10 // bytes; XATTR_LIST_MAX and XATTR_SIZE_MAX
-	list := make([]byte, maxXattr)
-	n, err := unix.Llistxattr(from, list)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot list the extended attributes of %s: %w", from, err)
-	}
-	value := make([]byte, maxXattr)
-	for _, name := range strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
-		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
-			continue
-		}
-		size, err := unix.Lgetxattr(from, name, value)
-		if err == nil {
-			err = unix.Lsetxattr(to, name, value[:size], 0)
-		}
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
-			continue // the merge of /etc leaves such an attribute out, too
-		}
-		if err != nil {
-			return fmt.Errorf("cannot copy %s of %s: %w", name, from, err)
-		}
-	}
-	return nil
+func HasGuard(tree string) bool {
+	return rootfs.Exists(filepath.Join(tree, switcher.UnitDir, pid1.GuardUnit))
 }

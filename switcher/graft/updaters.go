@@ -1,10 +1,9 @@
-package assembly
+package graft
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -44,20 +43,12 @@ const aptRefusal = "test -w /usr || { echo 'updatectl: the packages of this root
 func (b builder) updaters() error {
 	files := map[string]string{}
 	for _, timer := range updaterTimers {
-		if unit := filepath.Join(unitDir, timer); rootfs.Exists(filepath.Join(b.image, unit)) {
+		if unit := filepath.Join(switcher.UnitDir, timer); rootfs.Exists(filepath.Join(b.image, unit)) {
 			files[unit+".d/updatectl.conf"] = notInImages
 		}
 	}
 	if rootfs.Exists(filepath.Join(b.image, aptProgram)) {
 		files[aptHook], files[aptRule] = aptHookText, aptRuleText
 	}
-	for file, text := range files {
-		if err := b.mirror(filepath.Dir(file)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(b.dir, file), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("cannot graft %s: %w", file, err)
-		}
-	}
-	return nil
+	return b.files("/", files)
 }
