@@ -81,6 +81,9 @@ func (s *session) reconcile(ctx context.Context) error {
 	if errors.Is(blocked, transition.ErrGuardLeaves) {
 		return blocked
 	}
+	if _, bad := s.rec.Bad[s.facts.Root]; bad {
+		s.Transition.MakeWritable(s.Config.State.Persist, s.rec.Switch.KeptSince(s.facts.BootID))
+	}
 	err := s.Transition.FullRebootIfNotBack(ctx, s.facts, s.rec, s.Transition.Reconcile(ctx, s.facts, s.rec))
 	if blocked != nil && errors.Is(err, transition.ErrSwitch) && !errors.Is(err, transition.ErrFullRebootFollows) {
 		return blocked // the outcome is in the record now

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
@@ -36,7 +35,8 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}
-	err := waitAtMost(transition.RequestTimeout, func() error { return g.switchBack(ctx, s.Mounted, rec, why) })
+	// An answer that is lost takes the time of ctx, and then that of a second look.
+	err := waitAtMost(2*transition.RequestTimeout, func() error { return g.switchBack(ctx, s.Mounted, rec, why) })
 	if !errors.Is(err, errTookTooLong) { // a call that goes on may still change rec
 		s.record = rec
 	}
@@ -86,11 +86,7 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	if err := g.leaveNote(left, rec, back, why); err != nil {
 		return err
 	}
-	for _, p := range g.back.Persist {
-		if err := a.Machine.Mounts.MakeWritable(p); err != nil && !errors.Is(err, unix.ENOENT) {
-			a.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
-		}
-	}
+	a.Transition.MakeWritable(g.back.Persist, g.change.Kept)
 	if err := a.Transition.RemoveStamp(); err != nil {
 		return err
 	}
@@ -99,7 +95,7 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	}
 	a.Transition.ForgetFailures(ctx)
 	err := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
-	return errors.Join(err, a.Machine.Systemd.SoftRebootNow(ctx))
+	return errors.Join(err, a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx)))
 }
 
 // arrivals returns the count of soft reboots in the new root, -1 when systemd does not count them.

@@ -349,6 +349,47 @@ func TestRollbackCannotBeRecorded(t *testing.T) {
 	}
 }
 
+// TestGuardsAnswerLost: the guard, too, does not take a reboot that was queued for a refused one.
+func TestGuardsAnswerLost(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", ReadOnly) // so that confirm cannot record a rollback, and leaves it to the guard
+		m.Apply(agent.ApplyOptions{}).Wait()
+		for m.Booted() != "v2" {
+			time.Sleep(time.Millisecond)
+		}
+		m.LoseAnswer()
+		before := m.Reboots()
+		m.rest()
+		if now := m.Reboots(); now != before+1 {
+			t.Errorf("%d reboots lead back, want 1", now-before)
+		}
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
+}
+
+// TestGivenUpOnReadOnlyState: a host is not kept in a root that was given up by state which that root made read-only.
+func TestGivenUpOnReadOnlyState(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Fails)
+		m.HoldUp("guard", "boot the kernel", time.Minute)
+		m.Apply(agent.ApplyOptions{}).Wait()
+		m.until(record.PhaseTrying)
+		m.Deafen(3 * time.Minute)
+		for len(m.Record().Bad) == 0 {
+			time.Sleep(time.Second)
+		}
+		m.RemountReadOnly()
+		m.killGuard()
+		m.Heal()
+		if resets := m.rest(); resets > 0 {
+			t.Errorf("a person had to reset the machine %d times", resets)
+		}
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
+}
+
 // until waits until the record is in a phase.
 func (m *Machine) until(phase record.Phase) {
 	for m.Record().Phase != phase {
@@ -361,6 +402,13 @@ func (m *Machine) kill(c *Command) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bury(c.p, true)
+}
+
+// killGuard kills the guard.
+func (m *Machine) killGuard() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bury(m.guard, true)
 }
 
 // TestRecordIsGone: where an image root runs and the record is gone, gc removes nothing, and confirm begins a new

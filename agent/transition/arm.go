@@ -83,6 +83,9 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 	}
 	m.NotePast(f.Root)
 	next := m.Roots.Next(rec.Switch.Target, f)
+	if rec.Switch.Verb == record.VerbBack {
+		m.MakeWritable(next.Persist, rec.Switch.Kept)
+	}
 	next.Present, next.Return = rec.Switch.State, rec.Switch.Verb != record.VerbApply
 	next.Kept = rec.Switch.Kept
 	if next.ID != switcher.HostRoot {

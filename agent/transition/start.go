@@ -132,7 +132,7 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 		if err := m.Machine.Mounts.Disarm(); err != nil {
 			return err
 		}
-		return m.unlessUnderWay(ctx, m.Machine.Systemd.FullReboot(ctx))
+		return m.UnlessUnderWay(ctx, m.Machine.Systemd.FullReboot(ctx))
 	}
 	// The guard of the first switch also watches the switch back: a new one would be started from the bad root.
 	if s.Verb != record.VerbBack {
@@ -144,25 +144,25 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 		return err
 	}
 	if s.Verb == record.VerbBack {
-		return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftRebootNow(ctx))
+		return m.UnlessUnderWay(ctx, m.Machine.Systemd.SoftRebootNow(ctx))
 	}
-	return m.unlessUnderWay(ctx, m.Machine.Systemd.SoftReboot(ctx))
+	return m.UnlessUnderWay(ctx, m.Machine.Systemd.SoftReboot(ctx))
 }
 
-// unlessUnderWay returns how the request for a reboot ended, nil if the reboot is under way in spite of an error: the
+// UnlessUnderWay returns how the request for a reboot ended, nil if the reboot is under way in spite of an error: the
 // answer may be lost, or come too late. The switch must stay announced then.
-func (m *Mover) unlessUnderWay(ctx context.Context, failure error) error {
+func (ns *Notes) UnlessUnderWay(ctx context.Context, failure error) error {
 	if failure == nil || errors.Is(failure, pid1.ErrInhibited) {
 		return failure
 	}
 	// The request may have used up the time of ctx.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	underWay, err := m.Machine.Systemd.ShuttingDown(ctx)
+	underWay, err := ns.Machine.Systemd.ShuttingDown(ctx)
 	if err != nil || !underWay {
 		return failure
 	}
-	m.Log.Warn("the request for the reboot failed, but a reboot is under way", zap.Error(failure))
+	ns.Log.Warn("the request for the reboot failed, but a reboot is under way", zap.Error(failure))
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package transition
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 
 	"go.uber.org/zap"
@@ -24,6 +26,19 @@ func noteState(h *host.Host, s *record.Switch, rec *record.Record, f facts.Facts
 		s.Kept = append(s.Kept, kept.Gone(gone, s.Kept, paths)...) // the arming step tries again
 	}
 	s.State = h.Machine.Mounts.Carried(next)
+}
+
+// MakeWritable undoes the read-only remounts of a bad root: the root that the host returns to needs its state. A
+// directory that was read-only before, which was is about, stays so.
+func (ns *Notes) MakeWritable(persist []string, was []kept.Dir) {
+	for _, p := range persist {
+		if slices.ContainsFunc(was, func(d kept.Dir) bool { return d.Path == p && d.ReadOnly() }) {
+			continue
+		}
+		if err := ns.Machine.Mounts.MakeWritable(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			ns.Log.Warn("cannot make the state writable", zap.String("path", p), zap.Error(err))
+		}
+	}
 }
 
 // restoreState mounts what is missing of the state again. What fails is logged.

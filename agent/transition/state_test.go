@@ -51,3 +51,29 @@ func TestNoteState(t *testing.T) {
 		}
 	}
 }
+
+// writable are mounts that note which of them are made writable.
+type writable struct {
+	machine.Mounts
+	made *[]string
+}
+
+func (m writable) MakeWritable(path string) error {
+	*m.made = append(*m.made, path)
+	return nil
+}
+
+// TestMakeWritable: what the administrator mounts read-only is not made writable, by a flag of the mount or an option
+// of its file system.
+func TestMakeWritable(t *testing.T) {
+	h := hosttest.New(t)
+	var made []string
+	h.Machine.Mounts = writable{h.Machine.Mounts, &made}
+	(&Notes{h}).MakeWritable([]string{"/var", "/home", "/srv", "/opt"}, []kept.Dir{
+		{Path: "/var", Options: "rw,errors=remount-ro", Flags: "rw"}, {Path: "/home", Options: "ro", Flags: "rw"},
+		{Path: "/srv", Options: "rw", Flags: "nodev,ro,relatime"},
+	})
+	if want := []string{"/var", "/opt"}; !slices.Equal(made, want) {
+		t.Errorf("made writable: %q, want %q", made, want)
+	}
+}

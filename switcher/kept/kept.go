@@ -34,6 +34,12 @@ type Dir struct {
 	Flags   string `json:"flags,omitempty"`
 }
 
+// ReadOnly reports whether the directory was mounted read-only.
+func (d Dir) ReadOnly() bool {
+	isSet := func(options string) bool { return slices.Contains(strings.Split(options, ","), "ro") }
+	return isSet(d.Flags) || isSet(d.Options)
+}
+
 // Observe returns where the directories lie now that are there, on storage of their own: not in an image, and not
 // behind an automount that nobody has used. Instead of the root itself, it notes that as host, if it is the host root.
 func Observe(paths []string, host string) []Dir {
