@@ -106,6 +106,9 @@ func (b *blob) readBody(p []byte) (int, error) {
 	if left <= 0 {
 		return 0, io.EOF
 	}
+	if err := b.ctx.Err(); err != nil { // reading a file does not ask
+		return 0, err
+	}
 	n, err := b.body.Read(p[:min(int64(len(p)), left)])
 	b.sum.Write(p[:n])
 	b.offset += int64(n)
