@@ -275,11 +275,11 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// TestWrongSignaturesCost: layers that are missing or wrong count like signatures, so that nobody can have the host read
-// a terabyte to find none.
+// TestWrongSignaturesCost: layers that are missing or wrong count like signatures, so that nobody can have the host
+// read a terabyte to find none.
 func TestWrongSignaturesCost(t *testing.T) {
 	r := newTestRegistry(t)
-	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}, "v1")
+	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "v1")
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Subject: &image}
 	for i := range 500 {
 		m.Layers = append(m.Layers, ocispec.Descriptor{
