@@ -19,6 +19,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -164,13 +165,14 @@ func Load(path func(string) string, file string) (Config, error) {
 // errUnknownKey: a file has a key that this agent does not know. Without that key, the file can be used.
 var errUnknownKey = errors.New("unknown key")
 
-// loadFiles reads files and merges them over the defaults, in order. If lenient, it ignores unknown keys.
+// loadFiles reads files and merges them over the defaults, in order. If lenient, it ignores unknown keys and who can
+// change the files.
 func loadFiles(files []string, lenient bool) (Config, error) {
 	c := Default()
 	c.LivePatch.Deadline = 0
 	var faults []error
 	for _, f := range files {
-		if err := c.readFile(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
+		if err := c.readFile(f, lenient); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
 			faults = append(faults, err)
 		}
 	}
@@ -183,8 +185,8 @@ func loadFiles(files []string, lenient bool) (Config, error) {
 	return c, errors.Join(append(faults, c.validate())...)
 }
 
-// LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, and whole files that are
-// invalid. The only error left is a failure to look for the files.
+// LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, who can change the files,
+// and whole files that are invalid. The only error left is a failure to look for the files.
 func LoadUsable(path func(string) string) (Config, error) {
 	files, err := configFiles(path)
 	var usable []string
@@ -214,9 +216,14 @@ func configFiles(path func(string) string) ([]string, error) {
 const maxConfig = 1 << 20
 
 // readFile merges one file over what was read before.
-func (c *Config) readFile(file string) error {
+func (c *Config) readFile(file string, lenient bool) error {
 	text, err := durable.ReadRegular(file, maxConfig)
+	if err == nil && !lenient {
+		err = owned.Check(file)
+	}
 	switch {
+	case errors.Is(err, owned.ErrOthers):
+		return fmt.Errorf("%w: root obeys %s, and %w", ErrConfig, file, err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s does not exist", ErrUnreadable, file)
 	case errors.Is(err, durable.ErrNotRegular), errors.Is(err, durable.ErrTooLarge):

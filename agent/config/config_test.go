@@ -161,6 +161,40 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
+// TestConfigOfOthers: root does not obey a configuration or a key that others can change. What leads back to a good
+// root uses the configuration all the same: the host must not lose its state because of a mode.
+func TestConfigOfOthers(t *testing.T) {
+	root := t.TempDir()
+	config := "[source]\nimage = 'x.example/y'\n[verify]\nkeys = ['/etc/updatectl/key']\n" +
+		"[state]\npersist = ['/var', '/opt/x']\n"
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", config)
+	testtree.File(t, root, "etc/updatectl/conf.d/10-more.toml", "[health]\ndeadline = '7m'\n")
+	testtree.File(t, root, "etc/updatectl/key", "x")
+	key := filepath.Join(root, "etc/updatectl/key")
+	c, err := Load(below(root), "")
+	if err == nil {
+		err = os.Chmod(key, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Policy(below(root), time.Now()); !errors.Is(err, ErrConfig) ||
+		!strings.Contains(err.Error(), "key has the mode 0666") {
+		t.Errorf("a key that everybody can change: %v", err)
+	}
+	if err := os.Chown(filepath.Join(root, "etc/updatectl/conf.d"), 1234, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(below(root), ""); !errors.Is(err, ErrConfig) ||
+		!strings.Contains(err.Error(), "belongs to user 1234") {
+		t.Errorf("a fragment in somebody's directory: %v", err)
+	}
+	c, err = LoadUsable(below(root))
+	if err != nil || time.Duration(c.Health.Deadline) != 7*time.Minute || len(c.State.Persist) != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestConfigOfOddFiles: a FIFO in the place of a fragment or a key is refused. Opening it would wait until somebody
 // writes to it. A link to /dev/null switches a fragment off.
 func TestConfigOfOddFiles(t *testing.T) {

@@ -97,7 +97,7 @@ func FuzzCredentials(f *testing.F) {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := credentialKeys(file)
+		keys, _, err := credentialKeys(file)
 		if (err == nil) != (keys != nil) {
 			t.Errorf("keys %v, %v", keys, err)
 		}
