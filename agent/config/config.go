@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+	"github.com/docker/go-units"
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -40,6 +42,10 @@ type Config struct {
 		Mirrors []string `toml:"mirrors" json:"mirrors"`
 		// PlainHTTP lists registry hosts that are asked over HTTP, without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
+		// MinRate is the rate of a transfer below which a place is given up, per second over a minute. FetchDeadline
+		// is how long fetching may take in total.
+		MinRate       Bytes    `toml:"min-rate" json:"min_rate"`
+		FetchDeadline Duration `toml:"fetch-deadline" json:"fetch_deadline"`
 		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
 	} `toml:"source" json:"source"`
@@ -121,11 +127,35 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // MarshalText writes a duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// Bytes is a number of bytes, written with a unit: "1KiB", "10MB".
+type Bytes int64
+
+// UnmarshalText reads a number of bytes. Zero and less is an error.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	parse := units.FromHumanSize
+	if strings.HasSuffix(string(text), "iB") {
+		parse = units.RAMInBytes
+	}
+	v, err := parse(string(text))
+	if err == nil && v <= 0 {
+		err = errors.New("it must be more than zero")
+	}
+	*b = Bytes(v)
+	return err
+}
+
+// MarshalText writes a number of bytes.
+func (b Bytes) MarshalText() ([]byte, error) {
+	text := units.CustomSize("%g %s", float64(b), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
+	return []byte(strings.ReplaceAll(text, " ", "")), nil
+}
+
 // Default returns the configuration before any file is read.
 func Default() Config {
 	var c Config
 	c.Files = []string{} // in JSON, no list is null
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
+	c.Source.MinRate, c.Source.FetchDeadline = source.DefaultRate, Duration(72*time.Hour)
 	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}

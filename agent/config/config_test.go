@@ -48,7 +48,8 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key": {"[source]\nimage = 'x'\nimgae = 'y'\n",
-			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
+			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, fetch-deadline, " +
+				"compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
 			"updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
 		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
@@ -228,6 +229,24 @@ func TestConfigOfOddFiles(t *testing.T) {
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("it hangs")
+		}
+	}
+}
+
+// TestBytes: a rate is written with a unit, and shown as it is written.
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]Bytes{
+		"1KiB": 1 << 10, "64 KiB": 64 << 10, "10MB": 10_000_000, "500": 500, "1.5MiB": 3 << 19,
+		"0": 0, "-1KiB": 0, "fast": 0,
+	} {
+		var b Bytes
+		err := b.UnmarshalText([]byte(text))
+		if want > 0 && (err != nil || b != want) || want == 0 && err == nil {
+			t.Errorf("%q is %d, %v", text, b, err)
+		}
+		var again Bytes
+		if shown, err := b.MarshalText(); want > 0 && (err != nil || again.UnmarshalText(shown) != nil || again != b) {
+			t.Errorf("%q is shown as %s, which is %d", text, shown, again)
 		}
 	}
 }

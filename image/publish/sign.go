@@ -7,13 +7,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry"
 
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
@@ -52,7 +52,7 @@ func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, er
 	if err != nil {
 		return nil, err
 	}
-	if ref, err := registry.ParseReference(reference); err == nil && ref.ValidateReferenceAsDigest() != nil {
+	if !source.IsLocal(reference) && !strings.Contains(reference, "@") {
 		return nil, fmt.Errorf("cannot sign %s: %w", reference, ErrByTag)
 	}
 	image, err := src.Resolve(ctx)

@@ -99,7 +99,7 @@ func TestTokenServiceBeside(t *testing.T) {
 func TestIntranet(t *testing.T) {
 	hosts := map[string]string{
 		"registry.corp.lan": "10.0.0.5", "git.corp.lan": "10.0.0.6", "auth.other.lan": "192.168.3.4",
-		"db.corp.lan": "fd00::5",
+		"db.corp.lan":          "fd00::5",
 		"registry.example.com": "93.184.216.34", "auth.example.com": "93.184.216.35", "meta.corp.lan": "169.254.169.254",
 		"localhost": "127.0.0.1", "both.corp.lan": "10.0.0.7 93.184.216.36",
 	}
