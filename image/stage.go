@@ -43,9 +43,9 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())
 	if err == nil {
-		if err := img.checkSeal(root.Info.RootDigest); err != nil {
-			return store.Root{}, err
-		}
+		err = img.checkStaged(st, root)
+	}
+	if err == nil {
 		return root.Renew(img.Verified, time.Now())
 	}
 	if !errors.Is(err, store.ErrNoRoot) && !errors.Is(err, store.ErrDamaged) { // a damaged one is staged anew
@@ -158,6 +158,21 @@ func (s *stager) writeCFS(info *store.Info) error {
 		return fmt.Errorf("cannot write the composefs image: %w", store.AsNoSpace(err))
 	}
 	return f.Close()
+}
+
+// checkStaged returns a [store.ErrDamaged] if a root that is in the store is not this image any more. The seal is
+// compared with what is on the disk, not with what image.json says.
+func (i *Image) checkStaged(st *store.Store, root store.Root) error {
+	if err := st.Intact(root); err != nil {
+		return err
+	}
+	if err := i.checkSeal(root.Info.RootDigest); err != nil { // now known to be that of root.cfs
+		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
+	}
+	if err := st.CheckObjects(root); err != nil {
+		return err
+	}
+	return st.Seal(root)
 }
 
 // checkSeal compares the digest of a root with the one in the release.

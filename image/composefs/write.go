@@ -59,9 +59,9 @@ func writeHeader(f io.WriterAt, acl bool) error {
 
 // Digest returns the fs-verity digest of a whole file.
 func Digest(f io.ReaderAt) (fsverity.Digest, error) {
-	var h fsverity.Hasher
-	if _, err := io.CopyBuffer(&h, io.NewSectionReader(f, 0, 1<<62), make([]byte, 256<<10)); err != nil {
-		return fsverity.Digest{}, fmt.Errorf("cannot read the composefs image: %w", err)
+	d, err := fsverity.Compute(f)
+	if err != nil {
+		err = fmt.Errorf("cannot read the composefs image: %w", err)
 	}
-	return h.Digest(), nil
+	return d, err
 }

@@ -34,6 +34,8 @@ type Staging struct {
 	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
 	newBytes int64
 	large    int
+	sealed   bool    // whether the kernel verifies the new objects
+	known    checked // objects of the store that were read since the last full reboot
 
 	unchecked      int64 // bytes and files written since the last look at what is left
 	uncheckedFiles int
@@ -48,7 +50,8 @@ func (s *Store) Begin(id string) (*Staging, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(err))
 	}
-	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{}}
+	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{},
+		known: s.readChecked()}
 	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
@@ -165,14 +168,15 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// has reports whether an object exists already. Only its size is compared, which costs nothing.
+// has reports whether an object exists already, with the right content. One that has not is written again, and replaced
+// by [Staging.Commit].
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
 	}
 	var st unix.Stat_t
 	err := unix.Lstat(g.store.object(d), &st)
-	return err == nil && st.Size == size && st.Mode&unix.S_IFMT == unix.S_IFREG
+	return err == nil && st.Size == size && !g.store.damaged[d] && g.store.checkObject(d, g.known, false) == nil
 }
 
 func (g *Staging) added(d fsverity.Digest, size int64) {
@@ -215,9 +219,11 @@ func (g *Staging) Commit(info Info) (Root, error) {
 	if err := os.WriteFile(g.path(rootsDir, infoName), append(data, '\n'), 0o444); err != nil {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 	}
-	// The package promises this order: data, then objects, then the root.
+	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already
+	// writes only its hashes.
 	sync := func() error { return durable.SyncFS(g.store.dir) }
-	for _, step := range []func() error{sync, g.publishObjects, sync, g.publishRoot} {
+	sealAll := func() error { return g.sealAll(info.RootDigest) }
+	for _, step := range []func() error{sync, sealAll, g.publishObjects, sync, g.publishRoot} {
 		if err := step(); err != nil {
 			return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 		}
@@ -237,11 +243,35 @@ func (g *Staging) publishObjects() error {
 			}
 			shards[shard] = true
 		}
-		if err := os.Rename(g.path(objectsDir, d.String()), final); err != nil {
+		err := os.Rename(g.path(objectsDir, d.String()), final)
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) { // somebody put a directory there
+			if err = durable.RemoveAll(final); err == nil {
+				err = os.Rename(g.path(objectsDir, d.String()), final)
+			}
+		}
+		if err != nil {
 			return err
 		}
+		delete(g.store.damaged, d)
+		if !g.sealed {
+			g.known.note(d, final)
+		}
 	}
-	return nil
+	return g.store.writeChecked(g.known)
+}
+
+// sealAll seals the root, where the file system can do that.
+func (g *Staging) sealAll(root fsverity.Digest) (err error) {
+	if g.sealed, err = g.store.HasVerity(); err != nil || !g.sealed {
+		return err
+	}
+	clear(g.known) // the kernel knows
+	return sealRoot(g.path(rootsDir, cfsName), root, func(d fsverity.Digest) string {
+		if _, ok := g.fresh[d]; ok {
+			return g.path(objectsDir, d.String())
+		}
+		return g.store.object(d)
+	})
 }
 
 // dropHidden drops the new objects that the finished image does not refer to: files of lower layers that an upper

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/fsverity"
 )
 
 var (
@@ -37,7 +38,13 @@ const (
 var validID = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
 
 // Store is a directory with objects and roots.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	// damaged has the objects that [Store.Fsck] found unreadable, although the kernel knows their digest.
+	damaged map[fsverity.Digest]bool
+	// damagedRoots are the roots that it found damaged.
+	damagedRoots map[string]bool
+}
 
 // Root is a complete root in the store.
 type Root struct {
@@ -51,7 +58,7 @@ func (r Root) CFS() string { return filepath.Join(r.Dir, cfsName) }
 
 // At returns the store at dir, which must be an absolute path. It touches nothing: looking into a store that does not
 // exist finds no roots.
-func At(dir string) *Store { return &Store{dir} }
+func At(dir string) *Store { return &Store{dir: dir} }
 
 // Open opens the store at dir and makes its directories where they are missing.
 func Open(dir string) (*Store, error) {
@@ -99,6 +106,9 @@ func (s *Store) Root(id string) (Root, error) {
 	}
 	if err != nil {
 		return Root{}, fmt.Errorf("cannot read the root %s: %w", id, err)
+	}
+	if d := info.Digest; d != "" && d.Algorithm().String()+"-"+d.Encoded() != id {
+		return Root{}, fmt.Errorf("cannot read the root %s: %w: %s is about %s", id, ErrDamaged, infoName, d)
 	}
 	r.Info = info
 	return r, nil

@@ -102,7 +102,7 @@ func objectsIn(t *testing.T, s *Store) []string {
 		}
 		data, err := os.ReadFile(path)
 		if want := s.object(fsverity.Sum(data)); path != want {
-			t.Errorf("%q is at %s, want %s", data, path, want)
+			t.Errorf("%.40q is at %s, want %s", data, path, want)
 		}
 		contents = append(contents, string(data))
 		return err

@@ -1,0 +1,266 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/fsverity"
+)
+
+// checkedName is the file that lists the objects whose content was read and found right since the last full reboot. It
+// is for file systems without fs-verity, where the kernel does not check each read.
+const checkedName = "checked"
+
+// maxChecked bounds that file, in bytes. An entry has about 85, and a root 40 000 of them.
+const maxChecked = 64 << 20
+
+// Measured is the digest of a file, and whether the kernel verifies each read of the file with it.
+type Measured struct {
+	Digest fsverity.Digest
+	Verity bool
+}
+
+// measure returns the digest of an open file. It reads the file only if the kernel does not know the digest.
+func measure(f *os.File) (Measured, error) {
+	d, err := fsverity.Measure(f)
+	if !errors.Is(err, fsverity.ErrNone) {
+		return Measured{d, err == nil}, err
+	}
+	d, err = fsverity.Compute(f)
+	return Measured{Digest: d}, err
+}
+
+// Measure returns the digest of the composefs image as it is on the disk, whatever image.json says.
+func (r Root) Measure() (Measured, error) {
+	f, err := durable.OpenRegular(r.CFS())
+	if err != nil {
+		return Measured{}, fmt.Errorf("cannot measure %s: %w", r.CFS(), err)
+	}
+	defer f.Close()
+	m, err := measure(f)
+	if err != nil {
+		err = fmt.Errorf("cannot measure %s: %w", r.CFS(), err)
+	}
+	return m, err
+}
+
+// Intact returns an [ErrDamaged] if the composefs image of a root is not what image.json says, or cannot be read.
+func (s *Store) Intact(r Root) error {
+	if s.damagedRoots[r.ID] {
+		return fmt.Errorf("%w: %s", ErrDamaged, r.Dir)
+	}
+	m, err := r.Measure()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if m.Digest != r.Info.RootDigest {
+		return fmt.Errorf("%w: %s has the digest %s, and not %s", ErrDamaged, r.CFS(), m.Digest, r.Info.RootDigest)
+	}
+	return nil
+}
+
+// CheckObjects returns an [ErrDamaged] with the name of an object of the root that is missing or has other content.
+// Check that the root is Intact first. Without fs-verity, an object is read once after each full reboot.
+func (s *Store) CheckObjects(r Root) error {
+	f, err := durable.OpenRegular(r.CFS())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer f.Close()
+	known := s.readChecked()
+	used := map[fsverity.Digest]bool{}
+	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	for d := range used {
+		if err := s.checkObject(d, known, false); err != nil {
+			return err
+		}
+	}
+	return s.writeChecked(known)
+}
+
+// HasVerity reports whether files in the store can have fs-verity.
+func (s *Store) HasVerity() (has bool, err error) {
+	f, err := os.CreateTemp(s.path(stagingDir), "verity-*")
+	if err != nil {
+		return false, fmt.Errorf("cannot try fs-verity: %w", AsNoSpace(err))
+	}
+	defer os.Remove(f.Name())
+	if err := f.Close(); err != nil {
+		return false, fmt.Errorf("cannot try fs-verity: %w", AsNoSpace(err))
+	}
+	err = seal(f.Name(), fsverity.Sum(nil))
+	if errors.Is(err, fsverity.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// seal makes the kernel verify each read of a file by a digest. The error is an [ErrDamaged] if what is on the disk has
+// another one, and an [fsverity.ErrUnsupported] where there is no fs-verity.
+func seal(path string, want fsverity.Digest) error {
+	f, err := durable.OpenRegular(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := fsverity.Enable(f); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	d, err := fsverity.Measure(f)
+	if err == nil && d != want {
+		err = fmt.Errorf("%w: its digest is %s and not %s", ErrDamaged, d, want)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// sealers is how many objects are sealed at once: most of the time is spent waiting for the disk.
+const sealers = 8
+
+// sealRoot seals a composefs image and every object that it refers to, also those that an earlier root left without.
+// The image comes last: one that the kernel verifies has only objects that it verifies.
+func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) string) error {
+	f, err := durable.OpenRegular(cfs)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	objects := map[fsverity.Digest]bool{}
+	if err := composefs.Objects(f, func(d fsverity.Digest) { objects[d] = true }); err != nil {
+		return err
+	}
+	var all errgroup.Group
+	all.SetLimit(sealers)
+	for d := range objects {
+		all.Go(func() error { return seal(object(d), d) })
+	}
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	return seal(cfs, want)
+}
+
+// Seal makes the kernel verify a root that was staged without, where the file system can do that. Check the root and
+// its objects first.
+func (s *Store) Seal(r Root) error {
+	m, err := r.Measure()
+	if err != nil || m.Verity {
+		return err
+	}
+	if has, err := s.HasVerity(); err != nil || !has {
+		return err
+	}
+	if err := sealRoot(r.CFS(), r.Info.RootDigest, s.object); err != nil {
+		return fmt.Errorf("cannot seal the root %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// checked maps the objects whose content was right to the time of their last change, in nanoseconds.
+type checked map[fsverity.Digest]int64
+
+// checkObject returns an [ErrDamaged] with the name of an object if it is missing or has other content. It notes in
+// known what it has read. With whole, the kernel's digest is not enough: every block is read.
+func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error {
+	name := s.object(d)
+	damaged := func(err error) error { return fmt.Errorf("%w: the object %s: %w", ErrDamaged, name, err) }
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return damaged(err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return damaged(errors.New("it is no regular file"))
+	}
+	if at, ok := known[d]; ok && at == st.Ctim.Nano() && !whole {
+		return nil
+	}
+	delete(known, d)
+	f, err := durable.OpenRegular(name)
+	if err != nil {
+		return damaged(err)
+	}
+	defer f.Close()
+	m, err := measure(f)
+	if err == nil && m.Verity && m.Digest == d && whole {
+		m.Digest, err = fsverity.Compute(f) // the kernel fails a read of a wrong block
+	}
+	if err != nil {
+		return damaged(err)
+	}
+	if m.Digest != d {
+		return damaged(fmt.Errorf("its digest is %s", m.Digest))
+	}
+	if !m.Verity {
+		known[d] = st.Ctim.Nano()
+	}
+	return nil
+}
+
+// note adds an object that was just written, unless the kernel verifies it.
+func (c checked) note(d fsverity.Digest, name string) {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err == nil {
+		c[d] = st.Ctim.Nano()
+	}
+}
+
+// readChecked returns what was checked since the last full reboot; nothing if that cannot be read.
+func (s *Store) readChecked() checked {
+	known := checked{}
+	text, err := durable.ReadRegular(s.path(checkedName), maxChecked)
+	boot, lines, _ := strings.Cut(string(text), "\n")
+	if err != nil || boot == "" || boot != bootID() {
+		return known
+	}
+	for line := range strings.Lines(lines) {
+		name, at, _ := strings.Cut(strings.TrimSpace(line), " ")
+		d, derr := fsverity.Parse(name)
+		changed, nerr := strconv.ParseInt(at, 10, 64)
+		if derr == nil && nerr == nil {
+			known[d] = changed
+		}
+	}
+	return known
+}
+
+// writeChecked replaces the list of what was checked.
+func (s *Store) writeChecked(known checked) error {
+	boot := bootID()
+	if boot == "" || len(known) == 0 {
+		if err := os.Remove(s.path(checkedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot note what was checked: %w", err)
+		}
+		return nil
+	}
+	var text strings.Builder
+	text.WriteString(boot + "\n")
+	for d, at := range known {
+		fmt.Fprintf(&text, "%s %d\n", d, at)
+	}
+	if err := durable.WriteFile(s.path(checkedName), []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("cannot note what was checked: %w", AsNoSpace(err))
+	}
+	return nil
+}
+
+// bootID returns the identity of this boot of the kernel, "" if it is unknown: nothing counts as checked then.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
