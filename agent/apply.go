@@ -163,7 +163,7 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 	done = Applied{Switching: true, Root: s.rec.LastGood(), From: s.facts.Root, Loaded: done.Loaded,
 		Warnings: done.Warnings}
 	var err error
-	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
+	done.Version, err = s.resumeRoot(ctx, s.rec.LastGood(), s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }
 

@@ -37,11 +37,11 @@ func sealOf(root store.Root) (fsverity.Digest, error) {
 	if err != nil {
 		return fsverity.Digest{}, err
 	}
-	return sealIn(evidence, root.Info.Digest.String())
+	return SealIn(evidence, root.Info.Digest.String())
 }
 
-// sealIn returns the seal of an image in its evidence, the zero value if its release has none.
-func sealIn(evidence verify.Evidence, image string) (fsverity.Digest, error) {
+// SealIn returns the seal of an image in its evidence, the zero value if its release has none.
+func SealIn(evidence verify.Evidence, image string) (fsverity.Digest, error) {
 	if len(evidence.Chain) == 0 || !release.Is(evidence.Chain[0].Content) {
 		return fsverity.Digest{}, nil
 	}

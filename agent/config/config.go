@@ -58,6 +58,10 @@ type Config struct {
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
 	} `toml:"verify" json:"verify"`
+	Store struct {
+		// Verity is auto or require.
+		Verity string `toml:"verity" json:"verity"`
+	} `toml:"store" json:"store"`
 	State  State `toml:"state" json:"state"`
 	Switch struct {
 		// Level is auto, soft or full.
@@ -111,6 +115,12 @@ const (
 	StuckEscalate = "escalate" // kill the services that do not stop
 )
 
+// The values of [store] verity: what happens to an image that the kernel cannot verify while it runs.
+const (
+	VerityAuto    = "auto"    // it is checked when it is staged and when it is switched to
+	VerityRequire = "require" // it is not switched to
+)
+
 // Duration is a time span, written as in Go: "90s", "5m".
 type Duration time.Duration
 
@@ -157,6 +167,7 @@ func Default() Config {
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
 	c.Source.MinRate, c.Source.FetchDeadline = source.DefaultRate, Duration(72*time.Hour)
 	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
+	c.Store.Verity = VerityAuto
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}

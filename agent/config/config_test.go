@@ -51,7 +51,7 @@ func TestConfigComplaints(t *testing.T) {
 			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, fetch-deadline, " +
 				"compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
-			"updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
+			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, livepatch, health\n"},
 		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
 		"syntax":            {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
 		"wrong type":        {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},

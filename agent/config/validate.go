@@ -28,6 +28,9 @@ func (c *Config) validate() error {
 	if f := c.Switch.Fallback; f != FallbackRefuse && f != FallbackFull {
 		fault("switch.fallback", "[switch] fallback is %q and must be %s or %s", f, FallbackRefuse, FallbackFull)
 	}
+	if v := c.Store.Verity; v != VerityAuto && v != VerityRequire {
+		fault("store.verity", "[store] verity is %q and must be %s or %s", v, VerityAuto, VerityRequire)
+	}
 	if c.Verify.Threshold < 1 {
 		fault("verify.threshold", "[verify] threshold is %d and must be at least 1", c.Verify.Threshold)
 	}

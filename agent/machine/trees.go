@@ -45,6 +45,18 @@ type Trees interface {
 	Unneeded(keep []string) (store.GCReport, error)
 	// Stage writes a verified image to the disk as a root, unless it is there already, and returns that root.
 	Stage(context.Context, *source.Source, *image.Image, string, func(image.Event)) (store.Root, error)
+	// HasVerity reports whether the kernel can verify the files of roots when they are read.
+	HasVerity() (bool, error)
+	// Check returns a [store.ErrDamaged] if a root is not what was signed any more, see [image.CheckRoot].
+	Check(store.Root) error
+	// Fsck looks for damage in the roots and their objects, see [store.Store.Fsck] and [image.CheckRoot].
+	Fsck(context.Context) (store.FsckReport, error)
+	// Unswap exchanges the directories of two roots that have each other's files.
+	Unswap() error
+	// At returns a root that may be damaged, with as much of its Info as can be read.
+	At(id string) (store.Root, error)
+	// Discard removes damage that Fsck found and that no root needs.
+	Discard(store.Damage) error
 	// Renew replaces the evidence kept beside a root by that of a verification at a time.
 	Renew(store.Root, *verify.Verified, time.Time) error
 
@@ -124,6 +136,12 @@ func (t hostTrees) Collect(keep []string) (store.GCReport, error) {
 func (t hostTrees) Stage(ctx context.Context, src *source.Source, i *image.Image, reference string,
 	progress func(image.Event)) (store.Root, error) {
 	return image.Stage(ctx, t.Store, src, i, reference, progress)
+}
+
+func (t hostTrees) Check(root store.Root) error { return image.CheckRoot(t.Store, root) }
+
+func (t hostTrees) Fsck(ctx context.Context) (store.FsckReport, error) {
+	return t.Store.Fsck(ctx, func(root store.Root) error { return image.CheckRoot(t.Store, root) })
 }
 
 func (hostTrees) Renew(root store.Root, v *verify.Verified, at time.Time) error {

@@ -1,6 +1,7 @@
 package offer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,4 +175,28 @@ func withBarrierCommand(err error, reference string) error {
 		return fmt.Errorf("%w (`updatectl apply --from %s`, if that is its tag)", err, first)
 	}
 	return err
+}
+
+// Restage returns an image that was staged before as one to stage again, by the evidence beside its root and today's
+// policy. It is fetched from where it came from, or from the configured source if that is not recorded. Whether the
+// host may take the image is not decided: it has it.
+func (o *Offers) Restage(ctx context.Context, reference string, evidence verify.Evidence, f facts.Facts) (*Published,
+	error) {
+	policy, err := o.Policy()
+	if err != nil {
+		return nil, err
+	}
+	p := &Published{Reference: cmp.Or(reference, o.Config.Source.Image)}
+	if p.Verified, err = policy.Again(evidence); err != nil {
+		return nil, err
+	}
+	if _, err := o.openSource(p); err != nil {
+		return nil, err
+	}
+	platform := ocispec.Platform{OS: "linux", Architecture: f.Architecture}
+	if p.Image, err = image.Open(ctx, p.Source, p.Verified, platform); err != nil {
+		return nil, err
+	}
+	p.Image.Seal, err = image.SealIn(evidence, p.Verified.Digest().String())
+	return p, err
 }

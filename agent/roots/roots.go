@@ -67,6 +67,9 @@ func (r *Roots) Open() error {
 // /etc, makes the graft, and checks the joined root. The error is a [config.ErrConfig] if a state directory cannot be
 // kept.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
+	if err := CheckIntact(r, root.ID, record.VerbApply); err != nil {
+		return err
+	}
 	if _, err := r.PlanState(root.ID, f); err != nil {
 		return err
 	}
@@ -125,6 +128,7 @@ func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	dir := filepath.Join(state, "roots", id)
 	n.CFS, n.Objects = filepath.Join(dir, "root.cfs"), filepath.Join(state, "objects")
 	n.Graft, n.Etc = filepath.Join(dir, "graft"), filepath.Join(dir, "etc")
+	n.Verified = r.Config.Store.Verity == config.VerityRequire
 	return n
 }
 

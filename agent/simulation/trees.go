@@ -161,6 +161,19 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 	return t.Root(id)
 }
 
+// HasVerity, Check and Fsck are about content, which the roots of a simulation do not have.
+func (trees) HasVerity() (bool, error) { return false, nil }
+
+func (trees) Check(store.Root) error { return nil }
+
+func (trees) Fsck(context.Context) (store.FsckReport, error) { return store.FsckReport{}, nil }
+
+func (t trees) At(id string) (store.Root, error) { return t.Root(id) }
+
+func (trees) Unswap() error { return nil }
+
+func (trees) Discard(store.Damage) error { return nil }
+
 func (t trees) Renew(root store.Root, _ *verify.Verified, _ time.Time) error {
 	return t.disk().WriteFile(path.Join(rootsDir, root.ID, "evidence.json"), []byte("evidence"), 0)
 }

@@ -89,6 +89,9 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 	next.Present, next.Return = rec.Switch.State, rec.Switch.Verb != record.VerbApply
 	next.Kept = rec.Switch.Kept
 	if next.ID != switcher.HostRoot {
+		if err := roots.CheckIntact(&m.Roots, next.ID, rec.Switch.Verb); err != nil {
+			return err
+		}
 		if next.Owners, err = m.Roots.MakeEtc(rec, f, next); err != nil {
 			return err
 		}

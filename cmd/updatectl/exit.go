@@ -23,6 +23,7 @@ import (
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/livepatch"
@@ -154,6 +155,8 @@ var failures = []struct {
 	{live.ErrNoLivePatch, exitError, "`updatectl livepatch list` shows what there is"},
 	{livepatch.ErrNotLoaded, exitError, "`updatectl livepatch list` shows what there is"},
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
+	{store.ErrDamaged, exitError,
+		"`updatectl fsck` names what is damaged, and `updatectl fsck --repair` fetches it again; the host stays in its root"},
 	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl status` lists them"},
 	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
 	{adoption.ErrAdopted, exitError, "`updatectl adopt --from-host PATH` fetches what was forgotten"},

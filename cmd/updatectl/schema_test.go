@@ -47,6 +47,7 @@ var documents = map[string]any{
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
 	"updatectl.gc/v1":               agent.Collected{},
+	"updatectl.fsck/v1":             agent.Fscked{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},
 	"updatectl.livepatch.list/v1":   agent.LivePatchList{},

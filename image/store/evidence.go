@@ -68,7 +68,7 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 		return r, nil
 	}
 	r.Info.Vouchers, r.Info.VerifiedAt = v.Vouchers(), at
-	info, err := json.MarshalIndent(r.Info, "", "  ")
+	info, err := r.Info.encode()
 	if err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", err)
 	}
@@ -76,7 +76,7 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 	if err := durable.WriteFile(r.evidence(), data, 0o444); err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", AsNoSpace(err))
 	}
-	if err := durable.WriteFile(filepath.Join(r.Dir, infoName), append(info, '\n'), 0o444); err != nil {
+	if err := durable.WriteFile(filepath.Join(r.Dir, infoName), info, 0o444); err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", AsNoSpace(err))
 	}
 	return r, nil

@@ -39,6 +39,8 @@ type Info struct {
 	Files      int             `json:"files"`       // names in the tree
 	Size       int64           `json:"size"`        // bytes of all files
 	NewBytes   int64           `json:"new_bytes"`   // of these, bytes that the store did not have
+
+	Sum string `json:"sum"` // of image.json; the last member
 }
 
 // Platform is the platform that the image was built for.

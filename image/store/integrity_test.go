@@ -1,12 +1,16 @@
 package store
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
@@ -68,6 +72,86 @@ func TestObjectOfAnotherKindIsNotReused(t *testing.T) {
 		stage(t, s, id(2), "shared")
 		if got := objectsIn(t, s); !slices.Equal(got, []string{"shared"}) {
 			t.Errorf("%s: objects %q", name, got)
+		}
+	}
+}
+
+// TestFlippedBitsOfImageJSON: each flipped bit in image.json is found.
+func TestFlippedBitsOfImageJSON(t *testing.T) {
+	data, err := Info{Schema: Schema, Version: "1", Files: 3}.encode()
+	if err != nil || checkSum(data) != nil {
+		t.Fatal(err, checkSum(data))
+	}
+	for i := range data {
+		for bit := range 8 {
+			data[i] ^= 1 << bit
+			if json.Valid(data) && checkSum(data) == nil {
+				t.Errorf("byte %d, bit %d: not found", i, bit)
+			}
+			data[i] ^= 1 << bit
+		}
+	}
+	old := []byte("{\n  \"schema\": \"updatectl.image/v1\",\n  \"new_bytes\": 7\n}\n")
+	if err := checkSum(old); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFsck: every kind of damage is found, with its name, and nothing else is.
+func TestFsck(t *testing.T) {
+	shared := func(s *Store) string { return s.object(fsverity.Sum([]byte("shared"))) }
+	for name, c := range map[string]struct {
+		harm func(*testing.T, *Store) error
+		want []string // parts of the paths
+	}{
+		"nothing":        {func(*testing.T, *Store) error { return nil }, nil},
+		"object":         {func(t *testing.T, s *Store) error { damage(t, shared(s)); return nil }, []string{"objects/"}},
+		"object is gone": {func(_ *testing.T, s *Store) error { return os.Remove(shared(s)) }, []string{"objects/"}},
+		"root.cfs": {func(t *testing.T, s *Store) error { damage(t, s.path(rootsDir, id(1), cfsName)); return nil },
+			[]string{"roots/" + id(1)}},
+		"image.json": {func(t *testing.T, s *Store) error { damage(t, s.path(rootsDir, id(1), infoName)); return nil },
+			[]string{"roots/" + id(1)}},
+		"swapped": {func(_ *testing.T, s *Store) error {
+			return s.exchange(id(1), id(2))
+		}, []string{"roots/" + id(1), "roots/" + id(2)}},
+		"a stranger": {func(_ *testing.T, s *Store) error {
+			return os.WriteFile(filepath.Join(s.ObjectsDir(), "stranger"), []byte("x"), 0o600)
+		}, []string{"objects/stranger"}},
+	} {
+		s := open(t)
+		for n, content := range []string{"one", "two"} {
+			r := stage(t, s, id(n+1), "shared", content)
+			r.Info.Digest = digest.Digest(strings.Replace(r.ID, "-", ":", 1))
+			data, err := r.Info.encode()
+			if err == nil {
+				err = durable.WriteFile(filepath.Join(r.Dir, infoName), data, 0o444)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.harm(t, s); err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.Fsck(t.Context(), s.Intact)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := len(report.Damage) == len(c.want)
+		for _, want := range c.want {
+			found = found && slices.ContainsFunc(report.Damage, func(d Damage) bool {
+				return strings.Contains(d.Path, want)
+			})
+		}
+		if !found {
+			t.Errorf("%s: %+v, want %q", name, report.Damage, c.want)
+		}
+		if err := s.Unswap(); err != nil {
+			t.Error(err)
+		}
+		report, err = s.Fsck(t.Context(), s.Intact)
+		if err != nil || name == "swapped" && len(report.Damage) != 0 {
+			t.Errorf("%s, after Unswap: %+v, %v", name, report.Damage, err)
 		}
 	}
 }

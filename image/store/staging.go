@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -212,11 +211,11 @@ func (g *Staging) Commit(info Info) (Root, error) {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", err)
 	}
 	info.Schema, info.NewBytes = Schema, g.newBytes
-	data, err := json.MarshalIndent(info, "", "  ")
+	data, err := info.encode()
 	if err != nil {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", err)
 	}
-	if err := os.WriteFile(g.path(rootsDir, infoName), append(data, '\n'), 0o444); err != nil {
+	if err := os.WriteFile(g.path(rootsDir, infoName), data, 0o444); err != nil {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 	}
 	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already
@@ -228,6 +227,7 @@ func (g *Staging) Commit(info Info) (Root, error) {
 			return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 		}
 	}
+	delete(g.store.damagedRoots, g.id)
 	_ = g.Abort() // the root exists; Sweep removes what Abort cannot
 	return g.store.Root(g.id)
 }

@@ -165,6 +165,9 @@ func readInfo(path string) (Info, error) {
 	if err := json.Unmarshal(data, &info); err != nil || info.Schema == "" {
 		return Info{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, cmp.Or(err, errors.New("it names no schema")))
 	}
+	if err := checkSum(data); err != nil {
+		return Info{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
 	if info.Schema != Schema {
 		return Info{}, fmt.Errorf("%s has the schema %q, and this agent reads %q", path, info.Schema, Schema)
 	}

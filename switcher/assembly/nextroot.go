@@ -40,6 +40,8 @@ type Next struct {
 	// Return is whether the root ran before and is not made anew. It does without a state path that it has no mount point
 	// for, and without one that cannot be kept.
 	Return bool
+	// Verified is whether the kernel must verify what is read from the root. A Return does without if it has to.
+	Verified bool
 	// Collected lists directories that gc removes things from. Nothing in them is carried over as state.
 	Collected []string
 	// Fstab lists the mount points in the fstab of the new root, and Automounts those that are mounted on first use.
@@ -63,6 +65,9 @@ const assembly = switcher.RunDir + "/next"
 // ErrNumbers means that the files of the image cannot be shown with the host's numbers.
 var ErrNumbers = mount.ErrNumbers
 
+// ErrNotVerified means that the kernel cannot verify what is read from the root.
+var ErrNotVerified = mount.ErrNotVerified
+
 // scratch is a mount point for parts of a root while they are joined.
 const scratch = switcher.RunDir + "/scratch"
 
@@ -70,7 +75,7 @@ const scratch = switcher.RunDir + "/scratch"
 // attached nowhere. The caller closes it.
 func (n Next) Open() (*mount.Tree, error) {
 	pristine := n.unnumbered()
-	pristine.Graft = ""
+	pristine.Graft, pristine.Verified = "", false // the running root may be older than what the operator requires
 	return pristine.joinGraft()
 }
 
@@ -89,8 +94,19 @@ func (n Next) Preflight() error {
 func (n Next) joinGraft() (*mount.Tree, error) {
 	return mount.Composefs(mount.Root{
 		CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch,
-		Numbers: mount.Numbers(n.Owners),
+		Numbers: mount.Numbers(n.Owners), Verity: n.verity(),
 	})
+}
+
+// verity returns how much of the root the kernel has to verify.
+func (n Next) verity() mount.Verity {
+	switch {
+	case n.Return:
+		return mount.VerityLenient
+	case n.Verified:
+		return mount.VerityRequire
+	}
+	return mount.VerityAuto
 }
 
 // unnumbered returns the root with its image's numbers.

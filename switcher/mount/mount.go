@@ -182,6 +182,8 @@ type Root struct {
 	Scratch string
 	// Numbers are the owners that the image's files show instead of their own. Those of the graft are shown as they are.
 	Numbers Numbers
+	// Verity says how much of the root the kernel has to verify.
+	Verity Verity
 }
 
 // Composefs returns a root as a detached, read-only tree. The error is an [ErrNumbers] if the kernel cannot show the
@@ -213,12 +215,12 @@ func Composefs(r Root) (*Tree, error) {
 	if err := meta.Attach(r.Scratch); err != nil {
 		return nil, err
 	}
-	tree, err := overlay(r)
+	tree, err := verified(r)
 	return tree, errors.Join(err, Detach(r.Scratch), os.Remove(r.Scratch))
 }
 
 // overlay joins the layers, of which the EROFS image is attached at r.Scratch.
-func overlay(r Root) (*Tree, error) {
+func overlay(r Root, verity bool) (*Tree, error) {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open an overlay: %w", err)
@@ -257,7 +259,11 @@ func overlay(r Root) (*Tree, error) {
 		return nil, err
 	}
 	lower += meta + "::" + objects
-	for _, o := range [][2]string{{"source", r.Source}, {"lowerdir", lower}, {"metacopy", "on"}, {"redirect_dir", "on"}} {
+	options := [][2]string{{"source", r.Source}, {"lowerdir", lower}, {"metacopy", "on"}, {"redirect_dir", "on"}}
+	if verity {
+		options = append(options, [2]string{"verity", "require"})
+	}
+	for _, o := range options {
 		if err := retry(func() error { return unix.FsconfigSetString(fd, o[0], o[1]) }); err != nil {
 			return nil, fmt.Errorf("cannot set overlay option %s: %w%s", o[0], err, kernelSays(fd))
 		}

@@ -1,0 +1,43 @@
+package roots
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/record"
+)
+
+// CheckIntact returns a [store.ErrDamaged] if a staged root is not what was signed any more and a switch with that verb
+// must not go to it. If it may, the damage is logged.
+func CheckIntact(r *Roots, id, verb string) error {
+	root, err := r.Machine.Trees.Root(id)
+	if err == nil {
+		err = r.Machine.Trees.Check(root)
+	}
+	if err == nil {
+		return nil
+	}
+	if mayBeDamaged(verb) {
+		r.Log.Warn("the root is not what was signed any more, but it was good and is the way back; "+
+			"`updatectl fsck --repair` fetches what is damaged", zap.String("root", id), zap.Error(err))
+		return nil
+	}
+	return fmt.Errorf("cannot switch to the root %s: %w", id, err)
+}
+
+// mayBeDamaged reports whether a switch goes on to a root that is damaged. An apply does not: the host stays in a root
+// that works. Every other switch leads to a root that was good, from one that is worse: from a bad root, from one that
+// the operator wants to leave, or from the host root, on which nothing of the image runs. One flipped bit must not keep
+// the host there. What the kernel verifies, it still refuses to read.
+func mayBeDamaged(verb string) bool { return verb != record.VerbApply }
+
+// ChooseIntact returns the root to resume: the latest good one that is intact, or the last one if none is.
+func ChooseIntact(good []string, intact func(id string) bool) string {
+	for i := len(good) - 1; i >= 0; i-- {
+		if intact(good[i]) {
+			return good[i]
+		}
+	}
+	return good[len(good)-1]
+}
