@@ -15,5 +15,14 @@ func (a *Agent) CheckConfig() error {
 		err = errors.Join(err, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig,
 			a.Config.Where("source.image")))
 	}
+	for _, list := range []struct {
+		key   string
+		paths []string
+	}{{"persist", a.Config.State.Persist}, {"image-owned", a.Config.State.ImageOwned}} {
+		if oerr := a.Machine.Mounts.CheckOwners(a.Machine.Root, list.paths); oerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %s[state] %s: %w", config.ErrConfig, a.Config.Where("state."+list.key),
+				list.key, oerr))
+		}
+	}
 	return err
 }

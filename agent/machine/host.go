@@ -52,6 +52,10 @@ type hostMounts struct{}
 func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
 func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
 
+func (hostMounts) CheckOwners(root string, paths []string) error {
+	return soon(func() error { return assembly.CheckOwners(root, paths) }, nil)
+}
+
 func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }
 
 // Carried waits a moment only: a network file system whose server is gone must not keep the host in its root.

@@ -108,6 +108,9 @@ type Mounts interface {
 	// PlanState returns the state paths that Arm would make for a root, or why it could not carry one over, see
 	// [assembly.Next.PlanState].
 	PlanState(assembly.Next) (made []string, err error)
+	// CheckOwners returns an error for each path that others than root can make lead elsewhere, see
+	// [assembly.CheckOwners].
+	CheckOwners(root string, paths []string) error
 	// Carried returns the state paths that lie on storage of their own now. What does not answer counts.
 	Carried(assembly.Next) []string
 	// Kept returns where the state of a root lies now. Displaced returns the reasons why it lies elsewhere than it did.

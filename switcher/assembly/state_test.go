@@ -48,7 +48,7 @@ func (h stateHost) mount() {
 	h.Helper()
 	if err := errors.Join(
 		os.MkdirAll(h.next.HostMount, 0o755),
-		unix.Mount(switcher.SourcePrefix+"sha256-0", h.image, "tmpfs", 0, ""),
+		unix.Mount(switcher.SourcePrefix+"sha256-0", h.image, "tmpfs", 0, "mode=755"),
 		unix.Mount(h.host, h.next.HostMount, "", unix.MS_BIND, ""),
 		unix.Mount("", h.next.HostMount, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
 	); err != nil {
