@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -28,6 +29,7 @@ type Machine struct {
 
 	Systemd Systemd
 	Units   Units
+	Groups  Groups
 	Kernel  Kernel
 	Mounts  Mounts
 	Disk    durable.Disk
@@ -74,9 +76,19 @@ type Systemd interface {
 // Units is PID 1 and udev, for what a soft reboot leaves active. Each call is documented at [pid1.Units].
 type Units interface {
 	Services(context.Context) ([]pid1.Service, error)
+	Unstopped(context.Context) ([]pid1.Service, error)
 	Renew(ctx context.Context, unit string) error
 	StartWanted(context.Context) (started []string, err error)
 	TriggerDevices(context.Context) error
+}
+
+// Groups are the control groups of this machine. Each call is documented at [cgroups.Hierarchy].
+type Groups interface {
+	List() ([]cgroups.Group, error)
+	Freeze(groups []string) (moving []string, err error)
+	Thaw() error
+	ThawLate() error
+	Kill(groups []string) error
 }
 
 // Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are
