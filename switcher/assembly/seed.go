@@ -25,7 +25,7 @@ import (
 // and what the user spoils is not seeded.
 func Seed(image, host string, owners copies.Owners, skip []string) ([]string, error) {
 	s := seeder{image: image, owners: owners, skip: skip}
-	top, err := unix.Open(host, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	top, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot seed %s: %w", host, err)
 	}
@@ -149,10 +149,15 @@ func copyBeside(parent *os.File, from string, owners copies.Owners) (c newDir, e
 	if err := unix.Mkdirat(own, c.tmp, 0o700); err != nil {
 		return c, &fs.PathError{Op: "mkdir", Path: filepath.Join(parent.Name(), c.tmp), Err: err}
 	}
-	dir, err := openBelow(c.parent, c.tmp)
+	handle, err := openBelow(c.parent, c.tmp)
 	if errors.Is(err, fs.ErrNotExist) || isOther(err) {
 		err = errSpoiled
 	}
+	if err != nil {
+		return c, err
+	}
+	defer handle.Close()
+	dir, err := os.Open(pathOf(handle))
 	if err != nil {
 		return c, err
 	}
@@ -216,11 +221,12 @@ func removeIn(dir *os.File, name string) error {
 	return root.RemoveAll(name)
 }
 
-// openBelow opens a directory in another one. No link is followed, and a mount is entered only where nobody but root
-// can have made it.
+// openBelow returns a handle of a directory in another one. No link is followed, and a mount is entered only where
+// nobody but root can have made it. The handle is not for reading: on a network file system, root may not be allowed
+// to.
 func openBelow(dir *os.File, name string) (*os.File, error) {
 	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	}
 	if othersOwn(dir) {
@@ -252,10 +258,10 @@ func removeHalfCopies(dir *os.File) {
 	if othersOwn(dir) {
 		return
 	}
-	names, _ := dir.Readdirnames(-1)
-	for _, name := range names {
-		if strings.HasPrefix(name, halfCopy) {
-			_ = removeIn(dir, name)
+	entries, _ := os.ReadDir(pathOf(dir))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), halfCopy) {
+			_ = removeIn(dir, e.Name())
 		}
 	}
 }
