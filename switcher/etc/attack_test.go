@@ -103,6 +103,16 @@ func TestMergeIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	leased := filepath.Join(app, "leased")
+	err = errors.Join(os.WriteFile(leased, nil, 0o644), os.Chown(leased, testtree.Attacker, 0))
+	holder, oerr := os.OpenFile(leased, os.O_WRONLY, 0)
+	if err = errors.Join(err, oerr); err == nil {
+		defer holder.Close()
+		_, err = unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	at, err := os.Open(app)
 	for range 1500 {
 		if err == nil {
@@ -149,6 +159,7 @@ func TestMergeIsBounded(t *testing.T) {
 	}
 	notes := strings.Join(report.Notes, "\n")
 	for _, want := range []string{"app/big: not carried over: larger than", "app/raised: its set-id bits",
+		"app/leased: not carried over: its owner holds a lease",
 		"/d: not carried over: what is in it is below 64 directories"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("no note %q in %.2000q", want, notes)

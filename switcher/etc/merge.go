@@ -191,9 +191,7 @@ func read(in Inputs) (*outcome, error) {
 	}
 	old.replaceFstab(in.Sources.DropSwapFiles)
 	cur.replaceFstab(in.Sources.DropSwapFiles)
-	if err := readChangedTexts(in, &old, &cur, &next); err != nil {
-		return nil, err
-	}
+	readChangedTexts(in, &old, &cur, &next)
 	return resolve(&old, cur, next, nil, numbers, made)
 }
 

@@ -62,11 +62,12 @@ func (out *outcome) fill(in Inputs, tmp string, last bool) error {
 			}
 			continue
 		}
-		if last && !p.entry.Foreign {
+		isRoots := !p.entry.Foreign && p.entry.UID == 0
+		if last && isRoots {
 			p.entry.Sum = ""
 		}
 		err := p.entry.Make(p.content, sources[p.side], cmp.Or(p.source, name), full, refused)
-		if errors.Is(err, listing.ErrChanged) && p.entry.Foreign && last {
+		if errors.Is(err, listing.ErrChanged) && last && !isRoots {
 			out.report.note(name + ": not carried over: it does not stay the same while it is copied")
 			continue
 		}

@@ -125,9 +125,8 @@ func (e Entry) createFile(content []byte, from Source, name, to string) (*os.Fil
 
 // isChange reports whether an error means that a listed file is gone, or is none any more.
 func isChange(err error) bool {
-	return slices.ContainsFunc([]error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV}, func(e error) bool {
-		return errors.Is(err, e)
-	})
+	changes := []error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV, unix.EAGAIN}
+	return slices.ContainsFunc(changes, func(e error) bool { return errors.Is(err, e) })
 }
 
 // Apply sets owner, mode, extended attributes, time and flags of an open file, in this order: chown(2) clears set-id
