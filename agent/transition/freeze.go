@@ -77,6 +77,10 @@ func (f *freezer) end() {
 }
 
 func (f *freezer) freeze(ctx context.Context) error {
+	groups, err := f.Machine.Groups.List()
+	if err != nil || len(toFreeze(groups, nil)) == 0 { // services are away: no question more than needed
+		return err
+	}
 	services, err := f.Machine.Units.Unstopped(ctx)
 	if err != nil { // who is to survive is not known
 		return err
