@@ -131,7 +131,8 @@ func TestSnippet(t *testing.T) {
 // adopt. Go's own escapes are not all those of TOML.
 func TestSnippetOfOddNames(t *testing.T) {
 	a := &Adoption{Host: host.On(machine.Host(t.TempDir(), record.StateDir), zap.NewNop())}
-	named := []string{"new\nline", "tab\t", "bell\a", "vertical\v", "escape\x1b", "del\x7f", `quo"te\\`, "<&>", "ü\u00a0", "\U000e0001"}
+	named := []string{"new\nline", "tab\t", "bell\a", "vertical\v", "escape\x1b", "del\x7f",
+		`quo"te\\`, "<&>", "ü\u00a0", "\U000e0001"}
 	text := a.snippet(behind.Report{Paths: []behind.Path{{Path: "/da\xffta"}, {Path: "/bell\a"}},
 		Changed: append([]string{"b\xffd"}, named...)})
 	_, comments, _ := strings.Cut(text, "as it is here:\n")
