@@ -79,6 +79,7 @@ type Units interface {
 	Unstopped(context.Context) ([]pid1.Service, error)
 	Renew(ctx context.Context, unit string) error
 	StartWanted(context.Context) (started []string, err error)
+	StartLingering(context.Context) (started []string, err error)
 	TriggerDevices(context.Context) error
 }
 

@@ -14,6 +14,7 @@ func (units) Services(context.Context) ([]systemd.Service, error)  { return nil,
 func (units) Unstopped(context.Context) ([]systemd.Service, error) { return nil, nil }
 func (units) Renew(context.Context, string) error                  { return nil }
 func (units) StartWanted(context.Context) ([]string, error)        { return nil, nil }
+func (units) StartLingering(context.Context) ([]string, error)     { return nil, nil }
 func (units) TriggerDevices(context.Context) error                 { return nil }
 
 // groups are the control groups of a machine whose processes have all ended when a root is armed.
