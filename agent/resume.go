@@ -68,29 +68,13 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 	}
-	if intact := s.intactGood(); intact != s.rec.LastGood() {
-		why = fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, s.rec.LastGood())
+	to = s.rec.LastGood()
+	if intact := roots.IntactGood(&s.Roots, s.facts, s.rec); intact != to {
+		why = fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, to)
 		to = intact
-	} else {
-		to = s.rec.LastGood()
 	}
 	_, err = s.resumeRoot(ctx, to, health.Before{Unknown: true}) // no service runs yet: nothing to compare with
 	return Resumed{Root: to, Reason: why}, err
-}
-
-// intactGood returns the latest good root that is still what was signed, or the last good root if none is.
-func (s *session) intactGood() string {
-	return roots.ChooseIntact(s.rec.Good, func(id string) bool {
-		root, err := s.Machine.Trees.Root(id) // there is none for the host root: staying on it is no resuming
-		if err == nil {
-			err = s.Machine.Trees.Check(root)
-		}
-		if err != nil && id != switcher.HostRoot {
-			s.Log.Warn("a good root is damaged; `updatectl fsck --repair` fetches what is damaged",
-				zap.String("root", id), zap.Error(err))
-		}
-		return err == nil && s.Machine.Disk.Exists(s.Roots.Next(id, s.facts).Etc)
-	})
 }
 
 // resumeRoot requests the switch to a good root, as it was left, and returns its version.

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -90,7 +89,7 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 		return trees.Root(done.Root)
 	}
 	_, lookErr := trees.Root(off.Image.ID())
-	if err := s.canVerify(); err != nil {
+	if err := roots.CanVerify(&s.Roots); err != nil {
 		return store.Root{}, err
 	}
 	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, stageProgress(s.Progress))
@@ -119,20 +118,6 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 		})
 	}
 	return root, nil
-}
-
-// canVerify returns a [roots.ErrIncompatible] if the operator requires that the kernel verifies images and the file
-// system cannot do that. It is called before anything is fetched.
-func (s *session) canVerify() error {
-	if s.Config.Store.Verity != config.VerityRequire {
-		return nil
-	}
-	has, err := s.Machine.Trees.HasVerity()
-	if err == nil && !has {
-		err = fmt.Errorf("%w: [store] verity is %q, and the file system of %s has no fs-verity; on ext4, `tune2fs -O "+
-			"verity` adds it", roots.ErrIncompatible, config.VerityRequire, s.Path(record.StateDir))
-	}
-	return err
 }
 
 // renewEvidence replaces the evidence beside the running root by today's: other keys may have signed the image since

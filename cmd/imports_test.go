@@ -22,7 +22,7 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
-		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher",
+		"agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition", "agent/trial", "switcher",
 		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
@@ -49,14 +49,15 @@ var allowed = map[string][]string{
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots", "configs",
 	},
-	"agent/renew": {"agent/host"},
+	"agent/renew":  {"agent/host"},
+	"agent/repair": {"agent/host", "agent/offer"},
 	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/machine", "agent/record",
 		"agent/renew",
 		"agent/roots", "agent/transition"},
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
 		"agent/adoption", "agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host",
-		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots",
+		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/repair", "agent/roots",
 		"agent/transition", "agent/trial",
 	},
 	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},

@@ -11,8 +11,8 @@ import (
 )
 
 // CheckRoot returns a [store.ErrDamaged] if the composefs image of a root is not what image.json says or, for a sealed
-// image, not what its release says. The evidence is taken as it is on the disk; [Stage] compares with a release that was
-// just verified.
+// image, not what its release says. The evidence is taken as it is on the disk; [Stage] compares with a release that
+// was just verified.
 func CheckRoot(st *store.Store, root store.Root) error {
 	if err := st.Intact(root); err != nil {
 		return err

@@ -20,7 +20,7 @@ func TestOnlyAnApplyNeedsAnIntactRoot(t *testing.T) {
 
 func TestChooseIntact(t *testing.T) {
 	for intact, want := range map[string]string{"": "v2", "v1": "v1", "v2": "v2", "v1 v2": "v2"} {
-		got := ChooseIntact([]string{"v1", "v2"}, func(id string) bool {
+		got := chooseIntact([]string{"v1", "v2"}, func(id string) bool {
 			return slices.Contains(strings.Fields(intact), id)
 		})
 		if got != want {

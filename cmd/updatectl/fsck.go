@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/repair"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func fsckCommand(c *cli) *cobra.Command {
-	var repair bool
+	var mend bool
 	cmd := &cobra.Command{
 		Use:   "fsck",
 		Short: "Read all roots and their files, and name what is damaged",
@@ -31,14 +32,14 @@ Exit code 0: nothing is damaged, or not any more. Exit code 20: something is.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.anyway()
-			if repair {
+			if mend {
 				a, err = c.agent()
 			}
 			if err != nil {
 				return err
 			}
-			done, err := a.Fsck(cmd.Context(), repair)
-			if err != nil && !errors.Is(err, agent.ErrDamage) {
+			done, err := agent.Fsck(cmd.Context(), a, mend)
+			if err != nil && !errors.Is(err, repair.ErrDamage) {
 				return err
 			}
 			if perr := c.print("fsck", done, func(w io.Writer) { fsckedText(w, done) }); perr != nil {
@@ -50,11 +51,11 @@ Exit code 0: nothing is damaged, or not any more. Exit code 20: something is.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&repair, "repair", false, "fetch what is damaged again")
+	cmd.Flags().BoolVar(&mend, "repair", false, "fetch what is damaged again")
 	return cmd
 }
 
-func fsckedText(w io.Writer, d agent.Fscked) {
+func fsckedText(w io.Writer, d repair.Fscked) {
 	for _, damage := range d.Damage {
 		state := "Damaged"
 		if slices.Contains(d.Repaired, damage.Path) {

@@ -21,6 +21,7 @@ import (
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
+	"github.com/updatectl/updatectl/agent/repair"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
@@ -47,7 +48,7 @@ var documents = map[string]any{
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
 	"updatectl.gc/v1":               agent.Collected{},
-	"updatectl.fsck/v1":             agent.Fscked{},
+	"updatectl.fsck/v1":             repair.Fscked{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},
 	"updatectl.livepatch.list/v1":   agent.LivePatchList{},

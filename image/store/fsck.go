@@ -56,7 +56,7 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 	if err := c.objects(ctx); err != nil {
 		return c.report, err
 	}
-	return c.report, s.writeChecked(c.known)
+	return c.report, writeChecked(s, c.known)
 }
 
 // fsck is one run of Fsck.
@@ -186,14 +186,14 @@ func (s *Store) Unswap() error {
 	for _, id := range ids {
 		other := is[id]
 		if id < other && is[other] == id {
-			err = errors.Join(err, s.exchange(id, other))
+			err = errors.Join(err, exchange(s, id, other))
 		}
 	}
 	return err
 }
 
 // exchange exchanges the directories of two roots, and removes neither.
-func (s *Store) exchange(a, b string) error {
+func exchange(s *Store, a, b string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, s.path(rootsDir, a), unix.AT_FDCWD, s.path(rootsDir, b), unix.RENAME_EXCHANGE)
 	if err == nil {
 		err = durable.SyncDir(s.path(rootsDir))

@@ -76,7 +76,7 @@ func (s *Store) CheckObjects(r Root) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer f.Close()
-	known := s.readChecked()
+	known := readChecked(s)
 	used := map[fsverity.Digest]bool{}
 	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -86,7 +86,7 @@ func (s *Store) CheckObjects(r Root) error {
 			return err
 		}
 	}
-	return s.writeChecked(known)
+	return writeChecked(s, known)
 }
 
 // HasVerity reports whether files in the store can have fs-verity.
@@ -218,7 +218,7 @@ func (c checked) note(d fsverity.Digest, name string) {
 }
 
 // readChecked returns what was checked since the last full reboot; nothing if that cannot be read.
-func (s *Store) readChecked() checked {
+func readChecked(s *Store) checked {
 	known := checked{}
 	text, err := durable.ReadRegular(s.path(checkedName), maxChecked)
 	boot, lines, _ := strings.Cut(string(text), "\n")
@@ -237,7 +237,7 @@ func (s *Store) readChecked() checked {
 }
 
 // writeChecked replaces the list of what was checked.
-func (s *Store) writeChecked(known checked) error {
+func writeChecked(s *Store, known checked) error {
 	boot := bootID()
 	if boot == "" || len(known) == 0 {
 		if err := os.Remove(s.path(checkedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -112,7 +112,7 @@ func TestFsck(t *testing.T) {
 		"image.json": {func(t *testing.T, s *Store) error { damage(t, s.path(rootsDir, id(1), infoName)); return nil },
 			[]string{"roots/" + id(1)}},
 		"swapped": {func(_ *testing.T, s *Store) error {
-			return s.exchange(id(1), id(2))
+			return exchange(s, id(1), id(2))
 		}, []string{"roots/" + id(1), "roots/" + id(2)}},
 		"a stranger": {func(_ *testing.T, s *Store) error {
 			return os.WriteFile(filepath.Join(s.ObjectsDir(), "stranger"), []byte("x"), 0o600)

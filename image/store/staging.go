@@ -50,7 +50,7 @@ func (s *Store) Begin(id string) (*Staging, error) {
 		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(err))
 	}
 	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{},
-		known: s.readChecked()}
+		known: readChecked(s)}
 	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
@@ -257,7 +257,7 @@ func (g *Staging) publishObjects() error {
 			g.known.note(d, final)
 		}
 	}
-	return g.store.writeChecked(g.known)
+	return writeChecked(g.store, g.known)
 }
 
 // sealAll seals the root, where the file system can do that.

@@ -94,12 +94,12 @@ func (n Next) Preflight() error {
 func (n Next) joinGraft() (*mount.Tree, error) {
 	return mount.Composefs(mount.Root{
 		CFS: n.CFS, Objects: n.Objects, Graft: n.Graft, Source: switcher.SourcePrefix + n.ID, Scratch: scratch,
-		Numbers: mount.Numbers(n.Owners), Verity: n.verity(),
+		Numbers: mount.Numbers(n.Owners), Verity: verityOf(n),
 	})
 }
 
-// verity returns how much of the root the kernel has to verify.
-func (n Next) verity() mount.Verity {
+// verityOf returns how much of the root the kernel has to verify.
+func verityOf(n Next) mount.Verity {
 	switch {
 	case n.Return:
 		return mount.VerityLenient
