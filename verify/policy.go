@@ -15,6 +15,8 @@ import (
 type Policy struct {
 	Keys       []Key
 	Identities []Identity
+	// Restrictions limit keys that are listed in Keys, each the key with its ID. They make no key count.
+	Restrictions []Key
 	// Threshold is the number of distinct signers that must vouch, keys and identities together. Less than 1 means 1.
 	Threshold int
 	// Now is the time. It is only needed for keys that expire.
@@ -87,15 +89,20 @@ func (p Policy) signers() ([]signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !k.NotAfter.IsZero() && p.Now.IsZero() {
-			return nil, fmt.Errorf("%w %s: it expires, and the policy does not know the time", ErrKey, k.Name)
-		}
 		if known := keys[k.ID]; known != nil {
 			known.merge(k.Key)
 			continue
 		}
 		keys[k.ID] = k
 		all = append(all, k)
+	}
+	if err := restrict(keys, p.Restrictions); err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if !k.NotAfter.IsZero() && p.Now.IsZero() {
+			return nil, fmt.Errorf("%w %s: it expires, and the policy does not know the time", ErrKey, k.Name)
+		}
 	}
 	identities := slices.SortedStableFunc(slices.Values(p.Identities), func(a, b Identity) int {
 		return cmp.Compare(a.patterns(), b.patterns())
@@ -108,6 +115,21 @@ func (p Policy) signers() ([]signer, error) {
 		all = append(all, i)
 	}
 	return all, nil
+}
+
+// restrict applies restrictions to the keys with their IDs.
+func restrict(keys map[string]*keySigner, restrictions []Key) error {
+	for _, r := range restrictions {
+		k := keys[r.ID]
+		if k == nil {
+			continue
+		}
+		k.merge(r)
+		if err := k.Root.check(k.Log, false); err != nil {
+			return fmt.Errorf("%w %s: %w", ErrKey, k.Name, err)
+		}
+	}
+	return nil
 }
 
 func (p Policy) threshold() int { return max(p.Threshold, 1) }

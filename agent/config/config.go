@@ -50,6 +50,8 @@ type Config struct {
 		// Key lists keys with rules of their own; Identity lists signers without a key (keyless signing).
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
+		// Restrictions are rules of Key that a later file left out. They make no key count, and restrict those that do.
+		Restrictions []KeyRule `toml:"-" json:"restrictions,omitempty"`
 	} `toml:"verify" json:"verify"`
 	State  State `toml:"state" json:"state"`
 	Switch struct {
