@@ -156,12 +156,12 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 		}
 		s.loadBeforeSwitch(ctx, &done)
 	}
-	if _, err := s.Roots.DecideResume(s.facts); err != nil {
+	_, err := s.Roots.DecideResume(s.facts)
+	if err = errors.Join(err, s.mayResume(s.rec.LastGood())); err != nil {
 		return done, err
 	}
 	done = Applied{Switching: true, Root: s.rec.LastGood(), From: s.facts.Root, Loaded: done.Loaded,
-		Warnings: done.Warnings}
-	var err error
+		Warnings: append(done.Warnings, s.warnOnReturn(s.rec.LastGood())...)}
 	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }

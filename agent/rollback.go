@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -62,6 +63,9 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	if d.to != "" {
 		done = Applied{Root: d.to, From: s.facts.Root}
 	}
+	if d.do != rollbackNothing {
+		done.Warnings = s.warnOnReturn(d.to)
+	}
 	switch d.do {
 	case rollbackNothing:
 		return done, d.err
@@ -75,6 +79,15 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
 	}
 	return done, err
+}
+
+// warnOnReturn logs, and returns, what to know about trust before the host switches to a root that ran before.
+func (s *session) warnOnReturn(to string) []string {
+	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
+	for _, warning := range warnings {
+		s.Log.Warn(warning)
+	}
+	return warnings
 }
 
 // rollbackTo requests the switch to a good root, and returns its version.

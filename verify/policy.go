@@ -90,7 +90,7 @@ func (p Policy) signers() ([]signer, error) {
 			return nil, err
 		}
 		if known := keys[k.ID]; known != nil {
-			known.merge(k.Key)
+			known.Restrict(k.Key)
 			continue
 		}
 		keys[k.ID] = k
@@ -124,7 +124,7 @@ func restrict(keys map[string]*keySigner, restrictions []Key) error {
 		if k == nil {
 			continue
 		}
-		k.merge(r)
+		k.Restrict(r)
 		if err := k.Root.check(k.Log, false); err != nil {
 			return fmt.Errorf("%w %s: %w", ErrKey, k.Name, err)
 		}

@@ -47,6 +47,8 @@ type Config struct {
 		Keys []string `toml:"keys" json:"keys"`
 		// Threshold is how many different signers must have signed.
 		Threshold int `toml:"threshold" json:"threshold"`
+		// RevokedRoots is what a full reboot does about a last good root that a revoked key signed: warn or refuse.
+		RevokedRoots string `toml:"revoked-roots" json:"revoked_roots"`
 		// Key lists keys with rules of their own; Identity lists signers without a key (keyless signing).
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
@@ -106,6 +108,12 @@ const (
 	StuckEscalate = "escalate" // kill the services that do not stop
 )
 
+// The values of [verify] revoked-roots: what is done if a revoked key signed the root that the host would resume.
+const (
+	RevokedWarn   = "warn"   // resume it all the same
+	RevokedRefuse = "refuse" // stay on the host root
+)
+
 // Duration is a time span, written as in Go: "90s", "5m".
 type Duration time.Duration
 
@@ -127,7 +135,7 @@ func Default() Config {
 	var c Config
 	c.Files = []string{} // in JSON, no list is null
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
-	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
+	c.Verify.Keys, c.Verify.Threshold, c.Verify.RevokedRoots = []string{}, 1, RevokedWarn
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}

@@ -67,6 +67,9 @@ func (o *Offers) Fetch(ctx context.Context, reference string) (*Fetched, error) 
 		return nil, err
 	}
 	p := &Published{Reference: reference}
+	for _, kept := range o.KeptRestrictions() {
+		o.warn(p, kept)
+	}
 	src, err := o.openSource(p)
 	if err != nil {
 		return nil, err
@@ -103,6 +106,12 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
 }
 
+// warn logs a warning and keeps it in p.
+func (o *Offers) warn(p *Published, warning string) {
+	p.Warnings = append(p.Warnings, warning)
+	o.Log.Warn(warning)
+}
+
 // openSource opens the source of the reference. The configured mirrors are used only for the configured reference.
 // Warnings of the source are logged and kept in p.
 func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
@@ -110,10 +119,7 @@ func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	if p.Reference == o.Config.Source.Image {
 		options.Mirrors = o.Config.Source.Mirrors
 	}
-	options.Warn = func(err error) {
-		p.Warnings = append(p.Warnings, err.Error())
-		o.Log.Warn(err.Error())
-	}
+	options.Warn = func(err error) { o.warn(p, err.Error()) }
 	p.Source, err = source.Open(p.Reference, options)
 	return p.Source, err
 }

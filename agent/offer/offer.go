@@ -86,10 +86,8 @@ func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ver
 	f.Seen = latestProven(f.Seen, v.Vouchers())
 	p.seen = f.Seen
 	if back := f.ClockBack(); back > 0 {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host "+
-			"has seen; releases expire by the latter: check the clock",
-			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
-		o.Log.Warn(p.Warnings[len(p.Warnings)-1])
+		o.warn(p, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases "+
+			"expire by the latter: check the clock", f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
 	}
 	chosen, err := p.Release.Admit(f)
 	if err != nil {
