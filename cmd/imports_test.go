@@ -22,7 +22,7 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
-		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher",
+		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "agent/trust", "switcher",
 		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",

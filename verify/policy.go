@@ -76,6 +76,8 @@ type signer interface {
 	// vouch returns a voucher if the signature is by this signer and has the proofs that the rule requires. What is
 	// signed is not parsed yet. Without a voucher and without an error, it is by somebody else.
 	vouch(s *sealed, now time.Time) (*Voucher, error)
+	// counts reports whether the voucher is one of this signer, and still valid if it was given at that time.
+	counts(v Voucher, at time.Time) bool
 	name() string
 }
 

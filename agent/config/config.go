@@ -41,6 +41,8 @@ type Config struct {
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
 		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
+		// Stream is the stream of releases that the host follows, "" for any. The host takes no other.
+		Stream string `toml:"stream" json:"stream"`
 	} `toml:"source" json:"source"`
 	Verify struct {
 		// Keys are files with PEM public keys.

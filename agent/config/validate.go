@@ -42,6 +42,11 @@ func (c *Config) validate() error {
 			fault("source.compatible", "[source] compatible: %w", err)
 		}
 	}
+	if c.Source.Stream != "" {
+		if _, err := release.ParseStream(c.Source.Stream); err != nil {
+			fault("source.stream", "[source] stream: %w", err)
+		}
+	}
 	if err := c.HealthGate().Validate(); err != nil {
 		key, _, _ := strings.Cut(err.Error(), ":")
 		fault("health."+key, "[health] %w", err)

@@ -32,6 +32,8 @@ type Published struct {
 	// Release is the release that lists the image, nil for an image on its own; Mark is what the record keeps of either.
 	Release *release.Release
 	Mark    release.Mark
+	// after is what it is compared with.
+	after record.Order
 	// seen is the latest time known to have passed, from the record or from the proven times of signatures.
 	seen time.Time
 	// Waived is why this would be refused if the operator did not allow a downgrade, nil if it is in order.
@@ -102,6 +104,10 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 	p := fetched.offer
 	if p.Verified, err = policy.Verify(fetched.content, fetched.mediaType, fetched.candidates); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Reference, err)
+	}
+	p.after = o.Order(rec)
+	if fallen := p.after.String(); fallen != "" {
+		o.warn(p, fallen)
 	}
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
 }

@@ -4,7 +4,6 @@
 package trust
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,17 +22,13 @@ type Restriction struct {
 	Reason   string         `json:"reason,omitempty"`
 	Log      verify.LogRule `json:"log,omitempty"`
 	// TrustRoot is the trusted_root.json that names the logs: the one of another root may lack them.
-	TrustRoot json.RawMessage `json:"trust_root,omitempty"`
+	TrustRoot string `json:"trust_root,omitempty"`
 	// Root is the root whose /etc restricts the key.
 	Root string `json:"root"`
 }
 
-// Schema is the schema of a stored ledger.
-const Schema = "updatectl.restrictions/v1"
-
 // Ledger has the restrictions that this host has seen.
 type Ledger struct {
-	Schema string `json:"schema"`
 	// Root is the root whose /etc was read last; Configured are the restrictions in there.
 	Root       string        `json:"root"`
 	Configured []Restriction `json:"configured"`
@@ -57,7 +52,7 @@ func ofKey(k verify.Key, root string) Restriction {
 	r := Restriction{KeyID: k.ID, Name: k.Name, NotAfter: k.NotAfter.UTC(), Revoked: k.Revoked, Reason: k.Reason,
 		Root: root}
 	if k.Log.Rank() > 0 && k.Root != nil {
-		r.Log, r.TrustRoot = k.Log, k.Root.Bytes()
+		r.Log, r.TrustRoot = k.Log, string(k.Root.Bytes())
 	}
 	return r
 }
@@ -93,7 +88,7 @@ func (r Restriction) beyond(o Restriction) Restriction {
 		r.NotAfter = time.Time{}
 	}
 	if o.Log.Rank() >= r.Log.Rank() {
-		r.Log, r.TrustRoot = "", nil
+		r.Log, r.TrustRoot = "", ""
 	}
 	return r
 }
@@ -102,7 +97,7 @@ func (r Restriction) beyond(o Restriction) Restriction {
 // only then is a restriction that is missing one that the operator took out, where it was. In another root, a missing
 // restriction is one that the root's /etc never had.
 func (l Ledger) Update(configured []Restriction, root string, whole bool) Ledger {
-	next := Ledger{Schema: Schema, Root: root, Configured: slices.Clone(configured), Remembered: []Restriction{}}
+	next := Ledger{Root: root, Configured: slices.Clone(configured), Remembered: []Restriction{}}
 	before := slices.Clone(l.Remembered)
 	switch {
 	case l.Root != root:
@@ -137,7 +132,7 @@ func (l Ledger) Keys() ([]verify.Key, error) {
 		k := verify.Key{ID: r.KeyID, Name: r.Name, NotAfter: r.NotAfter, Revoked: r.Revoked, Reason: r.Reason, Log: r.Log}
 		if r.Log.Rank() > 0 {
 			var err error
-			if k.Root, err = verify.ParseTrustRoot("of "+r.Root, r.TrustRoot); err != nil {
+			if k.Root, err = verify.ParseTrustRoot("of "+r.Root, []byte(r.TrustRoot)); err != nil {
 				return nil, fmt.Errorf("cannot use a restriction of the key %s: %w", r.Name, err)
 			}
 		}

@@ -98,6 +98,9 @@ func statusText(w io.Writer, s agent.Status) {
 	for _, kept := range s.KeptRestrictions {
 		fmt.Fprintf(w, "Withdrawn\t%s\n", kept)
 	}
+	if s.Order != "" {
+		fmt.Fprintf(w, "Order\t%s\n", s.Order)
+	}
 	if s.Refused != nil {
 		fmt.Fprintf(w, "Last check\t%s: %s\n", s.Refused.At.Format("2006-01-02 15:04:05"), s.Refused.Reason)
 	}
