@@ -3,8 +3,6 @@ package verify
 import (
 	"slices"
 	"time"
-
-	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 )
 
 // Lapsed returns the names of those who vouched and no longer count, if the others are fewer than the policy requires;
@@ -38,8 +36,5 @@ func (k *keySigner) counts(v Voucher, at time.Time) bool {
 
 // counts reports whether the rule matches who vouched, and has the proof that it requires.
 func (i *identitySigner) counts(v Voucher, _ time.Time) bool {
-	who := certificate.Summary{
-		SubjectAlternativeName: v.Signer, Extensions: certificate.Extensions{Issuer: v.Issuer},
-	}
-	return v.KeyID == "" && i.match.Verify(who) == nil && (i.Log != LogRequired || v.Log != LogEntry{})
+	return v.KeyID == "" && matches(i.match, v) && i.whyRevoked(v) == nil && (i.Log != LogRequired || v.Log != LogEntry{})
 }

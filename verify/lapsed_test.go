@@ -59,7 +59,11 @@ func TestLapsed(t *testing.T) {
 		"restricted elsewhere":  {limited, []verify.Voucher{byA}, []string{"a.pub"}},
 		"identity":              {verify.Policy{Identities: people(alice)}, []verify.Voucher{byAlice}, nil},
 		"another identity":      {verify.Policy{Identities: people("bob@.*")}, []verify.Voucher{byAlice}, []string{alice}},
-		"a key is no identity":  {verify.Policy{Identities: people(".*")}, []verify.Voucher{byA}, []string{"a.pub"}},
+		"revoked identity": {
+			verify.Policy{Identities: people(alice), Revoked: []verify.Identity{{Issuer: verify.Match{Pattern: ".*"},
+				Subject: verify.Match{Exact: alice}}}}, []verify.Voucher{byAlice}, []string{alice},
+		},
+		"a key is no identity": {verify.Policy{Identities: people(".*")}, []verify.Voucher{byA}, []string{"a.pub"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.policy.Now = now

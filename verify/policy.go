@@ -15,6 +15,8 @@ import (
 type Policy struct {
 	Keys       []Key
 	Identities []Identity
+	// Revoked are identities that no longer count, whichever rule of Identities they match. They need no trust root.
+	Revoked []Identity
 	// Restrictions limit keys that are listed in Keys, each the key with its ID. They make no key count.
 	Restrictions []Key
 	// Threshold is the number of distinct signers that must vouch, keys and identities together. Less than 1 means 1.
@@ -109,11 +111,16 @@ func (p Policy) signers() ([]signer, error) {
 	identities := slices.SortedStableFunc(slices.Values(p.Identities), func(a, b Identity) int {
 		return cmp.Compare(a.patterns(), b.patterns())
 	})
+	revoked, err := revokedMatches(p.Revoked)
+	if err != nil {
+		return nil, err
+	}
 	for _, identity := range identities {
 		i, err := identity.signer()
 		if err != nil {
 			return nil, err
 		}
+		i.revoked = revoked
 		all = append(all, i)
 	}
 	return all, nil

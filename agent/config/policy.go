@@ -36,6 +36,9 @@ type IdentityRule struct {
 	SubjectPattern string         `toml:"subject-pattern,omitempty" json:"subject_pattern,omitempty"`
 	TrustRoot      string         `toml:"trust-root,omitempty" json:"trust_root"`
 	Log            verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
+	// Revoked means that nobody whom the rule matches counts, even if another rule matches, too; Reason says why.
+	Revoked bool   `toml:"revoked,omitempty" json:"revoked,omitempty"`
+	Reason  string `toml:"reason,omitempty" json:"reason,omitempty"`
 }
 
 // restricts reports whether the rule makes a key count less than listing it in [verify] keys does.
@@ -44,11 +47,17 @@ func (r KeyRule) restricts() bool {
 }
 
 // inherit merges the lists of earlier fragments into the ones of this fragment: a list replaces an earlier list as a
-// whole, except that every restriction of a key stays. A revocation stays in the list, so that a signature by the key
-// is reported as one by a revoked key.
+// whole, except that every restriction of a key stays, and the revocation of an identity. A revocation stays in the
+// list, so that a signature by the key is reported as one by a revoked key.
 func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.MetaData) {
 	if !meta.IsDefined("verify", "identity") {
 		c.Verify.Identity = identities
+	} else {
+		for _, i := range identities {
+			if i.Revoked {
+				c.Verify.Identity = append(c.Verify.Identity, i)
+			}
+		}
 	}
 	if !meta.IsDefined("verify", "key") {
 		c.Verify.Key = keys
@@ -127,16 +136,19 @@ func addKey(keys *[]verify.Key, rule KeyRule, path func(string) string) error {
 
 // addIdentity adds the identity of a rule to a policy.
 func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) error {
-	root, err := readTrustRoot(rule.TrustRoot, path)
-	if err != nil {
-		return err
-	}
-	p.Identities = append(p.Identities, verify.Identity{
+	i := verify.Identity{
 		Issuer:  verify.Match{Exact: rule.Issuer, Pattern: rule.IssuerPattern},
 		Subject: verify.Match{Exact: rule.Subject, Pattern: rule.SubjectPattern},
-		Root:    root, Log: rule.Log,
-	})
-	return nil
+		Log:     rule.Log, Reason: rule.Reason,
+	}
+	if rule.Revoked {
+		p.Revoked = append(p.Revoked, i)
+		return nil
+	}
+	var err error
+	i.Root, err = readTrustRoot(rule.TrustRoot, path)
+	p.Identities = append(p.Identities, i)
+	return err
 }
 
 // readTrustRoot returns the trust root in a trusted_root.json file, nil if file is "".

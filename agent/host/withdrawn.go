@@ -46,10 +46,8 @@ func (h *Host) restrict(p *verify.Policy) (trust.Ledger, error) {
 		return stored, err
 	}
 	l := stored.Update(trust.Of(*p, root), root, !h.PartOfConfig)
-	keys, err := l.Keys()
-	p.Restrictions = append(p.Restrictions, keys...)
 	h.kept = l.Kept(*p)
-	return l, err
+	return l, l.Restrict(p)
 }
 
 // KeptRestrictions returns, in words, the restrictions that hold although the configuration does not have them: those

@@ -1,6 +1,6 @@
 // Package trust answers which trust was withdrawn on this host, whatever the /etc of the running root says. It promises
-// that a restriction of a key outlives a rollback to a root whose /etc does not have it. It adds no trust: a key counts
-// only if the configuration lists it.
+// that a restriction of a key, and the revocation of an identity, outlive a rollback to a root whose /etc does not have
+// them. It adds no trust: a key counts only if the configuration lists it.
 package trust
 
 import (
@@ -12,11 +12,13 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// Restriction is what makes a key count less, and who says so.
+// Restriction is what makes a key or an identity count less, and who says so.
 type Restriction struct {
-	// KeyID is the ID of the key as in [verify.Key]; Name is for people.
-	KeyID    string         `json:"key_id"`
-	Name     string         `json:"name"`
+	// KeyID is the ID of the key as in [verify.Key], "" for an identity; Name is for people.
+	KeyID string `json:"key_id,omitempty"`
+	Name  string `json:"name"`
+	// Identity is the rule that matches the identities, nil for a key. It is always revoked.
+	Identity *Identity      `json:"identity,omitempty"`
 	NotAfter time.Time      `json:"not_after,omitzero"`
 	Revoked  bool           `json:"revoked,omitempty"`
 	Reason   string         `json:"reason,omitempty"`
@@ -25,6 +27,14 @@ type Restriction struct {
 	TrustRoot string `json:"trust_root,omitempty"`
 	// Root is the root whose /etc restricts the key.
 	Root string `json:"root"`
+}
+
+// Identity matches identities as a [verify.Identity] does.
+type Identity struct {
+	Issuer         string `json:"issuer,omitempty"`
+	IssuerPattern  string `json:"issuer_pattern,omitempty"`
+	Subject        string `json:"subject,omitempty"`
+	SubjectPattern string `json:"subject_pattern,omitempty"`
 }
 
 // Ledger has the restrictions that this host has seen.
@@ -36,7 +46,7 @@ type Ledger struct {
 	Remembered []Restriction `json:"remembered"`
 }
 
-// Of returns the restrictions of a policy that was read from the /etc of a root, one for each key.
+// Of returns the restrictions of a policy that was read from the /etc of a root, one for each key and identity.
 func Of(p verify.Policy, root string) []Restriction {
 	all := []Restriction{}
 	for _, k := range slices.Concat(p.Keys, p.Restrictions) {
@@ -44,7 +54,19 @@ func Of(p verify.Policy, root string) []Restriction {
 			all = with(all, r)
 		}
 	}
+	for _, i := range p.Revoked {
+		who := Identity{i.Issuer.Exact, i.Issuer.Pattern, i.Subject.Exact, i.Subject.Pattern}
+		all = with(all, Restriction{Name: i.String(), Identity: &who, Revoked: true, Reason: i.Reason, Root: root})
+	}
 	return all
+}
+
+// isAboutSame reports whether two restrictions are about the same key or identity.
+func (r Restriction) isAboutSame(o Restriction) bool {
+	if r.Identity == nil || o.Identity == nil {
+		return r.Identity == o.Identity && r.KeyID == o.KeyID
+	}
+	return *r.Identity == *o.Identity
 }
 
 // ofKey returns the restrictions of one listing of a key.
@@ -62,7 +84,7 @@ func (r Restriction) restricts() bool { return r.Revoked || !r.NotAfter.IsZero()
 
 // with returns a list with one more restriction. Of two for the same key, the stricter one counts.
 func with(all []Restriction, r Restriction) []Restriction {
-	i := slices.IndexFunc(all, func(o Restriction) bool { return o.KeyID == r.KeyID })
+	i := slices.IndexFunc(all, r.isAboutSame)
 	if i < 0 {
 		return append(all, r)
 	}
@@ -111,7 +133,7 @@ func (l Ledger) Update(configured []Restriction, root string, whole bool) Ledger
 	}
 	for _, r := range before {
 		for _, o := range next.Configured {
-			if o.KeyID == r.KeyID {
+			if r.isAboutSame(o) {
 				r = r.beyond(o)
 			}
 		}
@@ -125,28 +147,35 @@ func (l Ledger) Update(configured []Restriction, root string, whole bool) Ledger
 // IsEmpty reports whether the ledger has no restriction.
 func (l Ledger) IsEmpty() bool { return len(l.Configured)+len(l.Remembered) == 0 }
 
-// Keys returns the restrictions in the form of a policy. The error is a [verify.ErrTrustRoot].
-func (l Ledger) Keys() ([]verify.Key, error) {
-	var keys []verify.Key
+// Restrict adds the restrictions to a policy. The error is a [verify.ErrTrustRoot].
+func (l Ledger) Restrict(p *verify.Policy) error {
 	for _, r := range slices.Concat(l.Configured, l.Remembered) {
+		if who := r.Identity; who != nil {
+			p.Revoked = append(p.Revoked, verify.Identity{
+				Issuer:  verify.Match{Exact: who.Issuer, Pattern: who.IssuerPattern},
+				Subject: verify.Match{Exact: who.Subject, Pattern: who.SubjectPattern}, Reason: r.Reason,
+			})
+			continue
+		}
 		k := verify.Key{ID: r.KeyID, Name: r.Name, NotAfter: r.NotAfter, Revoked: r.Revoked, Reason: r.Reason, Log: r.Log}
 		if r.Log.Rank() > 0 {
 			var err error
 			if k.Root, err = verify.ParseTrustRoot("of "+r.Root, []byte(r.TrustRoot)); err != nil {
-				return nil, fmt.Errorf("cannot use a restriction of the key %s: %w", r.Name, err)
+				return fmt.Errorf("cannot use a restriction of the key %s: %w", r.Name, err)
 			}
 		}
-		keys = append(keys, k)
+		p.Restrictions = append(p.Restrictions, k)
 	}
-	return keys, nil
+	return nil
 }
 
-// Kept returns, in words, the remembered restrictions of the keys that a policy lists: without the ledger, these keys
-// would count for more.
+// Kept returns, in words, the remembered restrictions of the keys that a policy lists, and of identities if it has any
+// rule for them: without the ledger, these would count for more.
 func (l Ledger) Kept(p verify.Policy) []string {
 	kept := []string{}
 	for _, r := range l.Remembered {
-		if slices.ContainsFunc(p.Keys, func(k verify.Key) bool { return k.ID == r.KeyID }) {
+		if r.Identity != nil && len(p.Identities) > 0 ||
+			slices.ContainsFunc(p.Keys, func(k verify.Key) bool { return k.ID == r.KeyID }) {
 			kept = append(kept, r.String())
 		}
 	}
@@ -168,6 +197,10 @@ func (r Restriction) String() string {
 	if r.Log.Rank() > 0 {
 		what = append(what, fmt.Sprintf("has log = %q", r.Log))
 	}
-	return fmt.Sprintf("the key %s %s: the configuration of %s says so, and a rollback does not change that",
-		r.Name, strings.Join(what, " and "), r.Root)
+	who := "key"
+	if r.Identity != nil {
+		who = "identity"
+	}
+	return fmt.Sprintf("the %s %s %s: the configuration of %s says so, and a rollback does not change that",
+		who, r.Name, strings.Join(what, " and "), r.Root)
 }

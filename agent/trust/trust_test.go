@@ -21,6 +21,9 @@ func TestUpdate(t *testing.T) {
 	revoked := func(key, root string) Restriction {
 		return Restriction{KeyID: key, Name: key, Revoked: true, Reason: "stolen", Root: root}
 	}
+	person := func(root string) Restriction {
+		return Restriction{Name: "p", Identity: &Identity{Issuer: "i", SubjectPattern: ".*"}, Revoked: true, Root: root}
+	}
 	ends := func(key, root string, at time.Time) Restriction {
 		return Restriction{KeyID: key, Name: key, NotAfter: at, Root: root}
 	}
@@ -64,6 +67,11 @@ func TestUpdate(t *testing.T) {
 		"two keys": {
 			{root: "new", etc: []Restriction{revoked("a", "new"), ends("b", "new", june)}},
 			{root: "old", etc: []Restriction{revoked("a", "old")}, want: []string{"b until June, new"}},
+		},
+		"an identity": {
+			{root: "new", etc: []Restriction{person("new"), revoked("a", "new")}},
+			{root: "old", etc: []Restriction{revoked("a", "old")}, want: []string{"p revoked, new"}},
+			{root: "newer", etc: []Restriction{person("newer")}, want: []string{"a revoked, old"}},
 		},
 		"a part of the configuration takes nothing out": {
 			{root: "new", etc: []Restriction{revoked("a", "new")}}, {root: "new", part: true, want: []string{"a revoked, new"}},
