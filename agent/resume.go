@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
@@ -72,25 +71,13 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 	}
-	if err := s.mayResume(s.rec.LastGood()); err != nil {
+	if err := recheck.MayResume(s.Host, s.rec.LastGood()); err != nil {
 		a.Log.Error("staying on the host root", zap.Error(err))
 		return Resumed{Reason: err.Error()}, nil
 	}
-	warnings := s.warnOnReturn(s.rec.LastGood())
+	warnings := recheck.OnReturn(&s.Roots, s.rec.LastGood(), s.facts)
 	_, err = s.resumeRoot(ctx, health.Before{Unknown: true}) // no service runs yet: there is nothing to compare with
 	return Resumed{Root: s.rec.LastGood(), Reason: why, Warnings: warnings}, err
-}
-
-// mayResume returns an error that wraps [verify.ErrRevoked] if the configuration refuses to resume a root that a
-// revoked key signed.
-func (s *session) mayResume(id string) error {
-	if s.Config.Verify.RevokedRoots != config.RevokedRefuse {
-		return nil
-	}
-	if err := recheck.Revoked(s.Host, id); err != nil {
-		return fmt.Errorf("[verify] revoked-roots = %q: %w", config.RevokedRefuse, err)
-	}
-	return nil
 }
 
 // resumeRoot requests the switch to the last good root, as it was left, and returns its version.

@@ -65,7 +65,7 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		done = Applied{Root: d.to, From: s.facts.Root}
 	}
 	if d.do != rollbackNothing {
-		done.Warnings = s.warnOnReturn(d.to)
+		done.Warnings = recheck.OnReturn(&s.Roots, d.to, s.facts)
 	}
 	switch d.do {
 	case rollbackNothing:
@@ -80,15 +80,6 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
 	}
 	return done, err
-}
-
-// warnOnReturn logs, and returns, what to know about trust before the host switches to a root that ran before.
-func (s *session) warnOnReturn(to string) []string {
-	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
-	for _, warning := range warnings {
-		s.Log.Warn(warning)
-	}
-	return warnings
 }
 
 // endTime is how long a command that is ended may hold the lock.

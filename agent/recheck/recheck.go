@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
@@ -55,15 +56,30 @@ func Revoked(h *host.Host, id string) error {
 	return nil
 }
 
-// OnReturn returns, for people, what to know about trust before the host switches to a root that ran before: that a
+// MayResume returns an error that wraps [verify.ErrRevoked] if the configuration refuses to resume a root that a
+// revoked key signed.
+func MayResume(h *host.Host, id string) error {
+	if h.Config.Verify.RevokedRoots != config.RevokedRefuse {
+		return nil
+	}
+	if err := Revoked(h, id); err != nil {
+		return fmt.Errorf("[verify] revoked-roots = %q: %w", config.RevokedRefuse, err)
+	}
+	return nil
+}
+
+// OnReturn logs, and returns, what to know about trust before the host switches to a root that ran before: that a
 // revoked key signed it, and which restrictions of keys hold there although its /etc does not have them.
 func OnReturn(r *roots.Roots, id string, f facts.Facts) []string {
 	warnings := []string{}
 	if err := Revoked(r.Host, id); err != nil {
 		warnings = append(warnings, err.Error())
 	}
-	if id == f.Root {
-		return warnings
+	if id != f.Root {
+		warnings = append(warnings, r.KeptUnder(r.EtcAt(r.Next(id, f), f), id)...)
 	}
-	return append(warnings, r.KeptUnder(r.EtcAt(r.Next(id, f), f), id)...)
+	for _, warning := range warnings {
+		r.Log.Warn(warning)
+	}
+	return warnings
 }

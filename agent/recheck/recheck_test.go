@@ -66,3 +66,32 @@ func TestOnReturn(t *testing.T) {
 		t.Errorf("%q", warnings)
 	}
 }
+
+// TestMayResume: [verify] revoked-roots decides whether a root that a revoked key signed is resumed.
+func TestMayResume(t *testing.T) {
+	h := hosttest.New(t)
+	id := hosttest.Root(t, h)
+	good := h.Config
+	revoked := h.Config
+	revoked.Verify.Key = []config.KeyRule{{File: hosttest.KeyFile, Revoked: true}}
+	for name, c := range map[string]struct {
+		config config.Config
+		rule   string
+		root   string
+		want   error
+	}{
+		"trusted":             {good, config.RevokedRefuse, id, nil},
+		"revoked":             {revoked, config.RevokedRefuse, id, verify.ErrRevoked},
+		"revoked, warned of":  {revoked, config.RevokedWarn, id, nil},
+		"the host root":       {revoked, config.RevokedRefuse, switcher.HostRoot, nil},
+		"a root that is gone": {revoked, config.RevokedRefuse, "sha256-none", nil},
+		"an invalid policy":   {config.Config{}, config.RevokedRefuse, id, nil},
+	} {
+		h := hosttest.NextRun(h)
+		h.Config = c.config
+		h.Config.Verify.RevokedRoots = c.rule
+		if err := MayResume(h, c.root); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
