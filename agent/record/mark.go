@@ -67,12 +67,20 @@ func (o Order) String() string {
 	if o.Fallen == nil {
 		return ""
 	}
-	goesOn := "any release that is not expired may follow"
-	if o.Mark.Sequence > 0 {
-		goesOn = fmt.Sprintf("releases are compared with sequence %d (version %s) instead", o.Mark.Sequence, o.Mark.Version)
+	goesOn := "anything that is not expired may follow"
+	if o.Mark != (release.Mark{}) {
+		goesOn = "what is published is compared with " + placeOf(o.Mark) + " instead"
 	}
-	return fmt.Sprintf("sequence %d (version %s) was accepted before and no longer counts, because %s vouched for it: %s",
-		o.Fallen.Sequence, o.Fallen.Version, strings.Join(o.Lapsed, " and "), goesOn)
+	return fmt.Sprintf("%s was accepted before and no longer counts, because %s vouched for it: %s",
+		placeOf(o.Fallen.Mark), strings.Join(o.Lapsed, " and "), goesOn)
+}
+
+// placeOf returns the place in the order of releases in words. An image on its own has a version only.
+func placeOf(m release.Mark) string {
+	if m.Sequence == 0 {
+		return "version " + m.Version
+	}
+	return fmt.Sprintf("sequence %d (version %s)", m.Sequence, m.Version)
 }
 
 // Offered is a published release, or an image on its own, in the form that the record keeps.
@@ -110,12 +118,13 @@ func (r *Record) Accept(o Offered, now time.Time) bool {
 		// An image on its own has no place in the order of releases, even if the operator allowed it.
 	case o.InOrder:
 		r.Mark = o.Mark
+		vouched = noteVouched(r, o, now.UTC())
 	}
 	return vouched || r.Mark != before || r.Accepted[o.Root] != as || !r.Seen.Equal(seen)
 }
 
-// noteVouched moves Seen, and notes who vouched for a release that was accepted. Only the last release of the same
-// signers is kept. It reports whether these signers have not vouched for this release before.
+// noteVouched notes who vouched for a release or an image that was accepted, and moves Seen for a release. Only the
+// last one of the same signers is kept. It reports whether these signers have not vouched for it before.
 func noteVouched(r *Record, o Offered, now time.Time) bool {
 	v := Vouched{Mark: o.Mark, Vouchers: o.Vouchers, At: now, SeenBefore: cmp.Or(r.Seen, now)}
 	same := func(other Vouched) bool { return signersOf(other) == signersOf(v) }
@@ -125,18 +134,25 @@ func noteVouched(r *Record, o Offered, now time.Time) bool {
 			v.At, v.SeenBefore, isNew = other.At, other.SeenBefore, isNew && !same(other)
 		}
 	}
-	if latest := v.SeenBefore.Add(maxClockStep); now.After(latest) {
-		now = latest
-	}
-	for _, t := range []time.Time{now, o.Seen} {
-		if t.After(r.Seen) {
-			r.Seen = t.UTC()
-		}
+	if o.Release { // only these expire
+		moveSeen(r, v.SeenBefore, now, o.Seen)
 	}
 	v.Seen = r.Seen
 	r.Marks = append(slices.DeleteFunc(r.Marks, same), v)
 	r.Marks = r.Marks[max(0, len(r.Marks)-maxMarks):]
 	return isNew
+}
+
+// moveSeen moves Seen to the latest of the clock, as far as it may move it since before, and what is proven.
+func moveSeen(r *Record, before, clock, proven time.Time) {
+	if latest := before.Add(maxClockStep); clock.After(latest) {
+		clock = latest
+	}
+	for _, t := range []time.Time{clock, proven} {
+		if t.After(r.Seen) {
+			r.Seen = t.UTC()
+		}
+	}
 }
 
 // signersOf returns the same text for two releases that the same signers vouched for.

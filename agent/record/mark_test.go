@@ -99,6 +99,24 @@ func TestOrderFallsBack(t *testing.T) {
 	}
 }
 
+// TestOrderOfImagesFallsBack: images on their own have an order, too, by their version.
+func TestOrderOfImagesFallsBack(t *testing.T) {
+	r := &Record{Accepted: map[string]release.Mark{}}
+	r.Accept(Offered{Mark: release.Mark{Version: "v9999"}, InOrder: true,
+		Vouchers: []verify.Voucher{{Signer: "a.pub", KeyID: "a"}}}, noon)
+	o := OrderOf(r, without("a"))
+	if o.Mark != (release.Mark{}) || !strings.HasPrefix(o.String(), "version v9999 was accepted before") {
+		t.Errorf("%+v: %s", o, o)
+	}
+	if !r.Seen.IsZero() {
+		t.Errorf("an image moves the time to %s", r.Seen)
+	}
+	r.Accept(Offered{Mark: release.Mark{Version: "v2"}, After: o, InOrder: true}, noon)
+	if o := OrderOf(r, without("a")); o.Mark.Version != "v2" || o.Fallen != nil {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestSeenFallsBack: the time that a thief's release brought falls with it.
 func TestSeenFallsBack(t *testing.T) {
 	r := &Record{Accepted: map[string]release.Mark{}}

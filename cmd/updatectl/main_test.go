@@ -52,7 +52,12 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "record": changeRecord, "follow": follow, "kernel": setKernel,
-			"obeys":    obeys,
+			"obeys": obeys,
+			"sign-again": func(ts *testscript.TestScript, _ bool, args []string) {
+				d, err := theirs(ts).tagged(args[0])
+				ts.Check(err)
+				ts.Check(theirs(ts).signWith(theirs(ts).other, d.Digest))
+			},
 			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
 			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
 			"spoil":    func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).spoil(ts, neg, args) },
