@@ -5,6 +5,8 @@ export PATH := $(PATH):/usr/local/go/bin
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+
 # Build tags of code that only some suites need.
 TAGS := lab,vm,zoo,faults,endurance,power
 
@@ -15,7 +17,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln setup hosts test demo clean
+.PHONY: build install unit fuzz lint vuln sbom reproducible setup hosts test demo clean
 .PHONY: test-simulation test-vm test-zoo test-faults test-power test-endurance
 
 # Static: the agent has to run in every image that it is carried over to.
@@ -55,6 +57,20 @@ vuln:
 	@out=$$(go run $(GOVULNCHECK) -tags $(TAGS) ./... 2>&1); code=$$?; echo "$$out"; \
 	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities: .*dial' <<<"$$out"; then \
 		echo 'govulncheck: cannot reach its database, so nothing was checked'; else exit $$code; fi
+
+# What is in the binaries, from their own build information.
+sbom: build
+	for name in updatectl releasectl; do \
+		go run $(CYCLONEDX) bin -json -version '$(VERSION)' -output bin/$$name.cdx.json bin/$$name; done
+
+# Two builds of what is committed, in two directories and with two empty caches, are the same bytes.
+reproducible:
+	@set -e; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; \
+	for copy in one two-with-a-longer-name; do \
+		mkdir $$dir/$$copy; git archive HEAD | tar -x -C $$dir/$$copy; \
+		GOCACHE=$$dir/cache-$$copy $(MAKE) -C $$dir/$$copy --no-print-directory build VERSION='$(VERSION)'; \
+		(cd $$dir/$$copy/bin && sha256sum updatectl releasectl | tee $$dir/$$copy.sums); done; \
+	cmp $$dir/one.sums $$dir/two-with-a-longer-name.sums && echo "both builds are the same bytes"
 
 # Every parser of untrusted bytes, for a while each. Interesting inputs stay in Go's cache for the next run; a failing one
 # is written to testdata/fuzz and becomes a test.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -238,7 +239,8 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	if err != nil {
 		return level.Decision{}, err
 	}
-	return s.Roots.Decide(root, s.facts, s.rec, open, wish)
+	decision, err := s.Roots.Decide(root, s.facts, s.rec, open, wish)
+	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }
 
 // offering is the part of what was published that apply decides by.

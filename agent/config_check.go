@@ -15,5 +15,5 @@ func (a *Agent) CheckConfig() error {
 		err = errors.Join(err, fmt.Errorf("%w: %s[source] image is empty: name the image to follow", config.ErrConfig,
 			a.Config.Where("source.image")))
 	}
-	return err
+	return errors.Join(err, a.Trial.CheckPrograms())
 }

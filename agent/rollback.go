@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -47,7 +48,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 
 // rollback is Rollback once confirm has been stopped.
 func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applied, err error) {
-	s, err := a.begin(ctx, record.VerbRollback, wait)
+	s, err := beginRollback(ctx, a, wait)
 	defer s.close()
 	if err != nil && !errors.Is(err, transition.ErrSwitch) { // an earlier switch that failed does not prevent a rollback
 		return Applied{}, err
@@ -75,6 +76,32 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
 	}
 	return done, err
+}
+
+// endTime is how long a command that is ended may hold the lock.
+const endTime = 30 * time.Second
+
+// beginRollback is [Agent.begin] for a rollback. It does not wait for a command that fetches, but ends it: whoever
+// rolls back has a reason.
+func beginRollback(ctx context.Context, a *Agent, wait bool) (*session, error) {
+	s, busy := a.begin(ctx, record.VerbRollback, false)
+	if !errors.Is(busy, record.ErrBusy) {
+		return s, busy
+	}
+	ended := a.EndFetch(busy)
+	if !wait && !ended {
+		return nil, busy
+	}
+	if !wait {
+		limited, cancel := context.WithTimeoutCause(ctx, endTime, busy)
+		defer cancel()
+		ctx = limited
+	}
+	s, err := a.begin(ctx, record.VerbRollback, true)
+	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) == busy {
+		err = busy
+	}
+	return s, err
 }
 
 // rollbackTo requests the switch to a good root, and returns its version.

@@ -117,18 +117,20 @@ var allowed = map[string][]string{
 	"switcher/copies":   {},
 	"switcher/testtree": {},
 
-	"image":       {"arch", "verify"},
+	"image":       {"arch", "owned", "verify"},
 	"verify":      {},
 	"configs":     {},
 	"durable":     {},
 	"arch":        {},
+	"owned":       {},
 	"docs":        {},                  // schemas of what the commands print, for their tests
 	"integration": {"image", "verify"}, // helpers of tests; of the product, only the built binaries
 }
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/copies", "switcher/etc",
+	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/copies",
+	"switcher/etc",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
 	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",

@@ -48,6 +48,8 @@ type Disk interface {
 	// TryLock takes an exclusive lock, which ends with unlock or with the process, and writes note into the file. If
 	// another process holds the lock, unlock is nil and holder is the note of that process.
 	TryLock(name, note string) (unlock func(), holder string, err error)
+	// EndHolder sends SIGTERM to the process that holds a lock, if there is one.
+	EndHolder(name string) error
 }
 
 // OS is the disk of this machine.

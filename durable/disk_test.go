@@ -2,8 +2,11 @@ package durable
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,5 +100,48 @@ func TestExchangeThatCannotCleanUp(t *testing.T) {
 	}
 	if !(OS{}).Exists(filepath.Join(dir, "old/a")) || !(OS{}).Exists(filepath.Join(dir, "new/busy")) {
 		t.Error("the trees were not exchanged")
+	}
+}
+
+// TestEndHolder: the process that holds a lock gets SIGTERM, and no other one.
+func TestEndHolder(t *testing.T) {
+	dir := t.TempDir()
+	file, other := filepath.Join(dir, "lock"), filepath.Join(dir, "other")
+	for _, f := range []string{file, other} {
+		if err := os.WriteFile(f, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold := func(f string) *exec.Cmd {
+		t.Helper()
+		c := exec.Command("flock", "--no-fork", f, "sleep", "60")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		for {
+			unlock, _, err := (OS{}).TryLock(f, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if unlock == nil {
+				return c
+			}
+			unlock()
+			time.Sleep(time.Millisecond)
+		}
+	}
+	holder, bystander := hold(file), hold(other)
+	if err := (OS{}).EndHolder(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Wait(); err == nil || err.Error() != "signal: terminated" {
+		t.Errorf("the holder ends with %v", err)
+	}
+	if err := bystander.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the holder of another lock: %v", err)
+	}
+	if err := (OS{}).EndHolder(file); err != nil {
+		t.Errorf("without a holder: %v", err)
 	}
 }

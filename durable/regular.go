@@ -20,8 +20,17 @@ var ErrTooLarge = errors.New("larger than allowed")
 // OpenRegular opens a regular file, or a link to one, for reading. Anything else is an [ErrNotRegular]: opening a FIFO
 // waits until somebody writes to it, and opening a device may do anything. Only /dev/null is as good as an empty file:
 // a link to it is how people switch a file off. Other errors are those of [os.Open].
-func OpenRegular(name string) (*os.File, error) {
-	st, err := os.Stat(name)
+func OpenRegular(name string) (*os.File, error) { return openRegular(name, os.Stat, os.OpenFile) }
+
+// OpenRegularIn is [OpenRegular] for a name in a directory that somebody else may have made: a link that leads out of
+// the directory is an error.
+func OpenRegularIn(dir *os.Root, name string) (*os.File, error) {
+	return openRegular(name, dir.Stat, dir.OpenFile)
+}
+
+func openRegular(name string, stat func(string) (fs.FileInfo, error),
+	open func(string, int, fs.FileMode) (*os.File, error)) (*os.File, error) {
+	st, err := stat(name)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +38,7 @@ func OpenRegular(name string) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	}
 	// It may be exchanged in between: a FIFO does not block then, and is noticed.
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := open(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package image
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -19,6 +18,7 @@ import (
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 var (
@@ -89,7 +89,7 @@ func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 		}
 	}
 	i := &Image{Verified: v}
-	if err := json.Unmarshal(v.Bytes(), &i.Manifest); err != nil {
+	if err := exactjson.Unmarshal(v.Bytes(), &i.Manifest); err != nil {
 		return nil, fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
 	if err := i.checkManifest(); err != nil {
@@ -105,7 +105,7 @@ func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform 
 func imageFromIndex(ctx context.Context, src *source.Source, v *verify.Verified,
 	platform ocispec.Platform) (*verify.Verified, error) {
 	var index ocispec.Index
-	if err := json.Unmarshal(v.Bytes(), &index); err != nil {
+	if err := exactjson.Unmarshal(v.Bytes(), &index); err != nil {
 		return nil, fmt.Errorf("%w: cannot read the index %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}
 	d, err := selectEntry(index.Manifests, platform)
@@ -192,7 +192,7 @@ func (i *Image) readConfig(ctx context.Context, src *source.Source) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &i.Config); err != nil {
+	if err := exactjson.Unmarshal(data, &i.Config); err != nil {
 		return fmt.Errorf("%w: cannot read the configuration: %v", verify.ErrMalformed, err)
 	}
 	if v := i.Version(); len(v) > maxVersion {

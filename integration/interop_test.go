@@ -213,7 +213,7 @@ func TestKeys(t *testing.T) {
 				repository := r.Host + "/keys/" + name + "-" + option
 				b.run(0, "releasectl", "push", "--plain-http", layout+":latest", repository+":stable")
 				b.run(0, "releasectl", "sign", "--plain-http", "--form", option, "--key", b.publisher.Key,
-					repository+":stable")
+					repository+"@"+d.String())
 				b.trusted(host, repository+":stable", d, form)
 				b.tool("cosign", "verify", "--key", b.publicKey(), "--insecure-ignore-tlog=true",
 					"--allow-http-registry", "--allow-insecure-registry", repository+"@"+d.String())

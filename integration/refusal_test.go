@@ -70,7 +70,7 @@ func (s *site) runReleasectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// offer packs, pushes and signs a tree as os/NAME:stable, and returns the reference without the registry. With the key
+// offer packs, signs and pushes a tree as os/NAME:stable, and returns the reference without the registry. With the key
 // "" it stays unsigned.
 func (s *site) offer(name, tree, key string, pack ...string) string {
 	s.Helper()
@@ -82,10 +82,10 @@ func (s *site) offer(name, tree, key string, pack ...string) string {
 func (s *site) offerLayout(name, layout, key string) string {
 	s.Helper()
 	repository := "os/" + name + ":stable"
-	s.releasectl("push", "--plain-http", layout+":stable", s.registry.Host+"/"+repository)
 	if key != "" {
-		s.releasectl("sign", "--plain-http", "--key", key, s.registry.Host+"/"+repository)
+		s.releasectl("sign", "--key", key, "oci:"+layout+":stable")
 	}
+	s.releasectl("push", "--plain-http", layout+":stable", s.registry.Host+"/"+repository)
 	return repository
 }
 
@@ -356,7 +356,8 @@ func (s *site) borrowedSignature(tree string) string {
 		// the tag of the signatures in a registry without referrers
 		tags = append(tags, strings.Replace(digest, ":", "-", 1))
 	}
-	s.releasectl("sign", "--plain-http", "--key", s.publisher.Key, s.registry.Host+"/os/lent:lender")
+	s.releasectl("sign", "--plain-http", "--key", s.publisher.Key, s.registry.Host+"/os/lent@"+
+		strings.Replace(tags[0], "-", ":", 1))
 	url := "http://" + s.registry.Host + "/v2/os/lent/manifests/"
 	get, err := http.NewRequestWithContext(s.Context(), http.MethodGet, url+tags[0], nil)
 	if err != nil {

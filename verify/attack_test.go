@@ -292,7 +292,7 @@ func TestAttacks(t *testing.T) {
 		{"statement with subject twice", required,
 			[]verify.Candidate{d.envelope(signed, verify.BundlePayloadType,
 				bytes.Replace(statement, []byte(`"subject"`), []byte(`"Subject":[],"subject"`), 1), nothing)},
-			verify.ErrMalformed, "twice"},
+			verify.ErrMalformed, "which is spelled"},
 
 		// How many.
 		{"one of two", two(either), []verify.Candidate{good}, verify.ErrThreshold,

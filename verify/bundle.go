@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -64,7 +65,7 @@ func readStatement(payload []byte, d digest.Digest) error {
 			Digest map[string]string `json:"digest"`
 		} `json:"subject"`
 	}
-	if err := parseJSON(payload, &s); err != nil {
+	if err := exactjson.Unmarshal(payload, &s); err != nil {
 		return fmt.Errorf("cannot read the signed statement: %w", err)
 	}
 	if s.PredicateType != BundlePredicateType {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 const (
@@ -52,7 +53,7 @@ func ParseEvidence(data []byte) (Evidence, error) {
 	if len(data) > MaxEvidence {
 		return e, &refused{fmt.Sprintf("the evidence is larger than %d bytes", MaxEvidence), ErrMalformed}
 	}
-	if err := parseJSON(data, &e); err != nil {
+	if err := exactjson.Unmarshal(data, &e); err != nil {
 		return Evidence{}, &refused{fmt.Sprintf("cannot read the evidence: %v", err), ErrMalformed}
 	}
 	if e.Schema != EvidenceSchema {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 // The media types of Docker's schema 2.
@@ -39,7 +40,7 @@ func checkContent(content []byte, mediaType string) error {
 		FSLayers      json.RawMessage `json:"fsLayers"`
 		Manifests     json.RawMessage `json:"manifests"`
 	}
-	if err := parseJSON(content, &c); err != nil {
+	if err := exactjson.Unmarshal(content, &c); err != nil {
 		return &refused{err.Error(), ErrMalformed}
 	}
 	// OCI 1.0 documents can lack the field, those of Docker cannot.

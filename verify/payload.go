@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 // PayloadType is the type that a simple-signing payload must have (containers-signature(5)).
@@ -40,7 +41,7 @@ func readPayload(payload []byte, d digest.Digest) error {
 			} `json:"image"`
 		} `json:"critical"`
 	}
-	if err := parseJSON(payload, &p); err != nil {
+	if err := exactjson.Unmarshal(payload, &p); err != nil {
 		return fmt.Errorf("cannot read the signed payload: %w", err)
 	}
 	if p.Critical.Type != PayloadType {

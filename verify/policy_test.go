@@ -176,7 +176,7 @@ func TestClaims(t *testing.T) {
 				fmt.Sprintf(`[{"digest":{"sha512":%q}}]`, hex)), verify.ErrDigest, "not for sha256:"},
 		{"subject twice", a.envelope(verify.BundlePayloadType,
 			fmt.Sprintf(`{"_type":%q,"predicateType":%q,"subject":[],"Subject":%s}`, verify.BundleStatementType,
-				verify.BundlePredicateType, good)), verify.ErrMalformed, `"Subject" twice`},
+				verify.BundlePredicateType, good)), verify.ErrMalformed, `"Subject", which is spelled "subject"`},
 		{"statement with a tail", a.envelope(verify.BundlePayloadType, `{}{}`), verify.ErrMalformed,
 			"something after the JSON object"},
 		{"statement is a list", a.envelope(verify.BundlePayloadType, `[]`), verify.ErrMalformed, "not a JSON object"},

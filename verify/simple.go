@@ -11,6 +11,7 @@ import (
 	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	commonpb "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 const (
@@ -51,7 +52,7 @@ func simpleProofs(c Candidate) (*bundlepb.Bundle, error) {
 		var t struct {
 			Signed []byte `json:"SignedRFC3161Timestamp"`
 		}
-		if err := parseJSON(c.Timestamp, &t); err != nil {
+		if err := exactjson.Unmarshal(c.Timestamp, &t); err != nil {
 			return nil, fmt.Errorf("cannot read the timestamp of the signature: %w", err)
 		}
 		material.TimestampVerificationData = &bundlepb.TimestampVerificationData{
@@ -80,14 +81,14 @@ func simpleLogEntry(data []byte) (*rekorpb.TransparencyLogEntry, error) {
 			LogID          string `json:"logID"`
 		} `json:"Payload"`
 	}
-	if err := parseJSON(data, &entry); err != nil {
+	if err := exactjson.Unmarshal(data, &entry); err != nil {
 		return nil, err
 	}
 	var body struct {
 		Kind    string `json:"kind"`
 		Version string `json:"apiVersion"`
 	}
-	if err := parseJSON(entry.Payload.Body, &body); err != nil {
+	if err := exactjson.Unmarshal(entry.Payload.Body, &body); err != nil {
 		return nil, fmt.Errorf("its body: %w", err)
 	}
 	id, err := hex.DecodeString(entry.Payload.LogID)

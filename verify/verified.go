@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 // The bounds of what is read. Exceeding one is an error; nothing is truncated.
@@ -91,7 +92,7 @@ func (v *Verified) listed(d ocispec.Descriptor) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, &refused{fmt.Sprintf("%s is no index", v.digest), ErrMalformed}
 	}
 	var index ocispec.Index
-	if err := parseJSON(v.content, &index); err != nil {
+	if err := exactjson.Unmarshal(v.content, &index); err != nil {
 		return ocispec.Descriptor{}, &refused{fmt.Sprintf("cannot read the index %s: %v", v.digest, err), ErrMalformed}
 	}
 	for _, l := range index.Manifests {

@@ -16,9 +16,12 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+	"github.com/docker/go-units"
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -39,6 +42,10 @@ type Config struct {
 		Mirrors []string `toml:"mirrors" json:"mirrors"`
 		// PlainHTTP lists registry hosts that are asked over HTTP, without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
+		// MinRate is the rate of a transfer below which a place is given up, per second over a minute. FetchDeadline
+		// is how long fetching may take in total.
+		MinRate       Bytes    `toml:"min-rate" json:"min_rate"`
+		FetchDeadline Duration `toml:"fetch-deadline" json:"fetch_deadline"`
 		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
 	} `toml:"source" json:"source"`
@@ -121,11 +128,35 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // MarshalText writes a duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// Bytes is a number of bytes, written with a unit: "1KiB", "10MB".
+type Bytes int64
+
+// UnmarshalText reads a number of bytes. Zero and less is an error.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	parse := units.FromHumanSize
+	if strings.HasSuffix(string(text), "iB") {
+		parse = units.RAMInBytes
+	}
+	v, err := parse(string(text))
+	if err == nil && v <= 0 {
+		err = errors.New("it must be more than zero")
+	}
+	*b = Bytes(v)
+	return err
+}
+
+// MarshalText writes a number of bytes.
+func (b Bytes) MarshalText() ([]byte, error) {
+	text := units.CustomSize("%g %s", float64(b), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
+	return []byte(strings.ReplaceAll(text, " ", "")), nil
+}
+
 // Default returns the configuration before any file is read.
 func Default() Config {
 	var c Config
 	c.Files = []string{} // in JSON, no list is null
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
+	c.Source.MinRate, c.Source.FetchDeadline = source.DefaultRate, Duration(72*time.Hour)
 	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
@@ -165,13 +196,14 @@ func Load(path func(string) string, file string) (Config, error) {
 // errUnknownKey: a file has a key that this agent does not know. Without that key, the file can be used.
 var errUnknownKey = errors.New("unknown key")
 
-// loadFiles reads files and merges them over the defaults, in order. If lenient, it ignores unknown keys.
+// loadFiles reads files and merges them over the defaults, in order. If lenient, it ignores unknown keys and who can
+// change the files.
 func loadFiles(files []string, lenient bool) (Config, error) {
 	c := Default()
 	c.LivePatch.Deadline = 0
 	var faults []error
 	for _, f := range files {
-		if err := c.readFile(f); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
+		if err := c.readFile(f, lenient); err != nil && !(lenient && errors.Is(err, errUnknownKey)) {
 			faults = append(faults, err)
 		}
 	}
@@ -184,8 +216,8 @@ func loadFiles(files []string, lenient bool) (Config, error) {
 	return c, errors.Join(append(faults, c.validate())...)
 }
 
-// LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, and whole files that are
-// invalid. The only error left is a failure to look for the files.
+// LoadUsable is like [Load], but tolerates an invalid configuration: it ignores unknown keys, who can change the files,
+// and whole files that are invalid. The only error left is a failure to look for the files.
 func LoadUsable(path func(string) string) (Config, error) {
 	files, err := configFiles(path)
 	var usable []string
@@ -215,9 +247,14 @@ func configFiles(path func(string) string) ([]string, error) {
 const maxConfig = 1 << 20
 
 // readFile merges one file over what was read before.
-func (c *Config) readFile(file string) error {
+func (c *Config) readFile(file string, lenient bool) error {
 	text, err := durable.ReadRegular(file, maxConfig)
+	if err == nil && !lenient {
+		err = owned.Check(file)
+	}
 	switch {
+	case errors.Is(err, owned.ErrOthers):
+		return fmt.Errorf("%w: root obeys %s, and %w", ErrConfig, file, err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s does not exist", ErrUnreadable, file)
 	case errors.Is(err, durable.ErrNotRegular), errors.Is(err, durable.ErrTooLarge):

@@ -48,7 +48,8 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key": {"[source]\nimage = 'x'\nimgae = 'y'\n",
-			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, compatible"},
+			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, fetch-deadline, " +
+				"compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
 			"updatectl.toml:1: unknown key sauce; known here: source, verify, state, switch, livepatch, health\n"},
 		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
@@ -161,6 +162,40 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
+// TestConfigOfOthers: root does not obey a configuration or a key that others can change. What leads back to a good
+// root uses the configuration all the same: the host must not lose its state because of a mode.
+func TestConfigOfOthers(t *testing.T) {
+	root := t.TempDir()
+	config := "[source]\nimage = 'x.example/y'\n[verify]\nkeys = ['/etc/updatectl/key']\n" +
+		"[state]\npersist = ['/var', '/opt/x']\n"
+	testtree.File(t, root, "etc/updatectl/updatectl.toml", config)
+	testtree.File(t, root, "etc/updatectl/conf.d/10-more.toml", "[health]\ndeadline = '7m'\n")
+	testtree.File(t, root, "etc/updatectl/key", "x")
+	key := filepath.Join(root, "etc/updatectl/key")
+	c, err := Load(below(root), "")
+	if err == nil {
+		err = os.Chmod(key, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Policy(below(root), time.Now()); !errors.Is(err, ErrConfig) ||
+		!strings.Contains(err.Error(), "key has the mode 0666") {
+		t.Errorf("a key that everybody can change: %v", err)
+	}
+	if err := os.Chown(filepath.Join(root, "etc/updatectl/conf.d"), 1234, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(below(root), ""); !errors.Is(err, ErrConfig) ||
+		!strings.Contains(err.Error(), "belongs to user 1234") {
+		t.Errorf("a fragment in somebody's directory: %v", err)
+	}
+	c, err = LoadUsable(below(root))
+	if err != nil || time.Duration(c.Health.Deadline) != 7*time.Minute || len(c.State.Persist) != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestConfigOfOddFiles: a FIFO in the place of a fragment or a key is refused. Opening it would wait until somebody
 // writes to it. A link to /dev/null switches a fragment off.
 func TestConfigOfOddFiles(t *testing.T) {
@@ -194,6 +229,24 @@ func TestConfigOfOddFiles(t *testing.T) {
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("it hangs")
+		}
+	}
+}
+
+// TestBytes: a rate is written with a unit, and shown as it is written.
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]Bytes{
+		"1KiB": 1 << 10, "64 KiB": 64 << 10, "10MB": 10_000_000, "500": 500, "1.5MiB": 3 << 19,
+		"0": 0, "-1KiB": 0, "fast": 0,
+	} {
+		var b Bytes
+		err := b.UnmarshalText([]byte(text))
+		if want > 0 && (err != nil || b != want) || want == 0 && err == nil {
+			t.Errorf("%q is %d, %v", text, b, err)
+		}
+		var again Bytes
+		if shown, err := b.MarshalText(); want > 0 && (err != nil || again.UnmarshalText(shown) != nil || again != b) {
+			t.Errorf("%q is shown as %s, which is %d", text, shown, again)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -136,7 +137,12 @@ func readTrustRoot(file string, path func(string) string) (*verify.TrustRoot, er
 	return verify.ParseTrustRoot(file, text)
 }
 
-// readBounded returns the content of a file that the configuration names, at most maxConfig bytes.
+// readBounded returns the content of a file that the configuration names, at most maxConfig bytes, which only root can
+// change.
 func readBounded(file string, path func(string) string) ([]byte, error) {
-	return durable.ReadRegular(path(file), maxConfig)
+	text, err := durable.ReadRegular(path(file), maxConfig)
+	if err == nil {
+		err = owned.Check(path(file))
+	}
+	return text, err
 }

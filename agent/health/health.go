@@ -279,7 +279,7 @@ func (g Gate) Run(ctx context.Context, before Before) Report {
 // rounds runs the checks that can be repeated until they pass, one fails for good, or the time is up. It notes in state
 // what the root is like.
 func (g Gate) rounds(ctx context.Context, before Before, state *State) []Result {
-	programs := g.programs()
+	programs := programsBelow(g.Root)
 	passed := map[string]Result{}
 	var last []Result
 	for {

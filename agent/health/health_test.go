@@ -293,6 +293,39 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// TestOthersPrograms: a check that others can change is not run as root. That of the operator is named before a switch:
+// every root would be unhealthy because of it.
+func TestOthersPrograms(t *testing.T) {
+	g := gate(t, &machine{})
+	g.Config.Deadline = 100 * time.Millisecond
+	ran := filepath.Join(t.TempDir(), "ran")
+	g.script(t, required+"10-theirs", "touch "+ran)
+	g.script(t, wanted+"20-theirs", "touch "+ran)
+	g.script(t, "/usr/lib/updatectl/health.d/30-theirs", "touch "+ran)
+	g.script(t, required+"40-ours", "exit 0")
+	for _, f := range []string{required + "10-theirs", "/usr/lib/updatectl/health.d/30-theirs"} {
+		if err := os.Chown(filepath.Join(g.Root, f), 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(g.Root, wanted), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	r := g.Run(t.Context(), Before{})
+	reason := "required.d/10-theirs: it is not run as root: others can change it"
+	if r.Healthy() || !strings.Contains(r.Reason(), reason) ||
+		!strings.Contains(verdicts(r, KindCheck), "required.d/40-ours ok") {
+		t.Errorf("%s: %q", verdicts(r, KindCheck), r.Reason())
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("it was run")
+	}
+	got := Unusable(g.Root)
+	if len(got) != 1 || !strings.Contains(got[0], "10-theirs belongs to user 1234; run: chown root") {
+		t.Errorf("unusable: %q", got)
+	}
+}
+
 // TestLinkedPrograms: a check program may be a link, for example to a check for greenboot.
 func TestLinkedPrograms(t *testing.T) {
 	g := gate(t, &machine{})

@@ -14,11 +14,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // programDirs hold check programs: the image's first, then the operator's, which override the image's of the same name.
-var programDirs = []string{"/usr/lib/updatectl/health.d", "/etc/updatectl/health.d"}
+var programDirs = []string{"/usr/lib/updatectl/health.d", operatorPrograms}
+
+const operatorPrograms = "/etc/updatectl/health.d"
 
 // programClasses are the directories in them. A program that is in none of these is required, too.
 var programClasses = []struct {
@@ -35,13 +38,13 @@ type program struct {
 	broken string
 }
 
-// programs returns the check programs in the order in which they run: by name, whichever directory they are in. A
-// directory that cannot be read is in the list as a broken program.
-func (g Gate) programs() []program {
+// programsBelow returns the check programs of a root in the order in which they run: by name, whichever directory they
+// are in. A directory that cannot be read is in the list as a broken program.
+func programsBelow(root string) []program {
 	found := map[string]program{}
 	for _, dir := range programDirs {
 		for _, class := range programClasses {
-			entries, err := os.ReadDir(filepath.Join(g.Root, dir, class.dir))
+			entries, err := os.ReadDir(filepath.Join(root, dir, class.dir))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				name := filepath.Join(dir, class.dir)
 				found[name] = program{name: name, required: class.required,
@@ -49,7 +52,7 @@ func (g Gate) programs() []program {
 			}
 			for _, e := range entries {
 				name := filepath.Join(class.dir, e.Name())
-				p := program{name: name, file: filepath.Join(g.Root, dir, name), required: class.required}
+				p := program{name: name, file: filepath.Join(root, dir, name), required: class.required}
 				delete(found, name)
 				if p.isCheck() {
 					found[name] = p
@@ -64,6 +67,18 @@ func (g Gate) programs() []program {
 	slices.SortFunc(list, func(a, b program) int {
 		return cmp.Or(cmp.Compare(filepath.Base(a.name), filepath.Base(b.name)), cmp.Compare(a.name, b.name))
 	})
+	return list
+}
+
+// Unusable returns the required checks of the operator that cannot be run, each with the reason: every root that has
+// them would be unhealthy.
+func Unusable(root string) []string {
+	var list []string
+	for _, p := range programsBelow(root) {
+		if p.required && p.broken != "" && strings.HasPrefix(p.file, filepath.Join(root, operatorPrograms)+"/") {
+			list = append(list, fmt.Sprintf("%s: %s", p.file, p.broken))
+		}
+	}
 	return list
 }
 
@@ -82,6 +97,10 @@ func (p *program) isCheck() bool {
 		return false
 	case st.Mode()&0o111 == 0:
 		p.broken = "it is not executable"
+	default:
+		if err := owned.Check(p.file); err != nil {
+			p.broken = fmt.Sprintf("it is not run as root: %v", err)
+		}
 	}
 	return true
 }

@@ -106,7 +106,10 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 // openSource opens the source of the reference. The configured mirrors are used only for the configured reference.
 // Warnings of the source are logged and kept in p.
 func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
-	options := source.Options{PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent}
+	options := source.Options{
+		PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent, Rate: int64(o.Config.Source.MinRate),
+		Total: time.Duration(o.Config.Source.FetchDeadline),
+	}
 	if p.Reference == o.Config.Source.Image {
 		options.Mirrors = o.Config.Source.Mirrors
 	}

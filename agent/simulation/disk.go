@@ -343,6 +343,17 @@ func (d processDisk) Shrink(name string, size int64) (bool, error) {
 	return true, nil
 }
 
+func (d processDisk) EndHolder(name string) error {
+	name = d.local(name)
+	m := d.p.m
+	d.enter("end the holder of", name)
+	defer m.mu.Unlock()
+	if held, is := m.locks[name]; is {
+		m.terminate(held.process)
+	}
+	return nil
+}
+
 func (d processDisk) TryLock(name, note string) (unlock func(), holder string, err error) {
 	name = d.local(name)
 	m := d.p.m

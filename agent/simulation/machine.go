@@ -75,6 +75,8 @@ type Machine struct {
 	// answer to the next request for a reboot is lost.
 	holdUps     map[string]time.Duration
 	losesAnswer bool
+	// slowFetch is how much longer a part of an image takes to arrive.
+	slowFetch time.Duration
 
 	disk *disk
 

@@ -390,6 +390,34 @@ func TestGivenUpOnReadOnlyState(t *testing.T) {
 	expect(t, m, "v1")
 }
 
+// TestRollbackEndsAFetch: whoever rolls back does not wait for an image that takes hours to arrive. Another command
+// does not end the fetch.
+func TestRollbackEndsAFetch(t *testing.T) {
+	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+		m.Publish("v3", Healthy)
+		m.SlowFetch(5 * time.Hour)
+		fetch := m.Apply(agent.ApplyOptions{Unattended: true})
+		time.Sleep(10 * time.Second)
+		if err := m.GC().Wait(); !errors.Is(err, record.ErrBusy) {
+			t.Errorf("gc ends with %v", err)
+		}
+		began := time.Now()
+		if err := m.RollBack("v1").Wait(); err != nil {
+			t.Errorf("the rollback ends with %v", err)
+		}
+		if err := fetch.Wait(); !errors.Is(err, context.Canceled) {
+			t.Errorf("the fetch ends with %v", err)
+		}
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("the rollback took %v", took)
+		}
+		m.rest()
+		m.Heal()
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
+}
+
 // until waits until the record is in a phase.
 func (m *Machine) until(phase record.Phase) {
 	for m.Record().Phase != phase {

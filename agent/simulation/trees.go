@@ -134,8 +134,9 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 		if err == nil {
 			err = t.disk().put("write", path.Join(half, part), node{content: []byte(id)})
 		}
+		more := m.slowFetch
 		m.mu.Unlock()
-		if !pause(m.between("fetch", 100*time.Millisecond, 2*time.Second), ctx.Done()) {
+		if !pause(m.between("fetch", 100*time.Millisecond, 2*time.Second)+more, ctx.Done()) {
 			err = ctx.Err()
 		}
 		if err != nil {

@@ -226,6 +226,13 @@ func (m *Machine) HoldUp(verb, op string, by time.Duration) {
 	m.holdUps[verb+" "+op] = by
 }
 
+// SlowFetch has every part of an image take longer to arrive.
+func (m *Machine) SlowFetch(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slowFetch = by
+}
+
 // LoseAnswer has the answer to the next request for a reboot lost: the reboot is queued all the same.
 func (m *Machine) LoseAnswer() {
 	m.mu.Lock()
@@ -277,6 +284,7 @@ func (m *Machine) Heal() {
 	m.mu.Lock()
 	m.tell("all faults of the world end")
 	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
+	m.slowFetch = 0
 	m.holdUps, m.losesAnswer, m.neverCancels = map[string]time.Duration{}, false, false
 	m.sluggish.Store(false)
 	m.deafUntil = min(m.deafUntil, m.sinceBoot())

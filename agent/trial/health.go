@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
@@ -34,6 +35,19 @@ type Report struct {
 	Root    string        `json:"root"`
 	Healthy bool          `json:"healthy"`
 	Report  health.Report `json:"report"`
+}
+
+// CheckPrograms returns a [config.ErrConfig] for the required check programs of the operator that cannot be run: the
+// next root would be unhealthy because of them.
+func (t *Trial) CheckPrograms() error {
+	if !t.Machine.Running {
+		return nil
+	}
+	list := health.Unusable(t.Path("/"))
+	if len(list) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: a required check cannot be run: %s", config.ErrConfig, strings.Join(list, "; "))
 }
 
 // Gate returns the health gate for the running root. It also checks that the sources of images are reachable:

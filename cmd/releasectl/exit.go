@@ -39,7 +39,7 @@ func exitCode(err error) int {
 		return exitIncompatible
 	case errors.As(err, &usage), errors.Is(err, source.ErrReference), errors.Is(err, publish.ErrIdentity),
 		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey), errors.Is(err, publish.ErrRelease),
-		errors.Is(err, publish.ErrNoRelease):
+		errors.Is(err, publish.ErrNoRelease), errors.Is(err, publish.ErrByTag):
 		return exitUsage
 	case errors.Is(err, verify.ErrNotTrusted):
 		return exitNotTrusted
@@ -62,6 +62,7 @@ var hints = []struct {
 	{sign.ErrKey, "the password of a key made by cosign is taken from COSIGN_PASSWORD, or asked for on a terminal"},
 	{verify.ErrKey, `"cosign public-key --key FILE" prints the public half of a key`},
 	{publish.ErrIdentity, "say where the image will be, with --identity host/repository"},
+	{publish.ErrByTag, `sign host/repository@DIGEST, which "releasectl push" printed, or sign the layout before the push`},
 	{publish.ErrSigned, `begin the next release with "releasectl release new" and a larger --sequence`},
 	{publish.ErrNoRelease, `"releasectl inspect" shows what it is`},
 	{release.ErrIncompatible, "install a newer releasectl"},

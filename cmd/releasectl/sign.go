@@ -36,15 +36,18 @@ func newSign(out *output) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign [flags] --key FILE REFERENCE",
 		Short: "Sign an image or a release, as cosign does",
-		Long: `Sign the image, index or release at a reference: host/repository:TAG,
-host/repository@sha256:… or oci:DIR:TAG. Both updatectl and
-"cosign verify --key FILE --insecure-ignore-tlog" accept the signature.
+		Long: `Sign the image, index or release at a reference: oci:DIR:TAG or
+host/repository@sha256:…. In a registry it must be named by its digest, which
+"releasectl push" prints: a registry may serve anything under a tag.
+Both updatectl and "cosign verify --key FILE --insecure-ignore-tlog" accept the
+signature.
 
 The form "bundle" is that of cosign 3 and works with every registry; "simple" is
 the sha256-….sig tag of cosign 2. Signing twice with the same key does nothing.
 The password of the key is taken from COSIGN_PASSWORD, or asked for.`,
-		Example: `  releasectl sign --key cosign.key oci:images:stable`,
-		Args:    usage.Arguments("the reference of what to sign"),
+		Example: `  releasectl sign --key cosign.key oci:images:stable
+  releasectl sign --key cosign.key registry.example.org/os/server@sha256:…`,
+		Args: usage.Arguments("the reference of what to sign"),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := publish.Seal{Form: forms[form], Identity: identity, Time: time.Now()}
 			if s.Form == "" {

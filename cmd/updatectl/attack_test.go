@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,15 +45,17 @@ type row struct {
 //
 // What takes a clock, a signal or more room than a unit test has is tested where it is decided:
 //
-// a slow server, an endless one     image/source: TestASlowServerIsGivenUpOn, TestMetadataHasATime,
-// TestASilentServerIsGivenUpOn bounds of entries, metadata,      image/layer: TestHostileEntries,
-// TestBoundsOfTheWholeImage, TestBombs, TestTooManyFiles content, attributes, names nesting and size of JSON
-// verify: TestContent; image/release: TestMalformedReleases every way to be signed wrong      verify: TestAttacks
-// kills while staging, full disk    image: TestStageKilledAtAnyMoment, TestStageOnAFullDisk the same on a host that
-// runs      integration: TestRefusals
+//	a slow server, an endless one         image/source: TestASlowServerIsGivenUpOn, TestMetadataHasATime,
+//	                                      TestASilentServerIsGivenUpOn
+//	bounds of entries, metadata, content  image/layer: TestHostileEntries, TestBoundsOfTheWholeImage, TestBombs,
+//	                                      TestTooManyFiles
+//	nesting and size of JSON              verify: TestContent; image/release: TestMalformedReleases
+//	every way to be signed wrong          verify: TestAttacks
+//	kills while staging, full disk        image: TestStageKilledAtAnyMoment, TestStageOnAFullDisk
+//	the same on a host that runs          integration: TestRefusals
 func TestAttacks(t *testing.T) {
 	all := newAttacker(t)
-	for _, r := range append(append(trustRows(), sourceRows()...), layerRows()...) {
+	for _, r := range slices.Concat(trustRows(), sourceRows(), mediumRows(), layerRows()) {
 		t.Run(r.name, func(t *testing.T) {
 			a := all.in(t)
 			host := a.host(r.policy)
@@ -214,15 +217,36 @@ func sourceRows() []row {
 			return a.tag(d, "as-manifest")
 		}
 	}
+	renamed := func(tag, layers string) func(*attacker) string {
+		return func(a *attacker) string {
+			text := bytes.Replace(manifest(a), []byte(`"layers":`), []byte(layers), 1)
+			return a.signed(tag, ocispec.MediaTypeImageManifest, text)
+		}
+	}
 	return []row{
-		{name: "duplicate JSON keys", code: 20, says: "twice", publish: func(a *attacker) string {
-			text := bytes.Replace(manifest(a), []byte(`"layers":`), []byte(`"layers":[],"layers":`), 1)
-			return a.signed("duplicate", ocispec.MediaTypeImageManifest, text)
-		}},
-		{name: "JSON keys that differ by case", code: 20, says: "twice", publish: func(a *attacker) string {
-			text := bytes.Replace(manifest(a), []byte(`"layers":`), []byte(`"Layers":[],"layers":`), 1)
-			return a.signed("cases", ocispec.MediaTypeImageManifest, text)
-		}},
+		{name: "duplicate JSON keys", code: 20, says: "twice", publish: renamed("duplicate", `"layers":[],"layers":`)},
+		{name: "JSON keys that differ by case", code: 20, says: `which is spelled "layers"`, publish: renamed("cases",
+			`"Layers":[],"layers":`)},
+		{name: "JSON keys that differ in a letter that counts as s", code: 20, says: `which is spelled "layers"`,
+			publish: renamed("folded", `"layers":[],"layer\u017f":`)},
+		{name: "JSON key in another case", code: 20, says: `which is spelled "layers"`, publish: renamed("case-of-key",
+			`"LAYERS":`)},
+		{name: "JSON key in another case in the configuration", code: 20, says: `which is spelled "rootfs"`,
+			publish: func(a *attacker) string {
+				return a.configured("case-of-config", func(text []byte) []byte {
+					return bytes.Replace(text, []byte(`"rootfs":`), []byte(`"rootfs":{},"RootFS":`), 1)
+				})
+			}},
+		{name: "configuration followed by another", code: 20, says: "something after the JSON object",
+			publish: func(a *attacker) string {
+				return a.configured("second-config", func(text []byte) []byte { return append(text, text...) })
+			}},
+		{name: "manifest followed by another", code: 20, says: "something after the JSON object",
+			publish: func(a *attacker) string {
+				return a.signed("second", ocispec.MediaTypeImageManifest, append(manifest(a), manifest(a)...))
+			}},
+		{name: "manifest that is not UTF-8", code: 20, says: "not UTF-8",
+			publish: renamed("latin-1", "\"\xe9\":1,\"layers\":")},
 		{name: "deep nesting", code: 20, says: "more than 32 levels", publish: func(a *attacker) string {
 			text := append([]byte(`{"schemaVersion":2,"x":`), bytes.Repeat([]byte("["), 1<<20)...)
 			return a.signed("deep", ocispec.MediaTypeImageManifest, text)

@@ -236,14 +236,28 @@ func (a *attacker) changed(tag string, change func(*ocispec.Manifest, *ocispec.I
 	a.check(errors.Join(err, json.Unmarshal(text, &m)))
 	text, err = os.ReadFile(a.blob(m.Config.Digest))
 	a.check(errors.Join(err, json.Unmarshal(text, &c)))
+	before := m.Config
 	change(&m, &c)
-	text, err = json.Marshal(c)
-	a.check(err)
-	m.Config, err = a.put(ocispec.MediaTypeImageConfig, text)
-	a.check(err)
+	if m.Config.Digest == before.Digest {
+		text, err = json.Marshal(c)
+		a.check(err)
+		m.Config, err = a.put(ocispec.MediaTypeImageConfig, text)
+		a.check(err)
+	}
 	text, err = json.Marshal(m)
 	a.check(err)
 	return a.signed(tag, ocispec.MediaTypeImageManifest, text)
+}
+
+// configured publishes the good image with another text of its configuration, signed.
+func (a *attacker) configured(tag string, change func([]byte) []byte) string {
+	a.t.Helper()
+	return a.changed(tag, func(m *ocispec.Manifest, c *ocispec.Image) {
+		text, err := json.Marshal(c)
+		a.check(err)
+		m.Config, err = a.put(ocispec.MediaTypeImageConfig, change(text))
+		a.check(err)
+	})
 }
 
 // layered is the good image with one more layer on top.

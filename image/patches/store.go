@@ -27,6 +27,7 @@ import (
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 var (
@@ -294,7 +295,7 @@ func getBlob(ctx context.Context, e casext.Engine, d ocispec.Descriptor) ([]byte
 // modulePart returns the layer of a live patch's manifest, which must be its only one.
 func modulePart(v *verify.Verified) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
-	if err := json.Unmarshal(v.Bytes(), &m); err != nil {
+	if err := exactjson.Unmarshal(v.Bytes(), &m); err != nil {
 		return ocispec.Descriptor{},
 			fmt.Errorf("%w: cannot read the manifest %s: %v", verify.ErrMalformed, v.Digest(), err)
 	}

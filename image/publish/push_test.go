@@ -358,3 +358,28 @@ func TestDeafRegistry(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestSignByTag: what a registry serves under a tag may be anything, so it is not signed. By its digest it is.
+func TestSignByTag(t *testing.T) {
+	ctx := context.Background()
+	layout := filepath.Join(t.TempDir(), "layout")
+	p := pack(t, Recipe{Tree: makeTree(t), Layout: layout})
+	_, to := startRegistry(t, nil)
+	_, err := Push(ctx, "oci:"+layout+":test", to, plain, noProgress)
+	check(t, err)
+	seal, _ := newSeal(t, verify.FormBundle)
+	if _, err := Sign(ctx, to, seal, plain); !errors.Is(err, ErrByTag) {
+		t.Errorf("%s: %v", to, err)
+	}
+	r, err := Inspect(ctx, to, nil, plain)
+	check(t, err)
+	if len(r.Signatures) > 0 {
+		t.Errorf("it was signed: %+v", r.Signatures)
+	}
+	byDigest := strings.TrimSuffix(to, ":stable") + "@" + p.Manifest.Digest.String()
+	done, err := Sign(ctx, byDigest, seal, plain)
+	check(t, err)
+	if done.Image.Digest != p.Manifest.Digest {
+		t.Errorf("signed %s", done.Image.Digest)
+	}
+}

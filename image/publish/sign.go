@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +22,9 @@ import (
 
 // ErrIdentity means that a simple signature must name a repository, and none is known.
 var ErrIdentity = errors.New("no repository to name in the signature")
+
+// ErrByTag means that what is to be signed is named only by a tag of a registry, which may serve anything under it.
+var ErrByTag = errors.New("a registry may serve anything under a tag, so its digest must be named")
 
 // Seal says how to sign.
 type Seal struct {
@@ -37,7 +41,8 @@ type Signed struct {
 	Already bool // it already had a signature of this form by the key
 }
 
-// Sign attaches a signature to the image or index at a reference. It is published only if package verify accepts it.
+// Sign attaches a signature to the image or index at a reference. It is published only if package verify accepts it. A
+// reference to a registry must have a digest, else the error is an ErrByTag.
 func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, error) {
 	key, err := sign.PublicKey("the signing key", s.Signer)
 	if err != nil {
@@ -46,6 +51,9 @@ func Sign(ctx context.Context, reference string, s Seal, o Options) (*Signed, er
 	src, err := openSource(reference, o)
 	if err != nil {
 		return nil, err
+	}
+	if !source.IsLocal(reference) && !strings.Contains(reference, "@") {
+		return nil, fmt.Errorf("cannot sign %s: %w", reference, ErrByTag)
 	}
 	image, err := src.Resolve(ctx)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 // Draft is a release that is not signed yet. It is always well-formed: New and Add refuse what Read would refuse.
@@ -45,7 +46,7 @@ func New(h Header) (*Draft, error) {
 // Open continues a release that was begun before. Annotations and entries that this version does not know are kept.
 func Open(content []byte) (*Draft, error) {
 	var index ocispec.Index
-	if err := json.Unmarshal(content, &index); err != nil {
+	if err := exactjson.Unmarshal(content, &index); err != nil {
 		return nil, fmt.Errorf("%w release: cannot read it: %v", verify.ErrMalformed, err)
 	}
 	return checked(index)

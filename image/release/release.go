@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/arch"
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/verify"
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 // Header has the annotations of a release.
@@ -79,7 +80,7 @@ func Parse(v *verify.Verified) (*Release, error) {
 // Read reads a release that is not verified, such as the publisher's draft. Hosts use Parse.
 func Read(content []byte) (*Release, error) {
 	var index ocispec.Index
-	if err := json.Unmarshal(content, &index); err != nil {
+	if err := exactjson.Unmarshal(content, &index); err != nil {
 		return nil, fmt.Errorf("%w release: cannot read it: %v", verify.ErrMalformed, err)
 	}
 	if err := checkType(index); err != nil {

@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
+
+	"github.com/updatectl/updatectl/verify/exactjson"
 )
 
 const (
@@ -48,10 +49,10 @@ func (r *Rollout) UnmarshalJSON(text []byte) error {
 // ParseRollout reads the JSON form of a rollout, for example {"start": "2026-11-22T03:00:00Z", "duration": "72h",
 // "steps": [1, 10, 50, 100]}.
 func ParseRollout(text string) (*Rollout, error) {
-	if err := eachKeyOnce(text); err != nil {
+	var j rolloutJSON
+	if err := exactjson.Check([]byte(text), &j); err != nil {
 		return nil, err
 	}
-	var j rolloutJSON
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&j); err != nil {
@@ -81,38 +82,6 @@ func (r *Rollout) checkSteps() error {
 	}
 	if before != 100 && len(r.Steps) > 0 {
 		return errors.New("its last step must be 100 percent")
-	}
-	return nil
-}
-
-// eachKeyOnce refuses an object that has a key twice, because two readers could understand it differently, and
-// anything after the object. As in encoding/json, keys that differ only in case are the same.
-func eachKeyOnce(text string) error {
-	d := json.NewDecoder(strings.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return errors.New("it is not a JSON object")
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return errors.New("it is not a JSON object")
-		}
-		key := strings.ToLower(fmt.Sprint(t))
-		if seen[key] {
-			return fmt.Errorf("it has %q twice", key)
-		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return errors.New("it is not a JSON object")
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return errors.New("it is not a JSON object")
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("there is something after the JSON object")
 	}
 	return nil
 }

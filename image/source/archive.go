@@ -21,6 +21,8 @@ const (
 	archivePrefix = "oci-archive:"
 	// maxArchived bounds the entries of an archive. A layout with maxEntries images has far fewer.
 	maxArchived = 64 << 10
+	// maxHeaders bounds what is read to list the entries, in bytes: a tar may consist of extensions of headers.
+	maxHeaders = 128 << 20
 	// maxArchivedName bounds a name in an archive, in bytes. The name of a blob has less than 150.
 	maxArchivedName = 255
 )
@@ -97,6 +99,7 @@ func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
 		return nil, err
 	}
 	entries := map[string]extent{}
+	f = &limited{f, maxHeaders}
 	r := tar.NewReader(f)
 	for count := 0; ; count++ {
 		h, err := r.Next()
@@ -129,6 +132,21 @@ func scanTar(f io.ReadSeeker, size int64) (map[string]extent, error) {
 		}
 		entries[name] = extent{offset, h.Size}
 	}
+}
+
+// limited reads a number of bytes at most; to seek costs nothing.
+type limited struct {
+	io.ReadSeeker
+	left int
+}
+
+// Read reads. Too much is an error.
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.ReadSeeker.Read(p)
+	if l.left -= n; l.left < 0 {
+		return 0, fmt.Errorf("its headers have more than %d bytes", maxHeaders)
+	}
+	return n, err
 }
 
 // archivedName returns the name of a file without a leading "./", or "" for a directory. Anything else is an error.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -282,4 +283,34 @@ func FuzzArchive(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestArchiveOfHeaders: a tar of nothing but extensions of headers is not read to its end.
+func TestArchiveOfHeaders(t *testing.T) {
+	const each = 1 << 20
+	f, err := os.Create(filepath.Join(t.TempDir(), "headers.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var header bytes.Buffer
+	w := tar.NewWriter(&header)
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "x", Size: each}); err != nil {
+		t.Fatal(err)
+	}
+	long := header.Bytes()[:512]
+	long[156] = tar.TypeGNULongName
+	copy(long[148:], "        ")
+	sum := 0
+	for _, b := range long {
+		sum += int(b)
+	}
+	copy(long[148:], fmt.Sprintf("%06o\x00 ", sum))
+	for i := range int64(maxHeaders/each + 2) {
+		if _, err := f.WriteAt(long, i*(each+512)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = openArchive(t, f.Name(), "").Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "its headers have more than")
 }

@@ -61,7 +61,7 @@ func TestOddSettings(t *testing.T) {
 	becomesFIFO(t, file)
 	_, err := authorities([]string{dir}, "host")
 	wantError(t, err, ErrUnreachable, "not a regular file")
-	if _, err := credentialKeys(file); !errors.Is(err, durable.ErrNotRegular) {
+	if _, _, err := credentialKeys(file); !errors.Is(err, durable.ErrNotRegular) {
 		t.Errorf("credentials in a FIFO: %v", err)
 	}
 }

@@ -27,6 +27,7 @@ type blob struct {
 	broken int // number of connections to source that were lost
 	err    error
 
+	meter  meter
 	places *Source   // has the places to continue at when source fails; nil if there are none
 	tried  []*Source // those that failed
 	first  *Source   // served the beginning
@@ -106,13 +107,49 @@ func (b *blob) readBody(p []byte) (int, error) {
 	if left <= 0 {
 		return 0, io.EOF
 	}
+	if err := b.ctx.Err(); err != nil { // reading a file does not ask
+		return 0, err
+	}
+	start := time.Now()
+	if until := b.source.until; !until.IsZero() && start.After(until) {
+		return 0, errLate
+	}
 	n, err := b.body.Read(p[:min(int64(len(p)), left)])
 	b.sum.Write(p[:n])
 	b.offset += int64(n)
 	if n > 0 && b.first == nil {
 		b.first = b.source
 	}
+	if b.places != nil && b.meter.slow(n, time.Since(start), b.source.stall, mirrorRate) && err == nil {
+		b.leaveSlow()
+	}
 	return n, err
+}
+
+// errLate means that the layers were not there within [Options.Total].
+var errLate = fmt.Errorf("%w: fetching took too long in total", ErrUnreachable)
+
+// mirrorRate is the rate, in bytes per second over a stall time, below which another place is tried.
+const mirrorRate = 64 << 10
+
+// leaveSlow continues at another place if one answers, which may be faster. Each place is tried once: where all are
+// slow, the last one goes on.
+func (b *blob) leaveSlow() {
+	for next := b.nextPlace(); next != nil && b.offset < b.d.Size; next = b.nextPlace() {
+		slow := fmt.Errorf("%w: less than %d KiB arrive per second", errSlow, mirrorRate>>10)
+		now := *b
+		now.source, now.broken = next, 0
+		if err := now.connect(); err != nil {
+			b.tried = append(b.tried, next)
+			b.places.skipPlace(next, err, true)
+			continue
+		}
+		b.body.Close()
+		b.tried = append(b.tried, b.source)
+		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", ErrUnreachable, slow), true)
+		b.source, b.body, b.broken = now.source, now.body, 0
+		return
+	}
 }
 
 // finish checks the content at its expected end, and returns io.EOF or an error.

@@ -10,7 +10,7 @@ import (
 
 // metadataTime is how long a source may take for all tags, manifests, configurations and signatures together. 64
 // signatures take five minutes if each request takes two seconds. Layers do not count: they can be large, and have
-// leastRate instead.
+// a least rate instead.
 const metadataTime = 10 * time.Minute
 
 // errTooLong is the cause when a source exceeds metadataTime.

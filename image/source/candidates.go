@@ -63,13 +63,13 @@ func (s *Source) findSignatures(ctx context.Context, d digest.Digest, limit int)
 	}
 	var found []verify.Candidate
 	for _, m := range manifests {
-		more, err := s.signaturesIn(ctx, m)
+		more, read, err := s.signaturesIn(ctx, m, limit)
 		if err != nil {
 			return nil, fmt.Errorf("cannot fetch the signature %s: %w", m.Digest, err)
 		}
 		found = append(found, more...)
-		if len(found) >= limit {
-			return found[:limit], nil
+		if limit -= read; limit == 0 {
+			break
 		}
 	}
 	return found, nil
@@ -152,22 +152,23 @@ func unique(all []ocispec.Descriptor) []ocispec.Descriptor {
 }
 
 // signaturesIn returns the possible signatures in an attached manifest. One that is missing, too large or something
-// else has none: anybody can attach one.
-func (s *Source) signaturesIn(ctx context.Context, d ocispec.Descriptor) ([]verify.Candidate, error) {
+// else has none: anybody can attach one. Of its layers it reads at most limit, and returns how many those were: wrong
+// ones cost as much as right ones.
+func (s *Source) signaturesIn(ctx context.Context, d ocispec.Descriptor, limit int) (found []verify.Candidate,
+	read int, err error) {
 	data, err := s.read(ctx, d, true, verify.MaxManifest)
 	if isAbsent(err) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, nil
+		return nil, 0, nil
 	}
-	var found []verify.Candidate
 	for _, l := range m.Layers {
-		if len(found) == verify.MaxCandidates {
+		if read == limit {
 			break
 		}
 		_, signed := l.Annotations[SignatureAnnotation]
@@ -175,19 +176,20 @@ func (s *Source) signaturesIn(ctx context.Context, d ocispec.Descriptor) ([]veri
 		if !signed && !bundle {
 			continue
 		}
+		read++
 		content, err := s.read(ctx, l, false, verify.MaxBundle)
 		if isAbsent(err) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, read, err
 		}
 		if c, ok := candidate(content, bundle, l.Annotations); ok {
 			c.From = d.Digest.String()
 			found = append(found, c)
 		}
 	}
-	return found, nil
+	return found, read, nil
 }
 
 // candidate makes a candidate from the content of a layer.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/verify"
@@ -271,5 +272,29 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 	if n := r.count("GET"); n > 2*verify.MaxCandidates+5 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// TestWrongSignaturesCost: layers that are missing or wrong count like signatures, so that nobody can have the host
+// read a terabyte to find none.
+func TestWrongSignaturesCost(t *testing.T) {
+	r := newTestRegistry(t)
+	image := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "v1")
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Subject: &image}
+	for i := range 500 {
+		m.Layers = append(m.Layers, ocispec.Descriptor{
+			MediaType: bundleMediaType, Digest: digest.FromString(fmt.Sprint(i)), Size: verify.MaxBundle,
+		})
+	}
+	for i := range 3 {
+		m.Annotations = map[string]string{"number": fmt.Sprint(i)}
+		r.manifest(ocispec.MediaTypeImageManifest, m, "")
+	}
+	found, err := r.open(t, ":v1").Candidates(t.Context(), image.Digest)
+	if err != nil || len(found) > 0 {
+		t.Errorf("found %v, %v", words(found), err)
+	}
+	if n := r.count("GET /v2/os/server/blobs/"); n == 0 || n > verify.MaxCandidates {
+		t.Errorf("%d layers were asked for", n)
 	}
 }

@@ -38,6 +38,7 @@ type ClientOptions struct {
 	RootCAs   *x509.CertPool // nil means those of [Authorities]
 	UserAgent string         // what registries see in their logs
 	Stall     time.Duration  // how long a body may make no progress; 0 means one minute
+	Rate      int64          // bytes per second that a body must have over that time; 0 means DefaultRate
 	Writes    bool           // the registry is written to, which takes it longer
 }
 
@@ -67,10 +68,13 @@ func Client(ref registry.Reference, o ClientOptions) (*auth.Client, error) {
 
 		MaxResponseHeaderBytes: maxHeader,
 	}
-	var base http.RoundTripper = &watched{transport, cmp.Or(o.Stall, stallTime)}
+	var base http.RoundTripper = &watched{
+		base: transport, stall: cmp.Or(o.Stall, stallTime), rate: cmp.Or(o.Rate, DefaultRate),
+	}
 	if !o.PlainHTTP {
 		base = onlyTLS{base}
 	}
+	base = &intranet{base: base, credentials: Credentials(ref), lookup: lookupHost}
 	policy := func() retry.Policy {
 		return &retry.GenericPolicy{
 			Retryable: retry.DefaultPredicate,

@@ -1,21 +1,23 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/updatectl/updatectl/owned"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
-
-	"github.com/updatectl/updatectl/durable"
 )
 
 // credentialFiles lists the files that `docker login` and `podman login` write, in the order in which podman reads
@@ -62,7 +64,7 @@ func Credentials(ref registry.Reference) auth.CredentialFunc {
 // credentialFrom reads credentials from a file, which need not exist. A key can be a registry or, with podman, a
 // repository or the beginning of one; the longest key wins.
 func credentialFrom(ctx context.Context, file, hostport string, ref registry.Reference) (auth.Credential, error) {
-	keys, err := credentialKeys(file)
+	keys, helpers, err := credentialKeys(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return auth.EmptyCredential, nil
 	}
@@ -71,6 +73,9 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 	}
 	store, err := credentials.NewStore(file, credentials.StoreOptions{})
 	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	if err := checkHelper(cmp.Or(helpers[hostport], helpers[""])); err != nil {
 		return auth.EmptyCredential, err
 	}
 	if hostport == ref.Host() {
@@ -84,21 +89,37 @@ func credentialFrom(ctx context.Context, file, hostport string, ref registry.Ref
 	return credentials.Credential(store)(ctx, hostport)
 }
 
-// credentialKeys returns the registries and repositories for which a file has credentials.
-func credentialKeys(file string) (map[string]bool, error) {
-	data, err := durable.ReadRegular(file, maxSettings)
+// credentialKeys returns the registries and repositories for which a file has credentials, and the credential helpers
+// that it names: those of single registries, and under "" that of all others.
+func credentialKeys(file string) (keys map[string]bool, helpers map[string]string, err error) {
+	data, err := readSettings(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var config struct {
-		Auths map[string]json.RawMessage `json:"auths"`
+		Auths   map[string]json.RawMessage `json:"auths"`
+		Helpers map[string]string          `json:"credHelpers"`
+		Helper  string                     `json:"credsStore"`
 	}
 	if err := json.Unmarshal(data, &config); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	keys := map[string]bool{}
+	keys, helpers = map[string]bool{}, map[string]string{"": config.Helper}
 	for key := range config.Auths {
 		keys[key] = true
 	}
-	return keys, nil
+	maps.Copy(helpers, config.Helpers)
+	return keys, helpers, nil
+}
+
+// checkHelper refuses a credential helper, a program by its name without the prefix, that others can change.
+func checkHelper(name string) error {
+	if name == "" {
+		return nil
+	}
+	program, err := exec.LookPath("docker-credential-" + name)
+	if err != nil {
+		return err
+	}
+	return owned.Check(program)
 }

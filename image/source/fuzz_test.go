@@ -38,8 +38,8 @@ func FuzzSignatureManifest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d := where.blob(ocispec.MediaTypeImageManifest, text)
-		found, err := where.open(t, ":stable").signaturesIn(t.Context(), d)
-		if err != nil || len(found) > verify.MaxCandidates {
+		found, read, err := where.open(t, ":stable").signaturesIn(t.Context(), d, verify.MaxCandidates)
+		if err != nil || len(found) > read || read > verify.MaxCandidates {
 			t.Errorf("%d candidates, %v", len(found), err)
 		}
 		for _, c := range found {
@@ -97,7 +97,7 @@ func FuzzCredentials(f *testing.F) {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := credentialKeys(file)
+		keys, _, err := credentialKeys(file)
 		if (err == nil) != (keys != nil) {
 			t.Errorf("keys %v, %v", keys, err)
 		}

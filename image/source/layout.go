@@ -87,7 +87,8 @@ func newLayout(prefix, ref string) (*layout, error) {
 	return l, nil
 }
 
-// directory presents a directory whose files may be anything: it is on a medium, or somebody else writes to it.
+// directory presents a directory whose files may be anything: it is on a medium, or somebody else writes to it. No link
+// leads out of it.
 type directory string
 
 // Open opens a regular file. Anything else is a durable.ErrNotRegular.
@@ -95,12 +96,22 @@ func (d directory) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	return durable.OpenRegular(filepath.Join(string(d), name))
+	root, err := os.OpenRoot(string(d))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return durable.OpenRegularIn(root, name)
 }
 
 // ReadDir lists the files in a directory.
 func (d directory) ReadDir(name string) ([]fs.DirEntry, error) {
-	return fs.ReadDir(os.DirFS(string(d)), name)
+	root, err := os.OpenRoot(string(d))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return fs.ReadDir(root.FS(), name)
 }
 
 // index reads index.json.
@@ -134,7 +145,7 @@ func (l *layout) index() ([]ocispec.Descriptor, error) {
 	return index.Manifests, nil
 }
 
-func (l *layout) resolve(_ context.Context, tag string) (ocispec.Descriptor, error) {
+func (l *layout) resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -145,7 +156,7 @@ func (l *layout) resolve(_ context.Context, tag string) (ocispec.Descriptor, err
 	case l.tag != "":
 		return findTag(entries, l.tag)
 	case l.digest != "":
-		return l.byDigest(entries)
+		return l.byDigest(ctx, entries)
 	}
 	return onlyImage(entries)
 }
@@ -186,7 +197,7 @@ func isAttachment(d ocispec.Descriptor) bool {
 }
 
 // byDigest returns the descriptor of content by its digest, whether the index lists it or not.
-func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (l *layout) byDigest(ctx context.Context, entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	for _, d := range entries {
 		if d.Digest == l.digest {
 			return d, nil
@@ -200,7 +211,7 @@ func (l *layout) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, err
 	var self struct {
 		MediaType string `json:"mediaType"`
 	}
-	if err := l.decode(d, &self); err != nil {
+	if err := l.decode(ctx, d, &self); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %s is not a manifest: %w", ErrNotFound, l.digest, err)
 	}
 	d.MediaType = self.MediaType
@@ -220,7 +231,7 @@ func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64
 
 // referrers lists the manifests that have that subject, among those in the index and the small blobs that it does not
 // list. What is missing or unreadable is skipped.
-func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+func (l *layout) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
 		return nil, err
@@ -238,7 +249,10 @@ func (l *layout) referrers(_ context.Context, d digest.Digest) ([]ocispec.Descri
 		var m struct {
 			Subject *ocispec.Descriptor `json:"subject"`
 		}
-		err := l.decode(e, &m)
+		err := l.decode(ctx, e, &m)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
@@ -276,14 +290,17 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 }
 
 // decode reads a small JSON blob into v.
-func (l *layout) decode(d ocispec.Descriptor, v any) error {
+func (l *layout) decode(ctx context.Context, d ocispec.Descriptor, v any) error {
 	if d.Size > verify.MaxManifest {
 		return fmt.Errorf("it has %d bytes", d.Size)
 	}
 	if err := d.Digest.Validate(); err != nil {
 		return err
 	}
-	body, err := l.blobs.Fetch(context.Background(), d)
+	if err := ctx.Err(); err != nil { // reading a file does not ask
+		return err
+	}
+	body, err := l.blobs.Fetch(ctx, d)
 	if err != nil {
 		return err
 	}

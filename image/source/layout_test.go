@@ -2,6 +2,9 @@ package source
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,4 +170,68 @@ func becomesFIFO(t *testing.T, file string) {
 		}
 	})
 	t.Cleanup(func() { release.Stop() })
+}
+
+// TestLayoutOfLinks: no link leads out of a layout, not even to the right content. One inside is followed.
+func TestLayoutOfLinks(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(1000))
+	m := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	linked := func(name, to string) {
+		t.Helper()
+		name = filepath.Join(l.dir, name)
+		if err := os.Rename(name, to); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(filepath.Join(l.dir, "blobs"), filepath.Join(l.dir, "b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("b", filepath.Join(l.dir, "blobs")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAll(t, l.open(t, ":stable"), layer); err != nil {
+		t.Errorf("a link inside the layout: %v", err)
+	}
+	linked("b/sha256/"+layer.Digest.Encoded(), filepath.Join(t.TempDir(), "layer"))
+	_, err := readAll(t, l.open(t, ":stable"), layer)
+	wantError(t, err, ErrUnreachable, "escapes")
+	linked("b/sha256", filepath.Join(t.TempDir(), "sha256"))
+	_, err = l.open(t, ":stable").Manifest(t.Context(), m)
+	wantError(t, err, ErrUnreachable, "escapes")
+	_, err = l.open(t, ":stable").Candidates(t.Context(), m.Digest)
+	wantError(t, err, ErrUnreachable, "escapes")
+	linked("index.json", filepath.Join(t.TempDir(), "index.json"))
+	_, err = l.open(t, ":stable").Resolve(t.Context())
+	wantError(t, err, ErrUnreachable, "escapes")
+}
+
+// TestLayoutIsInterrupted: reading files ends with the context, as reading from a registry does.
+func TestLayoutIsInterrupted(t *testing.T) {
+	l := newTestLayout(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, random(1<<20))
+	m := l.manifest(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{layer}}, "stable")
+	attach(l, m, "", "B1")
+	ctx, cancel := context.WithCancel(t.Context())
+	s := l.open(t, ":stable")
+	b, err := s.Blob(ctx, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := io.ReadFull(b, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if n, err := io.Copy(io.Discard, b); !errors.Is(err, context.Canceled) || n > 0 {
+		t.Errorf("%d bytes more, %v", n, err)
+	}
+	if _, err := s.Candidates(ctx, m.Digest); !errors.Is(err, context.Canceled) {
+		t.Errorf("signatures are looked for after the end: %v", err)
+	}
 }

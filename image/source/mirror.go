@@ -200,10 +200,10 @@ func (b *blob) continueElsewhere(err error) error {
 	return err
 }
 
-// nextPlace returns a place that was not asked for this blob yet, or nil.
+// nextPlace returns another place that was not asked for this blob yet, or nil.
 func (b *blob) nextPlace() *Source {
 	for _, p := range b.places.places() {
-		if !slices.Contains(b.tried, p) {
+		if p != b.source && !slices.Contains(b.tried, p) {
 			return p
 		}
 	}

@@ -47,7 +47,7 @@ func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
 	}
 	var err error
 	r.client, err = Client(ref,
-		ClientOptions{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall})
+		ClientOptions{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate})
 	return r, err
 }
 

@@ -1,12 +1,16 @@
 package source
 
 import (
+	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +43,110 @@ func TestASlowServerIsGivenUpOn(t *testing.T) {
 	s.resumes, s.pause = 1, time.Millisecond
 	_, err = readAll(t, s, d)
 	wantError(t, err, ErrUnreachable, "too slowly")
+}
+
+// TestASlowMirrorIsLeft: the rest of a blob comes from a faster place, and the next blob from there. Where all places
+// are slow, or do not answer, the blob arrives all the same.
+func TestASlowMirrorIsLeft(t *testing.T) {
+	slowly := func(r *testRegistry, content []byte) {
+		r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+			if !strings.Contains(req.URL.Path, "/blobs/") {
+				return false
+			}
+			from := 0
+			fmt.Sscanf(req.Header.Get("Range"), "bytes=%d-", &from)
+			if from > 0 {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
+				w.WriteHeader(http.StatusPartialContent)
+			}
+			for part := range slices.Chunk(content[from:], 500) {
+				if _, err := w.Write(part); err != nil || req.Context().Err() != nil {
+					return true
+				}
+				w.(http.Flusher).Flush()
+				time.Sleep(20 * time.Millisecond) // 25 KB per second
+			}
+			return true
+		}
+	}
+	for _, c := range []struct {
+		name       string
+		slow, gone []int
+		size, last int // the place that sends the end
+		skipped    int
+	}{
+		{"the first", []int{0}, nil, 400_000, 1, 1},
+		{"and the second", []int{0, 1}, nil, 400_000, 2, 2},
+		{"all", []int{0, 1, 2}, nil, 40_000, 2, 2},
+		{"the others do not answer", []int{0}, []int{1, 2}, 40_000, 0, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMirrored(t, 3)
+			content := random(c.size)
+			var layer ocispec.Descriptor
+			for i, r := range m.registries {
+				layer = r.blob("x", content)
+				if slices.Contains(c.slow, i) {
+					slowly(r, content)
+				}
+				if slices.Contains(c.gone, i) {
+					r.hook = func(w http.ResponseWriter, req *http.Request) bool { w.WriteHeader(500); return true }
+				}
+			}
+			s := m.open(t)
+			got, err := readAll(t, s, layer)
+			if err != nil || !bytes.Equal(got, content) {
+				t.Fatalf("%d of %d bytes, %v", len(got), len(content), err)
+			}
+			if len(m.warnings) != c.skipped {
+				t.Errorf("warnings %q", m.warnings)
+			}
+			if m.registries[c.last].count("GET /v2/os/server/blobs/") == 0 {
+				t.Errorf("place %d was not asked", c.last)
+			}
+			slowly := "less than 64 KiB arrive per second"
+			if len(c.gone) == 0 && !strings.Contains(strings.Join(m.warnings, "\n"), slowly) {
+				t.Errorf("warnings %q", m.warnings)
+			}
+		})
+	}
+}
+
+// TestFetchingHasATime: layers have one time in total, and a rate that is configured.
+func TestFetchingHasATime(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(100_000))
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		trickle(w, req, r.content[d.Digest])
+		return true
+	}
+	for _, c := range []struct {
+		o    Options
+		says string
+	}{
+		{Options{Stall: 100 * time.Millisecond, Rate: 10}, ""},
+		{Options{Stall: 100 * time.Millisecond, Rate: 10, Total: 500 * time.Millisecond}, "too long in total"},
+		{Options{Stall: 100 * time.Millisecond}, "too slowly"},
+	} {
+		c.o.PlainHTTP = []string{r.host()}
+		s, err := Open(r.host()+"/os/server:x", c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.resumes, s.pause = 1, time.Millisecond
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		b, err := s.Blob(ctx, d)
+		if err == nil {
+			_, err = io.Copy(io.Discard, b)
+			b.Close()
+		}
+		if cancel(); c.says == "" && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a slow server is left: %v", err)
+		} else if c.says != "" {
+			wantError(t, err, ErrUnreachable, c.says)
+		}
+	}
 }
 
 // However a server is slow, it cannot hold up a command that reads manifests and signatures.

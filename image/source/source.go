@@ -66,6 +66,8 @@ type Options struct {
 	UserAgent string         // as registries log it
 	RootCAs   *x509.CertPool // nil means those of Authorities
 	Stall     time.Duration  // how long a body may send nothing; 0 means one minute
+	Rate      int64          // bytes per second that a body must have over that time; 0 means DefaultRate
+	Total     time.Duration  // how long all may take from Open on; 0 means no limit
 	Mirrors   []string       // references to ask when the source fails, in order
 	Warn      func(error)    // is called with the error of each place that is skipped; may be nil
 }
@@ -76,6 +78,8 @@ type Source struct {
 	backend backend
 	resumes int
 	pause   time.Duration
+	stall   time.Duration
+	until   time.Time // when all must be there; zero means no limit
 
 	mirrors []*Source
 	warn    func(error)
@@ -117,7 +121,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newSource(reference, l), nil
+		return newSource(reference, l, o), nil
 	}
 	if meant := meantLayout(reference); meant != "" {
 		return nil, fmt.Errorf("%w %q: it names no registry: did you mean %s?", ErrReference, reference, meant)
@@ -134,7 +138,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSource(reference, r)
+	s := newSource(reference, r, o)
 	s.resumes, s.pause = resumes, resumePause
 	return s, nil
 }
@@ -156,11 +160,17 @@ func meantLayout(reference string) string {
 	return prefix + reference
 }
 
-func newSource(reference string, b backend) *Source {
-	s := &Source{name: reference, backend: b}
+func newSource(reference string, b backend, o Options) *Source {
+	s := &Source{name: reference, backend: b, stall: o.Stall}
+	if o.Total > 0 {
+		s.until = time.Now().Add(o.Total)
+	}
 	s.budget.left.Store(int64(metadataTime))
 	return s
 }
+
+// IsLocal reports whether a reference is to something on disk.
+func IsLocal(reference string) bool { return localPrefix(reference) != "" }
 
 // localPrefix returns the prefix of a reference to something on disk, or "" if it is to a registry.
 func localPrefix(reference string) string {

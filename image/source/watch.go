@@ -14,13 +14,31 @@ var (
 	errStalled = errors.New("no data arrived for too long")
 	// errUnsent is the cause when a server takes nothing of a request for too long.
 	errUnsent = errors.New("the server accepted no data for too long")
-	// errSlow is the cause when a body is slower than leastRate.
+	// errSlow is the cause when a body is slower than it may be.
 	errSlow = errors.New("data arrives too slowly")
 )
 
-// leastRate is the least average rate of a body over a stall time of waiting, in bytes per second. The slowest
-// connections in use, GSM and satellites, are four times as fast; at a lower rate an image would take a week.
-const leastRate = 1 << 10
+// DefaultRate is the default of the least average rate of a body over a stall time of waiting, in bytes per second. The
+// slowest connections in use, GSM and satellites, are four times as fast; at a lower rate an image would take a week.
+const DefaultRate = 1 << 10
+
+// meter measures the rate at which something arrives. Only the time spent waiting counts.
+type meter struct {
+	waited time.Duration
+	got    int64
+}
+
+// slow adds what arrived, and reports whether less than rate bytes per second did over the time span, which begins anew
+// then.
+func (m *meter) slow(n int, waited, span time.Duration, rate int64) bool {
+	m.got, m.waited = m.got+int64(n), m.waited+waited
+	if m.waited < span {
+		return false
+	}
+	slow := float64(m.got) < float64(rate)*m.waited.Seconds()
+	*m = meter{}
+	return slow
+}
 
 // sendPatience is how many times as long as a stall a server may take for the next part of a request: the kernel holds
 // megabytes of it, and takes more only when a good part of them has been sent.
@@ -32,6 +50,7 @@ const sendPatience = 5
 type watched struct {
 	base  http.RoundTripper
 	stall time.Duration
+	rate  int64 // the least rate of a body
 }
 
 // RoundTrip sends a request, and watches its body and that of the response. The error can be errUnsent.
@@ -49,7 +68,7 @@ func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &watchedBody{body: resp.Body, ctx: ctx, cancel: cancel, stall: w.stall}
+	resp.Body = &watchedBody{body: resp.Body, ctx: ctx, cancel: cancel, stall: w.stall, rate: w.rate}
 	return resp, nil
 }
 
@@ -59,10 +78,9 @@ type watchedBody struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	stall  time.Duration
+	rate   int64
 	timer  *time.Timer
-
-	waited time.Duration // since the last check
-	got    int64         // since the last check
+	meter  meter
 }
 
 // Read reads from the body. The error can be errStalled or errSlow.
@@ -75,7 +93,7 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	start := time.Now()
 	n, err := w.body.Read(p)
 	w.timer.Stop()
-	if err == nil && w.slow(n, time.Since(start)) {
+	if err == nil && w.meter.slow(n, time.Since(start), w.stall, w.rate) {
 		w.cancel(errSlow)
 		return n, errSlow
 	}
@@ -83,17 +101,6 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 		err = cause
 	}
 	return n, err
-}
-
-// slow adds what arrived, and reports whether it was too little over the last stall time.
-func (w *watchedBody) slow(n int, waited time.Duration) bool {
-	w.got, w.waited = w.got+int64(n), w.waited+waited
-	if w.waited < w.stall {
-		return false
-	}
-	slow := float64(w.got) < leastRate*w.waited.Seconds()
-	w.got, w.waited = 0, 0
-	return slow
 }
 
 // Close ends the transfer.

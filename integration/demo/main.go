@@ -68,7 +68,7 @@ func play(ctx context.Context) error {
 		title string
 		do    func(ctx context.Context) error
 	}{
-		{"A publisher packs image 1, pushes it to a registry and signs it there", s.release("1", lab.V1)},
+		{"A publisher packs image 1, signs it and pushes it to a registry", s.release("1", lab.V1)},
 		{"The host checks, stages what it has verified, and plans the switch", s.ask},
 		{"updatectl apply: from the host root to image 1", s.move("apply")},
 		{"Debian has updates: the publisher releases image 2", s.release("2", lab.V2)},
@@ -121,7 +121,7 @@ func build(ctx context.Context) (*stage, error) {
 	return s, nil
 }
 
-// release packs, pushes and signs a tree with releasectl, and lets cosign verify the signature.
+// release packs, signs and pushes a tree with releasectl, and lets cosign verify the signature.
 func (s *stage) release(version string, tree func(context.Context) (string, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		root, err := tree(ctx)
@@ -132,8 +132,8 @@ func (s *stage) release(version string, tree func(context.Context) (string, erro
 		reference := s.registry.Host + "/" + repository
 		for _, args := range [][]string{
 			{"pack", "--version", version, root, layout},
+			{"sign", "--key", s.publisher.Key, "oci:" + layout},
 			{"push", "--plain-http", layout, reference},
-			{"sign", "--plain-http", "--key", s.publisher.Key, reference},
 		} {
 			if err := releasectl(ctx, args...); err != nil {
 				return err
