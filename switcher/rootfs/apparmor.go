@@ -10,8 +10,8 @@ import (
 // profileHead matches the line that begins a profile: "profile NAME ... {", or a path as its name.
 var profileHead = regexp.MustCompile(`^(?:profile[ \t]+("[^"]+"|[^\s"]+)|("/[^"]+"|/[^\s"]+)[^#]*\{)`)
 
-// Profiles returns the names of the AppArmor profiles that a tree defines, sorted. Profiles in other profiles, and those
-// whose names have variables, are left out: the kernel has them under other names.
+// Profiles returns the names of the AppArmor profiles that a tree defines, sorted. Profiles in other profiles, and
+// those whose names have variables, are left out: the kernel has them under other names.
 func Profiles(t Dir) []string {
 	const dir, maxProfile = "/etc/apparmor.d", 1 << 20 // a profile has a few kilobytes
 	var names []string
