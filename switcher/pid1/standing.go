@@ -29,13 +29,25 @@ type Service struct {
 	Runs bool
 	// ReloadFailed is whether its last reload failed.
 	ReloadFailed bool
+	// Group is the path of its control group, "" if it has none.
+	Group string
 }
 
 // Services returns the active services.
 func (Units) Services(ctx context.Context) ([]Service, error) {
+	return servicesIn(ctx, "active", "reloading")
+}
+
+// Unstopped returns the services that are active, or being started or stopped.
+func (Units) Unstopped(ctx context.Context) ([]Service, error) {
+	return servicesIn(ctx, "active", "reloading", "activating", "deactivating")
+}
+
+// servicesIn returns the services in one of some states.
+func servicesIn(ctx context.Context, states ...string) ([]Service, error) {
 	var list []Service
 	err := WithConn(ctx, func(conn *dbus.Conn) error {
-		units, err := conn.ListUnitsByPatternsContext(ctx, []string{"active", "reloading"}, []string{"*.service"})
+		units, err := conn.ListUnitsByPatternsContext(ctx, states, []string{"*.service"})
 		if err != nil {
 			return fmt.Errorf("cannot list the active services: %w", err)
 		}
@@ -61,10 +73,11 @@ func service(name string, properties map[string]any) Service {
 	survives, _ := properties["SurviveFinalKillSignal"].(bool)
 	pid, _ := properties["MainPID"].(uint32)
 	reload, _ := properties["ReloadResult"].(string)
+	group, _ := properties["ControlGroup"].(string)
 	return Service{
 		Name: name, Changed: time.Duration(changed) * time.Microsecond,
 		Stops:    slices.Contains(conflicts, "shutdown.target") || slices.Contains(conflicts, "soft-reboot.target"),
-		Survives: survives, Runs: pid != 0, ReloadFailed: reload != "" && reload != "success",
+		Survives: survives, Runs: pid != 0, ReloadFailed: reload != "" && reload != "success", Group: group,
 	}
 }
 
@@ -88,23 +101,29 @@ func (Units) StartWanted(ctx context.Context) (started []string, err error) {
 		if err != nil || len(wanted) == 0 {
 			return err
 		}
-		units, err := conn.ListUnitsByNamesContext(ctx, wanted)
-		if err != nil {
-			return fmt.Errorf("cannot ask systemd about the units that devices want: %w", err)
-		}
-		var failed error
-		for _, u := range units {
-			if u.LoadState != "loaded" || u.ActiveState != "inactive" && u.ActiveState != "failed" {
-				continue
-			}
-			if _, err := conn.StartUnitContext(ctx, u.Name, "fail", nil); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("cannot start %s, which a device wants: %w", u.Name, err))
-				continue
-			}
-			started = append(started, u.Name)
-		}
-		return failed
+		started, err = startInactive(ctx, conn, wanted, "which a device wants")
+		return err
 	})
+	return started, err
+}
+
+// startInactive has systemd start those of the units that exist and are not active, and does not wait for that. Why is
+// for errors, which join those of single units.
+func startInactive(ctx context.Context, conn *dbus.Conn, names []string, why string) (started []string, err error) {
+	units, err := conn.ListUnitsByNamesContext(ctx, names)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask systemd about %s: %w", strings.Join(names, ", "), err)
+	}
+	for _, u := range units {
+		if u.LoadState != "loaded" || u.ActiveState != "inactive" && u.ActiveState != "failed" {
+			continue
+		}
+		if _, serr := conn.StartUnitContext(ctx, u.Name, "fail", nil); serr != nil {
+			err = errors.Join(err, fmt.Errorf("cannot start %s, %s: %w", u.Name, why, serr))
+			continue
+		}
+		started = append(started, u.Name)
+	}
 	return started, err
 }
 
