@@ -107,7 +107,8 @@ type State struct {
 	Persist []string `toml:"persist" json:"persist"`
 	// Adopt lists more paths below /etc that the first image takes over from the host root.
 	Adopt []string `toml:"adopt" json:"adopt"`
-	// ImageOwned lists paths below Persist that describe the image and come from it, such as package databases.
+	// ImageOwned lists paths below Persist that describe the image and come from it, such as package databases, and what
+	// was compiled from its files.
 	ImageOwned []string `toml:"image-owned" json:"image_owned"`
 }
 
@@ -172,7 +173,7 @@ func Default() Config {
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
-	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman"}
+	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman", "/var/cache/apparmor"}
 	c.Switch.Level, c.Switch.Fallback = string(level.Auto), FallbackRefuse
 	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), StuckCancel
 	h := health.DefaultConfig()
