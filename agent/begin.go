@@ -10,7 +10,6 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -49,6 +48,9 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 		unlock()
 		return nil, err
 	}
+	if err := a.KeepRestrictions(); err != nil { // it must not prevent a rollback
+		a.Log.Warn(err.Error())
+	}
 	return s, nil
 }
 
@@ -67,7 +69,7 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 		return nil, err
 	}
 	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
-		s.sweep()
+		roots.Sweep(&s.Roots)
 	}
 	return s, nil
 }
@@ -89,32 +91,6 @@ func (s *session) reconcile(ctx context.Context) error {
 		return blocked // the outcome is in the record now
 	}
 	return errors.Join(blocked, err)
-}
-
-// halfMade are patterns of what a killed command leaves: files and trees without their final names. The store of roots
-// sweeps its own.
-var halfMade = []string{
-	record.StateDir + "/.*.json.*",     // the record
-	record.StateDir + "/*.json.new-*",  // the ledger of uids and gids
-	record.StateDir + "/roots/*/*.new", // a graft or an /etc
-	record.StateDir + "/roots/*/etc" + roots.EtcMerged,
-	switcher.RunDir + "/.*.json.*", // the stamp
-}
-
-// sweep removes what killed commands left half made. The caller must hold the lock, and no switch may be under way.
-// What cannot be removed is logged.
-func (s *session) sweep() {
-	err := s.Machine.Trees.Sweep()
-	for _, pattern := range halfMade {
-		halves, gerr := s.Machine.Disk.Glob(s.Path(pattern))
-		err = errors.Join(err, gerr)
-		for _, half := range halves {
-			err = errors.Join(err, s.Machine.Disk.RemoveAll(half))
-		}
-	}
-	if err != nil {
-		s.Log.Warn("cannot remove half-made files of an earlier command", zap.Error(err))
-	}
 }
 
 // checkHost returns an ErrHostTooOld when this host cannot run any image. It is called before anything is fetched.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -21,6 +22,8 @@ type Resumed struct {
 	// Root is the root that the host is on its way to, "" when it stays on its host root; Reason is why.
 	Root   string `json:"root,omitempty"`
 	Reason string `json:"reason"`
+	// Warnings are what to know about the trust in that root.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 const startedBefore = "this is not the first start of userspace since the last full reboot"
@@ -73,8 +76,13 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		why = fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, to)
 		to = intact
 	}
+	if err := recheck.MayResume(s.Host, to); err != nil {
+		a.Log.Error("staying on the host root", zap.Error(err))
+		return Resumed{Reason: err.Error()}, nil
+	}
+	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
 	_, err = s.resumeRoot(ctx, to, health.Before{Unknown: true}) // no service runs yet: nothing to compare with
-	return Resumed{Root: to, Reason: why}, err
+	return Resumed{Root: to, Reason: why, Warnings: warnings}, err
 }
 
 // resumeRoot requests the switch to a good root, as it was left, and returns its version.

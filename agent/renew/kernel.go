@@ -38,6 +38,8 @@ type KernelStatus struct {
 	// Options are modules loaded with other options than configured now; Sysctls are settings that no file sets any more.
 	Options []facts.StaleOptions `json:"options"`
 	Sysctls []facts.StaleSysctl  `json:"sysctls"`
+	// Profiles are AppArmor's that are loaded from an earlier root, and that the running root does not have.
+	Profiles []facts.StaleProfile `json:"profiles"`
 	// Units are active from an earlier root and were not renewed.
 	Units []Old `json:"units"`
 }
@@ -74,6 +76,7 @@ func (r *Renewal) Kernel(ctx context.Context, f facts.Facts, haveModules bool) (
 		return k, err
 	}
 	k.Options, k.Sysctls = past.ChangedOptions(now), r.Machine.Kernel.StaleSysctls(past, past.DroppedSysctls(now))
+	k.Profiles = past.DroppedProfiles(now)
 	k.Own, k.Wanted, k.Missing = orEmpty(k.Own), orEmpty(k.Wanted), orEmpty(k.Missing)
 	k.Units, err = r.Left(ctx)
 	k.Options, k.Sysctls, k.Units = orEmpty(k.Options), orEmpty(k.Sysctls), orEmpty(k.Units)

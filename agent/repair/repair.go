@@ -1,5 +1,5 @@
-// Package repair answers what is damaged in the staged roots, and fetches that again. It promises that nothing is removed
-// before what replaces it is on the disk.
+// Package repair answers what is damaged in the staged roots, and fetches that again. It promises that nothing is
+// removed before what replaces it is on the disk.
 package repair
 
 import (
@@ -43,8 +43,8 @@ func (k Fsck) Look(ctx context.Context) (Fscked, error) {
 	return Fscked{FsckReport: report, Repaired: []string{}}, errors.Join(err, damageLeft(report))
 }
 
-// Repair is Look that fetches what is damaged again: from where the image came from, by the evidence beside the root and
-// today's policy. The error is an ErrDamage if something is damaged still.
+// Repair is Look that fetches what is damaged again: from where the image came from, by the evidence beside the root
+// and today's policy. The error is an ErrDamage if something is damaged still.
 func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 	done, err := k.Look(ctx)
 	if !errors.Is(err, ErrDamage) {

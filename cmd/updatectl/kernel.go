@@ -43,6 +43,9 @@ func kernelText(w io.Writer, k renew.KernelStatus) {
 	for _, s := range k.Sysctls {
 		fmt.Fprintf(w, "Sysctl\t%s = %s, set by %s, and no longer by any file\n", s.Key, s.Value, short(s.Root))
 	}
+	for _, p := range k.Profiles {
+		fmt.Fprintf(w, "AppArmor\t%s is loaded from %s; the root has no such profile\n", p.Profile, short(p.Root))
+	}
 	for _, u := range k.Units {
 		fmt.Fprintf(w, "Unit\t%s is active from an earlier root: %s\n", u.Unit, u.Reason)
 	}

@@ -153,13 +153,14 @@ func TestKernelText(t *testing.T) {
 			Digest: strings.Repeat("cd", 32)},
 		Options: []facts.StaleOptions{{Module: "kvm", Loaded: "nested=1", Root: switcher.HostRoot}, {Module: "loop",
 			Now: "max_loop=4", Root: switcher.HostRoot}},
-		Sysctls: []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
-		Units:   []renew.Old{{Unit: "site.service", Reason: "no list says how to renew it (/etc/updatectl/renew.d)"}},
+		Sysctls:  []facts.StaleSysctl{{Key: "vm.swappiness", Value: "10", Root: switcher.HostRoot}},
+		Profiles: []facts.StaleProfile{{Profile: "/usr/sbin/old", Root: switcher.HostRoot}},
+		Units:    []renew.Old{{Unit: "site.service", Reason: "no list says how to renew it (/etc/updatectl/renew.d)"}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { kernelText(w, k) })
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}},
 		nil, "", rootfs.Policy{}, rootfs.Policy{}
-	k.Options, k.Sysctls, k.Units, k.RebootBy = nil, nil, nil, time.Time{}
+	k.Options, k.Sysctls, k.Profiles, k.Units, k.RebootBy = nil, nil, nil, nil, time.Time{}
 	golden(t, "kernel-as-it-should-be", func(w io.Writer) { kernelText(w, k) })
 
 	k.NoModules = true

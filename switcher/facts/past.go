@@ -22,6 +22,9 @@ type Present struct {
 	Loaded  []string
 	// Policy is its SELinux policy, empty where SELinux is off.
 	Policy rootfs.Policy
+	// Profiles are the AppArmor profiles that it defines, LoadedProfiles those that the kernel has. Both are empty where
+	// AppArmor is off.
+	Profiles, LoadedProfiles []string
 }
 
 // Past is what earlier roots left in the running kernel. Every root adds to it; a full reboot ends it.
@@ -33,6 +36,9 @@ type Past struct {
 	// Policy is the SELinux policy of the root in which it was loaded.
 	Policy     rootfs.Policy `json:"policy,omitzero"`
 	PolicyRoot string        `json:"policy_root,omitempty"`
+	// Profiles has, for each loaded AppArmor profile, the root that defined it last. What no root defines, such as the
+	// profiles of containers, is not in it.
+	Profiles map[string]string `json:"profiles,omitempty"`
 }
 
 // Loaded is how a module was loaded.
@@ -58,6 +64,13 @@ func (p *Past) Note(root string, now Present) {
 			p.Modules[m] = Loaded{root, now.Options[m]}
 		}
 	}
+	if p.Profiles == nil {
+		p.Profiles = map[string]string{}
+	}
+	for _, name := range now.Profiles {
+		p.Profiles[name] = root
+	}
+	maps.DeleteFunc(p.Profiles, func(name, _ string) bool { return !slices.Contains(now.LoadedProfiles, name) })
 	if p.PolicyRoot == "" {
 		p.Policy, p.PolicyRoot = now.Policy, root
 	}
@@ -109,6 +122,24 @@ func (p Past) ChangedOptions(now Present) []StaleOptions {
 	return changed
 }
 
+// StaleProfile is an AppArmor profile of an earlier root that is still loaded, although the running root has none of
+// that name.
+type StaleProfile struct {
+	Profile string `json:"profile"`
+	Root    string `json:"root"` // the root that defined it
+}
+
+// DroppedProfiles returns the loaded profiles that an earlier root defined and the running one does not.
+func (p Past) DroppedProfiles(now Present) []StaleProfile {
+	dropped := []StaleProfile{}
+	for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
+		if slices.Contains(now.LoadedProfiles, name) && !slices.Contains(now.Profiles, name) {
+			dropped = append(dropped, StaleProfile{name, p.Profiles[name]})
+		}
+	}
+	return dropped
+}
+
 // Present returns what the running root sets.
 func (m Machine) Present() (Present, error) {
 	root := rootfs.Dir(m.Root)
@@ -118,6 +149,9 @@ func (m Machine) Present() (Present, error) {
 	}
 	if rootfs.Exists(m.Path("/sys/fs/selinux/enforce")) {
 		now.Policy = root.Policy()
+	}
+	if text, err := os.ReadFile(m.Path("/sys/kernel/security/apparmor/profiles")); err == nil {
+		now.Profiles, now.LoadedProfiles = rootfs.Profiles(root), rootfs.ParseLoadedProfiles(string(text))
 	}
 	text, err := os.ReadFile(m.Path("/proc/modules"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without modules

@@ -50,8 +50,30 @@ func TestPast(t *testing.T) {
 	}
 }
 
+// TestPastProfiles: of the loaded profiles, those that an earlier root defined and this one does not are stale; those
+// of containers, which no root defines, are not.
+func TestPastProfiles(t *testing.T) {
+	var p Past
+	p.Note("host", Present{Profiles: []string{"sshd", "old", "off"}, LoadedProfiles: []string{"sshd", "old", "docker"}})
+	v1 := Present{Profiles: []string{"sshd"}, LoadedProfiles: []string{"sshd", "old", "docker"}}
+	p.Note("v1", v1)
+	if got := p.DroppedProfiles(v1); !slices.Equal(got, []StaleProfile{{"old", "host"}}) || p.Profiles["sshd"] != "v1" {
+		t.Errorf("dropped %+v of %v", got, p.Profiles)
+	}
+	v2 := Present{LoadedProfiles: []string{"sshd", "docker"}} // somebody removed it
+	if got := p.DroppedProfiles(v2); !slices.Equal(got, []StaleProfile{{"sshd", "v1"}}) {
+		t.Errorf("dropped %+v", got)
+	}
+	p.Note("v2", v2)
+	if _, known := p.Profiles["old"]; known {
+		t.Error("a profile that is no longer loaded is still noted")
+	}
+}
+
 func TestPresent(t *testing.T) {
 	root := t.TempDir()
+	testtree.Write(t, root, "etc/apparmor.d/x", []byte("profile x {\n}\n"), 0o644)
+	testtree.Write(t, root, "sys/kernel/security/apparmor/profiles", []byte("x (enforce)\ny (complain)\n"), 0o444)
 	testtree.Write(t, root, "etc/sysctl.d/x.conf",
 		[]byte("vm.swappiness=10\nvm.none=1\nnet.ipv4.conf.*.rp_filter=1\n"), 0o644)
 	testtree.Write(t, root, "proc/sys/vm/swappiness", []byte("60\n"), 0o644)
@@ -63,6 +85,9 @@ func TestPresent(t *testing.T) {
 	if err != nil || !slices.Equal(now.Sysctls, []string{"net/ipv4/conf/eth0.1/rp_filter", "vm/swappiness"}) ||
 		!slices.Equal(now.Loaded, []string{"nbd", "loop"}) || now.Options["nbd"] != "max_part=8" {
 		t.Errorf("present %+v, %v", now, err)
+	}
+	if !slices.Equal(now.Profiles, []string{"x"}) || !slices.Equal(now.LoadedProfiles, []string{"x", "y"}) {
+		t.Errorf("profiles %q of the loaded %q", now.Profiles, now.LoadedProfiles)
 	}
 	var p Past
 	p.Note("host", now)
