@@ -10,15 +10,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// flipOnDisk changes a byte of a file below the file system, as a failing disk does: in the block with the byte.
-const flipOnDisk = `sync
-block=$(filefrag -b4096 -v "$1" | awk '$1 == "0:" { sub(/\.\..*/, "", $4); print $4 }')
-old=$(dd if=/dev/vda bs=4096 skip="$block" count=1 status=none | head -c 1 | od -An -tu1)
-printf "\\$(printf %o $((old ^ 1)))" | dd of=/dev/vda bs=1 seek=$((block * 4096)) conv=notrunc,fsync status=none
-echo 3 > /proc/sys/vm/drop_caches`
-
 // TestVMVerity tests integrity at rest on ext4 with fs-verity: everything that the running root consists of is verified
-// by the kernel at each read; damage below the file system is an I/O error, fsck names it, and --repair repairs it.
+// by the kernel at each read, also what was staged without fs-verity.
 func TestVMVerity(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)
@@ -52,17 +45,5 @@ func TestVMVerity(t *testing.T) {
 		if r := h.Sh(ctx, "echo x >> "+path); r.Code == 0 {
 			t.Errorf("%s can be written", path)
 		}
-	}
-	h.Must(t, "sh", "-ec", flipOnDisk, "sh", object)
-	if r := h.Run(ctx, "cat", object); r.Code == 0 || !strings.Contains(r.Stderr, "Input/output error") {
-		t.Errorf("reading a damaged object: exit code %d, %s", r.Code, r.Stderr)
-	}
-	if r := fsck(1); len(r.Damage) != 1 || r.Damage[0].Path != object {
-		t.Errorf("fsck found %+v, want %s", r.Damage, object)
-	}
-	fsck(0, "--repair")
-	h.Must(t, "sh", "-c", "cat "+object+" > /dev/null")
-	if r := fsck(0); r.Verified != r.Objects {
-		t.Errorf("after the repair, the kernel verifies %d of %d objects", r.Verified, r.Objects)
 	}
 }
