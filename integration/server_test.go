@@ -18,6 +18,7 @@ for u in ansible jdoe legacy alice; do
 done
 echo 'hello from alice' >/home/alice/secret; chown alice:docker /home/alice/secret; chmod 640 /home/alice/secret
 su alice -c "echo '5 4 * * * true' | crontab -"
+loginctl enable-linger jdoe
 openssl req -x509 -newkey rsa:2048 -nodes -subj '/CN=Lab CA' -days 3650 -keyout /root/ca.key -out /root/lab.crt \
 	2>/dev/null
 cp /root/lab.crt /usr/local/share/ca-certificates/; update-ca-certificates >/dev/null
@@ -58,6 +59,7 @@ openssl verify -no-CApath -CAfile /etc/ssl/certs/ca-certificates.crt /root/lab.c
 	"network":      `ip -o -4 addr show scope global | awk '{print $2, $4}'; ip route | sort; ls /etc/systemd/network`,
 	"manager":      `networkctl list --no-legend | awk '{print $2, $5}' | sort`,
 	"rules":        `cat /etc/nftables.conf`,
+	"lingering":    `systemctl is-active user@$(id -u jdoe).service; loginctl show-user jdoe -p Linger`,
 	"agent":        `systemctl is-active site-agent.service`,
 	"failed units": `systemctl --failed --plain --no-legend`,
 	"names":        `getent hosts localhost; hostname; cat /etc/machine-id`,

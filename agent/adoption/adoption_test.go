@@ -15,6 +15,7 @@ import (
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/behind"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -123,6 +124,27 @@ func TestSnippet(t *testing.T) {
 	var any map[string]any
 	if _, err := toml.Decode(report.TOML, &any); err != nil || len(any) != 1 {
 		t.Errorf("%v: %v", any, err)
+	}
+}
+
+// TestSnippetOfOddNames: the [state] table is TOML whatever the files are called, also when its comments are moved to
+// adopt. Go's own escapes are not all those of TOML.
+func TestSnippetOfOddNames(t *testing.T) {
+	a := &Adoption{Host: host.On(machine.Host(t.TempDir(), record.StateDir), zap.NewNop())}
+	named := []string{"new\nline", "tab\t", "bell\a", "vertical\v", "escape\x1b", "del\x7f",
+		`quo"te\\`, "<&>", "ü\u00a0", "\U000e0001"}
+	text := a.snippet(behind.Report{Paths: []behind.Path{{Path: "/da\xffta"}, {Path: "/bell\a"}},
+		Changed: append([]string{"b\xffd"}, named...)})
+	_, comments, _ := strings.Cut(text, "as it is here:\n")
+	var got struct {
+		State struct{ Persist []string }
+		Adopt []string
+	}
+	if _, err := toml.Decode("adopt = [\n"+strings.ReplaceAll(comments, "#    ", "")+"]\n"+text, &got); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if !slices.Equal(got.Adopt, named) || !slices.Equal(got.State.Persist, []string{"/bell\a"}) {
+		t.Errorf("it names %q and %q in\n%s", got.Adopt, got.State.Persist, text)
 	}
 }
 

@@ -1,19 +1,22 @@
 package adoption
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/updatectl/updatectl/switcher/behind"
 )
 
 // snippet returns a [state] table with what is configured, and with what keeps more: directories of the host root,
-// services that were added here and are missed, and, commented out, other files that were changed here.
+// services that were added here and are missed, and, commented out, other files that were changed here. TOML is UTF-8:
+// paths that are not are left out, the report has them.
 func (a *Adoption) snippet(found behind.Report) string {
 	persist, adopt := slices.Clone(a.Config.State.Persist), slices.Clone(a.Config.State.Adopt)
 	add := func(list *[]string, entry string) {
-		if entry != "" && !slices.Contains(*list, entry) {
+		if entry != "" && utf8.ValidString(entry) && !slices.Contains(*list, entry) {
 			*list = append(*list, entry)
 		}
 	}
@@ -44,7 +47,7 @@ func (a *Adoption) snippet(found behind.Report) string {
 		if programs := forImage(s); s.Local && s.Missed() && len(programs) > 0 {
 			fmt.Fprintf(&text, "# %s needs %s in the image; then adopt this, too:\n", s.Name, strings.Join(programs, ", "))
 			for _, name := range s.Adopt {
-				fmt.Fprintf(&text, "#    %q,\n", name)
+				fmt.Fprintf(&text, "#    %s,\n", quote(name))
 			}
 		}
 	}
@@ -52,10 +55,11 @@ func (a *Adoption) snippet(found behind.Report) string {
 		return slices.ContainsFunc(found.Services, func(s behind.Service) bool { return slices.Contains(s.Adopt, name) }) ||
 			slices.ContainsFunc(adopt, func(a string) bool { return name == a || strings.HasPrefix(name, a+"/") })
 	})
+	more = slices.DeleteFunc(more, func(name string) bool { return !utf8.ValidString(name) })
 	if len(more) > 0 {
-		text.WriteString("# Also changed or added below /etc. Move to adopt what the image should have as it is here:\n")
+		text.WriteString("# Also changed or added below /etc.\n# Move to adopt what the image should have as it is here:\n")
 		for _, name := range more {
-			fmt.Fprintf(&text, "#    %q,\n", strings.TrimSuffix(name, "/"))
+			fmt.Fprintf(&text, "#    %s,\n", quote(strings.TrimSuffix(name, "/")))
 		}
 	}
 	return text.String()
@@ -72,10 +76,16 @@ func forImage(s behind.Service) []string {
 func writeList(w *strings.Builder, key string, list []string) {
 	fmt.Fprintf(w, "%s = [", key)
 	for _, entry := range list {
-		fmt.Fprintf(w, "\n    %q,", entry)
+		fmt.Fprintf(w, "\n    %s,", quote(entry))
 	}
 	if len(list) > 0 {
 		w.WriteString("\n")
 	}
 	w.WriteString("]\n")
+}
+
+// quote returns a basic string of TOML: one of JSON, except that DEL is escaped, too.
+func quote(s string) string {
+	text, _ := json.Marshal(s) // a string always has a JSON form
+	return strings.ReplaceAll(string(text), "\x7f", `\u007f`)
 }

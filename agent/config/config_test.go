@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/testtree"
+	"github.com/updatectl/updatectl/verify/printable"
 )
 
 // below returns the function that maps a path of the host to its path in the tree at root.
@@ -112,7 +113,8 @@ func TestConfigComplaints(t *testing.T) {
 	}
 }
 
-// TestShippedConfig: the shipped file is valid and has the defaults, and its examples are valid when uncommented.
+// TestShippedConfig: the shipped file is valid and has the defaults, its examples are valid when uncommented, and its
+// comments fit a terminal as they are: `updatectl config example` writes it to a file that people edit.
 func TestShippedConfig(t *testing.T) {
 	c := Default()
 	if err := c.decode("shipped", configs.Example()); err != nil {
@@ -128,6 +130,9 @@ func TestShippedConfig(t *testing.T) {
 	}
 	var examples []string
 	for line := range strings.Lines(configs.Example()) {
+		if strings.HasPrefix(line, "# ") && len(line) > printable.Columns {
+			t.Errorf("the comment has %d columns: %s", len(line), line)
+		}
 		if strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "# ") {
 			line = line[1:]
 			examples = append(examples, line)

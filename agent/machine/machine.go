@@ -76,6 +76,7 @@ type Units interface {
 	Services(context.Context) ([]pid1.Service, error)
 	Renew(ctx context.Context, unit string) error
 	StartWanted(context.Context) (started []string, err error)
+	StartLingering(context.Context) (started []string, err error)
 	TriggerDevices(context.Context) error
 }
 

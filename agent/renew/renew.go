@@ -57,9 +57,10 @@ func (r *Renewal) Run(ctx context.Context) error {
 		}
 	}
 	started, werr := r.Machine.Units.StartWanted(ctx)
+	users, uerr := r.Machine.Units.StartLingering(ctx)
 	r.Log.Info("what the soft reboot left active is renewed", zap.Strings("units", renewed),
-		zap.Strings("started_for_devices", started))
-	return errors.Join(err, werr)
+		zap.Strings("started_for_devices", started), zap.Strings("started_for_users", users))
+	return errors.Join(err, werr, uerr)
 }
 
 // isStanding reports whether a service is as it was before a time. The agent's own are left out.

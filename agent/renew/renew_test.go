@@ -35,6 +35,11 @@ func (u units) StartWanted(context.Context) ([]string, error) {
 	return nil, nil
 }
 
+func (u units) StartLingering(context.Context) ([]string, error) {
+	*u.asked = append(*u.asked, "start lingering")
+	return nil, nil
+}
+
 func (u units) TriggerDevices(context.Context) error {
 	*u.asked = append(*u.asked, "devices")
 	return u.err
@@ -74,7 +79,7 @@ func TestRun(t *testing.T) {
 		pid1.Service{Name: "updatectl-guard.service", Changed: before},
 	)
 	err := r.Run(t.Context())
-	want := []string{"renew ufw.service", "renew site-rules.service", "devices", "start wanted"}
+	want := []string{"renew ufw.service", "renew site-rules.service", "devices", "start wanted", "start lingering"}
 	if !slices.Equal(*asked, want) {
 		t.Errorf("asked for %q, want %q", *asked, want)
 	}
@@ -89,7 +94,7 @@ func TestRunFails(t *testing.T) {
 	r, asked := newRenewal(t, pid1.Service{Name: "ufw.service"}, pid1.Service{Name: "console-setup.service"})
 	broken := errors.New("broken")
 	r.Machine.Units = units{r.Machine.Units.(units).services, asked, broken}
-	if err := r.Run(t.Context()); !errors.Is(err, broken) || len(*asked) != 3 {
+	if err := r.Run(t.Context()); !errors.Is(err, broken) || len(*asked) != 4 {
 		t.Errorf("%v after %q", err, *asked)
 	}
 }

@@ -12,4 +12,5 @@ type units struct{}
 func (units) Services(context.Context) ([]systemd.Service, error) { return nil, nil }
 func (units) Renew(context.Context, string) error                 { return nil }
 func (units) StartWanted(context.Context) ([]string, error)       { return nil, nil }
+func (units) StartLingering(context.Context) ([]string, error)    { return nil, nil }
 func (units) TriggerDevices(context.Context) error                { return nil }

@@ -62,7 +62,8 @@ func configCommand(c *cli) *cobra.Command {
 			if c.output == "json" {
 				return c.printJSON("config.example", exampleAnswer{configs.Example()})
 			}
-			return showExample(c.stdout)
+			_, err := io.WriteString(c.stdout, configs.Example())
+			return err
 		},
 	})
 	return cmd
@@ -94,17 +95,4 @@ func showConfig(w io.Writer, c config.Config) error {
 // exampleAnswer is the commented configuration in JSON.
 type exampleAnswer struct {
 	TOML string `json:"toml"`
-}
-
-// showExample writes the commented configuration, its comments folded to the terminal.
-func showExample(w io.Writer) error {
-	for line := range strings.Lines(configs.Example()) {
-		if strings.HasPrefix(line, "# ") {
-			line = printable.Wrap(line, "# ")
-		}
-		if _, err := io.WriteString(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
 }

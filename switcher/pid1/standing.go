@@ -88,23 +88,29 @@ func (Units) StartWanted(ctx context.Context) (started []string, err error) {
 		if err != nil || len(wanted) == 0 {
 			return err
 		}
-		units, err := conn.ListUnitsByNamesContext(ctx, wanted)
-		if err != nil {
-			return fmt.Errorf("cannot ask systemd about the units that devices want: %w", err)
-		}
-		var failed error
-		for _, u := range units {
-			if u.LoadState != "loaded" || u.ActiveState != "inactive" && u.ActiveState != "failed" {
-				continue
-			}
-			if _, err := conn.StartUnitContext(ctx, u.Name, "fail", nil); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("cannot start %s, which a device wants: %w", u.Name, err))
-				continue
-			}
-			started = append(started, u.Name)
-		}
-		return failed
+		started, err = startInactive(ctx, conn, wanted, "which a device wants")
+		return err
 	})
+	return started, err
+}
+
+// startInactive has systemd start those of the units that exist and are not active, and does not wait for that. Why is
+// for errors, which join those of single units.
+func startInactive(ctx context.Context, conn *dbus.Conn, names []string, why string) (started []string, err error) {
+	units, err := conn.ListUnitsByNamesContext(ctx, names)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask systemd about %s: %w", strings.Join(names, ", "), err)
+	}
+	for _, u := range units {
+		if u.LoadState != "loaded" || u.ActiveState != "inactive" && u.ActiveState != "failed" {
+			continue
+		}
+		if _, serr := conn.StartUnitContext(ctx, u.Name, "fail", nil); serr != nil {
+			err = errors.Join(err, fmt.Errorf("cannot start %s, %s: %w", u.Name, why, serr))
+			continue
+		}
+		started = append(started, u.Name)
+	}
 	return started, err
 }
 

@@ -31,8 +31,8 @@ type Ledger struct {
 
 const ledgerSchema = "updatectl.ids/v1"
 
-// MaxLedger bounds the file in bytes; a name needs some 20.
-const MaxLedger = 4 << 20
+// MaxLedger bounds the file in bytes. A name takes less than twice its line in passwd or group, which table.Max bounds.
+const MaxLedger = 4 * table.Max
 
 // ParseLedger reads a ledger; nil is an empty one. The error is one of the JSON.
 func ParseLedger(content []byte) (Ledger, error) {

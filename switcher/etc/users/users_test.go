@@ -2,6 +2,7 @@ package users
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/journal"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -60,5 +62,23 @@ func TestUpdateUsers(t *testing.T) {
 	names, err := filepath.Glob(at("*.updatectl"))
 	if err != nil || len(names) > 0 {
 		t.Errorf("left over: %v, %v", names, err)
+	}
+}
+
+// TestLargeLedger: the ledger of a large host can be read again. What is written once and then refused would stop every
+// later update.
+func TestLargeLedger(t *testing.T) {
+	const names = 80_000
+	l, _ := accounts.ParseLedger(nil)
+	for id := uint32(100_000); id < 100_000+names; id++ {
+		name := fmt.Sprintf("user%d", id)
+		l.Users[id], l.Groups[id] = name, name
+	}
+	file := filepath.Join(t.TempDir(), "ids.json")
+	if err := WriteLedger(file, l); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadLedger(file); err != nil || len(got.Users) != names || len(got.Groups) != names {
+		t.Errorf("read %d users and %d groups: %v", len(got.Users), len(got.Groups), err)
 	}
 }

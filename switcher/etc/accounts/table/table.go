@@ -66,6 +66,7 @@ func NewRow(key string, fields []string) Row { return Row{key, fields, strings.J
 type Table struct {
 	rows  []Row
 	index map[string]int
+	named map[string]string // the first name with each number; nil until Named needs it, and after a change
 }
 
 // Tables are the user databases of one side, by file name.
@@ -121,7 +122,7 @@ func FormatID(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 
 func (t *Table) Add(r Row) {
 	t.index[r.Key] = len(t.rows)
-	t.rows = append(t.rows, r)
+	t.rows, t.named = append(t.rows, r), nil
 }
 
 func (t *Table) Rows() []Row {
@@ -144,7 +145,7 @@ func (t *Table) Get(key string) (Row, bool) {
 
 // Put replaces the fields of an existing row.
 func (t *Table) Put(key string, fields []string) {
-	t.rows[t.index[key]] = NewRow(key, fields)
+	t.rows[t.index[key]], t.named = NewRow(key, fields), nil
 }
 
 func (t *Table) Keys() []string {
@@ -191,12 +192,19 @@ func (t *Table) Numbers() []Numbered {
 
 // Named returns the first name with a number, which is written in digits.
 func (t *Table) Named(number string) (string, bool) {
-	for _, r := range t.Rows() {
-		if r.Fields != nil && r.Fields[2] == number {
-			return r.Name(), true
+	if t == nil {
+		return "", false
+	}
+	if t.named == nil {
+		t.named = map[string]string{}
+		for _, r := range slices.Backward(t.rows) {
+			if r.Fields != nil {
+				t.named[r.Fields[2]] = r.Name()
+			}
 		}
 	}
-	return "", false
+	name, ok := t.named[number]
+	return name, ok
 }
 
 // Bytes returns the content of the file; every line ends with a newline.
