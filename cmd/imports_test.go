@@ -115,6 +115,7 @@ var allowed = map[string][]string{
 		"switcher/rootfs"},
 	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
 	"switcher/copies":   {},
+	"switcher/cgroups":  {"switcher"},
 	"switcher/testtree": {},
 
 	"image":       {"arch", "owned", "verify"},
@@ -129,8 +130,8 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
-	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/copies",
-	"switcher/etc",
+	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/cgroups",
+	"switcher/copies", "switcher/etc",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
 	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",

@@ -45,16 +45,29 @@ func mountedIn(name string) string {
 	return mounts[0].Mountpoint
 }
 
-// unprotectAll clears the flags [Protected] of everything in a tree.
+// unprotectAll clears the flags [Protected] of everything in a tree, and of nothing that a link leads to.
 func unprotectAll(name string) error {
-	return filepath.WalkDir(name, func(p string, d fs.DirEntry, err error) error {
+	if st, err := os.Lstat(name); err != nil || !st.IsDir() {
+		return errors.Join(err, SetFlags(name, Protected, 0))
+	}
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if !d.IsDir() && !d.Type().IsRegular() {
 			return nil // other files have no such flags
 		}
-		return SetFlags(p, Protected, 0)
+		f, err := root.OpenFile(p, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return SetFlagsOf(f, Protected, 0)
 	})
 }
 
@@ -68,19 +81,14 @@ func rename(from, to string) error {
 	return err
 }
 
-// Flags returns the inode flags of a regular file or a directory, as far as they are in [Protected]; none where the
-// file system has no flags. It follows no symbolic link. Errors wrap those of the operating system.
-func Flags(name string) (int, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
+// FlagsOf returns the inode flags of an open file or directory, as far as they are in [Protected]; none where the file
+// system has no flags.
+func FlagsOf(f *os.File) int {
 	bits, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil { // ENOTTY, EOPNOTSUPP and others, depending on the file system
-		return 0, nil
+		return 0
 	}
-	return int(bits) & Protected, nil
+	return int(bits) & Protected
 }
 
 // SetFlags sets the inode flags of a regular file or a directory that are in mask to those in flags. It follows no
@@ -92,12 +100,17 @@ func SetFlags(name string, mask, flags int) error {
 		return err
 	}
 	defer f.Close()
+	return SetFlagsOf(f, mask, flags)
+}
+
+// SetFlagsOf is [SetFlags] for an open file or directory.
+func SetFlagsOf(f *os.File, mask, flags int) error {
 	bits, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if now := int(bits); err == nil && now&mask != flags&mask {
 		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, now&^mask|flags&mask)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "set the flags of", Path: name, Err: err}
+		return &fs.PathError{Op: "set the flags of", Path: f.Name(), Err: err}
 	}
 	return nil
 }

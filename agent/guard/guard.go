@@ -206,6 +206,9 @@ func (gd *Guard) prepareBack(to string, f facts.Facts, rec *record.Record) (*ass
 
 // step looks at the host once, and does what follows from it.
 func (g *watch) step(ctx context.Context) act {
+	if err := g.Machine.Groups.ThawLate(); err != nil { // the arming step may have been killed
+		g.Log.Error("cannot thaw what was frozen while a root was armed", zap.Error(err))
+	}
 	s := g.observe(ctx)
 	next := g.nextAct(s)
 	var err error

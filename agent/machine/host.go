@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
@@ -30,7 +31,7 @@ func Host(root, state string) Machine {
 	m := Machine{Root: root, Running: root == "/", Superuser: os.Geteuid() == 0, Now: time.Now, Gate: health.New}
 	m.Disk = durable.OS{}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
-	m.Units = pid1.Units{}
+	m.Units, m.Groups = pid1.Units{}, cgroups.Hierarchy{}
 	m.Trees = hostTrees{store.At(m.Path(state))}
 	return m
 }
@@ -51,6 +52,10 @@ type hostMounts struct{}
 
 func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
 func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
+
+func (hostMounts) CheckOwners(root string, paths []string) error {
+	return soon(func() error { return assembly.CheckOwners(root, paths) }, nil)
+}
 
 func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -28,6 +29,7 @@ type Machine struct {
 
 	Systemd Systemd
 	Units   Units
+	Groups  Groups
 	Kernel  Kernel
 	Mounts  Mounts
 	Disk    durable.Disk
@@ -74,10 +76,20 @@ type Systemd interface {
 // Units is PID 1 and udev, for what a soft reboot leaves active. Each call is documented at [pid1.Units].
 type Units interface {
 	Services(context.Context) ([]pid1.Service, error)
+	Unstopped(context.Context) ([]pid1.Service, error)
 	Renew(ctx context.Context, unit string) error
 	StartWanted(context.Context) (started []string, err error)
 	StartLingering(context.Context) (started []string, err error)
 	TriggerDevices(context.Context) error
+}
+
+// Groups are the control groups of this machine. Each call is documented at [cgroups.Hierarchy].
+type Groups interface {
+	List() ([]cgroups.Group, error)
+	Freeze(groups []string) (moving []string, err error)
+	Thaw() error
+	ThawLate() error
+	Kill(groups []string) error
 }
 
 // Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are
@@ -109,6 +121,9 @@ type Mounts interface {
 	// PlanState returns the state paths that Arm would make for a root, or why it could not carry one over, see
 	// [assembly.Next.PlanState].
 	PlanState(assembly.Next) (made []string, err error)
+	// CheckOwners returns an error for each path that others than root can make lead elsewhere, see
+	// [assembly.CheckOwners].
+	CheckOwners(root string, paths []string) error
 	// Carried returns the state paths that lie on storage of their own now. What does not answer counts.
 	Carried(assembly.Next) []string
 	// Kept returns where the state of a root lies now. Displaced returns the reasons why it lies elsewhere than it did.

@@ -25,6 +25,8 @@ type units struct {
 
 func (u units) Services(context.Context) ([]pid1.Service, error) { return u.services, nil }
 
+func (u units) Unstopped(context.Context) ([]pid1.Service, error) { return u.services, nil }
+
 func (u units) Renew(_ context.Context, unit string) error {
 	*u.asked = append(*u.asked, "renew "+unit)
 	return u.err

@@ -146,6 +146,8 @@ func (s mounts) Arm(n assembly.Next) error {
 	return nil
 }
 
+func (mounts) CheckOwners(string, []string) error { return nil }
+
 func (mounts) PlanState(assembly.Next) ([]string, error) { return nil, nil }
 
 func (mounts) Carried(n assembly.Next) []string { return n.Persist }

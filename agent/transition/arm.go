@@ -30,7 +30,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 		return nil
 	}
 	if err = m.checkGuarded(ctx, rec); err == nil {
-		err = m.ArmTarget(ctx, rec)
+		err = armStill(ctx, m, rec)
 	}
 	if errors.Is(err, errWithdrawn) {
 		m.Log.Warn(err.Error())

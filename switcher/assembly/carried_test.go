@@ -30,7 +30,7 @@ func TestEtcHasItsOwnFlags(t *testing.T) {
 		const hardened = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
 		script := filepath.Join(n.Etc, "cron.daily")
 		if err := errors.Join(
-			unix.Mount("tmpfs", state, "tmpfs", hardened, ""), os.Mkdir(n.Etc, 0o755), os.Mkdir(n.HostMount, 0o755),
+			unix.Mount("tmpfs", state, "tmpfs", hardened, "mode=755"), os.Mkdir(n.Etc, 0o755), os.Mkdir(n.HostMount, 0o755),
 			os.WriteFile(script, []byte("#!/bin/sh\n"), 0o755),
 			Arm(n),
 		); err != nil {

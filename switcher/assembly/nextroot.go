@@ -209,7 +209,7 @@ func (n Next) joinImage() error {
 			return err
 		}
 	}
-	if err := owned.attach(); err != nil {
+	if err := owned.attach(n.Return); err != nil {
 		return err
 	}
 	if err := n.carryHost(); err != nil {

@@ -36,9 +36,16 @@ func (n Next) cloneOwned() (all ownedPaths, err error) {
 	return all, nil
 }
 
-// attach mounts them over the host's state.
-func (all ownedPaths) attach() error {
+// attach mounts them over the host's state. A path that a user can make lead elsewhere is refused; a root that returns
+// does without it.
+func (all ownedPaths) attach(returns bool) error {
 	for _, o := range all {
+		if err := CheckOwners(assembly, []string{o.path}); err != nil {
+			if returns {
+				continue
+			}
+			return err
+		}
 		at, err := placeInRoot(o.path)
 		if err != nil {
 			return err

@@ -17,8 +17,9 @@ import (
 )
 
 func TestSeed(t *testing.T) {
+	long := strings.Repeat("x", 255)
 	image := testtree.Make(t, "lib/new/sub/file", "lib/old/image-file", "lib/dpkg/status", "log/",
-		"spool -> log", "lib/blocked/x")
+		"spool -> log", "lib/blocked/x", "lib/old/"+long+"/file")
 	host := testtree.Make(t, "lib/old/host-file", "lib/blocked")
 	if err := unix.Chown(filepath.Join(image, "lib/new/sub/file"), 110, 120); err != nil {
 		t.Fatal(err)
@@ -34,7 +35,7 @@ func TestSeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"lib/new", "log"}; !slices.Equal(seeded, want) {
+	if want := []string{"lib/new", "lib/old/" + long, "log"}; !slices.Equal(seeded, want) {
 		t.Errorf("seeded %v, want %v", seeded, want)
 	}
 	var st unix.Stat_t

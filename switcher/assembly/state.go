@@ -44,7 +44,7 @@ func (n Next) PlanState() (made []string, err error) {
 		}
 		err = errors.Join(err, oerr)
 	}
-	return made, err
+	return made, errors.Join(err, CheckOwners("/", n.ImageOwned))
 }
 
 // Carried returns the state paths that lie on storage of their own now, to be carried over from there.
@@ -77,6 +77,11 @@ func (n finder) originOf(p string) (origin, error) {
 }
 
 func (n finder) findOrigin(p string) (origin, error) {
+	if !n.Return { // what is carried over anyway must not be missing in a root that had it
+		if why, err := ledByOthers("/", p); err != nil || why != "" {
+			return origin{}, errors.Join(err, refusal(why))
+		}
+	}
 	switch st, err := os.Stat(p); {
 	case errors.Is(err, fs.ErrNotExist):
 		return n.originOfMissing(p)
@@ -128,7 +133,15 @@ func (n finder) refuse(reason string) (origin, error) {
 	if n.Return {
 		return origin{}, nil
 	}
-	return origin{}, fmt.Errorf("%w: %s", ErrState, reason)
+	return origin{}, refusal(reason)
+}
+
+// refusal returns an ErrState with a reason, nil without one.
+func refusal(reason string) error {
+	if reason == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrState, reason)
 }
 
 // originOfMissing returns the origin of a state path that the running root does not have.
@@ -178,6 +191,9 @@ func (n finder) originOnHost(p string) (origin, error) {
 	}
 	from := origin{dir: filepath.Join(n.HostMount, p), onHost: true}
 	dir := n.HostMount
+	if why, err := ledByOthers(n.HostMount, p); err != nil || why != "" && !n.Return {
+		return origin{}, errors.Join(err, refusal(why))
+	}
 	for name := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
 		dir = filepath.Join(dir, name)
 		st, err := os.Lstat(dir)
@@ -270,18 +286,26 @@ func (n finder) contentOf(p, image string) (*os.File, copies.Owners, error) {
 
 // copyNew copies a directory to a new name, which it gets when it is complete and on the disk.
 func copyNew(from, to string, owners copies.Owners) error {
-	parent := filepath.Dir(to)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
+	parent, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
 	removeHalfCopies(parent)
-	tmp := filepath.Join(parent, halfCopy+filepath.Base(to))
-	err := copies.Tree(from, tmp, owners)
-	if err == nil {
-		err = renameSeeded([][2]string{{tmp, to}}, parent)
+	made, err := copyBeside(parent, from, owners)
+	if err != nil {
+		return err
+	}
+	defer made.parent.Close()
+	made.final = filepath.Base(to)
+	if err = durable.SyncFS(pathOf(parent)); err == nil {
+		err = made.name()
 	}
 	if err != nil {
-		err = errors.Join(err, durable.RemoveAll(tmp))
+		err = errors.Join(err, made.remove())
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func (h stateHost) mount() {
 	h.Helper()
 	if err := errors.Join(
 		os.MkdirAll(h.next.HostMount, 0o755),
-		unix.Mount(switcher.SourcePrefix+"sha256-0", h.image, "tmpfs", 0, ""),
+		unix.Mount(switcher.SourcePrefix+"sha256-0", h.image, "tmpfs", 0, "mode=755"),
 		unix.Mount(h.host, h.next.HostMount, "", unix.MS_BIND, ""),
 		unix.Mount("", h.next.HostMount, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
 	); err != nil {
@@ -157,6 +157,14 @@ func TestArmRefusesUnsafeState(t *testing.T) {
 		}, "it lies in the directory of a root, which gc may remove", false},
 		"dangling link": {func(_ *stateHost, p string) error { return os.Symlink("/nowhere/home", p) },
 			"it is a link to a directory that does not exist; mount or make that", false},
+		"link of a user": {func(_ *stateHost, p string) error {
+			return errors.Join(os.Symlink("/srv", p), os.Lchown(p, testtree.Attacker, 0))
+		}, "is a link of user 4242, who can make it lead anywhere", false},
+		"in a directory of a user": {func(h *stateHost, _ string) error { return os.Chown(h.image, testtree.Attacker, 0) },
+			"everybody can write in /var/tmp, which it is in", false},
+		"in a directory of a user on the host root": {func(h *stateHost, _ string) error {
+			return os.Chown(filepath.Dir(h.onHost("data")), testtree.Attacker, 0)
+		}, "belongs to user 4242, who can put a link in its place", false},
 		"file": {func(_ *stateHost, p string) error { return os.WriteFile(p, nil, 0o600) }, "it is no directory", false},
 		"link on the host root": {func(h *stateHost, p string) error {
 			return os.Symlink("/srv", h.onHost(filepath.Base(p)))

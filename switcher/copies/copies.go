@@ -30,14 +30,16 @@ func mappedID(m map[uint32]uint32, id uint32) uint32 {
 	return id
 }
 
-// Tree copies a directory to a new name. Sockets, pipes and devices are left out.
-func Tree(from, to string, owners Owners) error {
+// Into copies a directory into an open one, which must be empty and closed to others: it gets its attributes last.
+// Sockets, pipes and devices are left out.
+func Into(from string, dir *os.File, owners Owners) error {
+	to := fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel, err := filepath.Rel(from, p)
-		if err != nil {
+		if err != nil || rel == "." {
 			return err
 		}
 		return copyEntry(p, filepath.Join(to, rel), d)
@@ -68,7 +70,7 @@ func copyEntry(from, to string, d fs.DirEntry) error {
 // leaves up, so that directories keep their times.
 func treeAttributes(from, to string, owners Owners) error {
 	var paths []string
-	err := filepath.WalkDir(to, func(p string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(to+"/.", func(p string, _ fs.DirEntry, err error) error { // the directory, not the link to it
 		paths = append(paths, p)
 		return err
 	})
@@ -80,7 +82,11 @@ func treeAttributes(from, to string, owners Owners) error {
 		if err != nil {
 			return err
 		}
-		if err := Attributes(filepath.Join(from, rel), p, owners); err != nil {
+		source := from
+		if rel != "." {
+			source = filepath.Join(from, rel)
+		}
+		if err := Attributes(source, p, owners); err != nil {
 			return err
 		}
 	}

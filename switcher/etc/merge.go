@@ -89,7 +89,7 @@ func Plan(in Inputs) (Report, error) {
 	return out.report, nil
 }
 
-// maxAttempts is how often a merge is tried when a file of the running /etc vanishes between being listed and being
+// maxAttempts is how often a merge is tried when a file of the running /etc is changed between being listed and being
 // copied.
 const maxAttempts = 3
 
@@ -97,17 +97,18 @@ const maxAttempts = 3
 // unchanged. The errors are those of [Plan].
 func Merge(in Inputs, dst string) (Report, error) {
 	for attempt := 1; ; attempt++ {
-		rep, err := merge(in, dst)
+		rep, err := merge(in, dst, attempt == maxAttempts)
 		if err == nil {
 			return rep, nil
 		}
-		if attempt == maxAttempts || !errors.Is(err, fs.ErrNotExist) {
+		if attempt == maxAttempts || !errors.Is(err, fs.ErrNotExist) &&
+			!errors.Is(err, listing.ErrChanged) {
 			return Report{}, fmt.Errorf("cannot make the new /etc: %w", err)
 		}
 	}
 }
 
-func merge(in Inputs, dst string) (Report, error) {
+func merge(in Inputs, dst string, last bool) (Report, error) {
 	for _, dir := range []string{in.Old, in.Current, in.Next} {
 		if sameDir(dir, dst) {
 			return Report{}, fmt.Errorf("%s is an input: %w", dst, fs.ErrInvalid)
@@ -123,7 +124,7 @@ func merge(in Inputs, dst string) (Report, error) {
 			return Report{}, err
 		}
 	}
-	if err := out.build(in, dst); err != nil {
+	if err := out.build(in, dst, last); err != nil {
 		return Report{}, err
 	}
 	return out.report, nil
@@ -190,9 +191,7 @@ func read(in Inputs) (*outcome, error) {
 	}
 	old.replaceFstab(in.Sources.DropSwapFiles)
 	cur.replaceFstab(in.Sources.DropSwapFiles)
-	if err := readChangedTexts(in, &old, &cur, &next); err != nil {
-		return nil, err
-	}
+	readChangedTexts(in, &old, &cur, &next)
 	return resolve(&old, cur, next, nil, numbers, made)
 }
 
@@ -243,6 +242,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt paths.List, numbers accoun
 		rep.note(m + ": something is mounted here; what it hides counts as unchanged")
 	}
 	listing.HideMounted(cur.Mounts, o, c)
+	cur.HideLeftOut(o, c)
 	if !adopting {
 		leaveOutNetwork(o, c, x, rep)
 	}

@@ -5,6 +5,7 @@ package fetchback
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -218,7 +219,8 @@ func (c *copier) file(p string, st fs.FileInfo) error {
 			return fmt.Errorf("cannot keep what is here: %w", err)
 		}
 	}
-	tmp := ".updatectl-fetch-" + name
+	// A name may have 255 bytes. This one has 73.
+	tmp := fmt.Sprintf(".updatectl-fetch-%x", sha256.Sum224([]byte(name)))
 	if err := in.root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed run
 		return err
 	}

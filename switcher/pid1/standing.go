@@ -29,13 +29,25 @@ type Service struct {
 	Runs bool
 	// ReloadFailed is whether its last reload failed.
 	ReloadFailed bool
+	// Group is the path of its control group, "" if it has none.
+	Group string
 }
 
 // Services returns the active services.
 func (Units) Services(ctx context.Context) ([]Service, error) {
+	return servicesIn(ctx, "active", "reloading")
+}
+
+// Unstopped returns the services that are active, or being started or stopped.
+func (Units) Unstopped(ctx context.Context) ([]Service, error) {
+	return servicesIn(ctx, "active", "reloading", "activating", "deactivating")
+}
+
+// servicesIn returns the services in one of some states.
+func servicesIn(ctx context.Context, states ...string) ([]Service, error) {
 	var list []Service
 	err := WithConn(ctx, func(conn *dbus.Conn) error {
-		units, err := conn.ListUnitsByPatternsContext(ctx, []string{"active", "reloading"}, []string{"*.service"})
+		units, err := conn.ListUnitsByPatternsContext(ctx, states, []string{"*.service"})
 		if err != nil {
 			return fmt.Errorf("cannot list the active services: %w", err)
 		}
@@ -61,10 +73,11 @@ func service(name string, properties map[string]any) Service {
 	survives, _ := properties["SurviveFinalKillSignal"].(bool)
 	pid, _ := properties["MainPID"].(uint32)
 	reload, _ := properties["ReloadResult"].(string)
+	group, _ := properties["ControlGroup"].(string)
 	return Service{
 		Name: name, Changed: time.Duration(changed) * time.Microsecond,
 		Stops:    slices.Contains(conflicts, "shutdown.target") || slices.Contains(conflicts, "soft-reboot.target"),
-		Survives: survives, Runs: pid != 0, ReloadFailed: reload != "" && reload != "success",
+		Survives: survives, Runs: pid != 0, ReloadFailed: reload != "" && reload != "success", Group: group,
 	}
 }
 

@@ -118,7 +118,7 @@ func (t Dir) open(p string) (*os.File, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file: %w", p, fs.ErrInvalid)
 	}
-	return pathrs.Reopen(f, unix.O_RDONLY)
+	return pathrs.Reopen(f, unix.O_RDONLY|unix.O_NONBLOCK) // a user may hold a lease on a file of his (fcntl(2))
 }
 
 // Exists reports whether there is anything at p; a link must lead to something inside the root.

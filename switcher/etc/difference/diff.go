@@ -71,6 +71,7 @@ func Diff(pristine, current string, rules derived.List, paths []string) ([]Diffe
 	}
 	x.Tree = x.Tree.MapOwners(ids.Map)
 	listing.HideMounted(c.Mounts, x.Tree, c.Tree)
+	c.HideLeftOut(x.Tree, c.Tree)
 	if err := errors.Join(compareFiltered(pristine, x.Tree), compareFiltered(current, c.Tree)); err != nil {
 		return nil, err
 	}

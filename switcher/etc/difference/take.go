@@ -1,6 +1,7 @@
 package difference
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,21 +45,27 @@ func Take(pristine, current, name string, at time.Time) (Taken, error) {
 	if err != nil {
 		return t, err
 	}
-	dir, base := filepath.Join(current, path.Dir(rel)), path.Base(rel)
-	full := filepath.Join(dir, base)
-	fresh := filepath.Join(dir, reserved.Hidden+base+at.UTC().Format(".20060102-150405")+".dpkg-tmp")
-	backup := reserved.Hidden + base + at.UTC().Format(".20060102-150405") + ".dpkg-old"
+	// Somebody else than root may own the directory, and exchange whatever is in it.
+	in, err := listing.OpenSource(current)
+	if err != nil {
+		return t, err
+	}
+	defer in.Close()
+	above, err := in.Below(path.Dir(rel))
+	if err != nil {
+		return t, err
+	}
+	defer above.Close()
+	dir, base := above.Path(), path.Base(rel)
+	full, fresh := filepath.Join(dir, base), filepath.Join(dir, reserved.Hidden+rand.Text()+".dpkg-tmp")
+	backup := backupName(base, at)
 	t.Undo = "rm " + quoted(t.Path)
 	if c != nil {
 		t.Backup = path.Join("/etc", path.Dir(rel), backup)
 		t.Undo = "mv -T " + quoted(t.Backup) + " " + quoted(t.Path)
 	}
 	if x != nil {
-		err = x.Create(nil, filepath.Join(pristine, rel), fresh)
-		if err == nil {
-			err = x.Apply(fresh, map[string]bool{})
-		}
-		if err == nil {
+		if err = makeFrom(pristine, rel, *x, fresh); err == nil {
 			err = durable.SyncFS(dir)
 		}
 	}
@@ -78,10 +85,29 @@ func Take(pristine, current, name string, at time.Time) (Taken, error) {
 		}
 		return t, fmt.Errorf("cannot take %s from the image: %w", t.Path, err)
 	}
-	if err := os.Remove(filepath.Join(current, reserved.Beside(rel))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err = os.Remove(filepath.Join(dir, path.Base(reserved.Beside(rel))))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENAMETOOLONG) {
 		return t, fmt.Errorf("cannot remove the version of the image beside %s: %w", t.Path, err)
 	}
 	return t, durable.SyncDir(dir)
+}
+
+// makeFrom makes a file or link of a pristine /etc at a new path.
+func makeFrom(pristine, rel string, e listing.Entry, to string) error {
+	from, err := listing.OpenSource(pristine)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	return e.Make(nil, from, rel, to, map[string]bool{})
+}
+
+// backupName returns the name of the former version of a file, which nothing loads. Of a long name, its end is left
+// out.
+func backupName(base string, at time.Time) string {
+	const maxName = 255 // bytes, NAME_MAX
+	end := at.UTC().Format(".20060102-150405") + ".dpkg-old"
+	return reserved.Hidden + base[:min(len(base), maxName-len(reserved.Hidden)-len(end))] + end
 }
 
 // takeable returns the two versions of a path, nil for one that is not there. The image's has this host's numbers.

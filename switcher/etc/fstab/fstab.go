@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/etc/paths"
@@ -91,15 +93,23 @@ func mountPoint(line string) (string, bool) {
 	if len(fields) < 2 || strings.HasPrefix(fields[0], "#") {
 		return "", false
 	}
-	point := fstabEscapes.Replace(fields[1])
+	point := unescape(fields[1])
 	if !strings.HasPrefix(point, "/") || strings.ContainsRune(point, 0) {
 		return "", false
 	}
 	return path.Clean(point), true
 }
 
-// fstabEscapes decodes the escapes of fstab(5).
-var fstabEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+// octalEscape matches an escaped byte. fstab(5) names two of them; mount(8) decodes all.
+var octalEscape = regexp.MustCompile(`\\[0-3][0-7]{2}`)
+
+// unescape decodes the escapes in a field.
+func unescape(field string) string {
+	return octalEscape.ReplaceAllStringFunc(field, func(escape string) string {
+		b, _ := strconv.ParseUint(escape[1:], 8, 8) // the pattern lets through nothing else
+		return string([]byte{byte(b)})
+	})
+}
 
 func underKernelTree(point string) bool {
 	return slices.Contains([]string{"dev", "proc", "sys", "run"}, strings.Split(point, "/")[1])

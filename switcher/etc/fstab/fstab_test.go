@@ -39,7 +39,7 @@ func TestFstabMountPoints(t *testing.T) {
 	const in = `/dev/a / ext4
 /dev/b /srv/x ext4
 #/dev/c /no ext4
-/dev/d /media/a\040b/ auto noauto
+/dev/d /media/a\040b\043/ auto noauto
 tmpfs /run/x tmpfs
 proc /proc proc
 UUID=4 none swap
@@ -49,7 +49,7 @@ tmpfs relative tmpfs
 /dev/g /runner ext4
 /dev/h /lazy ext4 ro,x-systemd.automount,nofail 0 2
 /dev/i /not-lazy ext4 x-systemd.automounted`
-	want := []string{"/lazy", "/media/a b", "/not-lazy", "/runner", "/srv/x", "/usr/local"}
+	want := []string{"/lazy", "/media/a b#", "/not-lazy", "/runner", "/srv/x", "/usr/local"}
 	got, automounts := MountPoints(strings.NewReader(in))
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

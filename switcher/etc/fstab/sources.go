@@ -148,7 +148,7 @@ func parseFstabLine(text string) (fstabLine, bool) {
 	if len(fields) < 3 || strings.HasPrefix(fields[0], "#") {
 		return fstabLine{}, false
 	}
-	l := fstabLine{text: text, rawSource: fields[0], source: fstabEscapes.Replace(fields[0]), fstype: fields[2]}
+	l := fstabLine{text: text, rawSource: fields[0], source: unescape(fields[0]), fstype: fields[2]}
 	l.point = fields[1] // of swap, a word
 	if point, ok := mountPoint(text); ok {
 		l.point = point
@@ -182,7 +182,7 @@ func (l fstabLine) layers() []string {
 	for option := range strings.SplitSeq(l.options, ",") {
 		name, value, _ := strings.Cut(option, "=")
 		if slices.Contains([]string{"lowerdir", "upperdir", "workdir"}, name) {
-			dirs = append(dirs, strings.Split(fstabEscapes.Replace(value), ":")...)
+			dirs = append(dirs, strings.Split(unescape(value), ":")...)
 		}
 	}
 	return dirs

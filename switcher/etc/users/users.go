@@ -71,13 +71,11 @@ func Update(dir string, j journal.Journal) (notes []string, err error) {
 
 // replaceUsers replaces a database by a file with the same attributes, and keeps the former one.
 func replaceUsers(name string, old, text []byte) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(name, &st); err != nil {
-		return err
+	e, ok, err := listing.ReadEntry(filepath.Dir(name), filepath.Base(name))
+	if err == nil && (!ok || e.Kind != listing.File) {
+		err = durable.ErrNotRegular
 	}
-	e := listing.Entry{Kind: listing.File, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
-		MTime: time.Unix(st.Mtim.Unix())}
-	if err := e.ReadMarks(name, false); err != nil {
+	if err != nil {
 		return err
 	}
 	e.Flags = 0 // a protected file cannot be replaced, which is what its owner wants
@@ -99,11 +97,10 @@ func writeLike(name string, text []byte, e listing.Entry) error {
 		return err
 	}
 	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = e.Apply(tmp, map[string]bool{})
+		err = e.Apply(f, map[string]bool{})
 	}
-	if err == nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(tmp, name)
 	}
 	if err != nil {

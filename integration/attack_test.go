@@ -1,0 +1,121 @@
+//go:build lab
+
+package integration
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// thief exchanges a directory and a link into a directory of root's, again and again, and notes when.
+const thief = `cd /etc/app
+while mv --exchange --no-target-directory data link 2>/dev/null; do
+	read -r now rest < /proc/uptime
+	echo "$now" >> /var/lib/app/$1
+done
+`
+
+// TestUsersWhoSurviveTheirServices: processes of a user whose service has stopped (KillMode=process), and those of a
+// container's scope, are alive when a root is armed. They are frozen while /etc is merged, and run on until the soft
+// reboot; nothing of root's gets into the directory that they exchange files in. A survivor is not frozen.
+func TestUsersWhoSurviveTheirServices(t *testing.T) {
+	beside(t, lab.Nspawn)
+	s := newSite(t, "thief")
+	s.settlesAtOnce()
+	h := s.host
+	one, root1 := s.variant("one", "1", aFile("etc/one.conf", "1\n"))
+	two, root2 := s.variant("two", "2", aFile("etc/one.conf", "2\n"))
+	s.switches("apply", "--from", one)
+	s.runs(root1, "1")
+	for path, text := range map[string]string{
+		"/etc/app/thief": thief,
+		"/etc/systemd/system/job.service": "[Service]\nKillMode=process\nExecStart=/bin/sh -c " +
+			"'setpriv --reuid=4242 --clear-groups sh /etc/app/thief job & exec sleep infinity'\n",
+		"/etc/systemd/system/survivor.service": "[Unit]\nDefaultDependencies=no\nSurviveFinalKillSignal=yes\n" +
+			"IgnoreOnIsolate=yes\n[Service]\nExecStart=setpriv --reuid=4242 --clear-groups sh -c 'while sleep 0.01; do " +
+			"read -r now rest < /proc/uptime; echo $$now >> /var/lib/app/survivor; done'\n",
+	} {
+		h.Must(t, "mkdir", "-p", "/etc/app")
+		if err := h.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Must(t, "sh", "-ec", `mkdir -p /etc/app/data /etc/lab-secret /var/lib/app
+		ln -s ../lab-secret /etc/app/link
+		for i in $(seq 200); do echo his > /etc/app/data/$i; echo root > /etc/lab-secret/$i; done
+		chmod 600 /etc/lab-secret/*
+		chmod 700 /etc/lab-secret; chmod 4755 /etc/lab-secret/1
+		chown -hR 4242 /etc/app /var/lib/app
+		systemctl daemon-reload; systemctl start job.service survivor.service
+		systemd-run --quiet --scope --unit=box --property=DefaultDependencies=no setpriv --reuid=4242 --clear-groups \
+			sh -c 'while sleep 0.01; do read -r now rest < /proc/uptime; echo "$now" >> /var/lib/app/box; done' \
+			> /dev/null 2>&1 < /dev/null &`)
+	h.Must(t, "sh", "-ec", `for i in $(seq 100); do test -s /var/lib/app/job && test -s /var/lib/app/box && exit; sleep 0.1
+		done; systemctl status job.service box.scope; exit 1`)
+
+	s.switches("apply", "--from", two)
+	s.runs(root2, "2")
+	var stamp struct {
+		At time.Duration `json:"at_ns"`
+	}
+	if err := json.Unmarshal([]byte(h.Must(t, "cat", "/run/updatectl/armed.json")), &stamp); err != nil || stamp.At == 0 {
+		t.Fatalf("the stamp is of %v: %v", stamp.At, err)
+	}
+	pauses := map[string]time.Duration{}
+	for _, name := range []string{"job", "box", "survivor"} {
+		last, pause := beats(t, h.Must(t, "tail", "-n", "20000", "/var/lib/app/"+name), stamp.At)
+		t.Logf("%s: it ran until %v before the root was armed, and paused for up to %v", name, last, pause)
+		if last > 5*time.Second { // it is frozen for some of them
+			t.Errorf("%s was not alive when the root was armed", name)
+		}
+		pauses[name] = pause
+	}
+	// Arming takes some 400 ms and more. A busy machine may keep a process waiting, too.
+	if pauses["job"] < 150*time.Millisecond || pauses["box"] < 150*time.Millisecond ||
+		pauses["survivor"] > pauses["job"]/2 {
+		t.Error("the job and the scope were not frozen, or the survivor was")
+	}
+	h.Must(t, "sh", "-ec", `test ! -e /run/updatectl/frozen
+		test -z "$(find /etc/app -type f -perm /6000)"
+		test -z "$(find /etc/app -type f ! -name thief -exec grep -L his {} +)"
+		test "$(stat -c %a /etc/lab-secret) $(cat /etc/lab-secret/7)" = "700 root"
+		test "$(cat /etc/one.conf)" = 2`)
+	if frozen := h.Must(t, "sh", "-ec", `grep -l 1 $(find /sys/fs/cgroup -name cgroup.freeze) || true`); frozen != "" {
+		t.Errorf("still frozen: %s", frozen)
+	}
+
+	// A path of the state that a user can make lead elsewhere is refused.
+	h.Must(t, "sh", "-ec", `mkdir -p /etc/updatectl/conf.d /srv/his/data; chown 4242 /srv/his
+		printf '[state]\npersist = ["/var", "/home", "/root", "/srv/his/data"]\n' > /etc/updatectl/conf.d/50-his.toml`)
+	s.complains(exitUsage, "/srv/his, which it is in, belongs to user 4242", "", "config", "check")
+}
+
+// beats returns how long before a time the last of some beats was, and the longest pause in the seconds before.
+func beats(t *testing.T, text string, until time.Duration) (last, pause time.Duration) {
+	t.Helper()
+	var at []time.Duration
+	for line := range strings.Lines(text) {
+		seconds, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
+		if err != nil {
+			continue // a line that was cut off
+		}
+		if b := time.Duration(seconds * float64(time.Second)); b <= until && until-b < 5*time.Second {
+			at = append(at, b)
+		}
+	}
+	if len(at) == 0 {
+		return time.Hour, 0
+	}
+	slices.Sort(at)
+	for i, b := range at[1:] {
+		pause = max(pause, b-at[i])
+	}
+	last = until - at[len(at)-1]
+	return last, max(pause, last)
+}
