@@ -47,12 +47,16 @@ func (r *Renewal) Run(ctx context.Context) error {
 		if !isStanding(s, stamp.At) || s.Survives {
 			continue
 		}
+		var failed error
 		switch rules.find(s.Name).Action {
 		case Renew:
-			err = errors.Join(err, r.Machine.Units.Renew(ctx, s.Name))
-			renewed = append(renewed, s.Name)
+			failed = r.Machine.Units.Renew(ctx, s.Name)
 		case Devices:
-			err = errors.Join(err, r.Machine.Units.TriggerDevices(ctx))
+			failed = r.Machine.Units.TriggerDevices(ctx)
+		default:
+			continue
+		}
+		if err = errors.Join(err, failed); failed == nil {
 			renewed = append(renewed, s.Name)
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -96,6 +99,13 @@ func TestRunFails(t *testing.T) {
 	r, asked := newRenewal(t, pid1.Service{Name: "ufw.service"}, pid1.Service{Name: "console-setup.service"})
 	broken := errors.New("broken")
 	r.Machine.Units = units{r.Machine.Units.(units).services, asked, broken}
+	core, logged := observer.New(zap.InfoLevel)
+	r.Log = zap.New(core)
+	defer func() {
+		if units := logged.All()[0].ContextMap()["units"]; len(units.([]any)) != 0 {
+			t.Errorf("the journal says that %v are renewed", units)
+		}
+	}()
 	if err := r.Run(t.Context()); !errors.Is(err, broken) || len(*asked) != 4 {
 		t.Errorf("%v after %q", err, *asked)
 	}
