@@ -70,6 +70,7 @@ func New(root, configFile string, log *zap.Logger) (*Agent, error) {
 	}
 	a.PolicyEtc = etc
 	a.Config, err = config.Load(a.Path, configFile)
+	a.PartOfConfig = configFile != "" || err != nil
 	return a, err
 }
 

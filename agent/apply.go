@@ -11,6 +11,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -157,12 +158,12 @@ func (s *session) applyResume(ctx context.Context, off *offer.Published, done Ap
 		}
 		s.loadBeforeSwitch(ctx, &done)
 	}
-	if _, err := s.Roots.DecideResume(s.facts); err != nil {
+	_, err := s.Roots.DecideResume(s.facts)
+	if err = errors.Join(err, recheck.MayResume(s.Host, s.rec.LastGood())); err != nil {
 		return done, err
 	}
 	done = Applied{Switching: true, Root: s.rec.LastGood(), From: s.facts.Root, Loaded: done.Loaded,
-		Warnings: done.Warnings}
-	var err error
+		Warnings: append(done.Warnings, recheck.OnReturn(&s.Roots, s.rec.LastGood(), s.facts)...)}
 	done.Version, err = s.resumeRoot(ctx, s.Trial.Observe(ctx, s.facts, record.VerbResume))
 	return done, err
 }

@@ -49,6 +49,9 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 		unlock()
 		return nil, err
 	}
+	if err := a.KeepRestrictions(); err != nil { // it must not prevent a rollback
+		a.Log.Warn(err.Error())
+	}
 	return s, nil
 }
 

@@ -21,6 +21,10 @@ func (a *Agent) Confirm(ctx context.Context) (trial.Confirmed, error) {
 		return trial.Confirmed{}, err
 	}
 	defer unlock()
+	// What a root withdraws counts even if it is rolled back: an image may have come for that.
+	if err := a.KeepRestrictions(); err != nil {
+		a.Log.Warn(err.Error())
+	}
 	const tries, pause = 10, 2 * time.Second // as long as systemd may take to re-execute on a slow machine
 	for try := 1; ; try++ {
 		done, err := a.Trial.Confirm(ctx)

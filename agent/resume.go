@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -21,6 +22,8 @@ type Resumed struct {
 	// Root is the root that the host is on its way to, "" when it stays on its host root; Reason is why.
 	Root   string `json:"root,omitempty"`
 	Reason string `json:"reason"`
+	// Warnings are what to know about the trust in that root.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 const startedBefore = "this is not the first start of userspace since the last full reboot"
@@ -68,8 +71,13 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 	}
+	if err := recheck.MayResume(s.Host, s.rec.LastGood()); err != nil {
+		a.Log.Error("staying on the host root", zap.Error(err))
+		return Resumed{Reason: err.Error()}, nil
+	}
+	warnings := recheck.OnReturn(&s.Roots, s.rec.LastGood(), s.facts)
 	_, err = s.resumeRoot(ctx, health.Before{Unknown: true}) // no service runs yet: there is nothing to compare with
-	return Resumed{Root: s.rec.LastGood(), Reason: why}, err
+	return Resumed{Root: s.rec.LastGood(), Reason: why, Warnings: warnings}, err
 }
 
 // resumeRoot requests the switch to the last good root, as it was left, and returns its version.

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -62,6 +63,9 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	d := decideRollback(s.facts.Root, s.rec, to, watched)
 	if d.to != "" {
 		done = Applied{Root: d.to, From: s.facts.Root}
+	}
+	if d.do != rollbackNothing {
+		done.Warnings = recheck.OnReturn(&s.Roots, d.to, s.facts)
 	}
 	switch d.do {
 	case rollbackNothing:

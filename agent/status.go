@@ -30,6 +30,10 @@ type Status struct {
 	Removed []string `json:"removed,omitempty"`
 	// Refused is why the last attempt to take what is published failed, nil when it did not.
 	Refused *record.Refused `json:"refused,omitempty"`
+	// KeptRestrictions are the restrictions of keys that hold although the configuration does not have them.
+	KeptRestrictions []string `json:"kept_restrictions,omitempty"`
+	// Order says that the last accepted release no longer counts for the order of releases, "" if it does.
+	Order string `json:"order,omitempty"`
 	// NotReached counts, by root, the switches that ended before the root ran.
 	NotReached map[string]record.Failed `json:"failed_switches,omitempty"`
 	// Kernel is the running kernel with its live patches.
@@ -99,6 +103,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned,
 		Refused: a.Records.Refused(), NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last,
 		Resume: rec.Resume, Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
+		KeptRestrictions: a.KeptRestrictions(), Order: a.Offers.Order(rec).String(),
 	}
 	for _, id := range slices.Sorted(maps.Keys(rec.Bad)) {
 		if _, err := a.Machine.Trees.Root(id); err != nil {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -21,6 +21,8 @@ type Rechecked struct {
 	// Vouchers are the signers whose signatures today's policy accepts; VerifiedAt is when the evidence was fetched.
 	Vouchers   []verify.Voucher `json:"vouchers"`
 	VerifiedAt time.Time        `json:"verified_at"`
+	// Warnings are the restrictions of keys that hold although the configuration does not have them.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Verify checks the stored evidence of a root again, offline, by today's policy. Name is the identity of the root or
@@ -45,29 +47,12 @@ func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
 		return Rechecked{}, err
 	}
 	version := cmp.Or(rec.Accepted[root.ID].Version, root.Info.Version)
-	r := Rechecked{Root: root.ID, Version: version, VerifiedAt: root.Info.VerifiedAt}
-	if r.Vouchers, err = recheck(root, policy); err != nil {
+	r := Rechecked{Root: root.ID, Version: version, VerifiedAt: root.Info.VerifiedAt, Warnings: a.KeptRestrictions()}
+	for _, warning := range r.Warnings {
+		a.Log.Warn(warning)
+	}
+	if r.Vouchers, err = recheck.Root(root, policy); err != nil {
 		return r, fmt.Errorf("%w: root %s: %w", ErrEvidence, root.ID, err)
 	}
 	return r, nil
-}
-
-// recheck returns who vouches for a root, by the evidence beside it and today's policy.
-func recheck(root store.Root, policy verify.Policy) ([]verify.Voucher, error) {
-	evidence, err := root.Evidence()
-	if errors.Is(err, store.ErrNoEvidence) {
-		return nil, fmt.Errorf("%w: %w", verify.ErrUnsigned, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	v, err := policy.Again(evidence)
-	if err != nil {
-		return nil, err
-	}
-	// The root is booted by its name, so the evidence must be for that name, whatever image.json says.
-	if id := v.Digest().Algorithm().String() + "-" + v.Digest().Encoded(); id != root.ID {
-		return nil, fmt.Errorf("%w: the evidence is for %s", verify.ErrDigest, id)
-	}
-	return v.Vouchers(), nil
 }

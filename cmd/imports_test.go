@@ -22,7 +22,7 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
-		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "switcher",
+		"agent/record", "agent/renew", "agent/roots", "agent/transition", "agent/trial", "agent/trust", "switcher",
 		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
@@ -39,7 +39,9 @@ var allowed = map[string][]string{
 	"agent/machine":   {"agent/health"}, // the seam
 	"agent/config":    {"agent/health"},
 	"agent/record":    {"agent/config", "agent/health", "agent/network"},
-	"agent/host":      {"agent/config", "agent/machine", "agent/record"},
+	"agent/trust":     {}, // plain data and the policy of verify
+	"agent/host":      {"agent/config", "agent/machine", "agent/record", "agent/trust"},
+	"agent/recheck":   {"agent/config", "agent/host", "agent/record", "agent/roots"},
 	"agent/offer":     {"agent/config", "agent/host", "agent/record"},
 	"agent/roots":     {"agent/config", "agent/host", "agent/machine", "agent/record"},
 	"agent/adoption": {
@@ -56,7 +58,7 @@ var allowed = map[string][]string{
 	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
 	"agent": { // the commands
 		"agent/adoption", "agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host",
-		"agent/live", "agent/machine", "agent/offer", "agent/record", "agent/renew", "agent/roots",
+		"agent/live", "agent/machine", "agent/offer", "agent/recheck", "agent/record", "agent/renew", "agent/roots",
 		"agent/transition", "agent/trial",
 	},
 	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},

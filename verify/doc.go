@@ -40,15 +40,15 @@
 // because nothing was forged: the publisher must sign it again. A signature by an expired key is still accepted if a
 // log or a timestamp authority proves that it was made before; without such a proof, the clock of the host decides. A
 // signature by a revoked key is never accepted, because whoever stole the key could have made it. Listing a key twice
-// can only restrict it.
+// can only restrict it; a restriction apart from the list makes no key count.
 //
 // # Identities
 //
 // A keyless signature comes with a certificate that was valid for minutes. The library sigstore-go runs the complete
 // client procedure of Sigstore, offline: it checks log entry, time, certificate chain at that time, certificate log,
 // signature, issuer and subject. The time is proven by the promise of the log or by a timestamp authority, never by
-// the clock of the host. A pattern must match the whole text. The library does not see what was signed: this package
-// parses it, as strictly as for a key.
+// the clock of the host. Who is revoked never counts, whichever rule matches. A pattern must match the whole text. The
+// library does not see what was signed: this package parses it, as strictly as for a key.
 //
 // # Transparency logs
 //

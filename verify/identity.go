@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
@@ -16,6 +17,8 @@ type Identity struct {
 	Subject Match // a mail address, or the URI of a workflow
 	Root    *TrustRoot
 	Log     LogRule // "" means LogRequired
+	// Reason says why the identity is revoked, in [Policy].Revoked.
+	Reason string
 }
 
 // Match is an exact text or a pattern, not both. A pattern is a regular expression in Go's syntax that must match the
@@ -65,29 +68,79 @@ func (i Identity) patterns() int {
 // identitySigner is an identity that was checked.
 type identitySigner struct {
 	Identity
+	match   sigstore.CertificateIdentity
+	revoked []revokedMatch
+}
+
+// revokedMatch matches identities that are revoked.
+type revokedMatch struct {
+	Identity
 	match sigstore.CertificateIdentity
+}
+
+// revokedMatches returns what matches identities that are revoked.
+func revokedMatches(identities []Identity) ([]revokedMatch, error) {
+	var all []revokedMatch
+	for _, i := range identities {
+		match, err := i.certificate()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, revokedMatch{i, match})
+	}
+	return all, nil
+}
+
+// certificate returns the rule in the form of the library.
+func (i Identity) certificate() (match sigstore.CertificateIdentity, err error) {
+	issuer, err := i.Issuer.anchored()
+	if err != nil {
+		return match, fmt.Errorf("%w %s: issuer: %w", ErrIdentity, i, err)
+	}
+	subject, err := i.Subject.anchored()
+	if err != nil {
+		return match, fmt.Errorf("%w %s: subject: %w", ErrIdentity, i, err)
+	}
+	match, err = sigstore.NewShortCertificateIdentity(i.Issuer.Exact, issuer, i.Subject.Exact, subject)
+	if err != nil {
+		return match, fmt.Errorf("%w %s: %w", ErrIdentity, i, err)
+	}
+	return match, nil
+}
+
+// whyRevoked returns an error that wraps [ErrRevoked] if who vouched is revoked.
+func (i *identitySigner) whyRevoked(v Voucher) error {
+	for _, r := range i.revoked {
+		if matches(r.match, v) {
+			why := ""
+			if r.Reason != "" {
+				why = ": " + r.Reason
+			}
+			return &refused{fmt.Sprintf("%s signed it and is revoked%s", v.Signer, why), ErrRevoked}
+		}
+	}
+	return nil
+}
+
+// matches reports whether a rule is about the identity that vouched.
+func matches(rule sigstore.CertificateIdentity, v Voucher) bool {
+	return rule.Verify(certificate.Summary{
+		SubjectAlternativeName: v.Signer, Extensions: certificate.Extensions{Issuer: v.Issuer},
+	}) == nil
 }
 
 func (i Identity) signer() (*identitySigner, error) {
 	if i.Log == "" {
 		i.Log = LogRequired
 	}
-	issuer, err := i.Issuer.anchored()
+	match, err := i.certificate()
 	if err != nil {
-		return nil, fmt.Errorf("%w %s: issuer: %w", ErrIdentity, i, err)
-	}
-	subject, err := i.Subject.anchored()
-	if err != nil {
-		return nil, fmt.Errorf("%w %s: subject: %w", ErrIdentity, i, err)
+		return nil, err
 	}
 	if err := i.Root.check(i.Log, true); err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrIdentity, i, err)
 	}
-	match, err := sigstore.NewShortCertificateIdentity(i.Issuer.Exact, issuer, i.Subject.Exact, subject)
-	if err != nil {
-		return nil, fmt.Errorf("%w %s: %w", ErrIdentity, i, err)
-	}
-	return &identitySigner{i, match}, nil
+	return &identitySigner{Identity: i, match: match}, nil
 }
 
 func (i *identitySigner) name() string { return i.String() }
@@ -122,6 +175,9 @@ func (i *identitySigner) verify(s *sealed) (*Voucher, error) {
 	}
 	who := result.Signature.Certificate
 	v := &Voucher{Signer: who.SubjectAlternativeName, Issuer: who.Issuer, Form: s.form}
+	if err := i.whyRevoked(*v); err != nil {
+		return nil, err
+	}
 	var seen []time.Time
 	for _, t := range result.VerifiedTimestamps {
 		seen = append(seen, t.Timestamp)

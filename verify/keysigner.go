@@ -29,28 +29,17 @@ func (k Key) signer() (*keySigner, error) {
 	return &keySigner{k}, nil
 }
 
-// merge merges another listing of the same key. What restricts it more takes precedence.
-func (k *keySigner) merge(again Key) {
+// Restrict adds the restrictions of another listing of the same key. Where both restrict it, the stricter one counts.
+func (k *Key) Restrict(again Key) {
 	if again.Revoked && !k.Revoked {
 		k.Revoked, k.Reason = true, again.Reason
 	}
 	if !again.NotAfter.IsZero() && (k.NotAfter.IsZero() || again.NotAfter.Before(k.NotAfter)) {
 		k.NotAfter = again.NotAfter
 	}
-	if rank(again.Log) > rank(k.Log) {
+	if again.Log.Rank() > k.Log.Rank() {
 		k.Log, k.Root = again.Log, again.Root
 	}
-}
-
-// rank orders log rules by how strict they are.
-func rank(l LogRule) int {
-	switch l {
-	case LogRequired:
-		return 2
-	case LogOptional:
-		return 1
-	}
-	return 0
 }
 
 func (k *keySigner) name() string { return k.Name }

@@ -15,6 +15,10 @@ import (
 type Policy struct {
 	Keys       []Key
 	Identities []Identity
+	// Revoked are identities that no longer count, whichever rule of Identities they match. They need no trust root.
+	Revoked []Identity
+	// Restrictions limit keys that are listed in Keys, each the key with its ID. They make no key count.
+	Restrictions []Key
 	// Threshold is the number of distinct signers that must vouch, keys and identities together. Less than 1 means 1.
 	Threshold int
 	// Now is the time. It is only needed for keys that expire.
@@ -74,6 +78,8 @@ type signer interface {
 	// vouch returns a voucher if the signature is by this signer and has the proofs that the rule requires. What is
 	// signed is not parsed yet. Without a voucher and without an error, it is by somebody else.
 	vouch(s *sealed, now time.Time) (*Voucher, error)
+	// counts reports whether the voucher is one of this signer, and still valid if it was given at that time.
+	counts(v Voucher, at time.Time) bool
 	name() string
 }
 
@@ -87,27 +93,52 @@ func (p Policy) signers() ([]signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !k.NotAfter.IsZero() && p.Now.IsZero() {
-			return nil, fmt.Errorf("%w %s: it expires, and the policy does not know the time", ErrKey, k.Name)
-		}
 		if known := keys[k.ID]; known != nil {
-			known.merge(k.Key)
+			known.Restrict(k.Key)
 			continue
 		}
 		keys[k.ID] = k
 		all = append(all, k)
 	}
+	if err := restrict(keys, p.Restrictions); err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if !k.NotAfter.IsZero() && p.Now.IsZero() {
+			return nil, fmt.Errorf("%w %s: it expires, and the policy does not know the time", ErrKey, k.Name)
+		}
+	}
 	identities := slices.SortedStableFunc(slices.Values(p.Identities), func(a, b Identity) int {
 		return cmp.Compare(a.patterns(), b.patterns())
 	})
+	revoked, err := revokedMatches(p.Revoked)
+	if err != nil {
+		return nil, err
+	}
 	for _, identity := range identities {
 		i, err := identity.signer()
 		if err != nil {
 			return nil, err
 		}
+		i.revoked = revoked
 		all = append(all, i)
 	}
 	return all, nil
+}
+
+// restrict applies restrictions to the keys with their IDs.
+func restrict(keys map[string]*keySigner, restrictions []Key) error {
+	for _, r := range restrictions {
+		k := keys[r.ID]
+		if k == nil {
+			continue
+		}
+		k.Restrict(r)
+		if err := k.Root.check(k.Log, false); err != nil {
+			return fmt.Errorf("%w %s: %w", ErrKey, k.Name, err)
+		}
+	}
+	return nil
 }
 
 func (p Policy) threshold() int { return max(p.Threshold, 1) }

@@ -20,6 +20,17 @@ const (
 	LogOff LogRule = "off"
 )
 
+// Rank returns how strict the rule is, from 0 for [LogOff] and "" to 2 for [LogRequired].
+func (l LogRule) Rank() int {
+	switch l {
+	case LogRequired:
+		return 2
+	case LogOptional:
+		return 1
+	}
+	return 0
+}
+
 func (l LogRule) valid() bool { return l == LogRequired || l == LogOptional || l == LogOff }
 
 // maxTrustRoot bounds a trust root, in bytes. That of the public Sigstore has 7 KiB.
@@ -29,6 +40,7 @@ const maxTrustRoot = 1 << 20
 // is pinned: it only changes with its file.
 type TrustRoot struct {
 	name     string
+	content  []byte
 	material *root.TrustedRoot
 }
 
@@ -37,7 +49,7 @@ func ParseTrustRoot(name string, data []byte) (*TrustRoot, error) {
 	if len(data) > maxTrustRoot {
 		return nil, fmt.Errorf("%w %s: it is larger than %d bytes", ErrTrustRoot, name, maxTrustRoot)
 	}
-	r := &TrustRoot{name: name}
+	r := &TrustRoot{name: name, content: data}
 	err := caught(func() (err error) {
 		r.material, err = root.NewTrustedRootFromJSON(data)
 		return err
@@ -47,6 +59,9 @@ func ParseTrustRoot(name string, data []byte) (*TrustRoot, error) {
 	}
 	return r, nil
 }
+
+// Bytes returns the trusted_root.json. The caller must not change it.
+func (r *TrustRoot) Bytes() []byte { return r.content }
 
 // check checks that the trust root has what a rule needs.
 func (r *TrustRoot) check(log LogRule, keyless bool) error {

@@ -48,15 +48,21 @@ type Config struct {
 		FetchDeadline Duration `toml:"fetch-deadline" json:"fetch_deadline"`
 		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
+		// Stream is the stream of releases that the host follows, "" for any. The host takes no other.
+		Stream string `toml:"stream" json:"stream"`
 	} `toml:"source" json:"source"`
 	Verify struct {
 		// Keys are files with PEM public keys.
 		Keys []string `toml:"keys" json:"keys"`
 		// Threshold is how many different signers must have signed.
 		Threshold int `toml:"threshold" json:"threshold"`
+		// RevokedRoots is what a full reboot does about a last good root that a revoked key signed: warn or refuse.
+		RevokedRoots string `toml:"revoked-roots" json:"revoked_roots"`
 		// Key lists keys with rules of their own; Identity lists signers without a key (keyless signing).
 		Key      []KeyRule      `toml:"key,omitempty" json:"key,omitempty"`
 		Identity []IdentityRule `toml:"identity,omitempty" json:"identity,omitempty"`
+		// Restrictions are rules of Key that a later file left out. They make no key count, and restrict those that do.
+		Restrictions []KeyRule `toml:"-" json:"restrictions,omitempty"`
 	} `toml:"verify" json:"verify"`
 	State  State `toml:"state" json:"state"`
 	Switch struct {
@@ -112,6 +118,12 @@ const (
 	StuckEscalate = "escalate" // kill the services that do not stop
 )
 
+// The values of [verify] revoked-roots: what is done if a revoked key signed the root that the host would resume.
+const (
+	RevokedWarn   = "warn"   // resume it all the same
+	RevokedRefuse = "refuse" // stay on the host root
+)
+
 // Duration is a time span, written as in Go: "90s", "5m".
 type Duration time.Duration
 
@@ -157,7 +169,7 @@ func Default() Config {
 	c.Files = []string{} // in JSON, no list is null
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
 	c.Source.MinRate, c.Source.FetchDeadline = source.DefaultRate, Duration(72*time.Hour)
-	c.Verify.Keys, c.Verify.Threshold = []string{}, 1
+	c.Verify.Keys, c.Verify.Threshold, c.Verify.RevokedRoots = []string{}, 1, RevokedWarn
 	c.State.Adopt = []string{}
 	c.Health.Active, c.Health.Ports, c.Health.Ignore = []string{}, []string{}, []string{}
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}

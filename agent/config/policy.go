@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -36,21 +37,39 @@ type IdentityRule struct {
 	SubjectPattern string         `toml:"subject-pattern,omitempty" json:"subject_pattern,omitempty"`
 	TrustRoot      string         `toml:"trust-root,omitempty" json:"trust_root"`
 	Log            verify.LogRule `toml:"log,omitempty" json:"log,omitempty"`
+	// Revoked means that nobody whom the rule matches counts, even if another rule matches, too; Reason says why.
+	Revoked bool   `toml:"revoked,omitempty" json:"revoked,omitempty"`
+	Reason  string `toml:"reason,omitempty" json:"reason,omitempty"`
+}
+
+// restricts reports whether the rule makes a key count less than listing it in [verify] keys does.
+func (r KeyRule) restricts() bool {
+	return r.Revoked || !r.NotAfter.IsZero() || r.Log != "" && r.Log != verify.LogOff
 }
 
 // inherit merges the lists of earlier fragments into the ones of this fragment: a list replaces an earlier list as a
-// whole, except that a revocation stays.
+// whole, except that every restriction of a key stays, and the revocation of an identity. A revocation stays in the
+// list, so that a signature by the key is reported as one by a revoked key.
 func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.MetaData) {
 	if !meta.IsDefined("verify", "identity") {
 		c.Verify.Identity = identities
+	} else {
+		for _, i := range identities {
+			if i.Revoked {
+				c.Verify.Identity = append(c.Verify.Identity, i)
+			}
+		}
 	}
 	if !meta.IsDefined("verify", "key") {
 		c.Verify.Key = keys
 		return
 	}
 	for _, k := range keys {
-		if k.Revoked {
+		switch {
+		case k.Revoked:
 			c.Verify.Key = append(c.Verify.Key, k)
+		case k.restricts() && !slices.Contains(c.Verify.Restrictions, k):
+			c.Verify.Restrictions = append(c.Verify.Restrictions, k)
 		}
 	}
 }
@@ -61,13 +80,18 @@ func (c *Config) inherit(keys []KeyRule, identities []IdentityRule, meta toml.Me
 func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, error) {
 	p := verify.Policy{Threshold: c.Verify.Threshold, Now: now}
 	for _, file := range c.Verify.Keys {
-		if err := addKey(&p, KeyRule{File: file}, path); err != nil {
+		if err := addKey(&p.Keys, KeyRule{File: file}, path); err != nil {
 			return p, fmt.Errorf("%w: %s[verify] keys: %w", ErrConfig, c.Where("verify.keys"), err)
 		}
 	}
 	for _, rule := range c.Verify.Key {
-		if err := addKey(&p, rule, path); err != nil {
+		if err := addKey(&p.Keys, rule, path); err != nil {
 			return p, fmt.Errorf("%w: %s[[verify.key]]: %w", ErrConfig, c.Where("verify.key"), err)
+		}
+	}
+	for _, rule := range c.Verify.Restrictions {
+		if err := addKey(&p.Restrictions, rule, path); err != nil {
+			return p, fmt.Errorf("%w: a [[verify.key]] of an earlier file, which still restricts its key: %w", ErrConfig, err)
 		}
 	}
 	for _, rule := range c.Verify.Identity {
@@ -90,8 +114,8 @@ func (c Config) Policy(path func(string) string, now time.Time) (verify.Policy, 
 	return p, nil
 }
 
-// addKey adds the key of a rule to a policy.
-func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
+// addKey adds the key of a rule to keys.
+func addKey(keys *[]verify.Key, rule KeyRule, path func(string) string) error {
 	if rule.File == "" {
 		return fmt.Errorf("file is missing: name the PEM file with the public key")
 	}
@@ -107,22 +131,25 @@ func addKey(p *verify.Policy, rule KeyRule, path func(string) string) error {
 	if key.Root, err = readTrustRoot(rule.TrustRoot, path); err != nil {
 		return err
 	}
-	p.Keys = append(p.Keys, key)
+	*keys = append(*keys, key)
 	return nil
 }
 
 // addIdentity adds the identity of a rule to a policy.
 func addIdentity(p *verify.Policy, rule IdentityRule, path func(string) string) error {
-	root, err := readTrustRoot(rule.TrustRoot, path)
-	if err != nil {
-		return err
-	}
-	p.Identities = append(p.Identities, verify.Identity{
+	i := verify.Identity{
 		Issuer:  verify.Match{Exact: rule.Issuer, Pattern: rule.IssuerPattern},
 		Subject: verify.Match{Exact: rule.Subject, Pattern: rule.SubjectPattern},
-		Root:    root, Log: rule.Log,
-	})
-	return nil
+		Log:     rule.Log, Reason: rule.Reason,
+	}
+	if rule.Revoked {
+		p.Revoked = append(p.Revoked, i)
+		return nil
+	}
+	var err error
+	i.Root, err = readTrustRoot(rule.TrustRoot, path)
+	p.Identities = append(p.Identities, i)
+	return err
 }
 
 // readTrustRoot returns the trust root in a trusted_root.json file, nil if file is "".

@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -157,6 +159,51 @@ func TestPolicyComplaints(t *testing.T) {
 			}
 			if c.want != "" && (!errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want ErrConfig with %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestRestrictionsStick: a later list replaces an earlier one, and no restriction of a key is lost with it, whichever
+// file names the key. It makes no key count that no list has any more.
+func TestRestrictionsStick(t *testing.T) {
+	const both, base = "etc/updatectl/updatectl.toml", "[verify]\nkeys = ['/keys/a.pub', '/keys/b.pub']\n"
+	const later, revokesA = "etc/updatectl/conf.d/90.toml",
+		"[[verify.key]]\nfile = '/keys/a.pub'\nrevoked = true\nreason = 'stolen'\n"
+	for name, c := range map[string]struct {
+		base, later string
+		want        error // of b
+	}{
+		"not after, another key revoked": {base + "[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2020-01-01\n",
+			revokesA, verify.ErrExpired},
+		"log, another key revoked": {
+			base + "[[verify.key]]\nfile = '/keys/b.pub'\nlog = 'required'\ntrust-root = '/keys/root.json'\n", revokesA,
+			verify.ErrLog},
+		"not after, listed again without it": {
+			base + "[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2020-01-01\n",
+			"[[verify.key]]\nfile = '/keys/b.pub'\n", verify.ErrExpired},
+		"not after, listed again by another name": {
+			base + "[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2020-01-01\n",
+			"[[verify.key]]\nfile = '/keys/b-again.pub'\n", verify.ErrExpired},
+		"not after, later": {base + "[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2020-01-01\n",
+			"[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2099-01-01\n", verify.ErrExpired},
+		"not after, of a key that no list has any more": {
+			"[verify]\nkeys = ['/keys/a.pub']\n[[verify.key]]\nfile = '/keys/b.pub'\nnot-after = 2099-01-01\n",
+			"[[verify.key]]\nfile = '/keys/a.pub'\n", verify.ErrWrongKey},
+		"no restriction": {base, "[[verify.key]]\nfile = '/keys/a.pub'\n", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, _, b := trusting(t)
+			text, err := os.ReadFile(filepath.Join(root, "keys/b.pub"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			testtree.File(t, root, "keys/b-again.pub", string(text))
+			testtree.File(t, root, both, c.base)
+			testtree.File(t, root, later, c.later)
+			testtree.File(t, root, "run/updatectl/conf.d/95.toml", "[switch]\nlevel = 'soft'\n") // a list of no keys
+			if err := verifySignedBy(t, root, b); !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
 			}
 		})
 	}

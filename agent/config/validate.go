@@ -31,12 +31,20 @@ func (c *Config) validate() error {
 	if c.Verify.Threshold < 1 {
 		fault("verify.threshold", "[verify] threshold is %d and must be at least 1", c.Verify.Threshold)
 	}
+	if r := c.Verify.RevokedRoots; r != RevokedWarn && r != RevokedRefuse {
+		fault("verify.revoked-roots", "[verify] revoked-roots is %q and must be %s or %s", r, RevokedWarn, RevokedRefuse)
+	}
 	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, source.ErrReference) {
 		fault("source.mirrors", "[source] mirrors: %w", err)
 	}
 	if c.Source.Compatible != "" {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {
 			fault("source.compatible", "[source] compatible: %w", err)
+		}
+	}
+	if c.Source.Stream != "" {
+		if _, err := release.ParseStream(c.Source.Stream); err != nil {
+			fault("source.stream", "[source] stream: %w", err)
 		}
 	}
 	if err := c.HealthGate().Validate(); err != nil {

@@ -33,10 +33,13 @@ type Host struct {
 	Log *zap.Logger
 	// PolicyEtc is the /etc from which configuration and keys are read, "" for the host's own.
 	PolicyEtc string
+	// PartOfConfig is whether Config is not all of the configuration: a file was named, or some are invalid.
+	PartOfConfig bool
 
 	policyOnce sync.Once
 	policy     verify.Policy
 	policyErr  error
+	kept       []string // restrictions that only the policy has, in words
 }
 
 // On returns a host on a machine, with an empty configuration.
@@ -60,13 +63,6 @@ func (h *Host) Path(p string) string {
 		return h.Machine.Path(filepath.Join(h.PolicyEtc, "updatectl", rest))
 	}
 	return h.Machine.Path(p)
-}
-
-// Policy returns the signature policy. Every command reads it anew, once, so replacing a file is all that a key
-// rotation or a revocation needs. The error is a [config.ErrConfig].
-func (h *Host) Policy() (verify.Policy, error) {
-	h.policyOnce.Do(func() { h.policy, h.policyErr = h.Config.Policy(h.Path, h.Now()) })
-	return h.policy, h.policyErr
 }
 
 // RequireRunning returns an error unless the tree is the running host and the caller is root; without root, it is an

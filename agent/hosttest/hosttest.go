@@ -5,6 +5,8 @@ package hosttest
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"runtime"
 	"testing"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -64,6 +67,12 @@ func Image(t *testing.T) *image.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &image.Image{Verified: signed(t, key)}
+}
+
+// signed returns a manifest that a key has signed. Every call returns the same manifest.
+func signed(t *testing.T, key ed25519.PrivateKey) *verify.Verified {
+	t.Helper()
 	text := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{},"layers":[]}`)
 	payload, signature, err := sign.Simple(key, "test", digest.FromBytes(text))
 	if err != nil {
@@ -78,5 +87,43 @@ func Image(t *testing.T) *image.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &image.Image{Verified: v}
+	return v
+}
+
+// KeyFile is the public key that signed the roots of [Root].
+const KeyFile = "/etc/updatectl/keys/release.pub"
+
+// Root puts a root with evidence on the disk of a host, which is configured to trust the key that signed it, and
+// returns its identity. The root has no files.
+func Root(t *testing.T, h *host.Host) string {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testtree.File(t, h.Machine.Root, KeyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	h.Config.Verify.Keys = []string{KeyFile}
+	v := signed(t, key)
+	evidence, err := v.Evidence().Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := v.Digest().Algorithm().String() + "-" + v.Digest().Encoded()
+	for name, text := range map[string]string{
+		"root.cfs": "", "evidence.json": string(evidence), "image.json": `{"schema": "` + store.Schema + `"}`,
+	} {
+		testtree.File(t, h.Machine.Root, record.StateDir+"/roots/"+id+"/"+name, text)
+	}
+	return id
+}
+
+// NextRun returns the host as the next command finds it, which reads the policy anew.
+func NextRun(h *host.Host) *host.Host {
+	next := host.On(h.Machine, h.Log)
+	next.Config, next.PolicyEtc = h.Config, h.PolicyEtc
+	return next
 }

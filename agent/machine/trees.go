@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image"
@@ -25,8 +27,10 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/graft"
+	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
+	"golang.org/x/sys/unix"
 )
 
 // Trees are the staged roots on the disk, and what is done with their trees.
@@ -185,7 +189,7 @@ func (t hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 			return err
 		}
 		left, err := t.WithFstab(c.Next, in.Current, in.Next).LeftBehind(strings.TrimSuffix(in.Next, "/etc"))
-		report.Notes = append(report.Notes, notesOnMounts(left)...)
+		report.Notes = slices.Concat(report.Notes, mountedOver(c.Current), notesOnMounts(left))
 		return err
 	})
 	return report, err
@@ -308,6 +312,35 @@ func (c EtcChange) openNext() (path string, done func(), err error) {
 	return empty, func() { os.RemoveAll(empty) }, err
 }
 
+// whatIsBelow returns a directory as it is below what is mounted on its files and directories, and what closes it:
+// that is what is on the disk. Without the right to look below, it is the directory itself.
+func whatIsBelow(dir string) (path string, done func(), err error) {
+	tree, err := mount.Clone(dir, false)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) { // EINVAL: the mounts of a container belong together
+		return dir, func() {}, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	return tree.Path(), func() { tree.Close() }, nil
+}
+
+// mountedOver returns a note for each mount below a directory.
+func mountedOver(dir string) []string {
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return nil // only the notes are lost
+	}
+	var notes []string
+	for _, m := range below {
+		if rel, err := filepath.Rel(dir, m.Mountpoint); err == nil && rel != "." {
+			notes = append(notes, rel+": something is mounted here; what lies below it counts")
+		}
+	}
+	slices.Sort(notes)
+	return slices.Compact(notes)
+}
+
 // open opens the pristine images, and calls do with their /etc directories while they are open.
 func (c EtcChange) open(do func(etc.Inputs) error) error {
 	next, done, err := c.openNext()
@@ -315,7 +348,12 @@ func (c EtcChange) open(do func(etc.Inputs) error) error {
 		return err
 	}
 	defer done()
-	in := etc.Inputs{Current: c.Current, Host: filepath.Dir(c.Current), State: "/", Next: next + "/etc",
+	current, seen, err := whatIsBelow(c.Current)
+	if err != nil {
+		return err
+	}
+	defer seen()
+	in := etc.Inputs{Current: current, Host: filepath.Dir(c.Current), State: "/", Next: next + "/etc",
 		Adopt: c.Adopt, Ledger: c.Ledger}
 	if in.Derived, err = derived.Parse(configs.Derived()); err != nil {
 		return err

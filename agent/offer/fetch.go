@@ -32,6 +32,8 @@ type Published struct {
 	// Release is the release that lists the image, nil for an image on its own; Mark is what the record keeps of either.
 	Release *release.Release
 	Mark    release.Mark
+	// after is what it is compared with.
+	after record.Order
 	// seen is the latest time known to have passed, from the record or from the proven times of signatures.
 	seen time.Time
 	// Waived is why this would be refused if the operator did not allow a downgrade, nil if it is in order.
@@ -67,6 +69,9 @@ func (o *Offers) Fetch(ctx context.Context, reference string) (*Fetched, error) 
 		return nil, err
 	}
 	p := &Published{Reference: reference}
+	for _, kept := range o.KeptRestrictions() {
+		o.warn(p, kept)
+	}
 	src, err := o.openSource(p)
 	if err != nil {
 		return nil, err
@@ -100,7 +105,17 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 	if p.Verified, err = policy.Verify(fetched.content, fetched.mediaType, fetched.candidates); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Reference, err)
 	}
+	p.after = o.Order(rec)
+	if fallen := p.after.String(); fallen != "" {
+		o.warn(p, fallen)
+	}
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
+}
+
+// warn logs a warning and keeps it in p.
+func (o *Offers) warn(p *Published, warning string) {
+	p.Warnings = append(p.Warnings, warning)
+	o.Log.Warn(warning)
 }
 
 // openSource opens the source of the reference. The configured mirrors are used only for the configured reference.
@@ -113,10 +128,7 @@ func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	if p.Reference == o.Config.Source.Image {
 		options.Mirrors = o.Config.Source.Mirrors
 	}
-	options.Warn = func(err error) {
-		p.Warnings = append(p.Warnings, err.Error())
-		o.Log.Warn(err.Error())
-	}
+	options.Warn = func(err error) { o.warn(p, err.Error()) }
 	p.Source, err = source.Open(p.Reference, options)
 	return p.Source, err
 }

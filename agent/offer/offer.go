@@ -33,13 +33,29 @@ func VersionedRoot(f facts.Facts, rec *record.Record) string {
 	return f.Root
 }
 
+// Order returns what releases are compared with today. An invalid policy makes no release fall.
+func (o *Offers) Order(rec *record.Record) record.Order {
+	return record.OrderOf(rec, func(v record.Vouched) []string {
+		policy, err := o.Policy()
+		if err != nil {
+			return nil
+		}
+		lapsed, err := policy.Lapsed(v.Vouchers, v.At)
+		if err != nil {
+			return nil
+		}
+		return lapsed
+	})
+}
+
 // circumstances returns the facts by which a release is judged on this host.
 func (o *Offers) circumstances(f facts.Facts, rec *record.Record, running string, downgrade bool) release.Facts {
+	order := o.Order(rec)
 	return release.Facts{
-		Now: o.Now(), Seen: rec.Seen, Mark: rec.Mark, AllowDowngrade: downgrade,
+		Now: o.Now(), Seen: order.Seen, Mark: order.Mark, AllowDowngrade: downgrade,
 		Running: running, Fresh: VersionedRoot(f, rec) == switcher.HostRoot,
 		Platform:   ocispec.Platform{OS: "linux", Architecture: f.Architecture},
-		Compatible: o.Config.Source.Compatible, Systemd: f.Systemd,
+		Compatible: o.Config.Source.Compatible, Stream: o.Config.Source.Stream, Systemd: f.Systemd,
 	}
 }
 
@@ -49,7 +65,10 @@ func (o *Offers) chooseImage(ctx context.Context, p *Published, v *verify.Verifi
 	if verify.IsIndex(v.MediaType()) && release.Is(v.Bytes()) {
 		return o.chooseReleased(ctx, p, v, f)
 	}
-	var err error
+	err := release.CheckImageStream(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Reference, err)
+	}
 	if p.Image, err = image.Open(ctx, p.Source, v, f.Platform); err != nil {
 		return err
 	}
@@ -86,10 +105,8 @@ func (o *Offers) chooseReleased(ctx context.Context, p *Published, v *verify.Ver
 	f.Seen = latestProven(f.Seen, v.Vouchers())
 	p.seen = f.Seen
 	if back := f.ClockBack(); back > 0 {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host "+
-			"has seen; releases expire by the latter: check the clock",
-			f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
-		o.Log.Warn(p.Warnings[len(p.Warnings)-1])
+		o.warn(p, fmt.Sprintf("the clock says %s, which is %s before the latest time that this host has seen; releases "+
+			"expire by the latter: check the clock", f.Now.UTC().Format(time.RFC3339), back.Round(time.Second)))
 	}
 	chosen, err := p.Release.Admit(f)
 	if err != nil {
@@ -126,8 +143,15 @@ func (p *Published) order(m release.Mark) error {
 
 // Offered returns p in the form that the record keeps; m is the mark of what was accepted before.
 func (p *Published) Offered(m release.Mark) record.Offered {
-	inOrder := p.Waived != nil || p.order(m) == nil
-	return record.Offered{Root: p.ID(), Release: p.Release != nil, Mark: p.Mark, Seen: p.seen, InOrder: inOrder}
+	if p.after.Fallen != nil {
+		m = p.after.Mark
+	}
+	o := record.Offered{Root: p.ID(), Release: p.Release != nil, Mark: p.Mark, After: p.after, Seen: p.seen}
+	o.InOrder = p.Waived != nil || p.order(m) == nil
+	if p.Verified != nil {
+		o.Vouchers = p.Verified.Vouchers()
+	}
+	return o
 }
 
 // OlderThan reports whether p is older than the release that a root was accepted as; false if that is not recorded.

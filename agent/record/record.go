@@ -53,6 +53,9 @@ type Record struct {
 	// Mark is the last release that was accepted; an older one is refused. It is written before the release is fetched,
 	// so that nobody can offer an older one in the meantime.
 	Mark release.Mark `json:"mark,omitzero"`
+	// Marks are the releases that were accepted with who vouched for them, the latest last: Mark falls back to an earlier
+	// one when its signers no longer count.
+	Marks []Vouched `json:"marks,omitempty"`
 	// Seen is the latest time at which a release was accepted or provably signed. A clock that shows an earlier time went
 	// backwards. However wrong the clock was, Seen is never later than the expiry of a release that was signed.
 	Seen time.Time `json:"seen,omitzero"`

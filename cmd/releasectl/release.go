@@ -100,6 +100,7 @@ publish it again before, with a larger sequence.`,
 	f.StringVar(&h.Version, "version", "", "`VERSION` of the release, never older than the one before")
 	f.Int64Var(&h.Sequence, "sequence", 0, "number `N` of the release, larger than that of the one before")
 	f.StringVar(&expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
+	f.StringVar(&h.Stream, "stream", "", "`NAME` of the stream that it belongs to; hosts may refuse all others")
 	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
 	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
 	f.StringVar(&rollout, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
@@ -229,6 +230,7 @@ func (o *output) drafted(command, reference string, d *publish.Drafted) error {
 func releaseText(line func(name, value string), r *release.Release) {
 	line("version", r.Version)
 	line("sequence", fmt.Sprint(r.Sequence))
+	line("stream", r.Stream)
 	line("expires", r.Expires.Format(time.RFC3339))
 	line("barrier", r.MinVersion)
 	if p := r.Rollout; p != nil {

@@ -24,7 +24,10 @@ import (
 
 const (
 	twoKeys = "[verify]\nkeys = [\"/etc/updatectl/release.pub\", \"/etc/updatectl/other.pub\"]\nthreshold = 2\n"
-	alice   = "[[verify.identity]]\nissuer = \"https://issuer.example.org\"\nsubject = \"alice@example.org\"\n" +
+	// onlyServer continues the table [source].
+	onlyServer = "stream = \"server\"\n[verify]\nkeys = [\"/etc/updatectl/release.pub\"]\n"
+
+	alice = "[[verify.identity]]\nissuer = \"https://issuer.example.org\"\nsubject = \"alice@example.org\"\n" +
 		"trust-root = \"/etc/updatectl/trusted_root.json\"\n"
 )
 
@@ -165,6 +168,26 @@ func trustRows() []row {
 			}},
 		{name: "missing log proof", policy: alice, code: 20, says: "has no entry of a transparency log",
 			publish: keyless("unlogged", func(s *verifytest.Signing) { s.NoLog = true })},
+
+		{name: "a list without the end of this key", code: 20, says: "expired on 2020-01-01",
+			publish: image("good"), before: func(a *attacker, host string) {
+				a.configure(host, "[[verify.key]]\nfile = \"/etc/updatectl/release.pub\"\nnot-after = 2020-01-01\n",
+					"[[verify.key]]\nfile = \"/etc/updatectl/other.pub\"\nrevoked = true\n")
+			}, holds: func(a *attacker, host string) { a.nothing(host) }},
+		{name: "a revoked identity, by another rule", code: 20, says: "alice@example.org signed it and is revoked: gone",
+			publish: keyless("revoked", func(*verifytest.Signing) {}), before: func(a *attacker, host string) {
+				a.configure(host, strings.Replace(alice, "subject =", "subject-pattern =", 1)+
+					"[[verify.identity]]\nissuer-pattern = \".*\"\nsubject = \"alice@example.org\"\n"+
+					"revoked = true\nreason = \"gone\"\n")
+			}, holds: func(a *attacker, host string) { a.nothing(host) }},
+		{name: "release of another stream", policy: onlyServer, code: 22, says: "is of the stream desktop",
+			publish: func(a *attacker) string {
+				return a.released("desktop", "good", release.Header{Version: "1", Sequence: 1, Stream: "desktop"}, nil)
+			}},
+		{name: "release of no stream", policy: onlyServer, code: 22, says: "names no stream",
+			publish: func(a *attacker) string { return a.released("streamless", "good", header("1", 1), nil) }},
+		{name: "image of another stream, on its own", policy: onlyServer, code: 22, says: "an image outside a release",
+			publish: image("good")},
 
 		{name: "replayed older release", before: accepted, code: 21, says: "has the sequence 6, and sequence 7",
 			publish: func(a *attacker) string { return a.released("older", "next", header("2026.6", 6), nil) }},

@@ -121,6 +121,16 @@ func (a *attacker) host(policy string) string {
 	return host
 }
 
+// configure gives a host more files of configuration, in their order.
+func (a *attacker) configure(host string, files ...string) {
+	a.t.Helper()
+	dir := filepath.Join(host, "etc/updatectl/conf.d")
+	a.check(os.MkdirAll(dir, 0o755))
+	for n, text := range files {
+		a.check(os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.toml", n)), []byte(text), 0o644))
+	}
+}
+
 // outcome is how a command ended.
 type outcome struct {
 	code           int

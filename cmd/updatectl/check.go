@@ -121,6 +121,9 @@ func releaseText(w io.Writer, indent string, r *offer.Release) {
 		return indent + name
 	}
 	fmt.Fprintf(w, "%s\t%d\n", label("sequence"), r.Sequence)
+	if r.Stream != "" {
+		fmt.Fprintf(w, "%s\t%s\n", label("stream"), r.Stream)
+	}
 	fmt.Fprintf(w, "%s\t%s\n", label("expires"), r.Expires.Format(time.RFC3339))
 	if r.Notes == "" {
 		return

@@ -84,6 +84,16 @@ func showConfig(w io.Writer, c config.Config) error {
 	if err := toml.NewEncoder(&text).Encode(c); err != nil {
 		return fmt.Errorf("cannot write the configuration: %w", err)
 	}
+	if left := c.Verify.Restrictions; len(left) > 0 {
+		text.WriteString("\n# A later file left these rules out. They still restrict their keys:\n")
+		var rules strings.Builder
+		if err := toml.NewEncoder(&rules).Encode(map[string]any{"verify": map[string]any{"key": left}}); err != nil {
+			return fmt.Errorf("cannot write the configuration: %w", err)
+		}
+		for line := range strings.Lines(rules.String()) {
+			text.WriteString(strings.TrimRight("# "+line, " \n") + "\n")
+		}
+	}
 	for line := range strings.Lines(text.String()) {
 		if _, err := io.WriteString(printable.Lines(w), line); err != nil {
 			return err

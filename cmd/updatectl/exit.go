@@ -108,6 +108,8 @@ var failures = []struct {
 		"`updatectl livepatch list` shows which kernel runs and which each is for; the kernel is unchanged"},
 	{patches.ErrModule, exitIncompatible, "its publisher has to fix the release; the kernel is unchanged"},
 	{livepatch.ErrUnsupported, exitIncompatible, "only a full reboot brings this kernel's fixes, or another kernel"},
+	{release.ErrStream, exitIncompatible,
+		"check which registry or mirror served this, and [source] stream; nothing was staged"},
 	{release.ErrIncompatible, exitIncompatible,
 		"follow another reference in [source] image, or name this machine's class in [source] compatible; nothing was " +
 			"staged"},

@@ -52,7 +52,12 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "record": changeRecord, "follow": follow, "kernel": setKernel,
-			"obeys":    obeys,
+			"obeys": obeys,
+			"sign-again": func(ts *testscript.TestScript, _ bool, args []string) {
+				d, err := theirs(ts).tagged(args[0])
+				ts.Check(err)
+				ts.Check(theirs(ts).signWith(theirs(ts).other, d.Digest))
+			},
 			"release":  func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).makeRelease(ts, neg, args) },
 			"exchange": func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).exchange(ts, neg, args) },
 			"spoil":    func(ts *testscript.TestScript, neg bool, args []string) { theirs(ts).spoil(ts, neg, args) },
@@ -171,20 +176,18 @@ func (p *publisher) publishKeyless() error {
 // publisher makes small images by the same code as releasectl does.
 type publisher struct {
 	dir, layout string
-	key         *ecdsa.PrivateKey
+	key, other  *ecdsa.PrivateKey
 }
 
 func (p *publisher) makeKey() (err error) {
-	p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err == nil {
+		p.other, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
 	return err
 }
 
 func (p *publisher) writePublicKeys() error {
-	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	for name, key := range map[string]*ecdsa.PrivateKey{"release.pub": p.key, "other.pub": other} {
+	for name, key := range map[string]*ecdsa.PrivateKey{"release.pub": p.key, "other.pub": p.other} {
 		der, err := x509.MarshalPKIXPublicKey(key.Public())
 		if err != nil {
 			return err
@@ -230,8 +233,10 @@ func (p *publisher) pack(architecture, tag string, programs ...string) (ocispec.
 }
 
 // sign attaches a signature in cosign's older form: a manifest under a tag made of the digest.
-func (p *publisher) sign(d digest.Digest) error {
-	payload, signature, err := sign.Simple(p.key, "test", d)
+func (p *publisher) sign(d digest.Digest) error { return p.signWith(p.key, d) }
+
+func (p *publisher) signWith(key *ecdsa.PrivateKey, d digest.Digest) error {
+	payload, signature, err := sign.Simple(key, "test", d)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ import (
 
 // makeRelease publishes a signed release in the layout: release TAG KEY=VALUE...
 //
-//	version, sequence, min, notes   what it says
+//	version, sequence, min, notes, stream   what it says
 //	expires                         from now, 1h if not given
 //	image, arch, class, systemd     its image, a tag of the layout, and whom it is for
 //	seal                            the digest of its root
@@ -39,6 +39,7 @@ import (
 //	module                          what is in their modules, instead of a live patch
 //	type                            another artifact type
 //	unsigned                        =yes leaves the signature away
+//	key                             =other signs with the key of other.pub
 func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: release TAG KEY=VALUE...")
@@ -57,7 +58,7 @@ func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []stri
 	ts.Check(err)
 	draft, err := release.New(release.Header{
 		Version: v["version"], Sequence: number("sequence"), Expires: time.Now().Add(after), MinVersion: v["min"],
-		Notes: v["notes"],
+		Notes: v["notes"], Stream: v["stream"],
 	})
 	ts.Check(err)
 	if v["image"] != "" {
@@ -83,7 +84,9 @@ func (p *publisher) makeRelease(ts *testscript.TestScript, neg bool, args []stri
 	}
 	d, err := p.put(ocispec.MediaTypeImageIndex, content)
 	ts.Check(err)
-	if v["unsigned"] == "" {
+	if v["key"] == "other" {
+		ts.Check(p.signWith(p.other, d.Digest))
+	} else if v["unsigned"] == "" {
 		ts.Check(p.sign(d.Digest))
 	}
 	d.Annotations = map[string]string{ocispec.AnnotationRefName: args[0]}

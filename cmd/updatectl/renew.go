@@ -13,7 +13,7 @@ import (
 )
 
 // renewPatience bounds how long systemd may take to accept the jobs: services wait for this unit.
-const renewPatience = 20 * time.Second
+const renewPatience = time.Minute
 
 func renewCommand(c *cli) *cobra.Command {
 	return &cobra.Command{

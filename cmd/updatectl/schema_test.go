@@ -22,6 +22,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/trial"
+	"github.com/updatectl/updatectl/agent/trust"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
@@ -60,6 +61,7 @@ var documents = map[string]any{
 	"updatectl.version/v1":          versionAnswer{},
 	"updatectl.error/v1":            usage.Failure{},
 	"updatectl.record/v1":           record.Record{Schema: "updatectl.record/v1"},
+	"updatectl.restrictions":        trust.Ledger{},
 	"updatectl.history-line":        record.Event{},
 	"updatectl.health":              trial.Report{},
 	"updatectl.progress":            agent.Progress{},

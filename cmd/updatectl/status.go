@@ -95,6 +95,12 @@ func statusText(w io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "Resume\tresuming %s after a full reboot failed %s\n", short(s.Resume.Root),
 			usage.Count(s.Resume.Attempts, "time", "times"))
 	}
+	for _, kept := range s.KeptRestrictions {
+		fmt.Fprintf(w, "Withdrawn\t%s\n", kept)
+	}
+	if s.Order != "" {
+		fmt.Fprintf(w, "Order\t%s\n", s.Order)
+	}
 	if s.Refused != nil {
 		fmt.Fprintf(w, "Last check\t%s: %s\n", s.Refused.At.Format("2006-01-02 15:04:05"), s.Refused.Reason)
 	}

@@ -28,6 +28,8 @@ var (
 	ErrBarrier = errors.New("another release comes first")
 	// ErrIncompatible means that the release has nothing for this host.
 	ErrIncompatible = errors.New("not compatible with this host")
+	// ErrStream means that the release is of another stream than the one that the host follows. It is an ErrIncompatible.
+	ErrStream error = &refusal{"of another stream", ErrIncompatible}
 )
 
 // refusal is an error with a text of its own and one of the classes above.
@@ -92,6 +94,8 @@ type Facts struct {
 	// Platform is that of the host, Compatible its machine class, "" if it has none.
 	Platform   ocispec.Platform
 	Compatible string
+	// Stream is the stream that the host follows, "" for any.
+	Stream string
 	// Systemd is the version of the host's systemd, 0 if it has none.
 	Systemd int
 	// AllowDowngrade skips the check of the order, and no other.
@@ -118,6 +122,9 @@ func (f Facts) time() time.Time {
 // release lists live patches only: then the root does not change. The error is an ErrStale, an ErrBarrier or an
 // ErrIncompatible.
 func (r *Release) Admit(f Facts) (Image, error) {
+	if err := r.checkStream(f); err != nil {
+		return Image{}, err
+	}
 	if now := f.time(); !now.Before(r.Expires) {
 		text := ""
 		if f.ClockBack() > 0 {
@@ -140,6 +147,27 @@ func (r *Release) Admit(f Facts) (Image, error) {
 		return Image{}, err
 	}
 	return i, i.checkSystemd(f)
+}
+
+// checkStream refuses a release of another stream than the host follows, whatever else it says: the same key may have
+// signed both. The error is an ErrStream.
+func (r *Release) checkStream(f Facts) error {
+	switch {
+	case f.Stream == "" || r.Stream == f.Stream:
+		return nil
+	case r.Stream == "":
+		return refuse(ErrStream, "release %s names no stream, and this host follows the stream %s", r.Version, f.Stream)
+	}
+	return refuse(ErrStream, "release %s is of the stream %s, and this host follows %s", r.Version, r.Stream, f.Stream)
+}
+
+// CheckImageStream refuses an image on its own, which names no stream, on a host that follows one. The error is an
+// ErrStream.
+func CheckImageStream(f Facts) error {
+	if f.Stream == "" {
+		return nil
+	}
+	return refuse(ErrStream, "this is an image outside a release, and this host follows the stream %s", f.Stream)
 }
 
 // Order compares the release with the last one that was accepted. The sequence decides, but the version must not

@@ -32,6 +32,7 @@ const prefix = "dev.updatectl."
 const (
 	AnnotationVersion    = prefix + "version"
 	AnnotationSequence   = prefix + "sequence"
+	AnnotationStream     = prefix + "stream"
 	AnnotationExpires    = prefix + "expires"
 	AnnotationRollout    = prefix + "rollout"
 	AnnotationMinVersion = prefix + "min-version"
@@ -146,6 +147,11 @@ var (
 // ParseClass checks a machine class, and returns it.
 func ParseClass(text string) (string, error) {
 	return word(classForm, "a machine class: letters, digits and . , : / + _ -,")(text)
+}
+
+// ParseStream checks the name of a stream, and returns it.
+func ParseStream(text string) (string, error) {
+	return word(classForm, "the name of a stream: letters, digits and . , : / + _ -,")(text)
 }
 
 // number returns a parser for decimal numbers from 1 to limit, without sign or leading zeros.

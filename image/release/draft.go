@@ -25,6 +25,7 @@ func New(h Header) (*Draft, error) {
 		AnnotationSequence: strconv.FormatInt(h.Sequence, 10),
 		AnnotationExpires:  h.Expires.UTC().Format(time.RFC3339),
 	}
+	set(a, AnnotationStream, h.Stream)
 	set(a, AnnotationMinVersion, h.MinVersion)
 	set(a, AnnotationNotes, h.Notes)
 	if h.Rollout != nil {

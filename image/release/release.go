@@ -23,6 +23,9 @@ type Header struct {
 	Version string `json:"version"`
 	// Sequence grows with each release of the publisher.
 	Sequence int64 `json:"sequence"`
+	// Stream names the series of releases that this one belongs to, such as the stable one of a product, "" if the
+	// publisher names none. Sequence and version are those of the stream.
+	Stream string `json:"stream,omitempty"`
 	// Expires is when hosts stop accepting the release.
 	Expires time.Time `json:"expires"`
 	// MinVersion is a barrier: hosts with older versions apply that one first. "" means none.
@@ -139,6 +142,7 @@ func readHeader(annotations map[string]string) (Header, error) {
 	h := Header{
 		Version:    required(f, AnnotationVersion, parseVersion),
 		Sequence:   required(f, AnnotationSequence, number(MaxSequence)),
+		Stream:     optional(f, AnnotationStream, ParseStream),
 		Expires:    required(f, AnnotationExpires, parseTime),
 		MinVersion: optional(f, AnnotationMinVersion, parseVersion),
 		Rollout:    optional(f, AnnotationRollout, ParseRollout),
