@@ -19,6 +19,7 @@ type kernelStatus struct {
 	ModulesFrom     string `json:"modules_from"`
 	Own             []kernelBuild
 	Sysctls         []struct{ Key, Value, Root string }
+	Profiles        []struct{ Profile, Root string }
 }
 
 type kernelBuild struct{ Release, Version string }

@@ -96,6 +96,7 @@ func (s *site) tree(version string) string {
 		"4": func() (string, error) { return lab.V4(s.Context()) },
 
 		"volumes":  func() (string, error) { return lab.Volumes(s.Context()) },
+		"objects":  func() (string, error) { return lab.Objects(s.Context()) },
 		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },
 	}[version]
 	tree, err := build()

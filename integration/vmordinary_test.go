@@ -79,15 +79,12 @@ func furnishVolumesHost(root string) error {
 			return err
 		}
 	}
-	for name, text := range map[string]string{
+	if err := writeTexts(root, map[string]string{
 		"opt/lazy/file":                                        "lazy\n",
 		"etc/updatectl/conf.d/10-slow.toml":                    slowConfig,
 		"etc/systemd/system/updatectl-arm.service.d/slow.conf": slowArm,
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755),
-			os.WriteFile(filepath.Join(root, name), []byte(text), 0o644)); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	fstab, err := os.OpenFile(filepath.Join(root, "etc/fstab"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -98,6 +95,17 @@ func furnishVolumesHost(root string) error {
 		return err
 	}
 	return lab.MakeSwap(filepath.Join(root, "swap.img"))
+}
+
+// writeTexts writes files into the tree of a host.
+func writeTexts(root string, texts map[string]string) error {
+	for name, text := range texts {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755),
+			os.WriteFile(filepath.Join(root, name), []byte(text), 0o644)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // look returns where the state is mounted from, and what is in it.

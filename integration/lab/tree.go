@@ -74,6 +74,17 @@ func Volumes(ctx context.Context) (string, error) {
 	})
 }
 
+// Objects returns the tree of V1 with packages that keep something in the kernel, as an image and for hosts: AppArmor's
+// profiles, swap on zram, arrays of disks.
+func Objects(ctx context.Context) (string, error) {
+	return tree(ctx, "objects", recipe{
+		Suites:   []string{"trixie"},
+		Packages: append([]string{"cron", "apparmor", "systemd-zram-generator", "mdadm"}, server...),
+		Hook:     imageHook,
+		Files:    imageFiles("objects", "objects"),
+	})
+}
+
 // V4 returns the tree of a fourth image, Debian sid: the newest systemd and C library that the archive has, without a
 // kernel.
 func V4(ctx context.Context) (string, error) {
