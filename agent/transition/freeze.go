@@ -136,16 +136,19 @@ func toFreeze(groups []cgroups.Group, services []pid1.Service) []string {
 }
 
 // isNeeded reports whether the host or the switch depends on the processes of a group: PID 1, this step, the guard,
-// units that survive a soft reboot, storage daemons, and root's services that PID 1 has not stopped. Users name groups
-// of theirs as they like, so the whole path counts.
+// units that survive a soft reboot, storage daemons, and services that PID 1 has not stopped: at the arming step only
+// those are left that are meant to be there, and elsewhere the host needs all of them. Users name groups of theirs as
+// they like, so the whole path counts.
 func isNeeded(g cgroups.Group, services []pid1.Service) bool {
 	isIn := func(group string) bool { return group != "" && strings.HasPrefix(g.Path+"/", group+"/") }
 	if isIn("/init.scope") || isIn("/system.slice/"+pid1.GuardUnit) ||
 		slices.ContainsFunc(g.Processes, func(p cgroups.Process) bool { return p.Self || servesStorage(p) }) {
 		return true
 	}
-	isRoots := !slices.ContainsFunc(g.Processes, func(p cgroups.Process) bool { return p.UID != 0 || p.Contained })
-	return slices.ContainsFunc(services, func(s pid1.Service) bool { return (s.Survives || isRoots) && isIn(s.Group) })
+	isContained := slices.ContainsFunc(g.Processes, func(p cgroups.Process) bool { return p.Contained })
+	return slices.ContainsFunc(services, func(s pid1.Service) bool {
+		return (s.Survives || !isContained) && isIn(s.Group)
+	})
 }
 
 // storageDaemons serve disks that the host runs from, and that have no "@" in their command line.

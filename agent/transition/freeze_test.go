@@ -40,7 +40,7 @@ func TestToFreeze(t *testing.T) {
 		{group: "/system.slice/paused.scope", of: processes{{UID: user}}, frozen: true},
 
 		{group: "/system.slice/cron.service", of: processes{{Name: "sleep"}}, want: true}, // stopped, and left alone
-		{group: "/system.slice/app.service", of: processes{{}, {UID: user}}, want: true},
+		{group: "/system.slice/app.service", of: processes{{}, {UID: user}}},              // not stopped: the host needs it
 		{group: "/system.slice/docker-1.scope", of: processes{{Contained: true}}, want: true},
 		{group: "/user.slice/user-1000.slice/session-1.scope", of: processes{{UID: user}}, want: true},
 		{group: "/user.slice/user-1000.slice/user@1000.service/init.scope", of: processes{{UID: user}}, want: true},
