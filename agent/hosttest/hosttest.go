@@ -114,7 +114,7 @@ func Root(t *testing.T, h *host.Host) string {
 	}
 	id := v.Digest().Algorithm().String() + "-" + v.Digest().Encoded()
 	for name, text := range map[string]string{
-		"root.cfs": "", "evidence.json": string(evidence), "image.json": `{"schema": "` + store.Schema + `"}`,
+		"root.cfs": "", "evidence.json": string(evidence), "image.json": `{"schema": "` + store.Schema + `", "new_bytes": 0}`,
 	} {
 		testtree.File(t, h.Machine.Root, record.StateDir+"/roots/"+id+"/"+name, text)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,10 @@ func Interrupt(t *testing.T, signal os.Signal, started <-chan struct{}, code int
 	c := exec.CommandContext(ctx, command[0], command[1:]...)
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
+	// The command starts with what is ignored here, such as the hangup under nohup(1); a signal that is caught is not.
+	caught := make(chan os.Signal, 1)
+	ossignal.Notify(caught, signal)
+	defer ossignal.Stop(caught)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
