@@ -53,7 +53,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 	}
 
 	i := root.Info
-	i.RootDigest, i.VerifiedAt, i.StagedAt, i.Vouchers = [32]byte{}, i.VerifiedAt.UTC().Truncate(1e18),
+	i.RootDigest, i.Sum, i.VerifiedAt, i.StagedAt, i.Vouchers = [32]byte{}, "", i.VerifiedAt.UTC().Truncate(1e18),
 		i.StagedAt.Truncate(1e18), nil
 	want := store.Info{
 		Schema: store.Schema, Digest: img.Verified.Digest(), Reference: "registry.example.org/os:stable",
