@@ -717,7 +717,7 @@ func TestKernelsOfTheHost(t *testing.T) {
 		listing{name: "now"}, listing{name: "own", release: "6.12.49"}, listing{name: "hosts", release: "6.12.50"},
 		listing{name: "rebuilt", version: "#2 SMP"}, listing{name: "nobodys", release: "6.12.51"})
 	for _, dir := range []string{
-		"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/var/lib/updatectl/host/usr/lib/modules/6.12.50",
+		"/usr/lib/modules/6.12.48", "/usr/lib/modules/6.12.49", "/.updatectl/host/usr/lib/modules/6.12.50",
 	} {
 		h.file(dir+"/modules.dep", "")
 	}

@@ -146,7 +146,7 @@ func (c *volumesCase) visit(image string) {
 	c.switches("apply")
 	c.runs(c.roots[image], image)
 	c.intact("in image " + image)
-	if r := c.host.Sh(c.Context(), "findmnt -no SOURCE /var/lib/updatectl/host; cat /srv/lazy/file"); r.Stdout !=
+	if r := c.host.Sh(c.Context(), "findmnt -no SOURCE /.updatectl/host; cat /srv/lazy/file"); r.Stdout !=
 		"/dev/mapper/lab-root\nlazy\n" {
 		c.Errorf("what lies on the host root: %s", r)
 	}

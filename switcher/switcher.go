@@ -17,6 +17,9 @@ const (
 	NextRoot = "/run/nextroot"
 	// RunDir holds the lock and the stamps of the current switch. It survives a soft reboot, but not a full reboot.
 	RunDir = "/run/updatectl"
+	// PrivateDir is a directory in every image root that only root may enter. It is not below a state path: on a host with
+	// one partition, what is mounted there has the device of /var, and a backup of that would descend into it.
+	PrivateDir = "/.updatectl"
 	// UnitDir is where an image has its unit files.
 	UnitDir = "/usr/lib/systemd/system"
 	// OldestSystemd is the first major version of systemd that can soft-reboot.

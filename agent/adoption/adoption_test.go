@@ -50,7 +50,7 @@ func ordinary(t *testing.T) (*Report, Adoption) {
 	m := machine.Host(tree, record.StateDir)
 	a := Adoption{Host: host.On(m, zap.NewNop())}
 	a.Config = config.Default()
-	next := assembly.Next{Persist: a.Config.State.Persist, HostMount: "/var/lib/updatectl/host"}
+	next := assembly.Next{Persist: a.Config.State.Persist, HostMount: "/.updatectl/host"}
 	change := machine.EtcChange{Next: next,
 		Current: filepath.Join(tree, "etc"), Adopt: a.Config.AdoptedPaths()}
 	planned, err := m.Trees.PlanEtc(change)

@@ -49,7 +49,7 @@ func NoRoot(format string, args ...any) error { return noRoot(fmt.Sprintf(format
 
 const (
 	// HostMount is where the host root stays mounted while an image root runs.
-	HostMount = record.StateDir + "/host"
+	HostMount = switcher.PrivateDir + "/host"
 	// ledgerFile lists the owner of every uid and gid ever assigned here.
 	ledgerFile = record.StateDir + "/ids.json"
 )

@@ -45,7 +45,7 @@ func TestNoteState(t *testing.T) {
 		rec.Switch.BootID, rec.Switch.Kept = "b1", []kept.Dir{home, srv, opt}
 		var s record.Switch
 		noteState(h, &s, rec, facts.Facts{BootID: c.boot},
-			assembly.Next{Persist: []string{"/home", "/srv"}, HostMount: "/var/lib/updatectl/host"})
+			assembly.Next{Persist: []string{"/home", "/srv"}, HostMount: "/.updatectl/host"})
 		if !slices.Equal(restored, c.restored) || !slices.Equal(s.Kept, c.want) {
 			t.Errorf("%s: restored %+v, noted %+v", name, restored, s.Kept)
 		}

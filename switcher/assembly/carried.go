@@ -25,7 +25,7 @@ type knownMounts struct {
 
 // known returns what the root mounts without us. unitDirs lists where its unit files are.
 func (n Next) known(unitDirs ...string) knownMounts {
-	return knownMounts{slices.Concat(n.Fstab, n.Persist, n.hostMounts()), n.Automounts, unitDirs}
+	return knownMounts{slices.Concat(n.Fstab, n.Persist), n.Automounts, unitDirs}
 }
 
 // knownIn returns what the root with this pristine image mounts without us. Its /etc may not be merged yet.

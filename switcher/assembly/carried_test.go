@@ -54,7 +54,7 @@ func TestSortMounts(t *testing.T) {
 	units := testtree.Make(t, "srv-native.mount", "srv-lazy\\x2dnative.automount")
 	known := knownMounts{
 		points: []string{
-			"/srv", "/srv/cache", "/srv/nfs", "/srv/bind", "/srv/ntfs", "/srv/lazy", "/srv/lib/updatectl/host", "/srv/union",
+			"/srv", "/srv/cache", "/srv/nfs", "/srv/bind", "/srv/ntfs", "/srv/lazy", "/srv/union",
 		},
 		automounts: []string{"/srv/lazy"}, unitDirs: []string{"/nowhere", units},
 	}
@@ -75,7 +75,6 @@ func TestSortMounts(t *testing.T) {
 		"nfs in fstab":      {[]string{"nfs nfs4 nas:/x /"}, "nfs", ""},
 		"nfs":               {[]string{"other nfs4 nas:/x /"}, "", "other"},
 		"a unit":            {[]string{"native xfs systemd-1 /x"}, "native", ""},
-		"the host root":     {[]string{"lib/updatectl/host overlay overlay /"}, "lib/updatectl/host", ""},
 		"overlay in fstab":  {[]string{"union overlay overlay /"}, "union", ""},
 		"fuse in fstab":     {[]string{"ntfs fuseblk /dev/sdc1 /"}, "", "ntfs"},
 		"docker": {[]string{

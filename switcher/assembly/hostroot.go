@@ -3,11 +3,13 @@ package assembly
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -17,24 +19,38 @@ import (
 // carryHost keeps the host root mounted, with its /usr if that has a file system of its own, so that the host can roll
 // back to it.
 func (n Next) carryHost() error {
-	running, err := facts.MountedRoot()
-	if err != nil {
+	from, err := findHost(n.HostMount)
+	if err != nil || from == "" {
 		return err
-	}
-	if running != switcher.HostRoot {
-		return nil // the mount is below a state path and came with it
 	}
 	at, err := placeInRoot(n.HostMount)
+	if errors.Is(err, unix.EROFS) && n.Return { // its graft has no mount point for it
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if err := cloneHost("/", at, true); err != nil { // nobody may change it while an image runs
+	if err := cloneHost(from, at, true); err != nil { // nobody may change it while an image runs
 		return err
 	}
-	if separate, err := mount.IsMountPoint("/usr"); err != nil || !separate {
+	usr := filepath.Join(from, "usr")
+	if separate, err := mount.IsMountPoint(usr); err != nil || !separate {
 		return err
 	}
-	return cloneHost("/usr", at+"/usr", true)
+	return cloneHost(usr, at+"/usr", true)
+}
+
+// findHost returns where the running root has the host root: at / or, in an image root, at this directory. It returns ""
+// if somebody has unmounted it.
+func findHost(hostMount string) (string, error) {
+	if running, err := facts.MountedRoot(); err != nil || running == switcher.HostRoot {
+		return "/", err
+	}
+	mounted, err := mount.IsMountPoint(hostMount)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !mounted {
+		return "", nil
+	}
+	return hostMount, err
 }
 
 // hostMounts returns where the host root is mounted, and where its /usr is if that has a file system of its own.
@@ -97,9 +113,6 @@ func (n Next) joinHost() error {
 			continue
 		}
 		if err := (finder{n}).mountState(p, from, at); err != nil {
-			return err
-		}
-		if err := mount.Detach(filepath.Join(assembly, n.HostMount)); err != nil {
 			return err
 		}
 	}

@@ -14,13 +14,13 @@ func TestMergeMovesSources(t *testing.T) {
 	const lazyLines = "nas:/x /srv/x nfs x-systemd.automount\nnas:/y /mnt/y nfs x-systemd.automount\n"
 	const want = "# updatectl: the root is an image: UUID=1 / ext4\n" +
 		"# updatectl: the root is read-only and cannot hold a swap file: /swap.img none swap sw 0 0\n" +
-		"/var/lib/updatectl/host/opt/data /srv/data none bind\n" + lazyLines +
+		"/.updatectl/host/opt/data /srv/data none bind\n" + lazyLines +
 		"/usr/share/x /mnt none bind\n"
 	dir := t.TempDir()
 	in := Inputs{
 		Current: tree{"fstab": hostLines + lazyLines}.onDisk(t, dir+"/host"),
 		Next:    tree{"fstab": "/usr/share/x /mnt none bind\n"}.onDisk(t, dir+"/next"),
-		Sources: fstab.Sources{Kept: []string{"/var", "/srv"}, Mount: "/var/lib/updatectl/host"},
+		Sources: fstab.Sources{Kept: []string{"/var", "/srv"}, Mount: "/.updatectl/host"},
 	}
 	report, err := Merge(in, dir+"/first")
 	if err != nil {

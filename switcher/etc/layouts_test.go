@@ -79,7 +79,7 @@ func TestLayouts(t *testing.T) {
 			dst := filepath.Join(t.TempDir(), "etc")
 			rep, err := Merge(Inputs{
 				Current: host + "/etc", Next: "testdata/image", Host: host,
-				Sources: fstab.Sources{Kept: []string{"/var", "/home", "/root", "/srv"}, Mount: "/var/lib/updatectl/host"},
+				Sources: fstab.Sources{Kept: []string{"/var", "/home", "/root", "/srv"}, Mount: "/.updatectl/host"},
 			}, dst)
 			if err != nil {
 				t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 
 // TestMoveUnits: native units of the host whose source lies on the host root are treated as lines of its fstab are.
 func TestMoveUnits(t *testing.T) {
-	const host = "/var/lib/updatectl/host"
+	const host = "/.updatectl/host"
 	unit := func(settings string) string {
 		return "[Mount]\n" + settings + "\n[Install]\nWantedBy=local-fs.target\n"
 	}

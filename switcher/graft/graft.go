@@ -189,7 +189,11 @@ func (b builder) mirror(p string) error {
 	if rootfs.Exists(to) {
 		return nil
 	}
-	if err := os.Mkdir(to, 0o755); err != nil {
+	mode := fs.FileMode(0o755)
+	if p == switcher.PrivateDir {
+		mode = 0o700
+	}
+	if err := os.Mkdir(to, mode); err != nil {
 		return fmt.Errorf("cannot make %s in the graft: %w", p, err)
 	}
 	st, err := os.Lstat(from)

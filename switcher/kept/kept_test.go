@@ -56,8 +56,8 @@ func TestGone(t *testing.T) {
 
 // TestFromAbove: what is mounted in another directory comes after that, which would hide it.
 func TestFromAbove(t *testing.T) {
-	dirs := []Dir{{Path: "/var/lib/updatectl/host"}, {Path: "/var/log"}, {Path: "/srv"}, {Path: "/var"}}
-	want := []Dir{{Path: "/srv"}, {Path: "/var"}, {Path: "/var/log"}, {Path: "/var/lib/updatectl/host"}}
+	dirs := []Dir{{Path: "/var/lib/db/data"}, {Path: "/var/log"}, {Path: "/srv"}, {Path: "/var"}}
+	want := []Dir{{Path: "/srv"}, {Path: "/var"}, {Path: "/var/log"}, {Path: "/var/lib/db/data"}}
 	if got := fromAbove(dirs); !slices.Equal(got, want) {
 		t.Errorf("the order is %+v, want %+v", got, want)
 	}

@@ -14,7 +14,7 @@ import (
 // changes no line.
 type Sources struct {
 	Kept  []string // state paths, which are at the same place in every root
-	Mount string   // where the host root is mounted, read-only
+	Mount string   // where the host root is mounted, read-only: what lies there has been moved before
 }
 
 const (
@@ -91,9 +91,16 @@ func (h Sources) moveSource(l fstabLine, own []string) (text, note string) {
 		return l.text, ""
 	}
 	before, after, _ := strings.Cut(l.text, l.rawSource)
-	return before + h.Mount + l.rawSource + after, fmt.Sprintf("fstab: %s is mounted from %s, read-only: "+
-		"its source is on the host root", l.point, path.Join(h.Mount, l.source))
+	source := l.rawSource
+	if slices.Contains(strings.Split(l.source, "/"), "..") { // enough of them would lead out of the host root
+		source = escaped.Replace(path.Clean(l.source))
+	}
+	return before + h.Mount + source + after, fmt.Sprintf("fstab: %s is mounted from %s, read-only: "+
+		"its source is on the host root", l.point, path.Join(h.Mount, path.Clean(l.source)))
 }
+
+// escaped writes what would end a field, or begin an escape, as fstab(5) has it.
+var escaped = strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`)
 
 // ownMounts returns the mount points with a line whose source is a device or another host: what lies below them is not
 // on the host root.
@@ -112,10 +119,10 @@ func (h Sources) ownMounts(fstab []byte) []string {
 // onHostRoot reports whether a source is a file or directory on the host root that a new root does not have. A glob
 // lies where its matches do.
 func (h Sources) onHostRoot(source string, own []string) bool {
-	if !isHostPath(source) || h.kept(source) {
+	p := path.Clean(source)
+	if !isHostPath(source) || h.kept(source) || paths.IsUnder(p, h.Mount) {
 		return false
 	}
-	p := path.Clean(source)
 	return !slices.ContainsFunc(own, func(point string) bool {
 		matches, _ := path.Match(p, point) // a bad pattern is no glob
 		return matches || paths.IsUnder(p, point)

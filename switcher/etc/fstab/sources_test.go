@@ -8,7 +8,7 @@ import (
 
 // TestMoveFstab: a line of the host whose source lies on the host root is rewritten or disabled, and named.
 func TestMoveFstab(t *testing.T) {
-	const host = "/var/lib/updatectl/host"
+	const host = "/.updatectl/host"
 	const off = "# updatectl: its source is on the host root: "
 	const swapOff = "# updatectl: the root is read-only and cannot hold a swap file: "
 	h := Sources{Kept: []string{"/var", "/home", "/srv"}, Mount: host}
@@ -49,27 +49,28 @@ func TestMoveFstab(t *testing.T) {
 		"union of disks":   {"/data*:/srv/b /pool fuse.mergerfs defaults", "", ""},
 		"fuse by device":   {"/dev/sdb1 /mnt fuse.exfat defaults", "", ""},
 
-		"UUID":         {"UUID=1 /mnt ext4 nofail,x-systemd.device-timeout=5 0 2", "", ""},
-		"PARTUUID":     {"PARTUUID=1-01 /boot/efi vfat umask=0077", "", ""},
-		"LABEL":        {`LABEL="my\040disk" /mnt xfs defaults`, "", ""},
-		"PARTLABEL":    {"PARTLABEL=x /mnt xfs", "", ""},
-		"device":       {"/dev/mapper/vg-data /mnt xfs defaults 0 0", "", ""},
-		"quoted":       {`UUID=1 /mnt ext4 context="system_u:object_r:tmp_t:s0:c1,c2",ro`, "", ""},
-		"tmpfs":        {"tmpfs /tmp tmpfs size=1G", "", ""},
-		"proc":         {"proc /proc proc hidepid=2", "", ""},
-		"nfs":          {"nas:/export /mnt/nfs nfs4 _netdev 0 0", "", ""},
-		"nfs, auto":    {"nas:/home /home nfs x-systemd.automount,noauto 0 0", "", ""},
-		"cifs":         {"//nas/share /mnt/share cifs credentials=/root/c 0 0", "", ""},
-		"sshfs":        {"u@h:/x /mnt/x fuse.sshfs defaults", "", ""},
-		"ceph":         {":/ /mnt/ceph ceph name=x", "", ""},
-		"zfs":          {"pool/data /mnt zfs defaults", "", ""},
-		"root":         {"UUID=1 / ext4 errors=remount-ro 0 1", "", ""},
-		"/usr":         {"UUID=1 /usr ext4 ro", "", ""},
-		"comment":      {"# /swap.img none swap", "", ""},
-		"one field":    {"/swap.img", "", ""},
-		"two fields":   {"/opt/x /srv/x", "", ""},
-		"empty":        {"", "", ""},
-		"unescaped up": {"/opt/../../opt/x /srv/x none bind", host + "/opt/../../opt/x /srv/x none bind", "/opt/x"},
+		"UUID":       {"UUID=1 /mnt ext4 nofail,x-systemd.device-timeout=5 0 2", "", ""},
+		"PARTUUID":   {"PARTUUID=1-01 /boot/efi vfat umask=0077", "", ""},
+		"LABEL":      {`LABEL="my\040disk" /mnt xfs defaults`, "", ""},
+		"PARTLABEL":  {"PARTLABEL=x /mnt xfs", "", ""},
+		"device":     {"/dev/mapper/vg-data /mnt xfs defaults 0 0", "", ""},
+		"quoted":     {`UUID=1 /mnt ext4 context="system_u:object_r:tmp_t:s0:c1,c2",ro`, "", ""},
+		"tmpfs":      {"tmpfs /tmp tmpfs size=1G", "", ""},
+		"proc":       {"proc /proc proc hidepid=2", "", ""},
+		"nfs":        {"nas:/export /mnt/nfs nfs4 _netdev 0 0", "", ""},
+		"nfs, auto":  {"nas:/home /home nfs x-systemd.automount,noauto 0 0", "", ""},
+		"cifs":       {"//nas/share /mnt/share cifs credentials=/root/c 0 0", "", ""},
+		"sshfs":      {"u@h:/x /mnt/x fuse.sshfs defaults", "", ""},
+		"ceph":       {":/ /mnt/ceph ceph name=x", "", ""},
+		"zfs":        {"pool/data /mnt zfs defaults", "", ""},
+		"root":       {"UUID=1 / ext4 errors=remount-ro 0 1", "", ""},
+		"/usr":       {"UUID=1 /usr ext4 ro", "", ""},
+		"comment":    {"# /swap.img none swap", "", ""},
+		"one field":  {"/swap.img", "", ""},
+		"two fields": {"/opt/x /srv/x", "", ""},
+		"empty":      {"", "", ""},
+		"up":         {"/opt/../../opt/x /srv/x none bind", host + "/opt/x /srv/x none bind", host + "/opt/x"},
+		"escaped up": {`/opt/\056./../o\040x /srv none bind`, host + `/o\040x /srv none bind`, host + "/o x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const disk = "UUID=9 /data ext4\n"
@@ -93,7 +94,7 @@ func TestMoveFstab(t *testing.T) {
 
 // TestSwapFileWithoutState: a configuration that keeps no state is a fault, but does not stop a rollback.
 func TestSwapFileWithoutState(t *testing.T) {
-	h := Sources{Mount: "/var/lib/updatectl/host"}
+	h := Sources{Mount: "/.updatectl/host"}
 	text, notes := h.DropSwapFiles([]byte("/swap.img none swap\n"))
 	const want = "fstab: the swap file /swap.img is not used: it lies on the host root, which is read-only for an image"
 	if string(text) != swapFileOff+"/swap.img none swap\n" || len(notes) != 1 || notes[0] != want {
