@@ -4,14 +4,26 @@ package integration
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
+// flipOnDisk flips a bit of a file on the disk, behind the file system, and forgets what was read of it before.
+const flipOnDisk = `device=$(findmnt -nvo SOURCE -T "$1"); sync
+block=$(debugfs -R "blocks <$(stat -c %i "$1")>" "$device" 2>/dev/null | cut -d' ' -f1)
+at=$((block * $(stat -fc %S "$1") + 100))
+byte=$(od -An -tu1 -j$at -N1 "$device")
+printf "\\$(printf %o $((byte ^ 1)))" | dd of="$device" bs=1 seek=$at conv=notrunc,fsync status=none
+echo 3 > /proc/sys/vm/drop_caches`
+
+type damage struct{ Path string }
+
 // TestVMVerity tests integrity at rest on ext4 with fs-verity: everything that the running root consists of is verified
-// by the kernel at each read, also what was staged without fs-verity.
+// by the kernel at each read, also what was staged without fs-verity. A bit that flips on the disk is an I/O error,
+// which fsck finds and repairs.
 func TestVMVerity(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)
@@ -27,7 +39,7 @@ func TestVMVerity(t *testing.T) {
 	}
 	fsck := func(code int, options ...string) (report struct {
 		Objects, Verified int
-		Damage            []struct{ Path string }
+		Damage            []damage
 	}) {
 		t.Helper()
 		r := h.Run(ctx, append([]string{"updatectl", "--output", "json", "fsck"}, options...)...)
@@ -36,14 +48,37 @@ func TestVMVerity(t *testing.T) {
 		}
 		return report
 	}
-	if r := fsck(0); r.Objects == 0 || r.Verified != r.Objects {
+	if r := fsck(exitDone); r.Objects == 0 || r.Verified != r.Objects {
 		t.Errorf("the kernel verifies %d of %d objects", r.Verified, r.Objects)
 	}
 	store := "/var/lib/updatectl"
 	object := h.Must(t, "sh", "-c", "find "+store+"/objects -type f -size +100k -size -200k | sort | head -n 1")
+	var damaged []string
 	for _, path := range []string{object, store + "/roots/" + s.roots["1"] + "/root.cfs"} {
 		if r := h.Sh(ctx, "echo x >> "+path); r.Code == 0 {
 			t.Errorf("%s can be written", path)
 		}
+		damaged = append(damaged, path)
 	}
+
+	s.switches("rollback", "host")
+	s.settled()
+	for _, path := range damaged {
+		h.Must(t, "sh", "-ec", flipOnDisk, "flip", path)
+		if r := h.Run(ctx, "cat", path); r.Code == 0 || !strings.Contains(r.Stderr, "Input/output error") {
+			t.Errorf("a byte of %s was flipped on the disk, and the file can be read: exit code %d, %s", path, r.Code, r.Stderr)
+		}
+	}
+	found := fsck(exitNotTrusted).Damage
+	for _, path := range damaged {
+		if !slices.ContainsFunc(found, func(d damage) bool { return d.Path == path }) {
+			t.Errorf("fsck does not find %s: %+v", path, found)
+		}
+	}
+	fsck(exitDone, "--repair")
+	if r := fsck(exitDone); r.Verified != r.Objects {
+		t.Errorf("after the repair, the kernel verifies %d of %d objects", r.Verified, r.Objects)
+	}
+	s.switches("rollback", s.roots["1"])
+	s.runs(s.roots["1"], "1")
 }
