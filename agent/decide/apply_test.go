@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
+
+var errFetch = errors.New("the source does not answer")
 
 // TestApply has every case of Apply, its limits, and the hosts to which two cases apply. On every host of
 // the table v1 is the last good root, except on a fresh one.
@@ -29,7 +30,7 @@ func TestApply(t *testing.T) {
 	)
 	night, retry := Wish{Unattended: true}, Wish{Retry: true}
 	nightRetry := Wish{Unattended: true, Retry: true}
-	unreachable := Offering{Err: source.ErrSource}
+	unreachable := Offering{Err: errFetch}
 	newImage, sameImage := Offering{Root: next, Image: true}, Offering{Root: old, Image: true}
 	patchesAlone := Offering{Root: old} // without an image, the root to run is the last good one
 	for name, c := range map[string]struct {
@@ -71,14 +72,14 @@ func TestApply(t *testing.T) {
 			at: host, off: unreachable, resumes: limit, resumed: "v0", o: night, do: Resume, why: unavailable,
 		},
 		"unreachable, resumed too often": {
-			at: host, off: unreachable, resumes: limit, o: night, do: Refuse, err: source.ErrSource,
+			at: host, off: unreachable, resumes: limit, o: night, do: Refuse, err: errFetch,
 		},
-		"unreachable, on host, attended": {at: host, off: unreachable, do: Refuse, err: source.ErrSource},
-		"unreachable, on an image":       {at: old, off: unreachable, o: night, do: Refuse, err: source.ErrSource},
+		"unreachable, on host, attended": {at: host, off: unreachable, do: Refuse, err: errFetch},
+		"unreachable, on an image":       {at: old, off: unreachable, o: night, do: Refuse, err: errFetch},
 		"unreachable, fresh host": {
-			at: host, fresh: true, off: unreachable, o: night, do: Refuse, err: source.ErrSource,
+			at: host, fresh: true, off: unreachable, o: night, do: Refuse, err: errFetch,
 		},
-		"unreachable, root of no name": {at: "", off: unreachable, do: Refuse, err: source.ErrSource},
+		"unreachable, root of no name": {at: "", off: unreachable, do: Refuse, err: errFetch},
 
 		"runs already":                     {at: old, off: sameImage, do: LiveOnly},
 		"runs already, unattended":         {at: old, off: sameImage, o: night, do: LiveOnly},
