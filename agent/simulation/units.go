@@ -49,7 +49,7 @@ func (g groups) Thaw() error {
 	return nil
 }
 
-func (groups) ThawLate() error     { return nil } // what the guard does in time is tested where it is done
+func (groups) ThawLate() error     { return nil } // package cgroups tests its time
 func (groups) Kill([]string) error { return nil }
 
 // do crosses the seam where a user runs something.
