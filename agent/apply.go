@@ -5,17 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher"
-	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -36,6 +34,11 @@ type ApplyOptions struct {
 	Accept []record.LossKind
 	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
+}
+
+// wish is the part of what the operator asks that apply decides by.
+func (o ApplyOptions) wish() decide.Wish {
+	return decide.Wish{Unattended: o.Unattended, Retry: o.Retry}
 }
 
 // Applied is what apply did.
@@ -86,23 +89,23 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	off, done, fetchErr := s.fetch(ctx, o)
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)
-	switch d := decideApply(s.facts, s.rec, offered(off, done, fetchErr), o, stay); d.do {
-	case doRefuse:
-		return done, d.err
-	case doStay:
-		return Applied{Root: s.facts.Root, From: s.facts.Root, Skipped: d.why}, nil
-	case doSkip:
-		done.Skipped = d.why
+	switch d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay); d.Do {
+	case decide.Refuse:
+		return done, d.Err
+	case decide.Stay:
+		return Applied{Root: s.facts.Root, From: s.facts.Root, Skipped: d.Why}, nil
+	case decide.Skip:
+		done.Skipped = d.Why
 		return done, nil
-	case doLiveOnly:
+	case decide.LiveOnly:
 		err = s.applyLive(ctx, off, &done, o.Level)
 		return done, err
-	case doResume:
-		a.Log.Warn("resuming the last good root", zap.String("reason", d.why))
+	case decide.Resume:
+		a.Log.Warn("resuming the last good root", zap.String("reason", d.Why))
 		return s.applyResume(ctx, off, done, fetchErr)
 	}
 	root, err := s.prepare(ctx, off, &done, o.Level)
-	if err != nil && stranded(s.facts, s.rec, o) { // it is no reason to leave the services of the last good root down
+	if err != nil && decide.Stranded(s.facts, s.rec, o.wish()) { // no reason to leave the services down
 		a.Log.Warn("the published image cannot be switched to; the host goes on to its last good root", zap.Error(err))
 		return s.applyResume(ctx, off, done, err)
 	}
@@ -133,7 +136,7 @@ func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Appl
 	if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
 		s.loadBeforeSwitch(ctx, done)
 	}
-	sw := record.Switch{Verb: forwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
+	sw := record.Switch{Verb: decide.ForwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
 	sw.Level = done.Decision.Level
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	done.Switching = true
@@ -193,45 +196,10 @@ func (s *session) settleFirst(ctx context.Context) error {
 
 // mustStay reports whether the kernel command line keeps an unattended apply from leaving the host root.
 func (s *session) mustStay(o ApplyOptions) (bool, error) {
-	if !o.Unattended || !onHostRoot(s.facts, s.rec) {
+	if !o.Unattended || !decide.OnHostRoot(s.facts, s.rec) {
 		return false, nil
 	}
 	return s.Machine.Kernel.MustStay()
-}
-
-// onHostRoot reports whether a full reboot landed on the host root while the last good root is an image root.
-func onHostRoot(f facts.Facts, rec *record.Record) bool {
-	return f.Root == switcher.HostRoot && rec.LastGood() != switcher.HostRoot
-}
-
-// inBadRoot reports whether the host rests in a root that was given up: who had to leave it was killed.
-func inBadRoot(f facts.Facts, rec *record.Record) bool {
-	_, bad := rec.Bad[f.Root]
-	return bad && !slices.Contains(rec.Good, f.Root) && rec.LastGood() != ""
-}
-
-// stranded reports whether an unattended apply has to bring the host to its last good root when there is nothing
-// better. A root that was resumed too often without becoming good is not resumed again.
-func stranded(f facts.Facts, rec *record.Record, o ApplyOptions) bool {
-	return o.Unattended && (onHostRoot(f, rec) || inBadRoot(f, rec)) &&
-		rec.ResumeAttempts(rec.LastGood()) < record.MaxAttempts
-}
-
-// whyStranded returns why a host does not run its last good root.
-func whyStranded(f facts.Facts, rec *record.Record) string {
-	if inBadRoot(f, rec) {
-		return "the running root was " + rec.Bad[f.Root].WhenAndWhy()
-	}
-	return "a full reboot landed on the host root"
-}
-
-// forwardVerb returns the verb for a switch to a root. After a full reboot, the root that ran before is resumed and
-// keeps its /etc; to any other root it is an apply, which makes a new /etc.
-func forwardVerb(f facts.Facts, rec *record.Record, id string) string {
-	if f.Root == switcher.HostRoot && rec.LastGood() == id {
-		return record.VerbResume
-	}
-	return record.VerbApply
 }
 
 // decideLevel chooses the level for a staged root, considering the fixes that the running kernel lacks.
@@ -244,82 +212,10 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }
 
-// offering is the part of what was published that apply decides by.
-type offering struct {
-	// err is why nothing could be fetched; the other fields are empty then.
-	err error
-	// root is the root to run.
-	root string
-	// image is whether an image is published; if not, the release has live patches only.
-	image bool
-}
-
 // offered returns what apply decides by, from the result of fetch.
-func offered(off *offer.Published, done Applied, err error) offering {
+func offered(off *offer.Published, done Applied, err error) decide.Offering {
 	if err != nil {
-		return offering{err: err}
+		return decide.Offering{Err: err}
 	}
-	return offering{root: done.Root, image: off.Image != nil}
-}
-
-// applyAct is what apply does next.
-type applyAct string
-
-const (
-	doRefuse   applyAct = "refuse"    // fail
-	doStay     applyAct = "stay"      // unattended: leave the host on its host root
-	doSkip     applyAct = "skip"      // unattended: pass over what is published
-	doLiveOnly applyAct = "live only" // the root runs already: only live patches change
-	doResume   applyAct = "resume"    // switch to the last good root, as it was left
-	doSwitch   applyAct = "switch"    // stage the image and switch to it
-)
-
-// applyDecision is what apply does next, and why; err is the error of doRefuse.
-type applyDecision struct {
-	do  applyAct
-	why string
-	err error
-}
-
-// decideApply decides what apply does with what is published. Stay is whether the kernel command line keeps the host
-// on its host root. Several cases may apply to a host; the first one counts.
-func decideApply(f facts.Facts, rec *record.Record, off offering, o ApplyOptions, stay bool) applyDecision {
-	last := rec.LastGood()
-	resumes := rec.ResumeAttempts(last)
-	stranded := stranded(f, rec, o)
-	bad, isBad := rec.Bad[off.root]
-	failed := rec.Failed[off.root]
-	switch {
-	case stay:
-		return applyDecision{do: doStay, why: "the kernel command line has updatectl.resume=0, so the host stays on its " +
-			"host root; `updatectl apply` or `updatectl rollback` continues"}
-	case off.err != nil && stranded:
-		return applyDecision{do: doResume, why: "nothing newer is available: " + off.err.Error()}
-	case off.err != nil:
-		return applyDecision{do: doRefuse, err: off.err}
-	case isBad && off.root == f.Root && !o.Retry && stranded:
-		return applyDecision{do: doResume, why: whyStranded(f, rec)}
-	case off.root == f.Root:
-		return applyDecision{do: doLiveOnly}
-	case !off.image && o.Unattended && resumes >= record.MaxAttempts:
-		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume %s after a full reboot failed",
-			resumes, last)}
-	case !off.image:
-		return applyDecision{do: doResume, why: whyStranded(f, rec)}
-	case isBad && !o.Retry && stranded:
-		return applyDecision{do: doResume, why: "the published image was " + bad.WhenAndWhy()}
-	case isBad && !o.Retry && o.Unattended:
-		return applyDecision{do: doSkip, why: bad.WhenAndWhy()}
-	case isBad && !o.Retry:
-		return applyDecision{do: doRefuse, err: bad.Err()}
-	case o.Unattended && off.root == last && resumes >= record.MaxAttempts:
-		return applyDecision{do: doSkip, why: fmt.Sprintf("%d attempts to resume it after a full reboot failed", resumes)}
-	case stranded && failed.Times >= record.MaxAttempts:
-		return applyDecision{do: doResume, why: fmt.Sprintf("%d switches to the published image failed, "+
-			"the last one because %s", failed.Times, failed.Reason)}
-	case o.Unattended && failed.Times >= record.MaxAttempts:
-		return applyDecision{do: doSkip, why: fmt.Sprintf("%d switches to it failed, the last one because %s; "+
-			"`updatectl apply` tries again", failed.Times, failed.Reason)}
-	}
-	return applyDecision{do: doSwitch}
+	return decide.Offering{Root: done.Root, Image: off.Image != nil}
 }

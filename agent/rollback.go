@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -60,21 +60,21 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 			return Applied{}, err
 		}
 	}
-	d := decideRollback(s.facts.Root, s.rec, to, watched)
-	if d.to != "" {
-		done = Applied{Root: d.to, From: s.facts.Root}
+	d := decide.Rollback(s.facts.Root, s.rec, to, watched)
+	if d.To != "" {
+		done = Applied{Root: d.To, From: s.facts.Root}
 	}
-	if d.do != rollbackNothing {
-		done.Warnings = recheck.OnReturn(&s.Roots, d.to, s.facts)
+	if d.Do != decide.Nothing {
+		done.Warnings = recheck.OnReturn(&s.Roots, d.To, s.facts)
 	}
-	switch d.do {
-	case rollbackNothing:
-		return done, d.err
-	case rollbackTrial:
-		done.Version = a.Roots.VersionOf(d.to, s.rec)
-		err = s.leaveTrial(ctx, d.to, to != "")
-	case rollbackSwitch:
-		done.Version, err = s.rollbackTo(ctx, d.to)
+	switch d.Do {
+	case decide.Nothing:
+		return done, d.Err
+	case decide.LeaveTrial:
+		done.Version = a.Roots.VersionOf(d.To, s.rec)
+		err = s.leaveTrial(ctx, d.To, to != "")
+	case decide.Switch:
+		done.Version, err = s.rollbackTo(ctx, d.To)
 	}
 	if done.Switching = err == nil; done.Switching {
 		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
@@ -132,50 +132,4 @@ func (s *session) leaveTrial(ctx context.Context, to string, named bool) error {
 			ErrTrying, back, to)
 	}
 	return s.Transition.Leave(ctx, s.facts, s.rec, record.Departure{Reason: record.RolledBack, RolledBack: true}, named)
-}
-
-// rollbackAct is what rollback does next.
-type rollbackAct string
-
-const (
-	rollbackNothing rollbackAct = "nothing" // the root runs already, or the error says why it cannot be rolled back to
-	rollbackTrial   rollbackAct = "trial"   // leave a root that is being tried, watched by its guard
-	rollbackSwitch  rollbackAct = "switch"  // switch to a good root as usual
-)
-
-// rollbackDecision is what rollback does next, and to which root.
-type rollbackDecision struct {
-	do  rollbackAct
-	to  string
-	err error
-}
-
-// decideRollback decides to which root a rollback from the running root leads. To is the root that the operator named,
-// "" for the one before. Watched is whether a guard runs: only then is a root that is being tried left like an
-// unhealthy one. The error is a [roots.ErrNoRoot] or a [record.ErrGivenUp].
-func decideRollback(running string, rec *record.Record, to string, watched bool) rollbackDecision {
-	trial := rec.EndsTrial(running) && watched
-	switch {
-	case to == "" && trial:
-		to = rec.RollbackTarget()
-	case to == "":
-		to = rec.PreviousGood(running)
-	}
-	bad, isBad := rec.Bad[to]
-	switch {
-	case to == "":
-		err := roots.NoRoot("there is no root before %s to roll back to", running)
-		return rollbackDecision{do: rollbackNothing, err: err}
-	case to == running:
-		return rollbackDecision{do: rollbackNothing, to: to}
-	case isBad && !bad.RolledBack && !slices.Contains(rec.Good, to):
-		return rollbackDecision{do: rollbackNothing, to: to, err: bad.Err()}
-	case !isBad && !slices.Contains(rec.Good, to) && !slices.Contains(rec.Pinned, to):
-		err := roots.NoRoot("%s is not one of the good roots; `updatectl apply` switches to a published image, and after "+
-			"`updatectl pin` a root that ran here can be rolled back to", to)
-		return rollbackDecision{do: rollbackNothing, to: to, err: err}
-	case trial:
-		return rollbackDecision{do: rollbackTrial, to: to}
-	}
-	return rollbackDecision{do: rollbackSwitch, to: to}
 }

@@ -57,9 +57,10 @@ var allowed = map[string][]string{
 	"agent/trial": {"agent/config", "agent/guard", "agent/health", "agent/host", "agent/machine", "agent/record",
 		"agent/renew",
 		"agent/roots", "agent/transition"},
-	"agent/guard": {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
+	"agent/guard":  {"agent/config", "agent/host", "agent/record", "agent/roots", "agent/transition"},
+	"agent/decide": {"agent/record", "agent/roots"},
 	"agent": { // the commands
-		"agent/adoption", "agent/changes", "agent/config", "agent/guard", "agent/health", "agent/host",
+		"agent/adoption", "agent/changes", "agent/config", "agent/decide", "agent/guard", "agent/health", "agent/host",
 		"agent/live", "agent/machine", "agent/offer", "agent/recheck", "agent/record", "agent/renew", "agent/repair",
 		"agent/roots",
 		"agent/transition", "agent/trial",

@@ -124,7 +124,7 @@ func (m *Machine) startKernel() {
 	m.run.makeDir("/run")
 	m.armed, m.half, m.modulesFrom = nil, false, ""
 	m.panics, m.cut, m.dead, m.frozen, m.reexec, m.deafUntil = false, false, false, false, false, 0
-	m.neverCancels = false
+	m.neverCancels, m.frozenUser = false, false
 	m.disk.readOnly = false
 	if m.disk.hung != nil {
 		close(m.disk.hung)

@@ -134,6 +134,9 @@ type Machine struct {
 	unkillable bool
 	// slowArming is how long the next arming unit takes before it begins.
 	slowArming time.Duration
+
+	// lingers: a user runs something that no shutdown stops; frozenUser: it is frozen, until somebody thaws it.
+	lingers, frozenUser bool
 }
 
 // mountedRoot is what is mounted at /.

@@ -228,6 +228,7 @@ func interrupt(t *testing.T, j journey, o Options, f Fault, at int) (struck bool
 	var resets int
 	m := playFrom(t, j.begins, o, func(m *Machine) {
 		m.Publish("v2", j.ill)
+		m.Linger()
 		m.Strike(f, at)
 		answer = j.act(m)
 		resets = m.rest()

@@ -566,3 +566,45 @@ func TestSomebodyWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingStaysFrozen: what an arming step has frozen is thawed by confirm in the next userspace when the step and
+// the guard were killed, and by any command when there is no next one.
+func TestNothingStaysFrozen(t *testing.T) {
+	m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+		m.Publish("v2", Healthy)
+		m.Linger()
+		m.Apply(agent.ApplyOptions{}).Wait()
+		for !m.freezes(func(is bool) bool { return is }) {
+			time.Sleep(time.Millisecond)
+		}
+		m.killArm()
+		m.killGuard()
+		m.Settle(15 * time.Minute)
+		m.CheckRest()
+		m.freezes(func(bool) bool { return true })
+		if err := m.GC().Wait(); err != nil {
+			t.Error(err)
+		}
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
+}
+
+// freezes changes whether what a user runs is frozen, and returns whether it is then.
+func (m *Machine) freezes(to func(is bool) bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.frozenUser = to(m.frozenUser)
+	return m.frozenUser
+}
+
+// killArm kills the arming step.
+func (m *Machine) killArm() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.processesInOrder() {
+		if p.verb == "arm" {
+			m.bury(p, true)
+		}
+	}
+}

@@ -226,6 +226,13 @@ func (m *Machine) HoldUp(verb, op string, by time.Duration) {
 	m.holdUps[verb+" "+op] = by
 }
 
+// Linger has a user run something that no shutdown stops.
+func (m *Machine) Linger() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lingers = true
+}
+
 // SlowFetch has every part of an image take longer to arrive.
 func (m *Machine) SlowFetch(by time.Duration) {
 	m.mu.Lock()
@@ -406,6 +413,9 @@ func (m *Machine) CheckRest() {
 	defer m.mu.Unlock()
 	if m.armed != nil {
 		m.breach("%s is left armed", m.armed.next.ID)
+	}
+	if m.frozenUser {
+		m.breach("what a user runs is left frozen")
 	}
 	rec := m.rec
 	if rec == nil {

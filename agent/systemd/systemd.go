@@ -92,14 +92,12 @@ func PID1() Manager {
 	}
 }
 
-func withPID1[T any](ctx context.Context, ask func(*dbus.Conn) (T, error)) (T, error) {
-	conn, err := pid1.Connect(ctx)
-	if err != nil {
-		var none T
-		return none, err
-	}
-	defer conn.Close()
-	return ask(conn)
+func withPID1[T any](ctx context.Context, ask func(*dbus.Conn) (T, error)) (answer T, err error) {
+	err = pid1.WithConn(ctx, func(conn *dbus.Conn) (err error) {
+		answer, err = ask(conn)
+		return err
+	})
+	return answer, err
 }
 
 func starting(ctx context.Context) ([]string, error) {
@@ -162,23 +160,17 @@ func restarts(ctx context.Context, services []string) (map[string]int, error) {
 }
 
 func start(ctx context.Context, unit string) (string, error) {
-	return withPID1(ctx, func(conn *dbus.Conn) (string, error) {
-		done := make(chan string, 1)
-		_, err := conn.StartUnitContext(ctx, unit, "replace", done)
-		var answer godbus.Error
-		if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit" {
-			return "", ErrNoUnit
-		}
-		if err != nil {
-			return "", fmt.Errorf("cannot start it: %w", err)
-		}
-		select {
-		case result := <-done:
-			return result, nil
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		}
-	})
+	result, err := pid1.RunJob(ctx, "start", unit, "replace")
+	var answer godbus.Error
+	switch {
+	case errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit":
+		return "", ErrNoUnit
+	case err != nil && ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
+		return "", fmt.Errorf("cannot start it: %w", err)
+	}
+	return result, nil
 }
 
 func requires(ctx context.Context, unit string) ([]string, error) {

@@ -37,7 +37,7 @@ func holdStill(ctx context.Context, h *host.Host) (end func()) {
 		return func() {}
 	}
 	f := freezer{Host: h}
-	f.thaw() // of a step that was killed
+	thaw(h) // what a step that was killed has frozen
 	late := time.AfterFunc(cgroups.Limit, f.end)
 	done := make(chan error, 1)
 	go func() { done <- f.freeze(ctx) }()
@@ -55,17 +55,17 @@ func holdStill(ctx context.Context, h *host.Host) (end func()) {
 	}
 }
 
-// freezer freezes and thaws the groups of a machine.
+// freezer freezes the groups of a machine until it has ended.
 type freezer struct {
 	*host.Host
 	mu    sync.Mutex
 	ended bool // nothing is frozen any more
 }
 
-// thaw thaws what was frozen.
-func (f *freezer) thaw() {
-	if err := f.Machine.Groups.Thaw(); err != nil {
-		f.Log.Error("cannot thaw what was frozen while the new root was armed", zap.Error(err))
+// thaw thaws what an arming step has frozen. That it cannot is only logged: it keeps nobody from what comes next.
+func thaw(h *host.Host) {
+	if err := h.Machine.Groups.Thaw(); err != nil {
+		h.Log.Error("cannot thaw what was frozen while the new root was armed", zap.Error(err))
 	}
 }
 
@@ -73,7 +73,7 @@ func (f *freezer) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = true
-	f.thaw()
+	thaw(f.Host)
 }
 
 func (f *freezer) freeze(ctx context.Context) error {

@@ -31,7 +31,8 @@ type Arrival struct{ Mover }
 
 // DisarmLeftover disarms a root that this agent armed and that systemd did not switch to: left armed, it would turn an
 // administrator's reboot into a soft reboot. What somebody else armed stays; the error is an ErrForeign then. It is an
-// ErrGuardLeaves while the guard rolls back. Both are a [record.ErrBlocked], as is a soft reboot under way.
+// ErrGuardLeaves while the guard rolls back. Both are a [record.ErrBlocked], as is a soft reboot under way. It also
+// thaws what an arming step that was killed has frozen: the guard would, but it may be gone, too.
 func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record.Record) error {
 	if err := a.CheckGuardStays(ctx); err != nil { // what a guard that rolls back mounts is no leftover
 		return err
@@ -50,6 +51,7 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 		}
 		return nil
 	}
+	thaw(a.Host)
 	if err := a.Machine.Mounts.Clear(); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // Package pid1 asks systemd and logind for reboots and about units, and the kernel when neither answers. It promises
-// that every question to PID 1 works while the bus is down, because it goes over the private socket, and that waiting
-// for an answer is bounded.
+// that every question to PID 1 works while the bus is down, because it goes over the private socket, and that no
+// question waits for its answer without a limit.
 package pid1
 
 import (
@@ -23,19 +23,20 @@ const privateSocket = "/run/systemd/private"
 const (
 	// pingInterval is how long PID 1 has to answer before it is pinged again; it takes some milliseconds.
 	pingInterval = 100 * time.Millisecond
-	// connectPatience is how long PID 1 may take for the first answer: the default of D-Bus for a call (25 s in the
-	// reference library).
-	connectPatience = 25 * time.Second
+	// answerLimit is how long PID 1 or logind may take for all that is asked of it at once. A daemon-reload keeps PID 1
+	// of a large host busy for 20 seconds.
+	answerLimit = time.Minute
 )
 
 // ErrUnresponsive means that PID 1 does not answer, for example while it re-executes itself, as it does at every soft
 // reboot.
 var ErrUnresponsive = errors.New("systemd does not answer")
 
-// isLost reports whether an error means that a connection was refused, broke or ended.
+// isLost reports whether an error means that a connection was refused, broke or ended. EAGAIN means that too many wait
+// to be accepted.
 func isLost(err error) bool {
 	for _, lost := range []error{
-		unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, io.ErrUnexpectedEOF, godbus.ErrClosed,
+		unix.ECONNREFUSED, unix.EAGAIN, unix.ECONNRESET, unix.EPIPE, io.EOF, io.ErrUnexpectedEOF, godbus.ErrClosed,
 	} {
 		if errors.Is(err, lost) {
 			return true
@@ -52,14 +53,19 @@ func markUnresponsive(err error) error {
 	return err
 }
 
-// Connect returns a connection to PID 1 over its private socket. The caller closes it. The error is an ErrUnresponsive
-// when PID 1 does not answer.
-func Connect(ctx context.Context) (*dbus.Conn, error) {
-	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, privateSocket) })
-	if err != nil {
-		return nil, fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
+// limited calls do with a context that also ends after the limit, unless do lifts that. Connections must be made with
+// this context, which closes them: the kernel accepts connections to a frozen process, too, and waiting for an answer
+// would not end. The error is an ErrUnresponsive when the time was up, whatever do made of it.
+func limited(ctx context.Context, limit time.Duration, do func(ctx context.Context, lift func()) error) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	timer := time.AfterFunc(limit, func() { end(fmt.Errorf("%w within %v", ErrUnresponsive, limit)) })
+	defer timer.Stop()
+	err := do(ctx, func() { timer.Stop() })
+	if late := context.Cause(ctx); errors.Is(late, ErrUnresponsive) {
+		return late
 	}
-	return conn, nil
+	return err
 }
 
 // dialPID1 returns a connection over which PID 1 has answered once.
@@ -83,9 +89,9 @@ func dialPID1(ctx context.Context, socket string) (*godbus.Conn, error) {
 // authentication, and then handles that call only when more arrives (seen with systemd 257): without the pings, the
 // first call of a connection could wait forever.
 func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
-	const tries = int(connectPatience / pingInterval)
+	const tries = int(answerLimit / pingInterval)
 	peer := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
-	answers := make(chan *godbus.Call, tries)
+	answers := make(chan *godbus.Call, tries) // the library waits until there is room for an answer
 	for range tries {
 		peer.GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
 		select {
@@ -96,30 +102,61 @@ func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
 		case <-time.After(pingInterval):
 		}
 	}
-	return fmt.Errorf("%w within %v", ErrUnresponsive, connectPatience)
+	return fmt.Errorf("%w within %v", ErrUnresponsive, answerLimit)
 }
 
 // WithConn calls do with a connection to PID 1, which it closes afterwards. The error is an ErrUnresponsive when PID 1
-// does not answer.
+// does not answer, or when do takes longer than answerLimit.
 func WithConn(ctx context.Context, do func(*dbus.Conn) error) error {
-	conn, err := Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return markUnresponsive(do(conn))
+	return visit(ctx, privateSocket, answerLimit, func(conn *dbus.Conn, _ func()) error { return do(conn) })
+}
+
+// visit is [WithConn] for a socket and a limit, which do may lift.
+func visit(ctx context.Context, socket string, limit time.Duration, do func(conn *dbus.Conn, lift func()) error) error {
+	return limited(ctx, limit, func(ctx context.Context, lift func()) error {
+		conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dialPID1(ctx, socket) })
+		if err != nil {
+			return fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
+		}
+		defer conn.Close()
+		return markUnresponsive(do(conn, lift))
+	})
+}
+
+// RunJob starts, stops or restarts a unit and waits until that is done, as long as it takes. It returns the result of
+// the job in systemd's words: done, failed, dependency, timeout …
+func RunJob(ctx context.Context, verb, unit, mode string) (result string, err error) {
+	err = visit(ctx, privateSocket, answerLimit, func(conn *dbus.Conn, lift func()) error {
+		done := make(chan string, 1)
+		call := map[string]func(context.Context, string, string, chan<- string) (int, error){
+			"start": conn.StartUnitContext, "stop": conn.StopUnitContext, "restart": conn.RestartUnitContext,
+		}[verb]
+		if _, err := call(ctx, unit, mode, done); err != nil {
+			return err
+		}
+		lift()
+		select {
+		case result = <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	return result, err
 }
 
 // callManager calls a method of systemd's manager that the library does not have.
 func callManager(ctx context.Context, method string, args ...any) error {
-	conn, err := dialPID1(ctx, privateSocket)
-	if err != nil {
-		return fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
-	}
-	defer conn.Close()
-	manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
-	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, args...).Err; err != nil {
-		return fmt.Errorf("cannot call %s of systemd: %w", method, markUnresponsive(err))
-	}
-	return nil
+	return limited(ctx, answerLimit, func(ctx context.Context, _ func()) error {
+		conn, err := dialPID1(ctx, privateSocket)
+		if err != nil {
+			return fmt.Errorf("cannot talk to systemd: %w", markUnresponsive(err))
+		}
+		defer conn.Close()
+		manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
+		if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager."+method, 0, args...).Err; err != nil {
+			return fmt.Errorf("cannot call %s of systemd: %w", method, markUnresponsive(err))
+		}
+		return nil
+	})
 }

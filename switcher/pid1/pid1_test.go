@@ -1,68 +1,18 @@
 package pid1
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	godbus "github.com/godbus/dbus/v5"
 )
 
 // deafUntil is a PID 1 that ignores the first calls of a connection, as the real one does when it reads them together
 // with the end of the authentication. It answers the given one and what comes after it.
 func deafUntil(t *testing.T, heard int) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "private")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		for { // the authentication, line by line
-			line, err := in.ReadString('\n')
-			if err != nil || strings.HasPrefix(line, "BEGIN") {
-				break
-			}
-			answer := "OK 0123456789abcdef0123456789abcdef\r\n"
-			if strings.HasPrefix(line, "NEGOTIATE_UNIX_FD") {
-				answer = "AGREE_UNIX_FD\r\n"
-			}
-			if strings.HasSuffix(line, "AUTH\r\n") {
-				answer = "REJECTED EXTERNAL\r\n"
-			}
-			fmt.Fprint(conn, answer)
-		}
-		for n := 1; ; n++ {
-			call, err := godbus.DecodeMessage(in)
-			if err != nil {
-				return
-			}
-			if n < heard {
-				continue
-			}
-			answer := &godbus.Message{Type: godbus.TypeMethodReply, Headers: map[godbus.HeaderField]godbus.Variant{
-				godbus.FieldReplySerial: godbus.MakeVariant(call.Serial()),
-			}}
-			if err := answer.EncodeTo(conn, binary.LittleEndian); err != nil {
-				return
-			}
-		}
-	}()
-	return socket
+	return answering(t, func(n int, _ string) bool { return n >= heard })
 }
 
 // TestDialPID1 connects although the first call is not answered.

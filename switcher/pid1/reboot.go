@@ -7,9 +7,11 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // ErrInhibited means that somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
@@ -62,7 +64,7 @@ func (s System) FullReboot(ctx context.Context) error {
 // askForReboot requests a reboot from logind with these flags, or without logind from PID 1 by its target. A start job
 // of service shows that the reboot is queued.
 func askForReboot(ctx context.Context, flags uint64, target, service string) error {
-	err := askLogind(ctx, flags)
+	err := askLogind(ctx, answerLimit, flags)
 	switch {
 	case errors.Is(err, errNoLogind):
 		return startTarget(ctx, target)
@@ -88,15 +90,30 @@ func answerLost(err error) bool {
 var errNoLogind = errors.New("logind does not run")
 
 // askLogind requests a reboot from logind. The error is errNoLogind where it does not run, ErrInhibited when a lock
-// blocks it.
-func askLogind(ctx context.Context, flags uint64) error {
-	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoLogind, err)
+// blocks it, and ErrUnresponsive when the bus or logind does not answer.
+func askLogind(ctx context.Context, limit time.Duration, flags uint64) error {
+	err := limited(ctx, limit, func(ctx context.Context, _ func()) error {
+		bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
+		switch {
+		case errors.Is(err, unix.EAGAIN), err != nil && ctx.Err() != nil: // the bus is there
+			return markUnresponsive(err)
+		case err != nil:
+			return fmt.Errorf("%w: %w", errNoLogind, err)
+		}
+		defer bus.Close()
+		return callLogind(ctx, bus, flags)
+	})
+	if errors.Is(err, ErrUnresponsive) {
+		err = fmt.Errorf("cannot ask logind for a reboot: %w", err)
 	}
-	defer bus.Close()
+	return err
+}
+
+// callLogind is askLogind on a connection to the bus.
+func callLogind(ctx context.Context, bus *godbus.Conn, flags uint64) error {
 	login1 := bus.Object("org.freedesktop.login1", "/org/freedesktop/login1")
-	err = login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, logindCheckInhibitors|flags).Err
+	flags |= logindCheckInhibitors
+	err := login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, flags).Err
 	var answer godbus.Error
 	if !errors.As(err, &answer) {
 		return err
@@ -170,32 +187,19 @@ func (s System) StartGuard(ctx context.Context) error {
 	return runJob(ctx, "restart", GuardUnit, "ignore-dependencies")
 }
 
-// runJob starts, stops or restarts one of the agent's units and waits until that is done. The error is an ErrNoUnit, an
-// ErrJob or that of the context.
+// runJob is [RunJob] for one of the agent's units. The error is an ErrNoUnit, an ErrJob or that of the context.
 func runJob(ctx context.Context, verb, unit, mode string) error {
-	return WithConn(ctx, func(conn *dbus.Conn) error {
-		done := make(chan string, 1)
-		call := map[string]func(context.Context, string, string, chan<- string) (int, error){
-			"start": conn.StartUnitContext, "stop": conn.StopUnitContext, "restart": conn.RestartUnitContext,
-		}[verb]
-		_, err := call(ctx, unit, mode, done)
-		var answer godbus.Error
-		if errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit" {
-			return fmt.Errorf("cannot %s %s: %w", verb, unit, ErrNoUnit)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot %s %s: %w", verb, unit, err)
-		}
-		select {
-		case result := <-done:
-			if result != "done" {
-				return fmt.Errorf("cannot %s %s: %w: %q", verb, unit, ErrJob, result)
-			}
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("cannot %s %s: %w", verb, unit, ctx.Err())
-		}
-	})
+	result, err := RunJob(ctx, verb, unit, mode)
+	var answer godbus.Error
+	switch {
+	case errors.As(err, &answer) && answer.Name == "org.freedesktop.systemd1.NoSuchUnit":
+		err = ErrNoUnit
+	case err == nil && result != "done":
+		err = fmt.Errorf("%w: %q", ErrJob, result)
+	case err == nil:
+		return nil
+	}
+	return fmt.Errorf("cannot %s %s: %w", verb, unit, err)
 }
 
 // SoftRebootQueued reports whether a soft reboot is under way. The arming unit asks, because every kind of shutdown
@@ -338,16 +342,27 @@ func (s System) ShuttingDown(ctx context.Context) (bool, error) {
 	if err != nil || queued {
 		return queued, err
 	}
+	return announced(ctx, announceLimit), nil
+}
+
+// announceLimit is how long logind may take to say whether it has announced a reboot: the default of D-Bus for a call.
+// Whoever asks has only a minute for all that it does.
+const announceLimit = 25 * time.Second
+
+// announced reports whether logind has announced a reboot. Without a bus, logind or an answer there is no announcement.
+func announced(ctx context.Context, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit) // which closes the connection
+	defer cancel()
 	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
 	if err != nil {
-		return false, nil // no bus, no logind, no announcement
+		return false
 	}
 	defer bus.Close()
 	login1 := bus.Object("org.freedesktop.login1", "/org/freedesktop/login1")
 	preparing, err := login1.GetProperty("org.freedesktop.login1.Manager.PreparingForShutdown")
 	if err != nil {
-		return false, nil
+		return false
 	}
-	announced, _ := preparing.Value().(bool)
-	return announced, nil
+	is, _ := preparing.Value().(bool)
+	return is
 }

@@ -17,6 +17,7 @@ func TestAnswerLost(t *testing.T) {
 	}{
 		"the bus went down":  {fmt.Errorf("cannot ask: %w", io.EOF), true},
 		"logind went away":   {fmt.Errorf("cannot ask: %w", godbus.Error{Name: busError + "NoReply"}), true},
+		"logind is silent":   {fmt.Errorf("%w within 1m0s", ErrUnresponsive), true},
 		"logind refused":     {fmt.Errorf("cannot ask: %w", godbus.Error{Name: busError + "AccessDenied"}), false},
 		"an inhibitor lock":  {fmt.Errorf("%w: somebody", ErrInhibited), false},
 		"no error":           {nil, false},
