@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -112,8 +113,11 @@ func (e Entry) createFile(content []byte, from Source, name, to string) (*os.Fil
 	source, err := openFile(from.dir, name, strict)
 	if err == nil {
 		defer source.Close()
-		var sum string
-		if sum, _, err = transfer(source, made, math.MaxInt64); err == nil && sum != e.Sum && e.Sum != "" {
+		most, sum := int64(math.MaxInt64), ""
+		if e.OthersChange() { // meanwhile, they may have made it larger than what is listed
+			most = maxForeignFile
+		}
+		if sum, _, err = transfer(source, made, most); err == nil && sum != e.Sum && e.Sum != "" {
 			err = &fs.PathError{Op: "copy", Path: source.Name(), Err: ErrChanged}
 		}
 	}
@@ -125,8 +129,13 @@ func (e Entry) createFile(content []byte, from Source, name, to string) (*os.Fil
 
 // isChange reports whether an error means that a listed file is gone, or is none any more.
 func isChange(err error) bool {
-	changes := []error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV, unix.EAGAIN}
+	changes := []error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV, unix.EAGAIN, errBound}
 	return slices.ContainsFunc(changes, func(e error) bool { return errors.Is(err, e) })
+}
+
+// isTooLarge reports whether an error means that a file system cannot hold an attribute, which another one could.
+func isTooLarge(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE)
 }
 
 // Apply sets owner, mode, extended attributes, time and flags of an open file, in this order: chown(2) clears set-id
@@ -146,6 +155,10 @@ func (e Entry) Apply(f *os.File, refused map[string]bool) error {
 		err := unix.Setxattr(full, attr, []byte(e.Xattrs[attr]), 0)
 		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
 			refused[attr] = true // tmpfs, or a container that may not set labels
+			continue
+		}
+		if isTooLarge(err) && strings.HasPrefix(attr, "user.") && e.OthersChange() { // they can keep no host from a merge
+			refused[attr] = true
 			continue
 		}
 		if err != nil {
