@@ -105,7 +105,7 @@ var allowed = map[string][]string{
 	"switcher/etc/reserved":         {"switcher/etc/paths"},
 	"switcher/etc/authorities":      {"switcher/etc/paths"},
 	"switcher/etc/derived":          {"switcher/etc/paths"},
-	"switcher/etc/listing":          {"switcher/etc/paths"},
+	"switcher/etc/listing":          {"owned", "switcher/etc/paths"},
 	"switcher/etc/sshd":             {"switcher/rootfs"},
 	"switcher/etc/paths":            {},
 	"switcher/etc/merge3":           {},
@@ -116,7 +116,7 @@ var allowed = map[string][]string{
 	"switcher/level":                {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
-	"switcher/assembly": {"switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
+	"switcher/assembly": {"owned", "switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
 		"switcher/rootfs"},
 	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
 	"switcher/copies":   {},

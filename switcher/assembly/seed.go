@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/copies"
 )
 
@@ -86,7 +87,7 @@ func (s *seeder) walk(dir *os.File, rel string) error {
 // copy copies a directory of the image beside its final name.
 func (s *seeder) copy(parent *os.File, rel string) error {
 	c, err := copyBeside(parent, filepath.Join(s.image, rel), s.owners)
-	if errors.Is(err, errSpoiled) && othersOwn(parent) {
+	if errors.Is(err, errSpoiled) && owned.WrittenByOthers(parent) {
 		return nil
 	}
 	if err != nil {
@@ -200,7 +201,7 @@ func (c newDir) name() error {
 			return c.remove()
 		}
 	}
-	if errors.Is(err, unix.ENOENT) && othersOwn(c.parent) {
+	if errors.Is(err, unix.ENOENT) && owned.WrittenByOthers(c.parent) {
 		return nil
 	}
 	if err != nil {
@@ -229,7 +230,7 @@ func openBelow(dir *os.File, name string) (*os.File, error) {
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	}
-	if othersOwn(dir) {
+	if owned.WrittenByOthers(dir) {
 		how.Resolve |= unix.RESOLVE_NO_XDEV
 	}
 	fd, err := unix.Openat2(int(dir.Fd()), name, &how)
@@ -245,17 +246,10 @@ func isOther(err error) bool {
 	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EXDEV)
 }
 
-// othersOwn reports whether others than root can exchange what is in a directory.
-func othersOwn(dir *os.File) bool {
-	var st unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &st) != nil || st.Uid != 0 || st.Mode&unix.S_IWOTH != 0 ||
-		st.Mode&unix.S_IWGRP != 0 && st.Gid != 0
-}
-
 // removeHalfCopies removes what a killed run left in a directory. What cannot be removed costs space only, and keeps
 // no host from its way. In a directory of others, names of ours may be theirs, and as many as they like.
 func removeHalfCopies(dir *os.File) {
-	if othersOwn(dir) {
+	if owned.WrittenByOthers(dir) {
 		return
 	}
 	entries, _ := os.ReadDir(pathOf(dir))

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/mount"
@@ -47,6 +48,19 @@ func (n Next) PlanState() (made []string, err error) {
 	return made, errors.Join(err, CheckOwners("/", n.ImageOwned))
 }
 
+// CheckOwners returns an ErrState for each path of a tree that others than root can make lead elsewhere.
+func CheckOwners(root string, paths []string) error {
+	var errs []error
+	for _, p := range paths {
+		why, err := owned.Redirect(root, p)
+		if err == nil && why != "" {
+			err = fmt.Errorf("%s %w: %s", p, ErrState, why)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // Carried returns the state paths that lie on storage of their own now, to be carried over from there.
 func (n Next) Carried() []string {
 	n.Return = true
@@ -78,7 +92,7 @@ func (n finder) originOf(p string) (origin, error) {
 
 func (n finder) findOrigin(p string) (origin, error) {
 	if !n.Return { // what is carried over anyway must not be missing in a root that had it
-		if why, err := ledByOthers("/", p); err != nil || why != "" {
+		if why, err := owned.Redirect("/", p); err != nil || why != "" {
 			return origin{}, errors.Join(err, refusal(why))
 		}
 	}
@@ -191,7 +205,7 @@ func (n finder) originOnHost(p string) (origin, error) {
 	}
 	from := origin{dir: filepath.Join(n.HostMount, p), onHost: true}
 	dir := n.HostMount
-	if why, err := ledByOthers(n.HostMount, p); err != nil || why != "" && !n.Return {
+	if why, err := owned.Redirect(n.HostMount, p); err != nil || why != "" && !n.Return {
 		return origin{}, errors.Join(err, refusal(why))
 	}
 	for name := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {

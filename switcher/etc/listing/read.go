@@ -13,6 +13,8 @@ import (
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/owned"
 )
 
 // The bounds of what others than root can put into an /etc. It is read and copied while services are away, and the
@@ -86,11 +88,14 @@ func (f *foreign) entered(e Entry, rel string) *foreign {
 // OthersChange reports whether others than root can change a file, or exchange it.
 func (e Entry) OthersChange() bool { return e.Foreign || e.othersWrite() }
 
-// othersWrite reports whether others than root can write in a file or directory. The mode of a link means nothing.
+// othersWrite reports whether others than root can write in a file or directory.
 func (e Entry) othersWrite() bool {
-	_, acl := e.Xattrs["system.posix_acl_access"]
-	byMode := e.Mode&unix.S_IWOTH != 0 || e.Mode&unix.S_IWGRP != 0 && (e.GID != 0 || acl)
-	return e.UID != 0 || byMode && e.Kind != Link
+	mode := e.Mode
+	if e.Kind == Link {
+		mode = 0
+	}
+	_, acl := e.Xattrs[owned.ACL]
+	return owned.WriterOf(mode, e.UID, e.GID, acl) != owned.Nobody
 }
 
 // most returns how many bytes of data a file may have, [math.MaxInt64] for any.
