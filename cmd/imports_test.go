@@ -117,7 +117,8 @@ var allowed = map[string][]string{
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
 	"switcher/assembly": {"owned", "switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
-		"switcher/rootfs"},
+		"switcher/rootfs", "switcher/seed"},
+	"switcher/seed":     {"owned", "switcher/copies"},
 	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
 	"switcher/copies":   {},
 	"switcher/cgroups":  {"switcher"},

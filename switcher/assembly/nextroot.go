@@ -22,6 +22,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/seed"
 )
 
 // Next is a root to arm: what is mounted at /, and what is carried over from the host.
@@ -307,7 +308,8 @@ func (n Next) seedState(p, to, image string) error {
 			skip = append(skip, rel)
 		}
 	}
-	_, err = Seed(pathOf(from)+"/.", to, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
+	// With the dot, it is the directory, not the link in /proc.
+	_, err = seed.Missing(pathOf(from)+"/.", to, n.Owners, skip)
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/seed"
 )
 
 // ErrState means that a state path cannot be carried over without a risk to its data.
@@ -278,7 +279,7 @@ func (n finder) makeMissing(p string, from origin, image string) error {
 		err = os.MkdirAll(to, 0o755)
 	} else {
 		defer content.Close()
-		err = copyNew(pathOf(content)+"/.", to, owners)
+		err = seed.New(pathOf(content)+"/.", to, owners)
 	}
 	if err == nil {
 		err = durable.SyncDir(filepath.Dir(to))
@@ -296,32 +297,6 @@ func (n finder) contentOf(p, image string) (*os.File, copies.Owners, error) {
 	}
 	content, err := openDirInRoot(image, p)
 	return content, n.Owners, err
-}
-
-// copyNew copies a directory to a new name, which it gets when it is complete and on the disk.
-func copyNew(from, to string, owners copies.Owners) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	parent, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	removeHalfCopies(parent)
-	made, err := copyBeside(parent, from, owners)
-	if err != nil {
-		return err
-	}
-	defer made.parent.Close()
-	made.final = filepath.Base(to)
-	if err = durable.SyncFS(pathOf(parent)); err == nil {
-		err = made.name()
-	}
-	if err != nil {
-		err = errors.Join(err, made.remove())
-	}
-	return err
 }
 
 // carryState mounts a state path of the host, with everything mounted below it, at the same path of the new root, and
