@@ -116,8 +116,10 @@ var allowed = map[string][]string{
 	"switcher/level":                {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
-	"switcher/assembly": {"owned", "switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
-		"switcher/rootfs", "switcher/seed"},
+	"switcher/assembly": {"switcher", "switcher/carried", "switcher/copies", "switcher/facts", "switcher/kept",
+		"switcher/mount", "switcher/origin", "switcher/rootfs", "switcher/seed"},
+	"switcher/origin":   {"owned", "switcher/carried", "switcher/facts", "switcher/mount"},
+	"switcher/carried":  {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/seed":     {"owned", "switcher/copies"},
 	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
 	"switcher/copies":   {},
@@ -137,7 +139,7 @@ var allowed = map[string][]string{
 // ground is what every package of the agent may stand on.
 var ground = []string{
 	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/cgroups",
-	"switcher/copies", "switcher/etc",
+	"switcher/copies", "switcher/etc", "switcher/origin",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
 	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",
