@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
 		"agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition", "agent/trial", "agent/trust",
 		"switcher",
-		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
+		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/adopted", "switcher/etc/difference", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
@@ -76,7 +76,8 @@ var allowed = map[string][]string{
 	"switcher/mount":  {"switcher"},
 	"switcher/etc": {
 		"switcher/etc/access", "switcher/etc/accounts", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
-		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
+		"switcher/etc/adopted", "switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/fields",
+		"switcher/etc/fstab", "switcher/etc/listing",
 		"switcher/etc/merge3", "switcher/etc/needs", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/sshd",
 		"switcher/etc/users", "switcher/rootfs",
 	},
@@ -84,6 +85,11 @@ var allowed = map[string][]string{
 		"switcher/etc/accounts/table", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
 		"switcher/etc/merge3", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/users", "switcher/rootfs",
 	},
+	"switcher/etc/fields": {
+		"switcher/etc/accounts/table", "switcher/etc/listing", "switcher/etc/merge3", "switcher/etc/paths",
+		"switcher/etc/reserved",
+	},
+	"switcher/etc/adopted": {"switcher/etc/paths", "switcher/rootfs"},
 	"switcher/etc/remake": {
 		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/listing", "switcher/etc/reserved",
 		"switcher/rootfs",
@@ -141,7 +147,8 @@ var ground = []string{
 	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/cgroups",
 	"switcher/copies", "switcher/etc", "switcher/origin",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
-	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
+	"switcher/etc/adopted", "switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab",
+	"switcher/etc/remake", "switcher/etc/users",
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
