@@ -2,6 +2,7 @@ package listing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 )
 
 // ErrChanged means that a file is not any more what was listed.
@@ -133,9 +135,32 @@ func isChange(err error) bool {
 	return slices.ContainsFunc(changes, func(e error) bool { return errors.Is(err, e) })
 }
 
-// isTooLarge reports whether an error means that a file system cannot hold an attribute, which another one could.
-func isTooLarge(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE)
+// mayLack reports whether a copy does without an attribute that was not set with this error: tmpfs has not all of them,
+// and a container may not set labels. What others than root set may be more than the file system of the copy can hold;
+// that must not keep a host from its merge.
+func (e Entry) mayLack(attr string, err error) bool {
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+		return true
+	}
+	tooLarge := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE)
+	theirs := strings.HasPrefix(attr, "user.") || strings.HasPrefix(attr, "system.posix_acl_")
+	return tooLarge && theirs && e.OthersChange()
+}
+
+// ofGroup returns the rights that an ACL gives to the group of the file. In the kernel's form, it is a version of four
+// bytes and entries of eight, each with a tag, rights and a number.
+func ofGroup(acl string) uint32 {
+	const group, mask = 0x04, 0x10 // tags
+	rights, most := uint16(0), uint16(7)
+	for b := []byte(acl[min(4, len(acl)):]); len(b) >= 8; b = b[8:] {
+		switch has := binary.LittleEndian.Uint16(b[2:]) & 7; binary.LittleEndian.Uint16(b) {
+		case group:
+			rights = has
+		case mask:
+			most = has
+		}
+	}
+	return uint32(rights & most)
 }
 
 // Apply sets owner, mode, extended attributes, time and flags of an open file, in this order: chown(2) clears set-id
@@ -153,16 +178,17 @@ func (e Entry) Apply(f *os.File, refused map[string]bool) error {
 	}
 	for _, attr := range slices.Sorted(maps.Keys(e.Xattrs)) {
 		err := unix.Setxattr(full, attr, []byte(e.Xattrs[attr]), 0)
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
-			refused[attr] = true // tmpfs, or a container that may not set labels
+		if err == nil {
 			continue
 		}
-		if isTooLarge(err) && strings.HasPrefix(attr, "user.") && e.OthersChange() { // they can keep no host from a merge
-			refused[attr] = true
-			continue
-		}
-		if err != nil {
+		if !e.mayLack(attr, err) {
 			return fail("setxattr "+attr, err)
+		}
+		refused[attr] = true
+		if attr == owned.ACL { // without it, the group would have the rights of all whom it names
+			if err := unix.Chmod(full, e.Mode&0o7707|ofGroup(e.Xattrs[attr])<<3); err != nil {
+				return fail("chmod", err)
+			}
 		}
 	}
 	times := []unix.Timespec{unix.NsecToTimespec(e.MTime.UnixNano()), unix.NsecToTimespec(e.MTime.UnixNano())}

@@ -2,14 +2,17 @@ package listing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -68,5 +71,50 @@ func TestMakeWithoutAttributesThatDoNotFit(t *testing.T) {
 	e.UID = 0
 	if err := e.Make([]byte("text"), Source{}, "", filepath.Join(dir, "roots"), refused); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("a file of root's: %v, want %v", err, unix.ENOSPC)
+	}
+}
+
+// TestMakeWithoutAnACLThatDoesNotFit: the group of the copy has no more rights than the list gave it.
+func TestMakeWithoutAnACLThatDoesNotFit(t *testing.T) {
+	dir, disk := t.TempDir(), filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{{"mkfs.ext4", "-q", "-b", "1024", disk}, {"mount", "-o", "loop", disk, dir}} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command[0], err, out)
+		}
+	}
+	defer unix.Unmount(dir, 0)
+	// The kernel's form: version 2, then entries of tag, rights and number. The group may only run it, 200 users may more.
+	const owner, named, group, mask, other, nobody = 0x01, 0x02, 0x04, 0x10, 0x20, 0xffffffff
+	acl := binary.LittleEndian.AppendUint32(nil, 2)
+	add := func(tag, rights uint16, id uint32) {
+		acl = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(acl, tag), rights)
+		acl = binary.LittleEndian.AppendUint32(acl, id)
+	}
+	add(owner, 6, nobody)
+	for id := range uint32(200) {
+		add(named, 5, 1000+id)
+	}
+	add(group, 1, nobody)
+	add(mask, 5, nobody)
+	add(other, 0, nobody)
+	e := Entry{Kind: File, Mode: 0o650, Xattrs: map[string]string{owned.ACL: string(acl)}}
+	none := t.TempDir()
+	if err := unix.Mount("ramfs", none, "ramfs", 0, ""); err != nil { // has no attributes at all
+		t.Fatal(err)
+	}
+	defer unix.Unmount(none, 0)
+	for to, uid := range map[string]uint32{filepath.Join(dir, "his"): testtree.Attacker, filepath.Join(none, "roots"): 0} {
+		e.UID = uid
+		refused := map[string]bool{}
+		if err := e.Make([]byte("text"), Source{}, "", to, refused); err != nil || !refused[owned.ACL] {
+			t.Errorf("%s: refused %v, %v", to, refused, err)
+			continue
+		}
+		if st, err := os.Stat(to); err != nil || st.Mode() != 0o610 {
+			t.Errorf("%s: mode %v, %v; want %v", to, st.Mode(), err, os.FileMode(0o610))
+		}
 	}
 }
