@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
 		"agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition", "agent/trial", "agent/trust",
 		"switcher",
-		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
+		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/adopted", "switcher/etc/difference", "switcher/facts",
 		"switcher/level", "switcher/livepatch",
 		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
 	},
@@ -77,7 +77,8 @@ var allowed = map[string][]string{
 	"switcher/mount":  {"switcher"},
 	"switcher/etc": {
 		"switcher/etc/access", "switcher/etc/accounts", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
-		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
+		"switcher/etc/adopted", "switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/fields",
+		"switcher/etc/fstab", "switcher/etc/listing",
 		"switcher/etc/merge3", "switcher/etc/needs", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/sshd",
 		"switcher/etc/users", "switcher/rootfs",
 	},
@@ -85,6 +86,11 @@ var allowed = map[string][]string{
 		"switcher/etc/accounts/table", "switcher/etc/derived", "switcher/etc/fstab", "switcher/etc/listing",
 		"switcher/etc/merge3", "switcher/etc/paths", "switcher/etc/reserved", "switcher/etc/users", "switcher/rootfs",
 	},
+	"switcher/etc/fields": {
+		"switcher/etc/accounts/table", "switcher/etc/listing", "switcher/etc/merge3", "switcher/etc/paths",
+		"switcher/etc/reserved",
+	},
+	"switcher/etc/adopted": {"switcher/etc/paths", "switcher/rootfs"},
 	"switcher/etc/remake": {
 		"switcher/etc/authorities", "switcher/etc/derived", "switcher/etc/listing", "switcher/etc/reserved",
 		"switcher/rootfs",
@@ -106,7 +112,7 @@ var allowed = map[string][]string{
 	"switcher/etc/reserved":         {"switcher/etc/paths"},
 	"switcher/etc/authorities":      {"switcher/etc/paths"},
 	"switcher/etc/derived":          {"switcher/etc/paths"},
-	"switcher/etc/listing":          {"switcher/etc/paths"},
+	"switcher/etc/listing":          {"owned", "switcher/etc/paths"},
 	"switcher/etc/sshd":             {"switcher/rootfs"},
 	"switcher/etc/paths":            {},
 	"switcher/etc/merge3":           {},
@@ -117,8 +123,11 @@ var allowed = map[string][]string{
 	"switcher/level":                {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
-	"switcher/assembly": {"switcher", "switcher/copies", "switcher/facts", "switcher/kept", "switcher/mount",
-		"switcher/rootfs"},
+	"switcher/assembly": {"switcher", "switcher/carried", "switcher/copies", "switcher/facts", "switcher/kept",
+		"switcher/mount", "switcher/origin", "switcher/rootfs", "switcher/seed"},
+	"switcher/origin":   {"owned", "switcher/carried", "switcher/facts", "switcher/mount"},
+	"switcher/carried":  {"switcher", "switcher/facts", "switcher/rootfs"},
+	"switcher/seed":     {"owned", "switcher/copies"},
 	"switcher/graft":    {"switcher", "switcher/copies", "switcher/pid1", "switcher/rootfs"},
 	"switcher/copies":   {},
 	"switcher/cgroups":  {"switcher"},
@@ -137,9 +146,10 @@ var allowed = map[string][]string{
 // ground is what every package of the agent may stand on.
 var ground = []string{
 	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/cgroups",
-	"switcher/copies", "switcher/etc",
+	"switcher/copies", "switcher/etc", "switcher/origin",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
-	"switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab", "switcher/etc/remake", "switcher/etc/users",
+	"switcher/etc/adopted", "switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab",
+	"switcher/etc/remake", "switcher/etc/users",
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }

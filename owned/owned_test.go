@@ -1,6 +1,7 @@
 package owned
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -8,7 +9,22 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// acl returns an ACL that lets a user write, in the kernel's form: version 2, then entries of tag, rights and number.
+func acl(user uint32) []byte {
+	const owner, named, group, mask, other, nobody = 0x01, 0x02, 0x04, 0x10, 0x20, 0xffffffff
+	b := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, e := range [][3]uint32{{owner, 7, nobody}, {named, 7, user}, {group, 5, nobody}, {mask, 7, nobody},
+		{other, 5, nobody}} {
+		b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
+		b = binary.LittleEndian.AppendUint16(b, uint16(e[1]))
+		b = binary.LittleEndian.AppendUint32(b, e[2])
+	}
+	return b
+}
 
 // TestCheck: whoever can change a file, or exchange it on the way to it, is named.
 func TestCheck(t *testing.T) {
@@ -25,6 +41,12 @@ func TestCheck(t *testing.T) {
 		"a group that writes": {func(d string) error {
 			return errors.Join(os.Chown(d+"/a/b", 0, 4), os.Chmod(d+"/a/b", 0o775))
 		}, "/a/b has the mode 0775"},
+		"a user of an ACL writes": {func(d string) error {
+			return errors.Join(os.Chmod(d+"/a/b", 0o775), unix.Setxattr(d+"/a/b", ACL, acl(1234), 0))
+		}, "/a/b has an ACL and the mode 0775"},
+		"a user of an ACL reads": {func(d string) error {
+			return errors.Join(unix.Setxattr(d+"/a/b", ACL, acl(1234), 0), os.Chmod(d+"/a/b", 0o755))
+		}, ""},
 		"root's group writes": {func(d string) error { return os.Chmod(d+"/a/b", 0o775) }, ""},
 		"everybody may add":   {func(d string) error { return os.Chmod(d+"/a", 0o777|fs.ModeSticky) }, ""},
 		"link to somebody's": {func(d string) error {

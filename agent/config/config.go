@@ -22,7 +22,7 @@ import (
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/owned"
-	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -438,7 +438,7 @@ func (c *Config) Where(key string) string {
 }
 
 // AdoptedPaths returns the paths below /etc that the first image takes over from the host root.
-func (c Config) AdoptedPaths() []string { return slices.Concat(etc.DefaultAdopt, c.State.Adopt) }
+func (c Config) AdoptedPaths() []string { return slices.Concat(adopted.Default, c.State.Adopt) }
 
 // HealthGate returns the [health] table in the form that the health gate takes.
 func (c Config) HealthGate() health.Config {

@@ -18,6 +18,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/origin"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -54,7 +55,7 @@ func (hostMounts) Mounted() (facts.Mounted, error) { return facts.LookAtRoot() }
 func (hostMounts) Arm(n assembly.Next) error       { return assembly.Arm(n) }
 
 func (hostMounts) CheckOwners(root string, paths []string) error {
-	return soon(func() error { return assembly.CheckOwners(root, paths) }, nil)
+	return soon(func() error { return origin.CheckOwners(root, paths) }, nil)
 }
 
 func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }

@@ -122,7 +122,7 @@ type Mounts interface {
 	// [assembly.Next.PlanState].
 	PlanState(assembly.Next) (made []string, err error)
 	// CheckOwners returns an error for each path that others than root can make lead elsewhere, see
-	// [assembly.CheckOwners].
+	// [origin.CheckOwners].
 	CheckOwners(root string, paths []string) error
 	// Carried returns the state paths that lie on storage of their own now. What does not answer counts.
 	Carried(assembly.Next) []string

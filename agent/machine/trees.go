@@ -207,7 +207,10 @@ func (t hostTrees) PlanEtc(c EtcChange) (report etc.Report, err error) {
 			return err
 		}
 		left, err := t.WithFstab(c.Next, in.Current, in.Next).LeftBehind(strings.TrimSuffix(in.Next, "/etc"))
-		report.Notes = slices.Concat(report.Notes, mountedOver(c.Current), notesOnMounts(left))
+		if in.Current != c.Current { // otherwise, the merge names what it cannot look below
+			report.Notes = append(report.Notes, mountedOver(c.Current)...)
+		}
+		report.Notes = append(report.Notes, notesOnMounts(left)...)
 		return err
 	})
 	return report, err
@@ -279,16 +282,27 @@ func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error
 }
 
 func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error) {
-	rules, err := derived.Parse(configs.Derived())
-	if err != nil {
-		return nil, err
-	}
 	tree, err := next.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer tree.Close()
-	return difference.Diff(tree.Path()+"/etc", current, rules, paths)
+	return diffEtc(tree.Path()+"/etc", current, paths)
+}
+
+// diffEtc returns how an /etc differs from that of its image, below what is mounted on it: that is what a merge takes
+// along.
+func diffEtc(pristine, current string, paths []string) ([]difference.Difference, error) {
+	rules, err := derived.Parse(configs.Derived())
+	if err != nil {
+		return nil, err
+	}
+	below, done, err := whatIsBelow(current)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return difference.Diff(pristine, below, rules, paths)
 }
 
 func (hostTrees) TakeEtc(next assembly.Next, current, name string, at time.Time) (difference.Taken, error) {

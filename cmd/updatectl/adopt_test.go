@@ -16,8 +16,8 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// adopted is what becomes of a host root that has something in every group.
-var adopted = adoption.Report{Root: "sha256-" + strings.Repeat("a1", 32), Groups: []adoption.Group{
+// adoptedHost is what becomes of a host root that has something in every group.
+var adoptedHost = adoption.Report{Root: "sha256-" + strings.Repeat("a1", 32), Groups: []adoption.Group{
 	{Name: "people", Comes: []string{"user alice", "user ansible", "group docker"},
 		Stays: []adoption.Stay{{What: "user exporter (962)", Why: "it serves a program that the image does not have",
 			Keep: "put the program into the image"}}},
@@ -45,10 +45,10 @@ var adopted = adoption.Report{Root: "sha256-" + strings.Repeat("a1", 32), Groups
 
 // TestAdoptText: the whole report fits a terminal, and names everything.
 func TestAdoptText(t *testing.T) {
-	golden(t, "adopt", func(w io.Writer) { adoptText(w, adopted) })
+	golden(t, "adopt", func(w io.Writer) { adoptText(w, adoptedHost) })
 	var out bytes.Buffer
 	c := &cli{stdout: &out, output: "text"}
-	if err := c.print("adopt", nil, func(w io.Writer) { adoptText(w, adopted) }); err != nil {
+	if err := c.print("adopt", nil, func(w io.Writer) { adoptText(w, adoptedHost) }); err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(out.String()) {
@@ -57,7 +57,7 @@ func TestAdoptText(t *testing.T) {
 		}
 	}
 	text := printable.Unwrap(out.String())
-	for _, g := range adopted.Groups {
+	for _, g := range adoptedHost.Groups {
 		for _, s := range g.Stays {
 			if name := s.What[strings.LastIndex(s.What, "/")+1:]; !strings.Contains(text, name) {
 				t.Errorf("%s is not named", s.What)

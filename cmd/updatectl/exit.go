@@ -24,7 +24,7 @@ import (
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -74,7 +74,7 @@ var failures = []struct {
 			"`updatectl apply --retry`"},
 	{transition.ErrFullRebootFollows, exitError,
 		"the host resumes its last good root automatically; `updatectl status` shows how it went"},
-	{etc.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
+	{adopted.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
 	{difference.ErrNotTaken, exitUsage, "`updatectl etc diff` lists what differs from the image"},
 	{changes.ErrNoImage, exitError,
 		"name a root that `updatectl status` lists; `updatectl plan` shows what an image would change here"},

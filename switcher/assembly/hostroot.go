@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/carried"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/mount"
 )
@@ -40,8 +41,8 @@ func (n Next) carryHost() error {
 	return cloneHost(usr, at+"/usr", true)
 }
 
-// findHost returns where the running root has the host root: at / or, in an image root, at this directory. It returns ""
-// if somebody has unmounted it.
+// findHost returns where the running root has the host root: at / or, in an image root, at a directory. It returns ""
+// if somebody has unmounted it there.
 func findHost(hostMount string) (string, error) {
 	if running, err := facts.MountedRoot(); err != nil || running == switcher.HostRoot {
 		return "/", err
@@ -90,29 +91,29 @@ func (n Next) joinHost() error {
 		}
 	}
 	n.Return = true // the host root has its own directories, and lacks those of the configuration that it never had
-	known := n.known(unitDirsIn(assembly)...)
+	known := n.known(carried.UnitDirsIn(assembly)...)
 	for _, p := range n.byDepth() {
-		if known.mountsOnUse(p) {
+		if known.MountsOnUse(p) {
 			continue // the host root mounts it itself
 		}
-		from, err := finder{n}.originOf(p)
+		from, err := n.origins().Find(p)
 		if err != nil {
 			return err
 		}
-		if from.dir == "" || from.onHost || !isCarriedHere(p) {
+		if from.Dir == "" || from.OnHost || !isCarriedHere(p) {
 			continue
 		}
 		at, err := securejoin.SecureJoin(assembly, p)
 		if err != nil {
 			return fmt.Errorf("cannot resolve %s in the host root: %w", p, err)
 		}
-		if same, err := sameDirectory(from.dir, at); err != nil || same {
+		if same, err := sameDirectory(from.Dir, at); err != nil || same {
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if err := (finder{n}).mountState(p, from, at); err != nil {
+		if err := (carrier{n}).mountState(p, from, at); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/carried"
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/kept"
@@ -221,7 +221,7 @@ func (n Next) joinImage() error {
 		return err
 	}
 	for _, p := range n.byDepth() {
-		if err := (finder{n}).carryState(p, image.Path()); err != nil {
+		if err := (carrier{n}).carryState(p, image.Path()); err != nil {
 			return err
 		}
 	}
@@ -259,16 +259,15 @@ func (n Next) Mounts(image string) ([]string, error) {
 		} else if left {
 			continue
 		}
-		if from, err := (finder{n}).originOf(p); err != nil || from.dir == "" {
+		if from, err := n.origins().Find(p); err != nil || from.Dir == "" {
 			continue
 		}
 		paths = append(paths, p)
-		below, err := mountsBelow(p)
+		below, err := carried.Below(p, known)
 		if err != nil {
 			return nil, err
 		}
-		carry, _ := sortMounts(below, p, p, known)
-		paths = append(paths, slices.DeleteFunc(carry, known.names)...)
+		paths = append(paths, slices.DeleteFunc(below, known.Names)...)
 	}
 	for _, p := range n.ImageOwned {
 		if rootfs.Dir(image).HasDir(p) {
@@ -289,26 +288,6 @@ func (n Next) byDepth() []string {
 	paths := slices.Clone(n.Persist)
 	slices.SortFunc(paths, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
 	return paths
-}
-
-// seedState seeds the host's p, which is at the directory to, with what the image has there.
-func (n Next) seedState(p, to, image string) error {
-	if n.Seeded {
-		return nil
-	}
-	from, err := openDirInRoot(image, p)
-	if from == nil {
-		return err
-	}
-	defer from.Close()
-	var skip []string
-	for _, owned := range n.ImageOwned {
-		if rel, err := filepath.Rel(p, owned); err == nil {
-			skip = append(skip, rel)
-		}
-	}
-	_, err = Seed(pathOf(from)+"/.", to, n.Owners, skip) // with the dot, it is the directory, not the link in /proc
-	return err
 }
 
 // openDirInRoot returns a handle of the directory p in a root, nil when the root has no such directory.

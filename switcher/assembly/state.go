@@ -3,249 +3,104 @@ package assembly
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/carried"
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/origin"
+	"github.com/updatectl/updatectl/switcher/seed"
 )
 
 // ErrState means that a state path cannot be carried over without a risk to its data.
-var ErrState = errors.New("cannot be kept")
+var ErrState = origin.ErrState
 
-// origin is where a state path of the next root comes from.
-type origin struct {
-	// dir is the directory to carry over, "" for none.
-	dir string
-	// onHost is whether dir is in the host root, which an image root has mounted read-only.
-	onHost bool
-	// missing is whether dir has to be made first.
-	missing bool
+// origins finds out where the state paths of the root come from.
+func (n Next) origins() origin.Finder {
+	return origin.Finder{Return: n.Return, Present: n.Present, Collected: n.Collected, Fstab: n.Fstab,
+		HostMount: n.HostMount, IsNamed: n.isNamed}
 }
 
-// finder finds out where the state paths of a root come from.
-type finder struct{ Next }
+// isNamed reports whether a line of fstab or a mount unit of the new root mounts the state path p.
+func (n Next) isNamed(p string) bool {
+	return slices.Contains(n.Fstab, p) || n.known(filepath.Join(assembly, "etc/systemd/system")).HasUnit(p, ".mount")
+}
+
+// known returns what the root mounts without us. unitDirs lists where its unit files are.
+func (n Next) known(unitDirs ...string) carried.Known {
+	return carried.Known{
+		Points: slices.Concat(n.Fstab, n.Persist), Automounts: n.Automounts, UnitDirs: unitDirs,
+	}
+}
+
+// knownIn returns what the root with this pristine image mounts without us. Its /etc may not be merged yet.
+func (n Next) knownIn(image string) carried.Known {
+	return n.known(slices.Concat(carried.UnitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
+}
+
+// LeftBehind returns the mounts below the state that the root with this pristine image does not get, and that nothing
+// in it mounts.
+func (n Next) LeftBehind(image string) ([]string, error) {
+	return carried.LeftBehind(n.Persist, n.knownIn(image))
+}
+
+// leftToRoot reports whether the new root mounts the state path p without us, on first use. It is an error if nobody
+// would: p is an automount with nothing mounted on it, so there is nothing to carry, and the root has no unit for it.
+func (n Next) leftToRoot(p string, known carried.Known) (bool, error) {
+	if known.MountsOnUse(p) {
+		return true, nil
+	}
+	if bare, err := carried.IsBareAutomount(p); err != nil || !bare {
+		return false, err
+	}
+	if slices.Contains(n.Fstab, p) || known.HasUnit(p, ".mount") {
+		return true, nil
+	}
+	return false, fmt.Errorf("cannot carry %s over: it is mounted on first use, by a unit that the new root lacks; "+
+		"add a line for it to /etc/fstab", p)
+}
 
 // PlanState returns the state paths that [Arm] would make. The error is an ErrState if it could not carry a path over
 // without a risk to its data.
 func (n Next) PlanState() (made []string, err error) {
 	for _, p := range n.byDepth() {
-		from, oerr := finder{n}.originOf(p)
-		if from.missing {
+		from, oerr := n.origins().Find(p)
+		if from.Missing {
 			made = append(made, p)
 		}
 		err = errors.Join(err, oerr)
 	}
-	return made, errors.Join(err, CheckOwners("/", n.ImageOwned))
+	return made, errors.Join(err, origin.CheckOwners("/", n.ImageOwned))
 }
 
 // Carried returns the state paths that lie on storage of their own now, to be carried over from there.
 func (n Next) Carried() []string {
 	n.Return = true
-	var carried []string
+	var paths []string
 	for _, p := range n.Persist {
 		// An error means that it is there, and cannot be read just now.
-		if from, err := (finder{n}).originOf(p); err != nil || from.dir == p {
-			carried = append(carried, p)
+		if from, err := n.origins().Find(p); err != nil || from.Dir == p {
+			paths = append(paths, p)
 		}
 	}
-	return carried
+	return paths
 }
 
-// originOf returns where a state path comes from. Only what certainly does not exist counts as missing. The error is an
-// ErrState, or one of the operating system.
-func (n finder) originOf(p string) (origin, error) {
-	from, err := n.findOrigin(p)
-	if err == nil && from.dir != p && slices.Contains(n.Present, p) && !slices.Contains(n.Fstab, p) {
-		err = errors.New("it was there when the switch was announced, and is not any more; is its disk unmounted?")
-	}
-	switch {
-	case errors.Is(err, ErrState):
-		return origin{}, fmt.Errorf("%s %w", p, err)
-	case err != nil:
-		return origin{}, fmt.Errorf("cannot carry %s over: %w", p, err)
-	}
-	return from, nil
-}
-
-func (n finder) findOrigin(p string) (origin, error) {
-	if !n.Return { // what is carried over anyway must not be missing in a root that had it
-		if why, err := ledByOthers("/", p); err != nil || why != "" {
-			return origin{}, errors.Join(err, refusal(why))
-		}
-	}
-	switch st, err := os.Stat(p); {
-	case errors.Is(err, fs.ErrNotExist):
-		return n.originOfMissing(p)
-	case errors.Is(err, unix.ENOTDIR) || err == nil && !st.IsDir():
-		return n.refuse("it is no directory; take it out of [state] persist")
-	case err != nil:
-		return origin{}, err
-	}
-	if mounted, err := mount.IsMountPoint(p); err != nil {
-		return origin{}, err
-	} else if !mounted && n.isNamed(p) {
-		return origin{}, nil // unmounted by now, as network file systems are: the new root mounts it
-	}
-	if bare, err := isBareAutomount(p); err != nil || bare {
-		return origin{}, err // the new root mounts it on first use; looking into it would mount it here
-	}
-	place, err := facts.PlaceOf(p)
-	if err != nil {
-		return origin{}, err
-	}
-	resolved, err := filepath.EvalSymlinks(p)
-	if err != nil {
-		return origin{}, err
-	}
-	collected, err := n.isCollected(place)
-	switch {
-	case err != nil:
-		return origin{}, err
-	case isBelow(resolved, "/etc"):
-		if collected || !n.Return {
-			return n.refuse("it lies in /etc, and every root has its own; use [state] adopt for what is in /etc")
-		}
-	case collected:
-		return n.refuse("it lies in the directory of a root, which gc may remove; move the data to a directory of its own")
-	case place.OfImage():
-		return n.originOnHost(p)
-	}
-	return origin{dir: p}, nil
-}
-
-// isNamed reports whether a line of fstab or a mount unit of the new root mounts the state path p.
-func (n Next) isNamed(p string) bool {
-	return slices.Contains(n.Fstab, p) || n.known(filepath.Join(assembly, "etc/systemd/system")).hasUnit(p, ".mount")
-}
-
-// refuse returns the reason why a path cannot be carried over. A root that ran before is not refused for it: it gets
-// what it can have, because the way back must not depend on the configuration.
-func (n finder) refuse(reason string) (origin, error) {
-	if n.Return {
-		return origin{}, nil
-	}
-	return origin{}, refusal(reason)
-}
-
-// refusal returns an ErrState with a reason, nil without one.
-func refusal(reason string) error {
-	if reason == "" {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", ErrState, reason)
-}
-
-// originOfMissing returns the origin of a state path that the running root does not have.
-func (n finder) originOfMissing(p string) (origin, error) {
-	if slices.Contains(n.Fstab, p) {
-		return origin{}, nil
-	}
-	if _, err := os.Lstat(p); err == nil {
-		return n.refuse("it is a link to a directory that does not exist; mount or make that, " +
-			"or take the link out of [state] persist")
-	}
-	for _, point := range n.Fstab {
-		if mounted, err := mount.IsMountPoint(point); isBelow(p, point) && (err != nil || !mounted) {
-			return n.refuse("it is below " + point + " of fstab, which is not mounted; mount that first")
-		}
-	}
-	above := filepath.Dir(p)
-	for !isThere(above) {
-		above = filepath.Dir(above)
-	}
-	place, err := facts.PlaceOf(above)
-	if err != nil {
-		return origin{}, err
-	}
-	collected, err := n.isCollected(place)
-	switch {
-	case err != nil:
-		return origin{}, err
-	case collected:
-		return n.refuse("it would lie in the directory of a root; name another one")
-	case place.OfImage():
-		return n.originOnHost(p)
-	case n.Return:
-		return origin{}, nil
-	}
-	return origin{dir: p, missing: true}, nil
-}
-
-// originOnHost returns the origin of a state path that an image root has no storage for: the host root's directory,
-// which is what the host root itself uses. No link is followed there, because it would lead into the running root.
-func (n finder) originOnHost(p string) (origin, error) {
-	if mounted, err := mount.IsMountPoint(n.HostMount); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return origin{}, err
-	} else if !mounted {
-		return n.refuse("the host root, where it would be, is not mounted at " + n.HostMount +
-			"; a full reboot mounts it again")
-	}
-	from := origin{dir: filepath.Join(n.HostMount, p), onHost: true}
-	dir := n.HostMount
-	if why, err := ledByOthers(n.HostMount, p); err != nil || why != "" && !n.Return {
-		return origin{}, errors.Join(err, refusal(why))
-	}
-	for name := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
-		dir = filepath.Join(dir, name)
-		st, err := os.Lstat(dir)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			from.missing = true
-		case err != nil:
-			return origin{}, err
-		case !st.IsDir():
-			return n.refuse("on the host root, " + strings.TrimPrefix(dir, n.HostMount) +
-				" is no directory; name another one")
-		}
-		if from.missing {
-			break
-		}
-	}
-	if from.missing && n.Return {
-		return origin{}, nil
-	}
-	return from, nil
-}
-
-// isCollected reports whether a place is in a directory that gc removes things from.
-func (n finder) isCollected(place facts.Place) (bool, error) {
-	places, err := n.collectedPlaces()
-	return slices.ContainsFunc(places, place.Within), err
-}
-
-// collectedPlaces returns where the directories are that gc removes things from.
-func (n finder) collectedPlaces() (places []facts.Place, err error) {
-	for _, dir := range n.Collected {
-		switch place, err := facts.PlaceOf(dir); {
-		case err == nil:
-			places = append(places, place)
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, err
-		}
-	}
-	return places, nil
-}
-
-// isThere reports whether something exists at a path, whatever that is and wherever it leads.
-func isThere(p string) bool {
-	_, err := os.Stat(p)
-	return err == nil
-}
+// carrier carries the state paths over into a root.
+type carrier struct{ Next }
 
 // makeMissing makes the directory of a state path, with what the running root has there, which is its image's, or else
 // with what the image of the next root has.
-func (n finder) makeMissing(p string, from origin, image string) error {
+func (n carrier) makeMissing(p string, from origin.Origin, image string) error {
 	to := p
-	if from.onHost {
+	if from.OnHost {
 		host, err := mount.Clone(n.HostMount, false)
 		if err != nil {
 			return err
@@ -264,7 +119,7 @@ func (n finder) makeMissing(p string, from origin, image string) error {
 		err = os.MkdirAll(to, 0o755)
 	} else {
 		defer content.Close()
-		err = copyNew(pathOf(content)+"/.", to, owners)
+		err = seed.New(pathOf(content)+"/.", to, owners)
 	}
 	if err == nil {
 		err = durable.SyncDir(filepath.Dir(to))
@@ -276,7 +131,7 @@ func (n finder) makeMissing(p string, from origin, image string) error {
 }
 
 // contentOf returns what a new directory gets, nil for nothing, and how its owners are translated.
-func (n finder) contentOf(p, image string) (*os.File, copies.Owners, error) {
+func (n carrier) contentOf(p, image string) (*os.File, copies.Owners, error) {
 	if content, err := openDirInRoot("/", p); err != nil || content != nil {
 		return content, copies.Owners{}, err
 	}
@@ -284,40 +139,14 @@ func (n finder) contentOf(p, image string) (*os.File, copies.Owners, error) {
 	return content, n.Owners, err
 }
 
-// copyNew copies a directory to a new name, which it gets when it is complete and on the disk.
-func copyNew(from, to string, owners copies.Owners) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	parent, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	removeHalfCopies(parent)
-	made, err := copyBeside(parent, from, owners)
-	if err != nil {
-		return err
-	}
-	defer made.parent.Close()
-	made.final = filepath.Base(to)
-	if err = durable.SyncFS(pathOf(parent)); err == nil {
-		err = made.name()
-	}
-	if err != nil {
-		err = errors.Join(err, made.remove())
-	}
-	return err
-}
-
 // carryState mounts a state path of the host, with everything mounted below it, at the same path of the new root, and
 // seeds what the image has there. A path that the host lacks is made first.
-func (n finder) carryState(p, image string) error {
-	if left, err := n.leftToRoot(p, n.known(unitDirsIn(assembly)...)); err != nil || left {
+func (n carrier) carryState(p, image string) error {
+	if left, err := n.leftToRoot(p, n.known(carried.UnitDirsIn(assembly)...)); err != nil || left {
 		return err
 	}
-	from, err := n.originOf(p)
-	if err != nil || from.dir == "" {
+	from, err := n.origins().Find(p)
+	if err != nil || from.Dir == "" {
 		return err
 	}
 	at, err := placeInRoot(p)
@@ -327,17 +156,17 @@ func (n finder) carryState(p, image string) error {
 	if err != nil {
 		return err
 	}
-	if from.missing {
+	if from.Missing {
 		if err := n.makeMissing(p, from, image); err != nil {
 			return err
 		}
 	}
 	// If the image links /home into /var, the mount came with /var.
-	same, err := sameDirectory(from.dir, at)
+	same, err := sameDirectory(from.Dir, at)
 	if err != nil {
 		return err
 	}
-	if !from.onHost {
+	if !from.OnHost {
 		if err := n.seedState(p, p, image); err != nil {
 			return err
 		}
@@ -347,20 +176,41 @@ func (n finder) carryState(p, image string) error {
 			return err
 		}
 	}
-	if from.onHost { // until now it was read-only
+	if from.OnHost { // until now it was read-only
 		return n.seedState(p, at, image)
 	}
 	return nil
 }
 
+// seedState seeds the host's p, which is at the directory to, with what the image has there.
+func (n carrier) seedState(p, to, image string) error {
+	if n.Seeded {
+		return nil
+	}
+	from, err := openDirInRoot(image, p)
+	if from == nil {
+		return err
+	}
+	defer from.Close()
+	var skip []string
+	for _, owned := range n.ImageOwned {
+		if rel, err := filepath.Rel(p, owned); err == nil {
+			skip = append(skip, rel)
+		}
+	}
+	// With the dot, it is the directory, not the link in /proc.
+	_, err = seed.Missing(pathOf(from)+"/.", to, n.Owners, skip)
+	return err
+}
+
 // mountState mounts the state path p at a directory of the new root, without what belongs to the running one and to
 // processes that end with it.
-func (n finder) mountState(p string, from origin, at string) error {
-	before, err := os.Stat(from.dir)
+func (n carrier) mountState(p string, from origin.Origin, at string) error {
+	before, err := os.Stat(from.Dir)
 	if err != nil {
 		return fmt.Errorf("cannot carry %s over: %w", p, err)
 	}
-	tree, err := mount.Clone(from.dir, !from.onHost)
+	tree, err := mount.Clone(from.Dir, !from.OnHost)
 	if err != nil {
 		return err
 	}
@@ -375,7 +225,7 @@ func (n finder) mountState(p string, from origin, at string) error {
 	default:
 		return fmt.Errorf("cannot carry %s over: it was unmounted meanwhile; add a line for it to /etc/fstab", p)
 	}
-	if from.onHost {
+	if from.OnHost {
 		if err := tree.SetReadOnly(false); err != nil {
 			return err
 		}
@@ -386,17 +236,17 @@ func (n finder) mountState(p string, from origin, at string) error {
 	if err := n.dropGrafted(at); err != nil {
 		return err
 	}
-	return dropUnwanted(at, p, n.known(unitDirsIn(assembly)...))
+	return carried.DropUnwanted(at, p, n.known(carried.UnitDirsIn(assembly)...))
 }
 
 // dropGrafted unmounts what the running image root has mounted in the state at this path: the next root mounts its own,
 // and mounts of former roots would pile up. So it does with what is mounted there from the directory of a root.
-func (n finder) dropGrafted(at string) error {
+func (n carrier) dropGrafted(at string) error {
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(at))
 	if err != nil {
 		return fmt.Errorf("cannot read the mounts: %w", err)
 	}
-	collected, err := n.collectedPlaces()
+	collected, err := n.origins().CollectedPlaces()
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -208,5 +209,35 @@ func TestMergeWhileFilesChange(t *testing.T) {
 	close(stop)
 	if err := <-stopped; err != nil || noted == 0 {
 		t.Errorf("the user's file was left out %d times, %v", noted, err)
+	}
+}
+
+// TestMergeWhileAGroupEnlargesAFile: a file of root's that a group can write in may be made too large at any moment. It
+// is left out then.
+func TestMergeWhileAGroupEnlargesAFile(t *testing.T) {
+	cur := testtree.Files{"shared.conf": "1|664", "x": "1"}.OnDisk(t, t.TempDir()+"/cur")
+	full := filepath.Join(cur, "shared.conf")
+	if err := os.Chown(full, 0, testtree.Attacker); err != nil {
+		t.Fatal(err)
+	}
+	d, err := listing.Read(cur)
+	if err == nil {
+		err = os.Truncate(full, 4<<40)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := outcome{paths: map[string]resultPath{}}
+	for name, e := range d.Tree {
+		out.paths[name] = resultPath{entry: e, side: current}
+	}
+	dst := filepath.Join(t.TempDir(), "etc")
+	if err := out.fill(Inputs{Current: cur, Next: cur}, dst, true); err != nil {
+		t.Fatal(err)
+	}
+	_, err = os.Lstat(filepath.Join(dst, "shared.conf"))
+	if want := "shared.conf: not carried over"; !errors.Is(err, fs.ErrNotExist) || len(out.report.Notes) != 1 ||
+		!strings.HasPrefix(out.report.Notes[0], want) || read1(t, filepath.Join(dst, "x")) != "1" {
+		t.Errorf("%v, notes %q, want %q", err, out.report.Notes, want)
 	}
 }

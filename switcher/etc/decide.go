@@ -5,20 +5,21 @@ import (
 	"path"
 	"slices"
 
+	"github.com/updatectl/updatectl/switcher/etc/fields"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
 // decide returns where each path comes from, and adds the conflicts to the report. joins has what becomes of the paths
 // that both sides changed.
-func decide(old, cur, next listing.Tree, joins map[string]joined, adopting bool, rep *Report) map[string]side {
+func decide(old, cur, next listing.Tree, joins map[string]fields.Joined, adopting bool, rep *Report) map[string]side {
 	sides := map[string]side{}
 	reasons := map[string]string{}
 	names := slices.Sorted(maps.Keys(listing.EveryPath(old, cur, next)))
 	for _, name := range names {
 		sides[name], reasons[name] = decidePath(name, old, cur, next, adopting)
-		if j, ok := joins[name]; ok && reasons[name] == changedByBoth {
-			reasons[name] = j.conflict
+		if j, ok := joins[name]; ok && reasons[name] == fields.ChangedByBoth {
+			reasons[name] = j.Conflict
 		}
 	}
 	// A local change needs its parent directories, whatever the image did to them.
@@ -83,6 +84,6 @@ func decidePath(name string, old, cur, next listing.Tree, adopting bool) (side, 
 	case !inX:
 		return local, "changed here and dropped by the image; kept"
 	default:
-		return local, changedByBoth
+		return local, fields.ChangedByBoth
 	}
 }

@@ -1,7 +1,6 @@
 package etc
 
 import (
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/fields"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
@@ -21,85 +21,6 @@ func TestOneFieldDoesNotFreezeOthers(t *testing.T) {
 	}
 	if want := []string{"crontab"}; !slices.Equal(out.report.Merged, want) || len(out.report.Kept) > 0 {
 		t.Errorf("merged %q and kept %q, want %q and nothing", out.report.Merged, out.report.Kept, want)
-	}
-}
-
-func TestJoin(t *testing.T) {
-	file := func(sum string, mode uint32, change ...func(*listing.Entry)) listing.Entry {
-		e := listing.Entry{Kind: listing.File, Sum: sum, Mode: mode}
-		for _, c := range change {
-			c(&e)
-		}
-		return e
-	}
-	owned := func(uid, gid uint32) func(*listing.Entry) { return func(e *listing.Entry) { e.UID, e.GID = uid, gid } }
-	with := func(name, value string) func(*listing.Entry) {
-		return func(e *listing.Entry) {
-			e.Xattrs = maps.Clone(e.Xattrs)
-			if e.Xattrs == nil {
-				e.Xattrs = map[string]string{}
-			}
-			e.Xattrs[name] = value
-		}
-	}
-	protected := func(e *listing.Entry) { e.Flags = 1 }
-	const acl = "system.posix_acl_access"
-	for _, test := range []struct {
-		name     string
-		o, c, x  listing.Entry
-		side     side
-		want     listing.Entry
-		conflict string
-	}{
-		{"mode here, content there", file("1", 0o644), file("1", 0o600), file("2", 0o644), image, file("2", 0o600), ""},
-		{"content here, tighter mode there", file("1", 0o644), file("L", 0o644), file("1", 0o600), current,
-			file("L", 0o600), ""},
-		{"content here, looser mode there", file("1", 0o600), file("L", 0o600), file("1", 0o644), current,
-			file("L", 0o600), "mode"},
-		{"content here, other group there", file("1", 0o640), file("L", 0o640), file("1", 0o640, owned(0, 7)), current,
-			file("L", 0o640), "group"},
-		{"content here, other owner there", file("1", 0o640), file("L", 0o640), file("1", 0o640, owned(7, 0)), current,
-			file("L", 0o640), "owner"},
-		{"content here, access list there", file("1", 0o640), file("L", 0o640), file("1", 0o640, with(acl, "www")), current,
-			file("L", 0o640), "mode"},
-		{"owner here, group and content there", file("1", 0o640), file("1", 0o640, owned(5, 0)),
-			file("2", 0o640, owned(0, 7)), image, file("2", 0o640, owned(5, 7)), ""},
-		{"mode on both", file("1", 0o644), file("1", 0o600), file("2", 0o640), image, file("2", 0o600), "mode"},
-		{"the same mode, content there", file("1", 0o644), file("1", 0o600), file("2", 0o600), image, file("2", 0o600), ""},
-		{"access list here, mode there", file("1", 0o644), file("1", 0o644, with(acl, "me")), file("1", 0o600), current,
-			file("1", 0o644, with(acl, "me")), "mode"},
-		{"attribute here, content there", file("1", 0o644), file("1", 0o644, with("user.a", "L")), file("2", 0o644), image,
-			file("2", 0o644, with("user.a", "L")), ""},
-		{"another attribute on each side", file("1", 0o644), file("1", 0o644, with("user.a", "L")),
-			file("1", 0o644, with("user.b", "2")), current,
-			file("1", 0o644, with("user.a", "L"), with("user.b", "2")), ""},
-		{"one attribute on both sides", file("1", 0o644), file("1", 0o644, with("user.a", "L")),
-			file("2", 0o644, with("user.a", "2")), image, file("2", 0o644, with("user.a", "L")), "user.a"},
-		{"the label comes with the content", file("1", 0o644, with(listing.Label, "a")),
-			file("1", 0o600, with(listing.Label, "b")), file("2", 0o644, with(listing.Label, "c")), image,
-			file("2", 0o600, with(listing.Label, "c")), ""},
-		{"a capability is for one content", file("1", 0o755), file("L", 0o755),
-			file("1", 0o755, with("security.capability", "x")), current, file("L", 0o755), changedByBoth},
-		{"set-id", file("1", 0o755), file("L", 0o755), file("1", 0o4755), current, file("L", 0o755), changedByBoth},
-		{"protected here", file("1", 0o644), file("1", 0o600, protected), file("2", 0o644), current,
-			file("1", 0o600, protected), changedByBoth},
-		{"content on both", file("1", 0o644), file("L", 0o644), file("2", 0o600), current, file("L", 0o600), changedByBoth},
-		{"another kind", file("1", 0o644), listing.Entry{Kind: listing.Link, Target: "a"}, file("2", 0o644), current,
-			listing.Entry{Kind: listing.Link, Target: "a"}, changedByBoth},
-		{"a directory that gives its group", listing.Entry{Kind: listing.Dir, Mode: 0o2755},
-			listing.Entry{Kind: listing.Dir, Mode: 0o2755, GID: 7},
-			listing.Entry{Kind: listing.Dir, Mode: 0o2775}, current, listing.Entry{Kind: listing.Dir, Mode: 0o2775, GID: 7}, ""},
-		{"a directory", listing.Entry{Kind: listing.Dir, Mode: 0o755}, listing.Entry{Kind: listing.Dir, Mode: 0o700},
-			listing.Entry{Kind: listing.Dir, Mode: 0o755, GID: 7}, current,
-			listing.Entry{Kind: listing.Dir, Mode: 0o700, GID: 7}, ""},
-	} {
-		got := join(test.o, test.c, test.x, nil)
-		if got.side != test.side || !reflect.DeepEqual(got.entry, test.want) || got.content != nil {
-			t.Errorf("%s: %v %+v, want %v %+v", test.name, got.side, got.entry, test.side, test.want)
-		}
-		if before, _, _ := strings.Cut(got.conflict, ": "); before != test.conflict {
-			t.Errorf("%s: conflict %q, want %q", test.name, got.conflict, test.conflict)
-		}
 	}
 }
 
@@ -145,7 +66,7 @@ func TestAccessIsNotJoined(t *testing.T) {
 		}
 	}
 	for _, name := range table.Files {
-		if mergesByLine(name) {
+		if fields.MergesByLine(name) {
 			t.Errorf("%s is joined by lines", name)
 		}
 	}
@@ -176,7 +97,8 @@ func TestBesideUntilSettled(t *testing.T) {
 	}{
 		{"nothing done, same image", tree{"f": "L", beside: "2"}, image2, tree{"f": "local", beside: "image"},
 			"an earlier conflict that is not settled"},
-		{"nothing done, next image", tree{"f": "L", beside: "2"}, image3, tree{"f": "local", beside: "image"}, changedByBoth},
+		{"nothing done, next image", tree{"f": "L", beside: "2"}, image3, tree{"f": "local", beside: "image"},
+			fields.ChangedByBoth},
 		{"settled by hand", tree{"f": "L2"}, image2, tree{"f": "local"}, ""},
 		{"the image's taken", tree{"f": "2", beside: "2"}, image3, tree{"f": "image"}, ""},
 		{"removed here", tree{beside: "2"}, image2, tree{}, ""},

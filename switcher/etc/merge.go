@@ -5,7 +5,7 @@
 // change comes from the new image, and what it changed stays. Where both changed a path, its fields are merged apart,
 // and a text by lines. Where both changed the same, the host's version stays, a [Conflict] is listed, and the image's
 // version is put beside the file. A host that does not run an image yet has no old image to compare with: a list of
-// paths is adopted ([DefaultAdopt]), everything else comes from the image and is counted in [Report.NotAdopted].
+// paths is adopted ([adopted.Default]), everything else comes from the image and is counted in [Report.NotAdopted].
 //
 // Some files have rules of their own:
 //
@@ -37,8 +37,10 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/etc/derived"
+	"github.com/updatectl/updatectl/switcher/etc/fields"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/paths"
@@ -63,7 +65,7 @@ type Inputs struct {
 	State string
 
 	// Adopt lists what a host without an old image keeps: paths and globs relative to /etc; a directory includes
-	// everything below it. nil means DefaultAdopt.
+	// everything below it. nil means [adopted.Default].
 	Adopt []string
 
 	// Sources says where the next root finds what the fstab of the host takes from the host root.
@@ -80,7 +82,8 @@ type Inputs struct {
 	Owners numbers.FileOwners
 }
 
-// Plan returns what [Merge] would do. The errors are ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file system.
+// Plan returns what [Merge] would do. The errors are adopted.ErrPattern, ErrTooLarge, ErrNoFreeID, or those of the file
+// system.
 func Plan(in Inputs) (Report, error) {
 	out, err := readAndCorrect(in)
 	if err != nil {
@@ -140,9 +143,9 @@ func sameDir(a, b string) bool {
 func read(in Inputs) (*outcome, error) {
 	patterns := in.Adopt
 	if patterns == nil {
-		patterns = DefaultAdopt
+		patterns = adopted.Default
 	}
-	adopt, err := newAdoptList(patterns)
+	adopt, err := adopted.Parse(patterns)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +181,7 @@ func read(in Inputs) (*outcome, error) {
 			people, shells := cur.access.People, cur.access.Shells
 			cur.access = access.Read(in.Host, cur.tables)
 			cur.access.People, cur.access.Shells = people, shells
-			adopt = append(slices.Clone(adopt), chosenAlternatives(rootfs.Dir(in.Host))...)
+			adopt = append(slices.Clone(adopt), adopted.Alternatives(rootfs.Dir(in.Host))...)
 			if adopt.Has("ssh/sshd_config") {
 				adopt = append(adopt, sshd.Read(rootfs.Dir(in.Host)).Adopted()...)
 			}
@@ -248,7 +251,7 @@ func resolve(old *snapshot, cur, next snapshot, adopt paths.List, numbers accoun
 	}
 	besides := takeBesides(c)
 	made.hideDerived(o, c, x, rep)
-	joins := joinAll(o, c, x, base.text, cur.text, next.text)
+	joins := fields.All(o, c, x, base.text, cur.text, next.text)
 	sides := decide(o, c, x, joins, adopting, rep)
 	merged := users.Merge(keptOwners(sides, o, c), &remarks)
 	out.image, out.merged = next.tables, merged
@@ -277,13 +280,16 @@ func resolve(old *snapshot, cur, next snapshot, adopt paths.List, numbers accoun
 }
 
 // place puts into the result what each path has by the side that it comes from.
-func (out *outcome) place(sides map[string]side, c, x listing.Tree, joins map[string]joined) {
+func (out *outcome) place(sides map[string]side, c, x listing.Tree, joins map[string]fields.Joined) {
 	for name, s := range sides {
 		switch s {
 		case current:
 			out.paths[name] = resultPath{side: s, entry: c[name]}
 			if j, ok := joins[name]; ok {
-				out.paths[name] = resultPath{side: j.side, entry: j.entry, content: j.content}
+				if j.FromImage {
+					s = image
+				}
+				out.paths[name] = resultPath{side: s, entry: j.Entry, content: j.Content}
 			}
 		case image:
 			out.paths[name] = resultPath{side: s, entry: x[name]}
@@ -443,6 +449,11 @@ func summarize(rep *Report, result map[string]resultPath, old, cur, next listing
 			list(&rep.Taken, name, dir)
 		}
 	}
+}
+
+// wholeSide reports whether a result with the content of one side has everything else from there, too.
+func wholeSide(s side, e, c, x listing.Entry) bool {
+	return s == current && listing.Same(e, c, true, true) || s == image && listing.Same(e, x, true, true)
 }
 
 // byPath compares paths so that the content of a directory follows it directly.

@@ -1,7 +1,6 @@
 package etc
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
+	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/etc/paths"
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
@@ -80,7 +80,7 @@ func (out *outcome) result() tree {
 
 func mustResolve(t *testing.T, old *snapshot, cur, next snapshot, adopt ...string) *outcome {
 	t.Helper()
-	list, err := newAdoptList(adopt)
+	list, err := adopted.Parse(adopt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +335,7 @@ func TestAdopt(t *testing.T) {
 		"os-release": "I", "same": "1", "new": "I",
 		"fstab": "/dev/x /srv xfs\ntmpfs /tmp tmpfs\n",
 	}
-	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
+	out := mustResolve(t, nil, host.side(), next.side(), adopted.Default...)
 	want := tree{
 		"machine-id": "local", "hostname": "local", "network/": "local", "network/interfaces": "local",
 		"ssh/": "image", "ssh/ssh_host_rsa_key": "local", "ssh/sshd_config": "local",
@@ -379,7 +379,7 @@ func TestAdoptAccess(t *testing.T) {
 		"nsswitch.conf": "I", "nftables.conf": "I", "cloud/cloud.cfg": "I",
 		"cloud/cloud.cfg.d/x.cfg": "I", "sudoers": "I|440",
 	}
-	out := mustResolve(t, nil, host.side(), next.side(), DefaultAdopt...)
+	out := mustResolve(t, nil, host.side(), next.side(), adopted.Default...)
 	got := out.result()
 	for name := range host {
 		want := "local"
@@ -420,7 +420,7 @@ func TestNetworkOfTheHostIsTakenWhole(t *testing.T) {
 			[]string{"systemd/network/10-dhcp.network", "netplan/50-cloud-init.yaml", "network/interfaces"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := mustResolve(t, nil, test.host.side(), image.side(), DefaultAdopt...).result()
+			got := mustResolve(t, nil, test.host.side(), image.side(), adopted.Default...).result()
 			for name := range image {
 				if comes := got[name] == "image"; comes != slices.Contains(test.want, name) {
 					t.Errorf("%s of the image comes: %v", name, comes)
@@ -455,27 +455,6 @@ func TestLaterImagesDoNotMixNetworks(t *testing.T) {
 	}
 	if got := threeWay(t, image1, image1, image2).result(); got["systemd/network/05-b.network"] != "image" {
 		t.Errorf("a host without a network of its own does not get the image's: %q", got)
-	}
-}
-
-func TestAdoptPatterns(t *testing.T) {
-	for _, bad := range []string{"", "/", "/var/lib", "../x", "a/../../b", "[", "/etc/"} {
-		if _, err := newAdoptList([]string{bad}); !errors.Is(err, ErrPattern) {
-			t.Errorf("%q: %v, want ErrPattern", bad, err)
-		}
-	}
-	list, err := newAdoptList(append([]string{"/etc/nftables.conf", "app/"}, DefaultAdopt...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]bool{
-		"nftables.conf": true, "app/a/b": true, "ssh/ssh_host_rsa_key": true, "ssh/sshd_config.d/10.conf": true,
-		"systemd/system/timers.target.wants/updatectl.timer": true,
-		"ssh/sshd_config": true, "ssh/moduli": false, "systemd/system/a.service": false, "networks": false,
-	} {
-		if list.Has(name) != want {
-			t.Errorf("%s adopted: %v, want %v", name, !want, want)
-		}
 	}
 }
 

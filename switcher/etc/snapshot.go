@@ -8,8 +8,10 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/accounts"
 	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 	"github.com/updatectl/updatectl/switcher/etc/authorities"
+	"github.com/updatectl/updatectl/switcher/etc/fields"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
+	"github.com/updatectl/updatectl/switcher/etc/merge3"
 	"github.com/updatectl/updatectl/switcher/etc/needs"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -76,5 +78,32 @@ func (s *snapshot) replaceFstab(change func(fstab []byte) ([]byte, []string)) {
 		var notes []string
 		s.text["fstab"], notes = change(text)
 		s.Notes = append(s.Notes, notes...)
+	}
+}
+
+// readChangedTexts reads what may be joined by lines: the ordinary files whose content all sides have differently. A
+// file that changes at this moment is left out, and so is a conflict.
+func readChangedTexts(in Inputs, old, cur, next *snapshot) {
+	for name, c := range cur.Tree {
+		o, x := old.Tree[name], next.Tree[name]
+		if o.Kind != listing.File || c.Kind != listing.File || x.Kind != listing.File || !fields.MergesByLine(name) ||
+			c.Sum == o.Sum || o.Sum == x.Sum || c.Sum == x.Sum {
+			continue
+		}
+		texts := map[*snapshot][]byte{}
+		for _, side := range []struct {
+			s    *snapshot
+			from string
+		}{{old, in.Old}, {cur, in.Current}, {next, in.Next}} {
+			text, err := listing.ReadStart(side.from, name, merge3.MaxText+1)
+			if err == nil && listing.Sum(text) == side.s.Tree[name].Sum && merge3.IsText(text) {
+				texts[side.s] = text
+			}
+		}
+		if len(texts) == 3 {
+			for s, text := range texts {
+				s.text[name] = text
+			}
+		}
 	}
 }

@@ -62,12 +62,11 @@ func (out *outcome) fill(in Inputs, tmp string, last bool) error {
 			}
 			continue
 		}
-		isRoots := !p.entry.Foreign && p.entry.UID == 0
-		if last && isRoots {
+		if last && !p.entry.Foreign && p.entry.UID == 0 {
 			p.entry.Sum = ""
 		}
 		err := p.entry.Make(p.content, sources[p.side], cmp.Or(p.source, name), full, refused)
-		if errors.Is(err, listing.ErrChanged) && last && !isRoots {
+		if errors.Is(err, listing.ErrChanged) && last && p.entry.OthersChange() {
 			out.report.note(name + ": not carried over: it does not stay the same while it is copied")
 			continue
 		}

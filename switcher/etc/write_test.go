@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/etc/listing"
 	"github.com/updatectl/updatectl/switcher/testtree"
@@ -218,7 +219,7 @@ func TestMergeFailsWithoutTouchingAnything(t *testing.T) {
 		{"no current", Inputs{Current: dir + "/none", Next: next}, dst, fs.ErrNotExist},
 		{"no old", Inputs{Old: dir + "/none", Current: cur, Next: next}, dst, fs.ErrNotExist},
 		{"fstab too large", Inputs{Current: huge, Next: next}, dst, listing.ErrTooLarge},
-		{"bad pattern", Inputs{Current: cur, Next: next, Adopt: []string{"../x"}}, dst, ErrPattern},
+		{"bad pattern", Inputs{Current: cur, Next: next, Adopt: []string{"../x"}}, dst, adopted.ErrPattern},
 		{"over an input", Inputs{Current: cur, Next: next}, cur, fs.ErrInvalid},
 	} {
 		if _, err := Merge(test.in, test.dst); !errors.Is(err, test.want) {

@@ -136,8 +136,8 @@ func Join(host, image []byte) []byte {
 	return out
 }
 
-// NeverCarried is what a pattern of DefaultAdopt matches and must not come: mounts over the image, and those of snaps,
-// which snapd makes for itself.
+// NeverCarried is what a pattern of adopted.Default matches and must not come: mounts over the image, and those of
+// snaps, which snapd makes for itself.
 var NeverCarried = paths.List{
 	"systemd/system/-.mount", "systemd/system/usr.mount", "systemd/system/etc.mount",
 	"systemd/system/*.wants/-.mount", "systemd/system/*.wants/usr.mount", "systemd/system/*.wants/etc.mount",

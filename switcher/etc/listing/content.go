@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -75,13 +76,17 @@ func blocks(at int64, data []byte, do func(at int64, block []byte)) {
 }
 
 // transfer returns the sum of a file and how many bytes it read, and writes a copy that has holes where the file has
-// zeros, unless to is nil. With more than most bytes of data, the error is an errBound.
+// zeros, unless to is nil. With more than most bytes of data, the error is an errBound; if there is such a bound, also
+// with more than maxForeignSize bytes of data and holes.
 func transfer(f, to *os.File, most int64) (sum string, read int64, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return "", 0, err
 	}
 	h, size := sha256.New(), st.Size()
+	if most < math.MaxInt64 && size > maxForeignSize {
+		return "", 0, errBound
+	}
 	err = scan(f, size, most, func(at int64, data []byte) (err error) {
 		read += int64(len(data))
 		if size <= plainSize {

@@ -95,8 +95,9 @@ func readLink(f *os.File) (string, error) {
 }
 
 // readEntry returns everything about the file of a descriptor but its content, and false for a socket or a FIFO. open
-// is the same file, if it is a regular one or a directory; the caller closes it.
-func readEntry(f *os.File) (e Entry, open *os.File, ok bool, err error) {
+// is the same file, if it is a regular one or a directory; the caller closes it. With more than mostAttrs bytes of
+// extended attributes, the error is an errBound.
+func readEntry(f *os.File, mostAttrs int64) (e Entry, open *os.File, ok bool, err error) {
 	st, err := stat(f)
 	if err != nil {
 		return e, nil, false, err
@@ -125,7 +126,7 @@ func readEntry(f *os.File) (e Entry, open *os.File, ok bool, err error) {
 		}
 	}
 	if err == nil {
-		e.Xattrs, err = readXattrs(f)
+		e.Xattrs, err = readXattrs(f, mostAttrs)
 	}
 	if err != nil && open != nil {
 		open.Close()
@@ -145,8 +146,9 @@ func carriedXattr(name string) bool {
 	})
 }
 
-// readXattrs returns the extended attributes that are carried over, nil where the file system has none.
-func readXattrs(f *os.File) (map[string]string, error) {
+// readXattrs returns the extended attributes that are carried over, nil where the file system has none. With more than
+// most bytes of them, or more names than can be read, the error is an errBound.
+func readXattrs(f *os.File, most int64) (map[string]string, error) {
 	names, err := readSized(func(b []byte) (int, error) { return unix.Listxattr(procPath(f), b) })
 	if err != nil {
 		if errors.Is(err, unix.ENOTSUP) {
@@ -155,6 +157,7 @@ func readXattrs(f *os.File) (map[string]string, error) {
 		return nil, &fs.PathError{Op: "listxattr", Path: f.Name(), Err: err}
 	}
 	var out map[string]string
+	total := int64(0)
 	for _, attr := range strings.Split(string(names), "\x00") {
 		if !carriedXattr(attr) {
 			continue
@@ -165,6 +168,9 @@ func readXattrs(f *os.File) (map[string]string, error) {
 		}
 		if err != nil {
 			return nil, &fs.PathError{Op: "getxattr " + attr, Path: f.Name(), Err: err}
+		}
+		if total += int64(len(attr) + len(value)); total > most {
+			return nil, &fs.PathError{Op: "listxattr", Path: f.Name(), Err: errBound}
 		}
 		if out == nil {
 			out = map[string]string{}
@@ -177,13 +183,16 @@ func readXattrs(f *os.File) (map[string]string, error) {
 // maxXattr is the kernel's limit in bytes for one value, and for the list of names (xattr(7)).
 const maxXattr = 64 << 10
 
-// readSized calls read with a buffer that is large enough.
+// readSized calls read with a buffer that is large enough. The error is an errBound if no buffer can be.
 func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	buf := make([]byte, 1024)
 	n, err := read(buf)
 	if errors.Is(err, unix.ERANGE) {
 		buf = make([]byte, maxXattr)
 		n, err = read(buf)
+	}
+	if errors.Is(err, unix.E2BIG) { // a file system may hold more than can be read
+		err = errBound
 	}
 	if err != nil {
 		return nil, err

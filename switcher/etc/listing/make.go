@@ -2,6 +2,7 @@ package listing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +11,12 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 )
 
 // ErrChanged means that a file is not any more what was listed.
@@ -112,8 +115,11 @@ func (e Entry) createFile(content []byte, from Source, name, to string) (*os.Fil
 	source, err := openFile(from.dir, name, strict)
 	if err == nil {
 		defer source.Close()
-		var sum string
-		if sum, _, err = transfer(source, made, math.MaxInt64); err == nil && sum != e.Sum && e.Sum != "" {
+		most, sum := int64(math.MaxInt64), ""
+		if e.OthersChange() { // meanwhile, they may have made it larger than what is listed
+			most = maxForeignFile
+		}
+		if sum, _, err = transfer(source, made, most); err == nil && sum != e.Sum && e.Sum != "" {
 			err = &fs.PathError{Op: "copy", Path: source.Name(), Err: ErrChanged}
 		}
 	}
@@ -125,8 +131,36 @@ func (e Entry) createFile(content []byte, from Source, name, to string) (*os.Fil
 
 // isChange reports whether an error means that a listed file is gone, or is none any more.
 func isChange(err error) bool {
-	changes := []error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV, unix.EAGAIN}
+	changes := []error{fs.ErrNotExist, unix.ELOOP, unix.ENOTDIR, unix.EXDEV, unix.EAGAIN, errBound}
 	return slices.ContainsFunc(changes, func(e error) bool { return errors.Is(err, e) })
+}
+
+// mayLack reports whether a copy does without an attribute that was not set with this error: tmpfs has not all of them,
+// and a container may not set labels. What others than root set may be more than the file system of the copy can hold;
+// that must not keep a host from its merge.
+func (e Entry) mayLack(attr string, err error) bool {
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+		return true
+	}
+	tooLarge := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE)
+	theirs := strings.HasPrefix(attr, "user.") || strings.HasPrefix(attr, "system.posix_acl_")
+	return tooLarge && theirs && e.OthersChange()
+}
+
+// ofGroup returns the rights that an ACL gives to the group of the file. In the kernel's form, it is a version of four
+// bytes and entries of eight, each with a tag, rights and a number.
+func ofGroup(acl string) uint32 {
+	const group, mask = 0x04, 0x10 // tags
+	rights, most := uint16(0), uint16(7)
+	for b := []byte(acl[min(4, len(acl)):]); len(b) >= 8; b = b[8:] {
+		switch has := binary.LittleEndian.Uint16(b[2:]) & 7; binary.LittleEndian.Uint16(b) {
+		case group:
+			rights = has
+		case mask:
+			most = has
+		}
+	}
+	return uint32(rights & most)
 }
 
 // Apply sets owner, mode, extended attributes, time and flags of an open file, in this order: chown(2) clears set-id
@@ -144,12 +178,17 @@ func (e Entry) Apply(f *os.File, refused map[string]bool) error {
 	}
 	for _, attr := range slices.Sorted(maps.Keys(e.Xattrs)) {
 		err := unix.Setxattr(full, attr, []byte(e.Xattrs[attr]), 0)
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
-			refused[attr] = true // tmpfs, or a container that may not set labels
+		if err == nil {
 			continue
 		}
-		if err != nil {
+		if !e.mayLack(attr, err) {
 			return fail("setxattr "+attr, err)
+		}
+		refused[attr] = true
+		if attr == owned.ACL { // without it, the group would have the rights of all whom it names
+			if err := unix.Chmod(full, e.Mode&0o7707|ofGroup(e.Xattrs[attr])<<3); err != nil {
+				return fail("chmod", err)
+			}
 		}
 	}
 	times := []unix.Timespec{unix.NsecToTimespec(e.MTime.UnixNano()), unix.NsecToTimespec(e.MTime.UnixNano())}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/owned"
 )
 
 // The bounds of what others than root can put into an /etc. It is read and copied while services are away, and the
@@ -21,6 +23,8 @@ const (
 	maxForeignFile = 256 << 20 // bytes of data in one file
 	maxForeign     = 1 << 30   // bytes of data in one directory of others, and below it
 	maxForeignMany = 100_000   // paths in it
+	maxForeignAttr = 64 << 20  // bytes of extended attributes in it, which are kept in memory
+	maxForeignSize = 2 << 40   // bytes of one file with its holes: the file system of the copy may take no larger one
 	maxPath        = 1 << 10   // bytes of a path; the kernel takes four times as many (PATH_MAX)
 	maxDepth       = 64        // directories in a path
 )
@@ -65,23 +69,36 @@ func ReadEntry(dir, name string) (Entry, bool, error) {
 	return e, ok, err
 }
 
-// foreign is a directory that others than root can write in, with all below it, and what is left of its bounds.
+// foreign is a directory that others than root can write in, with all below it, or such a file, and what is left of its
+// bounds.
 type foreign struct {
-	top         string
-	paths, data int64
+	top                string
+	paths, data, attrs int64
+	full               bool // whether it has more paths
 }
 
-// entered returns the foreign directory that a directory is in or is, nil for none.
+// entered returns the foreign directory or file that a path is in or is, nil for none.
 func (f *foreign) entered(e Entry, rel string) *foreign {
-	_, acl := e.Xattrs["system.posix_acl_access"]
-	byGroup := e.Mode&unix.S_IWGRP != 0 && (e.GID != 0 || acl)
-	if f == nil && (e.UID != 0 || byGroup || e.Mode&unix.S_IWOTH != 0) {
-		return &foreign{rel, maxForeignMany, maxForeign}
+	if f == nil && e.othersWrite() {
+		return &foreign{top: rel, paths: maxForeignMany, data: maxForeign, attrs: maxForeignAttr}
 	}
 	return f
 }
 
-// most returns how many bytes of data a file may have.
+// OthersChange reports whether others than root can change a file, or exchange it.
+func (e Entry) OthersChange() bool { return e.Foreign || e.othersWrite() }
+
+// othersWrite reports whether others than root can write in a file or directory.
+func (e Entry) othersWrite() bool {
+	mode := e.Mode
+	if e.Kind == Link {
+		mode = 0
+	}
+	_, acl := e.Xattrs[owned.ACL]
+	return owned.WriterOf(mode, e.UID, e.GID, acl) != owned.Nobody
+}
+
+// most returns how many bytes of data a file may have, [math.MaxInt64] for any.
 func (f *foreign) most() int64 {
 	if f == nil {
 		return math.MaxInt64
@@ -89,28 +106,42 @@ func (f *foreign) most() int64 {
 	return min(maxForeignFile, f.data)
 }
 
+// mostAttrs returns how many bytes of extended attributes a path may have. They bound what others may add to a file of
+// root's, too: that they may is known from an attribute.
+func (f *foreign) mostAttrs() int64 {
+	if f == nil {
+		return maxForeignAttr
+	}
+	return f.attrs
+}
+
 // list adds the file of a descriptor, and what is below it, to the tree.
 func (d *Directory) list(f *os.File, rel string, in *foreign) error {
-	e, open, ok, err := readEntry(f)
-	if errors.Is(err, unix.EAGAIN) && e.UID != 0 { // who owns a file can take a lease
-		d.leaveOut(rel, "its owner holds a lease on it (fcntl(2))")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !ok {
-		d.Notes = append(d.Notes, rel+": a socket or FIFO; not carried over")
-		return nil
-	}
+	e, open, ok, err := readEntry(f, in.mostAttrs())
 	if open != nil {
 		defer open.Close()
 	}
+	own := in.entered(e, rel)
+	switch {
+	case errors.Is(err, unix.EAGAIN) && e.UID != 0: // who owns a file can take a lease
+		d.leaveOut(rel, "its owner holds a lease on it (fcntl(2))")
+		return nil
+	case errors.Is(err, errBound) && rel != ".": // who may write in it may set them, whoever owns it
+		d.leaveOut(rel, "its extended attributes are more than can be read, or than what is left of "+
+			units.BytesSize(maxForeignAttr)+" for its directory")
+		return nil
+	case err != nil:
+		return err
+	case !ok:
+		d.Notes = append(d.Notes, rel+": a socket or FIFO; not carried over")
+		return nil
+	}
+	own.takeAttrs(e)
 	if rel == "." {
 		e.Flags = 0 // a protected /etc itself could not be renamed
 	}
 	if e.Kind == File {
-		if ok, err = d.sum(&e, open, rel, in); err != nil || !ok {
+		if ok, err = d.sum(&e, open, rel, own); err != nil || !ok {
 			return err
 		}
 	}
@@ -122,18 +153,25 @@ func (d *Directory) list(f *os.File, rel string, in *foreign) error {
 	if e.Kind != Dir {
 		return nil
 	}
-	return d.listBelow(open, rel, in.entered(e, rel))
+	return d.listBelow(open, rel, own)
+}
+
+// takeAttrs takes the extended attributes of a path off the bounds.
+func (f *foreign) takeAttrs(e Entry) {
+	if f == nil {
+		return
+	}
+	for name, value := range e.Xattrs {
+		f.attrs -= int64(len(name) + len(value))
+	}
 }
 
 // sum adds the sum of a file. It returns false if the file has too much data.
 func (d *Directory) sum(e *Entry, open *os.File, rel string, in *foreign) (bool, error) {
-	if in == nil && e.UID != 0 { // who owns a file can make it larger
-		in = &foreign{rel, 1, maxForeign}
-	}
 	sum, read, err := transfer(open, nil, in.most())
 	if errors.Is(err, errBound) {
-		d.leaveOut(rel, fmt.Sprintf("larger than %s, or than what is left of %s for its directory",
-			units.BytesSize(maxForeignFile), units.BytesSize(maxForeign)))
+		d.leaveOut(rel, fmt.Sprintf("larger than %s, %s with its holes, or what is left of %s for its directory",
+			units.BytesSize(maxForeignFile), units.BytesSize(maxForeignSize), units.BytesSize(maxForeign)))
 		return false, nil
 	}
 	if err != nil {
@@ -172,6 +210,14 @@ func (d *Directory) leaveOut(rel, why string) {
 	d.Notes = append(d.Notes, rel+": not carried over: "+why)
 }
 
+// leaveOutRest leaves out what a foreign directory has beyond its bounds.
+func (d *Directory) leaveOutRest(in *foreign) {
+	if !in.full {
+		in.full = true
+		d.leaveOut(in.top, fmt.Sprintf("more than %d files; the rest of it", maxForeignMany))
+	}
+}
+
 // listBelow lists what is in a directory. A file that vanishes meanwhile, on a running host, counts as missing.
 func (d *Directory) listBelow(dir *os.File, rel string, in *foreign) error {
 	names, err := d.names(dir, in)
@@ -181,6 +227,7 @@ func (d *Directory) listBelow(dir *os.File, rel string, in *foreign) error {
 	for _, name := range names {
 		below := path.Join(rel, name)
 		if in != nil && in.paths <= 0 {
+			d.leaveOutRest(in)
 			return nil
 		}
 		if len(below) > maxPath || strings.Count(below, "/") > maxDepth {
@@ -221,7 +268,7 @@ func (d *Directory) names(dir *os.File, in *foreign) ([]string, error) {
 	}
 	if in != nil {
 		if _, err := dir.Readdirnames(1); err == nil {
-			d.leaveOut(in.top, fmt.Sprintf("more than %d files; the rest of it", maxForeignMany))
+			d.leaveOutRest(in)
 			in.paths = min(in.paths, int64(len(names)))
 		}
 	}

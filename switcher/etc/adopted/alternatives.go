@@ -1,4 +1,4 @@
-package etc
+package adopted
 
 import (
 	"path"
@@ -11,8 +11,8 @@ import (
 // alternativesDirs are where update-alternatives keeps what a person chose, in Debian and in Fedora.
 var alternativesDirs = []string{"/var/lib/dpkg/alternatives", "/var/lib/alternatives"}
 
-// chosenAlternatives returns the links in /etc/alternatives that a person chose on a host, with those that follow them.
-func chosenAlternatives(host rootfs.Dir) paths.List {
+// Alternatives returns the links in /etc/alternatives that a person chose on a host, with those that follow them.
+func Alternatives(host rootfs.Dir) paths.List {
 	var chosen paths.List
 	for _, dir := range alternativesDirs {
 		for _, name := range host.Names(dir) {

@@ -1,4 +1,6 @@
-package etc
+// Package fields puts two changes of one path together: content, mode, owner, group and extended attributes apart. It
+// promises that the result is never more open than what this host has.
+package fields
 
 import (
 	"maps"
@@ -12,24 +14,20 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/reserved"
 )
 
-// joined is what becomes of a path that both the host and the image changed.
-type joined struct {
-	side     side          // where the content comes from
-	entry    listing.Entry // everything else
-	content  []byte        // the joined text; nil when the content is that of the side
-	conflict string        // why not all of the image's changes are in it; "" when they are
+// Joined is what becomes of a path that both the host and the image changed.
+type Joined struct {
+	FromImage bool          // whether the content is the image's; otherwise it is the host's
+	Entry     listing.Entry // everything else
+	Content   []byte        // the joined text; nil when the content is that of a side
+	Conflict  string        // why not all of the image's changes are in it; "" when they are
 }
 
-// wholeSide reports whether a result with the content of one side has everything else from there, too.
-func wholeSide(s side, e, c, x listing.Entry) bool {
-	return s == current && listing.Same(e, c, true, true) || s == image && listing.Same(e, x, true, true)
-}
+// ChangedByBoth is the conflict of a path whose content both changed.
+const ChangedByBoth = "changed here and by the image, differently; the local one is kept"
 
-const changedByBoth = "changed here and by the image, differently; the local one is kept"
-
-// joinAll returns what becomes of the paths that are on all sides and were changed on both, differently.
-func joinAll(old, cur, next listing.Tree, oldText, curText, nextText map[string][]byte) map[string]joined {
-	joins := map[string]joined{}
+// All returns what becomes of the paths that are on all sides and were changed on both, differently.
+func All(old, cur, next listing.Tree, oldText, curText, nextText map[string][]byte) map[string]Joined {
+	joins := map[string]Joined{}
 	for name, c := range cur {
 		o, inO := old[name]
 		x, inX := next[name]
@@ -39,7 +37,7 @@ func joinAll(old, cur, next listing.Tree, oldText, curText, nextText map[string]
 		}
 		var text []byte
 		ours, theirs := curText[name], nextText[name]
-		if base, ok := oldText[name]; ok && ours != nil && theirs != nil && mergesByLine(name) {
+		if base, ok := oldText[name]; ok && ours != nil && theirs != nil && MergesByLine(name) {
 			if merged, ok := merge3.Lines(base, ours, theirs); ok {
 				text = merged
 			}
@@ -54,11 +52,11 @@ func joinAll(old, cur, next listing.Tree, oldText, curText, nextText map[string]
 //
 // The result never opens what was not open: where the content was changed here, it may be a secret, and the image's
 // looser mode or other owner is not for it. A set-id file is not put together from two sides.
-func join(o, c, x listing.Entry, text []byte) joined {
+func join(o, c, x listing.Entry, text []byte) Joined {
 	if !joinable(o, c, x) {
-		return joined{current, c, nil, changedByBoth}
+		return Joined{Entry: c, Conflict: ChangedByBoth}
 	}
-	j := joined{side: current, entry: c}
+	j := Joined{Entry: c}
 	var refused []string
 	content, fromImage, clean := pick(o.Content(), c.Content(), x.Content())
 	if text != nil && (listing.Sum(text) == c.Sum || listing.Sum(text) == x.Sum) { // one side has the changes of both
@@ -69,26 +67,26 @@ func join(o, c, x listing.Entry, text []byte) joined {
 	}
 	switch {
 	case fromImage:
-		j.side, j.entry.MTime = image, x.MTime
+		j.FromImage, j.Entry.MTime = true, x.MTime
 	case !clean && text != nil:
-		j.content, j.entry.Sum = text, listing.Sum(text)
+		j.Content, j.Entry.Sum = text, listing.Sum(text)
 		if x.MTime.After(c.MTime) {
-			j.entry.MTime = x.MTime
+			j.Entry.MTime = x.MTime
 		}
 	case !clean:
 		refused = append(refused, "content")
 	}
-	if j.content == nil {
-		j.entry.Sum, j.entry.Target, j.entry.Rdev = content.Sum, content.Target, content.Rdev
+	if j.Content == nil {
+		j.Entry.Sum, j.Entry.Target, j.Entry.Rdev = content.Sum, content.Target, content.Rdev
 	}
-	j.entry.Xattrs = map[string]string{}
+	j.Entry.Xattrs = map[string]string{}
 	for _, attr := range everyAttr(o, c, x) {
 		if attr == listing.Label || slices.Contains(aclXattrs, attr) {
 			continue
 		}
 		value, _, clean := pick(attrOf(o, attr), attrOf(c, attr), attrOf(x, attr))
 		if value.there {
-			j.entry.Xattrs[attr] = value.text
+			j.Entry.Xattrs[attr] = value.text
 		}
 		if !clean {
 			refused = append(refused, attr)
@@ -99,22 +97,22 @@ func join(o, c, x listing.Entry, text []byte) joined {
 		labelled = x
 	}
 	if label, ok := labelled.Xattrs[listing.Label]; ok {
-		j.entry.Xattrs[listing.Label] = label
+		j.Entry.Xattrs[listing.Label] = label
 	}
 	refused = append(refused, j.joinAccess(o, c, x)...)
-	if len(j.entry.Xattrs) == 0 {
-		j.entry.Xattrs = nil
+	if len(j.Entry.Xattrs) == 0 {
+		j.Entry.Xattrs = nil
 	}
 	if slices.Contains(refused, "content") {
-		j.conflict = changedByBoth
+		j.Conflict = ChangedByBoth
 	} else if len(refused) > 0 {
-		j.conflict = strings.Join(refused, ", ") + ": changed here and by the image, differently; kept as it is here"
+		j.Conflict = strings.Join(refused, ", ") + ": changed here and by the image, differently; kept as it is here"
 	}
 	return j
 }
 
 // joinAccess merges mode, owner and group, and returns those that the image changed and that are kept.
-func (j *joined) joinAccess(o, c, x listing.Entry) (refused []string) {
+func (j *Joined) joinAccess(o, c, x listing.Entry) (refused []string) {
 	// An access control list and the mode are one: the mode of the group is the mask of the list (acl(5)).
 	access, fromImage, clean := pick(permissionsOf(o), permissionsOf(c), permissionsOf(x))
 	uid, uidFromImage, uidClean := pick(o.UID, c.UID, x.UID)
@@ -131,14 +129,14 @@ func (j *joined) joinAccess(o, c, x listing.Entry) (refused []string) {
 			gid, gidClean = c.GID, false
 		}
 	}
-	j.entry.Mode, j.entry.UID, j.entry.GID = access.mode, uid, gid
+	j.Entry.Mode, j.Entry.UID, j.Entry.GID = access.mode, uid, gid
 	from := c
 	if access == permissionsOf(x) {
 		from = x
 	}
 	for _, attr := range aclXattrs {
 		if value, ok := from.Xattrs[attr]; ok {
-			j.entry.Xattrs[attr] = value
+			j.Entry.Xattrs[attr] = value
 		}
 	}
 	for _, field := range []struct {
@@ -238,34 +236,7 @@ var notByLine = paths.List{
 	"ssl", "pki", "ca-certificates", "apt/trusted.gpg.d", "apt/keyrings", "containers/policy.json", "updatectl",
 }
 
-// mergesByLine reports whether two changes of a file may be joined by lines.
-func mergesByLine(name string) bool {
+// MergesByLine reports whether two changes of a file may be joined by lines.
+func MergesByLine(name string) bool {
 	return !notByLine.Has(name) && !reserved.Has(name) && !slices.Contains(table.Files, name)
-}
-
-// readChangedTexts reads what may be joined by lines: the ordinary files whose content all sides have differently. A
-// file that changes at this moment is left out, and so is a conflict.
-func readChangedTexts(in Inputs, old, cur, next *snapshot) {
-	for name, c := range cur.Tree {
-		o, x := old.Tree[name], next.Tree[name]
-		if o.Kind != listing.File || c.Kind != listing.File || x.Kind != listing.File || !mergesByLine(name) ||
-			c.Sum == o.Sum || o.Sum == x.Sum || c.Sum == x.Sum {
-			continue
-		}
-		texts := map[*snapshot][]byte{}
-		for _, side := range []struct {
-			s    *snapshot
-			from string
-		}{{old, in.Old}, {cur, in.Current}, {next, in.Next}} {
-			text, err := listing.ReadStart(side.from, name, merge3.MaxText+1)
-			if err == nil && listing.Sum(text) == side.s.Tree[name].Sum && merge3.IsText(text) {
-				texts[side.s] = text
-			}
-		}
-		if len(texts) == 3 {
-			for s, text := range texts {
-				s.text[name] = text
-			}
-		}
-	}
 }

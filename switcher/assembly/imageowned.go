@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/origin"
 )
 
 // ownedPaths are the paths below the state that come from the image.
@@ -40,7 +41,7 @@ func (n Next) cloneOwned() (all ownedPaths, err error) {
 // does without it.
 func (all ownedPaths) attach(returns bool) error {
 	for _, o := range all {
-		if err := CheckOwners(assembly, []string{o.path}); err != nil {
+		if err := origin.CheckOwners(assembly, []string{o.path}); err != nil {
 			if returns {
 				continue
 			}

@@ -1,4 +1,4 @@
-package assembly
+package seed
 
 import (
 	"errors"
@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/copies"
-	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -31,7 +30,7 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	owners := copies.Owners{UID: map[uint32]uint32{110: 998}, GID: map[uint32]uint32{120: 997}}
-	seeded, err := Seed(image, host, owners, []string{"lib/dpkg"})
+	seeded, err := Missing(image, host, owners, []string{"lib/dpkg"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,11 +45,11 @@ func TestSeed(t *testing.T) {
 		t.Errorf("mode %o, %v; want 2770", st.Mode&0o7777, err)
 	}
 	for _, p := range []string{"lib/old/image-file", "lib/dpkg"} {
-		if rootfs.Exists(filepath.Join(host, p)) {
+		if _, err := os.Lstat(filepath.Join(host, p)); err == nil {
 			t.Errorf("%s was seeded", p)
 		}
 	}
-	if again, err := Seed(image, host, owners, []string{"lib/dpkg"}); err != nil || len(again) != 0 {
+	if again, err := Missing(image, host, owners, []string{"lib/dpkg"}); err != nil || len(again) != 0 {
 		t.Errorf("a second time seeded %v, %v", again, err)
 	}
 }
@@ -72,7 +71,7 @@ func TestSeedLeavesNoHalfCopies(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(image, "lib/b/file"), make([]byte, 128<<10), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Seed(image, host, copies.Owners{}, nil); !errors.Is(err, unix.ENOSPC) {
+	if _, err := Missing(image, host, copies.Owners{}, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("got %v, want %v", err, unix.ENOSPC)
 	}
 	if left := halfCopies(t, host); !slices.Equal(left, []string{".updatectl-seed-x"}) { // it did not get there
@@ -81,7 +80,7 @@ func TestSeedLeavesNoHalfCopies(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(image, "lib/b/file"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	seeded, err := Seed(image, host, copies.Owners{}, nil)
+	seeded, err := Missing(image, host, copies.Owners{}, nil)
 	if want := []string{"lib/a", "lib/b"}; err != nil || !slices.Equal(seeded, want) {
 		t.Errorf("seeded %v, %v; want %v", seeded, err, want)
 	}
@@ -118,7 +117,7 @@ func TestSeedWithoutAttributes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(host, 0)
-	if seeded, err := Seed(image, host, copies.Owners{}, nil); err != nil || !slices.Equal(seeded, []string{"lib"}) {
+	if seeded, err := Missing(image, host, copies.Owners{}, nil); err != nil || !slices.Equal(seeded, []string{"lib"}) {
 		t.Errorf("seeded %v, %v", seeded, err)
 	}
 }

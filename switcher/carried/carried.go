@@ -1,4 +1,6 @@
-package assembly
+// Package carried answers which mounts below the state the next root gets: disks, and what it names itself. What
+// belongs to processes of the running root stays behind.
+package carried
 
 import (
 	"errors"
@@ -16,29 +18,17 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// knownMounts is what a root mounts without us: by lines of its fstab, and by unit files.
-type knownMounts struct {
-	points     []string // mount points that somebody named
-	automounts []string // those that are mounted on first use
-	unitDirs   []string // where the root has unit files, as paths in this process
+// Known is what a root mounts without us: by lines of its fstab, and by unit files.
+type Known struct {
+	Points     []string // mount points that somebody named
+	Automounts []string // those that are mounted on first use
+	UnitDirs   []string // where the root has unit files, as paths in this process
 }
 
-// known returns what the root mounts without us. unitDirs lists where its unit files are.
-func (n Next) known(unitDirs ...string) knownMounts {
-	return knownMounts{slices.Concat(n.Fstab, n.Persist), n.Automounts, unitDirs}
-}
-
-// knownIn returns what the root with this pristine image mounts without us. Its /etc may not be merged yet.
-func (n Next) knownIn(image string) knownMounts {
-	return n.known(slices.Concat(unitDirsIn(image), []string{filepath.Join(n.Etc, "systemd/system")})...)
-}
-
-// LeftBehind returns the mounts below the state that the root with this pristine image does not get, and that nothing
-// in it mounts.
-func (n Next) LeftBehind(image string) ([]string, error) {
+// LeftBehind returns the mounts below these state paths that a root does not get, and that nothing in it mounts.
+func LeftBehind(persist []string, known Known) ([]string, error) {
 	var left []string
-	known := n.knownIn(image)
-	for _, p := range n.Persist {
+	for _, p := range persist {
 		mounts, err := mountsBelow(p)
 		if err != nil {
 			return nil, err
@@ -46,8 +36,8 @@ func (n Next) LeftBehind(image string) ([]string, error) {
 		_, drop := sortMounts(mounts, p, p, known)
 		for _, m := range mounts {
 			grafted := strings.HasPrefix(m.Source, switcher.SourcePrefix)
-			if slices.Contains(drop, m.Mountpoint) && !grafted && !known.mountsOnUse(m.Mountpoint) &&
-				!known.names(m.Mountpoint) {
+			if slices.Contains(drop, m.Mountpoint) && !grafted && !known.MountsOnUse(m.Mountpoint) &&
+				!known.Names(m.Mountpoint) {
 				left = append(left, m.Mountpoint)
 			}
 		}
@@ -56,24 +46,35 @@ func (n Next) LeftBehind(image string) ([]string, error) {
 	return slices.Compact(left), nil
 }
 
-// unitDirsIn returns where the root at tree has unit files.
-func unitDirsIn(tree string) []string {
+// Below returns the mount points below a state path that a root gets with it.
+func Below(p string, known Known) ([]string, error) {
+	mounts, err := mountsBelow(p)
+	if err != nil {
+		return nil, err
+	}
+	carry, _ := sortMounts(mounts, p, p, known)
+	return carry, nil
+}
+
+// UnitDirsIn returns where the root at tree has unit files.
+func UnitDirsIn(tree string) []string {
 	return []string{filepath.Join(tree, "etc/systemd/system"), filepath.Join(tree, switcher.UnitDir)}
 }
 
-// names reports whether somebody wants something mounted at this point of the root.
-func (k knownMounts) names(point string) bool {
-	return slices.Contains(k.points, point) || k.hasUnit(point, ".mount")
+// Names reports whether somebody wants something mounted at this point of the root.
+func (k Known) Names(point string) bool {
+	return slices.Contains(k.Points, point) || k.HasUnit(point, ".mount")
 }
 
-// mountsOnUse reports whether the root mounts this point on first use.
-func (k knownMounts) mountsOnUse(point string) bool {
-	return slices.Contains(k.automounts, point) || k.hasUnit(point, ".automount")
+// MountsOnUse reports whether the root mounts this point on first use.
+func (k Known) MountsOnUse(point string) bool {
+	return slices.Contains(k.Automounts, point) || k.HasUnit(point, ".automount")
 }
 
-func (k knownMounts) hasUnit(point, suffix string) bool {
+// HasUnit reports whether the root has a unit of this kind for a mount point.
+func (k Known) HasUnit(point, suffix string) bool {
 	name := unit.UnitNamePathEscape(point) + suffix
-	return slices.ContainsFunc(k.unitDirs, func(dir string) bool { return rootfs.Exists(filepath.Join(dir, name)) })
+	return slices.ContainsFunc(k.UnitDirs, func(dir string) bool { return rootfs.Exists(filepath.Join(dir, name)) })
 }
 
 // fate is what becomes of the mounts at a mount point below the state.
@@ -93,7 +94,7 @@ const (
 // old root, such as overlays and tmpfs of containers, FUSE, and binds into a chroot: nobody would ever unmount their
 // clones. What the new root mounts on first use is left to it, because systemd starts no automount where something is
 // mounted.
-func sortMounts(mounts []*mountinfo.Info, at, p string, known knownMounts) (carry, drop []string) {
+func sortMounts(mounts []*mountinfo.Info, at, p string, known Known) (carry, drop []string) {
 	stacks, points := map[string][]*mountinfo.Info{}, []string{}
 	for _, m := range mounts {
 		if m.Mountpoint == at {
@@ -111,12 +112,12 @@ func sortMounts(mounts []*mountinfo.Info, at, p string, known knownMounts) (carr
 	}
 	isGone := func(point string) bool {
 		return slices.ContainsFunc(points, func(above string) bool {
-			return fates[above] == droppedWithAllBelow && isBelow(point, above)
+			return fates[above] == droppedWithAllBelow && IsBelow(point, above)
 		})
 	}
 	hasCarriedBelow := func(point string) bool {
 		return slices.ContainsFunc(points, func(below string) bool {
-			return fates[below] == carried && isBelow(below, point) && !isGone(below)
+			return fates[below] == carried && IsBelow(below, point) && !isGone(below)
 		})
 	}
 	for _, m := range mounts {
@@ -132,20 +133,20 @@ func sortMounts(mounts []*mountinfo.Info, at, p string, known knownMounts) (carr
 	return carry, drop
 }
 
-// isBelow reports whether a path is another one, or below it.
-func isBelow(p, dir string) bool { return strings.HasPrefix(p+"/", dir+"/") }
+// IsBelow reports whether a path is another one, or below it.
+func IsBelow(p, dir string) bool { return strings.HasPrefix(p+"/", dir+"/") }
 
 // fateOf decides about the mounts stacked at one point, the topmost of which is seen.
-func fateOf(stack []*mountinfo.Info, point string, known knownMounts) fate {
+func fateOf(stack []*mountinfo.Info, point string, known Known) fate {
 	top := stack[len(stack)-1]
 	switch {
-	case known.mountsOnUse(point), top.FSType == "autofs":
+	case known.MountsOnUse(point), top.FSType == "autofs":
 		return droppedWithAllBelow
 	case strings.HasPrefix(top.Source, switcher.SourcePrefix): // of the running image root; the next one has its own
 		return droppedWithAllBelow
 	case strings.HasPrefix(top.FSType, "fuse"): // its server ends with the old root; what is named is mounted anew
 		return dropped
-	case isDisk(top), known.names(point):
+	case isDisk(top), known.Names(point):
 		return carried
 	}
 	return dropped
@@ -163,8 +164,8 @@ func isDisk(m *mountinfo.Info) bool {
 	return m.Root == "/" && strings.HasPrefix(m.Source, "/dev/")
 }
 
-// dropUnwanted unmounts what the new root does not get of the mounts below a state path, which was cloned to at.
-func dropUnwanted(at, p string, known knownMounts) error {
+// DropUnwanted unmounts what the new root does not get of the mounts below a state path, which was cloned to at.
+func DropUnwanted(at, p string, known Known) error {
 	mounts, err := mountsBelow(at)
 	if err != nil {
 		return err
@@ -188,27 +189,11 @@ func mountsBelow(dir string) ([]*mountinfo.Info, error) {
 	return mounts, nil
 }
 
-// isBareAutomount reports whether p is mounted on first use, and nothing is mounted there yet.
-func isBareAutomount(p string) (bool, error) {
+// IsBareAutomount reports whether p is mounted on first use, and nothing is mounted there yet.
+func IsBareAutomount(p string) (bool, error) {
 	mounts, err := mountinfo.GetMounts(facts.MountedAt(p))
 	if err != nil {
 		return false, fmt.Errorf("cannot read the mounts: %w", err)
 	}
 	return len(mounts) > 0 && mounts[len(mounts)-1].FSType == "autofs", nil
-}
-
-// leftToRoot reports whether the new root mounts the state path p without us, on first use. It is an error if nobody
-// would: p is an automount with nothing mounted on it, so there is nothing to carry, and the root has no unit for it.
-func (n Next) leftToRoot(p string, known knownMounts) (bool, error) {
-	if known.mountsOnUse(p) {
-		return true, nil
-	}
-	if bare, err := isBareAutomount(p); err != nil || !bare {
-		return false, err
-	}
-	if slices.Contains(n.Fstab, p) || known.hasUnit(p, ".mount") {
-		return true, nil
-	}
-	return false, fmt.Errorf("cannot carry %s over: it is mounted on first use, by a unit that the new root lacks; "+
-		"add a line for it to /etc/fstab", p)
 }

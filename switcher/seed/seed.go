@@ -1,4 +1,7 @@
-package assembly
+// Package seed answers how what only an image has gets into the state of this host. It promises that a directory gets
+// its name when it is complete and on the disk, and that nothing is followed or changed elsewhere that a user puts in
+// its way.
+package seed
 
 import (
 	"crypto/rand"
@@ -8,22 +11,24 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/copies"
 )
 
-// Seed copies the directories, with their content, that the image has at a state path and the host lacks. It returns
+// Missing copies the directories, with their content, that the image has at a state path and the host lacks. It returns
 // those directories, relative to the state path. Existing directories are not touched: a file that is missing there may
 // have been removed on purpose. skip lists paths, relative to the state path, that are not seeded. After an error there
 // is no half of a copy, and what a killed run left beside the host's directories is removed.
 //
 // A user who owns one of the host's directories may exchange what is in it at any moment. No link is followed there,
 // and what the user spoils is not seeded.
-func Seed(image, host string, owners copies.Owners, skip []string) ([]string, error) {
+func Missing(image, host string, owners copies.Owners, skip []string) ([]string, error) {
 	s := seeder{image: image, owners: owners, skip: skip}
 	top, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +50,33 @@ func Seed(image, host string, owners copies.Owners, skip []string) ([]string, er
 	return s.seeded, err
 }
 
-// seeder is one run of [Seed].
+// New copies a directory to a new name, which it gets when it is complete and on the disk.
+func New(from, to string, owners copies.Owners) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	removeHalfCopies(parent)
+	made, err := copyBeside(parent, from, owners)
+	if err != nil {
+		return err
+	}
+	defer made.parent.Close()
+	made.final = filepath.Base(to)
+	if err = durable.SyncFS(pathOf(parent)); err == nil {
+		err = made.name()
+	}
+	if err != nil {
+		err = errors.Join(err, made.remove())
+	}
+	return err
+}
+
+// seeder is one run of [Missing].
 type seeder struct {
 	image  string
 	owners copies.Owners
@@ -86,7 +117,7 @@ func (s *seeder) walk(dir *os.File, rel string) error {
 // copy copies a directory of the image beside its final name.
 func (s *seeder) copy(parent *os.File, rel string) error {
 	c, err := copyBeside(parent, filepath.Join(s.image, rel), s.owners)
-	if errors.Is(err, errSpoiled) && othersOwn(parent) {
+	if errors.Is(err, errSpoiled) && owned.WrittenByOthers(parent) {
 		return nil
 	}
 	if err != nil {
@@ -200,7 +231,7 @@ func (c newDir) name() error {
 			return c.remove()
 		}
 	}
-	if errors.Is(err, unix.ENOENT) && othersOwn(c.parent) {
+	if errors.Is(err, unix.ENOENT) && owned.WrittenByOthers(c.parent) {
 		return nil
 	}
 	if err != nil {
@@ -229,7 +260,7 @@ func openBelow(dir *os.File, name string) (*os.File, error) {
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	}
-	if othersOwn(dir) {
+	if owned.WrittenByOthers(dir) {
 		how.Resolve |= unix.RESOLVE_NO_XDEV
 	}
 	fd, err := unix.Openat2(int(dir.Fd()), name, &how)
@@ -245,17 +276,10 @@ func isOther(err error) bool {
 	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EXDEV)
 }
 
-// othersOwn reports whether others than root can exchange what is in a directory.
-func othersOwn(dir *os.File) bool {
-	var st unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &st) != nil || st.Uid != 0 || st.Mode&unix.S_IWOTH != 0 ||
-		st.Mode&unix.S_IWGRP != 0 && st.Gid != 0
-}
-
 // removeHalfCopies removes what a killed run left in a directory. What cannot be removed costs space only, and keeps
 // no host from its way. In a directory of others, names of ours may be theirs, and as many as they like.
 func removeHalfCopies(dir *os.File) {
-	if othersOwn(dir) {
+	if owned.WrittenByOthers(dir) {
 		return
 	}
 	entries, _ := os.ReadDir(pathOf(dir))
@@ -265,3 +289,6 @@ func removeHalfCopies(dir *os.File) {
 		}
 	}
 }
+
+// pathOf returns a path to the file of a handle. It is valid in this process, while the handle is open.
+func pathOf(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }

@@ -1,4 +1,4 @@
-package assembly
+package seed
 
 import (
 	"errors"
@@ -42,7 +42,7 @@ func TestSeedWhileAUserExchangesDirectories(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Seed(image, host, copies.Owners{}, nil); err != nil {
+		if _, err := Missing(image, host, copies.Owners{}, nil); err != nil {
 			failed++
 			t.Log(err)
 		}
