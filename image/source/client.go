@@ -74,7 +74,7 @@ func Client(ref registry.Reference, o ClientOptions) (*auth.Client, error) {
 	if !o.PlainHTTP {
 		base = onlyTLS{base}
 	}
-	base = &intranet{base: base, credentials: Credentials(ref), lookup: lookupHost}
+	base = newIntranet(base, Credentials(ref), lookupHost)
 	policy := func() retry.Policy {
 		return &retry.GenericPolicy{
 			Retryable: retry.DefaultPredicate,

@@ -2,22 +2,21 @@ package source
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 
 	"golang.org/x/net/publicsuffix"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
-
-// tokenPath is where requests to the token service of an intranet seem to go, for the registry client.
-const tokenPath = "/.updatectl/token"
 
 // bearerRealm matches the address of the token service in a registry's challenge.
 var bearerRealm = regexp.MustCompile(`(?i)^(Bearer .*\brealm=")([^"]*)(")`)
@@ -26,16 +25,25 @@ var bearerRealm = regexp.MustCompile(`(?i)^(Bearer .*\brealm=")([^"]*)(")`)
 // that of a forge beside it. The registry client refuses every such service, so that a registry on the Internet cannot
 // have a host send requests into its own network. That stays so; and the credentials for a registry go to a token
 // service on a private address only if both have one domain. One in another domain gets those stored for itself.
+//
+// The registry client asks at a path of the registry, which contains the address of the token service and a secret. No
+// server knows that, so none can redirect another request there.
 type intranet struct {
 	base        http.RoundTripper
 	credentials auth.CredentialFunc
-	lookup      func(ctx context.Context, host string) ([]netip.Addr, error)
-
-	mu    sync.Mutex
-	realm *url.URL // of the last challenge that was rewritten
+	lookup      lookupFunc
+	path        string // starts the paths that stand for token services
 }
 
-// lookupHost resolves a name.
+// lookupFunc resolves the name of a host.
+type lookupFunc func(ctx context.Context, host string) ([]netip.Addr, error)
+
+func newIntranet(base http.RoundTripper, credentials auth.CredentialFunc, lookup lookupFunc) *intranet {
+	path := "/.updatectl/token/" + rand.Text() + "/"
+	return &intranet{base: base, credentials: credentials, lookup: lookup, path: path}
+}
+
+// lookupHost resolves a name, or returns an address as it is.
 func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a}, nil
@@ -45,11 +53,17 @@ func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 
 // RoundTrip sends a request, to the token service if it is meant for that, and makes the registry client ask there.
 func (i *intranet) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Path == tokenPath {
-		return i.askTokenService(req)
+	if realm := i.realmIn(req.URL); realm != nil {
+		return i.askTokenService(req, realm)
 	}
-	resp, err := i.base.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+	var peer netip.AddrPort
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		peer, _ = netip.ParseAddrPort(c.Conn.RemoteAddr().String())
+	}})
+	resp, err := i.base.RoundTrip(req.WithContext(ctx))
+	// What the name resolves to can change from one moment to the next, so the address of the connection counts, too.
+	if err != nil || resp.StatusCode != http.StatusUnauthorized ||
+		!areInside([]netip.Addr{peer.Addr()}, netip.Addr.IsPrivate, netip.Addr.IsLoopback) {
 		return resp, err
 	}
 	for n, challenge := range resp.Header.Values("WWW-Authenticate") {
@@ -61,13 +75,33 @@ func (i *intranet) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil || !i.isIntranet(req, realm) {
 			continue
 		}
-		i.mu.Lock()
-		i.realm = realm
-		i.mu.Unlock()
-		seeming := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: tokenPath, RawQuery: realm.RawQuery}
-		resp.Header["Www-Authenticate"][n] = challenge[:m[4]] + seeming.String() + challenge[m[5]:]
+		resp.Header["Www-Authenticate"][n] = challenge[:m[4]] + i.seeming(req.URL, realm) + challenge[m[5]:]
 	}
 	return resp, nil
+}
+
+// seeming returns the URL at the registry that stands for a token service.
+func (i *intranet) seeming(registry, realm *url.URL) string {
+	address := *realm
+	address.RawQuery = "" // the registry client adds to it
+	u := url.URL{Scheme: registry.Scheme, Host: registry.Host, RawQuery: realm.RawQuery,
+		Path: i.path + base64.RawURLEncoding.EncodeToString([]byte(address.String()))}
+	return u.String()
+}
+
+// realmIn returns the URL of the token service that a URL stands for, or nil.
+func (i *intranet) realmIn(u *url.URL) *url.URL {
+	encoded, ok := strings.CutPrefix(u.Path, i.path)
+	address, err := base64.RawURLEncoding.DecodeString(encoded)
+	if !ok || err != nil {
+		return nil
+	}
+	realm, err := url.Parse(string(address))
+	if err != nil {
+		return nil
+	}
+	realm.RawQuery = u.RawQuery
+	return realm
 }
 
 // isIntranet reports whether a registry and its token service are different hosts of one private network.
@@ -104,20 +138,18 @@ func areInside(addresses []netip.Addr, kinds ...func(netip.Addr) bool) bool {
 var errStranger = errors.New("the token service is in another domain than the registry, so it is not shown the " +
 	"registry's credentials; log in to it by its own name")
 
-// askTokenService sends a request to the token service that the registry has named.
-func (i *intranet) askTokenService(req *http.Request) (*http.Response, error) {
-	i.mu.Lock()
-	realm := i.realm
-	i.mu.Unlock()
-	if realm == nil {
-		return nil, fmt.Errorf("%w: there is no token service", ErrAuth)
-	}
+// askTokenService sends a request to the token service that the registry has named. With credentials that are not the
+// registry's, it asks for no more than the request needs: the registry would get a token for whatever it names.
+func (i *intranet) askTokenService(req *http.Request, realm *url.URL) (*http.Response, error) {
 	ask := req.Clone(req.Context())
-	ask.URL.Scheme, ask.URL.Host, ask.URL.Path, ask.Host = realm.Scheme, realm.Host, realm.Path, realm.Host
+	ask.URL, ask.Host = realm, realm.Host
 	if !sameDomain(req.URL.Hostname(), realm.Hostname()) {
 		if req.Method != http.MethodGet { // with credentials in its body
 			return nil, fmt.Errorf("%w: %s: %w", ErrAuth, realm.Host, errStranger)
 		}
+		q := realm.Query()
+		q["scope"] = auth.GetAllScopesForHost(req.Context(), req.URL.Host)
+		realm.RawQuery = q.Encode()
 		ask.Header.Del("Authorization")
 		own, err := i.credentials(req.Context(), realm.Host)
 		if err != nil {
