@@ -62,7 +62,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		OS:       store.OS{ID: "testos", VersionID: "7", PrettyName: "Test OS 7", ImageVersion: "7.3"},
 		Systemd:  257, Init: "/usr/lib/systemd/systemd", Kernels: []string{"6.12.1-test"}, HasAgent: true,
 		Missing:    []string{"dev", "home", "root", "srv", "sys", "tmp"},
-		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt,
+		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt, Sum: i.Sum,
 		// "twice" and "unit" are stored once, "gone later" not at all
 		Files: 30, Size: i.Size, NewBytes: i.Size - 5 - 4,
 	}
