@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -29,7 +29,7 @@ func TestDecideApply(t *testing.T) {
 	)
 	night, retry := ApplyOptions{Unattended: true}, ApplyOptions{Retry: true}
 	nightRetry := ApplyOptions{Unattended: true, Retry: true}
-	unreachable := offering{err: source.ErrSource}
+	unreachable := offering{err: failure.ErrSource}
 	newImage, sameImage := offering{root: next, image: true}, offering{root: old, image: true}
 	patchesAlone := offering{root: old} // without an image, the root to run is the last good one
 	for name, c := range map[string]struct {
@@ -71,14 +71,14 @@ func TestDecideApply(t *testing.T) {
 			at: host, off: unreachable, resumes: limit, resumed: "v0", o: night, do: doResume, why: unavailable,
 		},
 		"unreachable, resumed too often": {
-			at: host, off: unreachable, resumes: limit, o: night, do: doRefuse, err: source.ErrSource,
+			at: host, off: unreachable, resumes: limit, o: night, do: doRefuse, err: failure.ErrSource,
 		},
-		"unreachable, on host, attended": {at: host, off: unreachable, do: doRefuse, err: source.ErrSource},
-		"unreachable, on an image":       {at: old, off: unreachable, o: night, do: doRefuse, err: source.ErrSource},
+		"unreachable, on host, attended": {at: host, off: unreachable, do: doRefuse, err: failure.ErrSource},
+		"unreachable, on an image":       {at: old, off: unreachable, o: night, do: doRefuse, err: failure.ErrSource},
 		"unreachable, fresh host": {
-			at: host, fresh: true, off: unreachable, o: night, do: doRefuse, err: source.ErrSource,
+			at: host, fresh: true, off: unreachable, o: night, do: doRefuse, err: failure.ErrSource,
 		},
-		"unreachable, root of no name": {at: "", off: unreachable, do: doRefuse, err: source.ErrSource},
+		"unreachable, root of no name": {at: "", off: unreachable, do: doRefuse, err: failure.ErrSource},
 
 		"runs already":                     {at: old, off: sameImage, do: doLiveOnly},
 		"runs already, unattended":         {at: old, off: sameImage, o: night, do: doLiveOnly},

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -56,7 +56,7 @@ func FuzzOpen(f *testing.F) {
 				len(i.Manifest.Layers) > layer.MaxLayers || len(i.Version()) > maxVersion):
 				t.Errorf("opened %+v", i)
 			case err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, ErrPlatform) &&
-				!errors.Is(err, ErrNotBootable) && !errors.Is(err, source.ErrSource):
+				!errors.Is(err, ErrNotBootable) && !errors.Is(err, failure.ErrSource):
 				t.Errorf("%v has no class", err)
 			}
 		}

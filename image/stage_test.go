@@ -14,8 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -203,10 +203,10 @@ func TestStageRefuses(t *testing.T) {
 			verify.ErrDigest},
 		{"truncated layer", good,
 			func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return d[:len(d)-9] }) },
-			source.ErrUnreachable},
+			failure.ErrUnreachable},
 		{"missing layer", good, func(t *testing.T, b *builder) {
 			os.Remove(filepath.Join(b.dir, "blobs", "sha256", b.m.Layers[0].Digest.Encoded()))
-		}, source.ErrNotFound},
+		}, failure.ErrNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, st := newBuilder(t), newStore(t)

@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -114,7 +114,7 @@ func TestTagStaysWhenSignaturesFail(t *testing.T) {
 		return 0
 	})
 	_, err := Push(context.Background(), from, to, plain, noProgress)
-	if !errors.Is(err, source.ErrUnreachable) {
+	if !errors.Is(err, failure.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
 	if slices.Contains(reg.writes, "/v2/os/server/manifests/stable") {
@@ -209,9 +209,9 @@ func TestFailuresAreSorted(t *testing.T) {
 		status int
 		err    error
 	}{
-		{"not allowed", http.StatusForbidden, source.ErrAuth},
-		{"who are you", http.StatusUnauthorized, source.ErrAuth},
-		{"broken", http.StatusBadRequest, source.ErrUnreachable},
+		{"not allowed", http.StatusForbidden, failure.ErrAuth},
+		{"who are you", http.StatusUnauthorized, failure.ErrAuth},
+		{"broken", http.StatusBadRequest, failure.ErrUnreachable},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestFailuresAreSorted(t *testing.T) {
 		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") +
 			"@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
 			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err,
-				source.ErrReference) {
+				failure.ErrReference) {
 				t.Errorf("%s: %v", bad, err)
 			}
 		}
@@ -308,7 +308,7 @@ func TestCredentials(t *testing.T) {
 		}
 		inner.ServeHTTP(w, r)
 	})
-	if _, err := Push(context.Background(), from, to, plain, noProgress); !errors.Is(err, source.ErrAuth) {
+	if _, err := Push(context.Background(), from, to, plain, noProgress); !errors.Is(err, failure.ErrAuth) {
 		t.Errorf("without credentials: %v", err)
 	}
 	host, _, _ := strings.Cut(to, "/")
@@ -354,7 +354,7 @@ func TestDeafRegistry(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err = Push(ctx, "oci:"+layout+":test", to, Options{PlainHTTP: true, stall: 50 * time.Millisecond}, noProgress)
-	if !errors.Is(err, source.ErrUnreachable) || ctx.Err() != nil {
+	if !errors.Is(err, failure.ErrUnreachable) || ctx.Err() != nil {
 		t.Errorf("got %v", err)
 	}
 }

@@ -13,10 +13,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -97,7 +97,7 @@ func TestSignedReleaseDoesNotChange(t *testing.T) {
 
 func TestReleaseIsMadeInALayout(t *testing.T) {
 	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err,
-		source.ErrReference) {
+		failure.ErrReference) {
 		t.Errorf("%v", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/arch"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // tarBuffer is how many bytes are read at once, because archive/tar reads small pieces.
@@ -28,7 +28,7 @@ type tarball struct {
 func openTarball(name string, epoch *time.Time) (*tarball, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot pack %s: %w", name, source.Pathless(err))
+		return nil, fmt.Errorf("cannot pack %s: %w", name, failure.Pathless(err))
 	}
 	r, w := io.Pipe()
 	t := &tarball{ReadCloser: r, heads: make(map[string][]byte)}

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/source"
 )
 
 // tree is a root file system as an uncompressed layer.
@@ -27,7 +27,7 @@ type tree interface {
 func openTree(name string, epoch *time.Time) (tree, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot pack %s: %w", name, source.Pathless(err))
+		return nil, fmt.Errorf("cannot pack %s: %w", name, failure.Pathless(err))
 	}
 	if info.IsDir() {
 		return openDirectory(name, epoch)

@@ -1,4 +1,4 @@
-package source
+package layout
 
 import (
 	"archive/tar"
@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// archivePrefix starts a reference to a tar of an OCI layout, as in skopeo and podman.
-	archivePrefix = "oci-archive:"
 	// maxArchived bounds the entries of an archive. A layout with maxEntries images has far fewer.
 	maxArchived = 64 << 10
 	// maxHeaders bounds what is read to list the entries, in bytes: a tar may consist of extensions of headers.

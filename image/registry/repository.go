@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -32,27 +32,26 @@ var manifestTypes = []string{
 	"application/vnd.docker.distribution.manifest.list.v2+json",
 }
 
-// remoteSource is a repository in a registry.
-type remoteSource struct {
+// Repository is a repository in a registry.
+type Repository struct {
 	ref    registry.Reference
 	scheme string
 	client *auth.Client
 }
 
-func newRemote(ref registry.Reference, o Options) (*remoteSource, error) {
-	r := &remoteSource{ref: ref, scheme: "https"}
-	plain := slices.Contains(o.PlainHTTP, ref.Registry)
-	if plain {
+// New returns the repository of a reference. It sends no request yet. The error is an ErrUnreachable.
+func New(ref registry.Reference, o Options) (*Repository, error) {
+	r := &Repository{ref: ref, scheme: "https"}
+	if o.PlainHTTP {
 		r.scheme = "http"
 	}
 	var err error
-	r.client, err = Client(ref,
-		ClientOptions{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate})
+	r.client, err = Client(ref, o)
 	return r, err
 }
 
 // repository returns a client for the repository.
-func (r *remoteSource) repository() *remote.Repository {
+func (r *Repository) repository() *remote.Repository {
 	return &remote.Repository{
 		Client:               r.client,
 		Reference:            r.ref,
@@ -63,7 +62,8 @@ func (r *remoteSource) repository() *remote.Repository {
 	}
 }
 
-func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
+// Resolve returns what a tag stands for or, if it is empty, what the reference does.
+func (r *Repository) Resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
 	if tag == "" {
 		tag = r.ref.Reference
 	}
@@ -71,12 +71,12 @@ func (r *remoteSource) resolve(ctx context.Context, tag string) (ocispec.Descrip
 	return d, Explain(err)
 }
 
-// referrers asks the referrers API. The caller always reads the fallback tag as well, because images are copied
+// Referrers asks the referrers API. The caller always reads the fallback tag as well, because images are copied
 // between registries with and without that API.
-func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+func (r *Repository) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	repository := r.repository()
 	if err := repository.SetReferrersCapability(true); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", failure.ErrUnreachable, err)
 	}
 	var found []ocispec.Descriptor
 	err := repository.Referrers(ctx, ocispec.Descriptor{Digest: d}, "", func(page []ocispec.Descriptor) error {
@@ -84,15 +84,18 @@ func (r *remoteSource) referrers(ctx context.Context, d digest.Digest) ([]ocispe
 		return nil
 	})
 	switch err = Explain(err); {
-	case errors.Is(err, errdef.ErrUnsupported), errors.Is(err, ErrNotFound), errors.Is(err, errdef.ErrTooManyPages):
+	case errors.Is(err, errdef.ErrUnsupported), errors.Is(err, failure.ErrNotFound),
+		errors.Is(err, errdef.ErrTooManyPages):
 		return found, nil
 	}
 	return found, err
 }
 
-// open sends a GET request of its own: Fetch of the client cannot start at an offset, and does not distinguish wrong
+// Open opens content at an offset. The body may start earlier: the number says where.
+//
+// It sends a GET request of its own: Fetch of the client cannot start at an offset, and does not distinguish wrong
 // content from a failing server.
-func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser,
+func (r *Repository) Open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (io.ReadCloser,
 	int64, error) {
 	resp, err := r.get(auth.AppendRepositoryScope(ctx, r.ref, auth.ActionPull), d, manifest, offset)
 	if err != nil {
@@ -111,7 +114,7 @@ func (r *remoteSource) open(ctx context.Context, d ocispec.Descriptor, manifest 
 }
 
 // get requests content from an offset on.
-func (r *remoteSource) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response,
+func (r *Repository) get(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (*http.Response,
 	error) {
 	part := "blobs"
 	if manifest {
@@ -148,7 +151,7 @@ func bodyStart(resp *http.Response, offset int64) (int64, error) {
 	first, _, _ := strings.Cut(span, "-")
 	at, err := strconv.ParseInt(first, 10, 64)
 	if !ok || err != nil || at < 0 || at > offset {
-		return 0, fmt.Errorf("%w: bytes from %d were requested, and the registry sent the range %q", ErrUnreachable,
+		return 0, fmt.Errorf("%w: bytes from %d were requested, and the registry sent the range %q", failure.ErrUnreachable,
 			offset, resp.Header.Get("Content-Range"))
 	}
 	return at, nil

@@ -1,4 +1,4 @@
-package source
+package layout
 
 import (
 	"context"
@@ -20,7 +20,14 @@ import (
 	"oras.land/oras-go/v2/errdef"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
+)
+
+// Prefix starts a reference to an OCI layout directory, ArchivePrefix one to a tar of it, as in skopeo and podman.
+const (
+	Prefix        = "oci:"
+	ArchivePrefix = "oci-archive:"
 )
 
 const (
@@ -34,13 +41,13 @@ const (
 	cosignSigs = "dev.cosignproject.cosign/sigs"
 )
 
-// validTag matches the tags that the distribution specification allows.
-var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+// ValidTag matches the tags that the distribution specification allows.
+var ValidTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// layout is an OCI layout: a directory, or a tar of one. The index is read each time, because the directory may change
+// Layout is an OCI layout: a directory, or a tar of one. The index is read each time, because the directory may change
 // while the agent runs. Only the index and the requested content are read, so another image that is broken does no
 // harm.
-type layout struct {
+type Layout struct {
 	dir    string // the directory or the tar
 	tag    string
 	digest digest.Digest
@@ -48,9 +55,9 @@ type layout struct {
 	blobs  content.ReadOnlyStorage
 }
 
-// SplitLayout splits a reference to a layout, without its prefix, into the path and what follows it: a tag after ":",
+// Split splits a reference to a layout, without its prefix, into the path and what follows it: a tag after ":",
 // a digest after "@", or nothing.
-func SplitLayout(ref string) (path, name, separator string) {
+func Split(ref string) (path, name, separator string) {
 	if path, name, ok := strings.Cut(ref, "@"); ok {
 		return path, name, "@"
 	}
@@ -60,27 +67,27 @@ func SplitLayout(ref string) (path, name, separator string) {
 	return ref, "", ""
 }
 
-// newLayout reads DIR, DIR:TAG or DIR@sha256:… after a prefix, which says whether DIR is a directory or a tar.
-func newLayout(prefix, ref string) (*layout, error) {
-	dir, name, separator := SplitLayout(ref)
-	l := &layout{dir: dir}
+// New reads DIR, DIR:TAG or DIR@sha256:… after a prefix, which says whether DIR is a directory or a tar.
+func New(prefix, ref string) (*Layout, error) {
+	dir, name, separator := Split(ref)
+	l := &Layout{dir: dir}
 	switch separator {
 	case "@":
 		l.digest = digest.Digest(name)
 		if err := l.digest.Validate(); err != nil {
-			return nil, fmt.Errorf("%w %q: %v", ErrReference, prefix+ref, err)
+			return nil, fmt.Errorf("%w %q: %v", failure.ErrReference, prefix+ref, err)
 		}
 	case ":":
 		l.tag = name
-		if !validTag.MatchString(l.tag) {
-			return nil, fmt.Errorf("%w %q: %q is not a tag", ErrReference, prefix+ref, l.tag)
+		if !ValidTag.MatchString(l.tag) {
+			return nil, fmt.Errorf("%w %q: %q is not a tag", failure.ErrReference, prefix+ref, l.tag)
 		}
 	}
 	if l.dir == "" {
-		return nil, fmt.Errorf("%w %q: it names no file or directory", ErrReference, prefix+ref)
+		return nil, fmt.Errorf("%w %q: it names no file or directory", failure.ErrReference, prefix+ref)
 	}
 	l.files = directory(l.dir)
-	if prefix == archivePrefix {
+	if prefix == ArchivePrefix {
 		l.files = &archive{path: l.dir}
 	}
 	l.blobs = oci.NewStorageFromFS(l.files)
@@ -115,37 +122,38 @@ func (d directory) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 // index reads index.json.
-func (l *layout) index() ([]ocispec.Descriptor, error) {
+func (l *Layout) index() ([]ocispec.Descriptor, error) {
 	name := filepath.Join(l.dir, ocispec.ImageIndexFile)
 	f, err := l.files.Open(ocispec.ImageIndexFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(l.dir); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: %s does not exist", ErrNoLayout, l.dir)
+			return nil, fmt.Errorf("%w: %s does not exist", failure.ErrNoLayout, l.dir)
 		}
-		return nil, fmt.Errorf("%w: %s has no %s", ErrNoLayout, l.dir, ocispec.ImageIndexFile)
+		return nil, fmt.Errorf("%w: %s has no %s", failure.ErrNoLayout, l.dir, ocispec.ImageIndexFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot read %s: %w", ErrUnreachable, name, Pathless(err))
+		return nil, fmt.Errorf("%w: cannot read %s: %w", failure.ErrUnreachable, name, failure.Pathless(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, verify.MaxManifest+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", failure.ErrUnreachable, err)
 	}
 	if len(data) > verify.MaxManifest {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnreachable, name, verify.MaxManifest)
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", failure.ErrUnreachable, name, verify.MaxManifest)
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("%w: cannot read %s: %v", ErrUnreachable, name, err)
+		return nil, fmt.Errorf("%w: cannot read %s: %v", failure.ErrUnreachable, name, err)
 	}
 	if len(index.Manifests) > maxEntries {
-		return nil, fmt.Errorf("%w: %s lists more than %d images", ErrUnreachable, name, maxEntries)
+		return nil, fmt.Errorf("%w: %s lists more than %d images", failure.ErrUnreachable, name, maxEntries)
 	}
 	return index.Manifests, nil
 }
 
-func (l *layout) resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
+// Resolve returns the image that a tag stands for or, if it is empty, the one that the reference does.
+func (l *Layout) Resolve(ctx context.Context, tag string) (ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -168,7 +176,7 @@ func findTag(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, erro
 			return d, nil
 		}
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has no tag %q", ErrNoTag, tag)
+	return ocispec.Descriptor{}, fmt.Errorf("%w: the layout has no tag %q", failure.ErrNoTag, tag)
 }
 
 // onlyImage returns the image of a layout that has only one.
@@ -183,10 +191,10 @@ func onlyImage(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	case 1:
 		return images[0], nil
 	case 0:
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", ErrNotFound)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", failure.ErrNotFound)
 	}
 	return ocispec.Descriptor{},
-		fmt.Errorf("%w: the layout has %d images: name one by its tag", ErrNotFound, len(images))
+		fmt.Errorf("%w: the layout has %d images: name one by its tag", failure.ErrNotFound, len(images))
 }
 
 // isAttachment reports whether an entry is listed like a signature or another attachment.
@@ -197,7 +205,7 @@ func isAttachment(d ocispec.Descriptor) bool {
 }
 
 // byDigest returns the descriptor of content by its digest, whether the index lists it or not.
-func (l *layout) byDigest(ctx context.Context, entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (l *Layout) byDigest(ctx context.Context, entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	for _, d := range entries {
 		if d.Digest == l.digest {
 			return d, nil
@@ -205,33 +213,34 @@ func (l *layout) byDigest(ctx context.Context, entries []ocispec.Descriptor) (oc
 	}
 	st, err := fs.Stat(l.files, path.Join(ocispec.ImageBlobsDir, l.digest.Algorithm().String(), l.digest.Encoded()))
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", ErrNotFound, err)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", failure.ErrNotFound, err)
 	}
 	d := ocispec.Descriptor{Digest: l.digest, Size: st.Size()}
 	var self struct {
 		MediaType string `json:"mediaType"`
 	}
 	if err := l.decode(ctx, d, &self); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %s is not a manifest: %w", ErrNotFound, l.digest, err)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s is not a manifest: %w", failure.ErrNotFound, l.digest, err)
 	}
 	d.MediaType = self.MediaType
 	return d, nil
 }
 
-func (l *layout) open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64) (io.ReadCloser, int64, error) {
+// Open opens content. It always starts at its beginning, at the offset 0.
+func (l *Layout) Open(ctx context.Context, d ocispec.Descriptor, _ bool, _ int64) (io.ReadCloser, int64, error) {
 	body, err := l.blobs.Fetch(ctx, d)
 	if errors.Is(err, errdef.ErrNotFound) {
-		return nil, 0, fmt.Errorf("%w: the layout does not have %s", ErrNotFound, d.Digest)
+		return nil, 0, fmt.Errorf("%w: the layout does not have %s", failure.ErrNotFound, d.Digest)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, 0, fmt.Errorf("%w: %w", failure.ErrUnreachable, err)
 	}
 	return body, 0, nil
 }
 
-// referrers lists the manifests that have that subject, among those in the index and the small blobs that it does not
+// Referrers lists the manifests that have that subject, among those in the index and the small blobs that it does not
 // list. What is missing or unreadable is skipped.
-func (l *layout) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+func (l *Layout) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	entries, err := l.index()
 	if err != nil {
 		return nil, err
@@ -254,7 +263,7 @@ func (l *layout) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Desc
 			return nil, ctx.Err()
 		}
 		if errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+			return nil, fmt.Errorf("%w: %w", failure.ErrUnreachable, err)
 		}
 		if err == nil && m.Subject != nil && m.Subject.Digest == d || e.Annotations[cosignKind] == cosignSigs {
 			found = append(found, e)
@@ -265,14 +274,14 @@ func (l *layout) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Desc
 
 // unlisted returns descriptors of the small blobs that the index does not list, as if they were manifests. `cosign
 // save` stores a bundle like that: it refers to its image, but the index does not list it.
-func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+func (l *Layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	known := map[digest.Digest]bool{}
 	for _, d := range listed {
 		known[d.Digest] = true
 	}
 	files, err := fs.ReadDir(l.files, path.Join(ocispec.ImageBlobsDir, digest.SHA256.String()))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", failure.ErrUnreachable, err)
 	}
 	var found []ocispec.Descriptor
 	for _, f := range files {
@@ -290,7 +299,7 @@ func (l *layout) unlisted(listed []ocispec.Descriptor) ([]ocispec.Descriptor, er
 }
 
 // decode reads a small JSON blob into v.
-func (l *layout) decode(ctx context.Context, d ocispec.Descriptor, v any) error {
+func (l *Layout) decode(ctx context.Context, d ocispec.Descriptor, v any) error {
 	if d.Size > verify.MaxManifest {
 		return fmt.Errorf("it has %d bytes", d.Size)
 	}

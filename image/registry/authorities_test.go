@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"encoding/pem"
@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 func TestAuthorities(t *testing.T) {
@@ -46,7 +49,7 @@ func TestAuthorities(t *testing.T) {
 	if err := os.WriteFile(file, []byte("none"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "contains no certificate") {
+	if err := get(); !errors.Is(err, failure.ErrUnreachable) || !strings.Contains(err.Error(), "contains no certificate") {
 		t.Errorf("with a broken file: %v", err)
 	}
 }
@@ -58,9 +61,11 @@ func TestOddSettings(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	becomesFIFO(t, file)
+	if err := unix.Mkfifo(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	_, err := authorities([]string{dir}, "host")
-	wantError(t, err, ErrUnreachable, "not a regular file")
+	wantError(t, err, failure.ErrUnreachable, "not a regular file")
 	if _, _, err := credentialKeys(file); !errors.Is(err, durable.ErrNotRegular) {
 		t.Errorf("credentials in a FIFO: %v", err)
 	}

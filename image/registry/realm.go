@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // bearerRealm matches the address of the token service in a registry's challenge.
@@ -145,7 +147,7 @@ func (i *intranet) askTokenService(req *http.Request, realm *url.URL) (*http.Res
 	ask.URL, ask.Host = realm, realm.Host
 	if !sameDomain(req.URL.Hostname(), realm.Hostname()) {
 		if req.Method != http.MethodGet { // with credentials in its body
-			return nil, fmt.Errorf("%w: %s: %w", ErrAuth, realm.Host, errStranger)
+			return nil, fmt.Errorf("%w: %s: %w", failure.ErrAuth, realm.Host, errStranger)
 		}
 		q := realm.Query()
 		q["scope"] = auth.GetAllScopesForHost(req.Context(), req.URL.Host)
@@ -162,7 +164,7 @@ func (i *intranet) askTokenService(req *http.Request, realm *url.URL) (*http.Res
 	resp, err := i.base.RoundTrip(ask)
 	if err == nil && resp.StatusCode/100 == 3 {
 		resp.Body.Close()
-		return nil, fmt.Errorf("%w: the token service %s redirects to %q", ErrAuth, realm.Host,
+		return nil, fmt.Errorf("%w: the token service %s redirects to %q", failure.ErrAuth, realm.Host,
 			resp.Header.Get("Location"))
 	}
 	return resp, err

@@ -1,8 +1,10 @@
-package source
+package registry
 
 import (
 	"fmt"
 	"net/http"
+
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // onlyTLS is a transport that refuses plain HTTP. A registry with TLS may redirect, but not to a server without it,
@@ -13,7 +15,7 @@ type onlyTLS struct{ base http.RoundTripper }
 // RoundTrip sends a request if its URL is https.
 func (o onlyTLS) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%w: the registry redirects from https to %q, without TLS", ErrUnreachable,
+		return nil, fmt.Errorf("%w: the registry redirects from https to %q, without TLS", failure.ErrUnreachable,
 			req.URL.Scheme+"://"+req.URL.Host)
 	}
 	return o.base.RoundTrip(req)

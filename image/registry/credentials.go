@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"cmp"
@@ -14,10 +14,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/updatectl/updatectl/owned"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/owned"
 )
 
 // credentialFiles lists the files that `docker login` and `podman login` write, in the order in which podman reads
@@ -51,7 +53,7 @@ func Credentials(ref registry.Reference) auth.CredentialFunc {
 		for _, file := range credentialFiles() {
 			cred, err := credentialFrom(ctx, file, hostport, ref)
 			if err != nil {
-				return auth.EmptyCredential, fmt.Errorf("%w: cannot use the credentials in %s: %w", ErrAuth, file, err)
+				return auth.EmptyCredential, fmt.Errorf("%w: cannot use the credentials in %s: %w", failure.ErrAuth, file, err)
 			}
 			if cred != auth.EmptyCredential {
 				return cred, nil

@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"bytes"
@@ -37,7 +37,7 @@ func TestClientForWriting(t *testing.T) {
 	pool.AddCert(server.Certificate())
 	host := strings.TrimPrefix(server.URL, "https://")
 	client, err := Client(registry.Reference{Registry: host, Repository: "os"},
-		ClientOptions{RootCAs: pool, Stall: 100 * time.Millisecond, Writes: true})
+		Options{RootCAs: pool, Stall: 100 * time.Millisecond, Writes: true})
 	if err != nil {
 		t.Fatal(err)
 	}

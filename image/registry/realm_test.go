@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"context"
@@ -17,14 +17,13 @@ import (
 	"strings"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // TestTokenServiceBeside: a registry on a private address may have its token service on another one. That is not shown
 // the credentials for the registry, but those that are stored for itself.
 func TestTokenServiceBeside(t *testing.T) {
 	r := newTestRegistry(t)
-	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
 	answer, shown := "", ""
 	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		shown, _, _ = req.BasicAuth()
@@ -74,8 +73,8 @@ func TestTokenServiceBeside(t *testing.T) {
 		}
 		t.Setenv("REGISTRY_AUTH_FILE", file)
 		shown = "nobody asked"
-		d, err := r.open(t, ":stable").Resolve(t.Context())
-		if err == nil && d.Digest != m.Digest {
+		d, err := r.open(t).Resolve(t.Context(), "")
+		if err == nil && d.Digest != r.digest {
 			t.Errorf("resolved to %s", d.Digest)
 		}
 		return err
@@ -95,9 +94,9 @@ func TestTokenServiceBeside(t *testing.T) {
 		t.Errorf("a registry that asks for a token for another repository: %v, shown %q", err, shown)
 	}
 	answer = "http://127.0.0.3:1/"
-	wantError(t, resolve(nil), ErrAuth, "redirects to")
+	wantError(t, resolve(nil), failure.ErrAuth, "redirects to")
 	answer, realm = "", "http://169.254.169.254/latest/meta-data"
-	wantError(t, resolve(nil), ErrUnreachable, "169.254.169.254")
+	wantError(t, resolve(nil), failure.ErrUnreachable, "169.254.169.254")
 }
 
 // TestIntranet: which token services are reached that the registry client would refuse, and which are shown the
@@ -234,7 +233,6 @@ func TestARegistryOnTheInternetStaysOutside(t *testing.T) {
 // credentials for that.
 func TestOnlyTheClientAsksForTokens(t *testing.T) {
 	r := newTestRegistry(t)
-	layer := r.blob("x", random(1000))
 	asked := 0
 	l, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
@@ -261,8 +259,8 @@ func TestOnlyTheClientAsksForTokens(t *testing.T) {
 		}
 		return true
 	}
-	_, err = readAll(t, r.open(t, ":stable"), layer)
-	wantError(t, err, ErrNotFound, "")
+	_, err = r.open(t).Resolve(t.Context(), "")
+	wantError(t, err, failure.ErrNotFound, "")
 	if !redirected || asked != 1 {
 		t.Errorf("redirected: %v; the token service was asked %d times", redirected, asked)
 	}

@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"context"
@@ -14,29 +14,33 @@ var (
 	errStalled = errors.New("no data arrived for too long")
 	// errUnsent is the cause when a server takes nothing of a request for too long.
 	errUnsent = errors.New("the server accepted no data for too long")
-	// errSlow is the cause when a body is slower than it may be.
-	errSlow = errors.New("data arrives too slowly")
+	// ErrSlow is the cause when a body is slower than it may be.
+	ErrSlow = errors.New("data arrives too slowly")
 )
+
+// StallTime is the default of how long a body may send nothing. Registries that read from cold storage take up to half
+// a minute for the first byte.
+const StallTime = 60 * time.Second
 
 // DefaultRate is the default of the least average rate of a body over a stall time of waiting, in bytes per second. The
 // slowest connections in use, GSM and satellites, are four times as fast; at a lower rate an image would take a week.
 const DefaultRate = 1 << 10
 
-// meter measures the rate at which something arrives. Only the time spent waiting counts.
-type meter struct {
+// Meter measures the rate at which something arrives. Only the time spent waiting counts.
+type Meter struct {
 	waited time.Duration
 	got    int64
 }
 
-// slow adds what arrived, and reports whether less than rate bytes per second did over the time span, which begins anew
+// Slow adds what arrived, and reports whether less than rate bytes per second did over the time span, which begins anew
 // then.
-func (m *meter) slow(n int, waited, span time.Duration, rate int64) bool {
+func (m *Meter) Slow(n int, waited, span time.Duration, rate int64) bool {
 	m.got, m.waited = m.got+int64(n), m.waited+waited
 	if m.waited < span {
 		return false
 	}
 	slow := float64(m.got) < float64(rate)*m.waited.Seconds()
-	*m = meter{}
+	*m = Meter{}
 	return slow
 }
 
@@ -80,10 +84,10 @@ type watchedBody struct {
 	stall  time.Duration
 	rate   int64
 	timer  *time.Timer
-	meter  meter
+	meter  Meter
 }
 
-// Read reads from the body. The error can be errStalled or errSlow.
+// Read reads from the body. The error can be errStalled or ErrSlow.
 func (w *watchedBody) Read(p []byte) (int, error) {
 	if w.timer == nil {
 		w.timer = time.AfterFunc(w.stall, func() { w.cancel(errStalled) })
@@ -93,11 +97,11 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	start := time.Now()
 	n, err := w.body.Read(p)
 	w.timer.Stop()
-	if err == nil && w.meter.slow(n, time.Since(start), w.stall, w.rate) {
-		w.cancel(errSlow)
-		return n, errSlow
+	if err == nil && w.meter.Slow(n, time.Since(start), w.stall, w.rate) {
+		w.cancel(ErrSlow)
+		return n, ErrSlow
 	}
-	if cause := context.Cause(w.ctx); err != nil && err != io.EOF && (cause == errStalled || cause == errSlow) {
+	if cause := context.Cause(w.ctx); err != nil && err != io.EOF && (cause == errStalled || cause == ErrSlow) {
 		err = cause
 	}
 	return n, err

@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"cmp"
@@ -32,8 +32,8 @@ const (
 	maxHeader = 256 << 10
 )
 
-// ClientOptions say how a registry is asked.
-type ClientOptions struct {
+// Options say how a registry is asked.
+type Options struct {
 	PlainHTTP bool           // talk to it without TLS; otherwise it cannot redirect to a server without TLS
 	RootCAs   *x509.CertPool // nil means those of [Authorities]
 	UserAgent string         // what registries see in their logs
@@ -45,7 +45,7 @@ type ClientOptions struct {
 // Client returns a client for a registry, with the credentials for a repository. A server that does not answer, or does
 // not listen, is given up: connecting, the header of an answer, and the bodies in both directions have their times. The
 // error is an ErrUnreachable.
-func Client(ref registry.Reference, o ClientOptions) (*auth.Client, error) {
+func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 	if o.RootCAs == nil {
 		var err error
 		if o.RootCAs, err = Authorities(ref.Registry); err != nil {
@@ -69,7 +69,7 @@ func Client(ref registry.Reference, o ClientOptions) (*auth.Client, error) {
 		MaxResponseHeaderBytes: maxHeader,
 	}
 	var base http.RoundTripper = &watched{
-		base: transport, stall: cmp.Or(o.Stall, stallTime), rate: cmp.Or(o.Rate, DefaultRate),
+		base: transport, stall: cmp.Or(o.Stall, StallTime), rate: cmp.Or(o.Rate, DefaultRate),
 	}
 	if !o.PlainHTTP {
 		base = onlyTLS{base}

@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"crypto/x509"
@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/owned"
 )
 
@@ -33,20 +34,20 @@ func Authorities(host string) (*x509.CertPool, error) { return authorities(certD
 func authorities(dirs []string, host string) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot read the system's certificates: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: cannot read the system's certificates: %w", failure.ErrUnreachable, err)
 	}
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, host, "*.crt"))
 		if err != nil {
-			return nil, fmt.Errorf("%w: cannot find certificates: %w", ErrUnreachable, err)
+			return nil, fmt.Errorf("%w: cannot find certificates: %w", failure.ErrUnreachable, err)
 		}
 		for _, file := range files {
 			pem, err := readSettings(file)
 			if err != nil {
-				return nil, fmt.Errorf("%w: cannot read a certificate for %s: %w", ErrUnreachable, host, err)
+				return nil, fmt.Errorf("%w: cannot read a certificate for %s: %w", failure.ErrUnreachable, host, err)
 			}
 			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("%w: %s contains no certificate", ErrUnreachable, file)
+				return nil, fmt.Errorf("%w: %s contains no certificate", failure.ErrUnreachable, file)
 			}
 		}
 	}
