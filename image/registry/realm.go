@@ -69,26 +69,26 @@ func (i *intranet) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	for n, challenge := range resp.Header.Values("WWW-Authenticate") {
-		m := bearerRealm.FindStringSubmatchIndex(challenge)
-		if m == nil {
-			continue
-		}
-		realm, err := url.Parse(challenge[m[4]:m[5]])
-		if err != nil || !i.isIntranet(req, realm) {
-			continue
-		}
-		resp.Header["Www-Authenticate"][n] = challenge[:m[4]] + i.seeming(req.URL, realm) + challenge[m[5]:]
+		resp.Header["Www-Authenticate"][n], _ = i.rewrite(req, challenge)
 	}
 	return resp, nil
 }
 
-// seeming returns the URL at the registry that stands for a token service.
-func (i *intranet) seeming(registry, realm *url.URL) string {
-	address := *realm
-	address.RawQuery = "" // the registry client adds to it
-	u := url.URL{Scheme: registry.Scheme, Host: registry.Host, RawQuery: realm.RawQuery,
-		Path: i.path + base64.RawURLEncoding.EncodeToString([]byte(address.String()))}
-	return u.String()
+// rewrite returns a challenge to a request as the registry client sees it, and the token service if it is another one.
+func (i *intranet) rewrite(req *http.Request, challenge string) (string, *url.URL) {
+	m := bearerRealm.FindStringSubmatchIndex(challenge)
+	if m == nil {
+		return challenge, nil
+	}
+	address := challenge[m[4]:m[5]]
+	realm, err := url.Parse(address)
+	if err != nil || !i.isIntranet(req, realm) {
+		return challenge, nil
+	}
+	// The registry client adds to the query, so that is not part of what stands for the token service.
+	seeming := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, RawQuery: realm.RawQuery,
+		Path: i.path + base64.RawURLEncoding.EncodeToString([]byte(address))}
+	return challenge[:m[4]] + seeming.String() + challenge[m[5]:], realm
 }
 
 // realmIn returns the URL of the token service that a URL stands for, or nil.
