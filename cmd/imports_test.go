@@ -150,9 +150,9 @@ var inImage = map[string][]string{
 		"image/store",
 	},
 	"image/publish": {
-		"image", "image/failure", "image/layer", "image/layout", "image/patches", "image/registry", "image/release",
-		"image/source",
+		"image", "image/failure", "image/layout", "image/patches", "image/registry", "image/release", "image/source",
 	},
+	"image/packing":             {"image", "image/failure", "image/layer"},
 	"image/patches":             {"image/release", "image/source", "image/store"},
 	"image/patches/patchestest": {},
 	"image/source":              {"image/failure", "image/layout", "image/registry"},

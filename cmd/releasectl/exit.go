@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/verify"
@@ -67,7 +68,7 @@ var hints = []struct {
 	{publish.ErrNoRelease, `"releasectl inspect" shows what it is`},
 	{release.ErrIncompatible, "install a newer releasectl"},
 	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md say what a release can contain`},
-	{publish.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
+	{packing.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
 	{failure.ErrReference, "a reference is host/repository:TAG, or oci:DIR:TAG for a layout directory"},
 	{verify.ErrUnsigned, `sign it with "releasectl sign --key FILE REFERENCE"`},
 	{verify.ErrWrongKey, "compare the key with the one it was signed with"},

@@ -43,3 +43,12 @@ func Pathless(err error) error {
 	}
 	return err
 }
+
+// OfFile returns the error of a file in the error of a library, whose words say in which step it occurred.
+func OfFile(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at
+	}
+	return err
+}

@@ -162,7 +162,7 @@ func (p *place) explain(doing string, err error) error {
 		err = fmt.Errorf("%w: %s", failure.ErrNotFound,
 			strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
 	default:
-		err = fileError(err)
+		err = failure.OfFile(err)
 	}
 	return fmt.Errorf("cannot %s %s: %w", doing, p.name, err)
 }

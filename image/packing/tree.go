@@ -1,10 +1,8 @@
-package publish
+package packing
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -33,15 +31,6 @@ func openTree(name string, epoch *time.Time) (tree, error) {
 		return openDirectory(name, epoch)
 	}
 	return openTarball(name, epoch)
-}
-
-// fileError returns the error of a file in the error of a library, whose words say in which step it occurred.
-func fileError(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at
-	}
-	return err
 }
 
 // inits lists where the init of a tree can be. It includes trees without a merged /usr, and tar files, in which links

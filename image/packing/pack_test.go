@@ -1,9 +1,10 @@
-package publish
+package packing
 
 import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -343,5 +344,21 @@ func TestPackRefuses(t *testing.T) {
 				t.Errorf("got %v, want %v with %q", err, test.err, test.says)
 			}
 		})
+	}
+}
+
+func TestNoSpace(t *testing.T) {
+	dir := t.TempDir()
+	check(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
+	root := makeTree(t)
+	random := make([]byte, 256<<10)
+	_, err := rand.Read(random)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
+	_, err = Pack(context.Background(),
+		Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package publish
+package packing
 
 import (
 	"context"
@@ -19,6 +19,8 @@ import (
 	"github.com/opencontainers/umoci/oci/cas/dir"
 	"github.com/opencontainers/umoci/oci/casext"
 	"github.com/opencontainers/umoci/oci/casext/blobcompress"
+
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // ErrTree means that a root tree cannot be packed as it is.
@@ -96,7 +98,7 @@ func openLayout(path string) (casext.Engine, error) {
 		return casext.Engine{}, fmt.Errorf("cannot open the layout %s: it is not an OCI layout", path)
 	}
 	if err != nil {
-		return casext.Engine{}, fmt.Errorf("cannot open the layout %s: %w", path, fileError(err))
+		return casext.Engine{}, fmt.Errorf("cannot open the layout %s: %w", path, failure.OfFile(err))
 	}
 	return casext.NewEngine(engine), nil
 }
@@ -118,7 +120,7 @@ func (p *Packed) addLayer(ctx context.Context, store casext.Engine, t tree, comp
 		if in.err != nil {
 			return in.err // without umoci's words: it says what could not be packed
 		}
-		return fmt.Errorf("cannot write the layer: %w", fileError(err))
+		return fmt.Errorf("cannot write the layer: %w", failure.OfFile(err))
 	}
 	p.DiffID = plain.Digest()
 	p.Layer = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}

@@ -1,4 +1,4 @@
-package publish
+package packing
 
 import (
 	"archive/tar"
