@@ -12,7 +12,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -48,7 +48,7 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
 	off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade)
 	if !errors.Is(err, context.Canceled) {
-		s.Records.NoteRefusal(err, !errors.Is(err, source.ErrSource)) // a source that does not answer is no event
+		s.Records.NoteRefusal(err, !errors.Is(err, failure.ErrSource)) // a source that does not answer is no event
 	}
 	if err != nil {
 		return nil, done, err

@@ -154,6 +154,29 @@ var ground = []string{
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/pid1", "switcher/rootfs",
 }
 
+// inImage lists the packages of image that each of them may import. Tests may import more: many read what they publish.
+var inImage = map[string][]string{
+	"image": {
+		"image/composefs", "image/failure", "image/fsverity", "image/layer", "image/release", "image/source",
+		"image/store",
+	},
+	"image/publish": {
+		"image", "image/failure", "image/layout", "image/patches", "image/registry", "image/release", "image/source",
+	},
+	"image/packing":             {"image", "image/failure", "image/layer"},
+	"image/patches":             {"image/release", "image/source", "image/store"},
+	"image/patches/patchestest": {},
+	"image/source":              {"image/failure", "image/layout", "image/registry"},
+	"image/registry":            {"image/failure"},
+	"image/layout":              {"image/failure"},
+	"image/failure":             {},
+	"image/release":             {"image/fsverity"},
+	"image/store":               {"image/composefs", "image/fsverity"},
+	"image/composefs":           {"image/fsverity", "image/layer"},
+	"image/layer":               {"image/fsverity"},
+	"image/fsverity":            {},
+}
+
 // everywhere is the package that every other one may import. It imports none of them.
 const everywhere = "durable"
 
@@ -268,6 +291,29 @@ func TestImportDirection(t *testing.T) {
 	}
 	if imports["agent"] == 0 || imports["image"] == 0 {
 		t.Errorf("the walk saw no imports of agent or image: %v", imports)
+	}
+}
+
+func TestImportDirectionInImage(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range sources(t, parser.ImportsOnly) {
+		if top(s.dir) != "image" || s.test {
+			continue
+		}
+		allowed, known := inImage[s.dir]
+		if seen[s.dir] = true; !known {
+			t.Errorf("%s is in %s, a package that the rules do not know", s.name, s.dir)
+		}
+		for _, to := range s.imports {
+			if top(to) == "image" && !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s, which %s must not", s.name, to, s.dir)
+			}
+		}
+	}
+	for pkg := range inImage {
+		if !seen[pkg] {
+			t.Errorf("the rules know the package %s, and it has no file", pkg)
+		}
 	}
 }
 

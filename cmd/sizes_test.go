@@ -121,7 +121,7 @@ func TestSeedsAreRun(t *testing.T) {
 		}
 	}
 	seeds := 0
-	for _, depth := range []string{"", "*/", "*/*/"} {
+	for _, depth := range []string{"", "*/", "*/*/", "*/*/*/"} {
 		found, err := filepath.Glob("../*/" + depth + "testdata/fuzz/*")
 		if err != nil {
 			t.Fatal(err)

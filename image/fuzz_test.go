@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,8 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -56,7 +58,7 @@ func FuzzOpen(f *testing.F) {
 				len(i.Manifest.Layers) > layer.MaxLayers || len(i.Version()) > maxVersion):
 				t.Errorf("opened %+v", i)
 			case err != nil && !errors.Is(err, verify.ErrNotTrusted) && !errors.Is(err, ErrPlatform) &&
-				!errors.Is(err, ErrNotBootable) && !errors.Is(err, source.ErrSource):
+				!errors.Is(err, ErrNotBootable) && !errors.Is(err, failure.ErrSource):
 				t.Errorf("%v has no class", err)
 			}
 		}
@@ -75,6 +77,27 @@ func FuzzOSRelease(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if got := parseOSRelease(text); len(got.ID) > len(text)*4 || strings.Contains(got.ID, "\n") {
 			t.Errorf("%q gives %+v", text, got)
+		}
+	})
+}
+
+// FuzzBanner: whatever is in a kernel, its digest is that of its content, and the banner is a part of it.
+func FuzzBanner(f *testing.F) {
+	kernel := make([]byte, 1024)
+	copy(kernel[kernelMagic:], "HdrS")
+	kernel[kernelPointer+1] = 1
+	copy(kernel[kernelSector+256:], "6.12.1-test (user@host) #1 SMP\x00")
+	if len(kernel) < kernelHeader {
+		f.Fatal("the seed has no header")
+	}
+	for _, seed := range [][]byte{kernel, kernel[:kernelHeader], kernel[:kernelHeader-1], kernel[:800], nil} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		b := banners{}
+		d, err := b.put(bytes.NewReader(text), int64(len(text)))
+		if err != nil || d != fsverity.Sum(text) || !bytes.Contains(text, []byte(b[d])) {
+			t.Errorf("the digest is %s, the banner %q: %v", d, b[d], err)
 		}
 	})
 }

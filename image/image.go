@@ -80,7 +80,7 @@ func (i *Image) KernelMin() string {
 }
 
 // Open reads a verified manifest, or the one for this platform from a verified index, and its configuration. The error
-// is an ErrPlatform, a verify.ErrNotTrusted or a source.ErrSource.
+// is an ErrPlatform, a verify.ErrNotTrusted or a failure.ErrSource.
 func Open(ctx context.Context, src *source.Source, v *verify.Verified, platform ocispec.Platform) (*Image, error) {
 	if verify.IsIndex(v.MediaType()) {
 		var err error

@@ -9,6 +9,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -82,7 +83,7 @@ func TestStagePassesOverAPlaceThatServesOtherContent(t *testing.T) {
 			alone := must(source.Open("oci:"+evil, source.Options{Mirrors: []string{"oci:" + evil}}))
 			st = newStore(t)
 			if _, err := Stage(context.Background(), st, alone, img, "test", nil); !errors.Is(err, verify.ErrDigest) &&
-				!errors.Is(err, source.ErrUnreachable) {
+				!errors.Is(err, failure.ErrUnreachable) {
 				t.Errorf("at no place: got %v", err)
 			}
 			nothingVisible(t, st)

@@ -38,7 +38,7 @@ const progressStep = 1 << 20
 
 // Stage makes the image a root in the store and returns it. If that root exists already, only its evidence is renewed.
 // Nothing becomes visible in the store before everything is checked and on disk, however Stage ends. progress may be
-// nil. The error is an ErrNoSpace, an ErrNotBootable, a verify.ErrNotTrusted or a source.ErrSource.
+// nil. The error is an ErrNoSpace, an ErrNotBootable, a verify.ErrNotTrusted or a failure.ErrSource.
 func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image, reference string,
 	progress func(Event)) (store.Root, error) {
 	root, err := st.Root(img.ID())

@@ -14,8 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/layer"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -62,7 +62,7 @@ func TestStageMakesARootTheKernelMounts(t *testing.T) {
 		OS:       store.OS{ID: "testos", VersionID: "7", PrettyName: "Test OS 7", ImageVersion: "7.3"},
 		Systemd:  257, Init: "/usr/lib/systemd/systemd", Kernels: []string{"6.12.1-test"}, HasAgent: true,
 		Missing:    []string{"dev", "home", "root", "srv", "sys", "tmp"},
-		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt,
+		VerifiedAt: i.VerifiedAt, StagedAt: i.StagedAt, Sum: i.Sum,
 		// "twice" and "unit" are stored once, "gone later" not at all
 		Files: 30, Size: i.Size, NewBytes: i.Size - 5 - 4,
 	}
@@ -203,10 +203,10 @@ func TestStageRefuses(t *testing.T) {
 			verify.ErrDigest},
 		{"truncated layer", good,
 			func(t *testing.T, b *builder) { damage(t, b, func(d []byte) []byte { return d[:len(d)-9] }) },
-			source.ErrUnreachable},
+			failure.ErrUnreachable},
 		{"missing layer", good, func(t *testing.T, b *builder) {
 			os.Remove(filepath.Join(b.dir, "blobs", "sha256", b.m.Layers[0].Digest.Encoded()))
-		}, source.ErrNotFound},
+		}, failure.ErrNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, st := newBuilder(t), newStore(t)

@@ -2,7 +2,14 @@ package verify_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"slices"
 	"testing"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/updatectl/updatectl/verify"
 )
@@ -65,6 +72,42 @@ func FuzzSignedPayload(f *testing.F) {
 				[]verify.Candidate{c}); err == nil && !bytes.Contains(payload, []byte("sha256")) {
 				t.Errorf("vouches without naming a digest: %q", payload)
 			}
+		}
+	})
+}
+
+// FuzzKey: a key that is accepted is public, and is the same when it was written and read.
+func FuzzKey(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	public, err := cryptoutils.MarshalPublicKeyToPEM(key.Public())
+	if err != nil {
+		f.Fatal(err)
+	}
+	private, err := cryptoutils.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	twice := append(slices.Clone(public), public...)
+	for _, seed := range [][]byte{public, private, twice, []byte("-----BEGIN X-----\n")} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		k, err := verify.ParseKey("k", text)
+		if err != nil {
+			if !errors.Is(err, verify.ErrKey) {
+				t.Errorf("%v has no class", err)
+			}
+			return
+		}
+		again, err := cryptoutils.MarshalPublicKeyToPEM(k.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, err := verify.ParseKey("k", again); err != nil || same.ID != k.ID {
+			t.Errorf("the key %s was read again as %s (%v)", k.ID, same.ID, err)
 		}
 	})
 }

@@ -20,7 +20,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/registry"
 	"github.com/updatectl/updatectl/owned"
 	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -178,7 +178,7 @@ func Default() Config {
 	var c Config
 	c.Files = []string{} // in JSON, no list is null
 	c.Source.Mirrors, c.Source.PlainHTTP = []string{}, []string{}
-	c.Source.MinRate, c.Source.FetchDeadline = source.DefaultRate, Duration(72*time.Hour)
+	c.Source.MinRate, c.Source.FetchDeadline = registry.DefaultRate, Duration(72*time.Hour)
 	c.Verify.Keys, c.Verify.Threshold, c.Verify.RevokedRoots = []string{}, 1, RevokedWarn
 	c.Store.Verity = VerityAuto
 	c.State.Adopt = []string{}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -37,7 +38,7 @@ func (c *Config) validate() error {
 	if r := c.Verify.RevokedRoots; r != RevokedWarn && r != RevokedRefuse {
 		fault("verify.revoked-roots", "[verify] revoked-roots is %q and must be %s or %s", r, RevokedWarn, RevokedRefuse)
 	}
-	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, source.ErrReference) {
+	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, failure.ErrReference) {
 		fault("source.mirrors", "[source] mirrors: %w", err)
 	}
 	if c.Source.Compatible != "" {

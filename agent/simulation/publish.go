@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/verify"
@@ -64,7 +65,7 @@ func (p *Publisher) release(ctx context.Context, key *ecdsa.PrivateKey, dir stri
 		return err
 	}
 	epoch := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // a seed must mean the same in every run: so must the digests
-	packed, err := publish.Pack(ctx, publish.Recipe{
+	packed, err := packing.Pack(ctx, packing.Recipe{
 		Tree: tree, Layout: p.layout, Tag: "image-" + version, Compression: "none", Version: version,
 		Architecture: runtime.GOARCH, Epoch: &epoch,
 	})

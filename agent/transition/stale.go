@@ -27,10 +27,10 @@ func stalePatterns(list string) (patterns []string, err error) {
 			continue
 		}
 		_, bad := filepath.Match(pattern, "")
-		inRun := strings.HasPrefix(pattern, "/run/") && filepath.Clean(pattern) == pattern
-		ofUsers := strings.HasPrefix(pattern, "/run/user/") || strings.HasPrefix(pattern, "/run/lock/") ||
-			strings.ContainsAny(strings.Split(pattern, "/")[2], "*?[")
-		if bad != nil || !inRun || ofUsers {
+		below, inRun := strings.CutPrefix(pattern, "/run/")
+		dir, _, _ := strings.Cut(below, "/")
+		ofUsers := dir == "user" || dir == "lock" || strings.ContainsAny(dir, `*?[\`)
+		if bad != nil || !inRun || filepath.Clean(pattern) != pattern || ofUsers {
 			err = errors.Join(err, fmt.Errorf("%q is not a path below a directory of the system in /run", pattern))
 			continue
 		}

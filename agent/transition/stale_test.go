@@ -21,7 +21,9 @@ func TestRemoveStale(t *testing.T) {
 /var/lib/mark-*
 /run/user/1/mark
 /run/*/other
+/run/\user/1/mark
 /run/../var/lib/mark-1
+mark-1
 `)
 	for _, name := range append(gone, stay...) {
 		testtree.File(t, m.Machine.Root, name, "")

@@ -5,9 +5,10 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -37,7 +38,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, release.ErrIncompatible): // a newer format
 		return exitIncompatible
-	case errors.As(err, &usage), errors.Is(err, source.ErrReference), errors.Is(err, publish.ErrIdentity),
+	case errors.As(err, &usage), errors.Is(err, failure.ErrReference), errors.Is(err, publish.ErrIdentity),
 		errors.Is(err, verify.ErrKey), errors.Is(err, sign.ErrKey), errors.Is(err, publish.ErrRelease),
 		errors.Is(err, publish.ErrNoRelease), errors.Is(err, publish.ErrByTag):
 		return exitUsage
@@ -45,7 +46,7 @@ func exitCode(err error) int {
 		return exitNotTrusted
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return exitNoSpace
-	case errors.Is(err, source.ErrSource):
+	case errors.Is(err, failure.ErrSource):
 		return exitUnreachable
 	case errors.Is(err, errInterrupted):
 		return exitInterrupted
@@ -67,19 +68,19 @@ var hints = []struct {
 	{publish.ErrNoRelease, `"releasectl inspect" shows what it is`},
 	{release.ErrIncompatible, "install a newer releasectl"},
 	{publish.ErrRelease, `"releasectl release --help" and docs/releases.md say what a release can contain`},
-	{publish.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
-	{source.ErrReference, "a reference is host/repository:TAG, or oci:DIR:TAG for a layout directory"},
+	{packing.ErrTree, "pack a root directory on one file system, or an uncompressed tar file of one"},
+	{failure.ErrReference, "a reference is host/repository:TAG, or oci:DIR:TAG for a layout directory"},
 	{verify.ErrUnsigned, `sign it with "releasectl sign --key FILE REFERENCE"`},
 	{verify.ErrWrongKey, "compare the key with the one it was signed with"},
 	{verify.ErrMalformed, "hosts refuse it, too: its publisher has to publish it again"},
 	{verify.ErrNotTrusted, "do not use this image before you know who changed it, and why"},
 	{syscall.ENOSPC, "free some space, or write somewhere else"},
 	{syscall.EDQUOT, "raise the quota, free some space, or write somewhere else"},
-	{source.ErrAuth, `log in with "podman login" or "docker login"`},
-	{source.ErrNoTag, `check the tag; "releasectl pack" and "releasectl release new" write one`},
-	{source.ErrNotFound, "check the name and the tag; has the image been pushed?"},
-	{source.ErrNoLayout, "check the path; is what it lies on mounted?"},
-	{source.ErrUnreachable,
+	{failure.ErrAuth, `log in with "podman login" or "docker login"`},
+	{failure.ErrNoTag, `check the tag; "releasectl pack" and "releasectl release new" write one`},
+	{failure.ErrNotFound, "check the name and the tag; has the image been pushed?"},
+	{failure.ErrNoLayout, "check the path; is what it lies on mounted?"},
+	{failure.ErrUnreachable,
 		"is the registry up? One without TLS needs --plain-http; a layout directory needs oci: before it"},
 	{os.ErrNotExist, "check the path"},
 }

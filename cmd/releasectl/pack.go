@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/cmd/usage"
-	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/image/packing"
 )
 
 // packAnswer is the answer of pack in JSON.
@@ -34,7 +34,7 @@ type packLayer struct {
 }
 
 func newPack(out *output) *cobra.Command {
-	var r publish.Recipe
+	var r packing.Recipe
 	c := &cobra.Command{
 		Use:   "pack [flags] ROOT [oci:]DIR[:TAG]",
 		Short: "Pack a root directory, or a tar file of one, into an image",
@@ -62,25 +62,25 @@ is newer than that.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&r.Compression, "compression", publish.Compressions[0], "`ALGORITHM` of the layer: "+
-		strings.Join(publish.Compressions, ", "))
+	f.StringVar(&r.Compression, "compression", packing.Compressions[0], "`ALGORITHM` of the layer: "+
+		strings.Join(packing.Compressions, ", "))
 	f.StringVar(&r.Version, "version", "", "`VERSION` of the image (annotation org.opencontainers.image.version)")
 	f.StringVar(&r.Architecture, "architecture", "",
 		"`GOARCH` that it runs on, such as arm64 (default: that of the tree's init)")
 	return c
 }
 
-func pack(c *cobra.Command, out *output, reference string, r publish.Recipe) error {
-	if !slices.Contains(publish.Compressions, r.Compression) {
+func pack(c *cobra.Command, out *output, reference string, r packing.Recipe) error {
+	if !slices.Contains(packing.Compressions, r.Compression) {
 		return &usageError{fmt.Errorf("--compression is %q: use %s", r.Compression,
-			strings.Join(publish.Compressions, ", "))}
+			strings.Join(packing.Compressions, ", "))}
 	}
 	var err error
 	if r.Epoch, err = sourceDate(); err != nil {
 		return err
 	}
 	warnings := collectWarnings()
-	p, err := publish.Pack(c.Context(), r)
+	p, err := packing.Pack(c.Context(), r)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/umoci/oci/casext"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/layout"
 	"github.com/updatectl/updatectl/image/publish"
-	"github.com/updatectl/updatectl/image/source"
 )
 
 // defaultTag is the tag in a layout that is written to when none is given.
@@ -22,17 +23,17 @@ func inLayout(arg string) (reference, dir, tag string, err error) {
 		tag = defaultTag
 	}
 	if dir == "" || isArchive(arg) || strings.Contains(arg, "@") || !casext.IsValidReferenceName(tag) {
-		return "", "", "", fmt.Errorf("%w %q: write oci:DIR or oci:DIR:TAG", source.ErrReference, arg)
+		return "", "", "", fmt.Errorf("%w %q: write oci:DIR or oci:DIR:TAG", failure.ErrReference, arg)
 	}
-	return source.LayoutPrefix + dir + ":" + tag, dir, tag, nil
+	return layout.Prefix + dir + ":" + tag, dir, tag, nil
 }
 
 // fromLayout reads the reference to a layout that is read. Its prefix may be missing, too.
 func fromLayout(arg string) string {
-	if strings.HasPrefix(arg, source.LayoutPrefix) || isArchive(arg) {
+	if strings.HasPrefix(arg, layout.Prefix) || isArchive(arg) {
 		return arg
 	}
-	return source.LayoutPrefix + arg
+	return layout.Prefix + arg
 }
 
 func isArchive(reference string) bool { return strings.HasPrefix(reference, "oci-archive:") }

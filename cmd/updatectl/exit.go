@@ -20,9 +20,9 @@ import (
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
@@ -80,7 +80,7 @@ var failures = []struct {
 		"name a root that `updatectl status` lists; `updatectl plan` shows what an image would change here"},
 	{config.ErrConfig, exitUsage,
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
-	{source.ErrReference, exitUsage,
+	{failure.ErrReference, exitUsage,
 		"write the reference as host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
 	{roots.ErrFullReboot, exitFullReboot,
 		"`updatectl apply --level full` reboots for it; with [switch] fallback = \"full\", apply does so " +
@@ -141,14 +141,14 @@ var failures = []struct {
 	{roots.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
 	{image.ErrNoSpace, exitNoSpace,
 		freeRoom + "; otherwise give the file system of /var/lib/updatectl more room"},
-	{source.ErrAuth, exitUnreachable,
+	{failure.ErrAuth, exitUnreachable,
 		"log in as root with podman or docker, so that their credentials file has this registry"},
-	{source.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image or --from"},
-	{source.ErrNoTLS, exitUnreachable,
+	{failure.ErrNotFound, exitUnreachable, "check the name and the tag in [source] image or --from"},
+	{failure.ErrNoTLS, exitUnreachable,
 		"serve it by TLS, or list its host in [source] plain-http: signatures are checked all the same"},
-	{source.ErrNoLayout, exitUnreachable,
+	{failure.ErrNoLayout, exitUnreachable,
 		"check the path in [source] image or --from, and whether its file system is mounted"},
-	{source.ErrSource, exitUnreachable, "the host is unchanged; try again when the source answers"},
+	{failure.ErrSource, exitUnreachable, "the host is unchanged; try again when the source answers"},
 	{host.ErrPermission, exitError, asRoot},
 	{pid1.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` shows why; the host stays in its root"},

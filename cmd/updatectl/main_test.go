@@ -24,7 +24,7 @@ import (
 
 	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/docs/schemas"
-	"github.com/updatectl/updatectl/image/publish"
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/verify/printable"
 	"github.com/updatectl/updatectl/verify/sign"
 	"github.com/updatectl/updatectl/verify/verifytest"
@@ -227,7 +227,7 @@ func (p *publisher) pack(architecture, tag string, programs ...string) (ocispec.
 			return ocispec.Descriptor{}, err
 		}
 	}
-	packed, err := publish.Pack(context.Background(), publish.Recipe{Tree: tree, Layout: p.layout, Tag: tag,
+	packed, err := packing.Pack(context.Background(), packing.Recipe{Tree: tree, Layout: p.layout, Tag: tag,
 		Compression: "zstd", Version: tag, Architecture: architecture})
 	return packed.Manifest, err
 }

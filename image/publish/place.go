@@ -13,10 +13,13 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry"
+	distribution "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/layout"
+	"github.com/updatectl/updatectl/image/registry"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -43,7 +46,7 @@ type place struct {
 // SplitLayout splits a reference to a layout, with or without its prefix, into the directory and a tag or digest,
 // which may be "".
 func SplitLayout(reference string) (dir, name string) {
-	dir, name, _ = source.SplitLayout(strings.TrimPrefix(reference, source.LayoutPrefix))
+	dir, name, _ = layout.Split(strings.TrimPrefix(reference, layout.Prefix))
 	return dir, name
 }
 
@@ -54,7 +57,7 @@ func openPlace(reference string, o Options) (*place, error) {
 		return nil, err
 	}
 	p := &place{name: reference, source: src}
-	if strings.HasPrefix(reference, source.LayoutPrefix) {
+	if strings.HasPrefix(reference, layout.Prefix) {
 		var dir string
 		dir, p.tag = SplitLayout(reference)
 		if err = checkLayout(dir); err == nil {
@@ -65,10 +68,10 @@ func openPlace(reference string, o Options) (*place, error) {
 		}
 		return p, nil
 	}
-	ref, err := registry.ParseReference(reference)
+	ref, err := distribution.ParseReference(reference)
 	if err != nil { // openSource accepted it, so it is to a tar
 		return nil, fmt.Errorf("%w %q: unpack the archive: only a layout directory can be written to and copied from",
-			source.ErrReference, reference)
+			failure.ErrReference, reference)
 	}
 	p.tag, p.repo = ref.Reference, ref.Registry+"/"+ref.Repository
 	p.target, err = repository(ref, o)
@@ -95,9 +98,9 @@ func checkLayout(dir string) error {
 // openSource opens a reference for reading.
 func openSource(reference string, o Options) (*source.Source, error) {
 	so := source.Options{UserAgent: userAgent}
-	if ref, err := registry.ParseReference(reference); err == nil {
+	if ref, err := distribution.ParseReference(reference); err == nil {
 		if isLayout(ref, reference) {
-			return nil, fmt.Errorf("%w %q: did you mean %s?", source.ErrReference, reference, source.LayoutPrefix+
+			return nil, fmt.Errorf("%w %q: did you mean %s?", failure.ErrReference, reference, layout.Prefix+
 				reference)
 		}
 		if o.PlainHTTP {
@@ -109,7 +112,7 @@ func openSource(reference string, o Options) (*source.Source, error) {
 
 // isLayout reports whether a reference that could be one to a registry is the path of a layout. As in docker, a
 // registry has a dot or a port in its name, or is localhost.
-func isLayout(ref registry.Reference, reference string) bool {
+func isLayout(ref distribution.Reference, reference string) bool {
 	if ref.Registry == "localhost" || strings.ContainsAny(ref.Registry, ".:") {
 		return false
 	}
@@ -121,8 +124,8 @@ func isLayout(ref registry.Reference, reference string) bool {
 // repository returns a registry client that can write. If the registry has no referrers API, the client maintains an
 // index under the fallback tag. The index that it replaces is left to the garbage collection of the registry, because
 // many registries refuse to delete.
-func repository(ref registry.Reference, o Options) (*remote.Repository, error) {
-	client, err := source.Client(ref, source.ClientOptions{
+func repository(ref distribution.Reference, o Options) (*remote.Repository, error) {
+	client, err := registry.Client(ref, registry.Options{
 		PlainHTTP: o.PlainHTTP, UserAgent: userAgent, Stall: o.stall, Writes: true,
 	})
 	if err != nil {
@@ -142,7 +145,7 @@ func bare(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// explain says what could not be done at this place, with an error of package source. Which step of a copy failed is
+// explain says what could not be done at this place, with an error of package failure. Which step of a copy failed is
 // left out: it means nothing to the reader.
 func (p *place) explain(doing string, err error) error {
 	if err == nil {
@@ -154,12 +157,12 @@ func (p *place) explain(doing string, err error) error {
 	}
 	switch {
 	case p.repo != "":
-		err = source.Explain(err)
+		err = registry.Explain(err)
 	case errors.Is(err, errdef.ErrNotFound):
-		err = fmt.Errorf("%w: %s", source.ErrNotFound,
+		err = fmt.Errorf("%w: %s", failure.ErrNotFound,
 			strings.TrimSuffix(err.Error(), ": "+errdef.ErrNotFound.Error()))
 	default:
-		err = fileError(err)
+		err = failure.OfFile(err)
 	}
 	return fmt.Errorf("cannot %s %s: %w", doing, p.name, err)
 }

@@ -12,7 +12,7 @@ import (
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/registry"
 
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -40,7 +40,7 @@ func Push(ctx context.Context, from, to string, o Options, progress func(ocispec
 		return nil, err
 	}
 	if c.to.tag == "" || strings.Contains(c.to.tag, ":") {
-		return nil, fmt.Errorf("%w %q: name the tag to push to", source.ErrReference, to)
+		return nil, fmt.Errorf("%w %q: name the tag to push to", failure.ErrReference, to)
 	}
 	image, err := c.from.source.Resolve(ctx)
 	if err != nil {

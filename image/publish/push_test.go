@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/verify"
 	"github.com/updatectl/updatectl/verify/sign"
 )
@@ -78,7 +78,7 @@ func newSeal(t *testing.T, form verify.Form) (Seal, verify.Key) {
 func signedLayout(t *testing.T) (reference string, key verify.Key) {
 	t.Helper()
 	layout := filepath.Join(t.TempDir(), "layout")
-	pack(t, Recipe{Tree: makeTree(t), Layout: layout})
+	pack(t, packing.Recipe{Tree: makeTree(t), Layout: layout})
 	reference = "oci:" + layout + ":test"
 	seal, key := newSeal(t, verify.FormBundle)
 	_, err := Sign(context.Background(), reference, seal, plain)
@@ -114,7 +114,7 @@ func TestTagStaysWhenSignaturesFail(t *testing.T) {
 		return 0
 	})
 	_, err := Push(context.Background(), from, to, plain, noProgress)
-	if !errors.Is(err, source.ErrUnreachable) {
+	if !errors.Is(err, failure.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
 	if slices.Contains(reg.writes, "/v2/os/server/manifests/stable") {
@@ -128,17 +128,12 @@ func TestIndex(t *testing.T) {
 	layout := filepath.Join(t.TempDir(), "layout")
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, arch := range []string{"amd64", "arm64"} {
-		p := pack(t, Recipe{Tree: makeTree(t), Layout: layout, Architecture: arch})
+		p := pack(t, packing.Recipe{Tree: makeTree(t), Layout: layout, Architecture: arch})
 		d := p.Manifest
 		d.Annotations, d.Platform = nil, &p.Platform
 		index.Manifests = append(index.Manifests, d)
 	}
-	store, err := openLayout(layout)
-	check(t, err)
-	d, err := putJSON(ctx, store, ocispec.MediaTypeImageIndex, index)
-	check(t, err)
-	check(t, store.UpdateReference(ctx, "all", d))
-	check(t, store.Close())
+	putManifest(t, layout, "all", ocispec.MediaTypeImageIndex, index)
 
 	seal, key := newSeal(t, verify.FormBundle)
 	from := "oci:" + layout
@@ -171,17 +166,12 @@ func TestIndex(t *testing.T) {
 func TestSignRefusesMalformed(t *testing.T) {
 	ctx := context.Background()
 	layout := filepath.Join(t.TempDir(), "layout")
-	store, err := openLayout(layout)
-	check(t, err)
-	d, err := putJSON(ctx, store, ocispec.MediaTypeImageManifest, map[string]any{
+	putManifest(t, layout, "both", ocispec.MediaTypeImageManifest, map[string]any{
 		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": map[string]any{}, "layers": []any{},
 		"manifests": []any{},
 	})
-	check(t, err)
-	check(t, store.UpdateReference(ctx, "both", d))
-	check(t, store.Close())
 	seal, _ := newSeal(t, verify.FormBundle)
-	_, err = Sign(ctx, "oci:"+layout+":both", seal, plain)
+	_, err := Sign(ctx, "oci:"+layout+":both", seal, plain)
 	if !errors.Is(err, verify.ErrMalformed) {
 		t.Errorf("got %v", err)
 	}
@@ -209,9 +199,9 @@ func TestFailuresAreSorted(t *testing.T) {
 		status int
 		err    error
 	}{
-		{"not allowed", http.StatusForbidden, source.ErrAuth},
-		{"who are you", http.StatusUnauthorized, source.ErrAuth},
-		{"broken", http.StatusBadRequest, source.ErrUnreachable},
+		{"not allowed", http.StatusForbidden, failure.ErrAuth},
+		{"who are you", http.StatusUnauthorized, failure.ErrAuth},
+		{"broken", http.StatusBadRequest, failure.ErrUnreachable},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -226,27 +216,11 @@ func TestFailuresAreSorted(t *testing.T) {
 		for _, bad := range []string{strings.TrimSuffix(to, ":stable"), strings.TrimSuffix(to, ":stable") +
 			"@sha256:" + strings.Repeat("0", 64), "oci:" + t.TempDir()} {
 			if _, err := Push(context.Background(), from, bad, plain, noProgress); !errors.Is(err,
-				source.ErrReference) {
+				failure.ErrReference) {
 				t.Errorf("%s: %v", bad, err)
 			}
 		}
 	})
-}
-
-func TestNoSpace(t *testing.T) {
-	dir := t.TempDir()
-	check(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"))
-	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
-	root := makeTree(t)
-	random := make([]byte, 256<<10)
-	_, err := rand.Read(random)
-	check(t, err)
-	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
-	_, err = Pack(context.Background(),
-		Recipe{Tree: root, Layout: filepath.Join(dir, "layout"), Tag: "t", Compression: "zstd"})
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("got %v", err)
-	}
 }
 
 // TestLayoutOfOddFiles: a layout with a FIFO in the place of a file is not opened, neither for reading nor for writing.
@@ -308,7 +282,7 @@ func TestCredentials(t *testing.T) {
 		}
 		inner.ServeHTTP(w, r)
 	})
-	if _, err := Push(context.Background(), from, to, plain, noProgress); !errors.Is(err, source.ErrAuth) {
+	if _, err := Push(context.Background(), from, to, plain, noProgress); !errors.Is(err, failure.ErrAuth) {
 		t.Errorf("without credentials: %v", err)
 	}
 	host, _, _ := strings.Cut(to, "/")
@@ -335,7 +309,7 @@ func TestDeafRegistry(t *testing.T) {
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(root, "usr/big"), random, 0o644))
 	layout := filepath.Join(t.TempDir(), "layout")
-	pack(t, Recipe{Tree: root, Layout: layout, Compression: "none"})
+	pack(t, packing.Recipe{Tree: root, Layout: layout, Compression: "none"})
 	done := make(chan struct{})
 	deaf := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch req.Method {
@@ -354,7 +328,7 @@ func TestDeafRegistry(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err = Push(ctx, "oci:"+layout+":test", to, Options{PlainHTTP: true, stall: 50 * time.Millisecond}, noProgress)
-	if !errors.Is(err, source.ErrUnreachable) || ctx.Err() != nil {
+	if !errors.Is(err, failure.ErrUnreachable) || ctx.Err() != nil {
 		t.Errorf("got %v", err)
 	}
 }
@@ -363,7 +337,7 @@ func TestDeafRegistry(t *testing.T) {
 func TestSignByTag(t *testing.T) {
 	ctx := context.Background()
 	layout := filepath.Join(t.TempDir(), "layout")
-	p := pack(t, Recipe{Tree: makeTree(t), Layout: layout})
+	p := pack(t, packing.Recipe{Tree: makeTree(t), Layout: layout})
 	_, to := startRegistry(t, nil)
 	_, err := Push(ctx, "oci:"+layout+":test", to, plain, noProgress)
 	check(t, err)

@@ -18,6 +18,8 @@ import (
 	"oras.land/oras-go/v2/errdef"
 
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/layout"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
@@ -210,7 +212,7 @@ func AddLivePatch(ctx context.Context, reference, file string, p release.LivePat
 	}
 	module, err := readModule(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot add %s: %w", file, source.Pathless(err))
+		return nil, fmt.Errorf("cannot add %s: %w", file, failure.Pathless(err))
 	}
 	m, err := patches.Parse(module)
 	if err == nil {
@@ -300,13 +302,13 @@ type editor struct {
 }
 
 func openEditor(reference string) (*editor, error) {
-	if !strings.HasPrefix(reference, source.LayoutPrefix) {
-		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", source.ErrReference,
+	if !strings.HasPrefix(reference, layout.Prefix) {
+		return nil, fmt.Errorf("%w %q: a release is made in a layout and pushed from there", failure.ErrReference,
 			reference)
 	}
 	p, err := openPlace(reference, Options{})
 	if err == nil && (p.tag == "" || strings.Contains(p.tag, ":")) {
-		err = fmt.Errorf("%w %q: name a tag", source.ErrReference, reference)
+		err = fmt.Errorf("%w %q: name a tag", failure.ErrReference, reference)
 	}
 	return &editor{place: p}, err
 }

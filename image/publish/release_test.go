@@ -13,10 +13,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/patches/patchestest"
 	"github.com/updatectl/updatectl/image/release"
-	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -28,7 +29,7 @@ func someHeader(sequence int64) release.Header {
 func draft(t *testing.T) (layout string) {
 	t.Helper()
 	layout = filepath.Join(t.TempDir(), "layout")
-	pack(t, Recipe{Tree: makeTree(t), Layout: layout, Architecture: "amd64"})
+	pack(t, packing.Recipe{Tree: makeTree(t), Layout: layout, Architecture: "amd64"})
 	_, err := NewRelease(context.Background(), "oci:"+layout+":stable", someHeader(1))
 	check(t, err)
 	return layout
@@ -97,7 +98,7 @@ func TestSignedReleaseDoesNotChange(t *testing.T) {
 
 func TestReleaseIsMadeInALayout(t *testing.T) {
 	if _, err := NewRelease(context.Background(), "registry.example.org/os:stable", someHeader(1)); !errors.Is(err,
-		source.ErrReference) {
+		failure.ErrReference) {
 		t.Errorf("%v", err)
 	}
 }
@@ -167,7 +168,7 @@ func TestCompressionIsNoted(t *testing.T) {
 	layout := draft(t)
 	tree := makeTree(t)
 	for architecture, compression := range map[string]string{"arm64": "zstd", "riscv64": "gzip"} {
-		pack(t, Recipe{Tree: tree, Layout: layout, Architecture: architecture, Compression: compression})
+		pack(t, packing.Recipe{Tree: tree, Layout: layout, Architecture: architecture, Compression: compression})
 		_, err := AddImage(ctx, "oci:"+layout+":stable", "oci:"+layout+":test", NewImage{}, plain)
 		check(t, err)
 	}

@@ -4,13 +4,13 @@ import (
 	"net"
 	"slices"
 
-	"oras.land/oras-go/v2/registry"
+	distribution "oras.land/oras-go/v2/registry"
 )
 
 // Address returns host:port of the registry in a reference, or "" for a reference to something on disk, or one that
 // cannot be read.
 func Address(reference string, plainHTTP []string) string {
-	ref, err := registry.ParseReference(reference)
+	ref, err := distribution.ParseReference(reference)
 	if err != nil || localPrefix(reference) != "" {
 		return ""
 	}

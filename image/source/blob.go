@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/registry"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -27,7 +30,7 @@ type blob struct {
 	broken int // number of connections to source that were lost
 	err    error
 
-	meter  meter
+	meter  registry.Meter
 	places *Source   // has the places to continue at when source fails; nil if there are none
 	tried  []*Source // those that failed
 	first  *Source   // served the beginning
@@ -70,7 +73,7 @@ func checkDigest(d digest.Digest, manifest bool) error {
 
 // connect opens a body at the current offset.
 func (b *blob) connect() error {
-	body, at, err := b.source.backend.open(b.ctx, b.d, b.manifest, b.offset)
+	body, at, err := b.source.backend.Open(b.ctx, b.d, b.manifest, b.offset)
 	if err != nil {
 		return err
 	}
@@ -120,14 +123,14 @@ func (b *blob) readBody(p []byte) (int, error) {
 	if n > 0 && b.first == nil {
 		b.first = b.source
 	}
-	if b.places != nil && b.meter.slow(n, time.Since(start), b.source.stall, mirrorRate) && err == nil {
+	if b.places != nil && b.meter.Slow(n, time.Since(start), b.source.stall, mirrorRate) && err == nil {
 		b.leaveSlow()
 	}
 	return n, err
 }
 
 // errLate means that the layers were not there within [Options.Total].
-var errLate = fmt.Errorf("%w: fetching took too long in total", ErrUnreachable)
+var errLate = fmt.Errorf("%w: fetching took too long in total", failure.ErrUnreachable)
 
 // mirrorRate is the rate, in bytes per second over a stall time, below which another place is tried.
 const mirrorRate = 64 << 10
@@ -136,7 +139,7 @@ const mirrorRate = 64 << 10
 // slow, the last one goes on.
 func (b *blob) leaveSlow() {
 	for next := b.nextPlace(); next != nil && b.offset < b.d.Size; next = b.nextPlace() {
-		slow := fmt.Errorf("%w: less than %d KiB arrive per second", errSlow, mirrorRate>>10)
+		slow := fmt.Errorf("%w: less than %d KiB arrive per second", registry.ErrSlow, mirrorRate>>10)
 		now := *b
 		now.source, now.broken = next, 0
 		if err := now.connect(); err != nil {
@@ -146,7 +149,7 @@ func (b *blob) leaveSlow() {
 		}
 		b.body.Close()
 		b.tried = append(b.tried, b.source)
-		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", ErrUnreachable, slow), true)
+		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", failure.ErrUnreachable, slow), true)
 		b.source, b.body, b.broken = now.source, now.body, 0
 		return
 	}
@@ -201,3 +204,14 @@ func (b *blob) reconnect(err error) error {
 
 // Close ends the transfer.
 func (b *blob) Close() error { return b.body.Close() }
+
+// cutShort returns the error for a body that ended too early.
+func cutShort(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return registry.Explain(err)
+}
+
+// mayRecover reports whether another attempt can help.
+func mayRecover(err error) bool { return errors.Is(err, failure.ErrUnreachable) }

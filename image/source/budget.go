@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // metadataTime is how long a source may take for all tags, manifests, configurations and signatures together. 64
@@ -31,7 +33,7 @@ func (b *budget) spend(ctx context.Context) (context.Context, func(error) error)
 		cancel()
 		b.left.Add(-int64(time.Since(start)))
 		if err != nil && late {
-			return fmt.Errorf("%w: %w", ErrUnreachable, errTooLong)
+			return fmt.Errorf("%w: %w", failure.ErrUnreachable, errTooLong)
 		}
 		return err
 	}

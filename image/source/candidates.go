@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -77,7 +78,7 @@ func (s *Source) findSignatures(ctx context.Context, d digest.Digest, limit int)
 
 // attached lists the manifests that may have signatures, the most likely ones first.
 func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
-	found, err := s.backend.referrers(ctx, d)
+	found, err := s.backend.Referrers(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +88,11 @@ func (s *Source) attached(ctx context.Context, d digest.Digest) ([]ocispec.Descr
 	}
 	found = append(found, fallback...)
 	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int { return signatureRank(a) - signatureRank(b) })
-	sig, err := s.backend.resolve(ctx, SignatureTag(d))
+	sig, err := s.backend.Resolve(ctx, SignatureTag(d))
 	switch {
 	case err == nil:
 		found = append([]ocispec.Descriptor{sig}, found...)
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, failure.ErrNotFound):
 		return nil, err
 	}
 	return unique(found), nil
@@ -105,8 +106,8 @@ func SignatureTag(d digest.Digest) string { return referrersTag(d) + ".sig" }
 
 // fallback lists the referrers under the fallback tag.
 func (s *Source) fallback(ctx context.Context, tag string, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	d, err := s.backend.resolve(ctx, tag)
-	if errors.Is(err, ErrNotFound) {
+	d, err := s.backend.Resolve(ctx, tag)
+	if errors.Is(err, failure.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
@@ -209,5 +210,5 @@ func candidate(content []byte, bundle bool, annotations map[string]string) (veri
 // isAbsent reports whether err means that there is no signature, rather than that the source did not answer. Content
 // that does not match its descriptor is no signature: anybody can write a descriptor.
 func isAbsent(err error) bool {
-	return errors.Is(err, ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
+	return errors.Is(err, failure.ErrNotFound) || errors.Is(err, verify.ErrMalformed) || errors.Is(err, verify.ErrDigest)
 }

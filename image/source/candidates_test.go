@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -248,7 +249,7 @@ func TestCandidatesTellFailureFromAbsence(t *testing.T) {
 			}
 			continue
 		}
-		t.Run(path, func(t *testing.T) { wantError(t, err, ErrAuth, "") })
+		t.Run(path, func(t *testing.T) { wantError(t, err, failure.ErrAuth, "") })
 	}
 }
 

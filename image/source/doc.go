@@ -3,5 +3,6 @@
 //
 // What it returns is not trusted for that. It promises this: content that is requested by digest has that digest and
 // size, or reading it ends with a verify.ErrDigest; every read is bounded; a server that sends nothing is given up on;
-// and an image is reported as unsigned only if the source answered that question.
+// and an image is reported as unsigned only if the source answered that question. Its errors are those of package
+// failure.
 package source

@@ -9,6 +9,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -76,30 +77,9 @@ func FuzzLayoutIndex(f *testing.F) {
 			if err == nil {
 				_, err = s.Candidates(t.Context(), d.Digest)
 			}
-			if err != nil && !errors.Is(err, ErrSource) && !errors.Is(err, verify.ErrNotTrusted) {
+			if err != nil && !errors.Is(err, failure.ErrSource) && !errors.Is(err, verify.ErrNotTrusted) {
 				t.Errorf("%v has no class", err)
 			}
-		}
-	})
-}
-
-// FuzzCredentials reads credentials files.
-func FuzzCredentials(f *testing.F) {
-	seeds := []string{`{"auths":{"registry.example.org/os":{"auth":"YTpi"}}}`, `{"auths":{"":null}}`, `{"auths":[]}`}
-	if len(seeds) == 0 {
-		f.Fatal("the corpus is empty")
-	}
-	for _, s := range seeds {
-		f.Add([]byte(s))
-	}
-	file := filepath.Join(f.TempDir(), "auth.json")
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		keys, _, err := credentialKeys(file)
-		if (err == nil) != (keys != nil) {
-			t.Errorf("keys %v, %v", keys, err)
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -55,10 +56,10 @@ func TestLayoutFailures(t *testing.T) {
 		_, err := l.open(t, suffix).Resolve(t.Context())
 		return err
 	}
-	wantError(t, resolve(":three"), ErrNotFound, "three")
-	wantError(t, resolve(""), ErrNotFound, "2 images")
-	wantError(t, resolve("@"+digest.FromString("no such").String()), ErrNotFound, "")
-	wantError(t, resolve("@"+layer.Digest.String()), ErrNotFound, "not a manifest")
+	wantError(t, resolve(":three"), failure.ErrNotFound, "three")
+	wantError(t, resolve(""), failure.ErrNotFound, "2 images")
+	wantError(t, resolve("@"+digest.FromString("no such").String()), failure.ErrNotFound, "")
+	wantError(t, resolve("@"+layer.Digest.String()), failure.ErrNotFound, "not a manifest")
 
 	blob := filepath.Join(l.dir, "blobs/sha256", layer.Digest.Encoded())
 	good, err := os.ReadFile(blob)
@@ -74,8 +75,8 @@ func TestLayoutFailures(t *testing.T) {
 	}{
 		{"tampered", tampered, verify.ErrDigest},
 		{"longer", append(bytes.Clone(good), 0), verify.ErrDigest},
-		{"truncated", good[:50_000], ErrUnreachable},
-		{"gone", nil, ErrNotFound},
+		{"truncated", good[:50_000], failure.ErrUnreachable},
+		{"gone", nil, failure.ErrNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.WriteFile(blob, c.content, 0o644); err != nil {
@@ -92,12 +93,12 @@ func TestLayoutFailures(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(l.dir, "index.json"), []byte(index), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, resolve(":one"), ErrUnreachable, "index.json")
+		wantError(t, resolve(":one"), failure.ErrUnreachable, "index.json")
 		_, err := l.open(t, ":one").Candidates(t.Context(), layer.Digest)
-		wantError(t, err, ErrUnreachable, "index.json")
+		wantError(t, err, failure.ErrUnreachable, "index.json")
 	}
 	os.RemoveAll(l.dir)
-	wantError(t, resolve(":one"), ErrUnreachable, "does not exist")
+	wantError(t, resolve(":one"), failure.ErrUnreachable, "does not exist")
 }
 
 // TestUnlisted finds a bundle that `cosign save` stores without listing it.
@@ -134,26 +135,26 @@ func TestLayoutOfOddFiles(t *testing.T) {
 	packed := filepath.Join(t.TempDir(), "image.tar")
 	becomesFIFO(t, packed)
 	_, err := openArchive(t, packed, "").Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "not a regular file")
+	wantError(t, err, failure.ErrUnreachable, "not a regular file")
 
 	becomesFIFO(t, filepath.Join(l.dir, "blobs/sha256", layer.Digest.Encoded()))
 	_, err = readAll(t, l.open(t, ":stable"), layer)
-	wantError(t, err, ErrUnreachable, "not a regular file")
+	wantError(t, err, failure.ErrUnreachable, "not a regular file")
 
 	becomesFIFO(t, filepath.Join(l.dir, "blobs/sha256", m.Digest.Encoded()))
 	_, err = l.open(t, ":stable").Manifest(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "not a regular file")
+	wantError(t, err, failure.ErrUnreachable, "not a regular file")
 	if _, err := l.open(t, ":stable").Candidates(t.Context(), digest.FromString("another")); err != nil {
 		t.Errorf("an image of the layout that cannot be read does no harm to another, and: %v", err)
 	}
 	unlisted := filepath.Join(l.dir, "blobs/sha256", digest.FromString("unlisted").Encoded())
 	becomesFIFO(t, unlisted)
 	_, err = l.open(t, "@"+digest.FromString("unlisted").String()).Resolve(t.Context())
-	wantError(t, err, ErrNotFound, "not a regular file")
+	wantError(t, err, failure.ErrNotFound, "not a regular file")
 
 	becomesFIFO(t, filepath.Join(l.dir, "index.json"))
 	_, err = l.open(t, ":stable").Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "not a regular file")
+	wantError(t, err, failure.ErrUnreachable, "not a regular file")
 }
 
 // becomesFIFO puts a FIFO in the place of a file. A reader that waits for it reads nothing after ten seconds.
@@ -199,15 +200,15 @@ func TestLayoutOfLinks(t *testing.T) {
 	}
 	linked("b/sha256/"+layer.Digest.Encoded(), filepath.Join(t.TempDir(), "layer"))
 	_, err := readAll(t, l.open(t, ":stable"), layer)
-	wantError(t, err, ErrUnreachable, "escapes")
+	wantError(t, err, failure.ErrUnreachable, "escapes")
 	linked("b/sha256", filepath.Join(t.TempDir(), "sha256"))
 	_, err = l.open(t, ":stable").Manifest(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "escapes")
+	wantError(t, err, failure.ErrUnreachable, "escapes")
 	_, err = l.open(t, ":stable").Candidates(t.Context(), m.Digest)
-	wantError(t, err, ErrUnreachable, "escapes")
+	wantError(t, err, failure.ErrUnreachable, "escapes")
 	linked("index.json", filepath.Join(t.TempDir(), "index.json"))
 	_, err = l.open(t, ":stable").Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "escapes")
+	wantError(t, err, failure.ErrUnreachable, "escapes")
 }
 
 // TestLayoutIsInterrupted: reading files ends with the context, as reading from a registry does.

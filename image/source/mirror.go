@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -23,7 +24,7 @@ const maxMirrors = 7
 // openMirrors opens the mirrors.
 func (s *Source) openMirrors(references []string, o Options) error {
 	if len(references) > maxMirrors {
-		return fmt.Errorf("%w: there are %d mirrors, more than %d", ErrReference, len(references), maxMirrors)
+		return fmt.Errorf("%w: there are %d mirrors, more than %d", failure.ErrReference, len(references), maxMirrors)
 	}
 	s.warn = o.Warn
 	if s.warn == nil {
@@ -81,7 +82,7 @@ func (s *Source) askPlaces(question func(place *Source) error) error {
 
 // othersMayHelp reports whether another place may have what this one did not.
 func othersMayHelp(err error) bool {
-	return errors.Is(err, ErrSource) || errors.Is(err, verify.ErrDigest)
+	return errors.Is(err, failure.ErrSource) || errors.Is(err, verify.ErrDigest)
 }
 
 // addFailure adds the error of a place to those of other places.
@@ -111,7 +112,7 @@ func (s *Source) skipPlace(p *Source, err error, next bool) {
 	switch {
 	case errors.Is(err, verify.ErrDigest):
 		p.lied = err
-	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrAuth):
+	case errors.Is(err, failure.ErrUnreachable), errors.Is(err, failure.ErrAuth):
 		p.silent = err
 	}
 	s.mu.Unlock()
@@ -123,7 +124,7 @@ func (s *Source) skipPlace(p *Source, err error, next bool) {
 // checkPin refuses another digest than the one in the reference.
 func (s *Source) checkPin(d digest.Digest) error {
 	if _, pin, ok := strings.Cut(s.name, "@"); ok && digest.Digest(pin) != d {
-		return fmt.Errorf("%w: it has %s instead", ErrNotFound, d)
+		return fmt.Errorf("%w: it has %s instead", failure.ErrNotFound, d)
 	}
 	return nil
 }

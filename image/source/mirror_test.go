@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -212,14 +213,14 @@ func TestEveryPlaceFails(t *testing.T) {
 	}
 	s := m.open(t)
 	_, err := s.Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "connection refused")
+	wantError(t, err, failure.ErrUnreachable, "connection refused")
 	for _, r := range m.registries {
 		if !strings.Contains(err.Error(), r.host()) {
 			t.Errorf("%v does not name %s", err, r.host())
 		}
 	}
 	_, err = s.Candidates(t.Context(), m.image.Digest)
-	wantError(t, err, ErrUnreachable, m.registries[2].host())
+	wantError(t, err, failure.ErrUnreachable, m.registries[2].host())
 
 	m = newMirrored(t, 2)
 	for _, r := range m.registries {
@@ -253,8 +254,8 @@ func TestSignaturesElsewhere(t *testing.T) {
 			func(m *mirrored) { attach(m.registries[0], m.image, "", "B"); m.registries[1].Close() },
 			[]string{"bundle B "}, nil},
 		{"none at all", func(*mirrored) {}, nil, nil},
-		{"none, and one is down", func(m *mirrored) { m.registries[1].Close() }, nil, ErrUnreachable},
-		{"none, and the first is down", func(m *mirrored) { m.registries[0].Close() }, nil, ErrUnreachable},
+		{"none, and one is down", func(m *mirrored) { m.registries[1].Close() }, nil, failure.ErrUnreachable},
+		{"none, and the first is down", func(m *mirrored) { m.registries[0].Close() }, nil, failure.ErrUnreachable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMirrored(t, 2)
@@ -289,7 +290,7 @@ func TestAMirrorCannotChangeAPinnedImage(t *testing.T) {
 		ocispec.Manifest{Annotations: map[string]string{"another": "one"}}, "stable")
 	m.registries[0].Close()
 	_, err := m.openAt(t, "@"+m.image.Digest.String()).Resolve(t.Context())
-	wantError(t, err, ErrNotFound, "it has sha256:")
+	wantError(t, err, failure.ErrNotFound, "it has sha256:")
 	if d, err := m.open(t).Resolve(t.Context()); err != nil || d.Digest == m.image.Digest {
 		t.Errorf("by tag: %s, %v", d.Digest, err)
 	}
@@ -315,7 +316,7 @@ func TestOfflineMirrors(t *testing.T) {
 		}
 	}
 	for _, mirrors := range [][]string{{"oci:"}, {"debian"}, slices.Repeat([]string{"oci:/x"}, maxMirrors+1)} {
-		if _, err := Open("oci:/srv/layout:stable", Options{Mirrors: mirrors}); !errors.Is(err, ErrReference) {
+		if _, err := Open("oci:/srv/layout:stable", Options{Mirrors: mirrors}); !errors.Is(err, failure.ErrReference) {
 			t.Errorf("%q: got %v", mirrors, err)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/updatectl/updatectl/image/failure"
 )
 
 // trickle serves content byte by byte, as long as the client waits.
@@ -42,7 +44,7 @@ func TestASlowServerIsGivenUpOn(t *testing.T) {
 	}
 	s.resumes, s.pause = 1, time.Millisecond
 	_, err = readAll(t, s, d)
-	wantError(t, err, ErrUnreachable, "too slowly")
+	wantError(t, err, failure.ErrUnreachable, "too slowly")
 }
 
 // TestASlowMirrorIsLeft: the rest of a blob comes from a faster place, and the next blob from there. Where all places
@@ -144,7 +146,7 @@ func TestFetchingHasATime(t *testing.T) {
 		if cancel(); c.says == "" && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a slow server is left: %v", err)
 		} else if c.says != "" {
-			wantError(t, err, ErrUnreachable, c.says)
+			wantError(t, err, failure.ErrUnreachable, c.says)
 		}
 	}
 }
@@ -169,14 +171,14 @@ func TestMetadataHasATime(t *testing.T) {
 	}
 	start := time.Now()
 	_, err := s.Candidates(t.Context(), m.Digest)
-	wantError(t, err, ErrUnreachable, "took too long in total")
+	wantError(t, err, failure.ErrUnreachable, "took too long in total")
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	_, err = s.Manifest(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in total")
+	wantError(t, err, failure.ErrUnreachable, "took too long in total")
 	_, err = s.Config(t.Context(), m)
-	wantError(t, err, ErrUnreachable, "took too long in total")
+	wantError(t, err, failure.ErrUnreachable, "took too long in total")
 }
 
 // TestRedirects checks that a registry can redirect to another server, which gets no credentials and whose content
@@ -248,22 +250,22 @@ func TestRedirects(t *testing.T) {
 		t.Errorf("another host was shown %q", carried)
 	}
 	wrong = true
-	if _, err := readAll(t, open(), layer); err == nil || errors.Is(err, ErrSource) {
+	if _, err := readAll(t, open(), layer); err == nil || errors.Is(err, failure.ErrSource) {
 		t.Errorf("wrong content from another host: %v", err)
 	}
 
 	target = greedy.URL
 	_, err := readAll(t, open(), layer)
-	wantError(t, err, ErrAuth, "")
+	wantError(t, err, failure.ErrAuth, "")
 	if carried != "" {
 		t.Errorf("another host that asked for it was shown %q", carried)
 	}
 
 	served, target = "", plain.URL
 	_, err = open().Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "without TLS")
+	wantError(t, err, failure.ErrUnreachable, "without TLS")
 	_, err = readAll(t, open(), layer)
-	wantError(t, err, ErrUnreachable, "without TLS")
+	wantError(t, err, failure.ErrUnreachable, "without TLS")
 	if served != "" {
 		t.Errorf("it asked without TLS for %s", served)
 	}

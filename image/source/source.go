@@ -3,9 +3,9 @@ package source
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,60 +13,28 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry"
+	distribution "oras.land/oras-go/v2/registry"
 
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/layout"
+	"github.com/updatectl/updatectl/image/registry"
 	"github.com/updatectl/updatectl/verify"
 )
 
-var (
-	// ErrReference means that a reference has none of the forms that Open reads.
-	ErrReference = errors.New("bad image reference")
-	// ErrSource is the parent of all errors in reading a source.
-	ErrSource = errors.New("source failed")
-	// ErrNotFound means that the source answered, and does not have that tag or content.
-	ErrNotFound = sourceError("not found", ErrSource)
-	// ErrNoTag means that a layout does not have that tag; it is an ErrNotFound.
-	ErrNoTag = sourceError("not found", ErrNotFound)
-	// ErrUnreachable means that the source did not answer, or that its answer was wrong or incomplete.
-	ErrUnreachable = sourceError("not reachable", ErrSource)
-	// ErrAuth means that the source refused access, or requires a login.
-	ErrAuth = sourceError("access denied", ErrSource)
-	// ErrNoTLS means that the registry speaks plain HTTP, which was not allowed. It is an ErrUnreachable.
-	ErrNoTLS = sourceError("no TLS", ErrUnreachable)
-	// ErrNoLayout means that there is no OCI layout at the path. It is an ErrUnreachable.
-	ErrNoLayout = sourceError("no OCI layout", ErrUnreachable)
-)
-
-// kind is an error whose text does not repeat that of its parent.
-type kind struct {
-	text   string
-	parent error
-}
-
-func sourceError(text string, parent error) error { return &kind{text, parent} }
-func (k *kind) Error() string                     { return k.text }
-func (k *kind) Unwrap() error                     { return k.parent }
-
 const (
-	// stallTime is how long a body may send nothing. Registries that read from cold storage take up to half a minute
-	// for the first byte.
-	stallTime = 60 * time.Second
 	// resumes is how often a blob is continued after a lost connection.
 	resumes = 5
 	// resumePause is the pause before the first attempt. It doubles with each one.
 	resumePause = 500 * time.Millisecond
 )
 
-// LayoutPrefix starts a reference to an OCI layout directory.
-const LayoutPrefix = "oci:"
-
 // Options say how to reach a source.
 type Options struct {
 	PlainHTTP []string       // registries (host or host:port) without TLS
 	UserAgent string         // as registries log it
-	RootCAs   *x509.CertPool // nil means those of Authorities
+	RootCAs   *x509.CertPool // nil means those of [registry.Authorities]
 	Stall     time.Duration  // how long a body may send nothing; 0 means one minute
-	Rate      int64          // bytes per second that a body must have over that time; 0 means DefaultRate
+	Rate      int64          // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
 	Total     time.Duration  // how long all may take from Open on; 0 means no limit
 	Mirrors   []string       // references to ask when the source fails, in order
 	Warn      func(error)    // is called with the error of each place that is skipped; may be nil
@@ -89,15 +57,15 @@ type Source struct {
 	budget  budget
 }
 
-// backend is where the bytes come from. It returns the errors of this package.
+// backend is where the bytes come from. It returns errors of package failure.
 type backend interface {
-	// resolve returns what the reference stands for or, if tag is not empty, another tag at the same place.
-	resolve(ctx context.Context, tag string) (ocispec.Descriptor, error)
-	// open opens content at an offset. The body may start earlier: at says where.
-	open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64,
+	// Resolve returns what the reference stands for or, if tag is not empty, another tag at the same place.
+	Resolve(ctx context.Context, tag string) (ocispec.Descriptor, error)
+	// Open opens content at an offset. The body may start earlier: at says where.
+	Open(ctx context.Context, d ocispec.Descriptor, manifest bool, offset int64) (body io.ReadCloser, at int64,
 		err error)
-	// referrers lists what may refer to d, and possibly other manifests.
-	referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error)
+	// Referrers lists what may refer to d, and possibly other manifests.
+	Referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error)
 }
 
 // Open opens a reference: host/repository:TAG, host/repository@sha256:…, oci:DIR, oci:DIR:TAG or oci:DIR@sha256:…, or
@@ -114,27 +82,29 @@ func Open(reference string, o Options) (*Source, error) {
 // openPlace opens a reference without its mirrors.
 func openPlace(reference string, o Options) (*Source, error) {
 	if o.Stall == 0 {
-		o.Stall = stallTime
+		o.Stall = registry.StallTime
 	}
 	if prefix := localPrefix(reference); prefix != "" {
-		l, err := newLayout(prefix, reference[len(prefix):])
+		l, err := layout.New(prefix, reference[len(prefix):])
 		if err != nil {
 			return nil, err
 		}
 		return newSource(reference, l, o), nil
 	}
 	if meant := meantLayout(reference); meant != "" {
-		return nil, fmt.Errorf("%w %q: it names no registry: did you mean %s?", ErrReference, reference, meant)
+		return nil, fmt.Errorf("%w %q: it names no registry: did you mean %s?", failure.ErrReference, reference, meant)
 	}
-	ref, err := registry.ParseReference(reference)
+	ref, err := distribution.ParseReference(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w %q: %s", ErrReference, reference,
+		return nil, fmt.Errorf("%w %q: %s", failure.ErrReference, reference,
 			strings.TrimPrefix(err.Error(), errdef.ErrInvalidReference.Error()+": "))
 	}
 	if ref.Reference == "" {
-		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", ErrReference, reference)
+		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", failure.ErrReference, reference)
 	}
-	r, err := newRemote(ref, o)
+	plain := slices.Contains(o.PlainHTTP, ref.Registry)
+	r, err := registry.New(ref,
+		registry.Options{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate})
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +120,11 @@ func meantLayout(reference string) string {
 	if strings.Contains(reference, "/") && !path || strings.Contains(reference, " ") {
 		return ""
 	}
-	prefix := LayoutPrefix
-	if path, _, _ := SplitLayout(reference); strings.HasSuffix(path, ".tar") {
-		prefix = archivePrefix
+	prefix := layout.Prefix
+	if path, _, _ := layout.Split(reference); strings.HasSuffix(path, ".tar") {
+		prefix = layout.ArchivePrefix
 	}
-	if _, err := newLayout(prefix, reference); err != nil {
+	if _, err := layout.New(prefix, reference); err != nil {
 		return ""
 	}
 	return prefix + reference
@@ -174,7 +144,7 @@ func IsLocal(reference string) bool { return localPrefix(reference) != "" }
 
 // localPrefix returns the prefix of a reference to something on disk, or "" if it is to a registry.
 func localPrefix(reference string) string {
-	for _, prefix := range []string{LayoutPrefix, archivePrefix} {
+	for _, prefix := range []string{layout.Prefix, layout.ArchivePrefix} {
 		if strings.HasPrefix(reference, prefix) {
 			return prefix
 		}
@@ -184,7 +154,7 @@ func localPrefix(reference string) string {
 
 // WithTag returns the reference with another tag, or "" if tag is not valid.
 func WithTag(reference, tag string) string {
-	if !validTag.MatchString(tag) {
+	if !layout.ValidTag.MatchString(tag) {
 		return ""
 	}
 	place, _, _ := strings.Cut(reference, "@")
@@ -203,7 +173,7 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var d ocispec.Descriptor
 	err := s.askPlaces(func(place *Source) (err error) {
 		ctx, end := place.budget.spend(ctx)
-		if d, err = place.backend.resolve(ctx, ""); err != nil {
+		if d, err = place.backend.Resolve(ctx, ""); err != nil {
 			return end(err)
 		}
 		return end(s.checkPin(d.Digest))

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -57,8 +58,8 @@ func TestOpenReadsReferences(t *testing.T) {
 		"oci:/srv/layout:", "oci:/srv/layout:a b", "oci:/srv/layout@sha256:0", "oci-archive:", "oci-archive::tag",
 		"oci-archive:/srv/os.tar:a b",
 	} {
-		if _, err := Open(ref, Options{}); !errors.Is(err, ErrReference) || errors.Is(err, ErrSource) {
-			t.Errorf("%q: got %v, want %v", ref, err, ErrReference)
+		if _, err := Open(ref, Options{}); !errors.Is(err, failure.ErrReference) || errors.Is(err, failure.ErrSource) {
+			t.Errorf("%q: got %v, want %v", ref, err, failure.ErrReference)
 		}
 	}
 }
@@ -132,27 +133,27 @@ func TestRegistryFailures(t *testing.T) {
 		want  error
 		say   string
 	}{
-		{"no such tag", func(r *testRegistry) { delete(r.tags, "stable") }, ErrNotFound, "stable"},
+		{"no such tag", func(r *testRegistry) { delete(r.tags, "stable") }, failure.ErrNotFound, "stable"},
 		{"no such blob", func(r *testRegistry) {
 			for d := range r.content {
 				if r.types[d] == "" {
 					delete(r.content, d)
 				}
 			}
-		}, ErrNotFound, "404"},
-		{"401", status(401, "/manifests/"), ErrAuth, "401"},
-		{"403", status(403, "/manifests/"), ErrAuth, "403"},
-		{"500", status(500, "/manifests/"), ErrUnreachable, "500"},
-		{"401 on a blob", status(401, "/blobs/"), ErrAuth, "401"},
-		{"403 on a blob", status(403, "/blobs/"), ErrAuth, "403"},
-		{"500 on a blob", status(500, "/blobs/"), ErrUnreachable, "500"},
+		}, failure.ErrNotFound, "404"},
+		{"401", status(401, "/manifests/"), failure.ErrAuth, "401"},
+		{"403", status(403, "/manifests/"), failure.ErrAuth, "403"},
+		{"500", status(500, "/manifests/"), failure.ErrUnreachable, "500"},
+		{"401 on a blob", status(401, "/blobs/"), failure.ErrAuth, "401"},
+		{"403 on a blob", status(403, "/blobs/"), failure.ErrAuth, "403"},
+		{"500 on a blob", status(500, "/blobs/"), failure.ErrUnreachable, "500"},
 		{"basic login without credentials", func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 				w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
 				w.WriteHeader(401)
 				return true
 			}
-		}, ErrAuth, "no credentials"},
+		}, failure.ErrAuth, "no credentials"},
 		{"token server refuses", func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 				if req.URL.Path != "/token" {
@@ -161,7 +162,7 @@ func TestRegistryFailures(t *testing.T) {
 				w.WriteHeader(401)
 				return true
 			}
-		}, ErrAuth, ""},
+		}, failure.ErrAuth, ""},
 		{"wrong content of the same size", onBlob(func(w http.ResponseWriter, content []byte) {
 			content = bytes.Clone(content)
 			content[size/2] ^= 1
@@ -180,19 +181,19 @@ func TestRegistryFailures(t *testing.T) {
 		{"body cut by the server every time", onBlob(func(w http.ResponseWriter, content []byte) {
 			w.Header().Set("Content-Length", fmt.Sprint(size))
 			w.Write(content[:size/2])
-		}), ErrUnreachable, "stopped after"},
+		}), failure.ErrUnreachable, "stopped after"},
 		{"short body, announced as such",
-			onBlob(func(w http.ResponseWriter, content []byte) { w.Write(content[:size/2]) }), ErrUnreachable,
+			onBlob(func(w http.ResponseWriter, content []byte) { w.Write(content[:size/2]) }), failure.ErrUnreachable,
 			"stopped after"},
 		{"silent body", onBlob(func(w http.ResponseWriter, content []byte) {
 			w.Write(content[:size/2])
 			w.(http.Flusher).Flush()
 			time.Sleep(700 * time.Millisecond)
-		}), ErrUnreachable, "no data arrived"},
+		}), failure.ErrUnreachable, "no data arrived"},
 		{"wrong range", onBlob(func(w http.ResponseWriter, content []byte) {
 			w.Header().Set("Content-Range", "bytes 399999-399999/400000")
 			w.WriteHeader(http.StatusPartialContent)
-		}), ErrUnreachable, "range"},
+		}), failure.ErrUnreachable, "range"},
 		{"tampered manifest", func(r *testRegistry) {
 			r.hook = func(w http.ResponseWriter, req *http.Request) bool {
 				if req.Method != http.MethodGet || !strings.Contains(req.URL.Path, "/manifests/") {
@@ -212,16 +213,16 @@ func TestRegistryFailures(t *testing.T) {
 			s.resumes = 2
 			err := get(t, s, layer)
 			if c.want == nil {
-				if !errors.Is(err, ErrUnreachable) && !errors.Is(err, verify.ErrDigest) {
+				if !errors.Is(err, failure.ErrUnreachable) && !errors.Is(err, verify.ErrDigest) {
 					t.Errorf("got %v", err)
 				}
 				return
 			}
 			wantError(t, err, c.want, c.say)
-			if c.want != verify.ErrDigest && !errors.Is(err, ErrSource) {
-				t.Errorf("%v is not %v", err, ErrSource)
+			if c.want != verify.ErrDigest && !errors.Is(err, failure.ErrSource) {
+				t.Errorf("%v is not %v", err, failure.ErrSource)
 			}
-			if c.want == verify.ErrDigest && errors.Is(err, ErrSource) {
+			if c.want == verify.ErrDigest && errors.Is(err, failure.ErrSource) {
 				t.Errorf("%v blames the source, not the content", err)
 			}
 		})
@@ -266,9 +267,9 @@ func TestNobodyThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Resolve(t.Context())
-	wantError(t, err, ErrUnreachable, "connection refused")
+	wantError(t, err, failure.ErrUnreachable, "connection refused")
 	_, err = s.Candidates(t.Context(), digest.FromString("x"))
-	wantError(t, err, ErrUnreachable, "connection refused")
+	wantError(t, err, failure.ErrUnreachable, "connection refused")
 }
 
 func TestTLS(t *testing.T) {
@@ -286,9 +287,9 @@ func TestTLS(t *testing.T) {
 		return s.Resolve(t.Context())
 	}
 	_, err := resolve(Options{})
-	wantError(t, err, ErrUnreachable, "certificate")
+	wantError(t, err, failure.ErrUnreachable, "certificate")
 	_, err = resolve(Options{PlainHTTP: []string{r.host()}})
-	wantError(t, err, ErrUnreachable, "")
+	wantError(t, err, failure.ErrUnreachable, "")
 	pool := x509.NewCertPool()
 	pool.AddCert(r.Certificate())
 	if d, err := resolve(Options{RootCAs: pool}); err != nil || d.Digest != m.Digest {
@@ -300,8 +301,8 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Resolve(t.Context())
-	wantError(t, err, ErrNoTLS, "plain HTTP")
-	wantError(t, err, ErrUnreachable, "")
+	wantError(t, err, failure.ErrNoTLS, "plain HTTP")
+	wantError(t, err, failure.ErrUnreachable, "")
 }
 
 func TestTransientErrorsAreRetried(t *testing.T) {
@@ -384,7 +385,7 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 	}
 	defer body.Close()
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) || errors.Is(err, ErrSource) {
+	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) || errors.Is(err, failure.ErrSource) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -412,96 +413,8 @@ func TestASilentServerIsGivenUpOn(t *testing.T) {
 			_, err = s.Manifest(t.Context(), m)
 		}
 		close(done)
-		t.Run(path, func(t *testing.T) { wantError(t, err, ErrUnreachable, "no data arrived") })
+		t.Run(path, func(t *testing.T) { wantError(t, err, failure.ErrUnreachable, "no data arrived") })
 	}
-}
-
-func TestCredentials(t *testing.T) {
-	r := newTestRegistry(t)
-	m := r.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{}, "stable")
-	var want string
-	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
-		if user, password, _ := req.BasicAuth(); user+":"+password == want {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		return true
-	}
-	write := func(path, key, auth string) {
-		t.Helper()
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		text := fmt.Sprintf(`{"auths":{"other.example.org":{"auth":"eDp5"},%q:{"auth":%q}}}`, key, auth)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const alice, bob = "YWxpY2U6cHc=", "Ym9iOnB3" // alice:pw, bob:pw
-	for _, c := range []struct {
-		name, want string
-		setup      func(dir string)
-	}{
-		{"docker", "alice:pw", func(dir string) {
-			t.Setenv("DOCKER_CONFIG", dir)
-			write(dir+"/config.json", r.host(), alice)
-		}},
-		{"podman", "alice:pw", func(dir string) {
-			t.Setenv("XDG_RUNTIME_DIR", dir)
-			write(dir+"/containers/auth.json", r.host(), alice)
-		}},
-		{"named file first", "bob:pw", func(dir string) {
-			t.Setenv("DOCKER_CONFIG", dir)
-			write(dir+"/config.json", r.host(), alice)
-			t.Setenv("REGISTRY_AUTH_FILE", dir+"/named.json")
-			write(dir+"/named.json", r.host(), bob)
-		}},
-		{"by namespace", "bob:pw", func(dir string) {
-			t.Setenv("REGISTRY_AUTH_FILE", dir+"/named.json")
-			write(dir+"/named.json", r.host()+"/os", bob)
-		}},
-		{"helper", "carol:secret", func(dir string) {
-			helper := "#!/bin/sh\nread host\necho " +
-				"'{\"ServerURL\":\"'$host'\",\"Username\":\"carol\",\"Secret\":\"secret\"}'\n"
-			if err := os.WriteFile(dir+"/docker-credential-test", []byte(helper), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-			t.Setenv("DOCKER_CONFIG", dir)
-			if err := os.WriteFile(dir+"/config.json", []byte(`{"credsStore":"test"}`), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for _, name := range []string{"DOCKER_CONFIG", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"} {
-				t.Setenv(name, t.TempDir()+"/none")
-			}
-			want = c.want
-			c.setup(t.TempDir())
-			if d, err := r.open(t, ":stable").Resolve(t.Context()); err != nil || d.Digest != m.Digest {
-				t.Errorf("got %+v, %v", d, err)
-			}
-		})
-	}
-	t.Run("wrong", func(t *testing.T) {
-		want = "nobody:x"
-		dir := t.TempDir()
-		t.Setenv("REGISTRY_AUTH_FILE", dir+"/a.json")
-		write(dir+"/a.json", r.host(), alice)
-		_, err := r.open(t, ":stable").Resolve(t.Context())
-		wantError(t, err, ErrAuth, "401")
-	})
-	t.Run("broken file", func(t *testing.T) {
-		file := t.TempDir() + "/a.json"
-		t.Setenv("REGISTRY_AUTH_FILE", file)
-		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err := r.open(t, ":stable").Resolve(t.Context())
-		wantError(t, err, ErrAuth, file)
-	})
 }
 
 // Content can have a sha256 or a sha512 digest, a manifest only sha256.
@@ -550,9 +463,29 @@ func TestDidYouMean(t *testing.T) {
 		"registry.example.org/OS:1": `invalid repository "OS"`,
 	} {
 		_, err := Open(reference, Options{})
-		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), want) ||
+		if !errors.Is(err, failure.ErrReference) || !strings.Contains(err.Error(), want) ||
 			strings.Contains(err.Error(), "invalid reference") {
 			t.Errorf("%q: got %v, want %q", reference, err, want)
 		}
+	}
+}
+
+func TestWithTag(t *testing.T) {
+	for reference, want := range map[string]string{
+		"registry.example.org:5000/os":                              "registry.example.org:5000/os:2",
+		"registry.example.org/os:1":                                 "registry.example.org/os:2",
+		"registry.example.org/os@sha256:" + strings.Repeat("0", 64): "registry.example.org/os:2",
+		"oci:layout":             "oci:layout:2",
+		"oci:/srv/layout:1":      "oci:/srv/layout:2",
+		"oci-archive:os.tar":     "oci-archive:os.tar:2",
+		"oci-archive:os.tar:1":   "oci-archive:os.tar:2",
+		"oci-archive:/srv/a:b/c": "oci-archive:/srv/a:b/c:2",
+	} {
+		if got := WithTag(reference, "2"); got != want {
+			t.Errorf("%s: got %s, want %s", reference, got, want)
+		}
+	}
+	if got := WithTag("oci:layout", "not a tag"); got != "" {
+		t.Errorf("got %q", got)
 	}
 }

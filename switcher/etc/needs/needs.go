@@ -88,7 +88,7 @@ func nssNeeds(file string, text []byte) []need {
 			continue
 		}
 		for _, source := range strings.Fields(sources) {
-			if !strings.ContainsAny(source, "[]=") && !slices.Contains([]string{"files", "dns", "systemd"}, source) {
+			if !strings.ContainsAny(source, "[]=/") && !slices.Contains([]string{"files", "dns", "systemd"}, source) {
 				all = append(all, need{"libnss_" + source + ".so.2", file})
 			}
 		}

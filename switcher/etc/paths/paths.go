@@ -12,7 +12,7 @@ type List []string
 
 // Has reports whether a path, or a directory above it, matches the list.
 func (l List) Has(name string) bool {
-	for ; name != "."; name = path.Dir(name) {
+	for ; name != "." && name != "/"; name = path.Dir(name) {
 		for _, pattern := range l {
 			if ok, _ := path.Match(pattern, name); ok { // no pattern is bad, see List
 				return true

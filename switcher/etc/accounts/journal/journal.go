@@ -3,10 +3,13 @@
 package journal
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/updatectl/updatectl/switcher/etc/accounts/table"
 )
@@ -18,6 +21,40 @@ type Change struct {
 	New string `json:"new,omitempty"`
 	// Made means that the entry was added or deleted at some time, not only changed: a root that lacks it gets it.
 	Made bool `json:"made,omitempty"`
+}
+
+// plainChange is a Change without methods.
+type plainChange Change
+
+// storedChange is a Change in JSON, in which a line is text. One that is not UTF-8, such as a name of a person in
+// Latin-1, is there as bytes, too.
+type storedChange struct {
+	plainChange
+	OldBytes []byte `json:"old_bytes,omitempty"`
+	NewBytes []byte `json:"new_bytes,omitempty"`
+}
+
+// MarshalJSON returns the change as JSON.
+func (c Change) MarshalJSON() ([]byte, error) {
+	s := storedChange{plainChange: plainChange(c)}
+	if !utf8.ValidString(c.Old) {
+		s.OldBytes = []byte(c.Old)
+	}
+	if !utf8.ValidString(c.New) {
+		s.NewBytes = []byte(c.New)
+	}
+	return json.Marshal(s)
+}
+
+// UnmarshalJSON reads a change from JSON.
+func (c *Change) UnmarshalJSON(text []byte) error {
+	var s storedChange
+	if err := json.Unmarshal(text, &s); err != nil {
+		return err
+	}
+	*c = Change(s.plainChange)
+	c.Old, c.New = cmp.Or(string(s.OldBytes), c.Old), cmp.Or(string(s.NewBytes), c.New)
+	return nil
 }
 
 // Journal has what was changed in the user databases of this host, by database and entry. Root after root, the changes
@@ -103,16 +140,17 @@ func change(t *table.Table, file string, f table.Format, key string, c Change) (
 		return r
 	}
 	o, now := parse(c.Old), parse(c.New)
-	x, there := t.Get(key)
-	fields := now.Fields
-	if there && x.Fields != nil {
-		fields, _ = table.MergeFields(file, f, o, now, x)
-	}
-	if fields == nil {
+	if now.Fields == nil { // a journal that is damaged
 		return ""
 	}
+	x, there := t.Get(key)
+	fields, number := now.Fields, ""
+	if there && x.Fields != nil { // else it is a line with nothing but the name, which is damaged
+		fields, _ = table.MergeFields(file, f, o, now, x)
+		number = x.Fields[2]
+	}
 	if len(f.Numeric) > 0 && !f.Ranges {
-		if owner, taken := t.Named(fields[2]); taken && owner != key && (!there || x.Fields[2] != fields[2]) {
+		if owner, taken := t.Named(fields[2]); taken && owner != key && number != fields[2] {
 			return fmt.Sprintf("%s: %s (%s) is left out, %s has that number there", file, key, fields[2], owner)
 		}
 	}
@@ -126,8 +164,8 @@ func change(t *table.Table, file string, f table.Format, key string, c Change) (
 
 // firstKey returns the key that the line of an entry has if it is the first of its name, see [table.Parse].
 func firstKey(f table.Format, key string) string {
-	if !f.Ranges {
-		return key
+	if at := strings.LastIndexByte(key, '#'); f.Ranges && at >= 0 {
+		return key[:at] + "#1"
 	}
-	return key[:strings.LastIndexByte(key, '#')] + "#1"
+	return key
 }
