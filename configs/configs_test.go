@@ -2,8 +2,11 @@ package configs
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -70,4 +73,62 @@ func TestRunLockIsEarly(t *testing.T) {
 			t.Errorf("the drop-in lacks %s", line)
 		}
 	}
+}
+
+// TestExposure holds every service to the number in docs/security.md, as systemd-analyze rates it.
+func TestExposure(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	doc, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := map[string]float64{}
+	row := regexp.MustCompile("(?m)^\\| `(\\S+\\.service)` \\| ([0-9.]+) \\|")
+	for _, m := range row.FindAllStringSubmatch(string(doc), -1) {
+		limits[m[1]], _ = strconv.ParseFloat(m[2], 64)
+	}
+	overall := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
+	for _, unit := range services(t) {
+		out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", unit).CombinedOutput()
+		m := overall.FindSubmatch(out)
+		if err != nil || m == nil {
+			t.Fatalf("%s: %v\n%s", unit, err, out)
+		}
+		got, err := strconv.ParseFloat(string(m[1]), 64)
+		limit, known := limits[filepath.Base(unit)]
+		if err != nil || !known || got > limit {
+			t.Errorf("%s has the exposure %v, and docs/security.md says %v", unit, got, limit)
+		}
+	}
+}
+
+// TestNoOwnMountNamespace: what a unit mounts has to be in the mount namespace of PID 1, and what it looks at is there.
+// With one of these settings, systemd gives the unit another one.
+func TestNoOwnMountNamespace(t *testing.T) {
+	own := regexp.MustCompile(`(?m)^(Private|Protect|ReadOnly|ReadWrite|Inaccessible|Exec|NoExec|TemporaryFileSystem|` +
+		`Bind|Root|Mount|StateDirectory|ProcSubset|DynamicUser|Extension|LoadCredential|SetCredential|ImportCredential)` +
+		`[A-Za-z]*=`)
+	for _, unit := range services(t) {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range own.FindAllString(string(text), -1) {
+			if !strings.HasPrefix(line, "ExecSt") { // the command
+				t.Errorf("%s has %s", unit, line)
+			}
+		}
+	}
+}
+
+// services returns the files of the services.
+func services(t *testing.T) []string {
+	t.Helper()
+	units, err := filepath.Glob("units/*.service")
+	if err != nil || len(units) < 8 {
+		t.Fatalf("found the services %v, %v", units, err)
+	}
+	return units
 }
