@@ -186,7 +186,7 @@ func (r *Roots) graft(root store.Root, n assembly.Next, f facts.Facts, rec *reco
 
 // mountPoints returns the directories that every new root must have as mount points.
 func (r *Roots) mountPoints(f facts.Facts) []string {
-	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc"}, r.Config.State.Persist)
+	points := slices.Concat([]string{"/dev", "/proc", "/sys", "/run", "/tmp", "/etc", HostMount}, r.Config.State.Persist)
 	if r.HaveModules(f) {
 		points = append(points, "/usr/lib/modules/"+f.KernelRelease)
 	}
