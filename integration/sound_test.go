@@ -33,7 +33,7 @@ for root in roots/*/; do
 done
 find objects -type f | grep -Evx 'objects/[0-9a-f]{2}/[0-9a-f]{62}'; } 2>&1 | sed 's/^/half a name: /' || :
 ls roots | sed 's/^/there: /'
-[ ! -s host/usr/lib/systemd/systemd ] || echo "there: host"
+[ ! -s /.updatectl/host/usr/lib/systemd/systemd ] || echo "there: host"
 `
 
 // sound fails the test unless the host is whole: its record names good roots that exist, no switch is half done, no
