@@ -21,12 +21,16 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/offer",
-		"agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition", "agent/trial", "agent/trust",
-		"switcher",
-		"switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/adopted", "switcher/etc/difference", "switcher/facts",
-		"switcher/level", "switcher/livepatch",
-		"switcher/pid1", "switcher/rootfs", "configs", "image", "verify", "cmd/cmdtest", "cmd/usage", "docs",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/record",
+		"agent/renew", "agent/repair", "agent/roots", "agent/transition", "agent/trial", "agent/trust",
+		"switcher/etc/adopted", "switcher/etc/difference", "switcher/level", "switcher/livepatch", "switcher/pid1",
+		"configs", "image", "verify", "cmd/cmdtest", "cmd/updatectl/report", "cmd/usage", "docs",
+	},
+	"cmd/updatectl/report": { // the types of the answers
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/live", "agent/offer", "agent/record",
+		"agent/renew", "agent/repair", "agent/roots", "agent/trial",
+		"switcher", "switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference", "switcher/facts",
+		"switcher/level", "switcher/livepatch", "switcher/pid1", "switcher/rootfs", "verify", "cmd/usage",
 	},
 	"cmd/releasectl": {"cmd/cmdtest", "cmd/usage", "docs", "image", "verify"},
 	"cmd/usage":      {"verify"},

@@ -55,15 +55,18 @@ func (accepted) Type() string { return "LOSS" }
 
 // adviseAccept adds to a refusal because of losses how to keep what would be lost, and how to do without it.
 func adviseAccept(err error, o agent.ApplyOptions) error {
-	var loss roots.Loss
-	if !errors.As(err, &loss) {
-		return err
+	if advice := lossAdvice(err, o); advice != "" {
+		return advised{err, advice}
 	}
-	return advised{err, lossAdvice(loss, o)}
+	return err
 }
 
-// lossAdvice returns what to do about losses, with the same flags.
-func lossAdvice(loss roots.Loss, o agent.ApplyOptions) string {
+// lossAdvice returns what to do about a refusal because of losses, with the same flags, "" for any other error.
+func lossAdvice(err error, o agent.ApplyOptions) string {
+	var loss roots.Loss
+	if !errors.As(err, &loss) {
+		return ""
+	}
 	kinds := slices.Concat(o.Accept, loss.Kinds)
 	slices.Sort(kinds)
 	advice := "`updatectl apply --accept " + joinLosses(slices.Compact(kinds), ",") + flagsOf(o) + "` does without, and " +

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -60,13 +60,7 @@ func agentCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print("resume", done, func(w io.Writer) {
-				if done.Root == "" {
-					fmt.Fprintf(w, "The host stays on its host root: %s.\n", done.Reason)
-					return
-				}
-				fmt.Fprintf(w, "The host resumes %s: %s.\n", short(done.Root), done.Reason)
-			})
+			return c.print("resume", done, func(w io.Writer) { report.Resumed(w, done) })
 		},
 	})
 	return cmd

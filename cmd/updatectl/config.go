@@ -2,17 +2,14 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 
-	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/configs"
-	"github.com/updatectl/updatectl/verify/printable"
 )
 
 func configCommand(c *cli) *cobra.Command {
@@ -34,10 +31,7 @@ func configCommand(c *cli) *cobra.Command {
 			}
 			checked := checkedConfig{a.Config, a.Adoption.ConfigWarnings()}
 			return c.print("config.check", checked, func(w io.Writer) {
-				fmt.Fprintf(w, "The configuration is valid: %s.\n", usage.Count(len(a.Config.Files), "file", "files"))
-				for _, warning := range checked.Warnings {
-					fmt.Fprintf(w, "warning: %s\n", warning)
-				}
+				report.CheckedConfig(w, checked.Config, checked.Warnings)
 			})
 		},
 	}, &cobra.Command{
@@ -52,7 +46,7 @@ func configCommand(c *cli) *cobra.Command {
 			if c.output == "json" {
 				return c.printJSON("config.show", a.Config)
 			}
-			return showConfig(c.stdout, a.Config)
+			return report.Config(c.stdout, a.Config)
 		},
 	}, &cobra.Command{
 		Use:   "example",
@@ -73,33 +67,6 @@ func configCommand(c *cli) *cobra.Command {
 type checkedConfig struct {
 	config.Config
 	Warnings []string `json:"warnings"`
-}
-
-// showConfig writes a configuration as TOML. No line is broken, because that would be no TOML.
-func showConfig(w io.Writer, c config.Config) error {
-	var text strings.Builder
-	for _, f := range c.Files {
-		fmt.Fprintf(&text, "# %s\n", f)
-	}
-	if err := toml.NewEncoder(&text).Encode(c); err != nil {
-		return fmt.Errorf("cannot write the configuration: %w", err)
-	}
-	if left := c.Verify.Restrictions; len(left) > 0 {
-		text.WriteString("\n# A later file left these rules out. They still restrict their keys:\n")
-		var rules strings.Builder
-		if err := toml.NewEncoder(&rules).Encode(map[string]any{"verify": map[string]any{"key": left}}); err != nil {
-			return fmt.Errorf("cannot write the configuration: %w", err)
-		}
-		for line := range strings.Lines(rules.String()) {
-			text.WriteString(strings.TrimRight("# "+line, " \n") + "\n")
-		}
-	}
-	for line := range strings.Lines(text.String()) {
-		if _, err := io.WriteString(printable.Lines(w), line); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // exampleAnswer is the commented configuration in JSON.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -11,8 +10,8 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
-	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
@@ -28,22 +27,12 @@ func confirmCommand(c *cli) *cobra.Command {
 			}
 			done, err := confirm(cmd.Context(), a)
 			if errors.Is(err, record.ErrUnhealthy) && c.output != "json" { // as JSON, the error is the only document
-				err = errors.Join(err, c.print("confirm", done, func(w io.Writer) { healthText(w, done.Health) }))
+				err = errors.Join(err, c.print("confirm", done, func(w io.Writer) { report.Health(w, done.Health) }))
 			}
 			if err != nil {
 				return err
 			}
-			return c.print("confirm", done, func(w io.Writer) {
-				if done.Good {
-					fmt.Fprintf(w, "%s is good.\n", short(done.Root))
-				} else {
-					fmt.Fprintf(w, "%s runs and is not the last good root; there was nothing to confirm.\n", short(done.Root))
-				}
-				if done.Last != nil && done.Last.Outcome != level.Switched {
-					fmt.Fprintf(w, "The last switch was %s.\n", lastText(*done.Last))
-				}
-				healthText(w, done.Health)
-			})
+			return c.print("confirm", done, func(w io.Writer) { report.Confirmed(w, done) })
 		},
 	}
 }

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent/changes"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
-	"github.com/updatectl/updatectl/verify/printable"
 )
 
 func etcCommand(c *cli) *cobra.Command {
@@ -48,44 +46,12 @@ that file.`,
 			if err != nil {
 				return err
 			}
-			if err := c.print("etc.diff", d, func(w io.Writer) { differencesText(w, d) }); err != nil || c.output == "json" {
+			if err := c.print("etc.diff", d, func(w io.Writer) { report.Differences(w, d) }); err != nil || c.output == "json" {
 				return err
 			}
-			return textDiffs(c.stdout, d)
+			return report.TextDiffs(c.stdout, d)
 		},
 	}
-}
-
-func differencesText(w io.Writer, d changes.Differences) {
-	for _, e := range d.Differences {
-		fields := ""
-		if len(e.Fields) > 0 {
-			fields = ": " + strings.Join(e.Fields, ", ")
-		}
-		fmt.Fprintf(w, "%s\t/etc/%s%s\n", e.Change, e.Path, fields)
-		if e.Beside != "" {
-			fmt.Fprintf(w, "  image's\t/etc/%s\n", e.Beside)
-		}
-	}
-	count := usage.Count(len(d.Differences), "difference", "differences")
-	fmt.Fprintf(w, "%s from the image of %s.\n", count, short(d.Root))
-}
-
-// textDiffs writes the differences of texts as they are, whatever the width of the terminal: a line that is folded is
-// another line.
-func textDiffs(w io.Writer, d changes.Differences) error {
-	w = printable.Lines(w)
-	for _, e := range d.Differences {
-		if e.Diff == "" {
-			continue
-		}
-		for line := range strings.Lines("\n" + e.Diff) {
-			if _, err := fmt.Fprintf(w, "%s\n", strings.TrimSuffix(line, "\n")); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func etcTakeCommand(c *cli) *cobra.Command {
@@ -105,19 +71,9 @@ answer has the command that brings it back.`,
 			if err != nil {
 				return err
 			}
-			return c.print("etc.take", t, func(w io.Writer) { takenText(w, t) })
+			return c.print("etc.take", t, func(w io.Writer) { report.Taken(w, t) })
 		},
 	}
-}
-
-func takenText(w io.Writer, t difference.Taken) {
-	switch {
-	case t.Removed:
-		fmt.Fprintf(w, "%s is removed: the image has no such file.\n", t.Path)
-	default:
-		fmt.Fprintf(w, "%s is the image's version now.\n", t.Path)
-	}
-	fmt.Fprintf(w, "Undo\t%s\n", t.Undo)
 }
 
 func deriveCommand(c *cli) *cobra.Command {
@@ -134,11 +90,7 @@ func deriveCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print("derive", done, func(w io.Writer) {
-				for _, rule := range done.Rules {
-					fmt.Fprintf(w, "Made anew: %s.\n", rule)
-				}
-			})
+			return c.print("derive", done, func(w io.Writer) { report.Derived(w, done) })
 		},
 	}
 }

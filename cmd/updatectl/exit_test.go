@@ -1,12 +1,19 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // TestEarlyUnitsNeverFail: whatever updatectl ends with, the units that load live patches and that renew what is active
@@ -25,5 +32,26 @@ func TestEarlyUnitsNeverFail(t *testing.T) {
 				t.Errorf("exit code %d of %s is a failure; %q are none", code, unit, line)
 			}
 		}
+	}
+}
+
+// TestDeafIsTheLast: that PID 1 did not answer is only reported if nothing else went wrong.
+func TestDeafIsTheLast(t *testing.T) {
+	if err := fmt.Errorf("%w: %w", transition.ErrFullRebootFollows, pid1.ErrUnresponsive); exitCode(err) != exitError ||
+		!strings.Contains(hint(err), "the host resumes its last good root") {
+		t.Errorf("an unexpected full reboot ends with %d, %s", exitCode(err), hint(err))
+	}
+	for want, err := range map[int]error{
+		exitBlocked:   fmt.Errorf("cannot talk to systemd: %w", pid1.ErrUnresponsive),
+		exitUnhealthy: fmt.Errorf("%w: going back failed: %w", record.ErrUnhealthy, pid1.ErrUnresponsive),
+		exitNoSpace:   errors.Join(unix.ENOSPC, pid1.ErrUnresponsive),
+		exitError:     errors.Join(pid1.ErrNoUnit, pid1.ErrUnresponsive),
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("%v ends with %d, want %d", err, got, want)
+		}
+	}
+	if !strings.Contains(hint(pid1.ErrUnresponsive), "try again") {
+		t.Errorf("the hint is %q", hint(pid1.ErrUnresponsive))
 	}
 }

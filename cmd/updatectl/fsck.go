@@ -2,15 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/repair"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -42,7 +40,7 @@ Exit code 0: nothing is damaged, or not any more. Exit code 20: something is.`,
 			if err != nil && !errors.Is(err, repair.ErrDamage) {
 				return err
 			}
-			if perr := c.print("fsck", done, func(w io.Writer) { fsckedText(w, done) }); perr != nil {
+			if perr := c.print("fsck", done, func(w io.Writer) { report.Fscked(w, done) }); perr != nil {
 				return perr
 			}
 			if err != nil {
@@ -53,26 +51,4 @@ Exit code 0: nothing is damaged, or not any more. Exit code 20: something is.`,
 	}
 	cmd.Flags().BoolVar(&mend, "repair", false, "fetch what is damaged again")
 	return cmd
-}
-
-func fsckedText(w io.Writer, d repair.Fscked) {
-	for _, damage := range d.Damage {
-		state := "Damaged"
-		if slices.Contains(d.Repaired, damage.Path) {
-			state = "Repaired"
-		}
-		fmt.Fprintf(w, "%s: %s\n  %s\n", state, damage.Path, damage.Reason)
-		for _, id := range damage.Roots {
-			fmt.Fprintf(w, "  needed by %s\n", short(id))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.Failed)) {
-		fmt.Fprintf(w, "Not repaired: %s: %s\n", short(name), d.Failed[name])
-	}
-	fmt.Fprintf(w, "%s and %s read (%s); the kernel verifies %d of them.\n",
-		usage.Count(d.Roots, "root", "roots"), usage.Count(d.Objects, "object", "objects"), usage.Size(d.Bytes),
-		d.Verified)
-	if len(d.Damage) == 0 {
-		fmt.Fprintln(w, "Nothing is damaged.")
-	}
 }

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -31,7 +31,7 @@ at once.`,
 			if err != nil {
 				return err
 			}
-			return c.print("gc", done, func(w io.Writer) { collectedText(w, done) })
+			return c.print("gc", done, func(w io.Writer) { report.Collected(w, done) })
 		},
 	}
 	cmd.Flags().BoolVar(&o.All, "all", false, "remove roots that were left, too, with their /etc")
@@ -39,29 +39,8 @@ at once.`,
 	return cmd
 }
 
-func collectedText(w io.Writer, d agent.Collected) {
-	removed, freed := "Removed", "removed, %s freed.\n"
-	if d.DryRun {
-		removed, freed = "Would remove", "would be removed, %s freed.\n"
-	}
-	for _, warning := range d.Warnings {
-		fmt.Fprintf(w, "Warning: %s.\n", warning)
-	}
-	for _, id := range d.Roots {
-		fmt.Fprintf(w, "%s %s.\n", removed, short(id))
-	}
-	for _, name := range d.LivePatches {
-		fmt.Fprintf(w, "Removed the live patch %s.\n", name)
-	}
-	for _, id := range d.Left {
-		fmt.Fprintf(w, "Kept %s: it ran here, and its /etc may have changes of yours; `updatectl gc --all` removes it.\n",
-			short(id))
-	}
-	fmt.Fprintf(w, "%s and %s "+freed, usage.Count(len(d.Roots), "root", "roots"),
-		usage.Count(d.Objects, "object", "objects"), usage.Size(d.Bytes))
-}
-
 func pinCommand(c *cli) *cobra.Command { return pinning(c, "pin", "Keep a root from gc", true) }
+
 func unpinCommand(c *cli) *cobra.Command {
 	return pinning(c, "unpin", "Let gc remove a root when nothing needs it", false)
 }
@@ -80,18 +59,7 @@ func pinning(c *cli, name, what string, pinned bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(name, p, func(w io.Writer) { pinnedText(w, p) })
+			return c.print(name, p, func(w io.Writer) { report.Pinned(w, p) })
 		},
 	}
-}
-
-func pinnedText(w io.Writer, p agent.Pinned) {
-	state := "is pinned: gc keeps it until it is unpinned"
-	if !p.Pinned {
-		state = "is not pinned: the next good image, or gc, removes it when nothing needs it"
-	}
-	if !p.Changed {
-		state += "; nothing had to be changed"
-	}
-	fmt.Fprintf(w, "%s %s.\n", short(p.Root), state)
 }

@@ -34,23 +34,15 @@ func TestHintsFit(t *testing.T) {
 	}
 }
 
-// TestFolded: further lines of a value begin below it, digests are short, and a reference keeps its digest.
+// TestFolded: nothing is folded for the journal.
 func TestFolded(t *testing.T) {
 	digest := strings.Repeat("0123456789abcdef", 4)
 	words := strings.TrimSpace(strings.Repeat("word ", 20))
-	for text, want := range map[string]string{
-		"Label  " + words: "Label  " + words[:59],
-		"root sha256-" + digest + " of sha256:" + digest: "root sha256-0123456789ab of sha256:0123456789ab\n",
-		"os@sha256:" + digest:                            "os@sha256:" + digest + "\n",
-	} {
-		if got := (&cli{}).folded(text + "\n"); !strings.HasPrefix(got, want) {
-			t.Errorf("got %q, want %q", got, want)
-		}
+	text := words + " sha256-" + digest + "\n"
+	if got := (&cli{}).folded(text); strings.Count(got, "\n") < 2 || strings.Contains(got, digest) {
+		t.Errorf("at a terminal, it is %q", got)
 	}
-	if got := (&cli{}).folded("Label  " + words + "\n"); !strings.Contains(got, "\n       word") {
-		t.Errorf("got %q", got)
-	}
-	if got := (&cli{unbroken: true}).folded(words + " sha256-" + digest + "\n"); got != words+" sha256-"+digest+"\n" {
+	if got := (&cli{unbroken: true}).folded(text); got != text {
 		t.Errorf("in the journal, it is %q", got)
 	}
 }

@@ -1,13 +1,12 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -25,15 +24,7 @@ func historyCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print("history", historyAnswer{events}, func(w io.Writer) {
-				if len(events) == 0 {
-					fmt.Fprintf(w, "Nothing yet.\n")
-				}
-				for _, e := range events {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format("2006-01-02 15:04:05"), e.Event,
-						cmp.Or(short(e.Root), e.LivePatch), e.Version, eventDetail(e))
-				}
-			})
+			return c.print("history", historyAnswer{events}, func(w io.Writer) { report.History(w, events) })
 		},
 	}
 }
@@ -41,18 +32,4 @@ func historyCommand(c *cli) *cobra.Command {
 // historyAnswer is the answer of history in JSON.
 type historyAnswer struct {
 	Events []record.Event `json:"events"`
-}
-
-func eventDetail(e record.Event) string {
-	switch {
-	case e.Reason != "":
-		return e.Reason
-	case e.Verb != "" && e.From != "":
-		return verbText(e.Verb) + " from " + short(e.From)
-	case len(e.Vouchers) > 0:
-		return "signed by " + signedBy(e.Vouchers)
-	case e.From != "":
-		return "from " + short(e.From)
-	}
-	return ""
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -38,8 +39,7 @@ func newLogger(stderr io.Writer, inJournal, quiet, verbose bool) *zap.Logger {
 		return zap.New(&logCore{level: min(level, zapcore.InfoLevel), write: toJournal})
 	}
 	return zap.New(&logCore{level: level, write: func(e zapcore.Entry, text string, _ map[string]any) error {
-		c := cli{}
-		_, err := io.WriteString(stderr, c.folded(logPrefix[e.Level]+printable.Text(text)+"\n"))
+		_, err := io.WriteString(stderr, report.Fold(logPrefix[e.Level]+printable.Text(text)+"\n"))
 		return err
 	}})
 }
@@ -96,7 +96,7 @@ func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	for name, value := range fields {
 		vars["UPDATECTL_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))] = fmt.Sprint(value)
 	}
-	return journal.Send(shortDigests(text), journalPriority[e.Level], vars)
+	return journal.Send(report.ShortDigests(text), journalPriority[e.Level], vars)
 }
 
 var journalPriority = map[zapcore.Level]journal.Priority{

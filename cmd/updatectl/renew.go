@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -29,12 +26,5 @@ func renewCommand(c *cli) *cobra.Command {
 			defer cancel()
 			return a.Renewal.Run(ctx)
 		},
-	}
-}
-
-// stayOldText writes the units that the switch leaves as they are.
-func stayOldText(w io.Writer, units []renew.Old) {
-	for _, u := range units {
-		fmt.Fprintf(w, "Old\t%s stays as it is: %s\n", u.Unit, u.Reason)
 	}
 }

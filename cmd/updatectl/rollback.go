@@ -1,13 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -34,25 +32,9 @@ take the root that is left again.`,
 			if err != nil {
 				return err
 			}
-			return c.print("rollback", done, func(w io.Writer) { appliedText(w, done) })
+			return c.print("rollback", done, func(w io.Writer) { report.Applied(w, done) })
 		},
 	}
 	waitFlag(cmd.Flags(), &wait)
 	return cmd
-}
-
-// leftText says what in /etc stays behind in the root that a rollback leaves.
-func leftText(w io.Writer, d agent.Applied) {
-	const most = 5 // they stand for the others
-	left := d.LeftInEtc
-	if len(left) == 0 {
-		return
-	}
-	more := ""
-	if len(left) > most {
-		more = " …"
-	}
-	fmt.Fprintf(w, "  stay behind\t%s: %s%s\n",
-		usage.Count(len(left), "file that changed here", "files that changed here"),
-		strings.Join(left[:min(most, len(left))], ", "), more)
 }

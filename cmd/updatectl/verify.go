@@ -1,12 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
@@ -35,15 +34,7 @@ because a key was revoked or has expired, or the evidence is missing or changed.
 			if err != nil {
 				return err
 			}
-			return c.print("verify", r, func(w io.Writer) { recheckedText(w, r) })
+			return c.print("verify", r, func(w io.Writer) { report.Rechecked(w, r) })
 		},
-	}
-}
-
-func recheckedText(w io.Writer, r agent.Rechecked) {
-	fmt.Fprintf(w, "Trusted: %s%s, verified %s.\n", short(r.Root), detail("version", r.Version),
-		r.VerifiedAt.Format("2006-01-02 15:04"))
-	for _, v := range r.Vouchers {
-		fmt.Fprintf(w, "  signed by\t%s\n", voucherText(v))
 	}
 }

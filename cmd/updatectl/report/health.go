@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/agent/trial"
 )
 
-// healthText writes the report of the health gate: a line for the root, and one for each check.
-func healthText(w io.Writer, h *trial.Report) {
+// Health writes the report of the health gate: a line for the root, and one for each check.
+func Health(w io.Writer, h *trial.Report) {
 	if h == nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"io"
@@ -24,16 +24,16 @@ func TestDifferencesText(t *testing.T) {
 			{Path: "systemd/system/multi-user.target.wants/some-long-service-name.service", Change: difference.Added},
 		},
 	}
-	golden(t, "etc-diff", func(w io.Writer) { differencesText(w, d) })
+	golden(t, "etc-diff", func(w io.Writer) { Differences(w, d) })
 	var out strings.Builder
-	if err := textDiffs(&out, d); err != nil {
+	if err := TextDiffs(&out, d); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), long+"\n+b\n") || strings.Contains(out.String(), "\x1b") {
 		t.Errorf("the difference is shown as %q", out.String())
 	}
 	golden(t, "etc-take", func(w io.Writer) {
-		takenText(w, difference.Taken{Path: "/etc/crontab", Backup: "/etc/.crontab.20260301-100000.dpkg-old",
+		Taken(w, difference.Taken{Path: "/etc/crontab", Backup: "/etc/.crontab.20260301-100000.dpkg-old",
 			Undo: "mv -T /etc/.crontab.20260301-100000.dpkg-old /etc/crontab"})
 	})
 }

@@ -1,18 +1,12 @@
-package main
+package report
 
 import (
-	"bytes"
-	"errors"
 	"io"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
-	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/adoption"
-	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/roots"
-	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -45,51 +39,19 @@ var adoptedHost = adoption.Report{Root: "sha256-" + strings.Repeat("a1", 32), Gr
 
 // TestAdoptText: the whole report fits a terminal, and names everything.
 func TestAdoptText(t *testing.T) {
-	golden(t, "adopt", func(w io.Writer) { adoptText(w, adoptedHost) })
-	var out bytes.Buffer
-	c := &cli{stdout: &out, output: "text"}
-	if err := c.print("adopt", nil, func(w io.Writer) { adoptText(w, adoptedHost) }); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(out.String()) {
+	golden(t, "adopt", func(w io.Writer) { Adopt(w, adoptedHost) })
+	shown := page(t, func(w io.Writer) { Adopt(w, adoptedHost) })
+	for line := range strings.Lines(shown) {
 		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > printable.Columns {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	text := printable.Unwrap(out.String())
+	text := printable.Unwrap(shown)
 	for _, g := range adoptedHost.Groups {
 		for _, s := range g.Stays {
 			if name := s.What[strings.LastIndex(s.What, "/")+1:]; !strings.Contains(text, name) {
 				t.Errorf("%s is not named", s.What)
 			}
 		}
-	}
-}
-
-// TestEndingText: what ends is named, by its kind.
-func TestEndingText(t *testing.T) {
-	var out bytes.Buffer
-	endingText(&out, []pid1.Ending{{What: "container", Name: "db"}, {What: "container", Name: "web"},
-		{What: "session", Name: "Session 3 of User alice"}, {What: pid1.PacketFilter, Name: "nftables.service"}})
-	if want := "Open\tnftables.service removes its rules when it stops: until it starts in the new root, nothing is " +
-		"filtered\nEnds\t2 containers: db, web\nEnds\t1 session: Session 3 of User alice\n"; out.String() != want {
-		t.Errorf("it is %q, want %q", out.String(), want)
-	}
-}
-
-// TestAdviseAccept: the hint of a loss is the exact next command and the page with the ways on, and the exit code that
-// of an incompatible image.
-func TestAdviseAccept(t *testing.T) {
-	o := agent.ApplyOptions{From: "oci:x:y", Accept: []record.LossKind{record.LossAccess}}
-	err := adviseAccept(roots.Loss{Kinds: []record.LossKind{record.LossServices}}, o)
-	const next = "`updatectl apply --accept access,services --from oci:x:y`"
-	advice := hint(err)
-	if exitCode(err) != exitIncompatible || !strings.Contains(advice, next) ||
-		!strings.Contains(advice, "`updatectl adopt`") || !strings.Contains(advice, "docs/first-apply.md") {
-		t.Errorf("%v: %s", err, hint(err))
-	}
-	other := errors.New("x")
-	if adviseAccept(other, o) != other {
-		t.Error("another error gets a hint")
 	}
 }

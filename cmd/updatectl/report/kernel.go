@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
-// kernelText writes what has not changed since the kernel was booted, one subject after the other.
-func kernelText(w io.Writer, k renew.KernelStatus) {
+// Kernel writes what has not changed since the kernel was booted, one subject after the other.
+func Kernel(w io.Writer, k renew.KernelStatus) {
 	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", rootfs.Kernel{Release: k.Release, Version: k.Version},
 		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
 	for _, own := range k.Own {

@@ -1,0 +1,128 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/renew"
+	"github.com/updatectl/updatectl/cmd/usage"
+	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
+)
+
+// Plan writes what apply would do. Next is what to do about a refusal, "" for nothing.
+func Plan(w io.Writer, p agent.Plan, next string) {
+	Available(w, p.Available)
+	if !p.Newer {
+		if p.Decision != nil {
+			decisionText(w, *p.Decision)
+		}
+		return
+	}
+	if p.Decision == nil && p.Staged {
+		fmt.Fprintf(w, "It is staged. The level, and what becomes of /etc, are only known on the running host.\n")
+		return
+	}
+	if p.Decision == nil {
+		fmt.Fprintf(w, "It is not staged. `updatectl stage` fetches it; then plan shows the level "+
+			"and what becomes of /etc.\n")
+		return
+	}
+	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
+	if p.Decision.Level == level.Full {
+		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and "+
+			"continues into the root from there\n", p.Kernel)
+	} else {
+		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
+	}
+	stay := slices.DeleteFunc(slices.Clone(p.Carried), func(dir string) bool { return slices.Contains(p.Made, dir) })
+	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(stay, ", "))
+	for _, dir := range p.Made {
+		fmt.Fprintf(w, "  new\t%s\tis made in the host root, with what the image has there\n", dir)
+	}
+	decisionText(w, *p.Decision)
+	if next != "" {
+		fmt.Fprintf(w, "Next\t%s\n", next)
+	}
+	endingText(w, p.Ending)
+	slowText(w, p.Blockers)
+	ownersText(w, p.Etc.Owners)
+	stayOldText(w, p.StayOld)
+	if p.Adoption != nil {
+		adoptionText(w, *p.Adoption)
+		return
+	}
+	etcText(w, *p.Etc)
+}
+
+// slowText writes the units that may hold up the shutdown. Those that only have systemd's default timeout are counted:
+// in a long list, nobody finds the one that matters.
+func slowText(w io.Writer, blockers []pid1.Blocker) {
+	ordinary := 0
+	for _, b := range blockers {
+		if b.Default {
+			ordinary++
+			continue
+		}
+		fmt.Fprintf(w, "Slow\t%s: %s\n", b.Unit, b.Reason)
+	}
+	if ordinary > 0 {
+		fmt.Fprintf(w, "Slow\t%s only by systemd's default stop timeout, which is longer than [switch] shutdown-deadline\n",
+			usage.Count(ordinary, "unit", "units"))
+	}
+}
+
+// endingText writes the sessions, machines and containers that a switch ends.
+func endingText(w io.Writer, ending []pid1.Ending) {
+	names := map[string][]string{}
+	var kinds []string
+	for _, e := range ending {
+		if e.What == pid1.PacketFilter {
+			fmt.Fprintf(w, "Open\t%s removes its rules when it stops: until it starts in the new root, "+
+				"nothing is filtered\n", e.Name)
+			continue
+		}
+		if names[e.What] == nil {
+			kinds = append(kinds, e.What)
+		}
+		names[e.What] = append(names[e.What], e.Name)
+	}
+	for _, kind := range kinds {
+		fmt.Fprintf(w, "Ends\t%s: %s\n", usage.Count(len(names[kind]), kind, kind+"s"), strings.Join(names[kind], ", "))
+	}
+}
+
+// stayOldText writes the units that the switch leaves as they are.
+func stayOldText(w io.Writer, units []renew.Old) {
+	for _, u := range units {
+		fmt.Fprintf(w, "Old\t%s stays as it is: %s\n", u.Unit, u.Reason)
+	}
+}
+
+func decisionText(w io.Writer, d level.Decision) {
+	fmt.Fprintf(w, "Level\t%s\n", d.Level)
+	for _, check := range d.Checks {
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, check.Name, check.Reason)
+	}
+}
+
+func etcText(w io.Writer, r etc.Report) {
+	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
+		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
+	for _, conflict := range r.Conflicts {
+		fmt.Fprintf(w, "  conflict\t/etc/%s\t%s\n", conflict.Path, conflict.Reason)
+		if conflict.Beside != "" {
+			fmt.Fprintf(w, "    beside it\t/etc/%s\tthe image's version, which nothing loads\n", conflict.Beside)
+		}
+	}
+	for _, name := range r.Merged {
+		fmt.Fprintf(w, "  merged\t/etc/%s\thas the changes of this host and of the image\n", name)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "  note\t%s\n", note)
+	}
+}
