@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
-// Table returns what text writes, with the cells that tabs separate in columns. Control characters that came from outside
-// are shown, so that a terminal does not obey them.
+// Table returns what text writes, with the cells that tabs separate in columns. Control characters that came from
+// outside are shown, so that a terminal does not obey them.
 func Table(text func(io.Writer)) (string, error) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
