@@ -43,7 +43,7 @@ install: build
 #
 # The simulated host runs without the race detector, which would make it take ten times as long, and with it a sample.
 unit: lint
-	CGO_ENABLED=1 go test -race -count=1 -timeout 10m $$(go list ./... | grep -v /agent/simulation)
+	CGO_ENABLED=1 go test -race -count=1 -timeout 10m $$(go list ./... | grep -v '/agent/simulation$$')
 	CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./agent/simulation -run TestHistories -args -histories 100
 	go test -count=1 -timeout 15m ./agent/simulation
 

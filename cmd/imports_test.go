@@ -72,9 +72,10 @@ var allowed = map[string][]string{
 	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/machine", "agent/network", "agent/record",
-		"agent/roots", "agent/systemd", "agent/transition", "agent/trial",
+		"agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition", "agent/trial",
 	},
-	"agent/hosttest": {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/simulation/disk": {},
+	"agent/hosttest":        {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
 	"switcher":        {}, // names that several of its packages need
 	"switcher/rootfs": {"arch", "switcher"},
@@ -186,8 +187,8 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "cmd/cmdtest", "docs/schemas", "switcher/testtree", "image/patches/patchestest",
-	"verify/verifytest",
+	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "cmd/cmdtest", "docs/schemas", "switcher/testtree",
+	"image/patches/patchestest", "verify/verifytest",
 }
 
 // top returns the top-level directory of a directory.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -101,11 +102,11 @@ func (m *Machine) bootKernel(clean bool) {
 	}
 	m.guard = nil
 	switch {
-	case clean && m.disk.hung == nil:
-		m.disk.sync()
+	case clean && m.disk.Hung() == nil:
+		m.disk.Sync()
 		m.tell("the kernel is booted")
 	default:
-		lost := m.disk.cut(time.Now(), func(n int) int {
+		lost := m.disk.Cut(time.Now(), func(n int) int {
 			if m.options.Unlucky {
 				return 0
 			}
@@ -120,16 +121,13 @@ func (m *Machine) bootKernel(clean bool) {
 // startKernel is a kernel that begins. The machine is locked.
 func (m *Machine) startKernel() {
 	m.boots++
-	m.bootedAt, m.run, m.softReboots = time.Now(), files{}, 0
-	m.run.makeDir("/run")
+	m.bootedAt, m.run, m.softReboots = time.Now(), disk.Files{}, 0
+	m.run.MakeDir("/run")
 	m.armed, m.half, m.modulesFrom = nil, false, ""
 	m.panics, m.cut, m.dead, m.frozen, m.reexec, m.deafUntil = false, false, false, false, false, 0
 	m.neverCancels, m.frozenUser = false, false
-	m.disk.readOnly = false
-	if m.disk.hung != nil {
-		close(m.disk.hung)
-		m.disk.hung = nil
-	}
+	m.disk.ReadOnly = false
+	m.disk.Answer()
 	m.locks = map[string]heldLock{}
 	m.shutdown, m.preparing, m.arm = nil, false, armUnit{state: inactive}
 	m.mounts++
@@ -294,14 +292,14 @@ func (m *Machine) sicken(u *userspace, ill Illness) bool {
 		m.bootKernel(true)
 		return false
 	case FillsDisk:
-		m.disk.full, m.disk.free = true, 0
+		m.disk.Fill(true)
 	case CutsNetwork:
 		m.cut = true
 	case ReadOnly:
-		m.disk.readOnly = true
+		m.disk.ReadOnly = true
 	case HangsDisk:
-		if m.disk.hung == nil {
-			m.disk.hung, m.disk.cached = make(chan struct{}), false
+		if m.disk.Hung() == nil {
+			m.disk.Hang(false)
 		}
 	case Deafens:
 		m.deafUntil = forEver
@@ -317,7 +315,7 @@ func (m *Machine) resumeFirst(u *userspace) bool {
 		m.mu.Unlock()
 		return false
 	}
-	if m.stay || !m.disk.now.exists(record.RecordFile) || m.run.exists(startedFile) {
+	if m.stay || !m.disk.Now.Exists(record.RecordFile) || m.run.Exists(startedFile) {
 		m.mu.Unlock()
 		return true
 	}
@@ -354,7 +352,7 @@ func (m *Machine) startConfirm(u *userspace) {
 	for {
 		m.mu.Lock()
 		if m.user != u || m.shutdown != nil || u.confirm.state == active || u.confirm.state == activating ||
-			!m.disk.now.exists(record.RecordFile) {
+			!m.disk.Now.Exists(record.RecordFile) {
 			m.mu.Unlock()
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 )
 
 // processDisk is the disk as one process sees it.
@@ -34,16 +35,16 @@ func (d processDisk) local(name string) string {
 func inRun(name string) bool { return strings.HasPrefix(name, "/run/") }
 
 // enter crosses the seam for a file, and waits while its disk hangs. It returns the file system it is on.
-func (d processDisk) enter(op, name string) files {
+func (d processDisk) enter(op, name string) disk.Files {
 	m := d.p.m
 	d.p.enter(op + " " + name)
 	if inRun(name) {
 		return m.run
 	}
-	for m.disk.hung != nil && !(m.disk.cached && op == "read" && name == record.RecordFile) {
-		d.p.wait(context.Background(), forEver, m.disk.hung)
+	for m.disk.Hung() != nil && !(m.disk.Cached() && op == "read" && name == record.RecordFile) {
+		d.p.wait(context.Background(), forEver, m.disk.Hung())
 	}
-	return m.disk.now
+	return m.disk.Now
 }
 
 // forEver is longer than any history.
@@ -51,35 +52,35 @@ const forEver = 1000 * time.Hour
 
 // refused is why a file cannot be written, nil when it can.
 func (d processDisk) refused(op, name string) error {
-	if !inRun(name) && d.p.m.disk.readOnly {
+	if !inRun(name) && d.p.m.disk.ReadOnly {
 		return &fs.PathError{Op: op, Path: name, Err: unix.EROFS}
 	}
 	return nil
 }
 
 // change makes a change that a power cut may lose.
-func (d processDisk) change(name string, do func(files)) {
+func (d processDisk) change(name string, do func(disk.Files)) {
 	if inRun(name) {
 		do(d.p.m.run)
 		return
 	}
-	d.p.m.disk.change(time.Now(), do)
+	d.p.m.disk.Change(time.Now(), do)
 }
 
 // put writes a file's content, if there is room for it.
-func (d processDisk) put(op, name string, n node) error {
+func (d processDisk) put(op, name string, n disk.File) error {
 	m := d.p.m
-	old := m.disk.now[name]
-	if !inRun(name) && !m.disk.take(time.Now(), old, n) {
+	old := m.disk.Now[name]
+	if !inRun(name) && !m.disk.Take(time.Now(), old, n) {
 		return &fs.PathError{Op: op, Path: name, Err: unix.ENOSPC}
 	}
-	d.change(name, func(f files) { f[name] = n })
+	d.change(name, func(f disk.Files) { f[name] = n })
 	return nil
 }
 
 func (d processDisk) sync(name string) {
 	if !inRun(name) {
-		d.p.m.disk.sync()
+		d.p.m.disk.Sync()
 	}
 }
 
@@ -91,10 +92,10 @@ func (d processDisk) ReadFile(name string, limit int64) ([]byte, error) {
 	if !there {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
 	}
-	if int64(len(n.content)) > limit {
+	if int64(len(n.Content)) > limit {
 		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
 	}
-	return n.content, nil
+	return n.Content, nil
 }
 
 func (d processDisk) Open(name string) (io.ReadCloser, error) {
@@ -109,24 +110,24 @@ func (d processDisk) WriteFile(name string, content []byte, _ fs.FileMode) error
 	m := d.p.m
 	f := d.enter("write", name)
 	err := d.refused("open", name)
-	if err == nil && !f.exists(path.Dir(name)) {
+	if err == nil && !f.Exists(path.Dir(name)) {
 		err = &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
 	}
 	half := path.Join(path.Dir(name), fmt.Sprintf(".%s.%d", path.Base(name), d.p.id))
 	content = bytes.Clone(content)
 	if err == nil {
-		err = d.put("write", half, node{content: content})
+		err = d.put("write", half, disk.File{Content: content})
 	}
 	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	f = d.enter("rename the new", name)
-	if err = d.refused("rename", name); err == nil && f.exists(half) {
+	if err = d.refused("rename", name); err == nil && f.Exists(half) {
 		if !inRun(name) {
-			m.disk.free += m.disk.now[name].room()
+			m.disk.Replaced(m.disk.Now[name])
 		}
-		d.change(name, func(f files) {
+		d.change(name, func(f disk.Files) {
 			if n, there := f[half]; there {
 				delete(f, half)
 				f[name] = n
@@ -154,12 +155,12 @@ func (d processDisk) AppendLine(name string, line []byte) error {
 	err := d.refused("open", name)
 	old := f[name]
 	text := bytes.Clone(line)
-	if len(old.content) > 0 && !bytes.HasSuffix(old.content, []byte{'\n'}) {
+	if len(old.Content) > 0 && !bytes.HasSuffix(old.Content, []byte{'\n'}) {
 		text = append([]byte{'\n'}, text...)
 	}
 	text = append(text, '\n')
-	appended := func(part []byte) node {
-		return node{content: append(bytes.Clone(old.content), part...)}
+	appended := func(part []byte) disk.File {
+		return disk.File{Content: append(bytes.Clone(old.Content), part...)}
 	}
 	if err == nil {
 		err = d.put("write", name, appended(text[:len(text)/2]))
@@ -179,15 +180,15 @@ func (d processDisk) CreateNew(name string) (bool, error) {
 	name = d.local(name)
 	f := d.enter("create", name)
 	defer d.p.m.mu.Unlock()
-	if f.exists(name) {
+	if f.Exists(name) {
 		return false, nil
 	}
 	if err := d.refused("open", name); err != nil {
 		return false, err
 	}
-	d.change(name, func(f files) {
-		f.makeDir(path.Dir(name))
-		f[name] = node{}
+	d.change(name, func(f disk.Files) {
+		f.MakeDir(path.Dir(name))
+		f[name] = disk.File{}
 	})
 	return true, nil
 }
@@ -196,14 +197,14 @@ func (d processDisk) Remove(name string) error {
 	name = d.local(name)
 	f := d.enter("remove", name)
 	defer d.p.m.mu.Unlock()
-	if !f.exists(name) {
+	if !f.Exists(name) {
 		return nil
 	}
 	if err := d.refused("remove", name); err != nil {
 		return err
 	}
-	d.p.m.disk.give(time.Now(), f[name].room())
-	d.change(name, func(f files) { f.remove(name) })
+	d.p.m.disk.Give(time.Now(), f[name].Room())
+	d.change(name, func(f disk.Files) { f.Remove(name) })
 	return nil
 }
 
@@ -212,13 +213,13 @@ func (d processDisk) RemoveAll(name string) error {
 	name = d.local(name)
 	f := d.enter("remove the tree", name)
 	err := d.refused("remove", name)
-	names := f.below(name)
+	names := f.Below(name)
 	if len(names) == 0 {
 		err = nil
 	}
 	if err == nil && len(names) > 1 {
 		last := names[len(names)-1]
-		d.change(name, func(f files) { delete(f, last) })
+		d.change(name, func(f disk.Files) { delete(f, last) })
 	}
 	d.p.m.mu.Unlock()
 	if err != nil || len(names) == 0 {
@@ -226,7 +227,7 @@ func (d processDisk) RemoveAll(name string) error {
 	}
 	d.enter("remove the rest of", name)
 	defer d.p.m.mu.Unlock()
-	d.change(name, func(f files) { f.remove(name) })
+	d.change(name, func(f disk.Files) { f.Remove(name) })
 	return nil
 }
 
@@ -236,16 +237,16 @@ func (d processDisk) Rename(from, to string) error {
 	defer d.p.m.mu.Unlock()
 	fail := func(err error) error { return &os.LinkError{Op: "rename", Old: from, New: to, Err: err} }
 	switch {
-	case !f.exists(from), !f.exists(path.Dir(to)):
+	case !f.Exists(from), !f.Exists(path.Dir(to)):
 		return fail(unix.ENOENT)
 	case d.refused("rename", to) != nil:
 		return fail(unix.EROFS)
-	case f[to].dir && !f.isEmpty(to):
+	case f[to].Dir && !f.IsEmpty(to):
 		return fail(unix.ENOTEMPTY)
 	}
-	d.change(to, func(f files) {
-		if f.exists(from) {
-			f.move(from, to)
+	d.change(to, func(f disk.Files) {
+		if f.Exists(from) {
+			f.Move(from, to)
 		}
 	})
 	if path.Base(to) == "etc.old" { // the former /etc is retired: the root was found healthy with its new one
@@ -260,16 +261,16 @@ func (d processDisk) Rename(from, to string) error {
 func (d processDisk) Exchange(from, to string) error {
 	inFrom, inTo := d.local(from), d.local(to)
 	f := d.enter("exchange", inTo)
-	if !f.exists(inFrom) || !f.exists(inTo) {
+	if !f.Exists(inFrom) || !f.Exists(inTo) {
 		d.p.m.mu.Unlock()
 		return d.Rename(from, to)
 	}
 	err := d.refused("rename", inTo)
 	if err == nil {
-		d.change(inTo, func(f files) {
-			f.move(inTo, inTo+".exchanged")
-			f.move(inFrom, inTo)
-			f.move(inTo+".exchanged", inFrom)
+		d.change(inTo, func(f disk.Files) {
+			f.Move(inTo, inTo+".exchanged")
+			f.Move(inFrom, inTo)
+			f.Move(inTo+".exchanged", inFrom)
 		})
 	}
 	d.p.m.mu.Unlock()
@@ -284,13 +285,13 @@ func (d processDisk) MkdirAll(name string, _ fs.FileMode) error {
 	name = d.local(name)
 	f := d.enter("make", name)
 	defer d.p.m.mu.Unlock()
-	if f.exists(name) {
+	if f.Exists(name) {
 		return nil
 	}
 	if err := d.refused("mkdir", name); err != nil {
 		return err
 	}
-	d.change(name, func(f files) { f.makeDir(name) })
+	d.change(name, func(f disk.Files) { f.MakeDir(name) })
 	return nil
 }
 
@@ -298,14 +299,14 @@ func (d processDisk) Exists(name string) bool {
 	name = d.local(name)
 	f := d.enter("look for", name)
 	defer d.p.m.mu.Unlock()
-	return f.exists(name)
+	return f.Exists(name)
 }
 
 func (d processDisk) Glob(pattern string) ([]string, error) {
 	pattern = d.local(pattern)
 	f := d.enter("look for", pattern)
 	defer d.p.m.mu.Unlock()
-	names := f.glob(pattern)
+	names := f.Glob(pattern)
 	for i, name := range names {
 		names[i] = d.p.m.publisher.root + name
 	}
@@ -319,7 +320,7 @@ func (d processDisk) Reserve(name string, size int64) error {
 	if err := d.refused("open", name); err != nil {
 		return err
 	}
-	return d.put("fallocate", name, node{size: size})
+	return d.put("fallocate", name, disk.File{Size: size})
 }
 
 func (d processDisk) Shrink(name string, size int64) (bool, error) {
@@ -333,10 +334,10 @@ func (d processDisk) Shrink(name string, size int64) (bool, error) {
 	if err := d.refused("truncate", name); err != nil {
 		return true, err
 	}
-	given := min(size, n.size)
-	d.p.m.disk.give(time.Now(), given)
-	d.change(name, func(f files) {
-		if f[name] = (node{size: n.size - given}); n.size == given {
+	given := min(size, n.Size)
+	d.p.m.disk.Give(time.Now(), given)
+	d.change(name, func(f disk.Files) {
+		if f[name] = (disk.File{Size: n.Size - given}); n.Size == given {
 			delete(f, name)
 		}
 	})
@@ -362,10 +363,10 @@ func (d processDisk) TryLock(name, note string) (unlock func(), holder string, e
 	if held, is := m.locks[name]; is {
 		return nil, held.note, nil
 	}
-	if !f.exists(name) {
-		d.change(name, func(f files) {
-			f.makeDir(path.Dir(name))
-			f[name] = node{}
+	if !f.Exists(name) {
+		d.change(name, func(f disk.Files) {
+			f.MakeDir(path.Dir(name))
+			f[name] = disk.File{}
 		})
 	}
 	m.locks[name] = heldLock{d.p, note}

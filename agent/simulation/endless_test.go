@@ -28,14 +28,14 @@ func (m *Machine) load(t *testing.T) load {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := load{
-		Run: m.run.below("/run"), Processes: len(m.running), Locks: len(m.locks), Armed: m.armed != nil || m.half,
+		Run: m.run.Below("/run"), Processes: len(m.running), Locks: len(m.locks), Armed: m.armed != nil || m.half,
 	}
-	for name := range m.disk.now {
+	for name := range m.disk.Now {
 		l.Disk = append(l.Disk, name)
 	}
 	slices.Sort(l.Disk)
 	var rec map[string]any
-	if err := json.Unmarshal(m.disk.now[record.RecordFile].content, &rec); err != nil {
+	if err := json.Unmarshal(m.disk.Now[record.RecordFile].Content, &rec); err != nil {
 		t.Fatal(err)
 	}
 	l.Record = sizeOf(rec)

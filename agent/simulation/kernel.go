@@ -82,8 +82,8 @@ func (k kernel) Reboot() error {
 	m := k.p.m
 	k.p.enter("boot the kernel")
 	m.tell("%s boots the kernel without asking", k.p)
-	if m.disk.hung != nil {
-		k.p.wait(context.Background(), patience, m.disk.hung)
+	if m.disk.Hung() != nil {
+		k.p.wait(context.Background(), patience, m.disk.Hung())
 	}
 	m.bootKernel(true)
 	m.mu.Unlock()
@@ -133,7 +133,7 @@ func (s mounts) Arm(n assembly.Next) error {
 			return fmt.Errorf("cannot mount %s: it is not on the disk", n.ID)
 		case m.ills[n.ID] == Unjoinable:
 			return fmt.Errorf("cannot mount %s: %w", n.ID, unix.EINVAL)
-		case m.disk.hung != nil:
+		case m.disk.Hung() != nil:
 			return fmt.Errorf("cannot mount %s: %w", n.ID, unix.EIO)
 		}
 		var err error
@@ -186,7 +186,7 @@ func (s mounts) Clear() error {
 func (s mounts) MakeWritable(p string) error {
 	s.p.enter("make writable " + p)
 	defer s.p.m.mu.Unlock()
-	s.p.m.disk.readOnly = false
+	s.p.m.disk.ReadOnly = false
 	return nil
 }
 
@@ -278,12 +278,12 @@ func (p *process) managerOf(string, []string) string {
 
 // etcOf returns what an /etc is; it is an error unless all of it is there. The machine is locked.
 func (m *Machine) etcOf(dir string) (string, error) {
-	label, there := m.disk.now[dir+"/label"]
-	rest, whole := m.disk.now[dir+"/rest"]
-	if !there || !whole || string(label.content) != string(rest.content) {
+	label, there := m.disk.Now[dir+"/label"]
+	rest, whole := m.disk.Now[dir+"/rest"]
+	if !there || !whole || string(label.Content) != string(rest.Content) {
 		return "", fmt.Errorf("%s is not a whole /etc", dir)
 	}
-	return string(label.content), nil
+	return string(label.Content), nil
 }
 
 // etcPath is where the /etc of a root lies.

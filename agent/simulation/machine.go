@@ -19,6 +19,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
 )
@@ -78,7 +79,7 @@ type Machine struct {
 	// slowFetch is how much longer a part of an image takes to arrive.
 	slowFetch time.Duration
 
-	disk *disk
+	disk *disk.Disk
 
 	processes int
 	running   map[int]*process
@@ -88,7 +89,7 @@ type Machine struct {
 
 	boots       int
 	bootedAt    time.Time
-	run         files
+	run         disk.Files
 	softReboots int
 	mounted     mountedRoot
 	arrived     int // the mount that was counted as an arrival last
@@ -154,15 +155,15 @@ type armedRoot struct {
 // Snapshot is a machine that rests.
 type Snapshot struct {
 	machine *Machine
-	disk    files
-	run     files
+	disk    disk.Files
+	run     disk.Files
 }
 
 // Snapshot returns what the machine is now. It rests.
 func (m *Machine) Snapshot() *Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &Snapshot{m, m.disk.now.clone(), m.run.clone()}
+	return &Snapshot{m, m.disk.Now.Clone(), m.run.Clone()}
 }
 
 // NewFrom returns a machine that goes on from a snapshot: userspace has been up for some time.
@@ -175,8 +176,8 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 	m.power = make(chan struct{})
 	m.bootedAt = m.began.Add(-time.Hour)
 	m.clock = 24 * time.Hour
-	m.disk.now, m.disk.durable, m.disk.pending = s.disk.clone(), s.disk.clone(), nil
-	m.run = s.run.clone()
+	m.disk = disk.New(s.disk)
+	m.run = s.run.Clone()
 	m.softReboots, m.mounted, m.mounts, m.modulesFrom = old.softReboots, old.mounted, old.mounts, old.modulesFrom
 	m.arrived = m.mounted.mount
 	m.rec, m.etcs, m.published = old.rec, old.etcs, old.published
@@ -200,14 +201,14 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 func New(o Options, p *Publisher) *Machine {
 	m := &Machine{
 		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, dooms: map[string]int{},
-		holdUps: map[string]time.Duration{}, disk: &disk{now: files{}, durable: files{}},
+		holdUps: map[string]time.Duration{}, disk: disk.New(disk.Files{}),
 		running: map[int]*process{}, locks: map[string]heldLock{},
 		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
 		power: make(chan struct{}),
 	}
 	m.sluggish.Store(o.Sluggish)
-	m.disk.change(time.Now(), func(f files) { f.makeDir("/etc"); f.makeDir("/var/lib/updatectl") })
-	m.disk.sync()
+	m.disk.Change(time.Now(), func(f disk.Files) { f.MakeDir("/etc"); f.MakeDir("/var/lib/updatectl") })
+	m.disk.Sync()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.startKernel()
@@ -348,7 +349,7 @@ func (m *Machine) checkRecord(who fmt.Stringer) {
 // complete reports whether a root is on the disk as a whole. The machine is locked.
 func (m *Machine) complete(id string) bool {
 	dir := path.Join(record.StateDir, "roots", id)
-	return m.disk.now.exists(dir+"/image.json") && m.disk.now.exists(dir+"/root.cfs")
+	return m.disk.Now.Exists(dir+"/image.json") && m.disk.Now.Exists(dir+"/root.cfs")
 }
 
 // describeRecord is a record in a line of a story.

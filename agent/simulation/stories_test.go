@@ -9,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/agent/trial"
 )
 
@@ -444,11 +445,11 @@ func (m *Machine) killGuard() {
 func TestRecordIsGone(t *testing.T) {
 	m := playFrom(t, "v2", ordinary(), func(m *Machine) {
 		m.loseRecord()
-		before := len(m.disk.now.glob(rootsDir + "/*"))
+		before := len(m.disk.Now.Glob(rootsDir + "/*"))
 		if err := m.GC().Wait(); !errors.Is(err, record.ErrLost) {
 			t.Errorf("gc ends with %v, want that the record is lost", err)
 		}
-		if now := len(m.disk.now.glob(rootsDir + "/*")); now != before {
+		if now := len(m.disk.Now.Glob(rootsDir + "/*")); now != before {
 			t.Errorf("%d of %d roots are left", now, before)
 		}
 		err := m.confirm()
@@ -478,7 +479,7 @@ func TestRollbackWithoutRecord(t *testing.T) {
 func (m *Machine) loseRecord() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.disk.change(time.Now(), func(f files) { f.remove(record.StateDir + "/state.json") })
+	m.disk.Change(time.Now(), func(f disk.Files) { f.Remove(record.StateDir + "/state.json") })
 }
 
 // confirm runs updatectl confirm, as a person does.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -63,7 +64,7 @@ func (t trees) Roots() ([]store.Root, error) {
 	t.disk().enter("list", rootsDir)
 	defer t.p.m.mu.Unlock()
 	var list []store.Root
-	for _, name := range t.p.m.disk.now.glob(rootsDir + "/*") {
+	for _, name := range t.p.m.disk.Now.Glob(rootsDir + "/*") {
 		if r, err := t.p.m.root(path.Base(name)); err == nil {
 			list = append(list, r)
 		}
@@ -83,7 +84,7 @@ func (t trees) Sweep() error {
 func (t trees) glob(pattern string) []string {
 	t.disk().enter("list", pattern)
 	defer t.p.m.mu.Unlock()
-	return t.p.m.disk.now.glob(pattern)
+	return t.p.m.disk.Now.Glob(pattern)
 }
 
 func (t trees) Unneeded([]string) (store.GCReport, error) { return store.GCReport{}, nil }
@@ -99,7 +100,7 @@ func (t trees) Collect(keep []string) (store.GCReport, error) {
 		err := errors.Join(t.disk().RemoveAll(grave), t.disk().Rename(name, grave))
 		if err == nil {
 			t.disk().enter("sync", name)
-			t.p.m.disk.sync()
+			t.p.m.disk.Sync()
 			t.p.m.tell("%s removes %s", t.p, id)
 			if t.p.m.rec != nil {
 				t.p.m.checkRecord(t.p)
@@ -132,7 +133,7 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 		t.disk().enter("fetch into", half)
 		err := t.disk().refused("write", half)
 		if err == nil {
-			err = t.disk().put("write", path.Join(half, part), node{content: []byte(id)})
+			err = t.disk().put("write", path.Join(half, part), disk.File{Content: []byte(id)})
 		}
 		more := m.slowFetch
 		m.mu.Unlock()
@@ -144,7 +145,7 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 		}
 	}
 	t.disk().enter("sync", half)
-	m.disk.sync()
+	m.disk.Sync()
 	m.mu.Unlock()
 	err := t.disk().Rename(half, final)
 	if err != nil { // a part of it is there
@@ -156,7 +157,7 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 		return fail(err)
 	}
 	t.disk().enter("sync", final)
-	m.disk.sync()
+	m.disk.Sync()
 	m.mu.Unlock()
 	return t.Root(id)
 }
@@ -219,7 +220,7 @@ func (t trees) Graft(g machine.Graft) error {
 		err = fmt.Errorf("cannot open %s: it is not on the disk", g.Next.ID)
 	}
 	if err == nil {
-		err = t.disk().put("write", half+"/agent", node{content: []byte("agent")})
+		err = t.disk().put("write", half+"/agent", disk.File{Content: []byte("agent")})
 	}
 	t.p.m.mu.Unlock()
 	if err == nil {
@@ -229,7 +230,7 @@ func (t trees) Graft(g machine.Graft) error {
 		return errors.Join(err, t.disk().RemoveAll(half))
 	}
 	t.disk().enter("sync", dir)
-	t.p.m.disk.sync()
+	t.p.m.disk.Sync()
 	t.p.m.mu.Unlock()
 	return nil
 }
@@ -290,7 +291,7 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 	t.disk().enter("merge", half)
 	from, err := t.source(c)
 	m.etcs++
-	label := node{content: fmt.Appendf(nil, "/etc %d of %s", m.etcs, m.publisher.name(c.Next.ID))}
+	label := disk.File{Content: fmt.Appendf(nil, "/etc %d of %s", m.etcs, m.publisher.name(c.Next.ID))}
 	if err == nil {
 		err = t.disk().refused("write", half)
 	}
@@ -300,13 +301,13 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 	if err == nil {
 		m.tell("%s merges /etc %d of %s from %s", t.p, m.etcs, c.Next.ID, from)
 		err = t.disk().put("write", half+"/label", label)
-		t.disk().change(half, func(f files) { f.makeDir(half) })
+		t.disk().change(half, func(f disk.Files) { f.MakeDir(half) })
 	}
 	m.mu.Unlock()
 	if err == nil {
 		t.disk().enter("merge the rest into", half)
 		err = t.disk().put("write", half+"/rest", label)
-		m.disk.sync()
+		m.disk.Sync()
 		m.mu.Unlock()
 	}
 	if err == nil {
@@ -316,7 +317,7 @@ func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
 		return etc.Report{}, errors.Join(err, t.disk().RemoveAll(half))
 	}
 	t.disk().enter("sync", dst)
-	m.disk.sync()
+	m.disk.Sync()
 	m.mu.Unlock()
 	return etc.Report{}, nil
 }

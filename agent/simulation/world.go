@@ -9,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/switcher"
 )
 
@@ -167,7 +168,7 @@ func (m *Machine) FillDisk(full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tell("the disk is full: %v", full)
-	m.disk.full, m.disk.free = full, 0
+	m.disk.Fill(full)
 }
 
 // RemountReadOnly makes the disk read-only, until the next full reboot.
@@ -175,7 +176,7 @@ func (m *Machine) RemountReadOnly() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tell("the disk is remounted read-only")
-	m.disk.readOnly = true
+	m.disk.ReadOnly = true
 }
 
 // Inhibit takes an inhibitor lock, or gives it back.
@@ -259,22 +260,21 @@ func (m *Machine) NeverCancel() {
 func (m *Machine) HangDisk(d time.Duration, cached bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.disk.hung != nil {
+	if m.disk.Hung() != nil {
 		return
 	}
 	m.tell("the disk hangs for %v", d)
-	hung, power := make(chan struct{}), m.power
-	m.disk.hung, m.disk.cached = hung, cached
+	m.disk.Hang(cached)
+	hung, power := m.disk.Hung(), m.power
 	go func() {
 		if !pause(d, power) {
 			return
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.disk.hung == hung {
+		if m.disk.Hung() == hung {
 			m.tell("the disk answers again")
-			close(hung)
-			m.disk.hung = nil
+			m.disk.Answer()
 		}
 	}()
 }
@@ -290,7 +290,8 @@ func (m *Machine) StayOnHost(stay bool) {
 func (m *Machine) Heal() {
 	m.mu.Lock()
 	m.tell("all faults of the world end")
-	m.disk.full, m.inhibited, m.faultAt, m.dooms, m.stay = false, false, 0, map[string]int{}, false
+	m.disk.Fill(false)
+	m.inhibited, m.faultAt, m.dooms, m.stay = false, 0, map[string]int{}, false
 	m.slowFetch = 0
 	m.holdUps, m.losesAnswer, m.neverCancels = map[string]time.Duration{}, false, false
 	m.sluggish.Store(false)
@@ -394,10 +395,7 @@ func (m *Machine) Stop() {
 	for _, p := range m.processesInOrder() {
 		m.bury(p, true)
 	}
-	if m.disk.hung != nil {
-		close(m.disk.hung)
-		m.disk.hung = nil
-	}
+	m.disk.Answer()
 }
 
 // halves are the patterns of what is half done.
@@ -439,8 +437,8 @@ func (m *Machine) CheckRest() {
 		}
 	}
 	for _, pattern := range halves {
-		for _, f := range []files{m.disk.now, m.run} {
-			for _, name := range f.glob(pattern) {
+		for _, f := range []disk.Files{m.disk.Now, m.run} {
+			for _, name := range f.Glob(pattern) {
 				m.breach("%s is left half done", name)
 			}
 		}
