@@ -71,10 +71,9 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 	}
-	to = s.rec.LastGood()
-	if intact := roots.IntactGood(&s.Roots, s.facts, s.rec); intact != to {
-		why = fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, to)
-		to = intact
+	if to, why = s.intactTarget(why); to == "" {
+		a.Log.Error("staying on the host root", zap.String("reason", why))
+		return Resumed{Reason: why}, nil
 	}
 	if err := recheck.MayResume(s.Host, to); err != nil {
 		a.Log.Error("staying on the host root", zap.Error(err))
@@ -83,6 +82,21 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
 	_, err = s.resumeRoot(ctx, to, health.Before{Unknown: true}) // no service runs yet: nothing to compare with
 	return Resumed{Root: to, Reason: why, Warnings: warnings}, err
+}
+
+// intactTarget returns the good root to resume, "" to stay, and why. Why is the reason to resume the last good root. If
+// that is damaged, it is the good root before it, unless that was resumed too often: a root that panics would have the
+// machine reboot for as long as it runs.
+func (s *session) intactTarget(why string) (to, reason string) {
+	last := s.rec.LastGood()
+	to = roots.IntactGood(&s.Roots, s.facts, s.rec)
+	if to == last {
+		return to, why
+	}
+	if failed := record.ResumedTooOften(s.rec, to); failed != "" {
+		return "", fmt.Sprintf("%s is damaged, and %s", last, failed)
+	}
+	return to, fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, last)
 }
 
 // resumeRoot requests the switch to a good root, as it was left, and returns its version.

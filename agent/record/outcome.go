@@ -119,11 +119,20 @@ func (r *Record) ResumeTarget(f facts.Facts, landed bool) (to, verb, why string)
 		return "", "", strings.Join(refused, "; ")
 	case landed:
 		return r.Last.Target, VerbApply, "the full reboot was made for it"
-	case r.ResumeAttempts(last) >= MaxAttempts:
-		return "", "", fmt.Sprintf("%d attempts to resume %s after a full reboot failed; "+
-			"run `updatectl apply` or `updatectl rollback` to leave the host root", r.ResumeAttempts(last), last)
+	case ResumedTooOften(r, last) != "":
+		return "", "", ResumedTooOften(r, last)
 	}
 	return last, VerbResume, "it is the last good root"
+}
+
+// ResumedTooOften returns why a root is not resumed again, "" if it may be.
+func ResumedTooOften(r *Record, root string) string {
+	attempts := r.ResumeAttempts(root)
+	if attempts < MaxAttempts {
+		return ""
+	}
+	return fmt.Sprintf("%d attempts to resume %s after a full reboot failed; "+
+		"run `updatectl apply` or `updatectl rollback` to leave the host root", attempts, root)
 }
 
 // RolledBack is the reason recorded for a root that the operator rolled back from. Older agents recorded no more than

@@ -66,6 +66,7 @@ type Machine struct {
 	published string
 	clock     time.Duration
 	ills      map[string]Illness
+	damaged   map[string]bool // the roots that are not what was signed any more
 
 	// Faults: the fault at a crossing of the seam, counted from 1; and the next processes of a verb to be killed.
 	fault     Fault
@@ -200,8 +201,8 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 // New returns a machine that was installed and runs its host root. Nothing was staged on it yet.
 func New(o Options, p *Publisher) *Machine {
 	m := &Machine{
-		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, dooms: map[string]int{},
-		holdUps: map[string]time.Duration{}, disk: disk.New(disk.Files{}),
+		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, damaged: map[string]bool{},
+		dooms: map[string]int{}, holdUps: map[string]time.Duration{}, disk: disk.New(disk.Files{}),
 		running: map[int]*process{}, locks: map[string]heldLock{},
 		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
 		power: make(chan struct{}),

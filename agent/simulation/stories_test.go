@@ -609,3 +609,21 @@ func (m *Machine) killArm() {
 		}
 	}
 }
+
+// TestResumesWhatIsIntact: after a full reboot, a host whose last good root is damaged resumes the good root before it.
+// If that fails as often as the last good root may, the host stays on its host root. It used to try again and again.
+func TestResumesWhatIsIntact(t *testing.T) {
+	for ill, want := range map[Illness]string{Healthy: "v1", Panics: "host"} {
+		m := playFrom(t, "v2", ordinary(), func(m *Machine) {
+			m.Damage("v2")
+			m.Infect("v1", ill)
+			m.Reboot(true)
+			m.Settle(time.Hour)
+			if most := 1 + 2*record.MaxAttempts; m.Reboots() > most { // each attempt is a soft reboot, and ends with a full one
+				t.Errorf("v1 %q: %d reboots, at most %d are expected", ill, m.Reboots(), most)
+			}
+			m.CheckRest()
+		})
+		expect(t, m, want)
+	}
+}

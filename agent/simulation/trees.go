@@ -162,10 +162,17 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 	return t.Root(id)
 }
 
-// HasVerity, Check and Fsck are about content, which the roots of a simulation do not have.
+// HasVerity and Fsck are about content, which the roots of a simulation do not have.
 func (trees) HasVerity() (bool, error) { return false, nil }
 
-func (trees) Check(store.Root) error { return nil }
+func (t trees) Check(root store.Root) error {
+	t.p.m.mu.Lock()
+	defer t.p.m.mu.Unlock()
+	if t.p.m.damaged[root.ID] {
+		return fmt.Errorf("%w: %s", store.ErrDamaged, root.ID)
+	}
+	return nil
+}
 
 func (trees) Fsck(context.Context) (store.FsckReport, error) { return store.FsckReport{}, nil }
 

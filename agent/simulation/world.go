@@ -34,6 +34,14 @@ func (m *Machine) Infect(version string, ill Illness) {
 	m.ills[m.publisher.roots[version]] = ill
 }
 
+// Damage has the root of a version not be what was signed any more.
+func (m *Machine) Damage(version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tell("%s is damaged on the disk", version)
+	m.damaged[m.publisher.roots[version]] = true
+}
+
 // Command is a command that somebody runs.
 type Command struct{ p *process }
 
