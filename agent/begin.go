@@ -56,7 +56,8 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 
 // begin opens a session and cleans up after earlier commands: it removes half-made files and reconciles the record
 // with what is mounted at /. A [transition.ErrSwitch] comes with a valid session: it reports that an earlier switch
-// failed. A switch back that failed is followed by a full reboot, and the error is a [transition.ErrFullRebootFollows].
+// failed. A switch back that failed is followed by a full reboot: the error is a [transition.ErrFullRebootFollows],
+// which is an ErrSwitch, too, and there is no session. So a caller that goes on looks for a session, not at the error.
 func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, error) {
 	s, err := a.open(ctx, verb, wait)
 	if err != nil {

@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 
 	"github.com/updatectl/updatectl/agent/repair"
-	"github.com/updatectl/updatectl/agent/transition"
 )
 
 // Fsck names what is damaged in the staged roots and, if asked to, fetches that again. The error is a
@@ -17,7 +15,7 @@ func Fsck(ctx context.Context, a *Agent, mend bool) (repair.Fscked, error) {
 	}
 	s, err := a.begin(ctx, "fsck", false)
 	defer s.close()
-	if err != nil && !errors.Is(err, transition.ErrSwitch) {
+	if s == nil {
 		return repair.Fscked{}, err
 	}
 	return k.Repair(ctx, s.facts)

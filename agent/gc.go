@@ -2,14 +2,12 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 
 	"github.com/updatectl/updatectl/agent/record"
-	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -44,7 +42,7 @@ func (a *Agent) GC(ctx context.Context, o GCOptions) (Collected, error) {
 	}
 	s, err := a.begin(ctx, "gc", false)
 	defer s.close()
-	if err != nil && !errors.Is(err, transition.ErrSwitch) {
+	if s == nil {
 		return Collected{}, err
 	}
 	left, err := leftRoots(a, s.facts, s.rec, o)

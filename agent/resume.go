@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -12,7 +11,6 @@ import (
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
-	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -45,7 +43,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	}
 	s, err := a.begin(ctx, record.VerbResume, true)
 	defer s.close()
-	if err != nil && !errors.Is(err, transition.ErrSwitch) { // begin has recorded a switch that the reboot interrupted
+	if s == nil { // with an error and a session, begin has recorded a switch that the reboot interrupted
 		return Resumed{}, err
 	}
 	last := s.rec.Last

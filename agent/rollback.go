@@ -51,7 +51,7 @@ func (a *Agent) Rollback(ctx context.Context, to string, wait bool) (Applied, er
 func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applied, err error) {
 	s, err := beginRollback(ctx, a, wait)
 	defer s.close()
-	if err != nil && !errors.Is(err, transition.ErrSwitch) { // an earlier switch that failed does not prevent a rollback
+	if s == nil { // an earlier switch that failed does not prevent a rollback
 		return Applied{}, err
 	}
 	watched := false

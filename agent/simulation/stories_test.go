@@ -627,3 +627,46 @@ func TestResumesWhatIsIntact(t *testing.T) {
 		expect(t, m, want)
 	}
 }
+
+// TestFirstToFindThatItIsNotBack: when a switch back ended in the bad root again, the first command to find it requests
+// a full reboot. It used to go on without a look at the host after that, and crashed.
+func TestFirstToFindThatItIsNotBack(t *testing.T) {
+	const follows = "cannot roll back by a soft reboot; a full reboot follows"
+	for name, run := range map[string]func(m *Machine) *Command{
+		"gc":       func(m *Machine) *Command { return m.GC() },
+		"rollback": func(m *Machine) *Command { return m.RollBack("") },
+	} {
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish("v2", Fails)
+			m.Infect("v1", FallsBack)
+			m.Apply(agent.ApplyOptions{Unattended: true}).Wait()
+			end := time.Now().Add(15 * time.Minute)
+			for !strings.Contains(m.Story(), follows) && time.Now().Before(end) {
+				time.Sleep(5 * time.Millisecond)
+				if rec := m.Record(); rec.Switch == nil || rec.Switch.Verb != record.VerbBack {
+					continue
+				}
+				if m.guards() {
+					m.killGuard()
+				}
+				if c := run(m); c != nil {
+					c.Wait()
+				}
+			}
+			m.Infect("v1", Healthy)
+			m.Settle(15 * time.Minute)
+			m.CheckRest()
+		})
+		expect(t, m, "v1")
+		if !strings.Contains(m.Story(), name+"[6]: ERROR "+follows) {
+			t.Errorf("%s does not find it:\n%s", name, m.Story())
+		}
+	}
+}
+
+// guards reports whether a guard runs.
+func (m *Machine) guards() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.guard != nil
+}
