@@ -173,10 +173,14 @@ func (s *Store) Seal(r Root) error {
 type checked map[fsverity.Digest]int64
 
 // checkObject returns an [ErrDamaged] with the name of an object if it is missing or has other content. It notes in
-// known what it has read. With whole, the kernel's digest is not enough: every block is read.
+// known what it has read. With whole, the kernel's digest is not enough: every block is read. Without, an object in which
+// [Store.Fsck] found a wrong block stays damaged until it is replaced.
 func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error {
 	name := s.object(d)
 	damaged := func(err error) error { return fmt.Errorf("%w: the object %s: %w", ErrDamaged, name, err) }
+	if s.damaged[d] && !whole {
+		return damaged(errors.New("fsck found it damaged"))
+	}
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
 		return damaged(err)

@@ -175,7 +175,7 @@ func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	}
 	var st unix.Stat_t
 	err := unix.Lstat(g.store.object(d), &st)
-	return err == nil && st.Size == size && !g.store.damaged[d] && g.store.checkObject(d, g.known, false) == nil
+	return err == nil && st.Size == size && g.store.checkObject(d, g.known, false) == nil
 }
 
 func (g *Staging) added(d fsverity.Digest, size int64) {

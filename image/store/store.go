@@ -40,7 +40,7 @@ var validID = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
 // Store is a directory with objects and roots.
 type Store struct {
 	dir string
-	// damaged has the objects that [Store.Fsck] found unreadable, although the kernel knows their digest.
+	// damaged has the objects that [Store.Fsck] found damaged, also those of which the kernel reports the right digest.
 	damaged map[fsverity.Digest]bool
 	// damagedRoots are the roots that it found damaged.
 	damagedRoots map[string]bool
