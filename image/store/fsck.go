@@ -30,7 +30,8 @@ type FsckReport struct {
 // Damage is a file or a directory in the store that is not what it should be.
 type Damage struct {
 	Path string `json:"path"`
-	// Roots are those that need it. There are none for an object that no root refers to.
+	// Roots are those that need it. Objects of a root whose image is damaged are unknown: there may be none although
+	// that root needs the object.
 	Roots  []string `json:"roots"`
 	Reason string   `json:"reason"`
 }
@@ -137,7 +138,7 @@ func (c *fsck) objects(ctx context.Context) error {
 	return nil
 }
 
-// walk returns the objects that are there. What has not the name of one is damage.
+// walk returns the objects that are there. A file with any other name is damage.
 func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 	there := map[fsverity.Digest]bool{}
 	dir := c.store.ObjectsDir()
@@ -160,7 +161,7 @@ func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 				return filepath.SkipDir
 			}
 		case !d.IsDir():
-			c.add(path, nil, errors.New("it has not the name of an object; gc removes it"))
+			c.add(path, nil, errors.New("its name is not that of an object; gc removes it"))
 		}
 		return nil
 	})
@@ -215,11 +216,12 @@ func (s *Store) At(id string) (Root, error) {
 	return Root{ID: id, Dir: s.path(rootsDir, id)}, nil
 }
 
-// Discard removes a damaged object that no root refers to.
+// Discard removes a damaged object that no root refers to. No root must be damaged: the objects that it needs are
+// unknown.
 func (s *Store) Discard(d Damage) error {
 	rel, err := filepath.Rel(s.ObjectsDir(), d.Path)
 	if err != nil || !filepath.IsLocal(rel) || rel == "." || len(d.Roots) > 0 {
-		return fmt.Errorf("cannot remove %s: it is no object that nothing needs", d.Path)
+		return fmt.Errorf("cannot remove %s: only an object that no root needs may be removed", d.Path)
 	}
 	if err := durable.RemoveAll(d.Path); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", d.Path, err)
