@@ -129,3 +129,44 @@ func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRootStaysWhileItIsRestored: a root that is staged again stays a way back if the agent is killed before the new
+// image.json has its name.
+func TestRootStaysWhileItIsRestored(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	g, err := s.Begin(id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(r.CFS())
+	if err == nil {
+		err = os.WriteFile(g.path(rootsDir, cfsName), image, 0o400)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.publishRoot(); !errors.Is(err, fs.ErrNotExist) { // there is no new image.json
+		t.Fatalf("got %v, want %v", err, fs.ErrNotExist)
+	}
+	if r, err = s.Root(id(1)); err != nil || s.Intact(r) != nil {
+		t.Errorf("the root is gone: %v, %v", err, s.Intact(r))
+	}
+}
+
+// TestDirectoriesInPlaceOfFilesOfARoot: they are replaced when the root is staged again.
+func TestDirectoriesInPlaceOfFilesOfARoot(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	for _, name := range []string{cfsName, infoName} {
+		if err := os.Remove(filepath.Join(r.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(r.Dir, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Intact(stage(t, s, id(1), "a")); err != nil {
+		t.Error(err)
+	}
+}

@@ -243,13 +243,7 @@ func (g *Staging) publishObjects() error {
 			}
 			shards[shard] = true
 		}
-		err := os.Rename(g.path(objectsDir, d.String()), final)
-		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) { // somebody put a directory there
-			if err = durable.RemoveAll(final); err == nil {
-				err = os.Rename(g.path(objectsDir, d.String()), final)
-			}
-		}
-		if err != nil {
+		if err := replaceFile(g.path(objectsDir, d.String()), final); err != nil {
 			return err
 		}
 		delete(g.store.damaged, d)
@@ -258,6 +252,17 @@ func (g *Staging) publishObjects() error {
 		}
 	}
 	return writeChecked(g.store, g.known)
+}
+
+// replaceFile renames a file, also if there is a directory where it goes.
+func replaceFile(from, to string) error {
+	err := os.Rename(from, to)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) {
+		if err = durable.RemoveAll(to); err == nil {
+			err = os.Rename(from, to)
+		}
+	}
+	return err
 }
 
 // sealAll seals the root, where the file system can do that.
@@ -308,15 +313,10 @@ func (g *Staging) publishRoot() error {
 	return durable.SyncDir(g.store.path(rootsDir))
 }
 
-// restore completes a root that has lost a part. Other files in its directory stay: the root may be running, with its
-// /etc in there. image.json comes last, because it makes the root count as complete.
+// restore replaces the files of a root that is damaged or has lost a part. Other files in its directory stay: the root
+// may be running, with its /etc in there. No file is removed before, so that the root stays a way back if the agent is
+// killed. image.json comes last, because it makes the root count as complete.
 func (g *Staging) restore(final string) error {
-	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := durable.SyncDir(final); err != nil {
-		return err
-	}
 	files, err := os.ReadDir(g.path(rootsDir))
 	if err != nil {
 		return err
@@ -325,14 +325,14 @@ func (g *Staging) restore(final string) error {
 		if f.Name() == infoName {
 			continue
 		}
-		if err := os.Rename(g.path(rootsDir, f.Name()), filepath.Join(final, f.Name())); err != nil {
+		if err := replaceFile(g.path(rootsDir, f.Name()), filepath.Join(final, f.Name())); err != nil {
 			return err
 		}
 	}
 	if err := durable.SyncDir(final); err != nil {
 		return err
 	}
-	if err := os.Rename(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
+	if err := replaceFile(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
 		return err
 	}
 	return durable.SyncDir(final)
