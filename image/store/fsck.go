@@ -40,7 +40,7 @@ type Damage struct {
 // What Fsck finds is not reused until it was replaced, also if the kernel knows its digest and only fails to read it.
 // The error is that of ctx, or about the store as a whole.
 func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, error) {
-	c := fsck{store: s, users: map[fsverity.Digest][]string{}, known: checked{}}
+	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
 	c.report.Damage = []Damage{}
 	s.damaged, s.damagedRoots = map[fsverity.Digest]bool{}, map[string]bool{}
 	ids, err := s.ids()
@@ -62,10 +62,12 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 
 // fsck is one run of Fsck.
 type fsck struct {
-	store  *Store
-	users  map[fsverity.Digest][]string // the roots that refer to an object
-	known  checked
-	report FsckReport
+	store *Store
+	users map[fsverity.Digest][]string // the roots that refer to an object
+	// verified are the roots whose image the kernel verifies. They are mounted with verity=require.
+	verified map[string]bool
+	known    checked
+	report   FsckReport
 }
 
 func (c *fsck) add(path string, roots []string, reason error) {
@@ -96,6 +98,11 @@ func (c *fsck) root(id string, check func(Root) error) error {
 	if d != r.Info.RootDigest {
 		return fmt.Errorf("%s has the digest %s, and not %s", r.CFS(), d, r.Info.RootDigest)
 	}
+	_, err = fsverity.Measure(f)
+	if err != nil && !errors.Is(err, fsverity.ErrNone) {
+		return fmt.Errorf("cannot measure %s: %w", r.CFS(), err)
+	}
+	c.verified[id] = err == nil
 	needs := map[fsverity.Digest]bool{}
 	if err := composefs.Objects(f, func(d fsverity.Digest) { needs[d] = true }); err != nil {
 		return err
@@ -131,8 +138,11 @@ func (c *fsck) objects(ctx context.Context) error {
 		if st, err := os.Stat(c.store.object(d)); err == nil {
 			c.report.Bytes += st.Size()
 		}
-		if _, read := c.known[d]; !read {
+		if _, plain := c.known[d]; !plain {
 			c.report.Verified++
+		} else if i := slices.IndexFunc(c.users[d], func(id string) bool { return c.verified[id] }); i >= 0 {
+			c.add(c.store.object(d), c.users[d], fmt.Errorf("its content is right, but it has no fs-verity, so reading "+
+				"it fails in the root %s, which has", c.users[d][i]))
 		}
 	}
 	return nil

@@ -106,18 +106,21 @@ func (s *Store) HasVerity() (has bool, err error) {
 	return err == nil, err
 }
 
-// seal makes the kernel verify each read of a file by a digest. The error is an [ErrDamaged] if what is on the disk has
-// another one, and an [fsverity.ErrUnsupported] where there is no fs-verity.
+// seal makes the kernel verify each read of a file by a digest, unless it does. The error is an [ErrDamaged] if what is on
+// the disk has another digest, and an [fsverity.ErrUnsupported] where there is no fs-verity.
 func seal(path string, want fsverity.Digest) error {
 	f, err := durable.OpenRegular(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := fsverity.Enable(f); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	d, err := fsverity.Measure(f)
+	if errors.Is(err, fsverity.ErrNone) {
+		if err := fsverity.Enable(f); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		d, err = fsverity.Measure(f)
+	}
 	if err == nil && d != want {
 		err = fmt.Errorf("%w: its digest is %s and not %s", ErrDamaged, d, want)
 	}
@@ -153,15 +156,18 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 	return seal(cfs, want)
 }
 
-// Seal makes the kernel verify a root that was staged without, where the file system can do that. Check the root and
-// its objects first.
+// Seal makes the kernel verify a root that was staged without, where the file system can do that. It also seals objects
+// of a sealed root that were replaced by files without fs-verity, as a restored backup has them. Check the root and its
+// objects first.
 func (s *Store) Seal(r Root) error {
 	m, err := r.Measure()
-	if err != nil || m.Verity {
+	if err != nil {
 		return err
 	}
-	if has, err := s.HasVerity(); err != nil || !has {
-		return err
+	if !m.Verity {
+		if has, err := s.HasVerity(); err != nil || !has {
+			return err
+		}
 	}
 	if err := sealRoot(r.CFS(), r.Info.RootDigest, s.object); err != nil {
 		return fmt.Errorf("cannot seal the root %s: %w", r.ID, err)

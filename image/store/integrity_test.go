@@ -182,3 +182,21 @@ func TestUnreadableObjectIsReplaced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestObjectWithoutVerity: an object that the kernel does not verify is damage only if it verifies the image of a root
+// that needs the object: such a root is mounted so that reading the object fails.
+func TestObjectWithoutVerity(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	object := fsverity.Sum([]byte("a"))
+	if err := durable.WriteFile(s.object(object), []byte("a"), 0o400); err != nil { // a new file, without fs-verity
+		t.Fatal(err)
+	}
+	for verified, want := range map[string]int{"": 0, id(2): 0, id(1): 1} {
+		c := fsck{store: s, users: map[fsverity.Digest][]string{object: {id(1)}}, known: checked{},
+			verified: map[string]bool{verified: true}}
+		if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != want || c.report.Objects != 1 {
+			t.Errorf("the kernel verifies %q: %+v, %v, want %d", verified, c.report, err, want)
+		}
+	}
+}
