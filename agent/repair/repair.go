@@ -37,10 +37,14 @@ type Fscked struct {
 	Failed   map[string]string `json:"failed,omitempty"`
 }
 
-// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is.
+// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is and everything
+// was read.
 func (k Fsck) Look(ctx context.Context) (Fscked, error) {
 	report, err := k.Machine.Trees.Fsck(ctx)
-	return Fscked{FsckReport: report, Repaired: []string{}}, errors.Join(err, damageLeft(report))
+	if err == nil {
+		err = damageLeft(report)
+	}
+	return Fscked{FsckReport: report, Repaired: []string{}}, err
 }
 
 // Repair is like Look, and fetches what is damaged again: from where the image came from, by the evidence beside the
