@@ -43,6 +43,9 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
 	c.report.Damage = []Damage{}
 	s.damaged, s.damagedRoots = map[fsverity.Digest]bool{}, map[string]bool{}
+	if err := forgetChecked(s); err != nil { // it must not outlive an interrupted run that finds damage
+		return c.report, err
+	}
 	ids, err := s.ids()
 	if err != nil {
 		return c.report, err

@@ -246,14 +246,12 @@ func readChecked(s *Store) checked {
 	return known
 }
 
-// writeChecked replaces the list of what was checked.
+// writeChecked replaces the list of what was checked. If that fails, as on a full disk, the old list is removed: it may
+// have an object that is damaged now. Without a list, objects are only read once more.
 func writeChecked(s *Store, known checked) error {
 	boot := bootID()
 	if boot == "" || len(known) == 0 {
-		if err := os.Remove(s.path(checkedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot note what was checked: %w", err)
-		}
-		return nil
+		return forgetChecked(s)
 	}
 	var text strings.Builder
 	text.WriteString(boot + "\n")
@@ -261,12 +259,22 @@ func writeChecked(s *Store, known checked) error {
 		fmt.Fprintf(&text, "%s %d\n", d, at)
 	}
 	if err := durable.WriteFile(s.path(checkedName), []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("cannot note what was checked: %w", AsNoSpace(err))
+		return forgetChecked(s)
 	}
 	return nil
 }
 
-// bootID returns the identity of this boot of the kernel, "" if it is unknown: nothing counts as checked then.
+// forgetChecked removes the list of what was checked. On a read-only file system it stays: nothing is staged there, and
+// fsck must still be able to answer.
+func forgetChecked(s *Store) error {
+	err := os.Remove(s.path(checkedName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("cannot remove the list of checked objects: %w", err)
+	}
+	return nil
+}
+
+// bootID returns what the kernel calls itself since the last full reboot, "" if it is unknown: every object is read then.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -198,5 +199,40 @@ func TestObjectWithoutVerity(t *testing.T) {
 		if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != want || c.report.Objects != 1 {
 			t.Errorf("the kernel verifies %q: %+v, %v, want %d", verified, c.report, err, want)
 		}
+	}
+}
+
+// TestInterruptedFsckForgets: after an interrupted check, no object counts as checked: it may have found one damaged.
+func TestInterruptedFsckForgets(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Fsck(ctx, s.Intact); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if known := readChecked(s); len(known) != 0 {
+		t.Errorf("checked: %v", known)
+	}
+}
+
+// TestCheckedCannotBeWritten: a list that cannot be written, as on a full disk, is removed, and stops nothing.
+func TestCheckedCannotBeWritten(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	if err := os.RemoveAll(s.path(checkedName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(s.path(checkedName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeChecked(s, checked{fsverity.Sum([]byte("a")): 1}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(s.path(checkedName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the list is still there: %v", err)
+	}
+	if err := s.CheckObjects(r); err != nil {
+		t.Error(err)
 	}
 }
