@@ -145,7 +145,7 @@ func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) e
 	return nil
 }
 
-// Sweep removes the leftovers of interrupted staging and of an interrupted [Root.Renew].
+// Sweep removes the leftovers of interrupted staging, and files that a killed agent left half written.
 func (s *Store) Sweep() error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
@@ -154,10 +154,12 @@ func (s *Store) Sweep() error {
 	for _, e := range entries {
 		err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
 	}
-	halves, gerr := filepath.Glob(s.path(rootsDir, "*", ".*.json.*"))
-	err = errors.Join(err, gerr)
-	for _, half := range halves {
-		err = errors.Join(err, os.Remove(half))
+	for _, pattern := range []string{s.path(rootsDir, "*", ".*.json.*"), s.path("." + checkedName + ".*")} {
+		halves, gerr := filepath.Glob(pattern)
+		err = errors.Join(err, gerr)
+		for _, half := range halves {
+			err = errors.Join(err, os.RemoveAll(half)) // fsck may run beside this, and give it its name
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot clean up the store: %w", err)

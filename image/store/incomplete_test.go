@@ -111,19 +111,23 @@ func TestAsNoSpaceSaysNoPaths(t *testing.T) {
 	}
 }
 
-// Renew can be killed, and then leaves a part of a file beside a root.
-func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
+// Renew can be killed, and then leaves a part of a file beside a root; so can a check of objects.
+func TestSweepRemovesHalfAFile(t *testing.T) {
 	s := open(t)
 	r := stage(t, s, id(1), "a")
-	half := filepath.Join(r.Dir, ".image.json.1234")
-	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
+	halves := []string{filepath.Join(r.Dir, ".image.json.1234"), s.path(".checked.1234")}
+	for _, half := range halves {
+		if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+	for _, half := range halves {
+		if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", half, err)
+		}
 	}
 	if _, err := s.Root(id(1)); err != nil {
 		t.Error(err)
