@@ -36,9 +36,9 @@ type Damage struct {
 	Reason string   `json:"reason"`
 }
 
-// Fsck reads all roots and all objects, and reports what is damaged. check returns what is wrong with a root besides.
-// What Fsck finds is not reused until it was replaced, also if the kernel knows its digest and only fails to read it.
-// The error is that of ctx, or about the store as a whole.
+// Fsck reads all roots and all objects, and reports what is damaged. check returns what else is wrong with a root. What
+// Fsck finds is not reused until it is replaced, also if the kernel reports the right digest and only fails to read it.
+// What is removed in the meantime is no damage. The error is that of ctx, or about the store as a whole.
 func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, error) {
 	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
 	c.report.Damage = []Damage{}
@@ -51,8 +51,12 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 		return c.report, err
 	}
 	for _, id := range ids {
+		err := c.root(id, check)
+		if err != nil && !s.isThere(id) { // gc may run beside this
+			continue
+		}
 		c.report.Roots++
-		if err := c.root(id, check); err != nil {
+		if err != nil {
 			s.damagedRoots[id] = true
 			c.add(s.path(rootsDir, id), []string{id}, err)
 		}
@@ -61,6 +65,12 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 		return c.report, err
 	}
 	return c.report, writeChecked(s, c.known)
+}
+
+// isThere reports whether a root has a directory, or that cannot be found out.
+func (s *Store) isThere(id string) bool {
+	_, err := os.Lstat(s.path(rootsDir, id))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // fsck is one run of Fsck.
@@ -132,8 +142,12 @@ func (c *fsck) objects(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		err := c.store.checkObject(d, c.known, true)
+		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.users[d], c.store.isThere) {
+			continue // gc removed it since it was listed
+		}
 		c.report.Objects++
-		if err := c.store.checkObject(d, c.known, true); err != nil {
+		if err != nil {
 			c.store.damaged[d] = true
 			c.add(c.store.object(d), c.users[d], err)
 			continue

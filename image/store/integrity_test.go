@@ -236,3 +236,28 @@ func TestCheckedCannotBeWritten(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFsckBesideGC: what is removed while fsck runs, as `updatectl gc` does, is no damage.
+func TestFsckBesideGC(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "shared", "one")
+	stage(t, s, id(2), "shared", "two")
+	collect := func(Root) error { // after fsck listed the roots
+		_, err := s.GC([]string{id(1)}, nil)
+		return err
+	}
+	if report, err := s.Fsck(t.Context(), collect); err != nil || len(report.Damage) != 0 || report.Roots != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	stage(t, s, id(2), "shared", "two")
+	c := fsck{store: s, users: map[fsverity.Digest][]string{}, known: checked{}}
+	for _, content := range []string{"shared", "one", "two"} {
+		c.users[fsverity.Sum([]byte(content))] = []string{id(2)}
+	}
+	if _, err := s.GC(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != 0 || c.report.Objects != 0 {
+		t.Errorf("%+v, %v", c.report, err)
+	}
+}
