@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
@@ -117,7 +116,7 @@ func (c *fsck) root(id string, check func(Root) error) error {
 	}
 	c.verified[id] = err == nil
 	needs := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { needs[d] = true }); err != nil {
+	if err := addObjects(needs, f); err != nil {
 		return err
 	}
 	for d := range needs {
@@ -176,13 +175,9 @@ func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		shard, name := filepath.Split(rel)
-		object, perr := fsverity.Parse(filepath.Clean(shard) + name)
+		object, err := c.store.objectAt(path)
 		switch {
-		case err != nil:
-			return err
-		case perr == nil:
+		case err == nil:
 			there[object] = true
 			if d.IsDir() { // checkObject says what is wrong with it
 				return filepath.SkipDir

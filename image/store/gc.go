@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,7 +68,9 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 	}
 	faults = append(faults, s.Sweep())
 	if len(unknown) == 0 {
-		faults = append(faults, s.removeObjects(used, &report))
+		if err := s.eachUnused(used, &report, os.Remove); err != nil {
+			faults = append(faults, fmt.Errorf("cannot remove objects: %w", err))
+		}
 	}
 	return report, errors.Join(append(faults, unknown...)...)
 }
@@ -93,7 +96,12 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	if d != r.Info.RootDigest {
 		return fmt.Errorf("%w: its digest is %s and not %s", composefs.ErrImage, d, r.Info.RootDigest)
 	}
-	return composefs.Objects(f, func(d fsverity.Digest) { used[d] = true })
+	return addObjects(used, f)
+}
+
+// addObjects adds the objects that a composefs image refers to.
+func addObjects(to map[fsverity.Digest]bool, cfs io.ReaderAt) error {
+	return composefs.Objects(cfs, func(d fsverity.Digest) { to[d] = true })
 }
 
 // removeRoot hides a root with one rename; Sweep removes it. It makes no directory, for which a full disk has no room.
@@ -113,36 +121,37 @@ func (s *Store) removeRoot(id string) error {
 	return nil
 }
 
-// removeObjects removes every file below the object directory that no root uses, whatever its name.
-func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) error {
-	objects := s.ObjectsDir()
-	err := filepath.WalkDir(objects, func(path string, d fs.DirEntry, err error) error {
+// eachUnused calls remove with every file below the object directory that no root uses, whatever its name, and counts
+// those for which it returns nil. It stops at the first error.
+func (s *Store) eachUnused(used map[fsverity.Digest]bool, report *GCReport, remove func(string) error) error {
+	return filepath.WalkDir(s.ObjectsDir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(objects, path)
-		if err != nil {
-			return err
-		}
-		shard, name := filepath.Split(rel)
-		if digest, err := fsverity.Parse(filepath.Clean(shard) + name); err == nil && used[digest] {
+		if digest, err := s.objectAt(path); err == nil && used[digest] {
 			return nil
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
 		}
-		if err := os.Remove(path); err != nil {
+		if err := remove(path); err != nil {
 			return err
 		}
 		report.Objects++
 		report.Bytes += st.Blocks * 512
 		return nil
 	})
+}
+
+// objectAt returns the object that has its final name at a path below the object directory.
+func (s *Store) objectAt(path string) (fsverity.Digest, error) {
+	rel, err := filepath.Rel(s.ObjectsDir(), path)
 	if err != nil {
-		return fmt.Errorf("cannot remove objects: %w", err)
+		return fsverity.Digest{}, err
 	}
-	return nil
+	shard, name := filepath.Split(rel)
+	return fsverity.Parse(filepath.Clean(shard) + name)
 }
 
 // Sweep removes the leftovers of interrupted staging, and files that a killed agent left half written.

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
@@ -78,7 +77,7 @@ func (s *Store) CheckObjects(r Root) error {
 	defer f.Close()
 	known := readChecked(s)
 	used := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+	if err := addObjects(used, f); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	for d := range used {
@@ -142,7 +141,7 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 	}
 	defer f.Close()
 	objects := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { objects[d] = true }); err != nil {
+	if err := addObjects(objects, f); err != nil {
 		return err
 	}
 	var all errgroup.Group

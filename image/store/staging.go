@@ -288,7 +288,7 @@ func (g *Staging) dropHidden() error {
 	}
 	defer f.Close()
 	used := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+	if err := addObjects(used, f); err != nil {
 		return err
 	}
 	for d, size := range g.fresh {
