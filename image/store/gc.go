@@ -84,7 +84,7 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(r.CFS())
+	f, err := durable.OpenRegular(r.CFS())
 	if err != nil {
 		return err
 	}

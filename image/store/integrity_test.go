@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/verify"
 )
 
 // damage replaces the content of a file by other content of the same size, in place as a disk does it, or in a new file
@@ -259,5 +261,25 @@ func TestFsckBesideGC(t *testing.T) {
 	}
 	if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != 0 || c.report.Objects != 0 {
 		t.Errorf("%+v, %v", c.report, err)
+	}
+}
+
+// TestPipesInPlaceOfFiles: a pipe in a root's directory is an error. Opening it would wait for a writer.
+func TestPipesInPlaceOfFiles(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	for _, path := range []string{r.CFS(), r.evidence()} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Evidence(); !errors.Is(err, verify.ErrMalformed) {
+		t.Errorf("evidence: got %v, want %v", err, verify.ErrMalformed)
+	}
+	if _, err := s.GC([]string{id(1)}, nil); !errors.Is(err, durable.ErrNotRegular) {
+		t.Errorf("gc: got %v, want %v", err, durable.ErrNotRegular)
 	}
 }
