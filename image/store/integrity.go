@@ -155,20 +155,25 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 	return seal(cfs, want)
 }
 
-// Seal makes the kernel verify a root that was staged without, where the file system can do that. It also seals objects
-// of a sealed root that were replaced by files without fs-verity, as a restored backup has them. Check the root and its
-// objects first.
+// Seal makes the kernel verify a root that was staged without, where the file system can do that and is not full. It
+// also seals objects of a sealed root that were replaced by files without fs-verity, as a restored backup has them. Check
+// the root and its objects first.
 func (s *Store) Seal(r Root) error {
 	m, err := r.Measure()
 	if err != nil {
 		return err
 	}
-	if !m.Verity {
-		if has, err := s.HasVerity(); err != nil || !has {
-			return err
-		}
+	has := m.Verity
+	if !has {
+		has, err = s.HasVerity()
 	}
-	if err := sealRoot(r.CFS(), r.Info.RootDigest, s.object); err != nil {
+	if err == nil && has {
+		err = sealRoot(r.CFS(), r.Info.RootDigest, s.object)
+	}
+	if !m.Verity && errors.Is(AsNoSpace(err), ErrNoSpace) {
+		return nil // the root stays as right as it was without fs-verity
+	}
+	if err != nil {
 		return fmt.Errorf("cannot seal the root %s: %w", r.ID, err)
 	}
 	return nil
