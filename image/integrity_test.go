@@ -91,8 +91,8 @@ func TestDamagedRootIsStagedAnew(t *testing.T) {
 	}
 }
 
-// TestStagedRootOnAFullDisk: a root that is here already can be switched to on a full disk, although it cannot be sealed
-// there.
+// TestStagedRootOnAFullDisk: a root that is here already can be switched to on a full disk, although it cannot be
+// sealed there.
 func TestStagedRootOnAFullDisk(t *testing.T) {
 	dir := tmpfs(t, "size=100m,nr_inodes=300")
 	s, err := store.Open(filepath.Join(dir, "store"))
