@@ -32,13 +32,13 @@ var ErrDamage = errors.New("files in the store are damaged")
 // Fscked is the answer of fsck.
 type Fscked struct {
 	store.FsckReport
-	// Repaired lists the damaged paths that are right now; Failed says, for each root that is not, why.
+	// Repaired lists the damaged paths that are right now. Failed says why a root or a path could not be repaired.
 	Repaired []string          `json:"repaired"`
 	Failed   map[string]string `json:"failed,omitempty"`
 }
 
-// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is and everything
-// was read.
+// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is and
+// everything was read.
 func (k Fsck) Look(ctx context.Context) (Fscked, error) {
 	report, err := k.Machine.Trees.Fsck(ctx)
 	if err == nil {

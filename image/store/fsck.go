@@ -29,15 +29,15 @@ type FsckReport struct {
 // Damage is a file or a directory in the store that is not what it should be.
 type Damage struct {
 	Path string `json:"path"`
-	// Roots are those that need it. Objects of a root whose image is damaged are unknown: there may be none although
-	// that root needs the object.
+	// Roots are those that need it. Objects of a root whose image is damaged are unknown: there may be none although that
+	// root needs the object.
 	Roots  []string `json:"roots"`
 	Reason string   `json:"reason"`
 }
 
-// Fsck reads all roots and all objects, and reports what is damaged. check returns what else is wrong with a root. What
-// Fsck finds is not reused until it is replaced, also if the kernel reports the right digest and only fails to read it.
-// What is removed in the meantime is no damage. The error is that of ctx, or about the store as a whole.
+// Fsck reads all roots and all objects, and reports what is damaged. check returns what else is wrong with a root.
+// What Fsck finds is not reused until it is replaced, also if the kernel reports the right digest and only fails to
+// read it. What is removed in the meantime is no damage. The error is that of ctx, or about the store as a whole.
 func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, error) {
 	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
 	c.report.Damage = []Damage{}
@@ -51,7 +51,7 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 	}
 	for _, id := range ids {
 		err := c.root(id, check)
-		if err != nil && !s.isThere(id) { // gc may run beside this
+		if err != nil && !c.isThere(id) { // gc may run beside this
 			continue
 		}
 		c.report.Roots++
@@ -67,8 +67,8 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 }
 
 // isThere reports whether a root has a directory, or that cannot be found out.
-func (s *Store) isThere(id string) bool {
-	_, err := os.Lstat(s.path(rootsDir, id))
+func (c *fsck) isThere(id string) bool {
+	_, err := os.Lstat(c.store.path(rootsDir, id))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -142,7 +142,7 @@ func (c *fsck) objects(ctx context.Context) error {
 			return err
 		}
 		err := c.store.checkObject(d, c.known, true)
-		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.users[d], c.store.isThere) {
+		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.users[d], c.isThere) {
 			continue // gc removed it since it was listed
 		}
 		c.report.Objects++
@@ -175,7 +175,7 @@ func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 		if err != nil {
 			return err
 		}
-		object, err := c.store.objectAt(path)
+		object, err := objectAt(path, dir)
 		switch {
 		case err == nil:
 			there[object] = true

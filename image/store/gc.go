@@ -30,8 +30,8 @@ type GCReport struct {
 // GC removes the roots that are not in keep, complete or not, the objects that no remaining root refers to, and the
 // leftovers of interrupted staging. IDs in keep that are not in the store are ignored. A root in mounted, which has a
 // mount point for each root that is in use, stays, with a warning. The references are read from the composefs images,
-// which are the files that get mounted. If that of a root in keep is damaged or missing, nothing is removed; if that of
-// another root that stays, no object is. What cannot be removed does not keep GC from the rest.
+// which are the files that get mounted. If that of a root in keep is damaged or missing, nothing is removed; if that
+// of another root that stays, no object is. What cannot be removed does not keep GC from the rest.
 func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 	report := GCReport{Roots: []string{}}
 	ids, err := s.ids()
@@ -128,7 +128,7 @@ func (s *Store) eachUnused(used map[fsverity.Digest]bool, report *GCReport, remo
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if digest, err := s.objectAt(path); err == nil && used[digest] {
+		if digest, err := objectAt(path, s.ObjectsDir()); err == nil && used[digest] {
 			return nil
 		}
 		var st unix.Stat_t
@@ -145,8 +145,8 @@ func (s *Store) eachUnused(used map[fsverity.Digest]bool, report *GCReport, remo
 }
 
 // objectAt returns the object that has its final name at a path below the object directory.
-func (s *Store) objectAt(path string) (fsverity.Digest, error) {
-	rel, err := filepath.Rel(s.ObjectsDir(), path)
+func objectAt(path, objects string) (fsverity.Digest, error) {
+	rel, err := filepath.Rel(objects, path)
 	if err != nil {
 		return fsverity.Digest{}, err
 	}

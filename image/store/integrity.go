@@ -68,7 +68,7 @@ func (s *Store) Intact(r Root) error {
 }
 
 // CheckObjects returns an [ErrDamaged] with the name of an object of the root that is missing or has other content.
-// Check that the root is Intact first. Without fs-verity, an object is read once after each full reboot.
+// Call Intact first. Without fs-verity, an object is read once after each full reboot.
 func (s *Store) CheckObjects(r Root) error {
 	f, err := durable.OpenRegular(r.CFS())
 	if err != nil {
@@ -105,8 +105,8 @@ func (s *Store) HasVerity() (has bool, err error) {
 	return err == nil, err
 }
 
-// seal makes the kernel verify each read of a file by a digest, unless it does. The error is an [ErrDamaged] if what is on
-// the disk has another digest, and an [fsverity.ErrUnsupported] where there is no fs-verity.
+// seal makes the kernel verify each read of a file by a digest, unless it does. The error is an [ErrDamaged] if what
+// is on the disk has another digest, and an [fsverity.ErrUnsupported] where there is no fs-verity.
 func seal(path string, want fsverity.Digest) error {
 	f, err := durable.OpenRegular(path)
 	if err != nil {
@@ -132,7 +132,7 @@ func seal(path string, want fsverity.Digest) error {
 // sealers is how many objects are sealed at once: most of the time is spent waiting for the disk.
 const sealers = 8
 
-// sealRoot seals a composefs image and every object that it refers to, also those that an earlier root left without.
+// sealRoot seals a composefs image and every object that it refers to, also those that were stored without fs-verity.
 // The image comes last: one that the kernel verifies has only objects that it verifies.
 func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) string) error {
 	f, err := durable.OpenRegular(cfs)
@@ -156,8 +156,8 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 }
 
 // Seal makes the kernel verify a root that was staged without, where the file system can do that and is not full. It
-// also seals objects of a sealed root that were replaced by files without fs-verity, as a restored backup has them. Check
-// the root and its objects first.
+// also seals objects of a sealed root that were replaced by files without fs-verity, as a restored backup has them.
+// Check the root and its objects first.
 func (s *Store) Seal(r Root) error {
 	m, err := r.Measure()
 	if err != nil {
@@ -183,8 +183,8 @@ func (s *Store) Seal(r Root) error {
 type checked map[fsverity.Digest]int64
 
 // checkObject returns an [ErrDamaged] with the name of an object if it is missing or has other content. It notes in
-// known what it has read. With whole, the kernel's digest is not enough: every block is read. Without, an object in which
-// [Store.Fsck] found a wrong block stays damaged until it is replaced.
+// known what it has read. With whole, the kernel's digest is not enough: every block is read. Without, an object in
+// which [Store.Fsck] found a wrong block stays damaged until it is replaced.
 func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error {
 	name := s.object(d)
 	damaged := func(err error) error { return fmt.Errorf("%w: the object %s: %w", ErrDamaged, name, err) }
@@ -223,7 +223,7 @@ func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error 
 	return nil
 }
 
-// note adds an object that was just written, unless the kernel verifies it.
+// note adds an object that was just written.
 func (c checked) note(d fsverity.Digest, name string) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err == nil {
@@ -231,7 +231,7 @@ func (c checked) note(d fsverity.Digest, name string) {
 	}
 }
 
-// readChecked returns what was checked since the last full reboot; nothing if that cannot be read.
+// readChecked returns what was checked since the last full reboot. It is empty if the list cannot be read.
 func readChecked(s *Store) checked {
 	known := checked{}
 	text, err := durable.ReadRegular(s.path(checkedName), maxChecked)
@@ -250,8 +250,8 @@ func readChecked(s *Store) checked {
 	return known
 }
 
-// writeChecked replaces the list of what was checked. If that fails, as on a full disk, the old list is removed: it may
-// have an object that is damaged now. Without a list, objects are only read once more.
+// writeChecked replaces the list of what was checked. If that fails, as on a full disk, the old list is removed: it
+// may have an object that is damaged now. Without a list, objects are only read once more.
 func writeChecked(s *Store, known checked) error {
 	boot := bootID()
 	if boot == "" || len(known) == 0 {
@@ -268,8 +268,8 @@ func writeChecked(s *Store, known checked) error {
 	return nil
 }
 
-// forgetChecked removes the list of what was checked. On a read-only file system it stays: nothing is staged there, and
-// fsck must still be able to answer.
+// forgetChecked removes the list of what was checked. On a read-only file system it stays: nothing is staged there,
+// and fsck must still be able to answer.
 func forgetChecked(s *Store) error {
 	err := os.Remove(s.path(checkedName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
@@ -278,7 +278,8 @@ func forgetChecked(s *Store) error {
 	return nil
 }
 
-// bootID returns what the kernel calls itself since the last full reboot, "" if it is unknown: every object is read then.
+// bootID returns what the kernel calls itself since the last full reboot, "" if it is unknown: every object is read
+// then.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

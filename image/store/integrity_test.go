@@ -18,8 +18,8 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// damage replaces the content of a file by other content of the same size, in place as a disk does it, or in a new file
-// where the kernel forbids that.
+// damage replaces the content of a file by other content of the same size, in place as a disk does it, or in a new
+// file where the kernel forbids that.
 func damage(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -160,9 +160,9 @@ func TestFsck(t *testing.T) {
 	}
 }
 
-// TestUnreadableObjectIsReplaced: fsck can find a wrong block although the kernel reports the right digest. Such an object
-// is not right for the check before a root is staged again either, and is replaced. Here the content is right again after
-// fsck, as that digest is.
+// TestUnreadableObjectIsReplaced: fsck can find a wrong block although the kernel reports the right digest. Such an
+// object is not right for the check before a root is staged again either, and is replaced. Here the content is right
+// again after fsck, as that digest is.
 func TestUnreadableObjectIsReplaced(t *testing.T) {
 	s := open(t)
 	r := stage(t, s, id(1), "shared")

@@ -167,8 +167,8 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// has reports whether an object exists already, with the right content. One that has not is written again, and replaced
-// by [Staging.Commit].
+// has reports whether an object exists already, with the right content. One with other content is written again, and
+// replaced by [Staging.Commit].
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
@@ -218,8 +218,8 @@ func (g *Staging) Commit(info Info) (Root, error) {
 	if err := os.WriteFile(g.path(rootsDir, infoName), data, 0o444); err != nil {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 	}
-	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already
-	// writes only its hashes.
+	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already writes
+	// only its hashes.
 	sync := func() error { return durable.SyncFS(g.store.dir) }
 	sealAll := func() error { return g.sealAll(info.RootDigest) }
 	for _, step := range []func() error{sync, sealAll, g.publishObjects, sync, g.publishRoot} {
