@@ -88,7 +88,8 @@ func (s *Store) CheckObjects(r Root) error {
 	return writeChecked(s, known)
 }
 
-// HasVerity reports whether files in the store can have fs-verity.
+// HasVerity reports whether files in the store can have fs-verity. They cannot if the file system or the kernel has
+// none, or a policy of the host forbids it: fs.verity.require_signatures = 1 or a security module.
 func (s *Store) HasVerity() (has bool, err error) {
 	f, err := os.CreateTemp(s.path(stagingDir), "verity-*")
 	if err != nil {
@@ -99,7 +100,7 @@ func (s *Store) HasVerity() (has bool, err error) {
 		return false, fmt.Errorf("cannot try fs-verity: %w", AsNoSpace(err))
 	}
 	err = seal(f.Name(), fsverity.Sum(nil))
-	if errors.Is(err, fsverity.ErrUnsupported) {
+	if errors.Is(err, fsverity.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
 	return err == nil, err
