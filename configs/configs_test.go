@@ -108,8 +108,8 @@ func TestExposure(t *testing.T) {
 // With one of these settings, systemd gives the unit another one.
 func TestNoOwnMountNamespace(t *testing.T) {
 	own := regexp.MustCompile(`(?m)^(Private|Protect|ReadOnly|ReadWrite|Inaccessible|Exec|NoExec|TemporaryFileSystem|` +
-		`Bind|Root|Mount|StateDirectory|ProcSubset|DynamicUser|Extension|LoadCredential|SetCredential|ImportCredential)` +
-		`[A-Za-z]*=`)
+		`Bind|Root|Mount|StateDirectory|ProcSubset|DynamicUser|Extension|LoadCredential|SetCredential|ImportCredential|` +
+		`LogNamespace|IPCNamespace)[A-Za-z]*=`)
 	for _, unit := range services(t) {
 		text, err := os.ReadFile(unit)
 		if err != nil {
