@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,9 @@ import (
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/mount"
 )
+
+// hostMount is where roots of tests have the host root. The machine that runs the tests has no such directory.
+const hostMount = "/nowhere/host"
 
 // arriveInImage makes this the armed root, as far as the host root goes: that is mounted where the armed root has it,
 // and what is mounted at / is an image.
@@ -27,15 +31,18 @@ func arriveInImage(hostMount string) error {
 // TestHostRootComesAlong: from image to image, too, with a /usr of its own. If somebody has unmounted it, the next root
 // is without it.
 func TestHostRootComesAlong(t *testing.T) {
-	hostMount := filepath.Join(t.TempDir(), "host")
-	n := testRoot(t, hostMount[1:]+"/", "tmp/")
-	n.HostMount = hostMount
+	state, hostMount := t.TempDir(), filepath.Join(t.TempDir(), "host")
+	n := testRoot(t, state[1:]+"/", hostMount[1:]+"/")
+	n.Persist, n.HostMount = []string{state}, hostMount
 	inOwnNamespace(t, func() {
 		if err := errors.Join(unix.Mount("/usr", "/usr", "", unix.MS_BIND, ""), os.Mkdir(hostMount, 0o755)); err != nil {
 			t.Error(err)
 			return
 		}
 		for _, from := range []string{"the host root", "an image", "another image"} {
+			if stay, err := n.Mounts("/nowhere"); err != nil || !slices.Contains(stay, hostMount+"/usr") {
+				t.Errorf("from %s: the graft keeps %q mounted: %v", from, stay, err)
+			}
 			if err := Arm(n); err != nil {
 				t.Errorf("from %s: %v", from, err)
 				return
@@ -57,8 +64,14 @@ func TestHostRootComesAlong(t *testing.T) {
 				return
 			}
 		}
-		if err := Arm(Next{ID: switcher.HostRoot, HostMount: hostMount}); err != nil {
+		if err := Arm(Next{ID: switcher.HostRoot, Persist: n.Persist, HostMount: hostMount}); err != nil {
 			t.Errorf("no way back: %v", err)
+		}
+		usr := filepath.Join(switcher.NextRoot, "usr")
+		var st unix.Statfs_t
+		if mounted, err := mount.IsMountPoint(usr); err != nil || !mounted || unix.Statfs(usr, &st) != nil ||
+			st.Flags&unix.ST_RDONLY != 0 {
+			t.Errorf("on the way back, /usr is mounted: %v, %v; flags %#x", mounted, err, st.Flags)
 		}
 		for range 3 {
 			if err := unix.Unmount(hostMount, unix.MNT_DETACH); err != nil {
@@ -76,7 +89,6 @@ func TestHostRootComesAlong(t *testing.T) {
 
 // TestRootWithoutPlaceForTheHostRoot: one that ran before does without the host root, which a full reboot leads to, too.
 func TestRootWithoutPlaceForTheHostRoot(t *testing.T) {
-	const hostMount = "/nowhere/host"
 	for name, image := range map[string][]string{"no directory": nil, "a file": {hostMount[1:]}} {
 		t.Run(name, func(t *testing.T) {
 			n := testRoot(t, append(image, "tmp/")...)
