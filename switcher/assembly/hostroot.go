@@ -19,20 +19,20 @@ import (
 // back to it. A root that ran before does without it if it has to: its graft may be older than this mount point, the
 // disk of the host root may fail, and a full reboot leads to the host root, too.
 func (n Next) carryHost() error {
-	err := n.mountHost()
+	err := mountHost(n.HostMount)
 	if n.Return {
 		return nil
 	}
 	return err
 }
 
-// mountHost is carryHost for a root that must have the host root.
-func (n Next) mountHost() error {
-	from, err := findHost(n.HostMount)
+// mountHost mounts the host root at a directory of the assembled root.
+func mountHost(hostMount string) error {
+	from, err := findHost(hostMount)
 	if err != nil || from == "" {
 		return err
 	}
-	at, err := placeInRoot(n.HostMount)
+	at, err := placeInRoot(hostMount)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,8 @@ func TestHostRootComesAlong(t *testing.T) {
 	})
 }
 
-// TestRootWithoutPlaceForTheHostRoot: one that ran before does without the host root, which a full reboot leads to, too.
+// TestRootWithoutPlaceForTheHostRoot: a root that ran before does without the host root, which a full reboot leads to,
+// too.
 func TestRootWithoutPlaceForTheHostRoot(t *testing.T) {
 	for name, image := range map[string][]string{"no directory": nil, "a file": {hostMount[1:]}} {
 		t.Run(name, func(t *testing.T) {
