@@ -127,7 +127,8 @@ func (m unitMover) moveUnit(u mountUnit, own []string) []string {
 			m.tree[file], m.texts[file] = e, []byte(text)
 		}
 	}
-	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root", u.name, l.point, moved)}
+	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root",
+		u.name, l.point, moved)}
 }
 
 // replaceSource replaces the source in the lines of a unit file that name it.
