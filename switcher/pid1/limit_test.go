@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,28 @@ func TestSlowPID1(t *testing.T) {
 		})
 	})
 	if err != nil {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestJobWhilePID1StartsAnew: nobody announces the end of a job over a connection that is gone. A PID 1 that executes
+// itself anew, as for a new version of systemd, closes all of them.
+func TestJobWhilePID1StartsAnew(t *testing.T) {
+	socket := answering(t, func(_ int, member string) bool {
+		if member == "ResetFailedUnit" {
+			runtime.Goexit() // which closes the connection
+		}
+		return true
+	})
+	err := soon(t, func() error {
+		return visit(t.Context(), socket, time.Minute, func(conn *dbus.Conn, lift func()) error {
+			lift()
+			_ = conn.ResetFailedUnitContext(t.Context(), "x.service")
+			_, err := awaitJob(t.Context(), conn, nil)
+			return err
+		})
+	})
+	if !errors.Is(err, ErrUnresponsive) {
 		t.Errorf("the error is %v", err)
 	}
 }
