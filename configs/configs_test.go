@@ -123,6 +123,17 @@ func TestNoOwnMountNamespace(t *testing.T) {
 	}
 }
 
+// TestOpenat2: units that copy files where users can write follow no link there, by means of openat2(2). systemd blocks
+// that with RestrictSUIDSGID=, because it cannot see the mode.
+func TestOpenat2(t *testing.T) {
+	for _, name := range []string{"arm", "guard", "resume", "derive", "confirm"} {
+		text, err := os.ReadFile("units/updatectl-" + name + ".service")
+		if err != nil || strings.Contains(string(text), "\nRestrictSUIDSGID=") {
+			t.Errorf("updatectl-%s.service cannot call openat2(2): %v", name, err)
+		}
+	}
+}
+
 // services returns the files of the services.
 func services(t *testing.T) []string {
 	t.Helper()
