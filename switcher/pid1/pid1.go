@@ -55,7 +55,7 @@ func markUnresponsive(err error) error {
 
 // limited calls do with a context that also ends after the limit, unless do lifts that. Connections must be made with
 // this context, which closes them: the kernel accepts connections to a frozen process, too, and waiting for an answer
-// would not end. The error is an ErrUnresponsive when the time was up, whatever do made of it.
+// would not end. The error is an ErrUnresponsive when the time was up, even if do returned none.
 func limited(ctx context.Context, limit time.Duration, do func(ctx context.Context, lift func()) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
