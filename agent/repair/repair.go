@@ -22,7 +22,7 @@ import (
 type Fsck struct {
 	*host.Host
 	Offers offer.Offers
-	// Progress is told how far fetching has got.
+	// Progress is called while an image is fetched; it may be nil.
 	Progress func(image.Event)
 }
 

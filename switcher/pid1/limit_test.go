@@ -121,7 +121,7 @@ func connects(_ int, member string) bool {
 	return member == "Ping" || member == "AddMatch" || member == "Hello"
 }
 
-// TestFrozenPID1: a question that PID 1 does not answer is an ErrUnresponsive, even if the caller ignores the error.
+// TestFrozenPID1: every question to PID 1 ends, and ends with an error if PID 1 has not answered.
 func TestFrozenPID1(t *testing.T) {
 	for name, socket := range map[string]string{
 		"takes connections and says nothing": silent(t, false),
