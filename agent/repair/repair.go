@@ -22,7 +22,7 @@ import (
 type Fsck struct {
 	*host.Host
 	Offers offer.Offers
-	// Progress is called with the progress of fetching.
+	// Progress is called while an image is fetched; it may be nil.
 	Progress func(image.Event)
 }
 
