@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
@@ -86,5 +88,34 @@ func TestDamagedRootIsStagedAnew(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestStagedRootOnAFullDisk: a root that is here already can be switched to on a full disk, although it cannot be
+// sealed there.
+func TestStagedRootOnAFullDisk(t *testing.T) {
+	dir := tmpfs(t, "size=100m,nr_inodes=300")
+	s, err := store.Open(filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBuilder(t)
+	b.layer(ocispec.MediaTypeImageLayer, packLayer(append(bootable(), reg("file", "content"))...))
+	img, err := b.open(b.manifest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Stage(t.Context(), s, b.source(), img, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	err = os.RemoveAll(filepath.Join(dir, "store", "checked")) // removing it later would make room
+	for n := 0; err == nil; n++ {
+		err = os.WriteFile(filepath.Join(dir, fmt.Sprint(n)), nil, 0o600)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := Stage(t.Context(), s, b.source(), img, "test", nil); err != nil {
+		t.Error(err)
 	}
 }

@@ -29,7 +29,7 @@ cat <<JSON
 "Run": $(find /run -xdev -not -path '/run/lab/*' | n),
 "MemoryKiB": $(sed -n 's/VmRSS:[^0-9]*\([0-9]*\).*/\1/p' /proc/1/status),
 "RunKiB": $(df --output=used -k /run | tail -1),
-"DiskKiB": $(du -s --exclude=history.jsonl --exclude=/.updatectl/host -k /var/lib/updatectl | cut -f1)}
+"DiskKiB": $(du -s --exclude=history.jsonl -k /var/lib/updatectl | cut -f1)}
 JSON`
 
 // unitsLoaded returns the names of the units that PID 1 has loaded.

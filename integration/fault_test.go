@@ -267,7 +267,7 @@ func (s *site) arming(name, record string, fresh bool) act {
 				s.host.Must(s.T, "sh", "-ec", "rm -rf /var/lib/updatectl/roots/*/etc*")
 			}
 			s.setRecord(record)
-			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next /.updatectl/host 2>/dev/null || :; "+
+			s.host.Must(s.T, "sh", "-ec", "rmdir /run/updatectl/next 2>/dev/null || :; "+
 				"rm -f /run/updatectl/armed.json; systemctl start "+armUnit+
 				"; systemctl start --no-block lab-hold.service; "+
 				"systemctl start --no-block systemd-soft-reboot.service")

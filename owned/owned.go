@@ -29,9 +29,9 @@ const (
 	Everybody
 )
 
-// WriterOf returns who besides root can write in a file or directory, by its permissions, numbers and whether it has an
-// ACL: the bits of the group bound what that grants. A link is written by who owns it; its permissions, which mean
-// nothing, are given as 0.
+// WriterOf returns who besides root can write in a file or directory with this mode, owner and group. acl is whether it
+// has an ACL, which grants no more than the bits of the group. Only the owner of a link can change it: its mode means
+// nothing, and is given as 0.
 func WriterOf(mode, uid, gid uint32, acl bool) Writer {
 	switch {
 	case uid != 0:
@@ -44,8 +44,8 @@ func WriterOf(mode, uid, gid uint32, acl bool) Writer {
 	return Nobody
 }
 
-// writerOf returns who besides root and this user can write in what is at a path, and whether it has an ACL, which is
-// asked only if that matters.
+// writerOf returns who besides root and this user can write in what is at a path. acl is whether an ACL may be the
+// reason.
 func writerOf(path string, st fs.FileInfo) (w Writer, acl bool) {
 	mode := uint32(st.Mode().Perm())
 	if !st.IsDir() && !st.Mode().IsRegular() {

@@ -1,5 +1,5 @@
-// Package repair answers what is damaged in the staged roots, and fetches that again. It promises that nothing is
-// removed before what replaces it is on the disk.
+// Package repair answers what is damaged in the staged roots, and fetches that again. It promises that nothing that a
+// root may need is removed before its replacement is on the disk.
 package repair
 
 import (
@@ -22,7 +22,7 @@ import (
 type Fsck struct {
 	*host.Host
 	Offers offer.Offers
-	// Progress is told how far fetching has got.
+	// Progress is called while an image is fetched; it may be nil.
 	Progress func(image.Event)
 }
 
@@ -32,19 +32,24 @@ var ErrDamage = errors.New("files in the store are damaged")
 // Fscked is the answer of fsck.
 type Fscked struct {
 	store.FsckReport
-	// Repaired lists the damaged paths that are right now; Failed says, for each root that is not, why.
+	// Repaired lists the damaged paths that are right now. Failed says why a root or a path could not be repaired.
 	Repaired []string          `json:"repaired"`
 	Failed   map[string]string `json:"failed,omitempty"`
 }
 
-// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is.
+// Look reads all roots and objects, and names what is damaged. The error is an ErrDamage if something is and
+// everything was read.
 func (k Fsck) Look(ctx context.Context) (Fscked, error) {
 	report, err := k.Machine.Trees.Fsck(ctx)
-	return Fscked{FsckReport: report, Repaired: []string{}}, errors.Join(err, damageLeft(report))
+	if err == nil {
+		err = damageLeft(report)
+	}
+	return Fscked{FsckReport: report, Repaired: []string{}}, err
 }
 
-// Repair is Look that fetches what is damaged again: from where the image came from, by the evidence beside the root
-// and today's policy. The error is an ErrDamage if something is damaged still.
+// Repair is like Look, and fetches what is damaged again: from where the image came from, by the evidence beside the
+// root and today's policy. Damaged objects that no root needs are removed. The error is an ErrDamage if something is
+// still damaged.
 func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 	done, err := k.Look(ctx)
 	if !errors.Is(err, ErrDamage) {
@@ -57,29 +62,24 @@ func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 	if err != nil {
 		return done, err
 	}
-	done.Failed = k.repair(ctx, f, swapped.Damage)
+	done.Failed = k.restageAll(ctx, f, swapped.Damage)
 	after, err := k.Machine.Trees.Fsck(ctx) // a root that was damaged may have hidden what is wrong with its objects
 	if err != nil {
 		return done, err
+	}
+	if !rootsLeft(after.Damage) {
+		after.Damage = k.discard(after.Damage, done.Failed)
 	}
 	done.Repaired = repaired(done.Damage, after.Damage)
 	return done, damageLeft(after)
 }
 
-// repair stages the roots that need what is damaged again, and removes what none needs. It returns why roots could not
-// be repaired.
-func (k Fsck) repair(ctx context.Context, f facts.Facts, damage []store.Damage) map[string]string {
-	failed := map[string]string{}
-	broken := map[string]bool{}
+// restageAll stages the roots that need what is damaged again. It returns why roots could not be repaired.
+func (k Fsck) restageAll(ctx context.Context, f facts.Facts, damage []store.Damage) map[string]string {
+	failed, broken := map[string]string{}, map[string]bool{}
 	for _, d := range damage {
 		for _, id := range d.Roots {
 			broken[id] = true
-		}
-		if len(d.Roots) > 0 {
-			continue
-		}
-		if err := k.Machine.Trees.Discard(d); err != nil {
-			failed[d.Path] = err.Error()
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(broken)) {
@@ -89,6 +89,24 @@ func (k Fsck) repair(ctx context.Context, f facts.Facts, damage []store.Damage) 
 		}
 	}
 	return failed
+}
+
+// rootsLeft reports whether a root is damaged. Which objects it needs may then be unknown, so none is removed.
+func rootsLeft(damage []store.Damage) bool {
+	return slices.ContainsFunc(damage, func(d store.Damage) bool { return len(d.Roots) > 0 })
+}
+
+// discard removes the damaged objects, which no root needs. It returns those that it cannot remove, and adds why to
+// failed.
+func (k Fsck) discard(damage []store.Damage, failed map[string]string) []store.Damage {
+	left := []store.Damage{}
+	for _, d := range damage {
+		if err := k.Machine.Trees.Discard(d); err != nil {
+			failed[d.Path] = err.Error()
+			left = append(left, d)
+		}
+	}
+	return left
 }
 
 // restage fetches the image of a root again, as far as it is damaged.

@@ -1,4 +1,4 @@
-// Package failure says why an image cannot be read, wherever it is: by one of a few errors on which callers decide.
+// Package failure has the errors of reading an image from a registry or a layout, as far as callers decide by them.
 package failure
 
 import (
@@ -35,7 +35,7 @@ func kindOf(text string, parent error) error { return &kind{text, parent} }
 func (k *kind) Error() string                { return k.text }
 func (k *kind) Unwrap() error                { return k.parent }
 
-// Pathless returns an error without the name of the file, for a message that has it already.
+// Pathless returns an error without the name of its file, for a message that names the file already.
 func Pathless(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {
@@ -44,7 +44,7 @@ func Pathless(err error) error {
 	return err
 }
 
-// OfFile returns the error of a file in the error of a library, whose words say in which step it occurred.
+// OfFile returns the error about a file that a library has wrapped, without the words of the library.
 func OfFile(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {

@@ -1,4 +1,4 @@
-// Package registry asks registries, with the credentials and the certificate authorities that are set up for them, and
-// only as long as they answer. A server that sends or takes nothing is given up on. Another host is not shown the
-// credentials of a registry, except the token service that the registry names.
+// Package registry talks to registries, with the credentials and the certificate authorities that are set up for them.
+// It gives up on a server that sends or accepts nothing for too long. The credentials for a registry go to no other
+// host, except the token service that the registry names.
 package registry

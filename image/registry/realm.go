@@ -26,7 +26,7 @@ var bearerRealm = regexp.MustCompile(`(?i)^(Bearer .*\brealm=")([^"]*)(")`)
 // intranet is a transport that lets a registry on a private address have its token service on another one, such as
 // that of a forge beside it. The registry client refuses every such service, so that a registry on the Internet cannot
 // have a host send requests into its own network. That stays so; and the credentials for a registry go to a token
-// service on a private address only if both have one domain. One in another domain gets those stored for itself.
+// service on a private address only if both have one domain. One in another domain gets those that are stored for it.
 //
 // The registry client asks at a path of the registry, which contains the address of the token service and a secret. No
 // server knows that, so none can redirect another request there.
@@ -137,7 +137,7 @@ func areInside(addresses []netip.Addr, kinds ...func(netip.Addr) bool) bool {
 	return len(addresses) > 0
 }
 
-var errStranger = errors.New("the token service is in another domain than the registry, so it is not shown the " +
+var errStranger = errors.New("the token service is in another domain than the registry, so it does not get the " +
 	"registry's credentials; log in to it by its own name")
 
 // askTokenService sends a request to the token service that the registry has named. With credentials that are not the

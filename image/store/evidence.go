@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,16 +22,13 @@ var ErrNoEvidence = errors.New("no evidence was kept")
 // Evidence returns the evidence of the root, unverified: verify.Policy.Again verifies it. The error is an
 // ErrNoEvidence or a verify.ErrMalformed.
 func (r Root) Evidence() (verify.Evidence, error) {
-	f, err := os.Open(r.evidence())
-	if errors.Is(err, os.ErrNotExist) {
+	data, err := durable.ReadRegular(r.evidence(), verify.MaxEvidence)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return verify.Evidence{}, fmt.Errorf("%w for the root %s", ErrNoEvidence, r.ID)
-	}
-	if err != nil {
-		return verify.Evidence{}, fmt.Errorf("cannot read the evidence: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, verify.MaxEvidence+1))
-	if err != nil {
+	case errors.Is(err, durable.ErrNotRegular), errors.Is(err, durable.ErrTooLarge):
+		return verify.Evidence{}, fmt.Errorf("cannot read the evidence: %w: %w", verify.ErrMalformed, err)
+	case err != nil:
 		return verify.Evidence{}, fmt.Errorf("cannot read the evidence: %w", err)
 	}
 	return verify.ParseEvidence(data)
@@ -59,8 +55,8 @@ func (r Root) Renew(v *verify.Verified, at time.Time) (Root, error) {
 	if err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", err)
 	}
-	old, rerr := os.ReadFile(r.evidence())
-	same, err := sameVouchers(r.Info.Vouchers, v.Vouchers()) // not so after a crash between the two writes below
+	old, rerr := durable.ReadRegular(r.evidence(), verify.MaxEvidence)
+	same, err := sameVouchers(r.Info.Vouchers, v.Vouchers()) // false after a crash between the two writes below
 	if err != nil {
 		return r, fmt.Errorf("cannot renew the evidence: %w", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
@@ -30,25 +29,33 @@ type FsckReport struct {
 // Damage is a file or a directory in the store that is not what it should be.
 type Damage struct {
 	Path string `json:"path"`
-	// Roots are those that need it. There are none for an object that no root refers to.
+	// Roots are those that need it. Objects of a root whose image is damaged are unknown: there may be none although that
+	// root needs the object.
 	Roots  []string `json:"roots"`
 	Reason string   `json:"reason"`
 }
 
-// Fsck reads all roots and all objects, and reports what is damaged. check returns what is wrong with a root besides.
-// What Fsck finds is not reused until it was replaced, also if the kernel knows its digest and only fails to read it.
-// The error is that of ctx, or about the store as a whole.
+// Fsck reads all roots and all objects, and reports what is damaged. check returns what else is wrong with a root.
+// What Fsck finds is not reused until it is replaced, also if the kernel reports the right digest and only fails to
+// read it. What is removed in the meantime is no damage. The error is that of ctx, or about the store as a whole.
 func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, error) {
-	c := fsck{store: s, users: map[fsverity.Digest][]string{}, known: checked{}}
+	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
 	c.report.Damage = []Damage{}
 	s.damaged, s.damagedRoots = map[fsverity.Digest]bool{}, map[string]bool{}
+	if err := forgetChecked(s); err != nil { // it must not outlive an interrupted run that finds damage
+		return c.report, err
+	}
 	ids, err := s.ids()
 	if err != nil {
 		return c.report, err
 	}
 	for _, id := range ids {
+		err := c.root(id, check)
+		if err != nil && !c.isThere(id) { // gc may run beside this
+			continue
+		}
 		c.report.Roots++
-		if err := c.root(id, check); err != nil {
+		if err != nil {
 			s.damagedRoots[id] = true
 			c.add(s.path(rootsDir, id), []string{id}, err)
 		}
@@ -59,12 +66,20 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 	return c.report, writeChecked(s, c.known)
 }
 
+// isThere reports whether a root has a directory, or that cannot be found out.
+func (c *fsck) isThere(id string) bool {
+	_, err := os.Lstat(c.store.path(rootsDir, id))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // fsck is one run of Fsck.
 type fsck struct {
-	store  *Store
-	users  map[fsverity.Digest][]string // the roots that refer to an object
-	known  checked
-	report FsckReport
+	store *Store
+	users map[fsverity.Digest][]string // the roots that refer to an object
+	// verified are the roots whose image the kernel verifies. They are mounted with verity=require.
+	verified map[string]bool
+	known    checked
+	report   FsckReport
 }
 
 func (c *fsck) add(path string, roots []string, reason error) {
@@ -95,8 +110,13 @@ func (c *fsck) root(id string, check func(Root) error) error {
 	if d != r.Info.RootDigest {
 		return fmt.Errorf("%s has the digest %s, and not %s", r.CFS(), d, r.Info.RootDigest)
 	}
+	_, err = fsverity.Measure(f)
+	if err != nil && !errors.Is(err, fsverity.ErrNone) {
+		return fmt.Errorf("cannot measure %s: %w", r.CFS(), err)
+	}
+	c.verified[id] = err == nil
 	needs := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { needs[d] = true }); err != nil {
+	if err := addObjects(needs, f); err != nil {
 		return err
 	}
 	for d := range needs {
@@ -121,8 +141,12 @@ func (c *fsck) objects(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		err := c.store.checkObject(d, c.known, true)
+		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.users[d], c.isThere) {
+			continue // gc removed it since it was listed
+		}
 		c.report.Objects++
-		if err := c.store.checkObject(d, c.known, true); err != nil {
+		if err != nil {
 			c.store.damaged[d] = true
 			c.add(c.store.object(d), c.users[d], err)
 			continue
@@ -130,14 +154,17 @@ func (c *fsck) objects(ctx context.Context) error {
 		if st, err := os.Stat(c.store.object(d)); err == nil {
 			c.report.Bytes += st.Size()
 		}
-		if _, read := c.known[d]; !read {
+		if _, plain := c.known[d]; !plain {
 			c.report.Verified++
+		} else if i := slices.IndexFunc(c.users[d], func(id string) bool { return c.verified[id] }); i >= 0 {
+			c.add(c.store.object(d), c.users[d], fmt.Errorf("its content is right, but it has no fs-verity, so reading "+
+				"it fails in the root %s, which has", c.users[d][i]))
 		}
 	}
 	return nil
 }
 
-// walk returns the objects that are there. What has not the name of one is damage.
+// walk returns the objects that are there. A file with any other name is damage.
 func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 	there := map[fsverity.Digest]bool{}
 	dir := c.store.ObjectsDir()
@@ -148,19 +175,15 @@ func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		shard, name := filepath.Split(rel)
-		object, perr := fsverity.Parse(filepath.Clean(shard) + name)
+		object, err := objectAt(path, dir)
 		switch {
-		case err != nil:
-			return err
-		case perr == nil:
+		case err == nil:
 			there[object] = true
 			if d.IsDir() { // checkObject says what is wrong with it
 				return filepath.SkipDir
 			}
 		case !d.IsDir():
-			c.add(path, nil, errors.New("it has not the name of an object; gc removes it"))
+			c.add(path, nil, errors.New("its name is not that of an object; gc removes it"))
 		}
 		return nil
 	})
@@ -215,11 +238,12 @@ func (s *Store) At(id string) (Root, error) {
 	return Root{ID: id, Dir: s.path(rootsDir, id)}, nil
 }
 
-// Discard removes a damaged object that no root refers to.
+// Discard removes a damaged object that no root refers to. No root must be damaged: the objects that it needs are
+// unknown.
 func (s *Store) Discard(d Damage) error {
 	rel, err := filepath.Rel(s.ObjectsDir(), d.Path)
 	if err != nil || !filepath.IsLocal(rel) || rel == "." || len(d.Roots) > 0 {
-		return fmt.Errorf("cannot remove %s: it is no object that nothing needs", d.Path)
+		return fmt.Errorf("cannot remove %s: only an object that no root needs may be removed", d.Path)
 	}
 	if err := durable.RemoveAll(d.Path); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", d.Path, err)

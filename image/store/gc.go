@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,8 +30,8 @@ type GCReport struct {
 // GC removes the roots that are not in keep, complete or not, the objects that no remaining root refers to, and the
 // leftovers of interrupted staging. IDs in keep that are not in the store are ignored. A root in mounted, which has a
 // mount point for each root that is in use, stays, with a warning. The references are read from the composefs images,
-// which are the files that get mounted. If that of a root in keep is damaged or missing, nothing is removed; if that of
-// another root that stays, no object is. What cannot be removed does not keep GC from the rest.
+// which are the files that get mounted. If that of a root in keep is damaged or missing, nothing is removed; if that
+// of another root that stays, no object is. What cannot be removed does not keep GC from the rest.
 func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 	report := GCReport{Roots: []string{}}
 	ids, err := s.ids()
@@ -67,7 +68,9 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 	}
 	faults = append(faults, s.Sweep())
 	if len(unknown) == 0 {
-		faults = append(faults, s.removeObjects(used, &report))
+		if err := s.eachUnused(used, &report, os.Remove); err != nil {
+			faults = append(faults, fmt.Errorf("cannot remove objects: %w", err))
+		}
 	}
 	return report, errors.Join(append(faults, unknown...)...)
 }
@@ -81,7 +84,7 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(r.CFS())
+	f, err := durable.OpenRegular(r.CFS())
 	if err != nil {
 		return err
 	}
@@ -93,7 +96,12 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	if d != r.Info.RootDigest {
 		return fmt.Errorf("%w: its digest is %s and not %s", composefs.ErrImage, d, r.Info.RootDigest)
 	}
-	return composefs.Objects(f, func(d fsverity.Digest) { used[d] = true })
+	return addObjects(used, f)
+}
+
+// addObjects adds the objects that a composefs image refers to.
+func addObjects(to map[fsverity.Digest]bool, cfs io.ReaderAt) error {
+	return composefs.Objects(cfs, func(d fsverity.Digest) { to[d] = true })
 }
 
 // removeRoot hides a root with one rename; Sweep removes it. It makes no directory, for which a full disk has no room.
@@ -113,39 +121,40 @@ func (s *Store) removeRoot(id string) error {
 	return nil
 }
 
-// removeObjects removes every file below the object directory that no root uses, whatever its name.
-func (s *Store) removeObjects(used map[fsverity.Digest]bool, report *GCReport) error {
-	objects := s.ObjectsDir()
-	err := filepath.WalkDir(objects, func(path string, d fs.DirEntry, err error) error {
+// eachUnused calls remove with every file below the object directory that no root uses, whatever its name, and counts
+// those for which it returns nil. It stops at the first error.
+func (s *Store) eachUnused(used map[fsverity.Digest]bool, report *GCReport, remove func(string) error) error {
+	return filepath.WalkDir(s.ObjectsDir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(objects, path)
-		if err != nil {
-			return err
-		}
-		shard, name := filepath.Split(rel)
-		if digest, err := fsverity.Parse(filepath.Clean(shard) + name); err == nil && used[digest] {
+		if digest, err := objectAt(path, s.ObjectsDir()); err == nil && used[digest] {
 			return nil
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
 		}
-		if err := os.Remove(path); err != nil {
+		if err := remove(path); err != nil {
 			return err
 		}
 		report.Objects++
 		report.Bytes += st.Blocks * 512
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("cannot remove objects: %w", err)
-	}
-	return nil
 }
 
-// Sweep removes the leftovers of interrupted staging and of an interrupted [Root.Renew].
+// objectAt returns the object that has its final name at a path below the object directory.
+func objectAt(path, objects string) (fsverity.Digest, error) {
+	rel, err := filepath.Rel(objects, path)
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	shard, name := filepath.Split(rel)
+	return fsverity.Parse(filepath.Clean(shard) + name)
+}
+
+// Sweep removes the leftovers of interrupted staging, and files that a killed agent left half written.
 func (s *Store) Sweep() error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
@@ -154,10 +163,12 @@ func (s *Store) Sweep() error {
 	for _, e := range entries {
 		err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
 	}
-	halves, gerr := filepath.Glob(s.path(rootsDir, "*", ".*.json.*"))
-	err = errors.Join(err, gerr)
-	for _, half := range halves {
-		err = errors.Join(err, os.Remove(half))
+	for _, pattern := range []string{s.path(rootsDir, "*", ".*.json.*"), s.path("." + checkedName + ".*")} {
+		halves, gerr := filepath.Glob(pattern)
+		err = errors.Join(err, gerr)
+		for _, half := range halves {
+			err = errors.Join(err, os.RemoveAll(half)) // fsck may run beside this, and give it its name
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot clean up the store: %w", err)

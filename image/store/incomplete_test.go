@@ -111,21 +111,66 @@ func TestAsNoSpaceSaysNoPaths(t *testing.T) {
 	}
 }
 
-// Renew can be killed, and then leaves a part of a file beside a root.
-func TestSweepRemovesHalfAFileOfARoot(t *testing.T) {
+// Renew can be killed, and then leaves a part of a file beside a root; so can a check of objects.
+func TestSweepRemovesHalfAFile(t *testing.T) {
 	s := open(t)
 	r := stage(t, s, id(1), "a")
-	half := filepath.Join(r.Dir, ".image.json.1234")
-	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
+	halves := []string{filepath.Join(r.Dir, ".image.json.1234"), s.path(".checked.1234")}
+	for _, half := range halves {
+		if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+	for _, half := range halves {
+		if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", half, err)
+		}
 	}
 	if _, err := s.Root(id(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRootStaysWhileItIsRestored: a root that is staged again stays a way back if the agent is killed before the new
+// image.json has its name.
+func TestRootStaysWhileItIsRestored(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	g, err := s.Begin(id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(r.CFS())
+	if err == nil {
+		err = os.WriteFile(g.path(rootsDir, cfsName), image, 0o400)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.publishRoot(); !errors.Is(err, fs.ErrNotExist) { // there is no new image.json
+		t.Fatalf("got %v, want %v", err, fs.ErrNotExist)
+	}
+	if r, err = s.Root(id(1)); err != nil || s.Intact(r) != nil {
+		t.Errorf("the root is gone: %v, %v", err, s.Intact(r))
+	}
+}
+
+// TestDirectoriesInPlaceOfFilesOfARoot: they are replaced when the root is staged again.
+func TestDirectoriesInPlaceOfFilesOfARoot(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	for _, name := range []string{cfsName, infoName} {
+		if err := os.Remove(filepath.Join(r.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(r.Dir, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Intact(stage(t, s, id(1), "a")); err != nil {
 		t.Error(err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
-	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
 )
 
@@ -69,7 +68,7 @@ func (s *Store) Intact(r Root) error {
 }
 
 // CheckObjects returns an [ErrDamaged] with the name of an object of the root that is missing or has other content.
-// Check that the root is Intact first. Without fs-verity, an object is read once after each full reboot.
+// Call Intact first. Without fs-verity, an object is read once after each full reboot.
 func (s *Store) CheckObjects(r Root) error {
 	f, err := durable.OpenRegular(r.CFS())
 	if err != nil {
@@ -78,7 +77,7 @@ func (s *Store) CheckObjects(r Root) error {
 	defer f.Close()
 	known := readChecked(s)
 	used := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+	if err := addObjects(used, f); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	for d := range used {
@@ -89,7 +88,8 @@ func (s *Store) CheckObjects(r Root) error {
 	return writeChecked(s, known)
 }
 
-// HasVerity reports whether files in the store can have fs-verity.
+// HasVerity reports whether files in the store can have fs-verity. They cannot if the file system or the kernel has
+// none, or a policy of the host forbids it: fs.verity.require_signatures = 1 or a security module.
 func (s *Store) HasVerity() (has bool, err error) {
 	f, err := os.CreateTemp(s.path(stagingDir), "verity-*")
 	if err != nil {
@@ -100,24 +100,27 @@ func (s *Store) HasVerity() (has bool, err error) {
 		return false, fmt.Errorf("cannot try fs-verity: %w", AsNoSpace(err))
 	}
 	err = seal(f.Name(), fsverity.Sum(nil))
-	if errors.Is(err, fsverity.ErrUnsupported) {
+	if errors.Is(err, fsverity.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// seal makes the kernel verify each read of a file by a digest. The error is an [ErrDamaged] if what is on the disk has
-// another one, and an [fsverity.ErrUnsupported] where there is no fs-verity.
+// seal makes the kernel verify each read of a file by a digest, unless it does. The error is an [ErrDamaged] if what
+// is on the disk has another digest, and an [fsverity.ErrUnsupported] where there is no fs-verity.
 func seal(path string, want fsverity.Digest) error {
 	f, err := durable.OpenRegular(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := fsverity.Enable(f); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	d, err := fsverity.Measure(f)
+	if errors.Is(err, fsverity.ErrNone) {
+		if err := fsverity.Enable(f); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		d, err = fsverity.Measure(f)
+	}
 	if err == nil && d != want {
 		err = fmt.Errorf("%w: its digest is %s and not %s", ErrDamaged, d, want)
 	}
@@ -130,7 +133,7 @@ func seal(path string, want fsverity.Digest) error {
 // sealers is how many objects are sealed at once: most of the time is spent waiting for the disk.
 const sealers = 8
 
-// sealRoot seals a composefs image and every object that it refers to, also those that an earlier root left without.
+// sealRoot seals a composefs image and every object that it refers to, also those that were stored without fs-verity.
 // The image comes last: one that the kernel verifies has only objects that it verifies.
 func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) string) error {
 	f, err := durable.OpenRegular(cfs)
@@ -139,7 +142,7 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 	}
 	defer f.Close()
 	objects := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { objects[d] = true }); err != nil {
+	if err := addObjects(objects, f); err != nil {
 		return err
 	}
 	var all errgroup.Group
@@ -153,17 +156,25 @@ func sealRoot(cfs string, want fsverity.Digest, object func(fsverity.Digest) str
 	return seal(cfs, want)
 }
 
-// Seal makes the kernel verify a root that was staged without, where the file system can do that. Check the root and
-// its objects first.
+// Seal makes the kernel verify a root that was staged without, where the file system can do that and is not full. It
+// also seals objects of a sealed root that were replaced by files without fs-verity, as a restored backup has them.
+// Check the root and its objects first.
 func (s *Store) Seal(r Root) error {
 	m, err := r.Measure()
-	if err != nil || m.Verity {
+	if err != nil {
 		return err
 	}
-	if has, err := s.HasVerity(); err != nil || !has {
-		return err
+	has := m.Verity
+	if !has {
+		has, err = s.HasVerity()
 	}
-	if err := sealRoot(r.CFS(), r.Info.RootDigest, s.object); err != nil {
+	if err == nil && has {
+		err = sealRoot(r.CFS(), r.Info.RootDigest, s.object)
+	}
+	if !m.Verity && errors.Is(AsNoSpace(err), ErrNoSpace) {
+		return nil // the root stays as right as it was without fs-verity
+	}
+	if err != nil {
 		return fmt.Errorf("cannot seal the root %s: %w", r.ID, err)
 	}
 	return nil
@@ -173,10 +184,14 @@ func (s *Store) Seal(r Root) error {
 type checked map[fsverity.Digest]int64
 
 // checkObject returns an [ErrDamaged] with the name of an object if it is missing or has other content. It notes in
-// known what it has read. With whole, the kernel's digest is not enough: every block is read.
+// known what it has read. With whole, the kernel's digest is not enough: every block is read. Without, an object in
+// which [Store.Fsck] found a wrong block stays damaged until it is replaced.
 func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error {
 	name := s.object(d)
 	damaged := func(err error) error { return fmt.Errorf("%w: the object %s: %w", ErrDamaged, name, err) }
+	if s.damaged[d] && !whole {
+		return damaged(errors.New("fsck found it damaged"))
+	}
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
 		return damaged(err)
@@ -209,7 +224,7 @@ func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error 
 	return nil
 }
 
-// note adds an object that was just written, unless the kernel verifies it.
+// note adds an object that was just written.
 func (c checked) note(d fsverity.Digest, name string) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err == nil {
@@ -217,7 +232,7 @@ func (c checked) note(d fsverity.Digest, name string) {
 	}
 }
 
-// readChecked returns what was checked since the last full reboot; nothing if that cannot be read.
+// readChecked returns what was checked since the last full reboot. It is empty if the list cannot be read.
 func readChecked(s *Store) checked {
 	known := checked{}
 	text, err := durable.ReadRegular(s.path(checkedName), maxChecked)
@@ -236,14 +251,12 @@ func readChecked(s *Store) checked {
 	return known
 }
 
-// writeChecked replaces the list of what was checked.
+// writeChecked replaces the list of what was checked. If that fails, as on a full disk, the old list is removed: it
+// may have an object that is damaged now. Without a list, objects are only read once more.
 func writeChecked(s *Store, known checked) error {
 	boot := bootID()
 	if boot == "" || len(known) == 0 {
-		if err := os.Remove(s.path(checkedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot note what was checked: %w", err)
-		}
-		return nil
+		return forgetChecked(s)
 	}
 	var text strings.Builder
 	text.WriteString(boot + "\n")
@@ -251,12 +264,23 @@ func writeChecked(s *Store, known checked) error {
 		fmt.Fprintf(&text, "%s %d\n", d, at)
 	}
 	if err := durable.WriteFile(s.path(checkedName), []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("cannot note what was checked: %w", AsNoSpace(err))
+		return forgetChecked(s)
 	}
 	return nil
 }
 
-// bootID returns the identity of this boot of the kernel, "" if it is unknown: nothing counts as checked then.
+// forgetChecked removes the list of what was checked. On a read-only file system it stays: nothing is staged there,
+// and fsck must still be able to answer.
+func forgetChecked(s *Store) error {
+	err := os.Remove(s.path(checkedName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("cannot remove the list of checked objects: %w", err)
+	}
+	return nil
+}
+
+// bootID returns what the kernel calls itself since the last full reboot, "" if it is unknown: every object is read
+// then.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

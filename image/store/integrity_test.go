@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,13 +11,15 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/verify"
 )
 
-// damage replaces the content of a file by other content of the same size, in place as a disk does it, or in a new file
-// where the kernel forbids that.
+// damage replaces the content of a file by other content of the same size, in place as a disk does it, or in a new
+// file where the kernel forbids that.
 func damage(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -153,5 +157,129 @@ func TestFsck(t *testing.T) {
 		if err != nil || name == "swapped" && len(report.Damage) != 0 {
 			t.Errorf("%s, after Unswap: %+v, %v", name, report.Damage, err)
 		}
+	}
+}
+
+// TestUnreadableObjectIsReplaced: fsck can find a wrong block although the kernel reports the right digest. Such an
+// object is not right for the check before a root is staged again either, and is replaced. Here the content is right
+// again after fsck, as that digest is.
+func TestUnreadableObjectIsReplaced(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "shared")
+	object := s.object(fsverity.Sum([]byte("shared")))
+	damage(t, object)
+	if report, err := s.Fsck(t.Context(), s.Intact); err != nil || len(report.Damage) != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if err := os.WriteFile(object, []byte("shared"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CheckObjects(r); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want %v", err, ErrDamaged)
+	}
+	r = stage(t, s, id(1), "shared")
+	if want := int64(len("shared")); r.Info.NewBytes != want {
+		t.Errorf("%d new bytes, want %d", r.Info.NewBytes, want)
+	}
+	if err := s.CheckObjects(r); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestObjectWithoutVerity: an object that the kernel does not verify is damage only if it verifies the image of a root
+// that needs the object: such a root is mounted so that reading the object fails.
+func TestObjectWithoutVerity(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	object := fsverity.Sum([]byte("a"))
+	if err := durable.WriteFile(s.object(object), []byte("a"), 0o400); err != nil { // a new file, without fs-verity
+		t.Fatal(err)
+	}
+	for verified, want := range map[string]int{"": 0, id(2): 0, id(1): 1} {
+		c := fsck{store: s, users: map[fsverity.Digest][]string{object: {id(1)}}, known: checked{},
+			verified: map[string]bool{verified: true}}
+		if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != want || c.report.Objects != 1 {
+			t.Errorf("the kernel verifies %q: %+v, %v, want %d", verified, c.report, err, want)
+		}
+	}
+}
+
+// TestInterruptedFsckForgets: after an interrupted check, no object counts as checked: it may have found one damaged.
+func TestInterruptedFsckForgets(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Fsck(ctx, s.Intact); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if known := readChecked(s); len(known) != 0 {
+		t.Errorf("checked: %v", known)
+	}
+}
+
+// TestCheckedCannotBeWritten: a list that cannot be written, as on a full disk, is removed, and stops nothing.
+func TestCheckedCannotBeWritten(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	if err := os.RemoveAll(s.path(checkedName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(s.path(checkedName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeChecked(s, checked{fsverity.Sum([]byte("a")): 1}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(s.path(checkedName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the list is still there: %v", err)
+	}
+	if err := s.CheckObjects(r); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFsckBesideGC: what is removed while fsck runs, as `updatectl gc` does, is no damage.
+func TestFsckBesideGC(t *testing.T) {
+	s := open(t)
+	stage(t, s, id(1), "shared", "one")
+	stage(t, s, id(2), "shared", "two")
+	collect := func(Root) error { // after fsck listed the roots
+		_, err := s.GC([]string{id(1)}, nil)
+		return err
+	}
+	if report, err := s.Fsck(t.Context(), collect); err != nil || len(report.Damage) != 0 || report.Roots != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	stage(t, s, id(2), "shared", "two")
+	c := fsck{store: s, users: map[fsverity.Digest][]string{}, known: checked{}}
+	for _, content := range []string{"shared", "one", "two"} {
+		c.users[fsverity.Sum([]byte(content))] = []string{id(2)}
+	}
+	if _, err := s.GC(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.objects(t.Context()); err != nil || len(c.report.Damage) != 0 || c.report.Objects != 0 {
+		t.Errorf("%+v, %v", c.report, err)
+	}
+}
+
+// TestPipesInPlaceOfFiles: a pipe in a root's directory is an error. Opening it would wait for a writer.
+func TestPipesInPlaceOfFiles(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "a")
+	for _, path := range []string{r.CFS(), r.evidence()} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Evidence(); !errors.Is(err, verify.ErrMalformed) {
+		t.Errorf("evidence: got %v, want %v", err, verify.ErrMalformed)
+	}
+	if _, err := s.GC([]string{id(1)}, nil); !errors.Is(err, durable.ErrNotRegular) {
+		t.Errorf("gc: got %v, want %v", err, durable.ErrNotRegular)
 	}
 }

@@ -167,15 +167,15 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// has reports whether an object exists already, with the right content. One that has not is written again, and replaced
-// by [Staging.Commit].
+// has reports whether an object exists already, with the right content. One with other content is written again, and
+// replaced by [Staging.Commit].
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
 	}
 	var st unix.Stat_t
 	err := unix.Lstat(g.store.object(d), &st)
-	return err == nil && st.Size == size && !g.store.damaged[d] && g.store.checkObject(d, g.known, false) == nil
+	return err == nil && st.Size == size && g.store.checkObject(d, g.known, false) == nil
 }
 
 func (g *Staging) added(d fsverity.Digest, size int64) {
@@ -218,8 +218,8 @@ func (g *Staging) Commit(info Info) (Root, error) {
 	if err := os.WriteFile(g.path(rootsDir, infoName), data, 0o444); err != nil {
 		return Root{}, fmt.Errorf("cannot commit the root: %w", AsNoSpace(err))
 	}
-	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already
-	// writes only its hashes.
+	// The package promises this order: data, then objects, then the root. Sealing data that is on the disk already writes
+	// only its hashes.
 	sync := func() error { return durable.SyncFS(g.store.dir) }
 	sealAll := func() error { return g.sealAll(info.RootDigest) }
 	for _, step := range []func() error{sync, sealAll, g.publishObjects, sync, g.publishRoot} {
@@ -243,13 +243,7 @@ func (g *Staging) publishObjects() error {
 			}
 			shards[shard] = true
 		}
-		err := os.Rename(g.path(objectsDir, d.String()), final)
-		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) { // somebody put a directory there
-			if err = durable.RemoveAll(final); err == nil {
-				err = os.Rename(g.path(objectsDir, d.String()), final)
-			}
-		}
-		if err != nil {
+		if err := replaceFile(g.path(objectsDir, d.String()), final); err != nil {
 			return err
 		}
 		delete(g.store.damaged, d)
@@ -258,6 +252,17 @@ func (g *Staging) publishObjects() error {
 		}
 	}
 	return writeChecked(g.store, g.known)
+}
+
+// replaceFile renames a file, also if there is a directory where it goes.
+func replaceFile(from, to string) error {
+	err := os.Rename(from, to)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) {
+		if err = durable.RemoveAll(to); err == nil {
+			err = os.Rename(from, to)
+		}
+	}
+	return err
 }
 
 // sealAll seals the root, where the file system can do that.
@@ -283,7 +288,7 @@ func (g *Staging) dropHidden() error {
 	}
 	defer f.Close()
 	used := map[fsverity.Digest]bool{}
-	if err := composefs.Objects(f, func(d fsverity.Digest) { used[d] = true }); err != nil {
+	if err := addObjects(used, f); err != nil {
 		return err
 	}
 	for d, size := range g.fresh {
@@ -308,15 +313,10 @@ func (g *Staging) publishRoot() error {
 	return durable.SyncDir(g.store.path(rootsDir))
 }
 
-// restore completes a root that has lost a part. Other files in its directory stay: the root may be running, with its
-// /etc in there. image.json comes last, because it makes the root count as complete.
+// restore replaces the files of a root that is damaged or has lost a part. Other files in its directory stay: the root
+// may be running, with its /etc in there. No file is removed before, so that the root stays a way back if the agent is
+// killed. image.json comes last, because it makes the root count as complete.
 func (g *Staging) restore(final string) error {
-	if err := os.Remove(filepath.Join(final, infoName)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := durable.SyncDir(final); err != nil {
-		return err
-	}
 	files, err := os.ReadDir(g.path(rootsDir))
 	if err != nil {
 		return err
@@ -325,14 +325,14 @@ func (g *Staging) restore(final string) error {
 		if f.Name() == infoName {
 			continue
 		}
-		if err := os.Rename(g.path(rootsDir, f.Name()), filepath.Join(final, f.Name())); err != nil {
+		if err := replaceFile(g.path(rootsDir, f.Name()), filepath.Join(final, f.Name())); err != nil {
 			return err
 		}
 	}
 	if err := durable.SyncDir(final); err != nil {
 		return err
 	}
-	if err := os.Rename(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
+	if err := replaceFile(g.path(rootsDir, infoName), filepath.Join(final, infoName)); err != nil {
 		return err
 	}
 	return durable.SyncDir(final)

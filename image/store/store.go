@@ -18,7 +18,8 @@ import (
 var (
 	// ErrNoRoot means that there is no complete root with that ID.
 	ErrNoRoot = errors.New("no such root")
-	// ErrDamaged means that what is noted beside a root cannot be understood; staging the image again repairs it.
+	// ErrDamaged means that a root, or an object that it needs, is not what was staged; staging the image again repairs
+	// it.
 	ErrDamaged = errors.New("it is damaged; `updatectl stage` repairs it")
 	// ErrNoSpace means that the file system or a quota is full.
 	ErrNoSpace = errors.New("not enough space")
@@ -40,7 +41,7 @@ var validID = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
 // Store is a directory with objects and roots.
 type Store struct {
 	dir string
-	// damaged has the objects that [Store.Fsck] found unreadable, although the kernel knows their digest.
+	// damaged has the objects that [Store.Fsck] found damaged, also those of which the kernel reports the right digest.
 	damaged map[fsverity.Digest]bool
 	// damagedRoots are the roots that it found damaged.
 	damagedRoots map[string]bool

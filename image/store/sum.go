@@ -15,7 +15,7 @@ import (
 // noSum stands for the checksum while it is computed.
 var noSum = bytes.Repeat([]byte("0"), 2*sha256.Size)
 
-// sumAtEnd matches the checksum, whatever its name became. Before there was one, the last member was a number.
+// sumAtEnd matches the checksum. Before there was one, the last member was a number.
 var sumAtEnd = regexp.MustCompile(`"sum": "([0-9a-f]{64})"\n}\n$`)
 
 // encode returns image.json.

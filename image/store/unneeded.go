@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/fsverity"
 )
@@ -29,22 +26,7 @@ func (s *Store) Unneeded(keep []string) (GCReport, error) {
 			return report, fmt.Errorf("cannot tell what nothing needs: the root %s: %w", id, err)
 		}
 	}
-	err = filepath.WalkDir(s.ObjectsDir(), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		digest, perr := fsverity.Parse(filepath.Base(filepath.Dir(path)) + d.Name())
-		if perr == nil && used[digest] {
-			return nil
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
-		}
-		report.Objects++
-		report.Bytes += st.Blocks * 512
-		return nil
-	})
+	err = s.eachUnused(used, &report, func(string) error { return nil })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // no store yet
 		return report, fmt.Errorf("cannot measure what nothing needs: %w", err)
 	}

@@ -53,9 +53,9 @@ func TestEtcHasItsOwnFlags(t *testing.T) {
 // disks that it had.
 func TestMountsDoNotPileUp(t *testing.T) {
 	const switches = 100
-	state := testtree.Make(t, "disk/", "cache/", "docker/", "host/")
-	n := testRoot(t, state[1:]+"/")
-	n.Persist, n.HostMount = []string{state}, filepath.Join(state, "host")
+	state := testtree.Make(t, "disk/", "cache/", "docker/")
+	n := testRoot(t, state[1:]+"/", hostMount[1:]+"/")
+	n.Persist, n.HostMount = []string{state}, hostMount
 	n.Fstab = []string{filepath.Join(state, "cache")}
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, 4<<20)); err != nil {
@@ -83,7 +83,7 @@ func TestMountsDoNotPileUp(t *testing.T) {
 				t.Errorf("%d mounts after %d switches, %d after the first", count, i+1, first)
 				return
 			}
-			err = arrive(state, true)
+			err = arrive(state)
 		}
 		for _, name := range []string{"disk", "cache"} {
 			if mounted, err := mount.IsMountPoint(filepath.Join(state, name)); err != nil || !mounted {
@@ -108,18 +108,14 @@ func container(state string, i int) error {
 	)
 }
 
-// arrive makes the state of the armed root that of this one, as a switch does: to an image root, or with onHost to a
-// host root, where the host root is not mounted below the state.
-func arrive(state string, onHost bool) error {
+// arrive makes the state of the armed root that of this one, as a switch does.
+func arrive(state string) error {
 	next, err := mount.Clone(filepath.Join(switcher.NextRoot, state), true)
 	if err != nil {
 		return err
 	}
 	defer next.Close()
-	if err := errors.Join(Disarm(), mount.Detach(state), next.Attach(state)); err != nil || !onHost {
-		return err
-	}
-	return mount.Detach(state + "/host")
+	return errors.Join(Disarm(), mount.Detach(state), next.Attach(state))
 }
 
 // TestAutomountIsNotTriggered: PID 1 answers no automount while it shuts down. The new root has its own.
@@ -262,48 +258,6 @@ func TestUnmountedStateIsLeftToTheRoot(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestSeparateUsr: a host root with /usr on a file system of its own can be rolled back to.
-func TestSeparateUsr(t *testing.T) {
-	state := t.TempDir()
-	n := testRoot(t, state[1:]+"/")
-	n.Persist, n.HostMount = []string{state}, filepath.Join(state, "host")
-	inOwnNamespace(t, func() {
-		if err := errors.Join(unix.Mount("/usr", "/usr", "", unix.MS_BIND, ""), os.Mkdir(n.HostMount, 0o755)); err != nil {
-			t.Error(err)
-			return
-		}
-		if stay, err := n.Mounts("/nowhere"); err != nil || !slices.Contains(stay, n.HostMount+"/usr") {
-			t.Errorf("the graft keeps %q mounted: %v", stay, err)
-		}
-		if err := Arm(n); err != nil {
-			t.Error(err)
-			return
-		}
-		usr := filepath.Join(switcher.NextRoot, n.HostMount, "usr")
-		if mounted, err := mount.IsMountPoint(usr); err != nil || !mounted {
-			t.Errorf("the /usr of the host root is not mounted: %v", err)
-		}
-		if err := os.WriteFile(usr+"/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
-			t.Errorf("it can be written: %v", err)
-		}
-		if err := arrive(state, false); err != nil {
-			t.Error(err)
-			return
-		}
-		back := Next{ID: switcher.HostRoot, Persist: n.Persist, HostMount: n.HostMount}
-		if err := Arm(back); err != nil {
-			t.Errorf("no way back: %v", err)
-			return
-		}
-		usr = filepath.Join(switcher.NextRoot, "usr")
-		var st unix.Statfs_t
-		if mounted, err := mount.IsMountPoint(usr); err != nil || !mounted || unix.Statfs(usr, &st) != nil ||
-			st.Flags&unix.ST_RDONLY != 0 {
-			t.Errorf("/usr is mounted: %v, %v; flags %#x", mounted, err, st.Flags)
-		}
-	})
 }
 
 // TestLeftBehind: what nothing in the new root mounts again is named, and nothing else.

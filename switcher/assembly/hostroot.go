@@ -3,13 +3,11 @@ package assembly
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/carried"
@@ -18,16 +16,23 @@ import (
 )
 
 // carryHost keeps the host root mounted, with its /usr if that has a file system of its own, so that the host can roll
-// back to it.
+// back to it. A root that ran before does without it if it has to: its graft may be older than this mount point, the
+// disk of the host root may fail, and a full reboot leads to the host root, too.
 func (n Next) carryHost() error {
-	from, err := findHost(n.HostMount)
+	err := mountHost(n.HostMount)
+	if n.Return {
+		return nil
+	}
+	return err
+}
+
+// mountHost mounts the host root at a directory of the assembled root.
+func mountHost(hostMount string) error {
+	from, err := findHost(hostMount)
 	if err != nil || from == "" {
 		return err
 	}
-	at, err := placeInRoot(n.HostMount)
-	if errors.Is(err, unix.EROFS) && n.Return { // its graft has no mount point for it
-		return nil
-	}
+	at, err := placeInRoot(hostMount)
 	if err != nil {
 		return err
 	}
@@ -42,16 +47,15 @@ func (n Next) carryHost() error {
 }
 
 // findHost returns where the running root has the host root: at / or, in an image root, at a directory. It returns ""
-// if somebody has unmounted it there.
+// if an image root does not have it, because somebody has unmounted it.
 func findHost(hostMount string) (string, error) {
 	if running, err := facts.MountedRoot(); err != nil || running == switcher.HostRoot {
 		return "/", err
 	}
-	mounted, err := mount.IsMountPoint(hostMount)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !mounted {
-		return "", nil
+	if mounted, err := mount.IsMountPoint(hostMount); err != nil || !mounted {
+		return "", err
 	}
-	return hostMount, err
+	return hostMount, nil
 }
 
 // hostMounts returns where the host root is mounted, and where its /usr is if that has a file system of its own.

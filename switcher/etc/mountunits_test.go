@@ -31,6 +31,11 @@ func TestMoveUnits(t *testing.T) {
 			},
 			note: "srv-data.mount: /srv/data is mounted from " + host + "/opt/data, read-only",
 		},
+		"up, and out of the host root": {
+			files: map[string]string{"srv-data.mount": unit("What=/a/../../../opt/data\nWhere=/srv/data\nOptions=bind")},
+			want:  map[string]string{"srv-data.mount": unit("What=" + host + "/opt/data\nWhere=/srv/data\nOptions=bind")},
+			note:  "srv-data.mount: /srv/data is mounted from " + host + "/opt/data, read-only",
+		},
 		"bind in a drop-in": {
 			files: map[string]string{
 				"srv-data.mount":                unit("What=/dev/sdb1\nWhere=/srv/data"),

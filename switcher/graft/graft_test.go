@@ -2,6 +2,7 @@ package graft
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,9 +35,10 @@ func TestBuild(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "graft")
 	n := Needs{
 		Agent: agent, Units: map[string]string{"u.service": "[Unit]\n", "x.wants/u.service": "-> ../u.service"},
-		MountPoints: []string{"/proc", "/home", "/etc", "/mnt/disk", "/opt/deep", "/usr/lib/modules/6.1"},
-		Stay:        []string{"/srv", "/home", "/var/lib/a-b"},
-		Owners:      copies.Owners{GID: map[uint32]uint32{997: 940}},
+		MountPoints: []string{"/proc", "/home", "/etc", "/mnt/disk", "/opt/deep", "/usr/lib/modules/6.1",
+			switcher.PrivateDir + "/host"},
+		Stay:   []string{"/srv", "/home", "/var/lib/a-b", switcher.PrivateDir + "/host"},
+		Owners: copies.Owners{GID: map[uint32]uint32{997: 940}},
 	}
 	if err := n.Build(image, dir, []string{"/var", "/etc"}); err != nil {
 		t.Fatal(err)
@@ -45,6 +47,10 @@ func TestBuild(t *testing.T) {
 		if st, err := os.Lstat(filepath.Join(dir, p)); err != nil || !st.IsDir() {
 			t.Errorf("%s is missing in the graft: %v", p, err)
 		}
+	}
+	private := filepath.Join(dir, switcher.PrivateDir)
+	if st, err := os.Lstat(private); err != nil || st.Mode() != fs.ModeDir|0o700 || !rootfs.Exists(private+"/host") {
+		t.Errorf("the directory for root only is not grafted: %v, %v", st, err)
 	}
 	for _, p := range []string{"home", "var", "etc", "opt", "usr/bin/tool"} {
 		if rootfs.Exists(filepath.Join(dir, p)) {
@@ -66,9 +72,10 @@ func TestBuild(t *testing.T) {
 		t.Errorf("link = %q, %v", target, err)
 	}
 	for unit, at := range map[string]string{
-		"srv.mount":            "",
-		"var-home.mount":       "/var/home", // /home is a link
-		`var-lib-a\x2db.mount`: "/var/lib/a-b",
+		"srv.mount":                "",
+		"var-home.mount":           "/var/home", // /home is a link
+		`var-lib-a\x2db.mount`:     "/var/lib/a-b",
+		`\x2eupdatectl-host.mount`: switcher.PrivateDir + "/host",
 	} {
 		text, err := os.ReadFile(filepath.Join(dir, switcher.UnitDir, unit+".d/updatectl.conf"))
 		if err != nil || !strings.Contains(string(text), "DefaultDependencies=no") {

@@ -16,7 +16,7 @@ type Verity int
 const (
 	// VerityAuto makes the kernel verify every object of an image that has fs-verity itself, if the kernel can.
 	VerityAuto Verity = iota
-	// VerityRequire is an ErrNotVerified for an image without fs-verity, or a kernel that cannot verify objects.
+	// VerityRequire makes it an ErrNotVerified if the image has no fs-verity, or the kernel cannot verify objects.
 	VerityRequire
 	// VerityLenient is VerityAuto for a way back: if a root cannot be mounted so, it is mounted without. A host that is
 	// stranded is worse off than one whose good root is not verified any more.

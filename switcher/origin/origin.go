@@ -173,7 +173,7 @@ func (n Finder) originOfMissing(p string) (Origin, error) {
 // originOnHost returns the origin of a state path that an image root has no storage for: the host root's directory,
 // which is what the host root itself uses. No link is followed there, because it would lead into the running root.
 func (n Finder) originOnHost(p string) (Origin, error) {
-	if mounted, err := mount.IsMountPoint(n.HostMount); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if mounted, err := mount.IsMountPoint(n.HostMount); err != nil {
 		return Origin{}, err
 	} else if !mounted {
 		return n.refuse("the host root, where it would be, is not mounted at " + n.HostMount +

@@ -55,7 +55,7 @@ func markUnresponsive(err error) error {
 
 // limited calls do with a context that also ends after the limit, unless do lifts that. Connections must be made with
 // this context, which closes them: the kernel accepts connections to a frozen process, too, and waiting for an answer
-// would not end. The error is an ErrUnresponsive when the time was up, whatever do made of it.
+// would not end. The error is an ErrUnresponsive when the time was up, even if do returned none.
 func limited(ctx context.Context, limit time.Duration, do func(ctx context.Context, lift func()) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -135,14 +135,26 @@ func RunJob(ctx context.Context, verb, unit, mode string) (result string, err er
 			return err
 		}
 		lift()
-		select {
-		case result = <-done:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		result, err = awaitJob(ctx, conn, done)
+		return err
 	})
 	return result, err
+}
+
+// awaitJob returns the result of a job. The error is an ErrUnresponsive when the connection ends before the job.
+func awaitJob(ctx context.Context, conn *dbus.Conn, done <-chan string) (result string, err error) {
+	for {
+		select {
+		case result := <-done:
+			return result, nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(pingInterval):
+			if !conn.Connected() {
+				return "", fmt.Errorf("%w: the connection ended while the job ran", ErrUnresponsive)
+			}
+		}
+	}
 }
 
 // callManager calls a method of systemd's manager that the library does not have.

@@ -187,7 +187,8 @@ func (s System) StartGuard(ctx context.Context) error {
 	return runJob(ctx, "restart", GuardUnit, "ignore-dependencies")
 }
 
-// runJob is [RunJob] for one of the agent's units. The error is an ErrNoUnit, an ErrJob or that of the context.
+// runJob is [RunJob] for one of the agent's units. The error is an ErrNoUnit, an ErrJob, an ErrUnresponsive or that of
+// the context.
 func runJob(ctx context.Context, verb, unit, mode string) error {
 	result, err := RunJob(ctx, verb, unit, mode)
 	var answer godbus.Error

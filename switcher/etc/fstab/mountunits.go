@@ -119,15 +119,16 @@ func (m unitMover) moveUnit(u mountUnit, own []string) []string {
 	if l.layered() || !m.onHostRoot(source, own) {
 		return nil
 	}
+	moved := path.Join(m.Mount, path.Clean(source)) // cleaned apart, no .. leads out of the host root
 	for _, file := range u.files {
-		if text := replaceSource(u.texts[file], source, path.Join(m.Mount, source)); text != u.texts[file] {
+		if text := replaceSource(u.texts[file], source, moved); text != u.texts[file] {
 			e := m.tree[file]
 			e.Sum = listing.Sum([]byte(text))
 			m.tree[file], m.texts[file] = e, []byte(text)
 		}
 	}
-	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root", u.name, l.point,
-		path.Join(m.Mount, source))}
+	return []string{fmt.Sprintf("%s: %s is mounted from %s, read-only: its source is on the host root",
+		u.name, l.point, moved)}
 }
 
 // replaceSource replaces the source in the lines of a unit file that name it.

@@ -135,9 +135,9 @@ func isChange(err error) bool {
 	return slices.ContainsFunc(changes, func(e error) bool { return errors.Is(err, e) })
 }
 
-// mayLack reports whether a copy does without an attribute that was not set with this error: tmpfs has not all of them,
-// and a container may not set labels. What others than root set may be more than the file system of the copy can hold;
-// that must not keep a host from its merge.
+// mayLack reports whether the copy may do without an attribute that could not be set, because of this error. A tmpfs
+// does not support all of them, and a container may not set labels. Others than root can set more attributes than the
+// file system of the copy can hold, which must not stop the merge.
 func (e Entry) mayLack(attr string, err error) bool {
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
 		return true

@@ -106,8 +106,8 @@ func (f *foreign) most() int64 {
 	return min(maxForeignFile, f.data)
 }
 
-// mostAttrs returns how many bytes of extended attributes a path may have. They bound what others may add to a file of
-// root's, too: that they may is known from an attribute.
+// mostAttrs returns how many bytes of extended attributes a path may have. Files of root are bounded, too: whether
+// others can write in one is only known from its attributes.
 func (f *foreign) mostAttrs() int64 {
 	if f == nil {
 		return maxForeignAttr
@@ -126,7 +126,7 @@ func (d *Directory) list(f *os.File, rel string, in *foreign) error {
 	case errors.Is(err, unix.EAGAIN) && e.UID != 0: // who owns a file can take a lease
 		d.leaveOut(rel, "its owner holds a lease on it (fcntl(2))")
 		return nil
-	case errors.Is(err, errBound) && rel != ".": // who may write in it may set them, whoever owns it
+	case errors.Is(err, errBound) && rel != ".": // whoever can write in a file can set them
 		d.leaveOut(rel, "its extended attributes are more than can be read, or than what is left of "+
 			units.BytesSize(maxForeignAttr)+" for its directory")
 		return nil
