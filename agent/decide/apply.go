@@ -11,8 +11,7 @@ import (
 
 // Wish is what the operator asks of an apply.
 type Wish struct {
-	// Unattended is whether the timer applies, and nobody reads why it does not. Retry accepts an image that was given up
-	// before.
+	// Unattended is whether a timer applies, so that nobody is there to decide. Retry accepts an image that was given up.
 	Unattended, Retry bool
 }
 
