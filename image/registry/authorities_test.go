@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -22,10 +24,12 @@ func TestAuthorities(t *testing.T) {
 	host := strings.TrimPrefix(server.URL, "https://")
 	dir := t.TempDir()
 	get := func() error {
-		pool, err := authorities([]string{filepath.Join(dir, "none"), dir}, host)
+		found, err := authorities([]string{filepath.Join(dir, "none"), dir}, host)
 		if err != nil {
 			return err
 		}
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(found)
 		client := server.Client()
 		client.CloseIdleConnections()
 		client.Transport.(*http.Transport).TLSClientConfig.RootCAs = pool
@@ -51,6 +55,38 @@ func TestAuthorities(t *testing.T) {
 	}
 	if err := get(); !errors.Is(err, failure.ErrUnreachable) || !strings.Contains(err.Error(), "contains no certificate") {
 		t.Errorf("with a broken file: %v", err)
+	}
+}
+
+// TestSystemAuthorities: what is read is what crypto/x509 reads, each certificate once.
+func TestSystemAuthorities(t *testing.T) {
+	want, err := x509.SystemCertPool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := systemAuthorities()
+	got := x509.NewCertPool()
+	if got.AppendCertsFromPEM(found); err != nil || !got.Equal(want) || len(found) == 0 {
+		t.Errorf("%d bytes, %v: not those of the system", len(found), err)
+	}
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS()
+	defer server.Close()
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	dir := t.TempDir()
+	file := filepath.Join(dir, "one.pem")
+	if err := os.WriteFile(file, append(bytes.Clone(text), text...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", file)
+	t.Setenv("SSL_CERT_DIR", dir+":/nonexistent")
+	if found, err := systemAuthorities(); err != nil || !bytes.Equal(found, text) {
+		t.Errorf("with the variables: %d bytes, %v", len(found), err)
+	}
+	t.Setenv("SSL_CERT_FILE", dir)
+	t.Setenv("SSL_CERT_DIR", "/nonexistent")
+	if _, err := systemAuthorities(); !errors.Is(err, durable.ErrNotRegular) {
+		t.Errorf("what cannot be read: %v", err)
 	}
 }
 

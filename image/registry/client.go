@@ -34,24 +34,31 @@ const (
 
 // Options say how a registry is asked.
 type Options struct {
-	PlainHTTP bool           // talk to it without TLS; otherwise it cannot redirect to a server without TLS
-	RootCAs   *x509.CertPool // nil means those of [Authorities]
-	UserAgent string         // what registries see in their logs
-	Stall     time.Duration  // how long a body may make no progress; 0 means one minute
-	Rate      int64          // bytes per second that a body must have over that time; 0 means DefaultRate
-	Writes    bool           // the registry is written to, which takes it longer
+	PlainHTTP   bool          // talk to it without TLS; otherwise it cannot redirect to a server without TLS
+	Authorities []byte        // certificate authorities, as PEM; nil means those of [Authorities]
+	UserAgent   string        // what registries see in their logs
+	Stall       time.Duration // how long a body may make no progress; 0 means one minute
+	Rate        int64         // bytes per second that a body must have over that time; 0 means DefaultRate
+	Writes      bool          // the registry is written to, which takes it longer
+	// Credential finds the credentials for a host; nil means [Credentials].
+	Credential auth.CredentialFunc
 }
 
 // Client returns a client for a registry, with the credentials for a repository. A server that does not answer, or does
 // not listen, is given up: connecting, the header of an answer, and the bodies in both directions have their times. The
 // error is an ErrUnreachable.
 func Client(ref registry.Reference, o Options) (*auth.Client, error) {
-	if o.RootCAs == nil {
+	if o.Authorities == nil {
 		var err error
-		if o.RootCAs, err = Authorities(ref.Registry); err != nil {
+		if o.Authorities, err = Authorities(ref.Registry); err != nil {
 			return nil, err
 		}
 	}
+	if o.Credential == nil {
+		o.Credential = Credentials(ref)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(o.Authorities)
 	header, retries := headerTime, requestRetries
 	if o.Writes {
 		header, retries = writeHeaderTime, writeRetries
@@ -59,7 +66,7 @@ func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: connectTime, KeepAlive: connectTime}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: o.RootCAs},
+		TLSClientConfig:       &tls.Config{RootCAs: trusted},
 		TLSHandshakeTimeout:   tlsTime,
 		ResponseHeaderTimeout: header,
 		ForceAttemptHTTP2:     true,
@@ -74,7 +81,7 @@ func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 	if !o.PlainHTTP {
 		base = onlyTLS{base}
 	}
-	base = newIntranet(base, Credentials(ref), lookupHost)
+	base = newIntranet(base, o.Credential, lookupHost)
 	policy := func() retry.Policy {
 		return &retry.GenericPolicy{
 			Retryable: retry.DefaultPredicate,
@@ -87,7 +94,7 @@ func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 	c := &auth.Client{
 		Client:     &http.Client{Transport: &retry.Transport{Base: base, Policy: policy}},
 		Cache:      auth.NewCache(),
-		Credential: Credentials(ref),
+		Credential: o.Credential,
 	}
 	if o.UserAgent != "" {
 		c.SetUserAgent(o.UserAgent)

@@ -2,7 +2,7 @@ package registry
 
 import (
 	"bytes"
-	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -33,11 +33,10 @@ func TestClientForWriting(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(done) }) // first: Close waits for all requests
-	pool := x509.NewCertPool()
-	pool.AddCert(server.Certificate())
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	host := strings.TrimPrefix(server.URL, "https://")
 	client, err := Client(registry.Reference{Registry: host, Repository: "os"},
-		Options{RootCAs: pool, Stall: 100 * time.Millisecond, Writes: true})
+		Options{Authorities: authority, Stall: 100 * time.Millisecond, Writes: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,8 +72,15 @@ func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &watchedBody{body: resp.Body, ctx: ctx, cancel: cancel, stall: w.stall, rate: w.rate}
+	resp.Body = Watch(ctx, cancel, resp.Body, w.stall, w.rate)
 	return resp, nil
+}
+
+// Watch returns a body that gives up when it makes no progress for a time, or less than rate bytes per second over that
+// time. It then calls cancel, which has to cancel ctx and to end a Read of the body, with the cause.
+func Watch(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, stall time.Duration,
+	rate int64) io.ReadCloser {
+	return &watchedBody{body: body, ctx: ctx, cancel: cancel, stall: stall, rate: rate}
 }
 
 // watchedBody gives up on a body that sends nothing or too little. Only the time spent in Read counts.

@@ -45,7 +45,8 @@ func (m *mirrored) open(t *testing.T) *Source { return m.openAt(t, ":stable") }
 
 func (m *mirrored) openAt(t *testing.T, suffix string) *Source {
 	t.Helper()
-	o := Options{Stall: 300 * time.Millisecond, Warn: func(err error) { m.warnings = append(m.warnings, err.Error()) }}
+	o := Options{Apart: apart, Stall: 300 * time.Millisecond}
+	o.Warn = func(err error) { m.warnings = append(m.warnings, err.Error()) }
 	for i, r := range m.registries {
 		o.PlainHTTP = append(o.PlainHTTP, r.host())
 		if i > 0 {

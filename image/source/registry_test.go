@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ type testRegistry struct {
 	requests  []string
 }
 
-func newTestRegistry(t *testing.T) *testRegistry {
+func newTestRegistry(t testing.TB) *testRegistry {
 	r := newUnstarted()
 	r.Server = httptest.NewServer(r)
 	t.Cleanup(r.Close)
@@ -141,12 +142,23 @@ func (r *testRegistry) count(prefix string) int {
 // open opens a reference in the registry, with short timeouts.
 func (r *testRegistry) open(t *testing.T, suffix string) *Source {
 	t.Helper()
-	s, err := Open(r.host()+"/os/server"+suffix, Options{PlainHTTP: []string{r.host()}, Stall: 300 * time.Millisecond})
+	s, err := Open(r.host()+"/os/server"+suffix, Options{
+		Apart: apart, PlainHTTP: []string{r.host()}, Stall: 300 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.pause = time.Millisecond
 	return s
+}
+
+// authorities returns the certificates of servers, as PEM.
+func authorities(servers ...*httptest.Server) []byte {
+	var all []byte
+	for _, s := range servers {
+		all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})...)
+	}
+	return all
 }
 
 // random returns random content.

@@ -3,7 +3,6 @@ package source
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +37,9 @@ func TestASlowServerIsGivenUpOn(t *testing.T) {
 		trickle(w, req, r.content[d.Digest])
 		return true
 	}
-	s, err := Open(r.host()+"/os/server:x", Options{PlainHTTP: []string{r.host()}, Stall: 100 * time.Millisecond})
+	s, err := Open(r.host()+"/os/server:x", Options{
+		Apart: apart, PlainHTTP: []string{r.host()}, Stall: 100 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestFetchingHasATime(t *testing.T) {
 		{Options{Stall: 100 * time.Millisecond, Rate: 10, Total: 500 * time.Millisecond}, "too long in total"},
 		{Options{Stall: 100 * time.Millisecond}, "too slowly"},
 	} {
-		c.o.PlainHTTP = []string{r.host()}
+		c.o.PlainHTTP, c.o.Apart = []string{r.host()}, apart
 		s, err := Open(r.host()+"/os/server:x", c.o)
 		if err != nil {
 			t.Fatal(err)
@@ -165,6 +166,9 @@ func TestMetadataHasATime(t *testing.T) {
 		return false
 	}
 	s := r.open(t, ":stable")
+	if _, err := s.Resolve(t.Context()); err != nil { // starts the fetcher, if there is one
+		t.Fatal(err)
+	}
 	s.budget.left.Store(int64(300 * time.Millisecond))
 	if _, err := s.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
@@ -227,11 +231,8 @@ func TestRedirects(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("REGISTRY_AUTH_FILE", auth)
-	pool := x509.NewCertPool()
-	pool.AddCert(r.Certificate())
-	pool.AddCert(tls.Certificate())
 	open := func() *Source {
-		s, err := Open(r.host()+"/os/server:stable", Options{RootCAs: pool})
+		s, err := Open(r.host()+"/os/server:stable", Options{Apart: apart, Authorities: authorities(r.Server, tls)})
 		if err != nil {
 			t.Fatal(err)
 		}

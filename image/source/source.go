@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	distribution "oras.land/oras-go/v2/registry"
 
 	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/layout"
 	"github.com/updatectl/updatectl/image/registry"
 	"github.com/updatectl/updatectl/verify"
@@ -30,14 +30,15 @@ const (
 
 // Options say how to reach a source.
 type Options struct {
-	PlainHTTP []string       // registries (host or host:port) without TLS
-	UserAgent string         // as registries log it
-	RootCAs   *x509.CertPool // nil means those of [registry.Authorities]
-	Stall     time.Duration  // how long a body may send nothing; 0 means one minute
-	Rate      int64          // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
-	Total     time.Duration  // how long all may take from Open on; 0 means no limit
-	Mirrors   []string       // references to ask when the source fails, in order
-	Warn      func(error)    // is called with the error of each place that is skipped; may be nil
+	PlainHTTP   []string      // registries (host or host:port) without TLS
+	UserAgent   string        // as registries log it
+	Authorities []byte        // certificate authorities, as PEM; nil means those of [registry.Authorities]
+	Stall       time.Duration // how long a body may send nothing; 0 means one minute
+	Rate        int64         // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
+	Total       time.Duration // how long all may take from Open on; 0 means no limit
+	Mirrors     []string      // references to ask when the source fails, in order
+	Warn        func(error)   // is called with the error of each place that is skipped; may be nil
+	Apart       bool          // ask registries in processes without privileges, where that is possible
 }
 
 // Source is a place that publishes an image, with its mirrors.
@@ -103,14 +104,23 @@ func openPlace(reference string, o Options) (*Source, error) {
 		return nil, fmt.Errorf("%w %q: it names neither a tag nor a digest", failure.ErrReference, reference)
 	}
 	plain := slices.Contains(o.PlainHTTP, ref.Registry)
-	r, err := registry.New(ref,
-		registry.Options{PlainHTTP: plain, RootCAs: o.RootCAs, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate})
+	b, err := openRegistry(ref, o.Apart, registry.Options{
+		PlainHTTP: plain, Authorities: o.Authorities, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate,
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := newSource(reference, r, o)
+	s := newSource(reference, b, o)
 	s.resumes, s.pause = resumes, resumePause
 	return s, nil
+}
+
+// openRegistry opens a repository: in a process of its own, or in this one.
+func openRegistry(ref distribution.Reference, apart bool, o registry.Options) (backend, error) {
+	if apart && fetcher.Possible() {
+		return fetcher.New(ref, o)
+	}
+	return registry.New(ref, o)
 }
 
 // meantLayout returns the reference to a layout that was probably meant by one that names no registry, or "".

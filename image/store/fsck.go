@@ -193,11 +193,11 @@ func (c *fsck) walk() (map[fsverity.Digest]bool, error) {
 	return there, nil
 }
 
-// Unswap exchanges the directories of two roots that have each other's files.
-func (s *Store) Unswap() error {
+// Unswap exchanges the directories of two roots that have each other's files, and reports whether there were any.
+func (s *Store) Unswap() (swapped bool, err error) {
 	ids, err := s.ids()
 	if err != nil {
-		return err
+		return false, err
 	}
 	is := map[string]string{} // which root the files in a directory are about
 	for _, id := range ids {
@@ -209,10 +209,11 @@ func (s *Store) Unswap() error {
 	for _, id := range ids {
 		other := is[id]
 		if id < other && is[other] == id {
+			swapped = true
 			err = errors.Join(err, exchange(s, id, other))
 		}
 	}
-	return err
+	return swapped, err
 }
 
 // exchange exchanges the directories of two roots, and removes neither.

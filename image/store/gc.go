@@ -84,19 +84,29 @@ func (s *Store) markObjects(id string, used map[fsverity.Digest]bool) error {
 	if err != nil {
 		return err
 	}
-	f, err := durable.OpenRegular(r.CFS())
+	f, err := r.openCFS()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	d, err := composefs.Digest(f)
-	if err != nil {
-		return err
-	}
-	if d != r.Info.RootDigest {
-		return fmt.Errorf("%w: its digest is %s and not %s", composefs.ErrImage, d, r.Info.RootDigest)
-	}
 	return addObjects(used, f)
+}
+
+// openCFS opens the composefs image of a root, which is intact. The caller closes it.
+func (r Root) openCFS() (*os.File, error) {
+	f, err := durable.OpenRegular(r.CFS())
+	if err != nil {
+		return nil, err
+	}
+	d, err := composefs.Digest(f)
+	if err == nil && d != r.Info.RootDigest {
+		err = fmt.Errorf("%w: its digest is %s and not %s", composefs.ErrImage, d, r.Info.RootDigest)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // addObjects adds the objects that a composefs image refers to.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -180,8 +181,14 @@ func (s *Store) Seal(r Root) error {
 	return nil
 }
 
-// checked maps the objects whose content was right to the time of their last change, in nanoseconds.
-type checked map[fsverity.Digest]int64
+// checked has the objects whose content was right.
+type checked map[fsverity.Digest]reading
+
+// reading is when an object was read and right.
+type reading struct {
+	at   int64 // the time of its last change, in nanoseconds
+	here bool  // whether this process has read or written it; otherwise the list says so
+}
 
 // checkObject returns an [ErrDamaged] with the name of an object if it is missing or has other content. It notes in
 // known what it has read. With whole, the kernel's digest is not enough: every block is read. Without, an object in
@@ -199,7 +206,7 @@ func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error 
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return damaged(errors.New("it is no regular file"))
 	}
-	if at, ok := known[d]; ok && at == st.Ctim.Nano() && !whole {
+	if r, ok := known[d]; ok && r.at == st.Ctim.Nano() && !whole {
 		return nil
 	}
 	delete(known, d)
@@ -219,7 +226,7 @@ func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error 
 		return damaged(fmt.Errorf("its digest is %s", m.Digest))
 	}
 	if !m.Verity {
-		known[d] = st.Ctim.Nano()
+		known[d] = reading{st.Ctim.Nano(), true}
 	}
 	return nil
 }
@@ -228,7 +235,7 @@ func (s *Store) checkObject(d fsverity.Digest, known checked, whole bool) error 
 func (c checked) note(d fsverity.Digest, name string) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err == nil {
-		c[d] = st.Ctim.Nano()
+		c[d] = reading{st.Ctim.Nano(), true}
 	}
 }
 
@@ -245,7 +252,7 @@ func readChecked(s *Store) checked {
 		d, derr := fsverity.Parse(name)
 		changed, nerr := strconv.ParseInt(at, 10, 64)
 		if derr == nil && nerr == nil {
-			known[d] = changed
+			known[d] = reading{at: changed}
 		}
 	}
 	return known
@@ -253,15 +260,22 @@ func readChecked(s *Store) checked {
 
 // writeChecked replaces the list of what was checked. If that fails, as on a full disk, the old list is removed: it
 // may have an object that is damaged now. Without a list, objects are only read once more.
+//
+// Two commands may do this at once: fsck takes no lock, so that it can run beside a fetch and on a read-only disk. The
+// list is replaced in one step, so it is always whole; the later one stays, and what only the other one had is read
+// again. What fsck finds damaged does not come back by a list that was read before: fsck removes the list first, and
+// what is no longer on it counts only if it was read here.
 func writeChecked(s *Store, known checked) error {
+	now := readChecked(s)
+	maps.DeleteFunc(known, func(d fsverity.Digest, r reading) bool { return !r.here && now[d].at != r.at })
 	boot := bootID()
 	if boot == "" || len(known) == 0 {
 		return forgetChecked(s)
 	}
 	var text strings.Builder
 	text.WriteString(boot + "\n")
-	for d, at := range known {
-		fmt.Fprintf(&text, "%s %d\n", d, at)
+	for d, r := range known {
+		fmt.Fprintf(&text, "%s %d\n", d, r.at)
 	}
 	if err := durable.WriteFile(s.path(checkedName), []byte(text.String()), 0o600); err != nil {
 		return forgetChecked(s)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
@@ -150,8 +151,8 @@ func TestFsck(t *testing.T) {
 		if !found {
 			t.Errorf("%s: %+v, want %q", name, report.Damage, c.want)
 		}
-		if err := s.Unswap(); err != nil {
-			t.Error(err)
+		if swapped, err := s.Unswap(); err != nil || swapped != (name == "swapped") {
+			t.Errorf("%s: swapped is %v, %v", name, swapped, err)
 		}
 		report, err = s.Fsck(t.Context(), s.Intact)
 		if err != nil || name == "swapped" && len(report.Damage) != 0 {
@@ -218,6 +219,43 @@ func TestInterruptedFsckForgets(t *testing.T) {
 	}
 }
 
+// TestFsckBesideStaging: fsck takes no lock. What it finds damaged while a root is staged does not get back into the
+// list of checked objects by the list that the staging read before.
+func TestFsckBesideStaging(t *testing.T) {
+	s := open(t)
+	r := stage(t, s, id(1), "rotten", "right")
+	rotten, right := fsverity.Sum([]byte("rotten")), fsverity.Sum([]byte("right"))
+	damage(t, s.object(rotten))
+	known := checked{}
+	for _, d := range []fsverity.Digest{rotten, right} { // what rots on the disk keeps the time of its last change
+		known.note(d, s.object(d))
+	}
+	if err := writeChecked(s, known); err != nil {
+		t.Fatal(err)
+	}
+	g, err := s.Begin(id(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(s.dir) // as another process has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := other.Fsck(t.Context(), other.Intact); err != nil || len(report.Damage) != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	commit(t, g, archive(t, tar.Header{Name: "f"}, "new"))
+	known = readChecked(s)
+	for content, want := range map[string]bool{"rotten": false, "right": true, "new": true} {
+		if _, has := known[fsverity.Sum([]byte(content))]; has != want && !g.sealed {
+			t.Errorf("%q is on the list: %v, want %v", content, has, want)
+		}
+	}
+	if err := s.CheckObjects(r); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want %v", err, ErrDamaged)
+	}
+}
+
 // TestCheckedCannotBeWritten: a list that cannot be written, as on a full disk, is removed, and stops nothing.
 func TestCheckedCannotBeWritten(t *testing.T) {
 	s := open(t)
@@ -228,7 +266,7 @@ func TestCheckedCannotBeWritten(t *testing.T) {
 	if err := os.Mkdir(s.path(checkedName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeChecked(s, checked{fsverity.Sum([]byte("a")): 1}); err != nil {
+	if err := writeChecked(s, checked{fsverity.Sum([]byte("a")): {at: 1, here: true}}); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(s.path(checkedName)); !errors.Is(err, os.ErrNotExist) {

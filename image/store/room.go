@@ -40,15 +40,29 @@ func (r room) lacks(need uint64) string {
 	return ""
 }
 
+// roomIn returns what is on the file system of a directory.
+func roomIn(dir string) (room, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return room{}, fmt.Errorf("cannot read how much space is left in %s: %w", dir, err)
+	}
+	block := uint64(st.Bsize)
+	return room{st.Blocks * block, st.Bavail * block, st.Files, st.Ffree}, nil
+}
+
+// Free returns how many bytes can be written beside a root until the file system is full.
+func Free(r Root) (int64, error) {
+	now, err := roomIn(r.Dir)
+	return int64(now.free), err
+}
+
 // CheckRoom returns an ErrNoSpace unless need bytes can be written to the store, with enough left for the services of
 // the host.
 func (s *Store) CheckRoom(need int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return fmt.Errorf("cannot read how much space is left in %s: %w", s.dir, err)
+	now, err := roomIn(s.dir)
+	if err != nil {
+		return err
 	}
-	block := uint64(st.Bsize)
-	now := room{st.Blocks * block, st.Bavail * block, st.Files, st.Ffree}
 	if why := now.lacks(uint64(need)); why != "" {
 		return fmt.Errorf("%w on the file system of %s: %s", ErrNoSpace, s.dir, why)
 	}

@@ -70,6 +70,12 @@ func stageLayers(t *testing.T, s *Store, id string, layers ...io.Reader) Root {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return commit(t, g, layers...)
+}
+
+// commit stages a root that was begun from these layers.
+func commit(t *testing.T, g *Staging, layers ...io.Reader) Root {
+	t.Helper()
 	tree := layer.NewTree()
 	for _, l := range layers {
 		if err := tree.Add(l, g.Put); err != nil {
