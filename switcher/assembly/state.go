@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/carried"
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/origin"
 	"github.com/updatectl/updatectl/switcher/seed"
@@ -80,11 +81,25 @@ func (n Next) PlanState() (made []string, err error) {
 	return made, errors.Join(err, origin.CheckOwners("/", n.ImageOwned))
 }
 
+// Observe returns where the state of a root lies now, without what is not mounted yet: the new root waits for that
+// itself.
+func Observe(n Next) []kept.Dir {
+	there, err := carried.WithoutAwaited(n.Persist)
+	if err != nil {
+		return nil
+	}
+	return kept.Observe(there, n.HostMount)
+}
+
 // Carried returns the state paths that lie on storage of their own now, to be carried over from there.
 func (n Next) Carried() []string {
 	n.Return = true
+	there, err := carried.WithoutAwaited(n.Persist)
+	if err != nil {
+		there = n.Persist
+	}
 	var paths []string
-	for _, p := range n.Persist {
+	for _, p := range there {
 		// An error means that it is there, and cannot be read just now.
 		if from, err := n.origins().Find(p); err != nil || from.Dir == p {
 			paths = append(paths, p)

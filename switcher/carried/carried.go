@@ -197,3 +197,27 @@ func IsBareAutomount(p string) (bool, error) {
 	}
 	return len(mounts) > 0 && mounts[len(mounts)-1].FSType == "autofs", nil
 }
+
+// runningUnits are where systemd has the unit files of the running root, with those that it makes from fstab.
+var runningUnits = []string{
+	"/etc/systemd/system", "/run/systemd/system", "/run/systemd/generator", "/usr/lib/systemd/system",
+}
+
+// WithoutAwaited returns the state paths without those that a unit of the running root mounts and that are not mounted:
+// a disk may be optional, or late after a full reboot. What is at such a path is the directory below, and no state.
+func WithoutAwaited(persist []string) ([]string, error) {
+	return withoutAwaited(persist, Known{UnitDirs: runningUnits})
+}
+
+func withoutAwaited(persist []string, running Known) (there []string, err error) {
+	for _, p := range persist {
+		mounts, err := mountinfo.GetMounts(facts.MountedAt(p))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the mounts: %w", err)
+		}
+		if len(mounts) > 0 || !running.HasUnit(p, ".mount") {
+			there = append(there, p)
+		}
+	}
+	return there, nil
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/updatectl/updatectl/switcher/testtree"
@@ -84,4 +85,17 @@ func below(dir, names string) []string {
 		paths = append(paths, filepath.Join(dir, name))
 	}
 	return paths
+}
+
+// TestAwaited: what a unit mounts and is not mounted is no state yet. What has no unit is a directory of the root, and
+// /proc is mounted on every machine.
+func TestAwaited(t *testing.T) {
+	dir := t.TempDir()
+	late, plain := filepath.Join(dir, "late"), filepath.Join(dir, "plain")
+	name := func(p string) string { return unit.UnitNamePathEscape(p) + ".mount" }
+	units := testtree.Make(t, name(late), name("/proc"))
+	got, err := withoutAwaited([]string{plain, late, "/proc"}, Known{UnitDirs: []string{"/nowhere", units}})
+	if err != nil || !slices.Equal(got, []string{plain, "/proc"}) {
+		t.Errorf("without what is awaited: %q, %v", got, err)
+	}
 }

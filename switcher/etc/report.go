@@ -20,6 +20,7 @@ type Report struct {
 	Merged     []string   `json:"merged"`      // with changes of both sides
 	Conflicts  []Conflict `json:"conflicts"`   // decided, but an operator should look at them
 	Notes      []string   `json:"notes"`       // what else is worth knowing
+	Renumbered []string   `json:"renumbered"`  // users and groups that have another number here than in the image
 	NotAdopted NotAdopted `json:"not_adopted"` // what a host root leaves behind
 
 	// Owners are those of the image's files that have another number on this host.
@@ -60,6 +61,7 @@ func (r *Report) add(remarks accounts.Remarks) {
 		r.conflict(c.File, c.Reason)
 	}
 	r.Notes = append(r.Notes, remarks.Notes...)
+	r.Renumbered = append(r.Renumbered, remarks.Renumbered...)
 	r.NotAdopted.Users, r.NotAdopted.Groups = remarks.LeftUsers, remarks.LeftGroups
 }
 
@@ -68,7 +70,7 @@ func (r *Report) note(text string) { r.Notes = append(r.Notes, text) }
 // finish sorts the report. Empty lists are [] in JSON, not null.
 func (r *Report) finish() {
 	for _, list := range []*[]string{&r.Kept, &r.Added, &r.Removed, &r.Taken, &r.Merged, &r.Notes,
-		&r.NotAdopted.Samples} {
+		&r.Renumbered, &r.NotAdopted.Samples} {
 		slices.Sort(*list)
 		*list = append([]string{}, slices.Compact(*list)...)
 	}

@@ -61,6 +61,9 @@ func (n Needs) Build(image, dir string, state []string) (err error) {
 	if err := b.mirror("/"); err != nil {
 		return err
 	}
+	if err := b.private(); err != nil {
+		return err
+	}
 	for _, p := range n.MountPoints {
 		if err := b.mountPoint(p, state); err != nil {
 			return err
@@ -95,6 +98,19 @@ func (n Needs) Build(image, dir string, state []string) (err error) {
 type builder struct {
 	image, dir string
 	owners     copies.Owners
+}
+
+// private makes the directory that only root may enter, whatever the image has there: the host root is mounted in it.
+func (b builder) private() error {
+	st, err := os.Lstat(filepath.Join(b.image, switcher.PrivateDir))
+	if err == nil && !st.IsDir() {
+		return fmt.Errorf("cannot graft %s: what the image has there is no directory", switcher.PrivateDir)
+	}
+	at := filepath.Join(b.dir, switcher.PrivateDir)
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return fmt.Errorf("cannot make %s in the graft: %w", switcher.PrivateDir, err)
+	}
+	return os.Chmod(at, 0o700) // whatever the umask
 }
 
 // mountPoint makes sure that the joined tree has the directory p.
@@ -189,11 +205,7 @@ func (b builder) mirror(p string) error {
 	if rootfs.Exists(to) {
 		return nil
 	}
-	mode := fs.FileMode(0o755)
-	if p == switcher.PrivateDir {
-		mode = 0o700
-	}
-	if err := os.Mkdir(to, mode); err != nil {
+	if err := os.Mkdir(to, 0o755); err != nil {
 		return fmt.Errorf("cannot make %s in the graft: %w", p, err)
 	}
 	st, err := os.Lstat(from)

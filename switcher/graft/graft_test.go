@@ -95,6 +95,28 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestPrivateDirOfTheImage: an image that ships the directory for root only cannot open it for others, nor lead it
+// elsewhere.
+func TestPrivateDirOfTheImage(t *testing.T) {
+	image := testtree.Make(t, ".updatectl/host/")
+	if err := os.Chmod(filepath.Join(image, switcher.PrivateDir), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "graft")
+	n := Needs{MountPoints: []string{switcher.PrivateDir + "/host"}}
+	if err := n.Build(image, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Lstat(filepath.Join(dir, switcher.PrivateDir))
+	if err != nil || st.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("the directory is %v, %v", st, err)
+	}
+	image = testtree.Make(t, "srv/", ".updatectl -> srv")
+	if err := n.Build(image, dir, nil); err == nil || !strings.Contains(err.Error(), "no directory") {
+		t.Errorf("a link in its place: %v", err)
+	}
+}
+
 // TestBuildFollowsLinks: a file goes where the links of the image lead. A directory in place of a link would hide what
 // the image has behind it.
 func TestBuildFollowsLinks(t *testing.T) {

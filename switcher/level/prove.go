@@ -31,6 +31,8 @@ type Stamp struct {
 	// At is when the arming step ended, as the time since the kernel booted, which systemd uses as well. The new root
 	// starts then.
 	At time.Duration `json:"at_ns,omitempty"`
+	// Took is how long the arming step took.
+	Took time.Duration `json:"took_ns,omitempty"`
 }
 
 // Outcome is the outcome of a switch.

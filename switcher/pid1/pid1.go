@@ -21,7 +21,9 @@ import (
 const privateSocket = "/run/systemd/private"
 
 const (
-	// pingInterval is how long PID 1 has to answer before it is pinged again; it takes some milliseconds.
+	// PID 1 answers within some milliseconds. It is pinged again after firstPing, then after twice as long each time, up
+	// to pingInterval.
+	firstPing    = 2 * time.Millisecond
 	pingInterval = 100 * time.Millisecond
 	// answerLimit is how long PID 1 or logind may take for all that is asked of it at once. A daemon-reload keeps PID 1
 	// of a large host busy for 20 seconds.
@@ -85,13 +87,14 @@ func dialPID1(ctx context.Context, socket string) (*godbus.Conn, error) {
 	return conn, nil
 }
 
-// awaitAnswer pings PID 1 until it answers. On a busy machine, PID 1 may read a call together with the end of the
-// authentication, and then handles that call only when more arrives (seen with systemd 257): without the pings, the
-// first call of a connection could wait forever.
+// awaitAnswer pings PID 1 until it answers. PID 1 may read a call together with the end of the authentication, and then
+// handles that call only when more arrives (systemd 257, on a busy machine nearly always): without the pings, the first
+// call of a connection could wait forever. While a root is armed, services wait for each of these pauses.
 func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
 	const tries = int(answerLimit / pingInterval)
 	peer := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	answers := make(chan *godbus.Call, tries) // the library waits until there is room for an answer
+	pause := firstPing
 	for range tries {
 		peer.GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
 		select {
@@ -99,8 +102,9 @@ func awaitAnswer(ctx context.Context, conn *godbus.Conn) error {
 			return call.Err
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pingInterval):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, pingInterval)
 	}
 	return fmt.Errorf("%w within %v", ErrUnresponsive, answerLimit)
 }

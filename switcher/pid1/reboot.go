@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -316,17 +317,24 @@ func shutdownQueued(ctx context.Context, services ...string) (bool, error) {
 	return queued, err
 }
 
-// ForgetGone clears the failed state of units that the running root does not have. systemd keeps it from the root that
-// was left, and it says nothing about this one.
+// ForgetGone clears the failed state of units that the running root does not have, and of transient ones that failed
+// before it started, such as the scopes of containers: systemd keeps it from the root that was left, and it says
+// nothing about this one.
 func (s System) ForgetGone(ctx context.Context) error {
 	return WithConn(ctx, func(conn *dbus.Conn) error {
 		failed, err := conn.ListUnitsFilteredContext(ctx, []string{"failed"})
 		if err != nil {
 			return fmt.Errorf("cannot list the failed units: %w", err)
 		}
+		text, _ := conn.GetManagerProperty("UserspaceTimestampMonotonic") // such as "@t 90000000"
+		// Without an answer it is 0, and nothing transient is forgotten.
+		started, _ := strconv.ParseUint(strings.TrimPrefix(text, "@t "), 10, 64)
 		for _, u := range failed {
 			if u.LoadState != "not-found" {
-				continue
+				properties, err := conn.GetAllPropertiesContext(ctx, u.Name)
+				if err != nil || !failedBefore(properties, started) {
+					continue
+				}
 			}
 			if err := conn.ResetFailedUnitContext(ctx, u.Name); err != nil {
 				return fmt.Errorf("cannot reset the failed state of %s: %w", u.Name, err)
@@ -334,6 +342,14 @@ func (s System) ForgetGone(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// failedBefore reports whether a failed unit is transient and failed before a time in microseconds since the kernel
+// booted, by its properties.
+func failedBefore(properties map[string]any, started uint64) bool {
+	transient, _ := properties["Transient"].(bool)
+	changed, _ := properties["StateChangeTimestampMonotonic"].(uint64)
+	return transient && changed < started
 }
 
 // ShuttingDown reports whether a reboot of any kind is under way: it is queued, or logind has announced it and waits

@@ -48,3 +48,22 @@ func TestInUnit(t *testing.T) {
 		}
 	}
 }
+
+// TestFailedBefore: what failed with the root that was left says nothing about the running one, unless that has a unit
+// file for it, and starts it again.
+func TestFailedBefore(t *testing.T) {
+	for name, c := range map[string]struct {
+		transient bool
+		at        uint64
+		want      bool
+	}{
+		"the scope of a container that ended": {true, 99, true},
+		"a job of the running root":           {true, 101, false},
+		"a service that has a unit file":      {false, 99, false},
+	} {
+		properties := map[string]any{"Transient": c.transient, "StateChangeTimestampMonotonic": c.at}
+		if got := failedBefore(properties, 100); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

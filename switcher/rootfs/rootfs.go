@@ -39,7 +39,7 @@ func (t Dir) programs(init string) program {
 // program reads an ELF program of the tree; the zero value is none.
 func (t Dir) program(p string) program {
 	const maxProgram = 64 << 20 // a C library has two megabytes, systemd's own a few
-	f, err := t.open(p)
+	f, err := t.Open(p)
 	if err != nil {
 		return program{}
 	}
@@ -108,8 +108,8 @@ func (t Dir) stat(p string) (fs.FileInfo, error) {
 	return st, f.Close()
 }
 
-// open opens a regular file for reading. The error is fs.ErrInvalid for any other.
-func (t Dir) open(p string) (*os.File, error) {
+// Open opens a regular file for reading. The error is fs.ErrInvalid for any other.
+func (t Dir) Open(p string) (*os.File, error) {
 	f, st, err := t.handle(p)
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ const MaxConfig = 1 << 20
 
 // ReadFile returns the content of a regular file. A file with more than limit bytes is an error.
 func (t Dir) ReadFile(p string, limit int64) ([]byte, error) {
-	f, err := t.open(p)
+	f, err := t.Open(p)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (t Dir) ReadFile(p string, limit int64) ([]byte, error) {
 
 // digest returns the SHA-256 of a regular file in hexadecimal digits. A file with more than limit bytes is an error.
 func (t Dir) digest(p string, limit int64) (string, error) {
-	f, err := t.open(p)
+	f, err := t.Open(p)
 	if err != nil {
 		return "", err
 	}
@@ -276,7 +276,7 @@ func (t Dir) ModulesAtHand(k Kernel, carried bool) bool {
 // it.
 func (t Dir) kernelVersion(release string) string {
 	for _, p := range []string{filepath.Join("/usr/lib/modules", release, "vmlinuz"), "/boot/vmlinuz-" + release} {
-		f, err := t.open(p)
+		f, err := t.Open(p)
 		if err != nil {
 			continue
 		}

@@ -15,6 +15,8 @@ import "github.com/updatectl/updatectl/switcher/etc/accounts/table"
 type Remarks struct {
 	Conflicts []Conflict // decided, but an operator should look at them
 	Notes     []string   // what else is worth knowing
+	// Renumbered are the names of the image that have another number on this host, with both.
+	Renumbered []string
 
 	// LeftUsers and LeftGroups are all that a host root has, and its first image gets no entry of.
 	LeftUsers, LeftGroups []Account

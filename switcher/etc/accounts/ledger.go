@@ -180,8 +180,9 @@ func (s nameSpace) noteMoved(out numbers.ByName, rep *Remarks) {
 		switch {
 		case out[n.Name] == n.ID:
 		case here:
-			rep.note(fmt.Sprintf("%s: %s %s is %d here and %d in the image; files of the image show %d",
-				s.file, s.kind, n.Name, out[n.Name], n.ID, out[n.Name]))
+			rep.Renumbered = append(rep.Renumbered, fmt.Sprintf(
+				"%s %s is %d here and %d in the image; files of the image show %d",
+				s.kind, n.Name, out[n.Name], n.ID, out[n.Name]))
 		case !before:
 			rep.conflict(s.file, fmt.Sprintf("new %s %s is %d in the image, which another %s has or had here; it gets %d",
 				s.kind, n.Name, n.ID, s.kind, out[n.Name]))

@@ -84,6 +84,7 @@ func TestUsersThreeWay(t *testing.T) {
 		want           files // only the files named are compared; "" is no such file
 		conflicts      []Conflict
 		notes          []string
+		renumbered     []string
 	}{
 		{
 			name:      "field by field",
@@ -140,9 +141,9 @@ func TestUsersThreeWay(t *testing.T) {
 			cur:  files{"passwd": lines(root, "r:x:105:106:::"), "group": lines("root:x:0:", "r:x:106:")},
 			next: files{"passwd": lines(root, "r:x:101:102:new::"), "group": lines("root:x:0:", "r:x:102:")},
 			want: files{"passwd": lines(root, "r:x:105:106:new::"), "group": lines("root:x:0:", "r:x:106:")},
-			notes: []string{
-				"group: group r is 106 here and 102 in the image; files of the image show 106",
-				"passwd: user r is 105 here and 101 in the image; files of the image show 105",
+			renumbered: []string{
+				"group r is 106 here and 102 in the image; files of the image show 106",
+				"user r is 105 here and 101 in the image; files of the image show 105",
 			},
 		},
 		{
@@ -295,6 +296,10 @@ func TestUsersThreeWay(t *testing.T) {
 			}
 			if !slices.Equal(out.remarks.Notes, test.notes) {
 				t.Errorf("notes:\n got %q\nwant %q", out.remarks.Notes, test.notes)
+			}
+			slices.Sort(out.remarks.Renumbered)
+			if !slices.Equal(out.remarks.Renumbered, test.renumbered) && test.renumbered != nil {
+				t.Errorf("renumbered:\n got %q\nwant %q", out.remarks.Renumbered, test.renumbered)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
-package pid1
+package ending
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ func TestEndingOf(t *testing.T) {
 		`machine-qemu\x2d2\x2dweb.scope`: {What: "virtual machine", Name: "web"},
 		"machine-db.scope":               {What: "container", Name: "db"},
 		"systemd-nspawn@db.service":      {What: "container", Name: "db"},
+		"systemd-vmspawn@db.service":     {What: "virtual machine", Name: "db"},
 		"docker-" + id + ".scope":        {What: "container", Name: id},
 		"libpod-" + id + ".scope":        {What: "container", Name: id},
 		"libpod-conmon-" + id + ".scope": {},
@@ -60,8 +62,35 @@ func TestOpens(t *testing.T) {
 		"it has nothing to do":  {"nftables.service", map[string]any{"Conflicts": []string{"shutdown.target"}}, false},
 		"it cleans up itself":   {firewalld, map[string]any{"Conflicts": []string{"shutdown.target"}}, true},
 	} {
-		if got := opens(c.unit, c.properties); got != c.want {
+		if got := Opens(c.unit, c.properties); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestEndingOfUsers: the containers of users are named, with whose they are, and nothing else below their managers.
+func TestEndingOfUsers(t *testing.T) {
+	id := strings.Repeat("0a1b2c3d", 8)
+	pod := "user-1000.slice/user@1000.service/user.slice/user-libpod_pod_1.slice/libpod-"
+	slice := testtree.Make(t, pod+id+".scope/container/cgroup.procs", pod+"conmon-"+id+".scope/cgroup.procs",
+		"user-1000.slice/session-3.scope/cgroup.procs", "user-1000.slice/user@1000.service/init.scope/cgroup.procs",
+		"user-1000.slice/user@1000.service/app.slice/run-u7.scope/cgroup.procs")
+	got := endingOfUsers(slice, func(uid string) string { return "user " + uid })
+	want := []Ending{{"libpod-" + id + ".scope", "container", "0a1b2c3d0a1b of user 1000"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("the containers of users are %+v, want %+v", got, want)
+	}
+}
+
+// TestIsVirtual: only what systemd-machined has noted as a virtual machine is one.
+func TestIsVirtual(t *testing.T) {
+	dir := testtree.Make(t, "unit:machine-web.scope -> web", "unit:machine-db.scope -> db", "unit:machine-x.scope -> gone")
+	testtree.File(t, dir, "web", "# This is private data. Do not parse.\nNAME=web\nCLASS=vm\n")
+	testtree.File(t, dir, "db", "NAME=CLASS=vm\nCLASS=container\n")
+	for unit, want := range map[string]bool{"machine-web.scope": true, "machine-db.scope": false,
+		"machine-x.scope": false, "machine-unknown.scope": false} {
+		if got := isVirtual(dir, unit); got != want {
+			t.Errorf("%s is a virtual machine: %v", unit, got)
 		}
 	}
 }
