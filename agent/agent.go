@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/contents"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
@@ -48,6 +49,7 @@ type Agent struct {
 	Trial      trial.Trial
 	Adoption   adoption.Adoption
 	Changes    changes.Changes
+	Contents   contents.Contents
 	Renewal    renew.Renewal
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
@@ -87,7 +89,8 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Guards:   guard.Guard{Host: h, Roots: r, Transition: moves},
 		Adoption: adoption.Adoption{Host: h, Roots: r},
 		Changes:  changes.Changes{Host: h, Roots: r},
-		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp},
+		Contents: contents.Contents{Host: h, Roots: r},
+		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp, Keep: moves.Keep},
 	}
 	a.Trial.Proved = a.tidyUp
 	return a

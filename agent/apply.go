@@ -77,16 +77,14 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err := a.RequireRunning(); err != nil {
 		return Applied{}, err
 	}
-	s, err := a.begin(ctx, "apply", o.Wait)
-	defer s.close()
-	if err == nil {
-		err = s.settleFirst(ctx)
-	}
+	s, err := beginSettled(ctx, a, "apply", o.Wait)
 	if err != nil {
 		return Applied{}, err
 	}
+	defer s.close()
 	s.rec.Accepting = o.Accept
 	off, done, fetchErr := s.fetch(ctx, o)
+	noteStep(s, "find")
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)
 	switch d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay); d.Do {
@@ -112,7 +110,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	err = s.switchTo(ctx, off, &done, root)
+	err = s.switchTo(ctx, &done, root, false, leftForOlder(off, s))
 	return done, err
 }
 
@@ -123,6 +121,7 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	if err != nil {
 		return root, err
 	}
+	noteStep(s, "stage")
 	decision, err := s.decideLevel(ctx, root, wish)
 	done.Decision = &decision
 	if err != nil {
@@ -131,16 +130,19 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	return root, s.Roots.Rehearse(root, s.facts, s.rec)
 }
 
-// switchTo requests the switch to a root that is ready.
-func (s *session) switchTo(ctx context.Context, off *offer.Published, done *Applied, root store.Root) error {
+// switchTo requests the switch to a root that is ready. Named is whether the operator named it. Left, when not nil,
+// marks the running root bad.
+func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
+	left *record.Bad) error {
 	if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
 		s.loadBeforeSwitch(ctx, done)
 	}
 	sw := record.Switch{Verb: decide.ForwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
-	sw.Level = done.Decision.Level
+	sw.Level, sw.Named = done.Decision.Level, named
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
-	done.Switching = true
-	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, leftForOlder(off, s))
+	noteStep(s, "prepare")
+	sw.Steps, done.Switching = s.steps, true
+	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, left)
 }
 
 // leftForOlder returns a reason to mark the running root bad when the operator applies an older release: otherwise the
@@ -149,7 +151,12 @@ func leftForOlder(off *offer.Published, s *session) *record.Bad {
 	if !off.OlderThan(s.rec, s.facts.Root) {
 		return nil
 	}
-	return &record.Bad{Reason: "left by the operator for version " + off.Mark.Version}
+	return leftByOperator(off.Mark.Version)
+}
+
+// leftByOperator returns why the running root is marked bad when the operator leaves it for another version.
+func leftByOperator(version string) *record.Bad {
+	return &record.Bad{Reason: "left by the operator for version " + version, RolledBack: true}
 }
 
 // applyResume requests the switch to the last good root, as it was left. When the published release has live patches
@@ -209,6 +216,9 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 		return level.Decision{}, err
 	}
 	decision, err := s.Roots.Decide(root, s.facts, s.rec, open, wish)
+	if err == nil {
+		err = s.checkKept(ctx, root, &decision)
+	}
 	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -20,6 +22,15 @@ type session struct {
 	facts  facts.Facts
 	rec    *record.Record
 	unlock func()
+	// steps are what was done so far, the last one until the uptime lastStep.
+	steps    []outage.Step
+	lastStep time.Duration
+}
+
+// noteStep notes that a step of the command has ended.
+func noteStep(s *session, step string) {
+	now := s.Machine.Kernel.SinceBoot()
+	s.steps, s.lastStep = append(s.steps, outage.Step{Name: step, Took: now - s.lastStep}), now
 }
 
 // close releases the lock. It does nothing on a nil session.
@@ -36,7 +47,7 @@ func (a *Agent) open(ctx context.Context, verb string, wait bool) (*session, err
 	if err != nil {
 		return nil, err
 	}
-	s := &session{Agent: a, unlock: unlock}
+	s := &session{Agent: a, unlock: unlock, lastStep: a.Machine.Kernel.SinceBoot()}
 	if s.facts, s.rec, err = a.Look(ctx); err == nil {
 		err = a.Roots.Open()
 	}
@@ -75,6 +86,19 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	return s, nil
 }
 
+// beginSettled is [Agent.begin] for a command that leads to another root: none does from a root that is not confirmed.
+func beginSettled(ctx context.Context, a *Agent, verb string, wait bool) (*session, error) {
+	s, err := a.begin(ctx, verb, wait)
+	if err == nil {
+		err = s.settleFirst(ctx)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
 // reconcile disarms a root that an earlier switch left armed, and reconciles the record with what is mounted at /.
 func (s *session) reconcile(ctx context.Context) error {
 	if !s.Machine.Running {
@@ -105,7 +129,8 @@ func checkHost(running bool, f facts.Facts) error {
 // tidyUp runs after a root became good: it removes roots that nothing needs, and loads the live patches that waited
 // for the confirmation.
 func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
-	if rec.Switch.Verb == record.VerbApply { // after a rollback, the root that was left stays until the next apply
+	// After a rollback or a switch among the roots here, the root that was left stays until the next apply.
+	if rec.Switch.Verb == record.VerbApply && !rec.Switch.Named {
 		report, err := a.gc(f, rec)
 		if err != nil {
 			a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))

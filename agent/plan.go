@@ -3,14 +3,22 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/updatectl/updatectl/agent/adoption"
+
+	"github.com/updatectl/updatectl/agent/contents"
+	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/outage"
+	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -18,6 +26,8 @@ import (
 // Plan is what apply would do, and why.
 type Plan struct {
 	Available
+	// Difference is what the new root has otherwise than the running one. It is empty until the image is staged.
+	contents.Difference
 	// Decision is the level, and Etc the merge of /etc. Both are nil until the image is staged.
 	Decision *level.Decision `json:"decision,omitempty"`
 	Etc      *etc.Report     `json:"etc,omitempty"`
@@ -36,11 +46,16 @@ type Plan struct {
 	// Adoption is what becomes of a host root at its first image; nil at any other.
 	Adoption *adoption.Report `json:"adoption,omitempty"`
 	// Ending are the sessions, virtual machines and containers that the switch ends.
-	Ending []pid1.Ending `json:"ending,omitempty"`
+	Ending []ending.Ending `json:"ending,omitempty"`
 	// Blockers are the units that may delay the shutdown of userspace.
 	Blockers []pid1.Blocker `json:"blockers,omitempty"`
 	// StayOld are the units that a soft reboot leaves active and that are not renewed in the new root.
 	StayOld []renew.Old `json:"stay_old,omitempty"`
+	// Outage is how long services will be away by the last switches; nil when none was measured, and at another level
+	// than soft.
+	Outage *outage.Prediction `json:"outage,omitempty"`
+	// Units is what becomes of the units of this host in a soft reboot.
+	Units []keep.UnitFate `json:"units,omitempty"`
 }
 
 // Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
@@ -86,15 +101,16 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 // planStaged adds the level and the merge of /etc for a staged root. Resumes is whether apply would resume it, because
 // no image is published.
 func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, resumes bool) error {
-	decide := func() (level.Decision, error) { return s.decideLevel(ctx, root, "") }
+	choose := func() (level.Decision, error) { return s.decideLevel(ctx, root, "") }
 	if resumes {
-		decide = func() (level.Decision, error) { return s.Roots.DecideResume(s.facts) }
+		choose = func() (level.Decision, error) { return s.Roots.DecideResume(s.facts) }
 	}
-	decision, err := decide()
+	decision, err := choose()
 	if len(decision.Checks) == 0 { // no check could run
 		return err
 	}
 	plan.Decision, plan.Refusal = &decision, cmp.Or(plan.Refusal, err)
+	plan.Difference = s.Contents.Of(root, s.facts)
 	plan.From, plan.To = s.Roots.PrettyName(s.facts.Root), root.Info.OS.PrettyName
 	if !resumes {
 		if plan.Made, err = s.Roots.PlanState(root.ID, s.facts); err != nil {
@@ -112,7 +128,15 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	if plan.StayOld, err = s.Renewal.Staying(ctx); err != nil {
 		return err
 	}
+	if decision.Level == level.Soft {
+		plan.Outage = predict(s.Agent, decide.ForwardVerb(s.facts, s.rec, root.ID))
+	}
 	change := s.Roots.EtcChange(root.ID, s.facts, s.rec)
+	if decision.Level != level.Full && !resumes {
+		if plan.Units, err = s.Transition.Keep.Fates(ctx, change); err != nil {
+			plan.Unknown = append(plan.Unknown, fmt.Sprintf("what becomes of the units: %v", err))
+		}
+	}
 	report, err := s.Machine.Trees.PlanEtc(change)
 	report = report.Filled()
 	plan.Refusal = cmp.Or(plan.Refusal, roots.CheckOwners(report))
@@ -121,6 +145,15 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		plan.Adoption, err = s.Adoption.Of(change, report)
 	}
 	return err
+}
+
+// predict returns how long a switch will take by the last ones.
+func predict(a *Agent, verb string) *outage.Prediction {
+	list, err := outage.Read(a.Machine.Disk, a.Path(record.StateDir+"/"+outage.File))
+	if err != nil {
+		a.Log.Warn(err.Error())
+	}
+	return outage.Predict(list, verb)
 }
 
 // liveDecision is the level of a change that only loads live patches.

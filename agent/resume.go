@@ -111,6 +111,7 @@ func (s *session) resumeRoot(ctx context.Context, id string, before health.Befor
 // finishFull requests the second half of a switch of level full: from the host root into the target.
 func (s *session) finishFull(ctx context.Context, to string) error {
 	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version}
+	sw.Named = s.rec.Switch.Named
 	sw.Before = s.rec.Switch.Before // the state of the services before the full reboot
 	if left := cmp.Or(s.rec.Switch.Back, s.rec.Switch.From); left != s.facts.Root {
 		sw.Back = left

@@ -19,14 +19,11 @@ import (
 
 // Stage fetches and verifies the published image and stages it on the disk. It does not switch.
 func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
-	s, err := a.begin(ctx, "stage", o.Wait)
-	defer s.close()
-	if err == nil {
-		err = s.settleFirst(ctx)
-	}
+	s, err := beginSettled(ctx, a, "stage", o.Wait)
 	if err != nil {
 		return Applied{}, err
 	}
+	defer s.close()
 	off, done, err := s.fetch(ctx, o)
 	if err != nil {
 		return done, err

@@ -7,11 +7,14 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/holding"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
@@ -53,6 +56,8 @@ type Status struct {
 	// System is the system state as systemd reports it; Failed lists the failed units.
 	System string   `json:"system,omitempty"`
 	Failed []string `json:"failed_units,omitempty"`
+	// Holders are the processes that hold a root which the host has left.
+	Holders []holding.Holder `json:"holders,omitempty"`
 	// Armed is the root at /run/nextroot, "" when nothing is armed.
 	Armed string `json:"armed,omitempty"`
 	// Starting lists the units that the root being tried is still starting.
@@ -141,6 +146,11 @@ func (a *Agent) statusNow(ctx context.Context, s *Status, f facts.Facts, rec *re
 			return err
 		}
 		s.Starting = slices.DeleteFunc(s.Starting, func(unit string) bool { return unit == pid1.ConfirmUnit })
+	}
+	if a.Machine.Superuser && a.Transition.ReadStamp() != nil { // a root was left since the kernel booted
+		if s.Holders, err = a.Machine.Groups.Holders(); err != nil {
+			a.Log.Warn("cannot see what holds a root that was left", zap.Error(err))
+		}
 	}
 	s.Armed, err = a.Machine.Mounts.Armed()
 	return err

@@ -120,6 +120,11 @@ func (a *Adoption) Of(c machine.EtcChange, planned etc.Report) (*Report, error) 
 			b.changes(group, note)
 		}
 	}
+	if c.Next.ID != "" {
+		for _, name := range planned.Renumbered {
+			b.changes(people, name)
+		}
+	}
 	for _, name := range planned.Removed {
 		b.changes(groupOf(name), "/etc/"+name+" was removed on this host and stays removed")
 	}

@@ -100,8 +100,9 @@ type Derived struct {
 	Rules []string `json:"rules"`
 }
 
-// maxDerive is how long one program may take to make its files anew: the start of services waits for it.
-const maxDerive = 30 * time.Second
+// maxDerive is how long one program may take to make its files anew: the start of services waits for it. It takes
+// seconds; on a machine without a free processor, update-ca-certificates has taken more than half a minute.
+const maxDerive = 2 * time.Minute
 
 // Derive makes the derived files in /etc anew, by the programs of the running root. What fails is logged, and tried
 // again at the next start.

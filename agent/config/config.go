@@ -99,6 +99,9 @@ type Config struct {
 		Ignore        []string `toml:"ignore" json:"ignore"`
 	} `toml:"health" json:"health"`
 
+	// Keep lists the units that a switch hands over to the next root.
+	Keep []KeepRule `toml:"keep,omitempty" json:"keep,omitempty"`
+
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 
@@ -114,6 +117,21 @@ type State struct {
 	// ImageOwned lists paths below Persist that describe the image and come from it, such as package databases, and what
 	// was compiled from its files.
 	ImageOwned []string `toml:"image-owned" json:"image_owned"`
+}
+
+// KeepRule names a unit that a switch hands over to the next root: a service with a store of file descriptors, a
+// socket, or a service whose processes go on.
+type KeepRule struct {
+	Unit string `toml:"unit" json:"unit"`
+}
+
+// KeptUnits returns the names of the units that a switch hands over.
+func (c Config) KeptUnits() []string {
+	var names []string
+	for _, k := range c.Keep {
+		names = append(names, k.Unit)
+	}
+	return names
 }
 
 // The values of [switch] stuck: what is done about a shutdown that takes longer than its deadline.
@@ -296,12 +314,16 @@ func (c *Config) readFile(file string, lenient bool) error {
 func (c *Config) decode(file, text string) error {
 	// Decoding over the list of an earlier file would merge its entries field by field.
 	keys, identities := c.Verify.Key, c.Verify.Identity
-	c.Verify.Key, c.Verify.Identity = nil, nil
+	kept := c.Keep
+	c.Verify.Key, c.Verify.Identity, c.Keep = nil, nil, nil
 	meta, err := toml.Decode(text, c)
 	if err != nil {
 		return fmt.Errorf("%w: %s%s%s", ErrUnreadable, file, complaint(err), quotesMissing(text, err))
 	}
 	c.inherit(keys, identities, meta)
+	if !meta.IsDefined("keep") {
+		c.Keep = kept
+	}
 	c.notePlaces(file, text, meta)
 	var unknown []error
 	for _, key := range meta.Undecoded() {

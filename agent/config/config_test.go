@@ -52,7 +52,7 @@ func TestConfigComplaints(t *testing.T) {
 			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, fetch-deadline, " +
 				"compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
-			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, livepatch, health\n"},
+			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, livepatch, health, keep\n"},
 		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
 		"syntax":            {"[source]\nimage = 'x\n", "updatectl.toml:2:"},
 		"wrong type":        {"[verify]\nthreshold = 'two'\n", "updatectl.toml:2: verify.threshold: incompatible types"},
@@ -97,6 +97,14 @@ func TestConfigComplaints(t *testing.T) {
 			"[state] image-owned: /etc/app is not below a directory of [state] persist; take it out"},
 		"both": {"[state]\npersist = ['/var', '/var/lib/app/x']\nimage-owned = ['/var/lib/app']\n",
 			"/var/lib/app/x cannot belong to the host: [state] image-owned /var/lib/app comes from the image"},
+		"kept twice": {"[[keep]]\nunit = 'web.socket'\n[[keep]]\nunit = 'web.socket'\n",
+			"updatectl.toml: [[keep]] unit: web.socket is there twice"},
+		"kept timer": {"[[keep]]\nunit = 'web.timer'\n",
+			"updatectl.toml:2: [[keep]] unit: \"web.timer\" is not the name of a service or a socket"},
+		"kept template":        {"[[keep]]\nunit = 'web@.service'\n", "is not the name of a service or a socket"},
+		"kept nothing":         {"[[keep]]\n", "[[keep]] has no unit"},
+		"kept agent":           {"[[keep]]\nunit = 'updatectl.service'\n", "updatectl.service is updatectl's own"},
+		"kept, unknown":        {"[[keep]]\nunits = 'web.socket'\n", "unknown key keep.units; known here: unit"},
 		"persist without /var": {"[state]\npersist = ['/home']\n", "must contain /var"},
 	} {
 		t.Run(name, func(t *testing.T) {

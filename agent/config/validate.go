@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
@@ -61,7 +62,26 @@ func (c *Config) validate() error {
 			time.Duration(l), time.Duration(h))
 	}
 	c.validateState(fault)
+	c.validateKeep(fault)
 	return errors.Join(faults...)
+}
+
+// validateKeep reports every fault of the [[keep]] tables.
+func (c *Config) validateKeep(fault func(key, format string, args ...any)) {
+	seen := map[string]bool{}
+	for _, name := range c.KeptUnits() {
+		switch {
+		case name == "":
+			fault("keep.unit", "[[keep]] has no unit")
+		case strings.HasPrefix(name, "updatectl"):
+			fault("keep.unit", "[[keep]] unit: %s is updatectl's own; take it out", name)
+		case !keep.IsUnitName(name):
+			fault("keep.unit", "[[keep]] unit: %q is not the name of a service or a socket, such as \"web.socket\"", name)
+		case seen[name]:
+			fault("keep.unit", "[[keep]] unit: %s is there twice", name)
+		}
+		seen[name] = true
+	}
 }
 
 // neverPersistent are the directories that come from the image or from the kernel. Nothing at or below them can be

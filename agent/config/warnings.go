@@ -44,6 +44,11 @@ func (c *Config) Warnings(tree string, adopts bool) []string {
 				unit)
 		}
 	}
+	for _, unit := range c.KeptUnits() {
+		if !hasUnit(rootfs.Dir(tree), unit) {
+			warn("keep.unit", "[[keep]] unit: there is no unit %s on this host", unit)
+		}
+	}
 	text, _ := rootfs.Dir(tree).ReadFile(behind.HostOnlyFile, maxConfig)
 	if _, err := behind.ParseHostOnly(string(text)); err != nil {
 		warnings = append(warnings, fmt.Sprintf("%s: %v", behind.HostOnlyFile, err))

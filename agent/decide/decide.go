@@ -1,4 +1,4 @@
-// Package decide answers what apply and rollback do with what they find. It promises to do nothing itself: each
+// Package decide answers what apply, switch and rollback do with what they find. It promises to do nothing itself: each
 // decision is a table over plain data, and the command carries it out.
 package decide
 

@@ -79,7 +79,7 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	a := g.Guard
 	back := record.Switch{
 		Verb: record.VerbBack, Version: g.backVersion, Before: g.change.Before, State: g.back.Present,
-		Kept: g.back.Kept,
+		Kept: g.back.Kept, Units: g.change.Units,
 	}
 	now := facts.Facts{Root: left.Root, BootID: g.change.BootID, SoftReboots: g.arrivals()}
 	a.Transition.Describe(&back, now, g.back.ID)
@@ -94,6 +94,7 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 		return err
 	}
 	a.Transition.ForgetFailures(ctx)
+	a.Transition.Keep.Hold(ctx, back.Units)
 	err := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
 	return errors.Join(err, a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx)))
 }
@@ -185,6 +186,9 @@ func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error 
 		}
 	}
 	gd.Records.AppendEvent(e)
+	if at != legLeaving {
+		gd.Transition.KeepWithdrawn(rec.Last.Target) // after the full reboot, the record shows no trial that was left
+	}
 	return nil
 }
 
@@ -288,6 +292,10 @@ func (g *watch) cancel(ctx context.Context, s observation, why string) error {
 	restore := func() error { return a.Machine.Mounts.Restore(change.Kept, roots.HostMount) }
 	if err := waitAtMost(diskPatience, restore); err != nil {
 		a.Log.Warn("state of this host is not mounted any more", zap.Error(err))
+	}
+	if !g.unitsReleased { // before services start that get their sockets from systemd; once, as systemd is busy with it
+		g.unitsReleased = true
+		a.Transition.Keep.Release(ctx, change.Units)
 	}
 	left, err := a.Machine.Systemd.CancelShutdown(ctx, g.activeUnits)
 	if err != nil { // the next step tries again

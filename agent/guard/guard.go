@@ -44,7 +44,7 @@ const (
 	// diskPatience is how long reading or writing the record may take: the new root may have lost its disk.
 	diskPatience = 10 * time.Second
 	// armTime is how long the arming unit may take: its TimeoutStopSec=, and 5 seconds.
-	armTime = 95 * time.Second
+	armTime = 185 * time.Second
 	// killGrace is how long killed processes may take to end.
 	killGrace = 10 * time.Second
 )
@@ -96,6 +96,7 @@ type watch struct {
 	// cancellingSince is the uptime since which the record says that the host stays, while PID 1 has not cancelled the
 	// shutdown yet; 0 otherwise.
 	cancellingSince time.Duration
+	unitsReleased   bool // what keeps units over the switch was taken back
 }
 
 // observation is what the guard sees when it looks once.
@@ -128,6 +129,8 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if w == nil {
 		return nil
 	}
+	measured := measure(w)
+	defer func() { measured(ctx.Err() == nil) }()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -39,6 +41,14 @@ func TestGuardKeepsCancelling(t *testing.T) {
 		if got := g.nextAct(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
 		}
+	}
+}
+
+// TestArmTime: the guard waits a little longer for the arming unit than systemd does.
+func TestArmTime(t *testing.T) {
+	want := fmt.Sprintf("\nTimeoutStopSec=%d\n", int((armTime - 5*time.Second).Seconds()))
+	if unit := configs.Units()[pid1.ArmUnit]; !strings.Contains(unit, want) {
+		t.Errorf("%s has no %q:\n%s", pid1.ArmUnit, want, unit)
 	}
 }
 

@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
 // Look returns the facts of the machine and the record. It changes neither. On the running host, a caller other than
-// root gets an [ErrPermission].
+// root gets an [ErrPermission]. The error is a [record.ErrUnmounted] on a host root whose state is not mounted, which
+// would otherwise seem to be a new host.
 func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
 	if h.Machine.Running && !h.Machine.Superuser {
 		return facts.Facts{}, nil, fmt.Errorf("cannot read the state of the host: %w", ErrPermission)
@@ -26,5 +28,22 @@ func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
 		f.SELinux = h.loadedPolicy(f.SELinux)
 	}
 	rec, err := h.Records.Read()
+	if err == nil {
+		err = h.checkMounted(ctx, f)
+	}
 	return f, rec, err
+}
+
+// checkMounted returns a [record.ErrUnmounted] if a host root has no record because its file system is not mounted. An
+// image root without a record is another matter, see [record.ErrLost].
+func (h *Host) checkMounted(ctx context.Context, f facts.Facts) error {
+	if !h.Machine.Running || f.Root != switcher.HostRoot || h.Records.IsThere() {
+		return nil
+	}
+	unit, err := h.Machine.Systemd.Unmounted(ctx, record.StateDir)
+	if err != nil || unit == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s should mount the file system of %s, and is not active", record.ErrUnmounted, unit,
+		record.StateDir)
 }

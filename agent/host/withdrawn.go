@@ -63,39 +63,57 @@ func (h *Host) KeptRestrictions() []string {
 // a directory, although it does not have them: of those that [Host.KeepRestrictions] has stored. Without a valid policy
 // there are none.
 func (h *Host) KeptUnder(etc, root string) []string {
-	path := func(p string) string {
-		if rest, below := strings.CutPrefix(p, "/etc/updatectl/"); below {
-			return filepath.Join(etc, "updatectl", rest)
-		}
-		return h.Machine.Path(p)
-	}
 	l, err := h.storedRestrictions()
 	if err != nil {
 		return nil
 	}
-	c, err := config.LoadUsable(path)
-	if err != nil {
-		return nil
-	}
-	p, err := c.Policy(path, h.Now())
+	p, err := h.policyIn(etc)
 	if err != nil {
 		return nil
 	}
 	return l.Update(trust.Of(p, root), root, true).Kept(p)
 }
 
+// policyIn returns the policy of the configuration in the /etc of another root. After an error, it has what could be
+// read. What the image of that root has in /usr is not in it.
+func (h *Host) policyIn(etc string) (verify.Policy, error) {
+	path := func(p string) string {
+		if rest, below := strings.CutPrefix(p, "/etc/updatectl/"); below {
+			return filepath.Join(etc, "updatectl", rest)
+		}
+		return h.Machine.Path(p)
+	}
+	c, err := config.LoadUsable(path)
+	if err != nil {
+		return verify.Policy{}, err
+	}
+	return c.Policy(path, h.Now())
+}
+
 // KeepRestrictions stores the restrictions of the configuration. The caller must hold the lock.
 func (h *Host) KeepRestrictions() error {
-	stored, err := h.storedRestrictions()
-	if err != nil {
-		return err
-	}
 	p, perr := h.Config.Policy(h.Path, h.Now()) // after an error, it has what could be read
 	root, err := h.policyRoot()
 	if err != nil {
 		return err
 	}
-	l := stored.Update(trust.Of(p, root), root, perr == nil && !h.PartOfConfig)
+	return h.keepRestrictions(p, root, perr == nil && !h.PartOfConfig)
+}
+
+// KeepRestrictionsOf stores the restrictions in the /etc of another root. It takes no restriction out.
+func (h *Host) KeepRestrictionsOf(root, etc string) error {
+	p, _ := h.policyIn(etc) // what could be read restricts
+	return h.keepRestrictions(p, root, false)
+}
+
+// keepRestrictions stores the restrictions of a policy that was read from the /etc of a root. Whole is as in
+// [trust.Ledger.Update].
+func (h *Host) keepRestrictions(p verify.Policy, root string, whole bool) error {
+	stored, err := h.storedRestrictions()
+	if err != nil {
+		return err
+	}
+	l := stored.Update(trust.Of(p, root), root, whole)
 	if l.IsEmpty() && stored.IsEmpty() {
 		return nil
 	}

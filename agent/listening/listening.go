@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,24 +54,9 @@ func Ports() ([]Port, error) { return portsOf("/proc") }
 var state = map[string]string{"tcp": "0A", "udp": "07"}
 
 func portsOf(proc string) ([]Port, error) {
-	least, most := 32768, 60999 // ip(7)
-	if text, err := os.ReadFile(filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")); err == nil {
-		fmt.Sscan(string(text), &least, &most)
-	}
-	found := map[string]Port{} // by the number of the socket's inode
-	for protocol, waiting := range state {
-		for _, family := range []int{4, 6} {
-			file := filepath.Join(proc, "net", protocol+map[int]string{4: "", 6: "6"}[family])
-			err := readSockets(file, waiting, func(inode string, p Port) {
-				p.Protocol, p.Family = protocol, family
-				if p.Number < least || p.Number > most {
-					found[inode] = p
-				}
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without this family
-				return nil, fmt.Errorf("cannot read which ports are open: %w", err)
-			}
-		}
+	found, err := socketsOf(proc)
+	if err != nil {
+		return nil, err
 	}
 	units, err := unitsOf(proc, found)
 	if err != nil {
@@ -89,6 +75,37 @@ func portsOf(proc string) ([]Port, error) {
 	return slices.Compact(list), nil
 }
 
+// Sockets returns the open ports of this host, without the units they belong to. It is cheap enough to be called many
+// times in a second.
+func Sockets() ([]Port, error) {
+	found, err := socketsOf("/proc")
+	return slices.Collect(maps.Values(found)), err
+}
+
+// socketsOf returns the open ports by the number of the socket's inode.
+func socketsOf(proc string) (map[string]Port, error) {
+	least, most := 32768, 60999 // ip(7)
+	if text, err := os.ReadFile(filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")); err == nil {
+		fmt.Sscan(string(text), &least, &most)
+	}
+	found := map[string]Port{}
+	for protocol, waiting := range state {
+		for _, family := range []int{4, 6} {
+			file := filepath.Join(proc, "net", protocol+map[int]string{4: "", 6: "6"}[family])
+			err := readSockets(file, waiting, func(inode string, p Port) {
+				p.Protocol, p.Family = protocol, family
+				if p.Number < least || p.Number > most {
+					found[inode] = p
+				}
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without this family
+				return nil, fmt.Errorf("cannot read which ports are open: %w", err)
+			}
+		}
+	}
+	return found, nil
+}
+
 // isOfClient reports whether a port is that of a DHCP client, or one of the arbitrary ports of an RPC service.
 func (p Port) isOfClient() bool {
 	const dhcp4, dhcp6, portmapper, nfs = 68, 546, 111, 2049
@@ -99,7 +116,8 @@ func (p Port) isOfClient() bool {
 
 // readSockets calls found for each waiting socket in a file like /proc/net/tcp. Its fields are a number, the local
 // address with the port, the remote one, the state, …, the inode (number 9). Addresses are hexadecimal numbers in this
-// machine's byte order, in words of 32 bits.
+// machine's byte order, in words of 32 bits. Of TCP, the kernel lists the waiting ones first, and a busy host has many
+// others.
 func readSockets(file, waiting string, found func(inode string, p Port)) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -109,6 +127,9 @@ func readSockets(file, waiting string, found func(inode string, p Port)) error {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
+		if waiting == state["tcp"] && len(fields) > 3 && fields[0] != "sl" && fields[3] != waiting {
+			break
+		}
 		if len(fields) < 10 || fields[3] != waiting || !strings.HasSuffix(fields[2], ":0000") {
 			continue
 		}

@@ -11,11 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/holding"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/origin"
@@ -31,8 +33,11 @@ func Host(root, state string) Machine {
 	}
 	m := Machine{Root: root, Running: root == "/", Superuser: os.Geteuid() == 0, Now: time.Now, Gate: health.New}
 	m.Disk = durable.OS{}
+	if m.Running {
+		m.Observe = outage.Observe
+	}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
-	m.Units, m.Groups = pid1.Units{}, cgroups.Hierarchy{}
+	m.Units, m.Groups = pid1.Units{}, hostGroups{}
 	m.Trees = hostTrees{store.At(m.Path(state))}
 	return m
 }
@@ -47,6 +52,14 @@ func (hostSystemd) NotifyReady() error {
 	}
 	return nil
 }
+
+// hostGroups are the control groups of this machine, and what their processes hold.
+type hostGroups struct{ cgroups.Hierarchy }
+
+func (hostGroups) Holding(group string, kept []string) ([]string, error) {
+	return holding.Of(group, kept)
+}
+func (hostGroups) Holders() ([]holding.Holder, error) { return holding.Left() }
 
 // hostMounts are the mounts of this machine.
 type hostMounts struct{}
@@ -65,7 +78,7 @@ func (hostMounts) Carried(n assembly.Next) []string { return soon(n.Carried, n.P
 
 // Kept waits as Carried does. Without an answer, nothing is compared after the switch.
 func (hostMounts) Kept(n assembly.Next) []kept.Dir {
-	return soon(func() []kept.Dir { return kept.Observe(n.Persist, n.HostMount) }, nil)
+	return soon(func() []kept.Dir { return assembly.Observe(n) }, nil)
 }
 
 func (hostMounts) Displaced(dirs []kept.Dir, hostMount string) []string {
@@ -93,6 +106,7 @@ func soon[T any](ask func() T, otherwise T) T {
 func (hostMounts) Disarm() error                  { return assembly.Disarm() }
 func (hostMounts) Armed() (string, error)         { return assembly.Armed() }
 func (hostMounts) Clear() error                   { return assembly.Clear() }
+func (hostMounts) Detach(path string) error       { return mount.Detach(path) }
 func (hostMounts) MakeWritable(path string) error { return mount.MakeWritable(path) }
 
 // hostKernel is the kernel of this machine, and the root in the tree.

@@ -9,10 +9,14 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/cgroups"
+	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/holding"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -38,6 +42,9 @@ type Machine struct {
 	Now func() time.Time
 	// Gate makes the health gate of the running root.
 	Gate func(health.Config) health.Gate
+	// Observe returns what looks at the services of a list and at the open ports, see [outage.Observe]; nil where nothing
+	// can be measured.
+	Observe func(services []string) func() outage.Look
 }
 
 // Path returns where a file of the machine, given as an absolute path inside it, lies for this process.
@@ -56,9 +63,10 @@ type Systemd interface {
 	KillUnits(ctx context.Context, units []string) error
 
 	UnitActive(ctx context.Context, unit string) (bool, error)
+	Unmounted(ctx context.Context, path string) (mountUnit string, err error)
 	ActiveUnits(context.Context) ([]string, error)
 	UnitStops(context.Context) ([]pid1.UnitStop, error)
-	Ending(context.Context) ([]pid1.Ending, error)
+	Ending(context.Context) ([]ending.Ending, error)
 	StartGuard(context.Context) error
 	HoldArmUnit(context.Context) error
 	ReleaseArmUnit(context.Context) error
@@ -81,6 +89,11 @@ type Units interface {
 	StartWanted(context.Context) (started []string, err error)
 	StartLingering(context.Context) (started []string, err error)
 	TriggerDevices(context.Context) error
+
+	Kept(ctx context.Context, names []string) (units map[string]keep.Now, groups map[string]string, err error)
+	Active(context.Context) ([]keep.Active, error)
+	Reload(context.Context) error
+	StartHeld(ctx context.Context, sockets []string) (started []string, err error)
 }
 
 // Groups are the control groups of this machine. Each call is documented at [cgroups.Hierarchy].
@@ -90,6 +103,10 @@ type Groups interface {
 	Thaw() error
 	ThawLate() error
 	Kill(groups []string) error
+	// Holding returns what the processes of a group hold of the running root, besides kept directories, and Holders who
+	// holds one that was left, see package holding.
+	Holding(group string, kept []string) ([]string, error)
+	Holders() ([]holding.Holder, error)
 }
 
 // Kernel is the running kernel and the facts about it and about the root that runs on it. Calls without a comment are
@@ -137,6 +154,8 @@ type Mounts interface {
 	Armed() (string, error)
 	// Clear unmounts what a killed arming step left behind where roots are assembled.
 	Clear() error
+	// Detach unmounts what is mounted at a path, see [mount.Detach].
+	Detach(path string) error
 	// MakeWritable undoes a read-only remount of a state directory.
 	MakeWritable(path string) error
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -27,7 +28,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/fetchback"
 	"github.com/updatectl/updatectl/switcher/graft"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/mount"
+	"github.com/updatectl/updatectl/switcher/packages"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 	"golang.org/x/sys/unix"
@@ -53,10 +56,14 @@ type Trees interface {
 	HasVerity() (bool, error)
 	// Check returns a [store.ErrDamaged] if a root is not what was signed any more, see [image.CheckRoot].
 	Check(store.Root) error
+	// CheckObjects returns a [store.ErrDamaged] if an object of a root is missing or has other content.
+	CheckObjects(store.Root) error
+	// Seal makes the kernel verify a root that was staged without, where it can.
+	Seal(store.Root) error
 	// Fsck looks for damage in the roots and their objects, see [store.Store.Fsck] and [image.CheckRoot].
 	Fsck(context.Context) (store.FsckReport, error)
-	// Unswap exchanges the directories of two roots that have each other's files.
-	Unswap() error
+	// Unswap exchanges the directories of two roots that have each other's files, and reports whether there were any.
+	Unswap() (bool, error)
 	// At returns a root that may be damaged, with as much of its Info as can be read.
 	At(id string) (store.Root, error)
 	// Discard removes damage that Fsck found and that no root needs.
@@ -66,6 +73,13 @@ type Trees interface {
 
 	// Inspect returns what is in a root, read from its pristine image or from the mounted host root.
 	Inspect(assembly.Next) (rootfs.Image, error)
+	// Packages returns the packages of a root, from its pristine image or from the mounted host root. An error is about
+	// databases that cannot be read, see [packages.Read].
+	Packages(assembly.Next) ([]packages.Package, error)
+	// Compare returns how the files of a staged root differ from those of another, see [store.Compare].
+	Compare(old, fresh store.Root, skip func(path string) bool) (composefs.Changes, error)
+	// Free returns how many bytes can be written beside a root until the file system is full.
+	Free(store.Root) (int64, error)
 	// HostRootMounted returns an error if the tree at a directory is no root that systemd would accept.
 	HostRootMounted(at string) error
 	// Graft lays what the host needs over a root.
@@ -96,6 +110,9 @@ type Trees interface {
 	// ChangedInEtc returns what changed in the /etc of a root, by the history of CarryUsers, since the host switched to
 	// it; nil if that is not known.
 	ChangedInEtc(history, root, dir string) ([]string, error)
+	// Units calls do with the unit files that a root starts with: those of its image and a merged /etc or, if own, the
+	// /etc that it has.
+	Units(c EtcChange, own bool, do func(keep.Tree)) error
 	// WithFstab returns next with the mount points in the fstab and the mount units of /etc directories.
 	WithFstab(next assembly.Next, etcs ...string) assembly.Next
 }
@@ -164,6 +181,24 @@ func (hostTrees) Inspect(n assembly.Next) (rootfs.Image, error) {
 	defer tree.Close()
 	return rootfs.ReadImage(tree.Path())
 }
+
+func (hostTrees) Packages(n assembly.Next) ([]packages.Package, error) {
+	if n.ID == switcher.HostRoot {
+		return packages.Read(rootfs.Dir(n.HostMount))
+	}
+	tree, err := n.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	return packages.Read(rootfs.Dir(tree.Path()))
+}
+
+func (hostTrees) Compare(old, fresh store.Root, skip func(string) bool) (composefs.Changes, error) {
+	return store.Compare(old, fresh, skip)
+}
+
+func (hostTrees) Free(root store.Root) (int64, error) { return store.Free(root) }
 
 func (hostTrees) HostRootMounted(at string) error { return rootfs.Acceptable(at) }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -123,7 +124,10 @@ func (o *Offers) warn(p *Published, warning string) {
 func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	options := source.Options{
 		PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent, Rate: int64(o.Config.Source.MinRate),
-		Total: time.Duration(o.Config.Source.FetchDeadline),
+		Total: time.Duration(o.Config.Source.FetchDeadline), Apart: true,
+	}
+	if fetcher.Possible() && !source.IsLocal(p.Reference) {
+		o.Log.Debug("registries are asked in processes without privileges", zap.Int("landlock", fetcher.Landlock()))
 	}
 	if p.Reference == o.Config.Source.Image {
 		options.Mirrors = o.Config.Source.Mirrors

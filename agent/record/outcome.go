@@ -32,6 +32,9 @@ func (r *Record) Proved(root string) error {
 	}
 	delete(r.Bad, root)
 	delete(r.Attempts, root)
+	if r.Switch.Verb == VerbApply { // a rollback from here leads to the root that was left, although that may be newer
+		r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
+	}
 	// After an automatic rollback, the list of good roots stays. The root that was left is not in it, or it is the last
 	// good one and could not be resumed: the next full reboot tries that again.
 	if r.Switch.Verb != VerbBack || r.Switch.Named {
@@ -49,7 +52,7 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 		return err
 	}
 	if outcome == level.NotArmed || outcome == level.FellBack {
-		stayIn(r, r.Switch.From)
+		StayIn(r, r.Switch.From)
 	}
 	target := r.Switch.Target
 	if r.Switch.Verb != VerbBack || outcome != level.Rebooted {
@@ -67,9 +70,9 @@ func (r *Record) GiveUp(c Cause, outcome level.Outcome, reason string, now time.
 	return nil
 }
 
-// stayIn forgets that the operator wanted to leave a root by the switch that failed: the host is still in it, and no
+// StayIn forgets that the operator wanted to leave a root by the switch that failed: the host is still in it, and no
 // root is good and bad at once.
-func stayIn(r *Record, root string) {
+func StayIn(r *Record, root string) {
 	if bad := r.Bad[root]; bad.RolledBack && bad.At.Equal(r.Switch.At) {
 		delete(r.Bad, root)
 	}
@@ -154,8 +157,9 @@ func (d Departure) Event() string {
 	return EventUnhealthy
 }
 
-// EndsTrial reports whether a rollback from root ends its trial: it has never been good, and there is a root to roll
-// back to.
+// EndsTrial reports whether a rollback from root ends its trial: it was applied, or has never been good, and there is a
+// root to roll back to.
 func (r *Record) EndsTrial(root string) bool {
-	return r.Phase == PhaseTrying && !slices.Contains(r.Good, root) && r.RollbackTarget() != ""
+	return r.Phase == PhaseTrying && (r.Switch.Verb == VerbApply || !slices.Contains(r.Good, root)) &&
+		r.RollbackTarget() != ""
 }

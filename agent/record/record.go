@@ -13,8 +13,10 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/health"
+	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -110,14 +112,18 @@ type Switch struct {
 	At      time.Time `json:"at"`
 	// Back is the root to roll back to if the target does not become good, "" for the root that the switch left.
 	Back string `json:"back,omitempty"`
-	// Named reports whether the operator named the target of a rollback, which makes it the last good root.
+	// Named reports whether the operator named the target, a root that was here. Rolled back to, it is the last good one.
 	Named bool `json:"named,omitempty"`
 	// State lists the state paths that lay on storage of their own when the switch was announced.
 	State []string `json:"state,omitempty"`
 	// Kept is where the state lay then.
 	Kept []kept.Dir `json:"kept,omitempty"`
+	// Units are the units that are handed over to the target.
+	Units []keep.Kept `json:"units,omitempty"`
 	// Before is the health of the root that was left, for comparison with the target's.
 	Before health.Before `json:"before,omitzero"`
+	// Steps were done for the switch before it was announced.
+	Steps []outage.Step `json:"steps,omitempty"`
 
 	rest unknownMembers
 }
@@ -316,7 +322,8 @@ func (r *Record) PreviousGood(running string) string {
 // Needed returns the roots that gc must not touch, sorted, without the host root.
 func (r *Record) Needed(running string) []string {
 	roots := slices.Concat(r.Good, r.Pinned, []string{running, r.Staged})
-	if r.Switch != nil && (r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
+	landed := r.Last != nil && r.Last.Outcome == level.Landed // the switch is half done
+	if r.Switch != nil && (landed || r.Phase == PhaseArmed || r.Phase == PhaseTrying) {
 		roots = append(roots, r.Switch.From, r.Switch.Target, r.Switch.Back)
 	}
 	slices.Sort(roots)

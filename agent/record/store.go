@@ -56,6 +56,8 @@ const (
 var (
 	// ErrLost means that an image root runs, and there is no record of how the host came into it.
 	ErrLost = errors.New("the record of this host is gone, although an image root runs")
+	// ErrUnmounted means that there is no record because the file system that it is on is not mounted.
+	ErrUnmounted = errors.New("the record of this host cannot be read")
 	// ErrDamaged means that the record is there and cannot be understood.
 	ErrDamaged = errors.New("it is damaged")
 )

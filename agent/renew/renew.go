@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/keep"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -23,6 +24,7 @@ type Renewal struct {
 	*host.Host
 	// ReadStamp returns the stamp of the last switch since the kernel booted, nil if there was none.
 	ReadStamp func() *level.Stamp
+	Keep      keep.Keeper
 }
 
 // Old is a unit that a soft reboot leaves as it is, and why it is not renewed.
@@ -38,6 +40,9 @@ func (r *Renewal) Run(ctx context.Context) error {
 	stamp := r.ReadStamp()
 	if stamp == nil {
 		return nil
+	}
+	if rec, err := r.Records.Read(); err == nil && rec.Switch != nil {
+		r.Keep.Resume(ctx, rec.Switch.Units)
 	}
 	rules, err := r.rules()
 	services, serr := r.Machine.Units.Services(ctx)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/updatectl/updatectl/agent/hosttest"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -21,6 +22,7 @@ import (
 
 // units is a PID 1 with some services; it notes what it is asked for.
 type units struct {
+	machine.Units
 	services []pid1.Service
 	asked    *[]string
 	err      error
@@ -98,7 +100,7 @@ func TestRun(t *testing.T) {
 func TestRunFails(t *testing.T) {
 	r, asked := newRenewal(t, pid1.Service{Name: "ufw.service"}, pid1.Service{Name: "console-setup.service"})
 	broken := errors.New("broken")
-	r.Machine.Units = units{r.Machine.Units.(units).services, asked, broken}
+	r.Machine.Units = units{services: r.Machine.Units.(units).services, asked: asked, err: broken}
 	core, logged := observer.New(zap.InfoLevel)
 	r.Log = zap.New(core)
 	defer func() {

@@ -55,14 +55,19 @@ func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 	if !errors.Is(err, ErrDamage) {
 		return done, err
 	}
-	if err := k.Machine.Trees.Unswap(); err != nil {
-		return done, err
-	}
-	swapped, err := k.Machine.Trees.Fsck(ctx)
+	damage := done.Damage
+	swapped, err := k.Machine.Trees.Unswap()
 	if err != nil {
 		return done, err
 	}
-	done.Failed = k.restageAll(ctx, f, swapped.Damage)
+	if swapped {
+		report, err := k.Machine.Trees.Fsck(ctx)
+		if err != nil {
+			return done, err
+		}
+		damage = report.Damage
+	}
+	done.Failed = k.restageAll(ctx, f, damage)
 	after, err := k.Machine.Trees.Fsck(ctx) // a root that was damaged may have hidden what is wrong with its objects
 	if err != nil {
 		return done, err
@@ -71,6 +76,7 @@ func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 		after.Damage = k.discard(after.Damage, done.Failed)
 	}
 	done.Repaired = repaired(done.Damage, after.Damage)
+	done.Roots, done.Objects, done.Verified = after.Roots, after.Objects, after.Verified
 	return done, damageLeft(after)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -34,6 +35,25 @@ func CheckIntact(r *Roots, id, verb string) error {
 // the operator wants to leave, or from the host root, on which nothing of the image runs. One flipped bit must not keep
 // the host there. What the kernel verifies, it still refuses to read.
 func mayBeDamaged(verb string) bool { return verb != record.VerbApply }
+
+// CheckWhole returns a [store.ErrDamaged] if a staged root or a file of it is not what was signed any more. The kernel
+// verifies it afterwards, where it can. The error is an [ErrIncompatible] if it cannot and has to.
+func CheckWhole(r *Roots, root store.Root) error {
+	err := CanVerify(r)
+	if err == nil {
+		err = r.Machine.Trees.Check(root)
+	}
+	if err == nil {
+		err = r.Machine.Trees.CheckObjects(root)
+	}
+	if err == nil {
+		err = r.Machine.Trees.Seal(root)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot switch to the root %s: %w", root.ID, err)
+	}
+	return nil
+}
 
 // CanVerify returns an [ErrIncompatible] if the operator requires that the kernel verifies images and the file system
 // cannot do that.

@@ -212,6 +212,7 @@ func (m *Machine) startUserspace() {
 		})
 	}
 	m.tell("userspace starts in %s", m.mounted.id)
+	m.readUnits()
 	if m.mounted.id != switcher.HostRoot && m.mounted.mount != m.arrived { // and not a soft reboot in the same root
 		m.arrived = m.mounted.mount
 		m.arrive()

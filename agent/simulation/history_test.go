@@ -66,6 +66,9 @@ func newHistory(seed uint64) history {
 	if r := rand.New(rand.NewPCG(seed, 3)); next <= 6 && r.IntN(6) == 0 {
 		h.ills[fmt.Sprintf("v%d", next+r.IntN(7-next))] = Unconfigured
 	}
+	if r := rand.New(rand.NewPCG(seed, 5)); r.IntN(3) == 0 { // drawn apart, too
+		h.options.Keeps = true
+	}
 	for range 2 + r.IntN(9) {
 		var s step
 		if kind := r.IntN(20); kind < 5 && next <= 6 {
@@ -91,7 +94,17 @@ func newHistory(seed uint64) history {
 	if r := rand.New(rand.NewPCG(seed, 1)); !h.calm && r.IntN(4) == 0 {
 		h.steps = slices.Insert(h.steps, r.IntN(len(h.steps)), somethingHangs(r))
 	}
+	if r := rand.New(rand.NewPCG(seed, 4)); r.IntN(4) == 0 {
+		h.steps = slices.Insert(h.steps, r.IntN(len(h.steps)), somebodySwitches(r, next))
+	}
 	return h
+}
+
+// somebodySwitches is a step in which a person switches to a root that may be staged.
+func somebodySwitches(r *rand.Rand, next int) step {
+	version := fmt.Sprintf("v%d", 1+r.IntN(max(1, next-1)))
+	return step{name: "a person switches to " + version, wait: -1,
+		do: func(m *Machine) { m.SwitchTo(version, agent.ApplyOptions{Wait: true}) }}
 }
 
 // somethingHangs is a step in which the disk or PID 1 does not do what it is asked to, for a while.

@@ -155,6 +155,7 @@ func (mounts) Carried(n assembly.Next) []string { return n.Persist }
 func (mounts) Kept(assembly.Next) []kept.Dir         { return nil }
 func (mounts) Displaced([]kept.Dir, string) []string { return nil }
 func (mounts) Restore([]kept.Dir, string) error      { return nil }
+func (mounts) Detach(string) error                   { return nil }
 
 func (s mounts) Disarm() error {
 	s.p.enter("disarm")

@@ -33,6 +33,8 @@ type Options struct {
 	Stuck, Fallback string
 	// Sluggish: a call may take seconds now and then.
 	Sluggish bool
+	// Keeps: the operator has a socket kept over switches.
+	Keeps bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -139,6 +141,9 @@ type Machine struct {
 
 	// lingers: a user runs something that no shutdown stops; frozenUser: it is frozen, until somebody thaws it.
 	lingers, frozenUser bool
+
+	// held: systemd does not look for connections to the kept socket.
+	held bool
 }
 
 // mountedRoot is what is mounted at /.
@@ -225,6 +230,9 @@ func (m *Machine) config() config.Config {
 	c.Switch.ShutdownDeadline, c.Health.Deadline = config.Duration(15*time.Second), config.Duration(20*time.Second)
 	c.Health.Settle = config.Duration(2 * time.Second)
 	c.LivePatch.Deadline = config.Duration(10 * time.Second)
+	if m.options.Keeps {
+		c.Keep = []config.KeepRule{{Unit: socket}}
+	}
 	return c
 }
 

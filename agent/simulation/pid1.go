@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/switcher/ending"
 	systemd "github.com/updatectl/updatectl/switcher/pid1"
 )
 
@@ -202,6 +203,9 @@ func (s pid1) UnitActive(ctx context.Context, unit string) (is bool, err error) 
 	return is, err
 }
 
+// Unmounted finds nothing: the disk of the machine is one file system.
+func (s pid1) Unmounted(context.Context, string) (string, error) { return "", nil }
+
 func (s pid1) ActiveUnits(ctx context.Context) (units []string, err error) {
 	err = s.do(ctx, "list the active units", func(m *Machine) error {
 		for _, v := range m.user.services {
@@ -216,7 +220,7 @@ func (s pid1) ActiveUnits(ctx context.Context) (units []string, err error) {
 
 func (s pid1) UnitStops(context.Context) ([]systemd.UnitStop, error) { return nil, nil }
 
-func (s pid1) Ending(context.Context) ([]systemd.Ending, error) { return nil, nil }
+func (s pid1) Ending(context.Context) ([]ending.Ending, error) { return nil, nil }
 
 func (s pid1) StartGuard(ctx context.Context) error {
 	if err := s.enter(ctx, "start the guard"); err != nil {

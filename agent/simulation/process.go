@@ -120,7 +120,7 @@ func (p *process) agent() *agent.Agent {
 	c := m.config()
 	seam := machine.Machine{
 		Root: m.publisher.root, Running: true, Superuser: true, Systemd: pid1{p}, Kernel: kernel{p}, Mounts: mounts{p},
-		Units: units{}, Groups: groups{p},
+		Units: units{p}, Groups: groups{p},
 		Disk: processDisk{p}, Trees: trees{p}, Now: m.now, Gate: func(c health.Config) health.Gate { return p.gate(c) },
 	}
 	return agent.On(seam, c, p.log())

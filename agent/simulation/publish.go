@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/image/publish"
 	"github.com/updatectl/updatectl/image/release"
@@ -21,7 +23,8 @@ import (
 )
 
 // Publisher is an OCI layout with signed releases, and a directory that stands for the host in what is read past the
-// seam: the keys of the publisher. It is made once and shared by machines that only read it.
+// seam: the keys of the publisher. It is made once and shared by machines, which add only who vouches for what
+// they stage.
 type Publisher struct {
 	root, layout string
 	// roots are the identities of the releases' roots, by version; versions is the opposite.
@@ -48,6 +51,10 @@ func NewPublisher(dir string, n int) (*Publisher, error) {
 	file := filepath.Join(p.root, keyFile)
 	err = errors.Join(os.MkdirAll(filepath.Dir(file), 0o755),
 		os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644))
+	for _, name := range []string{socket, "web.service"} {
+		unit := filepath.Join(p.root, "usr/lib/systemd/system", name)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(unit), 0o755), os.WriteFile(unit, []byte("[Unit]\n"), 0o644))
+	}
 	for i := 1; i <= n && err == nil; i++ {
 		err = p.release(context.Background(), key, dir, i)
 	}
@@ -89,6 +96,19 @@ func (p *Publisher) release(ctx context.Context, key *ecdsa.PrivateKey, dir stri
 	id := packed.Manifest.Digest.Algorithm().String() + "-" + packed.Manifest.Digest.Encoded()
 	p.roots[version], p.versions[id] = id, version
 	return nil
+}
+
+// keepEvidence writes who vouches for an image to where every machine that staged it looks for that.
+func (p *Publisher) keepEvidence(i *image.Image) error {
+	file := filepath.Join(p.root, rootsDir, i.ID(), "evidence.json")
+	text, err := i.Verified.Evidence().Bytes()
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(file), 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(file, text, 0o644)
 }
 
 // reference names what the layout has under a tag.

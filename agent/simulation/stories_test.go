@@ -3,6 +3,9 @@ package simulation
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +14,9 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/agent/trial"
+	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/testtree"
+	"github.com/updatectl/updatectl/verify"
 )
 
 // TestStranded: where a full reboot left the host on its host root and what is published cannot be switched to, the
@@ -117,6 +123,144 @@ func TestFormerEtc(t *testing.T) {
 		m.RollBack("v2").Wait()
 		m.rest()
 		m.CheckRest()
+	})
+	expect(t, m, "v2")
+}
+
+// TestStayed: who wanted to leave a root for an older one, which could not be armed, has not left it.
+func TestStayed(t *testing.T) {
+	for name, leave := range map[string]func(m *Machine) *Command{
+		"apply": func(m *Machine) *Command {
+			return m.Apply(agent.ApplyOptions{Wait: true, AllowDowngrade: true, From: releases.reference("v2")})
+		},
+		"switch": func(m *Machine) *Command { return m.SwitchTo("v2", agent.ApplyOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := playFrom(t, "v3", ordinary(), func(m *Machine) {
+				m.Infect("v2", Unjoinable)
+				if err := leave(m).Wait(); err != nil {
+					t.Error(err)
+				}
+				m.rest()
+				m.CheckRest()
+				unattended(m)
+				m.rest()
+				if bad := m.Record().Bad; len(bad) > 0 {
+					t.Errorf("bad are %+v", bad)
+				}
+			})
+			expect(t, m, "v3")
+		})
+	}
+}
+
+// TestSwitchTo: a person goes from root to root, in both directions and at both levels. The timer undoes none of that,
+// and no root goes: neither the one that is left, nor one that was staged for later.
+func TestSwitchTo(t *testing.T) {
+	for _, l := range []level.Level{level.Soft, level.Full} {
+		for _, seed := range []uint64{1, 2} { // of v2 and v3, one has the modules of the kernel
+			o := ordinary()
+			o.Seed = seed
+			m := playFrom(t, "v3", o, func(m *Machine) {
+				m.Publish("v4", Healthy)
+				m.Stage().Wait()
+				for _, version := range []string{"v2", "v3", "v2"} {
+					if err := m.SwitchTo(version, agent.ApplyOptions{Level: l}).Wait(); err != nil {
+						t.Errorf("to %s: %v", version, err)
+					}
+					m.rest()
+					m.CheckRest()
+					if got, staged := m.Booted(), m.publisher.name(m.Record().Staged); got != version || staged != "v4" {
+						t.Errorf("%s runs, and %s is staged, want %s and v4", got, staged, version)
+					}
+				}
+				m.SwitchTo("v4", agent.ApplyOptions{Level: l}).Wait()
+				m.rest()
+			})
+			expect(t, m, "v4")
+		}
+	}
+}
+
+// TestTimerAfterSwitchTo: the timer leaves the host where a person has taken it, also from the host root.
+func TestTimerAfterSwitchTo(t *testing.T) {
+	for name, prepare := range map[string]func(m *Machine){
+		"from an image": func(*Machine) {},
+		"from the host root": func(m *Machine) {
+			m.StayOnHost(true)
+			m.Reboot(true)
+			m.rest()
+		},
+		"from an older one": func(m *Machine) {
+			m.Apply(agent.ApplyOptions{AllowDowngrade: true, From: releases.reference("v3")}).Wait()
+			m.rest()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := playFrom(t, "v3", ordinary(), func(m *Machine) {
+				prepare(m)
+				if err := m.SwitchTo("v2", agent.ApplyOptions{}).Wait(); err != nil {
+					t.Error(err)
+				}
+				m.rest()
+				m.StayOnHost(false)
+				unattended(m)
+				m.rest()
+				m.CheckRest()
+			})
+			expect(t, m, "v2")
+		})
+	}
+}
+
+// TestRollbackAfterSwitchTo: a rollback leads to the root that was left, while its successor is being tried and later.
+func TestRollbackAfterSwitchTo(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		m := playFrom(t, "v3", ordinary(), func(m *Machine) {
+			m.SwitchTo("v2", agent.ApplyOptions{}).Wait()
+			for m.Booted() != "v2" {
+				time.Sleep(time.Second)
+			}
+			if later {
+				m.rest()
+			}
+			back := m.RollBack("")
+			for ; back == nil; back = m.RollBack("") { // until somebody can log in
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err := back.Wait(); err != nil {
+				t.Error(err)
+			}
+			m.rest()
+			m.CheckRest()
+			if last := m.Record().Last; (last.Outcome == level.RolledBack) == later {
+				t.Errorf("later: %v, the last switch is %+v", later, last)
+			}
+		})
+		expect(t, m, "v3")
+	}
+}
+
+// TestSwitchToWhatFails: a staged root that does not become good is rolled back from, and taken with --retry only.
+func TestSwitchToWhatFails(t *testing.T) {
+	m := playFrom(t, "v3", ordinary(), func(m *Machine) {
+		m.Infect("v2", Fails)
+		if err := m.SwitchTo("v2", agent.ApplyOptions{}).Wait(); err != nil {
+			t.Error(err)
+		}
+		m.rest()
+		m.CheckRest()
+		if got := m.Booted(); got != "v3" {
+			t.Errorf("%s runs, want v3", got)
+		}
+		m.Infect("v2", Healthy)
+		if err := m.SwitchTo("v2", agent.ApplyOptions{}).Wait(); !errors.Is(err, record.ErrGivenUp) {
+			t.Errorf("without --retry: %v", err)
+		}
+		if err := m.SwitchTo("v2", agent.ApplyOptions{Retry: true}).Wait(); err != nil {
+			t.Error(err)
+		}
+		m.rest()
 	})
 	expect(t, m, "v2")
 }
@@ -591,6 +735,51 @@ func TestNothingStaysFrozen(t *testing.T) {
 	expect(t, m, "v1")
 }
 
+// TestKeptUnits: a socket is kept over a switch and on the way back; nothing is left of that in a switch that is
+// refused, stuck, withdrawn or not armed, nor after a full reboot. CheckRest sees that systemd looks for connections
+// again.
+func TestKeptUnits(t *testing.T) {
+	const dropIns = "/run/systemd/system/*.d/*"
+	for name, c := range map[string]struct {
+		do   func(*Machine)
+		runs string
+		left int // drop-ins
+	}{
+		"switched":     {func(m *Machine) { m.Publish("v2", Healthy) }, "v2", 1},
+		"rolled back":  {func(m *Machine) { m.Publish("v2", Fails) }, "v1", 1},
+		"by the guard": {func(m *Machine) { m.Publish("v2", KillsConfirm) }, "v1", 1},
+		"refused":      {func(m *Machine) { m.Publish("v2", Healthy); m.Inhibit(true) }, "v1", 0},
+		"stuck":        {func(m *Machine) { m.Publish("v2", Healthy); m.SlowService(time.Hour, true) }, "v1", 0},
+		"not armed":    {func(m *Machine) { m.Publish("v2", Unjoinable) }, "v1", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := ordinary()
+			o.Keeps = true
+			m := playFrom(t, "v1", o, func(m *Machine) {
+				c.do(m)
+				m.Apply(agent.ApplyOptions{}).Wait()
+				m.Settle(15 * time.Minute)
+				m.CheckRest()
+				if left := len(m.filesOfRun(dropIns)); left != c.left {
+					t.Errorf("%d drop-ins are left, want %d", left, c.left)
+				}
+				m.Inhibit(false)
+				m.CutPower()
+				m.rest()
+				m.CheckRest()
+			})
+			expect(t, m, c.runs)
+		})
+	}
+}
+
+// filesOfRun returns the files below /run that match a pattern.
+func (m *Machine) filesOfRun(pattern string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.run.Glob(pattern)
+}
+
 // freezes changes whether what a user runs is frozen, and returns whether it is then.
 func (m *Machine) freezes(to func(is bool) bool) bool {
 	m.mu.Lock()
@@ -658,7 +847,7 @@ func TestFirstToFindThatItIsNotBack(t *testing.T) {
 			m.CheckRest()
 		})
 		expect(t, m, "v1")
-		if !strings.Contains(m.Story(), name+"[6]: ERROR "+follows) {
+		if !regexp.MustCompile(name + `\[\d+\]: ERROR ` + follows).MatchString(m.Story()) {
 			t.Errorf("%s does not find it:\n%s", name, m.Story())
 		}
 	}
@@ -669,4 +858,42 @@ func (m *Machine) guards() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.guard != nil
+}
+
+// TestRevocationOutlivesItsTrial: a revocation that arrives in the /etc of a root while that is being tried holds after
+// the way back, also if no command of the agent ran in that root since.
+func TestRevocationOutlivesItsTrial(t *testing.T) {
+	etc := filepath.Join(releases.root, record.StateDir, "roots", releases.roots["v2"], "etc")
+	t.Cleanup(func() { os.RemoveAll(filepath.Join(releases.root, record.StateDir)) })
+	key, err := os.ReadFile(filepath.Join(releases.root, keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testtree.File(t, etc, "updatectl/keys/release.pub", string(key))
+	testtree.File(t, etc, "updatectl/conf.d/90-revoked.toml",
+		"[[verify.key]]\nfile = '"+keyFile+"'\nrevoked = true\nreason = 'stolen'\n")
+	for _, c := range []struct{ old, new Illness }{
+		{Healthy, Freezes}, {Healthy, Panics}, {Healthy, Hangs}, {Healthy, Fails}, {Healthy, FillsDisk},
+		{Healthy, CutsNetwork}, {Healthy, ReadOnly}, {Healthy, KillsConfirm}, {Healthy, HangsDisk}, {Healthy, Deafens},
+		{Healthy, Restarts},
+		{FallsBack, Fails}, // a full reboot leads back
+	} {
+		t.Run(string(c.new+", back "+c.old), func(t *testing.T) {
+			m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+				m.Publish("v2", c.new)
+				m.Infect("v1", c.old)
+				unattended(m)
+				m.Settle(15 * time.Minute)
+				m.Infect("v1", Healthy)
+				m.rest()
+				m.Heal()
+				m.tire()
+				if err := unattended(m); !errors.Is(err, verify.ErrRevoked) {
+					t.Errorf("back in v1, apply ends with %v, want that the key is revoked", err)
+				}
+				m.CheckRest()
+			})
+			expect(t, m, "v1")
+		})
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
@@ -22,6 +23,8 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/fetchback"
+	"github.com/updatectl/updatectl/switcher/keep"
+	"github.com/updatectl/updatectl/switcher/packages"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/verify"
 )
@@ -70,6 +73,12 @@ func (t trees) Roots() ([]store.Root, error) {
 		}
 	}
 	return list, nil
+}
+
+// Units are the same in every root.
+func (t trees) Units(_ machine.EtcChange, _ bool, do func(keep.Tree)) error {
+	do(keep.Tree{Image: rootfs.Dir(t.p.m.publisher.root)})
+	return nil
 }
 
 func (t trees) Sweep() error {
@@ -121,6 +130,9 @@ func (t trees) Stage(ctx context.Context, _ *source.Source, i *image.Image, _ st
 	m, id := t.p.m, i.ID()
 	if root, err := t.Root(id); err == nil {
 		return root, t.Renew(root, nil, time.Time{})
+	}
+	if err := m.publisher.keepEvidence(i); err != nil {
+		return store.Root{}, err
 	}
 	half, final := path.Join(stagingDir, id), path.Join(rootsDir, id)
 	fail := func(err error) (store.Root, error) {
@@ -178,7 +190,11 @@ func (trees) Fsck(context.Context) (store.FsckReport, error) { return store.Fsck
 
 func (t trees) At(id string) (store.Root, error) { return t.Root(id) }
 
-func (trees) Unswap() error { return nil }
+func (t trees) CheckObjects(r store.Root) error { return t.Check(r) }
+
+func (trees) Seal(store.Root) error { return nil }
+
+func (trees) Unswap() (bool, error) { return false, nil }
 
 func (trees) Discard(store.Damage) error { return nil }
 
@@ -211,6 +227,15 @@ func (m *Machine) hasModules(id string) bool {
 	return id == switcher.HostRoot || len(m.publisher.versions[id])%2 == 0 &&
 		(m.options.Seed+uint64(m.publisher.versions[id][1]))%2 == 0
 }
+
+// Packages, Compare and Free are for people who look at a plan; no history does.
+func (trees) Packages(assembly.Next) ([]packages.Package, error) { return nil, nil }
+
+func (trees) Compare(_, _ store.Root, _ func(string) bool) (composefs.Changes, error) {
+	return composefs.Changes{}, nil
+}
+
+func (trees) Free(store.Root) (int64, error) { return 0, nil }
 
 func (t trees) HostRootMounted(string) error { return nil }
 

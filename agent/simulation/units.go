@@ -4,11 +4,47 @@ import (
 	"context"
 
 	"github.com/updatectl/updatectl/switcher/cgroups"
+	"github.com/updatectl/updatectl/switcher/holding"
+	"github.com/updatectl/updatectl/switcher/keep"
 	systemd "github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// units is a PID 1 that a soft reboot leaves no unit active in.
-type units struct{}
+// units is a PID 1 that a soft reboot leaves no unit active in but a kept socket, as one process sees it.
+type units struct{ p *process }
+
+// socket is the unit that machines with [Options.Keeps] keep.
+const socket = "web.socket"
+
+// holdFiles are the drop-ins by which systemd leaves a socket alone, once it has read them.
+const holdFiles = "/run/systemd/system/*.d/60-updatectl-hold.conf"
+
+func (units) Active(context.Context) ([]keep.Active, error) { return nil, nil }
+
+func (u units) Kept(_ context.Context, names []string) (map[string]keep.Now, map[string]string, error) {
+	u.p.enter("ask about units")
+	defer u.p.m.mu.Unlock()
+	now := map[string]keep.Now{}
+	for _, name := range names {
+		now[name] = keep.Now{Active: true, Service: "web.service"}
+	}
+	return now, map[string]string{}, nil
+}
+
+func (u units) Reload(context.Context) error {
+	u.p.enter("have systemd read its units")
+	defer u.p.m.mu.Unlock()
+	u.p.m.readUnits()
+	return nil
+}
+
+func (u units) StartHeld(context.Context, []string) ([]string, error) {
+	u.p.enter("start services of sockets")
+	u.p.m.mu.Unlock()
+	return nil, nil
+}
+
+// readUnits is what systemd does when it starts, and when it is asked to. The machine is locked.
+func (m *Machine) readUnits() { m.held = len(m.run.Glob(holdFiles)) > 0 }
 
 func (units) Services(context.Context) ([]systemd.Service, error)  { return nil, nil }
 func (units) Unstopped(context.Context) ([]systemd.Service, error) { return nil, nil }
@@ -51,6 +87,9 @@ func (g groups) Thaw() error {
 
 func (groups) ThawLate() error     { return nil } // package cgroups tests its time
 func (groups) Kill([]string) error { return nil }
+
+func (groups) Holding(string, []string) ([]string, error) { return nil, nil }
+func (groups) Holders() ([]holding.Holder, error)         { return nil, nil }
 
 // do crosses the seam where a user runs something.
 func (g groups) do(op string, act func(*Machine)) {

@@ -29,6 +29,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if !queued { // another kind of shutdown, or the unit was stopped by hand
 		return nil
 	}
+	begin := m.Machine.Kernel.SinceBoot()
 	if err = m.checkGuarded(ctx, rec); err == nil {
 		err = armStill(ctx, m, rec)
 	}
@@ -41,6 +42,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 	}
 	m.removeStale()
 	stamp := level.Stamp{Target: rec.Switch.Target, At: m.Machine.Kernel.SinceBoot()}
+	stamp.Took = stamp.At - begin
 	if err != nil {
 		stamp.Error = err.Error()
 	}

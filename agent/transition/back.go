@@ -48,7 +48,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	s.State, s.Kept = rec.Switch.State, rec.Switch.Kept // the root that is left may have lost some of it
 	ran := rec.Switch.From == to                        // since the last full reboot, so that it is still prepared
 	if ran {
-		s.Before = rec.Switch.Before
+		s.Before, s.Units = rec.Switch.Before, rec.Switch.Units
 	}
 	if err := rec.BeginRollback(record.CauseUnhealthy, s, d); err != nil {
 		return err
@@ -152,6 +152,7 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
 	m.Log.Error("cannot roll back by a soft reboot; a full reboot follows", zap.Error(why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
+	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),
 		m.Machine.Systemd.ReleaseArmUnit(ctx), m.fullReboot(ctx)))
 }

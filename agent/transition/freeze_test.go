@@ -10,6 +10,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/holding"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
@@ -75,6 +76,9 @@ func (g *fakeGroups) List() (left []cgroups.Group, err error) {
 	}
 	return left, g.failure
 }
+
+func (*fakeGroups) Holding(string, []string) ([]string, error) { return nil, nil }
+func (*fakeGroups) Holders() ([]holding.Holder, error)         { return nil, nil }
 
 func (g *fakeGroups) Freeze(groups []string) ([]string, error) {
 	g.frozen = append(g.frozen, groups...)

@@ -77,6 +77,12 @@ func (a *Arrival) Reconcile(ctx context.Context, f facts.Facts, rec *record.Reco
 	if err := a.takeOverNote(f, rec); err != nil {
 		return err
 	}
+	if left := leftTrial(rec, f); left != "" { // before its /etc is restored
+		a.KeepWithdrawn(left)
+		if err := a.KeepRestrictions(); err != nil { // the operator may change those of the running root
+			a.Log.Warn(err.Error())
+		}
+	}
 	defer func() {
 		if !rec.Moving() {
 			a.Roots.RestoreEtcs(f)
@@ -126,6 +132,7 @@ func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Re
 			return err
 		}
 		restoreState(a.Host, rec.Switch.Kept)
+		a.Keep.Release(ctx, rec.Switch.Units)
 	}
 	return a.recordGiveUp(rec, record.CauseMissed, outcome, reason)
 }
@@ -171,7 +178,11 @@ func (a *Arrival) recordLanding(ctx context.Context, rec *record.Record, reason 
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
-	a.Log.Warn(reason + "; `updatectl apply` switches to it")
+	command := "updatectl apply"
+	if rec.Switch.Named {
+		command = "updatectl switch " + rec.Switch.Target
+	}
+	a.Log.Warn(reason + "; `" + command + "` switches to it")
 	if err := rec.Advance(record.CauseLanded); err != nil {
 		return err
 	}

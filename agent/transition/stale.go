@@ -18,8 +18,9 @@ const staleFile = "/etc/updatectl/stale.conf"
 // maxStale bounds that file, in bytes.
 const maxStale = 64 << 10
 
-// stalePatterns returns the patterns of a list of stale files: absolute paths below /run. The error names the lines
-// that are none. Nothing in a directory that users can write to may be listed: they could have root remove other files.
+// stalePatterns returns the patterns of a list of stale files: absolute paths below /run, and of names in /dev/shm. The
+// error names the lines that are none. Nothing below a directory that users can exchange may be listed: they could have
+// root remove other files.
 func stalePatterns(list string) (patterns []string, err error) {
 	for line := range strings.Lines(list) {
 		pattern, _, _ := strings.Cut(line, "#")
@@ -30,8 +31,11 @@ func stalePatterns(list string) (patterns []string, err error) {
 		below, inRun := strings.CutPrefix(pattern, "/run/")
 		dir, _, _ := strings.Cut(below, "/")
 		ofUsers := dir == "user" || dir == "lock" || strings.ContainsAny(dir, `*?[\`)
-		if bad != nil || !inRun || filepath.Clean(pattern) != pattern || ofUsers {
-			err = errors.Join(err, fmt.Errorf("%q is not a path below a directory of the system in /run", pattern))
+		name, inShm := strings.CutPrefix(pattern, "/dev/shm/")
+		isName := inShm && !strings.Contains(name, "/")
+		if bad != nil || filepath.Clean(pattern) != pattern || (!inRun || ofUsers) && !isName {
+			err = errors.Join(err, fmt.Errorf("%q is not a path below a directory of the system in /run, "+
+				"nor a name in /dev/shm", pattern))
 			continue
 		}
 		patterns = append(patterns, pattern)
@@ -39,8 +43,8 @@ func stalePatterns(list string) (patterns []string, err error) {
 	return patterns, err
 }
 
-// removeStale removes the files that mean "since this boot". Services must have stopped. What fails is logged: no
-// switch depends on it.
+// removeStale removes the files that mean "since this boot", and the mount points whose mounts a soft reboot ends.
+// Services must have stopped. What fails is logged: no switch depends on it.
 func (ns *Notes) removeStale() {
 	patterns, err := stalePatterns(configs.Stale())
 	text, rerr := ns.Machine.Disk.ReadFile(ns.Path(staleFile), maxStale)
@@ -56,7 +60,7 @@ func (ns *Notes) removeStale() {
 		names, gerr := ns.Machine.Disk.Glob(ns.Path(pattern))
 		err = errors.Join(err, gerr)
 		for _, name := range names {
-			err = errors.Join(err, ns.Machine.Disk.Remove(name))
+			err = errors.Join(err, ns.Machine.Mounts.Detach(name), ns.Machine.Disk.Remove(name))
 		}
 	}
 	if err != nil {

@@ -12,9 +12,12 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/keep"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	unit "github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -24,19 +27,20 @@ type Mover struct {
 	*host.Host
 	Notes
 	Roots roots.Roots
+	Keep  keep.Keeper
 }
 
 // NewArrival returns the Arrival of a host.
 func NewArrival(h *host.Host, r roots.Roots) Arrival {
-	return Arrival{Mover{Host: h, Notes: Notes{h}, Roots: r}}
+	return Arrival{Mover{Host: h, Notes: Notes{h}, Roots: r, Keep: keep.Keeper{Host: h}}}
 }
 
 // RequestTimeout is how long systemd and logind may take to accept a request. Neither needs a second.
 const RequestTimeout = time.Minute
 
 // Start records a switch from the running root to another one and requests the reboot. Left, when not nil, marks the
-// running root bad, so that an unattended apply does not switch to it again. When the request is refused, the record
-// and the machine are as before; the error is a [record.ErrBlocked] when an inhibitor lock is held.
+// root that is left bad, so that an unattended apply does not switch to it again. When the request is refused, the
+// record and the machine are as before; the error is a [record.ErrBlocked] when an inhibitor lock is held.
 func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s record.Switch, to string,
 	left *record.Bad) error {
 	if err := ctx.Err(); err != nil {
@@ -52,11 +56,14 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	stamp := m.ReadStamp()
 	m.Describe(&s, f, to)
 	noteState(m.Host, &s, rec, f, m.Roots.Next(to, f))
+	if s.Level != level.Full && s.Verb != record.VerbResume { // at a boot, nothing runs yet that could be kept
+		s.Units = m.Keep.Keepable(ctx, m.Roots.EtcChange(to, f, rec), s.Verb != record.VerbApply)
+	}
 	if err := m.removeNote(VerdictFile); err != nil { // of an earlier switch, perhaps to the same root
 		return err
 	}
 	if left != nil {
-		rec.LeaveRoot(f.Root, *left, s.At)
+		rec.LeaveRoot(leaves(rec, f.Root, to), *left, s.At)
 	}
 	if err := rec.BeginSwitch(s); err != nil {
 		return err
@@ -67,15 +74,26 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 		err = m.requestReboot(ctx, rec.Switch)
 	}
 	if err != nil {
+		units := rec.Switch.Units
 		*rec = *before
-		return m.restoreAfterRefusal(ctx, rec, stamp, err)
+		return m.restoreAfterRefusal(ctx, rec, stamp, units, err)
 	}
 	m.reportSwitching(rec, f)
 	return nil
 }
 
-// restoreAfterRefusal restores record and stamp after a refused request, and returns the refusal.
-func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, stamp *level.Stamp, refusal error) error {
+// leaves returns the root that an operator leaves: the running one, or from the host root the last good one, which an
+// unattended apply would resume.
+func leaves(rec *record.Record, running, to string) string {
+	if last := rec.LastGood(); running == switcher.HostRoot && last != to {
+		return last
+	}
+	return running
+}
+
+// restoreAfterRefusal restores record, stamp and units after a refused request, and returns the refusal.
+func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, stamp *level.Stamp, units []unit.Kept,
+	refusal error) error {
 	// The request may have used up the time of ctx.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
@@ -84,6 +102,7 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 	if rec.Phase == record.PhaseTrying && stamp != nil { // confirm measures the deadline from it
 		err = errors.Join(err, m.WriteStamp(*stamp))
 	}
+	m.Keep.Release(ctx, units)
 	if errors.Is(err, pid1.ErrInhibited) {
 		err = fmt.Errorf("%w: %w", record.ErrBlocked, err)
 	}
@@ -143,6 +162,7 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 	if err := m.Machine.Systemd.HoldArmUnit(ctx); err != nil {
 		return err
 	}
+	m.Keep.Hold(ctx, s.Units)
 	if s.Verb == record.VerbBack {
 		return m.UnlessUnderWay(ctx, m.Machine.Systemd.SoftRebootNow(ctx))
 	}

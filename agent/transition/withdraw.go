@@ -28,6 +28,7 @@ func (m *Mover) RecordWithdrawal(rec *record.Record, stuck string) error {
 	if err := rec.Advance(record.CauseWithdrawn); err != nil {
 		return err
 	}
+	record.StayIn(rec, rec.Switch.From)
 	if stuck == "" {
 		rec.ForgiveAttempt(target)
 		if rec.Switch.Verb == record.VerbResume {
@@ -44,6 +45,7 @@ func (m *Mover) RecordWithdrawal(rec *record.Record, stuck string) error {
 // that of a switch where systemd does not count soft reboots. The unit may have read the record before the withdrawal
 // and written its own after it: then the withdrawal is recorded again. Stuck is as in [Mover.RecordWithdrawal].
 func (m *Mover) EndArming(ctx context.Context, withdrawn record.Switch, stuck string) error {
+	defer m.Keep.Release(ctx, withdrawn.Units) // whatever is left of ctx, the record comes first
 	err := errors.Join(m.Machine.Systemd.ReleaseArmUnit(ctx), m.RemoveStamp(), m.Machine.Groups.Thaw())
 	rec, rerr := m.Records.Read()
 	if rerr == nil && withdrawn.AnnouncedBy(rec) {

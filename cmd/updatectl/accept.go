@@ -53,37 +53,46 @@ func (a accepted) String() string {
 // Type is shown in the help.
 func (accepted) Type() string { return "LOSS" }
 
-// adviseAccept adds to a refusal because of losses how to keep what would be lost, and how to do without it.
-func adviseAccept(err error, o agent.ApplyOptions) error {
-	if advice := lossAdvice(err, o); advice != "" {
+// adviseAccept adds to a refusal of a command because of losses how to keep what would be lost, and how to do without
+// it.
+func adviseAccept(err error, command string, o agent.ApplyOptions) error {
+	if advice := lossAdvice(err, command, o); advice != "" {
 		return advised{err, advice}
 	}
 	return err
 }
 
-// lossAdvice returns what to do about a refusal because of losses, with the same flags, "" for any other error.
-func lossAdvice(err error, o agent.ApplyOptions) string {
+// lossAdvice returns what to do about a command that was refused because of losses, with the same flags, "" for any
+// other error.
+func lossAdvice(err error, command string, o agent.ApplyOptions) string {
 	var loss roots.Loss
 	if !errors.As(err, &loss) {
 		return ""
 	}
 	kinds := slices.Concat(o.Accept, loss.Kinds)
 	slices.Sort(kinds)
-	advice := "`updatectl apply --accept " + joinLosses(slices.Compact(kinds), ",") + flagsOf(o) + "` does without, and " +
-		"does not ask again; docs/first-apply.md has the ways on"
+	again := command + " --accept " + joinLosses(slices.Compact(kinds), ",") + flagsOf(o)
+	if o.Retry {
+		again += " --retry"
+	}
+	advice := "`updatectl " + again + "` does without, and does not ask again; docs/first-apply.md has " +
+		"the ways on"
 	if slices.Contains(loss.Kinds, record.LossServices) {
 		return "`updatectl adopt` prints the [state] table that keeps them; " + advice
 	}
 	return advice
 }
 
-// flagsOf returns the flags that chose the image, for a command to be repeated.
+// flagsOf returns the flags that chose the image and the level, for a command to be repeated.
 func flagsOf(o agent.ApplyOptions) (flags string) {
 	if o.From != "" {
 		flags += " --from " + o.From
 	}
 	if o.AllowDowngrade {
 		flags += " --allow-downgrade"
+	}
+	if o.Level != "" {
+		flags += " --level " + string(o.Level)
 	}
 	return flags
 }

@@ -14,7 +14,7 @@ import (
 // of an incompatible image.
 func TestAdviseAccept(t *testing.T) {
 	o := agent.ApplyOptions{From: "oci:x:y", Accept: []record.LossKind{record.LossAccess}}
-	err := adviseAccept(roots.Loss{Kinds: []record.LossKind{record.LossServices}}, o)
+	err := adviseAccept(roots.Loss{Kinds: []record.LossKind{record.LossServices}}, "apply", o)
 	const next = "`updatectl apply --accept access,services --from oci:x:y`"
 	advice := hint(err)
 	if exitCode(err) != exitIncompatible || !strings.Contains(advice, next) ||
@@ -22,7 +22,7 @@ func TestAdviseAccept(t *testing.T) {
 		t.Errorf("%v: %s", err, hint(err))
 	}
 	other := errors.New("x")
-	if adviseAccept(other, o) != other {
+	if adviseAccept(other, "apply", o) != other {
 		t.Error("another error gets a hint")
 	}
 }

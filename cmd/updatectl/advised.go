@@ -28,6 +28,9 @@ func interruptionOf(command string) error {
 	case "updatectl rollback":
 		return advised{errInterrupted,
 			"`updatectl status` shows whether the host rolls back; if not, run the same command again"}
+	case "updatectl switch":
+		return advised{errInterrupted,
+			"`updatectl status` shows whether a switch is under way; if not, run the same command again"}
 	case "updatectl confirm":
 		return advised{interruption("interrupted; the running root is not judged"),
 			"run the same command again; a root that is still being tried is rolled back at its deadline"}

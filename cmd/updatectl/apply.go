@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -9,7 +8,6 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
-	"github.com/updatectl/updatectl/switcher/level"
 )
 
 func applyCommand(c *cli) *cobra.Command {
@@ -26,22 +24,20 @@ and is healthy, or rolls back ("updatectl status" shows which). If anything
 fails before services stop, the host stays in its root.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if wish != "" {
-				var err error
-				if o.Level, err = level.ParseLevel(wish); err != nil {
-					return usageError{fmt.Errorf("--level: %w", err), cmd.CommandPath()}
-				}
+			var err error
+			if o.Level, err = levelOf(cmd, wish); err != nil {
+				return err
 			}
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
 			if err != nil {
-				return adviseAccept(adviseRetry(err, o), o)
+				return adviseAccept(adviseRetry(err, o), "apply", o)
 			}
 			return c.print("apply", done, func(w io.Writer) { report.Applied(w, done) })
 		},
 	}
 	f := cmd.Flags()
 	fromFlag(f, &o.From, "take the image")
-	f.StringVar(&wish, "level", "", "`LEVEL` of the switch: auto, soft or full (default: as configured)")
+	levelFlag(f, &wish)
 	waitFlag(f, &o.Wait)
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
 	acceptLosses(f, &o)

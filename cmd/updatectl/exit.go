@@ -16,11 +16,13 @@ import (
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
@@ -77,7 +79,7 @@ var failures = []struct {
 	{adopted.ErrPattern, exitUsage, "fix [state] adopt: it takes paths or globs below /etc"},
 	{difference.ErrNotTaken, exitUsage, "`updatectl etc diff` lists what differs from the image"},
 	{changes.ErrNoImage, exitError,
-		"name a root that `updatectl status` lists; `updatectl plan` shows what an image would change here"},
+		"name a root that `updatectl roots` lists; `updatectl plan` shows what an image would change here"},
 	{config.ErrConfig, exitUsage,
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
 	{failure.ErrReference, exitUsage,
@@ -97,6 +99,9 @@ var failures = []struct {
 	{release.ErrBarrier, exitBlocked, "apply the release that comes first, from wherever its publisher keeps it"},
 	{record.ErrLost, exitError,
 		"`updatectl confirm` begins a new record, with the running root as the good one; pins and refusals are forgotten"},
+	{record.ErrUnmounted, exitError,
+		"`systemctl status` of that unit shows why; when it is active, a full reboot or `updatectl apply` continues with " +
+			"the last good root"},
 	{record.ErrDamaged, exitError,
 		"move the file aside, and run `updatectl confirm`: it begins a new record, with the running root as the good one"},
 	{record.ErrBlocked, exitBlocked, "`updatectl status` shows what is going on; try again later"},
@@ -114,7 +119,7 @@ var failures = []struct {
 	{release.ErrIncompatible, exitIncompatible,
 		"follow another reference in [source] image, or name this machine's class in [source] compatible; nothing was " +
 			"staged"},
-	{agent.ErrEvidence, exitNotTrusted,
+	{recheck.ErrEvidence, exitNotTrusted,
 		"have the image signed under today's policy and `updatectl stage` it again, or stage another one"},
 	{patches.ErrSpoilt, exitNotTrusted,
 		"`updatectl livepatch apply` fetches it again; check the disk; the kernel is unchanged"},
@@ -150,6 +155,8 @@ var failures = []struct {
 		"check the path in [source] image or --from, and whether its file system is mounted"},
 	{failure.ErrSource, exitUnreachable, "the host is unchanged; try again when the source answers"},
 	{host.ErrPermission, exitError, asRoot},
+	{fetcher.ErrForRootAlone, exitError,
+		"`chmod a+rx` the program updatectl: registries are asked by a process of another user, which has to run it"},
 	{pid1.ErrNoUnit, exitError, "install updatectl with its units (`make install`, then `systemctl daemon-reload`)"},
 	{pid1.ErrJob, exitError, "`journalctl -u updatectl-guard -u updatectl-arm` shows why; the host stays in its root"},
 	{livepatch.ErrKernel, exitError, "`journalctl -k` shows what the kernel says; the kernel is unchanged"},
@@ -159,8 +166,8 @@ var failures = []struct {
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{store.ErrDamaged, exitError,
 		"`updatectl fsck` names what is damaged, and `updatectl fsck --repair` fetches it again; the host stays in its root"},
-	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl status` lists them"},
-	{roots.ErrNoRoot, exitError, "`updatectl status` lists the roots"},
+	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl roots` lists them"},
+	{roots.ErrNoRoot, exitError, "`updatectl roots` lists them"},
 	{adoption.ErrAdopted, exitError, "`updatectl adopt --from-host PATH` fetches what was forgotten"},
 	{transition.ErrSwitch, exitError,
 		"`updatectl status` and `journalctl -u updatectl-arm -u updatectl-confirm` show more"},

@@ -8,9 +8,13 @@ import (
 	"os/signal"
 
 	"github.com/updatectl/updatectl/cmd/usage"
+	"github.com/updatectl/updatectl/image/fetcher"
 )
 
-func main() { os.Exit(execute(os.Stdout, os.Stderr)) }
+func main() {
+	fetcher.Main()
+	os.Exit(execute(os.Stdout, os.Stderr))
+}
 
 // execute runs the command line of this process and returns the exit code. A signal cancels the command.
 func execute(stdout, stderr io.Writer) int {

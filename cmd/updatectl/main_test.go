@@ -24,6 +24,7 @@ import (
 
 	"github.com/updatectl/updatectl/cmd/cmdtest"
 	"github.com/updatectl/updatectl/docs/schemas"
+	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/packing"
 	"github.com/updatectl/updatectl/verify/printable"
 	"github.com/updatectl/updatectl/verify/sign"
@@ -31,6 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	fetcher.Main()
 	testscript.Main(m, map[string]func(){"updatectl": cmdtest.Measured(execute, printable.Unwrap), "peak": peak})
 }
 

@@ -19,16 +19,19 @@ import (
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/repair"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/agent/trust"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/docs/schemas"
+	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/keep"
 	"github.com/updatectl/updatectl/switcher/level"
-	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -41,10 +44,13 @@ var documents = map[string]any{
 	"updatectl.stage/v1":            agent.Applied{},
 	"updatectl.apply/v1":            agent.Applied{},
 	"updatectl.rollback/v1":         agent.Applied{},
+	"updatectl.switch/v1":           agent.Applied{},
 	"updatectl.status/v1":           agent.Status{},
+	"updatectl.roots/v1":            roots.List{},
 	"updatectl.status.kernel/v1":    renew.KernelStatus{},
 	"updatectl.history/v1":          historyAnswer{},
-	"updatectl.verify/v1":           agent.Rechecked{},
+	"updatectl.analyze/v1":          analyzeAnswer{},
+	"updatectl.verify/v1":           recheck.Rechecked{},
 	"updatectl.config.check/v1":     checkedConfig{},
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
@@ -118,6 +124,7 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[time.Time]():         time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
 	reflect.TypeFor[digest.Digest]():     digest.FromString("sample"),
 	reflect.TypeFor[level.Level]():       level.Soft,
+	reflect.TypeFor[roots.State]():       roots.Booted,
 	reflect.TypeFor[level.Verdict]():     level.VerdictOK,
 	reflect.TypeFor[difference.Change](): difference.Conflicting,
 	reflect.TypeFor[level.Outcome]():     level.Switched,
@@ -126,14 +133,16 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[live.FixState]():     live.FixOpen,
 	reflect.TypeFor[verify.Form]():       verify.FormBundle,
 	reflect.TypeFor[adoption.Group]():    sampleGroup,
-	reflect.TypeFor[pid1.Ending]():       pid1.Ending{Unit: "u", What: "scope", Name: "n"},
+	reflect.TypeFor[ending.Ending]():     ending.Ending{Unit: "u", What: "scope", Name: "n"},
+	reflect.TypeFor[keep.Fate]():         keep.Restarts,
+	reflect.TypeFor[keep.Way]():          keep.Socket,
 	reflect.TypeFor[config.Duration]():   config.Duration(time.Minute),
 }
 
 // words are values for members that are plain strings and yet not any string.
 var words = map[string]string{
 	"event": record.EventStaged, "verb": record.VerbApply, "kind": "boot", "protocol": "tcp",
-	"schema": "updatectl.record/v1", "verdict": "ok",
+	"schema": "updatectl.record/v1", "verdict": "ok", "format": "dpkg",
 }
 
 // fill gives every exported field a value that is not zero, so that nothing is left out of the JSON.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
@@ -30,7 +31,7 @@ because a key was revoked or has expired, or the evidence is missing or changed.
 			if len(given) == 1 {
 				root = given[0]
 			}
-			r, err := a.Verify(cmd.Context(), root)
+			r, err := recheck.Verify(cmd.Context(), &a.Roots, root)
 			if err != nil {
 				return err
 			}

@@ -56,12 +56,12 @@ func Applied(w io.Writer, d agent.Applied) {
 		fmt.Fprintf(w, "New on disk\t%s\n", usage.Size(d.NewBytes))
 	}
 	if d.Decision != nil {
-		decisionText(w, *d.Decision)
+		decisionText(w, *d.Decision, true)
 	}
 	for _, name := range d.Loaded {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
-	if d.Reference == "" { // a rollback
+	if d.Decision == nil { // a rollback, or an apply that resumes
 		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
 			short(d.Root), etcOf(d.From))
 		leftText(w, d)

@@ -38,11 +38,7 @@ func Available(w io.Writer, v agent.Available) {
 	releaseText(w, "  ", v.Release)
 	fmt.Fprintf(w, "  root\t%s\n", short(v.Root))
 	fmt.Fprintf(w, "  signed by\t%s\n", signedBy(v.Vouchers))
-	trial := ""
-	if v.Trying {
-		trial = ", not judged yet"
-	}
-	fmt.Fprintf(w, "  runs now\t%s%s\n", short(v.Booted), trial)
+	runningText(w, v)
 	if v.Staged {
 		fmt.Fprintf(w, "  staged\tyes\n")
 	} else {
@@ -50,6 +46,15 @@ func Available(w io.Writer, v agent.Available) {
 	}
 	publishedLiveText(w, v.LivePatches)
 	badText(w, v.Bad)
+}
+
+// runningText writes which root runs.
+func runningText(w io.Writer, v agent.Available) {
+	trial := ""
+	if v.Trying {
+		trial = ", not judged yet"
+	}
+	fmt.Fprintf(w, "  runs now\t%s%s\n", short(v.Booted), trial)
 }
 
 // versionText writes the version of an image. An image need not have one.

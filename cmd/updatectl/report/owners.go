@@ -9,8 +9,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/etc/accounts/numbers"
 )
 
-// ownersText lists whose files in the image show another number on this host than in the image.
-func ownersText(w io.Writer, shown []numbers.Shown) {
+// ownersText lists whose files in the image show another number on this host than in the image. Unless full, it only
+// counts those of users and groups that this host has.
+func ownersText(w io.Writer, shown []numbers.Shown, full bool) {
 	if len(shown) == 0 {
 		return
 	}
@@ -26,7 +27,7 @@ func ownersText(w io.Writer, shown []numbers.Shown) {
 	}
 	fmt.Fprintf(w, "Owners\t%s of the image with this host's numbers\n", usage.Count(files, "file", "files"))
 	for _, kind := range []string{"user", "group"} {
-		if len(names[kind]) > 0 {
+		if len(names[kind]) > 0 && full {
 			fmt.Fprintf(w, "  %ss\t%s\n", kind, strings.Join(names[kind], ", "))
 		}
 	}

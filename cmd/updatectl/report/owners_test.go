@@ -16,6 +16,6 @@ func TestOwnersText(t *testing.T) {
 			{Kind: "group", Name: "gone", Image: 501, Here: 2147353077, Files: 1, Path: "/opt/gone", Other: "people"},
 			{Kind: "group", Name: "crontab", Image: 997, Here: 996, Files: 1, Path: "/usr/bin/crontab"},
 			{Kind: "group", Name: "ssh", Image: 996, Here: 995, Files: 2, Path: "/usr/bin/ssh-agent"},
-		})
+		}, true)
 	})
 }

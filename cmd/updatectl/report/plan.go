@@ -9,17 +9,24 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/cmd/usage"
+	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/etc"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
-// Plan writes what apply would do. Next is what to do about a refusal, "" for nothing.
-func Plan(w io.Writer, p agent.Plan, next string) {
-	Available(w, p.Available)
+// Plan writes what apply would do. Next is what to do about a refusal, "" for nothing. Unless full, it fits a screen
+// for an ordinary change: lists are cut, and checks with nothing to say are left out. Whatever stands against the
+// switch, or ends with it, is always there.
+func Plan(w io.Writer, p agent.Plan, next string, full bool) {
+	if full || p.Decision == nil || !p.Newer {
+		Available(w, p.Available)
+	} else {
+		planned(w, p.Available)
+	}
 	if !p.Newer {
 		if p.Decision != nil {
-			decisionText(w, *p.Decision)
+			decisionText(w, *p.Decision, true)
 		}
 		return
 	}
@@ -32,7 +39,11 @@ func Plan(w io.Writer, p agent.Plan, next string) {
 			"and what becomes of /etc.\n")
 		return
 	}
-	fmt.Fprintf(w, "\nSystem\t%s -> %s\n", p.From, p.To)
+	if full {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "System\t%s -> %s\n", p.From, p.To)
+	contentsText(w, p.Difference, full)
 	if p.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and "+
 			"continues into the root from there\n", p.Kernel)
@@ -40,23 +51,47 @@ func Plan(w io.Writer, p agent.Plan, next string) {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}
 	stay := slices.DeleteFunc(slices.Clone(p.Carried), func(dir string) bool { return slices.Contains(p.Made, dir) })
-	fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(stay, ", "))
+	if full || len(p.Made) > 0 {
+		fmt.Fprintf(w, "State\t%s stay as they are\n", strings.Join(stay, ", "))
+	}
 	for _, dir := range p.Made {
 		fmt.Fprintf(w, "  new\t%s\tis made in the host root, with what the image has there\n", dir)
 	}
-	decisionText(w, *p.Decision)
+	decisionText(w, *p.Decision, full)
 	if next != "" {
 		fmt.Fprintf(w, "Next\t%s\n", next)
 	}
+	if p.Decision.Level == level.Soft && (full || p.Outage != nil) {
+		outageLines(w, p.Outage, full)
+	}
 	endingText(w, p.Ending)
 	slowText(w, p.Blockers)
-	ownersText(w, p.Etc.Owners)
+	ownersText(w, p.Etc.Owners, full)
 	stayOldText(w, p.StayOld)
+	unitsText(w, p.Units, full)
 	if p.Adoption != nil {
 		adoptionText(w, *p.Adoption)
-		return
+	} else {
+		etcText(w, *p.Etc, full)
 	}
-	etcText(w, *p.Etc)
+	if !full {
+		fmt.Fprintf(w, "More\t`updatectl plan --full` lists every package and check\n")
+	}
+}
+
+// planned writes in few lines which image a plan is about.
+func planned(w io.Writer, v agent.Available) {
+	fmt.Fprintf(w, "Another image is published, and staged.\n")
+	fmt.Fprintf(w, "  image\t%s\n", v.Reference)
+	version := v.Version
+	if v.Release != nil {
+		version += fmt.Sprintf(" (sequence %d)", v.Release.Sequence)
+	}
+	versionText(w, strings.TrimSpace(version))
+	fmt.Fprintf(w, "  root\t%s%s\n", short(v.Root), detail("signed by", signedBy(v.Vouchers)))
+	runningText(w, v)
+	publishedLiveText(w, v.LivePatches)
+	badText(w, v.Bad)
 }
 
 // slowText writes the units that may hold up the shutdown. Those that only have systemd's default timeout are counted:
@@ -77,11 +112,11 @@ func slowText(w io.Writer, blockers []pid1.Blocker) {
 }
 
 // endingText writes the sessions, machines and containers that a switch ends.
-func endingText(w io.Writer, ending []pid1.Ending) {
+func endingText(w io.Writer, units []ending.Ending) {
 	names := map[string][]string{}
 	var kinds []string
-	for _, e := range ending {
-		if e.What == pid1.PacketFilter {
+	for _, e := range units {
+		if e.What == ending.PacketFilter {
 			fmt.Fprintf(w, "Open\t%s removes its rules when it stops: until it starts in the new root, "+
 				"nothing is filtered\n", e.Name)
 			continue
@@ -103,14 +138,19 @@ func stayOldText(w io.Writer, units []renew.Old) {
 	}
 }
 
-func decisionText(w io.Writer, d level.Decision) {
+// decisionText writes the level and its reasons. Unless full, checks that found nothing are left out.
+func decisionText(w io.Writer, d level.Decision, full bool) {
 	fmt.Fprintf(w, "Level\t%s\n", d.Level)
 	for _, check := range d.Checks {
+		if check.Verdict == level.VerdictOK && !full {
+			continue
+		}
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, check.Name, check.Reason)
 	}
 }
 
-func etcText(w io.Writer, r etc.Report) {
+// etcText writes what becomes of /etc. Unless full, merged files are cut to a line.
+func etcText(w io.Writer, r etc.Report, full bool) {
 	fmt.Fprintf(w, "/etc\t%s of this host kept, %s\n",
 		usage.Count(len(r.Kept), "change", "changes"), usage.Count(len(r.Conflicts), "conflict", "conflicts"))
 	for _, conflict := range r.Conflicts {
@@ -119,10 +159,23 @@ func etcText(w io.Writer, r etc.Report) {
 			fmt.Fprintf(w, "    beside it\t/etc/%s\tthe image's version, which nothing loads\n", conflict.Beside)
 		}
 	}
+	const few = 2
+	if len(r.Merged) > few && !full {
+		fmt.Fprintf(w, "  merged\t%s\n", cut(r.Merged, shownWidth, "file", "files"))
+		r.Merged = nil
+	}
 	for _, name := range r.Merged {
 		fmt.Fprintf(w, "  merged\t/etc/%s\thas the changes of this host and of the image\n", name)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  note\t%s\n", note)
+	}
+	if n := len(r.Renumbered); n > 0 && !full {
+		fmt.Fprintf(w, "  numbers\t%s another number here than in the image\n",
+			usage.Count(n, "user or group has", "users and groups have"))
+		return
+	}
+	for _, name := range r.Renumbered {
+		fmt.Fprintf(w, "  number\t%s\n", name)
 	}
 }

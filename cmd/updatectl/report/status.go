@@ -50,6 +50,7 @@ func Status(w io.Writer, s agent.Status) {
 		}
 		fmt.Fprintf(w, "System\t%s%s\n", s.System, failed)
 	}
+	holdersText(w, s.Holders)
 	if s.Armed != "" {
 		fmt.Fprintf(w, "Armed\t%s: the next reboot goes there\n", short(s.Armed))
 	}

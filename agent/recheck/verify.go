@@ -1,4 +1,4 @@
-package agent
+package recheck
 
 import (
 	"cmp"
@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/updatectl/updatectl/agent/recheck"
+	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/verify"
 )
 
@@ -27,8 +28,8 @@ type Rechecked struct {
 
 // Verify checks the stored evidence of a root again, offline, by today's policy. Name is the identity of the root or
 // its beginning; "" is the staged root, or else the running one. The error is a [roots.ErrNoRoot] or an ErrEvidence.
-func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
-	f, rec, err := a.Look(ctx)
+func Verify(ctx context.Context, r *roots.Roots, name string) (Rechecked, error) {
+	f, rec, err := r.Look(ctx)
 	if err != nil {
 		return Rechecked{}, err
 	}
@@ -38,21 +39,28 @@ func (a *Agent) Verify(ctx context.Context, name string) (Rechecked, error) {
 	if name == "" {
 		name = f.Root
 	}
-	root, err := a.Roots.Find(name)
+	root, err := r.Find(name)
 	if err != nil {
 		return Rechecked{}, err
 	}
-	policy, err := a.Policy()
+	policy, err := r.Policy()
 	if err != nil {
 		return Rechecked{}, err
 	}
 	version := cmp.Or(rec.Accepted[root.ID].Version, root.Info.Version)
-	r := Rechecked{Root: root.ID, Version: version, VerifiedAt: root.Info.VerifiedAt, Warnings: a.KeptRestrictions()}
-	for _, warning := range r.Warnings {
-		a.Log.Warn(warning)
+	done := Rechecked{Root: root.ID, Version: version, VerifiedAt: root.Info.VerifiedAt, Warnings: r.KeptRestrictions()}
+	for _, warning := range done.Warnings {
+		r.Log.Warn(warning)
 	}
-	if r.Vouchers, err = recheck.Root(root, policy); err != nil {
-		return r, fmt.Errorf("%w: root %s: %w", ErrEvidence, root.ID, err)
+	done.Vouchers, err = Accepted(root, policy)
+	return done, err
+}
+
+// Accepted returns who vouches for a root, by a policy. The error is an ErrEvidence.
+func Accepted(root store.Root, policy verify.Policy) ([]verify.Voucher, error) {
+	vouchers, err := Root(root, policy)
+	if err != nil {
+		err = fmt.Errorf("%w: root %s: %w", ErrEvidence, root.ID, err)
 	}
-	return r, nil
+	return vouchers, err
 }
