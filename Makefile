@@ -18,7 +18,7 @@ unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
 .PHONY: build install unit fuzz lint vuln sbom reproducible setup hosts test demo clean
-.PHONY: test-simulation test-vm test-zoo test-faults test-power test-endurance
+.PHONY: test-simulation test-vm test-zoo test-faults test-power test-endurance costs outage
 
 # Static: the agent has to run in every image that it is carried over to.
 build:
@@ -98,7 +98,15 @@ hosts: build
 test-vm: build
 	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
 
-# Every bad image that a host has to come back from; a third of them are in hosts.
+# What fs-verity costs, as ratios.
+costs: build
+	go test -tags lab,vm -count=1 -timeout 2h -v -run '^TestVMVerityCosts$$' ./integration/
+
+# How long services are away at a switch, against a bare soft reboot in the same run.
+outage: build
+	go test -tags lab,endurance -count=1 -timeout 1h -v -run '^TestOutageCosts$$' ./integration/
+
+# Every bad image that a host has to come back from; a few of them are in hosts.
 test-zoo: build
 	go test -tags lab,zoo -count=1 -timeout 2h -p 1 -v -run 'Zoo$$' ./integration/
 
@@ -111,9 +119,11 @@ test-faults: build
 test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 
-# More than a hundred switches of one host between three images, and a journey over three releases of Debian.
+# More than a hundred switches of one host between three images, a journey over three releases of Debian, a host with
+# containers, and hosts whose disks come late or never.
 test-endurance: build
-	go test -tags lab,endurance -count=1 -timeout 60m -v -run 'TestEndurance|TestDistributions' ./integration/
+	go test -tags lab,endurance -count=1 -timeout 90m -v \
+		-run 'TestEndurance|TestDistributions|TestEngines|TestLateState|TestStateNeverComes' ./integration/
 
 test: setup unit vuln hosts
 

@@ -16,8 +16,8 @@ type burden struct {
 	MemoryKiB, RunKiB, DiskKiB                                int
 }
 
-// burdenScript measures the burden. It leaves out the history, which is meant to grow, and the host root mounted below
-// the state directory, whose services write logs.
+// burdenScript measures the burden. It leaves out the history and the measured switches, which are meant to grow, and
+// the host root mounted below the state directory, whose services write logs.
 const burdenScript = `n() { wc -l | tr -d ' \n'; }
 cat <<JSON
 {"Mounts": $(n </proc/1/mountinfo),
@@ -29,7 +29,7 @@ cat <<JSON
 "Run": $(find /run -xdev -not -path '/run/lab/*' | n),
 "MemoryKiB": $(sed -n 's/VmRSS:[^0-9]*\([0-9]*\).*/\1/p' /proc/1/status),
 "RunKiB": $(df --output=used -k /run | tail -1),
-"DiskKiB": $(du -s --exclude=history.jsonl -k /var/lib/updatectl | cut -f1)}
+"DiskKiB": $(du -s --exclude=history.jsonl --exclude=switches.json -k /var/lib/updatectl | cut -f1)}
 JSON`
 
 // unitsLoaded returns the names of the units that PID 1 has loaded.

@@ -65,7 +65,7 @@ func TestEtcIsMergedAndDerived(t *testing.T) {
 	h.Must(t, "sh", "-ec", `chmod 600 /etc/mode.conf; sed -i s/a/A/ /etc/text.conf; echo L > /etc/both.conf
 		echo '/opt/lib' > /etc/ld.so.conf.d/site.conf`)
 	s.updatectl(exitAvailable, "stage", "--from", two)
-	plan := s.updatectl(exitAvailable, "plan", "--from", two).Stdout
+	plan := s.updatectl(exitAvailable, "plan", "--full", "--from", two).Stdout
 	for _, want := range []string{"merged", "/etc/mode.conf", "/etc/text.conf", "/etc/.both.conf.image.dpkg-new"} {
 		if !strings.Contains(plan, want) {
 			t.Errorf("plan does not name %s:\n%s", want, plan)

@@ -357,20 +357,16 @@ func TestFaultsInShort(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "faultcore")
 	sample := map[string][]string{
-		"stage": {"ENOSPC write /var/lib/updatectl/staging/root-*/objects/*",
-			"KILL rename /var/lib/updatectl/roots/sha256-*", "EROFS create /var/lib/updatectl/.state.json.*"},
-		"apply": {"KILL rename /var/lib/updatectl/state.json", "EIO sync /var/lib/updatectl/.state.json.*"},
-		"arm": {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…",
-			"KILL move_mount /run/nextroot", "ENOMEM fsmount"},
-		"arm again":    {"KILL rename /var/lib/updatectl/roots/sha256-*/etc"},
-		"confirm":      {"KILL rename /var/lib/updatectl/state.json", "ENOSPC write /var/lib/updatectl/.state.json.*"},
-		"gc":           {"KILL unlink /var/lib/updatectl/objects/*/*"},
-		"roll back":    {"EROFS rename /var/lib/updatectl/state.json"},
-		"arm the host": {"KILL move_mount /run/nextroot"},
+		"stage":     {"KILL rename /var/lib/updatectl/roots/sha256-*"},
+		"arm":       {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", "KILL move_mount /run/nextroot"},
+		"confirm":   {"KILL rename /var/lib/updatectl/state.json"},
+		"roll back": {"EROFS rename /var/lib/updatectl/state.json"},
 	}
 	s.acts(func(a act) {
-		a.meets(t, s, func(f fault.Spec) bool {
-			return slices.Contains(sample[a.name], f.Do+" "+f.Step)
-		}, len(sample[a.name]))
+		if len(sample[a.name]) > 0 {
+			a.meets(t, s, func(f fault.Spec) bool {
+				return slices.Contains(sample[a.name], f.Do+" "+f.Step)
+			}, len(sample[a.name]))
+		}
 	})
 }

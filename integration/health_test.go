@@ -29,7 +29,7 @@ func TestHealth(t *testing.T) {
 	h := s.host
 	h.Must(t, "sh", "-ec",
 		`mkdir -p /etc/updatectl/conf.d
-printf '[health]\ndeadline = "10s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' \
+printf '[health]\ndeadline = "30s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' \
 	> /etc/updatectl/conf.d/health.toml`)
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")

@@ -33,12 +33,14 @@ useradd --create-home --groups sudo alice`)
 		len(p.Vouchers) != 1 || p.Vouchers[0].Signer != "release.pub" || p.Vouchers[0].Form != "bundle" {
 		t.Errorf("the plan is %+v", p)
 	}
+	before := s.packages()
 	if why := p.check("kernel modules"); !strings.Contains(why, "carried over") {
 		t.Errorf("the plan says of the kernel's modules: %q", why)
 	}
 
 	kept := func() {
 		t.Helper()
+		s.unguarded() // the guard keeps how long the switch took
 		for command, want := range map[string]string{
 			"cat /var/lib/of-the-host /srv/file":                "kept\nkept",
 			"redis-cli get story":                               "kept",
@@ -86,6 +88,7 @@ useradd --create-home --groups sudo alice`)
 	s.runs(s.roots["1"], "1")
 	kept()
 	samePackages("1")
+	s.cameAsPlanned(p, before)
 	h.Must(t, "systemctl", "is-active", "cron")
 	etcOf("one")
 	if r := h.Run(t.Context(), "touch", "/usr/x"); r.Code == 0 || !strings.Contains(r.Stderr, "Read-only") {
@@ -96,10 +99,19 @@ useradd --create-home --groups sudo alice`)
 
 	t.Log("1 -> 2")
 	s.publish("2", "os/server:stable")
+	s.updatectl(exitAvailable, "stage")
+	p, before = s.plans(exitAvailable), s.packages()
+	files := s.filesOfImage()
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
 	kept()
 	samePackages("2")
+	s.cameAsPlanned(p, before)
+	if added, removed := lacking(s.filesOfImage(), files), lacking(files, s.filesOfImage()); p.Files == nil ||
+		p.Files.Added != len(added) || p.Files.Removed != len(removed) {
+		t.Errorf("the plan says of files %+v; %d were added, %d removed: %v %v", p.Files, len(added), len(removed),
+			added[:min(len(added), 20)], removed[:min(len(removed), 20)])
+	}
 	etcOf("two") // not changed on this host, so it is the image's
 	h.Must(t, "systemctl", "is-active", "memcached")
 	if r := h.Run(t.Context(), "systemctl", "is-active", "cron"); r.Code == 0 {
@@ -133,6 +145,11 @@ useradd --create-home --groups sudo alice`)
 	h.Must(t, "id", "bob") // people come along to the host root, too; other files of /etc do not
 
 	t.Log("host -> 2, on purpose")
+	if by := s.plans(exitBlocked).Outage; by == nil || by.From != 2 {
+		t.Errorf("the plan predicts %+v, want it from 2 switches of the same kind", by)
+	} else {
+		t.Logf("predicted are %v", by.Outage)
+	}
 	s.switches("apply", "--retry")
 	s.runs(s.roots["2"], "2")
 	kept()
@@ -151,6 +168,7 @@ useradd --create-home --groups sudo alice`)
 		t.Errorf("the web server was away %d times, want 5: %v", len(outages), outages)
 	}
 	t.Logf("outages: %v", outages)
+	s.measuredAs(outages)
 	var seen []string
 	for _, answer := range probe.Answers() {
 		seen = append(seen, strings.TrimPrefix(answer.Text, "lab "))

@@ -70,8 +70,10 @@ sed -i '1i auth sufficient pam_lab.so' /etc/pam.d/sshd`)
 	if !strings.Contains(r.Stdout, "exporter (962)") || strings.Contains(r.Stdout, "ansible (960)") {
 		t.Errorf("the plan does not list who is left behind: %s", r.Stdout)
 	}
+	h.Must(t, "ip", "netns", "add", "blue")
 	s.switches("apply", "--accept", "services")
 	s.runs(s.roots["1"], "1")
+	h.Must(t, "sh", "-ec", "ip netns add blue; ip netns delete blue # the file of the one before is gone")
 	s.fetchesForgotten()
 	s.isAs(before, "in the first image")
 	h.Must(t, "sh", "-ec", `test -e /run/crond.reboot # only the second image has no cron

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +132,20 @@ func TestReleases(t *testing.T) {
 	s.switches("apply", "--allow-downgrade", "--retry", "--from", first)
 	s.runs(s.roots["2"], "2")
 	s.runsAlready("2", "3.0")
+
+	t.Log("3.0 -> 1.0 -> 3.0, by their names: with the present /etc, and nothing is fetched")
+	s.host.Must(t, "sh", "-c", "echo since >/etc/since")
+	s.switches("switch", "1.0")
+	s.runs(s.roots["1"], "1")
+	s.switches("switch", "3.0")
+	s.runs(s.roots["2"], "2")
+	s.host.Must(t, "grep", "-x", "since", "/etc/since")
+	table := s.updatectl(exitDone, "roots").Stdout
+	for _, want := range []string{s.roots["1"][:19] + ` +1\.0 .* good`, s.roots["2"][:19] + ` +3\.0 .* booted, good`} {
+		if !regexp.MustCompile(want).MatchString(table) {
+			t.Errorf("no line of the roots is like %q:\n%s", want, table)
+		}
+	}
 }
 
 // runsAlready runs apply and expects the image of a tree, as a version, to be booted already.

@@ -4,6 +4,9 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,9 +98,11 @@ func (s *site) tree(version string) string {
 		"3": func() (string, error) { return lab.V3(s.Context()) },
 		"4": func() (string, error) { return lab.V4(s.Context()) },
 
-		"volumes":  func() (string, error) { return lab.Volumes(s.Context()) },
-		"objects":  func() (string, error) { return lab.Objects(s.Context()) },
-		"nokernel": func() (string, error) { return lab.NoKernel(s.Context()) },
+		"volumes":   func() (string, error) { return lab.Volumes(s.Context()) },
+		"objects":   func() (string, error) { return lab.Objects(s.Context()) },
+		"multipath": func() (string, error) { return lab.Multipath(s.Context()) },
+		"engines":   func() (string, error) { return lab.Engines(s.Context()) },
+		"nokernel":  func() (string, error) { return lab.NoKernel(s.Context()) },
 	}[version]
 	tree, err := build()
 	if err != nil {
@@ -132,8 +137,11 @@ var fullDigest = regexp.MustCompile(`sha256([:-][0-9a-f]{12})[0-9a-f]{52}`)
 // short shortens the digests in a text as the agent does for people.
 func short(text string) string { return fullDigest.ReplaceAllString(text, "sha256$1") }
 
-// mentions reports whether an answer for people has a text in it that may be from JSON.
-func mentions(answer, text string) bool { return strings.Contains(short(answer), short(text)) }
+// mentions reports whether an answer for people has a text in it that may be from JSON, wherever its lines end.
+func mentions(answer, text string) bool {
+	words := func(s string) string { return strings.Join(strings.Fields(short(s)), " ") }
+	return strings.Contains(words(answer), words(text))
+}
 
 // refused runs the agent, which must refuse with a code, a sentence and a hint.
 func (s *site) refused(code int, sentence, hint string, args ...string) {
@@ -260,7 +268,17 @@ type decided struct {
 	Live     bool
 	Vouchers []struct{ Signer, Form string }
 	Blockers []struct{ Unit string }
+	Outage   *struct {
+		From   int
+		Outage time.Duration `json:"outage_ns"`
+	}
+	Packages *struct{ Added, Removed, Upgraded, Downgraded, Changed []plannedPackage }
+	Files    *struct{ Added, Removed, Changed int }
+	Unknown  []string
 }
+
+// plannedPackage is a package that a plan lists: with a version if it is added or removed, with two if it changes.
+type plannedPackage struct{ Name, Architecture, Version, From, To string }
 
 // check returns the reason of a check, "" if the plan has no such check.
 func (d decided) check(name string) string {
@@ -377,4 +395,15 @@ func (s *site) confirms() bool {
 	r := s.host.Run(s.Context(), "systemctl", "show", "--property", "ActiveState", "--value",
 		"updatectl-confirm.service")
 	return strings.TrimSpace(r.Stdout) == "activating"
+}
+
+// writeTexts writes files into the tree of a host.
+func writeTexts(root string, texts map[string]string) error {
+	for name, text := range texts {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755),
+			os.WriteFile(filepath.Join(root, name), []byte(text), 0o644)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

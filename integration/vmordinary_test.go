@@ -72,6 +72,14 @@ const (
 	slowArm    = "[Service]\nTimeoutStopSec=10min\n"
 )
 
+// patiently gives a host the deadlines of such a machine.
+func patiently(root string) error {
+	return writeTexts(root, map[string]string{
+		"etc/updatectl/conf.d/10-slow.toml":                    slowConfig,
+		"etc/systemd/system/updatectl-arm.service.d/slow.conf": slowArm,
+	})
+}
+
 // furnishVolumesHost changes the tree of a host before its file systems move to volumes.
 func furnishVolumesHost(root string) error {
 	for _, dir := range []string{"opt/lazy", "srv/lazy", "mnt/absent"} {
@@ -79,11 +87,7 @@ func furnishVolumesHost(root string) error {
 			return err
 		}
 	}
-	if err := writeTexts(root, map[string]string{
-		"opt/lazy/file":                                        "lazy\n",
-		"etc/updatectl/conf.d/10-slow.toml":                    slowConfig,
-		"etc/systemd/system/updatectl-arm.service.d/slow.conf": slowArm,
-	}); err != nil {
+	if err := errors.Join(patiently(root), writeTexts(root, map[string]string{"opt/lazy/file": "lazy\n"})); err != nil {
 		return err
 	}
 	fstab, err := os.OpenFile(filepath.Join(root, "etc/fstab"), os.O_APPEND|os.O_WRONLY, 0)
@@ -95,17 +99,6 @@ func furnishVolumesHost(root string) error {
 		return err
 	}
 	return lab.MakeSwap(filepath.Join(root, "swap.img"))
-}
-
-// writeTexts writes files into the tree of a host.
-func writeTexts(root string, texts map[string]string) error {
-	for name, text := range texts {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755),
-			os.WriteFile(filepath.Join(root, name), []byte(text), 0o644)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // look returns where the state is mounted from, and what is in it.

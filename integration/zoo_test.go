@@ -61,19 +61,9 @@ func quickAnimals(s *site) []animal {
 	return []animal{
 		{name: "no init", refused: true, reason: "image has no init",
 			over: []layerEntry{gone("usr/lib/systemd/systemd"), gone("usr/sbin/init")}},
-		{name: "init is a dangling link", refused: true, reason: "image has no init",
-			over: []layerEntry{gone("usr/lib/systemd/systemd"), aLink("usr/sbin/init", "/usr/lib/sysvinit/init")}},
 		{name: "a required check fails", reason: "required.d/10-app: exit code 3: the database does not answer",
 			over: []layerEntry{aProgram(checks+"required.d/10-app",
 				"#!/bin/sh\necho the database does not answer >&2\nexit 3\n")}},
-		{name: "a service crashes over and over", reason: "crash.service",
-			over: service("crash.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\n"+
-				"Restart=always\nRestartSec=200ms\n")},
-		{name: "no network", reason: "gateway " + s.host.Gateway(),
-			over: []layerEntry{aFile("usr/lib/systemd/network/00-image.network",
-				"[Match]\nName=host0 en*\n[Network]\nAddress=192.0.2.2/24\nGateway=192.0.2.1\n")}},
-		{name: "broken dbus", reason: "dbus.service",
-			over: []layerEntry{aProgram("usr/bin/dbus-daemon", "#!/bin/sh\nexit 1\n")}},
 		// The operator has changed one of two files that belong together, so only the other one is the image's.
 		{name: "conflict in etc breaks sshd", reason: "ssh.service",
 			over: []layerEntry{

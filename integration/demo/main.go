@@ -105,7 +105,7 @@ func build(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.probe, err = lab.StartProbe("http://" + s.host.Addr + "/"); err != nil {
+	if s.probe, err = lab.StartProbe("http://"+s.host.Addr+"/", s.host.Patience()); err != nil {
 		return nil, err
 	}
 	if _, err := s.run(ctx, "sh", "-ec",

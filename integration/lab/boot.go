@@ -81,6 +81,17 @@ func (h *Host) awaitUp() error {
 	return nil
 }
 
+// awaitAddress waits until a host that has booted has its address: in a machine, udev may find the link long after
+// systemd has started everything else. A test decides what it means that a host never has it.
+func (h *Host) awaitAddress() error {
+	limited, stop := context.WithTimeout(context.Background(), h.Patience())
+	defer stop()
+	_ = poll(h.Patience(), func() (bool, error) {
+		return h.Run(limited, "grep", "-qwF", h.Addr, "/proc/net/fib_trie").Code == 0, limited.Err()
+	})
+	return h.Alive()
+}
+
 // SoftReboot asks the host's logind for a soft reboot, and waits for it. It is for tests of the lab itself; the
 // product asks logind on its own.
 func (h *Host) SoftReboot(ctx context.Context) (BootStamp, error) {

@@ -79,6 +79,10 @@ type Options struct {
 	Logged bool
 	// Volumes puts the machine's /, /var and /home on logical volumes of their own. The tree must have LVM.
 	Volumes bool
+	// Multipath puts the machine's /home on a disk with two paths. The tree must have multipath-tools.
+	Multipath bool
+	// Btrfs puts the machine's /var on a disk of its own with btrfs. [Btrfs] installs what that needs.
+	Btrfs bool
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -100,7 +104,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	}
 	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
 	if o.Kind == QEMU {
-		h.way = &qemu{host: h, volumes: o.Volumes}
+		h.way = &qemu{host: h, volumes: o.Volumes, multipath: o.Multipath, btrfs: o.Btrfs}
 	} else {
 		h.way = &nspawn{host: h}
 	}
@@ -117,9 +121,9 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	return h, nil
 }
 
-// boot boots the host and waits until all its units are started.
+// boot boots the host and waits until all its units are started and it has its address.
 func (h *Host) boot() error {
-	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp} {
+	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp, h.awaitAddress} {
 		if err := step(); err != nil {
 			return fmt.Errorf("cannot boot host %s: %w\n%s", h.Name, err, h.Console())
 		}
@@ -238,6 +242,9 @@ func (h *Host) start() error {
 		log.Close()
 		close(ended)
 	}()
+	if h.panics != nil {
+		return prefer(cmd.Process.Pid)
+	}
 	return nil
 }
 

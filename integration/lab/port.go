@@ -191,15 +191,26 @@ func (c *call) lost(code int, why error) Result {
 	return c.result
 }
 
-// guestBinary returns the path of the program that runs in machines, built from the project's sources.
+// guestBinary returns the path of the program that runs in machines.
 func guestBinary(ctx context.Context) (string, error) {
+	return program(ctx, "labguest", "the program that runs commands in machines", "integration/lab/guest")
+}
+
+// KeepBinary returns the path of the program whose services show what is handed over to the next root.
+func KeepBinary(ctx context.Context) (string, error) {
+	return program(ctx, "labkeep", "the program whose services are kept")
+}
+
+// program returns the path of a program below cmd, built from the project's sources: its own, and those of more
+// directories.
+func program(ctx context.Context, name, what string, more ...string) (string, error) {
 	module, err := moduleDir()
 	if err != nil {
 		return "", err
 	}
-	const program = "integration/lab/cmd/labguest"
+	dir := "integration/lab/cmd/" + name
 	var text bytes.Buffer
-	for _, dir := range []string{program, "integration/lab/guest"} {
+	for _, dir := range append([]string{dir}, more...) {
 		files, err := filepath.Glob(filepath.Join(module, dir, "*.go"))
 		if err != nil {
 			return "", err
@@ -212,14 +223,13 @@ func guestBinary(ctx context.Context) (string, error) {
 			text.Write(source)
 		}
 	}
-	return keep(ctx, "labguest", "the program that runs commands in machines", sha256.Sum256(text.Bytes()),
-		func(ctx context.Context, path string) error {
-			cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+program)
-			cmd.Dir = module
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("cannot run go build: %w\n%s", err, out)
-			}
-			return nil
-		})
+	return keep(ctx, name, what, sha256.Sum256(text.Bytes()), func(ctx context.Context, path string) error {
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./"+dir)
+		cmd.Dir = module
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot run go build: %w\n%s", err, out)
+		}
+		return nil
+	})
 }

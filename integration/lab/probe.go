@@ -55,8 +55,8 @@ const (
 	probeBody = 4 << 10
 )
 
-// StartProbe starts to poll an HTTP address. It returns after the first good answer.
-func StartProbe(url string) (*Probe, error) {
+// StartProbe starts to poll an HTTP address. It returns after the first good answer, for which it waits this long.
+func StartProbe(url string, limit time.Duration) (*Probe, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Probe{cancel: cancel, done: make(chan struct{})}
 	client := &http.Client{
@@ -67,7 +67,7 @@ func StartProbe(url string) (*Probe, error) {
 		},
 	}
 	go p.poll(ctx, client, url)
-	if err := poll(patience, func() (bool, error) { return p.answered(), nil }); err != nil {
+	if err := poll(limit, func() (bool, error) { return p.answered(), nil }); err != nil {
 		p.Stop()
 		return nil, fmt.Errorf("cannot probe %s: %w", url, err)
 	}

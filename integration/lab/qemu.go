@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,9 +20,11 @@ import (
 // -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a
 // real host, whose boot chain the agent never touches.
 type qemu struct {
-	host    *Host
-	volumes bool // whether its disk is a volume group
-	ports   chan *port
+	host      *Host
+	volumes   bool // whether its disk is a volume group
+	multipath bool // whether its /home is on a disk with two paths
+	btrfs     bool // whether /var is a disk of its own, with btrfs
+	ports     chan *port
 }
 
 func (q *qemu) link() string { return "vm-" + q.host.Name }
@@ -40,6 +43,12 @@ func (q *qemu) fstab() string {
 		for _, v := range volumes[1:] {
 			lines += fmt.Sprintf("%s /%s ext4 defaults 0 2\n", volumeDevice(v.name), v.name)
 		}
+	}
+	if q.multipath {
+		lines += pathsDevice + " /home ext4 defaults 0 2\n"
+	}
+	if q.btrfs {
+		lines += btrfsLine
 	}
 	return lines
 }
@@ -99,14 +108,24 @@ func (q *qemu) furnish(ctx context.Context) error {
 			return fmt.Errorf("cannot copy %s: %w\n%s", from, err, out)
 		}
 	}
+	if q.multipath {
+		if err := makePaths(ctx, q.pathsImage(), root); err != nil {
+			return err
+		}
+	}
 	if q.volumes {
 		return makeVolumes(ctx, q.host.image, root)
+	}
+	if q.btrfs {
+		if err := makeBtrfs(ctx, q.btrfsImage(), filepath.Join(root, "var")); err != nil {
+			return err
+		}
 	}
 	return unix.Unmount(root, 0)
 }
 
 // patient keeps systemd from giving up on slow services and devices.
-const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=5min"
+const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=15min"
 
 func (q *qemu) command() (*exec.Cmd, error) {
 	if err := ip("tuntap", "add", "dev", q.link(), "mode", "tap"); err != nil {
@@ -137,6 +156,12 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		drive = append(log.args(), "-device", "virtio-blk-pci,drive=disk,write-cache=on,request-merging=off")
 	}
 	args = append(args, drive...)
+	if q.multipath {
+		args = append(args, pathsArgs(q.pathsImage())...)
+	}
+	if q.btrfs {
+		args = append(args, "-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file="+q.btrfsImage())
+	}
 	q.ports = make(chan *port, portCount)
 	for i := range portCount + 1 {
 		socket := portSocket(q.host.Name, i)
@@ -149,7 +174,20 @@ func (q *qemu) command() (*exec.Cmd, error) {
 			q.ports <- &port{socket: socket}
 		}
 	}
-	return exec.Command("qemu-system-x86_64", args...), nil
+	// A machine has precedence over containers: they mostly wait. Starved, it misses deadlines that a host would meet.
+	return exec.Command("nice", append([]string{"-n", precedence, "qemu-system-x86_64"}, args...)...), nil
+}
+
+const precedence = "-10"
+
+// prefer gives all threads of a started machine precedence, where the kernel shares the processors between sessions
+// first: a container has dozens of them.
+func prefer(pid int) error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(precedence), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot give a machine precedence: %w", err)
+	}
+	return nil
 }
 
 func portSocket(host string, i int) string { return fmt.Sprintf("/run/lab/%s.qemu/port%d", host, i) }

@@ -80,7 +80,7 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 // NewProbe polls the host's web server until the test ends.
 func (h *Host) NewProbe(t testing.TB) *Probe {
 	t.Helper()
-	p, err := StartProbe("http://" + h.Addr + "/")
+	p, err := StartProbe("http://"+h.Addr+"/", h.Patience())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,28 @@ func Objects(ctx context.Context) (string, error) {
 	})
 }
 
+// Multipath returns the tree of V1 with multipath-tools: as an image, and for hosts with disks that have several paths.
+func Multipath(ctx context.Context) (string, error) {
+	return tree(ctx, "multipath", recipe{
+		Suites:   []string{"trixie"},
+		Packages: append([]string{"cron", "multipath-tools"}, server...),
+		Hook:     imageHook,
+		Files:    imageFiles("multipath", "multipath"),
+	})
+}
+
+// Engines returns the tree of V1 with what runs containers and machines: podman, also for ordinary users, and
+// systemd-machined.
+func Engines(ctx context.Context) (string, error) {
+	return tree(ctx, "engines", recipe{
+		Suites: []string{"trixie"},
+		Packages: append([]string{"cron", "podman", "crun", "uidmap", "dbus-user-session", "systemd-container"},
+			server...),
+		Hook:  imageHook,
+		Files: imageFiles("engines", "engines"),
+	})
+}
+
 // V4 returns the tree of a fourth image, Debian sid: the newest systemd and C library that the archive has, without a
 // kernel.
 func V4(ctx context.Context) (string, error) {

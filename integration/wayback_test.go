@@ -25,7 +25,7 @@ func (s *site) hastens(text string) {
 }
 
 // haste are the deadlines of most roots in these tests.
-const haste = "[health]\ndeadline = \"12s\"\nsettle = \"1s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
+const haste = "[health]\ndeadline = \"24s\"\nsettle = \"1s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
 
 // tries switches the host to a new root, NAME of version 1, which is on trial for two minutes: NAME.service never
 // finishes starting. It returns the root. Later roots of the test have short deadlines again.
@@ -121,7 +121,7 @@ func (s *site) unguarded() {
 	state := func() string {
 		return strings.TrimSpace(s.host.Run(s.Context(), "systemctl", "is-active", guardUnit).Stdout)
 	}
-	if !s.host.Await(s.T, 10*time.Second, func() bool { return state() == "inactive" }) {
+	if !s.host.Await(s.T, s.host.Patience(), func() bool { return state() == "inactive" }) {
 		s.Fatalf("the guard is still %s", state())
 	}
 }
