@@ -89,7 +89,7 @@ fuzz:
 setup:
 	go run ./integration/lab/cmd/labhost prepare
 
-# Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to three
+# Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to two
 # containers and one machine run side by side (turns in integration/main_test.go); -parallel only has to be larger.
 hosts: build
 	go test -tags lab -count=1 -timeout 75m -p 1 -parallel 32 ./integration/...

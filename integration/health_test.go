@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
@@ -231,7 +230,7 @@ func (s *site) condemned(root string) status {
 	var state string
 	var r lab.Result
 	var v status
-	if !s.host.Await(s.T, time.Minute, func() bool {
+	if !s.host.Await(s.T, s.host.Patience(), func() bool {
 		state = s.systemState()
 		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
 		v = status{}

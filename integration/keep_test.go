@@ -263,7 +263,7 @@ func TestKeptUnitsStuck(t *testing.T) {
 		t.Fatal(r)
 	}
 	var v status
-	if !s.host.Await(t, time.Minute, func() bool { v = s.status(); return v.Phase != "armed" }) {
+	if !s.host.Await(t, s.host.Patience(), func() bool { v = s.status(); return v.Phase != "armed" }) {
 		t.Fatalf("the shutdown is not cancelled: %+v\n%s", v, s.host.Console())
 	}
 	s.unguarded()

@@ -15,7 +15,7 @@ import (
 
 // turns limits how many tests run side by side, for two processors: a machine takes one of them; a container mostly
 // waits, for deadlines and for services.
-var turns = map[lab.Kind]chan struct{}{lab.QEMU: make(chan struct{}, 1), lab.Nspawn: make(chan struct{}, 3)}
+var turns = map[lab.Kind]chan struct{}{lab.QEMU: make(chan struct{}, 1), lab.Nspawn: make(chan struct{}, 2)}
 
 // beside makes a test run in parallel with others, when it is its turn. Tests that do not call it run alone, before
 // all others: they measure what a busy machine changes.

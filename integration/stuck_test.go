@@ -49,7 +49,7 @@ func TestStuckShutdown(t *testing.T) {
 			t.Fatal(r)
 		}
 		var v status
-		if !h.Await(t, time.Minute, func() bool { v = s.status(); return v.Phase != "armed" }) {
+		if !h.Await(t, h.Patience(), func() bool { v = s.status(); return v.Phase != "armed" }) {
 			t.Fatalf("the shutdown is not cancelled: %+v\n%s", v, h.Console())
 		}
 		s.unguarded() // it ends after the record is written

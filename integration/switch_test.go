@@ -92,7 +92,7 @@ func (s *site) lands(from, to string) bool {
 	var v status
 	var state string
 	var r lab.Result
-	if !s.host.Await(s.T, time.Minute, func() bool {
+	if !s.host.Await(s.T, s.host.Patience(), func() bool {
 		state = s.systemState()
 		r = s.host.Run(s.Context(), "updatectl", "--output", "json", "status")
 		v = status{}
@@ -138,7 +138,7 @@ func (s *site) inhibit() (release func()) {
 	s.Helper()
 	s.host.Must(s.T, "systemd-run", "--quiet", "--unit=backup", "systemd-inhibit", "--what=shutdown", "--mode=block",
 		"--who=backup", "--why=the backup runs", "sleep", "infinity")
-	if !s.host.Await(s.T, 10*time.Second, func() bool {
+	if !s.host.Await(s.T, s.host.Patience(), func() bool {
 		return strings.Contains(s.host.Must(s.T, "systemd-inhibit", "--list", "--no-pager"), "the backup runs")
 	}) {
 		s.Fatal("no lock is held")
@@ -260,7 +260,7 @@ func TestSwitchThatFails(t *testing.T) {
 		if v := s.status(); v.Phase != "armed" {
 			t.Errorf("the switch is undone too early: %+v", v)
 		}
-		if !h.Await(t, time.Minute, func() bool { return s.status().Phase == "staged" }) {
+		if !h.Await(t, h.Patience(), func() bool { return s.status().Phase == "staged" }) {
 			t.Fatalf("the switch is not undone: %+v", s.status())
 		}
 		s.unguarded()

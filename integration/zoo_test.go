@@ -266,7 +266,7 @@ ls -A /var/lib/updatectl /run/updatectl |
 // serves expects the web server to answer a client outside with the page of image 1.
 func (z *zoo) serves(probe *lab.Probe) {
 	z.Helper()
-	if !z.host.Await(z.T, 10*time.Second, func() bool {
+	if !z.host.Await(z.T, z.host.Patience(), func() bool {
 		answers := probe.Answers()
 		return strings.HasSuffix(answers[len(answers)-1].Text, "version 1") && len(probe.Outages()) > 0
 	}) {

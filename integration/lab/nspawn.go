@@ -38,7 +38,7 @@ func (c *nspawn) furnish(ctx context.Context) error {
 }
 
 // limit allows for a boot, which takes about two seconds, and for a stop job that hangs, which takes 90.
-func (c *nspawn) limit() time.Duration { return 150 * time.Second }
+func (c *nspawn) limit() time.Duration { return 5 * time.Minute }
 
 func (c *nspawn) command() (*exec.Cmd, error) {
 	c.cmd = exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+c.host.disk, "--machine="+c.host.Name,
