@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
@@ -127,7 +128,17 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	if err != nil {
 		return root, err
 	}
-	return root, s.Roots.Rehearse(root, s.facts, s.rec)
+	return root, rehearse(s, root, decision.Level)
+}
+
+// rehearse does beforehand what could fail when services have stopped, and what would take time then: see
+// [roots.Roots.Rehearse] and [roots.PrepareEtc].
+func rehearse(s *session, root store.Root, at level.Level) error {
+	err := s.Roots.Rehearse(root, s.facts, s.rec)
+	if err == nil && at != level.Full && decide.ForwardVerb(s.facts, s.rec, root.ID) == record.VerbApply {
+		err = roots.PrepareEtc(&s.Roots, root.ID, s.facts, s.rec)
+	}
+	return err
 }
 
 // switchTo requests the switch to a root that is ready. Named is whether the operator named it. Left, when not nil,

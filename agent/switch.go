@@ -62,5 +62,5 @@ func (s *session) readyStaged(ctx context.Context, root store.Root, done *Applie
 	if err != nil {
 		return err
 	}
-	return s.Roots.Rehearse(root, s.facts, s.rec)
+	return rehearse(s, root, decision.Level)
 }

@@ -358,7 +358,7 @@ func TestFaultsInShort(t *testing.T) {
 	s := newSite(t, "faultcore")
 	sample := map[string][]string{
 		"stage":     {"KILL rename /var/lib/updatectl/roots/sha256-*"},
-		"arm":       {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", "KILL move_mount /run/nextroot"},
+		"arm":       {"ENOSPC write /var/lib/updatectl/roots/sha256-*/etc.prepared.new/…", "KILL move_mount /run/nextroot"},
 		"confirm":   {"KILL rename /var/lib/updatectl/state.json"},
 		"roll back": {"EROFS rename /var/lib/updatectl/state.json"},
 	}

@@ -109,15 +109,16 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			spec   fault.Spec
 			reason string
 		}{
-			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.merged.new/…", Nth: 1, Do: "ENOSPC",
+			{fault.Spec{Step: "write /var/lib/updatectl/roots/sha256-*/etc.prepared.new/…", Nth: 1, Do: "ENOSPC",
 				Stays: true}, "no space left on device"},
-			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.merged.new", Nth: 1, Do: "EIO"},
+			{fault.Spec{Step: "syncfs /var/lib/updatectl/roots/sha256-*/etc.prepared.new", Nth: 1, Do: "EIO"},
 				"input/output error"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "ENOMEM"}, "cannot allocate memory"},
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "KILL"}, "did not run to its end"},
 		} {
 			s.faults(c.spec)
-			s.armsBy(injector + " " + faultSpec + " /usr/bin/updatectl agent arm")
+			// What changes last of all makes the /etc that was merged before out of date.
+			s.armsBy(`/bin/sh -c "cat /proc/uptime > /etc/late"`, injector+" "+faultSpec+" /usr/bin/updatectl agent arm")
 			v := s.fails("not armed", c.reason, "apply")
 			t.Logf("%s at %s: %s", c.spec.Do, c.spec.Step, v.Last.Reason)
 			s.armsAgain()

@@ -25,7 +25,7 @@ echo "---"
 grep -E ' /run/(nextroot|updatectl)|deleted' /proc/1/mounts | sed 's/^/mounted: /' || :
 grep -s updatectl /sys/block/loop*/loop/backing_file | grep root.cfs | sed 's/^/a loop device: /' || :
 { ls -A staging
-ls -d roots/*/etc.before roots/*/etc.merged 2>/dev/null
+ls -d roots/*/etc.before roots/*/etc.merged roots/*/etc.prepared 2>/dev/null
 ls -A . /run/updatectl roots/*/ 2>/dev/null | grep -E '^\.[^:]|\.new(-|$)'
 for root in roots/*/; do
 	[ -d "$root" ] || continue

@@ -96,7 +96,8 @@ type Trees interface {
 	StaysBehind(c EtcChange, patience time.Duration) (behind.Report, error)
 	// FetchBack copies from the host root into the running root, see [fetchback.Order.Do].
 	FetchBack(fetchback.Order) (fetchback.Result, error)
-	// MergeEtc does that merge and replaces dst with the result. After an error, dst is as before.
+	// MergeEtc does that merge and replaces dst with the result, if dst is not that already. After an error, dst is as
+	// before.
 	MergeEtc(c EtcChange, dst string) (etc.Report, error)
 	// DiffEtc returns how an /etc differs from that of its pristine image, at some paths or everywhere.
 	DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error)

@@ -20,14 +20,24 @@ import (
 
 // The /etc of a root lies in its directory. Other versions of it lie beside it, with these suffixes:
 const (
-	// EtcMerged is an /etc that is being made or removed.
+	// EtcMerged is an /etc that is being removed.
 	EtcMerged = ".merged"
+	// EtcPrepared is an /etc that was merged for a switch and is not used yet. When the switch does not happen, the next
+	// command removes it.
+	EtcPrepared = ".prepared"
 	// etcBefore is the /etc that the root was good with, while the root is tried with a new one. It is restored when the
 	// root does not become good; otherwise it becomes etcOld.
 	etcBefore = ".before"
 	// etcOld is the former /etc of a good root, kept for the operator.
 	etcOld = ".old"
 )
+
+// PrepareEtc merges /etc for the target of an apply while services still run. [Roots.MakeEtc] takes the result over,
+// unless something has changed by then.
+func PrepareEtc(r *Roots, id string, f facts.Facts, rec *record.Record) error {
+	_, err := r.Machine.Trees.MergeEtc(r.EtcChange(id, f, rec), r.Next(id, f).Etc+EtcPrepared)
+	return err
+}
 
 // MakeEtc merges /etc for the target of an apply; the target of any other switch keeps its own /etc. It returns
 // which uids and gids the files of the image show.
@@ -43,7 +53,7 @@ func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (
 // mergeEtc makes the /etc of a root at dst, and keeps the former one beside it as etcBefore. At any moment the former
 // /etc has one of these two names, so that it is found again after a crash.
 func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
-	fresh, before, disk := dst+EtcMerged, dst+etcBefore, r.Machine.Disk
+	fresh, before, disk := dst+EtcPrepared, dst+etcBefore, r.Machine.Disk
 	report, err := r.Machine.Trees.MergeEtc(c, fresh)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ var halfMade = []string{
 	record.StateDir + "/*.json.new-*",  // the ledger of uids and gids
 	record.StateDir + "/roots/*/*.new", // a graft or an /etc
 	record.StateDir + "/roots/*/etc" + EtcMerged,
+	record.StateDir + "/roots/*/etc" + EtcPrepared,
 	switcher.RunDir + "/.*.json.*", // the stamp
 }
 

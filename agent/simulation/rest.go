@@ -50,6 +50,9 @@ func (m *Machine) CheckRest() {
 		if id == switcher.HostRoot {
 			continue
 		}
+		if left := m.disk.Now.Glob(etcPath(id) + ".prepared"); len(left) > 0 {
+			m.breach("%s is good, and has an /etc beside its own that was prepared", id)
+		}
 		etc, err := m.etcOf(etcPath(id))
 		if want, known := m.goodEtc[id]; err != nil || known && etc != want {
 			m.breach("%s is good, and its /etc is not the one it was good with: %q, %v; want %q", id, etc, err, want)

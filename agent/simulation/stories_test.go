@@ -764,6 +764,7 @@ func TestKeptUnits(t *testing.T) {
 					t.Errorf("%d drop-ins are left, want %d", left, c.left)
 				}
 				m.Inhibit(false)
+				m.SlowService(0, false)
 				m.CutPower()
 				m.rest()
 				m.CheckRest()

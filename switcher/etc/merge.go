@@ -96,8 +96,8 @@ func Plan(in Inputs) (Report, error) {
 // copied.
 const maxAttempts = 3
 
-// Merge builds the /etc of the next root at dst, durably, and replaces what was there. After an error, dst is
-// unchanged. The errors are those of [Plan].
+// Merge builds the /etc of the next root at dst, durably, and replaces what was there, unless that is the same already:
+// then an earlier call made it. After an error, dst is unchanged. The errors are those of [Plan].
 func Merge(in Inputs, dst string) (Report, error) {
 	for attempt := 1; ; attempt++ {
 		rep, err := merge(in, dst, attempt == maxAttempts)
@@ -126,6 +126,9 @@ func merge(in Inputs, dst string, last bool) (Report, error) {
 		if err := users.WriteLedger(in.Ledger, out.ledger); err != nil {
 			return Report{}, err
 		}
+	}
+	if out.isAt(dst) {
+		return out.report, nil
 	}
 	if err := out.build(in, dst, last); err != nil {
 		return Report{}, err
