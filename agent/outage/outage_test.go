@@ -122,13 +122,34 @@ func TestPredict(t *testing.T) {
 		list = append(list, took("apply", true, away*ms), took("rollback", true, ms))
 	}
 	for verb, want := range map[string]string{
-		"apply":    "{5 300ms [{tcp:80 nginx.service 300ms} {tcp:22 ssh.service 150ms}]}",
-		"rollback": "{5 1.5ms [{tcp:80 nginx.service 1ms} {tcp:22 ssh.service 500µs}]}",
-		"resume":   "{5 1.5ms [{tcp:80 nginx.service 1ms} {tcp:22 ssh.service 500µs}]}", // the last five of all
+		"apply":    "{5 300ms [{tcp:80 nginx.service 300ms} {tcp:22 ssh.service 150ms}] []}",
+		"rollback": "{5 1.5ms [{tcp:80 nginx.service 1ms} {tcp:22 ssh.service 500µs}] []}",
+		"resume":   "{5 1.5ms [{tcp:80 nginx.service 1ms} {tcp:22 ssh.service 500µs}] []}", // the last five of all
 	} {
 		if got := Predict(list, verb); got == nil || fmt.Sprint(*got) != want {
 			t.Errorf("%s: %v, want %s", verb, got, want)
 		}
+	}
+}
+
+// TestDelays: a service that ends well after all others delays the stop; one that ends with others does not.
+func TestDelays(t *testing.T) {
+	stop := func(ends map[string]time.Duration) Switch {
+		s := Switch{Verb: "apply", Good: true, Ports: []Away{{"tcp:80", "", ms, 9 * ms}}}
+		for name, gone := range ends {
+			s.Services = append(s.Services, Away{Name: name, Gone: gone})
+		}
+		return s
+	}
+	list := []Switch{
+		stop(map[string]time.Duration{"a": 100 * ms, "b": 2100 * ms, "stays": 0}),
+		stop(map[string]time.Duration{"a": 3100 * ms, "b": 100 * ms}),
+		stop(map[string]time.Duration{"a": 100 * ms, "b": 1100 * ms}),
+		stop(map[string]time.Duration{"a": 1000 * ms, "b": 1199 * ms}),
+		stop(map[string]time.Duration{"b": 9000 * ms, "stays": 0}),
+	}
+	if got := Predict(list, "apply").Delays; !slices.Equal(got, []Delay{{"a", 1, 3000 * ms}, {"b", 2, 1500 * ms}}) {
+		t.Errorf("delays are %v", got)
 	}
 }
 

@@ -1,6 +1,8 @@
 package outage
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -13,7 +15,20 @@ type Prediction struct {
 	Outage time.Duration `json:"outage_ns"`
 	// Ports are how long each port will be closed, those of the last switch in its order.
 	Ports []Expected `json:"ports,omitempty"`
+	// Delays are the services that the stop waited for when all others had ended, the longest first.
+	Delays []Delay `json:"delays,omitempty"`
 }
+
+// Delay is a service that the stop waited for when all others had ended.
+type Delay struct {
+	Unit string `json:"unit"`
+	// Times is how often, among the switches of the prediction, and Alone the median of how long.
+	Times int           `json:"times"`
+	Alone time.Duration `json:"alone_ns"`
+}
+
+// leastDelay is what counts as a delay: on a slow machine, looks are this far apart.
+const leastDelay = 200 * time.Millisecond
 
 // Expected is how long a port is expected to be closed.
 type Expected struct {
@@ -59,7 +74,28 @@ func Predict(list []Switch, verb string) *Prediction {
 			p.Ports = append(p.Ports, Expected{port.Name, port.Unit, Median(times)})
 		}
 	}
+	p.Delays = delays(measured)
 	return p
+}
+
+// delays returns which services ended well after all others.
+func delays(list []Switch) []Delay {
+	alone := map[string][]time.Duration{}
+	for _, s := range list {
+		byEnd := slices.SortedFunc(slices.Values(s.Services), func(a, b Away) int { return cmp.Compare(b.Gone, a.Gone) })
+		if len(byEnd) < 2 || byEnd[1].Gone == 0 {
+			continue
+		}
+		if last := byEnd[0]; last.Gone-byEnd[1].Gone >= leastDelay {
+			alone[last.Name] = append(alone[last.Name], last.Gone-byEnd[1].Gone)
+		}
+	}
+	var all []Delay
+	for _, unit := range slices.Sorted(maps.Keys(alone)) {
+		all = append(all, Delay{unit, len(alone[unit]), Median(alone[unit])})
+	}
+	slices.SortStableFunc(all, func(a, b Delay) int { return cmp.Compare(b.Alone, a.Alone) })
+	return all
 }
 
 // Median returns the median of a list, the mean of the two in the middle of an even one; 0 of none.

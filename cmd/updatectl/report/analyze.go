@@ -227,4 +227,12 @@ func outageLines(w io.Writer, p *outage.Prediction, full bool) {
 		last = fmt.Sprintf("%d switches", p.From)
 	}
 	fmt.Fprintf(w, "Outage\tabout %s by the last %s%s\n", seconds(p.Outage), last, each)
+	const most = 3
+	for _, d := range p.Delays[:min(most, len(p.Delays))] {
+		times := "once"
+		if d.Times > 1 {
+			times = fmt.Sprintf("%d times", d.Times)
+		}
+		fmt.Fprintf(w, "  stop\twaited %s for %s alone, %s\n", seconds(d.Alone), d.Unit, times)
+	}
 }

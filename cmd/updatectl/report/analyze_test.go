@@ -82,6 +82,11 @@ func TestDrawing(t *testing.T) {
 func TestOutageLines(t *testing.T) {
 	many := &outage.Prediction{From: 5, Outage: 1240 * ms, Ports: []outage.Expected{{Name: "tcp:22", Away: 1000 * ms},
 		{Name: "tcp:80", Away: 1240 * ms}, {Name: "tcp:25", Away: 500 * ms}}}
+	late := &outage.Prediction{From: 3, Outage: 3240 * ms, Delays: []outage.Delay{
+		{Unit: "db.service", Times: 3, Alone: 2000 * ms},
+		{Unit: "a.service", Times: 1, Alone: 300 * ms}}}
+	const lateLines = "about 3.24 s by the last 3 switches\n  stop\twaited 2.00 s for db.service alone, 3 times\n" +
+		"  stop\twaited 0.30 s for a.service alone, once"
 	for name, c := range map[string]struct {
 		p           *outage.Prediction
 		short, full string
@@ -93,6 +98,7 @@ func TestOutageLines(t *testing.T) {
 			&outage.Prediction{From: 1, Outage: 1240 * ms}, "about 1.24 s by the last switch",
 			"about 1.24 s by the last switch",
 		},
+		"delayed": {late, lateLines, lateLines},
 		"many": {
 			many, "about 1.24 s by the last 5 switches: tcp:80 1.24 s, 2 more ports",
 			"about 1.24 s by the last 5 switches: tcp:80 1.24 s, tcp:22 1.00 s, tcp:25 0.50 s",
