@@ -1,4 +1,4 @@
-//go:build lab && endurance
+//go:build lab && (endurance || vm)
 
 package integration
 
