@@ -5,8 +5,10 @@ package integration
 import (
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestJourney is the main job: a Debian host switches from its host root to image 1 and to image 2, and rolls back to
@@ -113,6 +115,7 @@ useradd --create-home --groups sudo alice`)
 			added[:min(len(added), 20)], removed[:min(len(removed), 20)])
 	}
 	etcOf("two") // not changed on this host, so it is the image's
+	s.mergedBefore(s.roots["2"])
 	h.Must(t, "systemctl", "is-active", "memcached")
 	if r := h.Run(t.Context(), "systemctl", "is-active", "cron"); r.Code == 0 {
 		t.Error("cron runs, which image 2 does not have")
@@ -176,5 +179,20 @@ useradd --create-home --groups sudo alice`)
 	const story = "host root, image version 1, image version 2, image version 1, host root, image version 2"
 	if got := strings.Join(seen, ", "); got != story {
 		t.Errorf("clients outside saw %q, want %q", got, story)
+	}
+}
+
+// mergedBefore expects that the /etc of a root that was switched to was made before the switch was requested.
+func (s *site) mergedBefore(root string) {
+	s.Helper()
+	var requested time.Time
+	for _, e := range s.history() {
+		if e.Event == "switching" && e.Root == root {
+			requested = e.At
+		}
+	}
+	born, err := strconv.ParseFloat(s.host.Must(s.T, "stat", "--format=%.6W", "/var/lib/updatectl/roots/"+root+"/etc"), 64)
+	if err != nil || born == 0 || born > float64(requested.UnixMicro())/1e6 {
+		s.Errorf("its /etc was made at %f (%v), and the switch was requested at %v", born, err, requested)
 	}
 }

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,8 +65,12 @@ func ReadLedger(file string) (accounts.Ledger, error) {
 	return l, nil
 }
 
-// WriteLedger writes the ledger of numbers to disk.
+// WriteLedger writes the ledger of numbers to disk, unless it is there already: that takes time when services are down.
 func WriteLedger(file string, l accounts.Ledger) error {
+	was, err := listing.ReadText(filepath.Dir(file), filepath.Base(file), accounts.MaxLedger)
+	if err == nil && bytes.Equal(was, l.Bytes()) {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
