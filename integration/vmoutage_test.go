@@ -27,7 +27,9 @@ func TestVMOutage(t *testing.T) {
 		rollbacks = append(rollbacks, s.outageOf("updatectl", "rollback"))
 	}
 	resumed := s.fullRebootsOf(1)
-	middle := func(all []time.Duration) time.Duration { return slices.Sorted(slices.Values(all))[len(all)/2] }
+	middle := func(all []time.Duration) time.Duration {
+		return slices.Sorted(slices.Values(all))[len(all)/2]
+	}
 	for name, all := range map[string][]time.Duration{
 		"apply": applies, "rollback": rollbacks, "full reboot and the soft reboot into the last good root": resumed,
 	} {
@@ -37,8 +39,8 @@ func TestVMOutage(t *testing.T) {
 	t.Logf("full reboot: median %v of %v", middle(full), full)
 }
 
-// fullRebootsOf returns how long the web server is away at full reboots of the host: from the last answer before each to
-// the first one when the host has settled.
+// fullRebootsOf returns how long the web server is away at full reboots of the host: from the last answer before each
+// to the first one when the host has settled.
 func (s *site) fullRebootsOf(rounds int) (took []time.Duration) {
 	s.Helper()
 	for range rounds {
