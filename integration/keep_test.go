@@ -61,9 +61,10 @@ type connection struct {
 
 // clients connects to a port of the host 50 times a second, until it is stopped.
 type clients struct {
-	port  string
-	began time.Time
-	stop  chan struct{}
+	port    string
+	request string // what each client says first
+	began   time.Time
+	stop    chan struct{}
 
 	mu  sync.Mutex
 	all []connection
@@ -75,8 +76,10 @@ const (
 	clientPatience = time.Minute
 )
 
-func connect(host, port string) *clients {
-	c := &clients{port: port, began: time.Now(), stop: make(chan struct{})}
+func connect(host, port string) *clients { return connectSaying(host, port, "") }
+
+func connectSaying(host, port, request string) *clients {
+	c := &clients{port: port, request: request, began: time.Now(), stop: make(chan struct{})}
 	c.run.Go(func() {
 		tick := time.NewTicker(clientInterval)
 		defer tick.Stop()
@@ -99,7 +102,9 @@ func (c *clients) ask(host string) {
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(clientPatience))
 		var text []byte
-		text, err = io.ReadAll(conn)
+		if _, err = io.WriteString(conn, c.request); err == nil {
+			text, err = io.ReadAll(conn)
+		}
 		conn.Close()
 		if r.answer = strings.TrimSpace(string(text)); err == nil && r.answer == "" {
 			err = io.ErrUnexpectedEOF

@@ -1,0 +1,119 @@
+//go:build lab && vm
+
+package integration
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// TestVMHold: the web server knows nothing of descriptor stores. While it is away, nobody who connects 50 times a
+// second is refused or lost.
+func TestVMHold(t *testing.T) {
+	beside(t, lab.QEMU)
+	s := newPublisher(t)
+	s.publish("1", "os/server:stable")
+	s.boot(lab.Options{Name: "vmhold", Kind: lab.QEMU}, func(root string) error {
+		return s.stageAhead(root, "os/server:stable")
+	})
+	s.holds()
+}
+
+const webPort = "80"
+
+// holds switches the host there and back while clients connect, without a hold and with one, and shows what ends it.
+func (s *site) holds() {
+	s.Helper()
+	s.settlesAtOnce()
+	one := s.roots["1"]
+	refused, _ := s.askAtSwitch("apply")
+	s.runs(one, "1")
+	if refused == 0 {
+		s.Error("without a hold nobody was refused: this shows nothing")
+	}
+	const config = "[switch]\nhold = [\"tcp:80\"]\n"
+	if err := s.host.WriteFile("/etc/updatectl/conf.d/60-hold.toml", config, 0o644); err != nil {
+		s.Fatal(err)
+	}
+	for _, step := range []struct{ verb, root, version string }{
+		{"rollback", "host", ""}, {"apply", one, "1"}, {"rollback", "host", ""},
+	} {
+		refused, lost := s.askAtSwitch(step.verb)
+		s.runs(step.root, step.version)
+		if refused+lost > 0 {
+			s.Errorf("%s: %d connections were refused and %d lost\n%s", step.verb, refused, lost, s.host.Console())
+		}
+	}
+	s.holdEnds()
+}
+
+// askAtSwitch switches while clients ask the web server, and returns how many were refused, and how many were lost.
+func (s *site) askAtSwitch(verb string) (refused, lost int) {
+	s.Helper()
+	c := connectSaying(s.host.Addr, webPort, "GET / HTTP/1.0\r\n\r\n")
+	time.Sleep(time.Second)
+	s.switches(verb)
+	time.Sleep(3 * time.Second)
+	all := c.end()
+	var longest time.Duration
+	for _, a := range all {
+		switch longest = max(longest, a.took); {
+		case a.err == nil && strings.Contains(a.answer, "200 OK"):
+		case errors.Is(a.err, syscall.ECONNREFUSED):
+			refused++
+		default:
+			if lost++; lost <= 3 {
+				s.Logf("%s: lost after %v and %v: %v, %q", verb, a.at, a.took, a.err, a.answer)
+			}
+		}
+	}
+	s.Logf("%s: %d connections, %d refused, %d lost, longest wait %v, outage %v", verb, len(all), refused, lost,
+		longest.Round(time.Millisecond), longestOutage(all).Round(time.Millisecond))
+	return refused, lost
+}
+
+// holdEnds shows that a firewall which flushes all rules leaves the hold in place, and that it ends with the guard,
+// however that ends.
+func (s *site) holdEnds() {
+	s.Helper()
+	h := s.host
+	s.updatectl(exitAvailable, "stage")
+	if text := s.updatectl(exitAvailable, "plan").Stdout; !strings.Contains(text, "new connections to TCP port 80 wait") {
+		s.Errorf("plan does not say what is held:\n%s", text)
+	}
+	h.Must(s.T, "sh", "-ec", `mkdir -p /etc/systemd/logind.conf.d
+printf '[Login]\nInhibitDelayMaxSec=10min\n' > /etc/systemd/logind.conf.d/delay.conf
+systemctl kill -s HUP systemd-logind
+systemd-run --quiet --unit=slow systemd-inhibit --what=shutdown --mode=delay --who=slow --why=slow sleep infinity`)
+	if r := h.Run(s.Context(), "updatectl", "apply"); r.Code != 0 {
+		s.Fatal(r)
+	}
+	// The shutdown is announced now, and logind waits.
+	set := func() string { return h.Run(s.Context(), "nft", "list", "set", "inet", "updatectl", "held").Stdout }
+	before := set()
+	h.Must(s.T, "nft", "flush", "ruleset")
+	_, err := net.DialTimeout("tcp", net.JoinHostPort(h.Addr, webPort), 800*time.Millisecond)
+	var late net.Error
+	if after := set(); !strings.Contains(before, "80 timeout 2m") || !strings.Contains(after, "80 timeout 2m") ||
+		!errors.As(err, &late) || !late.Timeout() {
+		s.Errorf("what is held was\n%s\nand is after a flush\n%s\na client sees %v", before, after, err)
+	}
+	h.Must(s.T, "systemctl", "kill", "--signal=KILL", "updatectl-guard.service")
+	start := time.Now()
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(h.Addr, webPort), clientPatience)
+	if err != nil {
+		s.Fatal(err)
+	}
+	conn.Close()
+	took := time.Since(start)
+	s.Logf("after the guard was killed, a client waited %v", took.Round(time.Millisecond))
+	if took > 500*time.Millisecond || set() != "" {
+		s.Errorf("after the guard was killed, a client waited %v; what is held is\n%s", took, set())
+	}
+}
