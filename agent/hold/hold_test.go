@@ -79,10 +79,11 @@ func TestHolder(t *testing.T) {
 	}
 	o.See(1, outage.Look{Mount: 2})
 	o.See(2, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
+	o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 	if _, held := p.held[22]; len(p.held) != 1 || !held {
 		t.Errorf("when port 80 is back, held are %v", p.held)
 	}
-	o.See(3, outage.Look{Mount: 2})
+	o.See(2*time.Second, outage.Look{Mount: 2})
 	if len(p.held) != 2 {
 		t.Errorf("when port 80 has closed again, held are %v", p.held)
 	}
@@ -90,7 +91,7 @@ func TestHolder(t *testing.T) {
 	if !p.closed {
 		t.Error("in the end, ports are still held")
 	}
-	o.See(4, outage.Look{Mount: 3})
+	o.See(3*time.Second, outage.Look{Mount: 3})
 	o.End() // the guard may end twice
 }
 
@@ -117,12 +118,14 @@ func TestHolderFails(t *testing.T) {
 			o := Begin(h, record.Switch{})
 			p.fault = fault
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
+			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 		},
 		"it cannot hold again": func(t *testing.T, p *ports, h *host.Host) {
 			o := Begin(h, record.Switch{})
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
+			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 			p.fault = fault
-			o.See(2, outage.Look{Mount: 2})
+			o.See(2*time.Second, outage.Look{Mount: 2})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,9 +12,11 @@ const (
 	// patience is how long ports are held before the first service stops. By default, logind waits at most 5 seconds for
 	// delay inhibitors.
 	patience = 15 * time.Second
-	// settling is how long a port that is back only in part is still held, such as without IPv6: its program may be about
-	// to open the rest.
-	settling = time.Second
+	// settling is how long a port has to be open before it is released: `nginx -t`, which tests its configuration before
+	// it starts, opens its ports for a moment. One that is back only in part, such as without IPv6, is held for
+	// partSettling: its program may be about to open the rest.
+	settling     = 500 * time.Millisecond
+	partSettling = 1500 * time.Millisecond
 )
 
 // watch decides, look by look, which ports are held.
@@ -33,7 +35,7 @@ type port struct {
 	held    bool
 	// closed is whether what listened when it was held is gone.
 	closed bool
-	// since is the uptime since which some of its sockets are back, 0 if none are.
+	// since is the uptime since which something listens again, 0 if nothing does.
 	since time.Duration
 }
 
@@ -98,8 +100,11 @@ func (p *port) next(now time.Duration, open []listening.Port, begins, overdue bo
 	case p.since == 0:
 		p.since = now
 	}
-	isBack := !slices.ContainsFunc(p.sockets, func(s listening.Port) bool { return !s.IsCoveredBy(open) })
-	if !isBack && now-p.since <= settling {
+	least := settling
+	if slices.ContainsFunc(p.sockets, func(s listening.Port) bool { return !s.IsCoveredBy(open) }) {
+		least = partSettling
+	}
+	if now-p.since < least {
 		return true
 	}
 	p.closed, p.since = false, 0
