@@ -76,12 +76,13 @@ const (
 	clientPatience = time.Minute
 )
 
-func connect(host, port string) *clients { return connectSaying(host, port, "") }
+func connect(host, port string) *clients { return connectEvery(clientInterval, host, port, "") }
 
-func connectSaying(host, port, request string) *clients {
+// connectEvery connects at another rate, and says something first.
+func connectEvery(interval time.Duration, host, port, request string) *clients {
 	c := &clients{port: port, request: request, began: time.Now(), stop: make(chan struct{})}
 	c.run.Go(func() {
-		tick := time.NewTicker(clientInterval)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {

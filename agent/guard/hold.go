@@ -14,6 +14,9 @@ const holdPatience = 5 * time.Second
 // holdPorts begins to hold ports for a switch that cannot have been requested yet: systemd waits for the guard. The
 // result is nil if none is held.
 func holdPorts(g *watch) *hold.Holder {
+	if len(g.Config.Switch.Hold) == 0 {
+		return nil
+	}
 	begun := make(chan *hold.Holder, 1)
 	err := waitAtMost(holdPatience, func() error {
 		begun <- nonPanicking(g, func() *hold.Holder { return hold.Begin(g.Host, g.change) })
@@ -29,6 +32,9 @@ func holdPorts(g *watch) *hold.Holder {
 
 // release ends what holds ports. If the kernel does not answer, it ends with the guard.
 func release(g *watch, held *hold.Holder) {
+	if held == nil {
+		return
+	}
 	if err := waitAtMost(holdPatience, func() error { held.End(); return nil }); err != nil {
 		g.Log.Warn("cannot release ports", zap.Error(err))
 	}

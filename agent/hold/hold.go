@@ -54,7 +54,7 @@ func Begin(h *host.Host, s record.Switch) *Holder {
 		return nil
 	}
 	if !table.Drained(ports, drainLimit) {
-		h.Log.Warn("some connections were not accepted before the switch, and may be lost")
+		h.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
 	}
 	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports),
 		zap.Duration("limit", Limit))
