@@ -72,7 +72,8 @@ var allowed = map[string][]string{
 		"agent/renew",
 		"agent/roots", "agent/transition"},
 	"agent/guard": {
-		"agent/config", "agent/hold", "agent/host", "agent/outage", "agent/record", "agent/roots", "agent/transition",
+		"agent/config", "agent/hold", "agent/host", "agent/listening", "agent/machine", "agent/outage", "agent/record",
+		"agent/roots", "agent/transition",
 	},
 	"agent/hold": {
 		"agent/config", "agent/health", "agent/host", "agent/listening", "agent/machine", "agent/outage",
