@@ -111,7 +111,7 @@ systemd-run --quiet --unit=slow systemd-inhibit --what=shutdown --mode=delay --w
 	h.Must(s.T, "nft", "flush", "ruleset")
 	_, err := net.DialTimeout("tcp", net.JoinHostPort(h.Addr, webPort), 800*time.Millisecond)
 	var late net.Error
-	if after := set(); !strings.Contains(before, "80 timeout 2m") || !strings.Contains(after, "80 timeout 2m") ||
+	if after := set(); !strings.Contains(before, "80 timeout 1m") || !strings.Contains(after, "80 timeout 1m") ||
 		!errors.As(err, &late) || !late.Timeout() {
 		s.Errorf("what is held was\n%s\nand is after a flush\n%s\na client sees %v", before, after, err)
 	}

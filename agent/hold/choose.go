@@ -1,6 +1,6 @@
 // Package hold holds connections to ports while nobody listens there during a switch. It promises that nothing depends
-// on it: what it cannot do is logged, and the switch goes on; and that no port is held longer than a limit, whatever
-// becomes of the agent.
+// on it: what it cannot do is logged, and the switch goes on; and that no port stays held when the guard ends, or for
+// more than a minute when it hangs.
 package hold
 
 import (

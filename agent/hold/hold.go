@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// Limit is how long a port is held at most each time that it closes. The kernel forgets it by itself then. Clients
-	// give up after one to two minutes.
-	Limit = 2 * time.Minute
+	// Limit is how long the kernel holds a port by itself. While the guard works, it begins anew.
+	Limit = time.Minute
 	// drainLimit is how long programs may take to accept the connections that arrived before. They take milliseconds.
 	drainLimit = 300 * time.Millisecond
 )
@@ -56,8 +55,7 @@ func Begin(h *host.Host, s record.Switch) *Holder {
 	if !table.Drained(ports, drainLimit) {
 		h.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
 	}
-	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports),
-		zap.Duration("limit", Limit))
+	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports))
 	return o
 }
 
@@ -71,9 +69,12 @@ func (o *Holder) See(now time.Duration, l outage.Look) {
 	if o.table == nil {
 		return
 	}
-	hold, release := o.watch.see(now, l)
+	hold, renew, release := o.watch.see(now, l)
 	var err error
-	if len(release) > 0 {
+	if len(renew) > 0 {
+		err = o.table.Hold(renew, Limit)
+	}
+	if len(release) > 0 && err == nil {
 		err = o.table.Release(release)
 		o.host.Log.Info("connections are let through again", zap.Uint16s("ports", release), zap.Error(err))
 	}

@@ -17,6 +17,8 @@ const (
 	// partSettling: its program may be about to open the rest.
 	settling     = 500 * time.Millisecond
 	partSettling = 1500 * time.Millisecond
+	// renewal is how often the limit of a held port is made to begin anew.
+	renewal = 15 * time.Second
 )
 
 // watch decides, look by look, which ports are held.
@@ -25,6 +27,7 @@ type watch struct {
 	services []string      // ran then
 	mount    int           // at the last look
 	going    bool          // services have begun to stop
+	renewed  time.Duration // the uptime at which limits began anew last
 	ports    []port
 }
 
@@ -41,7 +44,7 @@ type port struct {
 
 // newWatch returns a watch of a switch that is about to be requested, with all ports held.
 func newWatch(now time.Duration, ports []uint16, first outage.Look) *watch {
-	w := &watch{began: now, services: first.Services, mount: first.Mount}
+	w := &watch{began: now, renewed: now, services: first.Services, mount: first.Mount}
 	for _, number := range ports {
 		p := port{number: number, held: true}
 		for _, s := range first.Ports {
@@ -54,10 +57,11 @@ func newWatch(now time.Duration, ports []uint16, first outage.Look) *watch {
 	return w
 }
 
-// see returns which ports to hold and which to release after a look at an uptime. All are held from before services
-// stop. A port is released when something listens at it again, and is held again if that closes, such as on the way
-// back from an unhealthy root. If no service stops for long, all are released until one does.
-func (w *watch) see(now time.Duration, l outage.Look) (hold, release []uint16) {
+// see returns which ports to hold, whose limit to begin anew, and which to release after a look at an uptime. All are
+// held from before services stop. A port is released when something listens at it again, and is held again if that
+// closes, such as on the way back from an unhealthy root. If no service stops for long, all are released until one
+// does.
+func (w *watch) see(now time.Duration, l outage.Look) (hold, renew, release []uint16) {
 	switched := l.Mount != 0 && l.Mount != w.mount
 	if switched {
 		w.mount = l.Mount
@@ -65,6 +69,10 @@ func (w *watch) see(now time.Duration, l outage.Look) (hold, release []uint16) {
 	begins := !w.going && (switched || w.stops(l))
 	w.going = w.going || begins
 	overdue := !w.going && now-w.began > patience
+	renews := now-w.renewed >= renewal
+	if renews {
+		w.renewed = now
+	}
 	for i := range w.ports {
 		p := &w.ports[i]
 		p.closed = p.closed || switched
@@ -75,9 +83,11 @@ func (w *watch) see(now time.Duration, l outage.Look) (hold, release []uint16) {
 			hold = append(hold, p.number)
 		case !p.held && was:
 			release = append(release, p.number)
+		case p.held && renews:
+			renew = append(renew, p.number)
 		}
 	}
-	return hold, release
+	return hold, renew, release
 }
 
 // stops reports whether a look shows that services stop.

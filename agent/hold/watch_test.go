@@ -152,11 +152,26 @@ func TestWatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWatch(0, []uint16{80, 22}, outage.Look{Mount: old, Services: up, Ports: all})
 			for _, l := range looks {
-				hold, release := w.see(l.at, outage.Look{Mount: l.mount, Services: l.services, Ports: l.open})
+				hold, _, release := w.see(l.at, outage.Look{Mount: l.mount, Services: l.services, Ports: l.open})
 				if !slices.Equal(hold, l.hold) || !slices.Equal(release, l.release) {
 					t.Fatalf("at %v %v are held and %v released, want %v and %v", l.at, hold, release, l.hold, l.release)
 				}
 			}
 		})
+	}
+}
+
+// TestWatchRenews: a port stays held for as long as nobody listens, however long that takes.
+func TestWatchRenews(t *testing.T) {
+	w := newWatch(0, []uint16{80, 22}, outage.Look{Mount: 1, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
+	var last time.Duration
+	for now := time.Second; now < 10*time.Minute; now += time.Second {
+		_, renew, _ := w.see(now, outage.Look{Mount: 2, Ports: []listening.Port{tcp(22, 4)}})
+		if slices.Contains(renew, 80) {
+			last = now
+		}
+		if slices.Contains(renew, 22) || now-last >= Limit/2 {
+			t.Fatalf("after %v, %v are renewed, the last time was %v", now, renew, last)
+		}
 	}
 }

@@ -132,13 +132,19 @@ func firstPacketTo(ports *nftables.Set) []expr.Any {
 	}
 }
 
-// Hold holds ports until they are released, and at most until the limit has passed.
+// Hold holds ports until they are released, and at most until the limit has passed. That of a port that is held already
+// begins anew: the kernel does so only for an element that is added, so each is added, removed and added in one step.
 func (t *Table) Hold(ports []uint16, limit time.Duration) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	if err := t.conn.SetAddElements(t.held, elements(ports, limit)); err != nil {
-		return fmt.Errorf("cannot hold ports: %w", err)
+	list := elements(ports, limit)
+	for _, step := range []func(*nftables.Set, []nftables.SetElement) error{
+		t.conn.SetAddElements, t.conn.SetDeleteElements, t.conn.SetAddElements,
+	} {
+		if err := step(t.held, list); err != nil {
+			return fmt.Errorf("cannot hold ports: %w", err)
+		}
 	}
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("cannot hold ports: %w", err)

@@ -49,16 +49,16 @@ func TestTable(t *testing.T) {
 		}
 	}
 	do(table.Hold([]uint16{22, 80, 443}, time.Hour))
-	do(table.Hold([]uint16{8080}, 50*time.Millisecond))
+	do(table.Hold([]uint16{8080, 9090}, 2*time.Second))
+	do(table.Hold([]uint16{9090}, time.Hour)) // its limit begins anew
 	do(table.Hold(nil, time.Hour))
 	flush := &nftables.Conn{}
 	flush.FlushRuleset()
 	do(flush.Flush())
-	expect("after a flush by somebody else,", 22, 80, 443, 8080)
-	time.Sleep(200 * time.Millisecond)
-	expect("after its limit,", 22, 80, 443)
-	do(table.Hold([]uint16{80}, time.Hour)) // again
-	do(table.Release([]uint16{8080, 80, 22}))
+	expect("after a flush by somebody else,", 22, 80, 443, 8080, 9090)
+	time.Sleep(2500 * time.Millisecond)
+	expect("after its limit,", 22, 80, 443, 9090)
+	do(table.Release([]uint16{8080, 80, 22, 9090}))
 	expect("after a release,", 443)
 	if !table.Drained([]uint16{443}, time.Second) {
 		t.Error("connections wait where nobody listens")
