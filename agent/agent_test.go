@@ -37,7 +37,8 @@ func TestUsableConfig(t *testing.T) {
 	want := config.Default()
 	want.Health.Deadline, want.Health.Settle = config.Duration(7*time.Minute), config.Duration(3*time.Second)
 	want.Switch.Stuck = config.StuckEscalate
-	if !reflect.DeepEqual(a.Config.Health, want.Health) || a.Config.Switch != want.Switch || a.Trial.ConfigFault == nil {
+	if !reflect.DeepEqual(a.Config.Health, want.Health) || !reflect.DeepEqual(a.Config.Switch, want.Switch) ||
+		a.Trial.ConfigFault == nil {
 		t.Errorf("the configuration is %+v (fault %v)", a.Config, a.Trial.ConfigFault)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/contents"
 	"github.com/updatectl/updatectl/agent/decide"
+	"github.com/updatectl/updatectl/agent/hold"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/agent/record"
@@ -56,6 +57,8 @@ type Plan struct {
 	Outage *outage.Prediction `json:"outage,omitempty"`
 	// Units is what becomes of the units of this host in a soft reboot.
 	Units []keep.UnitFate `json:"units,omitempty"`
+	// Hold is what [switch] hold does in a soft reboot, nil without that key.
+	Hold *hold.Plan `json:"hold,omitempty"`
 }
 
 // Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
@@ -136,6 +139,7 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 		if plan.Units, err = s.Transition.Keep.Fates(ctx, change); err != nil {
 			plan.Unknown = append(plan.Unknown, fmt.Sprintf("what becomes of the units: %v", err))
 		}
+		plan.Hold = hold.PlanOf(s.Host, plan.Units)
 	}
 	report, err := s.Machine.Trees.PlanEtc(change)
 	report = report.Filled()

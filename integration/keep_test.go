@@ -4,6 +4,7 @@ package integration
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,8 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/integration/lab"
 )
@@ -61,9 +65,11 @@ type connection struct {
 
 // clients connects to a port of the host 50 times a second, until it is stopped.
 type clients struct {
-	port  string
-	began time.Time
-	stop  chan struct{}
+	port    string
+	request string // what each client says first
+	dialer  net.Dialer
+	began   time.Time
+	stop    chan struct{}
 
 	mu  sync.Mutex
 	all []connection
@@ -75,10 +81,21 @@ const (
 	clientPatience = time.Minute
 )
 
-func connect(host, port string) *clients {
-	c := &clients{port: port, began: time.Now(), stop: make(chan struct{})}
+func connect(host, port string) *clients { return connectEvery(clientInterval, host, port, "") }
+
+// connectEvery connects at another rate, and says something first.
+func connectEvery(interval time.Duration, host, port, request string) *clients {
+	c := &clients{port: port, request: request, began: time.Now(), stop: make(chan struct{})}
+	c.dialer.Control = func(_, _ string, socket syscall.RawConn) error {
+		const tries = 8 // minutes: an emulated machine may be away longer than clients wait by default
+		var failure error
+		err := socket.Control(func(fd uintptr) {
+			failure = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_SYNCNT, tries)
+		})
+		return errors.Join(err, failure)
+	}
 	c.run.Go(func() {
-		tick := time.NewTicker(clientInterval)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
@@ -95,11 +112,13 @@ func connect(host, port string) *clients {
 // ask makes one connection, and notes how it ended.
 func (c *clients) ask(host string) {
 	r := connection{at: time.Since(c.began)}
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(host, c.port), clientPatience)
+	conn, err := c.dialer.Dial("tcp", net.JoinHostPort(host, c.port))
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(clientPatience))
 		var text []byte
-		text, err = io.ReadAll(conn)
+		if _, err = io.WriteString(conn, c.request); err == nil {
+			text, err = io.ReadAll(conn)
+		}
 		conn.Close()
 		if r.answer = strings.TrimSpace(string(text)); err == nil && r.answer == "" {
 			err = io.ErrUnexpectedEOF

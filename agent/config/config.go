@@ -80,6 +80,8 @@ type Config struct {
 		Fallback string `toml:"fallback" json:"fallback"`
 		// MaxKernelAge is how long a kernel may run before the next switch has to be a full reboot; 0 is no limit.
 		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
+		// Hold lists the TCP ports at which connections are held during a switch, see [HoldRule].
+		Hold []string `toml:"hold,omitempty" json:"hold,omitempty"`
 	} `toml:"switch" json:"switch"`
 	LivePatch struct {
 		// Enabled makes apply fetch and load live patches, and loads them after a switch and at boot.

@@ -133,7 +133,7 @@ func TestShippedConfig(t *testing.T) {
 	}
 	d := Default()
 	if !slices.Equal(c.State.Persist, d.State.Persist) || !slices.Equal(c.State.ImageOwned, d.State.ImageOwned) ||
-		!reflect.DeepEqual(c.Health, d.Health) || c.Switch != d.Switch {
+		!reflect.DeepEqual(c.Health, d.Health) || !reflect.DeepEqual(c.Switch, d.Switch) {
 		t.Errorf("the shipped file says %+v, the defaults are %+v", c, d)
 	}
 	var examples []string

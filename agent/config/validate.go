@@ -30,6 +30,9 @@ func (c *Config) validate() error {
 	if f := c.Switch.Fallback; f != FallbackRefuse && f != FallbackFull {
 		fault("switch.fallback", "[switch] fallback is %q and must be %s or %s", f, FallbackRefuse, FallbackFull)
 	}
+	if _, err := parseHold(c.Switch.Hold); err != nil {
+		fault("switch.hold", "%w", err)
+	}
 	if v := c.Store.Verity; v != VerityAuto && v != VerityRequire {
 		fault("store.verity", "[store] verity is %q and must be %s or %s", v, VerityAuto, VerityRequire)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/hold"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -120,8 +121,11 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if err != nil { // systemd refuses the switch then: nobody could roll it back
 		return err
 	}
+	var held *hold.Holder
 	if w != nil { // before the switch can begin
 		defer gd.Machine.Kernel.RebootOnPanic()()
+		held = holdPorts(w)
+		defer release(w, held)
 	}
 	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
 		return fmt.Errorf("cannot report that the guard is up: %w", err)
@@ -129,8 +133,11 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if w == nil {
 		return nil
 	}
-	measured := measure(w)
-	defer func() { measured(ctx.Err() == nil) }()
+	measured := measure(w, held)
+	defer func() {
+		release(w, held)
+		measured(ctx.Err() == nil)
+	}()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/hold"
 	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/agent/record"
 )
@@ -16,16 +17,16 @@ const (
 	mostPause = 200 * time.Millisecond
 )
 
-// measure begins to measure the switch, beside the guard, which it must never hold up. The result ends that, and keeps
-// what was measured if it may write.
-func measure(g *watch) (end func(write bool)) {
+// measure begins to measure the switch, beside the guard, which it must never hold up. Every look is shown to what
+// holds ports, too. The result ends that, and keeps what was measured if it may write.
+func measure(g *watch, held *hold.Holder) (end func(write bool)) {
 	if g.Machine.Observe == nil {
 		return func(bool) {}
 	}
 	stop, seen := make(chan struct{}), make(chan *outage.Witness, 1)
 	go func() {
 		defer close(seen)
-		seen <- nonPanicking(g, func() *outage.Witness { return witness(g, stop) })
+		seen <- nonPanicking(g, func() *outage.Witness { return witness(g, held, stop) })
 	}()
 	return func(write bool) {
 		close(stop)
@@ -46,24 +47,25 @@ func measure(g *watch) (end func(write bool)) {
 	}
 }
 
-// nonPanicking returns what do returns, and nothing if it panics: measuring decides nothing, so that no fault in it may
-// end the guard.
+// nonPanicking returns what do returns, and nothing if it panics: measuring and holding decide nothing, so that no
+// fault in them may end the guard.
 func nonPanicking[T any](g *watch, do func() T) (result T) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			g.Log.Error("cannot measure the switch", zap.Any("fault", fault))
+			g.Log.Error("the guard goes on without what has failed beside it", zap.Any("fault", fault))
 		}
 	}()
 	return do()
 }
 
 // witness looks at the host until it is stopped, and returns what it saw.
-func witness(g *watch, stop <-chan struct{}) *outage.Witness {
+func witness(g *watch, held *hold.Holder, stop <-chan struct{}) *outage.Witness {
 	look, uptime := g.Machine.Observe(g.change.Before.Running), g.Machine.Kernel.SinceBoot
 	w := outage.NewWitness(uptime(), g.change.Before.Ports, look())
 	for {
-		begin := uptime()
-		w.See(begin, look())
+		begin, seen := uptime(), look()
+		w.See(begin, seen)
+		nonPanicking(g, func() any { held.See(begin, seen); return nil })
 		select {
 		case <-stop:
 			return w

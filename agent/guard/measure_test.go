@@ -14,11 +14,11 @@ import (
 func TestMeasureNeverStopsTheGuard(t *testing.T) {
 	gd := newGuard(t)
 	gd.Machine.Observe = func([]string) func() outage.Look { panic("no such thing") }
-	measure(&watch{Guard: gd})(true)
+	measure(&watch{Guard: gd}, nil)(true)
 	hang := make(chan struct{})
 	defer close(hang)
 	gd.Machine.Observe = func([]string) func() outage.Look { <-hang; return nil }
-	measure(&watch{Guard: gd})(false)
+	measure(&watch{Guard: gd}, nil)(false)
 }
 
 // TestMeasure: what the looks show is kept with how the switch ended; a switch that never began, and one whose guard is
@@ -60,7 +60,7 @@ func TestMeasure(t *testing.T) {
 			if err := gd.Records.Write(rec); err != nil {
 				t.Fatal(err)
 			}
-			end := measure(&watch{Guard: gd, change: *rec.Switch})
+			end := measure(&watch{Guard: gd, change: *rec.Switch}, nil)
 			for range 6 {
 				<-looks
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/cgroups"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/hold"
 	"github.com/updatectl/updatectl/switcher/holding"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
@@ -34,7 +35,7 @@ func Host(root, state string) Machine {
 	m := Machine{Root: root, Running: root == "/", Superuser: os.Geteuid() == 0, Now: time.Now, Gate: health.New}
 	m.Disk = durable.OS{}
 	if m.Running {
-		m.Observe = outage.Observe
+		m.Observe, m.Ports = outage.Observe, hostPorts{}
 	}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
 	m.Units, m.Groups = pid1.Units{}, hostGroups{}
@@ -60,6 +61,12 @@ func (hostGroups) Holding(group string, kept []string) ([]string, error) {
 	return holding.Of(group, kept)
 }
 func (hostGroups) Holders() ([]holding.Holder, error) { return holding.Left() }
+
+// hostPorts are the ports of this machine.
+type hostPorts struct{}
+
+func (hostPorts) Possible() error          { return hold.Possible() }
+func (hostPorts) Open() (HeldPorts, error) { return hold.Open() }
 
 // hostMounts are the mounts of this machine.
 type hostMounts struct{}

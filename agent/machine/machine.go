@@ -45,6 +45,23 @@ type Machine struct {
 	// Observe returns what looks at the services of a list and at the open ports, see [outage.Observe]; nil where nothing
 	// can be measured.
 	Observe func(services []string) func() outage.Look
+	// Ports holds connections to ports, nil where that is impossible.
+	Ports Ports
+}
+
+// Ports are the ports of this machine at which connections can be held, see package hold of the switcher. Possible
+// returns why they cannot, and Open what holds them.
+type Ports interface {
+	Possible() error
+	Open() (HeldPorts, error)
+}
+
+// HeldPorts holds connections until it is closed. Each call is documented at [hold.Table].
+type HeldPorts interface {
+	Hold(ports []uint16, limit time.Duration) error
+	Drained(ports []uint16, limit time.Duration) bool
+	Release(ports []uint16) error
+	Close() error
 }
 
 // Path returns where a file of the machine, given as an absolute path inside it, lies for this process.

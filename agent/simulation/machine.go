@@ -35,6 +35,8 @@ type Options struct {
 	Sluggish bool
 	// Keeps: the operator has a socket kept over switches.
 	Keeps bool
+	// Holds: the operator has connections held, at the port of the first service.
+	Holds bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -144,6 +146,8 @@ type Machine struct {
 
 	// held: systemd does not look for connections to the kept socket.
 	held bool
+	// holds is what processes have held at ports.
+	holds []*held
 }
 
 // mountedRoot is what is mounted at /.
@@ -232,6 +236,9 @@ func (m *Machine) config() config.Config {
 	c.LivePatch.Deadline = config.Duration(10 * time.Second)
 	if m.options.Keeps {
 		c.Keep = []config.KeepRule{{Unit: socket}}
+	}
+	if m.options.Holds {
+		c.Switch.Hold = []string{config.HoldListening}
 	}
 	return c
 }

@@ -181,7 +181,7 @@ func fill(t *testing.T, v reflect.Value, member string) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(1)
-	case reflect.Uint8, reflect.Uint32:
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		v.SetUint(1)
 	default:
 		t.Fatalf("there is no sample of %s", v.Type())

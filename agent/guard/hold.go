@@ -1,0 +1,41 @@
+package guard
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/hold"
+)
+
+// holdPatience is how long it may take to hold ports. It takes less than a second.
+const holdPatience = 5 * time.Second
+
+// holdPorts begins to hold ports for a switch that cannot have been requested yet: systemd waits for the guard. The
+// result is nil if none is held.
+func holdPorts(g *watch) *hold.Holder {
+	if len(g.Config.Switch.Hold) == 0 {
+		return nil
+	}
+	begun := make(chan *hold.Holder, 1)
+	err := waitAtMost(holdPatience, func() error {
+		begun <- nonPanicking(g, func() *hold.Holder { return hold.Begin(g.Host, g.change) })
+		return nil
+	})
+	if err != nil {
+		g.Log.Warn("new connections are refused during the switch", zap.Error(err))
+		go func() { (<-begun).End() }()
+		return nil
+	}
+	return <-begun
+}
+
+// release ends what holds ports. If the kernel does not answer, it ends with the guard.
+func release(g *watch, held *hold.Holder) {
+	if held == nil {
+		return
+	}
+	if err := waitAtMost(holdPatience, func() error { held.End(); return nil }); err != nil {
+		g.Log.Warn("cannot release ports", zap.Error(err))
+	}
+}

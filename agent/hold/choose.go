@@ -1,0 +1,48 @@
+// Package hold holds connections to ports while nobody listens there during a switch. It promises that nothing depends
+// on it: what it cannot do is logged, and the switch goes on; and that no port stays held when the guard ends, or for
+// more than a minute when it hangs.
+package hold
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/listening"
+	"github.com/updatectl/updatectl/switcher/keep"
+)
+
+// choose returns the ports that a rule holds, sorted: of those that other hosts can connect to now. Left out are ports
+// of units that are kept and stay open. By is the unit of each port, as far as it is known.
+func choose(rule config.HoldRule, open, by []listening.Port, kept []string) []uint16 {
+	var ports []uint16
+	for _, p := range open {
+		number := uint16(p.Number)
+		isKept := slices.ContainsFunc(by, func(b listening.Port) bool {
+			return b.Protocol == "tcp" && b.Number == p.Number && slices.Contains(kept, b.Unit)
+		})
+		if isReachable(p) && !isKept && (rule.Listening || slices.Contains(rule.Ports, number)) {
+			ports = append(ports, number)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// isReachable reports whether other hosts can connect to a port.
+func isReachable(p listening.Port) bool { return p.Protocol == "tcp" && !p.Local }
+
+// openThrough returns the units whose ports stay open during a switch, because they are kept: as a process, or as a
+// socket, with its service. The store of a service may or may not have the socket at which it listens.
+func openThrough(units []keep.Kept) []string {
+	var names []string
+	for _, u := range units {
+		switch u.Way {
+		case keep.Process:
+			names = append(names, u.Unit)
+		case keep.Socket:
+			names = append(names, u.Unit, u.Service, strings.TrimSuffix(u.Unit, ".socket")+".service")
+		}
+	}
+	return names
+}

@@ -1,0 +1,110 @@
+package hold
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/machine"
+	"github.com/updatectl/updatectl/agent/outage"
+	"github.com/updatectl/updatectl/agent/record"
+)
+
+const (
+	// Limit is how long the kernel holds a port by itself. While the guard works, it begins anew.
+	Limit = time.Minute
+	// drainLimit is how long programs may take to accept the connections that arrived before. They take milliseconds.
+	drainLimit = 300 * time.Millisecond
+)
+
+// Holder holds ports during a switch. A nil Holder holds none.
+type Holder struct {
+	host  *host.Host
+	watch *watch
+
+	mu    sync.Mutex
+	table machine.HeldPorts // nil when nothing is held any more
+}
+
+// Begin holds the ports of the configuration for a switch that is about to be requested, and waits until the
+// connections that arrived before are accepted. It returns nil if there is no port to hold, or none can be held, which
+// is logged.
+func Begin(h *host.Host, s record.Switch) *Holder {
+	if len(h.Config.Switch.Hold) == 0 || h.Machine.Ports == nil || h.Machine.Observe == nil {
+		return nil
+	}
+	look := h.Machine.Observe(s.Before.Running)()
+	ports := choose(h.Config.HoldRule(), look.Ports, s.Before.Ports, openThrough(s.Units))
+	if len(ports) == 0 {
+		h.Log.Info("no port of [switch] hold is open: none is held")
+		return nil
+	}
+	table, err := h.Machine.Ports.Open()
+	if err != nil {
+		h.Log.Warn("new connections are refused during the switch", zap.Error(err))
+		return nil
+	}
+	o := &Holder{host: h, table: table, watch: newWatch(h.Machine.Kernel.SinceBoot(), ports, look)}
+	if err := table.Hold(ports, Limit); err != nil {
+		o.fail(err)
+		return nil
+	}
+	if !table.Drained(ports, drainLimit) {
+		h.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
+	}
+	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports))
+	return o
+}
+
+// See holds and releases ports by a look at the host that was taken at an uptime.
+func (o *Holder) See(now time.Duration, l outage.Look) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.table == nil {
+		return
+	}
+	hold, renew, release := o.watch.see(now, l)
+	var err error
+	if len(renew) > 0 {
+		err = o.table.Hold(renew, Limit)
+	}
+	if len(release) > 0 && err == nil {
+		err = o.table.Release(release)
+		o.host.Log.Info("connections are let through again", zap.Uint16s("ports", release), zap.Error(err))
+	}
+	if len(hold) > 0 && err == nil {
+		err = o.table.Hold(hold, Limit)
+		o.host.Log.Info("new connections are held", zap.Uint16s("ports", hold), zap.Error(err))
+	}
+	if err != nil {
+		o.fail(err)
+	}
+}
+
+// fail gives up holding: no port stays held because of a fault.
+func (o *Holder) fail(err error) {
+	o.host.Log.Warn("ports are no longer held", zap.Error(errors.Join(err, o.table.Close())))
+	o.table = nil
+}
+
+// End releases all ports.
+func (o *Holder) End() {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.table == nil {
+		return
+	}
+	if err := o.table.Close(); err != nil { // they are released when the guard has ended
+		o.host.Log.Warn("cannot release ports", zap.Error(err))
+	}
+	o.table = nil
+}

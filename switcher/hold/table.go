@@ -1,0 +1,189 @@
+// Package hold answers how new connections to a port are held while nobody listens there: their first packet is dropped
+// in the kernel, and clients repeat it. It promises that nothing it does outlives its limit, or the process that does
+// it: the kernel forgets a held port by itself.
+package hold
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrImpossible means that this kernel has no nf_tables, which holding needs.
+var ErrImpossible = errors.New("this kernel has no nf_tables")
+
+const (
+	tableName = "updatectl"
+	probeName = "updatectl-probe"
+	// owned is NFT_TABLE_F_OWNER (Linux 5.12): the table is gone when the socket that made it is closed, and nobody else
+	// can change it, such as a firewall that flushes all rules.
+	owned = 0x2
+)
+
+// Table is a table of nf_tables that belongs to this process, with the ports that are held.
+type Table struct {
+	conn *nftables.Conn
+	held *nftables.Set
+}
+
+// Open makes the table, in which no port is held yet. The error is an [ErrImpossible] if this kernel cannot hold ports.
+func Open() (*Table, error) { return open(tableName) }
+
+func open(name string) (*Table, error) {
+	var socket *netlink.Conn
+	keep := func(c *netlink.Conn) error { socket = c; return nil }
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(keep))
+	if err != nil {
+		return nil, explain(err)
+	}
+	t := &Table{conn: conn}
+	if err = makeOwned(socket, name); err == nil {
+		err = t.addRule(name)
+	}
+	if err != nil {
+		return nil, errors.Join(explain(err), conn.CloseLasting())
+	}
+	return t, nil
+}
+
+// explain returns an error of the kernel with its meaning.
+func explain(err error) error {
+	for _, missing := range []error{unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP} {
+		if errors.Is(err, missing) {
+			return fmt.Errorf("%w (%w)", ErrImpossible, err)
+		}
+	}
+	return fmt.Errorf("cannot hold ports by nf_tables: %w", err)
+}
+
+// makeOwned makes the table, which belongs to the socket. The library makes only tables that belong to nobody.
+func makeOwned(socket *netlink.Conn, name string) error {
+	attributes := netlink.NewAttributeEncoder()
+	attributes.ByteOrder = binary.BigEndian
+	attributes.String(unix.NFTA_TABLE_NAME, name)
+	attributes.Uint32(unix.NFTA_TABLE_FLAGS, owned)
+	table, err := attributes.Encode()
+	if err != nil {
+		return err
+	}
+	message := func(kind int, flags netlink.HeaderFlags, family, subsystem byte, data []byte) netlink.Message {
+		header := netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags}
+		return netlink.Message{Header: header, Data: append([]byte{family, unix.NFNETLINK_V0, 0, subsystem}, data...)}
+	}
+	const tables = unix.NFNL_SUBSYS_NFTABLES
+	_, err = socket.SendMessages([]netlink.Message{
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, tables, nil),
+		message(tables<<8|unix.NFT_MSG_NEWTABLE, netlink.Acknowledge|netlink.Create|netlink.Excl, unix.NFPROTO_INET, 0,
+			table),
+		message(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, tables, nil),
+	})
+	if err == nil {
+		_, err = socket.Receive()
+	}
+	return err
+}
+
+// addRule adds the set of held ports and the rule for it. The chain comes before those of a firewall.
+func (t *Table) addRule(name string) error {
+	table := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
+	t.held = &nftables.Set{Table: table, Name: "held", KeyType: nftables.TypeInetService, HasTimeout: true}
+	if err := t.conn.AddSet(t.held, nil); err != nil {
+		return err
+	}
+	accept := nftables.ChainPolicyAccept
+	chain := t.conn.AddChain(&nftables.Chain{
+		Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityRaw, Policy: &accept,
+	})
+	t.conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: firstPacketTo(t.held)})
+	return t.conn.Flush()
+}
+
+// firstPacketTo returns what drops the first packet of a TCP connection to a port of a set, as nft(8) would write it:
+//
+//	meta iiftype != loopback tcp flags & (syn | ack | rst | fin) == syn tcp dport @held drop
+//
+// A connection within the host is not held: health checks must see what is, and what runs here can be told to wait.
+func firstPacketTo(ports *nftables.Set) []expr.Any {
+	const (
+		register                  = 1
+		portAt, flagsAt           = 2, 13 // in the header of TCP
+		fin, syn, rst, ack        = 0x01, 0x02, 0x04, 0x10
+		loopbackType       uint16 = unix.ARPHRD_LOOPBACK
+	)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.NativeEndian.AppendUint16(nil, loopbackType)},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{fin | syn | rst | ack},
+			Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{syn}},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2},
+		&expr.Lookup{SourceRegister: register, SetName: ports.Name, SetID: ports.ID},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
+
+// Hold holds ports until they are released, and at most until the limit has passed. That of a port that is held already
+// begins anew: the kernel does so only for an element that is added, so each is added, removed and added in one step.
+func (t *Table) Hold(ports []uint16, limit time.Duration) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	list := elements(ports, limit)
+	for _, step := range []func(*nftables.Set, []nftables.SetElement) error{
+		t.conn.SetAddElements, t.conn.SetDeleteElements, t.conn.SetAddElements,
+	} {
+		if err := step(t.held, list); err != nil {
+			return fmt.Errorf("cannot hold ports: %w", err)
+		}
+	}
+	if err := t.conn.Flush(); err != nil {
+		return fmt.Errorf("cannot hold ports: %w", err)
+	}
+	return nil
+}
+
+// Release lets connections to ports through again. That a port's limit has passed is no error.
+func (t *Table) Release(ports []uint16) error {
+	var errs error
+	for _, port := range ports { // each by itself: the kernel takes all of a request or nothing
+		err := t.conn.SetDeleteElements(t.held, elements([]uint16{port}, 0))
+		if err == nil {
+			err = t.conn.Flush()
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = errors.Join(errs, fmt.Errorf("cannot release port %d: %w", port, err))
+		}
+	}
+	return errs
+}
+
+func elements(ports []uint16, limit time.Duration) []nftables.SetElement {
+	var list []nftables.SetElement
+	for _, port := range ports {
+		list = append(list, nftables.SetElement{Key: binary.BigEndian.AppendUint16(nil, port), Timeout: limit})
+	}
+	return list
+}
+
+// Close releases all ports and removes the table.
+func (t *Table) Close() error { return t.conn.CloseLasting() }
+
+// Possible returns why this kernel cannot hold ports, nil if it can. It tries with a table that holds nothing; the
+// kernel may load its module for that.
+func Possible() error {
+	t, err := open(probeName)
+	if err == nil {
+		err = t.Close()
+	}
+	return err
+}
