@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
@@ -32,6 +33,8 @@ type ApplyOptions struct {
 	AllowDowngrade bool
 	// Accept lists the kinds of losses that the operator accepts, for this switch and later ones.
 	Accept []record.LossKind
+	// Volatile has the root run on a throw-away copy of the state, which the next switch drops.
+	Volatile bool
 	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
 }
@@ -53,6 +56,9 @@ type Applied struct {
 	Decision  *level.Decision  `json:"decision,omitempty"`
 	// NewBytes is how much disk space staging the root took, in bytes.
 	NewBytes int64 `json:"new_bytes,omitempty"`
+	// Volatile is whether Root runs on a throw-away copy of the state, and Drops whether the copy that From ran on goes.
+	Volatile bool `json:"volatile,omitempty"`
+	Drops    bool `json:"drops_volatile,omitempty"`
 	// Skipped is why an unattended apply did not switch; Bad is why apply would refuse the staged image.
 	Skipped string      `json:"skipped,omitempty"`
 	Bad     *record.Bad `json:"bad,omitempty"`
@@ -87,7 +93,12 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	noteStep(s, "find")
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)
-	switch d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay); d.Do {
+	done.Volatile = o.Volatile
+	d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay)
+	if o.Volatile && (d.Do == decide.LiveOnly || d.Do == decide.Resume) {
+		return done, volatile.Nothing()
+	}
+	switch d.Do {
 	case decide.Refuse:
 		return done, d.Err
 	case decide.Stay:
@@ -127,18 +138,20 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	if err != nil {
 		return root, err
 	}
-	return root, s.Roots.Rehearse(root, s.facts, s.rec)
+	return root, volatile.Rehearse(ctx, &s.Roots, root, s.facts, s.rec, done.Volatile, decision.Level)
 }
 
 // switchTo requests the switch to a root that is ready. Named is whether the operator named it. Left, when not nil,
 // marks the running root bad.
 func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
 	left *record.Bad) error {
-	if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
+	if done.Volatile {
+		left = nil
+	} else if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
 		s.loadBeforeSwitch(ctx, done)
 	}
 	sw := record.Switch{Verb: decide.ForwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
-	sw.Level, sw.Named = done.Decision.Level, named
+	sw.Level, sw.Named, sw.Volatile = done.Decision.Level, named, done.Volatile
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	noteStep(s, "prepare")
 	sw.Steps, done.Switching = s.steps, true

@@ -6,6 +6,7 @@ import (
 	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -34,7 +35,7 @@ func (a *Agent) Switch(ctx context.Context, to string, o ApplyOptions) (Applied,
 	if err != nil {
 		return Applied{}, err
 	}
-	done := Applied{Root: root.ID, From: s.facts.Root, Version: a.Roots.VersionOf(root.ID, s.rec)}
+	done := Applied{Root: root.ID, Volatile: o.Volatile, From: s.facts.Root, Version: a.Roots.VersionOf(root.ID, s.rec)}
 	if d := decide.SwitchTo(s.facts.Root, s.rec, root.ID, o.Retry); d.Do != decide.Switch {
 		return done, d.Err
 	}
@@ -62,5 +63,5 @@ func (s *session) readyStaged(ctx context.Context, root store.Root, done *Applie
 	if err != nil {
 		return err
 	}
-	return s.Roots.Rehearse(root, s.facts, s.rec)
+	return volatile.Rehearse(ctx, &s.Roots, root, s.facts, s.rec, done.Volatile, decision.Level)
 }
