@@ -88,11 +88,13 @@ func Nothing() error {
 		ErrNot)
 }
 
-// survivors returns the services that go on over a soft reboot, and those whose open files do.
+// survivors returns the services that go on over a soft reboot, and those whose open files do. What systemd's own
+// services store are sockets and devices.
 func survivors(active []keep.Active) (names []string) {
 	for _, u := range active {
+		ofSystemd := strings.HasPrefix(u.Name, "systemd-")
 		if strings.HasSuffix(u.Name, ".service") && !strings.HasPrefix(u.Name, "updatectl") &&
-			(u.Survives && u.Runs || u.Preserves && u.Stored > 0) {
+			(u.Survives && u.Runs || u.Preserves && u.Stored > 0 && !ofSystemd) {
 			names = append(names, u.Name)
 		}
 	}
