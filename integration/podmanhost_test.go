@@ -20,8 +20,8 @@ exec nsenter --target $pid --mount --uts --ipc --net --pid --cgroup --root=/proc
 	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
 `
 
-// TestPodmanHost: a container of podman with systemd is a host as any other: it switches to an image and back, for good
-// and on a copy of the state.
+// TestPodmanHost: a container of podman with systemd is a host as any other: it switches to an image and back, for
+// good and on a copy of the state.
 func TestPodmanHost(t *testing.T) {
 	s := newPublisher(t)
 	s.boot(lab.Options{Name: "podman", Tree: s.tree("engines")}, nil)
@@ -56,7 +56,8 @@ podman cp /srv/layout sys:/var/layout`)
 	}) {
 		t.Fatalf("systemd is not up in the container: %s", h.Run(t.Context(), "podman", "logs", "sys"))
 	}
-	id, boot := h.Must(t, "podman", "inspect", "-f", "{{.State.Pid}}", "sys"), says("cat", "/proc/sys/kernel/random/boot_id")
+	const bootID = "/proc/sys/kernel/random/boot_id"
+	id, boot := h.Must(t, "podman", "inspect", "-f", "{{.State.Pid}}", "sys"), says("cat", bootID)
 	runs := func(version, root string, args ...string) {
 		t.Helper()
 		if r := in(append([]string{"updatectl"}, args...)...); r.Code != 0 && r.Code < 128 {
@@ -75,7 +76,8 @@ podman cp /srv/layout sys:/var/layout`)
 			t.Errorf("/usr is of version %s, want %s; armed is %q", got, version, v.Armed)
 		}
 	}
-	const from, trial = "oci:/var/layout:stable", "echo tried >> /var/data; echo tried > /home/file; echo tried > /etc/file"
+	const from = "oci:/var/layout:stable"
+	const trial = "echo tried >> /var/data; echo tried > /home/file; echo tried > /etc/file"
 	in("sh", "-c", "echo kept > /var/data")
 	runs("2", two, "apply", "--volatile", "--from", from)
 	if got := says("sh", "-c", trial+"; cat /var/data"); got != "kept\ntried" {
@@ -95,7 +97,7 @@ podman cp /srv/layout sys:/var/layout`)
 		t.Errorf("the state is %q", got)
 	}
 	if got := h.Must(t, "podman", "inspect", "-f", "{{.State.Pid}}", "sys"); got != id ||
-		says("cat", "/proc/sys/kernel/random/boot_id") != boot {
+		says("cat", bootID) != boot {
 		t.Errorf("the container was started anew: its first process is %s, and was %s", got, id)
 	}
 	runs("2", two, "apply", "--from", from, "--retry")

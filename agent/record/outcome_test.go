@@ -80,8 +80,8 @@ func TestStaysAfterARollbackThatFailed(t *testing.T) {
 	}
 }
 
-// TestVolatile: a volatile root that proves healthy changes nothing of what the host knows about good and bad roots, and
-// is the way to the last good one. A later switch to it begins anew.
+// TestVolatile: a volatile root that proves healthy changes nothing of what the host knows about good and bad roots,
+// and is the way to the last good one. A later switch to it begins anew.
 func TestVolatile(t *testing.T) {
 	r := &Record{
 		Phase: PhaseTrying, Staged: "v3", Good: []string{switcher.HostRoot, "v1", "v2"}, Failed: map[string]Failed{},

@@ -110,7 +110,8 @@ Not reached  sha256-444444444444, once: stuck
 
 // TestVolatileShown: whoever looks sees that a root runs on a copy, and how to leave it.
 func TestVolatileShown(t *testing.T) {
-	s := agent.Status{Phase: record.PhaseGood, Booted: agent.RootStatus{Root: "v2"}, Good: []agent.RootStatus{{Root: "v1"}}}
+	s := agent.Status{Phase: record.PhaseGood, Booted: agent.RootStatus{Root: "v2"},
+		Good: []agent.RootStatus{{Root: "v1"}}}
 	for want, volatile := range map[string][2]bool{
 		"":                                 {false, false},
 		"; its health is not judged yet; ": {true, false},
@@ -125,7 +126,9 @@ func TestVolatileShown(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	History(&out, []record.Event{{Event: record.EventSwitching, Verb: "apply", From: "v1", Root: "v2", Volatile: true}})
+	History(&out, []record.Event{
+		{Event: record.EventSwitching, Verb: "apply", From: "v1", Root: "v2", Volatile: true},
+	})
 	if !strings.Contains(out.String(), "apply, volatile, from v1") {
 		t.Errorf("history is %q", out.String())
 	}
@@ -136,7 +139,8 @@ func TestVolatileShown(t *testing.T) {
 	}
 	out.Reset()
 	Applied(&out, agent.Applied{Switching: true, Root: "v1", From: "v2", Drops: true})
-	if text := out.String(); !strings.Contains(text, "what was changed in v2 goes with it") || strings.Contains(text, "/etc") {
+	text := out.String()
+	if !strings.Contains(text, "what was changed in v2 goes with it") || strings.Contains(text, "/etc") {
 		t.Errorf("rollback says %q", text)
 	}
 }
