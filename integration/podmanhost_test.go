@@ -13,7 +13,7 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// inPodman runs a command in the container sys, in the root that its systemd has now: podman exec would see the first.
+// inPodman runs a command in the container sys, in the root that its systemd has now.
 const inPodman = `#!/bin/sh
 pid=$(podman inspect -f {{.State.Pid}} sys)
 exec nsenter --target $pid --mount --uts --ipc --net --pid --cgroup --root=/proc/$pid/root --wd=/proc/$pid/root \
@@ -88,9 +88,6 @@ podman cp /srv/layout sys:/var/layout`)
 		t.Errorf("the trial left %q", got)
 	}
 	runs("2", two, "apply", "--from", from)
-	if got := h.Must(t, "podman", "exec", "sys", "cat", "/usr/share/lab/version"); got != "1" {
-		t.Errorf("podman exec enters version %s: docs/containers.md says that it enters the first root", got)
-	}
 	in("sh", "-c", "echo more >> /var/data")
 	runs("1", "host", "rollback")
 	if got := says("cat", "/var/data"); got != "kept\nmore" {
@@ -100,10 +97,5 @@ podman cp /srv/layout sys:/var/layout`)
 		says("cat", bootID) != boot {
 		t.Errorf("the container was started anew: its first process is %s, and was %s", got, id)
 	}
-	runs("2", two, "apply", "--from", from, "--retry")
-	h.Must(t, "podman", "restart", "sys")
-	if !h.Await(t, 3*time.Minute, func() bool { return says("cat", "/usr/share/lab/version") == "2" }) {
-		t.Errorf("after a restart, the container does not resume its last good root: %s", in("updatectl", "status"))
-	}
-	t.Log(h.Must(t, "sh", "-c", "podman --version; crun --version | head -1"))
+	t.Log(h.Must(t, "podman", "--version"))
 }
