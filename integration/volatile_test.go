@@ -180,7 +180,7 @@ func TestVolatileRefused(t *testing.T) {
 			"the root would mount /srv/late itself",
 		},
 		"the same files twice": {
-			"mkdir -p /srv/twice; echo /var/lib/redis /srv/twice none bind 0 0 >> /etc/fstab; mount /srv/twice",
+			"mkdir -p /srv/one /srv/twice; echo /srv/one /srv/twice none bind 0 0 >> /etc/fstab; mount /srv/twice",
 			"umount /srv/twice; sed -i /twice/d /etc/fstab", "show the same files",
 		},
 		"a service that goes on": {

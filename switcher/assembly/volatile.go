@@ -13,6 +13,7 @@ import (
 
 	"github.com/updatectl/updatectl/switcher/carried"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/volatile"
 )
 
@@ -64,10 +65,6 @@ func CheckVolatile(n Next) error {
 func mountedAt(dirs []string) (points []string, err error) {
 	var places []facts.Place
 	for _, dir := range dirs {
-		place, err := facts.PlaceOf(dir)
-		if err != nil {
-			return nil, err
-		}
 		m, err := facts.MountOf(dir)
 		if err != nil {
 			return nil, err
@@ -79,20 +76,19 @@ func mountedAt(dirs []string) (points []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		isPart := func(of int) bool { return place.Within(places[of]) && carried.IsBelow(real, points[of]) }
-		if slices.ContainsFunc(indices(points), isPart) {
-			continue
+		mounted, err := mount.IsMountPoint(real)
+		if err != nil {
+			return nil, err
 		}
-		points, places = append(points, real), append(places, place)
+		place, isPart := facts.PlaceOfMount(m), false
+		for i, above := range points {
+			isPart = isPart || place.Within(places[i]) && carried.IsBelow(real, above)
+		}
+		if mounted || !isPart {
+			points, places = append(points, real), append(places, place)
+		}
 	}
 	return points, nil
-}
-
-func indices(list []string) (all []int) {
-	for i := range list {
-		all = append(all, i)
-	}
-	return all
 }
 
 // isNetwork reports whether a file system is on another machine. Such a one is unmounted when a root is armed, and the
