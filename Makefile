@@ -120,10 +120,11 @@ test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
 
 # More than a hundred switches of one host between three images, a journey over three releases of Debian, a host with
-# containers, and hosts whose disks come late or never.
+# containers, hosts whose disks come late or never, a container of podman as a host, and copies of the state.
 test-endurance: build
 	go test -tags lab,endurance -count=1 -timeout 90m -v \
-		-run 'TestEndurance|TestDistributions|TestEngines|TestLateState|TestStateNeverComes' ./integration/
+		-run 'TestEndurance|TestDistributions|TestEngines|TestLateState|TestStateNeverComes|TestVolatileLeft|TestPodmanHost' \
+		./integration/
 
 test: setup unit vuln hosts
 

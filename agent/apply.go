@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/verify"
@@ -33,6 +34,8 @@ type ApplyOptions struct {
 	AllowDowngrade bool
 	// Accept lists the kinds of losses that the operator accepts, for this switch and later ones.
 	Accept []record.LossKind
+	// Volatile has the root run on a throw-away copy of the state, which the next switch drops.
+	Volatile bool
 	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
 }
@@ -54,6 +57,9 @@ type Applied struct {
 	Decision  *level.Decision  `json:"decision,omitempty"`
 	// NewBytes is how much disk space staging the root took, in bytes.
 	NewBytes int64 `json:"new_bytes,omitempty"`
+	// Volatile is whether Root runs on a throw-away copy of the state, and Drops whether the copy that From ran on goes.
+	Volatile bool `json:"volatile,omitempty"`
+	Drops    bool `json:"drops_volatile,omitempty"`
 	// Skipped is why an unattended apply did not switch; Bad is why apply would refuse the staged image.
 	Skipped string      `json:"skipped,omitempty"`
 	Bad     *record.Bad `json:"bad,omitempty"`
@@ -88,7 +94,12 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	noteStep(s, "find")
 	stay, err := s.mustStay(o)
 	fetchErr = errors.Join(fetchErr, err)
-	switch d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay); d.Do {
+	done.Volatile = o.Volatile
+	d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay)
+	if o.Volatile && (d.Do == decide.LiveOnly || d.Do == decide.Resume) {
+		return done, volatile.Nothing()
+	}
+	switch d.Do {
 	case decide.Refuse:
 		return done, d.Err
 	case decide.Stay:
@@ -111,7 +122,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	err = s.switchTo(ctx, &done, root, false, leftForOlder(off, s))
+	err = s.switchTo(ctx, &done, root, false, decide.LeftForOlder(off.OlderThan(s.rec, s.facts.Root), off.Mark.Version))
 	return done, err
 }
 
@@ -128,13 +139,13 @@ func (s *session) prepare(ctx context.Context, off *offer.Published, done *Appli
 	if err != nil {
 		return root, err
 	}
-	return root, rehearse(s, root, decision.Level)
+	return root, rehearse(ctx, s, root, done.Volatile, decision.Level)
 }
 
 // rehearse does beforehand what could fail when services have stopped, and what would take time then: see
-// [roots.Roots.Rehearse] and [roots.PrepareEtc].
-func rehearse(s *session, root store.Root, at level.Level) error {
-	err := s.Roots.Rehearse(root, s.facts, s.rec)
+// [volatile.Rehearse] and [roots.PrepareEtc].
+func rehearse(ctx context.Context, s *session, root store.Root, isVolatile bool, at level.Level) error {
+	err := volatile.Rehearse(ctx, &s.Roots, root, s.facts, s.rec, isVolatile, at)
 	if err == nil && at != level.Full && decide.ForwardVerb(s.facts, s.rec, root.ID) == record.VerbApply {
 		err = roots.PrepareEtc(&s.Roots, root.ID, s.facts, s.rec)
 	}
@@ -145,29 +156,17 @@ func rehearse(s *session, root store.Root, at level.Level) error {
 // marks the running root bad.
 func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
 	left *record.Bad) error {
-	if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
+	if done.Volatile {
+		left = nil
+	} else if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
 		s.loadBeforeSwitch(ctx, done)
 	}
 	sw := record.Switch{Verb: decide.ForwardVerb(s.facts, s.rec, root.ID), Version: done.Version}
-	sw.Level, sw.Named = done.Decision.Level, named
+	sw.Level, sw.Named, sw.Volatile = done.Decision.Level, named, done.Volatile
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	noteStep(s, "prepare")
 	sw.Steps, done.Switching = s.steps, true
 	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, left)
-}
-
-// leftForOlder returns a reason to mark the running root bad when the operator applies an older release: otherwise the
-// timer would undo that the next night. It returns nil when the release is not older.
-func leftForOlder(off *offer.Published, s *session) *record.Bad {
-	if !off.OlderThan(s.rec, s.facts.Root) {
-		return nil
-	}
-	return leftByOperator(off.Mark.Version)
-}
-
-// leftByOperator returns why the running root is marked bad when the operator leaves it for another version.
-func leftByOperator(version string) *record.Bad {
-	return &record.Bad{Reason: "left by the operator for version " + version, RolledBack: true}
 }
 
 // applyResume requests the switch to the last good root, as it was left. When the published release has live patches

@@ -12,6 +12,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -91,6 +92,9 @@ func beginSettled(ctx context.Context, a *Agent, verb string, wait bool) (*sessi
 	s, err := a.begin(ctx, verb, wait)
 	if err == nil {
 		err = s.settleFirst(ctx)
+	}
+	if err == nil {
+		err = volatile.MayBegin(s.facts, verb)
 	}
 	if err != nil {
 		s.close()

@@ -293,7 +293,7 @@ func TestReleaseOfLivePatchesAlone(t *testing.T) {
 			states(v.LivePatches) != "fix_1 not loaded" || v.Download != 0 {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if d := liveDecision(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 ||
+		if d := live.Decide(v.LivePatches); d.Level != level.Live || len(d.Checks) != 1 ||
 			d.Checks[0].Name != "live patch fix_1" {
 			t.Errorf("%+v", d)
 		}

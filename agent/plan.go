@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/adoption"
-
 	"github.com/updatectl/updatectl/agent/contents"
 	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/hold"
@@ -16,6 +15,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/etc"
@@ -76,11 +76,14 @@ func (a *Agent) Plan(ctx context.Context, reference string) (Plan, error) {
 		return Plan{}, err
 	}
 	plan := Plan{Available: available, Kernel: f.KernelRelease, Carried: a.Config.State.Persist}
+	if f.Volatile { // what would come along is not the state of this host
+		return plan, volatile.MayBegin(f, "plan")
+	}
 	if plan.Newer && plan.Bad != nil && p.Image != nil {
 		plan.Refusal = plan.Bad.Err()
 	}
 	if !plan.Newer && plan.Live {
-		plan.Decision = liveDecision(plan.LivePatches)
+		plan.Decision = live.Decide(plan.LivePatches)
 	}
 	if !plan.Newer || !a.Machine.Running {
 		return plan, nil
@@ -158,18 +161,4 @@ func predict(a *Agent, verb string) *outage.Prediction {
 		a.Log.Warn(err.Error())
 	}
 	return outage.Predict(list, verb)
-}
-
-// liveDecision is the level of a change that only loads live patches.
-func liveDecision(list []live.LivePatch) *level.Decision {
-	d := &level.Decision{Level: level.Live}
-	for _, p := range list {
-		if p.Unfinished() {
-			d.Checks = append(d.Checks, level.Check{
-				Name: "live patch " + p.Name, Verdict: level.VerdictOK,
-				Reason: "it is for the running kernel, and nothing is restarted for it",
-			})
-		}
-	}
-	return d
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
@@ -76,7 +77,8 @@ func (a *Agent) rollback(ctx context.Context, to string, wait bool) (done Applie
 	case decide.Switch:
 		done.Version, err = s.rollbackTo(ctx, d.To)
 	}
-	if done.Switching = err == nil; done.Switching {
+	done.Switching = err == nil
+	if done.Drops = done.Switching && s.facts.Volatile; done.Switching && !done.Drops {
 		done.LeftInEtc = roots.ChangedInEtc(&s.Roots, s.facts)
 	}
 	return done, err
@@ -116,8 +118,7 @@ func (s *session) rollbackTo(ctx context.Context, to string) (string, error) {
 	}
 	sw := record.Switch{Verb: record.VerbRollback, Version: cmp.Or(s.rec.Accepted[to].Version, version)}
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
-	left := &record.Bad{Reason: record.RolledBack, RolledBack: true}
-	return sw.Version, s.Transition.Start(ctx, s.rec, s.facts, sw, to, left)
+	return sw.Version, s.Transition.Start(ctx, s.rec, s.facts, sw, to, volatile.Left(s.facts))
 }
 
 // leaveTrial leaves a root that is being tried as if it were unhealthy: the guard of the first switch also watches

@@ -23,12 +23,15 @@ import (
 // Status is the answer of status: what runs, what is staged, and what can be rolled back to.
 type Status struct {
 	// Phase is the phase in the record, or trying when the new root runs and the record does not say so yet.
-	Phase  record.Phase          `json:"phase"`
-	Booted RootStatus            `json:"booted"`
-	Staged *RootStatus           `json:"staged,omitempty"`
-	Good   []RootStatus          `json:"good"`
-	Bad    map[string]record.Bad `json:"bad,omitempty"`
-	Pinned []string              `json:"pinned,omitempty"`
+	Phase  record.Phase `json:"phase"`
+	Booted RootStatus   `json:"booted"`
+	// Volatile is whether it runs on a throw-away copy of the state, and Healthy whether it was found healthy there.
+	Volatile bool                  `json:"volatile,omitempty"`
+	Healthy  bool                  `json:"healthy,omitempty"`
+	Staged   *RootStatus           `json:"staged,omitempty"`
+	Good     []RootStatus          `json:"good"`
+	Bad      map[string]record.Bad `json:"bad,omitempty"`
+	Pinned   []string              `json:"pinned,omitempty"`
 	// Removed lists the roots in Bad that are no longer on the disk.
 	Removed []string `json:"removed,omitempty"`
 	// Refused is why the last attempt to take what is published failed, nil when it did not.
@@ -116,6 +119,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	s.Booted.Name = a.Roots.PrettyName(f.Root)
+	s.Volatile, s.Healthy = f.Volatile, f.Volatile && rec.Healthy == f.Root
 	if rec.Staged != "" {
 		staged := rootStatus(a.Machine.Trees, rec, rec.Staged)
 		s.Staged = &staged

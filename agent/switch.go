@@ -34,14 +34,14 @@ func (a *Agent) Switch(ctx context.Context, to string, o ApplyOptions) (Applied,
 	if err != nil {
 		return Applied{}, err
 	}
-	done := Applied{Root: root.ID, From: s.facts.Root, Version: a.Roots.VersionOf(root.ID, s.rec)}
+	done := Applied{Root: root.ID, Volatile: o.Volatile, From: s.facts.Root, Version: a.Roots.VersionOf(root.ID, s.rec)}
 	if d := decide.SwitchTo(s.facts.Root, s.rec, root.ID, o.Retry); d.Do != decide.Switch {
 		return done, d.Err
 	}
 	if err := s.readyStaged(ctx, root, &done, o.Level); err != nil {
 		return done, err
 	}
-	err = s.switchTo(ctx, &done, root, true, leftByOperator(done.Version))
+	err = s.switchTo(ctx, &done, root, true, decide.LeftFor(done.Version))
 	return done, err
 }
 
@@ -62,5 +62,5 @@ func (s *session) readyStaged(ctx context.Context, root store.Root, done *Applie
 	if err != nil {
 		return err
 	}
-	return rehearse(s, root, decision.Level)
+	return rehearse(ctx, s, root, done.Volatile, decision.Level)
 }

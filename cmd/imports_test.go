@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/outage",
 		"agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
-		"agent/trial", "agent/trust",
+		"agent/trial", "agent/trust", "agent/volatile",
 		"switcher", "switcher/ending", "switcher/etc/adopted", "switcher/etc/difference", "switcher/keep", "switcher/level",
 		"switcher/livepatch",
 		"switcher/pid1", "configs", "image", "verify", "cmd/cmdtest", "cmd/updatectl/report", "cmd/usage", "docs",
@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 		"agent/config", "agent/health", "agent/host", "agent/keep", "agent/machine", "agent/record", "agent/roots",
 		"configs",
 	},
+	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/keep":     {"agent/host", "agent/machine", "agent/record"},
 	"agent/renew":    {"agent/host", "agent/keep", "agent/machine"},
 	"agent/contents": {"agent/host", "agent/roots"},
@@ -85,13 +86,13 @@ var allowed = map[string][]string{
 		"agent/health", "agent/hold", "agent/host", "agent/keep", "agent/live", "agent/machine", "agent/offer",
 		"agent/outage",
 		"agent/recheck", "agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
-		"agent/trial",
+		"agent/trial", "agent/volatile",
 	},
 	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/listening", "agent/machine", "agent/network",
-		"agent/outage", "agent/record",
-		"agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition", "agent/trial",
+		"agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",
+		"agent/trial", "agent/volatile",
 	},
 	"agent/simulation/disk": {},
 	"agent/hosttest":        {"agent/config", "agent/host", "agent/machine", "agent/record"},
@@ -153,7 +154,8 @@ var allowed = map[string][]string{
 	"switcher/behind":               {"configs", "switcher/rootfs"}, // the list is read in its tests
 	"switcher/fetchback":            {},
 	"switcher/assembly": {"switcher", "switcher/carried", "switcher/copies", "switcher/facts", "switcher/kept",
-		"switcher/mount", "switcher/origin", "switcher/rootfs", "switcher/seed"},
+		"switcher/mount", "switcher/origin", "switcher/rootfs", "switcher/seed", "switcher/volatile"},
+	"switcher/volatile": {"switcher", "switcher/copies", "switcher/facts", "switcher/mount"},
 	"switcher/origin":   {"owned", "switcher/carried", "switcher/facts", "switcher/mount"},
 	"switcher/carried":  {"switcher", "switcher/facts", "switcher/rootfs"},
 	"switcher/seed":     {"owned", "switcher/copies"},
@@ -182,7 +184,7 @@ var ground = []string{
 	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/hold", "switcher/holding", "switcher/keep",
 	"switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/packages", "switcher/pid1",
-	"switcher/rootfs",
+	"switcher/rootfs", "switcher/volatile",
 }
 
 // inImage lists the packages of image that each of them may import. Tests may import more: many read what they publish.

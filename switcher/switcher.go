@@ -13,6 +13,8 @@ const (
 	HostRoot = "host"
 	// SourcePrefix is the beginning of the mount source of an image root at /; the root's identity follows.
 	SourcePrefix = "updatectl:"
+	// VolatilePrefix is the beginning of the mount source of each throw-away copy in a volatile root; the path follows.
+	VolatilePrefix = "updatectl-volatile:"
 	// NextRoot is where systemd looks for the next root (systemd-soft-reboot.service(8)).
 	NextRoot = "/run/nextroot"
 	// RunDir holds the lock and the stamps of the current switch. It survives a soft reboot, but not a full reboot.

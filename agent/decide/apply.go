@@ -102,3 +102,17 @@ func ForwardVerb(f facts.Facts, rec *record.Record, id string) string {
 	}
 	return record.VerbApply
 }
+
+// LeftFor returns why the running root is marked bad when the operator leaves it for another version.
+func LeftFor(version string) *record.Bad {
+	return &record.Bad{Reason: "left by the operator for version " + version, RolledBack: true}
+}
+
+// LeftForOlder is [LeftFor] when the operator applies an older release: otherwise the timer would undo that the next
+// night. It returns nil when the release is not older.
+func LeftForOlder(older bool, version string) *record.Bad {
+	if !older {
+		return nil
+	}
+	return LeftFor(version)
+}

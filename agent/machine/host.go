@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -24,6 +25,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/origin"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/volatile"
 )
 
 // Host returns this machine for the root "/", and otherwise as much of it as can work on the tree below root. state is
@@ -78,22 +80,68 @@ func (hostMounts) CheckOwners(root string, paths []string) error {
 	return soon(func() error { return origin.CheckOwners(root, paths) }, nil)
 }
 
-func (hostMounts) PlanState(n assembly.Next) ([]string, error) { return n.PlanState() }
+func (hostMounts) CheckVolatile(n assembly.Next) error { return assembly.CheckVolatile(n) }
+
+func (hostMounts) PlanState(n assembly.Next) (made []string, err error) {
+	return made, volatile.Beneath(func() error { made, err = n.PlanState(); return err })
+}
 
 // Carried waits a moment only: a network file system whose server is gone must not keep the host in its root.
-func (hostMounts) Carried(n assembly.Next) []string { return soon(n.Carried, n.Persist) }
+func (hostMounts) Carried(n assembly.Next) []string {
+	return soon(func() []string { return beneath(n.Carried, n.Persist) }, n.Persist)
+}
 
 // Kept waits as Carried does. Without an answer, nothing is compared after the switch.
 func (hostMounts) Kept(n assembly.Next) []kept.Dir {
-	return soon(func() []kept.Dir { return assembly.Observe(n) }, nil)
+	return soon(func() []kept.Dir { return beneath(func() []kept.Dir { return assembly.Observe(n) }, nil) }, nil)
 }
 
 func (hostMounts) Displaced(dirs []kept.Dir, hostMount string) []string {
 	silent := []string{"a disk or a server with state of this host does not answer"}
-	return soon(func() []string { return kept.Displaced(dirs, hostMount) }, silent)
+	return soon(func() []string {
+		displaced := beneath(func() []string { return kept.Displaced(dirs, hostMount) }, silent)
+		return append(exposed(dirs, hostMount), displaced...)
+	}, silent)
 }
 
+// exposed returns what is wrong with a volatile root: the directories that it has as they really are.
+func exposed(dirs []kept.Dir, hostMount string) (reasons []string) {
+	var paths []string
+	for _, d := range dirs {
+		if d.Path != hostMount {
+			paths = append(paths, d.Path)
+		}
+	}
+	real, err := volatile.Exposed(paths)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, p := range real {
+		reasons = append(reasons, p+" is the real one, and not the copy that this volatile root should have")
+	}
+	return reasons
+}
+
+// beneath returns an answer about the state of the host, which a volatile root has beneath a copy, or otherwise if it
+// cannot look there.
+func beneath[T any](ask func() T, otherwise T) T {
+	answer := otherwise
+	if err := volatile.Beneath(func() error { answer = ask(); return nil }); err != nil {
+		return otherwise
+	}
+	return answer
+}
+
+// Restore mounts only the host root again in a volatile root: its state lies beneath copies, and the arming step looks
+// after that.
 func (hostMounts) Restore(dirs []kept.Dir, hostMount string) error {
+	isVolatile, err := facts.IsVolatile()
+	if err != nil {
+		return err
+	}
+	if isVolatile {
+		dirs = slices.DeleteFunc(slices.Clone(dirs), func(d kept.Dir) bool { return d.Path != hostMount })
+	}
 	return kept.Restore(dirs, hostMount)
 }
 
@@ -110,11 +158,14 @@ func soon[T any](ask func() T, otherwise T) T {
 	}
 }
 
-func (hostMounts) Disarm() error                  { return assembly.Disarm() }
-func (hostMounts) Armed() (string, error)         { return assembly.Armed() }
-func (hostMounts) Clear() error                   { return assembly.Clear() }
-func (hostMounts) Detach(path string) error       { return mount.Detach(path) }
-func (hostMounts) MakeWritable(path string) error { return mount.MakeWritable(path) }
+func (hostMounts) Disarm() error            { return assembly.Disarm() }
+func (hostMounts) Armed() (string, error)   { return assembly.Armed() }
+func (hostMounts) Clear() error             { return assembly.Clear() }
+func (hostMounts) Detach(path string) error { return mount.Detach(path) }
+
+func (hostMounts) MakeWritable(path string) error {
+	return volatile.Beneath(func() error { return mount.MakeWritable(path) })
+}
 
 // hostKernel is the kernel of this machine, and the root in the tree.
 type hostKernel struct{ facts.Machine }

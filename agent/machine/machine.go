@@ -155,6 +155,8 @@ type Mounts interface {
 	// PlanState returns the state paths that Arm would make for a root, or why it could not carry one over, see
 	// [assembly.Next.PlanState].
 	PlanState(assembly.Next) (made []string, err error)
+	// CheckVolatile returns an [assembly.ErrVolatile] unless a root can run on a throw-away copy of the state.
+	CheckVolatile(assembly.Next) error
 	// CheckOwners returns an error for each path that others than root can make lead elsewhere, see
 	// [origin.CheckOwners].
 	CheckOwners(root string, paths []string) error

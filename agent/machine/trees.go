@@ -32,6 +32,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/packages"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/volatile"
 	"github.com/updatectl/updatectl/verify"
 	"golang.org/x/sys/unix"
 )
@@ -203,7 +204,10 @@ func (hostTrees) Free(root store.Root) (int64, error) { return store.Free(root) 
 
 func (hostTrees) HostRootMounted(at string) error { return rootfs.Acceptable(at) }
 
-func (t hostTrees) Graft(g Graft) error {
+// Graft looks at the state, which a volatile root has beneath copies.
+func (t hostTrees) Graft(g Graft) error { return volatile.Beneath(func() error { return t.graft(g) }) }
+
+func (t hostTrees) graft(g Graft) error {
 	tree, err := g.Next.Open()
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ const (
 	EventSwitching     = "switching"            // the host was asked to move to another root
 	EventLanded        = "landed"               // a full reboot landed on the host root, the first half of a full switch
 	EventGood          = "good"                 // a root became good
+	EventHealthy       = "healthy"              // a volatile root was found to be healthy
 	EventBad           = "bad"                  // a root was given up
 	EventFailed        = "failed"               // a switch ended before its root ran
 	EventUnhealthy     = "unhealthy"            // a root did not become good
@@ -50,10 +51,10 @@ type Event struct {
 	Sequence int64  `json:"sequence,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	// Vouchers are the signers whose signatures were accepted.
-	Vouchers []verify.Voucher `json:"vouchers,omitempty"`
-	Kernel   string           `json:"kernel,omitempty"`
-	// LivePatch is the name of the live patch that the event is about, "" for none.
-	LivePatch string `json:"live_patch,omitempty"`
+	Vouchers  []verify.Voucher `json:"vouchers,omitempty"`
+	Kernel    string           `json:"kernel,omitempty"`
+	LivePatch string           `json:"live_patch,omitempty"` // the name of the one that the event is about, "" for none
+	Volatile  bool             `json:"volatile,omitempty"`   // the switch is to a throw-away copy of the state
 }
 
 // AppendEvent appends an event to the audit trail, dated now if it has no time. A failure is only logged and never
@@ -73,7 +74,8 @@ func (s *Store) AppendEvent(e Event) {
 
 // Event returns an event about the target of a switch.
 func (s *Switch) Event(name, reason string) Event {
-	return Event{Event: name, Verb: s.Verb, Root: s.Target, From: s.From, Version: s.Version, Reason: reason}
+	return Event{Event: name, Verb: s.Verb, Root: s.Target, From: s.From, Version: s.Version, Reason: reason,
+		Volatile: s.Volatile}
 }
 
 // WithKernelOf returns the event with the release of the kernel that it happened on.

@@ -22,16 +22,20 @@ func (r Result) Err() error {
 	return fmt.Errorf("%w: %s: %s; the host rolled back to %s", ErrUnhealthy, r.Target, r.Reason, r.Back)
 }
 
-// Proved records that a root became good. The error says that no root is being tried.
+// Proved records that a root became good, or a volatile one healthy. The error says that no root is being tried.
 func (r *Record) Proved(root string) error {
 	if err := r.Advance(CauseProved); err != nil {
 		return err
+	}
+	delete(r.Attempts, root)
+	if r.Switch.Volatile {
+		r.Healthy = root
+		return nil
 	}
 	if r.Staged == root {
 		r.Staged = ""
 	}
 	delete(r.Bad, root)
-	delete(r.Attempts, root)
 	if r.Switch.Verb == VerbApply { // a rollback from here leads to the root that was left, although that may be newer
 		r.Good = slices.DeleteFunc(r.Good, func(id string) bool { return id == root })
 	}

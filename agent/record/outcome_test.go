@@ -1,6 +1,7 @@
 package record
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -76,5 +77,47 @@ func TestStaysAfterARollbackThatFailed(t *testing.T) {
 				t.Errorf("bad are %+v, want the mark: %v", r.Bad, c.stays)
 			}
 		})
+	}
+}
+
+// TestVolatile: a volatile root that proves healthy changes nothing of what the host knows about good and bad roots,
+// and is the way to the last good one. A later switch to it begins anew.
+func TestVolatile(t *testing.T) {
+	r := &Record{
+		Phase: PhaseTrying, Staged: "v3", Good: []string{switcher.HostRoot, "v1", "v2"}, Failed: map[string]Failed{},
+		Bad: map[string]Bad{"v3": {Reason: "it was slow"}}, Attempts: map[string]int{"v3": 1},
+		Switch: &Switch{Expectation: level.Expectation{From: "v2", Target: "v3"}, Verb: VerbApply, Volatile: true},
+	}
+	if back := r.RollbackTarget(); back != "v2" {
+		t.Errorf("it rolls back to %s", back)
+	}
+	if err := r.Proved("v3"); err != nil {
+		t.Fatal(err)
+	}
+	if r.LastGood() != "v2" || len(r.Good) != 3 || r.Staged != "v3" || len(r.Bad) != 1 || r.Attempts["v3"] != 0 ||
+		r.Moving() || r.Healthy != "v3" {
+		t.Errorf("the record is %+v", r)
+	}
+	if r.ArrivedLate("v3") {
+		t.Error("the healthy root passes for one that nobody has judged")
+	}
+	if !slices.Contains(r.Needed("v3"), "v3") {
+		t.Errorf("gc needs %v only", r.Needed("v3"))
+	}
+	r.Healthy = "v1" // a root that was good before is tried
+	if back := r.PreviousGood("v1"); back != "v2" {
+		t.Errorf("rollback from a root that was good before leads to %s", back)
+	}
+	next := Switch{Expectation: level.Expectation{From: "v2", Target: "v1"}, Verb: VerbApply}
+	if err := r.BeginSwitch(next); err != nil || r.Healthy != "" {
+		t.Errorf("a switch to it, for good, counts as judged: %q, %v", r.Healthy, err)
+	}
+	r.Switch = &Switch{Expectation: level.Expectation{Target: "v4"}, Verb: VerbApply, Volatile: true}
+	r.MarkBad("v4", Bad{Reason: RolledBack, RolledBack: true})
+	if _, bad := r.Bad["v4"]; bad {
+		t.Error("whoever ends a trial refuses the root")
+	}
+	if r.MarkBad("v4", Bad{Reason: "it hangs"}); r.Bad["v4"].Reason != "it hangs" {
+		t.Error("an unhealthy volatile root is not bad")
 	}
 }

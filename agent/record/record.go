@@ -67,7 +67,8 @@ type Record struct {
 	Attempts map[string]int `json:"attempts,omitempty"`
 	// Failed counts the switches to each root that failed before it ran, so that a timer does not stop the services for
 	// it again and again.
-	Failed map[string]Failed `json:"failed_switches,omitempty"`
+	Failed  map[string]Failed `json:"failed_switches,omitempty"`
+	Healthy string            `json:"healthy_volatile,omitempty"` // the volatile root that was found healthy last
 	// Resume counts the full reboots after which the host could not resume its last good root.
 	Resume *Resume `json:"resume,omitempty"`
 	// WhenGood has what each good root was like when it was last seen to be good.
@@ -77,7 +78,6 @@ type Record struct {
 	// Held has the live patches that are not loaded automatically, by name; Loading is the one that is being loaded.
 	Held    map[string]Held `json:"held_live_patches,omitempty"`
 	Loading *Loading        `json:"loading_live_patch,omitempty"`
-
 	// Losses has what a person has accepted to lose, by the kind of the loss.
 	Losses map[LossKind][]string `json:"accepted_losses,omitempty"`
 	// Accepting lists the kinds of losses that the person accepts by this command.
@@ -119,7 +119,8 @@ type Switch struct {
 	// Kept is where the state lay then.
 	Kept []kept.Dir `json:"kept,omitempty"`
 	// Units are the units that are handed over to the target.
-	Units []keep.Kept `json:"units,omitempty"`
+	Units    []keep.Kept `json:"units,omitempty"`
+	Volatile bool        `json:"volatile,omitempty"` // it runs on a throw-away copy of the state
 	// Before is the health of the root that was left, for comparison with the target's.
 	Before health.Before `json:"before,omitzero"`
 	// Steps were done for the switch before it was announced.
@@ -204,12 +205,13 @@ func (r *Record) RollbackTarget() string {
 // too: once for each image that is given up, and never if the host has just resumed after a full reboot.
 func (r *Record) MayFullReboot() bool { return r.Switch.Verb == VerbBack && r.Resume == nil }
 
-// MarkBad records that a root did not become good, so that it is not tried again automatically. It does nothing for
-// the host root, for a good root that the operator rolled back to, and for the target of a resume or an automatic
-// rollback.
+// MarkBad records that a root did not become good, so that it is not tried again automatically. It does nothing for the
+// host root, a good root that the operator rolled back to, a volatile one that the operator left, and the target of a
+// resume or an automatic rollback.
 func (r *Record) MarkBad(root string, b Bad) {
 	wasGood := r.Switch.Verb == VerbRollback && slices.Contains(r.Good, root)
-	if root == switcher.HostRoot || wasGood || r.Switch.Verb == VerbResume || r.Switch.Verb == VerbBack {
+	if root == switcher.HostRoot || wasGood || r.Switch.Verb == VerbResume || r.Switch.Verb == VerbBack ||
+		r.Switch.Volatile && b.RolledBack {
 		return
 	}
 	r.Bad[root] = b
@@ -251,7 +253,7 @@ func (s *Switch) CompareWith(whenGood States) health.Before {
 // ArrivedLate reports whether root, if it is the one that runs, was never judged: its switch was withdrawn, and
 // systemd made it all the same.
 func (r *Record) ArrivedLate(root string) bool {
-	return !r.Moving() && r.Switch != nil && r.Switch.Target == root && root != switcher.HostRoot &&
+	return !r.Moving() && r.Switch != nil && root != r.Healthy && r.Switch.Target == root && root != switcher.HostRoot &&
 		!slices.Contains(r.Good, root)
 }
 
@@ -267,7 +269,9 @@ func (r *Record) BeginSwitch(s Switch) error {
 		})
 		r.WhenGood = r.WhenGood.With(s.From, health.State{Failed: s.Before.Failed, Uplinks: s.Before.Uplinks}, r.Good)
 	}
-	r.Switch = &s
+	if r.Switch = &s; s.Target == r.Healthy {
+		r.Healthy = ""
+	}
 	r.Attempts[s.Target]++
 	if s.Verb == VerbResume {
 		r.Resume = &Resume{Root: s.Target, Attempts: r.ResumeAttempts(s.Target) + 1}
@@ -309,7 +313,7 @@ func (r *Record) BeginRollback(c Cause, s Switch, d Departure) error {
 func (r *Record) PreviousGood(running string) string {
 	i := slices.Index(r.Good, running)
 	switch {
-	case i < 0: // not confirmed
+	case i < 0, running == r.Healthy: // not confirmed, or volatile
 		return r.LastGood()
 	case i == 0 && r.LastGood() != running: // a full reboot landed on the host root
 		return r.LastGood()

@@ -18,14 +18,12 @@ import (
 
 // Store keeps the record, the history and the disk space reserved for both.
 type Store struct {
-	// Disk holds the files.
-	Disk durable.Disk
+	Disk durable.Disk // holds the files
 	// Path returns the path of a file of the host as this process sees it.
 	Path func(string) string
 	// Log takes the failures that do not fail a command.
 	Log *zap.Logger
-	// Now is the wall clock.
-	Now func() time.Time
+	Now func() time.Time // the wall clock
 }
 
 var (

@@ -67,6 +67,11 @@ func (r *Roots) Open() error {
 // /etc, makes the graft, and checks the joined root. The error is a [config.ErrConfig] if a state directory cannot be
 // kept.
 func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) error {
+	return rehearse(r, root, r.Next(root.ID, f), f, rec)
+}
+
+// rehearse is [Roots.Rehearse] for a root that is assembled as next.
+func rehearse(r *Roots, root store.Root, n assembly.Next, f facts.Facts, rec *record.Record) error {
 	if err := CheckIntact(r, root.ID, record.VerbApply); err != nil {
 		return err
 	}
@@ -80,7 +85,6 @@ func (r *Roots) Rehearse(root store.Root, f facts.Facts, rec *record.Record) err
 	if err != nil {
 		return err
 	}
-	n := r.Next(root.ID, f)
 	n.Owners = copies.Owners{UID: report.Correction.IDs.UIDs, GID: report.Correction.IDs.GIDs}
 	return r.graft(root, n, f, rec)
 }
@@ -118,7 +122,7 @@ func (r *Roots) PrettyName(id string) string {
 func (r *Roots) Next(id string, f facts.Facts) assembly.Next {
 	n := assembly.Next{
 		ID: id, Persist: r.Config.State.Persist, ImageOwned: r.Config.State.ImageOwned,
-		HostMount: HostMount, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
+		HostMount: HostMount, Own: record.StateDir, KernelRelease: f.KernelRelease, KernelVersion: f.KernelVersion,
 		Collected: []string{r.Path(record.StateDir + "/roots"), r.Path(record.StateDir + "/staging")},
 	}
 	if id == switcher.HostRoot {
@@ -167,7 +171,7 @@ func regraft(r *Roots, root store.Root, f facts.Facts, rec *record.Record) (err 
 func (r *Roots) graft(root store.Root, n assembly.Next, f facts.Facts, rec *record.Record) error {
 	disk := r.Machine.Disk
 	err := r.Machine.Trees.Graft(machine.Graft{
-		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent,
+		Next: n, MountPoints: r.mountPoints(f), Agent: !root.Info.HasAgent || n.Volatile,
 		// Which /etc, and so which fstab, the root gets depends on the switch: the mount points of each must exist.
 		Etcs:  []string{"/etc", n.Etc, r.Next(rec.LastGood(), f).Etc},
 		State: slices.Concat(r.Config.State.Persist, []string{"/etc"}),

@@ -29,6 +29,9 @@ func CarryUsers(r *Roots, rec *record.Record, f facts.Facts, next assembly.Next)
 		m.HostMount = HostMount
 	}
 	for _, id := range append(slices.Clone(rec.Good), f.Root, switcher.HostRoot) {
+		if f.Volatile && id == f.Root {
+			continue // who was added there goes with it
+		}
 		if id != next.ID || m.Return { // what it ran with before an apply is beside its new /etc
 			m.Etcs[id] = r.EtcAt(r.Next(id, f), f)
 		}

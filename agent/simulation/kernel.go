@@ -32,9 +32,9 @@ const kernelRelease, kernelVersion = "6.12.48", "#1 SMP"
 func (k kernel) Facts(ctx context.Context) (f facts.Facts, err error) {
 	err = pid1(k).do(ctx, "read the facts", func(m *Machine) error {
 		f = facts.Facts{
-			Root: m.mounted.id, BootID: fmt.Sprintf("boot-%d", m.boots), KernelRelease: kernelRelease,
-			KernelVersion: kernelVersion,
-			Architecture:  runtime.GOARCH, Systemd: m.options.Systemd, SoftReboots: -1, State: m.systemState(),
+			Root: m.mounted.id, Volatile: m.mounted.volatile, BootID: fmt.Sprintf("boot-%d", m.boots),
+			KernelRelease: kernelRelease, KernelVersion: kernelVersion,
+			Architecture: runtime.GOARCH, Systemd: m.options.Systemd, SoftReboots: -1, State: m.systemState(),
 		}
 		if m.options.Systemd >= 256 {
 			f.SoftReboots = m.softReboots
@@ -141,10 +141,15 @@ func (s mounts) Arm(n assembly.Next) error {
 			return err
 		}
 	}
+	if m.mounted.volatile && n.Volatile {
+		m.breach("%s arms %s on a copy of a copy", s.p, n.ID)
+	}
 	m.armed = next
-	m.tell("%s is armed with %s", n.ID, next.etc)
+	m.tell("%s is armed with %s, volatile: %v", n.ID, next.etc, n.Volatile)
 	return nil
 }
+
+func (mounts) CheckVolatile(assembly.Next) error { return nil }
 
 func (mounts) CheckOwners(string, []string) error { return nil }
 

@@ -129,6 +129,8 @@ type Machine struct {
 	arrivals map[string]int // of the automatic kind, in roots that were never good
 	reboots  int
 	etcs     int
+	// used are the image roots that ran on the state of the machine itself, and not on a copy.
+	used map[string]bool
 	// left are the image roots that an operator rolled back from.
 	left map[string]bool
 	// killedGuard and killedArm: a guard, or an arming step, was killed.
@@ -152,8 +154,9 @@ type Machine struct {
 
 // mountedRoot is what is mounted at /.
 type mountedRoot struct {
-	id, etc string
-	mount   int
+	id, etc  string
+	mount    int
+	volatile bool // on a throw-away copy of the state
 }
 
 // armedRoot is what is mounted at /run/nextroot.
@@ -213,7 +216,7 @@ func New(o Options, p *Publisher) *Machine {
 		options: o, publisher: p, began: time.Now(), ills: map[string]Illness{}, damaged: map[string]bool{},
 		dooms: map[string]int{}, holdUps: map[string]time.Duration{}, disk: disk.New(disk.Files{}),
 		running: map[int]*process{}, locks: map[string]heldLock{},
-		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{},
+		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{}, used: map[string]bool{},
 		power: make(chan struct{}),
 	}
 	m.sluggish.Store(o.Sluggish)
@@ -340,7 +343,10 @@ func (m *Machine) recorded(p *process, text []byte) {
 	m.rec = rec
 	m.tell("%s writes the record: %s", p, describeRecord(rec))
 	m.checkRecord(p)
-	if rec.Switch != nil && rec.Phase == record.PhaseGood && rec.Switch.Target == m.mounted.id &&
+	if m.mounted.volatile && rec.LastGood() == m.mounted.id && (m.goodEtc[m.mounted.id] == "") {
+		m.breach("%s calls %s good, which only ran on a copy of the state", p, m.mounted.id)
+	}
+	if !m.mounted.volatile && rec.Switch != nil && rec.Phase == record.PhaseGood && rec.Switch.Target == m.mounted.id &&
 		slices.Contains(rec.Good, m.mounted.id) {
 		m.goodEtc[m.mounted.id] = m.mounted.etc
 		delete(m.arrivals, m.mounted.id)

@@ -40,7 +40,11 @@ func (m *Machine) CheckRest() {
 		return
 	}
 	m.checkRecord(restName{})
-	if !slices.Contains(rec.Good, m.mounted.id) {
+	if m.mounted.volatile {
+		if rec.Healthy != m.mounted.id || slices.Contains(rec.Good, m.mounted.id) && m.goodEtc[m.mounted.id] == "" {
+			m.breach("%s runs on a copy of the state, and rests without being found healthy: %v", m.mounted.id, rec.Good)
+		}
+	} else if !slices.Contains(rec.Good, m.mounted.id) {
 		m.breach("%s runs and is not good: %v", m.mounted.id, rec.Good)
 	}
 	if bad, isBad := rec.Bad[m.mounted.id]; isBad && rec.LastGood() == m.mounted.id {

@@ -231,8 +231,9 @@ func (m *Machine) executeAnew() {
 			fails = "does not take " + next.next.ID
 		default:
 			m.mounts++
-			to = mountedRoot{id: next.next.ID, etc: next.etc, mount: m.mounts}
+			to = mountedRoot{id: next.next.ID, etc: next.etc, mount: m.mounts, volatile: next.next.Volatile}
 			m.modulesFrom = m.modulesOf(to.id)
+			m.used[to.id] = m.used[to.id] || !to.volatile
 			m.armed = nil
 		}
 	}

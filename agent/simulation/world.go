@@ -69,7 +69,7 @@ func (m *Machine) RollBack(to string) *Command {
 	}
 	return m.Run("rollback", false, func(ctx context.Context, a *agent.Agent) error {
 		done, err := a.Rollback(ctx, to, true)
-		if err == nil && done.Switching && done.From != switcher.HostRoot {
+		if err == nil && done.Switching && done.From != switcher.HostRoot && !done.Drops {
 			m.mu.Lock()
 			m.left[done.From] = true
 			m.mu.Unlock()
@@ -358,6 +358,20 @@ func (m *Machine) Booted() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.publisher.name(m.mounted.id)
+}
+
+// Volatile reports whether the root that runs does so on a copy of the state.
+func (m *Machine) Volatile() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mounted.volatile
+}
+
+// Used reports whether the root of a version ran on the state of the machine itself.
+func (m *Machine) Used(version string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used[m.publisher.roots[version]]
 }
 
 // Record returns the record on the disk, nil when there is none.

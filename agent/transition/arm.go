@@ -89,7 +89,7 @@ func (m *Mover) ArmTarget(ctx context.Context, rec *record.Record) error {
 		m.MakeWritable(next.Persist, rec.Switch.Kept)
 	}
 	next.Present, next.Return = rec.Switch.State, rec.Switch.Verb != record.VerbApply
-	next.Kept = rec.Switch.Kept
+	next.Kept, next.Volatile = rec.Switch.Kept, rec.Switch.Volatile
 	if next.ID != switcher.HostRoot {
 		if err := roots.CheckIntact(&m.Roots, next.ID, rec.Switch.Verb); err != nil {
 			return err

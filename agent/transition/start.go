@@ -56,7 +56,8 @@ func (m *Mover) Start(ctx context.Context, rec *record.Record, f facts.Facts, s 
 	stamp := m.ReadStamp()
 	m.Describe(&s, f, to)
 	noteState(m.Host, &s, rec, f, m.Roots.Next(to, f))
-	if s.Level != level.Full && s.Verb != record.VerbResume { // at a boot, nothing runs yet that could be kept
+	// At a boot, nothing runs yet that could be kept. What is kept over a volatile switch would write to the real state.
+	if s.Level != level.Full && s.Verb != record.VerbResume && !s.Volatile && !f.Volatile {
 		s.Units = m.Keep.Keepable(ctx, m.Roots.EtcChange(to, f, rec), s.Verb != record.VerbApply)
 	}
 	if err := m.removeNote(VerdictFile); err != nil { // of an earlier switch, perhaps to the same root

@@ -31,7 +31,9 @@ func (t *Trial) Await(ctx context.Context) (Confirmed, bool, error) {
 	if err != nil {
 		return Confirmed{Root: root}, true, err
 	}
-	done := Confirmed{Root: root, Good: !rec.Moving() && rec.LastGood() == root, Last: rec.Last}
+	volatile := rec.Switch != nil && rec.Switch.Volatile && rec.Switch.Target == root
+	done := Confirmed{Root: root, Good: !rec.Moving() && rec.LastGood() == root && !volatile, Last: rec.Last,
+		Volatile: volatile, Healthy: volatile && !rec.Moving() && rec.Healthy == root}
 	if report := t.LastReport(); report != nil && report.Root == root {
 		done.Health = report
 	}

@@ -37,6 +37,9 @@ type Confirmed struct {
 	Root string `json:"root"`
 	// Good is whether the running root is good.
 	Good bool `json:"good"`
+	// Volatile is whether it runs on a throw-away copy of the state, and Healthy whether such a root is healthy.
+	Volatile bool `json:"volatile,omitempty"`
+	Healthy  bool `json:"healthy,omitempty"`
 	// Last is how the last switch ended, nil when there was none.
 	Last *record.Result `json:"last,omitempty"`
 	// Health is the report about the root, nil when this run of confirm did not judge it.
@@ -82,7 +85,8 @@ func (t *Trial) Confirm(ctx context.Context) (Confirmed, error) {
 		done.Health = t.LastReport()
 	}
 	t.leaveToGuard(ctx, facts, rec, err)
-	done.Good, done.Last = err == nil && rec.LastGood() == facts.Root, rec.Last
+	done.Good, done.Last = err == nil && rec.LastGood() == facts.Root && !facts.Volatile, rec.Last
+	done.Volatile, done.Healthy = facts.Volatile, err == nil && facts.Volatile && rec.Healthy == facts.Root
 	if err == nil && rec.Last != nil && rec.Last.Outcome == level.Unhealthy {
 		err = rec.Last.Err()
 	}
@@ -179,16 +183,20 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record,
 	if err != nil {
 		return err
 	}
-	// Retire the old /etc before the root is recorded as good; otherwise the cleanup would restore it.
-	if err := t.Roots.RetireEtc(f.Root); err != nil {
-		return err
+	if !rec.Switch.Volatile {
+		// Retire the old /etc before the root is recorded as good; otherwise the cleanup would restore it.
+		if err := t.Roots.RetireEtc(f.Root); err != nil {
+			return err
+		}
 	}
 	if err := rec.Proved(f.Root); err != nil {
 		return err
 	}
-	rec.WhenGood = rec.WhenGood.With(f.Root, report.State, rec.Good)
-	if t.ConfigFault == nil {
-		rec.State = &t.Config.State
+	if !rec.Switch.Volatile {
+		rec.WhenGood = rec.WhenGood.With(f.Root, report.State, rec.Good)
+		if t.ConfigFault == nil {
+			rec.State = &t.Config.State
+		}
 	}
 	if err := t.Transition.WriteSwitch(rec); err != nil {
 		rec.Phase = record.PhaseTrying // as on the disk, so that leaveToGuard still writes a verdict
@@ -200,6 +208,11 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record,
 		return errors.Join(err, t.Records.Write(rec))
 	}
 	t.Roots.RestoreEtcs(f)
+	if rec.Switch.Volatile {
+		t.Records.AppendEvent(rec.Switch.Event(record.EventHealthy, "").WithKernelOf(f))
+		t.Log.Info("the volatile root is healthy; the next switch drops it", zap.String("root", f.Root))
+		return nil
+	}
 	t.Records.AppendEvent(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
 	t.Log.Info("the root is good", zap.String("root", f.Root))
 	if t.Proved != nil {

@@ -88,10 +88,13 @@ func flagsOf(o agent.ApplyOptions) (flags string) {
 	if o.From != "" {
 		flags += " --from " + o.From
 	}
+	if o.Volatile {
+		flags += " --volatile"
+	}
 	if o.AllowDowngrade {
 		flags += " --allow-downgrade"
 	}
-	if o.Level != "" {
+	if o.Level != "" && !o.Volatile { // which implies one
 		flags += " --level " + string(o.Level)
 	}
 	return flags

@@ -21,11 +21,18 @@ func applyCommand(c *cli) *cobra.Command {
 The switch restarts userspace and ends this session. The kernel keeps running,
 unless the level is full. In the new root, the host confirms that it arrived
 and is healthy, or rolls back ("updatectl status" shows which). If anything
-fails before services stop, the host stays in its root.`,
+fails before services stop, the host stays in its root.
+
+With --volatile, the root runs on a throw-away copy of the state, in memory:
+"updatectl rollback" drops all that was changed in it, and so does a full
+reboot. Use it to try a migration. It never becomes the last good root.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if o.Level, err = levelOf(cmd, wish); err != nil {
+			if o.Level, err = levelOf(cmd, wish); err == nil {
+				err = checkVolatile(cmd, &o)
+			}
+			if err != nil {
 				return err
 			}
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
@@ -42,6 +49,7 @@ fails before services stop, the host stays in its root.`,
 	f.BoolVar(&o.Retry, "retry", false, "take an image that was given up")
 	acceptLosses(f, &o)
 	allowDowngrade(f, &o)
+	volatileFlag(f, &o)
 	f.BoolVar(&o.Unattended, "unattended", false,
 		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
 	return cmd

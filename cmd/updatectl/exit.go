@@ -20,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/fetcher"
@@ -104,6 +105,8 @@ var failures = []struct {
 			"the last good root"},
 	{record.ErrDamaged, exitError,
 		"move the file aside, and run `updatectl confirm`: it begins a new record, with the running root as the good one"},
+	{volatile.ErrRuns, exitBlocked, "`updatectl rollback` returns to the last good root, and drops what was changed here"},
+	{volatile.ErrNot, exitBlocked, "the host stays in its root; docs/volatile.md says what a copy takes"},
 	{record.ErrBlocked, exitBlocked, "`updatectl status` shows what is going on; try again later"},
 	{release.ErrExpired, exitStale,
 		"its publisher has to publish it again, with a larger sequence; check this host's clock, too"},

@@ -35,12 +35,15 @@ had, and so does "updatectl switch host".`,
 		Args: usage.Arguments("the root"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if f := cmd.Flags(); given[0] == switcher.HostRoot &&
-				(f.Changed("level") || f.Changed("retry") || f.Changed("accept")) {
+				(f.Changed("level") || f.Changed("retry") || f.Changed("accept") || f.Changed("volatile")) {
 				return usageError{errors.New("the switch to the host root is a rollback: it takes no flag but --wait"),
 					cmd.CommandPath()}
 			}
 			var err error
-			if o.Level, err = levelOf(cmd, wish); err != nil {
+			if o.Level, err = levelOf(cmd, wish); err == nil {
+				err = checkVolatile(cmd, &o)
+			}
+			if err != nil {
 				return err
 			}
 			a, err := c.agent()
@@ -58,6 +61,7 @@ had, and so does "updatectl switch host".`,
 	levelFlag(f, &wish)
 	waitFlag(f, &o.Wait)
 	f.BoolVar(&o.Retry, "retry", false, "take a root that was given up")
+	volatileFlag(f, &o)
 	acceptLosses(f, &o)
 	return cmd
 }

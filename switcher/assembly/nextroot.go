@@ -22,6 +22,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/rootfs"
+	"github.com/updatectl/updatectl/switcher/volatile"
 )
 
 // Next is a root to arm: what is mounted at /, and what is carried over from the host.
@@ -51,6 +52,10 @@ type Next struct {
 	ImageOwned []string
 	// Seeded is whether the root has run with this state before, so that there is nothing to seed.
 	Seeded bool
+	// Volatile is whether the root runs on a throw-away copy of the state and of /etc. Own is a directory that stays the
+	// real one all the same: that of the agent.
+	Volatile bool
+	Own      string
 	// Owners maps the image's uids and gids to the host's. The files of the image are shown with these.
 	Owners copies.Owners
 	// HostMount is where the host root stays mounted.
@@ -116,19 +121,40 @@ func (n Next) unnumbered() Next {
 }
 
 // Arm joins the root and mounts it at /run/nextroot. It must run in PID 1's mount namespace, when services have stopped
-// and file systems are still mounted. After an error, nothing is armed and nothing stays mounted.
+// and file systems are still mounted. After an error, nothing is armed and nothing stays mounted. In a volatile root,
+// the state that is carried over is the real one.
 func Arm(n Next) (err error) {
 	if err := Disarm(); err != nil {
 		return err
 	}
+	var root *mount.Tree
+	if err := volatile.Beneath(func() (err error) { root, err = assemble(n); return err }); err != nil {
+		return err
+	}
+	defer root.Close()
 	defer func() {
-		err = errors.Join(err, mount.Detach(assembly))
 		if err != nil {
 			err = errors.Join(err, Disarm())
 		}
 	}()
+	// One move makes the whole tree appear: a crash before it leaves the host unarmed, never half armed.
+	if err := os.MkdirAll(switcher.NextRoot, 0o755); err != nil {
+		return fmt.Errorf("cannot make %s: %w", switcher.NextRoot, err)
+	}
+	return root.Attach(switcher.NextRoot)
+}
+
+// assemble returns the root with everything that is carried over into it, as a detached tree. Nothing stays mounted.
+func assemble(n Next) (root *mount.Tree, err error) {
+	defer func() {
+		err = errors.Join(err, mount.Detach(assembly))
+		if err != nil && root != nil {
+			root.Close()
+			root = nil
+		}
+	}()
 	if err := os.MkdirAll(assembly, 0o700); err != nil {
-		return fmt.Errorf("cannot make a mount point: %w", err)
+		return nil, fmt.Errorf("cannot make a mount point: %w", err)
 	}
 	// By now, a helper of the shutdown may have unmounted what no process uses, as blkdeactivate(8) does.
 	if rerr := kept.Restore(n.Kept, n.HostMount); rerr != nil {
@@ -144,16 +170,12 @@ func Arm(n Next) (err error) {
 		err = n.joinImage()
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := rootfs.Acceptable(assembly); err != nil {
-		return err
+		return nil, err
 	}
-	// One move makes the whole tree appear: a crash before it leaves the host unarmed, never half armed.
-	if err := os.MkdirAll(switcher.NextRoot, 0o755); err != nil {
-		return fmt.Errorf("cannot make %s: %w", switcher.NextRoot, err)
-	}
-	return cloneTo(assembly, switcher.NextRoot, true)
+	return mount.Clone(assembly, true)
 }
 
 // Disarm unmounts whatever is at /run/nextroot: while a root is there, systemd turns every reboot into a soft reboot.
@@ -171,7 +193,9 @@ func Disarm() error {
 }
 
 // Clear unmounts what a killed arming step left behind. Only a full reboot needs that.
-func Clear() error { return errors.Join(mount.Detach(assembly), mount.Detach(scratch)) }
+func Clear() error {
+	return errors.Join(mount.Detach(assembly), mount.Detach(scratch), volatile.Clear())
+}
 
 // Armed returns the identity of the root mounted at /run/nextroot, "" when none is. It is the source of the mount if
 // that is the host root, or if somebody else armed it.
@@ -225,6 +249,9 @@ func (n Next) joinImage() error {
 			return err
 		}
 	}
+	if err := (carrier{n}).cover(image.Path()); err != nil {
+		return err
+	}
 	if err := owned.attach(n.Return); err != nil {
 		return err
 	}
@@ -252,6 +279,9 @@ func (n Next) mountEtc() error {
 // root mounts without us.
 func (n Next) Mounts(image string) ([]string, error) {
 	paths := n.hostMounts()
+	if n.Volatile {
+		paths = append(paths, "/etc", n.Own)
+	}
 	known := n.knownIn(image)
 	for _, p := range n.Persist {
 		if left, err := n.leftToRoot(p, known); err != nil {

@@ -172,6 +172,9 @@ func (n carrier) carryState(p, image string) error {
 		return err
 	}
 	if from.Missing {
+		if n.Volatile {
+			return notMade(p)
+		}
 		if err := n.makeMissing(p, from, image); err != nil {
 			return err
 		}
@@ -181,7 +184,7 @@ func (n carrier) carryState(p, image string) error {
 	if err != nil {
 		return err
 	}
-	if !from.OnHost {
+	if !from.OnHost && !n.Volatile {
 		if err := n.seedState(p, p, image); err != nil {
 			return err
 		}
@@ -191,7 +194,7 @@ func (n carrier) carryState(p, image string) error {
 			return err
 		}
 	}
-	if from.OnHost { // until now it was read-only
+	if from.OnHost && !n.Volatile { // until now it was read-only
 		return n.seedState(p, at, image)
 	}
 	return nil

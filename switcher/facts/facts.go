@@ -28,6 +28,8 @@ import (
 type Facts struct {
 	// Root is the identity of the root mounted at /: HostRoot or an image root's identity.
 	Root string `json:"root"`
+	// Volatile is whether that root runs on a throw-away copy of the state.
+	Volatile bool `json:"volatile,omitempty"`
 	// BootID changes with a full reboot, not with a soft one (/proc/sys/kernel/random/boot_id).
 	BootID string `json:"boot_id"`
 	// KernelRelease and KernelVersion are uname -r and uname -v.
@@ -89,6 +91,9 @@ func (m Machine) Facts(ctx context.Context) (Facts, error) {
 		return f, err
 	}
 	f.Root = root
+	if f.Volatile, err = IsVolatile(); err != nil {
+		return f, err
+	}
 	if err := f.askKernel(); err != nil {
 		return f, err
 	}
@@ -170,6 +175,25 @@ func MountedRoot() (string, error) {
 		return id, nil
 	}
 	return switcher.HostRoot, nil
+}
+
+// IsVolatile reports whether the running root has a throw-away copy of the state, or of a part of it.
+func IsVolatile() (bool, error) {
+	copies, err := VolatileMounts()
+	return slices.ContainsFunc(copies, func(m *mountinfo.Info) bool {
+		return !strings.HasPrefix(m.Mountpoint, "/run/") // not one that is being put together
+	}), err
+}
+
+// VolatileMounts returns the throw-away copies that are mounted anywhere, in the order of mountinfo.
+func VolatileMounts() ([]*mountinfo.Info, error) {
+	mounts, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		return !strings.HasPrefix(i.Source, switcher.VolatilePrefix), false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	return mounts, nil
 }
 
 // askPID1 adds what PID 1 reports, if it is systemd.

@@ -31,6 +31,9 @@ func (p Place) Within(dir Place) bool {
 // OfImage reports whether a place is in the image of a root, with what is laid over it.
 func (p Place) OfImage() bool { return strings.HasPrefix(p.Source, switcher.SourcePrefix) }
 
+// Volatile reports whether a place is on a throw-away copy of the state.
+func (p Place) Volatile() bool { return strings.HasPrefix(p.Source, switcher.VolatilePrefix) }
+
 // deleted is what the kernel appends to the root of a mount that has been removed.
 const deleted = "//deleted"
 
@@ -47,33 +50,55 @@ func PlaceOfMount(m *mountinfo.Info) Place { return placeOn(m, "") }
 
 // PlaceOf returns where a directory lies. It follows symbolic links. Errors wrap those of the operating system.
 func PlaceOf(dir string) (Place, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	m, name, err := lookUp(dir)
 	if err != nil {
 		return Place{}, err
+	}
+	name, gone := strings.CutSuffix(name, " (deleted)")
+	p := placeOn(m, strings.TrimPrefix(name, strings.TrimSuffix(m.Mountpoint, "/")))
+	p.Deleted = p.Deleted || gone
+	return p, nil
+}
+
+// MountOf returns the mount that a directory is on, with the directory as its root. It follows symbolic links.
+func MountOf(dir string) (*mountinfo.Info, error) {
+	m, _, err := lookUp(dir)
+	if err != nil {
+		return nil, err
+	}
+	place, err := PlaceOf(dir)
+	if err == nil {
+		m.Root = place.Path
+	}
+	return m, err
+}
+
+// lookUp returns the mount that a directory is on, and the directory's path in this namespace, without links.
+func lookUp(dir string) (*mountinfo.Info, string, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", err
 	}
 	defer f.Close()
 	fd := int(f.Fd())
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st); err != nil {
-		return Place{}, &os.PathError{Op: "statx", Path: dir, Err: err}
+		return nil, "", &os.PathError{Op: "statx", Path: dir, Err: err}
 	}
-	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) // a path in this namespace, without links
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
-		return Place{}, err
+		return nil, "", err
 	}
 	mounts, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
 		return uint64(i.ID) != st.Mnt_id, false
 	})
 	if err != nil {
-		return Place{}, fmt.Errorf("cannot read the mounts: %w", err)
+		return nil, "", fmt.Errorf("cannot read the mounts: %w", err)
 	}
 	if len(mounts) == 0 {
-		return Place{}, fmt.Errorf("cannot find the mount of %s", dir)
+		return nil, "", fmt.Errorf("cannot find the mount of %s", dir)
 	}
-	name, gone := strings.CutSuffix(name, " (deleted)")
-	p := placeOn(mounts[0], strings.TrimPrefix(name, strings.TrimSuffix(mounts[0].Mountpoint, "/")))
-	p.Deleted = p.Deleted || gone
-	return p, nil
+	return mounts[0], name, nil
 }
 
 // MountedRoots returns the staged roots that are in use, each with a mount point that shows it: something of the root

@@ -61,11 +61,7 @@ func Applied(w io.Writer, d agent.Applied) {
 	for _, name := range d.Loaded {
 		fmt.Fprintf(w, "Live patch\t%s is effective\n", name)
 	}
-	if d.Decision == nil { // a rollback, or an apply that resumes
-		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
-			short(d.Root), etcOf(d.From))
-		leftText(w, d)
-	}
+	keptText(w, d)
 	if d.Decision != nil && d.Decision.Level == level.Full {
 		fmt.Fprintf(w, "Rebooting: a full reboot lands on the host root, and the host continues from there "+
 			"into the new root. `updatectl status` shows how it went.\n")
@@ -73,6 +69,21 @@ func Applied(w io.Writer, d agent.Applied) {
 	}
 	fmt.Fprintf(w, "Switching: services stop now and come back in the new root. "+
 		"`updatectl status` shows how it went.\n")
+}
+
+// keptText says where /etc comes from, and what becomes of what was changed.
+func keptText(w io.Writer, d agent.Applied) {
+	if d.Volatile {
+		fmt.Fprintf(w, "Volatile\tit runs on a throw-away copy of the state and of /etc, in memory; `updatectl rollback` "+
+			"drops it\n")
+	}
+	if d.Drops {
+		fmt.Fprintf(w, "Volatile\twhat was changed in %s goes with it\n", short(d.From))
+	} else if d.Decision == nil { // a rollback, or an apply that resumes
+		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
+			short(d.Root), etcOf(d.From))
+		leftText(w, d)
+	}
 }
 
 // leftText says what in /etc stays behind in the root that a rollback leaves.

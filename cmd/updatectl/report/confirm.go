@@ -10,9 +10,12 @@ import (
 
 // Confirmed writes the verdict on the running root.
 func Confirmed(w io.Writer, c trial.Confirmed) {
-	if c.Good {
+	switch {
+	case c.Good:
 		fmt.Fprintf(w, "%s is good.\n", short(c.Root))
-	} else {
+	case c.Healthy:
+		fmt.Fprintf(w, "%s is healthy. It is volatile: `updatectl rollback` drops it.\n", short(c.Root))
+	default:
 		fmt.Fprintf(w, "%s runs and is not the last good root; there was nothing to confirm.\n", short(c.Root))
 	}
 	if c.Last != nil && c.Last.Outcome != level.Switched {

@@ -24,7 +24,7 @@ func eventDetail(e record.Event) string {
 	case e.Reason != "":
 		return e.Reason
 	case e.Verb != "" && e.From != "":
-		return verbText(e.Verb) + " from " + short(e.From)
+		return verbText(e.Verb) + volatileWord(e.Volatile) + " from " + short(e.From)
 	case len(e.Vouchers) > 0:
 		return "signed by " + signedBy(e.Vouchers)
 	case e.From != "":

@@ -20,6 +20,7 @@ import (
 // Status writes what runs, what is staged, and how the last switch ended.
 func Status(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Booted\t%s\n", rootText(s.Booted))
+	volatileText(w, s)
 	if s.Booted.Root == switcher.HostRoot && s.Good[0].Root != switcher.HostRoot && s.Switch == nil {
 		fmt.Fprintf(w, "\ta full reboot landed here; `updatectl apply` continues from %s\n", short(s.Good[0].Root))
 	}

@@ -107,3 +107,40 @@ Not reached  sha256-444444444444, once: stuck
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
+
+// TestVolatileShown: whoever looks sees that a root runs on a copy, and how to leave it.
+func TestVolatileShown(t *testing.T) {
+	s := agent.Status{Phase: record.PhaseGood, Booted: agent.RootStatus{Root: "v2"},
+		Good: []agent.RootStatus{{Root: "v1"}}}
+	for want, volatile := range map[string][2]bool{
+		"":                                 {false, false},
+		"; its health is not judged yet; ": {true, false},
+		"; it was found healthy; ":         {true, true},
+	} {
+		s.Volatile, s.Healthy = volatile[0], volatile[1]
+		var out strings.Builder
+		Status(&out, s)
+		shown := strings.Contains(out.String(), "volatile: it runs on a throw-away copy of the state"+want)
+		if shown != s.Volatile || strings.Contains(out.String(), "`updatectl rollback` drops it") != s.Volatile {
+			t.Errorf("volatile %v: %s", volatile, out.String())
+		}
+	}
+	var out strings.Builder
+	History(&out, []record.Event{
+		{Event: record.EventSwitching, Verb: "apply", From: "v1", Root: "v2", Volatile: true},
+	})
+	if !strings.Contains(out.String(), "apply, volatile, from v1") {
+		t.Errorf("history is %q", out.String())
+	}
+	out.Reset()
+	Confirmed(&out, trial.Confirmed{Root: "v2", Volatile: true, Healthy: true})
+	if !strings.Contains(out.String(), "v2 is healthy. It is volatile") {
+		t.Errorf("confirm says %q", out.String())
+	}
+	out.Reset()
+	Applied(&out, agent.Applied{Switching: true, Root: "v1", From: "v2", Drops: true})
+	text := out.String()
+	if !strings.Contains(text, "what was changed in v2 goes with it") || strings.Contains(text, "/etc") {
+		t.Errorf("rollback says %q", text)
+	}
+}
