@@ -68,6 +68,7 @@ func TestHoldNeverStopsTheGuard(t *testing.T) {
 					t.Errorf("the guard waits %v for the release", took)
 				}
 				time.Sleep(time.Hour)
+				synctest.Wait()
 				if p.closed == p.panics {
 					t.Errorf("in the end, it is released: %v", p.closed)
 				}
