@@ -141,8 +141,9 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 	if decision.Level != level.Full && !resumes {
 		if plan.Units, err = s.Transition.Keep.Fates(ctx, change); err != nil {
 			plan.Unknown = append(plan.Unknown, fmt.Sprintf("what becomes of the units: %v", err))
+		} else {
+			plan.Hold = hold.PlanOf(s.Host, s.facts.Systemd, plan.Units)
 		}
-		plan.Hold = hold.PlanOf(s.Host, plan.Units)
 	}
 	report, err := s.Machine.Trees.PlanEtc(change)
 	report = report.Filled()

@@ -98,6 +98,8 @@ type watch struct {
 	// shutdown yet; 0 otherwise.
 	cancellingSince time.Duration
 	unitsReleased   bool // what keeps units over the switch was taken back
+	// held is what holds ports, nil if none is held.
+	held *hold.Holder
 }
 
 // observation is what the guard sees when it looks once.
@@ -105,8 +107,9 @@ type observation struct {
 	facts.Mounted
 	// now is the uptime.
 	now time.Duration
-	// record is nil when it cannot be read.
-	record *record.Record
+	// record is nil when it cannot be read, or names no switch, as on a host that had none before this one.
+	record   *record.Record
+	noSwitch bool
 	// manager is the state of PID 1, nil when it does not answer.
 	manager *pid1.Manager
 	// verdict is why confirm wants to leave the root; its reason is "" when confirm does not.
@@ -121,11 +124,10 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if err != nil { // systemd refuses the switch then: nobody could roll it back
 		return err
 	}
-	var held *hold.Holder
 	if w != nil { // before the switch can begin
 		defer gd.Machine.Kernel.RebootOnPanic()()
-		held = holdPorts(w)
-		defer release(w, held)
+		w.held = holdPorts(ctx, w)
+		defer release(w, w.held)
 	}
 	if err := gd.Machine.Systemd.NotifyReady(); err != nil {
 		return fmt.Errorf("cannot report that the guard is up: %w", err)
@@ -133,9 +135,9 @@ func (gd *Guard) Run(ctx context.Context) error {
 	if w == nil {
 		return nil
 	}
-	measured := measure(w, held)
+	measured := measure(w, w.held)
 	defer func() {
-		release(w, held)
+		release(w, w.held)
 		measured(ctx.Err() == nil)
 	}()
 	tick := time.NewTicker(lookInterval)
@@ -220,6 +222,9 @@ func (g *watch) step(ctx context.Context) act {
 		g.Log.Error("cannot thaw what was frozen while a root was armed", zap.Error(err))
 	}
 	s := g.observe(ctx)
+	if s.manager != nil {
+		g.held.Expect(s.manager.SoftReboot)
+	}
 	next := g.nextAct(s)
 	var err error
 	switch next {
@@ -255,13 +260,14 @@ func (g *watch) observe(ctx context.Context) observation {
 	}
 	_ = waitAtMost(diskPatience, func() error { // without a record, only time decides
 		rec, err := g.readRecord()
-		if err == nil {
+		if err == nil || errors.Is(err, errNoSwitch) {
 			read <- rec
 		}
 		return err
 	})
 	select {
 	case s.record = <-read:
+		s.noSwitch = s.record == nil
 	default:
 	}
 	s.verdict = g.Transition.ReadVerdict(s.Root)
@@ -275,10 +281,13 @@ var errNoSwitch = errors.New("the record names no switch")
 // not take that for an answer, since the new root may only have lost its state.
 func (g *watch) readRecord() (*record.Record, error) {
 	rec, err := g.Records.Read()
-	if err == nil && rec.Switch == nil {
+	switch {
+	case err != nil:
+		return nil, err
+	case rec.Switch == nil:
 		return nil, errNoSwitch
 	}
-	return rec, err
+	return rec, nil
 }
 
 // copyOfRecord returns a copy of the record for a call that cannot be interrupted, nil when the record cannot be read.
@@ -367,7 +376,7 @@ func (g *watch) nextLeaving(s observation) act {
 		return g.enterLeg(legTrying, s)
 	case s.Mount != g.mount, !g.recordIsOurs(s):
 		return actEnd // another switch was announced
-	case s.atRest() && s.manager != nil && !s.manager.SoftReboot:
+	case (s.atRest() || s.noSwitch) && s.manager != nil && !s.manager.SoftReboot:
 		return actEnd // the switch was withdrawn; a queued soft reboot may still lead into the target
 	case s.manager != nil && !s.manager.SoftReboot && spent > g.shutdown+g.health+Margin:
 		if s.record == nil { // without a record, nothing will be armed

@@ -135,8 +135,10 @@ func TestGuardDecides(t *testing.T) {
 		after   time.Duration // since the one before
 		mounted facts.Mounted
 		record  *record.Record
-		manager *pid1.Manager
-		verdict string
+		// noSwitch is whether the record can be read and names none.
+		noSwitch bool
+		manager  *pid1.Manager
+		verdict  string
 		// escalated is how many steps against a stuck shutdown the guard took before this look.
 		escalated int
 		want      act
@@ -149,6 +151,16 @@ func TestGuardDecides(t *testing.T) {
 		},
 		"withdrawn": {
 			{after: time.Second, mounted: old, record: good, manager: up, want: actEnd},
+		},
+		"refused, on a host that had no record before": {
+			{after: time.Second, mounted: old, noSwitch: true, manager: down, want: actWait},
+			{after: time.Second, mounted: old, noSwitch: true, want: actWait},
+			{after: time.Second, mounted: old, noSwitch: true, manager: up, want: actEnd},
+		},
+		"the next root has lost its state": {
+			{after: time.Second, mounted: next, noSwitch: true, manager: up, want: actWait},
+			{after: time.Second, mounted: next, noSwitch: true, manager: up, want: actWait},
+			{after: health + Margin + time.Second, mounted: next, noSwitch: true, manager: up, want: actRollBack},
 		},
 		"never requested": {
 			{after: shutdown + time.Second, mounted: old, record: armed, manager: up, want: actWait},
@@ -320,7 +332,7 @@ func TestGuardDecides(t *testing.T) {
 					g.escalated = l.escalated
 				}
 				s := observation{
-					Mounted: l.mounted, now: now, record: l.record, manager: l.manager,
+					Mounted: l.mounted, now: now, record: l.record, noSwitch: l.noSwitch, manager: l.manager,
 					verdict: record.Departure{Reason: l.verdict},
 				}
 				if got := g.nextAct(s); got != l.want {

@@ -58,7 +58,7 @@ func TestHoldNeverStopsTheGuard(t *testing.T) {
 				gd.Machine.Ports, gd.Machine.Observe = &p, p.look
 				w := &watch{Guard: gd}
 				begin := time.Now()
-				held := holdPorts(w)
+				held := holdPorts(t.Context(), w)
 				if took := time.Since(begin); (held != nil) != c.holds || took > c.most {
 					t.Errorf("it holds %v after %v", held, took)
 				}

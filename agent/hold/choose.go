@@ -4,10 +4,15 @@
 package hold
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/listening"
 	"github.com/updatectl/updatectl/switcher/keep"
 )
@@ -27,6 +32,32 @@ func choose(rule config.HoldRule, open, by []listening.Port, kept []string) []ui
 	}
 	slices.Sort(ports)
 	return slices.Compact(ports)
+}
+
+// nothingToHold is why no port is held.
+const nothingToHold = "no port that [switch] hold names is open to other hosts and closes at a switch"
+
+// portsOf returns the ports of the configuration, of those that are open, with what is kept.
+func portsOf(h *host.Host, open []listening.Port, kept []keep.Kept) ([]uint16, error) {
+	by, err := h.Machine.Gate(h.Config.HealthGate()).Ports()
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell which units listen: %w", err)
+	}
+	return choose(h.Config.HoldRule(), open, by, openThrough(kept)), nil
+}
+
+// survivors returns the services that a soft reboot leaves alone, such as by their own unit files.
+func survivors(ctx context.Context, h *host.Host) (kept []keep.Kept) {
+	active, err := h.Machine.Units.Active(ctx)
+	if err != nil {
+		h.Log.Warn("cannot ask which services go on: their ports are held, too", zap.Error(err))
+	}
+	for _, u := range active {
+		if u.Survives && u.Runs && !u.Stops {
+			kept = append(kept, keep.Kept{Unit: u.Name, Way: keep.Process})
+		}
+	}
+	return kept
 }
 
 // isReachable reports whether other hosts can connect to a port.

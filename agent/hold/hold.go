@@ -1,8 +1,10 @@
 package hold
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,6 +26,8 @@ const (
 type Holder struct {
 	host  *host.Host
 	watch *watch
+	// queued is whether systemd reports a soft reboot.
+	queued atomic.Bool
 
 	mu    sync.Mutex
 	table machine.HeldPorts // nil when nothing is held any more
@@ -32,14 +36,18 @@ type Holder struct {
 // Begin holds the ports of the configuration for a switch that is about to be requested, and waits until the
 // connections that arrived before are accepted. It returns nil if there is no port to hold, or none can be held, which
 // is logged.
-func Begin(h *host.Host, s record.Switch) *Holder {
+func Begin(ctx context.Context, h *host.Host, s record.Switch) *Holder {
 	if len(h.Config.Switch.Hold) == 0 || h.Machine.Ports == nil || h.Machine.Observe == nil {
 		return nil
 	}
 	look := h.Machine.Observe(s.Before.Running)()
-	ports := choose(h.Config.HoldRule(), look.Ports, s.Before.Ports, openThrough(s.Units))
-	if len(ports) == 0 {
-		h.Log.Info("no port of [switch] hold is open: none is held")
+	ports, err := portsOf(h, look.Ports, append(survivors(ctx, h), s.Units...))
+	if err == nil && len(ports) == 0 {
+		h.Log.Info("no port is held", zap.String("reason", nothingToHold))
+		return nil
+	}
+	if err != nil {
+		h.Log.Warn("new connections are refused during the switch", zap.Error(err))
 		return nil
 	}
 	table, err := h.Machine.Ports.Open()
@@ -48,6 +56,12 @@ func Begin(h *host.Host, s record.Switch) *Holder {
 		return nil
 	}
 	o := &Holder{host: h, table: table, watch: newWatch(h.Machine.Kernel.SinceBoot(), ports, look)}
+	begun := false
+	defer func() {
+		if !begun { // also after a fault nobody thought of
+			o.End()
+		}
+	}()
 	if err := table.Hold(ports, Limit); err != nil {
 		o.fail(err)
 		return nil
@@ -56,7 +70,15 @@ func Begin(h *host.Host, s record.Switch) *Holder {
 		h.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
 	}
 	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports))
+	begun = true
 	return o
+}
+
+// Expect notes whether systemd reports a soft reboot. It never waits.
+func (o *Holder) Expect(softReboot bool) {
+	if o != nil {
+		o.queued.Store(softReboot)
+	}
 }
 
 // See holds and releases ports by a look at the host that was taken at an uptime.
@@ -69,7 +91,11 @@ func (o *Holder) See(now time.Duration, l outage.Look) {
 	if o.table == nil {
 		return
 	}
-	hold, renew, release := o.watch.see(now, l)
+	before := o.watch.mount
+	hold, renew, release := o.watch.see(now, l, o.queued.Load())
+	if o.watch.mount != before { // it was the last root's systemd that said so
+		o.queued.Store(false)
+	}
 	var err error
 	if len(renew) > 0 {
 		err = o.table.Hold(renew, Limit)

@@ -1,8 +1,10 @@
 package hold
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/outage"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/keep"
 )
 
 // ports are the ports of a machine in memory.
@@ -73,7 +76,7 @@ func newHost(t *testing.T, p *ports) *host.Host {
 // are in the end.
 func TestHolder(t *testing.T) {
 	p := new(ports)
-	o := Begin(newHost(t, p), record.Switch{})
+	o := Begin(t.Context(), newHost(t, p), record.Switch{})
 	if len(p.held) != 2 || p.held[80] != Limit || p.drainedAt != 2 {
 		t.Fatalf("held are %v, and %d when queues were waited for", p.held, p.drainedAt)
 	}
@@ -95,33 +98,57 @@ func TestHolder(t *testing.T) {
 	o.End() // the guard may end twice
 }
 
+// survivor has one service that a soft reboot leaves alone by its own unit file.
+type survivor struct{ machine.Units }
+
+func (survivor) Active(context.Context) ([]keep.Active, error) {
+	return []keep.Active{
+		{Name: "lb.service", Survives: true, Runs: true}, {Name: "ssh.service", Stops: true, Runs: true},
+	}, nil
+}
+
+// TestHoldsNoSurvivor: the port of a service that never stops is not held.
+func TestHoldsNoSurvivor(t *testing.T) {
+	p := new(ports)
+	h := newHost(t, p)
+	h.Machine.Units = survivor{}
+	lb, ssh := tcp(80, 4), tcp(22, 4)
+	lb.Unit, ssh.Unit = "lb.service", "ssh.service"
+	h.Machine.Gate = func(health.Config) health.Gate {
+		return health.Gate{Ports: func() ([]listening.Port, error) { return []listening.Port{lb, ssh}, nil }}
+	}
+	if Begin(t.Context(), h, record.Switch{}); len(p.held) != 1 || p.held[22] != Limit {
+		t.Errorf("held are %v, want 22 alone", p.held)
+	}
+}
+
 // TestHolderFails: a fault releases all ports, and keeps nobody from the switch.
 func TestHolderFails(t *testing.T) {
 	fault := errors.New("the kernel says no")
 	for name, cause := range map[string]func(*testing.T, *ports, *host.Host){
 		"it cannot begin": func(t *testing.T, p *ports, h *host.Host) {
 			p.fault = fault
-			if o := Begin(h, record.Switch{}); o != nil {
+			if o := Begin(t.Context(), h, record.Switch{}); o != nil {
 				t.Errorf("%v holds %v", o, p.held)
 			}
 			p.closed = p.closed || len(p.held) == 0
 		},
 		"connections wait": func(t *testing.T, p *ports, h *host.Host) {
 			p.crowded = true
-			o := Begin(h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{})
 			if len(p.held) != 2 {
 				t.Errorf("held are %v", p.held)
 			}
 			o.End()
 		},
 		"it cannot release": func(t *testing.T, p *ports, h *host.Host) {
-			o := Begin(h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{})
 			p.fault = fault
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 		},
 		"it cannot hold again": func(t *testing.T, p *ports, h *host.Host) {
-			o := Begin(h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{})
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 			p.fault = fault
@@ -144,20 +171,23 @@ func TestHolderFails(t *testing.T) {
 func TestPlan(t *testing.T) {
 	p := new(ports)
 	h := newHost(t, p)
-	if got := PlanOf(h, nil); got == nil || !slices.Equal(got.Ports, []uint16{22, 80}) || got.Reason != "" {
+	if got := PlanOf(h, 257, nil); got == nil || !slices.Equal(got.Ports, []uint16{22, 80}) || got.Reason != "" {
 		t.Errorf("the plan is %+v", got)
 	}
 	p.fault = errors.New("this kernel has no nf_tables")
-	if got := PlanOf(h, nil); got == nil || got.Ports == nil || len(got.Ports) != 0 ||
-		got.Reason != "this kernel has no nf_tables" {
+	if got := PlanOf(h, 257, nil); got == nil || got.Ports == nil || len(got.Ports) != 0 ||
+		!strings.HasPrefix(got.Reason, "this kernel has no nf_tables; new connections are refused") {
 		t.Errorf("where nothing can be held, the plan is %+v", got)
 	}
+	if got := PlanOf(h, 254, nil); got == nil || len(got.Ports) != 0 || !strings.Contains(got.Reason, "systemd 254") {
+		t.Errorf("with a systemd that ends the guard, the plan is %+v", got)
+	}
 	h.Config.Switch.Hold = []string{"tcp:8080"}
-	if got := PlanOf(h, nil); got == nil || len(got.Ports) != 0 || got.Reason == "" {
+	if got := PlanOf(h, 257, nil); got == nil || len(got.Ports) != 0 || got.Reason == "" {
 		t.Errorf("where nobody listens, the plan is %+v", got)
 	}
 	h.Config.Switch.Hold = nil
-	if got := PlanOf(h, nil); got != nil {
+	if got := PlanOf(h, 257, nil); got != nil {
 		t.Errorf("without the key, the plan is %+v", got)
 	}
 }

@@ -1,9 +1,11 @@
 package hold
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/keep"
 )
 
@@ -15,23 +17,28 @@ type Plan struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// PlanOf returns what [switch] hold does at the next soft reboot, by what becomes of the units; nil without that key.
-func PlanOf(h *host.Host, fates []keep.UnitFate) *Plan {
+// PlanOf returns what [switch] hold does at the next soft reboot, by the version of systemd and by what becomes of the
+// units; nil without that key.
+func PlanOf(h *host.Host, systemd int, fates []keep.UnitFate) *Plan {
 	if len(h.Config.Switch.Hold) == 0 || h.Machine.Ports == nil || h.Machine.Observe == nil {
 		return nil
 	}
+	const refused = "; new connections are refused during the switch"
+	if systemd == switcher.OldestSystemd {
+		reason := fmt.Sprintf("systemd %d ends the guard, which holds them%s", systemd, refused)
+		return &Plan{Ports: []uint16{}, Reason: reason}
+	}
 	if err := h.Machine.Ports.Possible(); err != nil {
-		return &Plan{Ports: []uint16{}, Reason: err.Error()}
+		return &Plan{Ports: []uint16{}, Reason: err.Error() + refused}
 	}
-	by, err := h.Machine.Gate(h.Config.HealthGate()).Ports()
-	if err != nil {
-		return &Plan{Ports: []uint16{}, Reason: err.Error()}
+	ports, err := portsOf(h, h.Machine.Observe(nil)().Ports, keptBy(fates))
+	switch {
+	case err != nil:
+		return &Plan{Ports: []uint16{}, Reason: err.Error() + refused}
+	case len(ports) == 0:
+		return &Plan{Ports: []uint16{}, Reason: nothingToHold}
 	}
-	p := &Plan{Ports: choose(h.Config.HoldRule(), h.Machine.Observe(nil)().Ports, by, openThrough(keptBy(fates)))}
-	if len(p.Ports) == 0 {
-		p.Ports, p.Reason = []uint16{}, "no port that is open and that [switch] hold names closes"
-	}
-	return p
+	return &Plan{Ports: ports}
 }
 
 // keptBy returns the units that are kept, by what becomes of all.

@@ -9,9 +9,12 @@ import (
 )
 
 const (
-	// patience is how long ports are held before the first service stops. By default, logind waits at most 5 seconds for
+	// patience is how long ports are held before the shutdown begins. By default, logind waits at most 5 seconds for
 	// delay inhibitors.
 	patience = 15 * time.Second
+	// A service that ends may be the first of the shutdown, or has ended by itself. Then ports are held for as long as
+	// systemd may take to say that a soft reboot is queued, and so often at most.
+	doubt, mostDoubts = 4 * time.Second, 3
 	// settling is how long a port has to be open before it is released: `nginx -t`, which tests its configuration before
 	// it starts, opens its ports for a moment. One that is back only in part, such as without IPv6, is held for
 	// partSettling: its program may be about to open the rest.
@@ -23,10 +26,12 @@ const (
 
 // watch decides, look by look, which ports are held.
 type watch struct {
-	began    time.Duration // the uptime of the first look
 	services []string      // ran then
 	mount    int           // at the last look
-	going    bool          // services have begun to stop
+	moved    bool          // there was a switch
+	gone     int           // how many services and ports were away at the last look
+	until    time.Duration // the uptime until which ports are held although systemd reports no soft reboot
+	doubts   int           // how often a service has ended meanwhile
 	renewed  time.Duration // the uptime at which limits began anew last
 	ports    []port
 }
@@ -44,7 +49,7 @@ type port struct {
 
 // newWatch returns a watch of a switch that is about to be requested, with all ports held.
 func newWatch(now time.Duration, ports []uint16, first outage.Look) *watch {
-	w := &watch{began: now, renewed: now, services: first.Services, mount: first.Mount}
+	w := &watch{until: now + patience, renewed: now, services: first.Services, mount: first.Mount}
 	for _, number := range ports {
 		p := port{number: number, held: true}
 		for _, s := range first.Ports {
@@ -57,18 +62,21 @@ func newWatch(now time.Duration, ports []uint16, first outage.Look) *watch {
 	return w
 }
 
-// see returns which ports to hold, whose limit to begin anew, and which to release after a look at an uptime. All are
-// held from before services stop. A port is released when something listens at it again, and is held again if that
-// closes, such as on the way back from an unhealthy root. If no service stops for long, all are released until one
-// does.
-func (w *watch) see(now time.Duration, l outage.Look) (hold, renew, release []uint16) {
+// see returns which ports to hold, whose limit to begin anew, and which to release after a look at an uptime. Queued is
+// whether systemd reports a soft reboot. Open ports are held while it does, and for a moment before; a closed one is
+// held until something listens at it again.
+func (w *watch) see(now time.Duration, l outage.Look, queued bool) (hold, renew, release []uint16) {
 	switched := l.Mount != 0 && l.Mount != w.mount
 	if switched {
-		w.mount = l.Mount
+		w.mount, w.moved = l.Mount, true
 	}
-	begins := !w.going && (switched || w.stops(l))
-	w.going = w.going || begins
-	overdue := !w.going && now-w.began > patience
+	gone := w.countGone(l)
+	if gone > w.gone && w.doubts < mostDoubts {
+		w.doubts++
+		w.until = max(w.until, now+doubt)
+	}
+	w.gone = gone
+	stopping := queued && !switched || !w.moved && now <= w.until
 	renews := now-w.renewed >= renewal
 	if renews {
 		w.renewed = now
@@ -77,7 +85,7 @@ func (w *watch) see(now time.Duration, l outage.Look) (hold, renew, release []ui
 		p := &w.ports[i]
 		p.closed = p.closed || switched
 		was := p.held
-		p.held = p.next(now, l.Ports, begins, overdue)
+		p.held = p.next(now, l.Ports, stopping)
 		switch {
 		case p.held && !was:
 			hold = append(hold, p.number)
@@ -90,23 +98,30 @@ func (w *watch) see(now time.Duration, l outage.Look) (hold, renew, release []ui
 	return hold, renew, release
 }
 
-// stops reports whether a look shows that services stop.
-func (w *watch) stops(l outage.Look) bool {
-	return slices.ContainsFunc(w.services, func(s string) bool { return !slices.Contains(l.Services, s) }) ||
-		slices.ContainsFunc(w.ports, func(p port) bool { return !isOpen(p.number, l.Ports) })
+// countGone returns how many services and ports are away.
+func (w *watch) countGone(l outage.Look) (n int) {
+	for _, s := range w.services {
+		if !slices.Contains(l.Services, s) {
+			n++
+		}
+	}
+	for _, p := range w.ports {
+		if !isOpen(p.number, l.Ports) {
+			n++
+		}
+	}
+	return n
 }
 
-// next reports whether a port is held after a look that shows these open ports. Begins is whether it is the first that
-// shows that services stop; overdue, whether none has stopped for long.
-func (p *port) next(now time.Duration, open []listening.Port, begins, overdue bool) bool {
+// next reports whether a port is held after a look that shows these open ports. Stopping is whether services stop, or
+// are about to.
+func (p *port) next(now time.Duration, open []listening.Port, stopping bool) bool {
 	switch {
 	case !isOpen(p.number, open):
 		p.closed, p.since = true, 0
 		return true
-	case !p.held:
-		return begins
-	case !p.closed:
-		return !overdue
+	case !p.held, !p.closed:
+		return stopping
 	case p.since == 0:
 		p.since = now
 	}

@@ -76,6 +76,7 @@ func TestWatch(t *testing.T) {
 		mount         int
 		services      []string
 		open          []listening.Port
+		queued        bool
 		hold, release []uint16
 	}
 	for name, looks := range map[string][]look{
@@ -131,8 +132,25 @@ func TestWatch(t *testing.T) {
 			{at: 41e9, mount: next, services: nil, open: all, release: []uint16{80, 22}},
 		},
 		"it stops slowly": {
-			{at: 1, mount: old, services: up[:1], open: all},
-			{at: 100e9, mount: old, services: up[:1], open: all},
+			{at: 1, mount: old, services: up[:1], open: all, queued: true},
+			{at: 100e9, mount: old, services: up[:1], open: all, queued: true},
+			{at: 101e9, mount: old, services: up[:1], open: all, release: []uint16{80, 22}}, // it is cancelled
+		},
+		"a service ends by itself, again and again": {
+			{at: 16e9, mount: old, services: up, open: all, release: []uint16{80, 22}},
+			{at: 20e9, mount: old, services: up[:1], open: all, hold: []uint16{80, 22}},
+			{at: 25e9, mount: old, services: up, open: all, release: []uint16{80, 22}},
+			{at: 30e9, mount: old, services: up[:1], open: all, hold: []uint16{80, 22}},
+			{at: 35e9, mount: old, services: up, open: all, release: []uint16{80, 22}},
+			{at: 40e9, mount: old, services: up[:1], open: all, hold: []uint16{80, 22}},
+			{at: 45e9, mount: old, services: up, open: all, release: []uint16{80, 22}},
+			{at: 50e9, mount: old, services: up[:1], open: all},
+			{at: 51e9, mount: old, services: up[:1], open: all, queued: true, hold: []uint16{80, 22}},
+		},
+		"a service ends in the next root": {
+			{at: 1, mount: next, services: up, open: all},
+			{at: 1e9, mount: next, services: up, open: all, release: []uint16{80, 22}},
+			{at: 2e9, mount: next, services: up[:1], open: all},
 		},
 		"the switch is cancelled": {
 			{at: 1, mount: old, services: up[:1], open: []listening.Port{ssh}},
@@ -143,8 +161,8 @@ func TestWatch(t *testing.T) {
 			{at: 1, mount: next, open: all},
 			{at: 1e9, mount: next, open: all, release: []uint16{80, 22}},
 			{at: 2e9, mount: next, open: []listening.Port{web4, web6}, hold: []uint16{22}},
-			{at: 3e9, mount: next, open: nil, hold: []uint16{80}},
-			{at: 4e9, mount: 3, open: nil},
+			{at: 3e9, mount: next, open: []listening.Port{web4, web6}, queued: true, hold: []uint16{80}},
+			{at: 4e9, mount: 3, open: nil, queued: true},
 			{at: 5e9, mount: 3, open: all},
 			{at: 6e9, mount: 3, open: all, release: []uint16{80, 22}},
 		},
@@ -152,7 +170,8 @@ func TestWatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWatch(0, []uint16{80, 22}, outage.Look{Mount: old, Services: up, Ports: all})
 			for _, l := range looks {
-				hold, _, release := w.see(l.at, outage.Look{Mount: l.mount, Services: l.services, Ports: l.open})
+				hold, _, release := w.see(l.at, outage.Look{Mount: l.mount, Services: l.services, Ports: l.open},
+					l.queued)
 				if !slices.Equal(hold, l.hold) || !slices.Equal(release, l.release) {
 					t.Fatalf("at %v %v are held and %v released, want %v and %v", l.at, hold, release, l.hold, l.release)
 				}
@@ -166,7 +185,7 @@ func TestWatchRenews(t *testing.T) {
 	w := newWatch(0, []uint16{80, 22}, outage.Look{Mount: 1, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 	var last time.Duration
 	for now := time.Second; now < 10*time.Minute; now += time.Second {
-		_, renew, _ := w.see(now, outage.Look{Mount: 2, Ports: []listening.Port{tcp(22, 4)}})
+		_, renew, _ := w.see(now, outage.Look{Mount: 2, Ports: []listening.Port{tcp(22, 4)}}, false)
 		if slices.Contains(renew, 80) {
 			last = now
 		}

@@ -54,7 +54,8 @@ func Ports() ([]Port, error) { return portsOf("/proc") }
 var state = map[string]string{"tcp": "0A", "udp": "07"}
 
 func portsOf(proc string) ([]Port, error) {
-	found, err := socketsOf(proc)
+	least, most := chosen(proc)
+	found, err := socketsOf(proc, least, most)
 	if err != nil {
 		return nil, err
 	}
@@ -75,19 +76,27 @@ func portsOf(proc string) ([]Port, error) {
 	return slices.Compact(list), nil
 }
 
-// Sockets returns the open ports of this host, without the units they belong to. It is cheap enough to be called many
-// times in a second.
-func Sockets() ([]Port, error) {
-	found, err := socketsOf("/proc")
-	return slices.Collect(maps.Values(found)), err
+// Sockets returns what reads the open ports of this host, without the units they belong to. It is cheap enough to be
+// called many times in a second. Which ports the kernel chooses by itself is read once: the next root may change that.
+func Sockets() func() ([]Port, error) {
+	least, most := chosen("/proc")
+	return func() ([]Port, error) {
+		found, err := socketsOf("/proc", least, most)
+		return slices.Collect(maps.Values(found)), err
+	}
 }
 
-// socketsOf returns the open ports by the number of the socket's inode.
-func socketsOf(proc string) (map[string]Port, error) {
-	least, most := 32768, 60999 // ip(7)
+// chosen returns the range of the ports that the kernel chooses by itself.
+func chosen(proc string) (least, most int) {
+	least, most = 32768, 60999 // ip(7)
 	if text, err := os.ReadFile(filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")); err == nil {
 		fmt.Sscan(string(text), &least, &most)
 	}
+	return least, most
+}
+
+// socketsOf returns the open ports outside a range, by the number of the socket's inode.
+func socketsOf(proc string, least, most int) (map[string]Port, error) {
 	found := map[string]Port{}
 	for protocol, waiting := range state {
 		for _, family := range []int{4, 6} {

@@ -34,9 +34,12 @@ func observe(hierarchy string, services []string) func() Look {
 		}
 		return nil
 	})
+	read, last := listening.Sockets(), []listening.Port(nil)
 	return func() Look {
-		l := Look{Mount: mountOfRoot()}
-		l.Ports, _ = listening.Sockets() // none, if they cannot be read
+		if ports, err := read(); err == nil { // otherwise, as they were: a fault of this look closes no port
+			last = ports
+		}
+		l := Look{Mount: mountOfRoot(), Ports: slices.Clone(last)}
 		for _, name := range services {
 			if path, ok := groups[name]; ok {
 				if _, err := os.Lstat(path); err == nil {

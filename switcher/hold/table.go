@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -135,9 +136,18 @@ func firstPacketTo(ports *nftables.Set) []expr.Any {
 // Hold holds ports until they are released, and at most until the limit has passed. That of a port that is held already
 // begins anew: the kernel does so only for an element that is added, so each is added, removed and added in one step.
 func (t *Table) Hold(ports []uint16, limit time.Duration) error {
-	if len(ports) == 0 {
-		return nil
+	for chunk := range slices.Chunk(ports, maxElements) {
+		if err := t.hold(chunk, limit); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// maxElements bounds one message: the length of a list has 16 bits, and an element takes 28 bytes.
+const maxElements = 1000
+
+func (t *Table) hold(ports []uint16, limit time.Duration) error {
 	list := elements(ports, limit)
 	for _, step := range []func(*nftables.Set, []nftables.SetElement) error{
 		t.conn.SetAddElements, t.conn.SetDeleteElements, t.conn.SetAddElements,

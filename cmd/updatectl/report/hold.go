@@ -13,7 +13,7 @@ func holdText(w io.Writer, p *hold.Plan) {
 	switch {
 	case p == nil:
 	case p.Reason != "":
-		fmt.Fprintf(w, "Hold\tnothing: %s; new connections are refused during the switch\n", p.Reason)
+		fmt.Fprintf(w, "Hold\tnothing: %s\n", p.Reason)
 	default:
 		var ports []string
 		for _, port := range p.Ports {

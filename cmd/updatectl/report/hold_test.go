@@ -16,7 +16,7 @@ func TestHoldText(t *testing.T) {
 		{&hold.Plan{Ports: []uint16{22, 80, 443}},
 			"Hold\tnew connections to TCP port 22, 80, 443 wait until a program listens there again\n"},
 		{&hold.Plan{Ports: []uint16{}, Reason: "this kernel has no nf_tables"},
-			"Hold\tnothing: this kernel has no nf_tables; new connections are refused during the switch\n"},
+			"Hold\tnothing: this kernel has no nf_tables\n"},
 	} {
 		var out bytes.Buffer
 		if holdText(&out, c.plan); out.String() != c.want {
