@@ -112,7 +112,8 @@ func exposed(dirs []kept.Dir, hostMount string) (reasons []string) {
 			paths = append(paths, d.Path)
 		}
 	}
-	real, err := volatile.Exposed(paths)
+	const own = "/var/lib/updatectl" // the agent's own directory
+	real, err := volatile.Exposed(paths, own)
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -14,6 +14,9 @@ import (
 // AnnouncedBy reports whether the record announces this very switch: it is armed, and no later one replaced it.
 func (s *Switch) AnnouncedBy(r *Record) bool { return r.Phase == PhaseArmed && r.Switch.At.Equal(s.At) }
 
+// wasTrialOf reports whether the switch led to a root on a throw-away copy of the state; nil did not.
+func (s *Switch) wasTrialOf(root string) bool { return s != nil && s.Volatile && s.Target == root }
+
 // Err returns a switch that ended unhealthy as an [ErrUnhealthy], with the reason and where the host is now.
 func (r Result) Err() error {
 	if r.Back == "" {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -104,9 +105,19 @@ func TestVolatile(t *testing.T) {
 	if !slices.Contains(r.Needed("v3"), "v3") {
 		t.Errorf("gc needs %v only", r.Needed("v3"))
 	}
-	r.Healthy = "v1" // a root that was good before is tried
+	r.Healthy, r.Switch.Target = "", "v1" // a root that was good before is tried, and not judged yet
 	if back := r.PreviousGood("v1"); back != "v2" {
 		t.Errorf("rollback from a root that was good before leads to %s", back)
+	}
+	leaves := Switch{Expectation: level.Expectation{From: "v1", Target: "v2"}, Verb: VerbRollback,
+		Before: health.Before{Failed: []string{"swap.service"}}}
+	r.Phase, r.WhenGood = PhaseGood, nil
+	if err := r.BeginSwitch(leaves); err != nil || len(r.WhenGood["v1"].Failed) > 0 {
+		t.Errorf("what failed in a trial is known of the good root: %+v, %v", r.WhenGood, err)
+	}
+	r.Phase, r.Healthy = PhaseGood, "v1" // the mark of a trial, and the root runs for good by now
+	if back := r.PreviousGood("v1"); back != switcher.HostRoot {
+		t.Errorf("rollback from a root that was tried once leads to %s", back)
 	}
 	next := Switch{Expectation: level.Expectation{From: "v2", Target: "v1"}, Verb: VerbApply}
 	if err := r.BeginSwitch(next); err != nil || r.Healthy != "" {

@@ -250,11 +250,10 @@ func (s *Switch) CompareWith(whenGood States) health.Before {
 	return before
 }
 
-// ArrivedLate reports whether root, if it is the one that runs, was never judged: its switch was withdrawn, and
-// systemd made it all the same.
+// ArrivedLate reports whether the running root was never judged: its switch was withdrawn, and systemd made it anyway.
 func (r *Record) ArrivedLate(root string) bool {
-	return !r.Moving() && r.Switch != nil && root != r.Healthy && r.Switch.Target == root && root != switcher.HostRoot &&
-		!slices.Contains(r.Good, root)
+	return !r.Moving() && r.Switch != nil && r.Switch.Target == root && root != switcher.HostRoot &&
+		!slices.Contains(r.Good, root) && !(r.Switch.Volatile && r.Healthy == root)
 }
 
 // BeginSwitch records a switch that is about to be asked for, and counts the attempt. The error says that another
@@ -263,7 +262,7 @@ func (r *Record) BeginSwitch(s Switch) error {
 	if err := r.Advance(CauseAsked); err != nil {
 		return err
 	}
-	if !s.Before.Unknown && slices.Contains(r.Good, s.From) {
+	if !s.Before.Unknown && slices.Contains(r.Good, s.From) && !r.Switch.wasTrialOf(s.From) {
 		s.Before.Repaired = slices.DeleteFunc(slices.Clone(r.WhenGood[s.From].Failed), func(u string) bool {
 			return slices.Contains(s.Before.Failed, u)
 		})
@@ -298,13 +297,12 @@ func (r *Record) BeginRollback(c Cause, s Switch, d Departure) error {
 	if err := r.Advance(c); err != nil {
 		return err
 	}
-	bad := r.Switch.Target
-	r.MarkBad(bad, Bad{Reason: d.Reason, At: s.At, RolledBack: d.RolledBack})
+	r.MarkBad(r.Switch.Target, Bad{Reason: d.Reason, At: s.At, RolledBack: d.RolledBack})
 	outcome := level.Unhealthy
 	if d.RolledBack { // nobody checked whether the root was healthy
 		outcome = level.RolledBack
 	}
-	r.Last = &Result{Outcome: outcome, Reason: d.Reason, Target: bad, At: s.At, Back: s.Target}
+	r.Last = &Result{Outcome: outcome, Reason: d.Reason, Target: r.Switch.Target, At: s.At, Back: s.Target}
 	r.Switch = &s
 	return nil
 }
@@ -313,9 +311,8 @@ func (r *Record) BeginRollback(c Cause, s Switch, d Departure) error {
 func (r *Record) PreviousGood(running string) string {
 	i := slices.Index(r.Good, running)
 	switch {
-	case i < 0, running == r.Healthy: // not confirmed, or volatile
-		return r.LastGood()
-	case i == 0 && r.LastGood() != running: // a full reboot landed on the host root
+	case i < 0, r.Switch.wasTrialOf(running), // not confirmed, or volatile
+		i == 0 && r.LastGood() != running: // a full reboot landed on the host root
 		return r.LastGood()
 	case i == 0:
 		return ""

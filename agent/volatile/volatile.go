@@ -1,5 +1,5 @@
 // Package volatile answers whether a switch to a throw-away copy of the state may be made, and what may be done from a
-// root that runs on one. It promises that such a root is left only for one that ran before it.
+// root that runs on one. It promises that such a root is left only for one that is good or pinned.
 package volatile
 
 import (
@@ -48,8 +48,8 @@ func Rehearse(ctx context.Context, r *roots.Roots, root store.Root, f facts.Fact
 		return err
 	}
 	if left := survivors(active); len(left) > 0 {
-		return fmt.Errorf("%w: %s would go on, or get files back that it has open on the state itself; stop it first, "+
-			"and take it out of [[keep]]", ErrNot, strings.Join(left, ", "))
+		return fmt.Errorf("%w: %s would go on, or get files back that it has open on the state itself; stop it first, with "+
+			"`systemctl stop UNIT` and `systemctl clean --what=fdstore UNIT`", ErrNot, strings.Join(left, ", "))
 	}
 	if err := roots.RehearseVolatile(r, root, f, rec); errors.Is(err, assembly.ErrVolatile) {
 		return fmt.Errorf("%w: %w", ErrNot, err)
@@ -88,13 +88,13 @@ func Nothing() error {
 		ErrNot)
 }
 
-// survivors returns the services that go on over a soft reboot, and those whose open files do. What systemd's own
-// services store are sockets and devices.
+// survivors returns the services that go on over a soft reboot, and those whose open files may, also those that they
+// store when they stop. What systemd's own services store are sockets and devices.
 func survivors(active []keep.Active) (names []string) {
 	for _, u := range active {
 		ofSystemd := strings.HasPrefix(u.Name, "systemd-")
 		if strings.HasSuffix(u.Name, ".service") && !strings.HasPrefix(u.Name, "updatectl") &&
-			(u.Survives && u.Runs || u.Preserves && u.Stored > 0 && !ofSystemd) {
+			(u.Survives && u.Runs || u.Preserves && !ofSystemd) {
 			names = append(names, u.Name)
 		}
 	}

@@ -124,7 +124,7 @@ func (n Next) unnumbered() Next {
 // and file systems are still mounted. After an error, nothing is armed and nothing stays mounted. In a volatile root,
 // the state that is carried over is the real one.
 func Arm(n Next) (err error) {
-	if err := Disarm(); err != nil {
+	if err := errors.Join(Disarm(), volatile.Clear()); err != nil {
 		return err
 	}
 	var root *mount.Tree
@@ -297,7 +297,10 @@ func (n Next) Mounts(image string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		paths = append(paths, slices.DeleteFunc(below, known.Names)...)
+		if !n.Volatile { // what fstab names is a copy there, and must stay mounted as one
+			below = slices.DeleteFunc(below, known.Names)
+		}
+		paths = append(paths, below...)
 	}
 	for _, p := range n.ImageOwned {
 		if rootfs.Dir(image).HasDir(p) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -98,8 +99,8 @@ func enter(namespace *os.File) error {
 }
 
 // Exposed returns those of the paths that are seen in the running root and are not on a throw-away copy, although the
-// root has some.
-func Exposed(paths []string) (exposed []string, err error) {
+// root has some, and every disk that is mounted below them as it is. What is mounted at the path own stays real.
+func Exposed(paths []string, own string) (exposed []string, err error) {
 	volatile, err := facts.IsVolatile()
 	if err != nil || !volatile {
 		return nil, err
@@ -113,5 +114,24 @@ func Exposed(paths []string) (exposed []string, err error) {
 			exposed = append(exposed, p)
 		}
 	}
-	return exposed, nil
+	disks, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return !isDiskBelow(m, paths) || isBelow(m.Mountpoint, own), false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	for _, m := range disks {
+		if place, err := facts.PlaceOf(m.Mountpoint); err == nil && !place.Volatile() { // otherwise a copy covers it
+			exposed = append(exposed, m.Mountpoint)
+		}
+	}
+	slices.Sort(exposed)
+	return slices.Compact(exposed), nil
+}
+
+// isDiskBelow reports whether a mount is that of a disk, below one of the paths.
+func isDiskBelow(m *mountinfo.Info, paths []string) bool {
+	return strings.HasPrefix(m.Source, "/dev/") && slices.ContainsFunc(paths, func(p string) bool {
+		return m.Mountpoint != p && isBelow(m.Mountpoint, p)
+	})
 }

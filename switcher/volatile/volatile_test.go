@@ -10,9 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/vbatts/go-mtree"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
@@ -133,11 +135,30 @@ setfattr -n trusted.lab -v y app/added 2>/dev/null || :`
 		if is, err := facts.IsVolatile(); err != nil || !is {
 			t.Errorf("the copies are gone: %v", err)
 		}
-		exposed, err := Exposed([]string{real, root + "/home", root + "/etc", real + "/lib/db", root + "/none"})
+		exposed, err := Exposed([]string{real, root + "/home", root + "/etc", real + "/lib/db", root + "/none"}, real)
 		if err != nil || !slices.Equal(exposed, []string{root + "/etc"}) {
 			t.Errorf("exposed are %v, %v", exposed, err)
 		}
 	})
+}
+
+func TestIsDiskBelow(t *testing.T) {
+	for _, c := range []struct {
+		source, at string
+		want       bool
+	}{
+		{"/dev/vdb", "/var/lib/pgsql", true},
+		{"/dev/vdb", "/var", false},
+		{"/dev/vdb", "/variety", false},
+		{"/dev/vdb", "/data", false},
+		{"tmpfs", "/var/tmp", false},
+		{switcher.VolatilePrefix + "/var/lib/pgsql", "/var/lib/pgsql", false},
+	} {
+		got := isDiskBelow(&mountinfo.Info{Source: c.source, Mountpoint: c.at}, []string{"/var", "/home"})
+		if got != c.want {
+			t.Errorf("%s at %s: %t", c.source, c.at, got)
+		}
+	}
 }
 
 // TestBeneathPlain: a root without copies is looked at as it is, in its own namespace.

@@ -78,7 +78,8 @@ func keptText(w io.Writer, d agent.Applied) {
 			"drops it\n")
 	}
 	if d.Drops {
-		fmt.Fprintf(w, "Volatile\twhat was changed in %s goes with it\n", short(d.From))
+		fmt.Fprintf(w, "Volatile\twhat was changed in %s goes with it; it is not marked bad, so updatectl.timer may "+
+			"apply it\n", short(d.From))
 	} else if d.Decision == nil { // a rollback, or an apply that resumes
 		fmt.Fprintf(w, "/etc\tas it was in %s, with the current users; later changes stay in %s\n",
 			short(d.Root), etcOf(d.From))
