@@ -39,9 +39,12 @@ const nothingToHold = "no port that [switch] hold names is open to other hosts a
 
 // portsOf returns the ports of the configuration, of those that are open, with what is kept.
 func portsOf(h *host.Host, open []listening.Port, kept []keep.Kept) ([]uint16, error) {
-	by, err := h.Machine.Gate(h.Config.HealthGate()).Ports()
-	if err != nil {
-		return nil, fmt.Errorf("cannot tell which units listen: %w", err)
+	var by []listening.Port
+	if read := h.Machine.Gate(h.Config.HealthGate()).Ports; read != nil {
+		var err error
+		if by, err = read(); err != nil {
+			return nil, fmt.Errorf("cannot tell which units listen: %w", err)
+		}
 	}
 	return choose(h.Config.HoldRule(), open, by, openThrough(kept)), nil
 }
