@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// HoldListening is the value of [switch] hold for every port that is open.
+// HoldListening, as a value of [switch] hold, stands for all open ports.
 const HoldListening = "listening"
 
 // HoldRule says at which TCP ports connections are held during a switch.

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// Limit is how long the kernel holds a port by itself. While the guard works, it begins anew.
+	// Limit is the timeout after which the kernel releases a port. The guard renews it while it works.
 	Limit = time.Minute
 	// drainLimit is how long programs may take to accept the connections that arrived before. They take milliseconds.
 	drainLimit = 300 * time.Millisecond

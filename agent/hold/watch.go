@@ -12,7 +12,7 @@ const (
 	// patience is how long ports are held before the shutdown begins. By default, logind waits at most 5 seconds for
 	// delay inhibitors.
 	patience = 15 * time.Second
-	// A service that ends may be the first of the shutdown, or has ended by itself. Then ports are held for as long as
+	// A service that ends may be the first of the shutdown, or unrelated to it. Then ports are held for as long as
 	// systemd may take to say that a soft reboot is queued, and so often at most.
 	doubt, mostDoubts = 4 * time.Second, 3
 	// settling is how long a port has to be open before it is released: `nginx -t`, which tests its configuration before

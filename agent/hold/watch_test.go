@@ -136,7 +136,7 @@ func TestWatch(t *testing.T) {
 			{at: 100e9, mount: old, services: up[:1], open: all, queued: true},
 			{at: 101e9, mount: old, services: up[:1], open: all, release: []uint16{80, 22}}, // it is cancelled
 		},
-		"a service ends by itself, again and again": {
+		"a service keeps ending, without a shutdown": {
 			{at: 16e9, mount: old, services: up, open: all, release: []uint16{80, 22}},
 			{at: 20e9, mount: old, services: up[:1], open: all, hold: []uint16{80, 22}},
 			{at: 25e9, mount: old, services: up, open: all, release: []uint16{80, 22}},

@@ -77,7 +77,7 @@ func portsOf(proc string) ([]Port, error) {
 }
 
 // Sockets returns what reads the open ports of this host, without the units they belong to. It is cheap enough to be
-// called many times in a second. Which ports the kernel chooses by itself is read once: the next root may change that.
+// called many times in a second. The range of ports that the kernel assigns is read once: a new root may change it.
 func Sockets() func() ([]Port, error) {
 	least, most := chosen("/proc")
 	return func() ([]Port, error) {
@@ -86,7 +86,7 @@ func Sockets() func() ([]Port, error) {
 	}
 }
 
-// chosen returns the range of the ports that the kernel chooses by itself.
+// chosen returns the range of the ports that the kernel assigns to clients.
 func chosen(proc string) (least, most int) {
 	least, most = 32768, 60999 // ip(7)
 	if text, err := os.ReadFile(filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")); err == nil {

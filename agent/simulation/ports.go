@@ -19,7 +19,7 @@ type ports struct{ p *process }
 // held is what a process holds. The kernel releases it when the process ends.
 type held struct {
 	p      *process
-	until  time.Time // when the kernel releases it by itself
+	until  time.Time // when its timeout in the kernel ends
 	closed bool
 }
 

@@ -57,7 +57,7 @@ func TestHeldPorts(t *testing.T) {
 		refused, silent time.Duration // at most
 	}{
 		"switched": {func(m *Machine) { m.Publish("v2", Healthy); apply(m) }, "v2", 0, 3 * time.Second},
-		// Nobody waits for the hold to begin when the host returns by itself: that shows at the next look.
+		// Nobody waits for the hold to begin on an automatic rollback: that shows at the next look.
 		"rolled back":  {func(m *Machine) { m.Publish("v2", Fails); apply(m) }, "v1", look, 3 * time.Second},
 		"by the guard": {func(m *Machine) { m.Publish("v2", KillsConfirm); apply(m) }, "v1", look, 3 * time.Second},
 		"refused":      {func(m *Machine) { m.Publish("v2", Healthy); m.Inhibit(true); apply(m) }, "v1", 0, 3 * time.Second},

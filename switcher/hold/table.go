@@ -1,6 +1,6 @@
 // Package hold answers how new connections to a port are held while nobody listens there: their first packet is dropped
 // in the kernel, and clients repeat it. It promises that nothing it does outlives its limit, or the process that does
-// it: the kernel forgets a held port by itself.
+// it: a held port expires in the kernel.
 package hold
 
 import (
@@ -165,7 +165,7 @@ func (t *Table) hold(ports []uint16, limit time.Duration) error {
 // Release lets connections to ports through again. That a port's limit has passed is no error.
 func (t *Table) Release(ports []uint16) error {
 	var errs error
-	for _, port := range ports { // each by itself: the kernel takes all of a request or nothing
+	for _, port := range ports { // one at a time: the kernel takes all of a request or nothing
 		err := t.conn.SetDeleteElements(t.held, elements([]uint16{port}, 0))
 		if err == nil {
 			err = t.conn.Flush()
