@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// HoldListening, as a value of [switch] hold, stands for all open ports.
+// HoldListening stands for all open ports, as a value of [switch] hold.
 const HoldListening = "listening"
 
 // HoldRule says at which TCP ports connections are held during a switch.
