@@ -65,6 +65,7 @@ var allowed = map[string][]string{
 		"configs",
 	},
 	"agent/volatile": {"agent/record", "agent/roots"},
+	"agent/pause":    {"agent/host", "agent/record"},
 	"agent/keep":     {"agent/host", "agent/machine", "agent/record"},
 	"agent/renew":    {"agent/host", "agent/keep", "agent/machine"},
 	"agent/contents": {"agent/host", "agent/roots"},

@@ -104,6 +104,14 @@ type Config struct {
 	// Keep lists the units that a switch hands over to the next root.
 	Keep []KeepRule `toml:"keep,omitempty" json:"keep,omitempty"`
 
+	// What hosts need that update unattended, alone or in a fleet.
+	Schedule  Schedule  `toml:"schedule" json:"schedule"`
+	Fleet     Fleet     `toml:"fleet" json:"fleet"`
+	Rollout   Rollout   `toml:"rollout" json:"rollout"`
+	FleetLock FleetLock `toml:"fleetlock" json:"fleetlock"`
+	Hooks     Hooks     `toml:"hooks" json:"hooks"`
+	Metrics   Metrics   `toml:"metrics" json:"metrics"`
+
 	// Files lists the files that were read, in order.
 	Files []string `toml:"-" json:"files"`
 
@@ -211,6 +219,7 @@ func Default() Config {
 	c.Health.Deadline, c.Health.CheckDeadline = Duration(h.Deadline), Duration(h.CheckDeadline)
 	c.Health.Settle, c.Health.Reachable = Duration(h.Settle), h.Reachable
 	c.LivePatch.Enabled, c.LivePatch.Deadline = true, livePatchDeadline
+	c.defaultFleet()
 	return c
 }
 

@@ -66,6 +66,7 @@ func (c *Config) validate() error {
 	}
 	c.validateState(fault)
 	c.validateKeep(fault)
+	c.validateFleet(fault)
 	return errors.Join(faults...)
 }
 
