@@ -65,7 +65,7 @@ func Lift(h *host.Host) (*Pause, error) {
 	return was, nil
 }
 
-// Current returns the pause that holds now, nil when there is none. A pause that cannot be read holds until it is ended.
+// Current returns the pause that holds now, nil when there is none. One that cannot be read holds until it is ended.
 func Current(h *host.Host) *Pause {
 	text, err := h.Machine.Disk.ReadFile(h.Path(file), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
