@@ -46,7 +46,10 @@ var allowed = map[string][]string{
 	"agent/network":   {},
 	"agent/listening": {},
 	"agent/systemd":   {},
-	"agent/health":    {"agent/listening", "agent/network", "agent/systemd"},
+	"agent/program":   {},
+	"agent/fleetlock": {},
+	"agent/hook":      {"agent/program"},
+	"agent/health":    {"agent/listening", "agent/network", "agent/program", "agent/systemd"},
 	"agent/outage":    {"agent/listening"},
 	"agent/machine":   {"agent/health", "agent/outage"}, // the seam
 	"agent/config":    {"agent/health"},
@@ -89,7 +92,7 @@ var allowed = map[string][]string{
 		"agent/recheck", "agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
 		"agent/trial", "agent/volatile",
 	},
-	"agent/changes": {"agent/config", "agent/health", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/program", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/health", "agent/host", "agent/listening", "agent/machine", "agent/network",
 		"agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",

@@ -12,8 +12,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/program"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
@@ -125,7 +125,7 @@ func (c Changes) Derive(ctx context.Context) (Derived, error) {
 func runProgram(ctx context.Context, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, maxDerive)
 	defer cancel()
-	output, err := health.Execute(ctx, argv, "LC_ALL=C.UTF-8")
+	output, err := program.Execute(ctx, argv, "LC_ALL=C.UTF-8")
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(output), "\n")
 		return fmt.Errorf("%s: %w: %.200s", path.Base(argv[0]), err, lines[len(lines)-1])

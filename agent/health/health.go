@@ -315,7 +315,7 @@ func settled(results []Result) bool {
 }
 
 // round runs every check once. A required program that passed in an earlier round, as passed has it, is not run again.
-func (g Gate) round(ctx context.Context, before Before, programs []program, passed map[string]Result,
+func (g Gate) round(ctx context.Context, before Before, programs []check, passed map[string]Result,
 	state *State) []Result {
 	results := []Result{
 		g.timed("restarts", KindUnits, func() Result { return g.noneLooping(ctx, before) }),

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/updatectl/updatectl/agent/program"
 	"github.com/updatectl/updatectl/agent/systemd"
 )
 
@@ -381,7 +382,7 @@ func TestSlowPrograms(t *testing.T) {
 			g.script(t, required+"slow", "echo $$ > "+g.Root+"/pid\n"+c.script)
 			start := time.Now()
 			r := g.Run(t.Context(), Before{})
-			if took, most := time.Since(start), c.deadline+3*termGrace; took > most {
+			if took, most := time.Since(start), c.deadline+3*program.TermGrace; took > most {
 				t.Errorf("it took %v, want at most %v", took, most)
 			}
 			if r.Healthy() != (c.reason == "") || !strings.HasPrefix(r.Reason(), c.reason) {
@@ -587,24 +588,6 @@ func TestReportAsJSON(t *testing.T) {
 	}
 	if (Report{}).Healthy() || (Report{}).Reason() == "" {
 		t.Error("a report without checks is a healthy one")
-	}
-}
-
-func TestTail(t *testing.T) {
-	var out tail
-	long := strings.Repeat("a line of the past\n", 1000)
-	for _, p := range []string{long, "the last but one\n", "the end"} {
-		if n, err := out.Write([]byte(p)); n != len(p) || err != nil {
-			t.Fatalf("%d, %v", n, err)
-		}
-	}
-	got := out.String()
-	if len(got) > keptOutput || !strings.HasPrefix(got, "a line") || !strings.HasSuffix(got, "one\nthe end") {
-		t.Errorf("kept %d bytes: %.40q … %q", len(got), got, got[len(got)-40:])
-	}
-	var short tail
-	if short.Write([]byte("only\nthis\n")); short.String() != "only\nthis\n" {
-		t.Errorf("kept %q", short.String())
 	}
 }
 

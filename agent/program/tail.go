@@ -1,11 +1,11 @@
-package health
+package program
 
 import (
 	"bytes"
 	"sync"
 )
 
-// tail keeps the last keptOutput bytes that are written. A program that was left behind may still write while the text
+// tail keeps the last KeptOutput bytes that are written. A program that was left behind may still write while the text
 // is read.
 type tail struct {
 	mu   sync.Mutex
@@ -16,8 +16,8 @@ type tail struct {
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.text = append(t.text, p[max(0, len(p)-keptOutput):]...)
-	if extra := len(t.text) - keptOutput; extra > 0 || len(p) > keptOutput {
+	t.text = append(t.text, p[max(0, len(p)-KeptOutput):]...)
+	if extra := len(t.text) - KeptOutput; extra > 0 || len(p) > KeptOutput {
 		t.text, t.cut = append([]byte(nil), t.text[max(0, extra):]...), true
 	}
 	return len(p), nil
