@@ -84,7 +84,10 @@ var allowed = map[string][]string{
 		"agent/config", "agent/health", "agent/host", "agent/listening", "agent/machine", "agent/outage",
 		"agent/record",
 	},
-	"agent/decide": {"agent/record", "agent/roots"},
+	"agent/decide":        {"agent/record", "agent/roots"},
+	"agent/schedule":      {},
+	"agent/circumstances": {},
+	"agent/rollout":       {}, // the rollout of a release
 	"agent": { // the commands
 		"agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/decide", "agent/guard",
 		"agent/health", "agent/hold", "agent/host", "agent/keep", "agent/live", "agent/machine", "agent/offer",

@@ -25,7 +25,7 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 		t.Errorf("read %+v", r.Header)
 	}
 	if !r.Expires.Equal(today.AddDate(0, 1, 0)) ||
-		!reflect.DeepEqual(*r.Rollout, Rollout{today, 72 * time.Hour, []int{1, 10, 100}}) {
+		!reflect.DeepEqual(*r.Rollout, Rollout{Start: today, Duration: 72 * time.Hour, Steps: []int{1, 10, 100}}) {
 		t.Errorf("expires %s, rollout %+v", r.Expires, r.Rollout)
 	}
 	if len(r.Images) != 3 || len(r.LivePatches) != 1 || len(r.Deltas) != 1 {

@@ -15,6 +15,8 @@ const (
 	maxRollout = 90 * 24 * time.Hour
 	// maxSteps bounds the steps of a rollout.
 	maxSteps = 32
+	// maxMark bounds why a rollout is paused or stopped, in bytes.
+	maxMark = 512
 )
 
 // Rollout says when hosts apply a release automatically. Each step is the share of the fleet that may do so, in
@@ -23,6 +25,9 @@ type Rollout struct {
 	Start    time.Time
 	Duration time.Duration
 	Steps    []int
+	// Paused is why no further host begins for now, Stopped why none begins with this release any more. Both are for
+	// people, and at most one is set.
+	Paused, Stopped string
 }
 
 // rolloutJSON is the JSON form of a rollout.
@@ -30,11 +35,13 @@ type rolloutJSON struct {
 	Start    time.Time `json:"start"`
 	Duration string    `json:"duration"`
 	Steps    []int     `json:"steps,omitempty"`
+	Paused   string    `json:"paused,omitempty"`
+	Stopped  string    `json:"stopped,omitempty"`
 }
 
 // MarshalJSON writes a rollout in the form of its annotation.
 func (r Rollout) MarshalJSON() ([]byte, error) {
-	return json.Marshal(rolloutJSON{r.Start, r.Duration.String(), r.Steps})
+	return json.Marshal(rolloutJSON{r.Start, r.Duration.String(), r.Steps, r.Paused, r.Stopped})
 }
 
 // UnmarshalJSON reads a rollout like ParseRollout.
@@ -62,11 +69,29 @@ func ParseRollout(text string) (*Rollout, error) {
 	if err != nil || length < 0 || length > maxRollout {
 		return nil, fmt.Errorf("its duration is not between 0s and %s", maxRollout)
 	}
-	r := &Rollout{Start: j.Start.UTC(), Duration: length, Steps: j.Steps}
+	r := &Rollout{Start: j.Start.UTC(), Duration: length, Steps: j.Steps, Paused: j.Paused, Stopped: j.Stopped}
 	if r.Start.Year() < 1970 {
 		return nil, errors.New("it has no start")
 	}
-	return r, r.checkSteps()
+	if err := r.checkSteps(); err != nil {
+		return nil, err
+	}
+	if err := r.checkMarks(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// checkMarks refuses marks that are not one line of text for people.
+func (r *Rollout) checkMarks() error {
+	if r.Paused != "" && r.Stopped != "" {
+		return errors.New("it is both paused and stopped")
+	}
+	mark := r.Paused + r.Stopped
+	if len(mark) > maxMark || strings.ContainsAny(mark, "\n\t") {
+		return fmt.Errorf("why it is paused or stopped is not a line of at most %d bytes", maxMark)
+	}
+	return printable(mark)
 }
 
 func (r *Rollout) checkSteps() error {
