@@ -17,6 +17,7 @@ import (
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/contents"
+	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
@@ -27,6 +28,7 @@ import (
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/agent/trial"
+	"github.com/updatectl/updatectl/agent/turn"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 )
 
@@ -51,6 +53,8 @@ type Agent struct {
 	Changes    changes.Changes
 	Contents   contents.Contents
 	Renewal    renew.Renewal
+	Garbage    garbage.Garbage
+	Turn       turn.Turn
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -92,6 +96,7 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Contents: contents.Contents{Host: h, Roots: r},
 		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp, Keep: moves.Keep},
 	}
+	a.Garbage, a.Turn = garbage.Garbage{Host: h, Live: a.Live}, turn.Turn{Host: h}
 	a.Trial.Proved = a.tidyUp
 	return a
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/decide"
+	"github.com/updatectl/updatectl/agent/hook"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/recheck"
@@ -38,6 +39,8 @@ type ApplyOptions struct {
 	Volatile bool
 	// Unattended is set by the timer: an image that was given up is skipped, and is no error.
 	Unattended bool
+	// IgnoreRollout takes a release before the turn of this host, and one whose rollout is paused or stopped.
+	IgnoreRollout bool
 }
 
 // wish is the part of what the operator asks that apply decides by.
@@ -93,7 +96,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	off, done, fetchErr := s.fetch(ctx, o)
 	noteStep(s, "find")
 	stay, err := s.mustStay(o)
-	fetchErr = errors.Join(fetchErr, err)
+	fetchErr = errors.Join(fetchErr, s.mayTake(off, done, o), err)
 	done.Volatile = o.Volatile
 	d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay)
 	if o.Volatile && (d.Do == decide.LiveOnly || d.Do == decide.Resume) {
@@ -156,6 +159,9 @@ func rehearse(ctx context.Context, s *session, root store.Root, isVolatile bool,
 // marks the running root bad.
 func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
 	left *record.Bad) error {
+	if err := s.beginTurn(ctx, done); err != nil {
+		return err
+	}
 	if done.Volatile {
 		left = nil
 	} else if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
@@ -166,7 +172,37 @@ func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, 
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	noteStep(s, "prepare")
 	sw.Steps, done.Switching = s.steps, true
-	return s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, left)
+	err := s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, left)
+	if err != nil {
+		s.Turn.CallOff(ctx, err.Error())
+	}
+	return err
+}
+
+// mayTake returns why the host must not take what was fetched now: see [turn.Turn.May]. A root that runs already is
+// nothing to take by hand.
+func (s *session) mayTake(off *offer.Published, done Applied, o ApplyOptions) error {
+	if off == nil || done.Root == s.facts.Root && !o.Unattended {
+		return nil
+	}
+	return s.Turn.May(off.Release, o.IgnoreRollout)
+}
+
+// about returns what hooks are told about the switch to a root.
+func (s *session) about(done *Applied) hook.About {
+	a := hook.About{From: s.facts.Root, FromVersion: s.Roots.VersionOf(s.facts.Root, s.rec), To: done.Root,
+		Version: done.Version}
+	if done.Decision != nil {
+		a.Level = string(done.Decision.Level)
+	}
+	return a
+}
+
+// beginTurn asks the others whether the host may switch now, see [turn.Turn.Begin].
+func (s *session) beginTurn(ctx context.Context, done *Applied) error {
+	err := s.Turn.Begin(ctx, s.about(done))
+	noteStep(s, "turn")
+	return err
 }
 
 // applyResume requests the switch to the last good root, as it was left. When the published release has live patches

@@ -135,7 +135,7 @@ func checkHost(running bool, f facts.Facts) error {
 func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
 	// After a rollback or a switch among the roots here, the root that was left stays until the next apply.
 	if rec.Switch.Verb == record.VerbApply && !rec.Switch.Named {
-		report, err := a.gc(f, rec)
+		report, err := a.Garbage.Collect(f, rec)
 		if err != nil {
 			a.Log.Warn("cannot remove roots that nothing needs", zap.Error(err))
 		}

@@ -181,7 +181,13 @@ func (s *session) applyLive(ctx context.Context, off *offer.Published, done *App
 	}
 	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
 		done.Warnings = append(done.Warnings, err.Error())
-		if err = s.restart(ctx, err.Error()); err == nil {
+		why := err.Error()
+		if err = s.beginTurn(ctx, done); err == nil {
+			if err = s.restart(ctx, why); err != nil {
+				s.Turn.CallOff(ctx, err.Error())
+			}
+		}
+		if err == nil {
 			done.Level, done.Restarting = level.Soft, true
 		}
 	}

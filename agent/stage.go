@@ -28,6 +28,9 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
+	if err := s.mayStage(off, o); err != nil {
+		return done, err
+	}
 	if done.Root != s.facts.Root {
 		_, err = s.stage(ctx, off, &done)
 		if bad, isBad := s.rec.Bad[done.Root]; isBad && off.Image != nil {
@@ -38,6 +41,14 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 		done.LivePatches, err = a.Live.Survey(ctx, s.facts, s.rec)
 	}
 	return done, err
+}
+
+// mayStage returns why an unattended run must not stage what was found: the fleet fetches in the order of the rollout.
+func (s *session) mayStage(off *offer.Published, o ApplyOptions) error {
+	if !o.Unattended {
+		return nil
+	}
+	return s.Turn.MayFetch(off.Release)
 }
 
 // fetch fetches and verifies what is published for this host, and accepts it into the record. A downgrade is accepted
@@ -88,6 +99,11 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 	_, lookErr := trees.Root(off.Image.ID())
 	if err := roots.CanVerify(&s.Roots); err != nil {
 		return store.Root{}, err
+	}
+	if lookErr != nil {
+		if err := s.Turn.BeforeFetch(ctx, s.about(done)); err != nil {
+			return store.Root{}, err
+		}
 	}
 	root, err := trees.Stage(ctx, off.Source, off.Image, off.Reference, stageProgress(s.Progress))
 	if err != nil {

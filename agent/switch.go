@@ -29,6 +29,9 @@ func (a *Agent) Switch(ctx context.Context, to string, o ApplyOptions) (Applied,
 		return Applied{}, err
 	}
 	defer s.close()
+	if err := s.Turn.May(nil, false); err != nil {
+		return Applied{}, err
+	}
 	s.rec.Accepting = o.Accept
 	root, err := a.Roots.Find(to)
 	if err != nil {

@@ -21,7 +21,8 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/host", "agent/live", "agent/outage",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/fleetlock", "agent/garbage", "agent/host",
+		"agent/live", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
 		"agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
 		"agent/trial", "agent/trust", "agent/volatile",
 		"switcher", "switcher/ending", "switcher/etc/adopted", "switcher/etc/difference", "switcher/keep", "switcher/level",
@@ -29,8 +30,8 @@ var allowed = map[string][]string{
 		"switcher/pid1", "configs", "image", "verify", "cmd/cmdtest", "cmd/updatectl/report", "cmd/usage", "docs",
 	},
 	"cmd/updatectl/report": { // the types of the answers
-		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/hold", "agent/live",
-		"agent/offer",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/garbage", "agent/hold",
+		"agent/live", "agent/offer",
 		"agent/outage", "agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/trial",
 		"image",
 		"switcher", "switcher/ending", "switcher/etc", "switcher/etc/accounts/numbers", "switcher/etc/difference",
@@ -68,7 +69,11 @@ var allowed = map[string][]string{
 		"configs",
 	},
 	"agent/volatile": {"agent/record", "agent/roots"},
-	"agent/pause":    {"agent/host", "agent/record"},
+	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
+	"agent/turn": {
+		"agent/fleetlock", "agent/hook", "agent/host", "agent/pause", "agent/record", "agent/rollout",
+	},
+	"agent/pause":    {"agent/host", "agent/machine", "agent/record"},
 	"agent/keep":     {"agent/host", "agent/machine", "agent/record"},
 	"agent/renew":    {"agent/host", "agent/keep", "agent/machine"},
 	"agent/contents": {"agent/host", "agent/roots"},
@@ -89,16 +94,16 @@ var allowed = map[string][]string{
 	"agent/circumstances": {},
 	"agent/rollout":       {}, // the rollout of a release
 	"agent": { // the commands
-		"agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/decide", "agent/guard",
+		"agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/decide", "agent/garbage", "agent/guard",
 		"agent/health", "agent/hold", "agent/host", "agent/keep", "agent/live", "agent/machine", "agent/offer",
 		"agent/outage",
 		"agent/recheck", "agent/record", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
-		"agent/trial", "agent/volatile",
+		"agent/hook", "agent/trial", "agent/turn", "agent/volatile",
 	},
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/program", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
-		"agent", "agent/config", "agent/health", "agent/host", "agent/listening", "agent/machine", "agent/network",
-		"agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",
+		"agent", "agent/config", "agent/garbage", "agent/health", "agent/host", "agent/listening", "agent/machine",
+		"agent/network", "agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",
 		"agent/trial", "agent/volatile",
 	},
 	"agent/simulation/disk": {},

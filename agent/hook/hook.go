@@ -48,6 +48,9 @@ func DirsOf(root string) Dirs {
 	return Dirs{filepath.Join(root, "/usr/lib/updatectl/hooks.d"), filepath.Join(root, "/etc/updatectl/hooks.d")}
 }
 
+// Any reports whether there is a hook.
+func Any(dirs Dirs) bool { return len(program.List(dirs...)) > 0 }
+
 // ErrVeto means that a hook does not want the update to go on for now.
 var ErrVeto = errors.New("a hook vetoed")
 

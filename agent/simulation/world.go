@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -97,7 +98,7 @@ func (m *Machine) Stage() *Command {
 // GC runs updatectl gc --all.
 func (m *Machine) GC() *Command {
 	return m.Run("gc", false, func(ctx context.Context, a *agent.Agent) error {
-		_, err := a.GC(ctx, agent.GCOptions{All: true})
+		_, err := a.GC(ctx, garbage.Options{All: true})
 		return err
 	})
 }

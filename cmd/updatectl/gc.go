@@ -5,13 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 func gcCommand(c *cli) *cobra.Command {
-	var o agent.GCOptions
+	var o garbage.Options
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove roots that nothing needs",

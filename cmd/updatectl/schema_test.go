@@ -18,6 +18,7 @@ import (
 	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
@@ -54,7 +55,7 @@ var documents = map[string]any{
 	"updatectl.config.check/v1":     checkedConfig{},
 	"updatectl.config.show/v1":      config.Config{},
 	"updatectl.config.example/v1":   exampleAnswer{},
-	"updatectl.gc/v1":               agent.Collected{},
+	"updatectl.gc/v1":               garbage.Collected{},
 	"updatectl.fsck/v1":             repair.Fscked{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},

@@ -5,11 +5,12 @@ import (
 	"io"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
 
 // Collected writes what gc removed and kept.
-func Collected(w io.Writer, d agent.Collected) {
+func Collected(w io.Writer, d garbage.Collected) {
 	removed, freed := "Removed", "removed, %s freed.\n"
 	if d.DryRun {
 		removed, freed = "Would remove", "would be removed, %s freed.\n"

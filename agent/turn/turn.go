@@ -1,0 +1,248 @@
+// Package turn answers whether others let this host switch now: an operator who paused updates, the rollout of the
+// release, the lock server of the fleet, and hooks. It promises that whoever heard of a switch also hears how it ended,
+// even if the host crashes in between, and that nobody is asked about a way back.
+package turn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent/fleetlock"
+	"github.com/updatectl/updatectl/agent/hook"
+	"github.com/updatectl/updatectl/agent/host"
+	"github.com/updatectl/updatectl/agent/pause"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/rollout"
+	"github.com/updatectl/updatectl/image/release"
+)
+
+var (
+	// ErrRollout means that it is not the turn of this host in the rollout of the release.
+	ErrRollout = fmt.Errorf("%w: the rollout of the release", record.ErrBlocked)
+	// ErrLock means that the lock server gave no slot.
+	ErrLock = fmt.Errorf("%w: the lock server gave no slot", record.ErrBlocked)
+	// ErrHook means that a hook keeps the host from going on.
+	ErrHook = fmt.Errorf("%w: by a hook", record.ErrBlocked)
+)
+
+// EventIgnored is the event of the history when an operator ignores a rollout.
+const EventIgnored = "rollout ignored"
+
+// Turn asks others on behalf of one host.
+type Turn struct{ *host.Host }
+
+// maxMachineID bounds /etc/machine-id, in bytes.
+const maxMachineID = 128
+
+// machineID returns the machine ID, "" where there is none.
+func (t *Turn) machineID() string {
+	text, err := t.Machine.Disk.ReadFile(t.Path("/etc/machine-id"), maxMachineID)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// Verdict returns whether it is the turn of this host to take a release; nil stands for an image without one.
+func (t *Turn) Verdict(r *release.Release) rollout.Verdict {
+	if r == nil {
+		return rollout.Verdict{Go: true}
+	}
+	position := rollout.Position(t.Config.Rollout.Wariness, t.machineID(), r.Version, t.Config.Fleet.Group)
+	return rollout.Decide(r.Rollout, position, t.Now())
+}
+
+// May returns why the host must not switch to what is published: a [pause.ErrPaused] or an [ErrRollout]. Ignore is
+// whether the operator ignores the rollout, which the history keeps.
+func (t *Turn) May(r *release.Release, ignore bool) error {
+	if p := pause.Current(t.Host); p != nil {
+		return p.Err()
+	}
+	err := t.MayFetch(r)
+	if err != nil && ignore {
+		v := t.Verdict(r)
+		t.Records.AppendEvent(record.Event{Event: EventIgnored, Version: r.Version, Sequence: r.Sequence, Reason: v.Text()})
+		t.Log.Warn("ignoring the rollout, as asked", zap.String("rollout", v.Text()))
+		return nil
+	}
+	return err
+}
+
+// MayFetch returns an [ErrRollout] if the host must not fetch a release yet.
+func (t *Turn) MayFetch(r *release.Release) error {
+	if v := t.Verdict(r); !v.Go {
+		return fmt.Errorf("%w: %s", ErrRollout, v.Text())
+	}
+	return nil
+}
+
+// BeforeFetch runs the hooks that may keep the host from fetching.
+func (t *Turn) BeforeFetch(ctx context.Context, about hook.About) error {
+	return t.ask(ctx, hook.BeforeFetch, about)
+}
+
+// ask runs the hooks of an event that they can veto, which is an ErrHook.
+func (t *Turn) ask(ctx context.Context, e hook.Event, about hook.About) error {
+	_, err := hook.Run(ctx, t.hooks(), e, about, time.Duration(t.Config.Hooks.Deadline))
+	if errors.Is(err, hook.ErrVeto) {
+		return fmt.Errorf("%w: %w", ErrHook, err)
+	}
+	return err
+}
+
+// tell runs the hooks of an event that they cannot veto.
+func (t *Turn) tell(ctx context.Context, e hook.Event, about hook.About) {
+	warnings, err := hook.Run(ctx, t.hooks(), e, about, time.Duration(t.Config.Hooks.Deadline))
+	for _, w := range warnings {
+		t.Log.Warn(w)
+	}
+	if err != nil {
+		t.Log.Warn("not all hooks ran", zap.String("event", string(e)), zap.Error(err))
+	}
+}
+
+// hooks returns the directories of hooks.
+func (t *Turn) hooks() hook.Dirs {
+	return hook.Dirs{t.Path("/usr/lib/updatectl/hooks.d"), t.Path("/etc/updatectl/hooks.d")}
+}
+
+// patience is how long a switch asks the lock server for a slot. An unattended one is tried again later.
+const patience = time.Minute
+
+// Begin asks the lock server for a slot, and the hooks whether the host may switch now. The error is an [ErrLock] or an
+// [ErrHook]; then nothing is held, and the hooks know it. Otherwise, [Turn.CallOff] or [Turn.Arrived] ends it.
+func (t *Turn) Begin(ctx context.Context, about hook.About) error {
+	if err := t.takeSlot(ctx, about); err != nil {
+		return err
+	}
+	if !hook.Any(t.hooks()) {
+		return nil
+	}
+	n := t.readNote()
+	n.Announced = &Announced{At: t.Now().UTC(), About: about}
+	err := t.writeNote(n)
+	if err == nil {
+		err = t.ask(ctx, hook.BeforeSwitch, about)
+	}
+	if err != nil {
+		t.CallOff(ctx, err.Error())
+	}
+	return err
+}
+
+// CallOff tells the hooks that the switch does not happen, and gives the slot back. What fails here is tried again by
+// [Turn.Arrived].
+func (t *Turn) CallOff(ctx context.Context, reason string) {
+	ctx = context.WithoutCancel(ctx) // a switch that was interrupted has to be called off, too
+	if n := t.readNote(); n.Announced != nil {
+		about := n.Announced.About
+		about.Reason = reason
+		t.tell(ctx, hook.CalledOff, about)
+		n.Announced = nil
+		if err := t.writeNote(n); err != nil {
+			t.Log.Warn("the hooks will hear again that the switch was called off", zap.Error(err))
+		}
+	}
+	slot, err := fleetlock.Read(t.Machine.Disk, t.Path(record.StateDir))
+	if err != nil || slot == nil || slot.Failed != "" {
+		return
+	}
+	if err := t.giveBack(ctx, *slot); err != nil {
+		t.Log.Warn("the slot is given back later", zap.Error(err))
+	}
+}
+
+// Slot returns the slot that the host may hold, nil for none.
+func (t *Turn) Slot() (*fleetlock.Slot, error) {
+	return fleetlock.Read(t.Machine.Disk, t.Path(record.StateDir))
+}
+
+// takeSlot takes a slot of the lock server, if one is configured.
+func (t *Turn) takeSlot(ctx context.Context, about hook.About) error {
+	if t.Config.FleetLock.URL == "" {
+		return nil
+	}
+	id, err := fleetlock.ID(t.machineID())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLock, err)
+	}
+	dir := t.Path(record.StateDir)
+	old, err := fleetlock.Read(t.Machine.Disk, dir)
+	if errors.Is(err, fleetlock.ErrDamaged) { // asking again for the same group gives the same slot
+		t.Log.Warn(err.Error())
+		old, err = nil, nil
+	}
+	if err != nil {
+		return err
+	}
+	client := fleetlock.Client{URL: t.Config.FleetLock.URL, Group: t.Config.Fleet.Group, ID: id}
+	slot, err := fleetlock.For(old, client, about.To, about.Version, t.Now())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLock, err)
+	}
+	if err := fleetlock.Write(t.Machine.Disk, dir, slot); err != nil {
+		return err
+	}
+	err = client.TakeWithin(ctx, t.wait())
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%w: %w", ErrLock, err)
+	if slot.Failed != "" { // it was held before, and is held still
+		return err
+	}
+	if errors.Is(err, fleetlock.ErrHeld) {
+		return errors.Join(err, fleetlock.Remove(t.Machine.Disk, dir))
+	}
+	slot.Wants = fleetlock.GiveBack // whether the server gave one is unknown
+	return errors.Join(err, fleetlock.Write(t.Machine.Disk, dir, slot))
+}
+
+// wait returns how a switch waits for a slot.
+func (t *Turn) wait() fleetlock.Wait {
+	return fleetlock.Wait{
+		Within: patience, Now: t.Now, Random: rand.Float64,
+		Sleep: func(ctx context.Context, d time.Duration) error {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(d):
+				return nil
+			}
+		},
+		Failed: func(err error, pause time.Duration) {
+			t.Log.Info("waiting for a slot of the fleet", zap.Error(err), zap.Duration("again in", pause))
+		},
+	}
+}
+
+// giveBack gives a slot back. When it returns an error, the note on the disk says that it has to be done.
+func (t *Turn) giveBack(ctx context.Context, slot fleetlock.Slot) error {
+	dir := t.Path(record.StateDir)
+	if slot.Wants != fleetlock.GiveBack {
+		slot.Wants = fleetlock.GiveBack
+		if err := fleetlock.Write(t.Machine.Disk, dir, slot); err != nil {
+			return err
+		}
+	}
+	if err := slot.Client().GiveBack(ctx); err != nil {
+		return err
+	}
+	return fleetlock.Remove(t.Machine.Disk, dir)
+}
+
+// GiveBack gives the slot back because an operator says so, whatever happened to the host. It reports whether there was
+// one.
+func (t *Turn) GiveBack(ctx context.Context) (*fleetlock.Slot, error) {
+	slot, err := t.Slot()
+	if err != nil || slot == nil {
+		return nil, err
+	}
+	return slot, t.giveBack(ctx, *slot)
+}

@@ -1,0 +1,233 @@
+// Package unattended answers what the timer does now: nothing, fetch, or switch. It promises that a host which has to
+// return to its last good root does so at once, and that nobody is surprised by any other switch: it is in a window,
+// and people who are logged in know before.
+package unattended
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/attempt"
+	"github.com/updatectl/updatectl/agent/decide"
+	"github.com/updatectl/updatectl/agent/pause"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/rollout"
+	"github.com/updatectl/updatectl/agent/schedule"
+	"github.com/updatectl/updatectl/agent/turn"
+	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/switcher/pid1"
+)
+
+// ErrNotNow means that the schedule of the host does not allow the step now. It wraps [record.ErrBlocked].
+var ErrNotNow = fmt.Errorf("%w: not now", record.ErrBlocked)
+
+// Surroundings are what a schedule depends on besides the clock.
+type Surroundings struct {
+	Analyze schedule.Analyze
+	// Designated returns the maintenance time of logind as a calendar expression, "" for none.
+	Designated func(context.Context) string
+	// Users returns who is logged in, and Tell sends them a message.
+	Users func(context.Context) []string
+	Tell  func(context.Context, string)
+	// Inhibitors returns who blocks a shutdown, "" for nobody.
+	Inhibitors func(context.Context) string
+	Metered    func(context.Context) bool
+	OnBattery  func() bool
+	Sleep      func(context.Context, time.Duration) error
+}
+
+// Runner runs the steps of an unattended update.
+type Runner struct {
+	*agent.Agent
+	Surroundings
+}
+
+// sinceChecked is how old the last answer of the source may be before an unattended fetch asks again. The timer runs
+// more often, for the windows.
+const sinceChecked = 50 * time.Minute
+
+// Fetch fetches and stages what is published, if the schedule allows.
+func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Applied, err error) {
+	defer func() { r.keep(err, true) }()
+	o.Unattended = true
+	if v, err := r.decide(ctx, schedule.Facts{Step: schedule.Fetch, Metered: r.Metered(ctx)}); err != nil {
+		return done, err
+	} else if v.Action != schedule.Go {
+		return done, notNow{v}
+	}
+	return r.Stage(ctx, o)
+}
+
+// RecentlyChecked reports whether the source answered a short time ago, so that it need not be asked.
+func (r *Runner) RecentlyChecked() bool {
+	last := attempt.Last(r.Host)
+	if last == nil || last.Reason != "" {
+		return false
+	}
+	age := r.Now().Sub(last.Checked)
+	return age >= 0 && age < sinceChecked
+}
+
+// Apply brings the host to what is published, if the schedule allows. A host that has to return to its last good root
+// does not wait.
+func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Applied, err error) {
+	o.Unattended = true
+	f, rec, err := r.Look(ctx)
+	if err != nil {
+		return done, err
+	}
+	if decide.Stranded(f, rec, decide.Wish{Unattended: true}) {
+		return r.Agent.Apply(ctx, o)
+	}
+	defer func() { r.keep(err, !done.Switching) }()
+	facts := schedule.Facts{Step: schedule.Switch, OnBattery: r.OnBattery(), Pause: r.pause()}
+	if v, err := r.decide(ctx, facts); err != nil {
+		return done, err
+	} else if v.Action != schedule.Go {
+		return done, notNow{v}
+	}
+	staged, err := r.Stage(ctx, o)
+	if err != nil && !errors.Is(err, record.ErrGivenUp) {
+		return staged, err
+	}
+	if staged.Root != f.Root && staged.Bad == nil { // otherwise nobody has to leave
+		if err := r.waitForPeople(ctx, facts); err != nil {
+			return staged, err
+		}
+	}
+	return r.Agent.Apply(ctx, o)
+}
+
+// look is how often a run looks again at what it waits for.
+const look = 30 * time.Second
+
+// waitForPeople waits until no inhibitor lock blocks a switch and those who are logged in had their time.
+func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) error {
+	f.Grace = time.Duration(r.Config.Schedule.Grace)
+	deadline := r.Now().Add(time.Duration(r.Config.Schedule.Inhibitors))
+	for {
+		f.Users, f.Pause = r.Users(ctx), r.pause()
+		f.Inhibitor = schedule.Inhibitor{Who: r.Inhibitors(ctx), Deadline: deadline}
+		v, err := r.decide(ctx, f)
+		if err != nil {
+			return err
+		}
+		now := r.Now()
+		switch {
+		case v.Action == schedule.Go:
+			return nil
+		case v.Action == schedule.GiveUp, v.Kind != schedule.KindInhibitor && v.Kind != schedule.KindPeople,
+			v.Kind == schedule.KindPeople && v.Until.Sub(now) > f.Grace:
+			return notNow{v}
+		case v.Tell:
+			f.Told = now
+			r.Tell(ctx, fmt.Sprintf("This host switches to a new system image at %s, which ends all sessions. "+
+				"`updatectl pause --until TIME` puts it off.", v.Until.Local().Format("15:04 MST")))
+		}
+		r.Log.Info("waiting before the switch", zap.String("for", v.Text))
+		attempt.Keep(r.Host, attempt.Attempt{Reason: string(v.Kind), Text: v.Text, Until: v.Until})
+		if err := r.Sleep(ctx, min(look, max(time.Second, v.Until.Sub(now)))); err != nil {
+			return err
+		}
+	}
+}
+
+// decide adds the windows to the facts, and decides.
+func (r *Runner) decide(ctx context.Context, f schedule.Facts) (schedule.Verdict, error) {
+	var err error
+	now := r.Now()
+	if f.Fetch, err = r.Calendar(ctx, schedule.Fetch).At(ctx, r.Analyze, now); err != nil {
+		return schedule.Verdict{}, r.invalid("fetch", err)
+	}
+	if f.Switch, err = r.Calendar(ctx, schedule.Switch).At(ctx, r.Analyze, now); err != nil {
+		return schedule.Verdict{}, r.invalid("switch", err)
+	}
+	return schedule.Decide(now, f), nil
+}
+
+// Calendar returns when the windows of a step open. If no file sets [schedule] switch, the maintenance time of logind
+// counts before the default.
+func (r *Runner) Calendar(ctx context.Context, step schedule.Step) schedule.Calendar {
+	s := r.Config.Schedule
+	c := schedule.Calendar{Starts: s.Fetch, Zone: s.TimeZone, Length: time.Duration(s.Length), Spread: r.spread()}
+	if step == schedule.Switch {
+		c.Starts = s.Switch
+		if designated := r.Designated(ctx); designated != "" && r.Config.Where("schedule.switch") == "" {
+			c.Starts = []string{designated}
+		}
+	}
+	return c
+}
+
+// spread returns which part of the first half of a window this host lets pass, from 0 to 1, so that a fleet does not
+// begin together.
+func (r *Runner) spread() float64 {
+	id, err := os.ReadFile(r.Path("/etc/machine-id"))
+	if err != nil {
+		return 0
+	}
+	return rollout.Slot(strings.TrimSpace(string(id)), "window", "")
+}
+
+// pause returns the pause of the operator in the form of a schedule.
+func (r *Runner) pause() schedule.Pause {
+	p := pause.Current(r.Host)
+	if p == nil {
+		return schedule.Pause{}
+	}
+	return schedule.Pause{On: true, Until: p.Until, By: p.By, Reason: p.Reason}
+}
+
+// keep keeps how the run ended, for people and monitoring.
+func (r *Runner) keep(err error, asked bool) {
+	a := attempt.Attempt{Reason: Reason(err)}
+	if err != nil {
+		a.Text = err.Error()
+	}
+	var n notNow
+	if errors.As(err, &n) {
+		a.Text, a.Until = n.Text, n.Until
+	} else if asked && !errors.Is(err, failure.ErrSource) {
+		a.Checked = r.Now().UTC()
+	}
+	attempt.Keep(r.Host, a)
+}
+
+// notNow is an [ErrNotNow] with what the schedule says.
+type notNow struct{ schedule.Verdict }
+
+func (n notNow) Error() string { return fmt.Sprintf("%v: %s", ErrNotNow, n.Text) }
+func (n notNow) Unwrap() error { return ErrNotNow }
+
+// Reason returns in one word what kept an unattended run from going on, "" for nothing.
+func Reason(err error) string {
+	var n notNow
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &n):
+		return string(n.Kind)
+	}
+	for _, r := range []struct {
+		err  error
+		kind schedule.Kind
+	}{
+		{pause.ErrPaused, schedule.KindPaused}, {turn.ErrRollout, schedule.KindRollout},
+		{turn.ErrLock, schedule.KindLock}, {turn.ErrHook, schedule.KindHook},
+		{pid1.ErrInhibited, schedule.KindInhibitor}, {release.ErrBarrier, "barrier"}, {failure.ErrSource, "source"},
+		{record.ErrBusy, "busy"},
+	} {
+		if errors.Is(err, r.err) {
+			return string(r.kind)
+		}
+	}
+	return "error"
+}
