@@ -1,3 +1,4 @@
 // Package circumstances answers what speaks against an update at this moment: people who are logged in, a metered link,
-// a battery; and when the administrator wants maintenance to be done. What follows from it is decided elsewhere.
+// a battery. It also knows when the administrator of the host wants maintenance to be done, and how to tell people what
+// comes. What follows from all this is decided elsewhere.
 package circumstances
