@@ -29,6 +29,7 @@ install: build
 	install -D -m 0644 -t $(unitdir) configs/units/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
+	ln -sf ../updatectl-arrived.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-derive.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/

@@ -9,8 +9,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/attempt"
+	"github.com/updatectl/updatectl/agent/fleetlock"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/machine"
+	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/trial"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -34,6 +37,11 @@ type Status struct {
 	Pinned   []string              `json:"pinned,omitempty"`
 	// Removed lists the roots in Bad that are no longer on the disk.
 	Removed []string `json:"removed,omitempty"`
+	// Paused is the pause of the operator, Slot what the host holds of the lock server, and Unattended how the last
+	// unattended run ended; nil for none.
+	Paused     *pause.Pause     `json:"paused,omitempty"`
+	Slot       *fleetlock.Slot  `json:"slot,omitempty"`
+	Unattended *attempt.Attempt `json:"unattended,omitempty"`
 	// Refused is why the last attempt to take what is published failed, nil when it did not.
 	Refused *record.Refused `json:"refused,omitempty"`
 	// KeptRestrictions are the restrictions of keys that hold although the configuration does not have them.
@@ -111,7 +119,11 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		Phase: rec.Phase, Booted: rootStatus(a.Machine.Trees, rec, f.Root), Bad: rec.Bad, Pinned: rec.Pinned,
 		Refused: a.Records.Refused(), NotReached: rec.Failed, System: f.State, Failed: f.Failed, Last: rec.Last,
 		Resume: rec.Resume, Health: a.Trial.LastReport(), Unhealthy: a.Trial.LastUnhealthy(rec),
-		KeptRestrictions: a.KeptRestrictions(), Order: a.Offers.Order(rec).String(),
+		KeptRestrictions: a.KeptRestrictions(), Order: a.Offers.Order(rec).String(), Paused: pause.Current(a.Host),
+		Unattended: attempt.Last(a.Host),
+	}
+	if s.Slot, err = a.Turn.Slot(); err != nil {
+		a.Log.Warn(err.Error())
 	}
 	for _, id := range slices.Sorted(maps.Keys(rec.Bad)) {
 		if _, err := a.Machine.Trees.Root(id); err != nil {

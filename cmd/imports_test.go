@@ -70,6 +70,11 @@ var allowed = map[string][]string{
 	},
 	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
+	"agent/attempt":  {"agent/host", "agent/record"},
+	"agent/unattended": {
+		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/pause", "agent/record",
+		"agent/rollout", "agent/schedule", "agent/turn",
+	},
 	"agent/turn": {
 		"agent/fleetlock", "agent/hook", "agent/host", "agent/pause", "agent/record", "agent/rollout",
 	},

@@ -16,14 +16,17 @@ var files embed.FS
 // resuming, which starts from the host root.
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
+	"updatectl-arrived.service":                         "",
+	"updatectl-fetch.service":                           "",
 	"updatectl-confirm.service":                         "",
 	"updatectl-derive.service":                          "",
 	"updatectl-guard.service":                           "",
 	"updatectl-livepatch.service":                       "",
 	"updatectl-renew.service":                           "",
 	"systemd-zram-setup@.service.d/updatectl.conf":      "",
-	"updatectl.service":                                 "",
+	"updatectl-apply.service":                           "",
 	"updatectl.timer":                                   "",
+	"multi-user.target.wants/updatectl-arrived.service": "-> ../updatectl-arrived.service",
 	"multi-user.target.wants/updatectl-confirm.service": "-> ../updatectl-confirm.service",
 	"sysinit.target.wants/updatectl-derive.service":     "-> ../updatectl-derive.service",
 	"sysinit.target.wants/updatectl-livepatch.service":  "-> ../updatectl-livepatch.service",

@@ -104,7 +104,7 @@ func TestConfigComplaints(t *testing.T) {
 			"updatectl.toml:2: [[keep]] unit: \"web.timer\" is not the name of a service or a socket"},
 		"kept template": {"[[keep]]\nunit = 'web@.service'\n", "is not the name of a service or a socket"},
 		"kept nothing":  {"[[keep]]\n", "[[keep]] has no unit"},
-		"kept agent":    {"[[keep]]\nunit = 'updatectl.service'\n", "updatectl.service is updatectl's own"},
+		"kept agent":    {"[[keep]]\nunit = 'updatectl-apply.service'\n", "updatectl-apply.service is updatectl's own"},
 		"kept, unknown": {"[[keep]]\nunits = 'web.socket'\n", "unknown key keep.units; known here: unit"},
 		"short window": {"[schedule]\nlength = '5m'\n",
 			"updatectl.toml:2: [schedule] length is 5m0s and must be from 30m to 168h"},

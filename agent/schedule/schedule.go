@@ -27,6 +27,9 @@ type Calendar struct {
 	Zone string
 	// Length is elapsed time: a window of two hours takes two hours on the day on which the clock changes, too.
 	Length time.Duration
+	// Spread is which part of the first half of each window passes before it opens for this host, from 0 to 1: the hosts
+	// of a fleet do not begin together.
+	Spread float64
 }
 
 // Window is a window at one moment. The zero value is a window that never opens.
@@ -59,15 +62,18 @@ func (c Calendar) At(ctx context.Context, analyze Analyze, now time.Time) (Windo
 	if len(c.Starts) == 0 {
 		return Always, nil
 	}
+	late := time.Duration(c.Spread * float64(c.Length) / 2).Truncate(time.Second)
 	var starts []time.Time
 	for _, expr := range c.Starts {
 		list, err := Starts(ctx, analyze, expr, c.Zone, now.Add(-c.Length), maxStarts)
 		if err != nil {
 			return Window{}, err
 		}
-		starts = append(starts, list...)
+		for _, start := range list {
+			starts = append(starts, start.Add(late))
+		}
 	}
-	open, until, next := State(starts, c.Length, now)
+	open, until, next := State(starts, c.Length-late, now)
 	return Window{open, until, next}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/attempt"
+	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/decide"
 	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
@@ -34,9 +35,9 @@ type Surroundings struct {
 	Analyze schedule.Analyze
 	// Designated returns the maintenance time of logind as a calendar expression, "" for none.
 	Designated func(context.Context) string
-	// Users returns who is logged in, and Tell sends them a message.
+	// Users returns who is logged in, and Tell tells them when the host switches.
 	Users func(context.Context) []string
-	Tell  func(context.Context, string)
+	Tell  func(ctx context.Context, at time.Time)
 	// Inhibitors returns who blocks a shutdown, "" for nobody.
 	Inhibitors func(context.Context) string
 	Metered    func(context.Context) bool
@@ -56,6 +57,9 @@ const sinceChecked = 50 * time.Minute
 
 // Fetch fetches and stages what is published, if the schedule allows.
 func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Applied, err error) {
+	if when, recent := r.recentlyChecked(); recent {
+		return agent.Applied{Skipped: "the source answered at " + when.Local().Format("15:04")}, nil
+	}
 	defer func() { r.keep(err, true) }()
 	o.Unattended = true
 	if v, err := r.decide(ctx, schedule.Facts{Step: schedule.Fetch, Metered: r.Metered(ctx)}); err != nil {
@@ -66,14 +70,15 @@ func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	return r.Stage(ctx, o)
 }
 
-// RecentlyChecked reports whether the source answered a short time ago, so that it need not be asked.
-func (r *Runner) RecentlyChecked() bool {
+// recentlyChecked returns when the source last answered, and reports whether that is so short a time ago that it need
+// not be asked. After a run that failed, it is asked.
+func (r *Runner) recentlyChecked() (time.Time, bool) {
 	last := attempt.Last(r.Host)
 	if last == nil || last.Reason != "" {
-		return false
+		return time.Time{}, false
 	}
 	age := r.Now().Sub(last.Checked)
-	return age >= 0 && age < sinceChecked
+	return last.Checked, age >= 0 && age < sinceChecked
 }
 
 // Apply brings the host to what is published, if the schedule allows. A host that has to return to its last good root
@@ -129,8 +134,7 @@ func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) error {
 			return notNow{v}
 		case v.Tell:
 			f.Told = now
-			r.Tell(ctx, fmt.Sprintf("This host switches to a new system image at %s, which ends all sessions. "+
-				"`updatectl pause --until TIME` puts it off.", v.Until.Local().Format("15:04 MST")))
+			r.Tell(ctx, v.Until.Local())
 		}
 		r.Log.Info("waiting before the switch", zap.String("for", v.Text))
 		attempt.Keep(r.Host, attempt.Attempt{Reason: string(v.Kind), Text: v.Text, Until: v.Until})
@@ -145,12 +149,27 @@ func (r *Runner) decide(ctx context.Context, f schedule.Facts) (schedule.Verdict
 	var err error
 	now := r.Now()
 	if f.Fetch, err = r.Calendar(ctx, schedule.Fetch).At(ctx, r.Analyze, now); err != nil {
-		return schedule.Verdict{}, r.invalid("fetch", err)
+		return schedule.Verdict{}, invalid(r, "fetch", err)
 	}
 	if f.Switch, err = r.Calendar(ctx, schedule.Switch).At(ctx, r.Analyze, now); err != nil {
-		return schedule.Verdict{}, r.invalid("switch", err)
+		return schedule.Verdict{}, invalid(r, "switch", err)
 	}
 	return schedule.Decide(now, f), nil
+}
+
+// invalid returns the error of windows that systemd does not understand, a [config.ErrConfig].
+func invalid(r *Runner, key string, err error) error {
+	return fmt.Errorf("%w: %s[schedule] %s: %w", config.ErrConfig, r.Config.Where("schedule."+key), key, err)
+}
+
+// CheckWindows returns a [config.ErrConfig] for each list of windows that systemd does not understand.
+func (r *Runner) CheckWindows(ctx context.Context) (err error) {
+	for _, step := range []schedule.Step{schedule.Fetch, schedule.Switch} {
+		if cerr := r.Calendar(ctx, step).Check(ctx, r.Analyze); cerr != nil {
+			err = errors.Join(err, invalid(r, string(step), cerr))
+		}
+	}
+	return err
 }
 
 // Calendar returns when the windows of a step open. If no file sets [schedule] switch, the maintenance time of logind
@@ -209,25 +228,32 @@ func (n notNow) Unwrap() error { return ErrNotNow }
 
 // Reason returns in one word what kept an unattended run from going on, "" for nothing.
 func Reason(err error) string {
+	switch word := Blocked(err); {
+	case err == nil || word != "":
+		return word
+	case errors.Is(err, failure.ErrSource):
+		return "unreachable"
+	}
+	return "error"
+}
+
+// Blocked returns in one word who or what does not let the host go on now, "" if it is nothing of the kind.
+func Blocked(err error) string {
 	var n notNow
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &n):
+	if errors.As(err, &n) {
 		return string(n.Kind)
 	}
-	for _, r := range []struct {
+	for _, b := range []struct {
 		err  error
 		kind schedule.Kind
 	}{
 		{pause.ErrPaused, schedule.KindPaused}, {turn.ErrRollout, schedule.KindRollout},
 		{turn.ErrLock, schedule.KindLock}, {turn.ErrHook, schedule.KindHook},
-		{pid1.ErrInhibited, schedule.KindInhibitor}, {release.ErrBarrier, "barrier"}, {failure.ErrSource, "source"},
-		{record.ErrBusy, "busy"},
+		{pid1.ErrInhibited, schedule.KindInhibitor}, {release.ErrBarrier, "barrier"}, {record.ErrBusy, "busy"},
 	} {
-		if errors.Is(err, r.err) {
-			return string(r.kind)
+		if errors.Is(err, b.err) {
+			return string(b.kind)
 		}
 	}
-	return "error"
+	return ""
 }

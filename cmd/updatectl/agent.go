@@ -47,7 +47,7 @@ func agentCommand(c *cli) *cobra.Command {
 			}
 			return a.Guards.Run(cmd.Context())
 		},
-	}, deriveCommand(c), renewCommand(c), &cobra.Command{
+	}, deriveCommand(c), renewCommand(c), arrivedCommand(c), &cobra.Command{
 		Use:   "resume",
 		Short: "Resume the last good root after a full reboot, once",
 		Args:  usage.Arguments(),

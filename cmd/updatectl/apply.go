@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/unattended"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
@@ -35,7 +36,12 @@ reboot. Use it to try a migration. It never becomes the last good root.`,
 			if err != nil {
 				return err
 			}
-			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Apply(cmd.Context(), o) })
+			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) {
+				if o.Unattended {
+					return unattended.On(a).Apply(cmd.Context(), o)
+				}
+				return a.Apply(cmd.Context(), o)
+			})
 			if err != nil {
 				return adviseAccept(adviseRetry(err, o), "apply", o)
 			}
@@ -50,7 +56,10 @@ reboot. Use it to try a migration. It never becomes the last good root.`,
 	acceptLosses(f, &o)
 	allowDowngrade(f, &o)
 	volatileFlag(f, &o)
+	f.BoolVar(&o.IgnoreRollout, "ignore-rollout", false,
+		"in an emergency: take a release before its rollout reaches this host, or although it is stopped")
 	f.BoolVar(&o.Unattended, "unattended", false,
-		"for timers: leave an image that was given up alone, and resume the last good root after a full reboot")
+		"for timers: keep to [schedule], leave an image that was given up alone, and resume the last good root after a "+
+			"full reboot")
 	return cmd
 }

@@ -14,12 +14,16 @@ import (
 	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/fleetlock"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
+	"github.com/updatectl/updatectl/agent/turn"
+	"github.com/updatectl/updatectl/agent/unattended"
 	"github.com/updatectl/updatectl/agent/volatile"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/failure"
@@ -91,6 +95,12 @@ var failures = []struct {
 	{record.ErrBusy, exitBlocked, "try again later, or wait for it with --wait"},
 	{record.ErrGivenUp, exitBlocked, "`updatectl apply --retry` takes it anyway"},
 	{pid1.ErrInhibited, exitBlocked, "try again when its holder is done; `systemd-inhibit --list` shows it"},
+	{pause.ErrPaused, exitBlocked, "`updatectl unpause` ends the pause; `updatectl rollback` works all the same"},
+	{turn.ErrRollout, exitBlocked, "wait for its publisher; `updatectl apply --ignore-rollout` takes the release now"},
+	{turn.ErrLock, exitBlocked,
+		"try again later; `updatectl slot show` shows what this host holds, and docs/fleetlock.md how to free a slot"},
+	{turn.ErrHook, exitBlocked, "try again when it agrees; `updatectl status` shows that the host stays in its root"},
+	{unattended.ErrNotNow, exitBlocked, "`updatectl apply` switches now; [schedule] says when the timer may"},
 	{live.ErrSoftRebootHelps, exitBlocked,
 		"`updatectl apply --level soft` restarts userspace in the same root, and loads the live patch before services " +
 			"start"},
@@ -169,6 +179,7 @@ var failures = []struct {
 	{patches.ErrNotStored, exitError, "`updatectl livepatch apply` fetches it again"},
 	{store.ErrDamaged, exitError,
 		"`updatectl fsck` names what is damaged, and `updatectl fsck --repair` fetches it again; the host stays in its root"},
+	{fleetlock.ErrDamaged, exitError, "the host stays in its root; docs/fleetlock.md says how to free a slot"},
 	{roots.ErrHostRoot, exitError, "name a staged root; `updatectl roots` lists them"},
 	{roots.ErrNoRoot, exitError, "`updatectl roots` lists them"},
 	{adoption.ErrAdopted, exitError, "`updatectl adopt --from-host PATH` fetches what was forgotten"},

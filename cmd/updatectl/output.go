@@ -38,7 +38,7 @@ func (c *cli) printJSON(command string, value any) error {
 func (c *cli) complain(err error) {
 	advice := hint(err)
 	if c.output == "json" {
-		c.printJSON("error", usage.Failure{Error: err.Error(), Hint: advice, Code: exitCode(err)})
+		c.printJSON("error", usage.Failure{Error: err.Error(), Reason: reason(err), Hint: advice, Code: exitCode(err)})
 	}
 	io.WriteString(c.stderr, c.folded("updatectl: "+printable.Text(err.Error())+"\n"))
 	if advice != "" {

@@ -21,6 +21,7 @@ import (
 	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/recheck"
+	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/repair"
@@ -59,6 +60,9 @@ var documents = map[string]any{
 	"updatectl.fsck/v1":             repair.Fscked{},
 	"updatectl.pin/v1":              agent.Pinned{},
 	"updatectl.unpin/v1":            agent.Pinned{},
+	"updatectl.pause/v1":            pause.Pause{},
+	"updatectl.unpause/v1":          unpaused{},
+	"updatectl.slot/v1":             slotAnswer{},
 	"updatectl.livepatch.list/v1":   agent.LivePatchList{},
 	"updatectl.livepatch.apply/v1":  agent.LivePatchReport{},
 	"updatectl.livepatch.revert/v1": agent.LivePatchReport{},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/live"
+	"github.com/updatectl/updatectl/agent/unattended"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 )
@@ -22,9 +23,17 @@ Exit code 10: it, or a live patch for the running kernel, waits for "updatectl
 apply". Exit code 0: nothing does.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) { return a.Stage(cmd.Context(), o) })
+			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) {
+				if o.Unattended {
+					return unattended.On(a).Fetch(cmd.Context(), o)
+				}
+				return a.Stage(cmd.Context(), o)
+			})
 			if err != nil {
 				return err
+			}
+			if done.Skipped != "" {
+				return c.print("stage", done, func(w io.Writer) { report.Applied(w, done) })
 			}
 			switches, waits := done.Root != done.From, len(live.Waiting(done.LivePatches)) > 0
 			err = c.print("stage", done, func(w io.Writer) { report.Staged(w, done) })
@@ -37,5 +46,7 @@ apply". Exit code 0: nothing does.`,
 	fromFlag(cmd.Flags(), &o.From, "stage the image")
 	waitFlag(cmd.Flags(), &o.Wait)
 	allowDowngrade(cmd.Flags(), &o)
+	cmd.Flags().BoolVar(&o.Unattended, "unattended", false,
+		"for timers: keep to [schedule] and to the rollout of the release, and do not ask the source every time")
 	return cmd
 }

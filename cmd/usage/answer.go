@@ -14,8 +14,10 @@ import (
 // Failure is an error in JSON.
 type Failure struct {
 	Error string `json:"error"`
-	Hint  string `json:"hint,omitempty"`
-	Code  int    `json:"exit_code"`
+	// Reason is one word of a closed list, "" for a command that has none.
+	Reason string `json:"reason,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+	Code   int    `json:"exit_code"`
 }
 
 // WriteJSON writes the answer of a command as one document: the schema and the fields of value. What came from outside

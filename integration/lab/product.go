@@ -29,7 +29,8 @@ func Install(root string) error {
 // without TLS, signed by a publisher.
 func Follow(root string, r *Registry, repository string, p *Publisher) error {
 	config := fmt.Sprintf("[source]\nimage = %q\nplain-http = [%q]\n\n[verify]\n"+
-		"keys = [\"/etc/updatectl/keys/release.pub\"]\n",
+		"keys = [\"/etc/updatectl/keys/release.pub\"]\n\n"+
+		"# A test does not wait for the night.\n[schedule]\nswitch = []\ngrace = \"1s\"\n",
 		r.Host+"/"+repository, r.Host)
 	if err := writeFile(filepath.Join(root, "etc/updatectl/keys/release.pub"), p.Public); err != nil {
 		return fmt.Errorf("cannot configure the host: %w", err)

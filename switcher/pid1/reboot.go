@@ -25,7 +25,7 @@ const ArmUnit = "updatectl-arm.service"
 const GuardUnit = "updatectl-guard.service"
 
 // ApplyUnit is the unit that applies automatically. It also confirms a root that is not confirmed yet.
-const ApplyUnit = "updatectl.service"
+const ApplyUnit = "updatectl-apply.service"
 
 // ConfirmUnit is the unit that proves a switch, checks the root and marks it good.
 const ConfirmUnit = "updatectl-confirm.service"
@@ -121,9 +121,15 @@ func callLogind(ctx context.Context, bus *godbus.Conn, flags uint64) error {
 	}
 	switch answer.Name {
 	case "org.freedesktop.login1.BlockedByInhibitorLock":
-		return fmt.Errorf("%w: %s", ErrInhibited, whoInhibits(ctx, login1))
+		holders, err := WhoInhibits(ctx, login1)
+		if err != nil {
+			holders = "its holder is not known"
+		}
+		return fmt.Errorf("%w: %s", ErrInhibited, holders)
 	case "org.freedesktop.DBus.Error.AccessDenied": // what systemd 257 answers root when a lock blocks it
-		if holders := whoInhibits(ctx, login1); holders != "" {
+		if holders, err := WhoInhibits(ctx, login1); err != nil {
+			return fmt.Errorf("%w: its holder is not known", ErrInhibited)
+		} else if holders != "" {
 			return fmt.Errorf("%w: %s", ErrInhibited, holders)
 		}
 	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -133,15 +139,15 @@ func callLogind(ctx context.Context, bus *godbus.Conn, flags uint64) error {
 	return fmt.Errorf("cannot ask logind for a reboot: %w", err)
 }
 
-// whoInhibits returns the holders of the locks that block a shutdown, in words for the operator; "" when there are
-// none.
-func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
+// WhoInhibits returns the holders of the locks that block a shutdown, in words for the operator; "" when there are
+// none. login1 is the manager of logind.
+func WhoInhibits(ctx context.Context, login1 godbus.BusObject) (string, error) {
 	var locks []struct {
 		What, Who, Why, Mode string
 		UID, PID             uint32
 	}
 	if err := login1.CallWithContext(ctx, "org.freedesktop.login1.Manager.ListInhibitors", 0).Store(&locks); err != nil {
-		return "its holder is not known"
+		return "", fmt.Errorf("cannot ask logind for inhibitor locks: %w", err)
 	}
 	var holders []string
 	for _, l := range locks {
@@ -149,7 +155,7 @@ func whoInhibits(ctx context.Context, login1 godbus.BusObject) string {
 			holders = append(holders, fmt.Sprintf("%s (process %d): %s", l.Who, l.PID, l.Why))
 		}
 	}
-	return strings.Join(holders, "; ")
+	return strings.Join(holders, "; "), nil
 }
 
 // SoftRebootNow requests a soft reboot from PID 1 instead of logind: no inhibitor lock may block the rollback from an

@@ -68,6 +68,7 @@ func Status(w io.Writer, s agent.Status) {
 	if s.Refused != nil {
 		fmt.Fprintf(w, "Last check\t%s: %s\n", s.Refused.At.Format("2006-01-02 15:04:05"), s.Refused.Reason)
 	}
+	fleetText(w, s)
 	if s.Last != nil {
 		fmt.Fprintf(w, "Last switch\t%s\n", lastText(*s.Last))
 	}

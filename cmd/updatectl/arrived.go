@@ -1,0 +1,29 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/updatectl/updatectl/cmd/usage"
+)
+
+func arrivedCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "arrived",
+		Short: "Tell hooks and the lock server how the last switch ended",
+		Args:  usage.Arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := c.anyway()
+			if err == nil {
+				err = a.RequireRunning()
+			}
+			if err != nil {
+				return err
+			}
+			facts, rec, err := a.Look(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.Turn.Arrived(cmd.Context(), facts.Root, rec)
+		},
+	}
+}
