@@ -96,7 +96,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	off, done, fetchErr := s.fetch(ctx, o)
 	noteStep(s, "find")
 	stay, err := s.mustStay(o)
-	fetchErr = errors.Join(fetchErr, s.mayTake(off, done, o), err)
+	fetchErr = errors.Join(fetchErr, mayTake(s, off, done, o), err)
 	done.Volatile = o.Volatile
 	d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay)
 	if o.Volatile && (d.Do == decide.LiveOnly || d.Do == decide.Resume) {
@@ -159,7 +159,7 @@ func rehearse(ctx context.Context, s *session, root store.Root, isVolatile bool,
 // marks the running root bad.
 func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
 	left *record.Bad) error {
-	if err := s.beginTurn(ctx, done); err != nil {
+	if err := beginTurn(ctx, s, done); err != nil {
 		return err
 	}
 	if done.Volatile {
@@ -181,15 +181,15 @@ func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, 
 
 // mayTake returns why the host must not take what was fetched now: see [turn.Turn.May]. A root that runs already is
 // nothing to take by hand.
-func (s *session) mayTake(off *offer.Published, done Applied, o ApplyOptions) error {
+func mayTake(s *session, off *offer.Published, done Applied, o ApplyOptions) error {
 	if off == nil || done.Root == s.facts.Root && !o.Unattended {
 		return nil
 	}
 	return s.Turn.May(off.Release, o.IgnoreRollout)
 }
 
-// about returns what hooks are told about the switch to a root.
-func (s *session) about(done *Applied) hook.About {
+// aboutSwitch returns what hooks are told about the switch to a root.
+func aboutSwitch(s *session, done *Applied) hook.About {
 	a := hook.About{From: s.facts.Root, FromVersion: s.Roots.VersionOf(s.facts.Root, s.rec), To: done.Root,
 		Version: done.Version}
 	if done.Decision != nil {
@@ -199,8 +199,8 @@ func (s *session) about(done *Applied) hook.About {
 }
 
 // beginTurn asks the others whether the host may switch now, see [turn.Turn.Begin].
-func (s *session) beginTurn(ctx context.Context, done *Applied) error {
-	err := s.Turn.Begin(ctx, s.about(done))
+func beginTurn(ctx context.Context, s *session, done *Applied) error {
+	err := s.Turn.Begin(ctx, aboutSwitch(s, done))
 	noteStep(s, "turn")
 	return err
 }

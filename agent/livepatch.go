@@ -182,7 +182,7 @@ func (s *session) applyLive(ctx context.Context, off *offer.Published, done *App
 	if (errors.Is(err, live.ErrSoftRebootHelps) || errors.Is(err, live.ErrNoRestart)) && wish == level.Soft {
 		done.Warnings = append(done.Warnings, err.Error())
 		why := err.Error()
-		if err = s.beginTurn(ctx, done); err == nil {
+		if err = beginTurn(ctx, s, done); err == nil {
 			if err = s.restart(ctx, why); err != nil {
 				s.Turn.CallOff(ctx, err.Error())
 			}

@@ -28,7 +28,7 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	if err := s.mayStage(off, o); err != nil {
+	if err := mayStage(s, off, o); err != nil {
 		return done, err
 	}
 	if done.Root != s.facts.Root {
@@ -44,7 +44,7 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 }
 
 // mayStage returns why an unattended run must not stage what was found: the fleet fetches in the order of the rollout.
-func (s *session) mayStage(off *offer.Published, o ApplyOptions) error {
+func mayStage(s *session, off *offer.Published, o ApplyOptions) error {
 	if !o.Unattended {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 		return store.Root{}, err
 	}
 	if lookErr != nil {
-		if err := s.Turn.BeforeFetch(ctx, s.about(done)); err != nil {
+		if err := s.Turn.BeforeFetch(ctx, aboutSwitch(s, done)); err != nil {
 			return store.Root{}, err
 		}
 	}

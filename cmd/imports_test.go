@@ -30,7 +30,8 @@ var allowed = map[string][]string{
 		"switcher/pid1", "configs", "image", "verify", "cmd/cmdtest", "cmd/updatectl/report", "cmd/usage", "docs",
 	},
 	"cmd/updatectl/report": { // the types of the answers
-		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/garbage", "agent/hold",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/fleetlock", "agent/garbage",
+		"agent/hold", "agent/pause",
 		"agent/live", "agent/offer",
 		"agent/outage", "agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/trial",
 		"image",
@@ -76,7 +77,8 @@ var allowed = map[string][]string{
 		"agent/rollout", "agent/schedule", "agent/turn",
 	},
 	"agent/turn": {
-		"agent/fleetlock", "agent/hook", "agent/host", "agent/pause", "agent/record", "agent/rollout",
+		"agent/config", "agent/fleetlock", "agent/hook", "agent/host", "agent/machine", "agent/pause", "agent/record",
+		"agent/rollout",
 	},
 	"agent/pause":    {"agent/host", "agent/machine", "agent/record"},
 	"agent/keep":     {"agent/host", "agent/machine", "agent/record"},
@@ -99,6 +101,7 @@ var allowed = map[string][]string{
 	"agent/circumstances": {},
 	"agent/rollout":       {}, // the rollout of a release
 	"agent": { // the commands
+		"agent/attempt", "agent/fleetlock", "agent/pause",
 		"agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/decide", "agent/garbage", "agent/guard",
 		"agent/health", "agent/hold", "agent/host", "agent/keep", "agent/live", "agent/machine", "agent/offer",
 		"agent/outage",

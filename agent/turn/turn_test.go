@@ -203,7 +203,8 @@ func TestVetoGivesTheSlotBack(t *testing.T) {
 	turn := newTurn(t, server.URL)
 	called := addHook(t, turn, "the backup is running")
 	err := turn.Begin(t.Context(), about)
-	if !errors.Is(err, ErrHook) || !errors.Is(err, record.ErrBlocked) || !strings.Contains(err.Error(), "the backup is running") {
+	if !errors.Is(err, ErrHook) || !errors.Is(err, record.ErrBlocked) ||
+		!strings.Contains(err.Error(), "the backup is running") {
 		t.Errorf("Begin: %v", err)
 	}
 	got := called()
@@ -297,7 +298,8 @@ func TestMay(t *testing.T) {
 		t.Errorf("ignoring the stop: %v", err)
 	}
 	events, err := turn.Records.History()
-	if err != nil || len(events) != 1 || events[0].Event != EventIgnored || !strings.Contains(events[0].Reason, "it eats disks") {
+	if err != nil || len(events) != 1 || events[0].Event != EventIgnored ||
+		!strings.Contains(events[0].Reason, "it eats disks") {
 		t.Errorf("the history has %+v, %v", events, err)
 	}
 	if _, err := pause.Set(turn.Host, pause.Pause{Reason: "holidays"}); err != nil {

@@ -19,7 +19,7 @@ var reasons = map[int]string{
 	exitUnreachable: "unreachable", exitUnhealthy: "unhealthy", exitInterrupted: "interrupted",
 }
 
-// blocked are the words for what blocks a command, besides those of [unattended.Blocked]. The first that matches counts.
+// blocked are the words for what blocks a command, besides those of [unattended.Blocked]. The first match counts.
 var blocked = []struct {
 	err    error
 	reason string

@@ -99,7 +99,8 @@ kernel keeps running. "updatectl rollback" returns to the root before.`,
 			rollbackCommand(c), switchCommand(c), livepatchCommand(c), confirmCommand(c)),
 		inGroup("look", statusCommand(c), rootsCommand(c), historyCommand(c), analyzeCommand(c), verifyCommand(c),
 			configCommand(c), etcCommand(c)),
-		inGroup("maintenance", pauseCommand(c), unpauseCommand(c), slotCommand(c), gcCommand(c), fsckCommand(c), pinCommand(c), unpinCommand(c)),
+		inGroup("maintenance", pauseCommand(c), unpauseCommand(c), slotCommand(c), gcCommand(c), fsckCommand(c),
+			pinCommand(c), unpinCommand(c)),
 		[]*cobra.Command{agentCommand(c), versionCommand(c)},
 	)...)
 }
