@@ -86,7 +86,8 @@ func TestDamaged(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, file), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Read(durable.OS{}, dir); s != nil || !errors.Is(err, durable.ErrNotRegular) || errors.Is(err, ErrDamaged) {
+	s, err := Read(durable.OS{}, dir)
+	if s != nil || !errors.Is(err, durable.ErrNotRegular) || errors.Is(err, ErrDamaged) {
 		t.Errorf("a directory: %v, %v", s, err)
 	}
 }
@@ -94,7 +95,8 @@ func TestDamaged(t *testing.T) {
 // TestFor: a slot that is held stays the same slot, and none is forgotten.
 func TestFor(t *testing.T) {
 	first, now := time.Unix(1700000000, 0).UTC(), time.Unix(1800000000, 0).UTC()
-	old := Slot{URL: client.URL + "/", Group: "web", ID: "host-1", Target: "root-2", Since: first, Wants: GiveBack, Failed: "bad"}
+	old := Slot{URL: client.URL + "/", Group: "web", ID: "host-1", Target: "root-2", Since: first, Wants: GiveBack,
+		Failed: "bad"}
 	s, err := For(&old, client, "root-3", "3.0", now)
 	want := Slot{URL: client.URL, Group: "web", ID: "host-1", Target: "root-3", Version: "3.0", Since: first, Wants: Held,
 		Failed: "bad"}

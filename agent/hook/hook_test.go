@@ -107,10 +107,11 @@ func TestVeto(t *testing.T) {
 	}{
 		"exit code": {func(r root) { r.hook(operator+"20-it", "echo why; echo 'not \033[1mnow' >&2; exit 3") },
 			`exit code 3: not \x1b[1mnow`},
-		"silent":       {func(r root) { r.hook(operator+"20-it", "exit 1") }, "exit code 1"},
-		"a signal":     {func(r root) { r.hook(operator+"20-it", "echo late; kill -9 $$") }, "signal: killed: late"},
-		"many words":   {func(r root) { r.hook(operator+"20-it", "seq -s ' ' 9999; exit 1") }, "exit code 1: "},
-		"no program":   {func(r root) { r.hook(operator+"20-it", ""); r.write("20-it", "#!/missing\n") }, "it cannot be run: "},
+		"silent":     {func(r root) { r.hook(operator+"20-it", "exit 1") }, "exit code 1"},
+		"a signal":   {func(r root) { r.hook(operator+"20-it", "echo late; kill -9 $$") }, "signal: killed: late"},
+		"many words": {func(r root) { r.hook(operator+"20-it", "seq -s ' ' 9999; exit 1") }, "exit code 1: "},
+		"no program": {func(r root) { r.hook(operator+"20-it", ""); r.write("20-it", "#!/missing\n") },
+			"it cannot be run: "},
 		"not for root": {func(r root) { r.hook(operator+"20-it", ""); r.mode("20-it", 0o777) }, "it is not run as root: "},
 		"no x":         {func(r root) { r.hook(operator+"20-it", ""); r.mode("20-it", 0o644) }, "it is not executable"},
 		"broken link":  {func(r root) { r.link("20-it", "missing") }, "it cannot be read: "},
@@ -136,7 +137,8 @@ func TestVeto(t *testing.T) {
 			}
 			for _, event := range []Event{CalledOff, Good, Bad, RolledBack} {
 				warnings, err := r.run(event)
-				if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "20-it failed at "+string(event)+": "+c.reason) {
+				if err != nil || len(warnings) != 1 ||
+					!strings.Contains(warnings[0], "20-it failed at "+string(event)+": "+c.reason) {
 					t.Errorf("%s: %q, %v", event, warnings, err)
 				}
 				if got := r.log(); got != "before\nafter" {
@@ -177,7 +179,8 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("before: %v", err)
 	}
 	warnings, err := Run(t.Context(), DirsOf(r.dir), Good, About{}, deadline)
-	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[0], "10-slow failed at good: the hooks did not end") ||
+	if err != nil || len(warnings) != 2 ||
+		!strings.Contains(warnings[0], "10-slow failed at good: the hooks did not end") ||
 		!strings.Contains(warnings[1], "20-next failed at good: it was not run: the hooks did not end") {
 		t.Errorf("after: %q, %v", warnings, err)
 	}
