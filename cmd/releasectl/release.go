@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -50,7 +52,8 @@ sequence.`,
 
 func newReleaseNew(out *output) *cobra.Command {
 	var h release.Header
-	var expires, rollout string
+	var expires string
+	var r rolloutFlags
 	c := &cobra.Command{
 		Use:   "new [flags] [oci:]DIR[:TAG]",
 		Short: "Begin a release",
@@ -62,7 +65,11 @@ anything else stays in the layout.
 Hosts accept a release only if its sequence is not smaller and its version not
 older than those of the last one they accepted. Versions are ordered as by
 "systemd-analyze compare-versions". No host accepts a release after --expires:
-publish it again before, with a larger sequence.`,
+publish it again before, with a larger sequence.
+
+--pause and --stop mark the release. To mark one that is out already, publish it
+again with the same version and a larger sequence: hosts see the mark at their
+next check. Those that have taken the release keep it.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
 		Args: usage.Arguments("the layout to write to"),
@@ -74,10 +81,11 @@ publish it again before, with a larger sequence.`,
 			if h.Expires, err = expiry(expires, time.Now()); err != nil {
 				return &usageError{err}
 			}
-			if rollout != "" {
-				if h.Rollout, err = release.ParseRollout(rollout); err != nil {
-					return &usageError{fmt.Errorf("--rollout: %w", err)}
-				}
+			if err := notEmpty(c, "pause", "stop"); err != nil {
+				return err
+			}
+			if h.Rollout, err = r.rollout(time.Now()); err != nil {
+				return &usageError{err}
 			}
 			reference, _, _, err := inLayout(args[0])
 			if err != nil {
@@ -103,8 +111,44 @@ publish it again before, with a larger sequence.`,
 	f.StringVar(&h.Stream, "stream", "", "`NAME` of the stream that it belongs to; hosts may refuse all others")
 	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
 	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
-	f.StringVar(&rollout, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
+	f.StringVar(&r.text, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
+	f.StringVar(&r.paused, "pause", "", "pause the rollout: no further host begins; `REASON` is shown on hosts")
+	f.StringVar(&r.stopped, "stop", "", "stop the release: no host takes it any more; `REASON` is shown on hosts")
 	return c
+}
+
+// notEmpty returns an error if one of the flags is given without a text: an empty variable of a script must not release
+// what was to be stopped.
+func notEmpty(c *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return &usageError{fmt.Errorf("--%s is empty: write why", name)}
+		}
+	}
+	return nil
+}
+
+// rolloutFlags are what the command line says about the rollout.
+type rolloutFlags struct{ text, paused, stopped string }
+
+// rollout returns the rollout of a release, nil for none. A mark alone is enough: then it does not matter when hosts
+// would begin.
+func (f rolloutFlags) rollout(now time.Time) (*release.Rollout, error) {
+	if f == (rolloutFlags{}) {
+		return nil, nil
+	}
+	r := &release.Rollout{Start: now.UTC().Truncate(time.Second)}
+	if f.text != "" {
+		var err error
+		if r, err = release.ParseRollout(f.text); err != nil {
+			return nil, fmt.Errorf("--rollout: %w", err)
+		}
+	}
+	r.Paused, r.Stopped = cmp.Or(f.paused, r.Paused), cmp.Or(f.stopped, r.Stopped)
+	if r.Paused != "" && r.Stopped != "" {
+		return nil, errors.New("a rollout is either paused or stopped: write one of --pause and --stop")
+	}
+	return r, nil
 }
 
 // expiry reads a time, or a duration from now.
@@ -254,6 +298,12 @@ func rolloutText(r release.Rollout) string {
 	text := fmt.Sprintf("from %s over %s", r.Start.Format(time.RFC3339), hours(r.Duration))
 	for i, share := range r.Steps {
 		text += fmt.Sprintf("%s%d%%", []string{": ", ", "}[min(i, 1)], share)
+	}
+	switch {
+	case r.Paused != "":
+		return "paused: " + r.Paused + "; " + text
+	case r.Stopped != "":
+		return "stopped: " + r.Stopped + "; " + text
 	}
 	return text
 }

@@ -42,6 +42,20 @@ func TestParseReadsWhatADraftSays(t *testing.T) {
 	}
 }
 
+// TestMarks: a rollout that is paused or stopped is written and read as such.
+func TestMarks(t *testing.T) {
+	for _, r := range []Rollout{
+		{Start: today, Duration: time.Hour, Paused: "we look"},
+		{Start: today, Steps: []int{100}, Stopped: strings.Repeat("é", maxMark/2)},
+	} {
+		d := must(New(Header{Version: "1", Sequence: 1, Expires: today, Rollout: &r}))
+		got, err := Read(must(d.Bytes()))
+		if err != nil || !reflect.DeepEqual(*got.Rollout, r) {
+			t.Errorf("read %+v, %v; want %+v", got, err, r)
+		}
+	}
+}
+
 // A newer publisher can write what this version does not know.
 func TestUnknownIsPassedOver(t *testing.T) {
 	text := changed(t, func(x *ocispec.Index) {
@@ -130,6 +144,14 @@ func TestMalformedReleases(t *testing.T) {
 			`{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50,101]}`), "steps must grow"},
 		"rollout to a half": {on(AnnotationRollout,
 			`{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[50]}`), "last step must be 100"},
+		"rollout paused and stopped": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","paused":"a","stopped":"b"}`), "both paused and stopped"},
+		"rollout with an essay": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","paused":"`+
+			strings.Repeat("x", maxMark+1)+`"}`), "not a line of at most 512 bytes"},
+		"rollout with a second line": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","stopped":"a\nb"}`), "not a line of at most 512 bytes"},
+		"rollout with escapes": {on(AnnotationRollout,
+			`{"start":"2026-11-22T03:00:00Z","duration":"1h","stopped":"\u001b]0;x"}`), "unprintable character U+001B"},
 		"rollout in atoms": {on(AnnotationRollout, `{"start":"2026-11-22T03:00:00Z","duration":"1h","steps":[`+
 			strings.Repeat("1,", maxSteps)+`100]}`), "more than 32"},
 		"root digest": {in(sealed, AnnotationRootDigest, "sha256:00"), "not an fs-verity digest"},
