@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// MinLength is the shortest window.
-	MinLength = time.Minute
+	// MinLength is the shortest window: the timer looks every quarter of an hour.
+	MinLength = 30 * time.Minute
 	// MaxLength is the longest window.
 	MaxLength = 7 * 24 * time.Hour
 	// maxStarts bounds how many starts of one expression are looked at.

@@ -99,6 +99,14 @@ func TestCalendar(t *testing.T) {
 	if err != nil || w != (Window{}) {
 		t.Errorf("a window that never opens is %+v, %v", w, err)
 	}
+	c = Calendar{Starts: []string{"13:00"}, Zone: "UTC", Length: 2 * time.Hour, Spread: 0.5}
+	if w, err = c.At(t.Context(), Systemd, noon); err != nil || !w.Next.Equal(noon.Add(90*time.Minute)) {
+		t.Errorf("a host that begins in the middle of the first half opens at %v, %v", w.Next, err)
+	}
+	w, err = c.At(t.Context(), Systemd, noon.Add(100*time.Minute))
+	if err != nil || !w.Open || !w.Until.Equal(noon.Add(3*time.Hour)) {
+		t.Errorf("it is open %v until %v, %v", w.Open, w.Until, err)
+	}
 	if w, err = (Calendar{}).At(t.Context(), Systemd, noon); err != nil || w != Always {
 		t.Errorf("without expressions, the window is %+v, %v", w, err)
 	}
@@ -115,13 +123,13 @@ func TestCheck(t *testing.T) {
 		want     string
 	}{
 		"empty":     {Calendar{}, ""},
-		"fine":      {Calendar{[]string{"Sat 02:30", "daily"}, "Europe/Berlin", MinLength}, ""},
-		"a week":    {Calendar{[]string{"daily"}, "", MaxLength}, ""},
-		"second":    {Calendar{[]string{"daily", "sometimes"}, "", time.Hour}, `"sometimes": systemd does not`},
-		"zone":      {Calendar{[]string{"daily"}, "Berlin", time.Hour}, `the time zone "Berlin"`},
-		"too short": {Calendar{[]string{"daily"}, "", time.Second}, "a window of 1s is not between 1m0s and 168h0m0s"},
-		"no length": {Calendar{[]string{"daily"}, "", 0}, "a window of 0s is not"},
-		"too long":  {Calendar{[]string{"daily"}, "", MaxLength + 1}, "is not between"},
+		"fine":      {Calendar{Starts: []string{"Sat 02:30", "daily"}, Zone: "Europe/Berlin", Length: MinLength}, ""},
+		"a week":    {Calendar{Starts: []string{"daily"}, Zone: "", Length: MaxLength}, ""},
+		"second":    {Calendar{Starts: []string{"daily", "sometimes"}, Zone: "", Length: time.Hour}, `"sometimes": systemd does not`},
+		"zone":      {Calendar{Starts: []string{"daily"}, Zone: "Berlin", Length: time.Hour}, `the time zone "Berlin"`},
+		"too short": {Calendar{Starts: []string{"daily"}, Zone: "", Length: time.Second}, "not between 30m0s and 168h0m0s"},
+		"no length": {Calendar{Starts: []string{"daily"}, Zone: "", Length: 0}, "a window of 0s is not"},
+		"too long":  {Calendar{Starts: []string{"daily"}, Zone: "", Length: MaxLength + 1}, "is not between"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.calendar.Check(t.Context(), Systemd)
