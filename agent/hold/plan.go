@@ -62,8 +62,8 @@ type FirewallPlan struct {
 // noFilter is why hold-firewall holds nothing.
 var noFilter = "no packet filter is active; known are " + strings.Join(ending.PacketFilters(), ", ")
 
-// FirewallPlanOf returns what [switch] hold-firewall does at the next soft reboot, by the version of systemd and by what
-// becomes of the units; nil without that key.
+// FirewallPlanOf returns what [switch] hold-firewall does at the next soft reboot, by the version of systemd and by
+// what becomes of the units; nil without that key.
 func FirewallPlanOf(h *host.Host, systemd int, fates []keep.UnitFate) *FirewallPlan {
 	if !h.Config.Switch.HoldFirewall || !isWanted(h) {
 		return nil

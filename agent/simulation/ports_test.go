@@ -122,7 +122,8 @@ func TestHeldPorts(t *testing.T) {
 	}
 }
 
-// TestHeldFirewall: while a guard watches, connections are held whenever the packet filter is away, and not much longer.
+// TestHeldFirewall: while a guard watches, connections are held whenever the packet filter is away, and not much
+// longer.
 func TestHeldFirewall(t *testing.T) {
 	for name, c := range holdStories {
 		t.Run(name, func(t *testing.T) {
