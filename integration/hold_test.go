@@ -133,6 +133,7 @@ func (s *site) knocksAtSwitch(interval time.Duration, command ...string) (seen i
 // configuresHold writes the configuration into the running root.
 func (s *site) configuresHold() { s.configures("[switch]\nhold = [\"tcp:80\"]\n") }
 
+// configures writes what these tests add to the configuration of the running root.
 func (s *site) configures(config string) {
 	s.Helper()
 	if err := s.host.WriteFile("/etc/updatectl/conf.d/60-hold.toml", config, 0o644); err != nil {
