@@ -59,6 +59,8 @@ type Plan struct {
 	Units []keep.UnitFate `json:"units,omitempty"`
 	// Hold is what [switch] hold does in a soft reboot, nil without that key.
 	Hold *hold.Plan `json:"hold,omitempty"`
+	// HoldFirewall is what [switch] hold-firewall does in a soft reboot, nil without that key.
+	HoldFirewall *hold.FirewallPlan `json:"hold_firewall,omitempty"`
 }
 
 // Plan returns what apply would do. It includes the level and the merge of /etc when the image is staged.
@@ -143,6 +145,7 @@ func (s *session) planStaged(ctx context.Context, plan *Plan, root store.Root, r
 			plan.Unknown = append(plan.Unknown, fmt.Sprintf("what becomes of the units: %v", err))
 		} else {
 			plan.Hold = hold.PlanOf(s.Host, s.facts.Systemd, plan.Units)
+			plan.HoldFirewall = hold.FirewallPlanOf(s.Host, s.facts.Systemd, plan.Units)
 		}
 	}
 	report, err := s.Machine.Trees.PlanEtc(change)

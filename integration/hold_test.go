@@ -56,13 +56,86 @@ func (s *site) holds(interval time.Duration) {
 			s.Errorf("%s: %d connections were refused and %d lost\n%s", step.command[0], refused, lost, s.host.Console())
 		}
 	}
+	s.holdsFirewall(one, interval)
 	s.holdEnds()
 }
 
-// configuresHold writes the configuration into the running root.
-func (s *site) configuresHold() {
+// filteredPort is a port at which the packet filter drops everything. Nobody listens there: without the filter, the
+// kernel refuses connections.
+const filteredPort = "8081"
+
+// filterRules has systemd set up a packet filter at every start, which flushes its rules when it stops.
+const filterRules = `cat >/etc/nftables.conf <<'END'
+flush ruleset
+table inet site {
+	chain input {
+		type filter hook input priority filter; policy accept;
+		tcp dport ` + filteredPort + ` drop
+	}
+}
+END
+systemctl enable --now nftables.service`
+
+// holdsFirewall switches the host back and there while somebody knocks at a port that the packet filter closes, without
+// [switch] hold-firewall and with it.
+func (s *site) holdsFirewall(one string, interval time.Duration) {
 	s.Helper()
-	const config = "[switch]\nhold = [\"tcp:80\"]\n"
+	s.host.Must(s.T, "sh", "-ec", filterRules)
+	s.configures("")
+	if seen := s.knocksAtSwitch(interval, "rollback"); seen == 0 {
+		s.Error("without a hold nobody got past the packet filter: this shows nothing")
+	}
+	s.runs("host", "host")
+	s.host.Must(s.T, "sh", "-ec", filterRules)
+	s.configures("[switch]\nhold-firewall = true\n")
+	text := s.host.Run(s.Context(), "updatectl", "plan").Stdout
+	if !strings.Contains(text, "new TCP connections from other hosts wait until nftables.service runs") {
+		s.Errorf("plan does not say what is held:\n%s", text)
+	}
+	if seen := s.knocksAtSwitch(interval, "apply", "--retry"); seen > 0 {
+		s.Errorf("%d connections got past the packet filter\n%s", seen, s.host.Console())
+	}
+	s.runs(one, "1")
+	s.host.Must(s.T, "sh", "-ec", "nft list table inet site")
+	s.configuresHold()
+}
+
+// knocksAtSwitch switches while somebody connects to the filtered port, and returns how often the kernel answered.
+func (s *site) knocksAtSwitch(interval time.Duration, command ...string) (seen int) {
+	s.Helper()
+	const patience = 500 * time.Millisecond
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		answered := 0
+		for {
+			conn, err := net.DialTimeout("tcp", net.JoinHostPort(s.host.Addr, filteredPort), patience)
+			if err == nil {
+				conn.Close()
+			}
+			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+				answered++
+			}
+			select {
+			case <-stop:
+				done <- answered
+				return
+			case <-time.After(interval):
+			}
+		}
+	}()
+	s.switches(command...)
+	close(stop)
+	seen = <-done
+	s.Logf("%s: %d knocks were answered", command[0], seen)
+	return seen
+}
+
+// configuresHold writes the configuration into the running root.
+func (s *site) configuresHold() { s.configures("[switch]\nhold = [\"tcp:80\"]\n") }
+
+// configures writes what these tests add to the configuration of the running root.
+func (s *site) configures(config string) {
+	s.Helper()
 	if err := s.host.WriteFile("/etc/updatectl/conf.d/60-hold.toml", config, 0o644); err != nil {
 		s.Fatal(err)
 	}

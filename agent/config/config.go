@@ -82,6 +82,8 @@ type Config struct {
 		MaxKernelAge Duration `toml:"max-kernel-age,omitzero" json:"max_kernel_age,omitzero"`
 		// Hold lists the TCP ports at which connections are held during a switch, see [HoldRule].
 		Hold []string `toml:"hold,omitempty" json:"hold,omitempty"`
+		// HoldFirewall makes connections from other hosts wait while the packet filter of the host is away.
+		HoldFirewall bool `toml:"hold-firewall" json:"hold_firewall"`
 	} `toml:"switch" json:"switch"`
 	LivePatch struct {
 		// Enabled makes apply fetch and load live patches, and loads them after a switch and at boot.

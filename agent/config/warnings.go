@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/updatectl/updatectl/switcher/behind"
+	"github.com/updatectl/updatectl/switcher/ending"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
@@ -48,6 +49,11 @@ func (c *Config) Warnings(tree string, adopts bool) []string {
 		if !hasUnit(rootfs.Dir(tree), unit) {
 			warn("keep.unit", "[[keep]] unit: there is no unit %s on this host", unit)
 		}
+	}
+	if filters := ending.PacketFilters(); c.Switch.HoldFirewall && !slices.ContainsFunc(filters,
+		func(unit string) bool { return hasUnit(rootfs.Dir(tree), unit) }) {
+		warn("switch.hold-firewall", "[switch] hold-firewall: no packet filter is on this host that updatectl knows: %s",
+			strings.Join(filters, ", "))
 	}
 	text, _ := rootfs.Dir(tree).ReadFile(behind.HostOnlyFile, maxConfig)
 	if _, err := behind.ParseHostOnly(string(text)); err != nil {

@@ -20,6 +20,8 @@ mirrors = ["mirror.example.org/os/server:stable", "oci:/mnt/os"]
 adopt = ["nginx", "/etc/apache2", "systemd/system/app*"]
 [health]
 active = ["nginx.service", "nginxx.service", "getty@tty1.service", "old.service"]
+[switch]
+hold-firewall = true
 `)
 	for _, name := range []string{
 		"etc/nginx/nginx.conf", "etc/systemd/system/app.service", "usr/lib/systemd/system/nginx.service",
@@ -40,6 +42,7 @@ active = ["nginx.service", "nginxx.service", "getty@tty1.service", "old.service"
 		path("etc/updatectl/health.d/wanted.d/20-app") + ": it is not executable; it is skipped",
 		file + ":5: [state] adopt: there is no /etc/apache2 on this host",
 		file + ":7: [health] active: there is no unit nginxx.service on this host",
+		file + ":9: [switch] hold-firewall: no packet filter is on this host that updatectl knows: nftables.service, ufw",
 		`/etc/updatectl/hostonly.conf: "other.service" is not a unit`,
 	}
 	got := c.Warnings(tree, true)
@@ -53,5 +56,9 @@ active = ["nginx.service", "nginxx.service", "getty@tty1.service", "old.service"
 	}
 	if later := c.Warnings(tree, false); len(later) != len(want)-2 {
 		t.Errorf("when nothing is adopted any more: %v", later)
+	}
+	testtree.File(t, tree, "usr/lib/systemd/system/ferm.service", "x")
+	if later := c.Warnings(tree, false); len(later) != len(want)-3 {
+		t.Errorf("when there is a packet filter: %v", later)
 	}
 }

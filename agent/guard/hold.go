@@ -15,14 +15,14 @@ const holdPatience = 5 * time.Second
 // holdPorts begins to hold ports for a switch that cannot have been requested yet: systemd waits for the guard. The
 // result is nil if none is held.
 func holdPorts(ctx context.Context, g *watch) *hold.Holder {
-	if len(g.Config.Switch.Hold) == 0 {
+	if len(g.Config.Switch.Hold) == 0 && !g.Config.Switch.HoldFirewall {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdPatience)
 	defer cancel()
 	begun := make(chan *hold.Holder, 1)
 	err := waitAtMost(holdPatience, func() error {
-		begun <- nonPanicking(g, func() *hold.Holder { return hold.Begin(ctx, g.Host, g.change) })
+		begun <- nonPanicking(g, func() *hold.Holder { return hold.Begin(ctx, g.Host, g.change, g.activeUnits) })
 		return nil
 	})
 	if err != nil {

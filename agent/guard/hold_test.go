@@ -29,6 +29,8 @@ func (p *slowPorts) Open() (machine.HeldPorts, error) {
 
 func (p *slowPorts) Hold([]uint16, time.Duration) error   { p.held = true; return nil }
 func (p *slowPorts) Drained([]uint16, time.Duration) bool { return true }
+func (p *slowPorts) HoldAll(time.Duration) error          { p.held = true; return nil }
+func (p *slowPorts) ReleaseAll() error                    { return nil }
 func (p *slowPorts) Release([]uint16) error               { return nil }
 func (p *slowPorts) Close() error                         { time.Sleep(p.takes); p.closed = true; return nil }
 func (p *slowPorts) look([]string) func() outage.Look {

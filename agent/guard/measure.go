@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,12 +25,15 @@ func measure(g *watch, held *hold.Holder) (end func(write bool)) {
 		return func(bool) {}
 	}
 	stop, seen := make(chan struct{}), make(chan *outage.Witness, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go nonPanicking(g, func() any { held.Ask(ctx); return nil })
 	go func() {
 		defer close(seen)
 		seen <- nonPanicking(g, func() *outage.Witness { return witness(g, held, stop) })
 	}()
 	return func(write bool) {
 		close(stop)
+		cancel()
 		if !write {
 			return
 		}

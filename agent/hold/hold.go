@@ -26,6 +26,8 @@ const (
 type Holder struct {
 	host  *host.Host
 	watch *watch
+	// filter decides about all ports, nil if only those of a list are held.
+	filter *filter
 	// queued is whether systemd reports a soft reboot.
 	queued atomic.Bool
 
@@ -33,26 +35,35 @@ type Holder struct {
 	table machine.HeldPorts // nil when nothing is held any more
 }
 
-// Begin holds the ports of the configuration for a switch that is about to be requested, and waits until the
-// connections that arrived before are accepted. It returns nil if there is no port to hold, or none can be held, which
-// is logged.
-func Begin(ctx context.Context, h *host.Host, s record.Switch) *Holder {
-	if len(h.Config.Switch.Hold) == 0 || h.Machine.Ports == nil || h.Machine.Observe == nil {
+// Begin holds what the configuration says for a switch that is about to be requested, and waits until the connections
+// that arrived before at the ports of the list are accepted. Active are the active units. It returns nil if there is
+// nothing to hold, or nothing can be held, which is logged.
+func Begin(ctx context.Context, h *host.Host, s record.Switch, active []string) *Holder {
+	if !isWanted(h) {
 		return nil
 	}
 	look := h.Machine.Observe(s.Before.Running)()
-	ports, err := portsOf(h, look.Ports, append(survivors(ctx, h), s.Units...))
-	if err == nil && len(ports) == 0 {
-		h.Log.Info("no port is held", zap.String("reason", nothingToHold))
-		return nil
+	var ports []uint16
+	var filters []string
+	var err error
+	if len(h.Config.Switch.Hold) > 0 {
+		if ports, err = portsOf(h, look.Ports, append(survivors(ctx, h), s.Units...)); err != nil {
+			h.Log.Warn("new connections are refused during the switch", zap.Error(err))
+		} else if len(ports) == 0 {
+			h.Log.Info("no port of the list is held", zap.String("reason", nothingToHold))
+		}
 	}
-	if err != nil {
-		h.Log.Warn("new connections are refused during the switch", zap.Error(err))
+	if h.Config.Switch.HoldFirewall {
+		if filters = filtersIn(active); len(filters) == 0 {
+			h.Log.Info("not all ports are held", zap.String("reason", noFilter))
+		}
+	}
+	if len(ports) == 0 && len(filters) == 0 {
 		return nil
 	}
 	table, err := h.Machine.Ports.Open()
 	if err != nil {
-		h.Log.Warn("new connections are refused during the switch", zap.Error(err))
+		h.Log.Warn("new connections are not held during the switch", zap.Error(err))
 		return nil
 	}
 	o := &Holder{host: h, table: table, watch: newWatch(h.Machine.Kernel.SinceBoot(), ports, look)}
@@ -62,16 +73,41 @@ func Begin(ctx context.Context, h *host.Host, s record.Switch) *Holder {
 			o.End()
 		}
 	}()
-	if err := table.Hold(ports, Limit); err != nil {
+	if err := o.begin(ports, filters); err != nil {
 		o.fail(err)
 		return nil
 	}
-	if !table.Drained(ports, drainLimit) {
-		h.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
-	}
-	h.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports))
 	begun = true
 	return o
+}
+
+// isWanted reports whether the configuration says to hold something, and this machine can.
+func isWanted(h *host.Host) bool {
+	return (len(h.Config.Switch.Hold) > 0 || h.Config.Switch.HoldFirewall) && h.Machine.Ports != nil &&
+		h.Machine.Observe != nil
+}
+
+// begin holds ports, and all of them if there is a packet filter.
+func (o *Holder) begin(ports []uint16, filters []string) error {
+	if len(filters) > 0 {
+		o.filter = &filter{before: filters, mount: o.watch.mount, held: true, renewed: o.host.Machine.Kernel.SinceBoot()}
+		if err := o.table.HoldAll(Limit); err != nil {
+			return err
+		}
+		o.host.Log.Info("new connections to all ports are held until the packet filter is back",
+			zap.Strings("units", filters))
+	}
+	if len(ports) == 0 {
+		return nil
+	}
+	if err := o.table.Hold(ports, Limit); err != nil {
+		return err
+	}
+	if !o.table.Drained(ports, drainLimit) {
+		o.host.Log.Info("some connections were not accepted in time: clients that are gone, or a program that is busy")
+	}
+	o.host.Log.Info("new connections are held until services are back", zap.Uint16s("ports", ports))
+	return nil
 }
 
 // Expect notes whether systemd reports a soft reboot. It never waits.
@@ -96,8 +132,8 @@ func (o *Holder) See(now time.Duration, l outage.Look) {
 	if o.watch.mount != before { // it was the last root's systemd that said so
 		o.queued.Store(false)
 	}
-	var err error
-	if len(renew) > 0 {
+	err := o.seeFilter(now)
+	if len(renew) > 0 && err == nil {
 		err = o.table.Hold(renew, Limit)
 	}
 	if len(release) > 0 && err == nil {
@@ -111,6 +147,25 @@ func (o *Holder) See(now time.Duration, l outage.Look) {
 	if err != nil {
 		o.fail(err)
 	}
+}
+
+// seeFilter holds and releases all ports. The watch has seen the look.
+func (o *Holder) seeFilter(now time.Duration) error {
+	if o.filter == nil {
+		return nil
+	}
+	was := o.filter.held
+	switch o.filter.see(now, o.watch.mount, o.watch.stopping) {
+	case holdAll:
+		if !was {
+			o.host.Log.Info("new connections to all ports are held")
+		}
+		return o.table.HoldAll(Limit)
+	case releaseAll:
+		o.host.Log.Info("the packet filter is back: new connections are let through again")
+		return o.table.ReleaseAll()
+	}
+	return nil
 }
 
 // fail gives up holding: no port stays held because of a fault.

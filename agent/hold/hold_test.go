@@ -21,6 +21,7 @@ import (
 // ports are the ports of a machine in memory.
 type ports struct {
 	held      map[uint16]time.Duration
+	all       time.Duration // the limit of all ports, 0 when they are not held
 	closed    bool
 	fault     error // of the next call
 	crowded   bool  // connections wait
@@ -35,7 +36,7 @@ func (p *ports) failure() error {
 
 func (p *ports) Possible() error { return p.failure() }
 func (p *ports) Open() (machine.HeldPorts, error) {
-	p.held, p.closed = map[uint16]time.Duration{}, false
+	p.held, p.all, p.closed = map[uint16]time.Duration{}, 0, false
 	return p, p.failure()
 }
 
@@ -55,7 +56,9 @@ func (p *ports) Release(list []uint16) error {
 	return p.failure()
 }
 
-func (p *ports) Close() error { p.held, p.closed = nil, true; return nil }
+func (p *ports) HoldAll(limit time.Duration) error { p.all = limit; return p.failure() }
+func (p *ports) ReleaseAll() error                 { p.all = 0; return p.failure() }
+func (p *ports) Close() error                      { p.held, p.all, p.closed = nil, 0, true; return nil }
 
 // newHost returns a host with these ports, where programs listen at two.
 func newHost(t *testing.T, p *ports) *host.Host {
@@ -76,7 +79,7 @@ func newHost(t *testing.T, p *ports) *host.Host {
 // are in the end.
 func TestHolder(t *testing.T) {
 	p := new(ports)
-	o := Begin(t.Context(), newHost(t, p), record.Switch{})
+	o := Begin(t.Context(), newHost(t, p), record.Switch{}, nil)
 	if len(p.held) != 2 || p.held[80] != Limit || p.drainedAt != 2 {
 		t.Fatalf("held are %v, and %d when queues were waited for", p.held, p.drainedAt)
 	}
@@ -117,7 +120,7 @@ func TestHoldsNoSurvivor(t *testing.T) {
 	h.Machine.Gate = func(health.Config) health.Gate {
 		return health.Gate{Ports: func() ([]listening.Port, error) { return []listening.Port{lb, ssh}, nil }}
 	}
-	if Begin(t.Context(), h, record.Switch{}); len(p.held) != 1 || p.held[22] != Limit {
+	if Begin(t.Context(), h, record.Switch{}, nil); len(p.held) != 1 || p.held[22] != Limit {
 		t.Errorf("held are %v, want 22 alone", p.held)
 	}
 }
@@ -128,27 +131,27 @@ func TestHolderFails(t *testing.T) {
 	for name, cause := range map[string]func(*testing.T, *ports, *host.Host){
 		"it cannot begin": func(t *testing.T, p *ports, h *host.Host) {
 			p.fault = fault
-			if o := Begin(t.Context(), h, record.Switch{}); o != nil {
+			if o := Begin(t.Context(), h, record.Switch{}, nil); o != nil {
 				t.Errorf("%v holds %v", o, p.held)
 			}
 			p.closed = p.closed || len(p.held) == 0
 		},
 		"connections wait": func(t *testing.T, p *ports, h *host.Host) {
 			p.crowded = true
-			o := Begin(t.Context(), h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{}, nil)
 			if len(p.held) != 2 {
 				t.Errorf("held are %v", p.held)
 			}
 			o.End()
 		},
 		"it cannot release": func(t *testing.T, p *ports, h *host.Host) {
-			o := Begin(t.Context(), h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{}, nil)
 			p.fault = fault
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4)}})
 		},
 		"it cannot hold again": func(t *testing.T, p *ports, h *host.Host) {
-			o := Begin(t.Context(), h, record.Switch{})
+			o := Begin(t.Context(), h, record.Switch{}, nil)
 			o.See(1, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 			o.See(time.Second, outage.Look{Mount: 2, Ports: []listening.Port{tcp(80, 4), tcp(22, 4)}})
 			p.fault = fault

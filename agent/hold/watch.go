@@ -34,6 +34,7 @@ type watch struct {
 	doubts   int           // how often a service has ended meanwhile
 	renewed  time.Duration // the uptime at which limits began anew last
 	ports    []port
+	stopping bool // services stop, or are about to, by the last look
 }
 
 // port is one port, with all sockets of it that were open at the first look.
@@ -76,7 +77,7 @@ func (w *watch) see(now time.Duration, l outage.Look, queued bool) (hold, renew,
 		w.until = max(w.until, now+doubt)
 	}
 	w.gone = gone
-	stopping := queued && !switched || !w.moved && now <= w.until
+	w.stopping = queued && !switched || !w.moved && now <= w.until
 	renews := now-w.renewed >= renewal
 	if renews {
 		w.renewed = now
@@ -85,7 +86,7 @@ func (w *watch) see(now time.Duration, l outage.Look, queued bool) (hold, renew,
 		p := &w.ports[i]
 		p.closed = p.closed || switched
 		was := p.held
-		p.held = p.next(now, l.Ports, stopping)
+		p.held = p.next(now, l.Ports, w.stopping)
 		switch {
 		case p.held && !was:
 			hold = append(hold, p.number)

@@ -61,6 +61,8 @@ type HeldPorts interface {
 	Hold(ports []uint16, limit time.Duration) error
 	Drained(ports []uint16, limit time.Duration) bool
 	Release(ports []uint16) error
+	HoldAll(limit time.Duration) error
+	ReleaseAll() error
 	Close() error
 }
 
@@ -109,6 +111,7 @@ type Units interface {
 
 	Kept(ctx context.Context, names []string) (units map[string]keep.Now, groups map[string]string, err error)
 	Active(context.Context) ([]keep.Active, error)
+	States(ctx context.Context, names []string) ([]pid1.UnitState, error)
 	Reload(context.Context) error
 	StartHeld(ctx context.Context, sockets []string) (started []string, err error)
 }

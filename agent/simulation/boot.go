@@ -202,7 +202,11 @@ func (m *Machine) startUserspace() {
 	u.confirm.state = inactive
 	m.user = u
 	m.shutdown, m.preparing, m.arm = nil, false, armUnit{state: inactive}
-	for i, name := range []string{"db.service", "web.service"} {
+	names := []string{"db.service", "web.service"}
+	if m.options.Filters {
+		names = append(names, packetFilter)
+	}
+	for i, name := range names {
 		stop := m.between(name, 50*time.Millisecond, 3*time.Second)
 		if i == 0 && m.slowStop != 0 {
 			stop = m.slowStop

@@ -37,6 +37,8 @@ type Options struct {
 	Keeps bool
 	// Holds: the operator has connections held, at the port of the first service.
 	Holds bool
+	// Filters: the machine has a packet filter, and the operator has all connections held while it is away.
+	Filters bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -243,6 +245,7 @@ func (m *Machine) config() config.Config {
 	if m.options.Holds {
 		c.Switch.Hold = []string{config.HoldListening}
 	}
+	c.Switch.HoldFirewall = m.options.Filters
 	return c
 }
 

@@ -19,14 +19,28 @@ type ports struct{ p *process }
 // held is what a process holds. The kernel releases it when the process ends.
 type held struct {
 	p      *process
-	until  time.Time // when its timeout in the kernel ends
+	until  time.Time // when the timeout of the port ends in the kernel
+	all    time.Time // the same of all ports
 	closed bool
 }
 
 // isHeld reports whether new connections to the web server are held. The machine is locked.
-func (m *Machine) isHeld() bool {
+func (m *Machine) isHeld() bool { return m.holdsUntil(func(h *held) time.Time { return h.until }) }
+
+// isAllHeld reports whether new connections to every port are held. The machine is locked.
+func (m *Machine) isAllHeld() bool { return m.holdsUntil(func(h *held) time.Time { return h.all }) }
+
+// holdsUntil reports whether a process holds what has this timeout. The machine is locked.
+func (m *Machine) holdsUntil(timeout func(*held) time.Time) bool {
 	return slices.ContainsFunc(m.holds, func(h *held) bool {
-		return !h.closed && !h.p.dead && time.Now().Before(h.until)
+		return !h.closed && !h.p.dead && time.Now().Before(timeout(h))
+	})
+}
+
+// filters reports whether the packet filter has its rules in the kernel. The machine is locked.
+func (m *Machine) filters() bool {
+	return m.user != nil && slices.ContainsFunc(m.user.services, func(v *service) bool {
+		return v.name == packetFilter && v.state == active
 	})
 }
 
@@ -65,7 +79,12 @@ func (h *held) Hold(_ []uint16, limit time.Duration) error {
 	return h.set(func() { h.until = time.Now().Add(limit) })
 }
 
+func (h *held) HoldAll(limit time.Duration) error {
+	return h.set(func() { h.all = time.Now().Add(limit) })
+}
+
 func (h *held) Release([]uint16) error { return h.set(func() { h.until = time.Time{} }) }
+func (h *held) ReleaseAll() error      { return h.set(func() { h.all = time.Time{} }) }
 func (h *held) Close() error           { return h.set(func() { h.closed = true }) }
 
 func (h *held) set(do func()) error {

@@ -123,7 +123,7 @@ func (p *process) agent() *agent.Agent {
 		Units: units{p}, Groups: groups{p},
 		Disk: processDisk{p}, Trees: trees{p}, Now: m.now, Gate: func(c health.Config) health.Gate { return p.gate(c) },
 	}
-	if m.options.Holds {
+	if m.options.Holds || m.options.Filters {
 		seam.Ports, seam.Observe = ports{p}, p.observe
 	}
 	return agent.On(seam, c, p.log())

@@ -15,6 +15,9 @@ type units struct{ p *process }
 // socket is the unit that machines with [Options.Keeps] keep.
 const socket = "web.socket"
 
+// packetFilter is the unit that machines with [Options.Filters] have.
+const packetFilter = "nftables.service"
+
 // holdFiles are the drop-ins by which systemd leaves a socket alone, once it has read them.
 const holdFiles = "/run/systemd/system/*.d/60-updatectl-hold.conf"
 
@@ -28,6 +31,24 @@ func (u units) Kept(_ context.Context, names []string) (map[string]keep.Now, map
 		now[name] = keep.Now{Active: true, Service: "web.service"}
 	}
 	return now, map[string]string{}, nil
+}
+
+// States knows the services only.
+func (u units) States(ctx context.Context, names []string) (list []systemd.UnitState, err error) {
+	err = pid1{u.p}.do(ctx, "ask about units", func(m *Machine) error {
+		for _, name := range names {
+			state := systemd.UnitState{Name: name, Load: "not-found", Active: string(inactive)}
+			for _, v := range m.user.services {
+				if v.name == name {
+					state.Load, state.Active = "loaded", string(v.state)
+					state.Queued = v.state == inactive && !m.user.up && m.shutdown == nil
+				}
+			}
+			list = append(list, state)
+		}
+		return nil
+	})
+	return list, err
 }
 
 func (u units) Reload(context.Context) error {

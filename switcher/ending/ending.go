@@ -56,10 +56,13 @@ const PacketFilter = "packet filter"
 // firewalld does when it ends.
 var packetFilters = []string{
 	"nftables.service", "ufw.service", "iptables.service", "ip6tables.service", "netfilter-persistent.service",
-	"shorewall.service", "ferm.service", firewalld,
+	"shorewall.service", "shorewall6.service", "ferm.service", "firehol.service", "foomuuri.service", firewalld,
 }
 
 const firewalld = "firewalld.service"
+
+// PacketFilters returns the units that are known as packet filters.
+func PacketFilters() []string { return slices.Clone(packetFilters) }
 
 // IsPacketFilter reports whether a unit is a packet filter.
 func IsPacketFilter(unit string) bool { return slices.Contains(packetFilters, unit) }

@@ -1,6 +1,6 @@
-// Package hold answers how new connections to a port are held while nobody listens there: their first packet is dropped
-// in the kernel, and clients repeat it. It promises that nothing it does outlives its limit, or the process that does
-// it: a held port expires in the kernel.
+// Package hold answers how new connections to ports are held, to one port or to all: their first packet is dropped in
+// the kernel, and clients repeat it. It promises that nothing it does outlives its limit, or the process that does it:
+// what is held expires in the kernel.
 package hold
 
 import (
@@ -27,10 +27,11 @@ const (
 	owned = 0x2
 )
 
-// Table is a table of nf_tables that belongs to this process, with the ports that are held.
+// Table is a table of nf_tables that belongs to this process, with what is held.
 type Table struct {
 	conn *nftables.Conn
-	held *nftables.Set
+	// held has ports at which connections are held; protocols has TCP while those to every port are.
+	held, protocols *nftables.Set
 }
 
 // Open makes the table, in which no port is held yet. The error is an [ErrImpossible] if this kernel cannot hold ports.
@@ -45,7 +46,7 @@ func open(name string) (*Table, error) {
 	}
 	t := &Table{conn: conn}
 	if err = makeOwned(socket, name); err == nil {
-		err = t.addRule(name)
+		err = t.addRules(name)
 	}
 	if err != nil {
 		return nil, errors.Join(explain(err), conn.CloseLasting())
@@ -90,31 +91,58 @@ func makeOwned(socket *netlink.Conn, name string) error {
 	return err
 }
 
-// addRule adds the set of held ports and the rule for it. The chain comes before those of a firewall.
-func (t *Table) addRule(name string) error {
+// addRules adds the sets of what is held and the rules for them. The chain comes before those of a packet filter.
+func (t *Table) addRules(name string) error {
 	table := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
 	t.held = &nftables.Set{Table: table, Name: "held", KeyType: nftables.TypeInetService, HasTimeout: true}
-	if err := t.conn.AddSet(t.held, nil); err != nil {
-		return err
+	t.protocols = &nftables.Set{Table: table, Name: "protocols", KeyType: nftables.TypeInetProto, HasTimeout: true}
+	for _, set := range []*nftables.Set{t.held, t.protocols} {
+		if err := t.conn.AddSet(set, nil); err != nil {
+			return err
+		}
 	}
 	accept := nftables.ChainPolicyAccept
 	chain := t.conn.AddChain(&nftables.Chain{
 		Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
 		Priority: nftables.ChainPriorityRaw, Policy: &accept,
 	})
-	t.conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: firstPacketTo(t.held)})
+	for _, drops := range [][]expr.Any{firstPacketTo(t.held), firstPacketOf(t.protocols)} {
+		t.conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: drops})
+	}
 	return t.conn.Flush()
 }
+
+const register = 1 // of nf_tables, in which a rule has one value after the other
 
 // firstPacketTo returns what drops the first packet of a TCP connection to a port of a set, as nft(8) would write it:
 //
 //	meta iiftype != loopback tcp flags & (syn | ack | rst | fin) == syn tcp dport @held drop
-//
-// A connection within the host is not held: health checks must see what is, and what runs here can be told to wait.
 func firstPacketTo(ports *nftables.Set) []expr.Any {
+	const portAt = 2 // in the header of TCP
+	return append(firstPacket(),
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2},
+		&expr.Lookup{SourceRegister: register, SetName: ports.Name, SetID: ports.ID},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	)
+}
+
+// firstPacketOf returns what drops the first packet of a TCP connection, to whichever port, while TCP is in a set:
+//
+//	meta iiftype != loopback tcp flags & (syn | ack | rst | fin) == syn meta l4proto @protocols drop
+func firstPacketOf(protocols *nftables.Set) []expr.Any {
+	return append(firstPacket(),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Lookup{SourceRegister: register, SetName: protocols.Name, SetID: protocols.ID},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	)
+}
+
+// firstPacket returns what the first packet of a TCP connection from another host matches, and no other packet: what is
+// established goes on, and so do connections that this host opens. A connection within the host is not held: health
+// checks must see what is, and what runs here can be told to wait.
+func firstPacket() []expr.Any {
 	const (
-		register                  = 1
-		portAt, flagsAt           = 2, 13 // in the header of TCP
+		flagsAt                   = 13 // in the header of TCP
 		fin, syn, rst, ack        = 0x01, 0x02, 0x04, 0x10
 		loopbackType       uint16 = unix.ARPHRD_LOOPBACK
 	)
@@ -127,9 +155,6 @@ func firstPacketTo(ports *nftables.Set) []expr.Any {
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{fin | syn | rst | ack},
 			Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{syn}},
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2},
-		&expr.Lookup{SourceRegister: register, SetName: ports.Name, SetID: ports.ID},
-		&expr.Verdict{Kind: expr.VerdictDrop},
 	}
 }
 
@@ -137,22 +162,26 @@ func firstPacketTo(ports *nftables.Set) []expr.Any {
 // begins anew: the kernel does so only for an element that is added, so each is added, removed and added in one step.
 func (t *Table) Hold(ports []uint16, limit time.Duration) error {
 	for chunk := range slices.Chunk(ports, maxElements) {
-		if err := t.hold(chunk, limit); err != nil {
+		if err := t.hold(t.held, elements(chunk, limit)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// HoldAll holds connections to every port until they are released, and at most until the limit has passed, as
+// [Table.Hold] does.
+func (t *Table) HoldAll(limit time.Duration) error { return t.hold(t.protocols, tcp(limit)) }
+
 // maxElements bounds one message: the length of a list has 16 bits, and an element takes 28 bytes.
 const maxElements = 1000
 
-func (t *Table) hold(ports []uint16, limit time.Duration) error {
-	list := elements(ports, limit)
+// hold makes elements of a set begin anew.
+func (t *Table) hold(set *nftables.Set, list []nftables.SetElement) error {
 	for _, step := range []func(*nftables.Set, []nftables.SetElement) error{
 		t.conn.SetAddElements, t.conn.SetDeleteElements, t.conn.SetAddElements,
 	} {
-		if err := step(t.held, list); err != nil {
+		if err := step(set, list); err != nil {
 			return fmt.Errorf("cannot hold ports: %w", err)
 		}
 	}
@@ -162,19 +191,41 @@ func (t *Table) hold(ports []uint16, limit time.Duration) error {
 	return nil
 }
 
-// Release lets connections to ports through again. That a port's limit has passed is no error.
+// Release lets connections to ports through again. That a port's limit has passed is no error. A port stays held while
+// all are.
 func (t *Table) Release(ports []uint16) error {
 	var errs error
 	for _, port := range ports { // one at a time: the kernel takes all of a request or nothing
-		err := t.conn.SetDeleteElements(t.held, elements([]uint16{port}, 0))
-		if err == nil {
-			err = t.conn.Flush()
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := t.release(t.held, elements([]uint16{port}, 0)); err != nil {
 			errs = errors.Join(errs, fmt.Errorf("cannot release port %d: %w", port, err))
 		}
 	}
 	return errs
+}
+
+// ReleaseAll ends what [Table.HoldAll] began. Ports that [Table.Hold] holds stay held.
+func (t *Table) ReleaseAll() error {
+	if err := t.release(t.protocols, tcp(0)); err != nil {
+		return fmt.Errorf("cannot release all ports: %w", err)
+	}
+	return nil
+}
+
+// release takes elements out of a set. That they are not there is no error.
+func (t *Table) release(set *nftables.Set, list []nftables.SetElement) error {
+	err := t.conn.SetDeleteElements(set, list)
+	if err == nil {
+		err = t.conn.Flush()
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// tcp returns the element that stands for TCP.
+func tcp(limit time.Duration) []nftables.SetElement {
+	return []nftables.SetElement{{Key: []byte{unix.IPPROTO_TCP}, Timeout: limit}}
 }
 
 func elements(ports []uint16, limit time.Duration) []nftables.SetElement {

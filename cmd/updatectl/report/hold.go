@@ -23,3 +23,19 @@ func holdText(w io.Writer, p *hold.Plan) {
 			strings.Join(ports, ", "))
 	}
 }
+
+// firewallText writes what connections wait for while the packet filter is away, or why they do not wait.
+func firewallText(w io.Writer, p *hold.FirewallPlan) {
+	switch {
+	case p == nil:
+	case p.Reason != "":
+		fmt.Fprintf(w, "Firewall\tnothing is held: %s\n", p.Reason)
+	default:
+		fmt.Fprintf(w, "Firewall\tnew TCP connections from other hosts wait until %s runs in the new root\n",
+			strings.Join(p.Units, ", "))
+		for _, unit := range p.Missing {
+			fmt.Fprintf(w, "  missing\t%s\tthe new root does not start it; connections wait until all else has started\n",
+				unit)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func Plan(w io.Writer, p agent.Plan, next string, full bool) {
 	slowText(w, p.Blockers)
 	ownersText(w, p.Etc.Owners, full)
 	stayOldText(w, p.StayOld)
-	unitsText(w, p.Units, p.Hold, full)
+	unitsText(w, p, full)
 	if p.Adoption != nil {
 		adoptionText(w, *p.Adoption)
 	} else {

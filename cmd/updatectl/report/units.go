@@ -5,16 +5,16 @@ import (
 	"io"
 	"strings"
 
-	"github.com/updatectl/updatectl/agent/hold"
+	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/switcher/holding"
 	"github.com/updatectl/updatectl/switcher/keep"
 )
 
 // unitsText writes what becomes of the units of the host: each that [[keep]] names, and how many others restart, go
-// away or are new; in full, each of them with the reason. Held are the ports at which connections are held.
-func unitsText(w io.Writer, fates []keep.UnitFate, held *hold.Plan, full bool) {
-	names := map[keep.Fate][]string{}
+// away or are new; in full, each of them with the reason. It says what is held meanwhile, too.
+func unitsText(w io.Writer, p agent.Plan, full bool) {
+	fates, names := p.Units, map[keep.Fate][]string{}
 	for _, u := range fates {
 		if u.Named {
 			fmt.Fprintf(w, "Keep\t%s %s: %s\n", u.Unit, u.Fate, u.Reason)
@@ -25,7 +25,8 @@ func unitsText(w io.Writer, fates []keep.UnitFate, held *hold.Plan, full bool) {
 		}
 		names[u.Fate] = append(names[u.Fate], u.Unit)
 	}
-	holdText(w, held)
+	holdText(w, p.Hold)
+	firewallText(w, p.HoldFirewall)
 	if n := len(names[keep.Restarts]); n > 0 {
 		fmt.Fprintf(w, "Units\t%s\n", usage.Count(n, "unit restarts", "units restart"))
 	}
