@@ -18,7 +18,7 @@ unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
 .PHONY: build install unit fuzz lint vuln sbom reproducible setup hosts test demo clean
-.PHONY: test-simulation test-vm test-zoo test-faults test-power test-endurance costs outage
+.PHONY: test-simulation simulation-fleet test-vm test-zoo test-faults test-power test-endurance costs outage
 
 # Static: the agent has to run in every image that it is carried over to.
 build:
@@ -133,6 +133,11 @@ test: setup unit vuln hosts
 SEED = $(shell date +%s)
 test-simulation:
 	go test -count=1 -timeout 12h ./agent/simulation -args -every -histories 1000000 -first $(SEED)0000000
+
+# A hundred thousand hosts take one release; prints what that asks of the servers, and draws it in docs/scale.svg.
+simulation-fleet:
+	go test -count=1 -timeout 10m -v -run 'TestFleet$$' ./agent/simulation/fleet -args -hosts 100000 \
+		-svg $(CURDIR)/docs/scale.svg
 
 demo: build
 	go run ./integration/demo

@@ -114,8 +114,9 @@ var allowed = map[string][]string{
 		"agent/network", "agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",
 		"agent/trial", "agent/volatile",
 	},
-	"agent/simulation/disk": {},
-	"agent/hosttest":        {"agent/config", "agent/host", "agent/machine", "agent/record"},
+	"agent/simulation/disk":  {},
+	"agent/simulation/fleet": {"agent/rollout", "agent/schedule"},
+	"agent/hosttest":         {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
 	"switcher":        {}, // names that several of its packages need
 	"switcher/rootfs": {"arch", "switcher"},
@@ -236,7 +237,7 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "cmd/cmdtest", "docs/schemas", "switcher/testtree",
+	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest", "docs/schemas", "switcher/testtree",
 	"image/patches/patchestest", "verify/verifytest",
 }
 
