@@ -111,7 +111,8 @@ var allowed = map[string][]string{
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/program", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/garbage", "agent/health", "agent/host", "agent/listening", "agent/machine",
-		"agent/network", "agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd", "agent/transition",
+		"agent/network", "agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd",
+		"agent/transition",
 		"agent/trial", "agent/volatile",
 	},
 	"agent/simulation/disk":  {},
@@ -237,7 +238,8 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest", "docs/schemas", "switcher/testtree",
+	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest", "docs/schemas",
+	"switcher/testtree",
 	"image/patches/patchestest", "verify/verifytest",
 }
 

@@ -31,7 +31,7 @@ func zone(t *testing.T, name string) *time.Location {
 }
 
 // TestTenYears: a window of an hour opens exactly once on each day of the calendar for ten years, in zones whose clocks
-// change at that time, at others, or never. Go's time package says when: at the time on the clock, the first if it exists
+// change at that time, at others, or never. Go's time package says when: at the time on the clock, the first if it is
 // twice, and when the clock has been put forward if it does not exist. Then it is open for an hour of elapsed time.
 func TestTenYears(t *testing.T) {
 	for _, c := range []struct {

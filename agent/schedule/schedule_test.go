@@ -51,7 +51,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// TestStateOfAnyWindows: a window is open at a minute if and only if it started less than its length before; until is the
+// TestStateOfAnyWindows: a window is open at a minute if and only if it began less than its length before; until is the
 // first minute after that is not covered, and next the first later start that the window does not reach.
 func TestStateOfAnyWindows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -122,10 +122,11 @@ func TestCheck(t *testing.T) {
 		calendar Calendar
 		want     string
 	}{
-		"empty":     {Calendar{}, ""},
-		"fine":      {Calendar{Starts: []string{"Sat 02:30", "daily"}, Zone: "Europe/Berlin", Length: MinLength}, ""},
-		"a week":    {Calendar{Starts: []string{"daily"}, Zone: "", Length: MaxLength}, ""},
-		"second":    {Calendar{Starts: []string{"daily", "sometimes"}, Zone: "", Length: time.Hour}, `"sometimes": systemd does not`},
+		"empty":  {Calendar{}, ""},
+		"fine":   {Calendar{Starts: []string{"Sat 02:30", "daily"}, Zone: "Europe/Berlin", Length: MinLength}, ""},
+		"a week": {Calendar{Starts: []string{"daily"}, Zone: "", Length: MaxLength}, ""},
+		"second": {Calendar{Starts: []string{"daily", "sometimes"}, Length: time.Hour},
+			`"sometimes": systemd does not`},
 		"zone":      {Calendar{Starts: []string{"daily"}, Zone: "Berlin", Length: time.Hour}, `the time zone "Berlin"`},
 		"too short": {Calendar{Starts: []string{"daily"}, Zone: "", Length: time.Second}, "not between 30m0s and 168h0m0s"},
 		"no length": {Calendar{Starts: []string{"daily"}, Zone: "", Length: 0}, "a window of 0s is not"},

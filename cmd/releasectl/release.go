@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
@@ -104,17 +105,21 @@ next check. Those that have taken the release keep it.`,
 			return out.drafted("new", reference, d)
 		},
 	}
-	f := c.Flags()
+	newReleaseFlags(c.Flags(), &h, &expires, &r)
+	return c
+}
+
+// newReleaseFlags adds the flags of a new release.
+func newReleaseFlags(f *pflag.FlagSet, h *release.Header, expires *string, r *rolloutFlags) {
 	f.StringVar(&h.Version, "version", "", "`VERSION` of the release, never older than the one before")
 	f.Int64Var(&h.Sequence, "sequence", 0, "number `N` of the release, larger than that of the one before")
-	f.StringVar(&expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
+	f.StringVar(expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
 	f.StringVar(&h.Stream, "stream", "", "`NAME` of the stream that it belongs to; hosts may refuse all others")
 	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
 	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
 	f.StringVar(&r.text, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
 	f.StringVar(&r.paused, "pause", "", "pause the rollout: no further host begins; `REASON` is shown on hosts")
 	f.StringVar(&r.stopped, "stop", "", "stop the release: no host takes it any more; `REASON` is shown on hosts")
-	return c
 }
 
 // notEmpty returns an error if one of the flags is given without a text: an empty variable of a script must not release

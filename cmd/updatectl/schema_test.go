@@ -18,10 +18,11 @@ import (
 	"github.com/updatectl/updatectl/agent/adoption"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/fleetlock"
 	"github.com/updatectl/updatectl/agent/garbage"
 	"github.com/updatectl/updatectl/agent/live"
-	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/pause"
+	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/renew"
 	"github.com/updatectl/updatectl/agent/repair"
@@ -141,6 +142,9 @@ var samples = map[reflect.Type]any{
 	reflect.TypeFor[ending.Ending]():     ending.Ending{Unit: "u", What: "scope", Name: "n"},
 	reflect.TypeFor[keep.Fate]():         keep.Restarts,
 	reflect.TypeFor[keep.Way]():          keep.Socket,
+	reflect.TypeFor[fleetlock.Want]():    fleetlock.Held,
+	reflect.TypeFor[float64]():           0.5,
+	reflect.TypeFor[usage.Failure]():     usage.Failure{Error: "e", Reason: "lock", Hint: "h", Code: 12},
 	reflect.TypeFor[config.Duration]():   config.Duration(time.Minute),
 }
 

@@ -13,7 +13,7 @@ import (
 func slotCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "slot",
-		Short: "Show the slot of the lock server that this host holds, or give it back",
+		Short: "Show the slot of the lock server that is held, or give it back",
 	}
 	usage.Group(cmd, &cobra.Command{
 		Use:   "show",

@@ -32,7 +32,8 @@ func (p *panel) frame(title, unit string, steps int) {
 	fmt.Fprintf(p, `<text x="%d" y="%d" font-size="14" font-weight="bold">%s</text>`+"\n", left, p.y-12, title)
 	for i := range steps + 1 {
 		v := p.most * float64(i) / float64(steps)
-		fmt.Fprintf(p, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/>`+"\n", left, left+plotWidth, p.height(v), p.height(v))
+		fmt.Fprintf(p, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/>`+"\n", left, left+plotWidth,
+			p.height(v), p.height(v))
 		fmt.Fprintf(p, `<text x="%d" y="%.1f" text-anchor="end">%.4g%s</text>`+"\n", left-6, p.height(v)+4, v, unit)
 	}
 	for at := time.Duration(0); at <= p.end; at += day {
