@@ -134,8 +134,8 @@ func split(expr, zone string) (string, *time.Location, error) {
 }
 
 func unknownZone(zone string) error {
-	return fmt.Errorf("the time zone %q is not in /usr/share/zoneinfo: write one such as \"Europe/Berlin\", or install tzdata",
-		zone)
+	return fmt.Errorf("the time zone %q is not in /usr/share/zoneinfo: write one such as \"Europe/Berlin\", or install "+
+		"tzdata", zone)
 }
 
 // wallOf returns what a clock on the wall shows at a time, as if it were UTC.

@@ -32,7 +32,8 @@ func (p *panel) frame(title, unit string, steps int) {
 	fmt.Fprintf(p, `<text x="%d" y="%d" font-size="14" font-weight="bold">%s</text>`+"\n", left, p.y-12, title)
 	for i := range steps + 1 {
 		v := p.most * float64(i) / float64(steps)
-		fmt.Fprintf(p, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/>`+"\n", left, left+plotWidth, p.height(v), p.height(v))
+		fmt.Fprintf(p, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/>`+"\n", left, left+plotWidth,
+			p.height(v), p.height(v))
 		fmt.Fprintf(p, `<text x="%d" y="%.1f" text-anchor="end">%.4g%s</text>`+"\n", left-6, p.height(v)+4, v, unit)
 	}
 	for at := time.Duration(0); at <= p.end; at += day {
@@ -88,7 +89,7 @@ func picture(free Fleet, a Result, night Fleet, b Result, cut Fleet, c Result) s
 	registry.line("#c25b3f", "", 10*time.Minute, perSecond(c.Registry))
 	registry.line("#3b6ea5", "", 10*time.Minute, perSecond(a.Registry))
 	registry.legend(0, "#3b6ea5", "average of ten minutes; the release is published at day 0")
-	registry.legend(1, "#c25b3f", fmt.Sprintf("with an outage of %v", cut.OutageTo-cut.OutageFrom))
+	registry.legend(1, "#c25b3f", fmt.Sprintf("with an outage of %g hours", (cut.OutageTo-cut.OutageFrom).Hours()))
 
 	_, busiest = most(b.Lock, 0, night.End)
 	lock := &panel{y: top + 2*(panelHeight+gap), end: free.End, most: roundUp(busiest)}
