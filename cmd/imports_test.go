@@ -238,9 +238,8 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest", "docs/schemas",
-	"switcher/testtree",
-	"image/patches/patchestest", "verify/verifytest",
+	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest",
+	"docs/schemas", "switcher/testtree", "image/patches/patchestest", "verify/verifytest",
 }
 
 // top returns the top-level directory of a directory.

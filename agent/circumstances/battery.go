@@ -17,7 +17,7 @@ const Supplies = "/sys/class/power_supply"
 const maxAttribute = 4096
 
 // OnBattery reports whether the host runs on its battery: it can be plugged in, it is not, and a battery discharges.
-// Batteries of devices such as a mouse do not count. A host without power supplies in the directory runs on none.
+// Batteries of devices such as a mouse do not count. Where the directory lists no power supplies, the answer is false.
 func OnBattery(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

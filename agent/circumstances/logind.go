@@ -67,8 +67,8 @@ func isPerson(ctx context.Context, session godbus.BusObject) (bool, error) {
 	return (text["Class"] == "user" || strings.HasPrefix(text["Class"], "user-")) && text["State"] != "closing", nil
 }
 
-// MaintenanceTime returns when the administrator wants maintenance done, as logind knows it: a calendar expression
-// of systemd. It is "" if none is set, if logind is older than systemd 256, and where there is no logind.
+// MaintenanceTime returns when the administrator wants maintenance to be done, as logind knows it: a calendar
+// expression of systemd. It is "" if none is set, if logind is older than systemd 256, and where there is no logind.
 func MaintenanceTime(ctx context.Context, bus *godbus.Conn) (string, error) {
 	manager := bus.Object(login1, "/org/freedesktop/login1")
 	v, err := property(ctx, manager, login1+".Manager", "DesignatedMaintenanceTime")

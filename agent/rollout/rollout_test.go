@@ -48,8 +48,8 @@ func chiSquare(counts []int) float64 {
 	return sum
 }
 
-// TestSlotsAreUniform: 100 000 hosts, whose IDs only count up, spread evenly. Of the statistic for 100 cells, with 99
-// degrees of freedom, one in a thousand is above 148.2 and one in a thousand below 61.1.
+// TestSlotsAreUniform: 100 000 hosts, whose IDs only count up, spread evenly. Of the statistic for 100 cells, which has
+// 99 degrees of freedom, one in a thousand is above 148.2 and one in a thousand below 61.1.
 func TestSlotsAreUniform(t *testing.T) {
 	for _, version := range []string{"2026.11.1", "2026.11.2"} {
 		counts := make([]int, 100)
@@ -111,8 +111,8 @@ func TestDueIsInOrder(t *testing.T) {
 	})
 }
 
-// TestDueFollowsTheSteps: when a step ends, those below its share had their turn, and no other; in the middle of it,
-// half of the step's own share.
+// TestDueFollowsTheSteps: when a step ends, those below its share have had their turn, and no other; in the middle of
+// it, half of the step's own share.
 func TestDueFollowsTheSteps(t *testing.T) {
 	const near = 1e-9
 	rapid.Check(t, func(t *rapid.T) {

@@ -78,8 +78,8 @@ func (c Calendar) At(ctx context.Context, analyze Analyze, now time.Time) (Windo
 }
 
 // State says whether a window is open, until when at least if it is, and when the next one opens. Windows that overlap
-// or touch are one. The starts may be in any order, and must include those since now minus the length. The times are zero
-// if there is none.
+// or touch are one. The starts may be in any order, and must include those since now minus the length. The times are
+// zero if there is none.
 func State(starts []time.Time, length time.Duration, now time.Time) (open bool, until, next time.Time) {
 	sorted := slices.SortedFunc(slices.Values(starts), time.Time.Compare)
 	for _, start := range sorted {

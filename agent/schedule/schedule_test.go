@@ -51,8 +51,8 @@ func TestState(t *testing.T) {
 	}
 }
 
-// TestStateOfAnyWindows: a window is open at a minute if and only if it began less than its length before; until is the
-// first minute after that is not covered, and next the first later start that the window does not reach.
+// TestStateOfAnyWindows: a window is open at a minute if and only if it started less than its length before; until is
+// the first minute after that is not covered, and next the first later start that the window does not reach.
 func TestStateOfAnyWindows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOfN(rapid.IntRange(0, 300), 0, 12).Draw(t, "starts")

@@ -82,10 +82,7 @@ next check. Those that have taken the release keep it.`,
 			if h.Expires, err = expiry(expires, time.Now()); err != nil {
 				return &usageError{err}
 			}
-			if err := notEmpty(c, "pause", "stop"); err != nil {
-				return err
-			}
-			if h.Rollout, err = r.rollout(time.Now()); err != nil {
+			if h.Rollout, err = r.rollout(c, time.Now()); err != nil {
 				return &usageError{err}
 			}
 			reference, _, _, err := inLayout(args[0])
@@ -117,28 +114,28 @@ func newReleaseFlags(f *pflag.FlagSet, h *release.Header, expires *string, r *ro
 	f.StringVar(&h.Stream, "stream", "", "`NAME` of the stream that it belongs to; hosts may refuse all others")
 	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
 	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
-	f.StringVar(&r.text, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
-	f.StringVar(&r.paused, "pause", "", "pause the rollout: no further host begins; `REASON` is shown on hosts")
-	f.StringVar(&r.stopped, "stop", "", "stop the release: no host takes it any more; `REASON` is shown on hosts")
-}
-
-// notEmpty returns an error if one of the flags is given without a text: an empty variable of a script must not release
-// what was to be stopped.
-func notEmpty(c *cobra.Command, flags ...string) error {
-	for _, name := range flags {
-		if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
-			return &usageError{fmt.Errorf("--%s is empty: write why", name)}
-		}
-	}
-	return nil
+	r.add(c)
+	return c
 }
 
 // rolloutFlags are what the command line says about the rollout.
 type rolloutFlags struct{ text, paused, stopped string }
 
+func (f *rolloutFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.text, "rollout", "", "`JSON` with start, duration, and steps in percent of the hosts")
+	c.Flags().StringVar(&f.paused, "pause", "", "no further host begins for now; `REASON` is shown on hosts")
+	c.Flags().StringVar(&f.stopped, "stop", "", "no host takes the release any more; `REASON` is shown on hosts")
+}
+
 // rollout returns the rollout of a release, nil for none. A mark alone is enough: then it does not matter when hosts
-// would begin.
-func (f rolloutFlags) rollout(now time.Time) (*release.Rollout, error) {
+// would begin. A mark without a reason is an error: an empty variable of a script must not release what was to be
+// stopped.
+func (f rolloutFlags) rollout(c *cobra.Command, now time.Time) (*release.Rollout, error) {
+	for name, reason := range map[string]string{"pause": f.paused, "stop": f.stopped} {
+		if reason == "" && c.Flags().Changed(name) {
+			return nil, fmt.Errorf("--%s is empty: write why", name)
+		}
+	}
 	if f == (rolloutFlags{}) {
 		return nil, nil
 	}

@@ -89,7 +89,7 @@ func picture(free Fleet, a Result, night Fleet, b Result, cut Fleet, c Result) s
 	registry.line("#c25b3f", "", 10*time.Minute, perSecond(c.Registry))
 	registry.line("#3b6ea5", "", 10*time.Minute, perSecond(a.Registry))
 	registry.legend(0, "#3b6ea5", "average of ten minutes; the release is published at day 0")
-	registry.legend(1, "#c25b3f", fmt.Sprintf("with an outage of %v", cut.OutageTo-cut.OutageFrom))
+	registry.legend(1, "#c25b3f", fmt.Sprintf("with an outage of %g hours", (cut.OutageTo-cut.OutageFrom).Hours()))
 
 	_, busiest = most(b.Lock, 0, night.End)
 	lock := &panel{y: top + 2*(panelHeight+gap), end: free.End, most: roundUp(busiest)}
