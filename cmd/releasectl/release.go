@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/image/publish"
@@ -68,9 +67,8 @@ older than those of the last one they accepted. Versions are ordered as by
 "systemd-analyze compare-versions". No host accepts a release after --expires:
 publish it again before, with a larger sequence.
 
---pause and --stop mark the release. To mark one that is out already, publish it
-again with the same version and a larger sequence: hosts see the mark at their
-next check. Those that have taken the release keep it.`,
+--pause and --stop mark a release. To mark one that is out, publish it again with
+the same version and a larger sequence: hosts see the mark at their next check.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
 		Args: usage.Arguments("the layout to write to"),
@@ -82,7 +80,7 @@ next check. Those that have taken the release keep it.`,
 			if h.Expires, err = expiry(expires, time.Now()); err != nil {
 				return &usageError{err}
 			}
-			if h.Rollout, err = r.rollout(c, time.Now()); err != nil {
+			if h.Rollout, err = r.rollout(time.Now()); err != nil {
 				return &usageError{err}
 			}
 			reference, _, _, err := inLayout(args[0])
@@ -102,15 +100,10 @@ next check. Those that have taken the release keep it.`,
 			return out.drafted("new", reference, d)
 		},
 	}
-	newReleaseFlags(c.Flags(), &h, &expires, &r)
-	return c
-}
-
-// newReleaseFlags adds the flags of a new release.
-func newReleaseFlags(f *pflag.FlagSet, h *release.Header, expires *string, r *rolloutFlags) {
+	f := c.Flags()
 	f.StringVar(&h.Version, "version", "", "`VERSION` of the release, never older than the one before")
 	f.Int64Var(&h.Sequence, "sequence", 0, "number `N` of the release, larger than that of the one before")
-	f.StringVar(expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
+	f.StringVar(&expires, "expires", "", "`TIME` after which hosts refuse it: 2027-01-31T12:00:00Z, or 720h from now")
 	f.StringVar(&h.Stream, "stream", "", "`NAME` of the stream that it belongs to; hosts may refuse all others")
 	f.StringVar(&h.MinVersion, "min-version", "", "barrier: hosts older than `VERSION` apply that one first")
 	f.StringVar(&h.Notes, "notes", "", "`TEXT` for those who run the hosts")
@@ -128,14 +121,8 @@ func (f *rolloutFlags) add(c *cobra.Command) {
 }
 
 // rollout returns the rollout of a release, nil for none. A mark alone is enough: then it does not matter when hosts
-// would begin. A mark without a reason is an error: an empty variable of a script must not release what was to be
-// stopped.
-func (f rolloutFlags) rollout(c *cobra.Command, now time.Time) (*release.Rollout, error) {
-	for name, reason := range map[string]string{"pause": f.paused, "stop": f.stopped} {
-		if reason == "" && c.Flags().Changed(name) {
-			return nil, fmt.Errorf("--%s is empty: write why", name)
-		}
-	}
+// would begin.
+func (f rolloutFlags) rollout(now time.Time) (*release.Rollout, error) {
 	if f == (rolloutFlags{}) {
 		return nil, nil
 	}
