@@ -67,8 +67,9 @@ older than those of the last one they accepted. Versions are ordered as by
 "systemd-analyze compare-versions". No host accepts a release after --expires:
 publish it again before, with a larger sequence.
 
---pause and --stop mark a release. To mark one that is out, publish it again with
-the same version and a larger sequence: hosts see the mark at their next check.`,
+--pause and --stop mark a release. To mark one that is out, publish it again
+with the same version and a larger sequence: hosts see the mark at their next
+check.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
 		Args: usage.Arguments("the layout to write to"),
