@@ -224,7 +224,8 @@ func TestFormats(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                    `no line with "Next elapse"`,
 		"Next elapse: soon\n": `no time in UTC: "soon"`,
-		"Next elapse: Sat 2026-03-28 02:30:00 CET\n":                                        `no time in UTC: "Sat 2026-03-28 02`,
+		"Next elapse: Sat 2026-03-28 02:30:00 CET\n": `no time in UTC: "Sat 2026-03-28 02`,
+
 		"Next elapse: Sat 2026-03-28 02:30:00 CET\nIter. #2: Sat 2026-03-28 02:30:00 UTC\n": "00 CET",
 	} {
 		if got, err := Starts(t.Context(), printed(text, false), "daily", "UTC", time.Unix(0, 0), 2); err == nil ||

@@ -67,9 +67,8 @@ older than those of the last one they accepted. Versions are ordered as by
 "systemd-analyze compare-versions". No host accepts a release after --expires:
 publish it again before, with a larger sequence.
 
---pause and --stop mark the release. To mark one that is out already, publish it
-again with the same version and a larger sequence: hosts see the mark at their
-next check. Those that have taken the release keep it.`,
+--pause and --stop mark a release. To mark one that is out, publish it again as
+the same version with a larger sequence: hosts see that at their next check.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
 		Args: usage.Arguments("the layout to write to"),
@@ -81,7 +80,7 @@ next check. Those that have taken the release keep it.`,
 			if h.Expires, err = expiry(expires, time.Now()); err != nil {
 				return &usageError{err}
 			}
-			if h.Rollout, err = r.rollout(c, time.Now()); err != nil {
+			if h.Rollout, err = r.rollout(time.Now()); err != nil {
 				return &usageError{err}
 			}
 			reference, _, _, err := inLayout(args[0])
@@ -122,14 +121,8 @@ func (f *rolloutFlags) add(c *cobra.Command) {
 }
 
 // rollout returns the rollout of a release, nil for none. A mark alone is enough: then it does not matter when hosts
-// would begin. A mark without a reason is an error: an empty variable of a script must not release what was to be
-// stopped.
-func (f rolloutFlags) rollout(c *cobra.Command, now time.Time) (*release.Rollout, error) {
-	for name, reason := range map[string]string{"pause": f.paused, "stop": f.stopped} {
-		if reason == "" && c.Flags().Changed(name) {
-			return nil, fmt.Errorf("--%s is empty: write why", name)
-		}
-	}
+// would begin.
+func (f rolloutFlags) rollout(now time.Time) (*release.Rollout, error) {
 	if f == (rolloutFlags{}) {
 		return nil, nil
 	}
@@ -142,7 +135,7 @@ func (f rolloutFlags) rollout(c *cobra.Command, now time.Time) (*release.Rollout
 	}
 	r.Paused, r.Stopped = cmp.Or(f.paused, r.Paused), cmp.Or(f.stopped, r.Stopped)
 	if r.Paused != "" && r.Stopped != "" {
-		return nil, errors.New("a rollout is either paused or stopped: write one of --pause and --stop")
+		return nil, errors.New("a release is either paused or stopped, not both")
 	}
 	return r, nil
 }

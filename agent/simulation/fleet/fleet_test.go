@@ -95,7 +95,8 @@ func most(seconds []int, from, to time.Duration) (second int, minute float64) {
 }
 
 // bound is how many requests the registry has in any second. In the hour after a publication, each host checks and
-// reads the new release. Timers of n/3600 hosts run in one second on average, and six standard deviations more in the worst.
+// reads the new release. Timers of n/3600 hosts run in one second on average, and six standard deviations more in the
+// worst.
 func bound(n int) float64 {
 	mean := float64(n) / 3600
 	return (Check + Read) * (mean + 6*math.Sqrt(mean) + 6)
