@@ -67,9 +67,8 @@ older than those of the last one they accepted. Versions are ordered as by
 "systemd-analyze compare-versions". No host accepts a release after --expires:
 publish it again before, with a larger sequence.
 
---pause and --stop mark a release. To mark one that is out, publish it again
-with the same version and a larger sequence: hosts see the mark at their next
-check.`,
+--pause and --stop mark a release. To mark one that is out, publish it again as
+the same version with a larger sequence: hosts see that at their next check.`,
 		Example: `  releasectl release new --version 2026.11.1 --sequence 42 --expires 720h \
     oci:layout:stable`,
 		Args: usage.Arguments("the layout to write to"),
@@ -136,7 +135,7 @@ func (f rolloutFlags) rollout(now time.Time) (*release.Rollout, error) {
 	}
 	r.Paused, r.Stopped = cmp.Or(f.paused, r.Paused), cmp.Or(f.stopped, r.Stopped)
 	if r.Paused != "" && r.Stopped != "" {
-		return nil, errors.New("a rollout is either paused or stopped: write one of --pause and --stop")
+		return nil, errors.New("a release is either paused or stopped, not both")
 	}
 	return r, nil
 }
