@@ -97,8 +97,8 @@ kernel keeps running. "updatectl rollback" returns to the root before.`,
 	return usage.Group(root, slices.Concat(
 		inGroup("update", checkCommand(c), planCommand(c), adoptCommand(c), stageCommand(c), applyCommand(c),
 			rollbackCommand(c), switchCommand(c), livepatchCommand(c), confirmCommand(c)),
-		inGroup("look", statusCommand(c), rootsCommand(c), historyCommand(c), analyzeCommand(c), verifyCommand(c),
-			configCommand(c), etcCommand(c)),
+		inGroup("look", statusCommand(c), rootsCommand(c), historyCommand(c), analyzeCommand(c), metricsCommand(c),
+			verifyCommand(c), configCommand(c), etcCommand(c)),
 		inGroup("maintenance", pauseCommand(c), unpauseCommand(c), slotCommand(c), gcCommand(c), fsckCommand(c), pinCommand(c), unpinCommand(c)),
 		[]*cobra.Command{agentCommand(c), versionCommand(c)},
 	)...)
