@@ -9,7 +9,7 @@ import (
 func arrivedCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "arrived",
-		Short: "Tell hooks, the lock server and monitoring how the last switch ended",
+		Short: "Tell hooks, the lock server and monitoring how the switch ended",
 		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.anyway()
