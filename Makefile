@@ -38,6 +38,7 @@ install: build
 	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf \
 		configs/renew.conf configs/derived.toml configs/hostonly.conf
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
+	install -D -m 0644 -t $(docdir)/configs/examples/prometheus configs/examples/prometheus/*
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
 # Everything that needs no host: what a person runs between two edits. The seeds of fuzz tests run as tests.

@@ -22,7 +22,7 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/fleetlock", "agent/garbage", "agent/host",
-		"agent/live", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
+		"agent/live", "agent/metrics", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
 		"agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
 		"agent/trial", "agent/trust", "agent/volatile",
 		"switcher", "switcher/ending", "switcher/etc/adopted", "switcher/etc/difference", "switcher/keep", "switcher/level",
@@ -100,6 +100,10 @@ var allowed = map[string][]string{
 	"agent/schedule":      {},
 	"agent/circumstances": {},
 	"agent/rollout":       {}, // the rollout of a release
+	"agent/metrics": { // of what the status says
+		"agent", "agent/attempt", "agent/config", "agent/fleetlock", "agent/live", "agent/machine", "agent/outage",
+		"agent/pause", "agent/record",
+	},
 	"agent": { // the commands
 		"agent/attempt", "agent/fleetlock", "agent/pause",
 		"agent/adoption", "agent/changes", "agent/config", "agent/contents", "agent/decide", "agent/garbage", "agent/guard",

@@ -35,7 +35,7 @@ func (u units) Kept(_ context.Context, names []string) (map[string]keep.Now, map
 
 // States knows the services only.
 func (u units) States(ctx context.Context, names []string) (list []systemd.UnitState, err error) {
-	err = pid1{u.p}.do(ctx, "ask about units", func(m *Machine) error {
+	err = pid1(u).do(ctx, "ask about units", func(m *Machine) error {
 		for _, name := range names {
 			state := systemd.UnitState{Name: name, Load: "not-found", Active: string(inactive)}
 			for _, v := range m.user.services {

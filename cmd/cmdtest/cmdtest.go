@@ -48,8 +48,8 @@ func Measured(run func(stdout, stderr io.Writer) int, seen func(string) string) 
 	}
 }
 
-// toml matches a line of a configuration, which cannot be broken.
-var toml = regexp.MustCompile(`^#? *[a-z-]+ = `)
+// oneLine matches a line of a configuration, or what a metric is, which cannot be broken.
+var oneLine = regexp.MustCompile(`^#? *[a-z-]+ = |^# HELP `)
 
 // TooWide returns a complaint about every line that does not fit a terminal. A word that cannot be broken, alone on its
 // line, is none.
@@ -58,7 +58,7 @@ func TooWide(text string) []string {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		n := utf8.RuneCountInString(line)
-		if n > printable.Columns && len(strings.Fields(line)) > 1 && !toml.MatchString(line) {
+		if n > printable.Columns && len(strings.Fields(line)) > 1 && !oneLine.MatchString(line) {
 			wide = append(wide, fmt.Sprintf("a line of %d columns: %s", n, line))
 		}
 	}

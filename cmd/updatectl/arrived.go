@@ -9,7 +9,7 @@ import (
 func arrivedCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "arrived",
-		Short: "Tell hooks and the lock server how the last switch ended",
+		Short: "Tell hooks, the lock server and monitoring how the switch ended",
 		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.anyway()
@@ -19,6 +19,7 @@ func arrivedCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer c.writeMetrics(cmd.Context(), a)
 			facts, rec, err := a.Look(cmd.Context())
 			if err != nil {
 				return err

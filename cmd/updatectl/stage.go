@@ -25,6 +25,7 @@ apply". Exit code 0: nothing does.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) {
 				if o.Unattended {
+					defer c.writeMetrics(cmd.Context(), a)
 					return unattended.On(a).Fetch(cmd.Context(), o)
 				}
 				return a.Stage(cmd.Context(), o)
