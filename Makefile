@@ -6,9 +6,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
 # Build tags of code that only some suites need.
-TAGS := lab,vm,zoo,faults,endurance,power
+TAGS := lab,vm,zoo,faults,endurance,power,manpages
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -17,7 +18,7 @@ bindir  := $(DESTDIR)/usr/bin
 unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
-.PHONY: build install unit fuzz lint vuln sbom reproducible setup hosts test demo clean
+.PHONY: build install packages unit fuzz lint vuln sbom reproducible setup hosts test demo clean
 .PHONY: test-simulation simulation-fleet test-vm test-zoo test-faults test-power test-endurance costs outage
 
 # Static: the agent has to run in every image that it is carried over to.
@@ -40,6 +41,29 @@ install: build
 	install -D -m 0644 -t $(docdir)/docs docs/*.md
 	install -D -m 0644 -t $(docdir)/configs/examples/prometheus configs/examples/prometheus/*
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
+
+# A .deb and an .rpm in bin/, of what install installs, with manual pages and completions. The same commit makes the
+# same bytes. A tag v1.2-rc1 is the version 1.2~rc1, and three commits after v1.2 is 1.2+3.g<commit>.
+PACKAGE_MAINTAINER := updatectl <updatectl@localhost>
+PACKAGE_VERSION = $(shell sed -E 's/^v([0-9])/\1/; t tag; s/^/0+g/; :tag; s/-(rc|beta|alpha)/~\1/; s/-/+/; s/-/./g' \
+	<<<'$(VERSION)')
+packages: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
+packages: build
+	@test -n "$$SOURCE_DATE_EPOCH" || { echo 'outside of git, SOURCE_DATE_EPOCH must be set' >&2; exit 1; }
+	rm -rf bin/packages && umask 022 && $(MAKE) --no-print-directory install DESTDIR=bin/packages VERSION='$(VERSION)'
+	set -e; umask 022; cd bin/packages/usr/share; mkdir -p man/man1 man/man8 bash-completion/completions \
+		zsh/site-functions zsh/vendor-completions fish/vendor_completions.d; \
+	(cd $(CURDIR) && go run -tags manpages ./cmd/updatectl $(CURDIR)/bin/packages/usr/share/man/man8 && \
+		go run -tags manpages ./cmd/releasectl $(CURDIR)/bin/packages/usr/share/man/man1); \
+	gzip -9n man/*/*; \
+	for name in updatectl releasectl; do \
+		$(CURDIR)/bin/$$name completion bash >bash-completion/completions/$$name; \
+		$(CURDIR)/bin/$$name completion zsh | tee zsh/site-functions/_$$name >zsh/vendor-completions/_$$name; \
+		$(CURDIR)/bin/$$name completion fish >fish/vendor_completions.d/$$name.fish; done
+	find bin/packages -exec touch -h -d @$$SOURCE_DATE_EPOCH {} +
+	for format in deb rpm; do PACKAGE_TREE=bin/packages PACKAGE_ARCH=$$(go env GOARCH) \
+		PACKAGE_VERSION='$(PACKAGE_VERSION)' PACKAGE_MAINTAINER='$(PACKAGE_MAINTAINER)' \
+		go run $(NFPM) package -f configs/packaging/nfpm.yaml -p $$format -t bin/ || exit; done
 
 # Everything that needs no host: what a person runs between two edits. The seeds of fuzz tests run as tests.
 #
