@@ -86,10 +86,10 @@ func TestFleetTurns(t *testing.T) {
 
 	// A pause holds everything but a way back.
 	second.updatectl(exitDone, "pause", "--reason", "holidays")
-	second.refused(exitBlocked, "updates are paused by root: holidays", "", "switch host2")
+	second.refused(exitBlocked, "updates are paused by root: holidays", "", "switch", first.roots["2"])
 	second.switches("rollback")
 	second.updatectl(exitDone, "unpause")
-	second.told("rolled-back 2")
+	second.told("rolled-back") // the host root has no version
 }
 
 // fleetStatus is the part of status that is about the fleet.
