@@ -73,7 +73,8 @@ var allowed = map[string][]string{
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
 	"agent/attempt":  {"agent/host", "agent/record"},
 	"agent/unattended": {
-		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/pause", "agent/record",
+		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/machine", "agent/pause",
+		"agent/record",
 		"agent/rollout", "agent/schedule", "agent/turn",
 	},
 	"agent/turn": {

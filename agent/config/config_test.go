@@ -108,6 +108,8 @@ func TestConfigComplaints(t *testing.T) {
 		"kept, unknown": {"[[keep]]\nunits = 'web.socket'\n", "unknown key keep.units; known here: unit"},
 		"short window": {"[schedule]\nlength = '5m'\n",
 			"updatectl.toml:2: [schedule] length is 5m0s and must be from 30m to 168h"},
+		"grace": {"[schedule]\ngrace = '2h'\n",
+			"updatectl.toml:2: [schedule] grace is 2h0m0s and must be less than length, 2h0m0s: otherwise nothing"},
 		"group": {"[fleet]\ngroup = 'a/b'\n",
 			"updatectl.toml:2: [fleet] group is \"a/b\" and may have letters, digits, dots and dashes only"},
 		"wariness": {"[rollout]\nwariness = 1.5\n",

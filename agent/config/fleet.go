@@ -81,6 +81,10 @@ func (c *Config) validateFleet(fault func(key, format string, args ...any)) {
 	if l := time.Duration(c.Schedule.Length); l < minWindow || l > maxWindow {
 		fault("schedule.length", "[schedule] length is %v and must be from 30m to 168h", l)
 	}
+	if g, l := c.Schedule.Grace, c.Schedule.Length; g >= l {
+		fault("schedule.grace", "[schedule] grace is %v and must be less than length, %v: otherwise nothing is switched "+
+			"while somebody is logged in", time.Duration(g), time.Duration(l))
+	}
 	if !groupName.MatchString(c.Fleet.Group) {
 		fault("fleet.group", "[fleet] group is %q and may have letters, digits, dots and dashes only", c.Fleet.Group)
 	}

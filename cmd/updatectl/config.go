@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/unattended"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/cmd/usage"
 	"github.com/updatectl/updatectl/configs"
@@ -21,10 +22,13 @@ func configCommand(c *cli) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, including its keys",
 		Args:  usage.Arguments(),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.agent()
 			if err == nil || errors.Is(err, config.ErrConfig) && !errors.Is(err, config.ErrUnreadable) {
 				err = errors.Join(err, a.CheckConfig())
+				if a.Machine.Running { // of another tree, neither systemd nor its time zones are here
+					err = errors.Join(err, unattended.On(a).CheckWindows(cmd.Context()))
+				}
 			}
 			if err != nil {
 				return err

@@ -1,0 +1,210 @@
+package unattended
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/attempt"
+	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/machine"
+	"github.com/updatectl/updatectl/agent/pause"
+	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/agent/schedule"
+	"github.com/updatectl/updatectl/agent/turn"
+	"github.com/updatectl/updatectl/image/failure"
+)
+
+// world is what surrounds a runner: a clock that moves when it sleeps, people, and a lock.
+type world struct {
+	now    time.Time
+	users  []string
+	lock   string
+	told   []time.Time
+	slept  time.Duration
+	during func() // runs at each sleep
+}
+
+// newRunner returns a runner on an empty directory, at 03:30 UTC in a window from 3 to 5.
+func newRunner(t *testing.T) (*Runner, *world) {
+	t.Helper()
+	w := &world{now: time.Date(2027, 3, 4, 3, 30, 0, 0, time.UTC)}
+	m := machine.Host(t.TempDir(), record.StateDir)
+	if err := os.MkdirAll(m.Path(record.StateDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.Now = func() time.Time { return w.now }
+	a := agent.On(m, config.Default(), zap.NewNop())
+	a.Config.Schedule.TimeZone = "UTC"
+	return &Runner{Agent: a, Surroundings: Surroundings{
+		Analyze:    schedule.Systemd,
+		Designated: func(context.Context) string { return "" },
+		Users:      func(context.Context) []string { return w.users },
+		Tell:       func(_ context.Context, at time.Time) { w.told = append(w.told, at.UTC()) },
+		Inhibitors: func(context.Context) string { return w.lock },
+		Metered:    func(context.Context) bool { return false },
+		OnBattery:  func() bool { return false },
+		Sleep: func(_ context.Context, d time.Duration) error {
+			w.now, w.slept = w.now.Add(d), w.slept+d
+			if w.during != nil {
+				w.during()
+			}
+			return nil
+		},
+	}}, w
+}
+
+var switching = schedule.Facts{Step: schedule.Switch}
+
+// TestPeopleAreWarnedOnce: they hear the time of the switch, once, and it is kept.
+func TestPeopleAreWarnedOnce(t *testing.T) {
+	r, w := newRunner(t)
+	w.users = []string{"ada"}
+	start := w.now
+	if err := r.waitForPeople(t.Context(), switching); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.told) != 1 || !w.told[0].Equal(start.Add(5*time.Minute)) || w.slept != 5*time.Minute {
+		t.Errorf("told %v after %v, want 5 minutes after %v, once", w.told, w.slept, start)
+	}
+	if last := attempt.Last(r.Host); last == nil || last.Reason != "people" || !strings.Contains(last.Text, "ada") {
+		t.Errorf("status would show %+v", last)
+	}
+}
+
+func TestNobodyIsWaitedFor(t *testing.T) {
+	r, w := newRunner(t)
+	if err := r.waitForPeople(t.Context(), switching); err != nil || w.slept != 0 || len(w.told) != 0 {
+		t.Errorf("%v; slept %v, told %v", err, w.slept, w.told)
+	}
+}
+
+// TestInhibitorEnds: the switch follows when the lock is released, and people are warned only then.
+func TestInhibitorEnds(t *testing.T) {
+	r, w := newRunner(t)
+	w.users, w.lock = []string{"ada"}, "backup (process 7): it runs"
+	w.during = func() {
+		if w.slept >= 10*time.Minute {
+			w.lock = ""
+		} else if len(w.told) > 0 {
+			t.Error("people are warned of a switch that the lock delays")
+		}
+	}
+	if err := r.waitForPeople(t.Context(), switching); err != nil || w.slept != 15*time.Minute || len(w.told) != 1 {
+		t.Errorf("%v; slept %v, told %v", err, w.slept, w.told)
+	}
+}
+
+func TestInhibitorHoldsTooLong(t *testing.T) {
+	r, w := newRunner(t)
+	w.lock = "backup (process 7): it runs"
+	err := r.waitForPeople(t.Context(), switching)
+	if !errors.Is(err, ErrNotNow) || Blocked(err) != "inhibitor" || !strings.Contains(err.Error(), "backup (process 7)") {
+		t.Errorf("the error is %v", err)
+	}
+	if w.slept != 30*time.Minute {
+		t.Errorf("waited for %v", w.slept)
+	}
+}
+
+// TestPauseWhileWaiting: an operator who hears the warning can still say no.
+func TestPauseWhileWaiting(t *testing.T) {
+	r, w := newRunner(t)
+	w.users = []string{"ada"}
+	w.during = func() {
+		if _, err := pause.Set(r.Host, pause.Pause{Reason: "demo"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.waitForPeople(t.Context(), switching); Blocked(err) != "paused" || !strings.Contains(err.Error(), "demo") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestWindowCloses: who does not leave in time is not surprised after the window.
+func TestWindowCloses(t *testing.T) {
+	r, w := newRunner(t)
+	w.users, w.now = []string{"ada"}, time.Date(2027, 3, 4, 4, 57, 0, 0, time.UTC)
+	if err := r.waitForPeople(t.Context(), switching); Blocked(err) != "people" || len(w.told) != 0 {
+		t.Errorf("the error is %v, told %v", err, w.told)
+	}
+}
+
+func TestFetchKeepsToItsWindow(t *testing.T) {
+	r, _ := newRunner(t)
+	r.Config.Schedule.Fetch = []string{"20:00"}
+	_, err := r.Fetch(t.Context(), agent.ApplyOptions{})
+	if !errors.Is(err, ErrNotNow) || Blocked(err) != "window" {
+		t.Errorf("Fetch: %v", err)
+	}
+	last := attempt.Last(r.Host)
+	if last == nil || last.Reason != "window" || !last.Until.Equal(time.Date(2027, 3, 4, 20, 0, 0, 0, time.UTC)) ||
+		!last.Checked.IsZero() {
+		t.Errorf("status would show %+v", last)
+	}
+}
+
+// TestSourceIsAskedOnceAnHour: the timer looks more often.
+func TestSourceIsAskedOnceAnHour(t *testing.T) {
+	r, w := newRunner(t)
+	attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
+	w.now = w.now.Add(49 * time.Minute)
+	if done, err := r.Fetch(t.Context(), agent.ApplyOptions{}); err != nil || done.Skipped == "" {
+		t.Errorf("after 49 minutes: %+v, %v", done, err)
+	}
+	for name, change := range map[string]func(){
+		"an hour later":    func() { w.now = w.now.Add(time.Hour) },
+		"a clock set back": func() { w.now = w.now.Add(-2 * time.Hour) },
+		"a failure":        func() { attempt.Keep(r.Host, attempt.Attempt{Reason: "unreachable", Checked: w.now}) },
+	} {
+		attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
+		change()
+		if _, recent := r.recentlyChecked(); recent {
+			t.Errorf("%s: the source is not asked", name)
+		}
+	}
+}
+
+func TestMaintenanceTimeOfLogind(t *testing.T) {
+	r, _ := newRunner(t)
+	r.Designated = func(context.Context) string { return "Sun 04:00" }
+	if c := r.Calendar(t.Context(), schedule.Switch); len(c.Starts) != 1 || c.Starts[0] != "Sun 04:00" {
+		t.Errorf("the windows are %v", c.Starts)
+	}
+	if c := r.Calendar(t.Context(), schedule.Fetch); len(c.Starts) != 0 {
+		t.Errorf("the windows to fetch are %v", c.Starts)
+	}
+}
+
+func TestCheckWindows(t *testing.T) {
+	r, _ := newRunner(t)
+	if err := r.CheckWindows(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.Config.Schedule.Switch = []string{"Sat 25:00"}
+	err := r.CheckWindows(t.Context())
+	if !errors.Is(err, config.ErrConfig) || !strings.Contains(err.Error(), `[schedule] switch: "Sat 25:00"`) {
+		t.Errorf("CheckWindows: %v", err)
+	}
+}
+
+func TestReason(t *testing.T) {
+	for want, err := range map[string]error{
+		"":            nil,
+		"rollout":     fmt.Errorf("%w: not yet", turn.ErrRollout),
+		"busy":        record.ErrBusy,
+		"unreachable": fmt.Errorf("x: %w", failure.ErrSource),
+		"error":       errors.New("x"),
+	} {
+		if got := Reason(err); got != want {
+			t.Errorf("the reason of %v is %q, want %q", err, got, want)
+		}
+	}
+}
