@@ -25,7 +25,7 @@ const (
 	BeforeSwitch Event = "before-switch" // the root is staged, and services still run
 	CalledOff    Event = "called-off"    // the switch that was announced by BeforeSwitch does not happen
 	Good         Event = "good"          // the new root became good
-	Bad          Event = "bad"           // the new root is given up; it still runs
+	Bad          Event = "bad"           // the new root was not healthy
 	RolledBack   Event = "rolled-back"   // the former root runs again
 )
 
