@@ -4,6 +4,7 @@
 package unattended
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"github.com/updatectl/updatectl/agent/turn"
 	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/release"
+	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
@@ -67,7 +69,34 @@ func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	} else if v.Action != schedule.Go {
 		return done, notNow{v}
 	}
-	return r.Stage(ctx, o)
+	done, _, err = r.stage(ctx, o)
+	return done, err
+}
+
+// maxBarriers bounds how many releases that come first a host goes through in one run.
+const maxBarriers = 8
+
+// stage stages what is published. If another release comes first, it stages that one, which is published under the tag
+// of its version. It returns the options by which the same is applied.
+func (r *Runner) stage(ctx context.Context, o agent.ApplyOptions) (agent.Applied, agent.ApplyOptions, error) {
+	var first error // the barrier of what was asked for last
+	for range maxBarriers {
+		done, err := r.Stage(ctx, o)
+		var barrier *release.Barrier
+		switch {
+		case errors.Is(err, failure.ErrNotFound) && first != nil:
+			return done, o, fmt.Errorf("%w; and it is not there: %w", first, err)
+		case !errors.As(err, &barrier):
+			return done, o, err
+		}
+		next := source.WithTag(cmp.Or(o.From, r.Config.Source.Image), barrier.Version)
+		if next == "" || next == o.From {
+			return done, o, err
+		}
+		r.Log.Info("another release comes first", zap.String("version", barrier.Version), zap.String("reference", next))
+		o.From, first = next, err
+	}
+	return agent.Applied{}, o, first
 }
 
 // recentlyChecked returns when the source last answered, and reports whether that is so short a time ago that it need
@@ -99,7 +128,7 @@ func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	} else if v.Action != schedule.Go {
 		return done, notNow{v}
 	}
-	staged, err := r.Stage(ctx, o)
+	staged, o, err := r.stage(ctx, o)
 	if err != nil && !errors.Is(err, record.ErrGivenUp) {
 		return staged, err
 	}
@@ -144,16 +173,14 @@ func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) error {
 	}
 }
 
-// decide adds the windows to the facts, and decides.
+// decide adds the window of the step to the facts, and decides.
 func (r *Runner) decide(ctx context.Context, f schedule.Facts) (schedule.Verdict, error) {
-	var err error
 	now := r.Now()
-	if f.Fetch, err = r.Calendar(ctx, schedule.Fetch).At(ctx, r.Analyze, now); err != nil {
-		return schedule.Verdict{}, invalid(r, "fetch", err)
+	w, err := r.Calendar(ctx, f.Step).At(ctx, r.Analyze, now)
+	if err != nil {
+		return schedule.Verdict{}, invalid(r, string(f.Step), err)
 	}
-	if f.Switch, err = r.Calendar(ctx, schedule.Switch).At(ctx, r.Analyze, now); err != nil {
-		return schedule.Verdict{}, invalid(r, "switch", err)
-	}
+	f.Fetch, f.Switch = w, w // only that of the step counts
 	return schedule.Decide(now, f), nil
 }
 
