@@ -36,7 +36,7 @@ func TestFleetTurns(t *testing.T) {
 	second := *first
 	second.boot(lab.Options{Name: "fleet2"}, nil)
 	for _, s := range []*site{first, &second} {
-		s.hastens(haste + fmt.Sprintf("[fleetlock]\nurl = %q\n", locks.URL))
+		s.hastens("[health]\ndeadline = \"90s\"\nsettle = \"1s\"\n" + fmt.Sprintf("[fleetlock]\nurl = %q\n", locks.URL))
 		s.program("/etc/updatectl/hooks.d/log", logHook)
 	}
 
