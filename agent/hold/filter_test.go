@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,11 +204,23 @@ type systemd struct {
 	machine.Units
 	machine.Systemd
 	filter pid1.UnitState
-	fault  error
-	asked  int
+
+	mu    sync.Mutex // it is asked from another goroutine
+	fault error
+	asked int
+}
+
+// fails makes it fail from now on, and returns how often it was asked.
+func (s *systemd) fails(fault error) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = fault
+	return s.asked
 }
 
 func (s *systemd) States(_ context.Context, names []string) ([]pid1.UnitState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.asked++
 	var list []pid1.UnitState
 	for _, name := range names {
@@ -223,6 +236,8 @@ func (s *systemd) States(_ context.Context, names []string) ([]pid1.UnitState, e
 func (*systemd) Active(context.Context) ([]keep.Active, error) { return nil, nil }
 
 func (s *systemd) AskManager(context.Context) (pid1.Manager, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return pid1.Manager{State: "running"}, s.fault
 }
 
@@ -330,10 +345,11 @@ func TestAsk(t *testing.T) {
 		if a == nil || a.mount != 1 || !a.started || !slices.Contains(a.units, s.filter) {
 			t.Fatalf("the answer is %+v", a)
 		}
-		s.fault = errors.New("systemd does not answer")
+		fault := errors.New("systemd does not answer")
+		s.fails(fault)
 		time.Sleep(10 * askPause)
-		if o.filter.answer.Load() != a || s.asked != 11 {
-			t.Errorf("after %d questions, the answer is %+v", s.asked, o.filter.answer.Load())
+		if asked := s.fails(fault); o.filter.answer.Load() != a || asked != 11 {
+			t.Errorf("after %d questions, the answer is %+v", asked, o.filter.answer.Load())
 		}
 		cancel()
 		<-done
