@@ -96,7 +96,7 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 	off, done, fetchErr := s.fetch(ctx, o)
 	noteStep(s, "find")
 	stay, err := s.mustStay(o)
-	fetchErr = errors.Join(fetchErr, mayTake(s, off, done, o), err)
+	fetchErr = errors.Join(fetchErr, mayTake(ctx, s, off, done, o), err)
 	done.Volatile = o.Volatile
 	d := decide.Apply(s.facts, s.rec, offered(off, done, fetchErr), o.wish(), stay)
 	if o.Volatile && (d.Do == decide.LiveOnly || d.Do == decide.Resume) {
@@ -118,6 +118,9 @@ func (a *Agent) Apply(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return s.applyResume(ctx, off, done, fetchErr)
 	}
 	root, err := s.prepare(ctx, off, &done, o.Level)
+	if err == nil {
+		err = beginTurn(ctx, s, &done)
+	}
 	if err != nil && decide.Stranded(s.facts, s.rec, o.wish()) { // no reason to leave the services down
 		a.Log.Warn("the published image cannot be switched to; the host goes on to its last good root", zap.Error(err))
 		return s.applyResume(ctx, off, done, err)
@@ -159,9 +162,6 @@ func rehearse(ctx context.Context, s *session, root store.Root, isVolatile bool,
 // marks the running root bad.
 func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, named bool,
 	left *record.Bad) error {
-	if err := beginTurn(ctx, s, done); err != nil {
-		return err
-	}
 	if done.Volatile {
 		left = nil
 	} else if done.Decision.Level != level.Full { // a full reboot ends the kernel that live patches are loaded into
@@ -179,13 +179,21 @@ func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, 
 	return err
 }
 
-// mayTake returns why the host must not take what was fetched now: see [turn.Turn.May]. A root that runs already is
-// nothing to take by hand.
-func mayTake(s *session, off *offer.Published, done Applied, o ApplyOptions) error {
-	if off == nil || done.Root == s.facts.Root && !o.Unattended {
+// mayTake returns why the host must not take what was fetched now, see [turn.Turn.May], if there is anything to take.
+func mayTake(ctx context.Context, s *session, off *offer.Published, done Applied, o ApplyOptions) error {
+	if off == nil || !takes(ctx, s, off, done, o) {
 		return nil
 	}
 	return s.Turn.May(off.Release, o.IgnoreRollout)
+}
+
+// takes reports whether what was fetched would change anything here: the root, or in an unattended run, live patches.
+func takes(ctx context.Context, s *session, off *offer.Published, done Applied, o ApplyOptions) bool {
+	if done.Root != s.facts.Root || off.Release == nil || !o.Unattended || len(off.Release.LivePatches) == 0 {
+		return done.Root != s.facts.Root
+	}
+	patches, err := s.Live.Survey(ctx, s.facts, s.rec)
+	return err != nil || len(live.Waiting(patches)) > 0
 }
 
 // aboutSwitch returns what hooks are told about the switch to a root.
@@ -198,9 +206,13 @@ func aboutSwitch(s *session, done *Applied) hook.About {
 	return a
 }
 
-// beginTurn asks the others whether the host may switch now, see [turn.Turn.Begin].
+// beginTurn asks the others whether the host may switch now, see [turn.Turn.Begin]. Nobody is asked about the return to
+// the last good root.
 func beginTurn(ctx context.Context, s *session, done *Applied) error {
-	err := s.Turn.Begin(ctx, aboutSwitch(s, done))
+	if decide.ForwardVerb(s.facts, s.rec, done.Root) == record.VerbResume {
+		return nil
+	}
+	err := s.Turn.Begin(ctx, aboutSwitch(s, done), s.rec.Last)
 	noteStep(s, "turn")
 	return err
 }

@@ -28,7 +28,7 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	if err := mayStage(s, off, o); err != nil {
+	if err := mayStage(ctx, s, off, done, o); err != nil {
 		return done, err
 	}
 	if done.Root != s.facts.Root {
@@ -44,8 +44,8 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 }
 
 // mayStage returns why an unattended run must not stage what was found: the fleet fetches in the order of the rollout.
-func mayStage(s *session, off *offer.Published, o ApplyOptions) error {
-	if !o.Unattended {
+func mayStage(ctx context.Context, s *session, off *offer.Published, done Applied, o ApplyOptions) error {
+	if !o.Unattended || !takes(ctx, s, off, done, o) {
 		return nil
 	}
 	return s.Turn.MayFetch(off.Release)

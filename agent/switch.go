@@ -44,6 +44,9 @@ func (a *Agent) Switch(ctx context.Context, to string, o ApplyOptions) (Applied,
 	if err := s.readyStaged(ctx, root, &done, o.Level); err != nil {
 		return done, err
 	}
+	if err := beginTurn(ctx, s, &done); err != nil {
+		return done, err
+	}
 	err = s.switchTo(ctx, &done, root, true, decide.LeftFor(done.Version))
 	return done, err
 }

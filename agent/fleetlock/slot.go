@@ -33,6 +33,8 @@ type Slot struct {
 	// Since is when the host first asked for the slot.
 	Since time.Time `json:"since"`
 	Wants Want      `json:"wants"`
+	// Before is when the switch before this one ended, by which the result of this one is told apart; zero for none.
+	Before time.Time `json:"before,omitzero"`
 	// Failed is why the slot is kept although no switch is going on: a switch failed.
 	Failed string `json:"failed,omitempty"`
 }

@@ -25,8 +25,8 @@ func (b *Busy) Error() string { return fmt.Sprintf("%v (%s)", record.ErrBusy, b.
 // Unwrap returns what the error is.
 func (b *Busy) Unwrap() error { return record.ErrBusy }
 
-// fetching are the commands that may hold the lock for hours, and whose work can be done again.
-var fetching = []string{"apply", "stage"}
+// fetching are the commands that may hold the lock for long, and whose work can be done again.
+var fetching = []string{"apply", "stage", "arrived"}
 
 // EndFetch ends the command that holds the lock if that may fetch. One that has requested a switch ignores it. Refused
 // is the error of Lock. It reports whether the lock will be free soon.

@@ -22,6 +22,8 @@ var ErrNotOver = errors.New("the switch is not over yet")
 // Announced is a switch that hooks were asked about.
 type Announced struct {
 	At time.Time `json:"at"`
+	// Before is when the switch before it ended, by which its result is told apart; zero for none.
+	Before time.Time `json:"before,omitzero"`
 	hook.About
 }
 
@@ -29,7 +31,7 @@ type Announced struct {
 type note struct {
 	// Announced is the switch whose end they have not heard of, nil for none.
 	Announced *Announced `json:"announced,omitempty"`
-	// Told is the time of the last switch that they heard the end of.
+	// Told is the time of the last switch that they heard the end of, or that was before the first hook.
 	Told time.Time `json:"told,omitzero"`
 }
 
@@ -62,17 +64,40 @@ func (t *Turn) writeNote(n note) error {
 	return nil
 }
 
+// Settle is [Turn.Arrived] under the lock, if there is anything to tell or to give back. The error is a
+// [record.ErrBusy] while another updatectl is running.
+func (t *Turn) Settle(ctx context.Context) error {
+	if slot, err := t.Slot(); err == nil && slot == nil && !hook.Any(t.hooks()) {
+		return nil
+	}
+	unlock, err := t.Lock(ctx, "arrived", false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	facts, rec, err := t.Look(ctx)
+	if err != nil {
+		return err
+	}
+	return t.Arrived(ctx, facts.Root, rec)
+}
+
 // Arrived tells the hooks how the last switch ended, and gives the slot back or keeps it. The error is an [ErrNotOver]
 // while a switch is under way. After another error it is worth trying again.
 func (t *Turn) Arrived(ctx context.Context, running string, rec *record.Record) error {
 	if rec.Moving() {
 		return ErrNotOver
 	}
-	t.tellHooks(ctx, running, rec)
+	told := t.tellHooks(ctx, running, rec)
 	slot, err := t.Slot()
 	if err != nil {
-		return err
+		return errors.Join(told, err)
 	}
+	return errors.Join(told, t.settleSlot(ctx, slot, running, rec))
+}
+
+// settleSlot gives the slot back or keeps it.
+func (t *Turn) settleSlot(ctx context.Context, slot *fleetlock.Slot, running string, rec *record.Record) error {
 	switch o := slotOutcome(slot, running, rec); fleetlock.Next(slot, o) {
 	case fleetlock.DoGiveBack:
 		return t.giveBack(ctx, *slot)
@@ -88,13 +113,19 @@ func (t *Turn) Arrived(ctx context.Context, running string, rec *record.Record) 
 	return nil
 }
 
-// tellHooks runs the hooks of the events that they have not heard of.
-func (t *Turn) tellHooks(ctx context.Context, running string, rec *record.Record) {
+// tellHooks runs the hooks of the events that they have not heard of. After an error, they hear of them again.
+func (t *Turn) tellHooks(ctx context.Context, running string, rec *record.Record) error {
 	if !hook.Any(t.hooks()) {
-		return
+		return nil
 	}
 	n := t.readNote()
+	if n == (note{}) && rec.Last != nil { // the first hook: what was before is old
+		return t.writeNote(note{Told: rec.Last.At})
+	}
 	events := eventsSince(n, running, rec)
+	if len(events) == 0 {
+		return nil
+	}
 	about := hook.About{To: running}
 	if n.Announced != nil {
 		about = n.Announced.About
@@ -105,32 +136,34 @@ func (t *Turn) tellHooks(ctx context.Context, running string, rec *record.Record
 		if e != hook.Good && rec.Last != nil {
 			about.Reason = rec.Last.Reason
 		}
-		t.tell(ctx, e, about)
-	}
-	if n.Announced == nil && len(events) == 0 {
-		return
+		if err := t.tell(ctx, e, about); err != nil {
+			return err
+		}
 	}
 	n.Announced = nil
 	if rec.Last != nil {
 		n.Told = rec.Last.At
 	}
-	if err := t.writeNote(n); err != nil {
-		t.Log.Warn("the hooks will hear again how the switch ended", zap.Error(err))
-	}
+	return t.writeNote(n)
 }
 
 // eventsSince returns what the hooks have not heard of: how the last switch ended.
 func eventsSince(n note, running string, rec *record.Record) []hook.Event {
-	last := rec.Last
-	if last == nil || !last.At.After(n.Told) || n.Announced != nil && last.At.Before(n.Announced.At) {
-		if n.Announced != nil {
-			return []hook.Event{hook.CalledOff}
+	last, a := rec.Last, n.Announced
+	switch {
+	case a != nil && (last == nil || last.At.Equal(a.Before)): // no switch has ended since
+		if a.To == running && a.From == running && isProved(running, rec) { // userspace was restarted in the same root
+			return []hook.Event{hook.Good}
 		}
+		return []hook.Event{hook.CalledOff}
+	case last == nil, a == nil && last.At.Equal(n.Told):
 		return nil
 	}
 	switch last.Outcome {
 	case level.Switched:
 		switch {
+		case running != last.Target && a != nil: // a full reboot resumed an older root
+			return []hook.Event{hook.RolledBack}
 		case running != last.Target || !isProved(running, rec):
 			return nil
 		case rec.Switch.Verb == record.VerbRollback:
@@ -163,7 +196,7 @@ func slotOutcome(slot *fleetlock.Slot, running string, rec *record.Record) fleet
 	case slot == nil:
 	case running == slot.Target && isProved(running, rec):
 		o.State = fleetlock.IsGood
-	case running == slot.Target, rec.Last != nil && rec.Last.Target == slot.Target && !rec.Last.At.Before(slot.Since):
+	case running == slot.Target, rec.Last != nil && rec.Last.Target == slot.Target && !rec.Last.At.Equal(slot.Before):
 		o.State = fleetlock.Failed
 	}
 	return o

@@ -4,10 +4,12 @@
 package turn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"time"
 
@@ -40,13 +42,16 @@ type Turn struct{ *host.Host }
 // maxMachineID bounds /etc/machine-id, in bytes.
 const maxMachineID = 128
 
-// machineID returns the machine ID, "" where there is none.
-func (t *Turn) machineID() string {
+// machineIDForm matches a machine ID. Other texts, such as "uninitialized", are the same on many hosts.
+var machineIDForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// MachineID returns the machine ID, "" where there is none.
+func (t *Turn) MachineID() string {
 	text, err := t.Machine.Disk.ReadFile(t.Path("/etc/machine-id"), maxMachineID)
-	if err != nil {
-		return ""
+	if id := strings.TrimSpace(string(text)); err == nil && machineIDForm.MatchString(id) {
+		return id
 	}
-	return strings.TrimSpace(string(text))
+	return ""
 }
 
 // Verdict returns whether it is the turn of this host to take a release; nil stands for an image without one.
@@ -54,15 +59,19 @@ func (t *Turn) Verdict(r *release.Release) rollout.Verdict {
 	if r == nil {
 		return rollout.Verdict{Go: true}
 	}
-	position := rollout.Position(t.Config.Rollout.Wariness, t.machineID(), r.Version, t.Config.Fleet.Group)
+	wariness, id := t.Config.Rollout.Wariness, t.MachineID()
+	if last := 1.0; id == "" && wariness == nil { // hosts without a machine ID would all have one position
+		wariness = &last
+	}
+	position := rollout.Position(wariness, id, r.Version, t.Config.Fleet.Group)
 	return rollout.Decide(r.Rollout, position, t.Now())
 }
 
 // May returns why the host must not switch to what is published: a [pause.ErrPaused] or an [ErrRollout]. Ignore is
 // whether the operator ignores the rollout, which the history keeps.
 func (t *Turn) May(r *release.Release, ignore bool) error {
-	if p := pause.Current(t.Host); p != nil {
-		return p.Err()
+	if err := t.paused(); err != nil {
+		return err
 	}
 	err := t.MayFetch(r)
 	if err != nil && ignore {
@@ -96,15 +105,14 @@ func (t *Turn) ask(ctx context.Context, e hook.Event, about hook.About) error {
 	return err
 }
 
-// tell runs the hooks of an event that they cannot veto.
-func (t *Turn) tell(ctx context.Context, e hook.Event, about hook.About) {
+// tell runs the hooks of an event that they cannot veto. The error says that not all of them ran; that one failed is
+// only logged.
+func (t *Turn) tell(ctx context.Context, e hook.Event, about hook.About) error {
 	warnings, err := hook.Run(ctx, t.hooks(), e, about, time.Duration(t.Config.Hooks.Deadline))
 	for _, w := range warnings {
 		t.Log.Warn(w)
 	}
-	if err != nil {
-		t.Log.Warn("not all hooks ran", zap.String("event", string(e)), zap.Error(err))
-	}
+	return err
 }
 
 // hooks returns the directories of hooks.
@@ -115,37 +123,64 @@ func (t *Turn) hooks() hook.Dirs {
 // patience is how long a switch asks the lock server for a slot. An unattended one is tried again later.
 const patience = time.Minute
 
-// Begin asks the lock server for a slot, and the hooks whether the host may switch now. The error is an [ErrLock] or an
-// [ErrHook]; then nothing is held, and the hooks know it. Otherwise, [Turn.CallOff] or [Turn.Arrived] ends it.
-func (t *Turn) Begin(ctx context.Context, about hook.About) error {
-	if err := t.takeSlot(ctx, about); err != nil {
-		return err
+// Begin asks the lock server for a slot, and the hooks whether the host may switch now. Last is how the switch before
+// ended, nil for none. The error is an [ErrLock], an [ErrHook], or a [pause.ErrPaused] of an operator who does not want
+// it any more; then nothing is held, and the hooks know it. Otherwise, [Turn.CallOff] or [Turn.Arrived] ends it.
+func (t *Turn) Begin(ctx context.Context, about hook.About, last *record.Result) error {
+	var before time.Time
+	if last != nil {
+		before = last.At
 	}
-	if !hook.Any(t.hooks()) {
-		return nil
-	}
-	n := t.readNote()
-	n.Announced = &Announced{At: t.Now().UTC(), About: about}
-	err := t.writeNote(n)
+	err := t.paused()
 	if err == nil {
-		err = t.ask(ctx, hook.BeforeSwitch, about)
+		err = t.takeSlot(ctx, about, before)
 	}
 	if err != nil {
+		return err
+	}
+	if hook.Any(t.hooks()) {
+		n := t.readNote()
+		n.Announced = &Announced{At: t.Now().UTC(), Before: before, About: about}
+		if err = t.writeNote(n); err == nil {
+			err = t.ask(ctx, hook.BeforeSwitch, about)
+		}
+	}
+	if err = cmp.Or(err, t.paused()); err != nil { // hooks take minutes
 		t.CallOff(ctx, err.Error())
 	}
 	return err
 }
 
+// paused returns an [pause.ErrPaused] if an operator paused updates.
+func (t *Turn) paused() error {
+	if p := pause.Current(t.Host); p != nil {
+		return p.Err()
+	}
+	return nil
+}
+
+// hurry is how long a command that was interrupted takes to call a switch off: whoever interrupted it waits.
+const hurry = 20 * time.Second
+
 // CallOff tells the hooks that the switch does not happen, and gives the slot back. What fails here is tried again by
 // [Turn.Arrived].
 func (t *Turn) CallOff(ctx context.Context, reason string) {
+	interrupted := ctx.Err() != nil
 	ctx = context.WithoutCancel(ctx) // a switch that was interrupted has to be called off, too
+	if interrupted {
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, hurry)
+		defer cancel()
+	}
 	if n := t.readNote(); n.Announced != nil {
 		about := n.Announced.About
 		about.Reason = reason
-		t.tell(ctx, hook.CalledOff, about)
-		n.Announced = nil
-		if err := t.writeNote(n); err != nil {
+		err := t.tell(ctx, hook.CalledOff, about)
+		if err == nil {
+			n.Announced = nil
+			err = t.writeNote(n)
+		}
+		if err != nil {
 			t.Log.Warn("the hooks will hear again that the switch was called off", zap.Error(err))
 		}
 	}
@@ -164,11 +199,11 @@ func (t *Turn) Slot() (*fleetlock.Slot, error) {
 }
 
 // takeSlot takes a slot of the lock server, if one is configured.
-func (t *Turn) takeSlot(ctx context.Context, about hook.About) error {
+func (t *Turn) takeSlot(ctx context.Context, about hook.About, before time.Time) error {
 	if t.Config.FleetLock.URL == "" {
 		return nil
 	}
-	id, err := fleetlock.ID(t.machineID())
+	id, err := fleetlock.ID(t.MachineID())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLock, err)
 	}
@@ -181,11 +216,19 @@ func (t *Turn) takeSlot(ctx context.Context, about hook.About) error {
 	if err != nil {
 		return err
 	}
+	if old != nil && old.Wants == fleetlock.GiveBack && old.Client() != (fleetlock.Client{URL: t.Config.FleetLock.URL,
+		Group: t.Config.Fleet.Group, ID: id}) { // of another server or group
+		if err := t.giveBack(ctx, *old); err != nil {
+			return fmt.Errorf("%w: the one of before is not given back yet: %w", ErrLock, err)
+		}
+		old = nil
+	}
 	client := fleetlock.Client{URL: t.Config.FleetLock.URL, Group: t.Config.Fleet.Group, ID: id}
 	slot, err := fleetlock.For(old, client, about.To, about.Version, t.Now())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLock, err)
 	}
+	slot.Before = before
 	if err := fleetlock.Write(t.Machine.Disk, dir, slot); err != nil {
 		return err
 	}

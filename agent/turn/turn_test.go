@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -126,7 +127,7 @@ func TestGoodSwitch(t *testing.T) {
 	server := newLockServer(t)
 	turn := newTurn(t, server.URL)
 	called := addHook(t, turn, "")
-	if err := turn.Begin(t.Context(), about); err != nil {
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "before the switch, the hook was called for", called(), "before-switch 2")
@@ -155,11 +156,12 @@ func TestFailedSwitchKeepsTheSlot(t *testing.T) {
 	server := newLockServer(t)
 	turn := newTurn(t, server.URL)
 	called := addHook(t, turn, "")
-	if err := turn.Begin(t.Context(), about); err != nil {
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
 		t.Fatal(err)
 	}
+	failed := arrived(level.Unhealthy, "host", "sha256-1")
 	for range 2 {
-		if err := turn.Arrived(t.Context(), "sha256-1", arrived(level.Unhealthy, "host", "sha256-1")); err != nil {
+		if err := turn.Arrived(t.Context(), "sha256-1", failed); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,11 +173,11 @@ func TestFailedSwitchKeepsTheSlot(t *testing.T) {
 	// The fixed release goes through with the same slot.
 	fixed := about
 	fixed.To, fixed.Version = "sha256-3", "3"
-	if err := turn.Begin(t.Context(), fixed); err != nil {
+	if err := turn.Begin(t.Context(), fixed, failed.Last); err != nil {
 		t.Fatal(err)
 	}
 	rec := arrived(level.Switched, "host", "sha256-1", "sha256-3")
-	rec.Last.Target = fixed.To
+	rec.Last.Target, rec.Last.At = fixed.To, noon.Add(time.Hour)
 	if err := turn.Arrived(t.Context(), fixed.To, rec); err != nil || server.held != "" {
 		t.Errorf("Arrived: %v; the server has %q", err, server.held)
 	}
@@ -184,7 +186,7 @@ func TestFailedSwitchKeepsTheSlot(t *testing.T) {
 func TestOperatorGivesBack(t *testing.T) {
 	server := newLockServer(t)
 	turn := newTurn(t, server.URL)
-	if err := turn.Begin(t.Context(), about); err != nil {
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := turn.Arrived(t.Context(), "sha256-1", arrived(level.Unhealthy, "host", "sha256-1")); err != nil {
@@ -202,7 +204,7 @@ func TestVetoGivesTheSlotBack(t *testing.T) {
 	server := newLockServer(t)
 	turn := newTurn(t, server.URL)
 	called := addHook(t, turn, "the backup is running")
-	err := turn.Begin(t.Context(), about)
+	err := turn.Begin(t.Context(), about, nil)
 	if !errors.Is(err, ErrHook) || !errors.Is(err, record.ErrBlocked) ||
 		!strings.Contains(err.Error(), "the backup is running") {
 		t.Errorf("Begin: %v", err)
@@ -221,12 +223,12 @@ func TestCrashBeforeTheSwitch(t *testing.T) {
 	server := newLockServer(t)
 	turn := newTurn(t, server.URL)
 	called := addHook(t, turn, "")
-	if err := turn.Begin(t.Context(), about); err != nil {
+	before := arrived(level.Switched, "host", "sha256-1")                  // how an earlier switch ended
+	before.Last.Target, before.Last.At = "sha256-1", noon.AddDate(3, 0, 0) // by a clock that was wrong
+	if err := turn.Begin(t.Context(), about, before.Last); err != nil {
 		t.Fatal(err)
 	}
 	called()
-	before := arrived(level.Switched, "host", "sha256-1") // how an earlier switch ended
-	before.Last.Target, before.Last.At = "sha256-1", noon.Add(-time.Hour)
 	if err := turn.Arrived(t.Context(), "sha256-1", before); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +245,7 @@ func TestServerAway(t *testing.T) {
 	turn := newTurn(t, server.URL)
 	clock := noon
 	turn.Machine.Now = func() time.Time { clock = clock.Add(time.Minute); return clock } // patience is over at once
-	err := turn.Begin(t.Context(), about)
+	err := turn.Begin(t.Context(), about, nil)
 	if !errors.Is(err, ErrLock) || !errors.Is(err, fleetlock.ErrServer) {
 		t.Errorf("Begin: %v", err)
 	}
@@ -269,7 +271,7 @@ func TestFullServer(t *testing.T) {
 	turn := newTurn(t, server.URL)
 	clock := noon
 	turn.Machine.Now = func() time.Time { clock = clock.Add(time.Minute); return clock }
-	err := turn.Begin(t.Context(), about)
+	err := turn.Begin(t.Context(), about, nil)
 	if !errors.Is(err, ErrLock) || !strings.Contains(err.Error(), "all slots are taken") {
 		t.Errorf("Begin: %v", err)
 	}
@@ -314,8 +316,13 @@ func TestMay(t *testing.T) {
 func TestRollbackIsTold(t *testing.T) {
 	turn := newTurn(t, "")
 	called := addHook(t, turn, "")
-	rec := arrived(level.Switched, "host", "sha256-1")
-	rec.Switch.Verb, rec.Last.Target = record.VerbRollback, "sha256-1"
+	rec := arrived(level.Switched, "host", "sha256-1", "sha256-2")
+	if err := turn.Arrived(t.Context(), "sha256-2", rec); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "of what was before the first hook, it was called for", called())
+	rec = arrived(level.Switched, "host", "sha256-1")
+	rec.Switch.Verb, rec.Last.Target, rec.Last.At = record.VerbRollback, "sha256-1", noon.Add(-time.Hour)
 	for range 2 {
 		if err := turn.Arrived(t.Context(), "sha256-1", rec); err != nil {
 			t.Fatal(err)
@@ -323,5 +330,99 @@ func TestRollbackIsTold(t *testing.T) {
 	}
 	if got := called(); len(got) != 1 || !strings.HasPrefix(got[0], "rolled-back") {
 		t.Errorf("the hook was called for %q", got)
+	}
+}
+
+// TestRestartInTheSameRoot: userspace restarted, for a live patch, and the host is back.
+func TestRestartInTheSameRoot(t *testing.T) {
+	server := newLockServer(t)
+	turn := newTurn(t, server.URL)
+	called := addHook(t, turn, "")
+	rec := arrived(level.Switched, "host", "sha256-2")
+	same := about
+	same.From = same.To
+	if err := turn.Begin(t.Context(), same, rec.Last); err != nil {
+		t.Fatal(err)
+	}
+	called()
+	if err := turn.Arrived(t.Context(), same.To, rec); err != nil || server.held != "" {
+		t.Errorf("Arrived: %v; the server has %q", err, server.held)
+	}
+	equal(t, "the hook was called for", called(), "good 2")
+}
+
+// TestInterrupted: hooks that did not all run hear of the event again.
+func TestInterrupted(t *testing.T) {
+	turn := newTurn(t, "")
+	called := addHook(t, turn, "")
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
+		t.Fatal(err)
+	}
+	called()
+	good := arrived(level.Switched, "host", "sha256-1", "sha256-2")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := turn.Arrived(ctx, about.To, good); !errors.Is(err, context.Canceled) {
+		t.Errorf("Arrived: %v", err)
+	}
+	called()
+	if err := turn.Arrived(t.Context(), about.To, good); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "after an interruption, the hook was called for", called(), "good 2")
+}
+
+// TestPauseWhileHooksRun: an operator who pauses updates while the host is drained is heard.
+func TestPauseWhileHooksRun(t *testing.T) {
+	server := newLockServer(t)
+	turn := newTurn(t, server.URL)
+	called := addHook(t, turn, "")
+	script := "#!/bin/sh\n[ $1 != before-switch ] || echo '{\"reason\": \"wait\"}' > " +
+		turn.Path(record.StateDir+"/pause.json") + "\n"
+	if err := os.WriteFile(turn.Path("/etc/updatectl/hooks.d/0"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.Begin(t.Context(), about, nil); !errors.Is(err, pause.ErrPaused) {
+		t.Errorf("Begin: %v", err)
+	}
+	if got := called(); len(got) != 2 || !strings.HasPrefix(got[1], "called-off") || server.held != "" {
+		t.Errorf("the hook was called for %q; the server has %q", got, server.held)
+	}
+}
+
+// TestOtherGroup: a slot that is only to be given back does not keep a host from the group of today.
+func TestOtherGroup(t *testing.T) {
+	server := newLockServer(t)
+	turn := newTurn(t, server.URL)
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
+		t.Fatal(err)
+	}
+	slot, err := turn.Slot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot.Wants = fleetlock.GiveBack
+	if err := fleetlock.Write(turn.Machine.Disk, turn.Path(record.StateDir), *slot); err != nil {
+		t.Fatal(err)
+	}
+	turn.Config.Fleet.Group = "other"
+	if err := turn.Begin(t.Context(), about, nil); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the server was asked", server.asked, "pre-reboot", "steady-state", "pre-reboot")
+}
+
+// TestNoMachineID: hosts that do not know who they are do not all come first.
+func TestNoMachineID(t *testing.T) {
+	turn := newTurn(t, "")
+	for _, id := range []string{"", "uninitialized\n"} {
+		if err := os.WriteFile(turn.Path("/etc/machine-id"), []byte(id), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := &release.Release{}
+		r.Rollout = &release.Rollout{Start: noon.Add(-59 * time.Minute), Duration: time.Hour}
+		if v := turn.Verdict(r); v.Go || !v.Due.Equal(noon.Add(time.Minute)) {
+			t.Errorf("with the machine ID %q, the turn of the host is %+v", id, v)
+		}
 	}
 }

@@ -17,9 +17,9 @@ import (
 const patience = 10 * time.Second
 
 // On returns the runner of a host. What cannot be found out about its surroundings is logged, and speaks against
-// nothing: a host whose logind is broken still gets its updates.
-func On(a *agent.Agent) *Runner {
-	return &Runner{Agent: a, Surroundings: Surroundings{
+// nothing: a host whose logind is broken still gets its updates. Word returns one word for an error.
+func On(a *agent.Agent, word func(error) string) *Runner {
+	return &Runner{Agent: a, Word: word, Surroundings: Surroundings{
 		Analyze:    schedule.Systemd,
 		Designated: func(ctx context.Context) string { return ask(ctx, a, circumstances.MaintenanceTime) },
 		Users:      func(ctx context.Context) []string { return ask(ctx, a, circumstances.Users) },

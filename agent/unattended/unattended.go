@@ -8,8 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -51,6 +49,8 @@ type Surroundings struct {
 type Runner struct {
 	*agent.Agent
 	Surroundings
+	// Word returns one word for an error, as docs/exit-codes.md lists them.
+	Word func(error) string
 }
 
 // sinceChecked is how old the last answer of the source may be before an unattended fetch asks again. The timer runs
@@ -62,7 +62,7 @@ func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	if when, recent := r.recentlyChecked(); recent {
 		return agent.Applied{Skipped: "the source answered at " + when.Local().Format("15:04")}, nil
 	}
-	defer func() { r.keep(err, true) }()
+	defer func() { r.keep(done, err) }()
 	o.Unattended = true
 	if v, err := r.decide(ctx, schedule.Facts{Step: schedule.Fetch, Metered: r.Metered(ctx)}); err != nil {
 		return done, err
@@ -100,10 +100,10 @@ func (r *Runner) stage(ctx context.Context, o agent.ApplyOptions) (agent.Applied
 }
 
 // recentlyChecked returns when the source last answered, and reports whether that is so short a time ago that it need
-// not be asked. After a run that failed, it is asked.
+// not be asked.
 func (r *Runner) recentlyChecked() (time.Time, bool) {
 	last := attempt.Last(r.Host)
-	if last == nil || last.Reason != "" {
+	if last == nil {
 		return time.Time{}, false
 	}
 	age := r.Now().Sub(last.Checked)
@@ -114,6 +114,10 @@ func (r *Runner) recentlyChecked() (time.Time, bool) {
 // does not wait.
 func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Applied, err error) {
 	o.Unattended = true
+	if err := r.Turn.Settle(ctx); err != nil && !errors.Is(err, turn.ErrNotOver) {
+		r.Log.Warn("not everybody knows how the last switch ended", zap.Error(err))
+	}
+	defer func() { r.keep(done, err) }()
 	f, rec, err := r.Look(ctx)
 	if err != nil {
 		return done, err
@@ -121,7 +125,6 @@ func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	if decide.Stranded(f, rec, decide.Wish{Unattended: true}) {
 		return r.Agent.Apply(ctx, o)
 	}
-	defer func() { r.keep(err, !done.Switching) }()
 	facts := schedule.Facts{Step: schedule.Switch, OnBattery: r.OnBattery(), Pause: r.pause()}
 	if v, err := r.decide(ctx, facts); err != nil {
 		return done, err
@@ -132,7 +135,8 @@ func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	if err != nil && !errors.Is(err, record.ErrGivenUp) {
 		return staged, err
 	}
-	if staged.Root != f.Root && staged.Bad == nil { // otherwise nobody has to leave
+	if d := decide.Apply(f, rec, decide.Offering{Root: staged.Root, Image: true}, decide.Wish{Unattended: true},
+		false); d.Do == decide.Switch { // otherwise nobody has to leave
 		if err := r.waitForPeople(ctx, facts); err != nil {
 			return staged, err
 		}
@@ -216,11 +220,11 @@ func (r *Runner) Calendar(ctx context.Context, step schedule.Step) schedule.Cale
 // spread returns which part of the first half of a window this host lets pass, from 0 to 1, so that a fleet does not
 // begin together.
 func (r *Runner) spread() float64 {
-	id, err := os.ReadFile(r.Path("/etc/machine-id"))
-	if err != nil {
+	id := r.Turn.MachineID()
+	if id == "" {
 		return 0
 	}
-	return rollout.Slot(strings.TrimSpace(string(id)), "window", "")
+	return rollout.Slot(id, "window", "")
 }
 
 // pause returns the pause of the operator in the form of a schedule.
@@ -233,15 +237,16 @@ func (r *Runner) pause() schedule.Pause {
 }
 
 // keep keeps how the run ended, for people and monitoring.
-func (r *Runner) keep(err error, asked bool) {
-	a := attempt.Attempt{Reason: Reason(err)}
+func (r *Runner) keep(done agent.Applied, err error) {
+	var a attempt.Attempt
 	if err != nil {
-		a.Text = err.Error()
+		a.Reason, a.Text = r.Word(err), err.Error()
 	}
 	var n notNow
 	if errors.As(err, &n) {
 		a.Text, a.Until = n.Text, n.Until
-	} else if asked && !errors.Is(err, failure.ErrSource) {
+	}
+	if done.Reference != "" { // it has answered, and what it published was verified
 		a.Checked = r.Now().UTC()
 	}
 	attempt.Keep(r.Host, a)
@@ -252,17 +257,6 @@ type notNow struct{ schedule.Verdict }
 
 func (n notNow) Error() string { return fmt.Sprintf("%v: %s", ErrNotNow, n.Text) }
 func (n notNow) Unwrap() error { return ErrNotNow }
-
-// Reason returns in one word what kept an unattended run from going on, "" for nothing.
-func Reason(err error) string {
-	switch word := Blocked(err); {
-	case err == nil || word != "":
-		return word
-	case errors.Is(err, failure.ErrSource):
-		return "unreachable"
-	}
-	return "error"
-}
 
 // Blocked returns in one word who or what does not let the host go on now, "" if it is nothing of the kind.
 func Blocked(err error) string {

@@ -1,9 +1,9 @@
 package unattended
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -18,8 +18,6 @@ import (
 	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/schedule"
-	"github.com/updatectl/updatectl/agent/turn"
-	"github.com/updatectl/updatectl/image/failure"
 )
 
 // world is what surrounds a runner: a clock that moves when it sleeps, people, and a lock.
@@ -43,7 +41,7 @@ func newRunner(t *testing.T) (*Runner, *world) {
 	m.Now = func() time.Time { return w.now }
 	a := agent.On(m, config.Default(), zap.NewNop())
 	a.Config.Schedule.TimeZone = "UTC"
-	return &Runner{Agent: a, Surroundings: Surroundings{
+	return &Runner{Agent: a, Word: word, Surroundings: Surroundings{
 		Analyze:    nightly,
 		Designated: func(context.Context) string { return "" },
 		Users:      func(context.Context) []string { return w.users },
@@ -65,6 +63,9 @@ func newRunner(t *testing.T) (*Runner, *world) {
 func nightly(context.Context, ...string) ([]byte, error) {
 	return []byte("Next elapse: Thu 2027-03-04 03:00:00 UTC\nIter. #2: Fri 2027-03-05 03:00:00 UTC\n"), nil
 }
+
+// word is the part of what the command does that these tests need.
+func word(err error) string { return cmp.Or(Blocked(err), "error") }
 
 var switching = schedule.Facts{Step: schedule.Switch}
 
@@ -162,13 +163,21 @@ func TestSourceIsAskedOnceAnHour(t *testing.T) {
 	r, w := newRunner(t)
 	attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
 	w.now = w.now.Add(49 * time.Minute)
+	// Between two looks, a closed window is what the run to switch reports.
+	attempt.Keep(r.Host, attempt.Attempt{Reason: "window", Text: "closed"})
 	if done, err := r.Fetch(t.Context(), agent.ApplyOptions{}); err != nil || done.Skipped == "" {
 		t.Errorf("after 49 minutes: %+v, %v", done, err)
+	}
+	w.now = w.now.Add(time.Hour)
+	if _, err := r.Fetch(t.Context(), agent.ApplyOptions{}); err == nil { // there is no source here
+		t.Error("after two hours, the source is not asked")
+	}
+	if last := attempt.Last(r.Host); last.Reason != "error" || !last.Checked.Equal(w.now.Add(-109*time.Minute)) {
+		t.Errorf("a run that did not get an answer left %+v", last)
 	}
 	for name, change := range map[string]func(){
 		"an hour later":    func() { w.now = w.now.Add(time.Hour) },
 		"a clock set back": func() { w.now = w.now.Add(-2 * time.Hour) },
-		"a failure":        func() { attempt.Keep(r.Host, attempt.Attempt{Reason: "unreachable", Checked: w.now}) },
 	} {
 		attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
 		change()
@@ -199,19 +208,5 @@ func TestCheckWindows(t *testing.T) {
 	err := r.CheckWindows(t.Context())
 	if !errors.Is(err, config.ErrConfig) || !strings.Contains(err.Error(), `[schedule] switch: "Sat 25:00"`) {
 		t.Errorf("CheckWindows: %v", err)
-	}
-}
-
-func TestReason(t *testing.T) {
-	for want, err := range map[string]error{
-		"":            nil,
-		"rollout":     fmt.Errorf("%w: not yet", turn.ErrRollout),
-		"busy":        record.ErrBusy,
-		"unreachable": fmt.Errorf("x: %w", failure.ErrSource),
-		"error":       errors.New("x"),
-	} {
-		if got := Reason(err); got != want {
-			t.Errorf("the reason of %v is %q, want %q", err, got, want)
-		}
 	}
 }

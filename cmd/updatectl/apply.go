@@ -39,7 +39,7 @@ reboot. Use it to try a migration. It never becomes the last good root.`,
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) {
 				if o.Unattended {
 					defer c.writeMetrics(cmd.Context(), a)
-					return unattended.On(a).Apply(cmd.Context(), o)
+					return unattended.On(a, reason).Apply(cmd.Context(), o)
 				}
 				return a.Apply(cmd.Context(), o)
 			})

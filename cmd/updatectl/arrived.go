@@ -20,11 +20,7 @@ func arrivedCommand(c *cli) *cobra.Command {
 				return err
 			}
 			defer c.writeMetrics(cmd.Context(), a)
-			facts, rec, err := a.Look(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.Turn.Arrived(cmd.Context(), facts.Root, rec)
+			return a.Turn.Settle(cmd.Context())
 		},
 	}
 }

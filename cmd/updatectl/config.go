@@ -27,7 +27,7 @@ func configCommand(c *cli) *cobra.Command {
 			if err == nil || errors.Is(err, config.ErrConfig) && !errors.Is(err, config.ErrUnreadable) {
 				err = errors.Join(err, a.CheckConfig())
 				if a.Machine.Running { // of another tree, neither systemd nor its time zones are here
-					err = errors.Join(err, unattended.On(a).CheckWindows(cmd.Context()))
+					err = errors.Join(err, unattended.On(a, reason).CheckWindows(cmd.Context()))
 				}
 			}
 			if err != nil {

@@ -26,7 +26,7 @@ apply". Exit code 0: nothing does.`,
 			done, err := c.followed(func(a *agent.Agent) (agent.Applied, error) {
 				if o.Unattended {
 					defer c.writeMetrics(cmd.Context(), a)
-					return unattended.On(a).Fetch(cmd.Context(), o)
+					return unattended.On(a, reason).Fetch(cmd.Context(), o)
 				}
 				return a.Stage(cmd.Context(), o)
 			})
