@@ -38,7 +38,8 @@ install: build
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
 	install -D -m 0644 -t $(docdir) README.md CONTRIBUTING.md LICENSE configs/updatectl.toml configs/stale.conf \
 		configs/renew.conf configs/derived.toml configs/hostonly.conf
-	install -D -m 0644 -t $(docdir)/docs docs/*.md
+	install -D -m 0644 -t $(docdir)/docs docs/*.md docs/*.svg
+	install -D -m 0755 -t $(docdir)/configs/examples/hooks configs/examples/hooks/*
 	install -D -m 0644 -t $(docdir)/configs/examples/prometheus configs/examples/prometheus/*
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
@@ -47,6 +48,7 @@ install: build
 PACKAGE_MAINTAINER := updatectl <updatectl@localhost>
 PACKAGE_VERSION = $(shell sed -E 's/^v([0-9])/\1/; t tag; s/^/0+g/; :tag; s/-(rc|beta|alpha)/~\1/; s/-/+/; s/-/./g' \
 	<<<'$(VERSION)')
+packages: export TZ := UTC
 packages: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
 packages: build
 	@test -n "$$SOURCE_DATE_EPOCH" || { echo 'outside of git, SOURCE_DATE_EPOCH must be set' >&2; exit 1; }
