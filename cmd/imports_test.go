@@ -116,7 +116,8 @@ var allowed = map[string][]string{
 	"agent/changes": {"agent/config", "agent/host", "agent/machine", "agent/program", "agent/record", "agent/roots"},
 	"agent/simulation": { // the commands run in it
 		"agent", "agent/config", "agent/garbage", "agent/health", "agent/host", "agent/listening", "agent/machine",
-		"agent/network", "agent/outage", "agent/record", "agent/roots", "agent/simulation/disk", "agent/systemd",
+		"agent/network", "agent/outage", "agent/pause", "agent/record", "agent/roots", "agent/simulation/disk",
+		"agent/systemd",
 		"agent/transition",
 		"agent/trial", "agent/volatile",
 	},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent"
+	operator "github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/agent/trial"
@@ -58,6 +59,28 @@ func TestSlowArming(t *testing.T) {
 			if f := m.Record().Failed[releases.roots["v2"]]; f.Times != 1 {
 				t.Errorf("the switch is counted as %+v", f)
 			}
+			m.CheckRest()
+		})
+		expect(t, m, "v1")
+	}
+}
+
+// TestStrandedAndPaused: a pause does not keep a host from its last good root, and still keeps it from a newer one.
+func TestStrandedAndPaused(t *testing.T) {
+	for _, published := range []string{"v1", "v2"} {
+		m := playFrom(t, "v1", ordinary(), func(m *Machine) {
+			m.Publish(published, Healthy)
+			m.StayOnHost(true)
+			m.CutPower()
+			m.rest()
+			m.StayOnHost(false)
+			if err := m.Run("pause", false, func(_ context.Context, a *agent.Agent) error {
+				_, err := operator.Set(a.Host, operator.Pause{Reason: "holidays"})
+				return err
+			}).Wait(); err != nil {
+				t.Error(err)
+			}
+			m.tire()
 			m.CheckRest()
 		})
 		expect(t, m, "v1")
