@@ -22,6 +22,7 @@ const eventually = 5 * time.Minute
 // window; a bad image stops after the first host, which keeps the slot until a person gives it back; and neither the
 // lock server nor etcd leaves anything stuck when they come back.
 func TestFleetTurns(t *testing.T) {
+	beside(t, lab.Nspawn)
 	etcd, err := lab.StartEtcd(t.Context())
 	if err != nil {
 		t.Fatal(err)
