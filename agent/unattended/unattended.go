@@ -81,6 +81,9 @@ const maxBarriers = 8
 func (r *Runner) stage(ctx context.Context, o agent.ApplyOptions) (agent.Applied, agent.ApplyOptions, error) {
 	var first error // the barrier of what was asked for last
 	for range maxBarriers {
+		if left, is := r.leaves(ctx, o.From); is {
+			return left, o, nil
+		}
 		done, err := r.Stage(ctx, o)
 		var barrier *release.Barrier
 		switch {
@@ -97,6 +100,18 @@ func (r *Runner) stage(ctx context.Context, o agent.ApplyOptions) (agent.Applied
 		o.From, first = next, err
 	}
 	return agent.Applied{}, o, first
+}
+
+// leaves reports whether what is published was given up on this host: then it is not even staged.
+func (r *Runner) leaves(ctx context.Context, reference string) (agent.Applied, bool) {
+	found, err := r.Check(ctx, reference)
+	if err != nil || found.Bad == nil || !found.Newer { // what is wrong is found again when it is staged
+		return agent.Applied{}, false
+	}
+	return agent.Applied{
+		Root: found.Root, From: found.Booted, Reference: found.Reference, Version: found.Version, Vouchers: found.Vouchers,
+		Release: found.Release, Warnings: found.Warnings, Bad: found.Bad, Skipped: found.Bad.WhenAndWhy(),
+	}, true
 }
 
 // recentlyChecked returns when the source last answered, and reports whether that is so short a time ago that it need
