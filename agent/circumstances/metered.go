@@ -9,7 +9,7 @@ import (
 
 const networkManager = "org.freedesktop.NetworkManager"
 
-// Metered reports whether the host reaches the network over a metered link, as NetworkManager is told or guesses. Where
+// Metered reports whether the host reaches the network over a metered link, as NetworkManager reports it. Where
 // NetworkManager does not run, nothing is known of such links and the answer is false: it is not started for this.
 func Metered(ctx context.Context, bus *godbus.Conn) (bool, error) {
 	ctx, end := context.WithTimeout(ctx, patience)

@@ -43,7 +43,7 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// TestAnswers: a refusal in the form of the protocol is told apart from everything else, and no byte of the server gets
+// TestAnswers: only a refusal in the form of the protocol counts as one, and no byte of the server gets
 // to a terminal as it is.
 func TestAnswers(t *testing.T) {
 	for name, c := range map[string]struct {

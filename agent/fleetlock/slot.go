@@ -33,7 +33,7 @@ type Slot struct {
 	// Since is when the host first asked for the slot.
 	Since time.Time `json:"since"`
 	Wants Want      `json:"wants"`
-	// Before is when the switch before this one ended, by which the result of this one is told apart; zero for none.
+	// Before is when the previous switch ended, zero for none: a result with another time is that of this switch.
 	Before time.Time `json:"before,omitzero"`
 	// Failed is why the slot is kept although no switch is going on: a switch failed.
 	Failed string `json:"failed,omitempty"`

@@ -29,7 +29,7 @@ type Wait struct {
 	Now    func() time.Time                           // a clock
 	Sleep  func(context.Context, time.Duration) error // returns early, with an error, when the context ends
 	Random func() float64                             // in [0, 1)
-	Failed func(err error, pause time.Duration)       // is told about each try after which another one follows
+	Failed func(err error, pause time.Duration)       // is called after each failed try but the last
 }
 
 // TakeWithin takes a slot, and asks again as long as it gets none, whether the server refuses or does not answer. The

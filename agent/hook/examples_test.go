@@ -229,7 +229,7 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
-// TestKubernetesFails: what cannot be drained is not switched, and a node that stays cordoned is told.
+// TestKubernetesFails: a node that cannot be drained vetoes, and the output says if it stays cordoned.
 func TestKubernetesFails(t *testing.T) {
 	r := kubernetes(t, ",")
 	const late = "exit code 1: no time is left to drain n1: raise deadline in [hooks]"

@@ -32,7 +32,7 @@ const (
 // Vetoes reports whether a hook can keep from happening what the event announces.
 func (e Event) Vetoes() bool { return e == BeforeFetch || e == BeforeSwitch }
 
-// About is what a hook is told about the update. What is not known is "".
+// About describes the update to a hook. A field that is not known is "".
 type About struct {
 	From, FromVersion string // the root that is left, and its version
 	To, Version       string // the root that is switched to, and its version
@@ -120,7 +120,7 @@ func run(ctx context.Context, h program.File, event Event, about About) string {
 	return reason
 }
 
-// environment returns what a hook is told. The deadline is in seconds from now.
+// environment returns the variables that describe the event to a hook. The deadline is in seconds from now.
 func environment(ctx context.Context, event Event, about About) []string {
 	var left time.Duration
 	if end, ok := ctx.Deadline(); ok {

@@ -76,7 +76,7 @@ func TestDecide(t *testing.T) {
 		"people do not mind a load": {fetching(both), Verdict{Action: Go}},
 		"people, the window ends": {switching(Facts{Users: both.Users, Grace: both.Grace, Switch: short}),
 			Verdict{Action: Wait, Kind: KindPeople, Until: at(24 * 60), Text: "and the window closes at"}},
-		"nobody is told while something else delays": {switching(Facts{Users: both.Users, Grace: both.Grace,
+		"nobody is warned while something else delays": {switching(Facts{Users: both.Users, Grace: both.Grace,
 			Inhibitor: blocked}), Verdict{Action: Wait, Kind: KindInhibitor, Until: at(5)}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,7 +22,7 @@ var ErrNotOver = errors.New("the switch is not over yet")
 // Announced is a switch that hooks were asked about.
 type Announced struct {
 	At time.Time `json:"at"`
-	// Before is when the switch before it ended, by which its result is told apart; zero for none.
+	// Before is when the previous switch ended, zero for none: a result with another time is that of this switch.
 	Before time.Time `json:"before,omitzero"`
 	hook.About
 }
