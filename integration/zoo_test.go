@@ -253,14 +253,15 @@ func (z *zoo) etc() string {
 find . -type f -not -name .updated -exec sha256sum {} + | sort -k 2`)
 }
 
-// state returns what a rolled-back switch could leave behind: mounts, and files with temporary names.
+// state returns what a rolled-back switch could leave behind: mounts, and files that are not there at all times. What
+// the last unattended run waited for, attempt.json, stays until the next one.
 func (z *zoo) state() string {
 	z.Helper()
 	return z.host.Must(z.T, "sh", "-ec", `
 findmnt --noheadings --list --output TARGET,SOURCE | grep -v -e user/ -e credentials -e ^/proc/ | sort
 find /var/lib/updatectl /run/updatectl -maxdepth 2 -name '.*'
 ls -A /var/lib/updatectl /run/updatectl |
-	grep -v -e health.json -e healthy.json -e verdict.json -e spare -e started`)
+	grep -v -e attempt.json -e health.json -e healthy.json -e verdict.json -e spare -e started`)
 }
 
 // serves expects the web server to answer a client outside with the page of image 1.
