@@ -21,6 +21,7 @@ func TestSweep(t *testing.T) {
 	half := []string{
 		record.StateDir + "/.state.json.123", record.StateDir + "/ids.json.new-123",
 		dir + "/graft.new/usr", dir + "/etc.merged/passwd", dir + "/etc.prepared/passwd", dir + "/etc.prepared.new/passwd",
+		dir + "/etc.prepared.json",
 		"/run/updatectl/.armed.json.123",
 	}
 	for _, name := range append(keep, half...) {

@@ -98,8 +98,9 @@ type Trees interface {
 	// FetchBack copies from the host root into the running root, see [fetchback.Order.Do].
 	FetchBack(fetchback.Order) (fetchback.Result, error)
 	// MergeEtc does that merge and replaces dst with the result, if dst is not that already. After an error, dst is as
-	// before.
-	MergeEtc(c EtcChange, dst string) (etc.Report, error)
+	// before. Ahead leaves beside dst what it was merged from, in a file with the suffix EtcNote. As long as nothing of
+	// that has changed, the same merge is not decided again.
+	MergeEtc(c EtcChange, dst string, ahead bool) (etc.Report, error)
 	// DiffEtc returns how an /etc differs from that of its pristine image, at some paths or everywhere.
 	DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error)
 	// TakeEtc replaces a file in an /etc by the version of its pristine image.
@@ -313,7 +314,12 @@ const maxHostOnly = 64 << 10
 
 func (hostTrees) FetchBack(o fetchback.Order) (fetchback.Result, error) { return o.Do() }
 
-func (hostTrees) MergeEtc(c EtcChange, dst string) (report etc.Report, err error) {
+func (hostTrees) MergeEtc(c EtcChange, dst string, ahead bool) (report etc.Report, err error) {
+	if ahead {
+		defer noteMerge(c, dst, time.Now, &report, &err)()
+	} else if report, ok := mergedBefore(c, dst, time.Now()); ok {
+		return report, nil
+	}
 	err = c.open(func(in etc.Inputs) error {
 		report, err = etc.Merge(in, dst)
 		return err

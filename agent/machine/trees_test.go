@@ -59,7 +59,7 @@ func TestWhatIsMountedOnEtc(t *testing.T) {
 	mountedEtc(t, func(current string) (err error) {
 		change := EtcChange{Current: current, Adopt: []string{"hostname", "ssh"}}
 		if report, err = (hostTrees{}).PlanEtc(change); err == nil {
-			_, err = (hostTrees{}).MergeEtc(change, dst)
+			_, err = (hostTrees{}).MergeEtc(change, dst, false)
 		}
 		return err
 	})

@@ -35,7 +35,7 @@ const (
 // PrepareEtc merges /etc for the target of an apply while services still run. [Roots.MakeEtc] takes the result over,
 // unless something has changed by then.
 func PrepareEtc(r *Roots, id string, f facts.Facts, rec *record.Record) error {
-	_, err := r.Machine.Trees.MergeEtc(r.EtcChange(id, f, rec), r.Next(id, f).Etc+EtcPrepared)
+	_, err := r.Machine.Trees.MergeEtc(r.EtcChange(id, f, rec), r.Next(id, f).Etc+EtcPrepared, true)
 	return err
 }
 
@@ -54,7 +54,7 @@ func (r *Roots) MakeEtc(rec *record.Record, f facts.Facts, next assembly.Next) (
 // /etc has one of these two names, so that it is found again after a crash.
 func (r *Roots) mergeEtc(c machine.EtcChange, dst string) error {
 	fresh, before, disk := dst+EtcPrepared, dst+etcBefore, r.Machine.Disk
-	report, err := r.Machine.Trees.MergeEtc(c, fresh)
+	report, err := r.Machine.Trees.MergeEtc(c, fresh, false)
 	if err != nil {
 		return err
 	}

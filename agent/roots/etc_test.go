@@ -30,7 +30,7 @@ type mergedTrees struct {
 	in etc.Inputs
 }
 
-func (m mergedTrees) MergeEtc(_ machine.EtcChange, dst string) (etc.Report, error) {
+func (m mergedTrees) MergeEtc(_ machine.EtcChange, dst string, _ bool) (etc.Report, error) {
 	return etc.Merge(m.in, dst)
 }
 

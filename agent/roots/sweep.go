@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 )
@@ -17,6 +18,7 @@ var halfMade = []string{
 	record.StateDir + "/roots/*/*.new", // a graft or an /etc
 	record.StateDir + "/roots/*/etc" + EtcMerged,
 	record.StateDir + "/roots/*/etc" + EtcPrepared,
+	record.StateDir + "/roots/*/etc" + EtcPrepared + machine.EtcNote,
 	switcher.RunDir + "/.*.json.*", // the stamp
 }
 

@@ -313,7 +313,7 @@ func (t trees) source(c machine.EtcChange) (string, error) {
 }
 
 // MergeEtc can be killed with half of it there.
-func (t trees) MergeEtc(c machine.EtcChange, dst string) (etc.Report, error) {
+func (t trees) MergeEtc(c machine.EtcChange, dst string, _ bool) (etc.Report, error) {
 	m := t.p.m
 	dst = t.local(dst)
 	half := dst + ".new"

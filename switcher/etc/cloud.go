@@ -1,7 +1,6 @@
 package etc
 
 import (
-	"path"
 	"slices"
 
 	"github.com/updatectl/updatectl/switcher/etc/listing"
@@ -20,11 +19,14 @@ const (
 	cloudDisabled = cloudConfig + "/cloud-init.disabled"
 )
 
+// InstanceFile is the file by which cloud-init knows that it has set up this host.
+const InstanceFile = cloudState + "/data/instance-id"
+
 // isInstance reports whether cloud-init has set up the host at tree, and the next root will know it. With no kept state
 // given, only the tree counts.
 func isInstance(tree string, kept []string) bool {
 	isKept := len(kept) == 0 || slices.ContainsFunc(kept, func(k string) bool { return paths.IsUnder(cloudState, k) })
-	return isKept && rootfs.Dir(tree).Exists(path.Join(cloudState, "data/instance-id"))
+	return isKept && rootfs.Dir(tree).Exists(InstanceFile)
 }
 
 // disableCloud switches off a cloud-init that comes with the image to a host that it would take for a new instance.

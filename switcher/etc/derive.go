@@ -2,7 +2,10 @@ package etc
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path"
 	"path/filepath"
@@ -75,6 +78,19 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 		}
 	}
 	return d, nil
+}
+
+// LocalAuthorities returns a digest of the files that readLocal looks at in a tree.
+func LocalAuthorities(tree string) (string, error) {
+	local, err := listing.Read(filepath.Join(tree, authorities.LocalShare))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(local.Tree)
+	return listing.Sum(text), err
 }
 
 // readLocal reads the host's own authorities that are not in /etc. Those of the old image are no change of the host.
