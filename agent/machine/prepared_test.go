@@ -13,7 +13,6 @@ import (
 
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/etc"
-	"github.com/updatectl/updatectl/switcher/etc/authorities"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
 
@@ -102,11 +101,14 @@ func TestMergedWhileItChanged(t *testing.T) {
 // later is a time at which the last change of a file is old enough.
 func later() time.Time { return time.Now().Add(time.Minute) }
 
+// localShare has the authorities of the host that are not in /etc.
+const localShare = "usr/local/share/ca-certificates"
+
 // tick is longer than that of the kernel's clock.
 const tick = 20 * time.Millisecond
 
 func authority(etc string) error {
-	return os.WriteFile(filepath.Join(filepath.Dir(etc), authorities.LocalShare, "own.crt"), []byte("x"), 0o644)
+	return os.WriteFile(filepath.Join(filepath.Dir(etc), localShare, "own.crt"), []byte("x"), 0o644)
 }
 
 func relink(name, target string) error { return errors.Join(os.Remove(name), os.Symlink(target, name)) }
@@ -122,7 +124,7 @@ func mergedAhead(t *testing.T) (c EtcChange, dst string) {
 	dst = filepath.Join(dir, "roots/b/etc.prepared")
 	testtree.File(t, c.Current, "hosts", "A\n")
 	testtree.File(t, c.Current, "ssh/key", "k")
-	testtree.File(t, filepath.Join(dir, authorities.LocalShare), "site.crt", "c")
+	testtree.File(t, filepath.Join(dir, localShare), "site.crt", "c")
 	testtree.File(t, dst, "hosts", "A\n")
 	if err := os.Symlink("a", c.Current+"/link"); err != nil {
 		t.Fatal(err)
