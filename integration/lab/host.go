@@ -280,6 +280,15 @@ func (h *Host) connect() error {
 	return ip("link", "set", h.way.link(), "up")
 }
 
+// SetLink connects the host's network, or cuts it off.
+func (h *Host) SetLink(up bool) error {
+	state := "down"
+	if up {
+		state = "up"
+	}
+	return ip("link", "set", h.way.link(), state)
+}
+
 // Stop ends the host at once, as if its plug was pulled, and removes its disk.
 func (h *Host) Stop() {
 	h.cutPower()
