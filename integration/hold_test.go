@@ -46,7 +46,7 @@ func (s *site) holds(interval time.Duration) {
 		s.configuresHold()
 		if step.root == one {
 			text := s.host.Run(s.Context(), "updatectl", "plan").Stdout
-			if !strings.Contains(text, "new connections to TCP port 80 wait") {
+			if !mentions(text, "new connections to TCP port 80 wait") {
 				s.Errorf("plan does not say what is held:\n%s", text)
 			}
 		}
@@ -89,7 +89,7 @@ func (s *site) holdsFirewall(one string, interval time.Duration) {
 	s.host.Must(s.T, "sh", "-ec", filterRules)
 	s.configures("[switch]\nhold-firewall = true\n")
 	text := s.host.Run(s.Context(), "updatectl", "plan").Stdout
-	if !strings.Contains(text, "new TCP connections from other hosts wait until nftables.service runs") {
+	if !mentions(text, "new TCP connections from other hosts wait until nftables.service runs") {
 		s.Errorf("plan does not say what is held:\n%s", text)
 	}
 	if seen := s.knocksAtSwitch(interval, "apply", "--retry"); seen > 0 {

@@ -221,7 +221,7 @@ func (t hostTrees) graft(g Graft) error {
 	}
 	made := graft.Needs{MountPoints: slices.Concat(g.MountPoints, n.Fstab), Stay: stay,
 		Owners: g.Next.Owners, Files: diskFiles(rootfs.Dir(tree.Path()))}
-	if g.Agent || !graft.HasGuard(tree.Path()) { // an agent too old to have a guard would stop ours
+	if g.Agent || !graft.FollowsSwitches(tree.Path()) { // the image has none, or an older one
 		made.Agent = "/proc/self/exe" // the guard's binary may no longer have a path
 		made.Units = configs.Units()
 	}

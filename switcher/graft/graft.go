@@ -240,8 +240,14 @@ func (b builder) files(dir string, texts map[string]string) error {
 	return nil
 }
 
-// HasGuard reports whether the tree has the guard's unit: systemd keeps a unit running across a soft reboot only if the
-// new root has one of that name.
-func HasGuard(tree string) bool {
-	return rootfs.Exists(filepath.Join(tree, switcher.UnitDir, pid1.GuardUnit))
+// FollowsSwitches reports whether the updatectl of a tree can follow a switch: systemd keeps the guard running across a
+// soft reboot only if the new root has a unit of that name, and the arrival unit tells the lock server and hooks how
+// the switch ended.
+func FollowsSwitches(tree string) bool {
+	for _, unit := range []string{pid1.GuardUnit, pid1.ArrivedUnit} {
+		if !rootfs.Exists(filepath.Join(tree, switcher.UnitDir, unit)) {
+			return false
+		}
+	}
+	return true
 }

@@ -132,3 +132,17 @@ func TestBuildFollowsLinks(t *testing.T) {
 		t.Error("a directory hides the link of the image")
 	}
 }
+
+// TestFollowsSwitches: an updatectl in an image that lacks one of the units is an older one.
+func TestFollowsSwitches(t *testing.T) {
+	root := t.TempDir()
+	for _, step := range []struct {
+		unit string
+		want bool
+	}{{"updatectl.timer", false}, {"updatectl-guard.service", false}, {"updatectl-arrived.service", true}} {
+		testtree.File(t, root, "usr/lib/systemd/system/"+step.unit, "")
+		if got := FollowsSwitches(root); got != step.want {
+			t.Errorf("with %s, it follows switches: %v", step.unit, got)
+		}
+	}
+}

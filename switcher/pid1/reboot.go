@@ -24,6 +24,9 @@ const ArmUnit = "updatectl-arm.service"
 // GuardUnit is the unit that watches a switch from outside both roots.
 const GuardUnit = "updatectl-guard.service"
 
+// ArrivedUnit is the unit that tells others how a switch ended.
+const ArrivedUnit = "updatectl-arrived.service"
+
 // ApplyUnit is the unit that applies automatically. It also confirms a root that is not confirmed yet.
 const ApplyUnit = "updatectl-apply.service"
 
