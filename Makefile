@@ -151,7 +151,7 @@ test-power: build
 # containers, hosts whose disks come late or never, a container of podman as a host, and copies of the state.
 test-endurance: build
 	go test -tags lab,endurance -count=1 -timeout 90m -v \
-		-run 'TestEndurance|TestDistributions|TestEngines|TestLateState|TestStateNeverComes|TestVolatileLeft|TestPodmanHost' \
+		-run 'TestEndurance|TestHoldTwenty|TestDistributions|TestEngines|TestLateState|TestStateNeverComes|TestVolatileLeft|TestPodmanHost' \
 		./integration/
 
 test: setup unit vuln hosts

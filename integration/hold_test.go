@@ -1,4 +1,4 @@
-//go:build lab && vm
+//go:build lab && (vm || endurance)
 
 package integration
 
@@ -23,6 +23,33 @@ func TestVMHold(t *testing.T) {
 		return s.stageAhead(root, "os/server:stable")
 	})
 	s.holds(200 * time.Millisecond) // an emulated web server has no time for more
+}
+
+// TestHoldTwenty: fifty clients a second connect to a container while it switches there and back twenty times. Nobody
+// is refused or lost. Where the kernel has no nf_tables, it fails.
+func TestHoldTwenty(t *testing.T) {
+	beside(t, lab.Nspawn)
+	const switches, interval = 20, 20 * time.Millisecond
+	s := newSite(t, "holdtwenty")
+	s.settlesAtOnce()
+	one := s.roots["1"]
+	refused, _ := s.askAtSwitch(interval, "apply")
+	if s.runs(one, "1"); refused == 0 {
+		t.Error("without a hold nobody was refused: this shows nothing")
+	}
+	s.publish("2", "os/server:stable")
+	for i := range switches {
+		root, version, command := s.roots["2"], "2", []string{"apply", "--retry"}
+		if i%2 == 1 {
+			root, version, command = one, "1", []string{"rollback"}
+		}
+		s.configuresHold()
+		refused, lost := s.askAtSwitch(interval, command...)
+		if s.runs(root, version); refused+lost > 0 {
+			t.Errorf("%s: %d connections were refused and %d lost", command[0], refused, lost)
+		}
+	}
+	s.holdEnds()
 }
 
 const webPort = "80"
