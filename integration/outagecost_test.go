@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -21,7 +23,8 @@ func TestOutageCosts(t *testing.T) {
 	s.runs(s.roots["2"], "2")
 	s.switches("rollback")
 	took := map[string][]time.Duration{}
-	for range rounds {
+	var off []float64 // of the predictions, as a share of what was measured
+	for round := range rounds {
 		for _, leg := range []struct {
 			name string
 			args []string
@@ -31,9 +34,17 @@ func TestOutageCosts(t *testing.T) {
 			{"bare in 2", []string{"systemctl", "soft-reboot"}},
 			{"rollback", []string{"updatectl", "rollback"}},
 		} {
+			var predicted time.Duration
+			if leg.name == "apply" {
+				predicted = s.predicts()
+			}
 			took[leg.name] = append(took[leg.name], s.outageOf(leg.args...))
+			if last := took[leg.name][round]; leg.name == "apply" && round >= 2 {
+				off = append(off, math.Abs(float64(predicted-last))/float64(last))
+			}
 		}
 	}
+	t.Logf("after three switches, predictions were off by %.2f", off)
 	middle := map[string]time.Duration{}
 	for name, all := range took {
 		middle[name] = slices.Sorted(slices.Values(all))[rounds/2]
@@ -44,6 +55,17 @@ func TestOutageCosts(t *testing.T) {
 	t.Logf("the last switches, as the host measured them:\n%s",
 		s.updatectl(exitDone, "analyze", "--last", fmt.Sprint(2*rounds)).Stdout)
 	t.Logf("the last one:\n%s", s.updatectl(exitDone, "analyze").Stdout)
+}
+
+// predicts returns how long the next switch will take by plan.
+func (s *site) predicts() time.Duration {
+	s.Helper()
+	var d decided
+	text := s.host.Run(s.Context(), "updatectl", "--output", "json", "plan").Stdout
+	if err := json.Unmarshal([]byte(text), &d); err != nil || d.Outage == nil {
+		s.Fatalf("no prediction (%v) in %s", err, text)
+	}
+	return d.Outage.Outage
 }
 
 // outageOf returns how long the web server is away when a command soft-reboots the host, from outside. It returns when
