@@ -181,7 +181,8 @@ func (f *fleetOf) oneAtATime(cut lab.Outage) {
 		outages := p.Outages()
 		f.Logf("%s was away %d times: %v", f.hosts[i].host.Name, len(outages), outages)
 		all = append(all, slices.DeleteFunc(outages, func(o lab.Outage) bool {
-			return i == len(f.probes)-1 && o.From.After(cut.From) && o.From.Before(cut.To)
+			late := o.Failures == 1 // one answer of a busy machine; a switch fails a client every few milliseconds
+			return late || i == len(f.probes)-1 && o.From.After(cut.From) && o.From.Before(cut.To)
 		})...)
 	}
 	slices.SortFunc(all, func(a, b lab.Outage) int { return a.From.Compare(b.From) })
@@ -190,7 +191,7 @@ func (f *fleetOf) oneAtATime(cut lab.Outage) {
 			f.Errorf("two hosts were away at %v", all[i+1].From)
 		}
 	}
-	if want := 2*len(f.hosts) + 2; len(all) < want {
-		f.Errorf("the hosts were away %d times, want %d at least", len(all), want)
+	if want := 2*len(f.hosts) + 2; len(all) != want {
+		f.Errorf("the hosts were away %d times, want %d", len(all), want)
 	}
 }
