@@ -227,8 +227,9 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 		args = append(args, fmt.Sprintf("deb %s %s main", uri, suite))
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	// One time stamp for whatever asks for it. No package generates an initrd: the hook does so, once.
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000", "INITRD=No")
+	// One time stamp for whatever asks for it. No package generates an initrd: the hook does so, once. And Debian's own
+	// programs: a python3 from elsewhere would be started for every package.
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000", "INITRD=No", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot run mmdebstrap: %w\n%s", err, out)
