@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// fakeSSH answers for all hosts: $FAKE/HOST has what is asked, the exit code, and what is printed, in the order in which
-// it must be asked. What ssh itself would say goes to stderr. A command that is not expected ends with 99.
+// fakeSSH answers for all hosts: $FAKE/HOST has what is asked, the exit code, and what is printed, in the order in
+// which it must be asked. What ssh itself would say goes to stderr. A command that is not expected ends with 99.
 const fakeSSH = `#!/bin/sh
 while [ "$1" != -- ]; do shift; done
 host=$2; shift 3 # and updatectl
 asked=$(echo "$*" | sed 's/ --output json$//')
-read -r want code answer <"$FAKE/$host" || { echo "$host: nothing is expected after: $asked" >>"$FAKE/broken"; exit 99; }
+read -r want code answer <"$FAKE/$host" || { echo "$host: $asked, want nothing" >>"$FAKE/broken"; exit 99; }
 sed -i 1d "$FAKE/$host"
 [ "$(echo "$want" | tr _ ' ')" = "$asked" ] || { echo "$host: $asked, want $want" >>"$FAKE/broken"; exit 99; }
 if [ "$code" = 255 ]; then echo "ssh: $answer" >&2; else echo "$answer"; fi
