@@ -9,7 +9,7 @@ CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
 # Build tags of code that only some suites need.
-TAGS := lab,vm,zoo,faults,endurance,power,manpages
+TAGS := lab,vm,zoo,faults,endurance,power,fleet,manpages
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -19,7 +19,7 @@ unitdir := $(DESTDIR)/usr/lib/systemd/system
 docdir  := $(DESTDIR)/usr/share/doc/updatectl
 
 .PHONY: build install packages unit fuzz lint vuln sbom reproducible setup hosts test demo clean
-.PHONY: test-simulation simulation-fleet test-vm test-zoo test-faults test-power test-endurance costs outage
+.PHONY: test-simulation simulation-fleet test-vm test-zoo test-faults test-power test-endurance test-fleet costs outage
 
 # Static: the agent has to run in every image that it is carried over to.
 build:
@@ -41,6 +41,8 @@ install: build
 	install -D -m 0644 -t $(docdir)/docs docs/*.md docs/*.svg
 	install -D -m 0755 -t $(docdir)/configs/examples/hooks configs/examples/hooks/*
 	install -D -m 0644 -t $(docdir)/configs/examples/prometheus configs/examples/prometheus/*
+	install -D -m 0755 -t $(docdir)/configs/examples configs/examples/rollout
+	cd configs/examples && find ansible -type f -exec install -D -m 0644 {} $(abspath $(docdir))/configs/examples/{} \;
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
 # A .deb and an .rpm in bin/, of what install installs, with manual pages and completions. The same commit makes the
@@ -146,6 +148,10 @@ test-faults: build
 # A power cut at every step of the record and the history.
 test-power: build
 	go test -tags lab,power -count=1 -timeout 5h -v -run 'PowerCuts$$' ./integration/
+
+# Fleets of five hosts: the scripts that bring one from release to release.
+test-fleet: build
+	go test -tags lab,fleet -count=1 -timeout 2h -v -run '^TestFleet(Scripts|OfFive)$$' ./integration/
 
 # More than a hundred switches of one host between three images, a journey over three releases of Debian, a host with
 # containers, hosts whose disks come late or never, a container of podman as a host, and copies of the state.

@@ -68,7 +68,7 @@ A signing key is made with "cosign generate-key-pair" or with
 	root.PersistentFlags().StringVar(&out.format, "output", "text", "`FORMAT` of the answer: text or json")
 	root.PersistentFlags().BoolVarP(&out.quiet, "quiet", "q", false, "print the answer and errors only")
 	usage.Group(root, newPack(out), newRelease(out), newLivePatch(out), newSign(out), newPush(out), newInspect(out),
-		newVersion(out))
+		newFleet(out), newVersion(out))
 	return root
 }
 

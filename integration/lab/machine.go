@@ -13,7 +13,8 @@ import (
 
 // packages are what the lab needs on the machine for trees and containers. Everything else comes from a tree of tools:
 // installing a package such as a registry on the machine would also start its service there.
-var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd"}
+var packages = []string{"mmdebstrap", "systemd-container", "e2fsprogs", "iproute2", "util-linux", "tar", "zstd",
+	"jq"}
 
 // Machines installs what machines and logged disks need on the machine that runs the lab, and returns the path of the
 // program that runs in them.
