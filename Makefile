@@ -124,9 +124,9 @@ setup:
 hosts: build
 	go test -tags lab -count=1 -timeout 75m -p 1 -parallel 32 ./integration/...
 
-# The rest of what needs a kernel of its own, in emulated machines: long.
+# The rest of what needs a kernel of its own, in emulated machines: long. And the .deb on a fresh host.
 test-vm: build
-	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM' ./integration/...
+	go test -tags lab,vm -count=1 -timeout 3h -p 1 -run '^TestVM|^TestPackage$$' ./integration/...
 
 # What fs-verity costs, as ratios.
 costs: build
