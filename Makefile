@@ -14,9 +14,10 @@ TAGS := lab,vm,zoo,faults,endurance,power,fleet,manpages
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-bindir  := $(DESTDIR)/usr/bin
-unitdir := $(DESTDIR)/usr/lib/systemd/system
-docdir  := $(DESTDIR)/usr/share/doc/updatectl
+bindir     := $(DESTDIR)/usr/bin
+unitdir    := $(DESTDIR)/usr/lib/systemd/system
+catalogdir := $(DESTDIR)/usr/lib/systemd/catalog
+docdir     := $(DESTDIR)/usr/share/doc/updatectl
 
 .PHONY: build install packages unit fuzz lint vuln sbom reproducible setup hosts test demo clean
 .PHONY: test-simulation simulation-fleet test-vm test-zoo test-faults test-power test-endurance test-fleet costs outage
@@ -28,6 +29,7 @@ build:
 install: build
 	install -D -m 0755 -t $(bindir) bin/updatectl bin/releasectl
 	install -D -m 0644 -t $(unitdir) configs/units/*
+	install -D -m 0644 -t $(catalogdir) configs/catalog/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
 	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
 	ln -sf ../updatectl-arrived.service $(unitdir)/multi-user.target.wants/

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
@@ -62,7 +63,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			return Resumed{Root: to, Reason: why}, err
 		}
 		a.Log.Error("cannot switch to the root that the full reboot was for; resuming the last good root",
-			zap.String("root", to), zap.Error(err))
+			event.SwitchFailed.Field(), zap.String("root", to), zap.Error(err))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
@@ -70,11 +71,11 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		}
 	}
 	if to, why = s.intactTarget(why); to == "" {
-		a.Log.Error("staying on the host root", zap.String("reason", why))
+		a.Log.Error("staying on the host root", event.NotResumed.Field(), zap.String("reason", why))
 		return Resumed{Reason: why}, nil
 	}
 	if err := recheck.MayResume(s.Host, to); err != nil {
-		a.Log.Error("staying on the host root", zap.Error(err))
+		a.Log.Error("staying on the host root", event.NotResumed.Field(), zap.Error(err))
 		return Resumed{Reason: err.Error()}, nil
 	}
 	warnings := recheck.OnReturn(&s.Roots, to, s.facts)

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/offer"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
@@ -56,7 +57,9 @@ func mayStage(ctx context.Context, s *session, off *offer.Published, done Applie
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
 	off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade)
 	if !errors.Is(err, context.Canceled) {
-		s.Records.NoteRefusal(err, !errors.Is(err, failure.ErrSource)) // a source that does not answer is no event
+		if s.Records.NoteRefusal(err, !errors.Is(err, failure.ErrSource)) { // a source that does not answer is no event
+			s.Log.Info("what is published is refused", event.Refused.Field(), zap.Error(err))
+		}
 	}
 	if err != nil {
 		return nil, done, err
@@ -125,6 +128,7 @@ func (s *session) stage(ctx context.Context, off *offer.Published, done *Applied
 	}
 	if lookErr != nil { // the root was not there before
 		done.NewBytes = root.Info.NewBytes
+		s.Log.Info("staged", event.Staged.Field(), zap.String("root", root.ID), zap.String("version", off.Mark.Version))
 		s.Records.AppendEvent(record.Event{
 			Event: record.EventStaged, Root: root.ID, Version: off.Mark.Version, Sequence: off.Mark.Sequence,
 			Vouchers: root.Info.Vouchers,

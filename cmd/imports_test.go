@@ -21,8 +21,8 @@ const module = "github.com/updatectl/updatectl/"
 // needs two packages is tested in the upper one.
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
-		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/fleetlock", "agent/garbage", "agent/host",
-		"agent/live", "agent/metrics", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
+		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/event", "agent/fleetlock", "agent/garbage",
+		"agent/host", "agent/live", "agent/metrics", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
 		"agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
 		"agent/trial", "agent/trust", "agent/volatile",
 		"switcher", "switcher/ending", "switcher/etc/adopted", "switcher/etc/difference", "switcher/keep", "switcher/level",
@@ -46,6 +46,7 @@ var allowed = map[string][]string{
 	"cmd/cmdtest":          {"docs", "verify"},
 
 	// Each answers one question about the host, and stands on what is listed here and on ground.
+	"agent/event":     {},
 	"agent/network":   {},
 	"agent/listening": {},
 	"agent/systemd":   {},
@@ -206,6 +207,7 @@ var allowed = map[string][]string{
 
 // ground is what every package of the agent may stand on.
 var ground = []string{
+	"agent/event",
 	"configs", "image", "owned", "verify", "switcher", "switcher/assembly", "switcher/behind", "switcher/cgroups",
 	"switcher/copies", "switcher/ending", "switcher/etc", "switcher/origin",
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",

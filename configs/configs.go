@@ -22,6 +22,8 @@ var carried = map[string]string{
 	"updatectl-derive.service":                          "",
 	"updatectl-guard.service":                           "",
 	"updatectl-livepatch.service":                       "",
+	"updatectl-metrics.service":                         "",
+	"updatectl-metrics.socket":                          "",
 	"updatectl-renew.service":                           "",
 	"systemd-zram-setup@.service.d/updatectl.conf":      "",
 	"updatectl-apply.service":                           "",

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
@@ -30,8 +31,9 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	if g.back == nil {
 		return g.fullReboot(s)
 	}
-	g.Log.Error("the root did not become good; the guard rolls back",
-		zap.String("root", s.Root), zap.String("to", g.back.ID), zap.String("reason", g.reason))
+	g.Log.Error("the root did not become good; the guard rolls back", event.Unhealthy.Field(),
+		zap.String("root", s.Root), zap.String("version", g.change.Version), zap.String("to", g.back.ID),
+		zap.String("reason", g.reason))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}
@@ -141,7 +143,7 @@ var errOvertaken = errors.New("the root was judged meanwhile")
 // fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the
 // last good root.
 func (g *watch) fullReboot(s observation) error {
-	g.Log.Error("the guard does a full reboot", zap.String("reason", g.reason))
+	g.Log.Error("the guard does a full reboot", event.FullReboot.Field(), zap.String("reason", g.reason))
 	if rec, at, why := s.copyOfRecord(), g.leg, g.reason; rec != nil {
 		err := waitAtMost(diskPatience, func() error { return g.recordFullReboot(rec, at, why) })
 		if err != nil {

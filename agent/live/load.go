@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/patches"
@@ -107,6 +108,8 @@ func (lp *Patches) Load(
 			succeeded = append(succeeded, i)
 		case !atBoot || !errors.Is(err, context.DeadlineExceeded): // otherwise the deadline passed before it was tried
 			errs = append(errs, err)
+			lp.Log.Info("the live patch is not effective", event.LivePatchFailed.Field(),
+				zap.String("live patch", run.listed[i].Name), zap.Error(err))
 		}
 		if err != nil && endsLoading(err) {
 			return effectiveNames(now, succeeded), errors.Join(errs...)
@@ -182,7 +185,8 @@ func (lp *Patches) HoldFatal(f facts.Facts, rec *record.Record) error {
 	rec.Loading = nil
 	if l.BootID != f.BootID {
 		lp.holdLivePatch(rec, l.Name, "the host went down while it was being loaded")
-		lp.Log.Error("the live patch is held: the host went down while it was being loaded", zap.String("live patch", l.Name))
+		lp.Log.Error("the live patch is held: the host went down while it was being loaded", event.LivePatchHeld.Field(),
+			zap.String("live patch", l.Name))
 	}
 	return lp.Records.Write(rec)
 }
@@ -231,7 +235,7 @@ func (lp *Patches) loadOne(ctx context.Context, run liveRun, i int, wasEffective
 	lp.Records.AppendEvent(record.Event{
 		Event: record.EventLiveEffective, LivePatch: s.Name, Vouchers: l.Vouchers, Kernel: f.KernelRelease,
 	})
-	lp.Log.Info("the live patch is effective", zap.String("live patch", s.Name))
+	lp.Log.Info("the live patch is effective", event.LivePatchEffective.Field(), zap.String("live patch", s.Name))
 	lp.cleanReplaced(run.stored, s.Name)
 	return nil
 }

@@ -20,10 +20,7 @@ type Refused struct {
 const refusedFile = StateDir + "/refused.json"
 
 // maxRefused bounds that file, and maxReason a reason in it, in bytes.
-const (
-	maxRefused = 64 << 10
-	maxReason  = 1000
-)
+const maxRefused, maxReason = 64 << 10, 1000
 
 // Refused returns why the last attempt to take what is published failed, nil when it did not or nobody knows.
 func (s *Store) Refused() *Refused {
@@ -42,21 +39,21 @@ func (s *Store) Refused() *Refused {
 }
 
 // NoteRefusal keeps why what is published is not taken; failed is nil when it is. With event, a new reason is an event
-// of the history, too. A failure is only logged: people read this, and nothing depends on it.
-func (s *Store) NoteRefusal(failed error, event bool) {
+// of the history, too, and it reports that. A failure is only logged: people read this, and nothing depends on it.
+func (s *Store) NoteRefusal(failed error, event bool) (isNew bool) {
 	before := s.Refused()
 	if failed == nil && before == nil {
-		return
+		return false
 	}
 	if failed == nil {
 		if err := s.Disk.RemoveAll(s.Path(refusedFile)); err != nil {
 			s.Log.Warn("cannot remove why an earlier image was not taken", zap.Error(err))
 		}
-		return
+		return false
 	}
 	reason := failed.Error()
 	r := Refused{At: s.Now().UTC(), Reason: strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")}
-	if event && (before == nil || before.Reason != r.Reason) {
+	if isNew = event && (before == nil || before.Reason != r.Reason); isNew {
 		s.AppendEvent(Event{Event: EventRefused, Reason: r.Reason})
 	}
 	text, err := json.MarshalIndent(r, "", "  ")
@@ -66,4 +63,5 @@ func (s *Store) NoteRefusal(failed error, event bool) {
 	if err != nil {
 		s.Log.Warn("cannot keep why the published image is not taken", zap.Error(err))
 	}
+	return isNew
 }

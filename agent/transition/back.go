@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -20,8 +21,8 @@ import (
 // [record.ErrUnhealthy], which says what happens next.
 func (m *Mover) RollBack(ctx context.Context, f facts.Facts, rec *record.Record, reason string) error {
 	to := rec.RollbackTarget()
-	m.Log.Error("the root is unhealthy; rolling back",
-		zap.String("root", f.Root), zap.String("to", to), zap.String("reason", reason))
+	m.Log.Error("the root is unhealthy; rolling back", event.Unhealthy.Field(), zap.String("root", f.Root),
+		zap.String("version", rec.Switch.Version), zap.String("to", to), zap.String("reason", reason))
 	if err := m.Leave(ctx, f, rec, record.Departure{Reason: reason}, false); err != nil {
 		return fmt.Errorf("%w: %s: %s; rolling back to %s failed: %w", record.ErrUnhealthy, f.Root, reason, to, err)
 	}
@@ -73,7 +74,8 @@ func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
 	if runs, err := m.Machine.Systemd.UnitActive(ctx, pid1.GuardUnit); err != nil || runs {
 		return fmt.Errorf("%w; %s will roll back", why, pid1.GuardUnit)
 	}
-	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", zap.Error(why))
+	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", event.FullReboot.Field(),
+		zap.Error(why))
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.fullReboot(ctx)))
 }
 
@@ -108,10 +110,12 @@ func (m *Mover) Strand(ctx context.Context, rec *record.Record, report health.Re
 		return err
 	}
 	m.Records.AppendEvent(rec.Switch.Event(record.EventUnhealthy, reason))
+	m.Log.Info("the root is unhealthy; there is no better one", event.Unhealthy.Field(),
+		zap.String("root", target), zap.String("version", rec.Switch.Version), zap.String("reason", reason))
 	err := rec.Last.Err()
 	if reboot {
 		m.Log.Error("the root that the host rolled back to has no network; a full reboot follows",
-			zap.String("root", target), zap.String("reason", reason))
+			event.FullReboot.Field(), zap.String("root", target), zap.String("reason", reason))
 		err = errors.Join(err, m.fullReboot(ctx))
 	}
 	return err
@@ -150,7 +154,7 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 		}
 	}
 	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
-	m.Log.Error("cannot roll back by a soft reboot; a full reboot follows", zap.Error(why))
+	m.Log.Error("cannot roll back by a soft reboot; a full reboot follows", event.FullReboot.Field(), zap.Error(why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),

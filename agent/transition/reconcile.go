@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
@@ -158,9 +159,8 @@ func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error
 	return a.Withdraw(ctx, rec)
 }
 
-// requestRollback requests a rollback that was recorded and never requested. It
-// returns an [record.ErrBlocked] once it is under way, and an [ErrFullRebootFollows] when
-// only a full reboot leads back.
+// requestRollback requests a rollback that was recorded and never requested. It returns a [record.ErrBlocked] once that
+// is under way, and an [ErrFullRebootFollows] when only a full reboot leads back.
 func (a *Arrival) requestRollback(ctx context.Context, rec *record.Record) error {
 	a.Log.Warn("a rollback was recorded but never requested; it is requested now",
 		zap.String("root", rec.Switch.Target))
@@ -206,6 +206,8 @@ func (a *Arrival) recordGiveUp(rec *record.Record, c record.Cause, outcome level
 		return err
 	}
 	a.Records.AppendEvent(rec.Switch.Event(record.EventFailed, reason))
+	a.Log.Info("the switch failed", event.SwitchFailed.Field(), zap.String("root", rec.Switch.Target),
+		zap.String("version", rec.Switch.Version), zap.String("verb", rec.Switch.Verb), zap.String("reason", reason))
 	if bad, isBad := rec.Bad[rec.Switch.Target]; isBad && bad.At.Equal(now) && bad.Reason != reason {
 		a.Records.AppendEvent(rec.Switch.Event(record.EventBad, bad.Reason))
 	}

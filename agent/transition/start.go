@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/keep"
 	"github.com/updatectl/updatectl/agent/record"
@@ -191,8 +192,8 @@ func (ns *Notes) UnlessUnderWay(ctx context.Context, failure error) error {
 func (m *Mover) reportSwitching(rec *record.Record, f facts.Facts) {
 	s := rec.Switch
 	m.Records.AppendEvent(s.Event(record.EventSwitching, "").WithKernelOf(f))
-	m.Log.Info("switching", zap.String("from", f.Root), zap.String("to", s.Target), zap.String("verb", s.Verb),
-		zap.String("level", string(s.Level)))
+	m.Log.Info("switching", event.Switching.Field(), zap.String("from", f.Root), zap.String("root", s.Target),
+		zap.String("version", s.Version), zap.String("verb", s.Verb), zap.String("level", string(s.Level)))
 }
 
 // FirstStart reports whether this is the first start of userspace since the last full reboot. It returns true once: it

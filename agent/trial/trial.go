@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/guard"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/host"
@@ -137,8 +138,8 @@ func isWanted(rec *record.Record, report health.Report) bool {
 
 // keepWanted marks an unhealthy root good that somebody rolled back to, and says in the record what is wrong with it.
 func (t *Trial) keepWanted(ctx context.Context, f facts.Facts, rec *record.Record, report health.Report) error {
-	t.Log.Warn("the root is unhealthy; it is kept, because somebody rolled back to it",
-		zap.String("root", f.Root), zap.String("reason", report.Reason()))
+	t.Log.Warn("the root is unhealthy; it is kept, because somebody rolled back to it", event.Unhealthy.Field(),
+		zap.String("root", f.Root), zap.String("version", rec.Switch.Version), zap.String("reason", report.Reason()))
 	if rec.Last != nil && rec.Last.Target == f.Root {
 		rec.Last.Reason = "it is kept, because somebody rolled back to it, although it is unhealthy: " + report.Reason()
 	}
@@ -214,11 +215,23 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record,
 		return nil
 	}
 	t.Records.AppendEvent(rec.Switch.Event(record.EventGood, "").WithKernelOf(f))
-	t.Log.Info("the root is good", zap.String("root", f.Root))
+	t.Log.Info("the root is good", arrived(rec.Switch.Verb).Field(), zap.String("root", f.Root),
+		zap.String("version", rec.Switch.Version), zap.String("verb", rec.Switch.Verb))
 	if t.Proved != nil {
 		t.Proved(ctx, f, rec)
 	}
 	return nil
+}
+
+// arrived returns the event of a root that became good after a switch with this verb.
+func arrived(verb string) event.Event {
+	switch verb {
+	case record.VerbBack, record.VerbRollback:
+		return event.RolledBack
+	case record.VerbResume:
+		return event.Resumed
+	}
+	return event.Good
 }
 
 // EndConfirm stops the confirm that judges the running root, which may take as long as [health] deadline, and reports

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
@@ -34,6 +38,32 @@ func TestGoodThatCannotBeRecorded(t *testing.T) {
 	why := a.Transition.ReadVerdict("v2").Reason
 	if !strings.Contains(why, "cannot write the record") {
 		t.Errorf("the verdict for the guard is %q", why)
+	}
+}
+
+// TestArrived: a root that became good is another event after a roll back and after a full reboot.
+func TestArrived(t *testing.T) {
+	for verb, want := range map[string]event.Event{
+		record.VerbApply: event.Good, record.VerbResume: event.Resumed, record.VerbBack: event.RolledBack,
+		record.VerbRollback: event.RolledBack,
+	} {
+		a := newTrial(t)
+		log, seen := observer.New(zap.InfoLevel)
+		a.Log = zap.New(log)
+		r := hosttest.OnTheWay(verb, "v1", "v2", "host", "v1")
+		r.Phase = record.PhaseTrying
+		if err := a.markGood(t.Context(), facts.Facts{Root: "v2"}, r, health.Report{}); err != nil {
+			t.Fatal(verb, err)
+		}
+		var got []event.Event
+		for _, e := range seen.All() {
+			if is, found := event.Of(e.ContextMap()); found {
+				got = append(got, is)
+			}
+		}
+		if !slices.Equal(got, []event.Event{want}) {
+			t.Errorf("after %s, the events are %v, want %v", verb, got, want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/fleetlock"
 	"github.com/updatectl/updatectl/agent/hook"
 	"github.com/updatectl/updatectl/agent/record"
@@ -107,7 +108,7 @@ func (t *Turn) settleSlot(ctx context.Context, slot *fleetlock.Slot, running str
 		}
 		slot.Failed = rec.Last.Reason
 		t.Log.Warn("keeping the slot of the lock server, so that no other host follows: the switch failed; "+
-			"`updatectl slot give-back` gives it back", zap.String("reason", slot.Failed))
+			"`updatectl slot give-back` gives it back", event.SlotKept.Field(), zap.String("reason", slot.Failed))
 		return fleetlock.Write(t.Machine.Disk, t.Path(record.StateDir), *slot)
 	}
 	return nil

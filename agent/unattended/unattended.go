@@ -16,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/agent/attempt"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/decide"
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/rollout"
@@ -64,6 +65,9 @@ func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	}
 	defer func() { r.keep(done, err) }()
 	o.Unattended = true
+	if f, _, err := r.Look(ctx); err == nil { // what is wrong with the host is found again when it is staged
+		r.remind(f)
+	}
 	if v, err := r.decide(ctx, schedule.Facts{Step: schedule.Fetch, Metered: r.Metered(ctx)}); err != nil {
 		return done, err
 	} else if v.Action != schedule.Go {
@@ -137,6 +141,7 @@ func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	if err != nil {
 		return done, err
 	}
+	r.remind(f)
 	if decide.Stranded(f, rec, decide.Wish{Unattended: true}) {
 		return r.Agent.Apply(ctx, o)
 	}
@@ -260,6 +265,10 @@ func (r *Runner) keep(done agent.Applied, err error) {
 	var n notNow
 	if errors.As(err, &n) {
 		a.Text, a.Until = n.Text, n.Until
+	}
+	if err != nil && Blocked(err) != "" {
+		r.Log.Info("the unattended run does not go on", event.Waiting.Field(), zap.String("reason", a.Reason),
+			zap.String("waits for", a.Text))
 	}
 	if done.Reference != "" { // it has answered, and what it published was verified
 		a.Checked = r.Now().UTC()

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
+	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
 	"github.com/updatectl/updatectl/verify/printable"
 )
@@ -26,8 +27,9 @@ func inJournal(stderr io.Writer) bool {
 	return err == nil && is
 }
 
-// newLogger returns the logger of one run: sentences on stderr for a person, or entries with fields in the journal.
-func newLogger(stderr io.Writer, inJournal, quiet, verbose bool) *zap.Logger {
+// newLogger returns the logger of one run: sentences on stderr for a person, or entries with fields in the journal. The
+// events of the running host, here, are in the journal even if a person started the command at a terminal.
+func newLogger(stderr io.Writer, here, inJournal, quiet, verbose bool) *zap.Logger {
 	level := zapcore.WarnLevel
 	switch {
 	case quiet:
@@ -38,10 +40,14 @@ func newLogger(stderr io.Writer, inJournal, quiet, verbose bool) *zap.Logger {
 	if inJournal {
 		return zap.New(&logCore{level: min(level, zapcore.InfoLevel), write: toJournal})
 	}
-	return zap.New(&logCore{level: level, write: func(e zapcore.Entry, text string, _ map[string]any) error {
+	person := &logCore{level: level, write: func(e zapcore.Entry, text string, _ map[string]any) error {
 		_, err := io.WriteString(stderr, report.Fold(logPrefix[e.Level]+printable.Text(text)+"\n"))
 		return err
-	}})
+	}}
+	if !here || !journal.Enabled() {
+		return zap.New(person)
+	}
+	return zap.New(zapcore.NewTee(person, &logCore{level: zapcore.InfoLevel, write: eventToJournal}))
 }
 
 // logPrefix begins the lines that report no ordinary step.
@@ -76,7 +82,8 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for _, f := range slices.Concat(c.fields, fields) {
 		f.AddTo(all)
 		switch value, has := all.Fields[f.Key]; {
-		case !has, f.Key == "reason" && value == "": // an error that is nil, or nothing to say
+		case !has, value == "": // an error that is nil, or nothing to say
+		case isEvent(value):
 		case f.Key == "error" || f.Key == "reason":
 			text += fmt.Sprintf(": %v", value)
 		default:
@@ -89,14 +96,39 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 // Sync does nothing: nothing is kept back.
 func (c *logCore) Sync() error { return nil }
 
-// toJournal sends an entry to the journal with its fields (systemd.journal-fields(7)), so that
-// `journalctl UPDATECTL_ROOT=…` finds it.
+// toJournal sends an entry to the journal.
 func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
-	vars := map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
+	priority, vars := journalFields(e, fields)
+	return journal.Send(report.ShortDigests(text), priority, vars)
+}
+
+// journalFields returns the priority of an entry and its fields (systemd.journal-fields(7)), by which
+// `journalctl UPDATECTL_ROOT=…` finds it, and which that of an event has.
+func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, map[string]string) {
+	priority, vars := journalPriority[e.Level], map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
+	if is, found := event.Of(fields); found {
+		priority = min(priority, journalPriority[is.Level()]) // the lowest is the most severe
+		vars["MESSAGE_ID"] = is.ID()
+	}
 	for name, value := range fields {
 		vars["UPDATECTL_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))] = fmt.Sprint(value)
 	}
-	return journal.Send(report.ShortDigests(text), journalPriority[e.Level], vars)
+	return priority, vars
+}
+
+// eventToJournal sends an entry to the journal if it is the one of an event. Nothing else that a person is told at a
+// terminal belongs there. Whether the journal takes it is of no interest to that person.
+func eventToJournal(e zapcore.Entry, text string, fields map[string]any) error {
+	if _, is := event.Of(fields); is {
+		_ = toJournal(e, text, fields)
+	}
+	return nil
+}
+
+// isEvent reports whether the value of a field is the event of its entry, which is no part of the sentence.
+func isEvent(value any) bool {
+	_, is := value.(event.Event)
+	return is
 }
 
 var journalPriority = map[zapcore.Level]journal.Priority{

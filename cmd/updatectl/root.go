@@ -118,7 +118,7 @@ func (c *cli) prepare() error {
 		return usageError{err: fmt.Errorf("cannot work on %s: it is not a directory", root)}
 	}
 	c.root = root
-	c.log = newLogger(c.stderr, c.unbroken, c.quiet, c.verbose)
+	c.log = newLogger(c.stderr, c.root == "/", c.unbroken, c.quiet, c.verbose)
 	return nil
 }
 

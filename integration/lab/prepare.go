@@ -12,7 +12,8 @@ import (
 type Thing func(ctx context.Context) (string, error)
 
 // Everything is what the hosts, the registries and the publishers of all tests need.
-var Everything = []Thing{HostDisk, V2, V3, Tools, OldTools, oldDisk, builder, Machines, EtcdTree, FleetLockBinary}
+var Everything = []Thing{HostDisk, V2, V3, Tools, OldTools, oldDisk, builder, Machines, EtcdTree, FleetLockBinary,
+	PrometheusTree}
 
 // Prepare returns a function that installs what the lab needs and builds things, for [Enter], which calls it outside,
 // where the network is: what a run needs has to be named in advance. Things are built side by side.
