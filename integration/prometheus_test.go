@@ -42,6 +42,7 @@ scrape_configs: [{job_name: updatectl, static_configs: [{targets: [%q]}]}]
 	}
 	t.Cleanup(prometheus.Stop)
 
+	waitFor(t, "Prometheus", func() bool { return isReady(t, prometheus) })
 	waitFor(t, "the first scrape", func() bool { return len(query(t, prometheus, "updatectl_info")) > 0 })
 	var got []string
 	for _, series := range query(t, prometheus, `group by (__name__) ({__name__=~"updatectl_.+"})`) {
@@ -171,6 +172,17 @@ func panels(t *testing.T) (expressions []string) {
 		}
 	}
 	return expressions
+}
+
+// isReady reports whether Prometheus answers queries: it listens before.
+func isReady(t *testing.T, p *lab.Prometheus) bool {
+	t.Helper()
+	r, err := http.Get(p.URL + "/-/ready")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	return r.StatusCode == http.StatusOK
 }
 
 // maxAnswer bounds an answer of Prometheus, in bytes.
