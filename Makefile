@@ -136,7 +136,7 @@ costs: build
 
 # How long services are away at a switch, against a bare soft reboot in the same run.
 outage: build
-	go test -tags lab,endurance -count=1 -timeout 1h -v -run '^TestOutageCosts$$' ./integration/
+	go test -tags lab,endurance -count=1 -timeout 1h -v -run '^TestOutage(Costs|FromHost)$$' ./integration/
 
 # Every bad image that a host has to come back from; a few of them are in hosts.
 test-zoo: build

@@ -57,6 +57,35 @@ func TestOutageCosts(t *testing.T) {
 	t.Logf("the last one:\n%s", s.updatectl(exitDone, "analyze").Stdout)
 }
 
+// TestOutageFromHost measures the way from the host root to an image and back in the same manner. The first switch of a
+// host, for which its whole /etc is judged, is measured once.
+func TestOutageFromHost(t *testing.T) {
+	const rounds = 5
+	s := newSite(t, "outagehost")
+	t.Logf("the first apply: %v", s.outageOf("updatectl", "apply"))
+	took := map[string][]time.Duration{}
+	for range rounds {
+		for _, leg := range []struct {
+			name string
+			args []string
+		}{
+			{"bare in 1", []string{"systemctl", "soft-reboot"}},
+			{"rollback", []string{"updatectl", "rollback", "host"}},
+			{"bare in the host root", []string{"systemctl", "soft-reboot"}},
+			{"apply", []string{"updatectl", "apply", "--retry"}},
+		} {
+			took[leg.name] = append(took[leg.name], s.outageOf(leg.args...))
+		}
+	}
+	middle := map[string]time.Duration{}
+	for name, all := range took {
+		middle[name] = slices.Sorted(slices.Values(all))[rounds/2]
+		t.Logf("%s: median %v of %v", name, middle[name], all)
+	}
+	t.Logf("apply and rollback take %.2f times as long as bare soft reboots in both roots",
+		float64(middle["apply"]+middle["rollback"])/float64(middle["bare in 1"]+middle["bare in the host root"]))
+}
+
 // predicts returns how long the next switch will take by plan.
 func (s *site) predicts() time.Duration {
 	s.Helper()
