@@ -29,6 +29,7 @@ func Of(ctx context.Context, a *agent.Agent) (Host, error) {
 		return Host{}, err
 	}
 	h := fromStatus(s)
+	h.Images = imagesOf(a, s)
 	rec, err := a.Records.Read()
 	if err != nil {
 		return Host{}, err
@@ -42,6 +43,22 @@ func Of(ctx context.Context, a *agent.Agent) (Host, error) {
 		h.LastOutage = list[n-1].Outage()
 	}
 	return h, nil
+}
+
+// imagesOf returns how large the images are that are booted and staged. The host root is none, and one that cannot be
+// read is left out.
+func imagesOf(a *agent.Agent, s agent.Status) map[string]Image {
+	images := map[string]Image{}
+	add := func(state, id string) {
+		if root, err := a.Machine.Trees.Root(id); err == nil {
+			images[state] = Image{Bytes: root.Info.Size, New: root.Info.NewBytes}
+		}
+	}
+	add("booted", s.Booted.Root)
+	if s.Staged != nil {
+		add("staged", s.Staged.Root)
+	}
+	return images
 }
 
 // fromStatus returns what the status says of a host.

@@ -37,7 +37,11 @@ type Host struct {
 	// RebootBy is when a full reboot is due because of the kernel's age.
 	RebootBy time.Time
 	BadRoots int
+	Images   map[string]Image // that is booted, and that is staged, if they are images
 }
+
+// Image is how large an image is: the bytes of its files, and of these, what was not on the disk before.
+type Image struct{ Bytes, New int64 }
 
 // Text returns the metrics of a host in the text format of Prometheus.
 func Text(h Host) ([]byte, error) {
@@ -70,6 +74,12 @@ func Registry(h Host) *prometheus.Registry {
 	patches := g.family("live_patches", "Live patches on this host, by their state.", "state")
 	for state, n := range h.LivePatches {
 		patches.set(float64(n), state)
+	}
+	whole := g.family("image_bytes", "Bytes of the files of an image.", "state")
+	fresh := g.family("image_new_bytes", "Bytes of the files of an image that were not on the disk before.", "state")
+	for state, image := range h.Images {
+		whole.set(float64(image.Bytes), state)
+		fresh.set(float64(image.New), state)
 	}
 	if h.Blocked != "" {
 		g.family("blocked", "What kept the last unattended run from going on: 1 for the reason.", "reason").set(1, h.Blocked)

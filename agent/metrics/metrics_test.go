@@ -20,6 +20,7 @@ var full = Host{
 	LastOutage: 2500 * time.Millisecond, Checked: time.Unix(1796003600, 0), Blocked: "window", SlotHeld: true,
 	SlotKept: true, FixesOpen: 3, LivePatches: map[string]int{"effective": 1, "not loaded": 2},
 	RebootBy: time.Unix(1798000000, 0), BadRoots: 1,
+	Images: map[string]Image{"booted": {1 << 30, 200 << 20}, "staged": {1 << 30, 0}},
 }
 
 // TestText: the text is what is in testdata, which `promtool check metrics` accepts as well.
