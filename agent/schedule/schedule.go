@@ -44,6 +44,13 @@ type Window struct {
 // Always is the window that does not close.
 var Always = Window{Open: true}
 
+// Hour returns when the present hour of a host began. Part, from 0 to less than 1, is the host's own: the hours of the
+// hosts of a fleet begin at different times.
+func Hour(now time.Time, part float64) time.Time {
+	shift := time.Duration(part * float64(time.Hour))
+	return now.UTC().Add(-shift).Truncate(time.Hour).Add(shift)
+}
+
 // Check returns an error if systemd does not understand one of the expressions, or if the zone or the length is wrong.
 func (c Calendar) Check(ctx context.Context, analyze Analyze) error {
 	for _, expr := range c.Starts {

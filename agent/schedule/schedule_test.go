@@ -143,3 +143,24 @@ func TestCheck(t *testing.T) {
 		t.Error("a wrong expression has a window")
 	}
 }
+
+// TestHour: the hour of a host begins once in sixty minutes, at its own part of the hour.
+func TestHour(t *testing.T) {
+	at := func(h, m, s int) time.Time { return time.Date(2027, 3, 4, h, m, s, 0, time.UTC) }
+	for _, test := range []struct {
+		now  time.Time
+		part float64
+		want time.Time
+	}{
+		{at(3, 30, 0), 0, at(3, 0, 0)},
+		{at(3, 0, 0), 0, at(3, 0, 0)},
+		{at(3, 30, 0), 0.25, at(3, 15, 0)},
+		{at(3, 10, 0), 0.25, at(2, 15, 0)},
+		{at(3, 15, 0), 0.25, at(3, 15, 0)},
+		{at(0, 10, 0), 0.75, at(0, 0, 0).Add(-15 * time.Minute)},
+	} {
+		if got := Hour(test.now, test.part); !got.Equal(test.want) {
+			t.Errorf("at %v, the hour of part %v began at %v, want %v", test.now, test.part, got, test.want)
+		}
+	}
+}

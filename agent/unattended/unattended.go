@@ -54,10 +54,6 @@ type Runner struct {
 	Word func(error) string
 }
 
-// sinceChecked is how old the last answer of the source may be before an unattended fetch asks again. The timer runs
-// more often, for the windows.
-const sinceChecked = 50 * time.Minute
-
 // Fetch fetches and stages what is published, if the schedule allows.
 func (r *Runner) Fetch(ctx context.Context, o agent.ApplyOptions) (done agent.Applied, err error) {
 	if when, recent := r.recentlyChecked(); recent {
@@ -118,15 +114,16 @@ func (r *Runner) leaves(ctx context.Context, reference string) (agent.Applied, b
 	}, true
 }
 
-// recentlyChecked returns when the source last answered, and reports whether that is so short a time ago that it need
-// not be asked.
+// recentlyChecked returns when the source last answered, and reports whether that was in this hour of the host. The
+// timer looks more often, for the windows. After an outage of the registry, all hosts ask when their timers look next,
+// and then each in its own hour again.
 func (r *Runner) recentlyChecked() (time.Time, bool) {
 	last := attempt.Last(r.Host)
 	if last == nil {
 		return time.Time{}, false
 	}
-	age := r.Now().Sub(last.Checked)
-	return last.Checked, age >= 0 && age < sinceChecked
+	now := r.Now()
+	return last.Checked, !last.Checked.After(now) && !last.Checked.Before(schedule.Hour(now, r.part("fetch")))
 }
 
 // Apply brings the host to what is published, if the schedule allows. A host that has to return to its last good root
@@ -227,7 +224,7 @@ func (r *Runner) CheckWindows(ctx context.Context) (err error) {
 // counts before the default.
 func (r *Runner) Calendar(ctx context.Context, step schedule.Step) schedule.Calendar {
 	s := r.Config.Schedule
-	c := schedule.Calendar{Starts: s.Fetch, Zone: s.TimeZone, Length: time.Duration(s.Length), Spread: r.spread()}
+	c := schedule.Calendar{Starts: s.Fetch, Zone: s.TimeZone, Length: time.Duration(s.Length), Spread: r.part("window")}
 	if step == schedule.Switch {
 		c.Starts = s.Switch
 		if designated := r.Designated(ctx); designated != "" && r.Config.Where("schedule.switch") == "" {
@@ -237,14 +234,14 @@ func (r *Runner) Calendar(ctx context.Context, step schedule.Step) schedule.Cale
 	return c
 }
 
-// spread returns which part of the first half of a window this host lets pass, from 0 to 1, so that a fleet does not
-// begin together.
-func (r *Runner) spread() float64 {
+// part returns a number from 0 to less than 1 that is this host's own for something, so that the hosts of a fleet do
+// not do it together: how much of the first half of a window it lets pass, and when its hour begins.
+func (r *Runner) part(what string) float64 {
 	id := r.Turn.MachineID()
 	if id == "" {
 		return 0
 	}
-	return rollout.Slot(id, "window", "")
+	return rollout.Slot(id, what, "")
 }
 
 // pause returns the pause of the operator in the form of a schedule.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -161,30 +162,67 @@ func TestFetchKeepsToItsWindow(t *testing.T) {
 // TestSourceIsAskedOnceAnHour: the timer looks more often.
 func TestSourceIsAskedOnceAnHour(t *testing.T) {
 	r, w := newRunner(t)
-	attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
-	w.now = w.now.Add(49 * time.Minute)
+	checked := w.now
+	attempt.Keep(r.Host, attempt.Attempt{Checked: checked})
+	hour := schedule.Hour(checked, r.part("fetch")).Add(time.Hour) // begins next
+	w.now = hour.Add(-time.Second)
 	// Between two looks, a closed window is what the run to switch reports.
 	attempt.Keep(r.Host, attempt.Attempt{Reason: "window", Text: "closed"})
 	if done, err := r.Fetch(t.Context(), agent.ApplyOptions{}); err != nil || done.Skipped == "" {
-		t.Errorf("after 49 minutes: %+v, %v", done, err)
+		t.Errorf("in the same hour: %+v, %v", done, err)
 	}
-	w.now = w.now.Add(time.Hour)
+	w.now = hour
 	if _, err := r.Fetch(t.Context(), agent.ApplyOptions{}); err == nil { // there is no source here
-		t.Error("after two hours, the source is not asked")
+		t.Error("in the next hour, the source is not asked")
 	}
-	if last := attempt.Last(r.Host); last.Reason != "error" || !last.Checked.Equal(w.now.Add(-109*time.Minute)) {
+	if last := attempt.Last(r.Host); last.Reason != "error" || !last.Checked.Equal(checked) {
 		t.Errorf("a run that did not get an answer left %+v", last)
 	}
-	for name, change := range map[string]func(){
-		"an hour later":    func() { w.now = w.now.Add(time.Hour) },
-		"a clock set back": func() { w.now = w.now.Add(-2 * time.Hour) },
-	} {
-		attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
-		change()
-		if _, recent := r.recentlyChecked(); recent {
-			t.Errorf("%s: the source is not asked", name)
+	attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
+	w.now = w.now.Add(-2 * time.Hour)
+	if _, recent := r.recentlyChecked(); recent {
+		t.Error("when the clock was set back, the source is not asked")
+	}
+}
+
+// TestOutageOfTheSource: after an outage the hosts ask when their timers look next, and then in their own hours again:
+// an outage does not leave them all in the same quarter of an hour.
+func TestOutageOfTheSource(t *testing.T) {
+	const look, hosts = 15 * time.Minute, 200
+	asked := map[time.Duration]int{} // by the quarter of an hour since the outage
+	for i := range hosts {
+		r, w := newRunner(t)
+		if err := os.MkdirAll(r.Path("/etc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.Path("/etc/machine-id"), fmt.Appendf(nil, "%032x\n", i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		attempt.Keep(r.Host, attempt.Attempt{Checked: w.now.Add(-3 * time.Hour)})
+		end := w.now
+		for since := time.Duration(0); since < 5*time.Hour; since += look {
+			if w.now = end.Add(since); !recent(r) {
+				asked[since]++
+				attempt.Keep(r.Host, attempt.Attempt{Checked: w.now})
+			}
 		}
 	}
+	for since, n := range asked {
+		switch {
+		case since == 0 && n != hosts:
+			t.Errorf("%d of %d hosts ask when the outage is over", n, hosts)
+		case since > 0 && (n < hosts/8 || n > hosts/2):
+			t.Errorf("%v after the outage, %d of %d hosts ask in the same quarter of an hour", since, n, hosts)
+		}
+	}
+	if len(asked) != 20 {
+		t.Errorf("the hosts ask in %d of 20 quarters of an hour", len(asked))
+	}
+}
+
+func recent(r *Runner) bool {
+	_, is := r.recentlyChecked()
+	return is
 }
 
 func TestMaintenanceTimeOfLogind(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 
 // What a host asks the registry for, in requests.
 const (
-	// Check asks for the digest behind the tag.
+	// Check asks for the digest behind the tag. The run to fetch does so in each hour of its host, and the run to switch
+	// whenever its window is open.
 	Check = 1
 	// Read reads a new release: its index, its signatures, and the manifest of its image.
 	Read = 3
@@ -79,6 +80,8 @@ const (
 type host struct {
 	id       string
 	jitter   time.Duration
+	part     float64       // of the hour, at which its own begins
+	answered time.Duration // when the registry last did
 	position float64
 	group    int
 	phase    phase
@@ -137,6 +140,8 @@ func Run(f Fleet) Result {
 		h := &host{id: fmt.Sprintf("%016x%016x", s.random.Uint64(), s.random.Uint64()), group: i / f.Group}
 		h.jitter = time.Duration(s.random.Int64N(int64(f.Jitter) + 1))
 		h.position = rollout.Position(nil, h.id, "2026.11.1", "")
+		h.part = rollout.Slot(h.id, "fetch", "")
+		h.answered = schedule.Hour(s.Published, h.part).Sub(s.Published)
 		s.hosts = append(s.hosts, h)
 	}
 	slices.SortStableFunc(s.hosts, func(a, b *host) int { return int(a.jitter - b.jitter) })
@@ -180,11 +185,17 @@ func (s *simulation) run(h *host, now time.Duration) {
 	if h.phase == locking || h.phase == away || h.phase == fetching {
 		return // the run before has not ended
 	}
-	count(s.Registry, now, Check)
-	if s.isDown(now) {
+	asked := 0
+	if s.Published.Add(h.answered).Before(schedule.Hour(s.Published.Add(now), h.part)) {
+		asked++
+	}
+	if s.decide(now).Action == schedule.Go {
+		asked++
+	}
+	if count(s.Registry, now, asked*Check); asked == 0 || s.isDown(now) {
 		return
 	}
-	if !h.knows {
+	if h.answered = now; !h.knows {
 		h.knows = true
 		count(s.Registry, now, Read)
 	}
