@@ -25,8 +25,6 @@ type Resumed struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-const startedBefore = "this is not the first start of userspace since the last full reboot"
-
 // Resume switches from the host root, on which a full reboot lands, to the root that the full reboot was for, or to
 // the last good root. It acts once per full reboot, before ordinary services start. When it fails, the host stays on
 // its host root.
@@ -36,7 +34,7 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	}
 	first, err := a.Transition.FirstStart()
 	if err != nil || !first {
-		return Resumed{Reason: startedBefore}, err
+		return Resumed{Reason: "userspace has started before since the last full reboot"}, err
 	}
 	before, err := a.Records.Read()
 	if err != nil {
@@ -47,13 +45,9 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	if s == nil { // with an error and a session, begin has recorded a switch that the reboot interrupted
 		return Resumed{}, err
 	}
-	last := s.rec.Last
-	landed := before.Phase == record.PhaseArmed && last != nil && last.Outcome == level.Landed
-	if s.facts.SoftReboots > 0 { // by hand, without FirstStart's file
-		return Resumed{Reason: startedBefore}, nil
-	}
+	landed := before.Phase == record.PhaseArmed && s.rec.Last != nil && s.rec.Last.Outcome == level.Landed
 	to, verb, why := s.rec.ResumeTarget(s.facts, landed)
-	if to == "" {
+	if verb == "" {
 		a.Log.Info("staying on the host root", zap.String("reason", why))
 		return Resumed{Reason: why}, nil
 	}
@@ -63,20 +57,19 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 			return Resumed{Root: to, Reason: why}, err
 		}
 		a.Log.Error("cannot switch to the root that the full reboot was for; resuming the last good root",
-			event.SwitchFailed.Field(), zap.String("root", to), zap.Error(err))
+			event.SwitchFailed.Field(), zap.String("root", to), zap.String("reason", err.Error()))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 	}
-	if to, why = s.intactTarget(why); to == "" {
+	if to != "" {
+		to, why = s.intactTarget(why)
+	}
+	if to == "" {
 		a.Log.Error("staying on the host root", event.NotResumed.Field(), zap.String("reason", why))
 		return Resumed{Reason: why}, nil
-	}
-	if err := recheck.MayResume(s.Host, to); err != nil {
-		a.Log.Error("staying on the host root", event.NotResumed.Field(), zap.Error(err))
-		return Resumed{Reason: err.Error()}, nil
 	}
 	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
 	_, err = s.resumeRoot(ctx, to, health.Before{Unknown: true}) // no service runs yet: nothing to compare with
@@ -88,14 +81,16 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 // machine reboot for as long as it runs.
 func (s *session) intactTarget(why string) (to, reason string) {
 	last := s.rec.LastGood()
-	to = roots.IntactGood(&s.Roots, s.facts, s.rec)
-	if to == last {
-		return to, why
+	if to = roots.IntactGood(&s.Roots, s.facts, s.rec); to != last {
+		if failed := record.ResumedTooOften(s.rec, to); failed != "" {
+			return "", fmt.Sprintf("%s is damaged, and %s", last, failed)
+		}
+		why = fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, last)
 	}
-	if failed := record.ResumedTooOften(s.rec, to); failed != "" {
-		return "", fmt.Sprintf("%s is damaged, and %s", last, failed)
+	if err := recheck.MayResume(s.Host, to); err != nil {
+		return "", err.Error()
 	}
-	return to, fmt.Sprintf("%s; %s is damaged, and this is the good root before it", why, last)
+	return to, why
 }
 
 // resumeRoot requests the switch to a good root, as it was left, and returns its version.

@@ -14,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image"
 	"github.com/updatectl/updatectl/image/failure"
+	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -57,7 +58,8 @@ func mayStage(ctx context.Context, s *session, off *offer.Published, done Applie
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
 	off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade)
 	if !errors.Is(err, context.Canceled) {
-		if s.Records.NoteRefusal(err, !errors.Is(err, failure.ErrSource)) { // a source that does not answer is no event
+		isEvent := !errors.Is(err, failure.ErrSource) && !errors.Is(err, release.ErrBarrier) // which pass
+		if s.Records.NoteRefusal(err, isEvent) {
 			s.Log.Info("what is published is refused", event.Refused.Field(), zap.Error(err))
 		}
 	}

@@ -324,6 +324,8 @@ func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 		return err
 	}
 	gd.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why))
+	gd.Log.Info("the switch was cancelled", event.SwitchFailed.Field(), zap.String("root", rec.Switch.Target),
+		zap.String("version", rec.Switch.Version), zap.String("verb", rec.Switch.Verb), zap.String("reason", why))
 	return nil
 }
 

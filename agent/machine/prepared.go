@@ -12,6 +12,7 @@ import (
 
 	"github.com/updatectl/updatectl/durable"
 	"github.com/updatectl/updatectl/switcher/etc"
+	"github.com/updatectl/updatectl/switcher/etc/fstab"
 	"github.com/updatectl/updatectl/switcher/etc/unchanged"
 )
 
@@ -29,7 +30,8 @@ type ingredients struct {
 	Change                    EtcChange
 }
 
-// mergeNote says what a directory was merged from. Made is a fingerprint of the directory.
+// mergeNote says what a directory was merged from. Made is a fingerprint of the directory. The Report lacks its
+// Correction, which is for plans only.
 type mergeNote struct {
 	From   ingredients
 	Made   string
@@ -54,7 +56,9 @@ func ingredientsOf(c EtcChange, now time.Time) (in ingredients, sure bool) {
 	}
 	sum := sha256.Sum256(ledger)
 	in.Ledger = hex.EncodeToString(sum[:])
-	in.Authorities, err = etc.LocalAuthorities(filepath.Dir(c.Current))
+	in.Authorities, err = etc.LocalAuthorities(etc.Inputs{
+		Host: filepath.Dir(c.Current), State: "/", Sources: fstab.Sources{Kept: c.Next.Persist},
+	})
 	if err != nil {
 		return in, false
 	}
@@ -84,24 +88,29 @@ func mergedBefore(c EtcChange, dst string, now time.Time) (etc.Report, bool) {
 	return note.Report, err == nil && sure && made == note.Made
 }
 
-// noteMerge is called before a merge. What it returns is called after the merge, and writes what dst was merged from if
-// that was the same before and after. Without that note, the merge is only decided again.
-func noteMerge(c EtcChange, dst string, clock func() time.Time, report *etc.Report, failure *error) func() {
-	// A later change by mmap(2) to a page that is on the disk sets the time of its file.
+// mergeAhead calls merge, and writes what dst was merged from if that was the same before and after. Without that note,
+// the merge is only decided again.
+func mergeAhead(c EtcChange, dst string, clock func() time.Time, merge func() (etc.Report, error)) (etc.Report, error) {
+	// A write by mmap(2) sets the time of a file only if the page was on the disk. The time is taken first, because a page
+	// may be written to again while others are synchronized.
+	start := clock()
 	err := errors.Join(durable.RemoveAll(dst+EtcNote), durable.SyncFS(c.Current))
-	before, sure := ingredientsOf(c, clock())
-	return func() {
-		now := clock()
-		after, still := ingredientsOf(c, now)
-		before.Ledger = after.Ledger // the merge has written it
-		made, whole, printErr := unchanged.Print(dst, now.Add(unchanged.Settled))
-		if errors.Join(*failure, err, printErr) != nil || !sure || !still || !whole || asText(before) != asText(after) {
-			return
-		}
-		if text, err := json.Marshal(mergeNote{From: after, Made: made, Report: *report}); err == nil {
-			_ = durable.WriteFile(dst+EtcNote, text, 0o600)
-		}
+	before, sure := ingredientsOf(c, start)
+	report, mergeErr := merge()
+	if mergeErr != nil {
+		return report, mergeErr
 	}
+	now := clock()
+	after, still := ingredientsOf(c, now)
+	before.Ledger = after.Ledger // the merge has written it
+	made, whole, printErr := unchanged.Print(dst, now.Add(unchanged.Settled))
+	if errors.Join(err, printErr) != nil || !sure || !still || !whole || asText(before) != asText(after) {
+		return report, nil
+	}
+	if text, err := json.Marshal(mergeNote{From: after, Made: made, Report: report}); err == nil {
+		_ = durable.WriteFile(dst+EtcNote, text, 0o600)
+	}
+	return report, nil
 }
 
 // asText returns ingredients to compare.

@@ -18,6 +18,7 @@ import (
 
 // TestMergedAhead: a merge that was made ahead counts as long as nothing has changed that it depends on.
 func TestMergedAhead(t *testing.T) {
+	site := testtree.Authority(t, "site")
 	for name, test := range map[string]struct {
 		change func(etc, dst string) error
 		counts bool
@@ -40,7 +41,7 @@ func TestMergedAhead(t *testing.T) {
 		"a file less":   {func(etc, _ string) error { return os.Remove(etc + "/hosts") }, false},
 		"a file moved":  {func(etc, _ string) error { return os.Rename(etc+"/hosts", etc+"/ssh/hosts") }, false},
 		"a new target":  {func(etc, _ string) error { return relink(etc+"/link", "b") }, false},
-		"authorities":   {func(etc, _ string) error { return authority(etc) }, false},
+		"authorities":   {func(etc, _ string) error { return authority(etc, site) }, false},
 		"the ledger":    {func(etc, _ string) error { return os.WriteFile(etc+".ids", []byte("{}"), 0o600) }, false},
 		"the result":    {func(_, dst string) error { return os.WriteFile(dst+"/hosts", nil, 0o644) }, false},
 		"no result":     {func(_, dst string) error { return os.RemoveAll(dst) }, false},
@@ -85,13 +86,11 @@ func TestMergedWhileItChanged(t *testing.T) {
 		"before": {time.Now, func(string) error { return nil }}, // a moment ago
 	} {
 		c, dst := mergedAhead(t)
-		var report etc.Report
-		var err error
-		done := noteMerge(c, dst, test.clock, &report, &err)
-		if err := test.merge(c.Current + "/hosts"); err != nil {
+		if _, err := mergeAhead(c, dst, test.clock, func() (etc.Report, error) {
+			return etc.Report{}, test.merge(c.Current + "/hosts")
+		}); err != nil {
 			t.Fatal(err)
 		}
-		done()
 		if _, err := os.Lstat(dst + EtcNote); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: there is a note, %v", name, err)
 		}
@@ -107,8 +106,8 @@ const localShare = "usr/local/share/ca-certificates"
 // tick is longer than that of the kernel's clock.
 const tick = 20 * time.Millisecond
 
-func authority(etc string) error {
-	return os.WriteFile(filepath.Join(filepath.Dir(etc), localShare, "own.crt"), []byte("x"), 0o644)
+func authority(etc, text string) error {
+	return os.WriteFile(filepath.Join(filepath.Dir(etc), localShare, "own.crt"), []byte(text), 0o644)
 }
 
 func relink(name, target string) error { return errors.Join(os.Remove(name), os.Symlink(target, name)) }
@@ -118,7 +117,11 @@ var old = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 // mergedAhead returns a merge that was made ahead. Its directories are old enough to be judged by their times.
 func mergedAhead(t *testing.T) (c EtcChange, dst string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/var/tmp", "updatectl-*") // /tmp may be in memory, where times say less
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	c = EtcChange{Current: filepath.Join(dir, "etc"), Ledger: filepath.Join(dir, "etc.ids"),
 		Next: assembly.Next{ID: "b", Persist: []string{"/var"}}, Before: &assembly.Next{ID: "a"}}
 	dst = filepath.Join(dir, "roots/b/etc.prepared")
@@ -133,9 +136,11 @@ func mergedAhead(t *testing.T) (c EtcChange, dst string) {
 		t.Fatal(err)
 	}
 	time.Sleep(tick)
-	report := etc.Report{Kept: []string{"hosts"}}
-	var err error
-	noteMerge(c, dst, later, &report, &err)()
+	if _, err := mergeAhead(c, dst, later, func() (etc.Report, error) {
+		return etc.Report{Kept: []string{"hosts"}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Lstat(dst + EtcNote); err != nil {
 		t.Fatalf("no note is left: %v", err)
 	}

@@ -314,17 +314,21 @@ const maxHostOnly = 64 << 10
 
 func (hostTrees) FetchBack(o fetchback.Order) (fetchback.Result, error) { return o.Do() }
 
-func (hostTrees) MergeEtc(c EtcChange, dst string, ahead bool) (report etc.Report, err error) {
+func (hostTrees) MergeEtc(c EtcChange, dst string, ahead bool) (etc.Report, error) {
+	merge := func() (report etc.Report, err error) {
+		err = c.open(func(in etc.Inputs) error {
+			report, err = etc.Merge(in, dst)
+			return err
+		})
+		return report, err
+	}
 	if ahead {
-		defer noteMerge(c, dst, time.Now, &report, &err)()
-	} else if report, ok := mergedBefore(c, dst, time.Now()); ok {
+		return mergeAhead(c, dst, time.Now, merge)
+	}
+	if report, ok := mergedBefore(c, dst, time.Now()); ok {
 		return report, nil
 	}
-	err = c.open(func(in etc.Inputs) error {
-		report, err = etc.Merge(in, dst)
-		return err
-	})
-	return report, err
+	return merge()
 }
 
 func (hostTrees) DiffEtc(next assembly.Next, current string, paths []string) ([]difference.Difference, error) {

@@ -113,12 +113,14 @@ func (r *Record) Landed(id string, f facts.Facts) bool {
 }
 
 // ResumeTarget decides where the host goes on to after a full reboot. It returns the root ("" to stay), the verb of
-// the switch, and why. If landed, the full reboot was made for the target of the last switch. A root that is being
-// tried is never resumed: it has to be good first.
+// the switch ("" if there is none to go on to), and why. If landed, the full reboot was made for the target of the last
+// switch. A root that is being tried is never resumed: it has to be good first.
 func (r *Record) ResumeTarget(f facts.Facts, landed bool) (to, verb, why string) {
 	last := r.LastGood()
 	refused := level.DecideHost(f).Refused()
 	switch {
+	case f.SoftReboots > 0: // by hand
+		return "", "", "userspace has started before since the last full reboot"
 	case f.Root != switcher.HostRoot:
 		return "", "", fmt.Sprintf("%s is mounted at /, not the host root", f.Root)
 	case r.Moving():
@@ -126,11 +128,11 @@ func (r *Record) ResumeTarget(f facts.Facts, landed bool) (to, verb, why string)
 	case !landed && last == switcher.HostRoot:
 		return "", "", "the host root is the last good root"
 	case len(refused) > 0: // otherwise the shutdown would hang after every full reboot
-		return "", "", strings.Join(refused, "; ")
+		return "", VerbResume, strings.Join(refused, "; ")
 	case landed:
 		return r.Last.Target, VerbApply, "the full reboot was made for it"
 	case ResumedTooOften(r, last) != "":
-		return "", "", ResumedTooOften(r, last)
+		return "", VerbResume, ResumedTooOften(r, last)
 	}
 	return last, VerbResume, "it is the last good root"
 }

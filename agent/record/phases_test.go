@@ -162,13 +162,14 @@ func TestResumeDecides(t *testing.T) {
 		"nothing but the host":         {resting("host"), host, false, "", ""},
 		"an image runs":                {resting("host", "v1"), facts.Facts{Root: "v1"}, false, "", ""},
 		"failed once":                  {once, host, false, "v1", VerbResume},
-		"failed twice":                 {tired, host, false, "", ""},
+		"failed twice":                 {tired, host, false, "", VerbResume},
 		"another failed twice":         {other, host, false, "v2", VerbResume},
 		"the host root is tried":       {&Record{Phase: PhaseTrying, Good: []string{"host", "v1"}}, host, false, "", ""},
 		"full reboot for v2":           {landed, host, true, "v2", VerbApply},
 		"earlier full reboot for v2":   {landed, host, false, "v1", VerbResume},
-		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", ""},
-		"it would hang, landed for v2": {landed, disk, true, "", ""},
+		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", VerbResume},
+		"it would hang, landed for v2": {landed, disk, true, "", VerbResume},
+		"a soft reboot by hand":        {resting("host", "v1"), facts.Facts{Root: switcher.HostRoot, SoftReboots: 1}, false, "", ""},
 	} {
 		to, verb, why := c.rec.ResumeTarget(c.facts, c.landed)
 		if to != c.to || verb != c.verb || why == "" {

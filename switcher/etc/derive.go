@@ -3,9 +3,7 @@ package etc
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path"
 	"path/filepath"
@@ -80,22 +78,17 @@ func readDerivation(in Inputs, cur *snapshot) (derivation, error) {
 	return d, nil
 }
 
-// LocalAuthorities returns a digest of the files that readLocal looks at in a tree.
-func LocalAuthorities(tree string) (string, error) {
-	local, err := listing.Read(filepath.Join(tree, authorities.LocalShare))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	text, err := json.Marshal(local.Tree)
-	return listing.Sum(text), err
+// LocalAuthorities returns a digest of the host's own authorities that are not in /etc.
+func LocalAuthorities(in Inputs) (string, error) {
+	_, texts := localAuthorities(in)
+	list, err := json.Marshal(texts)
+	return listing.Sum(list), err
 }
 
-// readLocal reads the host's own authorities that are not in /etc. Those of the old image are no change of the host.
-func (d *derivation) readLocal(in Inputs) {
-	kept := slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return paths.IsUnder(authorities.LocalShare, k) })
+// localAuthorities returns the host's own authorities that are not in /etc by the path of their file, and whether every
+// root keeps them.
+func localAuthorities(in Inputs) (kept bool, texts map[string][]byte) {
+	kept = slices.ContainsFunc(in.Sources.Kept, func(k string) bool { return paths.IsUnder(authorities.LocalShare, k) })
 	host := rootfs.Dir(in.Host)
 	if kept && in.State != "" {
 		host = rootfs.Dir(in.State)
@@ -106,14 +99,23 @@ func (d *derivation) readLocal(in Inputs) {
 			files = append(files, path.Join(dir, name))
 		}
 	}
+	texts = map[string][]byte{}
 	for _, name := range files {
-		if path.Ext(name) != ".crt" || len(d.local) == authorities.Max {
+		if path.Ext(name) != ".crt" || len(texts) == authorities.Max {
 			continue
 		}
 		text, err := host.ReadFile(path.Join(authorities.LocalShare, name), rootfs.MaxConfig)
-		if err != nil || len(authorities.Certificates(text)) == 0 {
-			continue
+		if err == nil && len(authorities.Certificates(text)) > 0 {
+			texts[name] = text
 		}
+	}
+	return kept, texts
+}
+
+// readLocal reads the host's own authorities that are not in /etc. Those of the old image are no change of the host.
+func (d *derivation) readLocal(in Inputs) {
+	kept, texts := localAuthorities(in)
+	for name, text := range texts {
 		if in.Old != "" {
 			shipped, err := rootfs.Dir(filepath.Dir(in.Old)).ReadFile(path.Join(authorities.LocalShare, name), rootfs.MaxConfig)
 			if err == nil && bytes.Equal(shipped, text) {

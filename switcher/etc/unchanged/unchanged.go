@@ -1,6 +1,6 @@
-// Package unchanged answers whether a directory is as it was a while ago, without reading its files. It promises that
-// nobody can change anything there and get the same answer, but for root, who can set the clock: the kernel notes the
-// time of each change of a file in its ctime.
+// Package unchanged answers whether a directory is as it was a while ago, without reading its files. It goes by the
+// change times (ctime) that the kernel sets, so who sets the clock can mislead it. A user can mislead it about a last
+// change of a file of his own, by a write that takes its data from a file system of his.
 package unchanged
 
 import (
@@ -33,8 +33,8 @@ var errUnsure = errors.New("cannot tell by times")
 
 // Print returns a fingerprint of what a directory holds: it differs when anything in it was changed, added or removed.
 // It is false when times cannot tell: something was changed after limit, something is mounted there, the file system
-// does not keep the times of changes by mmap(2), or there are more than 100 000 files. Such a change has its time when
-// the file system was synchronized before it.
+// does not keep the times of changes by mmap(2), or there are more than 100 000 files. A write by mmap(2) sets the time
+// only if the page was on the disk: synchronize the file system before the first fingerprint.
 func Print(dir string, limit time.Time) (string, bool, error) {
 	w := walk{sum: sha256.New(), limit: limit}
 	switch err := w.top(dir); {

@@ -13,7 +13,12 @@ import (
 
 // TestUnsure: where times cannot tell, there is no fingerprint.
 func TestUnsure(t *testing.T) {
-	dir, later := t.TempDir(), time.Now().Add(time.Minute)
+	later := time.Now().Add(time.Minute)
+	dir, err := os.MkdirTemp("/var/tmp", "updatectl-*") // /tmp may be in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	at := filepath.Join(dir, "a/b")
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		t.Fatal(err)
