@@ -31,9 +31,12 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	if g.back == nil {
 		return g.fullReboot(s)
 	}
-	g.Log.Error("the root did not become good; the guard rolls back", event.Unhealthy.Field(),
-		zap.String("root", s.Root), zap.String("version", g.change.Version), zap.String("to", g.back.ID),
-		zap.String("reason", g.reason))
+	news := event.Unhealthy.Field()
+	if s.verdict.Reason != "" { // who has judged has said so
+		news = zap.Skip()
+	}
+	g.Log.Error("the root did not become good; the guard rolls back", news, zap.String("root", s.Root),
+		zap.String("version", g.change.Version), zap.String("to", g.back.ID), zap.String("reason", g.reason))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}

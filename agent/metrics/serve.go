@@ -53,13 +53,13 @@ func Handler(gather func(context.Context) ([]byte, error), fail func(error)) htt
 // Serve answers at sockets until nobody has had a connection for as long as idle, which is no error, or until the
 // context ends. It closes the sockets; whoever handed them over still has them, with the clients that come meanwhile.
 func Serve(ctx context.Context, sockets []net.Listener, h http.Handler, idle time.Duration) error {
-	ctx, end := context.WithCancel(ctx)
+	unasked, end := context.WithCancel(ctx)
 	defer end()
-	clients := clients{idle: idle, timer: time.AfterFunc(idle, end)}
-	defer clients.timer.Stop()
+	open := clients{idle: idle, timer: time.AfterFunc(idle, end)}
+	defer open.timer.Stop()
 	server := &http.Server{
 		Handler: h, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout,
-		WriteTimeout: writeTimeout, ConnState: clients.changed,
+		WriteTimeout: writeTimeout, ConnState: open.changed,
 	}
 	server.SetKeepAlivesEnabled(false) // or Prometheus would keep a connection from scrape to scrape
 	failed := make(chan error, len(sockets))
@@ -69,9 +69,12 @@ func Serve(ctx context.Context, sockets []net.Listener, h http.Handler, idle tim
 	select {
 	case err := <-failed:
 		return errors.Join(fmt.Errorf("cannot serve metrics: %w", err), server.Close())
-	case <-ctx.Done():
+	case <-unasked.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	if ctx.Err() != nil { // a shutdown waits for nobody who asks
+		return server.Close()
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastWords)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil { // a client that does not read its answer
 		return server.Close()

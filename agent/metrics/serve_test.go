@@ -177,3 +177,19 @@ func TestServeFails(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestServeEndsAtOnce: a client that says nothing does not hold up a shutdown.
+func TestServeEndsAtOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	_, port, ended := serving(t, ctx, answer, time.Hour)
+	conn, err := net.Dial("tcp", port.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	start := time.Now()
+	cancel()
+	if ends(t, ended); time.Since(start) > 2*time.Second {
+		t.Errorf("it ended after %v", time.Since(start))
+	}
+}

@@ -61,7 +61,7 @@ func (t *Trial) Gate() health.Gate {
 		g.Since = stamp.At
 	}
 	for unit := range configs.Units() {
-		if strings.HasPrefix(unit, "updatectl") && path.Ext(unit) == ".service" {
+		if strings.HasPrefix(unit, "updatectl") && slices.Contains([]string{".service", ".socket"}, path.Ext(unit)) {
 			g.Own = append(g.Own, unit)
 		}
 	}

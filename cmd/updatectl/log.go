@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/zap"
@@ -38,7 +40,11 @@ func newLogger(stderr io.Writer, here, inJournal, quiet, verbose bool) *zap.Logg
 		level = zapcore.DebugLevel
 	}
 	if inJournal {
-		return zap.New(&logCore{level: min(level, zapcore.InfoLevel), write: toJournal})
+		write := toJournal
+		if !here {
+			write = plainToJournal
+		}
+		return zap.New(&logCore{level: min(level, zapcore.InfoLevel), write: write})
 	}
 	person := &logCore{level: level, write: func(e zapcore.Entry, text string, _ map[string]any) error {
 		_, err := io.WriteString(stderr, report.Fold(logPrefix[e.Level]+printable.Text(text)+"\n"))
@@ -102,8 +108,14 @@ func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	return journal.Send(report.ShortDigests(text), priority, vars)
 }
 
-// journalFields returns the priority of an entry and its fields (systemd.journal-fields(7)), by which
-// `journalctl UPDATECTL_ROOT=…` finds it, and which that of an event has.
+// plainToJournal sends an entry to the journal as one of no event: it is about the tree of another host.
+func plainToJournal(e zapcore.Entry, text string, fields map[string]any) error {
+	maps.DeleteFunc(fields, func(_ string, value any) bool { return isEvent(value) })
+	return toJournal(e, text, fields)
+}
+
+// journalFields returns the priority and the fields of an entry (systemd.journal-fields(7)). That of an event has its
+// MESSAGE_ID, too.
 func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, map[string]string) {
 	priority, vars := journalPriority[e.Level], map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
 	if is, found := event.Of(fields); found {
@@ -116,11 +128,23 @@ func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, ma
 	return priority, vars
 }
 
+// journalPatience is how long a person's command waits for a journal that hangs.
+const journalPatience = time.Second
+
 // eventToJournal sends an entry to the journal if it is the one of an event. Nothing else that a person is told at a
 // terminal belongs there. Whether the journal takes it is of no interest to that person.
 func eventToJournal(e zapcore.Entry, text string, fields map[string]any) error {
-	if _, is := event.Of(fields); is {
+	if _, is := event.Of(fields); !is {
+		return nil
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
 		_ = toJournal(e, text, fields)
+	}()
+	select {
+	case <-sent:
+	case <-time.After(journalPatience):
 	}
 	return nil
 }

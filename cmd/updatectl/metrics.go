@@ -57,7 +57,7 @@ var errNoSocket = errors.New(
 
 // unasked is how long the metrics are served without a client: longer than from one scrape to the next of a server that
 // asks often, so that not every scrape starts a process.
-const unasked = time.Minute
+const unasked = 90 * time.Second
 
 // metricsText returns the metrics as they are now, by today's configuration.
 func (c *cli) metricsText(ctx context.Context) ([]byte, error) {

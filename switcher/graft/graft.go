@@ -242,10 +242,11 @@ func (b builder) files(dir string, texts map[string]string) error {
 
 // FollowsSwitches reports whether the updatectl of a tree can follow a switch: systemd keeps the guard running across a
 // soft reboot only if the new root has a unit of that name, and the arrival unit tells the lock server and hooks how
-// the switch ended.
+// the switch ended. A unit that is masked does not count.
 func FollowsSwitches(tree string) bool {
 	for _, unit := range []string{pid1.GuardUnit, pid1.ArrivedUnit} {
-		if !rootfs.Exists(filepath.Join(tree, switcher.UnitDir, unit)) {
+		st, err := os.Lstat(filepath.Join(tree, switcher.UnitDir, unit))
+		if err != nil || !st.Mode().IsRegular() {
 			return false
 		}
 	}
