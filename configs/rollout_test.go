@@ -22,20 +22,34 @@ if [ "$code" = 255 ]; then echo "ssh: $answer" >&2; else echo "$answer"; fi
 exit "$code"
 `
 
-// What a host answers in the order of the questions.
+// What a host answers in the order of the questions. All are offered the same image.
 const (
-	nothingToDo = "check 0 {}\nstatus 0 {}\n"
-	updated     = "check 10 {}\napply_--wait 0 {\"switching\":true}\nstatus_--wait 255 refused\n" +
-		"status_--wait 255 refused\nstatus_--wait 0 {}\ncheck 0 {}\nstatus 0 {}\n"
-	cut    = "check 10 {}\napply_--wait 255 closed\nstatus_--wait 0 {}\ncheck 0 {}\nstatus 0 {}\n"
-	live   = "check 10 {}\napply_--wait 0 {\"switching\":false}\ncheck 0 {}\nstatus 0 {}\n"
-	early  = "check 10 {}\napply_--wait 255 closed\nstatus_--wait 0 {}\ncheck 10 {}\nstatus 0 {}\n"
+	offered = " 10 {\"newer\":true,\"live\":false,\"root\":\"a\"}\n"
+	runsIt  = " 0 {\"newer\":false,\"live\":false,\"root\":\"a\"}\n"
+	onTrial = " 0 {\"newer\":false,\"live\":false,\"root\":\"a\",\"trying\":true}\n"
+	good    = " 0 {\"phase\":\"good\"}\n"
+	last    = "status 0 {\"phase\":\"good\"}\n"
+
+	nothingToDo = "check" + runsIt + last
+	updated     = "check" + offered + "apply_--wait 0 {\"switching\":true}\nstatus_--wait 255 refused\n" +
+		"status_--wait 255 refused\nstatus_--wait" + good + "check" + runsIt + last
+	cut    = "check" + offered + "apply_--wait 255 closed\nstatus_--wait" + good + "check" + runsIt + last
+	live   = "check" + offered + "apply_--wait 0 {\"switching\":false}\ncheck" + runsIt + last
+	early  = "check" + offered + "apply_--wait 255 closed\nstatus_--wait" + good + "check" + offered + last
 	silent = "check 255 connect to host: No route to host\nstatus 255 again\n"
-	sick   = "check 10 {}\napply_--wait 143 \nstatus_--wait 40 {\"last\":{\"reason\":\"the disk \\u001b[2J is slow\"}}\n" +
-		"status 0 {\"phase\":\"good\"}\n"
-	paused  = "check 10 {}\napply_--wait 12 {\"error\":\"updates are paused\",\"reason\":\"paused\"}\nstatus 0 {}\n"
-	givenUp = "check 10 {}\napply_--wait 12 {\"error\":\"marked bad\",\"reason\":\"given-up\"}\nstatus 0 {}\n"
-	full    = "check 10 {}\napply_--wait 11 {\"error\":\"another kernel\"}\nstatus 0 {}\n"
+	sick   = "check" + offered + "apply_--wait 143 \nstatus_--wait 40 " +
+		"{\"last\":{\"reason\":\"the disk \\u001b[2J\\u009b is slow\"}}\n" + last
+	paused  = "check" + offered + "apply_--wait 12 {\"error\":\"updates are paused\",\"reason\":\"paused\"}\n" + last
+	givenUp = "check" + offered + "apply_--wait 12 {\"error\":\"marked bad\",\"reason\":\"given-up\"}\n" + last
+	full    = "check" + offered + "apply_--wait 11 {\"error\":\"another kernel\"}\n" + last
+	// Its timer has switched it a moment ago.
+	tried   = "check" + onTrial + "status_--wait" + good + "check" + runsIt + last
+	failing = "check" + onTrial + "status_--wait 40 {\"last\":{\"reason\":\"no database\"}}\n" + last
+	// It begins to switch when the connection was cut and the old verdict read.
+	late = "check" + offered + "apply_--wait 255 closed\nstatus_--wait" + good + "check" + onTrial +
+		"status_--wait 40 {\"last\":{\"reason\":\"no database\"}}\n" + last
+	another = "check 10 {\"newer\":true,\"live\":false,\"root\":\"b\"}\n" + last
+	mute    = "check 0 \nstatus 0 \n"
 )
 
 // TestRollout runs the script with an ssh that is made up: who is asked what, and when nobody is asked any more.
@@ -51,7 +65,7 @@ func TestRollout(t *testing.T) {
 			"batch: h3\n", "all 4 hosts run what is published\n",
 		}},
 		"a bad canary": {hosts: []string{sick, ""}, code: 1, prints: []string{
-			`h0: bad: exit code 40, "the disk \u001b[2J is slow"`, "stopped at: h0\nnot begun: h1\n",
+			`h0: bad: exit code 40, "the disk \u001b[2J\u009b is slow"`, "stopped at: h0\nnot begun: h1\n",
 		}},
 		"a bad host": {hosts: []string{nothingToDo, updated, sick, ""}, batch: "2", code: 1, prints: []string{
 			"h1: done", "stopped at: h2\nnot begun: h3\n",
@@ -68,6 +82,19 @@ func TestRollout(t *testing.T) {
 		"a full reboot": {hosts: []string{full}, code: 1, prints: []string{`h0: bad: exit code 11, "another kernel"`}},
 		"a host that is down": {hosts: []string{silent}, code: 1, prints: []string{
 			"h0: bad: no connection: ssh: connect to host: No route to host\n",
+		}},
+		"a host on trial": {hosts: []string{tried, nothingToDo}, code: 0, prints: []string{"h0: done: nothing to do\n"}},
+		"a trial that fails": {hosts: []string{failing, ""}, code: 1, prints: []string{
+			`h0: bad: exit code 40, "no database"`, "not begun: h1\n",
+		}},
+		"a switch that begins late": {hosts: []string{late}, code: 1, prints: []string{
+			`h0: bad: exit code 40, "no database"`,
+		}},
+		"another image": {hosts: []string{cut, another, ""}, batch: "1", code: 1, prints: []string{
+			"h1: bad: another image was published since the canary was updated\n", "not begun: h2\n",
+		}},
+		"no updatectl": {hosts: []string{mute, ""}, code: 1, prints: []string{
+			"h0: bad: exit code 0, and the answer is none of updatectl\n",
 		}},
 		"cut before the switch": {hosts: []string{early}, code: 1, prints: []string{
 			"h0: bad: there is still something to apply: the connection was cut before the switch",
