@@ -29,6 +29,9 @@ func (m *Machine) watchHolds(stop <-chan struct{}, good, held func() bool) *gaps
 			isGood, isHeld := good(), held()
 			m.mu.Unlock()
 			g.held = g.held || isHeld
+			if guarded { // a guard lets go right before it ends
+				g.missed = max(g.missed, missed)
+			}
 			missed, silent = missed+pause, silent+pause
 			if isGood || isHeld || !guarded {
 				missed = 0
@@ -36,7 +39,7 @@ func (m *Machine) watchHolds(stop <-chan struct{}, good, held func() bool) *gaps
 			if !isGood || !isHeld {
 				silent = 0
 			}
-			g.missed, g.silent = max(g.missed, missed), max(g.silent, silent)
+			g.silent = max(g.silent, silent)
 			select {
 			case <-stop:
 				return
