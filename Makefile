@@ -44,7 +44,8 @@ install: build
 	install -D -m 0755 -t $(docdir)/configs/examples/hooks configs/examples/hooks/*
 	install -D -m 0644 -t $(docdir)/configs/examples/prometheus configs/examples/prometheus/*
 	install -D -m 0755 -t $(docdir)/configs/examples configs/examples/rollout
-	cd configs/examples && find ansible -type f -exec install -D -m 0644 {} $(abspath $(docdir))/configs/examples/{} \;
+	cd configs/examples && for file in $$(find ansible -type f); do \
+		install -D -m 0644 $$file $(abspath $(docdir))/configs/examples/$$file || exit; done
 	install -D -m 0644 -t $(docdir)/docs/schemas docs/schemas/*.md docs/schemas/*.json
 
 # A .deb and an .rpm in bin/, of what install installs, with manual pages and completions. The same commit makes the

@@ -24,7 +24,7 @@ const (
 	Unhealthy                       // a root did not become good
 	SwitchFailed                    // a switch ended before its root ran, or before it was good
 	FullReboot                      // a full reboot follows, because there is no other way back
-	NotResumed                      // after a full reboot, the host stays on its host root, for want of an intact root
+	NotResumed                      // after a full reboot, the host stays on its host root although it has a good root
 	Waiting                         // an unattended run does not go on now
 	Refused                         // what is published is not accepted, for a new reason
 	SlotKept                        // after a failure, the host keeps its slot of the lock server
@@ -69,8 +69,8 @@ func (e Event) String() string {
 // ID returns the identity of an event, as in MESSAGE_ID=: 32 hexadecimal digits.
 func (e Event) ID() string { return known[e].id }
 
-// Level returns how severe an event is at least. What ends a command as its error is only information in the log of
-// that command, which would say it twice otherwise; in the journal, it has this level.
+// Level returns how severe an event is at least. Some are logged as information, because the command also ends with
+// them as its error; in the journal, they have the higher of the two levels.
 func (e Event) Level() zapcore.Level { return known[e].level }
 
 // key is the field of a log entry with its event.

@@ -143,6 +143,8 @@ func TestResumeDecides(t *testing.T) {
 	host := facts.Facts{Root: switcher.HostRoot, Systemd: 257}
 	disk := host // appeared since the last switch: the shutdown would hang after every full reboot
 	disk.DiskUnits = []string{"systemd-cryptsetup@data.service"}
+	again := host
+	again.SoftReboots = 1
 	resting := func(good ...string) *Record { return &Record{Phase: PhaseGood, Good: good} }
 	tired := resting("host", "v1")
 	tired.Resume = &Resume{Root: "v1", Attempts: MaxAttempts}
@@ -169,7 +171,7 @@ func TestResumeDecides(t *testing.T) {
 		"earlier full reboot for v2":   {landed, host, false, "v1", VerbResume},
 		"the shutdown would hang":      {resting("host", "v1"), disk, false, "", VerbResume},
 		"it would hang, landed for v2": {landed, disk, true, "", VerbResume},
-		"a soft reboot by hand":        {resting("host", "v1"), facts.Facts{Root: switcher.HostRoot, SoftReboots: 1}, false, "", ""},
+		"a soft reboot by hand":        {resting("host", "v1"), again, false, "", ""},
 	} {
 		to, verb, why := c.rec.ResumeTarget(c.facts, c.landed)
 		if to != c.to || verb != c.verb || why == "" {

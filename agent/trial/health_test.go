@@ -124,7 +124,8 @@ func TestGateTolerates(t *testing.T) {
 	}
 }
 
-// TestGateLeavesOutOwnUnits: no service or socket of the agent says anything about the root, not even if it took too long.
+// TestGateLeavesOutOwnUnits: no service or socket of the agent says anything about the root, not even if it took too
+// long.
 func TestGateLeavesOutOwnUnits(t *testing.T) {
 	own := newTrial(t).Gate().Own
 	for unit := range configs.Units() {

@@ -21,7 +21,7 @@ func (r *Runner) remind(f facts.Facts) {
 		before = last.At
 	}
 	if days, is := reminder(f.RebootBy, before, r.Now()); is {
-		r.Log.Warn("a full reboot is due soon because of the age of the kernel", event.FullRebootDue.Field(),
+		r.Log.Warn("a full reboot is due because of the age of the kernel", event.FullRebootDue.Field(),
 			zap.Int("days", days), zap.String("kernel", f.KernelRelease),
 			zap.String("due", f.RebootBy.UTC().Format(time.DateOnly)))
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,8 +94,9 @@ func filesIn(dir string) (files []string, err error) {
 		return nil, fmt.Errorf("cannot read the answers: %w", err)
 	}
 	for _, f := range all {
-		if strings.HasSuffix(f.Name(), answerFile) && f.Type()&^fs.ModeSymlink == 0 { // no pipe, which may not end
-			files = append(files, filepath.Join(dir, f.Name()))
+		path := filepath.Join(dir, f.Name())
+		if st, err := os.Stat(path); strings.HasSuffix(path, answerFile) && err == nil && st.Mode().IsRegular() {
+			files = append(files, path) // a pipe may not end
 		}
 	}
 	return files, nil
@@ -155,8 +155,9 @@ func printFleet(w io.Writer, s fleet.Summary) {
 	fmt.Fprintln(w, usage.Count(s.Hosts, "host", "hosts"))
 	name := "runs"
 	for _, v := range s.Versions {
-		line(name, fmt.Sprintf("%s: %s: %s", versionText(v), usage.Count(v.Count, "host", "hosts"),
-			strings.Join(v.Hosts, " ")))
+		// Escaped before it is broken into lines: what is escaped is longer, and a line break would begin another one.
+		line(name, printable.Text(fmt.Sprintf("%s: %s: %s", versionText(v), usage.Count(v.Count, "host", "hosts"),
+			strings.Join(v.Hosts, " "))))
 		name = "" // of the first only
 	}
 	findings(line, "failed", s.Failed)
@@ -185,7 +186,6 @@ func findings(line func(name, value string), name string, list []fleet.Finding) 
 		if f.Text != "" {
 			text += ": " + strings.Join(strings.Fields(f.Text), " ")
 		}
-		// Escaped before it is broken into lines: what is escaped is longer.
 		line(name, printable.Text(text))
 		name = "" // of the first only
 	}

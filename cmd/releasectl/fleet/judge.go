@@ -34,6 +34,7 @@ const switched = "switched"
 // judge returns what there is to say about a host. What happens now counts before what has happened, and a failure
 // before what the host waits for. A word that is not known is a failure: somebody has to look what it means.
 func judge(s said) (Finding, kind) {
+	run, how := lastRun(s)
 	switch {
 	case s.Schema == errorSchema:
 		return Finding{Reason: cmp.Or(s.Reason, "error"), Text: s.Error}, fails
@@ -45,24 +46,31 @@ func judge(s said) (Finding, kind) {
 			f.Text = s.Last.Outcome + ": " + f.Text
 		}
 		return f, fails
+	case how == fails:
+		return run, fails
+	case s.Refused != nil: // a later run may have ended with another word, such as window
+		return Finding{Reason: "refused", Text: s.Refused.Reason}, fails
 	case s.Paused != nil:
 		return Finding{Reason: "paused", Text: s.Paused.Reason, Until: s.Paused.Until}, waits
 	case s.Volatile:
 		return Finding{Reason: "volatile", Text: "it runs on a throw-away copy of the state"}, waits
-	case s.Unattended != nil && s.Unattended.Reason != "" && !overtaken(s):
-		u := s.Unattended
-		how, known := words[u.Reason]
-		if !known {
-			how = fails
-		}
-		return Finding{Reason: u.Reason, Text: u.Text, Until: u.Until}, how
-	case s.Refused != nil:
-		return Finding{Reason: "refused", Text: s.Refused.Reason}, fails
+	case how == waits:
+		return run, waits
 	case s.Staged != nil:
 		return Finding{Reason: "staged", Text: cmp.Or(s.Staged.Version, s.Staged.Root) + " is staged"}, waits
 	}
 	return Finding{}, rests
 }
 
-// overtaken reports whether the host has switched since the last unattended run.
-func overtaken(s said) bool { return s.Last != nil && s.Last.At.After(s.Unattended.At) }
+// lastRun returns what the last unattended run says about a host. A run before the last switch says nothing.
+func lastRun(s said) (Finding, kind) {
+	u := s.Unattended
+	if u == nil || u.Reason == "" || s.Last != nil && s.Last.At.After(u.At) {
+		return Finding{}, rests
+	}
+	how, known := words[u.Reason]
+	if !known {
+		how = fails
+	}
+	return Finding{Reason: u.Reason, Text: u.Text, Until: u.Until}, how
+}
