@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// TestOutageCosts measures how long a web server is away at apply and at rollback, polled from outside, against bare
-// `systemctl soft-reboot` in the same two roots, in turns. The container must have the machine for itself.
+// TestOutageCosts measures how long a web server is away at apply and at rollback between two images, polled from
+// outside, against bare `systemctl soft-reboot` in the same two roots, in turns. The container must have the machine for
+// itself.
 func TestOutageCosts(t *testing.T) {
 	const rounds = 10
 	s := newSite(t, "outagecosts")
@@ -22,68 +23,46 @@ func TestOutageCosts(t *testing.T) {
 	s.switches("apply")
 	s.runs(s.roots["2"], "2")
 	s.switches("rollback")
-	took := map[string][]time.Duration{}
-	var off []float64 // of the predictions, as a share of what was measured
-	for round := range rounds {
-		for _, leg := range []struct {
-			name string
-			args []string
-		}{
-			{"bare in 1", []string{"systemctl", "soft-reboot"}},
-			{"apply", []string{"updatectl", "apply", "--retry"}},
-			{"bare in 2", []string{"systemctl", "soft-reboot"}},
-			{"rollback", []string{"updatectl", "rollback"}},
-		} {
-			var predicted time.Duration
-			if leg.name == "apply" {
-				predicted = s.predicts()
-			}
-			took[leg.name] = append(took[leg.name], s.outageOf(leg.args...))
-			if last := took[leg.name][round]; leg.name == "apply" && round >= 2 {
-				off = append(off, math.Abs(float64(predicted-last))/float64(last))
-			}
-		}
-	}
-	t.Logf("after three switches, predictions were off by %.2f", off)
-	middle := map[string]time.Duration{}
-	for name, all := range took {
-		middle[name] = slices.Sorted(slices.Values(all))[rounds/2]
-		t.Logf("%s: median %v of %v", name, middle[name], all)
-	}
-	t.Logf("apply and rollback take %.2f times as long as bare soft reboots in both roots",
-		float64(middle["apply"]+middle["rollback"])/float64(middle["bare in 1"]+middle["bare in 2"]))
+	s.thereAndBack(rounds, []string{"updatectl", "rollback"})
 	t.Logf("the last switches, as the host measured them:\n%s",
 		s.updatectl(exitDone, "analyze", "--last", fmt.Sprint(2*rounds)).Stdout)
 	t.Logf("the last one:\n%s", s.updatectl(exitDone, "analyze").Stdout)
 }
 
-// TestOutageFromHost measures the way from the host root to an image and back in the same manner. The first switch of a
-// host, for which its whole /etc is judged, is measured once.
+// TestOutageFromHost measures the same between the host root and an image. The first switch of a host, for which its
+// whole /etc is judged, is measured once.
 func TestOutageFromHost(t *testing.T) {
-	const rounds = 5
 	s := newSite(t, "outagehost")
 	t.Logf("the first apply: %v", s.outageOf("updatectl", "apply"))
+	s.outageOf("updatectl", "rollback", "host")
+	s.thereAndBack(5, []string{"updatectl", "rollback", "host"})
+}
+
+// thereAndBack applies what is published and goes back, in turns with bare soft reboots in both roots, and logs how long
+// the web server was away, and how far predictions were off after three switches.
+func (s *site) thereAndBack(rounds int, back []string) {
+	s.Helper()
+	names := []string{"bare there", "apply", "bare here", "back"}
 	took := map[string][]time.Duration{}
-	for range rounds {
-		for _, leg := range []struct {
-			name string
-			args []string
-		}{
-			{"bare in 1", []string{"systemctl", "soft-reboot"}},
-			{"rollback", []string{"updatectl", "rollback", "host"}},
-			{"bare in the host root", []string{"systemctl", "soft-reboot"}},
-			{"apply", []string{"updatectl", "apply", "--retry"}},
-		} {
-			took[leg.name] = append(took[leg.name], s.outageOf(leg.args...))
+	var off []float64 // as a share of what was measured
+	for round := range rounds {
+		took["bare there"] = append(took["bare there"], s.outageOf("systemctl", "soft-reboot"))
+		predicted := s.predicts()
+		applied := s.outageOf("updatectl", "apply", "--retry")
+		if took["apply"] = append(took["apply"], applied); round >= 2 {
+			off = append(off, math.Abs(float64(predicted-applied))/float64(applied))
 		}
+		took["bare here"] = append(took["bare here"], s.outageOf("systemctl", "soft-reboot"))
+		took["back"] = append(took["back"], s.outageOf(back...))
 	}
 	middle := map[string]time.Duration{}
-	for name, all := range took {
-		middle[name] = slices.Sorted(slices.Values(all))[rounds/2]
-		t.Logf("%s: median %v of %v", name, middle[name], all)
+	for _, name := range names {
+		middle[name] = slices.Sorted(slices.Values(took[name]))[rounds/2]
+		s.Logf("%s: median %v of %v", name, middle[name], took[name])
 	}
-	t.Logf("apply and rollback take %.2f times as long as bare soft reboots in both roots",
-		float64(middle["apply"]+middle["rollback"])/float64(middle["bare in 1"]+middle["bare in the host root"]))
+	s.Logf("apply and the way back take %.2f times as long as bare soft reboots in both roots",
+		float64(middle["apply"]+middle["back"])/float64(middle["bare there"]+middle["bare here"]))
+	s.Logf("after three switches, predictions were off by %.2f", off)
 }
 
 // predicts returns how long the next switch will take by plan.
