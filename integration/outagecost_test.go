@@ -42,17 +42,17 @@ func TestOutageFromHost(t *testing.T) {
 // the web server was away, and how far predictions were off after three switches.
 func (s *site) thereAndBack(rounds int, back []string) {
 	s.Helper()
-	names := []string{"bare there", "apply", "bare here", "back"}
+	names := []string{"bare in the old root", "apply", "bare in the new root", "back"}
 	took := map[string][]time.Duration{}
 	var off []float64 // as a share of what was measured
 	for round := range rounds {
-		took["bare there"] = append(took["bare there"], s.outageOf("systemctl", "soft-reboot"))
+		took["bare in the old root"] = append(took["bare in the old root"], s.outageOf("systemctl", "soft-reboot"))
 		predicted := s.predicts()
 		applied := s.outageOf("updatectl", "apply", "--retry")
 		if took["apply"] = append(took["apply"], applied); round >= 2 {
 			off = append(off, math.Abs(float64(predicted-applied))/float64(applied))
 		}
-		took["bare here"] = append(took["bare here"], s.outageOf("systemctl", "soft-reboot"))
+		took["bare in the new root"] = append(took["bare in the new root"], s.outageOf("systemctl", "soft-reboot"))
 		took["back"] = append(took["back"], s.outageOf(back...))
 	}
 	middle := map[string]time.Duration{}
@@ -61,7 +61,7 @@ func (s *site) thereAndBack(rounds int, back []string) {
 		s.Logf("%s: median %v of %v", name, middle[name], took[name])
 	}
 	s.Logf("apply and the way back take %.2f times as long as bare soft reboots in both roots",
-		float64(middle["apply"]+middle["back"])/float64(middle["bare there"]+middle["bare here"]))
+		float64(middle["apply"]+middle["back"])/float64(middle["bare in the old root"]+middle["bare in the new root"]))
 	s.Logf("after three switches, predictions were off by %.2f", off)
 }
 
