@@ -42,26 +42,30 @@ func TestOutageFromHost(t *testing.T) {
 // the web server was away, and how far predictions were off after three switches.
 func (s *site) thereAndBack(rounds int, back []string) {
 	s.Helper()
-	names := []string{"bare in the old root", "apply", "bare in the new root", "back"}
+	const old, fresh = "bare in the old root", "bare in the new root"
 	took := map[string][]time.Duration{}
+	leg := func(name string, command ...string) time.Duration {
+		away := s.outageOf(command...)
+		took[name] = append(took[name], away)
+		return away
+	}
 	var off []float64 // as a share of what was measured
 	for round := range rounds {
-		took["bare in the old root"] = append(took["bare in the old root"], s.outageOf("systemctl", "soft-reboot"))
+		leg(old, "systemctl", "soft-reboot")
 		predicted := s.predicts()
-		applied := s.outageOf("updatectl", "apply", "--retry")
-		if took["apply"] = append(took["apply"], applied); round >= 2 {
+		if applied := leg("apply", "updatectl", "apply", "--retry"); round >= 2 {
 			off = append(off, math.Abs(float64(predicted-applied))/float64(applied))
 		}
-		took["bare in the new root"] = append(took["bare in the new root"], s.outageOf("systemctl", "soft-reboot"))
-		took["back"] = append(took["back"], s.outageOf(back...))
+		leg(fresh, "systemctl", "soft-reboot")
+		leg("back", back...)
 	}
 	middle := map[string]time.Duration{}
-	for _, name := range names {
+	for _, name := range []string{old, "apply", fresh, "back"} {
 		middle[name] = slices.Sorted(slices.Values(took[name]))[rounds/2]
 		s.Logf("%s: median %v of %v", name, middle[name], took[name])
 	}
 	s.Logf("apply and the way back take %.2f times as long as bare soft reboots in both roots",
-		float64(middle["apply"]+middle["back"])/float64(middle["bare in the old root"]+middle["bare in the new root"]))
+		float64(middle["apply"]+middle["back"])/float64(middle[old]+middle[fresh]))
 	s.Logf("after three switches, predictions were off by %.2f", off)
 }
 
