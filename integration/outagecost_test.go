@@ -12,8 +12,8 @@ import (
 )
 
 // TestOutageCosts measures how long a web server is away at apply and at rollback between two images, polled from
-// outside, against bare `systemctl soft-reboot` in the same two roots, in turns. The container must have the machine for
-// itself.
+// outside, against bare `systemctl soft-reboot` in the same two roots, in turns. The container must have the machine
+// for itself.
 func TestOutageCosts(t *testing.T) {
 	const rounds = 10
 	s := newSite(t, "outagecosts")
@@ -38,8 +38,8 @@ func TestOutageFromHost(t *testing.T) {
 	s.thereAndBack(5, []string{"updatectl", "rollback", "host"})
 }
 
-// thereAndBack applies what is published and goes back, in turns with bare soft reboots in both roots, and logs how long
-// the web server was away, and how far predictions were off after three switches.
+// thereAndBack applies what is published and goes back, in turns with bare soft reboots in both roots, and logs how
+// long the web server was away, and how far predictions were off after three switches.
 func (s *site) thereAndBack(rounds int, back []string) {
 	s.Helper()
 	const old, fresh = "bare in the old root", "bare in the new root"
