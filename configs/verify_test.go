@@ -49,7 +49,7 @@ func TestVerify(t *testing.T) {
 		"usr/lib/systemd/system-generators/zram-generator"} {
 		put(t, filepath.Join(root, program), "#!/bin/sh\n", 0o755)
 	}
-	furnishTargets(t, dir)
+	writeTargets(t, dir)
 	dropins, err := filepath.Glob("dropins/*")
 	if err != nil || len(dropins) != len(ofOthers)+1 {
 		t.Errorf("%d units of others are verified, and there are the drop-ins %v, %v", len(ofOthers), dropins, err)
@@ -71,8 +71,9 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// furnishTargets writes an empty unit for every target that the units name, and for those of the default dependencies.
-func furnishTargets(t *testing.T, dir string) {
+// writeTargets writes an empty unit file for each target that the units name, and for those of the default
+// dependencies.
+func writeTargets(t *testing.T, dir string) {
 	t.Helper()
 	targets := []string{"sysinit.target", "basic.target", "shutdown.target", "timers.target", "time-sync.target"}
 	files, err := filepath.Glob(filepath.Join(dir, "*.*"))

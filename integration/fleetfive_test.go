@@ -138,7 +138,7 @@ func (f *fleetOf) look(s *site) (m member, ok bool) {
 	return m, ok
 }
 
-// each waits until something holds for every host.
+// each waits until a condition is true for each host.
 func (f *fleetOf) each(what string, holds func(member) bool) {
 	f.Helper()
 	start := time.Now()

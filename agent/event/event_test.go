@@ -94,7 +94,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestCatalog: systemd itself reads the catalog, and has a subject and a text for every event and for no other.
+// TestCatalog: systemd can read the catalog, which has a subject and a text for each event and nothing else.
 func TestCatalog(t *testing.T) {
 	if _, err := exec.LookPath("journalctl"); err != nil {
 		t.Fatal("`make setup` installs what this test needs, the package systemd: ", err)

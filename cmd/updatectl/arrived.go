@@ -12,10 +12,7 @@ func arrivedCommand(c *cli) *cobra.Command {
 		Short: "Tell hooks, the lock server and monitoring how the switch ended",
 		Args:  usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.anyway()
-			if err == nil {
-				err = a.RequireRunning()
-			}
+			a, err := c.running()
 			if err != nil {
 				return err
 			}

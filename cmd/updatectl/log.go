@@ -108,7 +108,7 @@ func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	return journal.Send(report.ShortDigests(text), priority, vars)
 }
 
-// plainToJournal sends an entry to the journal as one of no event: it is about the tree of another host.
+// plainToJournal sends an entry to the journal without its event, because the entry is about the tree of another host.
 func plainToJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	maps.DeleteFunc(fields, func(_ string, value any) bool { return isEvent(value) })
 	return toJournal(e, text, fields)
@@ -131,8 +131,8 @@ func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, ma
 // journalPatience is how long a person's command waits for a journal that hangs.
 const journalPatience = time.Second
 
-// eventToJournal sends an entry to the journal if it is the one of an event. Nothing else that a person is told at a
-// terminal belongs there. Whether the journal takes it is of no interest to that person.
+// eventToJournal sends an entry to the journal if the entry reports an event. Other output of a command that a person
+// runs at a terminal is not sent. A failure to send is ignored: it does not concern that person.
 func eventToJournal(e zapcore.Entry, text string, fields map[string]any) error {
 	if _, is := event.Of(fields); !is {
 		return nil

@@ -50,7 +50,7 @@ func TestMetricsListen(t *testing.T) {
 	message := make([]byte, 100)
 	_ = notify.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := notify.Read(message); err != nil || string(message[:n]) != "READY=1" {
-		t.Errorf("systemd is told %q (%v)", message[:n], err)
+		t.Errorf("the notification to systemd is %q (%v)", message[:n], err)
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket.Addr().String())

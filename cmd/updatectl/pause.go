@@ -28,10 +28,7 @@ do not switch while updates are paused. They are still fetched.
 good root after a full reboot. "updatectl unpause" ends the pause.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.anyway()
-			if err == nil {
-				err = a.RequireRunning()
-			}
+			a, err := c.running()
 			if err != nil {
 				return err
 			}
@@ -61,10 +58,7 @@ func unpauseCommand(c *cli) *cobra.Command {
 		Short: "End a pause",
 		Args:  usage.Arguments(),
 		RunE: func(*cobra.Command, []string) error {
-			a, err := c.anyway()
-			if err == nil {
-				err = a.RequireRunning()
-			}
+			a, err := c.running()
 			if err != nil {
 				return err
 			}

@@ -128,6 +128,15 @@ func (c *cli) agent() (*agent.Agent, error) { return agent.New(c.root, c.configF
 // anyway returns the agent for a command that has to work with an invalid configuration, too.
 func (c *cli) anyway() (*agent.Agent, error) { return agent.NewAnyway(c.root, c.configFile, c.log) }
 
+// running is anyway for a command that needs the running host.
+func (c *cli) running() (*agent.Agent, error) {
+	a, err := c.anyway()
+	if err != nil {
+		return nil, err
+	}
+	return a, a.RequireRunning()
+}
+
 // usageError is a mistake on the command line of a command, which is "" for any.
 type usageError struct {
 	err     error

@@ -38,10 +38,7 @@ host does so automatically when its new root is good. After a switch that
 failed it keeps the slot, so that the others do not follow.`,
 		Args: usage.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := c.anyway()
-			if err == nil {
-				err = a.RequireRunning()
-			}
+			a, err := c.running()
 			if err != nil {
 				return err
 			}

@@ -32,12 +32,9 @@ func StartEtcd(ctx context.Context) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := openTools(tree); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(RunDir(), "etcd-")
+	dir, err := serving(tree, "etcd")
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the directory of etcd: %w", err)
+		return nil, err
 	}
 	return startEtcd(dir, func(args ...string) *exec.Cmd {
 		return Chrooted(context.Background(), tree, "etcd", args...)

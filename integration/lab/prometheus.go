@@ -37,12 +37,9 @@ func StartPrometheus(ctx context.Context, config string) (*Prometheus, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := openTools(tree); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(RunDir(), "prometheus-")
+	dir, err := serving(tree, "prometheus")
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the directory of Prometheus: %w", err)
+		return nil, err
 	}
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {

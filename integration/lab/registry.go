@@ -44,12 +44,9 @@ func StartRegistry(ctx context.Context, o RegistryOptions) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := openTools(tools); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(RunDir(), "registry-")
+	dir, err := serving(tools, "registry")
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the registry's directory: %w", err)
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {

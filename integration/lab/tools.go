@@ -37,6 +37,17 @@ var opened struct {
 	trees map[string]bool
 }
 
+// serving opens a tree of tools for a server, and makes a directory for the server's data; inside the enclosure only.
+func serving(tree, name string) (dir string, err error) {
+	if err := openTools(tree); err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(RunDir(), name+"-"); err != nil {
+		return "", fmt.Errorf("cannot make the directory of %s: %w", name, err)
+	}
+	return dir, nil
+}
+
 // openTools gives a tree of tools what its programs need to see; inside the enclosure only, whose mounts are its own.
 func openTools(tree string) error {
 	opened.Lock()

@@ -227,8 +227,8 @@ func debootstrap(ctx context.Context, path string, r recipe) error {
 		args = append(args, fmt.Sprintf("deb %s %s main", uri, suite))
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	// One time stamp for whatever asks for it. No package generates an initrd: the hook does so, once. And Debian's own
-	// programs: a python3 from elsewhere would be started for every package.
+	// One time stamp for whatever asks for it. No package generates an initrd: the hook does so, once. PATH has
+	// only Debian's own programs: mmdebstrap runs python3 for each package, and another python3 can be much slower.
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1750000000", "INITRD=No", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	if out, err := cmd.CombinedOutput(); err != nil {
