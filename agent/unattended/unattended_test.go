@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/attempt"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
@@ -158,6 +160,42 @@ func TestFetchKeepsToItsWindow(t *testing.T) {
 		t.Errorf("status would show %+v", last)
 	}
 }
+
+// TestWaiting: a run that waits logs that, with the reason in one word; one that fails does not.
+func TestWaiting(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*Runner, *world)
+		want    []string
+	}{
+		"a window": {func(_ *Runner, w *world) { w.now = w.now.Add(12 * time.Hour) }, []string{"waiting window"}},
+		"a pause": {func(r *Runner, _ *world) {
+			if _, err := pause.Set(r.Host, pause.Pause{Reason: "demo"}); err != nil {
+				t.Error(err)
+			}
+		}, []string{"waiting paused"}},
+		"a battery":   {func(r *Runner, _ *world) { r.OnBattery = func() bool { return true } }, []string{"waiting battery"}},
+		"a failure":   {func(r *Runner, _ *world) { r.Analyze = failing }, nil},
+		"no registry": {func(*Runner, *world) {}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w := newRunner(t)
+			log, events := eventtest.Log(t)
+			r.Agent = agent.On(r.Machine, r.Config, log)
+			c.prepare(r, w)
+			for range 2 { // each run says so
+				if _, err := r.Apply(t.Context(), agent.ApplyOptions{}); err == nil {
+					t.Error("the run goes on")
+				}
+				if got := events(); !slices.Equal(got, c.want) {
+					t.Errorf("the events are %q, want %q", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// failing does not answer.
+func failing(context.Context, ...string) ([]byte, error) { return nil, errors.New("no such command") }
 
 // TestSourceIsAskedOnceAnHour: the timer looks more often.
 func TestSourceIsAskedOnceAnHour(t *testing.T) {
