@@ -125,6 +125,7 @@ var allowed = map[string][]string{
 	},
 	"agent/simulation/disk":  {},
 	"agent/simulation/fleet": {"agent/rollout", "agent/schedule"},
+	"agent/event/eventtest":  {}, // what tests see of agent/event
 	"agent/hosttest":         {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
 	"switcher":        {}, // names that several of its packages need
@@ -248,7 +249,8 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest",
+	"agent/event/eventtest", "agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet",
+	"cmd/cmdtest",
 	"docs/schemas", "switcher/testtree", "image/patches/patchestest", "verify/verifytest",
 }
 

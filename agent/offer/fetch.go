@@ -4,6 +4,7 @@ package offer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
@@ -111,6 +113,13 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 		o.warn(p, fallen)
 	}
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
+}
+
+// Refuses reports whether an error of Fetch or Verify is about what is published, and does not pass: it is not about
+// the configuration, a source that does not answer, or a release that comes first.
+func Refuses(err error) bool {
+	return err != nil && !errors.Is(err, config.ErrConfig) && !errors.Is(err, failure.ErrSource) &&
+		!errors.Is(err, release.ErrBarrier)
 }
 
 // warn logs a warning and keeps it in p.

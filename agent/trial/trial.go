@@ -101,7 +101,10 @@ func (t *Trial) leaveToGuard(ctx context.Context, f facts.Facts, rec *record.Rec
 		!transition.IsFileError(err) {
 		return
 	}
-	t.Transition.LeaveVerdict(f.Root, record.Departure{Reason: "updatectl confirm failed: " + err.Error()})
+	reason := "updatectl confirm failed: " + err.Error()
+	t.Log.Info("the root is unhealthy; the guard rolls back", event.Unhealthy.Field(), zap.String("root", f.Root),
+		zap.String("version", rec.Switch.Version), zap.String("to", rec.RollbackTarget()), zap.String("reason", reason))
+	t.Transition.LeaveVerdict(f.Root, record.Departure{Reason: reason})
 }
 
 // decideTrying ends the trial of the running root: the root is marked good, rolled back, or kept because there is no
