@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // furnishMounts gives a host what ordinary servers have: a swap file, bind mounts of its own root, a state path that is
@@ -35,6 +37,7 @@ mount -t tmpfs shm docker/shm; mount -t overlay -o ro,lowerdir=docker/lower:dock
 // TestOrdinaryMounts: a host with a swap file, bind mounts, automounts and containers switches, as often as it likes,
 // and rolls back. Plan names what changes; mounts do not pile up.
 func TestOrdinaryMounts(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "mounts")
 	h := s.host
 	h.Must(t, "sh", "-ec", furnishMounts)
@@ -99,6 +102,7 @@ func TestOrdinaryMounts(t *testing.T) {
 // TestResumeWithStaleFstab: nobody looks at the fstab of the host root any more. A line in it that fails by now
 // sends the host root to emergency mode, and the last good root is resumed all the same.
 func TestResumeWithStaleFstab(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "stale")
 	s.settlesAtOnce()
 	s.switches("apply")

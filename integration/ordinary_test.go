@@ -5,6 +5,8 @@ package integration
 import (
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // furnish makes a fresh Debian host an ordinary server, by shell: people whom only their purpose tells from services,
@@ -36,6 +38,7 @@ echo here >/etc/forgotten.conf; chown alice:docker /etc/forgotten.conf; chmod 64
 // TestOrdinaryServer: neither the first image nor the second locks anybody out of an ordinary server. Who could log in
 // still can, by the same rules, and plan has named the others.
 func TestOrdinaryServer(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "ordinary")
 	h := s.host
 	h.Must(t, "sh", "-ec", furnish)
@@ -138,6 +141,7 @@ func (s *site) fetchesForgotten() {
 // TestOrdinaryOwners: set-id files of the image belong to the same group as in the image, although this host has given
 // its number to another one, and what became of users in an image root is there after a rollback to the host root.
 func TestOrdinaryOwners(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "owners")
 	h := s.host
 	h.Must(t, "sh", "-ec", `useradd -m -s /bin/bash alice; echo alice:first | chpasswd; useradd -m -s /bin/bash bob`)
