@@ -23,6 +23,7 @@ type session struct {
 	facts  facts.Facts
 	rec    *record.Record
 	unlock func()
+	start  level.Start // what a full reboot starts once
 	// steps are what was done so far, the last one until the uptime lastStep.
 	steps    []outage.Step
 	lastStep time.Duration
@@ -83,6 +84,7 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	}
 	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
 		roots.Sweep(&s.Roots)
+		s.Boot.Settle(ctx, s.facts, s.rec)
 	}
 	return s, nil
 }
@@ -144,4 +146,5 @@ func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
 		}
 	}
 	a.Live.LoadWaiting(ctx, f, rec) // the result is in the log and the history
+	a.Boot.Settle(ctx, f, rec)
 }

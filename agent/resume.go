@@ -113,6 +113,7 @@ func (s *session) resumeRoot(ctx context.Context, id string, before health.Befor
 func (s *session) finishFull(ctx context.Context, to string) error {
 	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version, Named: s.rec.Switch.Named,
 		Before: s.rec.Switch.Before} // the state of the services before the full reboot
+	sw.Start = s.rec.Switch.Start
 	if left := cmp.Or(s.rec.Switch.Back, s.rec.Switch.From); left != s.facts.Root {
 		sw.Back = left
 	}

@@ -28,7 +28,7 @@ import (
 // fails, a full reboot follows.
 func (g *watch) rollBack(ctx context.Context, s observation) error {
 	g.addTrouble(ctx, s)
-	if g.back == nil {
+	if g.back == nil || g.change.OnNewKernel() { // by a full reboot, the kernel before it starts
 		return g.fullReboot(s)
 	}
 	news := event.Unhealthy.Field()

@@ -41,7 +41,7 @@ func Host(root, state string) Machine {
 	}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
 	m.Units, m.Groups = pid1.Units{}, hostGroups{}
-	m.Trees = hostTrees{store.At(m.Path(state))}
+	m.Trees, m.Boot = hostTrees{store.At(m.Path(state))}, hostBoot{}
 	return m
 }
 

@@ -38,6 +38,7 @@ type Machine struct {
 	Mounts  Mounts
 	Disk    durable.Disk
 	Trees   Trees
+	Boot    Boot
 	// Now is the wall clock. It may jump; [Kernel.SinceBoot] does not.
 	Now func() time.Time
 	// Gate makes the health gate of the running root.

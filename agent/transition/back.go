@@ -41,13 +41,15 @@ func (m *Mover) Leave(ctx context.Context, f facts.Facts, rec *record.Record, d 
 	return m.switchBack(ctx, f, rec, s, d)
 }
 
-// switchBack requests the switch back by a soft reboot or, when that fails, a full reboot.
+// switchBack requests the switch back by a soft reboot or, when that fails or the root was tried on a new kernel, by a
+// full reboot.
 func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Record, s record.Switch,
 	d record.Departure) error {
 	to := s.Target
 	s.Version = m.Roots.VersionOf(to, rec)
 	s.State, s.Kept = rec.Switch.State, rec.Switch.Kept // the root that is left may have lost some of it
 	ran := rec.Switch.From == to                        // since the last full reboot, so that it is still prepared
+	fresh := rec.Switch.OnNewKernel()                   // the root was tried on it
 	if ran {
 		s.Before, s.Units = rec.Switch.Before, rec.Switch.Units
 	}
@@ -57,12 +59,15 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	if err := m.announce(rec); err != nil {
 		return m.leaveUnrecorded(ctx, err)
 	}
+	if fresh {
+		return m.fullRebootInstead(ctx, rec, errors.New("the kernel is not proven, either"))
+	}
 	err := m.prepareReturn(to, f, rec, ran)
 	if err == nil {
 		err = m.requestReboot(ctx, rec.Switch)
 	}
 	if err != nil {
-		return m.fullRebootInstead(ctx, rec, err)
+		return m.fullRebootInstead(ctx, rec, softBackFailed(err))
 	}
 	m.reportSwitching(rec, f)
 	return nil
@@ -142,19 +147,23 @@ func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *rec
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	return m.fullRebootInstead(ctx, rec, outcome)
+	return m.fullRebootInstead(ctx, rec, softBackFailed(outcome))
 }
 
-// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In
-// the record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
+func softBackFailed(err error) error {
+	return fmt.Errorf("rolling back by a soft reboot failed: %w", err)
+}
+
+// fullRebootInstead requests a full reboot instead of the switch back, and returns an ErrFullRebootFollows. In the
+// record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
 func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why error) error {
 	if rec.Phase == record.PhaseArmed {
 		if err := rec.Advance(record.CauseMissed); err != nil {
 			return err
 		}
 	}
-	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
-	m.Log.Error("only a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
+	rec.Last.Reason += fmt.Sprintf("; a full reboot follows, because %v", why)
+	m.Log.Error("a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),

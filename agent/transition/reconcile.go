@@ -166,7 +166,7 @@ func (a *Arrival) requestRollback(ctx context.Context, f facts.Facts, rec *recor
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
 	if err := a.requestReboot(ctx, rec.Switch); err != nil {
-		return a.fullRebootInstead(ctx, rec, err)
+		return a.fullRebootInstead(ctx, rec, softBackFailed(err))
 	}
 	a.reportSwitching(rec, f)
 	return fmt.Errorf("%w: the rollback to %s is under way", record.ErrBlocked, rec.Switch.Target)

@@ -17,7 +17,7 @@ import (
 var (
 	// ErrSwitch means that the host did not arrive in the root that it was sent to.
 	ErrSwitch = errors.New("the switch failed")
-	// ErrFullRebootFollows means that rolling back by a soft reboot failed, and that a full reboot follows.
+	// ErrFullRebootFollows means that the host rolls back by a full reboot.
 	ErrFullRebootFollows = errors.New("cannot roll back by a soft reboot, so a full reboot follows")
 )
 

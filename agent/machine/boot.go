@@ -1,0 +1,80 @@
+package machine
+
+import (
+	"context"
+
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/imagekernel"
+	"github.com/updatectl/updatectl/switcher/rootfs"
+)
+
+// Boot is the boot loader of this machine, and the kernels of images on its host root.
+type Boot interface {
+	// Kernel returns the kernel of a root. The error is an [imagekernel.ErrNone] if it has none.
+	Kernel(assembly.Next) (imagekernel.Kernel, error)
+	// CanStartOnce returns the name of the boot loader. The error may be a bootloader.ErrUnsupported.
+	CanStartOnce(context.Context) (loader string, err error)
+	// Install and Remove are those of [imagekernel.Place], StartOnce and SetDefault those of [bootloader.Loader].
+	Install(ctx context.Context, n assembly.Next, k imagekernel.Kernel, title string, options []string) error
+	Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error
+	StartOnce(ctx context.Context, id string) error
+	SetDefault(ctx context.Context, id string) error
+}
+
+type hostBoot struct{}
+
+// inHostRoot calls a function with the host root, writable, and its boot loader.
+func inHostRoot(ctx context.Context, do func(imagekernel.Place) error) error {
+	running, err := facts.MountedRoot()
+	if err != nil {
+		return err
+	}
+	from := switcher.PrivateDir + "/host"
+	if running == switcher.HostRoot {
+		from = "/"
+	}
+	return imagekernel.InHostRoot(ctx, from, do)
+}
+
+func (hostBoot) Kernel(n assembly.Next) (imagekernel.Kernel, error) {
+	tree, err := n.Open()
+	if err != nil {
+		return imagekernel.Kernel{}, err
+	}
+	defer tree.Close()
+	return imagekernel.Find(rootfs.Dir(tree.Path()))
+}
+
+func (hostBoot) CanStartOnce(ctx context.Context) (loader string, err error) {
+	err = inHostRoot(ctx, func(p imagekernel.Place) error {
+		loader = p.Loader.Name()
+		return p.Loader.CanStartOnce(ctx)
+	})
+	return loader, err
+}
+
+func (hostBoot) Install(ctx context.Context, n assembly.Next, k imagekernel.Kernel, title string,
+	options []string) error {
+	tree, err := n.Open()
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return inHostRoot(ctx, func(p imagekernel.Place) error {
+		return p.Install(ctx, rootfs.Dir(tree.Path()), k, title, options)
+	})
+}
+
+func (hostBoot) Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error {
+	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Remove(ctx, k, modules) })
+}
+
+func (hostBoot) StartOnce(ctx context.Context, id string) error {
+	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.StartOnce(ctx, id) })
+}
+
+func (hostBoot) SetDefault(ctx context.Context, id string) error {
+	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.SetDefault(ctx, id) })
+}

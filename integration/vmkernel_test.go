@@ -1,0 +1,89 @@
+//go:build lab && vm
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
+)
+
+// TestVMImageKernel: a full reboot starts the kernel of the image, which GRUB starts once and, from when the root is good, by
+// default. One that does not come up is gone at the next boot, and a rollback brings the kernel before it.
+func TestVMImageKernel(t *testing.T) {
+	beside(t, lab.QEMU)
+	tree, err := lab.GRUBTree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newPublisher(t)
+	s.boot(lab.Options{Name: "vmkernel", Kind: lab.QEMU, Tree: tree, Loader: lab.GRUB}, func(root string) error {
+		return writeTexts(root, map[string]string{"etc/updatectl/conf.d/10-boot.toml": "[boot]\nkernel = \"image\"\n"})
+	})
+	s.publish("1", "os/server:stable")
+	s.switches("apply")
+	s.runs(s.roots["1"], "1")
+	k := &kernels{s, s.host.Must(t, "uname", "-r"), kernelOfTree(t, s.tree("2"))}
+	if k.first == k.second {
+		t.Fatalf("both images have kernel %s", k.first)
+	}
+	s.publish("2", "os/server:stable")
+	s.boots("updatectl", "apply", "--level", "full")
+	s.runs(s.roots["2"], "2")
+	k.runs(k.second, "panic=30")
+	if env := s.host.Must(t, "cat", "/.updatectl/host/boot/grub/grubenv"); strings.Contains(env, "updatectl_once=updatectl") ||
+		!strings.Contains(env, "updatectl_default=updatectl-") {
+		t.Errorf("grubenv is\n%s", env)
+	}
+	s.host.Must(t, "modprobe", "dummy")
+	s.boots("systemctl", "reboot")
+	s.runs(s.roots["2"], "2")
+	k.runs(k.second, "panic=30")
+
+	panics, root := s.variant("panics", "2", aFile("usr/lib/updatectl/kargs.d/10-lab.toml",
+		"kargs = ['rdinit=/nothing', 'root=/dev/nothing']\n"))
+	v := s.boots("updatectl", "apply", "--level", "full", "--from", panics)
+	if v.Last.Outcome != "old kernel" || v.Last.Target != root || !strings.Contains(v.Last.Reason, "did not come up") {
+		t.Errorf("after a kernel that panics, status is %+v", v.Last)
+	}
+	s.runs(s.roots["2"], "2")
+	k.runs(k.second, "panic=30")
+
+	s.switches("rollback")
+	s.runs(s.roots["1"], "1")
+	k.runs(k.second, "panic=30")
+	s.boots("systemctl", "reboot")
+	s.runs(s.roots["1"], "1")
+	k.runs(k.first, "")
+}
+
+// kernels are the kernels of a host and of an image.
+type kernels struct {
+	*site
+	first, second string
+}
+
+// runs expects a kernel, and a word on its command line; "" for none of the image's.
+func (k *kernels) runs(release, word string) {
+	k.Helper()
+	if got := k.host.Must(k.T, "uname", "-r"); got != release {
+		k.Errorf("kernel %s runs, want %s", got, release)
+	}
+	line := k.host.Must(k.T, "cat", "/proc/cmdline")
+	if word != "" && !strings.Contains(line, word) || word == "" && strings.Contains(line, "panic=30") {
+		k.Errorf("the command line is %q", line)
+	}
+}
+
+// kernelOfTree returns the release of the only kernel of a tree.
+func kernelOfTree(t *testing.T, tree string) string {
+	t.Helper()
+	names, err := os.ReadDir(filepath.Join(tree, "usr/lib/modules"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%s has the kernels %v, %v", tree, names, err)
+	}
+	return names[0].Name()
+}

@@ -1,0 +1,109 @@
+// Package bootloader answers which kernel the next full reboot starts, and how that is changed. It promises that the
+// entries of the host's distribution and the default that the operator chose stay as they are: an entry of updatectl is
+// started once, or by default, only as long as the boot loader is told so, and without it the host's own kernel starts.
+package bootloader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Tree is the host root, writable, see package hostroot.
+type Tree interface {
+	// Path returns where a file of the host root lies for this process.
+	Path(p string) string
+	// Run runs a program in the host root, and returns the end of its output.
+	Run(ctx context.Context, variables []string, args ...string) (output string, err error)
+}
+
+// Entry is a kernel in the menu of the boot loader.
+type Entry struct {
+	// ID is its name, of the letters a-z and digits.
+	ID string
+	// Title is for people, Release is uname -r.
+	Title, Release string
+	// Options is added to what the host has on its kernel command line.
+	Options []string
+}
+
+// The files of an entry, in its directory.
+const (
+	Kernel = "vmlinuz"
+	Initrd = "initrd"
+)
+
+// Loader is the boot loader of a host.
+type Loader interface {
+	// Name is what people call it.
+	Name() string
+	// CanStartOnce returns an [ErrUnsupported] if it cannot start an entry once, and the one before after that.
+	CanStartOnce(context.Context) error
+	// Dir returns the directory in the host root for the kernel and the initrd of an entry.
+	Dir(id string) string
+	// Add adds an entry, whose files are in its directory. What the next full reboot starts does not change.
+	Add(context.Context, Entry) error
+	// Remove removes an entry with its files. It is no error if there is none.
+	Remove(ctx context.Context, id string) error
+	// StartOnce has the next full reboot start an entry, and those after it not; "" takes that back.
+	StartOnce(ctx context.Context, id string) error
+	// SetDefault has every full reboot start an entry; "" has them start what the host itself starts.
+	SetDefault(ctx context.Context, id string) error
+}
+
+// ErrUnsupported means that updatectl cannot have the boot loader of this host start another kernel.
+var ErrUnsupported = errors.New("the boot loader cannot start the kernel of an image")
+
+// ErrContainer means that this host is a container: it has no kernel of its own.
+var ErrContainer = errors.New("this host is a container, which has the kernel of the machine that runs it")
+
+// Find returns the boot loader of a host, or an [ErrUnsupported] or [ErrContainer].
+func Find(ctx context.Context, t Tree) (Loader, error) {
+	if _, err := os.Stat("/run/systemd/container"); err == nil { // https://systemd.io/CONTAINER_INTERFACE/
+		return nil, ErrContainer
+	}
+	if isSystemdBoot() {
+		return findSystemdBoot(ctx, t)
+	}
+	if g, ok := findGRUB(t); ok {
+		return g, nil
+	}
+	return nil, fmt.Errorf("%w: neither GRUB, as Debian and Ubuntu install it, nor systemd-boot was found",
+		ErrUnsupported)
+}
+
+// prefix begins the names that updatectl has in the menu.
+const prefix = "updatectl-"
+
+// name returns the name of an entry in the menu, "" for "".
+func name(id string) string {
+	if id == "" {
+		return ""
+	}
+	return prefix + id
+}
+
+// place is the directory of entries, in that of a boot loader.
+const place = "updatectl"
+
+// plain is an option that boot loaders, their configuration and the kernel read alike: without blanks and quotes, and
+// without what GRUB takes for its own.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_.,:=/+@%~!#*^\[\]-]+$`)
+
+// written returns options as they are written on a kernel command line. The error names one that boot loaders would
+// read in other ways.
+func written(options []string) (string, error) {
+	for _, o := range options {
+		if !plain.MatchString(o) {
+			return "", fmt.Errorf("the kernel parameter %q has characters that boot loaders take for their own", o)
+		}
+	}
+	return strings.Join(options, " "), nil
+}
+
+// dirOf returns the directory of an entry below that of a boot loader.
+func dirOf(boot, id string) string { return filepath.Join(boot, place, id) }

@@ -1,0 +1,226 @@
+package bootloader
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/updatectl/updatectl/switcher/testtree"
+)
+
+// tree is a host root in a temporary directory, whose programs note that they ran.
+type tree struct {
+	dir  string
+	ran  []string
+	does func(args []string) (string, error)
+}
+
+func (t *tree) Path(p string) string { return filepath.Join(t.dir, p) }
+
+func (t *tree) Run(_ context.Context, _ []string, args ...string) (string, error) {
+	t.ran = append(t.ran, strings.Join(args, " "))
+	if t.does == nil {
+		return "", nil
+	}
+	return t.does(args)
+}
+
+// withGRUB returns a host root with GRUB, whose update-grub runs the script of updatectl.
+func withGRUB(t *testing.T) *tree {
+	t.Helper()
+	h := &tree{dir: t.TempDir()}
+	for _, p := range []string{
+		grubConfig, grubEnv, "/etc/grub.d/README", "/usr/sbin/update-grub", "/usr/bin/grub-editenv",
+	} {
+		testtree.File(t, h.dir, p, "")
+	}
+	h.does = func(args []string) (string, error) {
+		if args[0] != "update-grub" {
+			return "", nil
+		}
+		menu, err := h.menu(t)
+		return "", errors.Join(err, os.WriteFile(h.Path(grubConfig), []byte(menu), 0o644))
+	}
+	return h
+}
+
+// menu runs the script of updatectl as grub-mkconfig does, with GRUB's own functions replaced by simple ones.
+func (t *tree) menu(test *testing.T) (string, error) {
+	script, err := os.ReadFile(t.Path(grubScriptFile))
+	if err != nil {
+		return "", err
+	}
+	testtree.File(test, t.dir, "/lib/grub-mkconfig_lib", `make_system_path_relative_to_its_root() { echo "/relative$1"; }
+prepare_grub_to_access_device() { echo "search --set=root $1"; }
+grub_add_tab() { sed 's/^/	/'; }
+`)
+	cmd := exec.Command("/bin/sh", "-c", strings.ReplaceAll(string(script), "/boot/updatectl", t.Path("/boot/updatectl")))
+	cmd.Env = append(os.Environ(), "pkgdatadir="+t.Path("/lib"), "GRUB_DEVICE=/dev/vda2", "GRUB_DEVICE_BOOT=/dev/vda1",
+		"GRUB_CMDLINE_LINUX=console=ttyS0", "GRUB_CMDLINE_LINUX_DEFAULT=quiet")
+	out, err := cmd.CombinedOutput()
+	return strings.ReplaceAll(string(out), t.dir, ""), err
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// addTo adds an entry with its files.
+func addTo(t *testing.T, h *tree, l Loader, e Entry) error {
+	t.Helper()
+	for _, f := range []string{Kernel, Initrd} {
+		testtree.File(t, h.dir, filepath.Join(l.Dir(e.ID), f), "x")
+	}
+	return l.Add(t.Context(), e)
+}
+
+// TestGRUB: an entry has the host's words and those of the image, is in the menu from when it was added until it is
+// removed, and only variables of updatectl are set.
+func TestGRUB(t *testing.T) {
+	h := withGRUB(t)
+	g, ok := findGRUB(h)
+	if !ok {
+		t.Fatal("GRUB is not found")
+	}
+	e := Entry{ID: "c0ffee", Title: `An "image" of it's $(own)`, Release: "6.13", Options: []string{"panic=30", "a.b=c"}}
+	if err := addTo(t, h, g, e); err != nil {
+		t.Fatal(err)
+	}
+	menu := read(t, h.Path(grubConfig))
+	for _, want := range []string{
+		"menuentry 'An image of its $(own)' ", "--unrestricted --id updatectl-c0ffee {", "search --set=root /dev/vda1",
+		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet panic=30 a.b=c\n",
+		"initrd /relative/boot/updatectl/c0ffee/initrd\n",
+		"if save_env updatectl_once; then\n\t\t\tset default=\"${updatectl_next}\"",
+	} {
+		if !strings.Contains(menu, want) {
+			t.Errorf("the menu lacks %q:\n%s", want, menu)
+		}
+	}
+	h.ran = nil
+	for _, err := range []error{
+		g.StartOnce(t.Context(), "c0ffee"), g.StartOnce(t.Context(), ""), g.SetDefault(t.Context(), "c0ffee"),
+		g.SetDefault(t.Context(), ""),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	want := []string{
+		"grub-editenv /boot/grub/grubenv set updatectl_once=updatectl-c0ffee",
+		"grub-editenv /boot/grub/grubenv unset updatectl_once",
+		"grub-editenv /boot/grub/grubenv set updatectl_default=updatectl-c0ffee",
+		"grub-editenv /boot/grub/grubenv unset updatectl_default",
+	}
+	if !slices.Equal(h.ran, want) {
+		t.Errorf("GRUB was told %q", h.ran)
+	}
+	for range 2 { // the second time, nothing is there
+		if err := g.Remove(t.Context(), "c0ffee"); err != nil {
+			t.Error(err)
+		}
+	}
+	if menu := read(t, h.Path(grubConfig)); menu != "" {
+		t.Errorf("without a kernel, the menu has\n%s", menu)
+	}
+	if _, err := os.Stat(h.Path(g.Dir("c0ffee"))); err == nil {
+		t.Error("the files of a kernel that was removed are still there")
+	}
+}
+
+// TestGRUBLeavesOut: an entry that does not reach the menu is an error, and so is a parameter that GRUB would read as a
+// command.
+func TestGRUBLeavesOut(t *testing.T) {
+	h := withGRUB(t)
+	g, _ := findGRUB(h)
+	for _, bad := range []string{"a;reboot", "a=$b", "a b", `a="b"`, "a\nb", "a}", ""} {
+		err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1", Options: []string{bad}})
+		if err == nil || !strings.Contains(err.Error(), "take for their own") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	h.does = nil // update-grub makes no menu
+	err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1"})
+	if err == nil || !strings.Contains(err.Error(), "has not put updatectl-c0ffee") {
+		t.Errorf("an entry that is not in the menu: %v", err)
+	}
+}
+
+// TestFindGRUB: without one of its parts, GRUB is not taken for the boot loader of the host.
+func TestFindGRUB(t *testing.T) {
+	for _, missing := range []string{grubConfig, "/usr/sbin/update-grub", "/usr/bin/grub-editenv", "/etc/grub.d"} {
+		h := withGRUB(t)
+		if err := os.RemoveAll(h.Path(missing)); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := findGRUB(h); ok {
+			t.Errorf("without %s, GRUB is found", missing)
+		}
+	}
+}
+
+// TestGRUBStartsOnce: on a file system to which GRUB cannot write, a kernel cannot be started once.
+func TestGRUBStartsOnce(t *testing.T) {
+	err := grub{treeAt("/proc")}.CanStartOnce(t.Context())
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "cannot write to the file system") {
+		t.Errorf("on procfs: %v", err)
+	}
+}
+
+// treeAt is a tree whose every path is one directory.
+type treeAt string
+
+func (d treeAt) Path(string) string { return string(d) }
+func (treeAt) Run(context.Context, []string, ...string) (string, error) {
+	return "", errors.New("nothing can be run")
+}
+
+// TestSystemdBootEntry: the entry sorts behind those of the host, and has the words of both.
+func TestSystemdBootEntry(t *testing.T) {
+	s := systemdBoot{boot: "/efi"}
+	e := Entry{ID: "c0ffee", Title: "An image", Release: "6.13"}
+	want := "title      An image\nsort-key   zz-updatectl\nversion    6.13\n" +
+		"linux      /updatectl/c0ffee/vmlinuz\ninitrd     /updatectl/c0ffee/initrd\noptions    root=x panic=30\n"
+	if got := string(s.text(e, "root=x panic=30")); got != want {
+		t.Errorf("the entry is\n%s", got)
+	}
+	if s.file("c0ffee") != "/efi/loader/entries/updatectl-c0ffee.conf" {
+		t.Errorf("the entry is in %s", s.file("c0ffee"))
+	}
+}
+
+// TestHostWords: words of a boot loader are not taken for those of the host.
+func TestHostWords(t *testing.T) {
+	const line = "BOOT_IMAGE=/boot/vmlinuz initrd=\\x\\initrd root=UUID=1 ro  quiet\n"
+	if got := withoutLoaderWords(line); got != "root=UUID=1 ro quiet" {
+		t.Errorf("the host's words are %q", got)
+	}
+}
+
+// TestEFIVariable: texts are UTF-16 behind four bytes of attributes; anything else is none.
+func TestEFIVariable(t *testing.T) {
+	dir := t.TempDir()
+	raw := []byte{6, 0, 0, 0}
+	for _, u := range utf16.Encode([]rune("systemd-boot 257\x00")) {
+		raw = binary.LittleEndian.AppendUint16(raw, u)
+	}
+	testtree.File(t, dir, loaderInfo+loaderGUID, string(raw))
+	testtree.File(t, dir, "Short"+loaderGUID, "\x06")
+	for variable, want := range map[string]string{loaderInfo: "systemd-boot 257", "Short": "", "None": ""} {
+		if got := efiVariable(dir, variable); got != want {
+			t.Errorf("%s is %q, want %q", variable, got, want)
+		}
+	}
+}

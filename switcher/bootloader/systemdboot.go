@@ -1,0 +1,194 @@
+package bootloader
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/updatectl/updatectl/durable"
+)
+
+// The variables of the boot loader interface (https://systemd.io/BOOT_LOADER_INTERFACE/), in efivarfs.
+const (
+	efiVars     = "/sys/firmware/efi/efivars"
+	loaderGUID  = "-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+	loaderInfo  = "LoaderInfo"
+	defaultItem = "LoaderEntryDefault"
+)
+
+// efiAttributes is the size of what comes before the value of a variable in efivarfs, in bytes.
+const efiAttributes = 4
+
+// isSystemdBoot reports whether systemd-boot started this machine.
+func isSystemdBoot() bool { return strings.HasPrefix(efiVariable(efiVars, loaderInfo), "systemd-boot") }
+
+// efiVariable returns a text in a variable of the boot loader interface, "" if there is none.
+func efiVariable(dir, variable string) string {
+	const longest = 4096
+	raw, err := durable.ReadRegular(filepath.Join(dir, variable+loaderGUID), longest)
+	if err != nil || len(raw) < efiAttributes {
+		return ""
+	}
+	var units []uint16
+	for pair := raw[efiAttributes:]; len(pair) >= 2; pair = pair[2:] {
+		if u := binary.LittleEndian.Uint16(pair); u != 0 {
+			units = append(units, u)
+		}
+	}
+	return string(utf16.Decode(units))
+}
+
+// systemdBoot is systemd-boot. Its entries are written here and not by kernel-install(8): that would give them the sort
+// key of the distribution, and the newest version would be started by default before it is proven.
+type systemdBoot struct {
+	tree Tree
+	boot string // where entries and kernels lie, in the host root
+}
+
+func findSystemdBoot(ctx context.Context, t Tree) (Loader, error) {
+	ctx, cancel := context.WithTimeout(ctx, quickTime)
+	defer cancel()
+	out, err := t.Run(ctx, nil, "bootctl", "--print-boot-path")
+	boot := strings.TrimSpace(out)
+	if err != nil || !filepath.IsAbs(boot) || strings.Contains(boot, "\n") {
+		return nil, fmt.Errorf("%w: systemd-boot started this host, but `bootctl --print-boot-path` does not say from "+
+			"where: %w", ErrUnsupported, errors.Join(err, fmt.Errorf("it says %q", boot)))
+	}
+	return systemdBoot{t, boot}, nil
+}
+
+func (systemdBoot) Name() string                       { return "systemd-boot" }
+func (s systemdBoot) Dir(id string) string             { return dirOf(s.boot, id) }
+func (systemdBoot) CanStartOnce(context.Context) error { return nil }
+
+// item returns the name of an entry's file, "" for "".
+func item(id string) string {
+	if id == "" {
+		return ""
+	}
+	return name(id) + ".conf"
+}
+
+func (s systemdBoot) file(id string) string { return filepath.Join(s.boot, "loader/entries", item(id)) }
+
+func (s systemdBoot) Add(_ context.Context, e Entry) error {
+	host, err := s.commandLine()
+	if err != nil {
+		return err
+	}
+	options, err := written(e.Options)
+	if err != nil {
+		return err
+	}
+	file := s.tree.Path(s.file(e.ID))
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(file, s.text(e, strings.TrimSpace(host+" "+options)), 0o644)
+}
+
+// text returns the entry, see the Boot Loader Specification, type 1. The sort key puts it behind those of the host, so
+// that it is never the default by its version.
+func (systemdBoot) text(e Entry, options string) []byte {
+	var b bytes.Buffer
+	in := func(file string) string { return filepath.Join("/", place, e.ID, file) }
+	fmt.Fprintf(&b, "title      %s\nsort-key   zz-updatectl\nversion    %s\n", e.Title, e.Release)
+	fmt.Fprintf(&b, "linux      %s\ninitrd     %s\n", in(Kernel), in(Initrd))
+	fmt.Fprintf(&b, "options    %s\n", options)
+	return b.Bytes()
+}
+
+// commandLine returns what the host has on its kernel command line, from where kernel-install(8) takes it, or as it is
+// now. What it is with the host's own kernel is kept for when that of an image runs.
+func (s systemdBoot) commandLine() (string, error) {
+	const longest = 64 << 10
+	kept := s.tree.Path(filepath.Join(s.boot, place, "options-of-host"))
+	files := []string{s.tree.Path("/etc/kernel/cmdline"), s.tree.Path("/usr/lib/kernel/cmdline")}
+	ours := strings.HasPrefix(efiVariable(efiVars, "LoaderEntrySelected"), prefix)
+	if ours {
+		files = append(files, kept)
+	}
+	for _, p := range files {
+		text, err := durable.ReadRegular(p, longest)
+		if err == nil {
+			return strings.Join(strings.Fields(string(text)), " "), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	if ours {
+		return "", errors.New("the command line of the host is not known while the kernel of an image runs: " +
+			"write it to /etc/kernel/cmdline of the host root")
+	}
+	text, err := durable.ReadRegular("/proc/cmdline", longest)
+	if err != nil {
+		return "", err
+	}
+	line := withoutLoaderWords(string(text))
+	return line, durable.WriteFile(kept, []byte(line+"\n"), 0o644)
+}
+
+// withoutLoaderWords returns a command line without what a boot loader has added.
+func withoutLoaderWords(line string) string {
+	var words []string
+	for _, w := range strings.Fields(line) {
+		if !strings.HasPrefix(w, "initrd=") && !strings.HasPrefix(w, "BOOT_IMAGE=") {
+			words = append(words, w)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func (s systemdBoot) Remove(_ context.Context, id string) error {
+	if err := os.Remove(s.tree.Path(s.file(id))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := s.tree.Path(s.Dir(id))
+	return errors.Join(os.RemoveAll(dir), durable.SyncFS(s.tree.Path(s.boot)))
+}
+
+func (s systemdBoot) StartOnce(ctx context.Context, id string) error {
+	return s.bootctl(ctx, "set-oneshot", item(id))
+}
+
+// SetDefault keeps the default of the operator in a file, and sets that again for "".
+func (s systemdBoot) SetDefault(ctx context.Context, id string) error {
+	dir := s.tree.Path(filepath.Join(s.boot, place))
+	kept := filepath.Join(dir, "default-of-host")
+	now := efiVariable(efiVars, defaultItem)
+	if id == "" {
+		if now != "" && !strings.HasPrefix(now, prefix) { // it is the operator's
+			return nil
+		}
+		const longest = 4096
+		was, err := durable.ReadRegular(kept, longest)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return s.bootctl(ctx, "set-default", strings.TrimSpace(string(was)))
+	}
+	if !strings.HasPrefix(now, prefix) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(kept, []byte(now+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return s.bootctl(ctx, "set-default", item(id))
+}
+
+func (s systemdBoot) bootctl(ctx context.Context, verb, entry string) error {
+	ctx, cancel := context.WithTimeout(ctx, quickTime)
+	defer cancel()
+	_, err := s.tree.Run(ctx, nil, "bootctl", verb, entry)
+	return err
+}
