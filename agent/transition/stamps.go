@@ -83,8 +83,8 @@ type verdict struct {
 	At time.Time `json:"at"`
 }
 
-// LeaveVerdict writes a verdict about a root for the guard. A failure is only logged.
-func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
+// LeaveVerdict writes a verdict about a root for the guard, and reports whether it could. A failure is logged.
+func (ns *Notes) LeaveVerdict(root string, d record.Departure) bool {
 	text, err := json.Marshal(verdict{Root: root, Departure: d, At: ns.Now().UTC()})
 	if err == nil {
 		err = ns.Machine.Disk.MkdirAll(ns.Path(switcher.RunDir), 0o700)
@@ -95,6 +95,7 @@ func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
 	if err != nil {
 		ns.Log.Warn("cannot write the verdict for the guard", zap.Error(err))
 	}
+	return err == nil
 }
 
 // ReadVerdict returns why confirm wants to leave a root; its reason is "" when confirm does not.
