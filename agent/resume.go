@@ -57,16 +57,19 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 		return Resumed{Reason: why}, nil
 	}
 	if verb == record.VerbApply {
-		if err = s.finishFull(ctx, to); err == nil || s.rec.LastGood() == switcher.HostRoot {
-			return Resumed{Root: to, Reason: why}, err
+		if err = s.finishFull(ctx, to); err == nil {
+			return Resumed{Root: to, Reason: why}, nil
 		}
-		a.Log.Error("cannot switch to the root that the full reboot was for; resuming the last good root",
+		a.Log.Error("cannot switch to the root that the full reboot was for; the host goes on to its last good root",
 			event.SwitchFailed.Field(), zap.String("root", to), zap.String("version", s.rec.Accepted[to].Version),
 			zap.String("verb", verb), zap.String("reason", err.Error()))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
+		}
+		if s.rec.LastGood() == switcher.HostRoot {
+			return Resumed{Root: to, Reason: why}, err
 		}
 	}
 	if to != "" {

@@ -27,10 +27,10 @@ func Tell(ctx context.Context, run Run, at time.Time, why string) error {
 		". Its services restart and sessions end.")
 }
 
-// CallOff writes to the same terminals that the host does not switch as it was announced, and why if that is not "".
+// CallOff writes to the same terminals that the switch which was announced does not happen, and why if that is not "".
 func CallOff(ctx context.Context, run Run, why string) error {
-	return wall(ctx, run, "This host does not switch to another version now, as was announced"+because(why)+
-		". Before it does, it says so again.")
+	return wall(ctx, run, "The switch to another version that was announced does not happen now"+because(why)+
+		". It will be announced again.")
 }
 
 // maxWhy bounds a reason, in bytes: an error may quote what a server has answered.

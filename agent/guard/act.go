@@ -100,13 +100,13 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	}
 	a.Transition.ForgetFailures(ctx)
 	a.Transition.Keep.Hold(ctx, back.Units)
-	err := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
-	err = errors.Join(err, a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx)))
+	stamped := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
+	err := a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx))
 	if err == nil { // the next command that reads the note adds this to the history
 		a.Log.Info("switching", event.Switching.Field(), zap.String("from", left.Root), zap.String("root", back.Target),
 			zap.String("version", back.Version), zap.String("verb", back.Verb), zap.String("level", string(back.Level)))
 	}
-	return err
+	return errors.Join(stamped, err)
 }
 
 // arrivals returns the count of soft reboots in the new root, -1 when systemd does not count them.

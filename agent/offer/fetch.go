@@ -115,8 +115,8 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
 }
 
-// Refuses reports whether an error of Fetch or Verify is about what is published, and does not pass: it is not about
-// the configuration, a source that does not answer, or a release that comes first.
+// Refuses reports whether an error of Fetch or Verify is a refusal of what is published. Errors of the configuration or
+// of a source that does not answer are none, nor is a release that comes first.
 func Refuses(err error) bool {
 	return err != nil && !errors.Is(err, config.ErrConfig) && !errors.Is(err, failure.ErrSource) &&
 		!errors.Is(err, release.ErrBarrier)

@@ -245,9 +245,11 @@ func (a *Arrival) takeOverNote(f facts.Facts, rec *record.Record) error {
 		a.Records.AppendEvent(record.Event{
 			At: n.Switch.At, Event: n.Event(), Root: n.Left, Version: n.Version, Reason: n.Reason,
 		})
-		leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
-		leaving.At = n.Switch.At
-		a.Records.AppendEvent(leaving)
+		if f.Root != n.Left { // otherwise it is requested again, and appended then
+			leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
+			leaving.At = n.Switch.At
+			a.Records.AppendEvent(leaving)
+		}
 	}
 	if err := a.Machine.Disk.Remove(a.Path(GuardNoteFile)); err != nil {
 		return fmt.Errorf("cannot remove the note of the guard: %w", err)

@@ -168,7 +168,7 @@ func (r *Runner) afterPeople(ctx context.Context, f schedule.Facts, done agent.A
 		done, err = apply()
 	}
 	switch without := context.WithoutCancel(ctx); {
-	case !told:
+	case !told, ctx.Err() != nil: // somebody ends this run: a person who switches, or who shuts the host down
 	case err != nil:
 		r.CallOff(without, err.Error())
 	case !done.Switching:

@@ -1,4 +1,4 @@
-package transition
+package stale
 
 import (
 	"path/filepath"
