@@ -84,7 +84,9 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	}
 	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
 		roots.Sweep(&s.Roots)
-		s.Boot.Settle(ctx, s.facts, s.rec)
+		if verb != record.VerbResume && verb != record.VerbRollback { // neither waits for the boot loader
+			s.Boot.Settle(ctx, s.facts, s.rec)
+		}
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -67,6 +68,9 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
+		}
+		if s.rec.Switch.Start.Entry != "" { // the last good root was not proven on this kernel, either
+			return Resumed{Reason: why}, errors.Join(err, s.Transition.LeaveKernel(ctx, why))
 		}
 		if s.rec.LastGood() == switcher.HostRoot {
 			return Resumed{Root: to, Reason: why}, err

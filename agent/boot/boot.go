@@ -71,8 +71,8 @@ func (b *Boot) write(k Kernels) error {
 // plan is what a full reboot for a root does about the kernel.
 type plan struct {
 	kernel imagekernel.Kernel
-	// kargs are the parameters that the image wants, and options all that are added to the command line.
-	kargs, options []string
+	// options are the parameters that the image wants.
+	options []string
 	// fresh is whether the kernel is another than the one that runs, so that it is started once.
 	fresh bool
 	check level.Check
@@ -105,12 +105,18 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 	if err != nil {
 		return p, err
 	}
-	p.kargs, p.options = image.Kargs, slices.Concat(panicOptions, image.Kargs)
-	p.kernel = p.kernel.With(p.options)
-	running := rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}
-	if p.kernel.SameBuild(running) && len(rootfs.MissingKargs(f.CommandLine, p.kargs)) == 0 {
-		p.check.Verdict, p.check.Reason = level.VerdictOK, fmt.Sprintf("the image's kernel, %s, runs already", running)
+	p.options, p.kernel = image.Kargs, p.kernel.With(image.Kargs)
+	k, err := b.Read()
+	if err != nil {
+		return p, err
+	}
+	if b.starts(k, p, f) {
+		p.check.Verdict = level.VerdictOK
+		p.check.Reason = fmt.Sprintf("the image's kernel, %s, is what every full reboot starts", p.kernel.Kernel)
 		return p, nil
+	}
+	if err := bootloader.Usable(p.kernel.Release, p.options); err != nil {
+		return p, refuse(&p, err)
 	}
 	loader, err := b.Machine.Boot.CanStartOnce(ctx)
 	if errors.Is(err, bootloader.ErrContainer) {
@@ -118,9 +124,7 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 		return p, nil
 	}
 	if err != nil {
-		p.check.Verdict, p.check.Reason = level.VerdictRefuse, err.Error()
-		return p, fmt.Errorf("%w:\n%w; with `kernel = \"host\"` in [boot], the full reboot starts the host's own kernel",
-			roots.ErrFullReboot, err)
+		return p, refuse(&p, err)
 	}
 	p.fresh = true
 	p.check.Verdict, p.check.Reason = level.VerdictOK, fmt.Sprintf("%s starts %s, the image's kernel, once; it is the "+
@@ -128,9 +132,22 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 	return p, nil
 }
 
-// panicOptions are on the command line of every kernel of an image: one that panics, or does not find its disk, does
-// not wait for a person. The first is the kernel's and initramfs-tools', the others are dracut's.
-var panicOptions = []string{"panic=30", "rd.shell=0", "rd.emergency=reboot"}
+// refuse returns a [roots.ErrFullReboot] for a plan that cannot be carried out, and why.
+func refuse(p *plan, why error) error {
+	p.check.Verdict, p.check.Reason = level.VerdictRefuse, why.Error()
+	return fmt.Errorf("%w:\n%w; with `kernel = \"host\"` in [boot], the full reboot starts the host's own kernel",
+		roots.ErrFullReboot, why)
+}
+
+// starts reports whether every full reboot starts the kernel of a plan already. Of the host's own kernel, that is known
+// only while it runs.
+func (*Boot) starts(k Kernels, p plan, f facts.Facts) bool {
+	if k.Default != "" {
+		return k.Default == p.kernel.ID
+	}
+	running := rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}
+	return k.Running(f) == "" && p.kernel.SameBuild(running) && len(rootfs.MissingKargs(f.CommandLine, p.options)) == 0
+}
 
 // Install installs the kernel of an image for a full reboot, unless it is there. It returns what that reboot starts,
 // the zero value if what runs stays. Nothing starts it yet.
@@ -143,7 +160,8 @@ func (b *Boot) Install(ctx context.Context, root store.Root, version string, f f
 	if err != nil {
 		return level.Start{}, err
 	}
-	return level.Start{Entry: p.kernel.ID, Kernel: p.kernel.Kernel, Kargs: p.kargs}, b.install(ctx, k, p, root, version, f)
+	err = b.install(ctx, k, p, root, version, f)
+	return level.Start{Entry: p.kernel.ID, Word: bootloader.Word(p.kernel.ID), Kernel: p.kernel.Kernel}, err
 }
 
 // StartOnce has the next full reboot start a kernel that was installed. [Boot.TakeBack] undoes it.
@@ -155,7 +173,7 @@ func (b *Boot) StartOnce(ctx context.Context, id string) error {
 	if i := k.find(id); i < 0 || !k.Installed[i].Complete {
 		return errors.New("the kernel of the image is not installed any more; try again")
 	}
-	k.Once, k.Tried = id, id
+	k.Once = id
 	if err := b.write(k); err != nil {
 		return err
 	}
@@ -229,7 +247,7 @@ func (b *Boot) Settle(ctx context.Context, f facts.Facts, rec *record.Record) {
 	}
 	k, err := b.Read()
 	if err == nil {
-		err = b.settle(ctx, &k, k.Task(f, rec))
+		err = b.settle(ctx, &k, k.Task(f, rec, b.Config.Boot.Kernel == config.KernelHost))
 	}
 	if err != nil {
 		b.Log.Warn("cannot put the kernels of this host in order; the next command tries again", zap.Error(err))

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -20,8 +22,6 @@ type Kernels struct {
 	// "" is the host's own.
 	Once    string `json:"once,omitempty"`
 	Default string `json:"default,omitempty"`
-	// Tried is the kernel that was started once last.
-	Tried string `json:"tried,omitempty"`
 	// Unsure is whether the boot loader was about to be told: it may know, or not.
 	Unsure bool `json:"unsure,omitempty"`
 }
@@ -43,18 +43,14 @@ func (k Kernels) find(id string) int {
 	return slices.IndexFunc(k.Installed, func(i Installed) bool { return i.ID == id })
 }
 
-// Running returns which kernel of an image runs, "" for one of the host's own. Of several entries of the same build, it
-// is the one with the parameters that are on the command line, rather the one that was tried last.
+// Running returns which kernel of an image runs, "" for one of the host's own.
 func (k Kernels) Running(f facts.Facts) string {
-	running := rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}
-	found := ""
 	for _, i := range k.Installed {
-		if i.SameBuild(running) && len(rootfs.MissingKargs(f.CommandLine, i.Options)) == 0 &&
-			(found == "" || i.ID == k.Tried || i.ID == k.Default && found != k.Tried) {
-			found = i.ID
+		if len(rootfs.MissingKargs(f.CommandLine, []string{bootloader.Word(i.ID)})) == 0 {
+			return i.ID
 		}
 	}
-	return found
+	return ""
 }
 
 // sharesModules reports whether another kernel in the list has the same modules.
@@ -62,8 +58,15 @@ func (k Kernels) sharesModules(one Installed) bool {
 	return slices.ContainsFunc(k.Installed, func(i Installed) bool { return i.ID != one.ID && i.Release == one.Release })
 }
 
-// Wanted returns the kernel that full reboots start: the one that the last good root was proven on.
-func (k Kernels) Wanted(rec *record.Record) string { return k.Roots[rec.LastGood()] }
+// Wanted returns the kernel that full reboots start: the one that the last good root was proven on. For an image of
+// which that is not known, an older updatectl has proven it, and the default stays.
+func (k Kernels) Wanted(rec *record.Record) string {
+	kernel, known := k.Roots[rec.LastGood()]
+	if !known && rec.LastGood() != switcher.HostRoot {
+		return k.Default
+	}
+	return kernel
+}
 
 // Task is what is left to do about the kernels.
 type Task struct {
@@ -78,18 +81,25 @@ type Task struct {
 // None reports whether nothing is left to do.
 func (t Task) None() bool { return !t.TakeBack && !t.SetDefault && len(t.Remove) == 0 }
 
-// Task returns what is left to do on a host at rest: a full reboot starts the kernel of the last good root, and nothing
-// is kept that neither a good, pinned or staged root nor the running kernel needs.
-func (k Kernels) Task(f facts.Facts, rec *record.Record) Task {
+// Task returns what is left to do on a host at rest: a full reboot starts the kernel of the last good root or, if the
+// operator wants that, the host's own. Nothing is kept that neither a good, pinned or staged root nor the running kernel
+// needs.
+func (k Kernels) Task(f facts.Facts, rec *record.Record, hostOnly bool) Task {
 	if rec.Moving() {
 		return Task{}
 	}
 	wanted := k.Wanted(rec)
+	if hostOnly {
+		wanted = ""
+	}
 	if i := k.find(wanted); wanted != "" && (i < 0 || !k.Installed[i].Complete) {
 		wanted = "" // somebody removed it: the host's own kernel starts
 	}
 	t := Task{TakeBack: k.Once != "", SetDefault: k.Default != wanted || k.Unsure, Default: wanted}
-	needed := []string{wanted, k.Running(f)}
+	needed := []string{wanted, k.Default, k.Running(f)}
+	if t.SetDefault {
+		needed = []string{wanted, k.Running(f)}
+	}
 	for _, root := range slices.Concat(rec.Good, rec.Pinned) {
 		needed = append(needed, k.Roots[root])
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/rootfs"
@@ -25,11 +26,12 @@ func TestTask(t *testing.T) {
 	half := installed("k4", "6.4")
 	half.Complete = false
 	for name, c := range map[string]struct {
-		k       Kernels
-		running string
-		good    []string
-		staged  string
-		moving  bool
+		k        Kernels
+		running  string
+		good     []string
+		staged   string
+		moving   bool
+		hostOnly bool // [boot] kernel = "host"
 
 		takeBack, set bool
 		standard      string
@@ -66,6 +68,14 @@ func TestTask(t *testing.T) {
 			k: Kernels{Installed: two[:1], Roots: map[string]string{"v2": "k2"}, Default: "k2", Unsure: true}, running: "6.2",
 			good: []string{"host", "v2"}, set: true, standard: "k2",
 		},
+		"the operator wants the host's own": {
+			k: Kernels{Installed: two[:1], Roots: map[string]string{"v2": "k2"}, Default: "k2"}, running: "6.1",
+			good: []string{"host", "v2"}, hostOnly: true, set: true,
+		},
+		"proven by an older updatectl": {
+			k: Kernels{Installed: two[:1], Roots: map[string]string{"v2": "k2"}, Default: "k2"}, running: "6.2",
+			good: []string{"host", "v3"}, standard: "k2",
+		},
 		"the kernel of the last good root is gone": {
 			k: Kernels{Roots: map[string]string{"v2": "k2"}, Default: "k2"}, running: "6.1", good: []string{"host", "v2"},
 			set: true,
@@ -81,7 +91,13 @@ func TestTask(t *testing.T) {
 		if c.moving {
 			rec = hosttest.OnTheWay(record.VerbApply, "host", "v2", c.good...)
 		}
-		task := c.k.Task(facts.Facts{KernelRelease: c.running, KernelVersion: "#1"}, rec)
+		f := facts.Facts{KernelRelease: c.running, KernelVersion: "#1"}
+		for _, i := range c.k.Installed {
+			if i.Release == c.running {
+				f.CommandLine = bootloader.Word(i.ID)
+			}
+		}
+		task := c.k.Task(f, rec, c.hostOnly)
 		var remove []string
 		for _, i := range task.Remove {
 			remove = append(remove, i.ID)
@@ -93,24 +109,14 @@ func TestTask(t *testing.T) {
 	}
 }
 
-// TestRunning: of entries with the same kernel, the one runs whose parameters are there.
+// TestRunning: a kernel shows by its word which entry it was started by.
 func TestRunning(t *testing.T) {
-	plain, more := installed("k2", "6.2", "panic=30"), installed("k2more", "6.2", "panic=30", "mitigations=off")
-	for name, c := range map[string]struct {
-		line, tried, standard string
-		want                  string
-	}{
-		"host's own words":       {line: "quiet"},
-		"plain":                  {line: "quiet panic=30", tried: "k2more", want: "k2"},
-		"both fit, tried":        {line: "panic=30 mitigations=off", tried: "k2more", standard: "k2", want: "k2more"},
-		"both fit, the other":    {line: "panic=30 mitigations=off", tried: "k2", standard: "k2more", want: "k2"},
-		"both fit, by default":   {line: "panic=30 mitigations=off", standard: "k2more", want: "k2more"},
-		"both fit, nobody knows": {line: "panic=30 mitigations=off", want: "k2"},
+	k := Kernels{Installed: []Installed{installed("k2", "6.2"), installed("k2more", "6.2")}}
+	for line, want := range map[string]string{
+		"quiet": "", "quiet updatectl.kernel=k2": "k2", "updatectl.kernel=k2more quiet": "k2more", "updatectl.kernel=k9": "",
 	} {
-		k := Kernels{Installed: []Installed{plain, more}, Tried: c.tried, Default: c.standard}
-		f := facts.Facts{KernelRelease: "6.2", KernelVersion: "#1", CommandLine: c.line}
-		if got := k.Running(f); got != c.want {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
+		if got := k.Running(facts.Facts{KernelRelease: "6.2", KernelVersion: "#1", CommandLine: line}); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
 		}
 	}
 }
@@ -118,7 +124,7 @@ func TestRunning(t *testing.T) {
 // TestProving: after an apply, a root is proven on the running kernel; after anything else, what was known stays.
 func TestProving(t *testing.T) {
 	k := Kernels{Installed: []Installed{installed("k2", "6.2")}, Roots: map[string]string{"v1": "", "gone": "k9"}}
-	f := facts.Facts{Root: "v2", KernelRelease: "6.2", KernelVersion: "#1"}
+	f := facts.Facts{Root: "v2", CommandLine: "updatectl.kernel=k2"}
 	for verb, want := range map[string]string{
 		record.VerbApply: "k2", record.VerbRollback: "", record.VerbResume: "", record.VerbBack: "",
 	} {

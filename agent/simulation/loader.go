@@ -45,6 +45,9 @@ func (m *Machine) startsKernel() {
 		k = hostKernel
 	}
 	m.kernel, m.commandLine = k, strings.Join(m.loader.options[id], " ")
+	if there {
+		m.commandLine += " " + bootloader.Word(id)
+	}
 	m.tell("the boot loader starts %s", k.Release)
 }
 
@@ -164,7 +167,7 @@ func (b boot) Remove(_ context.Context, k imagekernel.Kernel, _ bool) error {
 	m.mu.Unlock()
 	b.p.enter("remove a kernel")
 	defer m.mu.Unlock()
-	if m.kernel == k.Kernel && m.commandLine == strings.Join(m.loader.options[k.ID], " ") {
+	if m.kernel == k.Kernel && strings.HasSuffix(m.commandLine, bootloader.Word(k.ID)) {
 		m.breach("%s removes %s, which runs", b.p, k.Release)
 	}
 	delete(m.loader.files, k.ID)

@@ -49,7 +49,7 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	s.Version = m.Roots.VersionOf(to, rec)
 	s.State, s.Kept = rec.Switch.State, rec.Switch.Kept // the root that is left may have lost some of it
 	ran := rec.Switch.From == to                        // since the last full reboot, so that it is still prepared
-	fresh := rec.Switch.OnNewKernel()                   // the root was tried on it
+	s.Start = rec.Switch.Start                          // the way back leads over a full reboot if that is new
 	if ran {
 		s.Before, s.Units = rec.Switch.Before, rec.Switch.Units
 	}
@@ -59,8 +59,8 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	if err := m.announce(rec); err != nil {
 		return m.leaveUnrecorded(ctx, err)
 	}
-	if fresh {
-		return m.fullRebootInstead(ctx, rec, errors.New("the kernel is not proven, either"))
+	if rec.Switch.OnNewKernel() {
+		return m.leaveKernel(ctx, rec)
 	}
 	err := m.prepareReturn(to, f, rec, ran)
 	if err == nil {
@@ -71,6 +71,27 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	}
 	m.reportSwitching(rec, f)
 	return nil
+}
+
+// leaveKernel leaves a root that was tried on a new kernel by a full reboot, which starts the kernel before it. The host
+// root resumes the last good root then.
+func (m *Mover) leaveKernel(ctx context.Context, rec *record.Record) error {
+	if err := rec.Advance(record.CauseMissed); err != nil {
+		return err
+	}
+	rec.Last.Reason += "; a full reboot follows, which starts the kernel before it"
+	m.Log.Warn("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
+		zap.String("root", rec.Switch.From), zap.String("reason", rec.Last.Reason))
+	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
+	return errors.Join(m.Records.WriteOutcome(rec), m.fullReboot(ctx))
+}
+
+// LeaveKernel does a full reboot from a host root that runs a kernel which is not proven, because the switch that it was
+// started for has failed.
+func (m *Mover) LeaveKernel(ctx context.Context, why string) error {
+	m.Log.Warn("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
+		zap.String("reason", why))
+	return m.fullReboot(ctx)
 }
 
 // leaveUnrecorded leaves a rollback that cannot be recorded to the guard. Where no guard runs, as with systemd 254 once

@@ -32,21 +32,21 @@ func (t *tree) Run(_ context.Context, _ []string, args ...string) (string, error
 	return t.does(args)
 }
 
-// withGRUB returns a host root with GRUB, whose update-grub runs the script of updatectl.
+// withGRUB returns a host root with GRUB, whose grub-mkconfig runs the script of updatectl.
 func withGRUB(t *testing.T) *tree {
 	t.Helper()
 	h := &tree{dir: t.TempDir()}
 	for _, p := range []string{
-		grubConfig, grubEnv, "/etc/grub.d/README", "/usr/sbin/update-grub", "/usr/bin/grub-editenv",
+		grubConfig, grubEnv, "/etc/grub.d/README", grubMaker, "/usr/bin/grub-editenv",
 	} {
 		testtree.File(t, h.dir, p, "")
 	}
 	h.does = func(args []string) (string, error) {
-		if args[0] != "update-grub" {
+		if args[0] != "grub-mkconfig" {
 			return "", nil
 		}
 		menu, err := h.menu(t)
-		return "", errors.Join(err, os.WriteFile(h.Path(grubConfig), []byte(menu), 0o644))
+		return "", errors.Join(err, os.WriteFile(h.Path(args[2]), []byte(menu), 0o644))
 	}
 	return h
 }
@@ -60,6 +60,7 @@ func (t *tree) menu(test *testing.T) (string, error) {
 	testtree.File(test, t.dir, "/lib/grub-mkconfig_lib", `make_system_path_relative_to_its_root() { echo "/relative$1"; }
 prepare_grub_to_access_device() { echo "search --set=root $1"; }
 grub_add_tab() { sed 's/^/	/'; }
+uses_abstraction() { return 1; }
 `)
 	cmd := exec.Command("/bin/sh", "-c", strings.ReplaceAll(string(script), "/boot/updatectl", t.Path("/boot/updatectl")))
 	cmd.Env = append(os.Environ(), "pkgdatadir="+t.Path("/lib"), "GRUB_DEVICE=/dev/vda2", "GRUB_DEVICE_BOOT=/dev/vda1",
@@ -101,9 +102,11 @@ func TestGRUB(t *testing.T) {
 	menu := read(t, h.Path(grubConfig))
 	for _, want := range []string{
 		"menuentry 'An image of its $(own)' ", "--unrestricted --id updatectl-c0ffee {", "search --set=root /dev/vda1",
-		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet panic=30 a.b=c\n",
+		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet updatectl.kernel=c0ffee panic=30 a.b=c " +
+			"${updatectl_words}\n",
 		"initrd /relative/boot/updatectl/c0ffee/initrd\n",
-		"if save_env updatectl_once; then\n\t\t\tset default=\"${updatectl_next}\"",
+		"if save_env updatectl_once; then\n\t\t\tset fallback=\"${default}\"\n\t\t\tset default=\"${updatectl_next}\"\n" +
+			"\t\t\tset updatectl_words='panic=30 rd.shell=0 rd.emergency=reboot'\n",
 	} {
 		if !strings.Contains(menu, want) {
 			t.Errorf("the menu lacks %q:\n%s", want, menu)
@@ -151,7 +154,9 @@ func TestGRUBLeavesOut(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	h.does = nil // update-grub makes no menu
+	h.does = func([]string) (string, error) { // the menu lacks the entry
+		return "", os.WriteFile(h.Path(grubNew), nil, 0o644)
+	}
 	err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1"})
 	if err == nil || !strings.Contains(err.Error(), "has not put updatectl-c0ffee") {
 		t.Errorf("an entry that is not in the menu: %v", err)
@@ -160,7 +165,7 @@ func TestGRUBLeavesOut(t *testing.T) {
 
 // TestFindGRUB: without one of its parts, GRUB is not taken for the boot loader of the host.
 func TestFindGRUB(t *testing.T) {
-	for _, missing := range []string{grubConfig, "/usr/sbin/update-grub", "/usr/bin/grub-editenv", "/etc/grub.d"} {
+	for _, missing := range []string{grubConfig, grubMaker, "/usr/bin/grub-editenv", "/etc/grub.d"} {
 		h := withGRUB(t)
 		if err := os.RemoveAll(h.Path(missing)); err != nil {
 			t.Fatal(err)
@@ -187,24 +192,25 @@ func (treeAt) Run(context.Context, []string, ...string) (string, error) {
 	return "", errors.New("nothing can be run")
 }
 
-// TestSystemdBootEntry: the entry sorts behind those of the host, and has the words of both.
+// TestSystemdBootEntry: the entry has no sort key and a name that sorts first, so that it is shown last.
 func TestSystemdBootEntry(t *testing.T) {
 	s := systemdBoot{boot: "/efi"}
 	e := Entry{ID: "c0ffee", Title: "An image", Release: "6.13"}
-	want := "title      An image\nsort-key   zz-updatectl\nversion    6.13\n" +
+	want := "title      An image\nversion    6.13\n" +
 		"linux      /updatectl/c0ffee/vmlinuz\ninitrd     /updatectl/c0ffee/initrd\noptions    root=x panic=30\n"
 	if got := string(s.text(e, "root=x panic=30")); got != want {
 		t.Errorf("the entry is\n%s", got)
 	}
-	if s.file("c0ffee") != "/efi/loader/entries/updatectl-c0ffee.conf" {
-		t.Errorf("the entry is in %s", s.file("c0ffee"))
+	if got := s.file("c0ffee", true); got != "/efi/loader/entries/00-updatectl-c0ffee-once.conf" {
+		t.Errorf("the entry is in %s", got)
 	}
 }
 
-// TestHostWords: words of a boot loader are not taken for those of the host.
-func TestHostWords(t *testing.T) {
-	const line = "BOOT_IMAGE=/boot/vmlinuz initrd=\\x\\initrd root=UUID=1 ro  quiet\n"
-	if got := withoutLoaderWords(line); got != "root=UUID=1 ro quiet" {
+// TestLasting: what a boot loader adds, and what is for one start, are not taken for the words of the host.
+func TestLasting(t *testing.T) {
+	const line = "BOOT_IMAGE=/boot/vmlinuz initrd=\\x\\initrd root=UUID=1 ro  quiet updatectl.resume=0 single " +
+		"systemd.unit=rescue.target systemd.show_status=1 rescue singleton\n"
+	if got := lasting(line); got != "root=UUID=1 ro quiet systemd.show_status=1 singleton" {
 		t.Errorf("the host's words are %q", got)
 	}
 }

@@ -29,6 +29,8 @@ const (
 	grubEnv        = grubDir + "/grubenv"
 	grubScriptFile = "/etc/grub.d/42_updatectl"
 	grubBoot       = "/boot"
+	grubMaker      = "/usr/sbin/grub-mkconfig"
+	grubNew        = grubConfig + ".updatectl"
 
 	onceVariable    = "updatectl_once"
 	defaultVariable = "updatectl_default"
@@ -50,7 +52,7 @@ const (
 type grub struct{ tree Tree }
 
 func findGRUB(t Tree) (Loader, bool) {
-	for _, p := range []string{grubConfig, "/etc/grub.d", "/usr/sbin/update-grub", "/usr/bin/grub-editenv"} {
+	for _, p := range []string{grubConfig, "/etc/grub.d", grubMaker, "/usr/bin/grub-editenv"} {
 		if _, err := os.Stat(t.Path(p)); err != nil {
 			return nil, false
 		}
@@ -69,6 +71,9 @@ var writable = map[int64]string{
 // CanStartOnce finds out whether GRUB can write to its grubenv when it starts: it has no drivers for that on LVM, RAID
 // and encrypted disks, and would start the entry again and again.
 func (g grub) CanStartOnce(context.Context) error {
+	if isSecure() {
+		return errSecure
+	}
 	dir := g.tree.Path(grubDir)
 	var fsys unix.Statfs_t
 	var st unix.Stat_t
@@ -80,8 +85,8 @@ func (g grub) CanStartOnce(context.Context) error {
 			"a /boot of its own with ext4 can", ErrUnsupported, grubDir)
 	}
 	device := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-	for _, kind := range []string{"dm", "md"} {
-		if _, err := os.Stat(filepath.Join(device, kind)); err == nil {
+	for _, kind := range []string{"dm", "md", "../md"} { // the last is that of a partition
+		if _, err := os.Stat(device + "/" + kind); err == nil {
 			return fmt.Errorf("%w: %s is on LVM, RAID or an encrypted disk, where GRUB cannot write, so it cannot start a "+
 				"kernel only once; a /boot of its own on a plain partition can", ErrUnsupported, grubDir)
 		}
@@ -91,13 +96,13 @@ func (g grub) CanStartOnce(context.Context) error {
 
 func (g grub) Add(ctx context.Context, e Entry) error {
 	dir := g.tree.Path(g.Dir(e.ID))
-	options, err := written(e.Options)
+	options, err := written(append([]string{Word(e.ID)}, e.Options...))
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
 		durable.WriteFile(filepath.Join(dir, optionsFile), []byte(options+"\n"), 0o644),
-		durable.WriteFile(filepath.Join(dir, titleFile), []byte(e.Title+"\n"), 0o644), // last: the script looks for it
+		durable.WriteFile(filepath.Join(dir, titleFile), []byte(line(e.Title)+"\n"), 0o644), // last: the script looks for it
 		durable.WriteFile(g.tree.Path(grubScriptFile), grubScript, 0o755),
 	)
 	if err != nil {
@@ -108,7 +113,7 @@ func (g grub) Add(ctx context.Context, e Entry) error {
 	}
 	text, err := os.ReadFile(g.tree.Path(grubConfig))
 	if err == nil && !strings.Contains(string(text), "--id "+name(e.ID)+" ") {
-		err = fmt.Errorf("update-grub has not put %s into %s: does something exclude %s?", name(e.ID), grubConfig,
+		err = fmt.Errorf("grub-mkconfig has not put %s into %s: does something exclude %s?", name(e.ID), grubConfig,
 			grubScriptFile)
 	}
 	return err
@@ -129,14 +134,18 @@ func (g grub) Remove(ctx context.Context, id string) error {
 	return os.RemoveAll(dir)
 }
 
-// update makes the menu. GRUB's own program replaces it in one step.
+// update makes the menu beside the one that is there, and replaces that in one step: update-grub would write over it.
 func (g grub) update(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, updateTime)
 	defer cancel()
-	if _, err := g.tree.Run(ctx, nil, "update-grub"); err != nil {
+	if _, err := g.tree.Run(ctx, nil, "grub-mkconfig", "-o", grubNew); err != nil {
+		return errors.Join(err, os.RemoveAll(g.tree.Path(grubNew)))
+	}
+	dir := g.tree.Path(grubDir)
+	if err := durable.SyncFS(dir); err != nil {
 		return err
 	}
-	return durable.SyncFS(g.tree.Path(grubDir))
+	return errors.Join(os.Rename(g.tree.Path(grubNew), g.tree.Path(grubConfig)), durable.SyncDir(dir))
 }
 
 func (g grub) StartOnce(ctx context.Context, id string) error { return g.set(ctx, onceVariable, id) }
@@ -151,6 +160,9 @@ func (g grub) set(ctx context.Context, variable, id string) error {
 	defer cancel()
 	args := []string{"grub-editenv", grubEnv, "unset", variable}
 	if id != "" {
+		if err := complete(g.tree, g.Dir(id)); err != nil {
+			return err
+		}
 		args = []string{"grub-editenv", grubEnv, "set", variable + "=" + name(id)}
 	}
 	if _, err := g.tree.Run(ctx, nil, args...); err != nil {

@@ -16,25 +16,36 @@ for dir in /boot/updatectl/*/; do
 done
 [ -n "$found" ] || exit 0
 
+# GRUB goes on to the fallback if it cannot read an entry. The words of the one start are for no other.
 cat <<'END'
-if [ "${boot_once}" != true ]; then
+set updatectl_words=
+if [ "${boot_once}" = true ]; then
+	set updatectl_once=
+	save_env updatectl_once
+else
 	if [ -n "${updatectl_default}" ]; then
+		set fallback="${default}"
 		set default="${updatectl_default}"
 	fi
 	if [ -n "${updatectl_once}" ]; then
 		set updatectl_next="${updatectl_once}"
 		set updatectl_once=
 		if save_env updatectl_once; then
+			set fallback="${default}"
 			set default="${updatectl_next}"
+END
+echo "			set updatectl_words='panic=30 rd.shell=0 rd.emergency=reboot'"
+cat <<'END'
 		fi
 	fi
 fi
+export updatectl_words
 END
 
-# The root file system as GRUB's own script for Linux names it.
+# The root file system, found as it is for the host's own kernels. A snapshot of LVM has the UUID of its origin.
 root="$GRUB_DEVICE"
 if [ -n "$GRUB_DEVICE_UUID" ] && [ "$GRUB_DISABLE_LINUX_UUID" != true ] &&
-	[ -e "/dev/disk/by-uuid/$GRUB_DEVICE_UUID" ]; then
+	[ -e "/dev/disk/by-uuid/$GRUB_DEVICE_UUID" ] && ! uses_abstraction "$GRUB_DEVICE" lvm; then
 	root="UUID=$GRUB_DEVICE_UUID"
 fi
 flags=
@@ -55,7 +66,7 @@ for dir in /boot/updatectl/*/; do
 menuentry '$title' --class gnu-linux --class os --unrestricted --id updatectl-$id {
 	insmod gzio
 $prepare
-	linux $boot/$id/vmlinuz root=$root ro $flags $GRUB_CMDLINE_LINUX $GRUB_CMDLINE_LINUX_DEFAULT $(head -n 1 "${dir}options")
+	linux $boot/$id/vmlinuz root=$root ro $flags $GRUB_CMDLINE_LINUX $GRUB_CMDLINE_LINUX_DEFAULT $(head -n 1 "${dir}options") \${updatectl_words}
 	initrd $boot/$id/initrd
 }
 END

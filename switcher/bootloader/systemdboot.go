@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -64,42 +65,58 @@ func findSystemdBoot(ctx context.Context, t Tree) (Loader, error) {
 	return systemdBoot{t, boot}, nil
 }
 
-func (systemdBoot) Name() string                       { return "systemd-boot" }
-func (s systemdBoot) Dir(id string) string             { return dirOf(s.boot, id) }
-func (systemdBoot) CanStartOnce(context.Context) error { return nil }
+func (systemdBoot) Name() string           { return "systemd-boot" }
+func (s systemdBoot) Dir(id string) string { return dirOf(s.boot, id) }
 
-// item returns the name of an entry's file, "" for "".
-func item(id string) string {
-	if id == "" {
-		return ""
+func (systemdBoot) CanStartOnce(context.Context) error {
+	if isSecure() {
+		return errSecure
 	}
-	return name(id) + ".conf"
+	return nil
 }
 
-func (s systemdBoot) file(id string) string { return filepath.Join(s.boot, "loader/entries", item(id)) }
+// sorted begins the names of entries: without a sort key, systemd-boot shows those last whose names sort first, and
+// starts the first that it shows if nobody has chosen a default.
+const sorted = "00-"
+
+// item returns the name of an entry's file, "" for ""; once is whether it is the one with the words of the one start.
+func item(id string, once bool) string {
+	switch {
+	case id == "":
+		return ""
+	case once:
+		return sorted + name(id) + "-once.conf"
+	}
+	return sorted + name(id) + ".conf"
+}
+
+func (s systemdBoot) file(id string, once bool) string {
+	return filepath.Join(s.boot, "loader/entries", item(id, once))
+}
 
 func (s systemdBoot) Add(_ context.Context, e Entry) error {
 	host, err := s.commandLine()
 	if err != nil {
 		return err
 	}
-	options, err := written(e.Options)
+	options, err := written(append([]string{Word(e.ID)}, e.Options...))
 	if err != nil {
 		return err
 	}
-	file := s.tree.Path(s.file(e.ID))
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	options = strings.TrimSpace(host + " " + options)
+	if err := os.MkdirAll(s.tree.Path(filepath.Join(s.boot, "loader/entries")), 0o755); err != nil {
 		return err
 	}
-	return durable.WriteFile(file, s.text(e, strings.TrimSpace(host+" "+options)), 0o644)
+	once := options + " " + strings.Join(onceWords, " ")
+	return errors.Join(durable.WriteFile(s.tree.Path(s.file(e.ID, true)), s.text(e, once), 0o644),
+		durable.WriteFile(s.tree.Path(s.file(e.ID, false)), s.text(e, options), 0o644))
 }
 
-// text returns the entry, see the Boot Loader Specification, type 1. The sort key puts it behind those of the host, so
-// that it is never the default by its version.
+// text returns an entry, see the Boot Loader Specification, type 1.
 func (systemdBoot) text(e Entry, options string) []byte {
 	var b bytes.Buffer
 	in := func(file string) string { return filepath.Join("/", place, e.ID, file) }
-	fmt.Fprintf(&b, "title      %s\nsort-key   zz-updatectl\nversion    %s\n", e.Title, e.Release)
+	fmt.Fprintf(&b, "title      %s\nversion    %s\n", line(e.Title), e.Release)
 	fmt.Fprintf(&b, "linux      %s\ninitrd     %s\n", in(Kernel), in(Initrd))
 	fmt.Fprintf(&b, "options    %s\n", options)
 	return b.Bytes()
@@ -111,7 +128,7 @@ func (s systemdBoot) commandLine() (string, error) {
 	const longest = 64 << 10
 	kept := s.tree.Path(filepath.Join(s.boot, place, "options-of-host"))
 	files := []string{s.tree.Path("/etc/kernel/cmdline"), s.tree.Path("/usr/lib/kernel/cmdline")}
-	ours := strings.HasPrefix(efiVariable(efiVars, "LoaderEntrySelected"), prefix)
+	ours := strings.HasPrefix(efiVariable(efiVars, "LoaderEntrySelected"), sorted+prefix)
 	if ours {
 		files = append(files, kept)
 	}
@@ -132,31 +149,40 @@ func (s systemdBoot) commandLine() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line := withoutLoaderWords(string(text))
-	return line, durable.WriteFile(kept, []byte(line+"\n"), 0o644)
+	words := lasting(string(text))
+	return words, durable.WriteFile(kept, []byte(words+"\n"), 0o644)
 }
 
-// withoutLoaderWords returns a command line without what a boot loader has added.
-func withoutLoaderWords(line string) string {
-	var words []string
-	for _, w := range strings.Fields(line) {
-		if !strings.HasPrefix(w, "initrd=") && !strings.HasPrefix(w, "BOOT_IMAGE=") {
-			words = append(words, w)
-		}
-	}
+// onceOnly begins or is a parameter that a boot loader adds, or that somebody gives for one start.
+var onceOnly = []string{"initrd=", "BOOT_IMAGE=", "updatectl.", "systemd.unit=", "single", "emergency", "rescue"}
+
+// lasting returns a command line without what is only for this start.
+func lasting(line string) string {
+	words := slices.DeleteFunc(strings.Fields(line), func(w string) bool {
+		return slices.ContainsFunc(onceOnly, func(o string) bool {
+			return w == o || !slices.Contains([]string{"single", "emergency", "rescue"}, o) && strings.HasPrefix(w, o)
+		})
+	})
 	return strings.Join(words, " ")
 }
 
 func (s systemdBoot) Remove(_ context.Context, id string) error {
-	if err := os.Remove(s.tree.Path(s.file(id))); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, once := range []bool{true, false} {
+		if err := os.Remove(s.tree.Path(s.file(id, once))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	dir := s.tree.Path(s.Dir(id))
 	return errors.Join(os.RemoveAll(dir), durable.SyncFS(s.tree.Path(s.boot)))
 }
 
 func (s systemdBoot) StartOnce(ctx context.Context, id string) error {
-	return s.bootctl(ctx, "set-oneshot", item(id))
+	if id != "" {
+		if err := complete(s.tree, s.Dir(id)); err != nil {
+			return err
+		}
+	}
+	return s.bootctl(ctx, "set-oneshot", item(id, true))
 }
 
 // SetDefault keeps the default of the operator in a file, and sets that again for "".
@@ -165,7 +191,7 @@ func (s systemdBoot) SetDefault(ctx context.Context, id string) error {
 	kept := filepath.Join(dir, "default-of-host")
 	now := efiVariable(efiVars, defaultItem)
 	if id == "" {
-		if now != "" && !strings.HasPrefix(now, prefix) { // it is the operator's
+		if now != "" && !strings.HasPrefix(now, sorted+prefix) { // it is the operator's
 			return nil
 		}
 		const longest = 4096
@@ -175,7 +201,10 @@ func (s systemdBoot) SetDefault(ctx context.Context, id string) error {
 		}
 		return s.bootctl(ctx, "set-default", strings.TrimSpace(string(was)))
 	}
-	if !strings.HasPrefix(now, prefix) {
+	if err := complete(s.tree, s.Dir(id)); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(now, sorted+prefix) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -183,7 +212,7 @@ func (s systemdBoot) SetDefault(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return s.bootctl(ctx, "set-default", item(id))
+	return s.bootctl(ctx, "set-default", item(id, false))
 }
 
 func (s systemdBoot) bootctl(ctx context.Context, verb, entry string) error {

@@ -34,7 +34,7 @@ func At(dir string) Root { return Root{dir} }
 func (r Root) Path(p string) string { return filepath.Join(r.dir, p) }
 
 // Do calls a function with the host root, which is mounted at from, "/" if it runs. Its own file systems for /boot,
-// /efi, /usr, /var and /opt are mounted in it, as its fstab says. The function must not go on in another goroutine.
+// /efi, /var and /opt are mounted in it, as its fstab says. The function must not go on in another goroutine.
 func Do(from string, do func(Root) error) error {
 	at := filepath.Join(switcher.RunDir, "host-root")
 	if err := os.MkdirAll(at, 0o700); err != nil {
@@ -80,6 +80,9 @@ func (r Root) join(from string) error {
 	if err := errors.Join(host.SetReadOnly(false), host.Attach(r.dir)); err != nil {
 		return err
 	}
+	if err := r.attachUsr(from); err != nil {
+		return err
+	}
 	for i, p := range points {
 		if err := trees[i].Attach(r.Path(p)); err != nil {
 			return err
@@ -89,6 +92,20 @@ func (r Root) join(from string) error {
 		return err
 	}
 	return r.mountOwn()
+}
+
+// attachUsr attaches the /usr of the host root, where that is a file system of its own: without it, nothing runs there.
+func (r Root) attachUsr(from string) error {
+	usr := filepath.Join(from, "usr")
+	if separate, err := mount.IsMountPoint(usr); err != nil || !separate {
+		return err
+	}
+	tree, err := mount.Clone(usr, false)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return errors.Join(tree.SetReadOnly(false), tree.Attach(r.Path("/usr")))
 }
 
 // runDirs are the directories of /run that the programs of the host root need: what udev knows of disks, and how names
@@ -158,37 +175,44 @@ func (r Root) mountOwn() error {
 	}
 	for _, point := range ownPoints(string(text)) {
 		ctx, cancel := context.WithTimeout(context.Background(), mountTime)
-		_, err := r.Run(ctx, nil, "mount", point)
+		_, err := r.Run(ctx, nil, "mount", point.path)
 		cancel()
-		if err != nil {
-			return fmt.Errorf("cannot mount %s of the host root: %w", point, err)
+		if err != nil && !point.optional {
+			return fmt.Errorf("cannot mount %s of the host root: %w", point.path, err)
 		}
 	}
 	return nil
 }
 
-// ownDirs have what a host root is made of. What else is mounted in it is data.
-var ownDirs = []string{"/boot", "/efi", "/usr", "/var", "/opt"}
+// ownDirs are what a host root is made of. What else is mounted in it is data. Its /usr is there already.
+var ownDirs = []string{"/boot", "/boot/efi", "/efi", "/var", "/opt"}
 
 // bootDirs are mounted even if nothing mounts them at a boot (noauto).
 var bootDirs = []string{"/boot", "/boot/efi", "/efi"}
 
+// ownPoint is a mount point of the host root, and whether it may be missing.
+type ownPoint struct {
+	path     string
+	optional bool
+}
+
 // ownPoints returns the mount points in an fstab(5) that belong to the host root itself, those above others first.
-func ownPoints(fstab string) []string {
-	var points []string
+func ownPoints(fstab string) []ownPoint {
+	var points []ownPoint
 	for line := range strings.Lines(fstab) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
 		point, kind, options := filepath.Clean(fields[1]), fields[2], strings.Split(fields[3], ",")
-		isOwn := slices.ContainsFunc(ownDirs, func(d string) bool { return point == d || strings.HasPrefix(point, d+"/") })
 		waits := slices.Contains(options, "noauto") && !slices.Contains(bootDirs, point)
-		if isOwn && !waits && !isRemote(fields[0], kind, options) {
-			points = append(points, point)
+		if slices.Contains(ownDirs, point) && !waits && !isRemote(fields[0], kind, options) {
+			points = append(points, ownPoint{point, slices.Contains(options, "nofail")})
 		}
 	}
-	slices.SortStableFunc(points, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
+	slices.SortStableFunc(points, func(a, b ownPoint) int {
+		return strings.Count(a.path, "/") - strings.Count(b.path, "/")
+	})
 	return slices.Compact(points)
 }
 
@@ -241,7 +265,7 @@ func (r Root) Command(ctx context.Context, variables []string, args ...string) *
 	cmd.Env = append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 	}, variables...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.dir, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.dir, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killTime
 	return cmd

@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,11 +101,6 @@ func open(image rootfs.Dir, release string) (*os.File, error) {
 	return f, err
 }
 
-// HostHas reports whether the host root has this very build of a kernel from its own distribution.
-func HostHas(host rootfs.Dir, k Kernel) bool {
-	return host.Brings(k.Kernel) && !host.Exists(filepath.Join(modulesDir, k.Release, marker))
-}
-
 // Place is where a kernel is installed.
 type Place struct {
 	Host   bootloader.Tree
@@ -113,6 +110,9 @@ type Place struct {
 // InHostRoot calls a function with the host root, writable, and its boot loader. From is where the host root is
 // mounted. The error may be a [bootloader.ErrUnsupported] or [bootloader.ErrContainer].
 func InHostRoot(ctx context.Context, from string, do func(Place) error) error {
+	if bootloader.IsContainer() {
+		return bootloader.ErrContainer
+	}
 	return hostroot.Do(from, func(r hostroot.Root) error {
 		loader, err := bootloader.Find(ctx, r)
 		if err != nil {
@@ -164,23 +164,31 @@ func (p Place) checkRoom(image rootfs.Dir, k Kernel) error {
 	if err != nil {
 		return err
 	}
-	need := map[string]int64{}
+	need := map[string]int64{"/var/tmp": roomForInitrd} // where its tool works
 	if _, err := os.Stat(p.Host.Path(filepath.Join(modulesDir, k.Release))); errors.Is(err, fs.ErrNotExist) {
-		need["/usr"] = modules
+		need[modulesDir] = modules
 	}
 	boot := filepath.Dir(filepath.Dir(p.Loader.Dir(k.ID)))
 	initrd := p.Host.Path(filepath.Join(p.Loader.Dir(k.ID), bootloader.Initrd))
 	if _, err := os.Stat(initrd); errors.Is(err, fs.ErrNotExist) {
 		need[boot] = st.Size() + roomForInitrd
 	}
-	for dir, bytes := range need {
+	return p.haveRoom(need)
+}
+
+// haveRoom returns an ENOSPC if a file system of the host root has not the room that its directories need, in bytes.
+func (p Place) haveRoom(need map[string]int64) error {
+	sums := map[uint64]int64{} // by the device
+	for _, dir := range slices.Sorted(maps.Keys(need)) {
 		var fsys unix.Statfs_t
-		if err := unix.Statfs(p.Host.Path(dir), &fsys); err != nil {
+		var st unix.Stat_t
+		if err := errors.Join(unix.Statfs(p.Host.Path(dir), &fsys), unix.Stat(p.Host.Path(dir), &st)); err != nil {
 			return fmt.Errorf("cannot find out how much room %s has: %w", dir, err)
 		}
-		if free := int64(fsys.Bavail) * fsys.Bsize; free < bytes+spare {
-			return fmt.Errorf("%w: %s of the host root has %d MiB free, and %d are needed", unix.ENOSPC, dir, free>>20,
-				(bytes+spare)>>20)
+		sums[st.Dev] += need[dir]
+		if free := int64(fsys.Bavail) * fsys.Bsize; free < sums[st.Dev]+spare {
+			return fmt.Errorf("%w: the file system of %s on the host root has %d MiB free, and %d are needed", unix.ENOSPC,
+				dir, free>>20, (sums[st.Dev]+spare)>>20)
 		}
 	}
 	return nil
@@ -222,6 +230,10 @@ func (p Place) copyModules(image rootfs.Dir, k Kernel) error {
 	if err := copies.Into(string(image)+filepath.Join(modulesDir, k.Release), dir, copies.Owners{}); err != nil {
 		return err
 	}
+	// The tools of the host take a directory with a kernel for one of the host's own.
+	if err := os.Remove(filepath.Join(half, "vmlinuz")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := durable.WriteFile(filepath.Join(half, marker), []byte(k.Build+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -240,8 +252,8 @@ func (p Place) checkModules(k Kernel) error {
 	case errors.Is(err, fs.ErrNotExist) && rootfs.Dir(p.Host.Path("/")).Brings(k.Kernel):
 		return nil // the host's own, of the same build
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s of the host root belongs to another build of this kernel: remove the package that it is from, "+
-			"or the directory, with `updatectl host-root run`", filepath.Join(modulesDir, k.Release))
+		return fmt.Errorf("the host root has another build of this kernel, or a part of one, in %s; an image whose kernel "+
+			"has another release can be installed", filepath.Join(modulesDir, k.Release))
 	case err == nil && strings.TrimSpace(string(build)) != k.Build:
 		return fmt.Errorf("%s of the host root belongs to another build of this kernel, from another image; "+
 			"`updatectl gc` removes it when no root needs it", filepath.Join(modulesDir, k.Release))
@@ -352,8 +364,10 @@ func (p Place) removeModules(k Kernel) error {
 	if err != nil || strings.TrimSpace(string(build)) != k.Build {
 		return err
 	}
-	if _, err := os.Lstat(p.Host.Path("/boot/vmlinuz-" + k.Release)); err == nil { // a package has come for it
-		return os.Remove(filepath.Join(at, marker))
+	for _, own := range []string{p.Host.Path("/boot/vmlinuz-" + k.Release), filepath.Join(at, "vmlinuz")} {
+		if _, err := os.Lstat(own); err == nil { // a package has come for it
+			return os.Remove(filepath.Join(at, marker))
+		}
 	}
 	if err := os.Rename(at, half); err != nil { // a directory without some of its modules has no final name
 		return err

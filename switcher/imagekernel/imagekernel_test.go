@@ -56,6 +56,7 @@ func newPlace(t *testing.T) (*hostTree, menu, Place, rootfs.Dir) {
 	testtree.File(t, h.dir, "/usr/sbin/mkinitramfs", "")
 	testtree.File(t, h.dir, "/usr/lib/modules/6.12-host/modules.dep", "")
 	testtree.File(t, h.dir, "/boot/vmlinuz-6.12-host", "of the host")
+	testtree.File(t, h.dir, "/var/tmp/.keep", "")
 	m := menu{host: h, entries: map[string]bootloader.Entry{}}
 	image := t.TempDir()
 	for _, release := range []string{"6.9-image", "6.13-image"} {

@@ -28,16 +28,16 @@ type Expectation struct {
 
 // Start is the kernel of an image that the boot loader starts once.
 type Start struct {
-	// Entry is its name in the menu, and Kargs what the image wants on its command line.
+	// Entry is its ID in the menu, and Word the parameter by which it shows on the command line.
 	Entry  string        `json:"entry"`
+	Word   string        `json:"word"`
 	Kernel rootfs.Kernel `json:"kernel"`
-	Kargs  []string      `json:"kargs,omitempty"`
 }
 
 // isRunning reports whether this is what runs.
 func (s Start) isRunning(f facts.Facts) bool {
 	return s.Kernel.SameBuild(rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}) &&
-		len(rootfs.MissingKargs(f.CommandLine, s.Kargs)) == 0
+		len(rootfs.MissingKargs(f.CommandLine, []string{s.Word})) == 0
 }
 
 // OnNewKernel reports whether the target is tried on a kernel that is not proven. The way back from there is a full
@@ -131,8 +131,8 @@ func proveFull(e Expectation, f facts.Facts, rebooted, softRebooted bool) (Outco
 	running := rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}
 	switch {
 	case rebooted && f.Root == switcher.HostRoot && e.Start.Entry != "" && !e.Start.isRunning(f):
-		return OldKernel, fmt.Sprintf("the kernel %s of %s did not come up: it panicked, hung, did not find the disk, or "+
-			"the power was cut; %s runs", e.Start.Kernel, e.Target, running)
+		return OldKernel, fmt.Sprintf("the kernel %s of %s did not come up: it panicked, hung or did not find the disk, "+
+			"somebody chose another, or the power was cut; %s runs", e.Start.Kernel, e.Target, running)
 	case rebooted && f.Root == switcher.HostRoot:
 		return Landed, fmt.Sprintf("the full reboot for the switch to %s is done, and the host root must still switch to it",
 			e.Target)
