@@ -184,7 +184,7 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 		}
 	}
 	rec.Last.Reason += fmt.Sprintf("; a full reboot follows, because %v", why)
-	m.Log.Error("a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
+	m.Log.Error("only a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),

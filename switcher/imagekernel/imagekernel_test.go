@@ -159,7 +159,7 @@ func TestOthersModules(t *testing.T) {
 	}
 	file := testtree.File(t, h.dir, "/usr/lib/modules/"+k.Release+"/modules.dep", "of a package")
 	err = p.Install(t.Context(), image, k, "x", nil)
-	if !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "belongs to another build") || len(m.entries) > 0 {
+	if !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "another build of this kernel") || len(m.entries) > 0 {
 		t.Errorf("over the modules of a package: %v, %v", err, m.entries)
 	}
 	if err := p.Remove(t.Context(), k, true); err != nil {
