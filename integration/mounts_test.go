@@ -37,7 +37,6 @@ mount -t tmpfs shm docker/shm; mount -t overlay -o ro,lowerdir=docker/lower:dock
 // TestOrdinaryMounts: a host with a swap file, bind mounts, automounts and containers switches, as often as it likes,
 // and rolls back. Plan names what changes; mounts do not pile up.
 func TestOrdinaryMounts(t *testing.T) {
-	beside(t, lab.Nspawn)
 	s := newSite(t, "mounts")
 	h := s.host
 	h.Must(t, "sh", "-ec", furnishMounts)

@@ -38,7 +38,6 @@ echo here >/etc/forgotten.conf; chown alice:docker /etc/forgotten.conf; chmod 64
 // TestOrdinaryServer: neither the first image nor the second locks anybody out of an ordinary server. Who could log in
 // still can, by the same rules, and plan has named the others.
 func TestOrdinaryServer(t *testing.T) {
-	beside(t, lab.Nspawn)
 	s := newSite(t, "ordinary")
 	h := s.host
 	h.Must(t, "sh", "-ec", furnish)

@@ -70,8 +70,8 @@ cp -a "$1/usr/lib/modules/$release" usr/lib/modules/
 cp "$1/boot/vmlinuz-$release" boot/second/
 chroot . update-initramfs -c -k "$release" -b /boot/second`
 
-// TestVMLoader tests the lab's machines that a loader starts, without the product: each reboot, reset, power cut and
-// panic goes through the loader, which starts another kernel once when it is told to.
+// TestVMLoader tests the lab's machines that have a boot loader, without the product. The loader runs at each reboot,
+// reset, power cut and panic. If another kernel is chosen for one boot, it starts that kernel at the next boot only.
 func TestVMLoader(t *testing.T) {
 	beside(t, lab.QEMU)
 	for _, c := range loaderCases {

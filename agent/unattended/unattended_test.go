@@ -141,7 +141,8 @@ func TestPauseWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestCalledOff: who was told of a switch is told when it does not happen, and why. Nobody else is.
+// TestCalledOff: if a switch was announced and does not happen, the people who were told of it are told why. If nothing
+// was announced, nobody is told anything.
 func TestCalledOff(t *testing.T) {
 	ada := []string{"ada"}
 	for name, c := range map[string]struct {

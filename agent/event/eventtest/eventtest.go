@@ -25,7 +25,7 @@ type Logged struct {
 	Fields map[string]string
 }
 
-// Core returns a core for a logger. It calls seen for every entry that has an event.
+// Core returns a core for a zap logger that passes each entry with an event to seen. It drops all other entries.
 func Core(seen func(Logged)) zapcore.Core { return core{zapcore.InfoLevel, seen} }
 
 // Log returns a logger, and a function that returns the events that were logged since it was called last, as
