@@ -31,10 +31,13 @@ install: build
 	install -D -m 0644 -t $(unitdir) configs/units/*
 	install -D -m 0644 -t $(catalogdir) configs/catalog/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
-	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
+	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants \
+		$(unitdir)/emergency.target.wants
 	ln -sf ../updatectl-arrived.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-derive.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-kernel.timer $(unitdir)/emergency.target.wants/
+	ln -sf ../updatectl-kernel.timer $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-renew.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/

@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -42,7 +43,7 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 		return Resumed{}, err
 	}
 	defer func() {
-		if err != nil && before.LastGood() != switcher.HostRoot {
+		if err != nil && !errors.Is(err, transition.ErrFullRebootFollows) && before.LastGood() != switcher.HostRoot {
 			a.Log.Info("staying on the host root", event.NotResumed.Field(), zap.String("reason", err.Error()))
 		}
 	}()
@@ -70,7 +71,8 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}
 		if s.rec.Switch.Start.Entry != "" { // the last good root was not proven on this kernel, either
-			return Resumed{Reason: why}, errors.Join(err, s.Transition.LeaveKernel(ctx, why))
+			return Resumed{Reason: why}, fmt.Errorf("%w: %w", transition.ErrFullRebootFollows,
+				errors.Join(err, s.Transition.LeaveKernel(ctx, why)))
 		}
 		if s.rec.LastGood() == switcher.HostRoot {
 			return Resumed{Root: to, Reason: why}, err

@@ -11,8 +11,8 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMImageKernel: a full reboot starts the kernel of the image, which GRUB starts once and, from when the root is good, by
-// default. One that does not come up is gone at the next boot, and a rollback brings the kernel before it.
+// TestVMImageKernel: a full reboot starts the kernel of the image, which GRUB starts once and, from when the root is
+// good, by default. One that does not come up is gone at the next boot, and a rollback brings the kernel before it.
 func TestVMImageKernel(t *testing.T) {
 	beside(t, lab.QEMU)
 	tree, err := lab.GRUBTree(t.Context())
@@ -34,8 +34,8 @@ func TestVMImageKernel(t *testing.T) {
 	s.boots("updatectl", "apply", "--level", "full")
 	s.runs(s.roots["2"], "2")
 	k.runs(k.second, "panic=30")
-	if env := s.host.Must(t, "cat", "/.updatectl/host/boot/grub/grubenv"); strings.Contains(env, "updatectl_once=updatectl") ||
-		!strings.Contains(env, "updatectl_default=updatectl-") {
+	env := s.host.Must(t, "cat", "/.updatectl/host/boot/grub/grubenv")
+	if strings.Contains(env, "updatectl_once=updatectl") || !strings.Contains(env, "updatectl_default=updatectl-") {
 		t.Errorf("grubenv is\n%s", env)
 	}
 	s.host.Must(t, "modprobe", "dummy")

@@ -79,7 +79,8 @@ type plan struct {
 }
 
 // Judge returns the check about the kernel that a full reboot for a root starts. The error is a [roots.ErrFullReboot]
-// if that is not the kernel of the image, and the operator has not said that this is right.
+// if that is not the kernel of the image, and the operator has not said that this is right. It is an
+// [imagekernel.ErrHost] or [imagekernel.ErrInstall] if the host root is in the way.
 func (b *Boot) Judge(ctx context.Context, root store.Root, f facts.Facts) (level.Check, error) {
 	p, err := b.plan(ctx, root, f)
 	return p.check, err
@@ -118,10 +119,14 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 	if err := bootloader.Usable(p.kernel.Release, p.options); err != nil {
 		return p, refuse(&p, err)
 	}
-	loader, err := b.Machine.Boot.CanStartOnce(ctx)
+	loader, err := b.Machine.Boot.CanStartOnce(ctx, next, p.kernel)
 	if errors.Is(err, bootloader.ErrContainer) {
 		p.check.Reason = err.Error()
 		return p, nil
+	}
+	if errors.Is(err, imagekernel.ErrHost) || errors.Is(err, imagekernel.ErrInstall) {
+		p.check.Verdict, p.check.Reason = level.VerdictRefuse, err.Error()
+		return p, err
 	}
 	if err != nil {
 		return p, refuse(&p, err)

@@ -82,8 +82,8 @@ type Task struct {
 func (t Task) None() bool { return !t.TakeBack && !t.SetDefault && len(t.Remove) == 0 }
 
 // Task returns what is left to do on a host at rest: a full reboot starts the kernel of the last good root or, if the
-// operator wants that, the host's own. Nothing is kept that neither a good, pinned or staged root nor the running kernel
-// needs.
+// operator wants that, the host's own. Nothing is kept that neither a good, pinned or staged root nor the running
+// kernel needs.
 func (k Kernels) Task(f facts.Facts, rec *record.Record, hostOnly bool) Task {
 	if rec.Moving() {
 		return Task{}

@@ -28,7 +28,7 @@ import (
 // fails, a full reboot follows.
 func (g *watch) rollBack(ctx context.Context, s observation) error {
 	g.addTrouble(ctx, s)
-	if g.back == nil || g.change.OnNewKernel() { // by a full reboot, the kernel before it starts
+	if g.back == nil {
 		return g.fullReboot(s)
 	}
 	news := event.Unhealthy.Field()
@@ -37,6 +37,9 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	}
 	g.Log.Error("the root did not become good; the guard rolls back", news, zap.String("root", s.Root),
 		zap.String("version", g.change.Version), zap.String("to", g.back.ID), zap.String("reason", g.reason))
+	if g.change.OnNewKernel() { // by a full reboot, the kernel before it starts
+		return g.fullReboot(s)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}

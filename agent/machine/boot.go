@@ -1,11 +1,10 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
-	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -14,8 +13,9 @@ import (
 type Boot interface {
 	// Kernel returns the kernel of a root. The error is an [imagekernel.ErrNone] if it has none.
 	Kernel(assembly.Next) (imagekernel.Kernel, error)
-	// CanStartOnce returns the name of the boot loader. The error may be a bootloader.ErrUnsupported.
-	CanStartOnce(context.Context) (loader string, err error)
+	// CanStartOnce returns the name of the boot loader. The error may be a bootloader.ErrUnsupported, or that of
+	// [imagekernel.Place.Fits].
+	CanStartOnce(ctx context.Context, n assembly.Next, k imagekernel.Kernel) (loader string, err error)
 	// Install and Remove are those of [imagekernel.Place], StartOnce and SetDefault those of [bootloader.Loader].
 	Install(ctx context.Context, n assembly.Next, k imagekernel.Kernel, title string, options []string) error
 	Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error
@@ -24,19 +24,6 @@ type Boot interface {
 }
 
 type hostBoot struct{}
-
-// inHostRoot calls a function with the host root, writable, and its boot loader.
-func inHostRoot(ctx context.Context, do func(imagekernel.Place) error) error {
-	running, err := facts.MountedRoot()
-	if err != nil {
-		return err
-	}
-	from := switcher.PrivateDir + "/host"
-	if running == switcher.HostRoot {
-		from = "/"
-	}
-	return imagekernel.InHostRoot(ctx, from, do)
-}
 
 func (hostBoot) Kernel(n assembly.Next) (imagekernel.Kernel, error) {
 	tree, err := n.Open()
@@ -47,10 +34,15 @@ func (hostBoot) Kernel(n assembly.Next) (imagekernel.Kernel, error) {
 	return imagekernel.Find(rootfs.Dir(tree.Path()))
 }
 
-func (hostBoot) CanStartOnce(ctx context.Context) (loader string, err error) {
-	err = inHostRoot(ctx, func(p imagekernel.Place) error {
+func (hostBoot) CanStartOnce(ctx context.Context, n assembly.Next, k imagekernel.Kernel) (loader string, err error) {
+	tree, err := n.Open()
+	if err != nil {
+		return "", err
+	}
+	defer tree.Close()
+	err = imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
 		loader = p.Loader.Name()
-		return p.Loader.CanStartOnce(ctx)
+		return cmp.Or(p.Loader.CanStartOnce(ctx), p.Fits(rootfs.Dir(tree.Path()), k))
 	})
 	return loader, err
 }
@@ -62,19 +54,19 @@ func (hostBoot) Install(ctx context.Context, n assembly.Next, k imagekernel.Kern
 		return err
 	}
 	defer tree.Close()
-	return inHostRoot(ctx, func(p imagekernel.Place) error {
+	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
 		return p.Install(ctx, rootfs.Dir(tree.Path()), k, title, options)
 	})
 }
 
 func (hostBoot) Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error {
-	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Remove(ctx, k, modules) })
+	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error { return p.Remove(ctx, k, modules) })
 }
 
 func (hostBoot) StartOnce(ctx context.Context, id string) error {
-	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.StartOnce(ctx, id) })
+	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.StartOnce(ctx, id) })
 }
 
 func (hostBoot) SetDefault(ctx context.Context, id string) error {
-	return inHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.SetDefault(ctx, id) })
+	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error { return p.Loader.SetDefault(ctx, id) })
 }

@@ -78,6 +78,7 @@ func TestFullKernelFails(t *testing.T) {
 	}{
 		{kernel: Panics, outcome: level.OldKernel},
 		{kernel: Hangs, resets: 1, outcome: level.OldKernel},
+		{kernel: Stops, outcome: level.OldKernel},
 		{root: Fails, outcome: level.Unhealthy},
 		{root: Hangs, outcome: level.Unhealthy},
 		{root: CutsNetwork, outcome: level.Unhealthy},
@@ -135,7 +136,9 @@ func TestPanicsTwice(t *testing.T) {
 
 // TestNoFullKernel: where the kernel cannot be started once, or does not fit, apply refuses, and nothing is left.
 func TestNoFullKernel(t *testing.T) {
-	for want, o := range map[error]Options{roots.ErrFullReboot: {NoOnce: true}, imagekernel.ErrInstall: {FullBoot: true}} {
+	for want, o := range map[error]Options{
+		roots.ErrFullReboot: {NoOnce: true}, imagekernel.ErrInstall: {FullBoot: true}, imagekernel.ErrHost: {OldHost: true},
+	} {
 		o.Seed, o.Systemd, o.Stuck, o.Story, o.Kernels = 1, 257, "cancel", true, true
 		m := playFrom(t, "v1", o, func(m *Machine) {
 			m.Publish("v2", Healthy)

@@ -33,7 +33,7 @@ func newLoader() loader {
 // startsKernel chooses the kernel of a boot. The machine is locked.
 func (m *Machine) startsKernel() {
 	id := m.loader.standard
-	if m.loader.once != "" {
+	if m.once = m.loader.once != ""; m.once {
 		id, m.loader.once = m.loader.once, ""
 	}
 	k, there := m.loader.entries[id]
@@ -93,18 +93,11 @@ func (m *Machine) kernelComesUp() bool {
 	switch m.illKernels[m.kernel.Release] {
 	case Panics:
 		m.tell("%s panics", m.kernel.Release)
-		power := m.power
-		go func() {
-			const timeout = 30 * time.Second // panic=
-			if !pause(timeout, power) {
-				return
-			}
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if m.power == power {
-				m.bootKernel(false)
-			}
-		}()
+		m.rebootsIn(30 * time.Second) // panic=
+		return false
+	case Stops:
+		m.tell("%s reaches emergency.target", m.kernel.Release)
+		m.rebootsIn(15 * time.Minute) // updatectl-kernel.timer
 		return false
 	case Hangs:
 		m.tell("%s hangs: the machine is dead until somebody comes", m.kernel.Release)
@@ -112,6 +105,27 @@ func (m *Machine) kernelComesUp() bool {
 		return false
 	}
 	return true
+}
+
+// rebootsIn has a kernel that does not come up reboot after a time, if its boot loader has said so: it is started once.
+// The machine is locked.
+func (m *Machine) rebootsIn(wait time.Duration) {
+	if !m.once {
+		m.tell("nobody has asked it to reboot: the machine is dead until somebody comes")
+		m.dead = true
+		return
+	}
+	power := m.power
+	go func() {
+		if !pause(wait, power) {
+			return
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.power == power {
+			m.bootKernel(false)
+		}
+	}()
 }
 
 // boot is the boot loader as one process sees it.
@@ -128,11 +142,17 @@ func (b boot) Kernel(n assembly.Next) (imagekernel.Kernel, error) {
 	return imagekernel.Kernel{Build: "k" + k.Release[len("6.13."):], Kernel: k}, nil
 }
 
-func (b boot) CanStartOnce(context.Context) (string, error) {
+func (b boot) CanStartOnce(context.Context, assembly.Next, imagekernel.Kernel) (string, error) {
 	b.p.enter("ask the boot loader")
 	defer b.p.m.mu.Unlock()
 	if b.p.m.options.NoOnce {
 		return "", bootloader.ErrUnsupported
+	}
+	if b.p.m.options.OldHost {
+		return "", imagekernel.ErrHost
+	}
+	if b.p.m.options.FullBoot {
+		return "", fmt.Errorf("%w: /boot is full", imagekernel.ErrInstall)
 	}
 	return "GRUB", nil
 }
@@ -141,9 +161,8 @@ func (b boot) CanStartOnce(context.Context) (string, error) {
 func (b boot) Install(_ context.Context, _ assembly.Next, k imagekernel.Kernel, _ string, options []string) error {
 	m := b.p.m
 	b.p.enter("begin to install a kernel")
-	if m.options.FullBoot {
-		m.mu.Unlock()
-		return fmt.Errorf("%w: /boot is full", imagekernel.ErrInstall)
+	if m.options.FullBoot || m.options.OldHost {
+		m.breach("%s installs %s, which does not fit", b.p, k.Release)
 	}
 	m.loader.files[k.ID] = k.Kernel
 	m.mu.Unlock()

@@ -42,8 +42,8 @@ type Options struct {
 	// Filters: the machine has a packet filter, and the operator has all connections held while it is away.
 	Filters bool
 	// Kernels: every image brings a kernel of its own. NoOnce: the boot loader cannot start one once. FullBoot: there is
-	// no room for it on the host root.
-	Kernels, NoOnce, FullBoot bool
+	// no room for it on the host root. OldHost: the updatectl of the host root does not know kernels of images.
+	Kernels, NoOnce, FullBoot, OldHost bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -107,6 +107,7 @@ type Machine struct {
 	boots       int
 	kernel      rootfs.Kernel
 	commandLine string
+	once        bool // whether the kernel was started only once
 	bootedAt    time.Time
 	run         disk.Files
 	softReboots int

@@ -62,34 +62,35 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	if rec.Switch.OnNewKernel() {
 		return m.leaveKernel(ctx, rec)
 	}
-	err := m.prepareReturn(to, f, rec, ran)
+	var err error
+	if !ran { // nothing is written for one that is prepared: the root that is left may have filled the disk
+		_, err = m.Roots.MakeReady(to, f, rec)
+	}
 	if err == nil {
 		err = m.requestReboot(ctx, rec.Switch)
 	}
 	if err != nil {
-		return m.fullRebootInstead(ctx, rec, softBackFailed(err))
+		return m.fullRebootInstead(ctx, rec, err)
 	}
 	m.reportSwitching(rec, f)
 	return nil
 }
 
-// leaveKernel leaves a root that was tried on a new kernel by a full reboot, which starts the kernel before it. The host
-// root resumes the last good root then.
+// leaveKernel leaves a root that was tried on a new kernel by a full reboot, which starts the kernel before it. The
+// host root resumes the last good root then.
 func (m *Mover) leaveKernel(ctx context.Context, rec *record.Record) error {
 	if err := rec.Advance(record.CauseMissed); err != nil {
 		return err
 	}
 	rec.Last.Reason += "; a full reboot follows, which starts the kernel before it"
-	m.Log.Warn("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
-		zap.String("root", rec.Switch.From), zap.String("reason", rec.Last.Reason))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
-	return errors.Join(m.Records.WriteOutcome(rec), m.fullReboot(ctx))
+	return errors.Join(m.Records.WriteOutcome(rec), m.LeaveKernel(ctx, rec.Last.Reason))
 }
 
-// LeaveKernel does a full reboot from a host root that runs a kernel which is not proven, because the switch that it was
-// started for has failed.
+// LeaveKernel requests a full reboot from a kernel that is not proven, because what it was started for has failed: only
+// that starts the kernel before it.
 func (m *Mover) LeaveKernel(ctx context.Context, why string) error {
-	m.Log.Warn("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
+	m.Log.Error("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
 		zap.String("reason", why))
 	return m.fullReboot(ctx)
 }
@@ -103,16 +104,6 @@ func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
 	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", event.FullReboot.Field(),
 		zap.String("reason", why.Error()))
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.fullReboot(ctx)))
-}
-
-// prepareReturn prepares the root to roll back to. One that ran since the last full reboot is still prepared; nothing
-// is written for it, because the root that is left may have filled the disk.
-func (m *Mover) prepareReturn(to string, f facts.Facts, rec *record.Record, ran bool) error {
-	if ran {
-		return nil
-	}
-	_, err := m.Roots.MakeReady(to, f, rec)
-	return err
 }
 
 // Strand records that the host stays in an unhealthy root, because there is no better one. When it was rolled back to
@@ -168,14 +159,10 @@ func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *rec
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
-	return m.fullRebootInstead(ctx, rec, softBackFailed(outcome))
+	return m.fullRebootInstead(ctx, rec, outcome)
 }
 
-func softBackFailed(err error) error {
-	return fmt.Errorf("rolling back by a soft reboot failed: %w", err)
-}
-
-// fullRebootInstead requests a full reboot instead of the switch back, and returns an ErrFullRebootFollows. In the
+// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In the
 // record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
 func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why error) error {
 	if rec.Phase == record.PhaseArmed {
@@ -183,7 +170,7 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 			return err
 		}
 	}
-	rec.Last.Reason += fmt.Sprintf("; a full reboot follows, because %v", why)
+	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
 	m.Log.Error("only a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left

@@ -169,7 +169,7 @@ func (a *Arrival) requestRollback(ctx context.Context, f facts.Facts, rec *recor
 		return errors.Join(ErrFullRebootFollows, a.leaveKernel(ctx, rec))
 	}
 	if err := a.requestReboot(ctx, rec.Switch); err != nil {
-		return a.fullRebootInstead(ctx, rec, softBackFailed(err))
+		return a.fullRebootInstead(ctx, rec, err)
 	}
 	a.reportSwitching(rec, f)
 	return fmt.Errorf("%w: the rollback to %s is under way", record.ErrBlocked, rec.Switch.Target)

@@ -39,8 +39,9 @@ type Entry struct {
 func Word(id string) string { return "updatectl.kernel=" + id }
 
 // onceWords are on the command line only if an entry is started once: a kernel that panics, or does not find its disk,
-// does not wait for a person. The first is read by the kernel and by initramfs-tools, the others by dracut.
-var onceWords = []string{"panic=30", "rd.shell=0", "rd.emergency=reboot"}
+// does not wait for a person. The first is read by the kernel and by initramfs-tools, the next two by dracut. The
+// fourth has a systemd that crashes reboot and not freeze. The last is for updatectl-kernel.timer, on the host root.
+var onceWords = []string{"panic=30", "rd.shell=0", "rd.emergency=reboot", "systemd.crash_reboot=1", "updatectl.once"}
 
 // The files of an entry, in its directory.
 const (
@@ -118,8 +119,8 @@ func isSecure() bool {
 
 // errSecure is why nothing is started once where the firmware checks signatures: a boot loader that refuses a kernel
 // waits for a person.
-var errSecure = fmt.Errorf("%w: Secure Boot is on, and whether this host's boot loader accepts the kernel of an image is "+
-	"not known before it starts", ErrUnsupported)
+var errSecure = fmt.Errorf("%w: Secure Boot is on, and whether this host's boot loader accepts the kernel of an image "+
+	"is not known before it starts", ErrUnsupported)
 
 // complete returns why an entry cannot be started, nil if its files are there.
 func complete(t Tree, dir string) error {

@@ -102,11 +102,11 @@ func TestGRUB(t *testing.T) {
 	menu := read(t, h.Path(grubConfig))
 	for _, want := range []string{
 		"menuentry 'An image of its $(own)' ", "--unrestricted --id updatectl-c0ffee {", "search --set=root /dev/vda1",
-		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet updatectl.kernel=c0ffee panic=30 a.b=c " +
-			"${updatectl_words}\n",
+		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet " +
+			"updatectl.kernel=c0ffee panic=30 a.b=c ${updatectl_words}\n",
 		"initrd /relative/boot/updatectl/c0ffee/initrd\n",
 		"if save_env updatectl_once; then\n\t\t\tset fallback=\"${default}\"\n\t\t\tset default=\"${updatectl_next}\"\n" +
-			"\t\t\tset updatectl_words='panic=30 rd.shell=0 rd.emergency=reboot'\n",
+			"\t\t\tset updatectl_words='" + strings.Join(onceWords, " ") + "'\n",
 	} {
 		if !strings.Contains(menu, want) {
 			t.Errorf("the menu lacks %q:\n%s", want, menu)

@@ -34,7 +34,7 @@ else
 			set fallback="${default}"
 			set default="${updatectl_next}"
 END
-echo "			set updatectl_words='panic=30 rd.shell=0 rd.emergency=reboot'"
+echo "			set updatectl_words='panic=30 rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1 updatectl.once'"
 cat <<'END'
 		fi
 	fi

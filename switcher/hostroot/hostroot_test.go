@@ -26,7 +26,8 @@ func TestOwnPoints(t *testing.T) {
 		"below var":             {"UUID=3 /var/backups ext4 defaults,nofail 0 1\n", nil},
 		"may be missing":        {"UUID=3 /var ext4 nofail 0 1\n", []ownPoint{{"/var", true}}},
 		"short line":            {"UUID=1 /boot ext4\n", nil},
-		"twice":                 {"UUID=2 /boot ext4 defaults 0 2\nUUID=2 /boot ext4 defaults 0 2\n", []ownPoint{{"/boot", false}}},
+		"twice": {"UUID=2 /boot ext4 defaults 0 2\nUUID=2 /boot ext4 defaults 0 2\n",
+			[]ownPoint{{"/boot", false}}},
 	} {
 		if got := ownPoints(c.fstab); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)

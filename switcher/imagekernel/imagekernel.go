@@ -21,8 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/copies"
+	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/hostroot"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -49,6 +51,8 @@ var (
 	ErrNone = errors.New("the image has no kernel")
 	// ErrInstall means that a kernel cannot be installed on this host.
 	ErrInstall = errors.New("cannot install the kernel of the image")
+	// ErrHost means that the host root lacks what a kernel of an image needs, whichever it is.
+	ErrHost = errors.New("the host root cannot start the kernel of an image")
 )
 
 const (
@@ -107,11 +111,19 @@ type Place struct {
 	Loader bootloader.Loader
 }
 
-// InHostRoot calls a function with the host root, writable, and its boot loader. From is where the host root is
-// mounted. The error may be a [bootloader.ErrUnsupported] or [bootloader.ErrContainer].
-func InHostRoot(ctx context.Context, from string, do func(Place) error) error {
+// InHostRoot calls a function with the host root of this machine, writable, and its boot loader. The error may be a
+// [bootloader.ErrUnsupported] or [bootloader.ErrContainer].
+func InHostRoot(ctx context.Context, do func(Place) error) error {
 	if bootloader.IsContainer() {
 		return bootloader.ErrContainer
+	}
+	running, err := facts.MountedRoot()
+	if err != nil {
+		return err
+	}
+	from := switcher.PrivateDir + "/host"
+	if running == switcher.HostRoot {
+		from = "/"
 	}
 	return hostroot.Do(from, func(r hostroot.Root) error {
 		loader, err := bootloader.Find(ctx, r)
@@ -126,7 +138,7 @@ func InHostRoot(ctx context.Context, from string, do func(Place) error) error {
 // What is complete stays. It is no default afterwards. The error is an ErrInstall.
 func (p Place) Install(ctx context.Context, image rootfs.Dir, k Kernel, title string, options []string) error {
 	steps := []func() error{
-		func() error { return p.checkRoom(image, k) },
+		func() error { return p.check(image, k) },
 		func() error { return p.copyModules(image, k) },
 		func() error { return p.copyKernel(image, k) },
 		func() error { return p.makeInitrd(ctx, k) },
@@ -140,6 +152,56 @@ func (p Place) Install(ctx context.Context, image rootfs.Dir, k Kernel, title st
 		}
 	}
 	return nil
+}
+
+// unitDirs are the directories of units that packages and `make install` write to.
+var unitDirs = []string{"/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system"}
+
+// wayBack is the unit of the host root that leads back from a kernel whose host root does not reach the resume.
+const wayBack = "updatectl-kernel.timer"
+
+// checkHost returns an ErrHost if the host root has no updatectl that leads back from a kernel which does not come up,
+// or no tool that makes an initrd which does so.
+func (p Place) checkHost() error {
+	lead := slices.ContainsFunc(unitDirs, func(dir string) bool {
+		for _, target := range []string{"sysinit.target.wants", "emergency.target.wants"} {
+			st, err := os.Lstat(p.Host.Path(filepath.Join(dir, target, wayBack)))
+			if err != nil || st.Mode().Type() != fs.ModeSymlink {
+				return false
+			}
+		}
+		st, err := os.Lstat(p.Host.Path(filepath.Join(dir, wayBack)))
+		return err == nil && st.Mode().IsRegular()
+	})
+	if masked, err := os.Readlink(p.Host.Path("/etc/systemd/system/" + wayBack)); err == nil && masked == "/dev/null" {
+		return fmt.Errorf("%w: %s is masked there; `updatectl rollback host`, unmask it, and apply again", ErrHost, wayBack)
+	}
+	if !lead {
+		return fmt.Errorf("%w: its updatectl is older than this one, and would leave a host whose new kernel does not "+
+			"come up as it is; `updatectl rollback host`, upgrade updatectl there, and apply again", ErrHost)
+	}
+	_, err := p.maker()
+	return err
+}
+
+// Fits returns why the kernel of an image cannot be installed, or must not be started; it changes nothing. The error is
+// an ErrHost, or an ErrInstall if the host root has no room for this kernel, or has something in its way.
+func (p Place) Fits(image rootfs.Dir, k Kernel) error {
+	if err := p.checkHost(); err != nil {
+		return err
+	}
+	if err := p.check(image, k); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrInstall, k.Release, err)
+	}
+	return nil
+}
+
+func (p Place) check(image rootfs.Dir, k Kernel) error {
+	err := p.checkRoom(image, k)
+	if _, missing := os.Lstat(p.Host.Path(filepath.Join(modulesDir, k.Release))); err == nil && missing == nil {
+		err = p.checkModules(k)
+	}
+	return err
 }
 
 // roomForInitrd is what an initrd may need, in bytes: twice a large one, because the old one of the same name stays
@@ -164,7 +226,7 @@ func (p Place) checkRoom(image rootfs.Dir, k Kernel) error {
 	if err != nil {
 		return err
 	}
-	need := map[string]int64{"/var/tmp": roomForInitrd} // where its tool works
+	need := map[string]int64{}
 	if _, err := os.Stat(p.Host.Path(filepath.Join(modulesDir, k.Release))); errors.Is(err, fs.ErrNotExist) {
 		need[modulesDir] = modules
 	}
@@ -172,6 +234,7 @@ func (p Place) checkRoom(image rootfs.Dir, k Kernel) error {
 	initrd := p.Host.Path(filepath.Join(p.Loader.Dir(k.ID), bootloader.Initrd))
 	if _, err := os.Stat(initrd); errors.Is(err, fs.ErrNotExist) {
 		need[boot] = st.Size() + roomForInitrd
+		need["/var/tmp"] = roomForInitrd // where its tool works
 	}
 	return p.haveRoom(need)
 }
@@ -287,15 +350,28 @@ func (p Place) copyKernel(image rootfs.Dir, k Kernel) error {
 // initrdTime is how long the host's own tool may take to make an initrd, on a slow machine.
 const initrdTime = 20 * time.Minute
 
-// makers are the tools that make an initrd, in the order in which they are looked for. KERNEL and FILE stand for the
-// release of the kernel and the file to write.
-var makers = []struct {
+// maker is a tool that makes an initrd. KERNEL and FILE stand for the release of the kernel and the file to write.
+type maker struct {
 	program string
 	command []string
-}{
+}
+
+// makers are looked for in this order. An initrd of mkinitcpio that does not find its disk waits for a person, whatever
+// the command line says, so it is not among them.
+var makers = []maker{
 	{"/usr/sbin/mkinitramfs", []string{"mkinitramfs", "-o", "FILE", "KERNEL"}},
 	{"/usr/bin/dracut", []string{"dracut", "--force", "--quiet", "FILE", "KERNEL"}},
-	{"/usr/bin/mkinitcpio", []string{"mkinitcpio", "-k", "KERNEL", "-g", "FILE"}},
+}
+
+// maker returns the tool of the host, or an ErrHost.
+func (p Place) maker() (maker, error) {
+	for _, m := range makers {
+		if _, err := os.Stat(p.Host.Path(m.program)); err == nil {
+			return m, nil
+		}
+	}
+	return maker{}, fmt.Errorf("%w: it has no tool to make an initrd that reboots if it does not find its disk: install "+
+		"initramfs-tools or dracut there (the initrds of mkinitcpio wait for a person)", ErrHost)
 }
 
 // makeInitrd has the host make an initrd for the kernel, as it does for its own.
@@ -305,26 +381,24 @@ func (p Place) makeInitrd(ctx context.Context, k Kernel) error {
 	p.buildModules(ctx, k)
 	inHost := filepath.Join(p.Loader.Dir(k.ID), bootloader.Initrd)
 	half := inHost + ".new"
-	for _, m := range makers {
-		if _, err := os.Stat(p.Host.Path(m.program)); err != nil {
-			continue
-		}
-		var args []string
-		for _, a := range m.command {
-			args = append(args, strings.NewReplacer("FILE", half, "KERNEL", k.Release).Replace(a))
-		}
-		if out, err := p.Host.Run(ctx, nil, args...); err != nil {
-			return errors.Join(err, os.RemoveAll(p.Host.Path(half)))
-		} else if st, err := os.Stat(p.Host.Path(half)); err != nil || st.Size() == 0 {
-			return fmt.Errorf("%s has made no initrd: %s", m.program, out)
-		}
-		if err := durable.SyncFS(p.Host.Path(filepath.Dir(half))); err != nil {
-			return err
-		}
-		return errors.Join(os.Rename(p.Host.Path(half), p.Host.Path(inHost)),
-			durable.SyncFS(p.Host.Path(filepath.Dir(half))))
+	m, err := p.maker()
+	if err != nil {
+		return err
 	}
-	return errors.New("the host root has no tool to make an initrd: neither initramfs-tools, dracut nor mkinitcpio")
+	var args []string
+	for _, a := range m.command {
+		args = append(args, strings.NewReplacer("FILE", half, "KERNEL", k.Release).Replace(a))
+	}
+	if out, err := p.Host.Run(ctx, nil, args...); err != nil {
+		return errors.Join(err, os.RemoveAll(p.Host.Path(half)))
+	} else if st, err := os.Stat(p.Host.Path(half)); err != nil || st.Size() == 0 {
+		return fmt.Errorf("%s has made no initrd: %s", m.program, out)
+	}
+	if err := durable.SyncFS(p.Host.Path(filepath.Dir(half))); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(p.Host.Path(half), p.Host.Path(inHost)),
+		durable.SyncFS(p.Host.Path(filepath.Dir(half))))
 }
 
 // buildModules has the host build the modules that it has only the source of (dkms(8)). One that cannot be built is no

@@ -159,7 +159,8 @@ func TestOthersModules(t *testing.T) {
 	}
 	file := testtree.File(t, h.dir, "/usr/lib/modules/"+k.Release+"/modules.dep", "of a package")
 	err = p.Install(t.Context(), image, k, "x", nil)
-	if !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "another build of this kernel") || len(m.entries) > 0 {
+	if !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "another build of this kernel") ||
+		len(m.entries) > 0 {
 		t.Errorf("over the modules of a package: %v, %v", err, m.entries)
 	}
 	if err := p.Remove(t.Context(), k, true); err != nil {
@@ -199,5 +200,77 @@ func TestFindNone(t *testing.T) {
 	testtree.File(t, image, "/usr/lib/modules/6.14/modules.dep", "")
 	if _, err := Find(rootfs.Dir(image)); !errors.Is(err, ErrNone) {
 		t.Errorf("found %v", err)
+	}
+}
+
+// TestCheckHost: a host root is ready if its updatectl has the timer that leads back, enabled at both ways a boot may
+// end, and if it has a tool whose initrd does not wait for a person.
+func TestCheckHost(t *testing.T) {
+	const dir = "/usr/lib/systemd/system/"
+	const mkinitramfs = "/usr/sbin/mkinitramfs"
+	unit, both := []string{wayBack}, []string{"sysinit", "emergency"}
+	for name, c := range map[string]struct {
+		files, links []string
+		masked       bool
+		tool, reason string
+	}{
+		"ready":                {unit, both, false, mkinitramfs, ""},
+		"dracut":               {unit, both, false, "/usr/bin/dracut", ""},
+		"older updatectl":      {[]string{"updatectl-resume.service"}, nil, false, mkinitramfs, "is older"},
+		"not in an emergency":  {unit, both[:1], false, mkinitramfs, "is older"},
+		"only in an emergency": {unit, both[1:], false, mkinitramfs, "is older"},
+		"links to nothing":     {nil, both, false, mkinitramfs, "is older"},
+		"masked":               {unit, both, true, mkinitramfs, "is masked"},
+		"mkinitcpio":           {unit, both, false, "/usr/bin/mkinitcpio", "wait for a person"},
+	} {
+		h := &hostTree{dir: t.TempDir()}
+		testtree.File(t, h.dir, c.tool, "")
+		for _, f := range c.files {
+			testtree.File(t, h.dir, dir+f, "")
+		}
+		for _, target := range c.links {
+			link(t, h.dir, dir+target+".target.wants/"+wayBack, "../"+wayBack)
+		}
+		if c.masked {
+			link(t, h.dir, "/etc/systemd/system/"+wayBack, "/dev/null")
+		}
+		err := Place{h, menu{host: h}}.checkHost()
+		if c.reason == "" && err != nil || c.reason != "" && (!errors.Is(err, ErrHost) ||
+			!strings.Contains(err.Error(), c.reason)) {
+			t.Errorf("%s: %v, want %q", name, err, c.reason)
+		}
+	}
+}
+
+// TestFits: what Install would refuse is found without a change of the host root.
+func TestFits(t *testing.T) {
+	h, _, p, image := newPlace(t)
+	k, err := Find(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testtree.File(t, h.dir, "/etc/systemd/system/"+wayBack, "")
+	for _, target := range []string{"sysinit", "emergency"} {
+		link(t, h.dir, "/etc/systemd/system/"+target+".target.wants/"+wayBack, "../"+wayBack)
+	}
+	before := h.names(t)
+	if err := p.Fits(image, k); err != nil {
+		t.Error(err)
+	}
+	if after := h.names(t); after != before || len(h.ran) > 0 {
+		t.Errorf("%q ran, and the host root has %s, before %s", h.ran, after, before)
+	}
+	testtree.File(t, h.dir, "/usr/lib/modules/"+k.Release+"/modules.dep", "of a package")
+	if err := p.Fits(image, k); !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "another build") {
+		t.Errorf("over the modules of a package: %v", err)
+	}
+}
+
+// link makes a symbolic link in a host root.
+func link(t *testing.T, root, name, target string) {
+	t.Helper()
+	at := filepath.Join(root, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(target, at)); err != nil {
+		t.Fatal(err)
 	}
 }
