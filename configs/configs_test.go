@@ -143,3 +143,37 @@ func services(t *testing.T) []string {
 	}
 	return units
 }
+
+// TestLeadsBack: the timer that leads back from a kernel on trial is for the one start of it, before userspace goes on
+// from the host root, also if the boot ends in emergency.target.
+func TestLeadsBack(t *testing.T) {
+	unit := read(t, "units/updatectl-kernel.timer")
+	for _, line := range []string{
+		"DefaultDependencies=no", "Conflicts=shutdown.target", "ConditionKernelCommandLine=updatectl.once",
+		"ConditionPathExists=!/run/updatectl/started", "OnActiveSec=15min", "Unit=reboot.target",
+		"WantedBy=sysinit.target emergency.target",
+	} {
+		if !strings.Contains(unit, "\n"+line+"\n") {
+			t.Errorf("the timer lacks %s", line)
+		}
+	}
+	for _, target := range []string{"sysinit", "emergency"} {
+		link := "ln -sf ../updatectl-kernel.timer $(unitdir)/" + target + ".target.wants/\n"
+		if !strings.Contains(read(t, "../Makefile"), link) {
+			t.Errorf("`make install` does not make the link for %s.target", target)
+		}
+	}
+	resume := read(t, "units/updatectl-resume.service")
+	if !strings.Contains(resume, "\nConditionPathExists=!/run/updatectl/started\n") {
+		t.Error("userspace goes on by another stamp")
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -230,3 +230,20 @@ func TestEFIVariable(t *testing.T) {
 		}
 	}
 }
+
+// TestOnceWords: both boot loaders add the same words to the one start, and the last is what the timer that leads back
+// looks for.
+func TestOnceWords(t *testing.T) {
+	words := "set updatectl_words='" + strings.Join(onceWords, " ") + "'"
+	if !strings.Contains(string(grubScript), words) {
+		t.Errorf("the script of GRUB lacks %s", words)
+	}
+	timer := read(t, "../../configs/units/updatectl-kernel.timer")
+	last := onceWords[len(onceWords)-1]
+	if !strings.Contains(timer, "\nConditionKernelCommandLine="+last+"\n") {
+		t.Errorf("the timer does not look for %s", last)
+	}
+	if line := lasting("quiet " + last); line != "quiet" {
+		t.Errorf("what is kept of the command line is %q", line)
+	}
+}
