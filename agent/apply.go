@@ -284,10 +284,8 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	if err == nil {
 		err = s.Transition.Keep.Check(ctx, s.Roots.EtcChange(root.ID, s.facts, s.rec), &decision)
 	}
-	if err == nil && decision.Level == level.Full {
-		var check level.Check
-		check, err = s.Boot.Judge(ctx, root, s.facts)
-		decision.Checks = append(decision.Checks, check)
+	if err == nil || errors.Is(err, roots.ErrFullReboot) {
+		err = cmp.Or(err, s.Boot.Check(ctx, root, s.facts, &decision))
 	}
 	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }

@@ -78,12 +78,24 @@ type plan struct {
 	check level.Check
 }
 
-// Judge returns the check about the kernel that a full reboot for a root starts. The error is a [roots.ErrFullReboot]
-// if that is not the kernel of the image, and the operator has not said that this is right. It is an
-// [imagekernel.ErrHost] or [imagekernel.ErrInstall] if the host root is in the way.
-func (b *Boot) Judge(ctx context.Context, root store.Root, f facts.Facts) (level.Check, error) {
+// Check adds the check about the kernel that a full reboot for a root starts to a decision. The error is a
+// [roots.ErrFullReboot] if that is not the kernel of the image, and the operator has not said that this is right. It is
+// an [imagekernel.ErrHost] or [imagekernel.ErrInstall] if the host root is in the way. At other levels, what would be
+// in the way is a note, so that nobody learns of it in the night of the full reboot.
+func (b *Boot) Check(ctx context.Context, root store.Root, f facts.Facts, d *level.Decision) error {
+	if d.Level != level.Full && b.Config.Boot.Kernel == config.KernelHost {
+		return nil
+	}
 	p, err := b.plan(ctx, root, f)
-	return p.check, err
+	if d.Level == level.Full {
+		d.Checks = append(d.Checks, p.check)
+		return err
+	}
+	if err != nil {
+		p.check.Verdict, p.check.Reason = level.VerdictNote, "a full reboot would be refused: "+err.Error()
+		d.Checks = append(d.Checks, p.check)
+	}
+	return nil
 }
 
 func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, error) {

@@ -1,12 +1,15 @@
 package simulation
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/updatectl/updatectl/agent"
+	agentboot "github.com/updatectl/updatectl/agent/boot"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/level"
@@ -154,6 +157,43 @@ func TestNoFullKernel(t *testing.T) {
 			}
 			m.rest()
 			m.checkKernels()
+			m.CheckRest()
+		})
+		expect(t, m, "v2")
+		if k := m.Kernels(); len(k) > 0 {
+			t.Errorf("%q are left", k)
+		}
+	}
+}
+
+// TestPlanKnows: what a full reboot would be refused for is known before, and stops no soft reboot.
+func TestPlanKnows(t *testing.T) {
+	for name, o := range map[string]Options{
+		"": {}, "cannot start the kernel": {NoOnce: true}, "/boot is full": {FullBoot: true},
+		"the host root": {OldHost: true},
+	} {
+		o.Seed, o.Systemd, o.Stuck, o.Story, o.Kernels = 1, 257, "cancel", true, true
+		m := playFrom(t, "v1", o, func(m *Machine) {
+			m.Publish("v2", Healthy)
+			m.Stage().Wait()
+			var plan agent.Plan
+			err := m.Run("plan", false, func(ctx context.Context, a *agent.Agent) (err error) {
+				plan, err = a.Plan(ctx, "")
+				return err
+			}).Wait()
+			if err != nil || plan.Refusal != nil || plan.Decision == nil {
+				t.Errorf("plan: %v, %v, %+v", err, plan.Refusal, plan.Decision)
+				return
+			}
+			i := slices.IndexFunc(plan.Decision.Checks, func(c level.Check) bool { return c.Name == agentboot.CheckKernel })
+			if (i >= 0) != (name != "") || i >= 0 && (!strings.Contains(plan.Decision.Checks[i].Reason, name) ||
+				plan.Decision.Checks[i].Verdict != level.VerdictNote) {
+				t.Errorf("%q: the checks are %+v", name, plan.Decision.Checks)
+			}
+			if err := unattended(m); err != nil {
+				t.Error(err)
+			}
+			m.rest()
 			m.CheckRest()
 		})
 		expect(t, m, "v2")
