@@ -147,6 +147,6 @@ func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
 			a.Log.Warn(warning)
 		}
 	}
+	a.Boot.Settle(ctx, f, rec)      // before what takes minutes: a reboot would start the old kernel
 	a.Live.LoadWaiting(ctx, f, rec) // the result is in the log and the history
-	a.Boot.Settle(ctx, f, rec)
 }

@@ -150,7 +150,7 @@ func TestLeadsBack(t *testing.T) {
 	unit := read(t, "units/updatectl-kernel.timer")
 	for _, line := range []string{
 		"DefaultDependencies=no", "Conflicts=shutdown.target", "ConditionKernelCommandLine=updatectl.once",
-		"ConditionPathExists=!/run/updatectl/started", "OnActiveSec=15min", "Unit=reboot.target",
+		"ConditionPathExists=!/run/updatectl/started", "OnActiveSec=45min", "Unit=reboot.target",
 		"WantedBy=sysinit.target emergency.target",
 	} {
 		if !strings.Contains(unit, "\n"+line+"\n") {

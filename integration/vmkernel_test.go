@@ -41,7 +41,7 @@ func TestVMImageKernel(t *testing.T) {
 	s.host.Must(t, "modprobe", "dummy")
 	s.boots("systemctl", "reboot")
 	s.runs(s.roots["2"], "2")
-	k.runs(k.second, "panic=30")
+	k.runs(k.second, "updatectl.kernel=")
 
 	panics, root := s.variant("panics", "2", aFile("usr/lib/updatectl/kargs.d/10-lab.toml",
 		"kargs = ['rdinit=/nothing', 'root=/dev/nothing']\n"))
@@ -50,11 +50,11 @@ func TestVMImageKernel(t *testing.T) {
 		t.Errorf("after a kernel that panics, status is %+v", v.Last)
 	}
 	s.runs(s.roots["2"], "2")
-	k.runs(k.second, "panic=30")
+	k.runs(k.second, "updatectl.kernel=")
 
 	s.switches("rollback")
 	s.runs(s.roots["1"], "1")
-	k.runs(k.second, "panic=30")
+	k.runs(k.second, "updatectl.kernel=")
 	s.boots("systemctl", "reboot")
 	s.runs(s.roots["1"], "1")
 	k.runs(k.first, "")
@@ -73,7 +73,7 @@ func (k *kernels) runs(release, word string) {
 		k.Errorf("kernel %s runs, want %s", got, release)
 	}
 	line := k.host.Must(k.T, "cat", "/proc/cmdline")
-	if word != "" && !strings.Contains(line, word) || word == "" && strings.Contains(line, "panic=30") {
+	if word != "" && !strings.Contains(line, word) || word == "" && strings.Contains(line, "updatectl.kernel=") {
 		k.Errorf("the command line is %q", line)
 	}
 }

@@ -107,8 +107,8 @@ func name(id string) string {
 const place = "updatectl"
 
 // plain is an option that boot loaders, their configuration and the kernel read alike: without blanks and quotes, and
-// without what GRUB takes for its own.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_.,:=/+@%~!#*^\[\]-]+$`)
+// without what GRUB takes for its own or for a comment.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_.,:=/+@%~!^-][A-Za-z0-9_.,:=/+@%~!#^-]*$`)
 
 // isSecure reports whether the firmware starts only what is signed.
 func isSecure() bool {
@@ -153,7 +153,7 @@ var plainRelease = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._+~-]*$`)
 // read in other ways.
 func written(options []string) (string, error) {
 	for _, o := range options {
-		if !plain.MatchString(o) {
+		if o == "--" || !plain.MatchString(o) { // the kernel reads nothing after --
 			return "", fmt.Errorf("the kernel parameter %q has characters that boot loaders take for their own", o)
 		}
 	}

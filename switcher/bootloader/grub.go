@@ -111,8 +111,8 @@ func (g grub) Add(ctx context.Context, e Entry) error {
 	if err := g.update(ctx); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(g.tree.Path(grubConfig))
-	if err == nil && !strings.Contains(string(text), "--id "+name(e.ID)+" ") {
+	inMenu, err := g.inMenu(e.ID)
+	if err == nil && !inMenu {
 		err = fmt.Errorf("grub-mkconfig has not put %s into %s: does something exclude %s?", name(e.ID), grubConfig,
 			grubScriptFile)
 	}
@@ -128,10 +128,23 @@ func (g grub) Remove(ctx context.Context, id string) error {
 	if err := os.Remove(filepath.Join(dir, titleFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if inMenu, err := g.inMenu(id); err != nil || !inMenu {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	// The initrd before the menu: a full /boot has no room for a new menu. Nothing starts this entry any more.
+	if err := os.Remove(filepath.Join(dir, Initrd)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := g.update(ctx); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// inMenu reports whether the menu has an entry.
+func (g grub) inMenu(id string) (bool, error) {
+	text, err := os.ReadFile(g.tree.Path(grubConfig))
+	return strings.Contains(string(text), "--id "+name(id)+" "), err
 }
 
 // update makes the menu beside the one that is there, and replaces that in one step: update-grub would write over it.

@@ -16,9 +16,12 @@ for dir in /boot/updatectl/*/; do
 done
 [ -n "$found" ] || exit 0
 
-# GRUB goes on to the fallback if it cannot read an entry. The words of the one start are for no other.
+# GRUB goes on to the fallback if it cannot read an entry. The words of the one start are for that start only.
 cat <<'END'
 set updatectl_words=
+if [ -z "${default}" ]; then
+	set default=0
+fi
 if [ "${boot_once}" = true ]; then
 	set updatectl_once=
 	save_env updatectl_once
@@ -64,6 +67,7 @@ for dir in /boot/updatectl/*/; do
 	title=$(head -n 1 "${dir}title" | tr -d "'\"\\\\")
 	cat <<END
 menuentry '$title' --class gnu-linux --class os --unrestricted --id updatectl-$id {
+	load_video
 	insmod gzio
 $prepare
 	linux $boot/$id/vmlinuz root=$root ro $flags $GRUB_CMDLINE_LINUX $GRUB_CMDLINE_LINUX_DEFAULT $(head -n 1 "${dir}options") \${updatectl_words}
