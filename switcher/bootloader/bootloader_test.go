@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,41 +31,20 @@ func (t *tree) Run(_ context.Context, _ []string, args ...string) (string, error
 	return t.does(args)
 }
 
-// withGRUB returns a host root with GRUB, whose grub-mkconfig runs the script of updatectl.
-func withGRUB(t *testing.T) *tree {
+// withGRUB returns a host root with GRUB, whose own kernel runs, and its boot loader.
+func withGRUB(t *testing.T) (*tree, grub) {
 	t.Helper()
 	h := &tree{dir: t.TempDir()}
-	for _, p := range []string{
-		grubConfig, grubEnv, "/etc/grub.d/README", grubMaker, "/usr/bin/grub-editenv",
+	for p, text := range map[string]string{
+		grubConfig: "menuentry 'Debian' {}\nsource ${config_directory}/custom.cfg\n", grubEnv: "", grubEditor: "",
+		procLine: "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet\n",
 	} {
-		testtree.File(t, h.dir, p, "")
+		testtree.File(t, h.dir, p, text)
 	}
-	h.does = func(args []string) (string, error) {
-		if args[0] != "grub-mkconfig" {
-			return "", nil
-		}
-		menu, err := h.menu(t)
-		return "", errors.Join(err, os.WriteFile(h.Path(args[2]), []byte(menu), 0o644))
+	if _, ok := findGRUB(h); !ok {
+		t.Fatal("GRUB is not found")
 	}
-	return h
-}
-
-// menu runs the script of updatectl as grub-mkconfig does, with GRUB's own functions replaced by simple ones.
-func (t *tree) menu(test *testing.T) (string, error) {
-	script, err := os.ReadFile(t.Path(grubScriptFile))
-	if err != nil {
-		return "", err
-	}
-	testtree.File(test, t.dir, "/lib/grub-mkconfig_lib", `make_system_path_relative_to_its_root() { echo "/relative$1"; }
-prepare_grub_to_access_device() { echo "search --set=root $1"; }
-grub_add_tab() { sed 's/^/	/'; }
-uses_abstraction() { return 1; }
-`)
-	cmd := exec.Command("/bin/sh", "-c", strings.ReplaceAll(string(script), "/boot/updatectl", t.Path("/boot/updatectl")))
-	cmd.Env = append(os.Environ(), "pkgdatadir="+t.Path("/lib"), "GRUB_DEVICE=/dev/vda2", "GRUB_DEVICE_BOOT=/dev/vda1",
-		"GRUB_CMDLINE_LINUX=console=ttyS0", "GRUB_CMDLINE_LINUX_DEFAULT=quiet")
-	out, err := cmd.CombinedOutput()
-	return strings.ReplaceAll(string(out), t.dir, ""), err
+	return h, grub{h, h.Path(procLine)}
 }
 
 func read(t *testing.T, file string) string {
@@ -88,23 +66,21 @@ func addTo(t *testing.T, h *tree, l Loader, e Entry) error {
 }
 
 // TestGRUB: an entry has the host's words and those of the image, is in the menu from when it was added until it is
-// removed, and only variables of updatectl are set.
+// removed, and neither the host's menu nor what the operator has in custom.cfg changes.
 func TestGRUB(t *testing.T) {
-	h := withGRUB(t)
-	g, ok := findGRUB(h)
-	if !ok {
-		t.Fatal("GRUB is not found")
-	}
-	e := Entry{ID: "c0ffee", Title: `An "image" of it's $(own)`, Release: "6.13", Options: []string{"panic=30", "a.b=c"}}
+	h, g := withGRUB(t)
+	before, mine := read(t, h.Path(grubConfig)), "set color_normal=white/black"
+	testtree.File(t, h.dir, grubCustom, mine)
+	e := Entry{ID: "c0ffee", Title: `An "image" of it's \own`, Release: "6.13", Options: []string{"panic=30", "a.b=c"}}
 	if err := addTo(t, h, g, e); err != nil {
 		t.Fatal(err)
 	}
-	menu := read(t, h.Path(grubConfig))
+	menu := read(t, h.Path(grubMenu))
 	for _, want := range []string{
-		"menuentry 'An image of its $(own)' ", "--unrestricted --id updatectl-c0ffee {", "search --set=root /dev/vda1",
-		"linux /relative/boot/updatectl/c0ffee/vmlinuz root=/dev/vda2 ro  console=ttyS0 quiet " +
-			"updatectl.kernel=c0ffee panic=30 a.b=c ${updatectl_words}\n",
-		"initrd /relative/boot/updatectl/c0ffee/initrd\n",
+		"menuentry 'An \"image\" of its own' ", "--unrestricted --id updatectl-c0ffee {",
+		"linux $prefix/updatectl/c0ffee/vmlinuz root=UUID=1 ro quiet updatectl.kernel=c0ffee panic=30 a.b=c " +
+			"${updatectl_words}\n",
+		"initrd $prefix/updatectl/c0ffee/initrd\n",
 		"if save_env updatectl_once; then\n\t\t\tset fallback=\"${default}\"\n\t\t\tset default=\"${updatectl_next}\"\n" +
 			"\t\t\tset updatectl_words='" + strings.Join(onceWords, " ") + "'\n",
 	} {
@@ -112,7 +88,9 @@ func TestGRUB(t *testing.T) {
 			t.Errorf("the menu lacks %q:\n%s", want, menu)
 		}
 	}
-	h.ran = nil
+	if got := read(t, h.Path(grubCustom)); got != mine+"\n"+grubLine+"\n" {
+		t.Errorf("custom.cfg has\n%s", got)
+	}
 	for _, err := range []error{
 		g.StartOnce(t.Context(), "c0ffee"), g.StartOnce(t.Context(), ""), g.SetDefault(t.Context(), "c0ffee"),
 		g.SetDefault(t.Context(), ""),
@@ -135,38 +113,85 @@ func TestGRUB(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if menu := read(t, h.Path(grubConfig)); menu != "" {
-		t.Errorf("without a kernel, the menu has\n%s", menu)
+	for _, gone := range []string{grubMenu, g.Dir("c0ffee")} {
+		if _, err := os.Stat(h.Path(gone)); err == nil {
+			t.Errorf("%s is still there", gone)
+		}
 	}
-	if _, err := os.Stat(h.Path(g.Dir("c0ffee"))); err == nil {
-		t.Error("the files of a kernel that was removed are still there")
+	if got := read(t, h.Path(grubCustom)); got != mine+"\n" {
+		t.Errorf("custom.cfg has\n%s", got)
+	}
+	if after := read(t, h.Path(grubConfig)); after != before {
+		t.Errorf("the host's menu is now\n%s", after)
 	}
 }
 
-// TestGRUBLeavesOut: an entry that does not reach the menu is an error, and so is a parameter that GRUB would read as a
-// command.
+// TestGRUBAlone: where the operator has no custom.cfg, none is left.
+func TestGRUBAlone(t *testing.T) {
+	h, g := withGRUB(t)
+	for _, id := range []string{"a", "b"} {
+		if err := addTo(t, h, g, Entry{ID: id, Title: id, Release: "1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.Remove(t.Context(), "a"); err != nil || g.inMenu("a") == nil || g.inMenu("b") != nil {
+		t.Errorf("after one of two was removed: %v, %v, %v", err, g.inMenu("a"), g.inMenu("b"))
+	}
+	err := g.Remove(t.Context(), "b")
+	if _, serr := os.Stat(h.Path(grubCustom)); err != nil || !errors.Is(serr, os.ErrNotExist) {
+		t.Errorf("custom.cfg: %v, %v", serr, err)
+	}
+}
+
+// TestGRUBLeavesOut: an entry that is not in the menu is not started, and a parameter that GRUB would read as a command
+// is refused.
 func TestGRUBLeavesOut(t *testing.T) {
-	h := withGRUB(t)
-	g, _ := findGRUB(h)
-	for _, bad := range []string{"a;reboot", "a=$b", "a b", `a="b"`, "a\nb", "a}", ""} {
+	h, g := withGRUB(t)
+	for _, bad := range []string{"a;reboot", "a=$b", "a b", `a="b"`, "a\nb", "a}", "", "--", "#a", "a*", "[a]"} {
 		err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1", Options: []string{bad}})
 		if err == nil || !strings.Contains(err.Error(), "take for their own") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	h.does = func([]string) (string, error) { // the menu lacks the entry
-		return "", os.WriteFile(h.Path(grubNew), nil, 0o644)
+	if err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1"}); err != nil {
+		t.Fatal(err)
 	}
-	err := addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1"})
-	if err == nil || !strings.Contains(err.Error(), "has not put updatectl-c0ffee") {
-		t.Errorf("an entry that is not in the menu: %v", err)
+	testtree.File(t, h.dir, grubCustom, "# the operator has removed the line\n")
+	err := g.StartOnce(t.Context(), "c0ffee")
+	if err == nil || !strings.Contains(err.Error(), "not in the menu of GRUB") || len(h.ran) != 0 {
+		t.Errorf("an entry that is not in the menu: %v; %q", err, h.ran)
+	}
+	testtree.File(t, h.dir, grubConfig, "menuentry 'Debian' {}\n")
+	err = addTo(t, h, g, Entry{ID: "c0ffee", Title: "x", Release: "1"})
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "41_custom") {
+		t.Errorf("a menu that does not read custom.cfg: %v", err)
+	}
+}
+
+// TestHostWords: while the kernel of an image runs, the host's words are those that were kept.
+func TestHostWords(t *testing.T) {
+	h, g := withGRUB(t)
+	words := func() (string, error) { return hostWords(h, g.line, grubDir, "/etc/kernel/cmdline") }
+	testtree.File(t, h.dir, procLine, "root=UUID=2 "+Word("c0ffee")+" panic=30\n")
+	if got, err := words(); err == nil || !strings.Contains(err.Error(), "not known while the kernel of an image runs") {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, line := range []string{"root=UUID=1 ro", "root=UUID=2 " + Word("c0ffee")} {
+		testtree.File(t, h.dir, procLine, line+"\n")
+		if got, err := words(); err != nil || got != "root=UUID=1 ro" {
+			t.Errorf("with %q: %q, %v", line, got, err)
+		}
+	}
+	testtree.File(t, h.dir, "/etc/kernel/cmdline", "root=UUID=3\n")
+	if got, err := words(); err != nil || got != "root=UUID=3" {
+		t.Errorf("what the operator wrote: %q, %v", got, err)
 	}
 }
 
 // TestFindGRUB: without one of its parts, GRUB is not taken for the boot loader of the host.
 func TestFindGRUB(t *testing.T) {
-	for _, missing := range []string{grubConfig, grubMaker, "/usr/bin/grub-editenv", "/etc/grub.d"} {
-		h := withGRUB(t)
+	for _, missing := range []string{grubConfig, grubEditor} {
+		h, _ := withGRUB(t)
 		if err := os.RemoveAll(h.Path(missing)); err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +203,7 @@ func TestFindGRUB(t *testing.T) {
 
 // TestGRUBStartsOnce: on a file system to which GRUB cannot write, a kernel cannot be started once.
 func TestGRUBStartsOnce(t *testing.T) {
-	err := grub{treeAt("/proc")}.CanStartOnce(t.Context())
+	err := grub{tree: treeAt("/proc")}.CanStartOnce(t.Context())
 	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "cannot write to the file system") {
 		t.Errorf("on procfs: %v", err)
 	}
@@ -231,13 +256,8 @@ func TestEFIVariable(t *testing.T) {
 	}
 }
 
-// TestOnceWords: both boot loaders add the same words to the one start, and the last is what the timer that leads back
-// looks for.
+// TestOnceWords: the last word of the one start is what the timer that leads back looks for.
 func TestOnceWords(t *testing.T) {
-	words := "set updatectl_words='" + strings.Join(onceWords, " ") + "'"
-	if !strings.Contains(string(grubScript), words) {
-		t.Errorf("the script of GRUB lacks %s", words)
-	}
 	timer := read(t, "../../configs/units/updatectl-kernel.timer")
 	last := onceWords[len(onceWords)-1]
 	if !strings.Contains(timer, "\nConditionKernelCommandLine="+last+"\n") {

@@ -95,7 +95,7 @@ func (s systemdBoot) file(id string, once bool) string {
 }
 
 func (s systemdBoot) Add(_ context.Context, e Entry) error {
-	host, err := s.commandLine()
+	host, err := hostWords(s.tree, procLine, s.boot, "/etc/kernel/cmdline", "/usr/lib/kernel/cmdline")
 	if err != nil {
 		return err
 	}
@@ -122,13 +122,22 @@ func (systemdBoot) text(e Entry, options string) []byte {
 	return b.Bytes()
 }
 
-// commandLine returns what the host has on its kernel command line, from where kernel-install(8) takes it, or as it is
-// now. What it is with the host's own kernel is kept for when that of an image runs.
-func (s systemdBoot) commandLine() (string, error) {
+// procLine has the command line of the kernel that runs.
+const procLine = "/proc/cmdline"
+
+// hostWords returns what the host has on its kernel command line, by the first of these files that is there, or else as
+// it is now. What it is with the host's own kernel is kept below a directory for when that of an image runs.
+func hostWords(t Tree, now, dir string, files ...string) (string, error) {
 	const longest = 64 << 10
-	kept := s.tree.Path(filepath.Join(s.boot, place, "options-of-host"))
-	files := []string{s.tree.Path("/etc/kernel/cmdline"), s.tree.Path("/usr/lib/kernel/cmdline")}
-	ours := strings.HasPrefix(efiVariable(efiVars, "LoaderEntrySelected"), sorted+prefix)
+	running, err := durable.ReadRegular(now, longest)
+	if err != nil {
+		return "", err
+	}
+	kept := t.Path(filepath.Join(dir, place, "options-of-host"))
+	ours := strings.Contains(" "+string(running), " "+Word(""))
+	for i, p := range files {
+		files[i] = t.Path(p)
+	}
 	if ours {
 		files = append(files, kept)
 	}
@@ -143,14 +152,10 @@ func (s systemdBoot) commandLine() (string, error) {
 	}
 	if ours {
 		return "", errors.New("the command line of the host is not known while the kernel of an image runs: " +
-			"write it to /etc/kernel/cmdline of the host root")
+			"run `updatectl rollback host` and reboot first")
 	}
-	text, err := durable.ReadRegular("/proc/cmdline", longest)
-	if err != nil {
-		return "", err
-	}
-	words := lasting(string(text))
-	return words, durable.WriteFile(kept, []byte(words+"\n"), 0o644)
+	words := lasting(string(running))
+	return words, errors.Join(os.MkdirAll(filepath.Dir(kept), 0o755), durable.WriteFile(kept, []byte(words+"\n"), 0o644))
 }
 
 // onceOnly begins or is a parameter that a boot loader adds, or that somebody gives for one start.
