@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/boot"
 	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/recheck"
@@ -67,9 +68,7 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 			zap.String("verb", verb), zap.String("reason", err.Error()))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
-		if s.rec.Switch.Start.Entry != "" { // the kernel that the full reboot was for is left, so nothing can complete it
-			s.rec.Last.Outcome, s.rec.Last.Reason = level.NotArmed, err.Error()
-		}
+		boot.NoteLeft(s.rec, err.Error())
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
 		}

@@ -244,6 +244,14 @@ func (b *Boot) takeBack(ctx context.Context, k *Kernels) error {
 	return b.write(*k)
 }
 
+// NoteLeft notes in the record that the kernel which a full reboot has started is left, for a reason: nothing can
+// complete that switch any more.
+func NoteLeft(rec *record.Record, why string) {
+	if rec.Switch.Start.Entry != "" {
+		rec.Last.Outcome, rec.Last.Reason = level.NotArmed, why
+	}
+}
+
 // NoteProving notes that the running root is about to be recorded as good on the running kernel. [Boot.Settle] makes
 // that the default afterwards. If it cannot be noted, the default stays.
 func (b *Boot) NoteProving(f facts.Facts, rec *record.Record) {

@@ -27,7 +27,7 @@ const (
 	grubEnv    = grubDir + "/grubenv"
 	grubEditor = "/usr/bin/grub-editenv"
 
-	grubLine = "if [ -f $prefix/updatectl.cfg ]; then source $prefix/updatectl.cfg; fi # the kernels of images, by updatectl"
+	grubLine = "if [ -f $prefix/updatectl.cfg ]; then source $prefix/updatectl.cfg; fi # kernels of images, by updatectl"
 
 	onceVariable    = "updatectl_once"
 	defaultVariable = "updatectl_default"
