@@ -222,8 +222,8 @@ var ground = []string{
 // inImage lists the packages of image that each of them may import. Tests may import more: many read what they publish.
 var inImage = map[string][]string{
 	"image": {
-		"image/composefs", "image/failure", "image/fsverity", "image/layer", "image/release", "image/source",
-		"image/store",
+		"image/composefs", "image/failure", "image/fsverity", "image/inventory", "image/layer", "image/release",
+		"image/source", "image/store",
 	},
 	"image/publish": {
 		"image", "image/failure", "image/layout", "image/patches", "image/registry", "image/release", "image/source",
@@ -237,7 +237,8 @@ var inImage = map[string][]string{
 	"image/layout":              {"image/failure"},
 	"image/failure":             {},
 	"image/release":             {"image/fsverity"},
-	"image/store":               {"image/composefs", "image/fsverity"},
+	"image/store":               {"image/composefs", "image/fsverity", "image/inventory"},
+	"image/inventory":           {"image/fsverity", "image/layer"},
 	"image/composefs":           {"image/fsverity", "image/layer"},
 	"image/layer":               {"image/fsverity"},
 	"image/fsverity":            {},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/updatectl/updatectl/image/composefs"
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/inventory"
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -51,16 +52,21 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	if !errors.Is(err, store.ErrNoRoot) && !errors.Is(err, store.ErrDamaged) { // a damaged one is staged anew
 		return root, err
 	}
+	here := reuse{distrusted: map[string]bool{}}
+	if errors.Is(err, store.ErrNoRoot) {
+		here.roots = store.Undamaged(st)
+	}
 	g, err := st.Begin(img.ID())
 	if err != nil {
 		return store.Root{}, err
 	}
 	var s *stager
 	for {
-		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress}
+		here.used = nil
+		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress, reuse: &here}
 		root, err = s.stage(ctx, reference)
 		// The tree was built from wrong content: start again. What was correct is an object already.
-		if !errors.Is(err, source.ErrElsewhere) {
+		if !errors.Is(err, source.ErrElsewhere) && !errors.Is(err, errStartAgain) {
 			break
 		}
 	}
@@ -79,6 +85,7 @@ type stager struct {
 	tree     *layer.Tree
 	progress func(Event)
 	event    Event
+	reuse    *reuse
 }
 
 func (s *stager) stage(ctx context.Context, reference string) (store.Root, error) {
@@ -95,16 +102,22 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 			return store.Root{}, fmt.Errorf("cannot stage layer %d of %d: %w", n+1, s.event.Layers, err)
 		}
 	}
+	if err := s.checkReused(ctx); err != nil {
+		return store.Root{}, err
+	}
 	s.report(PhaseCommit)
 	info, err := s.inspect()
 	if err != nil {
-		return store.Root{}, err
+		return store.Root{}, s.doubt(err)
 	}
 	info.Reference, info.VerifiedAt = reference, verified
 	if err := s.writeCFS(&info); err != nil {
 		return store.Root{}, err
 	}
 	if err := s.img.checkSeal(info.RootDigest); err != nil {
+		return store.Root{}, s.doubt(err)
+	}
+	if err := s.keepReused(); err != nil {
 		return store.Root{}, err
 	}
 	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
@@ -132,18 +145,35 @@ func (s *stager) checkRoom() error {
 	return s.store.CheckRoom(need)
 }
 
-// addLayer streams one layer into the tree and the store.
+// addLayer adds one layer to the tree: by its inventory, or else from its source.
 func (s *stager) addLayer(ctx context.Context, n int) error {
 	s.event.Layer = n + 1
 	s.report(PhaseFetch)
 	l := s.img.Manifest.Layers[n]
+	name := inventory.Layer{Blob: l.Digest, Diff: s.img.Config.RootFS.DiffIDs[n]}
+	if isHere, err := s.replay(name); isHere || err != nil {
+		s.count(l.Size)
+		return err
+	}
 	body, err := s.src.Blob(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	counted := &counter{r: body, count: s.count}
-	return s.tree.AddBlob(counted, l.MediaType, s.img.Config.RootFS.DiffIDs[n], s.staging.Put)
+	return s.staging.WriteInventory(name.Name(), func(w io.Writer) error {
+		list, err := inventory.NewWriter(w, name)
+		if err != nil {
+			return err
+		}
+		err = s.tree.AddBlob(&counter{r: body, count: s.count}, l.MediaType, name.Diff, s.staging.Put, list.Add)
+		if errors.Is(err, ErrLayer) { // it may only not fit to what is below it
+			return s.doubt(err)
+		}
+		if err != nil {
+			return err
+		}
+		return list.Close()
+	})
 }
 
 // writeCFS writes the composefs image.

@@ -41,6 +41,9 @@ func (s *Source) openMirrors(references []string, o Options) error {
 	return nil
 }
 
+// Warn passes on why something costs more than it had to. It does nothing if nobody listens.
+func (s *Source) Warn(err error) { s.warn(err) }
+
 // places returns the places to ask, in order: the source itself, its mirrors, and then those that were not reachable
 // before. One that served wrong content is not asked again.
 func (s *Source) places() []*Source {

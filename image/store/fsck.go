@@ -59,6 +59,7 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 			s.damagedRoots[id] = true
 			c.add(s.path(rootsDir, id), []string{id}, err)
 		}
+		c.report.Damage = append(c.report.Damage, checkInventories(s, id)...)
 	}
 	if err := c.objects(ctx); err != nil {
 		return c.report, err
@@ -239,11 +240,12 @@ func (s *Store) At(id string) (Root, error) {
 	return Root{ID: id, Dir: s.path(rootsDir, id)}, nil
 }
 
-// Discard removes a damaged object that no root refers to. No root must be damaged: the objects that it needs are
-// unknown.
+// Discard removes a damaged object that no root refers to, or a damaged inventory of a layer, without which the layer
+// is fetched. No root must be damaged: the objects that it needs are unknown.
 func (s *Store) Discard(d Damage) error {
 	rel, err := filepath.Rel(s.ObjectsDir(), d.Path)
-	if err != nil || !filepath.IsLocal(rel) || rel == "." || len(d.Roots) > 0 {
+	isObject := err == nil && filepath.IsLocal(rel) && rel != "."
+	if len(d.Roots) > 0 || !isObject && !isInventory(s, d.Path) {
 		return fmt.Errorf("cannot remove %s: only an object that no root needs may be removed", d.Path)
 	}
 	if err := durable.RemoveAll(d.Path); err != nil {

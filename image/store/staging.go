@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -196,9 +197,14 @@ func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
 	return os.Open(g.store.object(d))
 }
 
-// CreateCFS creates an empty file for the composefs image of the root.
+// CreateCFS creates an empty file for the composefs image of the root, in place of one that was made before.
 func (g *Staging) CreateCFS() (*os.File, error) {
-	f, err := os.OpenFile(g.path(rootsDir, cfsName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+	name := g.path(rootsDir, cfsName)
+	err := os.Remove(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot create the composefs image: %w", err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the composefs image: %w", AsNoSpace(err))
 	}
