@@ -82,15 +82,7 @@ func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 		base = onlyTLS{base}
 	}
 	base = newIntranet(base, o.Credential, lookupHost)
-	policy := func() retry.Policy {
-		return &retry.GenericPolicy{
-			Retryable: retry.DefaultPredicate,
-			Backoff:   retry.DefaultBackoff,
-			MinWait:   retryMin,
-			MaxWait:   retryMax,
-			MaxRetry:  retries,
-		}
-	}
+	policy := func() retry.Policy { return patient{retries, time.Now} }
 	c := &auth.Client{
 		Client:     &http.Client{Transport: &retry.Transport{Base: base, Policy: policy}},
 		Cache:      auth.NewCache(),

@@ -27,7 +27,8 @@ type blob struct {
 	body   io.ReadCloser
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
-	broken int // number of connections to source that were lost
+	broken int   // number of connections to source that were lost since the last progress
+	mark   int64 // the offset that progress is counted from
 	err    error
 
 	meter  registry.Meter
@@ -176,9 +177,16 @@ func (b *blob) resume(err error) error {
 	return err
 }
 
-// reconnect connects again to the source that err comes from. It gives up after too many attempts, when the context
-// ends, or when the source answers that it does not have the content.
+// progress is how many bytes must have come since the attempts were last counted from zero. A server that stalls after
+// fewer would stay below [registry.DefaultRate].
+const progress = 64 << 10
+
+// reconnect connects again to the source that err comes from. It gives up after too many attempts without progress,
+// when the context ends, or when the source answers that it does not have the content.
 func (b *blob) reconnect(err error) error {
+	if b.offset-b.mark >= progress {
+		b.broken, b.mark = 0, b.offset
+	}
 	for {
 		if ctxErr := b.ctx.Err(); ctxErr != nil {
 			return ctxErr

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// resumes is how often a blob is continued after a lost connection.
+	// resumes is how often a blob is continued after lost connections without progress in between.
 	resumes = 5
 	// resumePause is the pause before the first attempt. It doubles with each one.
 	resumePause = 500 * time.Millisecond

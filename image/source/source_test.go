@@ -365,6 +365,59 @@ func TestACutBlobIsContinued(t *testing.T) {
 	}
 }
 
+// cutting serves content with ranges. Each connection breaks after so many bytes. It returns what was sent in total.
+func cutting(r *testRegistry, d ocispec.Descriptor, after int) (sent, cuts *atomic.Int64) {
+	sent, cuts = new(atomic.Int64), new(atomic.Int64)
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		content, start := r.content[d.Digest], 0
+		if span := req.Header.Get("Range"); span != "" {
+			fmt.Sscanf(span, "bytes=%d-", &start)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(content)-1, len(content)))
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)-start))
+		if start > 0 {
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		part := content[start:min(len(content), start+after)]
+		n, _ := w.Write(part)
+		sent.Add(int64(n))
+		if start+len(part) < len(content) {
+			cuts.Add(1)
+		}
+		return true
+	}
+	return sent, cuts
+}
+
+// TestACutNetworkCostsLittle: attempts are counted from the last progress, so a blob arrives however often the network
+// is cut, and nothing is sent twice.
+func TestACutNetworkCostsLittle(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(201*progress))
+	sent, cuts := cutting(r, d, progress)
+	s := r.open(t, ":x")
+	got, err := readAll(t, s, d)
+	if err != nil || !bytes.Equal(got, r.content[d.Digest]) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if cuts.Load() != 200 || sent.Load() > d.Size*105/100 {
+		t.Errorf("%d cuts, %d bytes were sent for %d", cuts.Load(), sent.Load(), d.Size)
+	}
+}
+
+// TestANetworkWithoutProgress: a server that sends next to nothing at a time is given up.
+func TestANetworkWithoutProgress(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(4*progress))
+	_, cuts := cutting(r, d, progress/10)
+	s := r.open(t, ":x")
+	_, err := readAll(t, s, d)
+	wantError(t, err, failure.ErrUnreachable, fmt.Sprintf("the transfer stopped after %d of", 6*(progress/10)))
+	if cuts.Load() != resumes+1 {
+		t.Errorf("%d connections, want %d", cuts.Load(), resumes+1)
+	}
+}
+
 func TestReadingEndsWithItsContext(t *testing.T) {
 	r := newTestRegistry(t)
 	d := r.blob("x", random(100_000))
