@@ -35,8 +35,8 @@ func (p patient) Retry(attempt int, resp *http.Response, err error) (time.Durati
 	return max(wait, min(retryAfter(resp.Header.Get("Retry-After"), p.now()), maxRetryAfter)), nil
 }
 
-// retryAfter returns how long a server wants to be left alone, by the value of its header: seconds or a date. It is zero
-// if the value says nothing.
+// retryAfter returns how long a server wants to be left alone, by the value of its header: seconds or a date. It is
+// zero if the value says nothing.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		return time.Duration(seconds) * time.Second
