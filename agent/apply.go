@@ -275,7 +275,7 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	}
 	decision, err := s.Roots.Decide(root, s.facts, s.rec, open, wish)
 	if err == nil {
-		err = s.checkKept(ctx, root, &decision)
+		err = s.Transition.Keep.Check(ctx, s.Roots.EtcChange(root.ID, s.facts, s.rec), &decision)
 	}
 	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }

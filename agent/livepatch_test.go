@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/agent/live"
 	"github.com/updatectl/updatectl/agent/record"
@@ -527,6 +528,47 @@ func TestFatalLivePatchIsHeld(t *testing.T) {
 	h.check(h.Live.HoldFatal(h.facts, rec))
 	if rec.Held["fix_2"] != (record.Held{}) || rec.Loading != nil {
 		t.Errorf("%+v", rec)
+	}
+}
+
+// TestLivePatchEvents: what becomes of a live patch is logged when it happens, once.
+func TestLivePatchEvents(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*patchHost, *record.Record)
+		want    []string
+	}{
+		"effective": {func(*patchHost, *record.Record) {}, []string{"live-patch-effective fix_1"}},
+		"refused by the kernel": {func(h *patchHost, _ *record.Record) { h.refuse["fix_1"] = unix.EINVAL },
+			[]string{"live-patch-failed fix_1"}},
+		"the host went down with it": {func(_ *patchHost, r *record.Record) {
+			r.Loading = &record.Loading{Name: "fix_1", BootID: "an earlier boot"}
+		}, []string{"live-patch-held fix_1"}},
+		"the agent was killed": {func(h *patchHost, r *record.Record) {
+			r.Loading = &record.Loading{Name: "fix_1", BootID: h.facts.BootID}
+		}, []string{"live-patch-effective fix_1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPatchHost(t)
+			log, events := eventtest.Log(t)
+			next := On(h.Machine, h.Config, log)
+			next.Live.Kernel = h.Live.Kernel
+			h.Agent = next
+			h.publish(1, listing{name: "fix_1"})
+			rec, err := h.Records.Read()
+			h.check(err)
+			c.prepare(h, rec)
+			h.check(h.Records.Write(rec))
+			_, _ = h.apply(LivePatchOptions{})
+			if got := events(); !slices.Equal(got, c.want) {
+				t.Errorf("the events are %q, want %q", got, c.want)
+			}
+			if c.want[0] == "live-patch-failed fix_1" { // it is tried again, and fails again
+				return
+			}
+			if _, err := h.apply(LivePatchOptions{}); err != nil || len(events()) > 0 {
+				t.Errorf("the next time, it is logged again; %v", err)
+			}
+		})
 	}
 }
 

@@ -28,9 +28,9 @@ type Resumed struct {
 // Resume switches from the host root, on which a full reboot lands, to the root that the full reboot was for, or to
 // the last good root. It acts once per full reboot, before ordinary services start. When it fails, the host stays on
 // its host root.
-func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
+func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 	if err := a.RequireRunning(); err != nil {
-		return Resumed{}, err
+		return done, err
 	}
 	first, err := a.Transition.FirstStart()
 	if err != nil || !first {
@@ -40,6 +40,11 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 	if err != nil {
 		return Resumed{}, err
 	}
+	defer func() {
+		if err != nil && before.LastGood() != switcher.HostRoot {
+			a.Log.Info("staying on the host root", event.NotResumed.Field(), zap.String("reason", err.Error()))
+		}
+	}()
 	s, err := a.begin(ctx, record.VerbResume, true)
 	defer s.close()
 	if s == nil { // with an error and a session, begin has recorded a switch that the reboot interrupted
@@ -52,16 +57,19 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		return Resumed{Reason: why}, nil
 	}
 	if verb == record.VerbApply {
-		err := s.finishFull(ctx, to)
-		if err == nil || s.rec.LastGood() == switcher.HostRoot {
-			return Resumed{Root: to, Reason: why}, err
+		if err = s.finishFull(ctx, to); err == nil {
+			return Resumed{Root: to, Reason: why}, nil
 		}
-		a.Log.Error("cannot switch to the root that the full reboot was for; resuming the last good root",
-			event.SwitchFailed.Field(), zap.String("root", to), zap.String("reason", err.Error()))
+		a.Log.Error("cannot switch to the root that the full reboot was for; the host goes on to its last good root",
+			event.SwitchFailed.Field(), zap.String("root", to), zap.String("version", s.rec.Accepted[to].Version),
+			zap.String("verb", verb), zap.String("reason", err.Error()))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
+		}
+		if s.rec.LastGood() == switcher.HostRoot {
+			return Resumed{Root: to, Reason: why}, err
 		}
 	}
 	if to != "" {
@@ -71,9 +79,9 @@ func (a *Agent) Resume(ctx context.Context) (Resumed, error) {
 		a.Log.Error("staying on the host root", event.NotResumed.Field(), zap.String("reason", why))
 		return Resumed{Reason: why}, nil
 	}
-	warnings := recheck.OnReturn(&s.Roots, to, s.facts)
+	done = Resumed{Root: to, Reason: why, Warnings: recheck.OnReturn(&s.Roots, to, s.facts)}
 	_, err = s.resumeRoot(ctx, to, health.Before{Unknown: true}) // no service runs yet: nothing to compare with
-	return Resumed{Root: to, Reason: why, Warnings: warnings}, err
+	return done, err
 }
 
 // intactTarget returns the good root to resume, "" to stay, and why. Why is the reason to resume the last good root. If
@@ -106,9 +114,8 @@ func (s *session) resumeRoot(ctx context.Context, id string, before health.Befor
 
 // finishFull requests the second half of a switch of level full: from the host root into the target.
 func (s *session) finishFull(ctx context.Context, to string) error {
-	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version}
-	sw.Named = s.rec.Switch.Named
-	sw.Before = s.rec.Switch.Before // the state of the services before the full reboot
+	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version, Named: s.rec.Switch.Named,
+		Before: s.rec.Switch.Before} // the state of the services before the full reboot
 	if left := cmp.Or(s.rec.Switch.Back, s.rec.Switch.From); left != s.facts.Root {
 		sw.Back = left
 	}

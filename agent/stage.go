@@ -13,8 +13,6 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image"
-	"github.com/updatectl/updatectl/image/failure"
-	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
@@ -58,8 +56,7 @@ func mayStage(ctx context.Context, s *session, off *offer.Published, done Applie
 func (s *session) fetch(ctx context.Context, o ApplyOptions) (off *offer.Published, done Applied, err error) {
 	off, err = s.fetchVerified(ctx, o.From, s.facts, s.rec, o.AllowDowngrade)
 	if !errors.Is(err, context.Canceled) {
-		isEvent := !errors.Is(err, failure.ErrSource) && !errors.Is(err, release.ErrBarrier) // which pass
-		if s.Records.NoteRefusal(err, isEvent) {
+		if s.Records.NoteRefusal(err, offer.Refuses(err)) {
 			s.Log.Info("what is published is refused", event.Refused.Field(), zap.Error(err))
 		}
 	}

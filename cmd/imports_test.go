@@ -69,8 +69,9 @@ var allowed = map[string][]string{
 	"agent/live": {"agent/config", "agent/host", "agent/offer", "agent/record", "agent/roots"},
 	"agent/transition": {
 		"agent/config", "agent/health", "agent/host", "agent/keep", "agent/machine", "agent/record", "agent/roots",
-		"configs",
+		"agent/stale",
 	},
+	"agent/stale":    {"agent/host", "configs"},
 	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
 	"agent/attempt":  {"agent/host", "agent/record"},
@@ -84,7 +85,7 @@ var allowed = map[string][]string{
 		"agent/rollout",
 	},
 	"agent/pause":    {"agent/host", "agent/machine", "agent/record"},
-	"agent/keep":     {"agent/host", "agent/machine", "agent/record"},
+	"agent/keep":     {"agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/renew":    {"agent/host", "agent/keep", "agent/machine"},
 	"agent/contents": {"agent/host", "agent/roots"},
 	"agent/repair":   {"agent/host", "agent/offer"},
@@ -125,6 +126,7 @@ var allowed = map[string][]string{
 	},
 	"agent/simulation/disk":  {},
 	"agent/simulation/fleet": {"agent/rollout", "agent/schedule"},
+	"agent/event/eventtest":  {}, // what tests see of agent/event
 	"agent/hosttest":         {"agent/config", "agent/host", "agent/machine", "agent/record"},
 
 	"switcher":        {}, // names that several of its packages need
@@ -249,7 +251,8 @@ const everywhere = "durable"
 
 // testSupport lists the packages that only tests may import.
 var testSupport = []string{
-	"agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet", "cmd/cmdtest",
+	"agent/event/eventtest", "agent/hosttest", "agent/simulation", "agent/simulation/disk", "agent/simulation/fleet",
+	"cmd/cmdtest",
 	"docs/schemas", "switcher/testtree", "image/patches/patchestest", "verify/verifytest",
 }
 

@@ -3,8 +3,10 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,33 @@ func TestFleetTurns(t *testing.T) {
 	second.switches("rollback")
 	second.updatectl(exitDone, "unpause")
 	second.told("rolled-back") // the host root has no version
+	first.logged(map[string]string{
+		"staged": "45de0d2c3c20436a9d462fad17fcfc0f", "switching": "8ea018daab8d41f693074a125a2afcba",
+		"good": "419e027391da4ee3a06785de20d3a052", "unhealthy": "4f1eb634a571435b9d1e05d8fbe7ce8f",
+		"waiting": "172f095490da446dbac8211f0cd29f6d", "slot-kept": "f7ca0c2dbb27476095a4da21ccbe5423",
+	})
+}
+
+// logged checks that the journal has these events, each with its identity in every entry.
+func (s *site) logged(identities map[string]string) {
+	s.Helper()
+	for name, id := range identities {
+		var found []string
+		out := s.host.Must(s.T, "journalctl", "_UID=0", "UPDATECTL_EVENT="+name, "--output=json", "--no-pager")
+		for line := range strings.Lines(out) {
+			var entry struct {
+				ID string `json:"MESSAGE_ID"`
+			}
+			if err := json.Unmarshal([]byte(line), &entry); err != nil {
+				s.Fatalf("%v: %s", err, line)
+			}
+			found = append(found, entry.ID)
+		}
+		slices.Sort(found)
+		if found = slices.Compact(found); !slices.Equal(found, []string{id}) {
+			s.Errorf("the entries of %s have the identities %q, want %s", name, found, id)
+		}
+	}
 }
 
 // fleetStatus is the part of status that is about the fleet.

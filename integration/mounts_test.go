@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // furnishMounts gives a host what ordinary servers have: a swap file, bind mounts of its own root, a state path that is
@@ -99,6 +101,7 @@ func TestOrdinaryMounts(t *testing.T) {
 // TestResumeWithStaleFstab: nobody looks at the fstab of the host root any more. A line in it that fails by now
 // sends the host root to emergency mode, and the last good root is resumed all the same.
 func TestResumeWithStaleFstab(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "stale")
 	s.settlesAtOnce()
 	s.switches("apply")

@@ -5,6 +5,8 @@ package integration
 import (
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // furnish makes a fresh Debian host an ordinary server, by shell: people whom only their purpose tells from services,
@@ -138,6 +140,7 @@ func (s *site) fetchesForgotten() {
 // TestOrdinaryOwners: set-id files of the image belong to the same group as in the image, although this host has given
 // its number to another one, and what became of users in an image root is there after a rollback to the host root.
 func TestOrdinaryOwners(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "owners")
 	h := s.host
 	h.Must(t, "sh", "-ec", `useradd -m -s /bin/bash alice; echo alice:first | chpasswd; useradd -m -s /bin/bash bob`)

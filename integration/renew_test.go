@@ -23,6 +23,7 @@ func standing(name, more string) []layerEntry {
 // TestRenewed: what a soft reboot leaves active from the former root is renewed before ordinary services start, by the
 // lists; what a device wants is started again; and status names what stays old.
 func TestRenewed(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newPublisher(t)
 	s.boot(lab.Options{Name: "renewed"}, nil)
 	image := func(version string) (reference, root string) {

@@ -5,11 +5,14 @@ package integration
 import (
 	"strings"
 	"testing"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // TestStateAddedLater: directories that the operator adds to the state while an image runs belong to the host from then
 // on, in every root. One that could be lost is refused.
 func TestStateAddedLater(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newSite(t, "addstate")
 	h := s.host
 	h.Must(t, "sh", "-ec", "mkdir /hostdata && echo of-the-host > /hostdata/file")

@@ -37,6 +37,9 @@ func TestVMOutage(t *testing.T) {
 			float64(middle(all))/float64(middle(full)))
 	}
 	t.Logf("full reboot: median %v of %v", middle(full), full)
+	if middle(applies) >= middle(full) || middle(rollbacks) >= middle(full) {
+		t.Error("a switch takes as long as a full reboot of the host")
+	}
 }
 
 // fullRebootsOf returns how long the web server is away at full reboots of the host: from the last answer before each

@@ -133,6 +133,7 @@ func (s *site) onDisk() string {
 // TestVolatile: a migration in a root on a copy of the state leaves the state of the host bit for bit as it was, and a
 // rollback brings the host back to it.
 func TestVolatile(t *testing.T) {
+	beside(t, lab.Nspawn)
 	s := newTrial(t, "volatile")
 	h := s.host
 	s.switches("apply", "--volatile")

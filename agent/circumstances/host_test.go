@@ -78,6 +78,11 @@ func TestTell(t *testing.T) {
 		t.Errorf("without a reason, %q ran, %v; want %q", ran, err, want)
 	}
 	broken := func(context.Context, string, ...string) error { return errors.New("not installed") }
+	want = []string{"wall", "The switch to another version that was announced does not happen now: the hook says no. " +
+		"It will be announced again."}
+	if err := CallOff(t.Context(), run, "the hook says no."); err != nil || !slices.Equal(ran, want) {
+		t.Errorf("CallOff runs %q, %v; want %q", ran, err, want)
+	}
 	if err := Tell(t.Context(), broken, at, ""); err == nil || !strings.Contains(err.Error(), "(wall): not installed") {
 		t.Errorf("the error is %v", err)
 	}

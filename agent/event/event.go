@@ -6,6 +6,7 @@ package event
 
 import (
 	"fmt"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -78,6 +79,11 @@ const key = "event"
 
 // Field returns the field that makes a log entry the one of an event.
 func (e Event) Field() zap.Field { return zap.Reflect(key, e) }
+
+// FieldName returns the name of a field of a log entry in the journal, such as UPDATECTL_LIVE_PATCH for "live patch".
+func FieldName(key string) string {
+	return "UPDATECTL_" + strings.ToUpper(strings.ReplaceAll(key, " ", "_"))
+}
 
 // Of returns the event of a log entry with these fields, and whether it has one.
 func Of(fields map[string]any) (Event, bool) {

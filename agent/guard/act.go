@@ -100,8 +100,13 @@ func (g *watch) switchBack(ctx context.Context, left facts.Mounted, rec *record.
 	}
 	a.Transition.ForgetFailures(ctx)
 	a.Transition.Keep.Hold(ctx, back.Units)
-	err := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
-	return errors.Join(err, a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx)))
+	stamped := a.Transition.WriteStamp(level.Stamp{Target: g.back.ID, At: a.Machine.Kernel.SinceBoot()})
+	err := a.Transition.UnlessUnderWay(ctx, a.Machine.Systemd.SoftRebootNow(ctx))
+	if err == nil { // the next command that reads the note adds this to the history
+		a.Log.Info("switching", event.Switching.Field(), zap.String("from", left.Root), zap.String("root", back.Target),
+			zap.String("version", back.Version), zap.String("verb", back.Verb), zap.String("level", string(back.Level)))
+	}
+	return errors.Join(stamped, err)
 }
 
 // arrivals returns the count of soft reboots in the new root, -1 when systemd does not count them.
@@ -191,6 +196,9 @@ func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error 
 		}
 	}
 	gd.Records.AppendEvent(e)
+	if end.failed {
+		gd.logFailed(rec, rec.Last.Reason)
+	}
 	if at != legLeaving {
 		gd.Transition.KeepWithdrawn(rec.Last.Target) // after the full reboot, the record shows no trial that was left
 	}
@@ -327,9 +335,14 @@ func (gd *Guard) recordCancel(rec *record.Record, why string) error {
 		return err
 	}
 	gd.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why))
-	gd.Log.Info("the switch was cancelled", event.SwitchFailed.Field(), zap.String("root", rec.Switch.Target),
-		zap.String("version", rec.Switch.Version), zap.String("verb", rec.Switch.Verb), zap.String("reason", why))
+	gd.logFailed(rec, why)
 	return nil
+}
+
+// logFailed writes into the log that a switch ended before its root ran.
+func (gd *Guard) logFailed(rec *record.Record, why string) {
+	gd.Log.Info("the switch failed", event.SwitchFailed.Field(), zap.String("root", rec.Switch.Target),
+		zap.String("version", rec.Switch.Version), zap.String("verb", rec.Switch.Verb), zap.String("reason", why))
 }
 
 // escalate takes the next step against a stuck shutdown: it kills the units that do not stop, then arms the root

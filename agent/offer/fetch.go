@@ -4,6 +4,7 @@ package offer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/image"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/fetcher"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/source"
@@ -111,6 +113,13 @@ func (o *Offers) Verify(ctx context.Context, fetched *Fetched, f facts.Facts, re
 		o.warn(p, fallen)
 	}
 	return p, o.chooseImage(ctx, p, p.Verified, o.circumstances(f, rec, running, downgrade), f.Root)
+}
+
+// Refuses reports whether an error of Fetch or Verify is a refusal of what is published. Errors of the configuration or
+// of a source that does not answer are none, nor is a release that comes first.
+func Refuses(err error) bool {
+	return err != nil && !errors.Is(err, config.ErrConfig) && !errors.Is(err, failure.ErrSource) &&
+		!errors.Is(err, release.ErrBarrier)
 }
 
 // warn logs a warning and keeps it in p.

@@ -246,6 +246,9 @@ func (h history) live(t *testing.T, story bool) (m *Machine) {
 		m.CheckLife()
 		if h.calm {
 			m.CheckCalm()
+			if what := unfinished(m.journal); what != "" {
+				m.Disapprove("the events of the journal: %s", what)
+			}
 		}
 		if most := 20 + 8*len(h.steps); m.Reboots() > most {
 			m.Disapprove("%d reboots are more than %d", m.Reboots(), most)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/switcher"
@@ -67,6 +68,8 @@ type Machine struct {
 	mu sync.Mutex
 	// story is what happened, line by line; broken is what must not have happened.
 	story, broken []string
+	// journal is what happened, for programs. No fault takes anything from it.
+	journal []eventtest.Logged
 
 	// The world around: the version that is published, how far the wall clock is off, and who is ill of what.
 	published string

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/updatectl/updatectl/agent"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/machine"
 )
@@ -209,14 +210,25 @@ func (p *process) wait(ctx context.Context, limit time.Duration, until <-chan st
 	return reached
 }
 
-// log writes what the agent logs into the story.
+// log writes the events that the agent logs into the journal, and all that it logs into the story.
 func (p *process) log() *zap.Logger {
+	events := eventtest.Core(p.journal)
 	if !p.m.options.Story {
-		return zap.NewNop()
+		return zap.New(events)
 	}
 	encoder := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{LevelKey: "L", MessageKey: "M",
 		EncodeLevel: zapcore.CapitalLevelEncoder, ConsoleSeparator: " "})
-	return zap.New(zapcore.NewCore(encoder, storyWriter{p}, zapcore.InfoLevel))
+	return zap.New(zapcore.NewTee(zapcore.NewCore(encoder, storyWriter{p}, zapcore.InfoLevel), events))
+}
+
+// journal adds an event to the journal.
+func (p *process) journal(l eventtest.Logged) {
+	m := p.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !p.dead {
+		m.journal = append(m.journal, l)
+	}
 }
 
 type storyWriter struct{ p *process }

@@ -844,7 +844,7 @@ func TestResumesWhatIsIntact(t *testing.T) {
 // TestFirstToFindThatItIsNotBack: when a switch back ended in the bad root again, the first command to find it requests
 // a full reboot. It used to go on without a look at the host after that, and crashed.
 func TestFirstToFindThatItIsNotBack(t *testing.T) {
-	const follows = "cannot roll back by a soft reboot; a full reboot follows"
+	const follows = "only a full reboot leads back"
 	for name, run := range map[string]func(m *Machine) *Command{
 		"gc":       func(m *Machine) *Command { return m.GC() },
 		"rollback": func(m *Machine) *Command { return m.RollBack("") },

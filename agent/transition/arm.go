@@ -9,6 +9,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/stale"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -40,7 +41,7 @@ func (m *Mover) Arm(ctx context.Context) error {
 	if rec.Switch.Verb == record.VerbBack || rec.Switch.Verb == record.VerbRollback {
 		m.ForgetFailures(ctx)
 	}
-	m.removeStale()
+	stale.Remove(m.Host)
 	stamp := level.Stamp{Target: rec.Switch.Target, At: m.Machine.Kernel.SinceBoot()}
 	stamp.Took = stamp.At - begin
 	if err != nil {

@@ -75,7 +75,7 @@ func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
 		return fmt.Errorf("%w; %s will roll back", why, pid1.GuardUnit)
 	}
 	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", event.FullReboot.Field(),
-		zap.Error(why))
+		zap.String("reason", why.Error()))
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.fullReboot(ctx)))
 }
 
@@ -115,7 +115,7 @@ func (m *Mover) Strand(ctx context.Context, rec *record.Record, report health.Re
 	err := rec.Last.Err()
 	if reboot {
 		m.Log.Error("the root that the host rolled back to has no network; a full reboot follows",
-			event.FullReboot.Field(), zap.String("root", target), zap.String("reason", reason))
+			event.FullReboot.Field(), zap.String("reason", reason))
 		err = errors.Join(err, m.fullReboot(ctx))
 	}
 	return err
@@ -154,7 +154,7 @@ func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why e
 		}
 	}
 	rec.Last.Reason += fmt.Sprintf("; rolling back by a soft reboot failed (%v), so a full reboot follows", why)
-	m.Log.Error("cannot roll back by a soft reboot; a full reboot follows", event.FullReboot.Field(), zap.Error(why))
+	m.Log.Error("only a full reboot leads back", event.FullReboot.Field(), zap.NamedError("reason", why))
 	m.Records.AppendEvent(rec.Switch.Event(record.EventFailed, why.Error()))
 	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.Records.WriteOutcome(rec),
@@ -245,9 +245,11 @@ func (a *Arrival) takeOverNote(f facts.Facts, rec *record.Record) error {
 		a.Records.AppendEvent(record.Event{
 			At: n.Switch.At, Event: n.Event(), Root: n.Left, Version: n.Version, Reason: n.Reason,
 		})
-		leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
-		leaving.At = n.Switch.At
-		a.Records.AppendEvent(leaving)
+		if f.Root != n.Left { // otherwise it is requested again, and appended then
+			leaving := n.Switch.Event(record.EventSwitching, "").WithKernelOf(f)
+			leaving.At = n.Switch.At
+			a.Records.AppendEvent(leaving)
+		}
 	}
 	if err := a.Machine.Disk.Remove(a.Path(GuardNoteFile)); err != nil {
 		return fmt.Errorf("cannot remove the note of the guard: %w", err)

@@ -124,7 +124,7 @@ func (a *Arrival) proveSwitch(ctx context.Context, f facts.Facts, rec *record.Re
 		}
 		return errors.Join(a.WriteSwitch(rec), a.Machine.Systemd.ForgetGone(ctx))
 	case level.Pending:
-		return a.withdrawPending(ctx, rec)
+		return a.withdrawPending(ctx, f, rec)
 	case level.Landed:
 		return a.recordLanding(ctx, rec, reason)
 	}
@@ -149,26 +149,26 @@ func (a *Arrival) CheckNotUnderWay(ctx context.Context, rec *record.Record) erro
 
 // withdrawPending withdraws a switch that was recorded and has not happened: the agent was killed before it requested
 // the reboot. The error is a [record.ErrBlocked] when systemd is shutting down for it after all.
-func (a *Arrival) withdrawPending(ctx context.Context, rec *record.Record) error {
+func (a *Arrival) withdrawPending(ctx context.Context, f facts.Facts, rec *record.Record) error {
 	if err := a.CheckNotUnderWay(ctx, rec); err != nil {
 		return err
 	}
 	if rec.Switch.Verb == record.VerbBack { // taken back, it would leave the host in the root that did not become good
-		return a.requestRollback(ctx, rec)
+		return a.requestRollback(ctx, f, rec)
 	}
 	return a.Withdraw(ctx, rec)
 }
 
 // requestRollback requests a rollback that was recorded and never requested. It returns a [record.ErrBlocked] once that
 // is under way, and an [ErrFullRebootFollows] when only a full reboot leads back.
-func (a *Arrival) requestRollback(ctx context.Context, rec *record.Record) error {
-	a.Log.Warn("a rollback was recorded but never requested; it is requested now",
-		zap.String("root", rec.Switch.Target))
+func (a *Arrival) requestRollback(ctx context.Context, f facts.Facts, rec *record.Record) error {
+	a.Log.Warn("a rollback that was recorded is requested now", zap.String("root", rec.Switch.Target))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
 	if err := a.requestReboot(ctx, rec.Switch); err != nil {
 		return a.fullRebootInstead(ctx, rec, err)
 	}
+	a.reportSwitching(rec, f)
 	return fmt.Errorf("%w: the rollback to %s is under way", record.ErrBlocked, rec.Switch.Target)
 }
 

@@ -17,7 +17,7 @@ import (
 var (
 	// ErrSwitch means that the host did not arrive in the root that it was sent to.
 	ErrSwitch = errors.New("the switch failed")
-	// ErrFullRebootFollows means that rolling back by a soft reboot failed, and that a full reboot follows.
+	// ErrFullRebootFollows means that the host rolls back by a full reboot.
 	ErrFullRebootFollows = errors.New("cannot roll back by a soft reboot, so a full reboot follows")
 )
 
@@ -83,8 +83,8 @@ type verdict struct {
 	At time.Time `json:"at"`
 }
 
-// LeaveVerdict writes a verdict about a root for the guard. A failure is only logged.
-func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
+// LeaveVerdict writes a verdict about a root for the guard, and reports whether it could. A failure is logged.
+func (ns *Notes) LeaveVerdict(root string, d record.Departure) bool {
 	text, err := json.Marshal(verdict{Root: root, Departure: d, At: ns.Now().UTC()})
 	if err == nil {
 		err = ns.Machine.Disk.MkdirAll(ns.Path(switcher.RunDir), 0o700)
@@ -95,6 +95,7 @@ func (ns *Notes) LeaveVerdict(root string, d record.Departure) {
 	if err != nil {
 		ns.Log.Warn("cannot write the verdict for the guard", zap.Error(err))
 	}
+	return err == nil
 }
 
 // ReadVerdict returns why confirm wants to leave a root; its reason is "" when confirm does not.

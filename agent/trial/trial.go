@@ -101,7 +101,11 @@ func (t *Trial) leaveToGuard(ctx context.Context, f facts.Facts, rec *record.Rec
 		!transition.IsFileError(err) {
 		return
 	}
-	t.Transition.LeaveVerdict(f.Root, record.Departure{Reason: "updatectl confirm failed: " + err.Error()})
+	reason, to := "updatectl confirm failed: "+err.Error(), rec.RollbackTarget()
+	if t.Transition.LeaveVerdict(f.Root, record.Departure{Reason: reason}) && to != "" { // otherwise the guard says so
+		t.Log.Info("the root is unhealthy; the guard rolls back", event.Unhealthy.Field(), zap.String("root", f.Root),
+			zap.String("version", rec.Switch.Version), zap.String("to", to), zap.String("reason", reason))
+	}
 }
 
 // decideTrying ends the trial of the running root: the root is marked good, rolled back, or kept because there is no

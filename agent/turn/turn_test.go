@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/fleetlock"
 	"github.com/updatectl/updatectl/agent/hook"
 	"github.com/updatectl/updatectl/agent/host"
@@ -160,11 +161,14 @@ func TestFailedSwitchKeepsTheSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := arrived(level.Unhealthy, "host", "sha256-1")
+	log, events := eventtest.Log(t)
+	turn.Log = log
 	for range 2 {
 		if err := turn.Arrived(t.Context(), "sha256-1", failed); err != nil {
 			t.Fatal(err)
 		}
 	}
+	equal(t, "the events are", events(), "slot-kept")
 	equal(t, "the hook was called for", called(), "before-switch 2", "bad 2 no network", "rolled-back 2 no network")
 	slot, err := turn.Slot()
 	if err != nil || slot == nil || slot.Failed != "no network" || server.held == "" {
@@ -181,6 +185,7 @@ func TestFailedSwitchKeepsTheSlot(t *testing.T) {
 	if err := turn.Arrived(t.Context(), fixed.To, rec); err != nil || server.held != "" {
 		t.Errorf("Arrived: %v; the server has %q", err, server.held)
 	}
+	equal(t, "after the fixed release, the events are", events())
 }
 
 func TestOperatorGivesBack(t *testing.T) {

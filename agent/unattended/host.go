@@ -30,6 +30,11 @@ func On(a *agent.Agent, word func(error) string) *Runner {
 				a.Log.Warn(err.Error())
 			}
 		},
+		CallOff: func(ctx context.Context, why string) {
+			if err := circumstances.CallOff(ctx, circumstances.Program, why); err != nil {
+				a.Log.Warn(err.Error())
+			}
+		},
 		OnBattery: func() bool {
 			on, err := circumstances.OnBattery(a.Path(circumstances.Supplies))
 			if err != nil {

@@ -1,15 +1,14 @@
 package unattended
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
-
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/attempt"
-	"github.com/updatectl/updatectl/agent/event"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/switcher/facts"
 )
 
@@ -40,21 +39,18 @@ func TestReminder(t *testing.T) {
 // TestReminders: over the last month before it is due, runs every quarter of an hour remind once on each of 14 days.
 func TestReminders(t *testing.T) {
 	r, w := newRunner(t)
-	log, seen := observer.New(zap.InfoLevel)
-	r.Agent = agent.On(r.Machine, r.Config, zap.New(log))
+	log, events := eventtest.Log(t)
+	r.Agent = agent.On(r.Machine, r.Config, log)
 	due := w.now.AddDate(0, 0, 30)
 	for ; w.now.Before(due); w.now = w.now.Add(15 * time.Minute) {
 		r.remind(facts.Facts{RebootBy: due, KernelRelease: "6.12"})
 		attempt.Keep(r.Host, attempt.Attempt{})
 	}
-	entries := seen.All()
-	if len(entries) != reminderDays {
-		t.Fatalf("%d reminders", len(entries))
+	var want []string
+	for days := reminderDays - 1; days >= 0; days-- {
+		want = append(want, fmt.Sprintf("full-reboot-due %d %s 6.12", days, due.Format(time.DateOnly)))
 	}
-	for i, e := range entries {
-		is, found := event.Of(e.ContextMap())
-		if days := e.ContextMap()["days"]; !found || is != event.FullRebootDue || days != int64(reminderDays-1-i) {
-			t.Errorf("reminder %d is %v, with %v days", i, is, days)
-		}
+	if got := events(); !slices.Equal(got, want) {
+		t.Errorf("the events are %q, want %q", got, want)
 	}
 }

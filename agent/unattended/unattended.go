@@ -36,9 +36,10 @@ type Surroundings struct {
 	Analyze schedule.Analyze
 	// Designated returns the maintenance time of logind as a calendar expression, "" for none.
 	Designated func(context.Context) string
-	// Users returns who is logged in, and Tell tells them when the host switches.
-	Users func(context.Context) []string
-	Tell  func(ctx context.Context, at time.Time)
+	// Users returns who is logged in. Tell tells them when the host switches, and CallOff that it does not, and why.
+	Users   func(context.Context) []string
+	Tell    func(ctx context.Context, at time.Time)
+	CallOff func(ctx context.Context, why string)
 	// Inhibitors returns who blocks a shutdown, "" for nobody.
 	Inhibitors func(context.Context) string
 	Metered    func(context.Context) bool
@@ -154,18 +155,34 @@ func (r *Runner) Apply(ctx context.Context, o agent.ApplyOptions) (done agent.Ap
 	}
 	if d := decide.Apply(f, rec, decide.Offering{Root: staged.Root, Image: true}, decide.Wish{Unattended: true},
 		false); d.Do == decide.Switch { // otherwise nobody has to leave
-		if err := r.waitForPeople(ctx, facts); err != nil {
-			return staged, err
-		}
+		return r.afterPeople(ctx, facts, staged, func() (agent.Applied, error) { return r.Agent.Apply(ctx, o) })
 	}
 	return r.Agent.Apply(ctx, o)
+}
+
+// afterPeople switches when it may, by apply. People who were told of the switch are told, too, if it does not happen.
+func (r *Runner) afterPeople(ctx context.Context, f schedule.Facts, done agent.Applied,
+	apply func() (agent.Applied, error)) (agent.Applied, error) {
+	told, err := r.waitForPeople(ctx, f)
+	if err == nil {
+		done, err = apply()
+	}
+	switch without := context.WithoutCancel(ctx); {
+	case !told, ctx.Err() != nil: // somebody ends this run: a person who switches, or who shuts the host down
+	case err != nil:
+		r.CallOff(without, err.Error())
+	case !done.Switching:
+		r.CallOff(without, done.Skipped)
+	}
+	return done, err
 }
 
 // look is how often a run looks again at what it waits for.
 const look = 30 * time.Second
 
 // waitForPeople waits until no inhibitor lock blocks a switch and those who are logged in had their time.
-func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) error {
+// It reports whether they were told that the host switches.
+func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) (told bool, err error) {
 	f.Grace = time.Duration(r.Config.Schedule.Grace)
 	deadline := r.Now().Add(time.Duration(r.Config.Schedule.Inhibitors))
 	for {
@@ -173,23 +190,23 @@ func (r *Runner) waitForPeople(ctx context.Context, f schedule.Facts) error {
 		f.Inhibitor = schedule.Inhibitor{Who: r.Inhibitors(ctx), Deadline: deadline}
 		v, err := r.decide(ctx, f)
 		if err != nil {
-			return err
+			return told, err
 		}
 		now := r.Now()
 		switch {
 		case v.Action == schedule.Go:
-			return nil
+			return told, nil
 		case v.Action == schedule.GiveUp, v.Kind != schedule.KindInhibitor && v.Kind != schedule.KindPeople,
 			v.Kind == schedule.KindPeople && v.Until.Sub(now) > f.Grace:
-			return notNow{v}
+			return told, notNow{v}
 		case v.Tell:
-			f.Told = now
+			f.Told, told = now, true
 			r.Tell(ctx, v.Until.Local())
 		}
 		r.Log.Info("waiting before the switch", zap.String("for", v.Text))
 		attempt.Keep(r.Host, attempt.Attempt{Reason: string(v.Kind), Text: v.Text, Until: v.Until})
 		if err := r.Sleep(ctx, min(look, max(time.Second, v.Until.Sub(now)))); err != nil {
-			return err
+			return told, err
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/updatectl/updatectl/agent"
 	"github.com/updatectl/updatectl/agent/attempt"
 	"github.com/updatectl/updatectl/agent/config"
+	"github.com/updatectl/updatectl/agent/event/eventtest"
 	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/pause"
 	"github.com/updatectl/updatectl/agent/record"
@@ -27,6 +29,7 @@ type world struct {
 	users  []string
 	lock   string
 	told   []time.Time
+	off    []string // why a switch was called off
 	slept  time.Duration
 	during func() // runs at each sleep
 }
@@ -47,6 +50,7 @@ func newRunner(t *testing.T) (*Runner, *world) {
 		Designated: func(context.Context) string { return "" },
 		Users:      func(context.Context) []string { return w.users },
 		Tell:       func(_ context.Context, at time.Time) { w.told = append(w.told, at.UTC()) },
+		CallOff:    func(_ context.Context, why string) { w.off = append(w.off, why) },
 		Inhibitors: func(context.Context) string { return w.lock },
 		Metered:    func(context.Context) bool { return false },
 		OnBattery:  func() bool { return false },
@@ -75,7 +79,7 @@ func TestPeopleAreWarnedOnce(t *testing.T) {
 	r, w := newRunner(t)
 	w.users = []string{"ada"}
 	start := w.now
-	if err := r.waitForPeople(t.Context(), switching); err != nil {
+	if _, err := r.waitForPeople(t.Context(), switching); err != nil {
 		t.Fatal(err)
 	}
 	if len(w.told) != 1 || !w.told[0].Equal(start.Add(5*time.Minute)) || w.slept != 5*time.Minute {
@@ -88,8 +92,9 @@ func TestPeopleAreWarnedOnce(t *testing.T) {
 
 func TestNobodyIsWaitedFor(t *testing.T) {
 	r, w := newRunner(t)
-	if err := r.waitForPeople(t.Context(), switching); err != nil || w.slept != 0 || len(w.told) != 0 {
-		t.Errorf("%v; slept %v, told %v", err, w.slept, w.told)
+	told, err := r.waitForPeople(t.Context(), switching)
+	if err != nil || w.slept != 0 || len(w.told) != 0 || told {
+		t.Errorf("%v; slept %v, told %v, %v", err, w.slept, w.told, told)
 	}
 }
 
@@ -104,7 +109,7 @@ func TestInhibitorEnds(t *testing.T) {
 			t.Error("people are warned of a switch that the lock delays")
 		}
 	}
-	if err := r.waitForPeople(t.Context(), switching); err != nil || w.slept != 15*time.Minute || len(w.told) != 1 {
+	if _, err := r.waitForPeople(t.Context(), switching); err != nil || w.slept != 15*time.Minute || len(w.told) != 1 {
 		t.Errorf("%v; slept %v, told %v", err, w.slept, w.told)
 	}
 }
@@ -112,7 +117,7 @@ func TestInhibitorEnds(t *testing.T) {
 func TestInhibitorHoldsTooLong(t *testing.T) {
 	r, w := newRunner(t)
 	w.lock = "backup (process 7): it runs"
-	err := r.waitForPeople(t.Context(), switching)
+	_, err := r.waitForPeople(t.Context(), switching)
 	if !errors.Is(err, ErrNotNow) || Blocked(err) != "inhibitor" || !strings.Contains(err.Error(), "backup (process 7)") {
 		t.Errorf("the error is %v", err)
 	}
@@ -130,8 +135,54 @@ func TestPauseWhileWaiting(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := r.waitForPeople(t.Context(), switching); Blocked(err) != "paused" || !strings.Contains(err.Error(), "demo") {
-		t.Errorf("the error is %v", err)
+	told, err := r.waitForPeople(t.Context(), switching)
+	if Blocked(err) != "paused" || !strings.Contains(err.Error(), "demo") || !told {
+		t.Errorf("the error is %v, told %v", err, told)
+	}
+}
+
+// TestCalledOff: if a switch was announced and does not happen, the people who were told of it are told why. If nothing
+// was announced, nobody is told anything.
+func TestCalledOff(t *testing.T) {
+	ada := []string{"ada"}
+	for name, c := range map[string]struct {
+		users  []string
+		paused bool // after people were told
+		done   agent.Applied
+		err    error
+		want   string
+	}{
+		"it switches":         {users: ada, done: agent.Applied{Switching: true}},
+		"a hook":              {users: ada, err: errors.New("the hook drain says no"), want: "the hook drain says no"},
+		"it is given up":      {users: ada, done: agent.Applied{Skipped: "it was given up"}, want: "it was given up"},
+		"a pause":             {users: ada, paused: true, err: ErrNotNow, want: "not now: updates are paused"},
+		"nobody was told":     {err: errors.New("the hook drain says no")},
+		"the host shuts down": {users: ada, err: context.Canceled},
+	} {
+		r, w := newRunner(t)
+		w.users = c.users
+		w.during = func() {
+			if !c.paused {
+				return
+			}
+			if _, err := pause.Set(r.Host, pause.Pause{Reason: "demo"}); err != nil {
+				t.Error(err)
+			}
+		}
+		ctx, end := context.WithCancel(t.Context())
+		done, err := r.afterPeople(ctx, switching, agent.Applied{}, func() (agent.Applied, error) {
+			if errors.Is(c.err, context.Canceled) {
+				end()
+			}
+			return c.done, c.err
+		})
+		end()
+		if off := strings.Join(w.off, "\n"); !strings.Contains(off, c.want) || (off == "") != (c.want == "") {
+			t.Errorf("%s: people are told %q, want %q", name, off, c.want)
+		}
+		if done.Switching != c.done.Switching || !errors.Is(err, c.err) || c.paused && Blocked(err) != "paused" {
+			t.Errorf("%s: the run ends with %+v, %v", name, done, err)
+		}
 	}
 }
 
@@ -139,7 +190,7 @@ func TestPauseWhileWaiting(t *testing.T) {
 func TestWindowCloses(t *testing.T) {
 	r, w := newRunner(t)
 	w.users, w.now = []string{"ada"}, time.Date(2027, 3, 4, 4, 57, 0, 0, time.UTC)
-	if err := r.waitForPeople(t.Context(), switching); Blocked(err) != "people" || len(w.told) != 0 {
+	if _, err := r.waitForPeople(t.Context(), switching); Blocked(err) != "people" || len(w.told) != 0 {
 		t.Errorf("the error is %v, told %v", err, w.told)
 	}
 }
@@ -158,6 +209,42 @@ func TestFetchKeepsToItsWindow(t *testing.T) {
 		t.Errorf("status would show %+v", last)
 	}
 }
+
+// TestWaiting: a run that waits logs that, with the reason in one word; one that fails does not.
+func TestWaiting(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*Runner, *world)
+		want    []string
+	}{
+		"a window": {func(_ *Runner, w *world) { w.now = w.now.Add(12 * time.Hour) }, []string{"waiting window"}},
+		"a pause": {func(r *Runner, _ *world) {
+			if _, err := pause.Set(r.Host, pause.Pause{Reason: "demo"}); err != nil {
+				t.Error(err)
+			}
+		}, []string{"waiting paused"}},
+		"a battery":   {func(r *Runner, _ *world) { r.OnBattery = func() bool { return true } }, []string{"waiting battery"}},
+		"a failure":   {func(r *Runner, _ *world) { r.Analyze = failing }, nil},
+		"no registry": {func(*Runner, *world) {}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w := newRunner(t)
+			log, events := eventtest.Log(t)
+			r.Agent = agent.On(r.Machine, r.Config, log)
+			c.prepare(r, w)
+			for range 2 { // each run says so
+				if _, err := r.Apply(t.Context(), agent.ApplyOptions{}); err == nil {
+					t.Error("the run goes on")
+				}
+				if got := events(); !slices.Equal(got, c.want) {
+					t.Errorf("the events are %q, want %q", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// failing does not answer.
+func failing(context.Context, ...string) ([]byte, error) { return nil, errors.New("no such command") }
 
 // TestSourceIsAskedOnceAnHour: the timer looks more often.
 func TestSourceIsAskedOnceAnHour(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -123,7 +122,7 @@ func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, ma
 		vars["MESSAGE_ID"] = is.ID()
 	}
 	for name, value := range fields {
-		vars["UPDATECTL_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))] = fmt.Sprint(value)
+		vars[event.FieldName(name)] = fmt.Sprint(value)
 	}
 	return priority, vars
 }

@@ -56,6 +56,7 @@ func (h *Host) AwaitBoot(ctx context.Context, since BootStamp) (BootStamp, error
 	if err := h.awaitUp(); err != nil {
 		return now, fmt.Errorf("cannot see host %s come up again: %w", h.Name, err)
 	}
+	h.bootID = now.BootID
 	return now, nil
 }
 

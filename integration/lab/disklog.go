@@ -82,7 +82,7 @@ func (l *diskLog) plug(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot see the disk behind its log: %w", err)
 	}
-	return mountDisk(ctx, l.point(), l.host.disk)
+	return mountDisk(ctx, l.point(), l.host.disk, 0)
 }
 
 // cut cuts the power of a container's disk.
@@ -102,10 +102,11 @@ func (l *diskLog) unplug() {
 	}
 }
 
-// mountDisk mounts a disk through a loop device that clears itself when it is no longer used; the mount ends with the
-// enclosure.
-func mountDisk(ctx context.Context, image, at string) error {
-	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
+// mountDisk mounts the file system at an offset of a disk, in bytes, through a loop device that clears itself when it
+// is no longer used; the mount ends with the enclosure.
+func mountDisk(ctx context.Context, image, at string, offset int64) error {
+	options := fmt.Sprintf("loop,offset=%d", offset)
+	if out, err := exec.CommandContext(ctx, "mount", "-o", options, image, at).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot mount the disk: %w\n%s", err, out)
 	}
 	return nil
@@ -115,6 +116,7 @@ func mountDisk(ctx context.Context, image, at string) error {
 // flushed to its disk is lost.
 func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
 	h.cutPower()
+	h.panics = nil // a kernel that stays as it is does so no longer
 	if err := h.replug(ctx); err != nil {
 		return BootStamp{}, err
 	}
@@ -218,18 +220,19 @@ func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, er
 	if err := r.Disk(ctx, c, h.image); err != nil {
 		return "", err
 	}
-	if err := mountDisk(ctx, h.image, h.disk); err != nil {
+	if err := mountDisk(ctx, h.image, h.disk, h.offset); err != nil {
 		return "", err
 	}
 	if err := unix.Unmount(h.disk, 0); err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(ctx, "e2fsck", "-f", "-n", h.image).CombinedOutput()
+	root := fmt.Sprintf("%s?offset=%d", h.image, h.offset)
+	out, err := exec.CommandContext(ctx, "e2fsck", "-f", "-n", root).CombinedOutput()
 	if err == nil {
 		out = nil
 	}
 	if _, ok := h.way.(*nspawn); ok {
-		return string(out), mountDisk(ctx, h.image, h.disk)
+		return string(out), mountDisk(ctx, h.image, h.disk, h.offset)
 	}
 	return string(out), nil
 }

@@ -20,8 +20,8 @@ import (
 type Host struct {
 	Name string
 	Addr string // at which the enclosure reaches its services
-	// Cmdline is what the boot loader adds to the next boot: to the kernel command line of a machine, and to the
-	// arguments of a container's PID 1.
+	// Cmdline is what is added to the next boot: to the kernel command line of a machine without a loader of its own,
+	// and to the arguments of a container's PID 1.
 	Cmdline []string
 
 	number  int
@@ -32,6 +32,8 @@ type Host struct {
 	cgroup  string
 	console string
 	way     way
+	offset  int64         // of the host root on the disk
+	bootID  string        // of the last boot that the lab waited for, where a loader starts it
 	log     *diskLog      // nil when its writes are not logged
 	panics  *panics       // of the kernel of this boot, nil for a container
 	ended   chan struct{} // closed when the container or the machine is gone
@@ -73,16 +75,22 @@ type Options struct {
 	Tree string
 	// Customise changes the host's tree, mounted at root, before it boots.
 	Customise func(root string) error
-	// Cmdline is what the boot loader adds to the first boot, see [Host].
+	// Loader starts the machine as firmware and boot loader do: the kernel, the initrd and the command line are those
+	// that the host has on its disk. A reboot and a kernel that panics go through the loader again.
+	Loader Loader
+	// Cmdline is what is added to the first boot, see [Host]: without a loader only, which has its own configuration.
 	Cmdline []string
 	// Logged logs everything that the host writes to its disk, so that its power can be cut.
 	Logged bool
-	// Volumes puts the machine's /, /var and /home on logical volumes of their own. The tree must have LVM.
+	// Volumes puts the machine's /, /var and /home on logical volumes of their own, with a loader all on one. The tree
+	// must have LVM.
 	Volumes bool
 	// Multipath puts the machine's /home on a disk with two paths. The tree must have multipath-tools.
 	Multipath bool
 	// Btrfs puts the machine's /var on a disk of its own with btrfs. [Btrfs] installs what that needs.
 	Btrfs bool
+
+	installs bool // the loader is not set up yet, see [loaderDisk]
 }
 
 // hosts counts the hosts of this run: each has a network of its own.
@@ -103,8 +111,12 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 		disk:    filepath.Join("/run/lab", o.Name),
 	}
 	h.console, h.image = filepath.Join(h.dir, "console.log"), filepath.Join(h.dir, "disk.img")
+	h.offset = o.rootOffset()
 	if o.Kind == QEMU {
-		h.way = &qemu{host: h, volumes: o.Volumes, multipath: o.Multipath, btrfs: o.Btrfs}
+		h.way = &qemu{
+			host: h, loader: o.Loader, installs: o.installs,
+			volumes: o.Volumes, multipath: o.Multipath, btrfs: o.Btrfs,
+		}
 	} else {
 		h.way = &nspawn{host: h}
 	}
@@ -123,7 +135,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 
 // boot boots the host and waits until all its units are started and it has its address.
 func (h *Host) boot() error {
-	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp, h.awaitAddress} {
+	for _, step := range []func() error{h.disconnect, h.start, h.connect, h.awaitUp, h.awaitAddress, h.noteBoot} {
 		if err := step(); err != nil {
 			return fmt.Errorf("cannot boot host %s: %w\n%s", h.Name, err, h.Console())
 		}
@@ -144,14 +156,10 @@ func (h *Host) install(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	base, err := disk(ctx, o.Tree)
-	if err != nil {
+	if err := h.plugIn(ctx, o); err != nil {
 		return err
 	}
-	if err := copySparse(ctx, base, h.image); err != nil {
-		return err
-	}
-	if err := mountDisk(ctx, h.image, h.disk); err != nil {
+	if err := mountDisk(ctx, h.image, h.disk, h.offset); err != nil {
 		return err
 	}
 	if err := h.personalise(ctx); err != nil {

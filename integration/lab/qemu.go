@@ -17,10 +17,12 @@ import (
 // qemu runs a host in a machine of QEMU. The machine is always emulated: a /dev/kvm that exists may still fail to run
 // a stock kernel, which only a boot would show, and the limits of the tests could not suit both.
 //
-// -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in /boot: as on a
-// real host, whose boot chain the agent never touches.
+// Without a loader, -kernel and -initrd stand in for firmware and boot loader, with the files that the host root has in
+// /boot.
 type qemu struct {
 	host      *Host
+	loader    Loader
+	installs  bool // whether QEMU starts the kernel once more, because the loader is not set up yet
 	volumes   bool // whether its disk is a volume group
 	multipath bool // whether its /home is on a disk with two paths
 	btrfs     bool // whether /var is a disk of its own, with btrfs
@@ -31,18 +33,27 @@ func (q *qemu) link() string { return "vm-" + q.host.Name }
 
 // root returns the device of the host root.
 func (q *qemu) root() string {
-	if q.volumes {
+	switch {
+	case q.volumes:
 		return volumeDevice("root")
+	case q.loader != NoLoader:
+		return "/dev/vda2"
 	}
 	return "/dev/vda"
 }
 
+// loads reports whether firmware and a loader start the kernel.
+func (q *qemu) loads() bool { return q.loader != NoLoader && !q.installs }
+
 func (q *qemu) fstab() string {
 	lines := rootLine(q.root())
-	if q.volumes {
+	if q.volumes && q.loader == NoLoader {
 		for _, v := range volumes[1:] {
 			lines += fmt.Sprintf("%s /%s ext4 defaults 0 2\n", volumeDevice(v.name), v.name)
 		}
+	}
+	if q.loader == SystemdBoot && !q.installs {
+		lines += "/dev/vda1 /boot/efi vfat umask=0077 0 1\n"
 	}
 	if q.multipath {
 		lines += pathsDevice + " /home ext4 defaults 0 2\n"
@@ -59,6 +70,8 @@ func (q *qemu) limit() time.Duration { return 20 * time.Minute }
 
 // dir is for what the machine needs besides its disk. The run's directory is too long a name for sockets.
 func (q *qemu) dir() string { return q.host.disk + ".qemu" }
+
+func (q *qemu) monitor() string { return filepath.Join(q.dir(), "monitor") }
 
 const (
 	guestUnit    = "lab-guest.service"
@@ -96,7 +109,8 @@ func (q *qemu) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := os.Symlink("../"+guestUnit, filepath.Join(units, "sysinit.target.wants", guestUnit)); err != nil {
+	err = os.Symlink("../"+guestUnit, filepath.Join(units, "sysinit.target.wants", guestUnit))
+	if err != nil && !errors.Is(err, os.ErrExist) { // the disk of a loader has it
 		return err
 	}
 	for from, to := range map[string]string{
@@ -113,8 +127,11 @@ func (q *qemu) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	if q.volumes {
-		return makeVolumes(ctx, q.host.image, root)
+	switch {
+	case q.installs:
+		return partition(ctx, q.host.image, root, q.loader, q.volumes)
+	case q.volumes && !q.loads():
+		return makeVolumes(ctx, q.host.image, root, 0, volumes)
 	}
 	if q.btrfs {
 		if err := makeBtrfs(ctx, q.btrfsImage(), filepath.Join(root, "var")); err != nil {
@@ -127,7 +144,13 @@ func (q *qemu) furnish(ctx context.Context) error {
 // patient keeps systemd from giving up on slow services and devices.
 const patient = "systemd.default_timeout_start_sec=5min systemd.default_device_timeout_sec=15min"
 
+// words are what the lab adds to every kernel's command line besides the root.
+const words = "console=ttyS0 " + patient
+
 func (q *qemu) command() (*exec.Cmd, error) {
+	if q.loads() && len(q.host.Cmdline) > 0 {
+		return nil, fmt.Errorf("cannot add to the command line of host %s: its loader has it from the disk", q.host.Name)
+	}
 	if err := ip("tuntap", "add", "dev", q.link(), "mode", "tap"); err != nil {
 		return nil, err
 	}
@@ -135,16 +158,15 @@ func (q *qemu) command() (*exec.Cmd, error) {
 		// One processor. With several, one may still run code that another has just patched: the emulator notices too
 		// late, and a guest that loads live patches sometimes crashes.
 		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2048",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-monitor", "unix:" + filepath.Join(q.dir(), "monitor") + ",server=on,wait=off",
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-monitor", "unix:" + q.monitor() + ",server=on,wait=off",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-		"-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
-		"-append", strings.Join(append([]string{"root=" + q.root(), "console=ttyS0", patient}, q.host.Cmdline...), " "),
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + q.link(),
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=52:54:00:77:00:%02x", q.host.number),
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
 	}
+	args = append(append(args, q.start()...), q.firmware()...)
 	// The disk is removed with the run: its writes need not survive a crash of the machine that runs the lab.
 	drive := []string{"-drive", "if=virtio,format=raw,cache=unsafe,discard=unmap,file=" + q.host.image}
 	if log := q.host.log; log != nil {
@@ -176,6 +198,28 @@ func (q *qemu) command() (*exec.Cmd, error) {
 	}
 	// A machine has precedence over containers: they mostly wait. Starved, it misses deadlines that a host would meet.
 	return exec.Command("nice", append([]string{"-n", precedence, "qemu-system-x86_64"}, args...)...), nil
+}
+
+// start returns what starts the kernel, at first and when the machine reboots.
+func (q *qemu) start() []string {
+	if q.loads() {
+		return nil
+	}
+	return []string{
+		"-no-reboot", "-kernel", filepath.Join(q.dir(), "vmlinuz"), "-initrd", filepath.Join(q.dir(), "initrd.img"),
+		"-append", strings.Join(append([]string{"root=" + q.root(), words}, q.host.Cmdline...), " "),
+	}
+}
+
+// firmware returns the firmware that is not QEMU's usual one, and where it keeps its variables.
+func (q *qemu) firmware() []string {
+	if q.loader != SystemdBoot {
+		return nil
+	}
+	return []string{
+		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+		"-drive", "if=pflash,format=raw,file=" + variables(q.host.image),
+	}
 }
 
 const precedence = "-10"

@@ -10,11 +10,14 @@ import (
 // volumeGroup is the volume group of a host on logical volumes.
 const volumeGroup = "lab"
 
-// volumes are its logical volumes, in their order on the disk. The first has the size of the disk of other hosts.
-var volumes = []struct {
+// A volume is a logical volume.
+type volume struct {
 	name string
 	size int64 // in MiB
-}{
+}
+
+// volumes are its logical volumes, in their order on the disk. The first has the size of the disk of other hosts.
+var volumes = []volume{
 	{"root", diskSize >> 20},
 	{"var", 6 << 10},
 	{"home", 256},
@@ -23,13 +26,17 @@ var volumes = []struct {
 // volumeDevice returns the device of a logical volume.
 func volumeDevice(name string) string { return "/dev/mapper/" + volumeGroup + "-" + name }
 
-// makeVolumes turns the disk whose file system is mounted at tree into one with a volume group: what the file system
-// has in /var and /home moves to volumes of their own. It unmounts the tree. The machine that runs the lab needs no
+// volumesStart is where the first logical volume begins in its group, in MiB.
+const volumesStart = 1
+
+// makeVolumes turns the disk whose file system is mounted at tree into one with a volume group that begins at start,
+// in MiB: what the file system has in directories with volumes of their own moves there. It unmounts the tree. The
+// machine that runs the lab needs no
 // device mapper: LVM writes its metadata without one, and the volumes of a new group lie one behind the other.
-func makeVolumes(ctx context.Context, image, tree string) error {
-	const script = `image=$0 tree=$1 group=$2; shift 2
+func makeVolumes(ctx context.Context, image, tree string, start int, made []volume) error {
+	const script = `image=$0 tree=$1 group=$2 start=$3; shift 3
 truncate -s 16G "$image.new"
-loop=$(losetup -f --show "$image.new")
+loop=$(losetup -f --show --offset $((start << 20)) --sizelimit 15G "$image.new")
 trap 'losetup -d "$loop"' EXIT
 mount --bind /dev "$tree/dev"
 mount -t proc proc "$tree/proc"
@@ -52,14 +59,14 @@ for part in $parts; do
 	IFS=: read -r name at size <<END
 $part
 END
-	mke2fs -q -F -t ext4 -O verity -m 0 -E offset=$((at << 20)) -d "$tree/$name" "$image.new" "${size}M"
+	mke2fs -q -F -t ext4 -O verity -m 0 -E offset=$(((start + at) << 20)) -d "$tree/$name" "$image.new" "${size}M"
 	find "$tree/$name" -mindepth 1 -delete
 done
 umount "$tree"
-dd if="$image" of="$image.new" bs=1M seek=1 conv=sparse,notrunc status=none
+dd if="$image" of="$image.new" bs=1M seek=$((start + 1)) conv=sparse,notrunc status=none
 mv "$image.new" "$image"`
-	args := []string{"-ec", script, image, tree, volumeGroup}
-	for _, v := range volumes {
+	args := []string{"-ec", script, image, tree, volumeGroup, fmt.Sprint(start)}
+	for _, v := range made {
 		args = append(args, v.name, fmt.Sprint(v.size))
 	}
 	cmd := exec.CommandContext(ctx, "sh", args...)

@@ -1,4 +1,6 @@
-package transition
+// Package stale answers which files in /run mean "since this boot", although a soft reboot keeps them. It promises that
+// nothing is removed from a directory that users can exchange.
+package stale
 
 import (
 	"errors"
@@ -9,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/configs"
 )
 
@@ -43,11 +46,11 @@ func stalePatterns(list string) (patterns []string, err error) {
 	return patterns, err
 }
 
-// removeStale removes the files that mean "since this boot", and the mount points whose mounts a soft reboot ends.
+// Remove removes the files that mean "since this boot", and the mount points whose mounts a soft reboot ends.
 // Services must have stopped. What fails is logged: no switch depends on it.
-func (ns *Notes) removeStale() {
+func Remove(h *host.Host) {
 	patterns, err := stalePatterns(configs.Stale())
-	text, rerr := ns.Machine.Disk.ReadFile(ns.Path(staleFile), maxStale)
+	text, rerr := h.Machine.Disk.ReadFile(h.Path(staleFile), maxStale)
 	if rerr == nil {
 		var more []string
 		more, rerr = stalePatterns(string(text))
@@ -57,13 +60,13 @@ func (ns *Notes) removeStale() {
 		err = errors.Join(err, rerr)
 	}
 	for _, pattern := range patterns {
-		names, gerr := ns.Machine.Disk.Glob(ns.Path(pattern))
+		names, gerr := h.Machine.Disk.Glob(h.Path(pattern))
 		err = errors.Join(err, gerr)
 		for _, name := range names {
-			err = errors.Join(err, ns.Machine.Mounts.Detach(name), ns.Machine.Disk.Remove(name))
+			err = errors.Join(err, h.Machine.Mounts.Detach(name), h.Machine.Disk.Remove(name))
 		}
 	}
 	if err != nil {
-		ns.Log.Warn("cannot remove every file that is stale after a soft reboot", zap.Error(err))
+		h.Log.Warn("cannot remove every file that is stale after a soft reboot", zap.Error(err))
 	}
 }

@@ -1,4 +1,4 @@
-package transition
+package stale
 
 import (
 	"os"
@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/updatectl/updatectl/agent/hosttest"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -14,7 +15,7 @@ import (
 // TestRemoveStale: marks of this boot go, by the shipped list and by the host's own, and so does what a namespace is
 // mounted on. Everything else stays.
 func TestRemoveStale(t *testing.T) {
-	m := newArrival(t)
+	m := hosttest.New(t)
 	gone := []string{
 		"/run/crond.reboot", "/run/cron.reboot", "/run/libvirt/qemu/autostarted", "/run/libpod/alive", "/run/site/mark-1",
 		"/dev/shm/libpod_rootless_lock_1000", "/run/crun/c0ffee/status", "/run/crun/c0ffee",
@@ -46,7 +47,7 @@ mark-1
 	}
 	t.Cleanup(func() { _ = unix.Unmount(netns, unix.MNT_DETACH) })
 	gone = append(gone, "/run/netns/blue")
-	m.removeStale()
+	Remove(m)
 	for _, name := range gone {
 		if _, err := os.Lstat(m.Path(name)); err == nil {
 			t.Errorf("%s is still there", name)
