@@ -13,14 +13,24 @@ import (
 	"github.com/updatectl/updatectl/verify"
 )
 
-// errStartAgain means that the tree was built by an inventory that is not used again.
+// errStartAgain means that the tree was built by an inventory whose layer is fetched now.
 var errStartAgain = errors.New("layers that are here are fetched all the same")
 
 // reuse says which inventories a run of [Stage] uses.
 type reuse struct {
-	roots      []store.Root    // whose inventories may be used
-	distrusted map[string]bool // files that led to nothing
-	used       []used          // those of roots that the tree is built by
+	roots   []store.Root             // whose inventories may be used
+	fetched map[inventory.Layer]bool // layers that are fetched whatever is here: their inventories led to nothing
+	used    []used                   // the inventories of roots that the tree is built by
+}
+
+// newReuse returns what an image may use. Only the root of a sealed image proves that the inventories were right: who
+// was root in a former root could have written them.
+func newReuse(st *store.Store, img *Image) *reuse {
+	r := &reuse{fetched: map[inventory.Layer]bool{}}
+	if img.Seal != (fsverity.Digest{}) {
+		r.roots = store.Undamaged(st)
+	}
+	return r
 }
 
 // used is an inventory by which the tree is built.
@@ -31,62 +41,76 @@ type used struct {
 
 // replay adds a layer to the tree by its inventory. It returns false if the layer has to be fetched.
 func (s *stager) replay(l inventory.Layer) (done bool, err error) {
-	if l.Blob.Validate() != nil {
+	file := s.find(l)
+	if file == nil {
 		return false, nil
 	}
-	// One that this run wrote is as good as the layer, which was verified.
-	if file := s.open(s.staging.Inventory(l), l); file != nil {
-		defer file.Close()
-		return true, s.tree.Replay(file.Entries())
+	defer file.Close()
+	err = s.tree.Replay(file.Entries())
+	if errors.Is(err, inventory.ErrUnusable) {
+		return true, s.fetchAgain(err, l)
 	}
-	for _, r := range s.reuse.roots {
-		name := r.Inventory(l)
-		file := s.open(name, l)
-		if file == nil {
-			continue
-		}
-		defer file.Close()
-		u := used{name, l}
-		s.reuse.used = append(s.reuse.used, u)
-		if err := s.tree.Replay(file.Entries()); err != nil {
-			return true, s.doubt(fmt.Errorf("%s: %w", name, err))
-		}
-		return true, nil
-	}
-	return false, nil
+	return true, s.doubt(err)
 }
 
-// open opens an inventory, and returns nil if it is not there or not to be used.
-func (s *stager) open(name string, l inventory.Layer) *inventory.File {
-	if s.reuse.distrusted[name] {
+// find opens the inventory of a layer, and returns nil if the layer has to be fetched.
+func (s *stager) find(l inventory.Layer) *inventory.File {
+	if l.Blob.Validate() != nil {
 		return nil
 	}
-	file, err := inventory.Open(name, l)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.src.Warn(fmt.Errorf("%w: %w", errStartAgain, err))
+	// One that this run wrote is as good as the layer, which was verified.
+	file := s.open(s.staging.Inventory(l), l)
+	for _, r := range s.reuse.roots {
+		if file != nil {
+			break
+		}
+		if file = s.open(r.Inventory(l), l); file != nil {
+			s.reuse.used = append(s.reuse.used, used{r.Inventory(l), l})
+		}
 	}
 	return file
 }
 
-// distrust starts again without these inventories.
-func (s *stager) distrust(why error, files []used) error {
-	for _, u := range files {
-		s.reuse.distrusted[u.file] = true
+// open opens an inventory, and returns nil if it is not there or not to be used.
+func (s *stager) open(name string, l inventory.Layer) *inventory.File {
+	if s.reuse.fetched[l] {
+		return nil
+	}
+	file, err := inventory.Open(name, l)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_ = s.fetchAgain(err, l) // nothing of it is in the tree yet
+	}
+	return file
+}
+
+// fetchAgain starts again, and fetches these layers. The layers of other roots may have the same file, by hard links, so
+// it counts for all of them.
+func (s *stager) fetchAgain(why error, layers ...inventory.Layer) error {
+	for _, l := range layers {
+		s.reuse.fetched[l] = true
 	}
 	err := fmt.Errorf("%w: %w", errStartAgain, why)
 	s.src.Warn(err)
 	return err
 }
 
-// doubt takes an error about the tree. If inventories led to it, it starts again without them: what was signed is in
-// the layers.
+// doubt takes an error about the tree. If inventories of roots led to it, it starts again without them: what was signed
+// is in the layers.
 func (s *stager) doubt(err error) error {
-	isAboutTree := errors.Is(err, verify.ErrNotTrusted) || errors.Is(err, ErrNotBootable) ||
-		errors.Is(err, inventory.ErrUnusable)
+	isAboutTree := errors.Is(err, verify.ErrNotTrusted) || errors.Is(err, ErrNotBootable)
 	if len(s.reuse.used) == 0 || !isAboutTree {
 		return err
 	}
-	return s.distrust(err, s.reuse.used)
+	return s.fetchAgain(err, layersOf(s.reuse.used)...)
+}
+
+// layersOf returns the layers of inventories.
+func layersOf(list []used) []inventory.Layer {
+	layers := make([]inventory.Layer, 0, len(list))
+	for _, u := range list {
+		layers = append(layers, u.layer)
+	}
+	return layers
 }
 
 // checkReused checks that every object of the tree is here and right, if inventories were used. Only what the tree
@@ -126,7 +150,7 @@ func (s *stager) checkReused(ctx context.Context) error {
 	if len(listing) == 0 { // what this run fetched is gone
 		return why
 	}
-	return s.distrust(why, listing)
+	return s.fetchAgain(why, layersOf(listing)...)
 }
 
 // lists reports whether an inventory lists one of these objects, or cannot be read any more.
@@ -144,12 +168,11 @@ func (u used) lists(objects map[fsverity.Digest]int64) bool {
 	return false
 }
 
-// keepReused gives the root the inventories that it was built by.
-func (s *stager) keepReused() error {
+// keepReused gives the root the inventories that it was built by. A root without them only costs a later one more.
+func (s *stager) keepReused() {
 	for _, u := range s.reuse.used {
 		if err := s.staging.KeepInventory(u.file); err != nil {
-			return err
+			s.src.Warn(err)
 		}
 	}
-	return nil
 }

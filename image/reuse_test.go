@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,13 +49,16 @@ func (s *stacked) first(n int) *Image {
 	return img
 }
 
-// stageImage stages an image and notes the warnings.
-func (s *stacked) stageImage(img *Image) (store.Root, error) {
-	s.t.Helper()
-	src := must(source.Open("oci:"+s.dir, source.Options{Warn: func(err error) {
+// from returns the source, whose warnings are noted.
+func (s *stacked) from() *source.Source {
+	return must(source.Open("oci:"+s.dir, source.Options{Warn: func(err error) {
 		s.warnings = append(s.warnings, err.Error())
 	}}))
-	return Stage(context.Background(), s.st, src, img, "test", nil)
+}
+
+func (s *stacked) stageImage(img *Image) (store.Root, error) {
+	s.t.Helper()
+	return Stage(context.Background(), s.st, s.from(), img, "test", nil)
 }
 
 func (s *stacked) mustStage(img *Image) store.Root {
@@ -64,6 +68,23 @@ func (s *stacked) mustStage(img *Image) store.Root {
 		s.t.Fatal(err)
 	}
 	return root
+}
+
+// sealed returns an image of the first layers that is sealed.
+func (s *stacked) sealed(n int) *Image {
+	s.t.Helper()
+	img := s.first(n)
+	img.Seal = must(s.predicted(img))
+	return img
+}
+
+// relabelled returns another image of the first layers, with that seal.
+func (s *stacked) relabelled(n int, seal fsverity.Digest) *Image {
+	s.t.Helper()
+	s.config.Config.Labels = map[string]string{"another": "image"}
+	img := s.first(n)
+	img.Seal = seal
+	return img
 }
 
 // withhold removes layers from the source.
@@ -142,6 +163,10 @@ func TestReusedLayersGiveTheSameRoot(t *testing.T) {
 		lower := 1 + r.IntN(len(layers)-1)
 		img, below := s.first(len(layers)), s.first(lower)
 		want, err := s.predicted(img)
+		img.Seal = want
+		if err != nil {
+			img.Seal = fsverity.Sum([]byte("of an image that is refused"))
+		}
 		if _, low := s.stageImage(below); low != nil { // such a stack is refused both ways
 			if err == nil && !errors.Is(low, ErrNotBootable) {
 				t.Fatalf("seed %d: the lower layers are refused alone: %v", seed, low)
@@ -218,7 +243,7 @@ func TestDamagedInventoriesAreNotUsed(t *testing.T) {
 			s := oneChanged(t)
 			below, img := s.first(2), s.first(3)
 			img.Seal = must(s.predicted(img))
-			root := s.mustStage(below)
+			root := s.mustStage(below) // an image without a seal leaves inventories, too
 			if err := c.damage(s, root, s.inventoryOf(root, 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -230,15 +255,38 @@ func TestDamagedInventoriesAreNotUsed(t *testing.T) {
 			if err := s.st.CheckObjects(again); err != nil || again.Info.RootDigest != img.Seal {
 				t.Errorf("%+v, %v", again.Info, err)
 			}
-			s.withhold(0, 2) // the root has new inventories
-			last := oneChanged(t)
-			last.builder, last.st = s.builder, s.st
-			if _, err := s.st.GC(nil, map[string]string{again.ID: "/"}); err != nil {
+			s.withhold(0, 2) // the root has inventories of its own
+			if _, err := s.st.GC([]string{again.ID}, nil); err != nil {
 				t.Fatal(err)
 			}
-			last.mustStage(img)
+			next := s.relabelled(3, img.Seal)
+			if last := s.mustStage(next); last.ID == again.ID || last.Info.RootDigest != img.Seal ||
+				len(s.warnings) != 1 {
+				t.Errorf("%+v, %q", last, s.warnings)
+			}
 		})
 	}
+}
+
+// forge returns an inventory of the first layer with other entries. Their content is an object that is here.
+func forge(t *testing.T, s *stacked, entries []ent) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := must(inventory.NewWriter(&b, inventory.Layer{Blob: s.m.Layers[0].Digest, Diff: s.config.RootFS.DiffIDs[0]}))
+	for _, e := range entries {
+		object := fsverity.Digest{}
+		if e.body != "" {
+			object = fsverity.Sum([]byte(osRelease))
+			e.Size = int64(len(osRelease))
+		}
+		if err := w.Add(&e.Header, object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // TestForgedInventory: somebody who was root wrote an inventory with a right checksum. A sealed image is staged from
@@ -252,23 +300,9 @@ func TestForgedInventory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := oneChanged(t)
-			img := s.first(3)
-			img.Seal = must(s.predicted(img))
+			img := s.sealed(3)
 			inv := s.inventoryOf(s.mustStage(s.first(1)), 0)
-			f := must(os.Create(inv))
-			w := must(inventory.NewWriter(f, inventory.Layer{Blob: s.m.Layers[0].Digest,
-				Diff: s.config.RootFS.DiffIDs[0]}))
-			for _, e := range forged {
-				object := fsverity.Digest{}
-				if e.body != "" {
-					object = fsverity.Sum([]byte(osRelease))
-					e.Size = int64(len(osRelease))
-				}
-				if err := w.Add(&e.Header, object); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := errors.Join(w.Close(), f.Close()); err != nil {
+			if err := os.WriteFile(inv, forge(t, s, forged), 0o400); err != nil {
 				t.Fatal(err)
 			}
 			if root := s.mustStage(img); root.Info.RootDigest != img.Seal || len(s.warnings) != 1 ||
@@ -276,6 +310,56 @@ func TestForgedInventory(t *testing.T) {
 				t.Errorf("root %+v, warnings %q", root.Info, s.warnings)
 			}
 		})
+	}
+}
+
+// TestWithoutASealAllIsFetched: nothing would show that an inventory was forged.
+func TestWithoutASealAllIsFetched(t *testing.T) {
+	s := oneChanged(t)
+	s.mustStage(s.first(2))
+	s.withhold(0)
+	if _, err := s.stageImage(s.first(3)); !errors.Is(err, failure.ErrNotFound) {
+		t.Errorf("staged without the layer: %v", err)
+	}
+}
+
+// TestDamagedInventoryInTwoRoots: the roots have one file, so one warning is enough.
+func TestDamagedInventoryInTwoRoots(t *testing.T) {
+	s := oneChanged(t)
+	two, three := s.sealed(2), s.sealed(3)
+	one := s.mustStage(s.first(1))
+	root := s.mustStage(two)
+	if !os.SameFile(must(os.Stat(s.inventoryOf(one, 0))), must(os.Stat(s.inventoryOf(root, 0)))) {
+		t.Fatal("the roots have two files")
+	}
+	for _, damage := range []func(data []byte) []byte{
+		func(data []byte) []byte { data[len(data)/2] ^= 1; return data },
+		func(data []byte) []byte { return forge(t, s, []ent{reg("another", "file")}) },
+	} {
+		s.warnings = nil
+		name := s.inventoryOf(one, 0)
+		if err := os.WriteFile(name, damage(must(os.ReadFile(name))), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.mustStage(three); got.Info.RootDigest != three.Seal || len(s.warnings) != 1 {
+			t.Errorf("%+v, %q", got.Info, s.warnings)
+		}
+		if _, err := s.st.GC([]string{one.ID, root.ID}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestInventoryThatCannotBeKept: a good image is staged all the same.
+func TestInventoryThatCannotBeKept(t *testing.T) {
+	s := oneChanged(t)
+	img := s.sealed(2)
+	g := must(s.st.Begin(img.ID()))
+	defer g.Abort()
+	run := stager{src: s.from(), staging: g, reuse: &reuse{used: []used{{"/nowhere", inventory.Layer{}}}}}
+	run.keepReused()
+	if len(s.warnings) != 1 || !strings.Contains(s.warnings[0], "cannot keep the inventory of a layer") {
+		t.Errorf("warnings %q", s.warnings)
 	}
 }
 
@@ -303,8 +387,9 @@ func TestInventoriesGoWithTheirLastRoot(t *testing.T) {
 	if _, err := os.Stat(s.inventoryOf(one, 0)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of the first root: %v", err)
 	}
+	last := s.sealed(3)
 	s.withhold(0, 1)
-	three := s.mustStage(s.first(3))
+	three := s.mustStage(last)
 	if report, err := s.st.Fsck(t.Context(), func(store.Root) error { return nil }); err != nil ||
 		len(report.Damage) != 0 {
 		t.Errorf("%+v, %v", report, err)
@@ -341,13 +426,14 @@ func TestReplacedObjectsAreNotNeeded(t *testing.T) {
 	if _, err := os.Stat(replaced); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the replaced object: %v", err)
 	}
-	want := must(s.predicted(s.first(1)))
+	one, again := s.sealed(1), s.sealed(3)
 	s.withhold(1)
-	if three := s.mustStage(s.first(2)); three.ID != two.ID {
-		t.Errorf("staged %s", three.ID)
+	s.mustStage(again) // has no use for the replaced file either
+	if len(s.warnings) != 0 {
+		t.Errorf("warnings %q", s.warnings)
 	}
-	if one := s.mustStage(s.first(1)); one.Info.RootDigest != want || len(s.warnings) != 1 {
-		t.Errorf("%s, want %s; %q", one.Info.RootDigest, want, s.warnings)
+	if root := s.mustStage(one); root.Info.RootDigest != one.Seal || len(s.warnings) != 1 {
+		t.Errorf("%s, want %s; %q", root.Info.RootDigest, one.Seal, s.warnings)
 	}
 }
 

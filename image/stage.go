@@ -52,9 +52,9 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	if !errors.Is(err, store.ErrNoRoot) && !errors.Is(err, store.ErrDamaged) { // a damaged one is staged anew
 		return root, err
 	}
-	here := reuse{distrusted: map[string]bool{}}
-	if errors.Is(err, store.ErrNoRoot) {
-		here.roots = store.Undamaged(st)
+	here := newReuse(st, img)
+	if !errors.Is(err, store.ErrNoRoot) {
+		here.roots = nil // what is beside a damaged root may be damaged, too
 	}
 	g, err := st.Begin(img.ID())
 	if err != nil {
@@ -63,7 +63,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	var s *stager
 	for {
 		here.used = nil
-		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress, reuse: &here}
+		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress, reuse: here}
 		root, err = s.stage(ctx, reference)
 		// The tree was built from wrong content: start again. What was correct is an object already.
 		if !errors.Is(err, source.ErrElsewhere) && !errors.Is(err, errStartAgain) {
@@ -117,9 +117,7 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 	if err := s.img.checkSeal(info.RootDigest); err != nil {
 		return store.Root{}, s.doubt(err)
 	}
-	if err := s.keepReused(); err != nil {
-		return store.Root{}, err
-	}
+	s.keepReused()
 	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
 		return store.Root{}, err
 	}

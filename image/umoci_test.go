@@ -53,8 +53,7 @@ func TestSameTreeAsUmoci(t *testing.T) {
 	}
 
 	reused := &stacked{builder: b, t: t, st: st}
-	b.config.Config.Labels = map[string]string{"another": "image"}
-	img := reused.first(len(layers))
+	img := reused.relabelled(len(layers), root.Info.RootDigest)
 	reused.withhold(0, 1, 2, 3, 4, 5)
 	if again := reused.mustStage(img); again.ID == root.ID || again.Info.RootDigest != root.Info.RootDigest {
 		t.Errorf("without the layers, the root is %s, %s; want %s", again.ID, again.Info.RootDigest, root.Info.RootDigest)

@@ -24,7 +24,7 @@ import (
 )
 
 // answerTime is how long a fetcher may take to begin an answer. An honest one is faster: it gives up on a registry
-// after a minute for each request.
+// after a minute for each request, and after three more if the registry asks to be left alone.
 const answerTime = 15 * time.Minute
 
 // errSilent is the cause when a fetcher takes longer than answerTime.
@@ -58,7 +58,7 @@ func New(ref distribution.Reference, o registry.Options) (*Repository, error) {
 	}
 	text, err := json.Marshal(settings{
 		Reference: ref.String(), PlainHTTP: o.PlainHTTP, Authorities: o.Authorities, UserAgent: o.UserAgent,
-		Stall: o.Stall, Rate: o.Rate,
+		Stall: o.Stall, Rate: o.Rate, Impatient: o.Impatient,
 	})
 	return &Repository{
 		ref: ref, settings: text, credential: onlyFor(ref, o.Credential),

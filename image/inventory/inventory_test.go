@@ -217,6 +217,36 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// TestUnfit: what no reader would take is not kept either.
+func TestUnfit(t *testing.T) {
+	long := strings.Repeat("x", maxText+1)
+	for name, hdr := range map[string]*tar.Header{
+		"size":      {Size: -1},
+		"name":      {Name: long},
+		"target":    {Linkname: long},
+		"attribute": {PAXRecords: map[string]string{"SCHILY.xattr.user.a": long}},
+	} {
+		w, err := NewWriter(io.Discard, some)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Add(hdr, fsverity.Digest{}), w.Add(entries()[0].Header, fsverity.Digest{})); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != ErrTooLarge {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w, err := NewWriter(io.Discard, some)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.unpacked = maxEntries - 10
+	if err := errors.Join(w.Add(entries()[0].Header, fsverity.Digest{}), w.Close()); err != ErrTooLarge {
+		t.Errorf("all entries together: %v", err)
+	}
+}
+
 // FuzzEntries: reading ends, with all that a tree is made of or with an error.
 func FuzzEntries(f *testing.F) {
 	var body []byte

@@ -27,8 +27,8 @@ const (
 	window = 1 << 20
 )
 
-// ErrTooLarge means that a layer has so many entries that no inventory is kept of it.
-var ErrTooLarge = fmt.Errorf("the inventory of the layer has more than %d bytes", maxFile)
+// ErrTooLarge means that no inventory is kept of a layer: it has too many entries, or too large ones.
+var ErrTooLarge = errors.New("the inventory of the layer is too large")
 
 // The kinds of entries in the stream.
 const (
@@ -51,9 +51,11 @@ func (l Layer) head() string { return version + "\n" + l.Blob.String() + "\n" + 
 
 // Writer writes an inventory.
 type Writer struct {
-	out  *bounded
-	zip  *zstd.Encoder
-	line []byte
+	out      *bounded
+	zip      *zstd.Encoder
+	line     []byte
+	unpacked int64 // bytes of all entries
+	unfit    bool  // no reader would take an entry
 }
 
 // NewWriter begins the inventory of a layer.
@@ -73,8 +75,23 @@ func NewWriter(w io.Writer, l Layer) (*Writer, error) {
 // Add writes an entry. It is a [layer.Noter].
 func (w *Writer) Add(hdr *tar.Header, object fsverity.Digest) error {
 	w.line = appendEntry(w.line[:0], hdr, object)
+	w.unpacked += int64(len(w.line))
+	w.unfit = w.unfit || !fits(hdr) || w.unpacked >= maxEntries
+	if w.unfit { // the layer is staged all the same
+		return nil
+	}
 	_, err := w.zip.Write(w.line)
 	return err
+}
+
+// fits reports whether an entry is within what is read again.
+func fits(hdr *tar.Header) bool {
+	for name, value := range hdr.PAXRecords {
+		if len(name) > maxText || len(value) > maxText {
+			return false
+		}
+	}
+	return hdr.Size >= 0 && len(hdr.Name) <= maxText && len(hdr.Linkname) <= maxText && len(hdr.PAXRecords) <= maxXattrs
 }
 
 // appendEntry appends what the tree reads of an entry.
@@ -113,14 +130,14 @@ func (w *Writer) Close() error {
 	if err = errors.Join(err, w.zip.Close()); err != nil {
 		return err
 	}
-	if w.out.over {
+	if w.out.over || w.unfit {
 		return ErrTooLarge
 	}
 	_, err = w.out.w.Write(w.out.sum.Sum(nil))
 	return err
 }
 
-// bounded writes until the bound is reached, and then counts on: the layer is staged all the same.
+// bounded writes until the bound is reached, and then counts on.
 type bounded struct {
 	w    io.Writer
 	sum  hash.Hash

@@ -12,15 +12,16 @@ import (
 // the minute.
 const maxRetryAfter = time.Minute
 
-// patient says when a request is repeated: after a short pause or, if the server says that it is busy and for how long,
-// not before that.
-type patient struct {
+// patience says when a request is repeated: after a short pause or, if the server says that it is busy and for how long,
+// not before that. Where another registry can be asked, one that is busy for longer is not asked again.
+type patience struct {
 	retries int
+	none    bool // there is another registry
 	now     func() time.Time
 }
 
 // Retry returns how long to wait before the next attempt, less than zero for none. It is a retry.Policy.
-func (p patient) Retry(attempt int, resp *http.Response, err error) (time.Duration, error) {
+func (p patience) Retry(attempt int, resp *http.Response, err error) (time.Duration, error) {
 	generic := retry.GenericPolicy{
 		Retryable: retry.DefaultPredicate,
 		Backoff:   retry.DefaultBackoff,
@@ -32,7 +33,11 @@ func (p patient) Retry(attempt int, resp *http.Response, err error) (time.Durati
 	if err != nil || wait < 0 || resp == nil {
 		return wait, err
 	}
-	return max(wait, min(retryAfter(resp.Header.Get("Retry-After"), p.now()), maxRetryAfter)), nil
+	busy := retryAfter(resp.Header.Get("Retry-After"), p.now())
+	if p.none && busy > retryMax {
+		return -1, nil
+	}
+	return max(wait, min(busy, maxRetryAfter)), nil
 }
 
 // retryAfter returns how long a server wants to be left alone, by the value of its header: seconds or a date. It is

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,9 +29,13 @@ func TestRetryAfter(t *testing.T) {
 		{"no more attempts", "7", 429, 3, -1, -1},
 		{"nothing to repeat", "7", 404, 0, -1, -1},
 		{"an answer", "7", 200, 0, -1, -1},
+		{"another registry", "7", 429, 0, -1, -1},
+		{"another registry, soon", "1", 429, 0, time.Second, retryMax},
+		{"another registry, rubbish", "soon", 503, 0, retryMin, retryMax},
 	} {
+		another := strings.HasPrefix(c.name, "another registry")
 		resp := &http.Response{StatusCode: c.status, Header: http.Header{"Retry-After": {c.header}}}
-		got, err := patient{requestRetries, func() time.Time { return now }}.Retry(c.attempt, resp, nil)
+		got, err := patience{requestRetries, another, func() time.Time { return now }}.Retry(c.attempt, resp, nil)
 		if err != nil || got < c.least || got > c.most {
 			t.Errorf("%s: %v, %v; want %v to %v", c.name, got, err, c.least, c.most)
 		}

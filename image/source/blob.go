@@ -28,7 +28,8 @@ type blob struct {
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
 	broken int   // number of connections to source that were lost since the last progress
-	mark   int64 // the offset that progress is counted from
+	lost   int   // number of connections to source that were lost in all
+	mark   int64 // the offset that progress is counted from, and what was sent again since
 	err    error
 
 	meter  registry.Meter
@@ -82,6 +83,7 @@ func (b *blob) connect() error {
 		body.Close()
 		return cutShort(err)
 	}
+	b.mark += b.offset - at
 	b.body = body
 	return nil
 }
@@ -111,13 +113,10 @@ func (b *blob) readBody(p []byte) (int, error) {
 	if left <= 0 {
 		return 0, io.EOF
 	}
-	if err := b.ctx.Err(); err != nil { // reading a file does not ask
+	if err := b.ended(); err != nil { // reading a file does not ask
 		return 0, err
 	}
 	start := time.Now()
-	if until := b.source.until; !until.IsZero() && start.After(until) {
-		return 0, errLate
-	}
 	n, err := b.body.Read(p[:min(int64(len(p)), left)])
 	b.sum.Write(p[:n])
 	b.offset += int64(n)
@@ -125,9 +124,20 @@ func (b *blob) readBody(p []byte) (int, error) {
 		b.first = b.source
 	}
 	if b.places != nil && b.meter.Slow(n, time.Since(start), b.source.stall, mirrorRate) && err == nil {
-		b.leaveSlow()
+		b.leave(fmt.Errorf("%w: less than %d KiB arrive per second", registry.ErrSlow, mirrorRate>>10))
 	}
 	return n, err
+}
+
+// ended returns why nothing more is asked for: the context or the time has ended.
+func (b *blob) ended() error {
+	if err := b.ctx.Err(); err != nil {
+		return err
+	}
+	if until := b.source.until; !until.IsZero() && time.Now().After(until) {
+		return errLate
+	}
+	return nil
 }
 
 // errLate means that the layers were not there within [Options.Total].
@@ -136,13 +146,12 @@ var errLate = fmt.Errorf("%w: fetching took too long in total", failure.ErrUnrea
 // mirrorRate is the rate, in bytes per second over a stall time, below which another place is tried.
 const mirrorRate = 64 << 10
 
-// leaveSlow continues at another place if one answers, which may be faster. Each place is tried once: where all are
-// slow, the last one goes on.
-func (b *blob) leaveSlow() {
+// leave continues at another place, if one answers, because this one serves badly. It returns whether it does. Each
+// place is tried once: where all serve badly, the last one goes on.
+func (b *blob) leave(why error) bool {
 	for next := b.nextPlace(); next != nil && b.offset < b.d.Size; next = b.nextPlace() {
-		slow := fmt.Errorf("%w: less than %d KiB arrive per second", registry.ErrSlow, mirrorRate>>10)
 		now := *b
-		now.source, now.broken = next, 0
+		now.source = next
 		if err := now.connect(); err != nil {
 			b.tried = append(b.tried, next)
 			b.places.skipPlace(next, err, true)
@@ -150,11 +159,16 @@ func (b *blob) leaveSlow() {
 		}
 		b.body.Close()
 		b.tried = append(b.tried, b.source)
-		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", failure.ErrUnreachable, slow), true)
-		b.source, b.body, b.broken = now.source, now.body, 0
-		return
+		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", failure.ErrUnreachable, why), true)
+		b.source, b.body = now.source, now.body
+		b.begin()
+		return true
 	}
+	return false
 }
+
+// begin counts from here what the source of the blob does.
+func (b *blob) begin() { b.broken, b.lost, b.mark = 0, 0, b.offset }
 
 // finish checks the content at its expected end, and returns io.EOF or an error.
 func (b *blob) finish() error {
@@ -171,25 +185,30 @@ func (b *blob) finish() error {
 // resume connects again after err, at last to another place.
 func (b *blob) resume(err error) error {
 	b.body.Close()
-	if err = b.reconnect(err); err != nil && b.ctx.Err() == nil {
+	if err = b.reconnect(err); err != nil && b.ended() == nil {
 		err = b.continueElsewhere(err)
 	}
 	return err
 }
 
 // progress is how many bytes must have come since the attempts were last counted from zero. A server that stalls after
-// fewer would stay below [registry.DefaultRate].
+// fewer would stay below [registry.DefaultRate]. What a server without ranges sends again is no progress.
 const progress = 64 << 10
 
-// reconnect connects again to the source that err comes from. It gives up after too many attempts without progress,
-// when the context ends, or when the source answers that it does not have the content.
+// reconnect connects again to the source that err comes from, or to another one if this one loses many connections. It
+// gives up after too many attempts without progress, when the context or the time ends, or when the source answers that
+// it does not have the content.
 func (b *blob) reconnect(err error) error {
 	if b.offset-b.mark >= progress {
 		b.broken, b.mark = 0, b.offset
 	}
+	b.lost++
+	if b.places != nil && b.lost > b.source.resumes && b.leave(fmt.Errorf("it lost %d connections: %w", b.lost, err)) {
+		return nil
+	}
 	for {
-		if ctxErr := b.ctx.Err(); ctxErr != nil {
-			return ctxErr
+		if ended := b.ended(); ended != nil {
+			return ended
 		}
 		if b.broken >= b.source.resumes {
 			return fmt.Errorf("the transfer stopped after %d of %d bytes: %w", b.offset, b.d.Size, err)

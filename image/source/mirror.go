@@ -196,7 +196,8 @@ func (b *blob) continueElsewhere(err error) error {
 		if next == nil {
 			return failed
 		}
-		b.source, b.broken = next, 0
+		b.source = next
+		b.begin()
 		if err = b.connect(); err == nil {
 			return nil
 		}

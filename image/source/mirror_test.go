@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -183,6 +184,59 @@ func TestABlobGoesOnElsewhere(t *testing.T) {
 	}
 	if _, err := readAll(t, m.open(t), m.layer); err != nil || span != "bytes=200000-" {
 		t.Errorf("asked for %q, %v", span, err)
+	}
+}
+
+// TestAPlaceThatLosesConnectionsIsLeft, for one that answers; where none does, it goes on.
+func TestAPlaceThatLosesConnectionsIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone bool // the mirror does not answer
+		cuts int64
+	}{{"to the mirror", false, 2}, {"there is none", true, 49}} {
+		m := newMirrored(t, 2)
+		content := random(50 * progress)
+		var d ocispec.Descriptor
+		for _, r := range m.registries {
+			d = r.blob("x", content)
+		}
+		_, cuts := cutting(m.registries[0], d, progress)
+		s := m.open(t)
+		if c.gone {
+			m.registries[1].Close()
+		}
+		got, err := readAll(t, s, d)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d of %d bytes, %v", c.name, len(got), len(content), err)
+		}
+		if cuts.Load() != c.cuts || len(m.warnings) != 1 {
+			t.Errorf("%s: %d cuts, warnings %q", c.name, cuts.Load(), m.warnings)
+		}
+		if !c.gone && !strings.Contains(strings.Join(m.warnings, ""), "it lost 2 connections") {
+			t.Errorf("%s: warnings %q", c.name, m.warnings)
+		}
+	}
+}
+
+// TestABusyPlace: it is left alone for as long as it says, unless there is another one.
+func TestABusyPlace(t *testing.T) {
+	busy := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	}
+	m := newMirrored(t, 2)
+	m.registries[0].hook = busy
+	if err := m.take(t, m.open(t)); err != nil || m.registries[0].count("") > 3 {
+		t.Errorf("%v; it was asked %d times", err, m.registries[0].count(""))
+	}
+	m = newMirrored(t, 1)
+	m.registries[0].hook = busy
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := m.open(t).Resolve(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || m.registries[0].count("") != 1 {
+		t.Errorf("%v; it was asked %d times in half a second", err, m.registries[0].count(""))
 	}
 }
 

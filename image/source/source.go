@@ -37,8 +37,10 @@ type Options struct {
 	Rate        int64         // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
 	Total       time.Duration // how long all may take from Open on; 0 means no limit
 	Mirrors     []string      // references to ask when the source fails, in order
-	Warn        func(error)   // is called with the error of each place that is skipped; may be nil
+	Warn        func(error)   // is called with what makes a fetch cost more, such as a place that is skipped; may be nil
 	Apart       bool          // ask registries in processes without privileges, where that is possible
+
+	another bool // there is another place to ask
 }
 
 // Source is a place that publishes an image, with its mirrors.
@@ -73,6 +75,7 @@ type backend interface {
 // the same with oci-archive: and a tar of such a directory. It does not access the source. The error is an
 // ErrReference, or an ErrUnreachable when certificates cannot be read.
 func Open(reference string, o Options) (*Source, error) {
+	o.another = o.another || len(o.Mirrors) > 0
 	s, err := openPlace(reference, o)
 	if err != nil {
 		return nil, err
@@ -106,6 +109,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 	plain := slices.Contains(o.PlainHTTP, ref.Registry)
 	b, err := openRegistry(ref, o.Apart, registry.Options{
 		PlainHTTP: plain, Authorities: o.Authorities, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate,
+		Impatient: o.another,
 	})
 	if err != nil {
 		return nil, err

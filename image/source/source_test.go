@@ -418,6 +418,48 @@ func TestANetworkWithoutProgress(t *testing.T) {
 	}
 }
 
+// TestWhatIsSentAgainIsNoProgress: a server without ranges that breaks its connections is given up, although it sends
+// much each time.
+func TestWhatIsSentAgainIsNoProgress(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(100*progress))
+	var served, sent atomic.Int64
+	r.hook = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Length", fmt.Sprint(d.Size))
+		n, _ := w.Write(r.content[d.Digest][:served.Add(2*progress)]) // each time two steps further
+		sent.Add(int64(n))
+		return true
+	}
+	_, err := readAll(t, r.open(t, ":x"), d)
+	wantError(t, err, failure.ErrUnreachable, "the transfer stopped after")
+	if sent.Load() > 10*d.Size {
+		t.Errorf("%d bytes were sent for %d", sent.Load(), d.Size)
+	}
+}
+
+// TestReconnectingHasATime: connections that break do not prolong the time that fetching has in total.
+func TestReconnectingHasATime(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(201*progress))
+	_, cuts := cutting(r, d, progress)
+	s := r.open(t, ":x")
+	b, err := s.newBlob(t.Context(), d, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := io.CopyN(io.Discard, b, 3*progress); err != nil {
+		t.Fatal(err)
+	}
+	before := cuts.Load()
+	s.until = time.Now().Add(-time.Second)
+	_, err = io.Copy(io.Discard, b)
+	wantError(t, err, failure.ErrUnreachable, "fetching took too long in total")
+	if again := cuts.Load() - before; again != 0 {
+		t.Errorf("%d connections after the end", again)
+	}
+}
+
 func TestReadingEndsWithItsContext(t *testing.T) {
 	r := newTestRegistry(t)
 	d := r.blob("x", random(100_000))

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/inventory"
@@ -71,17 +74,28 @@ func (g *Staging) WriteInventory(name string, write func(io.Writer) error) error
 // right, see [Store.CheckObjects].
 func (g *Staging) Has(d fsverity.Digest, size int64) bool { return g.has(d, size) }
 
-// checkInventories returns the inventories in a root's directory that are damaged, and why.
-func checkInventories(s *Store, id string) []Damage {
-	files, _ := filepath.Glob(s.path(rootsDir, id, inventory.Prefix+"*")) // the pattern is well-formed
-	var damage []Damage
+// inventories reads the inventories in a root's directory. One file may have names in several roots. The error is that
+// of ctx.
+func (c *fsck) inventories(ctx context.Context, id string) error {
+	files, _ := filepath.Glob(c.store.path(rootsDir, id, inventory.Prefix+"*")) // the pattern is well-formed
 	for _, file := range files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		isKnown := unix.Lstat(file, &st) == nil
+		if isKnown && c.listed[st.Ino] {
+			continue
+		}
 		err := inventory.Check(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // gc may run beside this
-			damage = append(damage, Damage{Path: file, Roots: []string{}, Reason: err.Error()})
+		switch {
+		case err == nil:
+			c.listed[st.Ino] = isKnown
+		case !errors.Is(err, fs.ErrNotExist): // gc may run beside this
+			c.add(file, nil, err)
 		}
 	}
-	return damage
+	return nil
 }
 
 // isInventory reports whether a path is that of an inventory in the store.
