@@ -27,7 +27,7 @@ type reuse struct {
 // was root in a former root could have written them.
 func newReuse(st *store.Store, img *Image) *reuse {
 	r := &reuse{fetched: map[inventory.Layer]bool{}}
-	if img.Seal != (fsverity.Digest{}) {
+	if img.isSealed() {
 		r.roots = store.Undamaged(st)
 	}
 	return r

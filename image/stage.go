@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,10 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/inventory"
 	"github.com/updatectl/updatectl/image/layer"
@@ -60,6 +63,9 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	if err != nil {
 		return store.Root{}, err
 	}
+	if img.isSealed() {
+		here.roots = append(here.roots, g.Kept())
+	}
 	var s *stager
 	for {
 		here.used = nil
@@ -70,10 +76,13 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 			break
 		}
 	}
-	if err != nil {
-		return store.Root{}, errors.Join(s.explain(err), g.Abort())
+	switch {
+	case err == nil:
+		return root, nil
+	case mayGoOn(ctx, err):
+		return store.Root{}, errors.Join(s.explain(err), g.Suspend())
 	}
-	return root, nil
+	return store.Root{}, errors.Join(s.explain(err), g.Abort())
 }
 
 // stager is one run of Stage.
@@ -153,12 +162,12 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 		s.count(l.Size)
 		return err
 	}
-	body, err := s.src.Blob(ctx, l)
+	body, err := s.fetch(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	return s.staging.WriteInventory(name.Name(), func(w io.Writer) error {
+	err = s.staging.WriteInventory(name.Name(), func(w io.Writer) error {
 		list, err := inventory.NewWriter(w, name)
 		if err != nil {
 			return err
@@ -172,7 +181,43 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 		}
 		return list.Close()
 	})
+	if mayGoOn(ctx, err) {
+		return err
+	}
+	if dropErr := s.staging.DropPart(l.Digest); dropErr != nil {
+		return cmp.Or(err, dropErr)
+	}
+	if errors.Is(err, source.ErrPart) {
+		return s.fetchAgain(err)
+	}
+	return err
 }
+
+// mayGoOn reports whether the next run can go on where this one has failed.
+func mayGoOn(ctx context.Context, err error) bool {
+	return err != nil && (errors.Is(err, failure.ErrSource) || ctx.Err() != nil)
+}
+
+// fetch opens the blob of a layer. Where an interrupted run has kept its beginning, only the rest is fetched.
+func (s *stager) fetch(ctx context.Context, l ocispec.Descriptor) (io.ReadCloser, error) {
+	file := s.staging.Part(l.Digest, l.Size)
+	if file == nil {
+		return s.src.Blob(ctx, l)
+	}
+	body, err := s.src.BlobAfter(ctx, l, source.NewPart(file))
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &partial{body, file}, nil
+}
+
+// partial is a blob whose beginning is in a file.
+type partial struct {
+	io.ReadCloser
+	file io.Closer
+}
+
+func (p *partial) Close() error { return errors.Join(p.ReadCloser.Close(), p.file.Close()) }
 
 // writeCFS writes the composefs image.
 func (s *stager) writeCFS(info *store.Info) error {
@@ -205,12 +250,15 @@ func (i *Image) checkStaged(st *store.Store, root store.Root) error {
 
 // checkSeal compares the digest of a root with the one in the release.
 func (i *Image) checkSeal(root fsverity.Digest) error {
-	if i.Seal == (fsverity.Digest{}) || i.Seal == root {
+	if !i.isSealed() || i.Seal == root {
 		return nil
 	}
 	return fmt.Errorf("%w: the root has the digest %s, and the release seals the image with %s", verify.ErrDigest,
 		root, i.Seal)
 }
+
+// isSealed reports whether a release says which digest the root has.
+func (i *Image) isSealed() bool { return i.Seal != (fsverity.Digest{}) }
 
 // explain adds to ErrNoSpace how much was written and how much is left to read.
 func (s *stager) explain(err error) error {

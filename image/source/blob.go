@@ -32,6 +32,7 @@ type blob struct {
 	mark   int64 // the offset that progress is counted from, and what was sent again since
 	err    error
 
+	part   *Part // what is kept of the blob; nil for nothing
 	meter  registry.Meter
 	places *Source   // has the places to continue at when source fails; nil if there are none
 	tried  []*Source // those that failed
@@ -73,6 +74,54 @@ func checkDigest(d digest.Digest, manifest bool) error {
 	return nil
 }
 
+// Part keeps the beginning of a blob, for a run that goes on where this one stops.
+type Part struct {
+	file io.ReadWriter // after what was read, everything else is written
+	used int64         // bytes that were read from it
+	done bool          // it has been read
+}
+
+// NewPart returns a part that is read and then written.
+func NewPart(file io.ReadWriter) *Part { return &Part{file: file} }
+
+// ErrPart means that a blob whose beginning was kept has other content. The part is wrong, or a place that was asked.
+var ErrPart = errors.New("the beginning of the blob was kept by an earlier run")
+
+// readPart reads what is kept. After that, it connects for the rest.
+func (b *blob) readPart(p []byte) (int, error) {
+	n, err := b.part.file.Read(p[:min(int64(len(p)), b.d.Size-b.offset)])
+	b.sum.Write(p[:n])
+	b.offset, b.part.used = b.offset+int64(n), b.part.used+int64(n)
+	if n > 0 {
+		return n, nil
+	}
+	b.part.done = true
+	if err != io.EOF && b.offset < b.d.Size { // what cannot be read is not written to either
+		b.part = &Part{used: b.part.used, done: true}
+	}
+	b.begin()
+	if b.offset >= b.d.Size {
+		return 0, nil
+	}
+	if err = b.connect(); err != nil && b.ended() == nil {
+		err = b.continueElsewhere(err)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot fetch the blob %s of %s: %w", b.d.Digest, b.source, err)
+	}
+	return 0, err
+}
+
+// keep adds to what is kept. A part that cannot be written ends there, and is right as far as it goes.
+func (b *blob) keep(p []byte) {
+	if b.part == nil || b.part.file == nil {
+		return
+	}
+	if _, err := b.part.file.Write(p); err != nil {
+		b.part.file = nil
+	}
+}
+
 // connect opens a body at the current offset.
 func (b *blob) connect() error {
 	body, at, err := b.source.backend.Open(b.ctx, b.d, b.manifest, b.offset)
@@ -91,8 +140,16 @@ func (b *blob) connect() error {
 // Read reads content, over several connections if necessary.
 func (b *blob) Read(p []byte) (int, error) {
 	for b.err == nil {
+		if b.part != nil && !b.part.done {
+			var n int
+			if n, b.err = b.readPart(p); n > 0 {
+				return n, nil
+			}
+			continue
+		}
 		n, err := b.readBody(p)
 		if n > 0 {
+			b.keep(p[:n])
 			return n, nil
 		}
 		if err == nil {
@@ -172,11 +229,17 @@ func (b *blob) begin() { b.broken, b.lost, b.mark = 0, 0, b.offset }
 
 // finish checks the content at its expected end, and returns io.EOF or an error.
 func (b *blob) finish() error {
-	if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-		return b.blamePlace(b.source,
-			fmt.Errorf("%w: %s is longer than %d bytes", verify.ErrDigest, b.d.Digest, b.d.Size))
+	got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum)
+	if got != b.d.Digest && b.part != nil && b.part.used > 0 {
+		return fmt.Errorf("%w: %w: %s has the digest %s", verify.ErrDigest, ErrPart, b.d.Digest, got)
 	}
-	if got := digest.NewDigest(b.d.Digest.Algorithm(), b.sum); got != b.d.Digest {
+	if b.body != nil { // not all of it was kept
+		if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
+			return b.blamePlace(b.source,
+				fmt.Errorf("%w: %s is longer than %d bytes", verify.ErrDigest, b.d.Digest, b.d.Size))
+		}
+	}
+	if got != b.d.Digest {
 		return b.blamePlace(b.first, fmt.Errorf("%w: %s has the digest %s", verify.ErrDigest, b.d.Digest, got))
 	}
 	return io.EOF
@@ -230,7 +293,12 @@ func (b *blob) reconnect(err error) error {
 }
 
 // Close ends the transfer.
-func (b *blob) Close() error { return b.body.Close() }
+func (b *blob) Close() error {
+	if b.body == nil {
+		return nil
+	}
+	return b.body.Close()
+}
 
 // cutShort returns the error for a body that ended too early.
 func cutShort(err error) error {

@@ -163,20 +163,28 @@ func (s *Source) candidatesEverywhere(ctx context.Context, d digest.Digest) ([]v
 
 // startBlob opens a blob at the first place that has it.
 func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, error) {
+	b, err := s.placedBlob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.connect(); err != nil {
+		err = b.continueElsewhere(err)
+	}
+	return b, err
+}
+
+// placedBlob returns a blob of the first place, which is not asked yet.
+func (s *Source) placedBlob(ctx context.Context, d ocispec.Descriptor) (*blob, error) {
 	if len(s.mirrors) == 0 {
-		return s.newBlob(ctx, d, false)
+		return newBlob(ctx, s, d, false)
 	}
 	places := s.places()
 	if len(places) == 0 {
 		return nil, s.allLied()
 	}
 	b, err := newBlob(ctx, places[0], d, false)
-	if err != nil {
-		return nil, err
-	}
-	b.places = s
-	if err = b.connect(); err != nil {
-		err = b.continueElsewhere(err)
+	if err == nil {
+		b.places = s
 	}
 	return b, err
 }

@@ -236,6 +236,17 @@ func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	return b, nil
 }
 
+// BlobAfter streams a blob of which the beginning may be kept, and keeps the rest. Wrong content is an ErrPart if there
+// was a beginning.
+func (s *Source) BlobAfter(ctx context.Context, d ocispec.Descriptor, part *Part) (io.ReadCloser, error) {
+	b, err := s.placedBlob(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("cannot fetch the blob %s of %s: %w", d.Digest, s, err)
+	}
+	b.part = part
+	return b, nil
+}
+
 // read returns content of at most limit bytes.
 func (s *Source) read(ctx context.Context, d ocispec.Descriptor, manifest bool, limit int64) ([]byte, error) {
 	if d.Size > limit {

@@ -67,7 +67,7 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 			unknown = append(unknown, fmt.Errorf("no object is removed, because the root %s stays: %w", id, err))
 		}
 	}
-	faults = append(faults, s.Sweep())
+	faults = append(faults, s.sweep(func(fs.DirEntry) bool { return false }))
 	if len(unknown) == 0 {
 		if err := s.eachUnused(used, &report, os.Remove); err != nil {
 			faults = append(faults, fmt.Errorf("cannot remove objects: %w", err))
@@ -177,14 +177,20 @@ func objectAt(path, objects string) (fsverity.Digest, error) {
 	return fsverity.Parse(filepath.Clean(shard) + name)
 }
 
-// Sweep removes the leftovers of interrupted staging, and files that a killed agent left half written.
-func (s *Store) Sweep() error {
+// Sweep removes the leftovers of staging, and files that a killed agent left half written. What a run has begun stays
+// for a week, for one that goes on; [Store.GC] removes that, too.
+func (s *Store) Sweep() error { return s.sweep(s.mayGoOn) }
+
+// sweep removes everything from the staging directory but what stays.
+func (s *Store) sweep(stays func(fs.DirEntry) bool) error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
 		return fmt.Errorf("cannot clean up the store: %w", err)
 	}
 	for _, e := range entries {
-		err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
+		if !stays(e) {
+			err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
+		}
 	}
 	for _, pattern := range []string{s.path(rootsDir, "*", ".*.json.*"), s.path("." + checkedName + ".*")} {
 		halves, gerr := filepath.Glob(pattern)

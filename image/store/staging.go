@@ -32,6 +32,7 @@ type Staging struct {
 	buf      []byte
 	hasher   fsverity.Hasher
 	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
+	kept     map[fsverity.Digest]bool  // objects of an interrupted run, not checked yet
 	newBytes int64
 	large    int
 	sealed   bool    // whether the kernel verifies the new objects
@@ -41,21 +42,22 @@ type Staging struct {
 	uncheckedFiles int
 }
 
-// Begin starts staging the root with that ID. Call Commit or Abort at the end.
+// Begin starts staging the root with that ID, and goes on where an interrupted run has stopped. Call Commit, Abort or
+// Suspend at the end.
 func (s *Store) Begin(id string) (*Staging, error) {
 	if !validID.MatchString(id) {
 		return nil, fmt.Errorf("cannot stage a root called %q", id)
 	}
-	dir, err := os.MkdirTemp(s.path(stagingDir), "root-")
-	if err != nil {
-		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(err))
-	}
-	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{},
-		known: readChecked(s)}
-	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
+	g := &Staging{store: s, id: id, dir: s.path(stagingDir, begun+id), buf: make([]byte, smallFile),
+		fresh: map[fsverity.Digest]int64{}, known: readChecked(s)}
+	err := errors.Join(dropBegun(s, id), g.adopt())
+	for _, d := range []string{g.path(objectsDir), g.path(rootsDir), g.path(keptDir)} {
+		if err == nil {
+			err = ensureDir(d)
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
 	}
 	return g, nil
 }
@@ -171,7 +173,7 @@ func isZero(p []byte) bool {
 // has reports whether an object exists already, with the right content. One with other content is written again, and
 // replaced by [Staging.Commit].
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
-	if _, ok := g.fresh[d]; ok {
+	if _, ok := g.fresh[d]; ok || g.takeKept(d, size) {
 		return true
 	}
 	var st unix.Stat_t

@@ -1,0 +1,190 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/durable"
+	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/inventory"
+)
+
+// What an interrupted run has staged is kept for the next one that stages the same root: a network that fails, or a kill,
+// costs only what was not there yet. A power cut may have damaged any of it, so it is checked when it is used: objects by
+// their digests, inventories by their checksums, and the beginning of a blob with the digest of the whole.
+
+const (
+	// begun begins the name of a directory in which a root is staged.
+	begun = "root-"
+	// keptDir has the inventories of interrupted runs, and keptBlob begins the names of the blobs.
+	keptDir  = "kept"
+	keptBlob = "blob-"
+	// keepBegun is how long what was begun is kept.
+	keepBegun = 7 * 24 * time.Hour
+	// partRoom is how many times the size of a blob must be free for its beginning to be kept: its content needs room, too.
+	partRoom = 8
+)
+
+// dropBegun removes what was begun of other roots.
+func dropBegun(s *Store, id string) error {
+	entries, err := os.ReadDir(s.path(stagingDir))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), begun) && e.Name() != begun+id {
+			err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
+		}
+	}
+	return err
+}
+
+// mayGoOn reports whether an entry of the staging directory is what an interrupted run has left of a root.
+func (s *Store) mayGoOn(e fs.DirEntry) bool {
+	id, isBegun := strings.CutPrefix(e.Name(), begun)
+	if !isBegun || !e.IsDir() {
+		return false
+	}
+	if _, err := os.Lstat(s.path(rootsDir, id, infoName)); err == nil { // it is complete
+		return false
+	}
+	st, err := e.Info()
+	return err == nil && time.Since(st.ModTime()).Abs() < keepBegun
+}
+
+// adopt takes over what an interrupted run has left.
+func (g *Staging) adopt() error {
+	if err := ensureDir(g.dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(g.dir)
+	for _, e := range entries { // kept comes before roots
+		switch name := e.Name(); {
+		case name == objectsDir && e.IsDir():
+			err = errors.Join(err, g.adoptObjects())
+		case name == rootsDir && e.IsDir():
+			err = errors.Join(err, g.adoptInventories())
+		case name == keptDir && e.IsDir(), strings.HasPrefix(name, keptBlob) && e.Type().IsRegular():
+		default:
+			err = errors.Join(err, durable.RemoveAll(g.path(name)))
+		}
+	}
+	return err
+}
+
+// adoptObjects notes the objects that are there.
+func (g *Staging) adoptObjects() error {
+	entries, err := os.ReadDir(g.path(objectsDir))
+	g.kept = make(map[fsverity.Digest]bool, len(entries))
+	for _, e := range entries {
+		if d, err := fsverity.Parse(e.Name()); err == nil {
+			g.kept[d] = true
+		}
+	}
+	return err
+}
+
+// adoptInventories moves the inventories to where they cannot be taken for those of this run.
+func (g *Staging) adoptInventories() error {
+	entries, err := os.ReadDir(g.path(rootsDir))
+	err = errors.Join(err, ensureDir(g.path(keptDir)))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), inventory.Prefix) {
+			err = errors.Join(err, os.Rename(g.path(rootsDir, e.Name()), g.path(keptDir, e.Name())))
+		}
+	}
+	return errors.Join(err, durable.RemoveAll(g.path(rootsDir)))
+}
+
+// ensureDir makes a directory that only root can read, unless there is one.
+func ensureDir(name string) error {
+	err := os.Mkdir(name, 0o700)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if st, err := os.Lstat(name); err != nil || st.IsDir() {
+		return err
+	}
+	if err := durable.RemoveAll(name); err != nil {
+		return err
+	}
+	return os.Mkdir(name, 0o700)
+}
+
+// takeKept makes an object of an interrupted run one of this run if its size and its content are right, and else removes
+// it.
+func (g *Staging) takeKept(d fsverity.Digest, size int64) bool {
+	if !g.kept[d] {
+		return false
+	}
+	delete(g.kept, d)
+	name := g.path(objectsDir, d.String())
+	if err := checkContent(name, d, size); err != nil {
+		_ = durable.RemoveAll(name) // writing it again fails if this did
+		return false
+	}
+	g.added(d, size)
+	return true
+}
+
+// checkContent returns an error unless a file has that size and that digest.
+func checkContent(name string, d fsverity.Digest, size int64) error {
+	f, err := durable.OpenRegular(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	got, err := fsverity.Compute(f)
+	if err == nil && (st.Size() != size || got != d) {
+		err = fmt.Errorf("%w: it has %d bytes and the digest %s", ErrDamaged, st.Size(), got)
+	}
+	return err
+}
+
+// Kept returns what has the inventories of interrupted runs, as a root has its own. Who was root before may have written
+// them.
+func (g *Staging) Kept() Root { return Root{Dir: g.path(keptDir)} }
+
+// Part opens the file that has the beginning of a blob of size bytes, which may be empty, to be read and then to be
+// written. It is nil where there is too little room to keep one.
+func (g *Staging) Part(d digest.Digest, size int64) io.ReadWriteCloser {
+	if d.Validate() != nil || size <= 0 || size > maxPart || g.store.CheckRoom(partRoom*size) != nil {
+		return nil
+	}
+	f, err := os.OpenFile(g.part(d), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+// maxPart bounds a blob whose beginning is kept, in bytes.
+const maxPart = 64 << 30
+
+// DropPart removes the beginning of a blob, if one is kept.
+func (g *Staging) DropPart(d digest.Digest) error {
+	if err := os.Remove(g.part(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove the beginning of a blob: %w", err)
+	}
+	return nil
+}
+
+// part returns the path of the beginning of a blob.
+func (g *Staging) part(d digest.Digest) string {
+	return g.path(keptBlob + d.Algorithm().String() + "-" + d.Encoded())
+}
+
+// Suspend ends the run, and keeps what was staged for the next one.
+func (g *Staging) Suspend() error {
+	now := time.Now()
+	return os.Chtimes(g.dir, now, now)
+}
