@@ -163,11 +163,11 @@ func TestDamagedBeginning(t *testing.T) {
 		"a link": {"blob-*", func(name string) error {
 			return errors.Join(os.Remove(name), os.Symlink("/etc/passwd", name))
 		}, ""},
-		"objects":     {"objects/*", change(func(b []byte) []byte { b[0] ^= 1; return b }), ""},
-		"cut objects": {"objects/*", change(func([]byte) []byte { return nil }), ""},
+		"objects":     {"objects/*", change(func(b []byte) []byte { b[0] ^= 1; return b }), "other content: 2"},
+		"cut objects": {"objects/*", change(func([]byte) []byte { return nil }), "other content: 2"},
 		"objects are links": {"objects/*", func(name string) error {
 			return errors.Join(os.Remove(name), os.Symlink("/etc/passwd", name))
-		}, ""},
+		}, "other content: 2"},
 		"inventories": {"roots/layer-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "checksum is wrong"},
 		"no directory": {".", func(name string) error {
 			return errors.Join(os.RemoveAll(name), os.Symlink("/etc", filepath.Clean(name)))

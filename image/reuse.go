@@ -1,16 +1,18 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"os"
 
 	"github.com/updatectl/updatectl/image/fsverity"
 	"github.com/updatectl/updatectl/image/inventory"
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/store"
-	"github.com/updatectl/updatectl/verify"
 )
 
 // errStartAgain means that the tree was built by an inventory whose layer is fetched now.
@@ -19,7 +21,7 @@ var errStartAgain = errors.New("layers that are here are fetched all the same")
 // reuse says which inventories a run of [Stage] uses.
 type reuse struct {
 	roots   []store.Root             // whose inventories may be used
-	fetched map[inventory.Layer]bool // layers that are fetched whatever is here: their inventories led to nothing
+	fetched map[inventory.Layer]bool // layers whose inventories in roots led to nothing
 	used    []used                   // the inventories of roots that the tree is built by
 }
 
@@ -40,17 +42,32 @@ type used struct {
 }
 
 // replay adds a layer to the tree by its inventory. It returns false if the layer has to be fetched.
-func (s *stager) replay(l inventory.Layer) (done bool, err error) {
+func (s *stager) replay(ctx context.Context, l inventory.Layer) (done bool, err error) {
 	file := s.find(l)
 	if file == nil {
 		return false, nil
 	}
 	defer file.Close()
-	err = s.tree.Replay(file.Entries())
-	if errors.Is(err, inventory.ErrUnusable) {
-		return true, s.fetchAgain(err, l)
+	err = s.tree.Replay(during(ctx, file.Entries()))
+	if !errors.Is(err, inventory.ErrUnusable) {
+		return true, s.doubt(ctx, err)
 	}
-	return true, s.doubt(err)
+	own := s.staging.Inventory(l)
+	if rmErr := os.Remove(own); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+		return true, rmErr
+	}
+	return true, s.fetchAgain(err, l)
+}
+
+// during ends entries with the error of a context.
+func during(ctx context.Context, entries iter.Seq2[layer.Noted, error]) iter.Seq2[layer.Noted, error] {
+	return func(yield func(layer.Noted, error) bool) {
+		for e, err := range entries {
+			if !yield(e, cmp.Or(ctx.Err(), err)) {
+				return
+			}
+		}
+	}
 }
 
 // find opens the inventory of a layer, and returns nil if the layer has to be fetched.
@@ -61,7 +78,7 @@ func (s *stager) find(l inventory.Layer) *inventory.File {
 	// One that this run wrote is as good as the layer, which was verified.
 	file := s.open(s.staging.Inventory(l), l)
 	for _, r := range s.reuse.roots {
-		if file != nil {
+		if file != nil || s.reuse.fetched[l] {
 			break
 		}
 		if file = s.open(r.Inventory(l), l); file != nil {
@@ -71,20 +88,18 @@ func (s *stager) find(l inventory.Layer) *inventory.File {
 	return file
 }
 
-// open opens an inventory, and returns nil if it is not there or not to be used.
+// open opens an inventory, and returns nil if it is not there or damaged. Then nothing of it is in the tree yet, so only
+// its layer is fetched.
 func (s *stager) open(name string, l inventory.Layer) *inventory.File {
-	if s.reuse.fetched[l] {
-		return nil
-	}
 	file, err := inventory.Open(name, l)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		_ = s.fetchAgain(err, l) // nothing of it is in the tree yet
+		_ = s.fetchAgain(err, l)
 	}
 	return file
 }
 
-// fetchAgain starts again, and fetches these layers. The layers of other roots may have the same file, by hard links, so
-// it counts for all of them.
+// fetchAgain marks layers to be fetched, warns, and returns the error that makes [Stage] start again. Other roots may have
+// the same file, by hard links, so it counts for their inventories, too.
 func (s *stager) fetchAgain(why error, layers ...inventory.Layer) error {
 	for _, l := range layers {
 		s.reuse.fetched[l] = true
@@ -94,11 +109,10 @@ func (s *stager) fetchAgain(why error, layers ...inventory.Layer) error {
 	return err
 }
 
-// doubt takes an error about the tree. If inventories of roots led to it, it starts again without them: what was signed
-// is in the layers.
-func (s *stager) doubt(err error) error {
-	isAboutTree := errors.Is(err, verify.ErrNotTrusted) || errors.Is(err, ErrNotBootable)
-	if len(s.reuse.used) == 0 || !isAboutTree {
+// doubt takes an error about the tree, or about the image that is made from it. If inventories of roots led to it, it
+// starts again without them: what was signed is in the layers.
+func (s *stager) doubt(ctx context.Context, err error) error {
+	if err == nil || len(s.reuse.used) == 0 || ctx.Err() != nil {
 		return err
 	}
 	return s.fetchAgain(err, layersOf(s.reuse.used)...)
@@ -140,15 +154,15 @@ func (s *stager) checkReused(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	why := fmt.Errorf("%w: %d of its objects are missing or have other content", store.ErrDamaged, len(missing))
+	why := fmt.Errorf("objects that are missing or have other content: %d", len(missing))
 	var listing []used
 	for _, u := range s.reuse.used {
 		if u.lists(missing) {
 			listing = append(listing, u)
 		}
 	}
-	if len(listing) == 0 { // what this run fetched is gone
-		return why
+	if len(listing) == 0 { // it was in a layer that this run fetched
+		listing = s.reuse.used
 	}
 	return s.fetchAgain(why, layersOf(listing)...)
 }

@@ -79,7 +79,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	switch {
 	case err == nil:
 		return root, nil
-	case mayGoOn(ctx, err):
+	case s.mayGoOn(ctx, err):
 		return store.Root{}, errors.Join(s.explain(err), g.Suspend())
 	}
 	return store.Root{}, errors.Join(s.explain(err), g.Abort())
@@ -117,14 +117,14 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 	s.report(PhaseCommit)
 	info, err := s.inspect()
 	if err != nil {
-		return store.Root{}, s.doubt(err)
+		return store.Root{}, s.doubt(ctx, err)
 	}
 	info.Reference, info.VerifiedAt = reference, verified
 	if err := s.writeCFS(&info); err != nil {
-		return store.Root{}, err
+		return store.Root{}, s.doubt(ctx, err)
 	}
 	if err := s.img.checkSeal(info.RootDigest); err != nil {
-		return store.Root{}, s.doubt(err)
+		return store.Root{}, s.doubt(ctx, err)
 	}
 	s.keepReused()
 	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
@@ -157,8 +157,8 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 	s.event.Layer = n + 1
 	s.report(PhaseFetch)
 	l := s.img.Manifest.Layers[n]
-	name := inventory.Layer{Blob: l.Digest, Diff: s.img.Config.RootFS.DiffIDs[n]}
-	if isHere, err := s.replay(name); isHere || err != nil {
+	which := inventory.Layer{Blob: l.Digest, Diff: s.img.Config.RootFS.DiffIDs[n]}
+	if isHere, err := s.replay(ctx, which); isHere || err != nil {
 		s.count(l.Size)
 		return err
 	}
@@ -167,21 +167,21 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 		return err
 	}
 	defer body.Close()
-	err = s.staging.WriteInventory(name.Name(), func(w io.Writer) error {
-		list, err := inventory.NewWriter(w, name)
+	err = s.staging.WriteInventory(which.Name(), func(w io.Writer) error {
+		list, err := inventory.NewWriter(w, which)
 		if err != nil {
 			return err
 		}
-		err = s.tree.AddBlob(&counter{r: body, count: s.count}, l.MediaType, name.Diff, s.staging.Put, list.Add)
+		err = s.tree.AddBlob(&counter{r: body, count: s.count}, l.MediaType, which.Diff, s.staging.Put, list.Add)
 		if errors.Is(err, ErrLayer) { // it may only not fit to what is below it
-			return s.doubt(err)
+			return s.doubt(ctx, err)
 		}
 		if err != nil {
 			return err
 		}
 		return list.Close()
 	})
-	if mayGoOn(ctx, err) {
+	if s.mayGoOn(ctx, err) {
 		return err
 	}
 	if dropErr := s.staging.DropPart(l.Digest); dropErr != nil {
@@ -193,14 +193,17 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 	return err
 }
 
-// mayGoOn reports whether the next run can go on where this one has failed.
-func mayGoOn(ctx context.Context, err error) bool {
-	return err != nil && (errors.Is(err, failure.ErrSource) || ctx.Err() != nil)
+// mayGoOn reports whether the next run can go on where this one has failed, and saves something by that.
+func (s *stager) mayGoOn(ctx context.Context, err error) bool {
+	return err != nil && s.src.Remote() && (errors.Is(err, failure.ErrSource) || ctx.Err() != nil)
 }
 
 // fetch opens the blob of a layer. Where an interrupted run has kept its beginning, only the rest is fetched.
 func (s *stager) fetch(ctx context.Context, l ocispec.Descriptor) (io.ReadCloser, error) {
-	file := s.staging.Part(l.Digest, l.Size)
+	var file io.ReadWriteCloser
+	if s.src.Remote() {
+		file = s.staging.Part(l.Digest, l.Size)
+	}
 	if file == nil {
 		return s.src.Blob(ctx, l)
 	}

@@ -23,9 +23,10 @@ import (
 	"github.com/updatectl/updatectl/image/registry"
 )
 
-// answerTime is how long a fetcher may take to begin an answer. An honest one is faster: it gives up on a registry
-// after a minute for each request, and after three more if the registry asks to be left alone.
-const answerTime = 15 * time.Minute
+// answerTime is how long a fetcher may take to begin an answer. An honest one is faster: an answer takes at most
+// four requests, with those for a token and after a redirect, and it gives up on each after a minute, or after four if the
+// registry asks to be left alone.
+const answerTime = 20 * time.Minute
 
 // errSilent is the cause when a fetcher takes longer than answerTime.
 var errSilent = errors.New("the process that fetches does not answer")

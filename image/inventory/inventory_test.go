@@ -183,6 +183,10 @@ func TestMalformedEntries(t *testing.T) {
 		"unknown kind":   {append(bytes.Clone(one), 7), "unknown kind 7"},
 		"long name":      {huge, "a length of"},
 		"negative size":  {append(negative, kindEnd), "-1 bytes"},
+		"endless name":   {append([]byte{kindPlain, '0'}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
+		"endless target": {append([]byte{kindPlain, '0', 0}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
+		"endless list":   {append(append([]byte{kindPlain, '0'}, make([]byte, 10)...), bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
+		"cut length":     {append([]byte{kindPlain, '0'}, bytes.Repeat([]byte{0xff}, 9)...), "unexpected EOF"},
 		"endless number": {append([]byte{kindPlain, '0', 0, 0}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
 	} {
 		f, err := Open(save(t, sealed(c.body)), some)
@@ -242,7 +246,7 @@ func TestUnfit(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.unpacked = maxEntries - 10
-	if err := errors.Join(w.Add(entries()[0].Header, fsverity.Digest{}), w.Close()); err != ErrTooLarge {
+	if err := errors.Join(w.Add(entries()[0].Header, fsverity.Digest{}), w.Close()); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("all entries together: %v", err)
 	}
 }
@@ -255,6 +259,9 @@ func FuzzEntries(f *testing.F) {
 	}
 	f.Add(append(bytes.Clone(body), kindEnd))
 	f.Add(body)
+	for n := range 4 {
+		f.Add(append([]byte{kindPlain, '0'}, append(make([]byte, n), bytes.Repeat([]byte{0xff}, 10)...)...))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		file, err := Open(save(t, sealed(body)), some)
 		if err != nil {

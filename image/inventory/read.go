@@ -214,10 +214,11 @@ func (r *reader) count(limit uint64) int {
 		return 0
 	}
 	n, err := binary.ReadUvarint(r.r)
-	if err != nil {
+	if err == nil && n > limit {
+		err = fmt.Errorf("it has a length of %d, more than %d", n, limit)
+	}
+	if err != nil { // the number may be anything
 		r.fail(err)
-	} else if n > limit {
-		r.fail(fmt.Errorf("it has a length of %d, more than %d", n, limit))
 		return 0
 	}
 	return int(n)

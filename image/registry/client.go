@@ -41,7 +41,7 @@ type Options struct {
 	Stall       time.Duration // how long a body may make no progress; 0 means one minute
 	Rate        int64         // bytes per second that a body must have over that time; 0 means DefaultRate
 	Writes      bool          // the registry is written to, which takes it longer
-	Impatient   bool          // another registry can be asked, so one that says that it is busy is not waited for
+	Impatient   bool          // another registry can be asked: one that is busy is not waited for
 	// Credential finds the credentials for a host; nil means [Credentials].
 	Credential auth.CredentialFunc
 }

@@ -12,8 +12,11 @@ import (
 // the minute.
 const maxRetryAfter = time.Minute
 
-// patience says when a request is repeated: after a short pause or, if the server says that it is busy and for how long,
-// not before that. Where another registry can be asked, one that is busy for longer is not asked again.
+// maxShortWait bounds the same where another registry can be asked instead.
+const maxShortWait = 5 * time.Second
+
+// patience says when a request is repeated: after a short pause or, if the server says for how long it is busy, not
+// before that. Where another registry can be asked, one that is busy for long is not asked again.
 type patience struct {
 	retries int
 	none    bool // there is another registry
@@ -34,7 +37,7 @@ func (p patience) Retry(attempt int, resp *http.Response, err error) (time.Durat
 		return wait, err
 	}
 	busy := retryAfter(resp.Header.Get("Retry-After"), p.now())
-	if p.none && busy > retryMax {
+	if p.none && busy > maxShortWait {
 		return -1, nil
 	}
 	return max(wait, min(busy, maxRetryAfter)), nil

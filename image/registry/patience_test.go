@@ -30,7 +30,7 @@ func TestRetryAfter(t *testing.T) {
 		{"nothing to repeat", "7", 404, 0, -1, -1},
 		{"an answer", "7", 200, 0, -1, -1},
 		{"another registry", "7", 429, 0, -1, -1},
-		{"another registry, soon", "1", 429, 0, time.Second, retryMax},
+		{"another registry, soon", "5", 429, 0, maxShortWait, maxShortWait},
 		{"another registry, rubbish", "soon", 503, 0, retryMin, retryMax},
 	} {
 		another := strings.HasPrefix(c.name, "another registry")

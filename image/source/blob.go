@@ -28,14 +28,16 @@ type blob struct {
 	offset int64 // bytes read and hashed
 	sum    hash.Hash
 	broken int   // number of connections to source that were lost since the last progress
-	lost   int   // number of connections to source that were lost in all
-	mark   int64 // the offset that progress is counted from, and what was sent again since
+	mark   int64 // progress counts from this offset, which grows by what is sent again
+	lost   int   // number of connections to source that were lost since much has come
+	much   int64 // the offset from which that counts
 	err    error
 
 	part   *Part // what is kept of the blob; nil for nothing
 	meter  registry.Meter
 	places *Source   // has the places to continue at when source fails; nil if there are none
 	tried  []*Source // those that failed
+	left   []*Source // those that were left, or did not answer when another one was left: they are asked last
 	first  *Source   // served the beginning
 }
 
@@ -206,26 +208,28 @@ const mirrorRate = 64 << 10
 // leave continues at another place, if one answers, because this one serves badly. It returns whether it does. Each
 // place is tried once: where all serve badly, the last one goes on.
 func (b *blob) leave(why error) bool {
-	for next := b.nextPlace(); next != nil && b.offset < b.d.Size; next = b.nextPlace() {
+	for next := b.nextPlace(); next != nil && b.offset < b.d.Size && b.ended() == nil; next = b.nextPlace() {
 		now := *b
 		now.source = next
+		now.begin()
 		if err := now.connect(); err != nil {
-			b.tried = append(b.tried, next)
-			b.places.skipPlace(next, err, true)
+			b.left = append(b.left, next)
+			if b.ended() == nil {
+				b.places.skipPlace(next, err, true)
+			}
 			continue
 		}
 		b.body.Close()
-		b.tried = append(b.tried, b.source)
 		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", failure.ErrUnreachable, why), true)
-		b.source, b.body = now.source, now.body
-		b.begin()
+		now.left = append(b.left, b.source)
+		*b = now
 		return true
 	}
 	return false
 }
 
 // begin counts from here what the source of the blob does.
-func (b *blob) begin() { b.broken, b.lost, b.mark = 0, 0, b.offset }
+func (b *blob) begin() { b.broken, b.mark, b.lost, b.much = 0, b.offset, 0, b.offset }
 
 // finish checks the content at its expected end, and returns io.EOF or an error.
 func (b *blob) finish() error {
@@ -258,12 +262,21 @@ func (b *blob) resume(err error) error {
 // fewer would stay below [registry.DefaultRate]. What a server without ranges sends again is no progress.
 const progress = 64 << 10
 
+// muchProgress is how many bytes must have come for lost connections to be no reason to ask another place.
+const muchProgress = 16 << 20
+
 // reconnect connects again to the source that err comes from, or to another one if this one loses many connections. It
 // gives up after too many attempts without progress, when the context or the time ends, or when the source answers that
 // it does not have the content.
 func (b *blob) reconnect(err error) error {
+	if ended := b.ended(); ended != nil {
+		return ended
+	}
 	if b.offset-b.mark >= progress {
 		b.broken, b.mark = 0, b.offset
+	}
+	if b.offset-b.much >= muchProgress {
+		b.lost, b.much = 0, b.offset
 	}
 	b.lost++
 	if b.places != nil && b.lost > b.source.resumes && b.leave(fmt.Errorf("it lost %d connections: %w", b.lost, err)) {

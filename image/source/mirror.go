@@ -200,6 +200,9 @@ func (b *blob) continueElsewhere(err error) error {
 		failed = addFailure(failed, b.source, err)
 		b.tried = append(b.tried, b.source)
 		next := b.nextPlace()
+		if next == nil && len(b.left) > 0 {
+			next, b.left = b.left[0], b.left[1:]
+		}
 		b.places.skipPlace(b.source, err, next != nil)
 		if next == nil {
 			return failed
@@ -213,10 +216,10 @@ func (b *blob) continueElsewhere(err error) error {
 	return err
 }
 
-// nextPlace returns another place that was not asked for this blob yet, or nil.
+// nextPlace returns another place that was not asked for the rest of this blob yet, or nil.
 func (b *blob) nextPlace() *Source {
 	for _, p := range b.places.places() {
-		if p != b.source && !slices.Contains(b.tried, p) {
+		if p != b.source && !slices.Contains(b.tried, p) && !slices.Contains(b.left, p) {
 			return p
 		}
 	}

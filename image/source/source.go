@@ -247,6 +247,11 @@ func (s *Source) BlobAfter(ctx context.Context, d ocispec.Descriptor, part *Part
 	return b, nil
 }
 
+// Remote reports whether a network is between this host and one of the places.
+func (s *Source) Remote() bool {
+	return s.resumes > 0 || slices.ContainsFunc(s.mirrors, (*Source).Remote)
+}
+
 // read returns content of at most limit bytes.
 func (s *Source) read(ctx context.Context, d ocispec.Descriptor, manifest bool, limit int64) ([]byte, error) {
 	if d.Size > limit {

@@ -379,11 +379,11 @@ func cutting(r *testRegistry, d ocispec.Descriptor, after int) (sent, cuts *atom
 			w.WriteHeader(http.StatusPartialContent)
 		}
 		part := content[start:min(len(content), start+after)]
-		n, _ := w.Write(part)
-		sent.Add(int64(n))
 		if start+len(part) < len(content) {
 			cuts.Add(1)
 		}
+		n, _ := w.Write(part)
+		sent.Add(int64(n))
 		return true
 	}
 	return sent, cuts
