@@ -32,9 +32,15 @@ func (a *Agent) Stage(ctx context.Context, o ApplyOptions) (Applied, error) {
 		return done, err
 	}
 	if done.Root != s.facts.Root {
-		_, err = s.stage(ctx, off, &done)
+		var root store.Root
+		root, err = s.stage(ctx, off, &done)
 		if bad, isBad := s.rec.Bad[done.Root]; isBad && off.Image != nil {
 			done.Bad = &bad
+		}
+		if err == nil && off.Image != nil {
+			if decision, err := s.decideLevel(ctx, root, o.Level); err == nil { // apply says why it would refuse
+				done.Decision = &decision
+			}
 		}
 	}
 	if err == nil && off.Release != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/host"
 	"github.com/updatectl/updatectl/agent/record"
+	"github.com/updatectl/updatectl/switcher/level"
 )
 
 // Attempt is how the last unattended run ended.
@@ -23,8 +24,10 @@ type Attempt struct {
 	Text string `json:"text,omitempty"`
 	// Until is when it goes on at the earliest, the zero time when that is not known.
 	Until time.Time `json:"until,omitzero"`
-	// Checked is when the source last answered.
-	Checked time.Time `json:"checked,omitzero"`
+	// Checked is when the source last answered, and Level how the host would get into the root that was staged then; ""
+	// when that is not known.
+	Checked time.Time   `json:"checked,omitzero"`
+	Level   level.Level `json:"level,omitempty"`
 }
 
 const (
@@ -48,11 +51,11 @@ func Last(h *host.Host) *Attempt {
 	return a
 }
 
-// Keep keeps an attempt. One that did not ask the source has the time of the last that did.
+// Keep keeps an attempt. One that did not ask the source has the time and the level of the last that did.
 func Keep(h *host.Host, a Attempt) {
 	a.At = h.Now().UTC()
 	if before := Last(h); a.Checked.IsZero() && before != nil {
-		a.Checked = before.Checked
+		a.Checked, a.Level = before.Checked, before.Level
 	}
 	text, err := json.MarshalIndent(a, "", "  ")
 	if err == nil {

@@ -73,6 +73,9 @@ func fromStatus(s agent.Status) Host {
 	}
 	if s.Unattended != nil {
 		h.Checked, h.Blocked = s.Unattended.Checked, s.Unattended.Reason
+		if h.Staged {
+			h.Level = string(s.Unattended.Level)
+		}
 	}
 	for _, fix := range s.Fixes {
 		if fix.State == live.FixOpen {

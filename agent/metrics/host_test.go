@@ -168,14 +168,15 @@ func TestFromStatus(t *testing.T) {
 	s.Kernel.LivePatches = []live.LivePatch{{State: live.LiveHeld}, {State: live.LiveEffective}, {State: live.LiveHeld}}
 	s.Fixes = []live.Fix{{State: live.FixOpen}, {State: live.FixedByImage}, {State: live.FixOpen}}
 	s.Last = &record.Result{Outcome: level.Unhealthy, At: at}
+	s.Unattended = &attempt.Attempt{Level: level.Full}
 	h := fromStatus(s)
 	if h.Version != "v1" || h.Root != "sha256-1" || h.Kernel != "6.12" || h.Phase != "staged" || !h.Staged || h.Paused ||
 		h.BadRoots != 2 || !h.SlotHeld || h.SlotKept || !h.RebootBy.Equal(at) || h.FixesOpen != 2 ||
-		h.LivePatches["held"] != 2 || h.LivePatches["effective"] != 1 || h.LastSucceeded || !h.LastEnded.Equal(at) {
+		h.Level != "full" || h.LivePatches["held"] != 2 || h.LivePatches["effective"] != 1 || h.LastSucceeded || !h.LastEnded.Equal(at) {
 		t.Errorf("it is %+v", h)
 	}
-	s.Last.Outcome, s.Slot.Failed = level.Switched, "unhealthy"
-	if h = fromStatus(s); !h.LastSucceeded || !h.SlotKept {
+	s.Last.Outcome, s.Slot.Failed, s.Staged = level.Switched, "unhealthy", nil
+	if h = fromStatus(s); !h.LastSucceeded || !h.SlotKept || h.Level != "" {
 		t.Errorf("it is %+v", h)
 	}
 }

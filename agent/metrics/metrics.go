@@ -21,6 +21,8 @@ type Host struct {
 	Version, Root, Kernel string // of what runs; Version is "" for the host root
 	Phase                 string
 	Staged, Paused        bool
+	// Level is how the host would get into the staged root, "" if that is not known.
+	Level string
 	// LastEnded is when the last switch ended, LastSucceeded whether the host ended in the root that it was sent to, and
 	// LastOutage how long services were away, 0 if that was not measured.
 	LastEnded     time.Time
@@ -65,6 +67,9 @@ func Registry(h Host) *prometheus.Registry {
 		"version", "root", "kernel").set(1, h.Version, h.Root, h.Kernel)
 	g.family("phase", "How far the host is on its way to another root: 1 for the present phase.", "phase").set(1, h.Phase)
 	g.flag("staged", "Whether a root is staged and waits for a switch.", h.Staged)
+	if h.Level != "" {
+		g.family("pending_level", "How the host would get into the staged root: 1 for the level.", "level").set(1, h.Level)
+	}
 	g.flag("paused", "Whether a person has paused updates.", h.Paused)
 	g.flag("slot_held", "Whether this host may hold a slot of the lock server.", h.SlotHeld)
 	g.flag("slot_kept", "Whether this host keeps its slot after a failure, so that no other host follows.", h.SlotKept)

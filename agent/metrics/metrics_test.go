@@ -16,7 +16,7 @@ import (
 // full is a host about which everything is known.
 var full = Host{
 	Version: "2026.11", Root: "sha256-" + strings.Repeat("0123456789abcdef", 4), Kernel: "6.12.48+deb13-amd64",
-	Phase: "staged", Staged: true, Paused: true, LastEnded: time.Unix(1796000000, 0), LastSucceeded: true,
+	Phase: "staged", Level: "soft", Staged: true, Paused: true, LastEnded: time.Unix(1796000000, 0), LastSucceeded: true,
 	LastOutage: 2500 * time.Millisecond, Checked: time.Unix(1796003600, 0), Blocked: "window", SlotHeld: true,
 	SlotKept: true, FixesOpen: 3, LivePatches: map[string]int{"effective": 1, "not loaded": 2},
 	RebootBy: time.Unix(1798000000, 0), BadRoots: 1,
@@ -53,7 +53,7 @@ func TestLabels(t *testing.T) {
 		"\x1b[31m", "a\nupdatectl_staged 1", "\xff\xfe", "\u202e", `"} 1`, strings.Repeat("\x00", 1000),
 		strings.Repeat("é", 1000), "a" + strings.Repeat("é", 1000),
 	} {
-		text, err := Text(Host{Version: version, Phase: version, Blocked: version, LivePatches: map[string]int{version: 1}})
+		text, err := Text(Host{Version: version, Phase: version, Level: version, Blocked: version, LivePatches: map[string]int{version: 1}})
 		if err != nil {
 			t.Errorf("%.40q: %v", version, err)
 			continue

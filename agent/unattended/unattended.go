@@ -286,6 +286,9 @@ func (r *Runner) keep(done agent.Applied, err error) {
 	}
 	if done.Reference != "" { // it has answered, and what it published was verified
 		a.Checked = r.Now().UTC()
+		if done.Decision != nil {
+			a.Level = done.Decision.Level
+		}
 	}
 	attempt.Keep(r.Host, a)
 }
