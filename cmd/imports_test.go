@@ -74,7 +74,7 @@ var allowed = map[string][]string{
 	"agent/stale":    {"agent/host", "configs"},
 	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
-	"agent/attempt":  {"agent/host", "agent/record"},
+	"agent/attempt":  {"agent/host", "agent/machine", "agent/record"}, // of unattended runs
 	"agent/unattended": {
 		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/machine", "agent/pause",
 		"agent/record",

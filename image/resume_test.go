@@ -36,8 +36,8 @@ func newUplink(t *testing.T, dir string) *uplink {
 	return u
 }
 
-// ServeHTTP sends the rest of a blob, as long as the network is there. Afterwards the blob is not found, so that the run
-// ends without further attempts.
+// ServeHTTP sends the rest of a blob, as long as the network is there. Afterwards the blob is not found, so that the
+// run ends without further attempts.
 func (u *uplink) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	name := digest.Digest(path.Base(req.URL.Path))
 	content, err := os.ReadFile(filepath.Join(u.dir, "blobs", "sha256", name.Encoded()))
@@ -153,7 +153,7 @@ func TestDamagedBeginning(t *testing.T) {
 		warnings string // "" for none
 	}{
 		"other bytes": {"blob-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "has the digest"},
-		"zeros":       {"blob-*", change(func(b []byte) []byte { return make([]byte, len(b)) }), "was kept by an earlier run"},
+		"zeros":       {"blob-*", change(func(b []byte) []byte { return make([]byte, len(b)) }), "by an earlier run"},
 		"shorter":     {"blob-*", change(func(b []byte) []byte { return b[:len(b)/2] }), ""},
 		"longer":      {"blob-*", change(func(b []byte) []byte { return bytes.Repeat(b, 30) }), "has the digest"},
 		"empty":       {"blob-*", change(func([]byte) []byte { return nil }), ""},
@@ -168,7 +168,7 @@ func TestDamagedBeginning(t *testing.T) {
 		"objects are links": {"objects/*", func(name string) error {
 			return errors.Join(os.Remove(name), os.Symlink("/etc/passwd", name))
 		}, "other content: 2"},
-		"inventories": {"roots/layer-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "checksum is wrong"},
+		"inventories": {"roots/layer-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "its checksum"},
 		"no directory": {".", func(name string) error {
 			return errors.Join(os.RemoveAll(name), os.Symlink("/etc", filepath.Clean(name)))
 		}, ""},
@@ -208,8 +208,8 @@ func TestDamagedBeginning(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotKept: what a registry serves wrong is not kept, and neither is what was begun of another root, or what is
-// too old. gc keeps nothing.
+// TestWhatIsNotKept: what a registry serves wrong is not kept, and neither is what was begun of another root. gc keeps
+// nothing.
 func TestWhatIsNotKept(t *testing.T) {
 	t.Parallel()
 	i := newInterrupted(t)

@@ -88,8 +88,8 @@ func (s *stager) find(l inventory.Layer) *inventory.File {
 	return file
 }
 
-// open opens an inventory, and returns nil if it is not there or damaged. Then nothing of it is in the tree yet, so only
-// its layer is fetched.
+// open opens an inventory, and returns nil if it is not there or damaged. Then nothing of it is in the tree yet, so
+// only its layer is fetched.
 func (s *stager) open(name string, l inventory.Layer) *inventory.File {
 	file, err := inventory.Open(name, l)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -98,8 +98,8 @@ func (s *stager) open(name string, l inventory.Layer) *inventory.File {
 	return file
 }
 
-// fetchAgain marks layers to be fetched, warns, and returns the error that makes [Stage] start again. Other roots may have
-// the same file, by hard links, so it counts for their inventories, too.
+// fetchAgain marks layers to be fetched, warns, and returns the error that makes [Stage] start again. Other roots may
+// have the same file, by hard links, so it counts for their inventories, too.
 func (s *stager) fetchAgain(why error, layers ...inventory.Layer) error {
 	for _, l := range layers {
 		s.reuse.fetched[l] = true

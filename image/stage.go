@@ -64,7 +64,7 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 		return store.Root{}, err
 	}
 	if img.isSealed() {
-		here.roots = append(here.roots, g.Kept())
+		here.roots = append(here.roots, store.Kept(g))
 	}
 	var s *stager
 	for {

@@ -172,7 +172,8 @@ func TestFromStatus(t *testing.T) {
 	h := fromStatus(s)
 	if h.Version != "v1" || h.Root != "sha256-1" || h.Kernel != "6.12" || h.Phase != "staged" || !h.Staged || h.Paused ||
 		h.BadRoots != 2 || !h.SlotHeld || h.SlotKept || !h.RebootBy.Equal(at) || h.FixesOpen != 2 ||
-		h.Level != "full" || h.LivePatches["held"] != 2 || h.LivePatches["effective"] != 1 || h.LastSucceeded || !h.LastEnded.Equal(at) {
+		h.Level != "full" || h.LivePatches["held"] != 2 || h.LivePatches["effective"] != 1 || h.LastSucceeded ||
+		!h.LastEnded.Equal(at) {
 		t.Errorf("it is %+v", h)
 	}
 	s.Last.Outcome, s.Slot.Failed, s.Staged = level.Switched, "unhealthy", nil

@@ -24,8 +24,8 @@ import (
 )
 
 // answerTime is how long a fetcher may take to begin an answer. An honest one is faster: an answer takes at most
-// four requests, with those for a token and after a redirect, and it gives up on each after a minute, or after four if the
-// registry asks to be left alone.
+// four requests, with those for a token and after a redirect, and it gives up on each after a minute, or after four
+// minutes if the registry asks to be left alone.
 const answerTime = 20 * time.Minute
 
 // errSilent is the cause when a fetcher takes longer than answerTime.

@@ -185,7 +185,8 @@ func TestMalformedEntries(t *testing.T) {
 		"negative size":  {append(negative, kindEnd), "-1 bytes"},
 		"endless name":   {append([]byte{kindPlain, '0'}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
 		"endless target": {append([]byte{kindPlain, '0', 0}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
-		"endless list":   {append(append([]byte{kindPlain, '0'}, make([]byte, 10)...), bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
+		"endless list": {append(append([]byte{kindPlain, '0'}, make([]byte, 10)...), bytes.Repeat([]byte{0xff}, 20)...),
+			"overflow"},
 		"cut length":     {append([]byte{kindPlain, '0'}, bytes.Repeat([]byte{0xff}, 9)...), "unexpected EOF"},
 		"endless number": {append([]byte{kindPlain, '0', 0, 0}, bytes.Repeat([]byte{0xff}, 20)...), "overflow"},
 	} {

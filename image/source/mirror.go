@@ -163,7 +163,7 @@ func (s *Source) candidatesEverywhere(ctx context.Context, d digest.Digest) ([]v
 
 // startBlob opens a blob at the first place that has it.
 func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, error) {
-	b, err := s.placedBlob(ctx, d)
+	b, err := placedBlob(ctx, s, d)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, er
 }
 
 // placedBlob returns a blob of the first place, which is not asked yet.
-func (s *Source) placedBlob(ctx context.Context, d ocispec.Descriptor) (*blob, error) {
+func placedBlob(ctx context.Context, s *Source, d ocispec.Descriptor) (*blob, error) {
 	if len(s.mirrors) == 0 {
 		return newBlob(ctx, s, d, false)
 	}

@@ -239,7 +239,7 @@ func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 // BlobAfter streams a blob of which the beginning may be kept, and keeps the rest. Wrong content is an ErrPart if there
 // was a beginning.
 func (s *Source) BlobAfter(ctx context.Context, d ocispec.Descriptor, part *Part) (io.ReadCloser, error) {
-	b, err := s.placedBlob(ctx, d)
+	b, err := placedBlob(ctx, s, d)
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch the blob %s of %s: %w", d.Digest, s, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,9 +18,9 @@ import (
 	"github.com/updatectl/updatectl/image/inventory"
 )
 
-// What an interrupted run has staged is kept for the next one that stages the same root: a network that fails, or a kill,
-// costs only what was not there yet. A power cut may have damaged any of it, so it is checked when it is used: objects by
-// their digests, inventories by their checksums, and the beginning of a blob with the digest of the whole.
+// What an interrupted run has staged is kept for the next one that stages the same root: a network that fails, or a
+// kill, costs only what was not there yet. A power cut may have damaged any of it, so it is checked when it is used:
+// objects by their digests, inventories by their checksums, and the beginning of a blob with the digest of the whole.
 
 const (
 	// begun begins the name of a directory in which a root is staged.
@@ -29,7 +30,7 @@ const (
 	keptBlob = "blob-"
 	// keepBegun is how long what was begun is kept.
 	keepBegun = 7 * 24 * time.Hour
-	// partRoom is how many times the size of a blob must be free for its beginning to be kept: its content needs room, too.
+	// partRoom is how many times the size of a blob must be free for its beginning to be kept: what is in it needs room.
 	partRoom = 8
 )
 
@@ -45,7 +46,7 @@ func dropBegun(s *Store, id string) error {
 }
 
 // mayGoOn reports whether an entry of the staging directory is what an interrupted run has left of a root.
-func (s *Store) mayGoOn(e fs.DirEntry) bool {
+func mayGoOn(s *Store, e fs.DirEntry) bool {
 	id, isBegun := strings.CutPrefix(e.Name(), begun)
 	if !isBegun || !e.IsDir() {
 		return false
@@ -57,48 +58,72 @@ func (s *Store) mayGoOn(e fs.DirEntry) bool {
 	return err == nil && time.Since(st.ModTime()).Abs() < keepBegun
 }
 
-// adopt takes over what an interrupted run has left.
-func (g *Staging) adopt() error {
-	if err := ensureDir(g.dir); err != nil {
-		return err
+// leftovers are what an interrupted run has left.
+type leftovers struct {
+	dir     string
+	objects map[fsverity.Digest]bool // not checked yet
+}
+
+// adopt takes over what is in a staging directory, which is made if it is not there.
+func adopt(dir string) (leftovers, error) {
+	l := leftovers{dir: dir, objects: map[fsverity.Digest]bool{}}
+	if err := ensureDir(dir); err != nil {
+		return l, err
 	}
-	entries, err := os.ReadDir(g.dir)
+	entries, err := os.ReadDir(dir)
 	for _, e := range entries { // kept comes before roots
 		switch name := e.Name(); {
 		case name == objectsDir && e.IsDir():
-			err = errors.Join(err, g.adoptObjects())
+			err = errors.Join(err, l.noteObjects())
 		case name == rootsDir && e.IsDir():
-			err = errors.Join(err, g.adoptInventories())
+			err = errors.Join(err, l.moveInventories())
 		case name == keptDir && e.IsDir(), strings.HasPrefix(name, keptBlob) && e.Type().IsRegular():
 		default:
-			err = errors.Join(err, durable.RemoveAll(g.path(name)))
+			err = errors.Join(err, durable.RemoveAll(l.path(name)))
 		}
 	}
-	return err
+	return l, err
 }
 
-// adoptObjects notes the objects that are there.
-func (g *Staging) adoptObjects() error {
-	entries, err := os.ReadDir(g.path(objectsDir))
-	g.kept = make(map[fsverity.Digest]bool, len(entries))
+func (l leftovers) path(elem ...string) string {
+	return filepath.Join(append([]string{l.dir}, elem...)...)
+}
+
+// noteObjects notes the objects that are there.
+func (l leftovers) noteObjects() error {
+	entries, err := os.ReadDir(l.path(objectsDir))
 	for _, e := range entries {
 		if d, err := fsverity.Parse(e.Name()); err == nil {
-			g.kept[d] = true
+			l.objects[d] = true
 		}
 	}
 	return err
 }
 
-// adoptInventories moves the inventories to where they cannot be taken for those of this run.
-func (g *Staging) adoptInventories() error {
-	entries, err := os.ReadDir(g.path(rootsDir))
-	err = errors.Join(err, ensureDir(g.path(keptDir)))
+// moveInventories moves the inventories to where they cannot be taken for those of this run.
+func (l leftovers) moveInventories() error {
+	entries, err := os.ReadDir(l.path(rootsDir))
+	err = errors.Join(err, ensureDir(l.path(keptDir)))
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), inventory.Prefix) {
-			err = errors.Join(err, os.Rename(g.path(rootsDir, e.Name()), g.path(keptDir, e.Name())))
+			err = errors.Join(err, os.Rename(l.path(rootsDir, e.Name()), l.path(keptDir, e.Name())))
 		}
 	}
-	return errors.Join(err, durable.RemoveAll(g.path(rootsDir)))
+	return errors.Join(err, durable.RemoveAll(l.path(rootsDir)))
+}
+
+// take reports whether an object is there with that size and the right content, and else removes it.
+func (l leftovers) take(d fsverity.Digest, size int64) bool {
+	if !l.objects[d] {
+		return false
+	}
+	delete(l.objects, d)
+	name := l.path(objectsDir, d.String())
+	if err := checkContent(name, d, size); err != nil {
+		_ = durable.RemoveAll(name) // writing it again fails if this did
+		return false
+	}
+	return true
 }
 
 // ensureDir makes a directory that only root can read, unless there is one.
@@ -114,22 +139,6 @@ func ensureDir(name string) error {
 		return err
 	}
 	return os.Mkdir(name, 0o700)
-}
-
-// takeKept makes an object of an interrupted run one of this run if its size and its content are right, and else removes
-// it.
-func (g *Staging) takeKept(d fsverity.Digest, size int64) bool {
-	if !g.kept[d] {
-		return false
-	}
-	delete(g.kept, d)
-	name := g.path(objectsDir, d.String())
-	if err := checkContent(name, d, size); err != nil {
-		_ = durable.RemoveAll(name) // writing it again fails if this did
-		return false
-	}
-	g.added(d, size)
-	return true
 }
 
 // checkContent returns an error unless a file has that size and that digest.
@@ -150,9 +159,9 @@ func checkContent(name string, d fsverity.Digest, size int64) error {
 	return err
 }
 
-// Kept returns what has the inventories of interrupted runs, as a root has its own. Who was root before may have written
-// them.
-func (g *Staging) Kept() Root { return Root{Dir: g.path(keptDir)} }
+// Kept returns what has the inventories of interrupted runs, as a root has its own. Whoever was root before may have
+// written them.
+func Kept(g *Staging) Root { return Root{Dir: g.path(keptDir)} }
 
 // Part opens the file that has the beginning of a blob of size bytes, which may be empty, to be read and then to be
 // written. It is nil where there is too little room to keep one.
@@ -160,7 +169,7 @@ func (g *Staging) Part(d digest.Digest, size int64) io.ReadWriteCloser {
 	if d.Validate() != nil || size <= 0 || size > maxPart || g.store.CheckRoom(partRoom*size) != nil {
 		return nil
 	}
-	f, err := os.OpenFile(g.part(d), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(g.path(partName(d)), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil
 	}
@@ -172,16 +181,14 @@ const maxPart = 64 << 30
 
 // DropPart removes the beginning of a blob, if one is kept.
 func (g *Staging) DropPart(d digest.Digest) error {
-	if err := os.Remove(g.part(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(g.path(partName(d))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove the beginning of a blob: %w", err)
 	}
 	return nil
 }
 
-// part returns the path of the beginning of a blob.
-func (g *Staging) part(d digest.Digest) string {
-	return g.path(keptBlob + d.Algorithm().String() + "-" + d.Encoded())
-}
+// partName returns the name of the file with the beginning of a blob.
+func partName(d digest.Digest) string { return keptBlob + d.Algorithm().String() + "-" + d.Encoded() }
 
 // Suspend ends the run, and keeps what was staged for the next one.
 func (g *Staging) Suspend() error {

@@ -67,7 +67,7 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 			unknown = append(unknown, fmt.Errorf("no object is removed, because the root %s stays: %w", id, err))
 		}
 	}
-	faults = append(faults, s.sweep(func(fs.DirEntry) bool { return false }))
+	faults = append(faults, sweep(s, func(fs.DirEntry) bool { return false }))
 	if len(unknown) == 0 {
 		if err := s.eachUnused(used, &report, os.Remove); err != nil {
 			faults = append(faults, fmt.Errorf("cannot remove objects: %w", err))
@@ -179,10 +179,12 @@ func objectAt(path, objects string) (fsverity.Digest, error) {
 
 // Sweep removes the leftovers of staging, and files that a killed agent left half written. What a run has begun stays
 // for a week, for one that goes on; [Store.GC] removes that, too.
-func (s *Store) Sweep() error { return s.sweep(s.mayGoOn) }
+func (s *Store) Sweep() error {
+	return sweep(s, func(e fs.DirEntry) bool { return mayGoOn(s, e) })
+}
 
 // sweep removes everything from the staging directory but what stays.
-func (s *Store) sweep(stays func(fs.DirEntry) bool) error {
+func sweep(s *Store, stays func(fs.DirEntry) bool) error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
 		return fmt.Errorf("cannot clean up the store: %w", err)

@@ -32,7 +32,7 @@ type Staging struct {
 	buf      []byte
 	hasher   fsverity.Hasher
 	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
-	kept     map[fsverity.Digest]bool  // objects of an interrupted run, not checked yet
+	kept     leftovers
 	newBytes int64
 	large    int
 	sealed   bool    // whether the kernel verifies the new objects
@@ -50,7 +50,10 @@ func (s *Store) Begin(id string) (*Staging, error) {
 	}
 	g := &Staging{store: s, id: id, dir: s.path(stagingDir, begun+id), buf: make([]byte, smallFile),
 		fresh: map[fsverity.Digest]int64{}, known: readChecked(s)}
-	err := errors.Join(dropBegun(s, id), g.adopt())
+	err := dropBegun(s, id)
+	if err == nil {
+		g.kept, err = adopt(g.dir)
+	}
 	for _, d := range []string{g.path(objectsDir), g.path(rootsDir), g.path(keptDir)} {
 		if err == nil {
 			err = ensureDir(d)
@@ -173,7 +176,11 @@ func isZero(p []byte) bool {
 // has reports whether an object exists already, with the right content. One with other content is written again, and
 // replaced by [Staging.Commit].
 func (g *Staging) has(d fsverity.Digest, size int64) bool {
-	if _, ok := g.fresh[d]; ok || g.takeKept(d, size) {
+	if _, ok := g.fresh[d]; ok {
+		return true
+	}
+	if g.kept.take(d, size) {
+		g.added(d, size)
 		return true
 	}
 	var st unix.Stat_t
