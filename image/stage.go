@@ -146,8 +146,8 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 func (s *stager) checkRoom() error {
 	roots, err := s.store.Roots()
 	need := s.event.Total
-	if len(roots) > 0 || err != nil { // also one that cannot be read has its objects here
-		need = 0
+	if len(roots) > 0 || err != nil || s.staging.NewBytes() > 0 || store.IsResumed(s.staging) {
+		need = 0 // also one that cannot be read has its objects here
 	}
 	return s.store.CheckRoom(need)
 }

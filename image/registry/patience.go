@@ -19,7 +19,7 @@ const maxShortWait = 5 * time.Second
 // before that. Where another registry can be asked, one that is busy for long is not asked again.
 type patience struct {
 	retries int
-	none    bool // there is another registry
+	hurried bool // there is another registry
 	now     func() time.Time
 }
 
@@ -37,7 +37,7 @@ func (p patience) Retry(attempt int, resp *http.Response, err error) (time.Durat
 		return wait, err
 	}
 	busy := retryAfter(resp.Header.Get("Retry-After"), p.now())
-	if p.none && busy > maxShortWait {
+	if p.hurried && busy > maxShortWait {
 		return -1, nil
 	}
 	return max(wait, min(busy, maxRetryAfter)), nil

@@ -37,6 +37,7 @@ type blob struct {
 	meter  registry.Meter
 	places *Source   // has the places to continue at when source fails; nil if there are none
 	tried  []*Source // those that failed
+	mixed  bool      // whether a place was left for another one
 	left   []*Source // those that were left, or did not answer when another one was left: they are asked last
 	first  *Source   // served the beginning
 }
@@ -91,6 +92,9 @@ var ErrPart = errors.New("the beginning of the blob was kept by an earlier run")
 
 // readPart reads what is kept. After that, it connects for the rest.
 func (b *blob) readPart(p []byte) (int, error) {
+	if err := b.ended(); err != nil { // reading a file does not ask
+		return 0, err
+	}
 	n, err := b.part.file.Read(p[:min(int64(len(p)), b.d.Size-b.offset)])
 	b.sum.Write(p[:n])
 	b.offset, b.part.used = b.offset+int64(n), b.part.used+int64(n)
@@ -208,6 +212,9 @@ const mirrorRate = 64 << 10
 // leave continues at another place, if one answers, because this one serves badly. It returns whether it does. Each
 // place is tried once: where all serve badly, the last one goes on.
 func (b *blob) leave(why error) bool {
+	if isSteady(b.places) {
+		return false
+	}
 	for next := b.nextPlace(); next != nil && b.offset < b.d.Size && b.ended() == nil; next = b.nextPlace() {
 		now := *b
 		now.source = next
@@ -221,7 +228,7 @@ func (b *blob) leave(why error) bool {
 		}
 		b.body.Close()
 		b.places.skipPlace(b.source, fmt.Errorf("%w: %w", failure.ErrUnreachable, why), true)
-		now.left = append(b.left, b.source)
+		now.left, now.mixed = append(b.left, b.source), true
 		*b = now
 		return true
 	}

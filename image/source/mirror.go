@@ -226,11 +226,31 @@ func (b *blob) nextPlace() *Source {
 	return nil
 }
 
+// isSteady reports whether a place that serves badly must not be left: a blob of which several served parts was wrong.
+func isSteady(s *Source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.steady
+}
+
+// beSteady makes places not be left any more, and reports whether they were before.
+func beSteady(s *Source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.steady
+	s.steady = true
+	return !before
+}
+
 // blamePlace skips a place that served wrong content. If several places served parts, it is the first of them: a place
 // that has the whole blob and works serves all of it.
 func (b *blob) blamePlace(p *Source, err error) error {
 	if b.places == nil {
 		return err
+	}
+	if b.mixed && beSteady(b.places) { // any of them may have sent it
+		b.places.warn(err)
+		return fmt.Errorf("%w (%w)", err, ErrElsewhere)
 	}
 	if p == nil {
 		p = b.source

@@ -242,6 +242,30 @@ func TestAPlaceThatWasLeftIsAskedLast(t *testing.T) {
 	}
 }
 
+// TestALyingMirrorOfABadPlace: a blob of which two places served parts is wrong. The one that was left for the other is
+// not blamed, and serves all of it in the end.
+func TestALyingMirrorOfABadPlace(t *testing.T) {
+	m := newMirrored(t, 2)
+	content := random(50 * progress)
+	var d ocispec.Descriptor
+	for _, r := range m.registries {
+		d = r.blob("x", content)
+	}
+	cutting(m.registries[0], d, progress)
+	m.registries[1].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(make([]byte, len(content))))
+	})
+	s := m.open(t)
+	tries := 0
+	got, err := readAll(t, s, d)
+	for ; errors.Is(err, ErrElsewhere) && tries < 5; tries++ {
+		got, err = readAll(t, s, d)
+	}
+	if err != nil || !bytes.Equal(got, content) || tries != 2 {
+		t.Errorf("after %d tries: %d of %d bytes, %v", tries, len(got), len(content), err)
+	}
+}
+
 // TestABusyPlace: it is left alone for as long as it says, unless there is another one.
 func TestABusyPlace(t *testing.T) {
 	busy := func(w http.ResponseWriter, _ *http.Request) bool {

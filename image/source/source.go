@@ -54,9 +54,10 @@ type Source struct {
 
 	mirrors []*Source
 	warn    func(error)
-	mu      sync.Mutex // for the two below, also in the mirrors
+	mu      sync.Mutex // for the three below, also in the mirrors
 	lied    error      // why it is not asked again
 	silent  error      // why it is asked last
+	steady  bool       // whether no place is left for another one while it serves a blob
 	budget  budget
 }
 

@@ -45,6 +45,21 @@ func dropBegun(s *Store, id string) error {
 	return err
 }
 
+// begunBytes returns the disk space of what was begun of roots.
+func begunBytes(s *Store) (bytes int64) {
+	dirs, _ := filepath.Glob(s.path(stagingDir, begun+"*")) // the pattern is well-formed
+	for _, dir := range dirs {
+		_ = filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+			var st unix.Stat_t
+			if err == nil && unix.Lstat(name, &st) == nil {
+				bytes += st.Blocks * 512
+			}
+			return nil
+		})
+	}
+	return bytes
+}
+
 // mayGoOn reports whether an entry of the staging directory is what an interrupted run has left of a root.
 func mayGoOn(s *Store, e fs.DirEntry) bool {
 	id, isBegun := strings.CutPrefix(e.Name(), begun)
@@ -62,10 +77,22 @@ func mayGoOn(s *Store, e fs.DirEntry) bool {
 type leftovers struct {
 	dir     string
 	objects map[fsverity.Digest]bool // not checked yet
+	bytes   int64                    // of the beginnings of blobs
 }
 
-// adopt takes over what is in a staging directory, which is made if it is not there.
+// adopt takes over what is in a staging directory, which is made if it is not there. What cannot be taken over is
+// removed.
 func adopt(dir string) (leftovers, error) {
+	l, err := tryAdopt(dir)
+	if err != nil {
+		if err = durable.RemoveAll(dir); err == nil {
+			l, err = tryAdopt(dir)
+		}
+	}
+	return l, err
+}
+
+func tryAdopt(dir string) (leftovers, error) {
 	l := leftovers{dir: dir, objects: map[fsverity.Digest]bool{}}
 	if err := ensureDir(dir); err != nil {
 		return l, err
@@ -77,7 +104,11 @@ func adopt(dir string) (leftovers, error) {
 			err = errors.Join(err, l.noteObjects())
 		case name == rootsDir && e.IsDir():
 			err = errors.Join(err, l.moveInventories())
-		case name == keptDir && e.IsDir(), strings.HasPrefix(name, keptBlob) && e.Type().IsRegular():
+		case name == keptDir && e.IsDir():
+		case strings.HasPrefix(name, keptBlob) && e.Type().IsRegular():
+			if st, err := e.Info(); err == nil {
+				l.bytes += st.Size()
+			}
 		default:
 			err = errors.Join(err, durable.RemoveAll(l.path(name)))
 		}
@@ -126,7 +157,7 @@ func (l leftovers) take(d fsverity.Digest, size int64) bool {
 	return true
 }
 
-// ensureDir makes a directory that only root can read, unless there is one.
+// ensureDir makes a directory in place of whatever else has its name.
 func ensureDir(name string) error {
 	err := os.Mkdir(name, 0o700)
 	if !errors.Is(err, fs.ErrExist) {
@@ -141,22 +172,33 @@ func ensureDir(name string) error {
 	return os.Mkdir(name, 0o700)
 }
 
-// checkContent returns an error unless a file has that size and that digest.
+// checkContent returns an error unless a file of ours has that size and that digest.
 func checkContent(name string, d fsverity.Digest, size int64) error {
 	f, err := durable.OpenRegular(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
+	if has, err := ours(f); err != nil || has != size {
+		return errors.Join(err, fmt.Errorf("%w: it has %d bytes", ErrDamaged, has))
 	}
 	got, err := fsverity.Compute(f)
-	if err == nil && (st.Size() != size || got != d) {
-		err = fmt.Errorf("%w: it has %d bytes and the digest %s", ErrDamaged, st.Size(), got)
+	if err == nil && got != d {
+		err = fmt.Errorf("%w: it has the digest %s", ErrDamaged, got)
 	}
 	return err
+}
+
+// ours returns the size of a file that belongs to root and has no other name, by which something else could be changed.
+func ours(f *os.File) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, err
+	}
+	if st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+		return 0, fmt.Errorf("%w: %s has %d names and the owner %d", ErrDamaged, f.Name(), st.Nlink, st.Uid)
+	}
+	return st.Size, nil
 }
 
 // Kept returns what has the inventories of interrupted runs, as a root has its own. Whoever was root before may have
@@ -166,15 +208,27 @@ func Kept(g *Staging) Root { return Root{Dir: g.path(keptDir)} }
 // Part opens the file that has the beginning of a blob of size bytes, which may be empty, to be read and then to be
 // written. It is nil where there is too little room to keep one.
 func (g *Staging) Part(d digest.Digest, size int64) io.ReadWriteCloser {
-	if d.Validate() != nil || size <= 0 || size > maxPart || g.store.CheckRoom(partRoom*size) != nil {
+	if d.Validate() != nil || size <= 0 || size > maxPart {
 		return nil
 	}
-	f, err := os.OpenFile(g.path(partName(d)), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(g.path(partName(d)), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
+		return nil
+	}
+	has, err := ours(f)
+	if err == nil {
+		err = g.store.CheckRoom(partRoom * max(0, size-has))
+	}
+	if err != nil {
+		f.Close()
+		_ = g.DropPart(d) // the whole blob is fetched
 		return nil
 	}
 	return f
 }
+
+// IsResumed reports whether an interrupted run has left something for this one.
+func IsResumed(g *Staging) bool { return len(g.kept.objects) > 0 || g.kept.bytes > 0 }
 
 // maxPart bounds a blob whose beginning is kept, in bytes.
 const maxPart = 64 << 30

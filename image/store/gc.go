@@ -67,6 +67,7 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 			unknown = append(unknown, fmt.Errorf("no object is removed, because the root %s stays: %w", id, err))
 		}
 	}
+	report.Bytes += begunBytes(s)
 	faults = append(faults, sweep(s, func(fs.DirEntry) bool { return false }))
 	if len(unknown) == 0 {
 		if err := s.eachUnused(used, &report, os.Remove); err != nil {

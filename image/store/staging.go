@@ -105,6 +105,7 @@ func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 	name := g.path("large-" + strconv.Itoa(g.large))
 	d, err := g.copyLarge(name, r, size)
 	if err != nil {
+		_ = os.Remove(name) // it is never continued
 		return fsverity.Digest{}, err
 	}
 	if g.has(d, size) {
