@@ -58,7 +58,7 @@ func TestBegun(t *testing.T) {
 			t.Errorf("it is %d days old and still there", -away)
 		}
 	}
-	g = begin()
+	begin()
 	if err := os.MkdirAll(s.path(rootsDir, id(1)), 0o700); err != nil {
 		t.Fatal(err)
 	}
