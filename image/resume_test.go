@@ -185,10 +185,10 @@ func TestDamagedBeginning(t *testing.T) {
 		damage   func(name string) error
 		warnings string // "" for none
 	}{
-		"other bytes": {"blob-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "has the digest"},
-		"zeros":       {"blob-*", change(func(b []byte) []byte { return make([]byte, len(b)) }), "by an earlier run"},
+		"other bytes": {"blob-*", change(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), ""},
+		"zeros":       {"blob-*", change(func(b []byte) []byte { return make([]byte, len(b)) }), ""},
 		"shorter":     {"blob-*", change(func(b []byte) []byte { return b[:len(b)/2] }), ""},
-		"longer":      {"blob-*", change(func(b []byte) []byte { return bytes.Repeat(b, 30) }), "has the digest"},
+		"longer":      {"blob-*", change(func(b []byte) []byte { return bytes.Repeat(b, 30) }), ""},
 		"empty":       {"blob-*", change(func([]byte) []byte { return nil }), ""},
 		"a directory": {"blob-*", func(name string) error {
 			return errors.Join(os.Remove(name), os.Mkdir(name, 0o700))
@@ -198,7 +198,7 @@ func TestDamagedBeginning(t *testing.T) {
 		"a pipe": {"blob-*", func(name string) error {
 			return errors.Join(os.Remove(name), unix.Mkfifo(name, 0o600))
 		}, ""},
-		"huge": {"blob-*", func(name string) error { return os.Truncate(name, 1<<40) }, "has the digest"},
+		"huge": {"blob-*", func(name string) error { return os.Truncate(name, 1<<40) }, ""},
 		"huge objects": {"objects/*", func(name string) error {
 			return os.Truncate(name, 1<<40)
 		}, "other content: 2"},

@@ -188,7 +188,7 @@ func (s *stager) addLayer(ctx context.Context, n int) error {
 		return cmp.Or(err, dropErr)
 	}
 	if errors.Is(err, source.ErrPart) {
-		return s.fetchAgain(err)
+		return fmt.Errorf("%w: %w", errStartAgain, err)
 	}
 	return err
 }
