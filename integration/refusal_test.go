@@ -113,8 +113,9 @@ func (s *site) condition() condition {
 	c.system = text("systemctl is-system-running; systemctl --failed --plain --no-legend; cat /usr/share/lab/version")
 	// The first command that may change something makes the directories; they are empty then. What was begun of a root
 	// is kept for the next run.
-	c.kept = text("mkdir -p -m 0700 /var/lib/updatectl && cd /var/lib/updatectl && mkdir -p -m 0700 roots staging objects " +
-		"&& ls -A roots && ls -A --ignore='root-*' staging && find objects -type f | wc -l || :")
+	c.kept = text("mkdir -p -m 0700 /var/lib/updatectl && cd /var/lib/updatectl && " +
+		"mkdir -p -m 0700 roots staging objects && ls -A roots && ls -A --ignore='root-*' staging && " +
+		"find objects -type f | wc -l || :")
 	client := http.Client{Timeout: 5 * time.Second}
 	answer, err := client.Get("http://" + s.host.Addr + "/")
 	if err != nil {
