@@ -187,6 +187,16 @@ func TestABlobGoesOnElsewhere(t *testing.T) {
 	}
 }
 
+// newCut returns two places with a blob. The first breaks each connection after some progress.
+func newCut(t *testing.T) (m *mirrored, d ocispec.Descriptor, content []byte) {
+	m, content = newMirrored(t, 2), random(50*progress)
+	for _, r := range m.registries {
+		d = r.blob("x", content)
+	}
+	cutting(m.registries[0], d, progress)
+	return m, d, content
+}
+
 // TestAPlaceThatLosesConnectionsIsLeft, for one that answers; where none does, it goes on.
 func TestAPlaceThatLosesConnectionsIsLeft(t *testing.T) {
 	for _, c := range []struct {
@@ -194,12 +204,7 @@ func TestAPlaceThatLosesConnectionsIsLeft(t *testing.T) {
 		gone bool // the mirror does not answer
 		cuts int64
 	}{{"to the mirror", false, 2}, {"there is none", true, 49}} {
-		m := newMirrored(t, 2)
-		content := random(50 * progress)
-		var d ocispec.Descriptor
-		for _, r := range m.registries {
-			d = r.blob("x", content)
-		}
+		m, d, content := newCut(t)
 		_, cuts := cutting(m.registries[0], d, progress)
 		s := m.open(t)
 		if c.gone {
@@ -220,13 +225,7 @@ func TestAPlaceThatLosesConnectionsIsLeft(t *testing.T) {
 
 // TestAPlaceThatWasLeftIsAskedLast: it served badly, but the one that was taken for it fails.
 func TestAPlaceThatWasLeftIsAskedLast(t *testing.T) {
-	m := newMirrored(t, 2)
-	content := random(50 * progress)
-	var d ocispec.Descriptor
-	for _, r := range m.registries {
-		d = r.blob("x", content)
-	}
-	cutting(m.registries[0], d, progress)
+	m, d, content := newCut(t)
 	asked := false
 	m.registries[1].hook = func(w http.ResponseWriter, req *http.Request) bool {
 		if asked {
@@ -245,13 +244,7 @@ func TestAPlaceThatWasLeftIsAskedLast(t *testing.T) {
 // TestALyingMirrorOfABadPlace: a blob of which two places served parts is wrong. The one that was left for the other is
 // not blamed, and serves all of it in the end.
 func TestALyingMirrorOfABadPlace(t *testing.T) {
-	m := newMirrored(t, 2)
-	content := random(50 * progress)
-	var d ocispec.Descriptor
-	for _, r := range m.registries {
-		d = r.blob("x", content)
-	}
-	cutting(m.registries[0], d, progress)
+	m, d, content := newCut(t)
 	m.registries[1].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
 		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(make([]byte, len(content))))
 	})
