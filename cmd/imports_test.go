@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 	// Each answers one question about the host, and stands on what is listed here and on ground.
 	"agent/event":     {},
 	"agent/network":   {},
-	"agent/listening": {},
+	"agent/listening": {"switcher/cgroups"},
 	"agent/systemd":   {},
 	"agent/program":   {},
 	"agent/fleetlock": {},
@@ -176,7 +176,7 @@ var allowed = map[string][]string{
 	"switcher/etc/unchanged":        {},
 	"switcher/livepatch":            {},
 	"switcher/packages":             {"switcher/rootfs"},
-	"switcher/pid1":                 {"switcher", "switcher/ending", "switcher/keep"},
+	"switcher/pid1":                 {"switcher", "switcher/cgroups", "switcher/ending", "switcher/keep"},
 	"switcher/hold":                 {},
 	"switcher/holding":              {},
 	"switcher/keep":                 {"switcher/rootfs"},
