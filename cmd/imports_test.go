@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 	// Each answers one question about the host, and stands on what is listed here and on ground.
 	"agent/event":     {},
 	"agent/network":   {},
-	"agent/listening": {},
+	"agent/listening": {"switcher/cgroups"},
 	"agent/systemd":   {},
 	"agent/program":   {},
 	"agent/fleetlock": {},
@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"agent/boot":     {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
-	"agent/attempt":  {"agent/host", "agent/machine", "agent/record"},
+	"agent/attempt":  {"agent/host", "agent/machine", "agent/record"}, // of unattended runs
 	"agent/unattended": {
 		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/machine", "agent/pause",
 		"agent/record",
@@ -177,7 +177,7 @@ var allowed = map[string][]string{
 	"switcher/etc/unchanged":        {},
 	"switcher/livepatch":            {},
 	"switcher/packages":             {"switcher/rootfs"},
-	"switcher/pid1":                 {"switcher", "switcher/ending", "switcher/keep"},
+	"switcher/pid1":                 {"switcher", "switcher/cgroups", "switcher/ending", "switcher/keep"},
 	"switcher/hold":                 {},
 	"switcher/holding":              {},
 	"switcher/keep":                 {"switcher/rootfs"},
@@ -231,8 +231,8 @@ var ground = []string{
 // inImage lists the packages of image that each of them may import. Tests may import more: many read what they publish.
 var inImage = map[string][]string{
 	"image": {
-		"image/composefs", "image/failure", "image/fsverity", "image/layer", "image/release", "image/source",
-		"image/store",
+		"image/composefs", "image/failure", "image/fsverity", "image/inventory", "image/layer", "image/release",
+		"image/source", "image/store",
 	},
 	"image/publish": {
 		"image", "image/failure", "image/layout", "image/patches", "image/registry", "image/release", "image/source",
@@ -246,7 +246,8 @@ var inImage = map[string][]string{
 	"image/layout":              {"image/failure"},
 	"image/failure":             {},
 	"image/release":             {"image/fsverity"},
-	"image/store":               {"image/composefs", "image/fsverity"},
+	"image/store":               {"image/composefs", "image/fsverity", "image/inventory"},
+	"image/inventory":           {"image/fsverity", "image/layer"},
 	"image/composefs":           {"image/fsverity", "image/layer"},
 	"image/layer":               {"image/fsverity"},
 	"image/fsverity":            {},

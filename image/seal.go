@@ -53,5 +53,5 @@ func readLayer(ctx context.Context, src *source.Source, tree *layer.Tree, l ocis
 		return err
 	}
 	defer body.Close()
-	return tree.AddBlob(body, l.MediaType, diffID, put)
+	return tree.AddBlob(body, l.MediaType, diffID, put, layer.SkipNote)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,12 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/updatectl/updatectl/image/composefs"
+	"github.com/updatectl/updatectl/image/failure"
 	"github.com/updatectl/updatectl/image/fsverity"
+	"github.com/updatectl/updatectl/image/inventory"
 	"github.com/updatectl/updatectl/image/layer"
 	"github.com/updatectl/updatectl/image/source"
 	"github.com/updatectl/updatectl/image/store"
@@ -51,23 +55,34 @@ func Stage(ctx context.Context, st *store.Store, src *source.Source, img *Image,
 	if !errors.Is(err, store.ErrNoRoot) && !errors.Is(err, store.ErrDamaged) { // a damaged one is staged anew
 		return root, err
 	}
+	here := newReuse(st, img)
+	if !errors.Is(err, store.ErrNoRoot) {
+		here.roots = nil // what is beside a damaged root may be damaged, too
+	}
 	g, err := st.Begin(img.ID())
 	if err != nil {
 		return store.Root{}, err
 	}
+	if img.isSealed() {
+		here.roots = append(here.roots, store.Kept(g))
+	}
 	var s *stager
 	for {
-		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress}
+		here.used = nil
+		s = &stager{src: src, img: img, store: st, staging: g, tree: layer.NewTree(), progress: progress, reuse: here}
 		root, err = s.stage(ctx, reference)
 		// The tree was built from wrong content: start again. What was correct is an object already.
-		if !errors.Is(err, source.ErrElsewhere) {
+		if !errors.Is(err, source.ErrElsewhere) && !errors.Is(err, errStartAgain) {
 			break
 		}
 	}
-	if err != nil {
-		return store.Root{}, errors.Join(s.explain(err), g.Abort())
+	switch {
+	case err == nil:
+		return root, nil
+	case s.mayGoOn(ctx, err):
+		return store.Root{}, errors.Join(s.explain(err), g.Suspend())
 	}
-	return root, nil
+	return store.Root{}, errors.Join(s.explain(err), g.Abort())
 }
 
 // stager is one run of Stage.
@@ -79,6 +94,7 @@ type stager struct {
 	tree     *layer.Tree
 	progress func(Event)
 	event    Event
+	reuse    *reuse
 }
 
 func (s *stager) stage(ctx context.Context, reference string) (store.Root, error) {
@@ -95,18 +111,22 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 			return store.Root{}, fmt.Errorf("cannot stage layer %d of %d: %w", n+1, s.event.Layers, err)
 		}
 	}
+	if err := s.checkReused(ctx); err != nil {
+		return store.Root{}, err
+	}
 	s.report(PhaseCommit)
 	info, err := s.inspect()
 	if err != nil {
-		return store.Root{}, err
+		return store.Root{}, s.doubt(ctx, err)
 	}
 	info.Reference, info.VerifiedAt = reference, verified
 	if err := s.writeCFS(&info); err != nil {
-		return store.Root{}, err
+		return store.Root{}, s.doubt(ctx, err)
 	}
 	if err := s.img.checkSeal(info.RootDigest); err != nil {
-		return store.Root{}, err
+		return store.Root{}, s.doubt(ctx, err)
 	}
+	s.keepReused()
 	if err := s.staging.PutEvidence(s.img.Verified.Evidence()); err != nil {
 		return store.Root{}, err
 	}
@@ -126,25 +146,81 @@ func (s *stager) stage(ctx context.Context, reference string) (store.Root, error
 func (s *stager) checkRoom() error {
 	roots, err := s.store.Roots()
 	need := s.event.Total
-	if len(roots) > 0 || err != nil { // also one that cannot be read has its objects here
-		need = 0
+	if len(roots) > 0 || err != nil || s.staging.NewBytes() > 0 || store.IsResumed(s.staging) {
+		need = 0 // also one that cannot be read has its objects here
 	}
 	return s.store.CheckRoom(need)
 }
 
-// addLayer streams one layer into the tree and the store.
+// addLayer adds one layer to the tree: by its inventory, or else from its source.
 func (s *stager) addLayer(ctx context.Context, n int) error {
 	s.event.Layer = n + 1
 	s.report(PhaseFetch)
 	l := s.img.Manifest.Layers[n]
-	body, err := s.src.Blob(ctx, l)
+	which := inventory.Layer{Blob: l.Digest, Diff: s.img.Config.RootFS.DiffIDs[n]}
+	if isHere, err := s.replay(ctx, which); isHere || err != nil {
+		s.count(l.Size)
+		return err
+	}
+	body, err := s.fetch(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	counted := &counter{r: body, count: s.count}
-	return s.tree.AddBlob(counted, l.MediaType, s.img.Config.RootFS.DiffIDs[n], s.staging.Put)
+	err = s.staging.WriteInventory(which.Name(), func(w io.Writer) error {
+		list, err := inventory.NewWriter(w, which)
+		if err != nil {
+			return err
+		}
+		err = s.tree.AddBlob(&counter{r: body, count: s.count}, l.MediaType, which.Diff, s.staging.Put, list.Add)
+		if errors.Is(err, ErrLayer) { // it may only not fit to what is below it
+			return s.doubt(ctx, err)
+		}
+		if err != nil {
+			return err
+		}
+		return list.Close()
+	})
+	if s.mayGoOn(ctx, err) {
+		return err
+	}
+	if dropErr := s.staging.DropPart(l.Digest); dropErr != nil {
+		return cmp.Or(err, dropErr)
+	}
+	if errors.Is(err, source.ErrPart) {
+		return fmt.Errorf("%w: %w", errStartAgain, err)
+	}
+	return err
 }
+
+// mayGoOn reports whether the next run can go on where this one has failed, and saves something by that.
+func (s *stager) mayGoOn(ctx context.Context, err error) bool {
+	return err != nil && s.src.Remote() && (errors.Is(err, failure.ErrSource) || ctx.Err() != nil)
+}
+
+// fetch opens the blob of a layer. Where an interrupted run has kept its beginning, only the rest is fetched.
+func (s *stager) fetch(ctx context.Context, l ocispec.Descriptor) (io.ReadCloser, error) {
+	var file io.ReadWriteCloser
+	if s.src.Remote() {
+		file = s.staging.Part(l.Digest, l.Size)
+	}
+	if file == nil {
+		return s.src.Blob(ctx, l)
+	}
+	body, err := s.src.BlobAfter(ctx, l, source.NewPart(file))
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &partial{body, file}, nil
+}
+
+// partial is a blob whose beginning is in a file.
+type partial struct {
+	io.ReadCloser
+	file io.Closer
+}
+
+func (p *partial) Close() error { return errors.Join(p.ReadCloser.Close(), p.file.Close()) }
 
 // writeCFS writes the composefs image.
 func (s *stager) writeCFS(info *store.Info) error {
@@ -177,12 +253,15 @@ func (i *Image) checkStaged(st *store.Store, root store.Root) error {
 
 // checkSeal compares the digest of a root with the one in the release.
 func (i *Image) checkSeal(root fsverity.Digest) error {
-	if i.Seal == (fsverity.Digest{}) || i.Seal == root {
+	if !i.isSealed() || i.Seal == root {
 		return nil
 	}
 	return fmt.Errorf("%w: the root has the digest %s, and the release seals the image with %s", verify.ErrDigest,
 		root, i.Seal)
 }
+
+// isSealed reports whether a release says which digest the root has.
+func (i *Image) isSealed() bool { return i.Seal != (fsverity.Digest{}) }
 
 // explain adds to ErrNoSpace how much was written and how much is left to read.
 func (s *stager) explain(err error) error {

@@ -52,6 +52,13 @@ func TestSameTreeAsUmoci(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	reused := &stacked{builder: b, t: t, st: st}
+	img := reused.relabelled(len(layers), root.Info.RootDigest)
+	reused.withhold(0, 1, 2, 3, 4, 5)
+	if again := reused.mustStage(img); again.ID == root.ID || again.Info.RootDigest != root.Info.RootDigest {
+		t.Errorf("without the layers, the root is %s, %s; want %s", again.ID, again.Info.RootDigest, root.Info.RootDigest)
+	}
+
 	layers[0] = gnuTar(t, odd, "--format=gnu") // umoci does not support the sparse type of GNU tar
 	unpacked := t.TempDir()
 	for _, l := range layers {

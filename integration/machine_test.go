@@ -53,7 +53,7 @@ func TestFaultsOfTheMachine(t *testing.T) {
 	t.Run("the network dies permanently", func(t *testing.T) {
 		s := s.in(t)
 		must("rm -rf /var/lib/updatectl")
-		wire.Damage(lab.Blobs, lab.Cut(1<<20))
+		wire.Damage(lab.Blobs, lab.Cut(10_000)) // of each connection: no progress
 		s.refused(exitUnreachable, "stopped after", "try again", "stage", "--from", wire.Host+"/os/server:stable")
 		s.nothingVisible()
 		wire.Repair()

@@ -10,14 +10,14 @@ import (
 	"github.com/updatectl/updatectl/integration/lab"
 )
 
-// TestVMOutage measures in one machine, in turns, how long a web server is away at an apply, at a rollback, and at a
-// full reboot of the host without updatectl, polled from outside. The firmware of a server takes longer than that of
-// this machine, which has none.
+// TestVMOutage measures in one machine, in turns, how long a web server is away at an apply, at a rollback, and at full
+// reboots of the host, without an image and with one, polled from outside. The firmware of a server takes longer than
+// that of this machine, which has none.
 func TestVMOutage(t *testing.T) {
 	beside(t, lab.QEMU)
 	const rounds = 3
 	s := newSiteOf(t, lab.Options{Name: "vmoutage", Kind: lab.QEMU})
-	full := s.fullRebootsOf(rounds) // before there is a root to resume
+	plain := s.fullRebootsOf(rounds) // before there is a root to resume
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 	s.publish("2", "os/server:stable")
@@ -26,19 +26,19 @@ func TestVMOutage(t *testing.T) {
 		applies = append(applies, s.outageOf("updatectl", "apply", "--retry"))
 		rollbacks = append(rollbacks, s.outageOf("updatectl", "rollback"))
 	}
-	resumed := s.fullRebootsOf(1)
+	full := s.fullRebootsOf(1) // lands on the host root, and goes on into the last good root
 	middle := func(all []time.Duration) time.Duration {
 		return slices.Sorted(slices.Values(all))[len(all)/2]
 	}
 	for name, all := range map[string][]time.Duration{
-		"apply": applies, "rollback": rollbacks, "full reboot and the soft reboot into the last good root": resumed,
+		"apply": applies, "rollback": rollbacks, "full reboot of the host without an image": plain,
 	} {
-		t.Logf("%s: median %v of %v, %.2f of a full reboot", name, middle(all), all,
+		t.Logf("%s: median %v of %v, %.2f of a full reboot of this host", name, middle(all), all,
 			float64(middle(all))/float64(middle(full)))
 	}
-	t.Logf("full reboot: median %v of %v", middle(full), full)
+	t.Logf("full reboot, with the soft reboot into the last good root: %v", full)
 	if middle(applies) >= middle(full) || middle(rollbacks) >= middle(full) {
-		t.Error("a switch takes as long as a full reboot of the host")
+		t.Error("a switch takes as long as a full reboot")
 	}
 }
 

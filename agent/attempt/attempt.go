@@ -24,9 +24,10 @@ type Attempt struct {
 	Text string `json:"text,omitempty"`
 	// Until is when it goes on at the earliest, the zero time when that is not known.
 	Until time.Time `json:"until,omitzero"`
-	// Checked is when the source last answered, and Level how the host would get into the root that was staged then; ""
-	// when that is not known.
+	// Checked is when the source last answered, Staged which root was staged then, and Level how the host would get into
+	// it; "" when that is not known.
 	Checked time.Time   `json:"checked,omitzero"`
+	Staged  string      `json:"staged,omitempty"`
 	Level   level.Level `json:"level,omitempty"`
 }
 
@@ -51,11 +52,11 @@ func Last(h *host.Host) *Attempt {
 	return a
 }
 
-// Keep keeps an attempt. One that did not ask the source has the time and the level of the last that did.
+// Keep keeps an attempt. One that did not ask the source has what the last one found that did.
 func Keep(h *host.Host, a Attempt) {
 	a.At = h.Now().UTC()
 	if before := Last(h); a.Checked.IsZero() && before != nil {
-		a.Checked, a.Level = before.Checked, before.Level
+		a.Checked, a.Staged, a.Level = before.Checked, before.Staged, before.Level
 	}
 	text, err := json.MarshalIndent(a, "", "  ")
 	if err == nil {

@@ -25,7 +25,7 @@ func TestKeep(t *testing.T) {
 		level   level.Level
 	}{
 		{"never asked", Attempt{Reason: "paused"}, time.Time{}, ""},
-		{"asked", Attempt{Checked: checked, Level: level.Full}, checked, level.Full},
+		{"asked", Attempt{Checked: checked, Staged: "sha256-1", Level: level.Full}, checked, level.Full},
 		{"did not ask", Attempt{Reason: "window"}, checked, level.Full},
 		{"nothing to do", Attempt{Checked: checked.Add(time.Hour)}, checked.Add(time.Hour), ""},
 	} {

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/updatectl/updatectl/switcher/cgroups"
 )
 
 // Port is a port at which a unit listens.
@@ -193,22 +195,9 @@ func unitsOf(proc string, sockets map[string]Port) (map[string]string, error) {
 				continue
 			}
 			if cgroup, err := os.ReadFile(filepath.Join(dir, "cgroup")); err == nil && units[inode] == "" {
-				units[inode] = unitIn(string(cgroup))
+				units[inode] = cgroups.UnitIn(string(cgroup))
 			}
 		}
 	}
 	return units, nil
-}
-
-// unitIn returns the outermost service or scope in the text of a /proc/PID/cgroup, "" when there is none. Below it are
-// the units of a user manager, and what a container made.
-func unitIn(cgroup string) string {
-	for line := range strings.Lines(cgroup) {
-		for part := range strings.SplitSeq(strings.TrimSpace(line), "/") {
-			if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
-				return part
-			}
-		}
-	}
-	return ""
 }

@@ -73,7 +73,7 @@ func fromStatus(s agent.Status) Host {
 	}
 	if s.Unattended != nil {
 		h.Checked, h.Blocked = s.Unattended.Checked, s.Unattended.Reason
-		if h.Staged {
+		if h.Staged && s.Unattended.Staged == s.Staged.Root {
 			h.Level = string(s.Unattended.Level)
 		}
 	}

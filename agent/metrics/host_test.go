@@ -162,13 +162,13 @@ func TestFromStatus(t *testing.T) {
 	at := time.Unix(1796000000, 0)
 	var s agent.Status
 	s.Phase, s.Booted = record.PhaseStaged, agent.RootStatus{Root: "sha256-1", Version: "v1"}
-	s.Staged, s.Bad = &agent.RootStatus{}, map[string]record.Bad{"a": {}, "b": {}}
+	s.Staged, s.Bad = &agent.RootStatus{Root: "sha256-2"}, map[string]record.Bad{"a": {}, "b": {}}
 	s.Slot = &fleetlock.Slot{Wants: fleetlock.Held}
 	s.Kernel.Release, s.Kernel.RebootBy = "6.12", at
 	s.Kernel.LivePatches = []live.LivePatch{{State: live.LiveHeld}, {State: live.LiveEffective}, {State: live.LiveHeld}}
 	s.Fixes = []live.Fix{{State: live.FixOpen}, {State: live.FixedByImage}, {State: live.FixOpen}}
 	s.Last = &record.Result{Outcome: level.Unhealthy, At: at}
-	s.Unattended = &attempt.Attempt{Level: level.Full}
+	s.Unattended = &attempt.Attempt{Staged: "sha256-2", Level: level.Full}
 	h := fromStatus(s)
 	if h.Version != "v1" || h.Root != "sha256-1" || h.Kernel != "6.12" || h.Phase != "staged" || !h.Staged || h.Paused ||
 		h.BadRoots != 2 || !h.SlotHeld || h.SlotKept || !h.RebootBy.Equal(at) || h.FixesOpen != 2 ||
@@ -176,8 +176,11 @@ func TestFromStatus(t *testing.T) {
 		!h.LastEnded.Equal(at) {
 		t.Errorf("it is %+v", h)
 	}
-	s.Last.Outcome, s.Slot.Failed, s.Staged = level.Switched, "unhealthy", nil
+	s.Last.Outcome, s.Slot.Failed, s.Staged = level.Switched, "unhealthy", &agent.RootStatus{Root: "sha256-3"}
 	if h = fromStatus(s); !h.LastSucceeded || !h.SlotKept || h.Level != "" {
-		t.Errorf("it is %+v", h)
+		t.Errorf("with another staged root, it is %+v", h)
+	}
+	if s.Staged = nil; fromStatus(s).Level != "" {
+		t.Errorf("without a staged root, it is %+v", h)
 	}
 }

@@ -53,8 +53,9 @@ func TestLabels(t *testing.T) {
 		"\x1b[31m", "a\nupdatectl_staged 1", "\xff\xfe", "\u202e", `"} 1`, strings.Repeat("\x00", 1000),
 		strings.Repeat("é", 1000), "a" + strings.Repeat("é", 1000),
 	} {
-		text, err := Text(Host{Version: version, Phase: version, Level: version, Blocked: version,
-			LivePatches: map[string]int{version: 1}})
+		text, err := Text(Host{
+			Version: version, Phase: version, Level: version, Blocked: version, LivePatches: map[string]int{version: 1},
+		})
 		if err != nil {
 			t.Errorf("%.40q: %v", version, err)
 			continue

@@ -48,8 +48,8 @@ func (k Fsck) Look(ctx context.Context) (Fscked, error) {
 }
 
 // Repair is like Look, and fetches what is damaged again: from where the image came from, by the evidence beside the
-// root and today's policy. Damaged objects that no root needs are removed. The error is an ErrDamage if something is
-// still damaged.
+// root and today's policy. Damaged objects that no root needs are removed, and damaged inventories. The error is an
+// ErrDamage if something is still damaged.
 func (k Fsck) Repair(ctx context.Context, f facts.Facts) (Fscked, error) {
 	done, err := k.Look(ctx)
 	if !errors.Is(err, ErrDamage) {

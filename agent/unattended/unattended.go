@@ -287,7 +287,7 @@ func (r *Runner) keep(done agent.Applied, err error) {
 	if done.Reference != "" { // it has answered, and what it published was verified
 		a.Checked = r.Now().UTC()
 		if done.Decision != nil {
-			a.Level = done.Decision.Level
+			a.Staged, a.Level = done.Root, done.Decision.Level
 		}
 	}
 	attempt.Keep(r.Host, a)

@@ -141,8 +141,8 @@ func TestPauseWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestCalledOff: if a switch was announced and does not happen, the people who were told of it are told why. If nothing
-// was announced, nobody is told anything.
+// TestCalledOff: people who were told of a switch are told why it does not happen. Without an announcement, there is no
+// such message.
 func TestCalledOff(t *testing.T) {
 	ada := []string{"ada"}
 	for name, c := range map[string]struct {

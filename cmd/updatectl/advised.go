@@ -18,13 +18,13 @@ func (a advised) Unwrap() error { return a.error }
 // errInterrupted is what a command ends with after a signal.
 var errInterrupted = errors.New("interrupted")
 
-// interruptionOf returns the error of a command that a signal ended: what is true then, and what to do. Layers go
-// straight into the root that is staged, so an incomplete root leaves nothing to continue with.
+// interruptionOf returns the error of a command that a signal ended: what is true then, and what to do. What
+// has arrived of an image over a network is kept for the next run.
 func interruptionOf(command string) error {
 	switch command {
 	case "updatectl stage", "updatectl apply":
-		return advised{interruption("interrupted; an image that is not complete is not kept"),
-			"run the same command again; `updatectl status` shows what is staged, and whether a switch is under way"}
+		return advised{interruption("interrupted; what has arrived of an image is kept for a week"),
+			"the same command goes on with it; `updatectl status` shows what is staged, and whether a switch is under way"}
 	case "updatectl rollback":
 		return advised{errInterrupted,
 			"`updatectl status` shows whether the host rolls back; if not, run the same command again"}

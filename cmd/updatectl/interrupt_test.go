@@ -26,8 +26,8 @@ func TestInterrupted(t *testing.T) {
 				"updatectl", "--root", filepath.Join(p.dir, "host"), c.command, "--from", address+"/os:v1")
 			if want := map[string]string{
 				"check": "updatectl: interrupted\nhint: run the same command again\n",
-				"stage": "updatectl: interrupted; an image that is not complete is not kept\n" +
-					"hint: run the same command again; `updatectl status` shows what is staged, " +
+				"stage": "updatectl: interrupted; what has arrived of an image is kept for a week\n" +
+					"hint: the same command goes on with it; `updatectl status` shows what is staged, " +
 					"and whether a switch is under way\n",
 			}[c.command]; got != want {
 				t.Errorf("got %q, want %q", got, want)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/cmd/updatectl/report"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify/printable"
 )
 
@@ -103,7 +104,7 @@ func (c *logCore) Sync() error { return nil }
 
 // toJournal sends an entry to the journal.
 func toJournal(e zapcore.Entry, text string, fields map[string]any) error {
-	priority, vars := journalFields(e, fields)
+	priority, vars := journalFields(e, pid1.Unit(), fields)
 	return journal.Send(report.ShortDigests(text), priority, vars)
 }
 
@@ -115,8 +116,14 @@ func plainToJournal(e zapcore.Entry, text string, fields map[string]any) error {
 
 // journalFields returns the priority and the fields of an entry (systemd.journal-fields(7)). That of an event has its
 // MESSAGE_ID, too.
-func journalFields(e zapcore.Entry, fields map[string]any) (journal.Priority, map[string]string) {
+//
+// The journal finds out by itself which unit an entry is from, but not if the process has ended by then: journalctl
+// --unit would lack the last entries of a short run. The unit, "" for none, is therefore named.
+func journalFields(e zapcore.Entry, unit string, fields map[string]any) (journal.Priority, map[string]string) {
 	priority, vars := journalPriority[e.Level], map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
+	if unit != "" {
+		vars["OBJECT_SYSTEMD_UNIT"] = unit
+	}
 	if is, found := event.Of(fields); found {
 		priority = min(priority, journalPriority[is.Level()]) // the lowest is the most severe
 		vars["MESSAGE_ID"] = is.ID()

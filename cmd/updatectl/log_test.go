@@ -20,7 +20,7 @@ func TestEventFields(t *testing.T) {
 	var vars map[string]string
 	log := zap.New(&logCore{level: zap.InfoLevel, write: func(e zapcore.Entry, s string, fields map[string]any) error {
 		text = s
-		priority, vars = journalFields(e, fields)
+		priority, vars = journalFields(e, "updatectl-resume.service", fields)
 		return nil
 	}})
 	for name, c := range map[string]struct {
@@ -52,6 +52,7 @@ func TestEventFields(t *testing.T) {
 	} {
 		c.log()
 		c.vars["SYSLOG_IDENTIFIER"] = "updatectl"
+		c.vars["OBJECT_SYSTEMD_UNIT"] = "updatectl-resume.service"
 		if text != c.text || priority != c.priority || !maps.Equal(vars, c.vars) {
 			t.Errorf("%s: %q, priority %d, %v", name, text, priority, vars)
 		}

@@ -85,7 +85,7 @@ func (s settings) repository() (*registry.Repository, error) {
 	}
 	return registry.New(ref, registry.Options{
 		PlainHTTP: s.PlainHTTP, Authorities: append([]byte{}, s.Authorities...), UserAgent: s.UserAgent, Stall: s.Stall,
-		Rate: s.Rate, Credential: requestLogin,
+		Rate: s.Rate, Impatient: s.Impatient, Credential: requestLogin,
 	})
 }
 

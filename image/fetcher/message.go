@@ -27,6 +27,7 @@ type settings struct {
 	UserAgent   string        `json:"user_agent,omitempty"`
 	Stall       time.Duration `json:"stall,omitempty"`
 	Rate        int64         `json:"rate,omitempty"`
+	Impatient   bool          `json:"impatient,omitempty"`
 }
 
 // question says what a request asks for.

@@ -23,9 +23,10 @@ import (
 	"github.com/updatectl/updatectl/image/registry"
 )
 
-// answerTime is how long a fetcher may take to begin an answer. An honest one is faster: it gives up on a registry
-// after a minute for each request.
-const answerTime = 15 * time.Minute
+// answerTime is how long a fetcher may take to begin an answer. An honest one is faster: an answer takes at most
+// four requests, with those for a token and after a redirect, and it gives up on each after a minute, or after four
+// minutes if the registry asks to be left alone.
+const answerTime = 20 * time.Minute
 
 // errSilent is the cause when a fetcher takes longer than answerTime.
 var errSilent = errors.New("the process that fetches does not answer")
@@ -58,7 +59,7 @@ func New(ref distribution.Reference, o registry.Options) (*Repository, error) {
 	}
 	text, err := json.Marshal(settings{
 		Reference: ref.String(), PlainHTTP: o.PlainHTTP, Authorities: o.Authorities, UserAgent: o.UserAgent,
-		Stall: o.Stall, Rate: o.Rate,
+		Stall: o.Stall, Rate: o.Rate, Impatient: o.Impatient,
 	})
 	return &Repository{
 		ref: ref, settings: text, credential: onlyFor(ref, o.Credential),

@@ -16,9 +16,23 @@ import (
 // Putter stores the content of a regular file, size bytes read from r, and returns its digest.
 type Putter func(r io.Reader, size int64) (fsverity.Digest, error)
 
+// Noter is called with each entry of a layer that was applied, and with the object of its content: the zero value if it
+// has none. It must not keep the header. What it saw is what [Tree.Replay] needs.
+type Noter func(hdr *tar.Header, object fsverity.Digest) error
+
 // Add applies an uncompressed layer. The tree cannot be used after an error.
 func (t *Tree) Add(stream io.Reader, put Putter) error {
+	return t.addNoted(stream, put, SkipNote)
+}
+
+// addNoted is [Tree.Add], and calls note.
+func (t *Tree) addNoted(stream io.Reader, put Putter, note Noter) error {
 	t.layer++
+	var object fsverity.Digest
+	putNoted := func(r io.Reader, size int64) (d fsverity.Digest, err error) {
+		object, err = put(r, size)
+		return object, err
+	}
 	in := &fault{r: stream}
 	archive := tar.NewReader(in)
 	for {
@@ -30,7 +44,11 @@ func (t *Tree) Add(stream io.Reader, put Putter) error {
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return in.blame(fmt.Errorf("%w: %v", ErrLayer, err))
 		}
-		if err := t.add(hdr, &contents{archive, in, nil}, put); err != nil {
+		object = fsverity.Digest{}
+		if err := t.add(hdr, &contents{archive, in, nil}, putNoted); err != nil {
+			return err
+		}
+		if err := note(hdr, object); err != nil {
 			return err
 		}
 	}

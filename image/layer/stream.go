@@ -58,8 +58,8 @@ func decompressor(mediaType string) (func(io.Reader) (io.ReadCloser, error), err
 
 // AddBlob applies a layer as it is published. Instead of EOF, blob must return an error when its content does not have
 // the digest of the descriptor: that error takes precedence over what the decompressor or tar say about a tampered
-// stream. The decompressed stream must have the digest diffID.
-func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, put Putter) error {
+// stream. The decompressed stream must have the digest diffID. What note saw is worth nothing after an error.
+func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, put Putter, note Noter) error {
 	open, err := decompressor(mediaType)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (t *Tree) AddBlob(blob io.Reader, mediaType string, diffID digest.Digest, p
 	}
 	raw := &fault{r: blob}
 	p := newPipe(raw, open, algorithm)
-	err = t.Add(p, put)
+	err = t.addNoted(p, put, note)
 	if err == nil {
 		_, err = io.Copy(io.Discard, p) // the digests cover what follows the end of the archive
 	}

@@ -63,7 +63,7 @@ func TestAddBlobReadsEveryForm(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			tree, content := NewTree(), objects{}
 			if err := tree.AddBlob(bytes.NewReader(c.blob), c.mediaType, digest.FromBytes(raw),
-				content.put); err != nil {
+				content.put, SkipNote); err != nil {
 				t.Fatal(err)
 			}
 			if got := list(tree, content); !slices.Equal(got, want) {
@@ -131,7 +131,7 @@ func TestAddBlobRefuses(t *testing.T) {
 			errSource},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := NewTree().AddBlob(c.blob, c.mediaType, c.diffID, objects{}.put)
+			err := NewTree().AddBlob(c.blob, c.mediaType, c.diffID, objects{}.put, SkipNote)
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -170,7 +170,7 @@ func TestBombs(t *testing.T) {
 					n, err := io.Copy(io.Discard, r)
 					unpacked = n
 					return fsverity.Digest{}, err
-				})
+				}, SkipNote)
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "times its size") {
 				t.Errorf("got %v, want ErrLimit", err)
@@ -219,7 +219,7 @@ func TestAddBlobStopsWhenTheStoreFails(t *testing.T) {
 	raw := pack(t, file("a", strings.Repeat("content ", 1_000_000)), file("b", "1"))
 	put := func(io.Reader, int64) (fsverity.Digest, error) { return fsverity.Digest{}, full }
 	err := NewTree().AddBlob(bytes.NewReader(zstded(t, raw)), ocispec.MediaTypeImageLayerZstd, digest.FromBytes(raw),
-		put)
+		put, SkipNote)
 	if err != full {
 		t.Errorf("got %v, want %v", err, full)
 	}
@@ -291,7 +291,7 @@ func FuzzAddBlob(f *testing.F) {
 					return fsverity.Digest{}, ErrLimit
 				}
 				return objects{}.put(r, size)
-			})
+			}, SkipNote)
 		if err != nil && !errors.Is(err, verify.ErrNotTrusted) {
 			t.Errorf("%v has no class", err)
 		}

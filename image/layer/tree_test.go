@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -87,16 +89,76 @@ func (o objects) put(r io.Reader, size int64) (fsverity.Digest, error) {
 	return d, nil
 }
 
-// apply applies layers and lists the resulting tree.
+// apply applies layers and lists the resulting tree. It does so twice, from the archives and by what they contain, and
+// both must have the same result.
 func apply(t testing.TB, layers ...[]byte) ([]string, error) {
 	t.Helper()
-	tree, content := NewTree(), objects{}
+	tree, again, content := NewTree(), NewTree(), objects{}
 	for _, l := range layers {
-		if err := tree.Add(bytes.NewReader(l), content.put); err != nil {
+		err := tree.Add(bytes.NewReader(l), content.put)
+		replayed := again.Replay(entriesOf(t, l))
+		if fmt.Sprint(err) != fmt.Sprint(replayed) || errors.Is(err, ErrLimit) != errors.Is(replayed, ErrLimit) {
+			t.Errorf("the archive: %v; its entries: %v", err, replayed)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	return list(tree, content), nil
+	got := list(tree, content)
+	if replayed := list(again, content); !slices.Equal(got, replayed) {
+		t.Errorf("from the archives\n%q\nby their entries\n%q", got, replayed)
+	}
+	if !reflect.DeepEqual(tree, again) {
+		t.Error("the trees differ in attributes")
+	}
+	return got, nil
+}
+
+// entriesOf reads the entries of an archive, hostile ones too.
+func entriesOf(t testing.TB, archive []byte) iter.Seq2[Noted, error] {
+	t.Helper()
+	return func(yield func(Noted, error) bool) {
+		r := tar.NewReader(bytes.NewReader(archive))
+		for {
+			hdr, err := r.Next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+				t.Error(err)
+				return
+			}
+			e := Noted{Header: hdr}
+			if data, err := io.ReadAll(r); err != nil {
+				t.Error(err)
+			} else if len(data) > 0 {
+				e.Object = fsverity.Sum(data)
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestReplayWithoutObject: what does not say where the content of a file is must not make a file without content.
+func TestReplayWithoutObject(t *testing.T) {
+	hdr := file("a", "content").Header
+	err := NewTree().Replay(func(yield func(Noted, error) bool) { yield(Noted{Header: &hdr}, nil) })
+	if !errors.Is(err, ErrLayer) || !strings.Contains(err.Error(), "no object") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestReplayThatEnds: an error in the middle is no shorter layer.
+func TestReplayThatEnds(t *testing.T) {
+	hdr, broken := file("a", "").Header, errors.New("broken")
+	err := NewTree().Replay(func(yield func(Noted, error) bool) {
+		_ = yield(Noted{Header: &hdr}, nil) && yield(Noted{}, broken)
+	})
+	if err != broken {
+		t.Errorf("got %v", err)
+	}
 }
 
 // list describes a tree in words. Names of the same inode have the same letter.

@@ -22,8 +22,9 @@ const (
 )
 
 const (
-	// requestRetries is how often a request is repeated after a timeout, a reset or a 5xx answer, within about two
-	// seconds. What writes is repeated more often, within about seven seconds: nothing else would try again.
+	// requestRetries is how often a request is repeated after a timeout, a reset, a 429 or a 5xx answer: within about two
+	// seconds, unless the server wants to be left alone for longer. What writes is repeated more often, within about
+	// seven seconds: nothing else would try again.
 	requestRetries = 3
 	writeRetries   = 5
 	retryMin       = 200 * time.Millisecond
@@ -40,6 +41,7 @@ type Options struct {
 	Stall       time.Duration // how long a body may make no progress; 0 means one minute
 	Rate        int64         // bytes per second that a body must have over that time; 0 means DefaultRate
 	Writes      bool          // the registry is written to, which takes it longer
+	Impatient   bool          // another registry can be asked: one that is busy is not waited for
 	// Credential finds the credentials for a host; nil means [Credentials].
 	Credential auth.CredentialFunc
 }
@@ -82,15 +84,7 @@ func Client(ref registry.Reference, o Options) (*auth.Client, error) {
 		base = onlyTLS{base}
 	}
 	base = newIntranet(base, o.Credential, lookupHost)
-	policy := func() retry.Policy {
-		return &retry.GenericPolicy{
-			Retryable: retry.DefaultPredicate,
-			Backoff:   retry.DefaultBackoff,
-			MinWait:   retryMin,
-			MaxWait:   retryMax,
-			MaxRetry:  retries,
-		}
-	}
+	policy := func() retry.Policy { return patience{retries, o.Impatient, time.Now} }
 	c := &auth.Client{
 		Client:     &http.Client{Transport: &retry.Transport{Base: base, Policy: policy}},
 		Cache:      auth.NewCache(),

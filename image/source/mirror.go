@@ -41,6 +41,9 @@ func (s *Source) openMirrors(references []string, o Options) error {
 	return nil
 }
 
+// Warn passes on why something costs more than it had to. It does nothing if nobody listens.
+func (s *Source) Warn(err error) { s.warn(err) }
+
 // places returns the places to ask, in order: the source itself, its mirrors, and then those that were not reachable
 // before. One that served wrong content is not asked again.
 func (s *Source) places() []*Source {
@@ -160,20 +163,28 @@ func (s *Source) candidatesEverywhere(ctx context.Context, d digest.Digest) ([]v
 
 // startBlob opens a blob at the first place that has it.
 func (s *Source) startBlob(ctx context.Context, d ocispec.Descriptor) (*blob, error) {
+	b, err := placedBlob(ctx, s, d)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.connect(); err != nil {
+		err = b.continueElsewhere(err)
+	}
+	return b, err
+}
+
+// placedBlob returns a blob of the first place, which is not asked yet.
+func placedBlob(ctx context.Context, s *Source, d ocispec.Descriptor) (*blob, error) {
 	if len(s.mirrors) == 0 {
-		return s.newBlob(ctx, d, false)
+		return newBlob(ctx, s, d, false)
 	}
 	places := s.places()
 	if len(places) == 0 {
 		return nil, s.allLied()
 	}
 	b, err := newBlob(ctx, places[0], d, false)
-	if err != nil {
-		return nil, err
-	}
-	b.places = s
-	if err = b.connect(); err != nil {
-		err = b.continueElsewhere(err)
+	if err == nil {
+		b.places = s
 	}
 	return b, err
 }
@@ -189,11 +200,15 @@ func (b *blob) continueElsewhere(err error) error {
 		failed = addFailure(failed, b.source, err)
 		b.tried = append(b.tried, b.source)
 		next := b.nextPlace()
+		if next == nil && len(b.left) > 0 {
+			next, b.left = b.left[0], b.left[1:]
+		}
 		b.places.skipPlace(b.source, err, next != nil)
 		if next == nil {
 			return failed
 		}
-		b.source, b.broken = next, 0
+		b.source = next
+		b.begin()
 		if err = b.connect(); err == nil {
 			return nil
 		}
@@ -201,14 +216,30 @@ func (b *blob) continueElsewhere(err error) error {
 	return err
 }
 
-// nextPlace returns another place that was not asked for this blob yet, or nil.
+// nextPlace returns another place that was not asked for the rest of this blob yet, or nil.
 func (b *blob) nextPlace() *Source {
 	for _, p := range b.places.places() {
-		if p != b.source && !slices.Contains(b.tried, p) {
+		if p != b.source && !slices.Contains(b.tried, p) && !slices.Contains(b.left, p) {
 			return p
 		}
 	}
 	return nil
+}
+
+// isSteady reports whether a place that serves badly must not be left: a blob of which several served parts was wrong.
+func isSteady(s *Source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.steady
+}
+
+// beSteady makes places not be left any more, and reports whether they were before.
+func beSteady(s *Source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.steady
+	s.steady = true
+	return !before
 }
 
 // blamePlace skips a place that served wrong content. If several places served parts, it is the first of them: a place
@@ -216,6 +247,10 @@ func (b *blob) nextPlace() *Source {
 func (b *blob) blamePlace(p *Source, err error) error {
 	if b.places == nil {
 		return err
+	}
+	if b.mixed && beSteady(b.places) { // any of them may have sent it
+		b.places.warn(err)
+		return fmt.Errorf("%w (%w)", err, ErrElsewhere)
 	}
 	if p == nil {
 		p = b.source

@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -183,6 +184,103 @@ func TestABlobGoesOnElsewhere(t *testing.T) {
 	}
 	if _, err := readAll(t, m.open(t), m.layer); err != nil || span != "bytes=200000-" {
 		t.Errorf("asked for %q, %v", span, err)
+	}
+}
+
+// newCut returns two places with a blob. The first breaks each connection after some progress.
+func newCut(t *testing.T) (m *mirrored, d ocispec.Descriptor, content []byte) {
+	m, content = newMirrored(t, 2), random(50*progress)
+	for _, r := range m.registries {
+		d = r.blob("x", content)
+	}
+	cutting(m.registries[0], d, progress)
+	return m, d, content
+}
+
+// TestAPlaceThatLosesConnectionsIsLeft, for one that answers; where none does, it goes on.
+func TestAPlaceThatLosesConnectionsIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone bool // the mirror does not answer
+		cuts int64
+	}{{"to the mirror", false, 2}, {"there is none", true, 49}} {
+		m, d, content := newCut(t)
+		_, cuts := cutting(m.registries[0], d, progress)
+		s := m.open(t)
+		if c.gone {
+			m.registries[1].Close()
+		}
+		got, err := readAll(t, s, d)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d of %d bytes, %v", c.name, len(got), len(content), err)
+		}
+		if cuts.Load() != c.cuts || len(m.warnings) != 1 {
+			t.Errorf("%s: %d cuts, warnings %q", c.name, cuts.Load(), m.warnings)
+		}
+		if !c.gone && !strings.Contains(strings.Join(m.warnings, ""), "it lost 2 connections") {
+			t.Errorf("%s: warnings %q", c.name, m.warnings)
+		}
+	}
+}
+
+// TestAPlaceThatWasLeftIsAskedLast: it served badly, but the one that was taken for it fails.
+func TestAPlaceThatWasLeftIsAskedLast(t *testing.T) {
+	m, d, content := newCut(t)
+	asked := false
+	m.registries[1].hook = func(w http.ResponseWriter, req *http.Request) bool {
+		if asked {
+			w.WriteHeader(http.StatusNotFound)
+			return true
+		}
+		asked = true
+		halve(w, req, content) // nothing of what is missing
+		return true
+	}
+	if got, err := readAll(t, m.open(t), d); err != nil || !bytes.Equal(got, content) || !asked {
+		t.Errorf("%d of %d bytes, %v", len(got), len(content), err)
+	}
+}
+
+// TestALyingMirrorOfABadPlace: a blob of which two places served parts is wrong. The one that was left for the other is
+// not blamed, and serves all of it in the end.
+func TestALyingMirrorOfABadPlace(t *testing.T) {
+	m, d, content := newCut(t)
+	m.registries[1].serveBlobs(func(w http.ResponseWriter, req *http.Request, content []byte) {
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(make([]byte, len(content))))
+	})
+	s := m.open(t)
+	tries := 0
+	got, err := readAll(t, s, d)
+	for ; errors.Is(err, ErrElsewhere) && tries < 5; tries++ {
+		got, err = readAll(t, s, d)
+	}
+	if err != nil || !bytes.Equal(got, content) || tries != 2 {
+		t.Errorf("after %d tries: %d of %d bytes, %v", tries, len(got), len(content), err)
+	}
+}
+
+// TestABusyPlace: it is left alone for as long as it says, unless there is another one.
+func TestABusyPlace(t *testing.T) {
+	busy := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	}
+	m := newMirrored(t, 2)
+	m.registries[0].hook = busy
+	if err := m.take(t, m.open(t)); err != nil || m.registries[0].count("") > 3 {
+		t.Errorf("%v; it was asked %d times", err, m.registries[0].count(""))
+	}
+	m = newMirrored(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	m.registries[0].hook = func(w http.ResponseWriter, req *http.Request) bool {
+		time.AfterFunc(500*time.Millisecond, cancel)
+		return busy(w, req)
+	}
+	_, err := m.open(t).Resolve(ctx)
+	if !errors.Is(err, context.Canceled) || m.registries[0].count("") != 1 {
+		t.Errorf("%v; it was asked %d times in half a second", err, m.registries[0].count(""))
 	}
 }
 

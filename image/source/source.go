@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// resumes is how often a blob is continued after a lost connection.
+	// resumes is how often a blob is continued after lost connections without progress in between.
 	resumes = 5
 	// resumePause is the pause before the first attempt. It doubles with each one.
 	resumePause = 500 * time.Millisecond
@@ -37,8 +37,10 @@ type Options struct {
 	Rate        int64         // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
 	Total       time.Duration // how long all may take from Open on; 0 means no limit
 	Mirrors     []string      // references to ask when the source fails, in order
-	Warn        func(error)   // is called with the error of each place that is skipped; may be nil
+	Warn        func(error)   // is called with what makes a fetch cost more, such as a place that is skipped; may be nil
 	Apart       bool          // ask registries in processes without privileges, where that is possible
+
+	another bool // there is another place to ask
 }
 
 // Source is a place that publishes an image, with its mirrors.
@@ -52,9 +54,10 @@ type Source struct {
 
 	mirrors []*Source
 	warn    func(error)
-	mu      sync.Mutex // for the two below, also in the mirrors
+	mu      sync.Mutex // for the three below, also in the mirrors
 	lied    error      // why it is not asked again
 	silent  error      // why it is asked last
+	steady  bool       // whether no place is left for another one while it serves a blob
 	budget  budget
 }
 
@@ -73,6 +76,7 @@ type backend interface {
 // the same with oci-archive: and a tar of such a directory. It does not access the source. The error is an
 // ErrReference, or an ErrUnreachable when certificates cannot be read.
 func Open(reference string, o Options) (*Source, error) {
+	o.another = o.another || len(o.Mirrors) > 0
 	s, err := openPlace(reference, o)
 	if err != nil {
 		return nil, err
@@ -106,6 +110,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 	plain := slices.Contains(o.PlainHTTP, ref.Registry)
 	b, err := openRegistry(ref, o.Apart, registry.Options{
 		PlainHTTP: plain, Authorities: o.Authorities, UserAgent: o.UserAgent, Stall: o.Stall, Rate: o.Rate,
+		Impatient: o.another,
 	})
 	if err != nil {
 		return nil, err
@@ -230,6 +235,22 @@ func (s *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 		return nil, fmt.Errorf("cannot fetch the blob %s of %s: %w", d.Digest, s, err)
 	}
 	return b, nil
+}
+
+// BlobAfter streams a blob of which the beginning may be kept, and keeps the rest. Wrong content is an ErrPart if there
+// was a beginning.
+func (s *Source) BlobAfter(ctx context.Context, d ocispec.Descriptor, part *Part) (io.ReadCloser, error) {
+	b, err := placedBlob(ctx, s, d)
+	if err != nil {
+		return nil, fmt.Errorf("cannot fetch the blob %s of %s: %w", d.Digest, s, err)
+	}
+	b.part = part
+	return b, nil
+}
+
+// Remote reports whether a network is between this host and one of the places.
+func (s *Source) Remote() bool {
+	return s.resumes > 0 || slices.ContainsFunc(s.mirrors, (*Source).Remote)
 }
 
 // read returns content of at most limit bytes.

@@ -365,6 +365,101 @@ func TestACutBlobIsContinued(t *testing.T) {
 	}
 }
 
+// cutting serves content with ranges. Each connection breaks after so many bytes. It returns what was sent in total.
+func cutting(r *testRegistry, d ocispec.Descriptor, after int) (sent, cuts *atomic.Int64) {
+	sent, cuts = new(atomic.Int64), new(atomic.Int64)
+	r.hook = func(w http.ResponseWriter, req *http.Request) bool {
+		content, start := r.content[d.Digest], 0
+		if span := req.Header.Get("Range"); span != "" {
+			fmt.Sscanf(span, "bytes=%d-", &start)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(content)-1, len(content)))
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)-start))
+		if start > 0 {
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		part := content[start:min(len(content), start+after)]
+		if start+len(part) < len(content) {
+			cuts.Add(1)
+		}
+		n, _ := w.Write(part)
+		sent.Add(int64(n))
+		return true
+	}
+	return sent, cuts
+}
+
+// TestACutNetworkCostsLittle: attempts are counted from the last progress, so a blob arrives however often the network
+// is cut, and nothing is sent twice.
+func TestACutNetworkCostsLittle(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(201*progress))
+	sent, cuts := cutting(r, d, progress)
+	s := r.open(t, ":x")
+	got, err := readAll(t, s, d)
+	if err != nil || !bytes.Equal(got, r.content[d.Digest]) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if cuts.Load() != 200 || sent.Load() > d.Size*105/100 {
+		t.Errorf("%d cuts, %d bytes were sent for %d", cuts.Load(), sent.Load(), d.Size)
+	}
+}
+
+// TestANetworkWithoutProgress: a server that sends next to nothing at a time is given up.
+func TestANetworkWithoutProgress(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(4*progress))
+	_, cuts := cutting(r, d, progress/10)
+	s := r.open(t, ":x")
+	_, err := readAll(t, s, d)
+	wantError(t, err, failure.ErrUnreachable, fmt.Sprintf("the transfer stopped after %d of", 6*(progress/10)))
+	if cuts.Load() != resumes+1 {
+		t.Errorf("%d connections, want %d", cuts.Load(), resumes+1)
+	}
+}
+
+// TestWhatIsSentAgainIsNoProgress: a server without ranges that breaks its connections is given up, although it sends
+// much each time.
+func TestWhatIsSentAgainIsNoProgress(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(100*progress))
+	var served, sent atomic.Int64
+	r.hook = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Length", fmt.Sprint(d.Size))
+		n, _ := w.Write(r.content[d.Digest][:served.Add(2*progress)]) // each time two steps further
+		sent.Add(int64(n))
+		return true
+	}
+	_, err := readAll(t, r.open(t, ":x"), d)
+	wantError(t, err, failure.ErrUnreachable, "the transfer stopped after")
+	if sent.Load() > 10*d.Size {
+		t.Errorf("%d bytes were sent for %d", sent.Load(), d.Size)
+	}
+}
+
+// TestReconnectingHasATime: connections that break do not prolong the time that fetching has in total.
+func TestReconnectingHasATime(t *testing.T) {
+	r := newTestRegistry(t)
+	d := r.blob("x", random(201*progress))
+	_, cuts := cutting(r, d, progress)
+	s := r.open(t, ":x")
+	b, err := s.newBlob(t.Context(), d, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := io.CopyN(io.Discard, b, 3*progress); err != nil {
+		t.Fatal(err)
+	}
+	before := cuts.Load()
+	s.until = time.Now().Add(-time.Second)
+	_, err = io.Copy(io.Discard, b)
+	wantError(t, err, failure.ErrUnreachable, "fetching took too long in total")
+	if again := cuts.Load() - before; again != 0 {
+		t.Errorf("%d connections after the end", again)
+	}
+}
+
 func TestReadingEndsWithItsContext(t *testing.T) {
 	r := newTestRegistry(t)
 	d := r.blob("x", random(100_000))

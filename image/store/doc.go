@@ -14,5 +14,6 @@
 //	roots/<ID>/root.cfs   composefs image
 //	roots/<ID>/image.json what the image is, see [Info]
 //	roots/<ID>/evidence.json  the signed documents and the signatures
+//	roots/<ID>/layer-<digest>  what a layer became, see package inventory
 //	staging/              what has no final name yet
 package store

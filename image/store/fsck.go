@@ -39,7 +39,8 @@ type Damage struct {
 // What Fsck finds is not reused until it is replaced, also if the kernel reports the right digest and only fails to
 // read it. What is removed in the meantime is no damage. The error is that of ctx, or about the store as a whole.
 func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, error) {
-	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{}}
+	c := fsck{store: s, users: map[fsverity.Digest][]string{}, verified: map[string]bool{}, known: checked{},
+		listed: map[uint64]bool{}}
 	c.report.Damage = []Damage{}
 	s.damaged, s.damagedRoots = map[fsverity.Digest]bool{}, map[string]bool{}
 	if err := forgetChecked(s); err != nil { // it must not outlive an interrupted run that finds damage
@@ -58,6 +59,9 @@ func (s *Store) Fsck(ctx context.Context, check func(Root) error) (FsckReport, e
 		if err != nil {
 			s.damagedRoots[id] = true
 			c.add(s.path(rootsDir, id), []string{id}, err)
+		}
+		if err := c.inventories(ctx, id); err != nil {
+			return c.report, err
 		}
 	}
 	if err := c.objects(ctx); err != nil {
@@ -79,6 +83,7 @@ type fsck struct {
 	// verified are the roots whose image the kernel verifies. They are mounted with verity=require.
 	verified map[string]bool
 	known    checked
+	listed   map[uint64]bool // the inode numbers of inventories that are intact
 	report   FsckReport
 }
 
@@ -239,12 +244,13 @@ func (s *Store) At(id string) (Root, error) {
 	return Root{ID: id, Dir: s.path(rootsDir, id)}, nil
 }
 
-// Discard removes a damaged object that no root refers to. No root must be damaged: the objects that it needs are
-// unknown.
+// Discard removes a damaged object that no root refers to, or a damaged inventory of a layer, without which the layer
+// is fetched. No root must be damaged: the objects that it needs are unknown.
 func (s *Store) Discard(d Damage) error {
 	rel, err := filepath.Rel(s.ObjectsDir(), d.Path)
-	if err != nil || !filepath.IsLocal(rel) || rel == "." || len(d.Roots) > 0 {
-		return fmt.Errorf("cannot remove %s: only an object that no root needs may be removed", d.Path)
+	isObject := err == nil && filepath.IsLocal(rel) && rel != "."
+	if len(d.Roots) > 0 || !isObject && !isInventory(s, d.Path) {
+		return fmt.Errorf("cannot remove %s: only an object or an inventory that no root needs may be removed", d.Path)
 	}
 	if err := durable.RemoveAll(d.Path); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", d.Path, err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,8 @@ func (s *Store) GC(keep []string, mounted map[string]string) (GCReport, error) {
 			unknown = append(unknown, fmt.Errorf("no object is removed, because the root %s stays: %w", id, err))
 		}
 	}
-	faults = append(faults, s.Sweep())
+	report.Bytes += begunBytes(s)
+	faults = append(faults, sweep(s, func(fs.DirEntry) bool { return false }))
 	if len(unknown) == 0 {
 		if err := s.eachUnused(used, &report, os.Remove); err != nil {
 			faults = append(faults, fmt.Errorf("cannot remove objects: %w", err))
@@ -109,9 +111,21 @@ func (r Root) openCFS() (*os.File, error) {
 	return f, nil
 }
 
+// maxInMemory is up to which size, in bytes, a composefs image is read into memory to look at its objects. That of a
+// server root has 13 MB, and the look at it takes a hundred thousand reads of a few bytes.
+const maxInMemory = 48 << 20
+
 // addObjects adds the objects that a composefs image refers to.
-func addObjects(to map[fsverity.Digest]bool, cfs io.ReaderAt) error {
-	return composefs.Objects(cfs, func(d fsverity.Digest) { to[d] = true })
+func addObjects(to map[fsverity.Digest]bool, cfs *os.File) error {
+	var image io.ReaderAt = cfs
+	if st, err := cfs.Stat(); err == nil && st.Size() <= maxInMemory {
+		whole := make([]byte, st.Size())
+		if _, err := cfs.ReadAt(whole, 0); err != nil {
+			return fmt.Errorf("%w: %w", composefs.ErrImage, err)
+		}
+		image = bytes.NewReader(whole)
+	}
+	return composefs.Objects(image, func(d fsverity.Digest) { to[d] = true })
 }
 
 // removeRoot hides a root with one rename; Sweep removes it. It makes no directory, for which a full disk has no room.
@@ -164,14 +178,22 @@ func objectAt(path, objects string) (fsverity.Digest, error) {
 	return fsverity.Parse(filepath.Clean(shard) + name)
 }
 
-// Sweep removes the leftovers of interrupted staging, and files that a killed agent left half written.
+// Sweep removes the leftovers of staging, and files that a killed agent left half written. What a run has begun stays
+// for a week, for one that goes on; [Store.GC] removes that, too.
 func (s *Store) Sweep() error {
+	return sweep(s, func(e fs.DirEntry) bool { return mayGoOn(s, e) })
+}
+
+// sweep removes everything from the staging directory but what stays.
+func sweep(s *Store, stays func(fs.DirEntry) bool) error {
 	entries, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
 		return fmt.Errorf("cannot clean up the store: %w", err)
 	}
 	for _, e := range entries {
-		err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
+		if !stays(e) {
+			err = errors.Join(err, durable.RemoveAll(s.path(stagingDir, e.Name())))
+		}
 	}
 	for _, pattern := range []string{s.path(rootsDir, "*", ".*.json.*"), s.path("." + checkedName + ".*")} {
 		halves, gerr := filepath.Glob(pattern)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,6 +32,7 @@ type Staging struct {
 	buf      []byte
 	hasher   fsverity.Hasher
 	fresh    map[fsverity.Digest]int64 // sizes of objects that the store did not have
+	kept     leftovers
 	newBytes int64
 	large    int
 	sealed   bool    // whether the kernel verifies the new objects
@@ -40,21 +42,25 @@ type Staging struct {
 	uncheckedFiles int
 }
 
-// Begin starts staging the root with that ID. Call Commit or Abort at the end.
+// Begin starts staging the root with that ID, and goes on where an interrupted run has stopped. Call Commit, Abort or
+// Suspend at the end.
 func (s *Store) Begin(id string) (*Staging, error) {
 	if !validID.MatchString(id) {
 		return nil, fmt.Errorf("cannot stage a root called %q", id)
 	}
-	dir, err := os.MkdirTemp(s.path(stagingDir), "root-")
-	if err != nil {
-		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(err))
+	g := &Staging{store: s, id: id, dir: s.path(stagingDir, begun+id), buf: make([]byte, smallFile),
+		fresh: map[fsverity.Digest]int64{}, known: readChecked(s)}
+	err := dropBegun(s, id)
+	if err == nil {
+		g.kept, err = adopt(g.dir)
 	}
-	g := &Staging{store: s, id: id, dir: dir, buf: make([]byte, smallFile), fresh: map[fsverity.Digest]int64{},
-		known: readChecked(s)}
-	for _, d := range []string{g.path(objectsDir), g.path(rootsDir)} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
+	for _, d := range []string{g.path(objectsDir), g.path(rootsDir), g.path(keptDir)} {
+		if err == nil {
+			err = ensureDir(d)
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot begin staging: %w", AsNoSpace(errors.Join(err, g.Abort())))
 	}
 	return g, nil
 }
@@ -99,6 +105,7 @@ func (g *Staging) putLarge(r io.Reader, size int64) (fsverity.Digest, error) {
 	name := g.path("large-" + strconv.Itoa(g.large))
 	d, err := g.copyLarge(name, r, size)
 	if err != nil {
+		_ = os.Remove(name) // it is never continued
 		return fsverity.Digest{}, err
 	}
 	if g.has(d, size) {
@@ -173,6 +180,10 @@ func (g *Staging) has(d fsverity.Digest, size int64) bool {
 	if _, ok := g.fresh[d]; ok {
 		return true
 	}
+	if g.kept.take(d, size) {
+		g.added(d, size)
+		return true
+	}
 	var st unix.Stat_t
 	err := unix.Lstat(g.store.object(d), &st)
 	return err == nil && st.Size == size && g.store.checkObject(d, g.known, false) == nil
@@ -196,9 +207,14 @@ func (g *Staging) Object(d fsverity.Digest) (*os.File, error) {
 	return os.Open(g.store.object(d))
 }
 
-// CreateCFS creates an empty file for the composefs image of the root.
+// CreateCFS creates an empty file for the composefs image of the root, in place of one that was made before.
 func (g *Staging) CreateCFS() (*os.File, error) {
-	f, err := os.OpenFile(g.path(rootsDir, cfsName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+	name := g.path(rootsDir, cfsName)
+	err := os.Remove(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot create the composefs image: %w", err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the composefs image: %w", AsNoSpace(err))
 	}

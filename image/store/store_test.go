@@ -174,7 +174,7 @@ func TestIncompleteRootsAreNotListed(t *testing.T) {
 	if roots, err := s.Roots(); err != nil || len(roots) != 1 || slices.Contains(objectsIn(t, s), "x") {
 		t.Errorf("something shows before its time: %+v, %v", roots, err)
 	}
-	if err := s.Sweep(); err != nil {
+	if err := g.Abort(); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(s.path(stagingDir)); err != nil || len(left) != 0 {

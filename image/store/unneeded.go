@@ -26,6 +26,7 @@ func (s *Store) Unneeded(keep []string) (GCReport, error) {
 			return report, fmt.Errorf("cannot tell what nothing needs: the root %s: %w", id, err)
 		}
 	}
+	report.Bytes = begunBytes(s)
 	err = s.eachUnused(used, &report, func(string) error { return nil })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // no store yet
 		return report, fmt.Errorf("cannot measure what nothing needs: %w", err)

@@ -22,6 +22,8 @@ var ErrHostDown = errors.New("host does not answer")
 // Stamp returns the stamp of the host's current boot, or [ErrHostDown].
 func (h *Host) Stamp(ctx context.Context) (BootStamp, error) {
 	// One command for both: a reboot between two commands would give a stamp of no boot.
+	ctx, stop := context.WithTimeout(ctx, silence)
+	defer stop()
 	r := h.Sh(ctx, `cat /proc/sys/kernel/random/boot_id
 busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \
 	SoftRebootsCount`)
@@ -68,13 +70,20 @@ func (h *Host) awaitUp() error {
 	limited, stop := context.WithTimeout(context.Background(), h.way.limit())
 	defer stop()
 	var last string
+	heard := time.Now()
 	err := poll(h.way.limit(), func() (bool, error) {
 		if err := h.Alive(); err != nil {
 			return false, err
 		}
-		r := h.Run(limited, "systemctl", "is-system-running")
+		// An answer that is lost costs this question.
+		short, stop := context.WithTimeout(limited, silence)
+		defer stop()
+		r := h.Run(short, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)
-		return last == "running" || last == "degraded", nil
+		if r.Stdout != "" {
+			heard = time.Now()
+		}
+		return last == "running" || last == "degraded", h.checkFrozen(time.Since(heard))
 	})
 	if err != nil {
 		return fmt.Errorf("%w (last answer: %s)", err, last)

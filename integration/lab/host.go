@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -126,7 +127,12 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	if err := h.install(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot install host %s: %w", o.Name, err)
 	}
-	if err := h.boot(); err != nil {
+	err := h.boot()
+	if errors.Is(err, errFrozen) {
+		h.cutPower()
+		err = h.boot()
+	}
+	if err != nil {
 		h.Stop()
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -225,26 +223,8 @@ func (h *Host) Reset() error {
 	if !ok || !q.loads() {
 		return fmt.Errorf("cannot reset host %s: it has no boot loader", h.Name)
 	}
-	conn, err := net.Dial("unix", q.monitor())
-	if err != nil {
+	if _, err := q.tell("system_reset"); err != nil {
 		return fmt.Errorf("cannot reset host %s: %w", h.Name, err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(conn, "system_reset\n"); err != nil {
-		return fmt.Errorf("cannot reset host %s: %w", h.Name, err)
-	}
-	// The second prompt comes when the command is done.
-	const prompt = "(qemu) "
-	var said strings.Builder
-	for buffer := make([]byte, 512); strings.Count(said.String(), prompt) < 2; {
-		n, err := conn.Read(buffer)
-		if err != nil {
-			return fmt.Errorf("cannot reset host %s: %w: %q", h.Name, err, said.String())
-		}
-		said.Write(buffer[:n])
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +73,32 @@ func (q *qemu) limit() time.Duration { return 20 * time.Minute }
 func (q *qemu) dir() string { return q.host.disk + ".qemu" }
 
 func (q *qemu) monitor() string { return filepath.Join(q.dir(), "monitor") }
+
+// tell gives QEMU's monitor a command and returns what it prints.
+func (q *qemu) tell(command string) (string, error) {
+	conn, err := net.Dial("unix", q.monitor())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, command+"\n"); err != nil {
+		return "", err
+	}
+	// The second prompt comes when the command is done.
+	const prompt = "(qemu) "
+	var said strings.Builder
+	for buffer := make([]byte, 512); strings.Count(said.String(), prompt) < 2; {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return "", fmt.Errorf("%w: %q", err, said.String())
+		}
+		said.Write(buffer[:n])
+	}
+	return said.String(), nil
+}
 
 const (
 	guestUnit    = "lab-guest.service"

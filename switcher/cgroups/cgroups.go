@@ -78,6 +78,19 @@ func (h Hierarchy) noteFile() string {
 	return h.note
 }
 
+// UnitIn returns the outermost service or scope in the text of a /proc/PID/cgroup, "" when there is none. Below it are
+// the units of a user manager, and what a container made.
+func UnitIn(cgroup string) string {
+	for line := range strings.Lines(cgroup) {
+		for part := range strings.SplitSeq(strings.TrimSpace(line), "/") {
+			if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
+				return part
+			}
+		}
+	}
+	return ""
+}
+
 // List returns the groups below the root that have processes. It is an error if this machine has no unified hierarchy,
 // or is a container that sees the groups of others.
 func (h Hierarchy) List() ([]Group, error) {

@@ -118,3 +118,26 @@ func TestFreeze(t *testing.T) {
 	}
 	waitFor(t, "ended", func() bool { return strings.Contains(h.read(group, "cgroup.events"), "populated 0") })
 }
+
+// TestUnitIn: a unit that a person or another service started is another one, and what is below a unit belongs to it.
+func TestUnitIn(t *testing.T) {
+	const unit = "updatectl-confirm.service"
+	for cgroup, want := range map[string]string{
+		"0::/system.slice/updatectl-confirm.service\n":                                   unit,
+		"0::/system.slice/updatectl-confirm.service/judge\n":                             unit,
+		"12:pids:/\n1:name=systemd:/system.slice/updatectl-confirm.service":              unit,
+		"0::/machine.slice/lab/system.slice/updatectl-confirm.service\n":                 unit,
+		"0::/system.slice/updatectl-confirm.service/payload/web.service\n":               unit,
+		"0::/user.slice/user-0.slice/session-3.scope\n":                                  "session-3.scope",
+		"0::/user.slice/user-7.slice/user@7.service/app.slice/updatectl-confirm.service": "user@7.service",
+		"0::/system.slice/not-updatectl-confirm.service\n":                               "not-updatectl-confirm.service",
+		"0::/system.slice/system-updatectl\\x2dconfirm.slice/x.service\n":                "x.service",
+		"0::/system.slice/updatectl-confirm.service.d\n":                                 "",
+		"0::/\n": "",
+		"":       "",
+	} {
+		if got := UnitIn(cgroup); got != want {
+			t.Errorf("%q: %q, want %q", cgroup, got, want)
+		}
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"github.com/updatectl/updatectl/switcher/cgroups"
 )
 
 // ErrInhibited means that somebody holds an inhibitor lock against shutdown (systemd-inhibit(1)).
@@ -291,21 +293,14 @@ func startConfirm(ctx context.Context) (verb string, err error) {
 	return "start", err
 }
 
-// IsUnit reports whether this process belongs to a unit of the system: whoever runs a command from a shell or another
-// service is in another cgroup.
-func IsUnit(unit string) bool {
+// Unit returns the unit of the system that this process belongs to, "" when there is none. A command that a person runs
+// in a shell belongs to a scope, and what another service runs belongs to that service.
+func Unit() string {
 	cgroup, err := os.ReadFile("/proc/self/cgroup")
-	return err == nil && inUnit(string(cgroup), unit)
-}
-
-// inUnit reports whether the text of a /proc/PID/cgroup names a unit. A unit may have cgroups of its own below it.
-func inUnit(cgroup, unit string) bool {
-	for line := range strings.Lines(cgroup) {
-		if strings.Contains(strings.TrimSpace(line)+"/", "/"+unit+"/") {
-			return true
-		}
+	if err != nil {
+		return ""
 	}
-	return false
+	return cgroups.UnitIn(string(cgroup))
 }
 
 // shutdownQueued reports whether one of these services has a start job.

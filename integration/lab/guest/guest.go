@@ -45,31 +45,38 @@ const (
 	Chunk = 32 << 10
 	// MaxLine is longer than a chunk in base64 or a command line.
 	MaxLine = 1 << 20
-	// absence is how long to wait when a port is missing or not connected at the other end.
+	// absence is how long to wait between two looks for ports, and when one is not connected at the other end.
 	absence = time.Second
 )
 
-// Serve waits until at least one port matches a pattern, and serves all that do. It returns only with an error.
+// Serve serves all ports that match a pattern, also those that appear later: udev makes them one after the other. It
+// returns only with an error.
 func Serve(pattern string) error {
 	name := rand.Text()
+	served, failed := map[string]bool{}, make(chan error)
+	look := time.NewTicker(absence)
+	defer look.Stop()
 	for {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			return fmt.Errorf("cannot look for ports: %w", err)
 		}
-		if len(paths) == 0 { // the driver is not loaded yet
-			time.Sleep(absence)
-			continue
-		}
-		failed := make(chan error)
 		for _, path := range paths {
+			if served[path] {
+				continue
+			}
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			if err != nil {
 				return fmt.Errorf("cannot open port: %w", err)
 			}
+			served[path] = true
 			go func() { failed <- ServePort(name, f) }()
 		}
-		return <-failed
+		select {
+		case err := <-failed:
+			return err
+		case <-look.C:
+		}
 	}
 }
 
