@@ -162,19 +162,10 @@ func MountedAt(path string) mountinfo.FilterFunc {
 	return func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false }
 }
 
-// MountedRoot returns the identity of the running root, which is in the source of the topmost mount at /.
+// MountedRoot returns the identity of the running root.
 func MountedRoot() (string, error) {
-	mounts, err := mountinfo.GetMounts(MountedAt("/"))
-	if err != nil {
-		return "", fmt.Errorf("cannot read the mounts: %w", err)
-	}
-	if len(mounts) == 0 {
-		return "", errors.New("cannot find the mount at /")
-	}
-	if id, ok := strings.CutPrefix(mounts[len(mounts)-1].Source, switcher.SourcePrefix); ok {
-		return id, nil
-	}
-	return switcher.HostRoot, nil
+	m, err := LookAtRoot()
+	return m.Root, err
 }
 
 // IsVolatile reports whether the running root has a throw-away copy of the state, or of a part of it.
@@ -259,17 +250,21 @@ type Mounted struct {
 	Mount int
 }
 
-// LookAtRoot returns what is mounted at /.
+// LookAtRoot returns what is mounted at /. The identity is in the source of the topmost mount. Both are of one look:
+// the guard would take a root with the mount of another for a switch that is none of its own.
 func LookAtRoot() (Mounted, error) {
-	root, err := MountedRoot()
-	if err != nil {
-		return Mounted{}, err
-	}
 	mounts, err := mountinfo.GetMounts(MountedAt("/"))
-	if err != nil || len(mounts) == 0 {
-		return Mounted{}, fmt.Errorf("cannot read the mount at /: %w", err)
+	if err != nil {
+		return Mounted{}, fmt.Errorf("cannot read the mounts: %w", err)
 	}
-	return Mounted{root, mounts[len(mounts)-1].ID}, nil
+	if len(mounts) == 0 {
+		return Mounted{}, errors.New("cannot find the mount at /")
+	}
+	top := mounts[len(mounts)-1]
+	if id, ok := strings.CutPrefix(top.Source, switcher.SourcePrefix); ok {
+		return Mounted{id, top.ID}, nil
+	}
+	return Mounted{switcher.HostRoot, top.ID}, nil
 }
 
 // parseModules returns the names of the modules in the text of /proc/modules.
