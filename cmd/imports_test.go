@@ -197,8 +197,8 @@ var allowed = map[string][]string{
 	"switcher/copies":     {},
 	"switcher/hostroot":   {"switcher", "switcher/mount"},
 	"switcher/bootloader": {},
-	"switcher/imagekernel": {"switcher", "switcher/bootloader", "switcher/copies", "switcher/facts", "switcher/hostroot",
-		"switcher/rootfs"},
+	"switcher/imagekernel": {"switcher", "switcher/bootloader", "switcher/copies", "switcher/facts", "switcher/graft",
+		"switcher/hostroot", "switcher/rootfs"},
 	"switcher/cgroups":  {"switcher"},
 	"switcher/testtree": {},
 

@@ -20,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
@@ -274,9 +275,31 @@ func (b *Boot) Settle(ctx context.Context, f facts.Facts, rec *record.Record) {
 	if err == nil {
 		err = b.settle(ctx, &k, k.Task(f, rec, b.Config.Boot.Kernel == config.KernelHost))
 	}
+	if err == nil && f.Root == switcher.HostRoot && !rec.Moving() {
+		err = b.renew(ctx, k)
+	}
 	if err != nil {
 		b.Log.Warn("cannot put the kernels of this host in order; the next command tries again", zap.Error(err))
 	}
+}
+
+// renew makes initrds again, in the host root: only there does somebody change what they are made from.
+func (b *Boot) renew(ctx context.Context, k Kernels) error {
+	var complete []imagekernel.Kernel
+	for _, i := range k.Installed {
+		if i.Complete {
+			complete = append(complete, i.Kernel)
+		}
+	}
+	if len(complete) == 0 {
+		return nil
+	}
+	renewed, err := b.Machine.Boot.Renew(ctx, complete)
+	if len(renewed) > 0 {
+		b.Log.Info("made initrds of kernels of images again, since the host's own are newer",
+			zap.Strings("kernels", renewed))
+	}
+	return err
 }
 
 func (b *Boot) settle(ctx context.Context, k *Kernels, t Task) error {

@@ -83,7 +83,7 @@ func (t Task) None() bool { return !t.TakeBack && !t.SetDefault && len(t.Remove)
 
 // Task returns what is left to do on a host at rest: a full reboot starts the kernel of the last good root or, if the
 // operator wants that, the host's own. Nothing is kept that neither a good, pinned or staged root nor the running
-// kernel needs.
+// kernel needs; with hostOnly, nothing but what runs.
 func (k Kernels) Task(f facts.Facts, rec *record.Record, hostOnly bool) Task {
 	if rec.Moving() {
 		return Task{}
@@ -100,11 +100,16 @@ func (k Kernels) Task(f facts.Facts, rec *record.Record, hostOnly bool) Task {
 	if t.SetDefault {
 		needed = []string{wanted, k.Running(f)}
 	}
-	for _, root := range slices.Concat(rec.Good, rec.Pinned) {
-		needed = append(needed, k.Roots[root])
+	staged := rec.Staged
+	if hostOnly {
+		staged = ""
+	} else {
+		for _, root := range slices.Concat(rec.Good, rec.Pinned) {
+			needed = append(needed, k.Roots[root])
+		}
 	}
 	for _, i := range k.Installed {
-		if !i.Complete || !slices.Contains(needed, i.ID) && (i.For != rec.Staged || rec.Staged == "") {
+		if !i.Complete || !slices.Contains(needed, i.ID) && (i.For != staged || staged == "") {
 			t.Remove = append(t.Remove, i)
 		}
 	}

@@ -70,7 +70,11 @@ func TestTask(t *testing.T) {
 		},
 		"the operator wants the host's own": {
 			k: Kernels{Installed: two[:1], Roots: map[string]string{"v2": "k2"}, Default: "k2"}, running: "6.1",
-			good: []string{"host", "v2"}, hostOnly: true, set: true,
+			good: []string{"host", "v2"}, hostOnly: true, set: true, remove: []string{"k2"},
+		},
+		"the operator wants the host's own, and another runs": {
+			k: Kernels{Installed: two, Roots: map[string]string{"v2": "k2", "v3": "k3"}, Default: "k3"}, running: "6.3",
+			good: []string{"host", "v2", "v3"}, staged: "of k2", hostOnly: true, set: true, remove: []string{"k2"},
 		},
 		"proven by an older updatectl": {
 			k: Kernels{Installed: two[:1], Roots: map[string]string{"v2": "k2"}, Default: "k2"}, running: "6.2",

@@ -3,6 +3,7 @@ package machine
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
@@ -16,6 +17,9 @@ type Boot interface {
 	// CanStartOnce returns the name of the boot loader. The error may be a bootloader.ErrUnsupported, or that of
 	// [imagekernel.Place.Fits].
 	CanStartOnce(ctx context.Context, n assembly.Next, k imagekernel.Kernel) (loader string, err error)
+	// Renew makes the initrds of these kernels again that are older than those of the host's own. It returns the
+	// releases of those that are new.
+	Renew(ctx context.Context, kernels []imagekernel.Kernel) ([]string, error)
 	// Install and Remove are those of [imagekernel.Place], StartOnce and SetDefault those of [bootloader.Loader].
 	Install(ctx context.Context, n assembly.Next, k imagekernel.Kernel, title string, options []string) error
 	Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error
@@ -57,6 +61,21 @@ func (hostBoot) Install(ctx context.Context, n assembly.Next, k imagekernel.Kern
 	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
 		return p.Install(ctx, rootfs.Dir(tree.Path()), k, title, options)
 	})
+}
+
+func (hostBoot) Renew(ctx context.Context, kernels []imagekernel.Kernel) (renewed []string, err error) {
+	err = imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
+		var errs error
+		for _, k := range kernels {
+			is, err := p.Renew(ctx, k)
+			if is {
+				renewed = append(renewed, k.Release)
+			}
+			errs = errors.Join(errs, err)
+		}
+		return errs
+	})
+	return renewed, err
 }
 
 func (hostBoot) Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error {

@@ -4,6 +4,7 @@
 package imagekernel
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,6 +26,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/copies"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/graft"
 	"github.com/updatectl/updatectl/switcher/hostroot"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -155,7 +157,7 @@ func (p Place) Install(ctx context.Context, image rootfs.Dir, k Kernel, title st
 }
 
 // unitDirs are the directories of units that packages and `make install` write to.
-var unitDirs = []string{"/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system"}
+var unitDirs = []string{switcher.UnitDir, "/usr/local/lib/systemd/system", "/etc/systemd/system"}
 
 // wayBack is the unit of the host root that leads back from a kernel whose host root does not reach the resume.
 const wayBack = "updatectl-kernel.timer"
@@ -184,10 +186,20 @@ func (p Place) checkHost() error {
 	return err
 }
 
+// checkImage returns an ErrInstall if the image has an updatectl of its own that knows nothing of kernels of images: it
+// would neither keep what the full reboot has started, nor lead back.
+func checkImage(image rootfs.Dir) error {
+	if !graft.FollowsSwitches(string(image)) || image.Exists(filepath.Join(switcher.UnitDir, wayBack)) {
+		return nil // without one of its own, it gets the one that runs
+	}
+	return fmt.Errorf("%w: its own updatectl is older than this one, and would not keep the kernel; publish the image with "+
+		"updatectl of this version, or without one", ErrInstall)
+}
+
 // Fits returns why the kernel of an image cannot be installed, or must not be started; it changes nothing. The error is
 // an ErrHost, or an ErrInstall if the host root has no room for this kernel, or has something in its way.
 func (p Place) Fits(image rootfs.Dir, k Kernel) error {
-	if err := p.checkHost(); err != nil {
+	if err := cmp.Or(p.checkHost(), checkImage(image)); err != nil {
 		return err
 	}
 	if err := p.check(image, k); err != nil {
@@ -399,6 +411,37 @@ func (p Place) makeInitrd(ctx context.Context, k Kernel) error {
 	}
 	return errors.Join(os.Rename(p.Host.Path(half), p.Host.Path(inHost)),
 		durable.SyncFS(p.Host.Path(filepath.Dir(half))))
+}
+
+// hostInitrds are the names that tools give the initrds of the host's own kernels.
+var hostInitrds = []string{"/boot/initrd.img-*", "/boot/initramfs-*.img"}
+
+// Renew makes the initrd of a kernel again if the host has made one for its own kernels since: disks may have other
+// names now. The old one stays if that fails. It reports whether there is a new one.
+func (p Place) Renew(ctx context.Context, k Kernel) (bool, error) {
+	ours, err := os.Stat(p.Host.Path(filepath.Join(p.Loader.Dir(k.ID), bootloader.Initrd)))
+	if err != nil {
+		return false, fmt.Errorf("cannot find out how old the initrd of %s is: %w", k.Release, err)
+	}
+	newer := false
+	for _, pattern := range hostInitrds {
+		names, err := filepath.Glob(p.Host.Path(pattern))
+		if err != nil {
+			return false, err
+		}
+		for _, name := range names {
+			st, err := os.Stat(name)
+			newer = newer || err == nil && st.ModTime().After(ours.ModTime())
+		}
+	}
+	if !newer {
+		return false, nil
+	}
+	if err := cmp.Or(p.haveRoom(map[string]int64{filepath.Dir(filepath.Dir(p.Loader.Dir(k.ID))): roomForInitrd,
+		"/var/tmp": roomForInitrd}), p.makeInitrd(ctx, k)); err != nil {
+		return false, fmt.Errorf("cannot make the initrd of %s again: %w", k.Release, err)
+	}
+	return true, nil
 }
 
 // buildModules has the host build the modules that it has only the source of (dkms(8)). One that cannot be built is no

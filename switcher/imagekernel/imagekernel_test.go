@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/bootloader"
+	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -263,6 +266,60 @@ func TestFits(t *testing.T) {
 	testtree.File(t, h.dir, "/usr/lib/modules/"+k.Release+"/modules.dep", "of a package")
 	if err := p.Fits(image, k); !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "another build") {
 		t.Errorf("over the modules of a package: %v", err)
+	}
+}
+
+// TestOlderImage: an image with an updatectl of its own needs one that knows of kernels of images.
+func TestOlderImage(t *testing.T) {
+	image := t.TempDir()
+	if err := checkImage(rootfs.Dir(image)); err != nil {
+		t.Errorf("without updatectl: %v", err)
+	}
+	for _, unit := range []string{pid1.GuardUnit, pid1.ArrivedUnit} {
+		testtree.File(t, image, switcher.UnitDir+"/"+unit, "")
+	}
+	if err := checkImage(rootfs.Dir(image)); !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "is older") {
+		t.Errorf("with an older updatectl: %v", err)
+	}
+	testtree.File(t, image, switcher.UnitDir+"/"+wayBack, "")
+	if err := checkImage(rootfs.Dir(image)); err != nil {
+		t.Errorf("with this updatectl: %v", err)
+	}
+}
+
+// TestRenew: the initrd is made again when the host has made its own anew, and stays if that fails.
+func TestRenew(t *testing.T) {
+	h, m, p, image := newPlace(t)
+	k, err := Find(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Install(t.Context(), image, k, "x", nil); err != nil {
+		t.Fatal(err)
+	}
+	ours, begun := h.Path(m.Dir(k.ID)+"/initrd"), time.Now()
+	own := testtree.File(t, h.dir, "/boot/initrd.img-6.12-host", "")
+	for name, c := range map[string]struct {
+		age  time.Duration // of the host's own, beside that of the image's kernel
+		fail error
+		want string
+	}{
+		"older":          {-time.Hour, nil, "before"},
+		"newer":          {time.Hour, nil, "initrd of " + k.Release},
+		"newer, no room": {time.Hour, errors.New("no space left"), "before"},
+	} {
+		h.failed = c.fail
+		if err := errors.Join(os.WriteFile(ours, []byte("before"), 0o644), os.Chtimes(ours, begun, begun),
+			os.Chtimes(own, begun.Add(c.age), begun.Add(c.age))); err != nil {
+			t.Fatal(err)
+		}
+		renewed, err := p.Renew(t.Context(), k)
+		if renewed != (c.want != "before") || !errors.Is(err, c.fail) {
+			t.Errorf("%s: renewed %v, %v", name, renewed, err)
+		}
+		if text, err := os.ReadFile(ours); err != nil || string(text) != c.want {
+			t.Errorf("%s: the initrd is %q, %v; want %q", name, text, err, c.want)
+		}
 	}
 }
 
