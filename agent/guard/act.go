@@ -38,7 +38,7 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	g.Log.Error("the root did not become good; the guard rolls back", news, zap.String("root", s.Root),
 		zap.String("version", g.change.Version), zap.String("to", g.back.ID), zap.String("reason", g.reason))
 	if g.change.OnNewKernel() { // by a full reboot, the kernel before it starts
-		return g.fullReboot(s)
+		return g.leaveKernel(ctx, s)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
@@ -154,6 +154,32 @@ var errOvertaken = errors.New("the root was judged meanwhile")
 // fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the
 // last good root.
 func (g *watch) fullReboot(s observation) error {
+	g.noteFullReboot(s)
+	return g.Machine.Kernel.Reboot()
+}
+
+// leaveKernel leaves a root that was tried on a new kernel by a full reboot for which services stop in order, if systemd
+// still does that within the time that they have.
+func (g *watch) leaveKernel(ctx context.Context, s observation) error {
+	if g.rebootSince > 0 && s.now-g.rebootSince <= g.shutdown {
+		return nil
+	}
+	if g.rebootSince > 0 {
+		return g.fullReboot(s)
+	}
+	g.rebootSince = s.now
+	g.noteFullReboot(s)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
+	defer cancel()
+	err := waitAtMost(2*transition.RequestTimeout, func() error { return g.Machine.Systemd.FullRebootNow(ctx) })
+	if err != nil {
+		return errors.Join(err, g.Machine.Kernel.Reboot())
+	}
+	return nil
+}
+
+// noteFullReboot logs and records a full reboot of the guard.
+func (g *watch) noteFullReboot(s observation) {
 	g.Log.Error("the guard does a full reboot", event.FullReboot.Field(), zap.String("reason", g.reason))
 	if rec, at, why := s.copyOfRecord(), g.leg, g.reason; rec != nil {
 		err := waitAtMost(diskPatience, func() error { return g.recordFullReboot(rec, at, why) })
@@ -161,7 +187,6 @@ func (g *watch) fullReboot(s observation) error {
 			g.Log.Warn("cannot record the full reboot", zap.Error(err))
 		}
 	}
-	return g.Machine.Kernel.Reboot()
 }
 
 // recordFullReboot records a full reboot of the guard, and why. If it cannot, the next command finds that the host

@@ -98,6 +98,8 @@ type watch struct {
 	// shutdown yet; 0 otherwise.
 	cancellingSince time.Duration
 	unitsReleased   bool // what keeps units over the switch was taken back
+	// rebootSince is the uptime since which systemd has been asked for a full reboot from a new kernel, 0 otherwise.
+	rebootSince time.Duration
 	// held is what holds ports, nil if none is held.
 	held *hold.Holder
 }
