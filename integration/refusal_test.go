@@ -151,8 +151,8 @@ func (s *site) nothingVisible() {
 	}
 }
 
-// wholeOrNothing fails the test if a staging that was killed has left a part of a root. It reports whether all was done:
-// a process may be killed between its last work and its end.
+// wholeOrNothing fails the test if a staging that was killed has left a part of a root. It reports whether it was done.
+// A process may be killed between its last work and its end.
 func (s *site) wholeOrNothing() bool {
 	s.Helper()
 	if s.status().Phase == "staged" {
