@@ -134,7 +134,7 @@ func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	options := source.Options{
 		PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent, Rate: int64(o.Config.Source.MinRate),
 		MaxRate: int64(o.Config.Source.MaxRate),
-		Total: time.Duration(o.Config.Source.FetchDeadline), Apart: true,
+		Total:   time.Duration(o.Config.Source.FetchDeadline), Apart: true,
 	}
 	if fetcher.Possible() && !source.IsLocal(p.Reference) {
 		o.Log.Debug("registries are asked in processes without privileges", zap.Int("landlock", fetcher.Landlock()))
