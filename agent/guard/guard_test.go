@@ -11,6 +11,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -120,7 +121,7 @@ func TestGuardDecides(t *testing.T) {
 	back := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
 	other := recorded(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
 	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
-	oldAgain := facts.Mounted{Root: "v1", Mount: 3}
+	oldAgain, nextAgain := facts.Mounted{Root: "v1", Mount: 3}, facts.Mounted{Root: "v2", Mount: 3}
 	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
@@ -266,7 +267,33 @@ func TestGuardDecides(t *testing.T) {
 		"the rollback hangs": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
-			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actFullReboot},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actWait},
+			{after: killGrace, mounted: next, record: back, manager: busy, want: actFullReboot},
+		},
+		"right before the switch back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, manager: up, want: actEnd},
+		},
+		"the way back is being armed": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: arming, want: actWait},
+			{after: armTime, mounted: next, record: back, manager: arming, want: actUnjam},
+		},
+		"the way back is being armed, after a service was killed": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: arming, escalated: 1, want: actWait},
+		},
+		"the bad root comes back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: nextAgain, record: back, manager: up, want: actWait},
+			{after: time.Second, mounted: nextAgain, record: back, manager: up, want: actWait},
+			{after: health + Margin, mounted: nextAgain, record: back, manager: up, want: actFullReboot},
 		},
 		"the rollback is stuck": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
@@ -320,7 +347,7 @@ func TestGuardDecides(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := &watch{
 				change: *armed.Switch, leg: legLeaving, mount: old.Mount, legSince: time.Hour,
-				shutdown: shutdown, health: health,
+				shutdown: shutdown, health: health, back: &assembly.Next{ID: "v1"},
 			}
 			now := time.Hour
 			for i, l := range looks {
