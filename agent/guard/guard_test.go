@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/hosttest"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
@@ -41,6 +44,39 @@ func TestGuardKeepsCancelling(t *testing.T) {
 	} {
 		if got := g.nextAct(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
+		}
+	}
+}
+
+// blindMounts are mounts of which the one at / can be looked at only once.
+type blindMounts struct {
+	machine.Mounts
+	looks *int
+}
+
+func (m blindMounts) Mounted() (facts.Mounted, error) {
+	*m.looks++
+	if *m.looks > 1 {
+		return facts.Mounted{}, errors.New("out of memory")
+	}
+	return facts.Mounted{Root: "v2", Mount: 7}, nil
+}
+
+// deafSystemd is a systemd that does not answer.
+type deafSystemd struct{ machine.Systemd }
+
+func (deafSystemd) AskManager(context.Context) (pid1.Manager, error) {
+	return pid1.Manager{}, errors.New("no answer")
+}
+
+// TestBlindLook: a look at / that fails shows what the one before showed, and not a root without a name.
+func TestBlindLook(t *testing.T) {
+	gd := newGuard(t)
+	gd.Machine.Mounts, gd.Machine.Systemd = blindMounts{looks: new(int)}, deafSystemd{}
+	g := &watch{Guard: gd}
+	for range 2 {
+		if s := g.observe(t.Context()); s.Root != "v2" || s.Mount != 7 {
+			t.Errorf("a look shows %+v", s.Mounted)
 		}
 	}
 }

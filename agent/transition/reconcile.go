@@ -52,11 +52,11 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 		}
 		return nil
 	}
-	thaw(a.Host)
 	// systemd and logind may have taken long to answer: the guard may have begun to roll back meanwhile.
 	if err := a.CheckGuardStays(ctx); err != nil {
 		return err
 	}
+	thaw(a.Host)
 	if err := a.Machine.Mounts.Clear(); err != nil {
 		return err
 	}
