@@ -3,12 +3,16 @@
 package integration
 
 import (
+	"errors"
+	"net"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/updatectl/updatectl/integration/lab"
 )
 
 // TestJourney is the main job: a Debian host switches from its host root to image 1 and to image 2, and rolls back to
@@ -166,7 +170,7 @@ useradd --create-home --groups sudo alice`)
 			t.Errorf("the history does not show %q twice: %+v", event, history)
 		}
 	}
-	outages := probe.Outages()
+	outages := slices.DeleteFunc(probe.Outages(), isLateAnswer)
 	if len(outages) != 5 {
 		t.Errorf("the web server was away %d times, want 5: %v", len(outages), outages)
 	}
@@ -180,6 +184,13 @@ useradd --create-home --groups sudo alice`)
 	if got := strings.Join(seen, ", "); got != story {
 		t.Errorf("clients outside saw %q, want %q", got, story)
 	}
+}
+
+// isLateAnswer reports whether one request was answered late, by a host that was busy: that is no outage. During a
+// switch, many are refused.
+func isLateAnswer(o lab.Outage) bool {
+	var late net.Error
+	return o.Failures == 1 && errors.As(o.First, &late) && late.Timeout()
 }
 
 // mergedBefore expects that the /etc of a root that was switched to was made before the switch was requested.

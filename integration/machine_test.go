@@ -117,8 +117,8 @@ func TestFaultsOfTheMachine(t *testing.T) {
 			{fault.Spec{Step: "move_mount /run/nextroot", Nth: 1, Do: "KILL"}, "did not run to its end"},
 		} {
 			s.faults(c.spec)
-			// What changes last of all makes the /etc that was merged before out of date.
-			s.armsBy(`/bin/sh -c "cat /proc/uptime > /etc/late"`, injector+" "+faultSpec+" /usr/bin/updatectl agent arm")
+			// What changes last of all, of what the first image takes over, makes the /etc that was merged before out of date.
+			s.armsBy("/usr/bin/touch /etc/hostname", injector+" "+faultSpec+" /usr/bin/updatectl agent arm")
 			v := s.fails("not armed", c.reason, "apply")
 			t.Logf("%s at %s: %s", c.spec.Do, c.spec.Step, v.Last.Reason)
 			s.armsAgain()

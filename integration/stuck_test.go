@@ -69,18 +69,18 @@ func TestStuckShutdown(t *testing.T) {
 			t.Errorf("status counts %+v, want one failed switch", v.NotReached)
 		}
 		s.unarmed()
-		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd",
-			"srv-extra.mount", "timers.target", "multi-user.target"} {
-			if r := h.Run(t.Context(), "systemctl", "is-active", unit); r.Code != 0 {
-				t.Errorf("%s is %s", unit, strings.TrimSpace(r.Stdout))
-			}
-		}
-		var jobs string // confirm starts again with multi-user.target, and may run still
+		var jobs string // the guard has only queued what starts again
 		if !h.Await(t, h.Patience(), func() bool {
 			jobs = strings.TrimSpace(h.Run(t.Context(), "systemctl", "list-jobs", "--no-legend").Stdout)
 			return jobs == ""
 		}) {
 			t.Errorf("jobs are left: %s", jobs)
+		}
+		for _, unit := range []string{"nginx", "ssh", "redis-server", "systemd-logind", "dbus", "systemd-networkd",
+			"srv-extra.mount", "timers.target", "multi-user.target"} {
+			if r := h.Run(t.Context(), "systemctl", "is-active", unit); r.Code != 0 {
+				t.Errorf("%s is %s", unit, strings.TrimSpace(r.Stdout))
+			}
 		}
 		if failed, err := h.FailedUnits(t.Context()); err != nil || len(failed) != 0 {
 			t.Errorf("failed units: %v (%v)", failed, err)
@@ -102,8 +102,12 @@ func TestStuckShutdown(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.Must(t, "sh", "-ec", "systemctl restart systemd-logind; "+
-			"systemd-run --unit=asks systemd-inhibit --what=shutdown --mode=delay sleep infinity; sleep 1; "+
-			"systemd-inhibit --list | grep -q delay")
+			"systemd-run --unit=asks systemd-inhibit --what=shutdown --mode=delay sleep infinity")
+		if !h.Await(t, h.Patience(), func() bool {
+			return h.Sh(t.Context(), "systemd-inhibit --list | grep -q delay").Code == 0
+		}) {
+			t.Fatal("no lock is held")
+		}
 		start := time.Now()
 		s.switches("rollback")
 		if took := time.Since(start); took < moment {

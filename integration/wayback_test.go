@@ -336,7 +336,7 @@ func (s *site) awaitsConfirm() {
 // awaitsRoot waits until the host has the files of a version and has started its units, whether it is up or not.
 func (s *site) awaitsRoot(version string) {
 	s.Helper()
-	if !s.host.Await(s.T, s.host.Patience(), func() bool {
+	if !s.host.Await(s.T, eventually, func() bool {
 		r := s.host.Run(s.Context(), "cat", "/run/lab-identity", "/usr/share/lab/version")
 		return r.Stdout == version+"\n"+version+"\n"
 	}) {

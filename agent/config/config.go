@@ -42,9 +42,11 @@ type Config struct {
 		Mirrors []string `toml:"mirrors" json:"mirrors"`
 		// PlainHTTP lists registry hosts that are asked over HTTP, without TLS.
 		PlainHTTP []string `toml:"plain-http" json:"plain_http"`
-		// MinRate is the rate of a transfer below which a place is given up, per second over a minute. FetchDeadline
-		// is how long fetching may take in total.
+		// MinRate is the rate of a transfer below which a place is given up, per second over a minute. MaxRate is the
+		// most that all transfers take together, per second; 0 means all that they get. FetchDeadline is how long
+		// fetching may take in total.
 		MinRate       Bytes    `toml:"min-rate" json:"min_rate"`
+		MaxRate       Bytes    `toml:"max-rate,omitzero" json:"max_rate,omitzero"`
 		FetchDeadline Duration `toml:"fetch-deadline" json:"fetch_deadline"`
 		// Compatible is the class of this machine. Of a release, the host takes an image for this class or for all.
 		Compatible string `toml:"compatible" json:"compatible"`
@@ -202,9 +204,12 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 }
 
 // MarshalText writes a number of bytes.
-func (b Bytes) MarshalText() ([]byte, error) {
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// String returns a number of bytes with a unit.
+func (b Bytes) String() string {
 	text := units.CustomSize("%g %s", float64(b), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
-	return []byte(strings.ReplaceAll(text, " ", "")), nil
+	return strings.ReplaceAll(text, " ", "")
 }
 
 // Default returns the configuration before any file is read.

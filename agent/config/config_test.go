@@ -49,8 +49,8 @@ func TestConfigFragmentsOverrideInOrder(t *testing.T) {
 func TestConfigComplaints(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key": {"[source]\nimage = 'x'\nimgae = 'y'\n",
-			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, fetch-deadline, " +
-				"compatible"},
+			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, max-rate, " +
+				"fetch-deadline, compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
 			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, boot, livepatch, health, " +
 				"keep, " +
@@ -71,6 +71,8 @@ func TestConfigComplaints(t *testing.T) {
 		"port":          {"[health]\nports = ['udp:53']\n", `updatectl.toml:2: [health] ports: "udp:53" is not a port`},
 		"live patch deadline": {"[livepatch]\ndeadline = '5m'\n",
 			"[livepatch] deadline is 5m0s and must be less than [health] deadline, 5m0s: a live patch that stalls"},
+		"max rate": {"[source]\nmax-rate = '10KiB'\n",
+			"updatectl.toml:2: [source] max-rate is 10KiB and must be at least 64KiB"},
 		"level": {"[switch]\nlevel = 'warm'\n", "updatectl.toml:2: [switch] level: "},
 		"many": {"[switch]\nlevel = 'soft'\nstuck = 'maybe'\n[verify]\nthreshold = 0\n[state]\npersist = ['/home']\n",
 			"updatectl.toml:3: [switch] stuck is \"maybe\" and must be cancel or escalate\n" +

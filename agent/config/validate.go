@@ -15,6 +15,9 @@ import (
 	"github.com/updatectl/updatectl/switcher/level"
 )
 
+// leastMaxRate is the least that [source] max-rate may be: at less, an image takes days.
+const leastMaxRate Bytes = 64 << 10
+
 // validate returns everything that is wrong with the values, as one [ErrConfig] each.
 func (c *Config) validate() error {
 	var faults []error
@@ -47,6 +50,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := source.Open("oci:/", source.Options{Mirrors: c.Source.Mirrors}); errors.Is(err, failure.ErrReference) {
 		fault("source.mirrors", "[source] mirrors: %w", err)
+	}
+	if most, least := c.Source.MaxRate, max(c.Source.MinRate, leastMaxRate); most != 0 && most < least {
+		fault("source.max-rate", "[source] max-rate is %v and must be at least %v", most, least)
 	}
 	if c.Source.Compatible != "" {
 		if _, err := release.ParseClass(c.Source.Compatible); err != nil {

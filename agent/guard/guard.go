@@ -88,6 +88,7 @@ type watch struct {
 	leg      leg
 	legSince time.Duration // the uptime at which the leg began
 	mount    int           // the mount at / when the leg began
+	seen     facts.Mounted // what was at / at the last look that did not fail
 	// softRebootSeen is whether PID 1 was seen shutting down. Before that, logind may wait for delay inhibitors.
 	softRebootSeen bool
 	deafSince      time.Duration // the uptime since which PID 1 has not answered, 0 when it answers
@@ -170,7 +171,7 @@ func (gd *Guard) newWatch(ctx context.Context) (*watch, error) {
 		return nil, err
 	}
 	w := &watch{
-		Guard: gd, change: *rec.Switch, leg: legLeaving, legSince: gd.Machine.Kernel.SinceBoot(), mount: now.Mount,
+		Guard: gd, change: *rec.Switch, leg: legLeaving, legSince: gd.Machine.Kernel.SinceBoot(), mount: now.Mount, seen: now,
 		shutdown: time.Duration(gd.Config.Switch.ShutdownDeadline), health: time.Duration(gd.Config.Health.Deadline),
 	}
 	if w.activeUnits, err = gd.Machine.Systemd.ActiveUnits(ctx); err != nil {
@@ -256,10 +257,9 @@ func (g *watch) observe(ctx context.Context) observation {
 	}
 	read := make(chan *record.Record, 1)
 	if m, err := g.Machine.Mounts.Mounted(); err == nil {
-		s.Mounted = m
-	} else {
-		s.Mount = g.mount
+		g.seen = m
 	}
+	s.Mounted = g.seen
 	_ = waitAtMost(diskPatience, func() error { // without a record, only time decides
 		rec, err := g.readRecord()
 		if err == nil || errors.Is(err, errNoSwitch) {
@@ -438,12 +438,18 @@ func (g *watch) stillStarting(s observation) string {
 
 // nextReturning decides while the bad root shuts down.
 func (g *watch) nextReturning(s observation) act {
+	spent := s.now - g.legSince
+	stopping := s.manager != nil && len(s.manager.Stopping) > 0
 	switch {
 	case s.Mount != g.mount:
 		return g.enterLeg(legReturned, s)
-	case s.now-g.legSince <= g.shutdown:
+	case spent <= g.shutdown:
 		return actWait
-	case g.escalated == 0 && s.manager != nil && len(s.manager.Stopping) > 0:
+	case stopping && slices.Contains(s.manager.Stopping, pid1.ArmUnit) && spent <= g.shutdown+armTime:
+		return actWait // all services have stopped, and the arming unit has a timeout of its own
+	case !stopping && spent <= g.shutdown+killGrace:
+		return actWait // right before the switch, nothing stops any more, and then PID 1 does not answer
+	case g.escalated == 0 && stopping:
 		return actUnjam // such as a service that cannot save its data on a full disk
 	}
 	return actFullReboot
@@ -452,10 +458,16 @@ func (g *watch) nextReturning(s observation) act {
 // nextReturned decides while the root that the host rolled back to starts.
 func (g *watch) nextReturned(s observation) act {
 	switch {
-	case s.atRest(), s.manager != nil && s.manager.Up():
+	case s.atRest(), s.manager != nil && s.manager.Up() && !g.cameBackBad(s):
 		return actEnd
 	case s.now-g.legSince > g.health+Margin:
 		return actFullReboot
 	}
 	return actWait
+}
+
+// cameBackBad reports whether the root that was to be left runs again: systemd did not accept the other one. A command
+// in it asks for a full reboot, or the guard does.
+func (g *watch) cameBackBad(s observation) bool {
+	return g.back != nil && g.back.ID != g.change.Target && s.Root == g.change.Target
 }

@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,9 +10,11 @@ import (
 	"time"
 
 	"github.com/updatectl/updatectl/agent/hosttest"
+	"github.com/updatectl/updatectl/agent/machine"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/configs"
 	"github.com/updatectl/updatectl/switcher"
+	"github.com/updatectl/updatectl/switcher/assembly"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -40,6 +44,39 @@ func TestGuardKeepsCancelling(t *testing.T) {
 	} {
 		if got := g.nextAct(want.observation); got != want.act {
 			t.Fatalf("%q, want %q", got, want.act)
+		}
+	}
+}
+
+// blindMounts are mounts of which the one at / can be looked at only once.
+type blindMounts struct {
+	machine.Mounts
+	looks *int
+}
+
+func (m blindMounts) Mounted() (facts.Mounted, error) {
+	*m.looks++
+	if *m.looks > 1 {
+		return facts.Mounted{}, errors.New("out of memory")
+	}
+	return facts.Mounted{Root: "v2", Mount: 7}, nil
+}
+
+// deafSystemd is a systemd that does not answer.
+type deafSystemd struct{ machine.Systemd }
+
+func (deafSystemd) AskManager(context.Context) (pid1.Manager, error) {
+	return pid1.Manager{}, errors.New("no answer")
+}
+
+// TestBlindLook: a look at / that fails shows what the one before showed, and not a root without a name.
+func TestBlindLook(t *testing.T) {
+	gd := newGuard(t)
+	gd.Machine.Mounts, gd.Machine.Systemd = blindMounts{looks: new(int)}, deafSystemd{}
+	g := &watch{Guard: gd}
+	for range 2 {
+		if s := g.observe(t.Context()); s.Root != "v2" || s.Mount != 7 {
+			t.Errorf("a look shows %+v", s.Mounted)
 		}
 	}
 }
@@ -120,7 +157,7 @@ func TestGuardDecides(t *testing.T) {
 	back := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
 	other := recorded(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
 	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
-	oldAgain := facts.Mounted{Root: "v1", Mount: 3}
+	oldAgain, nextAgain := facts.Mounted{Root: "v1", Mount: 3}, facts.Mounted{Root: "v2", Mount: 3}
 	up, busy := &pid1.Manager{State: "running"}, &pid1.Manager{State: "starting", Starting: []string{"slow.service"}}
 	down := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{"stuck.service"}}
 	arming := &pid1.Manager{State: "stopping", SoftReboot: true, Stopping: []string{pid1.ArmUnit}}
@@ -266,7 +303,33 @@ func TestGuardDecides(t *testing.T) {
 		"the rollback hangs": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
-			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actFullReboot},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: busy, want: actWait},
+			{after: killGrace, mounted: next, record: back, manager: busy, want: actFullReboot},
+		},
+		"right before the switch back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, want: actWait},
+			{after: time.Second, mounted: oldAgain, record: back, manager: up, want: actEnd},
+		},
+		"the way back is being armed": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: arming, want: actWait},
+			{after: armTime, mounted: next, record: back, manager: arming, want: actUnjam},
+		},
+		"the way back is being armed, after a service was killed": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: shutdown + time.Second, mounted: next, record: back, manager: arming, escalated: 1, want: actWait},
+		},
+		"the bad root comes back": {
+			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
+			{after: time.Second, mounted: nextAgain, record: back, manager: up, want: actWait},
+			{after: time.Second, mounted: nextAgain, record: back, manager: up, want: actWait},
+			{after: health + Margin, mounted: nextAgain, record: back, manager: up, want: actFullReboot},
 		},
 		"the rollback is stuck": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
@@ -320,7 +383,7 @@ func TestGuardDecides(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := &watch{
 				change: *armed.Switch, leg: legLeaving, mount: old.Mount, legSince: time.Hour,
-				shutdown: shutdown, health: health,
+				shutdown: shutdown, health: health, back: &assembly.Next{ID: "v1"},
 			}
 			now := time.Hour
 			for i, l := range looks {

@@ -27,10 +27,11 @@ func (h *Host) Look(ctx context.Context) (facts.Facts, *record.Record, error) {
 	if f.SELinuxOn {
 		f.SELinux = h.loadedPolicy(f.SELinux)
 	}
-	rec, err := h.Records.Read()
-	if err == nil {
-		err = h.checkMounted(ctx, f)
+	// Before the record is read: a file system that is mounted in between has one.
+	if err := h.checkMounted(ctx, f); err != nil {
+		return f, nil, err
 	}
+	rec, err := h.Records.Read()
 	return f, rec, err
 }
 

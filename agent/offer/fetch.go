@@ -133,7 +133,8 @@ func (o *Offers) warn(p *Published, warning string) {
 func (o *Offers) openSource(p *Published) (src *source.Source, err error) {
 	options := source.Options{
 		PlainHTTP: o.Config.Source.PlainHTTP, UserAgent: userAgent, Rate: int64(o.Config.Source.MinRate),
-		Total: time.Duration(o.Config.Source.FetchDeadline), Apart: true,
+		MaxRate: int64(o.Config.Source.MaxRate),
+		Total:   time.Duration(o.Config.Source.FetchDeadline), Apart: true,
 	}
 	if fetcher.Possible() && !source.IsLocal(p.Reference) {
 		o.Log.Debug("registries are asked in processes without privileges", zap.Int("landlock", fetcher.Landlock()))

@@ -97,6 +97,34 @@ func (s guardState) UnitActive(_ context.Context, unit string) (bool, error) {
 	return s.active, s.err
 }
 
+// slowState is a systemd that takes so long to say that nothing shuts down that the guard begins to roll back.
+type slowState struct {
+	guardState
+	meanwhile func() error
+}
+
+func (s slowState) ShuttingDown(context.Context) (bool, error) { return false, s.meanwhile() }
+
+// nothingArmed are mounts of which none is armed; nothing is to be unmounted.
+type nothingArmed struct{ mountedAt }
+
+func (nothingArmed) Armed() (string, error) { return "", nil }
+
+// TestGuardBeginsMeanwhile: a command does not take apart what the guard is putting together, although the guard began
+// after the command had asked for it.
+func TestGuardBeginsMeanwhile(t *testing.T) {
+	const note = `{"left":"v2","mount":7,"reason":"it hangs","switch":{"from":"v2","target":"v1","verb":"back"}}`
+	a := newArrival(t)
+	a.Machine.Mounts = nothingArmed{mountedAt{now: facts.Mounted{Root: "v2", Mount: 7}}} // Clear would panic
+	a.Machine.Systemd = slowState{guardState{active: true}, func() error {
+		return os.WriteFile(a.Path(GuardNoteFile), []byte(note), 0o600)
+	}}
+	err := a.DisarmLeftover(t.Context(), facts.Facts{Root: "v2"}, &record.Record{Phase: record.PhaseTrying})
+	if !errors.Is(err, ErrGuardLeaves) {
+		t.Errorf("got %v, want that the guard leaves", err)
+	}
+}
+
 // TestCheckGuardStays: only a guard that may be running and left a note about this very mount keeps the root from
 // being judged; otherwise, what is there is a leftover.
 func TestCheckGuardStays(t *testing.T) {

@@ -52,6 +52,10 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 		}
 		return nil
 	}
+	// systemd and logind may have taken long to answer: the guard may have begun to roll back meanwhile.
+	if err := a.CheckGuardStays(ctx); err != nil {
+		return err
+	}
 	thaw(a.Host)
 	if err := a.Machine.Mounts.Clear(); err != nil {
 		return err
@@ -67,6 +71,9 @@ func (a *Arrival) DisarmLeftover(ctx context.Context, f facts.Facts, rec *record
 	case !ours:
 		return fmt.Errorf("%w: %w %s at %s; unmount it, or soft-reboot into it first", record.ErrBlocked, ErrForeign,
 			armed, switcher.NextRoot)
+	}
+	if err := a.CheckGuardStays(ctx); err != nil {
+		return err
 	}
 	a.Log.Warn("disarming a root that an earlier switch left armed", zap.String("root", armed))
 	return a.Machine.Mounts.Disarm()

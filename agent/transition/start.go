@@ -170,6 +170,9 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 		}
 	}
 	if err := m.Machine.Systemd.HoldArmUnit(ctx); err != nil {
+		if s.Verb == record.VerbBack { // the guard may roll back, too: then systemd starts nothing any more
+			err = m.UnlessUnderWay(ctx, err)
+		}
 		return err
 	}
 	m.Keep.Hold(ctx, s.Units)

@@ -189,6 +189,9 @@ func (b *blob) readBody(p []byte) (int, error) {
 	if b.places != nil && b.meter.Slow(n, time.Since(start), b.source.stall, mirrorRate) && err == nil {
 		b.leave(fmt.Errorf("%w: less than %d KiB arrive per second", registry.ErrSlow, mirrorRate>>10))
 	}
+	if err == nil {
+		err = pace(b.ctx, b.source.limit, n)
+	}
 	return n, err
 }
 

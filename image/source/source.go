@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 	"oras.land/oras-go/v2/errdef"
 	distribution "oras.land/oras-go/v2/registry"
 
@@ -35,12 +36,14 @@ type Options struct {
 	Authorities []byte        // certificate authorities, as PEM; nil means those of [registry.Authorities]
 	Stall       time.Duration // how long a body may send nothing; 0 means one minute
 	Rate        int64         // bytes per second that a body must have over that time; 0 means [registry.DefaultRate]
+	MaxRate     int64         // bytes per second that blobs may come with from all registries together; 0 means no limit
 	Total       time.Duration // how long all may take from Open on; 0 means no limit
 	Mirrors     []string      // references to ask when the source fails, in order
 	Warn        func(error)   // is called with what makes a fetch cost more, such as a place that is skipped; may be nil
 	Apart       bool          // ask registries in processes without privileges, where that is possible
 
-	another bool // there is another place to ask
+	another bool          // there is another place to ask
+	limit   *rate.Limiter // of MaxRate
 }
 
 // Source is a place that publishes an image, with its mirrors.
@@ -49,6 +52,7 @@ type Source struct {
 	backend backend
 	resumes int
 	pause   time.Duration
+	limit   *rate.Limiter // nil for none
 	stall   time.Duration
 	until   time.Time // when all must be there; zero means no limit
 
@@ -77,6 +81,9 @@ type backend interface {
 // ErrReference, or an ErrUnreachable when certificates cannot be read.
 func Open(reference string, o Options) (*Source, error) {
 	o.another = o.another || len(o.Mirrors) > 0
+	if o.MaxRate > 0 && o.limit == nil {
+		o.limit = newLimit(o.MaxRate)
+	}
 	s, err := openPlace(reference, o)
 	if err != nil {
 		return nil, err
@@ -116,7 +123,7 @@ func openPlace(reference string, o Options) (*Source, error) {
 		return nil, err
 	}
 	s := newSource(reference, b, o)
-	s.resumes, s.pause = resumes, resumePause
+	s.resumes, s.pause, s.limit = resumes, resumePause, o.limit
 	return s, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // EtcdTree returns a tree with etcd, which runs chrooted.
@@ -103,6 +104,9 @@ type daemon struct {
 	cmd                *exec.Cmd
 }
 
+// startTime is how long a program may take until it listens, beside a lab that is busy.
+const startTime = time.Minute
+
 // Start starts the program again after [daemon.Stop], with what it had stored.
 func (d *daemon) Start() error {
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -115,7 +119,7 @@ func (d *daemon) Start() error {
 	if err := d.cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", d.name, err)
 	}
-	err = poll(patience, func() (bool, error) {
+	err = poll(startTime, func() (bool, error) {
 		conn, err := net.Dial("tcp", d.address)
 		if err != nil {
 			return false, nil

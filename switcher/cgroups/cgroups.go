@@ -156,7 +156,10 @@ func (h Hierarchy) look(pid string) (Process, bool) {
 	name, _ := os.ReadFile(h.process(pid, "comm"))
 	p := Process{UID: h.uid(pid, st.Uid), Name: strings.TrimSpace(string(name)), Self: pid == strconv.Itoa(os.Getpid())}
 	ours, _ := os.Readlink(h.process("self", "ns/pid"))
-	its, _ := os.Readlink(h.process(pid, "ns/pid"))
+	its, err := os.Readlink(h.process(pid, "ns/pid"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended meanwhile
+		return Process{}, false
+	}
 	p.Contained = its != ours
 	if p.UID == 0 && !p.Contained { // reading the arguments of others may wait for a file system of theirs
 		command, _ := durable.ReadRegular(h.process(pid, "cmdline"), 64<<10)

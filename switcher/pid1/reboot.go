@@ -359,11 +359,16 @@ func failedBefore(properties map[string]any, started uint64) bool {
 // ShuttingDown reports whether a reboot of any kind is under way: it is queued, or logind has announced it and waits
 // for delay inhibitors.
 func (s System) ShuttingDown(ctx context.Context) (bool, error) {
-	queued, err := shutdownQueued(ctx, softRebootService, rebootService)
-	if err != nil || queued {
-		return queued, err
+	for range 2 { // what logind announced when systemd was asked is queued when logind is
+		queued, err := shutdownQueued(ctx, softRebootService, rebootService)
+		if err != nil || queued {
+			return queued, err
+		}
+		if announced(ctx, announceLimit) {
+			return true, nil
+		}
 	}
-	return announced(ctx, announceLimit), nil
+	return false, nil
 }
 
 // announceLimit is how long logind may take to say whether it has announced a reboot: the default of D-Bus for a call.
