@@ -40,7 +40,7 @@ func confirmCommand(c *cli) *cobra.Command {
 // confirm judges the running root as updatectl-confirm.service, and waits for that unit as anybody else: a person who
 // gives up waiting must not end the trial.
 func confirm(ctx context.Context, a *agent.Agent) (trial.Confirmed, error) {
-	if pid1.Unit() != pid1.ConfirmUnit {
+	if !pid1.IsUnit(pid1.ConfirmUnit) {
 		if done, waited, err := a.Trial.Await(ctx); waited || err != nil {
 			return done, err
 		}

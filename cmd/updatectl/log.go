@@ -117,8 +117,8 @@ func plainToJournal(e zapcore.Entry, text string, fields map[string]any) error {
 // journalFields returns the priority and the fields of an entry (systemd.journal-fields(7)). That of an event has its
 // MESSAGE_ID, too.
 //
-// The journal finds out by itself which unit an entry is from, but not if the process has ended by then: journalctl
-// --unit would lack the last entries of a short run. The unit, "" for none, is therefore named.
+// Each entry names its unit, unless that is "". journald looks up the unit of the sender, but cannot do so once the
+// process has ended, and `journalctl --unit` would not show the last entries of a short run.
 func journalFields(e zapcore.Entry, unit string, fields map[string]any) (journal.Priority, map[string]string) {
 	priority, vars := journalPriority[e.Level], map[string]string{"SYSLOG_IDENTIFIER": "updatectl"}
 	if unit != "" {

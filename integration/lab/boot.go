@@ -70,7 +70,6 @@ func (h *Host) awaitUp() error {
 	limited, stop := context.WithTimeout(context.Background(), h.way.limit())
 	defer stop()
 	var last string
-	heard := time.Now()
 	err := poll(h.way.limit(), func() (bool, error) {
 		if err := h.Alive(); err != nil {
 			return false, err
@@ -80,10 +79,7 @@ func (h *Host) awaitUp() error {
 		defer stop()
 		r := h.Run(short, "systemctl", "is-system-running")
 		last = strings.TrimSpace(r.Stdout + r.Stderr)
-		if r.Stdout != "" {
-			heard = time.Now()
-		}
-		return last == "running" || last == "degraded", h.checkFrozen(time.Since(heard))
+		return last == "running" || last == "degraded", limited.Err()
 	})
 	if err != nil {
 		return fmt.Errorf("%w (last answer: %s)", err, last)

@@ -112,6 +112,26 @@ func mountDisk(ctx context.Context, image, at string, offset int64) error {
 	return nil
 }
 
+// unmountDisk unmounts a disk and waits until its file system is gone. A container that starts at the same moment has a
+// copy of the mount for as long as it needs to set itself up: until then, what was written may be in memory only, and
+// a machine that starts from the disk does not find it.
+func unmountDisk(ctx context.Context, image, at string) error {
+	if err := unix.Unmount(at, 0); err != nil {
+		return fmt.Errorf("cannot unmount the disk: %w", err)
+	}
+	err := poll(gone, func() (bool, error) {
+		out, err := exec.CommandContext(ctx, "losetup", "--noheadings", "--output=NAME", "--associated", image).Output()
+		return len(out) == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot see the loop device of %s go away: %w", image, err)
+	}
+	return nil
+}
+
+// gone is how long a file system may be used by others after it was unmounted.
+const gone = 2 * time.Minute
+
 // CutPower ends the host at once, boots it again and returns the new stamp. If its writes are logged, what it had not
 // flushed to its disk is lost.
 func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
@@ -223,7 +243,7 @@ func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, er
 	if err := mountDisk(ctx, h.image, h.disk, h.offset); err != nil {
 		return "", err
 	}
-	if err := unix.Unmount(h.disk, 0); err != nil {
+	if err := unmountDisk(ctx, h.image, h.disk); err != nil {
 		return "", err
 	}
 	root := fmt.Sprintf("%s?offset=%d", h.image, h.offset)

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
-	"time"
 )
 
 // errHostGone is returned for what can no longer be done or come about, because the container or the machine has
@@ -33,36 +31,6 @@ func (h *Host) running() bool {
 	default:
 		return true
 	}
-}
-
-// errFrozen is returned for a machine that the emulator no longer runs.
-var errFrozen = errors.New("the machine is frozen")
-
-// frozen is how long a machine may be silent that boots for the first time. One that is slow answers long before it
-// is up.
-const frozen = 8 * time.Minute
-
-// checkFrozen returns [errFrozen] when a machine that boots for the first time has been silent for so long. Now and
-// then the emulator freezes one. Nothing of the product has run by then, so it may be started once more; its console
-// keeps what the processor did.
-func (h *Host) checkFrozen(silent time.Duration) error {
-	q, ok := h.way.(*qemu)
-	if !ok || h.boots > 1 || silent < frozen {
-		return nil
-	}
-	registers, err := q.tell("info registers")
-	if err != nil {
-		registers += err.Error()
-	}
-	log, err := os.OpenFile(h.console, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	if _, err := fmt.Fprintf(log, "\nlab: the machine is frozen:\n%s\n", registers); err != nil {
-		return err
-	}
-	return errFrozen
 }
 
 const (

@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -127,12 +126,7 @@ func Boot(ctx context.Context, o Options) (*Host, error) {
 	if err := h.install(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot install host %s: %w", o.Name, err)
 	}
-	err := h.boot()
-	if errors.Is(err, errFrozen) {
-		h.cutPower()
-		err = h.boot()
-	}
-	if err != nil {
+	if err := h.boot(); err != nil {
 		h.Stop()
 		return nil, err
 	}

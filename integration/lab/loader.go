@@ -165,30 +165,47 @@ func (h *Host) plugIn(ctx context.Context, o Options) error {
 	return copySparse(ctx, base, h.image)
 }
 
+// newDisk is the suffix of a disk that is about to replace one.
+const newDisk = ".new"
+
+// moveInto copies a disk's file system into the new disk, at a place in MiB, and puts the new one in its place.
+func moveInto(ctx context.Context, image string, at int) error {
+	out, err := exec.CommandContext(ctx, "dd", "if="+image, "of="+image+newDisk, "bs=1M", fmt.Sprintf("seek=%d", at),
+		"conv=sparse,notrunc", "status=none").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot move a file system: %w\n%s", err, out)
+	}
+	return os.Rename(image+newDisk, image)
+}
+
 // variables returns the file in which the firmware of the machine with a disk keeps its variables.
 func variables(image string) string { return image + ".variables" }
+
+// moveToPartition moves the file system of a disk to where its partition begins. It unmounts the tree.
+func moveToPartition(ctx context.Context, image, tree string) error {
+	if err := unmountDisk(ctx, image, tree); err != nil {
+		return err
+	}
+	if err := os.WriteFile(image+newDisk, nil, 0o644); err != nil {
+		return err
+	}
+	if err := os.Truncate(image+newDisk, (rootStart+1)<<20+diskSize); err != nil {
+		return err
+	}
+	return moveInto(ctx, image, rootStart)
+}
 
 // partition turns the disk whose file system is mounted at tree into one with partitions, the file system or the
 // volume group in the second. It unmounts the tree.
 func partition(ctx context.Context, image, tree string, l Loader, logical bool) error {
-	const script = `image=$0 tree=$1 start=$2
-umount "$tree"
-truncate -s $((start + 1 + $3))M "$image.new"
-dd if="$image" of="$image.new" bs=1M seek="$start" conv=sparse,notrunc status=none
-mv "$image.new" "$image"`
-	kind := "linux"
+	kind, move := "linux", moveToPartition
 	if logical {
-		kind = "lvm"
-		if err := makeVolumes(ctx, image, tree, rootStart, volumes[:1]); err != nil {
-			return err
+		kind, move = "lvm", func(ctx context.Context, image, tree string) error {
+			return makeVolumes(ctx, image, tree, rootStart, volumes[:1])
 		}
-	} else {
-		size := fmt.Sprint(diskSize >> 20)
-		out, err := exec.CommandContext(ctx, "sh", "-ec", script, image, tree, fmt.Sprint(rootStart), size).
-			CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("cannot move a file system to a partition: %w\n%s", err, out)
-		}
+	}
+	if err := move(ctx, image, tree); err != nil {
+		return err
 	}
 	cmd := exec.CommandContext(ctx, "sfdisk", "-q", "--no-reread", "--no-tell-kernel", image)
 	cmd.Stdin = strings.NewReader(fmt.Sprintf(partitionTable, loaders[l].partition, kind))

@@ -31,7 +31,7 @@ func (c *nspawn) furnish(ctx context.Context) error {
 	if c.host.log == nil {
 		return nil
 	}
-	if err := unix.Unmount(c.host.disk, 0); err != nil {
+	if err := unmountDisk(ctx, c.host.image, c.host.disk); err != nil {
 		return err
 	}
 	return c.host.log.plug(ctx)

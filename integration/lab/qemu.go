@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // qemu runs a host in a machine of QEMU. The machine is always emulated: a /dev/kvm that exists may still fail to run
@@ -165,7 +163,7 @@ func (q *qemu) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	return unix.Unmount(root, 0)
+	return unmountDisk(ctx, q.host.image, root)
 }
 
 // patient keeps systemd from giving up on slow services and devices.

@@ -31,8 +31,8 @@ const volumesStart = 1
 
 // makeVolumes turns the disk whose file system is mounted at tree into one with a volume group that begins at start,
 // in MiB: what the file system has in directories with volumes of their own moves there. It unmounts the tree. The
-// machine that runs the lab needs no
-// device mapper: LVM writes its metadata without one, and the volumes of a new group lie one behind the other.
+// machine that runs the lab needs no device mapper: LVM writes its metadata without one, and the volumes of a new group
+// lie one behind the other.
 func makeVolumes(ctx context.Context, image, tree string, start int, made []volume) error {
 	const script = `image=$0 tree=$1 group=$2 start=$3; shift 3
 truncate -s 16G "$image.new"
@@ -61,10 +61,7 @@ $part
 END
 	mke2fs -q -F -t ext4 -O verity -m 0 -E offset=$(((start + at) << 20)) -d "$tree/$name" "$image.new" "${size}M"
 	find "$tree/$name" -mindepth 1 -delete
-done
-umount "$tree"
-dd if="$image" of="$image.new" bs=1M seek=$((start + 1)) conv=sparse,notrunc status=none
-mv "$image.new" "$image"`
+done`
 	args := []string{"-ec", script, image, tree, volumeGroup, fmt.Sprint(start)}
 	for _, v := range made {
 		args = append(args, v.name, fmt.Sprint(v.size))
@@ -74,7 +71,10 @@ mv "$image.new" "$image"`
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make logical volumes: %w\n%s", err, out)
 	}
-	return nil
+	if err := unmountDisk(ctx, image, tree); err != nil {
+		return err
+	}
+	return moveInto(ctx, image, start+1)
 }
 
 // MakeSwap makes a small swap file.

@@ -119,6 +119,22 @@ func TestFreeze(t *testing.T) {
 	waitFor(t, "ended", func() bool { return strings.Contains(h.read(group, "cgroup.events"), "populated 0") })
 }
 
+// TestEnded: a process that ends while it is looked at is no process of a container.
+func TestEnded(t *testing.T) {
+	proc := t.TempDir()
+	for _, dir := range []string{"self/ns", "7"} {
+		if err := os.MkdirAll(filepath.Join(proc, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("pid:[1]", filepath.Join(proc, "self/ns/pid")); err != nil {
+		t.Fatal(err)
+	}
+	if p, there := (Hierarchy{proc: proc}).look("7"); there {
+		t.Errorf("a process without namespaces is %+v", p)
+	}
+}
+
 // TestUnitIn: a unit that a person or another service started is another one, and what is below a unit belongs to it.
 func TestUnitIn(t *testing.T) {
 	const unit = "updatectl-confirm.service"

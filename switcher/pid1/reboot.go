@@ -293,6 +293,24 @@ func startConfirm(ctx context.Context) (verb string, err error) {
 	return "start", err
 }
 
+// IsUnit reports whether this process belongs to a unit of the system: whoever runs a command from a shell or another
+// service is in another cgroup.
+func IsUnit(unit string) bool {
+	cgroup, err := os.ReadFile("/proc/self/cgroup")
+	return err == nil && inUnit(string(cgroup), unit)
+}
+
+// inUnit reports whether the text of a /proc/PID/cgroup names a unit. A unit may have cgroups of its own below it, and
+// a container that has no cgroup namespace sees the unit of its engine above all of its own.
+func inUnit(cgroup, unit string) bool {
+	for line := range strings.Lines(cgroup) {
+		if strings.Contains(strings.TrimSpace(line)+"/", "/"+unit+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // Unit returns the unit of the system that this process belongs to, "" when there is none. A command that a person runs
 // in a shell belongs to a scope, and what another service runs belongs to that service.
 func Unit() string {
@@ -359,16 +377,15 @@ func failedBefore(properties map[string]any, started uint64) bool {
 // ShuttingDown reports whether a reboot of any kind is under way: it is queued, or logind has announced it and waits
 // for delay inhibitors.
 func (s System) ShuttingDown(ctx context.Context) (bool, error) {
-	for range 2 { // what logind announced when systemd was asked is queued when logind is
-		queued, err := shutdownQueued(ctx, softRebootService, rebootService)
-		if err != nil || queued {
-			return queued, err
-		}
-		if announced(ctx, announceLimit) {
-			return true, nil
-		}
+	queued, err := shutdownQueued(ctx, softRebootService, rebootService)
+	if err != nil || queued {
+		return queued, err
 	}
-	return false, nil
+	if announced(ctx, announceLimit) {
+		return true, nil
+	}
+	// A reboot that logind had announced may have been queued between the two questions.
+	return shutdownQueued(ctx, softRebootService, rebootService)
 }
 
 // announceLimit is how long logind may take to say whether it has announced a reboot: the default of D-Bus for a call.

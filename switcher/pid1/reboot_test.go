@@ -29,6 +29,27 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// TestInUnit: only a process of the unit is the unit, not one that a person or another service started.
+func TestInUnit(t *testing.T) {
+	for cgroup, want := range map[string]bool{
+		"0::/system.slice/updatectl-confirm.service\n":                              true,
+		"0::/system.slice/updatectl-confirm.service/judge\n":                        true,
+		"12:pids:/\n1:name=systemd:/system.slice/updatectl-confirm.service":         true,
+		"0::/machine.slice/lab/system.slice/updatectl-confirm.service\n":            true,
+		"0::/machine.slice/engine-1.scope/system.slice/updatectl-confirm.service\n": true,
+		"0::/user.slice/user-0.slice/session-3.scope\n":                             false,
+		"0::/system.slice/not-updatectl-confirm.service\n":                          false,
+		"0::/system.slice/system-updatectl\\x2dconfirm.slice/x.service\n":           false,
+		"0::/system.slice/updatectl-confirm.service.d\n":                            false,
+		"0::/system.slice/updatectl-apply.service\n":                                false,
+		"": false,
+	} {
+		if got := inUnit(cgroup, ConfirmUnit); got != want {
+			t.Errorf("%q: %v, want %v", cgroup, got, want)
+		}
+	}
+}
+
 // TestFailedBefore: what failed with the root that was left says nothing about the running one, unless that has a unit
 // file for it, and starts it again.
 func TestFailedBefore(t *testing.T) {
