@@ -29,37 +29,30 @@ type Boot interface {
 
 type hostBoot struct{}
 
-func (hostBoot) Kernel(n assembly.Next) (imagekernel.Kernel, error) {
-	tree, err := n.Open()
-	if err != nil {
-		return imagekernel.Kernel{}, err
-	}
-	defer tree.Close()
-	return imagekernel.Find(rootfs.Dir(tree.Path()))
+func (hostBoot) Kernel(n assembly.Next) (k imagekernel.Kernel, err error) {
+	err = inTree(n, func(image rootfs.Dir) error { k, err = imagekernel.Find(image); return err })
+	return k, err
 }
 
 func (hostBoot) CanStartOnce(ctx context.Context, n assembly.Next, k imagekernel.Kernel) (loader string, err error) {
-	tree, err := n.Open()
-	if err != nil {
-		return "", err
-	}
-	defer tree.Close()
-	err = imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
+	err = besideImage(ctx, n, func(p imagekernel.Place, image rootfs.Dir) error {
 		loader = p.Loader.Name()
-		return cmp.Or(p.Loader.CanStartOnce(ctx), p.Fits(rootfs.Dir(tree.Path()), k))
+		return cmp.Or(p.Loader.CanStartOnce(ctx), p.Fits(image, k))
 	})
 	return loader, err
 }
 
 func (hostBoot) Install(ctx context.Context, n assembly.Next, k imagekernel.Kernel, title string,
 	options []string) error {
-	tree, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
-		return p.Install(ctx, rootfs.Dir(tree.Path()), k, title, options)
+	return besideImage(ctx, n, func(p imagekernel.Place, image rootfs.Dir) error {
+		return p.Install(ctx, image, k, title, options)
+	})
+}
+
+// besideImage calls do in the host root, with the tree of an image.
+func besideImage(ctx context.Context, n assembly.Next, do func(imagekernel.Place, rootfs.Dir) error) error {
+	return inTree(n, func(image rootfs.Dir) error {
+		return imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error { return do(p, image) })
 	})
 }
 

@@ -192,8 +192,8 @@ func checkImage(image rootfs.Dir) error {
 	if !graft.FollowsSwitches(string(image)) || image.Exists(filepath.Join(switcher.UnitDir, wayBack)) {
 		return nil // without one of its own, it gets the one that runs
 	}
-	return fmt.Errorf("%w: its own updatectl is older than this one, and would not keep the kernel; publish the image with "+
-		"updatectl of this version, or without one", ErrInstall)
+	return fmt.Errorf("%w: its own updatectl is older than this one, and would not keep the kernel; publish the image "+
+		"with updatectl of this version, or without one", ErrInstall)
 }
 
 // Fits returns why the kernel of an image cannot be installed, or must not be started; it changes nothing. The error is

@@ -11,7 +11,6 @@ import (
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/bootloader"
-	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 	"github.com/updatectl/updatectl/switcher/testtree"
 )
@@ -275,7 +274,7 @@ func TestOlderImage(t *testing.T) {
 	if err := checkImage(rootfs.Dir(image)); err != nil {
 		t.Errorf("without updatectl: %v", err)
 	}
-	for _, unit := range []string{pid1.GuardUnit, pid1.ArrivedUnit} {
+	for _, unit := range []string{"updatectl-guard.service", "updatectl-arrived.service"} {
 		testtree.File(t, image, switcher.UnitDir+"/"+unit, "")
 	}
 	if err := checkImage(rootfs.Dir(image)); !errors.Is(err, ErrInstall) || !strings.Contains(err.Error(), "is older") {
