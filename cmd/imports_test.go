@@ -22,11 +22,11 @@ const module = "github.com/updatectl/updatectl/"
 var allowed = map[string][]string{
 	"cmd/updatectl": { // beside the commands of the agent, the types and errors of their answers
 		"agent", "agent/adoption", "agent/changes", "agent/config", "agent/event", "agent/fleetlock", "agent/garbage",
-		"agent/host", "agent/live", "agent/metrics", "agent/outage", "agent/pause", "agent/turn", "agent/unattended",
-		"agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
+		"agent/host", "agent/live", "agent/maintenance", "agent/metrics", "agent/outage", "agent/pause", "agent/turn",
+		"agent/unattended", "agent/record", "agent/recheck", "agent/renew", "agent/repair", "agent/roots", "agent/transition",
 		"agent/trial", "agent/trust", "agent/volatile",
 		"switcher", "switcher/ending", "switcher/etc/adopted", "switcher/etc/difference", "switcher/keep", "switcher/level",
-		"switcher/imagekernel", "switcher/livepatch",
+		"switcher/bootloader", "switcher/hostroot", "switcher/imagekernel", "switcher/livepatch",
 		"switcher/pid1", "configs", "image", "verify", "cmd/cmdtest", "cmd/updatectl/report", "cmd/usage", "docs",
 	},
 	"cmd/updatectl/report": { // the types of the answers
@@ -73,6 +73,7 @@ var allowed = map[string][]string{
 	},
 	"agent/stale":    {"agent/host", "configs"},
 	"agent/boot":     {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/maintenance": {"agent/boot", "agent/host", "agent/machine", "agent/record", "agent/roots", "agent/volatile"},
 	"agent/volatile": {"agent/record", "agent/roots"},
 	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
 	"agent/attempt":  {"agent/host", "agent/machine", "agent/record"}, // of unattended runs
@@ -221,7 +222,7 @@ var ground = []string{
 	"switcher/etc/accounts/journal", "switcher/etc/accounts/numbers", "switcher/etc/accounts/table",
 	"switcher/etc/adopted", "switcher/etc/derived", "switcher/etc/difference", "switcher/etc/fstab",
 	"switcher/etc/remake", "switcher/etc/unchanged", "switcher/etc/users",
-	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/hold", "switcher/holding",
+	"switcher/facts", "switcher/fetchback", "switcher/graft", "switcher/hold", "switcher/holding", "switcher/hostroot",
 	"switcher/imagekernel", "switcher/keep",
 	"switcher/kept",
 	"switcher/level", "switcher/livepatch", "switcher/mount", "switcher/packages", "switcher/pid1",

@@ -19,8 +19,39 @@ func TestVMImageKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bringsKernel(t, lab.Options{Name: "vmkernel", Tree: tree, Loader: lab.GRUB}, func(s *site) {
+		env := s.host.Must(s.T, "cat", "/.updatectl/host/boot/grub/grubenv")
+		if strings.Contains(env, "updatectl_once=updatectl") || !strings.Contains(env, "updatectl_default=updatectl-") {
+			s.Errorf("grubenv is\n%s", env)
+		}
+	})
+}
+
+// TestVMImageKernelUEFI is the same with systemd-boot, which keeps what to start in variables of the firmware.
+func TestVMImageKernelUEFI(t *testing.T) {
+	beside(t, lab.QEMU)
+	tree, err := lab.SystemdBootTree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bringsKernel(t, lab.Options{Name: "vmuefi", Tree: tree, Loader: lab.SystemdBoot}, func(s *site) {
+		const variables = `cd /sys/firmware/efi/efivars
+for name in Default OneShot; do
+	echo "$name=$(tail -c +5 LoaderEntry$name-* 2>/dev/null | tr -d '\000')"
+done`
+		set := s.host.Must(s.T, "sh", "-c", variables)
+		if !strings.HasPrefix(set, "Default=00-updatectl-") || !strings.HasSuffix(set, "\nOneShot=") {
+			s.Errorf("the variables of the loader are\n%s", set)
+		}
+	})
+}
+
+// bringsKernel has images bring their kernels to a host. lasting checks what the loader starts by default when the root
+// on a new kernel is good.
+func bringsKernel(t *testing.T, o lab.Options, lasting func(*site)) {
+	o.Kind = lab.QEMU
 	s := newPublisher(t)
-	s.boot(lab.Options{Name: "vmkernel", Kind: lab.QEMU, Tree: tree, Loader: lab.GRUB}, func(root string) error {
+	s.boot(o, func(root string) error {
 		return writeTexts(root, map[string]string{"etc/updatectl/conf.d/10-boot.toml": "[boot]\nkernel = \"image\"\n"})
 	})
 	s.publish("1", "os/server:stable")
@@ -34,10 +65,7 @@ func TestVMImageKernel(t *testing.T) {
 	s.boots("updatectl", "apply", "--level", "full")
 	s.runs(s.roots["2"], "2")
 	k.runs(k.second, "panic=30")
-	env := s.host.Must(t, "cat", "/.updatectl/host/boot/grub/grubenv")
-	if strings.Contains(env, "updatectl_once=updatectl") || !strings.Contains(env, "updatectl_default=updatectl-") {
-		t.Errorf("grubenv is\n%s", env)
-	}
+	lasting(s)
 	s.host.Must(t, "modprobe", "dummy")
 	s.boots("systemctl", "reboot")
 	s.runs(s.roots["2"], "2")

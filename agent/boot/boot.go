@@ -109,7 +109,7 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 	var err error
 	p.kernel, err = b.Machine.Boot.Kernel(next)
 	if errors.Is(err, imagekernel.ErrNone) {
-		p.check.Reason = "the image has no kernel, so the full reboot starts the one that the last did"
+		p.check.Reason = "the image has no kernel, so the full reboot starts the same one as the last"
 		return p, nil
 	}
 	if err != nil {
@@ -145,8 +145,8 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 		return p, refuse(&p, err)
 	}
 	p.fresh = true
-	p.check.Verdict, p.check.Reason = level.VerdictOK, fmt.Sprintf("%s starts %s, the image's kernel, once; it is the "+
-		"default from when the root is good", loader, p.kernel.Kernel)
+	p.check.Verdict, p.check.Reason = level.VerdictOK, fmt.Sprintf("%s starts %s, the image's kernel, once; it becomes the "+
+		"default when the root is good", loader, p.kernel.Kernel)
 	return p, nil
 }
 
@@ -283,7 +283,18 @@ func (b *Boot) Settle(ctx context.Context, f facts.Facts, rec *record.Record) {
 	}
 }
 
-// renew makes initrds again, in the host root: only there does somebody change what they are made from.
+// Renew makes the initrds of images' kernels again, if those of the host root are newer.
+func (b *Boot) Renew(ctx context.Context) {
+	k, err := b.Read()
+	if err == nil {
+		err = b.renew(ctx, k)
+	}
+	if err != nil {
+		b.Log.Warn("cannot make the initrds of kernels of images again", zap.Error(err))
+	}
+}
+
+// renew makes initrds again. What they are made from is changed in the host root only.
 func (b *Boot) renew(ctx context.Context, k Kernels) error {
 	var complete []imagekernel.Kernel
 	for _, i := range k.Installed {

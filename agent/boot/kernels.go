@@ -125,7 +125,8 @@ func (k Kernels) Proving(f facts.Facts, rec *record.Record) Kernels {
 	}
 	roots := map[string]string{f.Root: k.Running(f)}
 	for _, root := range slices.Concat(rec.Good, rec.Pinned) {
-		if kernel, ok := k.Roots[root]; ok && root != f.Root {
+		// Until a kernel of an image became the default, all roots were proven on one of the host's own.
+		if kernel, known := k.Roots[root]; root != f.Root && (known || k.Default == "") {
 			roots[root] = kernel
 		}
 	}

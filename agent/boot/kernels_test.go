@@ -140,6 +140,15 @@ func TestProving(t *testing.T) {
 			t.Error("a root that is gone is remembered")
 		}
 	}
+	first := Kernels{Installed: k.Installed}.Proving(f, hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v1"))
+	if kernel, known := first.Roots["v1"]; !known || kernel != "" {
+		t.Errorf("a root that was good before any kernel of an image was installed: %q, %v", kernel, known)
+	}
+	k.Default = "k2"
+	later := k.Proving(f, hosttest.OnTheWay(record.VerbApply, "v1", "v2", "host", "v0", "v1"))
+	if _, known := later.Roots["v0"]; known {
+		t.Error("a root that an older updatectl has proven meanwhile is taken for one on the host's own kernel")
+	}
 	if len(k.Roots) != 2 {
 		t.Error("the list that was given has changed")
 	}

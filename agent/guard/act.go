@@ -36,7 +36,7 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	}
 	g.Log.Error("the root did not become good; the guard rolls back", news, zap.String("root", s.Root),
 		zap.String("version", g.change.Version), zap.String("to", g.back.ID), zap.String("reason", g.reason))
-	if g.change.OnNewKernel() { // by a full reboot, the kernel before it starts
+	if g.change.OnNewKernel() { // a full reboot starts the kernel before it
 		return leaveKernel(ctx, g, s)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
@@ -134,7 +134,7 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 		if now, err := g.readRecord(); err == nil {
 			*rec = *now
 		}
-		if !rec.Switch.At.Equal(g.change.At) || !rec.Moving() && !rec.ArrivedLate(left.Root) {
+		if isJudged(rec, g.change, left.Root) {
 			return errors.Join(errOvertaken, a.Machine.Disk.Remove(a.Path(transition.GuardNoteFile)))
 		}
 		if rec.BeginRollback(record.CauseTakenOver, back, why) == nil {
@@ -145,6 +145,11 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 		a.Log.Warn("cannot write down the rollback", zap.Error(err))
 	}
 	return nil
+}
+
+// isJudged reports whether a root that was tried by a switch is not any more.
+func isJudged(rec *record.Record, change record.Switch, root string) bool {
+	return !rec.Switch.At.Equal(change.At) || !rec.Moving() && !rec.ArrivedLate(root)
 }
 
 // errOvertaken means that the root is no longer being tried: confirm marked it good, or rolls it back itself.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,6 +14,7 @@ import (
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
+	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
 // This file has the full reboots of the guard.
@@ -44,8 +46,12 @@ func leaveKernel(ctx context.Context, g *watch, s observation) error {
 	if g.rebootSince > 0 && s.now-g.rebootSince <= g.shutdown {
 		return nil
 	}
-	if g.rebootSince > 0 {
+	if g.rebootSince > 0 { // systemd has not even stopped this unit
 		return g.fullReboot(s)
+	}
+	if now, err := g.readRecord(); err == nil && isJudged(now, g.change, s.Root) {
+		g.Log.Warn("the guard does not roll back", zap.Error(errOvertaken))
+		return nil
 	}
 	g.rebootSince = s.now
 	noteFullReboot(g, s)
@@ -57,6 +63,27 @@ func leaveKernel(ctx context.Context, g *watch, s observation) error {
 	}
 	return nil
 }
+
+// seeReboot watches the full reboot that leaves a new kernel, whoever has asked systemd for it: the kernel reboots at
+// once when services take longer to stop than they may. This unit is stopped at the beginning, and the reboot waits for
+// it.
+func seeReboot(g *watch) error {
+	if !g.change.OnNewKernel() || g.leg == legLeaving || g.leg == legReturned {
+		return nil
+	}
+	for begun := g.Machine.Kernel.SinceBoot(); g.Machine.Kernel.SinceBoot()-begun <= g.shutdown; time.Sleep(lookInterval) {
+		m, err := g.Machine.Systemd.AskManager(context.Background())
+		others := func(unit string) bool { return unit != pid1.GuardUnit }
+		if err == nil && (m.State != stopping || !slices.ContainsFunc(m.Stopping, others)) {
+			return nil
+		}
+	}
+	g.Log.Error("services do not stop; the kernel reboots at once", event.FullReboot.Field())
+	return g.Machine.Kernel.Reboot()
+}
+
+// stopping is the state of a systemd that shuts down.
+const stopping = "stopping"
 
 // noteFullReboot logs and records a full reboot of the guard.
 func noteFullReboot(g *watch, s observation) {

@@ -3,9 +3,9 @@ package machine
 import (
 	"cmp"
 	"context"
-	"errors"
 
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/hostroot"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/rootfs"
 )
@@ -25,6 +25,12 @@ type Boot interface {
 	Remove(ctx context.Context, k imagekernel.Kernel, modules bool) error
 	StartOnce(ctx context.Context, id string) error
 	SetDefault(ctx context.Context, id string) error
+}
+
+// HostRoot is the host root, for who maintains it.
+type HostRoot interface {
+	// Run is documented at [hostroot.Programs].
+	Run(ctx context.Context, from string, p hostroot.Program) (code int, err error)
 }
 
 type hostBoot struct{}
@@ -58,15 +64,8 @@ func besideImage(ctx context.Context, n assembly.Next, do func(imagekernel.Place
 
 func (hostBoot) Renew(ctx context.Context, kernels []imagekernel.Kernel) (renewed []string, err error) {
 	err = imagekernel.InHostRoot(ctx, func(p imagekernel.Place) error {
-		var errs error
-		for _, k := range kernels {
-			is, err := p.Renew(ctx, k)
-			if is {
-				renewed = append(renewed, k.Release)
-			}
-			errs = errors.Join(errs, err)
-		}
-		return errs
+		renewed, err = p.Renew(ctx, kernels)
+		return err
 	})
 	return renewed, err
 }

@@ -132,6 +132,9 @@ func TestPanicsTwice(t *testing.T) {
 		if _, bad := m.Record().Bad[releases.roots["v2"]]; !bad {
 			t.Error("v2 was not given up")
 		}
+		if n := strings.Count(m.Story(), "6.13.2 panics"); n != 2 {
+			t.Errorf("the kernel was started %d times", n)
+		}
 	})
 	expect(t, m, "v1")
 }
@@ -201,6 +204,33 @@ func TestPlanKnows(t *testing.T) {
 			t.Errorf("%q are left", k)
 		}
 	}
+}
+
+// TestRollbackBringsKernel: after a rollback to a root that was good before any kernel of an image was installed, full
+// reboots start the host's own kernel, as they did then.
+func TestRollbackBringsKernel(t *testing.T) {
+	m := playFrom(t, "v1", withKernels(), func(m *Machine) {
+		m.Publish("v2", Healthy)
+		if err := m.Apply(full).Wait(); err != nil {
+			t.Error(err)
+		}
+		m.rest()
+		if m.Kernel() != "6.13.2" {
+			t.Errorf("v2 runs on %s", m.Kernel())
+		}
+		if err := m.RollBack("").Wait(); err != nil {
+			t.Error(err)
+		}
+		m.rest()
+		m.Reboot(true)
+		m.rest()
+		if m.Kernel() != kernelRelease {
+			t.Errorf("after a rollback and a reboot, v1 runs on %s", m.Kernel())
+		}
+		m.checkKernels()
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
 }
 
 // TestKernelsDoNotPileUp: soft and full switches and rollbacks in turns leave no more kernels than good roots need, and

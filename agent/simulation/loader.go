@@ -97,7 +97,7 @@ func (m *Machine) kernelComesUp() bool {
 		return false
 	case Stops:
 		m.tell("%s reaches emergency.target", m.kernel.Release)
-		m.rebootsIn(15 * time.Minute) // updatectl-kernel.timer
+		m.rebootsIn(15 * time.Minute) // updatectl-kernel.timer waits longer, and the person here does not
 		return false
 	case Hangs:
 		m.tell("%s hangs: the machine is dead until somebody comes", m.kernel.Release)

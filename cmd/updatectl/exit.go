@@ -31,6 +31,7 @@ import (
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
 	"github.com/updatectl/updatectl/switcher/imagekernel"
@@ -90,6 +91,9 @@ var failures = []struct {
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
 	{failure.ErrReference, exitUsage,
 		"write the reference as host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
+	{bootloader.ErrUnsupported, exitFullReboot,
+		"with `kernel = \"host\"` in [boot], a full reboot starts the host's own kernel; docs/kernel.md lists the boot " +
+			"loaders"},
 	{roots.ErrFullReboot, exitFullReboot,
 		"`updatectl apply --level full` reboots for it; with [switch] fallback = \"full\", apply does so " +
 			"automatically"},

@@ -140,7 +140,7 @@ func line(text string) string {
 // Usable returns why a release or parameters cannot be part of an entry, nil if they can.
 func Usable(release string, options []string) error {
 	if !plainRelease.MatchString(release) {
-		return fmt.Errorf("the release of the kernel, %q, is no usual one", release)
+		return fmt.Errorf("the release of the kernel, %q, is not a valid one", release)
 	}
 	_, err := written(options)
 	return err
@@ -154,7 +154,7 @@ var plainRelease = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._+~-]*$`)
 func written(options []string) (string, error) {
 	for _, o := range options {
 		if o == "--" || !plain.MatchString(o) { // the kernel reads nothing after --
-			return "", fmt.Errorf("the kernel parameter %q has characters that boot loaders take for their own", o)
+			return "", fmt.Errorf("the kernel parameter %q has characters that are special to boot loaders", o)
 		}
 	}
 	return strings.Join(options, " "), nil

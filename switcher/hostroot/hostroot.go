@@ -257,13 +257,16 @@ func (r Root) Run(ctx context.Context, variables []string, args ...string) (outp
 // killTime is how long a program may take to end after it was killed.
 const killTime = 10 * time.Second
 
+// searchPath is the PATH of programs in the host root.
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // Command returns a program of the root that runs in it, as [Root.Run] runs it, with standard input and output to be
 // set.
 func (r Root) Command(ctx context.Context, variables []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--"}, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+		"PATH=" + searchPath, "HOME=/root", "LC_ALL=C.UTF-8",
 	}, variables...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.dir, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

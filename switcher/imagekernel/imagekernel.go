@@ -179,8 +179,8 @@ func (p Place) checkHost() error {
 		return fmt.Errorf("%w: %s is masked there; `updatectl rollback host`, unmask it, and apply again", ErrHost, wayBack)
 	}
 	if !lead {
-		return fmt.Errorf("%w: its updatectl is older than this one, and would leave a host whose new kernel does not "+
-			"come up as it is; `updatectl rollback host`, upgrade updatectl there, and apply again", ErrHost)
+		return fmt.Errorf("%w: its updatectl is older than this one, and could not reboot the host if the new kernel "+
+			"does not come up; `updatectl rollback host`, upgrade updatectl there, and apply again", ErrHost)
 	}
 	_, err := p.maker()
 	return err
@@ -416,9 +416,21 @@ func (p Place) makeInitrd(ctx context.Context, k Kernel) error {
 // hostInitrds are the names that tools give the initrds of the host's own kernels.
 var hostInitrds = []string{"/boot/initrd.img-*", "/boot/initramfs-*.img"}
 
-// Renew makes the initrd of a kernel again if the host has made one for its own kernels since: disks may have other
-// names now. The old one stays if that fails. It reports whether there is a new one.
-func (p Place) Renew(ctx context.Context, k Kernel) (bool, error) {
+// Renew makes the initrds of kernels again if the host has made one for its own kernels since: disks may have other
+// names now. An old one stays if that fails. It returns the releases of those that are new.
+func (p Place) Renew(ctx context.Context, kernels []Kernel) (renewed []string, errs error) {
+	for _, k := range kernels {
+		is, err := p.renew(ctx, k)
+		if is {
+			renewed = append(renewed, k.Release)
+		}
+		errs = errors.Join(errs, err)
+	}
+	return renewed, errs
+}
+
+// renew reports whether there is a new initrd.
+func (p Place) renew(ctx context.Context, k Kernel) (bool, error) {
 	ours, err := os.Stat(p.Host.Path(filepath.Join(p.Loader.Dir(k.ID), bootloader.Initrd)))
 	if err != nil {
 		return false, fmt.Errorf("cannot find out how old the initrd of %s is: %w", k.Release, err)

@@ -312,7 +312,7 @@ func TestRenew(t *testing.T) {
 			os.Chtimes(own, begun.Add(c.age), begun.Add(c.age))); err != nil {
 			t.Fatal(err)
 		}
-		renewed, err := p.Renew(t.Context(), k)
+		renewed, err := p.renew(t.Context(), k)
 		if renewed != (c.want != "before") || !errors.Is(err, c.fail) {
 			t.Errorf("%s: renewed %v, %v", name, renewed, err)
 		}
