@@ -128,7 +128,7 @@ setup:
 # Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to two
 # containers and one machine run side by side (turns in integration/main_test.go); -parallel only has to be larger.
 hosts: build
-	go test -tags lab -count=1 -timeout 75m -p 1 -parallel 32 ./integration/...
+	go test -tags lab -count=1 -timeout 85m -p 1 -parallel 64 ./integration/...
 
 # The rest of what needs a kernel of its own, in emulated machines: long. And the .deb on a fresh host.
 test-vm: build

@@ -71,12 +71,12 @@ var allowed = map[string][]string{
 		"agent/config", "agent/health", "agent/host", "agent/keep", "agent/machine", "agent/record", "agent/roots",
 		"agent/stale",
 	},
-	"agent/stale":    {"agent/host", "configs"},
-	"agent/boot":     {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
+	"agent/stale":       {"agent/host", "configs"},
+	"agent/boot":        {"agent/config", "agent/host", "agent/machine", "agent/record", "agent/roots"},
 	"agent/maintenance": {"agent/boot", "agent/host", "agent/machine", "agent/record", "agent/roots", "agent/volatile"},
-	"agent/volatile": {"agent/record", "agent/roots"},
-	"agent/garbage":  {"agent/host", "agent/live", "agent/record"},
-	"agent/attempt":  {"agent/host", "agent/machine", "agent/record"}, // of unattended runs
+	"agent/volatile":    {"agent/record", "agent/roots"},
+	"agent/garbage":     {"agent/host", "agent/live", "agent/record"},
+	"agent/attempt":     {"agent/host", "agent/machine", "agent/record"}, // of unattended runs
 	"agent/unattended": {
 		"agent", "agent/attempt", "agent/circumstances", "agent/config", "agent/decide", "agent/machine", "agent/pause",
 		"agent/record",

@@ -145,8 +145,9 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 		return p, refuse(&p, err)
 	}
 	p.fresh = true
-	p.check.Verdict, p.check.Reason = level.VerdictOK, fmt.Sprintf("%s starts %s, the image's kernel, once; it becomes the "+
-		"default when the root is good", loader, p.kernel.Kernel)
+	p.check.Verdict = level.VerdictOK
+	p.check.Reason = fmt.Sprintf("%s starts %s, the image's kernel, once; it becomes the default when the root is good",
+		loader, p.kernel.Kernel)
 	return p, nil
 }
 

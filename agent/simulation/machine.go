@@ -127,7 +127,8 @@ type Machine struct {
 
 	user      *userspace
 	shutdown  *shutdown
-	preparing bool // logind has announced a reboot
+	preparing bool          // logind has announced a reboot
+	delayed   time.Duration // the longest time for which logind waited for somebody
 	inhibited bool
 	frozen    bool
 	reexec    bool          // PID 1 is being executed anew
