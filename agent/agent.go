@@ -99,8 +99,7 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Contents: contents.Contents{Host: h, Roots: r},
 		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp, Keep: moves.Keep},
 	}
-	a.Garbage, a.Turn = garbage.Garbage{Host: h, Live: a.Live}, turn.Turn{Host: h}
-	a.Boot = starts
+	a.Garbage, a.Turn, a.Boot = garbage.Garbage{Host: h, Live: a.Live}, turn.Turn{Host: h}, starts
 	a.Trial.Proving, a.Trial.Proved = a.Boot.NoteProving, a.tidyUp
 	return a
 }

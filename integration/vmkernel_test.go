@@ -19,12 +19,11 @@ func TestVMImageKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bringsKernel(t, lab.Options{Name: "vmkernel", Tree: tree, Loader: lab.GRUB}, func(s *site) {
-		env := s.host.Must(s.T, "cat", "/.updatectl/host/boot/grub/grubenv")
-		if strings.Contains(env, "updatectl_once=updatectl") || !strings.Contains(env, "updatectl_default=updatectl-") {
-			s.Errorf("grubenv is\n%s", env)
-		}
-	})
+	bringsKernel(t, lab.Options{Name: "vmkernel", Tree: tree, Loader: lab.GRUB}, "cat /.updatectl/host/boot/grub/grubenv",
+		func(env string) bool {
+			return !strings.Contains(env, "updatectl_once=updatectl") &&
+				strings.Contains(env, "updatectl_default=updatectl-")
+		})
 }
 
 // TestVMImageKernelUEFI is the same with systemd-boot, which keeps what to start in variables of the firmware.
@@ -34,21 +33,18 @@ func TestVMImageKernelUEFI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bringsKernel(t, lab.Options{Name: "vmuefi", Tree: tree, Loader: lab.SystemdBoot}, func(s *site) {
-		const variables = `cd /sys/firmware/efi/efivars
+	const variables = `ls /sys/firmware/efi/efivars; cd /sys/firmware/efi/efivars
 for name in Default OneShot; do
 	echo "$name=$(tail -c +5 LoaderEntry$name-* 2>/dev/null | tr -d '\000')"
 done`
-		set := s.host.Must(s.T, "sh", "-c", variables)
-		if !strings.HasPrefix(set, "Default=00-updatectl-") || !strings.HasSuffix(set, "\nOneShot=") {
-			s.Errorf("the variables of the loader are\n%s", set)
-		}
+	bringsKernel(t, lab.Options{Name: "vmuefi", Tree: tree, Loader: lab.SystemdBoot}, variables, func(set string) bool {
+		return strings.Contains(set, "\nDefault=00-updatectl-") && strings.HasSuffix(strings.TrimSpace(set), "\nOneShot=")
 	})
 }
 
-// bringsKernel has images bring their kernels to a host. lasting checks what the loader starts by default when the root
-// on a new kernel is good.
-func bringsKernel(t *testing.T, o lab.Options, lasting func(*site)) {
+// bringsKernel has images bring their kernels to a host. What a script prints of the loader's variables, isLasting
+// accepts soon after the root on a new kernel is good: then the kernel is the default.
+func bringsKernel(t *testing.T, o lab.Options, variables string, isLasting func(string) bool) {
 	o.Kind = lab.QEMU
 	s := newPublisher(t)
 	s.boot(o, func(root string) error {
@@ -65,7 +61,13 @@ func bringsKernel(t *testing.T, o lab.Options, lasting func(*site)) {
 	s.boots("updatectl", "apply", "--level", "full")
 	s.runs(s.roots["2"], "2")
 	k.runs(k.second, "panic=30")
-	lasting(s)
+	var loader string
+	if !s.host.Await(t, s.host.Patience(), func() bool {
+		loader = s.host.Sh(t.Context(), variables).Stdout
+		return isLasting(loader)
+	}) {
+		t.Errorf("the kernel of a good root is not the default; the loader has\n%s", loader)
+	}
 	s.host.Must(t, "modprobe", "dummy")
 	s.boots("systemctl", "reboot")
 	s.runs(s.roots["2"], "2")

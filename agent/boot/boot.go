@@ -126,7 +126,10 @@ func (b *Boot) plan(ctx context.Context, root store.Root, f facts.Facts) (plan, 
 	}
 	if b.starts(k, p, f) {
 		p.check.Verdict = level.VerdictOK
-		p.check.Reason = fmt.Sprintf("the image's kernel, %s, is what every full reboot starts", p.kernel.Kernel)
+		p.check.Reason = fmt.Sprintf("full reboots start the image's kernel, %s, already", p.kernel.Kernel)
+		if k.Default == "" {
+			p.check.Reason = fmt.Sprintf("the host's own kernel is that of the image, %s", p.kernel.Kernel)
+		}
 		return p, nil
 	}
 	if err := bootloader.Usable(p.kernel.Release, p.options); err != nil {
@@ -349,6 +352,15 @@ func (b *Boot) settle(ctx context.Context, k *Kernels, t Task) error {
 		b.Log.Info("removed a kernel that nothing needs from the host root", zap.String("kernel", i.Release))
 	}
 	return nil
+}
+
+// Default returns the release of the kernel of an image that full reboots start, "" if they start the host's own.
+func (b *Boot) Default() string {
+	k, err := b.Read()
+	if i := k.find(k.Default); err == nil && i >= 0 {
+		return k.Installed[i].Release
+	}
+	return ""
 }
 
 // release returns the release of a kernel, in words for one of the host's own.

@@ -120,6 +120,55 @@ func TestFullKernelFails(t *testing.T) {
 	}
 }
 
+// TestLoaderFails: a boot loader that cannot be told what to start keeps no switch back, and the next command that
+// can tell it does.
+func TestLoaderFails(t *testing.T) {
+	m := playFrom(t, "v1", withKernels(), func(m *Machine) {
+		runs := func(version, kernel, standard string) {
+			t.Helper()
+			m.rest()
+			if m.Booted() != version || m.Kernel() != kernel || !strings.HasPrefix(m.loader.standard, standard) ||
+				standard == "" && m.loader.standard != "" {
+				t.Errorf("%s runs on %s, and full reboots start %q; want %s on %s, and %q", m.Booted(), m.Kernel(),
+					m.loader.standard, version, kernel, standard)
+			}
+		}
+		m.Publish("v2", Healthy)
+		m.FailLoader(changesOnce)
+		if err := m.Apply(full).Wait(); err == nil || !strings.Contains(err.Error(), "input/output error") {
+			t.Errorf("apply ends with %v", err)
+		}
+		runs("v1", kernelRelease, "")
+		m.CutPower()
+		runs("v1", kernelRelease, "")
+
+		m.FailLoader(changesDefault)
+		if err := m.Apply(agent.ApplyOptions{Level: level.Full, Retry: true}).Wait(); err != nil {
+			t.Error(err)
+		}
+		runs("v2", "6.13.2", "")
+		m.FailLoader("")
+		m.GC().Wait()
+		runs("v2", "6.13.2", "k2")
+		m.CutPower()
+		runs("v2", "6.13.2", "k2")
+
+		m.FailLoader(changesDefault)
+		if err := m.RollBack("").Wait(); err != nil {
+			t.Error(err)
+		}
+		runs("v1", "6.13.2", "k2")
+		m.FailLoader("")
+		m.GC().Wait()
+		runs("v1", "6.13.2", "")
+		m.CutPower()
+		runs("v1", kernelRelease, "")
+		m.checkKernels()
+		m.CheckRest()
+	})
+	expect(t, m, "v1")
+}
+
 // TestPanicsTwice: the timer of a host that may do full reboots tries a kernel that panics no more than twice.
 func TestPanicsTwice(t *testing.T) {
 	o := withKernels()

@@ -24,6 +24,31 @@ type loader struct {
 	options map[string][]string
 	// once is started at the next boot only, standard at every other; "" is the host's own kernel.
 	once, standard string
+	// fails is the change that cannot be made, "" for none.
+	fails loaderChange
+}
+
+// loaderChange is a change of what the boot loader starts.
+type loaderChange string
+
+const (
+	changesOnce    loaderChange = "start a kernel once"
+	changesDefault loaderChange = "set the default"
+)
+
+// FailLoader has a change of the boot loader fail from now on; "" ends that.
+func (m *Machine) FailLoader(c loaderChange) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loader.fails = c
+}
+
+// fault returns why a change cannot be made, nil if it can.
+func (l loader) fault(c loaderChange) error {
+	if l.fails == c {
+		return fmt.Errorf("cannot %s: input/output error", c)
+	}
+	return nil
 }
 
 func newLoader() loader {
@@ -204,6 +229,9 @@ func (b boot) Remove(_ context.Context, k imagekernel.Kernel, _ bool) error {
 func (b boot) StartOnce(_ context.Context, id string) error {
 	b.p.enter("have a kernel started once")
 	defer b.p.m.mu.Unlock()
+	if err := b.p.m.loader.fault(changesOnce); err != nil && id != "" {
+		return err
+	}
 	b.p.m.loader.once = id
 	b.p.m.tell("%s has %q started once", b.p, id)
 	return nil
@@ -215,6 +243,9 @@ func (b boot) SetDefault(_ context.Context, id string) error {
 	defer m.mu.Unlock()
 	if _, there := m.loader.entries[id]; !there && id != "" {
 		m.breach("%s makes %s the default, which is not in the menu", b.p, id)
+	}
+	if err := m.loader.fault(changesDefault); err != nil {
+		return err
 	}
 	m.loader.standard = id
 	m.tell("%s makes %q the default", b.p, id)
