@@ -220,7 +220,7 @@ func TestSwitchThatFails(t *testing.T) {
 	})
 	t.Run("the guard has ended", func(t *testing.T) {
 		s := s.in(t)
-		s.armsBy("/bin/sh -c 'systemctl kill "+guardUnit+"; timeout 10 sh -c \"while systemctl is-active -q "+
+		s.armsBy("/bin/sh -c 'systemctl kill "+guardUnit+"; timeout 60 sh -c \"while systemctl is-active -q "+
 			guardUnit+"; do sleep 0.1; done\"'", "")
 		v := s.fails("not armed", guardUnit+" is not running", "apply")
 		if v.Phase != "staged" || len(v.Bad) != 0 {

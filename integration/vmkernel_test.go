@@ -33,9 +33,9 @@ func TestVMImageKernelUEFI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const variables = `ls /sys/firmware/efi/efivars; cd /sys/firmware/efi/efivars
+	const variables = `ls /sys/firmware/efi/efivars | head -n 1; cd /sys/firmware/efi/efivars
 for name in Default OneShot; do
-	echo "$name=$(tail -c +5 LoaderEntry$name-* 2>/dev/null | tr -d '\000')"
+	echo "$name=$(cat LoaderEntry$name-* 2>/dev/null | tr -d '\000-\010')"
 done`
 	bringsKernel(t, lab.Options{Name: "vmuefi", Tree: tree, Loader: lab.SystemdBoot}, variables, func(set string) bool {
 		return strings.Contains(set, "\nDefault=00-updatectl-") && strings.HasSuffix(strings.TrimSpace(set), "\nOneShot=")
