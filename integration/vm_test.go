@@ -15,7 +15,7 @@ import (
 
 // TestVMJourney is the main job with a kernel of the host's own: the host switches to image 1, to image 2, which has
 // another kernel, and back, while its kernel keeps running and keeps its modules. Some of its state is mounted on first
-// use, which no kernel of a container's host may be able to do.
+// use, which the kernel below a container need not be able to do.
 func TestVMJourney(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)
