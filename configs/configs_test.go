@@ -192,14 +192,15 @@ func TestRemovalIsRefused(t *testing.T) {
 	for p, name := range files {
 		script = strings.ReplaceAll(script, p, filepath.Join(dir, name))
 	}
-	const root = "21 1 0:20 / / rw - overlay updatectl:sha256-00 rw\n"
+	const image = "21 1 0:20 / / rw - overlay updatectl:sha256-00 rw\n" +
+		"22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n"
 	for name, c := range map[string]struct{ argument, mounts, kernels, says string }{
 		"on the host root":  {"remove", "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n", "{}\n", ""},
-		"an image runs":     {"remove", root + "22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n", "{}\n", "an image runs"},
+		"an image runs":     {"remove", image, "{}\n", "an image runs"},
 		"kernels of images": {"remove", "", `{"installed": [{}]}`, "has kernels of images"},
-		"an upgrade":        {"upgrade", root + "22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n", "{}\n", ""},
-		"of rpm":            {"0", root + "22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n", "{}\n", "an image runs"},
-		"an upgrade of rpm": {"1", root + "22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n", "{}\n", ""},
+		"an upgrade":        {"upgrade", image, "{}\n", ""},
+		"of rpm":            {"0", image, "{}\n", "an image runs"},
+		"an upgrade of rpm": {"1", image, "{}\n", ""},
 	} {
 		for p, text := range map[string]string{"mounts": c.mounts, "kernels": c.kernels} {
 			if err := os.WriteFile(filepath.Join(dir, p), []byte(text), 0o644); err != nil {
