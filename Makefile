@@ -31,10 +31,13 @@ install: build
 	install -D -m 0644 -t $(unitdir) configs/units/*
 	install -D -m 0644 -t $(catalogdir) configs/catalog/*
 	for dir in configs/dropins/*; do install -D -m 0644 -t $(unitdir)/$${dir##*/} $$dir/*; done
-	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants
+	install -d $(unitdir)/multi-user.target.wants $(unitdir)/sysinit.target.wants \
+		$(unitdir)/emergency.target.wants
 	ln -sf ../updatectl-arrived.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-confirm.service $(unitdir)/multi-user.target.wants/
 	ln -sf ../updatectl-derive.service $(unitdir)/sysinit.target.wants/
+	ln -sf ../updatectl-kernel.timer $(unitdir)/emergency.target.wants/
+	ln -sf ../updatectl-kernel.timer $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-livepatch.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-renew.service $(unitdir)/sysinit.target.wants/
 	ln -sf ../updatectl-resume.service $(unitdir)/sysinit.target.wants/
@@ -125,7 +128,7 @@ setup:
 # Real hosts, driven by the built binaries: containers, and the core of what needs a kernel of its own. Up to two
 # containers and one machine run side by side (turns in integration/main_test.go); -parallel only has to be larger.
 hosts: build
-	go test -tags lab -count=1 -timeout 75m -p 1 -parallel 32 ./integration/...
+	go test -tags lab -count=1 -timeout 85m -p 1 -parallel 64 ./integration/...
 
 # The rest of what needs a kernel of its own, in emulated machines: long. And the .deb on a fresh host.
 test-vm: build

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/updatectl/updatectl/agent/adoption"
+	"github.com/updatectl/updatectl/agent/boot"
 	"github.com/updatectl/updatectl/agent/changes"
 	"github.com/updatectl/updatectl/agent/config"
 	"github.com/updatectl/updatectl/agent/contents"
@@ -55,6 +56,7 @@ type Agent struct {
 	Renewal    renew.Renewal
 	Garbage    garbage.Garbage
 	Turn       turn.Turn
+	Boot       boot.Boot
 	// Progress receives how far a long step is; it may be nil.
 	Progress func(Progress)
 }
@@ -85,7 +87,8 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 	h := host.On(m, log)
 	h.Config = c
 	r := roots.Roots{Host: h}
-	moves := transition.NewArrival(h, r)
+	moves, starts := transition.NewArrival(h, r), boot.Boot{Host: h, Roots: r}
+	moves.StartOnce = starts.StartOnce
 	a := &Agent{
 		Host: h, Roots: r, Offers: offer.Offers{Host: h}, Transition: moves,
 		Live:     live.Patches{Host: h, Kernel: livepatch.Host(m.Root)},
@@ -96,8 +99,8 @@ func On(m machine.Machine, c config.Config, log *zap.Logger) *Agent {
 		Contents: contents.Contents{Host: h, Roots: r},
 		Renewal:  renew.Renewal{Host: h, ReadStamp: moves.ReadStamp, Keep: moves.Keep},
 	}
-	a.Garbage, a.Turn = garbage.Garbage{Host: h, Live: a.Live}, turn.Turn{Host: h}
-	a.Trial.Proved = a.tidyUp
+	a.Garbage, a.Turn, a.Boot = garbage.Garbage{Host: h, Live: a.Live}, turn.Turn{Host: h}, starts
+	a.Trial.Proving, a.Trial.Proved = a.Boot.NoteProving, a.tidyUp
 	return a
 }
 

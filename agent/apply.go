@@ -155,6 +155,9 @@ func rehearse(ctx context.Context, s *session, root store.Root, isVolatile bool,
 	if err == nil && at != level.Full && decide.ForwardVerb(s.facts, s.rec, root.ID) == record.VerbApply {
 		err = roots.PrepareEtc(&s.Roots, root.ID, s.facts, s.rec)
 	}
+	if err == nil && at == level.Full {
+		s.start, err = s.Boot.Install(ctx, root, s.Roots.VersionOf(root.ID, s.rec), s.facts)
+	}
 	return err
 }
 
@@ -172,8 +175,12 @@ func (s *session) switchTo(ctx context.Context, done *Applied, root store.Root, 
 	sw.Before = s.Trial.Observe(ctx, s.facts, sw.Verb)
 	noteStep(s, "prepare")
 	sw.Steps, done.Switching = s.steps, true
+	if sw.Start = s.start; s.rec.Landed(root.ID, s.facts) {
+		sw.Start = s.rec.Switch.Start
+	}
 	err := s.Transition.Start(ctx, s.rec, s.facts, sw, root.ID, left)
 	if err != nil {
+		s.Boot.TakeBack(ctx)
 		s.Turn.CallOff(ctx, err.Error())
 	}
 	return err
@@ -276,6 +283,9 @@ func (s *session) decideLevel(ctx context.Context, root store.Root, wish level.L
 	decision, err := s.Roots.Decide(root, s.facts, s.rec, open, wish)
 	if err == nil {
 		err = s.Transition.Keep.Check(ctx, s.Roots.EtcChange(root.ID, s.facts, s.rec), &decision)
+	}
+	if err == nil || errors.Is(err, roots.ErrFullReboot) {
+		err = cmp.Or(err, s.Boot.Check(ctx, root, s.facts, &decision))
 	}
 	return decision, cmp.Or(err, s.Trial.CheckPrograms())
 }

@@ -23,6 +23,7 @@ type session struct {
 	facts  facts.Facts
 	rec    *record.Record
 	unlock func()
+	start  level.Start // what a full reboot starts once
 	// steps are what was done so far, the last one until the uptime lastStep.
 	steps    []outage.Step
 	lastStep time.Duration
@@ -83,6 +84,9 @@ func (a *Agent) begin(ctx context.Context, verb string, wait bool) (*session, er
 	}
 	if s.rec.Phase != record.PhaseTrying { // in a trial a guard may be writing, and it takes no lock
 		roots.Sweep(&s.Roots)
+		if verb != record.VerbResume && verb != record.VerbRollback { // neither waits for the boot loader
+			s.Boot.Settle(ctx, s.facts, s.rec)
+		}
 	}
 	return s, nil
 }
@@ -143,5 +147,6 @@ func (a *Agent) tidyUp(ctx context.Context, f facts.Facts, rec *record.Record) {
 			a.Log.Warn(warning)
 		}
 	}
+	a.Boot.Settle(ctx, f, rec)      // before what takes minutes: a reboot would start the old kernel
 	a.Live.LoadWaiting(ctx, f, rec) // the result is in the log and the history
 }

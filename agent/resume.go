@@ -3,15 +3,18 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
 
+	"github.com/updatectl/updatectl/agent/boot"
 	"github.com/updatectl/updatectl/agent/event"
 	"github.com/updatectl/updatectl/agent/health"
 	"github.com/updatectl/updatectl/agent/recheck"
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
+	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/level"
 )
@@ -41,7 +44,7 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 		return Resumed{}, err
 	}
 	defer func() {
-		if err != nil && before.LastGood() != switcher.HostRoot {
+		if err != nil && !errors.Is(err, transition.ErrFullRebootFollows) && before.LastGood() != switcher.HostRoot {
 			a.Log.Info("staying on the host root", event.NotResumed.Field(), zap.String("reason", err.Error()))
 		}
 	}()
@@ -65,8 +68,13 @@ func (a *Agent) Resume(ctx context.Context) (done Resumed, err error) {
 			zap.String("verb", verb), zap.String("reason", err.Error()))
 		why = fmt.Sprintf("the full reboot was for %s, which failed: %v", to, err)
 		s.rec.CountFailure(to, err.Error()) // or the next night would begin with the same full reboot
+		boot.NoteLeft(s.rec, err.Error())
 		if err := s.Records.WriteOutcome(s.rec); err != nil {
 			a.Log.Warn("cannot record that the switch failed", zap.Error(err))
+		}
+		if s.rec.Switch.Start.Entry != "" { // the last good root was not proven on this kernel, either
+			return Resumed{Reason: why}, fmt.Errorf("%w: %w", transition.ErrFullRebootFollows,
+				errors.Join(err, s.Transition.LeaveKernel(ctx, why)))
 		}
 		if s.rec.LastGood() == switcher.HostRoot {
 			return Resumed{Root: to, Reason: why}, err
@@ -116,6 +124,7 @@ func (s *session) resumeRoot(ctx context.Context, id string, before health.Befor
 func (s *session) finishFull(ctx context.Context, to string) error {
 	sw := record.Switch{Verb: record.VerbApply, Version: s.rec.Accepted[to].Version, Named: s.rec.Switch.Named,
 		Before: s.rec.Switch.Before} // the state of the services before the full reboot
+	sw.Start = s.rec.Switch.Start
 	if left := cmp.Or(s.rec.Switch.Back, s.rec.Switch.From); left != s.facts.Root {
 		sw.Back = left
 	}

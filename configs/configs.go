@@ -13,7 +13,7 @@ import (
 var files embed.FS
 
 // carried lists the units that the agent needs in an image root, with the links that start them. There is none for
-// resuming, which starts from the host root.
+// resuming, nor for leaving a kernel on trial: both start from the host root.
 var carried = map[string]string{
 	"updatectl-arm.service":                             "",
 	"updatectl-arrived.service":                         "",

@@ -143,3 +143,84 @@ func services(t *testing.T) []string {
 	}
 	return units
 }
+
+// TestLeadsBack: the timer that leads back from a kernel on trial is for the one start of it, before userspace goes on
+// from the host root, also if the boot ends in emergency.target.
+func TestLeadsBack(t *testing.T) {
+	unit := read(t, "units/updatectl-kernel.timer")
+	for _, line := range []string{
+		"DefaultDependencies=no", "Conflicts=shutdown.target", "ConditionKernelCommandLine=updatectl.once",
+		"ConditionPathExists=!/run/updatectl/started", "OnActiveSec=45min", "Unit=reboot.target",
+		"WantedBy=sysinit.target emergency.target",
+	} {
+		if !strings.Contains(unit, "\n"+line+"\n") {
+			t.Errorf("the timer lacks %s", line)
+		}
+	}
+	for _, target := range []string{"sysinit", "emergency"} {
+		link := "ln -sf ../updatectl-kernel.timer $(unitdir)/" + target + ".target.wants/\n"
+		if !strings.Contains(read(t, "../Makefile"), link) {
+			t.Errorf("`make install` does not make the link for %s.target", target)
+		}
+	}
+	resume := read(t, "units/updatectl-resume.service")
+	took := regexp.MustCompile(`(?m)^JobTimeoutSec=([0-9]+)min$`).FindStringSubmatch(resume)
+	if took == nil {
+		t.Fatal("how long resuming may take is not known")
+	}
+	if minutes, err := strconv.Atoi(took[1]); err != nil || minutes+20 > 45 { // slow disks may come first
+		t.Errorf("resuming may take %s minutes, and the timer goes off after 45", took[1])
+	}
+	if !strings.Contains(resume, "\nConditionPathExists=!/run/updatectl/started\n") {
+		t.Error("userspace goes on by another stamp")
+	}
+}
+
+// TestRemovalIsRefused: the package is not removed while that would leave what only updatectl can put right.
+func TestRemovalIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	grep, err := exec.LookPath("grep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(grep, filepath.Join(dir, "grep")); err != nil { // no systemctl of this machine
+		t.Fatal(err)
+	}
+	files := map[string]string{"/proc/1/mountinfo": "mounts", "/var/lib/updatectl/kernels.json": "kernels",
+		"/run/systemd/system": "none"}
+	script := read(t, "packaging/preremove")
+	for p, name := range files {
+		script = strings.ReplaceAll(script, p, filepath.Join(dir, name))
+	}
+	const image = "21 1 0:20 / / rw - overlay updatectl:sha256-00 rw\n" +
+		"22 21 8:1 / /.updatectl/host ro - ext4 /dev/sda1 rw\n"
+	for name, c := range map[string]struct{ argument, mounts, kernels, says string }{
+		"on the host root":  {"remove", "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n", "{}\n", ""},
+		"an image runs":     {"remove", image, "{}\n", "an image runs"},
+		"kernels of images": {"remove", "", `{"installed": [{}]}`, "has kernels of images"},
+		"an upgrade":        {"upgrade", image, "{}\n", ""},
+		"of rpm":            {"0", image, "{}\n", "an image runs"},
+		"an upgrade of rpm": {"1", image, "{}\n", ""},
+	} {
+		for p, text := range map[string]string{"mounts": c.mounts, "kernels": c.kernels} {
+			if err := os.WriteFile(filepath.Join(dir, p), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command("/bin/sh", "-c", script, "preremove", c.argument)
+		cmd.Env = []string{"PATH=" + dir}
+		out, err := cmd.CombinedOutput()
+		if (err != nil) != (c.says != "") || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s: it ends with %v and says %q, want %q", name, err, out, c.says)
+		}
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

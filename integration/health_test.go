@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -26,12 +27,14 @@ func TestHealth(t *testing.T) {
 	beside(t, lab.Nspawn)
 	s := newSite(t, "health")
 	h := s.host
-	h.Must(t, "sh", "-ec",
-		`mkdir -p /etc/updatectl/conf.d
-printf '[health]\ndeadline = "30s"\nsettle = "2s"\nports = ["tcp:22"]\nactive = ["ssh.service"]\n' \
-	> /etc/updatectl/conf.d/health.toml`)
+	within := func(deadline string) {
+		s.hastens(fmt.Sprintf("[health]\ndeadline = %q\nsettle = \"2s\"\nports = [\"tcp:22\"]\nactive = [\"ssh.service\"]\n",
+			deadline))
+	}
+	within("3m")
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
+	within("30s") // for roots that use it up
 
 	t.Run("what was reachable before must be reachable", func(t *testing.T) {
 		s := s.in(t)

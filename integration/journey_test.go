@@ -3,8 +3,6 @@
 package integration
 
 import (
-	"errors"
-	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -170,7 +168,7 @@ useradd --create-home --groups sudo alice`)
 			t.Errorf("the history does not show %q twice: %+v", event, history)
 		}
 	}
-	outages := slices.DeleteFunc(probe.Outages(), isLateAnswer)
+	outages := slices.DeleteFunc(probe.Outages(), lab.Outage.IsLate)
 	if len(outages) != 5 {
 		t.Errorf("the web server was away %d times, want 5: %v", len(outages), outages)
 	}
@@ -184,13 +182,6 @@ useradd --create-home --groups sudo alice`)
 	if got := strings.Join(seen, ", "); got != story {
 		t.Errorf("clients outside saw %q, want %q", got, story)
 	}
-}
-
-// isLateAnswer reports whether one request was answered late, by a host that was busy: that is no outage. During a
-// switch, many are refused.
-func isLateAnswer(o lab.Outage) bool {
-	var late net.Error
-	return o.Failures == 1 && errors.As(o.First, &late) && late.Timeout()
 }
 
 // mergedBefore expects that the /etc of a root that was switched to was made before the switch was requested.

@@ -77,6 +77,7 @@ sed -i '1i auth sufficient pam_lab.so' /etc/pam.d/sshd`)
 	s.runs(s.roots["1"], "1")
 	h.Must(t, "sh", "-ec", "ip netns add blue; ip netns delete blue # the file of the one before is gone")
 	s.fetchesForgotten()
+	s.maintainsHostRoot()
 	s.isAs(before, "in the first image")
 	h.Must(t, "sh", "-ec", `test -e /run/crond.reboot # only the second image has no cron
 chmod 600 /etc/lab/changing.conf
@@ -135,6 +136,30 @@ func (s *site) fetchesForgotten() {
 	s.refused(exitError, "comes from the image", "", "adopt", "--from-host", "/usr/local/bin/old")
 	s.refused(exitError, "useradd", "", "adopt", "--from-host", "/etc/passwd")
 	s.refused(exitError, "was adopted before", "", "adopt")
+}
+
+// maintainsHostRoot installs a package on the host root. The image has nothing of it, and its service is not started.
+func (s *site) maintainsHostRoot() {
+	s.Helper()
+	s.host.Must(s.T, "updatectl", "host-root", "run", "--", "sh", "-ec", `cd $(mktemp -d)
+mkdir -p tool/DEBIAN tool/etc/init.d tool/usr/bin
+printf '%s\n' 'Package: lab-tool' 'Version: 1' 'Architecture: all' 'Maintainer: lab <root@localhost>' \
+	'Description: a service' >tool/DEBIAN/control
+printf '#!/bin/sh\ninvoke-rc.d lab-tool start\n' >tool/DEBIAN/postinst
+printf '#!/bin/sh\necho "$1" >/var/lib/lab-tool.ran\n' >tool/etc/init.d/lab-tool
+cp /bin/true tool/usr/bin/lab-tool
+chmod 755 tool/DEBIAN/postinst tool/etc/init.d/lab-tool
+dpkg-deb --build tool lab-tool.deb
+dpkg -i lab-tool.deb`)
+	s.host.Must(s.T, "sh", "-ec", `test -x /.updatectl/host/usr/bin/lab-tool
+test ! -e /usr/bin/lab-tool; test ! -e /etc/init.d/lab-tool; ! dpkg -s lab-tool
+test ! -e /var/lib/lab-tool.ran; test ! -L /.updatectl/host/usr/sbin/policy-rc.d
+! touch /.updatectl/host/etc/lab-tool`)
+	r := s.host.Sh(s.T.Context(), "echo here | updatectl host-root run -- sh -c 'cat /etc/hostname -; exit 7'")
+	if r.Code != 7 || r.Stdout != s.host.Name+"\nhere\n" {
+		s.Errorf("a program in the host root ends with %s", r)
+	}
+	s.host.Must(s.T, "updatectl", "host-root", "run", "dpkg", "--purge", "lab-tool")
 }
 
 // TestOrdinaryOwners: set-id files of the image belong to the same group as in the image, although this host has given

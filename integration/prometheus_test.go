@@ -251,9 +251,9 @@ func rulesAreHealthy(t *testing.T, p *lab.Prometheus) bool {
 // waitFor polls until something is so, for a minute.
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("there is no sign of %s after a minute", what)
+			t.Fatalf("there is no sign of %s after three minutes", what)
 		}
 	}
 }

@@ -89,7 +89,8 @@ func TestStuckShutdown(t *testing.T) {
 	t.Run("escalated", func(t *testing.T) {
 		s := s.in(t)
 		s.hastens("[switch]\nshutdown-deadline = \"8s\"\nstuck = \"escalate\"\n")
-		h.Must(t, "sh", "-ec", "systemctl kill --signal=KILL stubborn; sleep 1; systemctl start stubborn")
+		h.Must(t, "sh", "-ec", "systemctl kill --signal=KILL stubborn; "+
+			"for i in $(seq 600); do systemctl is-active -q stubborn || break; sleep 0.1; done; systemctl start stubborn")
 		s.switches("apply")
 		s.runs(one, "1")
 		s.unguarded()

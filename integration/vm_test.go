@@ -14,7 +14,8 @@ import (
 )
 
 // TestVMJourney is the main job with a kernel of the host's own: the host switches to image 1, to image 2, which has
-// another kernel, and back, while its kernel keeps running and keeps its modules.
+// another kernel, and back, while its kernel keeps running and keeps its modules. Some of its state is mounted on first
+// use, which the kernel below a container need not be able to do.
 func TestVMJourney(t *testing.T) {
 	beside(t, lab.QEMU)
 	s := newPublisher(t)
@@ -28,6 +29,14 @@ func TestVMJourney(t *testing.T) {
 	kernel := h.Must(t, "uname", "-r")
 	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
 	h.Must(t, "sh", "-ec", "echo kept > /var/lib/of-the-host")
+	h.Must(t, "sh", "-ec", furnishAutomounts)
+	s.updatectl(exitAvailable, "stage")
+	plan := s.updatectl(exitAvailable, "plan").Stdout
+	for _, named := range []string{"/srv/lazy is mounted on", "/home is mounted on"} {
+		if !strings.Contains(plan, named) {
+			t.Errorf("plan does not name %q:\n%s", named, plan)
+		}
+	}
 	runsOn := func(module string) {
 		t.Helper()
 		if got := h.Must(t, "uname", "-r"); got != kernel {
@@ -42,6 +51,7 @@ func TestVMJourney(t *testing.T) {
 		if got := h.Must(t, "cat", "/var/lib/of-the-host"); got != "kept" {
 			t.Errorf("the data of the host is %q", got)
 		}
+		s.mountsOnFirstUse()
 	}
 
 	s.switches("apply")

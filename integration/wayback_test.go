@@ -24,6 +24,9 @@ func (s *site) hastens(text string) {
 	}
 }
 
+// unhurried are the deadlines of roots that are good, however busy the machine is.
+const unhurried = "[health]\ndeadline = \"3m\"\nsettle = \"1s\"\n"
+
 // haste are the deadlines of most roots in these tests.
 const haste = "[health]\ndeadline = \"24s\"\nsettle = \"1s\"\n[switch]\nshutdown-deadline = \"20s\"\n"
 
@@ -189,10 +192,12 @@ func TestWayBack(t *testing.T) {
 		s.refused(exitBlocked, "late.service", "--retry", "apply", "--from", image)
 		s.refused(exitBlocked, "late.service", "--retry", "rollback", root)
 		t.Log("a newer image is applied")
+		s.hastens(unhurried)
 		s.switches("apply", "--unattended")
 		s.runs(one, "2")
 		s.unguarded()
 		s.updatectl(exitDone, "confirm")
+		s.hastens(haste)
 	})
 	dead := func(name, reason string, entries ...layerEntry) {
 		t.Run(name, func(t *testing.T) {

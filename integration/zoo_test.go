@@ -87,10 +87,11 @@ type zoo struct {
 func newZoo(t *testing.T, o lab.Options, p pace) *zoo {
 	t.Helper()
 	s := newSiteOf(t, o)
-	s.hastens(fmt.Sprintf(zooConfig, p.deadline))
+	s.hastens(fmt.Sprintf(zooConfig, p.deadline+p.margin))
 	s.switches("apply")
 	s.runs(s.roots["1"], "1")
 	s.unguarded()
+	s.hastens(fmt.Sprintf(zooConfig, p.deadline))
 	return &zoo{s, p, s.roots["1"]}
 }
 
@@ -103,6 +104,7 @@ func (z *zoo) visit(animals []animal) {
 	z.Run("a good image", func(t *testing.T) {
 		z := &zoo{z.in(t), z.pace, z.one}
 		z.publish("2", "os/server:stable")
+		z.hastens(fmt.Sprintf(zooConfig, z.deadline+z.margin))
 		z.switches("apply", "--unattended")
 		z.runs(z.roots["2"], "2")
 		z.unguarded()

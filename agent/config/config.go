@@ -87,6 +87,10 @@ type Config struct {
 		// HoldFirewall makes connections from other hosts wait while the packet filter of the host is away.
 		HoldFirewall bool `toml:"hold-firewall" json:"hold_firewall"`
 	} `toml:"switch" json:"switch"`
+	Boot struct {
+		// Kernel is which kernel the full reboot of a switch starts: that of the image, or the host's own.
+		Kernel string `toml:"kernel" json:"kernel"`
+	} `toml:"boot" json:"boot"`
 	LivePatch struct {
 		// Enabled makes apply fetch and load live patches, and loads them after a switch and at boot.
 		Enabled bool `toml:"enabled" json:"enabled"`
@@ -221,6 +225,7 @@ func Default() Config {
 	c.State.Persist = []string{"/var", "/home", "/root", "/srv"}
 	c.State.ImageOwned = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/pacman", "/var/cache/apparmor"}
 	c.Switch.Level, c.Switch.Fallback = string(level.Auto), FallbackRefuse
+	c.Boot.Kernel = KernelHost
 	c.Switch.ShutdownDeadline, c.Switch.Stuck = Duration(2*time.Minute), StuckCancel
 	h := health.DefaultConfig()
 	c.Health.Deadline, c.Health.CheckDeadline = Duration(h.Deadline), Duration(h.CheckDeadline)
@@ -493,4 +498,10 @@ func (c Config) HealthGate() health.Config {
 const (
 	FallbackRefuse = "refuse"
 	FallbackFull   = "full"
+)
+
+// The values of [boot] kernel.
+const (
+	KernelImage = "image"
+	KernelHost  = "host"
 )

@@ -52,7 +52,8 @@ func TestConfigComplaints(t *testing.T) {
 			"updatectl.toml:3: unknown key source.imgae; known here: image, mirrors, plain-http, min-rate, max-rate, " +
 				"fetch-deadline, compatible"},
 		"unknown table": {"[sauce]\nimage = 'x'\n",
-			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, livepatch, health, keep, " +
+			"updatectl.toml:1: unknown key sauce; known here: source, verify, store, state, switch, boot, livepatch, health, " +
+				"keep, " +
 				"schedule, fleet, rollout, fleetlock, hooks, metrics\n"},
 		"unknown top-level": {"image = 'x'\n", "updatectl.toml:1: unknown key image"},
 		"syntax":            {"[source]\nimage = 'x\n", "updatectl.toml:2:"},

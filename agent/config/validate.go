@@ -33,6 +33,9 @@ func (c *Config) validate() error {
 	if f := c.Switch.Fallback; f != FallbackRefuse && f != FallbackFull {
 		fault("switch.fallback", "[switch] fallback is %q and must be %s or %s", f, FallbackRefuse, FallbackFull)
 	}
+	if k := c.Boot.Kernel; k != KernelImage && k != KernelHost {
+		fault("boot.kernel", "[boot] kernel is %q and must be %s or %s", k, KernelImage, KernelHost)
+	}
 	if _, err := parseHold(c.Switch.Hold); err != nil {
 		fault("switch.hold", "%w", err)
 	}

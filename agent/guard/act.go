@@ -16,7 +16,6 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/roots"
 	"github.com/updatectl/updatectl/agent/transition"
-	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/level"
 	"github.com/updatectl/updatectl/switcher/pid1"
@@ -37,6 +36,9 @@ func (g *watch) rollBack(ctx context.Context, s observation) error {
 	}
 	g.Log.Error("the root did not become good; the guard rolls back", news, zap.String("root", s.Root),
 		zap.String("version", g.change.Version), zap.String("to", g.back.ID), zap.String("reason", g.reason))
+	if g.change.OnNewKernel() { // a full reboot starts the kernel before it
+		return leaveKernel(ctx, g, s)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()
 	rec, why := s.copyOfRecord(), record.Departure{Reason: g.reason, RolledBack: s.verdict.RolledBack}
@@ -132,7 +134,7 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 		if now, err := g.readRecord(); err == nil {
 			*rec = *now
 		}
-		if !rec.Switch.At.Equal(g.change.At) || !rec.Moving() && !rec.ArrivedLate(left.Root) {
+		if isJudged(rec, g.change, left.Root) {
 			return errors.Join(errOvertaken, a.Machine.Disk.Remove(a.Path(transition.GuardNoteFile)))
 		}
 		if rec.BeginRollback(record.CauseTakenOver, back, why) == nil {
@@ -145,112 +147,20 @@ func (g *watch) leaveNote(left facts.Mounted, rec *record.Record, back record.Sw
 	return nil
 }
 
+// isJudged reports whether a root that was tried by a switch is not any more.
+func isJudged(rec *record.Record, change record.Switch, root string) bool {
+	return !rec.Switch.At.Equal(change.At) || !rec.Moving() && !rec.ArrivedLate(root)
+}
+
 // errOvertaken means that the root is no longer being tried: confirm marked it good, or rolls it back itself.
 var errOvertaken = errors.New("the root was judged meanwhile")
-
-// fullReboot is the last resort: the kernel reboots at once. The host comes up in its host root, which resumes the
-// last good root.
-func (g *watch) fullReboot(s observation) error {
-	g.Log.Error("the guard does a full reboot", event.FullReboot.Field(), zap.String("reason", g.reason))
-	if rec, at, why := s.copyOfRecord(), g.leg, g.reason; rec != nil {
-		err := waitAtMost(diskPatience, func() error { return g.recordFullReboot(rec, at, why) })
-		if err != nil {
-			g.Log.Warn("cannot record the full reboot", zap.Error(err))
-		}
-	}
-	return g.Machine.Kernel.Reboot()
-}
-
-// recordFullReboot records a full reboot of the guard, and why. If it cannot, the next command finds that the host
-// left a root before it was good.
-func (gd *Guard) recordFullReboot(rec *record.Record, at leg, why string) error {
-	if at != legLeaving && rec.ArrivedLate(rec.Switch.Target) {
-		if err := rec.Advance(record.CauseLate); err != nil {
-			return err
-		}
-	}
-	end := endByFullReboot(rec, at, why, gd.Now().UTC())
-	if rec.Moving() {
-		cause := record.CauseStranded
-		if rec.Phase == record.PhaseArmed {
-			cause = record.CauseMissed
-		}
-		if err := rec.Advance(cause); err != nil {
-			return err
-		}
-	}
-	switch {
-	case end.failed:
-		rec.CountFailure(rec.Switch.Target, end.result.Reason)
-	case end.bad:
-		rec.MarkBad(rec.Switch.Target, record.Bad{Reason: end.result.Reason, At: end.result.At})
-	}
-	rec.Last = &end.result
-	if err := gd.Records.WriteOutcome(rec); err != nil {
-		return err
-	}
-	e := rec.Switch.Event(end.event, rec.Last.Reason)
-	if root := rec.Last.Target; e.Root != root { // the switch is the one back: the event is about the root that it leaves
-		e = record.Event{
-			Event: end.event, Root: root, Version: rec.Accepted[root].Version, Reason: rec.Last.Reason,
-		}
-	}
-	gd.Records.AppendEvent(e)
-	if end.failed {
-		gd.logFailed(rec, rec.Last.Reason)
-	}
-	if at != legLeaving {
-		gd.Transition.KeepWithdrawn(rec.Last.Target) // after the full reboot, the record shows no trial that was left
-	}
-	return nil
-}
-
-// ending is how a full reboot of the guard ends a switch.
-type ending struct {
-	result record.Result
-	// event is the name of the event for the history.
-	event string
-	// failed is whether the switch failed before its target ran; bad, whether its target is given up.
-	failed, bad bool
-}
-
-// endByFullReboot decides how a full reboot ends the switch in the record, by the leg that it comes in and the reason
-// for it.
-func endByFullReboot(rec *record.Record, at leg, why string, now time.Time) ending {
-	target := rec.Switch.Target
-	switch {
-	case at == legLeaving && !rec.Moving() && rec.Last != nil: // it was cancelled, but PID 1 goes on shutting down
-		last := *rec.Last
-		last.Reason += "; " + why + "; the guard did a full reboot"
-		return ending{result: last, event: record.EventFailed}
-	case rec.Switch.Verb == record.VerbBack && rec.Last != nil:
-		last := *rec.Last
-		last.Reason += "; the soft reboot back did not complete, so the guard did a full reboot"
-		return ending{result: last, event: record.EventUnhealthy}
-	case at == legLeaving: // the target never ran
-		return ending{
-			result: record.Result{
-				Outcome: level.Stuck, Reason: why + "; the guard did a full reboot", Target: target, At: now,
-			},
-			event: record.EventFailed, failed: true,
-		}
-	}
-	back := rec.LastGood()
-	if back == target { // it was good before; the full reboot lands on the host root
-		back = switcher.HostRoot
-	}
-	return ending{
-		result: record.Result{
-			Outcome: level.Unhealthy, Reason: why + "; the guard left it by a full reboot", Target: target, At: now,
-			Back: back,
-		},
-		event: record.EventUnhealthy, bad: true,
-	}
-}
 
 // unjam cancels or escalates a stuck shutdown, as [switch] stuck says. It always escalates while a bad root is being
 // left.
 func (g *watch) unjam(ctx context.Context, s observation) error {
+	if err := stillRuns(g, s); err != nil {
+		return err
+	}
 	why := fmt.Sprintf("the shutdown was not done within %v: %s", g.shutdown, stoppingUnits(s))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transition.RequestTimeout)
 	defer cancel()

@@ -99,6 +99,8 @@ type watch struct {
 	// shutdown yet; 0 otherwise.
 	cancellingSince time.Duration
 	unitsReleased   bool // what keeps units over the switch was taken back
+	// rebootSince is the uptime since which systemd has been asked for a full reboot from a new kernel, 0 otherwise.
+	rebootSince time.Duration
 	// held is what holds ports, nil if none is held.
 	held *hold.Holder
 }
@@ -145,12 +147,13 @@ func (gd *Guard) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done(): // another kind of shutdown, or another guard replaces this one
-			return nil
+		case <-ctx.Done():
 		case <-tick.C:
 		}
-		if ctx.Err() != nil { // after a long step both channels are ready, and select picks one at random
-			return nil
+		// Another kind of shutdown, or another guard replaces this one. After a long step both channels are ready, and
+		// select picks one at random.
+		if ctx.Err() != nil {
+			return seeReboot(w)
 		}
 		if w.step(ctx) == actEnd {
 			return nil
@@ -240,7 +243,9 @@ func (g *watch) step(ctx context.Context) act {
 	case actFullReboot:
 		err = g.fullReboot(s)
 	}
-	if err != nil {
+	if errors.Is(err, errSwitched) {
+		g.Log.Warn("the guard looks again", zap.Error(err))
+	} else if err != nil {
 		g.Log.Error("the guard cannot do what comes next", zap.String("act", string(next)), zap.Error(err))
 	}
 	return next

@@ -20,6 +20,7 @@ import (
 	"github.com/updatectl/updatectl/switcher/facts"
 	"github.com/updatectl/updatectl/switcher/hold"
 	"github.com/updatectl/updatectl/switcher/holding"
+	"github.com/updatectl/updatectl/switcher/hostroot"
 	"github.com/updatectl/updatectl/switcher/kept"
 	"github.com/updatectl/updatectl/switcher/mount"
 	"github.com/updatectl/updatectl/switcher/origin"
@@ -41,7 +42,7 @@ func Host(root, state string) Machine {
 	}
 	m.Systemd, m.Mounts, m.Kernel = hostSystemd{}, hostMounts{}, hostKernel{facts.Machine{Root: root}}
 	m.Units, m.Groups = pid1.Units{}, hostGroups{}
-	m.Trees = hostTrees{store.At(m.Path(state))}
+	m.Trees, m.Boot, m.HostRoot = hostTrees{store.At(m.Path(state))}, hostBoot{}, hostroot.Programs{}
 	return m
 }
 

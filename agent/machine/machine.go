@@ -31,13 +31,15 @@ type Machine struct {
 	// Superuser reports whether this process may change the machine: its user is root.
 	Superuser bool
 
-	Systemd Systemd
-	Units   Units
-	Groups  Groups
-	Kernel  Kernel
-	Mounts  Mounts
-	Disk    durable.Disk
-	Trees   Trees
+	Systemd  Systemd
+	Units    Units
+	Groups   Groups
+	Kernel   Kernel
+	Mounts   Mounts
+	Disk     durable.Disk
+	Trees    Trees
+	Boot     Boot
+	HostRoot HostRoot
 	// Now is the wall clock. It may jump; [Kernel.SinceBoot] does not.
 	Now func() time.Time
 	// Gate makes the health gate of the running root.

@@ -173,28 +173,27 @@ func (hostTrees) Renew(root store.Root, v *verify.Verified, at time.Time) error 
 	return err
 }
 
-func (hostTrees) Inspect(n assembly.Next) (rootfs.Image, error) {
+// inTree calls do with the tree of a root: the host root, or a pristine image.
+func inTree(n assembly.Next, do func(rootfs.Dir) error) error {
 	if n.ID == switcher.HostRoot {
-		return rootfs.ReadImage(n.HostMount)
+		return do(rootfs.Dir(n.HostMount))
 	}
 	tree, err := n.Open()
 	if err != nil {
-		return rootfs.Image{}, err
+		return err
 	}
 	defer tree.Close()
-	return rootfs.ReadImage(tree.Path())
+	return do(rootfs.Dir(tree.Path()))
 }
 
-func (hostTrees) Packages(n assembly.Next) ([]packages.Package, error) {
-	if n.ID == switcher.HostRoot {
-		return packages.Read(rootfs.Dir(n.HostMount))
-	}
-	tree, err := n.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer tree.Close()
-	return packages.Read(rootfs.Dir(tree.Path()))
+func (hostTrees) Inspect(n assembly.Next) (image rootfs.Image, err error) {
+	err = inTree(n, func(tree rootfs.Dir) error { image, err = rootfs.ReadImage(string(tree)); return err })
+	return image, err
+}
+
+func (hostTrees) Packages(n assembly.Next) (list []packages.Package, err error) {
+	err = inTree(n, func(tree rootfs.Dir) error { list, err = packages.Read(tree); return err })
+	return list, err
 }
 
 func (hostTrees) Compare(old, fresh store.Root, skip func(string) bool) (composefs.Changes, error) {

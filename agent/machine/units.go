@@ -18,14 +18,10 @@ func (hostTrees) Units(c EtcChange, own bool, do func(keep.Tree)) error {
 		return nil
 	}
 	if own {
-		tree, err := c.Next.Open()
-		if err != nil {
-			return err
-		}
-		defer tree.Close()
-		do(keep.Tree{Image: rootfs.Dir(tree.Path()), Host: rootfs.Dir(filepath.Dir(c.Next.Etc)),
-			Gets: func(string) bool { return true }})
-		return nil
+		return inTree(c.Next, func(tree rootfs.Dir) error {
+			do(keep.Tree{Image: tree, Host: rootfs.Dir(filepath.Dir(c.Next.Etc)), Gets: func(string) bool { return true }})
+			return nil
+		})
 	}
 	return c.open(func(in etc.Inputs) error {
 		report, err := etc.Plan(in)

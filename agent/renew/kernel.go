@@ -16,6 +16,8 @@ type KernelStatus struct {
 	BootedAt    time.Time `json:"booted_at,omitzero"`
 	RebootBy    time.Time `json:"reboot_by,omitzero"` // by [switch] max-kernel-age
 	SoftReboots int       `json:"soft_reboots"`
+	// FullReboots is the release of the image's kernel that full reboots start, "" if they start the host's own.
+	FullReboots string `json:"full_reboots,omitempty"`
 	// Root is the running root; Own are the kernels in its image.
 	Root string          `json:"root"`
 	Own  []rootfs.Kernel `json:"own"`

@@ -133,6 +133,7 @@ func (m *Machine) startKernel() {
 	m.mounts++
 	m.mounted = mountedRoot{id: switcher.HostRoot, etc: "host", mount: m.mounts}
 	m.user = nil
+	m.startsKernel()
 	power, boot := m.power, m.between("firmware", 3*time.Second, 10*time.Second)
 	if m.boots == 1 {
 		boot = time.Millisecond
@@ -143,7 +144,7 @@ func (m *Machine) startKernel() {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.power == power {
+		if m.power == power && m.kernelComesUp() {
 			m.startUserspace()
 		}
 	}()

@@ -35,15 +35,23 @@ func (m *Machine) events(t *testing.T) (lines []string) {
 
 // The beginning of an update to v2, the way back from it, and the way back after a full reboot.
 var (
-	update  = []string{"staged v2 v2", "switching v1 v2 v2 apply soft"}
-	back    = []string{"unhealthy v2 v2 v1", "switching v2 v1 v1 back soft", "rolled-back v1 v1 back"}
-	resumed = []string{"switching host v1 v1 resume soft", "resumed v1 v1 resume"}
+	update   = []string{"staged v2 v2", "switching v1 v2 v2 apply soft"}
+	back     = []string{"unhealthy v2 v2 v1", "switching v2 v1 v1 back soft", "rolled-back v1 v1 back"}
+	byKernel = []string{"staged v2 v2", "switching v1 v2 v2 apply full", "switching host v2 v2 apply soft"}
+	resumed  = []string{"switching host v1 v1 resume soft", "resumed v1 v1 resume"}
 )
 
 // TestEvents: each event is logged when it happens, once, with the fields that the page lists, and at no other time.
 func TestEvents(t *testing.T) {
 	ofV2 := func(ill Illness) func(*Machine) {
 		return func(m *Machine) { m.Publish("v2", ill); unattended(m) }
+	}
+	ofKernel := func(kernel, root Illness) func(*Machine) {
+		return func(m *Machine) {
+			m.Publish("v2", root)
+			m.InfectKernel("v2", kernel)
+			m.Apply(full).Wait()
+		}
 	}
 	stuck := func(m *Machine) { m.SlowService(-1, true); ofV2(Healthy)(m) }
 	for name, c := range map[string]struct {
@@ -72,7 +80,21 @@ func TestEvents(t *testing.T) {
 			resumed)},
 		"unhealthy, also the root before": {"v1", ofV2(CutsNetwork), slices.Concat(update, back[:2], []string{
 			"unhealthy v1 v1", "full-reboot"}, resumed)},
-		"a crash": {"v1", ofV2(Panics), slices.Concat(update, []string{"switch-failed v2 v2 apply"}, resumed)},
+		"a crash": {"v1", ofV2(Panics), slices.Concat(update,
+			[]string{"switch-failed v2 v2 apply"}, resumed)},
+		"an update with its kernel": {"v1", ofKernel(Healthy, Healthy), slices.Concat(byKernel,
+			[]string{"good v2 v2 apply"})},
+		"a kernel that panics": {"v1", ofKernel(Panics, Healthy), slices.Concat(byKernel[:2],
+			[]string{"switch-failed v2 v2 apply"}, resumed)},
+		"unhealthy on its kernel, by confirm": {"v1", ofKernel(Healthy, Fails), slices.Concat(byKernel, back[:1],
+			[]string{"full-reboot"}, resumed)},
+		"unhealthy on its kernel, by the guard": {"v1", ofKernel(Healthy, Deafens), slices.Concat(byKernel, back[:1],
+			[]string{"full-reboot"}, resumed)},
+		"a kernel whose root cannot be joined": {"v1", func(m *Machine) {
+			ofKernel(Healthy, Healthy)(m)
+			m.awaitReboot()
+			m.Damage("v2")
+		}, slices.Concat(byKernel[:2], []string{"switch-failed v2 v2 apply", "full-reboot"}, resumed)},
 		"a rollback": {"v2", func(m *Machine) { m.RollBack("").Wait() },
 			[]string{"switching v2 v1 v1 rollback soft", "rolled-back v1 v1 rollback"}},
 		"a rollback to an unhealthy root": {"v2", func(m *Machine) { m.Infect("v1", Fails); m.RollBack("v1").Wait() },
@@ -93,7 +115,9 @@ func TestEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := playFrom(t, c.begins, ordinary(), func(m *Machine) {
+			o := ordinary()
+			o.Kernels = strings.Contains(name, "kernel")
+			m := playFrom(t, c.begins, o, func(m *Machine) {
 				c.do(m)
 				m.Settle(15 * time.Minute)
 			})

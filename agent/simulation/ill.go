@@ -13,6 +13,7 @@ const (
 	Freezes      Illness = "has no init"                       // PID 1 freezes
 	Panics       Illness = "has an init that ends"             // the kernel panics
 	Hangs        Illness = "has a unit that never finishes starting"
+	Stops        Illness = "ends in emergency.target" // of kernels only, on the host root
 	Fails        Illness = "has a unit that fails"
 	NeedsFull    Illness = "needs a full reboot"
 	FillsDisk    Illness = "fills the disk"

@@ -33,7 +33,7 @@ func (k kernel) Facts(ctx context.Context) (f facts.Facts, err error) {
 	err = pid1(k).do(ctx, "read the facts", func(m *Machine) error {
 		f = facts.Facts{
 			Root: m.mounted.id, Volatile: m.mounted.volatile, BootID: fmt.Sprintf("boot-%d", m.boots),
-			KernelRelease: kernelRelease, KernelVersion: kernelVersion,
+			KernelRelease: m.kernel.Release, KernelVersion: m.kernel.Version, CommandLine: m.commandLine,
 			Architecture: runtime.GOARCH, Systemd: m.options.Systemd, SoftReboots: -1, State: m.systemState(),
 		}
 		if m.options.Systemd >= 256 {

@@ -23,6 +23,7 @@ import (
 	"github.com/updatectl/updatectl/agent/simulation/disk"
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/assembly"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Options are what is the same for a machine's whole life.
@@ -40,6 +41,9 @@ type Options struct {
 	Holds bool
 	// Filters: the machine has a packet filter, and the operator has all connections held while it is away.
 	Filters bool
+	// Kernels: every image brings a kernel of its own. NoOnce: the boot loader cannot start one once. FullBoot: there is
+	// no room for it on the host root. OldHost: the updatectl of the host root does not know kernels of images.
+	Kernels, NoOnce, FullBoot, OldHost bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -75,7 +79,9 @@ type Machine struct {
 	published string
 	clock     time.Duration
 	ills      map[string]Illness
-	damaged   map[string]bool // the roots that are not what was signed any more
+	// illKernels are kernels that do not come up, by their release.
+	illKernels map[string]Illness
+	damaged    map[string]bool // the roots that are not what was signed any more
 
 	// Faults: the fault at a crossing of the seam, counted from 1; and the next processes of a verb to be killed.
 	fault     Fault
@@ -89,7 +95,8 @@ type Machine struct {
 	// slowFetch is how much longer a part of an image takes to arrive.
 	slowFetch time.Duration
 
-	disk *disk.Disk
+	disk   *disk.Disk
+	loader loader
 
 	processes int
 	running   map[int]*process
@@ -98,6 +105,9 @@ type Machine struct {
 	// What a full reboot makes new.
 
 	boots       int
+	kernel      rootfs.Kernel
+	commandLine string
+	once        bool // whether the kernel was started only once
 	bootedAt    time.Time
 	run         disk.Files
 	softReboots int
@@ -117,7 +127,8 @@ type Machine struct {
 
 	user      *userspace
 	shutdown  *shutdown
-	preparing bool // logind has announced a reboot
+	preparing bool          // logind has announced a reboot
+	delayed   time.Duration // the longest time for which logind waited for somebody
 	inhibited bool
 	frozen    bool
 	reexec    bool          // PID 1 is being executed anew
@@ -196,6 +207,7 @@ func NewFrom(s *Snapshot, o Options, p *Publisher) *Machine {
 	m.clock = 24 * time.Hour
 	m.disk = disk.New(s.disk)
 	m.run = s.run.Clone()
+	m.loader, m.kernel, m.commandLine = old.loader.clone(), old.kernel, old.commandLine
 	m.softReboots, m.mounted, m.mounts, m.modulesFrom = old.softReboots, old.mounted, old.mounts, old.modulesFrom
 	m.arrived = m.mounted.mount
 	m.rec, m.etcs, m.published = old.rec, old.etcs, old.published
@@ -222,7 +234,7 @@ func New(o Options, p *Publisher) *Machine {
 		dooms: map[string]int{}, holdUps: map[string]time.Duration{}, disk: disk.New(disk.Files{}),
 		running: map[int]*process{}, locks: map[string]heldLock{},
 		goodEtc: map[string]string{}, arrivals: map[string]int{}, left: map[string]bool{}, used: map[string]bool{},
-		power: make(chan struct{}),
+		power: make(chan struct{}), illKernels: map[string]Illness{}, loader: newLoader(),
 	}
 	m.sluggish.Store(o.Sluggish)
 	m.disk.Change(time.Now(), func(f disk.Files) { f.MakeDir("/etc"); f.MakeDir("/var/lib/updatectl") })
@@ -242,6 +254,9 @@ func (m *Machine) config() config.Config {
 	c.Switch.ShutdownDeadline, c.Health.Deadline = config.Duration(15*time.Second), config.Duration(20*time.Second)
 	c.Health.Settle = config.Duration(2 * time.Second)
 	c.LivePatch.Deadline = config.Duration(10 * time.Second)
+	if m.options.Kernels {
+		c.Boot.Kernel = config.KernelImage
+	}
 	if m.options.Keeps {
 		c.Keep = []config.KeepRule{{Unit: socket}}
 	}

@@ -105,6 +105,7 @@ func (m *Machine) askLogind(full bool) error {
 	m.tell("logind waits for somebody who asked for a moment")
 	m.preparing = true
 	u, delay := m.user, m.between("delay", 100*time.Millisecond, 5*time.Second)
+	m.delayed = max(m.delayed, delay)
 	go func() {
 		if !pause(delay, u.ended) {
 			return

@@ -122,7 +122,8 @@ func (p *process) agent() *agent.Agent {
 	seam := machine.Machine{
 		Root: m.publisher.root, Running: true, Superuser: true, Systemd: pid1{p}, Kernel: kernel{p}, Mounts: mounts{p},
 		Units: units{p}, Groups: groups{p},
-		Disk: processDisk{p}, Trees: trees{p}, Now: m.now, Gate: func(c health.Config) health.Gate { return p.gate(c) },
+		Disk: processDisk{p}, Trees: trees{p}, Boot: boot{p}, Now: m.now,
+		Gate: func(c health.Config) health.Gate { return p.gate(c) },
 	}
 	if m.options.Holds || m.options.Filters {
 		seam.Ports, seam.Observe = ports{p}, p.observe

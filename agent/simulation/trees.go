@@ -214,7 +214,7 @@ func (t trees) Inspect(n assembly.Next) (rootfs.Image, error) {
 		return i, fmt.Errorf("cannot open %s: it is not on the disk", n.ID)
 	}
 	if m.hasModules(n.ID) {
-		i.Kernels = []rootfs.Kernel{{Release: kernelRelease, Version: kernelVersion}}
+		i.Kernels = []rootfs.Kernel{m.kernelOf(n.ID)}
 	}
 	if m.ills[n.ID] == NeedsFull {
 		i.Kargs = []string{"needs.full=1"}
@@ -224,6 +224,9 @@ func (t trees) Inspect(n assembly.Next) (rootfs.Image, error) {
 
 // hasModules reports whether an image has the modules of the running kernel. The machine is locked.
 func (m *Machine) hasModules(id string) bool {
+	if m.options.Kernels && id != switcher.HostRoot {
+		return m.kernel == m.kernelOf(id)
+	}
 	return id == switcher.HostRoot || len(m.publisher.versions[id])%2 == 0 &&
 		(m.options.Seed+uint64(m.publisher.versions[id][1]))%2 == 0
 }

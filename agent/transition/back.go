@@ -41,13 +41,15 @@ func (m *Mover) Leave(ctx context.Context, f facts.Facts, rec *record.Record, d 
 	return m.switchBack(ctx, f, rec, s, d)
 }
 
-// switchBack requests the switch back by a soft reboot or, when that fails, a full reboot.
+// switchBack requests the switch back by a soft reboot or, when that fails or the root was tried on a new kernel, by a
+// full reboot.
 func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Record, s record.Switch,
 	d record.Departure) error {
 	to := s.Target
 	s.Version = m.Roots.VersionOf(to, rec)
 	s.State, s.Kept = rec.Switch.State, rec.Switch.Kept // the root that is left may have lost some of it
 	ran := rec.Switch.From == to                        // since the last full reboot, so that it is still prepared
+	s.Start = rec.Switch.Start                          // the way back leads over a full reboot if that is new
 	if ran {
 		s.Before, s.Units = rec.Switch.Before, rec.Switch.Units
 	}
@@ -57,7 +59,13 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	if err := m.announce(rec); err != nil {
 		return m.leaveUnrecorded(ctx, err)
 	}
-	err := m.prepareReturn(to, f, rec, ran)
+	if rec.Switch.OnNewKernel() {
+		return m.leaveKernel(ctx, rec)
+	}
+	var err error
+	if !ran { // nothing is written for one that is prepared: the root that is left may have filled the disk
+		_, err = m.Roots.MakeReady(to, f, rec)
+	}
 	if err == nil {
 		err = m.requestReboot(ctx, rec.Switch)
 	}
@@ -66,6 +74,25 @@ func (m *Mover) switchBack(ctx context.Context, f facts.Facts, rec *record.Recor
 	}
 	m.reportSwitching(rec, f)
 	return nil
+}
+
+// leaveKernel leaves a root that was tried on a new kernel by a full reboot, which starts the kernel before it. The
+// host root resumes the last good root then.
+func (m *Mover) leaveKernel(ctx context.Context, rec *record.Record) error {
+	if err := rec.Advance(record.CauseMissed); err != nil {
+		return err
+	}
+	rec.Last.Reason += "; a full reboot follows, which starts the kernel before it"
+	m.KeepWithdrawn(rec.Switch.From) // after the full reboot, the record shows no trial that was left
+	return errors.Join(m.Records.WriteOutcome(rec), m.LeaveKernel(ctx, rec.Last.Reason))
+}
+
+// LeaveKernel requests a full reboot from a kernel that is not proven, because what it was started for has failed: only
+// that starts the kernel before it.
+func (m *Mover) LeaveKernel(ctx context.Context, why string) error {
+	m.Log.Error("a full reboot follows, which starts the kernel before the new one", event.FullReboot.Field(),
+		zap.String("reason", why))
+	return m.fullReboot(ctx)
 }
 
 // leaveUnrecorded leaves a rollback that cannot be recorded to the guard. Where no guard runs, as with systemd 254 once
@@ -77,16 +104,6 @@ func (m *Mover) leaveUnrecorded(ctx context.Context, why error) error {
 	m.Log.Error("cannot record the rollback, and no guard runs; a full reboot follows", event.FullReboot.Field(),
 		zap.String("reason", why.Error()))
 	return fmt.Errorf("%w: %w", ErrFullRebootFollows, errors.Join(why, m.fullReboot(ctx)))
-}
-
-// prepareReturn prepares the root to roll back to. One that ran since the last full reboot is still prepared; nothing
-// is written for it, because the root that is left may have filled the disk.
-func (m *Mover) prepareReturn(to string, f facts.Facts, rec *record.Record, ran bool) error {
-	if ran {
-		return nil
-	}
-	_, err := m.Roots.MakeReady(to, f, rec)
-	return err
 }
 
 // Strand records that the host stays in an unhealthy root, because there is no better one. When it was rolled back to
@@ -145,8 +162,8 @@ func (m *Mover) FullRebootIfNotBack(ctx context.Context, f facts.Facts, rec *rec
 	return m.fullRebootInstead(ctx, rec, outcome)
 }
 
-// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In
-// the record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
+// fullRebootInstead requests a full reboot because the switch back failed, and returns an ErrFullRebootFollows. In the
+// record no switch is under way then: the full reboot lands on the host root, which resumes the last good root.
 func (m *Mover) fullRebootInstead(ctx context.Context, rec *record.Record, why error) error {
 	if rec.Phase == record.PhaseArmed {
 		if err := rec.Advance(record.CauseMissed); err != nil {

@@ -172,6 +172,9 @@ func (a *Arrival) requestRollback(ctx context.Context, f facts.Facts, rec *recor
 	a.Log.Warn("a rollback that was recorded is requested now", zap.String("root", rec.Switch.Target))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RequestTimeout)
 	defer cancel()
+	if rec.Switch.OnNewKernel() {
+		return errors.Join(ErrFullRebootFollows, a.leaveKernel(ctx, rec))
+	}
 	if err := a.requestReboot(ctx, rec.Switch); err != nil {
 		return a.fullRebootInstead(ctx, rec, err)
 	}

@@ -29,6 +29,8 @@ type Mover struct {
 	Notes
 	Roots roots.Roots
 	Keep  keep.Keeper
+	// StartOnce has the next full reboot start a kernel that is installed.
+	StartOnce func(ctx context.Context, entry string) error
 }
 
 // NewArrival returns the Arrival of a host.
@@ -115,6 +117,7 @@ func (m *Mover) restoreAfterRefusal(ctx context.Context, rec *record.Record, sta
 func (m *Mover) Describe(s *record.Switch, f facts.Facts, id string) {
 	s.Expectation = level.Expectation{
 		From: f.Root, Target: id, BootID: f.BootID, SoftReboots: f.SoftReboots, Level: cmp.Or(s.Level, level.Soft),
+		Start: s.Start,
 	}
 	s.At = m.Now().UTC()
 }
@@ -152,6 +155,11 @@ func (m *Mover) requestReboot(ctx context.Context, s *record.Switch) error {
 	if s.Level == level.Full {
 		if err := m.Machine.Mounts.Disarm(); err != nil {
 			return err
+		}
+		if s.Start.Entry != "" {
+			if err := m.StartOnce(ctx, s.Start.Entry); err != nil {
+				return err
+			}
 		}
 		return m.UnlessUnderWay(ctx, m.Machine.Systemd.FullReboot(ctx))
 	}

@@ -29,8 +29,9 @@ type Trial struct {
 	// ConfigFault is what is wrong with the configuration, nil when it is valid. With a fault, a root does not become
 	// good after an apply: no other image could be applied from it.
 	ConfigFault error
-	// Proved is called after a root became good; it may be nil.
-	Proved func(context.Context, facts.Facts, *record.Record)
+	// Proving is called before a root is recorded as good, Proved after; they may be nil.
+	Proving func(facts.Facts, *record.Record)
+	Proved  func(context.Context, facts.Facts, *record.Record)
 }
 
 // Confirmed is the answer of confirm.
@@ -193,6 +194,9 @@ func (t *Trial) markGood(ctx context.Context, f facts.Facts, rec *record.Record,
 		if err := t.Roots.RetireEtc(f.Root); err != nil {
 			return err
 		}
+	}
+	if t.Proving != nil && !rec.Switch.Volatile {
+		t.Proving(f, rec)
 	}
 	if err := rec.Proved(f.Root); err != nil {
 		return err

@@ -31,8 +31,10 @@ import (
 	"github.com/updatectl/updatectl/image/patches"
 	"github.com/updatectl/updatectl/image/release"
 	"github.com/updatectl/updatectl/image/store"
+	"github.com/updatectl/updatectl/switcher/bootloader"
 	"github.com/updatectl/updatectl/switcher/etc/adopted"
 	"github.com/updatectl/updatectl/switcher/etc/difference"
+	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/livepatch"
 	"github.com/updatectl/updatectl/switcher/pid1"
 	"github.com/updatectl/updatectl/verify"
@@ -89,6 +91,9 @@ var failures = []struct {
 		"fix it, then run `updatectl config check`; `updatectl config example` shows every key"},
 	{failure.ErrReference, exitUsage,
 		"write the reference as host/repository:tag, host/repository@sha256:…, oci:DIR:TAG, or oci-archive:FILE:TAG"},
+	{bootloader.ErrUnsupported, exitFullReboot,
+		"with `kernel = \"host\"` in [boot], a full reboot starts the host's own kernel; docs/kernel.md lists the boot " +
+			"loaders"},
 	{roots.ErrFullReboot, exitFullReboot,
 		"`updatectl apply --level full` reboots for it; with [switch] fallback = \"full\", apply does so " +
 			"automatically"},
@@ -157,6 +162,8 @@ var failures = []struct {
 	{agent.ErrHostTooOld, exitIncompatible,
 		"upgrade the host to a distribution with systemd 254 or newer first, such as Debian 13"},
 	{roots.ErrIncompatible, exitIncompatible, "`updatectl plan` lists the checks"},
+	{imagekernel.ErrHost, exitIncompatible,
+		"with `kernel = \"host\"` in [boot], a full reboot starts the host's own kernel; docs/kernel.md says what is needed"},
 	{image.ErrNoSpace, exitNoSpace,
 		freeRoom + "; otherwise give the file system of /var/lib/updatectl more room"},
 	{failure.ErrAuth, exitUnreachable,
@@ -189,6 +196,8 @@ var failures = []struct {
 	{unix.ENOSPC, exitNoSpace,
 		freeRoom + "; otherwise make room on that file system; the host stays in its root"},
 	{unix.EDQUOT, exitNoSpace, "raise the quota of that file system, or make room; the host stays in its root"},
+	{imagekernel.ErrInstall, exitIncompatible,
+		"with `kernel = \"host\"` in [boot], a full reboot starts the host's own kernel; the host stays in its root"},
 	{unix.EROFS, exitError,
 		"that file system is mounted read-only, perhaps because its disk failed: see `journalctl -k`, then `mount " +
 			"-o remount,rw`"},

@@ -13,6 +13,7 @@ import (
 	"github.com/updatectl/updatectl/agent/record"
 	"github.com/updatectl/updatectl/agent/transition"
 	"github.com/updatectl/updatectl/configs"
+	"github.com/updatectl/updatectl/switcher/imagekernel"
 	"github.com/updatectl/updatectl/switcher/pid1"
 )
 
@@ -53,5 +54,20 @@ func TestDeafIsTheLast(t *testing.T) {
 	}
 	if !strings.Contains(hint(pid1.ErrUnresponsive), "try again") {
 		t.Errorf("the hint is %q", hint(pid1.ErrUnresponsive))
+	}
+}
+
+// TestKernelRefused: what is wrong with the host root is incompatible, and what room would help is no space.
+func TestKernelRefused(t *testing.T) {
+	for want, err := range map[int]error{
+		exitIncompatible: errors.Join(fmt.Errorf("%w: too old", imagekernel.ErrHost), imagekernel.ErrInstall),
+		exitNoSpace:      fmt.Errorf("%w 6.13: %w: /boot has 3 MiB free", imagekernel.ErrInstall, unix.ENOSPC),
+	} {
+		if code := exitCode(err); code != want {
+			t.Errorf("%v: the code is %d, want %d", err, code, want)
+		}
+	}
+	if code := exitCode(fmt.Errorf("%w: modules of another build", imagekernel.ErrInstall)); code != exitIncompatible {
+		t.Errorf("the code for what is in the way is %d", code)
 	}
 }

@@ -100,7 +100,7 @@ kernel keeps running. "updatectl rollback" returns to the root before.`,
 		inGroup("look", statusCommand(c), rootsCommand(c), historyCommand(c), analyzeCommand(c), metricsCommand(c),
 			verifyCommand(c), configCommand(c), etcCommand(c)),
 		inGroup("maintenance", pauseCommand(c), unpauseCommand(c), slotCommand(c), gcCommand(c), fsckCommand(c),
-			pinCommand(c), unpinCommand(c)),
+			pinCommand(c), unpinCommand(c), hostRootCommand(c)),
 		[]*cobra.Command{agentCommand(c), versionCommand(c)},
 	)...)
 }

@@ -14,7 +14,7 @@ func TestLastEnded(t *testing.T) {
 	}
 	for outcome, want := range map[level.Outcome]int{
 		level.Switched: exitDone, level.Unhealthy: exitUnhealthy, level.RolledBack: exitUnhealthy,
-		level.NotArmed: exitError, level.Rebooted: exitError, level.Stuck: exitError,
+		level.NotArmed: exitError, level.Rebooted: exitError, level.Stuck: exitError, level.OldKernel: exitError,
 	} {
 		if code := lastEnded(agent.Status{Last: &record.Result{Outcome: outcome}}); code != want {
 			t.Errorf("after %q, the code is %d, want %d", outcome, code, want)

@@ -75,7 +75,7 @@ func (l *diskLog) plug(ctx context.Context) error {
 	if err := l.daemon.Start(); err != nil {
 		return err
 	}
-	err := poll(patience, func() (bool, error) {
+	err := poll(startTime, func() (bool, error) {
 		st, err := os.Stat(l.point())
 		return err == nil && st.Size() > 0, nil
 	})
@@ -129,7 +129,8 @@ func unmountDisk(ctx context.Context, image, at string) error {
 	return nil
 }
 
-// gone is how long a file system may be used by others after it was unmounted.
+// gone is how long what was ended may take to be gone beside a lab that is busy: processes, a host, the users of a file
+// system that was unmounted.
 const gone = 2 * time.Minute
 
 // CutPower ends the host at once, boots it again and returns the new stamp. If its writes are logged, what it had not
@@ -140,7 +141,7 @@ func (h *Host) CutPower(ctx context.Context) (BootStamp, error) {
 	if err := h.replug(ctx); err != nil {
 		return BootStamp{}, err
 	}
-	return h.AwaitReboot(ctx, patience)
+	return h.AwaitReboot(ctx, gone)
 }
 
 // replug attaches the disk again to a container that has lost its power. A machine does so when it boots.
@@ -259,5 +260,5 @@ func (h *Host) Rewind(ctx context.Context, r *Recording, c PowerCut) (string, er
 
 // Boot boots a host that has lost its power and returns the new stamp.
 func (h *Host) Boot(ctx context.Context) (BootStamp, error) {
-	return h.AwaitReboot(ctx, patience)
+	return h.AwaitReboot(ctx, gone)
 }

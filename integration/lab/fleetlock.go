@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,25 @@ func StartEtcd(ctx context.Context) (*Etcd, error) {
 	return startEtcd(dir, func(args ...string) *exec.Cmd {
 		return Chrooted(context.Background(), tree, "etcd", args...)
 	})
+}
+
+// Start starts etcd again after Stop, and waits until it serves: it listens before it has elected itself.
+func (e *Etcd) Start() error {
+	if err := e.daemon.Start(); err != nil {
+		return err
+	}
+	err := poll(startTime, func() (bool, error) {
+		answer, err := http.Get(e.URL + "/health")
+		if err != nil {
+			return false, nil
+		}
+		return answer.StatusCode == http.StatusOK, answer.Body.Close()
+	})
+	if err != nil {
+		e.Stop()
+		return fmt.Errorf("etcd does not serve: %w", err)
+	}
+	return nil
 }
 
 // startEtcd starts etcd as a command, with its data in a directory.

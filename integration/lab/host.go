@@ -272,7 +272,7 @@ func (h *Host) disconnect() error {
 
 // connect gives the enclosure's end of the host's network its address. The host configures the other end.
 func (h *Host) connect() error {
-	err := poll(patience, func() (bool, error) {
+	err := poll(startTime, func() (bool, error) {
 		if err := h.Alive(); err != nil {
 			return false, err
 		}
@@ -325,7 +325,7 @@ func (h *Host) cutPower() {
 	}
 	select {
 	case <-h.ended:
-	case <-time.After(patience):
+	case <-time.After(gone):
 	}
 }
 

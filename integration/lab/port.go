@@ -82,7 +82,7 @@ func (p *port) connect(gone <-chan struct{}) error {
 	if p.conn != nil {
 		return nil
 	}
-	return poll(patience, func() (bool, error) {
+	return poll(startTime, func() (bool, error) {
 		select {
 		case <-gone:
 			return false, errHostGone

@@ -100,7 +100,7 @@ func TestPortOutlivesGuests(t *testing.T) {
 	ended := make(chan Result)
 	marker := filepath.Join(t.TempDir(), "started")
 	go func() { ended <- p.run(t.Context(), nil, nil, []string{"sh", "-c", "touch " + marker + "; sleep 2"}) }()
-	err := poll(patience, func() (bool, error) { found, err := filepath.Glob(marker); return len(found) > 0, err })
+	err := poll(startTime, func() (bool, error) { found, err := filepath.Glob(marker); return len(found) > 0, err })
 	if err != nil {
 		t.Fatal(err)
 	}

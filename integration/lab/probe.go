@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,11 +16,16 @@ import (
 type Outage struct {
 	From, To time.Time // when the last good answer before it was requested, and the first one after it arrived
 	Failures int       // how many attempts failed in between
+	Late     int       // how many of those were answered too late, or not at all
 	First    error     // the first failure
 }
 
 // Length returns how long the client was without the service.
 func (o Outage) Length() time.Duration { return o.To.Sub(o.From) }
+
+// IsLate reports whether nothing was refused: the host was busy, and there for all that. During a switch, many attempts
+// are refused.
+func (o Outage) IsLate() bool { return o.Late == o.Failures }
 
 func (o Outage) String() string {
 	return fmt.Sprintf("%d ms (%d attempts failed, first: %v)", o.Length().Milliseconds(), o.Failures, o.First)
@@ -126,9 +132,10 @@ func (p *Probe) note(sent, answered time.Time, text string, err error) {
 	switch {
 	case err != nil && p.good.IsZero(): // the service is not up yet, which is no outage
 	case err != nil && p.open == nil:
-		p.open = &Outage{From: p.good, Failures: 1, First: err}
+		p.open = &Outage{From: p.good, Failures: 1, Late: late(err), First: err}
 	case err != nil:
 		p.open.Failures++
+		p.open.Late += late(err)
 	default:
 		if p.open != nil {
 			p.open.To = answered
@@ -140,6 +147,14 @@ func (p *Probe) note(sent, answered time.Time, text string, err error) {
 			p.answers = append(p.answers, Answer{answered, text})
 		}
 	}
+}
+
+// late returns 1 for an attempt that nobody answered in time, otherwise 0.
+func late(err error) int {
+	if t := net.Error(nil); errors.As(err, &t) && t.Timeout() {
+		return 1
+	}
+	return 0
 }
 
 // Outages returns the outages that have ended.

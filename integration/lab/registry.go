@@ -138,7 +138,7 @@ func (r *Registry) Start() error {
 	if err := r.cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start the registry: %w", err)
 	}
-	err = poll(patience, func() (bool, error) {
+	err = poll(startTime, func() (bool, error) {
 		conn, err := net.Dial("tcp", r.Host)
 		if err != nil {
 			return false, nil

@@ -121,7 +121,7 @@ func clearRun(dir string) error {
 
 // awaitEmpty waits until no process is left in a cgroup: killed ones need a moment to end.
 func awaitEmpty(cgroup string) error {
-	return poll(patience, func() (bool, error) {
+	return poll(gone, func() (bool, error) {
 		events, err := os.ReadFile(filepath.Join(cgroup, "cgroup.events"))
 		return err == nil && strings.Contains(string(events), "populated 0"), nil
 	})

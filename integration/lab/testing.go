@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,7 +74,10 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.Stop)
+	t.Cleanup(func() {
+		r.Stop()
+		_ = os.RemoveAll(r.dir)
+	})
 	return r
 }
 

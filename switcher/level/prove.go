@@ -6,6 +6,7 @@ import (
 
 	"github.com/updatectl/updatectl/switcher"
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/rootfs"
 )
 
 // Expectation is what a switch should do. It is recorded before the switch.
@@ -20,7 +21,28 @@ type Expectation struct {
 	Level Level `json:"level,omitempty"`
 	// Armed is whether the target was about to be armed: a full reboot after that may be the target's doing.
 	Armed bool `json:"armed,omitempty"`
+	// Start is what the full reboot of the switch starts, and the target is tried on; the zero value for what every full
+	// reboot starts.
+	Start Start `json:"start,omitzero"`
 }
+
+// Start is the kernel of an image that the boot loader starts once.
+type Start struct {
+	// Entry is its ID in the menu, and Word the parameter by which it shows on the command line.
+	Entry  string        `json:"entry"`
+	Word   string        `json:"word"`
+	Kernel rootfs.Kernel `json:"kernel"`
+}
+
+// isRunning reports whether this is what runs.
+func (s Start) isRunning(f facts.Facts) bool {
+	return s.Kernel.SameBuild(rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}) &&
+		len(rootfs.MissingKargs(f.CommandLine, []string{s.Word})) == 0
+}
+
+// OnNewKernel reports whether the target is tried on a kernel that is not proven. The way back from there is a full
+// reboot, which starts the kernel before it.
+func (e Expectation) OnNewKernel() bool { return e.Start.Entry != "" && e.Level != Full }
 
 // Stamp is what the arming step leaves in /run during the shutdown: that it ran, and how it ended. For a full reboot,
 // the stamp is written when the reboot is requested, and is gone after it.
@@ -53,6 +75,8 @@ const (
 	Rebooted Outcome = "rebooted"
 	// Landed: the full reboot of a switch at level full is done; the host root runs and must still switch to the target.
 	Landed Outcome = "landed"
+	// OldKernel: the full reboot of a switch is done, and the kernel of the image did not come up.
+	OldKernel Outcome = "old kernel"
 	// Elsewhere: the root at / is neither the new one nor the one that was left.
 	Elsewhere Outcome = "elsewhere"
 	// Unhealthy: the new root ran, did not become good, and was rolled back.
@@ -104,7 +128,11 @@ func Prove(e Expectation, f facts.Facts, stamp *Stamp) (Outcome, string) {
 // proveFull returns the outcome of a switch at level full that has not reached its target. Every full reboot starts the
 // host root first.
 func proveFull(e Expectation, f facts.Facts, rebooted, softRebooted bool) (Outcome, string) {
+	running := rootfs.Kernel{Release: f.KernelRelease, Version: f.KernelVersion}
 	switch {
+	case rebooted && f.Root == switcher.HostRoot && e.Start.Entry != "" && !e.Start.isRunning(f):
+		return OldKernel, fmt.Sprintf("the kernel %s of %s did not come up: it panicked, hung or did not find the disk, "+
+			"somebody chose another, or the power was cut; %s runs", e.Start.Kernel, e.Target, running)
 	case rebooted && f.Root == switcher.HostRoot:
 		return Landed, fmt.Sprintf("the full reboot for the switch to %s is done, and the host root must still switch to it",
 			e.Target)

@@ -3,8 +3,6 @@ package volatile
 import (
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -12,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/updatectl/updatectl/switcher/facts"
+	"github.com/updatectl/updatectl/switcher/mount"
 )
 
 // Beneath calls a function that sees the running root without its throw-away copies: in a mount namespace of its own,
@@ -25,77 +24,28 @@ func Beneath(do func() error) error {
 	if !volatile {
 		return do()
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	here, err := os.Open(ownNamespace)
-	if err != nil {
-		return fmt.Errorf("cannot look beneath the copy of the state: %w", err)
-	}
-	defer here.Close()
-	done := make(chan error, 1)
-	go func() { done <- onOwnThread(here, do) }()
-	return <-done
+	return mount.Apart(func() error {
+		if err := uncover(); err != nil {
+			return fmt.Errorf("cannot look beneath the copy of the state: %w", err)
+		}
+		return do()
+	})
 }
 
-// ownNamespace is the mount namespace of the thread that asks.
-const ownNamespace = "/proc/thread-self/ns/mnt"
-
-// onOwnThread calls a function on a thread that ends with this goroutine. It never takes the first thread of the
-// process, whose mounts others see as those of the process.
-func onOwnThread(from *os.File, do func() error) error {
-	runtime.LockOSThread()
-	if unix.Gettid() != unix.Getpid() {
-		return uncovered(from, do) // the thread stays locked, so that it ends
-	}
-	defer runtime.UnlockOSThread()
-	done := make(chan error, 1)
-	go func() { done <- onOwnThread(from, do) }()
-	return <-done
-}
-
-// uncovered calls a function in a mount namespace that is another one without its copies.
-func uncovered(from *os.File, do func() error) error {
-	if err := enter(from); err != nil {
-		return fmt.Errorf("cannot look beneath the copy of the state: %w", err)
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("cannot look beneath the copy of the state: %w", err)
-	}
-	// First of all: nothing that is unmounted here may be unmounted elsewhere.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("cannot look beneath the copy of the state: %w", err)
-	}
+// uncover unmounts the copies in this mount namespace.
+func uncover() error {
 	const most = 4096 // bounds the loop: each turn removes a copy, or what somebody mounted over one
 	for range most {
 		copies, err := facts.VolatileMounts()
-		if err != nil {
+		if err != nil || len(copies) == 0 {
 			return err
-		}
-		if len(copies) == 0 {
-			return do()
 		}
 		outermost := slices.MinFunc(copies, func(a, b *mountinfo.Info) int { return len(a.Mountpoint) - len(b.Mountpoint) })
 		if err := unix.Unmount(outermost.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("cannot look beneath the copy of %s: %w", outermost.Mountpoint, err)
+			return fmt.Errorf("cannot unmount the copy of %s: %w", outermost.Mountpoint, err)
 		}
 	}
-	return errors.New("cannot look beneath the copy of the state: there are too many mounts")
-}
-
-// enter moves this thread to a mount namespace, unless it is there. A thread of the process may not be where the caller
-// is: new ones begin where the process is.
-func enter(namespace *os.File) error {
-	var there, here unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(namespace.Fd()), &there), unix.Stat(ownNamespace, &here)); err != nil {
-		return err
-	}
-	if there.Ino == here.Ino {
-		return nil
-	}
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return err
-	}
-	return unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNS)
+	return errors.New("there are too many mounts")
 }
 
 // Exposed returns those of the paths that are seen in the running root and are not on a throw-away copy, although the

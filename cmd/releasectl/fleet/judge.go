@@ -25,7 +25,7 @@ var words = map[string]kind{
 var outcomes = map[string]string{
 	"unhealthy": "unhealthy", "rolled back": "unhealthy",
 	"pending": "error", "not armed": "error", "fell back": "error", "rebooted": "error", "landed": "error",
-	"elsewhere": "error", "stuck": "error",
+	"old kernel": "error", "elsewhere": "error", "stuck": "error",
 }
 
 // switched is the outcome of a switch that came to its root.

@@ -13,6 +13,9 @@ import (
 func Kernel(w io.Writer, k renew.KernelStatus) {
 	fmt.Fprintf(w, "Kernel\t%s, %s%s%s\n", rootfs.Kernel{Release: k.Release, Version: k.Version},
 		bootedText(k.BootedAt, k.At), softRebootsText(k.SoftReboots), limitText(k.RebootBy))
+	if k.FullReboots != "" {
+		fmt.Fprintf(w, "Full reboots\tstart %s, which an image has brought\n", k.FullReboots)
+	}
 	for _, own := range k.Own {
 		fmt.Fprintf(w, "Root's own\t%s%s\n", own, runsText(own, k))
 	}

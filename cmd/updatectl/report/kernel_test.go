@@ -18,6 +18,7 @@ func TestKernelText(t *testing.T) {
 	k := renew.KernelStatus{
 		Release: f.KernelRelease, Version: f.KernelVersion, At: f.At, BootedAt: f.KernelBooted,
 		RebootBy: f.KernelBooted.Add(90 * 24 * time.Hour), SoftReboots: 2, Root: target.Root,
+		FullReboots: "6.14.9-300.fc42.x86_64",
 		Own:         []rootfs.Kernel{{Release: "6.14.9-300.fc42.x86_64", Version: "#1 SMP PREEMPT_DYNAMIC Thu May 29"}},
 		CommandLine: f.CommandLine,
 		Wanted:      []string{"quiet", "mitigations=auto"}, Missing: []string{"mitigations=auto"},
@@ -31,6 +32,7 @@ func TestKernelText(t *testing.T) {
 		Units:    []renew.Old{{Unit: "site.service", Reason: "no list says how to renew it (/etc/updatectl/renew.d)"}},
 	}
 	golden(t, "kernel-skew", func(w io.Writer) { Kernel(w, k) })
+	k.FullReboots = ""
 	k.Own, k.Missing, k.ModulesFrom, k.Policy, k.OwnPolicy = []rootfs.Kernel{{Release: k.Release, Version: k.Version}},
 		nil, "", rootfs.Policy{}, rootfs.Policy{}
 	k.Options, k.Sysctls, k.Profiles, k.Units, k.RebootBy = nil, nil, nil, nil, time.Time{}

@@ -45,8 +45,7 @@ func Plan(w io.Writer, p agent.Plan, next string, full bool) {
 	fmt.Fprintf(w, "System\t%s -> %s\n", p.From, p.To)
 	contentsText(w, p.Difference, full)
 	if p.Decision.Level == level.Full {
-		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which boots the host's kernel and "+
-			"continues into the root from there\n", p.Kernel)
+		fmt.Fprintf(w, "Kernel\t%s runs until the full reboot, which continues into the root from the host root\n", p.Kernel)
 	} else {
 		fmt.Fprintf(w, "Kernel\t%s keeps running\n", p.Kernel)
 	}

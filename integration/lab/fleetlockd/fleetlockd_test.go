@@ -115,7 +115,7 @@ func TestNeverMoreThanSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { second.Stop() })
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 
 	var holding, most, taken, refused, lost atomic.Int64
