@@ -100,7 +100,13 @@ func (s *site) lands(from, to string) bool {
 			s.host.Sh(s.Context(), "busctl get-property org.freedesktop.login1 /org/freedesktop/login1 "+
 				"org.freedesktop.login1.Manager PreparingForShutdown | grep -q false").Code == 0
 	}
-	if !s.host.Await(s.T, s.host.Patience(), func() bool { return up() && up() }) {
+	inARow := 0 // a look between two steps of a shutdown sees nothing of it
+	if !s.host.Await(s.T, s.host.Patience(), func() bool {
+		if inARow++; !up() {
+			inARow = 0
+		}
+		return inARow == 2
+	}) {
 		s.Fatalf("the host does not come up: %s, %s", state, r)
 	}
 	// The next command undoes a switch that was prepared and never requested.
