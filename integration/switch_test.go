@@ -266,7 +266,7 @@ func TestSwitchThatFails(t *testing.T) {
 			"shutdown-deadline = \"1s\"\n")
 		s.pretendKilled(one)
 		start := time.Now()
-		h.Must(t, "sh", "-ec", "systemctl start "+guardUnit+"; rm /etc/updatectl/conf.d/50-haste.toml")
+		h.Must(t, "sh", "-ec", "systemctl restart "+guardUnit+"; rm /etc/updatectl/conf.d/50-haste.toml")
 		if !h.Await(t, h.Patience(), func() bool { return s.status().Phase == "staged" }) {
 			t.Fatalf("the switch is not undone: %+v", s.status())
 		}
