@@ -40,7 +40,8 @@ systemctl daemon-reload; systemctl restart local-fs.target`
 // mountsOnFirstUse expects the automounts of the host: nothing has used them since the switch, and then this does.
 func (s *site) mountsOnFirstUse() {
 	s.Helper()
-	const lazy = "findmnt -no FSTYPE /home; findmnt -no FSTYPE /srv/lazy; systemctl is-active home.automount srv-lazy.automount"
+	const lazy = "findmnt -no FSTYPE /home; findmnt -no FSTYPE /srv/lazy; " +
+		"systemctl is-active home.automount srv-lazy.automount"
 	if got := s.host.Sh(s.Context(), lazy).Stdout; got != "autofs\nautofs\nactive\nactive\n" {
 		s.Errorf("the automounts are %q", got)
 	}

@@ -365,6 +365,13 @@ func (g *watch) recordIsOurs(s observation) bool {
 	return s.record == nil || s.record.Switch != nil && s.record.Switch.At.Equal(g.change.At)
 }
 
+// isLeft reports whether the record says that the target of the watched switch is left automatically. Another switch
+// may lead back into that root from a third one, if the watched switch was refused and its guard has not looked since.
+func isLeft(g *watch, s observation) bool {
+	return !g.recordIsOurs(s) && !s.atRest() && s.record.Switch.Verb == record.VerbBack &&
+		s.record.Switch.From == g.change.Target
+}
+
 // atRest reports whether the record can be read, and no switch is under way by it.
 func (s observation) atRest() bool {
 	return s.record != nil && !s.record.Moving()
@@ -401,7 +408,7 @@ func (g *watch) nextLeaving(s observation) act {
 func (g *watch) nextTrying(s observation) act {
 	spent := s.now - g.legSince
 	switch {
-	case !g.recordIsOurs(s) && !s.atRest() && s.record.Switch.Verb == record.VerbBack: // confirm rolls back
+	case isLeft(g, s): // confirm rolls back
 		if s.Mount != g.mount {
 			return g.enterLeg(legReturned, s)
 		}

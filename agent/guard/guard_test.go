@@ -155,6 +155,9 @@ func TestGuardDecides(t *testing.T) {
 	good := recorded(record.PhaseGood, record.VerbApply, at)
 	good.Good = append(good.Good, "v2")
 	back := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
+	back.Switch.From, back.Switch.Target = "v2", "v1"
+	into := recorded(record.PhaseArmed, record.VerbBack, at.Add(time.Minute))
+	into.Switch.From = "v3"
 	other := recorded(record.PhaseArmed, record.VerbRollback, at.Add(time.Minute))
 	old, next := facts.Mounted{Root: "v1", Mount: 1}, facts.Mounted{Root: "v2", Mount: 2}
 	oldAgain, nextAgain := facts.Mounted{Root: "v1", Mount: 3}, facts.Mounted{Root: "v2", Mount: 3}
@@ -294,6 +297,11 @@ func TestGuardDecides(t *testing.T) {
 			{after: time.Second, mounted: next, record: back, manager: down, want: actWait},
 			{after: time.Second, mounted: oldAgain, record: back, manager: busy, want: actWait},
 			{after: time.Minute, mounted: oldAgain, record: good, manager: up, want: actEnd},
+		},
+		// The watched switch was refused. Another one leads to its target, by leaving a third root.
+		"back into the target": {
+			{after: time.Second, mounted: next, record: into, manager: up, want: actWait},
+			{after: time.Second, mounted: next, record: into, manager: up, want: actEnd},
 		},
 		"confirm was quick": {
 			{after: time.Second, mounted: next, record: armed, manager: up, want: actWait},
