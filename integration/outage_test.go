@@ -43,7 +43,11 @@ func (s *site) measuredAs(outages []lab.Outage) {
 		for _, p := range sw.Phases {
 			phases = append(phases, p.Name)
 		}
-		if want := []string{"wait", "stop", "arm", "switch", "execute", "start", "health"}; !slices.Equal(phases, want) {
+		want := []string{"wait", "stop", "arm", "switch", "execute", "start", "health"}
+		if !slices.Contains(phases, "stop") { // on a fast machine, all services may stop between two looks
+			want = slices.Delete(want, 1, 2)
+		}
+		if !slices.Equal(phases, want) {
 			s.Errorf("the phases of switch %d are %v, want %v", i, phases, want)
 		}
 		const web = "tcp:80"
