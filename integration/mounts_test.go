@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +37,27 @@ cat >> /etc/fstab <<END
 /opt/home /home none bind,x-systemd.automount
 END
 systemctl daemon-reload; systemctl restart local-fs.target`
+
+// triggersNoAutomount runs the tests of package assembly that need a kernel with automounts.
+func (s *site) triggersNoAutomount() {
+	s.Helper()
+	const name, inside = "assembly.test", "/var/tmp/assembly.test"
+	program := filepath.Join(s.TempDir(), name)
+	build := exec.CommandContext(s.Context(), "go", "test", "-c", "-tags", "lab", "-o", program, "../switcher/assembly")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		s.Fatalf("cannot build %s: %v\n%s", name, err, out)
+	}
+	if err := s.host.CopyIn(s.Context(), program, inside); err != nil {
+		s.Fatal(err)
+	}
+	const test = "TestAutomountIsNotTriggered"
+	r := s.host.Run(s.Context(), inside, "-test.v", "-test.run", "^"+test+"$")
+	if r.Code != 0 || strings.Count(r.Stdout, "--- PASS: "+test) != 4 { // with its three cases
+		s.Errorf("in the machine: %s", r)
+	}
+	s.host.Must(s.T, "rm", inside)
+}
 
 // mountsOnFirstUse expects the automounts of the host: nothing has used them since the switch, and then this does.
 func (s *site) mountsOnFirstUse() {

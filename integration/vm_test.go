@@ -29,6 +29,7 @@ func TestVMJourney(t *testing.T) {
 	kernel := h.Must(t, "uname", "-r")
 	boot := h.Must(t, "cat", "/proc/sys/kernel/random/boot_id")
 	h.Must(t, "sh", "-ec", "echo kept > /var/lib/of-the-host")
+	s.triggersNoAutomount()
 	h.Must(t, "sh", "-ec", furnishAutomounts)
 	s.updatectl(exitAvailable, "stage")
 	plan := s.updatectl(exitAvailable, "plan").Stdout

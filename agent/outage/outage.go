@@ -107,11 +107,16 @@ func (s Switch) Phases() []Phase {
 		last, back = port, lastOf(s.Ports, func(a Away) time.Duration { return a.Back })
 	}
 	gone := lastOf(s.Services, func(a Away) time.Duration { return a.Gone })
+	arm := max(s.Armed-s.Arming, 0)
+	wait := s.FirstGone
+	if arm > 0 { // services have stopped by then, also if that was seen later
+		wait = min(wait, arm)
+	}
 	var list []Phase
 	var from time.Duration
 	for _, p := range []Phase{
-		{Name: "wait", To: s.FirstGone},
-		{Name: "stop", To: cmp.Or(s.Armed-s.Arming, s.LastGone), Last: gone},
+		{Name: "wait", To: wait},
+		{Name: "stop", To: cmp.Or(arm, s.LastGone), Last: gone},
 		{Name: "arm", To: s.Armed},
 		{Name: "switch", To: s.Switched},
 		{Name: "execute", To: s.FirstBack},

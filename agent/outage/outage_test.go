@@ -72,6 +72,10 @@ func TestPhases(t *testing.T) {
 			Switch{Armed: 3 * ms, Arming: ms, Switched: 5 * ms},
 			"[{stop 0s 2ms } {arm 2ms 3ms } {switch 3ms 5ms }]",
 		},
+		"the stop was seen late": {
+			Switch{FirstGone: 3 * ms, LastGone: 3 * ms, Armed: 5 * ms, Arming: 3 * ms, Switched: 6 * ms},
+			"[{wait 0s 2ms } {arm 2ms 5ms } {switch 5ms 6ms }]",
+		},
 		"it was never armed": {
 			Switch{FirstGone: ms, LastGone: 2 * ms, FirstBack: 9 * ms},
 			"[{wait 0s 1ms } {stop 1ms 2ms } {execute 2ms 9ms }]",

@@ -44,6 +44,8 @@ type Options struct {
 	// Kernels: every image brings a kernel of its own. NoOnce: the boot loader cannot start one once. FullBoot: there is
 	// no room for it on the host root. OldHost: the updatectl of the host root does not know kernels of images.
 	Kernels, NoOnce, FullBoot, OldHost bool
+	// Prompt: nobody has asked logind for a moment before a reboot begins.
+	Prompt bool
 	// Unlucky: a power cut loses all that it can. Otherwise that is by chance.
 	Unlucky bool
 	// Story: keep a story of what happens, for people.
@@ -127,8 +129,7 @@ type Machine struct {
 
 	user      *userspace
 	shutdown  *shutdown
-	preparing bool          // logind has announced a reboot
-	delayed   time.Duration // the longest time for which logind waited for somebody
+	preparing bool // logind has announced a reboot
 	inhibited bool
 	frozen    bool
 	reexec    bool          // PID 1 is being executed anew

@@ -96,7 +96,7 @@ func (m *Machine) askLogind(full bool) error {
 	case m.preparing:
 		return fmt.Errorf("there is already a shutdown in progress")
 	}
-	if m.chance("delay")%4 != 0 {
+	if m.options.Prompt || m.chance("delay")%4 != 0 {
 		return m.queue(full)
 	}
 	if m.shutdown != nil {
@@ -105,7 +105,6 @@ func (m *Machine) askLogind(full bool) error {
 	m.tell("logind waits for somebody who asked for a moment")
 	m.preparing = true
 	u, delay := m.user, m.between("delay", 100*time.Millisecond, 5*time.Second)
-	m.delayed = max(m.delayed, delay)
 	go func() {
 		if !pause(delay, u.ended) {
 			return

@@ -23,9 +23,9 @@ type Outage struct {
 // Length returns how long the client was without the service.
 func (o Outage) Length() time.Duration { return o.To.Sub(o.From) }
 
-// IsLate reports whether nothing was refused: the host was busy, and there for all that. During a switch, many attempts
-// are refused.
-func (o Outage) IsLate() bool { return o.Late == o.Failures }
+// IsLate reports whether one or two attempts were answered too late, and nothing was refused: the host was busy, and
+// there for all that. During a switch, many attempts are refused.
+func (o Outage) IsLate() bool { return o.Late == o.Failures && o.Failures <= 2 }
 
 func (o Outage) String() string {
 	return fmt.Sprintf("%d ms (%d attempts failed, first: %v)", o.Length().Milliseconds(), o.Failures, o.First)
