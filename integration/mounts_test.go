@@ -48,7 +48,11 @@ func (s *site) triggersNoAutomount() {
 	if out, err := build.CombinedOutput(); err != nil {
 		s.Fatalf("cannot build %s: %v\n%s", name, err, out)
 	}
-	if err := s.host.CopyIn(s.Context(), program, inside); err != nil {
+	// mkfs.erofs needs only libraries that every Debian has, and runs on a newer one than its own.
+	const mkfsInside = "/usr/local/sbin/mkfs.erofs"
+	mkfs, err := exec.LookPath("mkfs.erofs")
+	if err := errors.Join(err, s.host.CopyIn(s.Context(), program, inside),
+		s.host.CopyIn(s.Context(), mkfs, mkfsInside)); err != nil {
 		s.Fatal(err)
 	}
 	const test = "TestAutomountIsNotTriggered"
@@ -56,7 +60,7 @@ func (s *site) triggersNoAutomount() {
 	if r.Code != 0 || strings.Count(r.Stdout, "--- PASS: "+test) != 4 { // with its three cases
 		s.Errorf("in the machine: %s", r)
 	}
-	s.host.Must(s.T, "rm", inside)
+	s.host.Must(s.T, "rm", inside, mkfsInside)
 }
 
 // mountsOnFirstUse expects the automounts of the host: nothing has used them since the switch, and then this does.
